@@ -1,0 +1,86 @@
+"""
+The Celery app every callgate process talks to the broker with.
+
+Client, worker, Flower and command line must load the same transport options: the shortest visibility timeout of all
+processes wins, whoever set it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+CALL_QUEUE = "callgate.call"
+LOG_QUEUE = "callgate.log"
+CALL_TASK = "callgate.call"
+LOG_TASK = "callgate.log_call"
+SWEEP_TASK = "callgate.sweep"
+CONNECTIONS_MAX = 200
+"""Of one process to the broker; kombu's own default of 10 raises when it is used up."""
+
+
+def queues() -> tuple[Queue, Queue]:
+    """The two queues. Direct exchanges: on Redis they need no stored binding, so none can be evicted."""
+    exchange = Exchange("callgate", type="direct", durable=True)
+    return (
+        Queue(CALL_QUEUE, exchange, routing_key=CALL_QUEUE),
+        Queue(LOG_QUEUE, exchange, routing_key=LOG_QUEUE),
+    )
+
+
+def broker_options(
+    *, timeout_s: float, visibility_timeout_s: int, prefix: str = ""
+) -> dict[str, Any]:
+    """
+    Kombu's transport options for Redis and Valkey.
+
+    Source: kombu 5.7, `kombu/transport/redis.py`. `retry_on_timeout` stays off: a repeated LPUSH is a second message,
+    and it would disable batched publishing.
+    """
+    return {
+        "visibility_timeout": visibility_timeout_s,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "unacked_restore_limit": 200,
+        "unacked_mutex_expire": 30,
+        "priority_steps": [0],
+        "queue_order_strategy": "round_robin",
+        "global_keyprefix": prefix,
+        "max_connections": CONNECTIONS_MAX,
+        "socket_timeout": max(timeout_s, 5.0),
+        "socket_connect_timeout": timeout_s,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    }
+
+
+def build_app(
+    broker_url: str, *, timeout_s: float, visibility_timeout_s: int, prefix: str = ""
+) -> Celery:
+    """Build an app that can publish; it is nobody's current app and connects to nothing yet."""
+    app = Celery("callgate", broker=broker_url, set_as_current=False, autofinalize=True)
+    app.conf.update(
+        broker_transport_options=broker_options(
+            timeout_s=timeout_s, visibility_timeout_s=visibility_timeout_s, prefix=prefix
+        ),
+        broker_connection_timeout=timeout_s,
+        broker_pool_limit=64,
+        broker_pool_acquire_timeout=timeout_s,
+        task_publish_retry=False,
+        task_queues=queues(),
+        task_default_queue=CALL_QUEUE,
+        task_default_exchange="callgate",
+        task_default_routing_key=CALL_QUEUE,
+        task_create_missing_queues=False,
+        task_routes={LOG_TASK: {"queue": LOG_QUEUE}, "callgate.*": {"queue": CALL_QUEUE}},
+        task_serializer="json",
+        accept_content=["json"],
+        result_accept_content=["json"],
+        task_ignore_result=True,
+        task_protocol=2,
+        task_repr_maxlevels=1,
+        enable_utc=True,
+    )
+    return app

@@ -1,0 +1,188 @@
+"""
+The queue: ids only, never prompts. Messages go out in pipelined batches; losing one loses nothing.
+
+A link is stored at submit as JSON, `{"link": signature | null, "link_error": signature | null}`, with the route of every
+task in it already resolved by the signature's own app, so that its tasks may live in any queue of the same broker.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import Celery
+from celery.canvas import Signature, maybe_signature
+from kombu import Producer
+from kombu.exceptions import KombuError
+from kombu.exceptions import OperationalError as KombuOperationalError
+from redis.exceptions import RedisError
+
+from callgate.adapters.celery_broker import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK, SWEEP_TASK
+from callgate.domain.errors import BrokerUnavailable, InvalidLink
+from callgate.domain.ledger import AttemptRef, CallKey, CallState, Delivery
+
+log = structlog.get_logger(__name__)
+
+PUBLISH_BATCH_MAX = 500
+LINK_BYTES_MAX = 64 * 1024
+
+
+class CeleryQueue:
+    """`QueuePort` over Celery."""
+
+    def __init__(self, app: Celery, *, timeout_s: float) -> None:
+        self._app = app
+        self._timeout_s = timeout_s
+        # kombu's batch state belongs to a producer; one publisher at a time is also what one socket can do.
+        self._lock = threading.Lock()
+
+    def publish_calls(self, keys: Sequence[CallKey]) -> None:
+        """Publish call tasks; see `QueuePort.publish_calls`."""
+        with self._batch() as producer:
+            for key in keys:
+                arguments = [str(key.call_id), key.generation]
+                self._send(producer, CALL_TASK, CALL_QUEUE, key.task_id, arguments)
+
+    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
+        """Publish log tasks, each as the child of its call task; see `QueuePort.publish_logs`."""
+        with self._batch() as producer:
+            for ref in refs:
+                arguments = [str(ref.key.call_id), ref.key.generation, str(ref.attempt_id)]
+                self._send(
+                    producer, LOG_TASK, LOG_QUEUE, str(ref.attempt_id), arguments, ref.key.task_id
+                )
+
+    def publish_sweep(self, sent_at: datetime) -> None:
+        """Send a sweep through the call queue; see `QueuePort.publish_sweep`."""
+        with self._batch() as producer:
+            task_id = f"sweep.{sent_at.timestamp():.3f}"
+            self._send(producer, SWEEP_TASK, CALL_QUEUE, task_id, [sent_at.isoformat()])
+
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
+        """Publish links; see `QueuePort.publish_links`. A broken one is logged and done with."""
+        done = []
+        for delivery in deliveries:
+            try:
+                self._publish_link(delivery)
+            except (KombuError, RedisError, OSError) as exc:
+                if not done:
+                    raise BrokerUnavailable(f"cannot publish links: {_name(exc)}") from exc
+                break
+            except Exception as exc:  # noqa: BLE001 - a broken link must not hold up its neighbours
+                log.error("broken_link", submission_id=str(delivery.submission_id), why=repr(exc))
+            done.append(delivery.submission_id)
+        return done
+
+    def _publish_link(self, delivery: Delivery) -> None:
+        links = json.loads(delivery.link)
+        chosen = links["link" if delivery.state is CallState.SUCCEEDED else "link_error"]
+        if chosen is None:
+            return
+        outcome = {"task_id": delivery.key.task_id, "state": delivery.state.value}
+        signature = maybe_signature(chosen, app=self._app)
+        signature.clone().apply_async(
+            args=(outcome,), task_id=str(delivery.submission_id), retry=False
+        )
+
+    @contextmanager
+    def _batch(self) -> Iterator[Producer]:
+        """Collect messages and send them in one round trip; a failure leaves unknown which of them arrived."""
+        try:
+            with (
+                self._lock,
+                self._app.producer_pool.acquire(block=True, timeout=self._timeout_s) as producer,
+                producer.batch(PUBLISH_BATCH_MAX),
+            ):
+                yield producer
+        except (KombuError, KombuOperationalError, RedisError, OSError) as exc:
+            raise BrokerUnavailable(f"the broker did not answer: {_name(exc)}") from exc
+
+    def _send(
+        self,
+        producer: Producer,
+        task: str,
+        queue: str,
+        task_id: str,
+        arguments: list[Any],
+        parent_id: str | None = None,
+    ) -> None:
+        message = self._app.amqp.create_task_message(
+            task_id,
+            task,
+            arguments,
+            {},
+            parent_id=parent_id,
+            root_id=parent_id or task_id,
+            argsrepr=repr(tuple(arguments)),
+            kwargsrepr="{}",
+            ignore_result=True,
+        )
+        self._app.amqp.send_task_message(producer, task, message, queue=queue, retry=False)
+
+
+def link_text(link: Signature | None, link_error: Signature | None) -> str | None:
+    """
+    What the ledger keeps of a submission's links: signatures as JSON, their routes resolved now.
+
+    Raises:
+        InvalidLink: It cannot be published from another process.
+    """
+    if link is None and link_error is None:
+        return None
+    text = _json({"link": _frozen(link), "link_error": _frozen(link_error)})
+    if len(text.encode()) > LINK_BYTES_MAX:
+        raise InvalidLink(f"links have at most {LINK_BYTES_MAX} bytes")
+    return text
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise InvalidLink(f"the arguments of a link must be JSON: {exc}") from exc
+
+
+def _frozen(signature: Signature | None) -> dict[str, Any] | None:
+    if signature is None:
+        return None
+    if not isinstance(signature, Signature) or not signature.task:
+        raise InvalidLink(f"a link is a Celery signature, not {type(signature).__name__}")
+    if signature.subtask_type not in (None, "chain"):
+        raise InvalidLink(f"a link is a task or a chain, not a {signature.subtask_type}")
+    app = signature.app
+    frozen: dict[str, Any] = json.loads(_json(dict(signature.clone())))
+    for leaf in frozen["kwargs"]["tasks"] if signature.subtask_type == "chain" else [frozen]:
+        _freeze_route(app, leaf)
+    return frozen
+
+
+def _freeze_route(app: Celery, leaf: dict[str, Any]) -> None:
+    """Say in the signature itself where it goes, in words that need no declared queue on our side."""
+    if leaf.get("subtask_type"):
+        raise InvalidLink(f"a chain in a link holds tasks only, not a {leaf['subtask_type']}")
+    task = app.tasks.get(leaf["task"])
+    given = {**(task._get_exec_options() if task else {}), **leaf["options"]}
+    given = {name: value for name, value in given.items() if value is not None}
+    route = app.amqp.router.route(dict(given), leaf["task"], leaf["args"], leaf["kwargs"])
+    queue = route.pop("queue", None)
+    if queue is not None and (queue.exchange is None or queue.exchange.type == "direct"):
+        exchange, routing_key = "", queue.name
+    elif queue is not None:
+        exchange, routing_key = queue.exchange.name, route.get("routing_key") or queue.routing_key
+    else:
+        exchange, routing_key = str(route.get("exchange") or ""), route.get("routing_key") or ""
+    leaf["options"] = {
+        **{name: route[name] for name in ("priority", "serializer", "expires") if name in route},
+        "exchange": exchange,
+        "routing_key": routing_key,
+    }
+
+
+def _name(exc: BaseException) -> str:
+    return type(exc.__cause__ or exc).__name__

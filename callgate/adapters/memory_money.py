@@ -1,0 +1,245 @@
+"""
+How money moves in the memory ledger: reserve, record and settle, one row at a time.
+
+    queued --reserve--> hold --record--> answer kept --settle--> posted in the very budgets the hold was made in
+                          \\--settle as unknown--> the whole hold posted --late answer--> posted again with the truth
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from callgate.adapters.memory_tables import AttemptRow, CallRow, MemoryTables
+from callgate.domain.budget import (
+    ORG_SCOPE,
+    BudgetFigures,
+    BudgetRefusal,
+    RefusalReason,
+    Window,
+    admit,
+    held_wait_s,
+    refusal_of,
+    scopes_of,
+)
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    CallState,
+    NotClaimed,
+    Record,
+    RecordOutcome,
+    Refused,
+    Reserve,
+    Reserved,
+    ReserveOutcome,
+    Settle,
+    Settled,
+    SettleOutcome,
+    Unstorable,
+)
+from callgate.domain.models import OnBudget
+
+DUE_AGAIN = timedelta(seconds=10)
+"""How long something due is left to whoever took it, and the links of an ended call to whoever settled it."""
+
+
+def reserve(
+    tables: MemoryTables, wanted: Reserve, attempt_id: UUID, now: datetime
+) -> ReserveOutcome:
+    """Claim a queued call and hold its worst-case cost in all of its budgets, or in none."""
+    call = tables.calls.get(wanted.key)
+    if call is None:
+        return NotClaimed(wanted.key, None)
+    if claimed := _claimed_before(tables, call, wanted):
+        call.due_at = now + timedelta(seconds=wanted.lease_s)
+        return _reserved(claimed)
+    if call.state is not CallState.QUEUED:
+        return NotClaimed(call.key, call.state)
+    if wanted.refuse_with is not None:
+        tables.end(call, CallState.REJECTED, wanted.refuse_with, now)
+        return Refused(call.key, call.state, None)
+    budgets = _budgets(tables, call, wanted, now)
+    refusal = _refusal(call, budgets, wanted.hold_nano_usd)
+    if refusal is not None:
+        _refuse(tables, call, wanted, budgets, refusal, now)
+        return Refused(call.key, call.state, refusal)
+    return _reserved(_hold(tables, call, wanted, budgets, attempt_id, now))
+
+
+def record(tables: MemoryTables, answer: Record, now: datetime) -> RecordOutcome:
+    """Keep what the provider answered, late or not; the first answer stays."""
+    attempt = tables.attempt(answer.ref)
+    if attempt is None:
+        return RecordOutcome.CLOSED
+    if attempt.status is AttemptStatus.ANSWERED:
+        return RecordOutcome.RECORDED
+    if attempt.status is AttemptStatus.DISPATCHED:
+        attempt.status = AttemptStatus.ANSWERED
+        outcome = RecordOutcome.RECORDED
+    elif attempt.status is AttemptStatus.UNKNOWN and attempt.finished_at is None:
+        attempt.late_due_at = now + DUE_AGAIN
+        outcome = RecordOutcome.LATE
+    else:
+        return RecordOutcome.CLOSED
+    attempt.reply = answer.reply
+    attempt.error = answer.error
+    attempt.latency_ms = answer.latency_ms
+    attempt.provider_request_id = answer.provider_request_id
+    attempt.finished_at = now
+    return outcome
+
+
+def settle(tables: MemoryTables, wanted: Settle, now: datetime) -> SettleOutcome:
+    """Post an attempt and move its call, unless it is posted already."""
+    call = tables.calls.get(wanted.ref.key)
+    if call is None:
+        return Unstorable("there is no such call")
+    attempt = tables.attempt(wanted.ref)
+    if attempt is None or not _is_settleable(attempt, wanted):
+        return Settled(wanted.ref, False, call.state)
+    _post(tables, attempt, wanted)
+    was_open = call.state.is_open
+    _move(tables, call, attempt, wanted, now)
+    has_ended = was_open and not call.state.is_open
+    deliveries = tables.deliveries(call) if has_ended else ()
+    return Settled(wanted.ref, True, call.state, deliveries)
+
+
+def _claimed_before(tables: MemoryTables, call: CallRow, wanted: Reserve) -> AttemptRow | None:
+    """The attempt that this very claim made, if it is still under way."""
+    current = tables.attempts[call.attempt_id] if call.attempt_id else None
+    if current is None or call.state is not CallState.RUNNING:
+        return None
+    is_under_way = current.status is AttemptStatus.DISPATCHED
+    return current if is_under_way and current.worker_id == wanted.worker_id else None
+
+
+def _budgets(
+    tables: MemoryTables, call: CallRow, wanted: Reserve, now: datetime
+) -> list[BudgetFigures]:
+    """Every budget the call must fit into."""
+    limit = wanted.default_limit_nano_usd
+    if limit is not None and not tables.has_budget(call.org_id):
+        tables.add_budget(call.org_id, ORG_SCOPE, Window.DAY, limit, "UTC", now)
+    return tables.current_budgets(call.org_id, scopes_of(call.call_type), now)
+
+
+def _refusal(
+    call: CallRow, budgets: list[BudgetFigures], hold_nano_usd: int
+) -> BudgetRefusal | None:
+    if budgets:
+        return admit(budgets, call.org_id, hold_nano_usd)
+    return BudgetRefusal(
+        RefusalReason.NO_BUDGET, call.org_id, ORG_SCOPE, None, 0, 0, 0, hold_nano_usd
+    )
+
+
+def _refuse(
+    tables: MemoryTables, call: CallRow, wanted: Reserve, budgets: list[BudgetFigures],
+    refusal: BudgetRefusal, now: datetime,
+) -> None:  # fmt: skip
+    """Let the call wait where waiting can help and is wanted, else reject it."""
+    is_patient = wanted.on_budget is OnBudget.WAIT
+    if refusal.reason is RefusalReason.HELD:
+        age_s = (now - call.created_at).total_seconds()
+        _wait(call, refusal.to_json(), now + timedelta(seconds=held_wait_s(age_s)))
+    elif refusal.reason is RefusalReason.EXHAUSTED and is_patient:
+        reasons = [(refusal_of(b, wanted.hold_nano_usd), b.ends_at) for b in budgets]
+        ends = [ends_at for reason, ends_at in reasons if reason is RefusalReason.EXHAUSTED]
+        _wait(call, refusal.to_json(), max(ends))
+    else:
+        tables.end(call, CallState.REJECTED, refusal.to_json(), now)
+
+
+def _hold(
+    tables: MemoryTables, call: CallRow, wanted: Reserve, budgets: list[BudgetFigures],
+    attempt_id: UUID, now: datetime,
+) -> AttemptRow:  # fmt: skip
+    for budget in budgets:
+        tables.change_budget(budget.budget_id, reserved=wanted.hold_nano_usd)
+    queued_at = call.due_at or now
+    attempt = AttemptRow(
+        attempt_id=attempt_id,
+        key=call.key,
+        attempt=call.attempt + 1,
+        hold_nano_usd=wanted.hold_nano_usd,
+        budget_ids=tuple(b.budget_id for b in budgets),
+        price_source=wanted.price_source,
+        queue_ms=int((now - queued_at) / timedelta(milliseconds=1)),
+        worker_id=wanted.worker_id,
+        trace_id=wanted.trace_id,
+        started_at=now,
+    )
+    tables.add_attempt(attempt)
+    call.state = CallState.RUNNING
+    call.attempt = attempt.attempt
+    call.attempt_id = attempt.attempt_id
+    call.error = None
+    call.due_at = now + timedelta(seconds=wanted.lease_s)
+    return attempt
+
+
+def _reserved(attempt: AttemptRow) -> Reserved:
+    ref = AttemptRef(attempt.key, attempt.attempt_id)
+    return Reserved(ref, attempt.attempt, attempt.queue_ms)
+
+
+def _is_settleable(attempt: AttemptRow, wanted: Settle) -> bool:
+    """An attempt without an answer can only become unknown; one that has changed since is left alone."""
+    if attempt.status is not wanted.seen:
+        return False
+    if attempt.status is AttemptStatus.DISPATCHED:
+        return wanted.status is AttemptStatus.UNKNOWN
+    return attempt.status is AttemptStatus.ANSWERED or attempt.late_due_at is not None
+
+
+def _post(tables: MemoryTables, attempt: AttemptRow, wanted: Settle) -> None:
+    """Replace the hold, or what was posted before the truth came late, by what is posted now."""
+    release = 0 if attempt.status.is_posted else attempt.hold_nano_usd
+    spent = wanted.posted_nano_usd - (attempt.posted_nano_usd or 0)
+    for budget_id in attempt.budget_ids:
+        tables.change_budget(budget_id, reserved=-release, spent=spent)
+    attempt.status = wanted.status
+    attempt.posted_nano_usd = wanted.posted_nano_usd
+    attempt.usage = wanted.usage
+    attempt.price_source = wanted.price_source or attempt.price_source
+    attempt.service_tier = wanted.service_tier
+    attempt.error = wanted.error
+    attempt.late_due_at = None
+
+
+def _move(
+    tables: MemoryTables, call: CallRow, attempt: AttemptRow, wanted: Settle, now: datetime
+) -> None:
+    """Move the call if the attempt has a say: a success always, anything else only as the current one."""
+    is_current = call.attempt_id == attempt.attempt_id and call.state is CallState.RUNNING
+    if not call.state.is_open:
+        tables.rest(call)
+    elif wanted.status is AttemptStatus.SUCCEEDED:
+        _succeed(tables, call, attempt, now)
+    elif is_current:
+        _fail(tables, call, wanted, now)
+
+
+def _fail(tables: MemoryTables, call: CallRow, wanted: Settle, now: datetime) -> None:
+    call.error_fingerprint = wanted.error_fingerprint
+    if wanted.next_state is CallState.WAITING:
+        _wait(call, wanted.error, now + timedelta(seconds=wanted.due_in_s or 0.0))
+    else:
+        tables.end(call, wanted.next_state, wanted.error, now + DUE_AGAIN)
+
+
+def _succeed(tables: MemoryTables, call: CallRow, winner: AttemptRow, now: datetime) -> None:
+    """End a call, also by an earlier attempt's answer while a newer attempt still holds money until its lease ends."""
+    lease_ends_at = call.due_at or now
+    due_at = now + DUE_AGAIN if tables.deliveries(call) else lease_ends_at
+    call.attempt_id = winner.attempt_id
+    call.error_fingerprint = None
+    tables.end(call, CallState.SUCCEEDED, None, due_at)
+
+
+def _wait(call: CallRow, error: str | None, due_at: datetime) -> None:
+    call.state = CallState.WAITING
+    call.error = error
+    call.due_at = due_at

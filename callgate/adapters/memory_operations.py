@@ -1,0 +1,213 @@
+"""What operators ask of the memory ledger: `OperationsPort` over its tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+from callgate.adapters.memory_tables import AttemptRow, CallRow, MemoryTables
+from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.ledger import (
+    AttemptStatus,
+    Bodies,
+    BudgetDrift,
+    CallFilter,
+    CallKey,
+    CallState,
+    CallView,
+    CostLine,
+    DeadGroup,
+    Snapshot,
+    StrayMessage,
+)
+from callgate.domain.models import Usage
+
+_ENDABLE = frozenset({CallState.QUEUED, CallState.WAITING, CallState.DEAD})
+
+
+class MemoryOperations:
+    """The operators' half of the memory ledger; `tables` is open to tests that look behind the port."""
+
+    def __init__(
+        self, tables: MemoryTables, clock: Callable[[], datetime], lock: threading.Lock
+    ) -> None:
+        self.tables = tables
+        self._clock = clock
+        self._lock = lock
+
+    def set_budget(
+        self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"
+    ) -> BudgetFigures:
+        """Set the limit of a scope, now: the current period keeps what is spent and held in it."""
+        with self._lock:
+            now = self._clock()
+            return self.tables.set_budget(org_id, scope, window, limit_nano_usd, timezone, now)
+
+    def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
+        """List the newest period of every budget, ordered by org, scope, window."""
+        with self._lock:
+            newest = sorted(self.tables.newest_budget.items())
+            return [self.tables.budgets[i] for name, i in newest if org_id in (None, name[0])]
+
+    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
+        """List calls, newest first, without bodies."""
+        with self._lock:
+            found = [call for call in self.tables.calls.values() if _matches(call, wanted)]
+            found.sort(key=lambda call: call.created_at, reverse=True)
+            return [self.tables.view(call, None, Bodies.NONE) for call in found[:limit]]
+
+    def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
+        """Group dead letters by fingerprint, largest first."""
+        with self._lock:
+            groups: defaultdict[tuple[str, str, str], list[CallRow]] = defaultdict(list)
+            for call in self.tables.calls.values():
+                if call.state is CallState.DEAD and _matches(call, wanted):
+                    name = (call.error_fingerprint or "", call.provider, call.model)
+                    groups[name].append(call)
+            found = [_dead_group(*name, calls) for name, calls in sorted(groups.items())]
+            return sorted(found, key=lambda group: -group.count)
+
+    def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
+        """List messages that named no call, newest first."""
+        with self._lock:
+            return self.tables.strays[::-1][:limit]
+
+    def end(self, keys: Sequence[CallKey], *, code: str, message: str) -> list[CallKey]:
+        """Cancel queued or waiting calls, discard dead ones: they become rejected."""
+        with self._lock:
+            now = self._clock()
+            error = json.dumps({"code": code, "message": message})
+            known = [self.tables.calls[key] for key in keys if key in self.tables.calls]
+            ended = []
+            for call in known:
+                if call.state in _ENDABLE:
+                    self.tables.end(call, CallState.REJECTED, error, now)
+                    ended.append(call.key)
+            return ended
+
+    def keep_stray(self, stray: StrayMessage) -> None:
+        """Keep a message that named no call, as a dead letter."""
+        with self._lock:
+            self.tables.strays.append((self._clock(), stray))
+
+    def costs(self, org_id: str | None = None) -> list[CostLine]:
+        """Sum what was used, by organisation, call type, provider and model."""
+        with self._lock:
+            groups: defaultdict[tuple[str, str, str, str], list[CallRow]] = defaultdict(list)
+            for call in self.tables.calls.values():
+                if org_id in (None, call.org_id):
+                    groups[call.org_id, call.call_type, call.provider, call.model].append(call)
+            return [self._cost_line(*name, calls) for name, calls in sorted(groups.items())]
+
+    def snapshot(self) -> Snapshot:
+        """Take one consistent look at the books."""
+        with self._lock:
+            t = self.tables
+            states = Counter(call.state.value for call in t.calls.values())
+            statuses = Counter(attempt.status.value for attempt in t.attempts.values())
+            rows = {key: len(attempts) for key, attempts in t.attempts_of.items()}
+            return Snapshot(
+                at=self._clock(),
+                budgets=tuple(
+                    self._drift(figures) for figures in sorted(t.budgets.values(), key=_name)
+                ),
+                calls_by_state=dict(states),
+                attempts_by_status=dict(statuses),
+                calls_with_missing_rows=sum(
+                    call.attempt != rows.get(key, 0) for key, call in t.calls.items()
+                ),
+                rows_without_call=sum(a.key not in t.calls for a in t.attempts.values()),
+                dead_letters=states[CallState.DEAD.value] + len(t.strays),
+                spent_nano_usd=_posted(t.attempts.values()),
+                unknown_attempts=statuses[AttemptStatus.UNKNOWN.value],
+            )
+
+    def _drift(self, figures: BudgetFigures) -> BudgetDrift:
+        rows = [a for a in self.tables.attempts.values() if figures.budget_id in a.budget_ids]
+        return BudgetDrift(
+            budget_id=figures.budget_id,
+            org_id=figures.org_id,
+            scope=figures.scope,
+            window=figures.window.value,
+            starts_at=figures.starts_at,
+            reserved_nano_usd=figures.reserved_nano_usd,
+            reserved_by_rows_nano_usd=sum(a.hold_nano_usd for a in rows if not a.status.is_posted),
+            spent_nano_usd=figures.spent_nano_usd,
+            spent_by_rows_nano_usd=_posted(rows),
+        )
+
+    def _cost_line(
+        self, org_id: str, call_type: str, provider: str, model: str, calls: list[CallRow]
+    ) -> CostLine:
+        attempts = [a for call in calls for a in self.tables.attempts_of[call.key]]
+        used = [a.usage or Usage() for a in attempts]
+        won = [a for a in attempts if a.status is AttemptStatus.SUCCEEDED]
+        latencies = sorted(a.latency_ms for a in won if a.latency_ms is not None)
+        return CostLine(
+            org_id=org_id,
+            call_type=call_type,
+            provider=provider,
+            model=model,
+            calls=len(calls),
+            attempts=len(attempts),
+            succeeded=sum(call.state is CallState.SUCCEEDED for call in calls),
+            collapsed=sum(self._collapsed(call.key) for call in calls),
+            input_tokens=sum(u.input_tokens for u in used),
+            cached_input_tokens=sum(u.cached_input_tokens for u in used),
+            output_tokens=sum(u.output_tokens for u in used),
+            spent_nano_usd=_posted(attempts),
+            saved_nano_usd=sum(self._saved_nano_usd(call) for call in calls),
+            latency_ms_p50=_percentile(latencies, 0.50),
+            latency_ms_p95=_percentile(latencies, 0.95),
+        )
+
+    def _collapsed(self, key: CallKey) -> int:
+        return sum(s.is_collapsed for s in self.tables.submissions_of[key])
+
+    def _saved_nano_usd(self, call: CallRow) -> int:
+        if call.state is not CallState.SUCCEEDED:
+            return 0
+        return _posted(self.tables.attempts_of[call.key]) * self._collapsed(call.key)
+
+
+def _name(figures: BudgetFigures) -> tuple[str, str, str, datetime]:
+    return figures.org_id, figures.scope, figures.window, figures.starts_at
+
+
+def _matches(call: CallRow, wanted: CallFilter) -> bool:
+    pairs = (
+        (wanted.org_id, call.org_id),
+        (wanted.state, call.state),
+        (wanted.call_type, call.call_type),
+        (wanted.provider, call.provider),
+        (wanted.model, call.model),
+        (wanted.error_fingerprint, call.error_fingerprint),
+    )
+    is_named = not wanted.call_ids or call.key.call_id in wanted.call_ids
+    return is_named and all(want is None or want == have for want, have in pairs)
+
+
+def _dead_group(fingerprint: str, provider: str, model: str, calls: list[CallRow]) -> DeadGroup:
+    newest = max(calls, key=lambda call: call.created_at)
+    return DeadGroup(
+        error_fingerprint=fingerprint,
+        provider=provider,
+        model=model,
+        sample_error=newest.error or "",
+        count=len(calls),
+        first_at=min(call.created_at for call in calls),
+        last_at=newest.created_at,
+    )
+
+
+def _posted(attempts: Iterable[AttemptRow]) -> int:
+    return sum(a.posted_nano_usd or 0 for a in attempts)
+
+
+def _percentile(ordered: list[int], share: float) -> int | None:
+    """Nearest rank, as `percentile_disc`: the first value that at least `share` of all do not exceed."""
+    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None

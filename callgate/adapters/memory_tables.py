@@ -1,0 +1,278 @@
+"""
+The rows of the memory ledger: the tables of `callgate.db.tables` as plain dataclasses in dicts, and their look-ups.
+
+Rows are changed in place by `MemoryLedger` and `MemoryOperations` under one lock and never handed out: callers get
+the frozen views of `callgate.domain.ledger`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+from callgate.domain.budget import BudgetFigures, Window, period_of
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    AttemptView,
+    Bodies,
+    CallKey,
+    CallState,
+    CallView,
+    Delivery,
+    StrayMessage,
+    SubmitOutcome,
+)
+from callgate.domain.models import Usage
+from callgate.domain.retry import LOST
+
+
+@dataclass(slots=True)
+class CallRow:
+    """One generation of a call."""
+
+    key: CallKey
+    org_id: str
+    input_hash: bytes
+    state: CallState
+    due_at: datetime | None
+    """When somebody must look; of a queued call when it was queued."""
+    call_type: str
+    provider: str
+    model: str
+    input_token_bound: int
+    request: bytes | None
+    """None once it was purged."""
+    created_at: datetime
+    attempt: int = 0
+    attempt_id: UUID | None = None
+    """The newest attempt; of a succeeded call the winner."""
+    error: str | None = None
+    error_fingerprint: str | None = None
+
+
+@dataclass(slots=True)
+class SubmissionRow:
+    """Who asked for a call, and how to tell them."""
+
+    submission_id: UUID
+    key: CallKey
+    outcome: SubmitOutcome | None
+    """What became of it; None of a link that was inherited from the generation before."""
+    link: str | None
+    delivered_at: datetime | None = None
+
+    @property
+    def is_collapsed(self) -> bool:
+        """True if it was answered without a call of its own."""
+        return self.outcome not in (None, SubmitOutcome.CREATED)
+
+
+@dataclass(slots=True)
+class AttemptRow:
+    """One provider request: a row of `ai_call_log`."""
+
+    attempt_id: UUID
+    key: CallKey
+    attempt: int
+    hold_nano_usd: int
+    budget_ids: tuple[int, ...]
+    """Where the hold was made, and where it is posted."""
+    price_source: str
+    queue_ms: int
+    worker_id: str
+    trace_id: str | None
+    started_at: datetime
+    status: AttemptStatus = AttemptStatus.DISPATCHED
+    posted_nano_usd: int | None = None
+    usage: Usage | None = None
+    service_tier: str | None = None
+    latency_ms: int | None = None
+    provider_request_id: str | None = None
+    error: str | None = None
+    reply: bytes | None = None
+    finished_at: datetime | None = None
+    """When the answer was recorded."""
+    late_due_at: datetime | None = None
+    """Of a late answer until it is settled: when to do so, if its log message was lost."""
+
+    @property
+    def is_lost(self) -> bool:
+        """True if its worker vanished, and no late answer came."""
+        is_unknown = self.status is AttemptStatus.UNKNOWN
+        return is_unknown and json.loads(self.error or "{}").get("code") == LOST.code
+
+    def view(self, *, with_reply: bool) -> AttemptView:
+        """The row as callers see it."""
+        return AttemptView(
+            attempt_id=self.attempt_id,
+            attempt=self.attempt,
+            status=self.status,
+            hold_nano_usd=self.hold_nano_usd,
+            posted_nano_usd=self.posted_nano_usd,
+            usage=self.usage,
+            price_source=self.price_source,
+            service_tier=self.service_tier,
+            latency_ms=self.latency_ms,
+            queue_ms=self.queue_ms,
+            provider_request_id=self.provider_request_id,
+            error=self.error,
+            reply=self.reply if with_reply else None,
+            worker_id=self.worker_id,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+        )
+
+
+@dataclass(slots=True)
+class MemoryTables:
+    """All rows by primary key, and the few indexes that the ledger looks them up by."""
+
+    calls: dict[CallKey, CallRow] = field(default_factory=dict)
+    submissions: dict[UUID, SubmissionRow] = field(default_factory=dict)
+    attempts: dict[UUID, AttemptRow] = field(default_factory=dict)
+    budgets: dict[int, BudgetFigures] = field(default_factory=dict)
+    """Every period of every budget by `budget_id`."""
+    strays: list[tuple[datetime, StrayMessage]] = field(default_factory=list)
+    newest_generation: dict[UUID, int] = field(default_factory=dict)
+    idempotency_keys: dict[tuple[str, str | None], UUID] = field(default_factory=dict)
+    """By organisation and key: the `call_id` the key was used for."""
+    newest_budget: dict[tuple[str, str, Window], int] = field(default_factory=dict)
+    """By organisation, scope and window: the `budget_id` of the newest period, which is its limit."""
+    submissions_of: defaultdict[CallKey, list[SubmissionRow]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    attempts_of: defaultdict[CallKey, list[AttemptRow]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    def newest(self, call_id: UUID) -> CallRow | None:
+        """The newest generation of a call."""
+        generation = self.newest_generation.get(call_id)
+        return None if generation is None else self.calls[CallKey(call_id, generation)]
+
+    def add_call(self, call: CallRow) -> None:
+        """Insert the next generation of a call."""
+        self.calls[call.key] = call
+        self.newest_generation[call.key.call_id] = call.key.generation
+
+    def add_submission(self, submission: SubmissionRow) -> None:
+        """Insert a submission of a call."""
+        self.submissions[submission.submission_id] = submission
+        self.submissions_of[submission.key].append(submission)
+
+    def add_attempt(self, attempt: AttemptRow) -> None:
+        """Insert an attempt of a call."""
+        self.attempts[attempt.attempt_id] = attempt
+        self.attempts_of[attempt.key].append(attempt)
+
+    def attempt(self, ref: AttemptRef) -> AttemptRow | None:
+        """One attempt, if it is one of this very call."""
+        attempt = self.attempts.get(ref.attempt_id)
+        return attempt if attempt is not None and attempt.key == ref.key else None
+
+    def deliveries(self, call: CallRow) -> tuple[Delivery, ...]:
+        """The links of a call that are not delivered yet, oldest first."""
+        return tuple(
+            Delivery(s.submission_id, call.key, call.state, s.link)
+            for s in self.submissions_of[call.key]
+            if s.link is not None and s.delivered_at is None
+        )
+
+    def unposted(self, key: CallKey) -> AttemptRow | None:
+        """The attempt of a call that still holds money, if any: never more than one."""
+        return next((a for a in self.attempts_of[key] if not a.status.is_posted), None)
+
+    def end(self, call: CallRow, state: CallState, error: str | None, due_at: datetime) -> None:
+        """End a call, due at `due_at` if anything is left to do for it."""
+        call.state = state
+        call.error = error
+        call.due_at = due_at
+        self.rest(call)
+
+    def rest(self, call: CallRow) -> None:
+        """Take the `due_at` from an ended call whose links are delivered and whose money is posted."""
+        if not (call.state.is_open or self.deliveries(call) or self.unposted(call.key)):
+            call.due_at = None
+
+    def view(self, call: CallRow, attempt_id: UUID | None, bodies: Bodies) -> CallView:
+        """A call with one of its attempts (None: the current or winning one), as callers see it."""
+        attempts = self.attempts_of[call.key]
+        wanted = attempt_id or call.attempt_id
+        has_reply = attempt_id is not None or not call.state.is_open
+        with_reply = has_reply and bodies in (Bodies.REPLY, Bodies.BOTH)
+        last = next((a for a in attempts if a.attempt_id == wanted), None)
+        return CallView(
+            key=call.key,
+            org_id=call.org_id,
+            input_hash=call.input_hash,
+            state=call.state,
+            due_at=call.due_at,
+            attempt=call.attempt,
+            call_type=call.call_type,
+            provider=call.provider,
+            model=call.model,
+            input_token_bound=call.input_token_bound,
+            request=call.request if bodies in (Bodies.REQUEST, Bodies.BOTH) else None,
+            error=call.error,
+            created_at=call.created_at,
+            posted_nano_usd=sum(a.posted_nano_usd or 0 for a in attempts),
+            lost_attempts=sum(a.is_lost for a in attempts),
+            is_purged=call.request is None,
+            last=last.view(with_reply=with_reply) if last else None,
+        )
+
+    def current_budgets(
+        self, org_id: str, scopes: Iterable[str], now: datetime
+    ) -> list[BudgetFigures]:
+        """The budgets of some scopes, by id, rolled over into the period that holds `now`."""
+        names = [(org_id, scope, window) for scope in scopes for window in Window]
+        known = [name for name in names if name in self.newest_budget]
+        return sorted((self._rolled(name, now) for name in known), key=lambda b: b.budget_id)
+
+    def has_budget(self, org_id: str) -> bool:
+        """True if the organisation has a budget in any scope."""
+        return any(name[0] == org_id for name in self.newest_budget)
+
+    def set_budget(
+        self, org_id: str, scope: str, window: Window, limit: int, timezone: str, now: datetime
+    ) -> BudgetFigures:
+        """Set the limit of the current period; a new time zone holds from the next period on."""
+        name = (org_id, scope, window)
+        if name not in self.newest_budget:
+            return self.add_budget(*name, limit, timezone, now)
+        figures = replace(self._rolled(name, now), limit_nano_usd=limit, timezone=timezone)
+        self.budgets[figures.budget_id] = figures
+        return figures
+
+    def add_budget(
+        self, org_id: str, scope: str, window: Window, limit: int, timezone: str, now: datetime
+    ) -> BudgetFigures:
+        """Insert the period of a budget that holds `now`, unused."""
+        starts_at, ends_at = period_of(now, window, timezone)
+        budget_id = len(self.budgets) + 1
+        added = BudgetFigures(
+            budget_id, org_id, scope, window, timezone, starts_at, ends_at, limit, 0, 0
+        )
+        self.budgets[budget_id] = added
+        self.newest_budget[org_id, scope, window] = budget_id
+        return added
+
+    def change_budget(self, budget_id: int, *, reserved: int = 0, spent: int = 0) -> None:
+        """Add to the figures of one budget period."""
+        figures = self.budgets[budget_id]
+        self.budgets[budget_id] = replace(
+            figures,
+            reserved_nano_usd=figures.reserved_nano_usd + reserved,
+            spent_nano_usd=figures.spent_nano_usd + spent,
+        )
+
+    def _rolled(self, name: tuple[str, str, Window], now: datetime) -> BudgetFigures:
+        figures = self.budgets[self.newest_budget[name]]
+        if now < figures.ends_at:
+            return figures
+        return self.add_budget(*name, figures.limit_nano_usd, figures.timezone, now)

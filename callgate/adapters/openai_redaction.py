@@ -1,0 +1,65 @@
+"""
+Keeps keys and prompt text out of what is stored about a failure: providers quote both in their errors.
+
+Whatever is quoted, escaped, outside ASCII or long enough to be a token is masked, and so is every run of
+characters that also occurs in a secret.
+
+Warning: fewer than `RUN_CHARS` characters of a longer secret can pass, if the provider neither quotes nor encodes them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+MASK = "***"
+RUN_CHARS = 8
+"""A run this long that message and secret share is taken for a quotation."""
+WHOLE_CHARS_MIN = 4
+"""A secret shorter than a run is masked as a whole, unless it is shorter than this."""
+WORDS_CHARS_MAX = 300
+IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.\[\]-]{0,63}")
+_SUSPICIOUS = re.compile(
+    r"""
+      "[^"]*"?  |  `[^`]*`?  |  (?<!\w)'[^']*'?      # quotations, closed or cut off
+    | \\.\S*                                          # escapes
+    | [^\x20-\x7e]+                                   # anything but printable ASCII
+    | \S*(?:sk-|\*\*|[Bb]earer)\S*(?:\s+\S+)?         # keys, and keys half masked by the provider
+    | \S{25,}                                         # tokens, addresses, encoded text
+    """,
+    re.VERBOSE,
+)
+
+
+def redacted(words: str, secrets: Sequence[str]) -> str:
+    """The provider's words, cut to `WORDS_CHARS_MAX` characters and without any secret in them."""
+    words = words[:WORDS_CHARS_MAX]
+    hidden = bytearray(len(words))
+    for start, end in _quotations(words, secrets):
+        hidden[start:end] = b"\x01" * (end - start)
+    shown = "".join(" \0"[h] if h else c for c, h in zip(words, hidden, strict=True))
+    return " ".join(re.sub(r"\0+", MASK, shown).split())
+
+
+def identifier(name: object, secrets: Sequence[str]) -> str | None:
+    """A code, type or parameter as the provider names it; None if it is anything else."""
+    if not isinstance(name, str) or not IDENTIFIER.fullmatch(name):
+        return None
+    return name if not any(_shared(name, secrets)) and "sk-" not in name else None
+
+
+def _quotations(words: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]:
+    for match in _SUSPICIOUS.finditer(words):
+        yield match.span()
+    yield from _shared(words, secrets)
+
+
+def _shared(words: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where the words hold a run of a secret, or the whole of a short one."""
+    for secret in secrets:
+        size = min(len(secret), RUN_CHARS)
+        if size < WHOLE_CHARS_MIN:
+            continue
+        for start in range(len(words) - size + 1):
+            if words[start : start + size] in secret:
+                yield start, start + size

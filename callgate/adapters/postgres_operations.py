@@ -1,0 +1,146 @@
+"""What operators ask of the ledger in Postgres: reports, budgets, cancelling, the audit's snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.engine import Row
+
+from callgate.adapters.postgres_ledger import PostgresLedger, sql
+from callgate.db.session import PostgresSession
+from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.ledger import (
+    BudgetDrift,
+    CallFilter,
+    CallKey,
+    CallState,
+    CallView,
+    CostLine,
+    DeadGroup,
+    Snapshot,
+    StrayMessage,
+)
+
+BUDGETS = """SELECT DISTINCT ON (org_id, scope, "window") * FROM budget
+ WHERE %(org_id)s::text IS NULL OR org_id = %(org_id)s
+ ORDER BY org_id, scope, "window", starts_at DESC"""
+SET_BUDGET = """SELECT * FROM callgate_set_budget_v1(
+    %(org_id)s, %(scope)s, %(window)s, %(limit)s::bigint, %(timezone)s)"""
+END = "SELECT * FROM callgate_end_v1(%(call_ids)s::uuid[], %(generations)s::int[], %(error)s)"
+STRAYS = "SELECT * FROM stray_message ORDER BY id DESC LIMIT %(limit)s"
+KEEP_STRAY = (
+    "INSERT INTO stray_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
+)
+
+
+class PostgresOperations:
+    """`OperationsPort` over Postgres."""
+
+    def __init__(self, session: PostgresSession) -> None:
+        self._session = session
+        self._ledger = PostgresLedger(session)
+
+    def set_budget(
+        self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"
+    ) -> BudgetFigures:
+        """Set a limit; see `OperationsPort.set_budget`."""
+        rows = self._session.rows(
+            SET_BUDGET,
+            {
+                "org_id": org_id,
+                "scope": scope,
+                "window": window.value,
+                "limit": limit_nano_usd,
+                "timezone": timezone,
+            },
+        )
+        return _figures(rows[0])
+
+    def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
+        """List budgets; see `OperationsPort.budgets`."""
+        return [_figures(row) for row in self._session.rows(BUDGETS, {"org_id": org_id})]
+
+    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
+        """List calls; see `OperationsPort.calls`."""
+        rows = self._session.rows(sql("calls"), {**_filter(wanted), "limit": limit})
+        keys = [CallKey(row.call_id, row.generation) for row in rows]
+        return [view for view in self._ledger.read(keys) if view is not None]
+
+    def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
+        """Group dead letters; see `OperationsPort.dead_groups`."""
+        rows = self._session.rows(sql("dead_groups"), _filter(wanted))
+        return [DeadGroup(**row._mapping) for row in rows]
+
+    def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
+        """List strays; see `OperationsPort.strays`."""
+        rows = self._session.rows(STRAYS, {"limit": limit})
+        return [(r.at, StrayMessage(r.queue, r.reason, bytes(r.raw))) for r in rows]
+
+    def end(self, keys: Sequence[CallKey], *, code: str, message: str) -> list[CallKey]:
+        """Cancel or discard; see `OperationsPort.end`."""
+        rows = self._session.rows(
+            END,
+            {
+                "call_ids": [k.call_id for k in keys],
+                "generations": [k.generation for k in keys],
+                "error": json.dumps({"code": code, "message": message}),
+            },
+        )
+        return [CallKey(row.call_id, row.generation) for row in rows]
+
+    def keep_stray(self, stray: StrayMessage) -> None:
+        """Keep a stray message; see `OperationsPort.keep_stray`."""
+        self._session.rows(
+            KEEP_STRAY, {"queue": stray.queue, "reason": stray.reason, "raw": stray.raw}
+        )
+
+    def costs(self, org_id: str | None = None) -> list[CostLine]:
+        """Sum what was used; see `OperationsPort.costs`."""
+        rows = self._session.rows(sql("costs"), {"org_id": org_id})
+        return [CostLine(**row._mapping) for row in rows]
+
+    def snapshot(self) -> Snapshot:
+        """Look at the books; see `OperationsPort.snapshot`."""
+        seen = self._session.snapshot(
+            {"budgets": sql("audit_budgets"), "totals": sql("audit_totals")}
+        )
+        totals = dict(seen["totals"][0]._mapping)
+        return Snapshot(
+            budgets=tuple(BudgetDrift(**row._mapping) for row in seen["budgets"]),
+            **{
+                **totals,
+                "calls_by_state": totals["calls_by_state"] or {},
+                "attempts_by_status": totals["attempts_by_status"] or {},
+            },
+        )
+
+
+def _figures(row: Row[Any]) -> BudgetFigures:
+    return BudgetFigures(
+        budget_id=row.id,
+        org_id=row.org_id,
+        scope=row.scope,
+        window=Window(row.window),
+        timezone=row.timezone,
+        starts_at=row.starts_at,
+        ends_at=row.ends_at,
+        limit_nano_usd=row.limit_nano_usd,
+        reserved_nano_usd=row.reserved_nano_usd,
+        spent_nano_usd=row.spent_nano_usd,
+    )
+
+
+def _filter(wanted: CallFilter) -> dict[str, Any]:
+    state = wanted.state
+    return {
+        "org_id": wanted.org_id,
+        "state": state.value if isinstance(state, CallState) else None,
+        "call_type": wanted.call_type,
+        "provider": wanted.provider,
+        "model": wanted.model,
+        "error_fingerprint": wanted.error_fingerprint,
+        "call_ids": list(wanted.call_ids) or None,
+    }

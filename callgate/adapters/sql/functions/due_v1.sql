@@ -1,0 +1,76 @@
+-- callgate_due_v1: take calls whose due_at has come, oldest first; SKIP LOCKED, so that no two callers get the same one.
+--
+-- waiting -> queued (publish it). Everything else keeps its state and is lent to the caller for ten seconds.
+-- With p_queued_before: queued calls due before that moment (their message was lost) and nothing else.
+-- Returns   kind: publish | settle | expired | deliver.
+CREATE FUNCTION callgate_due_v1(p_limit int, p_expire boolean, p_queued_before timestamptz)
+RETURNS TABLE (kind text, call_id uuid, generation int, state text, attempt_id uuid,
+               submission_ids uuid[], links text[])
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    c llm_call%ROWTYPE;
+    a ai_call_log%ROWTYPE;
+    lent CONSTANT interval := interval '10 s';
+BEGIN
+    IF p_queued_before IS NOT NULL THEN
+        RETURN QUERY
+        WITH lost AS (
+            SELECT l.call_id, l.generation FROM llm_call l
+             WHERE l.state = 'queued' AND l.due_at < p_queued_before
+             ORDER BY l.due_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+        )
+        UPDATE llm_call l SET due_at = now() FROM lost
+         WHERE l.call_id = lost.call_id AND l.generation = lost.generation
+        RETURNING 'publish', l.call_id, l.generation, l.state, NULL::uuid, '{}'::uuid[], '{}'::text[];
+        RETURN;
+    END IF;
+
+    FOR c IN
+        SELECT * FROM llm_call l
+         WHERE l.state <> 'queued' AND l.due_at <= now()
+           AND (p_expire OR l.state <> 'running' OR EXISTS (
+                SELECT 1 FROM ai_call_log x
+                 WHERE x.attempt_id = l.attempt_id AND x.status = 'answered'))
+         ORDER BY l.due_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+    LOOP
+        call_id := c.call_id; generation := c.generation; state := c.state;
+        attempt_id := c.attempt_id; submission_ids := '{}'; links := '{}';
+        IF c.state = 'waiting' THEN
+            kind := 'publish';
+            state := 'queued';
+            UPDATE llm_call l SET state = 'queued', due_at = now()
+             WHERE l.call_id = c.call_id AND l.generation = c.generation;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        IF c.state = 'running' THEN
+            SELECT CASE x.status WHEN 'answered' THEN 'settle' ELSE 'expired' END INTO kind
+              FROM ai_call_log x WHERE x.attempt_id = c.attempt_id;
+        ELSE
+            kind := 'deliver';
+            SELECT coalesce(array_agg(s.submission_id), '{}'), coalesce(array_agg(s.link), '{}')
+              INTO submission_ids, links
+              FROM submission s WHERE s.call_id = c.call_id AND s.generation = c.generation
+               AND s.link IS NOT NULL AND s.delivered_at IS NULL;
+        END IF;
+        UPDATE llm_call l
+           SET due_at = CASE WHEN kind = 'deliver' AND submission_ids = '{}' THEN NULL ELSE now() + lent END
+         WHERE l.call_id = c.call_id AND l.generation = c.generation;
+        RETURN NEXT;
+    END LOOP;
+
+    -- Late answers that were kept but never settled: the row itself says how long it has waited.
+    FOR a IN
+        SELECT * FROM ai_call_log x
+         WHERE x.status = 'unknown' AND x.finished_at > x.posted_at AND x.finished_at <= now() - lent
+         ORDER BY x.finished_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+    LOOP
+        kind := 'settle'; call_id := a.call_id; generation := a.generation; attempt_id := a.attempt_id;
+        submission_ids := '{}'; links := '{}';
+        SELECT l.state INTO state FROM llm_call l
+         WHERE l.call_id = a.call_id AND l.generation = a.generation;
+        UPDATE ai_call_log x SET finished_at = clock_timestamp() WHERE x.attempt_id = a.attempt_id;
+        RETURN NEXT;
+    END LOOP;
+END $$;

@@ -1,0 +1,19 @@
+-- callgate_end_v1: cancel queued or waiting calls, discard dead ones; their links, if any, fall due.
+CREATE FUNCTION callgate_end_v1(p_call_ids uuid[], p_generations int[], p_error text)
+RETURNS TABLE (call_id uuid, generation int)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM 1 FROM llm_call l
+      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
+      ORDER BY l.call_id, l.generation FOR UPDATE;
+    RETURN QUERY
+    UPDATE llm_call l
+       SET state = 'rejected', error = p_error,
+           due_at = (SELECT now() WHERE EXISTS (
+               SELECT 1 FROM submission s WHERE s.call_id = l.call_id AND s.generation = l.generation
+                  AND s.link IS NOT NULL AND s.delivered_at IS NULL))
+     WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
+       AND l.state IN ('queued', 'waiting', 'dead')
+    RETURNING l.call_id, l.generation;
+END $$;

@@ -1,0 +1,178 @@
+-- callgate_reserve_v1: claim queued calls and hold their worst-case cost, decided one by one in arrival order.
+--
+-- Rules     callgate/domain/budget.py: spent + reserved + hold <= limit in every scope of a call, or nothing is held.
+-- Units     money: nano-USD. Leases: seconds, from now() of this transaction.
+-- Locks     the calls by (call_id, generation), then the budgets by id. Every writer keeps this order.
+-- Returns   per row: outcome (reserved | refused | not_claimed), the call's state, the attempt, the refusal as JSON.
+CREATE FUNCTION callgate_reserve_v1(
+    p_call_ids uuid[], p_generations int[], p_holds bigint[], p_leases_s float8[], p_worker_ids text[],
+    p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
+    p_refusals text[]
+) RETURNS TABLE (ord int, outcome text, state text, attempt_id uuid, attempt int, queue_ms int, refusal text)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    c llm_call%ROWTYPE;
+    org_ids text[];
+    scopes text[];
+    budget_ids bigint[];
+    books budget[];             -- the locked budgets, ordered by organisation, then id
+    held bigint[];              -- their reserved_nano_usd, as this transaction changes it
+    first_of jsonb;             -- organisation -> index of its first budget in `books`
+    chosen int[];               -- indexes of the budgets that apply to the call at hand
+    b budget%ROWTYPE;
+    i int;
+    rank int;                   -- 0 fits, 1 held, 2 exhausted, 3 never fits
+    worst int;                  -- the least hopeful rank so far, and the index of its budget
+    worst_index int;
+    wait_until timestamptz;
+    due timestamptz;
+    reason text;
+BEGIN
+    PERFORM 1 FROM llm_call l
+      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
+      ORDER BY l.call_id, l.generation FOR UPDATE;
+
+    SELECT array_agg(k.org_id), array_agg(k.scope) INTO org_ids, scopes
+      FROM (SELECT DISTINCT l.org_id, s.scope
+              FROM llm_call l
+             CROSS JOIN LATERAL (VALUES ('org'), ('call_type:' || l.call_type)) AS s(scope)
+             WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
+               AND l.state = 'queued') k;
+
+    -- An organisation nobody set a budget for gets the default one, where the settings allow a default.
+    INSERT INTO budget (org_id, scope, "window", timezone, starts_at, ends_at, limit_nano_usd)
+    SELECT o.org_id, 'org', 'day', 'UTC', p.starts_at, p.ends_at, d.default_limit
+      FROM (SELECT DISTINCT unnest(org_ids) AS org_id) o
+     CROSS JOIN (SELECT max(x) AS default_limit FROM unnest(p_default_limits) x) d
+     CROSS JOIN LATERAL callgate_period_v1('day', 'UTC', now()) p
+     WHERE d.default_limit IS NOT NULL
+       AND NOT EXISTS (SELECT 1 FROM budget x WHERE x.org_id = o.org_id)
+    ON CONFLICT (org_id, scope, "window", starts_at) DO NOTHING;
+
+    budget_ids := callgate_roll_budgets_v1(org_ids, scopes);
+    PERFORM 1 FROM budget x WHERE x.id = ANY (budget_ids) ORDER BY x.id FOR UPDATE;
+    SELECT array_agg(x.row ORDER BY x.n), array_agg((x.row).reserved_nano_usd ORDER BY x.n),
+           jsonb_object_agg((x.row).org_id, x.n) FILTER (WHERE x.is_first)
+      INTO books, held, first_of
+      FROM (SELECT y AS row, row_number() OVER (ORDER BY y.org_id, y.id) AS n,
+                   row_number() OVER (PARTITION BY y.org_id ORDER BY y.id) = 1 AS is_first
+              FROM budget y WHERE y.id = ANY (budget_ids)) x;
+
+    FOR row_no IN 1 .. cardinality(p_call_ids) LOOP
+        ord := row_no;
+        outcome := 'not_claimed';
+        state := NULL; attempt_id := NULL; attempt := NULL; queue_ms := NULL; refusal := NULL;
+        SELECT * INTO c FROM llm_call l
+         WHERE l.call_id = p_call_ids[ord] AND l.generation = p_generations[ord];
+        state := c.state;
+
+        IF c.state = 'running' THEN
+            -- The same claim again: its first answer was lost on the way. It is still ours, and the lease starts anew.
+            SELECT a.attempt_id, a.attempt, a.queue_ms INTO attempt_id, attempt, queue_ms
+              FROM ai_call_log a
+             WHERE a.attempt_id = c.attempt_id AND a.status = 'dispatched'
+               AND a.worker_id = p_worker_ids[ord];
+            IF FOUND THEN
+                UPDATE llm_call l SET due_at = now() + make_interval(secs => p_leases_s[ord])
+                 WHERE l.call_id = c.call_id AND l.generation = c.generation;
+                outcome := 'reserved';
+            END IF;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        IF c.state IS DISTINCT FROM 'queued' THEN
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+
+        chosen := '{}';
+        worst := 0;
+        wait_until := NULL;
+        i := (first_of ->> c.org_id)::int;
+        WHILE i <= cardinality(books) AND (books[i]).org_id = c.org_id LOOP
+            b := books[i];
+            IF b.scope IN ('org', 'call_type:' || c.call_type) THEN
+                chosen := chosen || i;
+                rank := CASE
+                    WHEN p_holds[ord] <= b.limit_nano_usd - b.spent_nano_usd - held[i] THEN 0
+                    WHEN p_holds[ord] > b.limit_nano_usd THEN 3
+                    WHEN p_holds[ord] > b.limit_nano_usd - b.spent_nano_usd THEN 2
+                    ELSE 1 END;
+                IF rank > worst THEN
+                    worst := rank;
+                    worst_index := i;
+                END IF;
+                IF rank = 2 THEN
+                    wait_until := greatest(wait_until, b.ends_at);
+                END IF;
+            END IF;
+            i := i + 1;
+        END LOOP;
+
+        IF p_refusals[ord] IS NULL AND worst = 0 AND chosen <> '{}' THEN
+            outcome := 'reserved';
+            state := 'running';
+            attempt := c.attempt + 1;
+            queue_ms := greatest(0, extract(epoch FROM now() - c.due_at) * 1000);
+            FOREACH i IN ARRAY chosen LOOP
+                held[i] := held[i] + p_holds[ord];
+            END LOOP;
+            INSERT INTO ai_call_log AS a (
+                call_id, generation, attempt, org_id, input_hash, call_type, provider, model, status,
+                hold_nano_usd, budget_ids, price_source, queue_ms, trace_id, worker_id)
+            SELECT c.call_id, c.generation, c.attempt + 1, c.org_id, c.input_hash, c.call_type, c.provider,
+                   c.model, 'dispatched', p_holds[ord], array_agg((books[x]).id), p_price_sources[ord],
+                   greatest(0, extract(epoch FROM now() - c.due_at) * 1000), p_trace_ids[ord],
+                   p_worker_ids[ord]
+              FROM unnest(chosen) x
+            RETURNING a.attempt_id INTO attempt_id;
+            UPDATE llm_call l
+               SET state = 'running', attempt = c.attempt + 1, attempt_id = callgate_reserve_v1.attempt_id,
+                   due_at = now() + make_interval(secs => p_leases_s[ord]), error = NULL
+             WHERE l.call_id = c.call_id AND l.generation = c.generation;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+
+        outcome := 'refused';
+        state := 'rejected';
+        due := NULL;
+        IF p_refusals[ord] IS NOT NULL THEN
+            refusal := p_refusals[ord];
+        ELSE
+            b := books[worst_index];
+            reason := CASE WHEN chosen = '{}' THEN 'no_budget' WHEN worst = 1 THEN 'held'
+                           WHEN worst = 2 THEN 'exhausted' ELSE 'never_fits' END;
+            IF reason = 'no_budget' THEN
+                b := NULL;
+            ELSIF reason = 'held' THEN
+                state := 'waiting';
+                due := now() + least(greatest((now() - c.created_at) / 4, interval '0.25 s'), interval '30 s');
+            ELSIF reason = 'exhausted' AND p_waits[ord] THEN
+                state := 'waiting';
+                due := wait_until;
+            END IF;
+            refusal := json_build_object(
+                'code', 'budget_' || reason, 'reason', reason, 'org_id', c.org_id,
+                'scope', coalesce(b.scope, 'org'), 'window', b."window",
+                'limit_nano_usd', coalesce(b.limit_nano_usd, 0),
+                'spent_nano_usd', coalesce(b.spent_nano_usd, 0),
+                'reserved_nano_usd', CASE WHEN b.id IS NULL THEN 0 ELSE held[worst_index] END,
+                'requested_nano_usd', p_holds[ord]);
+        END IF;
+        IF state = 'rejected' THEN
+            SELECT now() INTO due WHERE EXISTS (
+                SELECT 1 FROM submission s WHERE s.call_id = c.call_id AND s.generation = c.generation
+                   AND s.link IS NOT NULL AND s.delivered_at IS NULL);
+        END IF;
+        UPDATE llm_call l
+           SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal
+         WHERE l.call_id = c.call_id AND l.generation = c.generation;
+        RETURN NEXT;
+    END LOOP;
+
+    UPDATE budget x SET reserved_nano_usd = h.reserved
+      FROM (SELECT (books[n]).id AS id, held[n] AS reserved FROM generate_subscripts(books, 1) n) h
+     WHERE x.id = h.id AND x.reserved_nano_usd <> h.reserved;
+END $$;

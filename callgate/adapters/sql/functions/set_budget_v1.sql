@@ -1,0 +1,21 @@
+-- callgate_set_budget_v1: set the limit of a scope, now.
+--
+-- The current period keeps what is spent and held in it, and its ends: a new time zone holds from the next period on.
+CREATE FUNCTION callgate_set_budget_v1(
+    p_org_id text, p_scope text, p_window text, p_limit bigint, p_timezone text
+) RETURNS SETOF budget
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    current_ids bigint[];
+BEGIN
+    INSERT INTO budget (org_id, scope, "window", timezone, starts_at, ends_at, limit_nano_usd)
+    SELECT p_org_id, p_scope, p_window, p_timezone, p.starts_at, p.ends_at, p_limit
+      FROM callgate_period_v1(p_window, p_timezone, now()) p
+     WHERE NOT EXISTS (SELECT 1 FROM budget b WHERE b.org_id = p_org_id AND b.scope = p_scope
+                          AND b."window" = p_window)
+    ON CONFLICT (org_id, scope, "window", starts_at) DO NOTHING;
+    current_ids := callgate_roll_budgets_v1(ARRAY[p_org_id], ARRAY[p_scope]);
+    RETURN QUERY UPDATE budget b SET limit_nano_usd = p_limit, timezone = p_timezone
+      WHERE b.id = ANY (current_ids) AND b."window" = p_window
+     RETURNING b.*;
+END $$;

@@ -1,0 +1,102 @@
+-- callgate_settle_v1: post attempts and move their calls; settling twice changes nothing.
+--
+-- Money moves in exactly the budgets the hold was made in: reserved falls by the hold the first time, spent changes by the
+-- difference to what was posted before. An attempt that is no longer as the caller saw it is left alone.
+-- Locks     the calls by (call_id, generation), the attempts by id, then the budgets by id.
+-- Returns   per row: was it applied, the call's state, and of a call that ended just now the undelivered links.
+CREATE FUNCTION callgate_settle_v1(
+    p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_seen text[], p_statuses text[],
+    p_posted bigint[], p_next_states text[], p_due_in_s float8[], p_input_tokens int[],
+    p_cached_input_tokens int[], p_cache_write_tokens int[], p_output_tokens int[],
+    p_reasoning_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
+    p_fingerprints text[]
+) RETURNS TABLE (ord int, applied boolean, state text, submission_ids uuid[], links text[])
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    a ai_call_log%ROWTYPE;
+    c llm_call%ROWTYPE;
+    moved_ids bigint[] := '{}';
+    moved_reserved bigint[] := '{}';
+    moved_spent bigint[] := '{}';
+BEGIN
+    PERFORM 1 FROM llm_call l
+      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
+      ORDER BY l.call_id, l.generation FOR UPDATE;
+    PERFORM 1 FROM ai_call_log l WHERE l.attempt_id = ANY (p_attempt_ids)
+      ORDER BY l.attempt_id FOR UPDATE;
+
+    FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP
+        ord := row_no;
+        submission_ids := '{}';
+        links := '{}';
+        SELECT * INTO c FROM llm_call l
+         WHERE l.call_id = p_call_ids[ord] AND l.generation = p_generations[ord];
+        SELECT * INTO a FROM ai_call_log l
+         WHERE l.attempt_id = p_attempt_ids[ord] AND l.call_id = p_call_ids[ord]
+           AND l.generation = p_generations[ord];
+        state := c.state;
+        applied := a.status = p_seen[ord] AND CASE a.status
+            WHEN 'dispatched' THEN p_statuses[ord] = 'unknown'
+            WHEN 'answered' THEN true
+            WHEN 'unknown' THEN a.finished_at > a.posted_at
+            ELSE false END;
+        IF applied IS NOT TRUE THEN
+            applied := false;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+
+        UPDATE ai_call_log l
+           SET status = p_statuses[ord], posted_nano_usd = p_posted[ord], posted_at = clock_timestamp(),
+               input_tokens = p_input_tokens[ord], cached_input_tokens = p_cached_input_tokens[ord],
+               cache_write_tokens = p_cache_write_tokens[ord], output_tokens = p_output_tokens[ord],
+               reasoning_tokens = p_reasoning_tokens[ord],
+               price_source = coalesce(p_price_sources[ord], a.price_source),
+               service_tier = p_service_tiers[ord],
+               error_json = p_errors[ord]
+         WHERE l.attempt_id = a.attempt_id;
+        moved_ids := moved_ids || a.budget_ids;
+        moved_reserved := moved_reserved || array_fill(
+            CASE WHEN a.posted_nano_usd IS NULL THEN -a.hold_nano_usd ELSE 0 END,
+            ARRAY[cardinality(a.budget_ids)]);
+        moved_spent := moved_spent || array_fill(
+            p_posted[ord] - coalesce(a.posted_nano_usd, 0), ARRAY[cardinality(a.budget_ids)]);
+
+        -- A success ends any call that is still open; anything else moves only the call whose current attempt this is.
+        IF c.state IN ('queued', 'running', 'waiting') AND p_statuses[ord] = 'succeeded' THEN
+            state := 'succeeded';
+        ELSIF c.state = 'running' AND c.attempt_id = a.attempt_id THEN
+            state := p_next_states[ord];
+        ELSE
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        IF state IN ('succeeded', 'dead') THEN
+            SELECT coalesce(array_agg(s.submission_id), '{}'), coalesce(array_agg(s.link), '{}')
+              INTO submission_ids, links
+              FROM submission s WHERE s.call_id = c.call_id AND s.generation = c.generation
+               AND s.link IS NOT NULL AND s.delivered_at IS NULL;
+        END IF;
+        -- Whoever settles also delivers; ten seconds later the due query takes what is left.
+        UPDATE llm_call l
+           SET state = callgate_settle_v1.state,
+               attempt_id = CASE WHEN p_statuses[ord] = 'succeeded' THEN a.attempt_id ELSE l.attempt_id END,
+               due_at = CASE
+                   WHEN callgate_settle_v1.state = 'waiting'
+                       THEN now() + make_interval(secs => coalesce(p_due_in_s[ord], 0))
+                   WHEN cardinality(submission_ids) > 0 THEN now() + interval '10 s' END,
+               error = CASE WHEN p_statuses[ord] = 'succeeded' THEN NULL ELSE p_errors[ord] END,
+               error_fingerprint = p_fingerprints[ord]
+         WHERE l.call_id = c.call_id AND l.generation = c.generation;
+        RETURN NEXT;
+    END LOOP;
+
+    PERFORM 1 FROM budget x WHERE x.id = ANY (moved_ids) ORDER BY x.id FOR UPDATE;
+    UPDATE budget x SET reserved_nano_usd = x.reserved_nano_usd + m.reserved,
+                        spent_nano_usd = x.spent_nano_usd + m.spent
+      FROM (SELECT id, sum(reserved)::bigint AS reserved, sum(spent)::bigint AS spent
+              FROM unnest(moved_ids, moved_reserved, moved_spent) AS u(id, reserved, spent)
+             GROUP BY id) m
+     WHERE x.id = m.id;
+END $$;

@@ -1,0 +1,111 @@
+-- callgate_submit_v1: store submissions, and a call for each unless one answers already.
+--
+-- Rows are taken one by one, ordered by call (as the caller sorted them), so that all transactions lock calls in one order.
+-- Locks     the call, FOR SHARE while a submission joins it: settle either sees the submission or waits for it. With a
+--           link the lock is exclusive, because a link on an ended call changes its due_at.
+-- Returns   per row: outcome (created | joined | replayed | failed | idempotency_mismatch), generation, state.
+CREATE FUNCTION callgate_submit_v1(
+    p_submission_ids uuid[], p_org_ids text[], p_call_ids uuid[], p_input_hashes bytea[],
+    p_call_types text[], p_providers text[], p_models text[], p_input_token_bounds int[],
+    p_requests bytea[], p_idempotency_keys text[], p_links text[], p_forces boolean[],
+    p_inherits boolean[]
+) RETURNS TABLE (ord int, outcome text, generation int, state text)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    s submission%ROWTYPE;
+    c llm_call%ROWTYPE;
+    key_owner uuid;
+    key_to_store text;
+BEGIN
+    FOR row_no IN 1 .. cardinality(p_submission_ids) LOOP
+        ord := row_no;
+        -- A submission that was stored before answers by its call: the client did not hear the first time.
+        SELECT * INTO s FROM submission WHERE submission_id = p_submission_ids[ord];
+        IF FOUND THEN
+            SELECT * INTO STRICT c FROM llm_call l
+             WHERE l.call_id = s.call_id AND l.generation = s.generation;
+            outcome := CASE
+                WHEN c.state = 'queued' AND s.outcome = 'created' THEN 'created'
+                WHEN c.state = 'succeeded' THEN 'replayed'
+                WHEN c.state = 'dead' THEN 'failed'
+                ELSE 'joined' END;
+            generation := c.generation;
+            state := c.state;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+
+        -- The first submission to name an idempotency key owns it; generation 0 until its call is known.
+        key_to_store := p_idempotency_keys[ord];
+        IF key_to_store IS NOT NULL THEN
+            INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, idempotency_key)
+            VALUES (p_submission_ids[ord], p_org_ids[ord], p_call_ids[ord], 0, 'created', key_to_store)
+            ON CONFLICT (org_id, idempotency_key) DO NOTHING;
+            IF NOT FOUND THEN
+                SELECT o.call_id INTO key_owner FROM submission o
+                 WHERE o.org_id = p_org_ids[ord] AND o.idempotency_key = key_to_store;
+                IF key_owner IS DISTINCT FROM p_call_ids[ord] THEN
+                    outcome := 'idempotency_mismatch';
+                    generation := 0;
+                    state := 'rejected';
+                    RETURN NEXT;
+                    CONTINUE;
+                END IF;
+                key_to_store := NULL;
+            END IF;
+        END IF;
+
+        LOOP
+            IF p_links[ord] IS NULL THEN
+                SELECT * INTO c FROM llm_call l WHERE l.call_id = p_call_ids[ord]
+                 ORDER BY l.generation DESC LIMIT 1 FOR SHARE;
+            ELSE
+                SELECT * INTO c FROM llm_call l WHERE l.call_id = p_call_ids[ord]
+                 ORDER BY l.generation DESC LIMIT 1 FOR NO KEY UPDATE;
+            END IF;
+            IF FOUND AND c.input_hash <> p_input_hashes[ord] THEN
+                RAISE EXCEPTION 'two requests share the call id %', c.call_id
+                    USING ERRCODE = 'data_exception';
+            END IF;
+
+            outcome := CASE
+                WHEN c.call_id IS NULL THEN 'created'
+                WHEN c.state IN ('queued', 'running', 'waiting') THEN 'joined'
+                WHEN p_forces[ord] OR c.state = 'rejected' OR c.request IS NULL THEN 'created'
+                WHEN c.state = 'succeeded' THEN 'replayed'
+                ELSE 'failed' END;
+            generation := c.generation;
+            state := c.state;
+            EXIT WHEN outcome <> 'created';
+
+            generation := coalesce(c.generation, 0) + 1;
+            state := 'queued';
+            INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type,
+                                  provider, model, input_token_bound, request)
+            VALUES (p_call_ids[ord], generation, p_org_ids[ord], p_input_hashes[ord], 'queued', now(),
+                    p_call_types[ord], p_providers[ord], p_models[ord], p_input_token_bounds[ord],
+                    p_requests[ord])
+            ON CONFLICT DO NOTHING;
+            -- Whoever lost the race looks again and joins the winner's call.
+            EXIT WHEN FOUND;
+        END LOOP;
+
+        INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, idempotency_key, link)
+        VALUES (p_submission_ids[ord], p_org_ids[ord], p_call_ids[ord], generation, outcome, key_to_store,
+                p_links[ord])
+        ON CONFLICT (submission_id) DO UPDATE
+            SET generation = excluded.generation, outcome = excluded.outcome, link = excluded.link;
+
+        IF outcome = 'created' AND p_inherits[ord] THEN
+            INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
+            SELECT gen_random_uuid(), o.org_id, o.call_id, callgate_submit_v1.generation, 'inherited', o.link
+              FROM submission o
+             WHERE o.call_id = c.call_id AND o.generation = c.generation AND o.link IS NOT NULL;
+        END IF;
+        IF outcome IN ('replayed', 'failed') AND p_links[ord] IS NOT NULL THEN
+            UPDATE llm_call l SET due_at = now()
+             WHERE l.call_id = c.call_id AND l.generation = c.generation;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;

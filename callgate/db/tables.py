@@ -1,0 +1,193 @@
+"""
+The five tables, for Alembic and for readers; the statements that move money are in `callgate/adapters/sql`.
+
+Money is BIGINT nano-USD, times come from the database's clock, every tenant table carries `org_id`. What must never
+be false is a CHECK.
+"""
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_NOW = text("now()")
+_TIME = DateTime(timezone=True)
+
+llm_call = Table(
+    "llm_call",
+    metadata,
+    Column("call_id", Uuid, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("org_id", Text, nullable=False),
+    Column("input_hash", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("due_at", _TIME, comment="when somebody must look; queued: when it was queued"),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("attempt_id", Uuid, comment="the newest attempt; of a succeeded call the winner"),
+    Column("call_type", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("input_token_bound", Integer, nullable=False),
+    Column("request", LargeBinary, comment="the LLMRequest, byte for byte; null when purged"),
+    Column("error", Text),
+    Column("error_fingerprint", Text),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    PrimaryKeyConstraint("call_id", "generation"),
+    CheckConstraint("generation >= 1", name="generation_starts_at_1"),
+    CheckConstraint("attempt >= 0", name="attempt_not_negative"),
+    CheckConstraint(
+        "state IN ('queued', 'running', 'waiting', 'succeeded', 'dead', 'rejected')", name="state"
+    ),
+    CheckConstraint(
+        "state NOT IN ('queued', 'running', 'waiting') OR due_at IS NOT NULL", name="open_is_due"
+    ),
+    CheckConstraint(
+        "state NOT IN ('running', 'succeeded') OR attempt_id IS NOT NULL", name="has_attempt"
+    ),
+    CheckConstraint(
+        "state NOT IN ('dead', 'rejected') OR error IS NOT NULL", name="end_has_reason"
+    ),
+)
+Index(
+    "ix_llm_call_due",
+    llm_call.c.due_at,
+    postgresql_where=text("state <> 'queued' AND due_at IS NOT NULL"),
+)
+Index("ix_llm_call_queued", llm_call.c.due_at, postgresql_where=text("state = 'queued'"))
+Index("ix_llm_call_org", llm_call.c.org_id, llm_call.c.created_at.desc())
+Index("ix_llm_call_dead", llm_call.c.error_fingerprint, postgresql_where=text("state = 'dead'"))
+
+submission = Table(
+    "submission",
+    metadata,
+    Column("submission_id", Uuid, nullable=False),
+    Column("org_id", Text, nullable=False),
+    Column("call_id", Uuid, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("outcome", Text, nullable=False, comment="created, joined, replayed, failed, inherited"),
+    Column("idempotency_key", Text),
+    Column("link", Text, comment="what to publish at the end, with its resolved route"),
+    Column("delivered_at", _TIME),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    PrimaryKeyConstraint("submission_id"),
+    UniqueConstraint("org_id", "idempotency_key"),
+    CheckConstraint("delivered_at IS NULL OR link IS NOT NULL", name="delivered_has_link"),
+)
+Index("ix_submission_call", submission.c.call_id, submission.c.generation)
+
+ai_call_log = Table(
+    "ai_call_log",
+    metadata,
+    Column("attempt_id", Uuid, nullable=False, server_default=text("uuidv7()")),
+    Column("call_id", Uuid, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("org_id", Text, nullable=False),
+    Column("input_hash", LargeBinary, nullable=False),
+    Column("call_type", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("hold_nano_usd", BigInteger, nullable=False),
+    Column("posted_nano_usd", BigInteger),
+    Column(
+        "cost_usd",
+        Numeric(20, 9),
+        Computed("posted_nano_usd::numeric / 1000000000", persisted=True),
+    ),
+    Column("budget_ids", ARRAY(BigInteger), nullable=False),
+    Column("input_tokens", Integer),
+    Column("cached_input_tokens", Integer),
+    Column("cache_write_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("reasoning_tokens", Integer),
+    Column("price_source", Text),
+    Column("service_tier", Text),
+    Column("latency_ms", Integer),
+    Column("queue_ms", Integer, nullable=False),
+    Column("provider_request_id", Text),
+    Column("trace_id", Text),
+    Column("error_json", Text),
+    Column("reply", LargeBinary, comment="the ProviderReply, byte for byte; null when purged"),
+    Column("worker_id", Text, nullable=False, comment="the process and its claim number"),
+    Column("started_at", _TIME, nullable=False, server_default=_NOW),
+    Column("finished_at", _TIME, comment="when the answer was recorded"),
+    Column("posted_at", _TIME, comment="when the money was posted, or posted again"),
+    PrimaryKeyConstraint("attempt_id"),
+    UniqueConstraint("call_id", "generation", "attempt"),
+    CheckConstraint(
+        "status IN ('dispatched', 'answered', 'succeeded', 'failed', 'unknown')", name="status"
+    ),
+    CheckConstraint(
+        "(posted_nano_usd IS NULL) = (status IN ('dispatched', 'answered'))", name="posted_at_end"
+    ),
+    CheckConstraint("(posted_nano_usd IS NULL) = (posted_at IS NULL)", name="posted_has_time"),
+    CheckConstraint("status <> 'answered' OR finished_at IS NOT NULL", name="answered_has_time"),
+    CheckConstraint("hold_nano_usd >= 0 AND posted_nano_usd >= 0", name="money_not_negative"),
+)
+Index(
+    "ix_ai_call_log_late",
+    ai_call_log.c.finished_at,
+    postgresql_where=text("status = 'unknown' AND finished_at > posted_at"),
+)
+Index("ix_ai_call_log_org", ai_call_log.c.org_id, ai_call_log.c.started_at)
+
+budget = Table(
+    "budget",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("org_id", Text, nullable=False),
+    Column("scope", Text, nullable=False, comment="org, or call_type:<name>"),
+    Column("window", Text, nullable=False),
+    Column("timezone", Text, nullable=False, server_default="UTC"),
+    Column("starts_at", _TIME, nullable=False),
+    Column("ends_at", _TIME, nullable=False),
+    Column("limit_nano_usd", BigInteger, nullable=False),
+    Column("reserved_nano_usd", BigInteger, nullable=False, server_default=text("0")),
+    Column("spent_nano_usd", BigInteger, nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("org_id", "scope", "window", "starts_at"),
+    CheckConstraint("\"window\" IN ('day', 'month')", name="window"),
+    CheckConstraint("starts_at < ends_at", name="period"),
+    CheckConstraint(
+        "limit_nano_usd >= 0 AND reserved_nano_usd >= 0 AND spent_nano_usd >= 0",
+        name="money_not_negative",
+    ),
+    postgresql_with={"fillfactor": "50"},
+)
+
+stray_message = Table(
+    "stray_message",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("at", _TIME, nullable=False, server_default=_NOW),
+    Column("queue", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("id"),
+)

@@ -1,0 +1,178 @@
+"""
+The rules of money that need no database: scopes, windows, admission, the wait of a refused call.
+
+A budget limits what an organisation may spend in one scope and one window. `spent + reserved + hold <= limit`
+must be true in every scope of a call, or nothing is held: an exact fit passes, one nano-USD more does not.
+The Postgres functions and the memory ledger follow these rules; one contract suite holds them together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+NANO_PER_USD = 1_000_000_000
+ORG_SCOPE = "org"
+HELD_WAIT_MAX_S = 30.0
+"""The longest wait before a call held up by others is tried again."""
+HELD_WAIT_MIN_S = 0.25
+"""The shortest such wait: a fresh call must not spin."""
+
+
+class Window(StrEnum):
+    """How long a budget's period lasts, in the budget's own time zone."""
+
+    DAY = "day"
+    MONTH = "month"
+
+
+class RefusalReason(StrEnum):
+    """Why the ledger refused a hold, the least hopeful last."""
+
+    HELD = "held"
+    EXHAUSTED = "exhausted"
+    NEVER_FITS = "never_fits"
+    NO_BUDGET = "no_budget"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetFigures:
+    """One budget in its current period. All amounts in nano-USD."""
+
+    budget_id: int
+    org_id: str
+    scope: str
+    window: Window
+    timezone: str
+    starts_at: datetime
+    ends_at: datetime
+    limit_nano_usd: int
+    reserved_nano_usd: int
+    spent_nano_usd: int
+
+    @property
+    def left_nano_usd(self) -> int:
+        """What a new hold may take; negative after an overrun."""
+        return self.limit_nano_usd - self.spent_nano_usd - self.reserved_nano_usd
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRefusal:
+    """Why one hold was refused: the scope that refused it, with its figures at that moment."""
+
+    reason: RefusalReason
+    org_id: str
+    scope: str
+    window: Window | None
+    limit_nano_usd: int
+    spent_nano_usd: int
+    reserved_nano_usd: int
+    requested_nano_usd: int
+
+    def __str__(self) -> str:
+        if self.reason is RefusalReason.NO_BUDGET:
+            return f"org {self.org_id!r} has no budget; set one with `callgate budget set`"
+        return (
+            f"org {self.org_id!r}, scope {self.scope!r} per {self.window}: {self.reason}: "
+            f"requested {usd(self.requested_nano_usd)} with limit {usd(self.limit_nano_usd)}, "
+            f"spent {usd(self.spent_nano_usd)}, reserved {usd(self.reserved_nano_usd)}"
+        )
+
+    def to_json(self) -> str:
+        """The refusal as stored in `llm_call.error`; `code` is stable."""
+        return json.dumps({"code": f"budget_{self.reason}", "message": str(self), **asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> BudgetRefusal:
+        """Read back what `to_json` or the reserve function wrote."""
+        fields = json.loads(text)
+        window = fields["window"]
+        return cls(
+            reason=RefusalReason(fields["reason"]),
+            org_id=fields["org_id"],
+            scope=fields["scope"],
+            window=Window(window) if window else None,
+            limit_nano_usd=fields["limit_nano_usd"],
+            spent_nano_usd=fields["spent_nano_usd"],
+            reserved_nano_usd=fields["reserved_nano_usd"],
+            requested_nano_usd=fields["requested_nano_usd"],
+        )
+
+
+def scopes_of(call_type: str) -> tuple[str, str]:
+    """Every scope whose budgets, where they exist, must have room for a call."""
+    return (ORG_SCOPE, f"call_type:{call_type}")
+
+
+def refusal_of(figures: BudgetFigures, hold_nano_usd: int) -> RefusalReason | None:
+    """Why this budget refuses the hold, or None if it fits."""
+    if hold_nano_usd <= figures.left_nano_usd:
+        return None
+    if hold_nano_usd > figures.limit_nano_usd:
+        return RefusalReason.NEVER_FITS
+    if hold_nano_usd > figures.limit_nano_usd - figures.spent_nano_usd:
+        return RefusalReason.EXHAUSTED
+    return RefusalReason.HELD
+
+
+def admit(
+    budgets: Iterable[BudgetFigures], org_id: str, hold_nano_usd: int
+) -> BudgetRefusal | None:
+    """
+    Decide one hold over all budgets of a call: all of them or none.
+
+    Returns:
+        None if it fits everywhere, else the least hopeful refusal; of two alike, the one of the lower budget id.
+    """
+    order = list(RefusalReason)
+    refused = [(reason, b) for b in budgets if (reason := refusal_of(b, hold_nano_usd))]
+    if not refused:
+        return None
+    reason, worst = min(refused, key=lambda pair: (-order.index(pair[0]), pair[1].budget_id))
+    return BudgetRefusal(
+        reason, org_id, worst.scope, worst.window, worst.limit_nano_usd,
+        worst.spent_nano_usd, worst.reserved_nano_usd, hold_nano_usd,
+    )  # fmt: skip
+
+
+def held_wait_s(age_s: float) -> float:
+    """Seconds until a call held up by others is tried again: a quarter of its age, within bounds."""
+    return min(max(age_s / 4, HELD_WAIT_MIN_S), HELD_WAIT_MAX_S)
+
+
+def period_of(at: datetime, window: Window, timezone: str) -> tuple[datetime, datetime]:
+    """
+    The period `[starts_at, ends_at)` that holds `at`.
+
+    Both ends are local midnights, so a day of a clock change has 23 or 25 hours.
+    """
+    zone = ZoneInfo(timezone)
+    start = at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    if window is Window.MONTH:
+        start = start.replace(day=1)
+        end = (start + timedelta(days=32)).replace(day=1)
+    else:
+        end = start + timedelta(days=1)
+    utc = ZoneInfo("UTC")
+    return start.astimezone(utc), end.astimezone(utc)
+
+
+def hold_nano_usd(amount_usd: Decimal) -> int:
+    """An amount to hold, rounded up: a hold must never be below the truth."""
+    return int((amount_usd * NANO_PER_USD).to_integral_value(ROUND_CEILING))
+
+
+def cost_nano_usd(amount_usd: Decimal) -> int:
+    """A cost, rounded half-even, so that many small costs do not drift."""
+    return int((amount_usd * NANO_PER_USD).to_integral_value(ROUND_HALF_EVEN))
+
+
+def usd(nano_usd: int) -> str:
+    """`$0.001230` and the like, for people: six decimals, or nine where fewer would hide money."""
+    decimals = 6 if nano_usd % 1000 == 0 else 9
+    return f"${Decimal(nano_usd) / NANO_PER_USD:.{decimals}f}"

@@ -1,0 +1,94 @@
+"""
+What operators declare: providers, call types and negotiated prices.
+
+The catalogue is one TOML file (see `config/catalogue.toml`), read once where the program is composed.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveSeconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+UsdPerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CallTypePolicy(_Entry):
+    """What one call type may ask for, and how stubbornly it is tried."""
+
+    models: tuple[str, ...] = ()
+    """Allowed `provider/model` patterns (`openai/gpt-4o*`); empty: every priced model of a known provider."""
+    input_tokens_max: Annotated[int, Field(ge=1)] = 128_000
+    pages_max: Annotated[int, Field(ge=0)] = 200
+    max_output_tokens_default: Annotated[int, Field(ge=1)] | None = None
+    max_output_tokens_max: Annotated[int, Field(ge=1)] = 16_384
+    deadline_s: PositiveSeconds = 60.0
+    """One attempt's patience, from before its hold to the last byte of the reply."""
+    attempts_max: Annotated[int, Field(ge=1, le=100)] = 5
+    lost_max: Annotated[int, Field(ge=1, le=100)] = 3
+    """Attempts whose worker vanished before the call is called poisonous."""
+    on_unknown: Literal["retry", "dead"] = "retry"
+    """Whether to call again when nobody can learn if the last request was billed."""
+    retry_wait_s: PositiveSeconds = 1.0
+    retry_wait_max_s: PositiveSeconds = 60.0
+    retry_after_max_s: PositiveSeconds = 600.0
+    """The longest wait a provider may ask for with Retry-After."""
+
+    def allows(self, provider: str, model: str) -> bool:
+        """True if the call type may use this model."""
+        return not self.models or any(fnmatchcase(f"{provider}/{model}", p) for p in self.models)
+
+
+class ProviderEntry(_Entry):
+    """One account and endpoint that speaks a known protocol."""
+
+    protocol: Literal["openai"] = "openai"
+    base_url: str | None = None
+    """None: the SDK's own default."""
+    pricing_provider: str | None = None
+    """The provider's id in the price catalogue; its own name if None."""
+    needs_key: bool = True
+    """False for a local server without authentication."""
+    sends_service_tier: bool = False
+    """True if the endpoint knows `service_tier`; then the tier that was priced is the tier that is asked for."""
+    output_bound_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    server_errors: Literal["unknown", "unbilled"] = "unknown"
+    """Whether a 5xx may have been billed; `unbilled` only where the provider documents it as free."""
+
+
+class PriceEntry(_Entry):
+    """A price that overrides the maintained catalogue, in USD per million tokens."""
+
+    provider: str
+    model: str
+    input_usd_per_million: UsdPerMillion
+    output_usd_per_million: UsdPerMillion
+    cached_input_usd_per_million: UsdPerMillion | None = None
+    """None: cached input costs as much as any input."""
+    cache_write_usd_per_million: UsdPerMillion | None = None
+    reasoning_usd_per_million: UsdPerMillion | None = None
+    request_usd: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    """A fee per request, whatever its size."""
+    source: str
+    as_of: date
+
+
+class Catalogue(_Entry):
+    """Everything operators declare. An empty one knows OpenAI and lets every call type use the defaults."""
+
+    providers: dict[str, ProviderEntry] = {"openai": ProviderEntry(sends_service_tier=True)}
+    default: CallTypePolicy = CallTypePolicy()
+    call_types: dict[str, CallTypePolicy] = {}
+    prices: tuple[PriceEntry, ...] = ()
+
+    def policy(self, call_type: str) -> CallTypePolicy:
+        """The call type's own policy, or the default one."""
+        return self.call_types.get(call_type, self.default)

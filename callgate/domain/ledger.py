@@ -1,0 +1,469 @@
+"""
+The words of the ledger: states, and the values that go in and out of its methods.
+
+call:     queued -> running -> succeeded | waiting | dead;  queued -> waiting | rejected;  waiting -> queued
+          queued | waiting -> rejected (cancelled);  dead -> rejected (discarded)
+attempt:  dispatched -> answered -> succeeded | failed;  dispatched -> unknown -> succeeded | failed (a late answer)
+
+An open call always has a `due_at`; an ended one only while a link is undelivered. Amounts are nano-USD; times come
+from the ledger's own clock and durations go in, so no two clocks are ever compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+from uuid import UUID
+
+from callgate.domain.budget import BudgetRefusal
+from callgate.domain.models import OnBudget, Usage
+
+
+class CallState(StrEnum):
+    """Where one call (one generation of it) stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    REJECTED = "rejected"
+
+    @property
+    def is_open(self) -> bool:
+        """True until the call has ended."""
+        return self in (CallState.QUEUED, CallState.RUNNING, CallState.WAITING)
+
+
+class AttemptStatus(StrEnum):
+    """Where one attempt (one provider request, one row of `ai_call_log`) stands."""
+
+    DISPATCHED = "dispatched"
+    ANSWERED = "answered"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_posted(self) -> bool:
+        """True once the attempt's hold has become money spent (0 included)."""
+        return self not in (AttemptStatus.DISPATCHED, AttemptStatus.ANSWERED)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CallKey:
+    """One generation of one call; its Celery task id is `"{call_id}.{generation}"`."""
+
+    call_id: UUID
+    generation: int
+
+    @property
+    def task_id(self) -> str:
+        """The Celery task id: each generation has its own, because a revoked id stays revoked."""
+        return f"{self.call_id}.{self.generation}"
+
+    @classmethod
+    def from_task_id(cls, task_id: str) -> CallKey:
+        """
+        Read a task id back.
+
+        Raises:
+            ValueError: It is not one of ours.
+        """
+        call_id, _, generation = task_id.partition(".")
+        return cls(UUID(call_id), int(generation))
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRef:
+    """One attempt of a call; `attempt_id` is the fencing token."""
+
+    key: CallKey
+    attempt_id: UUID
+
+
+# ---------------------------------------------------------------------------------------------------- submit
+
+
+class SubmitOutcome(StrEnum):
+    """What became of a submission."""
+
+    CREATED = "created"
+    """A new generation was queued: publish it."""
+    JOINED = "joined"
+    REPLAYED = "replayed"
+    FAILED = "failed"
+    """The call is dead; its stored failure answers."""
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    UNSTORABLE = "unstorable"
+    """The ledger cannot hold this row; its neighbours were stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSubmission:
+    """One submission of one request."""
+
+    submission_id: UUID
+    """Made by the client: submitting the same id again is the same submission."""
+    org_id: str
+    call_id: UUID
+    input_hash: bytes
+    call_type: str
+    provider: str
+    model: str
+    input_token_bound: int
+    request: bytes
+    """The `LLMRequest` as JSON, kept byte for byte."""
+    idempotency_key: str | None = None
+    link: str | None = None
+    """What to publish when the call ends, as JSON; see `callgate.adapters.celery_queue`."""
+    force: bool = False
+    """Start a next generation even if the call succeeded or is dead."""
+    inherit_links: bool = False
+    """A redrive: those who had a link on the dead generation get one on the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The call that answers a submission."""
+
+    submission_id: UUID
+    outcome: SubmitOutcome
+    key: CallKey
+    state: CallState
+
+
+# ---------------------------------------------------------------------------------------------------- read
+
+
+class Bodies(StrEnum):
+    """Which of the heavy columns a read brings along."""
+
+    NONE = "none"
+    REQUEST = "request"
+    REPLY = "reply"
+    """Only of calls that have ended; waiting readers poll cheaply."""
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One row of `ai_call_log`."""
+
+    attempt_id: UUID
+    attempt: int
+    status: AttemptStatus
+    hold_nano_usd: int
+    posted_nano_usd: int | None
+    usage: Usage | None
+    price_source: str | None
+    service_tier: str | None
+    latency_ms: int | None
+    queue_ms: int
+    provider_request_id: str | None
+    error: str | None
+    """A `Failure` as JSON."""
+    reply: bytes | None
+    """A `ProviderReply` as JSON, kept byte for byte."""
+    worker_id: str
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallView:
+    """One generation of a call, with the attempt that was asked for (else the current or winning one)."""
+
+    key: CallKey
+    org_id: str
+    input_hash: bytes
+    state: CallState
+    due_at: datetime | None
+    attempt: int
+    """Attempts begun so far; 0 before the first."""
+    call_type: str
+    provider: str
+    model: str
+    input_token_bound: int
+    request: bytes | None
+    """None if not asked for, or purged."""
+    error: str | None
+    """Why it waits, was rejected or died: a `Failure` or a refusal as JSON."""
+    created_at: datetime
+    posted_nano_usd: int
+    """Σ posted over all attempts of this generation."""
+    lost_attempts: int
+    """Attempts of this generation that became unknown because their worker vanished."""
+    is_purged: bool
+    last: AttemptView | None
+
+
+# ---------------------------------------------------------------------------------------------------- reserve
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Claim a queued call and hold its worst-case cost."""
+
+    key: CallKey
+    hold_nano_usd: int
+    lease_s: float
+    """Deadline plus grace: how long the attempt may go unrecorded before it falls due."""
+    worker_id: str
+    """The process and its claim number; reserving again with the same one is the same claim, lease renewed."""
+    price_source: str
+    trace_id: str | None = None
+    on_budget: OnBudget = OnBudget.REJECT
+    default_limit_nano_usd: int | None = None
+    """Daily limit given to an organisation without any budget; None refuses it."""
+    refuse_with: str | None = None
+    """Reject the call with this error (JSON) instead: it can never be dispatched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The call is ours: one provider request may be sent under this attempt."""
+
+    ref: AttemptRef
+    attempt: int
+    queue_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No hold. The call now waits, or is rejected for good."""
+
+    key: CallKey
+    state: CallState
+    refusal: BudgetRefusal | None
+    """None if it was rejected with the caller's own error."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotClaimed:
+    """Somebody else has the call, or it has ended, or there is none: nothing was changed."""
+
+    key: CallKey
+    state: CallState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unstorable:
+    """This row of the batch could not be written; its neighbours were."""
+
+    why: str
+
+
+ReserveOutcome = Reserved | Refused | NotClaimed | Unstorable
+
+
+# ---------------------------------------------------------------------------------------------------- record
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the one provider request of an attempt brought back: a reply, an error, or both."""
+
+    ref: AttemptRef
+    reply: bytes | None
+    error: str | None
+    latency_ms: int
+    provider_request_id: str | None = None
+
+
+class RecordOutcome(StrEnum):
+    """What became of a record."""
+
+    RECORDED = "recorded"
+    """The attempt is answered (also if it was before)."""
+    LATE = "late"
+    """The attempt had become unknown; the answer is kept and will be posted with the truth."""
+    CLOSED = "closed"
+    """The attempt was already settled by an answer, or does not exist."""
+    UNSTORABLE = "unstorable"
+
+
+# ---------------------------------------------------------------------------------------------------- settle
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Post an attempt and move its call."""
+
+    ref: AttemptRef
+    seen: AttemptStatus
+    """The attempt's status when this was decided; where it has changed since, nothing is done."""
+    status: Literal[AttemptStatus.SUCCEEDED, AttemptStatus.FAILED, AttemptStatus.UNKNOWN]
+    """What it becomes; a dispatched attempt (its lease ran out) can only become UNKNOWN."""
+    posted_nano_usd: int
+    next_state: Literal[CallState.SUCCEEDED, CallState.WAITING, CallState.DEAD]
+    """Applied while this attempt is the call's current one; a success ends any call that is still open."""
+    due_in_s: float | None = None
+    """With WAITING: when to try again."""
+    usage: Usage | None = None
+    price_source: str | None = None
+    service_tier: str | None = None
+    error: str | None = None
+    error_fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A link that is to be published: at least once, with the submission's id as its task id."""
+
+    submission_id: UUID
+    key: CallKey
+    state: CallState
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What settling one attempt did."""
+
+    ref: AttemptRef
+    is_applied: bool
+    """False if it was settled before: nothing was changed."""
+    state: CallState
+    """The call's state afterwards."""
+    deliveries: tuple[Delivery, ...] = ()
+
+
+SettleOutcome = Settled | Unstorable
+
+
+# ---------------------------------------------------------------------------------------------------- due
+
+
+class DueKind(StrEnum):
+    """What a due call needs."""
+
+    PUBLISH = "publish"
+    """It is queued (again): publish its task."""
+    SETTLE = "settle"
+    """Its attempt was answered, but never settled."""
+    EXPIRED = "expired"
+    """Its attempt was dispatched, and its lease ran out."""
+    DELIVER = "deliver"
+    """It has ended, but not everybody was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One due call. Its `due_at` was pulled forward a little, so that nobody else takes it meanwhile."""
+
+    kind: DueKind
+    key: CallKey
+    attempt_id: UUID | None = None
+    deliveries: tuple[Delivery, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DueBatch:
+    """What one due query found, and when, by the ledger's clock."""
+
+    at: datetime
+    items: tuple[Due, ...]
+
+
+# ---------------------------------------------------------------------------------------------------- operations
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilter:
+    """Which calls an operator means; every field that is set narrows."""
+
+    org_id: str | None = None
+    state: CallState | None = None
+    call_type: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    error_fingerprint: str | None = None
+    call_ids: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadGroup:
+    """Dead letters that failed alike."""
+
+    error_fingerprint: str
+    provider: str
+    model: str
+    sample_error: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CostLine:
+    """What one call type of one organisation used."""
+
+    org_id: str
+    call_type: str
+    provider: str
+    model: str
+    calls: int
+    attempts: int
+    succeeded: int
+    collapsed: int
+    """Submissions that were answered without a call of their own."""
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    spent_nano_usd: int
+    saved_nano_usd: int
+    """What the collapsed submissions would have cost at their call's price."""
+    latency_ms_p50: int | None
+    latency_ms_p95: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetDrift:
+    """One budget period as counted and as its rows say; both differences must be 0."""
+
+    budget_id: int
+    org_id: str
+    scope: str
+    window: str
+    starts_at: datetime
+    reserved_nano_usd: int
+    reserved_by_rows_nano_usd: int
+    spent_nano_usd: int
+    spent_by_rows_nano_usd: int
+
+    @property
+    def drift_nano_usd(self) -> int:
+        """How far the figures are from the rows."""
+        return abs(self.reserved_nano_usd - self.reserved_by_rows_nano_usd) + abs(
+            self.spent_nano_usd - self.spent_by_rows_nano_usd
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One consistent look at the books, for `callgate audit`."""
+
+    at: datetime
+    budgets: tuple[BudgetDrift, ...]
+    calls_by_state: dict[str, int]
+    attempts_by_status: dict[str, int]
+    calls_with_missing_rows: int
+    """Calls whose count of attempts differs from their rows in `ai_call_log`."""
+    rows_without_call: int
+    dead_letters: int
+    spent_nano_usd: int
+    """Σ posted over all rows."""
+    unknown_attempts: int
+    """Attempts whose outcome was never learned: the one way to pay twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class StrayMessage:
+    """A message that named no call."""
+
+    queue: str
+    reason: str
+    raw: bytes

@@ -1,0 +1,161 @@
+"""
+What a caller asks for and what it gets back.
+
+`LLMRequest` is the only shape that enters callgate. It refuses unknown fields, text that is not valid Unicode and
+numbers that are not finite, so that what is hashed, stored and sent is the same everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$")]
+"""An identifier: organisation, call type, provider, model, prompt version."""
+
+MESSAGES_MAX = 1_000
+SCHEMA_BYTES_MAX = 256 * 1024
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+
+class Message(_Value):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, Field(min_length=1)]
+
+
+class ServiceTier(StrEnum):
+    """What a provider's processing tier is called; each has prices of its own."""
+
+    DEFAULT = "default"
+    FLEX = "flex"
+    PRIORITY = "priority"
+
+
+class OnBudget(StrEnum):
+    """What happens to a call that finds its budget exhausted."""
+
+    REJECT = "reject"
+    WAIT = "wait"
+
+
+class LLMRequest(_Value):
+    """
+    One logical call, before anything is known about it.
+
+    Identity: every field that changes the answer is part of `input_hash`; `document_pages`, `on_budget` and
+    `trace_id` are not.
+    """
+
+    org_id: Name
+    call_type: Name
+    provider: Name
+    model: Name
+    messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=MESSAGES_MAX)]
+    max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Tokens one answer may have, reasoning included; the call type's default if None. It is sent as it is held."""
+    n: Annotated[int, Field(ge=1, le=16)] = 1
+    temperature: Annotated[FiniteFloat, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**53) + 1, le=2**53 - 1)] | None = None
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4)] = ()
+    response_schema: str | None = None
+    """
+    A JSON Schema as ordered text; a Pydantic model or a dict is turned into it.
+
+    Text, because the order of its keys changes answers.
+    """
+    prompt_version: Name | None = None
+    sample_index: Annotated[int, Field(ge=0, le=2**31)] = 0
+    """Tells apart calls that are alike on purpose, such as repeated samples."""
+    service_tier: ServiceTier = ServiceTier.DEFAULT
+    document_pages: Annotated[int, Field(ge=0)] | None = None
+    """Pages of the document behind the prompt, for the page gate."""
+    on_budget: OnBudget = OnBudget.REJECT
+    trace_id: Annotated[str, StringConstraints(max_length=128)] | None = None
+
+    @field_validator("response_schema", mode="before")
+    @classmethod
+    def _schema_as_text(cls, schema: object) -> object:
+        """Accept a Pydantic model class, a JSON Schema as a dict, or its text."""
+        if isinstance(schema, type) and issubclass(schema, BaseModel):
+            schema = schema.model_json_schema()
+        if isinstance(schema, dict):
+            return _json_text(schema)
+        if isinstance(schema, str):
+            loaded = json.loads(schema)
+            if not isinstance(loaded, dict):
+                raise ValueError("a response schema is a JSON object")
+            return _json_text(loaded)
+        if schema is None:
+            return None
+        raise ValueError("a response schema is a Pydantic model class, a dict or JSON text")
+
+    @field_validator("response_schema")
+    @classmethod
+    def _schema_is_bounded(cls, schema: str | None) -> str | None:
+        if schema is not None and len(schema.encode()) > SCHEMA_BYTES_MAX:
+            raise ValueError(f"a response schema has at most {SCHEMA_BYTES_MAX} bytes")
+        return schema
+
+
+def _json_text(schema: dict[str, Any]) -> str:
+    """Compact JSON in the given key order; NaN, Infinity and foreign objects are refused."""
+    try:
+        text = json.dumps(schema, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ValueError(f"the response schema cannot be written as JSON: {exc}") from exc
+    return text
+
+
+class Usage(_Value):
+    """
+    Tokens as the provider counted them; buckets are inclusive.
+
+    `cached_input_tokens` and `cache_write_tokens` are part of `input_tokens`, `reasoning_tokens` of `output_tokens`.
+    """
+
+    input_tokens: Annotated[int, Field(ge=0)] = 0
+    cached_input_tokens: Annotated[int, Field(ge=0)] = 0
+    cache_write_tokens: Annotated[int, Field(ge=0)] = 0
+    output_tokens: Annotated[int, Field(ge=0)] = 0
+    reasoning_tokens: Annotated[int, Field(ge=0)] = 0
+
+
+class LLMResult(_Value):
+    """
+    What `handle.get()` returns: a fresh copy for every caller.
+
+    Source: read back from the ledger, so a visible result is a logged result.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    call_id: UUID
+    generation: int
+    text: str
+    texts: tuple[str, ...]
+    """All `n` answers; `text` is the first."""
+    parsed: Any = None
+    """An instance of the Pydantic model passed as `response_schema`, or the decoded JSON if only a schema was given."""
+    finish_reason: str | None
+    usage: Usage
+    cost_usd: Decimal
+    """What all attempts of this call were posted at, failed and unknown ones included."""
+    latency_ms: int
+    """Of the attempt that succeeded: from sending the request to having the whole reply."""
+    attempts: int
+    model: str
+    """The model the provider says answered."""
+    provider_request_id: str | None

@@ -1,0 +1,298 @@
+"""
+What callgate needs from the world, as roles. Every port has an adapter in memory and one that is real.
+
+Ledger methods take a batch and answer in the batch's order. A row that cannot be written is answered
+for itself and never takes its neighbours along. Every method raises `LedgerUnavailable` when the ledger did not answer
+within its deadline; then nothing is known, and calling again with the same values is safe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.ledger import (
+    AttemptRef,
+    Bodies,
+    CallFilter,
+    CallKey,
+    CallView,
+    CostLine,
+    DeadGroup,
+    Delivery,
+    DueBatch,
+    NewSubmission,
+    Record,
+    RecordOutcome,
+    Reserve,
+    ReserveOutcome,
+    Settle,
+    SettleOutcome,
+    Snapshot,
+    StrayMessage,
+    Submitted,
+)
+from callgate.domain.models import LLMRequest, ServiceTier, Usage
+from callgate.domain.retry import Failure
+
+
+class LedgerPort(Protocol):
+    """The truth about calls, attempts and money."""
+
+    def submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
+        """
+        Store each submission, and a call for it unless one answers already.
+
+        open -> JOINED; succeeded -> REPLAYED; dead -> FAILED; rejected, purged, or `force` on an ended
+        call -> CREATED as the next generation. `force` on an open call joins it. A known `submission_id` answers as
+        it did before (as JOINED, REPLAYED or FAILED by the call's state, except CREATED while it is still queued and
+        unclaimed: publishing again is harmless). An idempotency key that was used in this organisation for another
+        call answers IDEMPOTENCY_MISMATCH, and nothing of that row is stored. Two submissions of one call in one
+        batch: the first creates, the second joins.
+        """
+
+    def read(
+        self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies = Bodies.NONE
+    ) -> list[CallView | None]:
+        """
+        Look at calls; None where there is none.
+
+        An `AttemptRef` brings that attempt as `last`; a `CallKey` the winner of an ended call, else the newest attempt.
+        """
+
+    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
+        """
+        Claim queued calls and hold their worst-case cost, decided one by one in the order given.
+
+        All scopes of a call or none; never clamped; a refused call never refuses its neighbours. Held by others -> the
+        call waits `budget.held_wait_s(age)`; exhausted -> rejected, or with `OnBudget.WAIT` waits until the period
+        ends; never fits, no budget, `refuse_with` -> rejected. A budget whose period ended rolls over first. The row
+        in `ai_call_log` is written with status dispatched in the same transaction.
+        """
+
+    def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+        """Keep what the provider answered: dispatched -> answered, safe before anything else happens to it."""
+
+    def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
+        """
+        Post attempts and move their calls; settling twice changes nothing.
+
+        answered -> posted; dispatched -> only as UNKNOWN; unknown with a late answer -> posted again with the truth
+        (or left UNKNOWN). An attempt that is no longer as `seen` is left alone.
+        Money moves in exactly the budgets the hold was made in. A call that ends brings its undelivered links along
+        and keeps a `due_at` until they are delivered.
+        """
+
+    def due(self, *, limit: int, expire: bool, queued_before: datetime | None = None) -> DueBatch:
+        """
+        Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
+
+        waiting -> queued. Running calls with an expired attempt are left alone unless `expire`. With `queued_before`
+        instead: queued calls due before that time (their message was lost) and nothing else.
+        """
+
+    def deliver(self, submission_ids: Sequence[UUID]) -> None:
+        """Mark links as published; a call with none left loses its `due_at`."""
+
+
+class OperationsPort(Protocol):
+    """What operators ask of the ledger, and the few things they may change."""
+
+    def set_budget(
+        self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"
+    ) -> BudgetFigures:
+        """Set the limit of a scope, now: the current period keeps what is spent and held in it."""
+
+    def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
+        """List the newest period of every budget, ordered by org, scope, window."""
+
+    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
+        """List calls, newest first, without bodies."""
+
+    def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
+        """Group dead letters by fingerprint, largest first."""
+
+    def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
+        """List messages that named no call, newest first."""
+
+    def end(self, keys: Sequence[CallKey], *, code: str, message: str) -> list[CallKey]:
+        """
+        Cancel queued or waiting calls, discard dead ones: they become rejected.
+
+        Returns:
+            The keys that were ended; others were not in such a state. Their links, if any, fall due.
+        """
+
+    def keep_stray(self, stray: StrayMessage) -> None:
+        """Keep a message that named no call, as a dead letter."""
+
+    def costs(self, org_id: str | None = None) -> list[CostLine]:
+        """Sum what was used, by organisation, call type, provider and model."""
+
+    def snapshot(self) -> Snapshot:
+        """Take one consistent look at the books."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReply:
+    """A provider's answer, whatever its wire format was."""
+
+    texts: tuple[str, ...]
+    """One per choice; a choice without text is an empty string."""
+    finish_reason: str | None
+    """Of the first choice, in OpenAI's words: stop, length, content_filter, ..."""
+    refusal: str | None
+    usage: Usage | None
+    """None if the provider did not say: then nobody knows the cost."""
+    service_tier: str | None
+    model: str
+    provider_request_id: str | None
+
+    def without_text(self) -> ProviderReply:
+        """What remains of a reply that could not be stored: its usage, so that its money is settled."""
+        return replace(self, texts=(), refusal=None)
+
+    def to_json(self) -> bytes:
+        """The reply as stored in `ai_call_log.reply`: ASCII, so that any text survives."""
+        usage = self.usage.model_dump() if self.usage else None
+        return json.dumps({**asdict(self), "usage": usage}).encode()
+
+    @classmethod
+    def from_json(cls, stored: bytes) -> ProviderReply:
+        """Read back what `to_json` wrote."""
+        fields = json.loads(stored)
+        usage = Usage(**fields["usage"]) if fields["usage"] else None
+        return cls(**{**fields, "texts": tuple(fields["texts"]), "usage": usage})
+
+
+class LLMProviderPort(Protocol):
+    """Makes one provider request. Business code never sees more of a provider than this."""
+
+    async def complete(
+        self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
+    ) -> ProviderReply | Failure:
+        """
+        Send exactly one request, and never another: no retries, no redirects.
+
+        `attempt_id` travels as a request header, so that a provider's log can be matched with ours.
+
+        Args:
+            request: `max_output_tokens` is set; it is sent as it was held.
+            timeout_s: The whole request's patience, to the last byte.
+
+        Returns:
+            The reply, or why there is none and whether it may have been billed. Raises only on cancellation.
+        """
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBound:
+    """An upper bound of what a provider will count as input tokens, and how it was found."""
+
+    tokens: int
+    method: str
+    """`tiktoken`, `bpe-openai` (exact counts plus a bound for the framing) or `utf8-bytes` (a proven bound)."""
+
+
+class TokenEstimatorPort(Protocol):
+    """Bounds the input tokens of a request without any network."""
+
+    def input_bound(self, request: LLMRequest) -> TokenBound:
+        """Never less than what the provider will count, response schema and message framing included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """An amount and where its prices came from."""
+
+    nano_usd: int
+    price_source: str
+    """Such as `genai-prices 0.2.3 openai/gpt-4o-mini in=0.15 out=0.6 USD/M` or `overlay 2026-11-01: ...`."""
+
+
+class CostCalculatorPort(Protocol):
+    """
+    Turns tokens into money.
+
+    Raises:
+        UnpricedModel: No price is known for the provider and model (or for the service tier).
+    """
+
+    def worst_case(self, request: LLMRequest, input_token_bound: int, at: datetime) -> Priced:
+        """A true upper bound, rounded up: dearest input rate, `n x max_output_tokens` at the output rate, fees."""
+
+    def cost(
+        self, provider: str, model: str, usage: Usage, tier: ServiceTier, at: datetime
+    ) -> Priced:
+        """The cost of what was used, half-even; `at` is when the attempt started."""
+
+
+class OutputValidatorPort(Protocol):
+    """Checks JSON text against a JSON Schema."""
+
+    def check_schema(self, schema: str) -> str | None:
+        """Say what is wrong with the schema itself, or None."""
+
+    def check(self, schema: str, text: str) -> str | None:
+        """Say where the text first breaks the schema (a path, never the text itself), or None."""
+
+
+class CredentialsPort(Protocol):
+    """Finds API keys; asked for every request, so that a rotated key needs no restart."""
+
+    def api_key(self, provider: str, org_id: str) -> str | None:
+        """The organisation's own key, else the provider's, else None."""
+
+
+class QueuePort(Protocol):
+    """
+    Wakes workers and tells submitters. Losing a message loses nothing: the ledger knows.
+
+    Raises:
+        BrokerUnavailable: The broker did not answer within its deadline; publishing again is harmless.
+    """
+
+    def publish_calls(self, keys: Sequence[CallKey]) -> None:
+        """Publish a call task for each key."""
+
+    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
+        """Publish a log task for each answered attempt, as the child of its call task."""
+
+    def publish_sweep(self, sent_at: datetime) -> None:
+        """Send a sweep through the call queue, behind everything that was published before `sent_at`."""
+
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
+        """
+        Publish links, each with `{task_id, state}` as its first argument.
+
+        Returns:
+            The submissions that are done with: published, or never publishable (their link is broken).
+        """
+
+
+class BudgetCachePort(Protocol):
+    """A copy of budget figures for readers that may be a moment behind. Never asked for admission."""
+
+    def get(self, org_id: str, load: Callable[[str], list[BudgetFigures]]) -> list[BudgetFigures]:
+        """The figures of an organisation: cached, else loaded and kept for a short while; works without the cache."""
+
+
+class ClockPort(Protocol):
+    """A process's own time, for patience and back-off only."""
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary start; never goes back."""
+
+    def jitter(self) -> float:
+        """A random number in [0, 1)."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""

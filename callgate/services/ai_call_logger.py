@@ -1,0 +1,252 @@
+"""
+Settle attempts: what did the provider answer, what did it cost, what becomes of the call, who is to be told.
+
+The log task, the due query and a worker without a broker all come through here; it may run twice and from anywhere,
+because the ledger applies a settlement only to an attempt that is still as it was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from callgate.domain.budget import usd
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import BrokerUnavailable, UnpricedModel
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    AttemptView,
+    Bodies,
+    CallState,
+    CallView,
+    Delivery,
+    Settle,
+    Settled,
+    Unstorable,
+)
+from callgate.domain.models import LLMRequest, ServiceTier
+from callgate.domain.ports import (
+    CostCalculatorPort,
+    LedgerPort,
+    OutputValidatorPort,
+    Priced,
+    ProviderReply,
+    QueuePort,
+)
+from callgate.domain.retry import LOST, Billing, Dead, Failure, decide
+
+log = structlog.get_logger(__name__)
+
+STANDARD_TIERS = frozenset({None, "auto", "default", "standard"})
+"""What providers call the tier they use when none was asked for."""
+UNSETTLEABLE = Failure(
+    "unsettleable", "the ledger refused the settlement of this attempt", False, Billing.UNKNOWN
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one attempt came to."""
+
+    reply: ProviderReply | None
+    failure: Failure | None
+    """None: it succeeded."""
+
+
+class AICallLogger:
+    """Settles attempts and delivers the links of calls that end."""
+
+    def __init__(
+        self,
+        *,
+        ledger: LedgerPort,
+        queue: QueuePort,
+        costs: CostCalculatorPort,
+        validator: OutputValidatorPort,
+        catalogue: Catalogue,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._costs = costs
+        self._validator = validator
+        self._catalogue = catalogue
+        self._jitter = jitter
+
+    def settle(self, refs: Sequence[AttemptRef], *, are_expired: bool = False) -> list[Settled]:
+        """
+        Settle a batch and tell the submitters.
+
+        Args:
+            are_expired: The due query found these attempts dispatched past their lease: they become unknown. Without
+                it an attempt that is still dispatched is left alone.
+
+        Raises:
+            LedgerUnavailable: Settling the same batch again is safe.
+        """
+        views = self._ledger.read(list(dict.fromkeys(refs)), Bodies.BOTH)
+        settles = [
+            settle
+            for view in views
+            if view is not None and view.last is not None
+            if (settle := self._settle_of(view, view.last, are_expired)) is not None
+        ]
+        settled = self._write(settles)
+        self.deliver([d for s in settled for d in s.deliveries])
+        return settled
+
+    def deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """Publish links and mark them; what fails stays due."""
+        if not deliveries:
+            return
+        try:
+            self._ledger.deliver(self._queue.publish_links(deliveries))
+        except BrokerUnavailable as exc:
+            log.warning("links_left_to_the_due_query", count=len(deliveries), reason=str(exc))
+
+    def _write(self, settles: list[Settle]) -> list[Settled]:
+        done: list[Settled] = []
+        for settle, outcome in zip(settles, self._ledger.settle(settles), strict=True):
+            if isinstance(outcome, Unstorable):
+                log.error("unsettleable", attempt_id=str(settle.ref.attempt_id), why=outcome.why)
+                (outcome,) = self._ledger.settle([_last_resort(settle)])
+            if isinstance(outcome, Settled):
+                done.append(outcome)
+        return done
+
+    def _settle_of(self, view: CallView, attempt: AttemptView, are_expired: bool) -> Settle | None:
+        if attempt.status is AttemptStatus.DISPATCHED and not are_expired:
+            return None
+        if attempt.status.is_posted and attempt.status is not AttemptStatus.UNKNOWN:
+            return None
+        verdict = self._verdict(view, attempt)
+        priced = self._priced(view, attempt, verdict)
+        if priced.nano_usd > attempt.hold_nano_usd:
+            log.error(
+                "cost_above_hold",
+                attempt_id=str(attempt.attempt_id),
+                hold=usd(attempt.hold_nano_usd),
+                cost=usd(priced.nano_usd),
+                price_source=priced.price_source,
+            )
+        settle = Settle(
+            ref=AttemptRef(view.key, attempt.attempt_id),
+            seen=attempt.status,
+            status=AttemptStatus.SUCCEEDED,
+            posted_nano_usd=priced.nano_usd,
+            next_state=CallState.SUCCEEDED,
+            usage=verdict.reply.usage if verdict.reply else None,
+            price_source=priced.price_source,
+            service_tier=verdict.reply.service_tier if verdict.reply else None,
+        )
+        if verdict.failure is None:
+            return settle
+        return self._failed(settle, verdict.failure, view, attempt)
+
+    def _failed(
+        self, settle: Settle, failure: Failure, view: CallView, attempt: AttemptView
+    ) -> Settle:
+        is_unknown = failure.billing is Billing.UNKNOWN
+        decision = decide(
+            failure,
+            attempt=attempt.attempt,
+            lost=view.lost_attempts + (failure is LOST),
+            policy=self._catalogue.policy(view.call_type),
+            jitter=self._jitter(),
+        )
+        is_dead = isinstance(decision, Dead)
+        return replace(
+            settle,
+            status=AttemptStatus.UNKNOWN if is_unknown else AttemptStatus.FAILED,
+            next_state=CallState.DEAD if is_dead else CallState.WAITING,
+            due_in_s=None if isinstance(decision, Dead) else decision.in_s,
+            error=failure.to_json(),
+            error_fingerprint=failure.fingerprint(view.provider),
+        )
+
+    def _verdict(self, view: CallView, attempt: AttemptView) -> Verdict:
+        if attempt.status is AttemptStatus.DISPATCHED:
+            return Verdict(None, LOST)
+        reply = ProviderReply.from_json(attempt.reply) if attempt.reply else None
+        if attempt.error is not None:
+            return Verdict(reply, Failure.from_json(attempt.error))
+        if reply is None:
+            return Verdict(None, LOST)
+        schema = None
+        if view.request is not None:
+            schema = LLMRequest.model_validate_json(view.request).response_schema
+        return Verdict(reply, self._flaw(reply, schema))
+
+    def _flaw(self, reply: ProviderReply, schema: str | None) -> Failure | None:
+        """Why a reply that came and was paid is still no result."""
+        if reply.refusal is not None:
+            return _paid("refused_by_model", "the model refused to answer", retryable=False)
+        if reply.finish_reason == "content_filter":
+            return _paid("content_filtered", "the provider filtered the answer", retryable=False)
+        if not any(reply.texts):
+            return _paid("empty_reply", "the reply has no text", retryable=True)
+        if schema is None:
+            return None
+        if reply.finish_reason == "length":
+            return _paid(
+                "output_truncated", "max_output_tokens cut the answer short", retryable=False
+            )
+        for text in reply.texts:
+            if why := self._validator.check(schema, text):
+                return _paid(
+                    "invalid_output", f"the answer breaks the schema: {why}", retryable=True
+                )
+        return None
+
+    def _priced(self, view: CallView, attempt: AttemptView, verdict: Verdict) -> Priced:
+        """What to post: 0 if surely unbilled, the cost if the usage is known, else the whole hold."""
+        failure, reply = verdict.failure, verdict.reply
+        if failure is not None and failure.billing is Billing.UNBILLED:
+            return Priced(0, attempt.price_source or "unbilled")
+        if failure is not None and failure.billing is Billing.UNKNOWN:
+            return Priced(attempt.hold_nano_usd, "whole hold: outcome unknown")
+        if reply is None or reply.usage is None:
+            return Priced(attempt.hold_nano_usd, "whole hold: no usage reported")
+        try:
+            tier = _tier(reply.service_tier)
+            return self._costs.cost(
+                view.provider, view.model, reply.usage, tier, attempt.started_at
+            )
+        except (UnpricedModel, ValueError) as exc:
+            log.error("unpriced_reply", attempt_id=str(attempt.attempt_id), reason=str(exc))
+            return Priced(attempt.hold_nano_usd, f"whole hold: {exc}")
+
+
+def _tier(name: str | None) -> ServiceTier:
+    """
+    The tier a reply was processed in.
+
+    Raises:
+        ValueError: The provider named a tier nobody has a price for.
+    """
+    return ServiceTier.DEFAULT if name in STANDARD_TIERS else ServiceTier(name)
+
+
+def _paid(code: str, message: str, *, retryable: bool) -> Failure:
+    return Failure(code, message, retryable, Billing.BY_USAGE)
+
+
+def _last_resort(settle: Settle) -> Settle:
+    """The settlement of a row that Postgres refused: its money as it was, its call dead, nothing else."""
+    can_be = AttemptStatus.FAILED
+    if settle.seen is AttemptStatus.DISPATCHED:
+        can_be = AttemptStatus.UNKNOWN
+    return replace(
+        settle,
+        status=can_be,
+        next_state=CallState.DEAD,
+        due_in_s=None,
+        usage=None,
+        price_source=None,
+        service_tier=None,
+        error=UNSETTLEABLE.to_json(),
+        error_fingerprint=UNSETTLEABLE.code,
+    )

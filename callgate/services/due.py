@@ -1,0 +1,117 @@
+"""
+Move on whatever is due: the one liveness rule.
+
+Every worker runs this, none is special: retries and budget waits whose time has come, attempts whose worker vanished,
+answers nobody settled, links nobody delivered, and (behind a sweep) calls whose message was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
+from callgate.domain.ledger import AttemptRef, CallKey, Due, DueKind
+from callgate.domain.ports import ClockPort, LedgerPort, QueuePort
+from callgate.services.ai_call_logger import AICallLogger
+
+log = structlog.get_logger(__name__)
+
+DUE_BATCH_MAX = 200
+
+
+class DueService:
+    """Runs due queries; one instance per process."""
+
+    def __init__(
+        self,
+        *,
+        ledger: LedgerPort,
+        queue: QueuePort,
+        logger: AICallLogger,
+        clock: ClockPort,
+        grace_s: float,
+        sweep_slack_s: float,
+    ) -> None:
+        """
+        Compose the service.
+
+        Args:
+            grace_s: How long this process's own database access must have been healthy before it calls anybody else's
+                attempt lost: during an outage nobody could record, so nothing may become unknown.
+            sweep_slack_s: How much older than a sweep a queued call must be to count as lost.
+        """
+        self._ledger = ledger
+        self._queue = queue
+        self._logger = logger
+        self._clock = clock
+        self._grace_s = grace_s
+        self._sweep_slack = timedelta(seconds=sweep_slack_s)
+        self._healthy_since: float | None = None
+
+    def run(self) -> tuple[datetime | None, int]:
+        """
+        Move on up to `DUE_BATCH_MAX` calls.
+
+        Returns:
+            The ledger's time, or None if it is away, and how many calls were taken.
+        """
+        now = self._clock.monotonic()
+        if self._healthy_since is None:
+            self._healthy_since = now
+        expire = now - self._healthy_since >= self._grace_s
+        try:
+            batch = self._ledger.due(limit=DUE_BATCH_MAX, expire=expire)
+            self._move(batch.items)
+        except LedgerUnavailable as exc:
+            self._healthy_since = None
+            log.warning("due_query_waits_for_the_ledger", reason=str(exc))
+            return None, 0
+        return batch.at, len(batch.items)
+
+    def sweep(self, sent_at: datetime) -> int:
+        """
+        Publish again what was queued before a sweep that has just come through the queue behind it.
+
+        Returns:
+            How many messages had been lost.
+        """
+        batch = self._ledger.due(
+            limit=DUE_BATCH_MAX, expire=False, queued_before=sent_at - self._sweep_slack
+        )
+        lost = _keys(batch.items, DueKind.PUBLISH)
+        if lost:
+            log.info("lost_messages_published_again", count=len(lost))
+            self._queue.publish_calls(lost)
+        return len(lost)
+
+    def _move(self, items: Sequence[Due]) -> None:
+        self._publish(_keys(items, DueKind.PUBLISH))
+        if answered := _refs(items, DueKind.SETTLE):
+            self._logger.settle(answered)
+        if expired := _refs(items, DueKind.EXPIRED):
+            log.warning("attempts_expired", count=len(expired))
+            self._logger.settle(expired, are_expired=True)
+        self._logger.deliver([d for item in items for d in item.deliveries])
+
+    def _publish(self, keys: list[CallKey]) -> None:
+        try:
+            if keys:
+                self._queue.publish_calls(keys)
+        except BrokerUnavailable as exc:
+            # They are queued in the ledger; a sweep finds them when the broker is back.
+            log.warning("publish_left_to_the_sweep", count=len(keys), reason=str(exc))
+
+
+def _keys(items: Sequence[Due], kind: DueKind) -> list[CallKey]:
+    return [item.key for item in items if item.kind is kind]
+
+
+def _refs(items: Sequence[Due], kind: DueKind) -> list[AttemptRef]:
+    return [
+        AttemptRef(item.key, item.attempt_id)
+        for item in items
+        if item.kind is kind and item.attempt_id is not None
+    ]

@@ -1,0 +1,70 @@
+"""
+Group commit: whoever waits while a batch is being written goes into the next one.
+
+There is no timer. A lone caller is written at once; under load the batches grow by themselves, because more callers
+arrive while the previous batch is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class GroupCommit(Generic[In, Out]):
+    """
+    Turns a batch function into one that takes a single item.
+
+    Args:
+        run: Takes a batch and answers in its order. What it raises, every caller of that batch gets.
+        batch_max: Items in one batch.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[In]], Awaitable[Sequence[Out]]], *, batch_max: int = 256
+    ) -> None:
+        self._run = run
+        self._batch_max = batch_max
+        self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
+        self._writer: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: In) -> Out:
+        """Write one item with whatever else is waiting."""
+        answer: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, answer))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+        return await answer
+
+    async def _write(self) -> None:
+        try:
+            while batch := self._take():
+                await self._write_batch(batch)
+        finally:
+            self._writer = None
+
+    def _take(self) -> list[tuple[In, asyncio.Future[Out]]]:
+        batch: list[tuple[In, asyncio.Future[Out]]] = []
+        while self._waiting and len(batch) < self._batch_max:
+            item, answer = self._waiting.popleft()
+            # A caller that was cancelled while it waited wants nothing written.
+            if not answer.done():
+                batch.append((item, answer))
+        return batch
+
+    async def _write_batch(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
+        try:
+            outcomes = await self._run([item for item, _ in batch])
+        except Exception as exc:  # noqa: BLE001 - every caller gets it, none may hang
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(exc)
+            return
+        for (_, answer), outcome in zip(batch, outcomes, strict=True):
+            if not answer.done():
+                answer.set_result(outcome)

@@ -1,0 +1,265 @@
+"""
+Execute one call: read it, hold its worst case, make the one request, keep the answer, have it logged.
+
+The attempt's deadline is its lease: the clock is read before the hold is made, so whatever happens here is over
+before the ledger thinks the attempt expired. No two machines' clocks are compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from callgate.domain.catalogue import Catalogue, CallTypePolicy
+from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, UnpricedModel
+from callgate.domain.ledger import (
+    AttemptRef,
+    CallKey,
+    CallState,
+    CallView,
+    Record,
+    RecordOutcome,
+    Refused,
+    Reserve,
+    Reserved,
+    ReserveOutcome,
+)
+from callgate.domain.models import LLMRequest
+from callgate.domain.ports import (
+    ClockPort,
+    CostCalculatorPort,
+    LLMProviderPort,
+    ProviderReply,
+)
+from callgate.domain.retry import Billing, Failure
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+NOT_SENT = Failure(
+    "deadline_before_send",
+    "the deadline passed before the request was sent",
+    True,
+    Billing.UNBILLED,
+)
+UNSTORABLE_REPLY = Failure(
+    "unstorable_reply", "the ledger could not store the reply", False, Billing.BY_USAGE
+)
+
+
+class Executed(StrEnum):
+    """What one delivery of a call task came to."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    NOT_CLAIMED = "not_claimed"
+    """Another delivery has the call, or it has ended: nothing was done."""
+    LEDGER_AWAY = "ledger_away"
+    """Given up before anything was claimed; the sweep will publish the call again."""
+
+
+class CallLedger(Protocol):
+    """The ledger as one call sees it: single items, grouped into batches behind its back."""
+
+    async def read(self, key: CallKey) -> CallView | None:
+        """Look at one call, with its request."""
+
+    async def reserve(self, reserve: Reserve) -> ReserveOutcome:
+        """Claim it and hold its cost."""
+
+    async def record(self, record: Record) -> RecordOutcome:
+        """Keep its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long an outage of the ledger is waited out."""
+
+    grace_s: float
+    """Between an attempt's deadline and its expiry; the record's back-off stays below it."""
+    claim_s: float = 600.0
+    """After this long without a ledger, an unclaimed call is left to the sweep."""
+
+    def backoff_s(self, failures: int, jitter: float) -> float:
+        """Seconds before the next try: full jitter, at most a third of the grace."""
+        return jitter * min(self.grace_s / 3, 0.05 * 2.0 ** min(failures, 16))
+
+
+class LLMService:
+    """Runs calls. One instance per process; `execute` runs a thousand times at once."""
+
+    def __init__(
+        self,
+        *,
+        ledger: CallLedger,
+        providers: Mapping[str, LLMProviderPort],
+        costs: CostCalculatorPort,
+        catalogue: Catalogue,
+        publish_log: Callable[[AttemptRef], Awaitable[None]],
+        settle_here: Callable[[AttemptRef], Awaitable[None]],
+        clock: ClockPort,
+        now: Callable[[], datetime],
+        patience: Patience,
+        worker_id: str,
+        default_limit_nano_usd: int | None = None,
+    ) -> None:
+        """
+        Compose the service.
+
+        Args:
+            publish_log: Publishes the log task of an answered attempt; raises BrokerUnavailable.
+            settle_here: Settles in this process, for when the log task cannot be published.
+            worker_id: Names this process in the ledger; claims get a number behind it.
+        """
+        self._ledger = ledger
+        self._providers = providers
+        self._costs = costs
+        self._catalogue = catalogue
+        self._publish_log = publish_log
+        self._settle_here = settle_here
+        self._clock = clock
+        self._now = now
+        self._patience = patience
+        self._worker_id = worker_id
+        self._default_limit_nano_usd = default_limit_nano_usd
+        self._claims = itertools.count(1)
+
+    async def execute(self, key: CallKey) -> Executed:
+        """Run one call as far as this delivery of its task can."""
+        try:
+            view = await self._through_outages(lambda: self._ledger.read(key))
+            if view is None or view.state is not CallState.QUEUED:
+                return Executed.NOT_CLAIMED
+            request, reserve = self._prepare(view)
+            policy = self._catalogue.policy(view.call_type)
+            claimed, deadline = await self._claim(reserve, policy)
+        except LedgerUnavailable as exc:
+            log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
+            return Executed.LEDGER_AWAY
+        if isinstance(claimed, Refused):
+            return Executed.REFUSED
+        if not isinstance(claimed, Reserved) or request is None:
+            return Executed.NOT_CLAIMED
+
+        started = self._clock.monotonic()
+        answer = await self._ask(request, claimed.ref, deadline)
+        latency_ms = round((self._clock.monotonic() - started) * 1000)
+        await self._record(claimed.ref, answer, latency_ms)
+        await self._log(claimed.ref)
+        return Executed.ANSWERED
+
+    def _prepare(self, view: CallView) -> tuple[LLMRequest | None, Reserve]:
+        """Price the call at the price of now; a call that can never be sent is prepared for rejection."""
+        policy = self._catalogue.policy(view.call_type)
+        hold_nano_usd, price_source, refusal = 0, "", None
+        request = None
+        try:
+            request = LLMRequest.model_validate_json(view.request or b"")
+            if view.provider not in self._providers:
+                refusal = _refusal("unknown_provider", f"no provider {view.provider!r} here")
+            else:
+                priced = self._costs.worst_case(request, view.input_token_bound, self._now())
+                hold_nano_usd, price_source = priced.nano_usd, priced.price_source
+        except ValidationError:
+            refusal = _refusal("unreadable_request", "the stored request cannot be read")
+        except UnpricedModel as exc:
+            refusal = _refusal(exc.code, str(exc))
+        return request, Reserve(
+            key=view.key,
+            hold_nano_usd=hold_nano_usd,
+            lease_s=policy.deadline_s + self._patience.grace_s,
+            worker_id=f"{self._worker_id}/{next(self._claims)}",
+            price_source=price_source,
+            trace_id=request.trace_id if request else None,
+            **({"on_budget": request.on_budget} if request else {}),
+            default_limit_nano_usd=self._default_limit_nano_usd,
+            refuse_with=refusal,
+        )
+
+    async def _claim(
+        self, reserve: Reserve, policy: CallTypePolicy
+    ) -> tuple[ReserveOutcome, float]:
+        """Reserve, and say when the request must be over: counted from before the last try."""
+        begun = self._clock.monotonic()
+
+        async def reserve_once() -> ReserveOutcome:
+            nonlocal begun
+            begun = self._clock.monotonic()
+            return await self._ledger.reserve(reserve)
+
+        outcome = await self._through_outages(reserve_once)
+        return outcome, begun + policy.deadline_s
+
+    async def _ask(
+        self, request: LLMRequest, ref: AttemptRef, deadline: float
+    ) -> ProviderReply | Failure:
+        """Make the one request of this attempt, or none if its time has passed."""
+        left_s = deadline - self._clock.monotonic()
+        if left_s <= 0:
+            return NOT_SENT
+        provider = self._providers[request.provider]
+        return await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=left_s)
+
+    async def _record(
+        self, ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int
+    ) -> None:
+        """Make the paid answer safe. Nothing else may happen to it before, however long the ledger is away."""
+        record = _record(ref, answer, latency_ms)
+        for failures in itertools.count():
+            try:
+                outcome = await self._ledger.record(record)
+            except LedgerUnavailable as exc:
+                log.warning(
+                    "record_waits_for_the_ledger", attempt_id=str(ref.attempt_id), reason=str(exc)
+                )
+                await self._clock.sleep(self._patience.backoff_s(failures, self._clock.jitter()))
+                continue
+            if outcome is RecordOutcome.UNSTORABLE and isinstance(answer, ProviderReply):
+                log.error("unstorable_reply", attempt_id=str(ref.attempt_id))
+                record = Record(
+                    ref, answer.without_text().to_json(), UNSTORABLE_REPLY.to_json(), latency_ms
+                )
+                answer = UNSTORABLE_REPLY
+                continue
+            return
+
+    async def _log(self, ref: AttemptRef) -> None:
+        """Have the attempt settled by the log task, or here if the broker is away; at worst by the due query."""
+        try:
+            await self._publish_log(ref)
+        except BrokerUnavailable as exc:
+            log.warning("settled_in_place", attempt_id=str(ref.attempt_id), reason=str(exc))
+            try:
+                await self._settle_here(ref)
+            except LedgerUnavailable as away:
+                log.warning("settle_left_to_the_due_query", reason=str(away))
+
+    async def _through_outages(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a step that claims nothing by failing, until the ledger answers or patience ends."""
+        give_up_at = self._clock.monotonic() + self._patience.claim_s
+        for failures in itertools.count():
+            try:
+                return await step()
+            except LedgerUnavailable:
+                if self._clock.monotonic() > give_up_at:
+                    raise
+                await self._clock.sleep(self._patience.backoff_s(failures, self._clock.jitter()))
+        raise AssertionError("unreachable")
+
+
+def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> Record:
+    if isinstance(answer, Failure):
+        return Record(ref, None, answer.to_json(), latency_ms)
+    return Record(ref, answer.to_json(), None, latency_ms, answer.provider_request_id)
+
+
+def _refusal(code: str, message: str) -> str:
+    return json.dumps({"code": code, "message": message})

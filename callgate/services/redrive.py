@@ -1,0 +1,44 @@
+"""Give dead letters another generation: today's gates, today's price, today's budget, the same submitters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from callgate.domain.errors import InvalidRequest
+from callgate.domain.ledger import Bodies, CallKey, CallState, Submitted
+from callgate.domain.models import LLMRequest
+from callgate.domain.ports import LedgerPort
+from callgate.services.submit import SubmitService
+
+
+class RedriveService:
+    """Redrives dead calls."""
+
+    def __init__(self, ledger: LedgerPort, submit: SubmitService) -> None:
+        self._ledger = ledger
+        self._submit = submit
+
+    def redrive(self, keys: Sequence[CallKey]) -> tuple[list[Submitted], dict[CallKey, str]]:
+        """
+        Queue a next generation of each dead call; links of the dead one are told of the new end.
+
+        Returns:
+            What was submitted (publish what is CREATED), and why each of the others was not.
+        """
+        views = self._ledger.read(keys, Bodies.REQUEST)
+        refused: dict[CallKey, str] = {}
+        prepared = []
+        for key, view in zip(keys, views, strict=True):
+            if view is None or view.state is not CallState.DEAD:
+                refused[key] = f"not dead but {view.state if view else 'unknown'}"
+            elif view.request is None:
+                refused[key] = "its request was purged"
+            else:
+                try:
+                    request = LLMRequest.model_validate_json(view.request)
+                    prepared.append(self._submit.prepare(request, force=True, inherit_links=True))
+                except (InvalidRequest, ValidationError) as exc:
+                    refused[key] = str(exc)
+        return self._submit.store(prepared), refused

@@ -1,0 +1,114 @@
+"""Accept requests: gates first, then identity, then one statement of the ledger. No money moves here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import uuid4
+
+from callgate.domain import gates, hashing
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import IdempotencyMismatch, InvalidRequest, InvalidSchema
+from callgate.domain.ledger import NewSubmission, Submitted, SubmitOutcome
+from callgate.domain.models import LLMRequest
+from callgate.domain.ports import (
+    CostCalculatorPort,
+    LedgerPort,
+    OutputValidatorPort,
+    TokenEstimatorPort,
+)
+
+IDEMPOTENCY_KEY_CHARS_MAX = 255
+
+
+class SubmitService:
+    """Turns requests into submissions and stores them."""
+
+    def __init__(
+        self,
+        *,
+        ledger: LedgerPort,
+        estimator: TokenEstimatorPort,
+        costs: CostCalculatorPort,
+        validator: OutputValidatorPort,
+        catalogue: Catalogue,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._ledger = ledger
+        self._estimator = estimator
+        self._costs = costs
+        self._validator = validator
+        self._catalogue = catalogue
+        self._now = now
+
+    def prepare(
+        self,
+        request: LLMRequest,
+        *,
+        idempotency_key: str | None = None,
+        link: str | None = None,
+        force: bool = False,
+        inherit_links: bool = False,
+    ) -> NewSubmission:
+        """
+        Ask every gate, then compute the call's identity.
+
+        Raises:
+            InvalidRequest: A gate said no; nothing was stored.
+        """
+        _check_idempotency_key(idempotency_key)
+        request = gates.with_output_bound(request, self._catalogue)
+        gates.check_size(request, self._catalogue)
+        if request.response_schema and (
+            why := self._validator.check_schema(request.response_schema)
+        ):
+            raise InvalidSchema(f"the response schema cannot be used: {why}")
+        bound = self._estimator.input_bound(request)
+        gates.check_gates(request, self._catalogue, bound)
+        # Only that a price exists matters here; the hold is priced when it is made.
+        self._costs.worst_case(request, bound.tokens, self._now())
+        input_hash = hashing.input_hash(request)
+        return NewSubmission(
+            submission_id=uuid4(),
+            org_id=request.org_id,
+            call_id=hashing.call_id(request.org_id, input_hash),
+            input_hash=input_hash,
+            call_type=request.call_type,
+            provider=request.provider,
+            model=request.model,
+            input_token_bound=bound.tokens,
+            request=request.model_dump_json().encode(),
+            idempotency_key=idempotency_key,
+            link=link,
+            force=force,
+            inherit_links=inherit_links,
+        )
+
+    def store(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
+        """
+        Store submissions, in the order given.
+
+        Raises:
+            IdempotencyMismatch, InvalidRequest: One row was refused; the others are stored, and storing the batch again
+                is safe.
+            LedgerUnavailable: Not known to be accepted; storing the same batch again is safe.
+        """
+        answers = self._ledger.submit(batch)
+        for submission, answer in zip(batch, answers, strict=True):
+            if answer.outcome is SubmitOutcome.IDEMPOTENCY_MISMATCH:
+                raise IdempotencyMismatch(
+                    f"idempotency key {submission.idempotency_key!r} of org {submission.org_id!r} "
+                    "was used before, for another request"
+                )
+            if answer.outcome is SubmitOutcome.UNSTORABLE:
+                raise InvalidRequest(f"the ledger cannot store call {submission.call_id}")
+        return answers
+
+
+def _check_idempotency_key(key: str | None) -> None:
+    if key is None:
+        return
+    if not 1 <= len(key) <= IDEMPOTENCY_KEY_CHARS_MAX or not key.isprintable():
+        raise InvalidRequest(
+            f"an idempotency key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable characters"
+        )

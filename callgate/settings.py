@@ -1,0 +1,104 @@
+"""
+The client's settings: where the ledger and the broker are.
+
+Read once from `CALLGATE_*` variables, where the program is composed. An unknown variable is an error, because a
+misspelt one would silently be a default. Everything under `CALLGATE_WORKER__` belongs to the worker (`config/settings.py`);
+a client that shares its environment leaves it alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from callgate.domain.errors import ConfigurationError
+
+PREFIX = "CALLGATE_"
+WORKER_PREFIX = "CALLGATE_WORKER__"
+KUBERNETES_SERVICE = re.compile(r"^CALLGATE_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?$")
+"""What Kubernetes puts into every pod beside a Service called callgate or callgate-something."""
+Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+
+
+class ClientSettings(BaseSettings):
+    """What a pipeline needs to submit calls and read results."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    database_url: SecretStr
+    """Postgres 16 or later, as `postgresql+psycopg2://user:password@host:5432/name`."""
+    broker_url: SecretStr
+    """Redis or Valkey, as `redis://host:6379/0`. Never a cluster."""
+    catalogue: Path | None = None
+    """The TOML file of providers, call types and prices. None: OpenAI with default limits."""
+    ledger_timeout_s: Seconds = 5.0
+    """How long Postgres may take to answer. Too low: false alarms under load; too high: callers hang in an outage."""
+    broker_timeout_s: Seconds = 3.0
+    """How long the broker may take to accept a message."""
+    visibility_timeout_s: Annotated[int, Field(ge=60, le=86_400)] = 900
+    """Seconds until an unacknowledged message is delivered again; the same in every process that uses the broker."""
+    broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9:._-]*$")] = ""
+    """Put before every key in the broker; the same in every process that uses it."""
+    poll_s_max: Seconds = 0.25
+    """The longest pause between two looks at a pending result."""
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def load_settings(cls: type[SettingsT], environ: Mapping[str, str]) -> SettingsT:
+    """
+    Build settings from `CALLGATE_*` variables.
+
+    Raises:
+        ConfigurationError: One is missing, unknown or out of bounds; all such are named at once.
+    """
+    wrong = list(_unknown(cls, environ))
+    try:
+        settings = cls()
+    except ValidationError as exc:
+        wrong += [_complaint(error["loc"], error["msg"]) for error in exc.errors()]
+    if wrong:
+        raise ConfigurationError("; ".join(wrong))
+    return settings
+
+
+def _complaint(location: tuple[str | int, ...], message: str) -> str:
+    variable = PREFIX + "__".join(str(part).upper() for part in location)
+    return f"{variable}: {'not set' if message == 'Field required' else message}"
+
+
+def _unknown(cls: type[BaseSettings], environ: Mapping[str, str]) -> Iterable[str]:
+    known = set(_variables(cls, PREFIX))
+    reads_worker = "worker" in cls.model_fields
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or KUBERNETES_SERVICE.match(name):
+            continue
+        if name.startswith(WORKER_PREFIX) and not reads_worker:
+            continue
+        if name in known or any(k.endswith("__") and name.startswith(k) for k in known):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        yield f"{name}: no such setting{hint}"
+
+
+def _variables(cls: type[BaseModel], prefix: str) -> Iterable[str]:
+    """Every variable a settings class reads; one that ends in `__` opens a free mapping."""
+    for name, field in cls.model_fields.items():
+        variable = prefix + name.upper()
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _variables(annotation, variable + "__")
+        elif getattr(annotation, "__origin__", None) is dict:
+            yield variable + "__"
+        else:
+            yield variable

@@ -1,0 +1,24 @@
+"""Every ledger, one after the other: what passes here behaves alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from sqlalchemy import Engine
+
+from callgate.db.session import PostgresSession
+from tests.contract.harness import LedgerUnderTest, open_memory, open_postgres
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def ledger(request: pytest.FixtureRequest) -> Iterator[LedgerUnderTest]:
+    """A fresh ledger in which "acme" may spend 1,000 nano-USD per day."""
+    if request.param == "memory":
+        yield open_memory()
+        return
+    engine: Engine = request.getfixturevalue("postgres_engine")
+    url = engine.url.render_as_string(hide_password=False)
+    with closing(PostgresSession(url)) as session:
+        yield open_postgres(session)

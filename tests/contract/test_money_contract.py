@@ -1,0 +1,496 @@
+"""Money: what may be held, what is posted, and in which period."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from callgate.domain.budget import BudgetRefusal, RefusalReason, Window
+from callgate.domain.ledger import (
+    AttemptStatus,
+    CallKey,
+    CallState,
+    DueKind,
+    Refused,
+    Reserved,
+)
+from callgate.domain.models import OnBudget
+from tests.contract.harness import (
+    DAY_S,
+    LIMIT,
+    LINK,
+    ORG,
+    LedgerUnderTest,
+    a_failure,
+    a_loss,
+    a_reserve,
+    a_submission,
+    a_success,
+    an_answer,
+)
+
+TYPE_SCOPE = "call_type:extraction"
+
+
+def refused(ledger: LedgerUnderTest, key: CallKey, hold: int, on_budget: OnBudget) -> Refused:
+    """Reserve something that has no room."""
+    (outcome,) = ledger.reserve(a_reserve(key, hold, on_budget=on_budget))
+    assert isinstance(outcome, Refused)
+    return outcome
+
+
+def reason_of(refusal: Refused) -> RefusalReason:
+    """Why the ledger said no."""
+    assert refusal.refusal is not None
+    return refusal.refusal.reason
+
+
+# Admission.
+
+
+def test_an_exact_fit_passes(ledger: LedgerUnderTest) -> None:
+    """spent + reserved + hold == limit is allowed."""
+    ledger.succeeded("spent", posted_nano_usd=60)
+    ledger.running("held", 100)
+
+    (outcome,) = ledger.reserve(a_reserve(ledger.queued(), LIMIT - 160))
+
+    assert isinstance(outcome, Reserved)
+    assert ledger.figures() == (LIMIT - 60, 60)
+
+
+def test_one_nano_more_is_refused_and_holds_nothing(ledger: LedgerUnderTest) -> None:
+    """Never clamped: the figures are as before, and the refusal names them."""
+    ledger.succeeded("spent", posted_nano_usd=60)
+    ledger.running("held", 100)
+    key = ledger.queued()
+
+    outcomes = ledger.reserve(a_reserve(key, LIMIT - 159))
+
+    refusal = BudgetRefusal(RefusalReason.HELD, ORG, "org", Window.DAY, LIMIT, 60, 100, LIMIT - 159)
+    assert outcomes == [Refused(key, CallState.WAITING, refusal)]
+    assert ledger.figures() == (100, 60)
+    assert ledger.view(key).attempt == 0
+
+
+def test_a_hold_of_nothing_fits_into_a_used_up_budget(ledger: LedgerUnderTest) -> None:
+    """A free model needs no money."""
+    ledger.running("all", LIMIT)
+
+    (outcome,) = ledger.reserve(a_reserve(ledger.queued(), 0))
+
+    assert isinstance(outcome, Reserved)
+
+
+def test_a_large_call_never_refuses_its_neighbours(ledger: LedgerUnderTest) -> None:
+    """Decided one by one: what does not fit is passed over, what comes after it is asked for itself."""
+    large, small, larger, rest = (ledger.queued(name) for name in ("a", "b", "c", "d"))
+
+    outcomes = ledger.reserve(
+        a_reserve(large, LIMIT + 1),
+        a_reserve(small, 400),
+        a_reserve(larger, 601),
+        a_reserve(rest, 600),
+    )
+
+    assert [type(outcome) for outcome in outcomes] == [Refused, Reserved, Refused, Reserved]
+    assert ledger.figures() == (LIMIT, 0)
+
+
+def test_a_batch_is_decided_in_arrival_order(ledger: LedgerUnderTest) -> None:
+    """Who came first is held first, whatever order the ledger locks in."""
+    keys = sorted(ledger.queued(f"page {i}") for i in range(6))[::-1]
+
+    outcomes = ledger.reserve(*[a_reserve(key, 300) for key in keys])
+
+    assert [type(outcome) for outcome in outcomes] == [Reserved] * 3 + [Refused] * 3
+    last = outcomes[-1]
+    assert isinstance(last, Refused)
+    assert last.refusal is not None
+    assert last.refusal.reserved_nano_usd == 900
+
+
+def test_every_scope_of_a_call_is_held(ledger: LedgerUnderTest) -> None:
+    """The organisation's budgets and those of the call type, per day and per month."""
+    ledger.set_budget(LIMIT, window=Window.MONTH)
+    ledger.set_budget(LIMIT, scope=TYPE_SCOPE)
+
+    ledger.running(hold_nano_usd=100)
+
+    assert ledger.figures() == (100, 0)
+    assert ledger.figures(window=Window.MONTH) == (100, 0)
+    assert ledger.figures(TYPE_SCOPE) == (100, 0)
+
+
+@pytest.mark.parametrize(
+    ("scope", "window"),
+    [(TYPE_SCOPE, Window.DAY), ("org", Window.MONTH), (TYPE_SCOPE, Window.MONTH)],
+)
+def test_all_scopes_or_none(ledger: LedgerUnderTest, scope: str, window: Window) -> None:
+    """One scope without room, and nothing is held in the others."""
+    ledger.set_budget(99, scope=scope, window=window)
+    key = ledger.queued()
+
+    refusal = refused(ledger, key, 100, OnBudget.REJECT)
+
+    assert refusal.refusal == BudgetRefusal(
+        RefusalReason.NEVER_FITS, ORG, scope, window, 99, 0, 0, 100
+    )
+    assert ledger.figures() == (0, 0)
+    assert ledger.figures(scope, window) == (0, 0)
+
+
+def test_other_call_types_and_organisations_are_not_concerned(ledger: LedgerUnderTest) -> None:
+    """A budget limits its own scope only."""
+    ledger.set_budget(0, scope="call_type:triage")
+    ledger.set_budget(0, org_id="zeta")
+
+    ledger.running(hold_nano_usd=LIMIT)
+
+    assert ledger.figures() == (LIMIT, 0)
+
+
+def test_the_least_hopeful_scope_decides(ledger: LedgerUnderTest) -> None:
+    """Held in one scope and impossible in another: waiting would not help."""
+    ledger.running("held", LIMIT)
+    ledger.set_budget(99, scope=TYPE_SCOPE)
+
+    refusal = refused(ledger, ledger.queued(), 100, OnBudget.WAIT)
+
+    assert (refusal.state, reason_of(refusal)) == (CallState.REJECTED, RefusalReason.NEVER_FITS)
+
+
+# Refusals.
+
+
+def test_a_refusal_is_kept_with_the_call(ledger: LedgerUnderTest) -> None:
+    """Its error is the refusal as JSON, with a stable code, the scope and all figures."""
+    ledger.running("held", LIMIT)
+    key = ledger.queued()
+
+    refusal = refused(ledger, key, 100, OnBudget.REJECT)
+
+    error = ledger.view(key).error
+    assert error is not None
+    assert json.loads(error)["code"] == "budget_held"
+    assert BudgetRefusal.from_json(error) == refusal.refusal
+
+
+@pytest.mark.parametrize("on_budget", OnBudget)
+def test_a_call_held_up_by_others_waits(ledger: LedgerUnderTest, on_budget: OnBudget) -> None:
+    """Their holds may turn out cheaper: it is tried again, soon while it is young."""
+    ledger.running("held", LIMIT)
+    key = ledger.queued()
+
+    refusal = refused(ledger, key, 100, on_budget)
+
+    assert (refusal.state, reason_of(refusal)) == (CallState.WAITING, RefusalReason.HELD)
+    assert ledger.state(key) is CallState.WAITING
+    ledger.age(2)
+    assert ledger.due_kinds() == [(DueKind.PUBLISH, key)]
+
+
+@pytest.mark.parametrize(("age_s", "wait_s"), [(40, 10), (1_000, 30)])
+def test_a_held_up_call_waits_a_quarter_of_its_age(
+    ledger: LedgerUnderTest, age_s: float, wait_s: float
+) -> None:
+    """At most 30 seconds, so that neither the queue nor the call starves."""
+    key = ledger.queued()
+    ledger.age(age_s)
+    ledger.running("held", LIMIT)
+
+    refused(ledger, key, 100, OnBudget.REJECT)
+
+    due_at = ledger.view(key).due_at
+    assert due_at is not None
+    assert abs((due_at - ledger.now()).total_seconds() - wait_s) < 2
+
+
+def test_an_exhausted_budget_rejects(ledger: LedgerUnderTest) -> None:
+    """The period's money is spent; by default nobody waits for the next one."""
+    ledger.succeeded("spent", posted_nano_usd=950)
+    key = ledger.queued()
+
+    refusal = refused(ledger, key, 51, OnBudget.REJECT)
+
+    assert (refusal.state, reason_of(refusal)) == (CallState.REJECTED, RefusalReason.EXHAUSTED)
+    assert (ledger.state(key), ledger.view(key).due_at) == (CallState.REJECTED, None)
+
+
+def test_an_exhausted_budget_can_be_waited_for(ledger: LedgerUnderTest) -> None:
+    """Until the very end of the period; then the call is admitted into the next one."""
+    ledger.succeeded("spent", posted_nano_usd=950)
+    key = ledger.queued()
+
+    refusal = refused(ledger, key, 51, OnBudget.WAIT)
+
+    (budget,) = ledger.operations.budgets(ORG)
+    assert (refusal.state, reason_of(refusal)) == (CallState.WAITING, RefusalReason.EXHAUSTED)
+    assert ledger.view(key).due_at == budget.ends_at
+    ledger.age((budget.ends_at - ledger.now()).total_seconds() + 1)
+    ledger.claim(ledger.requeued(key), 51)
+
+
+def test_the_last_exhausted_period_is_waited_for(ledger: LedgerUnderTest) -> None:
+    """Two budgets are used up: the earlier end would only bring the next refusal."""
+    month = ledger.set_budget(LIMIT, window=Window.MONTH)
+    ledger.set_budget(LIMIT, scope=TYPE_SCOPE)
+    ledger.succeeded("spent", posted_nano_usd=950)
+    key = ledger.queued()
+
+    refused(ledger, key, 51, OnBudget.WAIT)
+
+    assert ledger.view(key).due_at == month.ends_at
+
+
+def test_only_exhausted_periods_are_waited_for(ledger: LedgerUnderTest) -> None:
+    """A month with room does not put off what tomorrow allows."""
+    ledger.set_budget(10 * LIMIT, window=Window.MONTH)
+    ledger.succeeded("spent", posted_nano_usd=950)
+    key = ledger.queued()
+
+    refused(ledger, key, 51, OnBudget.WAIT)
+
+    (day,) = [b for b in ledger.operations.budgets(ORG) if b.window is Window.DAY]
+    assert ledger.view(key).due_at == day.ends_at
+
+
+@pytest.mark.parametrize("on_budget", OnBudget)
+def test_a_call_that_never_fits_is_rejected(ledger: LedgerUnderTest, on_budget: OnBudget) -> None:
+    """No period will ever have room for it."""
+    key = ledger.queued()
+
+    refusal = refused(ledger, key, LIMIT + 1, on_budget)
+
+    assert (refusal.state, reason_of(refusal)) == (CallState.REJECTED, RefusalReason.NEVER_FITS)
+
+
+@pytest.mark.parametrize("on_budget", OnBudget)
+def test_an_organisation_without_a_budget_is_refused(
+    ledger: LedgerUnderTest, on_budget: OnBudget
+) -> None:
+    """A forgotten budget must not mean unlimited money."""
+    key = ledger.queued(org_id="zeta")
+
+    refusal = refused(ledger, key, 1, on_budget)
+
+    assert refusal.state is CallState.REJECTED
+    assert refusal.refusal == BudgetRefusal(
+        RefusalReason.NO_BUDGET, "zeta", "org", None, 0, 0, 0, 1
+    )
+    error = ledger.view(key).error
+    assert error is not None
+    assert BudgetRefusal.from_json(error) == refusal.refusal
+
+
+def test_a_call_that_no_budget_covers_is_refused(ledger: LedgerUnderTest) -> None:
+    """A budget for another call type alone does not make this one free."""
+    ledger.set_budget(LIMIT, scope="call_type:triage", org_id="zeta")
+    key = ledger.queued(org_id="zeta")
+
+    assert reason_of(refused(ledger, key, 1, OnBudget.REJECT)) is RefusalReason.NO_BUDGET
+
+
+def test_a_default_limit_becomes_a_budget(ledger: LedgerUnderTest) -> None:
+    """Per day, in UTC, for the whole organisation; from then on it is a budget like any other."""
+    one, two = ledger.queued("one", org_id="zeta"), ledger.queued("two", org_id="zeta")
+
+    (first,) = ledger.reserve(a_reserve(one, 60, default_limit_nano_usd=100))
+    (second,) = ledger.reserve(a_reserve(two, 41, default_limit_nano_usd=9_999))
+
+    (budget,) = ledger.operations.budgets("zeta")
+    assert isinstance(first, Reserved)
+    assert isinstance(second, Refused)
+    assert (budget.scope, budget.window, budget.timezone) == ("org", Window.DAY, "UTC")
+    assert (budget.limit_nano_usd, budget.reserved_nano_usd) == (100, 60)
+
+
+def test_a_default_limit_can_be_too_small(ledger: LedgerUnderTest) -> None:
+    """The default is no free pass for the first call."""
+    key = ledger.queued(org_id="zeta")
+
+    (outcome,) = ledger.reserve(a_reserve(key, 101, default_limit_nano_usd=100))
+
+    assert isinstance(outcome, Refused)
+    assert reason_of(outcome) is RefusalReason.NEVER_FITS
+
+
+def test_a_rejected_calls_links_fall_due(ledger: LedgerUnderTest) -> None:
+    """Its submitters hear of a refusal as they hear of a result."""
+    new = a_submission(link=LINK)
+    key = ledger.submit(new)[0].key
+
+    refused(ledger, key, LIMIT + 1, OnBudget.REJECT)
+
+    (due,) = ledger.due()
+    (delivery,) = due.deliveries
+    assert due.kind is DueKind.DELIVER
+    assert (delivery.submission_id, delivery.key) == (new.submission_id, key)
+    assert (delivery.state, delivery.link) == (CallState.REJECTED, LINK)
+
+
+# Posting.
+
+
+def test_settling_replaces_the_hold_by_the_cost(ledger: LedgerUnderTest) -> None:
+    """In every scope; what was not spent is free again."""
+    ledger.set_budget(LIMIT, scope=TYPE_SCOPE)
+
+    ledger.succeeded(posted_nano_usd=60)
+
+    assert ledger.figures() == (0, 60)
+    assert ledger.figures(TYPE_SCOPE) == (0, 60)
+
+
+def test_an_unbilled_attempt_costs_nothing(ledger: LedgerUnderTest) -> None:
+    """Posted at 0: the whole hold is free again."""
+    ledger.dead()
+
+    assert ledger.figures() == (0, 0)
+
+
+def test_an_unknown_attempt_costs_its_whole_hold(ledger: LedgerUnderTest) -> None:
+    """Nobody knows whether it was billed, so it is counted as if it was."""
+    ledger.lost()
+
+    assert ledger.figures() == (0, 100)
+
+
+def test_a_late_answer_lowers_what_was_spent(ledger: LedgerUnderTest) -> None:
+    """The difference to the truth is given back, in the same budgets."""
+    ref = ledger.lost()
+    ledger.record(an_answer(ref))
+
+    ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))
+
+    assert ledger.figures() == (0, 60)
+    assert ledger.view(ref.key).posted_nano_usd == 60
+
+
+def test_settling_twice_posts_once(ledger: LedgerUnderTest) -> None:
+    """Also within one batch, also with another amount."""
+    ref = ledger.answered()
+
+    settled = ledger.settle(a_success(ref, 60), a_success(ref, 70))
+    again = ledger.settle(a_success(ref, 80))
+
+    assert [s.is_applied for s in settled + again] == [True, False, False]
+    assert ledger.figures() == (0, 60)
+
+
+def test_a_cost_above_the_hold_is_posted_in_full(ledger: LedgerUnderTest) -> None:
+    """The tokens are burnt: the period is over its limit then, and admits nothing more."""
+    ref = ledger.answered(hold_nano_usd=LIMIT)
+
+    ledger.settle(a_success(ref, LIMIT + 5))
+
+    assert ledger.figures() == (0, LIMIT + 5)
+    outcome = refused(ledger, ledger.queued("next"), 1, OnBudget.REJECT)
+    assert reason_of(outcome) is RefusalReason.EXHAUSTED
+
+
+def test_several_attempts_of_one_budget_settle_in_one_batch(ledger: LedgerUnderTest) -> None:
+    """Every row moves its own money."""
+    refs = [ledger.answered(f"page {i}") for i in range(3)]
+    lost = ledger.running("lost", 100)
+
+    ledger.settle(*[a_success(ref, 10 + i) for i, ref in enumerate(refs)], a_loss(lost))
+
+    assert ledger.figures() == (0, 10 + 11 + 12 + 100)
+
+
+# Periods.
+
+
+def test_a_budget_rolls_over(ledger: LedgerUnderTest) -> None:
+    """The first hold after the end of a period begins a new one: same limit, nothing spent, nothing held."""
+    ledger.succeeded("before", posted_nano_usd=LIMIT)
+    (before,) = ledger.operations.budgets(ORG)
+    ledger.age(2 * DAY_S)
+
+    ledger.running(hold_nano_usd=LIMIT)
+
+    (after,) = ledger.operations.budgets(ORG)
+    assert after.budget_id != before.budget_id
+    assert (after.limit_nano_usd, after.timezone) == (before.limit_nano_usd, before.timezone)
+    assert (after.reserved_nano_usd, after.spent_nano_usd) == (LIMIT, 0)
+    assert after.starts_at <= ledger.now() < after.ends_at
+    assert after.ends_at - after.starts_at == timedelta(days=1)
+
+
+def test_a_hold_settles_in_the_period_it_was_made_in(ledger: LedgerUnderTest) -> None:
+    """Across midnight: yesterday's money stays yesterday's, today's figures know nothing of it."""
+    yesterday = ledger.running("yesterday", 100)
+    ledger.age(2 * DAY_S)
+    ledger.running("today", 70)
+
+    ledger.record(an_answer(yesterday))
+    ledger.settle(a_success(yesterday, 60))
+
+    assert ledger.figures() == (70, 0)
+    old, new = ledger.operations.snapshot().budgets
+    assert (old.reserved_nano_usd, old.spent_nano_usd) == (0, 60)
+    assert (new.reserved_nano_usd, new.spent_nano_usd) == (70, 0)
+
+
+def test_a_late_answer_is_posted_in_the_period_of_its_hold(ledger: LedgerUnderTest) -> None:
+    """The correction belongs where the whole hold was posted."""
+    ref = ledger.lost()
+    ledger.age(2 * DAY_S)
+    ledger.running("today", 70)
+
+    ledger.record(an_answer(ref))
+    ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))
+
+    old, new = ledger.operations.snapshot().budgets
+    assert (old.reserved_nano_usd, old.spent_nano_usd) == (0, 60)
+    assert (new.reserved_nano_usd, new.spent_nano_usd) == (70, 0)
+
+
+def test_a_scope_added_later_is_not_charged_for_earlier_holds(ledger: LedgerUnderTest) -> None:
+    """A hold settles in exactly the budgets it was made in."""
+    ref = ledger.running(hold_nano_usd=100)
+    ledger.set_budget(LIMIT, scope=TYPE_SCOPE)
+
+    ledger.record(an_answer(ref))
+    ledger.settle(a_success(ref, 60))
+
+    assert ledger.figures() == (0, 60)
+    assert ledger.figures(TYPE_SCOPE) == (0, 0)
+
+
+def test_a_limit_counts_from_now_on(ledger: LedgerUnderTest) -> None:
+    """Lowered below what is spent it admits nothing, raised again it does; figures never change by it."""
+    ledger.succeeded("spent", posted_nano_usd=60)
+    ledger.running("held", 100)
+
+    lowered = ledger.set_budget(150)
+    key = ledger.queued()
+    refusal = refused(ledger, key, 1, OnBudget.REJECT)
+    ledger.set_budget(161)
+    ledger.age(2)
+
+    assert (lowered.reserved_nano_usd, lowered.spent_nano_usd) == (100, 60)
+    assert reason_of(refusal) is RefusalReason.HELD
+    ledger.claim(ledger.requeued(key), 1)
+    assert ledger.figures() == (101, 60)
+
+
+def test_the_books_balance_after_everything(ledger: LedgerUnderTest) -> None:
+    """reserved = Σ hold of unposted rows and spent = Σ posted, in every period of every budget."""
+    ledger.set_budget(LIMIT, scope=TYPE_SCOPE)
+    ledger.set_budget(LIMIT, window=Window.MONTH)
+    ledger.succeeded("good", posted_nano_usd=60)
+    ledger.dead("bad")
+    ledger.lost("gone")
+    waiting = ledger.waiting("again")
+    ledger.running("open", 50)
+    ledger.settle(a_failure(waiting), a_success(waiting))
+
+    snapshot = ledger.operations.snapshot()
+
+    assert [budget.drift_nano_usd for budget in snapshot.budgets] == [0, 0, 0]
+    assert {(b.reserved_nano_usd, b.spent_nano_usd) for b in snapshot.budgets} == {(50, 160)}
+    assert snapshot.spent_nano_usd == 160

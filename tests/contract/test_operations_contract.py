@@ -1,0 +1,472 @@
+"""What operators see and may change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from callgate.domain.budget import Window
+from callgate.domain.ledger import (
+    CallFilter,
+    CallKey,
+    CallState,
+    CostLine,
+    Delivery,
+    DueKind,
+    NotClaimed,
+    StrayMessage,
+)
+from tests.contract.harness import (
+    DAY_S,
+    LIMIT,
+    LINK,
+    ORG,
+    RATE_LIMITED,
+    LedgerUnderTest,
+    a_failure,
+    a_reserve,
+    a_submission,
+    a_success,
+    an_answer,
+)
+
+EVERYTHING = CallFilter()
+
+
+# Budgets.
+
+
+def test_a_budget_is_set_for_the_period_of_now(ledger: LedgerUnderTest) -> None:
+    """From local midnight to local midnight, unused."""
+    set_ = ledger.operations.set_budget("zeta", "org", Window.DAY, 500, "Europe/Berlin")
+
+    assert (set_.org_id, set_.scope, set_.window) == ("zeta", "org", Window.DAY)
+    assert (set_.limit_nano_usd, set_.timezone) == (500, "Europe/Berlin")
+    assert (set_.reserved_nano_usd, set_.spent_nano_usd) == (0, 0)
+    assert set_.starts_at <= ledger.now() < set_.ends_at
+    assert ledger.operations.budgets("zeta") == [set_]
+
+
+def test_a_limit_is_changed_in_place(ledger: LedgerUnderTest) -> None:
+    """The current period keeps what is spent and held in it."""
+    ledger.succeeded("spent", posted_nano_usd=60)
+    ledger.running("held", 100)
+    (before,) = ledger.operations.budgets(ORG)
+
+    after = ledger.set_budget(7)
+
+    assert after.budget_id == before.budget_id
+    assert (after.starts_at, after.ends_at) == (before.starts_at, before.ends_at)
+    assert (after.limit_nano_usd, after.reserved_nano_usd, after.spent_nano_usd) == (7, 100, 60)
+    assert ledger.operations.budgets(ORG) == [after]
+
+
+def test_a_limit_set_after_the_period_begins_a_new_one(ledger: LedgerUnderTest) -> None:
+    """A period that has ended is closed; nobody rewrites yesterday."""
+    ledger.succeeded("spent", posted_nano_usd=60)
+    ledger.age(2 * DAY_S)
+
+    after = ledger.set_budget(7)
+
+    old, new = ledger.operations.snapshot().budgets
+    assert (old.spent_nano_usd, new.spent_nano_usd) == (60, 0)
+    assert (after.budget_id, after.limit_nano_usd) == (new.budget_id, 7)
+    assert ledger.operations.budgets(ORG) == [after]
+
+
+def test_budgets_are_listed_in_order(ledger: LedgerUnderTest) -> None:
+    """By organisation, scope and window; one line each, whatever periods there were."""
+    ledger.set_budget(1, org_id="zeta")
+    ledger.set_budget(LIMIT, window=Window.MONTH)
+    ledger.set_budget(1, scope="call_type:triage")
+    ledger.age(2 * DAY_S)
+    ledger.running()
+
+    listed = ledger.operations.budgets()
+
+    assert [(b.org_id, b.scope, b.window) for b in listed] == [
+        (ORG, "call_type:triage", Window.DAY),
+        (ORG, "org", Window.DAY),
+        (ORG, "org", Window.MONTH),
+        ("zeta", "org", Window.DAY),
+    ]
+    assert [b.org_id for b in ledger.operations.budgets("zeta")] == ["zeta"]
+    assert ledger.operations.budgets("nobody") == []
+
+
+# Calls.
+
+
+def test_calls_are_listed_newest_first(ledger: LedgerUnderTest) -> None:
+    """Every generation, without bodies, up to the limit."""
+    first = ledger.dead("first").key
+    ledger.age(1)
+    second = ledger.queued("second")
+    ledger.age(1)
+    third = ledger.queued("first", force=True)
+
+    listed = ledger.operations.calls(EVERYTHING, limit=10)
+
+    assert [view.key for view in listed] == [third, second, first]
+    assert [view.request for view in listed] == [None] * 3
+    assert listed == [ledger.view(key) for key in (third, second, first)]
+    assert [v.key for v in ledger.operations.calls(EVERYTHING, limit=1)] == [third]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        CallFilter(org_id="zeta"),
+        CallFilter(state=CallState.DEAD),
+        CallFilter(call_type="triage"),
+        CallFilter(provider="azure"),
+        CallFilter(model="o9"),
+        CallFilter(error_fingerprint=RATE_LIMITED.fingerprint("openai")),
+        CallFilter(org_id="zeta", state=CallState.DEAD, call_type="triage", model="o9"),
+    ],
+    ids=lambda wanted: ",".join(k for k in wanted.__slots__ if getattr(wanted, k)),
+)
+def test_every_filter_narrows(ledger: LedgerUnderTest, wanted: CallFilter) -> None:
+    """What is set must fit; all of it together."""
+    ledger.set_budget(LIMIT, org_id="zeta")
+    ledger.queued("other")
+    ref = ledger.dead("odd", org_id="zeta", call_type="triage", provider="azure", model="o9")
+
+    assert [v.key for v in ledger.operations.calls(wanted, limit=10)] == [ref.key]
+
+
+def test_filters_are_joined_by_and(ledger: LedgerUnderTest) -> None:
+    """One field that does not fit is enough to leave a call out."""
+    ledger.dead()
+
+    wanted = CallFilter(org_id=ORG, state=CallState.QUEUED)
+
+    assert ledger.operations.calls(wanted, limit=10) == []
+
+
+def test_calls_can_be_named(ledger: LedgerUnderTest) -> None:
+    """By id, all generations of them."""
+    one, _ = ledger.rejected("one"), ledger.queued("two")
+    again = ledger.queued("one")
+
+    listed = ledger.operations.calls(CallFilter(call_ids=(one.call_id,)), limit=10)
+
+    assert {view.key for view in listed} == {one, again}
+
+
+# Dead letters and strays.
+
+
+def test_dead_letters_are_grouped_by_what_failed(ledger: LedgerUnderTest) -> None:
+    """Largest group first, with a failure to look at and when it began and went on."""
+    for page in range(2):
+        ledger.dead(f"limited {page}")
+        ledger.age(60)
+    odd = ledger.answered("odd")
+    ledger.settle(a_failure(odd, error='{"code": "odd"}', error_fingerprint="feed"))
+    ledger.succeeded("fine")
+
+    large, small = ledger.operations.dead_groups(EVERYTHING)
+
+    assert large.error_fingerprint == RATE_LIMITED.fingerprint("openai")
+    assert (large.provider, large.model, large.count) == ("openai", "gpt-4o-mini", 2)
+    assert large.sample_error == RATE_LIMITED.to_json()
+    assert 59 < (large.last_at - large.first_at).total_seconds() < 62
+    assert (small.error_fingerprint, small.count) == ("feed", 1)
+    assert small.first_at == small.last_at
+
+
+def test_dead_groups_can_be_filtered(ledger: LedgerUnderTest) -> None:
+    """As calls can."""
+    ledger.set_budget(LIMIT, org_id="zeta")
+    ledger.dead()
+    ledger.dead("theirs", org_id="zeta")
+
+    (group,) = ledger.operations.dead_groups(CallFilter(org_id="zeta"))
+
+    assert group.count == 1
+    assert ledger.operations.dead_groups(CallFilter(error_fingerprint="feed")) == []
+
+
+def test_strays_are_kept(ledger: LedgerUnderTest) -> None:
+    """A message that names no call is a dead letter too; its bytes stay as they came."""
+    first = StrayMessage("callgate.call", "not JSON", b"\x00\xff raw")
+    second = StrayMessage("callgate.log", "no such task", b"{}")
+    ledger.operations.keep_stray(first)
+    ledger.age(1)
+    ledger.operations.keep_stray(second)
+
+    kept = ledger.operations.strays(limit=10)
+
+    assert [stray for _, stray in kept] == [second, first]
+    assert kept[0][0] > kept[1][0]
+    assert [stray for _, stray in ledger.operations.strays(limit=1)] == [second]
+
+
+# Cancelling and discarding.
+
+
+@pytest.mark.parametrize(
+    "bring",
+    [
+        lambda ledger: ledger.queued(link=LINK),
+        lambda ledger: ledger.waiting(due_in_s=60, link=LINK).key,
+        lambda ledger: ledger.dead(link=LINK).key,
+    ],
+    ids=["queued", "waiting", "dead"],
+)
+def test_what_is_not_running_can_be_ended(
+    ledger: LedgerUnderTest, bring: Callable[[LedgerUnderTest], CallKey]
+) -> None:
+    """It is rejected, says why, and its links fall due at once."""
+    key = bring(ledger)
+
+    ended = ledger.operations.end([key], code="cancelled", message="ann: wrong prompt")
+
+    view = ledger.view(key)
+    assert ended == [key]
+    assert (view.state, view.error is not None) == (CallState.REJECTED, True)
+    error = json.loads(view.error or "")
+    assert (error["code"], error["message"]) == ("cancelled", "ann: wrong prompt")
+    (due,) = ledger.due()
+    (delivery,) = due.deliveries
+    assert (due.kind, delivery.state, delivery.link) == (DueKind.DELIVER, CallState.REJECTED, LINK)
+
+
+@pytest.mark.parametrize(
+    "bring",
+    [
+        lambda ledger: ledger.running().key,
+        lambda ledger: ledger.answered().key,
+        lambda ledger: ledger.succeeded().key,
+        lambda ledger: ledger.rejected(),
+    ],
+    ids=["dispatched", "answered", "succeeded", "rejected"],
+)
+def test_what_is_running_or_has_ended_is_left_alone(
+    ledger: LedgerUnderTest, bring: Callable[[LedgerUnderTest], CallKey]
+) -> None:
+    """A request under way cannot be called back, and an end is an end."""
+    key = bring(ledger)
+    before = ledger.view(key)
+
+    assert ledger.operations.end([key], code="cancelled", message="too late") == []
+
+    assert ledger.view(key) == before
+
+
+def test_ending_tells_which(ledger: LedgerUnderTest) -> None:
+    """Of many keys, those that were ended; unknown ones are no error."""
+    queued, dead, running = ledger.queued("a"), ledger.dead("b").key, ledger.running("c").key
+    missing = CallKey(queued.call_id, 9)
+
+    ended = ledger.operations.end([running, dead, missing, queued], code="x", message="y")
+
+    assert set(ended) == {queued, dead}
+    assert ledger.operations.end([], code="x", message="y") == []
+
+
+def test_an_ended_call_without_links_rests(ledger: LedgerUnderTest) -> None:
+    """Nobody to tell."""
+    assert ledger.view(ledger.rejected()).due_at is None
+
+
+def test_a_link_that_was_delivered_is_not_fired_again_by_discarding(
+    ledger: LedgerUnderTest,
+) -> None:
+    """Its submitter heard of the death; throwing the letter away is no news."""
+    new = a_submission(link=LINK)
+    ledger.submit(new)
+    key = ledger.dead().key
+    ledger.ledger.deliver([new.submission_id])
+
+    ledger.operations.end([key], code="discarded", message="ann: known")
+
+    assert ledger.view(key).due_at is None
+
+
+def test_a_cancelled_call_cannot_be_claimed(ledger: LedgerUnderTest) -> None:
+    """Its message is still in the queue, and finds nothing to do."""
+    key = ledger.rejected()
+
+    assert ledger.reserve(a_reserve(key)) == [NotClaimed(key, CallState.REJECTED)]
+
+
+def test_a_submission_after_a_cancellation_starts_anew(ledger: LedgerUnderTest) -> None:
+    """Its link hears of the new generation; the cancelled one is not revived."""
+    rejected = ledger.rejected()
+    new = a_submission(link=LINK)
+    ref = ledger.claim(ledger.submit(new)[0].key)
+    ledger.record(an_answer(ref))
+
+    (settled,) = ledger.settle(a_success(ref))
+
+    assert settled.deliveries == (
+        Delivery(new.submission_id, CallKey(rejected.call_id, 2), CallState.SUCCEEDED, LINK),
+    )
+
+
+# Costs.
+
+
+def test_costs_sum_what_was_used(ledger: LedgerUnderTest) -> None:
+    """Every attempt's money and tokens, and what duplicates did not cost."""
+    first = ledger.succeeded("one", posted_nano_usd=60)
+    ledger.submit(a_submission("one"), a_submission("one"))
+    lost = ledger.lost("two")
+    second = ledger.claim(ledger.requeued(lost.key))
+    ledger.submit(a_submission("two"))
+    ledger.record(an_answer(second, latency_ms=90))
+    ledger.settle(a_success(second, 50))
+    ledger.queued("three")
+
+    assert first.key != second.key
+    assert ledger.operations.costs() == [
+        CostLine(
+            org_id=ORG, call_type="extraction", provider="openai", model="gpt-4o-mini",
+            calls=3, attempts=3, succeeded=2, collapsed=3,
+            input_tokens=100, cached_input_tokens=20, output_tokens=40,
+            spent_nano_usd=210, saved_nano_usd=2 * 60 + 150,
+            latency_ms_p50=40, latency_ms_p95=90,
+        )
+    ]  # fmt: skip
+
+
+def test_costs_have_a_line_per_org_call_type_provider_and_model(ledger: LedgerUnderTest) -> None:
+    """In that order, and for one organisation alone if asked."""
+    ledger.set_budget(LIMIT, org_id="zeta")
+    ledger.succeeded("a", org_id="zeta")
+    ledger.succeeded("b", model="o9")
+    ledger.succeeded("c", provider="azure")
+    ledger.succeeded("d", call_type="triage")
+
+    lines = ledger.operations.costs()
+
+    assert [(c.org_id, c.call_type, c.provider, c.model, c.spent_nano_usd) for c in lines] == [
+        (ORG, "extraction", "azure", "gpt-4o-mini", 60),
+        (ORG, "extraction", "openai", "o9", 60),
+        (ORG, "triage", "openai", "gpt-4o-mini", 60),
+        ("zeta", "extraction", "openai", "gpt-4o-mini", 60),
+    ]
+    assert [c.org_id for c in ledger.operations.costs("zeta")] == ["zeta"]
+    assert ledger.operations.costs("nobody") == []
+
+
+def test_percentiles_are_latencies_that_occurred(ledger: LedgerUnderTest) -> None:
+    """Nearest rank over the attempts that succeeded; the others say nothing of a model's speed."""
+    for latency_ms in (10, 20, 30, 40):
+        ref = ledger.running(f"took {latency_ms}", 10)
+        ledger.record(an_answer(ref, latency_ms=latency_ms))
+        ledger.settle(a_success(ref, 1))
+    failed = ledger.running("failed", 10)
+    ledger.record(an_answer(failed, latency_ms=9_000))
+    ledger.settle(a_failure(failed))
+
+    (line,) = ledger.operations.costs()
+
+    assert (line.latency_ms_p50, line.latency_ms_p95) == (20, 40)
+
+
+def test_a_call_that_never_ran_has_no_latency(ledger: LedgerUnderTest) -> None:
+    """None, not 0."""
+    ledger.queued()
+
+    (line,) = ledger.operations.costs()
+
+    assert (line.calls, line.attempts, line.spent_nano_usd) == (1, 0, 0)
+    assert (line.latency_ms_p50, line.latency_ms_p95) == (None, None)
+
+
+def test_only_a_success_saves_money(ledger: LedgerUnderTest) -> None:
+    """Duplicates of a dead call were collapsed as well, but would have got nothing for their money."""
+    ref = ledger.answered()
+    ledger.submit(a_submission())
+    ledger.settle(a_failure(ref, posted_nano_usd=30))
+    ledger.submit(a_submission())
+
+    (line,) = ledger.operations.costs()
+
+    assert (line.collapsed, line.spent_nano_usd, line.saved_nano_usd) == (2, 30, 0)
+
+
+def test_generations_save_apart(ledger: LedgerUnderTest) -> None:
+    """A duplicate saved what its own generation cost; forced runs and inherited links saved nothing."""
+    ledger.succeeded(posted_nano_usd=60)
+    ledger.submit(a_submission())
+    ref = ledger.running(force=True, link=LINK)
+    ledger.record(an_answer(ref))
+    ledger.settle(a_failure(ref))
+    again = ledger.running(force=True, inherit_links=True)
+    ledger.record(an_answer(again))
+    ledger.settle(a_success(again, 20))
+    ledger.submit(a_submission(), a_submission())
+
+    (line,) = ledger.operations.costs()
+
+    assert (line.calls, line.collapsed) == (3, 3)
+    assert line.saved_nano_usd == 60 + 2 * 20
+
+
+def test_a_retried_submission_saves_nothing(ledger: LedgerUnderTest) -> None:
+    """It is the same submission, however often it was sent."""
+    new = a_submission()
+    ledger.submit(new)
+    ledger.succeeded()
+    ledger.submit(new, new)
+
+    (line,) = ledger.operations.costs()
+
+    # `succeeded` joined once; the retries add nothing to it.
+    assert line.collapsed == 1
+
+
+# The audit's snapshot.
+
+
+def test_a_snapshot_counts_everything(ledger: LedgerUnderTest) -> None:
+    """Calls by state, attempts by status, dead letters of both kinds, and all money."""
+    ledger.succeeded("good", posted_nano_usd=60)
+    ledger.dead("bad")
+    ledger.lost("gone")
+    ledger.running("open", 50)
+    ledger.answered("answered", hold_nano_usd=40)
+    ledger.queued("queued")
+    ledger.rejected("cancelled")
+    ledger.operations.keep_stray(StrayMessage("callgate.call", "not JSON", b""))
+
+    snapshot = ledger.operations.snapshot()
+
+    assert snapshot.calls_by_state == {
+        "succeeded": 1, "dead": 1, "waiting": 1, "running": 2, "queued": 1, "rejected": 1,
+    }  # fmt: skip
+    assert snapshot.attempts_by_status == {
+        "succeeded": 1, "failed": 1, "unknown": 1, "dispatched": 1, "answered": 1,
+    }  # fmt: skip
+    assert (snapshot.calls_with_missing_rows, snapshot.rows_without_call) == (0, 0)
+    assert (snapshot.dead_letters, snapshot.unknown_attempts) == (2, 1)
+    assert snapshot.spent_nano_usd == 160
+    (budget,) = snapshot.budgets
+    assert (budget.org_id, budget.scope, budget.window) == (ORG, "org", "day")
+    assert (budget.reserved_nano_usd, budget.reserved_by_rows_nano_usd) == (90, 90)
+    assert (budget.spent_nano_usd, budget.spent_by_rows_nano_usd) == (160, 160)
+
+
+def test_a_snapshot_of_nothing_is_empty(ledger: LedgerUnderTest) -> None:
+    """The budget is there, unused."""
+    snapshot = ledger.operations.snapshot()
+
+    assert (snapshot.calls_by_state, snapshot.attempts_by_status) == ({}, {})
+    assert [b.drift_nano_usd for b in snapshot.budgets] == [0]
+    assert (snapshot.spent_nano_usd, snapshot.dead_letters) == (0, 0)
+
+
+def test_a_discarded_letter_is_no_dead_letter_any_more(ledger: LedgerUnderTest) -> None:
+    """Somebody has looked at it."""
+    key = ledger.dead().key
+
+    ledger.operations.end([key], code="discarded", message="ann: known")
+
+    assert ledger.operations.snapshot().dead_letters == 0
+    assert ledger.operations.dead_groups(EVERYTHING) == []

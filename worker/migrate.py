@@ -1,0 +1,32 @@
+"""Bring a database to the newest schema, or back."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from callgate.domain.errors import LedgerUnavailable
+
+SCRIPTS = Path(__file__).parents[1] / "migrations"
+
+
+def migrate(database_url: str, revision: str = "head") -> None:
+    """
+    Run the migrations up to `revision`; `base` takes everything down.
+
+    Raises:
+        LedgerUnavailable: The database did not answer.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+    engine = create_engine(database_url, poolclass=NullPool, connect_args={"connect_timeout": 10})
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            move = command.downgrade if revision == "base" else command.upgrade
+            move(config, revision)
+    except OperationalError as exc:
+        raise LedgerUnavailable(f"cannot migrate: {type(exc.orig).__name__}: {exc.orig}") from exc

@@ -1,0 +1,134 @@
+"""
+The simulator's book: every request that arrived, independent of what was done with it.
+
+Columns instead of objects: two million requests fit into memory and the garbage collector has
+nothing to walk. Past `REQUESTS_MAX` requests are still counted, and counted as `forgotten`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from array import array
+from collections import Counter
+
+from pydantic import BaseModel, ConfigDict
+
+REQUESTS_MAX = 2_000_000
+
+# The faults of requests that met no rule: not read to their end, and refused as malformed.
+UNREAD = "unread"
+BAD_REQUEST = "bad_request"
+
+
+class Counts(BaseModel):
+    """How many requests arrived, and what became of them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    total: int
+    attempt_ids: int
+    """How many different attempt ids were seen; requests without one add nothing."""
+    repeated: dict[str, int]
+    """Attempt ids that arrived more than once, with the number of times."""
+    by_fault: dict[str, int]
+    """Requests by the kind of step that answered them, or `unread` or `bad_request`."""
+    in_flight: int
+    in_flight_max: int
+    """The most requests that were ever in flight together."""
+    forgotten: int
+    """Requests past the bound: in `total`, and in nothing else."""
+
+
+class Record(BaseModel):
+    """One request that arrived."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt_id: str | None
+    model: str
+    """Empty until the body was read."""
+    status: int | None
+    """The status that was sent; None while in flight, and where no head was ever sent."""
+    fault: str
+    started_s: float
+    """When the head was read, on this machine's monotonic clock (`time.monotonic()`)."""
+    finished_s: float | None
+    """When the answer was out, the fault done, or the client gone; None while in flight."""
+
+
+class Book:
+    """Remembers requests in the order they arrived."""
+
+    def __init__(self, requests_max: int = REQUESTS_MAX) -> None:
+        self._requests_max = requests_max
+        self._forgotten = 0
+        self._in_flight = 0
+        self._in_flight_max = 0
+        self._times_seen: dict[str, int] = {}
+        self._attempt_ids: list[str | None] = []
+        self._models: list[str] = []
+        self._faults: list[str] = []
+        self._statuses = array("H")
+        self._started_s = array("d")
+        self._finished_s = array("d")
+
+    def arrived(self, attempt_id: str | None) -> int | None:
+        """Count a request; return its number in the book, or None past the bound."""
+        if len(self._faults) >= self._requests_max:
+            self._forgotten += 1
+            return None
+        if attempt_id is not None:
+            self._times_seen[attempt_id] = self._times_seen.get(attempt_id, 0) + 1
+        self._in_flight += 1
+        self._in_flight_max = max(self._in_flight_max, self._in_flight)
+        self._attempt_ids.append(attempt_id)
+        self._models.append("")
+        self._faults.append(UNREAD)
+        self._statuses.append(0)
+        self._started_s.append(time.monotonic())
+        self._finished_s.append(math.nan)
+        return len(self._faults) - 1
+
+    def decided(self, number: int | None, model: str, fault: str) -> None:
+        """Note how a request is going to be answered."""
+        if number is not None:
+            # One string for all requests of a model, not one each.
+            self._models[number] = sys.intern(model)
+            self._faults[number] = fault
+
+    def finished(self, number: int | None, status: int | None) -> None:
+        """Note that nothing more will be done about a request."""
+        if number is not None:
+            self._in_flight -= 1
+            self._statuses[number] = status or 0
+            self._finished_s[number] = time.monotonic()
+
+    def counts(self) -> Counts:
+        """Return the figures so far. Cost: one pass over the book, 0.2 s at two million."""
+        return Counts(
+            total=len(self._faults) + self._forgotten,
+            attempt_ids=len(self._times_seen),
+            repeated={id_: times for id_, times in self._times_seen.items() if times > 1},
+            by_fault=Counter(self._faults),
+            in_flight=self._in_flight,
+            in_flight_max=self._in_flight_max,
+            forgotten=self._forgotten,
+        )
+
+    def records(self, first: int, records_max: int) -> list[Record]:
+        """Return up to `records_max` requests in order of arrival, from number `first` on."""
+        last = min(first + records_max, len(self._faults))
+        return [self._record(number) for number in range(first, last)]
+
+    def _record(self, number: int) -> Record:
+        finished_s = self._finished_s[number]
+        return Record(
+            attempt_id=self._attempt_ids[number],
+            model=self._models[number],
+            status=self._statuses[number] or None,
+            fault=self._faults[number],
+            started_s=self._started_s[number],
+            finished_s=None if math.isnan(finished_s) else finished_s,
+        )
