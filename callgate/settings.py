@@ -9,6 +9,7 @@ a client that shares its environment leaves it alone.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,7 +22,9 @@ from callgate.domain.errors import ConfigurationError
 
 PREFIX = "CALLGATE_"
 WORKER_PREFIX = "CALLGATE_WORKER__"
-KUBERNETES_SERVICE = re.compile(r"^CALLGATE_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?$")
+KUBERNETES_SERVICE = re.compile(
+    r"^CALLGATE_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?$"
+)
 """What Kubernetes puts into every pod beside a Service called callgate or callgate-something."""
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 
@@ -54,14 +57,14 @@ class ClientSettings(BaseSettings):
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
-def load_settings(cls: type[SettingsT], environ: Mapping[str, str]) -> SettingsT:
+def load_settings(cls: type[SettingsT]) -> SettingsT:
     """
-    Build settings from `CALLGATE_*` variables.
+    Build settings from this process's `CALLGATE_*` variables.
 
     Raises:
         ConfigurationError: One is missing, unknown or out of bounds; all such are named at once.
     """
-    wrong = list(_unknown(cls, environ))
+    wrong = list(_unknown(cls, os.environ))
     try:
         settings = cls()
     except ValidationError as exc:

@@ -19,9 +19,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -143,7 +145,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._loop_thread = LoopThread(self.app.__dict__.get(_SERVICES, ()), self._on_loop_death)
         self._hub: Any = None
         self._mailbox: deque[Callable[[], None]] = deque()
-        self._is_mail_due = False
+        self._bell, self._bell_ear = socket.socketpair()
+        self._bell.setblocking(False)
+        self._bell_ear.setblocking(False)
+        self._is_bell_rung = False
         # The two collections belong to the hub thread. Together they hold at most the prefetch.
         self._running: set[_Job] = set()
         self._waiting: deque[_Job] = deque()
@@ -159,8 +164,11 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         signals.worker_shutting_down.connect(self._on_shutting_down)
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Remember the hub, whose thread owns all bookkeeping."""
+        """Have the hub, whose thread owns all bookkeeping, read the mailbox."""
+        # Not by hub.call_soon: what such a callback itself calls soon, like an ack, waits until
+        # the hub's next poll returns, which takes up to a second when every slot is full.
         self._hub = hub
+        hub.add_reader(self._bell_ear, self._read_mail)
 
     def on_apply(
         self,
@@ -226,13 +234,19 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _post(self, letter: Callable[[], None]) -> None:
         self._mailbox.append(letter)
-        if not self._is_mail_due:
-            self._is_mail_due = True
-            self._hub.call_soon(self._read_mail)
+        if not self._is_bell_rung:
+            self._is_bell_rung = True
+            self._ring()
+
+    def _ring(self) -> None:
+        with suppress(OSError):
+            self._bell.send(b"\0")
 
     def _read_mail(self) -> None:
+        with suppress(OSError):
+            self._bell_ear.recv(4096)
         # The flag falls before the box is emptied: a letter posted meanwhile is read now or later.
-        self._is_mail_due = False
+        self._is_bell_rung = False
         while self._mailbox:
             letter = self._mailbox.popleft()
             try:
@@ -340,9 +354,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             except Exception as error:
                 logger.warning("the broker connection failed during the drain: %r", error)
                 time.sleep(_TICK_S)
+            self._read_mail()
         tick.cancel()
 
     def _on_loop_death(self) -> None:
         worker_state.should_terminate = EX_FAILURE
-        if self._hub is not None:
-            self._hub.call_soon(lambda: None)
+        self._ring()

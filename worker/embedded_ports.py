@@ -1,5 +1,6 @@
 """Loopback ports for the embedded servers, and starting a server on one."""
 
+import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ LOOPBACK = "127.0.0.1"
 PORTS = range(20_000, 32_000)
 PORT_TRIES_MAX = 100
 PORT_RACES_MAX = 3
+
+# How PostgreSQL and Valkey, and how llama.cpp, say that another process has the port.
+PORT_TAKEN = re.compile("already in use|couldn't bind")
 
 
 def free_port() -> int:
@@ -47,7 +51,7 @@ def _start(program: Callable[[int], Program], remembered: Path) -> tuple[Server,
         except ServerFailed as exc:
             server.close()
             races_left -= 1
-            if races_left == 0 or "already in use" not in exc.log_tail:
+            if races_left == 0 or not PORT_TAKEN.search(exc.log_tail):
                 raise
             port = free_port()
         else:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$")]
 """An identifier: organisation, call type, provider, model, prompt version."""
@@ -83,6 +83,18 @@ class LLMRequest(_Value):
     """Pages of the document behind the prompt, for the page gate."""
     on_budget: OnBudget = OnBudget.REJECT
     trace_id: Annotated[str, StringConstraints(max_length=128)] | None = None
+    _response_model: type[BaseModel] | None = PrivateAttr(default=None)
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        schema = fields.get("response_schema")
+        if isinstance(schema, type):
+            self._response_model = schema
+
+    @property
+    def response_model(self) -> type[BaseModel] | None:
+        """The Pydantic model that was passed as `response_schema`; known only where the request was made."""
+        return self._response_model
 
     @field_validator("response_schema", mode="before")
     @classmethod
@@ -148,7 +160,7 @@ class LLMResult(_Value):
     texts: tuple[str, ...]
     """All `n` answers; `text` is the first."""
     parsed: Any = None
-    """An instance of the Pydantic model passed as `response_schema`, or the decoded JSON if only a schema was given."""
+    """An instance of the Pydantic model that was passed as `response_schema`; None if there was none."""
     finish_reason: str | None
     usage: Usage
     cost_usd: Decimal

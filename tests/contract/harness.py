@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from sqlalchemy import Engine, text
@@ -103,7 +103,11 @@ def a_success(ref: AttemptRef, posted_nano_usd: int = 60, **changes: Any) -> Set
     return replace(settle, **changes)
 
 
-def a_failure(ref: AttemptRef, next_state: CallState = CallState.DEAD, **changes: Any) -> Settle:
+def a_failure(
+    ref: AttemptRef,
+    next_state: Literal[CallState.WAITING, CallState.DEAD] = CallState.DEAD,
+    **changes: Any,
+) -> Settle:
     """An answered attempt that brought an unbilled error."""
     settle = Settle(
         ref, AttemptStatus.ANSWERED, AttemptStatus.FAILED, 0, CallState.DEAD,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Literal
 from uuid import uuid4
 
 import pytest
@@ -194,12 +194,12 @@ def test_a_retry_begins_without_the_old_error(ledger: LedgerUnderTest) -> None:
 
 @pytest.mark.parametrize("next_state", [CallState.WAITING, CallState.DEAD])
 def test_an_attempt_that_ran_out_becomes_unknown(
-    ledger: LedgerUnderTest, next_state: CallState
+    ledger: LedgerUnderTest, next_state: Literal[CallState.WAITING, CallState.DEAD]
 ) -> None:
     """Dispatched, and never heard of: posted in full, tried again or given up."""
     ref = ledger.running()
 
-    (settled,) = ledger.settle(replace(a_loss(ref), next_state=next_state))
+    (settled,) = ledger.settle(a_loss(ref, next_state=next_state))
 
     view = ledger.view(ref.key)
     assert (settled.is_applied, settled.state, view.state) == (True, next_state, next_state)
@@ -392,7 +392,7 @@ def test_a_late_failure_only_moves_money(ledger: LedgerUnderTest) -> None:
 def test_a_late_answer_never_moves_an_ended_call(ledger: LedgerUnderTest) -> None:
     """Dead is dead, its submitters were told so; only the money is put right."""
     ref = ledger.running()
-    ledger.settle(replace(a_loss(ref), next_state=CallState.DEAD))
+    ledger.settle(a_loss(ref, next_state=CallState.DEAD))
     dead = ledger.view(ref.key)
     ledger.record(an_answer(ref))
 

@@ -186,6 +186,14 @@ def test_an_instance_is_the_smallest_that_is_allowed(
     assert instance(schema) == expected
 
 
+def test_an_optional_recursion_comes_to_an_end() -> None:
+    """A property that need not be there is left out once the instance is deep enough."""
+    chain = instance({"type": "object", "properties": {"next": {"$ref": "#"}}})
+
+    assert "next" in chain
+    assert json.dumps(chain).endswith("{}" + "}" * json.dumps(chain).count('"next"'))
+
+
 @pytest.mark.parametrize(
     "schema",
     [

@@ -1,0 +1,85 @@
+# Everything a checkout can do. `make demo` and `make test` need Python 3.11 or later, make and PyPI, and no more:
+# the first run makes .venv from the locked requirements; the next ones find it as it is.
+
+PYTHON ?= python3
+JOBS ?= 2
+TESTS ?= tests
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+BOOTSTRAPPED := $(VENV)/.bootstrapped
+INSTALLED := $(VENV)/.installed
+UNFINISHED := $(VENV)/.unfinished
+
+# uv's cache is shared between checkouts where the home folder can be written, and kept in .venv elsewhere.
+USE_CACHE = cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cache}/uv}"; \
+	mkdir -p "$$cache" 2>/dev/null && test -w "$$cache" || cache="$(VENV)/.uv-cache"; \
+	export UV_CACHE_DIR="$$cache";
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up migrate test bench check format lint types imports lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@echo '  PYTHON=python3.12 names the Python for .venv; ARGS="..." is handed on to demo, up, test and bench.'
+
+demo: $(INSTALLED) ## Run the whole life of some calls: real servers, a real local model, no API key
+	$(BIN)/callgate demo $(ARGS)
+
+up: $(INSTALLED) ## Run servers, worker and dashboard for development, until Ctrl-C
+	$(BIN)/callgate up $(ARGS)
+
+migrate: $(INSTALLED) ## Bring the database of CALLGATE_DATABASE_URL to the newest schema
+	$(BIN)/callgate migrate $(ARGS)
+
+test: $(INSTALLED) ## Run every test but the benchmarks
+	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks -n $(JOBS) --dist loadfile $(ARGS)
+
+bench: $(INSTALLED) ## Run the benchmarks; takes minutes, and wants the machine for itself
+	$(BIN)/python -m pytest tests/benchmarks -s $(ARGS)
+
+check: lint types imports ## Run every check that is not a test
+
+lint: $(INSTALLED) ## Check format and style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(INSTALLED) ## Check the types
+	$(BIN)/python -m mypy --strict callgate worker tasks config
+
+imports: $(INSTALLED) ## Check that imports point one way
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Format the code, and repair what ruff can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(BOOTSTRAPPED) ## Lock the requirements anew after a change of pyproject.toml; ARGS=--upgrade takes the newest
+	@$(USE_CACHE) \
+	compile="$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header"; \
+	$$compile -q --all-extras --group dev -o requirements/dev.txt $(ARGS) && \
+	$$compile -q -c requirements/dev.txt -o requirements/production.txt $(ARGS)
+
+clean: ## Remove .venv and what tools left behind, but no data (.callgate)
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An install that was interrupted can leave a package half there: then every package is installed again.
+$(INSTALLED): $(BOOTSTRAPPED) requirements/dev.txt pyproject.toml
+	@again=; if test -e $(UNFINISHED); then again=--reinstall; fi; touch $(UNFINISHED); \
+	$(USE_CACHE) \
+	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes $$again requirements/dev.txt && \
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --editable . && \
+	mv $(UNFINISHED) $@ && touch $@
+
+# uv comes from the same lock as everything else, by pip, which Python brings along.
+$(BOOTSTRAPPED):
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'callgate needs Python 3.11 or later: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' || { \
+		echo 'this Python cannot make virtual environments (on Debian: apt install python3-venv)' >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
+	@awk '/^[a-z]/ {uv = /^uv==/} uv' requirements/dev.txt > $(VENV)/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(VENV)/uv.txt
+	@touch $@

@@ -1,0 +1,105 @@
+"""Reads the catalogue from its TOML file. Every mistake in it stops the process at its start, named by file and key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
+from callgate.domain.errors import ConfigurationError
+from callgate.domain.models import Name
+
+_KNOWN_KEYS = sorted(
+    {
+        k
+        for entry in (Catalogue, CallTypePolicy, ProviderEntry, PriceEntry)
+        for k in entry.model_fields
+    }
+)
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def load_catalogue(path: Path | None) -> Catalogue:
+    """
+    Read the catalogue; a table that is missing has the defaults of `domain.catalogue`, and so has no file at all.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or says what cannot be; every mistake is named in one message.
+    """
+    if path is None:
+        return Catalogue()
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"the catalogue {path} cannot be read: {exc}") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigurationError(f"the catalogue {path} is no TOML: {exc}") from exc
+    try:
+        catalogue = Catalogue.model_validate(fields)
+    except ValidationError as exc:
+        raise _refused(path, [_described(error) for error in exc.errors()]) from exc
+    if mistakes := list(_mistakes(catalogue)):
+        raise _refused(path, mistakes)
+    return catalogue
+
+
+def _refused(path: Path, mistakes: list[str]) -> ConfigurationError:
+    return ConfigurationError(f"the catalogue {path} cannot be used: " + "; ".join(mistakes))
+
+
+def _described(error: ErrorDetails) -> str:
+    """`call_types.extraction.deadline_s: Input should be greater than 0`."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]]
+    key = "".join(parts).removeprefix(".")
+    if error["type"] != "extra_forbidden":
+        return f"{key}: {error['msg']}"
+    close = get_close_matches(str(error["loc"][-1]), _KNOWN_KEYS, n=1)
+    return f"{key}: unknown key" + (f", did you mean {close[0]!r}?" if close else "")
+
+
+def _mistakes(catalogue: Catalogue) -> Iterator[str]:
+    """What each entry may say by itself, but not beside the others."""
+    for table, names in (("providers", catalogue.providers), ("call_types", catalogue.call_types)):
+        for name in names:
+            if not _is_name(name):
+                yield f"{table}.{name}: no request can have such a name"
+    yield from _policy_mistakes("default", catalogue.default, catalogue)
+    for name, policy in catalogue.call_types.items():
+        yield from _policy_mistakes(f"call_types.{name}", policy, catalogue)
+    rows = Counter((row.provider, row.model) for row in catalogue.prices)
+    for (provider, model), count in rows.items():
+        if provider not in catalogue.providers:
+            yield f"prices: {provider}/{model}: no provider {provider!r} in the catalogue"
+        if count > 1:
+            yield f"prices: {provider}/{model}: {count} rows for one model"
+
+
+def _policy_mistakes(key: str, policy: CallTypePolicy, catalogue: Catalogue) -> Iterator[str]:
+    default, limit = policy.max_output_tokens_default, policy.max_output_tokens_max
+    if default is not None and default > limit:
+        yield f"{key}.max_output_tokens_default: {default} is over max_output_tokens_max {limit}"
+    if policy.retry_wait_s > policy.retry_wait_max_s:
+        yield (
+            f"{key}.retry_wait_s: {policy.retry_wait_s} is over retry_wait_max_s "
+            f"{policy.retry_wait_max_s}"
+        )
+    for pattern in policy.models:
+        provider, slash, _ = pattern.partition("/")
+        if not slash or not any(fnmatchcase(name, provider) for name in catalogue.providers):
+            yield f"{key}.models: {pattern!r} is no provider/model of a provider in the catalogue"
+
+
+def _is_name(text: str) -> bool:
+    try:
+        _NAME.validate_python(text)
+    except ValidationError:
+        return False
+    return True

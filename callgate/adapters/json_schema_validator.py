@@ -1,0 +1,120 @@
+"""
+JSON Schema checks by the jsonschema-rs package, which is offline here and bounded in every direction that it allows.
+
+The text to check comes from a model, so its size and nesting are limited before anything walks it, and a pattern
+may backtrack only so often. A schema comes from the caller and is compiled once: it must be whole (a `$ref` to
+another document is refused, never fetched) and its own patterns must stay within the engine's size limit.
+
+Warning: a schema can still be written to cost exponential time, by branches that refer to themselves twice. Schemas
+are the pipeline's own code; do not take them from strangers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+
+from jsonschema_rs import FancyRegexOptions, ValidationError, Validator, validator_for
+
+TEXT_CHARS_MAX = 8_000_000
+"""Eight characters for each of a million tokens, the most a request may ask for."""
+DEPTH_MAX = 100
+"""Arrays and objects within each other, in the text."""
+BACKTRACKS_MAX = 100_000
+"""Steps back that one pattern may take on one string: milliseconds. Patterns without look-around never step back."""
+COMPILED_MAX = 64
+"""Schemas kept compiled; a schema has at most 256 KiB."""
+PATH_PARTS_MAX = 20
+
+
+class JsonSchemaValidator:
+    """Checks JSON text against JSON Schemas (Draft 4 to 2020-12; `format` is an annotation). Thread-safe."""
+
+    def __init__(self) -> None:
+        self._compiled = lru_cache(maxsize=COMPILED_MAX)(_compile)
+
+    def check_schema(self, schema: str) -> str | None:
+        """Say what is wrong with the schema itself, or None."""
+        compiled = self._compiled(schema)
+        return compiled if isinstance(compiled, str) else None
+
+    def check(self, schema: str, text: str) -> str | None:
+        """Say where the text first breaks the schema (a path and a keyword, never the text itself), or None."""
+        compiled = self._compiled(schema)
+        if isinstance(compiled, str):
+            return compiled
+        if len(text) > TEXT_CHARS_MAX:
+            return f"has {len(text)} characters, over {TEXT_CHARS_MAX}"
+        try:
+            value = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            return "is no JSON"
+        if _is_deeper_than(DEPTH_MAX, value, text):
+            return f"is nested deeper than {DEPTH_MAX}"
+        return _first_break(compiled, value, schema)
+
+
+def _compile(schema: str) -> Validator | str:
+    """The compiled schema, or what is wrong with it."""
+    try:
+        return validator_for(
+            schema,
+            offline=True,
+            pattern_options=FancyRegexOptions(backtrack_limit=BACKTRACKS_MAX),
+        )
+    except ValidationError as exc:
+        return f"{_path(exc.instance_path)}: {_keyword(exc)}"
+    except ValueError:
+        return "is no JSON Schema, or is nested too deeply"
+
+
+def _first_break(validator: Validator, value: object, schema: str) -> str | None:
+    try:
+        validator.validate(value)
+    except ValidationError as exc:
+        # A property the schema does not name comes from the text, which must not appear in messages.
+        named = [
+            part if isinstance(part, int) or json.dumps(part, ensure_ascii=False) in schema else "*"
+            for part in exc.instance_path
+        ]
+        return f"{_path(named)}: {_keyword(exc)}"
+    except ValueError:
+        return "is no JSON that can be checked"
+    return None
+
+
+def _keyword(exc: ValidationError) -> str:
+    if exc.kind.name == "$ref":
+        return "a $ref or $schema names what is not in the schema"
+    return f"breaks {exc.kind.name!r}"
+
+
+def _path(parts: Iterable[str | int]) -> str:
+    """`$.lines[3].total`, cut to a bounded length."""
+    shown = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts]
+    rest = "..." if len(shown) > PATH_PARTS_MAX else ""
+    return "$" + "".join(shown[:PATH_PARTS_MAX]) + rest
+
+
+def _is_deeper_than(depth_max: int, value: object, text: str) -> bool:
+    """Walk level by level, without recursion; a text with few brackets cannot be deep."""
+    if text.count("[") + text.count("{") <= depth_max:
+        return False
+    level = [value]
+    for _ in range(depth_max):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return False
+    return any(isinstance(leaf, dict | list) for leaf in level)
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _refuse_constant(name: str) -> None:
+    """NaN and Infinity are Python's, not JSON's."""
+    raise ValueError(name)

@@ -1,0 +1,68 @@
+"""
+Let Celery's AsyncResult read the ledger: what it shows is what is logged.
+
+Nothing is ever stored here; the worker's tasks ignore their results, and the ledger has them already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, states
+from celery.backends.base import BaseBackend
+
+from callgate.domain.errors import CallNotFound
+from callgate.domain.ledger import Bodies, CallKey, CallState, CallView
+from callgate.domain.ports import LedgerPort
+from callgate.services.results import error_of, result_of
+
+CELERY_STATES = {
+    CallState.QUEUED: states.PENDING,
+    CallState.RUNNING: states.STARTED,
+    CallState.WAITING: states.RETRY,
+    CallState.SUCCEEDED: states.SUCCESS,
+    CallState.DEAD: states.FAILURE,
+    CallState.REJECTED: states.FAILURE,
+}
+
+
+class LedgerResultBackend(BaseBackend):  # type: ignore[misc]
+    """A read-only result backend; a task id is `"{call_id}.{generation}"`."""
+
+    def __init__(self, app: Celery, ledger: LedgerPort) -> None:
+        super().__init__(app=app)
+        self._ledger = ledger
+
+    def get_task_meta(self, task_id: str, cache: bool = False) -> dict[str, Any]:
+        """
+        The call as Celery words it: status, result (an LLMResult, or the exception), nothing else.
+
+        Raises:
+            LedgerUnavailable: Postgres did not answer.
+        """
+        try:
+            key = CallKey.from_task_id(task_id)
+        except ValueError:
+            return {"status": states.PENDING, "result": None, "task_id": task_id}
+        (view,) = self._ledger.read([key], Bodies.REPLY)
+        if view is None:
+            return {"status": states.PENDING, "result": None, "task_id": task_id}
+        return {
+            "status": CELERY_STATES[view.state],
+            "result": _outcome(view),
+            "traceback": None,
+            "children": [],
+            "task_id": task_id,
+        }
+
+    def store_result(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the ledger has the result."""
+
+    def _forget(self, task_id: str) -> None:
+        raise CallNotFound("results live in the ledger and are removed by its retention, not here")
+
+
+def _outcome(view: CallView) -> object:
+    if view.state.is_open:
+        return None
+    return error_of(view) or result_of(view)

@@ -1,0 +1,360 @@
+"""
+The client: submit calls, wait for results. Synchronous, with an `a...` twin of everything that waits.
+
+    client = Client.from_env()
+    handle = client.submit(LLMRequest(...), link=store.s(document_id))
+    result = handle.get(timeout=60)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+import structlog
+from pydantic import BaseModel
+
+from callgate.adapters.catalogue_file import load_catalogue
+from callgate.adapters.celery_broker import build_app
+from callgate.adapters.celery_queue import CeleryQueue, link_text
+from callgate.adapters.cost_calculator import CostCalculator
+from callgate.adapters.json_schema_validator import JsonSchemaValidator
+from callgate.adapters.ledger_result_backend import LedgerResultBackend
+from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.token_estimator import TokenEstimator
+from callgate.db.session import PostgresSession
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
+from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, Submitted, SubmitOutcome
+from callgate.domain.models import LLMRequest, LLMResult
+from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort
+from callgate.services.redrive import RedriveService
+from callgate.services.results import error_of, result_of
+from callgate.services.submit import SubmitService
+from callgate.settings import ClientSettings, load_settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.canvas import Signature
+    from celery.result import AsyncResult
+
+log = structlog.get_logger(__name__)
+
+POLL_S_MIN = 0.005
+READ_BATCH_MAX = 1_000
+
+
+@dataclass(frozen=True)
+class Handle:
+    """One submission's claim on a result."""
+
+    key: CallKey
+    collapsed: bool
+    """True if it joined or replayed an existing call: no call of its own was started."""
+    _client: Client = field(repr=False, compare=False)
+    _schema: type[BaseModel] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def task_id(self) -> str:
+        """The Celery task id; `client.handle(task_id)` finds the call again in any process."""
+        return self.key.task_id
+
+    @property
+    def state(self) -> CallState:
+        """
+        Where the call stands now.
+
+        Raises:
+            CallNotFound, LedgerUnavailable
+        """
+        (view,) = self._client._look([self], Bodies.NONE)
+        return view.state
+
+    def get(self, timeout: float | None = None) -> LLMResult:
+        """
+        Wait for the result.
+
+        Args:
+            timeout: Seconds; None waits until the call ends.
+
+        Raises:
+            WaitTimeout: The call is still open; it goes on.
+            BudgetRefused, CallFailed, CallRejected, ResultPurged, ResultInvalid: It ended without a result.
+            CallNotFound, LedgerUnavailable
+        """
+        for handle, view in self._client._ended([self], timeout):
+            return handle._result(view)
+        raise self._timeout(timeout)
+
+    async def aget(self, timeout: float | None = None) -> LLMResult:
+        """Wait for the result without blocking the event loop; see `get`."""
+        async for handle, view in self._client._aended([self], timeout):
+            return handle._result(view)
+        raise self._timeout(timeout)
+
+    def __await__(self) -> Any:
+        return self.aget().__await__()
+
+    @property
+    def async_result(self) -> AsyncResult:
+        """A Celery AsyncResult on callgate's app, whose result backend reads the ledger."""
+        return self._client.celery_app.AsyncResult(
+            self.task_id, backend=self._client._result_backend
+        )
+
+    def _result(self, view: CallView) -> LLMResult:
+        if error := error_of(view):
+            raise error
+        return result_of(view, self._schema)
+
+    def _timeout(self, timeout: float | None) -> WaitTimeout:
+        return WaitTimeout(f"call {self.task_id} was still open after {timeout} s; it goes on")
+
+
+class Client:
+    """
+    Submits calls to a callgate ledger. One per process; safe to share between threads, and to fork before first use.
+
+    Errors: InvalidRequest (a gate said no), LedgerUnavailable (not known to be accepted; submit again).
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        ledger: LedgerPort | None = None,
+        operations: OperationsPort | None = None,
+        queue: QueuePort | None = None,
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        """Compose a client; every port can be replaced. Connects to nothing yet."""
+        self.settings = settings
+        self.catalogue = catalogue or load_catalogue(settings.catalogue)
+        self.celery_app: Celery = build_app(
+            settings.broker_url.get_secret_value(),
+            timeout_s=settings.broker_timeout_s,
+            visibility_timeout_s=settings.visibility_timeout_s,
+            prefix=settings.broker_prefix,
+        )
+        self._session = PostgresSession(
+            settings.database_url.get_secret_value(), timeout_s=settings.ledger_timeout_s
+        )
+        self.ledger = ledger or PostgresLedger(self._session)
+        self.operations = operations or PostgresOperations(self._session)
+        self.queue = queue or CeleryQueue(self.celery_app, timeout_s=settings.broker_timeout_s)
+        self._result_backend = LedgerResultBackend(self.celery_app, self.ledger)
+        self._submit = SubmitService(
+            ledger=self.ledger,
+            estimator=TokenEstimator(self.catalogue),
+            costs=CostCalculator(self.catalogue),
+            validator=JsonSchemaValidator(),
+            catalogue=self.catalogue,
+            now=lambda: datetime.now(UTC),
+        )
+        self._redrive = RedriveService(self.ledger, self._submit)
+
+    @classmethod
+    def from_env(cls) -> Client:
+        """
+        Build a client from the `CALLGATE_*` variables of this process.
+
+        Raises:
+            ConfigurationError: A variable is missing, unknown or out of bounds.
+        """
+        return cls(load_settings(ClientSettings))
+
+    def submit(
+        self,
+        request: LLMRequest,
+        *,
+        link: Signature | None = None,
+        link_error: Signature | None = None,
+        idempotency_key: str | None = None,
+        force: bool = False,
+    ) -> Handle:
+        """
+        Submit one call; identical calls of an organisation collapse into one.
+
+        Args:
+            link: Published when the call succeeds, at least once, with `{task_id, state}` as its first argument and the
+                submission's id as its task id; for duplicates too.
+            link_error: The same for a call that ends dead or rejected.
+            idempotency_key: The caller's name for this intent; using it for another request is an error.
+            force: Run anew although the call succeeded or is dead.
+
+        Raises:
+            InvalidRequest: A gate said no; nothing was stored.
+            LedgerUnavailable: Not known to be accepted; submitting again is safe.
+        """
+        submission = self._submit.prepare(
+            request,
+            idempotency_key=idempotency_key,
+            link=link_text(link, link_error),
+            force=force,
+        )
+        (answer,) = self._submit.store([submission])
+        self._publish([answer])
+        return self._handle(answer, request)
+
+    def submit_many(
+        self, requests: Iterable[LLMRequest], *, link: Signature | None = None, force: bool = False
+    ) -> list[Handle]:
+        """
+        Submit calls, one statement per thousand, duplicates collapsed.
+
+        All gates are asked before anything is stored: one bad request and nothing is submitted.
+        """
+        text = link_text(link, None)
+        asked = list(requests)
+        prepared = [self._submit.prepare(r, link=text, force=force) for r in asked]
+        answers = self._submit.store(prepared)
+        self._publish(answers)
+        return [self._handle(answer, r) for answer, r in zip(answers, asked, strict=True)]
+
+    async def asubmit(self, request: LLMRequest, **options: Any) -> Handle:
+        """Submit one call without blocking the event loop; see `submit`."""
+        return await asyncio.to_thread(lambda: self.submit(request, **options))
+
+    async def asubmit_many(self, requests: Sequence[LLMRequest], **options: Any) -> list[Handle]:
+        """Submit calls without blocking the event loop; see `submit_many`."""
+        return await asyncio.to_thread(lambda: self.submit_many(requests, **options))
+
+    def handle(self, task_id: str, schema: type[BaseModel] | None = None) -> Handle:
+        """
+        Find a call again by its task id, in any process.
+
+        Raises:
+            InvalidRequest: It is no task id of callgate.
+        """
+        try:
+            return Handle(CallKey.from_task_id(task_id), True, self, schema)
+        except ValueError as exc:
+            raise InvalidRequest(f"{task_id!r} is no callgate task id") from exc
+
+    def as_completed(
+        self, handles: Iterable[Handle], timeout: float | None = None
+    ) -> Iterator[Handle]:
+        """
+        Yield handles as their calls end, succeeded or not; `get` of each then answers at once.
+
+        Raises:
+            WaitTimeout: Some were still open after `timeout` seconds.
+        """
+        waiting = list(handles)
+        done = 0
+        for handle, _ in self._ended(waiting, timeout):
+            done += 1
+            yield handle
+        if done < len(waiting):
+            raise WaitTimeout(f"{len(waiting) - done} of {len(waiting)} calls still open")
+
+    async def aas_completed(
+        self, handles: Iterable[Handle], timeout: float | None = None
+    ) -> AsyncIterator[Handle]:
+        """Yield handles as their calls end; see `as_completed`."""
+        waiting = list(handles)
+        done = 0
+        async for handle, _ in self._aended(waiting, timeout):
+            done += 1
+            yield handle
+        if done < len(waiting):
+            raise WaitTimeout(f"{len(waiting) - done} of {len(waiting)} calls still open")
+
+    def redrive(self, keys: Sequence[CallKey]) -> tuple[list[Submitted], dict[CallKey, str]]:
+        """Give dead calls another generation, and publish them; see `RedriveService.redrive`."""
+        submitted, refused = self._redrive.redrive(keys)
+        self._publish(submitted)
+        return submitted, refused
+
+    def cancel(self, task_id: str, reason: str) -> bool:
+        """Cancel a call that is queued or waiting; True if it was. One that runs is paid already."""
+        key = CallKey.from_task_id(task_id)
+        return bool(self.operations.end([key], code="cancelled", message=reason))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+        self.celery_app.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _handle(self, answer: Submitted, request: LLMRequest) -> Handle:
+        collapsed = answer.outcome is not SubmitOutcome.CREATED
+        return Handle(answer.key, collapsed, self, request.response_model)
+
+    def _publish(self, answers: Sequence[Submitted]) -> None:
+        created = [a.key for a in answers if a.outcome is SubmitOutcome.CREATED]
+        try:
+            if created:
+                self.queue.publish_calls(created)
+        except BrokerUnavailable as exc:
+            # They are accepted all the same: a sweep publishes them when the broker is back.
+            log.warning("accepted_but_not_published", count=len(created), reason=str(exc))
+
+    def _look(self, handles: Sequence[Handle], bodies: Bodies) -> list[CallView]:
+        views: list[CallView] = []
+        for start in range(0, len(handles), READ_BATCH_MAX):
+            keys = [h.key for h in handles[start : start + READ_BATCH_MAX]]
+            for key, view in zip(keys, self.ledger.read(keys, bodies), strict=True):
+                if view is None:
+                    raise CallNotFound(f"the ledger knows no call {key.task_id}")
+                views.append(view)
+        return views
+
+    def _ended(
+        self, handles: Sequence[Handle], timeout: float | None
+    ) -> Iterator[tuple[Handle, CallView]]:
+        waiting, pauses = list(handles), _Pauses(self.settings.poll_s_max, timeout)
+        while waiting:
+            ended, waiting = self._split(waiting)
+            yield from ended
+            if waiting and not ended:
+                if (pause_s := pauses.next()) is None:
+                    return
+                time.sleep(pause_s)
+
+    async def _aended(
+        self, handles: Sequence[Handle], timeout: float | None
+    ) -> AsyncIterator[tuple[Handle, CallView]]:
+        waiting, pauses = list(handles), _Pauses(self.settings.poll_s_max, timeout)
+        while waiting:
+            ended, waiting = await asyncio.to_thread(self._split, waiting)
+            for pair in ended:
+                yield pair
+            if waiting and not ended:
+                if (pause_s := pauses.next()) is None:
+                    return
+                await asyncio.sleep(pause_s)
+
+    def _split(
+        self, handles: Sequence[Handle]
+    ) -> tuple[list[tuple[Handle, CallView]], list[Handle]]:
+        pairs = list(zip(handles, self._look(handles, Bodies.REPLY), strict=True))
+        ended = [(h, v) for h, v in pairs if not v.state.is_open]
+        return ended, [h for h, v in pairs if v.state.is_open]
+
+
+class _Pauses:
+    """Growing pauses between looks, until the caller's patience ends."""
+
+    def __init__(self, longest_s: float, timeout: float | None) -> None:
+        self._longest_s = longest_s
+        self._pause_s = POLL_S_MIN
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+
+    def next(self) -> float | None:
+        """Seconds to wait now, or None if patience has ended."""
+        pause_s, self._pause_s = self._pause_s, min(self._pause_s * 1.5, self._longest_s)
+        if self._deadline is None:
+            return pause_s
+        left_s = self._deadline - time.monotonic()
+        return min(pause_s, left_s) if left_s > 0 else None

@@ -1,0 +1,117 @@
+"""
+What a request must satisfy before anything is stored or paid. Cheap gates come first, tokens last.
+
+The order of a caller: `with_output_bound`, `check_size`, then the tokens are counted, then `check_gates`. Counting
+takes time in proportion to the text, so `check_size` refuses by bytes what could not pass by tokens anyway.
+"""
+
+from __future__ import annotations
+
+from callgate.domain.catalogue import CallTypePolicy, Catalogue
+from callgate.domain.errors import (
+    InputTooLarge,
+    InvalidRequest,
+    MissingOutputBound,
+    TooManyPages,
+    UnknownModel,
+    UnknownProvider,
+)
+from callgate.domain.models import LLMRequest
+from callgate.domain.ports import TokenBound
+
+TOKEN_BYTES_MAX = 128
+"""
+The longest token of the vocabularies that are counted exactly (o200k_base, cl100k_base: a run of 128 spaces).
+
+A text of N bytes has at least N / 128 tokens in them. Where the tokenizer is unknown the bound is the bytes themselves.
+So a text this gate refuses would have been refused by its tokens too, and what it lets through is counted within a
+second for every 100,000 tokens of the limit.
+"""
+
+
+def with_output_bound(request: LLMRequest, catalogue: Catalogue) -> LLMRequest:
+    """
+    Resolve how many tokens one answer may have: the request's own number, else the call type's default.
+
+    Raises:
+        MissingOutputBound: Neither says; without a bound no hold could be an upper bound.
+    """
+    if request.max_output_tokens is not None:
+        return request
+    default = catalogue.policy(request.call_type).max_output_tokens_default
+    if default is None:
+        raise MissingOutputBound(
+            f"call type {request.call_type!r} has no max_output_tokens_default: set max_output_tokens in the request"
+        )
+    return request.model_copy(update={"max_output_tokens": default})
+
+
+def check_size(request: LLMRequest, catalogue: Catalogue) -> None:
+    """
+    Ask every gate that needs no token count. `request` has its output bound already.
+
+    Raises:
+        UnknownProvider, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge, InvalidRequest.
+    """
+    if request.provider not in catalogue.providers:
+        known = ", ".join(sorted(catalogue.providers)) or "none"
+        raise UnknownProvider(f"no provider {request.provider!r} in the catalogue; it has: {known}")
+    policy = catalogue.policy(request.call_type)
+    if not policy.allows(request.provider, request.model):
+        raise UnknownModel(
+            f"call type {request.call_type!r} does not allow {request.provider}/{request.model}; "
+            f"it allows: {', '.join(policy.models)}"
+        )
+    _check_pages(request, policy)
+    _check_output(request, policy)
+    _check_bytes(request, policy)
+
+
+def check_gates(request: LLMRequest, catalogue: Catalogue, bound: TokenBound) -> None:
+    """
+    Ask every gate, the token gate last.
+
+    Raises:
+        UnknownProvider, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge, InvalidRequest.
+    """
+    check_size(request, catalogue)
+    tokens_max = catalogue.policy(request.call_type).input_tokens_max
+    if bound.tokens > tokens_max:
+        raise InputTooLarge(
+            f"the input has up to {bound.tokens} tokens (by {bound.method}), over input_tokens_max {tokens_max} of "
+            f"call type {request.call_type!r}: shorten the messages, or raise the limit"
+        )
+
+
+def _check_pages(request: LLMRequest, policy: CallTypePolicy) -> None:
+    pages = request.document_pages
+    if pages is not None and pages > policy.pages_max:
+        raise TooManyPages(
+            f"the document has {pages} pages, over pages_max {policy.pages_max} of call type "
+            f"{request.call_type!r}: split the document, or raise the limit"
+        )
+
+
+def _check_output(request: LLMRequest, policy: CallTypePolicy) -> None:
+    tokens = request.max_output_tokens
+    if tokens is None:
+        raise MissingOutputBound("the request has no max_output_tokens: resolve it first")
+    if tokens > policy.max_output_tokens_max:
+        raise InvalidRequest(
+            f"max_output_tokens is {tokens}, over max_output_tokens_max {policy.max_output_tokens_max} of call type "
+            f"{request.call_type!r}: ask for fewer, or raise the limit"
+        )
+
+
+def _check_bytes(request: LLMRequest, policy: CallTypePolicy) -> None:
+    bytes_max = policy.input_tokens_max * TOKEN_BYTES_MAX
+    size = sum(_utf8_bytes(message.content) for message in request.messages)
+    if size > bytes_max:
+        raise InputTooLarge(
+            f"the messages have {size} bytes, which is surely over input_tokens_max {policy.input_tokens_max} of call "
+            f"type {request.call_type!r} ({TOKEN_BYTES_MAX} bytes per token at most): shorten the messages"
+        )
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

@@ -1,0 +1,33 @@
+"""What a worker's Celery app needs beyond the client's (`callgate.adapters.celery_broker`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from config.settings import WorkerOptions
+
+
+def celery_config(worker: WorkerOptions) -> dict[str, Any]:
+    """Celery's settings for a process that runs calls."""
+    return {
+        "include": ("tasks.call", "tasks.log_call", "tasks.sweep"),
+        "worker_pool": "worker.asyncio_pool:AsyncioPool",
+        "worker_concurrency": worker.in_flight_max,
+        "callgate_drain_s": worker.drain_s,
+        "callgate_task_threads_max": worker.task_threads_max,
+        # A message is acknowledged when its call is safe in the ledger, not before.
+        "task_acks_late": True,
+        "task_acks_on_failure": True,
+        "task_acks_on_timeout": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_eta_task_limit": 100,
+        # Duplicates are the ledger's business; cancelling would make outcomes unknown.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_disable_rate_limits": True,
+        "worker_soft_shutdown_timeout": 0,
+        "worker_hijack_root_logger": False,
+        "worker_send_task_events": True,
+        "task_send_sent_event": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+    }

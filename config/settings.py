@@ -1,0 +1,128 @@
+"""
+The worker's settings: the client's, and what only processes that run calls need (`CALLGATE_WORKER__*`).
+
+This is the only place that reads the worker's environment. Everything else is given values.
+"""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from callgate.domain.budget import hold_nano_usd
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import ConfigurationError
+from callgate.settings import ClientSettings, Seconds, load_settings
+
+CATALOGUE = Path(__file__).with_name("catalogue.toml")
+OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
+"""OpenAI's own variable, honoured so that one key need not be given twice."""
+
+
+class WorkerOptions(BaseModel):
+    """How one worker process runs calls."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    in_flight_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    """Calls one process has in flight; each keeps its broker message until it is recorded."""
+    task_threads_max: Annotated[int, Field(ge=2, le=64)] = 4
+    """Threads for what blocks: settling, sweeping."""
+    ledger_connections_max: Annotated[int, Field(ge=4, le=64)] = 8
+    grace_s: Seconds = 15.0
+    """From an attempt's deadline to its expiry. Too low: slow records become unknown; too high: slow recovery."""
+    drain_s: Seconds = 90.0
+    """How long a stopping worker lets calls in flight finish; more than the longest deadline."""
+    due_interval_s: Seconds = 0.5
+    """Between two due queries of one worker."""
+    sweep_interval_s: Seconds = 5.0
+    """Between two sweeps of one worker."""
+    sweep_slack_s: Seconds = 2.0
+    """How much older than a sweep a queued call must be to count as lost."""
+    log_batch_max: Annotated[int, Field(ge=1, le=1_000)] = 200
+    """Attempts settled in one statement."""
+    budget_cache_ttl_s: Seconds = 1.0
+    """How far behind cached budget figures may be."""
+    default_daily_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    """Daily limit of an organisation nobody set a budget for; None refuses its calls."""
+    credentials: dict[str, SecretStr] = {}
+    """API keys by provider, or by `provider.org`: CALLGATE_WORKER__CREDENTIALS__OPENAI."""
+    credentials_dir: Path | None = None
+    """A folder with one key per file, named likewise; read again when a file changes."""
+    connections_max: Annotated[int, Field(ge=1, le=20_000)] = 2_000
+    """Connections to one provider."""
+    data_dir: Path = Path(".callgate")
+    """Where embedded services and `callgate up` keep their files."""
+    flower_address: str = "127.0.0.1"
+    flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
+    flower_basic_auth: SecretStr | None = None
+    """`user:password` for Flower; without it Flower starts on a loopback address only."""
+    log_json: bool = False
+    """One JSON object per log line instead of text for people."""
+
+    @property
+    def default_limit_nano_usd(self) -> int | None:
+        """`default_daily_usd` as the ledger counts it."""
+        return None if self.default_daily_usd is None else hold_nano_usd(self.default_daily_usd)
+
+
+class WorkerSettings(ClientSettings):
+    """Everything a worker process is told."""
+
+    catalogue: Path | None = CATALOGUE
+    worker: WorkerOptions = WorkerOptions()
+
+    def api_keys(self) -> dict[str, SecretStr]:
+        """API keys by provider name, OpenAI's own variable included."""
+        keys = {name.lower(): key for name, key in self.worker.credentials.items()}
+        if key := os.environ.get(OPENAI_KEY_VARIABLE):
+            keys.setdefault("openai", SecretStr(key))
+        return keys
+
+
+def load_worker_settings() -> WorkerSettings:
+    """
+    Build the worker's settings from the environment.
+
+    Raises:
+        ConfigurationError: A variable is missing, unknown or out of bounds.
+    """
+    return load_settings(WorkerSettings)
+
+
+def check_relations(settings: WorkerSettings, catalogue: Catalogue) -> None:
+    """
+    Assert what must hold between settings; each sentence says what would break.
+
+    Raises:
+        ConfigurationError: They cannot work together.
+    """
+    worker = settings.worker
+    deadline_s = max(p.deadline_s for p in (catalogue.default, *catalogue.call_types.values()))
+    wrong = [
+        message
+        for is_wrong, message in (
+            (
+                deadline_s + worker.grace_s >= settings.visibility_timeout_s,
+                f"CALLGATE_VISIBILITY_TIMEOUT_S ({settings.visibility_timeout_s}) must exceed the longest deadline"
+                f" plus grace ({deadline_s + worker.grace_s}), or running calls are delivered again",
+            ),
+            (
+                worker.drain_s <= deadline_s,
+                f"CALLGATE_WORKER__DRAIN_S ({worker.drain_s}) must exceed the longest deadline ({deadline_s}),"
+                " or stopping a worker makes outcomes unknown",
+            ),
+            (
+                settings.ledger_timeout_s >= worker.grace_s,
+                f"CALLGATE_LEDGER_TIMEOUT_S ({settings.ledger_timeout_s}) must be below"
+                f" CALLGATE_WORKER__GRACE_S ({worker.grace_s}), or one slow record costs an attempt",
+            ),
+        )
+        if is_wrong
+    ]
+    if wrong:
+        raise ConfigurationError("; ".join(wrong))

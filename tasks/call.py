@@ -1,0 +1,30 @@
+"""`callgate.call`: run one call."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from celery import Celery, connect_on_app_finalize
+
+from callgate.adapters.celery_broker import CALL_TASK
+from callgate.domain.ledger import CallKey
+from worker.asyncio_pool import AsyncTask
+from worker.process import services_of
+
+
+class Call(AsyncTask):
+    """Executes the call that a message names; a message that comes twice claims nothing."""
+
+    name = CALL_TASK
+    ignore_result = True
+
+    async def arun(self, request: Mapping[str, Any], call_id: str, generation: int) -> str:
+        """Say what this delivery came to, as Flower shows it."""
+        key = CallKey(UUID(call_id), generation)
+        return (await services_of(self.app).llm.execute(key)).value
+
+
+@connect_on_app_finalize
+def register(app: Celery) -> None:
+    """Add the task to an app."""
+    app.register_task(Call())

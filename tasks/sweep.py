@@ -1,0 +1,36 @@
+"""`callgate.sweep`: cross the call queue, and publish again what should have come out of it before."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from celery import Celery, connect_on_app_finalize
+
+from callgate.adapters.celery_broker import SWEEP_TASK
+from worker.asyncio_pool import AsyncTask
+from worker.process import services_of
+
+
+class Sweep(AsyncTask):
+    """
+    Publishes calls whose message was lost.
+
+    A sweep was sent behind every message that was published before `sent_at`: whatever is still queued from before
+    then has lost its message, however long the queue is.
+    """
+
+    name = SWEEP_TASK
+    ignore_result = True
+    send_events = False
+
+    async def arun(self, request: Mapping[str, Any], sent_at: str) -> int:
+        """Count the lost messages."""
+        at = datetime.fromisoformat(sent_at)
+        return await asyncio.to_thread(services_of(self.app).due.sweep, at)
+
+
+@connect_on_app_finalize
+def register(app: Celery) -> None:
+    """Add the task to an app."""
+    app.register_task(Sweep())

@@ -1,0 +1,127 @@
+"""The local model: it speaks the OpenAI protocol as far as callgate relies on it."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI, BadRequestError
+from openai.types.chat import ChatCompletion
+
+from worker.embedded import FolderInUse
+from worker.local_model import CONTEXT_TOKENS, LocalModel
+
+DOCUMENT = (
+    "INVOICE 4711. Acme Ltd, Bristol. Two gear motors at 312.00 EUR each. Total due: 624.00 EUR."
+)
+
+INVOICE = {
+    "type": "object",
+    "properties": {
+        "number": {"type": "string", "maxLength": 20},
+        "currency": {"enum": ["EUR", "USD"]},
+        "total": {"type": "number"},
+    },
+    "required": ["number", "currency", "total"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the model file is put together once."""
+    return tmp_path_factory.mktemp("a model")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Iterator[LocalModel]:
+    """One running model with two slots."""
+    with LocalModel(folder, slots=2) as model:
+        yield model
+
+
+def test_a_reply_follows_the_schema(model: LocalModel) -> None:
+    """`response_format: json_schema` binds the reply, and what was used is in `usage`."""
+    [reply] = ask(model, [f"Extract as JSON.\n{DOCUMENT}"], response_format=schema(), max_tokens=80)
+
+    invoice = json.loads(text(reply))
+    assert invoice.keys() == {"number", "currency", "total"}
+    assert invoice["currency"] in {"EUR", "USD"}
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    assert 0 < reply.usage.completion_tokens < 80
+    assert reply.usage.prompt_tokens > len(DOCUMENT.split())
+
+
+def test_a_reply_is_never_longer_than_asked_for(model: LocalModel) -> None:
+    """A hold counts on `max_tokens`: the reply is cut there, and says so."""
+    [reply] = ask(model, ["Count from one to one hundred in words."], max_tokens=5)
+
+    assert reply.usage is not None
+    assert reply.usage.completion_tokens == 5
+    assert reply.choices[0].finish_reason == "length"
+
+
+def test_several_calls_share_one_client(model: LocalModel) -> None:
+    """More calls at once than there are slots wait in line; none is refused."""
+    replies = ask(model, [f"Say {word}." for word in ("one", "two", "three", "four")], max_tokens=4)
+
+    assert len({reply.id for reply in replies}) == 4
+
+
+def test_a_prompt_beyond_the_context_is_refused(model: LocalModel) -> None:
+    """A refusal with status 400 costs nothing; a silently shortened prompt would be worse."""
+    with pytest.raises(BadRequestError, match="exceeds the available context size"):
+        ask(model, ["word " * CONTEXT_TOKENS], max_tokens=5)
+
+
+def test_a_killed_model_comes_back_at_the_same_url(model: LocalModel) -> None:
+    """It can be made to fail like the servers, and a client needs no new address."""
+    model.server.kill()
+    model.server.start()
+
+    [reply] = ask(model, ["Say hello."], max_tokens=3)
+    assert reply.model == model.model
+
+
+def test_a_model_folder_in_use_is_refused(model: LocalModel, folder: Path) -> None:
+    """A second process would end the first one as a leftover."""
+    with pytest.raises(FolderInUse), LocalModel(folder):
+        pass
+
+    assert model.server.is_alive()
+
+
+def ask(model: LocalModel, prompts: list[str], **options: Any) -> list[ChatCompletion]:
+    """Ask all prompts at once through one client."""
+
+    async def gather() -> list[ChatCompletion]:
+        async with AsyncOpenAI(
+            base_url=model.base_url, api_key="any", max_retries=0, timeout=60
+        ) as client:
+            return await asyncio.gather(
+                *(
+                    client.chat.completions.create(
+                        model=model.model,
+                        messages=[{"role": "user", "content": prompt}],
+                        temperature=0,
+                        **options,
+                    )
+                    for prompt in prompts
+                )
+            )
+
+    return asyncio.run(gather())
+
+
+def schema() -> dict[str, Any]:
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "invoice", "schema": INVOICE, "strict": True},
+    }
+
+
+def text(reply: ChatCompletion) -> str:
+    return reply.choices[0].message.content or ""

@@ -1,0 +1,133 @@
+"""The catalogue file: a mistake stops the process, and the message says where to look."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from callgate.adapters.catalogue_file import load_catalogue
+from callgate.adapters.cost_calculator import CostCalculator
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import ConfigurationError
+
+SHIPPED = Path(__file__).parents[2] / "config" / "catalogue.toml"
+ROW = """
+[[prices]]
+provider = "openai"
+model = "gpt-4o"
+input_usd_per_million = 2.10
+output_usd_per_million = 8
+source = "agreement"
+as_of = 2026-11-01
+"""
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A path for one catalogue."""
+    return tmp_path / "catalogue.toml"
+
+
+def test_an_empty_file_is_the_default_catalogue(written: Path) -> None:
+    """OpenAI with the default limits."""
+    written.write_text("")
+
+    assert load_catalogue(written) == Catalogue()
+
+
+def test_prices_are_read_exactly(written: Path) -> None:
+    """As decimals, never through binary floats."""
+    written.write_text(ROW)
+
+    assert load_catalogue(written).prices[0].input_usd_per_million == Decimal("2.10")
+
+
+def test_the_shipped_catalogue_is_valid_and_its_models_are_priced() -> None:
+    """What a deployment starts with works."""
+    catalogue = load_catalogue(SHIPPED)
+
+    assert "extraction" in catalogue.call_types
+    assert catalogue.providers["openai"].sends_service_tier
+    assert CostCalculator(catalogue) is not None
+
+
+def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
+    """Lines after `#:` may be uncommented as they are; each price row has its source and day."""
+    text = SHIPPED.read_text().replace("\n#: ", "\n").replace("\n#:\n", "\n\n")
+    written.write_text(text)
+
+    catalogue = load_catalogue(written)
+
+    assert {row.provider for row in catalogue.prices} == {"openai", "local"}
+    assert all(row.source and row.as_of for row in catalogue.prices)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("= 1", "is no TOML"),
+        ("[providers.openai]\n[providers.openai]", "is no TOML"),
+        ("[default]\ndeadlin_s = 3", "default.deadlin_s: unknown key, did you mean 'deadline_s'?"),
+        ("colour = 'red'", "colour: unknown key"),
+        (
+            "[call_types.extraction]\ndeadline_s = 0",
+            "call_types.extraction.deadline_s: Input should",
+        ),
+        ("[providers.x]\nprotocol = 'smtp'", "providers.x.protocol: Input should be 'openai'"),
+        ("[[prices]]\nprovider = 'openai'", "prices[0].model: Field required"),
+        (ROW.replace("source", "#"), "prices[0].source: Field required"),
+        (ROW.replace("as_of", "#"), "prices[0].as_of: Field required"),
+        (ROW.replace("2.10", "-1"), "prices[0].input_usd_per_million: Input should be greater"),
+        (ROW + ROW, "prices: openai/gpt-4o: 2 rows for one model"),
+        (ROW.replace("openai", "azure"), "prices: azure/gpt-4o: no provider 'azure'"),
+        ("[call_types.'a b']", "call_types.a b: no request can have such a name"),
+        ("[providers.'x y']", "providers.x y: no request can have such a name"),
+        (
+            "[default]\nmax_output_tokens_default = 20_000",
+            "default.max_output_tokens_default: 20000 is over max_output_tokens_max 16384",
+        ),
+        (
+            "[call_types.a]\nretry_wait_s = 90",
+            "call_types.a.retry_wait_s: 90.0 is over retry_wait_max_s 60.0",
+        ),
+        (
+            "[call_types.a]\nmodels = ['gpt-4o']",
+            "call_types.a.models: 'gpt-4o' is no provider/model",
+        ),
+        ("[call_types.a]\nmodels = ['opnai/*']", "call_types.a.models: 'opnai/*' is no provider/"),
+    ],
+)
+def test_a_mistake_is_named_by_file_and_key(written: Path, text: str, says: str) -> None:
+    """An operator finds it without reading code."""
+    written.write_text(text)
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_catalogue(written)
+
+    assert str(written) in str(raised.value)
+    assert says in str(raised.value)
+
+
+def test_every_mistake_is_named_at_once(written: Path) -> None:
+    """One restart for all of them."""
+    written.write_text("[default]\ndeadline_s = 0\npages_max = -1\n[providers.openai]\nkey = 'x'")
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_catalogue(written)
+
+    for key in ("default.deadline_s", "default.pages_max", "providers.openai.key"):
+        assert key in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_named(written: Path, content: bytes | None) -> None:
+    """Missing, or no UTF-8."""
+    if content is not None:
+        written.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match="cannot be read") as raised:
+        load_catalogue(written)
+
+    assert str(written) in str(raised.value)

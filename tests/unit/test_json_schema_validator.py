@@ -1,0 +1,189 @@
+"""JSON Schema checks: precise about the place, silent about the text, bounded, and offline."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from decimal import Decimal
+
+import pytest
+from pydantic import BaseModel
+
+from callgate.adapters.json_schema_validator import (
+    DEPTH_MAX,
+    TEXT_CHARS_MAX,
+    JsonSchemaValidator,
+)
+
+
+class Line(BaseModel):
+    """One line of an invoice, nested as pydantic nests."""
+
+    text: str
+    price: Decimal
+    parts: list[Line] | None = None
+
+
+LINE = json.dumps(Line.model_json_schema())
+INVOICE = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "total": {"type": "number"},
+            "lines": {"type": "array", "items": {"type": "integer"}},
+        },
+        "required": ["total"],
+        "additionalProperties": {"type": "string"},
+    }
+)
+
+
+@pytest.fixture
+def validator() -> JsonSchemaValidator:
+    """A validator with nothing compiled yet."""
+    return JsonSchemaValidator()
+
+
+@pytest.mark.parametrize("schema", [INVOICE, LINE, "{}", '{"pattern": "^(?!-)[a-z]+$"}'])
+def test_a_json_schema_is_accepted(validator: JsonSchemaValidator, schema: str) -> None:
+    """Pydantic's schemas too, and patterns that look ahead."""
+    assert validator.check_schema(schema) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ('{"type": "objct"}', "$.type: breaks 'anyOf'"),
+        ('{"properties": {"a": {"minLength": -1}}}', "$.properties.a.minLength: breaks 'minimum'"),
+        ('{"properties": {"a": {"pattern": "("}}}', "$.properties.a.pattern: breaks 'format'"),
+        ('{"pattern": "((x{999}){999}){999}"}', "$.pattern: breaks 'format'"),
+        ('{"$ref": "#/$defs/none"}', "$: a $ref or $schema names what is not in the schema"),
+        ("[1]", "$: breaks 'type'"),
+        ("no schema", "is no JSON Schema, or is nested too deeply"),
+        ('{"items":' * 300 + "{}" + "}" * 300, "is no JSON Schema, or is nested too deeply"),
+    ],
+)
+def test_what_is_no_json_schema_is_refused_with_its_place(
+    validator: JsonSchemaValidator, schema: str, says: str
+) -> None:
+    """The caller learns which keyword to mend."""
+    assert validator.check_schema(schema) == says
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        '{"$ref": "https://example.com/invoice.json"}',
+        '{"$defs": {"unused": {"$ref": "http://example.com/x"}}}',
+        '{"$ref": "file:///etc/passwd"}',
+        '{"$id": "https://example.com/a", "$ref": "b.json"}',
+        '{"$schema": "https://example.com/dialect"}',
+    ],
+)
+def test_a_schema_that_needs_another_document_is_refused_not_fetched(
+    validator: JsonSchemaValidator, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A schema could otherwise make a worker ask any address or read any file."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the validator used the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+    assert validator.check_schema(schema) == (
+        "$: a $ref or $schema names what is not in the schema"
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (INVOICE, '{"total": 1.5, "lines": [1, 2], "note": "thanks"}'),
+        (LINE, '{"text": "a", "price": "1.50", "parts": [{"text": "b", "price": 2}]}'),
+        ('{"$schema": "http://json-schema.org/draft-07/schema#", "type": "string"}', '"x"'),
+    ],
+)
+def test_a_text_that_fits_has_nothing_to_say(
+    validator: JsonSchemaValidator, schema: str, text: str
+) -> None:
+    """None is the good answer."""
+    assert validator.check(schema, text) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "says"),
+    [
+        (INVOICE, "{}", "$: breaks 'required'"),
+        (INVOICE, '{"total": "secret"}', "$.total: breaks 'type'"),
+        (INVOICE, '{"total": 1, "lines": [1, "secret"]}', "$.lines[1]: breaks 'type'"),
+        (INVOICE, '{"total": 1, "Jane Secret": 5}', "$.*: breaks 'type'"),
+        (LINE, '{"text": "a", "price": ["secret"]}', "$.price: breaks 'anyOf'"),
+        (INVOICE, "secret", "is no JSON"),
+        (INVOICE, '{"total": NaN}', "is no JSON"),
+        (INVOICE, '{"total": 1' + "0" * 5_000 + "}", "is no JSON"),
+        (INVOICE, '{"total": "\\ud800"}', "is no JSON that can be checked"),
+        ('{"type": "objct"}', "{}", "$.type: breaks 'anyOf'"),
+    ],
+)
+def test_the_first_break_is_named_by_place_and_keyword_alone(
+    validator: JsonSchemaValidator, schema: str, text: str, says: str
+) -> None:
+    """Messages are stored and shown: neither values nor names from the text may be in them."""
+    assert validator.check(schema, text) == says
+
+
+def test_nesting_beyond_the_limit_is_refused(validator: JsonSchemaValidator) -> None:
+    """Brackets are cheap to write and dear to walk; one level less passes."""
+    assert validator.check("{}", "[" * DEPTH_MAX + "]" * DEPTH_MAX) is None
+    for depth in (DEPTH_MAX + 1, 100_000):
+        assert validator.check("{}", "[" * depth + "]" * depth) in {
+            f"is nested deeper than {DEPTH_MAX}",
+            "is no JSON",
+        }
+
+
+def test_brackets_inside_strings_do_not_nest(validator: JsonSchemaValidator) -> None:
+    """Only structure counts."""
+    assert validator.check("{}", json.dumps({"text": "[{" * 500})) is None
+
+
+def test_many_brackets_side_by_side_do_not_nest(validator: JsonSchemaValidator) -> None:
+    """A wide answer is no deep one."""
+    assert validator.check("{}", json.dumps([[] for _ in range(500)])) is None
+
+
+def test_a_text_beyond_the_size_limit_is_refused(validator: JsonSchemaValidator) -> None:
+    """It is not even parsed."""
+    text = '"' + "x" * TEXT_CHARS_MAX + '"'
+
+    assert validator.check("{}", text) == f"has {len(text)} characters, over {TEXT_CHARS_MAX}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"^(a+)+$", "a" * 50_000 + "!"),
+        (r"^(\w+\s?)*(?<!x)$", "aaaa " * 50 + "!"),
+        (r"^((?=a)a|a|aa)+$", "a" * 60 + "!"),
+    ],
+)
+def test_a_catastrophic_pattern_ends_soon(
+    validator: JsonSchemaValidator, pattern: str, text: str
+) -> None:
+    """Python's own engine would take years; 2 s is a thousand times what these need."""
+    begun = time.monotonic()
+
+    why = validator.check(json.dumps({"pattern": pattern}), json.dumps(text))
+
+    assert why == "$: breaks 'pattern'"
+    assert time.monotonic() - begun < 2
+
+
+def test_a_long_path_is_cut(validator: JsonSchemaValidator) -> None:
+    """A message has a bounded length."""
+    schema = json.dumps({"type": ["array", "integer"], "items": {"$ref": "#"}})
+
+    why = validator.check(schema, "[" * 50 + '"secret"' + "]" * 50)
+
+    assert why == "$" + "[0]" * 20 + "...: breaks 'type'"

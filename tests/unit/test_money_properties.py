@@ -1,0 +1,344 @@
+"""
+Money under any interleaving: submit, reserve, record, settle, expire, redeliver, cancel, force, and time passing.
+
+Hypothesis plays clients, workers that vanish and come back, brokers that repeat messages and operators, all against
+the memory ledger, and looks at the books after every step. In the end everything that is due is moved on, and no
+nano-USD may be held any more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.domain.budget import Window
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    CallKey,
+    CallState,
+    Due,
+    DueKind,
+    NewSubmission,
+    Reserve,
+    Reserved,
+    Settle,
+    Settled,
+    SubmitOutcome,
+)
+from callgate.domain.models import OnBudget
+from tests.contract.harness import (
+    LINK,
+    ManualClock,
+    a_failure,
+    a_loss,
+    a_reserve,
+    a_submission,
+    a_success,
+    an_answer,
+    counted_ids,
+)
+
+ORGS = st.sampled_from(["acme", "acme", "zeta"])
+CONTENTS = st.sampled_from(["one", "two"])
+HOLDS = st.integers(0, 120)
+COSTS = st.integers(0, 150)
+LIMITS = st.integers(0, 400)
+SCOPES = st.sampled_from(["org", "call_type:extraction"])
+SECONDS = st.sampled_from([0.5, 15.0, 60.0, 3_600.0, 90_000.0])
+PICK = st.integers(0, 1_000)
+"""Points at one of many; lists are asked modulo their length."""
+LATELY = st.integers(0, 3)
+"""Points at one of the newest."""
+
+
+class Books(RuleBasedStateMachine):
+    """Everybody who touches the ledger, and an auditor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock()
+        self.ledger = MemoryLedger(self.clock, counted_ids())
+        self.tables = self.ledger.tables
+        self.sent: list[NewSubmission] = []
+        self.messages: list[CallKey] = []
+        self.claims: list[Reserve] = []
+        self.refs: list[AttemptRef] = []
+        self.settles: list[Settle] = []
+        self.highest_limit: dict[int, int] = {}
+        self.posts: Counter[AttemptRef] = Counter()
+        self.ended: dict[CallKey, CallState] = {}
+
+    @initialize(limit=LIMITS)
+    def open_books(self, limit: int) -> None:
+        for org_id in ("acme", "zeta"):
+            self.ledger.set_budget(org_id, "org", Window.DAY, limit)
+
+    # Clients.
+
+    @rule(
+        content=CONTENTS,
+        org_id=ORGS,
+        force=st.booleans(),
+        inherit_links=st.booleans(),
+        link=st.sampled_from([None, LINK]),
+    )
+    def submit(self, content: str, org_id: str, **changes: Any) -> None:
+        self.sent.append(a_submission(content, org_id=org_id, **changes))
+        self.submit_again(len(self.sent) - 1)
+
+    @precondition(lambda self: self.sent)
+    @rule(pick=PICK)
+    def submit_again(self, pick: int) -> None:
+        new = self.sent[pick % len(self.sent)]
+        (answer,) = self.ledger.submit([new])
+        assert answer.key.call_id == new.call_id
+        assert answer.state is self.tables.calls[answer.key].state
+        if answer.outcome is SubmitOutcome.CREATED:
+            self.messages.append(answer.key)
+
+    # Workers, and brokers that repeat what they deliver.
+
+    @precondition(lambda self: self.messages)
+    @rule(
+        batch=st.lists(st.tuples(LATELY, HOLDS), min_size=1, max_size=3),
+        on_budget=st.sampled_from(OnBudget),
+        default_limit=st.sampled_from([None, 50]),
+    )
+    def reserve(
+        self, batch: list[tuple[int, int]], on_budget: OnBudget, default_limit: int | None
+    ) -> None:
+        claims = [
+            a_reserve(
+                self.messages[-1 - lately % len(self.messages)], hold,
+                on_budget=on_budget, default_limit_nano_usd=default_limit,
+            )
+            for lately, hold in batch
+        ]  # fmt: skip
+        self.claims += claims
+        self._reserve(claims)
+
+    @precondition(lambda self: self.claims)
+    @rule(lately=LATELY)
+    def reserve_again(self, lately: int) -> None:
+        self._reserve([self.claims[-1 - lately % len(self.claims)]])
+
+    @precondition(lambda self: self.messages)
+    @rule(lately=LATELY)
+    def refuse(self, lately: int) -> None:
+        key = self.messages[-1 - lately % len(self.messages)]
+        self._reserve([a_reserve(key, refuse_with='{"code": "unpriced_model"}')])
+
+    def _reserve(self, batch: list[Reserve]) -> None:
+        outcomes = self.ledger.reserve(batch)
+        for outcome in outcomes:
+            if isinstance(outcome, Reserved) and outcome.ref not in self.refs:
+                self._assert_admitted(outcome.ref)
+                self.refs.append(outcome.ref)
+
+    def _assert_admitted(self, ref: AttemptRef) -> None:
+        """Whatever was posted too high before: at the moment of admission there was room in every scope."""
+        budget_ids = self.tables.attempts[ref.attempt_id].budget_ids
+        assert budget_ids
+        for budget_id in budget_ids:
+            budget = self.tables.budgets[budget_id]
+            assert budget.spent_nano_usd + budget.reserved_nano_usd <= budget.limit_nano_usd
+            assert budget.starts_at <= self.clock() < budget.ends_at
+
+    @precondition(lambda self: self.refs)
+    @rule(lately=LATELY, has_reply=st.booleans())
+    def record(self, lately: int, has_reply: bool) -> None:
+        ref = self.refs[-1 - lately % len(self.refs)]
+        error = None if has_reply else '{"code": "rate_limited"}'
+        self.ledger.record([an_answer(ref, reply=b"{}" if has_reply else None, error=error)])
+
+    @precondition(lambda self: self.refs)
+    @rule(
+        lately=LATELY,
+        cost=COSTS,
+        verdict=st.sampled_from([a_success, a_failure, a_loss]),
+        next_state=st.sampled_from([CallState.WAITING, CallState.WAITING, CallState.DEAD]),
+        stale=st.sampled_from([None, None, None, *AttemptStatus]),
+    )
+    def settle(
+        self,
+        lately: int,
+        cost: int,
+        verdict: Any,
+        next_state: CallState,
+        stale: AttemptStatus | None,
+    ) -> None:
+        ref = self.refs[-1 - lately % len(self.refs)]
+        attempt = self.tables.attempts[ref.attempt_id]
+        seen = stale or attempt.status
+        if verdict is a_success:
+            settle = a_success(ref, cost, seen=seen)
+        elif verdict is a_failure:
+            settle = a_failure(ref, posted_nano_usd=cost, seen=seen, next_state=next_state)
+        else:
+            settle = a_loss(ref, attempt.hold_nano_usd, seen=seen, next_state=next_state)
+        self.settles.append(settle)
+        self._settle([settle])
+
+    @precondition(lambda self: self.settles)
+    @rule(batch=st.lists(LATELY, min_size=1, max_size=3))
+    def settle_again(self, batch: list[int]) -> None:
+        self._settle([self.settles[-1 - lately % len(self.settles)] for lately in batch])
+
+    def _settle(self, batch: list[Settle]) -> None:
+        for outcome in self.ledger.settle(batch):
+            assert isinstance(outcome, Settled)
+            self.posts[outcome.ref] += outcome.is_applied
+
+    # The due query and the sweep.
+
+    @rule(limit=st.integers(1, 5), expire=st.booleans(), vanishes=st.booleans())
+    def take_due(self, limit: int, expire: bool, vanishes: bool) -> None:
+        items = self.ledger.due(limit=limit, expire=expire).items
+        assert len(items) <= limit
+        assert expire or all(due.kind is not DueKind.EXPIRED for due in items)
+        if not vanishes:
+            for due in items:
+                self._move_on(due)
+
+    def _move_on(self, due: Due) -> None:
+        """What the due service does with one item."""
+        self.ledger.deliver([delivery.submission_id for delivery in due.deliveries])
+        if due.kind is DueKind.PUBLISH:
+            self.messages.append(due.key)
+        if due.attempt_id is None:
+            return
+        ref = AttemptRef(due.key, due.attempt_id)
+        attempt = self.tables.attempts[due.attempt_id]
+        if due.kind is DueKind.EXPIRED:
+            self._settle([a_loss(ref, attempt.hold_nano_usd)])
+        elif attempt.reply is not None:
+            self._settle([a_success(ref, attempt.hold_nano_usd // 2, seen=attempt.status)])
+        else:
+            self._settle([a_failure(ref, CallState.WAITING, seen=attempt.status)])
+
+    @rule(limit=st.integers(1, 5))
+    def sweep(self, limit: int) -> None:
+        batch = self.ledger.due(limit=limit, expire=True, queued_before=self.clock())
+        assert all(due.kind is DueKind.PUBLISH for due in batch.items)
+        self.messages += [due.key for due in batch.items]
+
+    # Operators, and time.
+
+    @precondition(lambda self: self.messages)
+    @rule(lately=LATELY)
+    def end(self, lately: int) -> None:
+        key = self.messages[-1 - lately % len(self.messages)]
+        before = self.tables.calls[key].state
+        ended = self.ledger.end([key], code="cancelled", message="by a test")
+        is_endable = before in (CallState.QUEUED, CallState.WAITING, CallState.DEAD)
+        assert ended == ([key] if is_endable else [])
+        if ended:
+            self.ended[key] = CallState.REJECTED
+
+    @rule(org_id=ORGS, scope=SCOPES, window=st.sampled_from(Window), limit=LIMITS)
+    def set_budget(self, org_id: str, scope: str, window: Window, limit: int) -> None:
+        self.ledger.set_budget(org_id, scope, window, limit)
+
+    @rule(seconds=SECONDS)
+    def pass_time(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    # The auditor.
+
+    @invariant()
+    def the_limit_holds(self) -> None:
+        """spent + reserved <= limit, unless the limit was lowered or a provider charged more than was held."""
+        for budget in self.tables.budgets.values():
+            highest = max(self.highest_limit.get(budget.budget_id, 0), budget.limit_nano_usd)
+            self.highest_limit[budget.budget_id] = highest
+            overrun = sum(
+                max(0, (attempt.posted_nano_usd or 0) - attempt.hold_nano_usd)
+                for attempt in self.tables.attempts.values()
+                if budget.budget_id in attempt.budget_ids
+            )
+            assert budget.spent_nano_usd + budget.reserved_nano_usd <= highest + overrun
+            assert min(budget.spent_nano_usd, budget.reserved_nano_usd) >= 0
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        """reserved = Σ hold of unposted rows and spent = Σ posted, over exactly the budgets of each hold."""
+        for budget in self.tables.budgets.values():
+            rows = [a for a in self.tables.attempts.values() if budget.budget_id in a.budget_ids]
+            unposted = [a.hold_nano_usd for a in rows if a.posted_nano_usd is None]
+            posted = [a.posted_nano_usd for a in rows if a.posted_nano_usd is not None]
+            assert budget.reserved_nano_usd == sum(unposted)
+            assert budget.spent_nano_usd == sum(posted)
+        snapshot = self.ledger.snapshot()
+        assert [budget.drift_nano_usd for budget in snapshot.budgets] == [0] * len(
+            self.tables.budgets
+        )
+        assert (snapshot.calls_with_missing_rows, snapshot.rows_without_call) == (0, 0)
+
+    @invariant()
+    def attempts_are_unique_and_one_at_a_time(self) -> None:
+        """Numbered 1, 2, 3 within a call; at most one of them can be at a provider."""
+        for key, call in self.tables.calls.items():
+            attempts = self.tables.attempts_of[key]
+            assert [a.attempt for a in attempts] == list(range(1, call.attempt + 1))
+            assert len({a.attempt_id for a in attempts}) == len(attempts)
+            unposted = [a for a in attempts if not a.status.is_posted]
+            assert len(unposted) <= 1
+            if call.state is CallState.RUNNING:
+                assert [a.attempt_id for a in unposted] == [call.attempt_id]
+
+    @invariant()
+    def posted_and_status_agree(self) -> None:
+        """posted_nano_usd IS NULL <=> status IN (dispatched, answered); posted once, and once more when late."""
+        for attempt in self.tables.attempts.values():
+            is_open = attempt.status in (AttemptStatus.DISPATCHED, AttemptStatus.ANSWERED)
+            assert (attempt.posted_nano_usd is None) == is_open
+            ref = AttemptRef(attempt.key, attempt.attempt_id)
+            assert self.posts[ref] <= 2
+            assert (self.posts[ref] == 0) == is_open
+
+    @invariant()
+    def every_call_is_due_or_done(self) -> None:
+        """An open call always has a `due_at`, an ended one only while something is left to do for it."""
+        for call in self.tables.calls.values():
+            left = self.tables.deliveries(call) or self.tables.unposted(call.key)
+            assert (call.due_at is not None) == (call.state.is_open or bool(left))
+
+    @invariant()
+    def an_end_is_an_end(self) -> None:
+        """No ended call moves again, except that an operator discards a dead one."""
+        for key, call in self.tables.calls.items():
+            if key in self.ended:
+                assert call.state is self.ended[key]
+            elif not call.state.is_open:
+                self.ended[key] = call.state
+
+    def teardown(self) -> None:
+        """Everything that is held comes to a posting and every link is told, though every worker has vanished."""
+        for _ in range(len(self.tables.attempts) + len(self.tables.calls) + 2):
+            self.clock.advance(3_600)
+            for due in self.ledger.due(limit=1_000, expire=True).items:
+                self._move_on(due)
+        assert [
+            b.reserved_nano_usd for b in self.tables.budgets.values() if b.reserved_nano_usd
+        ] == []
+        for key, call in self.tables.calls.items():
+            assert call.state is not CallState.RUNNING
+            assert call.state.is_open or not self.tables.deliveries(call)
+            assert all(a.status.is_posted for a in self.tables.attempts_of[key])
+        self.the_books_balance()
+
+
+TestBooks = Books.TestCase
+TestBooks.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)

@@ -1,0 +1,213 @@
+"""
+The composition root: settings in, a worker's services out. Real adapters by default, every port replaceable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import structlog
+from celery import Celery
+
+from callgate.adapters.catalogue_file import load_catalogue
+from callgate.adapters.celery_broker import build_app
+from callgate.adapters.celery_queue import CeleryQueue
+from callgate.adapters.cost_calculator import CostCalculator
+from callgate.adapters.file_credentials import FileCredentials
+from callgate.adapters.json_schema_validator import JsonSchemaValidator
+from callgate.adapters.openai_adapter import OpenAIAdapter
+from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.db.session import PostgresSession
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import BrokerUnavailable
+from callgate.domain.ledger import AttemptRef
+from callgate.domain.ports import LedgerPort, LLMProviderPort, OperationsPort, QueuePort
+from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.due import DueService
+from callgate.services.llm_service import LLMService, Patience
+from config.celeryconfig import celery_config
+from config.settings import WorkerSettings, check_relations
+from worker.ledger_lane import LedgerLane
+
+log = structlog.get_logger(__name__)
+
+
+class SystemClock:
+    """`ClockPort` of a real process."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+    def jitter(self) -> float:
+        """A random number in [0, 1)."""
+        return random.random()  # noqa: S311 - spreads load, guards nothing
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the tasks of one worker process call."""
+
+    settings: WorkerSettings
+    ledger: LedgerPort
+    operations: OperationsPort
+    queue: QueuePort
+    llm: LLMService
+    logger: AICallLogger
+    due: DueService
+    providers: Mapping[str, LLMProviderPort]
+    _threads: ThreadPoolExecutor
+    _session: PostgresSession
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Live as long as the worker's event loop: the due loop, and the providers' connections."""
+        due_loop = asyncio.create_task(self._due_loop())
+        try:
+            yield
+        finally:
+            due_loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await due_loop
+            for provider in self.providers.values():
+                await provider.aclose()
+
+    def check(self) -> None:
+        """
+        Ask the ledger something, so that a worker without one does not start.
+
+        Raises:
+            NotMigrated, LedgerUnavailable, ConfigurationError
+        """
+        self.ledger.due(limit=0, expire=False)
+
+    def close(self) -> None:
+        """Close threads and connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+    async def _due_loop(self) -> None:
+        """Run due queries, and send a sweep now and then; jittered, so that workers do not march in step."""
+        options = self.settings.worker
+        sweep_at = time.monotonic()
+        while True:
+            try:
+                at, taken = await asyncio.to_thread(self.due.run)
+                if at is not None and time.monotonic() >= sweep_at:
+                    sweep_at = time.monotonic() + options.sweep_interval_s
+                    await asyncio.to_thread(self.queue.publish_sweep, at)
+            except BrokerUnavailable as exc:
+                log.warning("sweep_not_sent", reason=str(exc))
+                taken = 0
+            except Exception:
+                # The loop is what keeps calls from being lost: an unforeseen error must not end it.
+                log.exception("due_loop_failed")
+                taken = 0
+            if not taken:
+                await asyncio.sleep(options.due_interval_s * random.uniform(0.5, 1.5))  # noqa: S311
+
+
+def bootstrap(
+    settings: WorkerSettings,
+    app: Celery,
+    *,
+    ledger: LedgerPort | None = None,
+    operations: OperationsPort | None = None,
+    queue: QueuePort | None = None,
+    providers: Mapping[str, LLMProviderPort] | None = None,
+    catalogue: Catalogue | None = None,
+) -> Services:
+    """
+    Compose one worker process.
+
+    Raises:
+        ConfigurationError: The settings cannot work.
+    """
+    options = settings.worker
+    catalogue = catalogue or load_catalogue(settings.catalogue)
+    check_relations(settings, catalogue)
+    session = PostgresSession(
+        settings.database_url.get_secret_value(),
+        timeout_s=settings.ledger_timeout_s,
+        pool_size=options.ledger_connections_max,
+    )
+    ledger = ledger or PostgresLedger(session)
+    operations = operations or PostgresOperations(session)
+    queue = queue or CeleryQueue(app, timeout_s=settings.broker_timeout_s)
+    providers = _providers(settings, catalogue) if providers is None else providers
+    costs, clock = CostCalculator(catalogue), SystemClock()
+    logger = AICallLogger(
+        ledger=ledger,
+        queue=queue,
+        costs=costs,
+        validator=JsonSchemaValidator(),
+        catalogue=catalogue,
+        jitter=clock.jitter,
+    )
+    threads = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="ledger")
+    lane = LedgerLane(ledger, queue, threads)
+
+    async def settle_here(ref: AttemptRef) -> None:
+        await asyncio.get_running_loop().run_in_executor(threads, logger.settle, [ref])
+
+    llm = LLMService(
+        ledger=lane,
+        providers=providers,
+        costs=costs,
+        catalogue=catalogue,
+        publish_log=lane.publish_log,
+        settle_here=settle_here,
+        clock=clock,
+        now=lambda: datetime.now(UTC),
+        patience=Patience(grace_s=options.grace_s),
+        worker_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
+        default_limit_nano_usd=options.default_limit_nano_usd,
+    )
+    due = DueService(
+        ledger=ledger,
+        queue=queue,
+        logger=logger,
+        clock=clock,
+        grace_s=options.grace_s,
+        sweep_slack_s=options.sweep_slack_s,
+    )
+    return Services(
+        settings, ledger, operations, queue, llm, logger, due, providers, threads, session
+    )
+
+
+def worker_app(settings: WorkerSettings) -> Celery:
+    """Build the Celery app of a worker process, or of Flower."""
+    app = build_app(
+        settings.broker_url.get_secret_value(),
+        timeout_s=settings.broker_timeout_s,
+        visibility_timeout_s=settings.visibility_timeout_s,
+        prefix=settings.broker_prefix,
+    )
+    app.conf.update(celery_config(settings.worker))
+    return app
+
+
+def _providers(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LLMProviderPort]:
+    credentials = FileCredentials(settings.api_keys(), settings.worker.credentials_dir)
+    return {
+        name: OpenAIAdapter(
+            name, entry, credentials, connections_max=settings.worker.connections_max
+        )
+        for name, entry in catalogue.providers.items()
+    }

@@ -1,0 +1,92 @@
+"""Run a worker process: compose it, start Celery's worker in this process, end with its exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import structlog
+from celery import Celery
+
+from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
+from config.settings import WorkerSettings
+from worker.asyncio_pool import run_on_loop
+from worker.bootstrap import bootstrap, worker_app
+from worker.process import attach
+from worker.strays import connect_stray_handlers
+
+QUEUES = {"call": (CALL_QUEUE,), "log": (LOG_QUEUE,), "all": (CALL_QUEUE, LOG_QUEUE)}
+
+
+def run_worker(settings: WorkerSettings, queues: Sequence[str], *, name: str | None = None) -> int:
+    """
+    Run calls, log them, or both, until a signal ends the process.
+
+    Returns:
+        The exit code of Celery's worker.
+
+    Raises:
+        ConfigurationError, LedgerUnavailable: The worker did not start.
+    """
+    app = composed_app(settings)
+    worker = app.Worker(
+        queues=list(queues),
+        hostname=f"{name or 'callgate'}@%h",
+        without_gossip=True,
+        without_mingle=True,
+        loglevel="INFO",
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def composed_app(settings: WorkerSettings) -> Celery:
+    """A Celery app whose tasks find their services."""
+    app = worker_app(settings)
+    app.loader.import_default_modules()
+    app.finalize()
+    services = bootstrap(settings, app)
+    services.check()
+    attach(app, services)
+    run_on_loop(app, services.running)
+    connect_stray_handlers(app, services.operations.keep_stray)
+    return app
+
+
+def configure_logging(*, as_json: bool) -> None:
+    """Send structlog and Celery's own log lines to stderr in one form."""
+    shared = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    # One line per HTTP request or task is a second log of what ai_call_log has.
+    for name in ("httpx", "openai", "celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)

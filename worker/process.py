@@ -1,0 +1,27 @@
+"""What tasks need to find: the services of the process they run in."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from worker.bootstrap import Services
+
+_ATTRIBUTE = "callgate_services"
+
+
+def attach(app: Celery, services: Services) -> None:
+    """Make `services` those of every task of this app."""
+    setattr(app, _ATTRIBUTE, services)
+
+
+def services_of(app: Celery) -> Services:
+    """
+    The services that were attached to an app.
+
+    Raises:
+        RuntimeError: The worker was not started with `callgate worker`.
+    """
+    services = getattr(app, _ATTRIBUTE, None)
+    if not isinstance(services, Services):
+        raise RuntimeError("callgate's tasks run in a process started by `callgate worker`")
+    return services
