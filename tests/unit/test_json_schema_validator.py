@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -96,6 +97,16 @@ def test_a_schema_that_needs_another_document_is_refused_not_fetched(
     )
 
 
+def test_a_schema_that_refers_to_a_file_is_refused_though_the_file_is_there(
+    validator: JsonSchemaValidator, tmp_path: Path
+) -> None:
+    """The engine would read it, were it not offline."""
+    (tmp_path / "there.json").write_text("{}")
+    schema = json.dumps({"$ref": (tmp_path / "there.json").as_uri()})
+
+    assert validator.check_schema(schema) is not None
+
+
 @pytest.mark.parametrize(
     ("schema", "text"),
     [
@@ -141,6 +152,13 @@ def test_nesting_beyond_the_limit_is_refused(validator: JsonSchemaValidator) -> 
             f"is nested deeper than {DEPTH_MAX}",
             "is no JSON",
         }
+
+
+def test_a_value_at_the_deepest_level_is_not_too_deep(validator: JsonSchemaValidator) -> None:
+    """Only an array or object would be one level more."""
+    deep = "[" * (DEPTH_MAX - 1) + "1" + "]" * (DEPTH_MAX - 1)
+
+    assert validator.check("{}", f'{{"deep": {deep}, "wide": [[]]}}') is None
 
 
 def test_brackets_inside_strings_do_not_nest(validator: JsonSchemaValidator) -> None:

@@ -308,7 +308,7 @@ def test_messages_are_counted_exactly_and_their_framing_is_bounded(
     estimator: TokenEstimator,
 ) -> None:
     """OpenAI's own arithmetic is 4 tokens per message and 3 per request; the bound is a little above it."""
-    contents = ("You translate jargon.", "New synergies will help drive top-line growth.")
+    contents = ("You translate jargon.", "New synergies will help drive top-line growth.") * 20
     counted = sum(map(exact(O200K), contents))
 
     bound = estimator.input_bound(a_request(*contents)).tokens
@@ -409,8 +409,11 @@ def test_without_any_vocabulary_the_bytes_are_the_bound(
 
 def test_an_empty_cache_variable_switches_tiktokens_cache_off(
     tiktoken_cache: Callable[[str, str], None],
+    cached_vocabularies: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """So tiktoken would download: it is not asked."""
+    """So tiktoken would download, even beside the right file: it is not asked."""
+    monkeypatch.chdir(cached_vocabularies)
     tiktoken_cache("TIKTOKEN_CACHE_DIR", "")
 
     assert load_tiktoken(O200K) is None

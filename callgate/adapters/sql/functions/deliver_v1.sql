@@ -15,10 +15,5 @@ BEGIN
       ORDER BY l.call_id, l.generation FOR UPDATE;
     UPDATE submission s SET delivered_at = now()
      WHERE s.submission_id = ANY (p_submission_ids) AND s.link IS NOT NULL AND s.delivered_at IS NULL;
-    UPDATE llm_call l SET due_at = NULL
-     WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(call_ids, generations))
-       AND l.state IN ('succeeded', 'dead', 'rejected') AND l.due_at IS NOT NULL
-       AND NOT EXISTS (SELECT 1 FROM submission s
-                        WHERE s.call_id = l.call_id AND s.generation = l.generation
-                          AND s.link IS NOT NULL AND s.delivered_at IS NULL);
+    PERFORM callgate_rest_v1(call_ids, generations);
 END $$;

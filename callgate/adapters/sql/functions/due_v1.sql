@@ -1,6 +1,8 @@
 -- callgate_due_v1: take calls whose due_at has come, oldest first; SKIP LOCKED, so that no two callers get the same one.
 --
--- waiting -> queued (publish it). Everything else keeps its state and is lent to the caller for ten seconds.
+-- waiting -> queued (publish it). Everything else keeps its state and is lent to the caller for ten seconds: links to
+-- deliver first, then an attempt whose money is not posted. That may be one of an ended call: a late answer ended it
+-- while a newer attempt was on its way.
 -- With p_queued_before: queued calls due before that moment (their message was lost) and nothing else.
 -- Returns   kind: publish | settle | expired | deliver.
 CREATE FUNCTION callgate_due_v1(p_limit int, p_expire boolean, p_queued_before timestamptz)
@@ -11,6 +13,7 @@ LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     c llm_call%ROWTYPE;
     a ai_call_log%ROWTYPE;
+    taken int := 0;
     lent CONSTANT interval := interval '10 s';
 BEGIN
     IF p_queued_before IS NOT NULL THEN
@@ -29,13 +32,19 @@ BEGIN
     FOR c IN
         SELECT * FROM llm_call l
          WHERE l.state <> 'queued' AND l.due_at <= now()
-           AND (p_expire OR l.state <> 'running' OR EXISTS (
-                SELECT 1 FROM ai_call_log x
-                 WHERE x.attempt_id = l.attempt_id AND x.status = 'answered'))
+           AND (p_expire OR l.state = 'waiting'
+                OR EXISTS (SELECT 1 FROM ai_call_log x
+                            WHERE x.call_id = l.call_id AND x.generation = l.generation
+                              AND x.status = 'answered')
+                OR l.state <> 'running' AND EXISTS (
+                            SELECT 1 FROM submission s
+                             WHERE s.call_id = l.call_id AND s.generation = l.generation
+                               AND s.link IS NOT NULL AND s.delivered_at IS NULL))
          ORDER BY l.due_at LIMIT p_limit FOR UPDATE SKIP LOCKED
     LOOP
+        taken := taken + 1;
         call_id := c.call_id; generation := c.generation; state := c.state;
-        attempt_id := c.attempt_id; submission_ids := '{}'; links := '{}';
+        attempt_id := NULL; submission_ids := '{}'; links := '{}';
         IF c.state = 'waiting' THEN
             kind := 'publish';
             state := 'queued';
@@ -44,19 +53,23 @@ BEGIN
             RETURN NEXT;
             CONTINUE;
         END IF;
-        IF c.state = 'running' THEN
-            SELECT CASE x.status WHEN 'answered' THEN 'settle' ELSE 'expired' END INTO kind
-              FROM ai_call_log x WHERE x.attempt_id = c.attempt_id;
-        ELSE
-            kind := 'deliver';
+
+        UPDATE llm_call l SET due_at = now() + lent
+         WHERE l.call_id = c.call_id AND l.generation = c.generation;
+        IF c.state <> 'running' THEN
             SELECT coalesce(array_agg(s.submission_id), '{}'), coalesce(array_agg(s.link), '{}')
               INTO submission_ids, links
               FROM submission s WHERE s.call_id = c.call_id AND s.generation = c.generation
                AND s.link IS NOT NULL AND s.delivered_at IS NULL;
         END IF;
-        UPDATE llm_call l
-           SET due_at = CASE WHEN kind = 'deliver' AND submission_ids = '{}' THEN NULL ELSE now() + lent END
-         WHERE l.call_id = c.call_id AND l.generation = c.generation;
+        SELECT * INTO a FROM ai_call_log x
+         WHERE x.call_id = c.call_id AND x.generation = c.generation AND x.posted_nano_usd IS NULL;
+        IF submission_ids <> '{}' OR a.attempt_id IS NULL THEN
+            kind := 'deliver';
+        ELSE
+            kind := CASE a.status WHEN 'answered' THEN 'settle' ELSE 'expired' END;
+            attempt_id := a.attempt_id;
+        END IF;
         RETURN NEXT;
     END LOOP;
 
@@ -64,7 +77,7 @@ BEGIN
     FOR a IN
         SELECT * FROM ai_call_log x
          WHERE x.status = 'unknown' AND x.finished_at > x.posted_at AND x.finished_at <= now() - lent
-         ORDER BY x.finished_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+         ORDER BY x.finished_at LIMIT p_limit - taken FOR UPDATE SKIP LOCKED
     LOOP
         kind := 'settle'; call_id := a.call_id; generation := a.generation; attempt_id := a.attempt_id;
         submission_ids := '{}'; links := '{}';

@@ -1,0 +1,15 @@
+-- callgate_rest_v1: take the due_at from ended calls whose links are delivered and whose attempts are posted.
+--
+-- The caller holds the calls' locks.
+CREATE FUNCTION callgate_rest_v1(p_call_ids uuid[], p_generations int[]) RETURNS void
+LANGUAGE sql SET enable_seqscan = off AS $$
+    UPDATE llm_call l SET due_at = NULL
+     WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
+       AND l.state IN ('succeeded', 'dead', 'rejected') AND l.due_at IS NOT NULL
+       AND NOT EXISTS (SELECT 1 FROM submission s
+                        WHERE s.call_id = l.call_id AND s.generation = l.generation
+                          AND s.link IS NOT NULL AND s.delivered_at IS NULL)
+       AND NOT EXISTS (SELECT 1 FROM ai_call_log a
+                        WHERE a.call_id = l.call_id AND a.generation = l.generation
+                          AND a.posted_nano_usd IS NULL)
+$$;

@@ -1,0 +1,41 @@
+"""What every test may ask for: real services of this run, an empty ledger, a clean environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from callgate.db.tables import metadata
+from worker.embedded import Embedded
+from worker.migrate import migrate
+
+
+def pytest_configure() -> None:
+    """Settings of the shell that runs the tests must not leak into them."""
+    for name in list(os.environ):
+        if name.startswith("CALLGATE_") or name in ("OPENAI_API_KEY", "TIKTOKEN_CACHE_DIR"):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """A real Postgres, migrated, and a real Valkey, for this test process."""
+    folder = tmp_path_factory.mktemp("services")
+    with Embedded(folder, fsync=False, valkey_persistence=False) as embedded:
+        migrate(embedded.database_url)
+        yield embedded
+
+
+@pytest.fixture
+def postgres_engine(services: Embedded) -> Iterator[Engine]:
+    """An engine on the migrated database, every table empty."""
+    engine = create_engine(services.database_url, poolclass=NullPool)
+    tables = ", ".join(table.name for table in metadata.sorted_tables)
+    with engine.begin() as connection:
+        connection.execute(text(f"TRUNCATE {tables}"))
+    yield engine
+    engine.dispose()
