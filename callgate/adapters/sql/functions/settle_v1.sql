@@ -85,6 +85,7 @@ BEGIN
                due_at = CASE
                    WHEN callgate_settle_v1.state = 'waiting'
                        THEN now() + make_interval(secs => coalesce(p_due_in_s[ord], 0))
+                   WHEN cardinality(submission_ids) > 0 THEN now() + interval '10 s'
                    ELSE greatest(l.due_at, now() + interval '10 s') END,
                error = CASE WHEN p_statuses[ord] = 'succeeded' THEN NULL ELSE p_errors[ord] END,
                error_fingerprint = p_fingerprints[ord]
