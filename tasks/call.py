@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from celery import Celery, connect_on_app_finalize
+from celery import Celery
+from celery._state import connect_on_app_finalize
 
 from callgate.adapters.celery_broker import CALL_TASK
 from callgate.domain.ledger import CallKey

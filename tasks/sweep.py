@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from celery import Celery, connect_on_app_finalize
+from celery import Celery
+from celery._state import connect_on_app_finalize
 
 from callgate.adapters.celery_broker import SWEEP_TASK
 from worker.asyncio_pool import AsyncTask

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TypeVar
+
+import structlog
 
 from callgate.domain.ledger import (
     AttemptRef,
@@ -18,8 +20,13 @@ from callgate.domain.ledger import (
     Reserve,
     ReserveOutcome,
 )
-from callgate.domain.ports import LedgerPort, QueuePort
+from callgate.domain.errors import LedgerUnavailable
+from callgate.domain.ports import ClockPort, LedgerPort, QueuePort
+from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.group_commit import GroupCommit
+from callgate.services.llm_service import Patience
+
+log = structlog.get_logger(__name__)
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -29,11 +36,17 @@ class LedgerLane:
     """`CallLedger` for one process: a group commit per step, and one for publishing log tasks."""
 
     def __init__(self, ledger: LedgerPort, queue: QueuePort, threads: ThreadPoolExecutor) -> None:
-        self._threads = threads
-        self._read = GroupCommit(self._batched(lambda keys: ledger.read(keys, Bodies.REQUEST)))
-        self._reserve = GroupCommit(self._batched(ledger.reserve))
-        self._record = GroupCommit(self._batched(ledger.record))
-        self._publish = GroupCommit(self._batched(partial(_published, queue)))
+        def read(keys: Sequence[CallKey]) -> Sequence[CallView | None]:
+            return ledger.read(keys, Bodies.REQUEST)
+
+        def publish(refs: Sequence[AttemptRef]) -> Sequence[None]:
+            queue.publish_logs(refs)
+            return [None] * len(refs)
+
+        self._read = GroupCommit(_in_threads(threads, read))
+        self._reserve = GroupCommit(_in_threads(threads, ledger.reserve))
+        self._record = GroupCommit(_in_threads(threads, ledger.record))
+        self._publish = GroupCommit(_in_threads(threads, publish))
 
     async def read(self, key: CallKey) -> CallView | None:
         """Look at one call, with its request."""
@@ -51,12 +64,49 @@ class LedgerLane:
         """Publish the log task of an answered attempt."""
         await self._publish(ref)
 
-    def _batched(
-        self, run: Callable[[Sequence[In]], Sequence[Out]]
-    ) -> Callable[[Sequence[In]], asyncio.Future[Sequence[Out]]]:
-        return lambda batch: asyncio.get_running_loop().run_in_executor(self._threads, run, batch)
+
+class LogLane:
+    """Settles attempts for one process, in batches; the log task's other half."""
+
+    def __init__(
+        self,
+        logger: AICallLogger,
+        clock: ClockPort,
+        grace_s: float,
+        threads: ThreadPoolExecutor,
+        *,
+        batch_max: int,
+    ) -> None:
+        def settle(refs: Sequence[AttemptRef]) -> Sequence[str]:
+            states = {s.ref: s.state.value for s in logger.settle(refs)}
+            return [states.get(ref, "settled before") for ref in refs]
+
+        self._settle = GroupCommit(_in_threads(threads, settle), batch_max=batch_max)
+        self._patience = Patience(grace_s=grace_s)
+        self._clock = clock
+
+    async def settle(self, ref: AttemptRef) -> str:
+        """
+        Settle one attempt.
+
+        Raises:
+            LedgerUnavailable: Settling it again is safe, and the due query will.
+        """
+        return await self._settle(ref)
+
+    async def log(self, ref: AttemptRef) -> str:
+        """Settle one attempt, however long the ledger is away: its message stays unacknowledged meanwhile."""
+        for failures in itertools.count():
+            try:
+                return await self._settle(ref)
+            except LedgerUnavailable as exc:
+                log.warning("log_waits_for_the_ledger", attempt_id=str(ref.attempt_id), reason=str(exc))
+                pause_s = self._patience.backoff_s(failures, self._clock.jitter())
+                await self._clock.sleep(pause_s)
+        raise AssertionError("unreachable")
 
 
-def _published(queue: QueuePort, refs: Sequence[AttemptRef]) -> Sequence[None]:
-    queue.publish_logs(refs)
-    return [None] * len(refs)
+def _in_threads(
+    threads: ThreadPoolExecutor, run: Callable[[Sequence[In]], Sequence[Out]]
+) -> Callable[[Sequence[In]], asyncio.Future[Sequence[Out]]]:
+    return lambda batch: asyncio.get_running_loop().run_in_executor(threads, run, batch)

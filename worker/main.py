@@ -88,5 +88,5 @@ def configure_logging(*, as_json: bool) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     # One line per HTTP request or task is a second log of what ai_call_log has.
-    for name in ("httpx", "openai", "celery.worker.strategy", "celery.app.trace"):
+    for name in ("httpx", "httpx2", "openai", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -104,7 +104,7 @@ class LLMService:
         costs: CostCalculatorPort,
         catalogue: Catalogue,
         publish_log: Callable[[AttemptRef], Awaitable[None]],
-        settle_here: Callable[[AttemptRef], Awaitable[None]],
+        settle_here: Callable[[AttemptRef], Awaitable[object]],
         clock: ClockPort,
         now: Callable[[], datetime],
         patience: Patience,
