@@ -30,7 +30,7 @@ from callgate.adapters.token_estimator import TokenEstimator
 from callgate.db.session import PostgresSession
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
-from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, Submitted, SubmitOutcome
+from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome, Submitted
 from callgate.domain.models import LLMRequest, LLMResult
 from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort
 from callgate.services.redrive import RedriveService

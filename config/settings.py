@@ -43,8 +43,6 @@ class WorkerOptions(BaseModel):
     """Between two sweeps of one worker."""
     sweep_slack_s: Seconds = 2.0
     """How much older than a sweep a queued call must be to count as lost."""
-    log_batch_max: Annotated[int, Field(ge=1, le=1_000)] = 200
-    """Attempts settled in one statement."""
     budget_cache_ttl_s: Seconds = 1.0
     """How far behind cached budget figures may be."""
     default_daily_usd: Annotated[Decimal, Field(ge=0)] | None = None

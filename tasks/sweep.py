@@ -12,6 +12,9 @@ from callgate.adapters.celery_broker import SWEEP_TASK
 from worker.asyncio_pool import AsyncTask
 from worker.process import services_of
 
+CLAIMS_S_MAX = 30.0
+"""How long a sweep waits for the calls that came out of the queue before it; after that a later sweep will do."""
+
 
 class Sweep(AsyncTask):
     """
@@ -27,8 +30,10 @@ class Sweep(AsyncTask):
 
     async def arun(self, request: Mapping[str, Any], sent_at: str) -> int:
         """Count the lost messages."""
-        at = datetime.fromisoformat(sent_at)
-        return await asyncio.to_thread(services_of(self.app).due.sweep, at)
+        services = services_of(self.app)
+        if not await services.llm.claims_made(CLAIMS_S_MAX):
+            return 0
+        return await asyncio.to_thread(services.due.sweep, datetime.fromisoformat(sent_at))
 
 
 @connect_on_app_finalize

@@ -226,7 +226,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._post(partial(self._settle, job, outcome, self.loop.time() - started))
 
     def _expire(self, job: _Job) -> None:
-        if not job.is_stopped:
+        if not job.is_stopped and job.hard_s:
             self._post(partial(self.threads.submit, partial(job.on_timeout, False, job.hard_s)))
             job.terminate()
 

@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from callgate.services.due import DueService
 from callgate.services.llm_service import LLMService, Patience
 from config.celeryconfig import celery_config
 from config.settings import WorkerSettings, check_relations
-from worker.ledger_lane import LedgerLane, LogLane
+from worker.ledger_lane import LedgerLane
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +71,6 @@ class Services:
     logger: AICallLogger
     due: DueService
     providers: Mapping[str, LLMProviderPort]
-    log: Callable[[AttemptRef], Awaitable[str]]
-    """Settles one attempt, in a batch with others; waits out the ledger's outages."""
     _threads: ThreadPoolExecutor
     _session: PostgresSession
 
@@ -164,14 +162,16 @@ def bootstrap(
     threads = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="ledger")
     lane = LedgerLane(ledger, queue, threads)
 
-    log_lane = LogLane(logger, clock, options.grace_s, threads, batch_max=options.log_batch_max)
+    async def settle_here(ref: AttemptRef) -> None:
+        await asyncio.get_running_loop().run_in_executor(threads, logger.settle, [ref])
+
     llm = LLMService(
         ledger=lane,
         providers=providers,
         costs=costs,
         catalogue=catalogue,
         publish_log=lane.publish_log,
-        settle_here=log_lane.settle,
+        settle_here=settle_here,
         clock=clock,
         now=lambda: datetime.now(UTC),
         patience=Patience(grace_s=options.grace_s),
@@ -187,7 +187,7 @@ def bootstrap(
         sweep_slack_s=options.sweep_slack_s,
     )
     return Services(
-        settings, ledger, operations, queue, llm, logger, due, providers, log_lane.log, threads, session
+        settings, ledger, operations, queue, llm, logger, due, providers, threads, session
     )
 
 

@@ -1,5 +1,151 @@
-"""Stand-in."""
+"""
+Keep a copy of every message that names no task we can run, before it leaves the broker.
+
+Stock Celery 5.7 logs and drops such messages, or worse: a body that is not three parts, a header
+of the wrong type or a missing id raises in the consumer, which ends the worker; the message goes
+back to its queue and ends the next one. Here each of them reaches a sink and is then rejected.
+
+    undecodable body, unknown compression    stock: logged, acked
+    foreign content type, bad eta/expires    stock: logged, rejected
+    unknown task, unknown protocol           stock: logged, rejected
+    no id, wrong parts, wrong types          stock: ends one worker after the other
+
+    not even JSON, or no kombu envelope       stock: lost, ends the worker
+
+The last line needs `worker.redis_transport`; such an item is off the broker before it is looked at,
+so it alone is lost if the process dies before the sink has it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from celery import Celery
+from celery.worker.consumer import Consumer
+
+from callgate.domain.ledger import StrayMessage
+from worker.batching import BatchStrategy
+from worker.until_done import UntilDone
+
+logger = logging.getLogger(__name__)
+
+RAW_BYTES_MAX = 64 * 1024
+REASON_CHARS_MAX = 500
+
+Sink = Callable[[StrayMessage], None]
 
 
-def connect_stray_handlers(app, sink) -> None:  # type: ignore[no-untyped-def]
-    """Connect."""
+def connect_stray_handlers(app: Celery, sink: Sink) -> None:
+    """
+    Have the workers of `app` hand every stray message to `sink` before they reject it.
+
+    `raw` is the headers as one line of JSON, an empty line and the body, cut off after 64 KiB.
+    The sink runs in a thread of the pool. While it raises, it is called again after a back-off, and
+    the message stays unacknowledged. Messages of a `BatchTask` whose arguments cannot be read go to
+    its `run_undecodable` instead.
+    """
+    app.conf.worker_consumer = type(
+        "StrayConsumer", (_StrayConsumer,), {"sink": staticmethod(sink)}
+    )
+
+
+class _StrayConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer with a way out for what it cannot handle."""
+
+    sink: Sink
+    _until_done: UntilDone
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """Return Celery's handler of messages, guarded; called once per broker connection."""
+        receive = super().create_task_handler(*args, **kwargs)
+        lost_connection = self.connection_errors + self.channel_errors
+        self._until_done = UntilDone(self, "stray message sink")
+        self.connection.transport.on_garbage = self._put_garbage_aside
+
+        def receive_or_put_aside(message: Any) -> None:
+            try:
+                self._check(message)
+                receive(message)
+            except lost_connection:
+                raise
+            except Exception as error:
+                self._put_aside(message, repr(error), partial(_reject, self, message))
+
+        return receive_or_put_aside
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Put aside a body that cannot be decoded, then let Celery log and ack it."""
+        self._put_aside(message, repr(exc), partial(super().on_decode_error, message, exc))
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Put aside what follows no task protocol, then let Celery log and reject it."""
+        end = partial(super().on_unknown_message, body, message)
+        self._put_aside(message, "no task message of a known protocol", end)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Put aside a task nobody registered, then let Celery log, reject and fail it."""
+        end = partial(super().on_unknown_task, body, message, exc)
+        self._put_aside(message, f"unknown task {exc}", end)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Put aside a task with invalid headers or content, then let Celery log and reject it."""
+        end = partial(super().on_invalid_task, body, message, exc)
+        self._put_aside(message, repr(exc), end)
+
+    def _check(self, message: Any) -> None:
+        """Raise on arguments that Celery would only find unusable after it has taken the task."""
+        strategy = self.strategies.get(message.headers.get("task"))
+        if strategy is None or isinstance(strategy, BatchStrategy):
+            return
+        if not isinstance(message.headers.get("id"), str):
+            raise TypeError("the task id is not text")
+        if isinstance(message.payload, list):
+            args, kwargs, follow_ups = message.payload
+            if not isinstance(args, list) or not isinstance(kwargs, dict):
+                raise TypeError("args is not a list, or kwargs is not a mapping")
+            if not isinstance(follow_ups, dict):
+                raise TypeError("the follow-ups are not a mapping")
+
+    def _put_garbage_aside(self, queue: str, item: bytes) -> None:
+        stray = StrayMessage(queue, "no message", item[:RAW_BYTES_MAX])
+        self._until_done.start(partial(self.sink, stray), _ignore_ended)
+
+    def _put_aside(self, message: Any, reason: str, end: Callable[[], None]) -> None:
+        stray = StrayMessage(_queue_of(message), reason[:REASON_CHARS_MAX], _raw(message))
+        logger.error("stray message in queue %r: %s", stray.queue, stray.reason)
+        self._until_done.start(partial(self.sink, stray), partial(self._end, message, end))
+
+    def _end(self, message: Any, end: Callable[[], None], is_kept: bool) -> None:
+        if not is_kept:
+            return
+        try:
+            end()
+        except Exception:
+            logger.exception("Celery could not dispose of a stray message")
+            _reject(self, message)
+
+
+def _ignore_ended(_: bool) -> None:
+    """Garbage has no message to reject."""
+
+
+def _reject(consumer: Any, message: Any) -> None:
+    if not message.acknowledged:
+        message.reject_log_error(logger, consumer.connection_errors)
+
+
+def _queue_of(message: Any) -> str:
+    delivery = message.delivery_info or {}
+    return str(delivery.get("routing_key") or delivery.get("exchange") or "")
+
+
+def _raw(message: Any) -> bytes:
+    body = message.body
+    if isinstance(body, str):
+        body = body.encode(errors="surrogateescape")
+    headers = json.dumps(message.headers, default=repr).encode()
+    return (headers + b"\n\n" + bytes(body or b""))[:RAW_BYTES_MAX]

@@ -1,52 +1,176 @@
-"""OpenAI chat completions, and every endpoint that speaks the same protocol."""
+"""
+`LLMProviderPort` over OpenAI's protocol, with OpenAI's SDK on its aiohttp transport.
+
+One attempt is one HTTP request: the SDK retries nothing, redirects are not followed, and aiohttp repeats only methods that are
+idempotent when a pooled connection turns out to be dead, which POST is not. Request and reply skip the SDK's Pydantic models,
+which would cost as much CPU as the request itself.
+
+Environment: only the transport's own variables count (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE,
+SSL_CERT_DIR), because many companies have no other way out; a loopback address is never proxied. The SDK's OPENAI_* variables are
+ignored: where a call goes and who pays for it is said in the catalogue and by the credentials.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any
+from collections.abc import AsyncIterator
 from uuid import UUID
 
+import httpx2
 import openai
-from openai import AsyncOpenAI, DefaultAioHttpClient
 
-from callgate.adapters.openai_errors import Asked, failure_of
+from callgate.adapters.openai_errors import Asked, ReplyTooLarge, failure_of
+from callgate.adapters.openai_wire import reply_of, request_body
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.models import LLMRequest, Usage
+from callgate.domain.models import LLMRequest
 from callgate.domain.ports import CredentialsPort, ProviderReply
 from callgate.domain.retry import Billing, Failure
 
+ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
+BASE_URL = "https://api.openai.com/v1"
+CONNECT_MAX_S = 10.0
+"""
+The longest wait for a connection, pool and TLS included; at most half of an attempt's patience.
+
+It ends before the deadline does, so that a server nobody could reach is told from one that may have read the request.
+"""
+KEEPALIVE_S = 3.0
+"""
+How long an idle connection is kept. Below the 5 s of uvicorn and Node.js, the shortest common ones.
+
+A connection the server closes first can fail under a request, and nobody can tell then whether it was read.
+"""
+REPLY_BYTES_MAX = 64 * 2**20
+"""More than 16 answers of a million tokens never have."""
+LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
+MISSING_CREDENTIALS = Failure(
+    "missing_credentials", "no API key for the provider", False, Billing.UNBILLED
+)
+TOO_LATE = Failure("timeout", "no time was left to send the request", True, Billing.UNBILLED)
+
 
 class OpenAIAdapter:
-    def __init__(self, name, entry: ProviderEntry, credentials: CredentialsPort, *, connections_max=2000):
-        self.name, self.entry, self.credentials = name, entry, credentials
-        self.client = None
+    """
+    Makes requests to one provider entry, all in one event loop.
 
-    async def complete(self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float):
-        key = self.credentials.api_key(self.name, request.org_id) or "none"
-        if self.client is None:
-            self.client = AsyncOpenAI(api_key="x", base_url=self.entry.base_url, max_retries=0,
-                http_client=DefaultAioHttpClient(follow_redirects=False))
-        args: dict[str, Any] = {}
-        for f in ("temperature", "top_p", "seed"):
-            if getattr(request, f) is not None:
-                args[f] = getattr(request, f)
-        if request.response_schema:
-            args["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(request.response_schema), "strict": False}}
-        args[self.entry.output_bound_field] = request.max_output_tokens
+    Args:
+        name: The provider's name in the catalogue; its keys are asked for by it.
+        connections_max: Requests in flight; more wait for a connection, up to `CONNECT_MAX_S`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        entry: ProviderEntry,
+        credentials: CredentialsPort,
+        *,
+        connections_max: int = 2000,
+    ) -> None:
+        self._name = name
+        self._entry = entry
+        self._credentials = credentials
+        self._connections_max = connections_max
+        self._client: _Client | None = None
+
+    async def complete(
+        self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
+    ) -> ProviderReply | Failure:
+        """Send one request; see `LLMProviderPort`."""
+        key = self._credentials.api_key(self._name, request.org_id)
+        if key is None and self._entry.needs_key:
+            return MISSING_CREDENTIALS
+        if timeout_s <= 0:
+            return TOO_LATE
         try:
             async with asyncio.timeout(timeout_s):
-                r = await self.client.with_options(api_key=key).chat.completions.create(
-                    model=request.model, messages=[m.model_dump() for m in request.messages], n=request.n,
-                    extra_headers={"X-Callgate-Attempt-Id": str(attempt_id)}, timeout=timeout_s, **args)
-            u = r.usage
-            return ProviderReply(tuple(c.message.content or "" for c in r.choices), r.choices[0].finish_reason, None,
-                Usage(input_tokens=u.prompt_tokens, output_tokens=u.completion_tokens) if u else None, None, r.model, r._request_id)
-        except TimeoutError:
-            return Failure("deadline_exceeded", "deadline", True, Billing.UNKNOWN)
+                response = await self._post(request, key, attempt_id, timeout_s)
         except Exception as exc:
-            return failure_of(exc, Asked(self.entry, ()))
+            return failure_of(exc, Asked(self._entry, _secrets(request, key)))
+        return reply_of(response.content, response.headers, request.model)
 
     async def aclose(self) -> None:
-        if self.client:
-            await self.client.close()
+        """Close the connections; a later request opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _post(
+        self, request: LLMRequest, key: str | None, attempt_id: UUID, timeout_s: float
+    ) -> httpx2.Response:
+        connect_s = min(CONNECT_MAX_S, timeout_s / 2)
+        return await self._connected().post(
+            "/chat/completions",
+            cast_to=httpx2.Response,
+            content=request_body(request, self._entry),
+            options={
+                "headers": {
+                    "Authorization": openai.omit if key is None else f"Bearer {key}",
+                    ATTEMPT_HEADER: str(attempt_id),
+                },
+                "timeout": httpx2.Timeout(timeout_s, connect=connect_s, pool=connect_s),
+                "follow_redirects": False,
+                "max_retries": 0,
+            },
+        )
+
+    def _connected(self) -> _Client:
+        """The client, made when the first request is: its connections belong to the running loop."""
+        if self._client is None:
+            self._client = _Client(
+                api_key="asked for with every request",
+                base_url=self._entry.base_url or BASE_URL,
+                max_retries=0,
+                http_client=_http_client(self._connections_max),
+            )
+        return self._client
+
+
+class _Client(openai.AsyncOpenAI):
+    """The SDK's client with few headers: none from the environment, none about this machine."""
+
+    @property
+    def default_headers(self) -> dict[str, str | openai.Omit]:
+        return {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "User-Agent": "callgate",
+        }
+
+
+def _http_client(connections_max: int) -> httpx2.AsyncClient:
+    return openai.DefaultAioHttpClient(
+        follow_redirects=False,
+        limits=httpx2.Limits(max_connections=connections_max, keepalive_expiry=KEEPALIVE_S),
+        mounts=dict.fromkeys(LOOPBACK),
+        event_hooks={"response": [_bound_reply]},
+    )
+
+
+async def _bound_reply(response: httpx2.Response) -> None:
+    if isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = _BoundedStream(response.stream)
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    """A reply's bytes, up to `REPLY_BYTES_MAX`."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = REPLY_BYTES_MAX
+        async for chunk in self._stream:
+            left -= len(chunk)
+            if left < 0:
+                raise ReplyTooLarge(f"more than {REPLY_BYTES_MAX} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _secrets(request: LLMRequest, key: str | None) -> tuple[str, ...]:
+    """What a provider's error could quote and no failure may hold."""
+    texts = (message.content for message in request.messages)
+    return (*texts, *request.stop, request.response_schema or "", key or "")

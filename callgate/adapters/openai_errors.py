@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 
 import aiohttp
-import anyio
 import httpx2
 import openai
-from openai import _exceptions as sdk
 
 from callgate.adapters.openai_redaction import identifier, redacted
 from callgate.domain.catalogue import ProviderEntry
@@ -229,16 +227,16 @@ TABLE: tuple[tuple[type[BaseException], Row], ...] = (
     (aiohttp.ClientResponseError, _CUT),
     (aiohttp.ClientError, _LOST),
     # The SDK, with a status.
-    (sdk.BadRequestError, _status),
-    (sdk.OAuthError, _status),
-    (sdk.AuthenticationError, _status),
-    (sdk.PermissionDeniedError, _status),
-    (sdk.NotFoundError, _status),
-    (sdk.ConflictError, _status),
-    (sdk.UnprocessableEntityError, _status),
-    (sdk.RateLimitError, _status),
-    (sdk.InternalServerError, _status),
-    (sdk.APIStatusError, _status),
+    (openai.BadRequestError, _status),
+    (openai.OAuthError, _status),
+    (openai.AuthenticationError, _status),
+    (openai.PermissionDeniedError, _status),
+    (openai.NotFoundError, _status),
+    (openai.ConflictError, _status),
+    (openai.UnprocessableEntityError, _status),
+    (openai.RateLimitError, _status),
+    (openai.InternalServerError, _status),
+    (openai.APIStatusError, _status),
     # httpx, where no error of aiohttp is behind it.
     (httpx2.InvalidURL, _BAD_ADDRESS),
     (httpx2.UnsupportedProtocol, _BAD_ADDRESS),
@@ -252,21 +250,19 @@ TABLE: tuple[tuple[type[BaseException], Row], ...] = (
     (httpx2.StreamError, _CUT),
     (httpx2.CookieConflict, _UNEXPECTED),
     # The SDK, where nothing below it says more.
-    (sdk.APITimeoutError, _TIMEOUT),
-    (sdk.APIConnectionError, _LOST),
-    (sdk.APIResponseValidationError, _CUT),
-    (sdk.LengthFinishReasonError, _CUT),
-    (sdk.ContentFilterFinishReasonError, _CUT),
-    (sdk.APIError, _UNEXPECTED),
-    (sdk.SubjectTokenProviderError, _UNEXPECTED),
-    (sdk.WebSocketConnectionClosedError, _UNEXPECTED),
-    (sdk.WebSocketQueueFullError, _UNEXPECTED),
-    (sdk.OpenAIError, _UNEXPECTED),
-    (sdk.InvalidWebhookSignatureError, _UNEXPECTED),
+    (openai.APITimeoutError, _TIMEOUT),
+    (openai.APIConnectionError, _LOST),
+    (openai.APIResponseValidationError, _CUT),
+    (openai.LengthFinishReasonError, _CUT),
+    (openai.ContentFilterFinishReasonError, _CUT),
+    (openai.APIError, _UNEXPECTED),
+    (openai.WebSocketConnectionClosedError, _UNEXPECTED),
+    (openai.WebSocketQueueFullError, _UNEXPECTED),
+    (openai.OpenAIError, _UNEXPECTED),
+    (openai.InvalidWebhookSignatureError, _UNEXPECTED),
     # The runtime.
     (asyncio.TimeoutError, _TIMEOUT),
     (asyncio.IncompleteReadError, _CUT),
-    (anyio.EndOfStream, _LOST),
     (ssl.SSLError, _LOST),
     (OSError, _LOST),
     (Exception, _UNEXPECTED),

@@ -37,7 +37,7 @@ def redacted(words: str, secrets: Sequence[str]) -> str:
     hidden = bytearray(len(words))
     for start, end in _quotations(words, secrets):
         hidden[start:end] = b"\x01" * (end - start)
-    shown = "".join(" \0"[h] if h else c for c, h in zip(words, hidden, strict=True))
+    shown = "".join("\0" if h else c for c, h in zip(words, hidden, strict=True))
     return " ".join(re.sub(r"\0+", MASK, shown).split())
 
 
@@ -56,10 +56,10 @@ def _quotations(words: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]
 
 def _shared(words: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Where the words hold a run of a secret, or the whole of a short one."""
-    for secret in secrets:
-        size = min(len(secret), RUN_CHARS)
-        if size < WHOLE_CHARS_MIN:
-            continue
+    texts = [secret for secret in secrets if WHOLE_CHARS_MIN <= len(secret) < RUN_CHARS]
+    texts.append("\0".join(secret for secret in secrets if len(secret) >= RUN_CHARS))
+    for text in texts:
+        size = min(len(text), RUN_CHARS) or RUN_CHARS
         for start in range(len(words) - size + 1):
-            if words[start : start + size] in secret:
+            if words[start : start + size] in text:
                 yield start, start + size

@@ -60,7 +60,7 @@ class GroupCommit(Generic[In, Out]):
     async def _write_batch(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         try:
             outcomes = await self._run([item for item, _ in batch])
-        except Exception as exc:  # noqa: BLE001 - every caller gets it, none may hang
+        except Exception as exc:
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(exc)

