@@ -26,8 +26,10 @@ from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.ledger_result_backend import LedgerResultBackend
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.redis_budget_cache import RedisBudgetCache
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.db.session import PostgresSession
+from callgate.domain.budget import BudgetFigures
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome, Submitted
@@ -147,6 +149,11 @@ class Client:
         self.ledger = ledger or PostgresLedger(self._session)
         self.operations = operations or PostgresOperations(self._session)
         self.queue = queue or CeleryQueue(self.celery_app, timeout_s=settings.broker_timeout_s)
+        self._budget_cache = RedisBudgetCache(
+            (settings.cache_url or settings.broker_url).get_secret_value(),
+            ttl_s=settings.budget_cache_ttl_s,
+            prefix=settings.broker_prefix,
+        )
         self._result_backend = LedgerResultBackend(self.celery_app, self.ledger)
         self._submit = SubmitService(
             ledger=self.ledger,
@@ -271,6 +278,10 @@ class Client:
         self._publish(submitted)
         return submitted, refused
 
+    def budgets(self, org_id: str) -> list[BudgetFigures]:
+        """An organisation's budgets, at most `budget_cache_ttl_s` behind; `operations.budgets` is never behind."""
+        return self._budget_cache.get(org_id, self.operations.budgets)
+
     def cancel(self, task_id: str, reason: str) -> bool:
         """Cancel a call that is queued or waiting; True if it was. One that runs is paid already."""
         key = CallKey.from_task_id(task_id)
@@ -279,6 +290,7 @@ class Client:
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
+        self._budget_cache.close()
         self.celery_app.close()
 
     def __enter__(self) -> Self:

@@ -2,8 +2,8 @@
 The client's settings: where the ledger and the broker are.
 
 Read once from `CALLGATE_*` variables, where the program is composed. An unknown variable is an error, because a
-misspelt one would silently be a default. Everything under `CALLGATE_WORKER__` belongs to the worker (`config/settings.py`);
-a client that shares its environment leaves it alone.
+misspelt one would silently be a default. Everything under `CALLGATE_WORKER__` belongs to the worker
+(`config/settings.py`); a client that shares its environment leaves it alone.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class ClientSettings(BaseSettings):
     """Seconds until an unacknowledged message is delivered again; the same in every process that uses the broker."""
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9:._-]*$")] = ""
     """Put before every key in the broker; the same in every process that uses it."""
+    cache_url: SecretStr | None = None
+    """Redis or Valkey for copies of budget figures; the broker's own if None."""
+    budget_cache_ttl_s: Seconds = 1.0
+    """How far behind `client.budgets()` may be."""
     poll_s_max: Seconds = 0.25
     """The longest pause between two looks at a pending result."""
 

@@ -43,8 +43,6 @@ class WorkerOptions(BaseModel):
     """Between two sweeps of one worker."""
     sweep_slack_s: Seconds = 2.0
     """How much older than a sweep a queued call must be to count as lost."""
-    budget_cache_ttl_s: Seconds = 1.0
-    """How far behind cached budget figures may be."""
     default_daily_usd: Annotated[Decimal, Field(ge=0)] | None = None
     """Daily limit of an organisation nobody set a budget for; None refuses its calls."""
     credentials: dict[str, SecretStr] = {}
@@ -106,18 +104,24 @@ def check_relations(settings: WorkerSettings, catalogue: Catalogue) -> None:
         for is_wrong, message in (
             (
                 deadline_s + worker.grace_s >= settings.visibility_timeout_s,
-                f"CALLGATE_VISIBILITY_TIMEOUT_S ({settings.visibility_timeout_s}) must exceed the longest deadline"
-                f" plus grace ({deadline_s + worker.grace_s}), or running calls are delivered again",
+                (
+                    f"CALLGATE_VISIBILITY_TIMEOUT_S ({settings.visibility_timeout_s}) must exceed the longest deadline"
+                    f" plus grace ({deadline_s + worker.grace_s}), or running calls are delivered again"
+                ),
             ),
             (
                 worker.drain_s <= deadline_s,
-                f"CALLGATE_WORKER__DRAIN_S ({worker.drain_s}) must exceed the longest deadline ({deadline_s}),"
-                " or stopping a worker makes outcomes unknown",
+                (
+                    f"CALLGATE_WORKER__DRAIN_S ({worker.drain_s}) must exceed the longest deadline ({deadline_s}),"
+                    " or stopping a worker makes outcomes unknown"
+                ),
             ),
             (
                 settings.ledger_timeout_s >= worker.grace_s,
-                f"CALLGATE_LEDGER_TIMEOUT_S ({settings.ledger_timeout_s}) must be below"
-                f" CALLGATE_WORKER__GRACE_S ({worker.grace_s}), or one slow record costs an attempt",
+                (
+                    f"CALLGATE_LEDGER_TIMEOUT_S ({settings.ledger_timeout_s}) must be below"
+                    f" CALLGATE_WORKER__GRACE_S ({worker.grace_s}), or one slow record costs an attempt"
+                ),
             ),
         )
         if is_wrong

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -39,3 +40,16 @@ def postgres_engine(services: Embedded) -> Iterator[Engine]:
         connection.execute(text(f"TRUNCATE {tables}"))
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Waits until a condition holds, for at most ten seconds."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        give_up_at = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < give_up_at, "the condition did not come true in ten seconds"
+            time.sleep(0.02)
+
+    return wait

@@ -318,6 +318,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _on_shutting_down(self, how: str = "Warm", **_: Any) -> None:
         self._signals += 1 if how == "Warm" else 2
+        # A signal alone does not end the hub's poll, and until then it would go on taking tasks.
+        self._ring()
 
     def _shut_down(self, drain_s: float) -> None:
         if self._is_down:
@@ -325,6 +327,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._is_draining = self._is_down = True
         self._waiting.clear()
         self.threads.drop_waiting()
+        logger.info("draining %d coroutines for %s s at most", len(self._running), drain_s)
         self._turn_hub_while(lambda: self._signals < 2 and self._has_work(), drain_s)
         for job in self._running:
             job.terminate()

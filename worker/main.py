@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from celery import Celery
@@ -20,8 +22,8 @@ GIL_SWITCH_S = 0.0005
 """
 How long one thread may keep the interpreter while another waits for it.
 
-The hub makes three short round trips to the broker for each call. At Python's default of 5 ms each of them may wait that
-long for the busy loop thread, which alone caps a process at about 65 calls per second.
+The hub makes three short round trips to the broker for each call; at Python's default of 5 ms each of them may wait
+that long for the busy loop thread.
 """
 QUEUES = {"call": (CALL_QUEUE,), "log": (LOG_QUEUE,), "all": (CALL_QUEUE, LOG_QUEUE)}
 
@@ -40,7 +42,7 @@ def run_worker(settings: WorkerSettings, queues: Sequence[str], *, name: str | N
     app = composed_app(settings)
     worker = app.Worker(
         queues=list(queues),
-        hostname=f"{name or 'callgate'}@%h",
+        hostname=f"{name or 'callgate'}@{socket.gethostname()}",
         without_gossip=True,
         without_mingle=True,
         loglevel="INFO",
@@ -64,7 +66,7 @@ def composed_app(settings: WorkerSettings) -> Celery:
 
 def configure_logging(*, as_json: bool) -> None:
     """Send structlog and Celery's own log lines to stderr in one form."""
-    shared = [
+    shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -1,8 +1,8 @@
 """
 The queue: ids only, never prompts. Messages go out in pipelined batches; losing one loses nothing.
 
-A link is stored at submit as JSON, `{"link": signature | null, "link_error": signature | null}`, with the route of every
-task in it already resolved by the signature's own app, so that its tasks may live in any queue of the same broker.
+A link is stored at submit as JSON, `{"link": signature | null, "link_error": signature | null}`, with the route of
+every task in it already resolved by the signature's own app, so that its tasks may live in any queue of the same broker.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class CeleryQueue:
 
     def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
         """Publish links; see `QueuePort.publish_links`. A broken one is logged and done with."""
-        done = []
+        done: list[UUID] = []
         for delivery in deliveries:
             try:
                 self._publish_link(delivery)

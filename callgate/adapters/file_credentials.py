@@ -7,7 +7,6 @@ Kubernetes mount secrets) comes before a key from the settings, and is read agai
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,8 +31,9 @@ class FileCredentials:
     """
     Finds keys in a folder, then among those given at the start.
 
-    A file without a usable key in it (empty, unreadable, not one word of printable ASCII) keeps the key read before; if there was
-    none, it means "no key" and never "somebody else's key". A removed file takes its key along.
+    A file without a usable key in it (empty, unreadable, not one word of printable ASCII) keeps the key
+    read before; if there was none, it means "no key" and never "somebody else's key". A removed file takes
+    its key along.
 
     Cost: at most two `stat` calls per request, a read after a change only.
 
@@ -86,7 +86,7 @@ class FileCredentials:
 def _version(path: Path) -> tuple[int, ...] | None:
     """What changes when a file is rewritten or replaced, through links too; None if there is no file."""
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError:
         return None
     if not stat.S_ISREG(found.st_mode):

@@ -1,13 +1,14 @@
 """
 `LLMProviderPort` over OpenAI's protocol, with OpenAI's SDK on its aiohttp transport.
 
-One attempt is one HTTP request: the SDK retries nothing, redirects are not followed, and aiohttp repeats only methods that are
-idempotent when a pooled connection turns out to be dead, which POST is not. Request and reply skip the SDK's Pydantic models,
-which would cost as much CPU as the request itself.
+One attempt is one HTTP request: the SDK retries nothing, redirects are not followed, and on a pooled connection
+that turns out to be dead aiohttp repeats idempotent methods only, which POST is not. Request and reply skip the
+SDK's Pydantic models, which would cost as much CPU as the rest of the request.
 
-Environment: only the transport's own variables count (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE,
-SSL_CERT_DIR), because many companies have no other way out; a loopback address is never proxied. The SDK's OPENAI_* variables are
-ignored: where a call goes and who pays for it is said in the catalogue and by the credentials.
+Environment: only the transport's own variables count (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY,
+SSL_CERT_FILE, SSL_CERT_DIR), because many companies have no other way out; a loopback address is never proxied.
+The SDK's OPENAI_* variables are ignored: where a call goes and who pays for it is said in the catalogue and by
+the credentials.
 """
 
 from __future__ import annotations

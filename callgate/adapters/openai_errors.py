@@ -1,11 +1,11 @@
 """
 Every way a request to an OpenAI-compatible endpoint can fail, and what each one means for the bill.
 
-The SDK wraps httpx's errors, which wrap aiohttp's, and the wrapping loses the phase: a server that hangs up after it
-has read the request arrives as `httpx2.ConnectTimeout`. So each row of `TABLE` is compared with the whole chain of
-causes, aiohttp's rows come first, and within a library the most specific ones do. The first row that fits decides.
+The SDK wraps httpx's errors, which wrap aiohttp's, and the wrapping loses the phase: a server that hangs up after
+it has read the request arrives as `httpx2.ConnectTimeout`. So each row of `TABLE` is compared with the whole chain
+of causes, aiohttp's rows come first, and within a library the most specific ones do. The first that fits decides.
 
-Unbilled is only what failed before the request could leave, and what the provider refused with a status; all else is unknown.
+Unbilled is only what failed before the request could leave, and what the provider refused with a status.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _always(code: str, message: str, retryable: bool, billing: Billing) -> Row:
 def _named(exc: BaseException) -> str:
     """The exception's class and errno. Never its text, which may hold addresses, headers or bodies."""
     name = type(exc).__name__
-    number = exc.errno if isinstance(exc, OSError) else None
-    return f"{name}, {errno.errorcode[number]}" if number in errno.errorcode else name
+    number = errno.errorcode.get(exc.errno or 0) if isinstance(exc, OSError) else None
+    return f"{name}, {number}" if number else name
 
 
 def _status(exc: BaseException, asked: Asked) -> Failure:
@@ -261,7 +261,7 @@ TABLE: tuple[tuple[type[BaseException], Row], ...] = (
     (openai.OpenAIError, _UNEXPECTED),
     (openai.InvalidWebhookSignatureError, _UNEXPECTED),
     # The runtime.
-    (asyncio.TimeoutError, _TIMEOUT),
+    (TimeoutError, _TIMEOUT),
     (asyncio.IncompleteReadError, _CUT),
     (ssl.SSLError, _LOST),
     (OSError, _LOST),

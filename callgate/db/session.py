@@ -86,9 +86,12 @@ class PostgresSession:
         give_up_at = time.monotonic() + self._timeout_s
         for attempt in itertools.count(1):
             try:
-                with _translated(), self.engine.connect() as connection:
-                    with self._watchdog.deadline(connection, self._timeout_s):
-                        return work(connection)
+                with (
+                    _translated(),
+                    self.engine.connect() as connection,
+                    self._watchdog.deadline(connection, self._timeout_s),
+                ):
+                    return work(connection)
             except _TryAgain as exc:
                 if attempt == TRIES_MAX or time.monotonic() > give_up_at:
                     raise LedgerUnavailable(f"the ledger stayed busy: {exc}") from exc

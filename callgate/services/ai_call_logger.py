@@ -40,7 +40,7 @@ from callgate.domain.retry import LOST, Billing, Dead, Failure, decide
 
 log = structlog.get_logger(__name__)
 
-STANDARD_TIERS = frozenset({None, "auto", "default", "standard"})
+STANDARD_TIERS = frozenset({"auto", "default", "standard"})
 """What providers call the tier they use when none was asked for."""
 UNSETTLEABLE = Failure(
     "unsettleable", "the ledger refused the settlement of this attempt", False, Billing.UNKNOWN
@@ -227,7 +227,7 @@ def _tier(name: str | None) -> ServiceTier:
     Raises:
         ValueError: The provider named a tier nobody has a price for.
     """
-    return ServiceTier.DEFAULT if name in STANDARD_TIERS else ServiceTier(name)
+    return ServiceTier.DEFAULT if name is None or name in STANDARD_TIERS else ServiceTier(name)
 
 
 def _paid(code: str, message: str, *, retryable: bool) -> Failure:
@@ -236,12 +236,10 @@ def _paid(code: str, message: str, *, retryable: bool) -> Failure:
 
 def _last_resort(settle: Settle) -> Settle:
     """The settlement of a row that Postgres refused: its money as it was, its call dead, nothing else."""
-    can_be = AttemptStatus.FAILED
-    if settle.seen is AttemptStatus.DISPATCHED:
-        can_be = AttemptStatus.UNKNOWN
+    is_lost = settle.seen is AttemptStatus.DISPATCHED
     return replace(
         settle,
-        status=can_be,
+        status=AttemptStatus.UNKNOWN if is_lost else AttemptStatus.FAILED,
         next_state=CallState.DEAD,
         due_in_s=None,
         usage=None,

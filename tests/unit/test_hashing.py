@@ -160,8 +160,8 @@ def test_the_order_of_messages_matters() -> None:
 
 def test_the_key_order_of_a_schema_matters() -> None:
     """It changes answers: models write keys in the order they are shown."""
-    one = {"properties": {"a": {}, "b": {}}}
-    other = {"properties": {"b": {}, "a": {}}}
+    one = '{"properties": {"a": {}, "b": {}}}'
+    other = '{"properties": {"b": {}, "a": {}}}'
 
     assert input_hash(a_request(response_schema=one)) != input_hash(
         a_request(response_schema=other)

@@ -1,0 +1,201 @@
+"""What every command shares: how the client is found, how answers are printed, which options repeat."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from callgate.domain.budget import usd
+from callgate.domain.errors import CallgateError
+from callgate.domain.ledger import CallView
+from callgate.domain.models import Name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from callgate.client import Client
+
+WIDTH_MIN = 80
+"""Where tables go that nobody watches: a pipe has no width."""
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+OpenClient = Callable[[], "Client"]
+"""Makes the client of one command; put into the context by `callgate.cli.run`."""
+
+
+def name(text: str) -> str:
+    """Parse an organisation, call type, provider or model."""
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError:
+        raise typer.BadParameter(f"{text!r} is no name") from None
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
+Org = Annotated[str | None, typer.Option("--org", parser=name, help="Only this organisation.")]
+CallType = Annotated[str | None, typer.Option("--call-type", parser=name, help="Only this type.")]
+Provider = Annotated[str | None, typer.Option("--provider", parser=name, help="Only this one.")]
+Model = Annotated[str | None, typer.Option("--model", parser=name, help="Only this model.")]
+Fingerprint = Annotated[
+    str | None, typer.Option("--fingerprint", help="Only calls that failed alike.")
+]
+
+
+def client_of(context: typer.Context) -> Client:
+    """
+    Open the client of this command; close it with `with`.
+
+    Raises:
+        ConfigurationError: The settings cannot work.
+    """
+    open_client: OpenClient = context.obj
+    return open_client()
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value."""
+    print(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))  # noqa: T201 - the answer
+
+
+def print_error(error: CallgateError) -> None:
+    """Print an error as one line on stderr, whatever its message holds."""
+    message = " ".join(str(error).split())
+    print(f"error: {error.code}: {message}", file=sys.stderr)  # noqa: T201 - the command's voice
+
+
+def say(text: str) -> None:
+    """Tell a person something that is not the answer."""
+    print(text, file=sys.stderr)  # noqa: T201 - the command's voice
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """
+    Print a table that fits the terminal, or `empty`.
+
+    Args:
+        columns: Headings. `>` in front aligns right; `!` keeps every character, where others are cut to fit.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(
+            column.lstrip(">!"),
+            justify="right" if ">" in column[:2] else "left",
+            no_wrap=True,
+            overflow="fold" if "!" in column[:2] else "ellipsis",
+            min_width=None if "!" in column[:2] else 4,
+        )
+    for row in rows:
+        table.add_row(*(Text(_one_line(cell)) for cell in row))
+    if not table.rows:
+        say(empty)
+        return
+    _console().print(table)
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Print one thing, a field a line."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for label, value in fields.items():
+        if value is not None:
+            table.add_row(label, Text(_cell(value)))
+    _console().print(table)
+
+
+def call_fields(view: CallView) -> dict[str, Any]:
+    """One call as JSON; amounts are nano-USD. Bodies are there if they were read."""
+    fields = {"task_id": view.key.task_id, **_without_bodies(view)}
+    fields["input_hash"] = view.input_hash.hex()
+    fields["error"] = loaded(view.error)
+    if view.request is not None:
+        fields["request"] = json.loads(view.request)
+    if view.last is not None:
+        fields["last"] = {**_without_bodies(view.last), "error": loaded(view.last.error)}
+        if view.last.reply is not None:
+            fields["last"]["reply"] = json.loads(view.last.reply)
+    return fields
+
+
+def loaded(error: str | None) -> dict[str, Any] | None:
+    """Read a stored error."""
+    return None if error is None else dict(json.loads(error))
+
+
+def error_text(error: str | None) -> str:
+    """A stored error for people."""
+    fields = loaded(error)
+    return f"{fields.get('code', 'unknown')}: {fields.get('message', '')}" if fields else ""
+
+
+def call_rows(views: Sequence[CallView]) -> Iterable[Sequence[object]]:
+    """Calls as rows under `CALL_COLUMNS`."""
+    for view in views:
+        error = (loaded(view.error) or {}).get("code", "")
+        yield view.key.task_id, view.state, view.org_id, view.model, usd(view.posted_nano_usd), error
+
+
+CALL_COLUMNS = ("!call", "!state", "org", "model", ">!cost", "error")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Rich finds no width where there is no terminal; it must not guess less than what a person has.
+    width = None if sys.stdout.isatty() else WIDTH_MIN
+    return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def _without_bodies(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass but bytes and what is nested."""
+    return {
+        field.name: item
+        for field in dataclasses.fields(value)
+        if not isinstance(item := getattr(value, field.name), bytes)
+        and field.name not in ("key", "last", "request", "reply")
+    }
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S %Z")
+    return str(value)
+
+
+def _one_line(value: object) -> str:
+    return " ".join(_cell(value).split())
+
+
+def _plain(value: object) -> object:
+    """What `json` cannot write by itself."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, UUID | Decimal | Path):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"no JSON for {type(value).__name__}")

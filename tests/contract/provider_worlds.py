@@ -1,0 +1,280 @@
+"""
+What the provider contract runs on: a `MemoryProvider`, alone or behind a real HTTP server that the `OpenAIAdapter` calls.
+
+`SocketServer` is that server. What it does with a request, or with a bare connection, is a function of the test's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+from callgate.adapters.memory_provider import MemoryProvider, Rule, Sent
+from callgate.adapters.openai_adapter import ATTEMPT_HEADER, OpenAIAdapter
+from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.models import LLMRequest
+from callgate.domain.ports import LLMProviderPort, ProviderReply
+from callgate.domain.retry import Failure
+
+KEY = "sk-test-0123456789abcdefghij"
+PATIENCE_S = 60.0
+"""Longer than any test lasts: what the server behind the adapter waits for a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One HTTP request as the server read it; header names in lower case."""
+
+    head: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The body as JSON, keys in the order they came."""
+        fields: dict[str, Any] = json.loads(self.body)
+        return fields
+
+
+Exchange = Callable[[Received, asyncio.StreamWriter], Awaitable[None]]
+Greeting = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class SocketServer:
+    """A server on a free loopback port, in the test's own event loop; `received` holds every whole request."""
+
+    def __init__(self, exchange: Exchange, greeting: Greeting | None = None) -> None:
+        self.received: list[Received] = []
+        self.connections = 0
+        self.port = 0
+        self._exchange = exchange
+        self._greeting = greeting
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def base_url(self) -> str:
+        """Where the endpoint is."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            if self._greeting is not None:
+                await self._greeting(reader, writer)
+            while not writer.is_closing():
+                received = await read_request(reader)
+                self.received.append(received)
+                await self._exchange(received, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+
+async def read_request(reader: asyncio.StreamReader) -> Received:
+    """Read one request with a Content-Length."""
+    head, _, fields = (await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n")
+    pairs = (line.partition(": ") for line in fields.split("\r\n") if line)
+    headers = {name.lower(): value for name, _, value in pairs}
+    return Received(head, headers, await reader.readexactly(int(headers["content-length"])))
+
+
+def http(body: bytes, *, status: int = 200, length: int | None = None, **headers: str) -> bytes:
+    """A response; `length` lies about the size of its body. Underscores in header names become hyphens."""
+    lines = [
+        f"HTTP/1.1 {status} Status",
+        f"content-length: {len(body) if length is None else length}",
+    ]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def says(body: object, *, status: int = 200, **headers: str) -> Exchange:
+    """Answer every request with this JSON."""
+    return sends(http(json.dumps(body).encode(), status=status, **headers))
+
+
+def sends(data: bytes, *, then_close: bool = False) -> Exchange:
+    """Answer every request with these bytes."""
+
+    async def exchange(_received: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        if then_close:
+            writer.close()
+
+    return exchange
+
+
+async def hangs(_received: Received, _writer: asyncio.StreamWriter) -> None:
+    """Read the request and say nothing."""
+    await asyncio.Event().wait()
+
+
+async def closes(_received: Received, writer: asyncio.StreamWriter) -> None:
+    """Read the request and hang up."""
+    writer.close()
+
+
+async def resets(_received: object, writer: asyncio.StreamWriter) -> None:
+    """Reset the connection, without even a goodbye."""
+    peer = writer.get_extra_info("socket")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def chat(text: str = "pong", **fields: object) -> dict[str, Any]:
+    """A chat completion as OpenAI sends it."""
+    return {
+        "id": "chatcmpl-1",
+        "model": "gpt-4o-mini-2024-07-18",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        ],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
+        **fields,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """One key for everybody, or none."""
+
+    key: str | None = KEY
+
+    def api_key(self, provider: str, org_id: str) -> str | None:
+        """The key."""
+        return self.key
+
+
+@asynccontextmanager
+async def adapter_for(
+    base_url: str, *, key: str | None = KEY, connections_max: int = 100, **entry: Any
+) -> AsyncIterator[OpenAIAdapter]:
+    """An adapter that calls this address."""
+    adapter = OpenAIAdapter(
+        "openai",
+        ProviderEntry(base_url=base_url, **entry),
+        Keys(key),
+        connections_max=connections_max,
+    )
+    try:
+        yield adapter
+    finally:
+        await adapter.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A provider, and the memory provider that decides what it says."""
+
+    provider: LLMProviderPort
+    memory: MemoryProvider
+
+    @property
+    def sent(self) -> list[Sent]:
+        """The requests that arrived."""
+        return list(self.memory.sent)
+
+
+@asynccontextmanager
+async def memory_world(rules: Sequence[Rule]) -> AsyncIterator[World]:
+    """The memory provider itself."""
+    memory = MemoryProvider(rules)
+    yield World(memory, memory)
+
+
+@asynccontextmanager
+async def openai_world(rules: Sequence[Rule]) -> AsyncIterator[World]:
+    """OpenAI's protocol over HTTP, with the memory provider behind the server."""
+    memory = MemoryProvider(rules)
+
+    async def exchange(received: Received, writer: asyncio.StreamWriter) -> None:
+        answer = await memory.complete(
+            _request(received.fields),
+            attempt_id=UUID(received.headers[ATTEMPT_HEADER.lower()]),
+            timeout_s=PATIENCE_S,
+        )
+        writer.write(_refused(answer) if isinstance(answer, Failure) else _replied(answer))
+
+    async with (
+        SocketServer(exchange) as server,
+        adapter_for(server.base_url, sends_service_tier=True) as adapter,
+    ):
+        yield World(adapter, memory)
+
+
+def _request(fields: dict[str, Any]) -> LLMRequest:
+    schema = fields.pop("response_format", {}).get("json_schema", {}).get("schema")
+    return LLMRequest(
+        org_id="acme",
+        call_type="extraction",
+        provider="openai",
+        max_output_tokens=fields.pop("max_completion_tokens"),
+        response_schema=schema,
+        **fields,
+    )
+
+
+def _replied(reply: ProviderReply) -> bytes:
+    usage = reply.usage and {
+        "prompt_tokens": reply.usage.input_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": reply.usage.cached_input_tokens,
+            "cache_write_tokens": reply.usage.cache_write_tokens,
+        },
+        "completion_tokens": reply.usage.output_tokens,
+        "completion_tokens_details": {"reasoning_tokens": reply.usage.reasoning_tokens},
+        "total_tokens": reply.usage.input_tokens + reply.usage.output_tokens,
+    }
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": text, "refusal": reply.refusal},
+            "finish_reason": reply.finish_reason,
+        }
+        for index, text in enumerate(reply.texts)
+    ]
+    body = {
+        "model": reply.model,
+        "choices": choices,
+        "usage": usage,
+        "service_tier": reply.service_tier,
+    }
+    request_id = (
+        {} if reply.provider_request_id is None else {"x_request_id": reply.provider_request_id}
+    )
+    return http(json.dumps(body).encode(), **request_id)
+
+
+def _refused(failure: Failure) -> bytes:
+    error = {"error": {"code": failure.provider_code, "type": None, "param": None, "message": "no"}}
+    headers = {} if failure.retry_after_s is None else {"retry_after": str(failure.retry_after_s)}
+    return http(json.dumps(error).encode(), status=failure.status or 500, **headers)
