@@ -36,8 +36,8 @@ migrate: $(INSTALLED) ## Bring the database of CALLGATE_DATABASE_URL to the newe
 test: $(INSTALLED) ## Run every test but the benchmarks
 	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks -n $(JOBS) --dist loadfile $(ARGS)
 
-bench: $(INSTALLED) ## Run the benchmarks; takes minutes, and wants the machine for itself
-	$(BIN)/python -m pytest tests/benchmarks -s $(ARGS)
+bench: $(INSTALLED) ## Measure callgate beside the bare Celery task and a naive chain; wants the machine for itself
+	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
 check: lint types imports ## Run every check that is not a test
 

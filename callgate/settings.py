@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -22,6 +23,10 @@ from callgate.domain.errors import ConfigurationError
 
 PREFIX = "CALLGATE_"
 WORKER_PREFIX = "CALLGATE_WORKER__"
+EMBEDDED = "CALLGATE_EMBEDDED"
+"""Set to 1: the two URLs come from the `callgate up` that runs in the data folder."""
+DATA_DIR = "CALLGATE_WORKER__DATA_DIR"
+URLS = ("CALLGATE_DATABASE_URL", "CALLGATE_BROKER_URL")
 KUBERNETES_SERVICE = re.compile(
     r"^CALLGATE_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?$"
 )
@@ -61,16 +66,19 @@ class ClientSettings(BaseSettings):
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
-def load_settings(cls: type[SettingsT]) -> SettingsT:
+def load_settings(cls: type[SettingsT], **urls: str) -> SettingsT:
     """
     Build settings from this process's `CALLGATE_*` variables.
+
+    Args:
+        urls: `database_url` and `broker_url` where the caller knows them better than the environment.
 
     Raises:
         ConfigurationError: One is missing, unknown or out of bounds; all such are named at once.
     """
     wrong = list(_unknown(cls, os.environ))
     try:
-        settings = cls()
+        settings = cls(**(_embedded_urls(os.environ) | urls))
     except ValidationError as exc:
         wrong += [_complaint(error["loc"], error["msg"]) for error in exc.errors()]
     if wrong:
@@ -78,13 +86,38 @@ def load_settings(cls: type[SettingsT]) -> SettingsT:
     return settings
 
 
+def _embedded_urls(environ: Mapping[str, str]) -> dict[str, str]:
+    """The URLs that are not set, from the file of a running `callgate up`, if the environment asks for it."""
+    if environ.get(EMBEDDED, "0") in ("", "0"):
+        return {}
+    if environ[EMBEDDED] != "1":
+        raise ConfigurationError(f"{EMBEDDED}: is 1 or 0")
+    file = Path(environ.get(DATA_DIR, ".callgate")) / "env"
+    try:
+        lines = file.read_text().splitlines()
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{EMBEDDED}: no `callgate up` runs in {file.parent}: {file} cannot be read ({exc.strerror})"
+        ) from exc
+    written = dict(word.partition("=")[::2] for line in lines for word in shlex.split(line))
+    return {
+        name.removeprefix(PREFIX).lower(): written[name]
+        for name in URLS
+        if name not in environ and name in written
+    }
+
+
 def _complaint(location: tuple[str | int, ...], message: str) -> str:
     variable = PREFIX + "__".join(str(part).upper() for part in location)
-    return f"{variable}: {'not set' if message == 'Field required' else message}"
+    if message != "Field required":
+        return f"{variable}: {message}"
+    if variable in URLS:
+        return f"{variable}: not set (for development: run `callgate up`, and set {EMBEDDED}=1)"
+    return f"{variable}: not set"
 
 
 def _unknown(cls: type[BaseSettings], environ: Mapping[str, str]) -> Iterable[str]:
-    known = set(_variables(cls, PREFIX))
+    known = {*_variables(cls, PREFIX), EMBEDDED}
     reads_worker = "worker" in cls.model_fields
     for name in sorted(environ):
         if not name.startswith(PREFIX) or KUBERNETES_SERVICE.match(name):

@@ -1,0 +1,150 @@
+"""`callgate doctor`: is everything there that a call needs?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from callgate.cli_output import AsJson, client_of, print_json
+from callgate.domain.errors import CallgateError, ConfigurationError, InvalidRequest
+from callgate.domain.models import LLMRequest, Message
+
+if TYPE_CHECKING:
+    from callgate.client import Client
+
+POSTGRES_MIN = 16
+SAMPLE_MODEL = "openai/gpt-4o-mini"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(doctor)
+
+
+def doctor(
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Option("--model", metavar="PROVIDER/MODEL", help="Whose price to look for.")
+    ] = SAMPLE_MODEL,
+    as_json: AsJson = False,
+) -> None:
+    """Check settings, database, broker, tokenizer and prices; exit 1 if something is amiss."""
+    findings = list(_findings(context, model))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            typer.echo(f"{'OK  ' if finding.ok else 'FAIL'} {finding.check}: {finding.detail}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _findings(context: typer.Context, model: str) -> Iterator[Finding]:
+    try:
+        client = client_of(context)
+    except ConfigurationError as exc:
+        yield Finding("settings", False, _one_line(exc))
+        return
+    with client:
+        yield Finding("settings", True, "valid")
+        yield Finding("catalogue", True, _catalogue(client))
+        checks: dict[str, Callable[[], str]] = {
+            "database": lambda: _database(client),
+            "schema": lambda: _schema(client),
+            "broker": lambda: _broker(client),
+            "tokenizer": lambda: _tokenizer(client, model),
+            "price": lambda: _price(client, model),
+        }
+        for name, check in checks.items():
+            try:
+                yield Finding(name, True, check())
+            except CallgateError as exc:
+                yield Finding(name, False, _one_line(exc))
+
+
+def _catalogue(client: Client) -> str:
+    path = client.settings.catalogue
+    providers = ", ".join(sorted(client.catalogue.providers))
+    return f"{path or 'the defaults (CALLGATE_CATALOGUE is not set)'}; providers: {providers}"
+
+
+def _database(client: Client) -> str:
+    from callgate.db.session import PostgresSession
+
+    settings = client.settings
+    session = PostgresSession(
+        settings.database_url.get_secret_value(), timeout_s=settings.ledger_timeout_s, pool_size=1
+    )
+    try:
+        (row,) = session.rows("SELECT current_setting('server_version_num')::int AS number", {})
+    finally:
+        session.close()
+    major = row.number // 10_000
+    if major < POSTGRES_MIN:
+        raise ConfigurationError(f"Postgres {major}: callgate needs {POSTGRES_MIN} or later")
+    return f"Postgres {major} answers"
+
+
+def _schema(client: Client) -> str:
+    client.ledger.due(limit=0, expire=False)
+    return "migrated"
+
+
+def _broker(client: Client) -> str:
+    from callgate.domain.errors import BrokerUnavailable
+
+    patience_s = client.settings.broker_timeout_s
+    with client.celery_app.connection_for_write() as connection:
+        try:
+            connection.ensure_connection(max_retries=1, timeout=patience_s)
+        except Exception as exc:
+            # Each transport has errors of its own; all of them mean that the broker is not usable.
+            raise BrokerUnavailable(
+                f"{connection.as_uri()} does not answer ({type(exc).__name__}): check CALLGATE_BROKER_URL"
+            ) from exc
+        return f"{connection.as_uri()} answers"
+
+
+def _sample(model: str) -> LLMRequest:
+    provider, slash, name = model.partition("/")
+    if not slash:
+        raise InvalidRequest(f"{model!r} is not PROVIDER/MODEL")
+    return LLMRequest(
+        org_id="doctor",
+        call_type="doctor",
+        provider=provider,
+        model=name,
+        messages=(Message(role="user", content="Hello"),),
+        max_output_tokens=1_000,
+    )
+
+
+def _tokenizer(client: Client, model: str) -> str:
+    from callgate.adapters.token_estimator import TokenEstimator
+
+    method = TokenEstimator(client.catalogue).input_bound(_sample(model)).method
+    return f"{model}: {method}"
+
+
+def _price(client: Client, model: str) -> str:
+    from callgate.adapters.cost_calculator import CostCalculator
+
+    priced = CostCalculator(client.catalogue).worst_case(_sample(model), 1_000, datetime.now(UTC))
+    return f"{model}: {priced.price_source}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

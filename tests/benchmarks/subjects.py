@@ -1,0 +1,129 @@
+"""
+What callgate is measured against, as Celery workers of their own: the bare task, and the chain people write first.
+
+Both talk to the same simulator over the OpenAI SDK. `python -m tests.benchmarks.subjects bare|chain` is a worker; its
+broker, results and database come from the environment, as the benchmark sets them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg2.pool
+from celery import Celery
+from openai import AsyncOpenAI, DefaultAioHttpClient, OpenAI
+
+from worker.asyncio_pool import AsyncTask
+
+HOLD_NANO_USD, COST_NANO_USD = 200, 120
+THREADS = 50
+
+
+def subject(kind: str) -> Celery:
+    """The Celery app of a subject, for its worker and for whoever publishes to it."""
+    app = Celery(kind, broker=os.environ["BENCH_BROKER"], backend=os.environ["BENCH_BROKER"])
+    app.conf.update(
+        task_default_queue=f"bench.{kind}",
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        result_expires=600,
+        broker_connection_retry_on_startup=True,
+        worker_pool="worker.asyncio_pool:AsyncioPool" if kind == "bare" else "threads",
+        worker_concurrency=1_000 if kind == "bare" else THREADS,
+        result_backend_thread_safe=True,
+        redis_max_connections=200,
+        broker_pool_limit=64,
+    )
+    if kind == "bare":
+        app.register_task(BareCall())
+    else:
+        _register_chain(app)
+    return app
+
+
+class BareCall(AsyncTask):
+    """Makes the call and stores its result; no dedup, no hold, no log."""
+
+    name = "bench.call"
+    _client: AsyncOpenAI | None = None
+
+    async def arun(self, request: Mapping[str, Any], text: str) -> str:
+        """The answer's text."""
+        if self._client is None:
+            self._client = AsyncOpenAI(
+                api_key="none",
+                base_url=os.environ["BENCH_PROVIDER"],
+                max_retries=0,
+                http_client=DefaultAioHttpClient(),
+            )
+        reply = await self._client.chat.completions.create(**_asked(text))
+        return reply.choices[0].message.content or ""
+
+
+def _register_chain(app: Celery) -> None:
+    """Reserve, call, log: three tasks with plain SQL, each commit its own."""
+    pool = psycopg2.pool.ThreadedConnectionPool(0, THREADS, os.environ["BENCH_DATABASE"])
+    client = OpenAI(api_key="none", base_url=os.environ["BENCH_PROVIDER"], max_retries=0)
+
+    def execute(sql: str, *parameters: object) -> int:
+        connection = pool.getconn()
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(sql, parameters)
+                return int(cursor.rowcount)
+        finally:
+            pool.putconn(connection)
+
+    @app.task(name="bench.reserve")
+    def reserve(text: str) -> str:
+        taken = execute(
+            "UPDATE bench_budget SET reserved = reserved + %s WHERE reserved + spent + %s <= max",
+            HOLD_NANO_USD,
+            HOLD_NANO_USD,
+        )
+        if not taken:
+            raise RuntimeError("over budget")
+        return text
+
+    @app.task(name="bench.provider")
+    def provider(text: str) -> dict[str, Any]:
+        reply = client.chat.completions.create(**_asked(text))
+        usage = reply.usage
+        assert usage is not None
+        return {
+            "text": reply.choices[0].message.content,
+            "input": usage.prompt_tokens,
+            "output": usage.completion_tokens,
+        }
+
+    @app.task(name="bench.log")
+    def log(reply: dict[str, Any]) -> str:
+        execute(
+            "WITH posted AS (UPDATE bench_budget SET reserved = reserved - %s, spent = spent + %s)"
+            " INSERT INTO bench_log (input_tokens, output_tokens, cost) VALUES (%s, %s, %s)",
+            HOLD_NANO_USD,
+            COST_NANO_USD,
+            reply["input"],
+            reply["output"],
+            COST_NANO_USD,
+        )
+        return str(reply["text"])
+
+
+def _asked(text: str) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text}]
+    return {"model": "sim-1", "messages": messages, "max_completion_tokens": 100}
+
+
+if __name__ == "__main__":
+    app = subject(sys.argv[1])
+    worker = app.Worker(
+        hostname=f"{sys.argv[1]}@bench",
+        without_gossip=True,
+        without_mingle=True,
+        loglevel="WARNING",
+    )
+    worker.start()

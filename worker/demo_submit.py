@@ -1,0 +1,49 @@
+"""
+One of several processes that submit the same call at once: a pipeline in miniature, for `callgate demo`.
+
+    standard input    the request as JSON, then an empty line when all processes are ready
+    standard output   "ready", then one JSON object: how many submissions collapsed, and the different answers
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from callgate import Client, LLMRequest
+from callgate.client import Handle
+
+THREADS_MAX = 32
+
+
+def main() -> None:
+    """Submit the request of standard input `--times` times at once, and wait for every result."""
+    parser = argparse.ArgumentParser(prog="python -m worker.demo_submit")
+    parser.add_argument("--times", type=int, required=True)
+    parser.add_argument("--timeout-s", type=float, required=True)
+    options = parser.parse_args()
+    request = LLMRequest.model_validate_json(sys.stdin.readline())
+    with Client.from_env() as client, ThreadPoolExecutor(THREADS_MAX) as threads:
+        _say("ready")
+        sys.stdin.readline()
+        handles = list(threads.map(lambda _: client.submit(request), range(options.times)))
+        _say(json.dumps(_outcome(handles, options.timeout_s)))
+
+
+def _outcome(handles: Sequence[Handle], timeout_s: float) -> dict[str, object]:
+    texts = [handle.get(timeout=timeout_s).text for handle in handles]
+    return {
+        "submitted": len(texts),
+        "collapsed": sum(handle.collapsed for handle in handles),
+        "texts": sorted(set(texts)),
+    }
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
