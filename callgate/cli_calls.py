@@ -168,10 +168,7 @@ def find_call(client: Client, text: str, bodies: Bodies) -> CallView:
     Raises:
         InvalidRequest, CallNotFound
     """
-    if "." in text:
-        key = client.handle(text).key
-    else:
-        key = _newest(client, text)
+    key = client.handle(text).key if "." in text else _newest(client, text)
     (view,) = client.ledger.read([key], bodies)
     if view is None:
         raise CallNotFound(f"the ledger knows no call {text}")
@@ -198,7 +195,7 @@ def print_call(view: CallView, *, as_json: bool) -> None:
             "error": error_text(view.error) or None,
             "last attempt": last and f"{last.attempt} {last.status}, id {last.attempt_id}",
             "worker": last and last.worker_id,
-            "latency": last and last.latency_ms is not None and f"{last.latency_ms} ms" or None,
+            "latency": f"{last.latency_ms} ms" if last and last.latency_ms is not None else None,
             "priced by": last and last.price_source,
             "provider's id": last and last.provider_request_id,
             "request": view.request and view.request.decode(),

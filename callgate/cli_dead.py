@@ -181,7 +181,9 @@ def redrive(
             _confirm(f"Redrive {about}?", yes)
             redriven = _redrive(client, plan, rate)
     if as_json:
-        print_json({"dry_run": dry_run, "count": len(plan.keys), "redriven": redriven, **_cost(plan)})
+        print_json(
+            {"dry_run": dry_run, "count": len(plan.keys), "redriven": redriven, **_cost(plan)}
+        )
         return
     say(f"would redrive {about}" if dry_run else f"redriven: {len(redriven)} of {about}")
     for task_id, why in plan.refused.items():

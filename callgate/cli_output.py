@@ -150,7 +150,14 @@ def call_rows(views: Sequence[CallView]) -> Iterable[Sequence[object]]:
     """Calls as rows under `CALL_COLUMNS`."""
     for view in views:
         error = (loaded(view.error) or {}).get("code", "")
-        yield view.key.task_id, view.state, view.org_id, view.model, usd(view.posted_nano_usd), error
+        yield (
+            view.key.task_id,
+            view.state,
+            view.org_id,
+            view.model,
+            usd(view.posted_nano_usd),
+            error,
+        )
 
 
 CALL_COLUMNS = ("!call", "!state", "org", "model", ">!cost", "error")

@@ -14,7 +14,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -78,7 +78,8 @@ def load_settings(cls: type[SettingsT], **urls: str) -> SettingsT:
     """
     wrong = list(_unknown(cls, os.environ))
     try:
-        settings = cls(**(_embedded_urls(os.environ) | urls))
+        given: dict[str, Any] = {**_embedded_urls(os.environ), **urls}
+        settings = cls(**given)
     except ValidationError as exc:
         wrong += [_complaint(error["loc"], error["msg"]) for error in exc.errors()]
     if wrong:

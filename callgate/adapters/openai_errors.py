@@ -249,6 +249,11 @@ TABLE: tuple[tuple[type[BaseException], Row], ...] = (
     (httpx2.HTTPError, _UNEXPECTED),
     (httpx2.StreamError, _CUT),
     (httpx2.CookieConflict, _UNEXPECTED),
+    # The runtime.
+    (TimeoutError, _TIMEOUT),
+    (asyncio.IncompleteReadError, _CUT),
+    (ssl.SSLError, _LOST),
+    (OSError, _LOST),
     # The SDK, where nothing below it says more.
     (openai.APITimeoutError, _TIMEOUT),
     (openai.APIConnectionError, _LOST),
@@ -260,11 +265,6 @@ TABLE: tuple[tuple[type[BaseException], Row], ...] = (
     (openai.WebSocketQueueFullError, _UNEXPECTED),
     (openai.OpenAIError, _UNEXPECTED),
     (openai.InvalidWebhookSignatureError, _UNEXPECTED),
-    # The runtime.
-    (TimeoutError, _TIMEOUT),
-    (asyncio.IncompleteReadError, _CUT),
-    (ssl.SSLError, _LOST),
-    (OSError, _LOST),
     (Exception, _UNEXPECTED),
 )
 """What each class of exception means; the first row that fits any exception in the chain of causes."""

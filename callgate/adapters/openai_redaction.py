@@ -33,12 +33,12 @@ _SUSPICIOUS = re.compile(
 
 def redacted(words: str, secrets: Sequence[str]) -> str:
     """The provider's words, cut to `WORDS_CHARS_MAX` characters and without any secret in them."""
-    words = words[:WORDS_CHARS_MAX]
+    words = _one_line(words[:WORDS_CHARS_MAX])
     hidden = bytearray(len(words))
     for start, end in _quotations(words, secrets):
         hidden[start:end] = b"\x01" * (end - start)
     shown = "".join("\0" if h else c for c, h in zip(words, hidden, strict=True))
-    return " ".join(re.sub(r"\0+", MASK, shown).split())
+    return re.sub(r"\0+", MASK, shown)
 
 
 def identifier(name: object, secrets: Sequence[str]) -> str | None:
@@ -56,10 +56,16 @@ def _quotations(words: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]
 
 def _shared(words: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Where the words hold a run of a secret, or the whole of a short one."""
-    texts = [secret for secret in secrets if WHOLE_CHARS_MIN <= len(secret) < RUN_CHARS]
-    texts.append("\0".join(secret for secret in secrets if len(secret) >= RUN_CHARS))
+    lines = [_one_line(secret) for secret in secrets]
+    texts = [line for line in lines if WHOLE_CHARS_MIN <= len(line) < RUN_CHARS]
+    texts.append("\0".join(line for line in lines if len(line) >= RUN_CHARS))
     for text in texts:
         size = min(len(text), RUN_CHARS) or RUN_CHARS
         for start in range(len(words) - size + 1):
             if words[start : start + size] in text:
                 yield start, start + size
+
+
+def _one_line(text: str) -> str:
+    """The text with every space a single one: a quotation may be wrapped differently."""
+    return " ".join(text.split())

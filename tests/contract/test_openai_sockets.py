@@ -515,11 +515,21 @@ def test_a_provider_that_quotes_us_is_not_quoted() -> None:
     assert isinstance(outcome.answer, Failure)
     stored = outcome.answer.to_json()
     assert outcome.answer.provider_code == "invalid_request_error"
-    assert outcome.answer.message == (
-        "HTTP 400, invalid_request_error, param messages.[0].content, Incorrect key ***"
-    ) or not {"Jane", "4111", "1970", "Doe", KEY[:8], "sk-"} & set(stored.split())
+    assert "HTTP 400, invalid_request_error, param messages.[0].content" in outcome.answer.message
     for secret in ("Jane", "Doe", "4111", "1970", "sk-", KEY[3:11], "Bearer"):
         assert secret not in stored
+
+
+def _read_whole(connection: socket.socket) -> bytes:
+    """Read one request; empty if the connection was closed without any."""
+    with connection.makefile("rb") as stream:
+        head = b""
+        length = 0
+        while (line := stream.readline()).strip():
+            head += line
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        return head + stream.read(length)
 
 
 async def _until(condition: Callable[[], bool]) -> None:

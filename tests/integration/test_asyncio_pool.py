@@ -1,11 +1,9 @@
-"""The asyncio pool in real worker processes on a real Valkey."""
+"""How tasks run in the asyncio pool of a real worker process on a real Valkey."""
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,9 +115,7 @@ def test_a_failing_coroutine_calls_its_errback_and_is_acknowledged(
     assert worker.process.poll() is None
 
 
-def test_a_chain_goes_on_after_a_coroutine(
-    worker: Worker, valkey: Valkey, app: Celery
-) -> None:
+def test_a_chain_goes_on_after_a_coroutine(worker: Worker, valkey: Valkey, app: Celery) -> None:
     """Celery's tracer publishes the next step with the coroutine's result."""
     (app.signature("note", ("first",)) | app.signature("tell")).apply_async()
 
@@ -224,166 +220,6 @@ def test_the_pool_grows_and_shrinks(
         note(str(number), 0.5)
     until(lambda: len(valkey.words("ended")) == 6)
     assert max(map(int, valkey.words("running"))) == 4
-
-
-def test_hundreds_are_in_flight_on_a_handful_of_threads(
-    valkey: Valkey, tmp_path: Path, note: Task
-) -> None:
-    """What waits costs no thread."""
-    with a_worker(valkey, tmp_path, worker_concurrency=400) as worker:
-        for number in range(400):
-            note(str(number), 5)
-        until(lambda: max(map(int, valkey.words("running")), default=0) == 400)
-
-        assert worker.threads() < 20
-        until(lambda: len(valkey.words("ended")) == 400)
-        until(valkey.is_empty)
-
-
-def test_a_warm_shutdown_lets_tasks_finish(valkey: Valkey, tmp_path: Path, note: Task) -> None:
-    """Intake stops, what runs ends and is acknowledged, services are left last."""
-    with a_worker(valkey, tmp_path) as worker:
-        note("a", 2)
-        until(lambda: valkey.words("started") == ["a"])
-        worker.signal(signal.SIGTERM)
-        exit_code = worker.exit_code()
-
-    assert exit_code == 0
-    assert valkey.words("ended") == ["a"]
-    assert valkey.words("service") == ["entered", "left after 1 ended"]
-    assert valkey.is_empty()
-
-
-def test_a_drain_acknowledges_as_tasks_end_and_keeps_no_new_message(
-    valkey: Valkey, tmp_path: Path, note: Task
-) -> None:
-    """What the worker's last pop takes goes back at once, not after the drain."""
-    with a_worker(valkey, tmp_path, "-l", "INFO") as worker:
-        note("long", 15)
-        note("short", 3)
-        until(lambda: len(valkey.words("started")) == 2)
-        worker.signal(signal.SIGTERM)
-        until(lambda: "draining 2 coroutines" in worker.log())
-        note("new")
-
-        # One second is how long the pop that was under way may still take a message.
-        until(lambda: valkey.words("ended") == ["short"])
-        until(lambda: valkey.unacked() == 1 and valkey.ready() == 1, 5)
-        assert worker.process.poll() is None
-        assert valkey.words("ended") == ["short"]
-
-
-def test_the_drain_ends_and_what_is_cut_off_goes_back(
-    valkey: Valkey, tmp_path: Path, note: Task
-) -> None:
-    """Past `callgate_drain_s` a task is cancelled and its message returns to the queue."""
-    with a_worker(valkey, tmp_path, callgate_drain_s=1) as worker:
-        note("a", 60)
-        until(lambda: valkey.words("started") == ["a"])
-        begun = time.monotonic()
-        worker.signal(signal.SIGTERM)
-        worker.exit_code()
-
-    assert 1 <= time.monotonic() - begun < 8
-    assert valkey.words("cancelled") == ["a"]
-    assert (valkey.ready(), valkey.unacked()) == (1, 0)
-
-
-def test_the_drain_ends_though_a_task_will_not(
-    valkey: Valkey, tmp_path: Path, app: Celery
-) -> None:
-    """Neither a coroutine that ignores its cancellation nor a blocked thread keeps the process."""
-    with a_worker(valkey, tmp_path, callgate_drain_s=0.5) as worker:
-        app.send_task("stubborn", (60,))
-        app.send_task("block", ("thread", 60))
-        until(lambda: valkey.unacked() == 2 and valkey.words("started") == ["thread"])
-        worker.signal(signal.SIGTERM)
-        worker.exit_code()
-
-        assert "abandoned 1 coroutines and 1 threads" in worker.log()
-    assert (valkey.ready(), valkey.unacked()) == (2, 0)
-
-
-@pytest.mark.parametrize(
-    "signals",
-    [
-        pytest.param((signal.SIGQUIT,), id="cold"),
-        pytest.param((signal.SIGTERM, signal.SIGTERM), id="twice"),
-        pytest.param((signal.SIGTERM, signal.SIGQUIT), id="warm then cold"),
-    ],
-)
-def test_an_impatient_signal_cancels_at_once(
-    valkey: Valkey, tmp_path: Path, note: Task, signals: tuple[signal.Signals, ...]
-) -> None:
-    """Nothing is acknowledged that did not end."""
-    with a_worker(valkey, tmp_path) as worker:
-        note("a", 60)
-        until(lambda: valkey.words("started") == ["a"])
-        for number in signals:
-            lines = worker.log().count("shutdown (MainProcess)")
-            worker.signal(number)
-            until(lambda: worker.log().count("shutdown (MainProcess)") > lines)  # noqa: B023
-        worker.exit_code(10)
-
-        assert "Unrecoverable" not in worker.log()
-    assert valkey.words("cancelled") == ["a"]
-    assert valkey.words("service")[-1].startswith("left")
-    assert (valkey.ready(), valkey.unacked()) == (1, 0)
-
-
-def test_a_killed_worker_loses_no_task(valkey: Valkey, tmp_path: Path, note: Task) -> None:
-    """After kill -9 the broker gives the message to the next worker."""
-    redeliver = {
-        "visibility_timeout": 1,
-        "unacked_restore_interval": 1,
-        "unacked_restore_throttle": 1,
-    }
-    with a_worker(valkey, tmp_path / "first") as first:
-        note("a", 2)
-        until(lambda: valkey.words("started") == ["a"])
-        first.kill()
-    assert valkey.unacked() == 1
-
-    with a_worker(valkey, tmp_path / "second", broker_transport_options=redeliver):
-        until(lambda: "a" in valkey.words("ended"))
-
-
-def test_a_restarted_broker_finds_the_pool_working(tmp_path: Path) -> None:
-    """Coroutines outlive the connection, and the worker takes tasks again afterwards."""
-    valkey = Valkey(tmp_path)
-    valkey.start()
-    try:
-        with a_worker(valkey, tmp_path / "worker") as worker:
-            app = client_of(valkey)
-            app.send_task("note", ("old", 4))
-            until(lambda: valkey.words("started") == ["old"])
-            valkey.kill()
-            valkey.start()
-            app.send_task("note", ("new",))
-
-            until(lambda: sorted(valkey.words("ended")) == ["new", "old"], 40)
-            assert worker.process.poll() is None
-    finally:
-        valkey.kill()
-
-
-def test_a_service_that_does_not_start_ends_the_worker(valkey: Valkey, tmp_path: Path) -> None:
-    """The worker says which one and why, and takes no task."""
-    with a_worker(valkey, tmp_path, is_ready=False, break_service=True) as worker:
-        exit_code = worker.exit_code(40)
-
-        assert "service broken_service did not start: ConnectionRefusedError" in worker.log()
-    assert exit_code != 0
-    assert valkey.words("service") == ["entered", "left after 0 ended"]
-
-
-def test_a_dead_loop_ends_the_worker(valkey: Valkey, tmp_path: Path, app: Celery) -> None:
-    """A worker without its loop would only collect messages."""
-    with a_worker(valkey, tmp_path) as worker:
-        app.send_task("kill_loop")
-
-        assert worker.exit_code() != 0
-    assert (valkey.ready(), valkey.unacked()) == (1, 0)
 
 
 def _ends(events: list[dict[str, Any]], task_id: str) -> bool:

@@ -1,0 +1,36 @@
+"""One deployment per test file; after each test its books must be right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance.harness import Deployment, until_equal
+from worker.embedded import Embedded
+from worker.simulator import Simulator
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Simulator]:
+    """A simulated provider."""
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def standing(
+    services: Embedded, provider: Simulator, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    """What the tests of a file share: services, provider and client, but no state of calls."""
+    with Deployment(services, provider, tmp_path_factory.mktemp("deployment")) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def deployment(standing: Deployment) -> Iterator[Deployment]:
+    """The deployment without a script, with a worker if the test starts one; audited after the test."""
+    standing.provider.reset()
+    yield standing
+    until_equal(0, standing.open_calls)
+    standing.assert_books_are_right()

@@ -1,0 +1,294 @@
+"""
+A whole deployment on this machine: Postgres, Valkey, a simulated provider, worker processes and a client.
+
+Real processes and real servers; only the provider is simulated. Deadlines are short, so that what falls due does so
+while a test looks on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+from redis import Redis
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from callgate import Client, LLMRequest, Message
+from callgate.adapters.cost_calculator import CostCalculator
+from callgate.adapters.token_estimator import TokenEstimator
+from callgate.db.tables import metadata
+from callgate.domain.budget import NANO_PER_USD, Window
+from callgate.services.audit import audit
+from callgate.settings import ClientSettings
+from worker.embedded import Embedded
+from worker.simulator import Simulator
+
+CHECKOUT = Path(__file__).parents[2]
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 40.0
+RICH_NANO_USD = 1_000 * NANO_PER_USD
+
+CATALOGUE = """
+[providers.sim]
+base_url = "{base_url}"
+needs_key = false
+
+[default]
+max_output_tokens_default = 50
+deadline_s = 15
+retry_wait_s = 0.1
+retry_wait_max_s = 0.2
+
+# Its attempts are over, or lost, within seconds.
+[call_types.brief]
+max_output_tokens_default = 50
+deadline_s = 2
+attempts_max = 2
+retry_wait_s = 0.1
+retry_wait_max_s = 0.2
+
+[call_types.bounded]
+input_tokens_max = 20
+pages_max = 3
+models = ["sim/sim-1"]
+
+[[prices]]
+provider = "sim"
+model = "sim-1"
+input_usd_per_million = 1
+output_usd_per_million = 2
+source = "acceptance tests"
+as_of = 2026-11-01
+"""
+
+
+class Process:
+    """A child process with its output in a file."""
+
+    def __init__(
+        self, name: str, argv: Sequence[str], environ: Mapping[str, str], folder: Path
+    ) -> None:
+        self.log = folder / f"{name}-{uuid4().hex[:8]}.log"
+        with self.log.open("wb") as output:
+            self._child = subprocess.Popen(  # noqa: S603 - the argument list is ours
+                argv,
+                cwd=CHECKOUT,
+                env=clean_environ(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def is_alive(self) -> bool:
+        """True until it has ended."""
+        return self._child.poll() is None
+
+    def until_it_says(self, words: str, timeout_s: float = START_TIMEOUT_S) -> Self:
+        """Wait until its output has these words."""
+        until(
+            lambda: words in self.output() or not self.is_alive(),
+            timeout_s,
+            lambda: f"no {words!r} in:\n{self.output()}",
+        )
+        assert words in self.output(), f"ended with {self._child.returncode}:\n{self.output()}"
+        return self
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._child.send_signal(number)
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL; return when it is gone."""
+        self._child.kill()
+        self._child.wait(STOP_TIMEOUT_S)
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Wait until it has ended; return its exit code."""
+        return self._child.wait(timeout_s)
+
+    def stop(self) -> int:
+        """Ask it to stop; return its exit code."""
+        self.send(signal.SIGTERM)
+        return self.wait()
+
+
+class Deployment:
+    """
+    callgate as one team would run it, for the length of a `with` block. No worker runs until one is started.
+
+    Every test takes an organisation of its own (`org`), so that money and calls of tests never meet.
+    """
+
+    def __init__(self, services: Embedded, provider: Simulator, folder: Path) -> None:
+        self.services = services
+        self.provider = provider
+        self.folder = folder
+        catalogue = folder / "catalogue.toml"
+        catalogue.write_text(CATALOGUE.format(base_url=provider.base_url))
+        self.environ = {
+            "CALLGATE_DATABASE_URL": services.database_url,
+            "CALLGATE_BROKER_URL": services.broker_url,
+            "CALLGATE_CATALOGUE": str(catalogue),
+            "CALLGATE_LEDGER_TIMEOUT_S": "1.9",
+            "CALLGATE_WORKER__GRACE_S": "2",
+            "CALLGATE_WORKER__DRAIN_S": "20",
+            "CALLGATE_WORKER__DUE_INTERVAL_S": "0.1",
+            "CALLGATE_WORKER__SWEEP_INTERVAL_S": "0.3",
+            "CALLGATE_WORKER__SWEEP_SLACK_S": "0.3",
+        }
+        self.client = self.open_client()
+        self._engine = create_engine(services.database_url, poolclass=NullPool)
+        self._processes: list[Process] = []
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        with self._engine.begin() as connection:
+            tables = ", ".join(table.name for table in metadata.sorted_tables)
+            connection.execute(text(f"TRUNCATE {tables}"))
+        self.wipe_broker()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for process in self._processes:
+            if process.is_alive():
+                process.kill()
+        self.client.close()
+        self._engine.dispose()
+
+    def open_client(self, **changes: Any) -> Client:
+        """Open another client of this deployment, some of its settings changed."""
+        settings = {
+            "database_url": self.environ["CALLGATE_DATABASE_URL"],
+            "broker_url": self.environ["CALLGATE_BROKER_URL"],
+            "catalogue": self.environ["CALLGATE_CATALOGUE"],
+        }
+        return Client(ClientSettings(**{**settings, **changes}))
+
+    def worker(self, **changes: str) -> Process:
+        """Start a worker for both queues, some of its environment changed; return when it takes calls."""
+        process = self.start("worker", worker_argv(), **changes)
+        return process.until_it_says("ready.")
+
+    def start(self, name: str, argv: Sequence[str], **changes: str) -> Process:
+        """Start a process in this deployment's environment; it ends with the deployment at the latest."""
+        process = Process(name, argv, {**self.environ, **changes}, self.folder)
+        self._processes.append(process)
+        return process
+
+    def ensure_worker(self) -> Process:
+        """Have exactly one worker: the one that runs, or a new one."""
+        workers = [p for p in self._processes if p.log.name.startswith("worker-") and p.is_alive()]
+        return workers[0] if workers else self.worker()
+
+    def stop_workers(self) -> None:
+        """Have no worker."""
+        for process in self._processes:
+            if process.log.name.startswith("worker-") and process.is_alive():
+                process.kill()
+
+    def org(self, limit_nano_usd: int | None = RICH_NANO_USD) -> str:
+        """Make a new organisation with a daily limit, or with none at all."""
+        name = f"org-{uuid4().hex[:12]}"
+        if limit_nano_usd is not None:
+            self.limit(name, limit_nano_usd)
+        return name
+
+    def limit(self, org: str, limit_nano_usd: int) -> None:
+        """Set the daily limit of an organisation."""
+        self.client.operations.set_budget(org, "org", Window.DAY, limit_nano_usd)
+
+    def request(self, org: str, content: str = "", **fields: Any) -> LLMRequest:
+        """Make a request that nobody made before, or the one with this content."""
+        content = content or f"question {next(self._numbers)} {uuid4()}"
+        return LLMRequest(
+            **{
+                "org_id": org,
+                "call_type": "answer",
+                "provider": "sim",
+                "model": "sim-1",
+                "max_output_tokens": 50,
+                "messages": [Message(role="user", content=content)],
+                **fields,
+            }
+        )
+
+    def hold_of(self, request: LLMRequest) -> int:
+        """What a worker will hold for a request, in nano-USD."""
+        tokens = TokenEstimator(self.client.catalogue).input_bound(request).tokens
+        costs = CostCalculator(self.client.catalogue)
+        return costs.worst_case(request, tokens, datetime.now(UTC)).nano_usd
+
+    def rows(self, sql: str, **parameters: Any) -> list[Any]:
+        """Run one statement on the ledger, past everything of callgate's."""
+        with self._engine.begin() as connection:
+            result = connection.execute(text(sql), parameters)
+            return list(result) if result.returns_rows else []
+
+    def attempts(self, org: str) -> list[Any]:
+        """Rows of `ai_call_log` of an organisation, oldest first."""
+        return self.rows("SELECT * FROM ai_call_log WHERE org_id = :org ORDER BY attempt_id", org=org)
+
+    def wipe_broker(self) -> None:
+        """Make the broker forget everything."""
+        with Redis.from_url(self.services.broker_url) as valkey:
+            valkey.flushall()
+
+    def open_calls(self) -> int:
+        """How many calls have not ended."""
+        sql = "SELECT count(*) FROM llm_call WHERE state IN ('queued', 'running', 'waiting')"
+        return int(self.rows(sql)[0][0])
+
+    def assert_books_are_right(self) -> None:
+        """Audit: no drift, no attempt without its row."""
+        report = audit(self.client.operations.snapshot())
+        assert report.is_clean, report
+
+
+def worker_argv(role: str = "all") -> list[str]:
+    """The command line of a worker process."""
+    return [sys.executable, "-m", "callgate", "worker", "--queues", role]
+
+
+def clean_environ(changes: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without callgate's variables, but with `changes`."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CALLGATE_", "OPENAI_"))}
+    return {**kept, **changes}
+
+
+def until(
+    is_so: Callable[[], object],
+    timeout_s: float = 20.0,
+    complaint: Callable[[], str] = lambda: "it did not become so",
+) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, complaint()
+        time.sleep(0.02)
+
+
+def until_equal(expected: object, look: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Wait until a look brings the expected value."""
+    until(lambda: look() == expected, timeout_s, lambda: f"expected {expected!r}, saw {look()!r}")
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a file; none if there is no file yet."""
+    with suppress(FileNotFoundError):
+        return file.read_text().splitlines()
+    return []

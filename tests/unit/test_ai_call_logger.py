@@ -1,0 +1,231 @@
+"""Settling: what an answer is worth, what it costs, what becomes of the call, who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+
+from callgate.domain.ledger import AttemptRef, AttemptStatus, CallState
+from callgate.domain.models import Usage
+from callgate.domain.ports import ProviderReply
+from callgate.domain.retry import Billing, Failure
+from tests.unit.stage import GRACE_S, POLICY, REPLY, REPLY_COST, Stage
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"total": {"type": "string"}},
+    "required": ["total"],
+    "additionalProperties": False,
+}
+LINK = '{"link": null, "link_error": null}'
+UNKNOWN = Failure("read_timeout", "no answer", True, Billing.UNKNOWN)
+UNBILLED = Failure("rate_limited", "slow down", True, Billing.UNBILLED)
+REJECTED = Failure("bad_request", "no such parameter", False, Billing.UNBILLED)
+
+
+@pytest.mark.parametrize(
+    ("reply", "schema", "state", "code"),
+    [
+        (REPLY, None, CallState.SUCCEEDED, None),
+        (replace(REPLY, texts=('{"total": "1"}',)), SCHEMA, CallState.SUCCEEDED, None),
+        (replace(REPLY, texts=('{"total": 1}',)), SCHEMA, CallState.WAITING, "invalid_output"),
+        (replace(REPLY, texts=("no json",)), SCHEMA, CallState.WAITING, "invalid_output"),
+        (replace(REPLY, texts=("",)), None, CallState.WAITING, "empty_reply"),
+        (replace(REPLY, texts=()), None, CallState.WAITING, "empty_reply"),
+        (replace(REPLY, refusal="no"), None, CallState.DEAD, "refused_by_model"),
+        (replace(REPLY, finish_reason="content_filter"), None, CallState.DEAD, "content_filtered"),
+        (replace(REPLY, finish_reason="length"), None, CallState.SUCCEEDED, None),
+        (replace(REPLY, finish_reason="length"), SCHEMA, CallState.DEAD, "output_truncated"),
+    ],
+)
+def test_a_paid_reply_is_judged_and_posted_at_its_usage(
+    reply: ProviderReply, schema: dict[str, object] | None, state: CallState, code: str | None
+) -> None:
+    """Whatever a reply is worth, its tokens were used."""
+    stage = Stage()
+    key = stage.submit(response_schema=schema).key
+    stage.provider.script = [reply]
+
+    view = asyncio.run(stage.run(key))
+
+    assert view.state is state
+    assert view.posted_nano_usd == REPLY_COST
+    assert (json.loads(view.error)["code"] if view.error else None) == code
+
+
+@pytest.mark.parametrize(
+    ("failure", "state", "status"),
+    [
+        (UNBILLED, CallState.WAITING, AttemptStatus.FAILED),
+        (REJECTED, CallState.DEAD, AttemptStatus.FAILED),
+    ],
+)
+def test_a_surely_unbilled_attempt_is_posted_at_nothing(
+    failure: Failure, state: CallState, status: AttemptStatus
+) -> None:
+    """Its hold comes back whole."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.provider.script = [failure]
+
+    view = asyncio.run(stage.run(key))
+
+    assert view.last is not None
+    assert (view.state, view.last.status) == (state, status)
+    assert view.posted_nano_usd == 0
+    assert stage.ledger.budgets("acme")[0].left_nano_usd == 10**9
+
+
+@pytest.mark.parametrize(("policy", "state"), [("retry", "waiting"), ("dead", "dead")])
+def test_an_unknown_outcome_posts_the_whole_hold(policy: str, state: str) -> None:
+    """It may have been billed; whether to call again is the call type's choice."""
+    stage = Stage(policy=POLICY.model_copy(update={"on_unknown": policy}))
+    key = stage.submit().key
+    stage.provider.script = [UNKNOWN]
+
+    view = asyncio.run(stage.run(key))
+
+    assert view.last is not None
+    assert view.last.status is AttemptStatus.UNKNOWN
+    assert view.posted_nano_usd == view.last.hold_nano_usd > 0
+    assert view.state.value == state
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [replace(REPLY, usage=None), replace(REPLY, service_tier="turbo")],
+)
+def test_a_reply_nobody_can_price_posts_the_whole_hold(reply: ProviderReply) -> None:
+    """The answer is good and is delivered; its price is not known, so the hold is the price."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.provider.script = [reply]
+
+    view = asyncio.run(stage.run(key))
+
+    assert view.state is CallState.SUCCEEDED
+    assert view.last is not None
+    assert view.last.posted_nano_usd == view.last.hold_nano_usd
+    assert "whole hold" in (view.last.price_source or "")
+
+
+def test_a_cost_above_its_hold_is_posted_in_full() -> None:
+    """A bill cannot be refused."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.provider.script = [replace(REPLY, usage=Usage(input_tokens=10, output_tokens=10_000))]
+
+    view = asyncio.run(stage.run(key))
+
+    assert view.posted_nano_usd == 10 * 1_000 + 10_000 * 2_000
+    assert view.last is not None
+    assert view.posted_nano_usd > view.last.hold_nano_usd
+
+
+def test_retries_end_as_a_dead_letter() -> None:
+    """After `attempts_max` attempts the call is dead, with its last failure."""
+    stage = Stage()
+    key = stage.submit(link=LINK).key
+    stage.provider.script = [UNBILLED] * 3
+    for _ in range(3):
+        asyncio.run(stage.run(key))
+        stage.clock.elapsed_s += 60
+        stage.due.run()
+
+    view = stage.view(key)
+
+    assert (view.state, view.attempt) == (CallState.DEAD, 3)
+    assert json.loads(view.error or "")["code"] == "rate_limited"
+    assert [d.state for d in stage.queue.links] == [CallState.DEAD]
+
+
+def test_every_submitter_is_told() -> None:
+    """Those who joined hear of the end like the first."""
+    stage = Stage()
+    first = stage.submit(link=LINK)
+    second = stage.submit(link=LINK)
+
+    asyncio.run(stage.run(first.key))
+
+    told = {d.submission_id for d in stage.queue.links}
+    assert told == {first.submission_id, second.submission_id}
+    assert stage.view(first.key).due_at is None
+
+
+def test_a_link_that_cannot_be_published_stays_due() -> None:
+    """The due query delivers it when the broker is back."""
+    stage = Stage()
+    key = stage.submit(link=LINK).key
+    stage.queue.is_away = True
+    asyncio.run(stage.llm.execute(key))
+    stage.queue.is_away = False
+    stage.clock.elapsed_s += 11
+
+    stage.due.run()
+
+    assert len(stage.queue.links) == 1
+    assert stage.view(key).due_at is None
+
+
+def test_an_attempt_still_on_its_way_is_left_alone() -> None:
+    """A log task that comes too early, or for nothing, settles nothing."""
+    stage = Stage()
+    key = stage.submit().key
+
+    async def early() -> list[object]:
+        stage.provider.complete = None  # type: ignore[method-assign, assignment]
+        with pytest.raises(TypeError):
+            await stage.llm.execute(key)
+        view = stage.view(key)
+        assert view.last is not None
+        return list(stage.logger.settle([AttemptRef(key, view.last.attempt_id)]))
+
+    assert asyncio.run(early()) == []
+    assert stage.view(key).state is CallState.RUNNING
+
+
+def lost_once(stage: Stage) -> None:
+    """Have one worker claim the next call and vanish."""
+    complete, stage.provider.complete = stage.provider.complete, None  # type: ignore[method-assign, assignment]
+    with pytest.raises(TypeError):
+        asyncio.run(stage.llm.execute(stage.queue.calls[-1]))
+    stage.provider.complete = complete  # type: ignore[method-assign]
+
+
+def test_a_lost_attempt_becomes_unknown_and_is_tried_again() -> None:
+    """Its worker vanished: the whole hold is posted, and another worker makes the call."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.queue.calls = [key]
+    lost_once(stage)
+    stage.due.run()
+    stage.clock.elapsed_s += 30 + GRACE_S + 1
+    stage.due.run()
+    stage.clock.elapsed_s += 2
+    stage.due.run()
+
+    view = asyncio.run(stage.run(stage.queue.calls[-1]))
+
+    assert (view.state, view.attempt, view.lost_attempts) == (CallState.SUCCEEDED, 2, 1)
+
+
+def test_a_call_that_takes_its_workers_along_dies() -> None:
+    """After `lost_max` lost attempts it is called poisonous."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.queue.calls = [key]
+    stage.due.run()
+    for _ in range(POLICY.lost_max):
+        lost_once(stage)
+        stage.clock.elapsed_s += 30 + GRACE_S + 1
+        stage.due.run()
+        stage.clock.elapsed_s += 2
+        stage.due.run()
+
+    view = stage.view(key)
+
+    assert (view.state, view.attempt) == (CallState.DEAD, POLICY.lost_max)
+    assert json.loads(view.error or "")["code"] == "worker_lost"

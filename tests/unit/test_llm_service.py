@@ -1,0 +1,220 @@
+"""Executing one call: what is sent, what is kept, and what an outage may and may not do."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from callgate.domain.ledger import AttemptStatus, CallState, RecordOutcome
+from callgate.domain.retry import Billing, Failure
+from callgate.services.llm_service import Executed
+from tests.unit.stage import REPLY, REPLY_COST, Stage
+
+RATE_LIMITED = Failure("rate_limited", "slow down", True, Billing.UNBILLED, status=429)
+
+
+def test_a_call_is_made_once_and_logged() -> None:
+    """One delivery sends one request under one attempt, and its log task settles it."""
+    stage = Stage()
+    submitted = stage.submit()
+
+    view = asyncio.run(stage.run(submitted.key))
+
+    assert view.state is CallState.SUCCEEDED
+    assert view.last is not None
+    assert view.last.posted_nano_usd == REPLY_COST
+    assert [attempt_id for _, attempt_id, _ in stage.provider.requests] == [view.last.attempt_id]
+
+
+def test_a_redelivered_message_sends_nothing() -> None:
+    """The second delivery finds nothing to claim."""
+    stage = Stage()
+    key = stage.submit().key
+    asyncio.run(stage.llm.execute(key))
+
+    again = asyncio.run(stage.llm.execute(key))
+
+    assert again is Executed.NOT_CLAIMED
+    assert len(stage.provider.requests) == 1
+
+
+def test_what_is_held_is_what_is_sent() -> None:
+    """The call type's default bound is resolved at submit and goes on the wire."""
+    stage = Stage()
+    key = stage.submit().key
+
+    asyncio.run(stage.llm.execute(key))
+
+    ((request, _, timeout_s),) = stage.provider.requests
+    assert request.max_output_tokens == 100
+    assert timeout_s == 30
+
+
+def test_a_refused_call_is_never_sent() -> None:
+    """No hold, no request."""
+    stage = Stage(limit_nano_usd=1)
+    key = stage.submit().key
+
+    executed = asyncio.run(stage.llm.execute(key))
+
+    assert executed is Executed.REFUSED
+    assert stage.view(key).state is CallState.REJECTED
+    assert stage.provider.requests == []
+
+
+def test_a_call_whose_provider_is_gone_is_rejected() -> None:
+    """The queue must not carry it for ever."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.providers.clear()
+
+    asyncio.run(stage.llm.execute(key))
+
+    view = stage.view(key)
+    assert view.state is CallState.REJECTED
+    assert "unknown_provider" in (view.error or "")
+
+
+def test_an_outage_before_the_claim_is_waited_out() -> None:
+    """A task keeps its slot while Postgres is away, then goes on."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.lane.outages = {"read": 3, "reserve": 3}
+
+    view = asyncio.run(stage.run(key))
+
+    assert view.state is CallState.SUCCEEDED
+    assert len(stage.provider.requests) == 1
+
+
+def test_a_long_outage_before_the_claim_leaves_the_call_to_the_sweep() -> None:
+    """Nothing was claimed, so giving up loses nothing."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.lane.outages = {"read": 10**9}
+
+    executed = asyncio.run(stage.llm.execute(key))
+
+    assert executed is Executed.LEDGER_AWAY
+    assert stage.view(key).state is CallState.QUEUED
+
+
+def test_a_paid_answer_outlives_an_outage() -> None:
+    """It is kept and recorded when the ledger is back; it is not asked for again."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.lane.outages = {"record": 5}
+
+    view = asyncio.run(stage.run(key))
+
+    assert view.state is CallState.SUCCEEDED
+    assert view.last is not None
+    assert view.last.status is AttemptStatus.SUCCEEDED
+    assert len(stage.provider.requests) == 1
+
+
+def test_a_deadline_counts_from_before_the_hold() -> None:
+    """Time that the hold took is time the request no longer has."""
+    stage = Stage()
+    key = stage.submit().key
+    reserve = stage.lane.reserve
+
+    async def slow_reserve(wanted):  # type: ignore[no-untyped-def]
+        await stage.clock.sleep(12)
+        return await reserve(wanted)
+
+    stage.lane.reserve = slow_reserve  # type: ignore[method-assign]
+
+    asyncio.run(stage.llm.execute(key))
+
+    ((_, _, timeout_s),) = stage.provider.requests
+    assert timeout_s == 18
+
+
+def test_a_hold_that_took_too_long_is_given_back_unsent() -> None:
+    """Past its deadline an attempt may not send; it costs nothing and is tried again."""
+    stage = Stage()
+    key = stage.submit().key
+    reserve = stage.lane.reserve
+
+    async def slow_reserve(wanted):  # type: ignore[no-untyped-def]
+        await stage.clock.sleep(31)
+        return await reserve(wanted)
+
+    stage.lane.reserve = slow_reserve  # type: ignore[method-assign]
+
+    view = asyncio.run(stage.run(key))
+
+    assert stage.provider.requests == []
+    assert view.state is CallState.WAITING
+    assert view.posted_nano_usd == 0
+
+
+def test_without_a_broker_the_answer_is_settled_in_place() -> None:
+    """A log task that cannot be published is no reason to wait."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.queue.is_away = True
+
+    asyncio.run(stage.llm.execute(key))
+
+    assert stage.view(key).state is CallState.SUCCEEDED
+
+
+def test_a_reply_that_cannot_be_stored_still_settles_its_money() -> None:
+    """The text is given up, the usage is not; the call is dead with its reason."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.provider.script = [replace(REPLY, texts=("poison",))]
+    record = stage.lane.record
+
+    async def picky_record(wanted):  # type: ignore[no-untyped-def]
+        if wanted.reply is not None and b"poison" in wanted.reply:
+            return RecordOutcome.UNSTORABLE
+        return await record(wanted)
+
+    stage.lane.record = picky_record  # type: ignore[method-assign]
+
+    view = asyncio.run(stage.run(key))
+
+    assert view.state is CallState.DEAD
+    assert "unstorable_reply" in (view.error or "")
+    assert view.posted_nano_usd == REPLY_COST
+
+
+def test_a_failed_attempt_is_tried_again_under_a_new_hold() -> None:
+    """A retry is a new attempt, after the wait the provider asked for."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.provider.script = [replace(RATE_LIMITED, retry_after_s=7.0)]
+    waiting = asyncio.run(stage.run(key))
+    stage.clock.elapsed_s += 6.9
+    early = stage.due.run()
+    stage.clock.elapsed_s += 0.2
+    stage.due.run()
+
+    view = asyncio.run(stage.run(stage.queue.calls[-1]))
+
+    assert waiting.state is CallState.WAITING
+    assert early[1] == 0
+    assert (view.state, view.attempt) == (CallState.SUCCEEDED, 2)
+    assert len({attempt_id for _, attempt_id, _ in stage.provider.requests}) == 2
+
+
+def test_a_sweep_waits_for_the_claims_before_it() -> None:
+    """What is queued only because it is on its way here is not lost."""
+    stage = Stage()
+    key = stage.submit().key
+
+    async def story() -> tuple[bool, bool]:
+        stage.lane.outages = {"reserve": 1}
+        task = asyncio.create_task(stage.llm.execute(key))
+        await asyncio.sleep(0)
+        arrived = bool(stage.llm._unclaimed)
+        done = await stage.llm.claims_made(5)
+        await task
+        return arrived, done
+
+    arrived, done = asyncio.run(story())
+
+    assert (arrived, done) == (True, True)

@@ -1,0 +1,145 @@
+"""
+The commands that need the whole repository: `worker`, `migrate`, `flower`, `up`, `demo`.
+
+`callgate.cli` loads this file by its path, also for `--help`: so nothing of weight is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from callgate.cli_output import AsJson, print_json, say
+from callgate.domain.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from config.settings import WorkerOptions, WorkerSettings
+
+
+class QueueChoice(StrEnum):
+    """Which queues a worker consumes."""
+
+    CALL = "call"
+    LOG = "log"
+    ALL = "all"
+
+
+class Revision(StrEnum):
+    """Where a migration goes."""
+
+    HEAD = "head"
+    BASE = "base"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (worker, migrate, flower, up, demo):
+        app.command()(command)
+
+
+def worker(
+    queues: Annotated[QueueChoice, typer.Option("--queues", help="What to run.")] = QueueChoice.ALL,
+    name: Annotated[str | None, typer.Option("--name", help="Before the @ of its name.")] = None,
+) -> None:
+    """Run calls, log them, or both, until a signal ends the process."""
+    from config.settings import load_worker_settings
+    from worker.main import QUEUES, configure_logging, run_worker
+
+    settings = load_worker_settings()
+    configure_logging(as_json=settings.worker.log_json)
+    raise typer.Exit(run_worker(settings, QUEUES[queues.value], name=name))
+
+
+def migrate(
+    to: Annotated[Revision, typer.Option("--to", help="base removes every table.")] = Revision.HEAD,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the database to the newest schema, or back to none."""
+    from config.settings import load_worker_settings
+    from worker.migrate import migrate as move
+
+    move(load_worker_settings().database_url.get_secret_value(), to.value)
+    if as_json:
+        print_json({"revision": to})
+    else:
+        say(f"the database is at {to}")
+
+
+def flower() -> None:
+    """Run Flower on callgate's app, until a signal ends the process."""
+    from config.settings import load_worker_settings
+    from worker.main import configure_logging
+
+    settings = load_worker_settings()
+    _check_flower_is_guarded(settings.worker)
+    configure_logging(as_json=settings.worker.log_json)
+    _run_flower(settings)
+
+
+def up(as_json: AsJson = False) -> None:
+    """Run Postgres, Valkey, a worker and Flower for development, until Ctrl-C."""
+    from worker.up import run_up
+
+    raise typer.Exit(run_up(as_json=as_json))
+
+
+def demo(as_json: AsJson = False) -> None:
+    """Run the whole life of some calls: real servers, a real local model, no API key."""
+    from worker.demo import run_demo
+
+    raise typer.Exit(run_demo(as_json=as_json))
+
+
+def _check_flower_is_guarded(options: WorkerOptions) -> None:
+    """
+    Refuse to show Flower to others without a password: it can run any task.
+
+    Raises:
+        ConfigurationError: The address is not a loopback one, and no password is set.
+    """
+    if options.flower_basic_auth is None and not _is_loopback(options.flower_address):
+        raise ConfigurationError(
+            f"CALLGATE_WORKER__FLOWER_ADDRESS {options.flower_address!r} can be reached by others:"
+            " set CALLGATE_WORKER__FLOWER_BASIC_AUTH to user:password"
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _run_flower(settings: WorkerSettings) -> None:
+    from flower.app import Flower
+    from flower.urls import settings as flower_settings
+    from tornado.options import options
+
+    from worker.bootstrap import worker_app
+
+    app = worker_app(settings)
+    app.loader.import_default_modules()
+    app.finalize()
+    options.address = settings.worker.flower_address
+    options.port = settings.worker.flower_port
+    if auth := settings.worker.flower_basic_auth:
+        options.basic_auth = [auth.get_secret_value()]
+    dashboard = Flower(capp=app, options=options, **flower_settings)
+    try:
+        dashboard.start_http_server()
+    except OSError as exc:
+        raise ConfigurationError(
+            f"Flower cannot listen on {options.address}:{options.port} ({exc.strerror}):"
+            " set CALLGATE_WORKER__FLOWER_PORT"
+        ) from exc
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        dashboard.start()
+    finally:
+        dashboard.stop()

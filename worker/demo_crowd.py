@@ -1,0 +1,84 @@
+"""The third act: several processes submit one call at the same time."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from callgate import LLMRequest
+from worker.demo_play import Play, expect
+from worker.demo_stage import DemoFailed, Stage, spawn_tied, stop
+
+PROCESSES = 5
+SUBMISSIONS_PER_PROCESS = 10
+TIMEOUT_S = 300.0
+
+
+def crowd(play: Play, request: LLMRequest) -> None:
+    """Submit a call that nobody made before many times at once: one provider request."""
+    many = PROCESSES * SUBMISSIONS_PER_PROCESS
+    with play.screen.act(f"3  One new document, submitted {many} times at once"):
+        before = play.stage.sent()
+        outcomes = _submit_at_once(play.stage, request)
+        sent = play.stage.sent() - before
+        collapsed = sum(int(o["collapsed"]) for o in outcomes)
+        answers = {text for o in outcomes for text in o["texts"]}
+        play.tally.submitted += many
+        play.tally.collapsed += collapsed
+        expect(sent == 1, f"1 provider request for {many} submissions", f"{sent} were sent")
+        expect(collapsed == many - 1, f"{many - 1} submissions to collapse", f"{collapsed} did")
+        expect(len(answers) == 1, "one answer for all", f"there were {len(answers)}")
+        play.screen.fact(
+            f"{PROCESSES} processes, {many} submissions, 1 provider request;"
+            f" all {many} have the same answer"
+        )
+
+
+def _submit_at_once(stage: Stage, request: LLMRequest) -> list[dict[str, list[str]]]:
+    """Start every process, wait until all are ready, let them go together, and collect what they say."""
+    arguments = [
+        *("-m", "worker.demo_submit"),
+        *("--times", str(SUBMISSIONS_PER_PROCESS), "--timeout-s", str(TIMEOUT_S)),
+    ]
+    with ExitStack() as stack:
+        crowd = []
+        for _ in range(PROCESSES):
+            process = spawn_tied(
+                arguments, stage.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            stack.callback(stop, process)
+            crowd.append(process)
+        for process in crowd:
+            _tell(process, request.model_dump_json())
+        _wait_until_ready(crowd)
+        for process in crowd:
+            _tell(process, "")
+        return [json.loads(_rest(process)) for process in crowd]
+
+
+def _tell(process: "subprocess.Popen[bytes]", line: str) -> None:
+    assert process.stdin is not None, "the process is always started with a pipe"
+    process.stdin.write(line.encode() + b"\n")
+    process.stdin.flush()
+
+
+def _wait_until_ready(crowd: Sequence["subprocess.Popen[bytes]"]) -> None:
+    for process in crowd:
+        assert process.stdout is not None, "the process is always started with a pipe"
+        # The process says so as soon as its imports are done, or ends, which is an empty line.
+        if process.stdout.readline() != b"ready\n":
+            raise DemoFailed("expected each submitting process to start, but one ended at once")
+
+
+def _rest(process: "subprocess.Popen[bytes]") -> bytes:
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise DemoFailed(
+            f"expected every submitter to hear of the result within {TIMEOUT_S:g} s, but one did not"
+        ) from None
+    if process.returncode != 0:
+        raise DemoFailed(
+            f"expected every submitter to get the result, but one ended with status {process.returncode}"
+        )
+    return output
