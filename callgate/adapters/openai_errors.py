@@ -22,7 +22,7 @@ import aiohttp
 import httpx2
 import openai
 
-from callgate.adapters.openai_redaction import identifier, redacted
+from callgate.adapters.openai_redaction import Redactor
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.retry import Billing, Failure
 
@@ -107,14 +107,14 @@ def _status(exc: BaseException, asked: Asked) -> Failure:
     body = exc.body if isinstance(exc.body, dict) else {}
     said = {name: body.get(name) for name in ("code", "type", "param", "message")}
     code, retryable, billing = _verdict(exc.status_code, said, asked.entry)
+    redactor = Redactor(asked.secrets)
     return Failure(
         code=code,
-        message=_sentence(exc.status_code, said, asked.secrets),
+        message=_sentence(exc.status_code, said, redactor),
         retryable=retryable,
         billing=billing,
         status=exc.status_code,
-        provider_code=identifier(said["code"], asked.secrets)
-        or identifier(said["type"], asked.secrets),
+        provider_code=redactor.identifier(said["code"]) or redactor.identifier(said["type"]),
         retry_after_s=retry_after_s(exc.response.headers),
     )
 
@@ -140,14 +140,14 @@ def _blames_context(message: object) -> bool:
     return isinstance(message, str) and any(words in message.lower() for words in CONTEXT_WORDS)
 
 
-def _sentence(status: int, said: Mapping[str, object], secrets: Sequence[str]) -> str:
+def _sentence(status: int, said: Mapping[str, object], redactor: Redactor) -> str:
     parts = [f"HTTP {status}"]
-    parts += [name for key in ("type", "code") if (name := identifier(said[key], secrets))]
-    if param := identifier(said["param"], secrets):
+    parts += [name for key in ("type", "code") if (name := redactor.identifier(said[key]))]
+    if param := redactor.identifier(said["param"]):
         parts.append(f"param {param}")
     words = said["message"]
     if status in EXPLAINED_STATUSES and isinstance(words, str):
-        parts.append(redacted(words, secrets))
+        parts.append(redactor.words(words))
     return ", ".join(parts)
 
 

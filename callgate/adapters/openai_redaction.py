@@ -10,7 +10,7 @@ Warning: fewer than `RUN_CHARS` characters of a longer secret can pass, if the p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 MASK = "***"
 RUN_CHARS = 8
@@ -31,39 +31,48 @@ _SUSPICIOUS = re.compile(
 )
 
 
-def redacted(words: str, secrets: Sequence[str]) -> str:
-    """The provider's words, cut to `WORDS_CHARS_MAX` characters and without any secret in them."""
-    words = _one_line(words[:WORDS_CHARS_MAX])
-    hidden = bytearray(len(words))
-    for start, end in _quotations(words, secrets):
-        hidden[start:end] = b"\x01" * (end - start)
-    shown = "".join("\0" if h else c for c, h in zip(words, hidden, strict=True))
-    return re.sub(r"\0+", MASK, shown)
+class Redactor:
+    """
+    Masks what could be private in a provider's words.
 
+    Args:
+        secrets: Keys and texts no part of which may be kept. Short quotations of them are found whatever
+            their line breaks.
+    """
 
-def identifier(name: object, secrets: Sequence[str]) -> str | None:
-    """A code, type or parameter as the provider names it; None if it is anything else."""
-    if not isinstance(name, str) or not IDENTIFIER.fullmatch(name):
-        return None
-    return name if not any(_shared(name, secrets)) and "sk-" not in name else None
+    def __init__(self, secrets: Iterable[str]) -> None:
+        lines = [_one_line(secret) for secret in secrets]
+        long = "\0".join(line for line in lines if len(line) >= RUN_CHARS)
+        self._texts = [line for line in lines if WHOLE_CHARS_MIN <= len(line) < RUN_CHARS]
+        self._texts += [long] if long else []
 
+    def words(self, words: str) -> str:
+        """The provider's words, cut to `WORDS_CHARS_MAX` characters and without any secret in them."""
+        words = _one_line(words[:WORDS_CHARS_MAX])
+        hidden = bytearray(len(words))
+        for start, end in self._private(words):
+            hidden[start:end] = b"\x01" * (end - start)
+        shown = "".join("\0" if h else c for c, h in zip(words, hidden, strict=True))
+        return re.sub(r"\0+", MASK, shown)
 
-def _quotations(words: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]:
-    for match in _SUSPICIOUS.finditer(words):
-        yield match.span()
-    yield from _shared(words, secrets)
+    def identifier(self, name: object) -> str | None:
+        """A code, type or parameter as the provider names it; None if it is anything else."""
+        if not isinstance(name, str) or not IDENTIFIER.fullmatch(name):
+            return None
+        return None if "sk-" in name or any(self._shared(name)) else name
 
+    def _private(self, words: str) -> Iterator[tuple[int, int]]:
+        for match in _SUSPICIOUS.finditer(words):
+            yield match.span()
+        yield from self._shared(words)
 
-def _shared(words: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where the words hold a run of a secret, or the whole of a short one."""
-    lines = [_one_line(secret) for secret in secrets]
-    texts = [line for line in lines if WHOLE_CHARS_MIN <= len(line) < RUN_CHARS]
-    texts.append("\0".join(line for line in lines if len(line) >= RUN_CHARS))
-    for text in texts:
-        size = min(len(text), RUN_CHARS) or RUN_CHARS
-        for start in range(len(words) - size + 1):
-            if words[start : start + size] in text:
-                yield start, start + size
+    def _shared(self, words: str) -> Iterator[tuple[int, int]]:
+        """Where the words hold a run of a secret, or the whole of a short one."""
+        for text in self._texts:
+            size = min(len(text), RUN_CHARS)
+            for start in range(len(words) - size + 1):
+                if words[start : start + size] in text:
+                    yield start, start + size
 
 
 def _one_line(text: str) -> str:

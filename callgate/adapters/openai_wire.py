@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from callgate.adapters.openai_redaction import identifier
+from callgate.adapters.openai_redaction import Redactor
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.models import LLMRequest, Usage
 from callgate.domain.ports import ProviderReply
@@ -161,13 +161,14 @@ def reply_of(body: bytes, headers: Mapping[str, str], model: str) -> ProviderRep
 
 
 def _invalid(message: str, error: object = None) -> Failure:
-    said = error if isinstance(error, dict) else {}
+    said, redactor = error if isinstance(error, dict) else {}, Redactor(())
     return Failure(
         code="invalid_response",
         message=message,
         retryable=True,
         billing=Billing.UNKNOWN,
-        provider_code=identifier(said.get("code"), ()) or identifier(said.get("type"), ()),
+        provider_code=redactor.identifier(said.get("code"))
+        or redactor.identifier(said.get("type")),
     )
 
 

@@ -1,5 +1,5 @@
 """
-What the provider contract runs on: a `MemoryProvider`, alone or behind a real HTTP server that the `OpenAIAdapter` calls.
+What the provider contract runs on: a `MemoryProvider`, alone or behind a real HTTP server for the `OpenAIAdapter`.
 
 `SocketServer` is that server. What it does with a request, or with a bare connection, is a function of the test's.
 """
@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,6 +27,8 @@ from callgate.domain.retry import Failure
 KEY = "sk-test-0123456789abcdefghij"
 PATIENCE_S = 60.0
 """Longer than any test lasts: what the server behind the adapter waits for a rule."""
+CONDITION_MAX_S = 20.0
+POLL_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +108,22 @@ async def read_request(reader: asyncio.StreamReader) -> Received:
     return Received(head, headers, await reader.readexactly(int(headers["content-length"])))
 
 
-def http(body: bytes, *, status: int = 200, length: int | None = None, **headers: str) -> bytes:
-    """A response; `length` lies about the size of its body. Underscores in header names become hyphens."""
-    lines = [
-        f"HTTP/1.1 {status} Status",
-        f"content-length: {len(body) if length is None else length}",
-    ]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+def http(
+    body: bytes,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    length: int | None = None,
+) -> bytes:
+    """A response; `length` lies about the size of its body."""
+    sizes = {"content-length": str(len(body) if length is None else length)}
+    lines = [f"{name}: {value}" for name, value in {**sizes, **(headers or {})}.items()]
+    return "\r\n".join([f"HTTP/1.1 {status} Status", *lines, "", ""]).encode() + body
 
 
-def says(body: object, *, status: int = 200, **headers: str) -> Exchange:
+def says(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Exchange:
     """Answer every request with this JSON."""
-    return sends(http(json.dumps(body).encode(), status=status, **headers))
+    return sends(http(json.dumps(body).encode(), status=status, headers=headers))
 
 
 def sends(data: bytes, *, then_close: bool = False) -> Exchange:
@@ -276,5 +281,14 @@ def _replied(reply: ProviderReply) -> bytes:
 
 def _refused(failure: Failure) -> bytes:
     error = {"error": {"code": failure.provider_code, "type": None, "param": None, "message": "no"}}
-    headers = {} if failure.retry_after_s is None else {"retry_after": str(failure.retry_after_s)}
-    return http(json.dumps(error).encode(), status=failure.status or 500, **headers)
+    headers = {} if failure.retry_after_s is None else {"retry-after": str(failure.retry_after_s)}
+    return http(json.dumps(error).encode(), status=failure.status or 500, headers=headers)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, at most `CONDITION_MAX_S`."""
+    for _ in range(int(CONDITION_MAX_S / POLL_S)):
+        if condition():
+            return
+        await asyncio.sleep(POLL_S)
+    raise AssertionError("the condition never came true")

@@ -36,6 +36,7 @@ from tests.contract.provider_worlds import (
     resets,
     says,
     sends,
+    until,
 )
 
 ATTEMPT = UUID("01890000-0000-7000-8000-000000000001")
@@ -194,7 +195,7 @@ def test_waiting_for_a_free_connection_is_free() -> None:
             first = asyncio.ensure_future(
                 provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
             )
-            await _until(lambda: len(server.received) == 1)
+            await until(lambda: len(server.received) == 1)
             second = await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=0.4)
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
@@ -263,7 +264,7 @@ def test_a_trickling_reply_does_not_outlive_the_deadline() -> None:
     "data",
     [
         http(BODY[:40], length=len(BODY)),
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"cho",
+        b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{"cho',
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         b"\x00\x16\x03 this is not HTTP\r\n\r\n",
         http(b""),
@@ -276,7 +277,7 @@ def test_a_trickling_reply_does_not_outlive_the_deadline() -> None:
         http(b'{"choices": [{"text": "old style"}]}'),
         http(b'{"error": {"code": "overloaded", "message": "sorry"}}'),
         http(b"[" * 100_000),
-        http(b"{}", content_encoding="gzip"),
+        http(b"{}", headers={"content-encoding": "gzip"}),
     ],
     ids=lambda data: ascii(data[-24:]),
 )
@@ -308,7 +309,7 @@ def test_a_redirect_is_not_followed(status: int) -> None:
         async with SocketServer(says(chat())) as second:
             location = f"{second.base_url}/chat/completions"
             async with (
-                SocketServer(says({}, status=status, location=location)) as first,
+                SocketServer(says({}, status=status, headers={"location": location})) as first,
                 adapter_for(first.base_url) as provider,
             ):
                 answer = await provider.complete(
@@ -326,7 +327,9 @@ def test_a_redirect_is_not_followed(status: int) -> None:
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
 def test_the_sdk_retries_nothing(status: int) -> None:
     """Not even if the provider asks for it: a retry is an attempt, with a hold of its own."""
-    outcome = attempt(says({}, status=status, x_should_retry="true", retry_after="0.01"))
+    outcome = attempt(
+        says({}, status=status, headers={"x-should-retry": "true", "retry-after": "0.01"})
+    )
 
     assert isinstance(outcome.answer, Failure)
     assert outcome.answer.retryable
@@ -530,9 +533,3 @@ def _read_whole(connection: socket.socket) -> bytes:
             if line.lower().startswith(b"content-length:"):
                 length = int(line.split(b":")[1])
         return head + stream.read(length)
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.005)

@@ -16,7 +16,7 @@ from callgate.adapters.memory_provider import Rule, echo
 from callgate.domain.models import LLMRequest, Message, ServiceTier, Usage
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
-from tests.contract.provider_worlds import World, memory_world, openai_world
+from tests.contract.provider_worlds import World, memory_world, openai_world, until
 
 ATTEMPT = UUID("01890000-0000-7000-8000-000000000001")
 PATIENCE_S = 20.0
@@ -169,7 +169,7 @@ def test_cancellation_goes_through(opened: Open) -> None:
             task = asyncio.ensure_future(
                 world.provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
             )
-            await _until(lambda: bool(world.sent))
+            await until(lambda: bool(world.sent))
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -236,9 +236,3 @@ def test_closing_is_always_possible(opened: Open) -> None:
 
 def _facts(failure: Failure) -> dict[str, object]:
     return {name: getattr(failure, name) for name in Failure.__dataclass_fields__}
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.005)

@@ -27,7 +27,7 @@ class Worker:
         quiet = ["--without-gossip", "--without-mingle", "-l", "WARNING"]
         path = os.pathsep.join([str(folder), str(REPOSITORY)])
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
                 [*command, *quiet, *options],
                 cwd=REPOSITORY,
                 env={**os.environ, "PYTHONPATH": path},

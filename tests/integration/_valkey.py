@@ -36,7 +36,7 @@ class Valkey:
 
     def start(self) -> None:
         """Start the server, empty, and wait until it answers."""
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - the binary of our own wheel
             [str(valkey_binary()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""],
             cwd=self._folder,
             stdout=subprocess.DEVNULL,

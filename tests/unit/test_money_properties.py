@@ -116,14 +116,18 @@ class Books(RuleBasedStateMachine):
     # Workers, and brokers that repeat what they deliver.
 
     def reserve(self, batch: list[tuple[int, int]], on_budget: OnBudget) -> None:
-        """Claim what has a message, be it an old one."""
+        """Claim what is queued, or by a message that comes too late."""
         claims = [
             a_reserve(key, hold, on_budget=on_budget)
             for back, hold in batch
-            for key in lately(self.messages, back)
+            for key in lately(self._queued() or self.messages, back)
         ]
         self.claims += claims
         self._reserve(claims)
+
+    def _queued(self) -> list[CallKey]:
+        states = ((key, call.state) for key, call in self.tables.calls.items())
+        return [key for key, state in states if state is CallState.QUEUED]
 
     def reserve_again(self, back: int) -> None:
         """The very same claim, because its answer was lost."""
@@ -148,12 +152,17 @@ class Books(RuleBasedStateMachine):
     def record(self, back: int, has_reply: bool) -> None:
         error = None if has_reply else '{"code": "rate_limited"}'
         reply = b"{}" if has_reply else None
-        answers = [an_answer(ref, reply=reply, error=error) for ref in lately(self.refs, back)]
+        refs = self._unanswered() or self.refs
+        answers = [an_answer(ref, reply=reply, error=error) for ref in lately(refs, back)]
         self.ledger.record(answers)
+
+    def _unanswered(self) -> list[AttemptRef]:
+        rows = self.tables.attempts
+        return [ref for ref in self.refs if rows[ref.attempt_id].finished_at is None]
 
     def settle(self, back: int, cost: int, is_success: bool, next_state: Any) -> None:
         """As the log task or the due query would: by the status that was read."""
-        for ref in lately(self.refs, back):
+        for ref in lately(self._unsettled() or self.refs, back):
             attempt = self.tables.attempts[ref.attempt_id]
             if attempt.status is AttemptStatus.DISPATCHED:
                 settle = a_loss(ref, attempt.hold_nano_usd, next_state=next_state)
@@ -162,6 +171,10 @@ class Books(RuleBasedStateMachine):
             else:
                 settle = a_failure(ref, next_state, posted_nano_usd=cost, seen=attempt.status)
             self._settle([settle])
+
+    def _unsettled(self) -> list[AttemptRef]:
+        rows = ((ref, self.tables.attempts[ref.attempt_id]) for ref in self.refs)
+        return [ref for ref, row in rows if not row.status.is_posted or row.late_due_at]
 
     def settle_again(self, batch: list[int], seen: AttemptStatus | None) -> None:
         """Repeated, late, or decided by what is long over."""
@@ -178,7 +191,7 @@ class Books(RuleBasedStateMachine):
 
     def take_due(self, limit: int, expire: bool, vanishes: bool) -> None:
         """Take what is due, and move it on or vanish with it."""
-        self.clock.advance(1)
+        self.clock.advance(15)
         items = self.ledger.due(limit=limit, expire=expire).items
         assert len(items) <= limit
         assert expire or all(due.kind is not DueKind.EXPIRED for due in items)
@@ -309,58 +322,55 @@ class Books(RuleBasedStateMachine):
         self.the_books_balance()
 
 
-ACTIONS = st.one_of(
-    st.builds(
-        partial,
-        st.just(Books.submit),
+def action(name: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Action]:
+    """One of the auditor's actions with its arguments drawn."""
+    return st.builds(partial, st.just(getattr(Books, name)), **arguments)
+
+
+USUAL: list[st.SearchStrategy[Action]] = [
+    action(
+        "submit",
         content=st.sampled_from(["one", "two", "three"]),
         org_id=ORGS,
         force=st.booleans(),
         inherit_links=st.booleans(),
         link=st.sampled_from([None, LINK]),
     ),
-    st.builds(partial, st.just(Books.submit_again), back=LATELY),
-    st.builds(
-        partial,
-        st.just(Books.reserve),
+    action(
+        "reserve",
         batch=st.lists(st.tuples(LATELY, HOLDS), min_size=1, max_size=3),
         on_budget=st.sampled_from(OnBudget),
     ),
-    st.builds(partial, st.just(Books.reserve_again), back=LATELY),
-    st.builds(partial, st.just(Books.record), back=LATELY, has_reply=st.booleans()),
-    st.builds(
-        partial,
-        st.just(Books.settle),
+    action("record", back=LATELY, has_reply=st.booleans()),
+    action(
+        "settle",
         back=LATELY,
         cost=COSTS,
         is_success=st.booleans(),
         next_state=st.sampled_from([CallState.WAITING, CallState.WAITING, CallState.DEAD]),
     ),
-    st.builds(
-        partial,
-        st.just(Books.settle_again),
+    action("take_due", limit=st.integers(1, 5), expire=st.booleans(), vanishes=st.booleans()),
+]
+UNUSUAL: list[st.SearchStrategy[Action]] = [
+    action("submit_again", back=LATELY),
+    action("reserve_again", back=LATELY),
+    action(
+        "settle_again",
         batch=st.lists(LATELY, min_size=1, max_size=3),
         seen=st.sampled_from([None, *AttemptStatus]),
     ),
-    st.builds(
-        partial,
-        st.just(Books.take_due),
-        limit=st.integers(1, 5),
-        expire=st.booleans(),
-        vanishes=st.booleans(),
-    ),
-    st.just(Books.sweep),
-    st.builds(partial, st.just(Books.end), back=LATELY),
-    st.builds(
-        partial,
-        st.just(Books.set_budget),
+    action("sweep"),
+    action("end", back=LATELY),
+    action(
+        "set_budget",
         org_id=ORGS,
         scope=st.sampled_from(["org", "call_type:extraction"]),
         window=st.sampled_from(Window),
         limit=LIMITS,
     ),
-    st.builds(partial, st.just(Books.pass_time), seconds=SECONDS),
-)
+    action("pass_time", seconds=SECONDS),
+]
+ACTIONS: st.SearchStrategy[Action] = st.one_of(*USUAL * 4, *UNUSUAL)
 
 TestBooks = Books.TestCase
 TestBooks.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)

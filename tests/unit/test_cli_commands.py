@@ -1,0 +1,424 @@
+"""The command line over the ledger in memory: what is printed where, and which code it ends with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.cli import run
+from callgate.client import Client
+from callgate.domain.budget import NANO_PER_USD
+from callgate.domain.errors import ConfigurationError
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    CallFilter,
+    CallKey,
+    CallState,
+    Delivery,
+    Record,
+    Reserve,
+    Reserved,
+    Settle,
+    StrayMessage,
+)
+from callgate.domain.models import LLMRequest, Message
+from callgate.domain.retry import Billing, Failure
+from callgate.settings import ClientSettings
+
+FAILURE = Failure("bad_request", "no such model\nreally", False, Billing.UNBILLED, status=400)
+Shell = Callable[..., tuple[int, str, str]]
+
+
+class SilentQueue:
+    """`QueuePort` that wakes nobody."""
+
+    def publish_calls(self, keys: Sequence[CallKey]) -> None: ...
+    def publish_logs(self, refs: Sequence[AttemptRef]) -> None: ...
+    def publish_sweep(self, sent_at: datetime) -> None: ...
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
+        return [d.submission_id for d in deliveries]
+
+
+@pytest.fixture
+def ledger() -> MemoryLedger:
+    """An empty ledger."""
+    return MemoryLedger()
+
+
+@pytest.fixture
+def open_client(ledger: MemoryLedger) -> Callable[[], Client]:
+    """Makes clients of that ledger, which need neither Postgres nor a broker."""
+    settings = ClientSettings(
+        database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none", broker_url="memory://"
+    )
+    return lambda: Client(settings, ledger=ledger, operations=ledger, queue=SilentQueue())
+
+
+@pytest.fixture
+def shell(open_client: Callable[[], Client], capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Runs a command line: its exit code, stdout, stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(arguments, open_client)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def dead(ledger: MemoryLedger, open_client: Callable[[], Client]) -> CallKey:
+    """A call that failed for good."""
+    return a_dead_call(ledger, open_client)
+
+
+def a_request(content: str = "secret text") -> LLMRequest:
+    return LLMRequest(
+        org_id="acme",
+        call_type="extraction",
+        provider="openai",
+        model="gpt-4o-mini",
+        messages=(Message(role="user", content=content),),
+        max_output_tokens=100,
+    )
+
+
+def a_dead_call(
+    ledger: MemoryLedger, open_client: Callable[[], Client], content: str = "secret text"
+) -> CallKey:
+    with open_client() as client:
+        key = client.submit(a_request(content), force=True).key
+    ref = reserve(ledger, key)
+    ledger.record([Record(ref, None, FAILURE.to_json(), 5)])
+    ledger.settle(
+        [
+            Settle(
+                ref,
+                AttemptStatus.ANSWERED,
+                AttemptStatus.FAILED,
+                0,
+                CallState.DEAD,
+                error=FAILURE.to_json(),
+                error_fingerprint=FAILURE.fingerprint("openai"),
+            )
+        ]
+    )
+    return key
+
+
+def reserve(ledger: MemoryLedger, key: CallKey) -> AttemptRef:
+    wanted = Reserve(key, 100, 60.0, "worker:1", "list", default_limit_nano_usd=NANO_PER_USD)
+    (reserved,) = ledger.reserve([wanted])
+    assert isinstance(reserved, Reserved)
+    return reserved.ref
+
+
+def state_of(ledger: MemoryLedger, key: CallKey) -> CallState:
+    (view,) = ledger.read([key])
+    assert view is not None
+    return view.state
+
+
+def test_a_submitted_call_is_named_at_once(shell: Shell, tmp_path: Path) -> None:
+    """With --no-wait the answer is the task id; the same request again is told to be collapsed."""
+    file = tmp_path / "request.json"
+    file.write_text(a_request().model_dump_json())
+
+    code, task_id, _ = shell("submit", "--file", str(file), "--no-wait")
+    _, again, _ = shell("submit", "--file", str(file), "--no-wait", "--json")
+
+    assert code == 0
+    assert json.loads(again) == {"task_id": task_id.strip(), "collapsed": True}
+
+
+def test_patience_that_ends_is_an_error_that_names_the_call(shell: Shell) -> None:
+    """Who stops waiting must be able to find the call again."""
+    options = ("--org", "acme", "--call-type", "x", "--model", "gpt-4o-mini", "--prompt", "hi")
+
+    code, out, err = shell("submit", *options, "--max-output-tokens", "5", "--timeout", "0")
+
+    assert (code, out) == (1, "")
+    assert err.startswith("error: wait_timeout: call ")
+    assert err.count("\n") == 1
+
+
+def test_a_bad_request_is_one_line_without_its_text(shell: Shell, tmp_path: Path) -> None:
+    """Prompts must not reach a terminal's log by way of an error."""
+    file = tmp_path / "request.json"
+    file.write_text(a_request().model_dump_json().replace('"role":"user"', '"role":"nobody"'))
+
+    code, out, err = shell("submit", "--file", str(file))
+
+    assert (code, out) == (1, "")
+    assert err.startswith("error: invalid_request: messages.0.role: ")
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("submit",),
+        ("submit", "--file", "-", "--org", "acme"),
+        ("budget", "set", "acme"),
+        ("budget", "set", "acme", "--daily-usd", "-1"),
+        ("budget", "set", "acme", "--daily-usd", "nan"),
+        ("budget", "set", "acme", "--daily-usd", "0.0000000001"),
+        ("budget", "set", "acme", "--daily-usd", "1", "--timezone", "Mars/Olympus"),
+        ("budget", "set", "two words", "--daily-usd", "1"),
+        ("dead", "discard"),
+        ("dead", "redrive", "--rate", "fast"),
+        ("dead", "redrive", "--id", "x"),
+        ("calls", "list", "--limit", "0"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_ends_with_two(shell: Shell, arguments: tuple[str, ...]) -> None:
+    """What cannot be meant is refused before anything is asked of the ledger."""
+    code, out, err = shell(*arguments)
+
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_settings_that_cannot_work_end_with_two(capsys: pytest.CaptureFixture[str]) -> None:
+    """A service manager must be able to tell them from an outage."""
+
+    def open_client() -> Client:
+        raise ConfigurationError("CALLGATE_X: wrong")
+
+    code = run(["costs"], open_client)
+
+    assert code == 2
+    assert capsys.readouterr() == ("", "error: configuration_error: CALLGATE_X: wrong\n")
+
+
+def test_an_interrupt_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C ends a command with 130, as shells expect, and without a traceback."""
+
+    def open_client() -> Client:
+        raise KeyboardInterrupt
+
+    code = run(["costs"], open_client)
+
+    assert code == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_calls_are_listed_shown_and_cancelled(shell: Shell, open_client: Any) -> None:
+    """A call is found by its task id, and by its call id alone."""
+    with open_client() as client:
+        key = client.submit(a_request()).key
+
+    _, table, _ = shell("calls", "list", "--org", "acme")
+    _, shown, _ = shell("calls", "show", str(key.call_id), "--json")
+    code, cancelled, _ = shell("calls", "cancel", key.task_id, "--reason", "typo", "--json")
+    code_again, _, err = shell("calls", "cancel", key.task_id)
+
+    assert key.task_id in table
+    assert json.loads(shown)["task_id"] == key.task_id
+    assert "request" not in json.loads(shown)
+    assert code == 0
+    assert json.loads(cancelled) == {
+        "task_id": key.task_id, "cancelled": True, "state": "rejected"
+    }  # fmt: skip
+    assert code_again == 1
+    assert "is rejected" in err
+
+
+def test_no_line_of_a_table_is_longer_than_a_terminal(shell: Shell, dead: CallKey) -> None:
+    """Tables fit 80 columns, and keep what must be copied from them."""
+    for command in (("calls", "list"), ("dead", "list"), ("dead", "stats"), ("costs",)):
+        _, out, _ = shell(*command)
+
+        assert max(map(len, out.splitlines())) <= 80
+    assert dead.task_id in shell("dead", "list")[1]
+
+
+def test_nothing_is_coloured_in_a_pipe(shell: Shell, dead: CallKey) -> None:
+    """Escape sequences are for terminals only."""
+    for command in (("calls", "list"), ("calls", "show", dead.task_id), ("audit",)):
+        assert "\x1b" not in shell(*command)[1]
+
+
+def test_cancelling_a_dead_call_is_refused(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """Discarding it is another decision, with a reason of its own."""
+    code, _, _ = shell("calls", "cancel", dead.task_id)
+
+    assert code == 1
+    assert state_of(ledger, dead) is CallState.DEAD
+
+
+def test_an_unknown_call_is_an_error(shell: Shell) -> None:
+    """Both spellings say what was not found."""
+    call_id = "00000000-0000-8000-8000-000000000000"
+
+    assert shell("calls", "show", call_id)[2].startswith("error: call_not_found: ")
+    assert shell("calls", "show", f"{call_id}.1")[2].startswith("error: call_not_found: ")
+    assert shell("calls", "show", "what")[2].startswith("error: invalid_request: ")
+
+
+def test_a_budget_is_set_in_usd_and_shown(shell: Shell) -> None:
+    """Amounts are exact decimals; JSON carries nano-USD."""
+    code, _, _ = shell("budget", "set", "acme", "--daily-usd", "5", "--monthly-usd", "0.000000001")
+
+    shown = json.loads(shell("budget", "show", "acme", "--json")[1])
+
+    assert code == 0
+    assert [(b["scope"], b["window"], b["limit_nano_usd"]) for b in shown] == [
+        ("org", "day", 5 * NANO_PER_USD),
+        ("org", "month", 1),
+    ]
+    assert shown[0]["left_nano_usd"] == 5 * NANO_PER_USD
+
+
+def test_a_new_limit_keeps_the_time_zone(shell: Shell) -> None:
+    """Raising a limit must not move the days of a budget."""
+    berlin = ("--timezone", "Europe/Berlin", "--call-type", "extraction")
+    shell("budget", "set", "acme", "--daily-usd", "5", *berlin)
+
+    _, out, _ = shell(
+        "budget", "set", "acme", "--daily-usd", "6", "--call-type", "extraction", "--json"
+    )
+
+    (figures,) = json.loads(out)
+    assert (figures["scope"], figures["timezone"]) == ("call_type:extraction", "Europe/Berlin")
+
+
+def test_dead_letters_are_calls_and_strays(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """A message that named no call is a dead letter too, but of no organisation."""
+    ledger.keep_stray(StrayMessage("callgate.call", "undecodable", b"\xff{"))
+
+    everything = json.loads(shell("dead", "list", "--json")[1])
+    of_acme = json.loads(shell("dead", "list", "--org", "acme", "--json")[1])
+
+    assert [c["task_id"] for c in everything["calls"]] == [dead.task_id]
+    assert everything["strays"][0]["reason"] == "undecodable"
+    assert of_acme["strays"] == []
+    assert "undecodable" in shell("dead", "list")[1]
+
+
+def test_dead_calls_are_grouped_by_what_went_wrong(shell: Shell, dead: CallKey) -> None:
+    """The fingerprint of a group is a filter of every other command."""
+    (group,) = json.loads(shell("dead", "stats", "--json")[1])
+
+    listed = json.loads(
+        shell("dead", "list", "--fingerprint", group["error_fingerprint"], "--json")[1]
+    )
+
+    assert (group["count"], group["sample_error"]["code"]) == (1, "bad_request")
+    assert [c["task_id"] for c in listed["calls"]] == [dead.task_id]
+
+
+def test_a_dead_call_is_shown_with_its_request(shell: Shell, dead: CallKey) -> None:
+    """Whoever decides about a dead letter must see what was asked."""
+    shown = json.loads(shell("dead", "show", dead.task_id, "--json")[1])
+
+    assert shown["request"]["messages"][0]["content"] == "secret text"
+    assert shown["last"]["error"]["code"] == "bad_request"
+
+
+def test_a_dry_run_prices_and_changes_nothing(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """The worst case is what the budget must have room for."""
+    told = json.loads(shell("dead", "redrive", "--dry-run", "--json")[1])
+
+    assert (told["count"], told["redriven"]) == (1, [])
+    assert told["worst_case_nano_usd"] > 0
+    assert len(ledger.calls(CallFilter(), limit=10)) == 1
+
+
+def test_a_redriven_call_is_not_redriven_again(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """A later generation may have succeeded: running the dead one anew would pay for the answer twice."""
+    redriven = json.loads(shell("dead", "redrive", "--yes", "--json")[1])["redriven"]
+    again = json.loads(shell("dead", "redrive", "--yes", "--json")[1])
+
+    assert redriven == [f"{dead.call_id}.2"]
+    assert (again["count"], again["redriven"]) == (0, [])
+    assert json.loads(shell("dead", "list", "--json")[1])["calls"] == []
+    assert len(ledger.calls(CallFilter(), limit=10)) == 2
+
+
+def test_redrive_stops_at_max_and_keeps_its_rate(
+    shell: Shell, ledger: MemoryLedger, open_client: Any
+) -> None:
+    """An operator can try a few, slowly, before the rest."""
+    for content in ("a", "b", "c"):
+        a_dead_call(ledger, open_client, content)
+
+    told = json.loads(
+        shell("dead", "redrive", "--max", "2", "--rate", "50/s", "--yes", "--json")[1]
+    )
+
+    assert len(told["redriven"]) == 2
+
+
+def test_nobody_is_asked_where_nobody_is(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal and without --yes nothing is changed."""
+    with Path("/dev/null").open() as nobody:
+        monkeypatch.setattr("sys.stdin", nobody)
+
+        assert shell("dead", "redrive")[0] == 2
+        assert shell("dead", "discard", "--reason", "old")[0] == 2
+    assert state_of(ledger, dead) is CallState.DEAD
+
+
+def test_a_discarded_call_says_who_and_why(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """It becomes rejected, so that submitting it again is asked anew."""
+    code, out, _ = shell("dead", "discard", "--reason", "old model", "--yes", "--json")
+
+    (view,) = ledger.read([dead])
+    assert (code, json.loads(out)) == (0, {"discarded": [dead.task_id]})
+    assert view is not None
+    assert view.state is CallState.REJECTED
+    assert view.error is not None
+    assert json.loads(view.error)["code"] == "discarded"
+    assert json.loads(view.error)["message"].startswith("old model (by ")
+
+
+def test_a_clean_audit_ends_with_zero(shell: Shell, dead: CallKey) -> None:
+    """The books of a ledger that was only used by its methods are right."""
+    code, out, _ = shell("audit", "--json")
+
+    assert (code, json.loads(out)["drift_nano_usd"]) == (0, 0)
+
+
+def test_an_audit_that_finds_drift_ends_with_one(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """A monitor needs no more than the exit code."""
+    ledger.tables.attempts.clear()
+
+    code, out, _ = shell("audit", "--json")
+
+    assert code == 1
+    assert json.loads(out)["is_clean"] is False
+    assert "WRONG" in shell("audit")[1]
+
+
+def test_the_doctor_names_what_is_amiss(shell: Shell) -> None:
+    """One line a check; a broken one does not hide the others."""
+    code, out, _ = shell("doctor", "--model", "openai/no-such-model")
+
+    checks = {line.split()[1].rstrip(":"): line.split()[0] for line in out.splitlines()}
+    assert code == 1
+    assert checks["settings"] == checks["schema"] == checks["tokenizer"] == "OK"
+    assert checks["database"] == checks["price"] == "FAIL"

@@ -1,0 +1,55 @@
+"""`CALLGATE_EMBEDDED=1`: the URLs of a running `callgate up`, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from callgate.domain.errors import ConfigurationError
+from callgate.settings import ClientSettings, load_settings
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder as `callgate up` leaves it while it runs."""
+    monkeypatch.setenv("CALLGATE_EMBEDDED", "1")
+    monkeypatch.setenv("CALLGATE_WORKER__DATA_DIR", str(tmp_path))
+    (tmp_path / "env").write_text(
+        "export CALLGATE_DATABASE_URL='postgresql://a b@h/n'\n"
+        "export CALLGATE_BROKER_URL=redis://h\nexport CALLGATE_POLL_S_MAX=9\n"
+    )
+    return tmp_path
+
+
+def test_the_urls_come_from_the_file(data_dir: Path) -> None:
+    """Quoted as a shell reads them; no other setting is taken from there."""
+    settings = load_settings(ClientSettings)
+
+    assert settings.database_url.get_secret_value() == "postgresql://a b@h/n"
+    assert settings.broker_url.get_secret_value() == "redis://h"
+    assert settings.poll_s_max == 0.25
+
+
+def test_a_url_that_is_set_wins(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment is nearer than a file."""
+    monkeypatch.setenv("CALLGATE_BROKER_URL", "redis://other")
+
+    assert load_settings(ClientSettings).broker_url.get_secret_value() == "redis://other"
+
+
+def test_without_a_running_up_it_is_an_error(data_dir: Path) -> None:
+    """The message says what is missing and where it was looked for."""
+    (data_dir / "env").unlink()
+
+    with pytest.raises(ConfigurationError, match=r"CALLGATE_EMBEDDED: no `callgate up` runs"):
+        load_settings(ClientSettings)
+
+
+def test_a_missing_url_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forgotten variable must not start a second ledger: it is an error that names both ways."""
+    with pytest.raises(ConfigurationError, match="CALLGATE_DATABASE_URL: not set .*`callgate up`"):
+        load_settings(ClientSettings)
+    monkeypatch.setenv("CALLGATE_EMBEDDED", "maybe")
+    with pytest.raises(ConfigurationError, match="CALLGATE_EMBEDDED: is 1 or 0"):
+        load_settings(ClientSettings)
