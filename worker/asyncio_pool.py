@@ -107,7 +107,7 @@ class _Job:
         """Stop the job without a word; callable from any thread and from a signal handler."""
         self.is_stopped = True
         if self.coroutine is not None:
-            self.coroutine.get_loop().call_soon_threadsafe(self.coroutine.cancel)
+            call_in(self.coroutine.get_loop(), self.coroutine.cancel)
 
     async def outcome(self) -> Outcome:
         """Await the body; whatever it raises is an outcome, for nothing may end the loop."""
@@ -206,7 +206,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             job.accept(os.getpid(), time.monotonic())
             if not job.is_stopped:
                 self._running.add(job)
-                self.loop.call_soon_threadsafe(self._launch, job)
+                call_in(self.loop, self._launch, job)
 
     # In the loop thread.
 
@@ -361,5 +361,14 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         tick.cancel()
 
     def _on_loop_death(self) -> None:
-        worker_state.should_terminate = EX_FAILURE
+        # From here on no task is taken; the worker ends, and its supervisor starts another.
+        self._state = self.TERMINATE
+        self._signals = 2
+        worker_state.should_stop = EX_FAILURE
         self._ring()
+
+
+def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
+    """Call in the loop's thread; a loop that is closed runs nothing, so nothing gets acked."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback, *args)

@@ -25,7 +25,7 @@ CALLS = 24
 CALLS_THAT_FIT = CALLS // 2
 LOOK_S = 0.02
 MODEL = "steady"
-USED = models.Usage(input_tokens=20, output_tokens=8)
+USED = models.Usage(input_tokens=300, output_tokens=20)
 """What each of these calls uses; equal for all, so that it is known beforehand how many fit."""
 
 

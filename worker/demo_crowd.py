@@ -1,6 +1,5 @@
 """The third act: several processes submit one call at the same time."""
 
-import json
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -8,6 +7,7 @@ from contextlib import ExitStack
 from callgate import LLMRequest
 from worker.demo_play import Play, expect
 from worker.demo_stage import DemoFailed, Stage, spawn_tied, stop
+from worker.demo_submit import Outcome
 
 PROCESSES = 5
 SUBMISSIONS_PER_PROCESS = 10
@@ -21,8 +21,8 @@ def crowd(play: Play, request: LLMRequest) -> None:
         before = play.stage.sent()
         outcomes = _submit_at_once(play.stage, request)
         sent = play.stage.sent() - before
-        collapsed = sum(int(o["collapsed"]) for o in outcomes)
-        answers = {text for o in outcomes for text in o["texts"]}
+        collapsed = sum(o.collapsed for o in outcomes)
+        answers = {text for o in outcomes for text in o.texts}
         play.tally.submitted += many
         play.tally.collapsed += collapsed
         expect(sent == 1, f"1 provider request for {many} submissions", f"{sent} were sent")
@@ -34,7 +34,7 @@ def crowd(play: Play, request: LLMRequest) -> None:
         )
 
 
-def _submit_at_once(stage: Stage, request: LLMRequest) -> list[dict[str, list[str]]]:
+def _submit_at_once(stage: Stage, request: LLMRequest) -> list[Outcome]:
     """Start every process, wait until all are ready, let them go together, and collect what they say."""
     arguments = [
         *("-m", "worker.demo_submit"),
@@ -53,7 +53,7 @@ def _submit_at_once(stage: Stage, request: LLMRequest) -> list[dict[str, list[st
         _wait_until_ready(crowd)
         for process in crowd:
             _tell(process, "")
-        return [json.loads(_rest(process)) for process in crowd]
+        return [Outcome.model_validate_json(_rest(process)) for process in crowd]
 
 
 def _tell(process: "subprocess.Popen[bytes]", line: str) -> None:

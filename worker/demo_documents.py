@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from examples.extraction import Document, ExtractedDocument, load_documents, prompt, score
 from rich.text import Text
 
 from callgate import LLMRequest, Message
 from callgate.client import Handle
 from callgate.domain.budget import usd
+from callgate.domain.errors import CallgateError
 from callgate.domain.models import LLMResult
-from examples.extraction import Document, ExtractedDocument, load_documents, prompt, score
 from worker.demo_play import ORG, Play, expect
+from worker.demo_stage import DemoFailed
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FIELDS = ("supplier", "number", "date", "total")
@@ -29,7 +31,7 @@ def extract(play: Play) -> list[LLMRequest]:
         before = play.stage.sent()
         handles = play.submit(requests)
         play.wait(handles, "Reading documents", TIMEOUT_S)
-        results = [handle.get(timeout=0) for handle in handles]
+        results = [_result(handle, d) for handle, d in zip(handles, documents, strict=True)]
         _show(play, documents, results)
         sent, attempts = play.stage.sent() - before, sum(result.attempts for result in results)
         expect(sent == attempts, f"{attempts} provider requests", f"{sent} were sent")
@@ -73,9 +75,17 @@ def unseen(play: Play) -> LLMRequest:
     return request_for(play, replace(shortest, text=f"{shortest.text}\n\nSecond copy."))
 
 
+def _result(handle: Handle, document: Document) -> LLMResult:
+    try:
+        return handle.get(timeout=0)
+    except CallgateError as exc:
+        raise DemoFailed(f"expected {document.name} to be read, but {exc}") from exc
+
+
 def _show(play: Play, documents: Sequence[Document], results: Sequence[LLMResult]) -> None:
     expected = json.loads((EXAMPLES / "expected.json").read_text())
-    rows, right = [], 0
+    rows: list[list[Text | str]] = []
+    right = 0
     for document, result in zip(documents, results, strict=True):
         matches = score(result.parsed, expected[document.name])
         right += sum(matches[name] for name in FIELDS)

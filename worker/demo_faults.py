@@ -49,8 +49,10 @@ def _judge(play: Play, handles: Sequence[Handle], sent: int) -> None:
     groups = play.stage.client.operations.dead_groups(CallFilter(org_id=ORG))
     for group in groups:
         failure = Failure.from_json(group.sample_error)
-        play.screen.note(f"{group.count} × {group.provider}/{group.model}: {failure.code}, status"
-                         f" {failure.status}: {failure.message}")  # fmt: skip
+        play.screen.note(
+            f"{group.count} calls to {group.provider}/{group.model} died of {failure.code}:"
+            f" {failure.message}"
+        )
     expect(
         sum(group.count for group in groups) == len(BROKEN),
         f"{len(BROKEN)} dead letters on the list",

@@ -68,7 +68,7 @@ class CountingProxy:
     def counts(self) -> Counts:
         """Return how many requests were passed on, and under which attempt ids."""
         url = f"http://{LOOPBACK}:{self._port}{COUNTS_PATH}"
-        with urllib.request.urlopen(url, timeout=CONTROL_TIMEOUT_S) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(url, timeout=CONTROL_TIMEOUT_S) as answer:
             return Counts.model_validate_json(answer.read())
 
     def _program(self, port: int) -> Program:

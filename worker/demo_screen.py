@@ -1,10 +1,10 @@
 """What a person sees of the demo: one heading, one progress line and one result per act."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -37,18 +37,19 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Say something that needs no proof."""
-        self._console.print(Text(f"  {text}", "dim"))
+        self._print("  ", Text(text, "dim"))
 
     def fact(self, text: str) -> None:
         """Say something that was just checked."""
-        self._console.print(Text.assemble("  ", ("✓ ", "green"), text))
+        self._print(Text("  ✓ ", "green"), Text(text))
 
     def wrong(self, text: str) -> None:
         """Say why the demo stops."""
-        self._console.print(Text.assemble("\n", ("✗ ", "red"), text))
+        self._console.print()
+        self._print(Text("  ✗ ", "red"), Text(text))
 
     def table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[Text | str]], *, right: Sequence[int]
+        self, columns: Sequence[str], rows: Iterable[Sequence[Text | str]], *, right: Sequence[int]
     ) -> None:
         """Print a table without lines; `right` are the columns of figures."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -57,9 +58,7 @@ class Screen:
             table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
         for row in rows:
             table.add_row(*row)
-        indented = Table.grid(padding=(0, 0, 0, 2))
-        indented.add_row(table)
-        self._console.print(indented)
+        self._print("  ", table)
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[], None]]:
@@ -76,6 +75,12 @@ class Screen:
         with Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task(what, total=total)
             yield lambda: progress.advance(task)
+
+    def _print(self, margin: Text | str, what: RenderableType) -> None:
+        """Print with a margin that every line of a longer text keeps."""
+        grid = Table.grid()
+        grid.add_row(margin, what)
+        self._console.print(grid)
 
 
 class _Plain:

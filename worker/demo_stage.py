@@ -43,7 +43,7 @@ needs_key = false
 server_errors = "unbilled"
 
 [call_types.extraction]
-max_output_tokens_default = 300
+max_output_tokens_default = 600
 deadline_s = {deadline_s}
 
 [call_types.classification]
@@ -104,7 +104,11 @@ class DemoSettings(ClientSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, _cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: object
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_args: object,
+        **_sources: object,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read nothing but arguments."""
         return (init_settings,)

@@ -2,19 +2,28 @@
 One of several processes that submit the same call at once: a pipeline in miniature, for `callgate demo`.
 
     standard input    the request as JSON, then an empty line when all processes are ready
-    standard output   "ready", then one JSON object: how many submissions collapsed, and the different answers
+    standard output   "ready", then an `Outcome` as JSON
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+from pydantic import BaseModel
 
 from callgate import Client, LLMRequest
 from callgate.client import Handle
 
 THREADS_MAX = 32
+
+
+class Outcome(BaseModel):
+    """What one process saw."""
+
+    collapsed: int
+    texts: tuple[str, ...]
+    """The different answers its submissions got."""
 
 
 def main() -> None:
@@ -28,16 +37,12 @@ def main() -> None:
         _say("ready")
         sys.stdin.readline()
         handles = list(threads.map(lambda _: client.submit(request), range(options.times)))
-        _say(json.dumps(_outcome(handles, options.timeout_s)))
+        _say(_outcome(handles, options.timeout_s).model_dump_json())
 
 
-def _outcome(handles: Sequence[Handle], timeout_s: float) -> dict[str, object]:
-    texts = [handle.get(timeout=timeout_s).text for handle in handles]
-    return {
-        "submitted": len(texts),
-        "collapsed": sum(handle.collapsed for handle in handles),
-        "texts": sorted(set(texts)),
-    }
+def _outcome(handles: Sequence[Handle], timeout_s: float) -> Outcome:
+    texts = {handle.get(timeout=timeout_s).text for handle in handles}
+    return Outcome(collapsed=sum(handle.collapsed for handle in handles), texts=tuple(texts))
 
 
 def _say(line: str) -> None:

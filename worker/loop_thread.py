@@ -12,10 +12,12 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from queue import Empty, SimpleQueue
 
 logger = logging.getLogger(__name__)
+
+_JOIN_S = 1.0
 
 Service = Callable[[], AbstractAsyncContextManager[object]]
 """Makes something that lives as long as the loop: entered before intake, exited after the drain."""
@@ -39,6 +41,7 @@ class LoopThread:
         self._on_death = on_death
         self._started: Future[asyncio.AbstractEventLoop] = Future()
         self._stop: asyncio.Event | None = None
+        self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="asyncio-pool", daemon=True)
 
     def start(self, timeout_s: float) -> asyncio.AbstractEventLoop:
@@ -56,30 +59,34 @@ class LoopThread:
 
     def stop(self, timeout_s: float) -> bool:
         """Exit the services in reverse order and end the loop; False if that took too long."""
-        if self._stop is not None and self._thread.is_alive():
-            self._started.result().call_soon_threadsafe(self._stop.set)
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        if self._stop is not None:
+            # A loop that is closed has no services left to exit.
+            with suppress(RuntimeError):
+                self._started.result().call_soon_threadsafe(self._stop.set)
+        is_over = self._is_over.wait(timeout_s)
+        # What is left can only be coroutines that do not let themselves be cancelled.
+        self._thread.join(_JOIN_S)
+        return is_over
 
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
+        except ServiceStartError as error:
+            self._started.set_exception(error)
         except BaseException:
             logger.critical("the event loop failed", exc_info=True)
+        self._is_over.set()
         if self._stop is not None and not self._stop.is_set():
             self._on_death()
 
     async def _main(self) -> None:
         async with AsyncExitStack() as stack:
-            try:
-                for service in self._services:
-                    await _enter(stack, service)
-            except ServiceStartError as error:
-                self._started.set_exception(error)
-                return
+            for service in self._services:
+                await _enter(stack, service)
             self._stop = asyncio.Event()
             self._started.set_result(asyncio.get_running_loop())
             await self._stop.wait()
+        self._is_over.set()
 
 
 async def _enter(stack: AsyncExitStack, service: Service) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 from celery import Celery
 from celery.worker.consumer import Consumer
+from kombu.exceptions import KombuError
 
 from callgate.domain.ledger import StrayMessage
 from worker.batching import BatchStrategy
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 RAW_BYTES_MAX = 64 * 1024
 REASON_CHARS_MAX = 500
+
+_UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, KombuError)
+"""What Celery raises over content that it did not expect; anything else is not the message's."""
 
 Sink = Callable[[StrayMessage], None]
 
@@ -62,7 +66,6 @@ class _StrayConsumer(Consumer):  # type: ignore[misc]
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return Celery's handler of messages, guarded; called once per broker connection."""
         receive = super().create_task_handler(*args, **kwargs)
-        lost_connection = self.connection_errors + self.channel_errors
         self._until_done = UntilDone(self, "stray message sink")
         self.connection.transport.on_garbage = self._put_garbage_aside
 
@@ -70,9 +73,7 @@ class _StrayConsumer(Consumer):  # type: ignore[misc]
             try:
                 self._check(message)
                 receive(message)
-            except lost_connection:
-                raise
-            except Exception as error:
+            except _UNFIT as error:
                 self._put_aside(message, repr(error), partial(_reject, self, message))
 
         return receive_or_put_aside

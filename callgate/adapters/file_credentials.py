@@ -62,7 +62,9 @@ class FileCredentials:
     def api_key(self, provider: str, org_id: str) -> str | None:
         """The organisation's own key, else the provider's, else None."""
         for name in (f"{provider}.{org_id}", provider):
-            key = self._in_folder(name) or self._keys.get(name)
+            key = self._in_folder(name)
+            if key is None:
+                key = self._keys.get(name)
             if key is not None:
                 return key.get_secret_value().strip() or None
         return None

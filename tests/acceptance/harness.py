@@ -59,6 +59,7 @@ retry_wait_s = 0.1
 retry_wait_max_s = 0.2
 
 [call_types.bounded]
+deadline_s = 15
 input_tokens_max = 20
 pages_max = 3
 models = ["sim/sim-1"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import psycopg2.pool
@@ -22,6 +23,7 @@ HOLD_NANO_USD, COST_NANO_USD = 200, 120
 THREADS = 50
 
 
+@cache
 def subject(kind: str) -> Celery:
     """The Celery app of a subject, for its worker and for whoever publishes to it."""
     app = Celery(kind, broker=os.environ["BENCH_BROKER"], backend=os.environ["BENCH_BROKER"])

@@ -273,10 +273,9 @@ def _replied(reply: ProviderReply) -> bytes:
         "usage": usage,
         "service_tier": reply.service_tier,
     }
-    request_id = (
-        {} if reply.provider_request_id is None else {"x_request_id": reply.provider_request_id}
-    )
-    return http(json.dumps(body).encode(), **request_id)
+    request_id = reply.provider_request_id
+    headers = {} if request_id is None else {"x-request-id": request_id}
+    return http(json.dumps(body).encode(), headers=headers)
 
 
 def _refused(failure: Failure) -> bytes:

@@ -67,6 +67,7 @@ def a_worker(
     settings = {
         "broker_url": valkey.url,
         "broker_connection_retry_on_startup": True,
+        "broker_transport": "worker.redis_transport:Transport",
         "broker_transport_options": {"priority_steps": [0]},
         "callgate_drain_s": 20,
         "task_acks_late": True,

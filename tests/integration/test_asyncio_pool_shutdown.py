@@ -170,6 +170,22 @@ def test_a_killed_worker_loses_no_task(valkey: Valkey, tmp_path: Path, note: Tas
         until(lambda: "a" in valkey.words("ended"))
 
 
+def test_a_task_is_acknowledged_though_its_connection_was_lost(
+    valkey: Valkey, tmp_path: Path, note: Task
+) -> None:
+    """The worker reconnects, and a message it took before needs no second delivery."""
+    with a_worker(valkey, tmp_path) as worker:
+        note("old", 3)
+        until(lambda: valkey.words("started") == ["old"])
+        valkey.client.client_kill_filter(_type="normal", skipme=True)
+        until(lambda: "Connection to broker lost" in worker.log())
+        note("new")
+
+        until(lambda: valkey.words("ended") == ["new", "old"])
+        until(valkey.is_empty)
+        assert worker.process.poll() is None
+
+
 def test_a_restarted_broker_finds_the_pool_working(tmp_path: Path) -> None:
     """Coroutines outlive the connection, and the worker takes tasks again afterwards."""
     valkey = Valkey(tmp_path)

@@ -57,7 +57,7 @@ def ledger() -> MemoryLedger:
 def open_client(ledger: MemoryLedger) -> Callable[[], Client]:
     """Makes clients of that ledger, which need neither Postgres nor a broker."""
     settings = ClientSettings(
-        database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none", broker_url="memory://"
+        database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none", broker_url="redis://127.0.0.1:1/0"
     )
     return lambda: Client(settings, ledger=ledger, operations=ledger, queue=SilentQueue())
 

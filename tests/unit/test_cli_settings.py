@@ -48,7 +48,7 @@ def test_without_a_running_up_it_is_an_error(data_dir: Path) -> None:
 
 def test_a_missing_url_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forgotten variable must not start a second ledger: it is an error that names both ways."""
-    with pytest.raises(ConfigurationError, match="CALLGATE_DATABASE_URL: not set .*`callgate up`"):
+    with pytest.raises(ConfigurationError, match=r"CALLGATE_DATABASE_URL: not set .*`callgate up`"):
         load_settings(ClientSettings)
     monkeypatch.setenv("CALLGATE_EMBEDDED", "maybe")
     with pytest.raises(ConfigurationError, match="CALLGATE_EMBEDDED: is 1 or 0"):

@@ -1,0 +1,37 @@
+# The image of every role: migrate, worker, flower, and the client's commands. See docker-compose.yml.
+FROM python:3.12-slim
+
+ENV PYTHONUNBUFFERED=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore
+
+RUN useradd --system --uid 10001 --create-home callgate
+
+WORKDIR /app
+
+# The locked requirements change less often than the code: they are a layer of their own.
+COPY requirements requirements
+RUN pip install --require-hashes --no-deps -r requirements/production.txt
+
+# The checkout is run in place, because only `callgate` would go into a wheel. The build backend comes from the same
+# lock, and leaves again.
+COPY pyproject.toml README.md ./
+COPY callgate callgate
+COPY worker worker
+COPY tasks tasks
+COPY config config
+COPY migrations migrations
+RUN awk '/^[a-z]/ {take = /^(hatchling|pathspec|pluggy|trove-classifiers)==/} take' requirements/dev.txt > /tmp/build.txt \
+    && pip install --require-hashes --no-deps -r /tmp/build.txt \
+    && pip install --no-deps --no-build-isolation --editable . \
+    && pip uninstall --yes hatchling pathspec pluggy trove-classifiers \
+    && rm /tmp/build.txt \
+    && python -m compileall -q callgate worker tasks config migrations
+
+USER callgate
+ENTRYPOINT ["callgate"]
+CMD ["worker"]
+
+# Every role needs the ledger and the broker; `doctor` asks both, and says what is missing.
+HEALTHCHECK --interval=60s --timeout=30s --start-period=60s --retries=3 CMD ["callgate", "doctor"]

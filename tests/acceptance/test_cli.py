@@ -1,0 +1,384 @@
+"""The real `python -m callgate`, as people and scripts run it, against real services."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from worker.embedded import Embedded
+from worker.simulator import Simulator
+
+ROOT = Path(__file__).parents[2]
+RUN_TIMEOUT_S = 60.0
+UP_TIMEOUT_S = 90.0
+QUICKLY_S = 20.0
+"""What a command may take that finds no service: its start on a busy machine, and the services' own deadlines."""
+NOBODY_LISTENS = 1
+REQUEST = {
+    "org_id": "acme",
+    "call_type": "letters",
+    "provider": "openai",
+    "model": "gpt-4o-mini",
+    "max_output_tokens": 50,
+    "messages": [{"role": "user", "content": "Hello"}],
+}
+
+Callgate = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def environ(services: Embedded, postgres_engine: Engine) -> dict[str, str]:
+    """The environment of a client of migrated, empty services."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "CALLGATE_DATABASE_URL": services.database_url,
+        "CALLGATE_BROKER_URL": services.broker_url,
+    }
+
+
+@pytest.fixture
+def callgate(environ: dict[str, str], tmp_path: Path) -> Callgate:
+    """Runs one command line in an empty folder."""
+
+    def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - the command under test
+            [sys.executable, "-m", "callgate", *arguments],
+            env={**environ, **variables},
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=RUN_TIMEOUT_S,
+            check=False,
+        )
+
+    return run
+
+
+def test_help_and_version_need_no_settings(tmp_path: Path) -> None:
+    """They work anywhere, and import neither Celery nor SQLAlchemy."""
+    environ = {"PATH": os.defpath, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-X", "importtime", "-m", "callgate"]
+
+    for option in ("--help", "--version"):
+        ran = subprocess.run(  # noqa: S603 - the command under test
+            [*command, option], env=environ, cwd=tmp_path, capture_output=True, text=True, check=True
+        )  # fmt: skip
+
+        imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+        assert "callgate" in ran.stdout
+        assert imported.isdisjoint({"celery", "sqlalchemy", "kombu", "redis", "flower"})
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("calls", "list"),
+        ("budget", "show"),
+        ("dead", "list"),
+        ("dead", "stats"),
+        ("dead", "redrive", "--yes"),
+        ("dead", "discard", "--reason", "old", "--yes"),
+        ("costs",),
+        ("audit",),
+        ("doctor",),
+        ("migrate",),
+    ],
+)
+def test_json_is_all_there_is_on_stdout(callgate: Callgate, command: tuple[str, ...]) -> None:
+    """A script may hand stdout to a parser as it is."""
+    ran = callgate(*command, "--json")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert isinstance(json.loads(ran.stdout), dict | list)
+
+
+def test_a_call_lives_on_the_command_line(callgate: Callgate) -> None:
+    """Submit, look, cancel: each step sees what the last one did."""
+    callgate("budget", "set", "acme", "--daily-usd", "5")
+
+    submitted = callgate("submit", "--file", "-", "--no-wait", stdin=json.dumps(REQUEST))
+    task_id = submitted.stdout.strip()
+    listed = json.loads(callgate("calls", "list", "--org", "acme", "--json").stdout)
+    cancelled = callgate("calls", "cancel", task_id, "--reason", "typo")
+    shown = json.loads(callgate("calls", "show", task_id, "--json").stdout)
+
+    assert submitted.returncode == 0
+    assert [call["task_id"] for call in listed] == [task_id]
+    assert cancelled.returncode == 0
+    assert shown["error"] == {"code": "cancelled", "message": "typo"}
+
+
+def test_a_typo_in_a_setting_gets_a_suggestion(callgate: Callgate) -> None:
+    """A misspelt variable would silently be a default."""
+    ran = callgate("audit", CALLGATE_LEDGER_TIMEOUT="3")
+
+    assert ran.returncode == 2
+    assert "did you mean CALLGATE_LEDGER_TIMEOUT_S?" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_missing_url_is_an_error_that_names_it(callgate: Callgate, environ: Any) -> None:
+    """And it names `callgate up`, which is what somebody who only looks around wants."""
+    del environ["CALLGATE_BROKER_URL"]
+
+    for command in (("audit",), ("worker",), ("flower",), ("migrate",)):
+        ran = callgate(*command)
+
+        assert ran.returncode == 2
+        assert "CALLGATE_BROKER_URL: not set" in ran.stderr
+        assert "callgate up" in ran.stderr
+
+
+def test_a_database_that_is_not_migrated_says_so(callgate: Callgate) -> None:
+    """The error says which command to run, and that command is enough."""
+    callgate("migrate", "--to", "base")
+
+    audit = callgate("audit")
+    doctor = callgate("doctor")
+    migrated = callgate("migrate")
+
+    assert (audit.returncode, audit.stdout) == (2, "")
+    assert audit.stderr.startswith("error: not_migrated: ")
+    assert "callgate migrate" in audit.stderr
+    assert "FAIL schema" in doctor.stdout
+    assert doctor.returncode == 1
+    assert migrated.returncode == 0
+    assert callgate("audit").returncode == 0
+
+
+def test_an_unreachable_database_is_told_quickly(callgate: Callgate) -> None:
+    """A command must not hang in an outage."""
+    url = f"postgresql+psycopg2://callgate@127.0.0.1:{NOBODY_LISTENS}/callgate"
+    started_at = time.monotonic()
+
+    for command in (("audit",), ("migrate",), ("worker",)):
+        ran = callgate(*command, CALLGATE_DATABASE_URL=url, CALLGATE_WORKER__DRAIN_S="100")
+
+        assert ran.returncode == 1
+        assert ran.stderr.splitlines()[-1].startswith("error: ledger_unavailable: ")
+        assert "Traceback" not in ran.stderr
+    assert time.monotonic() - started_at < 3 * QUICKLY_S
+
+
+def test_an_unreachable_broker_fails_the_doctor_and_no_submission(callgate: Callgate) -> None:
+    """What the ledger accepted is accepted: a sweep publishes it when the broker is back."""
+    url = f"redis://127.0.0.1:{NOBODY_LISTENS}/0"
+    started_at = time.monotonic()
+
+    doctor = callgate("doctor", CALLGATE_BROKER_URL=url)
+    submit = callgate(
+        "submit", "--file", "-", "--no-wait", "--json",
+        stdin=json.dumps(REQUEST), CALLGATE_BROKER_URL=url,
+    )  # fmt: skip
+
+    assert doctor.returncode == 1
+    assert "FAIL broker" in doctor.stdout
+    assert submit.returncode == 0
+    assert json.loads(submit.stdout)["collapsed"] is False
+    assert "accepted_but_not_published" in submit.stderr
+    assert time.monotonic() - started_at < 2 * QUICKLY_S
+
+
+def test_flower_is_not_shown_to_others_without_a_password(callgate: Callgate) -> None:
+    """It can run any task."""
+    ran = callgate("flower", CALLGATE_WORKER__FLOWER_ADDRESS="0.0.0.0")  # noqa: S104 - refused
+
+    assert ran.returncode == 2
+    assert "CALLGATE_WORKER__FLOWER_BASIC_AUTH" in ran.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """`callgate ... | head` must not print a traceback."""
+    with subprocess.Popen(  # noqa: S603 - the command under test
+        [sys.executable, "-m", "callgate", "doctor", "--json"],
+        env=environ, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as command:  # fmt: skip
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+
+        assert command.stderr.read() == ""
+
+
+# `callgate up`.
+
+
+class Up:
+    """A running `callgate up`."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self.folder = folder
+        self.data_dir = folder / ".callgate"
+        self.environ = environ
+        self.errors = folder / "up.err"
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(  # noqa: S603 - the command under test
+                [sys.executable, "-m", "callgate", "up", "--json"],
+                env=environ,
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def banner(self) -> dict[str, str]:
+        """What it prints once, when its children have been started."""
+        assert self.process.stdout is not None
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if line == "}\n":
+                break
+        assert lines, self.errors.read_text()
+        return dict(json.loads("".join(lines)))
+
+    def callgate(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command beside it that finds the services by CALLGATE_EMBEDDED=1."""
+        return subprocess.run(  # noqa: S603 - the command under test
+            [sys.executable, "-m", "callgate", *arguments],
+            env={**self.environ, "CALLGATE_EMBEDDED": "1"},
+            cwd=self.folder,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=RUN_TIMEOUT_S,
+            check=False,
+        )
+
+    def children(self) -> dict[int, str]:
+        """The processes it started, and those that they started, by their command lines."""
+        found: dict[int, str] = {}
+        parents = {pid: ppid for pid, ppid, _ in processes()}
+        for pid, _, command in processes():
+            above = pid
+            while above in parents and above != self.process.pid:
+                above = parents[above]
+            if above == self.process.pid != pid:
+                found[pid] = command
+        return found
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(UP_TIMEOUT_S)
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                ppid = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                yield int(entry.name), int(ppid), command
+
+
+def a_free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def until(is_true: Callable[[], object], what: str) -> None:
+    give_up_at = time.monotonic() + UP_TIMEOUT_S
+    while not is_true():
+        assert time.monotonic() < give_up_at, f"waited too long for {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def provider() -> Iterator[Simulator]:
+    """A provider that answers everything."""
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def up(provider: Simulator, tmp_path: Path) -> Iterator[Up]:
+    """`callgate up` in a folder of its own, with a worker that calls the simulator."""
+    catalogue = tmp_path / "catalogue.toml"
+    catalogue.write_text(f'[providers.openai]\nbase_url = "{provider.base_url}"\n')
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "CALLGATE_CATALOGUE": str(catalogue),
+        "CALLGATE_WORKER__CREDENTIALS__OPENAI": "any",
+        "CALLGATE_WORKER__FLOWER_PORT": a_free_port(),
+    }
+    running = Up(tmp_path, environ)
+    yield running
+    if running.process.poll() is None:
+        running.stop()
+    assert running.process.stdout is not None
+    running.process.stdout.close()
+
+
+def test_up_runs_calls_until_ctrl_c(up: Up, provider: Simulator) -> None:
+    """One command gives services, worker and dashboard; Ctrl-C leaves nothing behind."""
+    banner = up.banner()
+    until(lambda: connects(banner["flower_url"]), "Flower")
+
+    budget = up.callgate("budget", "set", "acme", "--daily-usd", "5")
+    submitted = up.callgate("submit", "--file", "-", "--json", stdin=json.dumps(REQUEST))
+    second = up.callgate("up")
+    children = up.children()
+    code = up.stop()
+
+    assert budget.returncode == 0
+    assert submitted.returncode == 0, submitted.stderr + up.errors.read_text()
+    assert json.loads(submitted.stdout)["attempts"] == 1
+    assert provider.counts().total == 1
+    assert second.returncode == 2
+    assert "is in use by process" in second.stderr
+    assert any("callgate worker" in command for command in children.values())
+    assert any("callgate flower" in command for command in children.values())
+    assert code == 0
+    assert children.keys().isdisjoint(pid for pid, _, _ in processes())
+    assert not (up.data_dir / "env").exists()
+
+
+def test_up_starts_a_worker_again_that_was_killed(up: Up) -> None:
+    """Development goes on after a crash."""
+    up.banner()
+    killed = worker_pid(up)
+
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: worker_pid(up) not in (None, killed), "another worker")
+
+    assert up.stop(signal.SIGTERM) == 0
+
+
+def test_no_child_outlives_an_up_that_was_killed(up: Up) -> None:
+    """The kernel ends them, so that a next `up` finds the folder free."""
+    up.banner()
+    children = up.children()
+
+    up.stop(signal.SIGKILL)
+    until(lambda: children.keys().isdisjoint(pid for pid, _, _ in processes()), "all to end")
+
+    assert len(children) >= 4
+
+
+def worker_pid(up: Up) -> int | None:
+    return next((pid for pid, c in up.children().items() if c.endswith("callgate worker ")), None)
+
+
+def connects(url: str) -> bool:
+    host, _, port = url.removeprefix("http://").partition(":")
+    with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False

@@ -1,0 +1,72 @@
+"""`callgate demo`: real servers, a real model, and books that are right."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+DEMO = [sys.executable, "-m", "callgate", "demo", "--json"]
+DEMO_TIMEOUT_S = 600
+STOP_TIMEOUT_S = 60
+
+
+@pytest.mark.timeout(DEMO_TIMEOUT_S + 60)
+def test_the_demo_keeps_every_promise() -> None:
+    """Each duplicate collapses, each request sent is logged, each refusal is counted, and nothing drifts."""
+    done = subprocess.run(  # noqa: S603 - our own module
+        DEMO, cwd=CHECKOUT, capture_output=True, text=True, timeout=DEMO_TIMEOUT_S, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    [line] = done.stdout.splitlines()
+    sums = json.loads(line)
+    assert sums.pop("spent_nano_usd") > 0
+    assert sums == {
+        "submitted": 16 + 16 + 50 + 24 + 4,
+        "collapsed": 16 + 49,
+        "provider_requests": 16 + 1 + 12 + 4 * 3 + 2,
+        "logged": 16 + 1 + 12 + 4 * 3 + 2,
+        "succeeded": 16 + 1 + 12 + 2 + 2,
+        "refused": 12,
+        "dead": 2,
+        "redriven": 2,
+        "drift_nano_usd": 0,
+    }
+
+
+def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Ctrl-C ends every process of the demo, removes its folder, and says so with exit code 130."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(  # noqa: S603 - our own module
+        DEMO, cwd=CHECKOUT, env=environment, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stderr is not None
+        said = next(line for line in demo.stderr if "worker process runs" in line)
+
+        demo.send_signal(signal.SIGINT)
+        status = demo.wait(STOP_TIMEOUT_S)
+
+    assert said
+    assert status == 130
+    assert list(tmp_path.iterdir()) == []
+    assert _processes_that_mention(str(tmp_path)) == []
+
+
+def _processes_that_mention(text: str) -> list[str]:
+    """Command lines and environments of all processes, searched for what only the demo's own can hold."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                told = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            except OSError:
+                # It ended meanwhile, or belongs to somebody else.
+                continue
+            if text.encode() in told:
+                found.append(entry.name)
+    return found

@@ -1,0 +1,208 @@
+"""Where API keys come from, and where they never go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from callgate.adapters.file_credentials import KEY_BYTES_MAX, FileCredentials
+from callgate.domain.errors import ConfigurationError
+
+
+def credentials(folder: Path | None = None, **keys: str) -> FileCredentials:
+    """Credentials with these keys; `__` stands for a dot in a name."""
+    return FileCredentials(
+        {name.replace("__", "."): SecretStr(key) for name, key in keys.items()}, folder
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "files", "expected"),
+    [
+        ({}, {}, None),
+        ({"openai": "given"}, {}, "given"),
+        ({}, {"openai": "mounted"}, "mounted"),
+        ({"openai": "given"}, {"openai": "mounted"}, "mounted"),
+        ({"openai": "given", "openai.acme": "own"}, {}, "own"),
+        ({"openai": "given"}, {"openai.acme": "own"}, "own"),
+        ({"openai.acme": "own"}, {"openai": "mounted"}, "own"),
+        ({"openai.acme": "given"}, {"openai.acme": "own"}, "own"),
+        ({"openai.other": "x", "anthropic": "y"}, {"anthropic.acme": "z"}, None),
+        ({"openai": ""}, {}, None),
+        ({"openai": "given", "openai.acme": " "}, {}, "given"),
+    ],
+    ids=str,
+)
+def test_an_own_key_comes_first_and_a_file_before_a_setting(
+    tmp_path: Path, keys: Mapping[str, str], files: Mapping[str, str], expected: str | None
+) -> None:
+    """The organisation's own key, else the provider's, else None."""
+    for name, key in files.items():
+        (tmp_path / name).write_text(key)
+    found = FileCredentials({name: SecretStr(key) for name, key in keys.items()}, tmp_path)
+
+    assert found.api_key("openai", "acme") == expected
+
+
+def test_space_around_a_key_is_not_part_of_it(tmp_path: Path) -> None:
+    """Editors end files with a line break, and people paste spaces."""
+    (tmp_path / "openai").write_text("  sk-1\r\n")
+
+    assert credentials(tmp_path, anthropic=" sk-2\n").api_key("openai", "acme") == "sk-1"
+    assert credentials(tmp_path, anthropic=" sk-2\n").api_key("anthropic", "acme") == "sk-2"
+
+
+def test_a_rewritten_file_is_read_again(tmp_path: Path) -> None:
+    """A rotated key needs no restart."""
+    file = tmp_path / "openai"
+    file.write_text("sk-old")
+    found = credentials(tmp_path)
+    assert found.api_key("openai", "acme") == "sk-old"
+
+    file.write_text("sk-brand-new")
+
+    assert found.api_key("openai", "acme") == "sk-brand-new"
+
+
+def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
+    """Even with the size and the time of the old one."""
+    file, other = tmp_path / "openai", tmp_path / "other"
+    file.write_text("sk-1")
+    found = credentials(tmp_path)
+    assert found.api_key("openai", "acme") == "sk-1"
+
+    other.write_text("sk-2")
+    os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+    other.replace(file)
+
+    assert found.api_key("openai", "acme") == "sk-2"
+
+
+def test_a_mounted_secret_can_be_swapped(tmp_path: Path) -> None:
+    """Kubernetes turns a link to a folder, the files' own links stay as they are."""
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "openai").write_text(f"sk-{version}")
+    (tmp_path / "..data").symlink_to("1")
+    (tmp_path / "openai").symlink_to("..data/openai")
+    found = credentials(tmp_path)
+    assert found.api_key("openai", "acme") == "sk-1"
+
+    (tmp_path / "..new").symlink_to("2")
+    (tmp_path / "..new").replace(tmp_path / "..data")
+
+    assert found.api_key("openai", "acme") == "sk-2"
+
+
+def test_an_unchanged_file_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request costs a look at the file, not a read."""
+    (tmp_path / "openai").write_text("sk-1")
+    found = credentials(tmp_path)
+    found.api_key("openai", "acme")
+
+    monkeypatch.setattr(Path, "open", None)
+
+    assert found.api_key("openai", "acme") == "sk-1"
+
+
+def test_a_removed_file_takes_its_key_along(tmp_path: Path) -> None:
+    """Revoking a key is removing its file."""
+    file = tmp_path / "openai.acme"
+    file.write_text("own")
+    found = credentials(tmp_path, openai="given")
+    assert found.api_key("openai", "acme") == "own"
+
+    file.unlink()
+
+    assert found.api_key("openai", "acme") == "given"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b" \n", b"two words", b"sk\x00-1", b"\xff\xfe", b"x" * 9000]
+)
+def test_a_file_without_a_key_is_not_somebody_elses_key(tmp_path: Path, content: bytes) -> None:
+    """An organisation with an account of its own is never put on the house's bill by a broken file."""
+    (tmp_path / "openai.acme").write_bytes(content)
+    found = credentials(tmp_path, openai="given")
+
+    assert found.api_key("openai", "acme") is None
+    assert found.api_key("openai", "other") == "given"
+
+
+def test_a_file_that_is_being_rewritten_keeps_its_key(tmp_path: Path) -> None:
+    """Between truncating and writing there is a moment without a key."""
+    file = tmp_path / "openai"
+    file.write_text("sk-1")
+    found = credentials(tmp_path)
+    assert found.api_key("openai", "acme") == "sk-1"
+
+    file.write_text("")
+    assert found.api_key("openai", "acme") == "sk-1"
+
+    file.write_text("sk-22")
+    assert found.api_key("openai", "acme") == "sk-22"
+
+
+@pytest.mark.parametrize("org_id", ["../../outside", "a/b", "..", ".", "/etc/passwd"])
+def test_an_organisation_cannot_point_outside_the_folder(tmp_path: Path, org_id: str) -> None:
+    """Its id is a name, not a path."""
+    folder = tmp_path / "in" / "secrets"
+    (folder / "openai.a").mkdir(parents=True)
+    (folder / "openai.a" / "b").write_text("stolen")
+    (tmp_path / "outside").write_text("stolen")
+    (folder / "openai.." / "..").mkdir(parents=True, exist_ok=True)
+
+    assert credentials(folder).api_key("openai", org_id) is None
+
+
+def test_a_folder_that_is_not_there_holds_no_keys(tmp_path: Path) -> None:
+    """It may be mounted later."""
+    found = credentials(tmp_path / "later", openai="given")
+    assert found.api_key("openai", "acme") == "given"
+
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "openai").write_text("mounted")
+
+    assert found.api_key("openai", "acme") == "mounted"
+
+
+def test_a_pipe_is_no_key(tmp_path: Path) -> None:
+    """Reading one could wait for ever."""
+    os.mkfifo(tmp_path / "openai")
+
+    assert credentials(tmp_path).api_key("openai", "acme") is None
+
+
+@pytest.mark.parametrize("key", ["two words", "sk-\n1", "sk-\u00fc", "sk-\x00"])
+def test_a_key_that_cannot_be_sent_stops_the_process(key: str) -> None:
+    """It is found at the start, and not shown."""
+    with pytest.raises(ConfigurationError) as raised:
+        credentials(openai=key)
+
+    assert "'openai'" in str(raised.value)
+    assert key not in str(raised.value)
+
+
+def test_keys_are_not_shown(tmp_path: Path) -> None:
+    """Neither by repr nor by what it holds."""
+    (tmp_path / "openai").write_text("sk-mounted")
+    found = credentials(tmp_path, anthropic="sk-given")
+    found.api_key("openai", "acme")
+
+    shown = f"{found!r} {found!s} {vars(found)}"
+
+    assert "sk-" not in shown
+    assert "anthropic" in shown
+
+
+def test_the_longest_key_is_a_key(tmp_path: Path) -> None:
+    """The bound itself still fits."""
+    (tmp_path / "openai").write_text("k" * KEY_BYTES_MAX)
+
+    assert credentials(tmp_path).api_key("openai", "acme") == "k" * KEY_BYTES_MAX
