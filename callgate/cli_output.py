@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from callgate.client import Client
 
+CELL_CHARS_MIN = 4
+"""What is left of a cell that is cut to fit."""
 WIDTH_MIN = 80
 """Where tables go that nobody watches: a pipe has no width."""
 
@@ -90,20 +92,23 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(
-            column.lstrip(">!"),
-            justify="right" if ">" in column[:2] else "left",
-            no_wrap=True,
-            overflow="fold" if "!" in column[:2] else "ellipsis",
-            min_width=None if "!" in column[:2] else 4,
-        )
-    for row in rows:
-        table.add_row(*(Text(_one_line(cell)) for cell in row))
-    if not table.rows:
+    lines = [[_one_line(cell) for cell in row] for row in rows]
+    if not lines:
         say(empty)
         return
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for at, column in enumerate(columns):
+        marks, heading = column[:2], column.lstrip(">!")
+        longest = max(len(text) for text in (heading, *(line[at] for line in lines)))
+        table.add_column(
+            heading,
+            justify="right" if ">" in marks else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=longest if "!" in marks else min(longest, CELL_CHARS_MIN),
+        )
+    for line in lines:
+        table.add_row(*map(Text, line))
     _console().print(table)
 
 

@@ -120,6 +120,10 @@ class _Job:
         except Exception as error:
             return Outcome(error=error)
         except BaseException as error:
+            # A coroutine that was cancelled from outside, by `terminate` or by the end of the
+            # loop, has no outcome. One that raises this by itself has failed.
+            current = asyncio.current_task()
+            self.is_stopped |= current is not None and current.cancelling() > 0
             return Outcome(error=RuntimeError(f"task body ended by {error!r}"))
 
 
@@ -198,6 +202,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._waiting.append(job)
         self._fill_slots()
         return job
+
+    def flush(self) -> None:
+        """Drop what has not begun, after a lost connection: the broker delivers it again."""
+        self._waiting.clear()
 
     def _fill_slots(self) -> None:
         while self._waiting and len(self._running) < self.limit and not self._is_draining:

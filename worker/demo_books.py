@@ -1,6 +1,6 @@
 """The last act: what it cost, and whether the books are right."""
 
-from callgate.domain.budget import usd
+from callgate.domain.budget import NANO_PER_USD, usd
 from callgate.domain.ledger import CostLine
 from callgate.services.audit import AuditReport, audit
 from worker.demo_play import Play, expect
@@ -11,7 +11,7 @@ def close_the_books(play: Play) -> AuditReport:
     with play.screen.act("6  The books"):
         operations = play.stage.client.operations
         play.screen.table(
-            ("Call type", "Model", "Calls", "Attempts", "Tokens in", "out", "Spent", "p50", "p95"),
+            ("Call type", "Model", "Calls", "Sent", "Tokens in", "out", "Spent", "p50", "p95"),
             [_row(line) for line in operations.costs()],
             right=range(2, 9),
         )
@@ -23,12 +23,12 @@ def close_the_books(play: Play) -> AuditReport:
 def _row(line: CostLine) -> list[str]:
     return [
         line.call_type,
-        f"{line.provider}/{line.model}",
+        line.model,
         str(line.calls),
         str(line.attempts),
         f"{line.input_tokens:,}",
         f"{line.output_tokens:,}",
-        usd(line.spent_nano_usd),
+        f"${line.spent_nano_usd / NANO_PER_USD:.6f}",
         _seconds(line.latency_ms_p50),
         _seconds(line.latency_ms_p95),
     ]

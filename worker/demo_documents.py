@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from examples.extraction import Document, ExtractedDocument, load_documents, prompt, score
 from rich.text import Text
 
 from callgate import LLMRequest, Message
@@ -13,6 +12,7 @@ from callgate.client import Handle
 from callgate.domain.budget import usd
 from callgate.domain.errors import CallgateError
 from callgate.domain.models import LLMResult
+from examples.extraction import Document, ExtractedDocument, load_documents, prompt, score
 from worker.demo_play import ORG, Play, expect
 from worker.demo_stage import DemoFailed
 
@@ -62,7 +62,7 @@ def request_for(play: Play, document: Document) -> LLMRequest:
         call_type="extraction",
         provider=play.stage.provider,
         model=play.stage.model,
-        messages=(Message(role="user", content=prompt(document)),),
+        messages=tuple(Message.model_validate(turn) for turn in prompt(document)),
         response_schema=ExtractedDocument,
         document_pages=document.pages,
         temperature=0.0,

@@ -52,7 +52,7 @@ class Screen:
         self, columns: Sequence[str], rows: Iterable[Sequence[Text | str]], *, right: Sequence[int]
     ) -> None:
         """Print a table without lines; `right` are the columns of figures."""
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
         for number, name in enumerate(columns):
             justify = "right" if number in right else "left"
             table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
 """
 Kombu's Redis transport, mended where version 5.7 costs most.
 
-- A lost connection ends the stock worker if a message with a late ack is in flight: closing the
-  channel raises `AttributeError`, and so does each later ack of such a message. Here the worker
-  reconnects, and those acks are still good, for all channels share one list of what is unacked.
+- A lost broker ends the stock worker if a message with a late ack is in flight: closing the channel
+  raises `AttributeError`, and so does each later ack of such a message. Here the worker reconnects,
+  and those acks are still good, for all channels share one list of what is unacked.
 - Stock builds a new redis-py client, with a copy of its table of about 170 reply parsers, for each
   command it sends: a fifth of a worker's CPU per task.
 - An item of a queue that is no message ends the stock worker. Here it is put aside.
@@ -33,7 +33,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
     _shared_client: Any = None
 
     def close(self) -> None:
-        """Close; what is unacked stays so if the connection is lost, for its tasks still run."""
+        """Close, and put back what is unacked if the broker is still there."""
         if self.connection is not None and self.connection.client is None:
             self.do_restore = False
         super().close()

@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 from celery import Celery
 from celery.canvas import Signature, maybe_signature
-from kombu import Producer
+from kombu import Producer, Queue
 from kombu.exceptions import KombuError
 from kombu.exceptions import OperationalError as KombuOperationalError
 from redis.exceptions import RedisError
@@ -87,7 +87,10 @@ class CeleryQueue:
         outcome = {"task_id": delivery.key.task_id, "state": delivery.state.value}
         signature = maybe_signature(chosen, app=self._app)
         signature.clone().apply_async(
-            args=(outcome,), task_id=str(delivery.submission_id), retry=False
+            args=(outcome,),
+            task_id=str(delivery.submission_id),
+            retry=False,
+            **_destination(chosen),
         )
 
     @contextmanager
@@ -171,17 +174,27 @@ def _freeze_route(app: Celery, leaf: dict[str, Any]) -> None:
     given = {name: value for name, value in given.items() if value is not None}
     route = app.amqp.router.route(dict(given), leaf["task"], leaf["args"], leaf["kwargs"])
     queue = route.pop("queue", None)
-    if queue is not None and (queue.exchange is None or queue.exchange.type == "direct"):
-        exchange, routing_key = "", queue.name
-    elif queue is not None:
-        exchange, routing_key = queue.exchange.name, route.get("routing_key") or queue.routing_key
+    if queue is None or (queue.exchange is not None and queue.exchange.type != "direct"):
+        exchange = queue.exchange.name if queue else str(route.get("exchange") or "")
+        routing_key = route.get("routing_key") or (queue.routing_key if queue else "")
+        destination = {"exchange": exchange, "routing_key": routing_key}
     else:
-        exchange, routing_key = str(route.get("exchange") or ""), route.get("routing_key") or ""
-    leaf["options"] = {
-        **{name: route[name] for name in ("priority", "serializer", "expires") if name in route},
-        "exchange": exchange,
-        "routing_key": routing_key,
-    }
+        destination = {"queue": queue.name}
+    kept = {name: route[name] for name in ("priority", "serializer", "expires") if name in route}
+    leaf["options"] = {**kept, **destination}
+
+
+def _destination(chosen: dict[str, Any]) -> dict[str, Any]:
+    """
+    Where the first task of a link goes, if that is a queue.
+
+    As an object, because our app refuses the name of a queue it has not declared, and sends a message for the anonymous
+    exchange to its own default queue. Later tasks of a chain are sent by the pipeline's app, which knows their queues.
+    """
+    is_chain = chosen.get("subtask_type") == "chain"
+    first = chosen["kwargs"]["tasks"][0] if is_chain else chosen
+    name = first["options"].get("queue")
+    return {"queue": Queue(name, no_declare=True)} if name else {}
 
 
 def _name(exc: BaseException) -> str:

@@ -188,8 +188,12 @@ class Deployment:
     def start(self, name: str, argv: Sequence[str], **changes: str) -> Process:
         """Start a process in this deployment's environment; it ends with the deployment at the latest."""
         process = Process(name, argv, {**self.environ, **changes}, self.folder)
-        self._processes.append(process)
+        self.adopt(process)
         return process
+
+    def adopt(self, process: Process) -> None:
+        """Kill a process at the end, if it still runs."""
+        self._processes.append(process)
 
     def ensure_worker(self) -> Process:
         """Have exactly one worker: the one that runs, or a new one."""
@@ -242,7 +246,9 @@ class Deployment:
 
     def attempts(self, org: str) -> list[Any]:
         """Rows of `ai_call_log` of an organisation, oldest first."""
-        return self.rows("SELECT * FROM ai_call_log WHERE org_id = :org ORDER BY attempt_id", org=org)
+        return self.rows(
+            "SELECT * FROM ai_call_log WHERE org_id = :org ORDER BY attempt_id", org=org
+        )
 
     def wipe_broker(self) -> None:
         """Make the broker forget everything."""
@@ -253,6 +259,13 @@ class Deployment:
         """How many calls have not ended."""
         sql = "SELECT count(*) FROM llm_call WHERE state IN ('queued', 'running', 'waiting')"
         return int(self.rows(sql)[0][0])
+
+    def end_open_calls(self) -> None:
+        """Kill the workers of calls that have not ended, and forget those calls."""
+        if self.open_calls():
+            self.stop_workers()
+            self.rows("TRUNCATE llm_call, submission, ai_call_log, budget")
+            self.wipe_broker()
 
     def assert_books_are_right(self) -> None:
         """Audit: no drift, no attempt without its row."""

@@ -23,11 +23,11 @@ def build_app(broker_url: str) -> Celery:
         broker_connection_retry_on_startup=True,
     )
 
-    @app.task(name="pipeline.store", bind=True)
+    @app.task(name="pipeline.store", bind=True, shared=False)
     def store(self: Any, outcome: dict[str, str], document_id: str) -> None:
         _append(self.request.id, "store", outcome, document_id)
 
-    @app.task(name="pipeline.complain", bind=True)
+    @app.task(name="pipeline.complain", bind=True, shared=False)
     def complain(self: Any, outcome: dict[str, str], document_id: str) -> None:
         _append(self.request.id, "complain", outcome, document_id)
 

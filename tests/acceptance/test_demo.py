@@ -22,7 +22,9 @@ def test_the_demo_keeps_every_promise() -> None:
         DEMO, cwd=CHECKOUT, capture_output=True, text=True, timeout=DEMO_TIMEOUT_S, check=False
     )
 
-    assert done.returncode == 0, done.stderr
+    # Shown by pytest where it fails, and with -rP.
+    sys.stderr.write(done.stderr)
+    assert done.returncode == 0
     [line] = done.stdout.splitlines()
     sums = json.loads(line)
     assert sums.pop("spent_nano_usd") > 0

@@ -7,7 +7,11 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -24,6 +28,7 @@ from callgate.domain.errors import (
 )
 from callgate.domain.ledger import CallState
 from tests.acceptance.harness import Deployment, lines_of, until, until_equal
+from tests.acceptance.pipeline import FILE, build_app
 from worker.simulator import Kind, Match, Rule, Step, Usage
 
 PATIENCE_S = 30.0
@@ -38,6 +43,30 @@ with Client.from_env() as client:
     for handle in handles:
         print(handle.get(timeout=60).model_dump_json())
 """
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline whose own worker runs the tasks that links name."""
+
+    store: Any
+    complain: Any
+    _file: Path
+
+    def told(self) -> list[dict[str, str]]:
+        """What its tasks were told so far."""
+        return [json.loads(line) for line in lines_of(self._file)]
+
+
+@pytest.fixture
+def pipeline(deployment: Deployment, tmp_path: Path) -> Iterator[Pipeline]:
+    """A running pipeline."""
+    file = tmp_path / "told.jsonl"
+    argv = [sys.executable, "-m", "tests.acceptance.pipeline"]
+    process = deployment.start("pipeline", argv, **{FILE: str(file)}).until_it_says("ready.")
+    tasks = build_app(deployment.environ["CALLGATE_BROKER_URL"]).tasks
+    yield Pipeline(tasks["pipeline.store"], tasks["pipeline.complain"], file)
+    process.kill()
 
 
 class Invoice(BaseModel):
@@ -131,41 +160,45 @@ def test_fifty_duplicates_are_one_provider_request(deployment: Deployment) -> No
     assert line.saved_nano_usd == 49 * line.spent_nano_usd
 
 
-def test_every_submitter_is_told(deployment: Deployment) -> None:
+def test_every_submitter_is_told(deployment: Deployment, pipeline: Pipeline) -> None:
     """A link fires for the first submitter, for a duplicate and for a replay, each in the pipeline's own queue."""
     deployment.ensure_worker()
-    told, store, _ = pipeline(deployment)
     request = deployment.request(deployment.org())
     deployment.provider.script([Rule(reply=[Step(latency_s=0.5)])])
 
-    first = deployment.client.submit(request, link=store.s("first"))
-    joined = deployment.client.submit(request, link=store.s("joined"))
+    first = deployment.client.submit(request, link=pipeline.store.s("first"))
+    joined = deployment.client.submit(request, link=pipeline.store.s("joined"))
     first.get(timeout=PATIENCE_S)
-    replayed = deployment.client.submit(request, link=store.s("replayed"))
+    replayed = deployment.client.submit(request, link=pipeline.store.s("replayed"))
 
-    until(lambda: len(told()) >= 3, PATIENCE_S)
+    until(lambda: len(pipeline.told()) >= 3, PATIENCE_S)
     assert (first.collapsed, joined.collapsed, replayed.collapsed) == (False, True, True)
-    assert {line["document_id"] for line in told()} == {"first", "joined", "replayed"}
-    assert {(line["task_id"], line["state"]) for line in told()} == {(first.task_id, "succeeded")}
+    assert {line["document_id"] for line in pipeline.told()} == {"first", "joined", "replayed"}
+    assert {(line["task_id"], line["state"]) for line in pipeline.told()} == {
+        (first.task_id, "succeeded")
+    }
     submissions = {str(row[0]) for row in deployment.rows("SELECT submission_id FROM submission")}
-    assert {line["id"] for line in told()} <= submissions
+    assert {line["id"] for line in pipeline.told()} <= submissions
     assert deployment.provider.counts().total == 1
 
 
-def test_a_dead_letter_is_redriven_and_tells_the_original_link(deployment: Deployment) -> None:
+def test_a_dead_letter_is_redriven_and_tells_the_original_link(
+    deployment: Deployment, pipeline: Pipeline
+) -> None:
     """Retries, then dead with its reason; redriven, it succeeds, and who asked first hears of both ends."""
     deployment.ensure_worker()
-    told, store, complain = pipeline(deployment)
     request = deployment.request(deployment.org(), call_type="brief")
     deployment.provider.script([Rule(reply=[Step(kind=Kind.STATUS, status=429)])])
 
-    handle = deployment.client.submit(request, link=store.s("doc"), link_error=complain.s("doc"))
+    handle = deployment.client.submit(
+        request, link=pipeline.store.s("doc"), link_error=pipeline.complain.s("doc")
+    )
     with pytest.raises(CallFailed) as failure:
         handle.get(timeout=PATIENCE_S)
 
     assert (failure.value.failure_code, failure.value.attempts) == ("rate_limited", 2)
     assert deployment.provider.counts().total == 2
-    until_equal([("complain", "dead")], lambda: [(t["task"], t["state"]) for t in told()])
+    until_equal([("complain", "dead")], lambda: [(t["task"], t["state"]) for t in pipeline.told()])
     (reason,) = deployment.rows("SELECT reason FROM dead_letter")
     assert "rate_limited" in str(reason)
 
@@ -176,8 +209,11 @@ def test_a_dead_letter_is_redriven_and_tells_the_original_link(deployment: Deplo
     assert not refused
     assert again.get(timeout=PATIENCE_S).text == "at last"
     assert (again.key.call_id, again.key.generation) == (handle.key.call_id, 2)
-    until(lambda: "succeeded" in {t["state"] for t in told()})
-    assert {(t["task"], t["document_id"]) for t in told()} == {("complain", "doc"), ("store", "doc")}
+    until(lambda: "succeeded" in {t["state"] for t in pipeline.told()})
+    assert {(t["task"], t["document_id"]) for t in pipeline.told()} == {
+        ("complain", "doc"),
+        ("store", "doc"),
+    }
 
 
 def test_a_failure_that_passes_is_retried(deployment: Deployment) -> None:
@@ -255,8 +291,12 @@ def test_a_call_may_wait_for_the_next_period(deployment: Deployment) -> None:
     with pytest.raises(WaitTimeout):
         handle.get(timeout=0.1)
 
-    # The period is over.
-    deployment.rows("UPDATE budget SET ends_at = now() WHERE org_id = :org", org=org)
+    # Tomorrow: the period is over, and so is the wait.
+    deployment.rows(
+        "UPDATE budget SET starts_at = starts_at - interval '1 day', ends_at = ends_at - interval '1 day'"
+        " WHERE org_id = :org",
+        org=org,
+    )
     deployment.rows("UPDATE llm_call SET due_at = now() WHERE call_id = :id", id=handle.key.call_id)
     assert handle.get(timeout=PATIENCE_S).text == "ok"
 
@@ -419,22 +459,6 @@ def test_an_answer_that_breaks_its_schema_is_retried_then_dead(deployment: Deplo
         deployment.client.submit(request).get(timeout=PATIENCE_S)
 
     rows = deployment.attempts(org)
-    assert (failure.value.failure_code, failure.value.attempts) == ("schema_violation", 2)
+    assert (failure.value.failure_code, failure.value.attempts) == ("invalid_output", 2)
     assert [row.status for row in rows] == ["failed", "failed"]
     assert all(0 < row.posted_nano_usd < row.hold_nano_usd for row in rows)
-
-
-def pipeline(deployment: Deployment):  # type: ignore[no-untyped-def]
-    """Run a pipeline's own worker; return what it was told so far, and its two tasks."""
-    from tests.acceptance.pipeline import FILE, build_app
-
-    file = deployment.folder / f"told-{len(list(deployment.folder.glob('told-*')))}.jsonl"
-    file.touch()
-    argv = [sys.executable, "-m", "tests.acceptance.pipeline"]
-    deployment.start("pipeline", argv, **{FILE: str(file)}).until_it_says("ready.")
-    app = build_app(deployment.environ["CALLGATE_BROKER_URL"])
-
-    def told() -> list[dict[str, str]]:
-        return [json.loads(line) for line in lines_of(file)]
-
-    return told, app.tasks["pipeline.store"], app.tasks["pipeline.complain"]

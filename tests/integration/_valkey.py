@@ -23,7 +23,7 @@ def until(fact: Callable[[], object], timeout_s: float = 20.0) -> None:
 
 
 class Valkey:
-    """A server on one loopback port; what it holds goes with its process."""
+    """A server on one loopback port; what it holds outlives its process."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as probe:
@@ -35,9 +35,10 @@ class Valkey:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the server, empty, and wait until it answers."""
+        """Start the server and wait until it answers."""
+        options = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]
         self._process = subprocess.Popen(  # noqa: S603 - the binary of our own wheel
-            [str(valkey_binary()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""],
+            [str(valkey_binary()), "--port", str(self.port), *options],
             cwd=self._folder,
             stdout=subprocess.DEVNULL,
         )

@@ -154,8 +154,10 @@ def tell(result: object, key: str = "told") -> None:
 async def service() -> AsyncIterator[None]:
     """Note when it is entered and when it is left."""
     valkey().rpush("service", "entered")
-    yield
-    valkey().rpush("service", f"left after {valkey().llen('ended')} ended")
+    try:
+        yield
+    finally:
+        valkey().rpush("service", f"left after {valkey().llen('ended')} ended")
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def ledger() -> MemoryLedger:
 def open_client(ledger: MemoryLedger) -> Callable[[], Client]:
     """Makes clients of that ledger, which need neither Postgres nor a broker."""
     settings = ClientSettings(
-        database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none", broker_url="redis://127.0.0.1:1/0"
+        database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none",
+        broker_url="redis://127.0.0.1:1/0",
     )
     return lambda: Client(settings, ledger=ledger, operations=ledger, queue=SilentQueue())
 
@@ -405,12 +407,13 @@ def test_an_audit_that_finds_drift_ends_with_one(
     shell: Shell, ledger: MemoryLedger, dead: CallKey
 ) -> None:
     """A monitor needs no more than the exit code."""
-    ledger.tables.attempts.clear()
+    (budget_id, figures), *_ = ledger.tables.budgets.items()
+    ledger.tables.budgets[budget_id] = replace(figures, spent_nano_usd=7)
 
     code, out, _ = shell("audit", "--json")
 
     assert code == 1
-    assert json.loads(out)["is_clean"] is False
+    assert (json.loads(out)["is_clean"], json.loads(out)["drift_nano_usd"]) == (False, 7)
     assert "WRONG" in shell("audit")[1]
 
 

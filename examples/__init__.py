@@ -1,0 +1,1 @@
+"""Example documents, and a pipeline's code to extract data from them."""

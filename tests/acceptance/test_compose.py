@@ -1,0 +1,274 @@
+"""
+`docker-compose.yml` and `Dockerfile` say what works: each service's command is run as a process of this machine.
+
+No engine is needed: of a container's surroundings only addresses and paths are rewritten, everything else is as written.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from callgate.adapters.catalogue_file import load_catalogue
+from callgate.domain.budget import Window
+from config.settings import CATALOGUE, WorkerOptions
+from tests.acceptance.harness import CHECKOUT, Deployment, Process, clean_environ, until
+from worker.embedded_ports import free_port
+from worker.simulator import Rule, Step
+
+SECRETS = {"CALLGATE_POSTGRES_PASSWORD": "letters1", "CALLGATE_FLOWER_PASSWORD": "letters2"}
+AUTH = "callgate:letters2"
+PROMPT = "the prompt nobody but the provider may read"
+REQUIRED = re.compile(r"\$\{(\w+):\?[^}]*\}")
+PAGES_MAX = 60
+
+
+def compose(variables: Mapping[str, str] = SECRETS) -> dict[str, Any]:
+    """Read the services as `docker compose config` would; KeyError names a missing required variable."""
+    text = (CHECKOUT / "docker-compose.yml").read_text()
+    text = REQUIRED.sub(lambda found: variables[found.group(1)], text)
+    services: dict[str, Any] = yaml.safe_load(text)["services"]
+    return services
+
+
+def seconds(duration: str) -> float:
+    """`120s` as a number."""
+    return float(duration.removesuffix("s"))
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_password_has_a_default(name: str) -> None:
+    """Without its passwords nothing starts: a default password is none."""
+    others = {key: value for key, value in SECRETS.items() if key != name}
+
+    with pytest.raises(KeyError, match=name):
+        compose(others)
+
+
+def test_only_flower_is_published_and_only_on_loopback() -> None:
+    """Postgres and Valkey are reachable from the containers alone."""
+    published = {name: s["ports"] for name, s in compose().items() if "ports" in s}
+
+    assert published == {"flower": ["127.0.0.1:5555:5555"]}
+
+
+def test_a_worker_is_given_longer_than_its_drain() -> None:
+    """A worker that is killed during its drain makes outcomes unknown."""
+    for name in ("call-worker", "log-worker"):
+        service = compose()[name]
+        drain_s = float(service["environment"]["CALLGATE_WORKER__DRAIN_S"])
+
+        assert seconds(service["stop_grace_period"]) > drain_s + WorkerOptions().grace_s
+        catalogue = load_catalogue(CATALOGUE)
+        policies = [catalogue.default, *catalogue.call_types.values()]
+        assert drain_s > max(policy.deadline_s for policy in policies)
+
+
+def test_nothing_starts_before_what_it_needs() -> None:
+    """Whatever runs calls waits for healthy servers and a migrated database."""
+    for name in ("call-worker", "log-worker", "flower"):
+        conditions = {k: v["condition"] for k, v in compose()[name]["depends_on"].items()}
+
+        assert conditions == {
+            "postgres": "service_healthy",
+            "valkey": "service_healthy",
+            "migrate": "service_completed_successfully",
+        }
+    assert compose()["migrate"]["restart"] == "no"
+
+
+def test_every_service_that_stays_has_a_health_check() -> None:
+    """`docker compose ps` tells the truth about every service but the one that ends."""
+    without = {name for name, s in compose().items() if not s.get("healthcheck", {}).get("test")}
+
+    assert without == {"migrate"}
+
+
+def test_the_broker_keeps_what_it_is_given() -> None:
+    """An append-only file, and no eviction: a full broker refuses messages instead of forgetting them."""
+    command = " ".join(compose()["valkey"]["command"])
+
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+
+
+def test_the_image_is_locked_and_runs_as_an_ordinary_user() -> None:
+    """Every package is pinned by its hash, and the last user is not root."""
+    lines = (CHECKOUT / "Dockerfile").read_text().splitlines()
+    installs = [line for line in lines if "pip install" in line]
+
+    assert all("--require-hashes" in i or "--no-build-isolation" in i for i in installs)
+    assert [line for line in lines if line.startswith("USER")] == ["USER callgate"]
+
+
+def test_the_image_has_every_package_of_the_checkout() -> None:
+    """Every folder the program runs from is copied, and `.dockerignore` lets it through."""
+    dockerfile = (CHECKOUT / "Dockerfile").read_text().splitlines()
+    copied = {line.split()[1] for line in dockerfile if line.startswith("COPY")}
+    ignored = (CHECKOUT / ".dockerignore").read_text().splitlines()
+
+    for name in ("callgate", "worker", "tasks", "config", "migrations"):
+        assert name in copied
+        assert f"!{name}" in ignored
+
+
+@pytest.fixture(scope="module")
+def running(standing: Deployment) -> Iterator[dict[str, Process]]:
+    """Every service of ours, started from its own command, after the database was migrated by the same means."""
+    from worker.migrate import migrate
+
+    migrate(standing.services.database_url, "base")
+    port = free_port()
+    assert start(standing, "migrate", port).wait() == 0
+    processes = {
+        name: start(standing, name, port) for name in ("call-worker", "log-worker", "flower")
+    }
+    for name in ("call-worker", "log-worker"):
+        processes[name].until_it_says("ready.")
+    url = f"http://127.0.0.1:{port}"
+    until(lambda: status_of(f"{url}/healthcheck") == 200, 60.0, processes["flower"].output)
+    standing.environ["FLOWER_URL"] = url
+    yield processes
+    del standing.environ["FLOWER_URL"]
+    for process in processes.values():
+        process.stop()
+
+
+def start(deployment: Deployment, name: str, flower_port: int) -> Process:
+    """Start a service as compose would, its addresses and paths those of this machine."""
+    service = compose()[name]
+    secrets = deployment.folder / "secrets"
+    secrets.mkdir(exist_ok=True)
+    (secrets / "sim").write_text("any key\n")
+    here = {
+        "CALLGATE_DATABASE_URL": deployment.services.database_url,
+        "CALLGATE_BROKER_URL": deployment.services.broker_url,
+        "CALLGATE_CATALOGUE": str(catalogue_with_key(deployment)),
+        "CALLGATE_WORKER__CREDENTIALS_DIR": str(secrets),
+        "CALLGATE_WORKER__FLOWER_ADDRESS": "127.0.0.1",
+        "CALLGATE_WORKER__FLOWER_PORT": str(flower_port),
+    }
+    environ = {key: here.get(key, value) for key, value in service["environment"].items()}
+    argv = [sys.executable, "-m", "callgate", *service["command"]]
+    process = Process(name, argv, environ, deployment.folder)
+    deployment.adopt(process)
+    return process
+
+
+def catalogue_with_key(deployment: Deployment) -> Path:
+    """The deployment's catalogue, but its provider asks for a key."""
+    file = deployment.folder / "catalogue-with-key.toml"
+    text = Path(deployment.environ["CALLGATE_CATALOGUE"]).read_text()
+    file.write_text(text.replace("needs_key = false", "needs_key = true"))
+    return file
+
+
+def test_the_services_process_a_call(deployment: Deployment, running: dict[str, Process]) -> None:
+    """Migrated, called by one worker with the mounted key, settled by the other."""
+    org = "compose"
+    deployment.client.operations.set_budget(org, "org", Window.DAY, 10**9)
+
+    result = deployment.client.submit(deployment.request(org)).get(timeout=60)
+
+    assert result.text == "ok"
+    assert all(process.is_alive() for process in running.values())
+
+
+@pytest.mark.parametrize("name", ["call-worker", "log-worker"])
+def test_a_running_worker_is_healthy(
+    deployment: Deployment, running: dict[str, Process], name: str
+) -> None:
+    """The worker's health check reaches the process itself; it fails for one that does not run."""
+    shell, line = compose()[name]["healthcheck"]["test"]
+    script = line.replace("$$", "$").replace("celery ", f"{sys.executable} -m celery ", 1)
+    environ = clean_environ({"CALLGATE_BROKER_URL": deployment.services.broker_url})
+
+    def check(script: str) -> int:
+        return subprocess.run(["sh", "-c", script], env=environ, capture_output=True).returncode  # noqa: S603, S607
+
+    assert shell == "CMD-SHELL"
+    assert check(script) == 0
+    assert check(script.replace("timeout 10", "timeout 1").replace("@", "@no-")) != 0
+
+
+def test_flower_asks_for_its_password(deployment: Deployment, running: dict[str, Process]) -> None:
+    """Pages and API answer 401 without the password, and 200 with it."""
+    url = deployment.environ["FLOWER_URL"]
+    paths = ["/", "/tasks", "/api/tasks", "/api/workers"]
+
+    assert {status_of(url + path) for path in paths} == {401}
+    assert {status_of(url + path, AUTH) for path in paths} == {200}
+    assert status_of(f"{url}/", "callgate:wrong") == 401
+
+
+def test_flower_shows_calls_and_never_a_prompt(
+    deployment: Deployment, running: dict[str, Process]
+) -> None:
+    """The call task appears with its name, state and ids; no page and no answer of the API holds prompt or reply."""
+    org = "compose"
+    deployment.client.operations.set_budget(org, "org", Window.DAY, 10**9)
+    deployment.provider.script([Rule(reply=[Step(text=f"an answer to {PROMPT}")])])
+    url = deployment.environ["FLOWER_URL"]
+
+    handle = deployment.client.submit(deployment.request(org, PROMPT))
+    assert PROMPT in handle.get(timeout=60).text
+
+    def task() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(get(f"{url}/api/tasks", AUTH)).get(handle.task_id, {})
+        return found
+
+    until(lambda: task().get("state") == "SUCCESS", 20.0, lambda: str(task()))
+    assert task()["name"] == "callgate.call"
+    assert task()["args"] == f"('{handle.key.call_id}', 1)"
+    assert task()["kwargs"] == "{}"
+    pages = dict(crawl(url, f"/task/{handle.task_id}", "/api/tasks", "/api/workers?refresh=1"))
+    assert len(pages) > 5
+    assert [path for path, body in pages.items() if PROMPT in body] == []
+    for process in running.values():
+        assert PROMPT not in process.output()
+
+
+def crawl(url: str, *paths: str) -> Iterator[tuple[str, str]]:
+    """Every page of Flower that can be reached by links from its first one, and the given ones."""
+    waiting, seen = ["/", "/tasks", *paths], set[str]()
+    while waiting and len(seen) < PAGES_MAX:
+        path = waiting.pop()
+        if path in seen or path.startswith(("/static", "/logout")):
+            continue
+        seen.add(path)
+        body = get(url + path, AUTH)
+        yield path, body
+        waiting += re.findall(r'href="(/[^"#]*)"', body)
+
+
+def get(url: str, auth: str | None = None) -> str:
+    """Get a page."""
+    request = urllib.request.Request(url)  # noqa: S310 - an address of ours
+    if auth:
+        request.add_header("Authorization", "Basic " + base64.b64encode(auth.encode()).decode())
+    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+        body: bytes = answer.read()
+        return body.decode()
+
+
+def status_of(url: str, auth: str | None = None) -> int:
+    """The status of a page; 0 if nobody answers."""
+    try:
+        get(url, auth)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
+    return 200

@@ -1,0 +1,180 @@
+"""Messages that name no task we can run, against a real worker on a real Valkey."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.integration._celery_worker import Worker, a_worker, client_of
+from tests.integration._valkey import Valkey, until
+from worker.strays import RAW_BYTES_MAX
+
+POOLS = ["worker.asyncio_pool:AsyncioPool", "threads"]
+HEADERS = {"lang": "py", "task": "note", "id": "stray-id", "timelimit": [None, None]}
+FOLLOW_UPS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+@pytest.fixture(scope="module", params=POOLS, ids=["asyncio", "threads"])
+def pool(request: pytest.FixtureRequest) -> str:
+    """The sink is called in any pool with threads."""
+    pool: str = request.param
+    return pool
+
+
+@pytest.fixture(scope="module")
+def server(pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One Valkey for all tests of a pool."""
+    valkey = Valkey(tmp_path_factory.mktemp("valkey"))
+    valkey.start()
+    yield valkey
+    valkey.kill()
+
+
+@pytest.fixture(scope="module")
+def worker(server: Valkey, pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """One worker that has to survive every message of this module."""
+    folder = tmp_path_factory.mktemp("worker")
+    with a_worker(server, folder, worker_pool=pool, keep_strays=True) as worker:
+        yield worker
+
+
+@pytest.fixture
+def valkey(server: Valkey, worker: Worker) -> Valkey:
+    """The server of the running worker, with nothing in it."""
+    server.client.flushall()
+    return server
+
+
+def envelope(
+    body: bytes = b"",
+    headers: object = None,
+    content_type: str | None = "application/json",
+    **more: Any,
+) -> bytes:
+    """Return a message in the form in which kombu keeps it in a queue of Redis."""
+    properties = {
+        "body_encoding": "base64",
+        "delivery_info": {"exchange": "", "routing_key": "test"},
+        "delivery_mode": 2,
+        "delivery_tag": "stray-tag",
+        "priority": 0,
+    }
+    return json.dumps(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": "utf-8",
+            "content-type": content_type,
+            "headers": HEADERS if headers is None else headers,
+            "properties": properties,
+            **more,
+        }
+    ).encode()
+
+
+def with_headers(**changes: object) -> bytes:
+    """Return a message that is good but for some headers."""
+    return envelope(json.dumps([["a"], {}, FOLLOW_UPS]).encode(), {**HEADERS, **changes})
+
+
+def with_body(body: object) -> bytes:
+    """Return a message whose headers are good, and whose body is JSON."""
+    return envelope(json.dumps(body).encode())
+
+
+def without_id() -> bytes:
+    """Return a message of a known task that has no id."""
+    return envelope(b"[[], {}, {}]", {"task": "note", "lang": "py"})
+
+
+STRAYS: Mapping[str, tuple[bytes, str]] = {
+    "undecodable body": (envelope(b"\xff not json"), "DecodeError"),
+    "unknown task": (with_headers(task="nobody"), "unknown task 'nobody'"),
+    "unknown task without an id": (envelope(b"[[], {}, {}]", {"task": "nobody"}), "unknown task"),
+    "no task": (envelope(b"[1]", {"lang": "py"}), "no task message of a known protocol"),
+    "no task, undecodable": (envelope(b"?", {"lang": "py"}), "DecodeError"),
+    "task of a wrong type": (with_headers(task=["note"]), "TypeError"),
+    "old protocol, unknown task": (
+        envelope(b'{"task": "nobody", "id": "x", "args": [], "kwargs": {}}', {"lang": "py"}),
+        "unknown task 'nobody'",
+    ),
+    "old protocol, kwargs no mapping": (
+        envelope(b'{"task": "note", "id": "x", "args": [], "kwargs": []}', {"lang": "py"}),
+        "InvalidTaskError",
+    ),
+    "no id": (without_id(), "TypeError('the task id is not text')"),
+    "id of a wrong type": (with_headers(id=["x"]), "TypeError('the task id is not text')"),
+    "body without parts": (with_body([]), "ValueError('not enough values to unpack"),
+    "body a mapping": (with_body({}), "ValueError"),
+    "body a number": (with_body(1), "TypeError"),
+    "body null": (with_body(None), "TypeError"),
+    "args no list": (with_body([1, {}, {}]), "args is not a list"),
+    "kwargs no mapping": (with_body([[], [], {}]), "kwargs is not a mapping"),
+    "follow-ups no mapping": (with_body([[], {}, [1]]), "follow-ups are not a mapping"),
+    "foreign content type": (envelope(b"x", content_type="application/x-pickle"), "Disallowed"),
+    "no content type": (envelope(b"x", content_type=None), "ValueError"),
+    "unknown compression": (with_headers(compression="nope"), "KeyError('nope')"),
+    "bad eta": (with_headers(eta="soon"), "InvalidTaskError"),
+    "bad expires": (with_headers(expires="soon"), "InvalidTaskError"),
+    "bad time limit": (with_headers(timelimit="abc"), "ValueError"),
+    "time limit a number": (with_headers(timelimit=5), "TypeError"),
+    "bad stamps": (with_headers(stamped_headers=5), "TypeError"),
+    "bad base64": (envelope(b"x").replace(b"eA==", b"!"), "TypeError"),
+    "headers no mapping": (envelope(b"x", ["task"]), "no message"),
+    "no json": (b"hello", "no message"),
+    "json, but no envelope": (b"[1, 2]", "no message"),
+    "no properties": (b'{"body": "x"}', "no message"),
+}
+
+
+@pytest.mark.parametrize("kind", STRAYS)
+def test_a_stray_message_is_kept_and_the_worker_goes_on(
+    worker: Worker, valkey: Valkey, kind: str
+) -> None:
+    """It reaches the sink once, leaves the broker, and the next message runs."""
+    item, reason = STRAYS[kind]
+    valkey.client.lpush("test", item)
+    client_of(valkey).send_task("tell", ("good",))
+
+    until(lambda: valkey.words("told") == ["good"])
+    until(lambda: len(valkey.words("strays")) == 1)
+    until(valkey.is_empty)
+    assert reason in valkey.words("strays")[0].split("|")[1]
+    assert worker.process.poll() is None
+
+
+def test_a_stray_message_keeps_its_headers_and_its_body(worker: Worker, valkey: Valkey) -> None:
+    """An operator sees what it was, and for which queue."""
+    valkey.client.lpush("test", with_headers(task="nobody"))
+    until(lambda: len(valkey.words("strays")) == 1)
+
+    queue, _, raw = valkey.words("strays")[0].split("|")
+    headers, body = raw.split("\n\n")
+    assert queue == "test"
+    assert json.loads(headers)["task"] == "nobody"
+    assert json.loads(body) == [["a"], {}, FOLLOW_UPS]
+
+
+def test_a_stray_message_is_cut_off_at_64_kib(worker: Worker, valkey: Valkey) -> None:
+    """A broker may be asked to carry anything; the ledger is not."""
+    valkey.client.lpush("test", envelope(b"x" * 1_000_000, {"task": "nobody", "id": "x"}))
+    until(lambda: len(valkey.words("strays")) == 1)
+
+    assert len(valkey.words("strays")[0].split("|")[2]) == RAW_BYTES_MAX
+
+
+def test_no_stray_message_leaves_the_broker_before_it_is_kept(
+    worker: Worker, valkey: Valkey
+) -> None:
+    """While the sink fails it is asked again, and the message stays unacknowledged."""
+    valkey.client.set("outage", 1)
+    valkey.client.lpush("test", with_headers(task="nobody"))
+    until(lambda: len(valkey.words("stray_tries")) >= 3)
+
+    assert (valkey.words("strays"), valkey.unacked()) == ([], 1)
+    valkey.client.delete("outage")
+    until(lambda: len(valkey.words("strays")) == 1)
+    until(valkey.is_empty)

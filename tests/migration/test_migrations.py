@@ -1,0 +1,121 @@
+"""The migrations build what the code expects, take it down, and build it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from uuid import UUID, uuid4
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, inspect, make_url, text
+from sqlalchemy.pool import NullPool
+
+from callgate.db.tables import metadata
+from callgate.domain.errors import LedgerUnavailable
+from worker.embedded import Embedded
+from worker.embedded_ports import free_port
+from worker.migrate import SCRIPTS, migrate
+
+OWN_OBJECTS = """
+SELECT (SELECT count(*) FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
+           AND c.relkind IN ('r', 'v', 'S') AND c.relname <> 'callgate_version')
+     + (SELECT count(*) FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+           AND p.proname LIKE 'callgate%')
+"""
+
+
+@pytest.fixture
+def empty_url(services: Embedded) -> Iterator[str]:
+    """A new database on the server of this run, dropped afterwards."""
+    name = f"empty_{uuid4().hex[:12]}"
+    admin = create_engine(services.database_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = make_url(services.database_url).set(database=name)
+    yield url.render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def open_connection(url: str) -> Connection:
+    """A connection of its own."""
+    return create_engine(url, poolclass=NullPool).connect()
+
+
+def test_up_down_and_up_again(empty_url: str) -> None:
+    """From nothing to the newest schema, to nothing of ours, and to the newest again."""
+    migrate(empty_url)
+    with open_connection(empty_url) as connection:
+        tables = set(inspect(connection).get_table_names())
+    assert tables == {table.name for table in metadata.sorted_tables} | {"callgate_version"}
+
+    migrate(empty_url, "base")
+    with open_connection(empty_url) as connection:
+        assert connection.scalar(text(OWN_OBJECTS)) == 0
+
+    migrate(empty_url)
+    with open_connection(empty_url) as connection:
+        assert set(inspect(connection).get_table_names()) == tables
+
+
+def test_migrating_twice_changes_nothing(empty_url: str) -> None:
+    """A second run on a database that is up to date is no error."""
+    migrate(empty_url)
+    migrate(empty_url)
+
+
+def test_the_newest_schema_is_what_the_code_declares(empty_url: str) -> None:
+    """Tables, columns, types, indexes and constraints are those of `callgate.db.tables`."""
+    migrate(empty_url)
+
+    with open_connection(empty_url) as connection:
+        options = {"version_table": "callgate_version", "compare_type": True}
+        differences = compare_metadata(
+            MigrationContext.configure(connection, opts=options), metadata
+        )
+
+    assert differences == []
+
+
+def test_there_is_one_newest_revision() -> None:
+    """Two heads would leave it to chance which schema a deployment gets."""
+    assert len(ScriptDirectory(str(SCRIPTS)).get_heads()) == 1
+
+
+def test_a_database_that_is_away_is_said_to_be(empty_url: str) -> None:
+    """An unreachable server is a typed error, without the password."""
+    url = make_url(empty_url).set(port=free_port()).render_as_string(hide_password=False)
+
+    with pytest.raises(LedgerUnavailable) as away:
+        migrate(url)
+
+    assert (make_url(url).password or "no password") not in str(away.value)
+
+
+def test_the_fallback_makes_ids_in_order_of_time(empty_url: str) -> None:
+    """Before Postgres 18 a function of ours stands in for `uuidv7()`: version 7, its variant, and sorted by time."""
+    folder = resources.files("callgate.adapters").joinpath("sql")
+    source = folder.joinpath("uuidv7.sql").read_text("utf-8").replace("%", "%%")
+    own = source.replace("FUNCTION uuidv7()", "FUNCTION stand_in.uuidv7()")
+    assert own != source
+    with open_connection(empty_url) as connection:
+        connection.execute(text("CREATE SCHEMA stand_in"))
+        connection.exec_driver_sql(own)
+        # A millisecond apart: within one the order is not promised.
+        rows = connection.execute(
+            text(
+                "SELECT stand_in.uuidv7() AS id, extract(epoch FROM clock_timestamp()) AS at, pg_sleep(0.002)"
+                " FROM generate_series(1, 30)"
+            )
+        ).all()
+
+    ids = [UUID(str(row.id)) for row in rows]
+    assert {(i.version, i.variant) for i in ids} == {(7, "specified in RFC 4122")}
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 30
+    assert all(
+        abs((i.int >> 80) / 1000 - float(row.at)) < 1 for i, row in zip(ids, rows, strict=True)
+    )
