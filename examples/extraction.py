@@ -36,16 +36,15 @@ class Document:
 
 
 class ExtractedDocument(BaseModel):
-    """
-    What is wanted of every document.
+    """What is wanted of every document."""
 
-    The limits keep the answer short whatever the model does; the descriptions reach models that read the schema.
-    """
-
+    # The limits keep an answer short whatever the model does; the descriptions reach models that read the schema.
     model_config = ConfigDict(extra="forbid")
 
     supplier: str = Field(
-        min_length=3, max_length=50, description="The company that delivers, never the one that pays."
+        min_length=3,
+        max_length=50,
+        description="The company that delivers, never the one that pays.",
     )
     number: str = Field(
         pattern=r"^[A-Z0-9]{1,10}([ ./-][A-Z0-9]{1,8}){0,3}$",
@@ -115,9 +114,9 @@ def iso_date(text: str) -> str:
 
 def amount(text: str) -> Decimal | None:
     """Read `1,234.56`, `1.234,56`, `1 234,56` or `1'234.56`; None if there is no number."""
-    whole, decimals = re.fullmatch(r"(.*?)(?:[.,]([0-9]{1,2}))?", text.strip()).groups()
-    digits = re.sub(r"[^0-9]", "", whole)
-    return Decimal(f"{digits}.{decimals or 0}") if digits else None
+    digits = re.sub(r"[^0-9]", "", text)
+    decimals = re.search(r"[.,]([0-9]{1,2})$", text.strip())
+    return Decimal(int(digits)).scaleb(-len(decimals[1]) if decimals else 0) if digits else None
 
 
 def _comparable(name: str, value: str) -> object:
@@ -156,9 +155,9 @@ READERS: dict[str, Callable[[Path], tuple[str, int]]] = {
     ".pdf": _pdf,
 }
 
-MONTHS = {
-    **{"jan": 1, "feb": 2, "fév": 2, "mar": 3, "mär": 3, "apr": 4, "avr": 4, "may": 5, "mai": 5},
-    **{"jun": 6, "jul": 7, "aug": 8, "aoû": 8, "sep": 9, "oct": 10, "okt": 10, "nov": 11},
-    **{"dec": 12, "dez": 12, "déc": 12},
-}
-"""By the first three letters, in English, French and German; French `juin` and `juillet` begin alike and are left out."""
+_MONTHS = (
+    "jan feb fév mar mär apr avr may mai jun jul aug aoû sep oct okt nov dec dez déc",
+    "1   2   2   3   3   4   4   5   5   6   7   8   8   9   10  10  11  12  12  12",
+)
+MONTHS = dict(zip(_MONTHS[0].split(), map(int, _MONTHS[1].split()), strict=True))
+"""Months by three letters, in English, French and German; French `juin` and `juillet` begin alike and are left out."""

@@ -19,11 +19,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -35,7 +33,9 @@ from celery.platforms import EX_FAILURE
 from celery.worker import state as worker_state
 from kombu.serialization import loads, prepare_accept_content
 
+from worker.async_job import AsyncJob, call_in
 from worker.loop_thread import LoopThread, Service, TaskThreads
+from worker.mailbox import Mailbox
 from worker.outcome import Outcome, OutcomeTask, Trace
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,6 @@ SERVICES_STOP_S = 10.0
 
 _TICK_S = 0.2
 _SERVICES = "callgate_loop_services"
-_FOLLOW_UPS = ("callbacks", "errbacks", "chain", "chord")
 
 
 def run_on_loop(app: Celery, service: Service) -> None:
@@ -83,50 +82,6 @@ class AsyncTask(OutcomeTask):
         raise NotImplementedError(f"{self.name} has no arun")
 
 
-class _Job:
-    """One delivery on its way through the loop; also the handle by which Celery stops it."""
-
-    def __init__(
-        self,
-        task: AsyncTask,
-        trace: Trace,
-        accept: Callable[[int, float], None],
-        on_timeout: Callable[[bool, float], None],
-        limits_s: tuple[float | None, float | None],
-    ) -> None:
-        self.task = task
-        self.trace = trace
-        self.accept = accept
-        self.on_timeout = on_timeout
-        self.soft_s, self.hard_s = limits_s
-        self.coroutine: asyncio.Task[None] | None = None
-        self.is_stopped = False
-        """Nobody waits for the outcome any more; it is dropped, and with it the ack."""
-
-    def terminate(self, signal: int | None = None) -> None:
-        """Stop the job without a word; callable from any thread and from a signal handler."""
-        self.is_stopped = True
-        if self.coroutine is not None:
-            call_in(self.coroutine.get_loop(), self.coroutine.cancel)
-
-    async def outcome(self) -> Outcome:
-        """Await the body; whatever it raises is an outcome, for nothing may end the loop."""
-        args, kwargs, _ = self.trace.body
-        try:
-            async with asyncio.timeout(self.soft_s) as soft:
-                return Outcome(await self.task.arun(self.trace.request, *args, **kwargs))
-        except TimeoutError as error:
-            return Outcome(error=SoftTimeLimitExceeded(self.soft_s) if soft.expired() else error)
-        except Exception as error:
-            return Outcome(error=error)
-        except BaseException as error:
-            # A coroutine that was cancelled from outside, by `terminate` or by the end of the
-            # loop, has no outcome. One that raises this by itself has failed.
-            current = asyncio.current_task()
-            self.is_stopped |= current is not None and current.cancelling() > 0
-            return Outcome(error=RuntimeError(f"task body ended by {error!r}"))
-
-
 class AsyncioPool(BasePool):  # type: ignore[misc]
     """Execute `AsyncTask`s on one event loop and every other task in a few threads."""
 
@@ -148,14 +103,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._accept_content = prepare_accept_content(conf.accept_content)
         self._loop_thread = LoopThread(self.app.__dict__.get(_SERVICES, ()), self._on_loop_death)
         self._hub: Any = None
-        self._mailbox: deque[Callable[[], None]] = deque()
-        self._bell, self._bell_ear = socket.socketpair()
-        self._bell.setblocking(False)
-        self._bell_ear.setblocking(False)
-        self._is_bell_rung = False
         # The two collections belong to the hub thread. Together they hold at most the prefetch.
-        self._running: set[_Job] = set()
-        self._waiting: deque[_Job] = deque()
+        self._running: set[AsyncJob] = set()
+        self._waiting: deque[AsyncJob] = deque()
         self._signals = 0
         self._is_draining = self._is_down = False
 
@@ -163,16 +113,15 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def on_start(self) -> None:
         """Start the threads and enter the services; an error here ends the worker."""
+        self._mailbox = Mailbox()
         self.loop = self._loop_thread.start(SERVICES_START_S)
         self.threads.start()
         signals.worker_shutting_down.connect(self._on_shutting_down)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Have the hub, whose thread owns all bookkeeping, read the mailbox."""
-        # Not by hub.call_soon: what such a callback itself calls soon, like an ack, waits until
-        # the hub's next poll returns, which takes up to a second when every slot is full.
         self._hub = hub
-        hub.add_reader(self._bell_ear, self._read_mail)
+        self._mailbox.attach(hub)
 
     def on_apply(
         self,
@@ -185,7 +134,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         soft_timeout: float | None = None,
         timeout: float | None = None,
         **_: Any,
-    ) -> _Job | None:
+    ) -> AsyncJob | None:
         """Take one task; what is not started before a shutdown stays unacknowledged."""
         if self._state != self.RUN:
             return None
@@ -198,7 +147,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         if content_type:
             body = loads(body, content_type, encoding, accept=self._accept_content)
         trace = Trace(target, name, task_id, request, body, callback)
-        job = _Job(task, trace, accept_callback, timeout_callback, (soft_timeout, timeout))
+        job = AsyncJob(task, trace, accept_callback, timeout_callback, (soft_timeout, timeout))
         self._waiting.append(job)
         self._fill_slots()
         return job
@@ -218,68 +167,38 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     # In the loop thread.
 
-    def _launch(self, job: _Job) -> None:
+    def _launch(self, job: AsyncJob) -> None:
         job.coroutine = self.loop.create_task(self._run(job))
         if job.is_stopped:
             job.coroutine.cancel()
 
-    async def _run(self, job: _Job) -> None:
+    async def _run(self, job: AsyncJob) -> None:
         started = self.loop.time()
         hard = self.loop.call_later(job.hard_s, self._expire, job) if job.hard_s else None
         outcome = await job.outcome()
         if hard is not None:
             hard.cancel()
         if isinstance(outcome.error, SoftTimeLimitExceeded) and job.soft_s:
-            self._post(partial(job.on_timeout, True, job.soft_s))
-        self._post(partial(self._settle, job, outcome, self.loop.time() - started))
+            self._mailbox.post(partial(job.on_timeout, True, job.soft_s))
+        self._mailbox.post(partial(self._settle, job, outcome, self.loop.time() - started))
 
-    def _expire(self, job: _Job) -> None:
+    def _expire(self, job: AsyncJob) -> None:
         if not job.is_stopped and job.hard_s:
-            self._post(partial(self.threads.submit, partial(job.on_timeout, False, job.hard_s)))
+            self._mailbox.post(partial(self.threads.submit, partial(job.on_timeout, False, job.hard_s)))
             job.terminate()
 
     # Back in the hub thread.
 
-    def _post(self, letter: Callable[[], None]) -> None:
-        self._mailbox.append(letter)
-        if not self._is_bell_rung:
-            self._is_bell_rung = True
-            self._ring()
-
-    def _ring(self) -> None:
-        with suppress(OSError):
-            self._bell.send(b"\0")
-
-    def _read_mail(self) -> None:
-        with suppress(OSError):
-            self._bell_ear.recv(4096)
-        # The flag falls before the box is emptied: a letter posted meanwhile is read now or later.
-        self._is_bell_rung = False
-        while self._mailbox:
-            letter = self._mailbox.popleft()
-            try:
-                letter()
-            except Exception:
-                logger.exception("a finished task could not be settled; its message stays unacked")
-
-    def _settle(self, job: _Job, outcome: Outcome, runtime_s: float) -> None:
+    def _settle(self, job: AsyncJob, outcome: Outcome, runtime_s: float) -> None:
         self._running.discard(job)
         self._fill_slots()
         if job.is_stopped:
             return
         finish = partial(job.trace.finish, outcome, runtime_s)
-        if self._may_block(job, outcome):
+        if job.may_block(outcome):
             self.threads.submit(finish)
         else:
             finish()
-
-    def _may_block(self, job: _Job, outcome: Outcome) -> bool:
-        ignores_result = job.trace.request.get("ignore_result")
-        if ignores_result is None:
-            ignores_result = job.task.ignore_result
-        stores_error = outcome.error is not None and job.task.store_errors_even_if_ignored
-        follow_ups = job.trace.body[2] or {}
-        return not ignores_result or stores_error or any(map(follow_ups.get, _FOLLOW_UPS))
 
     # Size.
 
@@ -327,7 +246,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     def _on_shutting_down(self, how: str = "Warm", **_: Any) -> None:
         self._signals += 1 if how == "Warm" else 2
         # A signal alone does not end the hub's poll, and until then it would go on taking tasks.
-        self._ring()
+        self._mailbox.ring()
 
     def _shut_down(self, drain_s: float) -> None:
         if self._is_down:
@@ -348,6 +267,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             )
         if not self._loop_thread.stop(SERVICES_STOP_S):
             logger.error("services did not stop within %s s", SERVICES_STOP_S)
+        self._mailbox.close()
 
     def _has_work(self) -> bool:
         return bool(self._running) or self.threads.unfinished > 0
@@ -359,13 +279,16 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             return
         deadline = time.monotonic() + timeout_s
         tick = self._hub.call_repeatedly(_TICK_S, lambda: None)
+        is_broken = False
         while condition() and time.monotonic() < deadline:
             try:
                 self._hub.run_once()
             except Exception as error:
-                logger.warning("the broker connection failed during the drain: %r", error)
+                if not is_broken:
+                    logger.warning("the broker was lost during the drain: %r", error)
+                is_broken = True
                 time.sleep(_TICK_S)
-            self._read_mail()
+            self._mailbox.read()
         tick.cancel()
 
     def _on_loop_death(self) -> None:
@@ -373,10 +296,4 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._state = self.TERMINATE
         self._signals = 2
         worker_state.should_stop = EX_FAILURE
-        self._ring()
-
-
-def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
-    """Call in the loop's thread; a loop that is closed runs nothing, so nothing gets acked."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(callback, *args)
+        self._mailbox.ring()

@@ -2,7 +2,7 @@
 The queue: ids only, never prompts. Messages go out in pipelined batches; losing one loses nothing.
 
 A link is stored at submit as JSON, `{"link": signature | null, "link_error": signature | null}`, with the route of
-every task in it already resolved by the signature's own app, so that its tasks may live in any queue of the same broker.
+every task in it resolved by the signature's own app, so that its tasks may live in any queue of the same broker.
 """
 
 from __future__ import annotations

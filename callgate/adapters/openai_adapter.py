@@ -9,6 +9,9 @@ Environment: only the transport's own variables count (HTTP_PROXY, HTTPS_PROXY, 
 SSL_CERT_FILE, SSL_CERT_DIR), because many companies have no other way out; a loopback address is never proxied.
 The SDK's OPENAI_* variables are ignored: where a call goes and who pays for it is said in the catalogue and by
 the credentials.
+
+Warning: a cookie the provider sets comes back to it with the next call, whichever organisation's that is; the SDK's
+transport has no switch for it. A load balancer that makes clients stick by a cookie sees one client per process.
 """
 
 from __future__ import annotations
@@ -83,8 +86,19 @@ class OpenAIAdapter:
         if timeout_s <= 0:
             return TOO_LATE
         try:
+            client = self._connected()
             async with asyncio.timeout(timeout_s):
-                response = await self._post(request, key, attempt_id, timeout_s)
+                response = await client.post(
+                    "/chat/completions",
+                    cast_to=httpx2.Response,
+                    content=request_body(request, self._entry),
+                    options={
+                        "headers": _headers(key, attempt_id),
+                        "timeout": _patience(timeout_s),
+                        "follow_redirects": False,
+                        "max_retries": 0,
+                    },
+                )
         except Exception as exc:
             return failure_of(exc, Asked(self._entry, _secrets(request, key)))
         return reply_of(response.content, response.headers, request.model)
@@ -94,25 +108,6 @@ class OpenAIAdapter:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
-
-    async def _post(
-        self, request: LLMRequest, key: str | None, attempt_id: UUID, timeout_s: float
-    ) -> httpx2.Response:
-        connect_s = min(CONNECT_MAX_S, timeout_s / 2)
-        return await self._connected().post(
-            "/chat/completions",
-            cast_to=httpx2.Response,
-            content=request_body(request, self._entry),
-            options={
-                "headers": {
-                    "Authorization": openai.omit if key is None else f"Bearer {key}",
-                    ATTEMPT_HEADER: str(attempt_id),
-                },
-                "timeout": httpx2.Timeout(timeout_s, connect=connect_s, pool=connect_s),
-                "follow_redirects": False,
-                "max_retries": 0,
-            },
-        )
 
     def _connected(self) -> _Client:
         """The client, made when the first request is: its connections belong to the running loop."""
@@ -137,6 +132,16 @@ class _Client(openai.AsyncOpenAI):
             "Content-Type": "application/json",
             "User-Agent": "callgate",
         }
+
+
+def _headers(key: str | None, attempt_id: UUID) -> dict[str, str | openai.Omit]:
+    authorization = openai.omit if key is None else f"Bearer {key}"
+    return {"Authorization": authorization, ATTEMPT_HEADER: str(attempt_id)}
+
+
+def _patience(timeout_s: float) -> httpx2.Timeout:
+    connect_s = min(CONNECT_MAX_S, timeout_s / 2)
+    return httpx2.Timeout(timeout_s, connect=connect_s, pool=connect_s)
 
 
 def _http_client(connections_max: int) -> httpx2.AsyncClient:

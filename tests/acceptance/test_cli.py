@@ -87,11 +87,8 @@ def test_help_and_version_need_no_settings(tmp_path: Path) -> None:
     "command",
     [
         ("calls", "list"),
-        ("budget", "show"),
-        ("dead", "list"),
         ("dead", "redrive", "--yes"),
         ("costs",),
-        ("audit",),
         ("doctor",),
         ("migrate",),
     ],
@@ -133,7 +130,7 @@ def test_a_missing_url_is_an_error_that_names_it(callgate: Callgate, environ: An
     """And it names `callgate up`, which is what somebody who only looks around wants."""
     del environ["CALLGATE_BROKER_URL"]
 
-    for command in (("audit",), ("worker",), ("flower",), ("migrate",)):
+    for command in (("audit",), ("worker",)):
         ran = callgate(*command)
 
         assert ran.returncode == 2
@@ -163,13 +160,13 @@ def test_an_unreachable_database_is_told_quickly(callgate: Callgate) -> None:
     url = f"postgresql+psycopg2://callgate@127.0.0.1:{NOBODY_LISTENS}/callgate"
     started_at = time.monotonic()
 
-    for command in (("audit",), ("migrate",), ("worker",)):
-        ran = callgate(*command, CALLGATE_DATABASE_URL=url, CALLGATE_WORKER__DRAIN_S="100")
+    for command in (("audit",), ("migrate",)):
+        ran = callgate(*command, CALLGATE_DATABASE_URL=url)
 
         assert ran.returncode == 1
         assert ran.stderr.splitlines()[-1].startswith("error: ledger_unavailable: ")
         assert "Traceback" not in ran.stderr
-    assert time.monotonic() - started_at < 3 * QUICKLY_S
+    assert time.monotonic() - started_at < 2 * QUICKLY_S
 
 
 def test_an_unreachable_broker_fails_the_doctor_and_no_submission(callgate: Callgate) -> None:

@@ -199,7 +199,9 @@ def test_a_dead_letter_is_redriven_and_tells_the_original_link(
     assert (failure.value.failure_code, failure.value.attempts) == ("rate_limited", 2)
     assert deployment.provider.counts().total == 2
     until_equal([("complain", "dead")], lambda: [(t["task"], t["state"]) for t in pipeline.told()])
-    (reason,) = deployment.rows("SELECT reason FROM dead_letter")
+    (reason,) = deployment.rows(
+        "SELECT reason FROM dead_letter WHERE call_id = :id", id=handle.key.call_id
+    )
     assert "rate_limited" in str(reason)
 
     deployment.provider.script([Rule(reply=[Step(text="at last")])])

@@ -144,11 +144,11 @@ def test_a_failure_is_a_value(opened: Open, failure: Failure) -> None:
 def test_silence_ends_with_the_deadline(opened: Open) -> None:
     """A provider that says nothing costs the attempt's patience, and may have billed."""
     started_at = time.monotonic()
-    answer, world = ask(opened, Rule(delay_s=math.inf), timeout_s=0.3)
+    answer, world = ask(opened, Rule(delay_s=math.inf), timeout_s=1.0)
 
     assert isinstance(answer, Failure)
     assert (answer.code, answer.retryable, answer.billing) == ("timeout", True, Billing.UNKNOWN)
-    assert 0.29 <= time.monotonic() - started_at < PATIENCE_S
+    assert 0.99 <= time.monotonic() - started_at < PATIENCE_S
     assert len(world.sent) == 1
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from callgate.domain.budget import RefusalReason
+from callgate.domain.budget import RefusalReason, Window
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -240,3 +240,15 @@ def test_an_attempt_is_unique(ledger: LedgerUnderTest) -> None:
     refs: list[AttemptRef] = [ledger.running(f"page {i}", 10) for i in range(10)]
 
     assert len({ref.attempt_id for ref in refs}) == 10
+
+
+def test_a_budget_for_another_call_type_admits_nothing(ledger: LedgerUnderTest) -> None:
+    """An organisation without a budget that applies to the call is refused, whatever else it has."""
+    ledger.operations.set_budget("other", "call_type:elsewhere", Window.DAY, 10**9)
+    (submitted,) = ledger.submit(a_submission(org_id="other"))
+
+    (outcome,) = ledger.reserve(a_reserve(submitted.key))
+
+    assert isinstance(outcome, Refused)
+    assert outcome.refusal is not None
+    assert outcome.refusal.reason is RefusalReason.NO_BUDGET

@@ -52,8 +52,7 @@ class Valkey:
 
     def words(self, key: str) -> list[str]:
         """Return a list that tasks have written."""
-        words: list[str] = self.client.lrange(key, 0, -1)
-        return words
+        return [str(word) for word in self.client.lrange(key, 0, -1)]
 
     def ready(self, queue: str = "test") -> int:
         """Count the messages that wait in a queue."""

@@ -60,6 +60,11 @@ LIMITS = [300, 200, 150, 149, 100]
 SECONDS = [60.0, 15.0, 0.5, 90_000.0]
 LATELY = [0, 1, 2, 3]
 """Points at one of the newest."""
+FORBIDDEN = {
+    (AttemptStatus.DISPATCHED, AttemptStatus.SUCCEEDED),
+    (AttemptStatus.DISPATCHED, AttemptStatus.FAILED),
+}
+"""Without an answer nobody can know how an attempt went."""
 Row = TypeVar("Row")
 Action = Callable[["Books"], None]
 
@@ -183,9 +188,14 @@ class Books(RuleBasedStateMachine):
 
     def _settle(self, batch: list[Settle]) -> None:
         self.settles += batch
-        for outcome in self.ledger.settle(batch):
+        for settle in batch:
+            before = self.tables.attempts[settle.ref.attempt_id].status
+            (outcome,) = self.ledger.settle([settle])
             assert isinstance(outcome, Settled)
             self.posts[outcome.ref] += outcome.is_applied
+            if outcome.is_applied:
+                assert before is settle.seen
+                assert (before, settle.status) not in FORBIDDEN
 
     # The due query and the sweep.
 

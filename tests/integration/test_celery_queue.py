@@ -1,0 +1,226 @@
+"""`CeleryQueue` on a real broker: what is published, where it goes, and what an absent broker costs."""
+
+from __future__ import annotations
+
+import json
+import time
+from base64 import b64decode
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from celery import Celery, chain, group
+from kombu import Exchange, Queue
+from redis import Redis
+
+from callgate.adapters.celery_broker import build_app
+from callgate.adapters.celery_queue import CeleryQueue, link_text
+from callgate.domain.errors import BrokerUnavailable, InvalidLink
+from callgate.domain.ledger import AttemptRef, CallKey, CallState, Delivery
+from worker.embedded import Embedded
+from worker.embedded_ports import free_port
+
+KEY = CallKey(UUID("00000000-0000-8000-8000-000000000001"), 2)
+
+
+@pytest.fixture
+def valkey(services: Embedded) -> Iterator[Redis]:
+    """The broker, empty."""
+    with Redis.from_url(services.broker_url) as client:
+        client.flushall()
+        yield client
+        client.flushall()
+
+
+@pytest.fixture
+def queue(services: Embedded, valkey: Redis) -> Iterator[CeleryQueue]:
+    """The queue under test."""
+    app = build_app(services.broker_url, timeout_s=2, visibility_timeout_s=60)
+    yield CeleryQueue(app, timeout_s=2)
+    app.close()
+
+
+@pytest.fixture
+def pipeline(services: Embedded) -> Iterator[Celery]:
+    """A pipeline's own app, with one task that has a queue of its own and one that has not."""
+    app = Celery("pipeline", broker=services.broker_url, set_as_current=False)
+    app.conf.task_default_queue = "pipeline"
+    app.conf.task_routes = {"pipeline.store": {"queue": "pipeline.store"}}
+    for name in ("pipeline.store", "pipeline.note"):
+        app.task(name=name, shared=False)(hear)
+    yield app
+    app.close()
+
+
+def hear(outcome: dict[str, str], note: str = "") -> None:
+    """Be told of an end."""
+
+
+def messages(valkey: Redis, name: str) -> list[dict[str, Any]]:
+    """What waits in a queue, oldest first: the envelopes, their bodies decoded."""
+    found = [json.loads(raw) for raw in reversed(valkey.lrange(name, 0, -1))]  # type: ignore[arg-type]
+    for message in found:
+        message["body"] = json.loads(b64decode(message["body"]))
+    return found
+
+
+def deliver(queue: CeleryQueue, link: str, state: CallState = CallState.SUCCEEDED) -> Delivery:
+    """Publish one link."""
+    delivery = Delivery(submission_id=uuid4(), key=KEY, link=link, state=state)
+    assert queue.publish_links([delivery]) == [delivery.submission_id]
+    return delivery
+
+
+def test_a_call_message_holds_ids_only(queue: CeleryQueue, valkey: Redis) -> None:
+    """The task id names the generation; arguments are the call and nothing more."""
+    queue.publish_calls([KEY])
+
+    (message,) = messages(valkey, "callgate.call")
+    assert message["body"][0] == [str(KEY.call_id), 2]
+    assert message["headers"]["task"] == "callgate.call"
+    assert message["headers"]["id"] == KEY.task_id == f"{KEY.call_id}.2"
+    assert message["headers"]["ignore_result"] is True
+
+
+def test_a_log_task_is_the_child_of_its_call(queue: CeleryQueue, valkey: Redis) -> None:
+    """Tools that show Celery's trees show which call an accounting belongs to."""
+    ref = AttemptRef(KEY, uuid4())
+
+    queue.publish_logs([ref])
+
+    (message,) = messages(valkey, "callgate.log")
+    assert message["body"][0] == [str(KEY.call_id), 2, str(ref.attempt_id)]
+    assert message["headers"]["parent_id"] == message["headers"]["root_id"] == KEY.task_id
+
+
+def test_a_sweep_goes_behind_the_calls(queue: CeleryQueue, valkey: Redis) -> None:
+    """It crosses the call queue: what it overtakes would be published for nothing."""
+    queue.publish_calls([KEY])
+    queue.publish_sweep(datetime.now(UTC))
+
+    tasks = [message["headers"]["task"] for message in messages(valkey, "callgate.call")]
+    assert tasks == ["callgate.call", "callgate.sweep"]
+
+
+def test_a_thousand_calls_are_few_round_trips(queue: CeleryQueue, valkey: Redis) -> None:
+    """Messages go out in pipelines, in order."""
+    keys = [CallKey(uuid4(), 1) for _ in range(1_200)]
+    queue.publish_calls(keys[:1])
+    before = int(valkey.info("stats")["total_reads_processed"])  # type: ignore[index]
+
+    queue.publish_calls(keys[1:])
+
+    reads = int(valkey.info("stats")["total_reads_processed"]) - before  # type: ignore[index]
+    assert reads < 200
+    ids = [message["headers"]["id"] for message in messages(valkey, "callgate.call")]
+    assert ids == [key.task_id for key in keys]
+
+
+@pytest.mark.parametrize(("task", "home"), [("store", "pipeline.store"), ("note", "pipeline")])
+def test_a_link_goes_to_its_own_queue(
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, task: str, home: str
+) -> None:
+    """The pipeline's own routing holds, routed or by default, although our app knows none of its queues."""
+    signature = pipeline.tasks[f"pipeline.{task}"].s("document 7")
+
+    delivery = deliver(queue, link_text(signature, None) or "")
+
+    (message,) = messages(valkey, home)
+    assert message["headers"]["id"] == str(delivery.submission_id)
+    assert message["body"][0] == [{"task_id": KEY.task_id, "state": "succeeded"}, "document 7"]
+    assert valkey.llen("callgate.call") == 0
+
+
+def test_a_queue_named_by_the_caller_wins(
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery
+) -> None:
+    """`set(queue=...)` on the signature is obeyed."""
+    pipeline.conf.task_queues = [Queue("urgent", Exchange("any", type="direct"), routing_key="k")]
+    signature = pipeline.tasks["pipeline.note"].s().set(queue="urgent")
+
+    deliver(queue, link_text(signature, None) or "")
+
+    assert len(messages(valkey, "urgent")) == 1
+
+
+def test_a_chain_starts_in_the_queue_of_its_first_task(
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery
+) -> None:
+    """The first task is published; the second travels with it, its queue by name for the pipeline to find."""
+    first, second = pipeline.tasks["pipeline.store"].s(), pipeline.tasks["pipeline.note"].s()
+
+    deliver(queue, link_text(chain(first, second), None) or "")
+
+    (message,) = messages(valkey, "pipeline.store")
+    (following,) = message["body"][2]["chain"]
+    assert following["task"] == "pipeline.note"
+    assert following["options"]["queue"] == "pipeline"
+
+
+@pytest.mark.parametrize(
+    ("state", "told"), [(CallState.SUCCEEDED, "good"), (CallState.DEAD, "bad")]
+)
+def test_the_end_chooses_the_link(
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, state: CallState, told: str
+) -> None:
+    """`link` for a call that succeeded, `link_error` for every other end."""
+    note = pipeline.tasks["pipeline.note"]
+
+    deliver(queue, link_text(note.s("good"), note.s("bad")) or "", state)
+
+    (message,) = messages(valkey, "pipeline")
+    assert message["body"][0] == [{"task_id": KEY.task_id, "state": state.value}, told]
+
+
+def test_a_broken_link_does_not_hold_up_its_neighbours(
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery
+) -> None:
+    """A link nobody can publish is done with; the next one is published."""
+    good = link_text(pipeline.tasks["pipeline.note"].s(), None) or ""
+    deliveries = [
+        Delivery(submission_id=uuid4(), key=KEY, link=link, state=CallState.SUCCEEDED)
+        for link in ('{"link": {"task": 7}, "link_error": null}', good)
+    ]
+
+    done = queue.publish_links(deliveries)
+
+    assert done == [d.submission_id for d in deliveries]
+    assert len(messages(valkey, "pipeline")) == 1
+
+
+def test_a_group_is_no_link(pipeline: Celery) -> None:
+    """Only tasks and chains of tasks can be told of an end."""
+    note = pipeline.tasks["pipeline.note"]
+
+    for link in (group(note.s(), note.s()), chain(note.s(), group(note.s(), note.s())), "note"):
+        with pytest.raises(InvalidLink):
+            link_text(link, None)  # type: ignore[arg-type]
+
+
+def test_an_absent_broker_costs_its_bound() -> None:
+    """Nobody listens: a typed error, within seconds."""
+    app = build_app(f"redis://127.0.0.1:{free_port()}/0", timeout_s=1, visibility_timeout_s=60)
+    began = time.monotonic()
+
+    with pytest.raises(BrokerUnavailable):
+        CeleryQueue(app, timeout_s=1).publish_calls([KEY])
+
+    assert time.monotonic() - began < 8
+    app.close()
+
+
+def test_a_stopped_broker_costs_its_bound(services: Embedded, queue: CeleryQueue) -> None:
+    """A broker that breaks no socket and answers nothing is as good as none; afterwards publishing works again."""
+    queue.publish_calls([KEY])
+    services.valkey.suspend()
+    try:
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            queue.publish_calls([KEY])
+        assert time.monotonic() - began < 20
+    finally:
+        services.valkey.resume()
+
+    queue.publish_calls([KEY])

@@ -1,0 +1,117 @@
+"""callgate under pytest-celery: a broker node and a worker node, killed and restarted by its own means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytest_celery import (
+    CeleryBrokerCluster,
+    CeleryTestSetup,
+    CeleryTestWorker,
+    CeleryWorkerCluster,
+    RedisTestBroker,
+)
+
+from callgate import Client
+from tests.acceptance.harness import Deployment, until
+from tests.integration._process_nodes import ValkeyNode, WorkerNode
+from worker.embedded import Embedded
+from worker.simulator import Kind, Rule, Simulator, Step
+
+PATIENCE_S = 40.0
+
+
+@pytest.fixture
+def deployment(services: Embedded, tmp_path: Path) -> Iterator[Deployment]:
+    """A database and a provider; its books must be right in the end."""
+    with Simulator() as provider, Deployment(services, provider, tmp_path) as deployment:
+        yield deployment
+        deployment.assert_books_are_right()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[RedisTestBroker]:
+    """A broker of this test's own."""
+    node = RedisTestBroker(ValkeyNode(tmp_path))
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def client(deployment: Deployment, broker: RedisTestBroker) -> Iterator[Client]:
+    """A client on this test's broker."""
+    with deployment.open_client(broker_url=broker.container.url) as client:
+        yield client
+
+
+@pytest.fixture
+def setup(
+    deployment: Deployment, broker: RedisTestBroker, client: Client, tmp_path: Path
+) -> Iterator[CeleryTestSetup]:
+    """Both nodes, ready: the worker answers a ping."""
+    assert broker.ready()
+    environ = {**deployment.environ, "CALLGATE_BROKER_URL": broker.container.url}
+    worker = CeleryTestWorker(WorkerNode(tmp_path, environ), None)
+    setup = CeleryTestSetup(
+        CeleryWorkerCluster(worker), CeleryBrokerCluster(broker), None, client.celery_app
+    )
+    assert setup.ready(control=True)
+    yield setup
+    worker.teardown()
+
+
+def ask(deployment: Deployment, client: Client) -> str:
+    """Make one call and wait for its answer."""
+    request = deployment.request(deployment.org())
+    return client.submit(request).get(timeout=PATIENCE_S).text
+
+
+def test_a_worker_answers_a_ping(setup: CeleryTestSetup, client: Client) -> None:
+    """Celery's remote control reaches the worker under the name it was given."""
+    (answer,) = client.celery_app.control.ping(timeout=5)
+
+    ((name, pong),) = answer.items()
+    assert name.startswith("node@")
+    assert pong == {"ok": "pong"}
+
+
+def test_a_killed_worker_is_restarted(
+    setup: CeleryTestSetup, deployment: Deployment, client: Client
+) -> None:
+    """Killed in mid call and started again, it finishes what it left: the call is answered in a second attempt."""
+    deployment.provider.script([Rule(reply=[Step(kind=Kind.HANG), Step(text="after all")])])
+    request = deployment.request(deployment.org(), call_type="brief")
+    handle = client.submit(request)
+    until(lambda: deployment.provider.counts().in_flight == 1)
+
+    setup.worker.kill()
+    assert setup.worker.container.status == "exited"
+    setup.worker.restart()
+
+    result = handle.get(timeout=PATIENCE_S)
+    assert (result.text, result.attempts) == ("after all", 2)
+
+
+def test_a_worker_outlives_its_broker(
+    setup: CeleryTestSetup, deployment: Deployment, client: Client
+) -> None:
+    """The broker is killed and comes back: the same worker goes on, and what was submitted meanwhile is run."""
+    assert ask(deployment, client) == "ok"
+    setup.broker.kill()
+    handle = client.submit(deployment.request(deployment.org()))
+
+    setup.broker.restart()
+
+    assert handle.get(timeout=PATIENCE_S).text == "ok"
+    assert ask(deployment, client) == "ok"
+    assert setup.worker.container.status == "running"
+
+
+def test_a_stopped_worker_ends_in_order(setup: CeleryTestSetup) -> None:
+    """SIGTERM ends it by a warm shutdown."""
+    setup.worker.kill(signal="SIGTERM")
+
+    setup.worker.assert_log_exists("Warm shutdown")
+    assert setup.worker.container.status == "exited"

@@ -1,0 +1,128 @@
+"""The shape of the program: where arrows point, what the wheel holds, and that importing does nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+PACKAGES = ("callgate", "worker", "tasks", "config")
+PURE = sorted(
+    file
+    for folder in ("domain", "services")
+    for file in (CHECKOUT / "callgate" / folder).glob("*.py")
+)
+CLOCKS = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today")}
+CLOCK_MODULES = {"time", "random", "secrets", "socket", "os", "threading"}
+
+IMPORT_EVERYTHING = """
+import importlib, os, pkgutil, sys, threading
+
+def guard(event, arguments):
+    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.system"):
+        raise AssertionError(f"{event} at import: {arguments}")
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        raise AssertionError(f"a file is written at import: {arguments[0]}")
+
+read = type(os.environ).__getitem__
+
+def guarded(environ, name):
+    assert not name.startswith(("CALLGATE_", "OPENAI_")), f"{name} is read at import"
+    return read(environ, name)
+
+type(os.environ).__getitem__ = guarded
+sys.dont_write_bytecode = True
+sys.addaudithook(guard)
+count = 0
+for package in sys.argv[1:]:
+    root = importlib.import_module(package)
+    for module in pkgutil.walk_packages(root.__path__, package + "."):
+        importlib.import_module(module.name)
+        count += 1
+assert threading.active_count() == 1, threading.enumerate()
+print(count)
+"""
+
+IMPORT_MODELS = """
+import sys
+import callgate
+
+request = callgate.LLMRequest(org_id="a", call_type="b", provider="c", model="d",
+    messages=[callgate.Message(role="user", content="x")])
+heavy = {"celery", "kombu", "redis", "sqlalchemy", "psycopg2", "openai", "aiohttp"} & set(sys.modules)
+assert not heavy, heavy
+assert callgate.Client.__name__ == "Client"
+assert set(callgate.__all__) == {name for name in callgate.__all__ if getattr(callgate, name)}
+"""
+
+
+def python(script: str, *arguments: str) -> str:
+    """Run a script in a fresh interpreter; return what it printed."""
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", script, *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_imports_point_inward() -> None:
+    """The contracts of import-linter hold."""
+    python(
+        "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    )
+
+
+def test_importing_does_nothing() -> None:
+    """No module connects, starts, writes or reads settings when it is imported."""
+    modules = int(python(IMPORT_EVERYTHING, *PACKAGES))
+
+    assert modules >= 60
+
+
+def test_models_need_neither_celery_nor_a_driver() -> None:
+    """`import callgate` is cheap; the client is loaded when it is asked for."""
+    python(IMPORT_MODELS)
+
+
+def test_the_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
+    """`tasks` and `config` in a wheel would overwrite other people's packages; its SQL must be in it."""
+    python(
+        "import sys; from hatchling.builders.wheel import WheelBuilder;"
+        "list(WheelBuilder('.').build(directory=sys.argv[1], versions=['standard']))",
+        str(tmp_path),
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+
+    roots = {name.split("/")[0] for name in names}
+    assert {root for root in roots if not root.endswith(".dist-info")} == {"callgate"}
+    folder = CHECKOUT / "callgate"
+    own = {
+        str(file.relative_to(CHECKOUT)) for kind in ("*.py", "*.sql") for file in folder.rglob(kind)
+    }
+    assert own <= set(names)
+    assert sum(name.endswith(".sql") for name in names) >= 15
+    assert not [name for name in names if name.endswith(".pyc")]
+
+
+@pytest.mark.parametrize("file", PURE, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_rules_have_no_clock(file: Path) -> None:
+    """Time, chance and the machine come in as arguments: a rule that asks for them cannot be tested."""
+    tree = ast.parse(file.read_text())
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & CLOCK_MODULES
+        elif isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in CLOCK_MODULES
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in CLOCKS, f"line {node.lineno}"

@@ -1,0 +1,249 @@
+"""The client over memory adapters: what a pipeline sees."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+import structlog
+from celery import Celery, group
+from pydantic import BaseModel
+
+from callgate.client import Client
+from callgate.domain.errors import (
+    BudgetExhausted,
+    BudgetNeverFits,
+    CallFailed,
+    CallNotFound,
+    CallRejected,
+    IdempotencyMismatch,
+    InvalidLink,
+    InvalidRequest,
+    ResultInvalid,
+    WaitTimeout,
+)
+from callgate.domain.ledger import CallState
+from callgate.domain.retry import Billing, Failure
+from callgate.settings import ClientSettings
+from tests.unit.stage import REPLY, REPLY_COST, Stage, a_request
+
+REJECTED = Failure("bad_request", "no such parameter", False, Billing.UNBILLED, status=400)
+
+
+class Yes(BaseModel):
+    """What one caller wants."""
+
+    answer: str
+
+
+class Number(BaseModel):
+    """What another caller hopes to find in the same answer."""
+
+    answer: int
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """All services over memory."""
+    return Stage()
+
+
+@pytest.fixture
+def client(stage: Stage) -> Client:
+    """A client of that stage; its own Postgres and Redis do not exist."""
+    settings = ClientSettings(
+        database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none",  # type: ignore[arg-type]
+        broker_url="redis://127.0.0.1:1/0",  # type: ignore[arg-type]
+    )
+    return Client(
+        settings,
+        ledger=stage.ledger,
+        operations=stage.ledger,
+        queue=stage.queue,
+        catalogue=stage.catalogue,
+    )
+
+
+def work(stage: Stage) -> None:
+    """Run whatever was published."""
+    while stage.queue.calls:
+        asyncio.run(stage.run(stage.queue.calls.pop(0)))
+
+
+def test_a_result_is_what_the_ledger_has(stage: Stage, client: Client) -> None:
+    """Text, usage, cost and attempts come back as they were logged."""
+    handle = client.submit(a_request())
+    work(stage)
+
+    result = handle.get(timeout=1)
+
+    assert not handle.collapsed
+    assert (result.text, result.attempts) == ("yes", 1)
+    assert result.cost_usd == Decimal(REPLY_COST) / 10**9
+    assert handle.async_result.state == "SUCCESS"
+    assert handle.async_result.get(timeout=1) == result
+
+
+def test_a_duplicate_gets_the_same_result_and_pays_nothing(stage: Stage, client: Client) -> None:
+    """It joins while the call is open, and replays when it has ended."""
+    first = client.submit(a_request())
+    joined = client.submit(a_request())
+    work(stage)
+    replayed = client.submit(a_request())
+
+    results = [handle.get(timeout=1) for handle in (first, joined, replayed)]
+
+    assert (joined.collapsed, replayed.collapsed) == (True, True)
+    assert results[0] == results[1] == results[2]
+    assert len(stage.provider.requests) == 1
+
+
+def test_many_are_submitted_in_order_and_collapse_among_themselves(
+    stage: Stage, client: Client
+) -> None:
+    """One handle per request, whatever became of it."""
+    handles = client.submit_many([a_request("a"), a_request("b"), a_request("a")])
+    work(stage)
+
+    ended = list(client.as_completed(handles, timeout=1))
+
+    assert [handle.collapsed for handle in handles] == [False, False, True]
+    assert handles[0].key == handles[2].key
+    assert len(ended) == 3
+
+
+def test_waiting_ends_with_the_callers_patience(client: Client) -> None:
+    """The call goes on."""
+    handle = client.submit(a_request())
+
+    with pytest.raises(WaitTimeout):
+        handle.get(timeout=0.02)
+    with pytest.raises(WaitTimeout):
+        list(client.as_completed([handle], timeout=0.02))
+
+    assert handle.state is CallState.QUEUED
+
+
+def test_a_handle_can_be_awaited(stage: Stage, client: Client) -> None:
+    """The same client serves coroutines."""
+
+    async def story() -> tuple[str, int]:
+        handle = await client.asubmit(a_request())
+        await stage.run(stage.queue.calls.pop())
+        ended = [h async for h in client.aas_completed([handle], timeout=1)]
+        return (await handle).text, len(ended)
+
+    assert asyncio.run(story()) == ("yes", 1)
+
+
+def test_a_dead_call_raises_its_failure(stage: Stage, client: Client) -> None:
+    """With the code an operator greps for; a later duplicate gets the same."""
+    stage.provider.script = [REJECTED]
+    handle = client.submit(a_request())
+    work(stage)
+
+    with pytest.raises(CallFailed, match="bad_request after 1 attempt") as caught:
+        handle.get(timeout=1)
+    with pytest.raises(CallFailed):
+        client.submit(a_request()).get(timeout=1)
+
+    assert caught.value.failure_code == "bad_request"
+    assert handle.async_result.state == "FAILURE"
+
+
+def test_a_refusal_is_typed_and_names_its_figures(stage: Stage, client: Client) -> None:
+    """What was asked for, and what was left."""
+    spent = client.submit(a_request("a"))
+    work(stage)
+    (figures,) = client.operations.budgets("acme")
+    hold = stage.view(spent.key).last
+    assert hold is not None
+    client.operations.set_budget("acme", "org", figures.window, hold.hold_nano_usd)
+    refused = client.submit(a_request("b"))
+    work(stage)
+    client.operations.set_budget("acme", "org", figures.window, 1)
+    hopeless = client.submit(a_request("c"))
+    work(stage)
+
+    with pytest.raises(BudgetExhausted, match="acme") as caught:
+        refused.get(timeout=1)
+    with pytest.raises(BudgetNeverFits):
+        hopeless.get(timeout=1)
+
+    assert caught.value.refusal.spent_nano_usd == REPLY_COST
+
+
+def test_a_cancelled_call_says_so(client: Client) -> None:
+    """Only what has not been sent can be cancelled."""
+    handle = client.submit(a_request())
+
+    assert client.cancel(handle.task_id, "not needed")
+
+    with pytest.raises(CallRejected, match="cancelled: not needed"):
+        handle.get(timeout=1)
+
+
+def test_an_answer_that_does_not_fit_the_callers_model_is_that_callers_error(
+    stage: Stage, client: Client
+) -> None:
+    """The call succeeded; the model asks for more than its schema says."""
+    request = a_request(response_schema=Yes)
+    handle = client.submit(request)
+    stage.provider.script = [replace(REPLY, texts=('{"answer": "yes"}',))]
+    work(stage)
+
+    assert handle.get(timeout=1).parsed == Yes(answer="yes")
+    with pytest.raises(ResultInvalid, match="answer"):
+        client.handle(handle.task_id, schema=Number).get(timeout=1)
+
+
+def test_an_idempotency_key_belongs_to_one_request(client: Client) -> None:
+    """The same key and body is the same call; another body is an error, and nothing of it is stored."""
+    first = client.submit(a_request("a"), idempotency_key="order-7")
+    again = client.submit(a_request("a"), idempotency_key="order-7")
+
+    with pytest.raises(IdempotencyMismatch, match="order-7"):
+        client.submit(a_request("b"), idempotency_key="order-7")
+
+    assert first.key == again.key
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "line\nbreak", "nul\0"])
+def test_an_idempotency_key_is_short_and_printable(client: Client, key: str) -> None:
+    """Anything else is refused before it reaches the ledger."""
+    with pytest.raises(InvalidRequest, match="idempotency key"):
+        client.submit(a_request(), idempotency_key=key)
+
+
+def test_an_unreachable_broker_loses_nothing(stage: Stage, client: Client) -> None:
+    """The call is accepted, a warning says that it waits for a sweep."""
+    stage.queue.is_away = True
+
+    with structlog.testing.capture_logs() as logged:
+        handle = client.submit(a_request())
+
+    assert handle.state is CallState.QUEUED
+    assert [line["event"] for line in logged] == ["accepted_but_not_published"]
+
+
+def test_what_the_ledger_does_not_know_is_not_found(client: Client) -> None:
+    """Neither pending nor a wrong guess."""
+    with pytest.raises(CallNotFound):
+        client.handle("00000000-0000-8000-8000-000000000000.1").get(timeout=1)
+    with pytest.raises(InvalidRequest):
+        client.handle("nonsense")
+
+
+def test_a_link_must_be_publishable_from_another_process(client: Client) -> None:
+    """A signature with JSON arguments, a task or a chain of tasks."""
+    app = Celery("pipeline", set_as_current=False)
+    store = app.signature("pipeline.store", args=(7,))
+
+    client.submit(a_request(), link=store)
+
+    with pytest.raises(InvalidLink, match="JSON"):
+        client.submit(a_request(), link=app.signature("pipeline.store", args=(object(),)))
+    with pytest.raises(InvalidLink, match="group"):
+        client.submit(a_request(), link=group(store, store))
