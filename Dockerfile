@@ -23,10 +23,10 @@ COPY worker worker
 COPY tasks tasks
 COPY config config
 COPY migrations migrations
-RUN awk '/^[a-z]/ {take = /^(hatchling|pathspec|pluggy|trove-classifiers)==/} take' requirements/dev.txt > /tmp/build.txt \
+RUN awk '/^[a-z]/ {take = /^(hatchling|pathspec|pluggy|tomlkit|trove-classifiers)==/} take' requirements/dev.txt > /tmp/build.txt \
     && pip install --require-hashes --no-deps -r /tmp/build.txt \
     && pip install --no-deps --no-build-isolation --editable . \
-    && pip uninstall --yes hatchling pathspec pluggy trove-classifiers \
+    && pip uninstall --yes hatchling pathspec pluggy tomlkit trove-classifiers \
     && rm /tmp/build.txt \
     && python -m compileall -q callgate worker tasks config migrations
 

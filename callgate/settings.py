@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from callgate.domain.errors import ConfigurationError
@@ -61,6 +61,14 @@ class ClientSettings(BaseSettings):
     """How far behind `client.budgets()` may be."""
     poll_s_max: Seconds = 0.25
     """The longest pause between two looks at a pending result."""
+
+    @field_validator("database_url", "broker_url", "cache_url")
+    @classmethod
+    def _is_url(cls, url: SecretStr | None) -> SecretStr | None:
+        """A URL without a scheme would fail much later, in a library's own words."""
+        if url is not None and "://" not in url.get_secret_value():
+            raise ValueError("not a URL: it has no scheme, such as redis:// or postgresql+psycopg2://")
+        return url
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

@@ -35,7 +35,7 @@ class WorkerOptions(BaseModel):
     ledger_connections_max: Annotated[int, Field(ge=4, le=64)] = 8
     grace_s: Seconds = 15.0
     """From an attempt's deadline to its expiry. Too low: slow records become unknown; too high: slow recovery."""
-    drain_s: Seconds = 90.0
+    drain_s: Seconds = 120.0
     """How long a stopping worker lets calls in flight finish; more than the longest deadline."""
     due_interval_s: Seconds = 0.5
     """Between two due queries of one worker."""

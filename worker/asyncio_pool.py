@@ -107,7 +107,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._running: set[AsyncJob] = set()
         self._waiting: deque[AsyncJob] = deque()
         self._signals = 0
-        self._is_draining = self._is_down = False
+        """Two and more mean now: a second warm signal, a cold one, or a dead loop."""
+        self._is_draining = False
 
     # Start and intake.
 
@@ -184,7 +185,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _expire(self, job: AsyncJob) -> None:
         if not job.is_stopped and job.hard_s:
-            self._mailbox.post(partial(self.threads.submit, partial(job.on_timeout, False, job.hard_s)))
+            self._mailbox.post(
+                partial(self.threads.submit, partial(job.on_timeout, False, job.hard_s))
+            )
             job.terminate()
 
     # Back in the hub thread.
@@ -249,9 +252,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._mailbox.ring()
 
     def _shut_down(self, drain_s: float) -> None:
-        if self._is_down:
+        if self._is_draining:
             return
-        self._is_draining = self._is_down = True
+        self._is_draining = True
         self._waiting.clear()
         self.threads.drop_waiting()
         logger.info("draining %d coroutines for %s s at most", len(self._running), drain_s)

@@ -1,8 +1,9 @@
 """What a person sees of the demo: one heading, one progress line and one result per act."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -11,6 +12,7 @@ from rich.text import Text
 
 WIDTH_MAX = 100
 WIDTH_MIN = 80
+MARGIN = "  "
 PLAIN_STEPS = 4
 """How often progress is told where nothing can be redrawn."""
 
@@ -37,7 +39,7 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Say something that needs no proof."""
-        self._print("  ", Text(text, "dim"))
+        self._print(MARGIN, Text(text, "dim"))
 
     def fact(self, text: str) -> None:
         """Say something that was just checked."""
@@ -49,16 +51,35 @@ class Screen:
         self._print(Text("  ✗ ", "red"), Text(text))
 
     def table(
-        self, columns: Sequence[str], rows: Iterable[Sequence[Text | str]], *, right: Sequence[int]
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Text | str]],
+        *,
+        right: Iterable[int],
+        shares: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Print a table without lines; `right` are the columns of figures."""
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        """
+        Print a table without lines.
+
+        Args:
+            right: The columns of figures, by number.
+            shares: Columns of text that share what width the others leave; longer text is cut.
+        """
+        width = self._console.width - 2 * len(MARGIN) if shares else None
+        table = Table(
+            box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", width=width
+        )
+        figures = set(right)
         for number, name in enumerate(columns):
-            justify = "right" if number in right else "left"
-            table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+            table.add_column(
+                name,
+                justify="right" if number in figures else "left",
+                ratio=shares.get(name),
+                no_wrap=True,
+            )
         for row in rows:
             table.add_row(*row)
-        self._print("  ", table)
+        self._print(MARGIN, table)
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[], None]]:

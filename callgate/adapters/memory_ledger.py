@@ -250,7 +250,9 @@ def _outcome(new: NewSubmission, newest: CallRow | None) -> SubmitOutcome:
         return SubmitOutcome.CREATED
     if newest.state.is_open:
         return SubmitOutcome.JOINED
-    if new.force or newest.request is None or newest.state is CallState.REJECTED:
+    has_been_redriven = new.inherit_links and newest.state is CallState.SUCCEEDED
+    is_forced = new.force and not has_been_redriven
+    if is_forced or newest.request is None or newest.state is CallState.REJECTED:
         return SubmitOutcome.CREATED
     is_dead = newest.state is CallState.DEAD
     return SubmitOutcome.FAILED if is_dead else SubmitOutcome.REPLAYED

@@ -65,7 +65,7 @@ class MemoryOperations:
         with self._lock:
             groups: defaultdict[tuple[str, str, str], list[CallRow]] = defaultdict(list)
             for call in self.tables.calls.values():
-                if call.state is CallState.DEAD and _matches(call, wanted):
+                if self._is_dead_letter(call) and _matches(call, wanted):
                     name = (call.error_fingerprint or "", call.provider, call.model)
                     groups[name].append(call)
             found = [_dead_group(*name, calls) for name, calls in sorted(groups.items())]
@@ -121,10 +121,15 @@ class MemoryOperations:
                     call.attempt != rows.get(key, 0) for key, call in t.calls.items()
                 ),
                 rows_without_call=sum(a.key not in t.calls for a in t.attempts.values()),
-                dead_letters=states[CallState.DEAD.value] + len(t.strays),
+                dead_letters=sum(map(self._is_dead_letter, t.calls.values())) + len(t.strays),
                 spent_nano_usd=_posted(t.attempts.values()),
                 unknown_attempts=statuses[AttemptStatus.UNKNOWN.value],
             )
+
+    def _is_dead_letter(self, call: CallRow) -> bool:
+        """Tell whether a call is dead and nobody has redriven it since."""
+        redriven = CallKey(call.key.call_id, call.key.generation + 1)
+        return call.state is CallState.DEAD and redriven not in self.tables.calls
 
     def _drift(self, figures: BudgetFigures) -> BudgetDrift:
         rows = [a for a in self.tables.attempts.values() if figures.budget_id in a.budget_ids]

@@ -122,7 +122,11 @@ class NewSubmission:
     force: bool = False
     """Start a next generation even if the call succeeded or is dead."""
     inherit_links: bool = False
-    """A redrive: those who had a link on the dead generation get one on the next."""
+    """
+    A redrive: those who had a link on the dead generation get one on the next.
+
+    With `force`, of dead calls only: a call that was redriven before and has succeeded since answers REPLAYED.
+    """
 
 
 @dataclass(frozen=True, slots=True)

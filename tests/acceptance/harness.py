@@ -35,7 +35,7 @@ from worker.embedded import Embedded
 from worker.simulator import Simulator
 
 CHECKOUT = Path(__file__).parents[2]
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 40.0
 RICH_NANO_USD = 1_000 * NANO_PER_USD
 

@@ -1,7 +1,7 @@
 """
 `docker-compose.yml` and `Dockerfile` say what works: each service's command is run as a process of this machine.
 
-No engine is needed: of a container's surroundings only addresses and paths are rewritten, everything else is as written.
+No engine is needed: of a container's surroundings only addresses and paths are rewritten, the rest is as written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import yaml
 
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.domain.budget import Window
-from config.settings import CATALOGUE, WorkerOptions
+from config.settings import CATALOGUE, WorkerOptions, WorkerSettings, check_relations
 from tests.acceptance.harness import CHECKOUT, Deployment, Process, clean_environ, until
 from worker.embedded_ports import free_port
 from worker.simulator import Rule, Step
@@ -73,6 +73,13 @@ def test_a_worker_is_given_longer_than_its_drain() -> None:
         catalogue = load_catalogue(CATALOGUE)
         policies = [catalogue.default, *catalogue.call_types.values()]
         assert drain_s > max(policy.deadline_s for policy in policies)
+
+
+def test_the_defaults_work_together() -> None:
+    """A worker that is told its two addresses and nothing else starts, with the catalogue of the checkout."""
+    settings = WorkerSettings(database_url="postgresql://", broker_url="redis://")
+
+    check_relations(settings, load_catalogue(CATALOGUE))
 
 
 def test_nothing_starts_before_what_it_needs() -> None:

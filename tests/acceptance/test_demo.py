@@ -11,7 +11,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 DEMO = [sys.executable, "-m", "callgate", "demo", "--json"]
-DEMO_TIMEOUT_S = 600
+DEMO_TIMEOUT_S = 900
 STOP_TIMEOUT_S = 60
 
 

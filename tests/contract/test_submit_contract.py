@@ -7,7 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome, Submitted
+from callgate.domain.ledger import (
+    Bodies,
+    CallFilter,
+    CallKey,
+    CallState,
+    SubmitOutcome,
+    Submitted,
+)
 from tests.contract.harness import LINK, LedgerUnderTest, a_submission, a_success, an_answer
 
 Scenario = Callable[[LedgerUnderTest], CallKey]
@@ -325,3 +332,19 @@ def test_a_retried_submission_does_not_refuse_its_own_idempotency_key(
     first = ledger.submit(new)
 
     assert ledger.submit(new) == first
+
+
+def test_a_call_whose_redrive_succeeded_is_not_redriven_again(ledger: LedgerUnderTest) -> None:
+    """A double click, or a stale list of dead letters, must not pay twice; and it is a dead letter no more."""
+    dead = ledger.dead()
+    (redriven,) = ledger.submit(a_submission(force=True, inherit_links=True))
+    attempt = ledger.claim(redriven.key)
+    ledger.record(an_answer(attempt))
+    ledger.settle(a_success(attempt, 1))
+
+    (again,) = ledger.submit(a_submission(force=True, inherit_links=True))
+
+    assert dead.key.generation == 1
+    assert (again.outcome, again.key) == (SubmitOutcome.REPLAYED, redriven.key)
+    assert ledger.operations.dead_groups(CallFilter()) == []
+    assert ledger.operations.snapshot().dead_letters == 0

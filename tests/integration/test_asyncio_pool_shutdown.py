@@ -126,6 +126,24 @@ def test_the_drain_ends_though_a_task_will_not(valkey: Valkey, tmp_path: Path, a
     assert (valkey.ready(), valkey.unacked()) == (2, 0)
 
 
+def test_the_drain_ends_though_the_broker_is_gone(tmp_path: Path) -> None:
+    """Nothing can be acknowledged any more, and the worker still stops in its time."""
+    valkey = Valkey(tmp_path)
+    valkey.start()
+    try:
+        with a_worker(valkey, tmp_path / "worker", "-l", "INFO", callgate_drain_s=2) as worker:
+            client_of(valkey).send_task("note", ("a", 60))
+            until(lambda: valkey.words("started") == ["a"])
+            worker.signal(signal.SIGTERM)
+            until(lambda: "draining 1 coroutines" in worker.log())
+            valkey.kill()
+
+            worker.exit_code()
+            assert worker.log().count("the broker was lost during the drain") <= 2
+    finally:
+        valkey.kill()
+
+
 @pytest.mark.parametrize(
     "signals",
     [

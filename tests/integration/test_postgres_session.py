@@ -105,7 +105,7 @@ def test_a_deadlock_is_tried_again(session: PostgresSession, scratch: Engine) ->
     def add(first: int, second: int) -> None:
         both.wait(PATIENCE_S)
         session.rows(
-            f"DO $$ BEGIN UPDATE scratch SET n = n + 1 WHERE id = {first};"
+            f"DO $$ BEGIN UPDATE scratch SET n = n + 1 WHERE id = {first};"  # noqa: S608
             f" PERFORM pg_sleep(0.2); UPDATE scratch SET n = n + 1 WHERE id = {second}; END $$",
             {},
         )

@@ -32,7 +32,7 @@ def guard(event, arguments):
 read = type(os.environ).__getitem__
 
 def guarded(environ, name):
-    assert not name.startswith(("CALLGATE_", "OPENAI_")), f"{name} is read at import"
+    assert not name.startswith(("CALLGATE_", "OPENAI_API_KEY")), f"{name} is read at import"
     return read(environ, name)
 
 type(os.environ).__getitem__ = guarded

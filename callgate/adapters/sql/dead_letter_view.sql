@@ -1,7 +1,10 @@
--- dead_letter: everything callgate stopped trying, calls and stray messages alike.
+-- dead_letter: everything callgate stopped trying and nobody has redriven since, calls and stray messages alike.
 CREATE VIEW dead_letter AS
 SELECT 'call' AS kind, c.org_id, c.call_id, c.generation, NULL::bigint AS stray_id, c.error AS reason,
        c.error_fingerprint, c.created_at AS at
-  FROM llm_call c WHERE c.state = 'dead'
+  FROM llm_call c
+ WHERE c.state = 'dead'
+   AND NOT EXISTS (SELECT 1 FROM llm_call n
+                    WHERE n.call_id = c.call_id AND n.generation > c.generation)
 UNION ALL
 SELECT 'stray', NULL, NULL, NULL, s.id, s.reason, NULL, s.at FROM stray_message s;

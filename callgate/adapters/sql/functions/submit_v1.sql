@@ -71,7 +71,9 @@ BEGIN
             outcome := CASE
                 WHEN c.call_id IS NULL THEN 'created'
                 WHEN c.state IN ('queued', 'running', 'waiting') THEN 'joined'
-                WHEN p_forces[ord] OR c.state = 'rejected' OR c.request IS NULL THEN 'created'
+                WHEN c.state = 'rejected' OR c.request IS NULL THEN 'created'
+                -- A redrive is for what is dead: one whose earlier redrive has succeeded is answered by that.
+                WHEN p_forces[ord] AND NOT (p_inherits[ord] AND c.state = 'succeeded') THEN 'created'
                 WHEN c.state = 'succeeded' THEN 'replayed'
                 ELSE 'failed' END;
             generation := c.generation;
