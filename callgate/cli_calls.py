@@ -77,7 +77,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit one call, and print its answer."""
-    fields = {
+    fields: dict[str, Any] = {
         "org_id": org,
         "call_type": call_type,
         "provider": provider,

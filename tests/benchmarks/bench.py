@@ -250,7 +250,9 @@ def say(line: str) -> None:
 
 def main() -> None:
     """Run everything once and print what it said."""
-    parser = argparse.ArgumentParser(description="Measure callgate beside the bare task and a chain.")
+    parser = argparse.ArgumentParser(
+        description="Measure callgate beside the bare task and a chain."
+    )
     parser.add_argument("--calls", type=int, default=600, help="calls per round and subject")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--in-flight-calls", type=int, default=4_000)

@@ -181,9 +181,9 @@ class Keys:
 
 @asynccontextmanager
 async def adapter_for(
-    base_url: str, *, key: str | None = KEY, connections_max: int = 100, **entry: Any
+    base_url: str | None, *, key: str | None = KEY, connections_max: int = 100, **entry: Any
 ) -> AsyncIterator[OpenAIAdapter]:
-    """An adapter that calls this address."""
+    """An adapter that calls this address, or the default one."""
     adapter = OpenAIAdapter(
         "openai",
         ProviderEntry(base_url=base_url, **entry),

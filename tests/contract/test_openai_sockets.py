@@ -454,6 +454,31 @@ def test_the_environment_of_the_sdk_is_ignored(monkeypatch: pytest.MonkeyPatch) 
     assert "environment" not in str(received)
 
 
+def test_the_default_address_is_openais(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one of OPENAI_BASE_URL: what is priced as OpenAI's is asked of OpenAI."""
+
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(http(b"", status=403))
+
+    async def called() -> int:
+        async with (
+            SocketServer(says(chat())) as elsewhere,
+            SocketServer(hangs, refuses) as proxy,
+            adapter_for(None) as provider,
+        ):
+            monkeypatch.setenv("OPENAI_BASE_URL", elsewhere.base_url)
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+            await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+            return elsewhere.connections
+
+    asked: list[bytes] = []
+    connections_elsewhere = asyncio.run(called())
+
+    assert connections_elsewhere == 0
+    assert asked[0].startswith(b"CONNECT api.openai.com:443 ")
+
+
 def test_a_server_without_authentication_gets_no_key() -> None:
     """No Authorization header at all, rather than an invented one."""
     outcome = attempt(says(chat()), key=None, needs_key=False)
