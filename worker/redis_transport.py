@@ -32,12 +32,6 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     _shared_client: Any = None
 
-    def close(self) -> None:
-        """Close, and put back what is unacked if the broker is still there."""
-        if self.connection is not None and self.connection.client is None:
-            self.do_restore = False
-        super().close()
-
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:
             return super()._create_client(asynchronous)

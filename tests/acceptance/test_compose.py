@@ -157,7 +157,7 @@ def start(deployment: Deployment, name: str, flower_port: int) -> Process:
     service = compose()[name]
     secrets = deployment.folder / "secrets"
     secrets.mkdir(exist_ok=True)
-    (secrets / "sim").write_text("any key\n")
+    (secrets / "sim").write_text("any-key\n")
     here = {
         "CALLGATE_DATABASE_URL": deployment.services.database_url,
         "CALLGATE_BROKER_URL": deployment.services.broker_url,

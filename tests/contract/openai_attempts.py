@@ -1,0 +1,89 @@
+"""One attempt of the OpenAI adapter against a server that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from callgate.domain.models import LLMRequest, Message
+from callgate.domain.ports import ProviderReply
+from callgate.domain.retry import Billing, Failure
+from tests.contract.provider_worlds import Exchange, Greeting, Received, SocketServer, adapter_for
+
+ATTEMPT = UUID("01890000-0000-7000-8000-000000000001")
+PATIENCE_S = 20.0
+PROMPT = "The patient Jane Doe, born 1970-01-02, card 4111 1111 1111 1111"
+
+
+def forget_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxies of the machine that runs the tests are none of their business."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def a_request(prompt: str = PROMPT, **fields: Any) -> LLMRequest:
+    """A request with everything that must be set."""
+    return LLMRequest(
+        org_id="acme",
+        call_type="extraction",
+        provider="openai",
+        model="gpt-4o-mini",
+        messages=(Message(role="user", content=prompt),),
+        **{"max_output_tokens": 50, **fields},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An answer, and what the server saw."""
+
+    answer: ProviderReply | Failure
+    received: list[Received]
+    connections: int
+
+    @property
+    def verdict(self) -> tuple[str, bool, Billing]:
+        """What the failure says."""
+        assert isinstance(self.answer, Failure), self.answer
+        return self.answer.code, self.answer.retryable, self.answer.billing
+
+
+def attempt(
+    exchange: Exchange,
+    greeting: Greeting | None = None,
+    *,
+    url: Callable[[int], str] = "http://127.0.0.1:{}/v1".format,
+    timeout_s: float = PATIENCE_S,
+    request: LLMRequest | None = None,
+    **adapter: Any,
+) -> Outcome:
+    """Make one attempt against a server."""
+
+    async def made() -> Outcome:
+        async with (
+            SocketServer(exchange, greeting) as server,
+            adapter_for(url(server.port), **adapter) as provider,
+        ):
+            answer = await provider.complete(
+                request or a_request(), attempt_id=ATTEMPT, timeout_s=timeout_s
+            )
+            return Outcome(answer, server.received, server.connections)
+
+    return asyncio.run(made())
+
+
+def attempt_at(base_url: str, *, timeout_s: float = PATIENCE_S) -> Outcome:
+    """Make one attempt where no server of ours is."""
+
+    async def made() -> Outcome:
+        async with adapter_for(base_url) as provider:
+            answer = await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=timeout_s)
+            return Outcome(answer, [], 0)
+
+    return asyncio.run(made())

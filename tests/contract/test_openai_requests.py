@@ -1,0 +1,332 @@
+"""The OpenAI adapter sends one request per attempt, to where the catalogue says, with the key it was given."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from callgate.domain.ports import ProviderReply
+from callgate.domain.retry import Billing, Failure
+from tests.contract.openai_attempts import (
+    ATTEMPT,
+    PATIENCE_S,
+    PROMPT,
+    Outcome,
+    a_request,
+    attempt,
+    attempt_at,
+    forget_proxies,
+)
+from tests.contract.provider_worlds import (
+    KEY,
+    Received,
+    SocketServer,
+    adapter_for,
+    chat,
+    hangs,
+    http,
+    says,
+    sends,
+)
+
+OTHER_PROXY = "http://127.0.0.1:9"
+BODY = json.dumps(chat()).encode()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_proxies(monkeypatch)
+
+
+# One attempt, one request.
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(status: int) -> None:
+    """A second request would be a second bill; the second server never hears of it."""
+
+    async def redirected() -> tuple[Outcome, int]:
+        async with SocketServer(says(chat())) as second:
+            location = f"{second.base_url}/chat/completions"
+            async with (
+                SocketServer(says({}, status=status, headers={"location": location})) as first,
+                adapter_for(first.base_url) as provider,
+            ):
+                answer = await provider.complete(
+                    a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S
+                )
+                return Outcome(answer, first.received, first.connections), second.connections
+
+    outcome, connections_of_second = asyncio.run(redirected())
+
+    assert outcome.verdict == ("redirected", False, Billing.UNBILLED)
+    assert len(outcome.received) == 1
+    assert connections_of_second == 0
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
+def test_the_sdk_retries_nothing(status: int) -> None:
+    """Not even if the provider asks for it: a retry is an attempt, with a hold of its own."""
+    outcome = attempt(
+        says({}, status=status, headers={"x-should-retry": "true", "retry-after": "0.01"})
+    )
+
+    assert isinstance(outcome.answer, Failure)
+    assert outcome.answer.retryable
+    assert len(outcome.received) == 1
+
+
+def test_a_connection_closed_in_the_meantime_is_replaced() -> None:
+    """The server closed the idle connection and we know it: the next attempt opens another."""
+
+    async def two() -> tuple[list[object], int, int]:
+        async with (
+            SocketServer(sends(http(BODY), then_close=True)) as server,
+            adapter_for(server.base_url) as provider,
+        ):
+            answers: list[object] = []
+            for _ in range(2):
+                answers.append(
+                    await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+                )
+                await asyncio.sleep(0.05)
+            return answers, len(server.received), server.connections
+
+    answers, received, connections = asyncio.run(two())
+
+    assert all(isinstance(answer, ProviderReply) for answer in answers)
+    assert (received, connections) == (2, 2)
+
+
+@dataclass
+class ClosingServer:
+    """Answers one request, closes that connection when told to, and counts what comes afterwards."""
+
+    port: int
+    close: threading.Event
+    closed: threading.Event
+    later: list[bytes]
+
+
+@pytest.fixture
+def closing_server() -> Iterator[ClosingServer]:
+    """A server in a thread of its own, so that it can close while the client's loop is not looking."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(PATIENCE_S)
+    server = ClosingServer(listening.getsockname()[1], threading.Event(), threading.Event(), [])
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        connection.settimeout(PATIENCE_S)
+        _read_whole(connection)
+        connection.sendall(http(BODY))
+        server.close.wait(PATIENCE_S)
+        connection.close()
+        server.closed.set()
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            server.later.append(_read_whole(connection))
+            connection.sendall(http(BODY))
+            connection.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield server
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join(PATIENCE_S)
+
+
+def test_a_request_on_a_dead_connection_is_not_sent_again(closing_server: ClosingServer) -> None:
+    """The race of a stale connection: the server closed it, our loop has not noticed, the request is written to it."""
+
+    async def raced() -> ProviderReply | Failure:
+        async with adapter_for(f"http://127.0.0.1:{closing_server.port}/v1") as provider:
+            first = await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+            assert isinstance(first, ProviderReply)
+            closing_server.close.set()
+            # The loop stands still on purpose: it must not see the goodbye before the request is written.
+            assert closing_server.closed.wait(PATIENCE_S)
+            return await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+
+    answer = asyncio.run(raced())
+
+    assert isinstance(answer, Failure)
+    assert (answer.code, answer.retryable, answer.billing) == (
+        "connection_lost",
+        True,
+        Billing.UNKNOWN,
+    )
+    assert closing_server.later == []
+
+
+def test_connections_are_reused() -> None:
+    """Ten requests in a row make one connection."""
+
+    async def ten() -> tuple[int, int]:
+        async with SocketServer(says(chat())) as server, adapter_for(server.base_url) as provider:
+            for _ in range(10):
+                await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+            return len(server.received), server.connections
+
+    assert asyncio.run(ten()) == (10, 1)
+
+
+# What goes over the wire.
+
+
+def test_the_environment_of_the_sdk_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither address nor key nor payer comes from a variable somebody forgot."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-environment")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-environment")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-environment")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/environment")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Environment: environment")
+
+    outcome = attempt(says(chat()))
+
+    (received,) = outcome.received
+    assert received.headers["authorization"] == f"Bearer {KEY}"
+    assert "environment" not in str(received)
+
+
+def test_the_default_address_is_openais(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one of OPENAI_BASE_URL: what is priced as OpenAI's is asked of OpenAI."""
+
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(http(b"", status=403))
+
+    async def called() -> int:
+        async with (
+            SocketServer(says(chat())) as elsewhere,
+            SocketServer(hangs, refuses) as proxy,
+            adapter_for(None) as provider,
+        ):
+            monkeypatch.setenv("OPENAI_BASE_URL", elsewhere.base_url)
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+            await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+            return elsewhere.connections
+
+    asked: list[bytes] = []
+    connections_elsewhere = asyncio.run(called())
+
+    assert connections_elsewhere == 0
+    assert asked[0].startswith(b"CONNECT api.openai.com:443 ")
+
+
+def test_a_server_without_authentication_gets_no_key() -> None:
+    """No Authorization header at all, rather than an invented one."""
+    outcome = attempt(says(chat()), key=None, needs_key=False)
+
+    assert isinstance(outcome.answer, ProviderReply)
+    assert "authorization" not in outcome.received[0].headers
+
+
+def test_a_loopback_address_is_not_proxied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt for a local model does not travel through the company's proxy."""
+    monkeypatch.setenv("HTTP_PROXY", OTHER_PROXY)
+
+    outcome = attempt(says(chat()))
+
+    assert isinstance(outcome.answer, ProviderReply)
+
+
+def test_a_proxy_from_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many companies have no other way out."""
+
+    async def proxied() -> Outcome:
+        async with SocketServer(says(chat())) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+            async with adapter_for("http://provider.invalid/v1") as provider:
+                answer = await provider.complete(
+                    a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S
+                )
+                return Outcome(answer, proxy.received, proxy.connections)
+
+    outcome = asyncio.run(proxied())
+
+    assert isinstance(outcome.answer, ProviderReply)
+    assert outcome.received[0].head.startswith("POST http://provider.invalid/v1/chat/completions")
+
+
+def test_a_proxy_that_is_away_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request did not even get to the proxy."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{bound.getsockname()[1]}")
+
+        outcome = attempt_at("https://provider.invalid/v1")
+
+    assert outcome.verdict == ("proxy_failed", True, Billing.UNBILLED)
+
+
+@pytest.mark.parametrize("status", [403, 407, 502])
+def test_a_proxy_that_refuses_is_free(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """It was asked for a tunnel; the request would have gone through that."""
+
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(http(b"", status=status))
+
+    async def proxied() -> Outcome:
+        async with SocketServer(hangs, refuses) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+            async with adapter_for("https://provider.invalid/v1") as provider:
+                answer = await provider.complete(
+                    a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S
+                )
+                return Outcome(answer, proxy.received, proxy.connections)
+
+    asked: list[bytes] = []
+    outcome = asyncio.run(proxied())
+
+    assert outcome.verdict == ("proxy_failed", True, Billing.UNBILLED)
+    assert asked[0].startswith(b"CONNECT provider.invalid:443 ")
+    assert KEY.encode() not in asked[0]
+    assert outcome.received == []
+
+
+def test_a_provider_that_quotes_us_is_not_quoted() -> None:
+    """Neither the key nor the prompt gets into the failure, wherever the provider puts them."""
+
+    async def echoes(received: Received, writer: asyncio.StreamWriter) -> None:
+        key = received.headers["authorization"]
+        error = {
+            "code": key.removeprefix("Bearer "),
+            "type": "invalid_request_error",
+            "param": "messages.[0].content",
+            "message": f"Incorrect key {key} (near {KEY[:12]}) for {PROMPT}; unexpected {PROMPT[5:20]} here",
+        }
+        writer.write(http(json.dumps({"error": error}).encode(), status=400))
+
+    outcome = attempt(echoes)
+
+    assert isinstance(outcome.answer, Failure)
+    stored = outcome.answer.to_json()
+    assert outcome.answer.provider_code == "invalid_request_error"
+    assert "HTTP 400, invalid_request_error, param messages.[0].content" in outcome.answer.message
+    for secret in ("Jane", "Doe", "4111", "1970", "sk-", KEY[3:11], "Bearer"):
+        assert secret not in stored
+
+
+def _read_whole(connection: socket.socket) -> bytes:
+    """Read one request; empty if the connection was closed without any."""
+    with connection.makefile("rb") as stream:
+        head = b""
+        length = 0
+        while (line := stream.readline()).strip():
+            head += line
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        return head + stream.read(length)
