@@ -11,8 +11,6 @@ def celery_config(worker: WorkerOptions) -> dict[str, Any]:
     """Celery's settings for a process that runs calls."""
     return {
         "include": ("tasks.call", "tasks.log_call", "tasks.sweep"),
-        # Without it a lost broker, or an item that is no message, ends the worker.
-        "broker_transport": "worker.redis_transport:Transport",
         "worker_pool": "worker.asyncio_pool:AsyncioPool",
         "worker_concurrency": worker.in_flight_max,
         "callgate_drain_s": worker.drain_s,

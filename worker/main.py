@@ -54,6 +54,9 @@ def run_worker(settings: WorkerSettings, queues: Sequence[str], *, name: str | N
 def composed_app(settings: WorkerSettings) -> Celery:
     """A Celery app whose tasks find their services."""
     app = worker_app(settings)
+    # With the stock transport a lost broker, or an item that is no message, ends the worker. Not for Flower, which
+    # knows brokers by the name of their transport.
+    app.conf.broker_transport = "worker.redis_transport:Transport"
     app.loader.import_default_modules()
     app.finalize()
     services = bootstrap(settings, app)

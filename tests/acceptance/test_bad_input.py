@@ -309,7 +309,7 @@ def test_a_worker_waits_for_its_broker(deployment: Deployment) -> None:
 
     worker = deployment.start("brokerless", worker_argv(), CALLGATE_BROKER_URL=broker)
 
-    worker.until_it_says("Cannot connect to redis")
+    worker.until_it_says("Cannot connect to")
     assert worker.is_alive()
     worker.kill()
 
