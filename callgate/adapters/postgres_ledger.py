@@ -218,12 +218,9 @@ class PostgresLedger:
             },
         )
         return [
-            Settled(
-                s.ref,
-                row.applied,
-                CallState(row.state),
-                _deliveries(s.ref.key, row),
-            )
+            Settled(s.ref, row.applied, CallState(row.state), _deliveries(s.ref.key, row))
+            if row.state is not None
+            else Unstorable(f"there is no call {s.ref.key.task_id}")
             for s, row in zip(batch, _in_order(rows), strict=True)
         ]
 
