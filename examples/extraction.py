@@ -47,7 +47,7 @@ class ExtractedDocument(BaseModel):
         description="The company that delivers, never the one that pays.",
     )
     number: str = Field(
-        pattern=r"^[A-Z0-9]{2,12}([ ./-][A-Z0-9]{1,10}){0,3}$",
+        pattern=r"^[A-Z0-9]{1,12}([ ./-][A-Z0-9]{1,10}){0,3}$",
         description="The number of this document itself, not of one that it refers to.",
     )
     date: str = Field(
