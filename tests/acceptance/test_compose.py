@@ -241,6 +241,7 @@ def test_flower_shows_calls_and_never_a_prompt(
     assert task()["kwargs"] == "{}"
     pages = dict(crawl(url, f"/task/{handle.task_id}", "/api/tasks", "/api/workers?refresh=1"))
     assert len(pages) > 5
+    assert str(handle.key.call_id) in pages[f"/task/{handle.task_id}"]
     assert [path for path, body in pages.items() if PROMPT in body] == []
     for process in running.values():
         assert PROMPT not in process.output()
