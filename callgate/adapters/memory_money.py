@@ -19,6 +19,7 @@ from callgate.domain.budget import (
     Window,
     admit,
     held_wait_s,
+    period_of,
     refusal_of,
     scopes_of,
 )
@@ -121,7 +122,8 @@ def _budgets(
     """Every budget the call must fit into."""
     limit = wanted.default_limit_nano_usd
     if limit is not None and not tables.has_budget(call.org_id):
-        tables.add_budget(call.org_id, ORG_SCOPE, Window.DAY, limit, "UTC", now)
+        today = period_of(now, Window.DAY, "UTC")
+        tables.add_budget(call.org_id, ORG_SCOPE, Window.DAY, limit, "UTC", today)
     return tables.current_budgets(call.org_id, scopes_of(call.call_type), now)
 
 

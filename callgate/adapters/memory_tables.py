@@ -244,16 +244,22 @@ class MemoryTables:
         """Set the limit of the current period; a new time zone holds from the next period on."""
         name = (org_id, scope, window)
         if name not in self.newest_budget:
-            return self.add_budget(*name, limit, timezone, now)
+            return self.add_budget(*name, limit, timezone, period_of(now, window, timezone))
         figures = replace(self._rolled(name, now), limit_nano_usd=limit, timezone=timezone)
         self.budgets[figures.budget_id] = figures
         return figures
 
     def add_budget(
-        self, org_id: str, scope: str, window: Window, limit: int, timezone: str, now: datetime
+        self,
+        org_id: str,
+        scope: str,
+        window: Window,
+        limit: int,
+        timezone: str,
+        period: tuple[datetime, datetime],
     ) -> BudgetFigures:
-        """Insert the period of a budget that holds `now`, unused."""
-        starts_at, ends_at = period_of(now, window, timezone)
+        """Insert a period of a budget, unused."""
+        starts_at, ends_at = period
         budget_id = len(self.budgets) + 1
         added = BudgetFigures(
             budget_id, org_id, scope, window, timezone, starts_at, ends_at, limit, 0, 0
@@ -275,4 +281,7 @@ class MemoryTables:
         figures = self.budgets[self.newest_budget[name]]
         if now < figures.ends_at:
             return figures
-        return self.add_budget(*name, figures.limit_nano_usd, figures.timezone, now)
+        starts_at, ends_at = period_of(now, figures.window, figures.timezone)
+        # A time zone that was changed meanwhile must not make two periods overlap.
+        period = max(starts_at, figures.ends_at), ends_at
+        return self.add_budget(*name, figures.limit_nano_usd, figures.timezone, period)

@@ -136,8 +136,13 @@ class LedgerUnderTest:
     """Make everything that is stored look that many seconds older."""
     purge: Callable[[CallKey], None]
     """Empty the bodies of a call, as the retention policy does."""
-    noon_zone: str
-    """A time zone where it is about noon, so that no test meets the end of a day by chance."""
+    noon_zone_in: Callable[[float], str]
+    """A time zone where it is about noon after that many seconds of ageing."""
+
+    @property
+    def noon_zone(self) -> str:
+        """A time zone where it is about noon, so that no test meets the end of a day by chance."""
+        return self.noon_zone_in(0)
 
     def submit(self, *batch: NewSubmission) -> list[Submitted]:
         """Submit one batch."""
@@ -290,7 +295,15 @@ def open_memory() -> LedgerUnderTest:
         for attempt in ledger.tables.attempts_of[key]:
             attempt.reply = None
 
-    return _with_budget(LedgerUnderTest(ledger, ledger, clock.advance, purge, "UTC"))
+    return _with_budget(
+        LedgerUnderTest(
+            ledger,
+            ledger,
+            clock.advance,
+            purge,
+            lambda s: _noon_zone(clock.at + timedelta(seconds=s)),
+        )
+    )
 
 
 def open_postgres(session: PostgresSession) -> LedgerUnderTest:
@@ -302,7 +315,8 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
             operations=PostgresOperations(session),
             age=lambda seconds: _age_rows(engine, seconds),
             purge=lambda key: _purge_rows(engine, key),
-            noon_zone=_noon_zone(datetime.now(UTC)),
+            # Its rows are aged, not its clock.
+            noon_zone_in=lambda _: _noon_zone(datetime.now(UTC)),
         )
     )
 
