@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Engine, text
 
 from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
 from callgate.db.session import PostgresSession
@@ -45,7 +46,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import Usage
-from callgate.domain.ports import LedgerPort, OperationsPort
+from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort
 from callgate.domain.retry import LOST, Billing, Failure
 
 ORG = "acme"
@@ -132,6 +133,7 @@ class LedgerUnderTest:
 
     ledger: LedgerPort
     operations: OperationsPort
+    leases: LeasePort
     age: Callable[[float], None]
     """Make everything that is stored look that many seconds older."""
     purge: Callable[[CallKey], None]
@@ -290,7 +292,7 @@ def open_memory() -> LedgerUnderTest:
         for attempt in ledger.tables.attempts_of[key]:
             attempt.reply = None
 
-    return _with_budget(LedgerUnderTest(ledger, ledger, clock.advance, purge, "UTC"))
+    return _with_budget(LedgerUnderTest(ledger, ledger, ledger.leases, clock.advance, purge, "UTC"))
 
 
 def open_postgres(session: PostgresSession) -> LedgerUnderTest:
@@ -300,6 +302,7 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
         LedgerUnderTest(
             ledger=PostgresLedger(session),
             operations=PostgresOperations(session),
+            leases=PostgresLeases(session),
             age=lambda seconds: _age_rows(engine, seconds),
             purge=lambda key: _purge_rows(engine, key),
             noon_zone=_noon_zone(datetime.now(UTC)),
@@ -322,6 +325,7 @@ _AGED_COLUMNS = {
     "submission": ("created_at", "delivered_at"),
     "ai_call_log": ("started_at", "finished_at", "posted_at"),
     "stray_message": ("at",),
+    "worker_lease": ("began_at", "steady_since", "renewed_at", "expires_at"),
 }
 
 
