@@ -23,20 +23,20 @@ def wake(tables: MemoryTables, org_ids: Iterable[str], now: datetime) -> bool:
     Whoever was woken before and is not claimed yet counts as if it held already. A call that does not fit is passed
     over, and is asked first again the next time.
     """
-    woken = [call for org_id in org_ids for call in _fitting(tables, org_id, now)]
+    woken = [call for org_id in org_ids for call in _fitting(tables, org_id)]
     woken = [call for call in woken if call.state is CallState.WAITING and _is_later(call, now)]
     for call in woken:
         call.due_at = now
     return bool(woken)
 
 
-def _fitting(tables: MemoryTables, org_id: str, now: datetime) -> list[CallRow]:
+def _fitting(tables: MemoryTables, org_id: str) -> list[CallRow]:
     left: dict[str, float] = {}
     fitting = []
     for call, wanted in _wanting(tables, org_id):
         scopes = scopes_of(call.call_type)
         for scope in scopes:
-            left.setdefault(scope, _room(tables, org_id, scope, now))
+            left.setdefault(scope, _room(tables, org_id, scope))
         if all(wanted <= left[scope] for scope in scopes):
             fitting.append(call)
             left.update({scope: left[scope] - wanted for scope in scopes})
@@ -52,12 +52,10 @@ def _wanting(tables: MemoryTables, org_id: str) -> list[tuple[CallRow, int]]:
     return sorted(found, key=lambda pair: (pair[0].created_at, pair[0].key))
 
 
-def _room(tables: MemoryTables, org_id: str, scope: str, now: datetime) -> float:
-    """What a new hold may take from a scope; a period that has ended and is not rolled over counts as unused."""
-    names = [(org_id, scope, window) for window in Window]
-    newest = [tables.budgets[tables.newest_budget[n]] for n in names if n in tables.newest_budget]
-    rooms = [b.limit_nano_usd if b.ends_at <= now else b.left_nano_usd for b in newest]
-    return min(rooms, default=math.inf)
+def _room(tables: MemoryTables, org_id: str, scope: str) -> float:
+    """What a new hold may take from a scope: the least over its windows."""
+    newest = [tables.newest_budget.get((org_id, scope, window)) for window in Window]
+    return min((tables.budgets[i].left_nano_usd for i in newest if i is not None), default=math.inf)
 
 
 def _used(figures: BudgetFigures) -> int:
