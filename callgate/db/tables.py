@@ -175,7 +175,7 @@ Index("ix_ai_call_log_org", ai_call_log.c.org_id, ai_call_log.c.started_at)
 Index(
     "ix_ai_call_log_worker",
     func.split_part(ai_call_log.c.worker_id, literal_column("'/'"), literal_column("1")),
-    postgresql_where=text("posted_nano_usd IS NULL"),
+    postgresql_where=text("posted_at IS NULL"),
 )
 
 budget = Table(

@@ -144,7 +144,7 @@ def _create_tables() -> None:
         "ai_call_log",
         [sa.literal_column("split_part(worker_id, '/', 1)")],
         unique=False,
-        postgresql_where=sa.text("posted_nano_usd IS NULL"),
+        postgresql_where=sa.text("posted_at IS NULL"),
     )
     op.create_table(
         "budget",
