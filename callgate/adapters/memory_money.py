@@ -146,10 +146,12 @@ def _refuse(
     if refusal.reason is RefusalReason.HELD:
         age_s = (now - call.created_at).total_seconds()
         _wait(call, refusal.to_json(), now + timedelta(seconds=held_wait_s(age_s)))
+        call.wanted_nano_usd = wanted.hold_nano_usd
     elif refusal.reason is RefusalReason.EXHAUSTED and is_patient:
         reasons = [(refusal_of(b, wanted.hold_nano_usd), b.ends_at) for b in budgets]
         ends = [ends_at for reason, ends_at in reasons if reason is RefusalReason.EXHAUSTED]
         _wait(call, refusal.to_json(), max(ends))
+        call.wanted_nano_usd = wanted.hold_nano_usd
     else:
         tables.end(call, CallState.REJECTED, refusal.to_json(), now)
 
@@ -178,6 +180,7 @@ def _hold(
     call.attempt = attempt.attempt
     call.attempt_id = attempt.attempt_id
     call.error = None
+    call.wanted_nano_usd = None
     call.due_at = now + timedelta(seconds=wanted.lease_s)
     return attempt
 

@@ -11,7 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from callgate.domain.budget import BudgetFigures, Window, period_of
@@ -53,6 +53,8 @@ class CallRow:
     """The newest attempt; of a succeeded call the winner."""
     error: str | None = None
     error_fingerprint: str | None = None
+    wanted_nano_usd: int | None = None
+    """The hold it waits for headroom for, from refusal to claim."""
 
 
 @dataclass(slots=True)
@@ -101,6 +103,11 @@ class AttemptRow:
     """Of a late answer until it is settled: when to do so, if its log message was lost."""
 
     @property
+    def process(self) -> str:
+        """The `worker_id` without its claim number: whose lease the attempt lives by."""
+        return self.worker_id.partition("/")[0]
+
+    @property
     def is_lost(self) -> bool:
         """True if its worker vanished, and no late answer came."""
         is_unknown = self.status is AttemptStatus.UNKNOWN
@@ -129,6 +136,24 @@ class AttemptRow:
 
 
 @dataclass(slots=True)
+class LeaseRow:
+    """A worker process that was alive at `renewed_at`."""
+
+    worker_id: str
+    began_at: datetime
+    """Another time than before: the lease was released meanwhile."""
+    steady_since: datetime
+    """Since then no renewal was late."""
+    renewed_at: datetime
+    expires_at: datetime
+
+    @property
+    def length(self) -> timedelta:
+        """How long it lasts without a renewal."""
+        return self.expires_at - self.renewed_at
+
+
+@dataclass(slots=True)
 class MemoryTables:
     """All rows by primary key, and the few indexes that the ledger looks them up by."""
 
@@ -138,6 +163,7 @@ class MemoryTables:
     budgets: dict[int, BudgetFigures] = field(default_factory=dict)
     """Every period of every budget by `budget_id`."""
     strays: list[tuple[datetime, StrayMessage]] = field(default_factory=list)
+    leases: dict[str, LeaseRow] = field(default_factory=dict)
     newest_generation: dict[UUID, int] = field(default_factory=dict)
     idempotency_keys: dict[tuple[str, str | None], UUID] = field(default_factory=dict)
     """By organisation and key: the `call_id` the key was used for."""
@@ -192,6 +218,7 @@ class MemoryTables:
         call.state = state
         call.error = error
         call.due_at = due_at
+        call.wanted_nano_usd = None
         self.rest(call)
 
     def rest(self, call: CallRow) -> None:

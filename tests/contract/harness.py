@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Engine, text
 
 from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
 from callgate.db.session import PostgresSession
@@ -45,7 +46,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import Usage
-from callgate.domain.ports import LedgerPort, OperationsPort
+from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort
 from callgate.domain.retry import LOST, Billing, Failure
 
 ORG = "acme"
@@ -132,6 +133,7 @@ class LedgerUnderTest:
 
     ledger: LedgerPort
     operations: OperationsPort
+    leases: LeasePort
     age: Callable[[float], None]
     """Make everything that is stored look that many seconds older."""
     purge: Callable[[CallKey], None]
@@ -299,6 +301,7 @@ def open_memory() -> LedgerUnderTest:
         LedgerUnderTest(
             ledger,
             ledger,
+            ledger.leases,
             clock.advance,
             purge,
             lambda s: _noon_zone(clock.at + timedelta(seconds=s)),
@@ -313,6 +316,7 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
         LedgerUnderTest(
             ledger=PostgresLedger(session),
             operations=PostgresOperations(session),
+            leases=PostgresLeases(session),
             age=lambda seconds: _age_rows(engine, seconds),
             purge=lambda key: _purge_rows(engine, key),
             # Its rows are aged, not its clock.
@@ -336,6 +340,7 @@ _AGED_COLUMNS = {
     "submission": ("created_at", "delivered_at"),
     "ai_call_log": ("started_at", "finished_at", "posted_at"),
     "stray_message": ("at",),
+    "worker_lease": ("began_at", "steady_since", "renewed_at", "expires_at"),
 }
 
 

@@ -131,7 +131,8 @@ BEGIN
             RETURNING a.attempt_id INTO attempt_id;
             UPDATE llm_call l
                SET state = 'running', attempt = c.attempt + 1, attempt_id = callgate_reserve_v1.attempt_id,
-                   due_at = now() + make_interval(secs => p_leases_s[ord]), error = NULL
+                   due_at = now() + make_interval(secs => p_leases_s[ord]), error = NULL,
+                   wanted_nano_usd = NULL
              WHERE l.call_id = c.call_id AND l.generation = c.generation;
             RETURN NEXT;
             CONTINUE;
@@ -169,7 +170,8 @@ BEGIN
                    AND s.link IS NOT NULL AND s.delivered_at IS NULL);
         END IF;
         UPDATE llm_call l
-           SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal
+           SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal,
+               wanted_nano_usd = CASE WHEN callgate_reserve_v1.state = 'waiting' THEN p_holds[ord] END
          WHERE l.call_id = c.call_id AND l.generation = c.generation;
         RETURN NEXT;
     END LOOP;
