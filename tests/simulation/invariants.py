@@ -1,0 +1,335 @@
+"""
+What must be true: after every statement for the rows it touched, at every provider request and link, and at the end.
+
+Nothing here asks callgate whether callgate is right. Expectations come from the provider's own books, from what was
+submitted, and from the rows themselves; each broken one is a `Violation` that names its rule.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from callgate.adapters.memory_tables import AttemptRow, CallRow
+from callgate.domain.budget import BudgetFigures, RefusalReason, scopes_of
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    Bodies,
+    CallKey,
+    CallState,
+    Delivery,
+    NewSubmission,
+    Record,
+    RecordOutcome,
+    Refused,
+    Reserve,
+    Reserved,
+    SubmitOutcome,
+    Submitted,
+)
+from callgate.domain.models import LLMRequest
+from callgate.domain.retry import LOST
+from callgate.services.audit import audit
+from callgate.services.results import error_of, result_of
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+S = CallState
+STEPS = {
+    None: {S.QUEUED},
+    S.QUEUED: {S.RUNNING, S.WAITING, S.SUCCEEDED, S.REJECTED},
+    S.RUNNING: {S.SUCCEEDED, S.WAITING, S.DEAD},
+    S.WAITING: {S.QUEUED, S.SUCCEEDED, S.REJECTED},
+    S.DEAD: {S.REJECTED},
+    S.SUCCEEDED: set(),
+    S.REJECTED: set(),
+}
+"""Where a call may go from each state (`callgate.domain.ledger`)."""
+
+
+class Violation(AssertionError):
+    """An invariant was broken."""
+
+    def __init__(self, rule: str, what: str) -> None:
+        super().__init__(f"{rule}: {what}")
+        self.rule = rule
+
+
+class Invariants:
+    """All of them, and the little they have to remember."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._tables = world.ledger.tables
+        self._states: dict[CallKey, list[CallState]] = defaultdict(list)
+        """Every state each call was seen in, oldest first."""
+        self._admitted: dict[UUID, Reserve] = {}
+        self._rows_in: defaultdict[int, list[AttemptRow]] = defaultdict(list)
+        """By budget: the attempts whose holds were made in it."""
+        self._told: Counter[UUID] = Counter()
+        self._key_owners: dict[tuple[str, str], UUID] = {}
+        self._accepted: list[tuple[NewSubmission, Submitted]] = []
+
+    def check(self, rule: str, is_true: object, what: object = "") -> None:
+        """
+        Assert one rule.
+
+        Raises:
+            Violation: It is broken.
+        """
+        if not is_true:
+            raise Violation(rule, str(what))
+
+    # After a statement.
+
+    def after(
+        self, name: str, arguments: Sequence[Any], options: Mapping[str, Any], result: Any
+    ) -> None:
+        """Check what a statement did, then every row it touched."""
+        batch = arguments[0] if arguments else ()
+        match name:
+            case "submit":
+                self._submitted(batch, result)
+                self._touched(answer.key for answer in result)
+            case "reserve":
+                for wanted, outcome in zip(batch, result, strict=True):
+                    self._reserved(wanted, outcome)
+                self._touched(wanted.key for wanted in batch)
+            case "record":
+                self._recorded(batch, result)
+                self._touched(record.ref.key for record in batch)
+            case "settle":
+                self._touched(settle.ref.key for settle in batch)
+            case "deliver":
+                self._touched(self._tables.submissions[s].key for s in batch)
+            case "due":
+                self._touched(due.key for due in result.items)
+            case "end":
+                self._touched(batch)
+
+    def _submitted(self, batch: Sequence[NewSubmission], answers: Sequence[Submitted]) -> None:
+        for new, answer in zip(batch, answers, strict=True):
+            self._world.scheduler.counts[f"submission {answer.outcome}"] += 1
+            if answer.outcome is SubmitOutcome.IDEMPOTENCY_MISMATCH:
+                continue
+            if new.idempotency_key is not None:
+                name = (new.org_id, new.idempotency_key)
+                owner = self._key_owners.setdefault(name, new.call_id)
+                self.check("a_key_names_one_request", owner == new.call_id, name)
+            row = self._tables.submissions.get(new.submission_id)
+            self.check("no_submission_is_lost", row is not None and row.key == answer.key, answer)
+            if new.inherit_links and row is not None and row.outcome is SubmitOutcome.CREATED:
+                self._inherited(answer.key)
+        created = sum(
+            row.outcome is SubmitOutcome.CREATED for row in self._tables.submissions.values()
+        )
+        self.check(
+            "a_duplicate_starts_nothing",
+            created == len(self._tables.calls),
+            f"{created} submissions created {len(self._tables.calls)} calls",
+        )
+
+    def _inherited(self, key: CallKey) -> None:
+        """Whoever had a link on the generation before has one on this one."""
+        before = self._tables.submissions_of[CallKey(key.call_id, key.generation - 1)]
+        heirs = [row for row in self._tables.submissions_of[key] if row.outcome is None]
+        wanted = [row.link for row in before if row.link]
+        self.check("a_redrive_tells_all", [row.link for row in heirs] == wanted, key)
+
+    def _reserved(self, wanted: Reserve, outcome: object) -> None:
+        call = self._tables.calls.get(wanted.key)
+        if isinstance(outcome, Refused) and call is not None:
+            self._refused(call, wanted, outcome)
+        if not isinstance(outcome, Reserved) or call is None:
+            return
+        row = self._tables.attempts[outcome.ref.attempt_id]
+        if (known := self._admitted.get(row.attempt_id)) is not None:
+            self.check("a_claim_is_one_process's", known.worker_id == wanted.worker_id, row)
+            return
+        self._admitted[row.attempt_id] = wanted
+        budgets = self._budgets_of(call)
+        for budget in budgets:
+            self._rows_in[budget.budget_id].append(row)
+            self.check("spent_and_held_within_limit", budget.left_nano_usd >= 0, budget)
+        held_in = {budget.budget_id for budget in budgets}
+        self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, row)
+        self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd > 0, row)
+        others = [a.status for a in self._tables.attempts_of[call.key] if a is not row]
+        self.check(
+            "no_attempt_beside_another",
+            all(s in (AttemptStatus.FAILED, AttemptStatus.UNKNOWN) for s in others),
+            f"{self._world.named(call.key)} has attempts {others}",
+        )
+
+    def _refused(self, call: CallRow, wanted: Reserve, outcome: Refused) -> None:
+        if outcome.refusal is None:
+            return
+        reason = outcome.refusal.reason
+        self._world.scheduler.counts[f"refused: {reason}"] += 1
+        budgets = self._budgets_of(call)
+        is_full = any(budget.left_nano_usd < wanted.hold_nano_usd for budget in budgets)
+        is_true = not budgets if reason is RefusalReason.NO_BUDGET else is_full
+        self.check("refused_only_what_does_not_fit", is_true, outcome)
+
+    def _budgets_of(self, call: CallRow) -> list[BudgetFigures]:
+        """Every budget a hold of this call belongs in now."""
+        now = self._world.scheduler.time()
+        return [
+            budget
+            for budget in self._tables.budgets.values()
+            if budget.org_id == call.org_id
+            and budget.scope in scopes_of(call.call_type)
+            and budget.starts_at <= now < budget.ends_at
+        ]
+
+    def _recorded(self, batch: Sequence[Record], result: Sequence[RecordOutcome]) -> None:
+        for record, outcome in zip(batch, result, strict=True):
+            self._world.scheduler.counts[f"answer {outcome}"] += 1
+            row = self._tables.attempts[record.ref.attempt_id]
+            self.check("an_answer_is_kept", row.finished_at is not None, record.ref)
+
+    # Touched rows.
+
+    def _touched(self, keys: Iterable[CallKey]) -> None:
+        calls = [self._tables.calls[key] for key in dict.fromkeys(keys) if key.generation]
+        budget_ids: set[int] = set()
+        for call in calls:
+            self._call(call)
+            for row in self._tables.attempts_of[call.key]:
+                self._attempt(row)
+                budget_ids.update(row.budget_ids)
+        for budget_id in sorted(budget_ids):
+            self._budget(self._tables.budgets[budget_id])
+
+    def _call(self, call: CallRow) -> None:
+        name = self._world.named(call.key)
+        seen = self._states[call.key]
+        before = seen[-1] if seen else None
+        if call.state is not before:
+            self.check("an_end_is_an_end", call.state in STEPS[before], f"{name}: {before} -> {call.state}")
+            seen.append(call.state)
+            self._world.scheduler.counts[f"call {call.state}"] += 1
+        rows = self._tables.attempts_of[call.key]
+        self.check("one_row_per_attempt", [a.attempt for a in rows] == list(range(1, call.attempt + 1)), name)
+        unposted = [a for a in rows if not a.status.is_posted]
+        if call.state is S.RUNNING:
+            self.check("no_attempt_beside_another", [a.attempt_id for a in unposted] == [call.attempt_id], name)
+        succeeded = [a for a in rows if a.status is AttemptStatus.SUCCEEDED]
+        if succeeded:
+            self.check("the_first_success_ends_it", not call.state.is_open, name)
+        left = unposted or self._tables.deliveries(call)
+        self.check(
+            "whatever_is_left_is_due",
+            (call.due_at is not None) == (call.state.is_open or bool(left)),
+            f"{name} is {call.state}, due at {call.due_at}",
+        )
+        lost_max = self._world.catalogue.policy(call.call_type).lost_max
+        self.check("poison_is_put_aside", sum(a.is_lost for a in rows) <= lost_max, name)
+
+    def _attempt(self, row: AttemptRow) -> None:
+        name = f"attempt {row.attempt} of {self._world.named(row.key)}"
+        is_posted = row.posted_nano_usd is not None
+        self.check("posted_with_its_status", is_posted == row.status.is_posted, name)
+        if row.status is AttemptStatus.UNKNOWN:
+            self.check("unknown_posts_the_hold", row.posted_nano_usd == row.hold_nano_usd, name)
+        if row.is_lost:
+            self._lost(row, name)
+
+    def _lost(self, row: AttemptRow, name: str) -> None:
+        """An attempt is called lost only if its process was in trouble, never because the ledger was away."""
+        process = row.worker_id.partition("/")[0]
+        is_alive = any(p.name == process for p in self._world.processes)
+        was_troubled = self._world.troubled_at.get(process, -1.0)
+        started = (row.started_at - self._world.scheduler.starts_at).total_seconds()
+        self.check("an_outage_makes_nothing_unknown", not is_alive or was_troubled >= started - 5, name)
+
+    def _budget(self, budget: BudgetFigures) -> None:
+        rows = self._rows_in[budget.budget_id]
+        held = sum(a.hold_nano_usd for a in rows if not a.status.is_posted)
+        spent = sum(a.posted_nano_usd or 0 for a in rows)
+        is_even = (held, spent) == (budget.reserved_nano_usd, budget.spent_nano_usd)
+        self.check("the_books_balance", is_even, f"{budget}, by rows held {held}, spent {spent}")
+
+    # At a request, a log message, a link.
+
+    def on_request(self, attempt_id: UUID, request: LLMRequest) -> None:
+        """The provider receives a request."""
+        row = self._tables.attempts.get(attempt_id)
+        self.check("no_request_without_a_row", row is not None, attempt_id)
+        assert row is not None
+        name = f"attempt {row.attempt} of {self._world.named(row.key)}"
+        self.check("one_request_per_attempt", attempt_id not in self._world.bills, name)
+        is_held = row.status is AttemptStatus.DISPATCHED
+        self.check("only_what_is_held_is_sent", is_held, f"{name} is {row.status}")
+        org_id = self._tables.calls[row.key].org_id
+        self.check("no_result_crosses_an_org", org_id == request.org_id, name)
+
+    def on_log_published(self, ref: AttemptRef) -> None:
+        """A log message goes out."""
+        row = self._tables.attempts[ref.attempt_id]
+        is_recorded = row.status is not AttemptStatus.DISPATCHED
+        self.check("recorded_before_logged", is_recorded, self._world.named(ref))
+
+    def on_link_published(self, delivery: Delivery) -> None:
+        """A submitter is told."""
+        seen = self._states[delivery.key]
+        name = self._world.named(delivery.submission_id)
+        self.check("told_what_is_true", delivery.state in seen and not delivery.state.is_open, name)
+        self._told[delivery.submission_id] += 1
+        self._world.scheduler.counts["link told again"] += self._told[delivery.submission_id] > 1
+
+    def on_accepted(self, batch: Sequence[NewSubmission], answers: Sequence[Submitted]) -> None:
+        """A pipeline hears that its submissions are accepted."""
+        self._accepted += zip(batch, answers, strict=True)
+
+    def on_mismatch(self, new: NewSubmission) -> None:
+        """A pipeline hears that its key names another request."""
+        owner = self._key_owners.get((new.org_id, new.idempotency_key or ""))
+        self.check("a_key_names_one_request", owner not in (None, new.call_id), new.idempotency_key)
+
+    # At the end.
+
+    def at_rest(self) -> None:
+        """Faults have stopped, time has gone on: everything must have come to its end."""
+        self._touched(list(self._tables.calls))
+        report = audit(self._world.ledger.snapshot())
+        self.check("the_books_balance", report.is_clean, report)
+        self.check("every_call_ends", not any(b.reserved_nano_usd for b in self._tables.budgets.values()))
+        for attempt_id, row in self._tables.attempts.items():
+            self._posted_truly(attempt_id, row)
+        for submission in self._tables.submissions.values():
+            if submission.link is not None:
+                is_told = self._told[submission.submission_id] > 0
+                name = self._world.named(submission.submission_id)
+                self.check("everybody_is_told", is_told and submission.delivered_at, name)
+        for new, answer in self._accepted:
+            self._answered(new, answer)
+
+    def _posted_truly(self, attempt_id: UUID, row: AttemptRow) -> None:
+        """Never less than the provider bills; exactly that where it said so."""
+        bill = self._world.bills.get(attempt_id)
+        billed = bill.nano_usd if bill else 0
+        name = f"attempt {row.attempt} of {self._world.named(row.key)}: {row.error}"
+        is_known = row.usage is not None or row.posted_nano_usd == 0
+        expected = billed if is_known else row.hold_nano_usd
+        self.check("posted_is_billed", row.posted_nano_usd == expected, f"{name}: {row}")
+        if row.finished_at is not None:
+            code = json.loads(row.error or "{}").get("code")
+            self.check("an_answer_is_kept", code != LOST.code, name)
+
+    def _answered(self, new: NewSubmission, answer: Submitted) -> None:
+        """A handle that was given out answers: with its own org's result, or with why there is none."""
+        (view,) = self._world.ledger.read([answer.key], Bodies.REPLY)
+        self.check("no_submission_is_lost", view is not None, answer)
+        assert view is not None
+        self.check("no_result_crosses_an_org", view.org_id == new.org_id, answer)
+        if error_of(view) is None:
+            text = json.loads(result_of(view).text)
+            self.check("no_result_crosses_an_org", text["org"] == new.org_id, answer)
+            assert view.last is not None
+            self.check("the_first_success_ends_it", text["attempt"] == str(view.last.attempt_id), answer)
