@@ -152,6 +152,8 @@ class Invariants:
             self.check("a_claim_is_one_process's", known.worker_id == wanted.worker_id, row)
             return
         self._admitted[row.attempt_id] = wanted
+        claims = [a.worker_id for a in self._tables.attempts_of[call.key]]
+        self.check("a_claim_makes_one_attempt", len(set(claims)) == len(claims), claims)
         budgets = self._budgets_of(call)
         for budget in budgets:
             self._rows_in[budget.budget_id].append(row)

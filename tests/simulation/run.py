@@ -1,7 +1,7 @@
 """
 Play seeds: `make simulate SEEDS=10000`, and one of them again with its trace: `make simulate SEED=123`.
 
-ARGS: --json (one object), --from N (first seed), --all-lines (the whole trace of SEED).
+ARGS: --json (one object), --from N (first seed), --lines N (how much of the trace to show).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import json
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tests.simulation.invariants import Violation
-from tests.simulation.scheduler import Scheduler
+from tests.simulation.scheduler import TRACE_LINES, Scheduler
 from tests.simulation.world import World, quiet
 
 
@@ -34,10 +34,13 @@ class Played:
     """What happened last, and how to see it again."""
 
 
-def play(seed: int, *, faults: Mapping[str, float] = {}) -> Played:
+def play(
+    seed: int, *, faults: Mapping[str, float] = {}, lines_max: int | None = TRACE_LINES
+) -> Played:
     """Play one seed."""
     world = World(seed, faults=faults)
     scheduler = world.scheduler
+    scheduler.trace = deque(maxlen=lines_max)
     rule, why = None, ""
     try:
         world.play()
@@ -68,7 +71,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     counts: Counter[str] = Counter()
     steps, begun, failed = 0, time.perf_counter(), None
     for number, seed in enumerate(seeds, 1):
-        played = play(seed)
+        played = play(seed, lines_max=options.lines)
         counts += played.counts
         steps += played.steps
         if played.rule:
@@ -106,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=1_000)
     parser.add_argument("--seed", type=int, help="play this one, and show its trace if it fails")
     parser.add_argument("--from", type=int, default=0, dest="first")
+    parser.add_argument("--lines", type=int, default=TRACE_LINES, help="of the trace that is shown")
     parser.add_argument("--json", action="store_true")
     return parser
 

@@ -142,7 +142,7 @@ class World:
 
     def troubled(self, owner: Owner) -> None:
         """A process paused, or failed alone to reach the ledger: its attempts may become unknown."""
-        self.troubled_at[owner.name] = self.scheduler.now
+        self.troubled_at[owner.name] = max(self.scheduler.now, owner.paused_until)
 
     def consumers(self) -> list[Process]:
         """Processes that take messages."""
@@ -156,7 +156,7 @@ class World:
 
     def a_limit(self) -> int:
         """A limit that fits a few calls, often exactly, or all but one nano-USD."""
-        return self.rng.randint(1, 6) * HOLD + self.rng.choice((0, 0, -1, 1, HOLD // 2))
+        return self.rng.choice((1, 2, 3, 5, 8, 13)) * HOLD + self.rng.choice((0, 0, -1, 1, HOLD // 2))
 
     def named(self, thing: object) -> str:
         """A short name for a row: a letter and when it was first seen; it does not depend on ids."""
