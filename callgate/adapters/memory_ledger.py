@@ -175,7 +175,7 @@ class MemoryLedger(MemoryOperations):
         if new.idempotency_key is not None:
             self.tables.idempotency_keys[new.org_id, new.idempotency_key] = new.call_id
         if new.link is not None and not call.state.is_open:
-            call.due_at = now
+            call.due_at = call.due_at or now
 
     # Read.
 

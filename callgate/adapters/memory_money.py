@@ -231,9 +231,10 @@ def _fail(tables: MemoryTables, call: CallRow, wanted: Settle, now: datetime) ->
 
 
 def _succeed(tables: MemoryTables, call: CallRow, winner: AttemptRow, now: datetime) -> None:
-    """End a call, also by an earlier attempt's answer while a newer attempt still holds money until its lease ends."""
-    lease_ends_at = call.due_at or now
-    due_at = now + DUE_AGAIN if tables.deliveries(call) else lease_ends_at
+    """End a call; where an earlier attempt's answer does, a newer attempt may send and holds money until its lease ends."""
+    due_at = now + DUE_AGAIN
+    if tables.unposted(call.key) is not None and call.due_at is not None:
+        due_at = max(due_at, call.due_at)
     call.attempt_id = winner.attempt_id
     call.error_fingerprint = None
     tables.end(call, CallState.SUCCEEDED, None, due_at)
