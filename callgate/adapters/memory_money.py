@@ -54,7 +54,7 @@ def reserve(
     if claimed := _claimed_before(tables, call, wanted):
         call.due_at = now + timedelta(seconds=wanted.lease_s)
         return _reserved(claimed)
-    if call.state is not CallState.QUEUED:
+    if call.state is not CallState.QUEUED or _is_spent(tables, call, wanted):
         return NotClaimed(call.key, call.state)
     if wanted.refuse_with is not None:
         tables.end(call, CallState.REJECTED, wanted.refuse_with, now)
@@ -113,6 +113,11 @@ def _claimed_before(tables: MemoryTables, call: CallRow, wanted: Reserve) -> Att
         return None
     is_under_way = current.status is AttemptStatus.DISPATCHED
     return current if is_under_way and current.worker_id == wanted.worker_id else None
+
+
+def _is_spent(tables: MemoryTables, call: CallRow, wanted: Reserve) -> bool:
+    """True if this claim made an attempt before: it lands late, and nobody waits for another one."""
+    return any(a.worker_id == wanted.worker_id for a in tables.attempts_of[call.key])
 
 
 def _budgets(

@@ -216,7 +216,7 @@ class Reserve:
     lease_s: float
     """Deadline plus grace: how long the attempt may go unrecorded before it falls due."""
     worker_id: str
-    """The process and its claim number; reserving again with the same one is the same claim, lease renewed."""
+    """The process and its claim number: the same one is the same claim, its lease renewed, and makes one attempt."""
     price_source: str
     trace_id: str | None = None
     on_budget: OnBudget = OnBudget.REJECT

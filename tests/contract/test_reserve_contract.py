@@ -22,6 +22,7 @@ from callgate.domain.ledger import (
 from tests.contract.harness import (
     LINK,
     LedgerUnderTest,
+    a_loss,
     a_reserve,
     a_submission,
     a_success,
@@ -124,6 +125,21 @@ def test_the_same_claim_again_renews_the_lease(ledger: LedgerUnderTest) -> None:
     assert ledger.due_kinds() == []
     ledger.age(10)
     assert ledger.due_kinds() == [(DueKind.EXPIRED, wanted.key)]
+
+
+def test_a_claim_that_lands_again_after_its_attempt_claims_nothing(ledger: LedgerUnderTest) -> None:
+    """A statement that was given up may take effect late: it must not make an attempt that nobody sends."""
+    key = ledger.queued()
+    claim = a_reserve(key)
+    (reserved,) = ledger.reserve(claim)
+    assert isinstance(reserved, Reserved)
+    ledger.settle(a_loss(reserved.ref))
+    ledger.requeued(key)
+
+    (outcome,) = ledger.reserve(claim)
+
+    assert outcome == NotClaimed(key, CallState.QUEUED)
+    assert ledger.figures() == (0, 100)
 
 
 def test_an_answered_attempt_is_nobodys_claim(ledger: LedgerUnderTest) -> None:

@@ -81,7 +81,12 @@ BEGIN
             RETURN NEXT;
             CONTINUE;
         END IF;
-        IF c.state IS DISTINCT FROM 'queued' THEN
+        -- A claim makes one attempt: one that did lands late here, and nobody waits for another.
+        IF c.state IS DISTINCT FROM 'queued'
+           OR c.attempt > 0 AND EXISTS (
+                SELECT 1 FROM ai_call_log a
+                 WHERE a.call_id = c.call_id AND a.generation = c.generation
+                   AND a.worker_id = p_worker_ids[ord]) THEN
             RETURN NEXT;
             CONTINUE;
         END IF;
