@@ -159,7 +159,7 @@ def test_a_later_claim_of_the_same_worker_is_a_new_attempt(ledger: LedgerUnderTe
     lost_by = ledger.view(first).last
     assert lost_by is not None
 
-    (reserved,) = ledger.reserve(a_reserve(key, 100, worker_id=lost_by.worker_id))
+    (reserved,) = ledger.reserve(a_reserve(key, 100, worker_id=f"{lost_by.worker_id}+1"))
 
     assert isinstance(reserved, Reserved)
     assert reserved.attempt == 2

@@ -213,14 +213,24 @@ class Invariants:
         seen = self._states[call.key]
         before = seen[-1] if seen else None
         if call.state is not before:
-            self.check("an_end_is_an_end", call.state in STEPS[before], f"{name}: {before} -> {call.state}")
+            self.check(
+                "an_end_is_an_end", call.state in STEPS[before], f"{name}: {before} -> {call.state}"
+            )
             seen.append(call.state)
             self._world.scheduler.counts[f"call {call.state}"] += 1
         rows = self._tables.attempts_of[call.key]
-        self.check("one_row_per_attempt", [a.attempt for a in rows] == list(range(1, call.attempt + 1)), name)
+        self.check(
+            "one_row_per_attempt",
+            [a.attempt for a in rows] == list(range(1, call.attempt + 1)),
+            name,
+        )
         unposted = [a for a in rows if not a.status.is_posted]
         if call.state is S.RUNNING:
-            self.check("no_attempt_beside_another", [a.attempt_id for a in unposted] == [call.attempt_id], name)
+            self.check(
+                "no_attempt_beside_another",
+                [a.attempt_id for a in unposted] == [call.attempt_id],
+                name,
+            )
         succeeded = [a for a in rows if a.status is AttemptStatus.SUCCEEDED]
         if succeeded:
             self.check("the_first_success_ends_it", not call.state.is_open, name)
@@ -248,7 +258,9 @@ class Invariants:
         is_alive = any(p.name == process for p in self._world.processes)
         was_troubled = self._world.troubled_at.get(process, -1.0)
         started = (row.started_at - self._world.scheduler.starts_at).total_seconds()
-        self.check("an_outage_makes_nothing_unknown", not is_alive or was_troubled >= started - 5, name)
+        self.check(
+            "an_outage_makes_nothing_unknown", not is_alive or was_troubled >= started - 5, name
+        )
 
     def _budget(self, budget: BudgetFigures) -> None:
         rows = self._rows_in[budget.budget_id]
@@ -301,7 +313,9 @@ class Invariants:
         self._touched(list(self._tables.calls))
         report = audit(self._world.ledger.snapshot())
         self.check("the_books_balance", report.is_clean, report)
-        self.check("every_call_ends", not any(b.reserved_nano_usd for b in self._tables.budgets.values()))
+        self.check(
+            "every_call_ends", not any(b.reserved_nano_usd for b in self._tables.budgets.values())
+        )
         for attempt_id, row in self._tables.attempts.items():
             self._posted_truly(attempt_id, row)
         for submission in self._tables.submissions.values():
@@ -334,4 +348,6 @@ class Invariants:
             text = json.loads(result_of(view).text)
             self.check("no_result_crosses_an_org", text["org"] == new.org_id, answer)
             assert view.last is not None
-            self.check("the_first_success_ends_it", text["attempt"] == str(view.last.attempt_id), answer)
+            self.check(
+                "the_first_success_ends_it", text["attempt"] == str(view.last.attempt_id), answer
+            )

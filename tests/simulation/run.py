@@ -56,17 +56,17 @@ def play(
 
 def _report(seed: int, why: str, scheduler: Scheduler) -> str:
     lines = [f"{at:9.3f} s  {who:<8} {what}" for at, who, what in scheduler.trace]
-    return "\n".join(
-        [*lines, f"seed {seed}: {why}", f"again: make simulate SEED={seed}"]
-    )
+    return "\n".join([*lines, f"seed {seed}: {why}", f"again: make simulate SEED={seed}"])
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Play seeds and say how it went; 1 if an invariant was broken."""
     options = _parser().parse_args(None if arguments is None else list(arguments))
     quiet()
-    seeds = [options.seed] if options.seed is not None else range(
-        options.first, options.first + options.seeds
+    seeds = (
+        [options.seed]
+        if options.seed is not None
+        else range(options.first, options.first + options.seeds)
     )
     counts: Counter[str] = Counter()
     steps, begun, failed = 0, time.perf_counter(), None

@@ -156,7 +156,9 @@ class World:
 
     def a_limit(self) -> int:
         """A limit that fits a few calls, often exactly, or all but one nano-USD."""
-        return self.rng.choice((1, 2, 3, 5, 8, 13)) * HOLD + self.rng.choice((0, 0, -1, 1, HOLD // 2))
+        return self.rng.choice((1, 2, 3, 5, 8, 13)) * HOLD + self.rng.choice(
+            (0, 0, -1, 1, HOLD // 2)
+        )
 
     def named(self, thing: object) -> str:
         """A short name for a row: a letter and when it was first seen; it does not depend on ids."""
@@ -229,7 +231,9 @@ class World:
             return False
         unrest = self._unrest()
         if unrest and self.scheduler.steps > self._steps_at_rest_at_last:
-            raise Violation("every_call_ends", f"{REST_STEPS_MAX} steps after the last fault {unrest}")
+            raise Violation(
+                "every_call_ends", f"{REST_STEPS_MAX} steps after the last fault {unrest}"
+            )
         return unrest is None
 
     def _unrest(self) -> str | None:
@@ -257,9 +261,7 @@ class World:
 
 def _shortly_before_some_midnight(rng: random.Random) -> datetime:
     """Half of the worlds see a day end, some a month."""
-    midnight = rng.choice(
-        [datetime(2026, 11, 3, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)]
-    )
+    midnight = rng.choice([datetime(2026, 11, 3, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)])
     return midnight - timedelta(seconds=rng.uniform(0, 2 * TROUBLE_S))
 
 
