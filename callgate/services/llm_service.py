@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -86,7 +87,7 @@ class Patience:
     grace_s: float
     """Between an attempt's deadline and its expiry; the record's back-off stays below it."""
     claim_s: float = 600.0
-    """After this long without a ledger, an unclaimed call is left to the sweep."""
+    """After this long without a ledger, a call nobody has tried to claim is left to the sweep."""
 
     def backoff_s(self, failures: int, jitter: float) -> float:
         """Seconds before the next try: full jitter, at most a third of the grace."""
@@ -138,7 +139,8 @@ class LLMService:
         delivery = object()
         self._unclaimed.add(delivery)
         try:
-            view = await self._through_outages(lambda: self._ledger.read(key))
+            patience_s = self._patience.claim_s
+            view = await self._through_outages(lambda: self._ledger.read(key), patience_s)
             if view is None or view.state is not CallState.QUEUED:
                 return Executed.NOT_CLAIMED
             request, reserve = self._prepare(view)
@@ -209,7 +211,12 @@ class LLMService:
     async def _claim(
         self, reserve: Reserve, policy: CallTypePolicy
     ) -> tuple[ReserveOutcome, float]:
-        """Reserve, and say when the request must be over: counted from before the last try."""
+        """
+        Reserve, and say when the request must be over: counted from before the last try.
+
+        A try without an answer may have made the claim, or still will. Only the ledger can say, so this waits for it;
+        an attempt that was given up would become unknown because of an outage alone.
+        """
         begun = self._clock.monotonic()
 
         async def reserve_once() -> ReserveOutcome:
@@ -217,7 +224,7 @@ class LLMService:
             begun = self._clock.monotonic()
             return await self._ledger.reserve(reserve)
 
-        outcome = await self._through_outages(reserve_once)
+        outcome = await self._through_outages(reserve_once, math.inf)
         return outcome, begun + policy.deadline_s
 
     async def _ask(
@@ -264,9 +271,9 @@ class LLMService:
             except LedgerUnavailable as away:
                 log.warning("settle_left_to_the_due_query", reason=str(away))
 
-    async def _through_outages(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a step that claims nothing by failing, until the ledger answers or patience ends."""
-        give_up_at = self._clock.monotonic() + self._patience.claim_s
+    async def _through_outages(self, step: Callable[[], Awaitable[T]], patience_s: float) -> T:
+        """Repeat a step that may be repeated, until the ledger answers or patience ends."""
+        give_up_at = self._clock.monotonic() + patience_s
         for failures in itertools.count():
             try:
                 return await step()

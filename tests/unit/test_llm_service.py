@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
-from callgate.domain.ledger import AttemptStatus, CallState, RecordOutcome
+from callgate.domain.errors import LedgerUnavailable
+from callgate.domain.ledger import (
+    AttemptStatus,
+    CallState,
+    RecordOutcome,
+    Reserve,
+    ReserveOutcome,
+)
 from callgate.domain.retry import Billing, Failure
-from callgate.services.llm_service import Executed
-from tests.unit.stage import REPLY, REPLY_COST, Stage
+from callgate.services.llm_service import Executed, Patience
+from tests.unit.stage import GRACE_S, REPLY, REPLY_COST, Stage
 
 RATE_LIMITED = Failure("rate_limited", "slow down", True, Billing.UNBILLED, status=429)
 
@@ -97,6 +105,26 @@ def test_a_long_outage_before_the_claim_leaves_the_call_to_the_sweep() -> None:
 
     assert executed is Executed.LEDGER_AWAY
     assert stage.view(key).state is CallState.QUEUED
+
+
+def test_a_claim_that_was_tried_is_never_given_up() -> None:
+    """It may have been made although its answer was lost; an outage alone must not make an attempt unknown."""
+    stage = Stage()
+    key = stage.submit().key
+    reserve, tries = stage.lane.reserve, itertools.count(1)
+
+    async def unheard(wanted: Reserve) -> ReserveOutcome:
+        outcome = await reserve(wanted)
+        if next(tries) < 2_000:
+            raise LedgerUnavailable("the answer was lost")
+        return outcome
+
+    stage.lane.reserve = unheard  # type: ignore[method-assign]
+
+    view = asyncio.run(stage.run(key))
+
+    assert stage.clock.elapsed_s > Patience(grace_s=GRACE_S).claim_s
+    assert (view.state, view.attempt) == (CallState.SUCCEEDED, 1)
 
 
 def test_a_paid_answer_outlives_an_outage() -> None:
