@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, TypeVar
@@ -32,6 +32,7 @@ from callgate.domain.ledger import (
     Reserve,
     Reserved,
     ReserveOutcome,
+    Unstorable,
 )
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import (
@@ -146,6 +147,9 @@ class LLMService:
             request, reserve = self._prepare(view)
             policy = self._catalogue.policy(view.call_type)
             claimed, deadline = await self._claim(reserve, policy)
+            if isinstance(claimed, Unstorable):
+                log.error("unclaimable", call_id=str(key.call_id), why=claimed.why)
+                claimed, _ = await self._claim(_rejection(reserve), policy)
         except LedgerUnavailable as exc:
             log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
             return Executed.LEDGER_AWAY
@@ -288,6 +292,12 @@ def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -
     if isinstance(answer, Failure):
         return Record(ref, None, answer.to_json(), latency_ms)
     return Record(ref, answer.to_json(), None, latency_ms, answer.provider_request_id)
+
+
+def _rejection(reserve: Reserve) -> Reserve:
+    """The end of a call whose claim the ledger cannot store: without it every sweep would publish it again, for ever."""
+    error = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
+    return replace(reserve, trace_id=None, price_source="", refuse_with=error)
 
 
 def _refusal(code: str, message: str) -> str:

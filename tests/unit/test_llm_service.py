@@ -13,6 +13,7 @@ from callgate.domain.ledger import (
     RecordOutcome,
     Reserve,
     ReserveOutcome,
+    Unstorable,
 )
 from callgate.domain.retry import Billing, Failure
 from callgate.services.llm_service import Executed, Patience
@@ -81,6 +82,25 @@ def test_a_call_whose_provider_is_gone_is_rejected() -> None:
     view = stage.view(key)
     assert view.state is CallState.REJECTED
     assert "unknown_provider" in (view.error or "")
+
+
+def test_a_call_whose_claim_cannot_be_stored_is_rejected() -> None:
+    """A trace id with a NUL, say: no sweep must publish it for ever."""
+    stage = Stage()
+    key = stage.submit(trace_id="a\0b").key
+    reserve = stage.lane.reserve
+
+    async def like_postgres(wanted: Reserve) -> ReserveOutcome:
+        is_storable = "\0" not in (wanted.trace_id or "")
+        return await reserve(wanted) if is_storable else Unstorable("a NUL")
+
+    stage.lane.reserve = like_postgres  # type: ignore[method-assign]
+
+    executed = asyncio.run(stage.llm.execute(key))
+
+    view = stage.view(key)
+    assert (executed, view.state) == (Executed.REFUSED, CallState.REJECTED)
+    assert "unstorable_claim" in (view.error or "")
 
 
 def test_an_outage_before_the_claim_is_waited_out() -> None:
