@@ -51,6 +51,16 @@ STEPS = {
 }
 """Where a call may go from each state (`callgate.domain.ledger`)."""
 
+A = AttemptStatus
+ATTEMPT_STEPS = {
+    None: {A.DISPATCHED},
+    A.DISPATCHED: {A.ANSWERED, A.UNKNOWN},
+    A.ANSWERED: {A.SUCCEEDED, A.FAILED, A.UNKNOWN},
+    A.UNKNOWN: {A.SUCCEEDED, A.FAILED},
+    A.SUCCEEDED: set(),
+    A.FAILED: set(),
+}
+
 
 class Violation(AssertionError):
     """An invariant was broken."""
@@ -68,6 +78,7 @@ class Invariants:
         self._tables = world.ledger.tables
         self._states: dict[CallKey, list[CallState]] = defaultdict(list)
         """Every state each call was seen in, oldest first."""
+        self._statuses: dict[UUID, AttemptStatus] = {}
         self._admitted: dict[UUID, Reserve] = {}
         self._rows_in: defaultdict[int, list[AttemptRow]] = defaultdict(list)
         """By budget: the attempts whose holds were made in it."""
@@ -123,8 +134,8 @@ class Invariants:
                 self.check("a_key_names_one_request", owner == new.call_id, name)
             row = self._tables.submissions.get(new.submission_id)
             self.check("no_submission_is_lost", row is not None and row.key == answer.key, answer)
-            if new.inherit_links and row is not None and row.outcome is SubmitOutcome.CREATED:
-                self._inherited(answer.key)
+            if answer.outcome is SubmitOutcome.CREATED:
+                self._created(new, answer.key)
         created = sum(
             row.outcome is SubmitOutcome.CREATED for row in self._tables.submissions.values()
         )
@@ -134,12 +145,19 @@ class Invariants:
             f"{created} submissions created {len(self._tables.calls)} calls",
         )
 
-    def _inherited(self, key: CallKey) -> None:
-        """Whoever had a link on the generation before has one on this one."""
-        before = self._tables.submissions_of[CallKey(key.call_id, key.generation - 1)]
-        heirs = [row for row in self._tables.submissions_of[key] if row.outcome is None]
-        wanted = [row.link for row in before if row.link]
-        self.check("a_redrive_tells_all", [row.link for row in heirs] == wanted, key)
+    def _created(self, new: NewSubmission, key: CallKey) -> None:
+        """The generation before has ended; after a redrive whoever had a link on it has one on this one."""
+        key_before = CallKey(key.call_id, key.generation - 1)
+        before = self._tables.calls.get(key_before)
+        if before is None:
+            return
+        is_wanted = new.force or before.state is S.REJECTED
+        may_start = is_wanted and not before.state.is_open
+        self.check("a_duplicate_starts_nothing", may_start, self._world.named(key))
+        if new.inherit_links:
+            wanted = [row.link for row in self._tables.submissions_of[key_before] if row.link]
+            heirs = [row.link for row in self._tables.submissions_of[key] if row.outcome is None]
+            self.check("a_redrive_tells_all", heirs == wanted, self._world.named(key))
 
     def _reserved(self, wanted: Reserve, outcome: object) -> None:
         call = self._tables.calls.get(wanted.key)
@@ -149,7 +167,7 @@ class Invariants:
             return
         row = self._tables.attempts[outcome.ref.attempt_id]
         if (known := self._admitted.get(row.attempt_id)) is not None:
-            self.check("a_claim_is_one_process's", known.worker_id == wanted.worker_id, row)
+            self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, row)
             return
         self._admitted[row.attempt_id] = wanted
         claims = [a.worker_id for a in self._tables.attempts_of[call.key]]
@@ -245,6 +263,12 @@ class Invariants:
 
     def _attempt(self, row: AttemptRow) -> None:
         name = f"attempt {row.attempt} of {self._world.named(row.key)}"
+        before = self._statuses.get(row.attempt_id)
+        if row.status is not before:
+            moved = f"{name}: {before} -> {row.status}"
+            self.check("what_is_settled_stays", row.status in ATTEMPT_STEPS[before], moved)
+            self._statuses[row.attempt_id] = row.status
+            self._world.scheduler.counts[f"attempt {row.status}"] += 1
         is_posted = row.posted_nano_usd is not None
         self.check("posted_with_its_status", is_posted == row.status.is_posted, name)
         if row.status is AttemptStatus.UNKNOWN:
