@@ -7,6 +7,7 @@ How money moves in the memory ledger: reserve, record and settle, one row at a t
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -39,9 +40,13 @@ from callgate.domain.ledger import (
     Unstorable,
 )
 from callgate.domain.models import OnBudget
+from callgate.domain.retry import LOST
 
 DUE_AGAIN = timedelta(seconds=10)
 """How long something due is left to whoever took it, and the links of an ended call to whoever settled it."""
+
+EXPIRING = json.dumps({"code": LOST.code, "message": LOST.message})
+"""The error of a running call whose attempt was taken as expired: its claim can no longer be renewed."""
 
 
 def reserve(
@@ -107,9 +112,9 @@ def settle(tables: MemoryTables, wanted: Settle, now: datetime) -> SettleOutcome
 
 
 def _claimed_before(tables: MemoryTables, call: CallRow, wanted: Reserve) -> AttemptRow | None:
-    """The attempt that this very claim made, if it is still under way."""
+    """The attempt that this very claim made, if it is still under way and nobody is about to call it lost."""
     current = tables.attempts[call.attempt_id] if call.attempt_id else None
-    if current is None or call.state is not CallState.RUNNING:
+    if current is None or call.state is not CallState.RUNNING or call.error is not None:
         return None
     is_under_way = current.status is AttemptStatus.DISPATCHED
     return current if is_under_way and current.worker_id == wanted.worker_id else None

@@ -194,7 +194,7 @@ class CallView:
     request: bytes | None
     """None if not asked for, or purged."""
     error: str | None
-    """Why it waits, was rejected or died: a `Failure` or a refusal as JSON."""
+    """Why it waits, was rejected or died, or that its worker is lost: a `Failure` or a refusal as JSON."""
     created_at: datetime
     posted_nano_usd: int
     """Σ posted over all attempts of this generation."""

@@ -20,6 +20,7 @@ from callgate.domain.ledger import (
     Reserved,
 )
 from tests.contract.harness import (
+    LEASE_S,
     LINK,
     LedgerUnderTest,
     a_loss,
@@ -125,6 +126,20 @@ def test_the_same_claim_again_renews_the_lease(ledger: LedgerUnderTest) -> None:
     assert ledger.due_kinds() == []
     ledger.age(10)
     assert ledger.due_kinds() == [(DueKind.EXPIRED, wanted.key)]
+
+
+def test_a_claim_that_was_taken_as_expired_cannot_be_renewed(ledger: LedgerUnderTest) -> None:
+    """It may become unknown at any moment, so its worker must not send any more."""
+    claim = a_reserve(ledger.queued())
+    (reserved,) = ledger.reserve(claim)
+    assert isinstance(reserved, Reserved)
+    ledger.age(LEASE_S + 1)
+    assert ledger.due_kinds() == [(DueKind.EXPIRED, claim.key)]
+
+    (again,) = ledger.reserve(claim)
+
+    assert again == NotClaimed(claim.key, CallState.RUNNING)
+    assert ledger.settle(a_loss(reserved.ref))[0].is_applied
 
 
 def test_a_claim_that_lands_again_after_its_attempt_claims_nothing(ledger: LedgerUnderTest) -> None:
