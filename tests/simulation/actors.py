@@ -102,15 +102,27 @@ def _again(prepared: NewSubmission) -> NewSubmission:
 def a_request(world: World) -> LLMRequest:
     """One of a few requests, so that many of them are the same; orgs ask the same things."""
     rng = world.rng
-    call_type = rng.choice(CALL_TYPES)
     prompt = KILLER if rng.random() < world.killers else rng.choice(PROMPTS)
+    on_budget = rng.choice(list(OnBudget))
+    return a_request_of(rng.choice(ORGS), rng.choice(CALL_TYPES), prompt, None, on_budget)
+
+
+def a_request_of(
+    org_id: str,
+    call_type: str,
+    prompt: str,
+    max_output_tokens: int | None,
+    on_budget: OnBudget = OnBudget.REJECT,
+) -> LLMRequest:
+    """A request; what it extracts follows a schema."""
     return LLMRequest(
-        org_id=rng.choice(ORGS),
+        org_id=org_id,
         call_type=call_type,
         provider="sim",
         model="sim-1",
         messages=(Message(role="user", content=prompt),),
-        on_budget=rng.choice(list(OnBudget)),
+        max_output_tokens=max_output_tokens,
+        on_budget=on_budget,
         response_schema=SCHEMA if call_type == "extract" else None,
     )
 
@@ -131,7 +143,9 @@ def operate(world: World, name: str) -> None:
 
 
 def _some(operator: Outsider, state: CallState) -> list[CallView]:
+    """Calls in a state; by the time the operator has thought about them they may have moved on."""
     views = operator.line.calls(CallFilter(state=state), limit=10)
+    operator.world.scheduler.wait(operator.world.rng.uniform(0, 5), operator)
     return [view for view in views if operator.world.rng.random() < 0.7]
 
 

@@ -21,6 +21,8 @@ STATEMENT = {
     "pauses": 0.02,
 }
 """What may happen to one statement: how often."""
+OUTAGE = {"outage begins": 0.01}
+"""An outage may begin anywhere; it hurts most when a claim or an answer is on its way."""
 MESSAGE = {"lost at pop": 0.05, "repeated": 0.06, "late": 0.08}
 """What may happen to one message."""
 PUBLISH = {"broker refuses": 0.03, "broker's answer lost": 0.03, "dies before publish": 0.01}
@@ -43,7 +45,7 @@ REPLY = {
     "pauses while asking": 0.05,
 }
 """What may happen to one provider request."""
-ALL = {**STATEMENT, **MESSAGE, **PUBLISH, **TASK, **REPLY}
+ALL = {**STATEMENT, **OUTAGE, **MESSAGE, **PUBLISH, **TASK, **REPLY}
 
 
 @dataclass

@@ -78,6 +78,7 @@ class Invariants:
         self._tables = world.ledger.tables
         self._states: dict[CallKey, list[CallState]] = defaultdict(list)
         """Every state each call was seen in, oldest first."""
+        self._lease_ends_at: dict[UUID, float] = {}
         self._statuses: dict[UUID, AttemptStatus] = {}
         self._admitted: dict[UUID, Reserve] = {}
         self._rows_in: defaultdict[int, list[AttemptRow]] = defaultdict(list)
@@ -166,6 +167,7 @@ class Invariants:
         if not isinstance(outcome, Reserved) or call is None:
             return
         row = self._tables.attempts[outcome.ref.attempt_id]
+        self._lease_ends_at[row.attempt_id] = self._world.scheduler.now + wanted.lease_s
         if (known := self._admitted.get(row.attempt_id)) is not None:
             self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, row)
             return
@@ -175,7 +177,7 @@ class Invariants:
         budgets = self._budgets_of(call)
         for budget in budgets:
             self._rows_in[budget.budget_id].append(row)
-            self.check("spent_and_held_within_limit", budget.left_nano_usd >= 0, budget)
+            self.check("spent_and_held_within_limit", _left(budget) >= 0, budget)
         held_in = {budget.budget_id for budget in budgets}
         self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, row)
         self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd > 0, row)
@@ -192,7 +194,7 @@ class Invariants:
         reason = outcome.refusal.reason
         self._world.scheduler.counts[f"refused: {reason}"] += 1
         budgets = self._budgets_of(call)
-        is_full = any(budget.left_nano_usd < wanted.hold_nano_usd for budget in budgets)
+        is_full = any(_left(budget) < wanted.hold_nano_usd for budget in budgets)
         is_true = not budgets if reason is RefusalReason.NO_BUDGET else is_full
         self.check("refused_only_what_does_not_fit", is_true, outcome)
 
@@ -269,6 +271,9 @@ class Invariants:
             self.check("what_is_settled_stays", row.status in ATTEMPT_STEPS[before], moved)
             self._statuses[row.attempt_id] = row.status
             self._world.scheduler.counts[f"attempt {row.status}"] += 1
+            if row.is_lost:
+                has_ended = self._world.scheduler.now >= self._lease_ends_at[row.attempt_id]
+                self.check("no_lease_ends_early", has_ended, name)
         is_posted = row.posted_nano_usd is not None
         self.check("posted_with_its_status", is_posted == row.status.is_posted, name)
         if row.status is AttemptStatus.UNKNOWN:
@@ -375,3 +380,7 @@ class Invariants:
             self.check(
                 "the_first_success_ends_it", text["attempt"] == str(view.last.attempt_id), answer
             )
+
+
+def _left(budget: BudgetFigures) -> int:
+    return budget.limit_nano_usd - budget.spent_nano_usd - budget.reserved_nano_usd

@@ -30,7 +30,7 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Submitted,
 )
-from tests.simulation.faults import STATEMENT
+from tests.simulation.faults import OUTAGE, STATEMENT
 from tests.simulation.scheduler import Owner
 
 if TYPE_CHECKING:
@@ -133,6 +133,12 @@ class LedgerLine:
                     # A stopped database executes what it had read when it is woken.
                     scheduler.after(self.world.ledger_away_until - scheduler.now, execute)
                 scheduler.after(rng.uniform(0, TIMEOUT_S), resume, self.owner)
+                return
+            if name in ("reserve", "record") and self.world.faults.one_of(OUTAGE):
+                if rng.random() < 0.5:
+                    execute()
+                self.world.ledger_goes_away(rng.choice((2, 10, 30, 60)))
+                scheduler.after(TIMEOUT_S, resume, self.owner)
                 return
             answers.append(execute())
             if fate == "dies after statement":

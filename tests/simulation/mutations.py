@@ -17,7 +17,7 @@ from callgate.adapters import memory_ledger, memory_money, memory_operations
 from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.memory_tables import MemoryTables, SubmissionRow
 from callgate.domain import hashing
-from callgate.domain.errors import LedgerUnavailable
+from callgate.domain.budget import BudgetFigures
 from callgate.domain.ledger import (
     AttemptStatus,
     Bodies,
@@ -67,7 +67,7 @@ def caught_by(rule: str, **faults: float) -> Callable[[Callable[[], Patched]], o
 # Fencing.
 
 
-@caught_by("what_is_settled_stays", pauses_while_asking=0.3, answer_lost=0.1)
+@caught_by("what_is_settled_stays", pauses_while_asking=0.5, slow_statement=0.5)
 def settle_what_has_changed_since() -> Patched:
     """`seen` is not compared."""
     return patch.object(memory_money, "_is_settleable", lambda attempt, wanted: True)
@@ -84,7 +84,7 @@ def a_redelivery_shares_the_attempt() -> Patched:
     return patch.object(memory_money, "_claimed_before", claimed)
 
 
-@caught_by("a_claim_makes_one_attempt", lands_late=0.2, pauses=0.1)
+@caught_by("a_claim_makes_one_attempt", lands_late=0.3, rate_limited=0.5)
 def a_statement_that_lands_late_claims_again() -> Patched:
     """Nobody asks whether the claim has made an attempt before."""
     return patch.object(memory_money, "_is_spent", lambda tables, call, wanted: False)
@@ -101,7 +101,7 @@ def send_past_the_deadline() -> Patched:
     return patch.object(LLMService, "_ask", ask)
 
 
-@caught_by("only_what_is_held_is_sent", pauses=0.15, pauses_while_asking=0.4)
+@caught_by("no_lease_ends_early", pauses_while_asking=0.5)
 def an_overtaken_attempt_loses_its_lease() -> Patched:
     """A late success makes the call due for its links, and the newer attempt with it."""
 
@@ -157,8 +157,8 @@ def admit_without_what_is_held() -> Patched:
 @caught_by("refused_only_what_does_not_fit")
 def refuse_an_exact_fit() -> Patched:
     """Less than, instead of at most."""
-    admit = memory_money.admit
-    return patch.object(memory_money, "admit", lambda b, org, hold: admit(b, org, hold + 1))
+    left = property(lambda b: b.limit_nano_usd - b.spent_nano_usd - b.reserved_nano_usd - 1)
+    return patch.object(BudgetFigures, "left_nano_usd", left)
 
 
 @caught_by("held_in_every_scope")
@@ -236,20 +236,17 @@ def publish_the_log_before_the_record() -> Patched:
     return patch.object(LLMService, "_record", hasty)
 
 
-@caught_by("an_outage_makes_nothing_unknown")
+@caught_by("an_outage_makes_nothing_unknown", outage_begins=0.1)
 def give_up_an_answer_in_an_outage() -> Patched:
     """One try to record, and the paid answer is gone."""
 
     async def once(self: Any, ref: Any, answer: Any, latency_ms: int) -> None:
-        try:
-            await self._ledger.record(_record(ref, answer, latency_ms))
-        except LedgerUnavailable:
-            pass
+        await self._ledger.record(_record(ref, answer, latency_ms))
 
     return patch.object(LLMService, "_record", once)
 
 
-@caught_by("an_outage_makes_nothing_unknown")
+@caught_by("an_outage_makes_nothing_unknown", outage_begins=0.1)
 def give_up_a_claim_in_an_outage() -> Patched:
     """A claim whose answer was lost is left to its lease."""
     patiently = LLMService._through_outages
@@ -258,7 +255,7 @@ def give_up_a_claim_in_an_outage() -> Patched:
     )
 
 
-@caught_by("an_outage_makes_nothing_unknown")
+@caught_by("an_outage_makes_nothing_unknown", outage_begins=0.1)
 def expire_during_an_outage() -> Patched:
     """Attempts are called lost as soon as the ledger is back, before anybody could record."""
     due = LedgerLine.due
@@ -353,9 +350,10 @@ def join_without_the_lock() -> Patched:
     def unlocked(self: LedgerLine, batch: Sequence[Any]) -> list[Submitted]:
         tables = self.world.ledger.tables
         new, call = batch[0], tables.newest(batch[0].call_id)
-        if len(batch) > 1 or call is None or not call.state.is_open or new.idempotency_key:
+        is_known = new.submission_id in tables.submissions or new.idempotency_key
+        if len(batch) > 1 or is_known or call is None or not call.state.is_open:
             return submit(self, batch)
-        self.world.scheduler.wait(self.world.rng.uniform(0, 5), self.owner)
+        self.world.scheduler.wait(self.world.rng.uniform(0, 15), self.owner)
         joined = SubmissionRow(new.submission_id, call.key, SubmitOutcome.JOINED, new.link)
         tables.add_submission(joined)
         return [Submitted(new.submission_id, SubmitOutcome.JOINED, call.key, call.state)]
@@ -415,11 +413,13 @@ def mark_a_link_before_it_is_published() -> Patched:
 def a_replayed_link_is_not_due() -> Patched:
     """A link on a call that has ended waits for somebody to look."""
 
-    def add(self: Any, new: Any, call: Any, outcome: SubmitOutcome, now: Any) -> None:
-        row = SubmissionRow(new.submission_id, call.key, outcome, new.link)
-        self.tables.add_submission(row)
+    def silent(self: Any, new: Any, call: Any, outcome: SubmitOutcome, now: Any) -> None:
+        due_at = call.due_at
+        add(self, new, call, outcome, now)
+        call.due_at = due_at
 
-    return patch.object(MemoryLedger, "_add_submission", add)
+    add = MemoryLedger._add_submission
+    return patch.object(MemoryLedger, "_add_submission", silent)
 
 
 @caught_by("a_redrive_tells_all")

@@ -14,9 +14,8 @@ import itertools
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from greenlet import getcurrent, greenlet
 
@@ -41,15 +40,14 @@ class Owner:
         """What the world does about it."""
 
 
-@dataclass(order=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that happens at a time; those of the same time in the order they were planned."""
 
     at: float
     number: int
-    act: Callable[[], object] = field(compare=False)
-    owner: Owner = field(compare=False)
-    is_idle: bool = field(compare=False)
+    act: Callable[[], object]
+    owner: Owner
+    is_idle: bool
     """Of a loop that only looks whether there is work: time may skip it."""
 
 
