@@ -55,7 +55,7 @@ class Broker:
         queue.append(Message(body))
         fate = self._world.faults.one_of(MESSAGE)
         if fate:
-            scheduler.counts[f"message {fate}"] += 1
+            scheduler.counts[fate] += 1
             scheduler.tell("broker", f"{self._world.named(body)}: {fate}")
         if fate == "repeated":
             queue.append(Message(body))

@@ -45,6 +45,37 @@ REPLY = {
     "pauses while asking": 0.05,
 }
 """What may happen to one provider request."""
+OTHER_EVENTS = (
+    "accepted but not published",
+    "answer late",
+    "attempt unknown",
+    "broker away",
+    "broker flushed",
+    "call cancelled",
+    "call dead",
+    "call rejected",
+    "dead letter discarded",
+    "dead letter redriven",
+    "ledger away",
+    "limit changed",
+    "link told again",
+    "lost message found",
+    "message delivered again",
+    "refused: exhausted",
+    "refused: held",
+    "refused: never_fits",
+    "refused: no_budget",
+    "settled after the period",
+    "settled in a batch",
+    "settled above its hold",
+    "statement in an outage",
+    "submission failed",
+    "submission idempotency_mismatch",
+    "submission joined",
+    "submission replayed",
+    "unknown became succeeded",
+)
+"""What a few hundred seeds must have seen, besides every fault."""
 ALL = {**STATEMENT, **OUTAGE, **MESSAGE, **PUBLISH, **TASK, **REPLY}
 
 

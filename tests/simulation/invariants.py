@@ -28,6 +28,7 @@ from callgate.domain.ledger import (
     Refused,
     Reserve,
     Reserved,
+    Settle,
     SubmitOutcome,
     Submitted,
 )
@@ -39,6 +40,8 @@ from callgate.services.results import error_of, result_of
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+LATE_S_MAX = 45.0
+"""More than a statement that was given up takes to land."""
 S = CallState
 STEPS = {
     None: {S.QUEUED},
@@ -116,6 +119,7 @@ class Invariants:
                 self._recorded(batch, result)
                 self._touched(record.ref.key for record in batch)
             case "settle":
+                self._settled(batch)
                 self._touched(settle.ref.key for settle in batch)
             case "deliver":
                 self._touched(self._tables.submissions[s].key for s in batch)
@@ -134,7 +138,11 @@ class Invariants:
                 owner = self._key_owners.setdefault(name, new.call_id)
                 self.check("a_key_names_one_request", owner == new.call_id, name)
             row = self._tables.submissions.get(new.submission_id)
-            self.check("no_submission_is_lost", row is not None and row.key == answer.key, answer)
+            self.check(
+                "no_submission_is_lost",
+                row is not None and row.key == answer.key,
+                self._world.named(answer.key),
+            )
             if answer.outcome is SubmitOutcome.CREATED:
                 self._created(new, answer.key)
         created = sum(
@@ -166,10 +174,10 @@ class Invariants:
             self._refused(call, wanted, outcome)
         if not isinstance(outcome, Reserved) or call is None:
             return
-        row = self._tables.attempts[outcome.ref.attempt_id]
+        row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
         self._lease_ends_at[row.attempt_id] = self._world.scheduler.now + wanted.lease_s
         if (known := self._admitted.get(row.attempt_id)) is not None:
-            self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, row)
+            self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, name)
             return
         self._admitted[row.attempt_id] = wanted
         claims = [a.worker_id for a in self._tables.attempts_of[call.key]]
@@ -179,8 +187,8 @@ class Invariants:
             self._rows_in[budget.budget_id].append(row)
             self.check("spent_and_held_within_limit", _left(budget) >= 0, budget)
         held_in = {budget.budget_id for budget in budgets}
-        self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, row)
-        self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd > 0, row)
+        self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, name)
+        self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd > 0, name)
         others = [a.status for a in self._tables.attempts_of[call.key] if a is not row]
         self.check(
             "no_attempt_beside_another",
@@ -214,6 +222,16 @@ class Invariants:
             self._world.scheduler.counts[f"answer {outcome}"] += 1
             row = self._tables.attempts[record.ref.attempt_id]
             self.check("an_answer_is_kept", row.finished_at is not None, record.ref)
+
+    def _settled(self, batch: Sequence[Settle]) -> None:
+        """Nothing to check but the rows; what was rare is counted."""
+        counts, now = self._world.scheduler.counts, self._world.scheduler.time()
+        counts["settled in a batch"] += len(batch) > 1
+        for settle in batch:
+            row = self._tables.attempts[settle.ref.attempt_id]
+            ends = [self._tables.budgets[i].ends_at for i in row.budget_ids]
+            counts["settled after the period"] += min(ends) <= now
+            counts["settled above its hold"] += (row.posted_nano_usd or 0) > row.hold_nano_usd
 
     # Touched rows.
 
@@ -271,6 +289,8 @@ class Invariants:
             self.check("what_is_settled_stays", row.status in ATTEMPT_STEPS[before], moved)
             self._statuses[row.attempt_id] = row.status
             self._world.scheduler.counts[f"attempt {row.status}"] += 1
+            if before is A.UNKNOWN:
+                self._world.scheduler.counts[f"unknown became {row.status}"] += 1
             if row.is_lost:
                 has_ended = self._world.scheduler.now >= self._lease_ends_at[row.attempt_id]
                 self.check("no_lease_ends_early", has_ended, name)
@@ -285,11 +305,11 @@ class Invariants:
         """An attempt is called lost only if its process was in trouble, never because the ledger was away."""
         process = row.worker_id.partition("/")[0]
         is_alive = any(p.name == process for p in self._world.processes)
-        was_troubled = self._world.troubled_at.get(process, -1.0)
-        started = (row.started_at - self._world.scheduler.starts_at).total_seconds()
-        self.check(
-            "an_outage_makes_nothing_unknown", not is_alive or was_troubled >= started - 5, name
-        )
+        troubles = [self._world.troubles.get((process, key), -1.0) for key in (row.key, None)]
+        started_at = (row.started_at - self._world.scheduler.starts_at).total_seconds()
+        # A claim that was late to land was in trouble before it began.
+        was_in_trouble = max(troubles) >= started_at - LATE_S_MAX
+        self.check("an_outage_makes_nothing_unknown", not is_alive or was_in_trouble, name)
 
     def _budget(self, budget: BudgetFigures) -> None:
         rows = self._rows_in[budget.budget_id]
@@ -303,7 +323,7 @@ class Invariants:
     def on_request(self, attempt_id: UUID, request: LLMRequest) -> None:
         """The provider receives a request."""
         row = self._tables.attempts.get(attempt_id)
-        self.check("no_request_without_a_row", row is not None, attempt_id)
+        self.check("no_request_without_a_row", row is not None, self._world.named(attempt_id))
         assert row is not None
         name = f"attempt {row.attempt} of {self._world.named(row.key)}"
         self.check("one_request_per_attempt", attempt_id not in self._world.bills, name)
@@ -369,13 +389,14 @@ class Invariants:
 
     def _answered(self, new: NewSubmission, answer: Submitted) -> None:
         """A handle that was given out answers: with its own org's result, or with why there is none."""
+        name = self._world.named(answer.key)
         (view,) = self._world.ledger.read([answer.key], Bodies.REPLY)
-        self.check("no_submission_is_lost", view is not None, answer)
+        self.check("no_submission_is_lost", view is not None, name)
         assert view is not None
-        self.check("no_result_crosses_an_org", view.org_id == new.org_id, answer)
+        self.check("no_result_crosses_an_org", view.org_id == new.org_id, name)
         if error_of(view) is None:
             text = json.loads(result_of(view).text)
-            self.check("no_result_crosses_an_org", text["org"] == new.org_id, answer)
+            self.check("no_result_crosses_an_org", text["org"] == new.org_id, name)
             assert view.last is not None
             self.check(
                 "the_first_success_ends_it", text["attempt"] == str(view.last.attempt_id), answer

@@ -100,6 +100,8 @@ class LedgerLine:
         """
         scheduler, rng = self.world.scheduler, self.world.rng
         fate = self.world.faults.one_of(STATEMENT)
+        if fate in FAILS_ALONE and self.world.is_ledger_away():
+            fate = None
         scheduler.counts[fate or "statement"] += 1
         if fate:
             scheduler.tell(self.owner.name, f"{name}: {fate}")
@@ -108,8 +110,8 @@ class LedgerLine:
         if fate == "pauses":
             self.owner.paused_until = scheduler.now + rng.uniform(1, 60)
             self.world.troubled(self.owner)
-        if fate in FAILS_ALONE:
-            self.world.troubled(self.owner)
+        if fate in FAILS_ALONE and name in ("reserve", "record"):
+            self.world.troubled(self.owner, arguments[0])
         answers: list[object] = []
 
         def execute() -> object:
@@ -137,6 +139,7 @@ class LedgerLine:
             if name in ("reserve", "record") and self.world.faults.one_of(OUTAGE):
                 if rng.random() < 0.5:
                     execute()
+                scheduler.counts["outage begins"] += 1
                 self.world.ledger_goes_away(rng.choice((2, 10, 30, 60)))
                 scheduler.after(TIMEOUT_S, resume, self.owner)
                 return

@@ -1,5 +1,5 @@
 """
-Planted defects. Each is a mistake somebody could make; the simulation must catch every one of them, by the rule it names.
+Planted defects. Each is a mistake somebody could make; the simulation must catch every one, by the rule it names.
 
 They are patched in from outside, and only while a seed is played: no product code knows of them.
 """
@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
-from uuid import UUID
 
 from callgate.adapters import memory_ledger, memory_money, memory_operations
 from callgate.adapters.memory_ledger import MemoryLedger
@@ -43,8 +42,8 @@ class Mutation:
     """One planted defect."""
 
     name: str
-    rule: str
-    """What must catch it."""
+    rules: tuple[str, ...]
+    """What must catch it: the first, or where chance decides one of the others."""
     plant: Callable[[], Patched]
     faults: Mapping[str, float] = field(default_factory=dict)
     """What must go wrong for the defect to matter: more often than by chance."""
@@ -53,12 +52,12 @@ class Mutation:
 MUTATIONS: list[Mutation] = []
 
 
-def caught_by(rule: str, **faults: float) -> Callable[[Callable[[], Patched]], object]:
+def caught_by(*rules: str, **faults: float) -> Callable[[Callable[[], Patched]], object]:
     """Register a defect under the name of its function; underscores in faults are spaces."""
 
     def register(plant: Callable[[], Patched]) -> object:
         chances = {name.replace("_", " "): chance for name, chance in faults.items()}
-        MUTATIONS.append(Mutation(plant.__name__, rule, plant, chances))
+        MUTATIONS.append(Mutation(plant.__name__, rules, plant, chances))
         return plant
 
     return register
@@ -67,7 +66,9 @@ def caught_by(rule: str, **faults: float) -> Callable[[Callable[[], Patched]], o
 # Fencing.
 
 
-@caught_by("what_is_settled_stays", pauses_while_asking=0.5, slow_statement=0.5)
+@caught_by(
+    "an_answer_is_kept", "what_is_settled_stays", pauses_while_asking=0.5, slow_statement=0.5
+)
 def settle_what_has_changed_since() -> Patched:
     """`seen` is not compared."""
     return patch.object(memory_money, "_is_settleable", lambda attempt, wanted: True)
@@ -255,7 +256,7 @@ def give_up_a_claim_in_an_outage() -> Patched:
     )
 
 
-@caught_by("an_outage_makes_nothing_unknown", outage_begins=0.1)
+@caught_by("an_outage_makes_nothing_unknown", outage_begins=0.3, pauses=0, dies_after_statement=0)
 def expire_during_an_outage() -> Patched:
     """Attempts are called lost as soon as the ledger is back, before anybody could record."""
     due = LedgerLine.due

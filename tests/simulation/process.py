@@ -11,8 +11,16 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from callgate.domain.errors import Unavailable
-from callgate.domain.ledger import AttemptRef, Bodies, CallKey, CallView
-from callgate.domain.ledger import Record, RecordOutcome, Reserve, ReserveOutcome
+from callgate.domain.ledger import (
+    AttemptRef,
+    Bodies,
+    CallKey,
+    CallView,
+    Record,
+    RecordOutcome,
+    Reserve,
+    ReserveOutcome,
+)
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
 from callgate.services.llm_service import LLMService, Patience
@@ -181,6 +189,7 @@ class Process(Owner):
 
     def _acknowledge(self, message: Message) -> None:
         if self.world.faults.one_of(TASK):
+            self.world.scheduler.counts["dies before ack"] += 1
             self.world.scheduler.die(self, f"before the ack of {self.world.named(message.body)}")
         self.world.broker.acknowledge(message)
 

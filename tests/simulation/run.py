@@ -15,9 +15,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from tests.simulation.faults import ALL, OTHER_EVENTS
 from tests.simulation.invariants import Violation
 from tests.simulation.scheduler import TRACE_LINES, Scheduler
 from tests.simulation.world import World, quiet
+
+EVENTS = (*ALL, *OTHER_EVENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
         else range(options.first, options.first + options.seeds)
     )
     counts: Counter[str] = Counter()
-    steps, begun, failed = 0, time.perf_counter(), None
-    for number, seed in enumerate(seeds, 1):
+    number, steps, begun, failed = 0, 0, time.perf_counter(), None
+    for seed in seeds:
         played = play(seed, lines_max=options.lines)
+        number += 1
         counts += played.counts
         steps += played.steps
         if played.rule:
@@ -86,21 +90,21 @@ def main(arguments: Iterable[str] | None = None) -> int:
         "steps": steps,
         "seconds": round(elapsed_s, 1),
         "seeds_per_s": round(number / elapsed_s, 1),
+        "trace": played.trace_hash if number == 1 else None,
+        "never_happened": [event for event in EVENTS if not counts[event]],
         "events": dict(sorted(counts.items())),
     }
     if failed:
         sys.stderr.write(failed.report + "\n")
-    sys.stdout.write(json.dumps(summary) + "\n" if options.json else _for_people(summary, played))
+    sys.stdout.write(json.dumps(summary) + "\n" if options.json else _for_people(summary))
     return 1 if failed else 0
 
 
-def _for_people(summary: dict[str, object], played: Played) -> str:
+def _for_people(summary: dict[str, object]) -> str:
     events = summary.pop("events")
     assert isinstance(events, dict)
     lines = [f"{count:>10}  {event}" for event, count in events.items()]
     lines += [", ".join(f"{name} {value}" for name, value in summary.items())]
-    if summary["seeds"] == 1:
-        lines.append(f"trace {played.trace_hash}")
     return "\n".join(lines) + "\n"
 
 

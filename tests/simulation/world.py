@@ -1,7 +1,8 @@
 """
 One seed: a ledger, a broker, a provider, some worker processes, pipelines and operators, and what goes wrong.
 
-A world plays for a minute and a half of trouble. Then all faults stop, and it comes to rest: whatever was accepted must end.
+A world plays for a minute and a half of trouble. Then all faults stop, and it comes to rest: whatever was accepted
+must end.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budget import Window
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
-from callgate.domain.ledger import AttemptRef, CallKey, CallState, RecordOutcome
+from callgate.domain.ledger import (
+    AttemptRef,
+    CallKey,
+    CallState,
+    Record,
+    RecordOutcome,
+    Reserve,
+)
 from tests.simulation import actors
 from tests.simulation.broker import Broker
 from tests.simulation.faults import Faults
@@ -90,8 +98,8 @@ class World:
         self.killers = self.rng.choice((0, 0, 0.1))
         """How many prompts no worker survives."""
         self.default_limit = self.rng.choice((None, self.a_limit()))
-        self.troubled_at: dict[str, float] = {}
-        """Of a process, by name: when it last paused, or failed alone to reach the ledger."""
+        self.troubles: dict[tuple[str, CallKey | None], float] = {}
+        """By process, and call if it was about one: when it last paused, or failed alone to reach the ledger."""
         self._names: dict[object, str] = {}
         self._ids = 0
         self._is_in_trouble = True
@@ -140,7 +148,7 @@ class World:
         """Begin an outage for everybody."""
         self.scheduler.tell("ledger", f"AWAY for {length_s} s")
         self.scheduler.counts["ledger away"] += 1
-        self.ledger_away_until = self.scheduler.now + length_s
+        self.ledger_away_until = max(self.ledger_away_until, self.scheduler.now + length_s)
 
     def broker_goes_away(self, length_s: float) -> None:
         """Begin an outage of the broker."""
@@ -148,9 +156,12 @@ class World:
         self.scheduler.counts["broker away"] += 1
         self.broker.away_until = self.scheduler.now + length_s
 
-    def troubled(self, owner: Owner) -> None:
-        """A process paused, or failed alone to reach the ledger: its attempts may become unknown."""
-        self.troubled_at[owner.name] = max(self.scheduler.now, owner.paused_until)
+    def troubled(self, owner: Owner, batch: Sequence[Reserve | Record] = ()) -> None:
+        """A process pauses, or fails alone to reach the ledger: its attempts may become unknown."""
+        at = max(self.scheduler.now, owner.paused_until)
+        keys = [row.key if isinstance(row, Reserve) else row.ref.key for row in batch]
+        for key in keys or [None]:
+            self.troubles[owner.name, key] = at
 
     def consumers(self) -> list[Process]:
         """Processes that take messages."""
