@@ -18,7 +18,7 @@ from uuid import UUID
 from callgate.adapters import memory_money as money
 from callgate.adapters.memory_headroom import freed, wake
 from callgate.adapters.memory_leases import MemoryLeases
-from callgate.adapters.memory_money import DUE_AGAIN
+from callgate.adapters.memory_money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory_operations import MemoryOperations
 from callgate.adapters.memory_tables import CallRow, MemoryTables, SubmissionRow
 from callgate.domain.ledger import (
@@ -184,7 +184,7 @@ class MemoryLedger(MemoryOperations):
         if new.idempotency_key is not None:
             self.tables.idempotency_keys[new.org_id, new.idempotency_key] = new.call_id
         if new.link is not None and not call.state.is_open:
-            call.due_at = now
+            call.due_at = call.due_at or now
 
     # Read.
 
@@ -228,9 +228,11 @@ class MemoryLedger(MemoryOperations):
         attempt = self.tables.unposted(call.key)
         if deliveries or attempt is None:
             return Due(DueKind.DELIVER, call.key, deliveries=deliveries)
-        is_answered = attempt.status is AttemptStatus.ANSWERED
-        kind = DueKind.SETTLE if is_answered else DueKind.EXPIRED
-        return Due(kind, call.key, attempt.attempt_id)
+        if attempt.status is AttemptStatus.ANSWERED:
+            return Due(DueKind.SETTLE, call.key, attempt.attempt_id)
+        if call.state.is_open:
+            call.error = EXPIRING
+        return Due(DueKind.EXPIRED, call.key, attempt.attempt_id)
 
     def _publish(self, call: CallRow, now: datetime) -> Due:
         call.state = CallState.QUEUED

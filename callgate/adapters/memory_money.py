@@ -7,6 +7,7 @@ How money moves in the memory ledger: reserve, record and settle, one row at a t
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -40,9 +41,13 @@ from callgate.domain.ledger import (
     Unstorable,
 )
 from callgate.domain.models import OnBudget
+from callgate.domain.retry import LOST
 
 DUE_AGAIN = timedelta(seconds=10)
 """How long something due is left to whoever took it, and the links of an ended call to whoever settled it."""
+
+EXPIRING = json.dumps({"code": LOST.code, "message": LOST.message})
+"""The error of a running call whose attempt was taken as expired: its claim can no longer be renewed."""
 
 
 def reserve(
@@ -55,7 +60,7 @@ def reserve(
     if claimed := _claimed_before(tables, call, wanted):
         call.due_at = now + timedelta(seconds=wanted.lease_s)
         return _reserved(claimed)
-    if call.state is not CallState.QUEUED:
+    if call.state is not CallState.QUEUED or _is_spent(tables, call, wanted):
         return NotClaimed(call.key, call.state)
     if wanted.refuse_with is not None:
         tables.end(call, CallState.REJECTED, wanted.refuse_with, now)
@@ -108,12 +113,17 @@ def settle(tables: MemoryTables, wanted: Settle, now: datetime) -> SettleOutcome
 
 
 def _claimed_before(tables: MemoryTables, call: CallRow, wanted: Reserve) -> AttemptRow | None:
-    """The attempt that this very claim made, if it is still under way."""
+    """The attempt that this very claim made, if it is still under way and nobody is about to call it lost."""
     current = tables.attempts[call.attempt_id] if call.attempt_id else None
-    if current is None or call.state is not CallState.RUNNING:
+    if current is None or call.state is not CallState.RUNNING or call.error is not None:
         return None
     is_under_way = current.status is AttemptStatus.DISPATCHED
     return current if is_under_way and current.worker_id == wanted.worker_id else None
+
+
+def _is_spent(tables: MemoryTables, call: CallRow, wanted: Reserve) -> bool:
+    """True if this claim made an attempt before: it lands late, and nobody waits for another one."""
+    return any(a.worker_id == wanted.worker_id for a in tables.attempts_of[call.key])
 
 
 def _budgets(
@@ -236,9 +246,10 @@ def _fail(tables: MemoryTables, call: CallRow, wanted: Settle, now: datetime) ->
 
 
 def _succeed(tables: MemoryTables, call: CallRow, winner: AttemptRow, now: datetime) -> None:
-    """End a call, also by an earlier attempt's answer while a newer attempt still holds money until its lease ends."""
-    lease_ends_at = call.due_at or now
-    due_at = now + DUE_AGAIN if tables.deliveries(call) else lease_ends_at
+    """End a call; where an earlier attempt's answer does, a newer one may send and holds money until its lease ends."""
+    due_at = now + DUE_AGAIN
+    if tables.unposted(call.key) is not None and call.due_at is not None:
+        due_at = max(due_at, call.due_at)
     call.attempt_id = winner.attempt_id
     call.error_fingerprint = None
     tables.end(call, CallState.SUCCEEDED, None, due_at)

@@ -194,7 +194,7 @@ class CallView:
     request: bytes | None
     """None if not asked for, or purged."""
     error: str | None
-    """Why it waits, was rejected or died: a `Failure` or a refusal as JSON."""
+    """Why it waits, was rejected or died, or that its worker is lost: a `Failure` or a refusal as JSON."""
     created_at: datetime
     posted_nano_usd: int
     """Σ posted over all attempts of this generation."""
@@ -216,7 +216,7 @@ class Reserve:
     lease_s: float
     """Deadline plus grace: how long the attempt may go unrecorded before it falls due."""
     worker_id: str
-    """The process and its claim number; reserving again with the same one is the same claim, lease renewed."""
+    """The process and its claim number: the same one is the same claim, its lease renewed, and makes one attempt."""
     price_source: str
     trace_id: str | None = None
     on_budget: OnBudget = OnBudget.REJECT

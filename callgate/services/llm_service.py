@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, TypeVar
@@ -32,6 +33,7 @@ from callgate.domain.ledger import (
     Reserve,
     Reserved,
     ReserveOutcome,
+    Unstorable,
 )
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import (
@@ -93,7 +95,7 @@ class Patience:
     grace_s: float
     """Between an attempt's deadline and its expiry; the record's back-off stays below it."""
     claim_s: float = 600.0
-    """After this long without a ledger, an unclaimed call is left to the sweep."""
+    """After this long without a ledger, a call nobody has tried to claim is left to the sweep."""
 
     def backoff_s(self, failures: int, jitter: float) -> float:
         """Seconds before the next try: full jitter, at most a third of the grace."""
@@ -157,12 +159,16 @@ class LLMService:
         delivery = object()
         self._unclaimed.add(delivery)
         try:
-            view = await self._through_outages(lambda: self._ledger.read(key))
+            patience_s = self._patience.claim_s
+            view = await self._through_outages(lambda: self._ledger.read(key), patience_s)
             if view is None or view.state is not CallState.QUEUED:
                 return Executed.NOT_CLAIMED
             request, reserve = self._prepare(view)
             policy = self._catalogue.policy(view.call_type)
             claimed, warrant = await self._claim(reserve, policy)
+            if isinstance(claimed, Unstorable):
+                log.error("unclaimable", call_id=str(key.call_id), why=claimed.why)
+                claimed, _ = await self._claim(_rejection(reserve), policy)
         except LedgerUnavailable as exc:
             log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
             return Executed.LEDGER_AWAY
@@ -231,21 +237,28 @@ class LLMService:
         """
         Reserve, and say until when and under which lease the request may be sent.
 
-        The deadline counts from before the last try. The lease is that of the first: a claim whose answer was lost may
-        have been given away before the next try, and that one cannot tell.
+        A try without an answer may have made the claim, or still will. Only the ledger can say, so this waits for it;
+        an attempt that was given up would become unknown because of an outage alone. The deadline counts from before
+        the last try. The lease is that of the first: a claim whose answer was lost may have been given away before the
+        next try, and that one cannot tell.
         """
-        begun, lease = 0.0, None
+        lease = await self._through_outages(self._lease, self._patience.claim_s)
+        begun = 0.0
 
         async def reserve_once() -> ReserveOutcome:
-            nonlocal begun, lease
-            held = self._lease_held()
-            if held is None:
-                raise LedgerUnavailable("this process's lease may have run out")
-            begun, lease = self._clock.monotonic(), lease or held
+            nonlocal begun
+            await self._lease()
+            begun = self._clock.monotonic()
             return await self._ledger.reserve(reserve)
 
-        outcome = await self._through_outages(reserve_once)
+        outcome = await self._through_outages(reserve_once, math.inf)
         return outcome, Warrant(begun + policy.deadline_s, lease)
+
+    async def _lease(self) -> object:
+        """This process's lease; without one it claims nothing."""
+        if (held := self._lease_held()) is None:
+            raise LedgerUnavailable("this process's lease may have run out")
+        return held
 
     async def _ask(
         self, request: LLMRequest, ref: AttemptRef, warrant: Warrant
@@ -293,9 +306,9 @@ class LLMService:
             except LedgerUnavailable as away:
                 log.warning("settle_left_to_the_due_query", reason=str(away))
 
-    async def _through_outages(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a step that claims nothing by failing, until the ledger answers or patience ends."""
-        give_up_at = self._clock.monotonic() + self._patience.claim_s
+    async def _through_outages(self, step: Callable[[], Awaitable[T]], patience_s: float) -> T:
+        """Repeat a step that may be repeated, until the ledger answers or patience ends."""
+        give_up_at = self._clock.monotonic() + patience_s
         for failures in itertools.count():
             try:
                 return await step()
@@ -310,6 +323,12 @@ def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -
     if isinstance(answer, Failure):
         return Record(ref, None, answer.to_json(), latency_ms)
     return Record(ref, answer.to_json(), None, latency_ms, answer.provider_request_id)
+
+
+def _rejection(reserve: Reserve) -> Reserve:
+    """The end of a call whose claim the ledger cannot store: without it every sweep would publish it again."""
+    error = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
+    return replace(reserve, trace_id=None, price_source="", refuse_with=error)
 
 
 def _refusal(code: str, message: str) -> str:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.ledger import AttemptRef, AttemptStatus, CallState, RecordOutcome
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    CallState,
+    RecordOutcome,
+    Reserve,
+    ReserveOutcome,
+    Unstorable,
+)
 from callgate.domain.retry import Billing, Failure
-from callgate.services.llm_service import Executed
-from tests.unit.stage import LEASE_S, REPLY, REPLY_COST, WORKER_ID, Stage
+from callgate.services.llm_service import Executed, Patience
+from tests.unit.stage import GRACE_S, LEASE_S, REPLY, REPLY_COST, WORKER_ID, Stage
 
 RATE_LIMITED = Failure("rate_limited", "slow down", True, Billing.UNBILLED, status=429)
 
@@ -77,6 +86,25 @@ def test_a_call_whose_provider_is_gone_is_rejected() -> None:
     assert "unknown_provider" in (view.error or "")
 
 
+def test_a_call_whose_claim_cannot_be_stored_is_rejected() -> None:
+    """A trace id with a NUL, say: no sweep must publish it for ever."""
+    stage = Stage()
+    key = stage.submit(trace_id="a\0b").key
+    reserve = stage.lane.reserve
+
+    async def like_postgres(wanted: Reserve) -> ReserveOutcome:
+        is_storable = "\0" not in (wanted.trace_id or "")
+        return await reserve(wanted) if is_storable else Unstorable("a NUL")
+
+    stage.lane.reserve = like_postgres  # type: ignore[method-assign]
+
+    executed = asyncio.run(stage.llm.execute(key))
+
+    view = stage.view(key)
+    assert (executed, view.state) == (Executed.REFUSED, CallState.REJECTED)
+    assert "unstorable_claim" in (view.error or "")
+
+
 def test_an_outage_before_the_claim_is_waited_out() -> None:
     """A task keeps its slot while Postgres is away, then goes on."""
     stage = Stage()
@@ -99,6 +127,26 @@ def test_a_long_outage_before_the_claim_leaves_the_call_to_the_sweep() -> None:
 
     assert executed is Executed.LEDGER_AWAY
     assert stage.view(key).state is CallState.QUEUED
+
+
+def test_a_claim_that_was_tried_is_never_given_up() -> None:
+    """It may have been made although its answer was lost; an outage alone must not make an attempt unknown."""
+    stage = Stage()
+    key = stage.submit().key
+    reserve, tries = stage.lane.reserve, itertools.count(1)
+
+    async def unheard(wanted: Reserve) -> ReserveOutcome:
+        outcome = await reserve(wanted)
+        if next(tries) < 2_000:
+            raise LedgerUnavailable("the answer was lost")
+        return outcome
+
+    stage.lane.reserve = unheard  # type: ignore[method-assign]
+
+    view = asyncio.run(stage.run(key))
+
+    assert stage.clock.elapsed_s > Patience(grace_s=GRACE_S).claim_s
+    assert (view.state, view.attempt) == (CallState.SUCCEEDED, 1)
 
 
 def test_a_paid_answer_outlives_an_outage() -> None:

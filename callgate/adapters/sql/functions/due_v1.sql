@@ -70,6 +70,12 @@ BEGIN
             kind := CASE a.status WHEN 'answered' THEN 'settle' ELSE 'expired' END;
             attempt_id := a.attempt_id;
         END IF;
+        -- From here on its claim cannot be renewed: it may become unknown at any moment.
+        IF kind = 'expired' AND c.state = 'running' THEN
+            UPDATE llm_call l SET error = json_build_object(
+                'code', 'worker_lost', 'message', 'the worker vanished before it recorded an outcome')
+             WHERE l.call_id = c.call_id AND l.generation = c.generation;
+        END IF;
         RETURN NEXT;
     END LOOP;
 

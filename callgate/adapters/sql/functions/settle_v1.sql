@@ -80,15 +80,17 @@ BEGIN
               FROM submission s WHERE s.call_id = c.call_id AND s.generation = c.generation
                AND s.link IS NOT NULL AND s.delivered_at IS NULL;
         END IF;
-        -- Whoever settles also delivers; later the due query takes what is left, if anything is (see the end).
+        -- Whoever settles also delivers; later the due query takes what is left, if anything is (see the end). But where a
+        -- late answer overtakes a newer attempt, that attempt may still send until its lease, the call's due_at, has ended.
         UPDATE llm_call l
            SET state = callgate_settle_v1.state,
                attempt_id = CASE WHEN p_statuses[ord] = 'succeeded' THEN a.attempt_id ELSE l.attempt_id END,
                due_at = CASE
                    WHEN callgate_settle_v1.state = 'waiting'
                        THEN now() + make_interval(secs => coalesce(p_due_in_s[ord], 0))
-                   WHEN cardinality(submission_ids) > 0 THEN now() + interval '10 s'
-                   ELSE greatest(l.due_at, now() + interval '10 s') END,
+                   WHEN c.state = 'running' AND c.attempt_id <> a.attempt_id
+                       THEN greatest(l.due_at, now() + interval '10 s')
+                   ELSE now() + interval '10 s' END,
                error = CASE WHEN p_statuses[ord] = 'succeeded' THEN NULL ELSE p_errors[ord] END,
                error_fingerprint = p_fingerprints[ord],
                wanted_nano_usd = NULL

@@ -105,7 +105,8 @@ BEGIN
              WHERE o.call_id = c.call_id AND o.generation = c.generation AND o.link IS NOT NULL;
         END IF;
         IF outcome IN ('replayed', 'failed') AND p_links[ord] IS NOT NULL THEN
-            UPDATE llm_call l SET due_at = now()
+            -- What is due already stays so: it may be the lease of an attempt that a late answer overtook.
+            UPDATE llm_call l SET due_at = coalesce(l.due_at, now())
              WHERE l.call_id = c.call_id AND l.generation = c.generation;
         END IF;
         RETURN NEXT;
