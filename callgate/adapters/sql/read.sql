@@ -21,4 +21,5 @@ SELECT k.ord::int, c.call_id, c.generation, c.org_id, c.input_hash, c.state, c.d
                                  AND x.error_json::json ->> 'code' = 'worker_lost') AS lost
          FROM ai_call_log x
         WHERE c.attempt > 0 AND x.call_id = c.call_id AND x.generation = c.generation
+          AND x.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')
   ) t ON true
