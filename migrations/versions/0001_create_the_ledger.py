@@ -9,7 +9,7 @@ revision = "0001"
 down_revision = None
 
 FUNCTIONS = (
-    "uuid_floor_v1", "period_v1", "rest_v1", "roll_budgets_v1", "submit_v1", "reserve_v1", "record_v1", "settle_v1", "due_v1",
+    "uuid_floor_v1", "period_v1", "rest_v1", "roll_budgets_v1", "submit_v1", "read_v1", "reserve_v1", "record_v1", "settle_v1", "due_v1",
     "deliver_v1", "set_budget_v1", "end_v1",
     "purge_v1", "make_partitions_v1", "archive_month_v1",
 )  # fmt: skip

@@ -8,16 +8,15 @@ CREATE FUNCTION callgate_record_v1(
     p_attempt_ids uuid[], p_replies bytea[], p_errors text[], p_latencies_ms int[],
     p_provider_request_ids text[]
 ) RETURNS TABLE (ord int, outcome text)
-LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     a ai_call_log%ROWTYPE;
-    locked uuid;
 BEGIN
-    -- One by one, so that each finds its partition at once.
-    FOREACH locked IN ARRAY ARRAY(SELECT unnest(p_attempt_ids) ORDER BY 1) LOOP
-        PERFORM 1 FROM ai_call_log l WHERE l.attempt_id = locked FOR UPDATE;
-    END LOOP;
+    -- Joined, not compared with the array: so each finds its partition at once.
+    PERFORM 1 FROM unnest(p_attempt_ids) AS k(attempt_id) JOIN ai_call_log l USING (attempt_id)
+      ORDER BY l.attempt_id FOR UPDATE OF l;
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP
         ord := row_no;
         SELECT * INTO a FROM ai_call_log l WHERE l.attempt_id = p_attempt_ids[ord];

@@ -11,11 +11,11 @@ CREATE FUNCTION callgate_settle_v1(
     p_reasoning_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
     p_fingerprints text[]
 ) RETURNS TABLE (ord int, applied boolean, state text, submission_ids uuid[], links text[])
-LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     a ai_call_log%ROWTYPE;
-    locked uuid;
     c llm_call%ROWTYPE;
     moved_ids bigint[] := '{}';
     moved_reserved bigint[] := '{}';
@@ -24,10 +24,9 @@ BEGIN
     PERFORM 1 FROM llm_call l
       WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
       ORDER BY l.call_id, l.generation FOR UPDATE;
-    -- One by one, so that each finds its partition at once.
-    FOREACH locked IN ARRAY ARRAY(SELECT unnest(p_attempt_ids) ORDER BY 1) LOOP
-        PERFORM 1 FROM ai_call_log l WHERE l.attempt_id = locked FOR UPDATE;
-    END LOOP;
+    -- Joined, not compared with the array: so each finds its partition at once.
+    PERFORM 1 FROM unnest(p_attempt_ids) AS k(attempt_id) JOIN ai_call_log l USING (attempt_id)
+      ORDER BY l.attempt_id FOR UPDATE OF l;
 
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP
         ord := row_no;
