@@ -28,19 +28,30 @@ from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.openai_adapter import OpenAIAdapter
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.db.session import PostgresSession
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import BrokerUnavailable
+from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef
-from callgate.domain.ports import LedgerPort, LLMProviderPort, OperationsPort, QueuePort
+from callgate.domain.ports import (
+    LedgerPort,
+    LLMProviderPort,
+    OperationsPort,
+    QueuePort,
+    RetentionPort,
+)
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
 from callgate.services.llm_service import LLMService, Patience
+from callgate.services.retention import RetentionService
 from config.celeryconfig import celery_config
 from config.settings import WorkerSettings, check_relations
 from worker.ledger_lane import LedgerLane
 
 log = structlog.get_logger(__name__)
+
+MAINTENANCE_TIMEOUT_S = 120.0
+"""What summing one month of the log may take; a worker that stops meanwhile waits for it."""
 
 
 class SystemClock:
@@ -70,20 +81,22 @@ class Services:
     llm: LLMService
     logger: AICallLogger
     due: DueService
+    retention: RetentionService
     providers: Mapping[str, LLMProviderPort]
     _threads: ThreadPoolExecutor
-    _session: PostgresSession
+    _sessions: tuple[PostgresSession, ...]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Live as long as the worker's event loop: the due loop, and the providers' connections."""
-        due_loop = asyncio.create_task(self._due_loop())
+        """Live as long as the worker's event loop: the due loop, maintenance, and the providers' connections."""
+        loops = [asyncio.create_task(loop()) for loop in (self._due_loop, self._maintenance_loop)]
         try:
             yield
         finally:
-            due_loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await due_loop
+            for loop in loops:
+                loop.cancel()
+                with suppress(asyncio.CancelledError):
+                    await loop
             for provider in self.providers.values():
                 await provider.aclose()
 
@@ -99,7 +112,8 @@ class Services:
     def close(self) -> None:
         """Close threads and connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._session.close()
+        for session in self._sessions:
+            session.close()
 
     async def _due_loop(self) -> None:
         """Run due queries, and send a sweep now and then; jittered, so that workers do not march in step."""
@@ -121,6 +135,19 @@ class Services:
             if not taken:
                 await asyncio.sleep(options.due_interval_s * random.uniform(0.5, 1.5))  # noqa: S311
 
+    async def _maintenance_loop(self) -> None:
+        """Run retention now and then; jittered, so that workers do not march in step."""
+        interval_s = self.settings.worker.maintenance_interval_s
+        while True:
+            try:
+                await asyncio.to_thread(self.retention.run)
+            except LedgerUnavailable as exc:
+                log.warning("maintenance_waits_for_the_ledger", reason=str(exc))
+            except Exception:
+                # Calls do not depend on it; what was not done is found the next time.
+                log.exception("maintenance_failed")
+            await asyncio.sleep(interval_s * random.uniform(0.5, 1.5))  # noqa: S311
+
 
 def bootstrap(
     settings: WorkerSettings,
@@ -129,6 +156,7 @@ def bootstrap(
     ledger: LedgerPort | None = None,
     operations: OperationsPort | None = None,
     queue: QueuePort | None = None,
+    retention: RetentionPort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
 ) -> Services:
@@ -145,6 +173,9 @@ def bootstrap(
         settings.database_url.get_secret_value(),
         timeout_s=settings.ledger_timeout_s,
         pool_size=options.ledger_connections_max,
+    )
+    maintenance = PostgresSession(
+        settings.database_url.get_secret_value(), timeout_s=MAINTENANCE_TIMEOUT_S, pool_size=1
     )
     ledger = ledger or PostgresLedger(session)
     operations = operations or PostgresOperations(session)
@@ -187,7 +218,17 @@ def bootstrap(
         sweep_slack_s=options.sweep_slack_s,
     )
     return Services(
-        settings, ledger, operations, queue, llm, logger, due, providers, threads, session
+        settings,
+        ledger,
+        operations,
+        queue,
+        llm,
+        logger,
+        due,
+        RetentionService(retention or PostgresRetention(maintenance), catalogue.retention),
+        providers,
+        threads,
+        (session, maintenance),
     )
 
 

@@ -17,6 +17,7 @@ from uuid import UUID
 from callgate.adapters import memory_money as money
 from callgate.adapters.memory_money import DUE_AGAIN
 from callgate.adapters.memory_operations import MemoryOperations
+from callgate.adapters.memory_retention import MemoryRetention
 from callgate.adapters.memory_tables import CallRow, MemoryTables, SubmissionRow
 from callgate.domain.ledger import (
     AttemptRef,
@@ -55,9 +56,9 @@ def uuid7(at: datetime) -> UUID:
     return UUID(int=bits)
 
 
-class MemoryLedger(MemoryOperations):
+class MemoryLedger(MemoryOperations, MemoryRetention):
     """
-    `LedgerPort` and `OperationsPort` over dicts; every method is one transaction under one lock.
+    `LedgerPort`, `OperationsPort` and `RetentionPort` over dicts; every method is one transaction under one lock.
 
     Args:
         clock: The ledger's own time, aware; asked once per method.

@@ -2,7 +2,7 @@
 The tables, for Alembic and for readers; the statements that move money are in `callgate/adapters/sql`.
 
 Money is BIGINT nano-USD, times come from the database's clock, every tenant table carries `org_id`. What must never
-be false is a CHECK. `ai_call_log` is partitioned by month (see `make_partitions_v1.sql`); its partitions are no tables of ours.
+be false is a CHECK. `ai_call_log` is partitioned by month; its partitions are made by `make_partitions_v1.sql`.
 """
 
 import re

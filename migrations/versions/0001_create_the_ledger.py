@@ -9,8 +9,8 @@ revision = "0001"
 down_revision = None
 
 FUNCTIONS = (
-    "uuid_floor_v1", "period_v1", "rest_v1", "roll_budgets_v1", "submit_v1", "read_v1", "reserve_v1", "record_v1", "settle_v1", "due_v1",
-    "deliver_v1", "set_budget_v1", "end_v1",
+    "period_v1", "uuid_floor_v1", "rest_v1", "roll_budgets_v1", "submit_v1", "read_v1", "reserve_v1", "record_v1",
+    "settle_v1", "due_v1", "deliver_v1", "set_budget_v1", "end_v1",
     "purge_v1", "make_partitions_v1", "archive_month_v1",
 )  # fmt: skip
 DEFINERS = ("make_partitions_v1(timestamptz, int)", "archive_month_v1(int)")
@@ -23,7 +23,9 @@ def upgrade() -> None:
     """Build everything; Postgres before 18 also gets a `uuidv7()`."""
     op.execute("SET LOCAL check_function_bodies = on")
     # Functions with their owner's rights keep this path: nobody can put a table of his own in front of ours.
-    op.execute("SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)")
+    op.execute(
+        "SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
+    )
     if not op.get_bind().scalar(sa.text("SELECT to_regprocedure('uuidv7()') IS NOT NULL")):
         op.get_bind().exec_driver_sql(_text("uuidv7"))
     _create_tables()

@@ -8,12 +8,13 @@ WITH archive AS (
       FROM ai_call_log_archive
 ), calls AS (
     SELECT c.attempt, c.created_at < archive.reaches_to AS is_archived, coalesce(a.n, 0) AS n,
-           coalesce(a.numbers, 0) AS numbers
+           coalesce(a.numbers, 0) AS numbers, coalesce(a.newest, 0) AS newest
       FROM llm_call c CROSS JOIN archive
-      LEFT JOIN (SELECT call_id, generation, count(*) AS n, count(DISTINCT attempt) AS numbers
+      LEFT JOIN (SELECT call_id, generation, count(*) AS n, count(DISTINCT attempt) AS numbers,
+                        max(attempt) AS newest
                    FROM ai_call_log GROUP BY call_id, generation) a USING (call_id, generation)
 ), missing AS (
-    SELECT count(*) FILTER (WHERE NOT is_archived AND attempt <> n OR n > attempt OR n <> numbers) AS calls,
+    SELECT count(*) FILTER (WHERE n <> numbers OR newest > attempt OR NOT is_archived AND n <> attempt) AS calls,
            coalesce(sum(attempt - n) FILTER (WHERE is_archived), 0) AS archived_attempts
       FROM calls
 )
