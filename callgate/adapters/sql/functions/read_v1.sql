@@ -30,8 +30,13 @@ BEGIN
       FROM unnest(p_call_ids, p_generations, p_attempt_ids)
            WITH ORDINALITY AS k(call_id, generation, attempt_id, ord)
       JOIN llm_call c ON c.call_id = k.call_id AND c.generation = k.generation
-      LEFT JOIN ai_call_log a ON a.attempt_id = coalesce(k.attempt_id, c.attempt_id)
-                             AND a.call_id = c.call_id AND a.generation = c.generation
+      -- A query of its own (LIMIT), so that the wanted id is known before a partition is chosen.
+      LEFT JOIN LATERAL (
+           SELECT * FROM ai_call_log x
+            WHERE x.attempt_id = coalesce(k.attempt_id, c.attempt_id)
+              AND x.call_id = c.call_id AND x.generation = c.generation
+            LIMIT 1
+      ) a ON true
       LEFT JOIN LATERAL (
            SELECT sum(x.posted_nano_usd) AS posted,
                   count(*) FILTER (WHERE x.status = 'unknown'
