@@ -26,6 +26,16 @@ SELECT (SELECT count(*) FROM pg_class c WHERE c.relnamespace = 'public'::regname
            AND p.proname LIKE 'callgate%')
 """
 
+DEFINERS = """
+SELECT p.proname, p.proconfig,
+       p.proacl IS NULL OR EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee = 0) AS for_everybody
+  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef
+"""
+MONTHS_AROUND = """
+SELECT 'ai_call_log_' || to_char((now() AT TIME ZONE 'UTC') + m * interval '1 month', 'YYYY_MM')
+  FROM generate_series(-1, 2) AS m
+"""
+
 
 @pytest.fixture
 def empty_url(services: Embedded) -> Iterator[str]:
@@ -85,6 +95,31 @@ def test_the_newest_schema_is_what_the_code_declares(empty_url: str) -> None:
         )
 
     assert differences == []
+
+
+def test_who_may_run_with_the_owners_rights(empty_url: str) -> None:
+    """Nobody who was not told so; and such a function looks for tables in our schema alone."""
+    migrate(empty_url)
+
+    with open_connection(empty_url) as connection:
+        rows = connection.execute(text(DEFINERS)).all()
+
+    assert {row.proname for row in rows} == {
+        "callgate_make_partitions_v1", "callgate_archive_month_v1",
+    }  # fmt: skip
+    assert not any(row.for_everybody for row in rows)
+    assert all("search_path=public, pg_temp" in row.proconfig for row in rows)
+
+
+def test_the_partitions_of_this_month_and_its_neighbours_are_there(empty_url: str) -> None:
+    """From the first row on: none must go to the default partition."""
+    migrate(empty_url)
+
+    with open_connection(empty_url) as connection:
+        names = connection.scalars(text(MONTHS_AROUND)).all()
+
+        assert set(names) <= set(inspect(connection).get_table_names())
+        assert len(names) == 4
 
 
 def test_there_is_one_newest_revision() -> None:
