@@ -249,10 +249,12 @@ def ended_with_a_late_answer(ledger: LedgerUnderTest) -> CallKey:
 def test_what_is_still_needed_is_spared(ledger: LedgerUnderTest, bring: Bring) -> None:
     """Open calls, links that nobody published, money that nobody posted, answers that nobody settled."""
     key = bring(ledger)
+    bystander = ledger.rejected("bystander")
 
-    assert ledger.purge() == Purged()
+    assert ledger.purge() == Purged(calls=1)
 
     assert ledger.view(key, Bodies.REQUEST).request is not None
+    assert not has_bodies(ledger, bystander)
 
 
 def test_a_call_is_purged_once_everybody_was_told(ledger: LedgerUnderTest) -> None:
