@@ -29,9 +29,10 @@ from callgate.adapters.openai_adapter import OpenAIAdapter
 from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.db.session import PostgresSession
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import BrokerUnavailable
+from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef
 from callgate.domain.ports import (
     LeasePort,
@@ -39,11 +40,13 @@ from callgate.domain.ports import (
     LLMProviderPort,
     OperationsPort,
     QueuePort,
+    RetentionPort,
 )
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
 from callgate.services.lease import RENEWED_AFTER, LeaseService
 from callgate.services.llm_service import LLMService, Patience
+from callgate.services.retention import RetentionService
 from config.celeryconfig import celery_config
 from config.settings import WorkerSettings, check_relations
 from worker.lease_keeper import LeaseKeeper
@@ -51,6 +54,9 @@ from worker.ledger_lane import LedgerLane
 from worker.nudge import Nudge
 
 log = structlog.get_logger(__name__)
+
+MAINTENANCE_TIMEOUT_S = 120.0
+"""What summing one month of the log may take; a worker that stops meanwhile waits for it."""
 
 
 class SystemClock:
@@ -80,23 +86,25 @@ class Services:
     llm: LLMService
     logger: AICallLogger
     due: DueService
+    retention: RetentionService
     providers: Mapping[str, LLMProviderPort]
     _keeper: LeaseKeeper
     _due_now: Nudge
     _threads: ThreadPoolExecutor
-    _session: PostgresSession
+    _sessions: tuple[PostgresSession, ...]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Live as long as the worker's event loop: the lease, the due loop, and the providers' connections."""
+        """Live as long as the worker's event loop: the lease, the loops, and the providers' connections."""
         self._keeper.start()
-        due_loop = asyncio.create_task(self._due_loop())
+        loops = [asyncio.create_task(loop()) for loop in (self._due_loop, self._maintenance_loop)]
         try:
             yield
         finally:
-            due_loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await due_loop
+            for loop in loops:
+                loop.cancel()
+                with suppress(asyncio.CancelledError):
+                    await loop
             for provider in self.providers.values():
                 await provider.aclose()
             # Last: the calls in flight have ended or were cut off, nothing sends any more.
@@ -114,7 +122,8 @@ class Services:
     def close(self) -> None:
         """Close threads and connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._session.close()
+        for session in self._sessions:
+            session.close()
 
     async def _due_loop(self) -> None:
         """Run due queries, and send a sweep now and then; jittered, so that workers do not march in step."""
@@ -137,6 +146,19 @@ class Services:
                 pause_s = options.due_interval_s * random.uniform(0.5, 1.5)  # noqa: S311
                 await self._due_now.pause(pause_s)
 
+    async def _maintenance_loop(self) -> None:
+        """Run retention now and then; jittered, so that workers do not march in step."""
+        interval_s = self.settings.worker.maintenance_interval_s
+        while True:
+            try:
+                await asyncio.to_thread(self.retention.run)
+            except LedgerUnavailable as exc:
+                log.warning("maintenance_waits_for_the_ledger", reason=str(exc))
+            except Exception:
+                # Calls do not depend on it; what was not done is found the next time.
+                log.exception("maintenance_failed")
+            await asyncio.sleep(interval_s * random.uniform(0.5, 1.5))  # noqa: S311
+
 
 def bootstrap(
     settings: WorkerSettings,
@@ -146,6 +168,7 @@ def bootstrap(
     operations: OperationsPort | None = None,
     leases: LeasePort | None = None,
     queue: QueuePort | None = None,
+    retention: RetentionPort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
 ) -> Services:
@@ -162,6 +185,9 @@ def bootstrap(
         settings.database_url.get_secret_value(),
         timeout_s=settings.ledger_timeout_s,
         pool_size=options.ledger_connections_max,
+    )
+    maintenance = PostgresSession(
+        settings.database_url.get_secret_value(), timeout_s=MAINTENANCE_TIMEOUT_S, pool_size=1
     )
     ledger = ledger or PostgresLedger(session)
     operations = operations or PostgresOperations(session)
@@ -222,9 +248,20 @@ def bootstrap(
     )
     keeper = LeaseKeeper(lease, lease_s=options.lease_s, close=lease_session.close)
     return Services(
-        settings, ledger, operations, queue, llm, logger, due, providers, keeper, due_now, threads,
-        session,
-    )  # fmt: skip
+        settings,
+        ledger,
+        operations,
+        queue,
+        llm,
+        logger,
+        due,
+        RetentionService(retention or PostgresRetention(maintenance), catalogue.retention),
+        providers,
+        keeper,
+        due_now,
+        threads,
+        (session, maintenance),
+    )
 
 
 def worker_app(settings: WorkerSettings) -> Celery:

@@ -20,6 +20,7 @@ from callgate.adapters.memory_headroom import freed, wake
 from callgate.adapters.memory_leases import MemoryLeases
 from callgate.adapters.memory_money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory_operations import MemoryOperations
+from callgate.adapters.memory_retention import MemoryRetention
 from callgate.adapters.memory_tables import CallRow, MemoryTables, SubmissionRow
 from callgate.domain.ledger import (
     AttemptRef,
@@ -59,9 +60,9 @@ def uuid7(at: datetime) -> UUID:
     return UUID(int=bits)
 
 
-class MemoryLedger(MemoryOperations):
+class MemoryLedger(MemoryOperations, MemoryRetention):
     """
-    `LedgerPort` and `OperationsPort` over dicts; every method is one transaction under one lock.
+    `LedgerPort`, `OperationsPort` and `RetentionPort` over dicts; every method is one transaction under one lock.
 
     Args:
         clock: The ledger's own time, aware; asked once per method.

@@ -41,6 +41,7 @@ from callgate.domain.ledger import (
     Unstorable,
 )
 from callgate.domain.models import OnBudget
+from callgate.domain.retention import LATE_ANSWER_MAX
 from callgate.domain.retry import LOST
 
 DUE_AGAIN = timedelta(seconds=10)
@@ -83,7 +84,7 @@ def record(tables: MemoryTables, answer: Record, now: datetime) -> RecordOutcome
     if attempt.status is AttemptStatus.DISPATCHED:
         attempt.status = AttemptStatus.ANSWERED
         outcome = RecordOutcome.RECORDED
-    elif attempt.status is AttemptStatus.UNKNOWN and attempt.finished_at is None:
+    elif _awaits_late_answer(attempt, now):
         attempt.late_due_at = now + DUE_AGAIN
         outcome = RecordOutcome.LATE
     else:
@@ -104,12 +105,20 @@ def settle(tables: MemoryTables, wanted: Settle, now: datetime) -> SettleOutcome
     attempt = tables.attempt(wanted.ref)
     if attempt is None or not _is_settleable(attempt, wanted):
         return Settled(wanted.ref, False, call.state)
-    _post(tables, attempt, wanted)
+    _post(tables, attempt, wanted, now)
+    if call.request is None:
+        # A late answer of a call that was purged meanwhile: what it cost stays, its text does not.
+        attempt.reply = None
     was_open = call.state.is_open
     _move(tables, call, attempt, wanted, now)
     has_ended = was_open and not call.state.is_open
     deliveries = tables.deliveries(call) if has_ended else ()
     return Settled(wanted.ref, True, call.state, deliveries)
+
+
+def _awaits_late_answer(attempt: AttemptRow, now: datetime) -> bool:
+    is_open = attempt.status is AttemptStatus.UNKNOWN and attempt.finished_at is None
+    return is_open and now - attempt.started_at < LATE_ANSWER_MAX
 
 
 def _claimed_before(tables: MemoryTables, call: CallRow, wanted: Reserve) -> AttemptRow | None:
@@ -209,7 +218,7 @@ def _is_settleable(attempt: AttemptRow, wanted: Settle) -> bool:
     return attempt.status is AttemptStatus.ANSWERED or attempt.late_due_at is not None
 
 
-def _post(tables: MemoryTables, attempt: AttemptRow, wanted: Settle) -> None:
+def _post(tables: MemoryTables, attempt: AttemptRow, wanted: Settle, now: datetime) -> None:
     """Replace the hold, or what was posted before the truth came late, by what is posted now."""
     release = 0 if attempt.status.is_posted else attempt.hold_nano_usd
     spent = wanted.posted_nano_usd - (attempt.posted_nano_usd or 0)
@@ -217,6 +226,7 @@ def _post(tables: MemoryTables, attempt: AttemptRow, wanted: Settle) -> None:
         tables.change_budget(budget_id, reserved=-release, spent=spent)
     attempt.status = wanted.status
     attempt.posted_nano_usd = wanted.posted_nano_usd
+    attempt.posted_at = now
     attempt.usage = wanted.usage
     attempt.price_source = wanted.price_source or attempt.price_source
     attempt.service_tier = wanted.service_tier

@@ -457,11 +457,15 @@ class Snapshot:
     calls_by_state: dict[str, int]
     attempts_by_status: dict[str, int]
     calls_with_missing_rows: int
-    """Calls whose count of attempts differs from their rows in `ai_call_log`."""
+    """
+    Calls that have not exactly one row in `ai_call_log` for each of their attempts.
+
+    Of attempts whose partition was dropped only the number is known: then these are the rows too few or too many.
+    """
     rows_without_call: int
     dead_letters: int
     spent_nano_usd: int
-    """Σ posted over all rows."""
+    """Σ posted over all rows, those of dropped partitions included."""
     unknown_attempts: int
     """Attempts whose outcome was never learned: the one way to pay twice."""
 

@@ -38,6 +38,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import LLMRequest, ServiceTier, Usage
+from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
 from callgate.domain.retry import Failure
 
 
@@ -178,6 +179,34 @@ class OperationsPort(Protocol):
 
     def snapshot(self) -> Snapshot:
         """Take one consistent look at the books."""
+
+
+class RetentionPort(Protocol):
+    """What makes room in the ledger. Every method may be run by any number of processes at once."""
+
+    def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
+        """
+        Remove the bodies of up to `limit` calls that ended too long ago for their organisation; the accounting stays.
+
+        A call ages from its last posting, one that never ran from its submission. Never of a call that is open, has a
+        link to deliver, money to post or a late answer to settle. All generations, the newest too: it stays as a row, a
+        success answers ResultPurged and submitting it again starts the next generation. Up to `limit` stray messages
+        older than the default age are deleted.
+
+        Returns:
+            How many went, or with `dry_run` how many would go: `limit` means there may be more.
+        """
+
+    def make_partitions(self, *, months: int) -> Partitions:
+        """See that this month and the next ones, `months` in all, have their partitions of the log."""
+
+    def archive_month(self, keep_months: int) -> ArchivedMonth | None:
+        """
+        Drop the oldest month of the log that is older than `keep_months` whole months, and keep its sums.
+
+        Returns:
+            None if there is none, or another process is at it.
+        """
 
 
 @dataclass(frozen=True, slots=True)

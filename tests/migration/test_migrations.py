@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
-from callgate.db.tables import metadata
+from callgate.db.tables import PARTITION_NAME, metadata
 from callgate.domain.errors import LedgerUnavailable
 from worker.embedded import Embedded
 from worker.embedded_ports import free_port
@@ -21,9 +21,19 @@ from worker.migrate import SCRIPTS, migrate
 
 OWN_OBJECTS = """
 SELECT (SELECT count(*) FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
-           AND c.relkind IN ('r', 'v', 'S') AND c.relname <> 'callgate_version')
+           AND c.relkind IN ('r', 'p', 'v', 'S') AND c.relname <> 'callgate_version')
      + (SELECT count(*) FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
            AND p.proname LIKE 'callgate%')
+"""
+
+DEFINERS = """
+SELECT p.proname, p.proconfig,
+       p.proacl IS NULL OR EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee = 0) AS for_everybody
+  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef
+"""
+MONTHS_AROUND = """
+SELECT 'ai_call_log_' || to_char((now() AT TIME ZONE 'UTC') + m * interval '1 month', 'YYYY_MM')
+  FROM generate_series(-1, 2) AS m
 """
 
 
@@ -50,7 +60,10 @@ def test_up_down_and_up_again(empty_url: str) -> None:
     migrate(empty_url)
     with open_connection(empty_url) as connection:
         tables = set(inspect(connection).get_table_names())
-    assert tables == {table.name for table in metadata.sorted_tables} | {"callgate_version"}
+    partitions = {name for name in tables if PARTITION_NAME.fullmatch(name)}
+    declared = {table.name for table in metadata.sorted_tables}
+    assert tables - partitions == declared | {"callgate_version"}
+    assert len(partitions) == 5
 
     migrate(empty_url, "base")
     with open_connection(empty_url) as connection:
@@ -72,12 +85,41 @@ def test_the_newest_schema_is_what_the_code_declares(empty_url: str) -> None:
     migrate(empty_url)
 
     with open_connection(empty_url) as connection:
-        options = {"version_table": "callgate_version", "compare_type": True}
+        options = {
+            "version_table": "callgate_version",
+            "compare_type": True,
+            "include_name": lambda name, *_: not PARTITION_NAME.fullmatch(name or ""),
+        }
         differences = compare_metadata(
             MigrationContext.configure(connection, opts=options), metadata
         )
 
     assert differences == []
+
+
+def test_who_may_run_with_the_owners_rights(empty_url: str) -> None:
+    """Nobody who was not told so; and such a function looks for tables in our schema alone."""
+    migrate(empty_url)
+
+    with open_connection(empty_url) as connection:
+        rows = connection.execute(text(DEFINERS)).all()
+
+    assert {row.proname for row in rows} == {
+        "callgate_make_partitions_v1", "callgate_archive_month_v1",
+    }  # fmt: skip
+    assert not any(row.for_everybody for row in rows)
+    assert all("search_path=public, pg_temp" in row.proconfig for row in rows)
+
+
+def test_the_partitions_of_this_month_and_its_neighbours_are_there(empty_url: str) -> None:
+    """From the first row on: none must go to the default partition."""
+    migrate(empty_url)
+
+    with open_connection(empty_url) as connection:
+        names = connection.scalars(text(MONTHS_AROUND)).all()
+
+        assert set(names) <= set(inspect(connection).get_table_names())
+        assert len(names) == 4
 
 
 def test_there_is_one_newest_revision() -> None:
