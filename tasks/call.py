@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from celery import Celery
 from celery._state import connect_on_app_finalize
@@ -21,7 +20,7 @@ class Call(AsyncTask):
 
     async def arun(self, request: Mapping[str, Any], call_id: str, generation: int) -> str:
         """Say what this delivery came to, as Flower shows it."""
-        key = CallKey(UUID(call_id), generation)
+        key = CallKey.parse(call_id, generation)
         return (await services_of(self.app).llm.execute(key)).value
 
 

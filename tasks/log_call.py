@@ -45,7 +45,7 @@ class LogCall(BatchTask):
 def _ref(message: BatchMessage) -> AttemptRef | None:
     try:
         call_id, generation, attempt_id = message.args
-        return AttemptRef(CallKey(UUID(call_id), int(generation)), UUID(attempt_id))
+        return AttemptRef(CallKey.parse(call_id, generation), UUID(attempt_id))
     except (TypeError, ValueError, AttributeError):
         return None
 

@@ -20,6 +20,8 @@ from uuid import UUID
 from callgate.domain.budget import BudgetRefusal
 from callgate.domain.models import OnBudget, Usage
 
+GENERATION_MAX = 2**31 - 1
+
 
 class CallState(StrEnum):
     """Where one call (one generation of it) stands."""
@@ -73,7 +75,21 @@ class CallKey:
             ValueError: It is not one of ours.
         """
         call_id, _, generation = task_id.partition(".")
-        return cls(UUID(call_id), int(generation))
+        return cls.parse(call_id, int(generation))
+
+    @classmethod
+    def parse(cls, call_id: object, generation: object) -> CallKey:
+        """
+        Read a key out of a message, of which nothing is believed.
+
+        Raises:
+            ValueError: It can be no key of a ledger.
+        """
+        if not isinstance(call_id, str) or type(generation) is not int:
+            raise ValueError("a call id is text, a generation a whole number")
+        if not 1 <= generation <= GENERATION_MAX:
+            raise ValueError(f"{generation} is no generation")
+        return cls(UUID(call_id), generation)
 
 
 @dataclass(frozen=True, slots=True)
