@@ -18,6 +18,7 @@ from callgate.adapters import memory_money as money
 from callgate.adapters.memory_money import DUE_AGAIN
 from callgate.adapters.memory_operations import MemoryOperations
 from callgate.adapters.memory_tables import CallRow, MemoryTables, SubmissionRow
+from callgate.domain.hashing import call_id
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -124,7 +125,11 @@ class MemoryLedger(MemoryOperations):
     # Submit.
 
     def _submit(self, new: NewSubmission, now: datetime) -> Submitted:
-        if known := self.tables.submissions.get(new.submission_id):
+        known = self.tables.submissions.get(new.submission_id)
+        is_other = known is not None and known.key.call_id != new.call_id
+        if is_other or new.call_id != call_id(new.org_id, new.input_hash):
+            return _not_stored(new, SubmitOutcome.UNSTORABLE)
+        if known:
             call = self.tables.calls[known.key]
             return Submitted(new.submission_id, _outcome_again(known, call), call.key, call.state)
         if self._is_key_used(new):

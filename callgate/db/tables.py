@@ -1,5 +1,5 @@
 """
-The five tables, for Alembic and for readers; the statements that move money are in `callgate/adapters/sql`.
+The tables, for Alembic and for readers; the statements that move money are in `callgate/adapters/sql`.
 
 Money is BIGINT nano-USD, times come from the database's clock, every tenant table carries `org_id`. What must never
 be false is a CHECK.
@@ -190,4 +190,13 @@ stray_message = Table(
     Column("reason", Text, nullable=False),
     Column("raw", LargeBinary, nullable=False),
     PrimaryKeyConstraint("id"),
+)
+
+tenant_login = Table(
+    "tenant_login",
+    metadata,
+    Column("login", Text, nullable=False, comment="as Postgres knows it: session_user"),
+    Column("org_id", Text, nullable=False),
+    PrimaryKeyConstraint("login", "org_id"),
+    comment="which organisations a login of callgate_client acts for",
 )

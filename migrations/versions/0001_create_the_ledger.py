@@ -9,8 +9,8 @@ revision = "0001"
 down_revision = None
 
 FUNCTIONS = (
-    "period_v1", "rest_v1", "roll_budgets_v1", "submit_v1", "reserve_v1", "record_v1", "settle_v1", "due_v1",
-    "deliver_v1", "set_budget_v1", "end_v1",
+    "period_v1", "rest_v1", "roll_budgets_v1", "call_id_v1", "submit_v1", "reserve_v1", "record_v1", "settle_v1",
+    "due_v1", "deliver_v1", "set_budget_v1", "end_v1",
 )  # fmt: skip
 TABLES = ("stray_message", "budget", "ai_call_log", "submission", "llm_call")
 
