@@ -52,8 +52,9 @@ class LedgerPort(Protocol):
         call -> CREATED as the next generation. `force` on an open call joins it. A known `submission_id` answers as
         it did before (as JOINED, REPLAYED or FAILED by the call's state, except CREATED while it is still queued and
         unclaimed: publishing again is harmless). An idempotency key that was used in this organisation for another
-        call answers IDEMPOTENCY_MISMATCH, and nothing of that row is stored. Two submissions of one call in one
-        batch: the first creates, the second joins.
+        call answers IDEMPOTENCY_MISMATCH, and nothing of that row is stored. A `call_id` that is not the one of its
+        organisation and hash, or a `submission_id` of another call, answers UNSTORABLE. Two submissions of one call in
+        one batch: the first creates, the second joins.
         """
 
     def read(
