@@ -10,6 +10,7 @@ from callgate.adapters.celery_broker import CALL_TASK
 from callgate.domain.ledger import CallKey
 from worker.asyncio_pool import AsyncTask
 from worker.process import services_of
+from worker.wake_up import WakeUp
 
 
 class Call(AsyncTask):
@@ -17,6 +18,7 @@ class Call(AsyncTask):
 
     name = CALL_TASK
     ignore_result = True
+    Request = WakeUp
 
     async def arun(self, request: Mapping[str, Any], call_id: str, generation: int) -> str:
         """Say what this delivery came to, as Flower shows it."""
