@@ -6,12 +6,12 @@ call:     queued -> running -> succeeded | waiting | dead;  queued -> waiting | 
 attempt:  dispatched -> answered -> succeeded | failed;  dispatched -> unknown -> succeeded | failed (a late answer)
 
 An open call always has a `due_at`; an ended one only while a link is undelivered. Amounts are nano-USD; times come
-from the ledger's own clock and durations go in, so no two clocks are ever compared.
+from the ledger's own clock and durations go in, so no two clocks are ever compared. Bodies are left out of every repr.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -130,10 +130,10 @@ class NewSubmission:
     provider: str
     model: str
     input_token_bound: int
-    request: bytes
+    request: bytes = field(repr=False)
     """The `LLMRequest` as JSON, kept byte for byte."""
     idempotency_key: str | None = None
-    link: str | None = None
+    link: str | None = field(default=None, repr=False)
     """What to publish when the call ends, as JSON; see `callgate.adapters.celery_queue`."""
     force: bool = False
     """Start a next generation even if the call succeeded or is dead."""
@@ -185,7 +185,7 @@ class AttemptView:
     provider_request_id: str | None
     error: str | None
     """A `Failure` as JSON."""
-    reply: bytes | None
+    reply: bytes | None = field(repr=False)
     """A `ProviderReply` as JSON, kept byte for byte."""
     worker_id: str
     started_at: datetime
@@ -207,7 +207,7 @@ class CallView:
     provider: str
     model: str
     input_token_bound: int
-    request: bytes | None
+    request: bytes | None = field(repr=False)
     """None if not asked for, or purged."""
     error: str | None
     """Why it waits, was rejected or died: a `Failure` or a refusal as JSON."""
@@ -287,7 +287,7 @@ class Record:
     """What the one provider request of an attempt brought back: a reply, an error, or both."""
 
     ref: AttemptRef
-    reply: bytes | None
+    reply: bytes | None = field(repr=False)
     error: str | None
     latency_ms: int
     provider_request_id: str | None = None
@@ -336,7 +336,7 @@ class Delivery:
     submission_id: UUID
     key: CallKey
     state: CallState
-    link: str
+    link: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -143,7 +143,7 @@ class OperationsPort(Protocol):
 class ProviderReply:
     """A provider's answer, whatever its wire format was."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = field(repr=False)
     """One per choice; a choice without text is an empty string."""
     finish_reason: str | None
     """Of the first choice, in OpenAI's words: stop, length, content_filter, ..."""

@@ -247,7 +247,7 @@ def test_flower_shows_calls_and_never_a_prompt(
         assert PROMPT not in process.output()
 
 
-def crawl(url: str, *paths: str) -> Iterator[tuple[str, str]]:
+def crawl(url: str, *paths: str, auth: str = AUTH) -> Iterator[tuple[str, str]]:
     """Every page of Flower that can be reached by links from its first one, and the given ones."""
     waiting, seen = ["/", "/tasks", *paths], set[str]()
     while waiting and len(seen) < PAGES_MAX:
@@ -255,7 +255,7 @@ def crawl(url: str, *paths: str) -> Iterator[tuple[str, str]]:
         if path in seen or path.startswith(("/static", "/logout")):
             continue
         seen.add(path)
-        body = get(url + path, AUTH)
+        body = get(url + path, auth)
         yield path, body
         waiting += re.findall(r'href="(/[^"#]*)"', body)
 
