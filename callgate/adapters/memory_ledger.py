@@ -22,6 +22,7 @@ from callgate.adapters.memory_money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory_operations import MemoryOperations
 from callgate.adapters.memory_retention import MemoryRetention
 from callgate.adapters.memory_tables import CallRow, MemoryTables, SubmissionRow
+from callgate.domain.hashing import call_id
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -134,7 +135,11 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
     # Submit.
 
     def _submit(self, new: NewSubmission, now: datetime) -> Submitted:
-        if known := self.tables.submissions.get(new.submission_id):
+        known = self.tables.submissions.get(new.submission_id)
+        is_other = known is not None and known.key.call_id != new.call_id
+        if is_other or new.call_id != call_id(new.org_id, new.input_hash):
+            return _not_stored(new, SubmitOutcome.UNSTORABLE)
+        if known:
             call = self.tables.calls[known.key]
             return Submitted(new.submission_id, _outcome_again(known, call), call.key, call.state)
         if self._is_key_used(new):

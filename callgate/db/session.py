@@ -138,6 +138,8 @@ def _engine(url: str, timeout_s: float, pool_size: int) -> Engine:
             max_overflow=0,
             pool_timeout=timeout_s,
             skip_autocommit_rollback=True,
+            # Or errors and logs would quote prompts and replies.
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": max(2, round(timeout_s)),
                 "options": options,

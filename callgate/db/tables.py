@@ -277,3 +277,12 @@ worker_lease = Table(
     Column("expires_at", _TIME, nullable=False),
     PrimaryKeyConstraint("worker_id"),
 )
+
+tenant_login = Table(
+    "tenant_login",
+    metadata,
+    Column("login", Text, nullable=False, comment="as Postgres knows it: session_user"),
+    Column("org_id", Text, nullable=False),
+    PrimaryKeyConstraint("login", "org_id"),
+    comment="which organisations a login of callgate_client acts for",
+)

@@ -6,12 +6,12 @@ call:     queued -> running -> succeeded | waiting | dead;  queued -> waiting | 
 attempt:  dispatched -> answered -> succeeded | failed;  dispatched -> unknown -> succeeded | failed (a late answer)
 
 An open call always has a `due_at`; an ended one only while a link is undelivered. Amounts are nano-USD; times come
-from the ledger's own clock and durations go in, so no two clocks are ever compared.
+from the ledger's own clock and durations go in, so no two clocks are ever compared. Bodies are left out of every repr.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -19,6 +19,8 @@ from uuid import UUID
 
 from callgate.domain.budget import BudgetRefusal
 from callgate.domain.models import OnBudget, Usage
+
+GENERATION_MAX = 2**31 - 1
 
 
 class CallState(StrEnum):
@@ -73,7 +75,21 @@ class CallKey:
             ValueError: It is not one of ours.
         """
         call_id, _, generation = task_id.partition(".")
-        return cls(UUID(call_id), int(generation))
+        return cls.parse(call_id, int(generation))
+
+    @classmethod
+    def parse(cls, call_id: object, generation: object) -> CallKey:
+        """
+        Read a key out of a message, of which nothing is believed.
+
+        Raises:
+            ValueError: It can be no key of a ledger.
+        """
+        if not isinstance(call_id, str) or type(generation) is not int:
+            raise ValueError("a call id is text, a generation a whole number")
+        if not 1 <= generation <= GENERATION_MAX:
+            raise ValueError(f"{generation} is no generation")
+        return cls(UUID(call_id), generation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +130,10 @@ class NewSubmission:
     provider: str
     model: str
     input_token_bound: int
-    request: bytes
+    request: bytes = field(repr=False)
     """The `LLMRequest` as JSON, kept byte for byte."""
     idempotency_key: str | None = None
-    link: str | None = None
+    link: str | None = field(default=None, repr=False)
     """What to publish when the call ends, as JSON; see `callgate.adapters.celery_queue`."""
     force: bool = False
     """Start a next generation even if the call succeeded or is dead."""
@@ -169,7 +185,7 @@ class AttemptView:
     provider_request_id: str | None
     error: str | None
     """A `Failure` as JSON."""
-    reply: bytes | None
+    reply: bytes | None = field(repr=False)
     """A `ProviderReply` as JSON, kept byte for byte."""
     worker_id: str
     started_at: datetime
@@ -191,7 +207,7 @@ class CallView:
     provider: str
     model: str
     input_token_bound: int
-    request: bytes | None
+    request: bytes | None = field(repr=False)
     """None if not asked for, or purged."""
     error: str | None
     """Why it waits, was rejected or died, or that its worker is lost: a `Failure` or a refusal as JSON."""
@@ -271,7 +287,7 @@ class Record:
     """What the one provider request of an attempt brought back: a reply, an error, or both."""
 
     ref: AttemptRef
-    reply: bytes | None
+    reply: bytes | None = field(repr=False)
     error: str | None
     latency_ms: int
     provider_request_id: str | None = None
@@ -320,7 +336,7 @@ class Delivery:
     submission_id: UUID
     key: CallKey
     state: CallState
-    link: str
+    link: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -53,8 +53,9 @@ class LedgerPort(Protocol):
         call -> CREATED as the next generation. `force` on an open call joins it. A known `submission_id` answers as
         it did before (as JOINED, REPLAYED or FAILED by the call's state, except CREATED while it is still queued and
         unclaimed: publishing again is harmless). An idempotency key that was used in this organisation for another
-        call answers IDEMPOTENCY_MISMATCH, and nothing of that row is stored. Two submissions of one call in one
-        batch: the first creates, the second joins.
+        call answers IDEMPOTENCY_MISMATCH, and nothing of that row is stored. A `call_id` that is not the one of its
+        organisation and hash, or a `submission_id` of another call, answers UNSTORABLE. Two submissions of one call in
+        one batch: the first creates, the second joins.
         """
 
     def read(
@@ -213,7 +214,7 @@ class RetentionPort(Protocol):
 class ProviderReply:
     """A provider's answer, whatever its wire format was."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = field(repr=False)
     """One per choice; a choice without text is an empty string."""
     finish_reason: str | None
     """Of the first choice, in OpenAI's words: stop, length, content_filter, ..."""

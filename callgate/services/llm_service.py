@@ -18,10 +18,10 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 import structlog
-from pydantic import ValidationError
 
+from callgate.domain import gates
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
-from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, UnpricedModel
+from callgate.domain.errors import BrokerUnavailable, InvalidRequest, LedgerUnavailable
 from callgate.domain.ledger import (
     AttemptRef,
     CallKey,
@@ -41,8 +41,10 @@ from callgate.domain.ports import (
     CostCalculatorPort,
     LLMProviderPort,
     ProviderReply,
+    TokenBound,
 )
 from callgate.domain.retry import Billing, Failure
+from callgate.services.results import request_of
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -209,16 +211,20 @@ class LLMService:
         hold_nano_usd, price_source, refusal = 0, "", None
         request = None
         try:
-            request = LLMRequest.model_validate_json(view.request or b"")
+            request = request_of(view)
+            # Asked by the client before; a client that did not ask could have written the row all the same.
+            gates.check_gates(
+                request, self._catalogue, TokenBound(view.input_token_bound, "client")
+            )
             if view.provider not in self._providers:
                 refusal = _refusal("unknown_provider", f"no provider {view.provider!r} here")
             else:
                 priced = self._costs.worst_case(request, view.input_token_bound, self._now())
                 hold_nano_usd, price_source = priced.nano_usd, priced.price_source
-        except ValidationError:
-            refusal = _refusal("unreadable_request", "the stored request cannot be read")
-        except UnpricedModel as exc:
+        except InvalidRequest as exc:
             refusal = _refusal(exc.code, str(exc))
+        except ValueError:
+            refusal = _refusal("unreadable_request", "the stored request cannot be used")
         return request, Reserve(
             key=view.key,
             hold_nano_usd=hold_nano_usd,

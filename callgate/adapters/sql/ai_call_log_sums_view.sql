@@ -1,5 +1,6 @@
 -- ai_call_log_sums: every attempt there ever was: those in the log a line each, those of dropped partitions by their sums.
-CREATE VIEW ai_call_log_sums AS
+-- Whoever reads it sees what the tables would show them.
+CREATE VIEW ai_call_log_sums WITH (security_invoker = true) AS
 SELECT l.org_id, l.call_type, l.provider, l.model, l.status, l.budget_ids, 1::bigint AS attempts,
        CASE WHEN l.posted_nano_usd IS NULL THEN l.hold_nano_usd ELSE 0 END AS held_nano_usd,
        coalesce(l.posted_nano_usd, 0) AS posted_nano_usd, coalesce(l.input_tokens, 0)::bigint AS input_tokens,
