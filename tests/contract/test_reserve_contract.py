@@ -199,6 +199,23 @@ def test_a_worker_may_reject_what_can_never_be_dispatched(ledger: LedgerUnderTes
     )
 
 
+def test_a_worker_may_put_a_call_off(ledger: LedgerUnderTest) -> None:
+    """Its turn has not come: it waits with the worker's reason and without a hold, and is due again after that."""
+    error = json.dumps({"code": "suspect", "message": "waits for its turn"})
+    key = ledger.queued()
+
+    outcomes = ledger.reserve(a_reserve(key, refuse_with=error, put_off_s=20))
+
+    assert outcomes == [Refused(key, CallState.WAITING, None)]
+    view = ledger.view(key)
+    assert (view.state, view.error, view.attempt) == (CallState.WAITING, error, 0)
+    assert ledger.figures() == (0, 0)
+    ledger.age(15)
+    assert ledger.due_kinds() == []
+    ledger.age(10)
+    assert ledger.due_kinds() == [(DueKind.PUBLISH, key)]
+
+
 def test_a_rejected_call_without_links_needs_nothing_more(ledger: LedgerUnderTest) -> None:
     """Nobody to tell: no `due_at`."""
     key = ledger.queued()
