@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -38,6 +38,7 @@ from callgate.services.due import DueService
 from callgate.services.llm_service import LLMService, Patience
 from config.celeryconfig import celery_config
 from config.settings import WorkerSettings, check_relations
+from worker.isolation import CHILD_ARGV, Isolation
 from worker.ledger_lane import LedgerLane
 
 log = structlog.get_logger(__name__)
@@ -71,19 +72,23 @@ class Services:
     logger: AICallLogger
     due: DueService
     providers: Mapping[str, LLMProviderPort]
+    isolation: Isolation | None
     _threads: ThreadPoolExecutor
     _session: PostgresSession
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Live as long as the worker's event loop: the due loop, and the providers' connections."""
-        due_loop = asyncio.create_task(self._due_loop())
+    async def running(self, *, moves_due: bool = True) -> AsyncIterator[None]:
+        """Live as long as the process's event loop: the due loop if wanted, children, the providers' connections."""
+        due_loop = asyncio.create_task(self._due_loop()) if moves_due else None
         try:
             yield
         finally:
-            due_loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await due_loop
+            if due_loop is not None:
+                due_loop.cancel()
+                with suppress(asyncio.CancelledError):
+                    await due_loop
+            if self.isolation is not None:
+                await self.isolation.aclose()
             for provider in self.providers.values():
                 await provider.aclose()
 
@@ -131,9 +136,13 @@ def bootstrap(
     queue: QueuePort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
+    isolated_by: Sequence[str] | None = CHILD_ARGV,
 ) -> Services:
     """
     Compose one worker process.
+
+    Args:
+        isolated_by: The command of the children that run suspects; None for such a child itself.
 
     Raises:
         ConfigurationError: The settings cannot work.
@@ -149,7 +158,7 @@ def bootstrap(
     ledger = ledger or PostgresLedger(session)
     operations = operations or PostgresOperations(session)
     queue = queue or CeleryQueue(app, timeout_s=settings.broker_timeout_s)
-    providers = _providers(settings, catalogue) if providers is None else providers
+    providers = providers_of(settings, catalogue) if providers is None else providers
     costs, clock = CostCalculator(catalogue), SystemClock()
     logger = AICallLogger(
         ledger=ledger,
@@ -165,6 +174,21 @@ def bootstrap(
     async def settle_here(ref: AttemptRef) -> None:
         await asyncio.get_running_loop().run_in_executor(threads, logger.settle, [ref])
 
+    due = DueService(
+        ledger=ledger,
+        queue=queue,
+        logger=logger,
+        clock=clock,
+        grace_s=options.grace_s,
+        sweep_slack_s=options.sweep_slack_s,
+    )
+    isolation = None
+    if isolated_by is not None:
+        isolation = Isolation(
+            isolated_by,
+            children_max=options.suspects_max,
+            healthy_since=lambda: due.healthy_since,
+        )
     llm = LLMService(
         ledger=lane,
         providers=providers,
@@ -177,17 +201,20 @@ def bootstrap(
         patience=Patience(grace_s=options.grace_s),
         worker_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
         default_limit_nano_usd=options.default_limit_nano_usd,
-    )
-    due = DueService(
-        ledger=ledger,
-        queue=queue,
-        logger=logger,
-        clock=clock,
-        grace_s=options.grace_s,
-        sweep_slack_s=options.sweep_slack_s,
+        isolate=isolation,
     )
     return Services(
-        settings, ledger, operations, queue, llm, logger, due, providers, threads, session
+        settings=settings,
+        ledger=ledger,
+        operations=operations,
+        queue=queue,
+        llm=llm,
+        logger=logger,
+        due=due,
+        providers=providers,
+        isolation=isolation,
+        _threads=threads,
+        _session=session,
     )
 
 
@@ -203,7 +230,8 @@ def worker_app(settings: WorkerSettings) -> Celery:
     return app
 
 
-def _providers(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LLMProviderPort]:
+def providers_of(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LLMProviderPort]:
+    """The real adapters of the catalogue's providers."""
     credentials = FileCredentials(settings.api_keys(), settings.worker.credentials_dir)
     return {
         name: OpenAIAdapter(

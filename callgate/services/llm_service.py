@@ -32,7 +32,7 @@ from callgate.domain.ledger import (
     Reserved,
     ReserveOutcome,
 )
-from callgate.domain.models import LLMRequest
+from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.ports import (
     ClockPort,
     CostCalculatorPort,
@@ -64,6 +64,27 @@ class Executed(StrEnum):
     """Another delivery has the call, or it has ended: nothing was done."""
     LEDGER_AWAY = "ledger_away"
     """Given up before anything was claimed; the sweep will publish the call again."""
+    PUT_OFF = "put_off"
+    """A suspect whose turn has not come: it waits in the ledger."""
+    LOST = "lost"
+    """The process of its own that a suspect was given has died; what it had claimed falls due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """No process is free for a suspect: come again in so many seconds."""
+
+    turn_in_s: float
+
+
+SUSPECT_CODE = "suspect"
+"""Why a call waits that was lost before: its turn in a process of its own has not come."""
+Isolate = Callable[[CallKey, float], Awaitable[Executed | Busy]]
+"""
+Executes a suspect (a call that was lost before) where it can take no other call along.
+
+The number is how many seconds it may take once it could claim the call; what takes longer has lost its lease.
+"""
 
 
 class CallLedger(Protocol):
@@ -110,6 +131,7 @@ class LLMService:
         patience: Patience,
         worker_id: str,
         default_limit_nano_usd: int | None = None,
+        isolate: Isolate | None = None,
     ) -> None:
         """
         Compose the service.
@@ -118,6 +140,7 @@ class LLMService:
             publish_log: Publishes the log task of an answered attempt; raises BrokerUnavailable.
             settle_here: Settles in this process, for when the log task cannot be published.
             worker_id: Names this process in the ledger; claims get a number behind it.
+            isolate: Where suspects are run; None runs them here, which only a process of their own should do.
         """
         self._ledger = ledger
         self._providers = providers
@@ -130,6 +153,7 @@ class LLMService:
         self._patience = patience
         self._worker_id = worker_id
         self._default_limit_nano_usd = default_limit_nano_usd
+        self._isolate = isolate
         self._claims = itertools.count(1)
         self._unclaimed: set[object] = set()
 
@@ -141,8 +165,13 @@ class LLMService:
             view = await self._through_outages(lambda: self._ledger.read(key))
             if view is None or view.state is not CallState.QUEUED:
                 return Executed.NOT_CLAIMED
-            request, reserve = self._prepare(view)
             policy = self._catalogue.policy(view.call_type)
+            if view.lost_attempts and self._isolate is not None:
+                # On its way no more, but taken care of: sweeps need not wait for it.
+                self._unclaimed.discard(delivery)
+                lease_s = policy.deadline_s + self._patience.grace_s
+                return await self._run_alone(key, lease_s, self._isolate)
+            request, reserve = self._prepare(view)
             claimed, deadline = await self._claim(reserve, policy)
         except LedgerUnavailable as exc:
             log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
@@ -178,6 +207,37 @@ class LLMService:
             await self._clock.sleep(0.02)
         return True
 
+    async def _run_alone(self, key: CallKey, lease_s: float, isolate: Isolate) -> Executed:
+        """
+        Run a suspect where it can take no other call along, or let it wait until there is room for it.
+
+        It waits in the ledger, not here: in nobody's slot, and where no sweep takes it for lost.
+        """
+        executed = await isolate(key, lease_s)
+        if isinstance(executed, Executed):
+            return executed
+        reason = _refusal(SUSPECT_CODE, "its worker was lost; it waits for a process of its own")
+        await self._turn_away(key, reason, put_off_s=executed.turn_in_s)
+        return Executed.PUT_OFF
+
+    async def _turn_away(
+        self, key: CallKey, reason: str, put_off_s: float | None = None
+    ) -> ReserveOutcome:
+        """Reject a queued call, or put it off, with nothing of its own in the statement."""
+        reserve = Reserve(
+            key=key,
+            hold_nano_usd=0,
+            lease_s=0.0,
+            worker_id=self._claim_id(),
+            price_source="",
+            refuse_with=reason,
+            put_off_s=put_off_s,
+        )
+        return await self._through_outages(lambda: self._ledger.reserve(reserve))
+
+    def _claim_id(self) -> str:
+        return f"{self._worker_id}/{next(self._claims)}"
+
     def _prepare(self, view: CallView) -> tuple[LLMRequest | None, Reserve]:
         """Price the call at the price of now; a call that can never be sent is prepared for rejection."""
         policy = self._catalogue.policy(view.call_type)
@@ -198,10 +258,10 @@ class LLMService:
             key=view.key,
             hold_nano_usd=hold_nano_usd,
             lease_s=policy.deadline_s + self._patience.grace_s,
-            worker_id=f"{self._worker_id}/{next(self._claims)}",
+            worker_id=self._claim_id(),
             price_source=price_source,
             trace_id=request.trace_id if request else None,
-            **({"on_budget": request.on_budget} if request else {}),
+            on_budget=request.on_budget if request else OnBudget.REJECT,
             default_limit_nano_usd=self._default_limit_nano_usd,
             refuse_with=refusal,
         )

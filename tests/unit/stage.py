@@ -33,7 +33,7 @@ from callgate.domain.ports import LLMProviderPort, ProviderReply
 from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
-from callgate.services.llm_service import LLMService, Patience
+from callgate.services.llm_service import Isolate, LLMService, Patience
 from callgate.services.redrive import RedriveService
 from callgate.services.submit import SubmitService
 
@@ -176,7 +176,13 @@ class StageLane:
 class Stage:
     """All services over memory, for one organisation with a budget."""
 
-    def __init__(self, *, limit_nano_usd: int = 10**9, policy: CallTypePolicy = POLICY) -> None:
+    def __init__(
+        self,
+        *,
+        limit_nano_usd: int = 10**9,
+        policy: CallTypePolicy = POLICY,
+        isolate: Isolate | None = None,
+    ) -> None:
         self.clock = StageClock()
         self.ledger = MemoryLedger(clock=self.clock.now)
         self.queue = StageQueue()
@@ -214,6 +220,7 @@ class Stage:
             now=self.clock.now,
             patience=Patience(grace_s=GRACE_S),
             worker_id="stage",
+            isolate=isolate,
         )
         self.due = DueService(
             ledger=self.ledger,
