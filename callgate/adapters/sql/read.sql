@@ -1,5 +1,7 @@
 -- read: calls with one attempt each, by (call_id, generation[, attempt_id]), in the order asked for.
 -- Bodies travel only when wanted: a reply only of a call that has ended, unless the attempt was named.
+-- An unknown attempt was lost if nobody ever recorded an answer to it. Errors are not looked into: a broken one in one
+-- row would fail every batch that row is in.
 SELECT k.ord::int, c.call_id, c.generation, c.org_id, c.input_hash, c.state, c.due_at, c.attempt, c.call_type,
        c.provider, c.model, c.input_token_bound, c.error, c.created_at, c.request IS NULL AS is_purged,
        CASE WHEN %(with_request)s THEN c.request END AS request,
@@ -17,8 +19,7 @@ SELECT k.ord::int, c.call_id, c.generation, c.org_id, c.input_hash, c.state, c.d
                          AND a.call_id = c.call_id AND a.generation = c.generation
   LEFT JOIN LATERAL (
        SELECT sum(x.posted_nano_usd) AS posted,
-              count(*) FILTER (WHERE x.status = 'unknown'
-                                 AND x.error_json::json ->> 'code' = 'worker_lost') AS lost
+              count(*) FILTER (WHERE x.status = 'unknown' AND x.finished_at IS NULL) AS lost
          FROM ai_call_log x
         WHERE c.attempt > 0 AND x.call_id = c.call_id AND x.generation = c.generation
   ) t ON true
