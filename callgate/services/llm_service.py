@@ -16,7 +16,6 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 import structlog
-from pydantic import ValidationError
 
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, UnpricedModel
@@ -31,6 +30,7 @@ from callgate.domain.ledger import (
     Reserve,
     Reserved,
     ReserveOutcome,
+    Unstorable,
 )
 from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.ports import (
@@ -173,6 +173,9 @@ class LLMService:
                 return await self._run_alone(key, lease_s, self._isolate)
             request, reserve = self._prepare(view)
             claimed, deadline = await self._claim(reserve, policy)
+            if isinstance(claimed, Unstorable):
+                log.error("unclaimable", call_id=str(key.call_id), reason=claimed.why)
+                claimed = await self._turn_away(key, UNCLAIMABLE)
         except LedgerUnavailable as exc:
             log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
             return Executed.LEDGER_AWAY
@@ -250,10 +253,13 @@ class LLMService:
             else:
                 priced = self._costs.worst_case(request, view.input_token_bound, self._now())
                 hold_nano_usd, price_source = priced.nano_usd, priced.price_source
-        except ValidationError:
-            refusal = _refusal("unreadable_request", "the stored request cannot be read")
         except UnpricedModel as exc:
             refusal = _refusal(exc.code, str(exc))
+        except Exception as exc:
+            # What is stored cannot be run by anybody: left in the queue it would be found by every sweep for ever.
+            log.exception("unreadable_request", call_id=str(view.key.call_id))
+            reason = f"the stored request cannot be used: {type(exc).__name__}"
+            refusal = _refusal("unreadable_request", reason)
         return request, Reserve(
             key=view.key,
             hold_nano_usd=hold_nano_usd,
@@ -337,11 +343,14 @@ class LLMService:
         raise AssertionError("unreachable")
 
 
+def _refusal(code: str, message: str) -> str:
+    return json.dumps({"code": code, "message": message})
+
+
+UNCLAIMABLE = _refusal("unclaimable", "the ledger cannot store an attempt of this call")
+
+
 def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> Record:
     if isinstance(answer, Failure):
         return Record(ref, None, answer.to_json(), latency_ms)
     return Record(ref, answer.to_json(), None, latency_ms, answer.provider_request_id)
-
-
-def _refusal(code: str, message: str) -> str:
-    return json.dumps({"code": code, "message": message})

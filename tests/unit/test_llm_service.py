@@ -6,11 +6,20 @@ import asyncio
 import json
 from dataclasses import replace
 
-from callgate.domain.ledger import AttemptStatus, CallKey, CallState, RecordOutcome, Reserved
+import pytest
+
+from callgate.domain.ledger import (
+    AttemptStatus,
+    CallKey,
+    CallState,
+    RecordOutcome,
+    Reserved,
+    Unstorable,
+)
 from callgate.domain.retry import Billing, Failure
 from callgate.services.llm_service import Busy, Executed
 from tests.contract.harness import a_loss, a_reserve
-from tests.unit.stage import GRACE_S, POLICY, REPLY, REPLY_COST, Stage
+from tests.unit.stage import GRACE_S, POLICY, REPLY, REPLY_COST, Stage, a_request
 
 RATE_LIMITED = Failure("rate_limited", "slow down", True, Billing.UNBILLED, status=429)
 
@@ -201,6 +210,49 @@ def test_a_failed_attempt_is_tried_again_under_a_new_hold() -> None:
     assert early[1] == 0
     assert (view.state, view.attempt) == (CallState.SUCCEEDED, 2)
     assert len({attempt_id for _, attempt_id, _ in stage.provider.requests}) == 2
+
+
+@pytest.mark.parametrize("stored", [b"", b"{", b"[" * 100_000, b"null"])
+def test_a_request_that_cannot_be_read_is_rejected(stored: bytes) -> None:
+    """In the queue every sweep would find it again, for ever."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.ledger.tables.calls[key].request = stored
+
+    assert asyncio.run(stage.llm.execute(key)) is Executed.REFUSED
+
+    assert stage.view(key).state is CallState.REJECTED
+    assert "unreadable_request" in (stage.view(key).error or "")
+
+
+def test_a_request_without_an_output_bound_is_rejected() -> None:
+    """Submit never stores one; whoever did, it can have no hold."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.ledger.tables.calls[key].request = a_request().model_dump_json().encode()
+
+    asyncio.run(stage.llm.execute(key))
+
+    assert stage.view(key).state is CallState.REJECTED
+
+
+def test_a_claim_that_cannot_be_stored_is_rejected() -> None:
+    """The ledger refuses the attempt's row each time; a rejection holds nothing of the call's own."""
+    stage = Stage()
+    key = stage.submit().key
+    reserve = stage.lane.reserve
+
+    async def picky_reserve(wanted):  # type: ignore[no-untyped-def]
+        if wanted.refuse_with is None:
+            return Unstorable("out of range")
+        return await reserve(wanted)
+
+    stage.lane.reserve = picky_reserve  # type: ignore[method-assign]
+
+    assert asyncio.run(stage.llm.execute(key)) is Executed.REFUSED
+
+    assert stage.view(key).state is CallState.REJECTED
+    assert "unclaimable" in (stage.view(key).error or "")
 
 
 def a_suspect(stage: Stage) -> CallKey:
