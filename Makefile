@@ -34,7 +34,7 @@ migrate: $(INSTALLED) ## Bring the database of CALLGATE_DATABASE_URL to the newe
 	$(BIN)/callgate migrate $(ARGS)
 
 test: $(INSTALLED) ## Run every test but the benchmarks
-	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(INSTALLED) ## Measure callgate beside the bare Celery task and a naive chain; wants the machine for itself
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)

@@ -24,9 +24,11 @@ from callgate.domain.errors import ConfigurationError
 PREFIX = "CALLGATE_"
 WORKER_PREFIX = "CALLGATE_WORKER__"
 EMBEDDED = "CALLGATE_EMBEDDED"
-"""Set to 1: the two URLs come from the `callgate up` that runs in the data folder."""
+"""Set to 1: the URLs and the catalogue are those of the `callgate up` that runs in the data folder."""
 DATA_DIR = "CALLGATE_WORKER__DATA_DIR"
 URLS = ("CALLGATE_DATABASE_URL", "CALLGATE_BROKER_URL")
+SHARED = (*URLS, "CALLGATE_CATALOGUE")
+"""What a client must have in common with its workers."""
 KUBERNETES_SERVICE = re.compile(
     r"^CALLGATE_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?$"
 )
@@ -88,7 +90,7 @@ def load_settings(cls: type[SettingsT], **urls: str) -> SettingsT:
     """
     wrong = list(_unknown(cls, os.environ))
     try:
-        given: dict[str, Any] = {**_embedded_urls(os.environ), **urls}
+        given: dict[str, Any] = {**_embedded(os.environ), **urls}
         settings = cls(**given)
     except ValidationError as exc:
         wrong += [_complaint(error["loc"], error["msg"]) for error in exc.errors()]
@@ -97,8 +99,8 @@ def load_settings(cls: type[SettingsT], **urls: str) -> SettingsT:
     return settings
 
 
-def _embedded_urls(environ: Mapping[str, str]) -> dict[str, str]:
-    """The URLs that are not set, from the file of a running `callgate up`, if the environment asks for it."""
+def _embedded(environ: Mapping[str, str]) -> dict[str, str]:
+    """What is shared and not set, from the file of a running `callgate up`, if the environment asks for it."""
     if environ.get(EMBEDDED, "0") in ("", "0"):
         return {}
     if environ[EMBEDDED] != "1":
@@ -113,7 +115,7 @@ def _embedded_urls(environ: Mapping[str, str]) -> dict[str, str]:
     written = dict(word.partition("=")[::2] for line in lines for word in shlex.split(line))
     return {
         name.removeprefix(PREFIX).lower(): written[name]
-        for name in URLS
+        for name in SHARED
         if name not in environ and name in written
     }
 

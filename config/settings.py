@@ -37,6 +37,12 @@ class WorkerOptions(BaseModel):
     ledger_connections_max: Annotated[int, Field(ge=4, le=64)] = 8
     grace_s: Seconds = 15.0
     """From an attempt's deadline to its expiry. Too low: slow records become unknown; too high: slow recovery."""
+    lease_s: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 10.0
+    """
+    How long the ledger takes this process for alive after a renewal; then the calls of a killed one are moved on.
+    Too low: a pause of half of it (a busy machine, a slow commit) stops sending, a longer one costs the calls in
+    flight; too high: slow recovery.
+    """
     drain_s: Seconds = 120.0
     """How long a stopping worker lets calls in flight finish; more than the longest deadline."""
     due_interval_s: Seconds = 0.5
@@ -116,6 +122,13 @@ def check_relations(settings: WorkerSettings, catalogue: Catalogue) -> None:
                 (
                     f"CALLGATE_WORKER__DRAIN_S ({worker.drain_s}) must exceed the longest deadline ({deadline_s}),"
                     " or stopping a worker makes outcomes unknown"
+                ),
+            ),
+            (
+                worker.lease_s >= deadline_s + worker.grace_s,
+                (
+                    f"CALLGATE_WORKER__LEASE_S ({worker.lease_s}) must be below the longest deadline plus grace"
+                    f" ({deadline_s + worker.grace_s}), or a killed worker is noticed no sooner than without leases"
                 ),
             ),
             (

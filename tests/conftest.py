@@ -14,12 +14,28 @@ from callgate.db.tables import metadata
 from worker.embedded import Embedded
 from worker.migrate import migrate
 
+LONGEST_FIRST = ("acceptance/test_demo", "acceptance/", "migration/", "integration/", "contract/")
+
 
 def pytest_configure() -> None:
     """Settings of the shell that runs the tests must not leak into them."""
     for name in list(os.environ):
         if name.startswith("CALLGATE_") or name in ("OPENAI_API_KEY", "TIKTOKEN_CACHE_DIR"):
             del os.environ[name]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Begin with the files that take longest, so that no core idles at the end while another plays the whole demo.
+
+    The sort is stable: within a file the order stays random, and every worker of xdist comes to the same one.
+    """
+
+    def rank(item: pytest.Item) -> int:
+        return next((n for n, part in enumerate(LONGEST_FIRST) if part in item.nodeid), 99)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

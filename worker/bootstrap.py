@@ -26,20 +26,30 @@ from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.file_credentials import FileCredentials
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.openai_adapter import OpenAIAdapter
+from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
 from callgate.db.session import PostgresSession
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable
 from callgate.domain.ledger import AttemptRef
-from callgate.domain.ports import LedgerPort, LLMProviderPort, OperationsPort, QueuePort
+from callgate.domain.ports import (
+    LeasePort,
+    LedgerPort,
+    LLMProviderPort,
+    OperationsPort,
+    QueuePort,
+)
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
+from callgate.services.lease import RENEWED_AFTER, LeaseService
 from callgate.services.llm_service import LLMService, Patience
 from config.celeryconfig import celery_config
 from config.settings import WorkerSettings, check_relations
 from worker.isolation import CHILD_ARGV, Isolation
+from worker.lease_keeper import LeaseKeeper
 from worker.ledger_lane import LedgerLane
+from worker.nudge import Nudge
 
 log = structlog.get_logger(__name__)
 
@@ -73,12 +83,15 @@ class Services:
     due: DueService
     providers: Mapping[str, LLMProviderPort]
     isolation: Isolation | None
+    _keeper: LeaseKeeper
+    _due_now: Nudge
     _threads: ThreadPoolExecutor
     _session: PostgresSession
 
     @asynccontextmanager
     async def running(self, *, moves_due: bool = True) -> AsyncIterator[None]:
-        """Live as long as the process's event loop: the due loop if wanted, children, the providers' connections."""
+        """Live as long as the process's event loop: the lease, the due loop if wanted, children, connections."""
+        self._keeper.start()
         due_loop = asyncio.create_task(self._due_loop()) if moves_due else None
         try:
             yield
@@ -91,6 +104,8 @@ class Services:
                 await self.isolation.aclose()
             for provider in self.providers.values():
                 await provider.aclose()
+            # Last: the calls in flight have ended or were cut off, nothing sends any more.
+            await asyncio.to_thread(self._keeper.stop)
 
     def check(self) -> None:
         """
@@ -124,7 +139,8 @@ class Services:
                 log.exception("due_loop_failed")
                 taken = 0
             if not taken:
-                await asyncio.sleep(options.due_interval_s * random.uniform(0.5, 1.5))  # noqa: S311
+                pause_s = options.due_interval_s * random.uniform(0.5, 1.5)  # noqa: S311
+                await self._due_now.pause(pause_s)
 
 
 def bootstrap(
@@ -133,6 +149,7 @@ def bootstrap(
     *,
     ledger: LedgerPort | None = None,
     operations: OperationsPort | None = None,
+    leases: LeasePort | None = None,
     queue: QueuePort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
@@ -159,7 +176,20 @@ def bootstrap(
     operations = operations or PostgresOperations(session)
     queue = queue or CeleryQueue(app, timeout_s=settings.broker_timeout_s)
     providers = providers_of(settings, catalogue) if providers is None else providers
-    costs, clock = CostCalculator(catalogue), SystemClock()
+    costs, clock, due_now = CostCalculator(catalogue), SystemClock(), Nudge()
+    worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    # A connection of its own, with a timeout that leaves room for another try.
+    lease_session = PostgresSession(
+        settings.database_url.get_secret_value(),
+        timeout_s=options.lease_s * RENEWED_AFTER,
+        pool_size=1,
+    )
+    lease = LeaseService(
+        leases=leases or PostgresLeases(lease_session),
+        clock=clock,
+        worker_id=worker_id,
+        lease_s=options.lease_s,
+    )
     logger = AICallLogger(
         ledger=ledger,
         queue=queue,
@@ -167,6 +197,7 @@ def bootstrap(
         validator=JsonSchemaValidator(),
         catalogue=catalogue,
         jitter=clock.jitter,
+        on_woken=due_now.give,
     )
     threads = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="ledger")
     lane = LedgerLane(ledger, queue, threads)
@@ -176,6 +207,8 @@ def bootstrap(
 
     due = DueService(
         ledger=ledger,
+        leases=leases or PostgresLeases(session),
+        worker_id=worker_id,
         queue=queue,
         logger=logger,
         clock=clock,
@@ -199,10 +232,12 @@ def bootstrap(
         clock=clock,
         now=lambda: datetime.now(UTC),
         patience=Patience(grace_s=options.grace_s),
-        worker_id=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
+        worker_id=worker_id,
+        lease_held=lease.held,
         default_limit_nano_usd=options.default_limit_nano_usd,
         isolate=isolation,
     )
+    keeper = LeaseKeeper(lease, lease_s=options.lease_s, close=lease_session.close)
     return Services(
         settings=settings,
         ledger=ledger,
@@ -213,6 +248,8 @@ def bootstrap(
         due=due,
         providers=providers,
         isolation=isolation,
+        _keeper=keeper,
+        _due_now=due_now,
         _threads=threads,
         _session=session,
     )

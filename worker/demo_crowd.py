@@ -1,6 +1,8 @@
 """The third act: several processes submit one call at the same time."""
 
+import select
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -11,6 +13,7 @@ from worker.demo_submit import Outcome
 
 PROCESSES = 5
 SUBMISSIONS_PER_PROCESS = 10
+READY_TIMEOUT_S = 60.0
 TIMEOUT_S = 300.0
 
 
@@ -63,11 +66,15 @@ def _tell(process: "subprocess.Popen[bytes]", line: str) -> None:
 
 
 def _wait_until_ready(crowd: Sequence["subprocess.Popen[bytes]"]) -> None:
+    give_up_at = time.monotonic() + READY_TIMEOUT_S
     for process in crowd:
         assert process.stdout is not None, "the process is always started with a pipe"
         # The process says so as soon as its imports are done, or ends, which is an empty line.
-        if process.stdout.readline() != b"ready\n":
-            raise DemoFailed("expected each submitting process to start, but one ended at once")
+        readable, _, _ = select.select(
+            [process.stdout], [], [], max(0, give_up_at - time.monotonic())
+        )
+        if not readable or process.stdout.readline() != b"ready\n":
+            raise DemoFailed("expected each submitting process to start, but one did not")
 
 
 def _rest(process: "subprocess.Popen[bytes]") -> bytes:

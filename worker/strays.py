@@ -25,11 +25,11 @@ from functools import partial
 from typing import Any
 
 from celery import Celery
-from celery.worker.consumer import Consumer
 from kombu.exceptions import KombuError
 
 from callgate.domain.ledger import StrayMessage
 from worker.batching import BatchStrategy
+from worker.event_pacing import PacedConsumer
 from worker.until_done import UntilDone
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def connect_stray_handlers(app: Celery, sink: Sink) -> None:
     )
 
 
-class _StrayConsumer(Consumer):  # type: ignore[misc]
+class _StrayConsumer(PacedConsumer):
     """Celery's consumer with a way out for what it cannot handle."""
 
     sink: Sink

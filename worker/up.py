@@ -52,7 +52,7 @@ def run_up(*, as_json: bool) -> int:
     Raises:
         ConfigurationError: The settings cannot work, or another `callgate up` runs in the folder.
     """
-    settings = load_settings(WorkerSettings, database_url="embedded", broker_url="embedded")
+    settings = load_settings(WorkerSettings, database_url="embedded://", broker_url="embedded://")
     check_relations(settings, load_catalogue(settings.catalogue))
     options = settings.worker
     signals = _Signals()
@@ -61,12 +61,13 @@ def run_up(*, as_json: bool) -> int:
             if signals.count:
                 return 0
             migrate(services.database_url)
-            urls = {
+            shared = {
                 "CALLGATE_DATABASE_URL": services.database_url,
                 "CALLGATE_BROKER_URL": services.broker_url,
+                **_catalogue(settings),
             }
-            with _env_file(options.data_dir, urls):
-                return _run_children(options, urls, signals, as_json)
+            with _env_file(options.data_dir, shared):
+                return _run_children(options, shared, signals, as_json)
     except EmbeddedError as exc:
         raise ConfigurationError(str(exc)) from exc
 
@@ -95,10 +96,10 @@ class _Signals:
 class _Child:
     """One `callgate` command as a process that is started again when it dies."""
 
-    def __init__(self, command: str, urls: Mapping[str, str], stop_s: float) -> None:
+    def __init__(self, command: str, shared: Mapping[str, str], stop_s: float) -> None:
         self.command = command
         self.stop_s = stop_s
-        self._environ = {**os.environ, **urls}
+        self._environ = {**os.environ, **shared}
         self._back_off_s = BACK_OFF_S
         self._start()
 
@@ -148,13 +149,13 @@ class _Child:
 
 
 def _run_children(
-    options: WorkerOptions, urls: Mapping[str, str], signals: _Signals, as_json: bool
+    options: WorkerOptions, shared: Mapping[str, str], signals: _Signals, as_json: bool
 ) -> int:
     children: list[_Child] = []
     try:
-        children.append(_Child("worker", urls, options.drain_s + STOP_SLACK_S))
-        children.append(_Child("flower", urls, FLOWER_STOP_S))
-        _print_banner(options, urls, as_json)
+        children.append(_Child("worker", shared, options.drain_s + STOP_SLACK_S))
+        children.append(_Child("flower", shared, FLOWER_STOP_S))
+        _print_banner(options, shared, as_json)
         while not signals.count:
             if refused := [code for child in children if (code := child.watch()) is not None]:
                 return refused[0]
@@ -167,12 +168,12 @@ def _run_children(
 
 
 @contextmanager
-def _env_file(folder: Path, urls: Mapping[str, str]) -> Iterator[None]:
-    """Tell other processes of this account the URLs, which hold a password, while this runs."""
+def _env_file(folder: Path, shared: Mapping[str, str]) -> Iterator[None]:
+    """Tell other processes of this account what they share with the worker, passwords included, while this runs."""
     path, new = folder / "env", folder / "env.new"
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(_exports(urls))
+        file.write(_exports(shared))
     new.replace(path)
     try:
         yield
@@ -180,18 +181,24 @@ def _env_file(folder: Path, urls: Mapping[str, str]) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _exports(urls: Mapping[str, str]) -> str:
-    return "".join(f"export {name}={shlex.quote(url)}\n" for name, url in urls.items())
+def _catalogue(settings: WorkerSettings) -> dict[str, str]:
+    """A client asks the gates of the same catalogue as the worker, wherever it runs."""
+    catalogue = settings.catalogue
+    return {"CALLGATE_CATALOGUE": str(catalogue.absolute())} if catalogue else {}
 
 
-def _print_banner(options: WorkerOptions, urls: Mapping[str, str], as_json: bool) -> None:
+def _exports(shared: Mapping[str, str]) -> str:
+    return "".join(f"export {name}={shlex.quote(url)}\n" for name, url in shared.items())
+
+
+def _print_banner(options: WorkerOptions, shared: Mapping[str, str], as_json: bool) -> None:
     dashboard = f"http://{options.flower_address}:{options.flower_port}"
     if as_json:
-        print_json({**urls, "flower_url": dashboard, "data_dir": options.data_dir.absolute()})
+        print_json({**shared, "flower_url": dashboard, "data_dir": options.data_dir.absolute()})
     else:
         print(  # noqa: T201 - the answer
             f"\ncallgate is up. Dashboard: {dashboard}\n"
             f"In another terminal (or: . {shlex.quote(str(options.data_dir / 'env'))}):\n\n"
-            f"{_exports(urls)}\nCtrl-C stops everything."
+            f"{_exports(shared)}\nCtrl-C stops everything."
         )
     sys.stdout.flush()

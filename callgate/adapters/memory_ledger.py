@@ -10,11 +10,14 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
 from callgate.adapters import memory_money as money
+from callgate.adapters.memory_headroom import freed, wake
+from callgate.adapters.memory_leases import MemoryLeases
 from callgate.adapters.memory_money import DUE_AGAIN
 from callgate.adapters.memory_operations import MemoryOperations
 from callgate.adapters.memory_tables import CallRow, MemoryTables, SubmissionRow
@@ -34,6 +37,7 @@ from callgate.domain.ledger import (
     Reserve,
     ReserveOutcome,
     Settle,
+    Settled,
     SettleOutcome,
     SubmitOutcome,
     Submitted,
@@ -71,6 +75,7 @@ class MemoryLedger(MemoryOperations):
     ) -> None:
         super().__init__(MemoryTables(), clock, threading.Lock())
         self._new_id = new_id
+        self.leases = MemoryLeases(self.tables, clock, self._lock)
 
     def submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
         """Store each submission, and a call for it unless one answers already."""
@@ -100,8 +105,12 @@ class MemoryLedger(MemoryOperations):
     def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         """Post attempts and move their calls; settling twice changes nothing."""
         with self._lock:
-            now = self._clock()
-            return [money.settle(self.tables, wanted, now) for wanted in batch]
+            now, before = self._clock(), dict(self.tables.budgets)
+            outcomes = [money.settle(self.tables, wanted, now) for wanted in batch]
+            has_woken = wake(self.tables, freed(before, self.tables.budgets), now)
+            return [
+                replace(o, has_woken=has_woken) if isinstance(o, Settled) else o for o in outcomes
+            ]
 
     def due(self, *, limit: int, expire: bool, queued_before: datetime | None = None) -> DueBatch:
         """Take up to `limit` calls whose `due_at` has come, oldest first."""

@@ -19,6 +19,7 @@ from callgate.domain.budget import (
     Window,
     admit,
     held_wait_s,
+    period_of,
     refusal_of,
     scopes_of,
 )
@@ -121,7 +122,8 @@ def _budgets(
     """Every budget the call must fit into."""
     limit = wanted.default_limit_nano_usd
     if limit is not None and not tables.has_budget(call.org_id):
-        tables.add_budget(call.org_id, ORG_SCOPE, Window.DAY, limit, "UTC", now)
+        today = period_of(now, Window.DAY, "UTC")
+        tables.add_budget(call.org_id, ORG_SCOPE, Window.DAY, limit, "UTC", today)
     return tables.current_budgets(call.org_id, scopes_of(call.call_type), now)
 
 
@@ -152,10 +154,12 @@ def _refuse(
     if refusal.reason is RefusalReason.HELD:
         age_s = (now - call.created_at).total_seconds()
         _wait(call, refusal.to_json(), now + timedelta(seconds=held_wait_s(age_s)))
+        call.wanted_nano_usd = wanted.hold_nano_usd
     elif refusal.reason is RefusalReason.EXHAUSTED and is_patient:
         reasons = [(refusal_of(b, wanted.hold_nano_usd), b.ends_at) for b in budgets]
         ends = [ends_at for reason, ends_at in reasons if reason is RefusalReason.EXHAUSTED]
         _wait(call, refusal.to_json(), max(ends))
+        call.wanted_nano_usd = wanted.hold_nano_usd
     else:
         tables.end(call, CallState.REJECTED, refusal.to_json(), now)
 
@@ -184,6 +188,7 @@ def _hold(
     call.attempt = attempt.attempt
     call.attempt_id = attempt.attempt_id
     call.error = None
+    call.wanted_nano_usd = None
     call.due_at = now + timedelta(seconds=wanted.lease_s)
     return attempt
 

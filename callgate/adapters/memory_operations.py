@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
+from callgate.adapters.memory_headroom import wake
 from callgate.adapters.memory_tables import AttemptRow, CallRow, MemoryTables
 from callgate.domain.budget import BudgetFigures, Window
 from callgate.domain.ledger import (
@@ -45,7 +46,9 @@ class MemoryOperations:
         """Set the limit of a scope, now: the current period keeps what is spent and held in it."""
         with self._lock:
             now = self._clock()
-            return self.tables.set_budget(org_id, scope, window, limit_nano_usd, timezone, now)
+            figures = self.tables.set_budget(org_id, scope, window, limit_nano_usd, timezone, now)
+            wake(self.tables, [org_id], now)
+            return figures
 
     def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
         """List the newest period of every budget, ordered by org, scope, window."""

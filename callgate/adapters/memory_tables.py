@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from callgate.domain.budget import BudgetFigures, Window, period_of
@@ -51,6 +51,8 @@ class CallRow:
     """The newest attempt; of a succeeded call the winner."""
     error: str | None = None
     error_fingerprint: str | None = None
+    wanted_nano_usd: int | None = None
+    """The hold it waits for headroom for, from refusal to claim."""
 
 
 @dataclass(slots=True)
@@ -99,6 +101,11 @@ class AttemptRow:
     """Of a late answer until it is settled: when to do so, if its log message was lost."""
 
     @property
+    def process(self) -> str:
+        """The `worker_id` without its claim number: whose lease the attempt lives by."""
+        return self.worker_id.partition("/")[0]
+
+    @property
     def is_lost(self) -> bool:
         """True if its worker vanished, and no late answer came."""
         return self.status is AttemptStatus.UNKNOWN and self.finished_at is None
@@ -126,6 +133,24 @@ class AttemptRow:
 
 
 @dataclass(slots=True)
+class LeaseRow:
+    """A worker process that was alive at `renewed_at`."""
+
+    worker_id: str
+    began_at: datetime
+    """Another time than before: the lease was released meanwhile."""
+    steady_since: datetime
+    """Since then no renewal was late."""
+    renewed_at: datetime
+    expires_at: datetime
+
+    @property
+    def length(self) -> timedelta:
+        """How long it lasts without a renewal."""
+        return self.expires_at - self.renewed_at
+
+
+@dataclass(slots=True)
 class MemoryTables:
     """All rows by primary key, and the few indexes that the ledger looks them up by."""
 
@@ -135,6 +160,7 @@ class MemoryTables:
     budgets: dict[int, BudgetFigures] = field(default_factory=dict)
     """Every period of every budget by `budget_id`."""
     strays: list[tuple[datetime, StrayMessage]] = field(default_factory=list)
+    leases: dict[str, LeaseRow] = field(default_factory=dict)
     newest_generation: dict[UUID, int] = field(default_factory=dict)
     idempotency_keys: dict[tuple[str, str | None], UUID] = field(default_factory=dict)
     """By organisation and key: the `call_id` the key was used for."""
@@ -189,6 +215,7 @@ class MemoryTables:
         call.state = state
         call.error = error
         call.due_at = due_at
+        call.wanted_nano_usd = None
         self.rest(call)
 
     def rest(self, call: CallRow) -> None:
@@ -241,16 +268,22 @@ class MemoryTables:
         """Set the limit of the current period; a new time zone holds from the next period on."""
         name = (org_id, scope, window)
         if name not in self.newest_budget:
-            return self.add_budget(*name, limit, timezone, now)
+            return self.add_budget(*name, limit, timezone, period_of(now, window, timezone))
         figures = replace(self._rolled(name, now), limit_nano_usd=limit, timezone=timezone)
         self.budgets[figures.budget_id] = figures
         return figures
 
     def add_budget(
-        self, org_id: str, scope: str, window: Window, limit: int, timezone: str, now: datetime
+        self,
+        org_id: str,
+        scope: str,
+        window: Window,
+        limit: int,
+        timezone: str,
+        period: tuple[datetime, datetime],
     ) -> BudgetFigures:
-        """Insert the period of a budget that holds `now`, unused."""
-        starts_at, ends_at = period_of(now, window, timezone)
+        """Insert a period of a budget, unused."""
+        starts_at, ends_at = period
         budget_id = len(self.budgets) + 1
         added = BudgetFigures(
             budget_id, org_id, scope, window, timezone, starts_at, ends_at, limit, 0, 0
@@ -272,4 +305,7 @@ class MemoryTables:
         figures = self.budgets[self.newest_budget[name]]
         if now < figures.ends_at:
             return figures
-        return self.add_budget(*name, figures.limit_nano_usd, figures.timezone, now)
+        starts_at, ends_at = period_of(now, figures.window, figures.timezone)
+        # A time zone that was changed meanwhile must not make two periods overlap.
+        period = max(starts_at, figures.ends_at), ends_at
+        return self.add_budget(*name, figures.limit_nano_usd, figures.timezone, period)

@@ -218,11 +218,15 @@ class PostgresLedger:
                 "fingerprints": [s.error_fingerprint for s in batch],
             },
         )
+        has_woken = any(row.ord == 0 for row in rows)
+        settled = _in_order([row for row in rows if row.ord > 0])
         return [
-            Settled(s.ref, row.applied, CallState(row.state), _deliveries(s.ref.key, row))
+            Settled(
+                s.ref, row.applied, CallState(row.state), _deliveries(s.ref.key, row), has_woken
+            )
             if row.state is not None
             else Unstorable(f"there is no call {s.ref.key.task_id}")
-            for s, row in zip(batch, _in_order(rows), strict=True)
+            for s, row in zip(batch, settled, strict=True)
         ]
 
     def due(self, *, limit: int, expire: bool, queued_before: datetime | None = None) -> DueBatch:

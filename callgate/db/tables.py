@@ -1,5 +1,5 @@
 """
-The five tables, for Alembic and for readers; the statements that move money are in `callgate/adapters/sql`.
+The six tables, for Alembic and for readers; the statements that move money are in `callgate/adapters/sql`.
 
 Money is BIGINT nano-USD, times come from the database's clock, every tenant table carries `org_id`. What must never
 be false is a CHECK.
@@ -23,6 +23,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    func,
+    literal_column,
     text,
 )
 
@@ -56,6 +58,11 @@ llm_call = Table(
     Column("request", LargeBinary, comment="the LLMRequest, byte for byte; null when purged"),
     Column("error", Text),
     Column("error_fingerprint", Text),
+    Column(
+        "wanted_nano_usd",
+        BigInteger,
+        comment="the hold it waits for headroom for, from refusal to claim",
+    ),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     PrimaryKeyConstraint("call_id", "generation"),
     CheckConstraint("generation >= 1", name="generation_starts_at_1"),
@@ -72,6 +79,9 @@ llm_call = Table(
     CheckConstraint(
         "state NOT IN ('dead', 'rejected') OR error IS NOT NULL", name="end_has_reason"
     ),
+    CheckConstraint(
+        "wanted_nano_usd IS NULL OR state IN ('waiting', 'queued')", name="wants_while_waiting"
+    ),
 )
 Index(
     "ix_llm_call_due",
@@ -79,6 +89,12 @@ Index(
     postgresql_where=text("state <> 'queued' AND due_at IS NOT NULL"),
 )
 Index("ix_llm_call_queued", llm_call.c.due_at, postgresql_where=text("state = 'queued'"))
+Index(
+    "ix_llm_call_wanted",
+    llm_call.c.org_id,
+    llm_call.c.created_at,
+    postgresql_where=text("wanted_nano_usd IS NOT NULL"),
+)
 Index("ix_llm_call_org", llm_call.c.org_id, llm_call.c.created_at.desc())
 Index("ix_llm_call_dead", llm_call.c.error_fingerprint, postgresql_where=text("state = 'dead'"))
 
@@ -156,6 +172,11 @@ Index(
     postgresql_where=text("status = 'unknown' AND finished_at > posted_at"),
 )
 Index("ix_ai_call_log_org", ai_call_log.c.org_id, ai_call_log.c.started_at)
+Index(
+    "ix_ai_call_log_worker",
+    func.split_part(ai_call_log.c.worker_id, literal_column("'/'"), literal_column("1")),
+    postgresql_where=text("posted_at IS NULL"),
+)
 
 budget = Table(
     "budget",
@@ -190,4 +211,20 @@ stray_message = Table(
     Column("reason", Text, nullable=False),
     Column("raw", LargeBinary, nullable=False),
     PrimaryKeyConstraint("id"),
+)
+
+worker_lease = Table(
+    "worker_lease",
+    metadata,
+    Column("worker_id", Text, nullable=False, comment="one process, without claim number"),
+    Column(
+        "began_at",
+        _TIME,
+        nullable=False,
+        comment="another one than before: it was released meanwhile",
+    ),
+    Column("steady_since", _TIME, nullable=False, comment="since then no renewal was late"),
+    Column("renewed_at", _TIME, nullable=False),
+    Column("expires_at", _TIME, nullable=False),
+    PrimaryKeyConstraint("worker_id"),
 )

@@ -335,6 +335,8 @@ class Settled:
     state: CallState
     """The call's state afterwards."""
     deliveries: tuple[Delivery, ...] = ()
+    has_woken: bool = False
+    """The batch freed headroom, and made calls due that had waited for it."""
 
 
 SettleOutcome = Settled | Unstorable

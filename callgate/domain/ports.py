@@ -86,7 +86,8 @@ class LedgerPort(Protocol):
         answered -> posted; dispatched -> only as UNKNOWN; unknown with a late answer -> posted again with the truth
         (or left UNKNOWN). An attempt that is no longer as `seen` is left alone.
         Money moves in exactly the budgets the hold was made in. A call that ends brings its undelivered links along
-        and keeps a `due_at` until they are delivered.
+        and keeps a `due_at` until they are delivered. Headroom that is freed makes waiting calls due: those that fit,
+        oldest first; one that does not fit holds up nobody.
         """
 
     def due(self, *, limit: int, expire: bool, queued_before: datetime | None = None) -> DueBatch:
@@ -101,13 +102,54 @@ class LedgerPort(Protocol):
         """Mark links as published; a call with none left loses its `due_at`."""
 
 
+class LeasePort(Protocol):
+    """
+    Which worker processes are alive, by the ledger's own clock.
+
+    A process has one lease and renews it every quarter of its length. It relies on the first half only
+    (`services.lease`), so by the time the ledger may call it dead it has long stopped sending. A process without a
+    lease is judged by its attempts' deadlines alone.
+    """
+
+    def renew(self, worker_id: str, lease_s: float) -> datetime:
+        """
+        Grant or prolong a lease, `lease_s` seconds from now.
+
+        Returns:
+            When the lease began. Another time than before: it had run out and was released meanwhile, so attempts that
+            were claimed under it are no longer this process's.
+        """
+
+    def release(self, worker_id: str) -> None:
+        """
+        End a lease; the calls of its unposted attempts are due now.
+
+        For a process that ends, when nothing in it will send or record any more.
+        """
+
+    def expire(self, judge: str) -> list[str]:
+        """
+        Release leases that have run out, a few at a time, on behalf of the process `judge`.
+
+        Nothing happens unless the judge's own lease is fresh and has been steady for as long as the judged one lasts:
+        after an outage of the ledger everyone alive has renewed before anyone is judged.
+
+        Returns:
+            The worker ids whose leases are gone.
+        """
+
+
 class OperationsPort(Protocol):
     """What operators ask of the ledger, and the few things they may change."""
 
     def set_budget(
         self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"
     ) -> BudgetFigures:
-        """Set the limit of a scope, now: the current period keeps what is spent and held in it."""
+        """
+        Set the limit of a scope, now: the current period keeps what is spent and held in it.
+
+        Calls that wait for headroom and fit now are due at once, oldest first.
+        """
 
     def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
         """List the newest period of every budget, ordered by org, scope, window."""

@@ -71,13 +71,21 @@ class AICallLogger:
         validator: OutputValidatorPort,
         catalogue: Catalogue,
         jitter: Callable[[], float],
+        on_woken: Callable[[], None],
     ) -> None:
+        """
+        Compose the service.
+
+        Args:
+            on_woken: Called when a settlement has made waiting calls due, so that nobody need find out later.
+        """
         self._ledger = ledger
         self._queue = queue
         self._costs = costs
         self._validator = validator
         self._catalogue = catalogue
         self._jitter = jitter
+        self._on_woken = on_woken
 
     def settle(self, refs: Sequence[AttemptRef], *, are_expired: bool = False) -> list[Settled]:
         """
@@ -98,6 +106,8 @@ class AICallLogger:
             if (settle := self._settlement(view, view.last, are_expired)) is not None
         ]
         settled = self._write(settles)
+        if any(s.has_woken for s in settled):
+            self._on_woken()
         self.deliver([d for s in settled for d in s.deliveries])
         return settled
 

@@ -1,8 +1,9 @@
 """
 Move on whatever is due: the one liveness rule.
 
-Every worker runs this, none is special: retries and budget waits whose time has come, attempts whose worker vanished,
-answers nobody settled, links nobody delivered, and (behind a sweep) calls whose message was lost.
+Every worker runs this, none is special: retries and budget waits whose time has come, attempts whose worker vanished
+(its lease or their deadline ran out), answers nobody settled, links nobody delivered, and (behind a sweep) calls whose
+message was lost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import structlog
 
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef, CallKey, Due, DueKind
-from callgate.domain.ports import ClockPort, LedgerPort, QueuePort
+from callgate.domain.ports import ClockPort, LeasePort, LedgerPort, QueuePort
 from callgate.services.ai_call_logger import AICallLogger
 
 log = structlog.get_logger(__name__)
@@ -29,6 +30,8 @@ class DueService:
         self,
         *,
         ledger: LedgerPort,
+        leases: LeasePort,
+        worker_id: str,
         queue: QueuePort,
         logger: AICallLogger,
         clock: ClockPort,
@@ -39,11 +42,14 @@ class DueService:
         Compose the service.
 
         Args:
+            worker_id: Under whose lease this process judges the leases of others.
             grace_s: How long this process's own database access must have been healthy before it calls anybody else's
                 attempt lost: during an outage nobody could record, so nothing may become unknown.
             sweep_slack_s: How much older than a sweep a queued call must be to count as lost.
         """
         self._ledger = ledger
+        self._leases = leases
+        self._worker_id = worker_id
         self._queue = queue
         self._logger = logger
         self._clock = clock
@@ -68,6 +74,8 @@ class DueService:
             self._healthy_since = now
         expire = now - self._healthy_since >= self._grace_s
         try:
+            if expire and (gone := self._leases.expire(self._worker_id)):
+                log.warning("workers_lost", worker_ids=gone)
             batch = self._ledger.due(limit=DUE_BATCH_MAX, expire=expire)
             self._move(batch.items)
         except LedgerUnavailable as exc:

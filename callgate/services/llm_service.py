@@ -1,8 +1,9 @@
 """
 Execute one call: read it, hold its worst case, make the one request, keep the answer, have it logged.
 
-The attempt's deadline is its lease: the clock is read before the hold is made, so whatever happens here is over
-before the ledger thinks the attempt expired. No two machines' clocks are compared.
+An attempt ends with its deadline: the clock is read before the hold is made, so whatever happens here is over before
+the ledger thinks the attempt expired. It may be sent only while the lease of this process has held since the claim: a
+process that others may have called dead sends nothing more. No two machines' clocks are compared.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ log = structlog.get_logger(__name__)
 NOT_SENT = Failure(
     "deadline_before_send",
     "the deadline passed before the request was sent",
+    True,
+    Billing.UNBILLED,
+)
+LEASE_RAN_OUT = Failure(
+    "lease_before_send",
+    "the process's lease may have run out before the request was sent",
     True,
     Billing.UNBILLED,
 )
@@ -114,6 +121,15 @@ class Patience:
         return jitter * min(self.grace_s / 3, 0.05 * 2.0 ** min(failures, 16))
 
 
+@dataclass(frozen=True, slots=True)
+class Warrant:
+    """What a claim is good for: the one request of its attempt, sent in time and under the lease it was made under."""
+
+    deadline: float
+    """By this process's monotonic clock."""
+    lease: object | None
+
+
 class LLMService:
     """Runs calls. One instance per process; `execute` runs a thousand times at once."""
 
@@ -130,6 +146,7 @@ class LLMService:
         now: Callable[[], datetime],
         patience: Patience,
         worker_id: str,
+        lease_held: Callable[[], object | None],
         default_limit_nano_usd: int | None = None,
         isolate: Isolate | None = None,
     ) -> None:
@@ -140,6 +157,7 @@ class LLMService:
             publish_log: Publishes the log task of an answered attempt; raises BrokerUnavailable.
             settle_here: Settles in this process, for when the log task cannot be published.
             worker_id: Names this process in the ledger; claims get a number behind it.
+            lease_held: Names this process's lease while it certainly holds, else None; see `LeaseService.held`.
             isolate: Where suspects are run; None runs them here, which only a process of their own should do.
         """
         self._ledger = ledger
@@ -152,6 +170,7 @@ class LLMService:
         self._now = now
         self._patience = patience
         self._worker_id = worker_id
+        self._lease_held = lease_held
         self._default_limit_nano_usd = default_limit_nano_usd
         self._isolate = isolate
         self._claims = itertools.count(1)
@@ -172,7 +191,7 @@ class LLMService:
                 lease_s = policy.deadline_s + self._patience.grace_s
                 return await self._run_alone(key, lease_s, self._isolate)
             request, reserve = self._prepare(view)
-            claimed, deadline = await self._claim(reserve, policy)
+            claimed, warrant = await self._claim(reserve, policy)
             if isinstance(claimed, Unstorable):
                 log.error("unclaimable", call_id=str(key.call_id), reason=claimed.why)
                 claimed = await self._turn_away(key, UNCLAIMABLE)
@@ -187,7 +206,7 @@ class LLMService:
             return Executed.NOT_CLAIMED
 
         started = self._clock.monotonic()
-        answer = await self._ask(request, claimed.ref, deadline)
+        answer = await self._ask(request, claimed.ref, warrant)
         latency_ms = round((self._clock.monotonic() - started) * 1000)
         await self._record(claimed.ref, answer, latency_ms)
         await self._log(claimed.ref)
@@ -274,25 +293,35 @@ class LLMService:
 
     async def _claim(
         self, reserve: Reserve, policy: CallTypePolicy
-    ) -> tuple[ReserveOutcome, float]:
-        """Reserve, and say when the request must be over: counted from before the last try."""
-        begun = self._clock.monotonic()
+    ) -> tuple[ReserveOutcome, Warrant]:
+        """
+        Reserve, and say until when and under which lease the request may be sent.
+
+        The deadline counts from before the last try. The lease is that of the first: a claim whose answer was lost may
+        have been given away before the next try, and that one cannot tell.
+        """
+        begun, lease = 0.0, None
 
         async def reserve_once() -> ReserveOutcome:
-            nonlocal begun
-            begun = self._clock.monotonic()
+            nonlocal begun, lease
+            held = self._lease_held()
+            if held is None:
+                raise LedgerUnavailable("this process's lease may have run out")
+            begun, lease = self._clock.monotonic(), lease or held
             return await self._ledger.reserve(reserve)
 
         outcome = await self._through_outages(reserve_once)
-        return outcome, begun + policy.deadline_s
+        return outcome, Warrant(begun + policy.deadline_s, lease)
 
     async def _ask(
-        self, request: LLMRequest, ref: AttemptRef, deadline: float
+        self, request: LLMRequest, ref: AttemptRef, warrant: Warrant
     ) -> ProviderReply | Failure:
-        """Make the one request of this attempt, or none if its time has passed."""
-        left_s = deadline - self._clock.monotonic()
+        """Make the one request of this attempt, or none if it may no longer be sent."""
+        left_s = warrant.deadline - self._clock.monotonic()
         if left_s <= 0:
             return NOT_SENT
+        if self._lease_held() != warrant.lease:
+            return LEASE_RAN_OUT
         provider = self._providers[request.provider]
         return await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=left_s)
 

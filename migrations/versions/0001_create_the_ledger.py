@@ -1,4 +1,4 @@
-"""Create the ledger: five tables, the functions that move money, the dead_letter view."""
+"""Create the ledger: six tables, the functions that move money, the dead_letter view."""
 
 from importlib import resources
 
@@ -9,10 +9,11 @@ revision = "0001"
 down_revision = None
 
 FUNCTIONS = (
-    "period_v1", "rest_v1", "roll_budgets_v1", "submit_v1", "reserve_v1", "record_v1", "settle_v1", "due_v1",
-    "deliver_v1", "set_budget_v1", "end_v1",
+    "period_v1", "rest_v1", "roll_budgets_v1", "room_v1", "wake_v1", "submit_v1", "reserve_v1", "record_v1",
+    "settle_v1", "due_v1", "deliver_v1", "set_budget_v1", "end_v1", "renew_lease_v1", "release_leases_v1",
+    "expire_leases_v1",
 )  # fmt: skip
-TABLES = ("stray_message", "budget", "ai_call_log", "submission", "llm_call")
+TABLES = ("worker_lease", "stray_message", "budget", "ai_call_log", "submission", "llm_call")
 
 
 def upgrade() -> None:
@@ -138,6 +139,13 @@ def _create_tables() -> None:
         postgresql_where=sa.text("status = 'unknown' AND finished_at > posted_at"),
     )
     op.create_index("ix_ai_call_log_org", "ai_call_log", ["org_id", "started_at"], unique=False)
+    op.create_index(
+        "ix_ai_call_log_worker",
+        "ai_call_log",
+        [sa.literal_column("split_part(worker_id, '/', 1)")],
+        unique=False,
+        postgresql_where=sa.text("posted_at IS NULL"),
+    )
     op.create_table(
         "budget",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -201,6 +209,12 @@ def _create_tables() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("error_fingerprint", sa.Text(), nullable=True),
         sa.Column(
+            "wanted_nano_usd",
+            sa.BigInteger(),
+            nullable=True,
+            comment="the hold it waits for headroom for, from refusal to claim",
+        ),
+        sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
@@ -221,6 +235,10 @@ def _create_tables() -> None:
         sa.CheckConstraint(
             "state NOT IN ('running', 'succeeded') OR attempt_id IS NOT NULL",
             name=op.f("ck_llm_call_has_attempt"),
+        ),
+        sa.CheckConstraint(
+            "wanted_nano_usd IS NULL OR state IN ('waiting', 'queued')",
+            name=op.f("ck_llm_call_wants_while_waiting"),
         ),
         sa.CheckConstraint("attempt >= 0", name=op.f("ck_llm_call_attempt_not_negative")),
         sa.CheckConstraint("generation >= 1", name=op.f("ck_llm_call_generation_starts_at_1")),
@@ -252,6 +270,13 @@ def _create_tables() -> None:
         ["due_at"],
         unique=False,
         postgresql_where=sa.text("state = 'queued'"),
+    )
+    op.create_index(
+        "ix_llm_call_wanted",
+        "llm_call",
+        ["org_id", "created_at"],
+        unique=False,
+        postgresql_where=sa.text("wanted_nano_usd IS NOT NULL"),
     )
     op.create_table(
         "stray_message",
@@ -300,3 +325,24 @@ def _create_tables() -> None:
         ),
     )
     op.create_index("ix_submission_call", "submission", ["call_id", "generation"], unique=False)
+    op.create_table(
+        "worker_lease",
+        sa.Column(
+            "worker_id", sa.Text(), nullable=False, comment="one process, without claim number"
+        ),
+        sa.Column(
+            "began_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="another one than before: it was released meanwhile",
+        ),
+        sa.Column(
+            "steady_since",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="since then no renewal was late",
+        ),
+        sa.Column("renewed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("worker_id", name=op.f("pk_worker_lease")),
+    )

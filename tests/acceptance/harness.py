@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -58,6 +58,12 @@ attempts_max = 2
 retry_wait_s = 0.1
 retry_wait_max_s = 0.2
 
+# Nothing of it expires while a test looks on: only a lost lease moves it on.
+[call_types.patient]
+deadline_s = 60
+retry_wait_s = 0.1
+retry_wait_max_s = 0.2
+
 [call_types.bounded]
 deadline_s = 15
 input_tokens_max = 20
@@ -90,6 +96,11 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
 
     def output(self) -> str:
         """What it has printed so far."""
@@ -147,7 +158,7 @@ class Deployment:
             "CALLGATE_CATALOGUE": str(catalogue),
             "CALLGATE_LEDGER_TIMEOUT_S": "1.9",
             "CALLGATE_WORKER__GRACE_S": "2",
-            "CALLGATE_WORKER__DRAIN_S": "20",
+            "CALLGATE_WORKER__DRAIN_S": "70",
             "CALLGATE_WORKER__DUE_INTERVAL_S": "0.1",
             "CALLGATE_WORKER__SWEEP_INTERVAL_S": "0.3",
             "CALLGATE_WORKER__SWEEP_SLACK_S": "0.3",
@@ -185,6 +196,15 @@ class Deployment:
         process = self.start("worker", worker_argv(), **changes)
         return process.until_it_says("ready.")
 
+    def have_workers(self, count: int, **changes: str) -> list[Process]:
+        """Have so many workers that were started so: those that run, and new ones; return when all take calls."""
+        workers = self._workers()
+        for worker in workers[count:]:
+            worker.kill()
+        missing = range(count - len(workers))
+        workers += [self.start("worker", worker_argv(), **changes) for _ in missing]
+        return [worker.until_it_says("ready.") for worker in workers[:count]]
+
     def start(self, name: str, argv: Sequence[str], **changes: str) -> Process:
         """Start a process in this deployment's environment; it ends with the deployment at the latest."""
         process = Process(name, argv, {**self.environ, **changes}, self.folder)
@@ -197,14 +217,16 @@ class Deployment:
 
     def ensure_worker(self) -> Process:
         """Have exactly one worker: the one that runs, or a new one."""
-        workers = [p for p in self._processes if p.log.name.startswith("worker-") and p.is_alive()]
+        workers = self._workers()
         return workers[0] if workers else self.worker()
 
     def stop_workers(self) -> None:
         """Have no worker."""
-        for process in self._processes:
-            if process.log.name.startswith("worker-") and process.is_alive():
-                process.kill()
+        for process in self._workers():
+            process.kill()
+
+    def _workers(self) -> list[Process]:
+        return [p for p in self._processes if p.log.name.startswith("worker-") and p.is_alive()]
 
     def org(self, limit_nano_usd: int | None = RICH_NANO_USD) -> str:
         """Make a new organisation with a daily limit, or with none at all."""
@@ -243,6 +265,13 @@ class Deployment:
         with self._engine.begin() as connection:
             result = connection.execute(text(sql), parameters)
             return list(result) if result.returns_rows else []
+
+    @contextmanager
+    def locked(self, sql: str, **parameters: Any) -> Iterator[None]:
+        """Hold the rows that one statement locks."""
+        with self._engine.begin() as connection:
+            connection.execute(text(sql), parameters)
+            yield
 
     def attempts(self, org: str) -> list[Any]:
         """Rows of `ai_call_log` of an organisation, oldest first."""

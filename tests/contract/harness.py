@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Engine, text
 
 from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
 from callgate.db.session import PostgresSession
@@ -45,7 +46,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import Usage
-from callgate.domain.ports import LedgerPort, OperationsPort
+from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort
 from callgate.domain.retry import LOST, Billing, Failure
 
 ORG = "acme"
@@ -132,12 +133,18 @@ class LedgerUnderTest:
 
     ledger: LedgerPort
     operations: OperationsPort
+    leases: LeasePort
     age: Callable[[float], None]
     """Make everything that is stored look that many seconds older."""
     purge: Callable[[CallKey], None]
     """Empty the bodies of a call, as the retention policy does."""
-    noon_zone: str
-    """A time zone where it is about noon, so that no test meets the end of a day by chance."""
+    noon_zone_in: Callable[[float], str]
+    """A time zone where it is about noon after that many seconds of ageing."""
+
+    @property
+    def noon_zone(self) -> str:
+        """A time zone where it is about noon, so that no test meets the end of a day by chance."""
+        return self.noon_zone_in(0)
 
     def submit(self, *batch: NewSubmission) -> list[Submitted]:
         """Submit one batch."""
@@ -290,7 +297,16 @@ def open_memory() -> LedgerUnderTest:
         for attempt in ledger.tables.attempts_of[key]:
             attempt.reply = None
 
-    return _with_budget(LedgerUnderTest(ledger, ledger, clock.advance, purge, "UTC"))
+    return _with_budget(
+        LedgerUnderTest(
+            ledger,
+            ledger,
+            ledger.leases,
+            clock.advance,
+            purge,
+            lambda s: _noon_zone(clock.at + timedelta(seconds=s)),
+        )
+    )
 
 
 def open_postgres(session: PostgresSession) -> LedgerUnderTest:
@@ -300,9 +316,11 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
         LedgerUnderTest(
             ledger=PostgresLedger(session),
             operations=PostgresOperations(session),
+            leases=PostgresLeases(session),
             age=lambda seconds: _age_rows(engine, seconds),
             purge=lambda key: _purge_rows(engine, key),
-            noon_zone=_noon_zone(datetime.now(UTC)),
+            # Its rows are aged, not its clock.
+            noon_zone_in=lambda _: _noon_zone(datetime.now(UTC)),
         )
     )
 
@@ -322,6 +340,7 @@ _AGED_COLUMNS = {
     "submission": ("created_at", "delivered_at"),
     "ai_call_log": ("started_at", "finished_at", "posted_at"),
     "stray_message": ("at",),
+    "worker_lease": ("began_at", "steady_since", "renewed_at", "expires_at"),
 }
 
 

@@ -307,6 +307,19 @@ def test_a_default_limit_becomes_a_budget(ledger: LedgerUnderTest) -> None:
     assert (budget.limit_nano_usd, budget.reserved_nano_usd) == (100, 60)
 
 
+def test_each_organisation_gets_the_default_of_its_own_call(ledger: LedgerUnderTest) -> None:
+    """A batch of several organisations: the first call of each says what its default is."""
+    zeta, eta = ledger.queued("one", org_id="zeta"), ledger.queued("one", org_id="eta")
+
+    ledger.reserve(
+        a_reserve(zeta, 60, default_limit_nano_usd=100),
+        a_reserve(eta, 60, default_limit_nano_usd=70),
+    )
+
+    limits = {b.org_id: b.limit_nano_usd for b in ledger.operations.budgets()}
+    assert limits == {ORG: LIMIT, "zeta": 100, "eta": 70}
+
+
 def test_a_default_limit_can_be_too_small(ledger: LedgerUnderTest) -> None:
     """The default is no free pass for the first call."""
     key = ledger.queued(org_id="zeta")
@@ -418,6 +431,18 @@ def test_a_budget_rolls_over(ledger: LedgerUnderTest) -> None:
     assert (after.reserved_nano_usd, after.spent_nano_usd) == (LIMIT, 0)
     assert after.starts_at <= ledger.now() < after.ends_at
     assert after.ends_at - after.starts_at == timedelta(days=1)
+
+
+def test_periods_never_overlap(ledger: LedgerUnderTest) -> None:
+    """A new time zone, in which it is noon when the old zone's day ends: the new day begins with that end."""
+    noon_zone = ledger.noon_zone_in(13 * 3_600)
+    ledger.operations.set_budget(ORG, "org", Window.DAY, LIMIT, noon_zone)
+    ledger.age(13 * 3_600)
+
+    ledger.running(hold_nano_usd=LIMIT)
+
+    (budget,) = ledger.operations.budgets(ORG)
+    assert ledger.now() - timedelta(hours=3) < budget.starts_at <= ledger.now() < budget.ends_at
 
 
 def test_a_hold_settles_in_the_period_it_was_made_in(ledger: LedgerUnderTest) -> None:

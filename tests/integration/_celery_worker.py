@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from celery import Celery
 from tests.integration._valkey import Valkey, until
 
 REPOSITORY = Path(__file__).parents[2]
+Note = Callable[..., Any]
+"""Publishes the task `note(word, sleep_s)` of the worker tests' app."""
 
 
 class Worker:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery import Celery
 
-from tests.integration._celery_worker import Worker, a_worker, client_of
+from tests.integration._celery_worker import Note, Worker, a_worker
 from tests.integration._valkey import Valkey, until
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One Valkey for all tests of this module."""
-    valkey = Valkey(tmp_path_factory.mktemp("valkey"))
-    valkey.start()
-    yield valkey
-    valkey.kill()
 
 
 @pytest.fixture(scope="module")
@@ -32,34 +23,8 @@ def worker(server: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield worker
 
 
-@pytest.fixture
-def valkey(server: Valkey) -> Valkey:
-    """The server, with nothing in it."""
-    server.client.flushall()
-    return server
-
-
-@pytest.fixture
-def app(valkey: Valkey) -> Celery:
-    """An app that publishes to the worker."""
-    return client_of(valkey)
-
-
-Task = Callable[..., Any]
-
-
-@pytest.fixture
-def note(app: Celery) -> Task:
-    """Publishes the task that notes its start and its end."""
-
-    def publish(word: str, sleep_s: float = 0, **options: Any) -> Any:
-        return app.send_task("note", (word, sleep_s), **options)
-
-    return publish
-
-
 def test_a_coroutine_runs_and_its_message_is_acknowledged(
-    worker: Worker, valkey: Valkey, note: Task
+    worker: Worker, valkey: Valkey, note: Note
 ) -> None:
     """A task that ended leaves nothing on the broker."""
     note("a")
@@ -68,7 +33,7 @@ def test_a_coroutine_runs_and_its_message_is_acknowledged(
     until(valkey.is_empty)
 
 
-def test_full_slots_never_wait_for_the_hub(worker: Worker, valkey: Valkey, note: Task) -> None:
+def test_full_slots_never_wait_for_the_hub(worker: Worker, valkey: Valkey, note: Note) -> None:
     """A slot is free again when its task ends, not when the hub's next poll times out."""
     begun = time.monotonic()
     for number in range(200):
@@ -80,7 +45,7 @@ def test_full_slots_never_wait_for_the_hub(worker: Worker, valkey: Valkey, note:
 
 
 def test_no_more_coroutines_run_than_the_concurrency(
-    worker: Worker, valkey: Valkey, note: Task
+    worker: Worker, valkey: Valkey, note: Note
 ) -> None:
     """The prefetch may be larger; the rest waits in the process."""
     for number in range(8):
@@ -92,7 +57,7 @@ def test_no_more_coroutines_run_than_the_concurrency(
 
 
 def test_two_deliveries_of_one_task_id_keep_their_own_outcomes(
-    worker: Worker, valkey: Valkey, app: Celery, note: Task
+    worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
     """An outcome belongs to a delivery, not to a task id."""
     for word in ("long", "short"):
@@ -123,7 +88,7 @@ def test_a_chain_goes_on_after_a_coroutine(worker: Worker, valkey: Valkey, app: 
 
 
 def test_functions_run_beside_coroutines(
-    worker: Worker, valkey: Valkey, app: Celery, note: Task
+    worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
     """A function that blocks its thread does not hold up the loop."""
     app.send_task("block", ("function", 1.5))
@@ -135,7 +100,7 @@ def test_functions_run_beside_coroutines(
 
 
 def test_a_soft_time_limit_fails_the_task(
-    worker: Worker, valkey: Valkey, app: Celery, note: Task
+    worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
     """The coroutine is cancelled and the task has failed with `SoftTimeLimitExceeded`."""
     errback = app.signature("tell", ("failed",), immutable=True)
@@ -159,7 +124,7 @@ def test_a_hard_time_limit_needs_no_consent(worker: Worker, valkey: Valkey, app:
 
 
 def test_revoking_with_terminate_cancels_the_coroutine(
-    worker: Worker, valkey: Valkey, app: Celery, note: Task
+    worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
     """The revoked task ends at once and is acknowledged; its neighbour goes on."""
     revoked, _ = note("revoked", 60), note("neighbour", 1.5)
@@ -172,7 +137,7 @@ def test_revoking_with_terminate_cancels_the_coroutine(
 
 
 def test_a_task_revoked_while_it_waits_for_a_slot_never_runs(
-    worker: Worker, valkey: Valkey, app: Celery, note: Task
+    worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
     """Its turn comes, and it is acknowledged instead of run."""
     for number in range(4):
@@ -188,7 +153,7 @@ def test_a_task_revoked_while_it_waits_for_a_slot_never_runs(
 
 
 def test_events_tell_how_long_the_coroutine_took(
-    worker: Worker, valkey: Valkey, app: Celery, note: Task
+    worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
     """Flower sees received, started and succeeded, with the body's own run time."""
     seen: list[dict[str, Any]] = []
@@ -205,7 +170,7 @@ def test_events_tell_how_long_the_coroutine_took(
 
 
 def test_the_pool_grows_and_shrinks(
-    worker: Worker, valkey: Valkey, app: Celery, note: Task
+    worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
     """Remote control changes how many coroutines may run at once."""
     app.control.pool_grow(2, reply=True, timeout=5)

@@ -4,54 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from celery import Celery
 
-from tests.integration._celery_worker import a_worker, client_of
+from tests.integration._celery_worker import Note, a_worker, client_of
 from tests.integration._valkey import Valkey, until
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One Valkey for all tests of this module."""
-    valkey = Valkey(tmp_path_factory.mktemp("valkey"))
-    valkey.start()
-    yield valkey
-    valkey.kill()
-
-
-@pytest.fixture
-def valkey(server: Valkey) -> Valkey:
-    """The server, with nothing in it."""
-    server.client.flushall()
-    return server
-
-
-@pytest.fixture
-def app(valkey: Valkey) -> Celery:
-    """An app that publishes to the worker."""
-    return client_of(valkey)
-
-
-Task = Callable[..., Any]
-
-
-@pytest.fixture
-def note(app: Celery) -> Task:
-    """Publishes the task that notes its start and its end."""
-
-    def publish(word: str, sleep_s: float = 0, **options: Any) -> Any:
-        return app.send_task("note", (word, sleep_s), **options)
-
-    return publish
-
-
 def test_hundreds_are_in_flight_on_a_handful_of_threads(
-    valkey: Valkey, tmp_path: Path, note: Task
+    valkey: Valkey, tmp_path: Path, note: Note
 ) -> None:
     """What waits costs no thread."""
     with a_worker(valkey, tmp_path, worker_concurrency=400) as worker:
@@ -64,7 +27,7 @@ def test_hundreds_are_in_flight_on_a_handful_of_threads(
         until(valkey.is_empty)
 
 
-def test_a_warm_shutdown_lets_tasks_finish(valkey: Valkey, tmp_path: Path, note: Task) -> None:
+def test_a_warm_shutdown_lets_tasks_finish(valkey: Valkey, tmp_path: Path, note: Note) -> None:
     """Intake stops, what runs ends and is acknowledged, services are left last."""
     with a_worker(valkey, tmp_path) as worker:
         note("a", 2)
@@ -79,7 +42,7 @@ def test_a_warm_shutdown_lets_tasks_finish(valkey: Valkey, tmp_path: Path, note:
 
 
 def test_a_drain_acknowledges_as_tasks_end_and_keeps_no_new_message(
-    valkey: Valkey, tmp_path: Path, note: Task
+    valkey: Valkey, tmp_path: Path, note: Note
 ) -> None:
     """What the worker's last pop takes goes back at once, not after the drain."""
     with a_worker(valkey, tmp_path, "-l", "INFO") as worker:
@@ -98,7 +61,7 @@ def test_a_drain_acknowledges_as_tasks_end_and_keeps_no_new_message(
 
 
 def test_the_drain_ends_and_what_is_cut_off_goes_back(
-    valkey: Valkey, tmp_path: Path, note: Task
+    valkey: Valkey, tmp_path: Path, note: Note
 ) -> None:
     """Past `callgate_drain_s` a task is cancelled and its message returns to the queue."""
     with a_worker(valkey, tmp_path, callgate_drain_s=1) as worker:
@@ -153,7 +116,7 @@ def test_the_drain_ends_though_the_broker_is_gone(tmp_path: Path) -> None:
     ],
 )
 def test_an_impatient_signal_cancels_at_once(
-    valkey: Valkey, tmp_path: Path, note: Task, signals: tuple[signal.Signals, ...]
+    valkey: Valkey, tmp_path: Path, note: Note, signals: tuple[signal.Signals, ...]
 ) -> None:
     """Nothing is acknowledged that did not end."""
     with a_worker(valkey, tmp_path) as worker:
@@ -171,7 +134,7 @@ def test_an_impatient_signal_cancels_at_once(
     assert (valkey.ready(), valkey.unacked()) == (1, 0)
 
 
-def test_a_killed_worker_loses_no_task(valkey: Valkey, tmp_path: Path, note: Task) -> None:
+def test_a_killed_worker_loses_no_task(valkey: Valkey, tmp_path: Path, note: Note) -> None:
     """After kill -9 the broker gives the message to the next worker."""
     redeliver = {
         "visibility_timeout": 1,
@@ -188,7 +151,7 @@ def test_a_killed_worker_loses_no_task(valkey: Valkey, tmp_path: Path, note: Tas
         until(lambda: "a" in valkey.words("ended"))
 
 
-def test_a_worker_outlives_a_lost_connection(valkey: Valkey, tmp_path: Path, note: Task) -> None:
+def test_a_worker_outlives_a_lost_connection(valkey: Valkey, tmp_path: Path, note: Note) -> None:
     """What runs goes on, what only waited is delivered again, and nothing is left over."""
     with a_worker(valkey, tmp_path, worker_concurrency=1, worker_prefetch_multiplier=3) as worker:
         note("runs", 3)

@@ -16,23 +16,7 @@ from celery import Celery
 from tests.integration._celery_worker import Worker, a_worker, client_of
 from tests.integration._valkey import Valkey, until
 
-POOLS = ["worker.asyncio_pool:AsyncioPool", "threads"]
-
-
-@pytest.fixture(scope="module", params=POOLS, ids=["asyncio", "threads"])
-def pool(request: pytest.FixtureRequest) -> str:
-    """Every rule holds in both pools."""
-    pool: str = request.param
-    return pool
-
-
-@pytest.fixture(scope="module")
-def server(pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One Valkey for all tests of a pool."""
-    valkey = Valkey(tmp_path_factory.mktemp("valkey"))
-    valkey.start()
-    yield valkey
-    valkey.kill()
+pytestmark = pytest.mark.usefixtures("worker")
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +25,6 @@ def worker(server: Valkey, pool: str, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("worker")
     with a_worker(server, folder, "-E", worker_pool=pool, worker_prefetch_multiplier=38) as worker:
         yield worker
-
-
-@pytest.fixture
-def valkey(server: Valkey, worker: Worker) -> Valkey:
-    """The server of the running worker, with nothing in it."""
-    server.client.flushall()
-    return server
-
-
-@pytest.fixture
-def app(valkey: Valkey) -> Celery:
-    """An app that publishes to the worker."""
-    return client_of(valkey)
 
 
 def gather(app: Celery, *words: str, **options: Any) -> list[Any]:

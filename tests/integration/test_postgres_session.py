@@ -98,9 +98,12 @@ def test_a_busy_pool_is_noticed(session: PostgresSession) -> None:
         session.rows("SELECT 1", {})
 
 
-def test_a_deadlock_is_tried_again(session: PostgresSession, scratch: Engine) -> None:
+def test_a_deadlock_is_tried_again(services: Embedded, scratch: Engine) -> None:
     """Whichever of two statements Postgres gives up, both take effect."""
     both = threading.Barrier(2)
+    # Locks are waited for a third of the bound: longer than Postgres takes to see the deadlock (a second), so that it
+    # gives up one of the two, not both at once.
+    session = PostgresSession(services.database_url, timeout_s=PATIENCE_S, pool_size=2)
 
     def add(first: int, second: int) -> None:
         both.wait(PATIENCE_S)
@@ -114,7 +117,8 @@ def test_a_deadlock_is_tried_again(session: PostgresSession, scratch: Engine) ->
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE_S)
+        thread.join(2 * PATIENCE_S)
+    session.close()
 
     with scratch.connect() as connection:
         assert [r.n for r in connection.execute(text("SELECT n FROM scratch"))] == [2, 2]

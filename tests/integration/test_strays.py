@@ -13,25 +13,9 @@ from tests.integration._celery_worker import Worker, a_worker, client_of
 from tests.integration._valkey import Valkey, until
 from worker.strays import RAW_BYTES_MAX
 
-POOLS = ["worker.asyncio_pool:AsyncioPool", "threads"]
+pytestmark = pytest.mark.usefixtures("worker")
 HEADERS = {"lang": "py", "task": "note", "id": "stray-id", "timelimit": [None, None]}
 FOLLOW_UPS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-
-
-@pytest.fixture(scope="module", params=POOLS, ids=["asyncio", "threads"])
-def pool(request: pytest.FixtureRequest) -> str:
-    """The sink is called in any pool with threads."""
-    pool: str = request.param
-    return pool
-
-
-@pytest.fixture(scope="module")
-def server(pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """One Valkey for all tests of a pool."""
-    valkey = Valkey(tmp_path_factory.mktemp("valkey"))
-    valkey.start()
-    yield valkey
-    valkey.kill()
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +24,6 @@ def worker(server: Valkey, pool: str, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("worker")
     with a_worker(server, folder, worker_pool=pool, keep_strays=True) as worker:
         yield worker
-
-
-@pytest.fixture
-def valkey(server: Valkey, worker: Worker) -> Valkey:
-    """The server of the running worker, with nothing in it."""
-    server.client.flushall()
-    return server
 
 
 def envelope(

@@ -1,4 +1,4 @@
-"""`CALLGATE_EMBEDDED=1`: the URLs of a running `callgate up`, and nothing else."""
+"""`CALLGATE_EMBEDDED=1`: the URLs and the catalogue of a running `callgate up`, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "env").write_text(
         "export CALLGATE_DATABASE_URL='postgresql://a b@h/n'\n"
         "export CALLGATE_BROKER_URL=redis://h\nexport CALLGATE_POLL_S_MAX=9\n"
+        "export CALLGATE_CATALOGUE=/etc/callgate/catalogue.toml\n"
     )
     return tmp_path
 
 
-def test_the_urls_come_from_the_file(data_dir: Path) -> None:
+def test_what_is_shared_comes_from_the_file(data_dir: Path) -> None:
     """Quoted as a shell reads them; no other setting is taken from there."""
     settings = load_settings(ClientSettings)
 
     assert settings.database_url.get_secret_value() == "postgresql://a b@h/n"
     assert settings.broker_url.get_secret_value() == "redis://h"
+    assert settings.catalogue == Path("/etc/callgate/catalogue.toml")
     assert settings.poll_s_max == 0.25
 
 

@@ -58,6 +58,71 @@ def test_an_outage_starts_the_proof_anew() -> None:
     assert last.status is AttemptStatus.DISPATCHED
 
 
+def test_calls_of_a_dead_worker_are_tried_again_before_their_deadline() -> None:
+    """Its lease has run out, and this process was there all the time: it takes over."""
+    stage = Stage(lease_s=8)
+    abandoned(stage)
+    stage.ledger.leases.renew("dead", 8)
+    _give_to(stage, "dead")
+    key = stage.queue.calls[0]
+
+    states = []
+    for _ in range(11):
+        stage.clock.elapsed_s += 1
+        stage.lease.renew()
+        stage.due.run()
+        states.append(stage.view(key).state)
+
+    assert states[6] is CallState.RUNNING
+    assert states[-1] is not CallState.RUNNING
+    last = stage.view(key).last
+    assert last is not None
+    assert last.status is AttemptStatus.UNKNOWN
+
+
+def test_a_process_that_does_not_keep_its_own_lease_judges_nobody() -> None:
+    """It may be the one that was cut off."""
+    stage = Stage(lease_s=8)
+    abandoned(stage)
+    stage.ledger.leases.renew("dead", 8)
+    _give_to(stage, "dead")
+
+    for _ in range(25):
+        stage.clock.elapsed_s += 1
+        stage.due.run()
+
+    assert stage.view(stage.queue.calls[0]).state is CallState.RUNNING
+
+
+def test_after_an_outage_leases_are_judged_by_nobody_for_a_grace() -> None:
+    """The same proof of health as for deadlines."""
+    stage = Stage(lease_s=8)
+    stage.due.run()
+    stage.clock.elapsed_s += GRACE_S
+    due, stage.ledger.due = stage.ledger.due, _away  # type: ignore[method-assign]
+    stage.due.run()
+    stage.ledger.due = due  # type: ignore[method-assign]
+    judged: list[float] = []
+
+    def expire(judge: str) -> list[str]:
+        judged.append(stage.clock.elapsed_s)
+        return []
+
+    stage.ledger.leases.expire = expire  # type: ignore[method-assign]
+    back_at = stage.clock.elapsed_s
+    for _ in range(14):
+        stage.clock.elapsed_s += 1
+        stage.due.run()
+
+    assert judged[0] - back_at > GRACE_S
+
+
+def _give_to(stage: Stage, process: str) -> None:
+    """Have every attempt be one that another process made."""
+    for attempt in stage.ledger.tables.attempts.values():
+        attempt.worker_id = f"{process}/1"
+
+
 def _away(**_: object) -> None:
     raise LedgerUnavailable("away")
 
@@ -118,3 +183,21 @@ def test_without_a_broker_what_is_due_stays_queued_for_a_sweep() -> None:
     stage.due.sweep(stage.clock.now())
 
     assert stage.queue.calls == [key]
+
+
+def test_whoever_frees_headroom_asks_for_the_due_query() -> None:
+    """The woken call need not wait for the next interval."""
+    stage = Stage()
+    first = asyncio.run(stage.run(stage.submit("first").key))
+    assert first.last is not None
+    stage.ledger.set_budget("acme", "org", Window.DAY, first.last.hold_nano_usd * 3 // 2)
+    busy, held_up = stage.submit("second").key, stage.submit("third!").key
+    asyncio.run(stage.llm.execute(busy))
+    asyncio.run(stage.llm.execute(held_up))
+    before = list(stage.woken)
+
+    stage.logger.settle(stage.queue.logs)
+    stage.due.run()
+
+    assert (before, len(stage.woken)) == ([], 1)
+    assert stage.queue.calls == [held_up]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
+    AttemptRef,
     AttemptStatus,
     CallKey,
     CallState,
@@ -19,7 +22,16 @@ from callgate.domain.ledger import (
 from callgate.domain.retry import Billing, Failure
 from callgate.services.llm_service import Busy, Executed
 from tests.contract.harness import a_loss, a_reserve
-from tests.unit.stage import GRACE_S, POLICY, REPLY, REPLY_COST, Stage, a_request
+from tests.unit.stage import (
+    GRACE_S,
+    LEASE_S,
+    POLICY,
+    REPLY,
+    REPLY_COST,
+    WORKER_ID,
+    Stage,
+    a_request,
+)
 
 RATE_LIMITED = Failure("rate_limited", "slow down", True, Billing.UNBILLED, status=429)
 
@@ -159,6 +171,131 @@ def test_a_hold_that_took_too_long_is_given_back_unsent() -> None:
     assert stage.provider.requests == []
     assert view.state is CallState.WAITING
     assert view.posted_nano_usd == 0
+
+
+def test_nothing_is_claimed_without_a_lease() -> None:
+    """A process that others may have called dead waits until it has renewed."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.clock.elapsed_s += LEASE_S / 2
+    slept: list[CallState] = []
+    sleep = stage.clock.sleep
+
+    async def sleep_and_renew_at_last(seconds: float) -> None:
+        await sleep(seconds)
+        slept.append(stage.view(key).state)
+        if len(slept) == 3:
+            stage.lease.renew()
+
+    stage.clock.sleep = sleep_and_renew_at_last  # type: ignore[method-assign]
+    asyncio.run(stage.llm.execute(key))
+
+    assert slept[:3] == [CallState.QUEUED] * 3
+    assert len(stage.provider.requests) == 1
+
+
+def test_a_process_that_never_renews_leaves_its_calls_to_the_sweep() -> None:
+    """Its patience has a bound."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.clock.elapsed_s += LEASE_S / 2
+
+    executed = asyncio.run(stage.llm.execute(key))
+
+    assert executed is Executed.LEDGER_AWAY
+    assert stage.view(key).state is CallState.QUEUED
+
+
+def test_nothing_is_sent_once_the_lease_may_have_run_out() -> None:
+    """The process stood still between claim and request: the attempt costs nothing and is tried again."""
+    stage = Stage(lease_s=10)
+    key = stage.submit().key
+    _after_the_claim(stage, lambda: _pass_time(stage, 5))
+
+    view = asyncio.run(stage.run(key))
+
+    assert stage.provider.requests == []
+    assert (view.state, view.posted_nano_usd) == (CallState.WAITING, 0)
+    assert "lease_before_send" in (view.error or "")
+
+
+def test_nothing_is_sent_under_a_lease_that_was_given_away() -> None:
+    """It was judged and has been renewed since: it holds again, but what was claimed before is another's now."""
+    stage = Stage()
+    key = stage.submit().key
+    _after_the_claim(stage, lambda: (stage.ledger.leases.release(WORKER_ID), _renew_later(stage)))
+
+    view = asyncio.run(stage.run(key))
+
+    assert stage.lease.held() is not None
+    assert stage.provider.requests == []
+    assert (view.state, view.posted_nano_usd) == (CallState.WAITING, 0)
+
+
+def test_a_zombie_that_had_not_sent_posts_nothing_in_the_end() -> None:
+    """Called lost, its attempt was posted in full; the truth is that no request ever left."""
+    stage = Stage()
+    key = stage.submit().key
+
+    def be_judged() -> None:
+        last = stage.view(key).last
+        assert last is not None
+        ref = AttemptRef(key, last.attempt_id)
+        stage.ledger.leases.release(WORKER_ID)
+        stage.logger.settle([ref], are_expired=True)
+        assert stage.view(key).posted_nano_usd > 0
+        _renew_later(stage)
+
+    _after_the_claim(stage, be_judged)
+
+    view = asyncio.run(stage.run(key))
+
+    assert stage.provider.requests == []
+    assert (view.state, view.posted_nano_usd) == (CallState.WAITING, 0)
+
+
+def test_a_claim_whose_answer_was_lost_belongs_to_the_lease_of_its_first_try() -> None:
+    """The second try brings the same attempt back, though it may have been given away in between."""
+    stage = Stage()
+    key = stage.submit().key
+    reserve, tries = stage.lane.reserve, 0
+
+    async def reserve_without_an_answer(wanted):  # type: ignore[no-untyped-def]
+        nonlocal tries
+        tries += 1
+        outcome = await reserve(wanted)
+        if tries == 1:
+            stage.ledger.leases.release(WORKER_ID)
+            _renew_later(stage)
+            raise LedgerUnavailable("the answer was lost")
+        return outcome
+
+    stage.lane.reserve = reserve_without_an_answer  # type: ignore[method-assign]
+
+    asyncio.run(stage.llm.execute(key))
+
+    assert tries == 2
+    assert stage.provider.requests == []
+
+
+def _after_the_claim(stage: Stage, happens: Callable[[], object]) -> None:
+    reserve = stage.lane.reserve
+
+    async def reserve_then(wanted):  # type: ignore[no-untyped-def]
+        outcome = await reserve(wanted)
+        happens()
+        return outcome
+
+    stage.lane.reserve = reserve_then  # type: ignore[method-assign]
+
+
+def _pass_time(stage: Stage, seconds: float) -> None:
+    stage.clock.elapsed_s += seconds
+
+
+def _renew_later(stage: Stage) -> None:
+    _pass_time(stage, 1)
+    stage.lease.renew()
 
 
 def test_without_a_broker_the_answer_is_settled_in_place() -> None:

@@ -42,12 +42,14 @@ BEGIN
 
     -- An organisation nobody set a budget for gets the default one, where the settings allow a default.
     INSERT INTO budget (org_id, scope, "window", timezone, starts_at, ends_at, limit_nano_usd)
-    SELECT o.org_id, 'org', 'day', 'UTC', p.starts_at, p.ends_at, d.default_limit
-      FROM (SELECT DISTINCT unnest(org_ids) AS org_id) o
-     CROSS JOIN (SELECT max(x) AS default_limit FROM unnest(p_default_limits) x) d
+    SELECT DISTINCT ON (l.org_id) l.org_id, 'org', 'day', 'UTC', p.starts_at, p.ends_at, u.default_limit
+      FROM unnest(p_call_ids, p_generations, p_default_limits) WITH ORDINALITY
+           AS u(call_id, generation, default_limit, ord)
+      JOIN llm_call l ON l.call_id = u.call_id AND l.generation = u.generation AND l.state = 'queued'
      CROSS JOIN LATERAL callgate_period_v1('day', 'UTC', now()) p
-     WHERE d.default_limit IS NOT NULL
-       AND NOT EXISTS (SELECT 1 FROM budget x WHERE x.org_id = o.org_id)
+     WHERE u.default_limit IS NOT NULL
+       AND NOT EXISTS (SELECT 1 FROM budget x WHERE x.org_id = l.org_id)
+     ORDER BY l.org_id, u.ord
     ON CONFLICT (org_id, scope, "window", starts_at) DO NOTHING;
 
     budget_ids := callgate_roll_budgets_v1(org_ids, scopes);
@@ -129,7 +131,8 @@ BEGIN
             RETURNING a.attempt_id INTO attempt_id;
             UPDATE llm_call l
                SET state = 'running', attempt = c.attempt + 1, attempt_id = callgate_reserve_v1.attempt_id,
-                   due_at = now() + make_interval(secs => p_leases_s[ord]), error = NULL
+                   due_at = now() + make_interval(secs => p_leases_s[ord]), error = NULL,
+                   wanted_nano_usd = NULL
              WHERE l.call_id = c.call_id AND l.generation = c.generation;
             RETURN NEXT;
             CONTINUE;
@@ -171,7 +174,8 @@ BEGIN
                    AND s.link IS NOT NULL AND s.delivered_at IS NULL);
         END IF;
         UPDATE llm_call l
-           SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal
+           SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal,
+               wanted_nano_usd = CASE WHEN callgate_reserve_v1.state = 'waiting' THEN p_holds[ord] END
          WHERE l.call_id = c.call_id AND l.generation = c.generation;
         RETURN NEXT;
     END LOOP;

@@ -1,6 +1,7 @@
 -- callgate_set_budget_v1: set the limit of a scope, now.
 --
 -- The current period keeps what is spent and held in it, and its ends: a new time zone holds from the next period on.
+-- Calls that wait for headroom and fit now are due at once.
 CREATE FUNCTION callgate_set_budget_v1(
     p_org_id text, p_scope text, p_window text, p_limit bigint, p_timezone text
 ) RETURNS SETOF budget
@@ -18,4 +19,5 @@ BEGIN
     RETURN QUERY UPDATE budget b SET limit_nano_usd = p_limit, timezone = p_timezone
       WHERE b.id = ANY (current_ids) AND b."window" = p_window
      RETURNING b.*;
+    PERFORM callgate_wake_v1(ARRAY[p_org_id]);
 END $$;

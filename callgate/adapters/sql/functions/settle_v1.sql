@@ -3,7 +3,8 @@
 -- Money moves in exactly the budgets the hold was made in: reserved falls by the hold the first time, spent changes by the
 -- difference to what was posted before. An attempt that is no longer as the caller saw it is left alone.
 -- Locks     the calls by (call_id, generation), the attempts by id, then the budgets by id.
--- Returns   per row: was it applied, the call's state, and of a call that ended just now the undelivered links.
+-- Returns   per row: was it applied, the call's state, and of a call that ended just now the undelivered links. Then,
+--           if the headroom that was freed woke calls that wait for it, a row with ord 0.
 CREATE FUNCTION callgate_settle_v1(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_seen text[], p_statuses text[],
     p_posted bigint[], p_next_states text[], p_due_in_s float8[], p_input_tokens int[],
@@ -19,6 +20,7 @@ DECLARE
     moved_ids bigint[] := '{}';
     moved_reserved bigint[] := '{}';
     moved_spent bigint[] := '{}';
+    freed text[];               -- organisations with a budget of which less is used than before
 BEGIN
     PERFORM 1 FROM llm_call l
       WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
@@ -88,17 +90,26 @@ BEGIN
                    WHEN cardinality(submission_ids) > 0 THEN now() + interval '10 s'
                    ELSE greatest(l.due_at, now() + interval '10 s') END,
                error = CASE WHEN p_statuses[ord] = 'succeeded' THEN NULL ELSE p_errors[ord] END,
-               error_fingerprint = p_fingerprints[ord]
+               error_fingerprint = p_fingerprints[ord],
+               wanted_nano_usd = NULL
          WHERE l.call_id = c.call_id AND l.generation = c.generation;
         RETURN NEXT;
     END LOOP;
 
     PERFORM 1 FROM budget x WHERE x.id = ANY (moved_ids) ORDER BY x.id FOR UPDATE;
-    UPDATE budget x SET reserved_nano_usd = x.reserved_nano_usd + m.reserved,
-                        spent_nano_usd = x.spent_nano_usd + m.spent
-      FROM (SELECT id, sum(reserved)::bigint AS reserved, sum(spent)::bigint AS spent
-              FROM unnest(moved_ids, moved_reserved, moved_spent) AS u(id, reserved, spent)
-             GROUP BY id) m
-     WHERE x.id = m.id;
+    WITH moved AS (
+        UPDATE budget x SET reserved_nano_usd = x.reserved_nano_usd + m.reserved,
+                            spent_nano_usd = x.spent_nano_usd + m.spent
+          FROM (SELECT id, sum(reserved)::bigint AS reserved, sum(spent)::bigint AS spent
+                  FROM unnest(moved_ids, moved_reserved, moved_spent) AS u(id, reserved, spent)
+                 GROUP BY id) m
+         WHERE x.id = m.id
+        RETURNING x.org_id, m.reserved + m.spent AS change
+    )
+    SELECT array_agg(DISTINCT org_id) FILTER (WHERE change < 0) INTO freed FROM moved;
     PERFORM callgate_rest_v1(p_call_ids, p_generations);
+    IF callgate_wake_v1(freed) THEN
+        ord := 0; applied := NULL; state := NULL; submission_ids := '{}'; links := '{}';
+        RETURN NEXT;
+    END IF;
 END $$;

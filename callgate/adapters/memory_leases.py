@@ -1,0 +1,62 @@
+"""The leases of worker processes in memory: `LeasePort` over the tables of the memory ledger."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from callgate.adapters.memory_tables import LeaseRow, MemoryTables
+
+
+class MemoryLeases:
+    """The memory ledger's leases; every method is one transaction under the ledger's lock."""
+
+    def __init__(
+        self, tables: MemoryTables, clock: Callable[[], datetime], lock: threading.Lock
+    ) -> None:
+        self._tables = tables
+        self._clock = clock
+        self._lock = lock
+
+    def renew(self, worker_id: str, lease_s: float) -> datetime:
+        """Grant or prolong a lease, `lease_s` seconds from now."""
+        with self._lock:
+            now, length = self._clock(), timedelta(seconds=lease_s)
+            lease = self._tables.leases.get(worker_id)
+            if lease is None:
+                lease = LeaseRow(worker_id, now, now, now, now + length)
+                self._tables.leases[worker_id] = lease
+            if now - lease.renewed_at > length / 2:
+                lease.steady_since = now
+            lease.renewed_at, lease.expires_at = now, now + length
+            return lease.began_at
+
+    def release(self, worker_id: str) -> None:
+        """End a lease; the calls of its unposted attempts are due now."""
+        with self._lock:
+            self._release(worker_id, self._clock())
+
+    def expire(self, judge: str) -> list[str]:
+        """Release leases that have run out, on behalf of a process whose own has been steady."""
+        with self._lock:
+            now = self._clock()
+            by = self._tables.leases.get(judge)
+            gone = [w for w in self._tables.leases.values() if by and _may_expire(w, by, now)]
+            for lease in gone:
+                self._release(lease.worker_id, now)
+            return [lease.worker_id for lease in gone]
+
+    def _release(self, worker_id: str, now: datetime) -> None:
+        for attempt in self._tables.attempts.values():
+            if attempt.process == worker_id and not attempt.status.is_posted:
+                call = self._tables.calls[attempt.key]
+                call.due_at = min(call.due_at or now, now)
+        self._tables.leases.pop(worker_id, None)
+
+
+def _may_expire(lease: LeaseRow, judge: LeaseRow, now: datetime) -> bool:
+    """Tell whether a lease has run out, and the judge was there all the time in which it could have been renewed."""
+    is_fresh = now - judge.renewed_at <= judge.length / 2
+    is_steady = now - judge.steady_since >= lease.length
+    return lease.expires_at <= now and is_fresh and is_steady

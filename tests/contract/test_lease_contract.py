@@ -1,0 +1,299 @@
+"""Leases: who is called dead, by whom, and what becomes of the calls in its hands."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from callgate.adapters.postgres_leases import EXPIRED_MAX
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    CallState,
+    Due,
+    DueKind,
+    RecordOutcome,
+    Reserved,
+)
+from tests.contract.harness import (
+    LEASE_S,
+    LINK,
+    LedgerUnderTest,
+    a_loss,
+    a_reserve,
+    a_success,
+    an_answer,
+)
+
+LENGTH_S = 8.0
+"""Of every lease here, in seconds; an attempt of this suite may take `LEASE_S`, which is much longer."""
+DEAD, JUDGE = "host:1:dead", "host:2:judge"
+
+
+def pass_time(ledger: LedgerUnderTest, seconds: float, *alive: str) -> None:
+    """Let time pass while some processes renew their leases every quarter."""
+    for worker_id in alive:
+        ledger.leases.renew(worker_id, LENGTH_S)
+    step_s = LENGTH_S / 4
+    for _ in range(round(seconds / step_s)):
+        ledger.age(step_s)
+        for worker_id in alive:
+            ledger.leases.renew(worker_id, LENGTH_S)
+
+
+def claimed_by(ledger: LedgerUnderTest, worker_id: str, content: str = "invoice") -> AttemptRef:
+    """Have a process claim a call."""
+    (outcome,) = ledger.reserve(a_reserve(ledger.queued(content), worker_id=f"{worker_id}/7"))
+    assert isinstance(outcome, Reserved)
+    return outcome.ref
+
+
+def test_calls_of_a_dead_worker_are_due_long_before_their_deadline(ledger: LedgerUnderTest) -> None:
+    """Dispatched and answered ones; whoever takes them goes on as if they had expired."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    sent, kept = claimed_by(ledger, DEAD, "sent"), claimed_by(ledger, DEAD, "kept")
+    ledger.record(an_answer(kept))
+
+    pass_time(ledger, LENGTH_S, JUDGE)
+
+    assert ledger.leases.expire(JUDGE) == [DEAD]
+    assert set(ledger.due()) == {
+        Due(DueKind.EXPIRED, sent.key, sent.attempt_id),
+        Due(DueKind.SETTLE, kept.key, kept.attempt_id),
+    }
+
+
+def test_a_lease_is_expired_once(ledger: LedgerUnderTest) -> None:
+    """It is gone with its judgement."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    pass_time(ledger, LENGTH_S, JUDGE)
+
+    assert ledger.leases.expire(JUDGE) == [DEAD]
+    assert ledger.leases.expire(JUDGE) == []
+
+
+def test_who_renews_is_left_alone(ledger: LedgerUnderTest) -> None:
+    """However long its calls take."""
+    ref = claimed_by(ledger, "host:3:alive")
+
+    pass_time(ledger, 3 * LENGTH_S, JUDGE, "host:3:alive")
+
+    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.due() == ()
+    assert ledger.view(ref).last is not None
+
+
+def test_a_lease_that_has_not_run_out_is_left_alone(ledger: LedgerUnderTest) -> None:
+    """Its process may only be slow."""
+    pass_time(ledger, LENGTH_S, JUDGE)
+    ledger.leases.renew(DEAD, LENGTH_S)
+
+    pass_time(ledger, LENGTH_S * 0.75, JUDGE)
+    early = ledger.leases.expire(JUDGE)
+    pass_time(ledger, LENGTH_S * 0.25, JUDGE)
+
+    assert early == []
+    assert ledger.leases.expire(JUDGE) == [DEAD]
+
+
+def test_calls_of_others_are_not_touched(ledger: LedgerUnderTest) -> None:
+    """Neither those of a process that is alive, nor those of one without a lease: these have their deadlines."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    lost = claimed_by(ledger, DEAD, "lost")
+    claimed_by(ledger, "host:3:alive", "of the living")
+    claimed_by(ledger, "host:4:old version", "without a lease")
+    claimed_by(ledger, DEAD + "er", "of a longer name")
+
+    pass_time(ledger, LENGTH_S, JUDGE, "host:3:alive")
+    ledger.leases.expire(JUDGE)
+
+    assert [due.key for due in ledger.due()] == [lost.key]
+
+
+def test_a_worker_without_a_lease_has_its_deadline(ledger: LedgerUnderTest) -> None:
+    """The older rule stays: what is not recorded by deadline and grace is due."""
+    ref = claimed_by(ledger, "host:4:old version")
+
+    pass_time(ledger, LEASE_S + LENGTH_S, JUDGE)
+
+    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.due_kinds() == [(DueKind.EXPIRED, ref.key)]
+
+
+# Who may judge.
+
+
+def test_a_process_without_a_lease_judges_nobody(ledger: LedgerUnderTest) -> None:
+    """It cannot know whether the ledger was there."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    pass_time(ledger, 3 * LENGTH_S)
+
+    assert ledger.leases.expire(JUDGE) == []
+
+
+def test_a_new_process_judges_nobody_for_the_length_of_a_lease(ledger: LedgerUnderTest) -> None:
+    """By then everyone who is alive has renewed."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    ledger.age(3 * LENGTH_S)
+
+    pass_time(ledger, LENGTH_S * 0.75, JUDGE)
+    early = ledger.leases.expire(JUDGE)
+    pass_time(ledger, LENGTH_S * 0.25, JUDGE)
+
+    assert early == []
+    assert ledger.leases.expire(JUDGE) == [DEAD]
+
+
+@pytest.mark.parametrize("outage_s", [LENGTH_S * 0.4, LENGTH_S * 0.8, LENGTH_S * 1.5, 3_600.0])
+def test_an_outage_makes_nobody_lost(ledger: LedgerUnderTest, outage_s: float) -> None:
+    """Whoever comes back first must not judge those who come back a moment later."""
+    alive = "host:3:alive"
+    pass_time(ledger, 2 * LENGTH_S, JUDGE, alive)
+    claimed_by(ledger, alive)
+    ledger.age(outage_s)
+
+    at_once = ledger.leases.expire(JUDGE)
+    ledger.leases.renew(JUDGE, LENGTH_S)
+    after_its_own_renewal = ledger.leases.expire(JUDGE)
+    ledger.age(LENGTH_S / 8)
+    a_moment_later = ledger.leases.expire(JUDGE)
+    pass_time(ledger, 3 * LENGTH_S, JUDGE, alive)
+
+    assert (at_once, after_its_own_renewal, a_moment_later) == ([], [], [])
+    assert ledger.leases.expire(JUDGE) == []
+
+
+def test_a_statement_that_runs_after_an_outage_judges_nobody(ledger: LedgerUnderTest) -> None:
+    """It was sent before; a stopped Postgres runs it when it goes on, and nobody has renewed since."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    pass_time(ledger, LENGTH_S / 2, JUDGE)
+    pass_time(ledger, LENGTH_S * 0.25, JUDGE)
+    ledger.age(60)
+
+    assert ledger.leases.expire(JUDGE) == []
+
+
+def test_nobody_judges_itself(ledger: LedgerUnderTest) -> None:
+    """A lease that has run out is not fresh enough to judge any."""
+    pass_time(ledger, 2 * LENGTH_S, JUDGE)
+    ledger.age(LENGTH_S + 1)
+
+    assert ledger.leases.expire(JUDGE) == []
+
+
+def test_of_many_dead_workers_a_few_are_released_at_a_time(ledger: LedgerUnderTest) -> None:
+    """All of them come to it."""
+    dead = {f"host:{n}:dead" for n in range(EXPIRED_MAX + 3)}
+    for worker_id in dead:
+        ledger.leases.renew(worker_id, LENGTH_S)
+    pass_time(ledger, LENGTH_S, JUDGE)
+
+    gone = ledger.leases.expire(JUDGE) + ledger.leases.expire(JUDGE)
+
+    assert len(gone) == len(dead)
+    assert set(gone) == dead
+
+
+def test_concurrent_judges_share_the_dead(ledger: LedgerUnderTest) -> None:
+    """Each lease is released by one of them, and every call is due once."""
+    judges = [f"host:{n}:judge" for n in range(4)]
+    refs = []
+    for n in range(8):
+        ledger.leases.renew(f"host:{n}:dead", LENGTH_S)
+        refs.append(claimed_by(ledger, f"host:{n}:dead", f"page {n}"))
+    pass_time(ledger, LENGTH_S, *judges)
+
+    with ThreadPoolExecutor(4) as pool:
+        gone = [
+            worker_id for found in pool.map(ledger.leases.expire, judges) for worker_id in found
+        ]
+
+    assert sorted(gone) == [f"host:{n}:dead" for n in range(8)]
+    assert {due.key for due in ledger.due()} == {ref.key for ref in refs}
+
+
+# Life of a lease.
+
+
+def test_a_lease_keeps_its_beginning(ledger: LedgerUnderTest) -> None:
+    """Renewed too late as well: nobody judged it meanwhile, so nothing was taken away."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    ledger.age(3_600)
+
+    late, later = ledger.leases.renew(DEAD, LENGTH_S), ledger.leases.renew(DEAD, LENGTH_S)
+
+    assert late == later
+    assert (ledger.now() - late).total_seconds() >= 3_600
+
+
+def test_a_lease_that_was_judged_begins_anew(ledger: LedgerUnderTest) -> None:
+    """So its process learns that what it had claimed was given away."""
+    began_at = ledger.leases.renew(DEAD, LENGTH_S)
+    pass_time(ledger, LENGTH_S, JUDGE)
+    ledger.leases.expire(JUDGE)
+
+    assert ledger.leases.renew(DEAD, LENGTH_S) > began_at
+
+
+def test_a_released_lease_leaves_nothing_behind(ledger: LedgerUnderTest) -> None:
+    """A clean end with calls cut off: they are due at once, and there is nobody left to judge."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    ref = claimed_by(ledger, DEAD)
+
+    ledger.leases.release(DEAD)
+
+    assert ledger.due() == (Due(DueKind.EXPIRED, ref.key, ref.attempt_id),)
+    pass_time(ledger, 2 * LENGTH_S, JUDGE)
+    assert ledger.leases.expire(JUDGE) == []
+
+
+def test_releasing_what_is_not_there_changes_nothing(ledger: LedgerUnderTest) -> None:
+    """A release may come twice, or after the judgement."""
+    ref = ledger.running()
+
+    ledger.leases.release(DEAD)
+
+    assert ledger.due() == ()
+    assert ledger.state(ref.key) is CallState.RUNNING
+
+
+# What a process that was called dead does when it wakes.
+
+
+def test_a_zombies_answer_is_late_and_posted_once(ledger: LedgerUnderTest) -> None:
+    """Its attempt was posted in full; the truth replaces that, and ends the call that waited for another try."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    ref = claimed_by(ledger, DEAD)
+    pass_time(ledger, LENGTH_S, JUDGE)
+    ledger.leases.expire(JUDGE)
+    ledger.due()
+    ledger.settle(a_loss(ref))
+    in_full = ledger.figures()
+
+    outcomes = [*ledger.record(an_answer(ref)), *ledger.record(an_answer(ref))]
+    truth = a_success(ref, 60, seen=AttemptStatus.UNKNOWN)
+    (settled,), (again,) = ledger.settle(truth), ledger.settle(truth)
+
+    assert in_full == (0, 100)
+    assert outcomes == [RecordOutcome.LATE, RecordOutcome.CLOSED]
+    assert (settled.is_applied, again.is_applied) == (True, False)
+    assert settled.state is CallState.SUCCEEDED
+    assert ledger.figures() == (0, 60)
+
+
+def test_a_hold_of_an_overtaken_attempt_falls_due_with_its_worker(ledger: LedgerUnderTest) -> None:
+    """Its call has ended by an earlier attempt; the money comes to its posting all the same."""
+    first = ledger.lost(link=LINK)
+    ledger.requeued(first.key)
+    ledger.leases.renew(DEAD, LENGTH_S)
+    (second,) = ledger.reserve(a_reserve(first.key, worker_id=f"{DEAD}/1"))
+    assert isinstance(second, Reserved)
+    ledger.record(an_answer(first))
+    (settled,) = ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
+    ledger.ledger.deliver([d.submission_id for d in settled.deliveries])
+
+    pass_time(ledger, LENGTH_S, JUDGE)
+    ledger.leases.expire(JUDGE)
+
+    assert ledger.due() == (Due(DueKind.EXPIRED, first.key, second.ref.attempt_id),)

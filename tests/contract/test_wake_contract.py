@@ -1,0 +1,283 @@
+"""Freed headroom wakes the calls that wait for it: oldest first, only as many as fit, and nobody else's."""
+
+from __future__ import annotations
+
+import pytest
+
+from callgate.domain.budget import RefusalReason, Window
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    CallKey,
+    CallState,
+    DueKind,
+    Refused,
+    Reserved,
+)
+from callgate.domain.models import OnBudget
+from tests.contract.harness import (
+    LIMIT,
+    LedgerUnderTest,
+    a_failure,
+    a_loss,
+    a_reserve,
+    a_success,
+    an_answer,
+)
+
+OTHER = "globex"
+TYPE_SCOPE = "call_type:extraction"
+
+
+def held_up(ledger: LedgerUnderTest, *holds: int, youngest: str = "extraction") -> list[CallKey]:
+    """Calls that wait for others to free their room, the oldest first; their timers run for a quarter of a minute."""
+    keys = []
+    for number in range(1, len(holds) + 1):
+        call_type = youngest if number == len(holds) else "extraction"
+        keys.append(ledger.queued(f"waiting {number}", call_type=call_type))
+        ledger.age(60)
+    outcomes = ledger.reserve(*map(a_reserve, keys, holds))
+    refusals = [o.refusal for o in outcomes if isinstance(o, Refused)]
+    assert [r and r.reason for r in refusals] == [RefusalReason.HELD] * len(holds)
+    return keys
+
+
+def answered(ledger: LedgerUnderTest, hold: int, content: str = "busy") -> AttemptRef:
+    """An attempt that has its answer, and holds money until it is settled."""
+    return ledger.answered(content, hold_nano_usd=hold)
+
+
+def woken(ledger: LedgerUnderTest) -> list[CallKey]:
+    """The calls that are due for another try."""
+    return [key for kind, key in ledger.due_kinds() if kind is DueKind.PUBLISH]
+
+
+def frees(ledger: LedgerUnderTest, ref: AttemptRef, posted: int = 0) -> bool:
+    """Settle an answer; say whether that woke anybody."""
+    (settled,) = ledger.settle(a_success(ref, posted))
+    return settled.has_woken
+
+
+def test_of_two_that_wait_the_older_is_woken(ledger: LedgerUnderTest) -> None:
+    """There is room for one: it need not wait for its timer, the other goes on waiting."""
+    busy = answered(ledger, LIMIT)
+    older, younger = held_up(ledger, 600, 600)
+
+    assert woken(ledger) == []
+    assert frees(ledger, busy)
+    assert woken(ledger) == [older]
+    assert ledger.state(younger) is CallState.WAITING
+
+
+def test_as_many_as_fit_are_woken(ledger: LedgerUnderTest) -> None:
+    """And each of them is then admitted."""
+    busy = answered(ledger, LIMIT)
+    keys = held_up(ledger, 300, 300, 300, 300)
+
+    assert frees(ledger, busy, 50)
+    assert woken(ledger) == keys[:3]
+    outcomes = ledger.reserve(*(a_reserve(key, 300) for key in keys[:3]))
+    assert all(isinstance(outcome, Reserved) for outcome in outcomes)
+
+
+@pytest.mark.parametrize(("posted", "is_woken"), [(400, True), (401, False)])
+def test_an_exact_fit_is_woken_and_one_nano_more_is_not(
+    ledger: LedgerUnderTest, posted: int, is_woken: bool
+) -> None:
+    """The rule of admission, no other."""
+    busy = answered(ledger, LIMIT)
+    (key,) = held_up(ledger, 600)
+
+    assert frees(ledger, busy, posted) is is_woken
+    assert woken(ledger) == ([key] if is_woken else [])
+
+
+def test_who_was_woken_keeps_its_room_until_it_claims(ledger: LedgerUnderTest) -> None:
+    """It is on its way: the next posting must not give the same room to another."""
+    first, second = answered(ledger, 700, "first"), answered(ledger, 200, "second")
+    older, younger = held_up(ledger, 600, 600)
+
+    assert frees(ledger, first)
+    assert woken(ledger) == [older]
+    assert not frees(ledger, second)
+    assert woken(ledger) == []
+    ledger.claim(older, 600)
+    assert ledger.view(younger).state is CallState.WAITING
+
+
+def test_a_call_that_does_not_fit_holds_up_nobody(ledger: LedgerUnderTest) -> None:
+    """It is passed over, and is the first to be asked again when more room is there."""
+    first, second = answered(ledger, 300, "first"), answered(ledger, 700, "second")
+    large, small = held_up(ledger, 900, 300)
+
+    assert frees(ledger, first)
+    assert woken(ledger) == [small]
+    ledger.settle(a_success(_answered(ledger, small, 300), 0))
+    assert frees(ledger, second)
+    assert woken(ledger) == [large]
+
+
+def _answered(ledger: LedgerUnderTest, key: CallKey, hold: int) -> AttemptRef:
+    ref = ledger.claim(key, hold)
+    ledger.record(an_answer(ref))
+    return ref
+
+
+def test_another_organisation_is_not_touched(ledger: LedgerUnderTest) -> None:
+    """Room is freed in one budget; who waits for another goes on waiting."""
+    ledger.set_budget(100, org_id=OTHER)
+    ledger.running("others", org_id=OTHER)
+    theirs = ledger.queued("theirs", org_id=OTHER)
+    busy = answered(ledger, LIMIT)
+    ledger.age(60)
+    ledger.reserve(a_reserve(theirs))
+
+    assert not frees(ledger, busy)
+    assert woken(ledger) == []
+    assert ledger.state(theirs) is CallState.WAITING
+
+
+def test_every_scope_of_a_call_must_have_room(ledger: LedgerUnderTest) -> None:
+    """The organisation has; the call type of the older one has not."""
+    ledger.set_budget(300, scope=TYPE_SCOPE)
+    extracting = answered(ledger, 300, "extracting")
+    ref = ledger.running("chatting", LIMIT - 300, call_type="chat")
+    ledger.record(an_answer(ref))
+    older, younger = held_up(ledger, 200, 200, youngest="chat")
+
+    assert frees(ledger, ref)
+    assert woken(ledger) == [younger]
+    assert frees(ledger, extracting)
+    assert woken(ledger) == [older]
+
+
+def test_a_call_type_is_filled_only_once(ledger: LedgerUnderTest) -> None:
+    """The running total counts in every scope: two fit into the organisation, one into the call type."""
+    ledger.set_budget(300, scope=TYPE_SCOPE)
+    busy = answered(ledger, 300)
+    older, younger = held_up(ledger, 200, 200)
+
+    assert frees(ledger, busy)
+    assert woken(ledger) == [older]
+    assert ledger.state(younger) is CallState.WAITING
+
+
+def test_every_window_of_a_scope_must_have_room(ledger: LedgerUnderTest) -> None:
+    """The day has; the month is full."""
+    ledger.set_budget(LIMIT + 200, window=Window.MONTH)
+    busy = answered(ledger, LIMIT)
+    held_up(ledger, 600)
+
+    assert not frees(ledger, busy, 700)
+    assert woken(ledger) == []
+
+
+def test_a_posting_that_frees_nothing_wakes_nobody(ledger: LedgerUnderTest) -> None:
+    """A lost attempt costs its whole hold."""
+    ref = ledger.running("busy", LIMIT)
+    held_up(ledger, 600)
+
+    (settled,) = ledger.settle(a_loss(ref, LIMIT))
+
+    assert not settled.has_woken
+
+
+def test_the_truth_about_a_lost_attempt_frees_what_it_did_not_cost(
+    ledger: LedgerUnderTest,
+) -> None:
+    """A late answer lowers what was spent; that is headroom like any other."""
+    lost, busy = ledger.running("lost", 400), ledger.running("busy", 500)
+    ledger.settle(a_loss(lost, 400, next_state=CallState.DEAD))
+    (key,) = held_up(ledger, 450)
+    ledger.record(an_answer(lost))
+
+    (settled,) = ledger.settle(a_success(lost, 50, seen=AttemptStatus.UNKNOWN))
+
+    assert settled.has_woken
+    assert woken(ledger) == [key]
+    assert ledger.view(busy).state is CallState.RUNNING
+
+
+def test_a_failed_attempt_frees_its_hold(ledger: LedgerUnderTest) -> None:
+    """Its own retry waits for its time, not for headroom."""
+    busy = answered(ledger, LIMIT)
+    (key,) = held_up(ledger, 600)
+
+    (settled,) = ledger.settle(a_failure(busy, CallState.WAITING, due_in_s=30))
+
+    assert settled.has_woken
+    assert woken(ledger) == [key]
+
+
+def test_a_raised_limit_wakes_who_fits_now(ledger: LedgerUnderTest) -> None:
+    """Nobody need wait for a timer when an operator makes room."""
+    ledger.running("busy", LIMIT)
+    older, younger = held_up(ledger, 600, 600)
+
+    ledger.set_budget(LIMIT + 700)
+
+    assert woken(ledger) == [older]
+    assert ledger.state(younger) is CallState.WAITING
+
+
+def test_a_raised_limit_wakes_who_waits_for_the_next_period(ledger: LedgerUnderTest) -> None:
+    """With more to spend today it need not wait for tomorrow."""
+    ledger.succeeded("spent", posted_nano_usd=LIMIT - 100)
+    key = ledger.queued("patient")
+    ledger.reserve(a_reserve(key, 200, on_budget=OnBudget.WAIT))
+
+    ledger.set_budget(LIMIT + 99)
+    too_little = woken(ledger)
+    ledger.set_budget(LIMIT + 100)
+
+    assert too_little == []
+    assert woken(ledger) == [key]
+
+
+def test_a_lowered_limit_wakes_nobody(ledger: LedgerUnderTest) -> None:
+    """There is less room than before."""
+    ledger.running("busy", LIMIT)
+    held_up(ledger, 600)
+
+    ledger.set_budget(LIMIT - 100)
+
+    assert woken(ledger) == []
+
+
+def test_who_waits_for_its_retry_is_not_woken(ledger: LedgerUnderTest) -> None:
+    """It wants no headroom, it wants its time."""
+    ledger.waiting("rate limited", due_in_s=300)
+    busy = answered(ledger, LIMIT)
+
+    assert not frees(ledger, busy)
+    assert woken(ledger) == []
+
+
+def test_who_was_cancelled_takes_no_room(ledger: LedgerUnderTest) -> None:
+    """The next in line gets it."""
+    busy = answered(ledger, LIMIT)
+    older, younger = held_up(ledger, 600, 600)
+    ledger.operations.end([older], code="cancelled", message="by a test")
+
+    assert frees(ledger, busy)
+    assert woken(ledger) == [younger]
+
+
+def test_an_admitted_call_wants_nothing_more(ledger: LedgerUnderTest) -> None:
+    """Its retry must not look like a call that waits for headroom."""
+    first = answered(ledger, LIMIT, "first")
+    (key,) = held_up(ledger, 600)
+    frees(ledger, first)
+    assert woken(ledger) == [key]
+    busy = ledger.claim(key, 600)
+    ledger.record(an_answer(busy))
+    ledger.settle(a_failure(busy, CallState.WAITING, due_in_s=300))
+    second = answered(ledger, 100, "second")
+
+    assert not frees(ledger, second)
+    assert woken(ledger) == []
+
+
+def test_without_anybody_who_waits_a_posting_says_so(ledger: LedgerUnderTest) -> None:
+    """The usual case."""
+    assert not frees(ledger, answered(ledger, 100))

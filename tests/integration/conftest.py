@@ -1,0 +1,53 @@
+"""What tests of real Celery workers share: a Valkey for each file, emptied for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from tests.integration._celery_worker import Note, client_of
+from tests.integration._valkey import Valkey
+
+POOLS = ["worker.asyncio_pool:AsyncioPool", "threads"]
+
+
+@pytest.fixture(scope="module", params=POOLS, ids=["asyncio", "threads"])
+def pool(request: pytest.FixtureRequest) -> str:
+    """Both pools that have threads, for rules that hold in either."""
+    pool: str = request.param
+    return pool
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One Valkey for all tests of a file."""
+    valkey = Valkey(tmp_path_factory.mktemp("valkey"))
+    valkey.start()
+    yield valkey
+    valkey.kill()
+
+
+@pytest.fixture
+def valkey(server: Valkey) -> Valkey:
+    """The server, with nothing in it."""
+    server.client.flushall()
+    return server
+
+
+@pytest.fixture
+def app(valkey: Valkey) -> Celery:
+    """An app that publishes to the worker."""
+    return client_of(valkey)
+
+
+@pytest.fixture
+def note(app: Celery) -> Note:
+    """Publishes the task that notes its start and its end."""
+
+    def publish(word: str, sleep_s: float = 0, **options: Any) -> Any:
+        return app.send_task("note", (word, sleep_s), **options)
+
+    return publish

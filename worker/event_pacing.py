@@ -1,0 +1,38 @@
+"""
+Send task events a few times a second, not one by one.
+
+Celery gathers the events of one turn of its hub into one message. Under load a turn takes one task along, so every
+event became a PUBLISH of its own, made in the hub thread: a fifth of a worker's CPU for each call. Whoever looks at
+Flower does not see a quarter of a second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker.consumer import Consumer
+
+FLUSH_S = 0.25
+
+
+class PacedConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer, with a timer between events and their message; a full buffer still goes at once."""
+
+    timer: Any
+    _is_flush_set = False
+
+    def on_send_event_buffered(self) -> None:
+        """Have what is buffered sent soon; called for every event, in the hub thread or another."""
+        if not self._is_flush_set:
+            self._is_flush_set = True
+            self.timer.call_after(FLUSH_S, self._flush_paced)
+
+    def shutdown(self) -> None:
+        """Send what is left before the connection goes."""
+        self._flush_events()
+        super().shutdown()
+
+    def _flush_paced(self) -> None:
+        # The flag falls first: an event that comes during the flush may miss it, but not the next one.
+        self._is_flush_set = False
+        self._flush_events()
