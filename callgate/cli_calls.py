@@ -198,7 +198,7 @@ def print_call(view: CallView, *, as_json: bool) -> None:
             "latency": f"{last.latency_ms} ms" if last and last.latency_ms is not None else None,
             "priced by": last and last.price_source,
             "provider's id": last and last.provider_request_id,
-            "request": view.request and view.request.decode(),
+            "request": view.request and view.request.decode(errors="replace"),
             "reply": last and last.reply and last.reply.decode(),
         }
     )

@@ -143,17 +143,30 @@ def call_fields(view: CallView) -> dict[str, Any]:
     fields["input_hash"] = view.input_hash.hex()
     fields["error"] = loaded(view.error)
     if view.request is not None:
-        fields["request"] = json.loads(view.request)
+        fields["request"] = loaded_body(view.request)
     if view.last is not None:
         fields["last"] = {**_without_bodies(view.last), "error": loaded(view.last.error)}
         if view.last.reply is not None:
-            fields["last"]["reply"] = json.loads(view.last.reply)
+            fields["last"]["reply"] = loaded_body(view.last.reply)
     return fields
 
 
+def loaded_body(body: bytes) -> object:
+    """A stored request or reply; as text if it is no JSON, for that may be what an operator looks for."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return body.decode(errors="replace")
+
+
 def loaded(error: str | None) -> dict[str, Any] | None:
-    """Read a stored error."""
-    return None if error is None else dict(json.loads(error))
+    """Read a stored error; a broken one is a message without a code."""
+    if error is None:
+        return None
+    try:
+        return dict(json.loads(error))
+    except (ValueError, TypeError, RecursionError):
+        return {"code": "unknown", "message": error}
 
 
 def error_text(error: str | None) -> str:

@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -49,6 +49,7 @@ from callgate.services.llm_service import LLMService, Patience
 from callgate.services.retention import RetentionService
 from config.celeryconfig import celery_config
 from config.settings import WorkerSettings, check_relations
+from worker.isolation import CHILD_ARGV, Isolation
 from worker.lease_keeper import LeaseKeeper
 from worker.ledger_lane import LedgerLane
 from worker.nudge import Nudge
@@ -88,16 +89,18 @@ class Services:
     due: DueService
     retention: RetentionService
     providers: Mapping[str, LLMProviderPort]
+    isolation: Isolation | None
     _keeper: LeaseKeeper
     _due_now: Nudge
     _threads: ThreadPoolExecutor
     _sessions: tuple[PostgresSession, ...]
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Live as long as the worker's event loop: the lease, the loops, and the providers' connections."""
+    async def running(self, *, moves_due: bool = True) -> AsyncIterator[None]:
+        """Live as long as the process's event loop: the lease, the loops if wanted, children, connections."""
         self._keeper.start()
-        loops = [asyncio.create_task(loop()) for loop in (self._due_loop, self._maintenance_loop)]
+        wanted = (self._due_loop, self._maintenance_loop) if moves_due else ()
+        loops = [asyncio.create_task(loop()) for loop in wanted]
         try:
             yield
         finally:
@@ -105,6 +108,8 @@ class Services:
                 loop.cancel()
                 with suppress(asyncio.CancelledError):
                     await loop
+            if self.isolation is not None:
+                await self.isolation.aclose()
             for provider in self.providers.values():
                 await provider.aclose()
             # Last: the calls in flight have ended or were cut off, nothing sends any more.
@@ -171,9 +176,13 @@ def bootstrap(
     retention: RetentionPort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
+    isolated_by: Sequence[str] | None = CHILD_ARGV,
 ) -> Services:
     """
     Compose one worker process.
+
+    Args:
+        isolated_by: The command of the children that run suspects; None for such a child itself.
 
     Raises:
         ConfigurationError: The settings cannot work.
@@ -192,7 +201,7 @@ def bootstrap(
     ledger = ledger or PostgresLedger(session)
     operations = operations or PostgresOperations(session)
     queue = queue or CeleryQueue(app, timeout_s=settings.broker_timeout_s)
-    providers = _providers(settings, catalogue) if providers is None else providers
+    providers = providers_of(settings, catalogue) if providers is None else providers
     costs, clock, due_now = CostCalculator(catalogue), SystemClock(), Nudge()
     worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     # A connection of its own, with a timeout that leaves room for another try.
@@ -222,6 +231,23 @@ def bootstrap(
     async def settle_here(ref: AttemptRef) -> None:
         await asyncio.get_running_loop().run_in_executor(threads, logger.settle, [ref])
 
+    due = DueService(
+        ledger=ledger,
+        leases=leases or PostgresLeases(session),
+        worker_id=worker_id,
+        queue=queue,
+        logger=logger,
+        clock=clock,
+        grace_s=options.grace_s,
+        sweep_slack_s=options.sweep_slack_s,
+    )
+    isolation = None
+    if isolated_by is not None:
+        isolation = Isolation(
+            isolated_by,
+            children_max=options.suspects_max,
+            healthy_since=lambda: due.healthy_since,
+        )
     llm = LLMService(
         ledger=lane,
         providers=providers,
@@ -235,32 +261,26 @@ def bootstrap(
         worker_id=worker_id,
         lease_held=lease.held,
         default_limit_nano_usd=options.default_limit_nano_usd,
-    )
-    due = DueService(
-        ledger=ledger,
-        leases=leases or PostgresLeases(session),
-        worker_id=worker_id,
-        queue=queue,
-        logger=logger,
-        clock=clock,
-        grace_s=options.grace_s,
-        sweep_slack_s=options.sweep_slack_s,
+        isolate=isolation,
     )
     keeper = LeaseKeeper(lease, lease_s=options.lease_s, close=lease_session.close)
     return Services(
-        settings,
-        ledger,
-        operations,
-        queue,
-        llm,
-        logger,
-        due,
-        RetentionService(retention or PostgresRetention(maintenance), catalogue.retention),
-        providers,
-        keeper,
-        due_now,
-        threads,
-        (session, maintenance),
+        settings=settings,
+        ledger=ledger,
+        operations=operations,
+        queue=queue,
+        llm=llm,
+        logger=logger,
+        due=due,
+        retention=RetentionService(
+            retention or PostgresRetention(maintenance), catalogue.retention
+        ),
+        providers=providers,
+        isolation=isolation,
+        _keeper=keeper,
+        _due_now=due_now,
+        _threads=threads,
+        _sessions=(session, maintenance),
     )
 
 
@@ -276,7 +296,8 @@ def worker_app(settings: WorkerSettings) -> Celery:
     return app
 
 
-def _providers(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LLMProviderPort]:
+def providers_of(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LLMProviderPort]:
+    """The real adapters of the catalogue's providers."""
     credentials = FileCredentials(settings.api_keys(), settings.worker.credentials_dir)
     return {
         name: OpenAIAdapter(

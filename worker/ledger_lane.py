@@ -37,7 +37,7 @@ class LedgerLane:
 
         self._read = GroupCommit(_in_threads(threads, read))
         self._reserve = GroupCommit(_in_threads(threads, ledger.reserve))
-        self._record = GroupCommit(_in_threads(threads, ledger.record))
+        self._record = GroupCommit(_in_threads(threads, ledger.record), weigh=_bytes_of)
         self._publish = GroupCommit(_in_threads(threads, publish))
 
     async def read(self, key: CallKey) -> CallView | None:
@@ -55,6 +55,10 @@ class LedgerLane:
     async def publish_log(self, ref: AttemptRef) -> None:
         """Publish the log task of an answered attempt."""
         await self._publish(ref)
+
+
+def _bytes_of(record: Record) -> int:
+    return len(record.reply or b"")
 
 
 def _in_threads(

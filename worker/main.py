@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -14,7 +14,7 @@ from celery import Celery
 from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
 from config.settings import WorkerSettings
 from worker.asyncio_pool import run_on_loop
-from worker.bootstrap import bootstrap, worker_app
+from worker.bootstrap import Services, bootstrap, worker_app
 from worker.process import attach
 from worker.strays import connect_stray_handlers
 from worker.wake_up import answer_questions_only
@@ -26,12 +26,22 @@ How long one thread may keep the interpreter while another waits for it.
 The hub makes three short round trips to the broker for each call; at Python's default of 5 ms each of them may wait
 that long for the busy loop thread.
 """
+Compose = Callable[[WorkerSettings, Celery], Services]
 QUEUES = {"call": (CALL_QUEUE,), "log": (LOG_QUEUE,), "all": (CALL_QUEUE, LOG_QUEUE)}
 
 
-def run_worker(settings: WorkerSettings, queues: Sequence[str], *, name: str | None = None) -> int:
+def run_worker(
+    settings: WorkerSettings,
+    queues: Sequence[str],
+    *,
+    name: str | None = None,
+    compose: Compose = bootstrap,
+) -> int:
     """
     Run calls, log them, or both, until a signal ends the process.
+
+    Args:
+        compose: Makes the services, with other adapters than the real ones where a test wants them.
 
     Returns:
         The exit code of Celery's worker.
@@ -40,7 +50,7 @@ def run_worker(settings: WorkerSettings, queues: Sequence[str], *, name: str | N
         ConfigurationError, LedgerUnavailable: The worker did not start.
     """
     sys.setswitchinterval(GIL_SWITCH_S)
-    app = composed_app(settings)
+    app = composed_app(settings, compose)
     worker = app.Worker(
         queues=list(queues),
         hostname=f"{name or 'callgate'}@{socket.gethostname()}",
@@ -53,7 +63,7 @@ def run_worker(settings: WorkerSettings, queues: Sequence[str], *, name: str | N
     return int(worker.exitcode or 0)
 
 
-def composed_app(settings: WorkerSettings) -> Celery:
+def composed_app(settings: WorkerSettings, compose: Compose = bootstrap) -> Celery:
     """A Celery app whose tasks find their services."""
     app = worker_app(settings)
     # With the stock transport a lost broker, or an item that is no message, ends the worker. Not for Flower, which
@@ -61,7 +71,7 @@ def composed_app(settings: WorkerSettings) -> Celery:
     app.conf.broker_transport = "worker.redis_transport:Transport"
     app.loader.import_default_modules()
     app.finalize()
-    services = bootstrap(settings, app)
+    services = compose(settings, app)
     services.check()
     attach(app, services)
     run_on_loop(app, services.running)

@@ -19,9 +19,11 @@ import structlog
 from celery import Celery
 from celery.canvas import Signature, maybe_signature
 from kombu import Producer, Queue
-from kombu.exceptions import KombuError
+from kombu.exceptions import InconsistencyError, KombuError, LimitExceeded
 from kombu.exceptions import OperationalError as KombuOperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from callgate.adapters.celery_broker import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK, SWEEP_TASK
 from callgate.domain.errors import BrokerUnavailable, InvalidLink
@@ -29,6 +31,8 @@ from callgate.domain.ledger import AttemptRef, CallKey, CallState, Delivery
 
 log = structlog.get_logger(__name__)
 
+OUTAGES = (OSError, RedisConnectionError, RedisTimeoutError, InconsistencyError, LimitExceeded)
+"""Causes that say the broker could not be asked. Kombu's own error says less: it wraps a link's KeyErrors too."""
 PUBLISH_BATCH_MAX = 500
 LINK_BYTES_MAX = 64 * 1024
 
@@ -65,17 +69,25 @@ class CeleryQueue:
             self._send(producer, SWEEP_TASK, CALL_QUEUE, task_id, [sent_at.isoformat()])
 
     def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
-        """Publish links; see `QueuePort.publish_links`. A broken one is logged and done with."""
+        """
+        Publish links; see `QueuePort.publish_links`.
+
+        A broken one is logged and done with. One that the broker itself refuses, such as to a key that is no queue,
+        stays due and holds up no other.
+        """
         done: list[UUID] = []
         for delivery in deliveries:
             try:
                 self._publish_link(delivery)
-            except (KombuError, RedisError, OSError) as exc:
-                if not done:
-                    raise BrokerUnavailable(f"cannot publish links: {_name(exc)}") from exc
-                break
             except Exception as exc:
+                cause = exc.__cause__ or exc
+                if isinstance(cause, OUTAGES):
+                    if not done:
+                        raise BrokerUnavailable(f"cannot publish links: {_name(exc)}") from exc
+                    break
                 log.error("broken_link", submission_id=str(delivery.submission_id), why=repr(exc))
+                if isinstance(cause, RedisError):
+                    continue
             done.append(delivery.submission_id)
         return done
 

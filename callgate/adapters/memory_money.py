@@ -64,7 +64,7 @@ def reserve(
     if call.state is not CallState.QUEUED or _is_spent(tables, call, wanted):
         return NotClaimed(call.key, call.state)
     if wanted.refuse_with is not None:
-        tables.end(call, CallState.REJECTED, wanted.refuse_with, now)
+        _refuse_with(tables, call, wanted, now)
         return Refused(call.key, call.state, None)
     budgets = _budgets(tables, call, wanted, now)
     refusal = _refusal(call, budgets, wanted.hold_nano_usd)
@@ -154,6 +154,14 @@ def _refusal(
     return BudgetRefusal(
         RefusalReason.NO_BUDGET, call.org_id, ORG_SCOPE, None, 0, 0, 0, hold_nano_usd
     )
+
+
+def _refuse_with(tables: MemoryTables, call: CallRow, wanted: Reserve, now: datetime) -> None:
+    """Reject the call with the caller's own error, or let it wait with that."""
+    if wanted.put_off_s is None:
+        tables.end(call, CallState.REJECTED, wanted.refuse_with, now)
+    else:
+        _wait(call, wanted.refuse_with, now + timedelta(seconds=wanted.put_off_s))
 
 
 def _refuse(

@@ -7,7 +7,6 @@ the frozen views of `callgate.domain.ledger`.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,6 @@ from callgate.domain.ledger import (
     SubmitOutcome,
 )
 from callgate.domain.models import Usage
-from callgate.domain.retry import LOST
 
 
 @dataclass(slots=True)
@@ -112,8 +110,7 @@ class AttemptRow:
     @property
     def is_lost(self) -> bool:
         """True if its worker vanished, and no late answer came."""
-        is_unknown = self.status is AttemptStatus.UNKNOWN
-        return is_unknown and json.loads(self.error or "{}").get("code") == LOST.code
+        return self.status is AttemptStatus.UNKNOWN and self.finished_at is None
 
     def view(self, *, with_reply: bool) -> AttemptView:
         """The row as callers see it."""

@@ -17,6 +17,7 @@ transport has no switch for it. A load balancer that makes clients stick by a co
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -44,8 +45,14 @@ How long an idle connection is kept. Below the 5 s of uvicorn and Node.js, the s
 
 A connection the server closes first can fail under a request, and nobody can tell then whether it was read.
 """
-REPLY_BYTES_MAX = 64 * 2**20
-"""More than 16 answers of a million tokens never have."""
+REPLY_BYTES_MAX = 8 * 2**20
+"""
+Twice what a million tokens come to, the most one answer may have.
+
+More must not come in than the ledger can take within its deadline, in ASCII three times as much: else its record would
+be tried for ever.
+"""
+GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 MISSING_CREDENTIALS = Failure(
     "missing_credentials", "no API key for the provider", False, Billing.UNBILLED
@@ -155,25 +162,40 @@ def _http_client(connections_max: int) -> httpx2.AsyncClient:
 
 async def _bound_reply(response: httpx2.Response) -> None:
     if isinstance(response.stream, httpx2.AsyncByteStream):
-        response.stream = _BoundedStream(response.stream)
+        # Compressed although nobody asked for it: httpx would inflate a megabyte to a gigabyte, past every bound. What
+        # is in another encoding stays as it is, and is no JSON.
+        encoding = response.headers.pop("content-encoding", "").strip().lower()
+        inflate = zlib.decompressobj(GZIP_OR_ZLIB) if encoding in ("gzip", "deflate") else None
+        response.stream = _BoundedStream(response.stream, inflate)
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
-    """A reply's bytes, up to `REPLY_BYTES_MAX`."""
+    """A reply's bytes, inflated if they came compressed, up to `REPLY_BYTES_MAX`."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+    def __init__(
+        self, stream: httpx2.AsyncByteStream, inflate: zlib._Decompress | None = None
+    ) -> None:
         self._stream = stream
+        self._inflate = inflate
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = REPLY_BYTES_MAX
         async for chunk in self._stream:
-            left -= len(chunk)
+            plain = chunk if self._inflate is None else _inflated(self._inflate, chunk, left + 1)
+            left -= len(plain)
             if left < 0:
                 raise ReplyTooLarge(f"more than {REPLY_BYTES_MAX} bytes")
-            yield chunk
+            yield plain
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def _inflated(inflate: zlib._Decompress, chunk: bytes, bytes_max: int) -> bytes:
+    try:
+        return inflate.decompress(chunk, bytes_max)
+    except zlib.error as exc:
+        raise httpx2.DecodingError(str(exc)) from exc
 
 
 def _secrets(request: LLMRequest, key: str | None) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ READ = """SELECT * FROM callgate_read_v1(
 RESERVE = """SELECT * FROM callgate_reserve_v1(
     %(call_ids)s::uuid[], %(generations)s::int[], %(holds)s::bigint[], %(leases_s)s::float8[],
     %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[], %(waits)s::boolean[],
-    %(default_limits)s::bigint[], %(refusals)s::text[])"""
+    %(default_limits)s::bigint[], %(refusals)s::text[], %(put_off_s)s::float8[])"""
 RECORD = """SELECT * FROM callgate_record_v1(
     %(attempt_ids)s::uuid[], %(replies)s::bytea[], %(errors)s::text[], %(latencies_ms)s::int[],
     %(provider_request_ids)s::text[])"""
@@ -172,6 +172,7 @@ class PostgresLedger:
                 "waits": [r.on_budget is OnBudget.WAIT for r in batch],
                 "default_limits": [r.default_limit_nano_usd for r in batch],
                 "refusals": [r.refuse_with for r in batch],
+                "put_off_s": [r.put_off_s for r in batch],
             },
         )
         return [_reserve_outcome(r, row) for r, row in zip(batch, _in_order(rows), strict=True)]

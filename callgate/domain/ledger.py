@@ -240,6 +240,8 @@ class Reserve:
     """Daily limit given to an organisation without any budget; None refuses it."""
     refuse_with: str | None = None
     """Reject the call with this error (JSON) instead: it can never be dispatched."""
+    put_off_s: float | None = None
+    """With `refuse_with`: only not now. The call waits this long instead of being rejected."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,8 @@ class LLMRequest(_Value):
     document_pages: Annotated[int, Field(ge=0)] | None = None
     """Pages of the document behind the prompt, for the page gate."""
     on_budget: OnBudget = OnBudget.REJECT
-    trace_id: Annotated[str, StringConstraints(max_length=128)] | None = None
+    trace_id: Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00]*$")] | None = None
+    """Kept with every attempt. Without NUL, which no text column takes."""
     _response_model: type[BaseModel] | None = PrivateAttr(default=None)
 
     def __init__(self, **fields: Any) -> None:
@@ -110,7 +111,7 @@ class LLMRequest(_Value):
         if isinstance(schema, dict):
             return _json_text(schema)
         if isinstance(schema, str):
-            loaded = json.loads(schema)
+            loaded = _loaded(schema)
             if not isinstance(loaded, dict):
                 raise ValueError("a response schema is a JSON object")
             return _json_text(loaded)
@@ -124,6 +125,13 @@ class LLMRequest(_Value):
         if schema is not None and len(schema.encode()) > SCHEMA_BYTES_MAX:
             raise ValueError(f"a response schema has at most {SCHEMA_BYTES_MAX} bytes")
         return schema
+
+
+def _loaded(schema: str) -> object:
+    try:
+        return json.loads(schema)
+    except RecursionError as exc:
+        raise ValueError("the response schema is nested too deeply") from exc
 
 
 def _json_text(schema: dict[str, Any]) -> str:

@@ -73,8 +73,9 @@ class LedgerPort(Protocol):
 
         All scopes of a call or none; never clamped; a refused call never refuses its neighbours. Held by others -> the
         call waits `budget.held_wait_s(age)`; exhausted -> rejected, or with `OnBudget.WAIT` waits until the period
-        ends; never fits, no budget, `refuse_with` -> rejected. A budget whose period ended rolls over first. The row
-        in `ai_call_log` is written with status dispatched in the same transaction.
+        ends; never fits, no budget, `refuse_with` -> rejected, or with `put_off_s` waits that long. A budget whose
+        period ended rolls over first. The row in `ai_call_log` is written with status dispatched in the same
+        transaction.
         """
 
     def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:

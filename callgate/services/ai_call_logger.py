@@ -45,6 +45,9 @@ STANDARD_TIERS = frozenset({"auto", "default", "standard"})
 UNSETTLEABLE = Failure(
     "unsettleable", "the ledger refused the settlement of this attempt", False, Billing.UNKNOWN
 )
+UNJUDGEABLE = Failure(
+    "unjudgeable", "what is stored of this attempt cannot be judged", False, Billing.UNKNOWN
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,10 @@ class AICallLogger:
         """
         views = self._ledger.read(list(dict.fromkeys(refs)), Bodies.BOTH)
         settles = [
-            settle
+            (settle, view.last.hold_nano_usd)
             for view in views
             if view is not None and view.last is not None
-            if (settle := self._settle_of(view, view.last, are_expired)) is not None
+            if (settle := self._settlement(view, view.last, are_expired)) is not None
         ]
         settled = self._write(settles)
         if any(s.has_woken for s in settled):
@@ -117,21 +120,37 @@ class AICallLogger:
         except BrokerUnavailable as exc:
             log.warning("links_left_to_the_due_query", count=len(deliveries), reason=str(exc))
 
-    def _write(self, settles: list[Settle]) -> list[Settled]:
+    def _write(self, settles: list[tuple[Settle, int]]) -> list[Settled]:
+        """Settle; each comes with its hold, for when nothing else of it can be written."""
         done: list[Settled] = []
-        for settle, outcome in zip(settles, self._ledger.settle(settles), strict=True):
-            if isinstance(outcome, Unstorable):
-                log.error("unsettleable", attempt_id=str(settle.ref.attempt_id), why=outcome.why)
-                (outcome,) = self._ledger.settle([_last_resort(settle)])
+        outcomes = self._ledger.settle([settle for settle, _ in settles])
+        for (settle, hold_nano_usd), outcome in zip(settles, outcomes, strict=True):
+            for posted_nano_usd in (settle.posted_nano_usd, hold_nano_usd):
+                if isinstance(outcome, Unstorable):
+                    why = outcome.why
+                    log.error("unsettleable", attempt_id=str(settle.ref.attempt_id), why=why)
+                    (outcome,) = self._ledger.settle(
+                        [_last_resort(settle, UNSETTLEABLE, posted_nano_usd)]
+                    )
             if isinstance(outcome, Settled):
                 done.append(outcome)
         return done
 
-    def _settle_of(self, view: CallView, attempt: AttemptView, are_expired: bool) -> Settle | None:
+    def _settlement(self, view: CallView, attempt: AttemptView, are_expired: bool) -> Settle | None:
+        """What to settle, if anything; of an attempt that cannot be judged its whole hold, and its call is dead."""
         if attempt.status is AttemptStatus.DISPATCHED and not are_expired:
             return None
         if attempt.status.is_posted and attempt.status is not AttemptStatus.UNKNOWN:
             return None
+        try:
+            return self._settle_of(view, attempt)
+        except Exception:
+            # Whatever is wrong with this row, it is so each time: raised from here it would hold up its batch for ever.
+            log.exception("unjudgeable", attempt_id=str(attempt.attempt_id))
+            settle = _whole_hold(view, attempt)
+            return _last_resort(settle, UNJUDGEABLE, settle.posted_nano_usd)
+
+    def _settle_of(self, view: CallView, attempt: AttemptView) -> Settle:
         verdict = self._verdict(view, attempt)
         priced = self._priced(view, attempt, verdict)
         if priced.nano_usd > attempt.hold_nano_usd:
@@ -244,17 +263,28 @@ def _paid(code: str, message: str, *, retryable: bool) -> Failure:
     return Failure(code, message, retryable, Billing.BY_USAGE)
 
 
-def _last_resort(settle: Settle) -> Settle:
-    """The settlement of a row that Postgres refused: its money as it was, its call dead, nothing else."""
+def _whole_hold(view: CallView, attempt: AttemptView) -> Settle:
+    return Settle(
+        ref=AttemptRef(view.key, attempt.attempt_id),
+        seen=attempt.status,
+        status=AttemptStatus.UNKNOWN,
+        posted_nano_usd=attempt.hold_nano_usd,
+        next_state=CallState.DEAD,
+    )
+
+
+def _last_resort(settle: Settle, failure: Failure, posted_nano_usd: int) -> Settle:
+    """The settlement of a row that has no other: its money, its call dead, nothing of what it brought."""
     is_lost = settle.seen is AttemptStatus.DISPATCHED
     return replace(
         settle,
+        posted_nano_usd=posted_nano_usd,
         status=AttemptStatus.UNKNOWN if is_lost else AttemptStatus.FAILED,
         next_state=CallState.DEAD,
         due_in_s=None,
         usage=None,
         price_source=None,
         service_tier=None,
-        error=UNSETTLEABLE.to_json(),
-        error_fingerprint=UNSETTLEABLE.code,
+        error=failure.to_json(),
+        error_fingerprint=failure.code,
     )

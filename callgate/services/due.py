@@ -57,6 +57,11 @@ class DueService:
         self._sweep_slack = timedelta(seconds=sweep_slack_s)
         self._healthy_since: float | None = None
 
+    @property
+    def healthy_since(self) -> float | None:
+        """Since when the ledger has answered this process, by its clock; None while it does not."""
+        return self._healthy_since
+
     def run(self) -> tuple[datetime | None, int]:
         """
         Move on up to `DUE_BATCH_MAX` calls.

@@ -23,13 +23,23 @@ class GroupCommit(Generic[In, Out]):
     Args:
         run: Takes a batch and answers in its order. What it raises, every caller of that batch gets.
         batch_max: Items in one batch.
+        weigh: The bytes of an item.
+        weight_max: Bytes in one batch; an item that is heavier goes alone. A batch that is too heavy to be written in
+            time would fail its callers, who would then come again together.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[In]], Awaitable[Sequence[Out]]], *, batch_max: int = 256
+        self,
+        run: Callable[[Sequence[In]], Awaitable[Sequence[Out]]],
+        *,
+        batch_max: int = 256,
+        weigh: Callable[[In], int] = lambda _: 0,
+        weight_max: int = 4 * 2**20,
     ) -> None:
         self._run = run
         self._batch_max = batch_max
+        self._weigh = weigh
+        self._weight_max = weight_max
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
         self._writer: asyncio.Task[None] | None = None
 
@@ -50,7 +60,11 @@ class GroupCommit(Generic[In, Out]):
 
     def _take(self) -> list[tuple[In, asyncio.Future[Out]]]:
         batch: list[tuple[In, asyncio.Future[Out]]] = []
+        weight = 0
         while self._waiting and len(batch) < self._batch_max:
+            weight += self._weigh(self._waiting[0][0])
+            if batch and weight > self._weight_max:
+                break
             item, answer = self._waiting.popleft()
             # A caller that was cancelled while it waited wants nothing written.
             if not answer.done():

@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol, TypeVar
@@ -35,7 +35,7 @@ from callgate.domain.ledger import (
     ReserveOutcome,
     Unstorable,
 )
-from callgate.domain.models import LLMRequest
+from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.ports import (
     ClockPort,
     CostCalculatorPort,
@@ -75,6 +75,27 @@ class Executed(StrEnum):
     """Another delivery has the call, or it has ended: nothing was done."""
     LEDGER_AWAY = "ledger_away"
     """Given up before anything was claimed; the sweep will publish the call again."""
+    PUT_OFF = "put_off"
+    """A suspect whose turn has not come: it waits in the ledger."""
+    LOST = "lost"
+    """The process of its own that a suspect was given has died; what it had claimed falls due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """No process is free for a suspect: come again in so many seconds."""
+
+    turn_in_s: float
+
+
+SUSPECT_CODE = "suspect"
+"""Why a call waits that was lost before: its turn in a process of its own has not come."""
+Isolate = Callable[[CallKey, float], Awaitable[Executed | Busy]]
+"""
+Executes a suspect (a call that was lost before) where it can take no other call along.
+
+The number is how many seconds it may take once it could claim the call; what takes longer has lost its lease.
+"""
 
 
 class CallLedger(Protocol):
@@ -131,6 +152,7 @@ class LLMService:
         worker_id: str,
         lease_held: Callable[[], object | None],
         default_limit_nano_usd: int | None = None,
+        isolate: Isolate | None = None,
     ) -> None:
         """
         Compose the service.
@@ -140,6 +162,7 @@ class LLMService:
             settle_here: Settles in this process, for when the log task cannot be published.
             worker_id: Names this process in the ledger; claims get a number behind it.
             lease_held: Names this process's lease while it certainly holds, else None; see `LeaseService.held`.
+            isolate: Where suspects are run; None runs them here, which only a process of their own should do.
         """
         self._ledger = ledger
         self._providers = providers
@@ -153,6 +176,7 @@ class LLMService:
         self._worker_id = worker_id
         self._lease_held = lease_held
         self._default_limit_nano_usd = default_limit_nano_usd
+        self._isolate = isolate
         self._claims = itertools.count(1)
         self._unclaimed: set[object] = set()
 
@@ -165,12 +189,17 @@ class LLMService:
             view = await self._through_outages(lambda: self._ledger.read(key), patience_s)
             if view is None or view.state is not CallState.QUEUED:
                 return Executed.NOT_CLAIMED
-            request, reserve = self._prepare(view)
             policy = self._catalogue.policy(view.call_type)
+            if view.lost_attempts and self._isolate is not None:
+                # On its way no more, but taken care of: sweeps need not wait for it.
+                self._unclaimed.discard(delivery)
+                lease_s = policy.deadline_s + self._patience.grace_s
+                return await self._run_alone(key, lease_s, self._isolate)
+            request, reserve = self._prepare(view)
             claimed, warrant = await self._claim(reserve, policy)
             if isinstance(claimed, Unstorable):
-                log.error("unclaimable", call_id=str(key.call_id), why=claimed.why)
-                claimed, _ = await self._claim(_rejection(reserve), policy)
+                log.error("unclaimable", call_id=str(key.call_id), reason=claimed.why)
+                claimed = await self._turn_away(key, UNCLAIMABLE)
         except LedgerUnavailable as exc:
             log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
             return Executed.LEDGER_AWAY
@@ -205,6 +234,39 @@ class LLMService:
             await self._clock.sleep(0.02)
         return True
 
+    async def _run_alone(self, key: CallKey, lease_s: float, isolate: Isolate) -> Executed:
+        """
+        Run a suspect where it can take no other call along, or let it wait until there is room for it.
+
+        It waits in the ledger, not here: in nobody's slot, and where no sweep takes it for lost.
+        """
+        executed = await isolate(key, lease_s)
+        if isinstance(executed, Executed):
+            return executed
+        reason = _refusal(SUSPECT_CODE, "its worker was lost; it waits for a process of its own")
+        await self._turn_away(key, reason, put_off_s=executed.turn_in_s)
+        return Executed.PUT_OFF
+
+    async def _turn_away(
+        self, key: CallKey, reason: str, put_off_s: float | None = None
+    ) -> ReserveOutcome:
+        """Reject a queued call, or put it off, with nothing of its own in the statement."""
+        reserve = Reserve(
+            key=key,
+            hold_nano_usd=0,
+            lease_s=0.0,
+            worker_id=self._claim_id(),
+            price_source="",
+            refuse_with=reason,
+            put_off_s=put_off_s,
+        )
+        return await self._through_outages(
+            lambda: self._ledger.reserve(reserve), self._patience.claim_s
+        )
+
+    def _claim_id(self) -> str:
+        return f"{self._worker_id}/{next(self._claims)}"
+
     def _prepare(self, view: CallView) -> tuple[LLMRequest | None, Reserve]:
         """Price the call at the price of now; a call that can never be sent is prepared for rejection."""
         policy = self._catalogue.policy(view.call_type)
@@ -223,16 +285,19 @@ class LLMService:
                 hold_nano_usd, price_source = priced.nano_usd, priced.price_source
         except InvalidRequest as exc:
             refusal = _refusal(exc.code, str(exc))
-        except ValueError:
-            refusal = _refusal("unreadable_request", "the stored request cannot be used")
+        except Exception as exc:
+            # What is stored cannot be run by anybody: left in the queue it would be found by every sweep for ever.
+            why = type(exc).__name__
+            log.error("unreadable_request", call_id=str(view.key.call_id), reason=why)
+            refusal = _refusal("unreadable_request", f"the stored request cannot be used: {why}")
         return request, Reserve(
             key=view.key,
             hold_nano_usd=hold_nano_usd,
             lease_s=policy.deadline_s + self._patience.grace_s,
-            worker_id=f"{self._worker_id}/{next(self._claims)}",
+            worker_id=self._claim_id(),
             price_source=price_source,
             trace_id=request.trace_id if request else None,
-            **({"on_budget": request.on_budget} if request else {}),
+            on_budget=request.on_budget if request else OnBudget.REJECT,
             default_limit_nano_usd=self._default_limit_nano_usd,
             refuse_with=refusal,
         )
@@ -325,17 +390,14 @@ class LLMService:
         raise AssertionError("unreachable")
 
 
+def _refusal(code: str, message: str) -> str:
+    return json.dumps({"code": code, "message": message})
+
+
+UNCLAIMABLE = _refusal("unclaimable", "the ledger cannot store an attempt of this call")
+
+
 def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> Record:
     if isinstance(answer, Failure):
         return Record(ref, None, answer.to_json(), latency_ms)
     return Record(ref, answer.to_json(), None, latency_ms, answer.provider_request_id)
-
-
-def _rejection(reserve: Reserve) -> Reserve:
-    """The end of a call whose claim the ledger cannot store: without it every sweep would publish it again."""
-    error = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
-    return replace(reserve, trace_id=None, price_source="", refuse_with=error)
-
-
-def _refusal(code: str, message: str) -> str:
-    return json.dumps({"code": code, "message": message})

@@ -16,6 +16,7 @@ from tests.contract.harness import (
     USAGE,
     LedgerUnderTest,
     a_failure,
+    a_loss,
     a_reserve,
     a_submission,
     a_success,
@@ -177,6 +178,15 @@ def test_a_call_costs_what_all_its_attempts_were_posted_at(ledger: LedgerUnderTe
 
     assert ledger.view(first.key).posted_nano_usd == 160
     assert ledger.view(CallKey(first.key.call_id, 2)).posted_nano_usd == 0
+
+
+@pytest.mark.parametrize("error", ["no JSON", '{"code": "\\u0000"}', '{"code": "\\ud800"}'])
+def test_a_broken_error_fails_no_read(ledger: LedgerUnderTest, error: str) -> None:
+    """Nobody looks into the errors of attempts to read a call: one broken row would fail every batch it is in."""
+    ref = ledger.running()
+    ledger.settle(a_loss(ref, error=error))
+
+    assert ledger.view(ref.key).lost_attempts == 1
 
 
 def test_lost_attempts_are_counted_until_a_late_answer(ledger: LedgerUnderTest) -> None:

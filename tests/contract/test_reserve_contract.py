@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
+from callgate.db.session import PostgresSession
 from callgate.domain.budget import RefusalReason, Window
 from callgate.domain.ledger import (
     AttemptRef,
@@ -18,6 +22,7 @@ from callgate.domain.ledger import (
     NotClaimed,
     Refused,
     Reserved,
+    Unstorable,
 )
 from tests.contract.harness import (
     LEASE_S,
@@ -28,6 +33,7 @@ from tests.contract.harness import (
     a_submission,
     a_success,
     an_answer,
+    open_postgres,
 )
 
 
@@ -230,6 +236,23 @@ def test_a_worker_may_reject_what_can_never_be_dispatched(ledger: LedgerUnderTes
     )
 
 
+def test_a_worker_may_put_a_call_off(ledger: LedgerUnderTest) -> None:
+    """Its turn has not come: it waits with the worker's reason and without a hold, and is due again after that."""
+    error = json.dumps({"code": "suspect", "message": "waits for its turn"})
+    key = ledger.queued()
+
+    outcomes = ledger.reserve(a_reserve(key, refuse_with=error, put_off_s=20))
+
+    assert outcomes == [Refused(key, CallState.WAITING, None)]
+    view = ledger.view(key)
+    assert (view.state, view.error, view.attempt) == (CallState.WAITING, error, 0)
+    assert ledger.figures() == (0, 0)
+    ledger.age(15)
+    assert ledger.due_kinds() == []
+    ledger.age(10)
+    assert ledger.due_kinds() == [(DueKind.PUBLISH, key)]
+
+
 def test_a_rejected_call_without_links_needs_nothing_more(ledger: LedgerUnderTest) -> None:
     """Nobody to tell: no `due_at`."""
     key = ledger.queued()
@@ -237,6 +260,24 @@ def test_a_rejected_call_without_links_needs_nothing_more(ledger: LedgerUnderTes
     ledger.reserve(a_reserve(key, refuse_with='{"code": "unpriced_model"}'))
 
     assert ledger.view(key).due_at is None
+
+
+@pytest.mark.parametrize("changes", [{"trace_id": "a\x00b"}, {"hold_nano_usd": 2**70}])
+def test_a_claim_that_cannot_be_stored_stands_alone(
+    postgres_engine: Engine, changes: dict[str, Any]
+) -> None:
+    """Postgres refuses the row; the caller may still reject the call, and the neighbours are claimed."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    with closing(PostgresSession(url)) as session:
+        ledger = open_postgres(session)
+        keys = [ledger.queued(f"page {n}") for n in range(3)]
+        broken = a_reserve(keys[1], **changes)
+
+        outcomes = ledger.reserve(a_reserve(keys[0]), broken, a_reserve(keys[2]))
+
+        assert [type(o) for o in outcomes] == [Reserved, Unstorable, Reserved]
+        again = a_reserve(keys[1], 0, refuse_with='{"code": "unclaimable"}')
+        assert ledger.reserve(again) == [Refused(keys[1], CallState.REJECTED, None)]
 
 
 def test_concurrent_claims_never_overrun_a_budget(ledger: LedgerUnderTest) -> None:

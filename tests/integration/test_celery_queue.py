@@ -174,19 +174,68 @@ def test_the_end_chooses_the_link(
     assert message["body"][0] == [{"task_id": KEY.task_id, "state": state.value}, told]
 
 
+def a_link(**changes: Any) -> str:
+    """The text of a link with something wrong with it."""
+    link = {"task": "pipeline.note", "args": [], "kwargs": {}, "options": {"queue": "pipeline"}}
+    link |= {"subtask_type": None, "immutable": False, **changes}
+    return json.dumps({"link": link, "link_error": None})
+
+
+BROKEN_LINKS = {
+    "no JSON": "{",
+    "too deep": "[" * 100_000,
+    "no mapping": "[]",
+    "null": "null",
+    "no link": "{}",
+    "a text": '{"link": "pipeline.note"}',
+    "task a number": a_link(task=7),
+    "no task": '{"link": {}}',
+    "args a number": a_link(args=7),
+    "options a list": a_link(options=[]),
+    "queue a number": a_link(options={"queue": 7}),
+    "queue a mapping": a_link(options={"queue": {}}),
+    "unknown serializer": a_link(options={"queue": "pipeline", "serializer": "nope"}),
+    "unknown compression": a_link(options={"queue": "pipeline", "compression": "nope"}),
+    "bad expiry": a_link(options={"queue": "pipeline", "expires": "never"}),
+    "bad priority": a_link(options={"queue": "pipeline", "priority": "high"}),
+    "somebody's connection": a_link(options={"queue": "pipeline", "connection": "x"}),
+    "somebody's producer": a_link(options={"queue": "pipeline", "producer": "x"}),
+    "empty chain": a_link(task="celery.chain", subtask_type="chain", kwargs={"tasks": []}),
+    "unknown kind": a_link(subtask_type="nope"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_LINKS)
 def test_a_broken_link_does_not_hold_up_its_neighbours(
-    queue: CeleryQueue, valkey: Redis, pipeline: Celery
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, kind: str
 ) -> None:
-    """A link nobody can publish is done with; the next one is published."""
-    good = link_text(pipeline.tasks["pipeline.note"].s(), None) or ""
+    """A link nobody can publish is done with, whether it comes first or second; the others are published."""
+    good = link_text(pipeline.tasks["pipeline.note"].s("good"), None) or ""
     deliveries = [
         Delivery(submission_id=uuid4(), key=KEY, link=link, state=CallState.SUCCEEDED)
-        for link in ('{"link": {"task": 7}, "link_error": null}', good)
+        for link in (BROKEN_LINKS[kind], good, BROKEN_LINKS[kind], good)
     ]
 
     done = queue.publish_links(deliveries)
 
     assert done == [d.submission_id for d in deliveries]
+    told = [m["body"][0] for m in messages(valkey, "pipeline")]
+    assert len([args for args in told if args[-1] == "good"]) == 2
+
+
+def test_a_queue_that_takes_no_messages_holds_up_nobody(
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery
+) -> None:
+    """The broker refuses this link as it is now: it stays due, and the others are published."""
+    valkey.set("taken", "by something else")
+    good = link_text(pipeline.tasks["pipeline.note"].s("good"), None) or ""
+    refused, fine = [
+        Delivery(submission_id=uuid4(), key=KEY, link=link, state=CallState.SUCCEEDED)
+        for link in (a_link(options={"queue": "taken"}), good)
+    ]
+
+    assert queue.publish_links([refused, fine]) == [fine.submission_id]
+    assert queue.publish_links([refused]) == []
     assert len(messages(valkey, "pipeline")) == 1
 
 

@@ -71,7 +71,7 @@ def caught_by(*rules: str, **faults: float) -> Callable[[Callable[[], Patched]],
 )
 def settle_what_has_changed_since() -> Patched:
     """`seen` is not compared."""
-    return patch.object(memory_money, "_is_settleable", lambda attempt, wanted: True)
+    return patch.object(memory_money, "_is_settleable", lambda *_: True)
 
 
 @caught_by("a_claim_is_of_one_process", repeated=0.5)
@@ -185,13 +185,13 @@ def settle_into_the_period_of_today() -> Patched:
     """A hold of yesterday is released in today's budget."""
     post = memory_money._post
 
-    def posted(tables: MemoryTables, attempt: Any, wanted: Any) -> None:
+    def posted(tables: MemoryTables, attempt: Any, wanted: Any, now: Any) -> None:
         held_in = attempt.budget_ids
         budgets = [tables.budgets[i] for i in held_in]
         attempt.budget_ids = tuple(
             tables.newest_budget[b.org_id, b.scope, b.window] for b in budgets
         )
-        post(tables, attempt, wanted)
+        post(tables, attempt, wanted, now)
         attempt.budget_ids = held_in
 
     return patch.object(memory_money, "_post", posted)
@@ -376,9 +376,10 @@ def ignore_idempotency_keys() -> Patched:
 
 @caught_by("no_result_crosses_an_org")
 def hash_without_the_org() -> Patched:
-    """Tenants that ask the same share the answer."""
+    """Tenants that ask the same share the answer, and the ledger finds that right."""
     call_id = hashing.call_id
-    return patch.object(hashing, "call_id", lambda org_id, h: call_id("", h))
+    alike = {"call_id": lambda org_id, h: call_id("", h)}
+    return _all(patch.multiple(hashing, **alike), patch.multiple(memory_ledger, **alike))
 
 
 @caught_by("told_what_is_true")

@@ -34,7 +34,7 @@ from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
 from callgate.services.lease import LeaseService
-from callgate.services.llm_service import LLMService, Patience
+from callgate.services.llm_service import Isolate, LLMService, Patience
 from callgate.services.redrive import RedriveService
 from callgate.services.submit import SubmitService
 
@@ -186,6 +186,7 @@ class Stage:
         limit_nano_usd: int = 10**9,
         policy: CallTypePolicy = POLICY,
         lease_s: float = LEASE_S,
+        isolate: Isolate | None = None,
     ) -> None:
         self.clock = StageClock()
         self.ledger = MemoryLedger(clock=self.clock.now)
@@ -232,6 +233,7 @@ class Stage:
             patience=Patience(grace_s=GRACE_S),
             worker_id=WORKER_ID,
             lease_held=self.lease.held,
+            isolate=isolate,
         )
         self.due = DueService(
             ledger=self.ledger,

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from callgate.domain.ledger import AttemptRef, AttemptStatus, CallState
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    CallState,
+    Settle,
+    SettleOutcome,
+    Unstorable,
+)
 from callgate.domain.models import Usage
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
@@ -229,3 +237,80 @@ def test_a_call_that_takes_its_workers_along_dies() -> None:
 
     assert (view.state, view.attempt) == (CallState.DEAD, POLICY.lost_max)
     assert json.loads(view.error or "")["code"] == "worker_lost"
+
+
+def answered(stage: Stage, text: str = "hello", **fields: object) -> AttemptRef:
+    """A call whose reply is recorded, and not settled yet."""
+    key = stage.submit(text, **fields).key
+    asyncio.run(stage.llm.execute(key))
+    (ref,) = [ref for ref in stage.queue.logs if ref.key == key]
+    return ref
+
+
+UNJUDGEABLE = {
+    "reply no JSON": {"reply": b"{"},
+    "reply no mapping": {"reply": b"[]"},
+    "reply without fields": {"reply": b"{}"},
+    "reply with a field too many": {"reply": REPLY.to_json()[:-1] + b', "more": 1}'},
+    "reply nested too deeply": {"reply": b"[" * 100_000},
+    "usage negative": {"reply": REPLY.to_json().replace(b'"input_tokens": 10', b'"input_tokens": -10')},
+    "usage no number": {"reply": REPLY.to_json().replace(b'"input_tokens": 10', b'"input_tokens": "x"')},
+    "error no JSON": {"error": "{"},
+    "error without fields": {"error": "{}"},
+    "error of an unknown kind": {"error": UNKNOWN.to_json().replace("unknown", "perhaps")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNJUDGEABLE)
+def test_a_row_that_cannot_be_judged_does_not_hold_up_its_batch(kind: str) -> None:
+    """It is settled at its whole hold, and its call is dead; its neighbours are settled as ever."""
+    stage = Stage()
+    before, broken, after = (answered(stage, f"text {n}") for n in range(3))
+    row = stage.ledger.tables.attempts[broken.attempt_id]
+    for column, value in UNJUDGEABLE[kind].items():
+        setattr(row, column, value)
+
+    settled = stage.logger.settle([before, broken, after])
+
+    assert [s.state for s in settled] == [CallState.SUCCEEDED, CallState.DEAD, CallState.SUCCEEDED]
+    view = stage.view(broken.key)
+    assert view.last is not None
+    assert view.last.posted_nano_usd == view.last.hold_nano_usd
+    assert json.loads(view.error or "")["code"] == "unjudgeable"
+    assert stage.ledger.budgets("acme")[0].reserved_nano_usd == 0
+
+
+@pytest.mark.parametrize("request_text", [b"", b"{", b"[]", b"[" * 100_000])
+def test_a_broken_request_does_not_hold_up_its_batch(request_text: bytes) -> None:
+    """Nobody can say what was asked, so nobody can say whether the answer is one."""
+    stage = Stage()
+    good, broken = answered(stage, "good"), answered(stage, "broken")
+    stage.ledger.tables.calls[broken.key].request = request_text
+
+    settled = stage.logger.settle([broken, good])
+
+    assert [s.state for s in settled] == [CallState.DEAD, CallState.SUCCEEDED]
+
+
+def test_an_amount_the_ledger_refuses_is_posted_as_the_hold() -> None:
+    """Else the attempt would stay unsettled, and its hold held, for ever."""
+    stage = Stage()
+    ref = answered(stage)
+    settle = stage.ledger.settle
+    asked: list[int] = []
+
+    def picky(batch: Sequence[Settle]) -> list[SettleOutcome]:
+        asked.extend(s.posted_nano_usd for s in batch)
+        if any(s.posted_nano_usd == REPLY_COST for s in batch):
+            return [Unstorable("out of range")]
+        return settle(batch)
+
+    stage.ledger.settle = picky  # type: ignore[method-assign]
+
+    (settled,) = stage.logger.settle([ref])
+
+    view = stage.view(ref.key)
+    assert view.last is not None
+    assert asked == [REPLY_COST, REPLY_COST, view.last.hold_nano_usd]
+    assert settled.state is CallState.DEAD
+    assert view.last.posted_nano_usd == view.last.hold_nano_usd

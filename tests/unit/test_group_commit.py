@@ -80,3 +80,19 @@ def test_a_caller_that_gave_up_is_not_written() -> None:
         return writer.batches
 
     assert asyncio.run(story()) == [[1]]
+
+
+def test_a_batch_has_a_bounded_weight() -> None:
+    """What is heavier than a batch may be goes alone, and holds up nobody."""
+
+    async def story() -> list[list[int]]:
+        writer = Writer()
+        commit = GroupCommit(writer.write, weigh=lambda number: number, weight_max=10)
+        callers = [asyncio.create_task(commit(n)) for n in (7, 6, 4, 3, 99, 2, 2)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        writer.gate.set()
+        await asyncio.gather(*callers)
+        return writer.batches
+
+    assert asyncio.run(story()) == [[7], [6, 4], [3], [99], [2, 2]]

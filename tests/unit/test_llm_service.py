@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import replace
+
+import pytest
 
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
+    CallKey,
     CallState,
     RecordOutcome,
     Reserve,
+    Reserved,
     ReserveOutcome,
     Unstorable,
 )
 from callgate.domain.retry import Billing, Failure
-from callgate.services.llm_service import Executed, Patience
-from tests.unit.stage import GRACE_S, LEASE_S, REPLY, REPLY_COST, WORKER_ID, Stage
+from callgate.services.llm_service import Busy, Executed, Patience
+from tests.contract.harness import a_loss, a_reserve
+from tests.unit.stage import (
+    GRACE_S,
+    LEASE_S,
+    POLICY,
+    REPLY,
+    REPLY_COST,
+    WORKER_ID,
+    Stage,
+    a_request,
+)
 
 RATE_LIMITED = Failure("rate_limited", "slow down", True, Billing.UNBILLED, status=429)
 
@@ -87,14 +102,14 @@ def test_a_call_whose_provider_is_gone_is_rejected() -> None:
 
 
 def test_a_call_whose_claim_cannot_be_stored_is_rejected() -> None:
-    """A trace id with a NUL, say: no sweep must publish it for ever."""
+    """Whatever Postgres has against it: no sweep must publish it for ever."""
     stage = Stage()
-    key = stage.submit(trace_id="a\0b").key
+    key = stage.submit(trace_id="odd").key
     reserve = stage.lane.reserve
 
     async def like_postgres(wanted: Reserve) -> ReserveOutcome:
-        is_storable = "\0" not in (wanted.trace_id or "")
-        return await reserve(wanted) if is_storable else Unstorable("a NUL")
+        is_storable = wanted.trace_id != "odd"
+        return await reserve(wanted) if is_storable else Unstorable("odd")
 
     stage.lane.reserve = like_postgres  # type: ignore[method-assign]
 
@@ -102,7 +117,7 @@ def test_a_call_whose_claim_cannot_be_stored_is_rejected() -> None:
 
     view = stage.view(key)
     assert (executed, view.state) == (Executed.REFUSED, CallState.REJECTED)
-    assert "unstorable_claim" in (view.error or "")
+    assert "unclaimable" in (view.error or "")
 
 
 def test_an_outage_before_the_claim_is_waited_out() -> None:
@@ -374,6 +389,140 @@ def test_a_failed_attempt_is_tried_again_under_a_new_hold() -> None:
     assert early[1] == 0
     assert (view.state, view.attempt) == (CallState.SUCCEEDED, 2)
     assert len({attempt_id for _, attempt_id, _ in stage.provider.requests}) == 2
+
+
+@pytest.mark.parametrize("stored", [b"", b"{", b"[" * 100_000, b"null"])
+def test_a_request_that_cannot_be_read_is_rejected(stored: bytes) -> None:
+    """In the queue every sweep would find it again, for ever."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.ledger.tables.calls[key].request = stored
+
+    assert asyncio.run(stage.llm.execute(key)) is Executed.REFUSED
+
+    assert stage.view(key).state is CallState.REJECTED
+    assert "unreadable_request" in (stage.view(key).error or "")
+
+
+def test_a_request_without_an_output_bound_is_rejected() -> None:
+    """Submit never stores one; whoever did, it can have no hold."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.ledger.tables.calls[key].request = a_request().model_dump_json().encode()
+
+    asyncio.run(stage.llm.execute(key))
+
+    assert stage.view(key).state is CallState.REJECTED
+
+
+def test_a_claim_that_cannot_be_stored_is_rejected() -> None:
+    """The ledger refuses the attempt's row each time; a rejection holds nothing of the call's own."""
+    stage = Stage()
+    key = stage.submit().key
+    reserve = stage.lane.reserve
+
+    async def picky_reserve(wanted):  # type: ignore[no-untyped-def]
+        if wanted.refuse_with is None:
+            return Unstorable("out of range")
+        return await reserve(wanted)
+
+    stage.lane.reserve = picky_reserve  # type: ignore[method-assign]
+
+    assert asyncio.run(stage.llm.execute(key)) is Executed.REFUSED
+
+    assert stage.view(key).state is CallState.REJECTED
+    assert "unclaimable" in (stage.view(key).error or "")
+
+
+def a_suspect(stage: Stage) -> CallKey:
+    """A call that was lost once and is queued again."""
+    key = stage.submit().key
+    (reserved,) = stage.ledger.reserve([a_reserve(key)])
+    assert isinstance(reserved, Reserved)
+    stage.ledger.settle([a_loss(reserved.ref)])
+    stage.due.run()
+    assert (stage.view(key).state, stage.view(key).lost_attempts) == (CallState.QUEUED, 1)
+    return key
+
+
+class Alone:
+    """An `Isolate` that says what it is told to, and remembers what it was given."""
+
+    def __init__(self, answer: Executed | Busy) -> None:
+        self.answer = answer
+        self.given: list[tuple[CallKey, float]] = []
+
+    async def __call__(self, key: CallKey, lease_s: float) -> Executed | Busy:
+        self.given.append((key, lease_s))
+        return self.answer
+
+
+def test_a_suspect_is_not_run_among_its_neighbours() -> None:
+    """A call that was lost once goes where it can take nobody along; what came of it there is what came of it."""
+    alone = Alone(Executed.ANSWERED)
+    stage = Stage(isolate=alone)
+    innocent, suspect = stage.submit("innocent").key, a_suspect(stage)
+
+    asyncio.run(stage.llm.execute(innocent))
+    executed = asyncio.run(stage.llm.execute(suspect))
+
+    assert executed is Executed.ANSWERED
+    assert alone.given == [(suspect, POLICY.deadline_s + GRACE_S)]
+    assert [request.messages[0].content for request, _, _ in stage.provider.requests] == [
+        "innocent"
+    ]
+
+
+def test_in_a_process_of_its_own_a_suspect_simply_runs() -> None:
+    """There it is an ordinary call, and its success an ordinary success."""
+    stage = Stage()
+    key = a_suspect(stage)
+
+    view = asyncio.run(stage.run(key))
+
+    assert (view.state, view.attempt, view.lost_attempts) == (CallState.SUCCEEDED, 2, 1)
+
+
+def test_a_suspect_without_a_process_waits_in_the_ledger() -> None:
+    """Without a hold, without a slot, out of reach of sweeps; when its turn may have come it is published again."""
+    stage = Stage(isolate=Alone(Busy(20.0)))
+    key = a_suspect(stage)
+    published = len(stage.queue.calls)
+
+    executed = asyncio.run(stage.llm.execute(key))
+
+    view = stage.view(key)
+    assert (executed, view.state, view.attempt) == (Executed.PUT_OFF, CallState.WAITING, 1)
+    assert json.loads(view.error or "")["code"] == "suspect"
+    assert stage.ledger.budgets("acme")[0].reserved_nano_usd == 0
+    stage.clock.elapsed_s += 19
+    assert stage.due.sweep(stage.clock.now()) == 0
+    stage.due.run()
+    assert len(stage.queue.calls) == published
+    stage.clock.elapsed_s += 2
+    stage.due.run()
+    assert stage.queue.calls[published:] == [key]
+
+
+def test_a_sweep_does_not_wait_for_a_suspect() -> None:
+    """It may take as long as any call, and it is taken care of."""
+    done = asyncio.Event()
+
+    async def forever(key: CallKey, lease_s: float) -> Executed | Busy:
+        await done.wait()
+        return Executed.ANSWERED
+
+    async def story(stage: Stage, key: CallKey) -> bool:
+        task = asyncio.create_task(stage.llm.execute(key))
+        await asyncio.sleep(0)
+        claims_made = await stage.llm.claims_made(0)
+        done.set()
+        await task
+        return claims_made
+
+    stage = Stage(isolate=forever)
+
+    assert asyncio.run(story(stage, a_suspect(stage)))
 
 
 def test_a_sweep_waits_for_the_claims_before_it() -> None:

@@ -7,7 +7,7 @@
 CREATE FUNCTION callgate_reserve_v1(
     p_call_ids uuid[], p_generations int[], p_holds bigint[], p_leases_s float8[], p_worker_ids text[],
     p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
-    p_refusals text[]
+    p_refusals text[], p_put_off_s float8[]
 ) RETURNS TABLE (ord int, outcome text, state text, attempt_id uuid, attempt int, queue_ms int, refusal text)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -149,6 +149,10 @@ BEGIN
         due := NULL;
         IF p_refusals[ord] IS NOT NULL THEN
             refusal := p_refusals[ord];
+            IF p_put_off_s[ord] IS NOT NULL THEN
+                state := 'waiting';
+                due := now() + make_interval(secs => p_put_off_s[ord]);
+            END IF;
         ELSE
             b := books[worst_index];
             reason := CASE WHEN chosen = '{}' THEN 'no_budget' WHEN worst = 1 THEN 'held'

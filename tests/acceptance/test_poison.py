@@ -1,0 +1,369 @@
+"""What is poisonous ends as a dead letter, and takes nothing else along: no worker, no neighbour, no batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from redis import Redis
+
+from callgate.adapters.celery_broker import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK
+from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.client import Handle
+from callgate.db.session import PostgresSession
+from callgate.domain.errors import CallFailed
+from callgate.domain.ledger import CallKey, CallState, Record, Reserved
+from callgate.domain.models import LLMResult, Usage
+from callgate.domain.ports import ProviderReply
+from callgate.domain.retry import LOST
+from tests.acceptance.harness import (
+    CHECKOUT,
+    Deployment,
+    Process,
+    clean_environ,
+    until,
+    until_equal,
+)
+from tests.acceptance.odd_provider import CASES, MIB, odd_provider
+from tests.acceptance.poisoned_worker import ARGV, POISON
+from tests.contract.harness import a_loss, a_reserve
+from worker.simulator import Kind, Match, Rule, Step
+
+PATIENCE_S = 100.0
+REPLY = ProviderReply(
+    texts=("fine",),
+    finish_reason="stop",
+    refusal=None,
+    usage=Usage(input_tokens=1, output_tokens=1),
+    service_tier=None,
+    model="sim-1",
+    provider_request_id=None,
+)
+HUGE_USAGE = replace(REPLY, usage=Usage(input_tokens=2**40, output_tokens=1))
+LINKS = "poison.links"
+ODD = """
+[providers.odd]
+base_url = "{base_url}"
+needs_key = false
+
+[call_types.odd]
+max_output_tokens_default = 50
+deadline_s = 15
+attempts_max = 2
+retry_wait_s = 0.1
+retry_wait_max_s = 0.2
+retry_after_max_s = 0.2
+
+[[prices]]
+provider = "odd"
+model = "odd-1"
+input_usd_per_million = 1
+output_usd_per_million = 2
+source = "acceptance tests"
+as_of = 2026-11-01
+"""
+FRAGILE = """
+# Its attempts are over, or lost, within seconds, and it may be tried often.
+[call_types.fragile]
+max_output_tokens_default = 50
+deadline_s = 3
+attempts_max = 9
+lost_max = 3
+retry_wait_s = 0.1
+retry_wait_max_s = 0.2
+retry_after_max_s = 0.2
+"""
+
+
+def a_worker(deployment: Deployment, tmp_path: Path, **changes: str) -> Process:
+    """The only worker, which dies over `POISON`."""
+    deployment.stop_workers()
+    catalogue = tmp_path / "catalogue.toml"
+    catalogue.write_text(Path(deployment.environ["CALLGATE_CATALOGUE"]).read_text() + FRAGILE)
+    changes = {"CALLGATE_CATALOGUE": str(catalogue), **changes}
+    return deployment.start("worker", ARGV, **changes).until_it_says("ready.")
+
+
+def lose(deployment: Deployment, key: CallKey) -> None:
+    """Claim a queued call, and vanish: it is due to be tried again, as a suspect."""
+    with closing(PostgresSession(deployment.services.database_url)) as session:
+        ledger = PostgresLedger(session)
+        (reserved,) = ledger.reserve([a_reserve(key)])
+        assert isinstance(reserved, Reserved)
+        ledger.settle([a_loss(reserved.ref)])
+
+
+def children_of(worker: Process) -> list[int]:
+    """The processes in which a worker runs suspects."""
+    return [int(pid) for pid in re.findall(r"suspect_runs_alone .* pid=(\d+)", worker.output())]
+
+
+def callgate(deployment: Deployment, *words: str) -> Any:
+    """Run a command of the real CLI; what it prints as JSON."""
+    done = subprocess.run(  # noqa: S603 - the argument list is ours
+        [sys.executable, "-m", "callgate", *words],
+        cwd=CHECKOUT, env=clean_environ(deployment.environ), capture_output=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def statuses(deployment: Deployment, org: str) -> list[list[str]]:
+    """The attempts of each call of an organisation."""
+    sql = (
+        "SELECT array_agg(status ORDER BY attempt) FROM ai_call_log WHERE org_id = :org"
+        " GROUP BY call_id"
+    )
+    return [row[0] for row in deployment.rows(sql, org=org)]
+
+
+def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_path: Path) -> None:
+    """Its first victim takes neighbours along once; after that it dies in processes of its own, and then for good."""
+    first = a_worker(deployment, tmp_path)
+    neighbours, bystanders = deployment.org(), deployment.org()
+    deployment.provider.script(
+        [
+            Rule(match=Match(text="neighbour"), reply=[Step(kind=Kind.HANG)] * 6 + [Step(text="alive")]),
+            Rule(match=Match(text="bystander"), reply=[Step(latency_s=12, text="unharmed")]),
+        ]
+    )  # fmt: skip
+
+    def request(org: str, text: str, call_type: str = "fragile"):  # type: ignore[no-untyped-def]
+        return deployment.request(org, text, call_type=call_type)
+
+    innocent = deployment.client.submit_many(
+        [request(neighbours, f"neighbour {n}") for n in range(6)]
+    )
+    until(lambda: deployment.provider.counts().in_flight == 6)
+    poison = deployment.client.submit(request(deployment.org(), POISON))
+    assert first.wait() == -signal.SIGKILL
+
+    second = a_worker(deployment, tmp_path)
+    unharmed = deployment.client.submit_many(
+        [request(bystanders, f"bystander {n}", "answer") for n in range(3)]
+    )
+    until(lambda: poison.state is CallState.DEAD, PATIENCE_S)
+
+    assert [h.get(timeout=PATIENCE_S).text for h in innocent] == ["alive"] * 6
+    assert [h.get(timeout=PATIENCE_S).text for h in unharmed] == ["unharmed"] * 3
+    assert statuses(deployment, neighbours) == [["unknown", "succeeded"]] * 6
+    assert statuses(deployment, bystanders) == [["succeeded"]] * 3
+    assert second.is_alive()
+    fingerprint = LOST.fingerprint("sim")
+    (dead,) = callgate(deployment, "dead", "list", "--fingerprint", fingerprint, "--json")["calls"]
+    assert dead["task_id"] == poison.task_id
+    assert (dead["error"]["code"], dead["attempt"], dead["lost_attempts"]) == ("worker_lost", 3, 3)
+
+
+def test_a_drain_waits_for_a_suspect(deployment: Deployment, tmp_path: Path) -> None:
+    """SIGTERM to worker and child in the middle of an isolated call: it is answered and recorded all the same."""
+    deployment.stop_workers()
+    org = deployment.org()
+    deployment.provider.script([Rule(reply=[Step(latency_s=3, text="in time")])])
+    suspect = deployment.client.submit(deployment.request(org))
+    lose(deployment, suspect.key)
+    worker = deployment.worker()
+    until(lambda: deployment.provider.counts().in_flight == 1, PATIENCE_S)
+    (child,) = children_of(worker)
+
+    os.kill(child, signal.SIGTERM)
+    worker.send(signal.SIGTERM)
+
+    assert worker.wait() == 0
+    assert not Path(f"/proc/{child}").exists()
+    lost, answered = deployment.attempts(org)
+    assert lost.status == "unknown"
+    assert answered.status in ("answered", "succeeded")
+    deployment.worker()
+    assert suspect.get(timeout=PATIENCE_S).text == "in time"
+
+
+def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
+    """A batch to settle with every kind of broken row: those are dead letters, their neighbours and links are fine."""
+    deployment.stop_workers()
+    org = deployment.org()
+    good = [answered(deployment, org, f"good {n}", REPLY) for n in range(4)]
+    poisonous = {
+        "unsettleable": [
+            answered(deployment, org, "tokens over int4", HUGE_USAGE),
+            answered(deployment, org, "tier with NUL", replace(REPLY, service_tier="\x00")),
+        ],
+        "unjudgeable": [
+            answered(deployment, org, "no reply", b"{"),
+            answered(deployment, org, "a deep reply", b"[" * 100_000),
+            answered(deployment, org, "no error", None, error="{"),
+            answered(deployment, org, "no request", REPLY, request=b"{"),
+        ],
+    }
+    link = "UPDATE submission SET link = :link WHERE call_id = :id"
+    broken = '{"link": {"task": "x", "options": {"serializer": "nope"}}}'
+    deployment.rows(link, link="{", id=good[0].call_id)
+    deployment.rows(link, link=broken, id=good[1].call_id)
+    deployment.rows(link, link=a_link(LINKS), id=good[2].call_id)
+    deployment.rows("UPDATE llm_call SET due_at = now() WHERE org_id = :org", org=org)
+    worker = deployment.worker()
+
+    until(lambda: deployment.open_calls() == 0, PATIENCE_S)
+
+    assert {view.state for view in deployment.client.ledger.read(good) if view} == {
+        CallState.SUCCEEDED
+    }
+    shown = callgate(deployment, "dead", "list", "--org", org, "--json")["calls"]
+    codes = {call["task_id"]: call["error"]["code"] for call in shown}
+    assert codes == {key.task_id: code for code, keys in poisonous.items() for key in keys}
+    no_request = poisonous["unjudgeable"][-1].task_id
+    assert callgate(deployment, "dead", "show", no_request, "--json")["request"] == "{"
+    rows = deployment.attempts(org)
+    assert all(row.posted_nano_usd is not None for row in rows)
+    with Redis.from_url(deployment.services.broker_url) as valkey:
+        until(lambda: valkey.llen(LINKS) == 1)
+    undelivered = "SELECT count(*) FROM submission WHERE org_id = :org AND link IS NOT NULL"
+    until(lambda: deployment.rows(f"{undelivered} AND delivered_at IS NULL", org=org)[0][0] == 0)
+    assert worker.is_alive()
+
+
+def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> None:
+    """On either queue: the worker lives, and `callgate dead list` shows each of them once."""
+    worker = deployment.ensure_worker()
+    known = len(callgate(deployment, "dead", "list", "--limit", "1000", "--json")["strays"])
+    strays = [
+        (queue, stray)
+        for queue in (CALL_QUEUE, LOG_QUEUE)
+        for stray in (
+            f"garbage of {queue}",
+            envelope(f"undecodable {queue}", {"task": CALL_TASK, "id": "1"}),
+            envelope(json.dumps([["unknown", queue], {}, {}]), {"task": "nobody", "id": "2"}),
+            envelope(json.dumps({"protocol": 9, "queue": queue}), {"lang": "py"}),
+            envelope(json.dumps([["no call", queue], {}, {}]), {"task": LOG_TASK, "id": "3"}),
+        )
+    ]
+    with Redis.from_url(deployment.services.broker_url) as valkey:
+        for queue, stray in strays:
+            valkey.lpush(queue, stray)
+
+    def shown() -> list[dict[str, Any]]:
+        listed = callgate(deployment, "dead", "list", "--limit", "1000", "--json")
+        return list(listed["strays"])
+
+    until_equal(known + len(strays), lambda: len(shown()), PATIENCE_S)
+    assert all(stray["reason"] for stray in shown())
+    request = deployment.request(deployment.org())
+    assert deployment.client.submit(request).get(timeout=PATIENCE_S).text == "ok"
+    assert len(shown()) == known + len(strays)
+    assert worker.is_alive()
+
+
+def test_no_reply_is_too_odd(deployment: Deployment, tmp_path: Path) -> None:
+    """Whatever a provider answers ends in a typed outcome with its money settled; nothing loops, no worker dies."""
+    with odd_provider() as base_url:
+        catalogue = tmp_path / "odd.toml"
+        usual = Path(deployment.environ["CALLGATE_CATALOGUE"]).read_text()
+        catalogue.write_text(usual + ODD.format(base_url=base_url))
+        deployment.stop_workers()
+        worker = deployment.worker(CALLGATE_CATALOGUE=str(catalogue))
+        org = deployment.org()
+        fields: dict[str, Any] = {"call_type": "odd", "provider": "odd", "model": "odd-1"}
+        with deployment.open_client(catalogue=str(catalogue)) as client:
+            handles = {
+                case: client.submit(
+                    deployment.request(
+                        org, case, **fields, **({"response_schema": {}} if "text" in case else {})
+                    )
+                )
+                for case in CASES
+            }
+            outcomes = {case: outcome_of(handle) for case, handle in handles.items()}
+
+    assert worker.is_alive()
+    lasting = {case for case, outcome in outcomes.items() if isinstance(outcome, str)}
+    assert {case: outcomes[case] for case in lasting} == {
+        "nested too deeply": "invalid_response",
+        "a text nested too deeply": "invalid_output",
+        "a number of a million digits": "invalid_response",
+        "huge": "reply_too_large",
+        "a bomb": "reply_too_large",
+    }
+    results = {c: o for c, o in outcomes.items() if isinstance(o, LLMResult)}
+    assert results.pop("large").text == "é" * MIB
+    assert results.pop("half a character").text == "a?b"
+    assert results.pop("NUL").text == "a\x00b"
+    assert {result.text for result in results.values()} == {"fine"}
+    rows = {row.call_id: row for row in deployment.attempts(org)}
+    for case, handle in handles.items():
+        row = rows[handle.key.call_id]
+        cost = 11 * 1_000 + 7 * 2_000 if case in PRICED else row.hold_nano_usd
+        assert (case, row.posted_nano_usd) == (case, cost)
+        assert results.get(case) is None or results[case].attempts == 1 + case.startswith("retry")
+
+
+PRICED = {
+    "large",
+    "half a character",
+    "a text nested too deeply",
+    *(case for case in CASES if case.startswith("retry")),
+}
+"""Replies that say what they cost, in words that can be believed."""
+
+
+def outcome_of(handle: Handle) -> LLMResult | str:
+    """The result, or the code of the failure."""
+    try:
+        return handle.get(timeout=PATIENCE_S)
+    except CallFailed as failure:
+        return failure.failure_code
+
+
+def answered(
+    deployment: Deployment,
+    org: str,
+    text: str,
+    reply: ProviderReply | bytes | None,
+    *,
+    error: str | None = None,
+    request: bytes | None = None,
+) -> CallKey:
+    """A call that was answered by a worker which vanished before it was settled."""
+    key = deployment.client.submit(deployment.request(org, text)).key
+    body = reply.to_json() if isinstance(reply, ProviderReply) else reply
+    with closing(PostgresSession(deployment.services.database_url)) as session:
+        ledger = PostgresLedger(session)
+        (reserved,) = ledger.reserve([a_reserve(key, 10_000)])
+        assert isinstance(reserved, Reserved)
+        ledger.record([Record(reserved.ref, body, error, 1)])
+    if request is not None:
+        sql = "UPDATE llm_call SET request = :request WHERE call_id = :id"
+        deployment.rows(sql, request=request, id=key.call_id)
+    return key
+
+
+def a_link(queue: str) -> str:
+    """A good link, as the ledger keeps it."""
+    link = {"task": "note", "args": [], "kwargs": {}, "options": {"queue": queue}}
+    return json.dumps({"link": {**link, "subtask_type": None, "immutable": False}})
+
+
+def envelope(body: str, headers: dict[str, str]) -> str:
+    """A message as kombu's Redis transport writes it."""
+    delivery = {"exchange": "", "routing_key": CALL_QUEUE}
+    return json.dumps(
+        {
+            "body": body,
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": {
+                "delivery_mode": 2,
+                "delivery_tag": str(uuid4()),
+                "delivery_info": delivery,
+                "body_encoding": None,
+            },
+        }
+    )

@@ -1,0 +1,249 @@
+"""Suspects in processes of their own, with children that need no services."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from callgate.domain.ledger import CallKey
+from callgate.services.llm_service import Busy, Executed
+from tests.acceptance.harness import CHECKOUT, until
+from tests.integration._isolated import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG
+from worker import isolation
+from worker.isolation import TURN_S_MAX, Isolation
+
+LONG_S = 3_600.0
+NOT_STUCK: Callable[[], float | None] = lambda: None  # noqa: E731
+
+OWNER = """
+import asyncio, sys
+from tests.integration._isolated import HANG
+from worker.isolation import Isolation
+
+async def main():
+    isolation = Isolation(sys.argv[1:], children_max=1, healthy_since=lambda: None)
+    while True:
+        await isolation(HANG, 3600.0)
+        await asyncio.sleep(0.02)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    """The file in which children write that they started."""
+    return tmp_path / "notes"
+
+
+def argv(notes: Path, *how: str) -> list[str]:
+    """The command of a child."""
+    return [sys.executable, "-m", "tests.integration._isolated", str(notes), *how]
+
+
+def an_isolation(notes: Path, *how: str, **changes: Any) -> Isolation:
+    """An isolation with one child that is never called stuck."""
+    return Isolation(
+        argv(notes, *how), **{"children_max": 1, "healthy_since": NOT_STUCK, **changes}
+    )
+
+
+def pids(notes: Path) -> list[int]:
+    """The children that were started so far."""
+    return (
+        [int(line.split()[1]) for line in notes.read_text().splitlines()] if notes.exists() else []
+    )
+
+
+def is_gone(pid: int) -> bool:
+    """True once there is no such process, or only its entry in the table."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+async def patiently(isolate: Isolation, key: CallKey, lease_s: float = LONG_S) -> Executed:
+    """Come again until a child is free."""
+    give_up_at = time.monotonic() + 30
+    while isinstance(executed := await isolate(key, lease_s), Busy):
+        assert time.monotonic() < give_up_at, "no child became free"
+        await asyncio.sleep(0.02)
+    return executed
+
+
+async def eventually(is_so: Callable[[], object]) -> None:
+    """Wait, while the loop runs, until something is so."""
+    give_up_at = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < give_up_at, "it did not become so"
+        await asyncio.sleep(0.02)
+
+
+def run(story: Callable[[Isolation], Coroutine[Any, Any, None]], isolate: Isolation) -> None:
+    """Play a story, then let the children end."""
+
+    async def play() -> None:
+        try:
+            await story(isolate)
+        finally:
+            await isolate.aclose()
+
+    asyncio.run(play())
+
+
+def test_nothing_waits_for_a_child_to_start(notes: Path) -> None:
+    """The first suspect is told to come again; when it does, a child is there, and the next ones find the same."""
+
+    async def story(isolate: Isolation) -> None:
+        first = await isolate(ANSWER, LONG_S)
+        assert isinstance(first, Busy)
+        assert [await patiently(isolate, ANSWER) for _ in range(5)] == [Executed.ANSWERED] * 5
+
+    run(story, an_isolation(notes))
+
+    assert len(pids(notes)) == 1
+    until(lambda: is_gone(pids(notes)[0]))
+
+
+def test_what_kills_its_child_kills_nothing_else(notes: Path) -> None:
+    """It is said to be lost, the next suspect gets another child."""
+
+    async def story(isolate: Isolation) -> None:
+        assert await patiently(isolate, DIE) is Executed.LOST
+        assert await patiently(isolate, ANSWER) is Executed.ANSWERED
+
+    run(story, an_isolation(notes))
+
+    assert len(set(pids(notes))) == 2
+
+
+def test_a_child_has_one_call_at_a_time(notes: Path) -> None:
+    """While it has one, others are put off, one behind the other; another delivery of the same one is nobody's."""
+
+    async def story(isolate: Isolation) -> None:
+        hanging = asyncio.create_task(patiently(isolate, HANG))
+        await eventually(lambda: isolate._running)
+        assert await isolate(HANG, LONG_S) is Executed.NOT_CLAIMED
+        isolate._line_ends_at = 0.0
+        busy = [await isolate(CallKey(UUID(int=n), 1), LONG_S) for n in range(10, 80)]
+        waits = [b.turn_in_s for b in busy if isinstance(b, Busy)]
+        assert len(waits) == 70
+        assert waits == sorted(waits)
+        assert waits[0] < 3 < waits[10]
+        assert waits[-1] == pytest.approx(TURN_S_MAX, abs=0.1)
+        hanging.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hanging
+
+    run(story, an_isolation(notes))
+
+    assert len(pids(notes)) == 1
+    until(lambda: is_gone(pids(notes)[0]))
+
+
+def test_children_are_bounded(notes: Path) -> None:
+    """As many as are wanted, but no more than there may be."""
+
+    async def story(isolate: Isolation) -> None:
+        keys = [CallKey(HANG.call_id, generation) for generation in range(1, 4)]
+        tasks = [asyncio.create_task(patiently(isolate, key)) for key in keys]
+        await eventually(lambda: len(isolate._running) == 2)
+        await asyncio.sleep(0.3)
+        assert len(isolate._running) == 2
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(story, an_isolation(notes, children_max=2))
+
+    assert len(pids(notes)) == 2
+
+
+def test_a_call_cut_off_dies_with_its_child(notes: Path) -> None:
+    """When a drain is over, or a second signal ends it, nothing is left behind."""
+
+    async def story(isolate: Isolation) -> None:
+        task = asyncio.create_task(patiently(isolate, HANG))
+        await eventually(lambda: isolate._running)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert is_gone(pids(notes)[0])
+
+    run(story, an_isolation(notes))
+
+
+def test_a_child_that_is_stuck_is_killed(notes: Path) -> None:
+    """Past its call's lease nobody waits for it any more."""
+
+    async def story(isolate: Isolation) -> None:
+        assert await patiently(isolate, HANG, 0.2) is Executed.LOST
+
+    run(story, an_isolation(notes, healthy_since=lambda: 0.0))
+
+
+def test_nobody_is_called_stuck_by_who_was_away_himself(notes: Path) -> None:
+    """During an outage a child may hold an answer that it cannot record: it is not killed, nor right after it."""
+    healthy: list[float | None] = [None]
+
+    async def story(isolate: Isolation) -> None:
+        task = asyncio.create_task(patiently(isolate, HANG, 1.0))
+        await eventually(lambda: isolate._running)
+        await asyncio.sleep(1.6)
+        assert not task.done()
+        back_at = healthy[0] = time.monotonic()
+        assert await task is Executed.LOST
+        assert time.monotonic() - back_at >= 1.0
+
+    run(story, an_isolation(notes, healthy_since=lambda: healthy[0]))
+
+
+def test_an_answer_nobody_knows_is_a_lost_child(notes: Path) -> None:
+    """It is killed, for nobody can say what it does."""
+
+    async def story(isolate: Isolation) -> None:
+        assert await patiently(isolate, BABBLE) is Executed.LOST
+        assert is_gone(pids(notes)[0])
+
+    run(story, an_isolation(notes))
+
+
+def test_children_that_do_not_start_are_not_started_in_a_loop(
+    notes: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Suspects are put off meanwhile; nothing was claimed."""
+    monkeypatch.setattr(isolation, "START_AGAIN_S", 0.5)
+
+    async def story(isolate: Isolation) -> None:
+        began = time.monotonic()
+        while len(pids(notes)) < 3:
+            assert isinstance(await isolate(ANSWER, LONG_S), Busy)
+            await asyncio.sleep(0.02)
+        assert time.monotonic() - began >= 1.0
+
+    run(story, an_isolation(notes, DOES_NOT_START))
+
+
+def test_a_child_ends_with_its_owner(notes: Path) -> None:
+    """Even if that is killed in the middle of a call."""
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, *argv(notes)], cwd=CHECKOUT)  # noqa: S603
+    try:
+        until(lambda: pids(notes))
+        (child,) = pids(notes)
+        assert not is_gone(child)
+    finally:
+        os.kill(owner.pid, signal.SIGKILL)
+        owner.wait()
+
+    until(lambda: is_gone(child))
