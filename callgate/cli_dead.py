@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +23,11 @@ from callgate.cli_output import (
     Model,
     Org,
     Provider,
+    Yes,
     call_fields,
     call_rows,
     client_of,
+    confirm,
     error_text,
     loaded,
     print_json,
@@ -69,7 +70,6 @@ def rate_per_s(text: str) -> float:
 CallIds = Annotated[
     list[UUID] | None, typer.Option("--id", parser=call_uuid, metavar="CALL", help="Repeatable.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Max = Annotated[int, typer.Option("--max", min=1, max=SCANNED_MAX, help="At most so many.")]
 
 
@@ -178,7 +178,7 @@ def redrive(
         about = f"{len(plan.keys)} calls, at worst {usd(plan.worst_case_nano_usd)}"
         redriven: list[str] = []
         if not dry_run and plan.keys:
-            _confirm(f"Redrive {about}?", yes)
+            confirm(f"Redrive {about}?", yes)
             redriven = _redrive(client, plan, rate)
     if as_json:
         print_json(
@@ -209,7 +209,7 @@ def discard(
     with client_of(context) as client:
         keys = [view.key for view in _dead(client, wanted)[:at_most]]
         if keys:
-            _confirm(f"Discard {len(keys)} calls?", yes)
+            confirm(f"Discard {len(keys)} calls?", yes)
         for start in range(0, len(keys), BATCH_MAX):
             discarded += client.operations.end(
                 keys[start : start + BATCH_MAX],
@@ -265,14 +265,6 @@ def _redrive(client: Client, plan: RedrivePlan, rate: float | None) -> list[str]
         redriven += [s.key.task_id for s in submitted if s.outcome is SubmitOutcome.CREATED]
         plan.refused.update({key.task_id: why for key, why in refused.items()})
     return redriven
-
-
-def _confirm(question: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody is there to be asked: give --yes, or --dry-run to look")
-    typer.confirm(question, abort=True, err=True)
 
 
 def _who() -> str:

@@ -54,6 +54,8 @@ Fingerprint = Annotated[
     str | None, typer.Option("--fingerprint", help="Only calls that failed alike.")
 ]
 
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
 
 def client_of(context: typer.Context) -> Client:
     """
@@ -80,6 +82,15 @@ def print_error(error: CallgateError) -> None:
 def say(text: str) -> None:
     """Tell a person something that is not the answer."""
     print(text, file=sys.stderr)  # noqa: T201 - the command's voice
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask, unless the answer was given; abort on anything but yes."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("nobody is there to be asked: give --yes, or --dry-run to look")
+    typer.confirm(question, abort=True, err=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:

@@ -26,6 +26,7 @@ from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.ledger_result_backend import LedgerResultBackend
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.db.session import PostgresSession
@@ -34,7 +35,7 @@ from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome, Submitted
 from callgate.domain.models import LLMRequest, LLMResult
-from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort
+from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort, RetentionPort
 from callgate.services.redrive import RedriveService
 from callgate.services.results import error_of, result_of
 from callgate.services.submit import SubmitService
@@ -131,6 +132,7 @@ class Client:
         *,
         ledger: LedgerPort | None = None,
         operations: OperationsPort | None = None,
+        retention: RetentionPort | None = None,
         queue: QueuePort | None = None,
         catalogue: Catalogue | None = None,
     ) -> None:
@@ -148,6 +150,7 @@ class Client:
         )
         self.ledger = ledger or PostgresLedger(self._session)
         self.operations = operations or PostgresOperations(self._session)
+        self.retention = retention or PostgresRetention(self._session)
         self.queue = queue or CeleryQueue(self.celery_app, timeout_s=settings.broker_timeout_s)
         self._budget_cache = RedisBudgetCache(
             (settings.cache_url or settings.broker_url).get_secret_value(),

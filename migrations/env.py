@@ -4,7 +4,7 @@ from alembic import context
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from callgate.db.tables import metadata
+from callgate.db.tables import PARTITION_NAME, metadata
 
 
 def run() -> None:
@@ -26,6 +26,7 @@ def _migrate(connection) -> None:  # type: ignore[no-untyped-def]
         target_metadata=metadata,
         transaction_per_migration=True,
         version_table="callgate_version",
+        include_name=lambda name, kind, parents: not PARTITION_NAME.fullmatch(name or ""),
     )
     with context.begin_transaction():
         context.run_migrations()

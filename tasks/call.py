@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from celery import Celery
 from celery._state import connect_on_app_finalize
@@ -11,6 +10,7 @@ from callgate.adapters.celery_broker import CALL_TASK
 from callgate.domain.ledger import CallKey
 from worker.asyncio_pool import AsyncTask
 from worker.process import services_of
+from worker.wake_up import WakeUp
 
 
 class Call(AsyncTask):
@@ -18,10 +18,11 @@ class Call(AsyncTask):
 
     name = CALL_TASK
     ignore_result = True
+    Request = WakeUp
 
     async def arun(self, request: Mapping[str, Any], call_id: str, generation: int) -> str:
         """Say what this delivery came to, as Flower shows it."""
-        key = CallKey(UUID(call_id), generation)
+        key = CallKey.parse(call_id, generation)
         return (await services_of(self.app).llm.execute(key)).value
 
 

@@ -12,6 +12,7 @@ from callgate.domain.ledger import AttemptRef, CallKey, StrayMessage
 from worker.batching import BatchMessage, BatchTask
 from worker.outcome import Outcome
 from worker.process import services_of
+from worker.wake_up import WakeUp
 
 
 class LogCall(BatchTask):
@@ -19,6 +20,7 @@ class LogCall(BatchTask):
 
     name = LOG_TASK
     ignore_result = True
+    Request = WakeUp
 
     def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[Outcome]:
         """Say what each attempt came to, as Flower shows it; a message that names none is a stray."""
@@ -45,7 +47,7 @@ class LogCall(BatchTask):
 def _ref(message: BatchMessage) -> AttemptRef | None:
     try:
         call_id, generation, attempt_id = message.args
-        return AttemptRef(CallKey(UUID(call_id), int(generation)), UUID(attempt_id))
+        return AttemptRef(CallKey.parse(call_id, generation), UUID(attempt_id))
     except (TypeError, ValueError, AttributeError):
         return None
 

@@ -11,6 +11,7 @@ from celery._state import connect_on_app_finalize
 from callgate.adapters.celery_broker import SWEEP_TASK
 from worker.asyncio_pool import AsyncTask
 from worker.process import services_of
+from worker.wake_up import WakeUp
 
 CLAIMS_S_MAX = 30.0
 """How long a sweep waits for the calls that came out of the queue before it; after that a later sweep will do."""
@@ -26,6 +27,7 @@ class Sweep(AsyncTask):
 
     name = SWEEP_TASK
     ignore_result = True
+    Request = WakeUp
     send_events = False
 
     async def arun(self, request: Mapping[str, Any], sent_at: str) -> int:

@@ -29,9 +29,10 @@ from callgate.adapters.openai_adapter import OpenAIAdapter
 from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.db.session import PostgresSession
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import BrokerUnavailable
+from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef
 from callgate.domain.ports import (
     LeasePort,
@@ -39,11 +40,13 @@ from callgate.domain.ports import (
     LLMProviderPort,
     OperationsPort,
     QueuePort,
+    RetentionPort,
 )
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
 from callgate.services.lease import RENEWED_AFTER, LeaseService
 from callgate.services.llm_service import LLMService, Patience
+from callgate.services.retention import RetentionService
 from config.celeryconfig import celery_config
 from config.settings import WorkerSettings, check_relations
 from worker.isolation import CHILD_ARGV, Isolation
@@ -52,6 +55,9 @@ from worker.ledger_lane import LedgerLane
 from worker.nudge import Nudge
 
 log = structlog.get_logger(__name__)
+
+MAINTENANCE_TIMEOUT_S = 120.0
+"""What summing one month of the log may take; a worker that stops meanwhile waits for it."""
 
 
 class SystemClock:
@@ -81,25 +87,32 @@ class Services:
     llm: LLMService
     logger: AICallLogger
     due: DueService
+    retention: RetentionService
     providers: Mapping[str, LLMProviderPort]
     isolation: Isolation | None
     _keeper: LeaseKeeper
     _due_now: Nudge
     _threads: ThreadPoolExecutor
-    _session: PostgresSession
+    _sessions: tuple[PostgresSession, ...]
 
     @asynccontextmanager
-    async def running(self, *, moves_due: bool = True) -> AsyncIterator[None]:
-        """Live as long as the process's event loop: the lease, the due loop if wanted, children, connections."""
+    async def running(self, *, takes_turns: bool = True) -> AsyncIterator[None]:
+        """
+        Live as long as the process's event loop: the lease, the loops, children, the providers' connections.
+
+        Args:
+            takes_turns: Whether to run the loops that every worker runs for all.
+        """
         self._keeper.start()
-        due_loop = asyncio.create_task(self._due_loop()) if moves_due else None
+        wanted = (self._due_loop, self._maintenance_loop) if takes_turns else ()
+        loops = [asyncio.create_task(loop()) for loop in wanted]
         try:
             yield
         finally:
-            if due_loop is not None:
-                due_loop.cancel()
+            for loop in loops:
+                loop.cancel()
                 with suppress(asyncio.CancelledError):
-                    await due_loop
+                    await loop
             if self.isolation is not None:
                 await self.isolation.aclose()
             for provider in self.providers.values():
@@ -119,7 +132,8 @@ class Services:
     def close(self) -> None:
         """Close threads and connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._session.close()
+        for session in self._sessions:
+            session.close()
 
     async def _due_loop(self) -> None:
         """Run due queries, and send a sweep now and then; jittered, so that workers do not march in step."""
@@ -142,6 +156,19 @@ class Services:
                 pause_s = options.due_interval_s * random.uniform(0.5, 1.5)  # noqa: S311
                 await self._due_now.pause(pause_s)
 
+    async def _maintenance_loop(self) -> None:
+        """Run retention now and then; jittered, so that workers do not march in step."""
+        interval_s = self.settings.worker.maintenance_interval_s
+        while True:
+            try:
+                await asyncio.to_thread(self.retention.run)
+            except LedgerUnavailable as exc:
+                log.warning("maintenance_waits_for_the_ledger", reason=str(exc))
+            except Exception:
+                # Calls do not depend on it; what was not done is found the next time.
+                log.exception("maintenance_failed")
+            await asyncio.sleep(interval_s * random.uniform(0.5, 1.5))  # noqa: S311
+
 
 def bootstrap(
     settings: WorkerSettings,
@@ -151,6 +178,7 @@ def bootstrap(
     operations: OperationsPort | None = None,
     leases: LeasePort | None = None,
     queue: QueuePort | None = None,
+    retention: RetentionPort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
     isolated_by: Sequence[str] | None = CHILD_ARGV,
@@ -171,6 +199,9 @@ def bootstrap(
         settings.database_url.get_secret_value(),
         timeout_s=settings.ledger_timeout_s,
         pool_size=options.ledger_connections_max,
+    )
+    maintenance = PostgresSession(
+        settings.database_url.get_secret_value(), timeout_s=MAINTENANCE_TIMEOUT_S, pool_size=1
     )
     ledger = ledger or PostgresLedger(session)
     operations = operations or PostgresOperations(session)
@@ -246,12 +277,15 @@ def bootstrap(
         llm=llm,
         logger=logger,
         due=due,
+        retention=RetentionService(
+            retention or PostgresRetention(maintenance), catalogue.retention
+        ),
         providers=providers,
         isolation=isolation,
         _keeper=keeper,
         _due_now=due_now,
         _threads=threads,
-        _session=session,
+        _sessions=(session, maintenance),
     )
 
 

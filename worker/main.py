@@ -17,6 +17,7 @@ from worker.asyncio_pool import run_on_loop
 from worker.bootstrap import Services, bootstrap, worker_app
 from worker.process import attach
 from worker.strays import connect_stray_handlers
+from worker.wake_up import answer_questions_only
 
 GIL_SWITCH_S = 0.0005
 """
@@ -57,6 +58,7 @@ def run_worker(
         without_mingle=True,
         loglevel="INFO",
     )
+    answer_questions_only()
     worker.start()
     return int(worker.exitcode or 0)
 

@@ -13,14 +13,21 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
+from callgate.domain.catalogue import (
+    MONTH_DAYS_MIN,
+    CallTypePolicy,
+    Catalogue,
+    PriceEntry,
+    ProviderEntry,
+    Retention,
+)
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.models import Name
 
 _KNOWN_KEYS = sorted(
     {
         k
-        for entry in (Catalogue, CallTypePolicy, ProviderEntry, PriceEntry)
+        for entry in (Catalogue, CallTypePolicy, ProviderEntry, PriceEntry, Retention)
         for k in entry.model_fields
     }
 )
@@ -67,13 +74,23 @@ def _described(error: ErrorDetails) -> str:
 
 def _mistakes(catalogue: Catalogue) -> Iterator[str]:
     """What each entry may say by itself, but not beside the others."""
-    for table, names in (("providers", catalogue.providers), ("call_types", catalogue.call_types)):
+    for table, names in (
+        ("providers", catalogue.providers),
+        ("call_types", catalogue.call_types),
+        ("retention.orgs", catalogue.retention.orgs),
+    ):
         for name in names:
             if not _is_name(name):
                 yield f"{table}.{name}: no request can have such a name"
     yield from _policy_mistakes("default", catalogue.default, catalogue)
     for name, policy in catalogue.call_types.items():
         yield from _policy_mistakes(f"call_types.{name}", policy, catalogue)
+    months = catalogue.retention.log_months or 0
+    for key in catalogue.retention.outliving_the_log():
+        yield (
+            f"retention.{key}: bodies must go before the log does, which log_months = {months} drops:"
+            f" within {months * MONTH_DAYS_MIN} days"
+        )
     rows = Counter((row.provider, row.model) for row in catalogue.prices)
     for (provider, model), count in rows.items():
         if provider not in catalogue.providers:

@@ -7,6 +7,7 @@ processes wins, whoever set it.
 
 from __future__ import annotations
 
+from ssl import CERT_REQUIRED
 from typing import Any
 
 from celery import Celery
@@ -65,6 +66,9 @@ def build_app(
         broker_transport_options=broker_options(
             timeout_s=timeout_s, visibility_timeout_s=visibility_timeout_s, prefix=prefix
         ),
+        # Kombu's default for rediss:// is to check no certificate, and with a transport of ours to speak no TLS at all.
+        broker_use_ssl=broker_url.startswith("rediss://")
+        and {"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True},
         broker_connection_timeout=timeout_s,
         broker_pool_limit=64,
         broker_pool_acquire_timeout=timeout_s,

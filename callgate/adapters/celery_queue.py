@@ -101,6 +101,7 @@ class CeleryQueue:
         signature.clone().apply_async(
             args=(outcome,),
             task_id=str(delivery.submission_id),
+            serializer="json",
             retry=False,
             **_destination(chosen),
         )
@@ -184,6 +185,8 @@ def _freeze_route(app: Celery, leaf: dict[str, Any]) -> None:
     task = app.tasks.get(leaf["task"])
     given = {**(task._get_exec_options() if task else {}), **leaf["options"]}
     given = {name: value for name, value in given.items() if value is not None}
+    if given.get("serializer", "json") != "json":
+        raise InvalidLink(f"a link is sent as JSON, not as {given['serializer']}")
     route = app.amqp.router.route(dict(given), leaf["task"], leaf["args"], leaf["kwargs"])
     queue = route.pop("queue", None)
     if queue is None or (queue.exchange is not None and queue.exchange.type != "direct"):
@@ -192,7 +195,7 @@ def _freeze_route(app: Celery, leaf: dict[str, Any]) -> None:
         destination = {"exchange": exchange, "routing_key": routing_key}
     else:
         destination = {"queue": queue.name}
-    kept = {name: route[name] for name in ("priority", "serializer", "expires") if name in route}
+    kept = {name: route[name] for name in ("priority", "expires") if name in route}
     leaf["options"] = {**kept, **destination}
 
 

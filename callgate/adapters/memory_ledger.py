@@ -18,9 +18,11 @@ from uuid import UUID
 from callgate.adapters import memory_money as money
 from callgate.adapters.memory_headroom import freed, wake
 from callgate.adapters.memory_leases import MemoryLeases
-from callgate.adapters.memory_money import DUE_AGAIN
+from callgate.adapters.memory_money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory_operations import MemoryOperations
+from callgate.adapters.memory_retention import MemoryRetention
 from callgate.adapters.memory_tables import CallRow, MemoryTables, SubmissionRow
+from callgate.domain.hashing import call_id
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -59,9 +61,9 @@ def uuid7(at: datetime) -> UUID:
     return UUID(int=bits)
 
 
-class MemoryLedger(MemoryOperations):
+class MemoryLedger(MemoryOperations, MemoryRetention):
     """
-    `LedgerPort` and `OperationsPort` over dicts; every method is one transaction under one lock.
+    `LedgerPort`, `OperationsPort` and `RetentionPort` over dicts; every method is one transaction under one lock.
 
     Args:
         clock: The ledger's own time, aware; asked once per method.
@@ -133,7 +135,11 @@ class MemoryLedger(MemoryOperations):
     # Submit.
 
     def _submit(self, new: NewSubmission, now: datetime) -> Submitted:
-        if known := self.tables.submissions.get(new.submission_id):
+        known = self.tables.submissions.get(new.submission_id)
+        is_other = known is not None and known.key.call_id != new.call_id
+        if is_other or new.call_id != call_id(new.org_id, new.input_hash):
+            return _not_stored(new, SubmitOutcome.UNSTORABLE)
+        if known:
             call = self.tables.calls[known.key]
             return Submitted(new.submission_id, _outcome_again(known, call), call.key, call.state)
         if self._is_key_used(new):
@@ -184,7 +190,7 @@ class MemoryLedger(MemoryOperations):
         if new.idempotency_key is not None:
             self.tables.idempotency_keys[new.org_id, new.idempotency_key] = new.call_id
         if new.link is not None and not call.state.is_open:
-            call.due_at = now
+            call.due_at = call.due_at or now
 
     # Read.
 
@@ -228,9 +234,11 @@ class MemoryLedger(MemoryOperations):
         attempt = self.tables.unposted(call.key)
         if deliveries or attempt is None:
             return Due(DueKind.DELIVER, call.key, deliveries=deliveries)
-        is_answered = attempt.status is AttemptStatus.ANSWERED
-        kind = DueKind.SETTLE if is_answered else DueKind.EXPIRED
-        return Due(kind, call.key, attempt.attempt_id)
+        if attempt.status is AttemptStatus.ANSWERED:
+            return Due(DueKind.SETTLE, call.key, attempt.attempt_id)
+        if call.state.is_open:
+            call.error = EXPIRING
+        return Due(DueKind.EXPIRED, call.key, attempt.attempt_id)
 
     def _publish(self, call: CallRow, now: datetime) -> Due:
         call.state = CallState.QUEUED

@@ -7,6 +7,7 @@ How money moves in the memory ledger: reserve, record and settle, one row at a t
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -40,9 +41,14 @@ from callgate.domain.ledger import (
     Unstorable,
 )
 from callgate.domain.models import OnBudget
+from callgate.domain.retention import LATE_ANSWER_MAX
+from callgate.domain.retry import LOST
 
 DUE_AGAIN = timedelta(seconds=10)
 """How long something due is left to whoever took it, and the links of an ended call to whoever settled it."""
+
+EXPIRING = json.dumps({"code": LOST.code, "message": LOST.message})
+"""The error of a running call whose attempt was taken as expired: its claim can no longer be renewed."""
 
 
 def reserve(
@@ -55,7 +61,7 @@ def reserve(
     if claimed := _claimed_before(tables, call, wanted):
         call.due_at = now + timedelta(seconds=wanted.lease_s)
         return _reserved(claimed)
-    if call.state is not CallState.QUEUED:
+    if call.state is not CallState.QUEUED or _is_spent(tables, call, wanted):
         return NotClaimed(call.key, call.state)
     if wanted.refuse_with is not None:
         _refuse_with(tables, call, wanted, now)
@@ -78,7 +84,7 @@ def record(tables: MemoryTables, answer: Record, now: datetime) -> RecordOutcome
     if attempt.status is AttemptStatus.DISPATCHED:
         attempt.status = AttemptStatus.ANSWERED
         outcome = RecordOutcome.RECORDED
-    elif attempt.status is AttemptStatus.UNKNOWN and attempt.finished_at is None:
+    elif _awaits_late_answer(attempt, now):
         attempt.late_due_at = now + DUE_AGAIN
         outcome = RecordOutcome.LATE
     else:
@@ -99,7 +105,10 @@ def settle(tables: MemoryTables, wanted: Settle, now: datetime) -> SettleOutcome
     attempt = tables.attempt(wanted.ref)
     if attempt is None or not _is_settleable(attempt, wanted):
         return Settled(wanted.ref, False, call.state)
-    _post(tables, attempt, wanted)
+    _post(tables, attempt, wanted, now)
+    if call.request is None:
+        # A late answer of a call that was purged meanwhile: what it cost stays, its text does not.
+        attempt.reply = None
     was_open = call.state.is_open
     _move(tables, call, attempt, wanted, now)
     has_ended = was_open and not call.state.is_open
@@ -107,13 +116,23 @@ def settle(tables: MemoryTables, wanted: Settle, now: datetime) -> SettleOutcome
     return Settled(wanted.ref, True, call.state, deliveries)
 
 
+def _awaits_late_answer(attempt: AttemptRow, now: datetime) -> bool:
+    is_open = attempt.status is AttemptStatus.UNKNOWN and attempt.finished_at is None
+    return is_open and now - attempt.started_at < LATE_ANSWER_MAX
+
+
 def _claimed_before(tables: MemoryTables, call: CallRow, wanted: Reserve) -> AttemptRow | None:
-    """The attempt that this very claim made, if it is still under way."""
+    """The attempt that this very claim made, if it is still under way and nobody is about to call it lost."""
     current = tables.attempts[call.attempt_id] if call.attempt_id else None
-    if current is None or call.state is not CallState.RUNNING:
+    if current is None or call.state is not CallState.RUNNING or call.error is not None:
         return None
     is_under_way = current.status is AttemptStatus.DISPATCHED
     return current if is_under_way and current.worker_id == wanted.worker_id else None
+
+
+def _is_spent(tables: MemoryTables, call: CallRow, wanted: Reserve) -> bool:
+    """True if this claim made an attempt before: it lands late, and nobody waits for another one."""
+    return any(a.worker_id == wanted.worker_id for a in tables.attempts_of[call.key])
 
 
 def _budgets(
@@ -207,7 +226,7 @@ def _is_settleable(attempt: AttemptRow, wanted: Settle) -> bool:
     return attempt.status is AttemptStatus.ANSWERED or attempt.late_due_at is not None
 
 
-def _post(tables: MemoryTables, attempt: AttemptRow, wanted: Settle) -> None:
+def _post(tables: MemoryTables, attempt: AttemptRow, wanted: Settle, now: datetime) -> None:
     """Replace the hold, or what was posted before the truth came late, by what is posted now."""
     release = 0 if attempt.status.is_posted else attempt.hold_nano_usd
     spent = wanted.posted_nano_usd - (attempt.posted_nano_usd or 0)
@@ -215,6 +234,7 @@ def _post(tables: MemoryTables, attempt: AttemptRow, wanted: Settle) -> None:
         tables.change_budget(budget_id, reserved=-release, spent=spent)
     attempt.status = wanted.status
     attempt.posted_nano_usd = wanted.posted_nano_usd
+    attempt.posted_at = now
     attempt.usage = wanted.usage
     attempt.price_source = wanted.price_source or attempt.price_source
     attempt.service_tier = wanted.service_tier
@@ -244,9 +264,10 @@ def _fail(tables: MemoryTables, call: CallRow, wanted: Settle, now: datetime) ->
 
 
 def _succeed(tables: MemoryTables, call: CallRow, winner: AttemptRow, now: datetime) -> None:
-    """End a call, also by an earlier attempt's answer while a newer attempt still holds money until its lease ends."""
-    lease_ends_at = call.due_at or now
-    due_at = now + DUE_AGAIN if tables.deliveries(call) else lease_ends_at
+    """End a call; where an earlier attempt's answer does, a newer one may send and holds money until its lease ends."""
+    due_at = now + DUE_AGAIN
+    if tables.unposted(call.key) is not None and call.due_at is not None:
+        due_at = max(due_at, call.due_at)
     call.attempt_id = winner.attempt_id
     call.error_fingerprint = None
     tables.end(call, CallState.SUCCEEDED, None, due_at)

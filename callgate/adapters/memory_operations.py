@@ -112,7 +112,6 @@ class MemoryOperations:
             t = self.tables
             states = Counter(call.state.value for call in t.calls.values())
             statuses = Counter(attempt.status.value for attempt in t.attempts.values())
-            rows = {key: len(attempts) for key, attempts in t.attempts_of.items()}
             return Snapshot(
                 at=self._clock(),
                 budgets=tuple(
@@ -121,7 +120,8 @@ class MemoryOperations:
                 calls_by_state=dict(states),
                 attempts_by_status=dict(statuses),
                 calls_with_missing_rows=sum(
-                    call.attempt != rows.get(key, 0) for key, call in t.calls.items()
+                    sorted(a.attempt for a in t.attempts_of[key]) != [*range(1, call.attempt + 1)]
+                    for key, call in t.calls.items()
                 ),
                 rows_without_call=sum(a.key not in t.calls for a in t.attempts.values()),
                 dead_letters=sum(map(self._is_dead_letter, t.calls.values())) + len(t.strays),

@@ -97,6 +97,8 @@ class AttemptRow:
     reply: bytes | None = None
     finished_at: datetime | None = None
     """When the answer was recorded."""
+    posted_at: datetime | None = None
+    """When the money was posted, or posted again."""
     late_due_at: datetime | None = None
     """Of a late answer until it is settled: when to do so, if its log message was lost."""
 

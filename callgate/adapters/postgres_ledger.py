@@ -56,6 +56,9 @@ SUBMIT = """SELECT * FROM callgate_submit_v1(
     %(call_types)s::text[], %(providers)s::text[], %(models)s::text[], %(input_token_bounds)s::int[],
     %(requests)s::bytea[], %(idempotency_keys)s::text[], %(links)s::text[], %(forces)s::boolean[],
     %(inherits)s::boolean[])"""
+READ = """SELECT * FROM callgate_read_v1(
+    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(with_request)s,
+    %(with_reply)s)"""
 RESERVE = """SELECT * FROM callgate_reserve_v1(
     %(call_ids)s::uuid[], %(generations)s::int[], %(holds)s::bigint[], %(leases_s)s::float8[],
     %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[], %(waits)s::boolean[],
@@ -137,7 +140,7 @@ class PostgresLedger:
             return []
         refs = [(k.key, k.attempt_id) if isinstance(k, AttemptRef) else (k, None) for k in keys]
         rows = self._session.rows(
-            sql("read"),
+            READ,
             {
                 "call_ids": [key.call_id for key, _ in refs],
                 "generations": [key.generation for key, _ in refs],

@@ -99,13 +99,15 @@ class PostgresOperations:
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
         """Sum what was used; see `OperationsPort.costs`."""
-        rows = self._session.rows(sql("costs"), {"org_id": org_id})
-        return [CostLine(**row._mapping) for row in rows]
+        seen = self._session.snapshot(
+            {"costs": sql("costs")}, {"org_id": org_id}, holding="ai_call_log"
+        )
+        return [CostLine(**row._mapping) for row in seen["costs"]]
 
     def snapshot(self) -> Snapshot:
         """Look at the books; see `OperationsPort.snapshot`."""
         seen = self._session.snapshot(
-            {"budgets": sql("audit_budgets"), "totals": sql("audit_totals")}
+            {"budgets": sql("audit_budgets"), "totals": sql("audit_totals")}, holding="ai_call_log"
         )
         totals = dict(seen["totals"][0]._mapping)
         return Snapshot(

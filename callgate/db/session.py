@@ -62,14 +62,29 @@ class PostgresSession:
 
         return self._run(run)
 
-    def snapshot(self, statements: Mapping[str, str]) -> dict[str, list[Row[Any]]]:
-        """Run several reads in one REPEATABLE READ, READ ONLY transaction."""
+    def snapshot(
+        self,
+        statements: Mapping[str, str],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        holding: str | None = None,
+    ) -> dict[str, list[Row[Any]]]:
+        """
+        Run several reads in one REPEATABLE READ, READ ONLY transaction.
+
+        Args:
+            holding: A table whose partitions must all stay until the end. It is locked before the snapshot is taken, or
+                this could miss both a partition that is being dropped and the sums that replace it.
+        """
 
         def run(connection: Connection) -> dict[str, list[Row[Any]]]:
             connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
+                if holding is not None:
+                    connection.exec_driver_sql(f"LOCK TABLE {holding} IN ACCESS SHARE MODE")
+                values = None if parameters is None else dict(parameters)
                 return {
-                    name: list(connection.exec_driver_sql(sql).fetchall())
+                    name: list(connection.exec_driver_sql(sql, values).fetchall())
                     for name, sql in statements.items()
                 }
             finally:
@@ -123,6 +138,8 @@ def _engine(url: str, timeout_s: float, pool_size: int) -> Engine:
             max_overflow=0,
             pool_timeout=timeout_s,
             skip_autocommit_rollback=True,
+            # Or errors and logs would quote prompts and replies.
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": max(2, round(timeout_s)),
                 "options": options,

@@ -1,9 +1,11 @@
 """
-The six tables, for Alembic and for readers; the statements that move money are in `callgate/adapters/sql`.
+The tables, for Alembic and for readers; the statements that move money are in `callgate/adapters/sql`.
 
 Money is BIGINT nano-USD, times come from the database's clock, every tenant table carries `org_id`. What must never
-be false is a CHECK.
+be false is a CHECK. `ai_call_log` is partitioned by month; its partitions are made by `make_partitions_v1.sql`.
 """
+
+import re
 
 from sqlalchemy import (
     ARRAY,
@@ -37,6 +39,8 @@ metadata = MetaData(
     }
 )
 
+PARTITION_NAME = re.compile(r"ai_call_log_(\d{4}_\d{2}|default)")
+"""Partitions come and go without a migration: comparisons of the schema leave them out."""
 _NOW = text("now()")
 _TIME = DateTime(timezone=True)
 
@@ -88,6 +92,12 @@ Index(
     llm_call.c.due_at,
     postgresql_where=text("state <> 'queued' AND due_at IS NOT NULL"),
 )
+Index(
+    "ix_llm_call_kept",
+    llm_call.c.org_id,
+    llm_call.c.created_at,
+    postgresql_where=text("request IS NOT NULL AND due_at IS NULL"),
+)
 Index("ix_llm_call_queued", llm_call.c.due_at, postgresql_where=text("state = 'queued'"))
 Index(
     "ix_llm_call_wanted",
@@ -107,12 +117,15 @@ submission = Table(
     Column("generation", Integer, nullable=False),
     Column("outcome", Text, nullable=False, comment="created, joined, replayed, failed, inherited"),
     Column("idempotency_key", Text),
-    Column("link", Text, comment="what to publish at the end, with its resolved route"),
+    Column(
+        "link",
+        Text,
+        comment="what to publish at the end, with its resolved route; null when purged",
+    ),
     Column("delivered_at", _TIME),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     PrimaryKeyConstraint("submission_id"),
     UniqueConstraint("org_id", "idempotency_key"),
-    CheckConstraint("delivered_at IS NULL OR link IS NOT NULL", name="delivered_has_link"),
 )
 Index("ix_submission_call", submission.c.call_id, submission.c.generation)
 
@@ -155,7 +168,6 @@ ai_call_log = Table(
     Column("finished_at", _TIME, comment="when the answer was recorded"),
     Column("posted_at", _TIME, comment="when the money was posted, or posted again"),
     PrimaryKeyConstraint("attempt_id"),
-    UniqueConstraint("call_id", "generation", "attempt"),
     CheckConstraint(
         "status IN ('dispatched', 'answered', 'succeeded', 'failed', 'unknown')", name="status"
     ),
@@ -165,6 +177,14 @@ ai_call_log = Table(
     CheckConstraint("(posted_nano_usd IS NULL) = (posted_at IS NULL)", name="posted_has_time"),
     CheckConstraint("status <> 'answered' OR finished_at IS NOT NULL", name="answered_has_time"),
     CheckConstraint("hold_nano_usd >= 0 AND posted_nano_usd >= 0", name="money_not_negative"),
+    postgresql_partition_by="RANGE (attempt_id)",
+)
+# Not unique: across partitions only their key can be. Attempts are numbered under their call's lock; the audit counts.
+Index(
+    "ix_ai_call_log_call",
+    ai_call_log.c.call_id,
+    ai_call_log.c.generation,
+    ai_call_log.c.attempt,
 )
 Index(
     "ix_ai_call_log_late",
@@ -176,6 +196,35 @@ Index(
     "ix_ai_call_log_worker",
     func.split_part(ai_call_log.c.worker_id, literal_column("'/'"), literal_column("1")),
     postgresql_where=text("posted_at IS NULL"),
+)
+
+ai_call_log_archive = Table(
+    "ai_call_log_archive",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("partition_name", Text, nullable=False, comment="what was dropped"),
+    Column("ends_at", _TIME, nullable=False, comment="its attempts are older than this"),
+    Column("org_id", Text, nullable=False),
+    Column("call_type", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("budget_ids", ARRAY(BigInteger), nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("posted_nano_usd", BigInteger, nullable=False),
+    Column(
+        "saved_nano_usd",
+        BigInteger,
+        nullable=False,
+        comment="posted times the collapsed submissions of its succeeded call",
+    ),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_input_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("status IN ('succeeded', 'failed', 'unknown')", name="status"),
 )
 
 budget = Table(
@@ -227,4 +276,13 @@ worker_lease = Table(
     Column("renewed_at", _TIME, nullable=False),
     Column("expires_at", _TIME, nullable=False),
     PrimaryKeyConstraint("worker_id"),
+)
+
+tenant_login = Table(
+    "tenant_login",
+    metadata,
+    Column("login", Text, nullable=False, comment="as Postgres knows it: session_user"),
+    Column("org_id", Text, nullable=False),
+    PrimaryKeyConstraint("login", "org_id"),
+    comment="which organisations a login of callgate_client acts for",
 )

@@ -6,6 +6,7 @@ The catalogue is one TOML file (see `config/catalogue.toml`), read once where th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -13,7 +14,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from callgate.domain.retention import BodyAges
+
 PositiveSeconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+Days = Annotated[int, Field(ge=0, le=36_500)]
+DAY_S = 86_400
+MONTH_DAYS_MIN = 28
 UsdPerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 
 
@@ -81,6 +87,40 @@ class PriceEntry(_Entry):
     as_of: date
 
 
+class OrgRetention(_Entry):
+    """What one organisation agreed to."""
+
+    bodies_days: Days
+
+
+class Retention(_Entry):
+    """How long what is kept is kept. An empty one keeps everything for ever."""
+
+    bodies_days: Days | None = None
+    """Days from the end of a call until its request, its replies and its links' arguments are removed."""
+    log_months: Annotated[int, Field(ge=1, le=1_200)] | None = None
+    """Whole months until the rows of `ai_call_log` are dropped; their sums stay. Bodies must go before."""
+    orgs: dict[str, OrgRetention] = {}
+
+    def body_ages(self) -> BodyAges:
+        """The same as ages in seconds."""
+        default_s = None if self.bodies_days is None else self.bodies_days * DAY_S
+        return BodyAges(
+            default_s, {org_id: o.bodies_days * DAY_S for org_id, o in self.orgs.items()}
+        )
+
+    def outliving_the_log(self) -> Iterator[str]:
+        """The keys whose bodies would hold up the dropping of the log."""
+        if self.log_months is None:
+            return
+        days_max = self.log_months * MONTH_DAYS_MIN
+        if self.bodies_days is None or self.bodies_days > days_max:
+            yield "bodies_days"
+        for org_id, org in self.orgs.items():
+            if org.bodies_days > days_max:
+                yield f"orgs.{org_id}.bodies_days"
+
+
 class Catalogue(_Entry):
     """Everything operators declare. An empty one knows OpenAI and lets every call type use the defaults."""
 
@@ -88,6 +128,7 @@ class Catalogue(_Entry):
     default: CallTypePolicy = CallTypePolicy()
     call_types: dict[str, CallTypePolicy] = {}
     prices: tuple[PriceEntry, ...] = ()
+    retention: Retention = Retention()
 
     def policy(self, call_type: str) -> CallTypePolicy:
         """The call type's own policy, or the default one."""

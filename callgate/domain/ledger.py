@@ -6,12 +6,12 @@ call:     queued -> running -> succeeded | waiting | dead;  queued -> waiting | 
 attempt:  dispatched -> answered -> succeeded | failed;  dispatched -> unknown -> succeeded | failed (a late answer)
 
 An open call always has a `due_at`; an ended one only while a link is undelivered. Amounts are nano-USD; times come
-from the ledger's own clock and durations go in, so no two clocks are ever compared.
+from the ledger's own clock and durations go in, so no two clocks are ever compared. Bodies are left out of every repr.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -19,6 +19,8 @@ from uuid import UUID
 
 from callgate.domain.budget import BudgetRefusal
 from callgate.domain.models import OnBudget, Usage
+
+GENERATION_MAX = 2**31 - 1
 
 
 class CallState(StrEnum):
@@ -73,7 +75,21 @@ class CallKey:
             ValueError: It is not one of ours.
         """
         call_id, _, generation = task_id.partition(".")
-        return cls(UUID(call_id), int(generation))
+        return cls.parse(call_id, int(generation))
+
+    @classmethod
+    def parse(cls, call_id: object, generation: object) -> CallKey:
+        """
+        Read a key out of a message, of which nothing is believed.
+
+        Raises:
+            ValueError: It can be no key of a ledger.
+        """
+        if not isinstance(call_id, str) or type(generation) is not int:
+            raise ValueError("a call id is text, a generation a whole number")
+        if not 1 <= generation <= GENERATION_MAX:
+            raise ValueError(f"{generation} is no generation")
+        return cls(UUID(call_id), generation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +130,10 @@ class NewSubmission:
     provider: str
     model: str
     input_token_bound: int
-    request: bytes
+    request: bytes = field(repr=False)
     """The `LLMRequest` as JSON, kept byte for byte."""
     idempotency_key: str | None = None
-    link: str | None = None
+    link: str | None = field(default=None, repr=False)
     """What to publish when the call ends, as JSON; see `callgate.adapters.celery_queue`."""
     force: bool = False
     """Start a next generation even if the call succeeded or is dead."""
@@ -169,7 +185,7 @@ class AttemptView:
     provider_request_id: str | None
     error: str | None
     """A `Failure` as JSON."""
-    reply: bytes | None
+    reply: bytes | None = field(repr=False)
     """A `ProviderReply` as JSON, kept byte for byte."""
     worker_id: str
     started_at: datetime
@@ -191,10 +207,10 @@ class CallView:
     provider: str
     model: str
     input_token_bound: int
-    request: bytes | None
+    request: bytes | None = field(repr=False)
     """None if not asked for, or purged."""
     error: str | None
-    """Why it waits, was rejected or died: a `Failure` or a refusal as JSON."""
+    """Why it waits, was rejected or died, or that its worker is lost: a `Failure` or a refusal as JSON."""
     created_at: datetime
     posted_nano_usd: int
     """Σ posted over all attempts of this generation."""
@@ -216,7 +232,7 @@ class Reserve:
     lease_s: float
     """Deadline plus grace: how long the attempt may go unrecorded before it falls due."""
     worker_id: str
-    """The process and its claim number; reserving again with the same one is the same claim, lease renewed."""
+    """The process and its claim number: the same one is the same claim, its lease renewed, and makes one attempt."""
     price_source: str
     trace_id: str | None = None
     on_budget: OnBudget = OnBudget.REJECT
@@ -273,7 +289,7 @@ class Record:
     """What the one provider request of an attempt brought back: a reply, an error, or both."""
 
     ref: AttemptRef
-    reply: bytes | None
+    reply: bytes | None = field(repr=False)
     error: str | None
     latency_ms: int
     provider_request_id: str | None = None
@@ -322,7 +338,7 @@ class Delivery:
     submission_id: UUID
     key: CallKey
     state: CallState
-    link: str
+    link: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,11 +475,15 @@ class Snapshot:
     calls_by_state: dict[str, int]
     attempts_by_status: dict[str, int]
     calls_with_missing_rows: int
-    """Calls whose count of attempts differs from their rows in `ai_call_log`."""
+    """
+    Calls that have not exactly one row in `ai_call_log` for each of their attempts.
+
+    Of attempts whose partition was dropped only the number is known: then these are the rows too few or too many.
+    """
     rows_without_call: int
     dead_letters: int
     spent_nano_usd: int
-    """Σ posted over all rows."""
+    """Σ posted over all rows, those of dropped partitions included."""
     unknown_attempts: int
     """Attempts whose outcome was never learned: the one way to pay twice."""
 

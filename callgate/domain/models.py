@@ -24,14 +24,17 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+    # What callers write is private: it is quoted neither in a repr nor in a complaint about it.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=False, hide_input_in_errors=True
+    )
 
 
 class Message(_Value):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, Field(min_length=1)]
+    content: Annotated[str, Field(min_length=1, repr=False)]
 
 
 class ServiceTier(StrEnum):
@@ -68,8 +71,10 @@ class LLMRequest(_Value):
     temperature: Annotated[FiniteFloat, Field(ge=0, le=2)] | None = None
     top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**53) + 1, le=2**53 - 1)] | None = None
-    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4)] = ()
-    response_schema: str | None = None
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4, repr=False)
+    ] = ()
+    response_schema: str | None = Field(default=None, repr=False)
     """
     A JSON Schema as ordered text; a Pydantic model or a dict is turned into it.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -38,6 +38,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import LLMRequest, ServiceTier, Usage
+from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
 from callgate.domain.retry import Failure
 
 
@@ -52,8 +53,9 @@ class LedgerPort(Protocol):
         call -> CREATED as the next generation. `force` on an open call joins it. A known `submission_id` answers as
         it did before (as JOINED, REPLAYED or FAILED by the call's state, except CREATED while it is still queued and
         unclaimed: publishing again is harmless). An idempotency key that was used in this organisation for another
-        call answers IDEMPOTENCY_MISMATCH, and nothing of that row is stored. Two submissions of one call in one
-        batch: the first creates, the second joins.
+        call answers IDEMPOTENCY_MISMATCH, and nothing of that row is stored. A `call_id` that is not the one of its
+        organisation and hash, or a `submission_id` of another call, answers UNSTORABLE. Two submissions of one call in
+        one batch: the first creates, the second joins.
         """
 
     def read(
@@ -181,11 +183,39 @@ class OperationsPort(Protocol):
         """Take one consistent look at the books."""
 
 
+class RetentionPort(Protocol):
+    """What makes room in the ledger. Every method may be run by any number of processes at once."""
+
+    def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
+        """
+        Remove the bodies of up to `limit` calls that ended too long ago for their organisation; the accounting stays.
+
+        A call ages from its last posting, one that never ran from its submission. Never of a call that is open, has a
+        link to deliver, money to post or a late answer to settle. All generations, the newest too: it stays as a row, a
+        success answers ResultPurged and submitting it again starts the next generation. Up to `limit` stray messages
+        older than the default age are deleted.
+
+        Returns:
+            How many went, or with `dry_run` how many would go: `limit` means there may be more.
+        """
+
+    def make_partitions(self, *, months: int) -> Partitions:
+        """See that this month and the next ones, `months` in all, have their partitions of the log."""
+
+    def archive_month(self, keep_months: int) -> ArchivedMonth | None:
+        """
+        Drop the oldest month of the log that is older than `keep_months` whole months, and keep its sums.
+
+        Returns:
+            None if there is none, or another process is at it.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderReply:
     """A provider's answer, whatever its wire format was."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = field(repr=False)
     """One per choice; a choice without text is an empty string."""
     finish_reason: str | None
     """Of the first choice, in OpenAI's words: stop, length, content_filter, ..."""

@@ -91,8 +91,12 @@ class DueService:
         Returns:
             How many messages had been lost.
         """
+        # `sent_at` comes out of a message. One from the future would have every sweep publish the whole queue again.
+        now = self._ledger.due(limit=0, expire=False).at
         batch = self._ledger.due(
-            limit=DUE_BATCH_MAX, expire=False, queued_before=sent_at - self._sweep_slack
+            limit=DUE_BATCH_MAX,
+            expire=False,
+            queued_before=min(sent_at, now) - self._sweep_slack,
         )
         lost = _keys(batch.items, DueKind.PUBLISH)
         if lost:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,8 +19,9 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from callgate.domain import gates
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
-from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, UnpricedModel
+from callgate.domain.errors import BrokerUnavailable, InvalidRequest, LedgerUnavailable
 from callgate.domain.ledger import (
     AttemptRef,
     CallKey,
@@ -39,8 +41,10 @@ from callgate.domain.ports import (
     CostCalculatorPort,
     LLMProviderPort,
     ProviderReply,
+    TokenBound,
 )
 from callgate.domain.retry import Billing, Failure
+from callgate.services.results import request_of
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -114,7 +118,7 @@ class Patience:
     grace_s: float
     """Between an attempt's deadline and its expiry; the record's back-off stays below it."""
     claim_s: float = 600.0
-    """After this long without a ledger, an unclaimed call is left to the sweep."""
+    """After this long without a ledger, a call nobody has tried to claim is left to the sweep."""
 
     def backoff_s(self, failures: int, jitter: float) -> float:
         """Seconds before the next try: full jitter, at most a third of the grace."""
@@ -181,7 +185,8 @@ class LLMService:
         delivery = object()
         self._unclaimed.add(delivery)
         try:
-            view = await self._through_outages(lambda: self._ledger.read(key))
+            patience_s = self._patience.claim_s
+            view = await self._through_outages(lambda: self._ledger.read(key), patience_s)
             if view is None or view.state is not CallState.QUEUED:
                 return Executed.NOT_CLAIMED
             policy = self._catalogue.policy(view.call_type)
@@ -255,7 +260,8 @@ class LLMService:
             refuse_with=reason,
             put_off_s=put_off_s,
         )
-        return await self._through_outages(lambda: self._ledger.reserve(reserve))
+        patience_s = self._patience.claim_s
+        return await self._through_outages(lambda: self._ledger.reserve(reserve), patience_s)
 
     def _claim_id(self) -> str:
         return f"{self._worker_id}/{next(self._claims)}"
@@ -266,18 +272,23 @@ class LLMService:
         hold_nano_usd, price_source, refusal = 0, "", None
         request = None
         try:
-            request = LLMRequest.model_validate_json(view.request or b"")
+            request = request_of(view)
+            # Asked by the client before; a client that did not ask could have written the row all the same.
+            gates.check_gates(
+                request, self._catalogue, TokenBound(view.input_token_bound, "client")
+            )
             if view.provider not in self._providers:
                 refusal = _refusal("unknown_provider", f"no provider {view.provider!r} here")
             else:
                 priced = self._costs.worst_case(request, view.input_token_bound, self._now())
                 hold_nano_usd, price_source = priced.nano_usd, priced.price_source
-        except UnpricedModel as exc:
+        except InvalidRequest as exc:
             refusal = _refusal(exc.code, str(exc))
         except Exception as exc:
             # What is stored cannot be run by anybody: left in the queue it would be found by every sweep for ever.
-            log.exception("unreadable_request", call_id=str(view.key.call_id))
+            # Never the error's own words: they may quote the prompt.
             reason = f"the stored request cannot be used: {type(exc).__name__}"
+            log.error("unreadable_request", call_id=str(view.key.call_id), reason=reason)
             refusal = _refusal("unreadable_request", reason)
         return request, Reserve(
             key=view.key,
@@ -297,21 +308,28 @@ class LLMService:
         """
         Reserve, and say until when and under which lease the request may be sent.
 
-        The deadline counts from before the last try. The lease is that of the first: a claim whose answer was lost may
-        have been given away before the next try, and that one cannot tell.
+        A try without an answer may have made the claim, or still will. Only the ledger can say, so this waits for it;
+        an attempt that was given up would become unknown because of an outage alone. The deadline counts from before
+        the last try. The lease is that of the first: a claim whose answer was lost may have been given away before the
+        next try, and that one cannot tell.
         """
-        begun, lease = 0.0, None
+        lease = await self._through_outages(self._lease, self._patience.claim_s)
+        begun = 0.0
 
         async def reserve_once() -> ReserveOutcome:
-            nonlocal begun, lease
-            held = self._lease_held()
-            if held is None:
-                raise LedgerUnavailable("this process's lease may have run out")
-            begun, lease = self._clock.monotonic(), lease or held
+            nonlocal begun
+            await self._lease()
+            begun = self._clock.monotonic()
             return await self._ledger.reserve(reserve)
 
-        outcome = await self._through_outages(reserve_once)
+        outcome = await self._through_outages(reserve_once, math.inf)
         return outcome, Warrant(begun + policy.deadline_s, lease)
+
+    async def _lease(self) -> object:
+        """This process's lease; without one it claims nothing."""
+        if (held := self._lease_held()) is None:
+            raise LedgerUnavailable("this process's lease may have run out")
+        return held
 
     async def _ask(
         self, request: LLMRequest, ref: AttemptRef, warrant: Warrant
@@ -359,9 +377,9 @@ class LLMService:
             except LedgerUnavailable as away:
                 log.warning("settle_left_to_the_due_query", reason=str(away))
 
-    async def _through_outages(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a step that claims nothing by failing, until the ledger answers or patience ends."""
-        give_up_at = self._clock.monotonic() + self._patience.claim_s
+    async def _through_outages(self, step: Callable[[], Awaitable[T]], patience_s: float) -> T:
+        """Repeat a step that may be repeated, until the ledger answers or patience ends."""
+        give_up_at = self._clock.monotonic() + patience_s
         for failures in itertools.count():
             try:
                 return await step()
@@ -376,7 +394,7 @@ def _refusal(code: str, message: str) -> str:
     return json.dumps({"code": code, "message": message})
 
 
-UNCLAIMABLE = _refusal("unclaimable", "the ledger cannot store an attempt of this call")
+UNCLAIMABLE = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
 
 
 def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> Record:

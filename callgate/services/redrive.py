@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
 from callgate.domain.errors import InvalidRequest
 from callgate.domain.ledger import Bodies, CallKey, CallState, Submitted
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import LedgerPort
+from callgate.services.results import request_of
 from callgate.services.submit import SubmitService
 
 
@@ -37,8 +35,8 @@ class RedriveService:
                 refused[key] = "its request was purged"
             else:
                 try:
-                    request = LLMRequest.model_validate_json(view.request)
+                    request = request_of(view)
                     prepared.append(self._submit.prepare(request, force=True, inherit_links=True))
-                except (InvalidRequest, ValidationError) as exc:
+                except (InvalidRequest, ValueError) as exc:
                     refused[key] = str(exc)
         return self._submit.store(prepared), refused

@@ -1,4 +1,4 @@
-"""Turn an ended call into what its caller gets: an `LLMResult`, or the typed error."""
+"""Read back what the ledger keeps of a call: its request; and of an ended one the `LLMResult`, or the typed error."""
 
 from __future__ import annotations
 
@@ -17,10 +17,31 @@ from callgate.domain.errors import (
     ResultPurged,
 )
 from callgate.domain.ledger import CallState, CallView
-from callgate.domain.models import LLMResult, Usage
+from callgate.domain.models import LLMRequest, LLMResult, Usage
 from callgate.domain.ports import ProviderReply
 
+NAMED_BY_ROW = ("org_id", "call_type", "provider", "model")
 BUDGET_CODES = {f"budget_{reason}": BUDGET_ERRORS[reason] for reason in RefusalReason}
+
+
+def request_of(view: CallView) -> LLMRequest:
+    """
+    The request of a call, as it was submitted.
+
+    A client writes request and row itself. If they named different organisations, a call would be sent with the API key
+    of one and paid from the budget of the other.
+
+    Raises:
+        ValueError: It was purged, cannot be read, or is not the one its row is about.
+    """
+    try:
+        request = LLMRequest.model_validate_json(view.request or b"")
+    except ValidationError:
+        # Its message, and the chain of causes, would quote the prompt.
+        raise ValueError(f"the stored request of call {view.key.task_id} cannot be read") from None
+    if any(getattr(request, name) != getattr(view, name) for name in NAMED_BY_ROW):
+        raise ValueError(f"the stored request is not the one of call {view.key.task_id}")
+    return request
 
 
 def error_of(view: CallView) -> CallgateError | None:

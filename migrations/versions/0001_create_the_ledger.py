@@ -1,4 +1,4 @@
-"""Create the ledger: six tables, the functions that move money, the dead_letter view."""
+"""Create the ledger: its tables, the functions that move money, its views, the first partitions."""
 
 from importlib import resources
 
@@ -9,27 +9,48 @@ revision = "0001"
 down_revision = None
 
 FUNCTIONS = (
-    "period_v1", "rest_v1", "roll_budgets_v1", "room_v1", "wake_v1", "submit_v1", "reserve_v1", "record_v1",
-    "settle_v1", "due_v1", "deliver_v1", "set_budget_v1", "end_v1", "renew_lease_v1", "release_leases_v1",
-    "expire_leases_v1",
+    "period_v1", "uuid_floor_v1", "rest_v1", "roll_budgets_v1", "room_v1", "wake_v1", "call_id_v1", "submit_v1",
+    "read_v1", "reserve_v1", "record_v1", "settle_v1", "due_v1", "deliver_v1", "set_budget_v1", "end_v1",
+    "renew_lease_v1", "release_leases_v1", "expire_leases_v1",
+    "purge_v1", "make_partitions_v1", "archive_month_v1",
 )  # fmt: skip
-TABLES = ("worker_lease", "stray_message", "budget", "ai_call_log", "submission", "llm_call")
+DEFINERS = ("make_partitions_v1(timestamptz, int)", "archive_month_v1(int)")
+"""They run with their owner's rights, so nobody may call them who was not told so."""
+VIEWS = ("dead_letter", "ai_call_log_sums")
+TABLES = (
+    "worker_lease",
+    "ai_call_log_archive",
+    "stray_message",
+    "budget",
+    "ai_call_log",
+    "submission",
+    "llm_call",
+)
 
 
 def upgrade() -> None:
     """Build everything; Postgres before 18 also gets a `uuidv7()`."""
     op.execute("SET LOCAL check_function_bodies = on")
+    # Functions with their owner's rights keep this path: nobody can put a table of his own in front of ours.
+    op.execute(
+        "SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
+    )
     if not op.get_bind().scalar(sa.text("SELECT to_regprocedure('uuidv7()') IS NOT NULL")):
         op.get_bind().exec_driver_sql(_text("uuidv7"))
     _create_tables()
     for name in FUNCTIONS:
         op.get_bind().exec_driver_sql(_text(f"functions/{name}"))
-    op.get_bind().exec_driver_sql(_text("dead_letter_view"))
+    for function in DEFINERS:
+        op.execute(f"REVOKE EXECUTE ON FUNCTION callgate_{function} FROM PUBLIC")
+    for view in VIEWS:
+        op.get_bind().exec_driver_sql(_text(f"{view}_view"))
+    op.execute("SELECT callgate_make_partitions_v1(now() - interval '1 month', 4)")
 
 
 def downgrade() -> None:
     """Drop everything, the books included."""
-    op.execute("DROP VIEW dead_letter")
+    for view in VIEWS:
+        op.execute(f"DROP VIEW {view}")
     for name in reversed(FUNCTIONS):
         op.execute(f"DROP FUNCTION callgate_{name}")
     for table in TABLES:
@@ -124,12 +145,11 @@ def _create_tables() -> None:
             name=op.f("ck_ai_call_log_money_not_negative"),
         ),
         sa.PrimaryKeyConstraint("attempt_id", name=op.f("pk_ai_call_log")),
-        sa.UniqueConstraint(
-            "call_id",
-            "generation",
-            "attempt",
-            name=op.f("uq_ai_call_log_call_id_generation_attempt"),
-        ),
+        postgresql_partition_by="RANGE (attempt_id)",
+    )
+    op.execute("CREATE TABLE ai_call_log_default PARTITION OF ai_call_log DEFAULT")
+    op.create_index(
+        "ix_ai_call_log_call", "ai_call_log", ["call_id", "generation", "attempt"], unique=False
     )
     op.create_index(
         "ix_ai_call_log_late",
@@ -145,6 +165,41 @@ def _create_tables() -> None:
         [sa.literal_column("split_part(worker_id, '/', 1)")],
         unique=False,
         postgresql_where=sa.text("posted_at IS NULL"),
+    )
+    op.create_table(
+        "ai_call_log_archive",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("partition_name", sa.Text(), nullable=False, comment="what was dropped"),
+        sa.Column(
+            "ends_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="its attempts are older than this",
+        ),
+        sa.Column("org_id", sa.Text(), nullable=False),
+        sa.Column("call_type", sa.Text(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("budget_ids", sa.ARRAY(sa.BigInteger()), nullable=False),
+        sa.Column("attempts", sa.BigInteger(), nullable=False),
+        sa.Column("posted_nano_usd", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "saved_nano_usd",
+            sa.BigInteger(),
+            nullable=False,
+            comment="posted times the collapsed submissions of its succeeded call",
+        ),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cached_input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cache_write_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint(
+            "status IN ('succeeded', 'failed', 'unknown')",
+            name=op.f("ck_ai_call_log_archive_status"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ai_call_log_archive")),
     )
     op.create_table(
         "budget",
@@ -259,6 +314,13 @@ def _create_tables() -> None:
         postgresql_where=sa.text("state <> 'queued' AND due_at IS NOT NULL"),
     )
     op.create_index(
+        "ix_llm_call_kept",
+        "llm_call",
+        ["org_id", "created_at"],
+        unique=False,
+        postgresql_where=sa.text("request IS NOT NULL AND due_at IS NULL"),
+    )
+    op.create_index(
         "ix_llm_call_org",
         "llm_call",
         ["org_id", sa.literal_column("created_at DESC")],
@@ -306,7 +368,7 @@ def _create_tables() -> None:
             "link",
             sa.Text(),
             nullable=True,
-            comment="what to publish at the end, with its resolved route",
+            comment="what to publish at the end, with its resolved route; null when purged",
         ),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column(
@@ -314,10 +376,6 @@ def _create_tables() -> None:
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-        ),
-        sa.CheckConstraint(
-            "delivered_at IS NULL OR link IS NOT NULL",
-            name=op.f("ck_submission_delivered_has_link"),
         ),
         sa.PrimaryKeyConstraint("submission_id", name=op.f("pk_submission")),
         sa.UniqueConstraint(

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import make_url
 
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.domain.budget import Window
@@ -27,19 +28,20 @@ from tests.acceptance.harness import CHECKOUT, Deployment, Process, clean_enviro
 from worker.embedded_ports import free_port
 from worker.simulator import Rule, Step
 
-SECRETS = {"CALLGATE_POSTGRES_PASSWORD": "letters1", "CALLGATE_FLOWER_PASSWORD": "letters2"}
-AUTH = "callgate:letters2"
+NAMES = ("POSTGRES", "WORKER", "DASHBOARD", "BROKER", "FLOWER")
+SECRETS = {f"CALLGATE_{name}_PASSWORD": f"letters{at}" for at, name in enumerate(NAMES)}
+AUTH = f"callgate:{SECRETS['CALLGATE_FLOWER_PASSWORD']}"
 PROMPT = "the prompt nobody but the provider may read"
 REQUIRED = re.compile(r"\$\{(\w+):\?[^}]*\}")
 PAGES_MAX = 60
 
 
-def compose(variables: Mapping[str, str] = SECRETS) -> dict[str, Any]:
-    """Read the services as `docker compose config` would; KeyError names a missing required variable."""
+def compose(variables: Mapping[str, str] = SECRETS, part: str = "services") -> dict[str, Any]:
+    """Read a part as `docker compose config` would; KeyError names a missing required variable."""
     text = (CHECKOUT / "docker-compose.yml").read_text()
     text = REQUIRED.sub(lambda found: variables[found.group(1)], text)
-    services: dict[str, Any] = yaml.safe_load(text)["services"]
-    return services
+    found: dict[str, Any] = yaml.safe_load(text)[part]
+    return found
 
 
 def seconds(duration: str) -> float:
@@ -130,12 +132,51 @@ def test_the_image_has_every_package_of_the_checkout() -> None:
         assert f"!{name}" in ignored
 
 
+def test_no_password_is_in_a_command() -> None:
+    """`ps` shows commands, and so does `docker inspect`."""
+    for service in compose().values():
+        words = " ".join(
+            [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]
+        )
+        assert not [secret for secret in SECRETS.values() if secret in words]
+        assert '--broker "$$' not in words
+
+
+def test_the_broker_asks_for_its_password() -> None:
+    """Of everybody, its own health check included; and all who talk to it have it."""
+    password = SECRETS["CALLGATE_BROKER_PASSWORD"]
+    valkey = compose()["valkey"]
+
+    assert compose(part="configs")["broker"]["content"] == f"requirepass {password}\n"
+    assert valkey["command"][1] == valkey["configs"][0]["target"]
+    assert valkey["environment"] == {"REDISCLI_AUTH": password}
+    for name in ("call-worker", "log-worker", "flower", "migrate"):
+        assert f":{password}@valkey:" in compose()[name]["environment"]["CALLGATE_BROKER_URL"]
+
+
+def test_only_the_migration_has_the_owner_s_login() -> None:
+    """What runs all the time may do what its work needs, and no more."""
+    logins = {
+        name: make_url(service["environment"]["CALLGATE_DATABASE_URL"]).username
+        for name, service in compose().items()
+        if "CALLGATE_DATABASE_URL" in service.get("environment", {})
+    }
+
+    assert logins == {
+        "migrate": "callgate",
+        "call-worker": "worker",
+        "log-worker": "worker",
+        "flower": "dashboard",
+    }
+
+
 @pytest.fixture(scope="module")
 def running(standing: Deployment) -> Iterator[dict[str, Process]]:
     """Every service of ours, started from its own command, after the database was migrated by the same means."""
     from worker.migrate import migrate
 
     migrate(standing.services.database_url, "base")
+    standing.rows(compose(part="configs")["logins"]["content"])
     port = free_port()
     assert start(standing, "migrate", port).wait() == 0
     processes = {
@@ -150,6 +191,7 @@ def running(standing: Deployment) -> Iterator[dict[str, Process]]:
     del standing.environ["FLOWER_URL"]
     for process in processes.values():
         process.stop()
+    standing.rows("DROP ROLE worker, dashboard")
 
 
 def start(deployment: Deployment, name: str, flower_port: int) -> Process:
@@ -158,8 +200,14 @@ def start(deployment: Deployment, name: str, flower_port: int) -> Process:
     secrets = deployment.folder / "secrets"
     secrets.mkdir(exist_ok=True)
     (secrets / "sim").write_text("any-key\n")
+    own, database = (
+        make_url(service["environment"]["CALLGATE_DATABASE_URL"]),
+        make_url(deployment.services.database_url),
+    )
+    if own.username != database.username:
+        database = database.set(username=own.username, password=own.password)
     here = {
-        "CALLGATE_DATABASE_URL": deployment.services.database_url,
+        "CALLGATE_DATABASE_URL": database.render_as_string(hide_password=False),
         "CALLGATE_BROKER_URL": deployment.services.broker_url,
         "CALLGATE_CATALOGUE": str(catalogue_with_key(deployment)),
         "CALLGATE_WORKER__CREDENTIALS_DIR": str(secrets),
@@ -247,7 +295,7 @@ def test_flower_shows_calls_and_never_a_prompt(
         assert PROMPT not in process.output()
 
 
-def crawl(url: str, *paths: str) -> Iterator[tuple[str, str]]:
+def crawl(url: str, *paths: str, auth: str = AUTH) -> Iterator[tuple[str, str]]:
     """Every page of Flower that can be reached by links from its first one, and the given ones."""
     waiting, seen = ["/", "/tasks", *paths], set[str]()
     while waiting and len(seen) < PAGES_MAX:
@@ -255,7 +303,7 @@ def crawl(url: str, *paths: str) -> Iterator[tuple[str, str]]:
         if path in seen or path.startswith(("/static", "/logout")):
             continue
         seen.add(path)
-        body = get(url + path, AUTH)
+        body = get(url + path, auth)
         yield path, body
         waiting += re.findall(r'href="(/[^"#]*)"', body)
 

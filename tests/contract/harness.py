@@ -22,6 +22,7 @@ from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.db.session import PostgresSession
 from callgate.domain.budget import ORG_SCOPE, BudgetFigures, Window
 from callgate.domain.hashing import call_id
@@ -46,7 +47,8 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import Usage
-from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort
+from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort, RetentionPort
+from callgate.domain.retention import BodyAges, Purged
 from callgate.domain.retry import LOST, Billing, Failure
 
 ORG = "acme"
@@ -136,8 +138,7 @@ class LedgerUnderTest:
     leases: LeasePort
     age: Callable[[float], None]
     """Make everything that is stored look that many seconds older."""
-    purge: Callable[[CallKey], None]
-    """Empty the bodies of a call, as the retention policy does."""
+    retention: RetentionPort
     noon_zone_in: Callable[[float], str]
     """A time zone where it is about noon after that many seconds of ageing."""
 
@@ -172,6 +173,10 @@ class LedgerUnderTest:
     def due_kinds(self, *, expire: bool = True) -> list[tuple[DueKind, CallKey]]:
         """Take what is due, by kind and call."""
         return [(due.kind, due.key) for due in self.due(expire=expire)]
+
+    def purge(self, age_s: float = 0.0, *, limit: int = 100) -> Purged:
+        """Purge whatever ended that long ago."""
+        return self.retention.purge(BodyAges(age_s), limit=limit)
 
     def now(self) -> datetime:
         """The ledger's own time."""
@@ -291,19 +296,13 @@ def open_memory() -> LedgerUnderTest:
     """A memory ledger whose clock moves only when it is aged."""
     clock = ManualClock()
     ledger = MemoryLedger(clock, counted_ids())
-
-    def purge(key: CallKey) -> None:
-        ledger.tables.calls[key].request = None
-        for attempt in ledger.tables.attempts_of[key]:
-            attempt.reply = None
-
     return _with_budget(
         LedgerUnderTest(
             ledger,
             ledger,
             ledger.leases,
             clock.advance,
-            purge,
+            ledger,
             lambda s: _noon_zone(clock.at + timedelta(seconds=s)),
         )
     )
@@ -318,7 +317,7 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
             operations=PostgresOperations(session),
             leases=PostgresLeases(session),
             age=lambda seconds: _age_rows(engine, seconds),
-            purge=lambda key: _purge_rows(engine, key),
+            retention=PostgresRetention(session),
             # Its rows are aged, not its clock.
             noon_zone_in=lambda _: _noon_zone(datetime.now(UTC)),
         )
@@ -359,11 +358,3 @@ def _age_rows(engine: Engine, seconds: float) -> None:
                 ),
                 {"seconds": seconds, "budget_id": budget_id},
             )
-
-
-def _purge_rows(engine: Engine, key: CallKey) -> None:
-    named = "WHERE call_id = :call_id AND generation = :generation"
-    values = {"call_id": key.call_id, "generation": key.generation}
-    with engine.begin() as connection:
-        connection.execute(text(f"UPDATE llm_call SET request = NULL {named}"), values)  # noqa: S608
-        connection.execute(text(f"UPDATE ai_call_log SET reply = NULL {named}"), values)  # noqa: S608

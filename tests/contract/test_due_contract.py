@@ -314,3 +314,24 @@ def test_an_answer_of_an_overtaken_attempt_is_never_forgotten(ledger: LedgerUnde
     ledger.settle(a_failure(second, posted_nano_usd=5))
     assert ledger.figures() == (0, 65)
     assert ledger.view(first.key).due_at is None
+
+
+@pytest.mark.parametrize("told", ["at the end", "by a replay"])
+def test_an_overtaken_attempt_keeps_its_lease(ledger: LedgerUnderTest, told: str) -> None:
+    """Until then it may send: links of its call that fall due earlier must not make it unknown."""
+    first = ledger.lost(link=LINK if told == "at the end" else None)
+    ledger.claim(ledger.requeued(first.key), 70)
+    ledger.record(an_answer(first))
+    (settled,) = ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
+    ledger.ledger.deliver([d.submission_id for d in settled.deliveries])
+    if told == "by a replay":
+        ledger.submit(a_submission(link=LINK))
+
+    kinds = []
+    for _ in range(3):
+        ledger.age(11)
+        kinds += ledger.due_kinds()
+
+    assert (kinds, ledger.figures()) == ([], (70, 60))
+    ledger.age(LEASE_S)
+    assert {kind for kind, _ in ledger.due_kinds()} <= {DueKind.EXPIRED, DueKind.DELIVER}

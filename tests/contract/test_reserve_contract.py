@@ -25,8 +25,10 @@ from callgate.domain.ledger import (
     Unstorable,
 )
 from tests.contract.harness import (
+    LEASE_S,
     LINK,
     LedgerUnderTest,
+    a_loss,
     a_reserve,
     a_submission,
     a_success,
@@ -132,6 +134,35 @@ def test_the_same_claim_again_renews_the_lease(ledger: LedgerUnderTest) -> None:
     assert ledger.due_kinds() == [(DueKind.EXPIRED, wanted.key)]
 
 
+def test_a_claim_that_was_taken_as_expired_cannot_be_renewed(ledger: LedgerUnderTest) -> None:
+    """It may become unknown at any moment, so its worker must not send any more."""
+    claim = a_reserve(ledger.queued())
+    (reserved,) = ledger.reserve(claim)
+    assert isinstance(reserved, Reserved)
+    ledger.age(LEASE_S + 1)
+    assert ledger.due_kinds() == [(DueKind.EXPIRED, claim.key)]
+
+    (again,) = ledger.reserve(claim)
+
+    assert again == NotClaimed(claim.key, CallState.RUNNING)
+    assert ledger.settle(a_loss(reserved.ref))[0].is_applied
+
+
+def test_a_claim_that_lands_again_after_its_attempt_claims_nothing(ledger: LedgerUnderTest) -> None:
+    """A statement that was given up may take effect late: it must not make an attempt that nobody sends."""
+    key = ledger.queued()
+    claim = a_reserve(key)
+    (reserved,) = ledger.reserve(claim)
+    assert isinstance(reserved, Reserved)
+    ledger.settle(a_loss(reserved.ref))
+    ledger.requeued(key)
+
+    (outcome,) = ledger.reserve(claim)
+
+    assert outcome == NotClaimed(key, CallState.QUEUED)
+    assert ledger.figures() == (0, 100)
+
+
 def test_an_answered_attempt_is_nobodys_claim(ledger: LedgerUnderTest) -> None:
     """Its one request was made: claiming again would make a second one under it."""
     wanted = a_reserve(ledger.queued())
@@ -149,7 +180,7 @@ def test_a_later_claim_of_the_same_worker_is_a_new_attempt(ledger: LedgerUnderTe
     lost_by = ledger.view(first).last
     assert lost_by is not None
 
-    (reserved,) = ledger.reserve(a_reserve(key, 100, worker_id=lost_by.worker_id))
+    (reserved,) = ledger.reserve(a_reserve(key, 100, worker_id=f"{lost_by.worker_id}+1"))
 
     assert isinstance(reserved, Reserved)
     assert reserved.attempt == 2

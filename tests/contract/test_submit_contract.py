@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
@@ -147,7 +148,7 @@ def test_force_starts_the_next_generation_of_an_ended_call(
 def test_a_purged_call_is_run_anew(ledger: LedgerUnderTest) -> None:
     """Its text is gone, so it cannot answer; its figures stay."""
     key = ledger.succeeded(posted_nano_usd=60).key
-    ledger.purge(key)
+    assert ledger.purge().calls == 1
 
     (answer,) = ledger.submit(a_submission())
 
@@ -185,6 +186,34 @@ def test_two_inputs_with_one_call_id_never_share_a_result(ledger: LedgerUnderTes
     assert collided.outcome is SubmitOutcome.UNSTORABLE
     assert (before.outcome, after.outcome) == (SubmitOutcome.CREATED, SubmitOutcome.CREATED)
     assert ledger.view(key).due_at is None
+
+
+def test_a_call_id_is_the_one_of_its_organisation_and_hash(ledger: LedgerUnderTest) -> None:
+    """A submission for one organisation under the id of another's call is not stored and hears nothing."""
+    ledger.queued("invoice")
+    theirs = a_submission("invoice")
+    ours = replace(theirs, submission_id=uuid4(), org_id="zeta", link=LINK)
+
+    before, refused, after = ledger.submit(
+        a_submission("a", org_id="zeta"), ours, a_submission("b", org_id="zeta")
+    )
+
+    assert (refused.outcome, refused.key.generation) == (SubmitOutcome.UNSTORABLE, 0)
+    assert (before.outcome, after.outcome) == (SubmitOutcome.CREATED, SubmitOutcome.CREATED)
+    assert ledger.count_calls() == 3
+
+
+def test_a_submission_id_of_another_call_is_refused(ledger: LedgerUnderTest) -> None:
+    """It neither answers by that call nor replaces what that submission wants to be told."""
+    theirs = a_submission("theirs", link=LINK)
+    ledger.submit(theirs)
+
+    (refused,) = ledger.submit(
+        a_submission("ours", org_id="zeta", submission_id=theirs.submission_id, link="{}")
+    )
+
+    assert refused.outcome is SubmitOutcome.UNSTORABLE
+    assert ledger.submit(theirs)[0].outcome is SubmitOutcome.CREATED
 
 
 # A submission that is sent again.

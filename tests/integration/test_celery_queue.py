@@ -239,6 +239,24 @@ def test_a_queue_that_takes_no_messages_holds_up_nobody(
     assert len(messages(valkey, "pipeline")) == 1
 
 
+@pytest.mark.parametrize("serializer", ["pickle", "yaml"])
+def test_a_link_travels_as_json(
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, serializer: str
+) -> None:
+    """Another serializer is refused at submit; one that was written into the ledger all the same is not used."""
+    signature = pipeline.tasks["pipeline.store"].s(document_id=7)
+    with pytest.raises(InvalidLink, match=serializer):
+        link_text(signature.set(serializer=serializer), None)
+    stored = json.loads(link_text(signature.set(serializer="json"), None) or "")
+    stored["link"]["options"]["serializer"] = serializer
+
+    deliver(queue, json.dumps(stored))
+
+    (message,) = messages(valkey, "pipeline.store")
+    assert message["content-type"] == "application/json"
+    assert message["body"][1] == {"document_id": 7}
+
+
 def test_a_group_is_no_link(pipeline: Celery) -> None:
     """Only tasks and chains of tasks can be told of an end."""
     note = pipeline.tasks["pipeline.note"]

@@ -13,17 +13,29 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
-from callgate.db.tables import metadata
-from callgate.domain.errors import LedgerUnavailable
+from callgate.db.roles import CLIENT, MAY_EXECUTE, ROLES
+from callgate.db.tables import PARTITION_NAME, metadata
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable
+from tests.integration._logins import a_login
 from worker.embedded import Embedded
 from worker.embedded_ports import free_port
 from worker.migrate import SCRIPTS, migrate
 
 OWN_OBJECTS = """
 SELECT (SELECT count(*) FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
-           AND c.relkind IN ('r', 'v', 'S') AND c.relname <> 'callgate_version')
+           AND c.relkind IN ('r', 'p', 'v', 'S') AND c.relname <> 'callgate_version')
      + (SELECT count(*) FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
            AND p.proname LIKE 'callgate%')
+"""
+
+DEFINERS = """
+SELECT p.proname, p.proconfig,
+       p.proacl IS NULL OR EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee = 0) AS for_everybody
+  FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef
+"""
+MONTHS_AROUND = """
+SELECT 'ai_call_log_' || to_char((now() AT TIME ZONE 'UTC') + m * interval '1 month', 'YYYY_MM')
+  FROM generate_series(-1, 2) AS m
 """
 
 
@@ -50,7 +62,10 @@ def test_up_down_and_up_again(empty_url: str) -> None:
     migrate(empty_url)
     with open_connection(empty_url) as connection:
         tables = set(inspect(connection).get_table_names())
-    assert tables == {table.name for table in metadata.sorted_tables} | {"callgate_version"}
+    partitions = {name for name in tables if PARTITION_NAME.fullmatch(name)}
+    declared = {table.name for table in metadata.sorted_tables}
+    assert tables - partitions == declared | {"callgate_version"}
+    assert len(partitions) == 5
 
     migrate(empty_url, "base")
     with open_connection(empty_url) as connection:
@@ -59,6 +74,53 @@ def test_up_down_and_up_again(empty_url: str) -> None:
     migrate(empty_url)
     with open_connection(empty_url) as connection:
         assert set(inspect(connection).get_table_names()) == tables
+
+
+def test_a_role_another_database_needs_stays(empty_url: str, services: Embedded) -> None:
+    """Roles belong to the cluster: taking one ledger down takes back its own grants, and no role of another ledger."""
+    migrate(empty_url)
+    migrate(empty_url, "base")
+
+    with open_connection(empty_url) as connection:
+        known = set(connection.scalars(text("SELECT rolname FROM pg_roles")))
+        here = "has_schema_privilege('callgate_client', 'public', 'CREATE')"
+        assert connection.scalar(text(f"SELECT {here}")) is False
+    assert set(ROLES) <= known
+
+
+def test_a_login_that_may_not_create_roles_is_told_what_to_run(
+    empty_url: str, services: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is half done; with the roles there, an ordinary owner migrates, and its clients are held to theirs."""
+    missing = f"callgate_missing_{uuid4().hex[:8]}"
+    with a_login(services.database_url) as ordinary:
+        name = make_url(ordinary).username
+        with open_connection(empty_url) as admin:
+            admin.execute(text(f"ALTER DATABASE {make_url(empty_url).database} OWNER TO {name}"))
+            admin.commit()
+        url = make_url(ordinary).set(database=make_url(empty_url).database)
+        own_url = url.render_as_string(hide_password=False)
+
+        monkeypatch.setattr("callgate.db.roles.ROLES", (*ROLES, missing))
+        with pytest.raises(ConfigurationError, match=f"CREATE ROLE {missing} NOLOGIN;"):
+            migrate(own_url)
+        monkeypatch.undo()
+        migrate(own_url)
+        with a_login(services.database_url, CLIENT) as client, open_connection(own_url) as owner:
+            owner.execute(
+                text("SELECT callgate_grant_tenant_v1(:login, 'acme')"),
+                {"login": make_url(client).username},
+            )
+            orgs = "SELECT callgate_tenant_orgs_v1()"
+            assert owner.scalar(text(orgs)) is None
+            owner.commit()
+            its_url = make_url(client).set(database=url.database)
+            with open_connection(its_url.render_as_string(hide_password=False)) as its:
+                assert its.scalar(text(orgs)) == ["acme"]
+        migrate(own_url, "base")
+        with open_connection(empty_url) as admin:
+            admin.execute(text(f"REASSIGN OWNED BY {name} TO callgate"))
+            admin.commit()
 
 
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:
@@ -72,12 +134,41 @@ def test_the_newest_schema_is_what_the_code_declares(empty_url: str) -> None:
     migrate(empty_url)
 
     with open_connection(empty_url) as connection:
-        options = {"version_table": "callgate_version", "compare_type": True}
+        options = {
+            "version_table": "callgate_version",
+            "compare_type": True,
+            "include_name": lambda name, *_: not PARTITION_NAME.fullmatch(name or ""),
+        }
         differences = compare_metadata(
             MigrationContext.configure(connection, opts=options), metadata
         )
 
     assert differences == []
+
+
+def test_who_may_run_with_the_owners_rights(empty_url: str) -> None:
+    """Nobody who was not told so; and such a function looks for tables in our schema alone."""
+    migrate(empty_url)
+
+    with open_connection(empty_url) as connection:
+        rows = connection.execute(text(DEFINERS)).all()
+
+    assert {row.proname for row in rows} == {
+        *MAY_EXECUTE, "callgate_make_partitions_v1", "callgate_archive_month_v1",
+    }  # fmt: skip
+    assert not any(row.for_everybody for row in rows)
+    assert all("search_path=public, pg_temp" in row.proconfig for row in rows)
+
+
+def test_the_partitions_of_this_month_and_its_neighbours_are_there(empty_url: str) -> None:
+    """From the first row on: none must go to the default partition."""
+    migrate(empty_url)
+
+    with open_connection(empty_url) as connection:
+        names = connection.scalars(text(MONTHS_AROUND)).all()
+
+        assert set(names) <= set(inspect(connection).get_table_names())
+        assert len(names) == 4
 
 
 def test_there_is_one_newest_revision() -> None:

@@ -61,7 +61,9 @@ def open_client(ledger: MemoryLedger) -> Callable[[], Client]:
         database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none",
         broker_url="redis://127.0.0.1:1/0",
     )
-    return lambda: Client(settings, ledger=ledger, operations=ledger, queue=SilentQueue())
+    return lambda: Client(
+        settings, ledger=ledger, operations=ledger, queue=SilentQueue(), retention=ledger
+    )
 
 
 @pytest.fixture
@@ -425,3 +427,46 @@ def test_the_doctor_names_what_is_amiss(shell: Shell) -> None:
     assert code == 1
     assert checks["settings"] == checks["schema"] == checks["tokenizer"] == "OK"
     assert checks["database"] == checks["price"] == "FAIL"
+
+
+def test_a_purge_asks_first_and_says_what_it_did(
+    shell: Shell, dead: CallKey, ledger: MemoryLedger
+) -> None:
+    """A dry run counts; nobody to ask is no yes; then bodies are gone and figures stay."""
+    erase = ("purge", "--org", "acme", "--older-than-days", "0")
+
+    code, out, _ = shell(*erase, "--dry-run", "--json")
+    assert (code, json.loads(out)) == (
+        0,
+        {
+            "dry_run": True, "calls": 1, "strays": 0, "open_calls_spared": 0, "is_complete": True,
+        },
+    )  # fmt: skip
+    code, _, err = shell(*erase)
+    assert (code, "--yes" in err) == (2, True)
+    assert ledger.tables.calls[dead].request is not None
+
+    code, out, _ = shell(*erase, "--yes", "--json")
+    assert (code, json.loads(out)["calls"]) == (0, 1)
+    assert ledger.tables.calls[dead].request is None
+    assert shell(*erase, "--yes")[2] == "purged: 0 calls\n"
+
+
+def test_a_purge_names_the_open_calls_it_spared(shell: Shell, open_client: Any) -> None:
+    """They cannot be erased while they run."""
+    with open_client() as client:
+        client.submit(a_request())
+
+    code, _, err = shell("purge", "--org", "acme", "--older-than-days", "0", "--yes")
+
+    assert code == 0
+    assert "purged: 0 calls" in err
+    assert "spared: 1 open calls" in err
+
+
+def test_a_purge_without_any_age_is_refused(shell: Shell, dead: CallKey) -> None:
+    """Neither the command nor the catalogue says how old is too old."""
+    code, _, err = shell("purge", "--yes")
+
+    assert code == 2
+    assert "--older-than-days" in err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,11 +17,13 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
     RecordOutcome,
+    Reserve,
     Reserved,
+    ReserveOutcome,
     Unstorable,
 )
 from callgate.domain.retry import Billing, Failure
-from callgate.services.llm_service import Busy, Executed
+from callgate.services.llm_service import Busy, Executed, Patience
 from tests.contract.harness import a_loss, a_reserve
 from tests.unit.stage import (
     GRACE_S,
@@ -120,6 +123,26 @@ def test_a_long_outage_before_the_claim_leaves_the_call_to_the_sweep() -> None:
 
     assert executed is Executed.LEDGER_AWAY
     assert stage.view(key).state is CallState.QUEUED
+
+
+def test_a_claim_that_was_tried_is_never_given_up() -> None:
+    """It may have been made although its answer was lost; an outage alone must not make an attempt unknown."""
+    stage = Stage()
+    key = stage.submit().key
+    reserve, tries = stage.lane.reserve, itertools.count(1)
+
+    async def unheard(wanted: Reserve) -> ReserveOutcome:
+        outcome = await reserve(wanted)
+        if next(tries) < 2_000:
+            raise LedgerUnavailable("the answer was lost")
+        return outcome
+
+    stage.lane.reserve = unheard  # type: ignore[method-assign]
+
+    view = asyncio.run(stage.run(key))
+
+    assert stage.clock.elapsed_s > Patience(grace_s=GRACE_S).claim_s
+    assert (view.state, view.attempt) == (CallState.SUCCEEDED, 1)
 
 
 def test_a_paid_answer_outlives_an_outage() -> None:
@@ -389,7 +412,7 @@ def test_a_claim_that_cannot_be_stored_is_rejected() -> None:
     assert asyncio.run(stage.llm.execute(key)) is Executed.REFUSED
 
     assert stage.view(key).state is CallState.REJECTED
-    assert "unclaimable" in (stage.view(key).error or "")
+    assert "unstorable_claim" in (stage.view(key).error or "")
 
 
 def a_suspect(stage: Stage) -> CallKey:

@@ -10,7 +10,8 @@ from uuid import RFC_4122, UUID
 from callgate.adapters.memory_ledger import MemoryLedger, uuid7
 from callgate.domain.budget import Window
 from callgate.domain.ledger import CallState, NewSubmission, Snapshot
-from callgate.domain.ports import LedgerPort, OperationsPort
+from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
+from callgate.domain.retention import BodyAges, Purged
 from tests.contract.harness import (
     LINK,
     ManualClock,
@@ -44,14 +45,15 @@ def test_the_same_steps_lead_to_the_same_ledger() -> None:
     assert a_life(batch, seed=7) != a_life(batch, seed=8)
 
 
-def test_it_plays_both_roles() -> None:
-    """One instance is the ledger and what operators ask; a type checker reads this too."""
+def test_it_plays_all_roles() -> None:
+    """One instance is the ledger, what operators ask, and what makes room; a type checker reads this too."""
     ledger = MemoryLedger()
-    roles: tuple[LedgerPort, OperationsPort] = (ledger, ledger)
+    roles: tuple[LedgerPort, OperationsPort, RetentionPort] = (ledger, ledger, ledger)
 
     key = roles[0].submit([a_submission()])[0].key
 
     assert roles[1].end([key], code="cancelled", message="by a test") == [key]
+    assert roles[2].purge(BodyAges(0.0), limit=1) == Purged(calls=1)
 
 
 def test_attempt_ids_sort_by_time() -> None:
@@ -71,6 +73,20 @@ def test_an_id_carries_the_ledgers_time() -> None:
     made: UUID = uuid7(at)
 
     assert made.int >> 80 == int(at.timestamp() * 1_000)
+
+
+def test_a_purged_text_is_nowhere_in_its_tables() -> None:
+    """Neither in a body nor among the arguments of a link."""
+    ledger = MemoryLedger(ManualClock(), counted_ids())
+    new = a_submission(request=b"Jane Doe", link='{"args":["Jane Doe"]}')
+    (submitted,) = ledger.submit([new])
+    ledger.end([submitted.key], code="cancelled", message="by a test")
+    ledger.deliver([new.submission_id])
+    assert "Jane Doe" in repr(ledger.tables)
+
+    ledger.purge(BodyAges(0.0), limit=1)
+
+    assert "Jane Doe" not in repr(ledger.tables)
 
 
 def test_views_do_not_change_afterwards() -> None:

@@ -8,7 +8,7 @@
 CREATE FUNCTION callgate_due_v1(p_limit int, p_expire boolean, p_queued_before timestamptz)
 RETURNS TABLE (kind text, call_id uuid, generation int, state text, attempt_id uuid,
                submission_ids uuid[], links text[])
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     c llm_call%ROWTYPE;
@@ -35,6 +35,7 @@ BEGIN
            AND (p_expire OR l.state = 'waiting'
                 OR EXISTS (SELECT 1 FROM ai_call_log x
                             WHERE x.call_id = l.call_id AND x.generation = l.generation
+                              AND x.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
                               AND x.status = 'answered')
                 OR l.state <> 'running' AND EXISTS (
                             SELECT 1 FROM submission s
@@ -63,12 +64,20 @@ BEGIN
                AND s.link IS NOT NULL AND s.delivered_at IS NULL;
         END IF;
         SELECT * INTO a FROM ai_call_log x
-         WHERE x.call_id = c.call_id AND x.generation = c.generation AND x.posted_nano_usd IS NULL;
+         WHERE x.call_id = c.call_id AND x.generation = c.generation
+           AND x.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')
+           AND x.posted_nano_usd IS NULL;
         IF submission_ids <> '{}' OR a.attempt_id IS NULL THEN
             kind := 'deliver';
         ELSE
             kind := CASE a.status WHEN 'answered' THEN 'settle' ELSE 'expired' END;
             attempt_id := a.attempt_id;
+        END IF;
+        -- From here on its claim cannot be renewed: it may become unknown at any moment.
+        IF kind = 'expired' AND c.state = 'running' THEN
+            UPDATE llm_call l SET error = json_build_object(
+                'code', 'worker_lost', 'message', 'the worker vanished before it recorded an outcome')
+             WHERE l.call_id = c.call_id AND l.generation = c.generation;
         END IF;
         RETURN NEXT;
     END LOOP;

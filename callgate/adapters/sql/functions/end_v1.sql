@@ -1,11 +1,17 @@
 -- callgate_end_v1: cancel queued or waiting calls, discard dead ones; their links, if any, fall due.
+--
+-- A login that is a tenant's may cancel calls of its own organisations, and discard none.
 CREATE FUNCTION callgate_end_v1(p_call_ids uuid[], p_generations int[], p_error text)
 RETURNS TABLE (call_id uuid, generation int)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
+DECLARE
+    own_orgs CONSTANT text[] := callgate_tenant_orgs_v1();
 BEGIN
+    PERFORM p_error::json;
     PERFORM 1 FROM llm_call l
       WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
+       AND (own_orgs IS NULL OR l.org_id = ANY (own_orgs))
       ORDER BY l.call_id, l.generation FOR UPDATE;
     RETURN QUERY
     UPDATE llm_call l
@@ -14,6 +20,7 @@ BEGIN
                SELECT 1 FROM submission s WHERE s.call_id = l.call_id AND s.generation = l.generation
                   AND s.link IS NOT NULL AND s.delivered_at IS NULL))
      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
-       AND l.state IN ('queued', 'waiting', 'dead')
+       AND (own_orgs IS NULL OR l.org_id = ANY (own_orgs))
+       AND (l.state IN ('queued', 'waiting') OR l.state = 'dead' AND own_orgs IS NULL)
     RETURNING l.call_id, l.generation;
 END $$;

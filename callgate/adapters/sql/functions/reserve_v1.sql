@@ -70,10 +70,11 @@ BEGIN
         state := c.state;
 
         IF c.state = 'running' THEN
-            -- The same claim again: its first answer was lost on the way. It is still ours, and the lease starts anew.
+            -- The same claim again: its first answer was lost on the way. It is still ours, and the lease starts anew,
+            -- unless the attempt was taken as expired: then somebody is about to call it lost.
             SELECT a.attempt_id, a.attempt, a.queue_ms INTO attempt_id, attempt, queue_ms
               FROM ai_call_log a
-             WHERE a.attempt_id = c.attempt_id AND a.status = 'dispatched'
+             WHERE c.error IS NULL AND a.attempt_id = c.attempt_id AND a.status = 'dispatched'
                AND a.worker_id = p_worker_ids[ord];
             IF FOUND THEN
                 UPDATE llm_call l SET due_at = now() + make_interval(secs => p_leases_s[ord])
@@ -83,7 +84,12 @@ BEGIN
             RETURN NEXT;
             CONTINUE;
         END IF;
-        IF c.state IS DISTINCT FROM 'queued' THEN
+        -- A claim makes one attempt: one that did lands late here, and nobody waits for another.
+        IF c.state IS DISTINCT FROM 'queued'
+           OR c.attempt > 0 AND EXISTS (
+                SELECT 1 FROM ai_call_log a
+                 WHERE a.call_id = c.call_id AND a.generation = c.generation
+                   AND a.worker_id = p_worker_ids[ord]) THEN
             RETURN NEXT;
             CONTINUE;
         END IF;

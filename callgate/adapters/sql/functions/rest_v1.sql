@@ -2,7 +2,9 @@
 --
 -- The caller holds the calls' locks.
 CREATE FUNCTION callgate_rest_v1(p_call_ids uuid[], p_generations int[]) RETURNS void
-LANGUAGE sql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
     UPDATE llm_call l SET due_at = NULL
      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
        AND l.state IN ('succeeded', 'dead', 'rejected') AND l.due_at IS NOT NULL
@@ -11,5 +13,6 @@ LANGUAGE sql SET enable_seqscan = off AS $$
                           AND s.link IS NOT NULL AND s.delivered_at IS NULL)
        AND NOT EXISTS (SELECT 1 FROM ai_call_log a
                         WHERE a.call_id = l.call_id AND a.generation = l.generation
-                          AND a.posted_nano_usd IS NULL)
-$$;
+                          AND a.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
+                          AND a.posted_nano_usd IS NULL);
+END $$;

@@ -12,7 +12,8 @@ CREATE FUNCTION callgate_settle_v1(
     p_reasoning_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
     p_fingerprints text[]
 ) RETURNS TABLE (ord int, applied boolean, state text, submission_ids uuid[], links text[])
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     a ai_call_log%ROWTYPE;
@@ -25,8 +26,9 @@ BEGIN
     PERFORM 1 FROM llm_call l
       WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
       ORDER BY l.call_id, l.generation FOR UPDATE;
-    PERFORM 1 FROM ai_call_log l WHERE l.attempt_id = ANY (p_attempt_ids)
-      ORDER BY l.attempt_id FOR UPDATE;
+    -- Joined, not compared with the array: so each finds its partition at once.
+    PERFORM 1 FROM unnest(p_attempt_ids) AS k(attempt_id) JOIN ai_call_log l USING (attempt_id)
+      ORDER BY l.attempt_id FOR UPDATE OF l;
 
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP
         ord := row_no;
@@ -56,7 +58,9 @@ BEGIN
                reasoning_tokens = p_reasoning_tokens[ord],
                price_source = coalesce(p_price_sources[ord], a.price_source),
                service_tier = p_service_tiers[ord],
-               error_json = p_errors[ord]
+               error_json = p_errors[ord],
+               -- A late answer of a call that was purged meanwhile: what it cost stays, its text does not.
+               reply = CASE WHEN c.request IS NOT NULL THEN l.reply END
          WHERE l.attempt_id = a.attempt_id;
         moved_ids := moved_ids || a.budget_ids;
         moved_reserved := moved_reserved || array_fill(
@@ -80,15 +84,17 @@ BEGIN
               FROM submission s WHERE s.call_id = c.call_id AND s.generation = c.generation
                AND s.link IS NOT NULL AND s.delivered_at IS NULL;
         END IF;
-        -- Whoever settles also delivers; later the due query takes what is left, if anything is (see the end).
+        -- Whoever settles also delivers; later the due query takes what is left, if anything is (see the end). But where a
+        -- late answer overtakes a newer attempt, that attempt may still send until its lease, the call's due_at, has ended.
         UPDATE llm_call l
            SET state = callgate_settle_v1.state,
                attempt_id = CASE WHEN p_statuses[ord] = 'succeeded' THEN a.attempt_id ELSE l.attempt_id END,
                due_at = CASE
                    WHEN callgate_settle_v1.state = 'waiting'
                        THEN now() + make_interval(secs => coalesce(p_due_in_s[ord], 0))
-                   WHEN cardinality(submission_ids) > 0 THEN now() + interval '10 s'
-                   ELSE greatest(l.due_at, now() + interval '10 s') END,
+                   WHEN c.state = 'running' AND c.attempt_id <> a.attempt_id
+                       THEN greatest(l.due_at, now() + interval '10 s')
+                   ELSE now() + interval '10 s' END,
                error = CASE WHEN p_statuses[ord] = 'succeeded' THEN NULL ELSE p_errors[ord] END,
                error_fingerprint = p_fingerprints[ord],
                wanted_nano_usd = NULL

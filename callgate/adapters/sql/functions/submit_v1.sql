@@ -1,5 +1,7 @@
 -- callgate_submit_v1: store submissions, and a call for each unless one answers already.
 --
+-- A login that is a tenant's may submit for its own organisations only, and every call id must be the one of its organisation
+-- and hash: so nobody joins, or learns of, a call of others.
 -- Rows are taken one by one, ordered by call (as the caller sorted them), so that all transactions lock calls in one order.
 -- Locks     the call, FOR SHARE while a submission joins it: settle either sees the submission or waits for it. With a
 --           link the lock is exclusive, because a link on an ended call changes its due_at.
@@ -16,12 +18,24 @@ DECLARE
     c llm_call%ROWTYPE;
     key_owner uuid;
     key_to_store text;
+    own_orgs CONSTANT text[] := callgate_tenant_orgs_v1();
 BEGIN
     FOR row_no IN 1 .. cardinality(p_submission_ids) LOOP
         ord := row_no;
+        IF own_orgs IS NOT NULL AND (p_org_ids[ord] = ANY (own_orgs)) IS NOT TRUE THEN
+            RAISE EXCEPTION 'login % may not act for organisation %', session_user, p_org_ids[ord]
+                USING ERRCODE = 'insufficient_privilege';
+        END IF;
+        IF p_call_ids[ord] IS DISTINCT FROM callgate_call_id_v1(p_org_ids[ord], p_input_hashes[ord]) THEN
+            RAISE EXCEPTION 'call id % is not the one of its organisation and hash', p_call_ids[ord]
+                USING ERRCODE = 'data_exception';
+        END IF;
         -- A submission that was stored before answers by its call: the client did not hear the first time.
         SELECT * INTO s FROM submission WHERE submission_id = p_submission_ids[ord];
-        IF FOUND THEN
+        IF FOUND AND s.call_id <> p_call_ids[ord] THEN
+            RAISE EXCEPTION 'submission id % was used before, for another call', s.submission_id
+                USING ERRCODE = 'data_exception';
+        ELSIF FOUND THEN
             SELECT * INTO STRICT c FROM llm_call l
              WHERE l.call_id = s.call_id AND l.generation = s.generation;
             outcome := CASE
@@ -96,7 +110,12 @@ BEGIN
         VALUES (p_submission_ids[ord], p_org_ids[ord], p_call_ids[ord], generation, outcome, key_to_store,
                 p_links[ord])
         ON CONFLICT (submission_id) DO UPDATE
-            SET generation = excluded.generation, outcome = excluded.outcome, link = excluded.link;
+            SET generation = excluded.generation, outcome = excluded.outcome, link = excluded.link
+          WHERE submission.call_id = excluded.call_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'submission id % was used before, for another call', p_submission_ids[ord]
+                USING ERRCODE = 'data_exception';
+        END IF;
 
         IF outcome = 'created' AND p_inherits[ord] THEN
             INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
@@ -105,7 +124,8 @@ BEGIN
              WHERE o.call_id = c.call_id AND o.generation = c.generation AND o.link IS NOT NULL;
         END IF;
         IF outcome IN ('replayed', 'failed') AND p_links[ord] IS NOT NULL THEN
-            UPDATE llm_call l SET due_at = now()
+            -- What is due already stays so: it may be the lease of an attempt that a late answer overtook.
+            UPDATE llm_call l SET due_at = coalesce(l.due_at, now())
              WHERE l.call_id = c.call_id AND l.generation = c.generation;
         END IF;
         RETURN NEXT;

@@ -1,0 +1,60 @@
+"""How the memory ledger forgets: `RetentionPort` over its tables."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from callgate.adapters.memory_tables import CallRow, MemoryTables
+from callgate.domain.ledger import StrayMessage
+from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
+
+
+class MemoryRetention:
+    """The retention of the memory ledger. It has no partitions: nothing is made ahead, and no month is ever dropped."""
+
+    tables: MemoryTables
+    _clock: Callable[[], datetime]
+    _lock: threading.Lock
+
+    def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
+        """Remove the bodies of up to `limit` calls that ended too long ago; the accounting stays."""
+        with self._lock:
+            now = self._clock()
+            found = [c for c in self.tables.calls.values() if self._is_too_old(c, ages, now)]
+            calls = found[:limit]
+            strays = [] if ages.default_s is None else self._strays(ages.default_s, now)[:limit]
+            if not dry_run:
+                for call in calls:
+                    self._empty(call)
+                for stray in strays:
+                    self.tables.strays.remove(stray)
+            return Purged(len(calls), len(strays))
+
+    def make_partitions(self, *, months: int) -> Partitions:
+        """Make nothing: a dict needs no partitions."""
+        return Partitions(0, 0)
+
+    def archive_month(self, keep_months: int) -> ArchivedMonth | None:
+        """Drop nothing: this log ends with its process."""
+        return None
+
+    def _is_too_old(self, call: CallRow, ages: BodyAges, now: datetime) -> bool:
+        age_s = ages.max_s(call.org_id)
+        if age_s is None or call.request is None or call.due_at is not None:
+            return False
+        attempts = self.tables.attempts_of[call.key]
+        ended_at = max([call.created_at, *(a.posted_at for a in attempts if a.posted_at)])
+        has_late_answer = any(a.late_due_at for a in attempts)
+        return not has_late_answer and ended_at <= now - timedelta(seconds=age_s)
+
+    def _strays(self, age_s: float, now: datetime) -> list[tuple[datetime, StrayMessage]]:
+        return [s for s in self.tables.strays if s[0] <= now - timedelta(seconds=age_s)]
+
+    def _empty(self, call: CallRow) -> None:
+        call.request = None
+        for attempt in self.tables.attempts_of[call.key]:
+            attempt.reply = None
+        for submission in self.tables.submissions_of[call.key]:
+            submission.link = None

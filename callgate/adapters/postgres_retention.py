@@ -1,0 +1,42 @@
+"""How the ledger in Postgres forgets: bodies in batches, the log by the month."""
+
+from __future__ import annotations
+
+from callgate.db.session import PostgresSession
+from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
+
+PURGE = """SELECT * FROM callgate_purge_v1(
+    %(org_ids)s::text[], %(ages_s)s::float8[], %(default_age_s)s::float8, %(limit)s, %(dry_run)s)"""
+MAKE_PARTITIONS = "SELECT * FROM callgate_make_partitions_v1(now(), %(months)s)"
+ARCHIVE_MONTH = "SELECT * FROM callgate_archive_month_v1(%(keep_months)s)"
+
+
+class PostgresRetention:
+    """`RetentionPort` over Postgres; archiving a month takes as long as reading its rows once."""
+
+    def __init__(self, session: PostgresSession) -> None:
+        self._session = session
+
+    def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
+        """Remove bodies; see `RetentionPort.purge`."""
+        (row,) = self._session.rows(
+            PURGE,
+            {
+                "org_ids": list(ages.by_org_s),
+                "ages_s": list(ages.by_org_s.values()),
+                "default_age_s": ages.default_s,
+                "limit": limit,
+                "dry_run": dry_run,
+            },
+        )
+        return Purged(row.calls, row.strays)
+
+    def make_partitions(self, *, months: int) -> Partitions:
+        """Make partitions ahead; see `RetentionPort.make_partitions`."""
+        (row,) = self._session.rows(MAKE_PARTITIONS, {"months": months})
+        return Partitions(row.made, row.in_default)
+
+    def archive_month(self, keep_months: int) -> ArchivedMonth | None:
+        """Drop a month of the log; see `RetentionPort.archive_month`."""
+        rows = self._session.rows(ARCHIVE_MONTH, {"keep_months": keep_months})
+        return ArchivedMonth(rows[0].partition_name, rows[0].archived) if rows else None

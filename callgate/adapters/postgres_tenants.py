@@ -1,0 +1,41 @@
+"""Which organisations a client's database login acts for; kept by the owner of the ledger."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from callgate.db.session import PostgresSession
+
+GRANT = "SELECT callgate_grant_tenant_v1(%(login)s, %(org_id)s)"
+REVOKE = "DELETE FROM tenant_login WHERE login = %(login)s AND org_id = %(org_id)s RETURNING login"
+TENANTS = "SELECT login, org_id FROM tenant_login ORDER BY login, org_id"
+
+
+class Tenant(NamedTuple):
+    """One login, and one organisation it acts for."""
+
+    login: str
+    org_id: str
+
+
+class PostgresTenants:
+    """
+    Grants and revokes.
+
+    Errors: ConfigurationError (this login is not the owner's, or the other one is no client's), LedgerUnavailable.
+    """
+
+    def __init__(self, session: PostgresSession) -> None:
+        self._session = session
+
+    def grant(self, tenant: Tenant) -> None:
+        """Let a login of `callgate_client` submit, read and cancel calls of an organisation, from now on."""
+        self._session.rows(GRANT, tenant._asdict())
+
+    def revoke(self, tenant: Tenant) -> bool:
+        """Take it back, also from sessions that are open; False if it was not granted."""
+        return bool(self._session.rows(REVOKE, tenant._asdict()))
+
+    def all(self) -> list[Tenant]:
+        """Every grant, by login."""
+        return [Tenant(row.login, row.org_id) for row in self._session.rows(TENANTS, {})]

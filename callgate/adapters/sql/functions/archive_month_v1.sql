@@ -1,0 +1,80 @@
+-- callgate_archive_month_v1: drop the oldest partition of ai_call_log that is older than p_keep_months whole months, and keep
+-- its sums in ai_call_log_archive, in one transaction.
+--
+-- Only a partition that nothing can change any more: every attempt is posted, its call has ended and everybody was told,
+-- its bodies are purged, and a late answer would not be taken (see record_v1). So its rows can be summed without a lock.
+-- Old rows of the default partition go the same way, but are deleted.
+-- Rights    its owner's: workers may not drop tables, but may ask for this.
+-- Locks     ai_call_log, exclusively, for the moment of the drop; who cannot have it within a second comes again later.
+-- Returns   the partition's name, and how many attempts were archived; null of one that must wait, which ends the search.
+--           No row if nothing is old enough, or somebody else is at it.
+CREATE FUNCTION callgate_archive_month_v1(p_keep_months int)
+RETURNS TABLE (partition_name text, archived bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
+DECLARE
+    ends_at timestamptz := date_trunc('month', now()) - make_interval(months => p_keep_months);
+    must_wait boolean;
+BEGIN
+    IF p_keep_months < 1 THEN
+        RAISE EXCEPTION 'the log is kept for one month at least, not for %', p_keep_months;
+    END IF;
+    IF NOT pg_try_advisory_xact_lock(hashtext('callgate_partitions')) THEN
+        RETURN;
+    END IF;
+    SELECT c.relname INTO partition_name
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'ai_call_log'::regclass AND c.relname ~ '^ai_call_log_\d{4}_\d\d$'
+       AND c.relname < 'ai_call_log_' || to_char(ends_at, 'YYYY_MM')
+     ORDER BY c.relname LIMIT 1;
+    IF partition_name IS NULL THEN
+        PERFORM 1 FROM ai_call_log_default d WHERE d.attempt_id < callgate_uuid_floor_v1(ends_at) LIMIT 1;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+        partition_name := 'ai_call_log_default';
+    ELSE
+        ends_at := to_date(right(partition_name, 7), 'YYYY_MM') + interval '1 month';
+    END IF;
+
+    EXECUTE format(
+        $sql$SELECT EXISTS (
+            SELECT 1 FROM %I a LEFT JOIN llm_call c ON c.call_id = a.call_id AND c.generation = a.generation
+             WHERE a.attempt_id < $1
+               AND (a.posted_nano_usd IS NULL OR a.status = 'unknown' AND a.finished_at > a.posted_at
+                    OR a.reply IS NOT NULL
+                    OR c.call_id IS NULL OR c.due_at IS NOT NULL OR c.request IS NOT NULL))$sql$,
+        partition_name) INTO must_wait USING callgate_uuid_floor_v1(ends_at);
+    IF must_wait THEN
+        RETURN NEXT;
+        RETURN;
+    END IF;
+
+    EXECUTE format(
+        $sql$WITH archived AS (
+            INSERT INTO ai_call_log_archive (
+                partition_name, ends_at, org_id, call_type, provider, model, status, budget_ids, attempts,
+                posted_nano_usd, saved_nano_usd, input_tokens, cached_input_tokens, cache_write_tokens,
+                output_tokens, reasoning_tokens)
+            SELECT $1, $2, a.org_id, a.call_type, a.provider, a.model, a.status, a.budget_ids, count(*),
+                   sum(a.posted_nano_usd),
+                   coalesce(sum(a.posted_nano_usd * s.collapsed) FILTER (WHERE c.state = 'succeeded'), 0),
+                   coalesce(sum(a.input_tokens), 0), coalesce(sum(a.cached_input_tokens), 0),
+                   coalesce(sum(a.cache_write_tokens), 0), coalesce(sum(a.output_tokens), 0),
+                   coalesce(sum(a.reasoning_tokens), 0)
+              FROM %I a
+              JOIN llm_call c ON c.call_id = a.call_id AND c.generation = a.generation
+              LEFT JOIN (SELECT call_id, generation, count(*) AS collapsed FROM submission
+                          WHERE outcome IN ('joined', 'replayed', 'failed') GROUP BY call_id, generation) s
+                ON s.call_id = a.call_id AND s.generation = a.generation
+             WHERE a.attempt_id < $3
+             GROUP BY a.org_id, a.call_type, a.provider, a.model, a.status, a.budget_ids
+            RETURNING attempts)
+        SELECT coalesce(sum(attempts), 0) FROM archived$sql$,
+        partition_name) INTO archived USING partition_name, ends_at, callgate_uuid_floor_v1(ends_at);
+    IF partition_name = 'ai_call_log_default' THEN
+        DELETE FROM ai_call_log_default d WHERE d.attempt_id < callgate_uuid_floor_v1(ends_at);
+    ELSE
+        EXECUTE format('DROP TABLE %I', partition_name);
+    END IF;
+    RETURN NEXT;
+END $$;

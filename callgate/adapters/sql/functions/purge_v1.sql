@@ -1,0 +1,78 @@
+-- callgate_purge_v1: remove the bodies of up to p_limit calls that ended too long ago, and keep the accounting.
+--
+-- Bodies    the request, the replies of all its attempts, the links of its submissions. A call is purged whole.
+-- Ages      in seconds by organisation, p_default_age_s for the others; null keeps. A call ages from its last posting, one
+--           that never ran from its submission.
+-- Spared    calls that are open, have somebody to tell, or money to post: an ended call without due_at has none of these. And
+--           calls with a late answer that is kept but not settled yet: its usage is in its reply.
+-- Strays    belong to no organisation: those older than p_default_age_s are deleted.
+-- Locks     the calls; whoever finds them locked leaves them to the other. Then the attempts by id.
+-- Returns   how many calls were (p_dry_run: would be) purged, and how many stray messages deleted.
+CREATE FUNCTION callgate_purge_v1(
+    p_org_ids text[], p_ages_s float8[], p_default_age_s float8, p_limit int, p_dry_run boolean
+) RETURNS TABLE (calls int, strays int)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    org text := '';
+    age_s float8;
+    ended_before timestamptz;
+    call_ids uuid[];
+    generations int[];
+    first_id uuid;
+BEGIN
+    calls := 0;
+    WHILE calls < p_limit LOOP
+        SELECT l.org_id INTO org FROM llm_call l
+         WHERE l.request IS NOT NULL AND l.due_at IS NULL AND l.org_id > org
+         ORDER BY l.org_id LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        age_s := CASE WHEN org = ANY (p_org_ids) THEN p_ages_s[array_position(p_org_ids, org)]
+                      ELSE p_default_age_s END;
+        CONTINUE WHEN age_s IS NULL;
+        ended_before := now() - make_interval(secs => age_s);
+
+        SELECT array_agg(k.call_id), array_agg(k.generation),
+               callgate_uuid_floor_v1(min(k.created_at) - interval '1 day')
+          INTO call_ids, generations, first_id
+          FROM (SELECT l.call_id, l.generation, l.created_at FROM llm_call l
+                 WHERE l.org_id = org AND l.request IS NOT NULL AND l.due_at IS NULL
+                   AND l.created_at <= ended_before
+                   AND NOT EXISTS (
+                       SELECT 1 FROM ai_call_log a
+                        WHERE a.call_id = l.call_id AND a.generation = l.generation
+                          AND a.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
+                          AND (a.posted_at IS NULL OR a.posted_at > ended_before
+                               OR a.status = 'unknown' AND a.finished_at > a.posted_at))
+                 ORDER BY l.created_at LIMIT p_limit - calls FOR UPDATE SKIP LOCKED) k;
+        calls := calls + coalesce(cardinality(call_ids), 0);
+        CONTINUE WHEN p_dry_run OR call_ids IS NULL;
+
+        UPDATE llm_call l SET request = NULL
+         WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(call_ids, generations));
+        PERFORM 1 FROM unnest(call_ids, generations) AS k(call_id, generation)
+           JOIN ai_call_log a ON a.call_id = k.call_id AND a.generation = k.generation
+            AND a.attempt_id >= first_id
+          ORDER BY a.attempt_id FOR UPDATE OF a;
+        -- An answer that came late this very moment keeps its usage; settling it removes its text.
+        UPDATE ai_call_log a SET reply = NULL
+          FROM unnest(call_ids, generations) AS k(call_id, generation)
+         WHERE a.call_id = k.call_id AND a.generation = k.generation AND a.attempt_id >= first_id
+           AND a.reply IS NOT NULL AND NOT (a.status = 'unknown' AND a.finished_at > a.posted_at);
+        UPDATE submission s SET link = NULL
+          FROM unnest(call_ids, generations) AS k(call_id, generation)
+         WHERE s.call_id = k.call_id AND s.generation = k.generation AND s.link IS NOT NULL;
+    END LOOP;
+
+    SELECT count(*) INTO strays FROM (
+        SELECT 1 FROM stray_message s
+         WHERE s.at <= now() - make_interval(secs => p_default_age_s) LIMIT p_limit) old;
+    IF strays > 0 AND NOT p_dry_run THEN
+        DELETE FROM stray_message WHERE id IN (
+            SELECT s.id FROM stray_message s
+             WHERE s.at <= now() - make_interval(secs => p_default_age_s)
+             ORDER BY s.id LIMIT p_limit FOR UPDATE SKIP LOCKED);
+        GET DIAGNOSTICS strays = ROW_COUNT;
+    END IF;
+    RETURN NEXT;
+END $$;

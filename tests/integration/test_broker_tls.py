@@ -1,0 +1,101 @@
+"""`rediss://`: every process speaks TLS to the broker, and to nobody whose certificate it cannot check."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PUBLISH = """
+import sys
+from uuid import UUID
+from callgate.adapters.celery_broker import build_app
+from callgate.adapters.celery_queue import CeleryQueue
+from callgate.domain.errors import BrokerUnavailable
+from callgate.domain.ledger import CallKey
+
+app = build_app(sys.argv[1], timeout_s=3, visibility_timeout_s=60)
+app.conf.broker_transport = sys.argv[2] or None
+try:
+    CeleryQueue(app, timeout_s=3).publish_calls([CallKey(UUID(int=1), 1)])
+except BrokerUnavailable:
+    pass
+"""
+TRANSPORTS = {"client": "", "worker": "worker.redis_transport:Transport"}
+
+
+class Ear:
+    """A broker that only listens: what it hears after a handshake, or that there was none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.certificate = folder / "certificate.pem"
+        key = folder / "key.pem"
+        subprocess.run(  # noqa: S603
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+                *("-keyout", str(key), "-out", str(self.certificate), "-subj", "/CN=localhost"),
+                *("-addext", "subjectAltName=DNS:localhost"),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(self.certificate, key)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.heard: list[str] = []
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._server.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            try:
+                with self._context.wrap_socket(connection, server_side=True) as secret:
+                    self.heard.append("commands" if secret.recv(1) else "nothing")
+            except OSError as error:
+                self.heard.append(getattr(error, "reason", None) or type(error).__name__)
+
+
+@pytest.fixture
+def ear(tmp_path: Path) -> Iterator[Ear]:
+    """A listener with a certificate that no authority has signed."""
+    ear = Ear(tmp_path)
+    yield ear
+    ear.close()
+
+
+def publish(ear: Ear, transport: str, options: str = "") -> list[str]:
+    """Have a process of its own try, because kombu shares connections within one; say what was heard."""
+    url = f"rediss://localhost:{ear.port}/0{options}"
+    subprocess.run([sys.executable, "-c", PUBLISH, url, transport], check=True, timeout=60)  # noqa: S603
+    assert ear.heard
+    return ear.heard
+
+
+@pytest.mark.parametrize("process", TRANSPORTS)
+def test_an_unknown_certificate_is_refused(ear: Ear, process: str) -> None:
+    """Not one command reaches a broker that cannot prove who it is, with TLS or without."""
+    heard = publish(ear, TRANSPORTS[process])
+
+    assert set(heard) == {"TLSV1_ALERT_UNKNOWN_CA"}
+
+
+@pytest.mark.parametrize("process", TRANSPORTS)
+def test_a_trusted_certificate_is_spoken_to(ear: Ear, process: str) -> None:
+    """`ssl_ca_certs` in the URL names whom to trust."""
+    heard = publish(ear, TRANSPORTS[process], f"?ssl_ca_certs={ear.certificate}")
+
+    assert "commands" in heard

@@ -1,0 +1,186 @@
+"""What each database role may do: exactly what its process needs. Real work under them: `acceptance/test_secrets`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from sqlalchemy import Engine
+
+from callgate.adapters.postgres_leases import PostgresLeases
+from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.postgres_retention import PostgresRetention
+from callgate.db.roles import (
+    CLIENT,
+    DASHBOARD,
+    MAY_EXECUTE,
+    MAY_EXECUTE_AS_DECLARED,
+    MAY_SELECT_EXCEPT,
+    ROLES,
+    WORKER,
+)
+from callgate.db.session import PostgresSession
+from callgate.db.tables import metadata
+from callgate.domain.errors import ConfigurationError
+from callgate.domain.ledger import Bodies, CallState, Reserved, StrayMessage
+from callgate.domain.retention import BodyAges
+from tests.contract.harness import (
+    ORG,
+    LedgerUnderTest,
+    a_reserve,
+    a_submission,
+    a_success,
+    an_answer,
+    open_postgres,
+)
+from tests.integration._logins import a_login
+
+LOG = ("ai_call_log", "ai_call_log_archive", "ai_call_log_sums")
+PRIVILEGES = (
+    "SELECT",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "TRUNCATE",
+    "REFERENCES",
+    "TRIGGER",
+    "MAINTAIN",
+)
+
+
+@pytest.fixture
+def ledger(postgres_engine: Engine) -> Iterator[LedgerUnderTest]:
+    """The owner's ledger, with a call that has succeeded and a stray."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    with closing(PostgresSession(url)) as session:
+        ledger = open_postgres(session)
+        ledger.succeeded()
+        ledger.operations.keep_stray(StrayMessage("q", "why", b"raw"))
+        yield ledger
+
+
+@pytest.fixture
+def owner_url(postgres_engine: Engine) -> str:
+    """The owner's URL."""
+    return postgres_engine.url.render_as_string(hide_password=False)
+
+
+def allowed(engine: Engine, role: str) -> set[tuple[str, str]]:
+    """What a role may do with whole tables and views, by the catalogue."""
+    with engine.connect() as connection:
+        relations = connection.exec_driver_sql(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+            " AND relkind IN ('r', 'p', 'v', 'S')"
+        ).scalars()
+        return {
+            (name, privilege)
+            for name in relations
+            for privilege in PRIVILEGES
+            if connection.exec_driver_sql(
+                "SELECT has_table_privilege(%s, %s, %s)", (role, name, privilege)
+            ).scalar()
+        }
+
+
+def test_the_roles_write_no_table(postgres_engine: Engine) -> None:
+    """What changes the ledger is a function; whole tables are only ever read."""
+    assert {role: allowed(postgres_engine, role) for role in ROLES} == {
+        CLIENT: {(t, "SELECT") for t in (*LOG, "llm_call", "submission", "budget")},
+        WORKER: {(t, "SELECT") for t in ("llm_call", "ai_call_log")},
+        DASHBOARD: {(t, "SELECT") for t in (*LOG[1:], "budget", "dead_letter")},
+    }
+    assert allowed(postgres_engine, "pg_monitor") == set()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_executes_what_is_listed_and_nothing_else(
+    postgres_engine: Engine, role: str
+) -> None:
+    """A function that nobody listed is nobody's; none is left to PUBLIC."""
+    with postgres_engine.connect() as connection:
+        functions = connection.exec_driver_sql(
+            "SELECT proname, has_function_privilege(%s, oid, 'EXECUTE') AS may,"
+            " has_function_privilege('pg_monitor', oid, 'EXECUTE') AS is_public"
+            " FROM pg_proc WHERE proname LIKE 'callgate%%'",
+            (role,),
+        ).all()
+
+    assert {f.proname for f in functions if f.may} == {
+        name
+        for listed in (MAY_EXECUTE, MAY_EXECUTE_AS_DECLARED)
+        for name, roles in listed.items()
+        if role in roles
+    }
+    assert [f.proname for f in functions if f.is_public] == []
+
+
+def test_roles_are_no_logins_and_have_no_powers(postgres_engine: Engine) -> None:
+    """They carry grants and nothing else."""
+    with postgres_engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT rolname, rolcanlogin OR rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls"
+            " OR rolreplication FROM pg_roles WHERE rolname LIKE 'callgate\\_%%'"
+        ).all()
+
+    assert dict(map(tuple, rows)) == dict.fromkeys(ROLES, False)
+
+
+def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: str) -> None:
+    """It claims, records, settles, delivers and keeps strays, for all organisations; it submits and sets nothing."""
+    (queued,) = ledger.submit(a_submission("another"))
+    with a_login(owner_url, WORKER) as url, closing(PostgresSession(url)) as session:
+        worker, operations = PostgresLedger(session), PostgresOperations(session)
+
+        (claimed,) = worker.reserve([a_reserve(queued.key)])
+        assert isinstance(claimed, Reserved)
+        worker.record([an_answer(claimed.ref)])
+        worker.settle([a_success(claimed.ref)])
+        worker.due(limit=10, expire=True)
+        worker.deliver([])
+        leases = PostgresLeases(session)
+        leases.renew("w", 10)
+        leases.expire("w")
+        leases.release("w")
+        retention = PostgresRetention(session)
+        retention.purge(BodyAges(), limit=1, dry_run=False)
+        retention.make_partitions(months=1)
+        retention.archive_month(600)
+        operations.keep_stray(StrayMessage("q", "why", b"raw"))
+        (view,) = worker.read([queued.key], Bodies.BOTH)
+
+        assert view is not None
+        assert view.state is CallState.SUCCEEDED
+        for forbidden in (
+            lambda: worker.submit([a_submission("its own")]),
+            lambda: operations.end([queued.key], code="cancelled", message=""),
+            lambda: operations.strays(limit=1),
+            lambda: operations.budgets(ORG),
+            lambda: session.rows("UPDATE budget SET limit_nano_usd = 1", {}),
+            lambda: session.rows("UPDATE llm_call SET state = 'queued'", {}),
+            lambda: session.rows("DELETE FROM ai_call_log", {}),
+            lambda: session.rows("TRUNCATE ai_call_log", {}),
+            lambda: session.rows("DROP TABLE ai_call_log", {}),
+            lambda: session.rows("CREATE TABLE mine (x int)", {}),
+        ):
+            with pytest.raises(ConfigurationError, match="InsufficientPrivilege"):
+                forbidden()
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [(t, c) for t, columns in MAY_SELECT_EXCEPT.items() for c in columns]
+)
+def test_a_dashboard_reads_everything_but_bodies(
+    ledger: LedgerUnderTest, owner_url: str, table: str, column: str
+) -> None:
+    """Not by name, not by *, not as a row, not by COPY; each other column, and all organisations."""
+    others = ", ".join(f'"{c.name}"' for c in metadata.tables[table].columns if c.name != column)
+    with a_login(owner_url, DASHBOARD) as url, closing(PostgresSession(url)) as session:
+        assert session.rows(f"SELECT {others} FROM {table}", {})  # noqa: S608
+        assert session.rows("SELECT * FROM budget, dead_letter", {})
+        for words in (column, "*", table, f"length({column}::text)", f"{column} IS NULL"):
+            with pytest.raises(ConfigurationError, match="InsufficientPrivilege"):
+                session.rows(f"SELECT {words} FROM {table}", {})  # noqa: S608
+        with pytest.raises(ConfigurationError, match="InsufficientPrivilege"):
+            session.rows(f"DELETE FROM {table}", {})  # noqa: S608

@@ -1,0 +1,191 @@
+"""Who acts on callgate from outside: pipelines that submit, operators that interfere, and the weather."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from callgate.domain.budget import Window
+from callgate.domain.errors import IdempotencyMismatch, Unavailable
+from callgate.domain.ledger import (
+    CallFilter,
+    CallState,
+    CallView,
+    NewSubmission,
+    SubmitOutcome,
+    Submitted,
+)
+from callgate.domain.models import LLMRequest, Message, OnBudget
+from callgate.services.redrive import RedriveService
+from callgate.services.submit import SubmitService
+from tests.simulation.broker import BrokerLine
+from tests.simulation.ledger_line import LedgerLine
+from tests.simulation.provider import KILLER
+from tests.simulation.scheduler import Owner
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+ORGS = ("acme", "acme", "zeta")
+CALL_TYPES = ("extract", "extract", "chat", "draft")
+PROMPTS = ("alpha", "beta", "gamma " * 30, "delta")
+SCHEMA = '{"type":"object","required":["org","attempt"]}'
+LINK = '{"link":{"task":"store"},"link_error":{"task":"store"}}'
+TRIES_MAX = 6
+
+
+class Outsider(Owner):
+    """A process that submits or operates: its own lines to ledger and broker, its own death."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(name)
+        self.world = world
+        self.line = LedgerLine(world, self)
+        self.queue = BrokerLine(world, self)
+        self.submits = SubmitService(
+            ledger=self.line,
+            estimator=world.estimator,
+            costs=world.costs,
+            validator=world.validator,
+            catalogue=world.catalogue,
+            now=world.scheduler.time,
+        )
+        self.redrives = RedriveService(self.line, self.submits)
+
+    def publish(self, answers: list[Submitted]) -> None:
+        """Wake a worker for what was created; without a broker a sweep will."""
+        created = [a.key for a in answers if a.outcome is SubmitOutcome.CREATED]
+        try:
+            if created:
+                self.queue.publish_calls(created)
+        except Unavailable:
+            self.world.scheduler.counts["accepted but not published"] += 1
+
+
+def submit(world: World, name: str) -> None:
+    """A pipeline submits one request, again and again until it is accepted or it loses patience."""
+    rng = world.rng
+    pipeline = Outsider(world, name)
+    prepared = pipeline.submits.prepare(
+        a_request(world),
+        link=LINK if rng.random() < 0.6 else None,
+        force=rng.random() < 0.15,
+        idempotency_key=rng.choice(("k1", "k2")) if rng.random() < 0.15 else None,
+    )
+    copies = [prepared] + [_again(prepared) for _ in range(rng.choice((0, 0, 0, 2)))]
+
+    def act() -> None:
+        for _ in range(rng.randint(1, TRIES_MAX)):
+            try:
+                answers = pipeline.submits.store(copies)
+            except IdempotencyMismatch:
+                world.invariants.on_mismatch(prepared)
+                return
+            except Unavailable:
+                world.scheduler.wait(rng.uniform(0, 10), pipeline)
+                continue
+            world.invariants.on_accepted(copies, answers)
+            pipeline.publish(answers)
+            return
+        world.scheduler.counts["submission given up"] += 1
+
+    world.scheduler.spawn(pipeline, act)
+
+
+def _again(prepared: NewSubmission) -> NewSubmission:
+    """The same request once more, as somebody else's submission."""
+    fields = {name: getattr(prepared, name) for name in prepared.__slots__}
+    return NewSubmission(**{**fields, "submission_id": uuid4(), "idempotency_key": None})
+
+
+def a_request(world: World) -> LLMRequest:
+    """One of a few requests, so that many of them are the same; orgs ask the same things."""
+    rng = world.rng
+    prompt = KILLER if rng.random() < world.killers else rng.choice(PROMPTS)
+    on_budget = rng.choice(list(OnBudget))
+    return a_request_of(rng.choice(ORGS), rng.choice(CALL_TYPES), prompt, None, on_budget)
+
+
+def a_request_of(
+    org_id: str,
+    call_type: str,
+    prompt: str,
+    max_output_tokens: int | None,
+    on_budget: OnBudget = OnBudget.REJECT,
+) -> LLMRequest:
+    """A request; what it extracts follows a schema."""
+    return LLMRequest(
+        org_id=org_id,
+        call_type=call_type,
+        provider="sim",
+        model="sim-1",
+        messages=(Message(role="user", content=prompt),),
+        max_output_tokens=max_output_tokens,
+        on_budget=on_budget,
+        response_schema=SCHEMA if call_type == "extract" else None,
+    )
+
+
+def operate(world: World, name: str) -> None:
+    """An operator does one thing: cancel, redrive, discard, change a limit."""
+    operator = Outsider(world, name)
+    things: list[Callable[[Outsider], None]] = [_cancel, _redrive, _redrive, _discard, _set_limit]
+    thing = world.rng.choice(things)
+
+    def act() -> None:
+        try:
+            thing(operator)
+        except Unavailable:
+            world.scheduler.counts["operator in vain"] += 1
+
+    world.scheduler.spawn(operator, act)
+
+
+def _some(operator: Outsider, state: CallState) -> list[CallView]:
+    """Calls in a state; by the time the operator has thought about them they may have moved on."""
+    views = operator.line.calls(CallFilter(state=state), limit=10)
+    operator.world.scheduler.wait(operator.world.rng.uniform(0, 5), operator)
+    return [view for view in views if operator.world.rng.random() < 0.7]
+
+
+def _cancel(operator: Outsider) -> None:
+    state = operator.world.rng.choice((CallState.QUEUED, CallState.WAITING))
+    keys = [view.key for view in _some(operator, state)]
+    ended = operator.line.end(keys, code="cancelled", message="no need")
+    operator.world.scheduler.counts["call cancelled"] += len(ended)
+
+
+def _discard(operator: Outsider) -> None:
+    keys = [view.key for view in _some(operator, CallState.DEAD)]
+    ended = operator.line.end(keys, code="discarded", message="no hope")
+    operator.world.scheduler.counts["dead letter discarded"] += len(ended)
+
+
+def _redrive(operator: Outsider) -> None:
+    keys = [view.key for view in _some(operator, CallState.DEAD)]
+    if keys:
+        submitted, _ = operator.redrives.redrive(keys)
+        operator.world.scheduler.counts["dead letter redriven"] += len(submitted)
+        operator.publish(submitted)
+
+
+def _set_limit(operator: Outsider) -> None:
+    world = operator.world
+    scope = world.rng.choice(("org", "call_type:extract"))
+    window = world.rng.choice(list(Window))
+    operator.line.set_budget(world.rng.choice(ORGS), scope, window, world.a_limit())
+    world.scheduler.counts["limit changed"] += 1
+
+
+def bad_weather(world: World, *, until_s: float) -> None:
+    """Plan outages of the ledger and of the broker, and wipes of the broker."""
+    rng, after = world.rng, world.scheduler.after
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        length_s = rng.choice((2, 10, 30, 60))
+        after(rng.uniform(0, until_s), lambda s=length_s: world.ledger_goes_away(s))
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        length_s = rng.choice((2, 10, 30))
+        after(rng.uniform(0, until_s), lambda s=length_s: world.broker_goes_away(s))
+    for _ in range(rng.choice((0, 0, 0, 1, 2))):
+        after(rng.uniform(0, until_s), world.broker.flush)

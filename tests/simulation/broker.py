@@ -1,0 +1,155 @@
+"""
+A model of the broker: kombu's semantics over Redis.
+
+A message is popped, then put among the unacknowledged, then acknowledged. Between the first two it can vanish with its
+consumer. What stays unacknowledged comes back after the visibility timeout, also while its first consumer is still at
+it. A flush forgets everything. Nothing here is needed for safety: the ledger knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from callgate.domain.errors import BrokerUnavailable
+from callgate.domain.ledger import AttemptRef, CallKey, Delivery
+from tests.simulation.faults import MESSAGE, PUBLISH
+from tests.simulation.scheduler import Owner
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+VISIBILITY_TIMEOUT_S = 45.0
+"""More than deadline plus grace."""
+Body = CallKey | AttemptRef | datetime
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """A call task, a log task or a sweep, by the type of its body."""
+
+    body: Body
+
+
+class Broker:
+    """Two queues: log tasks, and calls with sweeps between them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._queues: dict[bool, list[Message]] = {True: [], False: []}
+        self._unacknowledged: dict[int, Message] = {}
+        self.away_until = 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing waits and nothing is under way."""
+        return not any(self._queues.values()) and not self._unacknowledged
+
+    def put(self, body: Body) -> None:
+        """Take a message."""
+        scheduler, rng = self._world.scheduler, self._world.rng
+        queue = self._queues[isinstance(body, AttemptRef)]
+        queue.append(Message(body))
+        fate = self._world.faults.one_of(MESSAGE)
+        if fate:
+            scheduler.counts[fate] += 1
+            scheduler.tell("broker", f"{self._world.named(body)}: {fate}")
+        if fate == "repeated":
+            queue.append(Message(body))
+        if fate == "lost at pop":
+            queue.pop()
+        scheduler.after(rng.uniform(1, 40) if fate == "late" else rng.uniform(0, 0.05), self.pump)
+
+    def pump(self) -> None:
+        """Hand out what consumers have room for; not always in order."""
+        rng = self._world.rng
+        for queue in self._queues.values():
+            while queue and (consumers := self._world.consumers()):
+                index = rng.randrange(len(queue)) if rng.random() < 0.1 else 0
+                message = queue.pop(index)
+                self._unacknowledged[id(message)] = message
+                self._world.scheduler.after(
+                    VISIBILITY_TIMEOUT_S, lambda m=message: self._restore(m), idle=True
+                )
+                rng.choice(consumers).take(message)
+
+    def acknowledge(self, message: Message) -> None:
+        """Forget a message."""
+        self._unacknowledged.pop(id(message), None)
+
+    def flush(self) -> None:
+        """Forget everything, as a broker without persistence does when it restarts."""
+        self._world.scheduler.counts["broker flushed"] += 1
+        self._world.scheduler.tell("broker", "FLUSHED")
+        for queue in self._queues.values():
+            queue.clear()
+        self._unacknowledged.clear()
+
+    def _restore(self, message: Message) -> None:
+        if self._unacknowledged.pop(id(message), None) is not None:
+            self._world.scheduler.counts["message delivered again"] += 1
+            self._queues[isinstance(message.body, AttemptRef)].append(message)
+            self.pump()
+
+
+class BrokerLine:
+    """`QueuePort` as one process sees it: publishing is a step, and a failure leaves unknown what arrived."""
+
+    def __init__(self, world: World, owner: Owner) -> None:
+        self._world = world
+        self._owner = owner
+
+    def publish_calls(self, keys: Sequence[CallKey]) -> None:
+        """See `QueuePort`."""
+        self._publish("call", keys)
+
+    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
+        """See `QueuePort`."""
+        for ref in refs:
+            self._world.invariants.on_log_published(ref)
+        self._publish("log", refs)
+
+    def publish_sweep(self, sent_at: datetime) -> None:
+        """See `QueuePort`."""
+        self._publish("sweep", [sent_at])
+
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
+        """See `QueuePort`."""
+        done: list[UUID] = []
+        for delivery in deliveries:
+            try:
+                is_heard = self._step(f"link of {self._world.named(delivery.submission_id)}")
+            except BrokerUnavailable:
+                if not done:
+                    raise
+                break
+            self._world.invariants.on_link_published(delivery)
+            if not is_heard:
+                break
+            done.append(delivery.submission_id)
+        return done
+
+    def _publish(self, kind: str, bodies: Iterable[Body]) -> None:
+        listed = list(bodies)
+        is_heard = self._step(f"{kind} {', '.join(map(self._world.named, listed))}")
+        for body in listed if is_heard else listed[: self._world.rng.randint(0, len(listed))]:
+            self._world.broker.put(body)
+        if not is_heard:
+            raise BrokerUnavailable("no answer")
+
+    def _step(self, what: str) -> bool:
+        """Reach the broker; False if it takes the messages, or some, and the answer is lost."""
+        scheduler, rng = self._world.scheduler, self._world.rng
+        fate = self._world.faults.one_of(PUBLISH)
+        scheduler.counts[fate or "publish"] += 1
+        scheduler.tell(self._owner.name, f"publishes {what}{f': {fate}' if fate else ''}")
+        if fate == "dies before publish":
+            scheduler.die(self._owner, f"before publishing {what}")
+        scheduler.wait(rng.uniform(0, 0.01), self._owner)
+        if fate == "broker refuses" or self._world.broker.away_until > scheduler.now:
+            scheduler.counts["publish in vain"] += 1
+            raise BrokerUnavailable("away")
+        return fate != "broker's answer lost"

@@ -1,0 +1,110 @@
+"""
+What goes wrong in one seed, and how often.
+
+Every seed leaves about half of the faults out and has the others rarely or often ("swarm testing": what is on all the
+time hides what needs quiet). Source: Groce et al., "Swarm Testing", ISSTA 2012.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+STATEMENT = {
+    "slow statement": 0.04,
+    "refused": 0.03,
+    "answer lost": 0.03,
+    "lands late": 0.02,
+    "dies before statement": 0.01,
+    "dies after statement": 0.02,
+    "pauses": 0.02,
+}
+"""What may happen to one statement: how often."""
+OUTAGE = {"outage begins": 0.01}
+"""An outage may begin anywhere; it hurts most when a claim or an answer is on its way."""
+MESSAGE = {"lost at pop": 0.05, "repeated": 0.06, "late": 0.08}
+"""What may happen to one message."""
+PUBLISH = {"broker refuses": 0.03, "broker's answer lost": 0.03, "dies before publish": 0.01}
+TASK = {"dies before ack": 0.04}
+REPLY = {
+    "rate limited": 0.08,
+    "server error": 0.06,
+    "reset": 0.05,
+    "connection refused": 0.05,
+    "hangs": 0.04,
+    "slow reply": 0.10,
+    "garbage": 0.04,
+    "breaks the schema": 0.05,
+    "bad request": 0.03,
+    "empty": 0.02,
+    "no usage": 0.03,
+    "dearer than held": 0.03,
+    "unstorable": 0.03,
+    "dies while asking": 0.05,
+    "pauses while asking": 0.05,
+}
+"""What may happen to one provider request."""
+OTHER_EVENTS = (
+    "accepted but not published",
+    "answer late",
+    "attempt unknown",
+    "broker away",
+    "broker flushed",
+    "call cancelled",
+    "call dead",
+    "call rejected",
+    "dead letter discarded",
+    "dead letter redriven",
+    "ledger away",
+    "limit changed",
+    "link told again",
+    "lost message found",
+    "message delivered again",
+    "refused: exhausted",
+    "refused: held",
+    "refused: never_fits",
+    "refused: no_budget",
+    "settled after the period",
+    "settled in a batch",
+    "settled above its hold",
+    "statement in an outage",
+    "submission failed",
+    "submission idempotency_mismatch",
+    "submission joined",
+    "submission replayed",
+    "unknown became succeeded",
+)
+"""What a few hundred seeds must have seen, besides every fault."""
+ALL = {**STATEMENT, **OUTAGE, **MESSAGE, **PUBLISH, **TASK, **REPLY}
+
+
+@dataclass
+class Faults:
+    """The faults of one seed, by name, with their chances."""
+
+    rng: random.Random
+    chances: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def drawn(cls, rng: random.Random, always: Mapping[str, float] = {}) -> Faults:
+        """Draw them; `always` sets some for sure."""
+        chances = {
+            name: chance * rng.choice((0.5, 1, 3))
+            for name, chance in ALL.items()
+            if rng.random() < 0.55
+        }
+        return cls(rng, {**chances, **always})
+
+    def one_of(self, kinds: Mapping[str, float]) -> str | None:
+        """Which of these happens now, if any."""
+        at = self.rng.random()
+        for kind in kinds:
+            at -= self.chances.get(kind, 0.0)
+            if at < 0:
+                return kind
+        return None
+
+    def end(self) -> None:
+        """From now on nothing goes wrong."""
+        self.chances.clear()

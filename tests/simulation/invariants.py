@@ -1,0 +1,417 @@
+"""
+What must be true: after every statement for the rows it touched, at every provider request and link, and at the end.
+
+Nothing here asks callgate whether callgate is right. Expectations come from the provider's own books, from what was
+submitted, and from the rows themselves; each broken one is a `Violation` that names its rule.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from callgate.adapters.memory_tables import AttemptRow, CallRow
+from callgate.domain.budget import BudgetFigures, RefusalReason, scopes_of
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    Bodies,
+    CallKey,
+    CallState,
+    Delivery,
+    NewSubmission,
+    Record,
+    RecordOutcome,
+    Refused,
+    Reserve,
+    Reserved,
+    Settle,
+    SubmitOutcome,
+    Submitted,
+)
+from callgate.domain.models import LLMRequest
+from callgate.domain.retry import LOST
+from callgate.services.audit import audit
+from callgate.services.results import error_of, result_of
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+LATE_S_MAX = 45.0
+"""More than a statement that was given up takes to land."""
+S = CallState
+STEPS = {
+    None: {S.QUEUED},
+    S.QUEUED: {S.RUNNING, S.WAITING, S.SUCCEEDED, S.REJECTED},
+    S.RUNNING: {S.SUCCEEDED, S.WAITING, S.DEAD},
+    S.WAITING: {S.QUEUED, S.SUCCEEDED, S.REJECTED},
+    S.DEAD: {S.REJECTED},
+    S.SUCCEEDED: set(),
+    S.REJECTED: set(),
+}
+"""Where a call may go from each state (`callgate.domain.ledger`)."""
+
+A = AttemptStatus
+ATTEMPT_STEPS = {
+    None: {A.DISPATCHED},
+    A.DISPATCHED: {A.ANSWERED, A.UNKNOWN},
+    A.ANSWERED: {A.SUCCEEDED, A.FAILED, A.UNKNOWN},
+    A.UNKNOWN: {A.SUCCEEDED, A.FAILED},
+    A.SUCCEEDED: set(),
+    A.FAILED: set(),
+}
+
+
+class Violation(AssertionError):
+    """An invariant was broken."""
+
+    def __init__(self, rule: str, what: str) -> None:
+        super().__init__(f"{rule}: {what}")
+        self.rule = rule
+
+
+class Invariants:
+    """All of them, and the little they have to remember."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._tables = world.ledger.tables
+        self._states: dict[CallKey, list[CallState]] = defaultdict(list)
+        """Every state each call was seen in, oldest first."""
+        self._lease_ends_at: dict[UUID, float] = {}
+        self._statuses: dict[UUID, AttemptStatus] = {}
+        self._admitted: dict[UUID, Reserve] = {}
+        self._rows_in: defaultdict[int, list[AttemptRow]] = defaultdict(list)
+        """By budget: the attempts whose holds were made in it."""
+        self._told: Counter[UUID] = Counter()
+        self._key_owners: dict[tuple[str, str], UUID] = {}
+        self._accepted: list[tuple[NewSubmission, Submitted]] = []
+
+    def check(self, rule: str, is_true: object, what: object = "") -> None:
+        """
+        Assert one rule.
+
+        Raises:
+            Violation: It is broken.
+        """
+        if not is_true:
+            raise Violation(rule, str(what))
+
+    # After a statement.
+
+    def after(
+        self, name: str, arguments: Sequence[Any], options: Mapping[str, Any], result: Any
+    ) -> None:
+        """Check what a statement did, then every row it touched."""
+        batch = arguments[0] if arguments else ()
+        match name:
+            case "submit":
+                self._submitted(batch, result)
+                self._touched(answer.key for answer in result)
+            case "reserve":
+                for wanted, outcome in zip(batch, result, strict=True):
+                    self._reserved(wanted, outcome)
+                self._touched(wanted.key for wanted in batch)
+            case "record":
+                self._recorded(batch, result)
+                self._touched(record.ref.key for record in batch)
+            case "settle":
+                self._settled(batch)
+                self._touched(settle.ref.key for settle in batch)
+            case "deliver":
+                self._touched(self._tables.submissions[s].key for s in batch)
+            case "due":
+                self._touched(due.key for due in result.items)
+            case "end":
+                self._touched(batch)
+            case "leases.expire":
+                for worker_id in result:
+                    self._world.scheduler.counts["worker lease expired"] += 1
+                    self._process_gone(worker_id)
+
+    def _process_gone(self, worker_id: str) -> None:
+        """Its attempts end now; `_lost` asks whether it was in trouble."""
+        for row in self._tables.attempts.values():
+            if row.process == worker_id and not row.status.is_posted:
+                self._lease_ends_at[row.attempt_id] = self._world.scheduler.now
+
+    def _submitted(self, batch: Sequence[NewSubmission], answers: Sequence[Submitted]) -> None:
+        for new, answer in zip(batch, answers, strict=True):
+            self._world.scheduler.counts[f"submission {answer.outcome}"] += 1
+            if answer.outcome is SubmitOutcome.IDEMPOTENCY_MISMATCH:
+                continue
+            if new.idempotency_key is not None:
+                name = (new.org_id, new.idempotency_key)
+                owner = self._key_owners.setdefault(name, new.call_id)
+                self.check("a_key_names_one_request", owner == new.call_id, name)
+            row = self._tables.submissions.get(new.submission_id)
+            self.check(
+                "no_submission_is_lost",
+                row is not None and row.key == answer.key,
+                self._world.named(answer.key),
+            )
+            if answer.outcome is SubmitOutcome.CREATED:
+                self._created(new, answer.key)
+        created = sum(
+            row.outcome is SubmitOutcome.CREATED for row in self._tables.submissions.values()
+        )
+        self.check(
+            "a_duplicate_starts_nothing",
+            created == len(self._tables.calls),
+            f"{created} submissions created {len(self._tables.calls)} calls",
+        )
+
+    def _created(self, new: NewSubmission, key: CallKey) -> None:
+        """The generation before has ended; after a redrive whoever had a link on it has one on this one."""
+        key_before = CallKey(key.call_id, key.generation - 1)
+        before = self._tables.calls.get(key_before)
+        if before is None:
+            return
+        is_wanted = new.force or before.state is S.REJECTED
+        may_start = is_wanted and not before.state.is_open
+        self.check("a_duplicate_starts_nothing", may_start, self._world.named(key))
+        if new.inherit_links:
+            wanted = [row.link for row in self._tables.submissions_of[key_before] if row.link]
+            heirs = [row.link for row in self._tables.submissions_of[key] if row.outcome is None]
+            self.check("a_redrive_tells_all", heirs == wanted, self._world.named(key))
+
+    def _reserved(self, wanted: Reserve, outcome: object) -> None:
+        call = self._tables.calls.get(wanted.key)
+        if isinstance(outcome, Refused) and call is not None:
+            self._refused(call, wanted, outcome)
+        if not isinstance(outcome, Reserved) or call is None:
+            return
+        row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
+        self._lease_ends_at[row.attempt_id] = self._world.scheduler.now + wanted.lease_s
+        if (known := self._admitted.get(row.attempt_id)) is not None:
+            self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, name)
+            return
+        self._admitted[row.attempt_id] = wanted
+        claims = [a.worker_id for a in self._tables.attempts_of[call.key]]
+        self.check("a_claim_makes_one_attempt", len(set(claims)) == len(claims), claims)
+        budgets = self._budgets_of(call)
+        for budget in budgets:
+            self._rows_in[budget.budget_id].append(row)
+            self.check("spent_and_held_within_limit", _left(budget) >= 0, budget)
+        held_in = {budget.budget_id for budget in budgets}
+        self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, name)
+        self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd > 0, name)
+        others = [a.status for a in self._tables.attempts_of[call.key] if a is not row]
+        self.check(
+            "no_attempt_beside_another",
+            all(s in (AttemptStatus.FAILED, AttemptStatus.UNKNOWN) for s in others),
+            f"{self._world.named(call.key)} has attempts {others}",
+        )
+
+    def _refused(self, call: CallRow, wanted: Reserve, outcome: Refused) -> None:
+        if outcome.refusal is None:
+            return
+        reason = outcome.refusal.reason
+        self._world.scheduler.counts[f"refused: {reason}"] += 1
+        budgets = self._budgets_of(call)
+        is_full = any(_left(budget) < wanted.hold_nano_usd for budget in budgets)
+        is_true = not budgets if reason is RefusalReason.NO_BUDGET else is_full
+        self.check("refused_only_what_does_not_fit", is_true, outcome)
+
+    def _budgets_of(self, call: CallRow) -> list[BudgetFigures]:
+        """Every budget a hold of this call belongs in now."""
+        now = self._world.scheduler.time()
+        return [
+            budget
+            for budget in self._tables.budgets.values()
+            if budget.org_id == call.org_id
+            and budget.scope in scopes_of(call.call_type)
+            and budget.starts_at <= now < budget.ends_at
+        ]
+
+    def _recorded(self, batch: Sequence[Record], result: Sequence[RecordOutcome]) -> None:
+        for record, outcome in zip(batch, result, strict=True):
+            self._world.scheduler.counts[f"answer {outcome}"] += 1
+            row = self._tables.attempts[record.ref.attempt_id]
+            self.check("an_answer_is_kept", row.finished_at is not None, record.ref)
+
+    def _settled(self, batch: Sequence[Settle]) -> None:
+        """Nothing to check but the rows; what was rare is counted."""
+        counts, now = self._world.scheduler.counts, self._world.scheduler.time()
+        counts["settled in a batch"] += len(batch) > 1
+        for settle in batch:
+            row = self._tables.attempts[settle.ref.attempt_id]
+            ends = [self._tables.budgets[i].ends_at for i in row.budget_ids]
+            counts["settled after the period"] += min(ends) <= now
+            counts["settled above its hold"] += (row.posted_nano_usd or 0) > row.hold_nano_usd
+
+    # Touched rows.
+
+    def _touched(self, keys: Iterable[CallKey]) -> None:
+        calls = [self._tables.calls[key] for key in dict.fromkeys(keys) if key.generation]
+        budget_ids: set[int] = set()
+        for call in calls:
+            self._call(call)
+            for row in self._tables.attempts_of[call.key]:
+                self._attempt(row)
+                budget_ids.update(row.budget_ids)
+        for budget_id in sorted(budget_ids):
+            self._budget(self._tables.budgets[budget_id])
+
+    def _call(self, call: CallRow) -> None:
+        name = self._world.named(call.key)
+        seen = self._states[call.key]
+        before = seen[-1] if seen else None
+        if call.state is not before:
+            self.check(
+                "an_end_is_an_end", call.state in STEPS[before], f"{name}: {before} -> {call.state}"
+            )
+            seen.append(call.state)
+            self._world.scheduler.counts[f"call {call.state}"] += 1
+        rows = self._tables.attempts_of[call.key]
+        self.check(
+            "one_row_per_attempt",
+            [a.attempt for a in rows] == list(range(1, call.attempt + 1)),
+            name,
+        )
+        unposted = [a for a in rows if not a.status.is_posted]
+        if call.state is S.RUNNING:
+            self.check(
+                "no_attempt_beside_another",
+                [a.attempt_id for a in unposted] == [call.attempt_id],
+                name,
+            )
+        succeeded = [a for a in rows if a.status is AttemptStatus.SUCCEEDED]
+        if succeeded:
+            self.check("the_first_success_ends_it", not call.state.is_open, name)
+        left = unposted or self._tables.deliveries(call)
+        self.check(
+            "whatever_is_left_is_due",
+            (call.due_at is not None) == (call.state.is_open or bool(left)),
+            f"{name} is {call.state}, due at {call.due_at}",
+        )
+        lost_max = self._world.catalogue.policy(call.call_type).lost_max
+        self.check("poison_is_put_aside", sum(a.is_lost for a in rows) <= lost_max, name)
+
+    def _attempt(self, row: AttemptRow) -> None:
+        name = f"attempt {row.attempt} of {self._world.named(row.key)}"
+        before = self._statuses.get(row.attempt_id)
+        if row.status is not before:
+            moved = f"{name}: {before} -> {row.status}"
+            self.check("what_is_settled_stays", row.status in ATTEMPT_STEPS[before], moved)
+            self._statuses[row.attempt_id] = row.status
+            self._world.scheduler.counts[f"attempt {row.status}"] += 1
+            if before is A.UNKNOWN:
+                self._world.scheduler.counts[f"unknown became {row.status}"] += 1
+            if row.is_lost:
+                has_ended = self._world.scheduler.now >= self._lease_ends_at[row.attempt_id]
+                self.check("no_lease_ends_early", has_ended, name)
+        is_posted = row.posted_nano_usd is not None
+        self.check("posted_with_its_status", is_posted == row.status.is_posted, name)
+        if row.status is AttemptStatus.UNKNOWN:
+            self.check("unknown_posts_the_hold", row.posted_nano_usd == row.hold_nano_usd, name)
+        if row.is_lost:
+            self._lost(row, name)
+
+    def _lost(self, row: AttemptRow, name: str) -> None:
+        """An attempt is called lost only if its process was in trouble, never because the ledger was away."""
+        process = row.worker_id.partition("/")[0]
+        is_alive = any(p.name == process for p in self._world.processes)
+        troubles = [self._world.troubles.get((process, key), -1.0) for key in (row.key, None)]
+        started_at = (row.started_at - self._world.scheduler.starts_at).total_seconds()
+        # A claim that was late to land was in trouble before it began.
+        was_in_trouble = max(troubles) >= started_at - LATE_S_MAX
+        self.check("an_outage_makes_nothing_unknown", not is_alive or was_in_trouble, name)
+
+    def _budget(self, budget: BudgetFigures) -> None:
+        rows = self._rows_in[budget.budget_id]
+        held = sum(a.hold_nano_usd for a in rows if not a.status.is_posted)
+        spent = sum(a.posted_nano_usd or 0 for a in rows)
+        is_even = (held, spent) == (budget.reserved_nano_usd, budget.spent_nano_usd)
+        self.check("the_books_balance", is_even, f"{budget}, by rows held {held}, spent {spent}")
+
+    # At a request, a log message, a link.
+
+    def on_request(self, attempt_id: UUID, request: LLMRequest) -> None:
+        """The provider receives a request."""
+        row = self._tables.attempts.get(attempt_id)
+        self.check("no_request_without_a_row", row is not None, self._world.named(attempt_id))
+        assert row is not None
+        name = f"attempt {row.attempt} of {self._world.named(row.key)}"
+        self.check("one_request_per_attempt", attempt_id not in self._world.bills, name)
+        is_held = row.status is AttemptStatus.DISPATCHED
+        self.check("only_what_is_held_is_sent", is_held, f"{name} is {row.status}")
+        org_id = self._tables.calls[row.key].org_id
+        self.check("no_result_crosses_an_org", org_id == request.org_id, name)
+
+    def on_log_published(self, ref: AttemptRef) -> None:
+        """A log message goes out."""
+        row = self._tables.attempts[ref.attempt_id]
+        is_recorded = row.status is not AttemptStatus.DISPATCHED
+        self.check("recorded_before_logged", is_recorded, self._world.named(ref))
+
+    def on_link_published(self, delivery: Delivery) -> None:
+        """A submitter is told."""
+        seen = self._states[delivery.key]
+        name = self._world.named(delivery.submission_id)
+        self.check("told_what_is_true", delivery.state in seen and not delivery.state.is_open, name)
+        self._told[delivery.submission_id] += 1
+        self._world.scheduler.counts["link told again"] += self._told[delivery.submission_id] > 1
+
+    def on_accepted(self, batch: Sequence[NewSubmission], answers: Sequence[Submitted]) -> None:
+        """A pipeline hears that its submissions are accepted."""
+        self._accepted += zip(batch, answers, strict=True)
+
+    def on_mismatch(self, new: NewSubmission) -> None:
+        """A pipeline hears that its key names another request."""
+        owner = self._key_owners.get((new.org_id, new.idempotency_key or ""))
+        self.check("a_key_names_one_request", owner not in (None, new.call_id), new.idempotency_key)
+
+    # At the end.
+
+    def at_rest(self) -> None:
+        """Faults have stopped, time has gone on: everything must have come to its end."""
+        self._touched(list(self._tables.calls))
+        report = audit(self._world.ledger.snapshot())
+        self.check("the_books_balance", report.is_clean, report)
+        self.check(
+            "every_call_ends", not any(b.reserved_nano_usd for b in self._tables.budgets.values())
+        )
+        for attempt_id, row in self._tables.attempts.items():
+            self._posted_truly(attempt_id, row)
+        for submission in self._tables.submissions.values():
+            if submission.link is not None:
+                is_told = self._told[submission.submission_id] > 0
+                name = self._world.named(submission.submission_id)
+                self.check("everybody_is_told", is_told and submission.delivered_at, name)
+        for new, answer in self._accepted:
+            self._answered(new, answer)
+
+    def _posted_truly(self, attempt_id: UUID, row: AttemptRow) -> None:
+        """Never less than the provider bills; exactly that where it said so."""
+        bill = self._world.bills.get(attempt_id)
+        billed = bill.nano_usd if bill else 0
+        name = f"attempt {row.attempt} of {self._world.named(row.key)}: {row.error}"
+        is_known = row.usage is not None or row.posted_nano_usd == 0
+        expected = billed if is_known else row.hold_nano_usd
+        self.check("posted_is_billed", row.posted_nano_usd == expected, f"{name}: {row}")
+        if row.finished_at is not None:
+            code = json.loads(row.error or "{}").get("code")
+            self.check("an_answer_is_kept", code != LOST.code, name)
+
+    def _answered(self, new: NewSubmission, answer: Submitted) -> None:
+        """A handle that was given out answers: with its own org's result, or with why there is none."""
+        name = self._world.named(answer.key)
+        (view,) = self._world.ledger.read([answer.key], Bodies.REPLY)
+        self.check("no_submission_is_lost", view is not None, name)
+        assert view is not None
+        self.check("no_result_crosses_an_org", view.org_id == new.org_id, name)
+        if error_of(view) is None:
+            text = json.loads(result_of(view).text)
+            self.check("no_result_crosses_an_org", text["org"] == new.org_id, name)
+            assert view.last is not None
+            self.check(
+                "the_first_success_ends_it", text["attempt"] == str(view.last.attempt_id), answer
+            )
+
+
+def _left(budget: BudgetFigures) -> int:
+    return budget.limit_nano_usd - budget.spent_nano_usd - budget.reserved_nano_usd

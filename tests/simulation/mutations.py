@@ -1,0 +1,443 @@
+"""
+Planted defects. Each is a mistake somebody could make; the simulation must catch every one, by the rule it names.
+
+They are patched in from outside, and only while a seed is played: no product code knows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from unittest.mock import patch
+
+from callgate.adapters import memory_ledger, memory_money, memory_operations
+from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory_tables import MemoryTables, SubmissionRow
+from callgate.domain import hashing
+from callgate.domain.budget import BudgetFigures
+from callgate.domain.ledger import (
+    AttemptStatus,
+    Bodies,
+    CallState,
+    Delivery,
+    RecordOutcome,
+    SubmitOutcome,
+    Submitted,
+)
+from callgate.domain.ports import Priced
+from callgate.domain.retry import Billing
+from callgate.services import ai_call_logger
+from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.due import DueService
+from callgate.services.llm_service import LLMService, _record
+from tests.simulation.ledger_line import LedgerLine
+
+Patched = AbstractContextManager[object]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One planted defect."""
+
+    name: str
+    rules: tuple[str, ...]
+    """What must catch it: the first, or where chance decides one of the others."""
+    plant: Callable[[], Patched]
+    faults: Mapping[str, float] = field(default_factory=dict)
+    """What must go wrong for the defect to matter: more often than by chance."""
+
+
+MUTATIONS: list[Mutation] = []
+
+
+def caught_by(*rules: str, **faults: float) -> Callable[[Callable[[], Patched]], object]:
+    """Register a defect under the name of its function; underscores in faults are spaces."""
+
+    def register(plant: Callable[[], Patched]) -> object:
+        chances = {name.replace("_", " "): chance for name, chance in faults.items()}
+        MUTATIONS.append(Mutation(plant.__name__, rules, plant, chances))
+        return plant
+
+    return register
+
+
+# Fencing.
+
+
+@caught_by(
+    "an_answer_is_kept", "what_is_settled_stays", pauses_while_asking=0.5, slow_statement=0.5
+)
+def settle_what_has_changed_since() -> Patched:
+    """`seen` is not compared."""
+    return patch.object(memory_money, "_is_settleable", lambda attempt, wanted: True)
+
+
+@caught_by("a_claim_is_of_one_process", repeated=0.5)
+def a_redelivery_shares_the_attempt() -> Patched:
+    """Any claim of a running call is answered with its attempt."""
+
+    def claimed(tables: MemoryTables, call: Any, wanted: Any) -> Any:
+        row = tables.attempts.get(call.attempt_id)
+        return row if row is not None and row.status is AttemptStatus.DISPATCHED else None
+
+    return patch.object(memory_money, "_claimed_before", claimed)
+
+
+@caught_by("a_claim_makes_one_attempt", lands_late=0.3, rate_limited=0.5)
+def a_statement_that_lands_late_claims_again() -> Patched:
+    """Nobody asks whether the claim has made an attempt before."""
+    return patch.object(memory_money, "_is_spent", lambda tables, call, wanted: False)
+
+
+@caught_by("only_what_is_held_is_sent", pauses=0.3)
+def send_past_the_deadline() -> Patched:
+    """The deadline is not checked before sending."""
+
+    async def ask(self: Any, request: Any, ref: Any, deadline: float) -> Any:
+        provider = self._providers[request.provider]
+        return await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=20.0)
+
+    return patch.object(LLMService, "_ask", ask)
+
+
+@caught_by("no_lease_ends_early", pauses_while_asking=0.5)
+def an_overtaken_attempt_loses_its_lease() -> Patched:
+    """A late success makes the call due for its links, and the newer attempt with it."""
+
+    def succeed(tables: MemoryTables, call: Any, winner: Any, now: Any) -> None:
+        call.attempt_id = winner.attempt_id
+        tables.end(call, CallState.SUCCEEDED, None, now)
+
+    return patch.object(memory_money, "_succeed", succeed)
+
+
+# Money.
+
+
+@caught_by("the_worst_case_is_held")
+def clamp_a_hold_to_what_is_left() -> Patched:
+    """A call that does not fit is let in with less."""
+    hold = memory_money._hold
+
+    def clamped(tables: Any, call: Any, wanted: Any, budgets: Any, *rest: Any) -> Any:
+        left = min((b.left_nano_usd for b in budgets), default=0)
+        clamped = replace(wanted, hold_nano_usd=max(0, min(left, wanted.hold_nano_usd)))
+        return hold(tables, call, clamped, budgets, *rest)
+
+    return _all(
+        patch.object(memory_money, "_hold", clamped),
+        patch.object(memory_money, "_refusal", lambda *_: None),
+    )
+
+
+@caught_by("the_worst_case_is_held", rate_limited=0.3)
+def retry_without_a_new_hold() -> Patched:
+    """The first attempt's hold is thought to cover them all."""
+    hold = memory_money._hold
+
+    def once(tables: Any, call: Any, wanted: Any, *rest: Any) -> Any:
+        again = replace(wanted, hold_nano_usd=0)
+        return hold(tables, call, again if call.attempt else wanted, *rest)
+
+    return patch.object(memory_money, "_hold", once)
+
+
+@caught_by("spent_and_held_within_limit")
+def admit_without_what_is_held() -> Patched:
+    """Only what is spent counts."""
+    admit = memory_money.admit
+    return patch.object(
+        memory_money,
+        "admit",
+        lambda budgets, *rest: admit([replace(b, reserved_nano_usd=0) for b in budgets], *rest),
+    )
+
+
+@caught_by("refused_only_what_does_not_fit")
+def refuse_an_exact_fit() -> Patched:
+    """Less than, instead of at most."""
+    left = property(lambda b: b.limit_nano_usd - b.spent_nano_usd - b.reserved_nano_usd - 1)
+    return patch.object(BudgetFigures, "left_nano_usd", left)
+
+
+@caught_by("held_in_every_scope")
+def hold_in_one_scope_only() -> Patched:
+    """The first budget is thought to be the only one."""
+    budgets = memory_money._budgets
+    return patch.object(memory_money, "_budgets", lambda *asked: budgets(*asked)[:1])
+
+
+@caught_by("the_books_balance")
+def claim_without_holding() -> Patched:
+    """The claim is made, the figures stay."""
+    change = MemoryTables.change_budget
+
+    def keep(self: MemoryTables, budget_id: int, *, reserved: int = 0, spent: int = 0) -> None:
+        change(self, budget_id, reserved=min(0, reserved), spent=spent)
+
+    return patch.object(MemoryTables, "change_budget", keep)
+
+
+@caught_by("the_books_balance")
+def settle_into_the_period_of_today() -> Patched:
+    """A hold of yesterday is released in today's budget."""
+    post = memory_money._post
+
+    def posted(tables: MemoryTables, attempt: Any, wanted: Any) -> None:
+        held_in = attempt.budget_ids
+        budgets = [tables.budgets[i] for i in held_in]
+        attempt.budget_ids = tuple(
+            tables.newest_budget[b.org_id, b.scope, b.window] for b in budgets
+        )
+        post(tables, attempt, wanted)
+        attempt.budget_ids = held_in
+
+    return patch.object(memory_money, "_post", posted)
+
+
+@caught_by("unknown_posts_the_hold")
+def void_an_unknown() -> Patched:
+    """What nobody knows is thought to be free."""
+    priced = AICallLogger._priced
+
+    def voided(self: Any, view: Any, attempt: Any, verdict: Any) -> Priced:
+        is_unknown = verdict.failure and verdict.failure.billing is Billing.UNKNOWN
+        return Priced(0, "") if is_unknown else priced(self, view, attempt, verdict)
+
+    return patch.object(AICallLogger, "_priced", voided)
+
+
+@caught_by("posted_is_billed", pauses_while_asking=0.4)
+def leave_a_late_answer_at_its_hold() -> Patched:
+    """The truth comes late, and the whole hold stays posted."""
+    priced = AICallLogger._priced
+
+    def stubborn(self: Any, view: Any, attempt: Any, verdict: Any) -> Priced:
+        is_late = attempt.status is AttemptStatus.UNKNOWN
+        held = Priced(attempt.hold_nano_usd, "")
+        return held if is_late else priced(self, view, attempt, verdict)
+
+    return patch.object(AICallLogger, "_priced", stubborn)
+
+
+# Answers.
+
+
+@caught_by("recorded_before_logged")
+def publish_the_log_before_the_record() -> Patched:
+    """The log task may come before there is anything to log."""
+    record = LLMService._record
+
+    async def hasty(self: Any, ref: Any, *rest: Any) -> None:
+        await self._log(ref)
+        await record(self, ref, *rest)
+
+    return patch.object(LLMService, "_record", hasty)
+
+
+@caught_by("an_outage_makes_nothing_unknown", "recorded_before_logged", outage_begins=0.1)
+def give_up_an_answer_in_an_outage() -> Patched:
+    """One try to record, and the paid answer is gone."""
+
+    async def once(self: Any, ref: Any, answer: Any, latency_ms: int) -> None:
+        await self._ledger.record(_record(ref, answer, latency_ms))
+
+    return patch.object(LLMService, "_record", once)
+
+
+@caught_by("an_outage_makes_nothing_unknown", outage_begins=0.1)
+def give_up_a_claim_in_an_outage() -> Patched:
+    """A claim whose answer was lost is left to its lease."""
+    patiently = LLMService._through_outages
+    return patch.object(
+        LLMService, "_through_outages", lambda self, step, _: patiently(self, step, 5.0)
+    )
+
+
+@caught_by("an_outage_makes_nothing_unknown", outage_begins=0.3, pauses=0, dies_after_statement=0)
+def expire_during_an_outage() -> Patched:
+    """Attempts are called lost as soon as the ledger is back, before anybody could record."""
+    due = LedgerLine.due
+    return patch.object(
+        LedgerLine, "due", lambda self, **options: due(self, **{**options, "expire": True})
+    )
+
+
+@caught_by("an_answer_is_kept", pauses_while_asking=0.4)
+def drop_a_late_answer() -> Patched:
+    """What is unknown stays unknown."""
+    record = memory_money.record
+
+    def dropped(tables: MemoryTables, answer: Any, now: Any) -> RecordOutcome:
+        row = tables.attempt(answer.ref)
+        if row is not None and row.status is AttemptStatus.UNKNOWN:
+            return RecordOutcome.CLOSED
+        return record(tables, answer, now)
+
+    return patch.object(memory_money, "record", dropped)
+
+
+@caught_by("the_first_success_ends_it", pauses_while_asking=0.4)
+def let_only_the_current_attempt_end_a_call() -> Patched:
+    """A late success is posted, and the call is made again all the same."""
+    move = memory_money._move
+
+    def moved(tables: Any, call: Any, attempt: Any, *rest: Any) -> None:
+        is_current = call.attempt_id == attempt.attempt_id and call.state is CallState.RUNNING
+        if is_current or not call.state.is_open:
+            move(tables, call, attempt, *rest)
+
+    return patch.object(memory_money, "_move", moved)
+
+
+# Liveness.
+
+
+@caught_by("every_call_ends", lost_at_pop=0.3)
+def a_sweep_finds_nothing() -> Patched:
+    """Lost messages stay lost."""
+    return patch.object(DueService, "sweep", lambda self, sent_at: 0)
+
+
+@caught_by("every_call_ends")
+def what_waits_is_never_due() -> Patched:
+    """The due query forgets the retries."""
+    needs = MemoryLedger._needs
+
+    def forgetful(self: Any, call: Any, expire: bool) -> bool:
+        return call.state is not CallState.WAITING and needs(self, call, expire)
+
+    return patch.object(MemoryLedger, "_needs", forgetful)
+
+
+@caught_by("every_call_ends", pauses_while_asking=0.4, lost_at_pop=0.3)
+def late_answers_are_never_due() -> Patched:
+    """A late answer whose log message was lost is never settled."""
+    return patch.object(MemoryLedger, "_due_late_answers", lambda self, limit, now: ())
+
+
+@caught_by("whatever_is_left_is_due", pauses_while_asking=0.4)
+def forget_an_overtaken_attempt() -> Patched:
+    """A call that has ended is thought to hold nothing."""
+
+    def rest(self: MemoryTables, call: Any) -> None:
+        if not (call.state.is_open or self.deliveries(call)):
+            call.due_at = None
+
+    return patch.object(MemoryTables, "rest", rest)
+
+
+@caught_by("poison_is_put_aside", dies_while_asking=0.5)
+def try_a_poisonous_call_for_ever() -> Patched:
+    """Nobody counts how many workers a call has killed."""
+    decide = ai_call_logger.decide
+    return patch.object(
+        ai_call_logger,
+        "decide",
+        lambda failure, **known: decide(failure, **{**known, "lost": 0}),
+    )
+
+
+# Submitters.
+
+
+@caught_by("whatever_is_left_is_due")
+def join_without_the_lock() -> Patched:
+    """A submission is added to a call that was open when it looked, and may have ended since."""
+    submit = LedgerLine.submit
+
+    def unlocked(self: LedgerLine, batch: Sequence[Any]) -> list[Submitted]:
+        tables = self.world.ledger.tables
+        new, call = batch[0], tables.newest(batch[0].call_id)
+        is_known = new.submission_id in tables.submissions or new.idempotency_key
+        if len(batch) > 1 or is_known or call is None or not call.state.is_open:
+            return submit(self, batch)
+        self.world.scheduler.wait(self.world.rng.uniform(0, 15), self.owner)
+        joined = SubmissionRow(new.submission_id, call.key, SubmitOutcome.JOINED, new.link)
+        tables.add_submission(joined)
+        return [Submitted(new.submission_id, SubmitOutcome.JOINED, call.key, call.state)]
+
+    return patch.object(LedgerLine, "submit", unlocked)
+
+
+@caught_by("a_duplicate_starts_nothing")
+def every_submission_starts_a_call() -> Patched:
+    """Nothing collapses."""
+    return patch.object(memory_ledger, "_outcome", lambda new, newest: SubmitOutcome.CREATED)
+
+
+@caught_by("a_key_names_one_request")
+def ignore_idempotency_keys() -> Patched:
+    """A key may name anything."""
+    return patch.object(MemoryLedger, "_is_key_used", lambda self, new: False)
+
+
+@caught_by("no_result_crosses_an_org")
+def hash_without_the_org() -> Patched:
+    """Tenants that ask the same share the answer."""
+    call_id = hashing.call_id
+    return patch.object(hashing, "call_id", lambda org_id, h: call_id("", h))
+
+
+@caught_by("told_what_is_true")
+def deliver_before_settling() -> Patched:
+    """Submitters hear of a success that the ledger does not have yet."""
+    settle = AICallLogger.settle
+
+    def early(self: Any, refs: Sequence[Any], **options: Any) -> Any:
+        for view in self._ledger.read(refs, Bodies.NONE):
+            for row in self._ledger.world.ledger.tables.submissions_of[view.key]:
+                if row.link:
+                    told = Delivery(row.submission_id, view.key, CallState.SUCCEEDED, row.link)
+                    self.deliver([told])
+        return settle(self, refs, **options)
+
+    return patch.object(AICallLogger, "settle", early)
+
+
+@caught_by("everybody_is_told", broker_refuses=0.3)
+def mark_a_link_before_it_is_published() -> Patched:
+    """A crash, or a broker that is away, between the two loses it."""
+    deliver = AICallLogger.deliver
+
+    def marked(self: Any, deliveries: Sequence[Delivery]) -> None:
+        if deliveries:
+            self._ledger.deliver([d.submission_id for d in deliveries])
+        deliver(self, deliveries)
+
+    return patch.object(AICallLogger, "deliver", marked)
+
+
+@caught_by("whatever_is_left_is_due")
+def a_replayed_link_is_not_due() -> Patched:
+    """A link on a call that has ended waits for somebody to look."""
+
+    def silent(self: Any, new: Any, call: Any, outcome: SubmitOutcome, now: Any) -> None:
+        due_at = call.due_at
+        add(self, new, call, outcome, now)
+        call.due_at = due_at
+
+    add = MemoryLedger._add_submission
+    return patch.object(MemoryLedger, "_add_submission", silent)
+
+
+@caught_by("a_redrive_tells_all")
+def a_redrive_inherits_no_links() -> Patched:
+    """Whoever waited for the dead call never hears of the next."""
+    return patch.object(MemoryLedger, "_inherit_links", lambda *_: None)
+
+
+@caught_by("an_end_is_an_end")
+def cancel_a_call_that_runs() -> Patched:
+    """Its request is on its way, and paid."""
+    endable = memory_operations._ENDABLE | {CallState.RUNNING}
+    return patch.object(memory_operations, "_ENDABLE", endable)
+
+
+@contextmanager
+def _all(*patches: Patched) -> Iterator[None]:
+    first, second = patches
+    with first, second:
+        yield

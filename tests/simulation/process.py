@@ -1,0 +1,231 @@
+"""
+A worker process: the real services over the models, a clock of its own, and a memory that dies with it.
+
+It does with messages what `tasks/` does, and what `worker/` does around them: it settles in batches until that is
+done, runs due queries and sends sweeps.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from callgate.domain.errors import Unavailable
+from callgate.domain.ledger import (
+    AttemptRef,
+    Bodies,
+    CallKey,
+    CallView,
+    Record,
+    RecordOutcome,
+    Reserve,
+    ReserveOutcome,
+)
+from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.due import DueService
+from callgate.services.lease import RENEWED_AFTER, LeaseService
+from callgate.services.llm_service import LLMService, Patience
+from tests.simulation.broker import BrokerLine, Message
+from tests.simulation.faults import TASK
+from tests.simulation.ledger_line import LeaseLine, LedgerLine
+from tests.simulation.provider import ProviderLine
+from tests.simulation.scheduler import Owner, drive
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+GRACE_S = 6.0
+LEASE_S = 10.0
+CLAIM_PATIENCE_S = 30.0
+DUE_INTERVAL_S = 2.0
+SWEEP_INTERVAL_S = 5.0
+SWEEP_SLACK_S = 2.0
+SLOTS = 5
+"""Calls and sweeps a process takes at once."""
+
+
+class Clock:
+    """`ClockPort` of one process: it started anywhere and runs a little fast or slow, so it fits no other clock."""
+
+    def __init__(self, world: World, owner: Owner) -> None:
+        self._world = world
+        self._owner = owner
+        self._offset_s = world.rng.uniform(0, 1e6)
+        self._rate = world.rng.uniform(0.95, 1.05)
+        self._wall_skew = timedelta(seconds=world.rng.uniform(-600, 600))
+
+    def monotonic(self) -> float:
+        """Its own seconds; they pass while it is paused."""
+        return self._offset_s + self._rate * self._world.scheduler.now
+
+    def jitter(self) -> float:
+        """A random number in [0, 1)."""
+        return self._world.rng.random()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, by this clock."""
+        self.block(seconds)
+
+    def block(self, seconds: float, *, idle: bool = False) -> None:
+        """Wait, by this clock, in a greenlet."""
+        self._world.scheduler.wait(seconds / self._rate, self._owner, idle=idle)
+
+    def wall(self) -> datetime:
+        """What time this machine thinks it is."""
+        return self._world.scheduler.time() + self._wall_skew
+
+
+class CallLane:
+    """`CallLedger` over a process's line: single items."""
+
+    def __init__(self, line: LedgerLine) -> None:
+        self._line = line
+
+    async def read(self, key: CallKey) -> CallView | None:
+        """Look at one call."""
+        return self._line.read([key], Bodies.REQUEST)[0]
+
+    async def reserve(self, reserve: Reserve) -> ReserveOutcome:
+        """Claim it."""
+        return self._line.reserve([reserve])[0]
+
+    async def record(self, record: Record) -> RecordOutcome:
+        """Keep its answer."""
+        return self._line.record([record])[0]
+
+
+class Process(Owner):
+    """One worker process, until it dies."""
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(name)
+        self.world = world
+        self.clock = Clock(world, self)
+        self._running = 0
+        self._to_log: list[Message] = []
+        self._is_logging = False
+        line, self._queue = LedgerLine(world, self), BrokerLine(world, self)
+        leases = LeaseLine(line)
+        self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
+        self.logger = AICallLogger(
+            ledger=line,
+            queue=self._queue,
+            costs=world.costs,
+            validator=world.validator,
+            catalogue=world.catalogue,
+            jitter=self.clock.jitter,
+            on_woken=lambda: None,
+        )
+        self.llm = LLMService(
+            ledger=CallLane(line),
+            providers={"sim": ProviderLine(world, self)},
+            costs=world.costs,
+            catalogue=world.catalogue,
+            publish_log=self._publish_log,
+            settle_here=self._settle_here,
+            clock=self.clock,
+            now=self.clock.wall,
+            patience=Patience(grace_s=GRACE_S, claim_s=CLAIM_PATIENCE_S),
+            worker_id=name,
+            lease_held=self.lease.held,
+            default_limit_nano_usd=world.default_limit,
+        )
+        self.due = DueService(
+            ledger=line,
+            leases=leases,
+            worker_id=name,
+            queue=self._queue,
+            logger=self.logger,
+            clock=self.clock,
+            grace_s=GRACE_S,
+            sweep_slack_s=SWEEP_SLACK_S,
+        )
+        world.scheduler.spawn(self, self._due_loop)
+        world.scheduler.spawn(self, self._keep_lease)
+
+    @property
+    def has_room(self) -> bool:
+        """True if it takes messages: also while it is paused, for its sockets are open."""
+        return self.is_alive and self._running < SLOTS
+
+    def take(self, message: Message) -> None:
+        """Begin with a message."""
+        spawn = self.world.scheduler.spawn
+        if not isinstance(message.body, AttemptRef):
+            self._running += 1
+            spawn(self, lambda: self._run(message))
+            return
+        self._to_log.append(message)
+        if not self._is_logging:
+            self._is_logging = True
+            spawn(self, self._log)
+
+    def after_death(self) -> None:
+        """Another process starts in its place."""
+        self.world.restart(self)
+
+    def _run(self, message: Message) -> None:
+        try:
+            if isinstance(message.body, CallKey):
+                came_to = drive(self.llm.execute(message.body))
+                self.world.scheduler.counts[f"call task: {came_to}"] += 1
+            elif isinstance(message.body, datetime) and drive(self.llm.claims_made(30.0)):
+                lost = self.due.sweep(message.body)
+                self.world.scheduler.counts["lost message found"] += lost
+        except Unavailable:
+            self.world.scheduler.counts["sweep in vain"] += 1
+        self._acknowledge(message)
+        self._running -= 1
+        self.world.broker.pump()
+
+    def _log(self) -> None:
+        """Settle whatever has come in since the last batch, again and again until it is settled."""
+        while batch := self._to_log:
+            self._to_log = []
+            refs = [m.body for m in batch if isinstance(m.body, AttemptRef)]
+            while not self._settled(refs):
+                self.clock.block(self.clock.jitter())
+            for message in batch:
+                self._acknowledge(message)
+        self._is_logging = False
+
+    def _settled(self, refs: list[AttemptRef]) -> bool:
+        try:
+            self.logger.settle(refs)
+        except Unavailable:
+            return False
+        return True
+
+    def _acknowledge(self, message: Message) -> None:
+        if self.world.faults.one_of(TASK):
+            self.world.scheduler.counts["dies before ack"] += 1
+            self.world.scheduler.die(self, f"before the ack of {self.world.named(message.body)}")
+        self.world.broker.acknowledge(message)
+
+    def _due_loop(self) -> None:
+        sweep_at = self.clock.monotonic()
+        while True:
+            taken = 0
+            try:
+                at, taken = self.due.run()
+                if at is not None and self.clock.monotonic() >= sweep_at:
+                    sweep_at = self.clock.monotonic() + SWEEP_INTERVAL_S
+                    self._queue.publish_sweep(at)
+            except Unavailable:
+                self.world.scheduler.counts["due loop in vain"] += 1
+            if not taken:
+                self.clock.block(DUE_INTERVAL_S * (0.5 + self.clock.jitter()), idle=True)
+
+    def _keep_lease(self) -> None:
+        while True:
+            try:
+                self.lease.renew()
+            except Unavailable:
+                self.world.scheduler.counts["renewal in vain"] += 1
+            self.clock.block(LEASE_S * RENEWED_AFTER, idle=True)
+
+    async def _publish_log(self, ref: AttemptRef) -> None:
+        self._queue.publish_logs([ref])
+
+    async def _settle_here(self, ref: AttemptRef) -> None:
+        self.logger.settle([ref])

@@ -1,0 +1,124 @@
+"""
+A model of a provider, with books of its own: what it received, under which attempt, and what it bills for it.
+
+It has tricks in store for the process that asks: to be slow, silent or wrong, and to ask again what a reply is worth.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from callgate.domain.models import LLMRequest, Usage
+from callgate.domain.ports import ProviderReply
+from callgate.domain.retry import Billing, Failure
+from tests.simulation.faults import REPLY
+from tests.simulation.scheduler import Owner
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+INPUT_NANO_USD, OUTPUT_NANO_USD = 1_000, 2_000
+"""Per token."""
+UNSTORABLE = "an id the ledger cannot store"
+KILLER = "kills whoever asks"
+"""A prompt that its worker never survives."""
+TIMEOUT = Failure("timeout", "the reply was not complete in time", True, Billing.UNKNOWN)
+FAILURES = {
+    "rate limited": Failure("rate_limited", "slow down", True, Billing.UNBILLED, 429),
+    "server error": Failure("server_error", "oops", True, Billing.UNKNOWN, 500),
+    "reset": Failure("connection_lost", "reset", True, Billing.UNKNOWN),
+    "garbage": Failure("unreadable_reply", "no JSON", True, Billing.UNKNOWN, 200),
+    "bad request": Failure("bad_request", "no", False, Billing.UNBILLED, 400),
+}
+NOT_RECEIVED = Failure("connection_refused", "nobody listens", True, Billing.UNBILLED)
+
+
+@dataclass(slots=True)
+class Bill:
+    """One request as the provider has it."""
+
+    request: LLMRequest
+    nano_usd: int = 0
+    """What it charges, whether its answer arrives or not."""
+    text: str | None = None
+    """What it answered."""
+
+
+class ProviderLine:
+    """`LLMProviderPort` as one process sees it."""
+
+    def __init__(self, world: World, owner: Owner) -> None:
+        self._world = world
+        self._owner = owner
+
+    async def complete(
+        self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
+    ) -> ProviderReply | Failure:
+        """Send the request at once, and wait for what comes of it."""
+        scheduler, rng, owner = self._world.scheduler, self._world.rng, self._owner
+        fate = self._world.faults.one_of(REPLY)
+        scheduler.counts[fate or "reply"] += 1
+        scheduler.tell(
+            owner.name, f"asks the provider, {self._world.named(attempt_id)}: {fate or 'answers'}"
+        )
+        if fate == "connection refused":
+            scheduler.wait(0.01, owner)
+            return NOT_RECEIVED
+        bill = self._receive(request, attempt_id)
+        reply = _reply(bill, fate, attempt_id)
+        takes_s = rng.uniform(0.1, 3)
+        if request.messages[0].content == KILLER or fate == "dies while asking":
+            scheduler.wait(takes_s / 2, owner)
+            scheduler.die(owner, "while asking the provider")
+        if fate == "pauses while asking":
+            owner.paused_until = scheduler.now + rng.uniform(1, 60)
+            self._world.troubled(owner)
+        if fate == "hangs":
+            takes_s = timeout_s + 1
+        if fate == "slow reply":
+            takes_s = rng.uniform(0, 1.2) * timeout_s
+        scheduler.wait(min(takes_s, timeout_s), owner)
+        if takes_s >= timeout_s:
+            return TIMEOUT
+        if fate in FAILURES:
+            return FAILURES[fate]
+        return reply
+
+    async def aclose(self) -> None:
+        """Close nothing."""
+
+    def _receive(self, request: LLMRequest, attempt_id: UUID) -> Bill:
+        self._world.invariants.on_request(attempt_id, request)
+        bill = Bill(request)
+        self._world.bills[attempt_id] = bill
+        return bill
+
+
+def _reply(bill: Bill, fate: str | None, attempt_id: UUID) -> ProviderReply:
+    """What the provider makes of a request; it writes the bill."""
+    request = bill.request
+    text = json.dumps({"org": request.org_id, "attempt": str(attempt_id)})
+    if fate == "breaks the schema" and request.response_schema:
+        text = json.dumps({"nothing": "of the kind"})
+    if fate == "empty":
+        text = ""
+    input_tokens = len(request.messages[0].content)
+    usage = Usage(input_tokens=input_tokens, output_tokens=len(text) // 2)
+    if fate == "dearer than held":
+        usage = Usage(input_tokens=3_000, output_tokens=500)
+    is_charged = fate not in ("rate limited", "bad request", "server error", "reset")
+    cost = usage.input_tokens * INPUT_NANO_USD + usage.output_tokens * OUTPUT_NANO_USD
+    bill.nano_usd = cost if is_charged else 0
+    bill.text = text
+    return ProviderReply(
+        texts=(text,),
+        finish_reason="stop",
+        refusal=None,
+        usage=None if fate == "no usage" else usage,
+        service_tier=None,
+        model="sim-1",
+        provider_request_id=UNSTORABLE if fate == "unstorable" else None,
+    )

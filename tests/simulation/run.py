@@ -1,0 +1,122 @@
+"""
+Play seeds: `make simulate SEEDS=10000`, and one of them again with its trace: `make simulate SEED=123`.
+
+ARGS: --json (one object), --from N (first seed), --lines N (how much of the trace to show).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tests.simulation.faults import ALL, OTHER_EVENTS
+from tests.simulation.invariants import Violation
+from tests.simulation.scheduler import TRACE_LINES, Scheduler
+from tests.simulation.world import World, quiet
+
+EVENTS = (*ALL, *OTHER_EVENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What became of one seed."""
+
+    seed: int
+    trace_hash: str
+    counts: Counter[str]
+    steps: int
+    rule: str | None = None
+    """The invariant that was broken, or the error that nobody expected."""
+    report: str = ""
+    """What happened last, and how to see it again."""
+
+
+def play(
+    seed: int, *, faults: Mapping[str, float] = {}, lines_max: int | None = TRACE_LINES
+) -> Played:
+    """Play one seed."""
+    world = World(seed, faults=faults)
+    scheduler = world.scheduler
+    scheduler.trace = deque(maxlen=lines_max)
+    rule, why = None, ""
+    try:
+        world.play()
+    except Violation as violation:
+        rule, why = violation.rule, str(violation)
+    except Exception as error:
+        rule, why = type(error).__name__, traceback.format_exc()
+    finally:
+        scheduler.close()
+    report = _report(seed, why, scheduler) if rule else ""
+    return Played(seed, scheduler.trace_hash(), scheduler.counts, scheduler.steps, rule, report)
+
+
+def _report(seed: int, why: str, scheduler: Scheduler) -> str:
+    lines = [f"{at:9.3f} s  {who:<8} {what}" for at, who, what in scheduler.trace]
+    return "\n".join([*lines, f"seed {seed}: {why}", f"again: make simulate SEED={seed}"])
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Play seeds and say how it went; 1 if an invariant was broken."""
+    options = _parser().parse_args(None if arguments is None else list(arguments))
+    quiet()
+    seeds = (
+        [options.seed]
+        if options.seed is not None
+        else range(options.first, options.first + options.seeds)
+    )
+    counts: Counter[str] = Counter()
+    number, steps, begun, failed = 0, 0, time.perf_counter(), None
+    for seed in seeds:
+        played = play(seed, lines_max=options.lines)
+        number += 1
+        counts += played.counts
+        steps += played.steps
+        if played.rule:
+            failed = played
+            break
+    elapsed_s = time.perf_counter() - begun
+    summary = {
+        "seeds": number,
+        "first_seed": seeds[0],
+        "failed_seed": failed.seed if failed else None,
+        "broken": failed.rule if failed else None,
+        "steps": steps,
+        "seconds": round(elapsed_s, 1),
+        "seeds_per_s": round(number / elapsed_s, 1),
+        "trace": played.trace_hash if number == 1 else None,
+        "never_happened": [event for event in EVENTS if not counts[event]],
+        "events": dict(sorted(counts.items())),
+    }
+    if failed:
+        sys.stderr.write(failed.report + "\n")
+    sys.stdout.write(json.dumps(summary) + "\n" if options.json else _for_people(summary))
+    return 1 if failed else 0
+
+
+def _for_people(summary: dict[str, object]) -> str:
+    events = summary.pop("events")
+    assert isinstance(events, dict)
+    lines = [f"{count:>10}  {event}" for event, count in events.items()]
+    lines += [", ".join(f"{name} {value}" for name, value in summary.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make simulate")
+    parser.add_argument("--seeds", type=int, default=1_000)
+    parser.add_argument("--seed", type=int, help="play this one, and show its trace if it fails")
+    parser.add_argument("--from", type=int, default=0, dest="first")
+    parser.add_argument("--lines", type=int, default=TRACE_LINES, help="of the trace that is shown")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

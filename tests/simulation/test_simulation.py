@@ -1,0 +1,84 @@
+"""Lives of calls under faults: none breaks an invariant, each repeats exactly, and planted defects are caught."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from tests.simulation.mutations import MUTATIONS, Mutation
+from tests.simulation.run import EVENTS, Played, play
+from tests.simulation.world import quiet
+
+SEEDS = 300
+MUTANT_SEEDS_MAX = 400
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet_services() -> Iterator[None]:
+    """Nobody reads what the services log here."""
+    quiet()
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")
+def lives() -> list[Played]:
+    """Seeds 0, 1, 2, ..., played once for all tests."""
+    return [play(seed) for seed in range(SEEDS)]
+
+
+def test_no_life_breaks_an_invariant(lives: list[Played]) -> None:
+    """See `tests/simulation/invariants.py` for what is checked, at every step and at the end."""
+    assert [life.report for life in lives if life.rule] == []
+
+
+def test_every_fault_and_every_event_happens(lives: list[Played]) -> None:
+    """A fault that never happens proves nothing."""
+    counts: Counter[str] = sum((life.counts for life in lives), Counter())
+
+    assert [event for event in EVENTS if not counts[event]] == []
+
+
+def test_a_seed_repeats_its_life(lives: list[Played]) -> None:
+    """To the last line of the trace; another seed lives another life."""
+    hashes = [life.trace_hash for life in lives[:5]]
+
+    assert [play(seed).trace_hash for seed in range(5)] == hashes
+    assert len(set(hashes)) == 5
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_a_seed_repeats_its_life_in_another_process(lives: list[Played], hash_seed: str) -> None:
+    """Whatever the order in which Python hashes."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.simulation.run", "--seed", "3", "--json"],
+        cwd=CHECKOUT,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        check=True,
+    )
+
+    assert json.loads(ran.stdout)["trace"] == lives[3].trace_hash
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.name}--{m.rules[0]}")
+def test_a_planted_defect_is_caught(mutation: Mutation) -> None:
+    """By the invariant it breaks; and the seed that caught it catches it again, with the same trace."""
+    with mutation.plant():
+        played = (play(seed, faults=mutation.faults) for seed in range(MUTANT_SEEDS_MAX))
+        caught = next((life for life in played if life.rule), None)
+        assert caught is not None, f"{MUTANT_SEEDS_MAX} seeds did not notice"
+        again = play(caught.seed, faults=mutation.faults)
+
+    assert caught.rule in mutation.rules, caught.report
+    assert f"make simulate SEED={caught.seed}" in caught.report
+    assert again.report == caught.report

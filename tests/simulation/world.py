@@ -1,0 +1,295 @@
+"""
+One seed: a ledger, a broker, a provider, some worker processes, pipelines and operators, and what goes wrong.
+
+A world plays for a minute and a half of trouble. Then all faults stop, and it comes to rest: whatever was accepted
+must end.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from callgate.adapters.cost_calculator import CostCalculator
+from callgate.adapters.json_schema_validator import JsonSchemaValidator
+from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.token_estimator import TokenEstimator
+from callgate.domain.budget import Window
+from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
+from callgate.domain.ledger import (
+    AttemptRef,
+    CallKey,
+    CallState,
+    Record,
+    RecordOutcome,
+    Reserve,
+)
+from tests.simulation import actors
+from tests.simulation.broker import Broker
+from tests.simulation.faults import Faults
+from tests.simulation.invariants import Invariants, Violation
+from tests.simulation.process import Process
+from tests.simulation.provider import INPUT_NANO_USD, OUTPUT_NANO_USD, UNSTORABLE, Bill
+from tests.simulation.scheduler import Owner, Scheduler
+
+TROUBLE_S = 90.0
+REST_STEPS_MAX = 20_000
+"""More steps than any world needed to come to rest."""
+POLICY = CallTypePolicy(
+    max_output_tokens_default=100,
+    deadline_s=20,
+    attempts_max=4,
+    lost_max=3,
+    retry_wait_s=2,
+    retry_after_max_s=30,
+)
+CATALOGUE = Catalogue(
+    providers={"sim": ProviderEntry(needs_key=False)},
+    default=POLICY,
+    call_types={"chat": POLICY.model_copy(update={"on_unknown": "dead"})},
+    prices=(
+        PriceEntry(
+            provider="sim",
+            model="sim-1",
+            input_usd_per_million=INPUT_NANO_USD // 1_000,
+            output_usd_per_million=OUTPUT_NANO_USD // 1_000,
+            source="simulation",
+            as_of=datetime(2026, 1, 1, tzinfo=UTC).date(),
+        ),
+    ),
+)
+COSTS, VALIDATOR, ESTIMATOR = (
+    CostCalculator(CATALOGUE),
+    JsonSchemaValidator(),
+    TokenEstimator(CATALOGUE),
+)
+HOLDS = sorted(
+    COSTS.worst_case(
+        request := actors.a_request_of("acme", call_type, prompt, 100),
+        ESTIMATOR.input_bound(request).tokens,
+        datetime(2026, 11, 1, tzinfo=UTC),
+    ).nano_usd
+    for prompt in actors.PROMPTS
+    for call_type in set(actors.CALL_TYPES)
+)
+"""What the requests hold: limits are made of these, so that some of them are met exactly."""
+
+
+class World:
+    """Everything there is in one seed."""
+
+    catalogue, costs, validator, estimator = CATALOGUE, COSTS, VALIDATOR, ESTIMATOR
+
+    def __init__(self, seed: int, *, faults: Mapping[str, float] = {}) -> None:
+        """Build it; `faults` are on for sure, with these chances."""
+        self.scheduler = Scheduler(seed, _shortly_before_some_midnight)
+        self.rng = self.scheduler.rng
+        self.faults = Faults.drawn(self.rng, faults)
+        self.ledger = MemoryLedger(self.scheduler.time, self._new_id)
+        self.bills: dict[UUID, Bill] = {}
+        self.invariants = Invariants(self)
+        self.broker = Broker(self)
+        self.ledger_away_until = 0.0
+        self.killers = self.rng.choice((0, 0, 0.1))
+        """How many prompts no worker survives."""
+        self.default_limit = self.rng.choice((None, self.a_limit()))
+        self.troubles: dict[tuple[str, CallKey | None], float] = {}
+        """By process, and call if it was about one: when it last paused, or failed alone to reach the ledger."""
+        self._names: dict[object, str] = {}
+        self._ids = 0
+        self._is_in_trouble = True
+        self._set_budgets()
+        self.processes = [Process(self, f"w{n}") for n in range(self.rng.randint(1, 3))]
+        self._worker_count = len(self.processes)
+
+    def play(self) -> None:
+        """
+        Live through the trouble, then come to rest.
+
+        Raises:
+            Violation: An invariant was broken.
+        """
+        rng, after = self.rng, self.scheduler.after
+        for n in range(rng.randint(5, 16)):
+            after(rng.uniform(0, TROUBLE_S), lambda n=n: actors.submit(self, f"p{n}"))
+        for n in range(rng.randint(0, 5)):
+            after(rng.uniform(10, TROUBLE_S), lambda n=n: actors.operate(self, f"o{n}"))
+        actors.bad_weather(self, until_s=TROUBLE_S)
+        after(TROUBLE_S, self._end_trouble)
+        self.scheduler.run(is_over=self._is_at_rest, skip_to=self._next_due_s)
+        if not self._is_at_rest():
+            raise Violation("every_call_ends", f"nothing is planned, and {self._unrest()}")
+        self.invariants.at_rest()
+
+    # What others ask of the world.
+
+    def execute(
+        self, owner: Owner, name: str, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> Any:
+        """A statement takes effect: the one place where the ledger changes."""
+        if name == "record" and arguments[0][0].provider_request_id == UNSTORABLE:
+            self.scheduler.tell(owner.name, f"record {self.named(arguments[0][0])} -> unstorable")
+            return [RecordOutcome.UNSTORABLE]
+        result = attrgetter(name)(self.ledger)(*arguments, **options)
+        self.scheduler.tell(owner.name, self._told(name, arguments, result))
+        self.invariants.after(name, arguments, options, result)
+        return result
+
+    def is_ledger_away(self) -> bool:
+        """True during an outage."""
+        return self.scheduler.now < self.ledger_away_until
+
+    def ledger_goes_away(self, length_s: float) -> None:
+        """Begin an outage for everybody."""
+        self.scheduler.tell("ledger", f"AWAY for {length_s} s")
+        self.scheduler.counts["ledger away"] += 1
+        self.ledger_away_until = max(self.ledger_away_until, self.scheduler.now + length_s)
+
+    def broker_goes_away(self, length_s: float) -> None:
+        """Begin an outage of the broker."""
+        self.scheduler.tell("broker", f"AWAY for {length_s} s")
+        self.scheduler.counts["broker away"] += 1
+        self.broker.away_until = self.scheduler.now + length_s
+
+    def troubled(self, owner: Owner, batch: Sequence[Reserve | Record] = ()) -> None:
+        """A process pauses, or fails alone to reach the ledger: its attempts may become unknown."""
+        at = max(self.scheduler.now, owner.paused_until)
+        keys = [row.key if isinstance(row, Reserve) else row.ref.key for row in batch]
+        for key in keys or [None]:
+            self.troubles[owner.name, key] = at
+
+    def consumers(self) -> list[Process]:
+        """Processes that take messages."""
+        return [process for process in self.processes if process.has_room]
+
+    def restart(self, dead: Process) -> None:
+        """Start another process in place of a dead one, soon."""
+        self.processes.remove(dead)
+        delay_s = self.rng.uniform(0.1, 20)
+        self.scheduler.after(delay_s, self._start_process)
+
+    def a_limit(self) -> int:
+        """A limit that fits a few calls, often exactly, or all but one nano-USD."""
+        fits = self.rng.choices(HOLDS, k=self.rng.choice((1, 2, 3, 5, 8, 13)))
+        return sum(fits) + self.rng.choice((0, 0, -1, 1, 500_000))
+
+    def named(self, thing: object) -> str:
+        """A short name for a row: a letter and when it was first seen; it does not depend on ids."""
+        if isinstance(thing, CallKey):
+            return f"{self._named(thing.call_id, 'c')}.{thing.generation}"
+        if isinstance(thing, AttemptRef):
+            return f"{self._named(thing.attempt_id, 'a')} of {self.named(thing.key)}"
+        if isinstance(thing, datetime):
+            return f"of {(thing - self.scheduler.starts_at).total_seconds():.2f}"
+        if isinstance(thing, UUID):
+            return self._named(thing, "s")
+        inner = getattr(thing, "ref", None) or getattr(thing, "key", None)
+        return self.named(inner) if inner is not None else type(thing).__name__
+
+    # Inside.
+
+    def _named(self, thing: UUID, letter: str) -> str:
+        if thing not in self._names:
+            self._names[thing] = f"{letter}{len(self._names) + 1}"
+        return self._names[thing]
+
+    def _told(self, name: str, arguments: Sequence[Any], result: Any) -> str:
+        rows = arguments[0] if arguments and isinstance(arguments[0], list) else []
+        if name == "due":
+            rows = result.items
+            return "due: " + ", ".join(f"{due.kind} {self.named(due.key)}" for due in rows)
+        outcomes = result if isinstance(result, list) else []
+        what = ", ".join(map(self.named, rows))
+        came_to = ", ".join(self._outcome(outcome) for outcome in outcomes)
+        return f"{name} {what} -> {came_to}"
+
+    def _outcome(self, outcome: Any) -> str:
+        state = getattr(outcome, "state", "")
+        text = getattr(outcome, "outcome", None) or type(outcome).__name__.lower()
+        ref = getattr(outcome, "ref", None)
+        return f"{outcome if isinstance(outcome, RecordOutcome) else text} {state}" + (
+            f" {self.named(ref)}" if ref else ""
+        )
+
+    def _new_id(self, at: datetime) -> UUID:
+        self._ids += 1
+        return UUID(int=self._ids << 64)
+
+    def _set_budgets(self) -> None:
+        for org_id in ("acme", "zeta"):
+            names = [("org", w) for w in Window] + [("call_type:extract", w) for w in Window]
+            chosen = [name for name in names if self.rng.random() < 0.5]
+            if self.default_limit is None:
+                chosen = chosen or names[:1]
+            for scope, window in chosen:
+                timezone = self.rng.choice(("UTC", "UTC", "Europe/Berlin"))
+                self.ledger.set_budget(org_id, scope, window, self.a_limit(), timezone)
+
+    def _start_process(self) -> None:
+        self._worker_count += 1
+        self.scheduler.counts["process started"] += 1
+        self.processes.append(Process(self, f"w{self._worker_count}"))
+        self.broker.pump()
+
+    def _end_trouble(self) -> None:
+        self.scheduler.tell("world", "ALL FAULTS STOP")
+        self.faults.end()
+        self.killers = 0
+        self.ledger_away_until = self.broker.away_until = 0.0
+        self._is_in_trouble = False
+        self._steps_at_rest_at_last = self.scheduler.steps + REST_STEPS_MAX
+
+    def _is_at_rest(self) -> bool:
+        if self._is_in_trouble or self.scheduler.busy:
+            return False
+        unrest = self._unrest()
+        if unrest and self.scheduler.steps > self._steps_at_rest_at_last:
+            raise Violation(
+                "every_call_ends", f"{REST_STEPS_MAX} steps after the last fault {unrest}"
+            )
+        return unrest is None
+
+    def _unrest(self) -> str | None:
+        tables = self.ledger.tables
+        for call in tables.calls.values():
+            if call.due_at is not None or call.state.is_open:
+                return f"{self.named(call.key)} is {call.state}, due at {call.due_at}"
+        for attempt in tables.attempts.values():
+            if attempt.late_due_at is not None:
+                return f"a late answer of {self.named(attempt.key)} is not settled"
+        return None
+
+    def _next_due_s(self) -> float | None:
+        """When the ledger next has anything to do, if it has nothing to do now."""
+        tables = self.ledger.tables
+        calls = tables.calls.values()
+        if any(call.state is CallState.QUEUED for call in calls):
+            return None
+        due = [call.due_at for call in calls if call.due_at]
+        due += [
+            lease.expires_at for lease in tables.leases.values() if self._is_gone(lease.worker_id)
+        ]
+        due += [a.late_due_at for a in tables.attempts.values() if a.late_due_at]
+        if not due:
+            return None
+        return (min(due) - self.scheduler.starts_at).total_seconds()
+
+    def _is_gone(self, worker_id: str) -> bool:
+        return all(process.name != worker_id for process in self.processes)
+
+
+def _shortly_before_some_midnight(rng: random.Random) -> datetime:
+    """Half of the worlds see a day end, some a month."""
+    midnight = rng.choice([datetime(2026, 11, 3, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)])
+    return midnight - timedelta(seconds=rng.uniform(0, 2 * TROUBLE_S))
+
+
+def quiet() -> None:
+    """Services log every fault they live through; nobody reads that here."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))

@@ -1,0 +1,125 @@
+"""What comes out of a message or out of a row that a client wrote is not believed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from callgate.domain.hashing import call_id
+from callgate.domain.ledger import CallKey, CallState, NewSubmission
+from callgate.services.llm_service import Executed
+from tests.unit.stage import Stage, a_request
+
+CALL_ID = "0190b6f2-5a3e-8c1d-9e4f-7a6b5c4d3e2f"
+TEXT = "a prompt that no error may quote"
+
+
+HASH = b"\x01" * 32
+BIG = {"input_hash": HASH, "call_id": call_id("acme", HASH), "input_token_bound": 10**9}
+
+
+def submitted(stage: Stage, body: bytes | None = None, **changes: Any) -> CallKey:
+    """A call of acme whose row and body somebody else wrote."""
+    prepared = stage.submits.prepare(a_request())
+    (answer,) = stage.ledger.submit([forged(prepared, body, **changes)])
+    return answer.key
+
+
+def forged(prepared: NewSubmission, body: bytes | None, **changes: Any) -> NewSubmission:
+    """A submission with another body, or other columns."""
+    return replace(prepared, request=body or prepared.request, **changes)
+
+
+@pytest.mark.parametrize("field", ["org_id", "call_type", "provider", "model"])
+def test_a_body_that_speaks_of_another_row_is_never_sent(field: str) -> None:
+    """Or a call of one organisation would be sent with the key of another, or paid from another budget."""
+    stage = Stage()
+    body = a_request().model_copy(update={field: "other", "max_output_tokens": 5})
+
+    executed = asyncio.run(
+        stage.llm.execute(key := submitted(stage, body.model_dump_json().encode()))
+    )
+
+    assert executed is Executed.REFUSED
+    assert stage.provider.requests == []
+    assert "unreadable_request" in (stage.view(key).error or "")
+
+
+def test_the_worker_asks_the_gates_again() -> None:
+    """A client that writes its row itself gets no model, no size and no unbounded answer that the gates refuse."""
+    stage = Stage()
+    unbounded = a_request().model_dump_json().encode()
+
+    no_bound = submitted(stage, unbounded)
+    too_large = submitted(stage, stage.submits.prepare(a_request("big")).request, **BIG)
+    executed = [asyncio.run(stage.llm.execute(key)) for key in (no_bound, too_large)]
+
+    assert executed == [Executed.REFUSED, Executed.REFUSED]
+    assert stage.provider.requests == []
+    assert "missing_output_bound" in (stage.view(no_bound).error or "")
+    assert "input_too_large" in (stage.view(too_large).error or "")
+
+
+def test_a_body_that_cannot_be_read_is_not_quoted() -> None:
+    """Neither the refusal of the call nor that of a redrive holds any of it."""
+    stage = Stage()
+    key = submitted(stage, ('{"org_id": "acme", "messages": "' + TEXT + '"}').encode())
+    asyncio.run(stage.llm.execute(key))
+    stage.ledger.tables.calls[key].state = CallState.DEAD
+
+    _, refused = stage.redrives.redrive([key])
+
+    assert TEXT not in (stage.view(key).error or "unreadable")
+    assert "cannot be read" in refused[key]
+    assert TEXT not in refused[key]
+
+
+def test_a_redrive_submits_for_the_organisation_of_the_row() -> None:
+    """A dead call whose body names another organisation is not run at that one's expense."""
+    stage = Stage()
+    body = a_request(org_id="rival", max_output_tokens=5).model_dump_json().encode()
+    key = submitted(stage, body)
+    stage.ledger.tables.calls[key].state = CallState.DEAD
+
+    answers, refused = stage.redrives.redrive([key])
+
+    assert answers == []
+    assert list(refused) == [key]
+
+
+@pytest.mark.parametrize(
+    ("call", "generation"),
+    [
+        (CALL_ID, 2**31),
+        (CALL_ID, 0),
+        (CALL_ID, -1),
+        (CALL_ID, "1"),
+        (CALL_ID, True),
+        (CALL_ID, 1.0),
+        (CALL_ID, None),
+        (7, 1),
+        (None, 1),
+        ("no uuid", 1),
+    ],
+)
+def test_a_key_of_a_message_is_one_of_a_ledger_or_none(call: Any, generation: Any) -> None:
+    """One that Postgres cannot read would make it refuse the batch, and the neighbours with it."""
+    with pytest.raises(ValueError, match=r".+"):
+        CallKey.parse(call, generation)
+
+
+def test_a_sweep_from_the_future_is_one_of_now() -> None:
+    """However often it is sent, a call is published again no more often than the slack allows."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.clock.elapsed_s += 5
+
+    counts = [stage.due.sweep(datetime(9000, 1, 1, tzinfo=UTC)) for _ in range(5)]
+
+    assert counts == [1, 0, 0, 0, 0]
+    assert stage.queue.calls == [key]
+    assert stage.due.sweep(stage.clock.now() - timedelta(days=1)) == 0

@@ -1,0 +1,184 @@
+"""Retention as a policy: which ages hold for whom, how much is done per run, and where it stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from callgate.adapters.catalogue_file import load_catalogue
+from callgate.domain.catalogue import OrgRetention, Retention
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable
+from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
+from callgate.services.retention import (
+    ARCHIVED_MONTHS_MAX,
+    PURGE_BATCH_MAX,
+    PURGE_BATCHES_MAX,
+    RetentionService,
+)
+
+FULL = Purged(calls=PURGE_BATCH_MAX)
+DAY_S = 86_400
+
+
+@dataclass
+class Store:
+    """A `RetentionPort` that answers as told, and says what it was asked."""
+
+    batches: list[Purged] = field(default_factory=list)
+    """What purges find, one after the other; nothing after that."""
+    months: list[ArchivedMonth] = field(default_factory=list)
+    rows_in_default: int = 0
+    is_away: bool = False
+    asked: list[object] = field(default_factory=list)
+
+    def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
+        assert (limit, dry_run) == (PURGE_BATCH_MAX, False)
+        self.asked.append(ages)
+        return self.batches.pop(0) if self.batches else Purged()
+
+    def make_partitions(self, *, months: int) -> Partitions:
+        if self.is_away:
+            raise LedgerUnavailable("away")
+        self.asked.append(months)
+        return Partitions(0, self.rows_in_default)
+
+    def archive_month(self, keep_months: int) -> ArchivedMonth | None:
+        self.asked.append(f"archive {keep_months}")
+        return self.months.pop(0) if self.months else None
+
+
+def test_an_organisations_own_age_comes_first() -> None:
+    """Then the default; without either everything is kept."""
+    ages = Retention(bodies_days=30, orgs={"acme": OrgRetention(bodies_days=7)}).body_ages()
+
+    assert (ages.max_s("acme"), ages.max_s("zeta")) == (7 * DAY_S, 30 * DAY_S)
+    assert Retention().body_ages().max_s("acme") is None
+    assert Retention(orgs={"acme": OrgRetention(bodies_days=0)}).body_ages().max_s("acme") == 0
+
+
+def test_one_organisation_alone_has_no_default() -> None:
+    """Its age is its own or the declared default; nobody else is in it, stray messages neither."""
+    ages = BodyAges(30.0, {"acme": 7.0})
+
+    assert ages.only("acme") == BodyAges(None, {"acme": 7.0})
+    assert ages.only("zeta") == BodyAges(None, {"zeta": 30.0})
+    assert BodyAges(None, {"acme": 7.0}).only("zeta").keeps_everything
+
+
+def test_batches_follow_each_other_until_one_is_not_full() -> None:
+    """No transaction is large, and nothing is asked twice for nothing."""
+    store = Store([FULL, FULL, Purged(calls=3, strays=1)])
+
+    purged = RetentionService(store, Retention()).purge(BodyAges(0.0))
+
+    assert purged == Purged(calls=2 * PURGE_BATCH_MAX + 3, strays=1)
+    assert len(store.asked) == 3
+
+
+def test_stray_messages_are_purged_to_the_end_too() -> None:
+    """A batch full of them is a full batch."""
+    store = Store([Purged(strays=PURGE_BATCH_MAX)])
+
+    RetentionService(store, Retention()).purge(BodyAges(0.0))
+
+    assert len(store.asked) == 2
+
+
+def test_a_run_is_bounded() -> None:
+    """What is left is found by the next run."""
+    store = Store([FULL] * (PURGE_BATCHES_MAX + 9))
+
+    RetentionService(store, Retention()).purge(BodyAges(0.0))
+
+    assert len(store.asked) == PURGE_BATCHES_MAX
+
+
+def test_without_a_declaration_only_partitions_are_made() -> None:
+    """Nothing is purged or dropped that nobody asked for."""
+    store = Store()
+
+    RetentionService(store, Retention()).run()
+
+    assert store.asked == [3]
+
+
+def test_a_run_purges_before_it_archives() -> None:
+    """A month can only be dropped when its bodies are gone."""
+    retention = Retention(bodies_days=20, log_months=2)
+    store = Store([Purged(1)], [ArchivedMonth("a", 5), ArchivedMonth("b", 0)])
+
+    with capture_logs() as logs:
+        RetentionService(store, retention).run()
+
+    ages = BodyAges(20 * DAY_S)
+    assert store.asked == [3, ages, "archive 2", "archive 2", "archive 2"]
+    assert [entry["event"] for entry in logs] == [
+        "bodies_purged", "log_partition_archived", "log_partition_archived",
+    ]  # fmt: skip
+
+
+def test_a_month_that_must_wait_ends_the_run_with_a_warning() -> None:
+    """The oldest goes first."""
+    store = Store(months=[ArchivedMonth("old", None), ArchivedMonth("young", 1)])
+
+    with capture_logs() as logs:
+        RetentionService(store, Retention(bodies_days=1, log_months=1)).run()
+
+    assert store.asked.count("archive 1") == 1
+    assert [(e["event"], e["partition"]) for e in logs] == [("log_partition_waits", "old")]
+
+
+def test_months_per_run_are_bounded() -> None:
+    """The first run on an old ledger does not go on for ever."""
+    store = Store(months=[ArchivedMonth("m", 1)] * (ARCHIVED_MONTHS_MAX + 5))
+
+    RetentionService(store, Retention(bodies_days=1, log_months=1)).run()
+
+    assert store.asked.count("archive 1") == ARCHIVED_MONTHS_MAX
+
+
+def test_rows_without_a_partition_are_complained_about() -> None:
+    """Every time, until they are gone."""
+    with capture_logs() as logs:
+        RetentionService(Store(rows_in_default=7), Retention()).run()
+
+    assert [(e["event"], e["log_level"], e["rows"]) for e in logs] == [
+        ("log_rows_without_a_partition", "warning", 7)
+    ]
+
+
+def test_a_ledger_that_is_away_is_the_callers_to_hear() -> None:
+    """The loop logs it and comes again."""
+    with pytest.raises(LedgerUnavailable):
+        RetentionService(Store(is_away=True), Retention()).run()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[retention]\nbodies_days = -1", "retention.bodies_days: Input should be greater"),
+        ("[retention]\nbodies_day = 1", "retention.bodies_day: unknown key, did you mean 'bodies_days'?"),
+        ("[retention]\nlog_months = 0", "retention.log_months: Input should be greater"),
+        ("[retention]\nlog_months = 2", "retention.bodies_days: bodies must go before the log does"),
+        ("[retention]\nbodies_days = 57\nlog_months = 2", "within 56 days"),
+        (
+            "[retention]\nbodies_days = 7\nlog_months = 2\n[retention.orgs.acme]\nbodies_days = 60",
+            "retention.orgs.acme.bodies_days: bodies must go",
+        ),
+        ("[retention.orgs.acme]", "retention.orgs.acme.bodies_days: Field required"),
+        ("[retention.orgs.'a b']\nbodies_days = 1", "retention.orgs.a b: no request can have"),
+    ],
+)  # fmt: skip
+def test_a_retention_that_cannot_be_kept_stops_the_process(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    """At its start, with the key that is wrong."""
+    (tmp_path / "catalogue.toml").write_text(text)
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_catalogue(tmp_path / "catalogue.toml")
+
+    assert says in str(refused.value)
