@@ -96,10 +96,15 @@ class Services:
     _sessions: tuple[PostgresSession, ...]
 
     @asynccontextmanager
-    async def running(self, *, moves_due: bool = True) -> AsyncIterator[None]:
-        """Live as long as the process's event loop: the lease, the loops if wanted, children, connections."""
+    async def running(self, *, takes_turns: bool = True) -> AsyncIterator[None]:
+        """
+        Live as long as the process's event loop: the lease, the loops, children, the providers' connections.
+
+        Args:
+            takes_turns: Whether to run the loops that every worker runs for all.
+        """
         self._keeper.start()
-        wanted = (self._due_loop, self._maintenance_loop) if moves_due else ()
+        wanted = (self._due_loop, self._maintenance_loop) if takes_turns else ()
         loops = [asyncio.create_task(loop()) for loop in wanted]
         try:
             yield

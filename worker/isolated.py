@@ -44,7 +44,7 @@ def serve(settings: WorkerSettings, compose: Compose = bootstrap_alone) -> None:
 
 
 async def _serve(services: Services, answers: BinaryIO) -> None:
-    async with services.running(moves_due=False):
+    async with services.running(takes_turns=False):
         answers.write(READY)
         while order := await asyncio.to_thread(sys.stdin.buffer.readline):
             executed = await services.llm.execute(CallKey.from_task_id(order.decode().strip()))

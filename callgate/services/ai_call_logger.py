@@ -144,9 +144,11 @@ class AICallLogger:
             return None
         try:
             return self._settle_of(view, attempt)
-        except Exception:
+        except Exception as exc:
             # Whatever is wrong with this row, it is so each time: raised from here it would hold up its batch for ever.
-            log.exception("unjudgeable", attempt_id=str(attempt.attempt_id))
+            # Never the error's own words: they may quote the prompt or the reply.
+            why = type(exc).__name__
+            log.error("unjudgeable", attempt_id=str(attempt.attempt_id), why=why)
             settle = _whole_hold(view, attempt)
             return _last_resort(settle, UNJUDGEABLE, settle.posted_nano_usd)
 

@@ -260,9 +260,8 @@ class LLMService:
             refuse_with=reason,
             put_off_s=put_off_s,
         )
-        return await self._through_outages(
-            lambda: self._ledger.reserve(reserve), self._patience.claim_s
-        )
+        patience_s = self._patience.claim_s
+        return await self._through_outages(lambda: self._ledger.reserve(reserve), patience_s)
 
     def _claim_id(self) -> str:
         return f"{self._worker_id}/{next(self._claims)}"
@@ -287,9 +286,10 @@ class LLMService:
             refusal = _refusal(exc.code, str(exc))
         except Exception as exc:
             # What is stored cannot be run by anybody: left in the queue it would be found by every sweep for ever.
-            why = type(exc).__name__
-            log.error("unreadable_request", call_id=str(view.key.call_id), reason=why)
-            refusal = _refusal("unreadable_request", f"the stored request cannot be used: {why}")
+            # Never the error's own words: they may quote the prompt.
+            reason = f"the stored request cannot be used: {type(exc).__name__}"
+            log.error("unreadable_request", call_id=str(view.key.call_id), reason=reason)
+            refusal = _refusal("unreadable_request", reason)
         return request, Reserve(
             key=view.key,
             hold_nano_usd=hold_nano_usd,
@@ -394,7 +394,7 @@ def _refusal(code: str, message: str) -> str:
     return json.dumps({"code": code, "message": message})
 
 
-UNCLAIMABLE = _refusal("unclaimable", "the ledger cannot store an attempt of this call")
+UNCLAIMABLE = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
 
 
 def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> Record:

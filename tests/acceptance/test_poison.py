@@ -233,7 +233,7 @@ def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
 def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> None:
     """On either queue: the worker lives, and `callgate dead list` shows each of them once."""
     worker = deployment.ensure_worker()
-    known = len(callgate(deployment, "dead", "list", "--limit", "1000", "--json")["strays"])
+    known = len(deployment.client.operations.strays(limit=1000))
     strays = [
         (queue, stray)
         for queue in (CALL_QUEUE, LOG_QUEUE)
@@ -249,15 +249,16 @@ def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> 
         for queue, stray in strays:
             valkey.lpush(queue, stray)
 
-    def shown() -> list[dict[str, Any]]:
-        listed = callgate(deployment, "dead", "list", "--limit", "1000", "--json")
-        return list(listed["strays"])
-
-    until_equal(known + len(strays), lambda: len(shown()), PATIENCE_S)
-    assert all(stray["reason"] for stray in shown())
+    until_equal(
+        known + len(strays),
+        lambda: len(deployment.client.operations.strays(limit=1000)),
+        PATIENCE_S,
+    )
     request = deployment.request(deployment.org())
     assert deployment.client.submit(request).get(timeout=PATIENCE_S).text == "ok"
-    assert len(shown()) == known + len(strays)
+    shown = callgate(deployment, "dead", "list", "--limit", "1000", "--json")["strays"]
+    assert len(shown) == known + len(strays)
+    assert all(stray["reason"] for stray in shown)
     assert worker.is_alive()
 
 

@@ -101,25 +101,6 @@ def test_a_call_whose_provider_is_gone_is_rejected() -> None:
     assert "unknown_provider" in (view.error or "")
 
 
-def test_a_call_whose_claim_cannot_be_stored_is_rejected() -> None:
-    """Whatever Postgres has against it: no sweep must publish it for ever."""
-    stage = Stage()
-    key = stage.submit(trace_id="odd").key
-    reserve = stage.lane.reserve
-
-    async def like_postgres(wanted: Reserve) -> ReserveOutcome:
-        is_storable = wanted.trace_id != "odd"
-        return await reserve(wanted) if is_storable else Unstorable("odd")
-
-    stage.lane.reserve = like_postgres  # type: ignore[method-assign]
-
-    executed = asyncio.run(stage.llm.execute(key))
-
-    view = stage.view(key)
-    assert (executed, view.state) == (Executed.REFUSED, CallState.REJECTED)
-    assert "unclaimable" in (view.error or "")
-
-
 def test_an_outage_before_the_claim_is_waited_out() -> None:
     """A task keeps its slot while Postgres is away, then goes on."""
     stage = Stage()
@@ -431,7 +412,7 @@ def test_a_claim_that_cannot_be_stored_is_rejected() -> None:
     assert asyncio.run(stage.llm.execute(key)) is Executed.REFUSED
 
     assert stage.view(key).state is CallState.REJECTED
-    assert "unclaimable" in (stage.view(key).error or "")
+    assert "unstorable_claim" in (stage.view(key).error or "")
 
 
 def a_suspect(stage: Stage) -> CallKey:

@@ -1,7 +1,5 @@
 -- callgate_read_v1: calls with one attempt each, by (call_id, generation[, attempt_id]), in the order asked for.
 --
--- An unknown attempt was lost if nobody ever recorded an answer to it. Errors are not looked into: a broken one in one row
--- would fail every batch that row is in.
 -- Bodies travel only when wanted: a reply only of a call that has ended, unless the attempt was named. A function, because its
 -- plan is kept: planning a look-up anew costs more with every partition.
 CREATE FUNCTION callgate_read_v1(
@@ -41,6 +39,7 @@ BEGIN
       ) a ON true
       LEFT JOIN LATERAL (
            SELECT sum(x.posted_nano_usd) AS posted,
+                  -- Lost: nobody recorded an answer. Errors are not looked into: a broken one would fail every batch.
                   count(*) FILTER (WHERE x.status = 'unknown' AND x.finished_at IS NULL) AS lost
              FROM ai_call_log x
             WHERE c.attempt > 0 AND x.call_id = c.call_id AND x.generation = c.generation
