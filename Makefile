@@ -20,11 +20,11 @@ USE_CACHE = cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cach
 	export UV_CACHE_DIR="$$cache";
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up migrate test simulate bench check format lint types imports lock clean
+.PHONY: help demo up migrate test simulate chaos bench check format lint types imports lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
-	@echo '  PYTHON=python3.12 names the Python for .venv; ARGS="..." is handed on to demo, up, test, simulate and bench.'
+	@echo '  PYTHON=python3.12 names the Python for .venv; ARGS="..." is handed on to demo, up, test, simulate, chaos and bench.'
 
 demo: $(INSTALLED) ## Run the whole life of some calls: real servers, a real local model, no API key
 	$(BIN)/callgate demo $(ARGS)
@@ -40,6 +40,9 @@ test: $(INSTALLED) ## Run every test but the benchmarks
 
 simulate: $(INSTALLED) ## Play SEEDS=1000 lives under a virtual clock and faults; SEED=123 plays that one, and shows it if it fails
 	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
+chaos: $(INSTALLED) ## Kill, stop, wipe and fill what callgate runs on, under load, and count what was lost; ten minutes
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(INSTALLED) ## Measure callgate beside the bare Celery task and a naive chain; wants the machine for itself
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)

@@ -27,6 +27,7 @@ The hub makes three short round trips to the broker for each call; at Python's d
 that long for the busy loop thread.
 """
 Compose = Callable[[WorkerSettings, Celery], Services]
+"""Makes the services of a worker process; it may also choose another `broker_transport` for the app."""
 QUEUES = {"call": (CALL_QUEUE,), "log": (LOG_QUEUE,), "all": (CALL_QUEUE, LOG_QUEUE)}
 
 

@@ -7,6 +7,8 @@ Kombu's Redis transport, mended where version 5.7 costs most.
 - Stock builds a new redis-py client, with a copy of its table of about 170 reply parsers, for each
   command it sends: a fifth of a worker's CPU per task.
 - An item of a queue that is no message ends the stock worker. Here it is put aside.
+- A broker that refuses a command (its disk or its memory is full, it lacks replicas, it has become one itself) ends the
+  stock worker. Here that is a lost connection, made again until the broker takes writes.
 
 Select it with the setting `broker_transport = "worker.redis_transport:Transport"` for a `redis://`
 or `rediss://` broker.
@@ -20,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import redis
+from redis.exceptions import ResponseError
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
     """A transport that puts aside what is no message; the broker has already forgotten it."""
 
     Channel = Channel
+    connection_errors = (*redis.Transport.connection_errors, ResponseError)
     on_garbage: Garbage | None = None
     """Gets the garbage, in the thread that consumes; without it, garbage is only logged."""
 

@@ -146,16 +146,23 @@ class Deployment:
     Every test takes an organisation of its own (`org`), so that money and calls of tests never meet.
     """
 
-    def __init__(self, services: Embedded, provider: Simulator, folder: Path) -> None:
+    def __init__(
+        self,
+        services: Embedded,
+        provider: Simulator,
+        folder: Path,
+        *,
+        catalogue: str = CATALOGUE,
+    ) -> None:
         self.services = services
         self.provider = provider
         self.folder = folder
-        catalogue = folder / "catalogue.toml"
-        catalogue.write_text(CATALOGUE.format(base_url=provider.base_url))
+        file = folder / "catalogue.toml"
+        file.write_text(catalogue.format(base_url=provider.base_url))
         self.environ = {
             "CALLGATE_DATABASE_URL": services.database_url,
             "CALLGATE_BROKER_URL": services.broker_url,
-            "CALLGATE_CATALOGUE": str(catalogue),
+            "CALLGATE_CATALOGUE": str(file),
             "CALLGATE_LEDGER_TIMEOUT_S": "1.9",
             "CALLGATE_WORKER__GRACE_S": "2",
             "CALLGATE_WORKER__DRAIN_S": "70",
@@ -210,6 +217,10 @@ class Deployment:
         process = Process(name, argv, {**self.environ, **changes}, self.folder)
         self.adopt(process)
         return process
+
+    def python(self, name: str, arguments: Sequence[str], **changes: str) -> Process:
+        """Start a Python process in this deployment's environment."""
+        return self.start(name, [sys.executable, *arguments], **changes)
 
     def adopt(self, process: Process) -> None:
         """Kill a process at the end, if it still runs."""

@@ -67,7 +67,11 @@ def caught_by(*rules: str, **faults: float) -> Callable[[Callable[[], Patched]],
 
 
 @caught_by(
-    "an_answer_is_kept", "what_is_settled_stays", pauses_while_asking=0.5, slow_statement=0.5
+    "an_answer_is_kept",
+    "what_is_settled_stays",
+    "posted_is_billed",
+    pauses_while_asking=0.5,
+    slow_statement=0.5,
 )
 def settle_what_has_changed_since() -> Patched:
     """`seen` is not compared."""

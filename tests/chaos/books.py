@@ -1,0 +1,159 @@
+"""
+The judgement of one trial: what the clients were promised, what the provider saw, what the ledger says.
+
+Pure, so that it can be shown to catch what it is there to catch. The provider's count and the clients' reports come
+from their own processes; callgate's books are only compared with them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one `submit_many` came to, as its client saw it."""
+
+    document: str
+    """What the batch's link names; empty if it had none."""
+    outcomes: Sequence[tuple[str, str]]
+    """The task id of each handle, and succeeded, dead, rejected or lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A row of `ai_call_log`."""
+
+    attempt_id: str
+    call_id: str
+    generation: int
+    attempt: int
+    was_unknown: bool
+    """It is UNKNOWN, or was before its late answer came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was seen of one trial."""
+
+    batches: Sequence[Batch]
+    requests: Sequence[str | None]
+    """The attempt id of every request that reached the provider."""
+    attempts: Sequence[Attempt]
+    calls: Mapping[str, str]
+    """State by task id, of every call in the ledger."""
+    overrun_nano_usd: int
+    """The greatest spent + held - limit that any budget ever showed."""
+    drift_nano_usd: int
+    is_clean: bool
+    """What `callgate audit` says."""
+    told: Mapping[str, int]
+    """Different messages of links that reached the pipeline, by document."""
+    recover_s: float | None
+    """From the fault to the end of every call accepted before it; None: not within the bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One row of the table."""
+
+    accepted: int
+    terminal: int
+    lost: int
+    calls: int
+    requests: int
+    unlogged: int
+    """Provider requests without a row."""
+    shared: int
+    """Provider requests beyond the first under one attempt id."""
+    never_sent: int
+    """Rows without a provider request: their worker died before it sent one."""
+    duplicates: int
+    """Provider requests beyond the first of a call."""
+    duplicates_unknown: int
+    """How many of them follow nothing but attempts that were UNKNOWN."""
+    overrun_nano_usd: int
+    drift_nano_usd: int
+    links_told: int
+    links_owed: int
+    recover_s: float | None
+    violations: tuple[str, ...] = field(default=())
+
+
+def judge(evidence: Evidence, complaints: Sequence[str] = ()) -> Verdict:
+    """Count, and name what must not be; complaints are what a trial found wrong in its own way."""
+    outcomes = [pair for batch in evidence.batches for pair in batch.outcomes]
+    lost = sum(outcome == "lost" or task not in evidence.calls for task, outcome in outcomes)
+    owed = links_owed(evidence.batches)
+    rows = {attempt.attempt_id for attempt in evidence.attempts}
+    arrivals = Counter(evidence.requests)
+    duplicates, duplicates_unknown = _duplicates(evidence.attempts, arrivals)
+    verdict = Verdict(
+        accepted=len(outcomes),
+        terminal=len(outcomes) - lost,
+        lost=lost,
+        calls=len(evidence.calls),
+        requests=len(evidence.requests),
+        unlogged=sum(n for attempt_id, n in arrivals.items() if attempt_id not in rows),
+        shared=sum(n - 1 for attempt_id, n in arrivals.items() if attempt_id is not None),
+        never_sent=len(rows - arrivals.keys()),
+        duplicates=duplicates,
+        duplicates_unknown=duplicates_unknown,
+        overrun_nano_usd=evidence.overrun_nano_usd,
+        drift_nano_usd=evidence.drift_nano_usd,
+        links_told=sum(min(n, evidence.told.get(document, 0)) for document, n in owed.items()),
+        links_owed=sum(owed.values()),
+        recover_s=evidence.recover_s,
+    )
+    return Verdict(
+        **{name: getattr(verdict, name) for name in Verdict.__slots__ if name != "violations"},
+        violations=(*_violations(verdict, evidence), *complaints),
+    )
+
+
+def links_owed(batches: Iterable[Batch]) -> dict[str, int]:
+    """How many messages of links must reach the pipeline at least, by document."""
+    return {
+        batch.document: sum(outcome == "succeeded" for _, outcome in batch.outcomes)
+        for batch in batches
+        if batch.document
+    }
+
+
+def _violations(verdict: Verdict, evidence: Evidence) -> Iterable[str]:
+    still_open = sum(s in ("queued", "running", "waiting") for s in evidence.calls.values())
+    wrong = {
+        "nothing was accepted": verdict.accepted == 0,
+        f"{verdict.lost} submissions lost": verdict.lost > 0,
+        f"{still_open} calls still open": still_open > 0,
+        f"{verdict.unlogged} provider requests without a row": verdict.unlogged > 0,
+        f"{verdict.shared} provider requests share a row": verdict.shared > 0,
+        f"{verdict.duplicates - verdict.duplicates_unknown} duplicate requests without an UNKNOWN": (
+            verdict.duplicates != verdict.duplicates_unknown
+        ),
+        f"a limit was passed by {verdict.overrun_nano_usd} nano-USD": verdict.overrun_nano_usd > 0,
+        f"audit drift {verdict.drift_nano_usd} nano-USD": verdict.drift_nano_usd != 0,
+        "the audit is not clean": not evidence.is_clean,
+        f"{verdict.links_owed - verdict.links_told} links never told": (
+            verdict.links_told < verdict.links_owed
+        ),
+        "no recovery within the bound": verdict.recover_s is None,
+    }
+    yield from (words for words, is_so in wrong.items() if is_so)
+
+
+def _duplicates(attempts: Sequence[Attempt], arrivals: Mapping[str | None, int]) -> tuple[int, int]:
+    """Count the requests beyond the first of each call, and those that only UNKNOWN attempts went before."""
+    count = count_unknown = 0
+    sent = [a for a in attempts if arrivals.get(a.attempt_id)]
+    sent.sort(key=lambda a: (a.call_id, a.generation, a.attempt))
+    for _, of_call in groupby(sent, key=lambda a: a.call_id):
+        is_unknown = True
+        for number, attempt in enumerate(of_call):
+            count += number > 0
+            count_unknown += number > 0 and is_unknown
+            is_unknown = is_unknown and attempt.was_unknown
+    return count, count_unknown

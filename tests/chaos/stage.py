@@ -1,0 +1,264 @@
+"""One trial's world: servers, simulated provider, worker processes, client processes, and those who watch."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from callgate.services.audit import audit
+from tests.acceptance.harness import Deployment, until
+from tests.chaos.books import Attempt, Batch, Evidence, links_owed
+from tests.chaos.nursery import Child, Nursery
+from tests.chaos.witnesses import BudgetWatch, LinkEar
+from worker.embedded import Embedded
+from worker.simulator import Rule, Simulator, Step, Uniform, Usage
+
+DEADLINE_S = 3.0
+GRACE_S = 2.0
+PATIENCE_S = 90.0
+"""How long everything may take to end after a fault; far more than lease and back-offs need, for machines are slow."""
+TIGHT_HOLDS = 5
+"""Calls the tight organisation's limit fits at their worst case, so that they wait for each other."""
+USAGE = Usage(prompt_tokens=50, completion_tokens=30)
+"""Dear enough that the tight organisation's limit is spent after some forty calls, and the rest is rejected."""
+ANSWER = Step(latency_s=Uniform(low_s=0.05, high_s=0.6), usage=USAGE)
+
+CATALOGUE = """
+[providers.sim]
+base_url = "{base_url}"
+needs_key = false
+
+[default]
+max_output_tokens_default = 50
+deadline_s = 3
+# Nothing may die of being lost often: what is under test is that nothing is lost.
+attempts_max = 100
+lost_max = 100
+retry_wait_s = 0.1
+retry_wait_max_s = 0.3
+
+[[prices]]
+provider = "sim"
+model = "sim-1"
+input_usd_per_million = 1
+output_usd_per_million = 2
+source = "chaos"
+as_of = 2026-11-01
+"""
+ENVIRON = {
+    "CALLGATE_LEDGER_TIMEOUT_S": "1.9",
+    "CALLGATE_VISIBILITY_TIMEOUT_S": "60",
+    "CALLGATE_WORKER__GRACE_S": str(GRACE_S),
+    "CALLGATE_WORKER__DRAIN_S": "20",
+    "CALLGATE_WORKER__DUE_INTERVAL_S": "0.1",
+    "CALLGATE_WORKER__SWEEP_INTERVAL_S": "0.3",
+    "CALLGATE_WORKER__SWEEP_SLACK_S": "0.3",
+}
+
+
+class Stage:
+    """What a fault may touch, and what the judgement needs."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        nursery: Nursery,
+        budgets: BudgetWatch,
+        ear: LinkEar,
+        seed: int,
+    ) -> None:
+        self.deployment = deployment
+        self.nursery = nursery
+        self.budgets = budgets
+        self.ear = ear
+        self.dice = random.Random(seed)  # noqa: S311 - chooses moments and victims
+        self.workers: list[Child] = []
+        self.clients: list[tuple[Child, Path]] = []
+        self.stop = deployment.folder / f"stop-{uuid4().hex[:8]}"
+        self.hit_at: datetime | None = None
+        self.notes: list[str] = []
+        """What the fault has to say about how it was done."""
+
+    @property
+    def services(self) -> Embedded:
+        """The servers."""
+        return self.deployment.services
+
+    # Processes.
+
+    def worker(self, point: str | None = None, passes: int = 1) -> Child:
+        """Start a worker; with a point, one that dies there."""
+        spec = {} if point is None else {"point": point, "passes": passes}
+        child = self.nursery.fork("tests.chaos.doomed_worker", self.deployment.environ, **spec)
+        self.workers.append(child)
+        return child
+
+    def fleet(self, size: int) -> None:
+        """Start workers, and return when they take calls."""
+        for child in [self.worker() for _ in range(size)]:
+            child.until_it_says("ready.")
+
+    def living_workers(self) -> list[Child]:
+        """Those that were not killed."""
+        return [child for child in self.workers if child.is_alive()]
+
+    def client(self, orgs: Sequence[str], **changes: Any) -> Child:
+        """Start a client process; see `tests.chaos.client`."""
+        report = self.deployment.folder / f"client-{uuid4().hex[:8]}.json"
+        spec = {
+            "report": str(report),
+            "stop": str(self.stop),
+            "patience_s": PATIENCE_S,
+            "seconds_max": 2 * PATIENCE_S,
+            "total_max": 10**9,
+            "orgs": list(orgs),
+            "call_types": ["answer"],
+            "batch": 6,
+            "pause_s": 0.15,
+            "repeat": 2,
+            "distinct": 10**9,
+            "offset": 0,
+            "links": True,
+            **changes,
+        }
+        child = self.nursery.fork("tests.chaos.client", self.deployment.environ, **spec)
+        self.clients.append((child, report))
+        return child
+
+    def batches(self) -> list[Batch]:
+        """Wait for the clients, and read what they report."""
+        for child, _ in self.clients:
+            code = child.wait(3 * PATIENCE_S)
+            assert code == 0, f"a client ended with {code}:\n{child.output()}"
+        reports = [json.loads(report.read_text()) for _, report in self.clients]
+        return [
+            Batch(batch["document"], [(task, outcome) for task, outcome in batch["outcomes"]])
+            for report in reports
+            for batch in report
+        ]
+
+    # Moments.
+
+    def now(self) -> datetime:
+        """The ledger's time."""
+        moment: datetime = self.deployment.rows("SELECT clock_timestamp()")[0][0]
+        return moment
+
+    def hit(self) -> None:
+        """Say that the harm is done now: from here recovery is timed. Without it, from the end of the fault."""
+        self.hit_at = self.now()
+
+    def pause(self, low_s: float, high_s: float) -> None:
+        """Let the load run until a random moment."""
+        time.sleep(self.dice.uniform(low_s, high_s))
+
+    def succeeded(self) -> int:
+        """How many calls have succeeded."""
+        sql = "SELECT count(*) FROM llm_call WHERE state = 'succeeded'"
+        return int(self.deployment.rows(sql)[0][0])
+
+    def until_it_flows(self) -> None:
+        """Wait until calls succeed."""
+        enough = self.succeeded() + 5
+        until(lambda: self.succeeded() >= enough, PATIENCE_S, lambda: "no call succeeds")
+
+    def until_in_flight(self, requests: int) -> None:
+        """Wait until so many requests are at the provider at once."""
+        counts = self.deployment.provider.counts
+        until(lambda: counts().in_flight >= requests, PATIENCE_S, lambda: "nothing is in flight")
+
+    def recovery_s(self, since: datetime) -> float | None:
+        """Wait until every call from before a moment has ended; return the seconds it took, None if too long."""
+        sql = (
+            "SELECT count(*) FROM llm_call"
+            " WHERE state IN ('queued', 'running', 'waiting') AND created_at <= :since"
+        )
+        give_up_at = time.monotonic() + PATIENCE_S
+        while self.deployment.rows(sql, since=since)[0][0]:
+            if time.monotonic() > give_up_at:
+                return None
+            time.sleep(0.1)
+        return (self.now() - since).total_seconds()
+
+    # What was seen.
+
+    def unknown(self) -> set[str]:
+        """Attempts that are UNKNOWN, or were."""
+        sql = "SELECT attempt_id::text FROM chaos_witness WHERE what = 'unknown'"
+        return {row[0] for row in self.deployment.rows(sql)}
+
+    def attempts(self) -> list[Attempt]:
+        """Every row of `ai_call_log`."""
+        unknown = self.unknown()
+        sql = "SELECT attempt_id::text, call_id::text, generation, attempt FROM ai_call_log"
+        return [Attempt(*row, was_unknown=row[0] in unknown) for row in self.deployment.rows(sql)]
+
+    def calls(self) -> dict[str, str]:
+        """State of every call by its task id."""
+        sql = "SELECT call_id || '.' || generation, state FROM llm_call WHERE org_id <> 'filler'"
+        return {row[0]: row[1] for row in self.deployment.rows(sql)}
+
+    def overrun_nano_usd(self) -> int:
+        """The greatest spent + held - limit: sampled all the time, noted by the database, and as it is now."""
+        noted = "SELECT coalesce(max(nano_usd), 0) FROM chaos_witness WHERE what = 'overrun'"
+        now = "SELECT max(spent_nano_usd + reserved_nano_usd - limit_nano_usd) FROM budget"
+        passed = int(self.deployment.rows(noted)[0][0])
+        return passed or max(self.budgets.overrun_nano_usd, self.deployment.rows(now)[0][0])
+
+    def evidence(self, recover_s: float | None) -> Evidence:
+        """Everything that was seen, once the clients have reported and no call is open."""
+        batches = self.batches()
+        self._until_links_are_told(batches)
+        # A client of its own: the pooled connections of the other one may be older than the server.
+        with self.deployment.open_client() as client:
+            report = audit(client.operations.snapshot())
+        return Evidence(
+            batches=batches,
+            requests=[r.attempt_id for r in self.deployment.provider.requests().records],
+            attempts=self.attempts(),
+            calls=self.calls(),
+            overrun_nano_usd=self.overrun_nano_usd(),
+            drift_nano_usd=report.drift_nano_usd,
+            is_clean=report.is_clean,
+            told=self.ear.told(),
+            recover_s=recover_s,
+        )
+
+    def _until_links_are_told(self, batches: Sequence[Batch]) -> None:
+        """Wait, within bounds, until no link is owed and no call open; the judgement says what is missing."""
+        owed = links_owed(batches)
+        give_up_at = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up_at:
+            told = self.ear.told()
+            is_told = all(told.get(document, 0) >= n for document, n in owed.items())
+            if is_told and not self.deployment.open_calls():
+                return
+            time.sleep(0.05)
+
+
+@contextmanager
+def staged(services: Embedded, nursery: Nursery, folder: Path, seed: int = 0) -> Iterator[Stage]:
+    """A stage on these servers, whose ledger and broker are emptied; every process of it ends with the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        Simulator() as provider,
+        Deployment(services, provider, folder, catalogue=CATALOGUE) as deployment,
+        BudgetWatch(services.database_url) as budgets,
+        LinkEar(services.broker_url) as ear,
+    ):
+        deployment.environ.update(ENVIRON)
+        provider.script([Rule(reply=[ANSWER], seed=seed)])
+        stage = Stage(deployment, nursery, budgets, ear, seed)
+        try:
+            yield stage
+        finally:
+            for child in [*stage.workers, *(child for child, _ in stage.clients)]:
+                if child.is_alive():
+                    child.kill()

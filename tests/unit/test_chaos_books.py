@@ -1,0 +1,86 @@
+"""The judgement of a chaos trial sees what it is there to see: each kind of wrong, planted in right evidence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.chaos.books import Attempt, Batch, Evidence, judge
+
+TASK = "c1.1"
+RIGHT = Evidence(
+    batches=[
+        Batch("d1", [(TASK, "succeeded"), (TASK, "succeeded")]),
+        Batch("", [("c2.1", "rejected")]),
+    ],
+    requests=["a1", "a2"],
+    attempts=[
+        Attempt("a1", "c1", 1, 1, was_unknown=True),
+        Attempt("a2", "c1", 1, 2, was_unknown=False),
+        Attempt("a3", "c2", 1, 1, was_unknown=True),
+    ],
+    calls={TASK: "succeeded", "c2.1": "rejected"},
+    overrun_nano_usd=0,
+    drift_nano_usd=0,
+    is_clean=True,
+    told={"d1": 2},
+    recover_s=1.0,
+)
+
+
+def test_what_is_right_is_called_right() -> None:
+    """A repeat after an UNKNOWN, a row that was never sent and an exact fit are no violations; all are counted."""
+    verdict = judge(RIGHT)
+
+    assert verdict.violations == ()
+    assert (verdict.accepted, verdict.terminal, verdict.lost, verdict.calls) == (3, 3, 0, 2)
+    assert (verdict.requests, verdict.never_sent, verdict.unlogged, verdict.shared) == (2, 1, 0, 0)
+    assert (verdict.duplicates, verdict.duplicates_unknown) == (1, 1)
+    assert (verdict.links_told, verdict.links_owed) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batches": []}, "nothing was accepted"),
+        ({"batches": [Batch("", [(TASK, "lost")])]}, "1 submissions lost"),
+        ({"batches": [Batch("", [("c9.1", "succeeded")])]}, "1 submissions lost"),
+        ({"calls": {TASK: "waiting", "c2.1": "rejected"}}, "1 calls still open"),
+        ({"requests": ["a1", "a2", "a9"]}, "1 provider requests without a row"),
+        ({"requests": ["a1", "a2", None]}, "1 provider requests without a row"),
+        ({"requests": ["a1", "a2", "a2"]}, "1 provider requests share a row"),
+        (
+            {"attempts": [replace(RIGHT.attempts[0], was_unknown=False), *RIGHT.attempts[1:]]},
+            "1 duplicate requests without an UNKNOWN",
+        ),
+        ({"overrun_nano_usd": 1}, "a limit was passed by 1 nano-USD"),
+        ({"drift_nano_usd": 1}, "audit drift 1 nano-USD"),
+        ({"is_clean": False}, "the audit is not clean"),
+        ({"told": {"d1": 1}}, "1 links never told"),
+        ({"recover_s": None}, "no recovery within the bound"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict[str, object], words: str) -> None:
+    """One wrong, one complaint."""
+    assert judge(replace(RIGHT, **change)).violations == (words,)
+
+
+def test_a_repeat_needs_an_unknown_before_it_not_after() -> None:
+    """Only what went before a request can excuse it, over all generations of its call."""
+    attempts = [
+        Attempt("a1", "c1", 1, 1, was_unknown=True),
+        Attempt("a2", "c1", 1, 2, was_unknown=False),
+        Attempt("a3", "c1", 2, 1, was_unknown=True),
+    ]
+
+    verdict = judge(replace(RIGHT, attempts=attempts, requests=["a1", "a2", "a3"]))
+
+    assert (verdict.duplicates, verdict.duplicates_unknown) == (2, 1)
+
+
+def test_complaints_of_a_trial_are_violations() -> None:
+    """What a trial found wrong in its own way counts like everything else."""
+    assert judge(RIGHT, ["the zombie did not come back"]).violations == (
+        "the zombie did not come back",
+    )
