@@ -36,7 +36,15 @@ from callgate.cli_output import (
 )
 from callgate.domain.budget import usd
 from callgate.domain.errors import CallNotFound, InvalidRequest
-from callgate.domain.ledger import Bodies, CallFilter, CallKey, CallState, CallView, SubmitOutcome
+from callgate.domain.ledger import (
+    Bodies,
+    CallFilter,
+    CallKey,
+    CallState,
+    CallView,
+    EndReason,
+    SubmitOutcome,
+)
 from callgate.domain.models import LLMRequest
 
 if TYPE_CHECKING:
@@ -213,7 +221,7 @@ def discard(
         for start in range(0, len(keys), BATCH_MAX):
             discarded += client.operations.end(
                 keys[start : start + BATCH_MAX],
-                code="discarded",
+                code=EndReason.DISCARDED,
                 message=f"{reason} (by {_who()})",
             )
     if as_json:

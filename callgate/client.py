@@ -33,7 +33,15 @@ from callgate.db.session import PostgresSession
 from callgate.domain.budget import BudgetFigures
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
-from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome, Submitted
+from callgate.domain.ledger import (
+    Bodies,
+    CallKey,
+    CallState,
+    CallView,
+    EndReason,
+    SubmitOutcome,
+    Submitted,
+)
 from callgate.domain.models import LLMRequest, LLMResult
 from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort, RetentionPort
 from callgate.services.redrive import RedriveService
@@ -207,23 +215,31 @@ class Client:
             link=link_text(link, link_error),
             force=force,
         )
-        (answer,) = self._submit.store([submission])
-        self._publish([answer])
+        (answer,) = answers = self._submit.store([submission])
+        self._publish(answers)
+        self._submit.check([submission], answers)
         return self._handle(answer, request)
 
     def submit_many(
-        self, requests: Iterable[LLMRequest], *, link: Signature | None = None, force: bool = False
+        self,
+        requests: Iterable[LLMRequest],
+        *,
+        link: Signature | None = None,
+        link_error: Signature | None = None,
+        force: bool = False,
     ) -> list[Handle]:
         """
         Submit calls, one statement per thousand, duplicates collapsed.
 
-        All gates are asked before anything is stored: one bad request and nothing is submitted.
+        All gates are asked before anything is stored: one request that a gate refuses, and nothing is submitted. Links
+        are those of every submission; see `submit`.
         """
-        text = link_text(link, None)
+        text = link_text(link, link_error)
         asked = list(requests)
         prepared = [self._submit.prepare(r, link=text, force=force) for r in asked]
         answers = self._submit.store(prepared)
         self._publish(answers)
+        self._submit.check(prepared, answers)
         return [self._handle(answer, r) for answer, r in zip(answers, asked, strict=True)]
 
     async def asubmit(self, request: LLMRequest, **options: Any) -> Handle:
@@ -287,8 +303,8 @@ class Client:
 
     def cancel(self, task_id: str, reason: str) -> bool:
         """Cancel a call that is queued or waiting; True if it was. One that runs is paid already."""
-        key = CallKey.from_task_id(task_id)
-        return bool(self.operations.end([key], code="cancelled", message=reason))
+        key = self.handle(task_id).key
+        return bool(self.operations.end([key], code=EndReason.CANCELLED, message=reason))
 
     def close(self) -> None:
         """Close all connections."""
@@ -332,8 +348,8 @@ class Client:
         while waiting:
             ended, waiting = self._split(waiting)
             yield from ended
-            if waiting and not ended:
-                if (pause_s := pauses.next()) is None:
+            if waiting:
+                if (pause_s := pauses.next(has_news=bool(ended))) is None:
                     return
                 time.sleep(pause_s)
 
@@ -345,8 +361,8 @@ class Client:
             ended, waiting = await asyncio.to_thread(self._split, waiting)
             for pair in ended:
                 yield pair
-            if waiting and not ended:
-                if (pause_s := pauses.next()) is None:
+            if waiting:
+                if (pause_s := pauses.next(has_news=bool(ended))) is None:
                     return
                 await asyncio.sleep(pause_s)
 
@@ -359,16 +375,17 @@ class Client:
 
 
 class _Pauses:
-    """Growing pauses between looks, until the caller's patience ends."""
+    """Growing pauses between looks, short again after news, until the caller's patience ends."""
 
     def __init__(self, longest_s: float, timeout: float | None) -> None:
         self._longest_s = longest_s
         self._pause_s = POLL_S_MIN
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
-    def next(self) -> float | None:
+    def next(self, *, has_news: bool) -> float | None:
         """Seconds to wait now, or None if patience has ended."""
-        pause_s, self._pause_s = self._pause_s, min(self._pause_s * 1.5, self._longest_s)
+        pause_s = POLL_S_MIN if has_news else self._pause_s
+        self._pause_s = min(pause_s * 1.5, self._longest_s)
         if self._deadline is None:
             return pause_s
         left_s = self._deadline - time.monotonic()

@@ -1,6 +1,6 @@
 """`callgate.log_call`: settle attempts, and tell the submitters of the calls that have ended."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -8,17 +8,22 @@ from celery import Celery
 from celery._state import connect_on_app_finalize
 
 from callgate.adapters.celery_broker import LOG_TASK
-from callgate.domain.ledger import AttemptRef, CallKey, StrayMessage
+from callgate.domain.ledger import AttemptRef, CallKey, CallState, StrayMessage
 from worker.batching import BatchMessage, BatchTask
 from worker.outcome import Outcome
 from worker.process import services_of
 from worker.wake_up import WakeUp
 
 
+class CallIsDead(Exception):
+    """The call has become a dead letter: its log task did its work, and shows as failed in Flower."""
+
+
 class LogCall(BatchTask):
     """Settles the attempts that a batch of messages names; while the ledger is away, they stay unacknowledged."""
 
     name = LOG_TASK
+    throws = (CallIsDead,)
     ignore_result = True
     Request = WakeUp
 
@@ -27,13 +32,13 @@ class LogCall(BatchTask):
         services = services_of(self.app)
         refs = [_ref(message) for message in messages]
         settled = services.logger.settle([ref for ref in refs if ref is not None])
-        states = {s.ref: s.state.value for s in settled}
+        states = {s.ref: s.state for s in settled}
         for message, ref in zip(messages, refs, strict=True):
             if ref is None:
                 reason = "a log task that names no attempt"
                 raw = repr(message.args).encode()[:1_000]
                 services.operations.keep_stray(StrayMessage(LOG_TASK, reason, raw))
-        return [Outcome(states.get(ref, "settled before") if ref else "stray") for ref in refs]
+        return [_outcome(ref, states) for ref in refs]
 
     def run_undecodable(self, message: Any, error: Exception) -> None:
         """Keep a message whose arguments cannot be read."""
@@ -42,6 +47,16 @@ class LogCall(BatchTask):
             LOG_TASK, f"unreadable arguments: {type(error).__name__}", body[:65_536]
         )
         services_of(self.app).operations.keep_stray(stray)
+
+
+def _outcome(ref: AttemptRef | None, states: Mapping[AttemptRef, CallState]) -> Outcome:
+    if ref is None:
+        return Outcome("stray")
+    if ref not in states:
+        return Outcome("settled before")
+    if states[ref] is CallState.DEAD:
+        return Outcome(error=CallIsDead(f"call {ref.key.task_id} is a dead letter"))
+    return Outcome("to be tried again" if states[ref].is_open else states[ref].value)
 
 
 def _ref(message: BatchMessage) -> AttemptRef | None:

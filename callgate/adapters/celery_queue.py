@@ -35,6 +35,8 @@ OUTAGES = (OSError, RedisConnectionError, RedisTimeoutError, InconsistencyError,
 """Causes that say the broker could not be asked. Kombu's own error says less: it wraps a link's KeyErrors too."""
 PUBLISH_BATCH_MAX = 500
 LINK_BYTES_MAX = 64 * 1024
+NOT_KEPT = ("countdown", "eta", "headers", "link", "link_error", "soft_time_limit", "time_limit")
+"""Options of a link that would be lost on the way: better refused than silently dropped."""
 
 
 class CeleryQueue:
@@ -182,6 +184,10 @@ def _freeze_route(app: Celery, leaf: dict[str, Any]) -> None:
     """Say in the signature itself where it goes, in words that need no declared queue on our side."""
     if leaf.get("subtask_type"):
         raise InvalidLink(f"a chain in a link holds tasks only, not a {leaf['subtask_type']}")
+    if lost := sorted(name for name in NOT_KEPT if leaf["options"].get(name)):
+        raise InvalidLink(
+            f"a link cannot keep {', '.join(lost)}: set it on the task, or let a task of yours do it"
+        )
     task = app.tasks.get(leaf["task"])
     given = {**(task._get_exec_options() if task else {}), **leaf["options"]}
     given = {name: value for name, value in given.items() if value is not None}

@@ -22,12 +22,11 @@ from callgate.domain.ledger import (
     CallView,
     CostLine,
     DeadGroup,
+    EndReason,
     Snapshot,
     StrayMessage,
 )
 from callgate.domain.models import Usage
-
-_ENDABLE = frozenset({CallState.QUEUED, CallState.WAITING, CallState.DEAD})
 
 
 class MemoryOperations:
@@ -79,15 +78,15 @@ class MemoryOperations:
         with self._lock:
             return self.tables.strays[::-1][:limit]
 
-    def end(self, keys: Sequence[CallKey], *, code: str, message: str) -> list[CallKey]:
-        """Cancel queued or waiting calls, discard dead ones: they become rejected."""
+    def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
+        """Cancel queued or waiting calls, or discard dead ones: they become rejected."""
         with self._lock:
             now = self._clock()
             error = json.dumps({"code": code, "message": message})
             known = [self.tables.calls[key] for key in keys if key in self.tables.calls]
             ended = []
             for call in known:
-                if call.state in _ENDABLE:
+                if call.state in EndReason(code).ends:
                     self.tables.end(call, CallState.REJECTED, error, now)
                     ended.append(call.key)
             return ended

@@ -20,6 +20,7 @@ from callgate.domain.ledger import (
     CallView,
     CostLine,
     DeadGroup,
+    EndReason,
     Snapshot,
     StrayMessage,
 )
@@ -29,7 +30,7 @@ BUDGETS = """SELECT DISTINCT ON (org_id, scope, "window") * FROM budget
  ORDER BY org_id, scope, "window", starts_at DESC"""
 SET_BUDGET = """SELECT * FROM callgate_set_budget_v1(
     %(org_id)s, %(scope)s, %(window)s, %(limit)s::bigint, %(timezone)s)"""
-END = "SELECT * FROM callgate_end_v1(%(call_ids)s::uuid[], %(generations)s::int[], %(error)s)"
+END = "SELECT * FROM callgate_end_v1(%(call_ids)s::uuid[], %(generations)s::int[], %(error)s, %(states)s::text[])"
 STRAYS = "SELECT * FROM stray_message ORDER BY id DESC LIMIT %(limit)s"
 KEEP_STRAY = (
     "INSERT INTO stray_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
@@ -79,7 +80,7 @@ class PostgresOperations:
         rows = self._session.rows(STRAYS, {"limit": limit})
         return [(r.at, StrayMessage(r.queue, r.reason, bytes(r.raw))) for r in rows]
 
-    def end(self, keys: Sequence[CallKey], *, code: str, message: str) -> list[CallKey]:
+    def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
         """Cancel or discard; see `OperationsPort.end`."""
         rows = self._session.rows(
             END,
@@ -87,6 +88,7 @@ class PostgresOperations:
                 "call_ids": [k.call_id for k in keys],
                 "generations": [k.generation for k in keys],
                 "error": json.dumps({"code": code, "message": message}),
+                "states": list(EndReason(code).ends),
             },
         )
         return [CallKey(row.call_id, row.generation) for row in rows]

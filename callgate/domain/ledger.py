@@ -361,6 +361,20 @@ SettleOutcome = Settled | Unstorable
 # ---------------------------------------------------------------------------------------------------- due
 
 
+class EndReason(StrEnum):
+    """Why an operator ends a call without an answer, and so which calls that can end."""
+
+    CANCELLED = "cancelled"
+    DISCARDED = "discarded"
+
+    @property
+    def ends(self) -> tuple[CallState, ...]:
+        """States in which a call can be ended for this reason."""
+        if self is EndReason.CANCELLED:
+            return (CallState.QUEUED, CallState.WAITING)
+        return (CallState.DEAD,)
+
+
 class DueKind(StrEnum):
     """What a due call needs."""
 

@@ -26,6 +26,7 @@ from callgate.domain.ledger import (
     DeadGroup,
     Delivery,
     DueBatch,
+    EndReason,
     NewSubmission,
     Record,
     RecordOutcome,
@@ -165,9 +166,9 @@ class OperationsPort(Protocol):
     def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
         """List messages that named no call, newest first."""
 
-    def end(self, keys: Sequence[CallKey], *, code: str, message: str) -> list[CallKey]:
+    def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
         """
-        Cancel queued or waiting calls, discard dead ones: they become rejected.
+        Cancel queued or waiting calls, or discard dead ones: they become rejected, with `code` and `message`.
 
         Returns:
             The keys that were ended; others were not in such a state. Their links, if any, fall due.

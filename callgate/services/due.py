@@ -21,6 +21,8 @@ from callgate.services.ai_call_logger import AICallLogger
 log = structlog.get_logger(__name__)
 
 DUE_BATCH_MAX = 200
+SWEEP_BATCHES_MAX = 50
+"""Ten thousand calls: after a wipe each sweep brings so many back, and the next one, seconds later, the next."""
 
 
 class DueService:
@@ -93,16 +95,18 @@ class DueService:
         """
         # `sent_at` comes out of a message. One from the future would have every sweep publish the whole queue again.
         now = self._ledger.due(limit=0, expire=False).at
-        batch = self._ledger.due(
-            limit=DUE_BATCH_MAX,
-            expire=False,
-            queued_before=min(sent_at, now) - self._sweep_slack,
-        )
-        lost = _keys(batch.items, DueKind.PUBLISH)
-        if lost:
-            log.info("lost_messages_published_again", count=len(lost))
-            self._queue.publish_calls(lost)
-        return len(lost)
+        queued_before = min(sent_at, now) - self._sweep_slack
+        found = 0
+        for _ in range(SWEEP_BATCHES_MAX):
+            batch = self._ledger.due(limit=DUE_BATCH_MAX, expire=False, queued_before=queued_before)
+            if lost := _keys(batch.items, DueKind.PUBLISH):
+                self._queue.publish_calls(lost)
+            found += len(lost)
+            if len(lost) < DUE_BATCH_MAX:
+                break
+        if found:
+            log.info("lost_messages_published_again", count=found)
+        return found
 
     def _move(self, items: Sequence[Due]) -> None:
         self._publish(_keys(items, DueKind.PUBLISH))

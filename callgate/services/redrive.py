@@ -39,4 +39,6 @@ class RedriveService:
                     prepared.append(self._submit.prepare(request, force=True, inherit_links=True))
                 except (InvalidRequest, ValueError) as exc:
                     refused[key] = str(exc)
-        return self._submit.store(prepared), refused
+        answers = self._submit.store(prepared)
+        self._submit.check(prepared, answers)
+        return answers, refused

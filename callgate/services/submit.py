@@ -86,14 +86,21 @@ class SubmitService:
 
     def store(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
         """
-        Store submissions, in the order given.
+        Store submissions, in the order given; publish what was created, then `check` the answers.
 
         Raises:
-            IdempotencyMismatch, InvalidRequest: One row was refused; the others are stored, and storing the batch again
-                is safe.
             LedgerUnavailable: Not known to be accepted; storing the same batch again is safe.
         """
-        answers = self._ledger.submit(batch)
+        return self._ledger.submit(batch)
+
+    def check(self, batch: Sequence[NewSubmission], answers: Sequence[Submitted]) -> None:
+        """
+        Say which submission the ledger refused.
+
+        Raises:
+            IdempotencyMismatch, InvalidRequest: One row was refused; the others are stored, and submitting all of them
+                again is safe.
+        """
         for submission, answer in zip(batch, answers, strict=True):
             if answer.outcome is SubmitOutcome.IDEMPOTENCY_MISMATCH:
                 raise IdempotencyMismatch(
@@ -102,7 +109,6 @@ class SubmitService:
                 )
             if answer.outcome is SubmitOutcome.UNSTORABLE:
                 raise InvalidRequest(f"the ledger cannot store call {submission.call_id}")
-        return answers
 
 
 def _check_idempotency_key(key: str | None) -> None:

@@ -15,6 +15,7 @@ from callgate.domain.ledger import (
     CostLine,
     Delivery,
     DueKind,
+    EndReason,
     NotClaimed,
     StrayMessage,
 )
@@ -222,14 +223,16 @@ def test_what_is_not_running_can_be_ended(
 ) -> None:
     """It is rejected, says why, and its links fall due at once."""
     key = bring(ledger)
+    is_dead = ledger.state(key) is CallState.DEAD
+    code = EndReason.DISCARDED if is_dead else EndReason.CANCELLED
 
-    ended = ledger.operations.end([key], code="cancelled", message="ann: wrong prompt")
+    ended = ledger.operations.end([key], code=code, message="ann: wrong prompt")
 
     view = ledger.view(key)
     assert ended == [key]
     assert (view.state, view.error is not None) == (CallState.REJECTED, True)
     error = json.loads(view.error or "")
-    assert (error["code"], error["message"]) == ("cancelled", "ann: wrong prompt")
+    assert (error["code"], error["message"]) == (code, "ann: wrong prompt")
     (due,) = ledger.due()
     (delivery,) = due.deliveries
     assert (due.kind, delivery.state, delivery.link) == (DueKind.DELIVER, CallState.REJECTED, LINK)
@@ -258,14 +261,15 @@ def test_what_is_running_or_has_ended_is_left_alone(
 
 
 def test_ending_tells_which(ledger: LedgerUnderTest) -> None:
-    """Of many keys, those that were ended; unknown ones are no error."""
+    """Of many keys, those that were ended; unknown ones are no error. What died meanwhile is not cancelled."""
     queued, dead, running = ledger.queued("a"), ledger.dead("b").key, ledger.running("c").key
     missing = CallKey(queued.call_id, 9)
 
-    ended = ledger.operations.end([running, dead, missing, queued], code="x", message="y")
+    keys = [running, dead, missing, queued]
 
-    assert set(ended) == {queued, dead}
-    assert ledger.operations.end([], code="x", message="y") == []
+    assert ledger.operations.end(keys, code=EndReason.CANCELLED, message="y") == [queued]
+    assert ledger.operations.end(keys, code=EndReason.DISCARDED, message="y") == [dead]
+    assert ledger.operations.end([], code=EndReason.CANCELLED, message="y") == []
 
 
 def test_an_ended_call_without_links_rests(ledger: LedgerUnderTest) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import structlog
@@ -126,6 +129,24 @@ def test_waiting_ends_with_the_callers_patience(client: Client) -> None:
     assert handle.state is CallState.QUEUED
 
 
+def test_patience_ends_while_results_trickle_in(stage: Stage, client: Client) -> None:
+    """A call that ends at every look does not keep `as_completed` beyond its timeout."""
+    handles = client.submit_many([a_request(str(n)) for n in range(200)])
+    keys = [handle.key for handle in handles]
+    read = stage.ledger.read
+
+    def one_more(*arguments: Any, **options: Any) -> Any:
+        asyncio.run(stage.run(keys.pop(0)))
+        time.sleep(0.02)
+        return read(*arguments, **options)
+
+    client.ledger = SimpleNamespace(read=one_more)  # type: ignore[assignment]
+
+    with pytest.raises(WaitTimeout):
+        list(client.as_completed(handles, timeout=0.2))
+    assert len(keys) > 100
+
+
 def test_a_handle_can_be_awaited(stage: Stage, client: Client) -> None:
     """The same client serves coroutines."""
 
@@ -183,6 +204,18 @@ def test_a_cancelled_call_says_so(client: Client) -> None:
 
     with pytest.raises(CallRejected, match="cancelled: not needed"):
         handle.get(timeout=1)
+
+
+def test_a_dead_letter_is_not_cancelled(stage: Stage, client: Client) -> None:
+    """It is discarded by those who mean it; an id of something else is the caller's mistake."""
+    stage.provider.script = [REJECTED]
+    handle = client.submit(a_request())
+    work(stage)
+
+    assert client.cancel(handle.task_id, "too late") is False
+    assert handle.state is CallState.DEAD
+    with pytest.raises(InvalidRequest):
+        client.cancel("garbage", "which")
 
 
 def test_an_answer_that_does_not_fit_the_callers_model_is_that_callers_error(

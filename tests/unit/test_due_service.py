@@ -10,6 +10,7 @@ from callgate.domain.budget import Window
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import AttemptStatus, CallState
 from callgate.domain.models import OnBudget
+from callgate.services.due import DUE_BATCH_MAX
 from tests.unit.stage import GRACE_S, Stage
 
 
@@ -169,6 +170,18 @@ def test_a_sweep_finds_what_was_lost_and_nothing_else() -> None:
 
     assert count == 1
     assert stage.queue.calls == [lost]
+
+
+def test_one_sweep_brings_a_whole_queue_back() -> None:
+    """After a wipe thousands of calls have lost their messages, not one batch of them."""
+    stage = Stage()
+    for number in range(2 * DUE_BATCH_MAX + 1):
+        stage.submit(str(number))
+    stage.queue.calls.clear()
+    stage.clock.elapsed_s += 60
+
+    assert stage.due.sweep(stage.clock.now()) == 2 * DUE_BATCH_MAX + 1
+    assert len(set(stage.queue.calls)) == 2 * DUE_BATCH_MAX + 1
 
 
 def test_without_a_broker_what_is_due_stays_queued_for_a_sweep() -> None:

@@ -1,7 +1,8 @@
--- callgate_end_v1: cancel queued or waiting calls, discard dead ones; their links, if any, fall due.
+-- callgate_end_v1: cancel queued or waiting calls, or discard dead ones; their links, if any, fall due.
 --
+-- p_states   which of them, so that nobody cancels what has died meanwhile.
 -- A login that is a tenant's may cancel calls of its own organisations, and discard none.
-CREATE FUNCTION callgate_end_v1(p_call_ids uuid[], p_generations int[], p_error text)
+CREATE FUNCTION callgate_end_v1(p_call_ids uuid[], p_generations int[], p_error text, p_states text[])
 RETURNS TABLE (call_id uuid, generation int)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -21,6 +22,7 @@ BEGIN
                   AND s.link IS NOT NULL AND s.delivered_at IS NULL))
      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
        AND (own_orgs IS NULL OR l.org_id = ANY (own_orgs))
+       AND l.state = ANY (p_states)
        AND (l.state IN ('queued', 'waiting') OR l.state = 'dead' AND own_orgs IS NULL)
     RETURNING l.call_id, l.generation;
 END $$;

@@ -1,8 +1,8 @@
 -- callgate_roll_budgets_v1: the current budgets of (org, scope) pairs, rolled over where their period has ended.
 --
 -- A new period is a new row: the limit is copied, what was held stays where it was held. It begins where the last one
--- ended or later: a time zone that was changed meanwhile must not make two periods overlap. The ended row is locked
--- first, so that a limit set at this very moment is not copied from before.
+-- ended or later: a time zone that was changed meanwhile must not make two periods overlap. All rows are
+-- locked first, by id as everywhere: a limit set at this very moment is not copied from before.
 -- Returns   ids of the newest row of each (org, scope, window).
 CREATE FUNCTION callgate_roll_budgets_v1(p_org_ids text[], p_scopes text[]) RETURNS bigint[]
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -21,7 +21,7 @@ BEGIN
          ) b;
         EXIT WHEN ended IS NULL;
 
-        PERFORM 1 FROM budget WHERE id = ANY (ended) ORDER BY id FOR UPDATE;
+        PERFORM 1 FROM budget WHERE id = ANY (newest) ORDER BY id FOR UPDATE;
         INSERT INTO budget (org_id, scope, "window", timezone, starts_at, ends_at, limit_nano_usd)
         SELECT b.org_id, b.scope, b."window", b.timezone, greatest(p.starts_at, b.ends_at), p.ends_at,
                b.limit_nano_usd
