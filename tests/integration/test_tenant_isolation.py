@@ -8,7 +8,6 @@ Its organisation is "mine"; "theirs" belongs to somebody else, and has calls in 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -306,7 +305,7 @@ FORBIDDEN = {
     "become the owner": "SET ROLE callgate",
     "become somebody else": "SET SESSION AUTHORIZATION callgate",
     "call others into its role": f"GRANT {CLIENT} TO {WORKER}",
-    "reserve": "SELECT callgate_reserve_v1('{}','{}','{}','{}','{}','{}','{}','{}','{}','{}')",
+    "reserve": "SELECT callgate_reserve_v1(" + ", ".join(["'{}'"] * 11) + ")",
     "record": "SELECT callgate_record_v1('{}','{}','{}','{}','{}')",
     "settle": "SELECT callgate_settle_v1(" + ", ".join(["'{}'"] * 17) + ")",
     "due": "SELECT callgate_due_v1(1000, true, NULL)",
@@ -499,10 +498,8 @@ def test_it_discards_no_dead_letter_of_its_own(
 
 def test_a_reason_is_json(attacker: Connection) -> None:
     """Whoever lists calls reads it."""
-    assert sqlstate_of(attacker, "SELECT callgate_end_v1('{}', '{}', 'no json')") == "22P02"
-    assert (
-        sqlstate_of(attacker, f"SELECT callgate_end_v1('{{}}', '{{}}', '{json.dumps({})}')") == ""
-    )
+    assert sqlstate_of(attacker, "SELECT callgate_end_v1('{}', '{}', 'no json', '{}')") == "22P02"
+    assert sqlstate_of(attacker, "SELECT callgate_end_v1('{}', '{}', '{}', '{}')") == ""
 
 
 def test_what_a_client_may_execute_is_little(attacker: Connection) -> None:
