@@ -108,7 +108,9 @@ def test_a_worker_that_stood_still_sends_nothing_more_and_posts_once(
     after = deployment.provider.counts()
     assert attempts == {2: 5}
     assert len(old) == 5
-    assert (before.total, after.total, after.repeated) == (9, 9, {})
+    # Four sent and five repeated; a sixth if the claim got through before the worker stood still.
+    assert before.total in (9, 10)
+    assert (after.total, after.repeated) == (before.total, {})
     rows = {str(row.attempt_id): row for row in deployment.attempts(org)}
     late = [rows[attempt_id] for attempt_id in old]
     assert Counter(row.status for row in late) == {"succeeded": 4, "failed": 1}
