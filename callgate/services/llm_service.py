@@ -295,7 +295,7 @@ def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -
 
 
 def _rejection(reserve: Reserve) -> Reserve:
-    """The end of a call whose claim the ledger cannot store: without it every sweep would publish it again, for ever."""
+    """The end of a call whose claim the ledger cannot store; without it every sweep would publish it again."""
     error = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
     return replace(reserve, trace_id=None, price_source="", refuse_with=error)
 
