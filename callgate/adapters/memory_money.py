@@ -264,7 +264,7 @@ def _fail(tables: MemoryTables, call: CallRow, wanted: Settle, now: datetime) ->
 
 
 def _succeed(tables: MemoryTables, call: CallRow, winner: AttemptRow, now: datetime) -> None:
-    """End a call; where an earlier attempt's answer does, a newer one may send and holds money until its lease ends."""
+    """End a call; a newer attempt that is overtaken by this may still send until its lease ends."""
     due_at = now + DUE_AGAIN
     if tables.unposted(call.key) is not None and call.due_at is not None:
         due_at = max(due_at, call.due_at)

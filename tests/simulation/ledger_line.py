@@ -117,13 +117,20 @@ class LedgerLine:
         def execute() -> object:
             return self.world.execute(self.owner, name, arguments, options)
 
+        def execute_unheard() -> object:
+            if options.get("expire"):
+                self.world.expired_unheard_at = scheduler.now
+            return execute()
+
         def arrange(resume: Callable[[], object]) -> None:
             takes_s = rng.uniform(0.1, TIMEOUT_S) if fate == "slow statement" else 0.01
             if fate == "refused":
                 scheduler.after(rng.uniform(0, TIMEOUT_S), resume, self.owner)
             elif fate in ("answer lost", "lands late"):
                 late_s = rng.uniform(0, 40) if fate == "lands late" else 0
-                scheduler.after(takes_s + late_s, lambda: self.world.is_ledger_away() or execute())
+                scheduler.after(
+                    takes_s + late_s, lambda: self.world.is_ledger_away() or execute_unheard()
+                )
                 scheduler.after(TIMEOUT_S, resume, self.owner)
             else:
                 scheduler.after(takes_s, lambda: lands(resume))
@@ -133,7 +140,8 @@ class LedgerLine:
                 scheduler.counts["statement in an outage"] += 1
                 if rng.random() < 0.3:
                     # A stopped database executes what it had read when it is woken.
-                    scheduler.after(self.world.ledger_away_until - scheduler.now, execute)
+                    away_s = self.world.ledger_away_until - scheduler.now
+                    scheduler.after(away_s, execute_unheard)
                 scheduler.after(rng.uniform(0, TIMEOUT_S), resume, self.owner)
                 return
             if name in ("reserve", "record") and self.world.faults.one_of(OUTAGE):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -57,8 +58,8 @@ CATALOGUE = Catalogue(
         PriceEntry(
             provider="sim",
             model="sim-1",
-            input_usd_per_million=INPUT_NANO_USD // 1_000,
-            output_usd_per_million=OUTPUT_NANO_USD // 1_000,
+            input_usd_per_million=Decimal(INPUT_NANO_USD) / 1_000,
+            output_usd_per_million=Decimal(OUTPUT_NANO_USD) / 1_000,
             source="simulation",
             as_of=datetime(2026, 1, 1, tzinfo=UTC).date(),
         ),
@@ -101,6 +102,8 @@ class World:
         self.default_limit = self.rng.choice((None, self.a_limit()))
         self.troubles: dict[tuple[str, CallKey | None], float] = {}
         """By process, and call if it was about one: when it last paused, or failed alone to reach the ledger."""
+        self.expired_unheard_at = -1.0
+        """When a due query that was given up last took effect all the same, with the right to expire it had before."""
         self._names: dict[object, str] = {}
         self._ids = 0
         self._is_in_trouble = True
