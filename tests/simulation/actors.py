@@ -79,6 +79,7 @@ def submit(world: World, name: str) -> None:
         for _ in range(rng.randint(1, TRIES_MAX)):
             try:
                 answers = pipeline.submits.store(copies)
+                pipeline.submits.check(copies, answers)
             except IdempotencyMismatch:
                 world.invariants.on_mismatch(prepared)
                 return

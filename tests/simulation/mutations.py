@@ -22,6 +22,7 @@ from callgate.domain.ledger import (
     Bodies,
     CallState,
     Delivery,
+    EndReason,
     RecordOutcome,
     SubmitOutcome,
     Submitted,
@@ -438,7 +439,7 @@ def a_redrive_inherits_no_links() -> Patched:
 def cancel_a_call_that_runs() -> Patched:
     """Its request is on its way, and paid."""
     endable = memory_operations._ENDABLE | {CallState.RUNNING}
-    return patch.object(memory_operations, "_ENDABLE", endable)
+    return patch.object(EndReason, "ends", property(lambda _: tuple(CallState)))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from callgate.domain.ledger import (
     CallState,
     Due,
     DueKind,
+    EndReason,
     NewSubmission,
     Reserve,
     Reserved,
@@ -198,7 +199,9 @@ class Books:
     def end(self, back: int) -> None:
         for key in lately(self.messages, back):
             before = self.tables.calls[key].state
-            ended = self.ledger.end([key], code="cancelled", message="by a test")
+            is_dead = before is CallState.DEAD
+            code = EndReason.DISCARDED if is_dead else EndReason.CANCELLED
+            ended = self.ledger.end([key], code=code, message="by a test")
             is_endable = before in (CallState.QUEUED, CallState.WAITING, CallState.DEAD)
             assert ended == ([key] if is_endable else [])
             if ended:
