@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
-from callgate.adapters import memory_ledger, memory_money, memory_operations
+from callgate.adapters import memory_ledger, memory_money
 from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.memory_tables import MemoryTables, SubmissionRow
 from callgate.domain import hashing
@@ -438,7 +438,6 @@ def a_redrive_inherits_no_links() -> Patched:
 @caught_by("an_end_is_an_end")
 def cancel_a_call_that_runs() -> Patched:
     """Its request is on its way, and paid."""
-    endable = memory_operations._ENDABLE | {CallState.RUNNING}
     return patch.object(EndReason, "ends", property(lambda _: tuple(CallState)))
 
 
