@@ -55,7 +55,11 @@ be tried for ever.
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 MISSING_CREDENTIALS = Failure(
-    "missing_credentials", "no API key for the provider", False, Billing.UNBILLED
+    "missing_credentials",
+    "no API key for the provider: set CALLGATE_WORKER__CREDENTIALS__<PROVIDER>, or put a file named after it into"
+    " CALLGATE_WORKER__CREDENTIALS_DIR",
+    False,
+    Billing.UNBILLED,
 )
 TOO_LATE = Failure("timeout", "no time was left to send the request", True, Billing.UNBILLED)
 

@@ -76,7 +76,7 @@ class BudgetRefusal:
 
     def __str__(self) -> str:
         if self.reason is RefusalReason.NO_BUDGET:
-            return f"org {self.org_id!r} has no budget; set one with `callgate budget set`"
+            return f"no budget of org {self.org_id!r} covers this call; set one with `callgate budget set`"
         return (
             f"org {self.org_id!r}, scope {self.scope!r} per {self.window}: {self.reason}: "
             f"requested {usd(self.requested_nano_usd)} with limit {usd(self.limit_nano_usd)}, "

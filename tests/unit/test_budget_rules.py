@@ -157,7 +157,10 @@ def test_a_missing_budget_says_what_to_do() -> None:
     """There are no figures to show."""
     refusal = BudgetRefusal(RefusalReason.NO_BUDGET, "acme", "org", None, 0, 0, 0, 31)
 
-    assert str(refusal) == "org 'acme' has no budget; set one with `callgate budget set`"
+    assert (
+        str(refusal)
+        == "no budget of org 'acme' covers this call; set one with `callgate budget set`"
+    )
 
 
 # Periods.

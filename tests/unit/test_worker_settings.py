@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import ConfigurationError
+from callgate.settings import ClientSettings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from tests.unit.stage import OVERLAY, POLICY
 
@@ -34,3 +35,19 @@ def test_a_lease_that_helps_nobody_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="CALLGATE_WORKER__LEASE_S"):
         check(lease_s=LONGEST_S)
+
+
+def test_a_record_must_fit_into_the_grace() -> None:
+    """Else one slow answer of Postgres makes an attempt unknown."""
+    check(grace_s=ClientSettings.model_fields["ledger_timeout_s"].default + 1)
+
+    with pytest.raises(ConfigurationError, match="must be below CALLGATE_WORKER__GRACE_S"):
+        check(grace_s=ClientSettings.model_fields["ledger_timeout_s"].default)
+
+
+def test_a_drain_outlasts_the_longest_call() -> None:
+    """Else stopping a worker makes outcomes unknown."""
+    check(drain_s=POLICY.deadline_s + 1)
+
+    with pytest.raises(ConfigurationError, match="CALLGATE_WORKER__DRAIN_S"):
+        check(drain_s=POLICY.deadline_s)
