@@ -257,6 +257,21 @@ def test_estimates_say_nothing_of_an_organisation(
     assert plans[0] == [line.replace("nobody", "theirs") for line in plans[1]]
 
 
+def test_partitions_that_are_made_later_say_nothing_either(owner: PostgresSession) -> None:
+    """Each month has statistics of its own."""
+    owner.rows("SELECT callgate_make_partitions_v1(now() + interval '1 year', 1)", {})
+
+    rows = owner.rows(
+        "SELECT inhrelid::regclass::text AS name, a.attstattarget AS kept FROM pg_inherits"
+        " JOIN pg_attribute a ON a.attrelid = inhrelid AND a.attname = 'org_id'"
+        " WHERE inhparent = 'ai_call_log'::regclass",
+        {},
+    )
+
+    assert len(rows) > 5
+    assert [row.name for row in rows if row.kept != 0] == []
+
+
 def test_nothing_of_others_is_copied(attacker: Connection) -> None:
     """COPY is held to the same rows."""
     copied = io.StringIO()
