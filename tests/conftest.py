@@ -14,7 +14,10 @@ from callgate.db.tables import metadata
 from worker.embedded import Embedded
 from worker.migrate import migrate
 
-LONGEST_FIRST = ("acceptance/test_demo", "acceptance/", "migration/", "integration/", "contract/")
+LONGEST_FIRST = (
+    *("acceptance/test_demo", "acceptance/", "chaos/", "simulation/"),
+    *("migration/", "integration/", "contract/"),
+)
 
 
 def pytest_configure() -> None:
