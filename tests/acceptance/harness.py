@@ -124,6 +124,12 @@ class Process:
         """Send a signal."""
         self._child.send_signal(number)
 
+    def freeze(self) -> None:
+        """Stop it with SIGSTOP; return when its last thread stands still, which a busy machine may delay."""
+        self.send(signal.SIGSTOP)
+        threads = Path(f"/proc/{self._child.pid}/task")
+        until(lambda: all(_state(thread / "stat") in "Tt" for thread in threads.iterdir()))
+
     def kill(self) -> None:
         """Kill it with SIGKILL; return when it is gone."""
         self._child.kill()
@@ -137,6 +143,10 @@ class Process:
         """Ask it to stop; return its exit code."""
         self.send(signal.SIGTERM)
         return self.wait()
+
+
+def _state(stat: Path) -> str:
+    return stat.read_text().rpartition(")")[2].split()[0]
 
 
 class Deployment:

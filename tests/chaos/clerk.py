@@ -19,6 +19,7 @@ from redis import Redis
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.db.session import PostgresSession
 from callgate.domain.errors import LedgerUnavailable
+from callgate.domain.hashing import call_id
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -119,7 +120,7 @@ class Clerk:
         outcomes = self._ledger.reserve([self._reservation(key) for key in keys])
         self._running += [o.ref for o in outcomes if isinstance(o, Reserved)]
         refused = [o for o in outcomes if isinstance(o, Refused)]
-        self.counts["reserved"] += len(outcomes) - len(refused)
+        self.counts["reserved"] += sum(isinstance(o, Reserved) for o in outcomes)
         self.counts["held"] += sum(o.state is CallState.WAITING for o in refused)
         self.counts["rejected"] += sum(o.state is CallState.REJECTED for o in refused)
 
@@ -155,11 +156,12 @@ class Clerk:
 
 
 def _submission(org: str, call_type: str) -> NewSubmission:
+    input_hash = uuid4().bytes + uuid4().bytes
     return NewSubmission(
         submission_id=uuid4(),
         org_id=org,
-        call_id=uuid4(),
-        input_hash=uuid4().bytes,
+        call_id=call_id(org, input_hash),
+        input_hash=input_hash,
         call_type=call_type,
         provider="sim",
         model="sim-1",

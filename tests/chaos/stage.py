@@ -22,6 +22,7 @@ from worker.simulator import Rule, Simulator, Step, Uniform, Usage
 
 DEADLINE_S = 3.0
 GRACE_S = 2.0
+LEASE_S = 4.0
 PATIENCE_S = 90.0
 """How long everything may take to end after a fault; far more than lease and back-offs need, for machines are slow."""
 TIGHT_HOLDS = 5
@@ -56,6 +57,7 @@ ENVIRON = {
     "CALLGATE_LEDGER_TIMEOUT_S": "1.9",
     "CALLGATE_VISIBILITY_TIMEOUT_S": "60",
     "CALLGATE_WORKER__GRACE_S": str(GRACE_S),
+    "CALLGATE_WORKER__LEASE_S": str(LEASE_S),
     "CALLGATE_WORKER__DRAIN_S": "20",
     "CALLGATE_WORKER__DUE_INTERVAL_S": "0.1",
     "CALLGATE_WORKER__SWEEP_INTERVAL_S": "0.3",
