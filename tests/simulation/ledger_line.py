@@ -112,6 +112,9 @@ class LedgerLine:
             self.world.troubled(self.owner)
         if fate in FAILS_ALONE and name in ("reserve", "record"):
             self.world.troubled(self.owner, arguments[0])
+        if fate in FAILS_ALONE and name == "leases.renew":
+            # Cut off alone for long enough, a process is called dead though it lives: promised otherwise to nobody.
+            self.world.troubled(self.owner)
         answers: list[object] = []
 
         def execute() -> object:
