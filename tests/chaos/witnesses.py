@@ -43,6 +43,7 @@ class _Watch:
             self._look()
 
     def _look(self) -> None:
+        """Take one sample; each watch has its own way."""
         raise NotImplementedError
 
 

@@ -1,13 +1,17 @@
-"""What tests of real Celery workers share: a Valkey for each file, emptied for each test."""
+"""What tests of one real service share: a Valkey for each file, emptied for each test, and an empty ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 from celery import Celery
+from sqlalchemy import Engine
 
+from callgate.db.session import PostgresSession
+from tests.contract.harness import LedgerUnderTest, open_postgres
 from tests.integration._celery_worker import Note, client_of
 from tests.integration._valkey import Valkey
 
@@ -51,3 +55,11 @@ def note(app: Celery) -> Note:
         return app.send_task("note", (word, sleep_s), **options)
 
     return publish
+
+
+@pytest.fixture
+def ledger(postgres_engine: Engine) -> Iterator[LedgerUnderTest]:
+    """An empty ledger in Postgres."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    with closing(PostgresSession(url)) as session:
+        yield open_postgres(session)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Any, cast
 
 import pytest
@@ -13,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.db.session import PostgresSession
 from callgate.domain.ledger import CallState, SubmitOutcome
-from tests.contract.harness import LINK, LedgerUnderTest, a_submission, a_success, open_postgres
+from tests.contract.harness import LINK, LedgerUnderTest, a_submission, a_success
 
 WAITING = """SELECT count(*) FROM pg_stat_activity
  WHERE wait_event_type = 'Lock' AND query LIKE '%settle_v1%' AND pid <> pg_backend_pid()"""
@@ -27,14 +26,6 @@ class OpenTransaction:
 
     def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[Any]:
         return list(self._connection.exec_driver_sql(sql, dict(parameters)))
-
-
-@pytest.fixture
-def ledger(postgres_engine: Engine) -> Iterator[LedgerUnderTest]:
-    """An empty ledger in Postgres."""
-    url = postgres_engine.url.render_as_string(hide_password=False)
-    with closing(PostgresSession(url)) as session:
-        yield open_postgres(session)
 
 
 @pytest.mark.parametrize("link", [LINK, None])

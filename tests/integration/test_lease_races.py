@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
-import pytest
 from sqlalchemy import Engine, text
 
-from callgate.db.session import PostgresSession
 from callgate.domain.ledger import Reserved
-from tests.contract.harness import LedgerUnderTest, a_loss, a_reserve, open_postgres
+from tests.contract.harness import LedgerUnderTest, a_loss, a_reserve
 
 DEAD = "host:1:dead"
 WAITING = """SELECT count(*) FROM pg_stat_activity
  WHERE wait_event_type = 'Lock' AND query LIKE '%release_leases%' AND pid <> pg_backend_pid()"""
-
-
-@pytest.fixture
-def ledger(postgres_engine: Engine) -> Iterator[LedgerUnderTest]:
-    """An empty ledger in Postgres."""
-    url = postgres_engine.url.render_as_string(hide_password=False)
-    with closing(PostgresSession(url)) as session:
-        yield open_postgres(session)
 
 
 def test_a_call_that_moved_on_is_left_to_its_new_worker(
