@@ -49,7 +49,7 @@ from callgate.services.llm_service import LLMService, Patience
 from callgate.services.retention import RetentionService
 from config.celeryconfig import celery_config
 from config.settings import WorkerSettings, check_relations
-from worker.isolation import CHILD_ARGV, Isolation
+from worker.isolation import NURSERY_ARGV, Isolation
 from worker.lease_keeper import LeaseKeeper
 from worker.ledger_lane import LedgerLane
 from worker.nudge import Nudge
@@ -181,13 +181,13 @@ def bootstrap(
     retention: RetentionPort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
-    isolated_by: Sequence[str] | None = CHILD_ARGV,
+    isolated_by: Sequence[str] | None = NURSERY_ARGV,
 ) -> Services:
     """
     Compose one worker process.
 
     Args:
-        isolated_by: The command of the children that run suspects; None for such a child itself.
+        isolated_by: The command of the nursery whose children run suspects; None for such a child itself.
 
     Raises:
         ConfigurationError: The settings cannot work.

@@ -30,7 +30,7 @@ def main() -> None:
     try:
         if uid != -1:
             _become(uid, gid, passage=bool(passage))
-        _die_with(owner_pid)
+        die_with(owner_pid)
         os.execv(program[0], program)  # noqa: S606 - the arguments are the owner's, and no shell is wanted
     except OSError as exc:
         sys.exit(f"cannot start {program[0]} as uid {os.geteuid()}: {exc}")
@@ -56,8 +56,8 @@ def _keep_only(capability: int) -> None:
     _ask(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0))
 
 
-def _die_with(owner_pid: int) -> None:
-    """Be killed when the owner ends, however it ends. Changing the account clears this, so it comes after."""
+def die_with(owner_pid: int) -> None:
+    """Be killed when the owner, the parent process, ends; changing the account clears this, so it comes after."""
     _ask(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     if os.getppid() != owner_pid:
         # The owner was gone before the kernel knew of the tie.

@@ -1,7 +1,7 @@
 """
-Run calls one at a time, in a process of their own: the child of `worker.isolation`.
+Run calls one at a time, in a process of their own: the children of `worker.isolation`.
 
-    python -m worker.isolated        reads ids of calls from standard input, writes what each came to
+    python -m worker.isolated        a nursery; each of its children reads ids of calls, and writes what each came to
 
 Composed like a worker, from the same settings, but without a broker to take calls from and without a due loop.
 """
@@ -9,53 +9,40 @@ Composed like a worker, from the same settings, but without a broker to take cal
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
+import socket
 from functools import partial
-from typing import BinaryIO
 
 from callgate.domain.ledger import CallKey
 from config.settings import WorkerSettings, load_worker_settings
 from worker.bootstrap import Services, bootstrap, worker_app
-from worker.isolation import READY
 from worker.main import Compose, configure_logging
+from worker.nursery import READY, raise_children
 
 bootstrap_alone: Compose = partial(bootstrap, isolated_by=None)
 
 
 def serve(settings: WorkerSettings, compose: Compose = bootstrap_alone) -> None:
-    """
-    Run the calls that standard input names until it ends.
+    """Fork children that run the calls they are told of; return when no more are wanted."""
+    raise_children(partial(_live, settings, compose))
 
-    Raises:
-        ConfigurationError, LedgerUnavailable: It did not start.
-    """
-    # Whoever stops a whole group of processes must not stop a call that its worker's drain waits for.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    answers = _standard_output()
+
+def _live(settings: WorkerSettings, compose: Compose, passage: socket.socket) -> None:
     services = compose(settings, worker_app(settings))
-    services.check()
     try:
-        asyncio.run(_serve(services, answers))
+        asyncio.run(_serve(services, passage))
     finally:
         services.close()
 
 
-async def _serve(services: Services, answers: BinaryIO) -> None:
+async def _serve(services: Services, passage: socket.socket) -> None:
+    reader, writer = await asyncio.open_unix_connection(sock=passage)
     async with services.running(takes_turns=False):
-        answers.write(READY)
-        while order := await asyncio.to_thread(sys.stdin.buffer.readline):
+        writer.write(READY)
+        while order := await reader.readline():
             executed = await services.llm.execute(CallKey.from_task_id(order.decode().strip()))
-            answers.write(f"{executed.value}\n".encode())
-
-
-def _standard_output() -> BinaryIO:
-    """The pipe to the worker, for answers only: what anybody prints goes to the log."""
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    return answers
+            writer.write(f"{executed.value}\n".encode())
+            await writer.drain()
+    writer.close()
 
 
 def main() -> None:

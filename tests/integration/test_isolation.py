@@ -20,7 +20,7 @@ from callgate.services.llm_service import Busy, Executed
 from tests.acceptance.harness import CHECKOUT, until
 from tests.integration._isolated import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG
 from worker import isolation
-from worker.isolation import TURN_S_MAX, Isolation
+from worker.isolation import TURN_S_MAX, WAITING_PER_CHILD, Isolation
 
 LONG_S = 3_600.0
 NOT_STUCK: Callable[[], float | None] = lambda: None  # noqa: E731
@@ -102,13 +102,11 @@ def run(story: Callable[[Isolation], Coroutine[Any, Any, None]], isolate: Isolat
     asyncio.run(play())
 
 
-def test_nothing_waits_for_a_child_to_start(notes: Path) -> None:
-    """The first suspect is told to come again; when it does, a child is there, and the next ones find the same."""
+def test_a_child_is_kept_for_the_next_suspect(notes: Path) -> None:
+    """The first suspect waits until a child has started; the next ones find the same."""
 
     async def story(isolate: Isolation) -> None:
-        first = await isolate(ANSWER, LONG_S)
-        assert isinstance(first, Busy)
-        assert [await patiently(isolate, ANSWER) for _ in range(5)] == [Executed.ANSWERED] * 5
+        assert [await isolate(ANSWER, LONG_S) for _ in range(5)] == [Executed.ANSWERED] * 5
 
     run(story, an_isolation(notes))
 
@@ -128,20 +126,24 @@ def test_what_kills_its_child_kills_nothing_else(notes: Path) -> None:
     assert len(set(pids(notes))) == 2
 
 
-def test_a_child_has_one_call_at_a_time(notes: Path) -> None:
-    """While it has one, others are put off, one behind the other; another delivery of the same one is nobody's."""
+def test_a_child_has_one_call_at_a_time(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it has one a few others wait, for a while; what comes then is put off, one behind the other."""
+    monkeypatch.setattr(isolation, "WAIT_MAX_S", 2.0)
 
     async def story(isolate: Isolation) -> None:
         hanging = asyncio.create_task(patiently(isolate, HANG))
-        await eventually(lambda: isolate._running)
+        await eventually(lambda: isolate._busy)
         assert await isolate(HANG, LONG_S) is Executed.NOT_CLAIMED
-        isolate._line_ends_at = 0.0
-        busy = [await isolate(CallKey(UUID(int=n), 1), LONG_S) for n in range(10, 80)]
-        waits = [b.turn_in_s for b in busy if isinstance(b, Busy)]
-        assert len(waits) == 70
+        keys = [CallKey(UUID(int=n), 1) for n in range(10, 90)]
+        came = [asyncio.ensure_future(isolate(key, LONG_S)) for key in keys]
+        await eventually(lambda: all(call.done() for call in came[WAITING_PER_CHILD:]))
+        assert not any(call.done() for call in came[:WAITING_PER_CHILD])
+        waits = [b.turn_in_s for c in came[WAITING_PER_CHILD:] if isinstance(b := c.result(), Busy)]
+        assert len(waits) == 80 - WAITING_PER_CHILD
         assert waits == sorted(waits)
         assert waits[0] < 3 < waits[10]
         assert waits[-1] == pytest.approx(TURN_S_MAX, abs=0.1)
+        assert all(isinstance(busy, Busy) for busy in await asyncio.gather(*came))
         hanging.cancel()
         with pytest.raises(asyncio.CancelledError):
             await hanging
@@ -152,15 +154,28 @@ def test_a_child_has_one_call_at_a_time(notes: Path) -> None:
     until(lambda: is_gone(pids(notes)[0]))
 
 
+def test_who_waits_gets_the_child_that_becomes_free(notes: Path) -> None:
+    """First come, first served; a call that takes its child along leaves the next one to another child."""
+
+    async def story(isolate: Isolation) -> None:
+        keys = [ANSWER, DIE, *(CallKey(UUID(int=n), 1) for n in range(10, 14))]
+        done = await asyncio.gather(*(isolate(key, LONG_S) for key in keys))
+        assert done == [Executed.ANSWERED, Executed.LOST, *[Executed.ANSWERED] * 4]
+
+    run(story, an_isolation(notes))
+
+    assert len(pids(notes)) == 2
+
+
 def test_children_are_bounded(notes: Path) -> None:
     """As many as are wanted, but no more than there may be."""
 
     async def story(isolate: Isolation) -> None:
         keys = [CallKey(HANG.call_id, generation) for generation in range(1, 4)]
         tasks = [asyncio.create_task(patiently(isolate, key)) for key in keys]
-        await eventually(lambda: len(isolate._running) == 2)
+        await eventually(lambda: len(isolate._busy) == 2)
         await asyncio.sleep(0.3)
-        assert len(isolate._running) == 2
+        assert len(isolate._busy) == 2
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -175,7 +190,7 @@ def test_a_call_cut_off_dies_with_its_child(notes: Path) -> None:
 
     async def story(isolate: Isolation) -> None:
         task = asyncio.create_task(patiently(isolate, HANG))
-        await eventually(lambda: isolate._running)
+        await eventually(lambda: isolate._busy)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -199,7 +214,7 @@ def test_nobody_is_called_stuck_by_who_was_away_himself(notes: Path) -> None:
 
     async def story(isolate: Isolation) -> None:
         task = asyncio.create_task(patiently(isolate, HANG, 1.0))
-        await eventually(lambda: isolate._running)
+        await eventually(lambda: isolate._busy)
         await asyncio.sleep(1.6)
         assert not task.done()
         back_at = healthy[0] = time.monotonic()
@@ -224,6 +239,7 @@ def test_children_that_do_not_start_are_not_started_in_a_loop(
 ) -> None:
     """Suspects are put off meanwhile; nothing was claimed."""
     monkeypatch.setattr(isolation, "START_AGAIN_S", 0.5)
+    monkeypatch.setattr(isolation, "WAIT_MAX_S", 0.05)
 
     async def story(isolate: Isolation) -> None:
         began = time.monotonic()
@@ -233,6 +249,41 @@ def test_children_that_do_not_start_are_not_started_in_a_loop(
         assert time.monotonic() - began >= 1.0
 
     run(story, an_isolation(notes, DOES_NOT_START))
+
+
+def nursery_of(isolate: Isolation) -> int:
+    """Its nursery's process."""
+    assert isolate._nursery is not None
+    return isolate._nursery._process.pid
+
+
+def test_a_nursery_that_dies_is_replaced(notes: Path) -> None:
+    """Its children die with it: their calls are lost, the next ones run."""
+
+    async def story(isolate: Isolation) -> None:
+        task = asyncio.create_task(patiently(isolate, HANG))
+        await eventually(lambda: isolate._busy)
+        os.kill(nursery_of(isolate), signal.SIGKILL)
+        assert await task is Executed.LOST
+        assert await patiently(isolate, ANSWER) is Executed.ANSWERED
+
+    run(story, an_isolation(notes))
+
+    assert len(set(pids(notes))) == 2
+
+
+def test_nothing_is_kept_for_ever(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no suspect has come for a while children and nursery end; a later suspect gets new ones."""
+    monkeypatch.setattr(isolation, "IDLE_S", 0.2)
+
+    async def story(isolate: Isolation) -> None:
+        assert await patiently(isolate, ANSWER) is Executed.ANSWERED
+        first = nursery_of(isolate)
+        await eventually(lambda: is_gone(first) and is_gone(pids(notes)[0]))
+        assert await patiently(isolate, ANSWER) is Executed.ANSWERED
+        assert nursery_of(isolate) != first
+
+    run(story, an_isolation(notes))
 
 
 def test_a_child_ends_with_its_owner(notes: Path) -> None:

@@ -1,0 +1,98 @@
+"""
+Measure what a worker's death costs in time, with the settings that callgate ships with.
+
+    python -m tests.benchmarks.recovery                        prints one JSON object
+    python -m tests.benchmarks.recovery --in-flight 50 --latency-s 5
+
+One worker has all the calls in flight, others have none; it is killed with -9. Timed from there: until the ledger has
+called each of its attempts lost, until each call was asked for again, and until each has its result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from config.settings import WorkerOptions
+from tests.acceptance.harness import Deployment, until
+from worker.embedded import Embedded
+from worker.migrate import migrate
+from worker.simulator import Kind, Rule, Simulator, Step
+
+PATIENCE_S = 600.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it once."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.recovery")
+    parser.add_argument("--in-flight", type=int, default=200, help="calls of the killed worker")
+    parser.add_argument("--latency-s", type=float, default=1.0, help="of the provider, afterwards")
+    parser.add_argument("--survivors", type=int, default=2, help="workers that go on")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="callgate-recovery-") as name:
+        folder = Path(name)
+        # The servers may run as another account.
+        folder.chmod(0o755)
+        with Embedded(folder / "servers") as services, Simulator() as provider:
+            migrate(services.database_url)
+            with Deployment(services, provider, folder) as deployment:
+                times = recovery(
+                    deployment, options.in_flight, options.latency_s, options.survivors
+                )
+    shown = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        **vars(options),
+        "lease_s": WorkerOptions().lease_s,
+        **times,
+    }
+    sys.stdout.write(json.dumps(shown) + "\n")
+    return 0
+
+
+def recovery(
+    deployment: Deployment, in_flight: int, latency_s: float, survivors: int
+) -> dict[str, Any]:
+    """Kill a worker with so many calls in flight; return the seconds from there."""
+    # The harness makes everything due quickly; here it is due as it is when nobody chose anything.
+    for setting in [name for name in deployment.environ if name.startswith("CALLGATE_WORKER__")]:
+        del deployment.environ[setting]
+    org = deployment.org()
+    deployment.provider.script([Rule(reply=[Step(kind=Kind.HANG)])])
+    (doomed,) = deployment.have_workers(1)
+    handles = deployment.client.submit_many(
+        [deployment.request(org, call_type="patient") for _ in range(in_flight)]
+    )
+    until(lambda: deployment.provider.counts().in_flight == in_flight, PATIENCE_S)
+    deployment.have_workers(1 + survivors)
+    deployment.provider.script([Rule(reply=[Step(latency_s=latency_s)])])
+
+    doomed.kill()
+    killed_at = time.monotonic()
+
+    def seconds_until(count: str) -> float:
+        sql = f"SELECT {count} FROM ai_call_log WHERE org_id = :org"  # noqa: S608
+        until(lambda: deployment.rows(sql, org=org)[0][0] == in_flight, PATIENCE_S)
+        return round(time.monotonic() - killed_at, 1)
+
+    times = {
+        "called_lost_s": seconds_until("count(*) FILTER (WHERE attempt = 1 AND posted_at IS NOT NULL)"),
+        "asked_again_s": seconds_until("count(*) FILTER (WHERE attempt > 1)"),
+    }  # fmt: skip
+    done = list(deployment.client.as_completed(handles, timeout=PATIENCE_S))
+    times["done_s"] = round(time.monotonic() - killed_at, 1)
+    assert {handle.get().attempts for handle in done} == {2}
+    return times
+
+
+if __name__ == "__main__":
+    sys.exit(main())
