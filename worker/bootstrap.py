@@ -127,7 +127,7 @@ class Services:
         Raises:
             NotMigrated, LedgerUnavailable, ConfigurationError
         """
-        self.ledger.due(limit=0, expire=False)
+        self.ledger.due(limit=0)
 
     def close(self) -> None:
         """Close threads and connections."""

@@ -389,6 +389,16 @@ class DueKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Judge:
+    """A process that may call attempts lost, if the ledger finds it was there all the time that others had to record."""
+
+    worker_id: str
+    """Under whose lease: it must be fresh."""
+    steady_s: float
+    """For how long no renewal of it may have been late."""
+
+
+@dataclass(frozen=True, slots=True)
 class Due:
     """One due call. Its `due_at` was pulled forward a little, so that nobody else takes it meanwhile."""
 

@@ -27,6 +27,7 @@ from callgate.domain.ledger import (
     Delivery,
     DueBatch,
     EndReason,
+    Judge,
     NewSubmission,
     Record,
     RecordOutcome,
@@ -93,12 +94,16 @@ class LedgerPort(Protocol):
         oldest first; one that does not fit holds up nobody.
         """
 
-    def due(self, *, limit: int, expire: bool, queued_before: datetime | None = None) -> DueBatch:
+    def due(
+        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+    ) -> DueBatch:
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
-        waiting -> queued. Running calls with an expired attempt are left alone unless `expire`. With `queued_before`
-        instead: queued calls due before that time (their message was lost) and nothing else.
+        waiting -> queued. Attempts that have expired are left alone unless there is a `judge` whose lease, at the moment
+        the ledger executes this, is fresh and has been steady for `steady_s` seconds: so an outage makes nothing lost,
+        not even by a statement that was sent before. With `queued_before` instead: queued calls due before that time
+        (their message was lost) and nothing else.
         """
 
     def deliver(self, submission_ids: Sequence[UUID]) -> None:
