@@ -276,7 +276,14 @@ def expire_during_an_outage() -> Patched:
     )
 
 
-@caught_by("an_outage_makes_nothing_unknown", outage_begins=0.3, pauses=0, dies_after_statement=0)
+@caught_by(
+    "an_outage_makes_nothing_unknown",
+    outage_begins=0.3,
+    pauses=0,
+    dies_after_statement=0,
+    answer_lost=0,
+    lands_late=0,
+)
 def expiry_asks_nobodys_lease() -> Patched:
     """A due query that is given up in an outage, and that the ledger executes when it is back, may expire."""
     due = LedgerLine.due
