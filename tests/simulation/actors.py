@@ -183,7 +183,7 @@ def bad_weather(world: World, *, until_s: float) -> None:
     """Plan outages of the ledger and of the broker, and wipes of the broker."""
     rng, after = world.rng, world.scheduler.after
     for _ in range(rng.choice((0, 0, 1, 2))):
-        length_s = rng.choice((2, 10, 30, 60))
+        length_s = rng.choice((2, 4, 10, 30, 60))
         after(rng.uniform(0, until_s), lambda s=length_s: world.ledger_goes_away(s))
     for _ in range(rng.choice((0, 0, 1, 2))):
         length_s = rng.choice((2, 10, 30))

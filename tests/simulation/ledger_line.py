@@ -147,7 +147,7 @@ class LedgerLine:
                 if rng.random() < 0.5:
                     execute()
                 scheduler.counts["outage begins"] += 1
-                self.world.ledger_goes_away(rng.choice((2, 10, 30, 60)))
+                self.world.ledger_goes_away(rng.choice((2, 4, 10, 30, 60)))
                 scheduler.after(TIMEOUT_S, resume, self.owner)
                 return
             answers.append(execute())
