@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ import structlog
 
 from callgate.domain.ledger import CallKey
 from callgate.services.llm_service import Busy, Executed
+from worker.clock import monotonic
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class Isolation:
     Args:
         argv: Starts a child, which then runs `worker.isolated.serve`.
         children_max: Children, and so suspects, at once.
-        healthy_since: Since when this process's own database access is healthy, by `time.monotonic`; None if it is
+        healthy_since: Since when this process's own database access is healthy, by `clock.monotonic`; None if it is
             not. Who was away from the ledger may not call a child stuck that perhaps only waits for it.
     """
 
@@ -82,13 +82,13 @@ class Isolation:
         if child is None:
             self._start_another()
             return Busy(self._turn_in_s())
-        began = time.monotonic()
+        began = monotonic()
         self._running.add(key)
         try:
             return await self._run(child, key, lease_s)
         finally:
             self._running.discard(key)
-            self._turn_s += (time.monotonic() - began - self._turn_s) / 4
+            self._turn_s += (monotonic() - began - self._turn_s) / 4
 
     async def aclose(self) -> None:
         """End the children; none may have a call."""
@@ -100,7 +100,7 @@ class Isolation:
 
     def _turn_in_s(self) -> float:
         """The end of the line of those that were put off: if all came back at once, most would come in vain."""
-        now = time.monotonic()
+        now = monotonic()
         ends_at = max(now, self._line_ends_at) + self._turn_s / self._children_max
         self._line_ends_at = min(ends_at, now + TURN_S_MAX)
         return max(TURN_S_MIN, self._line_ends_at - now)
@@ -141,13 +141,13 @@ class Isolation:
 
     async def _watched(self, child: _Child, key: CallKey, lease_s: float) -> Executed:
         """Wait for the child's answer; kill it if the call's lease must be over, for then nobody waits for it."""
-        began = time.monotonic()
+        began = monotonic()
         answer = asyncio.ensure_future(child.execute(key))
         try:
             while not answer.done():
                 await asyncio.wait({answer}, timeout=WATCH_S)
                 since = self._healthy_since()
-                if since is not None and time.monotonic() > max(began, since) + lease_s:
+                if since is not None and monotonic() > max(began, since) + lease_s:
                     child.kill()
             return answer.result()
         finally:

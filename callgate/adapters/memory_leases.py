@@ -58,9 +58,7 @@ class MemoryLeases:
         self._tables.leases.pop(worker_id, None)
 
 
-def may_judge(
-    tables: MemoryTables, worker_id: str, steady_for: timedelta, now: datetime
-) -> bool:
+def may_judge(tables: MemoryTables, worker_id: str, steady_for: timedelta, now: datetime) -> bool:
     """Tell whether a process has a lease that is fresh, and was there all the time others had to renew or record."""
     lease = tables.leases.get(worker_id)
     if lease is None:

@@ -368,7 +368,7 @@ class ClockPort(Protocol):
     """A process's own time, for patience and back-off only."""
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start; never goes back."""
+        """Seconds from an arbitrary start; never goes back, and does not stand still while the host is suspended."""
 
     def jitter(self) -> float:
         """A random number in [0, 1)."""
