@@ -134,7 +134,7 @@ def check_relations(settings: WorkerSettings, catalogue: Catalogue) -> None:
                 ),
             ),
             (
-                # A record's back-off is at most a third of the grace; an outage below half a lease is noticed by nobody.
+                # A record's back-off is at most a third of the grace; an outage below half a lease is seen by no lease.
                 settings.ledger_timeout_s + max(worker.grace_s / 3, worker.lease_s / 2)
                 >= worker.grace_s,
                 (

@@ -390,7 +390,7 @@ class DueKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A process that may call attempts lost, if the ledger finds it was there all the time that others had to record."""
+    """A process that may call attempts lost, if the ledger finds it was there while others had time to record."""
 
     worker_id: str
     """Under whose lease: it must be fresh."""

@@ -100,9 +100,9 @@ class LedgerPort(Protocol):
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
-        waiting -> queued. Attempts that have expired are left alone unless there is a `judge` whose lease, at the moment
-        the ledger executes this, is fresh and has been steady for `steady_s` seconds: so an outage makes nothing lost,
-        not even by a statement that was sent before. With `queued_before` instead: queued calls due before that time
+        waiting -> queued. Attempts that have expired are left alone unless there is a `judge` whose lease, when the
+        ledger executes this, is fresh and has been steady for `steady_s` seconds: so an outage makes nothing lost, not
+        even by a statement that was sent before. With `queued_before` instead: queued calls due before that time
         (their message was lost) and nothing else.
         """
 
