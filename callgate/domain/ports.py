@@ -19,14 +19,10 @@ from callgate.domain.budget import BudgetFigures, Window
 from callgate.domain.ledger import (
     AttemptRef,
     Bodies,
-    CallFilter,
     CallKey,
     CallView,
-    CostLine,
-    DeadGroup,
     Delivery,
     DueBatch,
-    EndReason,
     Judge,
     NewSubmission,
     Record,
@@ -35,11 +31,17 @@ from callgate.domain.ledger import (
     ReserveOutcome,
     Settle,
     SettleOutcome,
-    Snapshot,
-    StrayMessage,
     Submitted,
 )
 from callgate.domain.models import LLMRequest, ServiceTier, Usage
+from callgate.domain.operations import (
+    CallFilter,
+    CostLine,
+    DeadGroup,
+    EndReason,
+    Snapshot,
+    StrayMessage,
+)
 from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
 from callgate.domain.retry import Failure
 

@@ -30,7 +30,6 @@ from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
     Bodies,
-    CallFilter,
     CallKey,
     CallState,
     CallView,
@@ -48,6 +47,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import Usage
+from callgate.domain.operations import CallFilter
 from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort, RetentionPort
 from callgate.domain.retention import BodyAges, Purged
 from callgate.domain.retry import LOST, Billing, Failure

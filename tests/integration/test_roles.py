@@ -24,7 +24,8 @@ from callgate.db.roles import (
 from callgate.db.session import PostgresSession
 from callgate.db.tables import metadata
 from callgate.domain.errors import ConfigurationError
-from callgate.domain.ledger import Bodies, CallState, Reserved, StrayMessage
+from callgate.domain.ledger import Bodies, CallState, Reserved
+from callgate.domain.operations import StrayMessage
 from callgate.domain.retention import BodyAges
 from tests.contract.harness import (
     JUDGE,

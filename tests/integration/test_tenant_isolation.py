@@ -27,7 +27,8 @@ from callgate.db.session import PostgresSession
 from callgate.db.tables import metadata
 from callgate.domain.budget import ORG_SCOPE, Window
 from callgate.domain.errors import ConfigurationError
-from callgate.domain.ledger import Bodies, CallFilter, CallKey, CallState, SubmitOutcome
+from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
+from callgate.domain.operations import CallFilter
 from tests.contract.harness import (
     LINK,
     LedgerUnderTest,

@@ -8,15 +8,9 @@ from uuid import uuid4
 
 from callgate.domain.budget import Window
 from callgate.domain.errors import IdempotencyMismatch, Unavailable
-from callgate.domain.ledger import (
-    CallFilter,
-    CallState,
-    CallView,
-    NewSubmission,
-    SubmitOutcome,
-    Submitted,
-)
+from callgate.domain.ledger import CallState, CallView, NewSubmission, SubmitOutcome, Submitted
 from callgate.domain.models import LLMRequest, Message, OnBudget
+from callgate.domain.operations import CallFilter
 from callgate.services.redrive import RedriveService
 from callgate.services.submit import SubmitService
 from tests.simulation.broker import BrokerLine

@@ -17,7 +17,6 @@ from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
     AttemptRef,
     Bodies,
-    CallFilter,
     CallKey,
     CallView,
     DueBatch,
@@ -31,6 +30,7 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Submitted,
 )
+from callgate.domain.operations import CallFilter
 from tests.simulation.faults import OUTAGE, STATEMENT
 from tests.simulation.scheduler import Owner
 

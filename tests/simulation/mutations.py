@@ -22,12 +22,12 @@ from callgate.domain.ledger import (
     Bodies,
     CallState,
     Delivery,
-    EndReason,
     Judge,
     RecordOutcome,
     SubmitOutcome,
     Submitted,
 )
+from callgate.domain.operations import EndReason
 from callgate.domain.ports import Priced
 from callgate.domain.retry import Billing
 from callgate.services import ai_call_logger

@@ -21,7 +21,6 @@ from callgate.domain.ledger import (
     CallState,
     Due,
     DueKind,
-    EndReason,
     NewSubmission,
     Reserve,
     Reserved,
@@ -30,6 +29,7 @@ from callgate.domain.ledger import (
     SubmitOutcome,
 )
 from callgate.domain.models import OnBudget
+from callgate.domain.operations import EndReason
 from tests.contract.harness import (
     JUDGE,
     ManualClock,

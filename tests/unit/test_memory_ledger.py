@@ -9,7 +9,8 @@ from uuid import RFC_4122, UUID
 
 from callgate.adapters.memory_ledger import MemoryLedger, uuid7
 from callgate.domain.budget import Window
-from callgate.domain.ledger import CallState, NewSubmission, Snapshot
+from callgate.domain.ledger import CallState, NewSubmission
+from callgate.domain.operations import Snapshot
 from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
 from callgate.domain.retention import BodyAges, Purged
 from tests.contract.harness import (
