@@ -29,8 +29,9 @@ from callgate.cli_output import (
 )
 from callgate.domain.budget import usd
 from callgate.domain.errors import CallNotFound, InvalidRequest
-from callgate.domain.ledger import Bodies, CallFilter, CallKey, CallState, CallView
+from callgate.domain.ledger import Bodies, CallKey, CallState, CallView
 from callgate.domain.models import LLMRequest, LLMResult, OnBudget
+from callgate.domain.operations import CallFilter
 
 if TYPE_CHECKING:
     from callgate.client import Client

@@ -36,16 +36,9 @@ from callgate.cli_output import (
 )
 from callgate.domain.budget import usd
 from callgate.domain.errors import CallNotFound, InvalidRequest
-from callgate.domain.ledger import (
-    Bodies,
-    CallFilter,
-    CallKey,
-    CallState,
-    CallView,
-    EndReason,
-    SubmitOutcome,
-)
+from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome
 from callgate.domain.models import LLMRequest
+from callgate.domain.operations import CallFilter, EndReason
 
 if TYPE_CHECKING:
     from callgate.client import Client

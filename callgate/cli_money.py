@@ -19,7 +19,7 @@ from callgate.cli_output import (
     print_table,
 )
 from callgate.domain.budget import NANO_PER_USD, ORG_SCOPE, BudgetFigures, Window, scopes_of, usd
-from callgate.domain.ledger import CostLine
+from callgate.domain.operations import CostLine
 from callgate.services.audit import AuditReport
 from callgate.services.audit import audit as judge
 

@@ -8,7 +8,8 @@ import typer
 
 from callgate.cli_output import AsJson, Org, Yes, client_of, confirm, print_json, say
 from callgate.domain.catalogue import DAY_S
-from callgate.domain.ledger import CallFilter, CallState
+from callgate.domain.ledger import CallState
+from callgate.domain.operations import CallFilter
 from callgate.domain.retention import BodyAges, Purged
 from callgate.services.retention import RetentionService
 

@@ -33,16 +33,9 @@ from callgate.db.session import PostgresSession
 from callgate.domain.budget import BudgetFigures
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
-from callgate.domain.ledger import (
-    Bodies,
-    CallKey,
-    CallState,
-    CallView,
-    EndReason,
-    SubmitOutcome,
-    Submitted,
-)
+from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome, Submitted
 from callgate.domain.models import LLMRequest, LLMResult
+from callgate.domain.operations import EndReason
 from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort, RetentionPort
 from callgate.services.redrive import RedriveService
 from callgate.services.results import error_of, result_of

@@ -134,10 +134,13 @@ def check_relations(settings: WorkerSettings, catalogue: Catalogue) -> None:
                 ),
             ),
             (
-                settings.ledger_timeout_s >= worker.grace_s,
+                # A record's back-off is at most a third of the grace; an outage below half a lease is seen by no lease.
+                settings.ledger_timeout_s + max(worker.grace_s / 3, worker.lease_s / 2)
+                >= worker.grace_s,
                 (
-                    f"CALLGATE_LEDGER_TIMEOUT_S ({settings.ledger_timeout_s}) must be below"
-                    f" CALLGATE_WORKER__GRACE_S ({worker.grace_s}), or one slow record costs an attempt"
+                    f"CALLGATE_WORKER__GRACE_S ({worker.grace_s}) must exceed CALLGATE_LEDGER_TIMEOUT_S"
+                    f" ({settings.ledger_timeout_s}) plus a third of itself, and plus half of CALLGATE_WORKER__LEASE_S"
+                    f" ({worker.lease_s}), or an outage of Postgres leaves no time to record and costs attempts"
                 ),
             ),
         )

@@ -8,7 +8,8 @@ from celery import Celery
 from celery._state import connect_on_app_finalize
 
 from callgate.adapters.celery_broker import LOG_TASK
-from callgate.domain.ledger import AttemptRef, CallKey, CallState, StrayMessage
+from callgate.domain.ledger import AttemptRef, CallKey, CallState
+from callgate.domain.operations import StrayMessage
 from worker.batching import BatchMessage, BatchTask
 from worker.outcome import Outcome
 from worker.process import services_of

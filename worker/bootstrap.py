@@ -49,6 +49,7 @@ from callgate.services.llm_service import LLMService, Patience
 from callgate.services.retention import RetentionService
 from config.celeryconfig import celery_config
 from config.settings import WorkerSettings, check_relations
+from worker.clock import SystemClock
 from worker.isolation import NURSERY_ARGV, Isolation
 from worker.lease_keeper import LeaseKeeper
 from worker.ledger_lane import LedgerLane
@@ -58,22 +59,6 @@ log = structlog.get_logger(__name__)
 
 MAINTENANCE_TIMEOUT_S = 120.0
 """What summing one month of the log may take; a worker that stops meanwhile waits for it."""
-
-
-class SystemClock:
-    """`ClockPort` of a real process."""
-
-    def monotonic(self) -> float:
-        """Seconds that never go back."""
-        return time.monotonic()
-
-    def jitter(self) -> float:
-        """A random number in [0, 1)."""
-        return random.random()  # noqa: S311 - spreads load, guards nothing
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await asyncio.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +112,7 @@ class Services:
         Raises:
             NotMigrated, LedgerUnavailable, ConfigurationError
         """
-        self.ledger.due(limit=0, expire=False)
+        self.ledger.due(limit=0)
 
     def close(self) -> None:
         """Close threads and connections."""

@@ -1,7 +1,7 @@
 """The last act: what it cost, and whether the books are right."""
 
 from callgate.domain.budget import NANO_PER_USD, usd
-from callgate.domain.ledger import CostLine
+from callgate.domain.operations import CostLine
 from callgate.services.audit import AuditReport, audit
 from worker.demo_play import Play, expect
 

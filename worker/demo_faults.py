@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from callgate import LLMRequest, Message
 from callgate.client import Handle
 from callgate.domain.errors import CallFailed
-from callgate.domain.ledger import CallFilter, SubmitOutcome
+from callgate.domain.ledger import SubmitOutcome
+from callgate.domain.operations import CallFilter
 from callgate.domain.retry import Failure
 from worker.demo_play import ORG, SHORT_TIMEOUT_S, Play, expect
 from worker.simulator import Kind, Match, Rule, Step

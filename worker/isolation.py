@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 import structlog
 
 from callgate.domain.ledger import CallKey
 from callgate.services.llm_service import Busy, Executed
+from worker.clock import monotonic
 from worker.nursery import Child, ChildFailed, Nursery
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class Isolation:
     Args:
         argv: The command of a nursery of children which run `worker.isolated.serve`.
         children_max: Children, and so suspects, at once.
-        healthy_since: Since when this process's own database access is healthy, by `time.monotonic`; None if it is
+        healthy_since: Since when this process's own database access is healthy, by `clock.monotonic`; None if it is
             not. Who was away from the ledger may not call a child stuck that perhaps only waits for it.
     """
 
@@ -101,7 +101,7 @@ class Isolation:
 
     def _turn_in_s(self) -> float:
         """The end of the line of those that were put off: if all came back at once, most would come in vain."""
-        now = time.monotonic()
+        now = monotonic()
         ends_at = max(now, self._line_ends_at) + self._turn_s / self._children_max
         self._line_ends_at = min(ends_at, now + TURN_S_MAX)
         return max(TURN_S_MIN, self._line_ends_at - now)
@@ -147,7 +147,7 @@ class Isolation:
 
     async def _run(self, child: Child, key: CallKey, lease_s: float) -> Executed:
         log.info("suspect_runs_alone", call_id=str(key.call_id), pid=child.pid)
-        began = time.monotonic()
+        began = monotonic()
         self._busy.add(child)
         try:
             executed = await self._watched(child, key, lease_s)
@@ -166,19 +166,19 @@ class Isolation:
             raise
         finally:
             self._busy.discard(child)
-            self._turn_s += (time.monotonic() - began - self._turn_s) / 4
+            self._turn_s += (monotonic() - began - self._turn_s) / 4
         self._keep(child)
         return executed
 
     async def _watched(self, child: Child, key: CallKey, lease_s: float) -> Executed:
         """Wait for the child's answer; kill it if the call's lease must be over, for then nobody waits for it."""
-        began = time.monotonic()
+        began = monotonic()
         answer = asyncio.ensure_future(child.ask(key.task_id))
         try:
             while not answer.done():
                 await asyncio.wait({answer}, timeout=WATCH_S)
                 since = self._healthy_since()
-                if since is not None and time.monotonic() > max(began, since) + lease_s:
+                if since is not None and monotonic() > max(began, since) + lease_s:
                     child.kill()
             if answer.result() not in set(Executed):
                 raise ChildFailed(f"it said {answer.result()!r}")

@@ -27,7 +27,7 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import KombuError
 
-from callgate.domain.ledger import StrayMessage
+from callgate.domain.operations import StrayMessage
 from worker.batching import BatchStrategy
 from worker.event_pacing import PacedConsumer
 from worker.until_done import UntilDone

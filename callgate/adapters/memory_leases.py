@@ -41,8 +41,11 @@ class MemoryLeases:
         """Release leases that have run out, on behalf of a process whose own has been steady."""
         with self._lock:
             now = self._clock()
-            by = self._tables.leases.get(judge)
-            gone = [w for w in self._tables.leases.values() if by and _may_expire(w, by, now)]
+            gone = [
+                lease
+                for lease in self._tables.leases.values()
+                if lease.expires_at <= now and may_judge(self._tables, judge, lease.length, now)
+            ]
             for lease in gone:
                 self._release(lease.worker_id, now)
             return [lease.worker_id for lease in gone]
@@ -55,8 +58,10 @@ class MemoryLeases:
         self._tables.leases.pop(worker_id, None)
 
 
-def _may_expire(lease: LeaseRow, judge: LeaseRow, now: datetime) -> bool:
-    """Tell whether a lease has run out, and the judge was there all the time in which it could have been renewed."""
-    is_fresh = now - judge.renewed_at <= judge.length / 2
-    is_steady = now - judge.steady_since >= lease.length
-    return lease.expires_at <= now and is_fresh and is_steady
+def may_judge(tables: MemoryTables, worker_id: str, steady_for: timedelta, now: datetime) -> bool:
+    """Tell whether a process has a lease that is fresh, and was there all the time others had to renew or record."""
+    lease = tables.leases.get(worker_id)
+    if lease is None:
+        return False
+    is_fresh = now - lease.renewed_at <= lease.length / 2
+    return is_fresh and now - lease.steady_since >= steady_for

@@ -11,13 +11,13 @@ import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
 from callgate.adapters import memory_money as money
 from callgate.adapters.memory_headroom import freed, wake
-from callgate.adapters.memory_leases import MemoryLeases
+from callgate.adapters.memory_leases import MemoryLeases, may_judge
 from callgate.adapters.memory_money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory_operations import MemoryOperations
 from callgate.adapters.memory_retention import MemoryRetention
@@ -33,6 +33,7 @@ from callgate.domain.ledger import (
     Due,
     DueBatch,
     DueKind,
+    Judge,
     NewSubmission,
     Record,
     RecordOutcome,
@@ -114,13 +115,15 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
                 replace(o, has_woken=has_woken) if isinstance(o, Settled) else o for o in outcomes
             ]
 
-    def due(self, *, limit: int, expire: bool, queued_before: datetime | None = None) -> DueBatch:
+    def due(
+        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+    ) -> DueBatch:
         """Take up to `limit` calls whose `due_at` has come, oldest first."""
         with self._lock:
             now = self._clock()
             if queued_before is not None:
                 return DueBatch(now, self._due_queued(queued_before, limit, now))
-            items = self._due_calls(expire, limit, now)
+            items = self._due_calls(self._may_expire(judge, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
 
     def deliver(self, submission_ids: Sequence[UUID]) -> None:
@@ -208,6 +211,11 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             if call.state is CallState.QUEUED and call.due_at and call.due_at < queued_before
         ]
         return tuple(self._publish(call, now) for call in _oldest(found, limit))
+
+    def _may_expire(self, judge: Judge | None, now: datetime) -> bool:
+        if judge is None:
+            return False
+        return may_judge(self.tables, judge.worker_id, timedelta(seconds=judge.steady_s), now)
 
     def _due_calls(self, expire: bool, limit: int, now: datetime) -> tuple[Due, ...]:
         found = [

@@ -12,21 +12,17 @@ from datetime import datetime
 from callgate.adapters.memory_headroom import wake
 from callgate.adapters.memory_tables import AttemptRow, CallRow, MemoryTables
 from callgate.domain.budget import BudgetFigures, Window
-from callgate.domain.ledger import (
-    AttemptStatus,
-    Bodies,
+from callgate.domain.ledger import AttemptStatus, Bodies, CallKey, CallState, CallView
+from callgate.domain.models import Usage
+from callgate.domain.operations import (
     BudgetDrift,
     CallFilter,
-    CallKey,
-    CallState,
-    CallView,
     CostLine,
     DeadGroup,
     EndReason,
     Snapshot,
     StrayMessage,
 )
-from callgate.domain.models import Usage
 
 
 class MemoryOperations:

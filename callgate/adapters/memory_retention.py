@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from callgate.adapters.memory_tables import CallRow, MemoryTables
-from callgate.domain.ledger import StrayMessage
+from callgate.domain.operations import StrayMessage
 from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
 
 

@@ -23,10 +23,10 @@ from callgate.domain.ledger import (
     CallState,
     CallView,
     Delivery,
-    StrayMessage,
     SubmitOutcome,
 )
 from callgate.domain.models import Usage
+from callgate.domain.operations import StrayMessage
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ from callgate.domain.ledger import (
     Due,
     DueBatch,
     DueKind,
+    Judge,
     NewSubmission,
     NotClaimed,
     Record,
@@ -73,7 +74,7 @@ SETTLE = """SELECT * FROM callgate_settle_v1(
     %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(price_sources)s::text[],
     %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[])"""
 DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_due_v1(
-    %(limit)s, %(expire)s, %(queued_before)s) d ON true"""
+    %(limit)s, %(judge)s, %(steady_s)s, %(queued_before)s) d ON true"""
 DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[])"
 
 
@@ -232,10 +233,18 @@ class PostgresLedger:
             for s, row in zip(batch, settled, strict=True)
         ]
 
-    def due(self, *, limit: int, expire: bool, queued_before: datetime | None = None) -> DueBatch:
+    def due(
+        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+    ) -> DueBatch:
         """Take what is due; see `LedgerPort.due`."""
         rows = self._session.rows(
-            DUE, {"limit": limit, "expire": expire, "queued_before": queued_before}
+            DUE,
+            {
+                "limit": limit,
+                "judge": judge and judge.worker_id,
+                "steady_s": judge and judge.steady_s,
+                "queued_before": queued_before,
+            },
         )
         items = [
             Due(

@@ -12,12 +12,10 @@ from sqlalchemy.engine import Row
 from callgate.adapters.postgres_ledger import PostgresLedger, sql
 from callgate.db.session import PostgresSession
 from callgate.domain.budget import BudgetFigures, Window
-from callgate.domain.ledger import (
+from callgate.domain.ledger import CallKey, CallState, CallView
+from callgate.domain.operations import (
     BudgetDrift,
     CallFilter,
-    CallKey,
-    CallState,
-    CallView,
     CostLine,
     DeadGroup,
     EndReason,

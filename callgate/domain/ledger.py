@@ -361,20 +361,6 @@ SettleOutcome = Settled | Unstorable
 # ---------------------------------------------------------------------------------------------------- due
 
 
-class EndReason(StrEnum):
-    """Why an operator ends a call without an answer, and so which calls that can end."""
-
-    CANCELLED = "cancelled"
-    DISCARDED = "discarded"
-
-    @property
-    def ends(self) -> tuple[CallState, ...]:
-        """States in which a call can be ended for this reason."""
-        if self is EndReason.CANCELLED:
-            return (CallState.QUEUED, CallState.WAITING)
-        return (CallState.DEAD,)
-
-
 class DueKind(StrEnum):
     """What a due call needs."""
 
@@ -386,6 +372,16 @@ class DueKind(StrEnum):
     """Its attempt was dispatched, and its lease ran out."""
     DELIVER = "deliver"
     """It has ended, but not everybody was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A process that may call attempts lost, if the ledger finds it was there while others had time to record."""
+
+    worker_id: str
+    """Under whose lease: it must be fresh."""
+    steady_s: float
+    """For how long no renewal of it may have been late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,108 +400,3 @@ class DueBatch:
 
     at: datetime
     items: tuple[Due, ...]
-
-
-# ---------------------------------------------------------------------------------------------------- operations
-
-
-@dataclass(frozen=True, slots=True)
-class CallFilter:
-    """Which calls an operator means; every field that is set narrows."""
-
-    org_id: str | None = None
-    state: CallState | None = None
-    call_type: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    error_fingerprint: str | None = None
-    call_ids: tuple[UUID, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DeadGroup:
-    """Dead letters that failed alike."""
-
-    error_fingerprint: str
-    provider: str
-    model: str
-    sample_error: str
-    count: int
-    first_at: datetime
-    last_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CostLine:
-    """What one call type of one organisation used."""
-
-    org_id: str
-    call_type: str
-    provider: str
-    model: str
-    calls: int
-    attempts: int
-    succeeded: int
-    collapsed: int
-    """Submissions that were answered without a call of their own."""
-    input_tokens: int
-    cached_input_tokens: int
-    output_tokens: int
-    spent_nano_usd: int
-    saved_nano_usd: int
-    """What the collapsed submissions would have cost at their call's price."""
-    latency_ms_p50: int | None
-    latency_ms_p95: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetDrift:
-    """One budget period as counted and as its rows say; both differences must be 0."""
-
-    budget_id: int
-    org_id: str
-    scope: str
-    window: str
-    starts_at: datetime
-    reserved_nano_usd: int
-    reserved_by_rows_nano_usd: int
-    spent_nano_usd: int
-    spent_by_rows_nano_usd: int
-
-    @property
-    def drift_nano_usd(self) -> int:
-        """How far the figures are from the rows."""
-        return abs(self.reserved_nano_usd - self.reserved_by_rows_nano_usd) + abs(
-            self.spent_nano_usd - self.spent_by_rows_nano_usd
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One consistent look at the books, for `callgate audit`."""
-
-    at: datetime
-    budgets: tuple[BudgetDrift, ...]
-    calls_by_state: dict[str, int]
-    attempts_by_status: dict[str, int]
-    calls_with_missing_rows: int
-    """
-    Calls that have not exactly one row in `ai_call_log` for each of their attempts.
-
-    Of attempts whose partition was dropped only the number is known: then these are the rows too few or too many.
-    """
-    rows_without_call: int
-    dead_letters: int
-    spent_nano_usd: int
-    """Σ posted over all rows, those of dropped partitions included."""
-    unknown_attempts: int
-    """Attempts whose outcome was never learned: the one way to pay twice."""
-
-
-@dataclass(frozen=True, slots=True)
-class StrayMessage:
-    """A message that named no call."""
-
-    queue: str
-    reason: str
-    raw: bytes

@@ -19,14 +19,11 @@ from callgate.domain.budget import BudgetFigures, Window
 from callgate.domain.ledger import (
     AttemptRef,
     Bodies,
-    CallFilter,
     CallKey,
     CallView,
-    CostLine,
-    DeadGroup,
     Delivery,
     DueBatch,
-    EndReason,
+    Judge,
     NewSubmission,
     Record,
     RecordOutcome,
@@ -34,11 +31,17 @@ from callgate.domain.ledger import (
     ReserveOutcome,
     Settle,
     SettleOutcome,
-    Snapshot,
-    StrayMessage,
     Submitted,
 )
 from callgate.domain.models import LLMRequest, ServiceTier, Usage
+from callgate.domain.operations import (
+    CallFilter,
+    CostLine,
+    DeadGroup,
+    EndReason,
+    Snapshot,
+    StrayMessage,
+)
 from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
 from callgate.domain.retry import Failure
 
@@ -93,12 +96,16 @@ class LedgerPort(Protocol):
         oldest first; one that does not fit holds up nobody.
         """
 
-    def due(self, *, limit: int, expire: bool, queued_before: datetime | None = None) -> DueBatch:
+    def due(
+        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+    ) -> DueBatch:
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
-        waiting -> queued. Running calls with an expired attempt are left alone unless `expire`. With `queued_before`
-        instead: queued calls due before that time (their message was lost) and nothing else.
+        waiting -> queued. Attempts that have expired are left alone unless there is a `judge` whose lease, when the
+        ledger executes this, is fresh and has been steady for `steady_s` seconds: so an outage makes nothing lost, not
+        even by a statement that was sent before. With `queued_before` instead: queued calls due before that time
+        (their message was lost) and nothing else.
         """
 
     def deliver(self, submission_ids: Sequence[UUID]) -> None:
@@ -363,7 +370,7 @@ class ClockPort(Protocol):
     """A process's own time, for patience and back-off only."""
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start; never goes back."""
+        """Seconds from an arbitrary start; never goes back, and does not stand still while the host is suspended."""
 
     def jitter(self) -> float:
         """A random number in [0, 1)."""

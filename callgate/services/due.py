@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey, Due, DueKind
+from callgate.domain.ledger import AttemptRef, CallKey, Due, DueKind, Judge
 from callgate.domain.ports import ClockPort, LeasePort, LedgerPort, QueuePort
 from callgate.services.ai_call_logger import AICallLogger
 
@@ -44,18 +44,17 @@ class DueService:
         Compose the service.
 
         Args:
-            worker_id: Under whose lease this process judges the leases of others.
-            grace_s: How long this process's own database access must have been healthy before it calls anybody else's
-                attempt lost: during an outage nobody could record, so nothing may become unknown.
+            worker_id: Under whose lease this process judges the leases and attempts of others.
+            grace_s: How long this process's own database access must have been healthy, and its lease steady, before it
+                calls anybody else's attempt lost: during an outage nobody could record, so nothing may become unknown.
             sweep_slack_s: How much older than a sweep a queued call must be to count as lost.
         """
         self._ledger = ledger
         self._leases = leases
-        self._worker_id = worker_id
+        self._judge = Judge(worker_id, grace_s)
         self._queue = queue
         self._logger = logger
         self._clock = clock
-        self._grace_s = grace_s
         self._sweep_slack = timedelta(seconds=sweep_slack_s)
         self._healthy_since: float | None = None
 
@@ -74,11 +73,12 @@ class DueService:
         now = self._clock.monotonic()
         if self._healthy_since is None:
             self._healthy_since = now
-        expire = now - self._healthy_since >= self._grace_s
+        # The ledger asks for the lease as well: it may execute this long after it was sent.
+        judge = self._judge if now - self._healthy_since >= self._judge.steady_s else None
         try:
-            if expire and (gone := self._leases.expire(self._worker_id)):
+            if judge and (gone := self._leases.expire(judge.worker_id)):
                 log.warning("workers_lost", worker_ids=gone)
-            batch = self._ledger.due(limit=DUE_BATCH_MAX, expire=expire)
+            batch = self._ledger.due(limit=DUE_BATCH_MAX, judge=judge)
             self._move(batch.items)
         except LedgerUnavailable as exc:
             self._healthy_since = None
@@ -94,11 +94,11 @@ class DueService:
             How many messages had been lost.
         """
         # `sent_at` comes out of a message. One from the future would have every sweep publish the whole queue again.
-        now = self._ledger.due(limit=0, expire=False).at
+        now = self._ledger.due(limit=0).at
         queued_before = min(sent_at, now) - self._sweep_slack
         found = 0
         for _ in range(SWEEP_BATCHES_MAX):
-            batch = self._ledger.due(limit=DUE_BATCH_MAX, expire=False, queued_before=queued_before)
+            batch = self._ledger.due(limit=DUE_BATCH_MAX, queued_before=queued_before)
             if lost := _keys(batch.items, DueKind.PUBLISH):
                 self._queue.publish_calls(lost)
             found += len(lost)

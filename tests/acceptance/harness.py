@@ -174,7 +174,7 @@ class Deployment:
             "CALLGATE_BROKER_URL": services.broker_url,
             "CALLGATE_CATALOGUE": str(file),
             "CALLGATE_LEDGER_TIMEOUT_S": "1.9",
-            "CALLGATE_WORKER__GRACE_S": "2",
+            "CALLGATE_WORKER__GRACE_S": "7",
             "CALLGATE_WORKER__DRAIN_S": "70",
             "CALLGATE_WORKER__DUE_INTERVAL_S": "0.1",
             "CALLGATE_WORKER__SWEEP_INTERVAL_S": "0.3",

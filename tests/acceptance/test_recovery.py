@@ -28,6 +28,7 @@ def have_workers(deployment: Deployment, count: int) -> list[Process]:
     return deployment.have_workers(
         count,
         CALLGATE_WORKER__LEASE_S=str(LEASE_S),
+        CALLGATE_WORKER__GRACE_S=str(LEASE_S),
         CALLGATE_WORKER__IN_FLIGHT_MAX=str(IN_FLIGHT_MAX),
     )
 

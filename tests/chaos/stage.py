@@ -21,7 +21,7 @@ from worker.embedded import Embedded
 from worker.simulator import Rule, Simulator, Step, Uniform, Usage
 
 DEADLINE_S = 3.0
-GRACE_S = 2.0
+GRACE_S = 4.0
 LEASE_S = 4.0
 PATIENCE_S = 90.0
 """How long everything may take to end after a fault; far more than lease and back-offs need, for machines are slow."""

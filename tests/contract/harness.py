@@ -30,12 +30,12 @@ from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
     Bodies,
-    CallFilter,
     CallKey,
     CallState,
     CallView,
     Due,
     DueKind,
+    Judge,
     NewSubmission,
     Record,
     RecordOutcome,
@@ -47,6 +47,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import Usage
+from callgate.domain.operations import CallFilter
 from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort, RetentionPort
 from callgate.domain.retention import BodyAges, Purged
 from callgate.domain.retry import LOST, Billing, Failure
@@ -56,6 +57,8 @@ LIMIT = 1_000
 """What the ledger under test lets `ORG` spend per day."""
 DAY_S = 86_400
 LEASE_S = 45.0
+JUDGE = Judge("host:9:judge", 0.0)
+"""May call attempts lost as soon as it has renewed its lease; tests about judges have others."""
 LINK = '{"task":"pipeline.store","args":[7]}'
 REPLY = b'{"texts": ["\\u0000 yes"],  "model":"gpt-4o-mini"}'
 USAGE = Usage(input_tokens=50, cached_input_tokens=10, output_tokens=20, reasoning_tokens=5)
@@ -167,8 +170,11 @@ class LedgerUnderTest:
         return settled
 
     def due(self, *, limit: int = 100, expire: bool = True) -> tuple[Due, ...]:
-        """Take what is due."""
-        return self.ledger.due(limit=limit, expire=expire).items
+        """Take what is due; with `expire` as a process whose lease is in order."""
+        if not expire:
+            return self.ledger.due(limit=limit).items
+        self.leases.renew(JUDGE.worker_id, DAY_S)
+        return self.ledger.due(limit=limit, judge=JUDGE).items
 
     def due_kinds(self, *, expire: bool = True) -> list[tuple[DueKind, CallKey]]:
         """Take what is due, by kind and call."""

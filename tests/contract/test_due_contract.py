@@ -29,7 +29,7 @@ from tests.contract.harness import (
 
 def lost_messages(ledger: LedgerUnderTest, before: datetime) -> set[tuple[DueKind, object]]:
     """Take the queued calls that were due before a moment."""
-    batch = ledger.ledger.due(limit=100, expire=True, queued_before=before)
+    batch = ledger.ledger.due(limit=100, queued_before=before)
     return {(due.kind, due.key) for due in batch.items}
 
 
@@ -37,7 +37,7 @@ def test_nothing_is_due_in_an_empty_ledger(ledger: LedgerUnderTest) -> None:
     """The answer still says when it was given, by the ledger's clock."""
     before = ledger.now()
 
-    batch = ledger.ledger.due(limit=10, expire=True)
+    batch = ledger.ledger.due(limit=10)
 
     assert batch.items == ()
     assert before <= batch.at <= ledger.now()
@@ -200,7 +200,7 @@ def test_a_queued_call_whose_message_was_lost_is_published_again(
     """It was queued before the sweep was sent and is queued still: its message never arrived."""
     lost = ledger.queued("lost")
     ledger.age(5)
-    sent_at = ledger.ledger.due(limit=1, expire=False).at
+    sent_at = ledger.ledger.due(limit=1).at
     ledger.queued("behind the sweep")
 
     assert lost_messages(ledger, sent_at) == {(DueKind.PUBLISH, lost)}
@@ -237,7 +237,7 @@ def test_a_sweep_takes_the_oldest_up_to_its_limit(ledger: LedgerUnderTest) -> No
     ledger.queued("newer")
     ledger.age(1)
 
-    batch = ledger.ledger.due(limit=1, expire=False, queued_before=ledger.now())
+    batch = ledger.ledger.due(limit=1, queued_before=ledger.now())
 
     assert [due.key for due in batch.items] == [oldest]
 

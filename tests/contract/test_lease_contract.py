@@ -13,6 +13,7 @@ from callgate.domain.ledger import (
     CallState,
     Due,
     DueKind,
+    Judge,
     RecordOutcome,
     Reserved,
 )
@@ -29,6 +30,8 @@ from tests.contract.harness import (
 LENGTH_S = 8.0
 """Of every lease here, in seconds; an attempt of this suite may take `LEASE_S`, which is much longer."""
 DEAD, JUDGE = "host:1:dead", "host:2:judge"
+GRACE_S = 12.0
+"""For how long a judge must have been steady before it calls an attempt lost."""
 
 
 def pass_time(ledger: LedgerUnderTest, seconds: float, *alive: str) -> None:
@@ -211,6 +214,75 @@ def test_concurrent_judges_share_the_dead(ledger: LedgerUnderTest) -> None:
 
     assert sorted(gone) == [f"host:{n}:dead" for n in range(8)]
     assert {due.key for due in ledger.due()} == {ref.key for ref in refs}
+
+
+# Who may judge an attempt whose deadline and grace are over.
+
+
+def expired_by(ledger: LedgerUnderTest, worker_id: str = JUDGE) -> list[AttemptRef]:
+    """What a process may call lost now."""
+    batch = ledger.ledger.due(limit=100, judge=Judge(worker_id, GRACE_S))
+    return [
+        AttemptRef(due.key, due.attempt_id)
+        for due in batch.items
+        if due.kind is DueKind.EXPIRED and due.attempt_id is not None
+    ]
+
+
+def test_an_expired_attempt_is_left_by_a_process_without_a_lease(ledger: LedgerUnderTest) -> None:
+    """It stays as it is, for one that has a lease."""
+    ref = ledger.running()
+    ledger.age(LEASE_S + 1)
+    before = ledger.view(ref)
+
+    assert expired_by(ledger, "host:4:no lease") == []
+    assert ledger.view(ref) == before
+    pass_time(ledger, GRACE_S, JUDGE)
+    assert expired_by(ledger) == [ref]
+
+
+def test_a_new_process_calls_no_attempt_lost_for_one_grace(ledger: LedgerUnderTest) -> None:
+    """By then everyone who is alive has recorded."""
+    ref = ledger.running()
+    ledger.age(LEASE_S + 1)
+
+    pass_time(ledger, GRACE_S - LENGTH_S / 4, JUDGE)
+    early = expired_by(ledger)
+    pass_time(ledger, LENGTH_S / 4, JUDGE)
+
+    assert early == []
+    assert expired_by(ledger) == [ref]
+
+
+@pytest.mark.parametrize("outage_s", [LENGTH_S * 0.6, LENGTH_S * 1.5, 3_600.0])
+def test_an_outage_makes_no_attempt_lost(ledger: LedgerUnderTest, outage_s: float) -> None:
+    """Neither by a statement that was sent before and runs first, nor by one after its sender has renewed."""
+    pass_time(ledger, 2 * GRACE_S, JUDGE)
+    ref = ledger.running()
+    ledger.age(max(0.0, LEASE_S + 1 - outage_s))
+    ledger.leases.renew(JUDGE, LENGTH_S)
+    ledger.age(outage_s)
+
+    at_once = expired_by(ledger)
+    ledger.leases.renew(JUDGE, LENGTH_S)
+    after_its_own_renewal = expired_by(ledger)
+    pass_time(ledger, GRACE_S - LENGTH_S / 4, JUDGE)
+    within_the_grace = expired_by(ledger)
+    pass_time(ledger, LENGTH_S / 4, JUDGE)
+
+    assert (at_once, after_its_own_renewal, within_the_grace) == ([], [], [])
+    assert expired_by(ledger) == [ref]
+
+
+def test_whoever_may_not_judge_still_moves_on_the_rest(ledger: LedgerUnderTest) -> None:
+    """Retries, answers and links are nobody's loss."""
+    ledger.running("expired")
+    answered, waiting = ledger.answered("answered"), ledger.waiting("waiting")
+    ledger.age(LEASE_S + 1)
+
+    batch = ledger.ledger.due(limit=100, judge=Judge("host:4:no lease", GRACE_S))
+
+    assert {due.key for due in batch.items} == {answered.key, waiting.key}
 
 
 # Life of a lease.

@@ -8,17 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from callgate.domain.budget import Window
-from callgate.domain.ledger import (
-    CallFilter,
-    CallKey,
-    CallState,
-    CostLine,
-    Delivery,
-    DueKind,
-    EndReason,
-    NotClaimed,
-    StrayMessage,
-)
+from callgate.domain.ledger import CallKey, CallState, Delivery, DueKind, NotClaimed
+from callgate.domain.operations import CallFilter, CostLine, EndReason, StrayMessage
 from tests.contract.harness import (
     DAY_S,
     LIMIT,

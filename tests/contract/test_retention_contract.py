@@ -14,9 +14,9 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
     RecordOutcome,
-    StrayMessage,
     SubmitOutcome,
 )
+from callgate.domain.operations import StrayMessage
 from callgate.domain.retention import BodyAges, Purged
 from callgate.services.audit import audit
 from callgate.services.results import error_of

@@ -12,7 +12,6 @@ from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
     Bodies,
-    CallFilter,
     CallKey,
     CallState,
     Delivery,
@@ -22,6 +21,7 @@ from callgate.domain.ledger import (
     Settle,
     Settled,
 )
+from callgate.domain.operations import CallFilter
 from callgate.domain.retry import Billing, Failure
 from tests.contract.harness import (
     LINK,

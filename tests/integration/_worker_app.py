@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from redis import Redis
 
-from callgate.domain.ledger import StrayMessage
+from callgate.domain.operations import StrayMessage
 from worker.asyncio_pool import AsyncTask, run_on_loop
 from worker.batching import BatchMessage, BatchTask
 from worker.outcome import Outcome

@@ -1,14 +1,22 @@
-"""Releasing a lease while its calls move: what only a database with several sessions can show."""
+"""Leases while calls move and statements stand still: what only a database with several sessions can show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 
+import pytest
 from sqlalchemy import Engine, text
 
-from callgate.domain.ledger import Reserved
-from tests.contract.harness import LedgerUnderTest, a_loss, a_reserve
+from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.db.session import PostgresSession
+from callgate.domain.errors import LedgerUnavailable
+from callgate.domain.ledger import CallState, Judge, Reserved
+from tests.contract.harness import LEASE_S, LedgerUnderTest, a_loss, a_reserve
 
 DEAD = "host:1:dead"
 WAITING = """SELECT count(*) FROM pg_stat_activity
@@ -65,3 +73,49 @@ def test_leases_are_released_while_their_calls_are_settled(ledger: LedgerUnderTe
             future.result()
 
     assert ledger.figures() == (0, 400)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop one process of Postgres, as a host that is suspended stops all of them."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("renewed", ["by nobody", "before it runs"])
+def test_a_due_query_that_outlived_its_sender_calls_nothing_lost(
+    ledger: LedgerUnderTest,
+    postgres_engine: Engine,
+    eventually: Callable[[Callable[[], bool]], None],
+    renewed: str,
+) -> None:
+    """Postgres stops with it in flight and runs it when it goes on, by the lease of then: no outage makes UNKNOWN."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    lease_s, judge = 2.0, Judge("host:2:judge", 60.0)
+    ref, waiting = ledger.running("running"), ledger.waiting("waiting")
+    ledger.leases.renew(judge.worker_id, lease_s)
+    ledger.age(LEASE_S + 1)
+    ledger.leases.renew(judge.worker_id, lease_s)
+    with postgres_engine.begin() as connection:
+        connection.execute(text("UPDATE worker_lease SET steady_since = now() - interval '1 hour'"))
+
+    with closing(PostgresSession(url, timeout_s=0.3, pool_size=1)) as session:
+        (row,) = session.rows("SELECT pg_backend_pid() AS pid", {})
+        with stopped(row.pid):
+            with pytest.raises(LedgerUnavailable):
+                PostgresLedger(session).due(limit=100, judge=judge)
+            time.sleep(lease_s / 2)
+            if renewed == "before it runs":
+                ledger.leases.renew(judge.worker_id, lease_s)
+        eventually(lambda: ledger.view(waiting.key).state is CallState.QUEUED)
+
+    view = ledger.view(ref)
+    assert (view.state, view.error) == (CallState.RUNNING, None)
+    ledger.leases.renew(judge.worker_id, lease_s)
+    with postgres_engine.begin() as connection:
+        connection.execute(text("UPDATE worker_lease SET steady_since = now() - interval '1 hour'"))
+    (due,) = ledger.ledger.due(limit=100, judge=judge).items
+    assert due.attempt_id == ref.attempt_id

@@ -19,11 +19,9 @@ from callgate.domain.ledger import (
     Bodies,
     CallKey,
     CallState,
-    CostLine,
-    Snapshot,
-    StrayMessage,
     SubmitOutcome,
 )
+from callgate.domain.operations import CostLine, Snapshot, StrayMessage
 from callgate.domain.retention import ArchivedMonth
 from callgate.services.audit import audit
 from callgate.services.results import error_of

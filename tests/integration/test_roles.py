@@ -24,9 +24,11 @@ from callgate.db.roles import (
 from callgate.db.session import PostgresSession
 from callgate.db.tables import metadata
 from callgate.domain.errors import ConfigurationError
-from callgate.domain.ledger import Bodies, CallState, Reserved, StrayMessage
+from callgate.domain.ledger import Bodies, CallState, Reserved
+from callgate.domain.operations import StrayMessage
 from callgate.domain.retention import BodyAges
 from tests.contract.harness import (
+    JUDGE,
     ORG,
     LedgerUnderTest,
     a_reserve,
@@ -137,7 +139,7 @@ def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: 
         assert isinstance(claimed, Reserved)
         worker.record([an_answer(claimed.ref)])
         worker.settle([a_success(claimed.ref)])
-        worker.due(limit=10, expire=True)
+        worker.due(limit=10, judge=JUDGE)
         worker.deliver([])
         leases = PostgresLeases(session)
         leases.renew("w", 10)

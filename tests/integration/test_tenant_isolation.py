@@ -27,7 +27,8 @@ from callgate.db.session import PostgresSession
 from callgate.db.tables import metadata
 from callgate.domain.budget import ORG_SCOPE, Window
 from callgate.domain.errors import ConfigurationError
-from callgate.domain.ledger import Bodies, CallFilter, CallKey, CallState, SubmitOutcome
+from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
+from callgate.domain.operations import CallFilter
 from tests.contract.harness import (
     LINK,
     LedgerUnderTest,
@@ -323,7 +324,7 @@ FORBIDDEN = {
     "reserve": "SELECT callgate_reserve_v1(" + ", ".join(["'{}'"] * 11) + ")",
     "record": "SELECT callgate_record_v1('{}','{}','{}','{}','{}')",
     "settle": "SELECT callgate_settle_v1(" + ", ".join(["'{}'"] * 17) + ")",
-    "due": "SELECT callgate_due_v1(1000, true, NULL)",
+    "due": "SELECT callgate_due_v1(1000, 'w', 0, NULL)",
     "deliver": "SELECT callgate_deliver_v1('{}')",
     "set a budget": "SELECT callgate_set_budget_v1('mine', 'org', 'day', 1000000, 'UTC')",
     "roll budgets": "SELECT callgate_roll_budgets_v1(ARRAY['theirs'], ARRAY['org'])",

@@ -8,15 +8,9 @@ from uuid import uuid4
 
 from callgate.domain.budget import Window
 from callgate.domain.errors import IdempotencyMismatch, Unavailable
-from callgate.domain.ledger import (
-    CallFilter,
-    CallState,
-    CallView,
-    NewSubmission,
-    SubmitOutcome,
-    Submitted,
-)
+from callgate.domain.ledger import CallState, CallView, NewSubmission, SubmitOutcome, Submitted
 from callgate.domain.models import LLMRequest, Message, OnBudget
+from callgate.domain.operations import CallFilter
 from callgate.services.redrive import RedriveService
 from callgate.services.submit import SubmitService
 from tests.simulation.broker import BrokerLine
@@ -183,7 +177,7 @@ def bad_weather(world: World, *, until_s: float) -> None:
     """Plan outages of the ledger and of the broker, and wipes of the broker."""
     rng, after = world.rng, world.scheduler.after
     for _ in range(rng.choice((0, 0, 1, 2))):
-        length_s = rng.choice((2, 10, 30, 60))
+        length_s = rng.choice((2, 4, 10, 30, 60))
         after(rng.uniform(0, until_s), lambda s=length_s: world.ledger_goes_away(s))
     for _ in range(rng.choice((0, 0, 1, 2))):
         length_s = rng.choice((2, 10, 30))

@@ -312,19 +312,13 @@ class Invariants:
             self._lost(row, name)
 
     def _lost(self, row: AttemptRow, name: str) -> None:
-        """
-        An attempt is called lost only if its process was in trouble, never because the ledger was away.
-
-        Known exception: a due query that was given up in an outage, and that a stopped database executes when it wakes,
-        still expires attempts by the health that its process had before.
-        """
+        """An attempt is called lost only if its process was in trouble, never because the ledger was away."""
         process = row.worker_id.partition("/")[0]
         is_alive = any(p.name == process for p in self._world.processes)
         troubles = [self._world.troubles.get((process, key), -1.0) for key in (row.key, None)]
         started_at = (row.started_at - self._world.scheduler.starts_at).total_seconds()
         # A claim that was late to land was in trouble before it began.
         was_in_trouble = max(troubles) >= started_at - LATE_S_MAX
-        was_in_trouble |= self._world.expired_unheard_at >= started_at
         self.check("an_outage_makes_nothing_unknown", not is_alive or was_in_trouble, name)
 
     def _budget(self, budget: BudgetFigures) -> None:

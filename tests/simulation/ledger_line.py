@@ -17,10 +17,10 @@ from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
     AttemptRef,
     Bodies,
-    CallFilter,
     CallKey,
     CallView,
     DueBatch,
+    Judge,
     NewSubmission,
     Record,
     RecordOutcome,
@@ -30,6 +30,7 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Submitted,
 )
+from callgate.domain.operations import CallFilter
 from tests.simulation.faults import OUTAGE, STATEMENT
 from tests.simulation.scheduler import Owner
 
@@ -70,9 +71,11 @@ class LedgerLine:
         """See `LedgerPort`."""
         return cast("list[SettleOutcome]", self.ask("settle", list(batch)))
 
-    def due(self, *, limit: int, expire: bool, queued_before: datetime | None = None) -> DueBatch:
+    def due(
+        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+    ) -> DueBatch:
         """See `LedgerPort`."""
-        options = {"limit": limit, "expire": expire, "queued_before": queued_before}
+        options = {"limit": limit, "judge": judge, "queued_before": queued_before}
         return cast(DueBatch, self.ask("due", **options))
 
     def deliver(self, submission_ids: Sequence[UUID]) -> None:
@@ -120,20 +123,13 @@ class LedgerLine:
         def execute() -> object:
             return self.world.execute(self.owner, name, arguments, options)
 
-        def execute_unheard() -> object:
-            if options.get("expire"):
-                self.world.expired_unheard_at = scheduler.now
-            return execute()
-
         def arrange(resume: Callable[[], object]) -> None:
             takes_s = rng.uniform(0.1, TIMEOUT_S) if fate == "slow statement" else 0.01
             if fate == "refused":
                 scheduler.after(rng.uniform(0, TIMEOUT_S), resume, self.owner)
             elif fate in ("answer lost", "lands late"):
                 late_s = rng.uniform(0, 40) if fate == "lands late" else 0
-                scheduler.after(
-                    takes_s + late_s, lambda: self.world.is_ledger_away() or execute_unheard()
-                )
+                scheduler.after(takes_s + late_s, lambda: self.world.is_ledger_away() or execute())
                 scheduler.after(TIMEOUT_S, resume, self.owner)
             else:
                 scheduler.after(takes_s, lambda: lands(resume))
@@ -144,14 +140,14 @@ class LedgerLine:
                 if rng.random() < 0.3:
                     # A stopped database executes what it had read when it is woken.
                     away_s = self.world.ledger_away_until - scheduler.now
-                    scheduler.after(away_s, execute_unheard)
+                    scheduler.after(away_s, execute)
                 scheduler.after(rng.uniform(0, TIMEOUT_S), resume, self.owner)
                 return
             if name in ("reserve", "record") and self.world.faults.one_of(OUTAGE):
                 if rng.random() < 0.5:
                     execute()
                 scheduler.counts["outage begins"] += 1
-                self.world.ledger_goes_away(rng.choice((2, 10, 30, 60)))
+                self.world.ledger_goes_away(rng.choice((2, 4, 10, 30, 60)))
                 scheduler.after(TIMEOUT_S, resume, self.owner)
                 return
             answers.append(execute())

@@ -22,11 +22,12 @@ from callgate.domain.ledger import (
     Bodies,
     CallState,
     Delivery,
-    EndReason,
+    Judge,
     RecordOutcome,
     SubmitOutcome,
     Submitted,
 )
+from callgate.domain.operations import EndReason
 from callgate.domain.ports import Priced
 from callgate.domain.retry import Billing
 from callgate.services import ai_call_logger
@@ -265,8 +266,36 @@ def give_up_a_claim_in_an_outage() -> Patched:
 def expire_during_an_outage() -> Patched:
     """Attempts are called lost as soon as the ledger is back, before anybody could record."""
     due = LedgerLine.due
-    return patch.object(
-        LedgerLine, "due", lambda self, **options: due(self, **{**options, "expire": True})
+
+    def hasty(self: LedgerLine, **options: Any) -> Any:
+        return due(self, **{**options, "judge": Judge(self.owner.name, 0.0)})
+
+    return _all(
+        patch.object(LedgerLine, "due", hasty),
+        patch.object(memory_ledger, "may_judge", lambda *_: True),
+    )
+
+
+@caught_by(
+    "an_outage_makes_nothing_unknown",
+    outage_begins=0.3,
+    pauses=0,
+    dies_after_statement=0,
+    answer_lost=0,
+    lands_late=0,
+)
+def expiry_asks_nobodys_lease() -> Patched:
+    """A due query that is given up in an outage, and that the ledger executes when it is back, may expire."""
+    due = LedgerLine.due
+
+    def trusted(self: LedgerLine, **options: Any) -> Any:
+        if self.world.is_ledger_away():
+            options["judge"] = Judge(self.owner.name, 0.0)
+        return due(self, **options)
+
+    return _all(
+        patch.object(LedgerLine, "due", trusted),
+        patch.object(memory_ledger, "may_judge", lambda *_: True),
     )
 
 

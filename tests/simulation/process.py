@@ -34,7 +34,7 @@ from tests.simulation.scheduler import Owner, drive
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-GRACE_S = 6.0
+GRACE_S = 8.0
 LEASE_S = 10.0
 CLAIM_PATIENCE_S = 30.0
 DUE_INTERVAL_S = 2.0

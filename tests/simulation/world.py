@@ -102,8 +102,6 @@ class World:
         self.default_limit = self.rng.choice((None, self.a_limit()))
         self.troubles: dict[tuple[str, CallKey | None], float] = {}
         """By process, and call if it was about one: when it last paused, or failed alone to reach the ledger."""
-        self.expired_unheard_at = -1.0
-        """When a due query that was given up last took effect all the same, with the right to expire it had before."""
         self._names: dict[object, str] = {}
         self._ids = 0
         self._is_in_trouble = True

@@ -21,7 +21,6 @@ from callgate.domain.ledger import (
     CallState,
     Due,
     DueKind,
-    EndReason,
     NewSubmission,
     Reserve,
     Reserved,
@@ -30,7 +29,9 @@ from callgate.domain.ledger import (
     SubmitOutcome,
 )
 from callgate.domain.models import OnBudget
+from callgate.domain.operations import EndReason
 from tests.contract.harness import (
+    JUDGE,
     ManualClock,
     a_failure,
     a_loss,
@@ -166,12 +167,17 @@ class Books:
     def take_due(self, limit: int, expire: bool, vanishes: bool) -> None:
         """Take what is due, and move it on or vanish with it."""
         self.clock.advance(15)
-        items = self.ledger.due(limit=limit, expire=expire).items
+        items = self._due(limit) if expire else self.ledger.due(limit=limit).items
         assert len(items) <= limit
         assert expire or all(due.kind is not DueKind.EXPIRED for due in items)
         for due in items:
             if due.kind is DueKind.PUBLISH or not vanishes:
                 self._move_on(due)
+
+    def _due(self, limit: int) -> tuple[Due, ...]:
+        """As a process whose lease is in order."""
+        self.ledger.leases.renew(JUDGE.worker_id, 60)
+        return self.ledger.due(limit=limit, judge=JUDGE).items
 
     def _move_on(self, due: Due) -> None:
         """What the due service does with one item."""
@@ -190,7 +196,7 @@ class Books:
             self._settle([a_failure(ref, CallState.WAITING, seen=attempt.status)])
 
     def sweep(self) -> None:
-        batch = self.ledger.due(limit=100, expire=True, queued_before=self.clock())
+        batch = self.ledger.due(limit=100, queued_before=self.clock())
         assert all(due.kind is DueKind.PUBLISH for due in batch.items)
         self.messages += [due.key for due in batch.items]
 
@@ -289,7 +295,7 @@ class Books:
         """Everything that is held comes to a posting and every link is told, though every worker has vanished."""
         for _ in range(len(self.tables.attempts) + len(self.tables.calls) + 2):
             self.clock.advance(3_600)
-            for due in self.ledger.due(limit=1_000, expire=True).items:
+            for due in self._due(1_000):
                 self._move_on(due)
         assert [
             b.reserved_nano_usd for b in self.tables.budgets.values() if b.reserved_nano_usd

@@ -20,7 +20,6 @@ from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
-    CallFilter,
     CallKey,
     CallState,
     Delivery,
@@ -28,9 +27,9 @@ from callgate.domain.ledger import (
     Reserve,
     Reserved,
     Settle,
-    StrayMessage,
 )
 from callgate.domain.models import LLMRequest, Message
+from callgate.domain.operations import CallFilter, StrayMessage
 from callgate.domain.retry import Billing, Failure
 from callgate.settings import ClientSettings
 

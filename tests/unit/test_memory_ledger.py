@@ -9,10 +9,12 @@ from uuid import RFC_4122, UUID
 
 from callgate.adapters.memory_ledger import MemoryLedger, uuid7
 from callgate.domain.budget import Window
-from callgate.domain.ledger import CallState, NewSubmission, Snapshot
+from callgate.domain.ledger import CallState, NewSubmission
+from callgate.domain.operations import Snapshot
 from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
 from callgate.domain.retention import BodyAges, Purged
 from tests.contract.harness import (
+    JUDGE,
     LINK,
     ManualClock,
     a_reserve,
@@ -32,7 +34,8 @@ def a_life(batch: list[NewSubmission], seed: int) -> tuple[list[Any], Snapshot]:
         clock.advance(rng.choice([1, 20, 60]))
         key = rng.choice(answers[0]).key
         answers.append(ledger.reserve([a_reserve(key, 100, worker_id="worker-1:1")]))
-        answers.append(ledger.due(limit=2, expire=True))
+        ledger.leases.renew(JUDGE.worker_id, 60)
+        answers.append(ledger.due(limit=2, judge=JUDGE))
         answers.append(ledger.read([key]))
     return answers, ledger.snapshot()
 

@@ -3,9 +3,10 @@
 -- waiting -> queued (publish it). Everything else keeps its state and is lent to the caller for ten seconds: links to
 -- deliver first, then an attempt whose money is not posted. That may be one of an ended call: a late answer ended it
 -- while a newer attempt was on its way.
+-- An attempt that has expired is left alone unless p_judge may judge: who is alive has had p_steady_s seconds to record.
 -- With p_queued_before: queued calls due before that moment (their message was lost) and nothing else.
 -- Returns   kind: publish | settle | expired | deliver.
-CREATE FUNCTION callgate_due_v1(p_limit int, p_expire boolean, p_queued_before timestamptz)
+CREATE FUNCTION callgate_due_v1(p_limit int, p_judge text, p_steady_s float8, p_queued_before timestamptz)
 RETURNS TABLE (kind text, call_id uuid, generation int, state text, attempt_id uuid,
                submission_ids uuid[], links text[])
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
@@ -14,6 +15,7 @@ DECLARE
     c llm_call%ROWTYPE;
     a ai_call_log%ROWTYPE;
     taken int := 0;
+    may_expire CONSTANT boolean := callgate_may_judge_v1(p_judge, make_interval(secs => p_steady_s));
     lent CONSTANT interval := interval '10 s';
 BEGIN
     IF p_queued_before IS NOT NULL THEN
@@ -32,7 +34,7 @@ BEGIN
     FOR c IN
         SELECT * FROM llm_call l
          WHERE l.state <> 'queued' AND l.due_at <= now()
-           AND (p_expire OR l.state = 'waiting'
+           AND (may_expire OR l.state = 'waiting'
                 OR EXISTS (SELECT 1 FROM ai_call_log x
                             WHERE x.call_id = l.call_id AND x.generation = l.generation
                               AND x.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
