@@ -33,7 +33,7 @@ class WorkerOptions(BaseModel):
     task_threads_max: Annotated[int, Field(ge=2, le=64)] = 4
     """Threads for what blocks: settling, sweeping."""
     suspects_max: Annotated[int, Field(ge=1, le=64)] = 4
-    """Calls that were lost before which one process runs at once, each in a child process of about 110 MB (180 for OpenAI)."""
+    """Calls that were lost before which one process runs at once, each in a child of about 110 MB (180 for OpenAI)."""
     ledger_connections_max: Annotated[int, Field(ge=4, le=64)] = 8
     grace_s: Seconds = 15.0
     """From an attempt's deadline to its expiry. Too low: slow records become unknown; too high: slow recovery."""

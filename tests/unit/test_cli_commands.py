@@ -131,6 +131,24 @@ def state_of(ledger: MemoryLedger, key: CallKey) -> CallState:
     return view.state
 
 
+def test_whoever_stops_waiting_is_told_the_name_of_the_call(
+    shell: Shell, ledger: MemoryLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call goes on, and is paid: its result must not be lost with the terminal."""
+
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (file := tmp_path / "request.json").write_text(a_request().model_dump_json())
+    monkeypatch.setattr(ledger, "read", ctrl_c)
+
+    code, out, err = shell("submit", "--file", str(file))
+
+    (view,) = ledger.calls(CallFilter(), limit=1)
+    assert (code, out) == (130, "")
+    assert f"callgate calls show {view.key.task_id} --bodies" in err
+
+
 def test_a_submitted_call_is_named_at_once(shell: Shell, tmp_path: Path) -> None:
     """With --no-wait the answer is the task id; the same request again is told to be collapsed."""
     file = tmp_path / "request.json"
