@@ -310,7 +310,9 @@ def worker_app(settings: WorkerSettings) -> Celery:
 
 def providers_of(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LLMProviderPort]:
     """The real adapters of the catalogue's providers."""
-    credentials = FileCredentials(settings.api_keys(), settings.worker.credentials_dir)
+    credentials = FileCredentials(
+        settings.api_keys(catalogue.providers), settings.worker.credentials_dir
+    )
     return {
         name: OpenAIAdapter(
             name, entry, credentials, connections_max=settings.worker.connections_max

@@ -7,10 +7,11 @@ from pydantic import SecretStr
 
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import ConfigurationError
-from callgate.settings import ClientSettings
+from callgate.settings import ClientSettings, load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from tests.unit.stage import OVERLAY, POLICY
 
+VARIABLE = "CALLGATE_WORKER__CREDENTIALS__"
 LONGEST_S = POLICY.deadline_s + WorkerOptions().grace_s
 
 
@@ -51,3 +52,50 @@ def test_a_drain_outlasts_the_longest_call() -> None:
 
     with pytest.raises(ConfigurationError, match="CALLGATE_WORKER__DRAIN_S"):
         check(drain_s=POLICY.deadline_s)
+
+
+def api_keys(*providers: str) -> dict[str, str]:
+    """The keys of this environment for a catalogue with these providers."""
+    settings = load_settings(
+        WorkerSettings, database_url="postgresql://h/n", broker_url="redis://h"
+    )
+    return {name: key.get_secret_value() for name, key in settings.api_keys(providers).items()}
+
+
+def test_a_variable_names_a_provider_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the catalogue writes it is how its key is looked for; an organisation is another one in another case."""
+    monkeypatch.setenv(VARIABLE + "AZUREEU", "azure")
+    monkeypatch.setenv(VARIABLE + "OPENAI.Acme.Corp", "acme")
+    monkeypatch.setenv("OPENAI_API_KEY", "open")
+
+    keys = api_keys("AzureEU", "openai")
+
+    assert keys == {"AzureEU": "azure", "openai.Acme.Corp": "acme", "openai": "open"}
+
+
+def test_openais_own_variable_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives callgate a key of its own means that one."""
+    monkeypatch.setenv(VARIABLE + "OPENAI", "ours")
+    monkeypatch.setenv("OPENAI_API_KEY", "theirs")
+
+    assert api_keys("openai") == {"openai": "ours"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "providers", "complaint"),
+    [
+        (["OPENAPI"], ["openai"], r"__OPENAPI is no provider in the catalogue, which has openai"),
+        (["OPENAI"], ["OpenAI", "openai"], r"__OPENAI is any of the providers OpenAI, openai"),
+        (["EU.ACME"], ["eu", "EU.acme"], r"__EU.ACME is any of the providers eu, EU.acme"),
+        (["eu.Acme", "EU.acme"], ["eu"], r"differ by case only: put the key into a file"),
+    ],
+)
+def test_a_key_that_could_be_anybodys_stops_the_worker(
+    monkeypatch: pytest.MonkeyPatch, variables: list[str], providers: list[str], complaint: str
+) -> None:
+    """A key that is sent to another provider, or for another organisation, is lost."""
+    for name in variables:
+        monkeypatch.setenv(VARIABLE + name, "key")
+
+    with pytest.raises(ConfigurationError, match=complaint):
+        api_keys(*providers)
