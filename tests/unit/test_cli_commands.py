@@ -23,6 +23,7 @@ from callgate.domain.ledger import (
     CallFilter,
     CallKey,
     CallState,
+    CostLine,
     Delivery,
     Record,
     Reserve,
@@ -255,13 +256,17 @@ def test_calls_are_listed_shown_and_cancelled(shell: Shell, open_client: Any) ->
     assert "is rejected" in err
 
 
-def test_no_line_of_a_table_is_longer_than_a_terminal(shell: Shell, dead: CallKey) -> None:
-    """Tables fit 80 columns, and keep what must be copied from them."""
-    for command in (("calls", "list"), ("dead", "list"), ("dead", "stats"), ("costs",)):
-        _, out, _ = shell(*command)
+def test_costs_show_how_long_answers_took(
+    shell: Shell, ledger: MemoryLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside what they cost."""
+    line = CostLine("acme", "x", "openai", "gpt-4o", 3, 3, 3, 0, 9, 0, 9, 7, 0, 812, 1_900)
+    monkeypatch.setattr(ledger, "costs", lambda org_id: [line])
 
-        assert max(map(len, out.splitlines())) <= 80
-    assert dead.task_id in shell("dead", "list")[1]
+    heading, row = shell("costs")[1].splitlines()
+
+    assert heading.split()[-4:] == ["p50", "ms", "p95", "ms"]
+    assert row.split()[-2:] == ["812", "1900"]
 
 
 def test_nothing_is_coloured_in_a_pipe(shell: Shell, dead: CallKey) -> None:
