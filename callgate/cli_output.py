@@ -87,7 +87,7 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody is there to be asked: give --yes, or --dry-run to look")
+        raise typer.BadParameter("nobody is there to be asked: give --yes")
     typer.confirm(question, abort=True, err=True)
 
 
