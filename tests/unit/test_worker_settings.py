@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import ConfigurationError
-from callgate.settings import ClientSettings, load_settings
+from callgate.settings import KUBERNETES_SERVICE, PREFIX, ClientSettings, load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from tests.unit.stage import OVERLAY, POLICY
 
@@ -99,3 +99,48 @@ def test_a_key_that_could_be_anybodys_stops_the_worker(
 
     with pytest.raises(ConfigurationError, match=complaint):
         api_keys(*providers)
+
+
+SERVICE = {
+    "SERVICE_HOST": "10.0.0.1",
+    "SERVICE_PORT": "5555",
+    "SERVICE_PORT_HTTP": "5555",
+    "PORT": "tcp://10.0.0.1:5555",
+    "PORT_5555_TCP": "tcp://10.0.0.1:5555",
+    "PORT_5555_TCP_ADDR": "10.0.0.1",
+    "PORT_5555_TCP_PORT": "5555",
+    "PORT_5555_TCP_PROTO": "tcp",
+}
+"""What Kubernetes sets for a Service. Source: kubernetes.io, "Service", "Environment variables"."""
+
+
+def settings_here() -> WorkerSettings:
+    """The settings of this environment."""
+    return load_settings(WorkerSettings, database_url="postgresql://h/n", broker_url="redis://h")
+
+
+def test_services_of_kubernetes_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service called callgate-flower must not stop every pod beside it, nor change what they do."""
+    for service in ("CALLGATE_", "CALLGATE_FLOWER_", "CALLGATE_WORKER_", "CALLGATE_BROKER_"):
+        for name, value in SERVICE.items():
+            monkeypatch.setenv(service + name, value)
+
+    assert settings_here().worker.flower_port == 5555
+
+
+@pytest.mark.parametrize("name", ["CALLGATE_FLOWER_PORT", "CALLGATE_WORKER__FLOWR_PORT"])
+def test_a_misspelt_port_is_not_taken_for_a_service(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It would silently be the default."""
+    monkeypatch.setenv(name, "8080")
+
+    with pytest.raises(ConfigurationError, match=r"did you mean CALLGATE_WORKER__FLOWER_PORT\?"):
+        settings_here()
+
+
+def test_no_setting_has_a_name_that_kubernetes_sets() -> None:
+    """Else a Service of that name would set it."""
+    for name in WorkerSettings.model_fields:
+        for value in SERVICE.values():
+            assert not KUBERNETES_SERVICE.match(f"{PREFIX}{name.upper()}={value}")
