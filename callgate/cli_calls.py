@@ -34,7 +34,7 @@ from callgate.domain.models import LLMRequest, LLMResult, OnBudget
 from callgate.domain.operations import CallFilter
 
 if TYPE_CHECKING:
-    from callgate.client import Client
+    from callgate.client import Client, Handle
 
 LISTED_MAX = 1_000
 TaskId = Annotated[str, typer.Argument(metavar="CALL", help="A task id, or a call id: its newest.")]
@@ -98,7 +98,7 @@ def submit(
     with client_of(context) as client:
         handle = client.submit(request, idempotency_key=idempotency_key, force=force)
         if wait:
-            _print_result(handle.task_id, handle.collapsed, handle.get(timeout_s), as_json)
+            _print_result(handle, _awaited(handle, timeout_s), as_json)
         elif as_json:
             print_json({"task_id": handle.task_id, "collapsed": handle.collapsed})
         else:
@@ -214,7 +214,18 @@ def _newest(client: Client, text: str) -> CallKey:
     raise CallNotFound(f"the ledger knows no call {text}")
 
 
-def _print_result(task_id: str, collapsed: bool, result: LLMResult, as_json: bool) -> None:
+def _awaited(handle: Handle, timeout_s: float) -> LLMResult:
+    """Wait for the result; whoever stops waiting is told that the call goes on, and under which name."""
+    try:
+        return handle.get(timeout_s)
+    except KeyboardInterrupt:
+        task_id = handle.task_id
+        say(f"the call goes on; its answer later: callgate calls show {task_id} --bodies")
+        raise
+
+
+def _print_result(handle: Handle, result: LLMResult, as_json: bool) -> None:
+    task_id, collapsed = handle.task_id, handle.collapsed
     if as_json:
         print_json({"task_id": task_id, "collapsed": collapsed, **result.model_dump(mode="json")})
         return

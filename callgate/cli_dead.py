@@ -153,7 +153,7 @@ def stats(
         (g.error_fingerprint, g.count, g.model, f"{g.last_at:%m-%d %H:%M}", error_text(g.sample_error))
         for g in groups
     ]  # fmt: skip
-    print_table(("!fingerprint", "!>calls", "model", "!last", "error"), rows, "no dead calls")
+    print_table(("!fingerprint", ">calls", "model", "!last", "error"), rows, "no dead calls")
 
 
 def redrive(

@@ -11,7 +11,13 @@ from uuid import UUID
 import typer
 
 from callgate.cli_output import AsJson, client_of, print_json
-from callgate.domain.errors import CallgateError, ConfigurationError, InvalidRequest
+from callgate.domain.errors import (
+    CallgateError,
+    ConfigurationError,
+    InvalidRequest,
+    LedgerUnavailable,
+    UnknownProvider,
+)
 from callgate.domain.ledger import CallKey
 from callgate.domain.models import LLMRequest, Message
 
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 
 POSTGRES_MIN = 16
 SAMPLE_MODEL = "openai/gpt-4o-mini"
+DATABASE_REMEDY = "check CALLGATE_DATABASE_URL, and that Postgres runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +46,9 @@ def register(app: typer.Typer) -> None:
 def doctor(
     context: typer.Context,
     model: Annotated[
-        str, typer.Option("--model", metavar="PROVIDER/MODEL", help="Whose price to look for.")
-    ] = SAMPLE_MODEL,
+        str | None,
+        typer.Option("--model", metavar="PROVIDER/MODEL", help="Whose price to look for."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check settings, database, broker, tokenizer and prices; exit 1 if something is amiss."""
@@ -54,7 +62,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _findings(context: typer.Context, model: str) -> Iterator[Finding]:
+def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
     try:
         client = client_of(context)
     except ConfigurationError as exc:
@@ -63,6 +71,7 @@ def _findings(context: typer.Context, model: str) -> Iterator[Finding]:
     with client:
         yield Finding("settings", True, "valid")
         yield Finding("catalogue", True, _catalogue(client))
+        model = asked or _any_model(client)
         checks: dict[str, Callable[[], str]] = {
             "database": lambda: _database(client),
             "schema": lambda: _schema(client),
@@ -73,8 +82,17 @@ def _findings(context: typer.Context, model: str) -> Iterator[Finding]:
         for name, check in checks.items():
             try:
                 yield Finding(name, True, check())
+            except LedgerUnavailable as exc:
+                yield Finding(name, False, f"{_one_line(exc)}: {DATABASE_REMEDY}")
             except CallgateError as exc:
                 yield Finding(name, False, _one_line(exc))
+
+
+def _any_model(client: Client) -> str:
+    """A model to look for where nobody named one; without a provider there is none."""
+    rows = [f"{row.provider}/{row.model}" for row in client.catalogue.prices]
+    known = [m for m in (SAMPLE_MODEL, *rows) if m.partition("/")[0] in client.catalogue.providers]
+    return known[0] if known else SAMPLE_MODEL
 
 
 def _catalogue(client: Client) -> str:
@@ -116,15 +134,21 @@ def _broker(client: Client) -> str:
         except Exception as exc:
             # Each transport has errors of its own; all of them mean that the broker is not usable.
             raise BrokerUnavailable(
-                f"{connection.as_uri()} does not answer ({type(exc).__name__}): check CALLGATE_BROKER_URL"
+                f"{connection.as_uri()} cannot be used ({_one_line(exc) or type(exc).__name__}):"
+                " check CALLGATE_BROKER_URL, and that the broker runs"
             ) from exc
         return f"{connection.as_uri()} answers"
 
 
-def _sample(model: str) -> LLMRequest:
+def _sample(client: Client, model: str) -> LLMRequest:
     provider, slash, name = model.partition("/")
     if not slash:
         raise InvalidRequest(f"{model!r} is not PROVIDER/MODEL")
+    if provider not in client.catalogue.providers:
+        raise UnknownProvider(
+            f"the catalogue has no provider {provider!r}: give --model PROVIDER/MODEL of one it has, or add a table"
+            f" [providers.{provider}]"
+        )
     return LLMRequest(
         org_id="doctor",
         call_type="doctor",
@@ -138,14 +162,15 @@ def _sample(model: str) -> LLMRequest:
 def _tokenizer(client: Client, model: str) -> str:
     from callgate.adapters.token_estimator import TokenEstimator
 
-    method = TokenEstimator(client.catalogue).input_bound(_sample(model)).method
+    method = TokenEstimator(client.catalogue).input_bound(_sample(client, model)).method
     return f"{model}: {method}"
 
 
 def _price(client: Client, model: str) -> str:
     from callgate.adapters.cost_calculator import CostCalculator
 
-    priced = CostCalculator(client.catalogue).worst_case(_sample(model), 1_000, datetime.now(UTC))
+    costs, request = CostCalculator(client.catalogue), _sample(client, model)
+    priced = costs.worst_case(request, 1_000, datetime.now(UTC))
     return f"{model}: {priced.price_source}"
 
 

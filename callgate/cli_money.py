@@ -117,8 +117,7 @@ def costs(context: typer.Context, org: Org = None, as_json: AsJson = False) -> N
     if as_json:
         print_json(lines)
     else:
-        columns = ("org", "call type", "model", ">calls", ">dup", ">tokens", ">!spent", ">!saved")
-        print_table(columns, map(_cost_row, lines), "nothing was used")
+        print_table(COST_COLUMNS, map(_cost_row, lines), "nothing was used")
 
 
 def audit(context: typer.Context, as_json: AsJson = False) -> None:
@@ -145,7 +144,7 @@ def _print_budgets(figures: list[BudgetFigures], as_json: bool) -> None:
     if as_json:
         print_json([{**asdict(f), "left_nano_usd": f.left_nano_usd} for f in figures])
         return
-    columns = ("org", "scope", "!per", ">!limit", ">!spent", ">!held", ">!left", "zone")
+    columns = ("org", "scope", "!per", ">limit", ">spent", ">held", ">left", "zone")
     print_table(columns, map(_budget_row, figures), "no budgets; set one: callgate budget set")
 
 
@@ -158,7 +157,15 @@ def _cost_row(line: CostLine) -> tuple[object, ...]:
     tokens = line.input_tokens + line.output_tokens
     counts = (line.calls, line.collapsed, tokens)
     amounts = (usd(line.spent_nano_usd), usd(line.saved_nano_usd))
-    return line.org_id, line.call_type, line.model, *counts, *amounts
+    latencies = ("" if ms is None else ms for ms in (line.latency_ms_p50, line.latency_ms_p95))
+    model = f"{line.provider}/{line.model}"
+    return line.org_id, line.call_type, model, *counts, *amounts, *latencies
+
+
+COST_COLUMNS = (
+    *("org", "call type", "model"),
+    *(">calls", ">dup", ">tokens", ">spent", ">saved", ">p50 ms", ">p95 ms"),
+)
 
 
 def _audit_fields(report: AuditReport) -> dict[str, Any]:

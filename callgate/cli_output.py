@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 import typer
@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 
     from callgate.client import Client
 
-CELL_CHARS_MIN = 4
-"""What is left of a cell that is cut to fit."""
-WIDTH_MIN = 80
-"""Where tables go that nobody watches: a pipe has no width."""
+CELL_CHARS_MIN = 8
+"""No cell is folded into less."""
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -89,17 +87,20 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody is there to be asked: give --yes, or --dry-run to look")
+        raise typer.BadParameter("nobody is there to be asked: give --yes")
     typer.confirm(question, abort=True, err=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """
-    Print a table that fits the terminal, or `empty`.
+    Print a table, or `empty`. However little room there is, nothing is cut.
+
+    In a pipe a row is a line. On a terminal cells are folded; where that is not enough a row becomes a list of fields.
 
     Args:
-        columns: Headings. `>` in front aligns right; `!` keeps every character, where others are cut to fit.
+        columns: Headings. `!` in front is never folded, nor is `>`, which aligns right.
     """
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
@@ -107,33 +108,42 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     if not lines:
         say(empty)
         return
+    headings = [column.lstrip(">!") for column in columns]
+    widths = [max(map(cell_len, cells)) for cells in zip(headings, *lines, strict=True)]
+    console = _console(width=sum(widths) + len(widths))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for at, column in enumerate(columns):
-        marks, heading = column[:2], column.lstrip(">!")
-        longest = max(len(text) for text in (heading, *(line[at] for line in lines)))
-        table.add_column(
-            heading,
-            justify="right" if ">" in marks else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=longest if "!" in marks else min(longest, CELL_CHARS_MIN),
-        )
+    least = 0
+    for column, heading, width in zip(columns, headings, widths, strict=True):
+        is_whole = column[0] in ">!"
+        least += 1 + (width if is_whole else min(width, CELL_CHARS_MIN))
+        justify: Literal["left", "right"] = "right" if column[0] == ">" else "left"
+        table.add_column(heading, justify=justify, no_wrap=is_whole, overflow="fold")
     for line in lines:
         table.add_row(*map(Text, line))
-    _console().print(table)
+    if least <= console.width:
+        console.print(table)
+        return
+    for line in lines:
+        print_fields(dict(zip(headings, line, strict=True)))
+        console.print()
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """Print one thing, a field a line."""
+    """Print one thing, a field a line; on a terminal long ones are folded."""
     from rich.table import Table
     from rich.text import Text
 
+    texts = {label: _cell(value) for label, value in fields.items() if value is not None}
+    longest = max(map(len, texts))
+    if not sys.stdout.isatty():
+        for label, text in texts.items():
+            print(f"{label:{longest}}  {text}")  # noqa: T201 - the answer
+        return
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
-    for label, value in fields.items():
-        if value is not None:
-            table.add_row(label, Text(_cell(value)))
+    for label, text in texts.items():
+        table.add_row(label, Text(text))
     _console().print(table)
 
 
@@ -189,14 +199,14 @@ def call_rows(views: Sequence[CallView]) -> Iterable[Sequence[object]]:
         )
 
 
-CALL_COLUMNS = ("!call", "!state", "org", "model", ">!cost", "error")
+CALL_COLUMNS = ("!call", "!state", "org", "model", ">cost", "error")
 
 
-def _console() -> Console:
+def _console(width: int | None = None) -> Console:
+    """As wide as the terminal, or `width` where there is none."""
     from rich.console import Console
 
-    # Rich finds no width where there is no terminal; it must not guess less than what a person has.
-    width = None if sys.stdout.isatty() else WIDTH_MIN
+    width = None if sys.stdout.isatty() else width
     return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 

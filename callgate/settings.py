@@ -30,9 +30,14 @@ URLS = ("CALLGATE_DATABASE_URL", "CALLGATE_BROKER_URL")
 SHARED = (*URLS, "CALLGATE_CATALOGUE")
 """What a client must have in common with its workers."""
 KUBERNETES_SERVICE = re.compile(
-    r"^CALLGATE_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?$"
+    r"CALLGATE_(?!\w*__)(\w+_)?(SERVICE_HOST=|SERVICE_PORT(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)"
 )
-"""What Kubernetes puts into every pod beside a Service called callgate or callgate-something."""
+"""
+What Kubernetes puts into every pod beside a Service called callgate or callgate-something.
+
+Its CALLGATE_FLOWER_PORT is tcp://10.0.0.1:5555; with any other value it is a misspelt setting. No setting has a name of
+Kubernetes' making: CALLGATE_WORKER__FLOWER_PORT has a double underscore.
+"""
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 
 
@@ -133,7 +138,7 @@ def _unknown(cls: type[BaseSettings], environ: Mapping[str, str]) -> Iterable[st
     known = {*_variables(cls, PREFIX), EMBEDDED}
     reads_worker = "worker" in cls.model_fields
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or KUBERNETES_SERVICE.match(name):
+        if not name.startswith(PREFIX) or KUBERNETES_SERVICE.match(f"{name}={environ[name]}"):
             continue
         if name.startswith(WORKER_PREFIX) and not reads_worker:
             continue

@@ -7,6 +7,7 @@ This is the only place that reads the worker's environment. Everything else is g
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from callgate.domain.budget import hold_nano_usd
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import ConfigurationError
-from callgate.settings import ClientSettings, Seconds, load_settings
+from callgate.settings import WORKER_PREFIX, ClientSettings, Seconds, load_settings
 
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
 """OpenAI's own variable, honoured so that one key need not be given twice."""
+CREDENTIALS_PREFIX = WORKER_PREFIX + "CREDENTIALS__"
+INTO_A_FILE = f"put the key into a file of {WORKER_PREFIX}CREDENTIALS_DIR"
 
 
 class WorkerOptions(BaseModel):
@@ -33,7 +36,7 @@ class WorkerOptions(BaseModel):
     task_threads_max: Annotated[int, Field(ge=2, le=64)] = 4
     """Threads for what blocks: settling, sweeping."""
     suspects_max: Annotated[int, Field(ge=1, le=64)] = 8
-    """Calls lost before that one process runs at once, each in a child process of 25 MB and two connections."""
+    """Calls lost before that one process runs at once, each in a child process of 25 MB (95 for OpenAI)."""
     ledger_connections_max: Annotated[int, Field(ge=4, le=64)] = 8
     grace_s: Seconds = 15.0
     """From an attempt's deadline to its expiry. Too low: slow records become unknown; too high: slow recovery."""
@@ -56,7 +59,7 @@ class WorkerOptions(BaseModel):
     default_daily_usd: Annotated[Decimal, Field(ge=0)] | None = None
     """Daily limit of an organisation nobody set a budget for; None refuses its calls."""
     credentials: dict[str, SecretStr] = {}
-    """API keys by provider, or by `provider.org`: CALLGATE_WORKER__CREDENTIALS__OPENAI."""
+    """API keys by provider, or by `provider.org`, in lower case: CALLGATE_WORKER__CREDENTIALS__OPENAI."""
     credentials_dir: Path | None = None
     """A folder with one key per file, named likewise; read again when a file changes."""
     connections_max: Annotated[int, Field(ge=1, le=20_000)] = 2_000
@@ -82,12 +85,49 @@ class WorkerSettings(ClientSettings):
     catalogue: Path | None = CATALOGUE
     worker: WorkerOptions = WorkerOptions()
 
-    def api_keys(self) -> dict[str, SecretStr]:
-        """API keys by provider name, OpenAI's own variable included."""
-        keys = {name.lower(): key for name, key in self.worker.credentials.items()}
+    def api_keys(self, providers: Collection[str]) -> dict[str, SecretStr]:
+        """
+        API keys by `provider` or `provider.org`, OpenAI's own variable included.
+
+        Variables are upper case by custom, so they name a provider in any case, but an organisation exactly.
+
+        Raises:
+            ConfigurationError: A variable names none of the providers, or more than one, or is there twice.
+        """
+        written = _written(os.environ)
+        keys = {
+            _full_name(written.get(name, name), providers): key
+            for name, key in self.worker.credentials.items()
+        }
         if key := os.environ.get(OPENAI_KEY_VARIABLE):
             keys.setdefault("openai", SecretStr(key))
         return keys
+
+
+def _written(environ: Iterable[str]) -> dict[str, str]:
+    """Names of keys as the environment writes them, by the lower case in which they were read."""
+    written: dict[str, str] = {}
+    for variable in environ:
+        if variable.upper().startswith(CREDENTIALS_PREFIX):
+            name = variable[len(CREDENTIALS_PREFIX) :]
+            if (other := written.setdefault(name.lower(), name)) != name:
+                raise ConfigurationError(
+                    f"{CREDENTIALS_PREFIX}{other} and ...{name} differ by case only: {INTO_A_FILE}"
+                )
+    return written
+
+
+def _full_name(name: str, providers: Collection[str]) -> str:
+    """`OPENAI.Acme` as `openai.Acme`, if that is how the catalogue writes its provider."""
+    folded = name.lower() + "."
+    matching = [p for p in providers if folded.startswith(p.lower() + ".")]
+    if len(matching) == 1:
+        return matching[0] + name[len(matching[0]) :]
+    what = f"is any of the providers {', '.join(matching)}" if matching else "is no provider"
+    raise ConfigurationError(
+        f"{CREDENTIALS_PREFIX}{name} {what} in the catalogue, which has"
+        f" {', '.join(sorted(providers)) or 'none'}; if no variable can say it: {INTO_A_FILE}"
+    )
 
 
 def load_worker_settings() -> WorkerSettings:

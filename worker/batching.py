@@ -11,8 +11,8 @@ next one fills (group commit). `batch_wait_s` is only an upper bound: past it, o
 buffer, a further batch starts beside a slow one, up to `batches_max`.
 
 **Prefetch.** Messages in the buffer and in running batches are unacknowledged, so they use up the
-worker's prefetch. It has to cover them on top of the tasks that run singly, or batches stay small:
-see `prefetch_multiplier`.
+worker's prefetch: `in_flight_max`, for calls and batches together. Where calls have used it up,
+batches stay small.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -86,11 +85,6 @@ class BatchTask(OutcomeTask):
         """Have the worker close the buffers of its batched tasks."""
         app.steps["consumer"].add(CloseBatches)
 
-    @classmethod
-    def prefetch_credits(cls) -> int:
-        """Return how many messages the task may hold: its running batches and a full buffer."""
-        return cls.batch_size_max * (cls.batches_max + 1)
-
     def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[Outcome]:
         """
         Do the work of up to `batch_size_max` messages, in a thread of the pool.
@@ -115,17 +109,6 @@ class BatchTask(OutcomeTask):
             message: The `kombu.Message`, with `body` (bytes or text), `headers`, `delivery_info`.
         """
         logger.error("%s: dropped a message that cannot be read: %r", self.name, error)
-
-
-def prefetch_multiplier(concurrency: int, tasks: Iterable[type[BatchTask]]) -> int:
-    """
-    Return the smallest `worker_prefetch_multiplier` that leaves every batched task its credits.
-
-    Celery's prefetch is concurrency times multiplier. `AsyncioPool` runs no more than `concurrency`
-    coroutines whatever the prefetch is; the rest of its messages wait in the process.
-    """
-    batched = sum(task.prefetch_credits() for task in tasks)
-    return ceil((concurrency + batched) / concurrency)
 
 
 class BatchStrategy:

@@ -30,6 +30,7 @@ from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
 from callgate.adapters.postgres_retention import PostgresRetention
+from callgate.adapters.token_estimator import TokenEstimator
 from callgate.db.session import PostgresSession
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
@@ -54,6 +55,7 @@ from worker.isolation import NURSERY_ARGV, Isolation
 from worker.lease_keeper import LeaseKeeper
 from worker.ledger_lane import LedgerLane
 from worker.nudge import Nudge
+from worker.token_lane import TokenLane
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +79,7 @@ class Services:
     isolation: Isolation | None
     _keeper: LeaseKeeper
     _due_now: Nudge
+    _tokens: TokenLane
     _threads: ThreadPoolExecutor
     _sessions: tuple[PostgresSession, ...]
 
@@ -116,6 +119,7 @@ class Services:
 
     def close(self) -> None:
         """Close threads and connections."""
+        self._tokens.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         for session in self._sessions:
             session.close()
@@ -217,6 +221,7 @@ def bootstrap(
     )
     threads = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="ledger")
     lane = LedgerLane(ledger, queue, threads)
+    tokens = TokenLane(TokenEstimator(catalogue))
 
     async def settle_here(ref: AttemptRef) -> None:
         await asyncio.get_running_loop().run_in_executor(threads, logger.settle, [ref])
@@ -243,6 +248,7 @@ def bootstrap(
         providers=providers,
         costs=costs,
         catalogue=catalogue,
+        count_tokens=tokens.input_bound,
         publish_log=lane.publish_log,
         settle_here=settle_here,
         clock=clock,
@@ -269,6 +275,7 @@ def bootstrap(
         isolation=isolation,
         _keeper=keeper,
         _due_now=due_now,
+        _tokens=tokens,
         _threads=threads,
         _sessions=(session, maintenance),
     )
@@ -288,7 +295,9 @@ def worker_app(settings: WorkerSettings) -> Celery:
 
 def providers_of(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LLMProviderPort]:
     """The real adapters of the catalogue's providers."""
-    credentials = FileCredentials(settings.api_keys(), settings.worker.credentials_dir)
+    credentials = FileCredentials(
+        settings.api_keys(catalogue.providers), settings.worker.credentials_dir
+    )
     return {
         name: OpenAIAdapter(
             name, entry, credentials, connections_max=settings.worker.connections_max

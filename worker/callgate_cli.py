@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from callgate.cli_output import AsJson, print_json, say
+from callgate.cli_output import AsJson, Yes, confirm, print_json, say
 from callgate.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -57,13 +57,17 @@ def worker(
 
 def migrate(
     to: Annotated[Revision, typer.Option("--to", help="base removes every table.")] = Revision.HEAD,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring the database to the newest schema, or back to none."""
     from config.settings import load_worker_settings
     from worker.migrate import migrate as move
 
-    move(load_worker_settings().database_url.get_secret_value(), to.value)
+    url = load_worker_settings().database_url.get_secret_value()
+    if to is Revision.BASE:
+        confirm(f"Remove every call, cost and budget from {_shown(url)}?", yes)
+    move(url, to.value)
     if as_json:
         print_json({"revision": to})
     else:
@@ -93,6 +97,12 @@ def demo(as_json: AsJson = False) -> None:
     from worker.demo import run_demo
 
     raise typer.Exit(run_demo(as_json=as_json))
+
+
+def _shown(url: str) -> str:
+    from sqlalchemy import make_url
+
+    return make_url(url).render_as_string()
 
 
 def _check_flower_is_guarded(options: WorkerOptions) -> None:

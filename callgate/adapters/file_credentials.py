@@ -37,8 +37,9 @@ class FileCredentials:
 
     Cost: at most two `stat` calls per request, a read after a change only.
 
-    Warning: an organisation whose id holds a `/` can have its own key only in the settings. A provider
-    named `a.b` shares its file with the organisation `b` of a provider `a`: give providers names without dots.
+    Warning: names are looked for as they are written, upper and lower case. An organisation whose id holds a
+    `/` can have its own key only in the settings. A provider named `a.b` shares its file with the organisation
+    `b` of a provider `a`: give providers names without dots.
 
     Args:
         keys: API keys by `provider` or `provider.org`; empty ones count as not given.

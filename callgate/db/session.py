@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection, Engine, Row
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
@@ -167,7 +167,7 @@ def _translated() -> Iterator[None]:
 def _meaning(exc: DBAPIError) -> Exception:
     sqlstate = getattr(exc.orig, "sqlstate", None) or getattr(exc.orig, "pgcode", None) or ""
     diagnosis = getattr(getattr(exc.orig, "diag", None), "message_primary", None)
-    text = f"{type(exc.orig).__name__}: {diagnosis or 'no answer from Postgres'}"
+    text = f"{type(exc.orig).__name__}: {diagnosis or _without_answer(exc)}"
     if sqlstate in RETRIED_SQLSTATES:
         return _TryAgain(text)
     if sqlstate in NOT_MIGRATED_SQLSTATES:
@@ -177,6 +177,12 @@ def _meaning(exc: DBAPIError) -> Exception:
     if sqlstate[:2] in REFUSED_SQLSTATE_CLASSES:
         return ConfigurationError(f"Postgres refused: {text}")
     return LedgerUnavailable(f"the ledger did not answer: {text}")
+
+
+def _without_answer(exc: DBAPIError) -> str:
+    """What libpq says of a connection that failed or broke: where to and why, but no parameters."""
+    said = str(exc.orig).strip() if isinstance(exc, OperationalError) else ""
+    return said.partition("\n")[0] or "no answer from Postgres"
 
 
 class _Watchdog:

@@ -144,6 +144,7 @@ class LLMService:
         providers: Mapping[str, LLMProviderPort],
         costs: CostCalculatorPort,
         catalogue: Catalogue,
+        count_tokens: Callable[[LLMRequest], Awaitable[TokenBound]],
         publish_log: Callable[[AttemptRef], Awaitable[None]],
         settle_here: Callable[[AttemptRef], Awaitable[object]],
         clock: ClockPort,
@@ -158,6 +159,7 @@ class LLMService:
         Compose the service.
 
         Args:
+            count_tokens: Bounds the input again, for a client may have stored any bound; see `TokenEstimatorPort`.
             publish_log: Publishes the log task of an answered attempt; raises BrokerUnavailable.
             settle_here: Settles in this process, for when the log task cannot be published.
             worker_id: Names this process in the ledger; claims get a number behind it.
@@ -168,6 +170,7 @@ class LLMService:
         self._providers = providers
         self._costs = costs
         self._catalogue = catalogue
+        self._count_tokens = count_tokens
         self._publish_log = publish_log
         self._settle_here = settle_here
         self._clock = clock
@@ -195,7 +198,7 @@ class LLMService:
                 self._unclaimed.discard(delivery)
                 lease_s = policy.deadline_s + self._patience.grace_s
                 return await self._run_alone(key, lease_s, self._isolate)
-            request, reserve = self._prepare(view)
+            request, reserve = await self._prepare(view)
             claimed, warrant = await self._claim(reserve, policy)
             if isinstance(claimed, Unstorable):
                 log.error("unclaimable", call_id=str(key.call_id), reason=claimed.why)
@@ -266,7 +269,7 @@ class LLMService:
     def _claim_id(self) -> str:
         return f"{self._worker_id}/{next(self._claims)}"
 
-    def _prepare(self, view: CallView) -> tuple[LLMRequest | None, Reserve]:
+    async def _prepare(self, view: CallView) -> tuple[LLMRequest | None, Reserve]:
         """Price the call at the price of now; a call that can never be sent is prepared for rejection."""
         policy = self._catalogue.policy(view.call_type)
         hold_nano_usd, price_source, refusal = 0, "", None
@@ -274,13 +277,13 @@ class LLMService:
         try:
             request = request_of(view)
             # Asked by the client before; a client that did not ask could have written the row all the same.
-            gates.check_gates(
-                request, self._catalogue, TokenBound(view.input_token_bound, "client")
-            )
+            gates.check_size(request, self._catalogue)
+            bound = await self._bound(request, view)
+            gates.check_gates(request, self._catalogue, bound)
             if view.provider not in self._providers:
                 refusal = _refusal("unknown_provider", f"no provider {view.provider!r} here")
             else:
-                priced = self._costs.worst_case(request, view.input_token_bound, self._now())
+                priced = self._costs.worst_case(request, bound.tokens, self._now())
                 hold_nano_usd, price_source = priced.nano_usd, priced.price_source
         except InvalidRequest as exc:
             refusal = _refusal(exc.code, str(exc))
@@ -301,6 +304,11 @@ class LLMService:
             default_limit_nano_usd=self._default_limit_nano_usd,
             refuse_with=refusal,
         )
+
+    async def _bound(self, request: LLMRequest, view: CallView) -> TokenBound:
+        """The client's count if it is the greater one: too small a hold would overrun the budget."""
+        told = TokenBound(view.input_token_bound, "client")
+        return max(told, await self._count_tokens(request), key=lambda bound: bound.tokens)
 
     async def _claim(
         self, reserve: Reserve, policy: CallTypePolicy

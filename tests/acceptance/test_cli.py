@@ -138,9 +138,17 @@ def test_a_missing_url_is_an_error_that_names_it(callgate: Callgate, environ: An
         assert "callgate up" in ran.stderr
 
 
+def test_a_ledger_is_not_removed_unasked(callgate: Callgate) -> None:
+    """Where nobody can be asked, everything stays."""
+    refused = callgate("migrate", "--to", "base", stdin="")
+
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+    assert callgate("audit").returncode == 0
+
+
 def test_a_database_that_is_not_migrated_says_so(callgate: Callgate) -> None:
     """The error says which command to run, and that command is enough."""
-    callgate("migrate", "--to", "base")
+    callgate("migrate", "--to", "base", "--yes")
 
     audit = callgate("audit")
     doctor = callgate("doctor")

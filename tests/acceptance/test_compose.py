@@ -58,6 +58,14 @@ def test_no_password_has_a_default(name: str) -> None:
         compose(others)
 
 
+def test_the_compose_version_is_told_while_it_matters() -> None:
+    """Older ones refuse inline configs, and name no version. Source: docs.docker.com, "Configs top-level"."""
+    assert all("content" in config for config in compose(part="configs").values())
+
+    for name in ("docker-compose.yml", "README.md", "CHANGELOG.md"):
+        assert "2.23.1" in (CHECKOUT / name).read_text()
+
+
 def test_only_flower_is_published_and_only_on_loopback() -> None:
     """Postgres and Valkey are reachable from the containers alone."""
     published = {name: s["ports"] for name, s in compose().items() if "ports" in s}

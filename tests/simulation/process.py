@@ -21,6 +21,8 @@ from callgate.domain.ledger import (
     Reserve,
     ReserveOutcome,
 )
+from callgate.domain.models import LLMRequest
+from callgate.domain.ports import TokenBound
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
 from callgate.services.lease import RENEWED_AFTER, LeaseService
@@ -121,6 +123,7 @@ class Process(Owner):
             providers={"sim": ProviderLine(world, self)},
             costs=world.costs,
             catalogue=world.catalogue,
+            count_tokens=self._count_tokens,
             publish_log=self._publish_log,
             settle_here=self._settle_here,
             clock=self.clock,
@@ -223,6 +226,9 @@ class Process(Owner):
             except Unavailable:
                 self.world.scheduler.counts["renewal in vain"] += 1
             self.clock.block(LEASE_S * RENEWED_AFTER, idle=True)
+
+    async def _count_tokens(self, request: LLMRequest) -> TokenBound:
+        return self.world.estimator.input_bound(request)
 
     async def _publish_log(self, ref: AttemptRef) -> None:
         self._queue.publish_logs([ref])

@@ -29,7 +29,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import LLMRequest, Message, Usage
-from callgate.domain.ports import LLMProviderPort, ProviderReply
+from callgate.domain.ports import LLMProviderPort, ProviderReply, TokenBound
 from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
@@ -203,9 +203,10 @@ class Stage:
             providers={"sim": ProviderEntry(needs_key=False)}, default=policy, prices=(OVERLAY,)
         )
         costs, validator = CostCalculator(self.catalogue), JsonSchemaValidator()
+        self.estimator = TokenEstimator(self.catalogue)
         self.submits = SubmitService(
             ledger=self.ledger,
-            estimator=TokenEstimator(self.catalogue),
+            estimator=self.estimator,
             costs=costs,
             validator=validator,
             catalogue=self.catalogue,
@@ -226,6 +227,7 @@ class Stage:
             providers=self.providers,
             costs=costs,
             catalogue=self.catalogue,
+            count_tokens=self._count_tokens,
             publish_log=self._publish_log,
             settle_here=self._settle_here,
             clock=self.clock,
@@ -266,6 +268,9 @@ class Stage:
         (view,) = self.ledger.read([key], Bodies.BOTH)
         assert view is not None
         return view
+
+    async def _count_tokens(self, request: LLMRequest) -> TokenBound:
+        return self.estimator.input_bound(request)
 
     async def _publish_log(self, ref: AttemptRef) -> None:
         self.queue.publish_logs([ref])

@@ -13,7 +13,6 @@ from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
 from worker.asyncio_pool import AsyncioPool, AsyncTask
-from worker.batching import BatchTask, prefetch_multiplier
 from worker.loop_thread import LoopThread, Service, ServiceStartError, TaskThreads
 from worker.outcome import Outcome, OutcomeTask, Trace
 from worker.until_done import RETRY_MAX_S, back_off_s
@@ -157,23 +156,6 @@ def test_shrinking_leaves_one_slot() -> None:
 
     pool.grow(2)
     assert pool.num_processes == 3
-
-
-@pytest.mark.parametrize(
-    ("concurrency", "tasks", "expected"),
-    [
-        (1000, (), 1),
-        (1000, ("log",), 2),
-        (600, ("log",), 2),
-        (599, ("log",), 3),
-        (4, ("log",), 151),
-    ],
-)
-def test_the_prefetch_covers_coroutines_and_batches(
-    concurrency: int, tasks: tuple[str, ...], expected: int
-) -> None:
-    """Two batches of 200 and a full buffer are 600 messages beside the coroutines."""
-    assert prefetch_multiplier(concurrency, [BatchTask for _ in tasks]) == expected
 
 
 def test_back_off_doubles_up_to_its_bound() -> None:

@@ -22,6 +22,7 @@ from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
     CallState,
+    CostLine,
     Delivery,
     Record,
     Reserve,
@@ -130,6 +131,24 @@ def state_of(ledger: MemoryLedger, key: CallKey) -> CallState:
     return view.state
 
 
+def test_whoever_stops_waiting_is_told_the_name_of_the_call(
+    shell: Shell, ledger: MemoryLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call goes on, and is paid: its result must not be lost with the terminal."""
+
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (file := tmp_path / "request.json").write_text(a_request().model_dump_json())
+    monkeypatch.setattr(ledger, "read", ctrl_c)
+
+    code, out, err = shell("submit", "--file", str(file))
+
+    (view,) = ledger.calls(CallFilter(), limit=1)
+    assert (code, out) == (130, "")
+    assert f"callgate calls show {view.key.task_id} --bodies" in err
+
+
 def test_a_submitted_call_is_named_at_once(shell: Shell, tmp_path: Path) -> None:
     """With --no-wait the answer is the task id; the same request again is told to be collapsed."""
     file = tmp_path / "request.json"
@@ -236,13 +255,17 @@ def test_calls_are_listed_shown_and_cancelled(shell: Shell, open_client: Any) ->
     assert "is rejected" in err
 
 
-def test_no_line_of_a_table_is_longer_than_a_terminal(shell: Shell, dead: CallKey) -> None:
-    """Tables fit 80 columns, and keep what must be copied from them."""
-    for command in (("calls", "list"), ("dead", "list"), ("dead", "stats"), ("costs",)):
-        _, out, _ = shell(*command)
+def test_costs_show_how_long_answers_took(
+    shell: Shell, ledger: MemoryLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside what they cost."""
+    line = CostLine("acme", "x", "openai", "gpt-4o", 3, 3, 3, 0, 9, 0, 9, 7, 0, 812, 1_900)
+    monkeypatch.setattr(ledger, "costs", lambda org_id: [line])
 
-        assert max(map(len, out.splitlines())) <= 80
-    assert dead.task_id in shell("dead", "list")[1]
+    heading, row = shell("costs")[1].splitlines()
+
+    assert heading.split()[-4:] == ["p50", "ms", "p95", "ms"]
+    assert row.split()[-2:] == ["812", "1900"]
 
 
 def test_nothing_is_coloured_in_a_pipe(shell: Shell, dead: CallKey) -> None:

@@ -12,7 +12,7 @@ import pytest
 from callgate.domain.hashing import call_id
 from callgate.domain.ledger import CallKey, CallState, NewSubmission
 from callgate.services.llm_service import Executed
-from tests.unit.stage import Stage, a_request
+from tests.unit.stage import POLICY, Stage, a_request
 
 CALL_ID = "0190b6f2-5a3e-8c1d-9e4f-7a6b5c4d3e2f"
 TEXT = "a prompt that no error may quote"
@@ -62,6 +62,31 @@ def test_the_worker_asks_the_gates_again() -> None:
     assert stage.provider.requests == []
     assert "missing_output_bound" in (stage.view(no_bound).error or "")
     assert "input_too_large" in (stage.view(too_large).error or "")
+
+
+@pytest.mark.parametrize("told", [0, 1, -(2**31), 10_000])
+def test_the_greater_count_is_held(told: int) -> None:
+    """A client that writes a small bound into its row spends no more than is held; one that knows better holds more."""
+    stage = Stage()
+    prepared = stage.submits.prepare(a_request("hello" * 1_000))
+
+    key = submitted(stage, prepared.request, input_token_bound=told)
+    asyncio.run(stage.llm.execute(key))
+
+    (attempt,) = stage.ledger.tables.attempts.values()
+    assert attempt.hold_nano_usd == max(told, prepared.input_token_bound) * 1_000 + 100 * 2_000
+
+
+def test_a_long_text_is_refused_whatever_the_row_says() -> None:
+    """The token gate believes no row either."""
+    stage = Stage(policy=POLICY.model_copy(update={"input_tokens_max": 2_000}))
+    body = a_request("hello" * 1_000, max_output_tokens=5).model_dump_json().encode()
+
+    key = submitted(stage, body, input_token_bound=1)
+
+    assert asyncio.run(stage.llm.execute(key)) is Executed.REFUSED
+    assert stage.provider.requests == []
+    assert "input_too_large" in (stage.view(key).error or "")
 
 
 def test_a_body_that_cannot_be_read_is_not_quoted() -> None:

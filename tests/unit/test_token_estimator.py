@@ -32,6 +32,7 @@ from callgate.adapters.token_estimator import (
     encoding_of,
     load_bpe_openai,
     load_tiktoken,
+    pieces,
     utf8_bound,
 )
 from callgate.domain.catalogue import Catalogue, ProviderEntry
@@ -64,6 +65,21 @@ TRICKY = st.sampled_from(
     ]
 )
 TEXTS = st.lists(st.one_of(st.text(max_size=20), TRICKY), max_size=8).map("".join)
+
+CUTTABLE = st.sampled_from(
+    [
+        "a b",
+        "it's it",
+        "I'LL go",
+        " x\n\n y",
+        "z\n\t\nA",
+        "!?\n/x",
+        ".\r\n\r\n9",
+        "7 \n汉",
+        "o\n\u0301e",
+    ]
+)
+"""What a cut could tear apart."""
 
 
 def a_request(*contents: str, provider: str = "openai", **fields: Any) -> LLMRequest:
@@ -354,6 +370,27 @@ def test_a_megabyte_of_one_character_is_counted_in_linear_time(
 
     assert bound * TOKEN_BYTES_MAX >= len(text.encode())
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@settings(max_examples=300, deadline=None)
+@given(texts=st.lists(st.one_of(TEXTS, CUTTABLE), max_size=8))
+def test_a_text_counts_as_much_in_pieces(encoding: str, texts: list[str]) -> None:
+    """A cut that changed the count could make a bound too small, or make the worker's another than the client's."""
+    text, count = "".join(texts), exact(encoding)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_estimator, "PIECE_CHARS", 1)
+        cut = list(pieces(text))
+
+    assert "".join(cut) == text
+    assert sum(map(count, cut)) == count(text)
+
+
+def test_an_ordinary_text_is_cut_into_short_pieces() -> None:
+    """While one piece is counted, no other thread of the process runs."""
+    text = "An invoice of 1.234,56 EUR,\ndue in May. " * 10_000
+
+    assert max(map(len, pieces(text))) < token_estimator.PIECE_CHARS + 100
 
 
 def test_threads_share_one_vocabulary(estimator: TokenEstimator) -> None:

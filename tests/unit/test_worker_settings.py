@@ -8,11 +8,13 @@ from pydantic import SecretStr
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import ConfigurationError
 from callgate.services.llm_service import Patience
-from callgate.settings import ClientSettings
+from callgate.settings import KUBERNETES_SERVICE, PREFIX, ClientSettings, load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from tests.unit.stage import OVERLAY, POLICY
 
 TIMEOUT_S = ClientSettings.model_fields["ledger_timeout_s"].default
+VARIABLE = "CALLGATE_WORKER__CREDENTIALS__"
+LONGEST_S = POLICY.deadline_s + WorkerOptions().grace_s
 
 
 def check(**options: float) -> None:
@@ -66,3 +68,95 @@ def test_a_drain_outlasts_the_longest_call() -> None:
 
     with pytest.raises(ConfigurationError, match="CALLGATE_WORKER__DRAIN_S"):
         check(drain_s=POLICY.deadline_s)
+
+
+def api_keys(*providers: str) -> dict[str, str]:
+    """The keys of this environment for a catalogue with these providers."""
+    settings = load_settings(
+        WorkerSettings, database_url="postgresql://h/n", broker_url="redis://h"
+    )
+    return {name: key.get_secret_value() for name, key in settings.api_keys(providers).items()}
+
+
+def test_a_variable_names_a_provider_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the catalogue writes it is how its key is looked for; an organisation is another one in another case."""
+    monkeypatch.setenv(VARIABLE + "AZUREEU", "azure")
+    monkeypatch.setenv(VARIABLE + "OPENAI.Acme.Corp", "acme")
+    monkeypatch.setenv("OPENAI_API_KEY", "open")
+
+    keys = api_keys("AzureEU", "openai")
+
+    assert keys == {"AzureEU": "azure", "openai.Acme.Corp": "acme", "openai": "open"}
+
+
+def test_openais_own_variable_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives callgate a key of its own means that one."""
+    monkeypatch.setenv(VARIABLE + "OPENAI", "ours")
+    monkeypatch.setenv("OPENAI_API_KEY", "theirs")
+
+    assert api_keys("openai") == {"openai": "ours"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "providers", "complaint"),
+    [
+        (["OPENAPI"], ["openai"], r"__OPENAPI is no provider in the catalogue, which has openai"),
+        (["OPENAI"], ["OpenAI", "openai"], r"__OPENAI is any of the providers OpenAI, openai"),
+        (["EU.ACME"], ["eu", "EU.acme"], r"__EU.ACME is any of the providers eu, EU.acme"),
+        (["eu.Acme", "EU.acme"], ["eu"], r"differ by case only: put the key into a file"),
+    ],
+)
+def test_a_key_that_could_be_anybodys_stops_the_worker(
+    monkeypatch: pytest.MonkeyPatch, variables: list[str], providers: list[str], complaint: str
+) -> None:
+    """A key that is sent to another provider, or for another organisation, is lost."""
+    for name in variables:
+        monkeypatch.setenv(VARIABLE + name, "key")
+
+    with pytest.raises(ConfigurationError, match=complaint):
+        api_keys(*providers)
+
+
+SERVICE = {
+    "SERVICE_HOST": "10.0.0.1",
+    "SERVICE_PORT": "5555",
+    "SERVICE_PORT_HTTP": "5555",
+    "PORT": "tcp://10.0.0.1:5555",
+    "PORT_5555_TCP": "tcp://10.0.0.1:5555",
+    "PORT_5555_TCP_ADDR": "10.0.0.1",
+    "PORT_5555_TCP_PORT": "5555",
+    "PORT_5555_TCP_PROTO": "tcp",
+}
+"""What Kubernetes sets for a Service. Source: kubernetes.io, "Service", "Environment variables"."""
+
+
+def settings_here() -> WorkerSettings:
+    """The settings of this environment."""
+    return load_settings(WorkerSettings, database_url="postgresql://h/n", broker_url="redis://h")
+
+
+def test_services_of_kubernetes_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service called callgate-flower must not stop every pod beside it, nor change what they do."""
+    for service in ("CALLGATE_", "CALLGATE_FLOWER_", "CALLGATE_WORKER_", "CALLGATE_BROKER_"):
+        for name, value in SERVICE.items():
+            monkeypatch.setenv(service + name, value)
+
+    assert settings_here().worker.flower_port == 5555
+
+
+@pytest.mark.parametrize("name", ["CALLGATE_FLOWER_PORT", "CALLGATE_WORKER__FLOWR_PORT"])
+def test_a_misspelt_port_is_not_taken_for_a_service(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It would silently be the default."""
+    monkeypatch.setenv(name, "8080")
+
+    with pytest.raises(ConfigurationError, match=r"did you mean CALLGATE_WORKER__FLOWER_PORT\?"):
+        settings_here()
+
+
+def test_no_setting_has_a_name_that_kubernetes_sets() -> None:
+    """Else a Service of that name would set it."""
+    for name in WorkerSettings.model_fields:
+        for value in SERVICE.values():
+            assert not KUBERNETES_SERVICE.match(f"{PREFIX}{name.upper()}={value}")
