@@ -22,7 +22,6 @@ from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
     CallState,
-    CostLine,
     Delivery,
     Record,
     Reserve,
@@ -30,7 +29,11 @@ from callgate.domain.ledger import (
     Settle,
 )
 from callgate.domain.models import LLMRequest, Message
-from callgate.domain.operations import CallFilter, StrayMessage
+from callgate.domain.operations import (
+    CallFilter,
+    CostLine,
+    StrayMessage,
+)
 from callgate.domain.retry import Billing, Failure
 from callgate.settings import ClientSettings
 
