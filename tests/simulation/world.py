@@ -242,7 +242,8 @@ class World:
         self.scheduler.tell("world", "ALL FAULTS STOP")
         self.faults.end()
         self.killers = 0
-        self.ledger_away_until = self.broker.away_until = 0.0
+        # An outage of the ledger runs to its end: what it froze is executed then, and nobody may be answered before.
+        self.broker.away_until = 0.0
         self._is_in_trouble = False
         self._steps_at_rest_at_last = self.scheduler.steps + REST_STEPS_MAX
 
