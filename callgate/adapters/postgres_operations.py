@@ -23,12 +23,16 @@ from callgate.domain.operations import (
     StrayMessage,
 )
 
-BUDGETS = """SELECT DISTINCT ON (org_id, scope, "window") * FROM budget
- WHERE %(org_id)s::text IS NULL OR org_id = %(org_id)s
- ORDER BY org_id, scope, "window", starts_at DESC"""
+BUDGETS = "SELECT * FROM callgate_budgets_v1(%(org_id)s)"
 SET_BUDGET = """SELECT * FROM callgate_set_budget_v1(
     %(org_id)s, %(scope)s, %(window)s, %(limit)s::bigint, %(timezone)s)"""
 END = "SELECT * FROM callgate_end_v1(%(call_ids)s::uuid[], %(generations)s::int[], %(error)s, %(states)s::text[])"
+CALLS = """SELECT * FROM callgate_calls_v1(
+    %(org_id)s, %(state)s, %(call_type)s, %(provider)s, %(model)s, %(error_fingerprint)s,
+    %(call_ids)s::uuid[], %(limit)s)"""
+DEAD_GROUPS = """SELECT * FROM callgate_dead_groups_v1(
+    %(org_id)s, %(call_type)s, %(provider)s, %(model)s, %(error_fingerprint)s, %(call_ids)s::uuid[])"""
+COSTS = "SELECT * FROM callgate_costs_v1(%(org_id)s)"
 STRAYS = "SELECT * FROM stray_message ORDER BY id DESC LIMIT %(limit)s"
 KEEP_STRAY = (
     "INSERT INTO stray_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
@@ -64,13 +68,13 @@ class PostgresOperations:
 
     def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
         """List calls; see `OperationsPort.calls`."""
-        rows = self._session.rows(sql("calls"), {**_filter(wanted), "limit": limit})
+        rows = self._session.rows(CALLS, {**_filter(wanted), "limit": limit})
         keys = [CallKey(row.call_id, row.generation) for row in rows]
         return [view for view in self._ledger.read(keys) if view is not None]
 
     def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
         """Group dead letters; see `OperationsPort.dead_groups`."""
-        rows = self._session.rows(sql("dead_groups"), _filter(wanted))
+        rows = self._session.rows(DEAD_GROUPS, _filter(wanted))
         return [DeadGroup(**row._mapping) for row in rows]
 
     def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
@@ -99,10 +103,8 @@ class PostgresOperations:
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
         """Sum what was used; see `OperationsPort.costs`."""
-        seen = self._session.snapshot(
-            {"costs": sql("costs")}, {"org_id": org_id}, holding="ai_call_log"
-        )
-        return [CostLine(**row._mapping) for row in seen["costs"]]
+        rows = self._session.rows(COSTS, {"org_id": org_id})
+        return [CostLine(**row._mapping) for row in rows]
 
     def snapshot(self) -> Snapshot:
         """Look at the books; see `OperationsPort.snapshot`."""

@@ -65,7 +65,6 @@ class PostgresSession:
     def snapshot(
         self,
         statements: Mapping[str, str],
-        parameters: Mapping[str, Any] | None = None,
         *,
         holding: str | None = None,
     ) -> dict[str, list[Row[Any]]]:
@@ -82,9 +81,8 @@ class PostgresSession:
             try:
                 if holding is not None:
                     connection.exec_driver_sql(f"LOCK TABLE {holding} IN ACCESS SHARE MODE")
-                values = None if parameters is None else dict(parameters)
                 return {
-                    name: list(connection.exec_driver_sql(sql, values).fetchall())
+                    name: list(connection.exec_driver_sql(sql).fetchall())
                     for name, sql in statements.items()
                 }
             finally:

@@ -106,7 +106,12 @@ Index(
     postgresql_where=text("wanted_nano_usd IS NOT NULL"),
 )
 Index("ix_llm_call_org", llm_call.c.org_id, llm_call.c.created_at.desc())
-Index("ix_llm_call_dead", llm_call.c.error_fingerprint, postgresql_where=text("state = 'dead'"))
+Index(
+    "ix_llm_call_dead",
+    llm_call.c.org_id,
+    llm_call.c.error_fingerprint,
+    postgresql_where=text("state = 'dead'"),
+)
 
 submission = Table(
     "submission",

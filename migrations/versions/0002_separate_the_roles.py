@@ -11,9 +11,7 @@ from callgate.domain.errors import ConfigurationError
 revision = "0002"
 down_revision = "0001"
 
-BORN_DEFINERS = ("callgate_make_partitions_v1", "callgate_archive_month_v1")
-"""0001 took these from PUBLIC already."""
-FUNCTIONS = ("tenant_orgs_v1", "grant_tenant_v1")
+FUNCTIONS = ("tenant_orgs_v1", "readable_orgs_v1", "grant_tenant_v1")
 
 
 def upgrade() -> None:
@@ -34,13 +32,11 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take back what this database granted; a role goes when no other database and no login needs it."""
-    for statement in take_back(_schema()):
+    for statement in take_back(_schema(), _columns()):
         op.execute(statement)
     for name in reversed(FUNCTIONS):
         op.execute(f"DROP FUNCTION callgate_{name}")
     for function in _functions():
-        if function.partition("(")[0] in BORN_DEFINERS:
-            continue
         op.execute(f"GRANT EXECUTE ON FUNCTION {function} TO PUBLIC")
     op.drop_table("tenant_login")
     for role in ROLES:

@@ -1,5 +1,6 @@
 -- dead_letter: everything callgate stopped trying and nobody has redriven since, calls and stray messages alike.
-CREATE VIEW dead_letter AS
+-- Whoever reads it sees what the tables would show them.
+CREATE VIEW dead_letter WITH (security_invoker = true) AS
 SELECT 'call' AS kind, c.org_id, c.call_id, c.generation, NULL::bigint AS stray_id, c.error AS reason,
        c.error_fingerprint, c.created_at AS at
   FROM llm_call c

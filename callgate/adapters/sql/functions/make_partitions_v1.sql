@@ -2,13 +2,14 @@
 --
 -- Months are UTC's. A month of which the default partition has rows already is left to it: they are served from there.
 -- Whoever comes while another does the same does nothing.
--- Rights    its owner's: workers may not create tables, but may ask for these.
--- Locks     ai_call_log, exclusively, for a moment; who cannot have it within a second comes again later.
+-- Locks     ai_call_log_archive, as the token of whoever makes or drops partitions: clients may not lock it. Then ai_call_log,
+--           exclusively, for a moment; who cannot have it within a second comes again later.
 -- Returns   how many were made, and how many rows lie in the default partition (there should be none).
 CREATE FUNCTION callgate_make_partitions_v1(p_from timestamptz, p_months int)
 RETURNS TABLE (made int, in_default bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
 DECLARE
+    is_alone boolean;
     starts_at timestamptz;
     partition_name text;
     first_id uuid;
@@ -18,7 +19,13 @@ BEGIN
         RAISE EXCEPTION 'partitions are made for 1 to 36 months at once, not for %', p_months;
     END IF;
     made := 0;
-    IF pg_try_advisory_xact_lock(hashtext('callgate_partitions')) THEN
+    BEGIN
+        LOCK TABLE ai_call_log_archive IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+        is_alone := true;
+    EXCEPTION WHEN lock_not_available THEN
+        is_alone := false;
+    END;
+    IF is_alone THEN
         FOR month_no IN 0 .. p_months - 1 LOOP
             starts_at := date_trunc('month', p_from) + make_interval(months => month_no);
             partition_name := 'ai_call_log_' || to_char(starts_at, 'YYYY_MM');
@@ -28,8 +35,9 @@ BEGIN
                 SELECT 1 FROM ai_call_log_default d WHERE d.attempt_id >= first_id AND d.attempt_id < end_id);
             EXECUTE format('CREATE TABLE %I PARTITION OF ai_call_log FOR VALUES FROM (%L) TO (%L)',
                            partition_name, first_id, end_id);
-            -- As for the tables themselves: estimates must not tell one organisation of another's rows.
-            EXECUTE format('ALTER TABLE %I ALTER COLUMN org_id SET STATISTICS 0', partition_name);
+            -- Neither comes from the table it is a part of.
+            EXECUTE format('ALTER TABLE %I ALTER COLUMN reply SET STATISTICS 0', partition_name);
+            EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', partition_name);
             made := made + 1;
         END LOOP;
     END IF;

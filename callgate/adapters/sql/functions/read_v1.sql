@@ -1,7 +1,7 @@
 -- callgate_read_v1: calls with one attempt each, by (call_id, generation[, attempt_id]), in the order asked for.
 --
--- Bodies travel only when wanted: a reply only of a call that has ended, unless the attempt was named. A function, because its
--- plan is kept: planning a look-up anew costs more with every partition.
+-- Bodies travel only when wanted: a reply only of a call that has ended, unless the attempt was named. Calls of organisations
+-- that the login may not read are as good as absent. The plan is kept: planning a look-up anew costs more with every partition.
 CREATE FUNCTION callgate_read_v1(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_with_request boolean, p_with_reply boolean
 ) RETURNS TABLE (
@@ -15,6 +15,8 @@ CREATE FUNCTION callgate_read_v1(
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
+DECLARE
+    orgs CONSTANT text[] := callgate_readable_orgs_v1(NULL);
 BEGIN
     RETURN QUERY
     SELECT k.ord::int, c.call_id, c.generation, c.org_id, c.input_hash, c.state, c.due_at, c.attempt, c.call_type,
@@ -30,6 +32,7 @@ BEGIN
       FROM unnest(p_call_ids, p_generations, p_attempt_ids)
            WITH ORDINALITY AS k(call_id, generation, attempt_id, ord)
       JOIN llm_call c ON c.call_id = k.call_id AND c.generation = k.generation
+       AND (orgs IS NULL OR c.org_id = ANY (orgs))
       -- A query of its own (LIMIT), so that the wanted id is known before a partition is chosen.
       LEFT JOIN LATERAL (
            SELECT * FROM ai_call_log x
