@@ -78,8 +78,8 @@ def grants(
     for function in functions:
         yield f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"
     for function, roles in MAY_EXECUTE.items():
-        # Temporary tables come last, or a caller could put its own in the place of ours; and no plan that is made inside
-        # is shown to the caller.
+        # Temporary tables come last, or a caller could put its own in the place of ours. And the plans that are made
+        # inside are not logged to the caller.
         yield (
             f"ALTER FUNCTION {function} SECURITY DEFINER SET search_path = {schema}, pg_temp"
             " SET client_min_messages = notice"

@@ -10,6 +10,10 @@ from uuid import uuid4
 from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
+from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
+from callgate.db.roles import CLIENT
+from callgate.db.session import PostgresSession
+
 
 @contextmanager
 def a_login(owner_url: str, *roles: str, options: str = "") -> Iterator[str]:
@@ -34,6 +38,19 @@ def a_login(owner_url: str, *roles: str, options: str = "") -> Iterator[str]:
         run(f"DROP OWNED BY {name}")
         run(f"DROP ROLE {name}")
         owner.dispose()
+
+
+@contextmanager
+def a_client(owner: PostgresSession, org: str) -> Iterator[str]:
+    """A login that acts for one organisation, by its URL."""
+    with a_login(owner_url(owner), CLIENT) as url:
+        PostgresTenants(owner).grant(Tenant(name_of(url), org))
+        yield url
+
+
+def owner_url(owner: PostgresSession) -> str:
+    """The owner's URL, password and all."""
+    return owner.engine.url.render_as_string(hide_password=False)
 
 
 def name_of(url: str) -> str:

@@ -153,9 +153,7 @@ def test_who_may_run_with_the_owners_rights(empty_url: str) -> None:
     with open_connection(empty_url) as connection:
         rows = connection.execute(text(DEFINERS)).all()
 
-    assert {row.proname for row in rows} == {
-        *MAY_EXECUTE, "callgate_make_partitions_v1", "callgate_archive_month_v1",
-    }  # fmt: skip
+    assert {row.proname for row in rows} == set(MAY_EXECUTE)
     assert not any(row.for_everybody for row in rows)
     assert all("search_path=public, pg_temp" in row.proconfig for row in rows)
 

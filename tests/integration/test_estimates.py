@@ -1,0 +1,213 @@
+# ruff: noqa: S608 - every statement is ours, or an attack of ours
+"""
+A hostile client asks what the planner believes of rows that it may not see.
+
+ANALYZE keeps samples of all rows, whosever they are. Postgres shows what it makes of them in EXPLAIN and, before it
+looks at privileges, in the plans that it logs to whoever sets `debug_print_plan`. Bisecting estimates reads any value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+from psycopg2 import Error
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from callgate.adapters.postgres_leases import PostgresLeases
+from callgate.db.session import PostgresSession
+from callgate.db.tables import metadata
+from callgate.domain.ledger import StrayMessage
+from tests.contract.harness import LINK, a_submission, a_success, an_answer, open_postgres
+from tests.integration._logins import a_client
+from worker.embedded import Embedded
+
+PROMPT = b'{"org_id":"theirs","messages":["Jane Doe, 4 May 1971"]}'
+LIMIT_NANO_USD = 777_123_456_789
+PLANNED = re.compile(r"(?:rows=|cost=|plan_rows |total_cost )([\d.]+)")
+
+MANY_BUDGETS = f"""
+INSERT INTO budget (org_id, scope, "window", starts_at, ends_at, limit_nano_usd, spent_nano_usd)
+SELECT 'theirs', 'org', 'day', d, d + interval '1 day', {LIMIT_NANO_USD}, n
+  FROM generate_series(1, 100) n, LATERAL (SELECT timestamptz '2024-01-01' + n * interval '1 day') x(d)
+"""
+MANY_SUMS = """
+INSERT INTO ai_call_log_archive (
+    partition_name, ends_at, org_id, call_type, provider, model, status, budget_ids, attempts, posted_nano_usd,
+    saved_nano_usd, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens)
+SELECT 'p' || mod(n, 7), now(), 'theirs', 't', 'p', 'm', 'failed', ARRAY[n], n, n, n, n, n, n, n, n
+  FROM generate_series(1, 100) n
+"""
+RELATIONS = """
+SELECT c.relname, array_agg(quote_ident(a.attname)) AS columns, array_agg(format_type(a.atttypid, a.atttypmod)) AS types
+  FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+ GROUP BY c.relname
+"""
+
+
+@pytest.fixture(scope="module")
+def owner(services: Embedded) -> Iterator[PostgresSession]:
+    """The owner's session; every table holds many rows of "theirs", and Postgres has counted and sampled them."""
+    with closing(PostgresSession(services.database_url)) as session:
+        session.rows(f"TRUNCATE {', '.join(metadata.tables)}", {})
+        ledger = open_postgres(session)
+        for statement in (MANY_BUDGETS, MANY_SUMS):
+            session.rows(statement, {})
+        new = [theirs(f"call {n}", link=LINK, idempotency_key=f"key {n}") for n in range(100)]
+        refs = [ledger.claim(answer.key) for answer in ledger.submit(*new)]
+        ledger.record(*(an_answer(ref, reply=PROMPT) for ref in refs))
+        ledger.settle(*map(a_success, refs))
+        for n in range(20):
+            ledger.operations.keep_stray(StrayMessage("q", f"reason {n % 3}", PROMPT))
+            PostgresLeases(session).renew(f"worker {n}", 60)
+        session.rows(
+            "INSERT INTO tenant_login SELECT 'x', 'org ' || n FROM generate_series(1, 20) n", {}
+        )
+        session.rows("ANALYZE", {})
+        yield session
+        session.rows(f"TRUNCATE {', '.join(metadata.tables)}", {})
+
+
+@pytest.fixture
+def attacker(owner: PostgresSession) -> Iterator[Any]:
+    """The driver's connection of a client that acts for "mine", and has Postgres say all it will say."""
+    with a_client(owner, "mine") as url:
+        engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SET client_min_messages = log; SET debug_print_plan = on")
+            driver: Any = connection.connection.driver_connection
+            assert "PLANNEDSTMT" in said(driver, "SELECT 1")[1][0]
+            yield driver
+        engine.dispose()
+
+
+def theirs(content: str, **changes: Any) -> Any:
+    """A submission of the other organisation; all ask the same."""
+    return a_submission(content, org_id="theirs", request=PROMPT, **changes)
+
+
+def said(attacker: Any, statement: str) -> tuple[list[Any], list[str]]:
+    """The rows of an answer, none if it was refused; and what Postgres said beside it."""
+    attacker.notices.clear()
+    rows = []
+    with attacker.cursor() as cursor, suppress(Error):
+        cursor.execute(statement)
+        rows = cursor.fetchall()
+    return rows, list(attacker.notices)
+
+
+def told(attacker: Any, question: str) -> list[str]:
+    """How many rows the planner expects, and what they cost."""
+    rows, notices = said(attacker, f"EXPLAIN {question}")
+    return PLANNED.findall("\n".join([*(line for (line,) in rows), *notices]))
+
+
+def bisected(attacker: Any, question: Callable[[int], str], above: int) -> int:
+    """The least number about which the planner believes what it believes about `above`."""
+    nothing, low, high = told(attacker, question(above)), 0, above
+    while low < high:
+        middle = (low + high) // 2
+        if told(attacker, question(middle)) == nothing:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def test_a_limit_is_not_found_by_bisection(attacker: Any) -> None:
+    """A number that is there often is a step in what the planner expects."""
+
+    def question(number: int) -> str:
+        return f"SELECT 1 FROM budget WHERE limit_nano_usd > {number}"
+
+    assert bisected(attacker, question, above=10**13) == 0
+
+
+@pytest.mark.parametrize("place", ["llm_call", "ai_call_log", "stray_message"])
+def test_a_prompt_is_not_found_by_bisection(attacker: Any, place: str) -> None:
+    """Bytes are numbers too."""
+    column = {"llm_call": "request", "ai_call_log": "reply", "stray_message": "raw"}[place]
+
+    def question(number: int) -> str:
+        return f"SELECT 1 FROM {place} WHERE {column} > '\\x{number:0{2 * len(PROMPT)}x}'::bytea"
+
+    assert bisected(attacker, question, above=256 ** len(PROMPT) - 1) == 0
+
+
+def test_no_column_of_no_table_is_told_of(attacker: Any, owner: PostgresSession) -> None:
+    """Whatever is compared with whatever value that is there: the planner expects the same."""
+    asked, leaks = 0, []
+    for relation, columns, types in owner.rows(RELATIONS, {}):
+        for column, type_ in zip(columns, types, strict=True):
+            values = spread(owner, relation, column)
+            for operator in ("<", "=", ">"):
+                condition = f"SELECT 1 FROM {relation} WHERE {column} {operator}"
+                questions = [f"{condition} {quoted(value)}::{type_}" for value in values]
+                asked += len(questions) > 1
+                if len({tuple(told(attacker, question)) for question in questions}) > 1:
+                    leaks.append(f"{relation}.{column} {operator}")
+
+    assert leaks == []
+    assert asked > 100
+
+
+def spread(owner: PostgresSession, relation: str, column: str) -> list[str]:
+    """Up to three different values of a column."""
+    three = "percentile_disc(ARRAY[0, 0.5, 1]) WITHIN GROUP"
+    ((values,),) = owner.rows(f"SELECT {three} (ORDER BY {column}::text) FROM {relation}", {})
+    return sorted({value for value in values or () if value is not None})
+
+
+def quoted(value: str) -> str:
+    """A literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+@pytest.mark.parametrize("verb", ["UPDATE llm_call SET state = state", "DELETE FROM llm_call"])
+def test_a_refused_write_tells_nothing_either(attacker: Any, verb: str) -> None:
+    """It is planned like a read."""
+    answers = [told(attacker, f"{verb} WHERE org_id = '{org}'") for org in ("theirs", "nobody")]
+
+    assert answers[0] == answers[1]
+
+
+READS = (
+    "callgate_calls_v1('mine', NULL, 't', NULL, NULL, NULL, NULL, 10)",
+    "callgate_dead_groups_v1(NULL, 't', NULL, NULL, NULL, NULL)",
+    "callgate_costs_v1(NULL)",
+    "callgate_budgets_v1(NULL)",
+    "callgate_read_v1(ARRAY[gen_random_uuid()], '{1}', '{NULL}', true, true)",
+    "callgate_end_v1(ARRAY[gen_random_uuid()], '{1}', '{}', '{queued}')",
+)
+
+
+@pytest.mark.parametrize("function", READS, ids=lambda text: text.partition("(")[0])
+def test_plans_inside_a_function_are_not_shown(attacker: Any, function: str) -> None:
+    """Only that of the statement which calls it."""
+    for _ in range(7):  # Some plans are made anew until the sixth time.
+        rows, notices = said(attacker, f"SELECT * FROM {function}")
+        assert (rows, len(notices)) == ([], 1)
+        assert "PLANNEDSTMT" in notices[0]
+
+
+def test_every_table_is_planned_as_empty_for_clients(owner: PostgresSession) -> None:
+    """Also a partition that is made later; and a view shows its reader what the tables would."""
+    owner.rows("SELECT callgate_make_partitions_v1('2031-01-01', 1)", {})
+    open_relations = owner.rows(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        " AND (relkind IN ('r', 'p') AND NOT relrowsecurity"
+        "      OR relkind = 'v' AND coalesce('security_invoker=true' <> ALL (reloptions), true))",
+        {},
+    )
+    readers = owner.rows(
+        "SELECT DISTINCT polroles::regrole[]::text AS roles FROM pg_policy WHERE polcmd <> 'a'", {}
+    )
+    owner.rows("DROP TABLE ai_call_log_2031_01", {})
+
+    assert [row.relname for row in open_relations] == []
+    assert [row.roles for row in readers] == ["{callgate_dashboard}"]
