@@ -3,7 +3,8 @@ Keep a copy of every message that names no task we can run, before it leaves the
 
 Stock Celery 5.7 logs and drops such messages, or worse: a body that is not three parts, a header
 of the wrong type or a missing id raises in the consumer, which ends the worker; the message goes
-back to its queue and ends the next one. Here each of them reaches a sink and is then rejected.
+back to its queue and ends the next one. Here each of them reaches a sink and is then rejected, and
+the log never quotes it: what is in it may be somebody's secret.
 
     undecodable body, unknown compression    stock: logged, acked
     foreign content type, bad eta/expires    stock: logged, rejected
@@ -35,12 +36,16 @@ from worker.until_done import UntilDone
 logger = logging.getLogger(__name__)
 
 RAW_BYTES_MAX = 64 * 1024
-REASON_CHARS_MAX = 500
 
 _UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, KombuError)
 """What Celery raises over content that it did not expect; anything else is not the message's."""
 
+
 Sink = Callable[[StrayMessage], None]
+
+
+class _Misfit(TypeError):
+    """What we have against a message, in words of our own; those of other errors may quote it."""
 
 
 def connect_stray_handlers(app: Celery, sink: Sink) -> None:
@@ -74,28 +79,25 @@ class _StrayConsumer(PacedConsumer):
                 self._check(message)
                 receive(message)
             except _UNFIT as error:
-                self._put_aside(message, repr(error), partial(_reject, self, message))
+                self._put_aside(message, error)
 
         return receive_or_put_aside
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Put aside a body that cannot be decoded, then let Celery log and ack it."""
-        self._put_aside(message, repr(exc), partial(super().on_decode_error, message, exc))
+        """Put aside a body that cannot be decoded."""
+        self._put_aside(message, exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        """Put aside what follows no task protocol, then let Celery log and reject it."""
-        end = partial(super().on_unknown_message, body, message)
-        self._put_aside(message, "no task message of a known protocol", end)
+        """Put aside what follows no task protocol."""
+        self._put_aside(message, _Misfit("no task message of a known protocol"))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Put aside a task nobody registered, then let Celery log, reject and fail it."""
-        end = partial(super().on_unknown_task, body, message, exc)
-        self._put_aside(message, f"unknown task {exc}", end)
+        """Put aside a task nobody registered."""
+        self._put_aside(message, _Misfit("a task that nobody registered"))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Put aside a task with invalid headers or content, then let Celery log and reject it."""
-        end = partial(super().on_invalid_task, body, message, exc)
-        self._put_aside(message, repr(exc), end)
+        """Put aside a task with invalid headers or content."""
+        self._put_aside(message, exc)
 
     def _check(self, message: Any) -> None:
         """Raise on arguments that Celery would only find unusable after it has taken the task."""
@@ -103,40 +105,31 @@ class _StrayConsumer(PacedConsumer):
         if strategy is None or isinstance(strategy, BatchStrategy):
             return
         if not isinstance(message.headers.get("id"), str):
-            raise TypeError("the task id is not text")
+            raise _Misfit("the task id is not text")
         if isinstance(message.payload, list):
             args, kwargs, follow_ups = message.payload
             if not isinstance(args, list) or not isinstance(kwargs, dict):
-                raise TypeError("args is not a list, or kwargs is not a mapping")
+                raise _Misfit("args is not a list, or kwargs is not a mapping")
             if not isinstance(follow_ups, dict):
-                raise TypeError("the follow-ups are not a mapping")
+                raise _Misfit("the follow-ups are not a mapping")
 
     def _put_garbage_aside(self, queue: str, item: bytes) -> None:
         stray = StrayMessage(queue, "no message", item[:RAW_BYTES_MAX])
         self._until_done.start(partial(self.sink, stray), _ignore_ended)
 
-    def _put_aside(self, message: Any, reason: str, end: Callable[[], None]) -> None:
-        stray = StrayMessage(_queue_of(message), reason[:REASON_CHARS_MAX], _raw(message))
+    def _put_aside(self, message: Any, error: Exception) -> None:
+        reason = str(error) if isinstance(error, _Misfit) else type(error).__name__
+        stray = StrayMessage(_queue_of(message), reason, _raw(message))
         logger.error("stray message in queue %r: %s", stray.queue, stray.reason)
-        self._until_done.start(partial(self.sink, stray), partial(self._end, message, end))
+        self._until_done.start(partial(self.sink, stray), partial(self._end, message))
 
-    def _end(self, message: Any, end: Callable[[], None], is_kept: bool) -> None:
-        if not is_kept:
-            return
-        try:
-            end()
-        except Exception:
-            logger.exception("Celery could not dispose of a stray message")
-            _reject(self, message)
+    def _end(self, message: Any, is_kept: bool) -> None:
+        if is_kept and not message.acknowledged:
+            message.reject_log_error(logger, self.connection_errors)
 
 
 def _ignore_ended(_: bool) -> None:
     """Garbage has no message to reject."""
-
-
-def _reject(consumer: Any, message: Any) -> None:
-    if not message.acknowledged:
-        message.reject_log_error(logger, consumer.connection_errors)
 
 
 def _queue_of(message: Any) -> str:

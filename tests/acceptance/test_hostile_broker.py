@@ -303,3 +303,34 @@ def test_what_is_not_json_is_never_read(
 
     until(lambda: len(deployment.client.operations.strays(limit=1_000)) == kept + 2)
     assert not file.exists()
+
+
+WORD = f"canary {uuid4().hex}"
+QUOTABLE: dict[str, tuple[bytes, dict[str, object]]] = {
+    "not UTF-8": (f'[["{WORD} '.encode() + b'\xff"], {}, {}]', {}),
+    "cut off": (f'[["{WORD}'.encode(), {}),
+    "no task": (json.dumps({"text": WORD}).encode(), {"task": None}),
+    "an unknown task": (json.dumps([[WORD], {}, {}]).encode(), {"task": WORD}),
+    "an odd body": (json.dumps(WORD).encode(), {}),
+    "odd parts": (json.dumps([WORD, {}, {}]).encode(), {}),
+    "an odd compression": (b"[[], {}, {}]", {"compression": WORD}),
+}
+
+
+@pytest.mark.parametrize("what", QUOTABLE)
+@pytest.mark.parametrize(("queue", "task"), [(CALL_QUEUE, "call"), (LOG_QUEUE, "log_call")])
+def test_a_stray_is_quoted_nowhere(
+    deployment: Deployment, worker: Process, broker: Redis, what: str, queue: str, task: str
+) -> None:
+    """It is kept as it came, for who may read it; neither the reason nor the log says what is in it."""
+    body, headers = QUOTABLE[what]
+    named = {"task": f"callgate.{task}", "id": str(uuid4()), "lang": "py", **headers}
+    kept = len(deployment.client.operations.strays(limit=1_000))
+
+    push(broker, queue, body, {name: value for name, value in named.items() if value})
+
+    until(lambda: len(deployment.client.operations.strays(limit=1_000)) == kept + 1)
+    ((_, stray),) = deployment.client.operations.strays(limit=1)
+    assert WORD.encode() in stray.raw
+    assert WORD not in stray.reason
+    assert WORD not in worker.output()
