@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -19,11 +19,12 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from callgate.adapters.postgres_leases import PostgresLeases
+from callgate.db.roles import DASHBOARD
 from callgate.db.session import PostgresSession
 from callgate.db.tables import metadata
 from callgate.domain.ledger import StrayMessage
 from tests.contract.harness import LINK, a_submission, a_success, an_answer, open_postgres
-from tests.integration._logins import a_client
+from tests.integration._logins import a_client, a_login, owner_url
 from worker.embedded import Embedded
 
 PROMPT = b'{"org_id":"theirs","messages":["Jane Doe, 4 May 1971"]}'
@@ -76,14 +77,27 @@ def owner(services: Embedded) -> Iterator[PostgresSession]:
 @pytest.fixture
 def attacker(owner: PostgresSession) -> Iterator[Any]:
     """The driver's connection of a client that acts for "mine", and has Postgres say all it will say."""
-    with a_client(owner, "mine") as url:
-        engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.exec_driver_sql("SET client_min_messages = log; SET debug_print_plan = on")
-            driver: Any = connection.connection.driver_connection
-            assert "PLANNEDSTMT" in said(driver, "SELECT 1")[1][0]
-            yield driver
-        engine.dispose()
+    with a_client(owner, "mine") as url, talkative(url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def dashboard(owner: PostgresSession) -> Iterator[Any]:
+    """The same of a login that reads all but bodies."""
+    with a_login(owner_url(owner), DASHBOARD) as url, talkative(url) as connection:
+        yield connection
+
+
+@contextmanager
+def talkative(url: str) -> Iterator[Any]:
+    """A connection that is told every plan."""
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET client_min_messages = log; SET debug_print_plan = on")
+        driver: Any = connection.connection.driver_connection
+        assert "PLANNEDSTMT" in said(driver, "SELECT 1")[1][0]
+        yield driver
+    engine.dispose()
 
 
 def theirs(content: str, **changes: Any) -> Any:
@@ -128,15 +142,21 @@ def test_a_limit_is_not_found_by_bisection(attacker: Any) -> None:
     assert bisected(attacker, question, above=10**13) == 0
 
 
-@pytest.mark.parametrize("place", ["llm_call", "ai_call_log", "stray_message"])
-def test_a_prompt_is_not_found_by_bisection(attacker: Any, place: str) -> None:
-    """Bytes are numbers too."""
-    column = {"llm_call": "request", "ai_call_log": "reply", "stray_message": "raw"}[place]
+@pytest.mark.parametrize("login", ["attacker", "dashboard"])
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("llm_call", "request"), ("ai_call_log", "reply"), ("stray_message", "raw")],
+)
+def test_a_body_is_not_found_by_bisection(
+    request: pytest.FixtureRequest, login: str, table: str, column: str
+) -> None:
+    """Bytes are numbers too; nor by the dashboard, of whose tables other columns are estimated."""
+    connection = request.getfixturevalue(login)
 
     def question(number: int) -> str:
-        return f"SELECT 1 FROM {place} WHERE {column} > '\\x{number:0{2 * len(PROMPT)}x}'::bytea"
+        return f"SELECT 1 FROM {table} WHERE {column} > '\\x{number:0{2 * len(PROMPT)}x}'::bytea"
 
-    assert bisected(attacker, question, above=256 ** len(PROMPT) - 1) == 0
+    assert bisected(connection, question, above=256 ** len(PROMPT) - 1) == 0
 
 
 def test_no_column_of_no_table_is_told_of(attacker: Any, owner: PostgresSession) -> None:

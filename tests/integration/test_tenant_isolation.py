@@ -489,6 +489,23 @@ def test_a_reason_is_json(attacker: Connection) -> None:
     assert sqlstate_of(attacker, "SELECT callgate_end_v1('{}', '{}', '{}', '{}')") == ""
 
 
+def test_no_lock_that_anybody_may_hold_stops_the_upkeep(
+    attacker: Connection, owner: PostgresSession
+) -> None:
+    """Advisory locks ask for no privilege, so nothing of ours waits for one, or takes one that is held for a reason."""
+    attacker.exec_driver_sql("SELECT pg_advisory_lock(hashtext('callgate_partitions'))")
+
+    (partitions,) = owner.rows("SELECT * FROM callgate_make_partitions_v1('2032-01-01', 1)", {})
+    owner.rows("DROP TABLE ai_call_log_2032_01", {})
+    users = owner.rows(
+        "SELECT proname FROM pg_proc WHERE proname LIKE 'callgate%%' AND prosrc LIKE '%%advisory%%'",
+        {},
+    )
+
+    assert partitions.made == 1
+    assert users == []
+
+
 def test_what_a_client_may_execute_is_little(attacker: Connection) -> None:
     """Nothing of callgate's is left to PUBLIC, what runs with the owner's rights finds no object of a caller's."""
     functions = attacker.exec_driver_sql(
