@@ -65,6 +65,18 @@ PER_TENANT = ("llm_call", "submission", "ai_call_log", "ai_call_log_archive", "b
 """Tables under row-level security: a client sees rows of its organisations, worker and dashboard see all."""
 
 
+def who_may(refusal: str) -> str:
+    """
+    Name the logins that may do what Postgres refused.
+
+    Only a function that is refused names roles: what reads one table reads others too, and may need them all.
+    """
+    executors = {**MAY_EXECUTE, **MAY_EXECUTE_AS_DECLARED}
+    roles = next((roles for name, roles in executors.items() if name in refusal), ())
+    members = f", or a member of {' or '.join(roles)}" if roles else ""
+    return f"the login that owns the tables{members}"
+
+
 def grants(
     schema: str, functions: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
