@@ -96,8 +96,10 @@ def print_json(value: object) -> None:
 
 
 def print_answer(text: str) -> None:
-    """Print what a model answered: every byte of it into a pipe, only lines and tabs of it onto a terminal."""
-    print(harmless(text, kept="\n\t") if sys.stdout.isatty() else text)  # noqa: T201 - the answer
+    """Print what a model answered: exactly into a pipe, with nothing but lines and tabs that steer onto a terminal."""
+    # Half a character has no bytes; a provider may send one all the same.
+    exact = text.encode(errors="backslashreplace").decode()
+    print(harmless(exact, kept="\n\t") if sys.stdout.isatty() else exact)  # noqa: T201 - the answer
 
 
 def print_error(error: CallgateError) -> None:
