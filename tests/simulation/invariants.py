@@ -173,11 +173,13 @@ class Invariants:
             return
         is_wanted = new.force or before.state is S.REJECTED
         may_start = is_wanted and not before.state.is_open
-        self.check("a_duplicate_starts_nothing", may_start, self._world.named(key))
+        name = self._world.named(key)
+        self.check("a_duplicate_starts_nothing", may_start, f"{name} follows a {before.state} one")
         if new.inherit_links:
             wanted = [row.link for row in self._tables.submissions_of[key_before] if row.link]
             heirs = [row.link for row in self._tables.submissions_of[key] if row.outcome is None]
-            self.check("a_redrive_tells_all", heirs == wanted, self._world.named(key))
+            said = f"{name} inherits {len(heirs)} of {len(wanted)} links"
+            self.check("a_redrive_tells_all", heirs == wanted, said)
 
     def _reserved(self, wanted: Reserve, outcome: object) -> None:
         call = self._tables.calls.get(wanted.key)
@@ -188,7 +190,8 @@ class Invariants:
         row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
         self._lease_ends_at[row.attempt_id] = self._world.scheduler.now + wanted.lease_s
         if (known := self._admitted.get(row.attempt_id)) is not None:
-            self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, name)
+            claim = f"{name} is claimed by {known.worker_id} and by {wanted.worker_id}"
+            self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, claim)
             return
         self._admitted[row.attempt_id] = wanted
         claims = [a.worker_id for a in self._tables.attempts_of[call.key]]
@@ -198,7 +201,7 @@ class Invariants:
         budgets = self._budgets_of(call)
         for budget in budgets:
             self._rows_in[budget.budget_id].append(row)
-            self.check("spent_and_held_within_limit", _left(budget) >= 0, f"{name}: {budget}")
+            self.check("spent_and_held_within_limit", _left(budget) >= 0, self._world.named(budget))
         held_in = {budget.budget_id for budget in budgets}
         where = f"{name} is held in budgets {row.budget_ids}, not in {sorted(held_in)}"
         self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, where)
@@ -220,7 +223,8 @@ class Invariants:
         is_full = any(_left(budget) < wanted.hold_nano_usd for budget in budgets)
         is_true = not budgets if reason is RefusalReason.NO_BUDGET else is_full
         name = self._world.named(call.key)
-        said = f"{name} wants {wanted.hold_nano_usd}: {outcome.refusal}; budgets: {budgets}"
+        room = "; ".join(map(self._world.named, budgets)) or "no budget"
+        said = f"{name} wants {wanted.hold_nano_usd} nano-USD: {reason}; {room}"
         self.check("refused_only_what_does_not_fit", is_true, said)
 
     def _budgets_of(self, call: CallRow) -> list[BudgetFigures]:
@@ -341,7 +345,9 @@ class Invariants:
         held = sum(a.hold_nano_usd for a in rows if not a.status.is_posted)
         spent = sum(a.posted_nano_usd or 0 for a in rows)
         is_even = (held, spent) == (budget.reserved_nano_usd, budget.spent_nano_usd)
-        self.check("the_books_balance", is_even, f"{budget}, by rows held {held}, spent {spent}")
+        newest = ", ".join(self._world.named(a.attempt_id) for a in rows[-3:])
+        said = f"{self._world.named(budget)}; by rows spent {spent}, held {held}; newest: {newest}"
+        self.check("the_books_balance", is_even, said)
 
     # At a request, a log message, a link.
 
@@ -390,14 +396,15 @@ class Invariants:
         report = audit(self._world.ledger.snapshot())
         self.check("the_books_balance", report.is_clean, report)
         held = [budget for budget in self._tables.budgets.values() if budget.reserved_nano_usd]
-        self.check("every_call_ends", not held, held)
+        self.check("every_call_ends", not held, "; ".join(map(self._world.named, held)))
         for attempt_id, row in self._tables.attempts.items():
             self._posted_truly(attempt_id, row)
         for submission in self._tables.submissions.values():
             if submission.link is not None:
-                is_told = self._told[submission.submission_id] > 0
+                times, done_at = self._told[submission.submission_id], submission.delivered_at
                 name = self._world.named(submission.submission_id)
-                self.check("everybody_is_told", is_told and submission.delivered_at, name)
+                said = f"{name} was told {times} times, and ticked off at {done_at}"
+                self.check("everybody_is_told", times and done_at, said)
         for new, answer in self._accepted:
             self._answered(new, answer)
 
@@ -405,14 +412,11 @@ class Invariants:
         """Never less than the provider bills; exactly that where it said so."""
         bill = self._world.bills.get(attempt_id)
         billed = bill.nano_usd if bill else 0
-        name = f"attempt {row.attempt}, {self._world.named(row.attempt_id)}: {row.error}"
+        name = f"attempt {row.attempt}, {self._world.named(row.attempt_id)}"
         is_known = row.usage is not None or row.posted_nano_usd == 0
         expected = billed if is_known else row.hold_nano_usd
-        self.check(
-            "posted_is_billed",
-            row.posted_nano_usd == expected,
-            f"{name}: {row}; expected {expected}",
-        )
+        posted = f"{name}: {row.status} posts {row.posted_nano_usd} of {expected} nano-USD"
+        self.check("posted_is_billed", row.posted_nano_usd == expected, posted)
         if row.finished_at is not None:
             code = json.loads(row.error or "{}").get("code")
             self.check("an_answer_is_kept", code != LOST.code, name)

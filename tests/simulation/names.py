@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from callgate.adapters.memory_tables import MemoryTables
+from callgate.domain.budget import BudgetFigures
 from callgate.domain.ledger import (
     AttemptRef,
     CallFilter,
@@ -50,6 +51,12 @@ class Names:
                 return self._by_id(thing.submission_id)
             case datetime():
                 return f"of {self.seconds(thing)}"
+            case BudgetFigures():
+                figures = f"limit {thing.limit_nano_usd}, spent {thing.spent_nano_usd}"
+                scope = f"{thing.org_id} {thing.scope} per {thing.window}"
+                return (
+                    f"budget {thing.budget_id} ({scope}): {figures}, held {thing.reserved_nano_usd}"
+                )
             case CallFilter():
                 return f"{thing.state or 'all'} calls"
         inner = getattr(thing, "ref", None) or getattr(thing, "key", None)
