@@ -22,6 +22,7 @@ from callgate.cli_output import (
     call_rows,
     client_of,
     error_text,
+    print_answer,
     print_fields,
     print_json,
     print_table,
@@ -198,8 +199,9 @@ def print_call(view: CallView, *, as_json: bool) -> None:
             "latency": f"{last.latency_ms} ms" if last and last.latency_ms is not None else None,
             "priced by": last and last.price_source,
             "provider's id": last and last.provider_request_id,
+            "bodies": "purged" if view.is_purged else None,
             "request": view.request and view.request.decode(errors="replace"),
-            "reply": last and last.reply and last.reply.decode(),
+            "reply": last and last.reply and last.reply.decode(errors="replace"),
         }
     )
 
@@ -229,7 +231,7 @@ def _print_result(handle: Handle, result: LLMResult, as_json: bool) -> None:
     if as_json:
         print_json({"task_id": task_id, "collapsed": collapsed, **result.model_dump(mode="json")})
         return
-    typer.echo(result.text)
+    print_answer(result.text)
     tokens = f"{result.usage.input_tokens} + {result.usage.output_tokens} tokens"
     joined = ", collapsed" if collapsed else ""
     say(

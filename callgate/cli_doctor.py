@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from callgate.cli_output import AsJson, client_of, print_json
+from callgate.cli_output import AsJson, client_of, one_line, print_json
 from callgate.domain.errors import (
     CallgateError,
     ConfigurationError,
@@ -57,7 +57,8 @@ def doctor(
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            typer.echo(f"{'OK  ' if finding.ok else 'FAIL'} {finding.check}: {finding.detail}")
+            verdict = "OK  " if finding.ok else "FAIL"
+            typer.echo(f"{verdict} {finding.check}: {one_line(finding.detail)}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -66,7 +67,7 @@ def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
     try:
         client = client_of(context)
     except ConfigurationError as exc:
-        yield Finding("settings", False, _one_line(exc))
+        yield Finding("settings", False, str(exc))
         return
     with client:
         yield Finding("settings", True, "valid")
@@ -83,9 +84,9 @@ def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
             try:
                 yield Finding(name, True, check())
             except LedgerUnavailable as exc:
-                yield Finding(name, False, f"{_one_line(exc)}: {DATABASE_REMEDY}")
+                yield Finding(name, False, f"{exc}: {DATABASE_REMEDY}")
             except CallgateError as exc:
-                yield Finding(name, False, _one_line(exc))
+                yield Finding(name, False, str(exc))
 
 
 def _any_model(client: Client) -> str:
@@ -134,7 +135,7 @@ def _broker(client: Client) -> str:
         except Exception as exc:
             # Each transport has errors of its own; all of them mean that the broker is not usable.
             raise BrokerUnavailable(
-                f"{connection.as_uri()} cannot be used ({_one_line(exc) or type(exc).__name__}):"
+                f"{connection.as_uri()} cannot be used ({exc or type(exc).__name__}):"
                 " check CALLGATE_BROKER_URL, and that the broker runs"
             ) from exc
         return f"{connection.as_uri()} answers"
@@ -172,7 +173,3 @@ def _price(client: Client, model: str) -> str:
     costs, request = CostCalculator(client.catalogue), _sample(client, model)
     priced = costs.worst_case(request, 1_000, datetime.now(UTC))
     return f"{model}: {priced.price_source}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

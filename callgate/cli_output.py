@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -30,6 +31,10 @@ CELL_CHARS_MIN = 8
 """No cell is folded into less."""
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
+_STEERING = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters, what turns the direction of text around, and halves of characters, which cannot be printed."""
 
 OpenClient = Callable[[], "Client"]
 """Makes the client of one command; put into the context by `callgate.cli.run`."""
@@ -66,20 +71,45 @@ def client_of(context: typer.Context) -> Client:
     return open_client()
 
 
+def harmless(text: str, *, kept: str = "") -> str:
+    """
+    Spell out what would steer a terminal, for models, errors and reasons are chosen by clients and providers.
+
+    Args:
+        kept: Characters that may stay, such as line ends.
+
+    Returns:
+        The text with `\\u001b` for an escape, which is how JSON spells it too.
+    """
+    return _STEERING.sub(lambda m: m[0] if m[0] in kept else f"\\u{ord(m[0]):04x}", text)
+
+
+def one_line(value: object) -> str:
+    """Anything as one harmless line."""
+    return harmless(" ".join(_cell(value).split()))
+
+
 def print_json(value: object) -> None:
     """Print one JSON value."""
-    print(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))  # noqa: T201 - the answer
+    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
+    print(harmless(text, kept="\n"))  # noqa: T201 - the answer
+
+
+def print_answer(text: str) -> None:
+    """Print what a model answered: exactly into a pipe, with nothing but lines and tabs that steer onto a terminal."""
+    # Half a character has no bytes; a provider may send one all the same.
+    exact = text.encode(errors="backslashreplace").decode()
+    print(harmless(exact, kept="\n\t") if sys.stdout.isatty() else exact)  # noqa: T201 - the answer
 
 
 def print_error(error: CallgateError) -> None:
     """Print an error as one line on stderr, whatever its message holds."""
-    message = " ".join(str(error).split())
-    print(f"error: {error.code}: {message}", file=sys.stderr)  # noqa: T201 - the command's voice
+    print(f"error: {error.code}: {one_line(error)}", file=sys.stderr)  # noqa: T201 - the command's voice
 
 
 def say(text: str) -> None:
-    """Tell a person something that is not the answer."""
-    print(text, file=sys.stderr)  # noqa: T201 - the command's voice
+    """Tell a person something that is not the answer, in one line."""
+    print(one_line(text), file=sys.stderr)  # noqa: T201 - the command's voice
 
 
 def confirm(question: str, yes: bool) -> None:
@@ -104,7 +134,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     from rich.table import Table
     from rich.text import Text
 
-    lines = [[_one_line(cell) for cell in row] for row in rows]
+    lines = [[one_line(cell) for cell in row] for row in rows]
     if not lines:
         say(empty)
         return
@@ -133,9 +163,16 @@ def print_fields(fields: Mapping[str, object]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    texts = {label: _cell(value) for label, value in fields.items() if value is not None}
+    is_watched = sys.stdout.isatty()
+    # Folded beside its label a second line is no field; in a pipe it would look like one.
+    kept = "\n\t" if is_watched else "\t"
+    texts = {
+        label: harmless(_cell(value), kept=kept)
+        for label, value in fields.items()
+        if value is not None
+    }
     longest = max(map(len, texts))
-    if not sys.stdout.isatty():
+    if not is_watched:
         for label, text in texts.items():
             print(f"{label:{longest}}  {text}")  # noqa: T201 - the answer
         return
@@ -224,10 +261,6 @@ def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S %Z")
     return str(value)
-
-
-def _one_line(value: object) -> str:
-    return " ".join(_cell(value).split())
 
 
 def _plain(value: object) -> object:

@@ -8,6 +8,7 @@ import typer
 
 from callgate.cli_output import AsJson, Org, Yes, client_of, confirm, print_json, say
 from callgate.domain.catalogue import DAY_S
+from callgate.domain.errors import OrgNotFound
 from callgate.domain.ledger import CallState
 from callgate.domain.operations import CallFilter
 from callgate.domain.retention import BodyAges, Purged
@@ -46,6 +47,8 @@ def purge(
     with client_of(context) as client:
         ages = _ages(client, org, older_than_days)
         counted = client.retention.purge(ages, limit=COUNTED_MAX, dry_run=True)
+        if org is not None and counted == Purged():
+            _refuse_unknown(client, org)
         purged = Purged()
         if not dry_run and counted != Purged():
             confirm(f"Remove the bodies of {_about(counted)}?", yes)
@@ -60,6 +63,12 @@ def purge(
     say(f"{'would purge' if dry_run else 'purged'}: {_about(told)}")
     if spared:
         say(f"spared: {spared} open calls; purge again when they have ended")
+
+
+def _refuse_unknown(client: Client, org: str) -> None:
+    """Whoever misspelt what must be erased should not read that all is well."""
+    if not client.operations.calls(CallFilter(org), limit=1):
+        raise OrgNotFound(f"the ledger has no call of an organisation {org!r}")
 
 
 def _ages(client: Client, org: str | None, days: int | None) -> BodyAges:

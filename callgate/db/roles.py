@@ -59,6 +59,17 @@ MAY_INSERT: Mapping[str, tuple[str, Sequence[str]]] = {
 }
 
 
+def who_may(refusal: str) -> str:
+    """
+    Name the logins that may do what Postgres refused.
+
+    Only a function that is refused names roles: what reads one table reads others too, and may need them all.
+    """
+    roles = next((roles for name, roles in MAY_EXECUTE.items() if name in refusal), ())
+    members = f", or a member of {' or '.join(roles)}" if roles else ""
+    return f"the login that owns the tables{members}"
+
+
 def grants(
     schema: str, functions: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:

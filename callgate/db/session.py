@@ -23,7 +23,13 @@ from sqlalchemy.engine import Connection, Engine, Row
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
+from callgate.db.roles import who_may
+from callgate.domain.errors import (
+    ConfigurationError,
+    LedgerUnavailable,
+    NotMigrated,
+    NotPermitted,
+)
 
 T = TypeVar("T")
 
@@ -33,6 +39,9 @@ NOT_MIGRATED_SQLSTATES = frozenset({"42P01", "42883", "3F000", "42703"})
 ROW_SQLSTATE_CLASSES = frozenset({"22", "23", "54", "P0"})
 """Data exception, constraint violation, limit exceeded, raised by our functions: a row is to blame."""
 REFUSED_SQLSTATE_CLASSES = frozenset({"28", "42"})
+NOT_PERMITTED_SQLSTATE = "42501"
+RAISED_BY_US = "exec_stmt_raise"
+"""Where in Postgres an error comes from that a function of ours raised, in words of its own."""
 TRIES_MAX = 5
 
 
@@ -164,7 +173,8 @@ def _translated() -> Iterator[None]:
 
 def _meaning(exc: DBAPIError) -> Exception:
     sqlstate = getattr(exc.orig, "sqlstate", None) or getattr(exc.orig, "pgcode", None) or ""
-    diagnosis = getattr(getattr(exc.orig, "diag", None), "message_primary", None)
+    diag = getattr(exc.orig, "diag", None)
+    diagnosis = getattr(diag, "message_primary", None)
     text = f"{type(exc.orig).__name__}: {diagnosis or _without_answer(exc)}"
     if sqlstate in RETRIED_SQLSTATES:
         return _TryAgain(text)
@@ -172,6 +182,10 @@ def _meaning(exc: DBAPIError) -> Exception:
         return NotMigrated(f"the database is not migrated ({text}): run `callgate migrate`")
     if sqlstate[:2] in ROW_SQLSTATE_CLASSES:
         return RowRefused(text)
+    if sqlstate == NOT_PERMITTED_SQLSTATE:
+        is_ours = getattr(diag, "source_function", None) == RAISED_BY_US
+        remedy = "" if is_ours else f"; CALLGATE_DATABASE_URL must name {who_may(text)}"
+        return NotPermitted(f"Postgres refused: {text}{remedy}")
     if sqlstate[:2] in REFUSED_SQLSTATE_CLASSES:
         return ConfigurationError(f"Postgres refused: {text}")
     return LedgerUnavailable(f"the ledger did not answer: {text}")

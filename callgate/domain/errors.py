@@ -9,11 +9,11 @@ Every error callgate raises, and nothing else.
     - BudgetHeld, BudgetExhausted, BudgetNeverFits, NoBudget
   + CallFailed                  the call ended dead; carries its last failure
   + CallRejected                ended without an answer: cancelled, discarded, or refused by the worker
-  + CallNotFound, ResultPurged, ResultInvalid, WaitTimeout
+  + CallNotFound, OrgNotFound, ResultPurged, ResultInvalid, WaitTimeout
   + Unavailable                 nothing is known to have been accepted; calling again is safe
     - LedgerUnavailable, BrokerUnavailable
   + ConfigurationError          at start only: the process must not start
-    - NotMigrated
+    - NotMigrated, NotPermitted
 
 Constructors are positional and pass everything on, so that each error survives pickling and Celery's
 encoding with its fields. Messages never hold prompt text or secrets.
@@ -164,6 +164,12 @@ class CallNotFound(CallgateError):
     code = "call_not_found"
 
 
+class OrgNotFound(CallgateError):
+    """The ledger has no call of this organisation."""
+
+    code = "org_not_found"
+
+
 class ResultPurged(CallgateError):
     """The call succeeded, but its text was removed by the retention policy."""
 
@@ -210,6 +216,12 @@ class NotMigrated(ConfigurationError):
     """The database lacks callgate's tables: run `callgate migrate`."""
 
     code = "not_migrated"
+
+
+class NotPermitted(ConfigurationError):
+    """The database login of this process lacks a right: the message names the logins that have it."""
+
+    code = "not_permitted"
 
 
 BUDGET_ERRORS: dict[RefusalReason, type[BudgetRefused]] = {

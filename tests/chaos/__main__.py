@@ -1,7 +1,7 @@
 """
 Do every kind of harm to real servers and real processes under load, and print what came of it.
 
-    make chaos                                            everything, some ten minutes
+    make chaos                                            everything, about twelve minutes
     make chaos ARGS="--faults postgres_frozen,collapse"   only these
     make chaos ARGS="--list"                              their names
     make chaos ARGS="--seconds 30 --seed 7 --json"        longer load, other moments, and one JSON object on stdout

@@ -12,13 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+LINK_OWED = {"succeeded": "link", "dead": "link_error", "rejected": "link_error"}
+"""Which of its two links a submission is told by, by the outcome that its client saw."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one `submit_many` came to, as its client saw it."""
 
     document: str
-    """What the batch's link names; empty if it had none."""
+    """What the batch's links name; empty if it had none."""
     outcomes: Sequence[tuple[str, str]]
     """The task id of each handle, and succeeded, dead, rejected or lost."""
 
@@ -50,8 +53,8 @@ class Evidence:
     drift_nano_usd: int
     is_clean: bool
     """What `callgate audit` says."""
-    told: Mapping[str, int]
-    """Different messages of links that reached the pipeline, by document."""
+    told: Mapping[tuple[str, str], int]
+    """Different messages that reached the pipeline, by document and by link or link_error."""
     recover_s: float | None
     """From the fault to the end of every call accepted before it; None: not within the bound."""
 
@@ -79,6 +82,8 @@ class Verdict:
     drift_nano_usd: int
     links_told: int
     links_owed: int
+    link_errors_told: int
+    link_errors_owed: int
     recover_s: float | None
     violations: tuple[str, ...] = field(default=())
 
@@ -88,6 +93,7 @@ def judge(evidence: Evidence, complaints: Sequence[str] = ()) -> Verdict:
     outcomes = [pair for batch in evidence.batches for pair in batch.outcomes]
     lost = sum(outcome == "lost" or task not in evidence.calls for task, outcome in outcomes)
     owed = links_owed(evidence.batches)
+    told = Counter({key: min(n, evidence.told.get(key, 0)) for key, n in owed.items()})
     rows = {attempt.attempt_id for attempt in evidence.attempts}
     arrivals = Counter(evidence.requests)
     duplicates, duplicates_unknown = _duplicates(evidence.attempts, arrivals)
@@ -104,8 +110,10 @@ def judge(evidence: Evidence, complaints: Sequence[str] = ()) -> Verdict:
         duplicates_unknown=duplicates_unknown,
         overrun_nano_usd=evidence.overrun_nano_usd,
         drift_nano_usd=evidence.drift_nano_usd,
-        links_told=sum(min(n, evidence.told.get(document, 0)) for document, n in owed.items()),
-        links_owed=sum(owed.values()),
+        links_told=_count(told, "link"),
+        links_owed=_count(owed, "link"),
+        link_errors_told=_count(told, "link_error"),
+        link_errors_owed=_count(owed, "link_error"),
         recover_s=evidence.recover_s,
     )
     return Verdict(
@@ -114,13 +122,18 @@ def judge(evidence: Evidence, complaints: Sequence[str] = ()) -> Verdict:
     )
 
 
-def links_owed(batches: Iterable[Batch]) -> dict[str, int]:
-    """How many messages of links must reach the pipeline at least, by document."""
-    return {
-        batch.document: sum(outcome == "succeeded" for _, outcome in batch.outcomes)
+def links_owed(batches: Iterable[Batch]) -> Counter[tuple[str, str]]:
+    """How many messages must reach the pipeline at least, by document and by link or link_error."""
+    return Counter(
+        (batch.document, LINK_OWED[outcome])
         for batch in batches
-        if batch.document
-    }
+        for _, outcome in batch.outcomes
+        if batch.document and outcome in LINK_OWED
+    )
+
+
+def _count(links: Mapping[tuple[str, str], int], which: str) -> int:
+    return sum(n for (_, link), n in links.items() if link == which)
 
 
 def _violations(verdict: Verdict, evidence: Evidence) -> Iterable[str]:
@@ -139,6 +152,9 @@ def _violations(verdict: Verdict, evidence: Evidence) -> Iterable[str]:
         "the audit is not clean": not evidence.is_clean,
         f"{verdict.links_owed - verdict.links_told} links never told": (
             verdict.links_told < verdict.links_owed
+        ),
+        f"{verdict.link_errors_owed - verdict.link_errors_told} error links never told": (
+            verdict.link_errors_told < verdict.link_errors_owed
         ),
         "no recovery within the bound": verdict.recover_s is None,
     }

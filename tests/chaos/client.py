@@ -60,7 +60,7 @@ def _submitted(
     turn, over and over, if there are only `distinct` of them.
     """
     pipeline = build_app(os.environ["CALLGATE_BROKER_URL"])
-    store = pipeline.tasks["pipeline.store"]
+    store, complain = (pipeline.tasks[f"pipeline.{name}"] for name in ("store", "complain"))
     accepted, give_up_at = 0, time.monotonic() + seconds_max
     while accepted < total_max and time.monotonic() < give_up_at and not Path(stop).exists():
         size = min(batch, total_max - accepted)
@@ -70,8 +70,8 @@ def _submitted(
         ]
         document = str(uuid4()) if links else ""
         try:
-            link = store.s(document) if links else None
-            yield document, client.submit_many(requests, link=link)
+            told = {"link": store.s(document), "link_error": complain.s(document)} if links else {}
+            yield document, client.submit_many(requests, **told)
             accepted += size
         except LedgerUnavailable:
             # Not known to be accepted; submitting again is safe, under another document's name.

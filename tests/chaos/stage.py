@@ -239,7 +239,7 @@ class Stage:
         give_up_at = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up_at:
             told = self.ear.told()
-            is_told = all(told.get(document, 0) >= n for document, n in owed.items())
+            is_told = all(told.get(key, 0) >= n for key, n in owed.items())
             if is_told and not self.deployment.open_calls():
                 return
             time.sleep(0.05)

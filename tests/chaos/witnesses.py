@@ -20,6 +20,8 @@ from worker.embedded import Server
 SAMPLE_S = 0.01
 JOIN_S = 30.0
 PAUSE_MS = 5_000
+LINK_OF_TASK = {"pipeline.store": "link", "pipeline.complain": "link_error"}
+"""What the clients of chaos give which task of the pipeline for."""
 NOTHING_SEEN = -(2**62)
 
 
@@ -100,16 +102,16 @@ class LinkEar(_Watch):
         super().__init__("link-ear")
         self._lock = threading.Lock()
         self._redis = Redis.from_url(broker_url, socket_timeout=2, socket_connect_timeout=2)
-        self._heard: dict[str, set[str]] = defaultdict(set)
+        self._heard: dict[tuple[str, str], set[str]] = defaultdict(set)
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__(*exc_info)
         self._redis.close()
 
-    def told(self) -> dict[str, int]:
-        """Different messages so far, by document."""
+    def told(self) -> dict[tuple[str, str], int]:
+        """Different messages so far, by document and by link or link_error."""
         with self._lock:
-            return {document: len(ids) for document, ids in self._heard.items()}
+            return {key: len(ids) for key, ids in self._heard.items()}
 
     def hear_and_flush(self) -> None:
         """Take what the pipeline's queue holds and have the broker forget everything, with nothing in between."""
@@ -135,4 +137,5 @@ class LinkEar(_Watch):
         for message in messages:
             envelope = json.loads(message)
             args, _, _ = json.loads(base64.b64decode(envelope["body"]))
-            self._heard[args[1]].add(envelope["headers"]["id"])
+            headers = envelope["headers"]
+            self._heard[args[1], LINK_OF_TASK[headers["task"]]].add(headers["id"])

@@ -23,7 +23,7 @@ from callgate.db.roles import (
 )
 from callgate.db.session import PostgresSession
 from callgate.db.tables import metadata
-from callgate.domain.errors import ConfigurationError
+from callgate.domain.errors import ConfigurationError, NotPermitted
 from callgate.domain.ledger import Bodies, CallState, Reserved
 from callgate.domain.operations import StrayMessage
 from callgate.domain.retention import BodyAges
@@ -183,3 +183,31 @@ def test_a_dashboard_reads_everything_but_bodies(
                 session.rows(f"SELECT {words} FROM {table}", {})  # noqa: S608
         with pytest.raises(ConfigurationError, match="InsufficientPrivilege"):
             session.rows(f"DELETE FROM {table}", {})  # noqa: S608
+
+
+def test_a_refusal_names_logins_that_are_not_refused(
+    ledger: LedgerUnderTest, owner_url: str
+) -> None:
+    """It is followed: with a member of the role that it names the same statement passes."""
+
+    def purge(url: str) -> None:
+        with closing(PostgresSession(url)) as session:
+            PostgresRetention(session).purge(BodyAges(), limit=1, dry_run=True)
+
+    with a_login(owner_url, CLIENT) as client, a_login(owner_url, WORKER) as worker:
+        with pytest.raises(NotPermitted, match=f"owns the tables, or a member of {WORKER}$"):
+            purge(client)
+        purge(worker)
+        purge(owner_url)
+
+
+def test_a_refusal_in_our_own_words_gets_no_other_remedy(
+    ledger: LedgerUnderTest, owner_url: str
+) -> None:
+    """A login that acts for another organisation is the right login; it lacks a grant of `callgate tenants`."""
+    with (
+        a_login(owner_url, CLIENT) as url,
+        closing(PostgresSession(url)) as session,
+        pytest.raises(NotPermitted, match=f"may not act for organisation {ORG}$"),
+    ):
+        PostgresLedger(session).submit([a_submission("mine")])

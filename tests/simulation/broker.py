@@ -121,7 +121,7 @@ class BrokerLine:
         done: list[UUID] = []
         for delivery in deliveries:
             try:
-                is_heard = self._step(f"link of {self._world.named(delivery.submission_id)}")
+                is_heard = self._step(f"link of {self._world.named(delivery)}")
             except BrokerUnavailable:
                 if not done:
                     raise
@@ -145,7 +145,8 @@ class BrokerLine:
         scheduler, rng = self._world.scheduler, self._world.rng
         fate = self._world.faults.one_of(PUBLISH)
         scheduler.counts[fate or "publish"] += 1
-        scheduler.tell(self._owner.name, f"publishes {what}{f': {fate}' if fate else ''}")
+        told = f"publishes {what}{f': {fate}' if fate else ''}"
+        scheduler.tell(self._owner.name, told, idle=what.startswith("sweep") and not fate)
         if fate == "dies before publish":
             scheduler.die(self._owner, f"before publishing {what}")
         scheduler.wait(rng.uniform(0, 0.01), self._owner)

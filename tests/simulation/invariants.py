@@ -146,7 +146,8 @@ class Invariants:
             if new.idempotency_key is not None:
                 name = (new.org_id, new.idempotency_key)
                 owner = self._key_owners.setdefault(name, new.call_id)
-                self.check("a_key_names_one_request", owner == new.call_id, name)
+                said = f"{name} is said to name {self._world.named(answer.key)}"
+                self.check("a_key_names_one_request", owner == new.call_id, said)
             row = self._tables.submissions.get(new.submission_id)
             self.check(
                 "no_submission_is_lost",
@@ -172,11 +173,13 @@ class Invariants:
             return
         is_wanted = new.force or before.state is S.REJECTED
         may_start = is_wanted and not before.state.is_open
-        self.check("a_duplicate_starts_nothing", may_start, self._world.named(key))
+        name = self._world.named(key)
+        self.check("a_duplicate_starts_nothing", may_start, f"{name} follows a {before.state} one")
         if new.inherit_links:
             wanted = [row.link for row in self._tables.submissions_of[key_before] if row.link]
             heirs = [row.link for row in self._tables.submissions_of[key] if row.outcome is None]
-            self.check("a_redrive_tells_all", heirs == wanted, self._world.named(key))
+            said = f"{name} inherits {len(heirs)} of {len(wanted)} links"
+            self.check("a_redrive_tells_all", heirs == wanted, said)
 
     def _reserved(self, wanted: Reserve, outcome: object) -> None:
         call = self._tables.calls.get(wanted.key)
@@ -187,18 +190,23 @@ class Invariants:
         row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
         self._lease_ends_at[row.attempt_id] = self._world.scheduler.now + wanted.lease_s
         if (known := self._admitted.get(row.attempt_id)) is not None:
-            self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, name)
+            claim = f"{name} is claimed by {known.worker_id} and by {wanted.worker_id}"
+            self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, claim)
             return
         self._admitted[row.attempt_id] = wanted
         claims = [a.worker_id for a in self._tables.attempts_of[call.key]]
-        self.check("a_claim_makes_one_attempt", len(set(claims)) == len(claims), claims)
+        self.check(
+            "a_claim_makes_one_attempt", len(set(claims)) == len(claims), f"{name}: {claims}"
+        )
         budgets = self._budgets_of(call)
         for budget in budgets:
             self._rows_in[budget.budget_id].append(row)
-            self.check("spent_and_held_within_limit", _left(budget) >= 0, budget)
+            self.check("spent_and_held_within_limit", _left(budget) >= 0, self._world.named(budget))
         held_in = {budget.budget_id for budget in budgets}
-        self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, name)
-        self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd > 0, name)
+        where = f"{name} is held in budgets {row.budget_ids}, not in {sorted(held_in)}"
+        self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, where)
+        held = f"{name} holds {row.hold_nano_usd} of {wanted.hold_nano_usd} nano-USD"
+        self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd > 0, held)
         others = [a.status for a in self._tables.attempts_of[call.key] if a is not row]
         self.check(
             "no_attempt_beside_another",
@@ -214,7 +222,10 @@ class Invariants:
         budgets = self._budgets_of(call)
         is_full = any(_left(budget) < wanted.hold_nano_usd for budget in budgets)
         is_true = not budgets if reason is RefusalReason.NO_BUDGET else is_full
-        self.check("refused_only_what_does_not_fit", is_true, outcome)
+        name = self._world.named(call.key)
+        room = "; ".join(map(self._world.named, budgets)) or "no budget"
+        said = f"{name} wants {wanted.hold_nano_usd} nano-USD: {reason}; {room}"
+        self.check("refused_only_what_does_not_fit", is_true, said)
 
     def _budgets_of(self, call: CallRow) -> list[BudgetFigures]:
         """Every budget a hold of this call belongs in now."""
@@ -231,7 +242,8 @@ class Invariants:
         for record, outcome in zip(batch, result, strict=True):
             self._world.scheduler.counts[f"answer {outcome}"] += 1
             row = self._tables.attempts[record.ref.attempt_id]
-            self.check("an_answer_is_kept", row.finished_at is not None, record.ref)
+            name = self._world.named(record.ref)
+            self.check("an_answer_is_kept", row.finished_at is not None, name)
 
     def _settled(self, batch: Sequence[Settle]) -> None:
         """Nothing to check but the rows; what was rare is counted."""
@@ -270,29 +282,33 @@ class Invariants:
         self.check(
             "one_row_per_attempt",
             [a.attempt for a in rows] == list(range(1, call.attempt + 1)),
-            name,
+            f"{name} counts {call.attempt}, its rows are {[a.attempt for a in rows]}",
         )
         unposted = [a for a in rows if not a.status.is_posted]
         if call.state is S.RUNNING:
             self.check(
                 "no_attempt_beside_another",
                 [a.attempt_id for a in unposted] == [call.attempt_id],
-                name,
+                f"{name} runs, its open attempts are {[a.attempt for a in unposted]}",
             )
         succeeded = [a for a in rows if a.status is AttemptStatus.SUCCEEDED]
         if succeeded:
-            self.check("the_first_success_ends_it", not call.state.is_open, name)
-        left = unposted or self._tables.deliveries(call)
+            is_over = f"{name} is {call.state}"
+            self.check("the_first_success_ends_it", not call.state.is_open, is_over)
+        left = [a.attempt_id for a in unposted]
+        left = left or [d.submission_id for d in self._tables.deliveries(call)]
         self.check(
             "whatever_is_left_is_due",
             (call.due_at is not None) == (call.state.is_open or bool(left)),
-            f"{name} is {call.state}, due at {call.due_at}",
+            f"{name} is {call.state}, due at {self._world.names.seconds(call.due_at)},"
+            f" left: {', '.join(map(self._world.named, left)) or 'nothing'}",
         )
         lost_max = self._world.catalogue.policy(call.call_type).lost_max
-        self.check("poison_is_put_aside", sum(a.is_lost for a in rows) <= lost_max, name)
+        lost = sum(a.is_lost for a in rows)
+        self.check("poison_is_put_aside", lost <= lost_max, f"{name}: {lost} lost of {lost_max}")
 
     def _attempt(self, row: AttemptRow) -> None:
-        name = f"attempt {row.attempt} of {self._world.named(row.key)}"
+        name = f"attempt {row.attempt}, {self._world.named(row.attempt_id)}"
         before = self._statuses.get(row.attempt_id)
         if row.status is not before:
             moved = f"{name}: {before} -> {row.status}"
@@ -302,12 +318,15 @@ class Invariants:
             if before is A.UNKNOWN:
                 self._world.scheduler.counts[f"unknown became {row.status}"] += 1
             if row.is_lost:
-                has_ended = self._world.scheduler.now >= self._lease_ends_at[row.attempt_id]
-                self.check("no_lease_ends_early", has_ended, name)
+                ends_at = self._lease_ends_at[row.attempt_id]
+                has_ended = self._world.scheduler.now >= ends_at
+                self.check("no_lease_ends_early", has_ended, f"{name}, held until {ends_at:.3f} s")
         is_posted = row.posted_nano_usd is not None
         self.check("posted_with_its_status", is_posted == row.status.is_posted, name)
         if row.status is AttemptStatus.UNKNOWN:
-            self.check("unknown_posts_the_hold", row.posted_nano_usd == row.hold_nano_usd, name)
+            is_whole = row.posted_nano_usd == row.hold_nano_usd
+            posted = f"{name} posts {row.posted_nano_usd} of {row.hold_nano_usd} nano-USD"
+            self.check("unknown_posts_the_hold", is_whole, posted)
         if row.is_lost:
             self._lost(row, name)
 
@@ -326,7 +345,9 @@ class Invariants:
         held = sum(a.hold_nano_usd for a in rows if not a.status.is_posted)
         spent = sum(a.posted_nano_usd or 0 for a in rows)
         is_even = (held, spent) == (budget.reserved_nano_usd, budget.spent_nano_usd)
-        self.check("the_books_balance", is_even, f"{budget}, by rows held {held}, spent {spent}")
+        newest = ", ".join(self._world.named(a.attempt_id) for a in rows[-3:])
+        said = f"{self._world.named(budget)}; by rows spent {spent}, held {held}; newest: {newest}"
+        self.check("the_books_balance", is_even, said)
 
     # At a request, a log message, a link.
 
@@ -335,7 +356,7 @@ class Invariants:
         row = self._tables.attempts.get(attempt_id)
         self.check("no_request_without_a_row", row is not None, self._world.named(attempt_id))
         assert row is not None
-        name = f"attempt {row.attempt} of {self._world.named(row.key)}"
+        name = f"attempt {row.attempt}, {self._world.named(row.attempt_id)}"
         self.check("one_request_per_attempt", attempt_id not in self._world.bills, name)
         is_held = row.status is AttemptStatus.DISPATCHED
         self.check("only_what_is_held_is_sent", is_held, f"{name} is {row.status}")
@@ -352,7 +373,9 @@ class Invariants:
         """A submitter is told."""
         seen = self._states[delivery.key]
         name = self._world.named(delivery.submission_id)
-        self.check("told_what_is_true", delivery.state in seen and not delivery.state.is_open, name)
+        is_true = delivery.state in seen and not delivery.state.is_open
+        said = f"{name} is told {delivery.state}; it was {', '.join(seen)}"
+        self.check("told_what_is_true", is_true, said)
         self._told[delivery.submission_id] += 1
         self._world.scheduler.counts["link told again"] += self._told[delivery.submission_id] > 1
 
@@ -372,16 +395,16 @@ class Invariants:
         self._touched(list(self._tables.calls))
         report = audit(self._world.ledger.snapshot())
         self.check("the_books_balance", report.is_clean, report)
-        self.check(
-            "every_call_ends", not any(b.reserved_nano_usd for b in self._tables.budgets.values())
-        )
+        held = [budget for budget in self._tables.budgets.values() if budget.reserved_nano_usd]
+        self.check("every_call_ends", not held, "; ".join(map(self._world.named, held)))
         for attempt_id, row in self._tables.attempts.items():
             self._posted_truly(attempt_id, row)
         for submission in self._tables.submissions.values():
             if submission.link is not None:
-                is_told = self._told[submission.submission_id] > 0
+                times, done_at = self._told[submission.submission_id], submission.delivered_at
                 name = self._world.named(submission.submission_id)
-                self.check("everybody_is_told", is_told and submission.delivered_at, name)
+                said = f"{name} was told {times} times, and ticked off at {done_at}"
+                self.check("everybody_is_told", times and done_at, said)
         for new, answer in self._accepted:
             self._answered(new, answer)
 
@@ -389,10 +412,11 @@ class Invariants:
         """Never less than the provider bills; exactly that where it said so."""
         bill = self._world.bills.get(attempt_id)
         billed = bill.nano_usd if bill else 0
-        name = f"attempt {row.attempt} of {self._world.named(row.key)}: {row.error}"
+        name = f"attempt {row.attempt}, {self._world.named(row.attempt_id)}"
         is_known = row.usage is not None or row.posted_nano_usd == 0
         expected = billed if is_known else row.hold_nano_usd
-        self.check("posted_is_billed", row.posted_nano_usd == expected, f"{name}: {row}")
+        posted = f"{name}: {row.status} posts {row.posted_nano_usd} of {expected} nano-USD"
+        self.check("posted_is_billed", row.posted_nano_usd == expected, posted)
         if row.finished_at is not None:
             code = json.loads(row.error or "{}").get("code")
             self.check("an_answer_is_kept", code != LOST.code, name)
@@ -409,7 +433,7 @@ class Invariants:
             self.check("no_result_crosses_an_org", text["org"] == new.org_id, name)
             assert view.last is not None
             self.check(
-                "the_first_success_ends_it", text["attempt"] == str(view.last.attempt_id), answer
+                "the_first_success_ends_it", text["attempt"] == str(view.last.attempt_id), name
             )
 
 

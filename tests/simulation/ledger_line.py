@@ -107,7 +107,7 @@ class LedgerLine:
             fate = None
         scheduler.counts[fate or "statement"] += 1
         if fate:
-            scheduler.tell(self.owner.name, f"{name}: {fate}")
+            scheduler.tell(self.owner.name, f"{self.world.names.asked(name, arguments)}: {fate}")
         if fate == "dies before statement":
             scheduler.die(self.owner, f"before {name}")
         if fate == "pauses":

@@ -61,9 +61,8 @@ class ProviderLine:
         scheduler, rng, owner = self._world.scheduler, self._world.rng, self._owner
         fate = self._world.faults.one_of(REPLY)
         scheduler.counts[fate or "reply"] += 1
-        scheduler.tell(
-            owner.name, f"asks the provider, {self._world.named(attempt_id)}: {fate or 'answers'}"
-        )
+        told = f"asks the provider, {self._world.named(attempt_id)}: {fate or 'answers'}"
+        scheduler.tell(owner.name, told)
         if fate == "connection refused":
             scheduler.wait(0.01, owner)
             return NOT_RECEIVED

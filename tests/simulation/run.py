@@ -1,26 +1,32 @@
 """
 Play seeds: `make simulate SEEDS=10000`, and one of them again with its trace: `make simulate SEED=123`.
 
-ARGS: --json (one object), --from N (first seed), --lines N (how much of the trace to show).
+ARGS: --json (one object), --from N (first seed), --lines N (of a report, at most).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 import traceback
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.simulation.faults import ALL, OTHER_EVENTS
 from tests.simulation.invariants import Violation
-from tests.simulation.scheduler import TRACE_LINES, Scheduler
+from tests.simulation.scheduler import Scheduler
 from tests.simulation.world import World, quiet
 
 EVENTS = (*ALL, *OTHER_EVENTS)
+REPORT_LINES = 60
+ERROR_FRAMES = 8
+"""Of an error that nobody expected: where it was raised."""
+CALL_NAME = re.compile(r"\bc\d+(?=\.\d)")
+"""As `Names` has them, whatever the generation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +43,42 @@ class Played:
     """What happened last, and how to see it again."""
 
 
-def play(
-    seed: int, *, faults: Mapping[str, float] = {}, lines_max: int | None = TRACE_LINES
-) -> Played:
-    """Play one seed."""
+def play(seed: int, *, faults: Mapping[str, float] = {}, lines_max: int = REPORT_LINES) -> Played:
+    """Play one seed; a report has at most so many lines."""
     world = World(seed, faults=faults)
     scheduler = world.scheduler
-    scheduler.trace = deque(maxlen=lines_max)
     rule, why = None, ""
     try:
         world.play()
     except Violation as violation:
         rule, why = violation.rule, str(violation)
     except Exception as error:
-        rule, why = type(error).__name__, traceback.format_exc()
+        rule, why = type(error).__name__, traceback.format_exc(limit=-ERROR_FRAMES)
     finally:
         scheduler.close()
-    report = _report(seed, why, scheduler) if rule else ""
+    report = _report(seed, why, scheduler, lines_max) if rule else ""
     return Played(seed, scheduler.trace_hash(), scheduler.counts, scheduler.steps, rule, report)
 
 
-def _report(seed: int, why: str, scheduler: Scheduler) -> str:
-    lines = [f"{at:9.3f} s  {who:<8} {what}" for at, who, what in scheduler.trace]
-    return "\n".join([*lines, f"seed {seed}: {why}", f"again: make simulate SEED={seed}"])
+def _report(seed: int, why: str, scheduler: Scheduler, lines_max: int) -> str:
+    trace = list(scheduler.trace)
+    room = max(lines_max - why.count("\n") - 3, 2)
+    calls = [f"{name}." for name in sorted(set(CALL_NAME.findall(why)))]
+    about = [n for n, (_, _, what) in enumerate(trace) if any(call in what for call in calls)]
+    shown = _shown(len(trace), about, room)
+    lines = [f"{trace[n][0]:9.3f} s  {trace[n][1]:<8} {trace[n][2]}" for n in shown]
+    left_out = f"{len(trace) - len(shown)} of {len(trace)} lines are left out (--lines shows more)"
+    again = f"again: make simulate SEED={seed}"
+    return "\n".join([left_out, *lines, f"seed {seed}: {why}", again])
+
+
+def _shown(length: int, about: Sequence[int], room: int) -> list[int]:
+    """The last lines, and up to half of the room for how the calls that the violation names began and went on."""
+    share = room // 4
+    kept = set(about if len(about) <= 2 * share else [*about[:share], *about[-share:]])
+    newest = range(length - 1, -1, -1)
+    kept |= set([n for n in newest if n not in kept][: room - len(kept)])
+    return sorted(kept)
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
@@ -113,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=1_000)
     parser.add_argument("--seed", type=int, help="play this one, and show its trace if it fails")
     parser.add_argument("--from", type=int, default=0, dest="first")
-    parser.add_argument("--lines", type=int, default=TRACE_LINES, help="of the trace that is shown")
+    parser.add_argument("--lines", type=int, default=REPORT_LINES, help="of a report, at most")
     parser.add_argument("--json", action="store_true")
     return parser
 

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 from greenlet import getcurrent, greenlet
 
 T = TypeVar("T")
-TRACE_LINES = 60
+TRACE_LINES_MAX = 100_000
+"""Kept of one life: many times what any had."""
 
 
 class Died(BaseException):
@@ -65,7 +66,8 @@ class Scheduler:
         self.busy = 0
         """Events that are planned and not idle."""
         self.counts: Counter[str] = Counter()
-        self.trace: deque[tuple[float, str, str]] = deque(maxlen=TRACE_LINES)
+        self.trace: deque[tuple[float, str, str]] = deque(maxlen=TRACE_LINES_MAX)
+        """When, who, what: everything but what was idle."""
         self._hash = hashlib.sha256()
         self._events: list[Event] = []
         self._numbers = itertools.count()
@@ -75,9 +77,10 @@ class Scheduler:
         """The ledger's clock."""
         return self.starts_at + timedelta(seconds=self.now)
 
-    def tell(self, who: str, what: str) -> None:
-        """Write a line of the trace."""
-        self.trace.append((self.now, who, what))
+    def tell(self, who: str, what: str, *, idle: bool = False) -> None:
+        """Write a line of the trace; idle is what found nothing to do, and is not shown to anybody."""
+        if not idle:
+            self.trace.append((self.now, who, what))
         self._hash.update(f"{self.now:.6f} {who} {what}\n".encode())
 
     def trace_hash(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -14,11 +15,12 @@ import pytest
 import structlog
 
 from tests.simulation.mutations import MUTATIONS, Mutation
-from tests.simulation.run import EVENTS, Played, play
+from tests.simulation.run import EVENTS, REPORT_LINES, Played, play
 from tests.simulation.world import quiet
 
 SEEDS = 300
 MUTANT_SEEDS_MAX = 400
+FATE = re.compile(r": [a-z' ]+$")
 CHECKOUT = Path(__file__).parents[2]
 
 
@@ -82,3 +84,23 @@ def test_a_planted_defect_is_caught(mutation: Mutation) -> None:
     assert caught.rule in mutation.rules, caught.report
     assert f"make simulate SEED={caught.seed}" in caught.report
     assert again.report == caught.report
+    assert_tells_what_happened(caught.report)
+
+
+def assert_tells_what_happened(report: str) -> None:
+    """Short, without idle lines; each call that the violation names is in it from its submission on."""
+    _, *lines, why, again = report.splitlines()
+    told = [line.split(maxsplit=3)[3] for line in lines]
+
+    assert again.startswith("again: ")
+    assert len(report.splitlines()) <= REPORT_LINES
+    assert not [
+        line
+        for line in told
+        if line.startswith(("leases.renew w", "publishes sweep")) and not FATE.search(line)
+    ]
+    assert not [line for line in told if line.rstrip(" ->") in ("due", "settle", "deliver")]
+    assert not [line for line in told if re.search(r"\bstr\b|NewSubmission|callview", line)]
+    for call in re.findall(r"\bc\d+\.\d+\b", why):
+        submitted = rf"submit .*(created|joined|replayed|failed) {re.escape(call)},"
+        assert [line for line in told if re.match(submitted, line)], call

@@ -24,7 +24,6 @@ from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budget import Window
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
 from callgate.domain.ledger import (
-    AttemptRef,
     CallKey,
     CallState,
     Record,
@@ -35,6 +34,7 @@ from tests.simulation import actors
 from tests.simulation.broker import Broker
 from tests.simulation.faults import Faults
 from tests.simulation.invariants import Invariants, Violation
+from tests.simulation.names import Names
 from tests.simulation.process import Process
 from tests.simulation.provider import INPUT_NANO_USD, OUTPUT_NANO_USD, UNSTORABLE, Bill
 from tests.simulation.scheduler import Owner, Scheduler
@@ -93,6 +93,7 @@ class World:
         self.rng = self.scheduler.rng
         self.faults = Faults.drawn(self.rng, faults)
         self.ledger = MemoryLedger(self.scheduler.time, self._new_id)
+        self.names = Names(self.ledger.tables, self.scheduler.starts_at)
         self.bills: dict[UUID, Bill] = {}
         self.invariants = Invariants(self)
         self.broker = Broker(self)
@@ -102,7 +103,6 @@ class World:
         self.default_limit = self.rng.choice((None, self.a_limit()))
         self.troubles: dict[tuple[str, CallKey | None], float] = {}
         """By process, and call if it was about one: when it last paused, or failed alone to reach the ledger."""
-        self._names: dict[object, str] = {}
         self._ids = 0
         self._is_in_trouble = True
         self._set_budgets()
@@ -138,7 +138,8 @@ class World:
             self.scheduler.tell(owner.name, f"record {self.named(arguments[0][0])} -> unstorable")
             return [RecordOutcome.UNSTORABLE]
         result = attrgetter(name)(self.ledger)(*arguments, **options)
-        self.scheduler.tell(owner.name, self._told(name, arguments, result))
+        told, is_idle = self.names.told(name, arguments, result)
+        self.scheduler.tell(owner.name, told, idle=is_idle)
         self.invariants.after(name, arguments, options, result)
         return result
 
@@ -181,42 +182,10 @@ class World:
         return sum(fits) + self.rng.choice((0, 0, -1, 1, 500_000))
 
     def named(self, thing: object) -> str:
-        """A short name for a row: a letter and when it was first seen; it does not depend on ids."""
-        if isinstance(thing, CallKey):
-            return f"{self._named(thing.call_id, 'c')}.{thing.generation}"
-        if isinstance(thing, AttemptRef):
-            return f"{self._named(thing.attempt_id, 'a')} of {self.named(thing.key)}"
-        if isinstance(thing, datetime):
-            return f"of {(thing - self.scheduler.starts_at).total_seconds():.2f}"
-        if isinstance(thing, UUID):
-            return self._named(thing, "s")
-        inner = getattr(thing, "ref", None) or getattr(thing, "key", None)
-        return self.named(inner) if inner is not None else type(thing).__name__
+        """See `Names.named`."""
+        return self.names.named(thing)
 
     # Inside.
-
-    def _named(self, thing: UUID, letter: str) -> str:
-        if thing not in self._names:
-            self._names[thing] = f"{letter}{len(self._names) + 1}"
-        return self._names[thing]
-
-    def _told(self, name: str, arguments: Sequence[Any], result: Any) -> str:
-        rows = arguments[0] if arguments and isinstance(arguments[0], list) else []
-        if name == "due":
-            rows = result.items
-            return "due: " + ", ".join(f"{due.kind} {self.named(due.key)}" for due in rows)
-        outcomes = result if isinstance(result, list) else []
-        what = ", ".join(map(self.named, rows))
-        came_to = ", ".join(self._outcome(outcome) for outcome in outcomes)
-        return f"{name} {what} -> {came_to}"
-
-    def _outcome(self, outcome: Any) -> str:
-        state = getattr(outcome, "state", "")
-        text = getattr(outcome, "outcome", None) or type(outcome).__name__.lower()
-        ref = getattr(outcome, "ref", None)
-        return f"{outcome if isinstance(outcome, RecordOutcome) else text} {state}" + (
-            f" {self.named(ref)}" if ref else ""
-        )
 
     def _new_id(self, at: datetime) -> UUID:
         self._ids += 1
@@ -261,10 +230,11 @@ class World:
         tables = self.ledger.tables
         for call in tables.calls.values():
             if call.due_at is not None or call.state.is_open:
-                return f"{self.named(call.key)} is {call.state}, due at {call.due_at}"
+                due_at = self.names.seconds(call.due_at)
+                return f"{self.named(call.key)} is {call.state}, due at {due_at}"
         for attempt in tables.attempts.values():
             if attempt.late_due_at is not None:
-                return f"a late answer of {self.named(attempt.key)} is not settled"
+                return f"a late answer of {self.named(attempt.attempt_id)} is not settled"
         return None
 
     def _next_due_s(self) -> float | None:

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.books import Attempt, Batch, Evidence, judge
+from tests.chaos.books import Attempt, Batch, Evidence, judge, links_owed
 
 TASK = "c1.1"
 RIGHT = Evidence(
     batches=[
         Batch("d1", [(TASK, "succeeded"), (TASK, "succeeded")]),
+        Batch("d2", [("c2.1", "rejected"), ("c4.1", "dead"), (TASK, "succeeded")]),
         Batch("", [("c2.1", "rejected")]),
     ],
     requests=["a1", "a2"],
@@ -20,11 +21,11 @@ RIGHT = Evidence(
         Attempt("a2", "c1", 1, 2, was_unknown=False),
         Attempt("a3", "c2", 1, 1, was_unknown=True),
     ],
-    calls={TASK: "succeeded", "c2.1": "rejected"},
+    calls={TASK: "succeeded", "c2.1": "rejected", "c4.1": "dead"},
     overrun_nano_usd=0,
     drift_nano_usd=0,
     is_clean=True,
-    told={"d1": 2},
+    told={("d1", "link"): 2, ("d2", "link"): 1, ("d2", "link_error"): 2},
     recover_s=1.0,
 )
 
@@ -34,10 +35,11 @@ def test_what_is_right_is_called_right() -> None:
     verdict = judge(RIGHT)
 
     assert verdict.violations == ()
-    assert (verdict.accepted, verdict.terminal, verdict.lost, verdict.calls) == (3, 3, 0, 2)
+    assert (verdict.accepted, verdict.terminal, verdict.lost, verdict.calls) == (6, 6, 0, 3)
     assert (verdict.requests, verdict.never_sent, verdict.unlogged, verdict.shared) == (2, 1, 0, 0)
     assert (verdict.duplicates, verdict.duplicates_unknown) == (1, 1)
-    assert (verdict.links_told, verdict.links_owed) == (2, 2)
+    assert (verdict.links_told, verdict.links_owed) == (3, 3)
+    assert (verdict.link_errors_told, verdict.link_errors_owed) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def test_what_is_right_is_called_right() -> None:
         ({"batches": []}, "nothing was accepted"),
         ({"batches": [Batch("", [(TASK, "lost")])]}, "1 submissions lost"),
         ({"batches": [Batch("", [("c9.1", "succeeded")])]}, "1 submissions lost"),
-        ({"calls": {TASK: "waiting", "c2.1": "rejected"}}, "1 calls still open"),
+        ({"calls": {**RIGHT.calls, TASK: "waiting"}}, "1 calls still open"),
         ({"requests": ["a1", "a2", "a9"]}, "1 provider requests without a row"),
         ({"requests": ["a1", "a2", None]}, "1 provider requests without a row"),
         ({"requests": ["a1", "a2", "a2"]}, "1 provider requests share a row"),
@@ -57,13 +59,31 @@ def test_what_is_right_is_called_right() -> None:
         ({"overrun_nano_usd": 1}, "a limit was passed by 1 nano-USD"),
         ({"drift_nano_usd": 1}, "audit drift 1 nano-USD"),
         ({"is_clean": False}, "the audit is not clean"),
-        ({"told": {"d1": 1}}, "1 links never told"),
+        ({"told": {**RIGHT.told, ("d1", "link"): 1}}, "1 links never told"),
+        ({"told": {**RIGHT.told, ("d2", "link_error"): 1}}, "1 error links never told"),
         ({"recover_s": None}, "no recovery within the bound"),
     ],
 )
 def test_what_is_wrong_is_named(change: dict[str, object], words: str) -> None:
     """One wrong, one complaint."""
     assert judge(replace(RIGHT, **change)).violations == (words,)
+
+
+def test_a_failure_told_by_the_link_of_successes_is_not_told() -> None:
+    """Each link has a task of its own, and one document's message makes up for no other's."""
+    told = {("d1", "link"): 3, ("d2", "link"): 2, ("d2", "link_error"): 1, ("d3", "link_error"): 1}
+
+    verdict = judge(replace(RIGHT, told=told))
+
+    assert (verdict.links_told, verdict.link_errors_told) == (3, 1)
+    assert verdict.violations == ("1 error links never told",)
+
+
+def test_only_what_has_ended_is_owed_a_link() -> None:
+    """Of a submission that is lost nobody knows which."""
+    batches = [Batch("d1", [(TASK, "lost"), (TASK, "succeeded")]), Batch("", [(TASK, "dead")])]
+
+    assert links_owed(batches) == {("d1", "link"): 1}
 
 
 def test_a_repeat_needs_an_unknown_before_it_not_after() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,9 +16,10 @@ import pytest
 
 from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.cli import run
+from callgate.cli_output import print_error
 from callgate.client import Client
 from callgate.domain.budget import NANO_PER_USD
-from callgate.domain.errors import ConfigurationError
+from callgate.domain.errors import CallFailed, ConfigurationError
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -28,16 +31,21 @@ from callgate.domain.ledger import (
     Reserved,
     Settle,
 )
-from callgate.domain.models import LLMRequest, Message
+from callgate.domain.models import LLMRequest, Message, Usage
 from callgate.domain.operations import (
     CallFilter,
     CostLine,
     StrayMessage,
 )
+from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
 from callgate.settings import ClientSettings
 
+HOSTILE = "\x1b[2J \x1b]52;c;cm0gLXJm\x07 \x7f \x9b31m \u202e fdp \u2066 \ud800"
+"""Clears a screen, fills a clipboard, rubs out, colours, turns text around, and half a character."""
+ANSWER = "Gr\u00fc\u00dfe\t\u200d\nund \x1b[2J \x9b31m\r\ud800"
 FAILURE = Failure("bad_request", "no such model\nreally", False, Billing.UNBILLED, status=400)
+BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 Shell = Callable[..., tuple[int, str, str]]
 
 
@@ -126,6 +134,26 @@ def reserve(ledger: MemoryLedger, key: CallKey) -> AttemptRef:
     (reserved,) = ledger.reserve([wanted])
     assert isinstance(reserved, Reserved)
     return reserved.ref
+
+
+def an_answered_call(
+    ledger: MemoryLedger, open_client: Callable[[], Client], answer: str
+) -> CallKey:
+    with open_client() as client:
+        key = client.submit(a_request()).key
+    ref = reserve(ledger, key)
+    usage = Usage(input_tokens=5, output_tokens=5)
+    reply = ProviderReply((answer,), "stop", None, usage, None, "gpt-4o-mini", None)
+    ledger.record([Record(ref, reply.to_json(), None, 5)])
+    success = (AttemptStatus.SUCCEEDED, 0, CallState.SUCCEEDED)
+    ledger.settle([Settle(ref, AttemptStatus.ANSWERED, *success, usage=usage)])
+    return key
+
+
+def steers(text: str) -> set[str]:
+    """What of a text steers a terminal, but for the ends of its lines."""
+    found = {c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")}
+    return (found | {c for c in text if unicodedata.bidirectional(c) in BIDI}) - {"\n"}
 
 
 def state_of(ledger: MemoryLedger, key: CallKey) -> CallState:
@@ -275,6 +303,57 @@ def test_nothing_is_coloured_in_a_pipe(shell: Shell, dead: CallKey) -> None:
     """Escape sequences are for terminals only."""
     for command in (("calls", "list"), ("calls", "show", dead.task_id), ("audit",)):
         assert "\x1b" not in shell(*command)[1]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["for people", "json"])
+def test_nothing_that_is_printed_steers_a_terminal(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey, form: tuple[str, ...]
+) -> None:
+    """Models, errors and reasons are chosen by clients, providers and whoever reaches the broker."""
+    ledger.keep_stray(StrayMessage("callgate.call", HOSTILE, HOSTILE.encode(errors="replace")))
+    call, error = ledger.tables.calls[dead], replace(FAILURE, message=HOSTILE).to_json()
+    call.model = call.call_type = HOSTILE
+    call.error = error
+    ledger.tables.attempts_of[dead][0].error = error
+    listed = [("calls", "list"), ("dead", "list"), ("dead", "stats"), ("costs",), ("audit",)]
+
+    for command in [*listed, ("calls", "show", dead.task_id, "--bodies")]:
+        _, out, err = shell(*command, *form)
+
+        assert out
+        assert steers(out + err) == set(), command
+    assert "52;c;cm0gLXJm" in shell("calls", "show", dead.task_id, *form)[1]
+
+
+def test_json_holds_what_was_escaped(shell: Shell, ledger: MemoryLedger, dead: CallKey) -> None:
+    """Only its spelling is another: who parses it gets each character back."""
+    ledger.tables.calls[dead].model = HOSTILE
+
+    assert json.loads(shell("calls", "show", dead.task_id, "--json")[1])["model"] == HOSTILE
+
+
+def test_no_error_steers_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A provider's last words are in it."""
+    print_error(CallFailed(HOSTILE + "\nerror: forged", "bad_request", 1))
+
+    err = capsys.readouterr().err
+    assert (steers(err), err.count("\n")) == (set(), 1)
+
+
+def test_an_answer_is_exact_in_a_pipe_and_harmless_on_a_terminal(
+    shell: Shell, ledger: MemoryLedger, open_client: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """A program gets what the model wrote; a terminal gets its lines and tabs, and the rest spelt out."""
+    an_answered_call(ledger, open_client, ANSWER)
+    file = tmp_path / "request.json"
+    file.write_text(a_request().model_dump_json())
+
+    _, piped, _ = shell("submit", "--file", str(file))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _, shown, _ = shell("submit", "--file", str(file))
+
+    assert piped == ANSWER.replace("\ud800", "\\ud800") + "\n"
+    assert shown == "Gr\u00fc\u00dfe\t\u200d\nund \\u001b[2J \\u009b31m\\u000d\\ud800\n"
 
 
 def test_cancelling_a_dead_call_is_refused(
@@ -470,10 +549,14 @@ def test_a_purge_asks_first_and_says_what_it_did(
     code, _, err = shell(*erase)
     assert (code, "--yes" in err) == (2, True)
     assert ledger.tables.calls[dead].request is not None
+    assert "purged" not in shell("calls", "show", dead.task_id)[1]
 
     code, out, _ = shell(*erase, "--yes", "--json")
     assert (code, json.loads(out)["calls"]) == (0, 1)
     assert ledger.tables.calls[dead].request is None
+    assert ["bodies", "purged"] in [
+        line.split() for line in shell("calls", "show", dead.task_id, "--bodies")[1].splitlines()
+    ]
     assert shell(*erase, "--yes")[2] == "purged: 0 calls\n"
 
 
@@ -487,6 +570,16 @@ def test_a_purge_names_the_open_calls_it_spared(shell: Shell, open_client: Any) 
     assert code == 0
     assert "purged: 0 calls" in err
     assert "spared: 1 open calls" in err
+
+
+def test_a_purge_of_an_unknown_organisation_is_an_error(shell: Shell, dead: CallKey) -> None:
+    """Who misspells what must be erased would otherwise believe that it was."""
+    for mode in (("--dry-run",), ("--yes",), ("--yes", "--json")):
+        code, out, err = shell("purge", "--org", "acmee", "--older-than-days", "0", *mode)
+
+        assert (code, out) == (1, "")
+        assert err.startswith("error: org_not_found: ")
+        assert "acmee" in err
 
 
 def test_a_purge_without_any_age_is_refused(shell: Shell, dead: CallKey) -> None:
