@@ -25,10 +25,10 @@ GRACE_S = 4.0
 LEASE_S = 4.0
 PATIENCE_S = 90.0
 """How long everything may take to end after a fault; far more than lease and back-offs need, for machines are slow."""
-TIGHT_HOLDS = 5
+TIGHT_HOLDS = 2
 """Calls the tight organisation's limit fits at their worst case, so that they wait for each other."""
 USAGE = Usage(prompt_tokens=50, completion_tokens=30)
-"""Dear enough that the tight organisation's limit is spent after some forty calls, and the rest is rejected."""
+"""Dear enough that the tight organisation's limit is spent within the shortest load, and the rest is rejected."""
 ANSWER = Step(latency_s=Uniform(low_s=0.05, high_s=0.6), usage=USAGE)
 
 CATALOGUE = """

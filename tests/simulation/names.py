@@ -11,7 +11,6 @@ from callgate.adapters.memory_tables import MemoryTables
 from callgate.domain.budget import BudgetFigures
 from callgate.domain.ledger import (
     AttemptRef,
-    CallFilter,
     CallKey,
     CallView,
     Delivery,
@@ -23,6 +22,7 @@ from callgate.domain.ledger import (
     Settled,
     Submitted,
 )
+from callgate.domain.operations import CallFilter
 
 LOOKS = ("leases.renew", "leases.expire")
 """Statements that have something to say only if they found something."""

@@ -64,7 +64,7 @@ def _report(seed: int, why: str, scheduler: Scheduler, lines_max: int) -> str:
     trace = list(scheduler.trace)
     room = max(lines_max - why.count("\n") - 3, 2)
     calls = [f"{name}." for name in sorted(set(CALL_NAME.findall(why)))]
-    about = [n for n, (_, _, what) in enumerate(trace) if any(call in what for call in calls)]
+    about = [[n for n, line in enumerate(trace) if call in line[2]] for call in calls]
     shown = _shown(len(trace), about, room)
     lines = [f"{trace[n][0]:9.3f} s  {trace[n][1]:<8} {trace[n][2]}" for n in shown]
     left_out = f"{len(trace) - len(shown)} of {len(trace)} lines are left out (--lines shows more)"
@@ -72,10 +72,10 @@ def _report(seed: int, why: str, scheduler: Scheduler, lines_max: int) -> str:
     return "\n".join([left_out, *lines, f"seed {seed}: {why}", again])
 
 
-def _shown(length: int, about: Sequence[int], room: int) -> list[int]:
-    """The last lines, and up to half of the room for how the calls that the violation names began and went on."""
-    share = room // 4
-    kept = set(about if len(about) <= 2 * share else [*about[:share], *about[-share:]])
+def _shown(length: int, about: Sequence[Sequence[int]], room: int) -> list[int]:
+    """The last lines, and in half of the room how each call that the violation names began and went on."""
+    share = max(room // 4 // max(len(about), 1), 1)
+    kept = {n for of_call in about for n in (*of_call[:share], *of_call[-share:])}
     newest = range(length - 1, -1, -1)
     kept |= set([n for n in newest if n not in kept][: room - len(kept)])
     return sorted(kept)
