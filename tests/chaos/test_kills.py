@@ -17,3 +17,6 @@ def test_workers_killed_at_every_named_point(stage: Stage) -> None:
 
     assert verdict.violations == ()
     assert verdict.duplicates_unknown > 0, "no death came between a request and its record"
+    assert verdict.link_errors_owed > 0, (
+        "nothing was rejected, so nobody had to be told of a failure"
+    )
