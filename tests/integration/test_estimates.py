@@ -22,7 +22,9 @@ from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.db.roles import DASHBOARD
 from callgate.db.session import PostgresSession
 from callgate.db.tables import metadata
-from callgate.domain.ledger import StrayMessage
+from callgate.domain.operations import (
+    StrayMessage,
+)
 from tests.contract.harness import LINK, a_submission, a_success, an_answer, open_postgres
 from tests.integration._logins import a_client, a_login, owner_url
 from worker.embedded import Embedded
