@@ -258,9 +258,8 @@ def spawn_tied(
     arguments: Sequence[str], environment: Mapping[str, str], **pipes: object
 ) -> "subprocess.Popen[bytes]":
     """Start Python in a session of its own, so that Ctrl-C is ours, and tied to our life, so that nothing is left."""
-    tie = [sys.executable, "-I", "-S", embedded_child.__file__, str(os.getpid()), "-1", "-1", "0"]
     return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # noqa: S603 - the arguments are ours
-        [*tie, sys.executable, *arguments],
+        embedded_child.tied([sys.executable, *arguments]),
         cwd=CHECKOUT,
         env=environment,
         start_new_session=True,

@@ -12,6 +12,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 # linux/prctl.h and linux/capability.h, Linux 4.3 and later.
 PR_SET_PDEATHSIG = 1
@@ -22,6 +23,14 @@ CAP_DAC_OVERRIDE = 1
 CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def tied(
+    program: Sequence[str], *, uid: int = -1, gid: int = -1, passage: bool = False
+) -> list[str]:
+    """The command that runs a program tied to the life of the process that asks."""
+    words = map(str, (os.getpid(), uid, gid, int(passage)))
+    return [sys.executable, "-I", "-S", __file__, *words, *program]
 
 
 def main() -> None:

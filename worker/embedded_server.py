@@ -12,7 +12,6 @@ owner's terminal, so that the owner decides when it stops. Its output goes to a 
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from worker.embedded_child import tied
 
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 16_384
@@ -200,11 +201,10 @@ class Server:
 def spawn(program: Program) -> "subprocess.Popen[bytes]":
     """Start a program in a session of its own, tied to the life of the calling thread's process."""
     account = program.account or Account(uid=-1, gid=-1, passage=False)
-    launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("embedded_child.py"))]
-    tie = [os.getpid(), account.uid, account.gid, int(account.passage)]
+    command = tied(program.argv, uid=account.uid, gid=account.gid, passage=account.passage)
     with program.log.open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - the argument list is ours
-            [*launcher, *map(str, tie), *program.argv],
+            command,
             cwd=program.folder,
             env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,

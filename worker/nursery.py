@@ -23,7 +23,7 @@ from typing import Self
 
 import structlog
 
-from worker.embedded_child import die_with
+from worker.embedded_child import die_with, tied
 
 log = structlog.get_logger(__name__)
 
@@ -58,15 +58,11 @@ class Nursery:
         Raises:
             OSError
         """
-        launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("embedded_child.py"))]
-        tie = [str(os.getpid()), "-1", "-1", "0"]
         path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
         with ExitStack() as sockets:
             ours, theirs = map(sockets.enter_context, socket.socketpair())
             process = await asyncio.create_subprocess_exec(
-                *launcher,
-                *tie,
-                *argv,
+                *tied(argv),
                 stdin=theirs.fileno(),
                 stdout=STDERR,
                 env={**os.environ, "PYTHONPATH": path},

@@ -133,11 +133,10 @@ class _Child:
 
     def _start(self) -> None:
         """In a session of its own, out of reach of the terminal's Ctrl-C; stdout stays the banner's."""
-        tie = [os.getpid(), -1, -1, 0]
         program = [sys.executable, "-m", "callgate", self.command]
         self._started_at, self._restart_at = time.monotonic(), None
         self._process = subprocess.Popen(  # noqa: S603 - the argument list is ours
-            [sys.executable, "-I", "-S", embedded_child.__file__, *map(str, tie), *program],
+            embedded_child.tied(program),
             env=self._environ,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr,
