@@ -4,8 +4,8 @@
 -- Only a partition that nothing can change any more: every attempt is posted, its call has ended and everybody was told,
 -- its bodies are purged, and a late answer would not be taken (see record_v1). So its rows can be summed without a lock.
 -- Old rows of the default partition go the same way, but are deleted.
--- Locks     ai_call_log_archive, as make_partitions_v1 does, to the end. Then ai_call_log, exclusively, for the moment of the
---           drop; who cannot have it within a second comes again later.
+-- Locks     what take_upkeep_v1 does, then ai_call_log, exclusively, for the moment of the drop; who cannot have it within a
+--           second comes again later.
 -- Returns   the partition's name, and how many attempts were archived; null of one that must wait, which ends the search.
 --           No row if nothing is old enough, or somebody else is at it.
 CREATE FUNCTION callgate_archive_month_v1(p_keep_months int)
@@ -18,11 +18,9 @@ BEGIN
     IF p_keep_months < 1 THEN
         RAISE EXCEPTION 'the log is kept for one month at least, not for %', p_keep_months;
     END IF;
-    BEGIN
-        LOCK TABLE ai_call_log_archive IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
-    EXCEPTION WHEN lock_not_available THEN
+    IF NOT callgate_take_upkeep_v1() THEN
         RETURN;
-    END;
+    END IF;
     SELECT c.relname INTO partition_name
       FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
      WHERE i.inhparent = 'ai_call_log'::regclass AND c.relname ~ '^ai_call_log_\d{4}_\d\d$'

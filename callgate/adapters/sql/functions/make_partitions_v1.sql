@@ -2,14 +2,13 @@
 --
 -- Months are UTC's. A month of which the default partition has rows already is left to it: they are served from there.
 -- Whoever comes while another does the same does nothing.
--- Locks     ai_call_log_archive, as the token of whoever makes or drops partitions: clients may not lock it. Then ai_call_log,
---           exclusively, for a moment; who cannot have it within a second comes again later.
+-- Locks     what take_upkeep_v1 does, then ai_call_log, exclusively, for a moment; who cannot have it within a second comes
+--           again later.
 -- Returns   how many were made, and how many rows lie in the default partition (there should be none).
 CREATE FUNCTION callgate_make_partitions_v1(p_from timestamptz, p_months int)
 RETURNS TABLE (made int, in_default bigint)
 LANGUAGE plpgsql SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
 DECLARE
-    is_alone boolean;
     starts_at timestamptz;
     partition_name text;
     first_id uuid;
@@ -19,13 +18,7 @@ BEGIN
         RAISE EXCEPTION 'partitions are made for 1 to 36 months at once, not for %', p_months;
     END IF;
     made := 0;
-    BEGIN
-        LOCK TABLE ai_call_log_archive IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
-        is_alone := true;
-    EXCEPTION WHEN lock_not_available THEN
-        is_alone := false;
-    END;
-    IF is_alone THEN
+    IF callgate_take_upkeep_v1() THEN
         FOR month_no IN 0 .. p_months - 1 LOOP
             starts_at := date_trunc('month', p_from) + make_interval(months => month_no);
             partition_name := 'ai_call_log_' || to_char(starts_at, 'YYYY_MM');
