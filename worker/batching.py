@@ -179,6 +179,7 @@ class BatchStrategy:
             try:
                 self._run_batch(batch)
             except Exception:
+                # Whatever it was: the worker ends now, and must not wait for another try.
                 logger.exception("%s: the last batch failed and is redelivered", self._task.name)
                 flush = False
 
@@ -262,6 +263,7 @@ class BatchStrategy:
             try:
                 self._trace(request).finish(outcome, runtime_s)
             except Exception:
+                # The broker's or a signal handler's: the work is done, and its neighbours still want their end.
                 logger.exception("%s: %s stays unacknowledged", self._task.name, request.id)
 
     def _put_aside(self, message: Any, error: Exception, ack: Callable[..., None]) -> None:
