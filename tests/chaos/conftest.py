@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos.nursery import Nursery
 from tests.chaos.stage import Stage, staged
+from tests.chaos.witnesses import forget
 from worker.embedded import Embedded
 
 
@@ -27,3 +28,4 @@ def stage(services: Embedded, nursery: Nursery, tmp_path: Path) -> Iterator[Stag
     # The servers are those of other tests too: they must find them well.
     services.valkey.start()
     services.postgres.start()
+    forget(services.database_url)

@@ -193,7 +193,7 @@ class Stage:
 
     def unknown(self) -> set[str]:
         """Attempts that are UNKNOWN, or were."""
-        sql = "SELECT attempt_id::text FROM chaos_witness WHERE what = 'unknown'"
+        sql = "SELECT attempt_id::text FROM chaos.witness WHERE what = 'unknown'"
         return {row[0] for row in self.deployment.rows(sql)}
 
     def attempts(self) -> list[Attempt]:
@@ -209,7 +209,7 @@ class Stage:
 
     def overrun_nano_usd(self) -> int:
         """The greatest spent + held - limit: sampled all the time, noted by the database, and as it is now."""
-        noted = "SELECT coalesce(max(nano_usd), 0) FROM chaos_witness WHERE what = 'overrun'"
+        noted = "SELECT coalesce(max(nano_usd), 0) FROM chaos.witness WHERE what = 'overrun'"
         now = "SELECT max(spent_nano_usd + reserved_nano_usd - limit_nano_usd) FROM budget"
         passed = int(self.deployment.rows(noted)[0][0])
         return passed or max(self.budgets.overrun_nano_usd, self.deployment.rows(now)[0][0])

@@ -2,25 +2,29 @@
 --
 -- overrun   a budget whose spent + reserved is above its limit, by how much
 -- unknown   an attempt that became UNKNOWN; a late answer may turn it into something else afterwards
-CREATE TABLE IF NOT EXISTS chaos_witness (
-    at timestamptz NOT NULL DEFAULT clock_timestamp(), what text NOT NULL, attempt_id uuid, nano_usd bigint);
-TRUNCATE chaos_witness;
+--
+-- All of it is in a schema of its own, whose end takes the triggers along: the ledger is left as it was found.
+DROP SCHEMA IF EXISTS chaos CASCADE;
+CREATE SCHEMA chaos;
 
-CREATE OR REPLACE FUNCTION chaos_see_overrun() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE TABLE chaos.witness (
+    at timestamptz NOT NULL DEFAULT clock_timestamp(), what text NOT NULL, attempt_id uuid, nano_usd bigint);
+
+CREATE FUNCTION chaos.see_overrun() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO chaos_witness (what, nano_usd)
+    INSERT INTO chaos.witness (what, nano_usd)
     VALUES ('overrun', NEW.spent_nano_usd + NEW.reserved_nano_usd - NEW.limit_nano_usd);
     RETURN NULL;
 END $$;
-CREATE OR REPLACE TRIGGER chaos_see_overrun AFTER INSERT OR UPDATE ON budget FOR EACH ROW
+CREATE TRIGGER chaos_see_overrun AFTER INSERT OR UPDATE ON budget FOR EACH ROW
     WHEN (NEW.spent_nano_usd + NEW.reserved_nano_usd > NEW.limit_nano_usd)
-    EXECUTE FUNCTION chaos_see_overrun();
+    EXECUTE FUNCTION chaos.see_overrun();
 
-CREATE OR REPLACE FUNCTION chaos_see_unknown() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION chaos.see_unknown() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO chaos_witness (what, attempt_id) VALUES ('unknown', NEW.attempt_id);
+    INSERT INTO chaos.witness (what, attempt_id) VALUES ('unknown', NEW.attempt_id);
     RETURN NULL;
 END $$;
-CREATE OR REPLACE TRIGGER chaos_see_unknown AFTER UPDATE ON ai_call_log FOR EACH ROW
+CREATE TRIGGER chaos_see_unknown AFTER UPDATE ON ai_call_log FOR EACH ROW
     WHEN (NEW.status = 'unknown' AND OLD.status <> 'unknown')
-    EXECUTE FUNCTION chaos_see_unknown();
+    EXECUTE FUNCTION chaos.see_unknown();

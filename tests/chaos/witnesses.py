@@ -6,7 +6,7 @@ import base64
 import json
 import threading
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,13 +54,11 @@ class BudgetWatch(_Watch):
 
     def __init__(self, database_url: str) -> None:
         super().__init__("budget-watch")
-        self._url = database_url.replace("+psycopg2", "")
+        self._url = _plain(database_url)
         self._connection: Any = None
         self.overrun_nano_usd = NOTHING_SEEN
         self.samples = 0
-        with psycopg2.connect(self._url) as connection, connection.cursor() as cursor:
-            cursor.execute(Path(__file__).with_name("witness.sql").read_text())
-        connection.close()
+        _run(self._url, Path(__file__).with_name("witness.sql").read_text())
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__(*exc_info)
@@ -139,3 +137,18 @@ class LinkEar(_Watch):
             args, _, _ = json.loads(base64.b64decode(envelope["body"]))
             headers = envelope["headers"]
             self._heard[args[1], LINK_OF_TASK[headers["task"]]].add(headers["id"])
+
+
+def forget(database_url: str) -> None:
+    """Take away what `BudgetWatch` put into a database that others go on with."""
+    _run(_plain(database_url), "DROP SCHEMA IF EXISTS chaos CASCADE")
+
+
+def _run(url: str, statements: str) -> None:
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(statements)
+
+
+def _plain(database_url: str) -> str:
+    """A database URL as the driver itself takes it."""
+    return database_url.replace("+psycopg2", "")
