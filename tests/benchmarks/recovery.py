@@ -29,6 +29,7 @@ from worker.migrate import migrate
 from worker.simulator import Kind, Rule, Simulator, Step
 
 PATIENCE_S = 600.0
+STEADY_S = WorkerOptions().grace_s + 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,6 +75,11 @@ def recovery(
     )
     until(lambda: deployment.provider.counts().in_flight == in_flight, PATIENCE_S)
     deployment.have_workers(1 + survivors)
+    # A worker that has just started may judge nobody yet.
+    steady = (
+        "SELECT count(*) FROM worker_lease WHERE now() - steady_since >= make_interval(secs => :s)"
+    )
+    until(lambda: deployment.rows(steady, s=STEADY_S)[0][0] == 1 + survivors, PATIENCE_S)
     deployment.provider.script([Rule(reply=[Step(latency_s=latency_s)])])
 
     doomed.kill()
