@@ -26,6 +26,7 @@ WORKER_PREFIX = "CALLGATE_WORKER__"
 EMBEDDED = "CALLGATE_EMBEDDED"
 """Set to 1: the URLs and the catalogue are those of the `callgate up` that runs in the data folder."""
 DATA_DIR = "CALLGATE_WORKER__DATA_DIR"
+DATABASE_SCHEME = "postgresql+psycopg2"
 URLS = ("CALLGATE_DATABASE_URL", "CALLGATE_BROKER_URL")
 SHARED = (*URLS, "CALLGATE_CATALOGUE")
 """What a client must have in common with its workers."""
@@ -49,7 +50,7 @@ class ClientSettings(BaseSettings):
     )
 
     database_url: SecretStr
-    """Postgres 16 or later, as `postgresql+psycopg2://user:password@host:5432/name`."""
+    """Postgres 16 or later, as `postgresql://user:password@host:5432/name`."""
     broker_url: SecretStr
     """Redis or Valkey, as `redis://host:6379/0`. Never a cluster."""
     catalogue: Path | None = None
@@ -74,10 +75,16 @@ class ClientSettings(BaseSettings):
     def _is_url(cls, url: SecretStr | None) -> SecretStr | None:
         """A URL without a scheme would fail much later, in a library's own words."""
         if url is not None and "://" not in url.get_secret_value():
-            raise ValueError(
-                "not a URL: it has no scheme, such as redis:// or postgresql+psycopg2://"
-            )
+            raise ValueError("not a URL: it has no scheme, such as redis:// or postgresql://")
         return url
+
+    @field_validator("database_url")
+    @classmethod
+    def _names_its_driver(cls, url: SecretStr) -> SecretStr:
+        """Hosters hand out URLs that name none; SQLAlchemy would then look for a driver that is not installed."""
+        scheme, separator, rest = url.get_secret_value().partition("://")
+        is_bare = scheme in ("postgresql", "postgres")
+        return SecretStr(f"{DATABASE_SCHEME}{separator}{rest}") if is_bare else url
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

@@ -10,8 +10,10 @@ from typing import Any
 
 import structlog
 from celery import Celery
+from structlog.types import EventDict
 
 from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
+from callgate.cli_output import harmless
 from config.settings import WorkerSettings
 from worker.asyncio_pool import run_on_loop
 from worker.bootstrap import Services, bootstrap, worker_app
@@ -80,6 +82,14 @@ def composed_app(settings: WorkerSettings, compose: Compose = bootstrap) -> Cele
     return app
 
 
+def _spell_out(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """What clients, providers and strangers on the broker chose must not steer the terminal that shows the log."""
+    return {
+        name: harmless(value, kept="\n\t") if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
 def configure_logging(*, as_json: bool) -> None:
     """Send structlog and Celery's own log lines to stderr in one form."""
     shared: list[Any] = [
@@ -88,10 +98,10 @@ def configure_logging(*, as_json: bool) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer = (
-        structlog.processors.JSONRenderer()
+    renderers = (
+        [structlog.processors.JSONRenderer()]
         if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [_spell_out, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -106,7 +116,7 @@ def configure_logging(*, as_json: bool) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                renderer,
+                *renderers,
             ],
         )
     )

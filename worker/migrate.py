@@ -5,10 +5,11 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from callgate.domain.errors import LedgerUnavailable
+from callgate.db.session import NOT_PERMITTED_SQLSTATE
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotPermitted
 
 SCRIPTS = Path(__file__).parents[1] / "migrations"
 
@@ -19,14 +20,26 @@ def migrate(database_url: str, revision: str = "head") -> None:
 
     Raises:
         LedgerUnavailable: The database did not answer.
+        NotPermitted: The login does not own the ledger, or may not create it.
+        ConfigurationError: The URL names no database driver that is installed.
     """
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    engine = create_engine(database_url, poolclass=NullPool, connect_args={"connect_timeout": 10})
     try:
+        engine = create_engine(
+            database_url, poolclass=NullPool, connect_args={"connect_timeout": 10}
+        )
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             move = command.downgrade if revision == "base" else command.upgrade
             move(config, revision)
     except OperationalError as exc:
         raise LedgerUnavailable(f"cannot migrate: {type(exc.orig).__name__}: {exc.orig}") from exc
+    except ProgrammingError as exc:
+        if getattr(exc.orig, "pgcode", None) != NOT_PERMITTED_SQLSTATE:
+            raise
+        raise NotPermitted(
+            f"cannot migrate: {exc.orig}; CALLGATE_DATABASE_URL must name the login that owns the tables"
+        ) from exc
+    except (ArgumentError, ImportError) as exc:
+        raise ConfigurationError(f"the database URL cannot be used: {exc}") from exc

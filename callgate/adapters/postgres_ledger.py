@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
-from importlib import resources
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -79,12 +78,6 @@ DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[])"
 
 
 @cache
-def sql(name: str) -> str:
-    """The text of one statement file, without the comments that open it."""
-    text = resources.files("callgate.adapters").joinpath("sql", f"{name}.sql").read_text("utf-8")
-    return "\n".join(line for line in text.splitlines() if not line.startswith("--"))
-
-
 class PostgresLedger:
     """`LedgerPort` over Postgres 16 or later."""
 

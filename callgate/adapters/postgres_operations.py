@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy.engine import Row
 
-from callgate.adapters.postgres_ledger import PostgresLedger, sql
+from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.db.session import PostgresSession
 from callgate.domain.budget import BudgetFigures, Window
 from callgate.domain.ledger import CallKey, CallState, CallView
@@ -32,11 +33,13 @@ CALLS = """SELECT * FROM callgate_calls_v1(
     %(call_ids)s::uuid[], %(limit)s)"""
 DEAD_GROUPS = """SELECT * FROM callgate_dead_groups_v1(
     %(org_id)s, %(call_type)s, %(provider)s, %(model)s, %(error_fingerprint)s, %(call_ids)s::uuid[])"""
+AUDIT = "SELECT * FROM callgate_audit_v1()"
 COSTS = "SELECT * FROM callgate_costs_v1(%(org_id)s)"
 STRAYS = "SELECT * FROM stray_message ORDER BY id DESC LIMIT %(limit)s"
 KEEP_STRAY = (
     "INSERT INTO stray_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
 )
+_DRIFTS = TypeAdapter(tuple[BudgetDrift, ...])
 
 
 class PostgresOperations:
@@ -108,18 +111,9 @@ class PostgresOperations:
 
     def snapshot(self) -> Snapshot:
         """Look at the books; see `OperationsPort.snapshot`."""
-        seen = self._session.snapshot(
-            {"budgets": sql("audit_budgets"), "totals": sql("audit_totals")}, holding="ai_call_log"
-        )
-        totals = dict(seen["totals"][0]._mapping)
-        return Snapshot(
-            budgets=tuple(BudgetDrift(**row._mapping) for row in seen["budgets"]),
-            **{
-                **totals,
-                "calls_by_state": totals["calls_by_state"] or {},
-                "attempts_by_status": totals["attempts_by_status"] or {},
-            },
-        )
+        (row,) = self._session.rows(AUDIT, {})
+        seen = dict(row._mapping)
+        return Snapshot(**{**seen, "budgets": _DRIFTS.validate_python(seen["budgets"])})
 
 
 def _figures(row: Row[Any]) -> BudgetFigures:

@@ -71,34 +71,6 @@ class PostgresSession:
 
         return self._run(run)
 
-    def snapshot(
-        self,
-        statements: Mapping[str, str],
-        *,
-        holding: str | None = None,
-    ) -> dict[str, list[Row[Any]]]:
-        """
-        Run several reads in one REPEATABLE READ, READ ONLY transaction.
-
-        Args:
-            holding: A table whose partitions must all stay until the end. It is locked before the snapshot is taken, or
-                this could miss both a partition that is being dropped and the sums that replace it.
-        """
-
-        def run(connection: Connection) -> dict[str, list[Row[Any]]]:
-            connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            try:
-                if holding is not None:
-                    connection.exec_driver_sql(f"LOCK TABLE {holding} IN ACCESS SHARE MODE")
-                return {
-                    name: list(connection.exec_driver_sql(sql).fetchall())
-                    for name, sql in statements.items()
-                }
-            finally:
-                connection.exec_driver_sql("ROLLBACK")
-
-        return self._run(run)
-
     def close(self) -> None:
         """Close the pooled connections."""
         self.engine.dispose()

@@ -171,39 +171,6 @@ def test_text_with_nul_is_refused_as_a_row(session: PostgresSession) -> None:
         session.rows("SELECT %(text)s", {"text": "a\0b"})
 
 
-def test_a_snapshot_is_of_one_moment(session: PostgresSession, scratch: Engine) -> None:
-    """Both reads of a snapshot see the same rows, whatever is committed in between."""
-    done = threading.Event()
-
-    def write() -> None:
-        while not done.is_set():
-            with scratch.begin() as connection:
-                connection.execute(text("UPDATE scratch SET n = n + 1"))
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        for _ in range(20):
-            seen = session.snapshot(
-                {
-                    "first": "SELECT n FROM scratch WHERE id = 1",
-                    "second": "SELECT n FROM scratch WHERE id = 2",
-                }
-            )
-            assert seen["first"][0].n == seen["second"][0].n
-    finally:
-        done.set()
-        writer.join()
-
-
-def test_a_snapshot_writes_nothing(session: PostgresSession, scratch: Engine) -> None:
-    """The audit cannot change what it audits."""
-    with pytest.raises((LedgerUnavailable, RowRefused, ConfigurationError)):
-        session.snapshot({"write": "UPDATE scratch SET n = 9 RETURNING n"})
-
-    assert session.rows("SELECT n FROM scratch WHERE id = 1", {})[0].n == 0
-
-
 def test_a_url_that_cannot_be_used_is_refused() -> None:
     """A wrong URL stops the process at its start."""
     with pytest.raises(ConfigurationError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from unittest.mock import ANY
 
 import pytest
 from sqlalchemy import Engine
@@ -183,6 +185,18 @@ def test_a_dashboard_reads_everything_but_bodies(
                 session.rows(f"SELECT {words} FROM {table}", {})  # noqa: S608
         with pytest.raises(ConfigurationError, match="InsufficientPrivilege"):
             session.rows(f"DELETE FROM {table}", {})  # noqa: S608
+
+
+def test_a_dashboard_reports_what_the_owner_reports(
+    ledger: LedgerUnderTest, owner_url: str
+) -> None:
+    """Costs and budgets of all organisations, and the audit: whoever watches need not own."""
+    with a_login(owner_url, DASHBOARD) as url, closing(PostgresSession(url)) as session:
+        operations = PostgresOperations(session)
+
+        assert operations.costs() == ledger.operations.costs() != []
+        assert operations.budgets() == ledger.operations.budgets() != []
+        assert replace(operations.snapshot(), at=ANY) == ledger.operations.snapshot()
 
 
 def test_a_refusal_names_logins_that_are_not_refused(

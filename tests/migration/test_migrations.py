@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from callgate.db.roles import CLIENT, MAY_EXECUTE, ROLES
 from callgate.db.tables import PARTITION_NAME, metadata
-from callgate.domain.errors import ConfigurationError, LedgerUnavailable
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotPermitted
 from tests.integration._logins import a_login
 from worker.embedded import Embedded
 from worker.embedded_ports import free_port
@@ -121,6 +121,16 @@ def test_a_login_that_may_not_create_roles_is_told_what_to_run(
         with open_connection(empty_url) as admin:
             admin.execute(text(f"REASSIGN OWNED BY {name} TO callgate"))
             admin.commit()
+
+
+def test_a_login_that_does_not_own_the_ledger_is_told_so(empty_url: str) -> None:
+    """A pipeline's login in the wrong place: the error names the right one, in one line."""
+    migrate(empty_url)
+    with a_login(empty_url, CLIENT) as url:
+        for revision in ("head", "base"):
+            with pytest.raises(NotPermitted, match=r"login that owns the tables$") as refused:
+                migrate(url, revision)
+            assert "[SQL" not in str(refused.value)
 
 
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:

@@ -27,7 +27,7 @@ def test_what_is_shared_comes_from_the_file(data_dir: Path) -> None:
     """Quoted as a shell reads them; no other setting is taken from there."""
     settings = load_settings(ClientSettings)
 
-    assert settings.database_url.get_secret_value() == "postgresql://a b@h/n"
+    assert settings.database_url.get_secret_value() == "postgresql+psycopg2://a b@h/n"
     assert settings.broker_url.get_secret_value() == "redis://h"
     assert settings.catalogue == Path("/etc/callgate/catalogue.toml")
     assert settings.poll_s_max == 0.25
@@ -55,3 +55,22 @@ def test_a_missing_url_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("CALLGATE_EMBEDDED", "maybe")
     with pytest.raises(ConfigurationError, match="CALLGATE_EMBEDDED: is 1 or 0"):
         load_settings(ClientSettings)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgresql://a:b@h/n?sslmode=require", "postgresql+psycopg2://a:b@h/n?sslmode=require"),
+        ("postgres://a@h/n", "postgresql+psycopg2://a@h/n"),
+        ("postgresql+psycopg2://a@h/n", "postgresql+psycopg2://a@h/n"),
+        ("mysql://a@h/n", "mysql://a@h/n"),
+    ],
+)
+def test_a_database_url_without_a_driver_gets_the_one_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, given: str, used: str
+) -> None:
+    """As hosters hand them out; what names a driver, or another database, stays as it is."""
+    monkeypatch.setenv("CALLGATE_DATABASE_URL", given)
+    monkeypatch.setenv("CALLGATE_BROKER_URL", "redis://h")
+
+    assert load_settings(ClientSettings).database_url.get_secret_value() == used
