@@ -62,7 +62,7 @@ def reserve(
         call.due_at = now + timedelta(seconds=wanted.lease_s)
         return _reserved(claimed)
     if call.state is not CallState.QUEUED or _is_spent(tables, call, wanted):
-        return NotClaimed(call.key, call.state)
+        return NotClaimed(call.key, call.state, _unsent(tables, call, wanted))
     if wanted.refuse_with is not None:
         _refuse_with(tables, call, wanted, now)
         return Refused(call.key, call.state, None)
@@ -133,6 +133,15 @@ def _claimed_before(tables: MemoryTables, call: CallRow, wanted: Reserve) -> Att
 def _is_spent(tables: MemoryTables, call: CallRow, wanted: Reserve) -> bool:
     """True if this claim made an attempt before: it lands late, and nobody waits for another one."""
     return any(a.worker_id == wanted.worker_id for a in tables.attempts_of[call.key])
+
+
+def _unsent(tables: MemoryTables, call: CallRow, wanted: Reserve) -> AttemptRef | None:
+    """The attempt that this claim made of a call which has ended since."""
+    if call.state is CallState.RUNNING:
+        return None
+    made = (a for a in tables.attempts_of[call.key] if a.worker_id == wanted.worker_id)
+    unsent = (a.attempt_id for a in made if a.status is AttemptStatus.DISPATCHED)
+    return next((AttemptRef(call.key, attempt_id) for attempt_id in unsent), None)
 
 
 def _budgets(

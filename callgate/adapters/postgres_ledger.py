@@ -286,7 +286,8 @@ def _reserve_outcome(r: Reserve, row: Row[Any]) -> ReserveOutcome:
     if row.outcome == "reserved":
         return Reserved(AttemptRef(r.key, row.attempt_id), row.attempt, row.queue_ms)
     if row.outcome == "not_claimed":
-        return NotClaimed(r.key, CallState(row.state) if row.state else None)
+        unsent = AttemptRef(r.key, row.attempt_id) if row.attempt_id else None
+        return NotClaimed(r.key, CallState(row.state) if row.state else None, unsent)
     refusal = None if r.refuse_with else BudgetRefusal.from_json(row.refusal)
     return Refused(r.key, CallState(row.state), refusal)
 

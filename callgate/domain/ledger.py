@@ -269,6 +269,11 @@ class NotClaimed:
 
     key: CallKey
     state: CallState | None
+    unsent: AttemptRef | None = None
+    """
+    The attempt of this very claim, if the call ended by a late answer before the claimant heard of it. It was never sent,
+    and only the claimant knows.
+    """
 
 
 @dataclass(frozen=True, slots=True)

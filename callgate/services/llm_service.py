@@ -27,6 +27,7 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
     CallView,
+    NotClaimed,
     Record,
     RecordOutcome,
     Refused,
@@ -58,6 +59,12 @@ NOT_SENT = Failure(
 LEASE_RAN_OUT = Failure(
     "lease_before_send",
     "the process's lease may have run out before the request was sent",
+    True,
+    Billing.UNBILLED,
+)
+OVERTAKEN = Failure(
+    "overtaken_before_send",
+    "a late answer ended the call before the request was sent",
     True,
     Billing.UNBILLED,
 )
@@ -208,6 +215,9 @@ class LLMService:
             return Executed.LEDGER_AWAY
         finally:
             self._unclaimed.discard(delivery)
+        if isinstance(claimed, NotClaimed) and claimed.unsent is not None:
+            await self._record(claimed.unsent, OVERTAKEN, 0)
+            await self._log(claimed.unsent)
         if isinstance(claimed, Refused):
             return Executed.REFUSED
         if not isinstance(claimed, Reserved) or request is None:

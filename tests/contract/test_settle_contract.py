@@ -18,6 +18,7 @@ from callgate.domain.ledger import (
     DueKind,
     NotClaimed,
     RecordOutcome,
+    Reserved,
     Settle,
     Settled,
 )
@@ -339,6 +340,24 @@ def test_a_call_that_a_late_success_ended_cannot_be_claimed(ledger: LedgerUnderT
     outcomes = ledger.reserve(a_reserve(ref.key))
 
     assert outcomes == [NotClaimed(ref.key, CallState.SUCCEEDED)]
+
+
+def test_a_claim_that_a_late_success_overtook_learns_of_its_attempt(
+    ledger: LedgerUnderTest,
+) -> None:
+    """It was made, its answer was lost, and the call ended: only the claimant knows that nothing was sent."""
+    ref = ledger.lost()
+    claim = a_reserve(ledger.requeued(ref.key))
+    (made,) = ledger.reserve(claim)
+    assert isinstance(made, Reserved)
+    ledger.record(an_answer(ref))
+    ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))
+
+    (again,) = ledger.reserve(claim)
+    (others,) = ledger.reserve(a_reserve(ref.key))
+
+    assert again == NotClaimed(ref.key, CallState.SUCCEEDED, made.ref)
+    assert others == NotClaimed(ref.key, CallState.SUCCEEDED)
 
 
 def test_the_attempt_that_was_overtaken_is_still_paid(ledger: LedgerUnderTest) -> None:

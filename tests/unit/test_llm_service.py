@@ -16,6 +16,7 @@ from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
     CallState,
+    NotClaimed,
     RecordOutcome,
     Reserve,
     Reserved,
@@ -143,6 +144,26 @@ def test_a_claim_that_was_tried_is_never_given_up() -> None:
 
     assert stage.clock.elapsed_s > Patience(grace_s=GRACE_S).claim_s
     assert (view.state, view.attempt) == (CallState.SUCCEEDED, 1)
+
+
+def test_a_claim_that_a_late_answer_overtook_is_ended_unsent() -> None:
+    """It was made, and nobody heard; then the call had ended. Its hold is given back, not posted as unknown."""
+    stage = Stage()
+    key = stage.submit().key
+    reserve = stage.lane.reserve
+
+    async def overtaken(wanted: Reserve) -> ReserveOutcome:
+        made = await reserve(wanted)
+        assert isinstance(made, Reserved)
+        return NotClaimed(key, CallState.SUCCEEDED, made.ref)
+
+    stage.lane.reserve = overtaken  # type: ignore[method-assign]
+
+    last = asyncio.run(stage.run(key)).last
+
+    assert last is not None
+    assert (last.status, last.posted_nano_usd) == (AttemptStatus.FAILED, 0)
+    assert stage.provider.requests == []
 
 
 def test_a_paid_answer_outlives_an_outage() -> None:

@@ -3,7 +3,8 @@
 -- Rules     callgate/domain/budget.py: spent + reserved + hold <= limit in every scope of a call, or nothing is held.
 -- Units     money: nano-USD. Leases: seconds, from now() of this transaction.
 -- Locks     the calls by (call_id, generation), then the budgets by id. Every writer keeps this order.
--- Returns   per row: outcome (reserved | refused | not_claimed), the call's state, the attempt, the refusal as JSON.
+-- Returns   per row: outcome (reserved | refused | not_claimed), the call's state, the attempt, the refusal as JSON. An attempt
+--           that is not claimed was made by this claim, and a late answer then ended the call: it was never sent.
 CREATE FUNCTION callgate_reserve_v1(
     p_call_ids uuid[], p_generations int[], p_holds bigint[], p_leases_s float8[], p_worker_ids text[],
     p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
@@ -90,6 +91,10 @@ BEGIN
                 SELECT 1 FROM ai_call_log a
                  WHERE a.call_id = c.call_id AND a.generation = c.generation
                    AND a.worker_id = p_worker_ids[ord]) THEN
+            SELECT a.attempt_id, a.attempt INTO attempt_id, attempt
+              FROM ai_call_log a
+             WHERE a.call_id = c.call_id AND a.generation = c.generation AND a.status = 'dispatched'
+               AND a.worker_id = p_worker_ids[ord];
             RETURN NEXT;
             CONTINUE;
         END IF;
