@@ -143,7 +143,6 @@ class Client:
         self.celery_app: Celery = build_app(
             settings.broker_url.get_secret_value(),
             timeout_s=settings.broker_timeout_s,
-            visibility_timeout_s=settings.visibility_timeout_s,
             prefix=settings.broker_prefix,
         )
         self._session = PostgresSession(

@@ -52,15 +52,13 @@ class ClientSettings(BaseSettings):
     database_url: SecretStr
     """Postgres 16 or later, as `postgresql://user:password@host:5432/name`."""
     broker_url: SecretStr
-    """Redis or Valkey, as `redis://host:6379/0`. Never a cluster."""
+    """Redis 7 or later, or Valkey, as `redis://host:6379/0`. Never a cluster."""
     catalogue: Path | None = None
     """The TOML file of providers, call types and prices. None: OpenAI with default limits."""
     ledger_timeout_s: Seconds = 5.0
     """How long Postgres may take to answer. Too low: false alarms under load; too high: callers hang in an outage."""
     broker_timeout_s: Seconds = 3.0
     """How long the broker may take to accept a message."""
-    visibility_timeout_s: Annotated[int, Field(ge=60, le=86_400)] = 900
-    """Seconds until an unacknowledged message is delivered again; the same in every process that uses the broker."""
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9:._-]*$")] = ""
     """Put before every key in the broker; the same in every process that uses it."""
     cache_url: SecretStr | None = None

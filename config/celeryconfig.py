@@ -15,7 +15,7 @@ def celery_config(worker: WorkerOptions) -> dict[str, Any]:
         "worker_concurrency": worker.in_flight_max,
         "callgate_drain_s": worker.drain_s,
         "callgate_task_threads_max": worker.task_threads_max,
-        # A message is acknowledged when its call is safe in the ledger, not before.
+        # Until its call is safe in the ledger a message counts as taken, and so bounds what a worker takes.
         "task_acks_late": True,
         "task_acks_on_failure": True,
         "task_acks_on_timeout": True,

@@ -153,13 +153,6 @@ def check_relations(settings: WorkerSettings, catalogue: Catalogue) -> None:
         message
         for is_wrong, message in (
             (
-                deadline_s + worker.grace_s >= settings.visibility_timeout_s,
-                (
-                    f"CALLGATE_VISIBILITY_TIMEOUT_S ({settings.visibility_timeout_s}) must exceed the longest deadline"
-                    f" plus grace ({deadline_s + worker.grace_s}), or running calls are delivered again"
-                ),
-            ),
-            (
                 worker.drain_s <= deadline_s,
                 (
                     f"CALLGATE_WORKER__DRAIN_S ({worker.drain_s}) must exceed the longest deadline ({deadline_s}),"

@@ -286,7 +286,6 @@ def worker_app(settings: WorkerSettings) -> Celery:
     app = build_app(
         settings.broker_url.get_secret_value(),
         timeout_s=settings.broker_timeout_s,
-        visibility_timeout_s=settings.visibility_timeout_s,
         prefix=settings.broker_prefix,
     )
     app.conf.update(celery_config(settings.worker))

@@ -56,7 +56,9 @@ class Mailbox:
             try:
                 letter()
             except Exception:
-                logger.exception("a finished task could not be settled; its message stays unacked")
+                logger.exception(
+                    "a finished task could not be settled; its message still counts as taken"
+                )
 
     def close(self) -> None:
         """Stop listening; letters posted from now on are never read."""

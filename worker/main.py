@@ -25,8 +25,7 @@ GIL_SWITCH_S = 0.0005
 """
 How long one thread may keep the interpreter while another waits for it.
 
-The hub makes three short round trips to the broker for each call; at Python's default of 5 ms each of them may wait
-that long for the busy loop thread.
+At Python's default of 5 ms, each thing the hub does for a call may wait that long for the busy loop thread.
 """
 Compose = Callable[[WorkerSettings, Celery], Services]
 """Makes the services of a worker process; it may also choose another `broker_transport` for the app."""

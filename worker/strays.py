@@ -1,5 +1,5 @@
 """
-Keep a copy of every message that names no task we can run, before it leaves the broker.
+Keep a copy of every message that names no task we can run.
 
 Stock Celery 5.7 logs and drops such messages, or worse: a body that is not three parts, a header
 of the wrong type or a missing id raises in the consumer, which ends the worker; the message goes
@@ -13,8 +13,8 @@ the log never quotes it: what is in it may be somebody's secret.
 
     not even JSON, or no kombu envelope       stock: lost, ends the worker
 
-The last line needs `worker.redis_transport`; such an item is off the broker before it is looked at,
-so it alone is lost if the process dies before the sink has it.
+The last line needs `worker.redis_transport`. The broker has forgotten a message when it is looked at, so a stray is
+lost if the process is killed before the sink has it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def connect_stray_handlers(app: Celery, sink: Sink) -> None:
 
     `raw` is the headers as one line of JSON, an empty line and the body, cut off after 64 KiB.
     The sink runs in a thread of the pool. While it raises, it is called again after a back-off, and
-    the message stays unacknowledged. Messages of a `BatchTask` whose arguments cannot be read go to
+    the message counts as taken. Messages of a `BatchTask` whose arguments cannot be read go to
     its `run_undecodable` instead.
     """
     app.conf.worker_consumer = type(

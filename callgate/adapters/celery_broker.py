@@ -1,8 +1,5 @@
 """
-The Celery app every callgate process talks to the broker with.
-
-Client, worker, Flower and command line must load the same transport options: the shortest visibility timeout of all
-processes wins, whoever set it.
+The Celery app every callgate process talks to the broker with: client, worker, Flower and command line.
 """
 
 from __future__ import annotations
@@ -31,9 +28,7 @@ def queues() -> tuple[Queue, Queue]:
     )
 
 
-def broker_options(
-    *, timeout_s: float, visibility_timeout_s: int, prefix: str = ""
-) -> dict[str, Any]:
+def broker_options(*, timeout_s: float, prefix: str = "") -> dict[str, Any]:
     """
     Kombu's transport options for Redis and Valkey.
 
@@ -41,11 +36,6 @@ def broker_options(
     and it would disable batched publishing.
     """
     return {
-        "visibility_timeout": visibility_timeout_s,
-        "unacked_restore_interval": 5,
-        "unacked_restore_throttle": 1,
-        "unacked_restore_limit": 200,
-        "unacked_mutex_expire": 30,
         "priority_steps": [0],
         "queue_order_strategy": "round_robin",
         "global_keyprefix": prefix,
@@ -57,15 +47,11 @@ def broker_options(
     }
 
 
-def build_app(
-    broker_url: str, *, timeout_s: float, visibility_timeout_s: int, prefix: str = ""
-) -> Celery:
+def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
     """Build an app that can publish; it is nobody's current app and connects to nothing yet."""
     app = Celery("callgate", broker=broker_url, set_as_current=False, autofinalize=True)
     app.conf.update(
-        broker_transport_options=broker_options(
-            timeout_s=timeout_s, visibility_timeout_s=visibility_timeout_s, prefix=prefix
-        ),
+        broker_transport_options=broker_options(timeout_s=timeout_s, prefix=prefix),
         # Kombu's default for rediss:// is to check no certificate, and with a transport of ours to speak no TLS at all.
         broker_use_ssl=broker_url.startswith("rediss://")
         and {"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True},

@@ -271,8 +271,8 @@ class NotClaimed:
     state: CallState | None
     unsent: AttemptRef | None = None
     """
-    The attempt of this very claim, if the call ended by a late answer before the claimant heard of it. It was never sent,
-    and only the claimant knows.
+    The attempt of this very claim, if the call ended by a late answer before the claimant heard of it. It was never
+    sent, and only the claimant knows.
     """
 
 

@@ -25,6 +25,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from callgate import Client, LLMRequest, Message
+from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.db.tables import metadata
@@ -240,6 +241,15 @@ class Deployment:
         """Have exactly one worker: the one that runs, or a new one."""
         workers = self._workers()
         return workers[0] if workers else self.worker()
+
+    def is_idle(self) -> bool:
+        """Ask whether every message has been taken, and the one worker has ended what it took."""
+        with Redis.from_url(self.services.broker_url) as broker:
+            if broker.llen(CALL_QUEUE) + broker.llen(LOG_QUEUE):
+                return False
+        asked = self.client.celery_app.control.inspect(limit=1, timeout=5)
+        answers = (asked.reserved(), asked.active())
+        return all(answer is not None and not any(answer.values()) for answer in answers)
 
     def stop_workers(self) -> None:
         """Have no worker."""

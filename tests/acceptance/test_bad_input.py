@@ -240,7 +240,7 @@ def test_a_task_for_no_call_harms_nobody(deployment: Deployment, arguments: list
         request = deployment.request(deployment.org())
         assert deployment.client.submit(request).get(timeout=PATIENCE_S).text == "ok"
 
-        until(lambda: valkey.hlen("unacked") == 0)
+        until(deployment.is_idle)
     assert worker.is_alive()
 
 

@@ -65,9 +65,7 @@ def broker(deployment: Deployment, worker: Process) -> Iterator[Redis]:
     """The attacker's connection; at the end every message was taken and the worker lives."""
     with Redis.from_url(deployment.services.broker_url) as valkey:
         yield valkey
-        until(
-            lambda: valkey.llen(CALL_QUEUE) + valkey.llen(LOG_QUEUE) + valkey.hlen("unacked") == 0
-        )
+        until(deployment.is_idle)
     assert worker.is_alive()
 
 
@@ -166,7 +164,7 @@ def test_a_replayed_message_claims_nothing(
     handle.get(timeout=PATIENCE_S)
     for _ in range(25):
         forge_call(broker, handle)
-    until(lambda: broker.llen(CALL_QUEUE) + broker.hlen("unacked") == 0)
+    until(deployment.is_idle)
 
     assert_paid_once(deployment, handle, org)
 

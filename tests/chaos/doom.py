@@ -35,8 +35,8 @@ LOCK_SEEN_S_MAX = 0.4
 class Point(StrEnum):
     """Where a worker can be doomed to die, in the order in which a call passes."""
 
-    BETWEEN_POP_AND_UNACKED = "between_pop_and_unacked"
-    """The broker has forgotten the message, and nobody else knows of it."""
+    AFTER_POP = "after_pop"
+    """The broker has forgotten the messages, nobody else knows of them, and none is claimed."""
     AFTER_RESERVE = "after_reserve"
     AFTER_RESPONSE = "after_response"
     AFTER_RECORD = "after_record"
@@ -159,7 +159,7 @@ class DoomedTransport(Transport):
 
     def _deliver(self, message: Any, queue: str) -> None:
         if self.doom is not None and queue == CALL_QUEUE:
-            self.doom.at(Point.BETWEEN_POP_AND_UNACKED)
+            self.doom.at(Point.AFTER_POP)
         super()._deliver(message, queue)
 
 

@@ -104,4 +104,4 @@ def _answers(valkey: Valkey, worker: Worker) -> bool:
     assert worker.process.poll() is None, worker.log()
     # The worker has one blocking pop on its queues once it consumes.
     clients = valkey.client.client_list()
-    return any(client["cmd"] == "brpop" for client in clients)
+    return any(client["cmd"] == "blmpop" for client in clients)

@@ -58,13 +58,9 @@ class Valkey:
         """Count the messages that wait in a queue."""
         return int(self.client.llen(queue))
 
-    def unacked(self) -> int:
-        """Count the messages that some worker holds."""
-        return int(self.client.hlen("unacked"))
-
     def is_empty(self) -> bool:
-        """Ask whether no message waits and none is held."""
-        return self.ready() == 0 and self.unacked() == 0
+        """Ask whether no message waits."""
+        return self.ready() == 0
 
     def _answers(self) -> bool:
         try:

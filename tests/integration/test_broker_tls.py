@@ -20,7 +20,7 @@ from callgate.adapters.celery_queue import CeleryQueue
 from callgate.domain.errors import BrokerUnavailable
 from callgate.domain.ledger import CallKey
 
-app = build_app(sys.argv[1], timeout_s=3, visibility_timeout_s=60)
+app = build_app(sys.argv[1], timeout_s=3)
 app.conf.broker_transport = sys.argv[2] or None
 try:
     CeleryQueue(app, timeout_s=3).publish_calls([CallKey(UUID(int=1), 1)])

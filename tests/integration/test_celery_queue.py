@@ -37,7 +37,7 @@ def valkey(services: Embedded) -> Iterator[Redis]:
 @pytest.fixture
 def queue(services: Embedded, valkey: Redis) -> Iterator[CeleryQueue]:
     """The queue under test."""
-    app = build_app(services.broker_url, timeout_s=2, visibility_timeout_s=60)
+    app = build_app(services.broker_url, timeout_s=2)
     yield CeleryQueue(app, timeout_s=2)
     app.close()
 
@@ -268,7 +268,7 @@ def test_a_group_is_no_link(pipeline: Celery) -> None:
 
 def test_an_absent_broker_costs_its_bound() -> None:
     """Nobody listens: a typed error, within seconds."""
-    app = build_app(f"redis://127.0.0.1:{free_port()}/0", timeout_s=1, visibility_timeout_s=60)
+    app = build_app(f"redis://127.0.0.1:{free_port()}/0", timeout_s=1)
     began = time.monotonic()
 
     with pytest.raises(BrokerUnavailable):

@@ -3,7 +3,7 @@ The whole of callgate in one thread, under a clock that only moves when told to 
 
     scheduler   virtual time; everybody who acts is a greenlet that stops at every step
     faults      what may go wrong, and how often, in one seed
-    broker      a model of kombu over Redis: pop, unacknowledged, acknowledged, visibility timeout
+    broker      a model of our transport over Redis: popped is forgotten, repeated, late, flushed
     provider    a model of a provider, with books of its own
     process     a worker process: the real services over the models, a clock of its own, a memory that dies with it
     actors      pipelines that submit, operators that interfere

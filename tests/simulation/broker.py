@@ -1,9 +1,9 @@
 """
-A model of the broker: kombu's semantics over Redis.
+A model of the broker: our transport's semantics over Redis.
 
-A message is popped, then put among the unacknowledged, then acknowledged. Between the first two it can vanish with its
-consumer. What stays unacknowledged comes back after the visibility timeout, also while its first consumer is still at
-it. A flush forgets everything. Nothing here is needed for safety: the ledger knows.
+A message is forgotten when it is popped, and vanishes with its consumer. It may come twice, the second time also long
+after the first, or while that is still at work. A flush forgets everything. Nothing here is needed for safety: the
+ledger knows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.simulation.scheduler import Owner
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-VISIBILITY_TIMEOUT_S = 45.0
+REPEATED_WITHIN_S = 45.0
 """More than deadline plus grace."""
 Body = CallKey | AttemptRef | datetime
 
@@ -40,13 +40,7 @@ class Broker:
     def __init__(self, world: World) -> None:
         self._world = world
         self._queues: dict[bool, list[Message]] = {True: [], False: []}
-        self._unacknowledged: dict[int, Message] = {}
         self.away_until = 0.0
-
-    @property
-    def is_empty(self) -> bool:
-        """True if nothing waits and nothing is under way."""
-        return not any(self._queues.values()) and not self._unacknowledged
 
     def put(self, body: Body) -> None:
         """Take a message."""
@@ -58,7 +52,9 @@ class Broker:
             scheduler.counts[fate] += 1
             scheduler.tell("broker", f"{self._world.named(body)}: {fate}")
         if fate == "repeated":
-            queue.append(Message(body))
+            scheduler.after(
+                rng.uniform(0, REPEATED_WITHIN_S), lambda: self._repeat(body), idle=True
+            )
         if fate == "lost at pop":
             queue.pop()
         scheduler.after(rng.uniform(1, 40) if fate == "late" else rng.uniform(0, 0.05), self.pump)
@@ -69,16 +65,7 @@ class Broker:
         for queue in self._queues.values():
             while queue and (consumers := self._world.consumers()):
                 index = rng.randrange(len(queue)) if rng.random() < 0.1 else 0
-                message = queue.pop(index)
-                self._unacknowledged[id(message)] = message
-                self._world.scheduler.after(
-                    VISIBILITY_TIMEOUT_S, lambda m=message: self._restore(m), idle=True
-                )
-                rng.choice(consumers).take(message)
-
-    def acknowledge(self, message: Message) -> None:
-        """Forget a message."""
-        self._unacknowledged.pop(id(message), None)
+                rng.choice(consumers).take(queue.pop(index))
 
     def flush(self) -> None:
         """Forget everything, as a broker without persistence does when it restarts."""
@@ -86,13 +73,11 @@ class Broker:
         self._world.scheduler.tell("broker", "FLUSHED")
         for queue in self._queues.values():
             queue.clear()
-        self._unacknowledged.clear()
 
-    def _restore(self, message: Message) -> None:
-        if self._unacknowledged.pop(id(message), None) is not None:
-            self._world.scheduler.counts["message delivered again"] += 1
-            self._queues[isinstance(message.body, AttemptRef)].append(message)
-            self.pump()
+    def _repeat(self, body: Body) -> None:
+        self._world.scheduler.counts["message delivered again"] += 1
+        self._queues[isinstance(body, AttemptRef)].append(Message(body))
+        self.pump()
 
 
 class BrokerLine:

@@ -26,7 +26,7 @@ OUTAGE = {"outage begins": 0.01}
 MESSAGE = {"lost at pop": 0.05, "repeated": 0.06, "late": 0.08}
 """What may happen to one message."""
 PUBLISH = {"broker refuses": 0.03, "broker's answer lost": 0.03, "dies before publish": 0.01}
-TASK = {"dies before ack": 0.04}
+TASK = {"dies after its task": 0.04}
 REPLY = {
     "rate limited": 0.08,
     "server error": 0.06,

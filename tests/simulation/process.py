@@ -177,7 +177,7 @@ class Process(Owner):
                 self.world.scheduler.counts["lost message found"] += lost
         except Unavailable:
             self.world.scheduler.counts["sweep in vain"] += 1
-        self._acknowledge(message)
+        self._end(message)
         self._running -= 1
         self.world.broker.pump()
 
@@ -189,7 +189,7 @@ class Process(Owner):
             while not self._settled(refs):
                 self.clock.block(self.clock.jitter())
             for message in batch:
-                self._acknowledge(message)
+                self._end(message)
         self._is_logging = False
 
     def _settled(self, refs: list[AttemptRef]) -> bool:
@@ -199,11 +199,10 @@ class Process(Owner):
             return False
         return True
 
-    def _acknowledge(self, message: Message) -> None:
+    def _end(self, message: Message) -> None:
         if self.world.faults.one_of(TASK):
-            self.world.scheduler.counts["dies before ack"] += 1
-            self.world.scheduler.die(self, f"before the ack of {self.world.named(message.body)}")
-        self.world.broker.acknowledge(message)
+            self.world.scheduler.counts["dies after its task"] += 1
+            self.world.scheduler.die(self, f"after {self.world.named(message.body)}")
 
     def _due_loop(self) -> None:
         sweep_at = self.clock.monotonic()
