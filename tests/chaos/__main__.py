@@ -126,9 +126,9 @@ def _result(trial: Trial, nursery: Nursery, folder: Path, seed: int) -> dict[str
     with _stage(trial, nursery, folder, seed) as stage:
         try:
             outcome = asdict(trial.run(stage))
-        except AssertionError as exc:
-            # A wait that ended at its bound; the other trials are still worth running.
-            outcome = {"violations": (str(exc),)}
+        except Exception as exc:
+            # A wait that ended at its bound, or what no trial reckons with; the others are still worth running.
+            outcome = {"violations": (f"{type(exc).__name__}: {exc}",)}
     seconds = round(time.monotonic() - began, 1)
     return {"fault": trial.name, **outcome, "notes": stage.notes, "seconds": seconds}
 

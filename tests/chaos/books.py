@@ -53,6 +53,8 @@ class Evidence:
     drift_nano_usd: int
     is_clean: bool
     """What `callgate audit` says."""
+    unknown_below_hold: int
+    """UNKNOWN attempts that do not post their whole hold."""
     told: Mapping[tuple[str, str], int]
     """Different messages that reached the pipeline, by document and by link or link_error."""
     recover_s: float | None
@@ -150,6 +152,9 @@ def _violations(verdict: Verdict, evidence: Evidence) -> Iterable[str]:
         f"a limit was passed by {verdict.overrun_nano_usd} nano-USD": verdict.overrun_nano_usd > 0,
         f"audit drift {verdict.drift_nano_usd} nano-USD": verdict.drift_nano_usd != 0,
         "the audit is not clean": not evidence.is_clean,
+        f"{evidence.unknown_below_hold} UNKNOWN attempts are not posted at their hold": (
+            evidence.unknown_below_hold > 0
+        ),
         f"{verdict.links_owed - verdict.links_told} links never told": (
             verdict.links_told < verdict.links_owed
         ),

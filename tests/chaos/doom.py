@@ -19,7 +19,7 @@ from celery import Celery
 from sqlalchemy import text
 
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.adapters.celery_broker import CALL_QUEUE
+from callgate.adapters.celery_broker import CALL_TASK
 from callgate.adapters.celery_queue import CeleryQueue
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.db.session import PostgresSession
@@ -158,7 +158,8 @@ class DoomedTransport(Transport):
     doom: Doom | None = None
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if self.doom is not None and queue == CALL_QUEUE:
+        # Not of a sweep, which comes through the same queue: nothing is lost with it.
+        if self.doom is not None and message["headers"]["task"] == CALL_TASK:
             self.doom.at(Point.AFTER_POP)
         super()._deliver(message, queue)
 

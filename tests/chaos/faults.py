@@ -9,6 +9,7 @@ from functools import partial
 
 from redis import Redis
 
+from callgate.adapters.celery_queue import CeleryQueue
 from tests.acceptance.harness import until
 from tests.chaos.disk import fill_disk, refusals
 from tests.chaos.doom import Point
@@ -60,6 +61,21 @@ def _death_of(child: Child, point: Point) -> Iterable[str]:
     code = child.wait(PATIENCE_S)
     if code != -signal.SIGKILL:
         yield f"the worker doomed at {point} ended with {code}"
+
+
+def deliveries_repeated(stage: Stage) -> list[str]:
+    """What workers are at is delivered once more, calls and answers, many times."""
+    queue = CeleryQueue(stage.deployment.client.celery_app, timeout_s=PATIENCE_S)
+    copies = 0
+    for _ in range(12):
+        stage.until_in_flight(2)
+        running = stage.running()
+        queue.publish_calls([ref.key for ref in running])
+        queue.publish_logs(running)
+        copies += len(running)
+        stage.pause(0.1, 0.4)
+    stage.notes.append(f"{copies} deliveries were repeated")
+    return ["nothing was delivered twice"] * (copies == 0)
 
 
 def worker_frozen(stage: Stage) -> list[str]:
@@ -176,9 +192,15 @@ def clock_skewed(stage: Stage) -> list[str]:
 
 
 def nothing_unknown(stage: Stage) -> list[str]:
-    """Complain of attempts that became UNKNOWN: an outage of the ledger, or an orderly stop, is no reason to."""
+    """Complain of attempts that became UNKNOWN: no outage of a server, and no orderly stop, is a reason to."""
     unknown = len(stage.unknown())
     return [f"{unknown} attempts became UNKNOWN"] * (unknown > 0)
+
+
+def only_the_dead_lost(stage: Stage) -> list[str]:
+    """Complain of attempts that were called lost although their process was alive and well."""
+    wronged = stage.lost_by() - {child.pid for child in stage.workers if not child.is_alive()}
+    return [f"{len(wronged)} living processes were called lost"] * bool(wronged)
 
 
 FAULTS = {
@@ -188,15 +210,16 @@ FAULTS = {
         *(Fault(f"killed_{point}", partial(killed_at, point)) for point in Point),
         Fault("worker_frozen", worker_frozen),
         Fault("workers_stopped", workers_stopped, nothing_unknown),
-        Fault("valkey_killed", valkey_killed),
-        Fault("valkey_killed_in_memory", valkey_killed, has_persistence=False),
-        Fault("valkey_flushed", valkey_flushed),
-        Fault("valkey_frozen", valkey_frozen),
-        Fault("valkey_refusing", valkey_refusing),
+        Fault("deliveries_repeated", deliveries_repeated, nothing_unknown),
+        Fault("valkey_killed", valkey_killed, nothing_unknown),
+        Fault("valkey_killed_in_memory", valkey_killed, nothing_unknown, has_persistence=False),
+        Fault("valkey_flushed", valkey_flushed, nothing_unknown),
+        Fault("valkey_frozen", valkey_frozen, nothing_unknown),
+        Fault("valkey_refusing", valkey_refusing, nothing_unknown),
         Fault("postgres_frozen", postgres_frozen, nothing_unknown),
         Fault("postgres_killed", postgres_killed, nothing_unknown),
         Fault("postgres_restarted", postgres_restarted, nothing_unknown),
         Fault("disk_full", disk_full, nothing_unknown, has_persistence=False, has_small_disk=True),
-        Fault("clock_skewed", clock_skewed),
+        Fault("clock_skewed", clock_skewed, only_the_dead_lost),
     )
 }

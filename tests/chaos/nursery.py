@@ -124,6 +124,8 @@ class Nursery:
         """Have a child run `main(**spec)` of a role, with these variables besides the usual ones."""
         number = next(self._numbers)
         log = self._folder / f"{role.rpartition('.')[2]}-{number}.log"
+        # The child is known before it has opened its log, and may be asked for it.
+        log.touch()
         order = {"number": number, "role": role, "environ": environ, "log": str(log), "spec": spec}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({**order, "environ": dict(environ)}) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.services.audit import audit
 from tests.acceptance.harness import Deployment, until
 from tests.chaos.books import Attempt, Batch, Evidence, links_owed
@@ -165,6 +167,11 @@ class Stage:
         sql = "SELECT count(*) FROM llm_call WHERE state = 'succeeded'"
         return int(self.deployment.rows(sql)[0][0])
 
+    def running(self) -> list[AttemptRef]:
+        """The attempts that workers are at."""
+        sql = "SELECT call_id, generation, attempt_id FROM llm_call WHERE state = 'running'"
+        return [AttemptRef(CallKey(*key), attempt) for *key, attempt in self.deployment.rows(sql)]
+
     def until_it_flows(self) -> None:
         """Wait until calls succeed."""
         enough = self.succeeded() + 5
@@ -194,6 +201,34 @@ class Stage:
         """Attempts that are UNKNOWN, or were."""
         sql = "SELECT attempt_id::text FROM chaos.witness WHERE what = 'unknown'"
         return {row[0] for row in self.deployment.rows(sql)}
+
+    def lost_by(self) -> set[int]:
+        """The processes whose attempts were called lost."""
+        sql = (
+            "SELECT DISTINCT split_part(worker_id, ':', 2)::int"
+            " FROM chaos.witness JOIN ai_call_log USING (attempt_id) WHERE what = 'lost'"
+        )
+        return {row[0] for row in self.deployment.rows(sql)}
+
+    def unknown_below_hold(self) -> int:
+        """How many UNKNOWN attempts do not post their whole hold."""
+        sql = (
+            "SELECT count(*) FROM ai_call_log"
+            " WHERE status = 'unknown' AND posted_nano_usd IS DISTINCT FROM hold_nano_usd"
+        )
+        return int(self.deployment.rows(sql)[0][0])
+
+    def unfounded_ends(self, rich: str) -> list[str]:
+        """Complain of calls that ended without a result though nothing kept them from one, and of broken workers."""
+        sql = (
+            "SELECT state, count(*) FROM llm_call WHERE state = 'dead'"
+            " OR org_id = :rich AND state = 'rejected' GROUP BY state ORDER BY state"
+        )
+        ended = [
+            f"{count} calls are {state}" for state, count in self.deployment.rows(sql, rich=rich)
+        ]
+        codes = {child.code for child in self.workers} - {None, 0, -signal.SIGKILL}
+        return ended + [f"a worker ended with {code}" for code in sorted(codes)]
 
     def attempts(self) -> list[Attempt]:
         """Every row of `ai_call_log`."""
@@ -228,6 +263,7 @@ class Stage:
             overrun_nano_usd=self.overrun_nano_usd(),
             drift_nano_usd=report.drift_nano_usd,
             is_clean=report.is_clean,
+            unknown_below_hold=self.unknown_below_hold(),
             told=self.ear.told(),
             recover_s=recover_s,
         )

@@ -35,4 +35,4 @@ def run_trial(stage: Stage, fault: Fault, seconds: float) -> Verdict:
         time.sleep(0.05)
     stage.stop.touch()
     evidence = stage.evidence(recover_s)
-    return judge(evidence, [*complaints, *fault.check(stage)])
+    return judge(evidence, [*complaints, *stage.unfounded_ends(rich), *fault.check(stage)])

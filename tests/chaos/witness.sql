@@ -2,6 +2,7 @@
 --
 -- overrun   a budget whose spent + reserved is above its limit, by how much
 -- unknown   an attempt that became UNKNOWN; a late answer may turn it into something else afterwards
+-- lost      the same of one whose worker brought no answer
 --
 -- All of it is in a schema of its own, whose end takes the triggers along: the ledger is left as it was found.
 DROP SCHEMA IF EXISTS chaos CASCADE;
@@ -23,6 +24,9 @@ CREATE TRIGGER chaos_see_overrun AFTER INSERT OR UPDATE ON budget FOR EACH ROW
 CREATE FUNCTION chaos.see_unknown() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO chaos.witness (what, attempt_id) VALUES ('unknown', NEW.attempt_id);
+    IF NEW.finished_at IS NULL THEN
+        INSERT INTO chaos.witness (what, attempt_id) VALUES ('lost', NEW.attempt_id);
+    END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER chaos_see_unknown AFTER UPDATE ON ai_call_log FOR EACH ROW

@@ -146,7 +146,7 @@ def test_a_stray_message_is_cut_off_at_64_kib(worker: Worker, valkey: Valkey) ->
 def test_no_stray_message_leaves_the_broker_before_it_is_kept(
     worker: Worker, valkey: Valkey
 ) -> None:
-    """While the sink fails it is asked again, and the message stays unacknowledged."""
+    """While the sink fails it is asked again, and the message counts as taken."""
     valkey.client.set("outage", 1)
     valkey.client.lpush("test", with_headers(task="nobody"))
     until(lambda: len(valkey.words("stray_tries")) >= 3)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from callgate.adapters.memory_tables import AttemptRow, CallRow
-from callgate.domain.budget import BudgetFigures, RefusalReason, scopes_of
+from callgate.domain.budget import BudgetFigures, RefusalReason, Window
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -32,16 +34,21 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Submitted,
 )
-from callgate.domain.models import LLMRequest
+from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.retry import LOST
 from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of
+from tests.simulation.provider import worst_nano_usd
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+CHANGES_THE_ANSWER = ("call_type", "messages", "max_output_tokens", "response_schema")
+"""In what the requests of a seed differ."""
 LATE_S_MAX = 45.0
 """More than a statement that was given up takes to land."""
+WAIT_MAX = timedelta(days=32)
+"""The longest wait is for the end of a month."""
 S = CallState
 STEPS = {
     None: {S.QUEUED},
@@ -83,6 +90,10 @@ class Invariants:
         """Every state each call was seen in, oldest first."""
         self._lease_ends_at: dict[UUID, float] = {}
         self._statuses: dict[UUID, AttemptStatus] = {}
+        self._unknown: set[UUID] = set()
+        """Attempts that are UNKNOWN, or were."""
+        self._periods: list[BudgetFigures] = []
+        """Each budget period as it was first seen."""
         self._admitted: dict[UUID, Reserve] = {}
         self._rows_in: defaultdict[int, list[AttemptRow]] = defaultdict(list)
         """By budget: the attempts whose holds were made in it."""
@@ -107,6 +118,7 @@ class Invariants:
     ) -> None:
         """Check what a statement did, then every row it touched."""
         batch = arguments[0] if arguments else ()
+        self._new_periods()
         match name:
             case "submit":
                 self._submitted(batch, result)
@@ -149,11 +161,8 @@ class Invariants:
                 said = f"{name} is said to name {self._world.named(answer.key)}"
                 self.check("a_key_names_one_request", owner == new.call_id, said)
             row = self._tables.submissions.get(new.submission_id)
-            self.check(
-                "no_submission_is_lost",
-                row is not None and row.key == answer.key,
-                self._world.named(answer.key),
-            )
+            is_kept = row is not None and row.key == answer.key and row.link == new.link
+            self.check("no_submission_is_lost", is_kept, self._world.named(answer.key))
             if answer.outcome is SubmitOutcome.CREATED:
                 self._created(new, answer.key)
         created = sum(
@@ -172,7 +181,8 @@ class Invariants:
         if before is None:
             return
         is_wanted = new.force or before.state is S.REJECTED
-        may_start = is_wanted and not before.state.is_open
+        is_wanted_again = not new.inherit_links or before.state is not S.SUCCEEDED
+        may_start = is_wanted and is_wanted_again and not before.state.is_open
         name = self._world.named(key)
         self.check("a_duplicate_starts_nothing", may_start, f"{name} follows a {before.state} one")
         if new.inherit_links:
@@ -206,13 +216,31 @@ class Invariants:
         where = f"{name} is held in budgets {row.budget_ids}, not in {sorted(held_in)}"
         self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, where)
         held = f"{name} holds {row.hold_nano_usd} of {wanted.hold_nano_usd} nano-USD"
-        self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd > 0, held)
-        others = [a.status for a in self._tables.attempts_of[call.key] if a is not row]
+        self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd, held)
+        worst = worst_nano_usd(LLMRequest.model_validate_json(call.request or b""))
+        bound = f"{held}, and may cost {worst}"
+        self.check("the_worst_case_is_held", row.hold_nano_usd >= worst, bound)
+        before = [a for a in self._tables.attempts_of[call.key] if a is not row]
         self.check(
             "no_attempt_beside_another",
-            all(s in (AttemptStatus.FAILED, AttemptStatus.UNKNOWN) for s in others),
-            f"{self._world.named(call.key)} has attempts {others}",
+            all(a.status in (AttemptStatus.FAILED, AttemptStatus.UNKNOWN) for a in before),
+            f"{self._world.named(call.key)} has attempts {[a.status for a in before]}",
         )
+        self._repeated(call, before)
+
+    def _repeated(self, call: CallRow, before: Sequence[AttemptRow]) -> None:
+        """A call is made again only if that can help, may be, and has not been done too often."""
+        name, policy = self._world.named(call.key), self._world.catalogue.policy(call.call_type)
+        is_allowed = call.attempt <= policy.attempts_max
+        self.check("no_repeat_without_a_reason", is_allowed, f"{name}: attempt {call.attempt}")
+        for row in before:
+            said = f"{name} after {self._world.named(row.attempt_id)}: {row.status}, {row.error}"
+            if row.attempt_id in self._unknown:
+                # What a late answer says of it comes too late to keep the call from being made again.
+                self.check("no_repeat_without_a_reason", policy.on_unknown == "retry", said)
+            else:
+                can_help = json.loads(row.error or "{}").get("retryable")
+                self.check("no_repeat_without_a_reason", can_help, said)
 
     def _refused(self, call: CallRow, wanted: Reserve, outcome: Refused) -> None:
         if outcome.refusal is None:
@@ -226,6 +254,9 @@ class Invariants:
         room = "; ".join(map(self._world.named, budgets)) or "no budget"
         said = f"{name} wants {wanted.hold_nano_usd} nano-USD: {reason}; {room}"
         self.check("refused_only_what_does_not_fit", is_true, said)
+        can_wait = reason is RefusalReason.EXHAUSTED and wanted.on_budget is OnBudget.WAIT
+        state = S.WAITING if can_wait or reason is RefusalReason.HELD else S.REJECTED
+        self.check("who_can_wait_waits", call.state is state, f"{name} is {call.state}: {reason}")
 
     def _budgets_of(self, call: CallRow) -> list[BudgetFigures]:
         """Every budget a hold of this call belongs in now."""
@@ -234,9 +265,24 @@ class Invariants:
             budget
             for budget in self._tables.budgets.values()
             if budget.org_id == call.org_id
-            and budget.scope in scopes_of(call.call_type)
+            and budget.scope in ("org", f"call_type:{call.call_type}")
             and budget.starts_at <= now < budget.ends_at
         ]
+
+    def _new_periods(self) -> None:
+        for budget in list(self._tables.budgets.values())[len(self._periods) :]:
+            name = (budget.org_id, budget.scope, budget.window)
+            before = [b for b in self._periods if (b.org_id, b.scope, b.window) == name][-1:]
+            # A new time zone holds from the next period on: this one may still be by the zone of the one before.
+            zones = [ZoneInfo(b.timezone) for b in (budget, *before)]
+            begins_well = any(_is_first_moment(budget.starts_at, budget.window, z) for z in zones)
+            begins_well = begins_well or any(b.ends_at == budget.starts_at for b in before)
+            ends = [_first_moment_after(budget.starts_at, budget.window, zone) for zone in zones]
+            is_whole = begins_well and budget.ends_at in ends
+            is_next = all(b.ends_at <= budget.starts_at for b in before)
+            said = f"{self._world.named(budget)}: {budget.starts_at} to {budget.ends_at}"
+            self.check("a_period_is_a_day_or_a_month", is_whole and is_next, said)
+            self._periods.append(budget)
 
     def _recorded(self, batch: Sequence[Record], result: Sequence[RecordOutcome]) -> None:
         for record, outcome in zip(batch, result, strict=True):
@@ -303,6 +349,9 @@ class Invariants:
             f"{name} is {call.state}, due at {self._world.names.seconds(call.due_at)},"
             f" left: {', '.join(map(self._world.named, left)) or 'nothing'}",
         )
+        is_soon = call.due_at is None or call.due_at <= self._world.scheduler.time() + WAIT_MAX
+        waits = f"{name} waits until {self._world.names.seconds(call.due_at)}"
+        self.check("whatever_is_left_is_due", is_soon, waits)
         lost_max = self._world.catalogue.policy(call.call_type).lost_max
         lost = sum(a.is_lost for a in rows)
         self.check("poison_is_put_aside", lost <= lost_max, f"{name}: {lost} lost of {lost_max}")
@@ -315,6 +364,8 @@ class Invariants:
             self.check("what_is_settled_stays", row.status in ATTEMPT_STEPS[before], moved)
             self._statuses[row.attempt_id] = row.status
             self._world.scheduler.counts[f"attempt {row.status}"] += 1
+            if row.status is A.UNKNOWN:
+                self._unknown.add(row.attempt_id)
             if before is A.UNKNOWN:
                 self._world.scheduler.counts[f"unknown became {row.status}"] += 1
             if row.is_lost:
@@ -413,7 +464,8 @@ class Invariants:
         bill = self._world.bills.get(attempt_id)
         billed = bill.nano_usd if bill else 0
         name = f"attempt {row.attempt}, {self._world.named(row.attempt_id)}"
-        is_known = row.usage is not None or row.posted_nano_usd == 0
+        is_free = row.status is A.FAILED and (bill is None or bill.is_free)
+        is_known = row.usage is not None or row.posted_nano_usd == 0 or is_free
         expected = billed if is_known else row.hold_nano_usd
         posted = f"{name}: {row.status} posts {row.posted_nano_usd} of {expected} nano-USD"
         self.check("posted_is_billed", row.posted_nano_usd == expected, posted)
@@ -428,8 +480,15 @@ class Invariants:
         self.check("no_submission_is_lost", view is not None, name)
         assert view is not None
         self.check("no_result_crosses_an_org", view.org_id == new.org_id, name)
-        if error_of(view) is None:
+        error = error_of(view)
+        has_answer = view.state is not S.SUCCEEDED or error is None
+        self.check("an_answer_is_kept", has_answer, f"{name} {view.state}: {error}")
+        if error is None:
             text = json.loads(result_of(view).text)
+            asked = LLMRequest.model_validate_json(new.request)
+            answered = self._world.bills[UUID(text["attempt"])].request
+            is_same = all(getattr(asked, f) == getattr(answered, f) for f in CHANGES_THE_ANSWER)
+            self.check("no_result_is_of_another_request", is_same, f"{name}: {answered}")
             self.check("no_result_crosses_an_org", text["org"] == new.org_id, name)
             assert view.last is not None
             self.check(
@@ -439,3 +498,17 @@ class Invariants:
 
 def _left(budget: BudgetFigures) -> int:
     return budget.limit_nano_usd - budget.spent_nano_usd - budget.reserved_nano_usd
+
+
+def _is_first_moment(at: datetime, window: Window, zone: ZoneInfo) -> bool:
+    local = at.astimezone(zone)
+    is_midnight = (local.hour, local.minute, local.second, local.microsecond) == (0, 0, 0, 0)
+    return is_midnight and (window is Window.DAY or local.day == 1)
+
+
+def _first_moment_after(at: datetime, window: Window, zone: ZoneInfo) -> datetime:
+    """When the day or month ends that is under way at `at`, by the calendar of a zone."""
+    day = at.astimezone(zone).date() + timedelta(days=1)
+    while window is Window.MONTH and day.day != 1:
+        day += timedelta(days=1)
+    return datetime(day.year, day.month, day.day, tzinfo=zone)

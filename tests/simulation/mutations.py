@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
-from callgate.adapters import memory_ledger, memory_money
+from callgate.adapters import memory_ledger, memory_money, memory_tables
+from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.memory_tables import MemoryTables, SubmissionRow
 from callgate.domain import hashing
@@ -33,7 +35,7 @@ from callgate.domain.retry import Billing
 from callgate.services import ai_call_logger
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
-from callgate.services.llm_service import LLMService, _record
+from callgate.services.llm_service import NOT_SENT, LLMService, _record
 from tests.simulation.ledger_line import LedgerLine
 
 Patched = AbstractContextManager[object]
@@ -52,6 +54,7 @@ class Mutation:
 
 
 MUTATIONS: list[Mutation] = []
+RETRY_UNKNOWN = {"on_unknown": "retry"}
 
 
 def caught_by(*rules: str, **faults: float) -> Callable[[Callable[[], Patched]], object]:
@@ -108,6 +111,20 @@ def send_past_the_deadline() -> Patched:
     return patch.object(LLMService, "_ask", ask)
 
 
+@caught_by("only_what_is_held_is_sent", pauses=0.08, answer_lost=0)
+def send_under_a_lease_that_ran_out() -> Patched:
+    """The deadline alone is thought to be enough."""
+
+    async def ask(self: Any, request: Any, ref: Any, warrant: Any) -> Any:
+        left_s = warrant.deadline - self._clock.monotonic()
+        if left_s <= 0:
+            return NOT_SENT
+        provider = self._providers[request.provider]
+        return await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=left_s)
+
+    return patch.object(LLMService, "_ask", ask)
+
+
 @caught_by("no_lease_ends_early", pauses_while_asking=0.5)
 def an_overtaken_attempt_loses_its_lease() -> Patched:
     """A late success makes the call due for its links, and the newer attempt with it."""
@@ -136,6 +153,18 @@ def clamp_a_hold_to_what_is_left() -> Patched:
         patch.object(memory_money, "_hold", clamped),
         patch.object(memory_money, "_refusal", lambda *_: None),
     )
+
+
+@caught_by("the_worst_case_is_held")
+def hold_the_likely_case() -> Patched:
+    """An answer is rarely as long as it may be, and so an eighth is enough."""
+    worst_case = CostCalculator.worst_case
+
+    def likely(self: CostCalculator, *asked: Any) -> Priced:
+        priced = worst_case(self, *asked)
+        return replace(priced, nano_usd=priced.nano_usd // 8)
+
+    return patch.object(CostCalculator, "worst_case", likely)
 
 
 @caught_by("the_worst_case_is_held", rate_limited=0.3)
@@ -168,11 +197,43 @@ def refuse_an_exact_fit() -> Patched:
     return patch.object(BudgetFigures, "left_nano_usd", left)
 
 
+@caught_by("who_can_wait_waits")
+def reject_what_could_wait() -> Patched:
+    """A call that is held up by others only is rejected."""
+
+    def refuse(
+        tables: MemoryTables, call: Any, wanted: Any, budgets: Any, why: Any, now: Any
+    ) -> Any:
+        tables.end(call, CallState.REJECTED, why.to_json(), now)
+
+    return patch.object(memory_money, "_refuse", refuse)
+
+
 @caught_by("held_in_every_scope")
 def hold_in_one_scope_only() -> Patched:
     """The first budget is thought to be the only one."""
     budgets = memory_money._budgets
     return patch.object(memory_money, "_budgets", lambda *asked: budgets(*asked)[:1])
+
+
+@caught_by("held_in_every_scope")
+def know_no_scope_but_the_organisation() -> Patched:
+    """The limits of call types are forgotten."""
+    return patch.object(memory_money, "scopes_of", lambda call_type: ("org",))
+
+
+@caught_by("a_period_is_a_day_or_a_month")
+def begin_a_period_every_six_hours() -> Patched:
+    """Each has the limit of a whole day."""
+    period_of = memory_tables.period_of
+
+    def short(at: Any, *rest: Any) -> Any:
+        starts_at, _ = period_of(at, *rest)
+        length = timedelta(hours=6)
+        starts_at += (at - starts_at) // length * length
+        return starts_at, starts_at + length
+
+    return patch.object(memory_tables, "period_of", short)
 
 
 @caught_by("the_books_balance")
@@ -213,6 +274,19 @@ def void_an_unknown() -> Patched:
         return Priced(0, "") if is_unknown else priced(self, view, attempt, verdict)
 
     return patch.object(AICallLogger, "_priced", voided)
+
+
+@caught_by("posted_is_billed")
+def charge_what_is_free() -> Patched:
+    """What the provider did not bill is posted at its whole hold."""
+    priced = AICallLogger._priced
+
+    def dear(self: Any, view: Any, attempt: Any, verdict: Any) -> Priced:
+        is_free = verdict.failure and verdict.failure.billing is Billing.UNBILLED
+        held = Priced(attempt.hold_nano_usd, "")
+        return held if is_free else priced(self, view, attempt, verdict)
+
+    return patch.object(AICallLogger, "_priced", dear)
 
 
 @caught_by("posted_is_billed", pauses_while_asking=0.4)
@@ -326,6 +400,54 @@ def let_only_the_current_attempt_end_a_call() -> Patched:
     return patch.object(memory_money, "_move", moved)
 
 
+@caught_by("an_answer_is_kept", pauses_while_asking=0.4)
+def forget_which_attempt_won() -> Patched:
+    """The call succeeds, and shows the newest attempt, which has no answer."""
+    succeed = memory_money._succeed
+
+    def succeeded(tables: MemoryTables, call: Any, *rest: Any) -> None:
+        newest = call.attempt_id
+        succeed(tables, call, *rest)
+        call.attempt_id = newest
+
+    return patch.object(memory_money, "_succeed", succeeded)
+
+
+# Repeats.
+
+
+def _deciding(change: Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]) -> Patched:
+    decide = ai_call_logger.decide
+
+    def decided(failure: Any, **known: Any) -> Any:
+        failure, known = change(failure, known)
+        return decide(failure, **known)
+
+    return patch.object(ai_call_logger, "decide", decided)
+
+
+@caught_by("no_repeat_without_a_reason", rate_limited=0.5)
+def try_once_too_often() -> Patched:
+    """The first attempt is not counted."""
+    return _deciding(lambda failure, known: (failure, {**known, "attempt": known["attempt"] - 1}))
+
+
+@caught_by("no_repeat_without_a_reason")
+def repeat_what_may_not_be_repeated() -> Patched:
+    """A call type whose calls end with an UNKNOWN outcome pays twice."""
+
+    def retrying(failure: Any, known: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return failure, {**known, "policy": known["policy"].model_copy(update=RETRY_UNKNOWN)}
+
+    return _deciding(retrying)
+
+
+@caught_by("no_repeat_without_a_reason", bad_request=0.2)
+def repeat_what_cannot_help() -> Patched:
+    """A bad request is sent again."""
+    return _deciding(lambda failure, known: (replace(failure, retryable=True), known))
+
+
 # Liveness.
 
 
@@ -400,6 +522,37 @@ def join_without_the_lock() -> Patched:
 def every_submission_starts_a_call() -> Patched:
     """Nothing collapses."""
     return patch.object(memory_ledger, "_outcome", lambda new, newest: SubmitOutcome.CREATED)
+
+
+@caught_by("no_submission_is_lost")
+def drop_the_link_of_a_duplicate() -> Patched:
+    """Whoever joins is thought to need no telling."""
+    add = MemoryTables.add_submission
+
+    def silent(self: MemoryTables, row: Any) -> None:
+        is_joined = row.outcome is SubmitOutcome.JOINED
+        add(self, replace(row, link=None) if is_joined else row)
+
+    return patch.object(MemoryTables, "add_submission", silent)
+
+
+@caught_by("no_result_is_of_another_request")
+def hash_without_the_prompt() -> Patched:
+    """Whoever asks the same model gets the same answer."""
+    return patch.object(hashing, "NOT_IN_IDENTITY", hashing.NOT_IN_IDENTITY | {"messages"})
+
+
+@caught_by("a_duplicate_starts_nothing", bad_request=0.4, hangs=0)
+def redrive_what_has_succeeded_since() -> Patched:
+    """Two operators redrive the same dead letter, and the second pays for it again."""
+    outcome = memory_ledger._outcome
+
+    def again(new: Any, newest: Any) -> SubmitOutcome:
+        if newest is not None and new.inherit_links and newest.state is CallState.SUCCEEDED:
+            return SubmitOutcome.CREATED
+        return outcome(new, newest)
+
+    return patch.object(memory_ledger, "_outcome", again)
 
 
 @caught_by("a_key_names_one_request")

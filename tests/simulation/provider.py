@@ -43,6 +43,8 @@ class Bill:
     request: LLMRequest
     nano_usd: int = 0
     """What it charges, whether its answer arrives or not."""
+    is_free: bool = False
+    """It said so, and whoever asked knows."""
     text: str | None = None
     """What it answered."""
 
@@ -96,6 +98,12 @@ class ProviderLine:
         return bill
 
 
+def worst_nano_usd(request: LLMRequest) -> int:
+    """The most a request can cost, by this provider's own price list."""
+    output_tokens = request.max_output_tokens or 0
+    return len(request.messages[0].content) * INPUT_NANO_USD + output_tokens * OUTPUT_NANO_USD
+
+
 def _reply(bill: Bill, fate: str | None, attempt_id: UUID) -> ProviderReply:
     """What the provider makes of a request; it writes the bill."""
     request = bill.request
@@ -111,6 +119,7 @@ def _reply(bill: Bill, fate: str | None, attempt_id: UUID) -> ProviderReply:
     is_charged = fate not in ("rate limited", "bad request", "server error", "reset")
     cost = usage.input_tokens * INPUT_NANO_USD + usage.output_tokens * OUTPUT_NANO_USD
     bill.nano_usd = cost if is_charged else 0
+    bill.is_free = fate in ("rate limited", "bad request")
     bill.text = text
     return ProviderReply(
         texts=(text,),

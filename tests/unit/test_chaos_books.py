@@ -25,6 +25,7 @@ RIGHT = Evidence(
     overrun_nano_usd=0,
     drift_nano_usd=0,
     is_clean=True,
+    unknown_below_hold=0,
     told={("d1", "link"): 2, ("d2", "link"): 1, ("d2", "link_error"): 2},
     recover_s=1.0,
 )
@@ -59,6 +60,7 @@ def test_what_is_right_is_called_right() -> None:
         ({"overrun_nano_usd": 1}, "a limit was passed by 1 nano-USD"),
         ({"drift_nano_usd": 1}, "audit drift 1 nano-USD"),
         ({"is_clean": False}, "the audit is not clean"),
+        ({"unknown_below_hold": 1}, "1 UNKNOWN attempts are not posted at their hold"),
         ({"told": {**RIGHT.told, ("d1", "link"): 1}}, "1 links never told"),
         ({"told": {**RIGHT.told, ("d2", "link_error"): 1}}, "1 error links never told"),
         ({"recover_s": None}, "no recovery within the bound"),
