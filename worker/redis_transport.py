@@ -16,18 +16,22 @@ or `rediss://` broker.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from collections.abc import Callable
+from queue import Empty
 from typing import Any
 
 from kombu.transport import redis
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
 from redis.exceptions import ResponseError
 
 logger = logging.getLogger(__name__)
 
 Garbage = Callable[[str, bytes], None]
-"""Takes the queue (empty if unknown) and an item of it that is no message of kombu's."""
+"""Takes the queue and an item of it that is no message of kombu's."""
 
 
 class Channel(redis.Channel):  # type: ignore[misc]
@@ -43,11 +47,36 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return self._shared_client
 
     def _brpop_read(self, **options: Any) -> Any:
+        """Read one item; kombu's own, but for what it does with an item that cannot be parsed."""
         try:
-            return super()._brpop_read(**options)
-        except json.JSONDecodeError as error:
-            self.connection.put_aside("", error.doc.encode(errors="replace"))
+            try:
+                answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+            if not answer:
+                raise Empty
+            queue = bytes_to_str(answer[0]).rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            try:
+                message = loads(bytes_to_str(answer[1]))
+            except Exception:
+                # No JSON, or JSON that no parser survives: too deep, a number too long, a type that kombu cannot build.
+                self.connection.put_aside(queue, answer[1])
+            else:
+                self.connection._deliver(message, queue)
             return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _receive_one(self, subscription: Any) -> Any:
+        """Read one broadcast; kombu lets some that cannot be parsed end every worker that hears them."""
+        try:
+            return super()._receive_one(subscription)
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            logger.error("heard a broadcast that is no message: %s", type(error).__name__)
+            raise Empty from error
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
@@ -68,7 +97,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
         if _is_envelope(message):
             super()._deliver(message, queue)
         else:
-            self.put_aside(queue, json.dumps(message).encode())
+            self.put_aside(queue, json.dumps(message, default=repr).encode())
 
 
 def _is_envelope(message: Any) -> bool:
@@ -79,4 +108,15 @@ def _is_envelope(message: Any) -> bool:
         and isinstance(properties.get("delivery_info"), dict)
         and isinstance(message.get("headers") or {}, dict)
         and isinstance(message.get("body") or "", str)
+        and _is_decodable(message.get("body") or "", properties.get("body_encoding"))
     )
+
+
+def _is_decodable(body: str, encoding: object) -> bool:
+    """Whether kombu can make bytes of a body; it tries before anybody could reject the message."""
+    if encoding is None:
+        return True
+    try:
+        return encoding == "base64" and base64.b64decode(body) is not None
+    except ValueError:
+        return False
