@@ -64,7 +64,7 @@ def test_a_limit_set_while_the_period_rolls_over_holds(
     postgres_engine: Engine,
     eventually: Callable[[Callable[[], bool]], None],
 ) -> None:
-    """It began before midnight and comes after a claim of after midnight: the new period was made with the old limit."""
+    """Begun before midnight, it comes after a claim of after midnight: the new period was made with the old limit."""
     claimed = a_reserve(ledger.queued())
     with postgres_engine.begin() as connection:
         connection.execute(text("UPDATE budget SET ends_at = now() + interval '0.5 s'"))
