@@ -6,8 +6,8 @@ OpenAI's own models are counted exactly, by OpenAI's published vocabularies as `
 tokenizer is unknown here, so its texts are bounded by their bytes (see `utf8_bound`).
 
 bpe-openai comes first because it is linear. tiktoken 0.14 takes seconds for a few megabytes of one letter, and
-panics on a megabyte of spaces. But linear may mean two seconds for a megabyte of dashes, in which no other thread of the
-process runs, so neither counts a text of any length in one go.
+panics on a megabyte of spaces. But linear may mean two seconds for a megabyte of dashes, in which no other thread of
+the process runs, so neither counts a text of any length in one go.
 """
 
 from __future__ import annotations
