@@ -67,7 +67,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 self.connection._deliver(message, queue)
             return True
         finally:
-            self._in_poll = None
+            self._in_poll = False
             self._flush_brpop_reauth()
 
     def _receive_one(self, subscription: Any) -> Any:
