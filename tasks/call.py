@@ -19,6 +19,7 @@ class Call(AsyncTask):
     name = CALL_TASK
     ignore_result = True
     Request = WakeUp
+    follow_ups = False
 
     async def arun(self, request: Mapping[str, Any], call_id: str, generation: int) -> str:
         """Say what this delivery came to, as Flower shows it."""

@@ -27,6 +27,7 @@ class LogCall(BatchTask):
     throws = (CallIsDead,)
     ignore_result = True
     Request = WakeUp
+    follow_ups = False
 
     def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[Outcome]:
         """Say what each attempt came to, as Flower shows it; a message that names none is a stray."""

@@ -28,6 +28,7 @@ class Sweep(AsyncTask):
     name = SWEEP_TASK
     ignore_result = True
     Request = WakeUp
+    follow_ups = False
     send_events = False
 
     async def arun(self, request: Mapping[str, Any], sent_at: str) -> int:

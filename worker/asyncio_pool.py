@@ -147,7 +147,15 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         name, task_id, request, body, content_type, encoding = args
         if content_type:
             body = loads(body, content_type, encoding, accept=self._accept_content)
-        trace = Trace(target, name, task_id, request, body, callback)
+        trace = Trace.of(
+            task,
+            body,
+            target=target,
+            name=name,
+            task_id=task_id,
+            request=request,
+            callback=callback,
+        )
         job = AsyncJob(task, trace, accept_callback, timeout_callback, (soft_timeout, timeout))
         self._waiting.append(job)
         self._fill_slots()

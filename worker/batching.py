@@ -271,9 +271,15 @@ class BatchStrategy:
         ack(logger, self._consumer.connection_errors)
 
     def _trace(self, request: Any) -> Trace:
-        body = request.message.payload
-        headers = request.request_dict
-        return Trace(self._target, request.type, request.id, headers, body, request.on_success)
+        return Trace.of(
+            self._task,
+            request.message.payload,
+            target=self._target,
+            name=request.type,
+            task_id=request.id,
+            request=request.request_dict,
+            callback=request.on_success,
+        )
 
 
 def _batch_message(request: Any) -> BatchMessage:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from celery import Task
 
@@ -36,6 +36,9 @@ class OutcomeTask(Task):  # type: ignore[misc]
 
     abstract = True
 
+    follow_ups = True
+    """Whether Celery does what a message asks for after its task: callbacks, errbacks, the rest of a chain or chord."""
+
     def run(self, *args: Any, **kwargs: Any) -> object:
         """Give the tracer the outcome of this very delivery."""
         outcome: Outcome | None = self.request.get(_KEY)
@@ -55,6 +58,12 @@ class Trace:
     body: tuple[Any, Any, Any]
     """Arguments, keyword arguments and follow-ups (callbacks, errbacks, chain, chord), decoded."""
     callback: Callable[[tuple[int, object, float]], None]
+
+    @classmethod
+    def of(cls, task: OutcomeTask, body: tuple[Any, Any, Any], **rest: Any) -> Self:
+        """The trace of one delivery of a task."""
+        args, kwargs, follow_ups = body
+        return cls(body=(args, kwargs, follow_ups if task.follow_ups else {}), **rest)
 
     def finish(self, outcome: Outcome, runtime_s: float) -> None:
         """Trace the outcome, then report it with the time the body took, not the tracer."""

@@ -8,7 +8,8 @@ Kombu's Redis transport, made for a worker whose ledger knows what is lost.
 - Several messages come with one round trip (BLMPOP: Redis 7 or later, or Valkey).
 - Stock builds a new redis-py client, with a copy of its table of about 170 reply parsers, for each
   command it sends: a fifth of a worker's CPU per task.
-- An item of a queue that is no message ends the stock worker. Here it is put aside.
+- An item of a queue, or a broadcast, that is no message ends the stock worker. Here it is put aside. So is a
+  message that is compressed: ours never are, and a megabyte of it can be gigabytes once it is looked at.
 - A broker that refuses a command (its disk or its memory is full, it lacks replicas, it has become one itself) ends the
   stock worker. Here that is a lost connection, made again until the broker takes writes.
 
@@ -20,11 +21,13 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable
 from queue import Empty
 from typing import Any
 
+from kombu.exceptions import ContentDisallowed
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
@@ -35,6 +38,24 @@ Garbage = Callable[[str, bytes], None]
 """Takes the queue and an item of it that is no message of kombu's."""
 TAKEN_AT_ONCE_MAX = 16
 """Messages of one round trip. More would save little, and take from the other workers what they have room for."""
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What decoding raises over bytes of somebody else's making."""
+
+
+class Message(virtual.Message):  # type: ignore[misc]
+    """A message; one whose body cannot be read, or is compressed, says so when it is decoded."""
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        self.errors: list[Any] = []
+        if (payload.get("headers") or {}).get("compression"):
+            self.errors = [(ContentDisallowed, ContentDisallowed("compressed"), None)]
+        try:
+            super().__init__(payload, channel, **kwargs)
+        except UNREADABLE:
+            self.errors = [sys.exc_info()]
+            properties = {**payload["properties"], "body_encoding": None}
+            super().__init__({**payload, "properties": properties}, channel, **kwargs)
+            self._raw = payload
 
 
 class Unfinished(virtual.QoS):  # type: ignore[misc]
@@ -48,9 +69,7 @@ class Unfinished(virtual.QoS):  # type: ignore[misc]
         try:
             with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
                 for message in messages:
-                    info = message.delivery_info
-                    to = info["exchange"], info["routing_key"]
-                    channel._do_restore_message(message._raw, *to, pipe)
+                    pipe.rpush(message.delivery_info["routing_key"], _bytes_of(message._raw))
                 pipe.execute()
         except Transport.connection_errors as error:
             logger.warning("%d messages are left to the sweep: %r", len(messages), error)
@@ -60,6 +79,7 @@ class Unfinished(virtual.QoS):  # type: ignore[misc]
 class Channel(redis.Channel):  # type: ignore[misc]
     """A channel with one client, which threads may share and which outlives the connection."""
 
+    Message = Message
     ack_emulation = False
     QoS: Any
     _in_poll: Any
@@ -115,6 +135,13 @@ class Channel(redis.Channel):  # type: ignore[misc]
             connection.disconnect()
             raise
 
+    def _receive_one(self, subscription: Any) -> Any:
+        try:
+            return super()._receive_one(subscription)
+        except UNREADABLE as error:
+            logger.error("heard a broadcast that is no message: %s", type(error).__name__)
+            raise Empty from error
+
 
 class Transport(redis.Transport):  # type: ignore[misc]
     """A transport that puts aside what is no message; the broker has already forgotten it."""
@@ -128,8 +155,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
         """Deliver one item of a queue, or put it aside."""
         try:
             message = json.loads(item)
-        except (ValueError, RecursionError):
-            # Not JSON, not even text, or deeper than anything of ours.
+        except UNREADABLE:
             self.put_aside(queue, item)
         else:
             self._deliver(message, queue)
@@ -141,10 +167,19 @@ class Transport(redis.Transport):  # type: ignore[misc]
             self.on_garbage(queue, item)
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if _is_envelope(message):
-            super()._deliver(message, queue)
-        else:
-            self.put_aside(queue, json.dumps(message).encode())
+        if not _is_envelope(message):
+            self.put_aside(queue, _bytes_of(message))
+            return
+        # Where it came from, not what it says of that: it may have to go back.
+        message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
+        super()._deliver(message, queue)
+
+
+def _bytes_of(message: Any) -> bytes:
+    try:
+        return json.dumps(message, default=repr).encode()
+    except RecursionError:
+        return b"nested too deeply"
 
 
 def _is_envelope(message: Any) -> bool:
@@ -152,7 +187,6 @@ def _is_envelope(message: Any) -> bool:
     return (
         isinstance(properties, dict)
         and isinstance(properties.get("delivery_tag"), str)
-        and isinstance(properties.get("delivery_info"), dict)
         and isinstance(message.get("headers") or {}, dict)
         and isinstance(message.get("body") or "", str)
     )

@@ -16,6 +16,11 @@ def freed(before: dict[int, BudgetFigures], after: dict[int, BudgetFigures]) -> 
     return sorted({b.org_id for b in before.values() if _used(after[b.budget_id]) < _used(b)})
 
 
+def wanting(tables: MemoryTables) -> list[str]:
+    """The organisations with calls that wait for headroom."""
+    return sorted({c.org_id for c in tables.calls.values() if c.wanted_nano_usd is not None})
+
+
 def wake(tables: MemoryTables, org_ids: Iterable[str], now: datetime) -> bool:
     """
     Make waiting calls due where there is room for them now; say whether there were any.

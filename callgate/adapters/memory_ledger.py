@@ -16,7 +16,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from callgate.adapters import memory_money as money
-from callgate.adapters.memory_headroom import freed, wake
+from callgate.adapters.memory_headroom import freed, wake, wanting
 from callgate.adapters.memory_leases import MemoryLeases, may_judge
 from callgate.adapters.memory_money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory_operations import MemoryOperations
@@ -122,6 +122,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         with self._lock:
             now = self._clock()
             if queued_before is not None:
+                wake(self.tables, wanting(self.tables), now)
                 return DueBatch(now, self._due_queued(queued_before, limit, now))
             items = self._due_calls(self._may_expire(judge, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))

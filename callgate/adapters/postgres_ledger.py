@@ -17,6 +17,7 @@ from sqlalchemy.engine import Row
 
 from callgate.db.session import PostgresSession, RowRefused
 from callgate.domain.budget import BudgetRefusal
+from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -50,6 +51,8 @@ from callgate.domain.models import OnBudget, Usage
 In = TypeVar("In")
 Out = TypeVar("Out")
 SUBMIT_BATCH_MAX = 1_000
+BODIES_MAX = 256
+"""Calls read with their bodies by one statement, unless those turn out to be too heavy."""
 
 SUBMIT = """SELECT * FROM callgate_submit_v1(
     %(submission_ids)s::uuid[], %(org_ids)s::text[], %(call_ids)s::uuid[], %(input_hashes)s::bytea[],
@@ -83,6 +86,7 @@ class PostgresLedger:
 
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
+        self._bodies_max = BODIES_MAX
 
     def submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
         """Store submissions; see `LedgerPort.submit`. The whole batch is one transaction per thousand."""
@@ -129,9 +133,26 @@ class PostgresLedger:
     def read(
         self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies = Bodies.NONE
     ) -> list[CallView | None]:
-        """Look at calls; see `LedgerPort.read`."""
-        if not keys:
-            return []
+        """
+        Look at calls; see `LedgerPort.read`.
+
+        Whoever asks for the same calls again after `LedgerUnavailable` gets them in smaller statements: bodies may be
+        too heavy to be read together within the time that a statement has.
+        """
+        views: list[CallView | None] = []
+        step = len(keys) if bodies is Bodies.NONE else self._bodies_max
+        while len(views) < len(keys):
+            try:
+                views += self._read(keys[len(views) : len(views) + step], bodies)
+            except LedgerUnavailable:
+                if bodies is not Bodies.NONE:
+                    self._bodies_max = max(1, min(step, len(keys)) // 2)
+                raise
+        if bodies is not Bodies.NONE:
+            self._bodies_max = min(BODIES_MAX, 2 * self._bodies_max)
+        return views
+
+    def _read(self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies) -> list[CallView | None]:
         refs = [(k.key, k.attempt_id) if isinstance(k, AttemptRef) else (k, None) for k in keys]
         rows = self._session.rows(
             READ,

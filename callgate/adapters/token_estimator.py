@@ -6,7 +6,8 @@ OpenAI's own models are counted exactly, by OpenAI's published vocabularies as `
 tokenizer is unknown here, so its texts are bounded by their bytes (see `utf8_bound`).
 
 bpe-openai comes first because it is linear. tiktoken 0.14 takes seconds for a few megabytes of one letter, and
-panics on a megabyte of spaces.
+panics on a megabyte of spaces. But linear may mean two seconds for a megabyte of dashes, in which no other thread of
+the process runs, so neither counts a text of any length in one go.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ SCHEMA_HEADING_TOKENS = 64
 
 TIKTOKEN_CHARS_MAX = 100_000
 """The longest text given to tiktoken: 75 ms at worst, far from its panics; longer ones are bounded by bytes."""
+
+BPE_OPENAI_CHARS_MAX = 131_072
+"""The longest piece given to bpe-openai: a quarter of a second at worst (dashes); longer ones are bounded by bytes."""
 
 PIECE_CHARS = 32_768
 """Long texts are counted in pieces of about so many characters, 1.5 ms each: bpe-openai lets no other thread run."""
@@ -166,7 +170,12 @@ def load_bpe_openai(encoding: str) -> _Counter | None:
         return None
     bindings = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bindings)
-    return _Counter("bpe-openai", bindings.tokenizer_for_encoding(encoding).count)
+    exact = bindings.tokenizer_for_encoding(encoding).count
+
+    def count(text: str) -> int:
+        return utf8_bound(text) if len(text) > BPE_OPENAI_CHARS_MAX else exact(text)
+
+    return _Counter("bpe-openai", count)
 
 
 # The files tiktoken downloads, and their SHA-256. Source: tiktoken 0.14.0, tiktoken_ext/openai_public.py.

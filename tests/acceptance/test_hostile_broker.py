@@ -134,6 +134,36 @@ def test_headers_neither_end_nor_delay_a_call(
     assert_paid_once(deployment, handle, org)
 
 
+@pytest.mark.parametrize(
+    "follow_ups",
+    [
+        {"callbacks": [{"task": "mischief", "options": {"queue": "mischief"}}]},
+        {"callbacks": [{"task": "mischief"}], "chain": [{"task": "mischief"}], "chord": {}},
+        {"errbacks": [5], "chain": [5]},
+    ],
+    ids=["good", "broken", "nonsense"],
+)
+def test_nothing_follows_a_task(
+    deployment: Deployment, broker: Redis, silent: Client, follow_ups: dict[str, Any]
+) -> None:
+    """A worker publishes nothing for a message, and one that it cannot finish would keep its slot for ever."""
+    org = deployment.org()
+    handle = silent.submit(deployment.request(org))
+    call: list[object] = [str(handle.key.call_id), handle.key.generation]
+
+    for task, queue, arguments in (
+        ("callgate.sweep", CALL_QUEUE, [PAST]),
+        ("callgate.log_call", LOG_QUEUE, [*call, str(uuid4())]),
+        ("callgate.log_call", LOG_QUEUE, ["no", "attempt"]),
+        ("callgate.call", CALL_QUEUE, call),
+    ):
+        body = json.dumps([arguments, {}, follow_ups]).encode()
+        push(broker, queue, body, {"task": task, "id": str(uuid4()), "lang": "py"})
+
+    assert_paid_once(deployment, handle, org)
+    assert not broker.exists("mischief")
+
+
 @pytest.mark.parametrize("terminate", [False, True])
 def test_a_revoked_call_runs(
     deployment: Deployment, broker: Redis, silent: Client, terminate: bool

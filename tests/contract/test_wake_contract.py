@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
+
 import pytest
 
 from callgate.domain.budget import RefusalReason, Window
@@ -276,6 +279,57 @@ def test_an_admitted_call_wants_nothing_more(ledger: LedgerUnderTest) -> None:
 
     assert not frees(ledger, second)
     assert woken(ledger) == []
+
+
+def test_who_was_put_off_is_not_woken(ledger: LedgerUnderTest) -> None:
+    """It waits for its turn: freed money would bring every suspect back at once, again and again."""
+    busy = answered(ledger, LIMIT)
+    suspect = a_reserve(
+        ledger.queued("suspect"), 0, refuse_with='{"code": "suspect"}', put_off_s=20
+    )
+    ledger.reserve(suspect)
+
+    assert not frees(ledger, busy)
+    assert woken(ledger) == []
+
+
+def cancelled(ledger: LedgerUnderTest, key: CallKey) -> None:
+    """An operator ends the call."""
+    ledger.operations.end([key], code="cancelled", message="by a test")
+
+
+def turned_away(ledger: LedgerUnderTest, key: CallKey) -> None:
+    """A worker cannot run it."""
+    ledger.reserve(a_reserve(key, refuse_with='{"code": "unpriced_model"}'))
+
+
+def grown(ledger: LedgerUnderTest, key: CallKey) -> None:
+    """Its price has risen meanwhile."""
+    ledger.reserve(a_reserve(key, LIMIT + 1))
+
+
+def shrunk(ledger: LedgerUnderTest, key: CallKey) -> None:
+    """Its price has fallen meanwhile."""
+    ledger.claim(key, 100)
+
+
+@pytest.mark.parametrize("leaves", [cancelled, turned_away, grown, shrunk])
+def test_room_that_was_not_taken_goes_to_the_next(
+    ledger: LedgerUnderTest, leaves: Callable[[LedgerUnderTest, CallKey], None]
+) -> None:
+    """It was kept for the one that was woken first; a sweep finds who may have it, long before the period ends."""
+    ledger.succeeded("spent", LIMIT)
+    older, younger = (ledger.queued(f"patient {n}") for n in (1, 2))
+    ledger.reserve(*(a_reserve(key, 600, on_budget=OnBudget.WAIT) for key in (older, younger)))
+    ledger.set_budget(LIMIT + 700)
+    first = woken(ledger)
+    leaves(ledger, first[0])
+
+    assert len(first) == 1
+    assert woken(ledger) == []
+    ledger.ledger.due(limit=100, queued_before=ledger.now() - timedelta(hours=1))
+    (second,) = woken(ledger)
+    assert {*first, second} == {older, younger}
 
 
 def test_without_anybody_who_waits_a_posting_says_so(ledger: LedgerUnderTest) -> None:

@@ -104,6 +104,13 @@ STRAYS: Mapping[str, tuple[bytes, str]] = {
     "no json": (b"hello", "no message"),
     "json, but no envelope": (b"[1, 2]", "no message"),
     "no properties": (b'{"body": "x"}', "no message"),
+    "nested too deeply": (b"[" * 100_000, "no message"),
+    "a number of ten thousand digits": (b'{"body": ' + b"9" * 10_000 + b"}", "no message"),
+    "a uuid that is none": (b'{"__type__": "uuid", "__value__": {"hex": "x"}}', "no message"),
+    "a decimal that is none": (b'{"__type__": "decimal", "__value__": "x"}', "no message"),
+    "bytes that are none": (b'{"__type__": "bytes", "__value__": 5}', "no message"),
+    "half a group of base64": (envelope(b"x").replace(b"eA==", b"eAA"), "no message"),
+    "unknown body encoding": (envelope(b"x").replace(b'"base64"', b'"rot13"'), "no message"),
 }
 
 
@@ -120,6 +127,19 @@ def test_a_stray_message_is_kept_and_the_worker_goes_on(
     until(lambda: len(valkey.words("strays")) == 1)
     until(valkey.is_empty)
     assert reason in valkey.words("strays")[0].split("|")[1]
+    assert worker.process.poll() is None
+
+
+@pytest.mark.parametrize("said", [b"[" * 100_000, b"1" * 10_000, b"[1]", b"{}", b"hello", b"\xff"])
+def test_a_broadcast_that_is_no_message_is_passed_over(
+    worker: Worker, valkey: Valkey, said: bytes
+) -> None:
+    """Every worker hears it, so it would end all of them at once."""
+    assert valkey.client.publish("/0.celery.pidbox", said) == 1
+    client_of(valkey).send_task("tell", ("good",))
+
+    until(lambda: valkey.words("told") == ["good"])
+    until(valkey.is_empty)
     assert worker.process.poll() is None
 
 

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from callgate.adapters import token_estimator
 from callgate.adapters.token_estimator import (
+    BPE_OPENAI_CHARS_MAX,
     CL100K,
     O200K,
     OPENAI_MESSAGE_TOKENS,
@@ -466,3 +467,19 @@ def test_a_damaged_cache_file_is_neither_used_nor_removed(
 
     assert token_estimator.load_tiktoken(O200K) is None
     assert (tmp_path / key).read_bytes() == b"damaged"
+
+
+def test_no_text_holds_up_the_other_threads_of_a_worker() -> None:
+    """
+    Sixteen megabytes of dashes took half a minute in one go, longer than a lease: every call in flight was lost.
+
+    They are bounded by bytes now; what is still counted in one go is short enough.
+    """
+    counter = load_bpe_openai(O200K)
+    assert counter is not None
+    begun = time.process_time()
+    assert counter.count("-" * BPE_OPENAI_CHARS_MAX) < BPE_OPENAI_CHARS_MAX
+    assert time.process_time() - begun < 1.5
+    begun = time.process_time()
+    assert counter.count("-" * 16 * 2**20) == 16 * 2**20
+    assert time.process_time() - begun < 1.5

@@ -4,7 +4,9 @@
 -- deliver first, then an attempt whose money is not posted. That may be one of an ended call: a late answer ended it
 -- while a newer attempt was on its way.
 -- An attempt that has expired is left alone unless p_judge may judge: who is alive has had p_steady_s seconds to record.
--- With p_queued_before: queued calls due before that moment (their message was lost) and nothing else.
+-- With p_queued_before: queued calls due before that moment (their message was lost) and nothing else. And calls that wait for
+-- headroom are woken where it is there: whoever was locked when it was freed was passed over, and who was woken first may not
+-- have taken it.
 -- Returns   kind: publish | settle | expired | deliver.
 CREATE FUNCTION callgate_due_v1(p_limit int, p_judge text, p_steady_s float8, p_queued_before timestamptz)
 RETURNS TABLE (kind text, call_id uuid, generation int, state text, attempt_id uuid,
@@ -19,6 +21,8 @@ DECLARE
     lent CONSTANT interval := interval '10 s';
 BEGIN
     IF p_queued_before IS NOT NULL THEN
+        PERFORM callgate_wake_v1(ARRAY(
+            SELECT DISTINCT l.org_id FROM llm_call l WHERE l.wanted_nano_usd IS NOT NULL));
         RETURN QUERY
         WITH lost AS (
             SELECT l.call_id, l.generation FROM llm_call l

@@ -186,7 +186,9 @@ BEGIN
         END IF;
         UPDATE llm_call l
            SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal,
-               wanted_nano_usd = CASE WHEN callgate_reserve_v1.state = 'waiting' THEN p_holds[ord] END
+               -- Who was put off waits for its turn, not for headroom: freed money must not wake it.
+               wanted_nano_usd = CASE WHEN callgate_reserve_v1.state = 'waiting' AND p_refusals[ord] IS NULL
+                                      THEN p_holds[ord] END
          WHERE l.call_id = c.call_id AND l.generation = c.generation;
         RETURN NEXT;
     END LOOP;

@@ -16,6 +16,10 @@ BEGIN
                           AND b."window" = p_window)
     ON CONFLICT (org_id, scope, "window", starts_at) DO NOTHING;
     current_ids := callgate_roll_budgets_v1(ARRAY[p_org_id], ARRAY[p_scope]);
+    -- Whoever rolls a period over holds its row: once that is ours, what is the newest no longer changes. Without this a
+    -- limit that is set while another transaction, begun a moment later, rolls over would be that of the old period only.
+    PERFORM 1 FROM budget b WHERE b.id = ANY (current_ids) ORDER BY b.id FOR UPDATE;
+    current_ids := callgate_roll_budgets_v1(ARRAY[p_org_id], ARRAY[p_scope]);
     RETURN QUERY UPDATE budget b SET limit_nano_usd = p_limit, timezone = p_timezone
       WHERE b.id = ANY (current_ids) AND b."window" = p_window
      RETURNING b.*;

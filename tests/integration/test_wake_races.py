@@ -1,0 +1,83 @@
+"""Budgets and the calls that wait for them, while other transactions are open: what one session cannot show."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import cast
+
+from sqlalchemy import Connection, Engine, text
+
+from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.db.session import PostgresSession
+from callgate.domain.budget import ORG_SCOPE, Window
+from callgate.domain.ledger import AttemptStatus, CallState, DueKind
+from callgate.domain.models import OnBudget
+from tests.contract.harness import (
+    LIMIT,
+    ORG,
+    LedgerUnderTest,
+    a_loss,
+    a_reserve,
+    a_submission,
+    a_success,
+    an_answer,
+)
+from tests.integration.test_join_races import OpenTransaction
+
+SETS_A_LIMIT = """SELECT count(*) FROM pg_stat_activity
+ WHERE wait_event_type = 'Lock' AND query LIKE '%set_budget_v1%' AND pid <> pg_backend_pid()"""
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[tuple[PostgresSession, Connection]]:
+    """A session whose statements are all part of one transaction, which is committed at the end."""
+    with engine.begin() as connection:
+        yield cast(PostgresSession, OpenTransaction(connection)), connection
+
+
+def test_who_is_joined_while_room_is_freed_hears_of_it(
+    ledger: LedgerUnderTest, postgres_engine: Engine
+) -> None:
+    """The wake-up passes it over, for it is locked, and its own timer is the end of the day: a sweep finds it."""
+    lost = ledger.running("lost", LIMIT)
+    ledger.settle(a_loss(lost, LIMIT, next_state=CallState.DEAD))
+    patient = ledger.queued("patient")
+    ledger.reserve(a_reserve(patient, 200, on_budget=OnBudget.WAIT))
+    ledger.record(an_answer(lost))
+
+    with transaction(postgres_engine) as (session, _):
+        PostgresLedger(session).submit([a_submission("patient")])
+        (settled,) = ledger.settle(a_success(lost, 50, seen=AttemptStatus.UNKNOWN))
+
+    assert not settled.has_woken
+    ledger.ledger.due(limit=100, queued_before=ledger.now() - timedelta(hours=1))
+    assert ledger.due_kinds() == [(DueKind.PUBLISH, patient)]
+
+
+def test_a_limit_set_while_the_period_rolls_over_holds(
+    ledger: LedgerUnderTest,
+    postgres_engine: Engine,
+    eventually: Callable[[Callable[[], bool]], None],
+) -> None:
+    """Begun before midnight, it comes after a claim of after midnight: the new period was made with the old limit."""
+    claimed = a_reserve(ledger.queued())
+    with postgres_engine.begin() as connection:
+        connection.execute(text("UPDATE budget SET ends_at = now() + interval '0.5 s'"))
+    with ThreadPoolExecutor(1) as pool, transaction(postgres_engine) as (setting, begun):
+        begun.execute(text("SELECT now()"))
+        time.sleep(0.6)
+        with transaction(postgres_engine) as (claiming, _):
+            PostgresLedger(claiming).reserve([claimed])
+            operations = PostgresOperations(setting)
+            limit = pool.submit(operations.set_budget, ORG, ORG_SCOPE, Window.DAY, 5, "UTC")
+            with postgres_engine.connect() as watcher:
+                eventually(lambda: bool(watcher.scalar(text(SETS_A_LIMIT))))
+        limit.result()
+
+    (newest,) = ledger.operations.budgets(ORG)
+    assert (newest.limit_nano_usd, newest.reserved_nano_usd) == (5, 100)
