@@ -6,14 +6,16 @@ of the wrong type or a missing id raises in the consumer, which ends the worker;
 back to its queue and ends the next one. Here each of them reaches a sink and is then rejected, and
 the log never quotes it: what is in it may be somebody's secret.
 
-    undecodable body, unknown compression    stock: logged, acked
+    undecodable body                         stock: logged, acked
+    compressed                               stock: inflated, however large that is
     foreign content type, bad eta/expires    stock: logged, rejected
     unknown task, unknown protocol           stock: logged, rejected
     no id, wrong parts, wrong types          stock: ends one worker after the other
 
+    a body that is no base64                 stock: lost, ends the worker
     not even JSON, or no kombu envelope       stock: lost, ends the worker
 
-The last line needs `worker.redis_transport`; such an item is off the broker before it is looked at,
+Bodies and items need `worker.redis_transport`; an item is off the broker before it is looked at,
 so it alone is lost if the process dies before the sink has it.
 """
 
@@ -36,6 +38,7 @@ from worker.until_done import UntilDone
 logger = logging.getLogger(__name__)
 
 RAW_BYTES_MAX = 64 * 1024
+QUEUE_CHARS_MAX = 200
 
 _UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, KombuError)
 """What Celery raises over content that it did not expect; anything else is not the message's."""
@@ -134,12 +137,14 @@ def _ignore_ended(_: bool) -> None:
 
 def _queue_of(message: Any) -> str:
     delivery = message.delivery_info or {}
-    return str(delivery.get("routing_key") or delivery.get("exchange") or "")
+    named = str(delivery.get("routing_key") or delivery.get("exchange") or "")
+    # No name that Postgres would refuse: the message would be offered to it for ever.
+    return named.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")[:QUEUE_CHARS_MAX]
 
 
 def _raw(message: Any) -> bytes:
     body = message.body
     if isinstance(body, str):
-        body = body.encode(errors="surrogateescape")
+        body = body.encode(errors="backslashreplace")
     headers = json.dumps(message.headers, default=repr).encode()
     return (headers + b"\n\n" + bytes(body or b""))[:RAW_BYTES_MAX]
