@@ -1,4 +1,4 @@
-"""What Postgres itself writes down of our statements: its log is read by other people, and kept longer, than its tables."""
+"""What Postgres itself writes down of our statements: its log has other readers than its tables."""
 
 from __future__ import annotations
 
