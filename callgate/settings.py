@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -77,6 +78,18 @@ class ClientSettings(BaseSettings):
             raise ValueError(
                 "not a URL: it has no scheme, such as redis:// or postgresql+psycopg2://"
             )
+        return url
+
+    @field_validator("broker_url", "cache_url")
+    @classmethod
+    def _has_a_port(cls, url: SecretStr | None) -> SecretStr | None:
+        """A password that is not escaped ends at its first slash: what is before it would be quoted as the port."""
+        try:
+            _ = url and urlsplit(url.get_secret_value()).port
+        except ValueError:
+            raise ValueError(
+                "its port is no number; a / in the password must be written %2F"
+            ) from None
         return url
 
 

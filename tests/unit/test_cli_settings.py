@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from callgate.db.session import PostgresSession
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import ClientSettings, load_settings
 
@@ -55,3 +56,16 @@ def test_a_missing_url_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("CALLGATE_EMBEDDED", "maybe")
     with pytest.raises(ConfigurationError, match="CALLGATE_EMBEDDED: is 1 or 0"):
         load_settings(ClientSettings)
+
+
+@pytest.mark.parametrize("port", ["canary", "canary/more@127.0.0.1:6379"])
+def test_a_port_that_is_none_is_not_quoted(port: str) -> None:
+    """It may be the first part of a password with a slash in it."""
+    good = {"database_url": "postgresql+psycopg2://u@h/n", "broker_url": "redis://h"}
+    for name in ("broker_url", "cache_url"):
+        with pytest.raises(ConfigurationError, match="its port is no number") as refused:
+            load_settings(ClientSettings, **{**good, name: f"redis://u:{port}/0"})
+        assert "canary" not in str(refused.value)
+    with pytest.raises(ConfigurationError, match="its port is no number") as refused:
+        PostgresSession("postgresql+psycopg2://u:p@h:canary/n")
+    assert "canary" not in f"{refused.value} {refused.value.__cause__}"
