@@ -70,10 +70,25 @@ class Message(virtual.Message):  # type: ignore[misc]
             super().__init__({**payload, "properties": properties}, channel, **kwargs)
 
 
+class QoS(redis.QoS):  # type: ignore[misc]
+    """The list of what is unacked; an entry that nobody could restore would end each worker at its start."""
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Put a message back into its queue, or what is none aside."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)
+        except UNREADABLE:
+            with self.channel.conn_or_acquire(client) as valkey:
+                item = valkey.hget(self.unacked_key, tag)
+                self._remove_from_indices(tag, valkey.pipeline()).execute()
+            self.channel.connection.put_aside("", item or b"")
+
+
 class Channel(redis.Channel):  # type: ignore[misc]
     """A channel with one client, which threads may share and which outlives the connection."""
 
     Message = Message
+    QoS = QoS
     _shared_client: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:

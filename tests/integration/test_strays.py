@@ -6,6 +6,7 @@ import base64
 import json
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,6 +146,23 @@ def test_a_stray_message_is_kept_and_the_worker_goes_on(
     until(valkey.is_empty)
     assert reason in valkey.words("strays")[0].split("|")[1]
     assert worker.process.poll() is None
+
+
+@pytest.mark.parametrize("entry", ["garbage", "[1, 2]", "[1, [], {}]", "[" * 200_000, "7"])
+def test_an_unacked_entry_that_is_none_keeps_no_worker_from_starting(
+    valkey: Valkey, pool: str, tmp_path: Path, entry: str
+) -> None:
+    """Each worker restores what has been unacked for too long, first of all."""
+    valkey.client.zadd("unacked_index", {"forged": 1})
+    valkey.client.hset("unacked", "forged", entry)
+
+    with a_worker(valkey, tmp_path, worker_pool=pool, is_ready=False) as starting:
+        until(lambda: valkey.client.zcard("unacked_index") == 0)
+        client_of(valkey).send_task("tell", ("good",))
+        until(lambda: valkey.words("told") == ["good"])
+
+        assert starting.process.poll() is None
+        until(valkey.is_empty)
 
 
 BROADCASTS: Mapping[str, bytes] = {
