@@ -54,15 +54,23 @@ def purge(
             confirm(f"Remove the bodies of {_about(counted)}?", yes)
             purged = _purge(client, ages)
         spared = _open_calls(client, org) if org else 0
+        left = client.retention.calls_with_bodies(org) if org else None
     told = counted if dry_run else purged
     if as_json:
         counts = {"calls": told.calls, "strays": told.strays, "open_calls_spared": spared}
+        # Purged calls are not all that an organisation has: some are younger, in use, or have somebody to tell.
+        counts |= {} if left is None else {"calls_with_bodies": left}
         is_complete = not dry_run or max(counted.calls, counted.strays) < COUNTED_MAX
         print_json({"dry_run": dry_run, **counts, "is_complete": is_complete})
         return
     say(f"{'would purge' if dry_run else 'purged'}: {_about(told)}")
     if spared:
         say(f"spared: {spared} open calls; purge again when they have ended")
+    if left is not None and left > spared and not dry_run:
+        say(
+            f"left: {left - spared} ended calls still have their bodies: they are younger, in use, or have a link to"
+            " deliver; purge again later"
+        )
 
 
 def _refuse_unknown(client: Client, org: str) -> None:

@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -83,6 +84,18 @@ class ClientSettings(BaseSettings):
         scheme, separator, rest = url.get_secret_value().partition("://")
         is_bare = scheme in ("postgresql", "postgres")
         return SecretStr(f"{DATABASE_SCHEME}{separator}{rest}") if is_bare else url
+
+    @field_validator("broker_url", "cache_url")
+    @classmethod
+    def _has_a_port(cls, url: SecretStr | None) -> SecretStr | None:
+        """A password that is not escaped ends at its first slash: what is before it would be quoted as the port."""
+        try:
+            _ = url and urlsplit(url.get_secret_value()).port
+        except ValueError:
+            raise ValueError(
+                "its port is no number; a / in the password must be written %2F"
+            ) from None
+        return url
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

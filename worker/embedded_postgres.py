@@ -65,6 +65,8 @@ def _options(mark: str, *, fsync: bool) -> list[str]:
         "cluster_name": mark,
         "fsync": durable,
         "full_page_writes": durable,
+        # Or its log would quote each statement that fails, prompts and all.
+        "log_min_error_statement": "panic",
     }
     return [f"--{name}={value}" for name, value in settings.items()]
 

@@ -6,14 +6,16 @@ of the wrong type or a missing id raises in the consumer, which ends the worker;
 back to its queue and ends the next one. Here each of them reaches a sink and is then rejected, and
 the log never quotes it: what is in it may be somebody's secret.
 
-    undecodable body, unknown compression    stock: logged, acked
+    undecodable body                         stock: logged, acked
+    compressed                               stock: inflated, however large that is
     foreign content type, bad eta/expires    stock: logged, rejected
     unknown task, unknown protocol           stock: logged, rejected
     no id, wrong parts, wrong types          stock: ends one worker after the other
 
+    a body that is no base64                 stock: lost, ends the worker
     not even JSON, or no kombu envelope       stock: lost, ends the worker
 
-The last line needs `worker.redis_transport`. The broker has forgotten a message when it is looked at, so a stray is
+Bodies and items need `worker.redis_transport`. The broker has forgotten a message when it is looked at, so a stray is
 lost if the process is killed before the sink has it.
 """
 
@@ -133,13 +135,12 @@ def _ignore_ended(_: bool) -> None:
 
 
 def _queue_of(message: Any) -> str:
-    delivery = message.delivery_info or {}
-    return str(delivery.get("routing_key") or delivery.get("exchange") or "")
+    return str((message.delivery_info or {}).get("routing_key") or "")
 
 
 def _raw(message: Any) -> bytes:
     body = message.body
     if isinstance(body, str):
-        body = body.encode(errors="surrogateescape")
+        body = body.encode(errors="backslashreplace")
     headers = json.dumps(message.headers, default=repr).encode()
     return (headers + b"\n\n" + bytes(body or b""))[:RAW_BYTES_MAX]

@@ -32,6 +32,12 @@ class MemoryRetention:
                     self.tables.strays.remove(stray)
             return Purged(len(calls), len(strays))
 
+    def calls_with_bodies(self, org_id: str) -> int:
+        """Count the calls that are not purged."""
+        with self._lock:
+            calls = self.tables.calls.values()
+            return sum(c.org_id == org_id and c.request is not None for c in calls)
+
     def make_partitions(self, *, months: int) -> Partitions:
         """Make nothing: a dict needs no partitions."""
         return Partitions(0, 0)

@@ -10,6 +10,7 @@ Warning: fewer than `RUN_CHARS` characters of a longer secret can pass, if the p
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Iterator
 
 MASK = "***"
@@ -19,6 +20,8 @@ WHOLE_CHARS_MIN = 4
 """A secret shorter than a run is masked as a whole, unless it is shorter than this."""
 WORDS_CHARS_MAX = 300
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.\[\]-]{0,63}")
+SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+"""A provider may quote in letters of another size; what is not ASCII is masked anyway."""
 _SUSPICIOUS = re.compile(
     r"""
       "[^"]*"?  |  `[^`]*`?  |  (?<!\w)'[^']*'?      # quotations, closed or cut off
@@ -45,6 +48,7 @@ class Redactor:
         long = "\0".join(line for line in lines if len(line) >= RUN_CHARS)
         self._texts = [line for line in lines if WHOLE_CHARS_MIN <= len(line) < RUN_CHARS]
         self._texts += [long] if long else []
+        self._texts = [text.translate(SMALL) for text in self._texts]
 
     def words(self, words: str) -> str:
         """The provider's words, cut to `WORDS_CHARS_MAX` characters and without any secret in them."""
@@ -68,6 +72,7 @@ class Redactor:
 
     def _shared(self, words: str) -> Iterator[tuple[int, int]]:
         """Where the words hold a run of a secret, or the whole of a short one."""
+        words = words.translate(SMALL)
         for text in self._texts:
             size = min(len(text), RUN_CHARS)
             for start in range(len(words) - size + 1):

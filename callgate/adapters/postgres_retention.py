@@ -7,6 +7,9 @@ from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purge
 
 PURGE = """SELECT * FROM callgate_purge_v1(
     %(org_ids)s::text[], %(ages_s)s::float8[], %(default_age_s)s::float8, %(limit)s, %(dry_run)s)"""
+WITH_BODIES = (
+    """SELECT count(*) AS calls FROM llm_call WHERE org_id = %(org_id)s AND request IS NOT NULL"""
+)
 MAKE_PARTITIONS = "SELECT * FROM callgate_make_partitions_v1(now(), %(months)s)"
 ARCHIVE_MONTH = "SELECT * FROM callgate_archive_month_v1(%(keep_months)s)"
 
@@ -30,6 +33,11 @@ class PostgresRetention:
             },
         )
         return Purged(row.calls, row.strays)
+
+    def calls_with_bodies(self, org_id: str) -> int:
+        """Count what a purge has left; see `RetentionPort.calls_with_bodies`."""
+        (row,) = self._session.rows(WITH_BODIES, {"org_id": org_id})
+        return int(row.calls)
 
     def make_partitions(self, *, months: int) -> Partitions:
         """Make partitions ahead; see `RetentionPort.make_partitions`."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 CLIENT = "callgate_client"
 """Submits, reads and cancels calls of the organisations its login was granted (`callgate tenants`), no others."""
 WORKER = "callgate_worker"
-"""Runs calls of all organisations; sets no budget, cancels nothing, deletes nothing."""
+"""Runs calls of all organisations, and forgets what is too old; sets no budget, cancels nothing."""
 DASHBOARD = "callgate_dashboard"
 """Reads everything but what callers wrote and providers answered."""
 ROLES = (CLIENT, WORKER, DASHBOARD)

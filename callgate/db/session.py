@@ -125,6 +125,9 @@ def _engine(url: str, timeout_s: float, pool_size: int) -> Engine:
                 "application_name": "callgate",
             },
         )
+    except ValueError:
+        # In its words the port, which may be what a password that is not escaped begins with.
+        raise ConfigurationError("the database URL cannot be used: its port is no number") from None
     except (SQLAlchemyError, ImportError) as exc:
         raise ConfigurationError(f"the database URL cannot be used: {exc}") from exc
 

@@ -207,6 +207,9 @@ class RetentionPort(Protocol):
             How many went, or with `dry_run` how many would go: `limit` means there may be more.
         """
 
+    def calls_with_bodies(self, org_id: str) -> int:
+        """Count what a purge of an organisation has left, for whatever reason; whoever must erase has to know."""
+
     def make_partitions(self, *, months: int) -> Partitions:
         """See that this month and the next ones, `months` in all, have their partitions of the log."""
 

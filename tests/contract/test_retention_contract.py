@@ -269,6 +269,19 @@ def test_a_call_is_purged_once_everybody_was_told(ledger: LedgerUnderTest) -> No
     assert ledger.purge() == Purged(calls=1)
 
 
+def test_what_a_purge_left_is_counted(ledger: LedgerUnderTest) -> None:
+    """Also of calls that have ended and wait for something: whoever must erase has to know."""
+    ledger.succeeded("told")
+    ledger.succeeded("untold", link=LINK)
+    ledger.queued("open")
+    ledger.queued("of others", org_id="other")
+    before = ledger.retention.calls_with_bodies(ORG)
+
+    ledger.purge()
+
+    assert (before, ledger.retention.calls_with_bodies(ORG)) == (3, 2)
+
+
 def test_the_link_of_a_replay_holds_up_the_purge(ledger: LedgerUnderTest) -> None:
     """Whoever is told of a result can still read it."""
     key = ledger.succeeded().key

@@ -45,6 +45,13 @@ INSERT INTO ai_call_log_archive (
 SELECT 'p' || mod(n, 7), now(), 'theirs', 't', 'p', 'm', 'failed', ARRAY[n], n, n, n, n, n, n, n, n
   FROM generate_series(1, 100) n
 """
+DEAD = """
+INSERT INTO llm_call (
+    call_id, generation, org_id, input_hash, state, call_type, provider, model, input_token_bound, error)
+SELECT gen_random_uuid(), 1, %(org)s, 'x', 'dead', 't', 'p', 'm', 1, '{{}}' FROM generate_series(1, %(count)s);
+UPDATE llm_call SET {column} = %(value)s WHERE org_id = %(org)s AND {column} IS NOT DISTINCT FROM
+    CASE '{column}' WHEN 'call_type' THEN 't' WHEN 'provider' THEN 'p' WHEN 'model' THEN 'm' END AND state = 'dead'
+"""
 RELATIONS = """
 SELECT c.relname, array_agg(quote_ident(a.attname)) AS columns, array_agg(format_type(a.atttypid, a.atttypmod)) AS types
   FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -215,6 +222,45 @@ def test_plans_inside_a_function_are_not_shown(attacker: Any, function: str) -> 
         rows, notices = said(attacker, f"SELECT * FROM {function}")
         assert (rows, len(notices)) == ([], 1)
         assert "PLANNEDSTMT" in notices[0]
+
+
+FILTERS = ("call_type", "provider", "model", "error_fingerprint")
+
+
+@pytest.mark.parametrize("column", FILTERS)
+def test_the_choice_of_a_plan_inside_a_function_tells_nothing(
+    owner: PostgresSession, column: str
+) -> None:
+    """A client sets what plans cost, and sees in the counts of its own session which one was chosen."""
+    guesses = ("what a rival has", "what nobody has")
+    owner.rows("DELETE FROM llm_call WHERE org_id = 'third' OR state = 'dead'", {})
+    have = [("theirs", guesses[0], 1_000), ("third", "something else", 300)]
+    for org, value, count in (*have, *(("third", guess, 1) for guess in guesses)):
+        owner.rows(DEAD.format(column=column), {"org": org, "value": value, "count": count})
+    owner.rows("ANALYZE llm_call", {})
+
+    with a_client(owner, "third") as url, talkative(url) as connection:
+        said(connection, "SET enable_mergejoin = off; SET enable_bitmapscan = off")
+        plans = {
+            guess: [chosen(connection, column, guess, n) for n in range(-4, 12)]
+            for guess in guesses
+        }
+
+    assert plans[guesses[0]] == plans[guesses[1]]
+    assert len(set(plans[guesses[0]])) > 1
+
+
+def chosen(connection: Any, column: str, value: str, power: int) -> tuple[int, ...]:
+    """How the table was read, sequentially and by index, where a page from anywhere costs so much."""
+    counts = "SELECT seq_scan, idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'llm_call'"
+    wanted = ", ".join(quoted(value) if c == column else "NULL" for c in FILTERS)
+    said(connection, f"SET random_page_cost = {2**power}")
+    before = said(connection, counts)[0] or [(0, 0)]
+    rows, _ = said(
+        connection, f"SELECT count FROM callgate_dead_groups_v1('third', {wanted}, NULL)"
+    )
+    assert rows == [(1,)]
+    return tuple(b - a for a, b in zip(before[0], said(connection, counts)[0][0], strict=True))
 
 
 def test_every_table_is_planned_as_empty_for_clients(owner: PostgresSession) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -93,24 +94,39 @@ STRAYS: Mapping[str, tuple[bytes, str]] = {
     "follow-ups no mapping": (with_body([[], {}, [1]]), "follow-ups are not a mapping"),
     "foreign content type": (envelope(b"x", content_type="application/x-pickle"), "Disallowed"),
     "no content type": (envelope(b"x", content_type=None), "ValueError"),
-    "unknown compression": (with_headers(compression="nope"), "KeyError"),
+    "unknown compression": (with_headers(compression="nope"), "ContentDisallowed"),
+    "compressed": (
+        envelope(zlib.compress(b'[["a"], {}, {}]'), {**HEADERS, "compression": "zlib"}),
+        "ContentDisallowed",
+    ),
     "bad eta": (with_headers(eta="soon"), "InvalidTaskError"),
     "bad expires": (with_headers(expires="soon"), "InvalidTaskError"),
     "bad time limit": (with_headers(timelimit="abc"), "ValueError"),
     "time limit a number": (with_headers(timelimit=5), "TypeError"),
     "bad stamps": (with_headers(stamped_headers=5), "TypeError"),
     "bad base64": (envelope(b"x").replace(b"eA==", b"!"), "TypeError"),
+    "base64 cut off": (envelope(b"x").replace(b"eA==", b"eAx"), "Error"),
+    "body of half a character": (envelope(b"x").replace(b"eA==", b"\\ud800"), "UnicodeEncodeError"),
+    "foreign transfer encoding": (envelope(b"x").replace(b'"base64"', b'"hex"'), "AttributeError"),
+    "transfer encoding a number": (envelope(b"x").replace(b'"base64"', b"7"), "AttributeError"),
+    "queue of half a character": (
+        with_headers(task="nobody").replace(b'"routing_key": "test"', b'"routing_key": "\\ud800"'),
+        "a task that nobody registered",
+    ),
+    "nested too deeply": (b"[" * 200_000, "no message"),
+    "odd object": (b'[{"__type__": "uuid", "__value__": 7}]', "no message"),
+    "object of a known type": (
+        b'[{"__type__": "decimal", "__value__": "1.5"}]',
+        "no message",
+    ),
     "headers no mapping": (envelope(b"x", ["task"]), "no message"),
     "no json": (b"hello", "no message"),
     "json, but no envelope": (b"[1, 2]", "no message"),
     "no properties": (b'{"body": "x"}', "no message"),
-    "nested too deeply": (b"[" * 100_000, "no message"),
     "a number of ten thousand digits": (b'{"body": ' + b"9" * 10_000 + b"}", "no message"),
     "a uuid that is none": (b'{"__type__": "uuid", "__value__": {"hex": "x"}}', "no message"),
     "a decimal that is none": (b'{"__type__": "decimal", "__value__": "x"}', "no message"),
     "bytes that are none": (b'{"__type__": "bytes", "__value__": 5}', "no message"),
-    "half a group of base64": (envelope(b"x").replace(b"eA==", b"eAA"), "no message"),
-    "unknown body encoding": (envelope(b"x").replace(b'"base64"', b'"rot13"'), "no message"),
 }
 
 
@@ -130,12 +146,24 @@ def test_a_stray_message_is_kept_and_the_worker_goes_on(
     assert worker.process.poll() is None
 
 
-@pytest.mark.parametrize("said", [b"[" * 100_000, b"1" * 10_000, b"[1]", b"{}", b"hello", b"\xff"])
-def test_a_broadcast_that_is_no_message_is_passed_over(
-    worker: Worker, valkey: Valkey, said: bytes
+BROADCASTS: Mapping[str, bytes] = {
+    "no json": b"hello",
+    "no text": b"\xff",
+    "nested too deeply": b"[" * 200_000,
+    "a number of ten thousand digits": b"1" * 10_000,
+    "no envelope": b"[1]",
+    "nothing": b"{}",
+    "base64 cut off": envelope(b"x").replace(b"eA==", b"eAx"),
+    "compressed": envelope(zlib.compress(b"{}"), {**HEADERS, "compression": "zlib"}),
+}
+
+
+@pytest.mark.parametrize("kind", BROADCASTS)
+def test_a_broadcast_that_is_no_message_ends_nobody(
+    worker: Worker, valkey: Valkey, kind: str
 ) -> None:
-    """Every worker hears it, so it would end all of them at once."""
-    assert valkey.client.publish("/0.celery.pidbox", said) == 1
+    """It reaches every worker at once."""
+    assert valkey.client.publish("/0.celery.pidbox", BROADCASTS[kind]) == 1
     client_of(valkey).send_task("tell", ("good",))
 
     until(lambda: valkey.words("told") == ["good"])

@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -544,6 +544,7 @@ def test_a_purge_asks_first_and_says_what_it_did(
         0,
         {
             "dry_run": True, "calls": 1, "strays": 0, "open_calls_spared": 0, "is_complete": True,
+            "calls_with_bodies": 1,
         },
     )  # fmt: skip
     code, _, err = shell(*erase)
@@ -570,6 +571,20 @@ def test_a_purge_names_the_open_calls_it_spared(shell: Shell, open_client: Any) 
     assert code == 0
     assert "purged: 0 calls" in err
     assert "spared: 1 open calls" in err
+
+
+def test_a_purge_tells_of_ended_calls_that_it_left(
+    shell: Shell, dead: CallKey, ledger: MemoryLedger
+) -> None:
+    """One that has somebody to tell keeps its bodies: whoever had to erase them must not read that all is well."""
+    ledger.tables.calls[dead].due_at = datetime.now(UTC)
+
+    code, _, err = shell("purge", "--org", "acme", "--older-than-days", "0", "--yes")
+    _, as_json, _ = shell("purge", "--org", "acme", "--older-than-days", "0", "--yes", "--json")
+
+    assert code == 0
+    assert "left: 1 ended calls still have their bodies" in err
+    assert json.loads(as_json)["calls_with_bodies"] == 1
 
 
 def test_a_purge_of_an_unknown_organisation_is_an_error(shell: Shell, dead: CallKey) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from callgate.db.session import PostgresSession
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import ClientSettings, load_settings
 
@@ -74,3 +75,16 @@ def test_a_database_url_without_a_driver_gets_the_one_that_is_installed(
     monkeypatch.setenv("CALLGATE_BROKER_URL", "redis://h")
 
     assert load_settings(ClientSettings).database_url.get_secret_value() == used
+
+
+@pytest.mark.parametrize("port", ["canary", "canary/more@127.0.0.1:6379"])
+def test_a_port_that_is_none_is_not_quoted(port: str) -> None:
+    """It may be the first part of a password with a slash in it."""
+    good = {"database_url": "postgresql+psycopg2://u@h/n", "broker_url": "redis://h"}
+    for name in ("broker_url", "cache_url"):
+        with pytest.raises(ConfigurationError, match="its port is no number") as refused:
+            load_settings(ClientSettings, **{**good, name: f"redis://u:{port}/0"})
+        assert "canary" not in str(refused.value)
+    with pytest.raises(ConfigurationError, match="its port is no number") as refused:
+        PostgresSession("postgresql+psycopg2://u:p@h:canary/n")
+    assert "canary" not in f"{refused.value} {refused.value.__cause__}"

@@ -368,3 +368,12 @@ def test_an_identifier_does_not_repeat_a_secret() -> None:
     """A provider can put a one-word prompt into its code."""
     assert Redactor(("my name is Rumpelstilzchen",)).identifier("Rumpelstilzchen") is None
     assert Redactor(("Rex1",)).identifier("Rex1") is None
+
+
+def test_a_quotation_in_letters_of_another_size_is_one() -> None:
+    """Headings and moderation verdicts are often written so."""
+    shown = Redactor(("my dog is called Rex and he bites", "K7y")).words(
+        "FLAGGED: My Dog Is Called REX"
+    )
+
+    assert "rex" not in shown.lower()

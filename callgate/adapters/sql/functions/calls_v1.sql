@@ -1,4 +1,6 @@
 -- callgate_calls_v1: which calls somebody means, newest first; every filter that is not null narrows.
+-- What is compared is an expression (|| ''): of a column the planner knows how often each value is there, whosever it is, and a
+-- client sees by which plan it chose.
 CREATE FUNCTION callgate_calls_v1(
     p_org_id text, p_state text, p_call_type text, p_provider text, p_model text, p_error_fingerprint text,
     p_call_ids uuid[], p_limit int
@@ -13,10 +15,10 @@ BEGIN
       FROM llm_call c
      WHERE (orgs IS NULL OR c.org_id = ANY (orgs))
        AND (p_state IS NULL OR c.state = p_state)
-       AND (p_call_type IS NULL OR c.call_type = p_call_type)
-       AND (p_provider IS NULL OR c.provider = p_provider)
-       AND (p_model IS NULL OR c.model = p_model)
-       AND (p_error_fingerprint IS NULL OR c.error_fingerprint = p_error_fingerprint)
+       AND (p_call_type IS NULL OR c.call_type || '' = p_call_type)
+       AND (p_provider IS NULL OR c.provider || '' = p_provider)
+       AND (p_model IS NULL OR c.model || '' = p_model)
+       AND (p_error_fingerprint IS NULL OR c.error_fingerprint || '' = p_error_fingerprint)
        AND (p_call_ids IS NULL OR c.call_id = ANY (p_call_ids))
      ORDER BY c.created_at DESC, c.call_id, c.generation DESC
      LIMIT p_limit;

@@ -1,4 +1,6 @@
 -- callgate_dead_groups_v1: dead letters that failed alike, the largest group first; what was redriven is no dead letter.
+-- What is compared is an expression (|| ''): of a column the planner knows how often each value is there, whosever it is, and a
+-- client sees by which plan it chose.
 CREATE FUNCTION callgate_dead_groups_v1(
     p_org_id text, p_call_type text, p_provider text, p_model text, p_error_fingerprint text, p_call_ids uuid[]
 ) RETURNS TABLE (
@@ -17,10 +19,10 @@ BEGIN
        AND NOT EXISTS (SELECT 1 FROM llm_call n
                         WHERE n.call_id = c.call_id AND n.generation > c.generation)
        AND (orgs IS NULL OR c.org_id = ANY (orgs))
-       AND (p_call_type IS NULL OR c.call_type = p_call_type)
-       AND (p_provider IS NULL OR c.provider = p_provider)
-       AND (p_model IS NULL OR c.model = p_model)
-       AND (p_error_fingerprint IS NULL OR c.error_fingerprint = p_error_fingerprint)
+       AND (p_call_type IS NULL OR c.call_type || '' = p_call_type)
+       AND (p_provider IS NULL OR c.provider || '' = p_provider)
+       AND (p_model IS NULL OR c.model || '' = p_model)
+       AND (p_error_fingerprint IS NULL OR c.error_fingerprint || '' = p_error_fingerprint)
        AND (p_call_ids IS NULL OR c.call_id = ANY (p_call_ids))
      GROUP BY 1, 2, 3
      ORDER BY count(*) DESC, 1, 2, 3;
