@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -80,7 +79,6 @@ DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_
 DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[])"
 
 
-@cache
 class PostgresLedger:
     """`LedgerPort` over Postgres 16 or later."""
 
