@@ -16,7 +16,13 @@ from uuid import uuid4
 
 from redis import Redis
 
-from callgate.adapters.celery_broker import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK
+from callgate.adapters.celery_broker import (
+    CALL_QUEUE,
+    CALL_TASK,
+    LOG_QUEUE,
+    LOG_TASK,
+    SWEEP_TASK,
+)
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.client import Handle
 from callgate.db.session import PostgresSession
@@ -243,6 +249,8 @@ def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> 
             envelope(json.dumps([["unknown", queue], {}, {}]), {"task": "nobody", "id": "2"}),
             envelope(json.dumps({"protocol": 9, "queue": queue}), {"lang": "py"}),
             envelope(json.dumps([["no call", queue], {}, {}]), {"task": LOG_TASK, "id": "3"}),
+            envelope(json.dumps([["no call", queue], {}, {}]), {"task": CALL_TASK, "id": "4"}),
+            envelope(json.dumps([[queue], {}, {}]), {"task": SWEEP_TASK, "id": "5"}),
         )
     ]
     with Redis.from_url(deployment.services.broker_url) as valkey:
