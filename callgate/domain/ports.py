@@ -9,7 +9,7 @@ within its deadline; then nothing is known, and calling again with the same valu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -64,11 +64,13 @@ class LedgerPort(Protocol):
 
     def read(
         self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies = Bodies.NONE
-    ) -> list[CallView | None]:
+    ) -> Iterable[CallView | None]:
         """
-        Look at calls; None where there is none.
+        Look at calls, in the order asked for; None where there is none.
 
         An `AttemptRef` brings that attempt as `last`; a `CallKey` the winner of an ended call, else the newest attempt.
+        They may be read only while the caller goes through them, and bodies a few at a time: whoever keeps of each no
+        more than is needed never has many of them in memory.
         """
 
     def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
