@@ -324,6 +324,7 @@ def _call_view(row: Row[Any]) -> CallView:
         created_at=row.created_at,
         posted_nano_usd=row.posted_nano_usd,
         lost_attempts=row.lost_attempts,
+        sweeps=row.sweeps,
         is_purged=row.is_purged,
         last=_attempt_view(row) if row.attempt_id is not None else None,
     )

@@ -107,7 +107,8 @@ class LedgerPort(Protocol):
         waiting -> queued. Attempts that have expired are left alone unless there is a `judge` whose lease, when the
         ledger executes this, is fresh and has been steady for `steady_s` seconds: so an outage makes nothing lost, not
         even by a statement that was sent before. With `queued_before` instead: queued calls due before that time
-        (their message was lost) and nothing else; calls that wait for headroom which is there are made due.
+        (their message was lost; `sweeps` counts how often) and nothing else; calls that wait for headroom which is
+        there are made due.
         """
 
     def deliver(self, submission_ids: Sequence[UUID]) -> None:

@@ -10,7 +10,7 @@ CREATE FUNCTION callgate_read_v1(
 ) RETURNS TABLE (
     ord int, call_id uuid, generation int, org_id text, input_hash bytea, state text, due_at timestamptz,
     attempt int, call_type text, provider text, model text, input_token_bound int, error text,
-    created_at timestamptz, is_purged boolean, request bytea, posted_nano_usd bigint, lost_attempts int,
+    created_at timestamptz, is_purged boolean, request bytea, posted_nano_usd bigint, lost_attempts int, sweeps int,
     attempt_id uuid, a_attempt int, status text, hold_nano_usd bigint, a_posted bigint, input_tokens int,
     cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,
     price_source text, service_tier text, latency_ms int, queue_ms int, provider_request_id text,
@@ -27,7 +27,7 @@ BEGIN
     SELECT k.ord::int, c.call_id, c.generation, c.org_id, c.input_hash, c.state, c.due_at, c.attempt, c.call_type,
            c.provider, c.model, c.input_token_bound, c.error, c.created_at, c.request IS NULL,
            CASE WHEN p_with_request THEN c.request END,
-           coalesce(t.posted, 0)::bigint, coalesce(t.lost, 0)::int,
+           coalesce(t.posted, 0)::bigint, coalesce(t.lost, 0)::int, c.sweeps,
            a.attempt_id, a.attempt, a.status, a.hold_nano_usd, a.posted_nano_usd,
            a.input_tokens, a.cached_input_tokens, a.cache_write_tokens, a.output_tokens, a.reasoning_tokens,
            a.price_source, a.service_tier, a.latency_ms, a.queue_ms, a.provider_request_id, a.error_json,
