@@ -21,6 +21,10 @@ class Call(AsyncTask):
     Request = WakeUp
     follow_ups = False
 
+    def check(self, call_id: object, generation: object) -> None:
+        """See that they name a call."""
+        CallKey.parse(call_id, generation)
+
     async def arun(self, request: Mapping[str, Any], call_id: str, generation: int) -> str:
         """Say what this delivery came to, as Flower shows it."""
         key = CallKey.parse(call_id, generation)

@@ -31,6 +31,11 @@ class Sweep(AsyncTask):
     follow_ups = False
     send_events = False
 
+    def check(self, sent_at: str) -> None:
+        """See that it is a moment that can be compared with the ledger's."""
+        if datetime.fromisoformat(sent_at).tzinfo is None:
+            raise ValueError("a time without a time zone")
+
     async def arun(self, request: Mapping[str, Any], sent_at: str) -> int:
         """Count the lost messages."""
         services = services_of(self.app)

@@ -72,6 +72,14 @@ class AsyncTask(OutcomeTask):
 
     abstract = True
 
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Look at the arguments of a message before the task is taken.
+
+        Raises:
+            TypeError, ValueError: `arun` could do nothing with them; the message is a stray.
+        """
+
     async def arun(self, request: Mapping[str, Any], *args: Any, **kwargs: Any) -> object:
         """
         Do the work of one delivery.

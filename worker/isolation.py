@@ -1,5 +1,5 @@
 """
-Calls that were lost before, each in a process of its own: what kills that process takes nothing else along.
+Suspects, each in a process of its own: what kills that process takes nothing else along.
 
     worker ── id of a call ──► child: read, reserve, provider, record, publish; one call at a time
            ◄── what it came to ──┘

@@ -29,7 +29,7 @@ class LedgerLane:
 
     def __init__(self, ledger: LedgerPort, queue: QueuePort, threads: ThreadPoolExecutor) -> None:
         def read(keys: Sequence[CallKey]) -> Sequence[CallView | None]:
-            return ledger.read(keys, Bodies.REQUEST)
+            return list(ledger.read(keys, Bodies.REQUEST))
 
         def publish(refs: Sequence[AttemptRef]) -> Sequence[None]:
             queue.publish_logs(refs)

@@ -11,6 +11,7 @@ the log never quotes it: what is in it may be somebody's secret.
     foreign content type, bad eta/expires    stock: logged, rejected
     unknown task, unknown protocol           stock: logged, rejected
     no id, wrong parts, wrong types          stock: ends one worker after the other
+    arguments no task of ours can use        stock: acked, as the task's failure
 
     a body that is no base64                 stock: lost, ends the worker
     not even JSON, or no kombu envelope       stock: lost, ends the worker
@@ -27,10 +28,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from kombu.exceptions import KombuError
 
 from callgate.domain.operations import StrayMessage
+from worker.asyncio_pool import AsyncTask
 from worker.batching import BatchStrategy
 from worker.event_pacing import PacedConsumer
 from worker.until_done import UntilDone
@@ -89,10 +91,6 @@ class _StrayConsumer(PacedConsumer):
         """Put aside a body that cannot be decoded."""
         self._put_aside(message, exc)
 
-    def on_unknown_message(self, body: Any, message: Any) -> None:
-        """Put aside what follows no task protocol."""
-        self._put_aside(message, _Misfit("no task message of a known protocol"))
-
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Put aside a task nobody registered."""
         self._put_aside(message, _Misfit("a task that nobody registered"))
@@ -102,7 +100,9 @@ class _StrayConsumer(PacedConsumer):
         self._put_aside(message, exc)
 
     def _check(self, message: Any) -> None:
-        """Raise on arguments that Celery would only find unusable after it has taken the task."""
+        """Raise on what Celery would only find unusable after it has taken the task, and on its old protocol."""
+        if "task" not in message.headers:
+            raise _Misfit("no task message of a known protocol")
         strategy = self.strategies.get(message.headers.get("task"))
         if strategy is None or isinstance(strategy, BatchStrategy):
             return
@@ -114,6 +114,7 @@ class _StrayConsumer(PacedConsumer):
                 raise _Misfit("args is not a list, or kwargs is not a mapping")
             if not isinstance(follow_ups, dict):
                 raise _Misfit("the follow-ups are not a mapping")
+            _check_arguments(self.app.tasks[message.headers["task"]], args, kwargs)
 
     def _put_garbage_aside(self, queue: str, item: bytes) -> None:
         stray = StrayMessage(queue, "no message", item[:RAW_BYTES_MAX])
@@ -128,6 +129,14 @@ class _StrayConsumer(PacedConsumer):
     def _end(self, message: Any, is_kept: bool) -> None:
         if is_kept and not message.acknowledged:
             message.reject_log_error(logger, self.connection_errors)
+
+
+def _check_arguments(task: Task, args: list[Any], kwargs: dict[str, Any]) -> None:
+    try:
+        if isinstance(task, AsyncTask):
+            task.check(*args, **kwargs)
+    except (TypeError, ValueError):
+        raise _Misfit("arguments that the task cannot use") from None
 
 
 def _ignore_ended(_: bool) -> None:

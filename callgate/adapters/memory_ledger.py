@@ -211,7 +211,10 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             for call in self.tables.calls.values()
             if call.state is CallState.QUEUED and call.due_at and call.due_at < queued_before
         ]
-        return tuple(self._publish(call, now) for call in _oldest(found, limit))
+        lost = _oldest(found, limit)
+        for call in lost:
+            call.sweeps += 1
+        return tuple(self._publish(call, now) for call in lost)
 
     def _may_expire(self, judge: Judge | None, now: datetime) -> bool:
         if judge is None:

@@ -66,6 +66,7 @@ def reserve(
     if wanted.refuse_with is not None:
         _refuse_with(tables, call, wanted, now)
         return Refused(call.key, call.state, None)
+    call.sweeps = 0
     budgets = _budgets(tables, call, wanted, now)
     refusal = _refusal(call, budgets, wanted.hold_nano_usd)
     if refusal is not None:

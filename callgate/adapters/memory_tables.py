@@ -53,6 +53,8 @@ class CallRow:
     error_fingerprint: str | None = None
     wanted_nano_usd: int | None = None
     """The hold it waits for headroom for, from refusal to claim."""
+    sweeps: int = 0
+    """How often one has found it queued since somebody last claimed or refused it."""
 
 
 @dataclass(slots=True)
@@ -248,6 +250,7 @@ class MemoryTables:
             created_at=call.created_at,
             posted_nano_usd=sum(a.posted_nano_usd or 0 for a in attempts),
             lost_attempts=sum(a.is_lost for a in attempts),
+            sweeps=call.sweeps,
             is_purged=call.request is None,
             last=last.view(with_reply=with_reply) if last else None,
         )

@@ -7,7 +7,8 @@ its neighbours are written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -16,7 +17,6 @@ from sqlalchemy.engine import Row
 
 from callgate.db.session import PostgresSession, RowRefused
 from callgate.domain.budget import BudgetRefusal
-from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -50,8 +50,8 @@ from callgate.domain.models import OnBudget, Usage
 In = TypeVar("In")
 Out = TypeVar("Out")
 SUBMIT_BATCH_MAX = 1_000
-BODIES_MAX = 256
-"""Calls read with their bodies by one statement, unless those turn out to be too heavy."""
+BODIES_BYTES_MAX = 4 * 2**20
+"""Bodies read by one statement; heavier ones alone, for a statement has a deadline, and memory an end."""
 
 SUBMIT = """SELECT * FROM callgate_submit_v1(
     %(submission_ids)s::uuid[], %(org_ids)s::text[], %(call_ids)s::uuid[], %(input_hashes)s::bytea[],
@@ -60,7 +60,7 @@ SUBMIT = """SELECT * FROM callgate_submit_v1(
     %(inherits)s::boolean[])"""
 READ = """SELECT * FROM callgate_read_v1(
     %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(with_request)s,
-    %(with_reply)s)"""
+    %(with_reply)s, %(bytes_max)s)"""
 RESERVE = """SELECT * FROM callgate_reserve_v1(
     %(call_ids)s::uuid[], %(generations)s::int[], %(holds)s::bigint[], %(leases_s)s::float8[],
     %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[], %(waits)s::boolean[],
@@ -84,7 +84,6 @@ class PostgresLedger:
 
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
-        self._bodies_max = BODIES_MAX
 
     def submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
         """Store submissions; see `LedgerPort.submit`. The whole batch is one transaction per thousand."""
@@ -130,27 +129,17 @@ class PostgresLedger:
 
     def read(
         self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies = Bodies.NONE
-    ) -> list[CallView | None]:
-        """
-        Look at calls; see `LedgerPort.read`.
+    ) -> Iterator[CallView | None]:
+        """Look at calls; see `LedgerPort.read`. Each statement brings as many as are not too heavy together."""
+        while keys:
+            views = self._read(keys, bodies)
+            keys = keys[len(views) :]
+            # And keep none of them while the next are read.
+            while views:
+                yield views.popleft()
 
-        Whoever asks for the same calls again after `LedgerUnavailable` gets them in smaller statements: bodies may be
-        too heavy to be read together within the time that a statement has.
-        """
-        views: list[CallView | None] = []
-        step = len(keys) if bodies is Bodies.NONE else self._bodies_max
-        while len(views) < len(keys):
-            try:
-                views += self._read(keys[len(views) : len(views) + step], bodies)
-            except LedgerUnavailable:
-                if bodies is not Bodies.NONE:
-                    self._bodies_max = max(1, min(step, len(keys)) // 2)
-                raise
-        if bodies is not Bodies.NONE:
-            self._bodies_max = min(BODIES_MAX, 2 * self._bodies_max)
-        return views
-
-    def _read(self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies) -> list[CallView | None]:
+    def _read(self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies) -> deque[CallView | None]:
+        """The first of these calls; if there is none of them, nothing but None."""
         refs = [(k.key, k.attempt_id) if isinstance(k, AttemptRef) else (k, None) for k in keys]
         rows = self._session.rows(
             READ,
@@ -160,12 +149,11 @@ class PostgresLedger:
                 "attempt_ids": [attempt_id for _, attempt_id in refs],
                 "with_request": bodies in (Bodies.REQUEST, Bodies.BOTH),
                 "with_reply": bodies in (Bodies.REPLY, Bodies.BOTH),
+                "bytes_max": BODIES_BYTES_MAX,
             },
         )
-        views: list[CallView | None] = [None] * len(keys)
-        for row in rows:
-            views[row.ord - 1] = _call_view(row)
-        return views
+        found = {row.ord: _call_view(row) for row in rows}
+        return deque(found.get(n) for n in range(1, max(found, default=len(keys)) + 1))
 
     def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
         """Claim calls and hold their cost; see `LedgerPort.reserve`."""
@@ -336,6 +324,7 @@ def _call_view(row: Row[Any]) -> CallView:
         created_at=row.created_at,
         posted_nano_usd=row.posted_nano_usd,
         lost_attempts=row.lost_attempts,
+        sweeps=row.sweeps,
         is_purged=row.is_purged,
         last=_attempt_view(row) if row.attempt_id is not None else None,
     )

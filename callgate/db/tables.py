@@ -67,6 +67,13 @@ llm_call = Table(
         BigInteger,
         comment="the hold it waits for headroom for, from refusal to claim",
     ),
+    Column(
+        "sweeps",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="how often one has found it queued since somebody last claimed or refused it",
+    ),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     PrimaryKeyConstraint("call_id", "generation"),
     CheckConstraint("generation >= 1", name="generation_starts_at_1"),

@@ -192,6 +192,14 @@ class AttemptView:
     finished_at: datetime | None
 
 
+SUSPECT_SWEEPS = 2
+"""
+A call that so many sweeps have found may kill whoever looks into it, before that can claim it.
+
+One sweep says little: it finds whatever the broker, or a worker that was killed, has lost.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class CallView:
     """One generation of a call, with the attempt that was asked for (else the current or winning one)."""
@@ -216,8 +224,15 @@ class CallView:
     """Σ posted over all attempts of this generation."""
     lost_attempts: int
     """Attempts of this generation that became unknown because their worker vanished."""
+    sweeps: int
+    """Sweeps that found it queued since somebody last claimed or refused it."""
     is_purged: bool
     last: AttemptView | None
+
+    @property
+    def is_suspect(self) -> bool:
+        """True if it may be what killed a worker."""
+        return self.lost_attempts > 0 or self.sweeps >= SUSPECT_SWEEPS
 
 
 # ---------------------------------------------------------------------------------------------------- reserve

@@ -9,7 +9,7 @@ within its deadline; then nothing is known, and calling again with the same valu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -64,11 +64,13 @@ class LedgerPort(Protocol):
 
     def read(
         self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies = Bodies.NONE
-    ) -> list[CallView | None]:
+    ) -> Iterable[CallView | None]:
         """
-        Look at calls; None where there is none.
+        Look at calls, in the order asked for; None where there is none.
 
         An `AttemptRef` brings that attempt as `last`; a `CallKey` the winner of an ended call, else the newest attempt.
+        They may be read only while the caller goes through them, and bodies a few at a time: whoever keeps of each no
+        more than is needed never has many of them in memory.
         """
 
     def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
@@ -105,7 +107,8 @@ class LedgerPort(Protocol):
         waiting -> queued. Attempts that have expired are left alone unless there is a `judge` whose lease, when the
         ledger executes this, is fresh and has been steady for `steady_s` seconds: so an outage makes nothing lost, not
         even by a statement that was sent before. With `queued_before` instead: queued calls due before that time
-        (their message was lost) and nothing else; calls that wait for headroom which is there are made due.
+        (their message was lost; `sweeps` counts how often) and nothing else; calls that wait for headroom which is
+        there are made due.
         """
 
     def deliver(self, submission_ids: Sequence[UUID]) -> None:

@@ -85,7 +85,7 @@ class Executed(StrEnum):
     PUT_OFF = "put_off"
     """A suspect whose turn has not come: it waits in the ledger."""
     LOST = "lost"
-    """The process of its own that a suspect was given has died; what it had claimed falls due."""
+    """The process of its own that a suspect was given has died, and that counts as a lost attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,10 @@ class Busy:
 
 
 SUSPECT_CODE = "suspect"
-"""Why a call waits that was lost before: its turn in a process of its own has not come."""
+"""Why a call waits that may have killed a worker: its turn in a process of its own has not come."""
 Isolate = Callable[[CallKey, float], Awaitable[Executed | Busy]]
 """
-Executes a suspect (a call that was lost before) where it can take no other call along.
+Executes a suspect (`CallView.is_suspect`) where it can take no other call along.
 
 The number is how many seconds it may take once it could claim the call; what takes longer has lost its lease.
 """
@@ -200,7 +200,7 @@ class LLMService:
             if view is None or view.state is not CallState.QUEUED:
                 return Executed.NOT_CLAIMED
             policy = self._catalogue.policy(view.call_type)
-            if view.lost_attempts and self._isolate is not None:
+            if view.is_suspect and self._isolate is not None:
                 # On its way no more, but taken care of: sweeps need not wait for it.
                 self._unclaimed.discard(delivery)
                 lease_s = policy.deadline_s + self._patience.grace_s
@@ -209,7 +209,7 @@ class LLMService:
             claimed, warrant = await self._claim(reserve, policy)
             if isinstance(claimed, Unstorable):
                 log.error("unclaimable", call_id=str(key.call_id), reason=claimed.why)
-                claimed = await self._turn_away(key, UNCLAIMABLE)
+                claimed = await self._decide_unread(key, UNCLAIMABLE)
         except LedgerUnavailable as exc:
             log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
             return Executed.LEDGER_AWAY
@@ -254,22 +254,30 @@ class LLMService:
         It waits in the ledger, not here: in nobody's slot, and where no sweep takes it for lost.
         """
         executed = await isolate(key, lease_s)
-        if isinstance(executed, Executed):
-            return executed
-        reason = _refusal(SUSPECT_CODE, "its worker was lost; it waits for a process of its own")
-        await self._turn_away(key, reason, put_off_s=executed.turn_in_s)
-        return Executed.PUT_OFF
+        if isinstance(executed, Busy):
+            await self._decide_unread(key, SUSPECT, put_off_s=executed.turn_in_s)
+            return Executed.PUT_OFF
+        if executed is Executed.LOST:
+            # If its process had claimed it, this claims nothing. Else it died before, and nobody would know.
+            await self._decide_unread(key, None)
+        return executed
 
-    async def _turn_away(
-        self, key: CallKey, reason: str, put_off_s: float | None = None
+    async def _decide_unread(
+        self, key: CallKey, reason: str | None, put_off_s: float | None = None
     ) -> ReserveOutcome:
-        """Reject a queued call, or put it off, with nothing of its own in the statement."""
+        """
+        Reject a queued call or put it off, with nothing of its own in the statement.
+
+        Without a reason: claim it, for nothing to be sent. That attempt holds nothing and has expired at once, and is
+        lost like any other.
+        """
         reserve = Reserve(
             key=key,
             hold_nano_usd=0,
             lease_s=0.0,
             worker_id=self._claim_id(),
-            price_source="",
+            price_source="nothing is sent",
+            default_limit_nano_usd=self._default_limit_nano_usd,
             refuse_with=reason,
             put_off_s=put_off_s,
         )
@@ -412,6 +420,7 @@ def _refusal(code: str, message: str) -> str:
     return json.dumps({"code": code, "message": message})
 
 
+SUSPECT = _refusal(SUSPECT_CODE, "it may have killed a worker; it waits for a process of its own")
 UNCLAIMABLE = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
 
 

@@ -268,6 +268,13 @@ def _create_tables() -> None:
             comment="the hold it waits for headroom for, from refusal to claim",
         ),
         sa.Column(
+            "sweeps",
+            sa.Integer(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="how often one has found it queued since somebody last claimed or refused it",
+        ),
+        sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),

@@ -1,5 +1,5 @@
 """
-A worker as `callgate worker` composes it, but for a provider that kills its own process over certain requests.
+A worker as `callgate worker` composes it, but for a provider and a tokenizer that kill their process over a text.
 
     python -m tests.acceptance.poisoned_worker            the worker
     python -m tests.acceptance.poisoned_worker alone      the child it runs suspects in
@@ -15,9 +15,11 @@ from uuid import UUID
 
 from celery import Celery
 
+import worker.bootstrap
 from callgate.adapters.catalogue_file import load_catalogue
+from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.models import LLMRequest
-from callgate.domain.ports import LLMProviderPort, ProviderReply
+from callgate.domain.ports import LLMProviderPort, ProviderReply, TokenBound
 from callgate.domain.retry import Failure
 from config.settings import WorkerSettings, load_worker_settings
 from worker.bootstrap import Services, bootstrap, providers_of
@@ -25,6 +27,7 @@ from worker.isolated import serve
 from worker.main import QUEUES, configure_logging, run_worker
 
 POISON = "this text kills whoever sends it"
+UNCOUNTABLE = "this text kills whoever counts its tokens"
 ARGV = (sys.executable, "-m", "tests.acceptance.poisoned_worker")
 ALONE = "alone"
 
@@ -39,13 +42,26 @@ class Deadly:
         self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
     ) -> ProviderReply | Failure:
         """Die as by the kernel's out-of-memory killer, or pass the request on."""
-        if any(POISON in message.content for message in request.messages):
-            os.kill(os.getpid(), signal.SIGKILL)
+        _die_over(POISON, request)
         return await self._provider.complete(request, attempt_id=attempt_id, timeout_s=timeout_s)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._provider.aclose()
+
+
+class DeadlyEstimator(TokenEstimator):
+    """A tokenizer with another: before the call is claimed."""
+
+    def input_bound(self, request: LLMRequest) -> TokenBound:
+        """Die, or count."""
+        _die_over(UNCOUNTABLE, request)
+        return super().input_bound(request)
+
+
+def _die_over(text: str, request: LLMRequest) -> None:
+    if any(text in message.content for message in request.messages):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def compose(settings: WorkerSettings, app: Celery, *, is_alone: bool) -> Services:
@@ -60,6 +76,7 @@ def main() -> int:
     """Run as the worker, or as its child."""
     settings = load_worker_settings()
     configure_logging(as_json=False)
+    worker.bootstrap.TokenEstimator = DeadlyEstimator  # type: ignore[misc]
     if sys.argv[1:] == [ALONE]:
         serve(settings, partial(compose, is_alone=True))
         return 0

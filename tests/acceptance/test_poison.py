@@ -16,7 +16,13 @@ from uuid import uuid4
 
 from redis import Redis
 
-from callgate.adapters.celery_broker import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK
+from callgate.adapters.celery_broker import (
+    CALL_QUEUE,
+    CALL_TASK,
+    LOG_QUEUE,
+    LOG_TASK,
+    SWEEP_TASK,
+)
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.client import Handle
 from callgate.db.session import PostgresSession
@@ -34,7 +40,7 @@ from tests.acceptance.harness import (
     until_equal,
 )
 from tests.acceptance.odd_provider import CASES, MIB, odd_provider
-from tests.acceptance.poisoned_worker import ARGV, POISON
+from tests.acceptance.poisoned_worker import ARGV, POISON, UNCOUNTABLE
 from tests.contract.harness import a_loss, a_reserve
 from worker.simulator import Kind, Match, Rule, Step
 
@@ -102,6 +108,14 @@ def lose(deployment: Deployment, key: CallKey) -> None:
         ledger.settle([a_loss(reserved.ref)])
 
 
+def swept(deployment: Deployment) -> list[CallKey]:
+    """What a sweep brings back."""
+    with closing(PostgresSession(deployment.services.database_url)) as session:
+        ledger = PostgresLedger(session)
+        lost = ledger.due(limit=100, queued_before=ledger.due(limit=0).at)
+    return [due.key for due in lost.items]
+
+
 def children_of(worker: Process) -> list[int]:
     """The processes in which a worker runs suspects."""
     return [int(pid) for pid in re.findall(r"suspect_runs_alone .* pid=(\d+)", worker.output())]
@@ -126,7 +140,11 @@ def statuses(deployment: Deployment, org: str) -> list[list[str]]:
 
 
 def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_path: Path) -> None:
-    """Its first victim takes neighbours along once; after that it dies in processes of its own, and then for good."""
+    """
+    Its first victim takes neighbours along once; after that it dies in processes of its own, and then for good.
+
+    So does one that dies before its claim, when two sweeps have brought it back.
+    """
     first = a_worker(deployment, tmp_path)
     neighbours, bystanders = deployment.org(), deployment.org()
     deployment.provider.script(
@@ -145,12 +163,14 @@ def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_pa
     until(lambda: deployment.provider.counts().in_flight == 6)
     poison = deployment.client.submit(request(deployment.org(), POISON))
     assert first.wait() == -signal.SIGKILL
+    early = deployment.client.submit(request(deployment.org(), UNCOUNTABLE))
+    assert [swept(deployment) for _ in range(2)] == [[early.key]] * 2
 
     second = a_worker(deployment, tmp_path)
     unharmed = deployment.client.submit_many(
         [request(bystanders, f"bystander {n}", "answer") for n in range(3)]
     )
-    until(lambda: poison.state is CallState.DEAD, PATIENCE_S)
+    until(lambda: {poison.state, early.state} == {CallState.DEAD}, PATIENCE_S)
 
     assert [h.get(timeout=PATIENCE_S).text for h in innocent] == ["alive"] * 6
     assert [h.get(timeout=PATIENCE_S).text for h in unharmed] == ["unharmed"] * 3
@@ -158,9 +178,11 @@ def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_pa
     assert statuses(deployment, bystanders) == [["succeeded"]] * 3
     assert second.is_alive()
     fingerprint = LOST.fingerprint("sim")
-    (dead,) = callgate(deployment, "dead", "list", "--fingerprint", fingerprint, "--json")["calls"]
-    assert dead["task_id"] == poison.task_id
-    assert (dead["error"]["code"], dead["attempt"], dead["lost_attempts"]) == ("worker_lost", 3, 3)
+    dead = callgate(deployment, "dead", "list", "--fingerprint", fingerprint, "--json")["calls"]
+    assert {call["task_id"] for call in dead} == {poison.task_id, early.task_id}
+    for call in dead:
+        facts = (call["error"]["code"], call["attempt"], call["lost_attempts"])
+        assert facts == ("worker_lost", 3, 3)
 
 
 def test_a_drain_waits_for_a_suspect(deployment: Deployment, tmp_path: Path) -> None:
@@ -243,6 +265,8 @@ def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> 
             envelope(json.dumps([["unknown", queue], {}, {}]), {"task": "nobody", "id": "2"}),
             envelope(json.dumps({"protocol": 9, "queue": queue}), {"lang": "py"}),
             envelope(json.dumps([["no call", queue], {}, {}]), {"task": LOG_TASK, "id": "3"}),
+            envelope(json.dumps([["no call", queue], {}, {}]), {"task": CALL_TASK, "id": "4"}),
+            envelope(json.dumps([[queue], {}, {}]), {"task": SWEEP_TASK, "id": "5"}),
         )
     ]
     with Redis.from_url(deployment.services.broker_url) as valkey:

@@ -14,6 +14,7 @@ from callgate.domain.ledger import (
     Due,
     DueKind,
     RecordOutcome,
+    Reserved,
 )
 from tests.contract.harness import (
     LEASE_S,
@@ -21,6 +22,7 @@ from tests.contract.harness import (
     LedgerUnderTest,
     a_failure,
     a_loss,
+    a_reserve,
     a_submission,
     a_success,
     an_answer,
@@ -205,6 +207,42 @@ def test_a_queued_call_whose_message_was_lost_is_published_again(
 
     assert lost_messages(ledger, sent_at) == {(DueKind.PUBLISH, lost)}
     assert lost_messages(ledger, sent_at) == set()
+
+
+def test_sweeps_of_a_call_are_counted_until_somebody_looks_into_it(
+    ledger: LedgerUnderTest,
+) -> None:
+    """A claim or a refusal shows that it can be looked into; to be put off unread shows nothing."""
+    key, mate = ledger.queued("found twice"), ledger.queued("found as often")
+    for _ in range(2):
+        assert not ledger.view(key).is_suspect
+        ledger.age(5)
+        ledger.ledger.due(limit=100, queued_before=ledger.now())
+    assert ledger.view(key).is_suspect
+    assert ledger.view(key).sweeps == 2
+
+    ledger.reserve(a_reserve(key, refuse_with='{"code": "suspect"}', put_off_s=0.0))
+    put_off = ledger.view(ledger.requeued(key))
+    ledger.claim(key)
+    ledger.reserve(a_reserve(mate, 10**12))
+
+    assert (put_off.sweeps, put_off.is_suspect) == (2, True)
+    assert [ledger.view(k).sweeps for k in (key, mate)] == [0, 0]
+    assert ledger.state(mate) is CallState.REJECTED
+
+
+def test_a_claim_without_a_hold_that_has_expired_counts_as_lost(ledger: LedgerUnderTest) -> None:
+    """So a call is counted that killed its process before its claim; it costs nothing."""
+    ref = ledger.reserve(a_reserve(ledger.queued(), 0, lease_s=0.0))[0]
+    assert isinstance(ref, Reserved)
+    ledger.age(0.01)
+
+    (due,) = ledger.due()
+    ledger.settle(a_loss(ref.ref, 0))
+
+    assert due == Due(DueKind.EXPIRED, ref.ref.key, ref.ref.attempt_id)
+    view = ledger.view(ref.ref.key)
+    assert (view.lost_attempts, view.posted_nano_usd, ledger.figures()) == (1, 0, (0, 0))
 
 
 def test_a_sweep_moves_nothing_else(ledger: LedgerUnderTest) -> None:

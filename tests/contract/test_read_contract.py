@@ -29,10 +29,11 @@ def test_calls_are_read_in_the_order_asked_for(ledger: LedgerUnderTest) -> None:
     one, two = ledger.queued("one"), ledger.queued("two")
     missing = CallKey(one.call_id, 2)
 
-    views = ledger.ledger.read([two, missing, one, two])
+    views = ledger.ledger.read([two, missing, one, two, missing])
 
-    assert [view.key if view else None for view in views] == [two, None, one, two]
-    assert ledger.ledger.read([]) == []
+    assert [view.key if view else None for view in views] == [two, None, one, two, None]
+    assert list(ledger.ledger.read([missing, missing])) == [None, None]
+    assert list(ledger.ledger.read([])) == []
 
 
 @pytest.mark.parametrize(

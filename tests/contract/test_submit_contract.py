@@ -287,7 +287,7 @@ def test_an_idempotency_key_names_one_call(ledger: LedgerUnderTest) -> None:
     assert refused.submission_id == other.submission_id
     assert refused.outcome is SubmitOutcome.IDEMPOTENCY_MISMATCH
     assert (before.outcome, after.outcome) == (SubmitOutcome.CREATED, SubmitOutcome.CREATED)
-    assert ledger.ledger.read([CallKey(other.call_id, 1)]) == [None]
+    assert list(ledger.ledger.read([CallKey(other.call_id, 1)])) == [None]
     assert ledger.count_calls() == 3
 
 

@@ -41,6 +41,11 @@ class Note(AsyncTask):
     name = "note"
     running = 0
 
+    def check(self, word: str, sleep_s: float = 0) -> None:
+        """Take words only."""
+        if not isinstance(word, str):
+            raise TypeError("no word")
+
     async def arun(self, request: Mapping[str, Any], word: str, sleep_s: float = 0) -> str:
         """Return the word."""
         Note.running += 1

@@ -158,7 +158,7 @@ def test_a_revoked_organisation_is_out_of_reach_at_once(owner: PostgresSession) 
 
         assert (was_granted, tenants.revoke(tenant)) == (True, False)
         assert tenant not in tenants.all()
-        assert client.read([answer.key]) == [None]
+        assert list(client.read([answer.key])) == [None]
         with pytest.raises(ConfigurationError, match="may not act for organisation former"):
             client.submit([a_submission("r", org_id="former")])
 

@@ -506,6 +506,72 @@ def test_a_suspect_without_a_process_waits_in_the_ledger() -> None:
     assert stage.queue.calls[published:] == [key]
 
 
+def swept(stage: Stage) -> CallKey:
+    """A call that two workers took and did not live to claim."""
+    key = stage.submit().key
+    for _ in range(2):
+        stage.clock.elapsed_s += 5
+        assert stage.due.sweep(stage.clock.now()) == 1
+    return key
+
+
+def moved_on(stage: Stage) -> None:
+    """Have due queries run until nothing is due, and retries have come."""
+    for _ in range(3):
+        stage.clock.elapsed_s += GRACE_S + 1
+        stage.due.run()
+
+
+def test_a_call_that_dies_before_its_claim_dies_alone_and_then_for_good() -> None:
+    """Nobody claimed it, so nobody missed it; whoever waits for its process counts it as lost."""
+    alone = Alone(Executed.LOST)
+    stage = Stage(isolate=alone)
+    key = swept(stage)
+    moved_on(stage)
+
+    for n in range(1, POLICY.lost_max + 1):
+        assert asyncio.run(stage.llm.execute(key)) is Executed.LOST
+        moved_on(stage)
+        assert stage.view(key).lost_attempts == n
+
+    view = stage.view(key)
+    assert (view.state, view.attempt, view.posted_nano_usd) == (CallState.DEAD, n, 0)
+    assert json.loads(view.error or "")["code"] == "worker_lost"
+    assert len(alone.given) == POLICY.lost_max
+    assert stage.provider.requests == []
+
+
+def test_a_suspect_that_dies_after_its_claim_is_lost_once() -> None:
+    """What its process had claimed falls due by itself."""
+    stage = Stage()
+    key = swept(stage)
+
+    async def claims_and_dies(key: CallKey, lease_s: float) -> Executed | Busy:
+        assert isinstance(stage.ledger.reserve([a_reserve(key)])[0], Reserved)
+        return Executed.LOST
+
+    stage.llm._isolate = claims_and_dies
+
+    assert asyncio.run(stage.llm.execute(key)) is Executed.LOST
+
+    assert (stage.view(key).state, stage.view(key).attempt) == (CallState.RUNNING, 1)
+
+
+def test_sweeps_alone_end_no_call() -> None:
+    """What was only found often, since the broker kept losing it, runs alone and ends well."""
+    stage = Stage()
+    stage.llm._isolate = lambda key, _: child.llm.execute(key)
+    child = Stage()
+    child.lane._ledger = stage.ledger
+    key = swept(stage)
+
+    executed = asyncio.run(stage.llm.execute(key))
+    stage.logger.settle(child.queue.logs)
+
+    assert executed is Executed.ANSWERED
+    assert stage.view(key).state is CallState.SUCCEEDED
+
+
 def test_a_sweep_does_not_wait_for_a_suspect() -> None:
     """It may take as long as any call, and it is taken care of."""
     done = asyncio.Event()

@@ -4,9 +4,9 @@
 -- deliver first, then an attempt whose money is not posted. That may be one of an ended call: a late answer ended it
 -- while a newer attempt was on its way.
 -- An attempt that has expired is left alone unless p_judge may judge: who is alive has had p_steady_s seconds to record.
--- With p_queued_before: queued calls due before that moment (their message was lost) and nothing else. And calls that wait for
--- headroom are woken where it is there: whoever was locked when it was freed was passed over, and who was woken first may not
--- have taken it.
+-- With p_queued_before: queued calls due before that moment (their message was lost, and each is counted) and nothing else.
+-- And calls that wait for headroom are woken where it is there: whoever was locked when it was freed was passed over, and who
+-- was woken first may not have taken it.
 -- Returns   kind: publish | settle | expired | deliver.
 CREATE FUNCTION callgate_due_v1(p_limit int, p_judge text, p_steady_s float8, p_queued_before timestamptz)
 RETURNS TABLE (kind text, call_id uuid, generation int, state text, attempt_id uuid,
@@ -29,7 +29,7 @@ BEGIN
              WHERE l.state = 'queued' AND l.due_at < p_queued_before
              ORDER BY l.due_at LIMIT p_limit FOR UPDATE SKIP LOCKED
         )
-        UPDATE llm_call l SET due_at = now() FROM lost
+        UPDATE llm_call l SET due_at = now(), sweeps = l.sweeps + 1 FROM lost
          WHERE l.call_id = lost.call_id AND l.generation = lost.generation
         RETURNING 'publish', l.call_id, l.generation, l.state, NULL::uuid, '{}'::uuid[], '{}'::text[];
         RETURN;

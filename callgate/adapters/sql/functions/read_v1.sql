@@ -2,16 +2,20 @@
 --
 -- Bodies travel only when wanted: a reply only of a call that has ended, unless the attempt was named. Calls of organisations
 -- that the login may not read are as good as absent. The plan is kept: planning a look-up anew costs more with every partition.
+-- Returns   the first of them: as many as have bodies of p_bytes_max together, and one at least. How long a body is, is known
+--           without reading it.
 CREATE FUNCTION callgate_read_v1(
-    p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_with_request boolean, p_with_reply boolean
+    p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_with_request boolean, p_with_reply boolean,
+    p_bytes_max bigint
 ) RETURNS TABLE (
     ord int, call_id uuid, generation int, org_id text, input_hash bytea, state text, due_at timestamptz,
     attempt int, call_type text, provider text, model text, input_token_bound int, error text,
-    created_at timestamptz, is_purged boolean, request bytea, posted_nano_usd bigint, lost_attempts int,
+    created_at timestamptz, is_purged boolean, request bytea, posted_nano_usd bigint, lost_attempts int, sweeps int,
     attempt_id uuid, a_attempt int, status text, hold_nano_usd bigint, a_posted bigint, input_tokens int,
     cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,
     price_source text, service_tier text, latency_ms int, queue_ms int, provider_request_id text,
-    error_json text, reply bytea, worker_id text, started_at timestamptz, finished_at timestamptz)
+    error_json text, reply bytea, worker_id text, started_at timestamptz, finished_at timestamptz,
+    bytes int, bytes_so_far bigint)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -19,16 +23,16 @@ DECLARE
     orgs CONSTANT text[] := callgate_readable_orgs_v1(NULL);
 BEGIN
     RETURN QUERY
+    SELECT * FROM (
     SELECT k.ord::int, c.call_id, c.generation, c.org_id, c.input_hash, c.state, c.due_at, c.attempt, c.call_type,
            c.provider, c.model, c.input_token_bound, c.error, c.created_at, c.request IS NULL,
            CASE WHEN p_with_request THEN c.request END,
-           coalesce(t.posted, 0)::bigint, coalesce(t.lost, 0)::int,
+           coalesce(t.posted, 0)::bigint, coalesce(t.lost, 0)::int, c.sweeps,
            a.attempt_id, a.attempt, a.status, a.hold_nano_usd, a.posted_nano_usd,
            a.input_tokens, a.cached_input_tokens, a.cache_write_tokens, a.output_tokens, a.reasoning_tokens,
            a.price_source, a.service_tier, a.latency_ms, a.queue_ms, a.provider_request_id, a.error_json,
-           CASE WHEN p_with_reply AND (k.attempt_id IS NOT NULL
-                                    OR c.state IN ('succeeded', 'dead', 'rejected')) THEN a.reply END,
-           a.worker_id, a.started_at, a.finished_at
+           CASE WHEN w.reply THEN a.reply END, a.worker_id, a.started_at, a.finished_at,
+           b.bytes, sum(b.bytes) OVER (ORDER BY k.ord) AS bytes_so_far
       FROM unnest(p_call_ids, p_generations, p_attempt_ids)
            WITH ORDINALITY AS k(call_id, generation, attempt_id, ord)
       JOIN llm_call c ON c.call_id = k.call_id AND c.generation = k.generation
@@ -47,5 +51,13 @@ BEGIN
              FROM ai_call_log x
             WHERE c.attempt > 0 AND x.call_id = c.call_id AND x.generation = c.generation
               AND x.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')
-      ) t ON true;
+      ) t ON true
+     CROSS JOIN LATERAL (
+           SELECT p_with_reply AND (k.attempt_id IS NOT NULL OR c.state IN ('succeeded', 'dead', 'rejected')) AS reply
+      ) w
+     CROSS JOIN LATERAL (
+           SELECT CASE WHEN p_with_request THEN coalesce(octet_length(c.request), 0) ELSE 0 END
+                + CASE WHEN w.reply THEN coalesce(octet_length(a.reply), 0) ELSE 0 END AS bytes
+      ) b
+    ) v WHERE v.bytes_so_far <= greatest(p_bytes_max, v.bytes);
 END $$;

@@ -143,7 +143,7 @@ BEGIN
             UPDATE llm_call l
                SET state = 'running', attempt = c.attempt + 1, attempt_id = callgate_reserve_v1.attempt_id,
                    due_at = now() + make_interval(secs => p_leases_s[ord]), error = NULL,
-                   wanted_nano_usd = NULL
+                   wanted_nano_usd = NULL, sweeps = 0
              WHERE l.call_id = c.call_id AND l.generation = c.generation;
             RETURN NEXT;
             CONTINUE;
@@ -188,7 +188,9 @@ BEGIN
            SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal,
                -- Who was put off waits for its turn, not for headroom: freed money must not wake it.
                wanted_nano_usd = CASE WHEN callgate_reserve_v1.state = 'waiting' AND p_refusals[ord] IS NULL
-                                      THEN p_holds[ord] END
+                                      THEN p_holds[ord] END,
+               -- And nobody has looked into it yet.
+               sweeps = CASE WHEN p_refusals[ord] IS NOT NULL THEN l.sweeps ELSE 0 END
          WHERE l.call_id = c.call_id AND l.generation = c.generation;
         RETURN NEXT;
     END LOOP;
