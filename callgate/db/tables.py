@@ -112,6 +112,13 @@ Index(
     llm_call.c.created_at,
     postgresql_where=text("wanted_nano_usd IS NOT NULL"),
 )
+Index(
+    "ix_llm_call_least_wanted",
+    llm_call.c.org_id,
+    llm_call.c.call_type,
+    llm_call.c.wanted_nano_usd,
+    postgresql_where=text("wanted_nano_usd IS NOT NULL"),
+)
 Index("ix_llm_call_org", llm_call.c.org_id, llm_call.c.created_at.desc())
 Index(
     "ix_llm_call_dead",

@@ -339,6 +339,13 @@ def _create_tables() -> None:
         postgresql_where=sa.text("state = 'queued'"),
     )
     op.create_index(
+        "ix_llm_call_least_wanted",
+        "llm_call",
+        ["org_id", "call_type", "wanted_nano_usd"],
+        unique=False,
+        postgresql_where=sa.text("wanted_nano_usd IS NOT NULL"),
+    )
+    op.create_index(
         "ix_llm_call_wanted",
         "llm_call",
         ["org_id", "created_at"],

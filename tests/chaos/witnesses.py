@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -100,7 +100,7 @@ class LinkEar(_Watch):
         super().__init__("link-ear")
         self._lock = threading.Lock()
         self._redis = Redis.from_url(broker_url, socket_timeout=2, socket_connect_timeout=2)
-        self._heard: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._heard: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__(*exc_info)
@@ -110,6 +110,11 @@ class LinkEar(_Watch):
         """Different messages so far, by document and by link or link_error."""
         with self._lock:
             return {key: len(ids) for key, ids in self._heard.items()}
+
+    def tellings_max(self) -> int:
+        """How often the same message came, at most; one that it heard as its broker died may count twice."""
+        with self._lock:
+            return max((max(ids.values()) for ids in self._heard.values()), default=0)
 
     def hear_and_flush(self) -> None:
         """Take what the pipeline's queue holds and have the broker forget everything, with nothing in between."""
@@ -136,7 +141,7 @@ class LinkEar(_Watch):
             envelope = json.loads(message)
             args, _, _ = json.loads(base64.b64decode(envelope["body"]))
             headers = envelope["headers"]
-            self._heard[args[1], LINK_OF_TASK[headers["task"]]].add(headers["id"])
+            self._heard[args[1], LINK_OF_TASK[headers["task"]]][headers["id"]] += 1
 
 
 def forget(database_url: str) -> None:

@@ -24,6 +24,7 @@ from tests.contract.harness import (
     a_failure,
     a_loss,
     a_reserve,
+    a_submission,
     a_success,
     an_answer,
 )
@@ -48,6 +49,13 @@ def held_up(ledger: LedgerUnderTest, *holds: int, youngest: str = "extraction") 
 def answered(ledger: LedgerUnderTest, hold: int, content: str = "busy") -> AttemptRef:
     """An attempt that has its answer, and holds money until it is settled."""
     return ledger.answered(content, hold_nano_usd=hold)
+
+
+def answered_chat(ledger: LedgerUnderTest, hold: int) -> AttemptRef:
+    """The same of the other call type."""
+    ref = ledger.running("chatting", hold, call_type="chat")
+    ledger.record(an_answer(ref))
+    return ref
 
 
 def woken(ledger: LedgerUnderTest) -> list[CallKey]:
@@ -120,6 +128,52 @@ def test_a_call_that_does_not_fit_holds_up_nobody(ledger: LedgerUnderTest) -> No
     assert woken(ledger) == [large]
 
 
+def held_up_with_many(ledger: LedgerUnderTest, *calls: tuple[int, int, str]) -> list[CallKey]:
+    """As `held_up`: so many calls that want so much, by call type; returns the first of each, the oldest first."""
+    keys = []
+    for count, _, call_type in calls:
+        batch = [a_submission(f"{n} of {len(keys)}", call_type=call_type) for n in range(count)]
+        keys.append([answer.key for answer in ledger.submit(*batch)])
+        ledger.age(1)
+    ledger.age(60)
+    for (_, hold, _), some in zip(calls, keys, strict=True):
+        ledger.reserve(*(a_reserve(key, hold) for key in some))
+    return [some[0] for some in keys]
+
+
+MANY = 250
+"""More than are looked at by their age alone."""
+
+
+def test_many_that_are_too_large_hide_nobody(ledger: LedgerUnderTest) -> None:
+    """However many older ones are passed over, the young one that fits is found."""
+    busy = answered(ledger, LIMIT)
+    _, small = held_up_with_many(ledger, (MANY, LIMIT, "extraction"), (1, 100, "extraction"))
+
+    assert frees(ledger, busy, LIMIT - 100)
+    assert woken(ledger) == [small]
+
+
+def test_many_whose_call_type_is_full_hide_nobody(ledger: LedgerUnderTest) -> None:
+    """They fit into the organisation, and want less."""
+    ledger.set_budget(100, scope=TYPE_SCOPE)
+    ledger.running("extracting", 100)
+    busy = answered_chat(ledger, LIMIT - 100)
+    _, chat = held_up_with_many(ledger, (MANY, 100, "extraction"), (1, 200, "chat"))
+
+    assert frees(ledger, busy)
+    assert woken(ledger) == [chat]
+
+
+def test_many_that_want_less_do_not_go_before_the_oldest(ledger: LedgerUnderTest) -> None:
+    """There is room for one of them."""
+    busy = answered(ledger, LIMIT)
+    oldest, _ = held_up_with_many(ledger, (1, 600, "extraction"), (MANY, 500, "extraction"))
+
+    assert frees(ledger, busy)
+    assert woken(ledger) == [oldest]
+
+
 def _answered(ledger: LedgerUnderTest, key: CallKey, hold: int) -> AttemptRef:
     ref = ledger.claim(key, hold)
     ledger.record(an_answer(ref))
@@ -144,8 +198,7 @@ def test_every_scope_of_a_call_must_have_room(ledger: LedgerUnderTest) -> None:
     """The organisation has; the call type of the older one has not."""
     ledger.set_budget(300, scope=TYPE_SCOPE)
     extracting = answered(ledger, 300, "extracting")
-    ref = ledger.running("chatting", LIMIT - 300, call_type="chat")
-    ledger.record(an_answer(ref))
+    ref = answered_chat(ledger, LIMIT - 300)
     older, younger = held_up(ledger, 200, 200, youngest="chat")
 
     assert frees(ledger, ref)

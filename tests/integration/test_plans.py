@@ -4,36 +4,50 @@ from __future__ import annotations
 
 from contextlib import closing
 
+import pytest
 from sqlalchemy import Engine, text
 
 from callgate.db.session import PostgresSession
-from tests.contract.harness import a_success, open_postgres
+from tests.contract.harness import LIMIT, ORG, a_success, open_postgres
 
 WAITING = 2_000
 WAIT = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
-                      input_token_bound, attempt)
-SELECT gen_random_uuid(), 1, 'other', '', 'waiting', now() + interval '1 hour', 'chat', 'sim', 'sim-1', 1, 0
+                      input_token_bound, attempt, wanted_nano_usd)
+SELECT gen_random_uuid(), 1, :org, '', 'waiting', now() + interval '1 hour', 'extraction', 'sim', 'sim-1', 1, 0, :wanted
   FROM generate_series(1, :count)"""
-READ = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'ix_llm_call_due'"
+READ = "SELECT sum(idx_tup_read) AS count FROM pg_stat_user_indexes WHERE indexrelname LIKE %(indexes)s"
 
 
 def test_settling_does_not_read_what_else_is_due(postgres_engine: Engine) -> None:
     """Its session has planned that before, when nothing waited; now many calls do."""
-    url = postgres_engine.url.render_as_string(hide_password=False)
+    assert read_while_many_wait(postgres_engine, "ix_llm_call_due", org="other") < WAITING / 2
+
+
+@pytest.mark.parametrize("wanted", [1, LIMIT + 1])
+def test_freed_headroom_is_not_offered_to_all_that_wait(
+    postgres_engine: Engine, wanted: int
+) -> None:
+    """Whether all of them fit or none does."""
+    read = read_while_many_wait(postgres_engine, "%wanted", org=ORG, wanted=wanted)
+
+    assert 0 < read < WAITING / 2
+
+
+def read_while_many_wait(engine: Engine, indexes: str, **what: object) -> int:
+    """How many entries of some indexes one settlement reads."""
+    url = engine.url.render_as_string(hide_password=False)
     with closing(PostgresSession(url, pool_size=1)) as session:
         ledger = open_postgres(session)
         ledger.succeeded("first")
-        with postgres_engine.begin() as connection:
-            connection.execute(text(WAIT), {"count": WAITING})
+        with engine.begin() as connection:
+            connection.execute(text(WAIT), {"count": WAITING, "wanted": None, **what})
         ref = ledger.answered("second")
-        before = _read(session)
-
+        before = _read(session, indexes)
         ledger.settle(a_success(ref))
+        return _read(session, indexes) - before
 
-        assert _read(session) - before < WAITING / 2
 
-
-def _read(session: PostgresSession) -> int:
-    """Entries of the index of what is due that were read so far, by this session to its last statement."""
+def _read(session: PostgresSession, indexes: str) -> int:
+    """Entries that were read so far, by this session to its last statement."""
     session.rows("SELECT pg_stat_force_next_flush()", {})
-    return int(session.rows(READ, {})[0].idx_tup_read)
+    return int(session.rows(READ, {"indexes": indexes})[0].count)

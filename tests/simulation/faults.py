@@ -74,6 +74,7 @@ OTHER_EVENTS = (
     "submission joined",
     "submission replayed",
     "unknown became succeeded",
+    "woken by headroom",
 )
 """What a few hundred seeds must have seen, besides every fault."""
 ALL = {**STATEMENT, **OUTAGE, **MESSAGE, **PUBLISH, **TASK, **REPLY}

@@ -38,6 +38,7 @@ from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.retry import LOST
 from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of
+from tests.simulation.headroom import Headroom
 from tests.simulation.provider import worst_nano_usd
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Invariants:
         self._told: Counter[UUID] = Counter()
         self._key_owners: dict[tuple[str, str], UUID] = {}
         self._accepted: list[tuple[NewSubmission, Submitted]] = []
+        self._headroom = Headroom(world)
 
     def check(self, rule: str, is_true: object, what: object = "") -> None:
         """
@@ -143,6 +145,7 @@ class Invariants:
                 for worker_id in result:
                     self._world.scheduler.counts["worker lease expired"] += 1
                     self._process_gone(worker_id)
+        self._headroom.after(name, options)
 
     def _process_gone(self, worker_id: str) -> None:
         """Its attempts end now; `_lost` asks whether it was in trouble."""

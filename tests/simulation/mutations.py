@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
-from callgate.adapters import memory_ledger, memory_money, memory_tables
+from callgate.adapters import memory_headroom, memory_ledger, memory_money, memory_tables
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.memory_tables import MemoryTables, SubmissionRow
@@ -111,11 +111,12 @@ def send_past_the_deadline() -> Patched:
     return patch.object(LLMService, "_ask", ask)
 
 
-@caught_by("only_what_is_held_is_sent", pauses=0.08, answer_lost=0)
+@caught_by("only_what_is_held_is_sent", pauses=0.02, answer_lost=0)
 def send_under_a_lease_that_ran_out() -> Patched:
-    """The deadline alone is thought to be enough."""
+    """The deadline alone is thought to be enough, however long it takes until then."""
 
     async def ask(self: Any, request: Any, ref: Any, warrant: Any) -> Any:
+        await self._clock.sleep(15 * self._clock.jitter())
         left_s = warrant.deadline - self._clock.monotonic()
         if left_s <= 0:
             return NOT_SENT
@@ -300,6 +301,31 @@ def leave_a_late_answer_at_its_hold() -> Patched:
         return held if is_late else priced(self, view, attempt, verdict)
 
     return patch.object(AICallLogger, "_priced", stubborn)
+
+
+# Headroom.
+
+
+@caught_by("freed_headroom_wakes_the_oldest")
+def wake_nobody() -> Patched:
+    """Whoever waits for headroom has a timer."""
+    return patch.object(memory_ledger, "wake", lambda *_: False)
+
+
+@caught_by("freed_headroom_wakes_the_oldest", "only_as_many_are_woken_as_fit")
+def wake_the_youngest_first() -> Patched:
+    """Last come, first served."""
+    wanting = memory_headroom._wanting
+    return patch.object(memory_headroom, "_wanting", lambda *asked: wanting(*asked)[::-1])
+
+
+@caught_by("only_as_many_are_woken_as_fit")
+def wake_everybody() -> Patched:
+    """One will get it; the others are refused once more."""
+    wanting = memory_headroom._wanting
+    return patch.object(
+        memory_headroom, "_fitting", lambda *asked: [call for call, _ in wanting(*asked)]
+    )
 
 
 # Answers.

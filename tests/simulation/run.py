@@ -1,7 +1,8 @@
 """
 Play seeds: `make simulate SEEDS=10000`, and one of them again with its trace: `make simulate SEED=123`.
 
-ARGS: --json (one object), --from N (first seed), --lines N (of a report, at most).
+ARGS: --json (one object), --from N (first seed), --lines N (of a report, at most), --faults pauses=0.3,answer_lost=0
+(these for sure, so often).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
 import time
 import traceback
@@ -56,7 +58,7 @@ def play(seed: int, *, faults: Mapping[str, float] = {}, lines_max: int = REPORT
         rule, why = type(error).__name__, traceback.format_exc(limit=-ERROR_FRAMES)
     finally:
         scheduler.close()
-    report = _report(seed, why, scheduler, lines_max) if rule else ""
+    report = _report(seed, why, scheduler, lines_max) + _again(seed, faults) if rule else ""
     return Played(seed, scheduler.trace_hash(), scheduler.counts, scheduler.steps, rule, report)
 
 
@@ -68,8 +70,13 @@ def _report(seed: int, why: str, scheduler: Scheduler, lines_max: int) -> str:
     shown = _shown(len(trace), about, room)
     lines = [f"{trace[n][0]:9.3f} s  {trace[n][1]:<8} {trace[n][2]}" for n in shown]
     left_out = f"{len(trace) - len(shown)} of {len(trace)} lines are left out (--lines shows more)"
-    again = f"again: make simulate SEED={seed}"
-    return "\n".join([left_out, *lines, f"seed {seed}: {why}", again])
+    return "\n".join([left_out, *lines, f"seed {seed}: {why}", ""])
+
+
+def _again(seed: int, faults: Mapping[str, float]) -> str:
+    forced = ",".join(f"{name.replace(' ', '_')}={chance:g}" for name, chance in faults.items())
+    arguments = f" ARGS={shlex.quote(f'--faults {shlex.quote(forced)}')}" if forced else ""
+    return f"again: make simulate SEED={seed}{arguments}"
 
 
 def _shown(length: int, about: Sequence[Sequence[int]], room: int) -> list[int]:
@@ -83,7 +90,7 @@ def _shown(length: int, about: Sequence[Sequence[int]], room: int) -> list[int]:
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Play seeds and say how it went; 1 if an invariant was broken."""
-    options = _parser().parse_args(None if arguments is None else list(arguments))
+    options = parser().parse_args(None if arguments is None else list(arguments))
     quiet()
     seeds = (
         [options.seed]
@@ -93,7 +100,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     counts: Counter[str] = Counter()
     number, steps, begun, failed = 0, 0, time.perf_counter(), None
     for seed in seeds:
-        played = play(seed, lines_max=options.lines)
+        played = play(seed, faults=options.faults, lines_max=options.lines)
         number += 1
         counts += played.counts
         steps += played.steps
@@ -127,14 +134,24 @@ def _for_people(summary: dict[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="make simulate")
-    parser.add_argument("--seeds", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, help="play this one, and show its trace if it fails")
-    parser.add_argument("--from", type=int, default=0, dest="first")
-    parser.add_argument("--lines", type=int, default=REPORT_LINES, help="of a report, at most")
-    parser.add_argument("--json", action="store_true")
-    return parser
+def _faults(text: str) -> dict[str, float]:
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    chances = {name.replace("_", " "): float(chance) for name, _, chance in pairs}
+    if unknown := chances.keys() - ALL.keys():
+        raise argparse.ArgumentTypeError(f"no such fault: {', '.join(sorted(unknown))}")
+    return chances
+
+
+def parser() -> argparse.ArgumentParser:
+    """What `main` understands."""
+    known = argparse.ArgumentParser(prog="make simulate")
+    known.add_argument("--seeds", type=int, default=1_000)
+    known.add_argument("--seed", type=int, help="play this one, and show its trace if it fails")
+    known.add_argument("--from", type=int, default=0, dest="first")
+    known.add_argument("--faults", type=_faults, default={}, help="these for sure: name=chance,...")
+    known.add_argument("--lines", type=int, default=REPORT_LINES, help="of a report, at most")
+    known.add_argument("--json", action="store_true")
+    return known
 
 
 if __name__ == "__main__":

@@ -2,12 +2,17 @@
 --
 -- A hint, not an admission: reserve decides again. What was woken before and is not claimed yet counts as if it held
 -- already. One that does not fit is passed over: it takes no room from the younger ones behind it, and it is asked first
--- again the next time. At most two hundred waiting calls of each organisation are looked at; the rest have their timers.
+-- again the next time.
+-- Looks at  the two hundred oldest waiting calls of each organisation and, since those may all be too large, at the two
+--           hundred of each call type that want least; of those that fit by themselves at the two hundred oldest. The rest
+--           have their timers, and the next time.
 -- Locks     waiting calls, behind the budgets that the caller holds: SKIP LOCKED, so that the order of locks is kept.
 -- Returns   whether any call was woken.
 CREATE FUNCTION callgate_wake_v1(p_org_ids text[]) RETURNS boolean
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+    looks CONSTANT int := 200;
     boundless CONSTANT bigint := 9223372036854775807;
     org text;
     room jsonb;                 -- scope -> what is left of it, as this function gives it away
@@ -19,11 +24,34 @@ BEGIN
     FOREACH org IN ARRAY coalesce(p_org_ids, '{}') LOOP
         room := '{}';
         FOR c IN
+            WITH RECURSIVE kind (call_type) AS (
+                (SELECT l.call_type FROM llm_call l WHERE l.org_id = org AND l.wanted_nano_usd IS NOT NULL
+                  ORDER BY l.call_type LIMIT 1)
+                UNION ALL
+                SELECT (SELECT l.call_type FROM llm_call l
+                         WHERE l.org_id = org AND l.wanted_nano_usd IS NOT NULL AND l.call_type > k.call_type
+                         ORDER BY l.call_type LIMIT 1)
+                  FROM kind k WHERE k.call_type IS NOT NULL
+            ), fitting AS MATERIALIZED (
+                SELECT k.call_type, least(callgate_room_v1(org, 'org'),
+                                          callgate_room_v1(org, 'call_type:' || k.call_type)) AS room
+                  FROM kind k WHERE k.call_type IS NOT NULL
+            ), candidate AS (
+                (SELECT l.call_id, l.generation FROM llm_call l
+                  WHERE l.org_id = org AND l.wanted_nano_usd IS NOT NULL
+                  ORDER BY l.created_at LIMIT looks)
+                UNION
+                SELECT l.call_id, l.generation
+                  FROM fitting f CROSS JOIN LATERAL (
+                    SELECT x.call_id, x.generation FROM llm_call x
+                     WHERE x.org_id = org AND x.call_type = f.call_type AND x.wanted_nano_usd <= f.room
+                     ORDER BY x.wanted_nano_usd LIMIT looks) l
+            )
             SELECT l.call_id, l.generation, l.state, l.due_at, l.wanted_nano_usd AS wanted,
                    ARRAY['org', 'call_type:' || l.call_type] AS scopes
-              FROM llm_call l
-             WHERE l.org_id = org AND l.wanted_nano_usd IS NOT NULL
-             ORDER BY l.created_at, l.call_id, l.generation LIMIT 200 FOR UPDATE SKIP LOCKED
+              FROM candidate JOIN llm_call l USING (call_id, generation) JOIN fitting f USING (call_type)
+             WHERE l.wanted_nano_usd <= f.room
+             ORDER BY l.created_at, l.call_id, l.generation LIMIT looks FOR UPDATE OF l SKIP LOCKED
         LOOP
             fits := true;
             FOREACH scope IN ARRAY c.scopes LOOP
