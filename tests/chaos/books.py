@@ -7,13 +7,19 @@ from their own processes; callgate's books are only compared with them.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 LINK_OWED = {"succeeded": "link", "dead": "link_error", "rejected": "link_error"}
 """Which of its two links a submission is told by, by the outcome that its client saw."""
+TELLINGS_MAX = 5
+"""One, and one more for each time that a worker dies or is cut off before it marks the link: no trial has so many."""
+CLOCKS_S = 0.1
+"""
+How far the provider's clock and Postgres' may be apart. Both are this machine's, but the one counts from its start, and
+the other one may be set while a trial runs.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +38,17 @@ class Attempt:
 
     attempt_id: str
     call_id: str
-    generation: int
-    attempt: int
-    was_unknown: bool
-    """It is UNKNOWN, or was before its late answer came."""
+    unknown_at_s: float | None = None
+    """When it became UNKNOWN, also if a late answer came afterwards; in seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request that reached the provider."""
+
+    attempt_id: str | None
+    at_s: float
+    """When, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +56,7 @@ class Evidence:
     """What was seen of one trial."""
 
     batches: Sequence[Batch]
-    requests: Sequence[str | None]
-    """The attempt id of every request that reached the provider."""
+    requests: Sequence[Arrival]
     attempts: Sequence[Attempt]
     calls: Mapping[str, str]
     """State by task id, of every call in the ledger."""
@@ -55,8 +67,16 @@ class Evidence:
     """What `callgate audit` says."""
     unknown_below_hold: int
     """UNKNOWN attempts that do not post their whole hold."""
+    posted_again: int
+    """Times that an attempt was posted whose outcome was posted before."""
+    unheeded: int
+    """Attempts with a reply that are not called succeeded."""
     told: Mapping[tuple[str, str], int]
     """Different messages that reached the pipeline, by document and by link or link_error."""
+    tellings_max: int
+    """How often the same message reached it, at most."""
+    unmarked: int
+    """Links that are still to be told, by the ledger, although every call has ended."""
     recover_s: float | None
     """From the fault to the end of every call accepted before it; None: not within the bound."""
 
@@ -79,13 +99,14 @@ class Verdict:
     duplicates: int
     """Provider requests beyond the first of a call."""
     duplicates_unknown: int
-    """How many of them follow nothing but attempts that were UNKNOWN."""
+    """How many of them follow nothing but attempts that were UNKNOWN by then."""
     overrun_nano_usd: int
     drift_nano_usd: int
     links_told: int
     links_owed: int
     link_errors_told: int
     link_errors_owed: int
+    tellings_max: int
     recover_s: float | None
     violations: tuple[str, ...] = field(default=())
 
@@ -97,8 +118,8 @@ def judge(evidence: Evidence, complaints: Sequence[str] = ()) -> Verdict:
     owed = links_owed(evidence.batches)
     told = Counter({key: min(n, evidence.told.get(key, 0)) for key, n in owed.items()})
     rows = {attempt.attempt_id for attempt in evidence.attempts}
-    arrivals = Counter(evidence.requests)
-    duplicates, duplicates_unknown = _duplicates(evidence.attempts, arrivals)
+    arrivals = Counter(request.attempt_id for request in evidence.requests)
+    duplicates, duplicates_unknown = _duplicates(evidence)
     verdict = Verdict(
         accepted=len(outcomes),
         terminal=len(outcomes) - lost,
@@ -116,6 +137,7 @@ def judge(evidence: Evidence, complaints: Sequence[str] = ()) -> Verdict:
         links_owed=_count(owed, "link"),
         link_errors_told=_count(told, "link_error"),
         link_errors_owed=_count(owed, "link_error"),
+        tellings_max=evidence.tellings_max,
         recover_s=evidence.recover_s,
     )
     return Verdict(
@@ -155,6 +177,10 @@ def _violations(verdict: Verdict, evidence: Evidence) -> Iterable[str]:
         f"{evidence.unknown_below_hold} UNKNOWN attempts are not posted at their hold": (
             evidence.unknown_below_hold > 0
         ),
+        f"{evidence.posted_again} times an outcome was posted again": evidence.posted_again > 0,
+        f"{evidence.unheeded} replies are not called a success": evidence.unheeded > 0,
+        f"{evidence.unmarked} links would be told for ever": evidence.unmarked > 0,
+        f"a link was told {evidence.tellings_max} times": evidence.tellings_max > TELLINGS_MAX,
         f"{verdict.links_owed - verdict.links_told} links never told": (
             verdict.links_told < verdict.links_owed
         ),
@@ -166,15 +192,20 @@ def _violations(verdict: Verdict, evidence: Evidence) -> Iterable[str]:
     yield from (words for words, is_so in wrong.items() if is_so)
 
 
-def _duplicates(attempts: Sequence[Attempt], arrivals: Mapping[str | None, int]) -> tuple[int, int]:
-    """Count the requests beyond the first of each call, and those that only UNKNOWN attempts went before."""
+def _duplicates(evidence: Evidence) -> tuple[int, int]:
+    """Count the requests beyond the first of each call, and those that only attempts went before which were UNKNOWN."""
     count = count_unknown = 0
-    sent = [a for a in attempts if arrivals.get(a.attempt_id)]
-    sent.sort(key=lambda a: (a.call_id, a.generation, a.attempt))
-    for _, of_call in groupby(sent, key=lambda a: a.call_id):
-        is_unknown = True
-        for number, attempt in enumerate(of_call):
-            count += number > 0
-            count_unknown += number > 0 and is_unknown
-            is_unknown = is_unknown and attempt.was_unknown
+    rows = {attempt.attempt_id: attempt for attempt in evidence.attempts}
+    sent: dict[str, list[Attempt]] = defaultdict(list)
+    for request in sorted(evidence.requests, key=lambda request: request.at_s):
+        attempt = rows.get(request.attempt_id or "")
+        if attempt is None or attempt in sent[attempt.call_id]:
+            continue
+        known_at_s = request.at_s + CLOCKS_S
+        ends = [before.unknown_at_s for before in sent[attempt.call_id]]
+        count += bool(ends)
+        count_unknown += bool(ends) and all(
+            at_s is not None and at_s <= known_at_s for at_s in ends
+        )
+        sent[attempt.call_id].append(attempt)
     return count, count_unknown

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from redis import Redis
@@ -31,9 +32,11 @@ from callgate.domain.ledger import (
     Reserve,
     Reserved,
     Settle,
+    Unstorable,
 )
 from callgate.settings import ClientSettings
 
+T = TypeVar("T")
 HOLD_NANO_USD = 1_000
 HOLDS_MAX = 3
 """In a round that is not exact a call's hold is one to three times `HOLD_NANO_USD`, by its id."""
@@ -117,7 +120,7 @@ class Clerk:
             time.sleep(IDLE_S)
 
     def _reserve(self, keys: Sequence[CallKey]) -> None:
-        outcomes = self._ledger.reserve([self._reservation(key) for key in keys])
+        outcomes = _stored(self._ledger.reserve([self._reservation(key) for key in keys]))
         self._running += [o.ref for o in outcomes if isinstance(o, Reserved)]
         refused = [o for o in outcomes if isinstance(o, Refused)]
         self.counts["reserved"] += sum(isinstance(o, Reserved) for o in outcomes)
@@ -129,7 +132,7 @@ class Clerk:
 
     def _settle(self, refs: Sequence[AttemptRef]) -> None:
         self._ledger.record([Record(ref, b"{}", None, 1) for ref in refs])
-        self._ledger.settle([self._settlement(ref) for ref in refs])
+        _stored(self._ledger.settle([self._settlement(ref) for ref in refs]))
 
     def _settlement(self, ref: AttemptRef) -> Settle:
         """At exactly the hold, or at anything below it."""
@@ -153,6 +156,13 @@ class Clerk:
         )
         (row,) = self._session.rows(sql, {"org": org})
         return bool(row.is_open)
+
+
+def _stored(outcomes: list[T]) -> list[T]:
+    """Fail at once where the books refuse a row, say to hold less than nothing: its call would never end."""
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Unstorable)]
+    assert not refused, refused
+    return outcomes
 
 
 def _submission(org: str, call_type: str) -> NewSubmission:

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from callgate.domain.budget import Window
 from callgate.services.audit import audit
+from tests.acceptance.harness import until
 from tests.chaos.books import judge
 from tests.chaos.clerk import HOLD_NANO_USD
 from tests.chaos.stage import PATIENCE_S, Stage
@@ -73,9 +74,13 @@ def stress_ledger(stage: Stage, *, rounds: int, calls: int = 512, clerks: int = 
         )
         for report in reports
     ]
+    until(
+        lambda: any(child.code for child in children) or not any(c.is_alive() for c in children),
+        rounds * PATIENCE_S,
+        lambda: "the clerks do not come to an end",
+    )
     for child in children:
-        code = child.wait(rounds * PATIENCE_S)
-        assert code == 0, f"a clerk ended with {code}:\n{child.output()}"
+        assert not child.code, f"a clerk ended with {child.code}:\n{child.output()}"
     counts = sum((Counter(json.loads(r.read_text())) for r in reports), Counter[str]())
     decisions = counts["reserved"] + counts["held"] + counts["rejected"]
     return _judged(stage, orgs, clerks, HOLD_NANO_USD, decisions, _misfits(stage, exact))

@@ -16,7 +16,7 @@ from uuid import uuid4
 from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.services.audit import audit
 from tests.acceptance.harness import Deployment, until
-from tests.chaos.books import Attempt, Batch, Evidence, links_owed
+from tests.chaos.books import Arrival, Attempt, Batch, Evidence, links_owed
 from tests.chaos.nursery import Child, Nursery
 from tests.chaos.witnesses import BudgetWatch, LinkEar
 from worker.embedded import Embedded
@@ -64,6 +64,14 @@ ENVIRON = {
     "CALLGATE_WORKER__SWEEP_INTERVAL_S": "0.3",
     "CALLGATE_WORKER__SWEEP_SLACK_S": "0.3",
 }
+
+UNMARKED = "submission WHERE link IS NOT NULL AND delivered_at IS NULL"
+UNKNOWN_BELOW_HOLD = (
+    "ai_call_log WHERE status = 'unknown' AND posted_nano_usd IS DISTINCT FROM hold_nano_usd"
+)
+UNHEEDED = "ai_call_log WHERE reply IS NOT NULL AND status <> 'succeeded'"
+"""The simulator answers well, or not at all."""
+POSTED_AGAIN = "chaos.witness WHERE what = 'again'"
 
 
 class Stage:
@@ -197,10 +205,13 @@ class Stage:
 
     # What was seen.
 
-    def unknown(self) -> set[str]:
-        """Attempts that are UNKNOWN, or were."""
-        sql = "SELECT attempt_id::text FROM chaos.witness WHERE what = 'unknown'"
-        return {row[0] for row in self.deployment.rows(sql)}
+    def unknown(self) -> dict[str, float]:
+        """Attempts that are UNKNOWN, or were: since when, in seconds since 1970."""
+        sql = (
+            "SELECT attempt_id::text, extract(epoch FROM min(at))::float8"
+            " FROM chaos.witness WHERE what = 'unknown' GROUP BY attempt_id"
+        )
+        return dict(map(tuple, self.deployment.rows(sql)))
 
     def lost_by(self) -> set[int]:
         """The processes whose attempts were called lost."""
@@ -210,13 +221,9 @@ class Stage:
         )
         return {row[0] for row in self.deployment.rows(sql)}
 
-    def unknown_below_hold(self) -> int:
-        """How many UNKNOWN attempts do not post their whole hold."""
-        sql = (
-            "SELECT count(*) FROM ai_call_log"
-            " WHERE status = 'unknown' AND posted_nano_usd IS DISTINCT FROM hold_nano_usd"
-        )
-        return int(self.deployment.rows(sql)[0][0])
+    def count(self, what: str) -> int:
+        """How many rows there are of something."""
+        return int(self.deployment.rows(f"SELECT count(*) FROM {what}")[0][0])  # noqa: S608
 
     def unfounded_ends(self, rich: str) -> list[str]:
         """Complain of calls that ended without a result though nothing kept them from one, and of broken workers."""
@@ -233,8 +240,14 @@ class Stage:
     def attempts(self) -> list[Attempt]:
         """Every row of `ai_call_log`."""
         unknown = self.unknown()
-        sql = "SELECT attempt_id::text, call_id::text, generation, attempt FROM ai_call_log"
-        return [Attempt(*row, was_unknown=row[0] in unknown) for row in self.deployment.rows(sql)]
+        sql = "SELECT attempt_id::text, call_id::text FROM ai_call_log"
+        return [Attempt(*row, unknown.get(row[0])) for row in self.deployment.rows(sql)]
+
+    def requests(self) -> list[Arrival]:
+        """Every request that reached the provider."""
+        booted_at_s = time.time() - time.monotonic()
+        records = self.deployment.provider.requests().records
+        return [Arrival(r.attempt_id, booted_at_s + r.started_s) for r in records]
 
     def calls(self) -> dict[str, str]:
         """State of every call by its task id."""
@@ -251,31 +264,36 @@ class Stage:
     def evidence(self, recover_s: float | None) -> Evidence:
         """Everything that was seen, once the clients have reported and no call is open."""
         batches = self.batches()
-        self._until_links_are_told(batches)
+        self._until_all_is_done(batches)
         # A client of its own: the pooled connections of the other one may be older than the server.
         with self.deployment.open_client() as client:
             report = audit(client.operations.snapshot())
         return Evidence(
             batches=batches,
-            requests=[r.attempt_id for r in self.deployment.provider.requests().records],
+            requests=self.requests(),
             attempts=self.attempts(),
             calls=self.calls(),
             overrun_nano_usd=self.overrun_nano_usd(),
             drift_nano_usd=report.drift_nano_usd,
             is_clean=report.is_clean,
-            unknown_below_hold=self.unknown_below_hold(),
+            unknown_below_hold=self.count(UNKNOWN_BELOW_HOLD),
+            posted_again=self.count(POSTED_AGAIN),
+            unheeded=self.count(UNHEEDED),
             told=self.ear.told(),
+            tellings_max=self.ear.tellings_max(),
+            unmarked=self.count(UNMARKED),
             recover_s=recover_s,
         )
 
-    def _until_links_are_told(self, batches: Sequence[Batch]) -> None:
-        """Wait, within bounds, until no link is owed and no call open; the judgement says what is missing."""
+    def _until_all_is_done(self, batches: Sequence[Batch]) -> None:
+        """Wait, within bounds, until every call is settled, every link told and marked; or judge what is missing."""
         owed = links_owed(batches)
         give_up_at = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up_at:
             told = self.ear.told()
             is_told = all(told.get(key, 0) >= n for key, n in owed.items())
-            if is_told and not self.deployment.open_calls():
+            left = self.deployment.open_calls() or self.count(UNMARKED) or self.count(UNHEEDED)
+            if is_told and not left:
                 return
             time.sleep(0.05)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.chaos.faults import (
     Fault,
+    deliveries_repeated,
     disk_full,
     nothing_unknown,
     postgres_frozen,
@@ -17,10 +18,15 @@ from tests.chaos.trial import run_trial
 
 
 def test_outages_of_the_broker(stage: Stage) -> None:
-    """Kill -9 and restart without its data, FLUSHALL, and refusing every write."""
+    """Deliveries repeated, kill -9 and restart without its data, FLUSHALL, and refusing every write."""
 
     def inject(stage: Stage) -> list[str]:
-        return [*valkey_killed(stage), *valkey_flushed(stage), *valkey_refusing(stage)]
+        return [
+            *deliveries_repeated(stage),
+            *valkey_killed(stage),
+            *valkey_flushed(stage),
+            *valkey_refusing(stage),
+        ]
 
     assert run_trial(stage, Fault("broker", inject, nothing_unknown), seconds=0).violations == ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -101,6 +101,7 @@ class LinkEar(_Watch):
         self._lock = threading.Lock()
         self._redis = Redis.from_url(broker_url, socket_timeout=2, socket_connect_timeout=2)
         self._heard: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._tellings: Counter[str] = Counter()
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__(*exc_info)
@@ -110,6 +111,11 @@ class LinkEar(_Watch):
         """Different messages so far, by document and by link or link_error."""
         with self._lock:
             return {key: len(ids) for key, ids in self._heard.items()}
+
+    def tellings_max(self) -> int:
+        """How often the same message came, at most: counted as it is taken, for a broker may refuse to give it up."""
+        with self._lock:
+            return max(self._tellings.values(), default=0)
 
     def hear_and_flush(self) -> None:
         """Take what the pipeline's queue holds and have the broker forget everything, with nothing in between."""
@@ -127,16 +133,21 @@ class LinkEar(_Watch):
     def _look(self) -> None:
         with self._lock, suppress(RedisError):
             messages = self._redis.lrange(QUEUE, -500, -1)
-            self._keep(messages)
+            ids = self._keep(messages)
             if messages:
                 self._redis.ltrim(QUEUE, 0, -len(messages) - 1)
+                self._tellings.update(ids)
 
-    def _keep(self, messages: list[bytes]) -> None:
+    def _keep(self, messages: list[bytes]) -> list[str]:
+        """Note what was told by which link; return the messages' ids."""
+        ids = []
         for message in messages:
             envelope = json.loads(message)
             args, _, _ = json.loads(base64.b64decode(envelope["body"]))
             headers = envelope["headers"]
+            ids.append(headers["id"])
             self._heard[args[1], LINK_OF_TASK[headers["task"]]].add(headers["id"])
+        return ids
 
 
 def forget(database_url: str) -> None:
