@@ -100,7 +100,8 @@ class LinkEar(_Watch):
         super().__init__("link-ear")
         self._lock = threading.Lock()
         self._redis = Redis.from_url(broker_url, socket_timeout=2, socket_connect_timeout=2)
-        self._heard: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self._heard: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._tellings: Counter[str] = Counter()
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__(*exc_info)
@@ -112,9 +113,9 @@ class LinkEar(_Watch):
             return {key: len(ids) for key, ids in self._heard.items()}
 
     def tellings_max(self) -> int:
-        """How often the same message came, at most; one that it heard as its broker died may count twice."""
+        """How often the same message came, at most: counted as it is taken, for a broker may refuse to give it up."""
         with self._lock:
-            return max((max(ids.values()) for ids in self._heard.values()), default=0)
+            return max(self._tellings.values(), default=0)
 
     def hear_and_flush(self) -> None:
         """Take what the pipeline's queue holds and have the broker forget everything, with nothing in between."""
@@ -132,16 +133,21 @@ class LinkEar(_Watch):
     def _look(self) -> None:
         with self._lock, suppress(RedisError):
             messages = self._redis.lrange(QUEUE, -500, -1)
-            self._keep(messages)
+            ids = self._keep(messages)
             if messages:
                 self._redis.ltrim(QUEUE, 0, -len(messages) - 1)
+                self._tellings.update(ids)
 
-    def _keep(self, messages: list[bytes]) -> None:
+    def _keep(self, messages: list[bytes]) -> list[str]:
+        """Note what was told by which link; return the messages' ids."""
+        ids = []
         for message in messages:
             envelope = json.loads(message)
             args, _, _ = json.loads(base64.b64decode(envelope["body"]))
             headers = envelope["headers"]
-            self._heard[args[1], LINK_OF_TASK[headers["task"]]][headers["id"]] += 1
+            ids.append(headers["id"])
+            self._heard[args[1], LINK_OF_TASK[headers["task"]]].add(headers["id"])
+        return ids
 
 
 def forget(database_url: str) -> None:
