@@ -40,7 +40,7 @@ class MemoryRetention:
 
     def make_partitions(self, *, months: int) -> Partitions:
         """Make nothing: a dict needs no partitions."""
-        return Partitions(0, 0)
+        return Partitions(0, 0, 0)
 
     def archive_month(self, keep_months: int) -> ArchivedMonth | None:
         """Drop nothing: this log ends with its process."""

@@ -42,7 +42,7 @@ class PostgresRetention:
     def make_partitions(self, *, months: int) -> Partitions:
         """Make partitions ahead; see `RetentionPort.make_partitions`."""
         (row,) = self._session.rows(MAKE_PARTITIONS, {"months": months})
-        return Partitions(row.made, row.in_default)
+        return Partitions(row.made, row.not_made, row.in_default)
 
     def archive_month(self, keep_months: int) -> ArchivedMonth | None:
         """Drop a month of the log; see `RetentionPort.archive_month`."""

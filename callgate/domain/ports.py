@@ -211,7 +211,7 @@ class RetentionPort(Protocol):
         """Count what a purge of an organisation has left, for whatever reason; whoever must erase has to know."""
 
     def make_partitions(self, *, months: int) -> Partitions:
-        """See that this month and the next ones, `months` in all, have their partitions of the log."""
+        """See that this month and the next ones, `months` in all (7 at most), have their partitions of the log."""
 
     def archive_month(self, keep_months: int) -> ArchivedMonth | None:
         """
