@@ -51,7 +51,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check settings, database, broker, tokenizer and prices; exit 1 if something is amiss."""
+    """Check settings, database, broker, tokenizer and prices; exit 1 if something is amiss, 2 if settings are."""
     findings = list(_findings(context, model))
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -60,7 +60,7 @@ def doctor(
             verdict = "OK  " if finding.ok else "FAIL"
             typer.echo(f"{verdict} {finding.check}: {one_line(finding.detail)}")
     if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(1 if findings[0].ok else 2)
 
 
 def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:

@@ -152,7 +152,9 @@ def test_a_number_of_months_that_makes_no_sense_is_refused(log: PartitionedLedge
         log.under_test.retention.archive_month(0)
 
 
-def test_a_large_default_partition_is_not_read_while_the_ledger_waits(log: PartitionedLedger) -> None:
+def test_a_large_default_partition_is_not_read_while_the_ledger_waits(
+    log: PartitionedLedger,
+) -> None:
     """No month is added, until the owner has done what the ADR says: then without reading it."""
     log.sql(MANY_ROWS, first_id=uuid7(month(9)))
     assert log.under_test.retention.make_partitions(months=4) == Partitions(0, 1, 1_000)

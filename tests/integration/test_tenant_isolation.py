@@ -497,7 +497,9 @@ def test_no_lock_that_anybody_may_hold_stops_the_upkeep(
     attacker.exec_driver_sql("SELECT pg_advisory_lock(hashtext('callgate_partitions'))")
 
     later = month(-5)
-    (partitions,) = owner.rows("SELECT * FROM callgate_make_partitions_v1(%(at)s, 1)", {"at": later})
+    (partitions,) = owner.rows(
+        "SELECT * FROM callgate_make_partitions_v1(%(at)s, 1)", {"at": later}
+    )
     owner.rows(f"DROP TABLE {partition_of(later)}", {})
     users = owner.rows(
         "SELECT proname FROM pg_proc WHERE proname LIKE 'callgate%%' AND prosrc LIKE '%%advisory%%'",
