@@ -102,7 +102,7 @@ class ClientSettings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _can_be_connected_to(cls, url: SecretStr) -> SecretStr:
-        """What libpq makes of it, without connecting. No word of what cannot be read is quoted: it may be the password."""
+        """What libpq makes of it, without connecting. What cannot be read is not quoted: it may be the password."""
         from callgate.db.session import unusable
 
         if reason := unusable(url.get_secret_value()):

@@ -75,7 +75,7 @@ class RetentionService:
             log.warning(
                 "log_partitions_not_made",
                 months=partitions.not_made,
-                hint="ai_call_log_default is too large to be read while the ledger waits: see docs/adr/0010-retention.md",
+                hint="ai_call_log_default is too large to be read meanwhile: see docs/adr/0010-retention.md",
             )
 
     def _archive(self, keep_months: int) -> None:
