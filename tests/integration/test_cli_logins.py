@@ -42,6 +42,7 @@ def shell(services: Embedded, capsys: pytest.CaptureFixture[str]) -> Shell:
         (CLIENT, AUDIT, f"the login that owns the tables, or a member of {DASHBOARD}"),
         (CLIENT, PURGE, f"the login that owns the tables, or a member of {WORKER}"),
         (CLIENT, (*PURGE, "--org", ORG), "the login that owns the tables"),
+        (CLIENT, ("tenants", "list"), "the login that owns the tables"),
         (CLIENT, SET_BUDGET, "the login that owns the tables"),
         (DASHBOARD, ("calls", "list"), f"the login that owns the tables, or a member of {CLIENT}"),
         (DASHBOARD, STRAYS, f"the login that owns the tables, or a member of {CLIENT}"),
