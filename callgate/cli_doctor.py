@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 
 POSTGRES_MIN = 16
 SAMPLE_MODEL = "openai/gpt-4o-mini"
+REDIS_MIN = 7
+QUIET_SETTINGS: dict[str, tuple[str, ...]] = {
+    "log_min_error_statement": ("panic",),
+    "log_statement": ("none", "ddl"),
+    "log_min_duration_statement": ("-1",),
+    "log_min_duration_sample": ("-1",),
+    "log_transaction_sample_rate": ("0",),
+    "auto_explain.log_min_duration": ("-1",),
+}
+"""What keeps prompts and answers out of Postgres' own log (docs/security.md); the first of each is what to set."""
+LOG_SETTINGS = (
+    "SELECT name, current_setting(name, true) AS value FROM unnest(%(names)s::text[]) AS name"
+)
 DATABASE_REMEDY = "check CALLGATE_DATABASE_URL, and that Postgres runs"
 
 
@@ -36,6 +49,8 @@ class Finding:
     check: str
     ok: bool
     detail: str
+    is_warning: bool = False
+    """Calls run all the same."""
 
 
 def register(app: typer.Typer) -> None:
@@ -51,16 +66,16 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check settings, database, broker, tokenizer and prices; exit 1 if something is amiss."""
+    """Check settings, database, broker, tokenizer and prices; exit 1 if something is amiss, 2 if settings are."""
     findings = list(_findings(context, model))
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            verdict = "OK  " if finding.ok else "FAIL"
+            verdict = "WARN" if finding.is_warning else "OK  " if finding.ok else "FAIL"
             typer.echo(f"{verdict} {finding.check}: {one_line(finding.detail)}")
     if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
+        raise typer.Exit(1 if findings[0].ok else 2)
 
 
 def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
@@ -83,6 +98,8 @@ def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
         for name, check in checks.items():
             try:
                 yield Finding(name, True, check())
+                if name == "database":
+                    yield _server_log(client)
             except LedgerUnavailable as exc:
                 yield Finding(name, False, f"{exc}: {DATABASE_REMEDY}")
             except CallgateError as exc:
@@ -103,6 +120,28 @@ def _catalogue(client: Client) -> str:
 
 
 def _database(client: Client) -> str:
+    ((number,),) = _asked(client, "SELECT current_setting('server_version_num')::int", {})
+    major = number // 10_000
+    if major < POSTGRES_MIN:
+        raise ConfigurationError(f"Postgres {major}: callgate needs {POSTGRES_MIN} or later")
+    return f"Postgres {major} answers"
+
+
+def _server_log(client: Client) -> Finding:
+    """What this login is told; the server may say otherwise to another."""
+    rows = _asked(client, LOG_SETTINGS, {"names": list(QUIET_SETTINGS)})
+    loud = [
+        (row.name, row.value) for row in rows if row.value not in (None, *QUIET_SETTINGS[row.name])
+    ]
+    if not loud:
+        return Finding("server log", True, "Postgres keeps statements, and so prompts, out of it")
+    remedies = ", ".join(
+        f"{name} = {QUIET_SETTINGS[name][0]} (it is {value})" for name, value in loud
+    )
+    return Finding("server log", True, f"Postgres may write prompts into it: set {remedies}", True)
+
+
+def _asked(client: Client, sql: str, parameters: dict[str, Any]) -> list[Any]:
     from callgate.db.session import PostgresSession
 
     settings = client.settings
@@ -110,17 +149,13 @@ def _database(client: Client) -> str:
         settings.database_url.get_secret_value(), timeout_s=settings.ledger_timeout_s, pool_size=1
     )
     try:
-        (row,) = session.rows("SELECT current_setting('server_version_num')::int AS number", {})
+        return list(session.rows(sql, parameters))
     finally:
         session.close()
-    major = row.number // 10_000
-    if major < POSTGRES_MIN:
-        raise ConfigurationError(f"Postgres {major}: callgate needs {POSTGRES_MIN} or later")
-    return f"Postgres {major} answers"
 
 
 def _schema(client: Client) -> str:
-    # Every role may read calls; none but a worker may ask what is due.
+    # Clients and workers may read calls; none but a worker may ask what is due.
     list(client.ledger.read([CallKey(UUID(int=0), 1)]))
     return "migrated"
 
@@ -138,7 +173,21 @@ def _broker(client: Client) -> str:
                 f"{connection.as_uri()} cannot be used ({exc or type(exc).__name__}):"
                 " check CALLGATE_BROKER_URL, and that the broker runs"
             ) from exc
+        if (version := _redis_version(connection)) and version[0] < REDIS_MIN:
+            raise ConfigurationError(
+                f"{connection.as_uri()} is Redis {version[0]}: workers take messages with BLMPOP, which Redis"
+                f" {REDIS_MIN} has, and Valkey"
+            )
         return f"{connection.as_uri()} answers"
+
+
+def _redis_version(connection: Any) -> list[int] | None:
+    """Nothing where an ACL forbids INFO, or a proxy answers in its own way."""
+    try:
+        said = connection.default_channel.client.info("server")
+        return [int(part) for part in said["redis_version"].split(".")]
+    except Exception:
+        return None
 
 
 def _sample(client: Client, model: str) -> LLMRequest:

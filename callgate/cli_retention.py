@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,9 +44,15 @@ def purge(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the requests and replies of calls that ended long enough ago; the accounting stays."""
+    """
+    Remove the requests and replies of calls that ended long enough ago; the accounting stays.
+
+    Exit 1 if ended calls of the organisation are old enough, and could not be purged yet.
+    """
     with client_of(context) as client:
         ages = _ages(client, org, older_than_days)
+        # Before anything is gone: a login that may not count could not say what it left.
+        kept = Kept() if org is None else _kept(client, org, ages)
         counted = client.retention.purge(ages, limit=COUNTED_MAX, dry_run=True)
         if org is not None and counted == Purged():
             _refuse_unknown(client, org)
@@ -53,23 +60,44 @@ def purge(
         if not dry_run and counted != Purged():
             confirm(f"Remove the bodies of {_about(counted)}?", yes)
             purged = _purge(client, ages)
-        spared = _open_calls(client, org) if org else 0
-        left = client.retention.calls_with_bodies(org) if org else None
+            kept = Kept() if org is None else _kept(client, org, ages)
     told = counted if dry_run else purged
+    is_complete = max(counted.calls, counted.strays) < COUNTED_MAX if dry_run else not kept.old
     if as_json:
-        counts = {"calls": told.calls, "strays": told.strays, "open_calls_spared": spared}
+        counts = {"calls": told.calls, "strays": told.strays, "open_calls_spared": kept.open}
         # Purged calls are not all that an organisation has: some are younger, in use, or have somebody to tell.
-        counts |= {} if left is None else {"calls_with_bodies": left}
-        is_complete = not dry_run or max(counted.calls, counted.strays) < COUNTED_MAX
+        counts |= {"calls_with_bodies": kept.calls} if org else {}
         print_json({"dry_run": dry_run, **counts, "is_complete": is_complete})
-        return
-    say(f"{'would purge' if dry_run else 'purged'}: {_about(told)}")
-    if spared:
-        say(f"spared: {spared} open calls; purge again when they have ended")
-    if left is not None and left > spared and not dry_run:
+    else:
+        say(f"{'would purge' if dry_run else 'purged'}: {_about(told)}")
+        _say_kept(kept, dry_run)
+    if not dry_run and not is_complete:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Calls of an organisation that still have their bodies."""
+
+    calls: int = 0
+    open: int = 0
+    old: int = 0
+    """Ended, and as old as was asked for: in use, or with a link to deliver or a late answer to settle."""
+
+
+def _kept(client: Client, org: str, ages: BodyAges) -> Kept:
+    age_s = ages.by_org_s[org]
+    old = client.retention.old_calls_with_bodies(org, age_s)
+    return Kept(client.retention.calls_with_bodies(org), _open_calls(client, org), old)
+
+
+def _say_kept(kept: Kept, dry_run: bool) -> None:
+    if kept.open:
+        say(f"spared: {kept.open} open calls; purge again when they have ended")
+    if kept.old and not dry_run:
         say(
-            f"left: {left - spared} ended calls still have their bodies: they are younger, in use, or have a link to"
-            " deliver; purge again later"
+            f"left: {kept.old} ended calls still have their bodies: they are in use, have a link to deliver, or a late"
+            " answer to settle; purge again later"
         )
 
 

@@ -15,10 +15,10 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from callgate.domain.errors import ConfigurationError
 
@@ -28,6 +28,11 @@ EMBEDDED = "CALLGATE_EMBEDDED"
 """Set to 1: the URLs and the catalogue are those of the `callgate up` that runs in the data folder."""
 DATA_DIR = "CALLGATE_WORKER__DATA_DIR"
 DATABASE_SCHEME = "postgresql+psycopg2"
+REDIS_SCHEMES = ("redis", "rediss")
+REDIS_OPTIONS = {
+    "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"
+}  # fmt: skip
+CERT_REQS = ("required", "optional", "none")
 URLS = ("CALLGATE_DATABASE_URL", "CALLGATE_BROKER_URL")
 SHARED = (*URLS, "CALLGATE_CATALOGUE")
 """What a client must have in common with its workers."""
@@ -47,7 +52,12 @@ class ClientSettings(BaseSettings):
     """What a pipeline needs to submit calls and read results."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore"
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        # Compose files pass on what is not set as an empty text.
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
     )
 
     database_url: SecretStr
@@ -56,7 +66,7 @@ class ClientSettings(BaseSettings):
     """Redis 7 or later, or Valkey, as `redis://host:6379/0`. Never a cluster."""
     catalogue: Path | None = None
     """The TOML file of providers, call types and prices. None: OpenAI with default limits."""
-    ledger_timeout_s: Seconds = 5.0
+    ledger_timeout_s: Annotated[float, Field(ge=0.1, le=3_600, allow_inf_nan=False)] = 5.0
     """How long Postgres may take to answer. Too low: false alarms under load; too high: callers hang in an outage."""
     broker_timeout_s: Seconds = 3.0
     """How long the broker may take to accept a message."""
@@ -73,8 +83,11 @@ class ClientSettings(BaseSettings):
     @classmethod
     def _is_url(cls, url: SecretStr | None) -> SecretStr | None:
         """A URL without a scheme would fail much later, in a library's own words."""
-        if url is not None and "://" not in url.get_secret_value():
-            raise ValueError("not a URL: it has no scheme, such as redis:// or postgresql://")
+        if url is not None:
+            if "://" not in url.get_secret_value():
+                raise ValueError("not a URL: it has no scheme, such as redis:// or postgresql://")
+            if re.search(r"\s", url.get_secret_value()):
+                raise ValueError("has white space in it; in a password a space is written %20")
         return url
 
     @field_validator("database_url")
@@ -82,19 +95,50 @@ class ClientSettings(BaseSettings):
     def _names_its_driver(cls, url: SecretStr) -> SecretStr:
         """Hosters hand out URLs that name none; SQLAlchemy would then look for a driver that is not installed."""
         scheme, separator, rest = url.get_secret_value().partition("://")
-        is_bare = scheme in ("postgresql", "postgres")
-        return SecretStr(f"{DATABASE_SCHEME}{separator}{rest}") if is_bare else url
+        if scheme not in ("postgresql", "postgres", DATABASE_SCHEME):
+            raise ValueError("must begin with postgresql://")
+        return SecretStr(f"{DATABASE_SCHEME}{separator}{rest}")
+
+    @field_validator("database_url")
+    @classmethod
+    def _can_be_connected_to(cls, url: SecretStr) -> SecretStr:
+        """What libpq makes of it, without connecting. What cannot be read is not quoted: it may be the password."""
+        from callgate.db.session import unusable
+
+        if reason := unusable(url.get_secret_value()):
+            raise ValueError(reason)
+        return url
 
     @field_validator("broker_url", "cache_url")
     @classmethod
-    def _has_a_port(cls, url: SecretStr | None) -> SecretStr | None:
-        """A password that is not escaped ends at its first slash: what is before it would be quoted as the port."""
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        """
+        Kombu and redis-py take more, and not the same; what only one of them takes ends in a traceback.
+
+        A password that is not escaped ends at its first slash: what is before it would be quoted as the port.
+        """
+        if url is None:
+            return None
+        parts = urlsplit(url.get_secret_value())
         try:
-            _ = url and urlsplit(url.get_secret_value()).port
+            _ = parts.port
         except ValueError:
             raise ValueError(
                 "its port is no number; a / in the password must be written %2F"
             ) from None
+        if not url.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in REDIS_SCHEMES)):
+            raise ValueError("must begin with redis:// or rediss://")
+        if not re.fullmatch(r"(/\d*)?", parts.path) or parts.fragment:
+            raise ValueError(
+                "after its port comes /0 or another number of a database, nothing else"
+            )
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if parts.query and (parts.scheme != "rediss" or not options.keys() <= REDIS_OPTIONS):
+            raise ValueError(
+                f"after a ? it takes {', '.join(sorted(REDIS_OPTIONS))}, and with rediss:// only"
+            )
+        if options.get("ssl_cert_reqs", "required") not in CERT_REQS:
+            raise ValueError(f"ssl_cert_reqs is one of {', '.join(CERT_REQS)}")
         return url
 
 
@@ -117,6 +161,9 @@ def load_settings(cls: type[SettingsT], **urls: str) -> SettingsT:
         settings = cls(**given)
     except ValidationError as exc:
         wrong += [_complaint(error["loc"], error["msg"]) for error in exc.errors()]
+    except SettingsError:
+        # A table as a whole, such as CALLGATE_WORKER, that is no JSON: named above, for it is no variable of ours.
+        wrong = wrong or ["a variable holds no JSON where it must"]
     if wrong:
         raise ConfigurationError("; ".join(wrong))
     return settings
@@ -139,14 +186,14 @@ def _embedded(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name.removeprefix(PREFIX).lower(): written[name]
         for name in SHARED
-        if name not in environ and name in written
+        if not environ.get(name) and name in written
     }
 
 
 def _complaint(location: tuple[str | int, ...], message: str) -> str:
     variable = PREFIX + "__".join(str(part).upper() for part in location)
     if message != "Field required":
-        return f"{variable}: {message}"
+        return f"{variable}: {message.removeprefix('Value error, ')}"
     if variable in URLS:
         return f"{variable}: not set (for development: run `callgate up`, and set {EMBEDDED}=1)"
     return f"{variable}: not set"

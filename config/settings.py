@@ -56,7 +56,7 @@ class WorkerOptions(BaseModel):
     """How much older than a sweep a queued call must be to count as lost."""
     maintenance_interval_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 3_600.0
     """Between two runs of retention in one worker; partitions are made two months ahead, so a day does no harm."""
-    default_daily_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    default_daily_usd: Annotated[Decimal, Field(ge=0, le=1_000_000_000)] | None = None
     """Daily limit of an organisation nobody set a budget for; None refuses its calls."""
     credentials: dict[str, SecretStr] = {}
     """API keys by provider, or by `provider.org`, in lower case: CALLGATE_WORKER__CREDENTIALS__OPENAI."""

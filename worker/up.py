@@ -52,7 +52,7 @@ def run_up(*, as_json: bool) -> int:
     Raises:
         ConfigurationError: The settings cannot work, or another `callgate up` runs in the folder.
     """
-    settings = load_settings(WorkerSettings, database_url="embedded://", broker_url="embedded://")
+    settings = load_settings(WorkerSettings, database_url="postgresql://", broker_url="redis://")
     check_relations(settings, load_catalogue(settings.catalogue))
     options = settings.worker
     signals = _Signals()

@@ -46,7 +46,9 @@ def load_catalogue(path: Path | None) -> Catalogue:
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"the catalogue {path} cannot be read: {exc}") from exc
+        raise ConfigurationError(
+            f"the catalogue {path} (CALLGATE_CATALOGUE) cannot be read: {exc}"
+        ) from exc
     except tomllib.TOMLDecodeError as exc:
         raise ConfigurationError(f"the catalogue {path} is no TOML: {exc}") from exc
     try:

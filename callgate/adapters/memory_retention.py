@@ -38,9 +38,16 @@ class MemoryRetention:
             calls = self.tables.calls.values()
             return sum(c.org_id == org_id and c.request is not None for c in calls)
 
+    def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
+        """Count the ended ones that are not purged, and old enough."""
+        with self._lock:
+            before = self._clock() - timedelta(seconds=age_s)
+            calls = [c for c in self.tables.calls.values() if c.org_id == org_id and c.request]
+            return sum(not c.state.is_open and self._ended_at(c) <= before for c in calls)
+
     def make_partitions(self, *, months: int) -> Partitions:
         """Make nothing: a dict needs no partitions."""
-        return Partitions(0, 0)
+        return Partitions(0, 0, 0)
 
     def archive_month(self, keep_months: int) -> ArchivedMonth | None:
         """Drop nothing: this log ends with its process."""
@@ -50,10 +57,12 @@ class MemoryRetention:
         age_s = ages.max_s(call.org_id)
         if age_s is None or call.request is None or call.due_at is not None:
             return False
+        has_late_answer = any(a.late_due_at for a in self.tables.attempts_of[call.key])
+        return not has_late_answer and self._ended_at(call) <= now - timedelta(seconds=age_s)
+
+    def _ended_at(self, call: CallRow) -> datetime:
         attempts = self.tables.attempts_of[call.key]
-        ended_at = max([call.created_at, *(a.posted_at for a in attempts if a.posted_at)])
-        has_late_answer = any(a.late_due_at for a in attempts)
-        return not has_late_answer and ended_at <= now - timedelta(seconds=age_s)
+        return max([call.created_at, *(a.posted_at for a in attempts if a.posted_at)])
 
     def _strays(self, age_s: float, now: datetime) -> list[tuple[datetime, StrayMessage]]:
         return [s for s in self.tables.strays if s[0] <= now - timedelta(seconds=age_s)]

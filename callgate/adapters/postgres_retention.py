@@ -10,6 +10,16 @@ PURGE = """SELECT * FROM callgate_purge_v1(
 WITH_BODIES = (
     """SELECT count(*) AS calls FROM llm_call WHERE org_id = %(org_id)s AND request IS NOT NULL"""
 )
+OLD_WITH_BODIES = """
+SELECT count(*) AS calls FROM llm_call l
+ WHERE l.org_id = %(org_id)s AND l.request IS NOT NULL AND l.state IN ('succeeded', 'dead', 'rejected')
+   AND l.created_at <= now() - make_interval(secs => %(age_s)s)
+   AND NOT EXISTS (
+       SELECT 1 FROM ai_call_log a
+        WHERE a.call_id = l.call_id AND a.generation = l.generation
+          AND a.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
+          AND a.posted_at > now() - make_interval(secs => %(age_s)s))
+"""
 MAKE_PARTITIONS = "SELECT * FROM callgate_make_partitions_v1(now(), %(months)s)"
 ARCHIVE_MONTH = "SELECT * FROM callgate_archive_month_v1(%(keep_months)s)"
 
@@ -39,10 +49,15 @@ class PostgresRetention:
         (row,) = self._session.rows(WITH_BODIES, {"org_id": org_id})
         return int(row.calls)
 
+    def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
+        """Count what a purge had to leave; see `RetentionPort.old_calls_with_bodies`."""
+        (row,) = self._session.rows(OLD_WITH_BODIES, {"org_id": org_id, "age_s": age_s})
+        return int(row.calls)
+
     def make_partitions(self, *, months: int) -> Partitions:
         """Make partitions ahead; see `RetentionPort.make_partitions`."""
         (row,) = self._session.rows(MAKE_PARTITIONS, {"months": months})
-        return Partitions(row.made, row.in_default)
+        return Partitions(row.made, row.not_made, row.in_default)
 
     def archive_month(self, keep_months: int) -> ArchivedMonth | None:
         """Drop a month of the log; see `RetentionPort.archive_month`."""

@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import create_engine
+from psycopg2 import ProgrammingError
+from psycopg2.extensions import make_dsn
+from sqlalchemy import create_engine, make_url
 from sqlalchemy.engine import Connection, Engine, Row
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from callgate.db.roles import who_may
@@ -97,6 +99,19 @@ class _TryAgain(Exception):
     """The transaction lost a race."""
 
 
+def unusable(url: str) -> str | None:
+    """Why no connection could be made with this URL, or None; nothing of it is quoted but names of options."""
+    try:
+        arguments = make_url(url).translate_connect_args(username="user", database="dbname")
+        make_dsn(**{**arguments, **make_url(url).query})
+    except (ValueError, ArgumentError):
+        # In its words the port, which may be what a password that is not escaped begins with.
+        return "its port is no number"
+    except ProgrammingError as exc:
+        return str(exc).strip().removeprefix("invalid dsn: ")
+    return None
+
+
 def _engine(url: str, timeout_s: float, pool_size: int) -> Engine:
     milliseconds = int(timeout_s * 1000)
     options = " ".join(
@@ -109,6 +124,8 @@ def _engine(url: str, timeout_s: float, pool_size: int) -> Engine:
             "timezone": "UTC",
         }.items()
     )
+    if reason := unusable(url):
+        raise ConfigurationError(f"the database URL cannot be used: {reason}")
     try:
         return create_engine(
             url,
@@ -125,9 +142,6 @@ def _engine(url: str, timeout_s: float, pool_size: int) -> Engine:
                 "application_name": "callgate",
             },
         )
-    except ValueError:
-        # In its words the port, which may be what a password that is not escaped begins with.
-        raise ConfigurationError("the database URL cannot be used: its port is no number") from None
     except (SQLAlchemyError, ImportError) as exc:
         raise ConfigurationError(f"the database URL cannot be used: {exc}") from exc
 

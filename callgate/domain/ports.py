@@ -213,8 +213,11 @@ class RetentionPort(Protocol):
     def calls_with_bodies(self, org_id: str) -> int:
         """Count what a purge of an organisation has left, for whatever reason; whoever must erase has to know."""
 
+    def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
+        """Count those that ended so long ago: a purge of that age had to leave them, for they are not at rest."""
+
     def make_partitions(self, *, months: int) -> Partitions:
-        """See that this month and the next ones, `months` in all, have their partitions of the log."""
+        """See that this month and the next ones, `months` in all (7 at most), have their partitions of the log."""
 
     def archive_month(self, keep_months: int) -> ArchivedMonth | None:
         """

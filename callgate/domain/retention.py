@@ -54,8 +54,13 @@ class Partitions:
     """The partitions of the log after some were made ahead."""
 
     made: int
+    not_made: int
+    """Months that are missing still, because adding them would stop the ledger for long (ADR 10)."""
     rows_in_default: int
-    """Rows that found no partition of their month: served all the same, but a sign that nobody made it in time."""
+    """
+    Rows that found no partition of their month, counted up to 1,000: served all the same, but a sign that nobody
+    made it in time.
+    """
 
 
 @dataclass(frozen=True, slots=True)

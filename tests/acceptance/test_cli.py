@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from callgate.db.roles import CLIENT
-from tests.integration._logins import a_login
 from worker.embedded import Embedded
 from worker.simulator import Simulator
 
@@ -146,22 +144,6 @@ def test_a_ledger_is_not_removed_unasked(callgate: Callgate) -> None:
 
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     assert callgate("audit").returncode == 0
-
-
-def test_a_login_that_may_not_is_told_which_may(
-    callgate: Callgate, environ: dict[str, str]
-) -> None:
-    """A client's login is refused in one line that names the logins that are not."""
-    purge = ("purge", "--older-than-days", "0", "--yes")
-
-    with a_login(environ["CALLGATE_DATABASE_URL"], CLIENT) as url:
-        for command in (("audit",), ("dead", "list"), ("tenants", "list"), purge):
-            ran = callgate(*command, CALLGATE_DATABASE_URL=url)
-
-            assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
-            assert ran.stderr.startswith("error: not_permitted: ")
-            assert "must name the login that owns the tables" in ran.stderr
-            assert ("or a member of callgate_worker" in ran.stderr) == (command is purge)
 
 
 def test_a_database_that_is_not_migrated_says_so(callgate: Callgate) -> None:

@@ -275,11 +275,17 @@ def test_what_a_purge_left_is_counted(ledger: LedgerUnderTest) -> None:
     ledger.succeeded("untold", link=LINK)
     ledger.queued("open")
     ledger.queued("of others", org_id="other")
-    before = ledger.retention.calls_with_bodies(ORG)
 
-    ledger.purge()
+    def left() -> tuple[int, int]:
+        store = ledger.retention
+        return store.calls_with_bodies(ORG), store.old_calls_with_bodies(ORG, DAY_S)
 
-    assert (before, ledger.retention.calls_with_bodies(ORG)) == (3, 2)
+    before, _ = left(), ledger.age(2 * DAY_S)
+    ledger.succeeded("young", link=LINK)
+    aged = left()
+    ledger.purge(DAY_S)
+
+    assert (before, aged, left()) == ((3, 0), (4, 2), (3, 1))
 
 
 def test_the_link_of_a_replay_holds_up_the_purge(ledger: LedgerUnderTest) -> None:

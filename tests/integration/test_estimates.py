@@ -27,6 +27,7 @@ from callgate.domain.operations import (
 )
 from tests.contract.harness import LINK, a_submission, a_success, an_answer, open_postgres
 from tests.integration._logins import a_client, a_login, owner_url
+from tests.integration.partitions import month, partition_of
 from worker.embedded import Embedded
 
 PROMPT = b'{"org_id":"theirs","messages":["Jane Doe, 4 May 1971"]}'
@@ -265,7 +266,8 @@ def chosen(connection: Any, column: str, value: str, power: int) -> tuple[int, .
 
 def test_every_table_is_planned_as_empty_for_clients(owner: PostgresSession) -> None:
     """Also a partition that is made later; and a view shows its reader what the tables would."""
-    owner.rows("SELECT callgate_make_partitions_v1('2031-01-01', 1)", {})
+    later = month(-5)
+    owner.rows("SELECT callgate_make_partitions_v1(%(at)s, 1)", {"at": later})
     open_relations = owner.rows(
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
         " AND (relkind IN ('r', 'p') AND NOT relrowsecurity"
@@ -275,7 +277,7 @@ def test_every_table_is_planned_as_empty_for_clients(owner: PostgresSession) -> 
     readers = owner.rows(
         "SELECT DISTINCT polroles::regrole[]::text AS roles FROM pg_policy WHERE polcmd <> 'a'", {}
     )
-    owner.rows("DROP TABLE ai_call_log_2031_01", {})
+    owner.rows(f"DROP TABLE {partition_of(later)}", {})
 
     assert [row.relname for row in open_relations] == []
     assert [row.roles for row in readers] == ["{callgate_dashboard}"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from callgate.adapters.memory_ledger import uuid7
 from callgate.db.session import RowRefused
@@ -22,7 +25,7 @@ from callgate.domain.ledger import (
     SubmitOutcome,
 )
 from callgate.domain.operations import CostLine, Snapshot, StrayMessage
-from callgate.domain.retention import ArchivedMonth
+from callgate.domain.retention import ArchivedMonth, Partitions
 from callgate.services.audit import audit
 from callgate.services.results import error_of
 from tests.contract.harness import a_loss, a_submission, a_success, an_answer
@@ -38,6 +41,16 @@ TOUCHED = """
 SELECT relname FROM pg_stat_xact_user_tables
  WHERE relname LIKE 'ai\\_call\\_log\\_____\\___' AND idx_scan + seq_scan > 0
 """
+READ_OF_DEFAULT = """
+SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'ai_call_log_default'
+"""
+MANY_ROWS = """
+INSERT INTO ai_call_log (attempt_id, call_id, generation, attempt, org_id, input_hash, call_type, provider, model,
+                         status, hold_nano_usd, posted_nano_usd, posted_at, budget_ids, queue_ms, worker_id, trace_id)
+SELECT (left(CAST(:first_id AS text), 24) || lpad(to_hex(n), 12, '0'))::uuid, gen_random_uuid(), 1, 1, 'o', '', 't',
+       'p', 'm', 'failed', 0, 0, now(), '{}', 0, 'w', repeat('x', 1800) FROM generate_series(1, 10000) n
+"""
+RETENTION_ADR = Path(__file__).parents[2] / "docs" / "adr" / "0010-retention.md"
 SECRET = "Jane Doe, 4 May 1971"  # noqa: S105 - what must be gone, no password
 
 
@@ -130,10 +143,32 @@ def test_an_attempt_without_a_partition_is_kept_and_told_of(log: PartitionedLedg
 
 def test_a_number_of_months_that_makes_no_sense_is_refused(log: PartitionedLedger) -> None:
     """Nothing is made or dropped by a mistake."""
-    with pytest.raises(RowRefused):
-        log.under_test.retention.make_partitions(months=0)
+    for months in (0, 8, 2_000_000_000):
+        with pytest.raises(RowRefused):
+            log.under_test.retention.make_partitions(months=months)
+    with pytest.raises(DBAPIError, match="from 3 years ago"):
+        log.make(back=40, months=1)
     with pytest.raises(RowRefused):
         log.under_test.retention.archive_month(0)
+
+
+def test_a_large_default_partition_is_not_read_while_the_ledger_waits(
+    log: PartitionedLedger,
+) -> None:
+    """No month is added, until the owner has done what the ADR says: then without reading it."""
+    log.sql(MANY_ROWS, first_id=uuid7(month(9)))
+    assert log.under_test.retention.make_partitions(months=4) == Partitions(0, 1, 1_000)
+
+    (procedure,) = re.findall("```sql\n(.*?);\n```", RETENTION_ADR.read_text(), re.DOTALL)
+    *prove, make, drop = procedure.replace("now(), 3", "now(), 4").split(";\n")
+    for statement in prove:
+        log.sql(statement)
+    ((read,),) = log.sql(f"{make}; {READ_OF_DEFAULT}")
+    log.sql(drop)
+
+    assert partition_of(month(-3)) in log.partitions()
+    assert read <= 1_000
+    assert log.sql("SELECT count(*) FROM pg_constraint WHERE conname ~ 'is_past'") == [(0,)]
 
 
 # Looked up.

@@ -38,6 +38,7 @@ from tests.contract.harness import (
     open_postgres,
 )
 from tests.integration._logins import a_client, a_login, name_of, owner_url
+from tests.integration.partitions import month, partition_of
 from worker.embedded import Embedded
 
 DENIED = "42501"
@@ -495,8 +496,11 @@ def test_no_lock_that_anybody_may_hold_stops_the_upkeep(
     """Advisory locks ask for no privilege, so nothing of ours waits for one, or takes one that is held for a reason."""
     attacker.exec_driver_sql("SELECT pg_advisory_lock(hashtext('callgate_partitions'))")
 
-    (partitions,) = owner.rows("SELECT * FROM callgate_make_partitions_v1('2032-01-01', 1)", {})
-    owner.rows("DROP TABLE ai_call_log_2032_01", {})
+    later = month(-5)
+    (partitions,) = owner.rows(
+        "SELECT * FROM callgate_make_partitions_v1(%(at)s, 1)", {"at": later}
+    )
+    owner.rows(f"DROP TABLE {partition_of(later)}", {})
     users = owner.rows(
         "SELECT proname FROM pg_proc WHERE proname LIKE 'callgate%%' AND prosrc LIKE '%%advisory%%'",
         {},

@@ -578,13 +578,24 @@ def test_a_purge_tells_of_ended_calls_that_it_left(
 ) -> None:
     """One that has somebody to tell keeps its bodies: whoever had to erase them must not read that all is well."""
     ledger.tables.calls[dead].due_at = datetime.now(UTC)
+    erase = ("purge", "--org", "acme", "--yes", "--older-than-days")
 
-    code, _, err = shell("purge", "--org", "acme", "--older-than-days", "0", "--yes")
-    _, as_json, _ = shell("purge", "--org", "acme", "--older-than-days", "0", "--yes", "--json")
+    code, _, err = shell(*erase, "0")
+    json_code, as_json, _ = shell(*erase, "0", "--json")
 
-    assert code == 0
+    assert (code, json_code) == (1, 1)
     assert "left: 1 ended calls still have their bodies" in err
-    assert json.loads(as_json)["calls_with_bodies"] == 1
+    assert (json.loads(as_json)["calls_with_bodies"], json.loads(as_json)["is_complete"]) == (
+        1,
+        False,
+    )
+    # What is younger was not asked for.
+    code, as_json, _ = shell(*erase, "1", "--json")
+    assert (code, json.loads(as_json)["calls_with_bodies"], json.loads(as_json)["is_complete"]) == (
+        0,
+        1,
+        True,
+    )
 
 
 def test_a_purge_of_an_unknown_organisation_is_an_error(shell: Shell, dead: CallKey) -> None:

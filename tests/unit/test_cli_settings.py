@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from callgate.cli import run
 from callgate.db.session import PostgresSession
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import ClientSettings, load_settings
@@ -17,7 +18,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CALLGATE_EMBEDDED", "1")
     monkeypatch.setenv("CALLGATE_WORKER__DATA_DIR", str(tmp_path))
     (tmp_path / "env").write_text(
-        "export CALLGATE_DATABASE_URL='postgresql://a b@h/n'\n"
+        "export CALLGATE_DATABASE_URL='postgresql://a&b@h/n'\n"
         "export CALLGATE_BROKER_URL=redis://h\nexport CALLGATE_POLL_S_MAX=9\n"
         "export CALLGATE_CATALOGUE=/etc/callgate/catalogue.toml\n"
     )
@@ -28,7 +29,7 @@ def test_what_is_shared_comes_from_the_file(data_dir: Path) -> None:
     """Quoted as a shell reads them; no other setting is taken from there."""
     settings = load_settings(ClientSettings)
 
-    assert settings.database_url.get_secret_value() == "postgresql+psycopg2://a b@h/n"
+    assert settings.database_url.get_secret_value() == "postgresql+psycopg2://a&b@h/n"
     assert settings.broker_url.get_secret_value() == "redis://h"
     assert settings.catalogue == Path("/etc/callgate/catalogue.toml")
     assert settings.poll_s_max == 0.25
@@ -64,13 +65,12 @@ def test_a_missing_url_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> Non
         ("postgresql://a:b@h/n?sslmode=require", "postgresql+psycopg2://a:b@h/n?sslmode=require"),
         ("postgres://a@h/n", "postgresql+psycopg2://a@h/n"),
         ("postgresql+psycopg2://a@h/n", "postgresql+psycopg2://a@h/n"),
-        ("mysql://a@h/n", "mysql://a@h/n"),
     ],
 )
 def test_a_database_url_without_a_driver_gets_the_one_that_is_installed(
     monkeypatch: pytest.MonkeyPatch, given: str, used: str
 ) -> None:
-    """As hosters hand them out; what names a driver, or another database, stays as it is."""
+    """As hosters hand them out."""
     monkeypatch.setenv("CALLGATE_DATABASE_URL", given)
     monkeypatch.setenv("CALLGATE_BROKER_URL", "redis://h")
 
@@ -88,3 +88,51 @@ def test_a_port_that_is_none_is_not_quoted(port: str) -> None:
     with pytest.raises(ConfigurationError, match="its port is no number") as refused:
         PostgresSession("postgresql+psycopg2://u:p@h:canary/n")
     assert "canary" not in f"{refused.value} {refused.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("BROKER_URL", "foo://u:canary@h", "must begin with redis:// or rediss://"),
+        ("BROKER_URL", "sentinel://:canary@h:1/0", "must begin with redis://"),
+        ("BROKER_URL", "redis://h/0?password=canary", "after a ? it takes ssl_ca_certs"),
+        ("BROKER_URL", "rediss://h/0?canary=1", "after a ? it takes ssl_ca_certs"),
+        ("BROKER_URL", "redis://h/0?ssl_ca_certs=/canary", "with rediss:// only"),
+        ("BROKER_URL", "rediss://h/0?ssl_cert_reqs=canary", "ssl_cert_reqs is one of required"),
+        ("BROKER_URL", "redis://h/0;redis://:canary@i/0", "another number of a database"),
+        ("BROKER_URL", "redis://u:ca nary@h/0", "white space"),
+        ("BROKER_URL", "redis://u:canary#@h/0", "port"),
+        ("BROKER_URL", "", "not set"),
+        ("CACHE_URL", "foo://u:canary@h", "must begin with redis://"),
+        ("DATABASE_URL", "mysql://u:canary@h/n", "must begin with postgresql://"),
+        ("DATABASE_URL", "postgresql://u:canary@h/n?sslmod=x", 'option "sslmod"'),
+        ("DATABASE_URL", "postgresql://u:pw@h:canary/n", "its port is no number"),
+        ("DATABASE_URL", "postgresql://u:canary @h/n", "white space"),
+        ("DATABASE_URL", "", "not set"),
+        ("WORKER", "canary", "no such setting"),
+        ("WORKER__CREDENTIALS", "canary", "no such setting"),
+        ("WORKER__LEASE_S__X", "canary", "no such setting; did you mean CALLGATE_WORKER__LEASE_S?"),
+        ("WORKER__DEFAULT_DAILY_USD", "1e300", "less than or equal to"),
+        ("LEDGER_TIMEOUT_S", "0.0001", "greater than or equal to 0.1"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+    says: str,
+) -> None:
+    """And quotes none of it: it may hold a password."""
+    monkeypatch.setenv("CALLGATE_DATABASE_URL", "postgresql://u@h/n")
+    monkeypatch.setenv("CALLGATE_BROKER_URL", "redis://h")
+    monkeypatch.setenv(f"CALLGATE_{variable}", value)
+
+    assert run(["worker"]) == 2
+
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("error: configuration_error: ")
+    assert f"CALLGATE_{variable}" in err
+    assert says in err
+    assert "canary" not in err

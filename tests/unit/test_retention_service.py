@@ -30,6 +30,7 @@ class Store:
     batches: list[Purged] = field(default_factory=list)
     """What purges find, one after the other; nothing after that."""
     months: list[ArchivedMonth] = field(default_factory=list)
+    not_made: int = 0
     rows_in_default: int = 0
     is_away: bool = False
     asked: list[object] = field(default_factory=list)
@@ -43,7 +44,7 @@ class Store:
         if self.is_away:
             raise LedgerUnavailable("away")
         self.asked.append(months)
-        return Partitions(0, self.rows_in_default)
+        return Partitions(0, self.not_made, self.rows_in_default)
 
     def archive_month(self, keep_months: int) -> ArchivedMonth | None:
         self.asked.append(f"archive {keep_months}")
@@ -148,6 +149,16 @@ def test_rows_without_a_partition_are_complained_about() -> None:
     assert [(e["event"], e["log_level"], e["rows"]) for e in logs] == [
         ("log_rows_without_a_partition", "warning", 7)
     ]
+
+
+def test_months_that_were_not_made_are_complained_about() -> None:
+    """With where to read on: somebody has to do something."""
+    with capture_logs() as logs:
+        RetentionService(Store(not_made=2), Retention()).run()
+
+    ((entry),) = logs
+    assert (entry["event"], entry["months"]) == ("log_partitions_not_made", 2)
+    assert (Path(__file__).parents[2] / entry["hint"].split()[-1]).exists()
 
 
 def test_a_ledger_that_is_away_is_the_callers_to_hear() -> None:

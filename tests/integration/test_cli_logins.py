@@ -1,0 +1,101 @@
+"""The command line under logins that may not do everything: what is refused names a login that may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from callgate import cli_doctor
+from callgate.cli import run
+from callgate.client import Client
+from callgate.db.roles import CLIENT, DASHBOARD, WORKER
+from callgate.db.session import PostgresSession
+from callgate.settings import ClientSettings
+from tests.contract.harness import ORG, LedgerUnderTest
+from tests.integration._logins import a_client, a_login, name_of
+from worker.embedded import Embedded
+
+Shell = Callable[..., tuple[int, str, str]]
+AUDIT, PURGE, STRAYS = ("audit",), ("purge", "--older-than-days", "0", "--yes"), ("dead", "list")
+SET_BUDGET = ("budget", "set", ORG, "--daily-usd", "1")
+
+
+@pytest.fixture
+def shell(services: Embedded, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Runs a command line under a login: its exit code, stdout, stderr."""
+
+    def call(url: str, *arguments: str) -> tuple[int, str, str]:
+        settings = ClientSettings(database_url=url, broker_url=services.broker_url)
+        code = run(arguments, lambda: Client(settings))
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("role", "command", "remedy"),
+    [
+        (CLIENT, AUDIT, f"the login that owns the tables, or a member of {DASHBOARD}"),
+        (CLIENT, PURGE, f"the login that owns the tables, or a member of {WORKER}"),
+        (CLIENT, (*PURGE, "--org", ORG), "the login that owns the tables"),
+        (CLIENT, ("tenants", "list"), "the login that owns the tables"),
+        (CLIENT, SET_BUDGET, "the login that owns the tables"),
+        (DASHBOARD, ("calls", "list"), f"the login that owns the tables, or a member of {CLIENT}"),
+        (DASHBOARD, STRAYS, f"the login that owns the tables, or a member of {CLIENT}"),
+        (WORKER, (*PURGE, "--org", ORG), "the login that owns the tables"),
+    ],
+)
+def test_a_refusal_is_one_line_that_names_who_may(
+    ledger: LedgerUnderTest, services: Embedded, shell: Shell,
+    role: str, command: tuple[str, ...], remedy: str,
+) -> None:  # fmt: skip
+    """And nothing was done."""
+    key = ledger.dead().key
+    with a_login(services.database_url, role) as url:
+        code, out, err = shell(url, *command)
+
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith(f"; CALLGATE_DATABASE_URL must name {remedy}\n")
+    assert not ledger.view(key).is_purged
+
+
+def test_a_login_does_what_it_may(
+    ledger: LedgerUnderTest, services: Embedded, shell: Shell
+) -> None:
+    """A dashboard audits; a client sees its dead calls, and that others' stray messages are not its to see."""
+    ledger.dead()
+    owner = PostgresSession(services.database_url)
+    with a_login(services.database_url, DASHBOARD) as url:
+        for command in (AUDIT, ("costs",), ("budget", "show")):
+            assert shell(url, *command)[0::2] == (0, "")
+    with closing(owner), a_client(owner, ORG) as url:
+        code, out, err = shell(url, *STRAYS)
+
+    assert (code, ORG in out) == (0, True)
+    assert err.startswith("without stray messages: ")
+
+
+def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
+    services: Embedded, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that would hold prompts is a warning, with what to set; a broker without BLMPOP fails."""
+    owner = create_engine(services.database_url, poolclass=NullPool)
+    with a_login(services.database_url, CLIENT) as url:
+        healthy = shell(url, "doctor")
+        with owner.begin() as connection:
+            connection.execute(text(f"ALTER ROLE {name_of(url)} SET log_statement = 'all'"))
+        loud = shell(url, "doctor")
+        monkeypatch.setattr(cli_doctor, "_redis_version", lambda _: [6, 2, 14])
+        old = shell(url, "doctor")
+
+    assert healthy[0] == loud[0] == 0
+    assert "OK   server log: " in healthy[1]
+    assert "OK   broker: " in healthy[1]
+    assert "WARN server log: " in loud[1]
+    assert "set log_statement = none (it is all)\n" in loud[1]
+    assert old[0] == 1
+    assert "is Redis 6: workers take messages with BLMPOP" in old[1]
