@@ -292,9 +292,9 @@ def test_a_broadcast_is_a_question_or_nothing(
         "cancel_consumer", arguments=COMMANDS["cancel_consumer"], reply=True, limit=1, timeout=5
     )
     assert [list(answer) for reply in asked_again for answer in reply.values()] == [["error"]]
-    assert len(control.ping(timeout=5)) == 1
-    (stats,) = control.inspect(timeout=5).stats().values()
-    (queues,) = control.inspect(timeout=5).active_queues().values()
+    assert len(control.ping(timeout=5, limit=1)) == 1
+    (stats,) = control.inspect(timeout=5, limit=1).stats().values()
+    (queues,) = control.inspect(timeout=5, limit=1).active_queues().values()
     handle = silent.submit(deployment.request(org))
     forge_call(broker, handle)
 
