@@ -41,7 +41,7 @@ test: $(INSTALLED) ## Run every test but the benchmarks
 simulate: $(INSTALLED) ## Play SEEDS=1000 lives under a virtual clock and faults; SEED=123 plays that one, and shows it if it fails
 	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
-chaos: $(INSTALLED) ## Kill, stop, wipe and fill what callgate runs on, under load, and count what was lost; about twelve minutes
+chaos: $(INSTALLED) ## Kill, stop, wipe and fill what callgate runs on, under load, and count what was lost; about eight minutes
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(INSTALLED) ## Measure callgate beside the bare Celery task and a naive chain; wants the machine for itself
