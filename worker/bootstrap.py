@@ -49,7 +49,7 @@ from callgate.services.lease import RENEWED_AFTER, LeaseService
 from callgate.services.llm_service import LLMService, Patience
 from callgate.services.retention import RetentionService
 from config.celeryconfig import celery_config
-from config.settings import WorkerSettings, check_relations
+from config.settings import WorkerOptions, WorkerSettings, check_relations
 from worker.clock import SystemClock
 from worker.isolation import NURSERY_ARGV, Isolation
 from worker.lease_keeper import LeaseKeeper
@@ -159,6 +159,18 @@ class Services:
             await asyncio.sleep(interval_s * random.uniform(0.5, 1.5))  # noqa: S311
 
 
+def patience_of(options: WorkerOptions, *, is_alone: bool) -> Patience:
+    """
+    How long calls wait for the ledger.
+
+    A child that cannot have it, though its worker can, says so before it is taken for stuck and killed, for that counts
+    against the call as a loss.
+    """
+    if is_alone:
+        return Patience(grace_s=options.grace_s, claim_s=options.grace_s / 3)
+    return Patience(grace_s=options.grace_s)
+
+
 def bootstrap(
     settings: WorkerSettings,
     app: Celery,
@@ -253,7 +265,7 @@ def bootstrap(
         settle_here=settle_here,
         clock=clock,
         now=lambda: datetime.now(UTC),
-        patience=Patience(grace_s=options.grace_s),
+        patience=patience_of(options, is_alone=isolated_by is None),
         worker_id=worker_id,
         lease_held=lease.held,
         default_limit_nano_usd=options.default_limit_nano_usd,

@@ -19,6 +19,7 @@ or `rediss://` broker.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import sys
@@ -34,6 +35,7 @@ from redis.exceptions import ResponseError
 
 logger = logging.getLogger(__name__)
 
+_TAGS = itertools.count(1)
 Garbage = Callable[[str, bytes], None]
 """Takes the queue and an item of it that is no message of kombu's."""
 TAKEN_AT_ONCE_MAX = 16
@@ -170,8 +172,10 @@ class Transport(redis.Transport):  # type: ignore[misc]
         if not _is_envelope(message):
             self.put_aside(queue, _bytes_of(message))
             return
-        # Where it came from, not what it says of that: it may have to go back.
+        # Where it came from, not what it says of that: it may have to go back. And a tag of our own: those that share
+        # one would count as one, and so be taken without bound.
         message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
+        message["properties"]["delivery_tag"] = str(next(_TAGS))
         super()._deliver(message, queue)
 
 

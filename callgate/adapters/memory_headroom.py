@@ -17,7 +17,7 @@ def freed(before: dict[int, BudgetFigures], after: dict[int, BudgetFigures]) -> 
 
 
 def wanting(tables: MemoryTables) -> list[str]:
-    """The organisations with calls that wait for headroom."""
+    """The organisations with calls that wait for headroom: all of them, where Postgres draws a hundred."""
     return sorted({c.org_id for c in tables.calls.values() if c.wanted_nano_usd is not None})
 
 

@@ -528,3 +528,21 @@ def test_what_a_client_may_execute_is_little(attacker: Connection) -> None:
         told = {"search_path=public, pg_temp", "client_min_messages=notice"}
         assert not is_definer or told <= set(settings), name
     assert len(functions) > 10
+
+
+def test_a_client_that_is_also_the_dashboard_reads_no_more_bodies(
+    owner: PostgresSession, ledger: LedgerUnderTest
+) -> None:
+    """What the dashboard shows of everybody is no answer to what a client asks for, for that may be prompts."""
+    (theirs,) = [
+        view.key
+        for view in PostgresOperations(owner).calls(CallFilter(org_id="theirs"), limit=1000)
+        if view.state is CallState.SUCCEEDED
+    ]
+    with (
+        a_login(owner_url(owner), CLIENT, DASHBOARD) as url,
+        closing(PostgresSession(url)) as session,
+    ):
+        assert list(PostgresLedger(session).read([theirs], Bodies.BOTH)) == [None]
+        assert PostgresOperations(session).calls(CallFilter(), limit=1000) == []
+        assert PostgresOperations(session).snapshot().budgets

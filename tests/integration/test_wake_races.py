@@ -29,6 +29,17 @@ from tests.contract.harness import (
 )
 from tests.integration.test_join_races import OpenTransaction
 
+MANY_WHO_WAIT = """
+WITH budgets AS (
+    INSERT INTO budget (org_id, scope, "window", timezone, starts_at, ends_at, limit_nano_usd)
+    SELECT 'org' || i, 'org', 'day', 'UTC', p.starts_at, p.ends_at, 10
+      FROM generate_series(1, 150) i CROSS JOIN callgate_period_v1('day', 'UTC', now()) p
+)
+INSERT INTO llm_call (call_id, generation, org_id, input_hash, call_type, provider, model, state, due_at,
+                      input_token_bound, request, wanted_nano_usd)
+SELECT gen_random_uuid(), 1, 'org' || i, sha256(i::text::bytea), 'type', 'openai', 'model', 'waiting',
+       now() + interval '1 hour', 1, 'body', 5
+  FROM generate_series(1, 150) i"""
 SETS_A_LIMIT = """SELECT count(*) FROM pg_stat_activity
  WHERE wait_event_type = 'Lock' AND query LIKE '%set_budget_v1%' AND pid <> pg_backend_pid()"""
 
@@ -81,3 +92,21 @@ def test_a_limit_set_while_the_period_rolls_over_holds(
 
     (newest,) = ledger.operations.budgets(ORG)
     assert (newest.limit_nano_usd, newest.reserved_nano_usd) == (5, 100)
+
+
+def test_a_sweep_wakes_for_a_hundred_organisations_and_in_the_end_for_all(
+    ledger: LedgerUnderTest, postgres_engine: Engine
+) -> None:
+    """A sweep that woke for thousands at once would run out of time, and find no lost message ever again."""
+    with postgres_engine.begin() as connection:
+        connection.execute(text(MANY_WHO_WAIT))
+
+    def sweep() -> int:
+        ledger.ledger.due(limit=100, queued_before=ledger.now() - timedelta(hours=1))
+        with postgres_engine.connect() as connection:
+            return int(
+                connection.scalar(text("SELECT count(*) FROM llm_call WHERE due_at <= now()"))
+            )
+
+    assert sweep() == 100
+    assert max(sweep() for _ in range(30)) == 150

@@ -11,6 +11,7 @@ from callgate.services.llm_service import Patience
 from callgate.settings import KUBERNETES_SERVICE, PREFIX, ClientSettings, load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from tests.unit.stage import OVERLAY, POLICY
+from worker.bootstrap import patience_of
 
 TIMEOUT_S = ClientSettings.model_fields["ledger_timeout_s"].default
 VARIABLE = "CALLGATE_WORKER__CREDENTIALS__"
@@ -52,6 +53,14 @@ def test_a_record_must_fit_into_the_grace() -> None:
 def test_the_longest_back_off_is_the_third_that_the_grace_is_checked_for() -> None:
     """Else the check above means nothing."""
     assert Patience(grace_s=30).backoff_s(failures=100, jitter=1.0) == 10
+
+
+def test_a_suspect_whose_process_cannot_have_the_ledger_is_left_and_not_lost() -> None:
+    """It waits twice, to read and for its lease; killed as stuck, it would count a loss against a call nobody sent."""
+    options = WorkerOptions()
+
+    assert 2 * patience_of(options, is_alone=True).claim_s < options.grace_s
+    assert patience_of(options, is_alone=False) == Patience(grace_s=options.grace_s)
 
 
 def test_an_outage_that_no_lease_notices_leaves_time_to_record() -> None:

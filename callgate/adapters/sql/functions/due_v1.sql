@@ -6,7 +6,8 @@
 -- An attempt that has expired is left alone unless p_judge may judge: who is alive has had p_steady_s seconds to record.
 -- With p_queued_before: queued calls due before that moment (their message was lost, and each is counted) and nothing else.
 -- And calls that wait for headroom are woken where it is there: whoever was locked when it was freed was passed over, and who
--- was woken first may not have taken it.
+-- was woken first may not have taken it. Of a hundred organisations, by lot: the wake-ups of thousands would outlast the time a
+-- statement has, and with them nothing that was lost would ever be found.
 -- Returns   kind: publish | settle | expired | deliver.
 CREATE FUNCTION callgate_due_v1(p_limit int, p_judge text, p_steady_s float8, p_queued_before timestamptz)
 RETURNS TABLE (kind text, call_id uuid, generation int, state text, attempt_id uuid,
@@ -22,7 +23,9 @@ DECLARE
 BEGIN
     IF p_queued_before IS NOT NULL THEN
         PERFORM callgate_wake_v1(ARRAY(
-            SELECT DISTINCT l.org_id FROM llm_call l WHERE l.wanted_nano_usd IS NOT NULL));
+            SELECT o.org_id FROM (
+                   SELECT DISTINCT l.org_id FROM llm_call l WHERE l.wanted_nano_usd IS NOT NULL) o
+             ORDER BY random() LIMIT 100));
         RETURN QUERY
         WITH lost AS (
             SELECT l.call_id, l.generation FROM llm_call l

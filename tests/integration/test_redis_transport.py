@@ -1,0 +1,25 @@
+"""What the worker's transport takes from the broker, and what it gives back."""
+
+from __future__ import annotations
+
+from kombu import Connection, Consumer, Queue
+
+from tests.integration._valkey import Valkey, until
+from tests.integration.test_strays import with_body
+
+
+def test_messages_that_share_a_tag_are_taken_one_by_one_and_all_go_back(valkey: Valkey) -> None:
+    """A tag is the sender's word: if it named a message, a thousand of one tag would count as one."""
+    valkey.client.lpush("test", *[with_body([[], {}, {}]) for _ in range(40)])
+    taken: list[object] = []
+    with Connection(valkey.url, transport="worker.redis_transport:Transport") as connection:
+        channel = connection.channel()
+        channel.basic_qos(0, 4, False)
+        with Consumer(channel, [Queue("test")], on_message=taken.append):
+            connection.drain_events(timeout=5)
+            until(lambda: len(taken) == 4)
+            assert not channel.qos.can_consume()
+            assert valkey.ready() == 36
+        channel.close()
+
+    assert valkey.ready() == 40
