@@ -24,7 +24,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from queue import Empty
 from typing import Any
 
@@ -64,17 +65,13 @@ class Unfinished(virtual.QoS):  # type: ignore[misc]
     """What was delivered and has not ended, in memory; its number is bounded by the prefetch."""
 
     def restore_unacked(self) -> list[Any]:
-        """Put it back in front of its queues; without a broker it is left to the ledger's sweep."""
+        """Put it back; without a broker it is left to the ledger's sweep."""
         self._flush()
-        messages, channel = list(self._delivered.values()), self.channel
+        taken = [
+            (m.delivery_info["routing_key"], _bytes_of(m._raw)) for m in self._delivered.values()
+        ]
         self._delivered.clear()
-        try:
-            with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-                for message in messages:
-                    pipe.rpush(message.delivery_info["routing_key"], _bytes_of(message._raw))
-                pipe.execute()
-        except Transport.connection_errors as error:
-            logger.warning("%d messages are left to the sweep: %r", len(messages), error)
+        self.channel.put_back(taken)
         return []
 
 
@@ -121,12 +118,28 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 raise Empty
             queue = bytes_to_str(taken[0]).removeprefix(self.global_keyprefix)
             self._queue_cycle.rotate(queue)
-            for item in taken[1]:
-                self.connection.deliver_item(queue, item)
+            items = deque(taken[1])
+            try:
+                while items:
+                    self.connection.deliver_item(queue, items.popleft())
+            except BaseException:
+                # Nobody knows of the others.
+                self.put_back([(queue, item) for item in items])
+                raise
             return True
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
+
+    def put_back(self, taken: Sequence[tuple[str, bytes]]) -> None:
+        """Put items in front of their queues again, the first one first."""
+        try:
+            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+                for queue, item in reversed(taken):
+                    pipe.rpush(queue, item)
+                pipe.execute()
+        except self.connection_errors as error:
+            logger.warning("%d messages are left to the sweep: %r", len(taken), error)
 
     def _taken(self, **options: Any) -> Any:
         connection = self.client.connection

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from typing import Any
+
+import pytest
 from kombu import Connection, Consumer, Queue
 
 from tests.integration._valkey import Valkey, until
@@ -23,3 +28,26 @@ def test_messages_that_share_a_tag_are_taken_one_by_one_and_all_go_back(valkey: 
         channel.close()
 
     assert valkey.ready() == 40
+
+
+def test_what_goes_back_comes_again_in_its_order(valkey: Valkey) -> None:
+    """A delivery that raises takes none of those along that came with it; and the oldest is first again."""
+    words = [f"w{n}" for n in range(10)]
+    for word in words:
+        valkey.client.lpush("test", with_body([[word], {}, {}]))
+    delivered: list[str] = []
+
+    def deliver(message: Any) -> None:
+        delivered.append(message.payload[0][0])
+        if len(delivered) == 3:
+            raise SystemError("no loop")
+
+    with Connection(valkey.url, transport="worker.redis_transport:Transport") as connection:
+        channel = connection.channel()
+        with Consumer(channel, [Queue("test")], on_message=deliver), pytest.raises(SystemError):
+            connection.drain_events(timeout=5)
+        assert (delivered, valkey.ready()) == (words[:3], 7)
+        channel.close()
+
+    bodies = [json.loads(item)["body"] for item in valkey.client.lrange("test", 0, -1)]
+    assert [json.loads(base64.b64decode(body))[0][0] for body in reversed(bodies)] == words
