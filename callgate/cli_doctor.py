@@ -187,6 +187,7 @@ def _redis_version(connection: Any) -> list[int] | None:
         said = connection.default_channel.client.info("server")
         return [int(part) for part in said["redis_version"].split(".")]
     except Exception:
+        # Whatever it raises: that the broker answers was seen before, and who does not say its version is not refused.
         return None
 
 

@@ -44,7 +44,6 @@ RAW_BYTES_MAX = 64 * 1024
 _UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, KombuError)
 """What Celery raises over content that it did not expect; anything else is not the message's."""
 
-
 Sink = Callable[[StrayMessage], None]
 
 

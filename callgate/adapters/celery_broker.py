@@ -1,6 +1,4 @@
-"""
-The Celery app every callgate process talks to the broker with: client, worker, Flower and command line.
-"""
+"""The Celery app every callgate process talks to the broker with: client, worker, Flower and command line."""
 
 from __future__ import annotations
 

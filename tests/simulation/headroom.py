@@ -65,10 +65,11 @@ class Headroom:
         newest = {
             (b.scope, b.window): b
             for b in self._world.ledger.tables.budgets.values()
-            if b.org_id == one.org_id and b.scope in _scopes(one)
+            if b.org_id == one.org_id and b.scope in scopes_asked(one)
         }
         return all(
-            sum(c.wanted_nano_usd or 0 for c in calls if b.scope in _scopes(c)) <= b.left_nano_usd
+            sum(c.wanted_nano_usd or 0 for c in calls if b.scope in scopes_asked(c))
+            <= b.left_nano_usd
             for b in newest.values()
         )
 
@@ -79,5 +80,6 @@ class Headroom:
         return sorted(wanting, key=lambda call: (call.created_at, call.key))
 
 
-def _scopes(call: CallRow) -> tuple[str, str]:
+def scopes_asked(call: CallRow) -> tuple[str, str]:
+    """Whose budgets a call is held in; not by callgate's own word for it."""
     return ("org", f"call_type:{call.call_type}")

@@ -38,7 +38,7 @@ from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.retry import LOST
 from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of
-from tests.simulation.headroom import Headroom
+from tests.simulation.headroom import Headroom, scopes_asked
 from tests.simulation.provider import worst_nano_usd
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class Invariants:
             budget
             for budget in self._tables.budgets.values()
             if budget.org_id == call.org_id
-            and budget.scope in ("org", f"call_type:{call.call_type}")
+            and budget.scope in scopes_asked(call)
             and budget.starts_at <= now < budget.ends_at
         ]
 
