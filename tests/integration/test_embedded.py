@@ -18,7 +18,7 @@ from redis import Redis
 
 from worker.embedded import Embedded, EmbeddedError, FolderInUse, Server, ServerFailed
 from worker.embedded_folder import is_open, mark_of, package_folder
-from worker.embedded_server import marked_pids
+from worker.embedded_server import ENVIRONMENT, marked_pids
 
 OWNER = """
 import sys, time
@@ -349,6 +349,15 @@ def test_servers_run_from_a_folder_that_only_its_owner_may_enter(
     assert (owner.stderr, owner.stdout) == ("", f"{closed_checkout}\nserves\n")
     for secret in (data / "postgres", data / "valkey", data / "password"):
         assert secret.stat().st_mode & 0o077 == 0, f"{secret} is open to others"
+
+
+def test_programs_in_python_start_where_the_path_is_not_ascii() -> None:
+    """The local model: its Python reads a `.pth` file with the path of the checkout, in the encoding of the locale."""
+    asked = [sys.executable, "-c", "import locale; print(locale.getencoding())"]
+
+    answer = subprocess.run(asked, env=ENVIRONMENT, capture_output=True, text=True, check=True)  # noqa: S603
+
+    assert answer.stdout == "UTF-8\n"
 
 
 def test_a_link_into_a_closed_folder_leads_to_a_closed_folder() -> None:
