@@ -5,8 +5,8 @@ Becomes a server: ties itself to its owner's life, puts root aside, and executes
 
 It is a program of its own, not a `preexec_fn`, because Python code between fork and exec can deadlock in a
 process that has threads. UID `-1` keeps the account of the owner. PASSAGE `1` lets the account enter folders that
-only root may enter; an ordinary account could otherwise not reach a checkout or a data folder under root's home. It
-needs the capabilities SETPCAP and DAC_OVERRIDE, which containers of Docker, Podman and Kubernetes have by default.
+only root may enter; an ordinary account could otherwise not reach a checkout or a data folder under root's home. That
+needs the capability DAC_OVERRIDE, and SETPCAP for PostgreSQL's programs; containers have both by default.
 """
 
 import ctypes
@@ -17,12 +17,18 @@ from collections.abc import Sequence
 
 # linux/prctl.h, linux/securebits.h and linux/capability.h, Linux 4.3 and later.
 PR_SET_PDEATHSIG = 1
+PR_SET_KEEPCAPS = 8
 PR_SET_SECUREBITS = 28
 SECBIT_NO_SETUID_FIXUP = 1 << 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAP_DAC_OVERRIDE = 1
 CAPABILITY_VERSION_3 = 0x20080522
+
+CLOSED = (
+    "this machine does not let an ordinary account into a folder that only root may enter: if this fails, move the"
+    " checkout and its data to folders that every account may enter, or run it as an ordinary user"
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,9 +56,10 @@ def main() -> None:
 def _become(uid: int, gid: int, *, passage: bool) -> None:
     """Change to an ordinary account for good; with `passage`, folders closed to it stay passable."""
     if passage:
-        # The change of account leaves the capabilities alone. And access(2), by which initdb and pg_ctl look for
-        # `postgres`, honours them: it asks for the real user with none, as long as this bit is not set (man 2 access).
-        _allow(_libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
+        _ask(_libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
+        # By access(2) initdb looks for `postgres`; that honours no capability unless this bit is set (man 2 access).
+        if _libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) != 0:
+            print(CLOSED, file=sys.stderr)  # noqa: T201 - into the log, which is shown if the program fails
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -65,8 +72,8 @@ def _keep_only(capability: int) -> None:
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     # Two 32-bit words of effective, permitted and inheritable each.
     words = (ctypes.c_uint32 * 6)(*[1 << capability] * 3, 0, 0, 0)
-    _allow(_libc.capset(header, words))
-    _allow(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0))
+    _ask(_libc.capset(header, words))
+    _ask(_libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0))
 
 
 def die_with(owner_pid: int) -> None:
@@ -75,16 +82,6 @@ def die_with(owner_pid: int) -> None:
     if os.getppid() != owner_pid:
         # The owner was gone before the kernel knew of the tie.
         sys.exit(f"the owner, process {owner_pid}, has ended")
-
-
-def _allow(answer: int) -> None:
-    try:
-        _ask(answer)
-    except OSError as exc:
-        sys.exit(
-            f"an ordinary account cannot be let into folders that only root may enter ({exc.strerror}): move the"
-            " checkout and its data to folders that every account may enter, or run this as an ordinary user"
-        )
 
 
 def _ask(answer: int) -> None:

@@ -16,6 +16,7 @@ import psycopg2
 import pytest
 from redis import Redis
 
+from worker import embedded_postgres
 from worker.embedded import Embedded, EmbeddedError, FolderInUse, Server, ServerFailed
 from worker.embedded_folder import is_open, mark_of, package_folder
 from worker.embedded_server import ENVIRONMENT, marked_pids
@@ -370,6 +371,21 @@ def test_a_link_into_a_closed_folder_leads_to_a_closed_folder() -> None:
         (outside / "link").symlink_to(closed / "program")
 
         assert not is_open(outside / "link")
+
+
+@pytest.mark.parametrize("name", ["$HOME", "`id`", 'a "checkout"', "two\nlines"])
+def test_a_path_that_a_shell_would_read_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL's initdb would hand it to one."""
+
+    def somewhere_odd(*_: str, **__: str) -> Path:
+        return tmp_path / name
+
+    monkeypatch.setattr(embedded_postgres, "package_folder", somewhere_odd)
+
+    with pytest.raises(EmbeddedError, match="cannot start from a path with"), Embedded(tmp_path):
+        pass
 
 
 def test_a_missing_package_names_its_extra() -> None:
