@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from callgate.adapters import openai_adapter
+from callgate.adapters import openai_transport
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
 from tests.contract.openai_attempts import (
@@ -161,9 +161,14 @@ def test_a_connection_that_breaks_after_the_request_is_unknown(exchange: Exchang
     assert (len(outcome.received), outcome.connections) == (1, 1)
 
 
-@pytest.mark.parametrize("greeting", [_hangs_up, resets], ids=["closed", "reset"])
-def test_a_connection_that_breaks_before_it_was_read_is_unknown(greeting: Greeting) -> None:
+@pytest.mark.parametrize("breaks", [closes, resets], ids=["closed", "reset"])
+def test_a_connection_that_breaks_before_it_was_read_is_unknown(breaks: Exchange) -> None:
     """Our side cannot know how much of what it wrote was read. It is not written again."""
+
+    async def greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        await breaks(Received("", {}, b""), writer)
+
     outcome = attempt(hangs, greeting)
 
     assert outcome.verdict == ("connection_lost", True, Billing.UNKNOWN)
@@ -225,7 +230,7 @@ def test_a_reply_nobody_can_read_is_unknown(data: bytes) -> None:
 def test_a_compressed_reply_is_inflated_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody asked for one; a kilobyte must not become a gigabyte in the memory of a worker."""
     small, bomb = (gzip.compress(json.dumps(chat("x" * size)).encode()) for size in (10, 10**6))
-    monkeypatch.setattr(openai_adapter, "REPLY_BYTES_MAX", 10_000)
+    monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 10_000)
     assert len(bomb) < 10_000
 
     fine = attempt(sends(http(small, headers={"content-encoding": "gzip"})))
@@ -238,7 +243,7 @@ def test_a_compressed_reply_is_inflated_within_the_bound(monkeypatch: pytest.Mon
 
 def test_a_reply_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider that does not stop talking does not fill the memory, and is not asked again."""
-    monkeypatch.setattr(openai_adapter, "REPLY_BYTES_MAX", 1000)
+    monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 1000)
 
     outcome = attempt(says(chat("x" * 1000)))
 
