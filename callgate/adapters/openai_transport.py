@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
+import aiohttp
 import httpx2
 import openai
 
@@ -79,10 +81,10 @@ class RequestBody:
 async def _bound_reply(response: httpx2.Response) -> None:
     if isinstance(response.stream, httpx2.AsyncByteStream):
         # httpx would inflate a megabyte to a gigabyte, past every bound.
-        stream = _BoundedStream(response.stream)
+        stream: httpx2.AsyncByteStream = _BoundedStream(response.stream)
         for _ in _compressions(response.headers.pop("content-encoding", "")):
             stream = _BoundedStream(stream, _Inflation().undo)
-        response.stream = stream
+        response.stream = stream if response.is_success else _Explanation(stream)
 
 
 def _compressions(content_encoding: str) -> list[str]:
@@ -111,6 +113,21 @@ class _BoundedStream(httpx2.AsyncByteStream):
             if left < 0:
                 raise ReplyTooLarge(f"more than {REPLY_BYTES_MAX} bytes")
             yield plain
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _Explanation(httpx2.AsyncByteStream):
+    """The body of a refusal, as far as it can be read: its status alone says what is billed."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with suppress(httpx2.HTTPError, aiohttp.ClientError):
+            async for chunk in self._stream:
+                yield chunk
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -226,6 +226,28 @@ def test_a_reply_nobody_can_read_is_unknown(data: bytes) -> None:
     assert len(outcome.received) == 1
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        http(b'{"error": {"code"', status=429, length=1000),
+        b"HTTP/1.1 429 Slow down\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{",
+        http(b"no gzip", status=429, headers={"content-encoding": "gzip"}),
+        http(b"x" * 2000, status=429),
+    ],
+    ids=["cut off", "cut chunk", "no gzip", "too large"],
+)
+def test_a_status_counts_though_its_body_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    """The provider has said what it did; the rest are words."""
+    monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 1000)
+
+    outcome = attempt(sends(data, then_close=True))
+
+    assert outcome.verdict == ("rate_limited", True, Billing.UNBILLED)
+    assert len(outcome.received) == 1
+
+
 def test_a_reply_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider that does not stop talking does not fill the memory, and is not asked again."""
     monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 1000)
