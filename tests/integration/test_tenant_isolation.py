@@ -39,6 +39,7 @@ from tests.contract.harness import (
 )
 from tests.integration._logins import a_client, a_login, name_of, owner_url
 from tests.integration.partitions import month, partition_of
+from tests.tables import EMPTY
 from worker.embedded import Embedded
 
 DENIED = "42501"
@@ -50,7 +51,7 @@ THEIR_PROMPT = "what only they may read"
 def owner(services: Embedded) -> Iterator[PostgresSession]:
     """The owner's session, on a ledger that was empty before."""
     with closing(PostgresSession(services.database_url)) as session:
-        session.rows(f"TRUNCATE {', '.join(metadata.tables)}", {})
+        session.rows(EMPTY, {})
         yield session
 
 
