@@ -25,7 +25,8 @@ import httpx2
 import openai
 
 from callgate.adapters.openai_errors import Asked, ReplyTooLarge, failure_of
-from callgate.adapters.openai_wire import reply_of, request_body
+from callgate.adapters.openai_reply import reply_of
+from callgate.adapters.openai_wire import request_body
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import CredentialsPort, ProviderReply
@@ -96,6 +97,7 @@ class OpenAIAdapter:
             return MISSING_CREDENTIALS
         if timeout_s <= 0:
             return TOO_LATE
+        asked = Asked(self._entry, _secrets(request, key))
         try:
             client = self._connected()
             async with asyncio.timeout(timeout_s):
@@ -111,8 +113,8 @@ class OpenAIAdapter:
                     },
                 )
         except Exception as exc:
-            return failure_of(exc, Asked(self._entry, _secrets(request, key)))
-        return reply_of(response.content, response.headers, request.model)
+            return failure_of(exc, asked)
+        return reply_of(response.content, response.headers, request, asked)
 
     def credential(self, org_id: str) -> str:
         """Whose key a request of this organisation is made with; see `LLMProviderPort`."""

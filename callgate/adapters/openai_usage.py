@@ -122,7 +122,7 @@ def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> Told:
         usage = _at({**reply, "choice": only}, place)
         if isinstance(usage, dict) and any(_at(usage, row.path) is not None for row in ROWS):
             return usage_of(usage, has_text=has_text)
-    return Told(None, (Anomaly.USAGE_MISSING,))
+    return Told(None)
 
 
 def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> Told:
@@ -146,7 +146,7 @@ def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> Told:
         flags = (Anomaly.USAGE_CONTRADICTORY,) if counts.are_at_odds else ()
         return Told(fitting[0], flags)
     if counts.input is None or counts.output is None:
-        return Told(None, (Anomaly.USAGE_ZERO if has_zero else Anomaly.USAGE_MISSING,))
+        return Told(None, (Anomaly.USAGE_ZERO,) if has_zero else ())
     return Told(_dearest(counts, readings), (Anomaly.USAGE_CONTRADICTORY,))
 
 
@@ -179,7 +179,7 @@ def _reading(
 
 
 def _fits(reading: Usage, counts: _Counts) -> bool:
-    """True if the total says the same. Without one the cache must be where its source says; xAI shares OpenAI's name."""
+    """True if the total says so. Without one the cache must be where its source says; xAI shares OpenAI's names."""
     if counts.total is not None:
         return reading.input_tokens + reading.output_tokens == counts.total
     cache = counts.cached + counts.cache_write

@@ -170,12 +170,19 @@ class Anomaly(StrEnum):
     """Its numbers contradict each other; the dearest reading they allow was posted."""
     TIER_UNASKED = "tier_unasked"
     """The provider names a service tier that was not asked for and is not known; the default was posted."""
+    PRICE_UNKNOWN = "price_unknown"
+    """The tokens are known, but not what they cost, such as in a tier that has no price."""
     CHOICES_MISSING = "choices_missing"
     """Fewer answers than the request asked for."""
 
 
 AMOUNT_UNKNOWN = frozenset(
-    {Anomaly.USAGE_MISSING, Anomaly.USAGE_ZERO, Anomaly.USAGE_IMPLAUSIBLE}
+    {
+        Anomaly.USAGE_MISSING,
+        Anomaly.USAGE_ZERO,
+        Anomaly.USAGE_IMPLAUSIBLE,
+        Anomaly.PRICE_UNKNOWN,
+    }
 )
 """The anomalies of attempts that were posted at their whole hold, because nobody knows their cost."""
 
@@ -193,7 +200,7 @@ class LLMResult(_Value):
     generation: int
     text: str
     texts: tuple[str, ...]
-    """All `n` answers; `text` is the first."""
+    """All answers, fewer than `n` only if the provider sent fewer; `text` is the first."""
     parsed: Any = None
     """An instance of the Pydantic model that was passed as `response_schema`; None if there was none."""
     finish_reason: str | None
