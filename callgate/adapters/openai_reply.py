@@ -173,7 +173,7 @@ def _refusal(choice: Mapping[str, Any]) -> str | None:
 
 
 def _joined(content: object, names: Sequence[str]) -> str:
-    parts = content if isinstance(content, list) else [{names[0]: content}]
+    parts = content if isinstance(content, list) else [{"text": content}]
     texts = (_text(p.get(name)) for p in parts if isinstance(p, dict) for name in names)
     return "".join(text for text in texts if text is not None)
 

@@ -44,17 +44,17 @@ def flaw_of(
     """
     if reply.refusal:
         return _paid("refused_by_model", "the model refused to answer", retryable=False)
-    if flaw := flaw_of_ending(reply.finish_reason, good_endings):
-        return flaw
-    is_empty = not reply.texts or not all(reply.texts)
-    is_cut = ending_of(reply.finish_reason, good_endings) is Ending.CUT
-    if is_cut and (is_empty or schema is not None):
-        why = "before anything was written: reasoning used it up" if is_empty else "in its middle"
-        return _paid(
-            "output_truncated", f"max_output_tokens cut the answer {why}; raise it", retryable=False
-        )
     if not reply.texts:
         return _paid("empty_reply", "the reply has no choices", retryable=False)
+    if flaw := flaw_of_ending(reply.finish_reason, good_endings):
+        return flaw
+    is_empty = not all(reply.texts)
+    is_cut = ending_of(reply.finish_reason, good_endings) is Ending.CUT
+    if is_cut and is_empty:
+        why = "max_output_tokens was reached before any answer: reasoning used it up"
+        return _paid("output_truncated", why, retryable=False)
+    if is_cut and schema is not None:
+        return _paid("output_truncated", "max_output_tokens cut the answer short", retryable=False)
     if is_empty:
         return _paid("empty_reply", "the reply has no text", retryable=True)
     for text in reply.texts if schema is not None else ():
