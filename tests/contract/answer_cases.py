@@ -211,23 +211,18 @@ ENDINGS = (
     *(
         dead(
             f"two choices, {which} one {ending}",
-            chat(
-                *(
-                    choice("one", ending, index=int(which == "second")),
-                    choice("two", index=int(which == "first")),
-                )
-            ),
+            chat(*[choice("half", e, index=i) for i, e in enumerate(endings)]),
             code=code,
             posted=times * COST,
             attempts=times,
             request={"n": 2},
         )
-        for which in ("first", "second")
         for ending, code, times in (
             ("content_filter", "content_filtered", 1),
             ("error", "broken_off", 2),
             ("odd", "unknown_ending", 1),
         )
+        for which, endings in (("first", (ending, "stop")), ("second", ("stop", ending)))
     ),
     dead(
         "two choices, the second refused",
