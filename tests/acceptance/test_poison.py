@@ -65,6 +65,7 @@ needs_key = false
 max_output_tokens_default = 50
 deadline_s = 15
 attempts_max = 2
+unknown_wait_s = 0.1
 retry_wait_s = 0.1
 retry_wait_max_s = 0.2
 retry_after_max_s = 0.2
