@@ -26,7 +26,7 @@ from callgate.adapters.openai_refusals import (
 )
 from callgate.adapters.openai_unwrapping import unwrapped
 from callgate.adapters.openai_usage import Told, usage_in
-from callgate.domain.endings import worst_of
+from callgate.domain.endings import GOOD_ENDING, Ending, ending_of, worst_of
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
@@ -64,10 +64,13 @@ def reply_of(
     elif told.usage is None and not any(map(_is_answer, choices)):
         return _invalid("the reply has no choices")
     unwraps = asked.entry.unwraps if request.response_schema else ()
-    reasons = [_name(choice.get("finish_reason")) for choice in choices]
+    good_endings = asked.entry.good_endings
+    ending = worst_of([_name(choice.get("finish_reason")) for choice in choices], good_endings)
+    # In OpenAI's words, so that readers who have no catalogue know it too.
+    is_good = bool(choices) and ending_of(ending, good_endings) is Ending.GOOD
     return ProviderReply(
         texts=tuple(unwrapped(_content(choice), unwraps) for choice in choices),
-        finish_reason=worst_of(reasons, asked.entry.good_endings),
+        finish_reason=GOOD_ENDING if is_good else ending,
         refusal=next(filter(None, map(_refusal, choices)), None),
         usage=told.usage,
         service_tier=_name(fields.get("service_tier")),

@@ -205,10 +205,10 @@ class LLMResult(_Value):
     """An instance of the Pydantic model that was passed as `response_schema`; None if there was none."""
     finish_reason: str | None
     """
-    How the answer ended: `stop`, or another good ending of the provider's.
+    How the answer ended: `stop`, or `length` where `max_output_tokens` cut it short.
 
-    `length`: `max_output_tokens` cut it short. Text may end so; an answer to a schema, or an empty one, may not. Of
-    several answers the worst ending counts.
+    Text may end with `length`; an answer to a schema, or an empty one, may not. Of several answers the worst ending
+    counts.
     """
     usage: Usage | None
     """None: the provider did not say, or what it said cannot be true."""

@@ -86,6 +86,7 @@ def test_a_reply_is_judged_and_billed(case: Case) -> None:
     if case.ends == "succeeded":
         result = result_of(view, good_endings=stage.catalogue.good_endings("sim"))
         assert result.texts == case.texts
+        assert result.finish_reason == ("length" if "its bound" in case.name else "stop")
         assert (result.usage is not None) == case.usage_is_known
     else:
         failure = json.loads(view.error or "{}")
