@@ -114,7 +114,8 @@ class Handle:
     def _result(self, view: CallView) -> LLMResult:
         if error := error_of(view):
             raise error
-        return result_of(view, self._schema)
+        good_endings = self._client.catalogue.good_endings(view.provider)
+        return result_of(view, self._schema, good_endings=good_endings)
 
     def _timeout(self, timeout: float | None) -> WaitTimeout:
         return WaitTimeout(f"call {self.task_id} was still open after {timeout} s; it goes on")
@@ -157,7 +158,7 @@ class Client:
             ttl_s=settings.budget_cache_ttl_s,
             prefix=settings.broker_prefix,
         )
-        self._result_backend = LedgerResultBackend(self.celery_app, self.ledger)
+        self._result_backend = LedgerResultBackend(self.celery_app, self.ledger, self.catalogue)
         self._submit = SubmitService(
             ledger=self.ledger,
             estimator=TokenEstimator(self.catalogue),

@@ -23,8 +23,9 @@ import httpx2
 import openai
 
 from callgate.adapters.openai_errors import Asked, NoClient, failure_of
+from callgate.adapters.openai_reply import reply_of
 from callgate.adapters.openai_transport import RequestBody, http_client
-from callgate.adapters.openai_wire import reply_of, request_body
+from callgate.adapters.openai_wire import request_body
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import CredentialsPort, ProviderReply
@@ -80,6 +81,7 @@ class OpenAIAdapter:
             return MISSING_CREDENTIALS
         if timeout_s <= 0:
             return TOO_LATE
+        asked = Asked(self._entry, _secrets(request, key))
         body: RequestBody | None = None
         try:
             body = RequestBody(request_body(request, self._entry))
@@ -98,8 +100,8 @@ class OpenAIAdapter:
                 )
         except Exception as exc:
             is_sent = body is not None and not body.withdraw()
-            return failure_of(exc, Asked(self._entry, _secrets(request, key)), is_sent=is_sent)
-        return reply_of(response.content, response.headers, request.model)
+            return failure_of(exc, asked, is_sent=is_sent)
+        return reply_of(response.content, response.headers, request, asked)
 
     def credential(self, org_id: str) -> str:
         """Whose key a request of this organisation is made with; see `LLMProviderPort`."""

@@ -13,37 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from email.utils import mktime_tz, parsedate_tz
 
 import aiohttp
 import httpx2
 import openai
 
 from callgate.adapters.openai_redaction import Redactor
+from callgate.adapters.openai_refusals import error_in, refusal_of
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.retry import Billing, Failure
-
-RETRY_AFTER_MAX_S = 86_400.0
-"""What a longer, or infinite, Retry-After is cut to."""
-NO_CREDIT_CODES = frozenset(
-    {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"}
-)
-"""Said with a 429 or 400, but no patience helps: somebody has to pay."""
-CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-"""OpenAI's `code` and llama.cpp's `type`; other servers say it in words only."""
-CONTEXT_WORDS = ("context length", "context size", "context window")
-BILLED_REFUSALS = frozenset({"content_filter"})
-"""
-Refusals that may cost money all the same.
-
-Source: Microsoft Learn, Azure OpenAI, "Manage costs", HTTP error response code and billing status (2024-01).
-"""
-EXPLAINED_STATUSES = frozenset({400, 404, 413, 422})
-"""Where the provider's words help whoever sent the request; elsewhere the status and the code say it all."""
 
 
 class ReplyTooLarge(httpx2.ReadError):
@@ -120,101 +101,14 @@ def _named(exc: BaseException) -> str:
 def _status(exc: BaseException, asked: Asked) -> Failure:
     if not isinstance(exc, openai.APIStatusError):
         raise TypeError(f"{type(exc).__name__} has no status")
-    body = exc.body if isinstance(exc.body, dict) else {}
-    said = {name: body.get(name) for name in ("code", "type", "param", "message")}
-    code, retryable, billing = _verdict(exc.status_code, said, asked.entry)
-    redactor = Redactor(asked.secrets)
-    return Failure(
-        code=code,
-        message=_sentence(exc.status_code, said, redactor),
-        retryable=retryable,
-        billing=billing,
-        status=exc.status_code,
-        provider_code=redactor.identifier(said["code"]) or redactor.identifier(said["type"]),
-        retry_after_s=retry_after_s(exc.response.headers),
+    return refusal_of(
+        exc.status_code,
+        error_in(exc.body),
+        exc.response.headers,
+        asked.entry,
+        Redactor(asked.secrets),
     )
 
-
-def _verdict(
-    status: int, said: Mapping[str, object], entry: ProviderEntry
-) -> tuple[str, bool, Billing]:
-    names = {name for name in (said["code"], said["type"]) if isinstance(name, str)}
-    if status < 400:
-        return ("redirected", False, Billing.UNBILLED)
-    if status >= 500:
-        return ("server_error", True, Billing(entry.server_errors))
-    if names & BILLED_REFUSALS:
-        return ("content_filtered", False, Billing.UNKNOWN)
-    if names & NO_CREDIT_CODES:
-        return ("insufficient_quota", False, Billing.UNBILLED)
-    if status in EXPLAINED_STATUSES and (names & CONTEXT_CODES or _blames_context(said["message"])):
-        return ("context_length_exceeded", False, Billing.UNBILLED)
-    return STATUSES.get(status, ("rejected", False, Billing.UNBILLED))
-
-
-def _blames_context(message: object) -> bool:
-    return isinstance(message, str) and any(words in message.lower() for words in CONTEXT_WORDS)
-
-
-def _sentence(status: int, said: Mapping[str, object], redactor: Redactor) -> str:
-    parts = [f"HTTP {status}"]
-    parts += [name for key in ("type", "code") if (name := redactor.identifier(said[key]))]
-    if param := redactor.identifier(said["param"]):
-        parts.append(f"param {param}")
-    words = said["message"]
-    if status in EXPLAINED_STATUSES and isinstance(words, str):
-        parts.append(redactor.words(words))
-    return ", ".join(parts)
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """
-    Read `retry-after-ms` or `retry-after` (seconds or a date).
-
-    A date is compared with the response's own `date`, never with our clock.
-
-    Source: RFC 9110, 10.2.3; `retry-after-ms` is OpenAI's.
-    """
-    for name, per_s in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        if (number := _number(headers.get(name))) is not None:
-            return _bounded_s(number / per_s)
-    until, now = _epoch_s(headers.get("retry-after")), _epoch_s(headers.get("date"))
-    return None if until is None or now is None else _bounded_s(until - now)
-
-
-def _bounded_s(seconds: float) -> float | None:
-    return min(seconds, RETRY_AFTER_MAX_S) if seconds > 0 else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return None if math.isnan(number) else number
-
-
-def _epoch_s(text: str | None) -> float | None:
-    try:
-        fields = parsedate_tz(text or "")
-        return None if fields is None else float(mktime_tz(fields))
-    except (ValueError, OverflowError):
-        return None
-
-
-STATUSES: dict[int, tuple[str, bool, Billing]] = {
-    400: ("bad_request", False, Billing.UNBILLED),
-    401: ("authentication_failed", False, Billing.UNBILLED),
-    402: ("insufficient_quota", False, Billing.UNBILLED),
-    403: ("permission_denied", False, Billing.UNBILLED),
-    404: ("not_found", False, Billing.UNBILLED),
-    408: ("request_timeout", True, Billing.UNKNOWN),
-    409: ("conflict", True, Billing.UNBILLED),
-    413: ("request_too_large", False, Billing.UNBILLED),
-    422: ("unprocessable", False, Billing.UNBILLED),
-    429: ("rate_limited", True, Billing.UNBILLED),
-}
-"""Code, retryable and billing of the statuses 4xx that have a meaning of their own."""
 
 _UNEXPECTED = _unknown("unexpected_error", "an error nobody foresaw", retryable=False)
 _LOST = _unknown("connection_lost", "the connection broke after the request may have left")

@@ -177,7 +177,7 @@ class ResultPurged(CallgateError):
 
 
 class ResultInvalid(CallgateError):
-    """The stored answer does not fit the Pydantic model the caller asked for."""
+    """The stored answer does not fit the caller's Pydantic model, or is not whole; `force=True` gets another."""
 
     code = "result_invalid"
 

@@ -191,6 +191,35 @@ class Usage(_Value):
     reasoning_tokens: Annotated[int, Field(ge=0)] = 0
 
 
+class Anomaly(StrEnum):
+    """What is odd about the bill of an attempt, in the column `anomalies`."""
+
+    USAGE_MISSING = "usage_missing"
+    USAGE_ZERO = "usage_zero"
+    """No tokens, beside a text."""
+    USAGE_IMPLAUSIBLE = "usage_implausible"
+    """No count of tokens, or more than twice what the request could use."""
+    USAGE_CONTRADICTORY = "usage_contradictory"
+    """Its numbers contradict each other; the dearest reading they allow was posted."""
+    TIER_UNASKED = "tier_unasked"
+    """The provider names a service tier that was not asked for and is not known; the default was posted."""
+    PRICE_UNKNOWN = "price_unknown"
+    """The tokens are known, but not what they cost, such as in a tier that has no price."""
+    CHOICES_MISSING = "choices_missing"
+    """Fewer answers than the request asked for."""
+
+
+AMOUNT_UNKNOWN = frozenset(
+    {
+        Anomaly.USAGE_MISSING,
+        Anomaly.USAGE_ZERO,
+        Anomaly.USAGE_IMPLAUSIBLE,
+        Anomaly.PRICE_UNKNOWN,
+    }
+)
+"""The anomalies of attempts that were posted at their whole hold, because nobody knows their cost."""
+
+
 class LLMResult(_Value):
     """
     What `handle.get()` returns: a fresh copy for every caller.
@@ -204,11 +233,18 @@ class LLMResult(_Value):
     generation: int
     text: str
     texts: tuple[str, ...]
-    """All `n` answers; `text` is the first."""
+    """All answers, fewer than `n` only if the provider sent fewer; `text` is the first."""
     parsed: Any = None
     """An instance of the Pydantic model that was passed as `response_schema`; None if there was none."""
     finish_reason: str | None
-    usage: Usage
+    """
+    How the answer ended: `stop`, or `length` where `max_output_tokens` cut it short.
+
+    Text may end with `length`; an answer to a schema, or an empty one, may not. Of several answers the worst ending
+    counts.
+    """
+    usage: Usage | None
+    """None: the provider did not say, or what it said cannot be true."""
     cost_usd: Decimal
     """What all attempts of this call were posted at, failed and unknown ones included."""
     latency_ms: int

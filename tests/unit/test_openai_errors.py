@@ -16,18 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callgate.adapters.openai_errors import (
-    RETRY_AFTER_MAX_S,
     SENT,
-    STATUSES,
     UNSENT,
     Asked,
     NoClient,
     ReplyTooLarge,
     Table,
     failure_of,
-    retry_after_s,
 )
 from callgate.adapters.openai_redaction import WORDS_CHARS_MAX, Redactor
+from callgate.adapters.openai_refusals import RETRY_AFTER_MAX_S, STATUSES, retry_after_s
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.retry import Billing, Failure
 
