@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from callgate.db.tables import metadata
+from tests.tables import EMPTY
 from worker.embedded import Embedded
 from worker.migrate import migrate
 
@@ -54,9 +54,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
 def postgres_engine(services: Embedded) -> Iterator[Engine]:
     """An engine on the migrated database, every table empty."""
     engine = create_engine(services.database_url, poolclass=NullPool)
-    tables = ", ".join(table.name for table in metadata.sorted_tables)
     with engine.begin() as connection:
-        connection.execute(text(f"TRUNCATE {tables}"))
+        connection.execute(text(EMPTY))
     yield engine
     engine.dispose()
 

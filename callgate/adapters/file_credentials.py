@@ -70,6 +70,11 @@ class FileCredentials:
                 return key.get_secret_value().strip() or None
         return None
 
+    def has_own_key(self, provider: str, org_id: str) -> bool:
+        """True if the organisation has a key, or a file for one, of its own."""
+        name = f"{provider}.{org_id}"
+        return self._in_folder(name) is not None or name in self._keys
+
     def _in_folder(self, name: str) -> SecretStr | None:
         """The key in the file of that name; None if there is no such file."""
         if self._folder is None or "/" in name:

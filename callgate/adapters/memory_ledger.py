@@ -16,6 +16,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from callgate.adapters import memory_money as money
+from callgate.adapters.memory_breakers import is_applied, note_health, release
 from callgate.adapters.memory_headroom import freed, wake, wanting
 from callgate.adapters.memory_leases import MemoryLeases, may_judge
 from callgate.adapters.memory_money import DUE_AGAIN, EXPIRING
@@ -111,8 +112,14 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             now, before = self._clock(), dict(self.tables.budgets)
             outcomes = [money.settle(self.tables, wanted, now) for wanted in batch]
             has_woken = wake(self.tables, freed(before, self.tables.budgets), now)
+            posted = [s for s, o in zip(batch, outcomes, strict=True) if is_applied(o)]
+            changes = note_health(self.tables, posted, now)
+            has_woken |= release(self.tables, now)
             return [
-                replace(o, has_woken=has_woken) if isinstance(o, Settled) else o for o in outcomes
+                replace(o, has_woken=has_woken, breaker_changes=changes)
+                if isinstance(o, Settled)
+                else o
+                for o in outcomes
             ]
 
     def due(
@@ -124,6 +131,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             if queued_before is not None:
                 wake(self.tables, wanting(self.tables), now)
                 return DueBatch(now, self._due_queued(queued_before, limit, now))
+            release(self.tables, now)
             items = self._due_calls(self._may_expire(judge, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
 
@@ -254,6 +262,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
 
     def _publish(self, call: CallRow, now: datetime) -> Due:
         call.state = CallState.QUEUED
+        call.wait_reason = None
         call.due_at = now
         return Due(DueKind.PUBLISH, call.key)
 

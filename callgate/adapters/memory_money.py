@@ -11,7 +11,9 @@ import json
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from callgate.adapters.memory_breakers import admission_of, breaker_of
 from callgate.adapters.memory_tables import AttemptRow, CallRow, MemoryTables
+from callgate.domain.breaker import Admission, Breaker, unavailable_json
 from callgate.domain.budget import (
     ORG_SCOPE,
     BudgetFigures,
@@ -24,6 +26,7 @@ from callgate.domain.budget import (
     scopes_of,
 )
 from callgate.domain.ledger import (
+    AttemptKind,
     AttemptRef,
     AttemptStatus,
     CallState,
@@ -38,6 +41,7 @@ from callgate.domain.ledger import (
     Settled,
     SettleOutcome,
     Unstorable,
+    WaitReason,
 )
 from callgate.domain.models import OnBudget
 from callgate.domain.retention import LATE_ANSWER_MAX
@@ -71,7 +75,20 @@ def reserve(
     if refusal is not None:
         _refuse(tables, call, wanted, budgets, refusal, now)
         return Refused(call.key, call.state, refusal)
-    return _reserved(_hold(tables, call, wanted, budgets, attempt_id, now))
+    breaker = breaker_of(tables, call, wanted.credential, now)
+    admission = admission_of(tables, call, breaker, now)
+    if admission is Admission.WAIT:
+        _wait_for_provider(tables, call, wanted, breaker, now)
+        return Refused(call.key, call.state, None)
+    attempt = _hold(tables, call, wanted, budgets, attempt_id, now)
+    if admission is Admission.PROBE:
+        attempt.kind = AttemptKind.PROBE
+    else:
+        call.wait_until = None
+    tables.breakers[call.provider, call.model, wanted.credential] = breaker.with_trial(
+        admission, attempt_id, call.org_id, now
+    )
+    return _reserved(attempt)
 
 
 def record(tables: MemoryTables, answer: Record, now: datetime) -> RecordOutcome:
@@ -169,7 +186,22 @@ def _refuse_with(tables: MemoryTables, call: CallRow, wanted: Reserve, now: date
     if wanted.put_off_s is None:
         tables.end(call, CallState.REJECTED, wanted.refuse_with, now)
     else:
-        _wait(call, wanted.refuse_with, now + timedelta(seconds=wanted.put_off_s))
+        due_at = now + timedelta(seconds=wanted.put_off_s)
+        _wait(call, WaitReason.QUARANTINE, wanted.refuse_with, due_at)
+
+
+def _wait_for_provider(
+    tables: MemoryTables, call: CallRow, wanted: Reserve, breaker: Breaker, now: datetime
+) -> None:
+    """Let the call wait until the breaker has room, or reject it if it has waited long enough."""
+    error = unavailable_json(call.provider, call.model, breaker.reason)
+    wait_until = call.wait_until or now + timedelta(seconds=wanted.wait_max_s)
+    if wait_until <= now:
+        tables.end(call, CallState.REJECTED, error, now)
+        return
+    _wait(call, WaitReason.PROVIDER, error, wait_until)
+    call.wait_until = wait_until
+    call.breaker = breaker.provider, breaker.model, breaker.credential
 
 
 def _refuse(
@@ -180,12 +212,13 @@ def _refuse(
     is_patient = wanted.on_budget is OnBudget.WAIT
     if refusal.reason is RefusalReason.HELD:
         age_s = (now - call.created_at).total_seconds()
-        _wait(call, refusal.to_json(), now + timedelta(seconds=held_wait_s(age_s)))
+        due_at = now + timedelta(seconds=held_wait_s(age_s))
+        _wait(call, WaitReason.BUDGET_HELD, refusal.to_json(), due_at)
         call.wanted_nano_usd = wanted.hold_nano_usd
     elif refusal.reason is RefusalReason.EXHAUSTED and is_patient:
         reasons = [(refusal_of(b, wanted.hold_nano_usd, now), b.ends_at) for b in budgets]
         ends = [ends_at for reason, ends_at in reasons if reason is RefusalReason.EXHAUSTED]
-        _wait(call, refusal.to_json(), max(ends))
+        _wait(call, WaitReason.BUDGET_EXHAUSTED, refusal.to_json(), max(ends))
         call.wanted_nano_usd = wanted.hold_nano_usd
     else:
         tables.end(call, CallState.REJECTED, refusal.to_json(), now)
@@ -207,6 +240,7 @@ def _hold(
         price_source=wanted.price_source,
         queue_ms=int((now - queued_at) / timedelta(milliseconds=1)),
         worker_id=wanted.worker_id,
+        credential=wanted.credential,
         trace_id=wanted.trace_id,
         started_at=now,
     )
@@ -216,6 +250,7 @@ def _hold(
     call.attempt_id = attempt.attempt_id
     call.error = None
     call.wanted_nano_usd = None
+    call.breaker = None
     call.due_at = now + timedelta(seconds=wanted.lease_s)
     return attempt
 
@@ -246,6 +281,7 @@ def _post(tables: MemoryTables, attempt: AttemptRow, wanted: Settle, now: dateti
     attempt.usage = wanted.usage
     attempt.price_source = wanted.price_source or attempt.price_source
     attempt.service_tier = wanted.service_tier
+    attempt.anomalies = wanted.anomalies
     attempt.error = wanted.error
     attempt.late_due_at = None
 
@@ -266,7 +302,8 @@ def _move(
 def _fail(tables: MemoryTables, call: CallRow, wanted: Settle, now: datetime) -> None:
     call.error_fingerprint = wanted.error_fingerprint
     if wanted.next_state is CallState.WAITING:
-        _wait(call, wanted.error, now + timedelta(seconds=wanted.due_in_s or 0.0))
+        due_at = now + timedelta(seconds=wanted.due_in_s or 0.0)
+        _wait(call, WaitReason.RETRY, wanted.error, due_at)
     else:
         tables.end(call, wanted.next_state, wanted.error, now + DUE_AGAIN)
 
@@ -281,7 +318,12 @@ def _succeed(tables: MemoryTables, call: CallRow, winner: AttemptRow, now: datet
     tables.end(call, CallState.SUCCEEDED, None, due_at)
 
 
-def _wait(call: CallRow, error: str | None, due_at: datetime) -> None:
+def _wait(call: CallRow, reason: WaitReason, error: str | None, due_at: datetime) -> None:
     call.state = CallState.WAITING
+    call.wait_reason = reason
     call.error = error
     call.due_at = due_at
+    call.wanted_nano_usd = None
+    call.breaker = None
+    if reason is not WaitReason.RETRY:
+        call.wait_until = None

@@ -9,17 +9,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
+from callgate.adapters.memory_breakers import breaker_line, set_breaker
 from callgate.adapters.memory_headroom import wake
 from callgate.adapters.memory_tables import AttemptRow, CallRow, MemoryTables
 from callgate.domain.budget import BudgetFigures, Window
 from callgate.domain.ledger import AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.models import Usage
 from callgate.domain.operations import (
+    BreakerLine,
     BudgetDrift,
+    By,
     CallFilter,
     CostLine,
     DeadGroup,
     EndReason,
+    OperatorAction,
     Snapshot,
     StrayMessage,
 )
@@ -100,6 +104,28 @@ class MemoryOperations:
                 if org_id in (None, call.org_id):
                     groups[call.org_id, call.call_type, call.provider, call.model].append(call)
             return [self._cost_line(*name, calls) for name, calls in sorted(groups.items())]
+
+    def breakers(self) -> list[BreakerLine]:
+        """List the breakers and how many calls wait for each."""
+        with self._lock:
+            return [breaker_line(self.tables, key) for key in sorted(self.tables.breakers)]
+
+    def set_breaker(
+        self, provider: str, model: str, credential: str, *, is_open: bool, by: By
+    ) -> BreakerLine:
+        """Open or close a breaker by hand."""
+        with self._lock:
+            key, now = (provider, model, credential), self._clock()
+            set_breaker(self.tables, key, is_open, by.reason, now)
+            action = "breaker.open" if is_open else "breaker.close"
+            subject = "/".join(filter(None, key))
+            self.tables.actions.append(OperatorAction(now, by, action, None, subject, {}))
+            return breaker_line(self.tables, key)
+
+    def actions(self, *, limit: int) -> list[OperatorAction]:
+        """List what operators changed, newest first."""
+        with self._lock:
+            return self.tables.actions[::-1][:limit]
 
     def snapshot(self) -> Snapshot:
         """Take one consistent look at the books."""

@@ -72,6 +72,10 @@ class MemoryProvider:
         await asyncio.sleep(rule.delay_s)
         return echo(request) if rule.answer is None else rule.answer
 
+    def credential(self, org_id: str) -> str:
+        """Always the provider's own key."""
+        return ""
+
     async def aclose(self) -> None:
         """Close nothing."""
 

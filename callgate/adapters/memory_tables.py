@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from callgate.domain.breaker import Breaker
 from callgate.domain.budget import BudgetFigures, Window, period_of
 from callgate.domain.errors import UnknownTimeZone
 from callgate.domain.ledger import (
+    AttemptKind,
     AttemptRef,
     AttemptStatus,
     AttemptView,
@@ -25,9 +27,13 @@ from callgate.domain.ledger import (
     CallView,
     Delivery,
     SubmitOutcome,
+    WaitReason,
 )
 from callgate.domain.models import Usage
-from callgate.domain.operations import StrayMessage
+from callgate.domain.operations import OperatorAction, StrayMessage
+
+BreakerKey = tuple[str, str, str]
+"""Provider, model, credential."""
 
 
 @dataclass(slots=True)
@@ -56,6 +62,11 @@ class CallRow:
     """The hold it waits for headroom for, from refusal to claim."""
     sweeps: int = 0
     """How often one has found it queued since somebody last claimed or refused it."""
+    wait_reason: WaitReason | None = None
+    breaker: BreakerKey | None = None
+    """The breaker it waits for, from refusal to claim."""
+    wait_until: datetime | None = None
+    """Until when it may wait for its provider's breaker."""
 
 
 @dataclass(slots=True)
@@ -102,6 +113,9 @@ class AttemptRow:
     """When the answer was recorded."""
     posted_at: datetime | None = None
     """When the money was posted, or posted again."""
+    kind: AttemptKind = AttemptKind.CALL
+    credential: str = ""
+    anomalies: tuple[str, ...] = ()
     late_due_at: datetime | None = None
     """Of a late answer until it is settled: when to do so, if its log message was lost."""
 
@@ -109,6 +123,23 @@ class AttemptRow:
     def process(self) -> str:
         """The `worker_id` without its claim number: whose lease the attempt lives by."""
         return self.worker_id.partition("/")[0]
+
+    @property
+    def is_left_open(self) -> bool:
+        """True if an answer was recorded, and its bill is unknown."""
+        return self.status is AttemptStatus.UNKNOWN and self.finished_at is not None
+
+    @property
+    def is_paid_failure(self) -> bool:
+        """True if it was answered and brought no result."""
+        was_paid = self.reply is not None or bool(self.posted_nano_usd)
+        return self.status is AttemptStatus.FAILED and was_paid
+
+    @property
+    def is_free_probe(self) -> bool:
+        """True if it was a probe that failed and cost nothing."""
+        has_failed = self.status is AttemptStatus.FAILED and not self.posted_nano_usd
+        return has_failed and self.kind is AttemptKind.PROBE
 
     @property
     def is_lost(self) -> bool:
@@ -134,6 +165,9 @@ class AttemptRow:
             worker_id=self.worker_id,
             started_at=self.started_at,
             finished_at=self.finished_at,
+            kind=self.kind,
+            credential=self.credential,
+            anomalies=self.anomalies,
         )
 
 
@@ -166,6 +200,8 @@ class MemoryTables:
     """Every period of every budget by `budget_id`."""
     strays: list[tuple[datetime, StrayMessage]] = field(default_factory=list)
     leases: dict[str, LeaseRow] = field(default_factory=dict)
+    breakers: dict[BreakerKey, Breaker] = field(default_factory=dict)
+    actions: list[OperatorAction] = field(default_factory=list)
     newest_generation: dict[UUID, int] = field(default_factory=dict)
     idempotency_keys: dict[tuple[str, str | None], UUID] = field(default_factory=dict)
     """By organisation and key: the `call_id` the key was used for."""
@@ -221,6 +257,8 @@ class MemoryTables:
         call.error = error
         call.due_at = due_at
         call.wanted_nano_usd = None
+        call.wait_reason = None
+        call.breaker = None
         self.rest(call)
 
     def rest(self, call: CallRow) -> None:
@@ -251,6 +289,10 @@ class MemoryTables:
             created_at=call.created_at,
             posted_nano_usd=sum(a.posted_nano_usd or 0 for a in attempts),
             lost_attempts=sum(a.is_lost for a in attempts),
+            unknown_attempts=sum(a.is_left_open for a in attempts),
+            paid_failures=sum(a.is_paid_failure for a in attempts),
+            free_probes=sum(a.is_free_probe for a in attempts),
+            wait_reason=call.wait_reason,
             sweeps=call.sweeps,
             is_purged=call.request is None,
             last=last.view(with_reply=with_reply) if last else None,

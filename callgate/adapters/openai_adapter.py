@@ -114,6 +114,10 @@ class OpenAIAdapter:
             return failure_of(exc, Asked(self._entry, _secrets(request, key)))
         return reply_of(response.content, response.headers, request.model)
 
+    def credential(self, org_id: str) -> str:
+        """Whose key a request of this organisation is made with; see `LLMProviderPort`."""
+        return org_id if self._credentials.has_own_key(self._name, org_id) else ""
+
     async def aclose(self) -> None:
         """Close the connections; a later request opens new ones."""
         client, self._client = self._client, None

@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from callgate.db.session import PostgresSession
+from callgate.domain.breaker import BreakerChange
 from callgate.domain.budget import BudgetRefusal
 from callgate.domain.errors import RowRefused
 from callgate.domain.ledger import (
+    AttemptKind,
     AttemptRef,
     AttemptStatus,
     AttemptView,
@@ -43,6 +45,7 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Submitted,
     Unstorable,
+    WaitReason,
 )
 from callgate.domain.models import OnBudget, Usage
 
@@ -63,7 +66,8 @@ READ = """SELECT * FROM callgate_read_v1(
 RESERVE = """SELECT * FROM callgate_reserve_v1(
     %(call_ids)s::uuid[], %(generations)s::int[], %(holds)s::bigint[], %(leases_s)s::float8[],
     %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[], %(waits)s::boolean[],
-    %(default_limits)s::bigint[], %(refusals)s::text[], %(put_off_s)s::float8[])"""
+    %(default_limits)s::bigint[], %(refusals)s::text[], %(put_off_s)s::float8[],
+    %(credentials)s::text[], %(waits_max_s)s::float8[])"""
 RECORD = """SELECT * FROM callgate_record_v1(
     %(attempt_ids)s::uuid[], %(replies)s::bytea[], %(errors)s::text[], %(latencies_ms)s::int[],
     %(provider_request_ids)s::text[])"""
@@ -72,7 +76,8 @@ SETTLE = """SELECT * FROM callgate_settle_v1(
     %(statuses)s::text[], %(posted)s::bigint[], %(next_states)s::text[], %(due_in_s)s::float8[],
     %(input_tokens)s::int[], %(cached_input_tokens)s::int[], %(cache_write_tokens)s::int[],
     %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(price_sources)s::text[],
-    %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[])"""
+    %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[],
+    %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[])"""
 DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_due_v1(
     %(limit)s, %(judge)s, %(steady_s)s, %(queued_before)s) d ON true"""
 DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[])"
@@ -175,6 +180,8 @@ class PostgresLedger:
                 "default_limits": [r.default_limit_nano_usd for r in batch],
                 "refusals": [r.refuse_with for r in batch],
                 "put_off_s": [r.put_off_s for r in batch],
+                "credentials": [r.credential for r in batch],
+                "waits_max_s": [r.wait_max_s for r in batch],
             },
         )
         return [_reserve_outcome(r, row) for r, row in zip(batch, _in_order(rows), strict=True)]
@@ -221,13 +228,23 @@ class PostgresLedger:
                 "service_tiers": [s.service_tier for s in batch],
                 "errors": [s.error for s in batch],
                 "fingerprints": [s.error_fingerprint for s in batch],
+                "healths": [s.health.value for s in batch],
+                "failure_codes": [s.failure_code for s in batch],
+                "anomalies": [",".join(s.anomalies) for s in batch],
             },
         )
-        has_woken = any(row.ord == 0 for row in rows)
+        of_batch = next((row for row in rows if row.ord == 0), None)
+        has_woken = of_batch is not None and of_batch.applied
+        changes = tuple(map(BreakerChange.from_json, of_batch.links if of_batch else ()))
         settled = _in_order([row for row in rows if row.ord > 0])
         return [
             Settled(
-                s.ref, row.applied, CallState(row.state), _deliveries(s.ref.key, row), has_woken
+                s.ref,
+                row.applied,
+                CallState(row.state),
+                _deliveries(s.ref.key, row),
+                has_woken,
+                changes,
             )
             if row.state is not None
             else Unstorable(f"there is no call {s.ref.key.task_id}")
@@ -296,7 +313,7 @@ def _reserve_outcome(r: Reserve, row: Any) -> ReserveOutcome:
     if row.outcome == "not_claimed":
         unsent = AttemptRef(r.key, row.attempt_id) if row.attempt_id else None
         return NotClaimed(r.key, CallState(row.state) if row.state else None, unsent)
-    refusal = None if r.refuse_with else BudgetRefusal.from_json(row.refusal)
+    refusal = BudgetRefusal.from_json(row.refusal) if row.is_budget else None
     return Refused(r.key, CallState(row.state), refusal)
 
 
@@ -325,6 +342,10 @@ def _call_view(row: Any) -> CallView:
         created_at=row.created_at,
         posted_nano_usd=row.posted_nano_usd,
         lost_attempts=row.lost_attempts,
+        unknown_attempts=row.unknown_attempts,
+        paid_failures=row.paid_failures,
+        free_probes=row.free_probes,
+        wait_reason=WaitReason(row.wait_reason) if row.wait_reason else None,
         sweeps=row.sweeps,
         is_purged=row.is_purged,
         last=_attempt_view(row) if row.attempt_id is not None else None,
@@ -349,6 +370,9 @@ def _attempt_view(row: Any) -> AttemptView:
         worker_id=row.worker_id,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        kind=AttemptKind(row.kind),
+        credential=row.credential,
+        anomalies=tuple(row.anomalies),
     )
 
 

@@ -15,11 +15,14 @@ from callgate.domain.budget import BudgetFigures, Window
 from callgate.domain.errors import UnknownTimeZone
 from callgate.domain.ledger import CallKey, CallState, CallView
 from callgate.domain.operations import (
+    BreakerLine,
     BudgetDrift,
+    By,
     CallFilter,
     CostLine,
     DeadGroup,
     EndReason,
+    OperatorAction,
     Snapshot,
     StrayMessage,
 )
@@ -35,6 +38,10 @@ DEAD_GROUPS = """SELECT * FROM callgate_dead_groups_v1(
     %(org_id)s, %(call_type)s, %(provider)s, %(model)s, %(error_fingerprint)s, %(call_ids)s::uuid[])"""
 AUDIT = "SELECT * FROM callgate_audit_v1()"
 COSTS = "SELECT * FROM callgate_costs_v1(%(org_id)s)"
+BREAKERS = "SELECT * FROM callgate_breakers_v1()"
+SET_BREAKER = """SELECT * FROM callgate_set_breaker_v1(
+    %(provider)s, %(model)s, %(credential)s, %(is_open)s, %(operator)s, %(reason)s)"""
+ACTIONS = "SELECT * FROM operator_action ORDER BY id DESC LIMIT %(limit)s"
 STRAYS = "SELECT * FROM stray_message ORDER BY id DESC LIMIT %(limit)s"
 KEEP_STRAY = (
     "INSERT INTO stray_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
@@ -112,6 +119,37 @@ class PostgresOperations:
         """Sum what was used; see `OperationsPort.costs`."""
         rows = self._session.answers(COSTS, {"org_id": org_id})
         return [CostLine(**row._asdict()) for row in rows]
+
+    def breakers(self) -> list[BreakerLine]:
+        """List breakers; see `OperationsPort.breakers`."""
+        return [BreakerLine(**row._asdict()) for row in self._session.answers(BREAKERS, {})]
+
+    def set_breaker(
+        self, provider: str, model: str, credential: str, *, is_open: bool, by: By
+    ) -> BreakerLine:
+        """Open or close a breaker; see `OperationsPort.set_breaker`."""
+        (row,) = self._session.answers(
+            SET_BREAKER,
+            {
+                "provider": provider,
+                "model": model,
+                "credential": credential,
+                "is_open": is_open,
+                "operator": by.operator,
+                "reason": by.reason,
+            },
+        )
+        return BreakerLine(**row._asdict())
+
+    def actions(self, *, limit: int) -> list[OperatorAction]:
+        """List what operators changed; see `OperationsPort.actions`."""
+        rows = self._session.answers(ACTIONS, {"limit": limit})
+        return [
+            OperatorAction(
+                r.at, By(r.operator, r.reason), r.action, r.org_id, r.subject, dict(r.detail)
+            )
+            for r in rows
+        ]
 
     def snapshot(self) -> Snapshot:
         """Look at the books; see `OperationsPort.snapshot`."""

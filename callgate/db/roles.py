@@ -44,10 +44,13 @@ MAY_EXECUTE: Mapping[str, Sequence[str]] = {
 
 MAY_SELECT: Mapping[str, Sequence[str]] = {
     "budget": (DASHBOARD,),
+    "breaker": (DASHBOARD,),
+    "operator_action": (DASHBOARD,),
     "ai_call_log_archive": (DASHBOARD,),
     "ai_call_log_sums": (DASHBOARD,),
     "dead_letter": (DASHBOARD,),
 }
+VIEWS = frozenset({"ai_call_log_sums", "dead_letter"})
 MAY_SELECT_EXCEPT: Mapping[str, Sequence[str]] = {
     "llm_call": ("request",),
     "ai_call_log": ("reply",),
@@ -75,10 +78,10 @@ def grants(
     schema: str, functions: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
     """
-    Make it so.
+    Make it so; granting again is harmless. A migration grants what there is at its time.
 
     Args:
-        functions: Every function of callgate's in the schema.
+        functions: Every function of callgate's in the schema, with its arguments.
         columns: Of every table, all of them; partitions are tables.
     """
     yield f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC"
@@ -89,7 +92,7 @@ def grants(
         yield f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY"
     for function in functions:
         yield f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"
-    for function, roles in MAY_EXECUTE.items():
+    for function, roles in _executable(functions).items():
         # Temporary tables come last, or a caller could put its own in the place of ours. And the plans that are made
         # inside are not logged to the caller.
         yield (
@@ -97,18 +100,23 @@ def grants(
             " SET client_min_messages = notice"
         )
         yield f"GRANT EXECUTE ON FUNCTION {function} TO {', '.join(roles)}"
-    for relation, readers in MAY_SELECT.items():
+    for relation in _readable(columns):
+        readers = MAY_SELECT[relation]
         yield f"GRANT SELECT ON {relation} TO {', '.join(readers)}"
     for table, bodies in MAY_SELECT_EXCEPT.items():
         yield f"GRANT SELECT ({_names(set(columns[table]) - set(bodies))}) ON {table} TO {DASHBOARD}"
     for table in _read_tables(columns):
+        yield f"DROP POLICY IF EXISTS all_orgs ON {table}"
         yield f"CREATE POLICY all_orgs ON {table} FOR SELECT TO {DASHBOARD} USING (true)"
     for table, (role, written) in MAY_INSERT.items():
         yield f"GRANT INSERT ({_names(written)}) ON {table} TO {role}"
+        yield f"DROP POLICY IF EXISTS any_row ON {table}"
         yield f"CREATE POLICY any_row ON {table} FOR INSERT TO {role} WITH CHECK (true)"
 
 
-def take_back(schema: str, columns: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def take_back(
+    schema: str, functions: Sequence[str], columns: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
     """Undo what `grants` did, but for the functions of the client that 0002 drops."""
     for table in _read_tables(columns):
         yield f"DROP POLICY all_orgs ON {table}"
@@ -116,12 +124,23 @@ def take_back(schema: str, columns: Mapping[str, Sequence[str]]) -> Iterator[str
         yield f"DROP POLICY any_row ON {table}"
     for table in columns:
         yield f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"
-    for relation in {*MAY_SELECT, *MAY_SELECT_EXCEPT}:
+    for relation in {*_readable(columns), *MAY_SELECT_EXCEPT}:
         yield f"REVOKE ALL ON {relation} FROM {', '.join(ROLES)}"
-    for function in MAY_EXECUTE:
+    for function in _executable(functions):
         yield f"ALTER FUNCTION {function} SECURITY INVOKER RESET search_path RESET client_min_messages"
         yield f"REVOKE ALL ON FUNCTION {function} FROM {', '.join(ROLES)}"
     yield f"REVOKE USAGE ON SCHEMA {schema} FROM {', '.join(ROLES)}"
+
+
+def _executable(functions: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The functions of `MAY_EXECUTE` that there are."""
+    names = {function.partition("(")[0].rpartition(".")[2] for function in functions}
+    return {name: roles for name, roles in MAY_EXECUTE.items() if name in names}
+
+
+def _readable(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """The relations of `MAY_SELECT` that there are."""
+    return [name for name in MAY_SELECT if name in columns or name in VIEWS]
 
 
 def _read_tables(columns: Mapping[str, Sequence[str]]) -> list[str]:

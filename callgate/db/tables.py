@@ -10,10 +10,12 @@ import re
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Computed,
     DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -29,6 +31,7 @@ from sqlalchemy import (
     literal_column,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -75,6 +78,9 @@ llm_call = Table(
         comment="how often one has found it queued since somebody last claimed or refused it",
     ),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("wait_reason", Text),
+    Column("breaker_id", BigInteger, comment="the breaker it waits for, from refusal to claim"),
+    Column("wait_until", _TIME, comment="until when it may wait for its provider's breaker"),
     PrimaryKeyConstraint("call_id", "generation"),
     CheckConstraint("generation >= 1", name="generation_starts_at_1"),
     CheckConstraint("attempt >= 0", name="attempt_not_negative"),
@@ -92,6 +98,14 @@ llm_call = Table(
     ),
     CheckConstraint(
         "wanted_nano_usd IS NULL OR state IN ('waiting', 'queued')", name="wants_while_waiting"
+    ),
+    CheckConstraint(
+        "breaker_id IS NULL OR state IN ('waiting', 'queued')", name="breaker_while_waiting"
+    ),
+    CheckConstraint("(wait_reason IS NOT NULL) = (state = 'waiting')", name="waits_for_a_reason"),
+    CheckConstraint(
+        "wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine')",
+        name="wait_reason",
     ),
 )
 Index(
@@ -118,6 +132,26 @@ Index(
     llm_call.c.call_type,
     llm_call.c.wanted_nano_usd,
     postgresql_where=text("wanted_nano_usd IS NOT NULL"),
+)
+Index(
+    "ix_llm_call_breaker",
+    llm_call.c.breaker_id,
+    llm_call.c.created_at,
+    postgresql_where=text("breaker_id IS NOT NULL"),
+)
+Index(
+    "ix_llm_call_released",
+    llm_call.c.breaker_id,
+    llm_call.c.due_at,
+    postgresql_where=text("breaker_id IS NOT NULL"),
+)
+Index(
+    "ix_llm_call_probe",
+    llm_call.c.breaker_id,
+    llm_call.c.org_id,
+    llm_call.c.attempt,
+    llm_call.c.created_at,
+    postgresql_where=text("breaker_id IS NOT NULL"),
 )
 Index("ix_llm_call_org", llm_call.c.org_id, llm_call.c.created_at.desc())
 Index(
@@ -186,6 +220,21 @@ ai_call_log = Table(
     Column("started_at", _TIME, nullable=False, server_default=_NOW),
     Column("finished_at", _TIME, comment="when the answer was recorded"),
     Column("posted_at", _TIME, comment="when the money was posted, or posted again"),
+    Column("kind", Text, nullable=False, server_default="call"),
+    Column(
+        "credential",
+        Text,
+        nullable=False,
+        server_default="",
+        comment="whose key: an organisation, or empty for the provider's own",
+    ),
+    Column(
+        "anomalies",
+        ARRAY(Text),
+        nullable=False,
+        server_default="{}",
+        comment="what is odd about what the provider said",
+    ),
     PrimaryKeyConstraint("attempt_id"),
     CheckConstraint(
         "status IN ('dispatched', 'answered', 'succeeded', 'failed', 'unknown')", name="status"
@@ -196,6 +245,7 @@ ai_call_log = Table(
     CheckConstraint("(posted_nano_usd IS NULL) = (posted_at IS NULL)", name="posted_has_time"),
     CheckConstraint("status <> 'answered' OR finished_at IS NOT NULL", name="answered_has_time"),
     CheckConstraint("hold_nano_usd >= 0 AND posted_nano_usd >= 0", name="money_not_negative"),
+    CheckConstraint("kind IN ('call', 'probe')", name="kind"),
     postgresql_partition_by="RANGE (attempt_id)",
 )
 # Not unique: across partitions only their key can be. Attempts are numbered under their call's lock; the audit counts.
@@ -269,6 +319,54 @@ budget = Table(
     ),
     postgresql_with={"fillfactor": "50"},
 )
+
+breaker = Table(
+    "breaker",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("credential", Text, nullable=False, comment="an organisation, or empty"),
+    Column("is_open", Boolean, nullable=False, server_default=text("false")),
+    Column("reason", Text, comment="the failure that opened it, or an operator's words"),
+    Column("changed_at", _TIME, nullable=False, server_default=_NOW),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("proven_at", _TIME, comment="about when the last success was settled"),
+    Column("probe_wait_s", Double, nullable=False, server_default=text("10")),
+    Column("probe_at", _TIME, comment="null while open: an operator must close it"),
+    Column("probed_org", Text, nullable=False, server_default=""),
+    Column(
+        "trial_ids",
+        ARRAY(Uuid),
+        nullable=False,
+        server_default="{}",
+        comment="attempts under way that it waits for",
+    ),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("provider", "model", "credential"),
+    CheckConstraint("is_open OR probe_at IS NULL", name="probed_while_open"),
+    CheckConstraint("failures >= 0", name="failures_not_negative"),
+)
+
+operator_action = Table(
+    "operator_action",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("at", _TIME, nullable=False, server_default=_NOW),
+    Column("operator", Text, nullable=False, comment="who: a name that the tool was given"),
+    Column("login", Text, nullable=False, server_default=text("SESSION_USER")),
+    Column("action", Text, nullable=False),
+    Column("org_id", Text, comment="whose money or calls; null: of no one organisation"),
+    Column("subject", Text, nullable=False, comment="what was changed: an id, or names"),
+    Column("reason", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("btrim(reason) <> ''", name="has_reason"),
+    CheckConstraint("btrim(operator) <> ''", name="has_operator"),
+    comment="who changed what, and why; append-only for every role",
+)
+Index("ix_operator_action_at", operator_action.c.at)
+Index("ix_operator_action_org", operator_action.c.org_id, operator_action.c.at)
 
 stray_message = Table(
     "stray_message",

@@ -43,6 +43,14 @@ class CallTypePolicy(_Entry):
     """Attempts whose worker vanished before the call is called poisonous."""
     on_unknown: Literal["retry", "dead"] = "retry"
     """Whether to call again when nobody can learn if the last request was billed."""
+    unknown_attempts_max: Annotated[int, Field(ge=1, le=100)] = 2
+    """Attempts that may end with an unknown bill: each of them posts its whole hold."""
+    unknown_wait_s: PositiveSeconds = 30.0
+    """The wait after the first of them, doubled each time: an outage should not use them up."""
+    paid_failures_max: Annotated[int, Field(ge=1, le=100)] = 2
+    """Attempts that may be paid without a result (invalid output, an empty reply)."""
+    wait_max_s: Annotated[float, Field(gt=0, le=30 * DAY_S, allow_inf_nan=False)] = float(DAY_S)
+    """How long a call waits for a provider that is left alone, before it is rejected unpaid."""
     retry_wait_s: PositiveSeconds = 1.0
     retry_wait_max_s: PositiveSeconds = 60.0
     retry_after_max_s: PositiveSeconds = 600.0

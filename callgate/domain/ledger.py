@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
+from callgate.domain.breaker import BreakerChange, Health
 from callgate.domain.budget import BudgetRefusal
 from callgate.domain.models import OnBudget, Usage
 
@@ -52,6 +53,29 @@ class AttemptStatus(StrEnum):
     def is_posted(self) -> bool:
         """True once the attempt's hold has become money spent (0 included)."""
         return self not in (AttemptStatus.DISPATCHED, AttemptStatus.ANSWERED)
+
+
+class WaitReason(StrEnum):
+    """Why a call waits."""
+
+    RETRY = "retry"
+    """Its last attempt failed; it is tried again."""
+    BUDGET_HELD = "budget_held"
+    """Calls in flight hold the money it needs."""
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    """The period's money is spent; it waits for the next one."""
+    PROVIDER = "provider"
+    """Its provider is left alone for a while; see `callgate.domain.breaker`."""
+    QUARANTINE = "quarantine"
+    """It may have killed a worker, and waits for a process of its own."""
+
+
+class AttemptKind(StrEnum):
+    """Why an attempt was made."""
+
+    CALL = "call"
+    PROBE = "probe"
+    """To learn whether a provider that was left alone answers again."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -190,6 +214,11 @@ class AttemptView:
     worker_id: str
     started_at: datetime
     finished_at: datetime | None
+    kind: AttemptKind = AttemptKind.CALL
+    credential: str = ""
+    """Whose key was used: an organisation, or empty for the provider's own."""
+    anomalies: tuple[str, ...] = ()
+    """What is odd about what the provider said, in fixed words; see `callgate.services.ai_call_logger`."""
 
 
 SUSPECT_SWEEPS = 2
@@ -224,6 +253,13 @@ class CallView:
     """Σ posted over all attempts of this generation."""
     lost_attempts: int
     """Attempts of this generation that became unknown because their worker vanished."""
+    unknown_attempts: int
+    """Attempts of this generation that were recorded with an unknown bill."""
+    paid_failures: int
+    """Attempts of this generation that were answered and brought no result."""
+    free_probes: int
+    """Attempts of this generation that were probes, failed and cost nothing."""
+    wait_reason: WaitReason | None
     sweeps: int
     """Sweeps that found it queued since somebody last claimed or refused it."""
     is_purged: bool
@@ -257,6 +293,10 @@ class Reserve:
     """Reject the call with this error (JSON) instead: it can never be dispatched."""
     put_off_s: float | None = None
     """With `refuse_with`: only not now. The call waits this long instead of being rejected."""
+    credential: str = ""
+    """Whose key will be used: an organisation, or empty for the provider's own."""
+    wait_max_s: float = 86_400.0
+    """How long the call may wait for its provider's breaker, all in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +315,7 @@ class Refused:
     key: CallKey
     state: CallState
     refusal: BudgetRefusal | None
-    """None if it was rejected with the caller's own error."""
+    """None if no budget refused it: the caller did, or the provider's breaker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +389,11 @@ class Settle:
     service_tier: str | None = None
     error: str | None = None
     error_fingerprint: str | None = None
+    health: Health = Health.NEUTRAL
+    """What the attempt says about its provider."""
+    failure_code: str | None = None
+    """Kept as the reason of a breaker that this opens."""
+    anomalies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +417,9 @@ class Settled:
     """The call's state afterwards."""
     deliveries: tuple[Delivery, ...] = ()
     has_woken: bool = False
-    """The batch freed headroom, and made calls due that had waited for it."""
+    """The batch freed headroom or closed a breaker, and made calls due that had waited for it."""
+    breaker_changes: tuple[BreakerChange, ...] = ()
+    """The breakers that the batch opened or closed."""
 
 
 SettleOutcome = Settled | Unstorable

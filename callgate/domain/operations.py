@@ -42,6 +42,49 @@ class CallFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class By:
+    """Who changes something, and why."""
+
+    operator: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not self.operator.strip() or not self.reason.strip():
+            raise ValueError("a change needs an operator and a reason")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAction:
+    """A row of the action log (`operator_action`): who changed what, and why."""
+
+    at: datetime
+    by: By
+    action: str
+    """Such as `breaker.open`."""
+    org_id: str | None
+    """Whose money or calls; None: of no one organisation."""
+    subject: str
+    detail: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerLine:
+    """A breaker, as operators see it."""
+
+    provider: str
+    model: str
+    credential: str
+    is_open: bool
+    reason: str | None
+    failures: int
+    changed_at: datetime
+    proven_at: datetime | None
+    probe_at: datetime | None
+    waiting: int
+    """Calls that wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadGroup:
     """Dead letters that failed alike."""
 

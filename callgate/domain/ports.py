@@ -35,10 +35,13 @@ from callgate.domain.ledger import (
 )
 from callgate.domain.models import LLMRequest, ServiceTier, Usage
 from callgate.domain.operations import (
+    BreakerLine,
+    By,
     CallFilter,
     CostLine,
     DeadGroup,
     EndReason,
+    OperatorAction,
     Snapshot,
     StrayMessage,
 )
@@ -81,8 +84,9 @@ class LedgerPort(Protocol):
         call waits `budget.held_wait_s(age)`; exhausted -> rejected, or with `OnBudget.WAIT` waits until the period
         ends; never fits, no budget, `refuse_with` -> rejected, or with `put_off_s` waits that long. A budget whose
         period ended rolls over first; one whose time zone the ledger does not know cannot, and its calls are rejected.
-        The row in `ai_call_log` is written with status dispatched in the same
-        transaction.
+        A call that all budgets have room for waits if the breaker of its provider, model and credential says so, at
+        most `wait_max_s`, and is rejected after that. The row in `ai_call_log` is written with status dispatched in the
+        same transaction.
         """
 
     def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
@@ -96,7 +100,8 @@ class LedgerPort(Protocol):
         (or left UNKNOWN). An attempt that is no longer as `seen` is left alone.
         Money moves in exactly the budgets the hold was made in. A call that ends brings its undelivered links along
         and keeps a `due_at` until they are delivered. Headroom that is freed makes waiting calls due: those that fit,
-        oldest first; one that does not fit holds up nobody.
+        oldest first; one that does not fit holds up nobody. Breakers hear what the attempts came to (`Settle.health`);
+        one that is closed or proven again makes calls due that wait for it.
         """
 
     def due(
@@ -105,11 +110,11 @@ class LedgerPort(Protocol):
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
-        waiting -> queued. Attempts that have expired are left alone unless there is a `judge` whose lease, when the
-        ledger executes this, is fresh and has been steady for `steady_s` seconds: so an outage makes nothing lost, not
-        even by a statement that was sent before. With `queued_before` instead: queued calls due before that time
-        (their message was lost; `sweeps` counts how often) and nothing else; calls that wait for headroom which is
-        there are made due.
+        waiting -> queued. Calls that wait for a breaker are made due when it has room. Attempts that have expired are
+        left alone unless there is a `judge` whose lease, when the ledger executes this, is fresh and has been steady
+        for `steady_s` seconds: so an outage makes nothing lost, not even by a statement that was sent before. With
+        `queued_before` instead: queued calls due before that time (their message was lost; `sweeps` counts how often)
+        and nothing else; calls that wait for headroom which is there are made due.
         """
 
     def deliver(self, submission_ids: Sequence[UUID]) -> None:
@@ -194,6 +199,22 @@ class OperationsPort(Protocol):
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
         """Sum what was used, by organisation, call type, provider and model."""
+
+    def breakers(self) -> list[BreakerLine]:
+        """List the breakers and how many calls wait for each, by provider, model and credential."""
+
+    def set_breaker(
+        self, provider: str, model: str, credential: str, *, is_open: bool, by: By
+    ) -> BreakerLine:
+        """
+        Open or close a breaker by hand, and keep who did it and why.
+
+        An opened one lets nothing through, no probe either, until it is closed by hand. A closed one lets everything
+        through: whoever closes it vouches for the provider.
+        """
+
+    def actions(self, *, limit: int) -> list[OperatorAction]:
+        """List what operators changed, newest first."""
 
     def snapshot(self) -> Snapshot:
         """Take one consistent look at the books."""
@@ -284,6 +305,9 @@ class LLMProviderPort(Protocol):
             The reply, or why there is none and whether it may have been billed. Raises only on cancellation.
         """
 
+    def credential(self, org_id: str) -> str:
+        """Whose key a request of this organisation is made with: its own id, or empty for the provider's key."""
+
     async def aclose(self) -> None:
         """Close the connections."""
 
@@ -345,6 +369,9 @@ class CredentialsPort(Protocol):
 
     def api_key(self, provider: str, org_id: str) -> str | None:
         """The organisation's own key, else the provider's, else None."""
+
+    def has_own_key(self, provider: str, org_id: str) -> bool:
+        """True if `api_key` is the organisation's own."""
 
 
 class QueuePort(Protocol):

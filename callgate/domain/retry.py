@@ -12,6 +12,8 @@ from callgate.domain.catalogue import CallTypePolicy
 
 _DIGITS_OR_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-f]{8,}|\d+")
 MESSAGE_CHARS_MAX = 500
+WAIT_MAX_S = 3_600.0
+"""The longest wait between two attempts whose outcomes are unknown, before its jitter."""
 
 
 class Billing(StrEnum):
@@ -59,6 +61,28 @@ LOST = Failure(
     "worker_lost", "the worker vanished before it recorded an outcome", True, Billing.UNKNOWN
 )
 """An attempt that was dispatched and whose lease ran out."""
+DEADLINE_BEFORE_SEND = Failure(
+    "deadline_before_send",
+    "the deadline passed before the request was sent",
+    True,
+    Billing.UNBILLED,
+)
+LEASE_BEFORE_SEND = Failure(
+    "lease_before_send",
+    "the process's lease may have run out before the request was sent",
+    True,
+    Billing.UNBILLED,
+)
+OVERTAKEN_BEFORE_SEND = Failure(
+    "overtaken_before_send",
+    "a late answer ended the call before the request was sent",
+    True,
+    Billing.UNBILLED,
+)
+NEVER_SENT_CODES = frozenset(
+    f.code for f in (LOST, DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND, OVERTAKEN_BEFORE_SEND)
+)
+"""What went wrong here: it says nothing about the provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +99,65 @@ class Dead:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the attempts of one generation came to, the one that has just failed included."""
+
+    attempts: int
+    """Attempts begun, without probes that cost nothing."""
+    lost: int
+    """Attempts whose worker vanished."""
+    unknown: int
+    """Attempts that the provider, or the way to it, left open. Those whose worker vanished do not count."""
+    paid_failures: int
+    """Attempts that were answered and paid, and brought no result."""
+    is_probe: bool = False
+    """Whether the last one was a breaker's probe."""
+
+
 def decide(
-    failure: Failure, *, attempt: int, lost: int, policy: CallTypePolicy, jitter: float
+    failure: Failure, tally: Tally, *, policy: CallTypePolicy, jitter: float, key_refused: bool
 ) -> Retry | Dead:
     """
     Retry or give up.
 
-    Retries wait `jitter x min(retry_wait_max_s, retry_wait_s x 2^(attempt - 1))` seconds (full jitter), and never
-    less than what the provider asked for, which itself is capped at `retry_after_max_s`.
+    Retries wait `jitter x min(retry_wait_max_s, retry_wait_s x 2^(attempts - 1))` seconds (full jitter). After an
+    unknown outcome they wait `unknown_wait_s x 2^(unknown - 1)` seconds and up to half as long again, so that a short
+    outage does not use up the few such attempts a call has. Never less than what the provider asked for, which
+    itself is capped at `retry_after_max_s`.
+
+    A probe whose failure cost nothing never ends its call: the breaker lets it wait, at most `wait_max_s`.
 
     Args:
-        attempt: The attempt that failed; starts at 1.
-        lost: Attempts of this generation, this one included, whose worker vanished.
         jitter: A random number in [0, 1).
+        key_refused: Whether the provider refused the credential; see `breaker.health_of`.
 
     Source: AWS Architecture Blog, "Exponential Backoff And Jitter" (2015), full jitter.
     """
-    if not failure.retryable:
-        return Dead("not_retryable")
-    if failure.billing is Billing.UNKNOWN and policy.on_unknown == "dead":
-        return Dead("outcome_unknown")
-    if lost >= policy.lost_max:
-        return Dead("lost_too_often")
-    if attempt >= policy.attempts_max:
-        return Dead("attempts_exhausted")
-    backoff_s = jitter * min(policy.retry_wait_max_s, policy.retry_wait_s * 2.0 ** (attempt - 1))
+    is_free_probe = tally.is_probe and failure.billing is Billing.UNBILLED
+    if is_free_probe and (failure.retryable or key_refused):
+        return Retry(_wait_s(failure, tally, policy, jitter))
+    why = _why_dead(failure, tally, policy)
+    return Dead(why) if why else Retry(_wait_s(failure, tally, policy, jitter))
+
+
+def _why_dead(failure: Failure, tally: Tally, policy: CallTypePolicy) -> str | None:
+    is_unknown = failure.billing is Billing.UNKNOWN
+    limits = (
+        (not failure.retryable, "not_retryable"),
+        (is_unknown and policy.on_unknown == "dead", "outcome_unknown"),
+        (tally.lost >= policy.lost_max, "lost_too_often"),
+        (tally.unknown >= policy.unknown_attempts_max, "unknown_too_often"),
+        (tally.paid_failures >= policy.paid_failures_max, "paid_too_often"),
+        (tally.attempts >= policy.attempts_max, "attempts_exhausted"),
+    )
+    return next((why for applies, why in limits if applies), None)
+
+
+def _wait_s(failure: Failure, tally: Tally, policy: CallTypePolicy, jitter: float) -> float:
     asked_s = min(failure.retry_after_s or 0.0, policy.retry_after_max_s)
-    return Retry(max(backoff_s, asked_s))
+    if failure.billing is Billing.UNKNOWN and failure.code != LOST.code:
+        unknown_s = policy.unknown_wait_s * 2.0 ** (tally.unknown - 1)
+        return max(min(unknown_s, WAIT_MAX_S) * (1 + jitter / 2), asked_s)
+    longest_s = min(policy.retry_wait_max_s, policy.retry_wait_s * 2.0 ** (tally.attempts - 1))
+    return max(jitter * longest_s, asked_s)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from callgate.domain.breaker import BreakerChange, Health, health_of
 from callgate.domain.budget import usd
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, UnpricedModel
 from callgate.domain.ledger import (
+    AttemptKind,
     AttemptRef,
     AttemptStatus,
     AttemptView,
@@ -36,7 +38,7 @@ from callgate.domain.ports import (
     ProviderReply,
     QueuePort,
 )
-from callgate.domain.retry import LOST, Billing, Dead, Failure, decide
+from callgate.domain.retry import LOST, Billing, Dead, Failure, Tally, decide
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +110,8 @@ class AICallLogger:
         settled = self._write(settles)
         if any(s.has_woken for s in settled):
             self._on_woken()
+        for change in {change for s in settled for change in s.breaker_changes}:
+            _tell(change)
         self.deliver([d for s in settled for d in s.deliveries])
         return settled
 
@@ -172,6 +176,7 @@ class AICallLogger:
             usage=verdict.reply.usage if verdict.reply else None,
             price_source=priced.price_source,
             service_tier=verdict.reply.service_tier if verdict.reply else None,
+            health=Health.ALIVE,
         )
         if verdict.failure is None:
             return settle
@@ -180,14 +185,15 @@ class AICallLogger:
     def _failed(
         self, settle: Settle, failure: Failure, view: CallView, attempt: AttemptView
     ) -> Settle:
-        is_unknown = failure.billing is Billing.UNKNOWN
+        health = health_of(failure)
         decision = decide(
             failure,
-            attempt=attempt.attempt,
-            lost=view.lost_attempts + (failure is LOST),
+            _tally(view, attempt, failure),
             policy=self._catalogue.policy(view.call_type),
             jitter=self._jitter(),
+            key_refused=health is Health.KEY_REFUSED,
         )
+        is_unknown = failure.billing is Billing.UNKNOWN
         is_dead = isinstance(decision, Dead)
         return replace(
             settle,
@@ -196,6 +202,8 @@ class AICallLogger:
             due_in_s=None if isinstance(decision, Dead) else decision.in_s,
             error=failure.to_json(),
             error_fingerprint=failure.fingerprint(view.provider),
+            health=health,
+            failure_code=failure.code,
         )
 
     def _verdict(self, view: CallView, attempt: AttemptView) -> Verdict:
@@ -289,4 +297,28 @@ def _last_resort(settle: Settle, failure: Failure, posted_nano_usd: int) -> Sett
         service_tier=None,
         error=failure.to_json(),
         error_fingerprint=failure.code,
+        health=Health.NEUTRAL,
     )
+
+
+def _tally(view: CallView, attempt: AttemptView, failure: Failure) -> Tally:
+    """What the attempts of the call came to, with the one that is being settled; it is not posted yet."""
+    is_probe = attempt.kind is AttemptKind.PROBE
+    is_unknown = failure.billing is Billing.UNKNOWN
+    is_free_probe = is_probe and failure.billing is Billing.UNBILLED
+    return Tally(
+        attempts=attempt.attempt - view.free_probes - is_free_probe,
+        lost=view.lost_attempts + (failure is LOST),
+        unknown=view.unknown_attempts + (is_unknown and failure is not LOST),
+        paid_failures=view.paid_failures + (failure.billing is Billing.BY_USAGE),
+        is_probe=is_probe,
+    )
+
+
+def _tell(change: BreakerChange) -> None:
+    """Tell operators that a provider is left alone, or is called again."""
+    where = {"provider": change.provider, "model": change.model, "credential": change.credential}
+    if change.is_open:
+        log.error("breaker.opened", **where, reason=change.reason)
+    else:
+        log.warning("breaker.closed", **where)

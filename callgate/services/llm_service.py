@@ -44,30 +44,18 @@ from callgate.domain.ports import (
     ProviderReply,
     TokenBound,
 )
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.retry import (
+    DEADLINE_BEFORE_SEND,
+    LEASE_BEFORE_SEND,
+    OVERTAKEN_BEFORE_SEND,
+    Billing,
+    Failure,
+)
 from callgate.services.results import request_of
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-NOT_SENT = Failure(
-    "deadline_before_send",
-    "the deadline passed before the request was sent",
-    True,
-    Billing.UNBILLED,
-)
-LEASE_RAN_OUT = Failure(
-    "lease_before_send",
-    "the process's lease may have run out before the request was sent",
-    True,
-    Billing.UNBILLED,
-)
-OVERTAKEN = Failure(
-    "overtaken_before_send",
-    "a late answer ended the call before the request was sent",
-    True,
-    Billing.UNBILLED,
-)
 UNSTORABLE_REPLY = Failure(
     "unstorable_reply", "the ledger could not store the reply", False, Billing.BY_USAGE
 )
@@ -216,7 +204,7 @@ class LLMService:
         finally:
             self._unclaimed.discard(delivery)
         if isinstance(claimed, NotClaimed) and claimed.unsent is not None:
-            await self._record(claimed.unsent, OVERTAKEN, 0)
+            await self._record(claimed.unsent, OVERTAKEN_BEFORE_SEND, 0)
             await self._log(claimed.unsent)
         if isinstance(claimed, Refused):
             return Executed.REFUSED
@@ -290,7 +278,7 @@ class LLMService:
     async def _prepare(self, view: CallView) -> tuple[LLMRequest | None, Reserve]:
         """Price the call at the price of now; a call that can never be sent is prepared for rejection."""
         policy = self._catalogue.policy(view.call_type)
-        hold_nano_usd, price_source, refusal = 0, "", None
+        hold_nano_usd, price_source, refusal, credential = 0, "", None, ""
         request = None
         try:
             request = request_of(view)
@@ -303,6 +291,7 @@ class LLMService:
             else:
                 priced = self._costs.worst_case(request, bound.tokens, self._now())
                 hold_nano_usd, price_source = priced.nano_usd, priced.price_source
+                credential = self._providers[view.provider].credential(view.org_id)
         except InvalidRequest as exc:
             refusal = _refusal(exc.code, str(exc))
         except Exception as exc:
@@ -321,6 +310,8 @@ class LLMService:
             on_budget=request.on_budget if request else OnBudget.REJECT,
             default_limit_nano_usd=self._default_limit_nano_usd,
             refuse_with=refusal,
+            credential=credential,
+            wait_max_s=policy.wait_max_s,
         )
 
     async def _bound(self, request: LLMRequest, view: CallView) -> TokenBound:
@@ -363,9 +354,9 @@ class LLMService:
         """Make the one request of this attempt, or none if it may no longer be sent."""
         left_s = warrant.deadline - self._clock.monotonic()
         if left_s <= 0:
-            return NOT_SENT
+            return DEADLINE_BEFORE_SEND
         if self._lease_held() != warrant.lease:
-            return LEASE_RAN_OUT
+            return LEASE_BEFORE_SEND
         provider = self._providers[request.provider]
         return await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=left_s)
 

@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take back what this database granted; a role goes when no other database and no login needs it."""
-    for statement in take_back(_schema(), _columns()):
+    for statement in take_back(_schema(), _functions(), _columns()):
         op.execute(statement)
     for name in reversed(FUNCTIONS):
         op.execute(f"DROP FUNCTION callgate_{name}")

@@ -28,10 +28,10 @@ from callgate import Client, LLMRequest, Message
 from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.token_estimator import TokenEstimator
-from callgate.db.tables import metadata
 from callgate.domain.budget import NANO_PER_USD, Window
 from callgate.services.audit import audit
 from callgate.settings import ClientSettings
+from tests.tables import EMPTY
 from worker.embedded import Embedded
 from worker.simulator import Simulator
 
@@ -188,8 +188,7 @@ class Deployment:
 
     def __enter__(self) -> Self:
         with self._engine.begin() as connection:
-            tables = ", ".join(table.name for table in metadata.sorted_tables)
-            connection.execute(text(f"TRUNCATE {tables}"))
+            connection.execute(text(EMPTY))
         self.wipe_broker()
         return self
 

@@ -45,6 +45,10 @@ class Deadly:
         _die_over(POISON, request)
         return await self._provider.complete(request, attempt_id=attempt_id, timeout_s=timeout_s)
 
+    def credential(self, org_id: str) -> str:
+        """Always the provider's own key."""
+        return ""
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._provider.aclose()

@@ -47,7 +47,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import Usage
-from callgate.domain.operations import CallFilter
+from callgate.domain.operations import By, CallFilter
 from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort, RetentionPort
 from callgate.domain.retention import BodyAges, Purged
 from callgate.domain.retry import LOST, Billing, Failure
@@ -332,6 +332,10 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
 
 def _with_budget(under_test: LedgerUnderTest) -> LedgerUnderTest:
     under_test.set_budget(LIMIT)
+    # Tests about breakers have models of their own.
+    under_test.operations.set_breaker(
+        "openai", "gpt-4o-mini", "", is_open=False, by=By("tests", "it answers")
+    )
     return under_test
 
 
@@ -341,7 +345,8 @@ def _noon_zone(at: datetime) -> str:
 
 
 _AGED_COLUMNS = {
-    "llm_call": ("due_at", "created_at"),
+    "llm_call": ("due_at", "created_at", "wait_until"),
+    "breaker": ("changed_at", "proven_at", "probe_at"),
     "submission": ("created_at", "delivered_at"),
     "ai_call_log": ("started_at", "finished_at", "posted_at"),
     "stray_message": ("at",),

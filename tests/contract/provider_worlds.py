@@ -178,6 +178,10 @@ class Keys:
         """The key."""
         return self.key
 
+    def has_own_key(self, provider: str, org_id: str) -> bool:
+        """Nobody has a key of the own."""
+        return False
+
 
 @asynccontextmanager
 async def adapter_for(

@@ -21,13 +21,13 @@ from sqlalchemy.pool import NullPool
 from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.db.roles import DASHBOARD
 from callgate.db.session import PostgresSession
-from callgate.db.tables import metadata
 from callgate.domain.operations import (
     StrayMessage,
 )
 from tests.contract.harness import LINK, a_submission, a_success, an_answer, open_postgres
 from tests.integration._logins import a_client, a_login, owner_url
 from tests.integration.partitions import month, partition_of
+from tests.tables import EMPTY
 from worker.embedded import Embedded
 
 PROMPT = b'{"org_id":"theirs","messages":["Jane Doe, 4 May 1971"]}'
@@ -65,7 +65,7 @@ SELECT c.relname, array_agg(quote_ident(a.attname)) AS columns, array_agg(format
 def owner(services: Embedded) -> Iterator[PostgresSession]:
     """The owner's session; every table holds many rows of "theirs", and Postgres has counted and sampled them."""
     with closing(PostgresSession(services.database_url)) as session:
-        session.rows(f"TRUNCATE {', '.join(metadata.tables)}", {})
+        session.rows(EMPTY, {})
         ledger = open_postgres(session)
         for statement in (MANY_BUDGETS, MANY_SUMS):
             session.rows(statement, {})
@@ -81,7 +81,7 @@ def owner(services: Embedded) -> Iterator[PostgresSession]:
         )
         session.rows("ANALYZE", {})
         yield session
-        session.rows(f"TRUNCATE {', '.join(metadata.tables)}", {})
+        session.rows(EMPTY, {})
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from tests.contract.harness import (
 )
 from tests.integration._logins import a_client, a_login, name_of, owner_url
 from tests.integration.partitions import month, partition_of
+from tests.tables import EMPTY
 from worker.embedded import Embedded
 
 DENIED = "42501"
@@ -50,7 +51,7 @@ THEIR_PROMPT = "what only they may read"
 def owner(services: Embedded) -> Iterator[PostgresSession]:
     """The owner's session, on a ledger that was empty before."""
     with closing(PostgresSession(services.database_url)) as session:
-        session.rows(f"TRUNCATE {', '.join(metadata.tables)}", {})
+        session.rows(EMPTY, {})
         yield session
 
 
@@ -292,10 +293,15 @@ FORBIDDEN = {
     "become the owner": "SET ROLE callgate",
     "become somebody else": "SET SESSION AUTHORIZATION callgate",
     "call others into its role": f"GRANT {CLIENT} TO {WORKER}",
-    "reserve": "SELECT callgate_reserve_v1(" + ", ".join(["'{}'"] * 11) + ")",
+    "reserve": "SELECT callgate_reserve_v1(" + ", ".join(["'{}'"] * 13) + ")",
     "record": "SELECT callgate_record_v1('{}','{}','{}','{}','{}')",
-    "settle": "SELECT callgate_settle_v1(" + ", ".join(["'{}'"] * 17) + ")",
+    "settle": "SELECT callgate_settle_v1(" + ", ".join(["'{}'"] * 20) + ")",
     "due": "SELECT callgate_due_v1(1000, 'w', 0, NULL)",
+    "ask a breaker": "SELECT callgate_admit_v1('openai', 'm', '', 'theirs')",
+    "tell a breaker": "SELECT callgate_note_health_v1('{}', '{}', '{}')",
+    "open a breaker": "SELECT callgate_set_breaker_v1('openai', 'm', '', true, 'me', 'malice')",
+    "list the breakers": "SELECT * FROM callgate_breakers_v1()",
+    "release who waits": "SELECT callgate_release_waiting_v1()",
     "deliver": "SELECT callgate_deliver_v1('{}')",
     "set a budget": "SELECT callgate_set_budget_v1('mine', 'org', 'day', 1000000, 'UTC')",
     "roll budgets": "SELECT callgate_roll_budgets_v1(ARRAY['theirs'], ARRAY['org'])",

@@ -31,11 +31,11 @@ from callgate.domain.ledger import (
 )
 from callgate.domain.operations import EndReason
 from callgate.domain.ports import Priced
-from callgate.domain.retry import Billing
+from callgate.domain.retry import DEADLINE_BEFORE_SEND, Billing
 from callgate.services import ai_call_logger
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
-from callgate.services.llm_service import NOT_SENT, LLMService, _record
+from callgate.services.llm_service import LLMService, _record
 from tests.simulation.ledger_line import LedgerLine
 
 Patched = AbstractContextManager[object]
@@ -119,7 +119,7 @@ def send_under_a_lease_that_ran_out() -> Patched:
         await self._clock.sleep(15 * self._clock.jitter())
         left_s = warrant.deadline - self._clock.monotonic()
         if left_s <= 0:
-            return NOT_SENT
+            return DEADLINE_BEFORE_SEND
         provider = self._providers[request.provider]
         return await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=left_s)
 

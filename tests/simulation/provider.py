@@ -88,6 +88,10 @@ class ProviderLine:
             return FAILURES[fate]
         return reply
 
+    def credential(self, org_id: str) -> str:
+        """Always the provider's own key."""
+        return ""
+
     async def aclose(self) -> None:
         """Close nothing."""
 

@@ -145,6 +145,10 @@ class StageProvider:
         await self._clock.sleep(self.latency_s)
         return self.script.pop(0) if self.script else REPLY
 
+    def credential(self, org_id: str) -> str:
+        """Always the provider's own key."""
+        return ""
+
     async def aclose(self) -> None:
         """Nothing to close."""
 

@@ -38,6 +38,7 @@ BEGIN
         RETURN;
     END IF;
 
+    PERFORM callgate_release_waiting_v1();
     FOR c IN
         SELECT * FROM llm_call l
          WHERE l.state <> 'queued' AND l.due_at <= now()
@@ -58,7 +59,7 @@ BEGIN
         IF c.state = 'waiting' THEN
             kind := 'publish';
             state := 'queued';
-            UPDATE llm_call l SET state = 'queued', due_at = now()
+            UPDATE llm_call l SET state = 'queued', due_at = now(), wait_reason = NULL
              WHERE l.call_id = c.call_id AND l.generation = c.generation;
             RETURN NEXT;
             CONTINUE;

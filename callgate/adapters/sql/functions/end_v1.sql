@@ -16,7 +16,7 @@ BEGIN
       ORDER BY l.call_id, l.generation FOR UPDATE;
     RETURN QUERY
     UPDATE llm_call l
-       SET state = 'rejected', error = p_error, wanted_nano_usd = NULL,
+       SET state = 'rejected', error = p_error, wanted_nano_usd = NULL, breaker_id = NULL, wait_reason = NULL,
            due_at = (SELECT now() WHERE EXISTS (
                SELECT 1 FROM submission s WHERE s.call_id = l.call_id AND s.generation = l.generation
                   AND s.link IS NOT NULL AND s.delivered_at IS NULL))

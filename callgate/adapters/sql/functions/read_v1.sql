@@ -10,12 +10,13 @@ CREATE FUNCTION callgate_read_v1(
 ) RETURNS TABLE (
     ord int, call_id uuid, generation int, org_id text, input_hash bytea, state text, due_at timestamptz,
     attempt int, call_type text, provider text, model text, input_token_bound int, error text,
-    created_at timestamptz, is_purged boolean, request bytea, posted_nano_usd bigint, lost_attempts int, sweeps int,
+    created_at timestamptz, is_purged boolean, request bytea, posted_nano_usd bigint, lost_attempts int,
+    unknown_attempts int, paid_failures int, free_probes int, wait_reason text, sweeps int,
     attempt_id uuid, a_attempt int, status text, hold_nano_usd bigint, a_posted bigint, input_tokens int,
     cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,
     price_source text, service_tier text, latency_ms int, queue_ms int, provider_request_id text,
     error_json text, reply bytea, worker_id text, started_at timestamptz, finished_at timestamptz,
-    bytes int, bytes_so_far bigint)
+    kind text, credential text, anomalies text[], bytes int, bytes_so_far bigint)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -27,11 +28,13 @@ BEGIN
     SELECT k.ord::int, c.call_id, c.generation, c.org_id, c.input_hash, c.state, c.due_at, c.attempt, c.call_type,
            c.provider, c.model, c.input_token_bound, c.error, c.created_at, c.request IS NULL,
            CASE WHEN p_with_request THEN c.request END,
-           coalesce(t.posted, 0)::bigint, coalesce(t.lost, 0)::int, c.sweeps,
+           coalesce(t.posted, 0)::bigint, coalesce(t.lost, 0)::int,
+           coalesce(t.unknown, 0)::int, coalesce(t.paid, 0)::int, coalesce(t.free, 0)::int, c.wait_reason, c.sweeps,
            a.attempt_id, a.attempt, a.status, a.hold_nano_usd, a.posted_nano_usd,
            a.input_tokens, a.cached_input_tokens, a.cache_write_tokens, a.output_tokens, a.reasoning_tokens,
            a.price_source, a.service_tier, a.latency_ms, a.queue_ms, a.provider_request_id, a.error_json,
            CASE WHEN w.reply THEN a.reply END, a.worker_id, a.started_at, a.finished_at,
+           a.kind, a.credential, a.anomalies,
            b.bytes, sum(b.bytes) OVER (ORDER BY k.ord) AS bytes_so_far
       FROM unnest(p_call_ids, p_generations, p_attempt_ids)
            WITH ORDINALITY AS k(call_id, generation, attempt_id, ord)
@@ -47,7 +50,12 @@ BEGIN
       LEFT JOIN LATERAL (
            SELECT sum(x.posted_nano_usd) AS posted,
                   -- Lost: nobody recorded an answer. Errors are not looked into: a broken one would fail every batch.
-                  count(*) FILTER (WHERE x.status = 'unknown' AND x.finished_at IS NULL) AS lost
+                  count(*) FILTER (WHERE x.status = 'unknown' AND x.finished_at IS NULL) AS lost,
+                  count(*) FILTER (WHERE x.status = 'unknown' AND x.finished_at IS NOT NULL) AS unknown,
+                  count(*) FILTER (WHERE x.status = 'failed'
+                                     AND (x.reply IS NOT NULL OR x.posted_nano_usd > 0)) AS paid,
+                  count(*) FILTER (WHERE x.status = 'failed' AND x.kind = 'probe'
+                                     AND x.posted_nano_usd = 0) AS free
              FROM ai_call_log x
             WHERE c.attempt > 0 AND x.call_id = c.call_id AND x.generation = c.generation
               AND x.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')

@@ -2,14 +2,17 @@
 --
 -- Rules     callgate/domain/budget.py: spent + reserved + hold <= limit in every scope of a call, or nothing is held.
 -- Units     money: nano-USD. Leases: seconds, from now() of this transaction.
--- Locks     the calls by (call_id, generation), then the budgets by id. Every writer keeps this order.
--- Returns   per row: outcome (reserved | refused | not_claimed), the call's state, the attempt, the refusal as JSON. An attempt
---           that is not claimed was made by this claim, and a late answer then ended the call: it was never sent.
+--           callgate/domain/breaker.py: a call that every budget has room for may still wait for its provider.
+-- Locks     the calls by (call_id, generation), the budgets by id, then breakers by id. Every writer keeps this order.
+-- Returns   per row: outcome (reserved | refused | not_claimed), the call's state, the attempt, the refusal as JSON, whether a
+--           budget refused. An attempt that is not claimed was made by this claim, and a late answer then ended the call: it was
+--           never sent.
 CREATE FUNCTION callgate_reserve_v1(
     p_call_ids uuid[], p_generations int[], p_holds bigint[], p_leases_s float8[], p_worker_ids text[],
     p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
-    p_refusals text[], p_put_off_s float8[]
-) RETURNS TABLE (ord int, outcome text, state text, attempt_id uuid, attempt int, queue_ms int, refusal text)
+    p_refusals text[], p_put_off_s float8[], p_credentials text[], p_waits_max_s float8[]
+) RETURNS TABLE (ord int, outcome text, state text, attempt_id uuid, attempt int, queue_ms int, refusal text,
+               is_budget boolean)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -29,6 +32,10 @@ DECLARE
     wait_until timestamptz;
     due timestamptz;
     reason text;
+    admission text;             -- what the breaker says, if it was asked; see callgate_admit_v1
+    breaker_asked bigint;
+    breaker_reason text;
+    why_wait text;              -- llm_call.wait_reason
 BEGIN
     PERFORM 1 FROM llm_call l
       WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
@@ -62,10 +69,20 @@ BEGIN
                    row_number() OVER (PARTITION BY y.org_id ORDER BY y.id) = 1 AS is_first
               FROM budget y WHERE y.id = ANY (budget_ids)) x;
 
+    PERFORM 1 FROM breaker x
+      WHERE x.id IN (SELECT y.id FROM unnest(p_call_ids, p_generations, p_credentials)
+                                      AS u(call_id, generation, credential)
+                       JOIN llm_call l USING (call_id, generation)
+                       JOIN breaker y ON y.provider = l.provider AND y.model = l.model
+                                     AND y.credential = u.credential
+                      WHERE y.is_open OR y.proven_at IS NULL OR y.proven_at <= now() - interval '60 s')
+      ORDER BY x.id FOR UPDATE;
+
     FOR row_no IN 1 .. cardinality(p_call_ids) LOOP
         ord := row_no;
         outcome := 'not_claimed';
         state := NULL; attempt_id := NULL; attempt := NULL; queue_ms := NULL; refusal := NULL;
+        is_budget := false;
         SELECT * INTO c FROM llm_call l
          WHERE l.call_id = p_call_ids[ord] AND l.generation = p_generations[ord];
         state := c.state;
@@ -124,7 +141,12 @@ BEGIN
             i := i + 1;
         END LOOP;
 
+        admission := NULL;
         IF p_refusals[ord] IS NULL AND worst = 0 AND chosen <> '{}' THEN
+            SELECT x.admission, x.breaker_id, x.reason INTO admission, breaker_asked, breaker_reason
+              FROM callgate_admit_v1(c.provider, c.model, p_credentials[ord], c.org_id) x;
+        END IF;
+        IF admission IN ('passed', 'on_trial', 'probe') THEN
             outcome := 'reserved';
             state := 'running';
             attempt := c.attempt + 1;
@@ -134,18 +156,26 @@ BEGIN
             END LOOP;
             INSERT INTO ai_call_log AS a (
                 call_id, generation, attempt, org_id, input_hash, call_type, provider, model, status,
-                hold_nano_usd, budget_ids, price_source, queue_ms, trace_id, worker_id)
+                hold_nano_usd, budget_ids, price_source, queue_ms, trace_id, worker_id, credential, kind)
             SELECT c.call_id, c.generation, c.attempt + 1, c.org_id, c.input_hash, c.call_type, c.provider,
                    c.model, 'dispatched', p_holds[ord], array_agg((books[x]).id), p_price_sources[ord],
                    greatest(0, extract(epoch FROM now() - c.due_at) * 1000), p_trace_ids[ord],
-                   p_worker_ids[ord]
+                   p_worker_ids[ord], p_credentials[ord],
+                   CASE admission WHEN 'probe' THEN 'probe' ELSE 'call' END
               FROM unnest(chosen) x
             RETURNING a.attempt_id INTO attempt_id;
             UPDATE llm_call l
                SET state = 'running', attempt = c.attempt + 1, attempt_id = callgate_reserve_v1.attempt_id,
                    due_at = now() + make_interval(secs => p_leases_s[ord]), error = NULL,
-                   wanted_nano_usd = NULL, sweeps = 0
+                   wanted_nano_usd = NULL, sweeps = 0, breaker_id = NULL,
+                   wait_until = CASE admission WHEN 'probe' THEN l.wait_until END
              WHERE l.call_id = c.call_id AND l.generation = c.generation;
+            IF admission <> 'passed' THEN
+                UPDATE breaker x
+                   SET trial_ids = x.trial_ids || callgate_reserve_v1.attempt_id,
+                       probed_org = CASE admission WHEN 'probe' THEN c.org_id ELSE x.probed_org END
+                 WHERE x.id = breaker_asked;
+            END IF;
             RETURN NEXT;
             CONTINUE;
         END IF;
@@ -153,13 +183,26 @@ BEGIN
         outcome := 'refused';
         state := 'rejected';
         due := NULL;
+        why_wait := NULL;
         IF p_refusals[ord] IS NOT NULL THEN
             refusal := p_refusals[ord];
             IF p_put_off_s[ord] IS NOT NULL THEN
                 state := 'waiting';
+                why_wait := 'quarantine';
                 due := now() + make_interval(secs => p_put_off_s[ord]);
             END IF;
+        ELSIF admission = 'wait' THEN
+            wait_until := coalesce(c.wait_until, now() + make_interval(secs => p_waits_max_s[ord]));
+            IF wait_until > now() THEN
+                state := 'waiting';
+                why_wait := 'provider';
+                due := wait_until;
+            END IF;
+            refusal := json_build_object(
+                'code', 'provider_unavailable', 'message', c.provider || '/' || c.model || coalesce(
+                    ' is left alone: ' || breaker_reason, ' has few attempts on trial'));
         ELSE
+            is_budget := true;
             b := books[worst_index];
             reason := CASE WHEN chosen = '{}' THEN 'no_budget' WHEN worst = 1 THEN 'held'
                            WHEN worst = 2 THEN 'exhausted' WHEN worst = 3 THEN 'never_fits'
@@ -168,9 +211,11 @@ BEGIN
                 b := NULL;
             ELSIF reason = 'held' THEN
                 state := 'waiting';
+                why_wait := 'budget_held';
                 due := now() + least(greatest((now() - c.created_at) / 4, interval '0.25 s'), interval '30 s');
             ELSIF reason = 'exhausted' AND p_waits[ord] THEN
                 state := 'waiting';
+                why_wait := 'budget_exhausted';
                 due := wait_until;
             END IF;
             refusal := json_build_object(
@@ -189,8 +234,10 @@ BEGIN
         UPDATE llm_call l
            SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal,
                -- Who was put off waits for its turn, not for headroom: freed money must not wake it.
-               wanted_nano_usd = CASE WHEN callgate_reserve_v1.state = 'waiting' AND p_refusals[ord] IS NULL
-                                      THEN p_holds[ord] END,
+               wanted_nano_usd = CASE WHEN why_wait IN ('budget_held', 'budget_exhausted') THEN p_holds[ord] END,
+               wait_reason = why_wait,
+               breaker_id = CASE why_wait WHEN 'provider' THEN breaker_asked END,
+               wait_until = CASE why_wait WHEN 'provider' THEN due END,
                -- And nobody has looked into it yet.
                sweeps = CASE WHEN p_refusals[ord] IS NOT NULL THEN l.sweeps ELSE 0 END
          WHERE l.call_id = c.call_id AND l.generation = c.generation;

@@ -2,15 +2,15 @@
 --
 -- Money moves in exactly the budgets the hold was made in: reserved falls by the hold the first time, spent changes by the
 -- difference to what was posted before. An attempt that is no longer as the caller saw it is left alone.
--- Locks     the calls by (call_id, generation), the attempts by id, then the budgets by id.
--- Returns   per row: was it applied, the call's state, and of a call that ended just now the undelivered links. Then,
---           if the headroom that was freed woke calls that wait for it, a row with ord 0.
+-- Locks     the calls by (call_id, generation), the attempts by id, the budgets by id, then breakers by id.
+-- Returns   per row: was it applied, the call's state, and of a call that ended just now the undelivered links. Then a row with
+--           ord 0, if calls were made due that waited (applied), or breakers were opened or closed (links: each as JSON).
 CREATE FUNCTION callgate_settle_v1(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_seen text[], p_statuses text[],
     p_posted bigint[], p_next_states text[], p_due_in_s float8[], p_input_tokens int[],
     p_cached_input_tokens int[], p_cache_write_tokens int[], p_output_tokens int[],
     p_reasoning_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
-    p_fingerprints text[]
+    p_fingerprints text[], p_healths text[], p_failure_codes text[], p_anomalies text[]
 ) RETURNS TABLE (ord int, applied boolean, state text, submission_ids uuid[], links text[])
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
@@ -22,6 +22,8 @@ DECLARE
     moved_reserved bigint[] := '{}';
     moved_spent bigint[] := '{}';
     freed text[];               -- organisations with a budget of which less is used than before
+    posted int[] := '{}';       -- the rows that were applied
+    changes text[];             -- breakers that were opened or closed
 BEGIN
     PERFORM 1 FROM llm_call l
       WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
@@ -58,10 +60,12 @@ BEGIN
                reasoning_tokens = p_reasoning_tokens[ord],
                price_source = coalesce(p_price_sources[ord], a.price_source),
                service_tier = p_service_tiers[ord],
+               anomalies = string_to_array(coalesce(p_anomalies[ord], ''), ','),
                error_json = p_errors[ord],
                -- A late answer of a call that was purged meanwhile: what it cost stays, its text does not.
                reply = CASE WHEN c.request IS NOT NULL THEN l.reply END
          WHERE l.attempt_id = a.attempt_id;
+        posted := posted || row_no;
         moved_ids := moved_ids || a.budget_ids;
         moved_reserved := moved_reserved || array_fill(
             CASE WHEN a.posted_nano_usd IS NULL THEN -a.hold_nano_usd ELSE 0 END,
@@ -97,7 +101,8 @@ BEGIN
                    ELSE now() + interval '10 s' END,
                error = CASE WHEN p_statuses[ord] = 'succeeded' THEN NULL ELSE p_errors[ord] END,
                error_fingerprint = p_fingerprints[ord],
-               wanted_nano_usd = NULL
+               wanted_nano_usd = NULL, breaker_id = NULL,
+               wait_reason = CASE callgate_settle_v1.state WHEN 'waiting' THEN 'retry' END
          WHERE l.call_id = c.call_id AND l.generation = c.generation;
         RETURN NEXT;
     END LOOP;
@@ -114,8 +119,16 @@ BEGIN
     )
     SELECT array_agg(DISTINCT org_id) FILTER (WHERE change < 0) INTO freed FROM moved;
     PERFORM callgate_rest_v1(p_call_ids, p_generations);
-    IF callgate_wake_v1(freed) THEN
-        ord := 0; applied := NULL; state := NULL; submission_ids := '{}'; links := '{}';
+    applied := callgate_wake_v1(freed);
+    changes := callgate_note_health_v1(
+        ARRAY(SELECT p_attempt_ids[n] FROM unnest(posted) n), ARRAY(SELECT p_healths[n] FROM unnest(posted) n),
+        ARRAY(SELECT p_failure_codes[n] FROM unnest(posted) n));
+    -- Null: nothing about any breaker has changed.
+    IF changes IS NOT NULL THEN
+        applied := callgate_release_waiting_v1() OR applied;
+    END IF;
+    IF applied OR changes <> '{}' THEN
+        ord := 0; state := NULL; submission_ids := '{}'; links := coalesce(changes, '{}');
         RETURN NEXT;
     END IF;
 END $$;
