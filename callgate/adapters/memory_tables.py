@@ -317,7 +317,7 @@ class MemoryTables:
         name = (org_id, scope, window)
         period = period_of(now, window, timezone)
         if period is None:
-            raise UnknownTimeZone(f"there is no time zone {timezone!r}, such as Europe/Berlin")
+            raise UnknownTimeZone(f"{timezone!r} is no time zone, such as Europe/Berlin")
         if name not in self.newest_budget:
             return self.add_budget(*name, limit, timezone, period)
         figures = self._rolled(name, now)

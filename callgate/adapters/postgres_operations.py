@@ -72,7 +72,7 @@ class PostgresOperations:
         )
         if not rows:
             raise UnknownTimeZone(
-                f"Postgres knows no time zone {timezone!r}, such as Europe/Berlin"
+                f"{timezone!r} is no time zone that Postgres knows, such as Europe/Berlin"
             )
         return _figures(rows[0])
 

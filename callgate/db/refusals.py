@@ -61,7 +61,7 @@ def translated() -> Iterator[None]:
         raise LedgerUnavailable("no database connection was free in time") from exc
     except DBAPIError as exc:
         raise _meaning(exc) from exc
-    except (SQLAlchemyError, psycopg2.Error) as exc:
+    except (SQLAlchemyError, psycopg2.Error, OSError) as exc:
         raise LedgerUnavailable(f"the ledger did not answer: {type(exc).__name__}") from exc
     except ValueError as exc:
         # psycopg2 refuses NUL characters before anything is sent.
