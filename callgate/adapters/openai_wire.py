@@ -55,5 +55,3 @@ def _response_format(schema: str, *, fine_tuned: bool) -> str:
         f'{{"type":"json_schema","json_schema":'
         f'{{"name":"{SCHEMA_NAME}","strict":{strict},"schema":{schema}}}}}'
     )
-
-

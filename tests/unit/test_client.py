@@ -259,6 +259,8 @@ def test_force_brings_another_answer_where_the_stored_one_does_not_fit(
 
     assert even_of(force=True) == Even(answer=2)
     assert len(stage.provider.requests) == 2
+
+
 @pytest.mark.parametrize("ending", ["error", "abort", "odd", None, "content_filter"])
 def test_half_an_answer_of_an_earlier_version_is_not_replayed(
     stage: Stage, client: Client, ending: str | None
