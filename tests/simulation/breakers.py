@@ -201,9 +201,14 @@ class Breakers:
         for settle, outcome in zip(batch, outcomes, strict=True):
             if not isinstance(outcome, Settled) or not outcome.is_applied:
                 continue
-            row, call = self._tables.attempts[settle.ref.attempt_id], self._tables.calls[settle.ref.key]
+            row, call = (
+                self._tables.attempts[settle.ref.attempt_id],
+                self._tables.calls[settle.ref.key],
+            )
             is_lost = settle.seen is AttemptStatus.DISPATCHED
-            heard = Heard.NOTHING if is_lost else self._world.heard.get(row.attempt_id, Heard.NOTHING)
+            heard = (
+                Heard.NOTHING if is_lost else self._world.heard.get(row.attempt_id, Heard.NOTHING)
+            )
             key = call.provider, call.model, row.credential
             history = self._histories[key]
             was_open = history.is_open
@@ -227,6 +232,7 @@ class Breakers:
     def _released(self, now: datetime) -> int:
         """How many calls that slept were made due by the statement: no more than may be tried."""
         by_breaker: dict[BreakerKey, list[CallKey]] = {}
+        # One that is due and still waits does not count: the very next due query takes it, and reserve decides.
         up: dict[BreakerKey, int] = {}
         for call_key, wait in list(self._waits.items()):
             call = self._tables.calls[call_key]
@@ -238,7 +244,7 @@ class Breakers:
             if is_up and slept:
                 by_breaker.setdefault(wait.breaker, []).append(call_key)
                 self._asleep[call_key] = now
-            elif is_up:
+            elif call.state is CallState.QUEUED:
                 up[wait.breaker] = up.get(wait.breaker, 0) + 1
         for key, released in by_breaker.items():
             room = self._histories[key].room(now) - up.get(key, 0)
@@ -254,10 +260,16 @@ class Breakers:
                 continue
             waits = [call for call, wait in self._waits.items() if wait.breaker == key]
             calls = [self._tables.calls[call] for call in waits]
-            asleep = [c for c in calls if c.state is CallState.WAITING and c.due_at and c.due_at > now]
-            said = f"{', '.join(self._world.named(c.key) for c in asleep)}; there is room for {room}"
+            asleep = [
+                c for c in calls if c.state is CallState.WAITING and c.due_at and c.due_at > now
+            ]
+            said = (
+                f"{', '.join(self._world.named(c.key) for c in asleep)}; there is room for {room}"
+            )
             is_full = len(calls) - len(asleep) >= room
-            self._world.invariants.check("who_may_be_tried_is_released", not asleep or is_full, said)
+            self._world.invariants.check(
+                "who_may_be_tried_is_released", not asleep or is_full, said
+            )
 
     # Inside.
 

@@ -99,9 +99,7 @@ class LedgerLine:
     ) -> BreakerLine:
         """See `OperationsPort`."""
         options = {"is_open": is_open, "by": by}
-        return cast(
-            BreakerLine, self.ask("set_breaker", provider, model, credential, **options)
-        )
+        return cast(BreakerLine, self.ask("set_breaker", provider, model, credential, **options))
 
     def ask(self, name: str, *arguments: Any, **options: Any) -> object:
         """

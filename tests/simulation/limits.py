@@ -95,7 +95,10 @@ class Limits:
 
     def _died(self, call: CallRow, last: AttemptRow) -> None:
         """A call is given up only when a limit is reached, or nothing can help."""
-        policy, rows = self._world.catalogue.policy(call.call_type), self._tables.attempts_of[call.key]
+        policy, rows = (
+            self._world.catalogue.policy(call.call_type),
+            self._tables.attempts_of[call.key],
+        )
         lost = sum(self._first(a) == LOST for a in rows)
         left_open = sum(
             a.status is AttemptStatus.UNKNOWN and a.finished_at is not None for a in rows
@@ -130,4 +133,8 @@ class Limits:
         heard = self._world.heard.get(row.attempt_id, Heard.NOTHING)
         is_free = row.kind is AttemptKind.PROBE and not row.posted_nano_usd
         can_help = bool(json.loads(row.error or "{}").get("retryable"))
-        return is_free and row.status is AttemptStatus.FAILED and (can_help or heard is Heard.KEY_REFUSED)
+        return (
+            is_free
+            and row.status is AttemptStatus.FAILED
+            and (can_help or heard is Heard.KEY_REFUSED)
+        )

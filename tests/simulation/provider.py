@@ -110,7 +110,9 @@ class ProviderLine:
             takes_s = rng.uniform(0, 1.2) * timeout_s
         scheduler.wait(min(takes_s, timeout_s), owner)
         is_late = takes_s >= timeout_s
-        self._world.heard[attempt_id] = HEARD.get(fate or "", Heard.ALIVE) if not is_late else Heard.FAILED
+        self._world.heard[attempt_id] = (
+            HEARD.get(fate or "", Heard.ALIVE) if not is_late else Heard.FAILED
+        )
         if is_late:
             return TIMEOUT
         if fate in FAILURES:

@@ -188,6 +188,7 @@ class World:
         kind, length_s = rng.choice(OUTAGES), rng.choice((5, 20, 60, 200, 900))
         models = rng.choice((("sim-1",), ("sim-1", "sim-2")))
         keys = rng.choice((("", *self.own_keys), ("",), self.own_keys or ("",)))
+        self.scheduler.counts["provider outage"] += 1
         self.scheduler.tell("provider", f"AWAY for {length_s} s: {kind} for {models}, {keys}")
         self.fail_provider(Outage(kind, self.scheduler.now + length_s, models, keys))
 
