@@ -90,6 +90,19 @@ def submit(world: World, name: str) -> None:
     world.scheduler.spawn(pipeline, act)
 
 
+def submit_one(world: World, name: str, org_id: str, prompt: str) -> None:
+    """A pipeline submits one call that nobody else submits, and nothing goes wrong with it."""
+    pipeline = Outsider(world, name)
+    new = pipeline.submits.prepare(a_request_of(org_id, "answer", prompt, 100))
+
+    def act() -> None:
+        answers = pipeline.submits.store([new])
+        world.invariants.on_accepted([new], answers)
+        pipeline.publish(answers)
+
+    world.scheduler.spawn(pipeline, act)
+
+
 def _again(prepared: NewSubmission) -> NewSubmission:
     """The same request once more, as somebody else's submission."""
     fields = {name: getattr(prepared, name) for name in prepared.__slots__}
