@@ -1,4 +1,4 @@
-"""Planted defects about providers that fail: breakers, who waits for them, and how often a call may be left open or paid."""
+"""Planted defects about providers that fail: breakers, who waits for them, how often a call is left open or paid."""
 
 from __future__ import annotations
 
