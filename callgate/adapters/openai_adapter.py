@@ -7,6 +7,7 @@ SDK's Pydantic models, which would cost as much CPU as the rest of the request.
 
 Environment: only the transport's own variables count (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY,
 SSL_CERT_FILE, SSL_CERT_DIR), because many companies have no other way out; a loopback address is never proxied.
+`openai_environment` says at the start of a worker which of them cannot work.
 The SDK's OPENAI_* variables are ignored: where a call goes and who pays for it is said in the catalogue and by
 the credentials.
 

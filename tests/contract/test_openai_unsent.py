@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from callgate.adapters.openai_transport import RequestBody
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
+from tests.certificates import self_signed
 from tests.contract.openai_attempts import (
     ATTEMPT,
     PATIENCE_S,
@@ -54,19 +54,8 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate and its key in one file; nobody trusts it unless told to."""
-    file = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    subprocess.run(  # noqa: S603
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-keyout", str(file), "-out", f"{file}.crt", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost,DNS:provider.invalid"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    file.write_bytes(file.read_bytes() + Path(f"{file}.crt").read_bytes())
-    return file
+    """The certificate of the servers, and its key."""
+    return self_signed(tmp_path_factory.mktemp("tls"), "localhost", "provider.invalid")
 
 
 @pytest.fixture
