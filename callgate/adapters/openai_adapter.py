@@ -76,31 +76,37 @@ class OpenAIAdapter:
         self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
     ) -> ProviderReply | Failure:
         """Send one request; see `LLMProviderPort`."""
-        key = self._credentials.api_key(self._name, request.org_id)
-        if key is None and self._entry.needs_key:
-            return MISSING_CREDENTIALS
-        if timeout_s <= 0:
-            return TOO_LATE
+        key: str | None = None
         body: RequestBody | None = None
         try:
+            key = self._credentials.api_key(self._name, request.org_id)
+            if key is None and self._entry.needs_key:
+                return MISSING_CREDENTIALS
+            if timeout_s <= 0:
+                return TOO_LATE
             body = RequestBody(request_body(request, self._entry))
-            client = self._connected()
-            async with asyncio.timeout(timeout_s):
-                response = await client.post(
-                    "/chat/completions",
-                    cast_to=httpx2.Response,
-                    content=body,
-                    options={
-                        "headers": _headers(key, attempt_id, body),
-                        "timeout": _patience(timeout_s),
-                        "follow_redirects": False,
-                        "max_retries": 0,
-                    },
-                )
+            response = await self._post(body, _headers(key, attempt_id, body), timeout_s)
         except Exception as exc:
             is_sent = body is not None and not body.withdraw()
             return failure_of(exc, Asked(self._entry, _secrets(request, key)), is_sent=is_sent)
         return reply_of(response.content, response.headers, request.model)
+
+    async def _post(
+        self, body: RequestBody, headers: dict[str, str | openai.Omit], timeout_s: float
+    ) -> httpx2.Response:
+        client = self._connected()
+        async with asyncio.timeout(timeout_s):
+            return await client.post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                content=body,
+                options={
+                    "headers": headers,
+                    "timeout": _patience(timeout_s),
+                    "follow_redirects": False,
+                    "max_retries": 0,
+                },
+            )
 
     async def aclose(self) -> None:
         """Close the connections; a later request opens new ones."""

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from callgate.adapters.openai_adapter import OpenAIAdapter
 from callgate.adapters.openai_transport import RequestBody
+from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
 from tests.certificates import self_signed
@@ -308,6 +310,24 @@ def test_an_address_that_no_request_can_be_made_of_is_free(url: str) -> None:
 
     assert outcome.verdict[2] is Billing.UNBILLED
     assert outcome.connections == 0
+
+
+def test_credentials_that_fail_are_free() -> None:
+    """A vault that is away is no reason to post anything."""
+
+    class Away:
+        def api_key(self, provider: str, org_id: str) -> str | None:
+            raise ConnectionError("the vault has secrets in its words")
+
+    async def asked() -> Failure | ProviderReply:
+        adapter = OpenAIAdapter("openai", ProviderEntry(), Away())
+        return await adapter.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+
+    answer = asyncio.run(asked())
+
+    assert isinstance(answer, Failure)
+    assert (answer.retryable, answer.billing) == (True, Billing.UNBILLED)
+    assert "secrets" not in answer.message
 
 
 # The body.
