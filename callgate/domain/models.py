@@ -8,8 +8,10 @@ numbers that are not finite, so that what is hashed, stored and sent is the same
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
+from math import isfinite
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -137,11 +139,42 @@ def _loaded(schema: str) -> object:
 def _json_text(schema: dict[str, Any]) -> str:
     """Compact JSON in the given key order; NaN, Infinity and foreign objects are refused."""
     try:
+        return _dumped(schema)
+    except RecursionError as exc:
+        raise ValueError("the response schema is nested too deeply") from exc
+
+
+def _dumped(schema: dict[str, Any]) -> str:
+    try:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         text.encode()
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise ValueError(f"the response schema cannot be written as JSON: {exc}") from exc
+    except (TypeError, ValueError) as exc:
+        why = _not_json(schema, "$") or exc
+        raise ValueError(f"the response schema cannot be written as JSON: {why}") from exc
     return text
+
+
+def _not_json(value: object, path: str) -> str | None:
+    """Name the place of the first value that JSON does not have, or UTF-8 cannot hold."""
+    children: Iterable[tuple[str, object]] = ()
+    if isinstance(value, dict):
+        if halved := next((key for key in value if _is_halved(key)), None):
+            return f"a name in {path} holds half a character: {halved!a}"
+        children = ((f"{path}.{key}", child) for key, child in value.items())
+    elif isinstance(value, list | tuple):
+        children = ((f"{path}[{n}]", child) for n, child in enumerate(value))
+    elif isinstance(value, float) and not isfinite(value):
+        return f"{path} is {value}"
+    elif _is_halved(value):
+        return f"{path} holds half a character"
+    elif value is not None and not isinstance(value, str | int | float):
+        return f"{path} is a {type(value).__name__}"
+    return next((why for where, child in children if (why := _not_json(child, where))), None)
+
+
+def _is_halved(text: object) -> bool:
+    """True of a text with a lone surrogate."""
+    return isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Usage(_Value):

@@ -108,5 +108,6 @@ def _parsed(view: CallView, text: str, schema: type[BaseModel] | None) -> object
         first = exc.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise ResultInvalid(
-            f"call {view.key.task_id}: {where} of the answer does not fit {schema.__name__}: {first['msg']}"
+            f"call {view.key.task_id}: {where} of the answer does not fit {schema.__name__}: {first['msg']};"
+            " it is stored and comes again, until the request is submitted with force=True for another"
         ) from exc

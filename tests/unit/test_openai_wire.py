@@ -5,29 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from callgate.adapters.openai_wire import allows_strict, request_body
+from callgate.adapters.openai_wire import request_body
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.models import LLMRequest, Message, ServiceTier
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda children: (
-        st.lists(children, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["choices", "message", "content", "text", "usage", "error", "code", "id"]
-            ),
-            children,
-            max_size=4,
-        )
-    ),
-    max_leaves=20,
-)
 
 
 class Line(BaseModel):
@@ -68,17 +50,6 @@ def body_of(request: LLMRequest, **entry: Any) -> dict[str, Any]:
     """The request body, read back."""
     body: dict[str, Any] = json.loads(request_body(request, ProviderEntry(**entry)))
     return body
-
-
-def an_object(*properties: str, **changes: object) -> dict[str, Any]:
-    """A schema that strict mode takes, unless a change spoils it."""
-    return {
-        "type": "object",
-        "properties": {name: {"type": "string"} for name in properties},
-        "required": list(properties),
-        "additionalProperties": False,
-        **changes,
-    }
 
 
 def test_only_what_is_set_is_sent() -> None:
@@ -137,63 +108,17 @@ def test_a_schema_that_allows_it_is_sent_as_strict() -> None:
     assert body["response_format"]["json_schema"]["schema"] == Invoice.model_json_schema()
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        an_object(),
-        an_object("a", "b"),
-        an_object("a", title="T", description="D"),
-        an_object("a", properties={"a": {"type": ["string", "null"]}}),
-        an_object("a", properties={"a": {"type": "array", "items": an_object("b")}}),
-        an_object("a", properties={"a": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/X"}]}})
-        | {"$defs": {"X": an_object("y")}},
-        an_object("a", properties={"a": {"type": "string", "format": "date", "pattern": "^x"}}),
-    ],
-    ids=lambda schema: str(schema)[-60:],
-)
-def test_what_strict_mode_takes(schema: dict[str, Any]) -> None:
-    """Objects that are closed, all the way down."""
-    assert allows_strict(schema)
+def test_a_fine_tuned_model_is_asked_by_its_own_rules() -> None:
+    """It takes fewer keywords with `strict`."""
 
+    class Code(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        code: str = Field(pattern="^[A-Z]+$")
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {},
-        True,
-        {"type": "string"},
-        {"type": "object"},
-        an_object("a", additionalProperties=True),
-        an_object("a", additionalProperties={"type": "string"}),
-        {"type": "object", "properties": {}, "required": []},
-        an_object("a", "b", required=["a"]),
-        an_object("a", required=["a", "b"]),
-        an_object("a", required="a"),
-        an_object("a", properties={"a": True}),
-        an_object("a", properties={"a": {}}),
-        an_object("a", properties={"a": {"type": "object"}}),
-        an_object("a", properties={"a": {"type": "array"}}),
-        an_object("a", properties={"a": {"type": "array", "items": {"type": "object"}}}),
-        an_object("a", properties={"a": {"type": "string", "default": "x"}}),
-        an_object("a", properties={"a": {"type": "string", "minLength": 1}}),
-        an_object("a", properties={"a": {"type": "string", "format": "uri"}}),
-        an_object("a", properties={"a": {"type": "string", "pattern": "(?!x)"}}),
-        an_object("a", properties={"a": {"$ref": "#/$defs/X", "description": "d"}}),
-        an_object("a", properties={"a": {"anyOf": [{"type": "object"}]}}),
-        an_object("a", properties={"a": {"anyOf": {}}}),
-        an_object("a", **{"$defs": {"X": {"type": "object"}}}),
-        an_object("a", **{"$defs": []}),
-        an_object("a", anyOf=[an_object("b")]),
-        an_object("a", allOf=[]),
-    ],
-    ids=lambda schema: str(schema)[-60:],
-)
-def test_what_strict_mode_refuses(schema: object) -> None:
-    """It is sent without `strict`, which takes it, rather than rewritten or refused."""
-    assert not allows_strict(schema)
+    asked = [
+        body_of(a_request(model=model, response_schema=Code))
+        for model in ("gpt-4o-mini", "ft:gpt-4o-mini-2024-07-18:acme::7")
+    ]
 
-
-@given(JSON)
-def test_any_schema_gets_an_answer(schema: object) -> None:
-    """Schemas are written by strangers."""
-    assert allows_strict({**an_object("a"), "properties": {"a": schema}}) in (True, False)
+    strict = [body["response_format"]["json_schema"]["strict"] for body in asked]
+    assert strict == [True, False]
