@@ -22,6 +22,7 @@ TOKENS_MAX = 2**31 - 1
 _DIGITS = re.compile(r"[0-9]{1,12}")
 
 Kind = Literal["input", "output", "total", "cached", "cache_write", "reasoning"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +208,8 @@ def _counts(usage: Mapping[str, Any]) -> _Counts:
     Raises:
         ValueError: One of them can be no count.
     """
-    numbers: dict[Kind, set[int]] = {kind: set() for kind in get_args(Kind)}
-    beside: dict[Kind, set[bool]] = {kind: set() for kind in get_args(Kind)}
+    numbers: dict[Kind, set[int]] = {kind: set() for kind in KINDS}
+    beside: dict[Kind, set[bool]] = {kind: set() for kind in KINDS}
     for row in ROWS:
         if (count := _count(_at(usage, row.path))) is not None:
             numbers[row.kind].add(count)

@@ -82,7 +82,7 @@ def result_of(
         raise ResultInvalid(
             f"call {view.key.task_id}: {flaw.message}; force=True makes the call again"
         )
-    text = reply.texts[0] if reply.texts else ""
+    text = reply.texts[0]
     return LLMResult(
         call_id=view.key.call_id,
         generation=view.key.generation,
