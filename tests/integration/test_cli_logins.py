@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -21,6 +22,17 @@ from worker.embedded import Embedded
 
 Shell = Callable[..., tuple[int, str, str]]
 AUDIT, PURGE, STRAYS = ("audit",), ("purge", "--older-than-days", "0", "--yes"), ("dead", "list")
+SETTLE = ("unknown", "settle", str(UUID(int=7)), "--unbilled", "--reason", "invoice 7")
+OPEN = (
+    "breakers",
+    "open",
+    "--provider",
+    "openai",
+    "--model",
+    "gpt-4o",
+    "--reason",
+    "they are down",
+)
 SET_BUDGET = ("budget", "set", ORG, "--daily-usd", "1")
 
 
@@ -44,6 +56,18 @@ def shell(services: Embedded, capsys: pytest.CaptureFixture[str]) -> Shell:
         (CLIENT, (*PURGE, "--org", ORG), "the login that owns the tables"),
         (CLIENT, ("tenants", "list"), "the login that owns the tables"),
         (CLIENT, SET_BUDGET, "the login that owns the tables"),
+        (
+            CLIENT,
+            ("unknown", "list"),
+            f"the login that owns the tables, or a member of {DASHBOARD}",
+        ),
+        (
+            CLIENT,
+            ("breakers", "list"),
+            f"the login that owns the tables, or a member of {DASHBOARD}",
+        ),
+        (DASHBOARD, SETTLE, "the login that owns the tables"),
+        (DASHBOARD, OPEN, "the login that owns the tables"),
         (DASHBOARD, ("calls", "list"), f"the login that owns the tables, or a member of {CLIENT}"),
         (DASHBOARD, STRAYS, f"the login that owns the tables, or a member of {CLIENT}"),
         (WORKER, (*PURGE, "--org", ORG), "the login that owns the tables"),
@@ -70,8 +94,15 @@ def test_a_login_does_what_it_may(
     ledger.dead()
     owner = PostgresSession(services.database_url)
     with a_login(services.database_url, DASHBOARD) as url:
+        looks = (
+            ("unknown", "list"),
+            ("unknown", "summary"),
+            ("breakers", "list"),
+            ("actions", "list"),
+        )
         for command in (AUDIT, ("costs",), ("budget", "show")):
             assert shell(url, *command)[0::2] == (0, "")
+        assert [shell(url, *command)[0] for command in looks] == [0, 0, 0, 0]
     with closing(owner), a_client(owner, ORG) as url:
         code, out, err = shell(url, *STRAYS)
 
@@ -93,6 +124,7 @@ def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
         old = shell(url, "doctor")
 
     assert healthy[0] == loud[0] == 0
+    assert "OK   unknown bills: not for this login to see\n" in healthy[1]
     assert "OK   server log: " in healthy[1]
     assert "OK   broker: " in healthy[1]
     assert "WARN server log: " in loud[1]
