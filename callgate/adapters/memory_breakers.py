@@ -55,8 +55,8 @@ def release(tables: MemoryTables, now: datetime) -> bool:
     for key in {call.breaker for call in tables.calls.values() if call.breaker is not None}:
         breaker = tables.breakers[key]
         calls = _waiting_for(tables, key)
-        waiting = [c for c in calls if c.state is CallState.WAITING and c.due_at and c.due_at > now]
-        room = breaker.room(now) - sum(c.state is CallState.QUEUED for c in calls)
+        waiting = [call for call in calls if call.due_at and call.due_at > now]
+        room = breaker.room(now) - (len(calls) - len(waiting))
         waiting.sort(key=_in_turn(breaker) if breaker.is_open else _by_age)
         released += waiting[: max(room, 0)]
     for call in released:

@@ -142,7 +142,8 @@ Index(
 Index(
     "ix_llm_call_released",
     llm_call.c.breaker_id,
-    postgresql_where=text("breaker_id IS NOT NULL AND state = 'queued'"),
+    llm_call.c.due_at,
+    postgresql_where=text("breaker_id IS NOT NULL"),
 )
 Index(
     "ix_llm_call_probe",

@@ -118,12 +118,7 @@ def _add_columns() -> None:
         ["breaker_id", "org_id", "attempt", "created_at"],
         **waiting,
     )
-    op.create_index(
-        "ix_llm_call_released",
-        "llm_call",
-        ["breaker_id"],
-        postgresql_where=sa.text("breaker_id IS NOT NULL AND state = 'queued'"),
-    )
+    op.create_index("ix_llm_call_released", "llm_call", ["breaker_id", "due_at"], **waiting)
     op.add_column(
         "ai_call_log", sa.Column("kind", sa.Text(), nullable=False, server_default="call")
     )

@@ -345,7 +345,8 @@ def _noon_zone(at: datetime) -> str:
 
 
 _AGED_COLUMNS = {
-    "llm_call": ("due_at", "created_at"),
+    "llm_call": ("due_at", "created_at", "wait_until"),
+    "breaker": ("changed_at", "proven_at", "probe_at"),
     "submission": ("created_at", "delivered_at"),
     "ai_call_log": ("started_at", "finished_at", "posted_at", "settled_by_hand_at"),
     "stray_message": ("at",),

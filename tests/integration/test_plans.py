@@ -13,8 +13,9 @@ from tests.contract.harness import LIMIT, ORG, a_success, open_postgres
 
 WAITING = 2_000
 WAIT = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
-                      input_token_bound, attempt, wanted_nano_usd)
-SELECT gen_random_uuid(), 1, :org, '', 'waiting', now() + interval '1 hour', 'extraction', 'sim', 'sim-1', 1, 0, :wanted
+                      input_token_bound, attempt, wait_reason, wanted_nano_usd)
+SELECT gen_random_uuid(), 1, :org, '', 'waiting', now() + interval '1 hour', 'extraction', 'sim', 'sim-1', 1, 0,
+       'budget_held', :wanted
   FROM generate_series(1, :count)"""
 READ = "SELECT sum(idx_tup_read) AS count FROM pg_stat_user_indexes WHERE indexrelname LIKE %(indexes)s"
 

@@ -36,9 +36,9 @@ WITH budgets AS (
       FROM generate_series(1, 150) i CROSS JOIN callgate_period_v1('day', 'UTC', now()) p
 )
 INSERT INTO llm_call (call_id, generation, org_id, input_hash, call_type, provider, model, state, due_at,
-                      input_token_bound, request, wanted_nano_usd)
+                      input_token_bound, request, wanted_nano_usd, wait_reason)
 SELECT gen_random_uuid(), 1, 'org' || i, sha256(i::text::bytea), 'type', 'openai', 'model', 'waiting',
-       now() + interval '1 hour', 1, 'body', 5
+       now() + interval '1 hour', 1, 'body', 5, 'budget_held'
   FROM generate_series(1, 150) i"""
 SETS_A_LIMIT = """SELECT count(*) FROM pg_stat_activity
  WHERE wait_event_type = 'Lock' AND query LIKE '%set_budget_v1%' AND pid <> pg_backend_pid()"""

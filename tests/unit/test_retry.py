@@ -11,52 +11,91 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callgate.domain.catalogue import CallTypePolicy
-from callgate.domain.retry import LOST, Billing, Dead, Failure, Retry, decide
+from callgate.domain.retry import LOST, Billing, Dead, Failure, Retry, Tally, decide
 
 POLICY = CallTypePolicy(
     attempts_max=5, lost_max=3, retry_wait_s=1.0, retry_wait_max_s=60.0, retry_after_max_s=600.0
 )
 NO_UNKNOWN = POLICY.model_copy(update={"on_unknown": "dead"})
+FIVE_UNKNOWN = POLICY.model_copy(update={"unknown_attempts_max": 5})
 RATE_LIMITED = Failure("rate_limited", "slow down", True, Billing.UNBILLED, status=429)
 BAD_REQUEST = Failure("bad_request", "no such field", False, Billing.UNBILLED, status=400)
+REFUSED = Failure("connection_failed", "could not connect", True, Billing.UNBILLED)
 TIMED_OUT = Failure("read_timeout", "no answer within 45 s", True, Billing.UNKNOWN)
 CUT_OFF = Failure("output_invalid", "not JSON", True, Billing.BY_USAGE)
 
 
+EMPTY = Failure("empty_reply", "the reply has no text", True, Billing.BY_USAGE)
+KEY_REFUSED = Failure("authentication_failed", "who?", False, Billing.UNBILLED, status=401)
+
+
+def tally(attempts: int = 1, **counts: Any) -> Tally:
+    """What a call's attempts came to; nothing but attempts if not told otherwise."""
+    return Tally(attempts, **{"lost": 0, "unknown": 0, "paid_failures": 0, **counts})
+
+
 @pytest.mark.parametrize(
-    ("failure", "attempt", "lost", "policy", "decision"),
+    ("failure", "attempts", "policy", "decision"),
     [
         # Retried, with full jitter on a doubling wait.
-        (RATE_LIMITED, 1, 0, POLICY, Retry(0.5)),
-        (RATE_LIMITED, 2, 0, POLICY, Retry(1.0)),
-        (RATE_LIMITED, 4, 0, POLICY, Retry(4.0)),
-        (CUT_OFF, 1, 0, POLICY, Retry(0.5)),
+        (RATE_LIMITED, tally(1), POLICY, Retry(0.5)),
+        (RATE_LIMITED, tally(2), POLICY, Retry(1.0)),
+        (RATE_LIMITED, tally(4), POLICY, Retry(4.0)),
+        (CUT_OFF, tally(1, paid_failures=1), POLICY, Retry(0.5)),
         # What the provider asked for is a lower bound, and has an upper one.
-        (replace(RATE_LIMITED, retry_after_s=7.0), 1, 0, POLICY, Retry(7.0)),
-        (replace(RATE_LIMITED, retry_after_s=0.1), 1, 0, POLICY, Retry(0.5)),
-        (replace(RATE_LIMITED, retry_after_s=9e9), 1, 0, POLICY, Retry(600.0)),
+        (replace(RATE_LIMITED, retry_after_s=7.0), tally(1), POLICY, Retry(7.0)),
+        (replace(RATE_LIMITED, retry_after_s=0.1), tally(1), POLICY, Retry(0.5)),
+        (replace(RATE_LIMITED, retry_after_s=9e9), tally(1), POLICY, Retry(600.0)),
         # The last attempt is the last one.
-        (RATE_LIMITED, 5, 0, POLICY, Dead("attempts_exhausted")),
-        (RATE_LIMITED, 6, 0, POLICY, Dead("attempts_exhausted")),
+        (RATE_LIMITED, tally(5), POLICY, Dead("attempts_exhausted")),
+        (RATE_LIMITED, tally(6), POLICY, Dead("attempts_exhausted")),
         # What can never work is not tried again.
-        (BAD_REQUEST, 1, 0, POLICY, Dead("not_retryable")),
-        (BAD_REQUEST, 5, 3, NO_UNKNOWN, Dead("not_retryable")),
-        # Paying twice is a policy.
-        (TIMED_OUT, 1, 0, POLICY, Retry(0.5)),
-        (TIMED_OUT, 1, 0, NO_UNKNOWN, Dead("outcome_unknown")),
-        (LOST, 1, 1, NO_UNKNOWN, Dead("outcome_unknown")),
-        (RATE_LIMITED, 1, 0, NO_UNKNOWN, Retry(0.5)),
-        # A call that kills its workers is given up before its attempts are used up.
-        (LOST, 2, 2, POLICY, Retry(1.0)),
-        (LOST, 3, 3, POLICY, Dead("lost_too_often")),
-        (LOST, 5, 3, POLICY, Dead("lost_too_often")),
+        (BAD_REQUEST, tally(1), POLICY, Dead("not_retryable")),
+        (BAD_REQUEST, tally(5, lost=3), NO_UNKNOWN, Dead("not_retryable")),
+        # Two unknown bills are the most a call may bring, with a long wait between them.
+        (TIMED_OUT, tally(1, unknown=1), POLICY, Retry(37.5)),
+        (TIMED_OUT, tally(2, unknown=2), POLICY, Dead("unknown_too_often")),
+        (TIMED_OUT, tally(3, unknown=3), FIVE_UNKNOWN, Retry(150.0)),
+        (TIMED_OUT, tally(1, unknown=1), NO_UNKNOWN, Dead("outcome_unknown")),
+        (LOST, tally(1, lost=1), NO_UNKNOWN, Dead("outcome_unknown")),
+        (RATE_LIMITED, tally(1), NO_UNKNOWN, Retry(0.5)),
+        # A paid failure is repeated once.
+        (EMPTY, tally(2, paid_failures=2), POLICY, Dead("paid_too_often")),
+        (EMPTY, tally(3, paid_failures=1), POLICY, Retry(2.0)),
+        # Lost workers have their own limit: a call that kills them is given up before its attempts are used up.
+        (LOST, tally(2, lost=2), POLICY, Retry(1.0)),
+        (LOST, tally(3, lost=3), POLICY, Dead("lost_too_often")),
+        (LOST, tally(5, lost=3), POLICY, Dead("lost_too_often")),
+        # A probe that cost nothing never ends its call; one that was paid, or may have been, counts.
+        (REFUSED, tally(9, is_probe=True), POLICY, Retry(30.0)),
+        (KEY_REFUSED, tally(9, is_probe=True), POLICY, Retry(30.0)),
+        (KEY_REFUSED, tally(1), POLICY, Dead("not_retryable")),
+        (BAD_REQUEST, tally(1, is_probe=True), POLICY, Dead("not_retryable")),
+        (TIMED_OUT, tally(2, unknown=2, is_probe=True), POLICY, Dead("unknown_too_often")),
     ],
 )
 def test_the_table_of_decisions(
-    failure: Failure, attempt: int, lost: int, policy: CallTypePolicy, decision: Retry | Dead
+    failure: Failure, attempts: Tally, policy: CallTypePolicy, decision: Retry | Dead
 ) -> None:
     """Each row is a rule; the jitter is a half throughout."""
-    assert decide(failure, attempt=attempt, lost=lost, policy=policy, jitter=0.5) == decision
+    key_refused = failure is KEY_REFUSED
+
+    decided = decide(failure, attempts, policy=policy, jitter=0.5, key_refused=key_refused)
+
+    assert decided == decision
+
+
+@given(unknown=st.integers(1, 100), jitter=st.floats(0, 1, exclude_max=True))
+def test_the_wait_after_an_unknown_outcome_has_bounds(unknown: int, jitter: float) -> None:
+    """At least half a minute, at most an hour and a half."""
+    policy = POLICY.model_copy(update={"unknown_attempts_max": 101, "attempts_max": 101})
+
+    decision = decide(
+        TIMED_OUT, tally(unknown, unknown=unknown), policy=policy, jitter=jitter, key_refused=False
+    )
+
+    assert isinstance(decision, Retry)
+    assert 30.0 <= decision.in_s <= 5_400.0
 
 
 SECONDS = st.floats(0.001, 3_600)
@@ -82,7 +121,7 @@ def test_every_wait_has_bounds(
     """Never negative, never above the policy's two limits, never below what the provider may ask for."""
     failure = replace(RATE_LIMITED, retry_after_s=retry_after_s)
 
-    decision = decide(failure, attempt=attempt, lost=0, policy=policy, jitter=jitter)
+    decision = decide(failure, tally(attempt), policy=policy, jitter=jitter, key_refused=False)
 
     if attempt >= policy.attempts_max:
         assert decision == Dead("attempts_exhausted")
@@ -103,7 +142,7 @@ def test_the_jitter_spreads_the_whole_wait(
     low, high = sorted((low, high))
 
     waits = [
-        decide(RATE_LIMITED, attempt=attempt, lost=0, policy=patient, jitter=jitter)
+        decide(RATE_LIMITED, tally(attempt), policy=patient, jitter=jitter, key_refused=False)
         for jitter in (0.0, low, high)
     ]
 

@@ -25,23 +25,29 @@ BEGIN
         room := callgate_breaker_room_v1(b);
         CONTINUE WHEN room = 0;
         room := room - (SELECT count(*) FROM (
-            SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.state = 'queued' LIMIT room) q);
+            SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.due_at <= now() LIMIT room) q);
         CONTINUE WHEN room <= 0;
-        WITH next AS (
-            (SELECT l.call_id, l.generation FROM llm_call l
-              WHERE b.is_open AND l.breaker_id = b.id AND l.org_id > b.probed_org AND l.state = 'waiting' AND l.due_at > now()
-              ORDER BY l.org_id, l.attempt, l.created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+        WITH next AS MATERIALIZED (
+            SELECT * FROM (
+                SELECT l.call_id, l.generation FROM llm_call l
+                 WHERE NOT b.is_open AND l.breaker_id = b.id AND l.state = 'waiting' AND l.due_at > now()
+                 ORDER BY l.created_at LIMIT room FOR UPDATE SKIP LOCKED) oldest
             UNION ALL
-            (SELECT l.call_id, l.generation FROM llm_call l
-              WHERE b.is_open AND l.breaker_id = b.id AND l.org_id <= b.probed_org AND l.state = 'waiting' AND l.due_at > now()
-              ORDER BY l.org_id, l.attempt, l.created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+            SELECT * FROM (
+                SELECT l.call_id, l.generation FROM llm_call l
+                 WHERE b.is_open AND l.breaker_id = b.id AND l.org_id > b.probed_org
+                   AND l.state = 'waiting' AND l.due_at > now()
+                 ORDER BY l.org_id, l.attempt, l.created_at LIMIT 1 FOR UPDATE SKIP LOCKED) in_turn
             UNION ALL
-            (SELECT l.call_id, l.generation FROM llm_call l
-              WHERE NOT b.is_open AND l.breaker_id = b.id AND l.state = 'waiting' AND l.due_at > now()
-              ORDER BY l.created_at LIMIT room FOR UPDATE SKIP LOCKED)
+            SELECT * FROM (
+                SELECT l.call_id, l.generation FROM llm_call l
+                 WHERE b.is_open AND l.breaker_id = b.id AND l.org_id <= b.probed_org
+                   AND l.state = 'waiting' AND l.due_at > now()
+                 ORDER BY l.org_id, l.attempt, l.created_at LIMIT 1 FOR UPDATE SKIP LOCKED) first_again
+             LIMIT room
         )
-        UPDATE llm_call l SET due_at = now()
-         WHERE (l.call_id, l.generation) IN (SELECT * FROM next LIMIT room);
+        UPDATE llm_call l SET due_at = now() FROM next
+         WHERE l.call_id = next.call_id AND l.generation = next.generation;
         released := released OR FOUND;
     END LOOP;
     RETURN released;

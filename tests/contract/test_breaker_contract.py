@@ -1,0 +1,432 @@
+"""Breakers: what `reserve` lets through, what `settle` tells them, and whom they release."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from callgate.db.session import PostgresSession
+from callgate.domain.breaker import UNAVAILABLE_CODE, BreakerChange, Health
+from callgate.domain.ledger import (
+    AttemptKind,
+    AttemptRef,
+    CallKey,
+    CallState,
+    NotClaimed,
+    Refused,
+    Reserved,
+    Settled,
+    WaitReason,
+)
+from callgate.domain.operations import BreakerLine, By
+from tests.contract.harness import (
+    LedgerUnderTest,
+    a_failure,
+    a_loss,
+    a_reserve,
+    a_submission,
+    a_success,
+    an_answer,
+    open_memory,
+    open_postgres,
+)
+
+MODEL = "fresh"
+"""A model nobody has vouched for."""
+BY = By("ada", "the provider said so")
+
+
+def breaker(ledger: LedgerUnderTest, credential: str = "") -> BreakerLine:
+    """The breaker of the fresh model."""
+    (line,) = [
+        b for b in ledger.operations.breakers() if b.model == MODEL and b.credential == credential
+    ]
+    return line
+
+
+def queued(ledger: LedgerUnderTest, content: str, **changes: Any) -> CallKey:
+    """A call to the fresh model."""
+    return ledger.queued(content, model=MODEL, **changes)
+
+
+def claim(ledger: LedgerUnderTest, key: CallKey, **changes: Any) -> AttemptRef | Refused:
+    """Try to claim a call."""
+    (outcome,) = ledger.reserve(a_reserve(key, 10, **changes))
+    assert not isinstance(outcome, NotClaimed)
+    if isinstance(outcome, Refused):
+        return outcome
+    assert isinstance(outcome, Reserved)
+    return outcome.ref
+
+
+def sent(ledger: LedgerUnderTest, content: str, **changes: Any) -> AttemptRef:
+    """An attempt at the fresh model that was let through."""
+    ref = claim(ledger, queued(ledger, content, **changes))
+    assert isinstance(ref, AttemptRef)
+    return ref
+
+
+def waits(ledger: LedgerUnderTest, content: str, **changes: Any) -> CallKey:
+    """A call to the fresh model that was not let through."""
+    refused = claim(ledger, queued(ledger, content, **changes))
+    assert isinstance(refused, Refused)
+    assert (refused.state, refused.refusal) == (CallState.WAITING, None)
+    return refused.key
+
+
+def ends(
+    ledger: LedgerUnderTest, ref: AttemptRef, health: Health, code: str | None = "server_error"
+) -> Settled:
+    """Record and settle an attempt; a failed call is dead."""
+    ledger.record(an_answer(ref))
+    made = a_success(ref, 5) if health is Health.ALIVE else a_failure(ref)
+    return ledger.settle(replace(made, health=health, failure_code=code))[0]
+
+
+def opened(ledger: LedgerUnderTest) -> None:
+    """Open the breaker of the fresh model."""
+    for n in range(3):
+        ends(ledger, sent(ledger, f"fails {n}"), Health.FAILED)
+    assert breaker(ledger).is_open
+
+
+def published(ledger: LedgerUnderTest) -> list[CallKey]:
+    """The calls that the due query releases now."""
+    return [due.key for due in ledger.due(expire=False)]
+
+
+def test_an_unproven_breaker_lets_three_through(ledger: LedgerUnderTest) -> None:
+    """The fourth call waits, holds nothing and says why; the first success lets it go."""
+    refs = [sent(ledger, f"trial {n}") for n in range(3)]
+    fourth = waits(ledger, "fourth")
+    view = ledger.view(fourth)
+
+    assert view.wait_reason is WaitReason.PROVIDER
+    assert UNAVAILABLE_CODE in (view.error or "")
+    assert ledger.figures() == (30, 0)
+    assert published(ledger) == []
+
+    settled = ends(ledger, refs[0], Health.ALIVE)
+
+    assert settled.has_woken
+    assert published(ledger) == [fourth]
+    assert ledger.view(fourth).wait_reason is None
+    assert isinstance(claim(ledger, fourth), AttemptRef)
+    assert all(isinstance(sent(ledger, f"more {n}"), AttemptRef) for n in range(5))
+
+
+def test_trials_age(ledger: LedgerUnderTest) -> None:
+    """A slow model holds nobody up for longer than ten seconds."""
+    for n in range(3):
+        sent(ledger, f"slow {n}")
+    fourth = waits(ledger, "fourth")
+    ledger.age(10)
+
+    assert published(ledger) == [fourth]
+    assert isinstance(claim(ledger, fourth), AttemptRef)
+
+
+def test_three_failures_open_it(ledger: LedgerUnderTest) -> None:
+    """The third says so, once; then nothing is let through, and nothing is held."""
+    refs = [sent(ledger, f"fails {n}") for n in range(3)]
+    changes = [
+        ends(ledger, ref, Health.FAILED, f"code {n}").breaker_changes for n, ref in enumerate(refs)
+    ]
+
+    assert changes == [(), (), (BreakerChange("openai", MODEL, "", True, "code 2"),)]
+    waits(ledger, "another")
+    assert ledger.figures() == (0, 0)
+    assert (breaker(ledger).failures, breaker(ledger).waiting) == (3, 1)
+
+
+def test_a_success_between_failures_keeps_it_closed(ledger: LedgerUnderTest) -> None:
+    """Only failures in a row count."""
+    for n, health in enumerate([Health.FAILED, Health.FAILED, Health.ALIVE] * 2):
+        ends(ledger, sent(ledger, f"call {n}"), health)
+
+    assert not breaker(ledger).is_open
+
+
+def test_a_refused_key_opens_it_at_once(ledger: LedgerUnderTest) -> None:
+    """Of that credential alone: an organisation with a key of its own goes on."""
+    ends(ledger, sent(ledger, "refused"), Health.KEY_REFUSED, "authentication_failed")
+
+    waits(ledger, "another")
+    own = claim(ledger, queued(ledger, "own key"), credential="acme")
+    assert isinstance(own, AttemptRef)
+    assert ledger.view(own).last.credential == "acme"  # type: ignore[union-attr]
+    assert breaker(ledger).is_open
+    assert not breaker(ledger, "acme").is_open
+
+
+def test_what_says_nothing_changes_nothing(ledger: LedgerUnderTest) -> None:
+    """Refusals of the request, and lost workers: they only free their trial."""
+    for n in range(6):
+        ends(ledger, sent(ledger, f"refused {n}"), Health.NEUTRAL)
+    for n in range(6):
+        ledger.settle(a_loss(sent(ledger, f"lost {n}"), 10))
+
+    assert (breaker(ledger).is_open, breaker(ledger).failures) == (False, 0)
+
+
+def test_one_probe_after_ten_seconds(ledger: LedgerUnderTest) -> None:
+    """One call is released, its attempt is a probe, and everybody else waits for what it brings."""
+    opened(ledger)
+    keys = [waits(ledger, f"patient {n}") for n in range(3)]
+    assert published(ledger) == []
+    ledger.age(10)
+
+    (probe,) = published(ledger)
+    assert probe in keys
+    assert published(ledger) == []
+    ref = claim(ledger, probe)
+    assert isinstance(ref, AttemptRef)
+    assert ledger.view(ref).last.kind is AttemptKind.PROBE  # type: ignore[union-attr]
+    ledger.age(3_600)
+    assert published(ledger) == []
+    waits(ledger, "late")
+
+    settled = ends(ledger, ref, Health.ALIVE)
+
+    assert settled.breaker_changes == (BreakerChange("openai", MODEL, "", False, None),)
+    assert len(published(ledger)) == 3
+
+
+@pytest.mark.parametrize("health", [Health.FAILED, Health.KEY_REFUSED])
+def test_a_failed_probe_doubles_the_wait(ledger: LedgerUnderTest, health: Health) -> None:
+    """The next one may be made after twenty seconds."""
+    opened(ledger)
+    waits(ledger, "one")
+    waits(ledger, "two")
+    ledger.age(10)
+    (probe,) = published(ledger)
+    ref = claim(ledger, probe)
+    assert isinstance(ref, AttemptRef)
+
+    assert ends(ledger, ref, health).breaker_changes == ()
+
+    ledger.age(19)
+    assert published(ledger) == []
+    ledger.age(1)
+    assert len(published(ledger)) == 1
+
+
+def test_a_lost_probe_is_made_again(ledger: LedgerUnderTest) -> None:
+    """Whatever ends the attempt frees the breaker; the wait is not doubled."""
+    opened(ledger)
+    first, second = waits(ledger, "one"), waits(ledger, "two")
+    ledger.age(10)
+    (probe,) = published(ledger)
+    ref = claim(ledger, probe)
+    assert isinstance(ref, AttemptRef)
+
+    ledger.settle(a_loss(ref, 10, due_in_s=600.0))
+
+    ledger.age(10)
+    (other,) = {first, second} - {probe}
+    assert published(ledger) == [other]
+
+
+def test_organisations_take_turns(ledger: LedgerUnderTest) -> None:
+    """Whose call was the last probe waits while another organisation does."""
+    for org in ("bolt", "cog"):
+        ledger.set_budget(1_000, org_id=org)
+    opened(ledger)
+    orgs = {}
+    for n in range(3):
+        for org in ("acme", "bolt", "cog"):
+            orgs[waits(ledger, f"{org} {n}", org_id=org)] = org
+    probed = []
+    for n in range(6):
+        ledger.age(10 * 2**n)
+        (key,) = published(ledger)
+        ref = claim(ledger, key)
+        assert isinstance(ref, AttemptRef)
+        ends(ledger, ref, Health.FAILED)
+        probed.append(orgs[key])
+
+    assert probed[:3] == probed[3:]
+    assert set(probed) == {"acme", "bolt", "cog"}
+
+
+def test_who_probed_last_may_not_probe_while_others_wait(ledger: LedgerUnderTest) -> None:
+    """Not even with a call that was submitted at the right moment."""
+    ledger.set_budget(1_000, org_id="bolt")
+    opened(ledger)
+    waits(ledger, "acme 1")
+    waits(ledger, "bolt 1", org_id="bolt")
+    ledger.age(10)
+    (first,) = published(ledger)
+    ref = claim(ledger, first)
+    assert isinstance(ref, AttemptRef)
+    org = ledger.view(first).org_id
+    ends(ledger, ref, Health.FAILED)
+    ledger.age(20)
+
+    waits(ledger, "quick", org_id=org)
+    assert {ledger.view(key).org_id for key in published(ledger)} == {"acme", "bolt"} - {org}
+
+
+def test_old_attempts_change_nothing(ledger: LedgerUnderTest) -> None:
+    """A success that was sent before it opened does not close it."""
+    ledger.operations.set_breaker("openai", MODEL, "", is_open=False, by=BY)
+    early = sent(ledger, "early")
+    ledger.age(1)
+    opened(ledger)
+
+    ends(ledger, early, Health.ALIVE)
+
+    assert breaker(ledger).is_open
+
+
+def test_patience_has_an_end(ledger: LedgerUnderTest) -> None:
+    """After `wait_max_s`, counted from the first refusal, the call is rejected, unpaid."""
+    opened(ledger)
+    key = queued(ledger, "patient")
+    claim(ledger, key, wait_max_s=60.0)
+    ledger.operations.set_breaker("openai", MODEL, "", is_open=True, by=BY)
+    ledger.age(59)
+    assert published(ledger) == []
+    ledger.age(1)
+    assert published(ledger) == [key]
+
+    refused = claim(ledger, key, wait_max_s=60.0)
+
+    assert isinstance(refused, Refused)
+    assert refused.state is CallState.REJECTED
+    assert UNAVAILABLE_CODE in (ledger.view(key).error or "")
+    assert ledger.figures() == (0, 0)
+
+
+def test_a_budget_is_asked_first(ledger: LedgerUnderTest) -> None:
+    """A call that never fits is refused at once, whatever its provider does."""
+    opened(ledger)
+
+    (refused,) = ledger.reserve(a_reserve(queued(ledger, "large"), 1_001))
+
+    assert isinstance(refused, Refused)
+    assert (refused.state, refused.refusal is None) == (CallState.REJECTED, False)
+
+
+def test_a_cancelled_call_waits_no_longer(ledger: LedgerUnderTest) -> None:
+    """It is not counted, and not released."""
+    opened(ledger)
+    key = waits(ledger, "patient")
+
+    ledger.operations.end([key], code="cancelled", message="")
+
+    assert breaker(ledger).waiting == 0
+    ledger.age(10)
+    assert published(ledger) == []
+
+
+def test_a_long_queue_is_released_in_portions(ledger: LedgerUnderTest) -> None:
+    """Two hundred at a time; the next ones when those are claimed."""
+    ledger.set_budget(100_000)
+    opened(ledger)
+    keys = [
+        answer.key
+        for answer in ledger.submit(*(a_submission(f"call {n}", model=MODEL) for n in range(250)))
+    ]
+    ledger.reserve(*(a_reserve(key, 10) for key in keys))
+    assert breaker(ledger).waiting == 250
+
+    ledger.operations.set_breaker("openai", MODEL, "", is_open=False, by=BY)
+
+    first = [due.key for due in ledger.due(limit=1_000, expire=False)]
+    assert len(first) == 200
+    assert ledger.due(limit=1_000, expire=False) == ()
+    ledger.reserve(*(a_reserve(key, 10) for key in first))
+    assert len(ledger.due(limit=1_000, expire=False)) == 50
+
+
+def test_an_operator_opens_and_closes_it(ledger: LedgerUnderTest) -> None:
+    """Opened by hand it is not probed; closed it is proven; both are in the action log."""
+    line = ledger.operations.set_breaker("openai", MODEL, "", is_open=True, by=BY)
+    key = waits(ledger, "patient")
+    ledger.age(86_000)
+
+    assert (line.is_open, line.reason) == (True, BY.reason)
+    assert published(ledger) == []
+
+    line = ledger.operations.set_breaker("openai", MODEL, "", is_open=False, by=By("bo", "done"))
+
+    assert (line.is_open, line.reason, line.failures) == (False, None, 0)
+    assert published(ledger) == [key]
+    actions = ledger.operations.actions(limit=2)
+    assert [(a.action, a.by.operator, a.by.reason, a.subject) for a in actions] == [
+        ("breaker.close", "bo", "done", f"openai/{MODEL}"),
+        ("breaker.open", "ada", BY.reason, f"openai/{MODEL}"),
+    ]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["submit", "end", "end", "move", "age"]),
+        st.sampled_from(list(Health)),
+        st.integers(1, 40),
+    ),
+    min_size=10,
+    max_size=30,
+)
+
+
+class Player:
+    """Plays steps on one ledger, and says what came of each."""
+
+    def __init__(self, ledger: LedgerUnderTest, model: str) -> None:
+        self.ledger = ledger
+        self.model = model
+        self.under_way: list[AttemptRef] = []
+        self.calls = 0
+
+    def play(self, step: str, health: Health, number: int) -> tuple[object, ...]:
+        """One step: what was let through, what was changed, how the breaker stands."""
+        done: list[object] = []
+        if step == "age":
+            self.ledger.age(number)
+        elif step == "end" and self.under_way:
+            ref = self.under_way.pop(0)
+            done.append(ends(self.ledger, ref, health, f"code {number}").breaker_changes)
+        elif step == "submit":
+            self.calls += 1
+            done.append(
+                self._claim(self.ledger.queued(f"{self.model} {self.calls}", model=self.model))
+            )
+        elif step == "move":
+            mine = [k for k in published(self.ledger) if self.ledger.view(k).model == self.model]
+            done += [self._claim(key) for key in mine]
+        lines = [line for line in self.ledger.operations.breakers() if line.model == self.model]
+        return (*done, *((b.is_open, b.reason, b.failures, b.waiting) for b in lines))
+
+    def _claim(self, key: CallKey) -> object:
+        outcome = claim(self.ledger, key)
+        if isinstance(outcome, Refused):
+            return outcome.state
+        self.under_way.append(outcome)
+        last = self.ledger.view(outcome).last
+        return last and last.kind
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=STEPS)
+def test_both_ledgers_do_the_same(postgres_engine: Engine, steps: list[Any]) -> None:
+    """Whatever happens: the functions in the database follow the rules of the domain."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    with closing(PostgresSession(url)) as session:
+        model = f"model {uuid4()}"
+        players = [Player(open_postgres(session), model), Player(open_memory(), model)]
+        for player in players:
+            player.ledger.set_budget(1_000_000)
+        for step in steps:
+            of_postgres, of_memory = (player.play(*step) for player in players)
+            assert of_postgres == of_memory, step
