@@ -18,8 +18,8 @@ from callgate.domain.budget import NANO_PER_USD
 from callgate.domain.errors import InvalidAmount
 from callgate.domain.ledger import AttemptStatus, CallKey
 
-BILL_UNKNOWN_ANOMALIES = ("usage_implausible", "usage_missing", "usage_zero")
-"""What is odd about a reply whose usage is not believed, so that its attempt posts the whole hold."""
+BILL_UNKNOWN_ANOMALIES = ("price_unknown", "usage_implausible", "usage_missing", "usage_zero")
+"""What is odd about a reply that does not say what it cost, so that its attempt posts the whole hold."""
 WHOLE_HOLD = "whole hold"
 """How the `price_source` begins of an attempt that posted its whole hold, for want of an amount."""
 BILLED_USD_MAX = 1_000_000
