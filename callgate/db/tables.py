@@ -266,7 +266,8 @@ Index(
     "ix_ai_call_log_unknown",
     ai_call_log.c.started_at,
     postgresql_where=text(
-        "(status = 'unknown' OR anomalies && ARRAY['price_unknown', 'usage_implausible', 'usage_missing', 'usage_zero'])"
+        "(status = 'unknown' OR anomalies && "
+        "ARRAY['price_unknown', 'usage_implausible', 'usage_missing', 'usage_zero'])"
         " AND settled_by_hand_at IS NULL"
     ),
 )

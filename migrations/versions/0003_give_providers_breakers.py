@@ -33,7 +33,8 @@ ADDED = (
 APPEND_ONLY = """CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON operator_action
     FOR EACH STATEMENT EXECUTE FUNCTION callgate_refuse_change_v1()"""
 UNKNOWN_BILL = (
-    "(status = 'unknown' OR anomalies && ARRAY['price_unknown', 'usage_implausible', 'usage_missing', 'usage_zero'])"
+    "(status = 'unknown' OR anomalies && "
+    "ARRAY['price_unknown', 'usage_implausible', 'usage_missing', 'usage_zero'])"
     " AND settled_by_hand_at IS NULL"
 )
 WAITED_FOR = """UPDATE llm_call SET wait_reason = CASE

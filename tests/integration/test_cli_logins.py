@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -131,3 +133,27 @@ def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
     assert "set log_statement = none (it is all)\n" in loud[1]
     assert old[0] == 1
     assert "is Redis 6: workers take messages with BLMPOP" in old[1]
+
+
+def test_the_owner_settles_by_hand(
+    ledger: LedgerUnderTest, services: Embedded, shell: Shell, tmp_path: Path
+) -> None:
+    """From the list to the books, as operators do it."""
+    refs = [ledger.lost(page) for page in ("one", "two")]
+    (file := tmp_path / "bills.csv").write_text(
+        "attempt_id,billed_usd\n" + "".join(f"{ref.attempt_id},0.00000002\n" for ref in refs)
+    )
+    url = services.database_url
+
+    listed = json.loads(shell(url, "unknown", "list", "--json")[1])
+    code, out, _ = shell(
+        url, "unknown", "settle", "--csv", str(file), "--reason", "invoice 7", "--operator", "ann"
+    )
+
+    assert {bill["attempt_id"] for bill in listed} == {str(ref.attempt_id) for ref in refs}
+    assert (code, out.count(" settled ")) == (0, 2)
+    assert shell(url, "unknown", "list")[1] == ""
+    assert ledger.figures() == (0, 40)
+    assert shell(url, *AUDIT)[0] == 0
+    actions = json.loads(shell(url, "actions", "list", "--json")[1])
+    assert [a["operator"] for a in actions if a["action"] == "unknown.settle"] == ["ann", "ann"]

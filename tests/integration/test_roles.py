@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from unittest.mock import ANY
 
@@ -256,3 +256,26 @@ def test_a_refusal_in_our_own_words_gets_no_other_remedy(
         pytest.raises(NotPermitted, match=f"may not act for organisation {ORG}$"),
     ):
         PostgresLedger(session).submit([a_submission("mine")])
+
+
+@pytest.mark.parametrize("role", [None, *ROLES])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE operator_action SET reason = 'another'",
+        "DELETE FROM operator_action",
+        "TRUNCATE operator_action",
+    ],
+)
+def test_what_operators_did_is_never_rewritten(
+    ledger: LedgerUnderTest, owner_url: str, role: str | None, statement: str
+) -> None:
+    """Not by the owner either."""
+    ledger.operations.set_breaker("p", "m", "", is_open=True, by=By("ann", "they are down"))
+    before = ledger.operations.actions(limit=9)
+    login = a_login(owner_url, role) if role else nullcontext(owner_url)
+    refused = pytest.raises(ConfigurationError, match=r"append-only|InsufficientPrivilege")
+    with login as url, closing(PostgresSession(url)) as session, refused:
+        session.rows(statement, {})
+
+    assert ledger.operations.actions(limit=9) == before != []

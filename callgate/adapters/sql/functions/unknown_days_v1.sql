@@ -8,6 +8,7 @@ CREATE FUNCTION callgate_unknown_days_v1(
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
+    orgs CONSTANT text[] := callgate_readable_orgs_v1(p_org_id);
     unknown_ids CONSTANT uuid[] := ARRAY(
         SELECT u.attempt_id FROM callgate_unknown_v1(
             p_org_id, p_provider, p_model, p_since, p_before, p_with_past, NULL, NULL) u);
@@ -18,13 +19,16 @@ BEGIN
                sum(a.posted_nano_usd) AS posted
           FROM ai_call_log a WHERE a.attempt_id = ANY (unknown_ids)
          GROUP BY 1, 2, 3
+    ), since AS (
+        SELECT min(u.day)::timestamp AT TIME ZONE 'UTC' AS at FROM unknown u
     ), known AS (
         SELECT (a.started_at AT TIME ZONE 'UTC')::date AS day, a.provider, a.model, count(*) AS attempts,
                sum(a.posted_nano_usd) AS posted
           FROM ai_call_log a
          WHERE a.posted_nano_usd IS NOT NULL
-           AND a.started_at >= (SELECT min(u.day)::timestamp AT TIME ZONE 'UTC' FROM unknown u)
-           AND (p_org_id IS NULL OR a.org_id = p_org_id)
+           AND a.started_at >= (SELECT since.at FROM since)
+           AND a.attempt_id >= callgate_uuid_floor_v1((SELECT since.at FROM since) - interval '1 day')
+           AND (orgs IS NULL OR a.org_id = ANY (orgs))
            AND (p_since IS NULL OR a.started_at >= p_since)
            AND (p_before IS NULL OR a.started_at < p_before)
            AND a.attempt_id <> ALL (unknown_ids)

@@ -11,6 +11,8 @@ CREATE FUNCTION callgate_unknown_v1(
     started_at timestamptz, settled_by_hand_at timestamptz, provider_request_id text, error text)
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
+DECLARE
+    orgs CONSTANT text[] := callgate_readable_orgs_v1(p_org_id);
 BEGIN
     RETURN QUERY
     SELECT a.attempt_id, a.call_id, a.generation, a.attempt, a.org_id, a.call_type, a.provider, a.model,
@@ -22,7 +24,7 @@ BEGIN
        AND (p_attempt_ids IS NOT NULL
             OR callgate_bill_unknown_v1(a.status, a.anomalies) AND a.settled_by_hand_at IS NULL
             OR p_with_past AND a.settled_by_hand_at IS NULL AND callgate_whole_hold_v1(a))
-       AND (p_org_id IS NULL OR a.org_id = p_org_id)
+       AND (orgs IS NULL OR a.org_id = ANY (orgs))
        AND (p_provider IS NULL OR a.provider = p_provider)
        AND (p_model IS NULL OR a.model = p_model)
        AND (p_since IS NULL OR a.started_at >= p_since)
