@@ -27,6 +27,7 @@ from callgate.cli_output import (
     print_json,
     print_table,
     say,
+    tokens_text,
     waits_for,
 )
 from callgate.domain.budget import usd
@@ -197,6 +198,7 @@ def print_call(view: CallView, *, as_json: bool) -> None:
             "due": view.due_at,
             "attempts": f"{view.attempt} ({view.lost_attempts} lost)",
             "cost": usd(view.posted_nano_usd),
+            "tokens": tokens_text(last.usage) if last and last.status.is_posted else None,
             "flags": ", ".join(last.anomalies) if last and last.anomalies else None,
             "error": error_text(view.error) or None,
             "last attempt": last and f"{last.attempt} {last.status}, id {last.attempt_id}",
@@ -242,7 +244,7 @@ def _print_result(handle: Handle, result: LLMResult, as_json: bool) -> None:
         print_json({"task_id": task_id, "collapsed": collapsed, **result.model_dump(mode="json")})
         return
     print_answer(result.text)
-    tokens = f"{result.usage.input_tokens} + {result.usage.output_tokens} tokens"
+    tokens = f"{tokens_text(result.usage)} tokens"
     joined = ", collapsed" if collapsed else ""
     say(
         f"{task_id}: {result.model}, {tokens}, ${result.cost_usd:.6f}, {result.latency_ms} ms{joined}"

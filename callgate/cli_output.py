@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from callgate.domain.budget import usd
 from callgate.domain.errors import CallgateError
 from callgate.domain.ledger import CallView
-from callgate.domain.models import Name
+from callgate.domain.models import Name, Usage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -220,6 +220,11 @@ def error_text(error: str | None) -> str:
     """A stored error for people."""
     fields = loaded(error)
     return f"{fields.get('code', 'unknown')}: {fields.get('message', '')}" if fields else ""
+
+
+def tokens_text(usage: Usage | None) -> str:
+    """Tokens in and out for people; what nobody told is unknown, not 0."""
+    return f"{usage.input_tokens} + {usage.output_tokens}" if usage else "unknown"
 
 
 def call_rows(views: Sequence[CallView]) -> Iterable[Sequence[object]]:

@@ -61,12 +61,13 @@ def migrate(
     as_json: AsJson = False,
 ) -> None:
     """Bring the database to the newest schema, or back to none."""
+    from callgate.db.url import shown
     from config.settings import load_worker_settings
     from worker.migrate import migrate as move
 
     url = load_worker_settings().database_url.get_secret_value()
     if to is Revision.BASE:
-        confirm(f"Remove every call, cost and budget from {_shown(url)}?", yes)
+        confirm(f"Remove every call, cost and budget from {shown(url)}?", yes)
     move(url, to.value)
     if as_json:
         print_json({"revision": to})
@@ -97,12 +98,6 @@ def demo(as_json: AsJson = False) -> None:
     from worker.demo import run_demo
 
     raise typer.Exit(run_demo(as_json=as_json))
-
-
-def _shown(url: str) -> str:
-    from sqlalchemy import make_url
-
-    return make_url(url).render_as_string()
 
 
 def _check_flower_is_guarded(options: WorkerOptions) -> None:

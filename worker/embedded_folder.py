@@ -55,13 +55,14 @@ def account_for(*paths: Path) -> Account | None:
             f"PostgreSQL refuses to run as root, and there is no account {ORDINARY_ACCOUNT!r};"
             " run this as an ordinary user"
         ) from None
-    return Account(entry.pw_uid, entry.pw_gid, passage=not all(map(_is_open, paths)))
+    return Account(entry.pw_uid, entry.pw_gid, passage=not all(map(is_open, paths)))
 
 
-def _is_open(path: Path) -> bool:
-    """Tell whether any account may read what is at `path` and enter the folders above it."""
+def is_open(path: Path) -> bool:
+    """Tell whether any account may read what is at `path` and enter the folders above it, links included."""
+    folders = {*path.parents, *path.resolve().parents}
     return path.stat().st_mode & 0o005 == 0o005 and all(
-        parent.stat().st_mode & 0o001 for parent in path.parents
+        folder.stat().st_mode & 0o001 for folder in folders
     )
 
 

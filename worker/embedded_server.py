@@ -30,8 +30,9 @@ SIGNAL_TIMEOUT_S = 10.0
 # States of a process that has ended: no entry, waiting to be reaped, being removed. Source: man 5 proc.
 GONE = frozenset({"", "Z", "X"})
 
-# A clean environment: PGDATA, LD_PRELOAD and the like of the owner must not reach a server.
-ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+# A clean environment: PGDATA, LD_PRELOAD and the like of the owner must not reach a server. UTF-8, because Python 3.11
+# and 3.12 read the `.pth` file that names the checkout by the locale, and its path need not be ASCII.
+ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 class EmbeddedError(RuntimeError):

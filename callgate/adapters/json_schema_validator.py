@@ -5,6 +5,10 @@ The text to check comes from a model, so its size and nesting are limited before
 may backtrack only so often. A schema comes from the caller and is compiled once: it must be whole (a `$ref` to
 another document is refused, never fetched) and its own patterns must stay within the engine's size limit.
 
+A `pattern` is read as Pydantic's own engine reads it: an answer that the caller's model takes must not be paid for
+twice. JSON Schema's `\\w`, `\\d` and `\\s` know little beyond ASCII, Pydantic's know every alphabet. A pattern that
+this engine does not know (one that looks around or back) is read by jsonschema-rs.
+
 Warning: a schema can still be written to cost exponential time, by branches that refer to themselves twice. Schemas
 are the pipeline's own code; do not take them from strangers.
 """
@@ -12,10 +16,12 @@ are the pipeline's own code; do not take them from strangers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+import pydantic_core
 from jsonschema_rs import FancyRegexOptions, ValidationError, Validator, validator_for
+from pydantic_core import core_schema
 
 TEXT_CHARS_MAX = 8_000_000
 """Eight characters for each of a million tokens, the most a request may ask for."""
@@ -26,6 +32,7 @@ BACKTRACKS_MAX = 100_000
 COMPILED_MAX = 64
 """Schemas kept compiled; a schema has at most 256 KiB."""
 PATH_PARTS_MAX = 20
+REGEX_OPTIONS = FancyRegexOptions(backtrack_limit=BACKTRACKS_MAX)
 
 
 class JsonSchemaValidator:
@@ -61,12 +68,38 @@ def _compile(schema: str) -> Validator | str:
         return validator_for(
             schema,
             offline=True,
-            pattern_options=FancyRegexOptions(backtrack_limit=BACKTRACKS_MAX),
+            pattern_options=REGEX_OPTIONS,
+            keywords={"pattern": _Pattern},
         )
     except ValidationError as exc:
         return f"{_path(exc.instance_path)}: {_keyword(exc)}"
     except ValueError:
         return "is no JSON Schema, or is nested too deeply"
+
+
+class _Pattern:
+    """The keyword `pattern`, as `jsonschema_rs` asks for a keyword: a class that is made with its value."""
+
+    def __init__(self, _schema: object, pattern: object, _path: object) -> None:
+        self._fits = _in_pydantic(pattern) if isinstance(pattern, str) else _in_json_schema(pattern)
+
+    def validate(self, instance: object) -> None:
+        if isinstance(instance, str) and not self._fits(instance):
+            raise ValueError
+
+
+def _in_pydantic(pattern: str) -> Callable[[str], bool]:
+    try:
+        return pydantic_core.SchemaValidator(
+            core_schema.str_schema(pattern=pattern)
+        ).isinstance_python
+    except pydantic_core.SchemaError:
+        return _in_json_schema(pattern)
+
+
+def _in_json_schema(pattern: object) -> Callable[[object], bool]:
+    schema = json.dumps({"pattern": pattern})
+    return validator_for(schema, offline=True, pattern_options=REGEX_OPTIONS).is_valid
 
 
 def _first_break(validator: Validator, value: object, schema: str) -> str | None:

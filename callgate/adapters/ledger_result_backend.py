@@ -11,7 +11,8 @@ from typing import Any
 from celery import Celery, states
 from celery.backends.base import BaseBackend
 
-from callgate.domain.errors import CallNotFound
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import CallgateError, CallNotFound, ResultInvalid
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView
 from callgate.domain.ports import LedgerPort
 from callgate.services.results import error_of, result_of
@@ -29,9 +30,10 @@ CELERY_STATES = {
 class LedgerResultBackend(BaseBackend):  # type: ignore[misc]
     """A read-only result backend; a task id is `"{call_id}.{generation}"`."""
 
-    def __init__(self, app: Celery, ledger: LedgerPort) -> None:
+    def __init__(self, app: Celery, ledger: LedgerPort, catalogue: Catalogue) -> None:
         super().__init__(app=app)
         self._ledger = ledger
+        self._catalogue = catalogue
 
     def get_task_meta(self, task_id: str, cache: bool = False) -> dict[str, Any]:
         """
@@ -47,9 +49,12 @@ class LedgerResultBackend(BaseBackend):  # type: ignore[misc]
         (view,) = self._ledger.read([key], Bodies.REPLY)
         if view is None:
             return {"status": states.PENDING, "result": None, "task_id": task_id}
+        outcome = self._outcome(view)
+        # A success whose answer is gone, or is none, has no result that Celery could return.
+        is_error = isinstance(outcome, CallgateError)
         return {
-            "status": CELERY_STATES[view.state],
-            "result": _outcome(view),
+            "status": states.FAILURE if is_error else CELERY_STATES[view.state],
+            "result": outcome,
             "traceback": None,
             "children": [],
             "task_id": task_id,
@@ -61,8 +66,11 @@ class LedgerResultBackend(BaseBackend):  # type: ignore[misc]
     def _forget(self, task_id: str) -> None:
         raise CallNotFound("results live in the ledger and are removed by its retention, not here")
 
-
-def _outcome(view: CallView) -> object:
-    if view.state.is_open:
-        return None
-    return error_of(view) or result_of(view)
+    def _outcome(self, view: CallView) -> object:
+        if view.state.is_open:
+            return None
+        try:
+            good_endings = self._catalogue.good_endings(view.provider)
+            return error_of(view) or result_of(view, good_endings=good_endings)
+        except ResultInvalid as exc:
+            return exc

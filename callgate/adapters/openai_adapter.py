@@ -17,15 +17,15 @@ transport has no switch for it. A load balancer that makes clients stick by a co
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import httpx2
 import openai
 
-from callgate.adapters.openai_errors import Asked, ReplyTooLarge, failure_of
-from callgate.adapters.openai_wire import reply_of, request_body
+from callgate.adapters.openai_errors import Asked, NoClient, failure_of
+from callgate.adapters.openai_reply import reply_of
+from callgate.adapters.openai_transport import RequestBody, http_client
+from callgate.adapters.openai_wire import request_body
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import CredentialsPort, ProviderReply
@@ -39,21 +39,6 @@ The longest wait for a connection, pool and TLS included; at most half of an att
 
 It ends before the deadline does, so that a server nobody could reach is told from one that may have read the request.
 """
-KEEPALIVE_S = 3.0
-"""
-How long an idle connection is kept. Below the 5 s of uvicorn and Node.js, the shortest common ones.
-
-A connection the server closes first can fail under a request, and nobody can tell then whether it was read.
-"""
-REPLY_BYTES_MAX = 8 * 2**20
-"""
-Twice what a million tokens come to, the most one answer may have.
-
-More must not come in than the ledger can take within its deadline, in ASCII three times as much: else its record would
-be tried for ever.
-"""
-GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
-LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 MISSING_CREDENTIALS = Failure(
     "missing_credentials",
     "no API key for the provider: set CALLGATE_WORKER__CREDENTIALS__<PROVIDER>, or put a file named after it into"
@@ -96,23 +81,27 @@ class OpenAIAdapter:
             return MISSING_CREDENTIALS
         if timeout_s <= 0:
             return TOO_LATE
+        asked = Asked(self._entry, _secrets(request, key))
+        body: RequestBody | None = None
         try:
+            body = RequestBody(request_body(request, self._entry))
             client = self._connected()
             async with asyncio.timeout(timeout_s):
                 response = await client.post(
                     "/chat/completions",
                     cast_to=httpx2.Response,
-                    content=request_body(request, self._entry),
+                    content=body,
                     options={
-                        "headers": _headers(key, attempt_id),
+                        "headers": _headers(key, attempt_id, body),
                         "timeout": _patience(timeout_s),
                         "follow_redirects": False,
                         "max_retries": 0,
                     },
                 )
         except Exception as exc:
-            return failure_of(exc, Asked(self._entry, _secrets(request, key)))
-        return reply_of(response.content, response.headers, request.model)
+            is_sent = body is not None and not body.withdraw()
+            return failure_of(exc, asked, is_sent=is_sent)
+        return reply_of(response.content, response.headers, request, asked)
 
     def credential(self, org_id: str) -> str:
         """Whose key a request of this organisation is made with; see `LLMProviderPort`."""
@@ -125,14 +114,23 @@ class OpenAIAdapter:
             await client.close()
 
     def _connected(self) -> _Client:
-        """The client, made when the first request is: its connections belong to the running loop."""
+        """
+        The client, made when the first request is: its connections belong to the running loop.
+
+        Raises:
+            NoClient: It cannot be made now; the next request tries to.
+        """
         if self._client is None:
-            self._client = _Client(
-                api_key="asked for with every request",
-                base_url=self._entry.base_url or BASE_URL,
-                max_retries=0,
-                http_client=_http_client(self._connections_max),
-            )
+            try:
+                self._client = _Client(
+                    api_key="asked for with every request",
+                    base_url=self._entry.base_url or BASE_URL,
+                    max_retries=0,
+                    http_client=http_client(self._connections_max),
+                )
+            except Exception as exc:
+                # Whatever a certificate file, a proxy or an address can raise.
+                raise NoClient from exc
         return self._client
 
 
@@ -149,61 +147,17 @@ class _Client(openai.AsyncOpenAI):
         }
 
 
-def _headers(key: str | None, attempt_id: UUID) -> dict[str, str | openai.Omit]:
-    authorization = openai.omit if key is None else f"Bearer {key}"
-    return {"Authorization": authorization, ATTEMPT_HEADER: str(attempt_id)}
+def _headers(key: str | None, attempt_id: UUID, body: RequestBody) -> dict[str, str | openai.Omit]:
+    return {
+        "Authorization": openai.omit if key is None else f"Bearer {key}",
+        "Content-Length": str(body.length),
+        ATTEMPT_HEADER: str(attempt_id),
+    }
 
 
 def _patience(timeout_s: float) -> httpx2.Timeout:
     connect_s = min(CONNECT_MAX_S, timeout_s / 2)
     return httpx2.Timeout(timeout_s, connect=connect_s, pool=connect_s)
-
-
-def _http_client(connections_max: int) -> httpx2.AsyncClient:
-    return openai.DefaultAioHttpClient(
-        follow_redirects=False,
-        limits=httpx2.Limits(max_connections=connections_max, keepalive_expiry=KEEPALIVE_S),
-        mounts=dict.fromkeys(LOOPBACK),
-        event_hooks={"response": [_bound_reply]},
-    )
-
-
-async def _bound_reply(response: httpx2.Response) -> None:
-    if isinstance(response.stream, httpx2.AsyncByteStream):
-        # Compressed although nobody asked for it: httpx would inflate a megabyte to a gigabyte, past every bound. What
-        # is in another encoding stays as it is, and is no JSON.
-        encoding = response.headers.pop("content-encoding", "").strip().lower()
-        inflate = zlib.decompressobj(GZIP_OR_ZLIB) if encoding in ("gzip", "deflate") else None
-        response.stream = _BoundedStream(response.stream, inflate)
-
-
-class _BoundedStream(httpx2.AsyncByteStream):
-    """A reply's bytes, inflated if they came compressed, up to `REPLY_BYTES_MAX`."""
-
-    def __init__(
-        self, stream: httpx2.AsyncByteStream, inflate: zlib._Decompress | None = None
-    ) -> None:
-        self._stream = stream
-        self._inflate = inflate
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = REPLY_BYTES_MAX
-        async for chunk in self._stream:
-            plain = chunk if self._inflate is None else _inflated(self._inflate, chunk, left + 1)
-            left -= len(plain)
-            if left < 0:
-                raise ReplyTooLarge(f"more than {REPLY_BYTES_MAX} bytes")
-            yield plain
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-def _inflated(inflate: zlib._Decompress, chunk: bytes, bytes_max: int) -> bytes:
-    try:
-        return inflate.decompress(chunk, bytes_max)
-    except zlib.error as exc:
-        raise httpx2.DecodingError(str(exc)) from exc
 
 
 def _secrets(request: LLMRequest, key: str | None) -> tuple[str, ...]:

@@ -2,51 +2,37 @@
 Every way a request to an OpenAI-compatible endpoint can fail, and what each one means for the bill.
 
 The SDK wraps httpx's errors, which wrap aiohttp's, and the wrapping loses the phase: a server that hangs up after
-it has read the request arrives as `httpx2.ConnectTimeout`. So each row of `TABLE` is compared with the whole chain
-of causes, aiohttp's rows come first, and within a library the most specific ones do. The first that fits decides.
+it has read the request arrives as `httpx2.ConnectTimeout`. So the adapter says whether anything of the request was
+sent, which decides between the tables `UNSENT` and `SENT`. Each row is compared with the whole chain of causes,
+aiohttp's rows come first, and within a library the most specific ones do. The first that fits decides.
 
-Unbilled is only what failed before the request could leave, and what the provider refused with a status.
+Unbilled is only what was not sent, and what the provider refused with a status.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from email.utils import mktime_tz, parsedate_tz
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import aiohttp
 import httpx2
 import openai
 
 from callgate.adapters.openai_redaction import Redactor
+from callgate.adapters.openai_refusals import error_in, refusal_of
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.retry import Billing, Failure
-
-RETRY_AFTER_MAX_S = 86_400.0
-"""What a longer, or infinite, Retry-After is cut to."""
-NO_CREDIT_CODES = frozenset(
-    {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"}
-)
-"""Said with a 429 or 400, but no patience helps: somebody has to pay."""
-CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-"""OpenAI's `code` and llama.cpp's `type`; other servers say it in words only."""
-CONTEXT_WORDS = ("context length", "context size", "context window")
-BILLED_REFUSALS = frozenset({"content_filter"})
-"""
-Refusals that may cost money all the same.
-
-Source: Microsoft Learn, Azure OpenAI, "Manage costs", HTTP error response code and billing status (2024-01).
-"""
-EXPLAINED_STATUSES = frozenset({400, 404, 413, 422})
-"""Where the provider's words help whoever sent the request; elsewhere the status and the code say it all."""
 
 
 class ReplyTooLarge(httpx2.ReadError):
     """The reply has more bytes than the adapter reads."""
+
+
+class NoClient(Exception):
+    """The HTTP client cannot be made; the cause says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +45,27 @@ class Asked:
 
 
 Row = Callable[[BaseException, Asked], Failure]
+Table = tuple[tuple[type[BaseException], Row], ...]
 
 
-def failure_of(exc: Exception, asked: Asked) -> Failure:
-    """Say why there is no reply and whether it may have been billed."""
+def failure_of(exc: Exception, asked: Asked, *, is_sent: bool) -> Failure:
+    """
+    Say why there is no reply and whether it may have been billed.
+
+    Args:
+        is_sent: Whether bytes of the request were, or may have been, handed to the transport.
+    """
+    failure = _row_of(exc, asked, SENT if is_sent else UNSENT)
+    return failure if is_sent else replace(failure, billing=Billing.UNBILLED)
+
+
+def _row_of(exc: Exception, asked: Asked, table: Table) -> Failure:
     causes = tuple(_causes(exc))
-    for kind, row in TABLE:
+    for kind, row in table:
         for cause in causes:
             if isinstance(cause, kind):
                 return row(cause, asked)
-    raise AssertionError("the last row of TABLE fits every exception")
+    raise AssertionError("the last row of a table fits every exception")
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:
@@ -104,129 +101,34 @@ def _named(exc: BaseException) -> str:
 def _status(exc: BaseException, asked: Asked) -> Failure:
     if not isinstance(exc, openai.APIStatusError):
         raise TypeError(f"{type(exc).__name__} has no status")
-    body = exc.body if isinstance(exc.body, dict) else {}
-    said = {name: body.get(name) for name in ("code", "type", "param", "message")}
-    code, retryable, billing = _verdict(exc.status_code, said, asked.entry)
-    redactor = Redactor(asked.secrets)
-    return Failure(
-        code=code,
-        message=_sentence(exc.status_code, said, redactor),
-        retryable=retryable,
-        billing=billing,
-        status=exc.status_code,
-        provider_code=redactor.identifier(said["code"]) or redactor.identifier(said["type"]),
-        retry_after_s=retry_after_s(exc.response.headers),
+    return refusal_of(
+        exc.status_code,
+        error_in(exc.body),
+        exc.response.headers,
+        asked.entry,
+        Redactor(asked.secrets),
     )
 
 
-def _verdict(
-    status: int, said: Mapping[str, object], entry: ProviderEntry
-) -> tuple[str, bool, Billing]:
-    names = {name for name in (said["code"], said["type"]) if isinstance(name, str)}
-    if status < 400:
-        return ("redirected", False, Billing.UNBILLED)
-    if status >= 500:
-        return ("server_error", True, Billing(entry.server_errors))
-    if names & BILLED_REFUSALS:
-        return ("content_filtered", False, Billing.UNKNOWN)
-    if names & NO_CREDIT_CODES:
-        return ("insufficient_quota", False, Billing.UNBILLED)
-    if status in EXPLAINED_STATUSES and (names & CONTEXT_CODES or _blames_context(said["message"])):
-        return ("context_length_exceeded", False, Billing.UNBILLED)
-    return STATUSES.get(status, ("rejected", False, Billing.UNBILLED))
-
-
-def _blames_context(message: object) -> bool:
-    return isinstance(message, str) and any(words in message.lower() for words in CONTEXT_WORDS)
-
-
-def _sentence(status: int, said: Mapping[str, object], redactor: Redactor) -> str:
-    parts = [f"HTTP {status}"]
-    parts += [name for key in ("type", "code") if (name := redactor.identifier(said[key]))]
-    if param := redactor.identifier(said["param"]):
-        parts.append(f"param {param}")
-    words = said["message"]
-    if status in EXPLAINED_STATUSES and isinstance(words, str):
-        parts.append(redactor.words(words))
-    return ", ".join(parts)
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """
-    Read `retry-after-ms` or `retry-after` (seconds or a date).
-
-    A date is compared with the response's own `date`, never with our clock.
-
-    Source: RFC 9110, 10.2.3; `retry-after-ms` is OpenAI's.
-    """
-    for name, per_s in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        if (number := _number(headers.get(name))) is not None:
-            return _bounded_s(number / per_s)
-    until, now = _epoch_s(headers.get("retry-after")), _epoch_s(headers.get("date"))
-    return None if until is None or now is None else _bounded_s(until - now)
-
-
-def _bounded_s(seconds: float) -> float | None:
-    return min(seconds, RETRY_AFTER_MAX_S) if seconds > 0 else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return None if math.isnan(number) else number
-
-
-def _epoch_s(text: str | None) -> float | None:
-    try:
-        fields = parsedate_tz(text or "")
-        return None if fields is None else float(mktime_tz(fields))
-    except (ValueError, OverflowError):
-        return None
-
-
-STATUSES: dict[int, tuple[str, bool, Billing]] = {
-    400: ("bad_request", False, Billing.UNBILLED),
-    401: ("authentication_failed", False, Billing.UNBILLED),
-    402: ("insufficient_quota", False, Billing.UNBILLED),
-    403: ("permission_denied", False, Billing.UNBILLED),
-    404: ("not_found", False, Billing.UNBILLED),
-    408: ("request_timeout", True, Billing.UNKNOWN),
-    409: ("conflict", True, Billing.UNBILLED),
-    413: ("request_too_large", False, Billing.UNBILLED),
-    422: ("unprocessable", False, Billing.UNBILLED),
-    429: ("rate_limited", True, Billing.UNBILLED),
-}
-"""Code, retryable and billing of the statuses 4xx that have a meaning of their own."""
-
 _UNEXPECTED = _unknown("unexpected_error", "an error nobody foresaw", retryable=False)
-_BAD_ADDRESS = _unsent("invalid_address", "the base_url cannot be called", retryable=False)
 _LOST = _unknown("connection_lost", "the connection broke after the request may have left")
 _CUT = _unknown("invalid_response", "the reply broke off or is not HTTP")
 _TIMEOUT = _unknown("timeout", "the reply was not complete in time")
+
+_BAD_ADDRESS = _unsent("invalid_address", "the base_url cannot be called", retryable=False)
 _TLS = _unsent("tls_failed", "the TLS handshake failed")
 _PROXY = _unsent("proxy_failed", "the proxy did not connect us")
+_NO_CONNECTION = _unsent("connection_failed", "could not connect")
+_LATE_CONNECTION = _unsent("connect_timeout", "no connection in time")
 
-TABLE: tuple[tuple[type[BaseException], Row], ...] = (
-    (ReplyTooLarge, _unknown("reply_too_large", "the reply is too large", retryable=False)),
-    # aiohttp, before a byte of the request left.
-    (aiohttp.ClientConnectorDNSError, _unsent("dns_failed", "the host name was not resolved")),
-    (aiohttp.ClientProxyConnectionError, _PROXY),
-    (aiohttp.ClientHttpProxyError, _PROXY),
-    (aiohttp.ClientSSLError, _TLS),
-    (aiohttp.ServerFingerprintMismatch, _TLS),
-    (aiohttp.ClientConnectorError, _unsent("connection_failed", "could not connect")),
-    (aiohttp.ConnectionTimeoutError, _unsent("connect_timeout", "no connection in time")),
-    (aiohttp.InvalidURL, _BAD_ADDRESS),
-    (aiohttp.NonHttpUrlClientError, _BAD_ADDRESS),
-    # aiohttp, after that.
-    (aiohttp.ServerTimeoutError, _TIMEOUT),
-    (aiohttp.ClientConnectionError, _LOST),
-    (aiohttp.ClientPayloadError, _CUT),
-    (aiohttp.ClientResponseError, _CUT),
-    (aiohttp.ClientError, _LOST),
-    # The SDK, with a status.
+
+def _no_client(exc: BaseException, _asked: Asked) -> Failure:
+    why = _named(exc.__cause__ or exc)
+    message = f"the HTTP client could not be made, see `callgate doctor` ({why})"
+    return Failure("client_failed", message, True, Billing.UNBILLED)
+
+
+STATUS_ROWS: Table = (
     (openai.BadRequestError, _status),
     (openai.OAuthError, _status),
     (openai.AuthenticationError, _status),
@@ -237,16 +139,48 @@ TABLE: tuple[tuple[type[BaseException], Row], ...] = (
     (openai.RateLimitError, _status),
     (openai.InternalServerError, _status),
     (openai.APIStatusError, _status),
-    # httpx, where no error of aiohttp is behind it.
+)
+UNSENT: Table = (
+    (NoClient, _no_client),
+    # A server may refuse before it has read anything.
+    *STATUS_ROWS,
+    (aiohttp.ClientConnectorDNSError, _unsent("dns_failed", "the host name was not resolved")),
+    (aiohttp.ClientProxyConnectionError, _PROXY),
+    (aiohttp.ClientSSLError, _TLS),
+    (aiohttp.ServerFingerprintMismatch, _TLS),
+    (aiohttp.ClientConnectorError, _NO_CONNECTION),
+    (aiohttp.InvalidURL, _BAD_ADDRESS),
+    (aiohttp.NonHttpUrlClientError, _BAD_ADDRESS),
+    # The answer to CONNECT: a status that is none of success, or no HTTP.
+    (aiohttp.ClientResponseError, _PROXY),
+    (aiohttp.ServerTimeoutError, _LATE_CONNECTION),
+    # A proxy that hangs up at CONNECT, too.
+    (aiohttp.ClientConnectionError, _NO_CONNECTION),
     (httpx2.InvalidURL, _BAD_ADDRESS),
     (httpx2.UnsupportedProtocol, _BAD_ADDRESS),
-    (httpx2.PoolTimeout, _unsent("connect_timeout", "no connection in time")),
+    (httpx2.TimeoutException, _LATE_CONNECTION),
+    (TimeoutError, _LATE_CONNECTION),
+    (ssl.SSLError, _TLS),
+    (OSError, _NO_CONNECTION),
+    (Exception, _unsent("not_sent", "the request could not be sent")),
+)
+"""What each class of exception means where nothing was sent; the first row that fits any cause."""
+SENT: Table = (
+    (ReplyTooLarge, _unknown("reply_too_large", "the reply is too large", retryable=False)),
+    (aiohttp.ServerTimeoutError, _TIMEOUT),
+    (aiohttp.ClientConnectionError, _LOST),
+    (aiohttp.ClientPayloadError, _CUT),
+    (aiohttp.ClientResponseError, _CUT),
+    (aiohttp.ClientError, _LOST),
+    *STATUS_ROWS,
+    # httpx, where no error of aiohttp is behind it.
     (httpx2.TimeoutException, _TIMEOUT),
     (httpx2.DecodingError, _CUT),
     (httpx2.ProtocolError, _CUT),
     (httpx2.TooManyRedirects, _LOST),
     (httpx2.RequestError, _LOST),
     (httpx2.HTTPError, _UNEXPECTED),
+    (httpx2.InvalidURL, _UNEXPECTED),
     (httpx2.StreamError, _CUT),
     (httpx2.CookieConflict, _UNEXPECTED),
     # The runtime.
@@ -267,4 +201,4 @@ TABLE: tuple[tuple[type[BaseException], Row], ...] = (
     (openai.InvalidWebhookSignatureError, _UNEXPECTED),
     (Exception, _UNEXPECTED),
 )
-"""What each class of exception means; the first row that fits any exception in the chain of causes."""
+"""What each class of exception means where the request may have been read; the first row that fits any cause."""

@@ -12,8 +12,9 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from callgate.domain.endings import MEANINGS
 from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
@@ -76,6 +77,27 @@ class ProviderEntry(_Entry):
     output_bound_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     server_errors: Literal["unknown", "unbilled"] = "unknown"
     """Whether a 5xx may have been billed; `unbilled` only where the provider documents it as free."""
+    good_endings: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ()
+    """
+    Finish reasons besides `stop` of answers that are whole, such as `eos` or `end_turn`.
+
+    `null` stands for a reply without one. Every other ending is a failed attempt; see `callgate.domain.endings`.
+    """
+    unwraps: tuple[Literal["think", "fence"], ...] = ()
+    """
+    What is taken off an answer to a schema before it is checked.
+
+    `think`: a block of thoughts before it, up to `</think>`. `fence`: a Markdown fence around it.
+    """
+
+    @field_validator("good_endings")
+    @classmethod
+    def _endings_are_free(cls, endings: tuple[str, ...]) -> tuple[str, ...]:
+        if taken := sorted(MEANINGS.keys() & {ending.casefold() for ending in endings}):
+            raise ValueError(
+                f"{', '.join(taken)} can be no good ending: it has a meaning of its own"
+            )
+        return endings
 
 
 class PriceEntry(_Entry):
@@ -143,3 +165,8 @@ class Catalogue(_Entry):
     def policy(self, call_type: str) -> CallTypePolicy:
         """The call type's own policy, or the default one."""
         return self.call_types.get(call_type, self.default)
+
+    def good_endings(self, provider: str) -> tuple[str, ...]:
+        """What a provider's entry adds to the good endings; nothing if there is no such provider."""
+        entry = self.providers.get(provider)
+        return entry.good_endings if entry else ()

@@ -4,9 +4,10 @@ Every error callgate raises, and nothing else.
 * CallgateError                 code: stable, safe to store and to alert on
   + InvalidRequest              the caller's fault; nothing was recorded, nothing was paid
     - UnknownProvider, UnknownModel, UnpricedModel, MissingOutputBound
-    - InputTooLarge, TooManyPages, InvalidSchema, InvalidLink, IdempotencyMismatch, InvalidAmount, InvalidBills
+    - InputTooLarge, TooManyPages, InvalidSchema, InvalidLink, IdempotencyMismatch
+    - UnknownTimeZone, RowRefused, InvalidAmount, InvalidBills
   + BudgetRefused               the ledger said no; carries a `BudgetRefusal`
-    - BudgetHeld, BudgetExhausted, BudgetNeverFits, NoBudget
+    - BudgetHeld, BudgetExhausted, BudgetNeverFits, BudgetNoPeriod, NoBudget
   + CallFailed                  the call ended dead; carries its last failure
   + CallRejected                ended without an answer: cancelled, discarded, or refused by the worker
   + CallNotFound, OrgNotFound, ResultPurged, ResultInvalid, WaitTimeout
@@ -104,6 +105,18 @@ class InvalidBills(InvalidRequest):
     code = "invalid_bills"
 
 
+class UnknownTimeZone(InvalidRequest):
+    """The ledger knows no time zone of this name."""
+
+    code = "unknown_time_zone"
+
+
+class RowRefused(InvalidRequest):
+    """Postgres refused a statement because of what is in it; of a batch, a smaller one finds the row."""
+
+    code = "row_refused"
+
+
 class BudgetRefused(CallgateError):
     """A budget had no room for the worst-case cost of the call."""
 
@@ -133,6 +146,12 @@ class BudgetNeverFits(BudgetRefused):
     """The call could not fit even into an unused period."""
 
     code = "budget_never_fits"
+
+
+class BudgetNoPeriod(BudgetRefused):
+    """The budget's period has ended, and its time zone is unknown to the ledger: an operator must set another."""
+
+    code = "budget_no_period"
 
 
 class NoBudget(BudgetRefused):
@@ -189,7 +208,7 @@ class ResultPurged(CallgateError):
 
 
 class ResultInvalid(CallgateError):
-    """The stored answer does not fit the Pydantic model the caller asked for."""
+    """The stored answer does not fit the caller's Pydantic model, or is not whole; `force=True` gets another."""
 
     code = "result_invalid"
 
@@ -240,5 +259,6 @@ BUDGET_ERRORS: dict[RefusalReason, type[BudgetRefused]] = {
     RefusalReason.HELD: BudgetHeld,
     RefusalReason.EXHAUSTED: BudgetExhausted,
     RefusalReason.NEVER_FITS: BudgetNeverFits,
+    RefusalReason.NO_PERIOD: BudgetNoPeriod,
     RefusalReason.NO_BUDGET: NoBudget,
 }

@@ -218,7 +218,7 @@ class AttemptView:
     credential: str = ""
     """Whose key was used: an organisation, or empty for the provider's own."""
     anomalies: tuple[str, ...] = ()
-    """What is odd about what the provider said, in fixed words; see `callgate.services.ai_call_logger`."""
+    """What is odd about its bill, in fixed words; see `callgate.domain.models.Anomaly`."""
 
 
 SUSPECT_SWEEPS = 2

@@ -8,8 +8,10 @@ numbers that are not finite, so that what is hashed, stored and sent is the same
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
+from math import isfinite
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -137,11 +139,42 @@ def _loaded(schema: str) -> object:
 def _json_text(schema: dict[str, Any]) -> str:
     """Compact JSON in the given key order; NaN, Infinity and foreign objects are refused."""
     try:
+        return _dumped(schema)
+    except RecursionError as exc:
+        raise ValueError("the response schema is nested too deeply") from exc
+
+
+def _dumped(schema: dict[str, Any]) -> str:
+    try:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         text.encode()
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise ValueError(f"the response schema cannot be written as JSON: {exc}") from exc
+    except (TypeError, ValueError) as exc:
+        why = _not_json(schema, "$") or exc
+        raise ValueError(f"the response schema cannot be written as JSON: {why}") from exc
     return text
+
+
+def _not_json(value: object, path: str) -> str | None:
+    """Name the place of the first value that JSON does not have, or UTF-8 cannot hold."""
+    children: Iterable[tuple[str, object]] = ()
+    if isinstance(value, dict):
+        if halved := next((key for key in value if _is_halved(key)), None):
+            return f"a name in {path} holds half a character: {halved!a}"
+        children = ((f"{path}.{key}", child) for key, child in value.items())
+    elif isinstance(value, list | tuple):
+        children = ((f"{path}[{n}]", child) for n, child in enumerate(value))
+    elif isinstance(value, float) and not isfinite(value):
+        return f"{path} is {value}"
+    elif _is_halved(value):
+        return f"{path} holds half a character"
+    elif value is not None and not isinstance(value, str | int | float):
+        return f"{path} is a {type(value).__name__}"
+    return next((why for where, child in children if (why := _not_json(child, where))), None)
+
+
+def _is_halved(text: object) -> bool:
+    """True of a text with a lone surrogate."""
+    return isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Usage(_Value):
@@ -158,6 +191,35 @@ class Usage(_Value):
     reasoning_tokens: Annotated[int, Field(ge=0)] = 0
 
 
+class Anomaly(StrEnum):
+    """What is odd about the bill of an attempt, in the column `anomalies`."""
+
+    USAGE_MISSING = "usage_missing"
+    USAGE_ZERO = "usage_zero"
+    """No tokens, beside a text."""
+    USAGE_IMPLAUSIBLE = "usage_implausible"
+    """No count of tokens, or more than twice what the request could use."""
+    USAGE_CONTRADICTORY = "usage_contradictory"
+    """Its numbers contradict each other; the dearest reading they allow was posted."""
+    TIER_UNASKED = "tier_unasked"
+    """The provider names a service tier that was not asked for and is not known; the default was posted."""
+    PRICE_UNKNOWN = "price_unknown"
+    """The tokens are known, but not what they cost, such as in a tier that has no price."""
+    CHOICES_MISSING = "choices_missing"
+    """Fewer answers than the request asked for."""
+
+
+AMOUNT_UNKNOWN = frozenset(
+    {
+        Anomaly.USAGE_MISSING,
+        Anomaly.USAGE_ZERO,
+        Anomaly.USAGE_IMPLAUSIBLE,
+        Anomaly.PRICE_UNKNOWN,
+    }
+)
+"""The anomalies of attempts that were posted at their whole hold, because nobody knows their cost."""
+
+
 class LLMResult(_Value):
     """
     What `handle.get()` returns: a fresh copy for every caller.
@@ -171,11 +233,18 @@ class LLMResult(_Value):
     generation: int
     text: str
     texts: tuple[str, ...]
-    """All `n` answers; `text` is the first."""
+    """All answers, fewer than `n` only if the provider sent fewer; `text` is the first."""
     parsed: Any = None
     """An instance of the Pydantic model that was passed as `response_schema`; None if there was none."""
     finish_reason: str | None
-    usage: Usage
+    """
+    How the answer ended: `stop`, or `length` where `max_output_tokens` cut it short.
+
+    Text may end with `length`; an answer to a schema, or an empty one, may not. Of several answers the worst ending
+    counts.
+    """
+    usage: Usage | None
+    """None: the provider did not say, or what it said cannot be true."""
     cost_usd: Decimal
     """What all attempts of this call were posted at, failed and unknown ones included."""
     latency_ms: int

@@ -33,7 +33,7 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Submitted,
 )
-from callgate.domain.models import LLMRequest, ServiceTier, Usage
+from callgate.domain.models import Anomaly, LLMRequest, ServiceTier, Usage
 from callgate.domain.operations import (
     BreakerLine,
     By,
@@ -90,9 +90,10 @@ class LedgerPort(Protocol):
         All scopes of a call or none; never clamped; a refused call never refuses its neighbours. Held by others -> the
         call waits `budget.held_wait_s(age)`; exhausted -> rejected, or with `OnBudget.WAIT` waits until the period
         ends; never fits, no budget, `refuse_with` -> rejected, or with `put_off_s` waits that long. A budget whose
-        period ended rolls over first. A call that all budgets have room for waits if the breaker of its provider, model
-        and credential says so, at most `wait_max_s`, and is rejected after that. The row in `ai_call_log` is written
-        with status dispatched in the same transaction.
+        period ended rolls over first; one whose time zone the ledger does not know cannot, and its calls are rejected.
+        A call that all budgets have room for waits if the breaker of its provider, model and credential says so, at
+        most `wait_max_s`, and is rejected after that. The row in `ai_call_log` is written with status dispatched in the
+        same transaction.
         """
 
     def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
@@ -173,7 +174,11 @@ class OperationsPort(Protocol):
         """
         Set the limit of a scope, now: the current period keeps what is spent and held in it.
 
-        Calls that wait for headroom and fit now are due at once, oldest first.
+        A time zone holds from the next period on. Calls that wait for headroom and fit now are due at once, oldest
+        first.
+
+        Raises:
+            UnknownTimeZone: The ledger knows none of this name; nothing was changed.
         """
 
     def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
@@ -289,13 +294,17 @@ class ProviderReply:
     texts: tuple[str, ...] = field(repr=False)
     """One per choice; a choice without text is an empty string."""
     finish_reason: str | None
-    """Of the first choice, in OpenAI's words: stop, length, content_filter, ..."""
+    """In OpenAI's words: stop, length, content_filter, ... Of several choices the worst; see `domain.endings`."""
     refusal: str | None
     usage: Usage | None
     """None if the provider did not say: then nobody knows the cost."""
     service_tier: str | None
     model: str
     provider_request_id: str | None
+    anomalies: tuple[Anomaly, ...] = ()
+    """What is odd about the usage."""
+    failure: Failure | None = None
+    """What the provider itself says went wrong, although it sent a reply and its usage. Recorded as the error."""
 
     def without_text(self) -> ProviderReply:
         """What remains of a reply that could not be stored: its usage, so that its money is settled."""
@@ -303,15 +312,22 @@ class ProviderReply:
 
     def to_json(self) -> bytes:
         """The reply as stored in `ai_call_log.reply`: ASCII, so that any text survives."""
-        usage = self.usage.model_dump() if self.usage else None
-        return json.dumps({**asdict(self), "usage": usage}).encode()
+        fields = asdict(replace(self, failure=None))
+        fields["usage"] = self.usage.model_dump() if self.usage else None
+        del fields["failure"]
+        if not self.anomalies:
+            # So that a worker of an earlier version, which does not know the field, can settle the reply.
+            del fields["anomalies"]
+        return json.dumps(fields).encode()
 
     @classmethod
     def from_json(cls, stored: bytes) -> ProviderReply:
         """Read back what `to_json` wrote."""
         fields = json.loads(stored)
         usage = Usage(**fields["usage"]) if fields["usage"] else None
-        return cls(**{**fields, "texts": tuple(fields["texts"]), "usage": usage})
+        anomalies = tuple(map(Anomaly, fields.get("anomalies", ())))
+        texts = tuple(fields["texts"])
+        return cls(**{**fields, "texts": texts, "usage": usage, "anomalies": anomalies})
 
 
 class LLMProviderPort(Protocol):

@@ -17,9 +17,8 @@ from uuid import UUID
 from callgate.domain.budget import NANO_PER_USD
 from callgate.domain.errors import InvalidAmount
 from callgate.domain.ledger import AttemptStatus, CallKey
+from callgate.domain.models import AMOUNT_UNKNOWN
 
-BILL_UNKNOWN_ANOMALIES = ("price_unknown", "usage_implausible", "usage_missing", "usage_zero")
-"""What is odd about a reply that does not say what it cost, so that its attempt posts the whole hold."""
 WHOLE_HOLD = "whole hold"
 """How the `price_source` begins of an attempt that posted its whole hold, for want of an amount."""
 BILLED_USD_MAX = 1_000_000
@@ -28,7 +27,7 @@ BILLED_USD_MAX = 1_000_000
 
 def is_bill_unknown(status: AttemptStatus, anomalies: Iterable[str]) -> bool:
     """True if an attempt posts its whole hold because nobody knows what was billed."""
-    return status is AttemptStatus.UNKNOWN or not set(BILL_UNKNOWN_ANOMALIES).isdisjoint(anomalies)
+    return status is AttemptStatus.UNKNOWN or not AMOUNT_UNKNOWN.isdisjoint(anomalies)
 
 
 @dataclass(frozen=True, slots=True)

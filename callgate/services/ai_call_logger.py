@@ -15,7 +15,7 @@ import structlog
 from callgate.domain.breaker import BreakerChange, Health, health_of
 from callgate.domain.budget import usd
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import BrokerUnavailable, UnpricedModel
+from callgate.domain.errors import BrokerUnavailable
 from callgate.domain.ledger import (
     AttemptKind,
     AttemptRef,
@@ -29,21 +29,19 @@ from callgate.domain.ledger import (
     Settled,
     Unstorable,
 )
-from callgate.domain.models import LLMRequest, ServiceTier
+from callgate.domain.models import LLMRequest
 from callgate.domain.ports import (
     CostCalculatorPort,
     LedgerPort,
     OutputValidatorPort,
-    Priced,
     ProviderReply,
     QueuePort,
 )
 from callgate.domain.retry import LOST, Billing, Dead, Failure, Tally, decide
+from callgate.services.review import Bill, bill_of, flaw_of
 
 log = structlog.get_logger(__name__)
 
-STANDARD_TIERS = frozenset({"auto", "default", "standard"})
-"""What providers call the tier they use when none was asked for."""
 UNSETTLEABLE = Failure(
     "unsettleable", "the ledger refused the settlement of this attempt", False, Billing.UNKNOWN
 )
@@ -157,26 +155,23 @@ class AICallLogger:
             return _last_resort(settle, UNJUDGEABLE, settle.posted_nano_usd)
 
     def _settle_of(self, view: CallView, attempt: AttemptView) -> Settle:
-        verdict = self._verdict(view, attempt)
-        priced = self._priced(view, attempt, verdict)
-        if priced.nano_usd > attempt.hold_nano_usd:
-            log.error(
-                "cost_above_hold",
-                attempt_id=str(attempt.attempt_id),
-                hold=usd(attempt.hold_nano_usd),
-                cost=usd(priced.nano_usd),
-                price_source=priced.price_source,
-            )
+        # Read only where there is a reply to compare it with: what brought none is settled whatever was asked.
+        is_needed = view.request is not None and attempt.reply is not None
+        request = LLMRequest.model_validate_json(view.request or b"") if is_needed else None
+        verdict = self._verdict(view, attempt, request)
+        bill = bill_of(self._costs, view, attempt, verdict.reply, verdict.failure, request)
+        _report(bill, attempt)
         settle = Settle(
             ref=AttemptRef(view.key, attempt.attempt_id),
             seen=attempt.status,
             status=AttemptStatus.SUCCEEDED,
-            posted_nano_usd=priced.nano_usd,
+            posted_nano_usd=bill.priced.nano_usd,
             next_state=CallState.SUCCEEDED,
-            usage=verdict.reply.usage if verdict.reply else None,
-            price_source=priced.price_source,
+            usage=bill.usage,
+            price_source=bill.priced.price_source,
             service_tier=verdict.reply.service_tier if verdict.reply else None,
             health=Health.ALIVE,
+            anomalies=bill.anomalies,
         )
         if verdict.failure is None:
             return settle
@@ -206,7 +201,7 @@ class AICallLogger:
             failure_code=failure.code,
         )
 
-    def _verdict(self, view: CallView, attempt: AttemptView) -> Verdict:
+    def _verdict(self, view: CallView, attempt: AttemptView, request: LLMRequest | None) -> Verdict:
         if attempt.status is AttemptStatus.DISPATCHED:
             return Verdict(None, LOST)
         reply = ProviderReply.from_json(attempt.reply) if attempt.reply else None
@@ -214,63 +209,19 @@ class AICallLogger:
             return Verdict(reply, Failure.from_json(attempt.error))
         if reply is None:
             return Verdict(None, LOST)
-        schema = None
-        if view.request is not None:
-            schema = LLMRequest.model_validate_json(view.request).response_schema
-        return Verdict(reply, self._flaw(reply, schema))
-
-    def _flaw(self, reply: ProviderReply, schema: str | None) -> Failure | None:
-        """Why a reply that came and was paid is still no result."""
-        if reply.refusal is not None:
-            return _paid("refused_by_model", "the model refused to answer", retryable=False)
-        if reply.finish_reason == "content_filter":
-            return _paid("content_filtered", "the provider filtered the answer", retryable=False)
-        if not any(reply.texts):
-            return _paid("empty_reply", "the reply has no text", retryable=True)
-        if schema is None:
-            return None
-        if reply.finish_reason == "length":
-            return _paid(
-                "output_truncated", "max_output_tokens cut the answer short", retryable=False
-            )
-        for text in reply.texts:
-            if why := self._validator.check(schema, text):
-                return _paid(
-                    "invalid_output", f"the answer breaks the schema: {why}", retryable=True
-                )
-        return None
-
-    def _priced(self, view: CallView, attempt: AttemptView, verdict: Verdict) -> Priced:
-        """What to post: 0 if surely unbilled, the cost if the usage is known, else the whole hold."""
-        failure, reply = verdict.failure, verdict.reply
-        if failure is not None and failure.billing is Billing.UNBILLED:
-            return Priced(0, attempt.price_source or "unbilled")
-        if failure is not None and failure.billing is Billing.UNKNOWN:
-            return Priced(attempt.hold_nano_usd, "whole hold: outcome unknown")
-        if reply is None or reply.usage is None:
-            return Priced(attempt.hold_nano_usd, "whole hold: no usage reported")
-        try:
-            tier = _tier(reply.service_tier)
-            return self._costs.cost(
-                view.provider, view.model, reply.usage, tier, attempt.started_at
-            )
-        except (UnpricedModel, ValueError) as exc:
-            log.error("unpriced_reply", attempt_id=str(attempt.attempt_id), reason=str(exc))
-            return Priced(attempt.hold_nano_usd, f"whole hold: {exc}")
+        good_endings = self._catalogue.good_endings(view.provider)
+        schema = request.response_schema if request else None
+        return Verdict(reply, flaw_of(reply, schema, good_endings, self._validator.check))
 
 
-def _tier(name: str | None) -> ServiceTier:
-    """
-    The tier a reply was processed in.
-
-    Raises:
-        ValueError: The provider named a tier nobody has a price for.
-    """
-    return ServiceTier.DEFAULT if name is None or name in STANDARD_TIERS else ServiceTier(name)
-
-
-def _paid(code: str, message: str, *, retryable: bool) -> Failure:
-    return Failure(code, message, retryable, Billing.BY_USAGE)
+def _report(bill: Bill, attempt: AttemptView) -> None:
+    """Log what operators should look into."""
+    cost, hold = bill.priced.nano_usd, attempt.hold_nano_usd
+    fields = {"attempt_id": str(attempt.attempt_id), "price_source": bill.priced.price_source}
+    if bill.anomalies:
+        log.warning("odd_bill", anomalies=list(bill.anomalies), cost=usd(cost), **fields)
+    if cost > hold:
+        log.error("cost_above_hold", hold=usd(hold), cost=usd(cost), **fields)
 
 
 def _whole_hold(view: CallView, attempt: AttemptView) -> Settle:

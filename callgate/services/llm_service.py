@@ -418,4 +418,5 @@ UNCLAIMABLE = _refusal("unstorable_claim", "the ledger cannot store a claim of t
 def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> Record:
     if isinstance(answer, Failure):
         return Record(ref, None, answer.to_json(), latency_ms)
-    return Record(ref, answer.to_json(), None, latency_ms, answer.provider_request_id)
+    error = answer.failure.to_json() if answer.failure else None
+    return Record(ref, answer.to_json(), error, latency_ms, answer.provider_request_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from decimal import Decimal
 
 from pydantic import BaseModel, ValidationError
@@ -17,8 +18,9 @@ from callgate.domain.errors import (
     ResultPurged,
 )
 from callgate.domain.ledger import CallState, CallView
-from callgate.domain.models import LLMRequest, LLMResult, Usage
+from callgate.domain.models import LLMRequest, LLMResult
 from callgate.domain.ports import ProviderReply
+from callgate.services.review import flaw_of_ending
 
 NAMED_BY_ROW = ("org_id", "call_type", "provider", "model")
 BUDGET_CODES = {f"budget_{reason}": BUDGET_ERRORS[reason] for reason in RefusalReason}
@@ -59,19 +61,27 @@ def error_of(view: CallView) -> CallgateError | None:
     return CallRejected(message, code)
 
 
-def result_of(view: CallView, schema: type[BaseModel] | None = None) -> LLMResult:
+def result_of(
+    view: CallView, schema: type[BaseModel] | None = None, *, good_endings: Collection[str] = ()
+) -> LLMResult:
     """
     A fresh result of a call that succeeded.
 
     Args:
         schema: The caller's Pydantic model; `parsed` is an instance of it.
+        good_endings: Of the call's provider. Earlier versions called half an answer a success, so what is stored is
+            judged again.
 
     Raises:
-        ResultInvalid: The stored answer fits the JSON Schema, but not the caller's model.
+        ResultInvalid: The stored answer fits the JSON Schema, but not the caller's model; or it is not whole.
     """
     assert view.last is not None
     assert view.last.reply is not None
     reply = ProviderReply.from_json(view.last.reply)
+    if flaw := flaw_of_ending(reply.finish_reason, good_endings):
+        raise ResultInvalid(
+            f"call {view.key.task_id}: {flaw.message}; force=True makes the call again"
+        )
     text = reply.texts[0] if reply.texts else ""
     return LLMResult(
         call_id=view.key.call_id,
@@ -80,7 +90,7 @@ def result_of(view: CallView, schema: type[BaseModel] | None = None) -> LLMResul
         texts=reply.texts,
         parsed=_parsed(view, text, schema),
         finish_reason=reply.finish_reason,
-        usage=reply.usage or Usage(),
+        usage=view.last.usage,
         cost_usd=Decimal(view.posted_nano_usd) / NANO_PER_USD,
         latency_ms=view.last.latency_ms or 0,
         attempts=view.attempt,
@@ -98,5 +108,6 @@ def _parsed(view: CallView, text: str, schema: type[BaseModel] | None) -> object
         first = exc.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise ResultInvalid(
-            f"call {view.key.task_id}: {where} of the answer does not fit {schema.__name__}: {first['msg']}"
+            f"call {view.key.task_id}: {where} of the answer does not fit {schema.__name__}: {first['msg']};"
+            " it is stored and comes again, until the request is submitted with force=True for another"
         ) from exc

@@ -65,6 +65,7 @@ needs_key = false
 max_output_tokens_default = 50
 deadline_s = 15
 attempts_max = 2
+unknown_wait_s = 0.1
 retry_wait_s = 0.1
 retry_wait_max_s = 0.2
 retry_after_max_s = 0.2
@@ -324,18 +325,22 @@ def test_no_reply_is_too_odd(deployment: Deployment, tmp_path: Path) -> None:
     rows = {row.call_id: row for row in deployment.attempts(org)}
     for case, handle in handles.items():
         row = rows[handle.key.call_id]
-        cost = 11 * 1_000 + 7 * 2_000 if case in PRICED else row.hold_nano_usd
+        cost = PRICED.get(case, row.hold_nano_usd)
         assert (case, row.posted_nano_usd) == (case, cost)
         assert results.get(case) is None or results[case].attempts == 1 + case.startswith("retry")
 
 
+GOOD_COST = 11 * 1_000 + 7 * 2_000
 PRICED = {
-    "large",
-    "half a character",
-    "a text nested too deeply",
-    *(case for case in CASES if case.startswith("retry")),
+    "large": GOOD_COST,
+    "half a character": GOOD_COST,
+    "NUL": GOOD_COST,
+    "a text nested too deeply": GOOD_COST,
+    "more cached than read": 11 * 1_000 + 12 * 1_000 + 7 * 2_000,
+    "more reasoned than written": 11 * 1_000 + (7 + 8) * 2_000,
+    **{case: GOOD_COST for case in CASES if case.startswith("retry")},
 }
-"""Replies that say what they cost, in words that can be believed."""
+"""Replies that say what they cost, or at least what they may have cost; of all others the whole hold is posted."""
 
 
 def outcome_of(handle: Handle) -> LLMResult | str:

@@ -21,9 +21,9 @@ from callgate.domain.ledger import (
     RecordOutcome,
     Reserve,
 )
+from callgate.domain.models import AMOUNT_UNKNOWN
 from callgate.domain.operations import By, EndReason
 from callgate.domain.unknown import (
-    BILL_UNKNOWN_ANOMALIES,
     BILLED_USD_MAX,
     HandOutcome,
     SettleByHand,
@@ -110,7 +110,7 @@ def test_an_unknown_bill_says_what_it_holds(ledger: LedgerUnderTest) -> None:
     assert ledger.operations.bills([ref.attempt_id, uuid4()]) == {ref.attempt_id: found}
 
 
-@pytest.mark.parametrize("word", BILL_UNKNOWN_ANOMALIES)
+@pytest.mark.parametrize("word", sorted(AMOUNT_UNKNOWN))
 def test_a_reply_whose_usage_is_not_believed_is_unknown_too(
     ledger: LedgerUnderTest, word: str
 ) -> None:

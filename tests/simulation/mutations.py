@@ -36,6 +36,7 @@ from callgate.services import ai_call_logger
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
 from callgate.services.llm_service import LLMService, _record
+from callgate.services.review import Bill
 from tests.simulation.ledger_line import LedgerLine
 
 Patched = AbstractContextManager[object]
@@ -268,39 +269,41 @@ def settle_into_the_period_of_today() -> Patched:
 @caught_by("unknown_posts_the_hold")
 def void_an_unknown() -> Patched:
     """What nobody knows is thought to be free."""
-    priced = AICallLogger._priced
+    bill_of = ai_call_logger.bill_of
 
-    def voided(self: Any, view: Any, attempt: Any, verdict: Any) -> Priced:
-        is_unknown = verdict.failure and verdict.failure.billing is Billing.UNKNOWN
-        return Priced(0, "") if is_unknown else priced(self, view, attempt, verdict)
+    def voided(costs: Any, view: Any, attempt: Any, reply: Any, failure: Any, *rest: Any) -> Bill:
+        is_unknown = failure and failure.billing is Billing.UNKNOWN
+        free = Bill(Priced(0, ""))
+        return free if is_unknown else bill_of(costs, view, attempt, reply, failure, *rest)
 
-    return patch.object(AICallLogger, "_priced", voided)
+    return patch.object(ai_call_logger, "bill_of", voided)
 
 
 @caught_by("posted_is_billed")
 def charge_what_is_free() -> Patched:
     """What the provider did not bill is posted at its whole hold."""
-    priced = AICallLogger._priced
+    bill_of = ai_call_logger.bill_of
 
-    def dear(self: Any, view: Any, attempt: Any, verdict: Any) -> Priced:
-        is_free = verdict.failure and verdict.failure.billing is Billing.UNBILLED
-        held = Priced(attempt.hold_nano_usd, "")
-        return held if is_free else priced(self, view, attempt, verdict)
+    def dear(costs: Any, view: Any, attempt: Any, reply: Any, failure: Any, *rest: Any) -> Bill:
+        is_free = failure and failure.billing is Billing.UNBILLED
+        held = Bill(Priced(attempt.hold_nano_usd, ""))
+        return held if is_free else bill_of(costs, view, attempt, reply, failure, *rest)
 
-    return patch.object(AICallLogger, "_priced", dear)
+    return patch.object(ai_call_logger, "bill_of", dear)
 
 
 @caught_by("posted_is_billed", pauses_while_asking=0.4)
 def leave_a_late_answer_at_its_hold() -> Patched:
     """The truth comes late, and the whole hold stays posted."""
-    priced = AICallLogger._priced
+    bill_of = ai_call_logger.bill_of
 
-    def stubborn(self: Any, view: Any, attempt: Any, verdict: Any) -> Priced:
+    def stubborn(costs: Any, view: Any, attempt: Any, reply: Any, *rest: Any) -> Bill:
         is_late = attempt.status is AttemptStatus.UNKNOWN
-        held = Priced(attempt.hold_nano_usd, "")
-        return held if is_late else priced(self, view, attempt, verdict)
+        usage = reply.usage if reply else None
+        held = Bill(Priced(attempt.hold_nano_usd, ""), usage)
+        return held if is_late else bill_of(costs, view, attempt, reply, *rest)
 
-    return patch.object(AICallLogger, "_priced", stubborn)
+    return patch.object(ai_call_logger, "bill_of", stubborn)
 
 
 # Headroom.

@@ -119,7 +119,8 @@ def _reply(bill: Bill, fate: str | None, attempt_id: UUID) -> ProviderReply:
     input_tokens = len(request.messages[0].content)
     usage = Usage(input_tokens=input_tokens, output_tokens=len(text) // 2)
     if fate == "dearer than held":
-        usage = Usage(input_tokens=3_000, output_tokens=500)
+        # Above the hold, and below what nobody would believe.
+        usage = Usage(input_tokens=2_000, output_tokens=2 * (request.max_output_tokens or 0))
     is_charged = fate not in ("rate limited", "bad request", "server error", "reset")
     cost = usage.input_tokens * INPUT_NANO_USD + usage.output_tokens * OUTPUT_NANO_USD
     bill.nano_usd = cost if is_charged else 0

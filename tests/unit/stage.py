@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -47,6 +48,7 @@ OVERLAY = PriceEntry(
     provider="sim",
     model="sim-1",
     input_usd_per_million=1,
+    cached_input_usd_per_million=Decimal("0.1"),
     output_usd_per_million=2,
     source="test",
     as_of=NOON.date(),
@@ -54,6 +56,7 @@ OVERLAY = PriceEntry(
 POLICY = CallTypePolicy(
     max_output_tokens_default=100, deadline_s=30, attempts_max=3, lost_max=2, retry_wait_s=1
 )
+ENTRY = ProviderEntry(needs_key=False)
 REPLY = ProviderReply(
     texts=("yes",),
     finish_reason="stop",
@@ -189,6 +192,7 @@ class Stage:
         *,
         limit_nano_usd: int = 10**9,
         policy: CallTypePolicy = POLICY,
+        entry: ProviderEntry = ENTRY,
         lease_s: float = LEASE_S,
         isolate: Isolate | None = None,
     ) -> None:
@@ -203,9 +207,7 @@ class Stage:
             leases=self.ledger.leases, clock=self.clock, worker_id=WORKER_ID, lease_s=lease_s
         )
         self.lease.renew()
-        self.catalogue = Catalogue(
-            providers={"sim": ProviderEntry(needs_key=False)}, default=policy, prices=(OVERLAY,)
-        )
+        self.catalogue = Catalogue(providers={"sim": entry}, default=policy, prices=(OVERLAY,))
         costs, validator = CostCalculator(self.catalogue), JsonSchemaValidator()
         self.estimator = TokenEstimator(self.catalogue)
         self.submits = SubmitService(

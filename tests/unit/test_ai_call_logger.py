@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+import structlog
 
+from callgate.adapters.cost_calculator import CostCalculator
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -17,10 +19,11 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Unstorable,
 )
-from callgate.domain.models import Usage
+from callgate.domain.models import Anomaly, LLMRequest, Usage
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
-from tests.unit.stage import GRACE_S, POLICY, REPLY, REPLY_COST, Stage
+from callgate.services.review import Bill, bill_of
+from tests.unit.stage import GRACE_S, POLICY, REPLY, REPLY_COST, Stage, a_request
 
 SCHEMA = {
     "type": "object",
@@ -42,9 +45,21 @@ REJECTED = Failure("bad_request", "no such parameter", False, Billing.UNBILLED)
         (replace(REPLY, texts=('{"total": 1}',)), SCHEMA, CallState.WAITING, "invalid_output"),
         (replace(REPLY, texts=("no json",)), SCHEMA, CallState.WAITING, "invalid_output"),
         (replace(REPLY, texts=("",)), None, CallState.WAITING, "empty_reply"),
-        (replace(REPLY, texts=()), None, CallState.WAITING, "empty_reply"),
+        (replace(REPLY, texts=()), None, CallState.DEAD, "empty_reply"),
+        (replace(REPLY, texts=("a", "")), None, CallState.WAITING, "empty_reply"),
         (replace(REPLY, refusal="no"), None, CallState.DEAD, "refused_by_model"),
         (replace(REPLY, finish_reason="content_filter"), None, CallState.DEAD, "content_filtered"),
+        (replace(REPLY, refusal=""), None, CallState.SUCCEEDED, None),
+        (replace(REPLY, finish_reason="error"), None, CallState.WAITING, "broken_off"),
+        (replace(REPLY, finish_reason="abort"), SCHEMA, CallState.WAITING, "broken_off"),
+        (replace(REPLY, finish_reason="odd"), None, CallState.DEAD, "unknown_ending"),
+        (replace(REPLY, finish_reason=None), None, CallState.DEAD, "unknown_ending"),
+        (
+            replace(REPLY, finish_reason="length", texts=("",)),
+            None,
+            CallState.DEAD,
+            "output_truncated",
+        ),
         (replace(REPLY, finish_reason="length"), None, CallState.SUCCEEDED, None),
         (replace(REPLY, finish_reason="length"), SCHEMA, CallState.DEAD, "output_truncated"),
     ],
@@ -103,11 +118,17 @@ def test_an_unknown_outcome_posts_the_whole_hold(policy: str, state: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "reply",
-    [replace(REPLY, usage=None), replace(REPLY, service_tier="turbo")],
+    ("reply", "anomaly"),
+    [
+        (replace(REPLY, usage=None), "usage_missing"),
+        (replace(REPLY, usage=None, anomalies=(Anomaly.USAGE_ZERO,)), "usage_zero"),
+        (replace(REPLY, usage=Usage(input_tokens=10**6, output_tokens=5)), "usage_implausible"),
+        (replace(REPLY, usage=Usage(input_tokens=10, output_tokens=201)), "usage_implausible"),
+        (replace(REPLY, service_tier="priority"), "price_unknown"),
+    ],
 )
-def test_a_reply_nobody_can_price_posts_the_whole_hold(reply: ProviderReply) -> None:
-    """The answer is good and is delivered; its price is not known, so the hold is the price."""
+def test_a_reply_nobody_can_price_posts_the_whole_hold(reply: ProviderReply, anomaly: str) -> None:
+    """The answer is good and is delivered; its price is not known, so the hold is the price, and the row says why."""
     stage = Stage()
     key = stage.submit().key
     stage.provider.script = [reply]
@@ -118,17 +139,63 @@ def test_a_reply_nobody_can_price_posts_the_whole_hold(reply: ProviderReply) -> 
     assert view.last is not None
     assert view.last.posted_nano_usd == view.last.hold_nano_usd
     assert "whole hold" in (view.last.price_source or "")
+    assert view.last.anomalies == (anomaly,)
+
+
+def test_a_tier_that_was_asked_for_must_be_known() -> None:
+    """Nobody knows what `turbo` costs where `flex` was asked for. Unasked, it is the default under another name."""
+    stage = Stage()
+    view = asyncio.run(stage.run(stage.submit().key))
+    assert view.last is not None
+    reply, asked = replace(REPLY, service_tier="turbo"), a_request(service_tier="flex")
+
+    def bill(request: LLMRequest) -> Bill:
+        assert view.last is not None
+        return bill_of(CostCalculator(stage.catalogue), view, view.last, reply, None, request)
+
+    assert bill(asked).priced.nano_usd == view.last.hold_nano_usd
+    assert bill(asked).anomalies == ("price_unknown",)
+    assert bill(a_request()).priced.nano_usd == REPLY_COST
+    assert bill(a_request()).anomalies == ("tier_unasked",)
+
+
+def test_what_is_odd_about_a_bill_is_logged() -> None:
+    """Operators hear of it where they read everything else."""
+    stage = Stage()
+    key = stage.submit().key
+    stage.provider.script = [replace(REPLY, anomalies=(Anomaly.USAGE_CONTRADICTORY,))]
+
+    with structlog.testing.capture_logs() as logged:
+        asyncio.run(stage.run(key))
+
+    (line,) = (line for line in logged if line["event"] == "odd_bill")
+    assert line["anomalies"] == ["usage_contradictory"]
+
+
+def test_an_error_beside_a_usage_is_billed_by_it() -> None:
+    """The provider says itself what went wrong, and what it took."""
+    stage = Stage()
+    key = stage.submit().key
+    failure = Failure("insufficient_quota", "no credit", False, Billing.BY_USAGE, 402)
+    stage.provider.script = [replace(REPLY, texts=(), failure=failure)]
+
+    view = asyncio.run(stage.run(key))
+
+    assert view.last is not None
+    assert (view.state, view.last.status) == (CallState.DEAD, AttemptStatus.FAILED)
+    assert view.posted_nano_usd == REPLY_COST
+    assert Failure.from_json(view.error or "") == failure
 
 
 def test_a_cost_above_its_hold_is_posted_in_full() -> None:
     """A bill cannot be refused."""
     stage = Stage()
     key = stage.submit().key
-    stage.provider.script = [replace(REPLY, usage=Usage(input_tokens=10, output_tokens=10_000))]
+    stage.provider.script = [replace(REPLY, usage=Usage(input_tokens=1_500, output_tokens=200))]
 
     view = asyncio.run(stage.run(key))
 
-    assert view.posted_nano_usd == 10 * 1_000 + 10_000 * 2_000
+    assert view.posted_nano_usd == 1_500 * 1_000 + 200 * 2_000
     assert view.last is not None
     assert view.posted_nano_usd > view.last.hold_nano_usd
 

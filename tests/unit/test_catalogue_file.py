@@ -138,3 +138,31 @@ def test_a_file_that_cannot_be_read_is_named(written: Path, content: bytes | Non
         load_catalogue(written)
 
     assert str(written) in str(raised.value)
+
+
+def test_a_provider_declares_how_its_answers_end_and_what_is_around_them(written: Path) -> None:
+    """Both without a release."""
+    written.write_text(
+        '[providers.odd]\ngood_endings = ["eos", "null"]\nunwraps = ["think", "fence"]\n'
+    )
+
+    entry = load_catalogue(written).providers["odd"]
+
+    assert (entry.good_endings, entry.unwraps) == (("eos", "null"), ("think", "fence"))
+    assert Catalogue().providers["openai"].unwraps == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('good_endings = ["length"]', "providers.odd.good_endings: .*length can be no good ending"),
+        ('good_endings = [""]', r"providers.odd.good_endings\[0\]"),
+        ('unwraps = ["xml"]', r"providers.odd.unwraps\[0\]"),
+    ],
+)
+def test_what_a_provider_cannot_declare(written: Path, line: str, complaint: str) -> None:
+    """A typing error must not call half an answer whole."""
+    written.write_text(f"[providers.odd]\n{line}\n")
+
+    with pytest.raises(ConfigurationError, match=complaint):
+        load_catalogue(written)

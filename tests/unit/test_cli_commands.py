@@ -31,7 +31,7 @@ from callgate.domain.ledger import (
     Reserved,
     Settle,
 )
-from callgate.domain.models import LLMRequest, Message, Usage
+from callgate.domain.models import Anomaly, LLMRequest, Message, Usage
 from callgate.domain.operations import (
     CallFilter,
     CostLine,
@@ -162,6 +162,32 @@ def state_of(ledger: MemoryLedger, key: CallKey) -> CallState:
     return view.state
 
 
+def test_a_usage_nobody_knows_is_shown_as_unknown_with_what_is_odd(
+    shell: Shell, ledger: MemoryLedger, open_client: Callable[[], Client]
+) -> None:
+    """0 + 0 tokens would be a lie, and an operator must see why a success cost its whole hold."""
+    with open_client() as client:
+        key = client.submit(a_request()).key
+    ref = reserve(ledger, key)
+    reply = ProviderReply(("fine",), "stop", None, None, None, "gpt-4o-mini", None)
+    ledger.record([Record(ref, reply.to_json(), None, 5)])
+    success = (AttemptStatus.SUCCEEDED, 100, CallState.SUCCEEDED)
+    flags = (Anomaly.USAGE_ZERO, Anomaly.TIER_UNASKED)
+    ledger.settle([Settle(ref, AttemptStatus.ANSWERED, *success, anomalies=flags)])
+
+    _, shown, _ = shell("calls", "show", key.task_id)
+    _, as_json, _ = shell("calls", "show", key.task_id, "--json")
+
+    fields = {
+        name.strip(): value
+        for name, _, value in (line.partition("  ") for line in shown.splitlines())
+    }
+    assert fields["tokens"].strip() == "unknown"
+    assert fields["flags"].strip() == "usage_zero, tier_unasked"
+    last = json.loads(as_json)["last"]
+    assert (last["usage"], last["anomalies"]) == (None, ["usage_zero", "tier_unasked"])
+
+
 def test_whoever_stops_waiting_is_told_the_name_of_the_call(
     shell: Shell, ledger: MemoryLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +250,6 @@ def test_a_bad_request_is_one_line_without_its_text(shell: Shell, tmp_path: Path
         ("budget", "set", "acme", "--daily-usd", "-1"),
         ("budget", "set", "acme", "--daily-usd", "nan"),
         ("budget", "set", "acme", "--daily-usd", "0.0000000001"),
-        ("budget", "set", "acme", "--daily-usd", "1", "--timezone", "Mars/Olympus"),
         ("budget", "set", "two words", "--daily-usd", "1"),
         ("dead", "discard"),
         ("dead", "redrive", "--rate", "fast"),

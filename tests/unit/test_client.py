@@ -7,12 +7,12 @@ import time
 from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import structlog
 from celery import Celery, group
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from callgate.client import Client
 from callgate.domain.errors import (
@@ -45,6 +45,13 @@ class Number(BaseModel):
     """What another caller hopes to find in the same answer."""
 
     answer: int
+
+
+def even(number: int) -> int:
+    """Refuse odd numbers: a rule of the model that no schema states."""
+    if number % 2:
+        raise ValueError("is odd")
+    return number
 
 
 @pytest.fixture
@@ -228,8 +235,76 @@ def test_an_answer_that_does_not_fit_the_callers_model_is_that_callers_error(
     work(stage)
 
     assert handle.get(timeout=1).parsed == Yes(answer="yes")
-    with pytest.raises(ResultInvalid, match="answer"):
+    with pytest.raises(ResultInvalid, match=r"answer .* Number: .* force=True"):
         client.handle(handle.task_id, schema=Number).get(timeout=1)
+
+
+def test_force_brings_another_answer_where_the_stored_one_does_not_fit(
+    stage: Stage, client: Client
+) -> None:
+    """As the error says; submitting alone replays the stored answer."""
+
+    class Even(BaseModel):
+        answer: Annotated[int, AfterValidator(even)]
+
+    def even_of(*, force: bool) -> object:
+        handle = client.submit(a_request(response_schema=Even), force=force)
+        work(stage)
+        return handle.get(timeout=1).parsed
+
+    stage.provider.script = [replace(REPLY, texts=(f'{{"answer": {n}}}',)) for n in (1, 2)]
+    for _ in range(2):
+        with pytest.raises(ResultInvalid, match="force=True"):
+            even_of(force=False)
+
+    assert even_of(force=True) == Even(answer=2)
+    assert len(stage.provider.requests) == 2
+
+
+@pytest.mark.parametrize("ending", ["error", "abort", "odd", None, "content_filter"])
+def test_half_an_answer_of_an_earlier_version_is_not_replayed(
+    stage: Stage, client: Client, ending: str | None
+) -> None:
+    """Earlier versions called it a success. Nobody gets it any more: `force=True` makes the call again."""
+    handle = client.submit(a_request())
+    work(stage)
+    (row,) = stage.ledger.tables.attempts.values()
+    row.reply = replace(REPLY, finish_reason=ending, texts=("The first half of",)).to_json()
+
+    again = client.submit(a_request())
+    for stored in (handle, again, client.handle(handle.task_id)):
+        with pytest.raises(ResultInvalid, match="force=True"):
+            stored.get(timeout=1)
+    assert again.async_result.state == "FAILURE"
+    with pytest.raises(ResultInvalid):
+        again.async_result.get(timeout=1)
+
+    forced = client.submit(a_request(), force=True)
+    work(stage)
+    assert forced.get(timeout=1).text == "yes"
+    assert client.submit(a_request()).get(timeout=1).text == "yes"
+
+
+def test_text_that_reached_its_bound_is_replayed_and_says_so(stage: Stage, client: Client) -> None:
+    """The caller set the bound, and sees that the answer met it."""
+    stage.provider.script = [replace(REPLY, finish_reason="length")]
+    handle = client.submit(a_request())
+    work(stage)
+
+    assert handle.get(timeout=1).finish_reason == "length"
+    assert client.submit(a_request()).get(timeout=1).finish_reason == "length"
+
+
+def test_a_usage_nobody_told_is_unknown(stage: Stage, client: Client) -> None:
+    """Not 0: the hold was paid for it."""
+    stage.provider.script = [replace(REPLY, usage=None)]
+    handle = client.submit(a_request())
+    work(stage)
+
+    result = handle.get(timeout=1)
+
+    assert result.usage is None
+    assert result.cost_usd > 0
 
 
 def test_an_idempotency_key_belongs_to_one_request(client: Client) -> None:

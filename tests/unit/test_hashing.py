@@ -195,6 +195,13 @@ def test_different_texts_are_different_calls(one: str, other: str) -> None:
 # What cannot be hashed is refused.
 
 
+def deep(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema as the innermost of as many as can be written."""
+    for _ in range(450):
+        schema = {"items": schema}
+    return schema
+
+
 @pytest.mark.parametrize("field", ["temperature", "top_p"])
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_that_are_not_finite_are_refused(field: str, number: float) -> None:
@@ -216,6 +223,32 @@ def test_numbers_that_are_not_finite_are_refused(field: str, number: float) -> N
 def test_a_schema_that_is_not_json_is_refused(schema: object) -> None:
     """Python's JSON is more tolerant than anybody else's."""
     with pytest.raises(ValidationError):
+        a_request(response_schema=schema)
+
+
+class Gap(BaseModel):
+    """A default that Pydantic takes and JSON does not have."""
+
+    value: float = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (Gap, r"\$\.properties\.value\.default is nan"),
+        ({"properties": {"a": {"maximum": float("-inf")}}}, r"\$\.properties\.a\.maximum is -inf"),
+        ('{"anyOf": [{}, {"enum": [0, 1e999]}]}', r"\$\.anyOf\[1\]\.enum\[1\] is inf"),
+        ({"properties": {"a": {"default": "\ud800"}}}, r"\$\.properties\.a\.default holds half"),
+        ({"properties": {"\ud800": {}}}, r"a name in \$\.properties holds half .* '\\ud800'"),
+        ({"properties": {"a": {"default": {1}}}}, r"\$\.properties\.a\.default is a set"),
+        ({(1, 2): 3}, "keys must be str"),
+        (deep({"minimum": float("nan")}), "is nan|nested too deeply"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_not_json_in_a_schema_is_named_with_its_place(schema: object, says: str) -> None:
+    """The field of the caller's model, for a model."""
+    with pytest.raises(ValidationError, match=says):
         a_request(response_schema=schema)
 
 

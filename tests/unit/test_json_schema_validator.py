@@ -7,9 +7,10 @@ import socket
 import time
 from decimal import Decimal
 from pathlib import Path
+from typing import Annotated
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from callgate.adapters.json_schema_validator import (
     DEPTH_MAX,
@@ -57,8 +58,8 @@ def test_a_json_schema_is_accepted(validator: JsonSchemaValidator, schema: str) 
     [
         ('{"type": "objct"}', "$.type: breaks 'anyOf'"),
         ('{"properties": {"a": {"minLength": -1}}}', "$.properties.a.minLength: breaks 'minimum'"),
-        ('{"properties": {"a": {"pattern": "("}}}', "$.properties.a.pattern: breaks 'format'"),
-        ('{"pattern": "((x{999}){999}){999}"}', "$.pattern: breaks 'format'"),
+        ('{"properties": {"a": {"pattern": "("}}}', "$.properties.a.pattern: breaks 'pattern'"),
+        ('{"pattern": "((x{999}){999}){999}"}', "$.pattern: breaks 'pattern'"),
         ('{"$ref": "#/$defs/none"}', "$: a $ref or $schema names what is not in the schema"),
         ("[1]", "$: breaks 'type'"),
         ("no schema", "is no JSON Schema, or is nested too deeply"),
@@ -142,6 +143,49 @@ def test_the_first_break_is_named_by_place_and_keyword_alone(
 ) -> None:
     """Messages are stored and shown: neither values nor names from the text may be in them."""
     assert validator.check(schema, text) == says
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^\w+$", r"^\W+$", r"^\d+$", r"^\D+$", r"^\s+$", r"^\S+$", r"\bx\b"]
+)
+@pytest.mark.parametrize("text", ["x", "7", " ", "é", "٣", "x é", "-", "\ufeff", "\x85", "x\n"])
+def test_a_pattern_is_read_as_the_callers_model_reads_it(
+    validator: JsonSchemaValidator, pattern: str, text: str
+) -> None:
+    """An answer that the model takes is not paid for twice; one that it refuses is repeated."""
+    model = create_model("Model", text=(Annotated[str, Field(pattern=pattern)], ...))
+    answer = json.dumps({"text": text})
+    try:
+        fits = bool(model.model_validate_json(answer))
+    except ValidationError:
+        fits = False
+
+    broken = validator.check(json.dumps(model.model_json_schema()), answer)
+
+    assert broken == (None if fits else "$.text: breaks 'pattern'")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "breaks"),
+    [("^(?!-)[a-z]+$", "ab", "-ab"), (r"^(.)\1$", "aa", "ab"), (r"^(?!x)\w$", "é", "x")],
+)
+def test_a_pattern_beyond_the_models_engine_is_read_by_another(
+    validator: JsonSchemaValidator, pattern: str, fits: str, breaks: str
+) -> None:
+    """Looking around and back; Pydantic needs another engine for that, and its own Decimal does so."""
+    schema = json.dumps({"pattern": pattern})
+
+    assert validator.check(schema, json.dumps(fits)) is None
+    assert validator.check(schema, json.dumps(breaks)) == "$: breaks 'pattern'"
+
+
+def test_a_pattern_is_nothing_to_what_is_no_text(validator: JsonSchemaValidator) -> None:
+    """As JSON Schema has it; a property may be called `pattern`, too."""
+    assert validator.check('{"pattern": "^x$"}', "7") is None
+    assert (
+        validator.check('{"properties": {"pattern": {"type": "integer"}}}', '{"pattern": 7}')
+        is None
+    )
 
 
 def test_nesting_beyond_the_limit_is_refused(validator: JsonSchemaValidator) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import aiohttp
 import httpx2
@@ -16,26 +16,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callgate.adapters.openai_errors import (
-    RETRY_AFTER_MAX_S,
-    STATUSES,
-    TABLE,
+    SENT,
+    UNSENT,
     Asked,
+    NoClient,
     ReplyTooLarge,
+    Table,
     failure_of,
-    retry_after_s,
 )
 from callgate.adapters.openai_redaction import WORDS_CHARS_MAX, Redactor
+from callgate.adapters.openai_refusals import RETRY_AFTER_MAX_S, STATUSES, retry_after_s
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.retry import Billing, Failure
 
 REQUEST = httpx2.Request("POST", "http://provider.invalid/v1/chat/completions")
-ROWS = [kind for kind, _ in TABLE]
+ROWS = [kind for kind, _ in SENT]
 CATCH_ALLS = (Exception, OSError)
 
 
-def the_failure(exc: Exception, *, secrets: tuple[str, ...] = (), **entry: Any) -> Failure:
+def the_failure(
+    exc: Exception, *, secrets: tuple[str, ...] = (), is_sent: bool = True, **entry: Any
+) -> Failure:
     """What the exception becomes."""
-    return failure_of(exc, Asked(ProviderEntry(**entry), secrets))
+    return failure_of(exc, Asked(ProviderEntry(**entry), secrets), is_sent=is_sent)
 
 
 def refusal(
@@ -100,10 +103,32 @@ def test_no_exception_below_the_sdk_is_unforeseen(kind: type[Exception]) -> None
         assert row_of(kind) not in CATCH_ALLS
 
 
-def test_no_row_is_hidden_by_one_above_it() -> None:
+@pytest.mark.parametrize("table", [SENT, UNSENT], ids=["sent", "unsent"])
+def test_no_row_is_hidden_by_one_above_it(table: Table) -> None:
     """A row for a class stands above every row for its parents."""
-    for index, kind in enumerate(ROWS):
-        assert not [above for above in ROWS[:index] if issubclass(kind, above)], kind
+    rows = [kind for kind, _ in table]
+    for index, kind in enumerate(rows):
+        assert not [above for above in rows[:index] if issubclass(kind, above)], kind
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *errors_in(aiohttp),
+        *errors_in(httpx2),
+        *subclasses(openai.OpenAIError),
+        *(OSError, TimeoutError, RuntimeError, ValueError, UnicodeError, ssl.SSLError),
+    ],
+    ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
+)
+def test_the_bill_hangs_on_what_was_sent_and_not_on_the_class(kind: type[Exception]) -> None:
+    """No class can say it: a proxy that hangs up at CONNECT and a provider that hangs up raise the same."""
+    exc = kind.__new__(kind)
+    if isinstance(exc, openai.APIStatusError):
+        return
+
+    assert the_failure(exc, is_sent=False).billing is Billing.UNBILLED
+    assert the_failure(exc, is_sent=True).billing is Billing.UNKNOWN
 
 
 def test_the_last_row_takes_everything() -> None:
@@ -132,12 +157,10 @@ def test_the_transport_decides_and_not_its_wrapping() -> None:
 @pytest.mark.parametrize(
     ("cause", "code", "billing"),
     [
-        (aiohttp.ConnectionTimeoutError(), "connect_timeout", Billing.UNBILLED),
         (aiohttp.SocketTimeoutError(), "timeout", Billing.UNKNOWN),
         (aiohttp.ClientConnectionResetError(), "connection_lost", Billing.UNKNOWN),
         (aiohttp.ClientOSError(104, "reset"), "connection_lost", Billing.UNKNOWN),
         (aiohttp.ClientPayloadError(), "invalid_response", Billing.UNKNOWN),
-        (httpx2.PoolTimeout("pool"), "connect_timeout", Billing.UNBILLED),
         (httpx2.ConnectTimeout("who knows"), "timeout", Billing.UNKNOWN),
         (httpx2.ReadError("read"), "connection_lost", Billing.UNKNOWN),
         (ReplyTooLarge("large"), "reply_too_large", Billing.UNKNOWN),
@@ -155,6 +178,48 @@ def test_a_wrapped_cause_is_judged_as_itself(cause: Exception, code: str, billin
 
     for failure in (the_failure(cause), the_failure(wrapped)):
         assert (failure.code, failure.billing) == (code, billing)
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (aiohttp.ConnectionTimeoutError(), "connect_timeout"),
+        (aiohttp.ServerDisconnectedError(), "connection_failed"),
+        (aiohttp.ClientOSError(104, "reset"), "connection_failed"),
+        (aiohttp.ClientResponseError(cast(Any, None), ()), "proxy_failed"),
+        (aiohttp.InvalidURL("nonsense"), "invalid_address"),
+        (httpx2.PoolTimeout("pool"), "connect_timeout"),
+        (TimeoutError(), "connect_timeout"),
+        (ssl.SSLError("handshake"), "tls_failed"),
+        (ConnectionResetError(104, "reset"), "connection_failed"),
+        (ValueError("a key that no header can hold"), "not_sent"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_what_was_not_sent_has_a_code_of_its_own(cause: Exception, code: str) -> None:
+    """It can be tried again, unless the address itself is wrong."""
+    wrapped = openai.APIConnectionError(request=REQUEST)
+    wrapped.__cause__ = cause
+
+    for failure in (the_failure(cause, is_sent=False), the_failure(wrapped, is_sent=False)):
+        assert (failure.code, failure.billing) == (code, Billing.UNBILLED)
+        assert failure.retryable == (code != "invalid_address")
+
+
+def test_a_client_that_cannot_be_made_says_why() -> None:
+    """The class and the errno of the cause; a path or a password in its text stays there."""
+    exc = NoClient()
+    exc.__cause__ = FileNotFoundError(2, "No such file", "/secret/ca.pem")
+
+    failure = the_failure(exc, is_sent=False)
+
+    assert (failure.code, failure.retryable, failure.billing) == (
+        "client_failed",
+        True,
+        Billing.UNBILLED,
+    )
+    assert "FileNotFoundError, ENOENT" in failure.message
+    assert "secret" not in failure.message
 
 
 def test_a_circle_of_causes_ends() -> None:
@@ -191,6 +256,17 @@ def test_a_status_says_what_is_billed(
 
     assert (failure.code, failure.retryable, failure.billing) == (code, retryable, billing)
     assert failure.status == status
+
+
+@pytest.mark.parametrize("status", [401, 408, 503])
+def test_a_refusal_of_what_was_not_sent_is_free(status: int) -> None:
+    """A server that is too busy to read answers at once; its words are kept, and nothing is billed."""
+    response = httpx2.Response(status, request=REQUEST)
+    exc = openai.APIStatusError("refused", response=response, body=None)
+
+    failure = the_failure(exc, is_sent=False)
+
+    assert (failure.status, failure.billing) == (status, Billing.UNBILLED)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])

@@ -10,7 +10,8 @@ import pytest
 
 from callgate.db.tables import ai_call_log
 from callgate.domain.ledger import AttemptStatus
-from callgate.domain.unknown import BILL_UNKNOWN_ANOMALIES, WHOLE_HOLD, is_bill_unknown
+from callgate.domain.models import AMOUNT_UNKNOWN
+from callgate.domain.unknown import WHOLE_HOLD, is_bill_unknown
 
 MIGRATION = Path(__file__).parents[2] / "migrations/versions/0003_give_providers_breakers.py"
 
@@ -22,7 +23,7 @@ def test_a_bill_is_unknown_by_status_or_by_what_was_odd(status: AttemptStatus) -
 
     assert is_bill_unknown(status, ()) == is_left_open
     assert is_bill_unknown(status, ("tier_unasked", "usage_contradictory")) == is_left_open
-    assert all(is_bill_unknown(status, ("tier_unasked", w)) for w in BILL_UNKNOWN_ANOMALIES)
+    assert all(is_bill_unknown(status, ("tier_unasked", w)) for w in AMOUNT_UNKNOWN)
 
 
 def test_the_words_are_the_same_everywhere() -> None:
@@ -33,7 +34,7 @@ def test_the_words_are_the_same_everywhere() -> None:
 
     for text in said:
         (words,) = re.findall(r"ARRAY\[([^]]*)\]", text)
-        assert tuple(re.findall(r"'(\w+)'", words)) == BILL_UNKNOWN_ANOMALIES
+        assert tuple(re.findall(r"'(\w+)'", words)) == tuple(sorted(AMOUNT_UNKNOWN))
     assert f"LIKE '{WHOLE_HOLD}%'" in _function("whole_hold_v1")
 
 

@@ -1,0 +1,271 @@
+"""
+What a provider says when it refuses: a status with an error in its body, or an error in the body of a 200.
+
+Both are judged by the same rules. An error in a 200 counts as the status it names, in numbers or in words; gateways
+send them so because the status had left before the upstream failed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from email.utils import mktime_tz, parsedate_tz
+
+from callgate.adapters.openai_redaction import Redactor
+from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.retry import Billing, Failure
+
+RETRY_AFTER_MAX_S = 86_400.0
+"""What a longer, or infinite, Retry-After is cut to."""
+NESTED_MAX = 4
+"""Errors within errors that are looked into."""
+NO_CREDIT_CODES = frozenset(
+    {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"}
+)
+"""Said with a 429 or 400, but no patience helps: somebody has to pay."""
+CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+"""OpenAI's `code` and llama.cpp's `type`; other servers say it in words only."""
+CONTEXT_WORDS = ("context length", "context size", "context window")
+BILLED_REFUSALS = frozenset({"content_filter"})
+"""
+Refusals that may cost money all the same.
+
+Source: Microsoft Learn, Azure OpenAI, "Manage costs", HTTP error response code and billing status (2024-01).
+"""
+EXPLAINED_STATUSES = frozenset({400, 404, 413, 422})
+"""Where the provider's words help whoever sent the request; elsewhere the status and the code say it all."""
+TOO_LARGE_WORDS = "request too large"
+LIMIT_AND_REQUESTED = re.compile(
+    r"limit\D{0,40}?(\d[\d,]{0,15}).{0,120}?requested\D{0,20}?(\d[\d,]{0,15})",
+    re.IGNORECASE | re.DOTALL,
+)
+"""OpenAI's and Groq's words of a 429 about tokens per minute; what was requested above the limit can never fit."""
+WORDS_READ_MAX = 2_000
+
+STATUSES: dict[int, tuple[str, bool, Billing]] = {
+    400: ("bad_request", False, Billing.UNBILLED),
+    401: ("authentication_failed", False, Billing.UNBILLED),
+    402: ("insufficient_quota", False, Billing.UNBILLED),
+    403: ("permission_denied", False, Billing.UNBILLED),
+    404: ("not_found", False, Billing.UNBILLED),
+    408: ("request_timeout", True, Billing.UNKNOWN),
+    409: ("conflict", True, Billing.UNBILLED),
+    413: ("request_too_large", False, Billing.UNBILLED),
+    422: ("unprocessable", False, Billing.UNBILLED),
+    429: ("rate_limited", True, Billing.UNBILLED),
+}
+"""Code, retryable and billing of the statuses 4xx that have a meaning of their own."""
+
+STATUS_NAMES = {
+    # OpenAI, error codes; the types of Anthropic's errors (2026-11).
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "request_too_large": 413,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "too_many_requests": 429,
+    "insufficient_quota": 429,
+    "billing_not_active": 429,
+    "billing_hard_limit_reached": 429,
+    "tokens": 429,
+    "requests": 429,
+    "server_error": 500,
+    "internal_error": 500,
+    "internal_server_error": 500,
+    "api_error": 500,
+    "service_unavailable": 503,
+    "overloaded_error": 529,
+    "timeout_error": 504,
+    # Google, google.rpc.Code (2026-11).
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "unauthenticated": 401,
+    "permission_denied": 403,
+    "not_found": 404,
+    "resource_exhausted": 429,
+    "internal": 500,
+    "unavailable": 503,
+    "deadline_exceeded": 504,
+}
+"""The statuses that errors name in words, as `code`, `status` or `type`."""
+
+
+def error_in(body: object) -> dict[str, object]:
+    """
+    The fields of the error that a body holds, wherever it is: nested, in a list, or the body itself.
+
+    Returns:
+        `code`, `type`, `status`, `message` and so on, as far as there are any; empty if it holds no error.
+    """
+    fields: dict[str, object] = {}
+    for _ in range(NESTED_MAX):
+        if isinstance(body, list):
+            body = next((item for item in body if item), None)
+        if isinstance(body, str) and body:
+            return {**fields, "message": body}
+        if not isinstance(body, dict):
+            break
+        fields |= {name: value for name, value in body.items() if _says(value)}
+        body = body.get("error") or body.get("errors")
+    return fields
+
+
+def _says(value: object) -> bool:
+    """False of `{"code": 0, "message": ""}` and the like: some servers send an error that says there is none."""
+    return any(value.values()) if isinstance(value, dict) else bool(value)
+
+
+def named_status(error: Mapping[str, object]) -> int | None:
+    """The status an error names, in numbers or in words."""
+    for name in ("code", "status", "status_code"):
+        number = _status_number(error.get(name))
+        if number is not None:
+            return number
+    for name in ("code", "status", "type"):
+        word = error.get(name)
+        if isinstance(word, str) and word.lower() in STATUS_NAMES:
+            return STATUS_NAMES[word.lower()]
+    return None
+
+
+def _status_number(value: object) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"[45][0-9]{2}", value):
+        return int(value)
+    if isinstance(value, int | float) and 400 <= value <= 599:
+        return int(value)
+    return None
+
+
+def refusal_of(
+    status: int,
+    error: Mapping[str, object],
+    headers: Mapping[str, str],
+    entry: ProviderEntry,
+    redactor: Redactor,
+    *,
+    within: int | None = None,
+) -> Failure:
+    """
+    Say what a refusal means.
+
+    Args:
+        status: The status, or the one that the error names.
+        error: See `error_in`.
+        within: The status of the response, if the error came in the body of a success.
+    """
+    code, retryable, billing = _verdict(status, error, entry)
+    is_explained = status in EXPLAINED_STATUSES or code == "request_too_large"
+    sentence = _sentence(status, error, redactor, is_explained=is_explained)
+    return Failure(
+        code=code,
+        message=sentence if within is None else f"HTTP {within} with an error: {sentence}",
+        retryable=retryable,
+        billing=billing,
+        status=status,
+        provider_code=provider_code(error, redactor),
+        retry_after_s=retry_after_s(headers) or _asked_in_body_s(error),
+    )
+
+
+def provider_code(error: Mapping[str, object], redactor: Redactor) -> str | None:
+    """What the provider calls the error, if that is an identifier."""
+    return redactor.identifier(error.get("code")) or redactor.identifier(error.get("type"))
+
+
+def _verdict(
+    status: int, error: Mapping[str, object], entry: ProviderEntry
+) -> tuple[str, bool, Billing]:
+    names = {name for key in ("code", "type") if isinstance(name := error.get(key), str)}
+    words = error.get("message")
+    words = words[:WORDS_READ_MAX] if isinstance(words, str) else ""
+    if status < 400:
+        return ("redirected", False, Billing.UNBILLED)
+    if status >= 500:
+        return ("server_error", True, Billing(entry.server_errors))
+    if names & BILLED_REFUSALS:
+        return ("content_filtered", False, Billing.UNKNOWN)
+    if names & NO_CREDIT_CODES:
+        return ("insufficient_quota", False, Billing.UNBILLED)
+    if status in EXPLAINED_STATUSES and (names & CONTEXT_CODES or _blames_context(words)):
+        return ("context_length_exceeded", False, Billing.UNBILLED)
+    if status == 429 and _can_never_fit(words):
+        return STATUSES[413]
+    return STATUSES.get(status, ("rejected", False, Billing.UNBILLED))
+
+
+def _blames_context(words: str) -> bool:
+    return any(phrase in words.lower() for phrase in CONTEXT_WORDS)
+
+
+def _can_never_fit(words: str) -> bool:
+    """True if the request alone is above the limit, so that no waiting helps."""
+    if TOO_LARGE_WORDS in words.lower():
+        return True
+    match = LIMIT_AND_REQUESTED.search(words)
+    if match is None:
+        return False
+    limit, requested = (int(number.replace(",", "")) for number in match.groups())
+    return requested > limit
+
+
+def _sentence(
+    status: int, error: Mapping[str, object], redactor: Redactor, *, is_explained: bool
+) -> str:
+    parts = [f"HTTP {status}"]
+    parts += [name for key in ("type", "code") if (name := redactor.identifier(error.get(key)))]
+    if param := redactor.identifier(error.get("param")):
+        parts.append(f"param {param}")
+    words = error.get("message")
+    if is_explained and isinstance(words, str):
+        parts.append(redactor.words(words))
+    return ", ".join(parts)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """
+    Read `retry-after-ms` or `retry-after` (seconds or a date).
+
+    A date is compared with the response's own `date`, never with our clock.
+
+    Source: RFC 9110, 10.2.3; `retry-after-ms` is OpenAI's.
+    """
+    for name, per_s in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        if (number := _number(headers.get(name))) is not None:
+            return _bounded_s(number / per_s)
+    until, now = _epoch_s(headers.get("retry-after")), _epoch_s(headers.get("date"))
+    return None if until is None or now is None else _bounded_s(until - now)
+
+
+def _asked_in_body_s(error: Mapping[str, object]) -> float | None:
+    asked = error.get("retry_after")
+    is_number = isinstance(asked, int | float | str) and not isinstance(asked, bool)
+    number = _number(str(asked)) if is_number else None
+    return None if number is None else _bounded_s(number)
+
+
+def _bounded_s(seconds: float) -> float | None:
+    return min(seconds, RETRY_AFTER_MAX_S) if seconds > 0 else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number
+
+
+def _epoch_s(text: str | None) -> float | None:
+    try:
+        fields = parsedate_tz(text or "")
+        return None if fields is None else float(mktime_tz(fields))
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,154 @@
+"""What a reply that came is worth: whether it is a result, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from callgate.domain.endings import UNTOLD, Ending, ending_of
+from callgate.domain.errors import UnpricedModel
+from callgate.domain.ledger import AttemptView, CallView
+from callgate.domain.models import AMOUNT_UNKNOWN, Anomaly, LLMRequest, ServiceTier, Usage
+from callgate.domain.ports import CostCalculatorPort, Priced, ProviderReply
+from callgate.domain.retry import Billing, Failure
+
+STANDARD_TIERS = frozenset({"auto", "default", "standard"})
+"""What providers call the tier they use when none was asked for."""
+IMPLAUSIBLE_FACTOR = 2
+"""A usage above so many times the request's own bounds is a mistake of the provider's, or of who counts for it."""
+NAMED_CHARS_MAX = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What to post for an attempt, and what is odd about it."""
+
+    priced: Priced
+    usage: Usage | None = None
+    """The tokens that were posted; None if nobody knows them."""
+    anomalies: tuple[Anomaly, ...] = ()
+
+
+def flaw_of(
+    reply: ProviderReply,
+    schema: str | None,
+    good_endings: Collection[str],
+    check: Callable[[str, str], str | None],
+) -> Failure | None:
+    """
+    Say why a reply that came and was paid is still no result.
+
+    Args:
+        good_endings: See `ProviderEntry.good_endings`.
+        check: See `OutputValidatorPort.check`.
+    """
+    if reply.refusal:
+        return _paid("refused_by_model", "the model refused to answer", retryable=False)
+    if not reply.texts:
+        return _paid("empty_reply", "the reply has no choices", retryable=False)
+    if flaw := flaw_of_ending(reply.finish_reason, good_endings):
+        return flaw
+    is_empty = not all(reply.texts)
+    is_cut = ending_of(reply.finish_reason, good_endings) is Ending.CUT
+    if is_cut and is_empty:
+        why = "max_output_tokens was reached before any answer: reasoning used it up"
+        return _paid("output_truncated", why, retryable=False)
+    if is_cut and schema is not None:
+        return _paid("output_truncated", "max_output_tokens cut the answer short", retryable=False)
+    if is_empty:
+        return _paid("empty_reply", "the reply has no text", retryable=True)
+    for text in reply.texts if schema is not None else ():
+        if why_not := check(schema or "", text):
+            message = f"the answer breaks the schema: {why_not}"
+            return _paid("invalid_output", message, retryable=True)
+    return None
+
+
+def flaw_of_ending(finish_reason: str | None, good_endings: Collection[str]) -> Failure | None:
+    """Why an answer that ended so is none, whatever its text; None if it is whole, or cut by its own bound."""
+    ending = ending_of(finish_reason, good_endings)
+    if ending is Ending.FILTERED:
+        return _paid("content_filtered", "the provider filtered the answer", retryable=False)
+    if ending is Ending.BROKEN:
+        return _paid("broken_off", "the provider broke off its answer", retryable=True)
+    if ending is Ending.UNKNOWN:
+        message = (
+            f"the answer ended with {_named(finish_reason)}, which is no good ending: if the provider means that the "
+            "answer is whole, add it to its good_endings in the catalogue"
+        )
+        return _paid("unknown_ending", message, retryable=False)
+    return None
+
+
+def bill_of(
+    costs: CostCalculatorPort,
+    view: CallView,
+    attempt: AttemptView,
+    reply: ProviderReply | None,
+    failure: Failure | None,
+    request: LLMRequest | None,
+) -> Bill:
+    """
+    Say what to post: 0 if surely unbilled, the cost if the usage is known and can be true, else the whole hold.
+
+    Args:
+        request: None if it was purged.
+    """
+    if failure is not None and failure.billing is Billing.UNBILLED:
+        return Bill(Priced(0, attempt.price_source or "unbilled"))
+    if failure is not None and failure.billing is Billing.UNKNOWN:
+        return Bill(Priced(attempt.hold_nano_usd, "whole hold: outcome unknown"))
+    if reply is None:
+        return Bill(Priced(attempt.hold_nano_usd, "whole hold: no reply"))
+    tier, anomalies = _tier(reply.service_tier, request), list(reply.anomalies)
+    if tier is None:
+        anomalies.append(Anomaly.TIER_UNASKED)
+    if request is not None and failure is None and len(reply.texts) < request.n:
+        anomalies.append(Anomaly.CHOICES_MISSING)
+    if reply.usage is None and not AMOUNT_UNKNOWN & set(anomalies):
+        anomalies.append(Anomaly.USAGE_MISSING)
+    if reply.usage is not None and _is_implausible(reply.usage, view, request):
+        anomalies.append(Anomaly.USAGE_IMPLAUSIBLE)
+    if reply.usage is None or AMOUNT_UNKNOWN & set(anomalies):
+        priced = Priced(attempt.hold_nano_usd, f"whole hold: {', '.join(anomalies)}")
+        return Bill(priced, None, tuple(anomalies))
+    try:
+        priced = costs.cost(
+            view.provider,
+            view.model,
+            reply.usage,
+            ServiceTier(tier or ServiceTier.DEFAULT),
+            attempt.started_at,
+        )
+    except (UnpricedModel, ValueError) as exc:
+        anomalies.append(Anomaly.PRICE_UNKNOWN)
+        priced = Priced(attempt.hold_nano_usd, f"whole hold: {exc}")
+    return Bill(priced, reply.usage, tuple(anomalies))
+
+
+def _tier(name: str | None, request: LLMRequest | None) -> str | None:
+    """The tier a reply was processed in; None if its name is unknown, and no tier was asked for."""
+    told = (name or ServiceTier.DEFAULT).lower()
+    if told in STANDARD_TIERS:
+        return ServiceTier.DEFAULT
+    is_asked = request is not None and request.service_tier is not ServiceTier.DEFAULT
+    return told if is_asked or told in list(ServiceTier) else None
+
+
+def _is_implausible(usage: Usage, view: CallView, request: LLMRequest | None) -> bool:
+    if usage.input_tokens > IMPLAUSIBLE_FACTOR * view.input_token_bound:
+        return True
+    if request is None or request.max_output_tokens is None:
+        return False
+    return usage.output_tokens > IMPLAUSIBLE_FACTOR * request.n * request.max_output_tokens
+
+
+def _named(finish_reason: str | None) -> str:
+    """A finish reason for a message, unless it is more than a name: nobody knows what a provider puts there."""
+    name = finish_reason or UNTOLD
+    is_name = len(name) <= NAMED_CHARS_MAX and name.replace("_", "").replace("-", "").isalnum()
+    return f"`{name}`" if is_name else "a finish reason that is no name"
+
+
+def _paid(code: str, message: str, *, retryable: bool) -> Failure:
+    return Failure(code, message, retryable, Billing.BY_USAGE)

@@ -1,0 +1,197 @@
+"""What replies say about tokens and tiers, and what is posted for it."""
+
+from __future__ import annotations
+
+from tests.contract.reply_case import (
+    CONTRADICTORY,
+    COST,
+    IMPLAUSIBLE,
+    MISSING,
+    USAGE,
+    ZERO,
+    Case,
+    chat,
+    choice,
+    counted,
+    dead,
+    told,
+)
+
+USAGES = (
+    counted("cached at the top", told(1000, 10, 1010, cached_tokens=900), 210_000),
+    counted(
+        "cached by DeepSeek",
+        told(1000, 10, 1010, prompt_cache_hit_tokens=900, prompt_cache_miss_tokens=100),
+        210_000,
+    ),
+    counted(
+        "Anthropic's names",
+        {"input_tokens": 100, "output_tokens": 10, "cache_read_input_tokens": 900},
+        210_000,
+    ),
+    counted(
+        "Anthropic's names beside OpenAI's",
+        told(
+            1000,
+            10,
+            1010,
+            cache_read_input_tokens=900,
+            prompt_tokens_details={"cached_tokens": 900},
+        ),
+        210_000,
+    ),
+    counted(
+        "the names of Responses",
+        {
+            "input_tokens": 1000,
+            "output_tokens": 10,
+            "total_tokens": 1010,
+            "input_tokens_details": {"cached_tokens": 900},
+            "output_tokens_details": {"reasoning_tokens": 4},
+        },
+        210_000,
+    ),
+    counted(
+        "Gemini's names",
+        {
+            "promptTokenCount": 11,
+            "candidatesTokenCount": 7,
+            "thoughtsTokenCount": 20,
+            "totalTokenCount": 38,
+        },
+        11_000 + 27 * 2_000,
+    ),
+    counted(
+        "names of two dialects, one filled in",
+        {**USAGE, "input_tokens": 0, "output_tokens": 0, "input_tokens_details": None},
+        COST,
+    ),
+    counted(
+        "reasoning beside, as the total shows",
+        told(100, 5, 190, completion_tokens_details={"reasoning_tokens": 85}),
+        280_000,
+    ),
+    counted(
+        "less reasoning beside, as the total shows",
+        told(100, 50, 180, completion_tokens_details={"reasoning_tokens": 30}),
+        260_000,
+    ),
+    counted(
+        "reasoning beside, no total",
+        told(100, 5, completion_tokens_details={"reasoning_tokens": 85}),
+        280_000,
+    ),
+    counted("reasoning beside, at the top", told(100, 5, 190, reasoning_tokens=85), 280_000),
+    counted(
+        "reasoning within",
+        told(100, 90, 190, completion_tokens_details={"reasoning_tokens": 85}),
+        280_000,
+    ),
+    counted("numbers with a point", told(11.0, 7.0, 18.0), COST),
+    counted("numbers in quotes", told("11", "7"), COST),
+    counted("no total", told(11, 7), COST),
+    counted(
+        "details of null",
+        {**USAGE, "prompt_tokens_details": None, "completion_tokens_details": {}},
+        COST,
+    ),
+    counted("the output is missing", {"prompt_tokens": 11, "total_tokens": 18}, COST),
+    counted("the input is missing", {"completion_tokens": 7, "total_tokens": 18}, COST),
+    counted("no input, beside a total", told(0, 7, 18), COST),
+    counted("zeros", told(0, 0, 0), None, *ZERO),
+    counted("no output", told(11, 0, 11), None, *ZERO),
+    counted("no usage", None, None, *MISSING),
+    counted("an empty usage", {}, None, *MISSING),
+    counted("a usage in words", "much", None, *MISSING),
+    counted("a total only", {"total_tokens": 18}, None, *MISSING),
+    counted("an input only", {"prompt_tokens": 11}, None, *MISSING),
+    counted("half a token", {**USAGE, "completion_tokens": 7.5}, None, *IMPLAUSIBLE),
+    counted("a negative count", {**USAGE, "prompt_tokens": -11}, None, *IMPLAUSIBLE),
+    counted("a count that is true", {**USAGE, "prompt_tokens": True}, None, *IMPLAUSIBLE),
+    counted("a count of NaN", {**USAGE, "prompt_tokens": float("nan")}, None, *IMPLAUSIBLE),
+    counted("an infinite count", {**USAGE, "prompt_tokens": float("inf")}, None, *IMPLAUSIBLE),
+    counted("a count over int4", told(2**31, 7), None, *IMPLAUSIBLE),
+    counted("a count over int8", told(11, 2**63), None, *IMPLAUSIBLE),
+    counted("a count of many digits", told("9" * 5000, 7), None, *IMPLAUSIBLE),
+    counted("a million tokens for a few words", told(10**6, 7), None, *IMPLAUSIBLE),
+    counted("more than twice the output's bound", told(11, 201), None, *IMPLAUSIBLE),
+    counted("twice the output's bound", told(11, 200), 411_000),
+    counted("a total above the sum", told(11, 7, 99), 11_000 + 88 * 2_000, *CONTRADICTORY),
+    counted("a total below the sum", told(11, 7, 5), COST, *CONTRADICTORY),
+    counted(
+        "reasoning above the output, and the total denies it",
+        told(100, 5, 105, completion_tokens_details={"reasoning_tokens": 85}),
+        280_000,
+        *CONTRADICTORY,
+    ),
+    counted(
+        "more cached than read",
+        told(11, 7, prompt_tokens_details={"cached_tokens": 12}),
+        11_000 + 1_200 + 14_000,
+        *CONTRADICTORY,
+    ),
+    counted("two names at odds", {**USAGE, "input_tokens": 12}, 12_000 + 14_000, *CONTRADICTORY),
+    counted(
+        "two counts of what was cached",
+        told(1000, 10, cached_tokens=900, prompt_tokens_details={"cached_tokens": 0}),
+        1_020_000,
+        *CONTRADICTORY,
+    ),
+    *(
+        Case(f"usage in {place}", (chat(usage=None, **fields),))
+        for place, fields in (
+            ("x_groq", {"x_groq": {"id": "r", "usage": USAGE}}),
+            ("metadata", {"metadata": {"usage": USAGE}}),
+            ("message", {"message": {"usage": USAGE}}),
+            (
+                "usageMetadata",
+                {"usageMetadata": {"promptTokenCount": 11, "candidatesTokenCount": 7}},
+            ),
+        )
+    ),
+    Case("usage in the choice", (chat(choice(usage=USAGE), usage=None),)),
+    Case("usage in the choice's message", (chat(choice(message={"usage": USAGE}), usage=None),)),
+    Case(
+        "usage in one of two choices",
+        (chat(choice("one", usage=USAGE), choice("two", index=1), usage=None),),
+        posted=None,
+        texts=("one", "two"),
+        anomalies=MISSING,
+        usage_is_known=False,
+        request={"n": 2},
+    ),
+    dead(
+        "zeros beside no text",
+        chat(choice("", "content_filter"), usage=told(0, 0)),
+        posted=0,
+        code="content_filtered",
+    ),
+    Case(
+        "zeros beside reasoning",
+        (chat(choice(message={"reasoning_content": "hm"}), usage=told(11, 0)),),
+        posted=None,
+        anomalies=ZERO,
+        usage_is_known=False,
+    ),
+)
+
+TIERS = (
+    *(
+        Case(f"tier {tier}", (chat(service_tier=tier),))
+        for tier in (None, "auto", "default", "Standard", "DEFAULT", "", 7)
+    ),
+    *(
+        Case(
+            f"a tier nobody asked for: {tier}",
+            (chat(service_tier=tier),),
+            anomalies=("tier_unasked",),
+        )
+        for tier in ("on_demand", "scale", "batch", "performance")
+    ),
+    Case(
+        "a known tier without a price",
+        (chat(service_tier="priority"),),
+        posted=None,
+        anomalies=("price_unknown",),
+    ),
+)

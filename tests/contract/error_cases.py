@@ -1,0 +1,148 @@
+"""Errors that a reply holds, and what each one means for call and money."""
+
+from __future__ import annotations
+
+from tests.contract.reply_case import (
+    COST,
+    FINE,
+    SLOW_DOWN,
+    USAGE,
+    Case,
+    Reply,
+    chat,
+    dead,
+    unpaid,
+)
+
+ERRORS = (
+    unpaid("402 in a 200", {"code": 402, "message": "no credit"}, "insufficient_quota"),
+    unpaid("402 in a 200, as text", {"code": "402", "message": "no"}, "insufficient_quota"),
+    unpaid("401 in a 200", {"code": 401, "message": "who"}, "authentication_failed"),
+    unpaid("400 in a 200", {"code": 400, "message": "bad"}, "bad_request", says="bad"),
+    unpaid("quota in a 200, in words", {"code": "insufficient_quota"}, "insufficient_quota"),
+    unpaid("a type only", {"type": "invalid_request_error", "message": "no"}, "bad_request"),
+    unpaid("Google's status", {"code": 0, "status": "INVALID_ARGUMENT"}, "bad_request"),
+    unpaid("an error in a list", [{"code": 404, "message": "no such model"}], "not_found"),
+    unpaid("an error in an error", {"error": {"code": 403}}, "permission_denied"),
+    dead(
+        "a list with an error",
+        Reply([{"error": {"code": 403}}]),
+        posted=0,
+        code="permission_denied",
+    ),
+    dead(
+        "the body is the error",
+        Reply({"object": "error", "code": 404, "message": "no such model"}),
+        posted=0,
+        code="not_found",
+    ),
+    Case("429 in a 200", (SLOW_DOWN, FINE), attempts=2),
+    Case(
+        "429 in a 200, in words",
+        (Reply({"error": {"code": "rate_limit_exceeded"}}), FINE),
+        attempts=2,
+    ),
+    Case(
+        "429 beside a text for an error", (Reply({"error": "slow", "code": 429}), FINE), attempts=2
+    ),
+    dead(
+        "502 in a 200",
+        Reply({"error": {"code": 502, "message": "upstream"}}),
+        posted=None,
+        attempts=2,
+        code="server_error",
+    ),
+    Case(
+        "502 in a 200, free at this provider",
+        (Reply({"error": {"code": 502, "message": "upstream"}}), FINE),
+        attempts=2,
+        entry={"server_errors": "unbilled"},
+    ),
+    dead(
+        "an error that names nothing",
+        Reply({"error": "something went wrong"}),
+        posted=None,
+        attempts=2,
+        code="invalid_response",
+    ),
+    Case(
+        "an error with usage, then fine",
+        (Reply({"error": {"code": 502}, "usage": USAGE}), FINE),
+        posted=2 * COST,
+        attempts=2,
+    ),
+    dead(
+        "402 with usage",
+        Reply({"error": {"code": 402}, "usage": USAGE}),
+        code="insufficient_quota",
+    ),
+    dead(
+        "429 beside a text without usage",
+        chat(usage=None, error={"code": 429}),
+        posted=None,
+        attempts=2,
+        code="rate_limited",
+    ),
+    dead(
+        "an error beside an answer",
+        chat(error={"code": 500, "message": "half of it"}),
+        posted=2 * COST,
+        attempts=2,
+        code="server_error",
+    ),
+    Case("an error that says there is none", (chat(error={"code": 0, "message": ""}),)),
+    Case("an error of null", (chat(error=None),)),
+    dead(
+        "429 that can never fit",
+        Reply(
+            {
+                "error": {
+                    "message": "Request too large for m1: limit 6000 tokens per minute, requested 9000",
+                    "type": "tokens",
+                    "code": "rate_limit_exceeded",
+                }
+            },
+            429,
+            {"Retry-After": "1"},
+        ),
+        posted=0,
+        code="request_too_large",
+        says="limit 6000 tokens per minute, requested 9000",
+    ),
+    dead(
+        "429 that can never fit, by its numbers",
+        Reply(
+            {
+                "error": {
+                    "message": "Rate limit reached on tokens per min (TPM): Limit 10,000, Used 0, Requested 12,345.",
+                    "code": "rate_limit_exceeded",
+                }
+            },
+            429,
+        ),
+        posted=0,
+        code="request_too_large",
+    ),
+    dead(
+        "429 that can never fit, in a 200",
+        Reply({"error": {"code": 429, "message": "Request too large for m1"}}),
+        posted=0,
+        code="request_too_large",
+    ),
+    Case(
+        "429 that fits later",
+        (
+            Reply(
+                {
+                    "error": {
+                        "message": "Rate limit reached on tokens per min (TPM): Limit 10000, Used 9000, Requested 2000",
+                        "code": "rate_limit_exceeded",
+                    }
+                },
+                429,
+            ),
+            FINE,
+        ),
+        attempts=2,
+    ),
+)

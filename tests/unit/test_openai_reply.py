@@ -1,0 +1,254 @@
+"""What is read from a chat completion, whoever sent it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callgate.adapters.openai_errors import Asked
+from callgate.adapters.openai_reply import reply_of
+from callgate.adapters.openai_usage import ROWS, TOKENS_MAX, Told, usage_in, usage_of
+from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.models import Anomaly, Usage
+from callgate.domain.ports import ProviderReply
+from callgate.domain.retry import Billing, Failure
+from tests.contract.openai_attempts import PROMPT, a_request
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["error", "stop", "429", "7", "length"])
+    | st.text(max_size=5),
+    lambda children: (
+        st.lists(children, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices", "message", "content", "text", "usage", "error", "errors", "code", "id", "status",
+                    "type", "index", "finish_reason", "refusal", "service_tier", "retry_after",
+                    *(name for row in ROWS for name in row.path.split(".")),
+                ]
+            ),
+            children,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)  # fmt: skip
+COUNTS = st.integers(0, 1_000)
+
+
+def read(body: bytes, headers: dict[str, str] | None = None) -> ProviderReply | Failure:
+    """What a body is read as."""
+    asked = Asked(ProviderEntry(), (PROMPT,))
+    return reply_of(body, headers or {}, a_request(), asked)
+
+
+def a_reply(**fields: object) -> ProviderReply | Failure:
+    """What a chat completion with these fields is read as."""
+    body = {"choices": [{"message": {"content": "pong"}, "finish_reason": "stop"}], **fields}
+    return read(json.dumps(body).encode())
+
+
+def test_an_answer_in_parts_is_put_together() -> None:
+    """Some servers send a list, with thinking in between."""
+    parts = [{"type": "text", "text": "po"}, {"type": "thinking", "thinking": []}, {"text": "ng"}]
+
+    reply = a_reply(choices=[{"message": {"content": parts}}])
+
+    assert isinstance(reply, ProviderReply)
+    assert reply.texts == ("pong",)
+
+
+def test_an_answer_without_text_is_empty() -> None:
+    """A refusal has no content."""
+    reply = a_reply(choices=[{"message": {"content": None, "refusal": "no"}}])
+
+    assert isinstance(reply, ProviderReply)
+    assert (reply.texts, reply.refusal) == (("",), "no")
+
+
+def test_half_a_character_can_be_stored() -> None:
+    """A model may be cut off within a surrogate pair; JSON can say so and UTF-8 cannot."""
+    reply = read(b'{"choices": [{"message": {"content": "ok \\ud83d"}}]}')
+
+    assert isinstance(reply, ProviderReply)
+    assert reply.texts == ("ok ?",)
+
+
+@pytest.mark.parametrize("name", ["model", "service_tier", "id"])
+def test_names_are_short_and_printable(name: str) -> None:
+    """They go into columns that take neither NUL nor novels."""
+    reply = a_reply(**{name: "a\x00b" + "c" * 1000})
+
+    assert isinstance(reply, ProviderReply)
+    field = "provider_request_id" if name == "id" else name
+    assert getattr(reply, field) == "a?b" + "c" * 125
+
+
+def test_the_request_id_of_the_header_comes_first() -> None:
+    """It is the one the provider's support asks for."""
+    body = b'{"id": "chatcmpl-1", "choices": [{"message": {}}]}'
+
+    with_header = read(body, {"x-request-id": "req_1"})
+    without = read(body)
+
+    assert isinstance(with_header, ProviderReply)
+    assert isinstance(without, ProviderReply)
+    assert with_header.provider_request_id == "req_1"
+    assert without.provider_request_id == "chatcmpl-1"
+
+
+def test_a_reply_that_names_no_model_has_the_one_asked_for() -> None:
+    """Something must be priced."""
+    reply = a_reply(model=None)
+
+    assert isinstance(reply, ProviderReply)
+    assert reply.model == a_request().model
+
+
+@given(JSON | st.builds(lambda choice: {"choices": [choice], "usage": choice}, JSON))
+def test_any_json_is_a_reply_or_a_failure(body: object) -> None:
+    """And what it is can be stored, and read back."""
+    answer = read(json.dumps(body).encode())
+
+    if isinstance(answer, Failure):
+        assert Failure.from_json(answer.to_json()) == answer
+    else:
+        assert ProviderReply.from_json(answer.to_json()) == replace(answer, failure=None)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_reply_or_a_failure(body: bytes) -> None:
+    """Nothing is raised."""
+    answer = read(body)
+
+    assert isinstance(answer, Failure)
+    assert answer.billing is Billing.UNKNOWN
+
+
+@pytest.mark.parametrize("depth", [100, 900, 100_000])
+def test_an_error_nested_deeply_is_still_one(depth: int) -> None:
+    """Nobody knows what a stranger nests."""
+    answer = read(b'{"error": ' * depth + b'{"code": 402}' + b"}" * depth)
+
+    assert isinstance(answer, Failure)
+    assert answer.code == "invalid_response"
+
+
+def test_an_error_in_a_success_says_so_without_private_words() -> None:
+    """The status it was judged by, the one it came with, and nothing that quotes the prompt or the key."""
+    error = {"code": 400, "type": "invalid_request_error", "message": f"bad: {PROMPT}"}
+
+    answer = a_reply(choices=None, error=error)
+
+    assert isinstance(answer, Failure)
+    assert answer.message.startswith(
+        "HTTP 200 with an error: HTTP 400, invalid_request_error, bad:"
+    )
+    assert (answer.status, answer.provider_code) == (400, "invalid_request_error")
+    assert "Jane" not in answer.message
+
+
+@pytest.mark.parametrize(
+    ("headers", "error", "expected"),
+    [
+        ({}, {"code": 429, "retry_after": 7}, 7.0),
+        ({}, {"code": 429, "retry_after": "2.5"}, 2.5),
+        ({"retry-after": "3"}, {"code": 429, "retry_after": 7}, 3.0),
+        ({}, {"code": 429, "retry_after": True}, None),
+        ({}, {"code": 429, "retry_after": -1}, None),
+        ({}, {"code": 429, "retry_after": [1]}, None),
+        ({}, {"code": 429, "retry_after": float("nan")}, None),
+        ({"retry-after": "3"}, {"message": "who knows"}, 3.0),
+    ],
+)
+def test_the_wait_asked_for_in_a_success(
+    headers: dict[str, str], error: dict[str, object], expected: float | None
+) -> None:
+    """By the header, else by the error itself."""
+    answer = read(json.dumps({"error": error}).encode(), headers)
+
+    assert isinstance(answer, Failure)
+    assert answer.retry_after_s == expected
+
+
+@given(COUNTS, COUNTS, COUNTS, COUNTS, st.booleans(), st.booleans())
+def test_whatever_the_dialect_the_truth_is_read(
+    plain: int, cached: int, written: int, thought: int, in_in: bool, out_in: bool
+) -> None:
+    """Its total shows what is part of what. Where two parts are alike it cannot, and only the sum is certain."""
+    usage = {
+        "prompt_tokens": plain + cached * in_in,
+        "completion_tokens": written + thought * out_in,
+        "cached_tokens": cached,
+        "completion_tokens_details": {"reasoning_tokens": thought},
+        "total_tokens": plain + cached + written + thought,
+    }
+
+    told = usage_of(usage)
+
+    assert told.usage is not None
+    assert told.anomalies == ()
+    assert told.usage.input_tokens + told.usage.output_tokens == usage["total_tokens"]
+    if cached != thought:
+        assert told.usage.input_tokens == plain + cached
+        assert told.usage.reasoning_tokens == thought
+
+
+@given(st.dictionaries(st.sampled_from([row.path for row in ROWS if "." not in row.path]), COUNTS))
+def test_no_reading_is_below_what_is_named(usage: dict[str, int]) -> None:
+    """Contradicting numbers are read dearly: at least the greatest input, the greatest output and the total."""
+    told = usage_of(usage)
+
+    if told.usage is None:
+        return
+    names = {row.path: row.kind for row in ROWS}
+    for kind, posted in (
+        ("input", told.usage.input_tokens),
+        ("output", told.usage.output_tokens),
+        ("total", told.usage.input_tokens + told.usage.output_tokens),
+    ):
+        named = [count for path, count in usage.items() if names[path] == kind]
+        assert posted >= max(named, default=0) or not told.anomalies
+    assert told.usage.cached_input_tokens + told.usage.cache_write_tokens <= told.usage.input_tokens
+    assert told.usage.reasoning_tokens <= told.usage.output_tokens
+
+
+def test_every_row_of_the_table_is_read_and_has_its_source() -> None:
+    """A name nobody looks for is money nobody counts."""
+    for row in ROWS:
+        assert row.source
+        parts: dict[str, object] = {"prompt_tokens": 500, "completion_tokens": 500}
+        outer, _, inner = row.path.partition(".")
+        usage = {**parts, outer: {inner: 400} if inner else 400}
+        if row.kind in ("input", "output", "total"):
+            usage = {outer: 400, **({"total_tokens": 700} if row.kind != "total" else parts)}
+        read_as = usage_of(usage).usage
+        assert read_as is not None, row
+        if row.kind != "total":
+            field = {"cached": "cached_input"}.get(row.kind, row.kind) + "_tokens"
+            assert getattr(read_as, field) == 400, row
+
+
+def test_a_usage_without_a_count_is_looked_for_elsewhere() -> None:
+    """Some gateways send an empty one at the top."""
+    reply = {"usage": {}, "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}
+
+    assert usage_in(reply, has_text=True) == Told(Usage(input_tokens=3, output_tokens=4))
+
+
+@pytest.mark.parametrize(
+    "count", [-1, 7.5, True, "nine", [], TOKENS_MAX + 1, float("inf"), "1" * 400]
+)
+def test_what_can_be_no_count_is_implausible(count: object) -> None:
+    """Then the whole hold is posted; a guess could be too low."""
+    assert usage_of({"prompt_tokens": count, "completion_tokens": 1, "total_tokens": 9}) == Told(
+        None, (Anomaly.USAGE_IMPLAUSIBLE,)
+    )
