@@ -333,7 +333,7 @@ PRICED = {
     "large",
     "half a character",
     "a text nested too deeply",
-    *(case for case in CASES if case.startswith("retry")),
+    *(case for case in CASES if case.startswith(("retry", "encoded"))),
 }
 """Replies that say what they cost, in words that can be believed."""
 
