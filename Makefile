@@ -8,6 +8,7 @@ SEEDS ?= 1000
 SEED ?=
 ARGS ?=
 
+DEBIAN := pgbouncer
 VENV := .venv
 BIN := $(VENV)/bin
 BOOTSTRAPPED := $(VENV)/.bootstrapped
@@ -20,10 +21,10 @@ USE_CACHE = cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cach
 	export UV_CACHE_DIR="$$cache";
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up migrate test simulate chaos bench check format lint types imports lock clean
+.PHONY: help demo up migrate test test-system simulate chaos bench check format lint types imports lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 	@echo '  PYTHON=python3.12 names the Python for .venv; ARGS="..." is handed on to demo, up, test, simulate, chaos and bench.'
 
 demo: $(INSTALLED) ## Run the whole life of some calls: real servers, a real local model, no API key
@@ -35,8 +36,16 @@ up: $(INSTALLED) ## Run servers, worker and dashboard for development, until Ctr
 migrate: $(INSTALLED) ## Bring the database of CALLGATE_DATABASE_URL to the newest schema
 	$(BIN)/callgate migrate $(ARGS)
 
-test: $(INSTALLED) ## Run every test but the benchmarks
-	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(INSTALLED) ## Run every test that needs PyPI alone; no benchmarks
+	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks --ignore=tests/system -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-system: $(INSTALLED) ## Run the tests that need programs of Debian's; installs them if it may
+	@missing=; for package in $(DEBIAN); do dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	test -z "$$missing" || { \
+		test "$$(id -u)" = 0 || { echo "missing: apt-get install$$missing" >&2; exit 1; }; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+			apt-get -qq install --no-install-recommends --yes $$missing; }
+	$(BIN)/python -m pytest tests/system $(ARGS)
 
 simulate: $(INSTALLED) ## Play SEEDS=1000 lives under a virtual clock and faults; SEED=123 plays that one, and shows it if it fails
 	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)

@@ -66,7 +66,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check settings, database, broker, tokenizer and prices; exit 1 if something is amiss, 2 if settings are."""
+    """Check settings, database, broker, prices, tokenizer, transport; exit 1 if one is amiss, 2 if settings are."""
     findings = list(_findings(context, model))
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -94,6 +94,7 @@ def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
             "broker": lambda: _broker(client),
             "tokenizer": lambda: _tokenizer(client, model),
             "price": lambda: _price(client, model),
+            "transport": lambda: _transport(client),
         }
         for name, check in checks.items():
             try:
@@ -223,3 +224,10 @@ def _price(client: Client, model: str) -> str:
     costs, request = CostCalculator(client.catalogue), _sample(client, model)
     priced = costs.worst_case(request, 1_000, datetime.now(UTC))
     return f"{model}: {priced.price_source}"
+
+
+def _transport(client: Client) -> str:
+    from callgate.adapters.openai_environment import check_environment
+
+    check_environment(client.catalogue.providers)
+    return "requests can leave a worker with this environment"

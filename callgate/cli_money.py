@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Annotated, Any
-from zoneinfo import ZoneInfo
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +21,6 @@ from callgate.domain.budget import NANO_PER_USD, ORG_SCOPE, BudgetFigures, Windo
 from callgate.domain.operations import CostLine
 from callgate.services.audit import AuditReport
 from callgate.services.audit import audit as judge
-
-if TYPE_CHECKING:
-    from callgate.client import Client
 
 LIMIT_USD_MAX = 1_000_000_000
 """Far above any budget, and far below what the ledger can count."""
@@ -53,14 +49,6 @@ def amount_nano_usd(text: str) -> int:
     return int(nano_usd)
 
 
-def timezone_name(text: str) -> str:
-    """Parse the name of a time zone."""
-    try:
-        return ZoneInfo(text).key
-    except (OSError, ValueError, KeyError):
-        raise typer.BadParameter(f"{text!r} is no time zone such as Europe/Berlin") from None
-
-
 def set_budget(
     context: typer.Context,
     org: Annotated[str, typer.Argument(parser=name, metavar="ORG")],
@@ -78,23 +66,29 @@ def set_budget(
     timezone: Annotated[
         str | None,
         typer.Option(
-            "--timezone", parser=timezone_name, help="Where days begin. New budgets: UTC."
+            "--timezone",
+            help="Where days begin, as Postgres names it. New budgets: UTC. Without a limit: of those that are set.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Set the limit of an organisation, or of one of its call types, now."""
     scope = scopes_of(call_type)[1] if call_type else ORG_SCOPE
-    limits = {Window.DAY: daily, Window.MONTH: monthly}
-    asked = {window: limit for window, limit in limits.items() if limit is not None}
-    if not asked:
-        raise typer.BadParameter("give --daily-usd, --monthly-usd or both")
+    given = {Window.DAY: daily, Window.MONTH: monthly}
     with client_of(context) as client:
+        known = {b.window: b for b in client.operations.budgets(org) if b.scope == scope}
+        limits = {window: limit for window, limit in given.items() if limit is not None}
+        if timezone and not limits:
+            limits = {window: budget.limit_nano_usd for window, budget in known.items()}
+        if not limits:
+            raise typer.BadParameter("give --daily-usd, --monthly-usd or both")
         figures = [
             client.operations.set_budget(
-                org, scope, window, limit, timezone or _timezone_now(client, org, scope, window)
+                # Changing a limit must not move the days of a budget.
+                *(org, scope, window, limit),
+                timezone or (known[window].timezone if window in known else "UTC"),
             )
-            for window, limit in asked.items()
+            for window, limit in limits.items()
         ]
     _print_budgets(figures, as_json)
 
@@ -130,14 +124,6 @@ def audit(context: typer.Context, as_json: AsJson = False) -> None:
         _print_audit(report)
     if not report.is_clean:
         raise typer.Exit(1)
-
-
-def _timezone_now(client: Client, org: str, scope: str, window: Window) -> str:
-    """Changing a limit must not move the days of a budget."""
-    for figures in client.operations.budgets(org):
-        if (figures.scope, figures.window) == (scope, window):
-            return figures.timezone
-    return "UTC"
 
 
 def _print_budgets(figures: list[BudgetFigures], as_json: bool) -> None:

@@ -19,7 +19,7 @@ import structlog
 from pydantic import BaseModel
 
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.adapters.celery_broker import build_app
+from callgate.adapters.celery_broker import build_app, in_this_process
 from callgate.adapters.celery_queue import CeleryQueue, link_text
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
@@ -123,7 +123,7 @@ class Handle:
 
 class Client:
     """
-    Submits calls to a callgate ledger. One per process; safe to share between threads, and to fork before first use.
+    Submits calls to a callgate ledger. One per process; safe to share between threads, and with forked children.
 
     Errors: InvalidRequest (a gate said no), LedgerUnavailable (not known to be accepted; submit again).
     """
@@ -141,7 +141,7 @@ class Client:
         """Compose a client; every port can be replaced. Connects to nothing yet."""
         self.settings = settings
         self.catalogue = catalogue or load_catalogue(settings.catalogue)
-        self.celery_app: Celery = build_app(
+        self._celery_app = build_app(
             settings.broker_url.get_secret_value(),
             timeout_s=settings.broker_timeout_s,
             prefix=settings.broker_prefix,
@@ -152,13 +152,13 @@ class Client:
         self.ledger = ledger or PostgresLedger(self._session)
         self.operations = operations or PostgresOperations(self._session)
         self.retention = retention or PostgresRetention(self._session)
-        self.queue = queue or CeleryQueue(self.celery_app, timeout_s=settings.broker_timeout_s)
+        self.queue = queue or CeleryQueue(self._celery_app, timeout_s=settings.broker_timeout_s)
         self._budget_cache = RedisBudgetCache(
             (settings.cache_url or settings.broker_url).get_secret_value(),
             ttl_s=settings.budget_cache_ttl_s,
             prefix=settings.broker_prefix,
         )
-        self._result_backend = LedgerResultBackend(self.celery_app, self.ledger, self.catalogue)
+        self._result_backend = LedgerResultBackend(self._celery_app, self.ledger, self.catalogue)
         self._submit = SubmitService(
             ledger=self.ledger,
             estimator=TokenEstimator(self.catalogue),
@@ -168,6 +168,11 @@ class Client:
             now=lambda: datetime.now(UTC),
         )
         self._redrive = RedriveService(self.ledger, self._submit)
+
+    @property
+    def celery_app(self) -> Celery:
+        """The app that publishes calls and reads their results; nobody's current app."""
+        return in_this_process(self._celery_app)
 
     @classmethod
     def from_env(cls) -> Client:

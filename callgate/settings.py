@@ -27,7 +27,6 @@ WORKER_PREFIX = "CALLGATE_WORKER__"
 EMBEDDED = "CALLGATE_EMBEDDED"
 """Set to 1: the URLs and the catalogue are those of the `callgate up` that runs in the data folder."""
 DATA_DIR = "CALLGATE_WORKER__DATA_DIR"
-DATABASE_SCHEME = "postgresql+psycopg2"
 REDIS_SCHEMES = ("redis", "rediss")
 REDIS_OPTIONS = {
     "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"
@@ -61,7 +60,11 @@ class ClientSettings(BaseSettings):
     )
 
     database_url: SecretStr
-    """Postgres 16 or later, as `postgresql://user:password@host:5432/name`."""
+    """
+    Postgres 16 or later, as `postgresql://user:password@host:5432/name`: a URL of libpq's, with all that it takes.
+
+    Several hosts are tried in turn: `postgresql://user@one:5432,two:5432/name`.
+    """
     broker_url: SecretStr
     """Redis 7 or later, or Valkey, as `redis://host:6379/0`. Never a cluster."""
     catalogue: Path | None = None
@@ -92,18 +95,9 @@ class ClientSettings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _names_its_driver(cls, url: SecretStr) -> SecretStr:
-        """Hosters hand out URLs that name none; SQLAlchemy would then look for a driver that is not installed."""
-        scheme, separator, rest = url.get_secret_value().partition("://")
-        if scheme not in ("postgresql", "postgres", DATABASE_SCHEME):
-            raise ValueError("must begin with postgresql://")
-        return SecretStr(f"{DATABASE_SCHEME}{separator}{rest}")
-
-    @field_validator("database_url")
-    @classmethod
     def _can_be_connected_to(cls, url: SecretStr) -> SecretStr:
-        """What libpq makes of it, without connecting. What cannot be read is not quoted: it may be the password."""
-        from callgate.db.session import unusable
+        """What libpq makes of it, without connecting."""
+        from callgate.db.url import unusable
 
         if reason := unusable(url.get_secret_value()):
             raise ValueError(reason)

@@ -47,10 +47,15 @@ def worker(
     name: Annotated[str | None, typer.Option("--name", help="Before the @ of its name.")] = None,
 ) -> None:
     """Run calls, log them, or both, until a signal ends the process."""
+    from callgate.adapters.catalogue_file import load_catalogue
+    from callgate.adapters.openai_environment import check_environment
     from config.settings import load_worker_settings
-    from worker.main import QUEUES, configure_logging, run_worker
 
     settings = load_worker_settings()
+    check_environment(load_catalogue(settings.catalogue).providers)
+    # Only now: some of what was checked breaks imports.
+    from worker.main import QUEUES, configure_logging, run_worker
+
     configure_logging(as_json=settings.worker.log_json)
     raise typer.Exit(run_worker(settings, QUEUES[queues.value], name=name))
 
@@ -61,12 +66,13 @@ def migrate(
     as_json: AsJson = False,
 ) -> None:
     """Bring the database to the newest schema, or back to none."""
+    from callgate.db.url import shown
     from config.settings import load_worker_settings
     from worker.migrate import migrate as move
 
     url = load_worker_settings().database_url.get_secret_value()
     if to is Revision.BASE:
-        confirm(f"Remove every call, cost and budget from {_shown(url)}?", yes)
+        confirm(f"Remove every call, cost and budget from {shown(url)}?", yes)
     move(url, to.value)
     if as_json:
         print_json({"revision": to})
@@ -97,12 +103,6 @@ def demo(as_json: AsJson = False) -> None:
     from worker.demo import run_demo
 
     raise typer.Exit(run_demo(as_json=as_json))
-
-
-def _shown(url: str) -> str:
-    from sqlalchemy import make_url
-
-    return make_url(url).render_as_string()
 
 
 def _check_flower_is_guarded(options: WorkerOptions) -> None:

@@ -16,6 +16,7 @@ ATTEMPTS_MAX = 3
 SHAKY, BROKEN = ("the letter of Monday", "the letter of Tuesday"), ("the contract", "the annex")
 ERROR = Step(kind=Kind.STATUS, status=500)
 BUSY = Step(kind=Kind.STATUS, status=429)
+"""Says nothing against the provider: calls that meet only this die before its breaker opens."""
 
 
 def fail_and_heal(play: Play) -> None:
@@ -23,7 +24,7 @@ def fail_and_heal(play: Play) -> None:
     with play.screen.act("5  A provider that fails, and is repaired"):
         play.stage.simulator.script(
             [_rule(name, ERROR, BUSY, Step()) for name in SHAKY]
-            + [_rule(name, BUSY, ERROR) for name in BROKEN]
+            + [_rule(name, BUSY) for name in BROKEN]
         )
         before = play.stage.sent()
         handles = play.submit([_request(name) for name in (*SHAKY, *BROKEN)])

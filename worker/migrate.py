@@ -4,38 +4,34 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError, ProgrammingError
-from sqlalchemy.pool import NullPool
 
-from callgate.db.session import NOT_PERMITTED_SQLSTATE
-from callgate.domain.errors import LedgerUnavailable, NotPermitted
+from callgate.db.refusals import TryAgain, translated
+from callgate.db.session import open_engine
+from callgate.domain.errors import LedgerUnavailable
 
 SCRIPTS = Path(__file__).parents[1] / "migrations"
+CONNECT_TIMEOUT_S = 10
 
 
 def migrate(database_url: str, revision: str = "head") -> None:
     """
-    Run the migrations up to `revision`; `base` takes everything down.
+    Run the migrations up to `revision`; `base` takes everything down. All of it is one transaction.
 
     Raises:
         LedgerUnavailable: The database did not answer.
         NotPermitted: The login does not own the ledger, or may not create it.
-        ConfigurationError: Roles are missing, and the login may not make them.
+        ConfigurationError: The URL cannot be used. Or roles are missing, and the login may not make them.
     """
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    engine = create_engine(database_url, poolclass=NullPool, connect_args={"connect_timeout": 10})
+    engine = open_engine(
+        database_url, timeout_s=CONNECT_TIMEOUT_S, isolation_level="READ COMMITTED",
+        skip_autocommit_rollback=False,
+    )  # fmt: skip
     try:
-        with engine.begin() as connection:
+        with translated(), engine.begin() as connection:
             config.attributes["connection"] = connection
             move = command.downgrade if revision == "base" else command.upgrade
             move(config, revision)
-    except OperationalError as exc:
-        raise LedgerUnavailable(f"cannot migrate: {type(exc.orig).__name__}: {exc.orig}") from exc
-    except ProgrammingError as exc:
-        if getattr(exc.orig, "pgcode", None) != NOT_PERMITTED_SQLSTATE:
-            raise
-        raise NotPermitted(
-            f"cannot migrate: {exc.orig}; CALLGATE_DATABASE_URL must name the login that owns the tables"
-        ) from exc
+    except TryAgain as exc:
+        raise LedgerUnavailable(f"cannot migrate now: {exc}") from exc

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from ssl import CERT_REQUIRED
 from typing import Any
 
 from celery import Celery
-from kombu import Exchange, Queue
+from kombu import Exchange, Queue, pools
 
 CALL_QUEUE = "callgate.call"
 LOG_QUEUE = "callgate.log"
@@ -71,4 +72,22 @@ def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
         task_repr_maxlevels=1,
         enable_utc=True,
     )
+    app.callgate_pid = os.getpid()
+    return app
+
+
+def in_this_process(app: Celery) -> Celery:
+    """
+    An app of `build_app`, without what a forked child inherited: pools of connections, and their locks.
+
+    Kombu and Celery do the same after a fork by Celery's own prefork pool, and after no other.
+    """
+    if app.callgate_pid != os.getpid():
+        app.callgate_pid = os.getpid()
+        # Kept, because what is collected is closed, under locks that may be held for ever.
+        app.callgate_inherited = [*pools.producers.values(), *pools.connections.values()]
+        pools.producers.clear()
+        pools.connections.clear()
+        app._after_fork()
+        app.__dict__.pop("control", None)
     return app

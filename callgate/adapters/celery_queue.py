@@ -25,9 +25,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from callgate.adapters.celery_broker import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK, SWEEP_TASK
+from callgate.adapters.celery_broker import (
+    CALL_QUEUE,
+    CALL_TASK,
+    LOG_QUEUE,
+    LOG_TASK,
+    SWEEP_TASK,
+    in_this_process,
+)
 from callgate.domain.errors import BrokerUnavailable, InvalidLink
 from callgate.domain.ledger import AttemptRef, CallKey, CallState, Delivery
+from callgate.per_process import PerProcess
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +54,7 @@ class CeleryQueue:
         self._app = app
         self._timeout_s = timeout_s
         # kombu's batch state belongs to a producer; one publisher at a time is also what one socket can do.
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
 
     def publish_calls(self, keys: Sequence[CallKey]) -> None:
         """Publish call tasks; see `QueuePort.publish_calls`."""
@@ -99,7 +107,7 @@ class CeleryQueue:
         if chosen is None:
             return
         outcome = {"task_id": delivery.key.task_id, "state": delivery.state.value}
-        signature = maybe_signature(chosen, app=self._app)
+        signature = maybe_signature(chosen, app=in_this_process(self._app))
         signature.clone().apply_async(
             args=(outcome,),
             task_id=str(delivery.submission_id),
@@ -113,8 +121,10 @@ class CeleryQueue:
         """Collect messages and send them in one round trip; a failure leaves unknown which of them arrived."""
         try:
             with (
-                self._lock,
-                self._app.producer_pool.acquire(block=True, timeout=self._timeout_s) as producer,
+                self._lock(),
+                in_this_process(self._app).producer_pool.acquire(
+                    block=True, timeout=self._timeout_s
+                ) as producer,
                 producer.batch(PUBLISH_BATCH_MAX),
             ):
                 yield producer

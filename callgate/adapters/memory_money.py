@@ -22,7 +22,6 @@ from callgate.domain.budget import (
     Window,
     admit,
     held_wait_s,
-    period_of,
     refusal_of,
     scopes_of,
 )
@@ -72,7 +71,7 @@ def reserve(
         return Refused(call.key, call.state, None)
     call.sweeps = 0
     budgets = _budgets(tables, call, wanted, now)
-    refusal = _refusal(call, budgets, wanted.hold_nano_usd)
+    refusal = _refusal(call, budgets, wanted.hold_nano_usd, now)
     if refusal is not None:
         _refuse(tables, call, wanted, budgets, refusal, now)
         return Refused(call.key, call.state, refusal)
@@ -168,16 +167,15 @@ def _budgets(
     """Every budget the call must fit into."""
     limit = wanted.default_limit_nano_usd
     if limit is not None and not tables.has_budget(call.org_id):
-        today = period_of(now, Window.DAY, "UTC")
-        tables.add_budget(call.org_id, ORG_SCOPE, Window.DAY, limit, "UTC", today)
+        tables.set_budget(call.org_id, ORG_SCOPE, Window.DAY, limit, "UTC", now)
     return tables.current_budgets(call.org_id, scopes_of(call.call_type), now)
 
 
 def _refusal(
-    call: CallRow, budgets: list[BudgetFigures], hold_nano_usd: int
+    call: CallRow, budgets: list[BudgetFigures], hold_nano_usd: int, now: datetime
 ) -> BudgetRefusal | None:
     if budgets:
-        return admit(budgets, call.org_id, hold_nano_usd)
+        return admit(budgets, call.org_id, hold_nano_usd, now)
     return BudgetRefusal(
         RefusalReason.NO_BUDGET, call.org_id, ORG_SCOPE, None, 0, 0, 0, hold_nano_usd
     )
@@ -218,7 +216,7 @@ def _refuse(
         _wait(call, WaitReason.BUDGET_HELD, refusal.to_json(), due_at)
         call.wanted_nano_usd = wanted.hold_nano_usd
     elif refusal.reason is RefusalReason.EXHAUSTED and is_patient:
-        reasons = [(refusal_of(b, wanted.hold_nano_usd), b.ends_at) for b in budgets]
+        reasons = [(refusal_of(b, wanted.hold_nano_usd, now), b.ends_at) for b in budgets]
         ends = [ends_at for reason, ends_at in reasons if reason is RefusalReason.EXHAUSTED]
         _wait(call, WaitReason.BUDGET_EXHAUSTED, refusal.to_json(), max(ends))
         call.wanted_nano_usd = wanted.hold_nano_usd

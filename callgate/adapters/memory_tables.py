@@ -15,6 +15,7 @@ from uuid import UUID
 
 from callgate.domain.breaker import Breaker
 from callgate.domain.budget import BudgetFigures, Window, period_of
+from callgate.domain.errors import UnknownTimeZone
 from callgate.domain.ledger import (
     AttemptKind,
     AttemptRef,
@@ -300,7 +301,7 @@ class MemoryTables:
     def current_budgets(
         self, org_id: str, scopes: Iterable[str], now: datetime
     ) -> list[BudgetFigures]:
-        """The budgets of some scopes, by id, rolled over into the period that holds `now`."""
+        """The budgets of some scopes, by id, rolled over into the period that holds `now` where one can be made."""
         names = [(org_id, scope, window) for scope in scopes for window in Window]
         known = [name for name in names if name in self.newest_budget]
         return sorted((self._rolled(name, now) for name in known), key=lambda b: b.budget_id)
@@ -314,9 +315,16 @@ class MemoryTables:
     ) -> BudgetFigures:
         """Set the limit of the current period; a new time zone holds from the next period on."""
         name = (org_id, scope, window)
+        period = period_of(now, window, timezone)
+        if period is None:
+            raise UnknownTimeZone(f"{timezone!r} is no time zone, such as Europe/Berlin")
         if name not in self.newest_budget:
-            return self.add_budget(*name, limit, timezone, period_of(now, window, timezone))
-        figures = replace(self._rolled(name, now), limit_nano_usd=limit, timezone=timezone)
+            return self.add_budget(*name, limit, timezone, period)
+        figures = self._rolled(name, now)
+        if figures.ends_at <= now:
+            self.budgets[figures.budget_id] = replace(figures, timezone=timezone)
+            figures = self._rolled(name, now)
+        figures = replace(figures, limit_nano_usd=limit, timezone=timezone)
         self.budgets[figures.budget_id] = figures
         return figures
 
@@ -352,7 +360,14 @@ class MemoryTables:
         figures = self.budgets[self.newest_budget[name]]
         if now < figures.ends_at:
             return figures
-        starts_at, ends_at = period_of(now, figures.window, figures.timezone)
+        period = period_of(now, figures.window, figures.timezone)
+        if period is None:
+            return figures
+        starts_at, ends_at = period
         # A time zone that was changed meanwhile must not make two periods overlap.
-        period = max(starts_at, figures.ends_at), ends_at
-        return self.add_budget(*name, figures.limit_nano_usd, figures.timezone, period)
+        return self.add_budget(
+            *name,
+            figures.limit_nano_usd,
+            figures.timezone,
+            (max(starts_at, figures.ends_at), ends_at),
+        )

@@ -22,15 +22,15 @@ class PostgresLeases:
 
     def renew(self, worker_id: str, lease_s: float) -> datetime:
         """Grant or prolong a lease; see `LeasePort.renew`."""
-        (row,) = self._session.rows(RENEW, {"worker_id": worker_id, "lease_s": lease_s})
+        (row,) = self._session.answers(RENEW, {"worker_id": worker_id, "lease_s": lease_s})
         began_at: datetime = row.began_at
         return began_at
 
     def release(self, worker_id: str) -> None:
         """End a lease; see `LeasePort.release`."""
-        self._session.rows(RELEASE, {"worker_id": worker_id})
+        self._session.answers(RELEASE, {"worker_id": worker_id})
 
     def expire(self, judge: str) -> list[str]:
         """Release leases that have run out; see `LeasePort.expire`."""
-        rows = self._session.rows(EXPIRE, {"judge": judge, "limit": EXPIRED_MAX})
+        rows = self._session.answers(EXPIRE, {"judge": judge, "limit": EXPIRED_MAX})
         return [row.worker_id for row in rows]

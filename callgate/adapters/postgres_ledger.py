@@ -13,11 +13,10 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy.engine import Row
-
-from callgate.db.session import PostgresSession, RowRefused
+from callgate.db.session import PostgresSession
 from callgate.domain.breaker import BreakerChange
 from callgate.domain.budget import BudgetRefusal
+from callgate.domain.errors import RowRefused
 from callgate.domain.ledger import (
     AttemptKind,
     AttemptRef,
@@ -104,7 +103,7 @@ class PostgresLedger:
         return [answers[i] for i in range(len(batch))]
 
     def _submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
-        rows = self._session.rows(
+        rows = self._session.answers(
             SUBMIT,
             {
                 "submission_ids": [s.submission_id for s in batch],
@@ -146,7 +145,7 @@ class PostgresLedger:
     def _read(self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies) -> deque[CallView | None]:
         """The first of these calls; if there is none of them, nothing but None."""
         refs = [(k.key, k.attempt_id) if isinstance(k, AttemptRef) else (k, None) for k in keys]
-        rows = self._session.rows(
+        rows = self._session.answers(
             READ,
             {
                 "call_ids": [key.call_id for key, _ in refs],
@@ -158,6 +157,8 @@ class PostgresLedger:
             },
         )
         found = {row.ord: _call_view(row) for row in rows}
+        if any(view.key != refs[n - 1][0] for n, view in found.items()):
+            self._session.distrust()
         return deque(found.get(n) for n in range(1, max(found, default=len(keys)) + 1))
 
     def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
@@ -165,7 +166,7 @@ class PostgresLedger:
         return _bisected(batch, self._reserve, lambda r, why: Unstorable(why))
 
     def _reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
-        rows = self._session.rows(
+        rows = self._session.answers(
             RESERVE,
             {
                 "call_ids": [r.key.call_id for r in batch],
@@ -190,7 +191,7 @@ class PostgresLedger:
         return _bisected(batch, self._record, lambda r, why: RecordOutcome.UNSTORABLE)
 
     def _record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
-        rows = self._session.rows(
+        rows = self._session.answers(
             RECORD,
             {
                 "attempt_ids": [r.ref.attempt_id for r in batch],
@@ -208,7 +209,7 @@ class PostgresLedger:
 
     def _settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         usages = [s.usage for s in batch]
-        rows = self._session.rows(
+        rows = self._session.answers(
             SETTLE,
             {
                 "call_ids": [s.ref.key.call_id for s in batch],
@@ -254,7 +255,7 @@ class PostgresLedger:
         self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
     ) -> DueBatch:
         """Take what is due; see `LedgerPort.due`."""
-        rows = self._session.rows(
+        rows = self._session.answers(
             DUE,
             {
                 "limit": limit,
@@ -278,7 +279,7 @@ class PostgresLedger:
     def deliver(self, submission_ids: Sequence[UUID]) -> None:
         """Mark links as published; see `LedgerPort.deliver`."""
         if submission_ids:
-            self._session.rows(DELIVER, {"submission_ids": list(submission_ids)})
+            self._session.answers(DELIVER, {"submission_ids": list(submission_ids)})
 
 
 def _bisected(
@@ -302,11 +303,11 @@ def _unstorable_submission(s: NewSubmission, why: str) -> Submitted:
     )
 
 
-def _in_order(rows: list[Row[Any]]) -> list[Row[Any]]:
+def _in_order(rows: list[Any]) -> list[Any]:
     return sorted(rows, key=lambda row: row.ord)
 
 
-def _reserve_outcome(r: Reserve, row: Row[Any]) -> ReserveOutcome:
+def _reserve_outcome(r: Reserve, row: Any) -> ReserveOutcome:
     if row.outcome == "reserved":
         return Reserved(AttemptRef(r.key, row.attempt_id), row.attempt, row.queue_ms)
     if row.outcome == "not_claimed":
@@ -316,7 +317,7 @@ def _reserve_outcome(r: Reserve, row: Row[Any]) -> ReserveOutcome:
     return Refused(r.key, CallState(row.state), refusal)
 
 
-def _deliveries(key: CallKey, row: Row[Any]) -> tuple[Delivery, ...]:
+def _deliveries(key: CallKey, row: Any) -> tuple[Delivery, ...]:
     state = CallState(row.state)
     return tuple(
         Delivery(submission_id, key, state, link)
@@ -324,7 +325,7 @@ def _deliveries(key: CallKey, row: Row[Any]) -> tuple[Delivery, ...]:
     )
 
 
-def _call_view(row: Row[Any]) -> CallView:
+def _call_view(row: Any) -> CallView:
     return CallView(
         key=CallKey(row.call_id, row.generation),
         org_id=row.org_id,
@@ -351,7 +352,7 @@ def _call_view(row: Row[Any]) -> CallView:
     )
 
 
-def _attempt_view(row: Row[Any]) -> AttemptView:
+def _attempt_view(row: Any) -> AttemptView:
     return AttemptView(
         attempt_id=row.attempt_id,
         attempt=row.a_attempt,
@@ -375,7 +376,7 @@ def _attempt_view(row: Row[Any]) -> AttemptView:
     )
 
 
-def _usage(row: Row[Any]) -> Usage | None:
+def _usage(row: Any) -> Usage | None:
     if row.input_tokens is None:
         return None
     return Usage(

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy.engine import Row
 
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.db.session import PostgresSession
 from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.errors import UnknownTimeZone
 from callgate.domain.ledger import CallKey, CallState, CallView
 from callgate.domain.operations import (
     BreakerLine,
@@ -60,7 +60,7 @@ class PostgresOperations:
         self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"
     ) -> BudgetFigures:
         """Set a limit; see `OperationsPort.set_budget`."""
-        rows = self._session.rows(
+        rows = self._session.answers(
             SET_BUDGET,
             {
                 "org_id": org_id,
@@ -70,31 +70,35 @@ class PostgresOperations:
                 "timezone": timezone,
             },
         )
+        if not rows:
+            raise UnknownTimeZone(
+                f"{timezone!r} is no time zone that Postgres knows, such as Europe/Berlin"
+            )
         return _figures(rows[0])
 
     def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
         """List budgets; see `OperationsPort.budgets`."""
-        return [_figures(row) for row in self._session.rows(BUDGETS, {"org_id": org_id})]
+        return [_figures(row) for row in self._session.answers(BUDGETS, {"org_id": org_id})]
 
     def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
         """List calls; see `OperationsPort.calls`."""
-        rows = self._session.rows(CALLS, {**_filter(wanted), "limit": limit})
+        rows = self._session.answers(CALLS, {**_filter(wanted), "limit": limit})
         keys = [CallKey(row.call_id, row.generation) for row in rows]
         return [view for view in self._ledger.read(keys) if view is not None]
 
     def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
         """Group dead letters; see `OperationsPort.dead_groups`."""
-        rows = self._session.rows(DEAD_GROUPS, _filter(wanted))
-        return [DeadGroup(**row._mapping) for row in rows]
+        rows = self._session.answers(DEAD_GROUPS, _filter(wanted))
+        return [DeadGroup(**row._asdict()) for row in rows]
 
     def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
         """List strays; see `OperationsPort.strays`."""
-        rows = self._session.rows(STRAYS, {"limit": limit})
+        rows = self._session.answers(STRAYS, {"limit": limit})
         return [(r.at, StrayMessage(r.queue, r.reason, bytes(r.raw))) for r in rows]
 
     def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
         """Cancel or discard; see `OperationsPort.end`."""
-        rows = self._session.rows(
+        rows = self._session.answers(
             END,
             {
                 "call_ids": [k.call_id for k in keys],
@@ -113,18 +117,18 @@ class PostgresOperations:
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
         """Sum what was used; see `OperationsPort.costs`."""
-        rows = self._session.rows(COSTS, {"org_id": org_id})
-        return [CostLine(**row._mapping) for row in rows]
+        rows = self._session.answers(COSTS, {"org_id": org_id})
+        return [CostLine(**row._asdict()) for row in rows]
 
     def breakers(self) -> list[BreakerLine]:
         """List breakers; see `OperationsPort.breakers`."""
-        return [BreakerLine(**row._mapping) for row in self._session.rows(BREAKERS, {})]
+        return [BreakerLine(**row._asdict()) for row in self._session.answers(BREAKERS, {})]
 
     def set_breaker(
         self, provider: str, model: str, credential: str, *, is_open: bool, by: By
     ) -> BreakerLine:
         """Open or close a breaker; see `OperationsPort.set_breaker`."""
-        (row,) = self._session.rows(
+        (row,) = self._session.answers(
             SET_BREAKER,
             {
                 "provider": provider,
@@ -135,11 +139,11 @@ class PostgresOperations:
                 "reason": by.reason,
             },
         )
-        return BreakerLine(**row._mapping)
+        return BreakerLine(**row._asdict())
 
     def actions(self, *, limit: int) -> list[OperatorAction]:
         """List what operators changed; see `OperationsPort.actions`."""
-        rows = self._session.rows(ACTIONS, {"limit": limit})
+        rows = self._session.answers(ACTIONS, {"limit": limit})
         return [
             OperatorAction(
                 r.at, By(r.operator, r.reason), r.action, r.org_id, r.subject, dict(r.detail)
@@ -149,12 +153,12 @@ class PostgresOperations:
 
     def snapshot(self) -> Snapshot:
         """Look at the books; see `OperationsPort.snapshot`."""
-        (row,) = self._session.rows(AUDIT, {})
-        seen = dict(row._mapping)
+        (row,) = self._session.answers(AUDIT, {})
+        seen = row._asdict()
         return Snapshot(**{**seen, "budgets": _DRIFTS.validate_python(seen["budgets"])})
 
 
-def _figures(row: Row[Any]) -> BudgetFigures:
+def _figures(row: Any) -> BudgetFigures:
     return BudgetFigures(
         budget_id=row.id,
         org_id=row.org_id,

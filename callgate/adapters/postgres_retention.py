@@ -32,7 +32,7 @@ class PostgresRetention:
 
     def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
         """Remove bodies; see `RetentionPort.purge`."""
-        (row,) = self._session.rows(
+        (row,) = self._session.answers(
             PURGE,
             {
                 "org_ids": list(ages.by_org_s),
@@ -46,20 +46,20 @@ class PostgresRetention:
 
     def calls_with_bodies(self, org_id: str) -> int:
         """Count what a purge has left; see `RetentionPort.calls_with_bodies`."""
-        (row,) = self._session.rows(WITH_BODIES, {"org_id": org_id})
+        (row,) = self._session.answers(WITH_BODIES, {"org_id": org_id})
         return int(row.calls)
 
     def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
         """Count what a purge had to leave; see `RetentionPort.old_calls_with_bodies`."""
-        (row,) = self._session.rows(OLD_WITH_BODIES, {"org_id": org_id, "age_s": age_s})
+        (row,) = self._session.answers(OLD_WITH_BODIES, {"org_id": org_id, "age_s": age_s})
         return int(row.calls)
 
     def make_partitions(self, *, months: int) -> Partitions:
         """Make partitions ahead; see `RetentionPort.make_partitions`."""
-        (row,) = self._session.rows(MAKE_PARTITIONS, {"months": months})
+        (row,) = self._session.answers(MAKE_PARTITIONS, {"months": months})
         return Partitions(row.made, row.not_made, row.in_default)
 
     def archive_month(self, keep_months: int) -> ArchivedMonth | None:
         """Drop a month of the log; see `RetentionPort.archive_month`."""
-        rows = self._session.rows(ARCHIVE_MONTH, {"keep_months": keep_months})
+        rows = self._session.answers(ARCHIVE_MONTH, {"keep_months": keep_months})
         return ArchivedMonth(rows[0].partition_name, rows[0].archived) if rows else None

@@ -30,7 +30,7 @@ class PostgresTenants:
 
     def grant(self, tenant: Tenant) -> None:
         """Let a login of `callgate_client` submit, read and cancel calls of an organisation, from now on."""
-        self._session.rows(GRANT, tenant._asdict())
+        self._session.answers(GRANT, tenant._asdict())
 
     def revoke(self, tenant: Tenant) -> bool:
         """Take it back, also from sessions that are open; False if it was not granted."""
@@ -38,4 +38,4 @@ class PostgresTenants:
 
     def all(self) -> list[Tenant]:
         """Every grant, by login."""
-        return [Tenant(row.login, row.org_id) for row in self._session.rows(TENANTS, {})]
+        return [Tenant(row.login, row.org_id) for row in self._session.answers(TENANTS, {})]

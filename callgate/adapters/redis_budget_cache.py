@@ -18,6 +18,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from callgate.domain.budget import BudgetFigures, Window
+from callgate.per_process import PerProcess
 
 log = structlog.get_logger(__name__)
 
@@ -29,8 +30,10 @@ class RedisBudgetCache:
         self, url: str, *, ttl_s: float, prefix: str = "", timeout_s: float = 0.25
     ) -> None:
         """Connect to nothing yet. Figures are at most `ttl_s` seconds behind; a slow cache is given up on quickly."""
-        self._redis = redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+        self._redis = PerProcess(
+            lambda: redis.Redis.from_url(
+                url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+            )
         )
         self._ttl_ms = max(1, round(ttl_s * 1000))
         self._prefix = f"{prefix}callgate:budgets:"
@@ -38,7 +41,7 @@ class RedisBudgetCache:
     def get(self, org_id: str, load: Callable[[str], list[BudgetFigures]]) -> list[BudgetFigures]:
         """The figures of an organisation; see `BudgetCachePort.get`."""
         try:
-            cached = self._redis.get(self._prefix + org_id)
+            cached = self._redis().get(self._prefix + org_id)
         except RedisError as exc:
             log.warning("budget_cache_away", reason=type(exc).__name__)
             return load(org_id)
@@ -47,14 +50,14 @@ class RedisBudgetCache:
         figures = load(org_id)
         try:
             text = json.dumps([_fields(f) for f in figures])
-            self._redis.set(self._prefix + org_id, text, px=self._ttl_ms)
+            self._redis().set(self._prefix + org_id, text, px=self._ttl_ms)
         except RedisError as exc:
             log.warning("budget_cache_away", reason=type(exc).__name__)
         return figures
 
     def close(self) -> None:
         """Close the connections."""
-        self._redis.close()
+        self._redis().close()
 
 
 def _fields(figures: BudgetFigures) -> dict[str, Any]:

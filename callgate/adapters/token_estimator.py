@@ -28,6 +28,7 @@ from pathlib import Path
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
+from callgate.per_process import PerProcess
 
 O200K, CL100K = "o200k_base", "cl100k_base"
 
@@ -87,7 +88,7 @@ class TokenEstimator:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._counters: dict[str, _Counter | None] = {}
-        self._loading = threading.Lock()
+        self._loading = PerProcess(threading.Lock)
 
     def input_bound(self, request: LLMRequest) -> TokenBound:
         """Never less than what the provider will count, response schema and message framing included."""
@@ -112,7 +113,7 @@ class TokenEstimator:
 
     def _counter(self, encoding: str) -> _Counter | None:
         if encoding not in self._counters:
-            with self._loading:
+            with self._loading():
                 if encoding not in self._counters:
                     self._counters[encoding] = load_bpe_openai(encoding) or load_tiktoken(encoding)
         return self._counters[encoding]

@@ -3,6 +3,9 @@ One way to run a statement: bounded in time, errors translated, transient ones r
 
 A stopped Postgres answers no query and breaks no socket, so every statement has a deadline on this side: past it the
 connection is broken and discarded, and the caller hears `LedgerUnavailable`.
+
+A statement brings along what it needs: nothing is kept in a session of the server's, so a pooler that gives each
+transaction another one (PgBouncer in transaction mode) changes nothing.
 """
 
 from __future__ import annotations
@@ -11,179 +14,188 @@ import heapq
 import itertools
 import os
 import random
+import select
 import socket
 import threading
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NoReturn, TypeVar
 
-from psycopg2 import ProgrammingError
-from psycopg2.extensions import make_dsn
-from sqlalchemy import create_engine, make_url
-from sqlalchemy.engine import Connection, Engine, Row
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+import psycopg2
+from sqlalchemy import Pool, create_engine, event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext, Row
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import NullPool, QueuePool
 
-from callgate.db.roles import who_may
-from callgate.domain.errors import (
-    ConfigurationError,
-    LedgerUnavailable,
-    NotMigrated,
-    NotPermitted,
-)
+from callgate.db.refusals import TryAgain, ends_connection, translated
+from callgate.db.url import connect_arguments, unusable
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable
+from callgate.per_process import PerProcess
 
 T = TypeVar("T")
 
-RETRIED_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
-"""Serialisation failure, deadlock, lock timeout: the same statement may pass the next time."""
-NOT_MIGRATED_SQLSTATES = frozenset({"42P01", "42883", "3F000", "42703"})
-ROW_SQLSTATE_CLASSES = frozenset({"22", "23", "54", "P0"})
-"""Data exception, constraint violation, limit exceeded, raised by our functions: a row is to blame."""
-REFUSED_SQLSTATE_CLASSES = frozenset({"28", "42"})
-NOT_PERMITTED_SQLSTATE = "42501"
-RAISED_BY_US = "exec_stmt_raise"
-"""Where in Postgres an error comes from that a function of ours raised, in words of its own."""
 TRIES_MAX = 5
-
-
-class RowRefused(Exception):
-    """Postgres refused a statement because of what is in it; a smaller batch finds the row."""
+TOKEN_BYTES = 8
+FOREIGN = "an answer to another question came back; every connection of this process was discarded"
 
 
 class PostgresSession:
     """
-    Runs statements in autocommit, each with a client-side deadline.
+    Runs statements in autocommit, each with a client-side deadline. Threads may share it, and forked children too.
 
-    Errors: LedgerUnavailable, NotMigrated, ConfigurationError; RowRefused where a row is to blame.
+    Errors: LedgerUnavailable, NotMigrated, NotPermitted, ConfigurationError; RowRefused where a row is to blame.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> None:
         """Open nothing yet. `timeout_s` bounds the wait for a connection and, apart from it, for each statement."""
+        if reason := unusable(url):
+            raise ConfigurationError(f"the database URL cannot be used: {reason}")
+        self.url = url
         self._timeout_s = timeout_s
-        self._watchdog = _Watchdog()
-        self.engine = _engine(url, timeout_s, pool_size)
+        self._preamble = _preamble(timeout_s)
+        self._own = PerProcess(
+            lambda: _Own(
+                open_engine(
+                    url, timeout_s=timeout_s, poolclass=QueuePool, pool_size=pool_size,
+                    max_overflow=0, pool_timeout=timeout_s,
+                ),
+                _Watchdog(),
+            )
+        )  # fmt: skip
+
+    @property
+    def engine(self) -> Engine:
+        """The connections of this process."""
+        return self._own().engine
 
     def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[Row[Any]]:
         """Run one statement as one transaction and fetch its rows."""
 
         def run(connection: Connection) -> list[Row[Any]]:
-            result = connection.exec_driver_sql(sql, dict(parameters))
+            result = connection.exec_driver_sql(self._preamble + sql, dict(parameters))
             return list(result.fetchall()) if result.returns_rows else []
 
         return self._run(run)
 
+    def answers(self, select_sql: str, parameters: Mapping[str, Any]) -> list[Any]:
+        """
+        Run one SELECT as one transaction, and fetch its rows, as named tuples, if they are the answer to it.
+
+        The statement has a token of its own, and each row brings it back. A row with another token, or none, was meant
+        for somebody who speaks on the same connection.
+
+        Raises:
+            LedgerUnavailable: Somebody does. All connections are discarded; asking again is safe.
+        """
+        token = os.urandom(TOKEN_BYTES).hex()
+        rows: list[Any] = self.rows(
+            f"SELECT answer.*, answer IS NULL, '{token}' AS token FROM (VALUES (1)) one"  # noqa: S608
+            f" LEFT JOIN LATERAL ({select_sql}) answer ON true",
+            parameters,
+        )
+        if not rows or any(row[-1] != token for row in rows):
+            self.distrust()
+        names = _named(rows[0]._fields[:-2])
+        return [names._make(row[:-2]) for row in rows if not row[-2]]
+
+    def distrust(self) -> NoReturn:
+        """Discard every connection: what came back was not asked for. Raises `LedgerUnavailable`."""
+        self.engine.dispose()
+        raise LedgerUnavailable(FOREIGN)
+
     def close(self) -> None:
         """Close the pooled connections."""
-        self.engine.dispose()
-        self._watchdog.close()
+        own = self._own()
+        own.engine.dispose()
+        own.watchdog.close()
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         give_up_at = time.monotonic() + self._timeout_s
+        own = self._own()
         for attempt in itertools.count(1):
             try:
                 with (
-                    _translated(),
-                    self.engine.connect() as connection,
-                    self._watchdog.deadline(connection, self._timeout_s),
+                    translated(),
+                    own.engine.connect() as connection,
+                    own.watchdog.deadline(connection, self._timeout_s),
                 ):
                     return work(connection)
-            except _TryAgain as exc:
+            except TryAgain as exc:
                 if attempt == TRIES_MAX or time.monotonic() > give_up_at:
-                    raise LedgerUnavailable(f"the ledger stayed busy: {exc}") from exc
+                    raise LedgerUnavailable(f"the ledger let nothing pass: {exc}") from exc
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
 
 
-class _TryAgain(Exception):
-    """The transaction lost a race."""
+def open_engine(
+    url: str, *, timeout_s: float, poolclass: type[Pool] = NullPool, **options: Any
+) -> Engine:
+    """
+    Make connections to what a URL means, in autocommit unless `options` say otherwise.
 
-
-def unusable(url: str) -> str | None:
-    """Why no connection could be made with this URL, or None; nothing of it is quoted but names of options."""
-    try:
-        arguments = make_url(url).translate_connect_args(username="user", database="dbname")
-        make_dsn(**{**arguments, **make_url(url).query})
-    except (ValueError, ArgumentError):
-        # In its words the port, which may be what a password that is not escaped begins with.
-        return "its port is no number"
-    except ProgrammingError as exc:
-        return str(exc).strip().removeprefix("invalid dsn: ")
-    return None
-
-
-def _engine(url: str, timeout_s: float, pool_size: int) -> Engine:
-    milliseconds = int(timeout_s * 1000)
-    options = " ".join(
-        f"-c {name}={value}"
-        for name, value in {
-            "statement_timeout": milliseconds,
-            "lock_timeout": milliseconds // 3,
-            "idle_in_transaction_session_timeout": milliseconds * 2,
-            "jit": "off",
-            "timezone": "UTC",
-        }.items()
+    Nothing is asked of the server at the start: poolers refuse that.
+    """
+    arguments = connect_arguments(url, timeout_s)
+    engine = create_engine(
+        "postgresql+psycopg2://",
+        creator=lambda: psycopg2.connect(**arguments),
+        poolclass=poolclass,
+        # Or errors and logs would quote prompts and replies.
+        hide_parameters=True,
+        use_native_hstore=False,
+        **{"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True, **options},
     )
-    if reason := unusable(url):
-        raise ConfigurationError(f"the database URL cannot be used: {reason}")
-    try:
-        return create_engine(
-            url,
-            isolation_level="AUTOCOMMIT",
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=timeout_s,
-            skip_autocommit_rollback=True,
-            # Or errors and logs would quote prompts and replies.
-            hide_parameters=True,
-            connect_args={
-                "connect_timeout": max(2, round(timeout_s)),
-                "options": options,
-                "application_name": "callgate",
-            },
-        )
-    except (SQLAlchemyError, ImportError) as exc:
-        raise ConfigurationError(f"the database URL cannot be used: {exc}") from exc
+    event.listen(engine, "handle_error", _discard_if_bad)
+    event.listen(engine, "checkout", _discard_if_ended)
+    return engine
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what psycopg2 and SQLAlchemy raise into callgate's errors; messages never carry parameters."""
-    try:
-        yield
-    except PoolTimeout as exc:
-        raise LedgerUnavailable("no database connection was free in time") from exc
-    except DBAPIError as exc:
-        raise _meaning(exc) from exc
-    except ValueError as exc:
-        # psycopg2 refuses NUL characters before anything is sent.
-        raise RowRefused(str(exc)) from exc
+@cache
+def _named(columns: tuple[str, ...]) -> Any:
+    """One type for the rows of each statement."""
+    return namedtuple("Answer", columns)
 
 
-def _meaning(exc: DBAPIError) -> Exception:
-    sqlstate = getattr(exc.orig, "sqlstate", None) or getattr(exc.orig, "pgcode", None) or ""
-    diag = getattr(exc.orig, "diag", None)
-    diagnosis = getattr(diag, "message_primary", None)
-    text = f"{type(exc.orig).__name__}: {diagnosis or _without_answer(exc)}"
-    if sqlstate in RETRIED_SQLSTATES:
-        return _TryAgain(text)
-    if sqlstate in NOT_MIGRATED_SQLSTATES:
-        return NotMigrated(f"the database is not migrated ({text}): run `callgate migrate`")
-    if sqlstate[:2] in ROW_SQLSTATE_CLASSES:
-        return RowRefused(text)
-    if sqlstate == NOT_PERMITTED_SQLSTATE:
-        is_ours = getattr(diag, "source_function", None) == RAISED_BY_US
-        remedy = "" if is_ours else f"; CALLGATE_DATABASE_URL must name {who_may(text)}"
-        return NotPermitted(f"Postgres refused: {text}{remedy}")
-    if sqlstate[:2] in REFUSED_SQLSTATE_CLASSES:
-        return ConfigurationError(f"Postgres refused: {text}")
-    return LedgerUnavailable(f"the ledger did not answer: {text}")
+def _preamble(timeout_s: float) -> str:
+    """What holds for one statement: sent in one message, it and the preamble are one transaction."""
+    milliseconds = int(timeout_s * 1000)
+    settings = {
+        "statement_timeout": milliseconds,
+        "lock_timeout": milliseconds // 3,
+        "jit": "off",
+        "timezone": "UTC",
+    }
+    return "".join(f"SET LOCAL {name} = {value}; " for name, value in settings.items())
 
 
-def _without_answer(exc: DBAPIError) -> str:
-    """What libpq says of a connection that failed or broke: where to and why, but no parameters."""
-    said = str(exc.orig).strip() if isinstance(exc, OperationalError) else ""
-    return said.partition("\n")[0] or "no answer from Postgres"
+def _discard_if_bad(context: ExceptionContext) -> None:
+    """Do not return to the pool what can serve nobody, nor keep what was opened before it."""
+    if context.original_exception is not None and ends_connection(context.original_exception):
+        context.is_disconnect = True
+
+
+def _discard_if_ended(dbapi_connection: Any, record: object, proxy: object) -> None:
+    """
+    Discard a connection on which the server has said something while nothing was asked: mostly that it has ended.
+
+    So a restart, a failover or an idle timeout while nobody was speaking costs no statement.
+    """
+    heard = select.poll()
+    heard.register(dbapi_connection.fileno(), select.POLLIN)
+    if heard.poll(0):
+        raise InvalidatePoolError
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What a process has for itself."""
+
+    engine: Engine
+    watchdog: _Watchdog
 
 
 class _Watchdog:
@@ -200,7 +212,6 @@ class _Watchdog:
         self._sockets: dict[int, int] = {}
         self._ids = itertools.count()
         self._thread: threading.Thread | None = None
-        self._pid = 0
         self._is_closed = False
 
     @contextmanager
@@ -228,9 +239,7 @@ class _Watchdog:
             self._changed.notify()
 
     def _ensure_thread(self) -> None:
-        # A forked child has the object but not the thread.
-        if self._thread is None or self._pid != os.getpid():
-            self._pid = os.getpid()
+        if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="ledger-deadline", daemon=True)
             self._thread.start()
 

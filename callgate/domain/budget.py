@@ -37,6 +37,7 @@ class RefusalReason(StrEnum):
     HELD = "held"
     EXHAUSTED = "exhausted"
     NEVER_FITS = "never_fits"
+    NO_PERIOD = "no_period"
     NO_BUDGET = "no_budget"
 
 
@@ -77,6 +78,12 @@ class BudgetRefusal:
     def __str__(self) -> str:
         if self.reason is RefusalReason.NO_BUDGET:
             return f"no budget of org {self.org_id!r} covers this call; set one with `callgate budget set`"
+        if self.reason is RefusalReason.NO_PERIOD:
+            return (
+                f"org {self.org_id!r}, scope {self.scope!r} per {self.window}: the period has ended, and none can"
+                " follow, because Postgres does not know its time zone; set another with"
+                " `callgate budget set ORG --timezone UTC`"
+            )
         return (
             f"org {self.org_id!r}, scope {self.scope!r} per {self.window}: {self.reason}: "
             f"requested {usd(self.requested_nano_usd)} with limit {usd(self.limit_nano_usd)}, "
@@ -109,8 +116,10 @@ def scopes_of(call_type: str) -> tuple[str, str]:
     return (ORG_SCOPE, f"call_type:{call_type}")
 
 
-def refusal_of(figures: BudgetFigures, hold_nano_usd: int) -> RefusalReason | None:
-    """Why this budget refuses the hold, or None if it fits."""
+def refusal_of(figures: BudgetFigures, hold_nano_usd: int, now: datetime) -> RefusalReason | None:
+    """Why this budget refuses the hold, or None if it fits. Whoever can has rolled it over first."""
+    if figures.ends_at <= now:
+        return RefusalReason.NO_PERIOD
     if hold_nano_usd <= figures.left_nano_usd:
         return None
     if hold_nano_usd > figures.limit_nano_usd:
@@ -121,7 +130,7 @@ def refusal_of(figures: BudgetFigures, hold_nano_usd: int) -> RefusalReason | No
 
 
 def admit(
-    budgets: Iterable[BudgetFigures], org_id: str, hold_nano_usd: int
+    budgets: Iterable[BudgetFigures], org_id: str, hold_nano_usd: int, now: datetime
 ) -> BudgetRefusal | None:
     """
     Decide one hold over all budgets of a call: all of them or none.
@@ -130,7 +139,7 @@ def admit(
         None if it fits everywhere, else the least hopeful refusal; of two alike, the one of the lower budget id.
     """
     order = list(RefusalReason)
-    refused = [(reason, b) for b in budgets if (reason := refusal_of(b, hold_nano_usd))]
+    refused = [(reason, b) for b in budgets if (reason := refusal_of(b, hold_nano_usd, now))]
     if not refused:
         return None
     reason, worst = min(refused, key=lambda pair: (-order.index(pair[0]), pair[1].budget_id))
@@ -145,21 +154,30 @@ def held_wait_s(age_s: float) -> float:
     return min(max(age_s / 4, HELD_WAIT_MIN_S), HELD_WAIT_MAX_S)
 
 
-def period_of(at: datetime, window: Window, timezone: str) -> tuple[datetime, datetime]:
+def period_of(at: datetime, window: Window, timezone: str) -> tuple[datetime, datetime] | None:
     """
-    The period `[starts_at, ends_at)` that holds `at`.
+    The period `[starts_at, ends_at)` that holds `at`, for ledgers without Postgres; None if the zone is unknown.
 
-    Both ends are local midnights, so a day of a clock change has 23 or 25 hours.
+    Both ends are local midnights, so a day of a clock change has 23 or 25 hours. A midnight that comes twice is the
+    later one, as in Postgres.
     """
-    zone = ZoneInfo(timezone)
-    start = at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    try:
+        zone = ZoneInfo(timezone)
+    except (OSError, ValueError, KeyError):
+        return None
+    start = at.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
     if window is Window.MONTH:
         start = start.replace(day=1)
         end = (start + timedelta(days=32)).replace(day=1)
     else:
         end = start + timedelta(days=1)
+    return _moment(start), _moment(end)
+
+
+def _moment(local: datetime) -> datetime:
+    """In UTC. Of the two readings of a local time that comes twice, or never, the later one."""
     utc = ZoneInfo("UTC")
-    return start.astimezone(utc), end.astimezone(utc)
+    return max(local.replace(fold=fold).astimezone(utc) for fold in (0, 1))
 
 
 def hold_nano_usd(amount_usd: Decimal) -> int:

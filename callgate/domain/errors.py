@@ -5,8 +5,9 @@ Every error callgate raises, and nothing else.
   + InvalidRequest              the caller's fault; nothing was recorded, nothing was paid
     - UnknownProvider, UnknownModel, UnpricedModel, MissingOutputBound
     - InputTooLarge, TooManyPages, InvalidSchema, InvalidLink, IdempotencyMismatch
+    - UnknownTimeZone, RowRefused
   + BudgetRefused               the ledger said no; carries a `BudgetRefusal`
-    - BudgetHeld, BudgetExhausted, BudgetNeverFits, NoBudget
+    - BudgetHeld, BudgetExhausted, BudgetNeverFits, BudgetNoPeriod, NoBudget
   + CallFailed                  the call ended dead; carries its last failure
   + CallRejected                ended without an answer: cancelled, discarded, or refused by the worker
   + CallNotFound, OrgNotFound, ResultPurged, ResultInvalid, WaitTimeout
@@ -92,6 +93,18 @@ class IdempotencyMismatch(InvalidRequest):
     code = "idempotency_mismatch"
 
 
+class UnknownTimeZone(InvalidRequest):
+    """The ledger knows no time zone of this name."""
+
+    code = "unknown_time_zone"
+
+
+class RowRefused(InvalidRequest):
+    """Postgres refused a statement because of what is in it; of a batch, a smaller one finds the row."""
+
+    code = "row_refused"
+
+
 class BudgetRefused(CallgateError):
     """A budget had no room for the worst-case cost of the call."""
 
@@ -121,6 +134,12 @@ class BudgetNeverFits(BudgetRefused):
     """The call could not fit even into an unused period."""
 
     code = "budget_never_fits"
+
+
+class BudgetNoPeriod(BudgetRefused):
+    """The budget's period has ended, and its time zone is unknown to the ledger: an operator must set another."""
+
+    code = "budget_no_period"
 
 
 class NoBudget(BudgetRefused):
@@ -228,5 +247,6 @@ BUDGET_ERRORS: dict[RefusalReason, type[BudgetRefused]] = {
     RefusalReason.HELD: BudgetHeld,
     RefusalReason.EXHAUSTED: BudgetExhausted,
     RefusalReason.NEVER_FITS: BudgetNeverFits,
+    RefusalReason.NO_PERIOD: BudgetNoPeriod,
     RefusalReason.NO_BUDGET: NoBudget,
 }

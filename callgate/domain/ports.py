@@ -83,9 +83,10 @@ class LedgerPort(Protocol):
         All scopes of a call or none; never clamped; a refused call never refuses its neighbours. Held by others -> the
         call waits `budget.held_wait_s(age)`; exhausted -> rejected, or with `OnBudget.WAIT` waits until the period
         ends; never fits, no budget, `refuse_with` -> rejected, or with `put_off_s` waits that long. A budget whose
-        period ended rolls over first. A call that all budgets have room for waits if the breaker of its provider, model
-        and credential says so, at most `wait_max_s`, and is rejected after that. The row in `ai_call_log` is written
-        with status dispatched in the same transaction.
+        period ended rolls over first; one whose time zone the ledger does not know cannot, and its calls are rejected.
+        A call that all budgets have room for waits if the breaker of its provider, model and credential says so, at
+        most `wait_max_s`, and is rejected after that. The row in `ai_call_log` is written with status dispatched in the
+        same transaction.
         """
 
     def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
@@ -166,7 +167,11 @@ class OperationsPort(Protocol):
         """
         Set the limit of a scope, now: the current period keeps what is spent and held in it.
 
-        Calls that wait for headroom and fit now are due at once, oldest first.
+        A time zone holds from the next period on. Calls that wait for headroom and fit now are due at once, oldest
+        first.
+
+        Raises:
+            UnknownTimeZone: The ledger knows none of this name; nothing was changed.
         """
 
     def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:

@@ -11,7 +11,10 @@ from callgate.db.roles import grants
 revision = "0003"
 down_revision = "0002"
 
-CHANGED = ("read_v1", "reserve_v1", "settle_v1", "due_v1", "end_v1")
+CHANGED = (
+    *("period_v1", "roll_budgets_v1", "set_budget_v1"),
+    *("read_v1", "reserve_v1", "settle_v1", "due_v1", "end_v1"),
+)
 """Functions that were there before, in another form: they are made again, of what the files say now."""
 ADDED = (
     "breaker_room_v1",

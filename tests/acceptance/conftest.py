@@ -31,6 +31,7 @@ def standing(
 def deployment(standing: Deployment) -> Iterator[Deployment]:
     """The deployment without a script, with a worker if the test starts one; audited after the test."""
     standing.provider.reset()
+    standing.vouch_for_the_provider()
     yield standing
     try:
         until_equal(0, standing.open_calls)

@@ -29,6 +29,7 @@ from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budget import NANO_PER_USD, Window
+from callgate.domain.operations import By
 from callgate.services.audit import audit
 from callgate.settings import ClientSettings
 from tests.tables import EMPTY
@@ -50,6 +51,7 @@ max_output_tokens_default = 50
 deadline_s = 15
 retry_wait_s = 0.1
 retry_wait_max_s = 0.2
+unknown_wait_s = 0.1
 
 # Its attempts are over, or lost, within seconds.
 [call_types.brief]
@@ -58,12 +60,14 @@ deadline_s = 2
 attempts_max = 2
 retry_wait_s = 0.1
 retry_wait_max_s = 0.2
+unknown_wait_s = 0.1
 
 # Nothing of it expires while a test looks on: only a lost lease moves it on.
 [call_types.patient]
 deadline_s = 60
 retry_wait_s = 0.1
 retry_wait_max_s = 0.2
+unknown_wait_s = 0.1
 
 [call_types.bounded]
 deadline_s = 15
@@ -190,6 +194,7 @@ class Deployment:
         with self._engine.begin() as connection:
             connection.execute(text(EMPTY))
         self.wipe_broker()
+        self.vouch_for_the_provider()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -207,6 +212,11 @@ class Deployment:
             "catalogue": self.environ["CALLGATE_CATALOGUE"],
         }
         return Client(ClientSettings(**{**settings, **changes}))
+
+    def vouch_for_the_provider(self) -> None:
+        """Have its breaker closed and proven: for a minute any number of calls goes to it, before one succeeds."""
+        by = By("tests", "it answers")
+        self.client.operations.set_breaker("sim", "sim-1", "", is_open=False, by=by)
 
     def worker(self, **changes: str) -> Process:
         """Start a worker for both queues, some of its environment changed; return when it takes calls."""

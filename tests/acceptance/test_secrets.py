@@ -85,6 +85,17 @@ ENDS: dict[str, Step] = {
     "answer off the schema": Step(text=json.dumps({FIELD: ANSWER})),
     "redirected": Step(kind=Kind.REDIRECT),
 }
+MODELS = {name: f"sim-{n}" for n, name in enumerate(ENDS, start=2)}
+"""One each: a model whose key is refused, or that is broken, keeps other calls waiting."""
+PRICE = """
+[[prices]]
+provider = "sim"
+model = "{model}"
+input_usd_per_million = 1
+output_usd_per_million = 2
+source = "acceptance tests"
+as_of = 2026-11-01
+"""
 
 
 class Monitor:
@@ -187,7 +198,9 @@ def prepare(deployment: Deployment, urls: dict[str, str]) -> None:
     secrets.mkdir()
     (secrets / f"sim.{ORG}").write_text(ORG_KEY)
     catalogue = Path(deployment.environ["CALLGATE_CATALOGUE"])
-    catalogue.write_text(catalogue.read_text().replace("needs_key = false", "needs_key = true"))
+    declared = catalogue.read_text().replace("needs_key = false", "needs_key = true")
+    prices = [PRICE.format(model=model) for model in MODELS.values()]
+    catalogue.write_text("".join([declared, *prices]))
     broker = deployment.services.broker_url.replace("://", f"://default:{BROKER_PASSWORD}@")
     deployment.environ |= {
         "CALLGATE_BROKER_URL": broker,
@@ -223,7 +236,7 @@ def a_request(name: str) -> LLMRequest:
         org_id=ORG,
         call_type="brief",
         provider="sim",
-        model="sim-1",
+        model=MODELS.get(name, "sim-1"),
         messages=(Message(role="user", content=f"{name}: {PROMPT}"),),
         stop=(STOP,),
         response_schema=None

@@ -44,6 +44,8 @@ deadline_s = 3
 # Nothing may die of being lost often: what is under test is that nothing is lost.
 attempts_max = 100
 lost_max = 100
+unknown_attempts_max = 100
+unknown_wait_s = 0.1
 retry_wait_s = 0.1
 retry_wait_max_s = 0.3
 

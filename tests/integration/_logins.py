@@ -50,7 +50,7 @@ def a_client(owner: PostgresSession, org: str) -> Iterator[str]:
 
 def owner_url(owner: PostgresSession) -> str:
     """The owner's URL, password and all."""
-    return owner.engine.url.render_as_string(hide_password=False)
+    return owner.url
 
 
 def name_of(url: str) -> str:

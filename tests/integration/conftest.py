@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
+import structlog
 from celery import Celery
 from sqlalchemy import Engine
 
+from callgate.cli import run
 from callgate.db.session import PostgresSession
 from tests.contract.harness import LedgerUnderTest, open_postgres
 from tests.integration._celery_worker import Note, client_of
 from tests.integration._valkey import Valkey
+from worker.embedded import Embedded
 
+Command = Callable[..., int]
 POOLS = ["worker.asyncio_pool:AsyncioPool", "threads"]
 
 
@@ -55,6 +59,16 @@ def note(app: Celery) -> Note:
         return app.send_task("note", (word, sleep_s), **options)
 
     return publish
+
+
+@pytest.fixture
+def command(services: Embedded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Runs a command line in this process, as its environment has it; returns the exit code."""
+    monkeypatch.setenv("CALLGATE_DATABASE_URL", services.database_url)
+    monkeypatch.setenv("CALLGATE_BROKER_URL", services.broker_url)
+    yield lambda *arguments: run(arguments)
+    # A command logs to the stderr of its process, which here is a test's.
+    structlog.reset_defaults()
 
 
 @pytest.fixture

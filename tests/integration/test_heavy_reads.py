@@ -21,15 +21,15 @@ MIB = 2**20
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many calls each statement that reads brought."""
     brought: list[int] = []
-    rows = PostgresSession.rows
+    answers = PostgresSession.answers
 
     def counted(session: PostgresSession, sql: str, parameters: Any) -> list[Any]:
-        found = rows(session, sql, parameters)
+        found = answers(session, sql, parameters)
         if sql == postgres_ledger.READ:
             brought.append(len(found))
         return found
 
-    monkeypatch.setattr(PostgresSession, "rows", counted)
+    monkeypatch.setattr(PostgresSession, "answers", counted)
     monkeypatch.setattr(postgres_ledger, "BODIES_BYTES_MAX", 1000)
     return brought
 

@@ -14,8 +14,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from callgate.adapters.memory_ledger import uuid7
-from callgate.db.session import RowRefused
-from callgate.domain.errors import CallFailed, ResultPurged
+from callgate.domain.errors import CallFailed, ResultPurged, RowRefused
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from callgate.db.session import PostgresSession, RowRefused
-from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
+from callgate.db.session import PostgresSession
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated, RowRefused
 from worker.embedded import Embedded
 from worker.embedded_ports import free_port
 

@@ -10,10 +10,11 @@ from callgate.domain.budget import Window
 from callgate.domain.errors import IdempotencyMismatch, Unavailable
 from callgate.domain.ledger import CallState, CallView, NewSubmission, SubmitOutcome, Submitted
 from callgate.domain.models import LLMRequest, Message, OnBudget
-from callgate.domain.operations import CallFilter
+from callgate.domain.operations import By, CallFilter
 from callgate.services.redrive import RedriveService
 from callgate.services.submit import SubmitService
 from tests.simulation.broker import BrokerLine
+from tests.simulation.faults import PROVIDER_OUTAGE
 from tests.simulation.ledger_line import LedgerLine
 from tests.simulation.provider import KILLER
 from tests.simulation.scheduler import Owner
@@ -21,8 +22,9 @@ from tests.simulation.scheduler import Owner
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-ORGS = ("acme", "acme", "zeta")
+ORGS = ("acme", "acme", "nova", "zeta")
 CALL_TYPES = ("extract", "extract", "chat", "draft")
+MODELS = ("sim-1", "sim-1", "sim-1", "sim-2")
 PROMPTS = ("alpha", "beta", "gamma " * 30, "delta")
 SCHEMA = '{"type":"object","required":["org","attempt"]}'
 LINK = '{"link":{"task":"store"},"link_error":{"task":"store"}}'
@@ -88,6 +90,19 @@ def submit(world: World, name: str) -> None:
     world.scheduler.spawn(pipeline, act)
 
 
+def submit_one(world: World, name: str, org_id: str, prompt: str) -> None:
+    """A pipeline submits one call that nobody else submits, and nothing goes wrong with it."""
+    pipeline = Outsider(world, name)
+    new = pipeline.submits.prepare(a_request_of(org_id, "answer", prompt, 100))
+
+    def act() -> None:
+        answers = pipeline.submits.store([new])
+        world.invariants.on_accepted([new], answers)
+        pipeline.publish(answers)
+
+    world.scheduler.spawn(pipeline, act)
+
+
 def _again(prepared: NewSubmission) -> NewSubmission:
     """The same request once more, as somebody else's submission."""
     fields = {name: getattr(prepared, name) for name in prepared.__slots__}
@@ -99,7 +114,8 @@ def a_request(world: World) -> LLMRequest:
     rng = world.rng
     prompt = KILLER if rng.random() < world.killers else rng.choice(PROMPTS)
     on_budget = rng.choice(list(OnBudget))
-    return a_request_of(rng.choice(ORGS), rng.choice(CALL_TYPES), prompt, None, on_budget)
+    org_id, call_type, model = rng.choice(ORGS), rng.choice(CALL_TYPES), rng.choice(MODELS)
+    return a_request_of(org_id, call_type, prompt, None, on_budget, model)
 
 
 def a_request_of(
@@ -108,13 +124,14 @@ def a_request_of(
     prompt: str,
     max_output_tokens: int | None,
     on_budget: OnBudget = OnBudget.REJECT,
+    model: str = "sim-1",
 ) -> LLMRequest:
     """A request; what it extracts follows a schema."""
     return LLMRequest(
         org_id=org_id,
         call_type=call_type,
         provider="sim",
-        model="sim-1",
+        model=model,
         messages=(Message(role="user", content=prompt),),
         max_output_tokens=max_output_tokens,
         on_budget=on_budget,
@@ -123,9 +140,11 @@ def a_request_of(
 
 
 def operate(world: World, name: str) -> None:
-    """An operator does one thing: cancel, redrive, discard, change a limit."""
+    """An operator does one thing: cancel, redrive, discard, change a limit, open or close a breaker."""
     operator = Outsider(world, name)
-    things: list[Callable[[Outsider], None]] = [_cancel, _redrive, _redrive, _discard, _set_limit]
+    things: list[Callable[[Outsider], None]] = [
+        *(_cancel, _redrive, _redrive, _discard, _set_limit, _set_breaker)
+    ]
     thing = world.rng.choice(things)
 
     def act() -> None:
@@ -173,8 +192,28 @@ def _set_limit(operator: Outsider) -> None:
     world.scheduler.counts["limit changed"] += 1
 
 
+def _set_breaker(operator: Outsider) -> None:
+    """Open or close one for a while; who opened it closes it again."""
+    world = operator.world
+    key = "sim", world.rng.choice(MODELS), world.rng.choice(("", *world.own_keys))
+    by = By(operator.name, "maintenance")
+    for is_open in world.rng.choice(((False,), (True, False))):
+        while not _has_set(operator, key, is_open, by):
+            world.scheduler.wait(1, operator)
+        world.scheduler.counts["breaker changed by hand"] += 1
+        world.scheduler.wait(world.rng.uniform(1, 60), operator)
+
+
+def _has_set(operator: Outsider, key: tuple[str, str, str], is_open: bool, by: By) -> bool:
+    try:
+        operator.line.set_breaker(*key, is_open=is_open, by=by)
+    except Unavailable:
+        return False
+    return True
+
+
 def bad_weather(world: World, *, until_s: float) -> None:
-    """Plan outages of the ledger and of the broker, and wipes of the broker."""
+    """Plan outages of the provider, the ledger and the broker, and wipes of the broker."""
     rng, after = world.rng, world.scheduler.after
     for _ in range(rng.choice((0, 0, 1, 2))):
         length_s = rng.choice((2, 4, 10, 30, 60))
@@ -184,3 +223,6 @@ def bad_weather(world: World, *, until_s: float) -> None:
         after(rng.uniform(0, until_s), lambda s=length_s: world.broker_goes_away(s))
     for _ in range(rng.choice((0, 0, 0, 1, 2))):
         after(rng.uniform(0, until_s), world.broker.flush)
+    for _ in range(2):
+        if world.faults.one_of(PROVIDER_OUTAGE):
+            after(rng.uniform(0, until_s / 2), world.provider_goes_away)

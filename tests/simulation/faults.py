@@ -23,6 +23,8 @@ STATEMENT = {
 """What may happen to one statement: how often."""
 OUTAGE = {"outage begins": 0.01}
 """An outage may begin anywhere; it hurts most when a claim or an answer is on its way."""
+PROVIDER_OUTAGE = {"provider outage": 0.4}
+"""Whether a provider has an outage; asked twice a life."""
 MESSAGE = {"lost at pop": 0.05, "repeated": 0.06, "late": 0.08}
 """What may happen to one message."""
 PUBLISH = {"broker refuses": 0.03, "broker's answer lost": 0.03, "dies before publish": 0.01}
@@ -49,6 +51,9 @@ OTHER_EVENTS = (
     "accepted but not published",
     "answer late",
     "attempt unknown",
+    "breaker changed by hand",
+    "breaker closed",
+    "breaker opened",
     "broker away",
     "broker flushed",
     "call cancelled",
@@ -58,13 +63,18 @@ OTHER_EVENTS = (
     "dead letter redriven",
     "ledger away",
     "limit changed",
+    "key refused",
     "link told again",
     "lost message found",
     "message delivered again",
+    "probe",
     "refused: exhausted",
     "refused: held",
     "refused: never_fits",
     "refused: no_budget",
+    "refused: provider",
+    "rejected: provider",
+    "released",
     "settled after the period",
     "settled in a batch",
     "settled above its hold",
@@ -77,7 +87,7 @@ OTHER_EVENTS = (
     "woken by headroom",
 )
 """What a few hundred seeds must have seen, besides every fault."""
-ALL = {**STATEMENT, **OUTAGE, **MESSAGE, **PUBLISH, **TASK, **REPLY}
+ALL = {**STATEMENT, **OUTAGE, **PROVIDER_OUTAGE, **MESSAGE, **PUBLISH, **TASK, **REPLY}
 
 
 @dataclass

@@ -38,13 +38,15 @@ from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.retry import LOST
 from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of
+from tests.simulation.breakers import Breakers
 from tests.simulation.headroom import Headroom, scopes_asked
+from tests.simulation.limits import Limits
 from tests.simulation.provider import worst_nano_usd
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-CHANGES_THE_ANSWER = ("call_type", "messages", "max_output_tokens", "response_schema")
+CHANGES_THE_ANSWER = ("call_type", "model", "messages", "max_output_tokens", "response_schema")
 """In what the requests of a seed differ."""
 LATE_S_MAX = 45.0
 """More than a statement that was given up takes to land."""
@@ -91,8 +93,6 @@ class Invariants:
         """Every state each call was seen in, oldest first."""
         self._lease_ends_at: dict[UUID, float] = {}
         self._statuses: dict[UUID, AttemptStatus] = {}
-        self._unknown: set[UUID] = set()
-        """Attempts that are UNKNOWN, or were."""
         self._periods: list[BudgetFigures] = []
         """Each budget period as it was first seen."""
         self._admitted: dict[UUID, Reserve] = {}
@@ -102,6 +102,8 @@ class Invariants:
         self._key_owners: dict[tuple[str, str], UUID] = {}
         self._accepted: list[tuple[NewSubmission, Submitted]] = []
         self._headroom = Headroom(world)
+        self._breakers = Breakers(world)
+        self._limits = Limits(world)
 
     def check(self, rule: str, is_true: object, what: object = "") -> None:
         """
@@ -134,6 +136,7 @@ class Invariants:
                 self._touched(record.ref.key for record in batch)
             case "settle":
                 self._settled(batch)
+                self._limits.settled(batch, result)
                 self._touched(settle.ref.key for settle in batch)
             case "deliver":
                 self._touched(self._tables.submissions[s].key for s in batch)
@@ -146,6 +149,7 @@ class Invariants:
                     self._world.scheduler.counts["worker lease expired"] += 1
                     self._process_gone(worker_id)
         self._headroom.after(name, options)
+        self._breakers.after(name, arguments, options, result)
 
     def _process_gone(self, worker_id: str) -> None:
         """Its attempts end now; `_lost` asks whether it was in trouble."""
@@ -229,25 +233,15 @@ class Invariants:
             all(a.status in (AttemptStatus.FAILED, AttemptStatus.UNKNOWN) for a in before),
             f"{self._world.named(call.key)} has attempts {[a.status for a in before]}",
         )
-        self._repeated(call, before)
-
-    def _repeated(self, call: CallRow, before: Sequence[AttemptRow]) -> None:
-        """A call is made again only if that can help, may be, and has not been done too often."""
-        name, policy = self._world.named(call.key), self._world.catalogue.policy(call.call_type)
-        is_allowed = call.attempt <= policy.attempts_max
-        self.check("no_repeat_without_a_reason", is_allowed, f"{name}: attempt {call.attempt}")
-        for row in before:
-            said = f"{name} after {self._world.named(row.attempt_id)}: {row.status}, {row.error}"
-            if row.attempt_id in self._unknown:
-                # What a late answer says of it comes too late to keep the call from being made again.
-                self.check("no_repeat_without_a_reason", policy.on_unknown == "retry", said)
-            else:
-                can_help = json.loads(row.error or "{}").get("retryable")
-                self.check("no_repeat_without_a_reason", can_help, said)
+        self._limits.repeated(call, row, before)
+        self._breakers.admitted(call, row, self._world.scheduler.time())
 
     def _refused(self, call: CallRow, wanted: Reserve, outcome: Refused) -> None:
         if outcome.refusal is None:
+            if wanted.refuse_with is None:
+                self._breakers.refused(call, wanted, self._world.scheduler.time())
             return
+        self._breakers.refused_by_others(call)
         reason = outcome.refusal.reason
         self._world.scheduler.counts[f"refused: {reason}"] += 1
         budgets = self._budgets_of(call)
@@ -355,6 +349,10 @@ class Invariants:
         is_soon = call.due_at is None or call.due_at <= self._world.scheduler.time() + WAIT_MAX
         waits = f"{name} waits until {self._world.names.seconds(call.due_at)}"
         self.check("whatever_is_left_is_due", is_soon, waits)
+        is_waiting = call.state is S.WAITING
+        why = f"{name} is {call.state}, reason to wait {call.wait_reason}"
+        self.check("who_waits_says_why", is_waiting == (call.wait_reason is not None), why)
+        self.check("who_waits_holds_nothing", not (is_waiting and unposted), name)
         lost_max = self._world.catalogue.policy(call.call_type).lost_max
         lost = sum(a.is_lost for a in rows)
         self.check("poison_is_put_aside", lost <= lost_max, f"{name}: {lost} lost of {lost_max}")
@@ -367,8 +365,6 @@ class Invariants:
             self.check("what_is_settled_stays", row.status in ATTEMPT_STEPS[before], moved)
             self._statuses[row.attempt_id] = row.status
             self._world.scheduler.counts[f"attempt {row.status}"] += 1
-            if row.status is A.UNKNOWN:
-                self._unknown.add(row.attempt_id)
             if before is A.UNKNOWN:
                 self._world.scheduler.counts[f"unknown became {row.status}"] += 1
             if row.is_lost:

@@ -30,7 +30,7 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Submitted,
 )
-from callgate.domain.operations import CallFilter
+from callgate.domain.operations import BreakerLine, By, CallFilter
 from tests.simulation.faults import OUTAGE, STATEMENT
 from tests.simulation.scheduler import Owner
 
@@ -93,6 +93,13 @@ class LedgerLine:
     def set_budget(self, org_id: str, scope: str, window: Window, limit: int) -> BudgetFigures:
         """See `OperationsPort`."""
         return cast(BudgetFigures, self.ask("set_budget", org_id, scope, window, limit))
+
+    def set_breaker(
+        self, provider: str, model: str, credential: str, *, is_open: bool, by: By
+    ) -> BreakerLine:
+        """See `OperationsPort`."""
+        options = {"is_open": is_open, "by": by}
+        return cast(BreakerLine, self.ask("set_breaker", provider, model, credential, **options))
 
     def ask(self, name: str, *arguments: Any, **options: Any) -> object:
         """

@@ -19,6 +19,7 @@ from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.memory_tables import MemoryTables, SubmissionRow
 from callgate.domain import hashing
 from callgate.domain.budget import BudgetFigures
+from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.ledger import (
     AttemptStatus,
     Bodies,
@@ -31,7 +32,7 @@ from callgate.domain.ledger import (
 )
 from callgate.domain.operations import EndReason
 from callgate.domain.ports import Priced
-from callgate.domain.retry import DEADLINE_BEFORE_SEND, Billing
+from callgate.domain.retry import DEADLINE_BEFORE_SEND, Billing, Failure, Tally
 from callgate.services import ai_call_logger
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
@@ -62,7 +63,9 @@ def caught_by(*rules: str, **faults: float) -> Callable[[Callable[[], Patched]],
     """Register a defect under the name of its function; underscores in faults are spaces."""
 
     def register(plant: Callable[[], Patched]) -> object:
-        chances = {name.replace("_", " "): chance for name, chance in faults.items()}
+        # Of outages only the defects about them are told: lives without are shorter.
+        chances = {"provider outage": 0.0}
+        chances |= {name.replace("_", " "): chance for name, chance in faults.items()}
         MUTATIONS.append(Mutation(plant.__name__, rules, plant, chances))
         return plant
 
@@ -151,7 +154,7 @@ def clamp_a_hold_to_what_is_left() -> Patched:
         clamped = replace(wanted, hold_nano_usd=max(0, min(left, wanted.hold_nano_usd)))
         return hold(tables, call, clamped, budgets, *rest)
 
-    return _all(
+    return both(
         patch.object(memory_money, "_hold", clamped),
         patch.object(memory_money, "_refusal", lambda *_: None),
     )
@@ -218,7 +221,7 @@ def hold_in_one_scope_only() -> Patched:
     return patch.object(memory_money, "_budgets", lambda *asked: budgets(*asked)[:1])
 
 
-@caught_by("held_in_every_scope")
+@caught_by("held_in_every_scope", "refused_only_what_does_not_fit")
 def know_no_scope_but_the_organisation() -> Patched:
     """The limits of call types are forgotten."""
     return patch.object(memory_money, "scopes_of", lambda call_type: ("org",))
@@ -373,7 +376,7 @@ def expire_during_an_outage() -> Patched:
     def hasty(self: LedgerLine, **options: Any) -> Any:
         return due(self, **{**options, "judge": Judge(self.owner.name, 0.0)})
 
-    return _all(
+    return both(
         patch.object(LedgerLine, "due", hasty),
         patch.object(memory_ledger, "may_judge", lambda *_: True),
     )
@@ -396,7 +399,7 @@ def expiry_asks_nobodys_lease() -> Patched:
             options["judge"] = Judge(self.owner.name, 0.0)
         return due(self, **options)
 
-    return _all(
+    return both(
         patch.object(LedgerLine, "due", trusted),
         patch.object(memory_ledger, "may_judge", lambda *_: True),
     )
@@ -445,12 +448,13 @@ def forget_which_attempt_won() -> Patched:
 # Repeats.
 
 
-def _deciding(change: Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]) -> Patched:
+def deciding(change: Callable[[Failure, Tally, CallTypePolicy], tuple[Any, ...]]) -> Patched:
+    """Have the decision about a failed attempt see something else."""
     decide = ai_call_logger.decide
 
-    def decided(failure: Any, **known: Any) -> Any:
-        failure, known = change(failure, known)
-        return decide(failure, **known)
+    def decided(failure: Failure, tally: Tally, *, policy: CallTypePolicy, **rest: Any) -> Any:
+        failure, tally, policy = change(failure, tally, policy)
+        return decide(failure, tally, policy=policy, **rest)
 
     return patch.object(ai_call_logger, "decide", decided)
 
@@ -458,23 +462,24 @@ def _deciding(change: Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]
 @caught_by("no_repeat_without_a_reason", rate_limited=0.5)
 def try_once_too_often() -> Patched:
     """The first attempt is not counted."""
-    return _deciding(lambda failure, known: (failure, {**known, "attempt": known["attempt"] - 1}))
+    return deciding(
+        lambda failure, t, policy: (failure, replace(t, attempts=t.attempts - 1), policy)
+    )
 
 
 @caught_by("no_repeat_without_a_reason")
 def repeat_what_may_not_be_repeated() -> Patched:
     """A call type whose calls end with an UNKNOWN outcome pays twice."""
 
-    def retrying(failure: Any, known: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return failure, {**known, "policy": known["policy"].model_copy(update=RETRY_UNKNOWN)}
-
-    return _deciding(retrying)
+    return deciding(
+        lambda failure, t, policy: (failure, t, policy.model_copy(update=RETRY_UNKNOWN))
+    )
 
 
 @caught_by("no_repeat_without_a_reason", bad_request=0.2)
 def repeat_what_cannot_help() -> Patched:
     """A bad request is sent again."""
-    return _deciding(lambda failure, known: (replace(failure, retryable=True), known))
+    return deciding(lambda failure, t, policy: (replace(failure, retryable=True), t, policy))
 
 
 # Liveness.
@@ -517,12 +522,7 @@ def forget_an_overtaken_attempt() -> Patched:
 @caught_by("poison_is_put_aside", dies_while_asking=0.5)
 def try_a_poisonous_call_for_ever() -> Patched:
     """Nobody counts how many workers a call has killed."""
-    decide = ai_call_logger.decide
-    return patch.object(
-        ai_call_logger,
-        "decide",
-        lambda failure, **known: decide(failure, **{**known, "lost": 0}),
-    )
+    return deciding(lambda failure, t, policy: (failure, replace(t, lost=0), policy))
 
 
 # Submitters.
@@ -595,7 +595,7 @@ def hash_without_the_org() -> Patched:
     """Tenants that ask the same share the answer, and the ledger finds that right."""
     call_id = hashing.call_id
     alike = {"call_id": lambda org_id, h: call_id("", h)}
-    return _all(patch.multiple(hashing, **alike), patch.multiple(memory_ledger, **alike))
+    return both(patch.multiple(hashing, **alike), patch.multiple(memory_ledger, **alike))
 
 
 @caught_by("told_what_is_true")
@@ -653,7 +653,8 @@ def cancel_a_call_that_runs() -> Patched:
 
 
 @contextmanager
-def _all(*patches: Patched) -> Iterator[None]:
+def both(*patches: Patched) -> Iterator[None]:
+    """Two patches as one."""
     first, second = patches
     with first, second:
         yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -28,12 +29,37 @@ KILLER = "kills whoever asks"
 TIMEOUT = Failure("timeout", "the reply was not complete in time", True, Billing.UNKNOWN)
 FAILURES = {
     "rate limited": Failure("rate_limited", "slow down", True, Billing.UNBILLED, 429),
-    "server error": Failure("server_error", "oops", True, Billing.UNKNOWN, 500),
+    "server error": Failure("server_error", "oops", True, Billing.UNKNOWN, 503),
     "reset": Failure("connection_lost", "reset", True, Billing.UNKNOWN),
     "garbage": Failure("unreadable_reply", "no JSON", True, Billing.UNKNOWN, 200),
     "bad request": Failure("bad_request", "no", False, Billing.UNBILLED, 400),
+    "key refused": Failure("authentication_failed", "whose key?", False, Billing.UNBILLED, 401),
 }
 NOT_RECEIVED = Failure("connection_refused", "nobody listens", True, Billing.UNBILLED)
+KEY_REFUSED = "key refused"
+OUTAGES = ("server error", "reset", "connection refused", KEY_REFUSED)
+"""What a provider may do to all of its requests for a while."""
+
+
+class Heard(StrEnum):
+    """What an attempt tells about the provider, by what the provider knows it did."""
+
+    ALIVE = "alive"
+    FAILED = "failed"
+    KEY_REFUSED = "key refused"
+    NOTHING = "nothing"
+
+
+HEARD = {
+    "connection refused": Heard.FAILED,
+    "server error": Heard.FAILED,
+    "reset": Heard.FAILED,
+    "garbage": Heard.FAILED,
+    KEY_REFUSED: Heard.KEY_REFUSED,
+    "rate limited": Heard.NOTHING,
+    "bad request": Heard.NOTHING,
+}
+"""By what it did; of everything else: it is alive."""
 
 
 @dataclass(slots=True)
@@ -61,12 +87,13 @@ class ProviderLine:
     ) -> ProviderReply | Failure:
         """Send the request at once, and wait for what comes of it."""
         scheduler, rng, owner = self._world.scheduler, self._world.rng, self._owner
-        fate = self._world.faults.one_of(REPLY)
+        fate = self._world.outage_of(request) or self._world.faults.one_of(REPLY)
         scheduler.counts[fate or "reply"] += 1
         told = f"asks the provider, {self._world.named(attempt_id)}: {fate or 'answers'}"
         scheduler.tell(owner.name, told)
         if fate == "connection refused":
             scheduler.wait(0.01, owner)
+            self._world.heard[attempt_id] = Heard.FAILED
             return NOT_RECEIVED
         bill = self._receive(request, attempt_id)
         reply = _reply(bill, fate, attempt_id)
@@ -82,15 +109,19 @@ class ProviderLine:
         if fate == "slow reply":
             takes_s = rng.uniform(0, 1.2) * timeout_s
         scheduler.wait(min(takes_s, timeout_s), owner)
-        if takes_s >= timeout_s:
+        is_late = takes_s >= timeout_s
+        self._world.heard[attempt_id] = (
+            HEARD.get(fate or "", Heard.ALIVE) if not is_late else Heard.FAILED
+        )
+        if is_late:
             return TIMEOUT
         if fate in FAILURES:
             return FAILURES[fate]
         return reply
 
     def credential(self, org_id: str) -> str:
-        """Always the provider's own key."""
-        return ""
+        """The organisation's own key, if it has one."""
+        return org_id if org_id in self._world.own_keys else ""
 
     async def aclose(self) -> None:
         """Close nothing."""
@@ -121,10 +152,10 @@ def _reply(bill: Bill, fate: str | None, attempt_id: UUID) -> ProviderReply:
     if fate == "dearer than held":
         # Above the hold, and below what nobody would believe.
         usage = Usage(input_tokens=2_000, output_tokens=2 * (request.max_output_tokens or 0))
-    is_charged = fate not in ("rate limited", "bad request", "server error", "reset")
+    is_charged = fate not in ("rate limited", "bad request", "server error", "reset", KEY_REFUSED)
     cost = usage.input_tokens * INPUT_NANO_USD + usage.output_tokens * OUTPUT_NANO_USD
     bill.nano_usd = cost if is_charged else 0
-    bill.is_free = fate in ("rate limited", "bad request")
+    bill.is_free = fate in ("rate limited", "bad request", KEY_REFUSED)
     bill.text = text
     return ProviderReply(
         texts=(text,),

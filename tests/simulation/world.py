@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
@@ -23,20 +24,22 @@ from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budget import Window
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
-from callgate.domain.ledger import (
-    CallKey,
-    CallState,
-    Record,
-    RecordOutcome,
-    Reserve,
-)
+from callgate.domain.ledger import CallKey, CallState, Record, RecordOutcome, Reserve
+from callgate.domain.models import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
 from tests.simulation.faults import Faults
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.names import Names
 from tests.simulation.process import Process
-from tests.simulation.provider import INPUT_NANO_USD, OUTPUT_NANO_USD, UNSTORABLE, Bill
+from tests.simulation.provider import (
+    INPUT_NANO_USD,
+    OUTAGES,
+    OUTPUT_NANO_USD,
+    UNSTORABLE,
+    Bill,
+    Heard,
+)
 from tests.simulation.scheduler import Owner, Scheduler
 
 TROUBLE_S = 90.0
@@ -49,20 +52,30 @@ POLICY = CallTypePolicy(
     lost_max=3,
     retry_wait_s=2,
     retry_after_max_s=30,
+    unknown_attempts_max=2,
+    unknown_wait_s=8,
+    paid_failures_max=2,
+    wait_max_s=240,
 )
 CATALOGUE = Catalogue(
     providers={"sim": ProviderEntry(needs_key=False)},
     default=POLICY,
-    call_types={"chat": POLICY.model_copy(update={"on_unknown": "dead"})},
-    prices=(
+    call_types={
+        "chat": POLICY.model_copy(update={"on_unknown": "dead", "wait_max_s": 3_600}),
+        "draft": POLICY.model_copy(
+            update={"unknown_attempts_max": 3, "paid_failures_max": 1, "wait_max_s": 20}
+        ),
+    },
+    prices=tuple(
         PriceEntry(
             provider="sim",
-            model="sim-1",
+            model=model,
             input_usd_per_million=Decimal(INPUT_NANO_USD) / 1_000,
             output_usd_per_million=Decimal(OUTPUT_NANO_USD) / 1_000,
             source="simulation",
             as_of=datetime(2026, 1, 1, tzinfo=UTC).date(),
-        ),
+        )
+        for model in sorted(set(actors.MODELS))
     ),
 )
 COSTS, VALIDATOR, ESTIMATOR = (
@@ -82,6 +95,16 @@ HOLDS = sorted(
 """What the requests hold: limits are made of these, so that some of them are met exactly."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Every request of some models and keys fails alike for a while."""
+
+    kind: str
+    until: float
+    models: tuple[str, ...] = ("sim-1", "sim-2")
+    credentials: tuple[str, ...] = ("",)
+
+
 class World:
     """Everything there is in one seed."""
 
@@ -95,6 +118,11 @@ class World:
         self.ledger = MemoryLedger(self.scheduler.time, self._new_id)
         self.names = Names(self.ledger.tables, self.scheduler.starts_at)
         self.bills: dict[UUID, Bill] = {}
+        self.heard: dict[UUID, Heard] = {}
+        """By attempt: what its process heard from the provider."""
+        self.own_keys = self.rng.choice(((), (), ("zeta",)))
+        """Organisations with a key of their own."""
+        self._provider_outages: list[Outage] = []
         self.invariants = Invariants(self)
         self.broker = Broker(self)
         self.ledger_away_until = 0.0
@@ -117,7 +145,8 @@ class World:
             Violation: An invariant was broken.
         """
         rng, after = self.rng, self.scheduler.after
-        for n in range(rng.randint(5, 16)):
+        more = 10 if self.faults.chances.get("provider outage") else 0
+        for n in range(rng.randint(5, 16) + more):
             after(rng.uniform(0, TROUBLE_S), lambda n=n: actors.submit(self, f"p{n}"))
         for n in range(rng.randint(0, 5)):
             after(rng.uniform(10, TROUBLE_S), lambda n=n: actors.operate(self, f"o{n}"))
@@ -152,6 +181,29 @@ class World:
         self.scheduler.tell("ledger", f"AWAY for {length_s} s")
         self.scheduler.counts["ledger away"] += 1
         self.ledger_away_until = max(self.ledger_away_until, self.scheduler.now + length_s)
+
+    def provider_goes_away(self) -> None:
+        """Begin an outage of the provider for some models and keys; it outlasts all other trouble."""
+        rng = self.rng
+        kind, length_s = rng.choice(OUTAGES), rng.choice((5, 20, 60, 200, 900))
+        models = rng.choice((("sim-1",), ("sim-1", "sim-2")))
+        keys = rng.choice((("", *self.own_keys), ("",), self.own_keys or ("",)))
+        self.scheduler.counts["provider outage"] += 1
+        self.scheduler.tell("provider", f"AWAY for {length_s} s: {kind} for {models}, {keys}")
+        self.fail_provider(Outage(kind, self.scheduler.now + length_s, models, keys))
+
+    def fail_provider(self, outage: Outage) -> None:
+        """Have the provider fail all requests of some kind."""
+        self._provider_outages.append(outage)
+
+    def outage_of(self, request: LLMRequest) -> str | None:
+        """What the provider does to every such request now."""
+        credential = request.org_id if request.org_id in self.own_keys else ""
+        for outage in self._provider_outages:
+            is_hit = request.model in outage.models and credential in outage.credentials
+            if is_hit and self.scheduler.now < outage.until:
+                return outage.kind
+        return None
 
     def broker_goes_away(self, length_s: float) -> None:
         """Begin an outage of the broker."""
@@ -192,7 +244,7 @@ class World:
         return UUID(int=self._ids << 64)
 
     def _set_budgets(self) -> None:
-        for org_id in ("acme", "zeta"):
+        for org_id in sorted(set(actors.ORGS)):
             names = [("org", w) for w in Window] + [("call_type:extract", w) for w in Window]
             chosen = [name for name in names if self.rng.random() < 0.5]
             if self.default_limit is None:
@@ -248,9 +300,22 @@ class World:
             lease.expires_at for lease in tables.leases.values() if self._is_gone(lease.worker_id)
         ]
         due += [a.late_due_at for a in tables.attempts.values() if a.late_due_at]
+        due += self._next_trials()
         if not due:
             return None
         return (min(due) - self.scheduler.starts_at).total_seconds()
+
+    def _next_trials(self) -> list[datetime]:
+        """When breakers that calls wait for may have room."""
+        breakers = self.ledger.tables.breakers
+        waited_for = {c.breaker for c in self.ledger.tables.calls.values() if c.breaker}
+        times = []
+        for breaker in map(breakers.__getitem__, waited_for):
+            if breaker.is_open:
+                times += [breaker.probe_at] if breaker.probe_at else []
+            else:
+                times += [at + timedelta(seconds=10) for _, at in breaker.trials]
+        return times
 
     def _is_gone(self, worker_id: str) -> bool:
         return all(process.name != worker_id for process in self.processes)

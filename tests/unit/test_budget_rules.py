@@ -28,6 +28,7 @@ from callgate.domain.budget import (
 )
 
 AMOUNTS = st.integers(0, 10**12)
+NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"]
 
 
@@ -70,7 +71,7 @@ def test_a_hold_is_refused_for_the_reason_that_would_have_to_change(
     """An exact fit passes; others' holds may come back, spent money not in this period, a limit never by itself."""
     budget = a_budget(limit=100, reserved=20, spent=50)
 
-    assert refusal_of(budget, hold) is reason
+    assert refusal_of(budget, hold, NOON) is reason
 
 
 @given(limit=AMOUNTS, reserved=AMOUNTS, spent=AMOUNTS, hold=AMOUNTS)
@@ -78,17 +79,28 @@ def test_admission_is_the_inequality(limit: int, reserved: int, spent: int, hold
     """spent + reserved + hold <= limit, whatever the figures are, over the limit too."""
     budget = a_budget(limit, reserved, spent)
 
-    assert (admit([budget], "acme", hold) is None) == (spent + reserved + hold <= limit)
+    assert (admit([budget], "acme", hold, NOON) is None) == (spent + reserved + hold <= limit)
 
 
 def test_an_exact_fit_passes_and_one_nano_more_does_not() -> None:
     """The refusal carries the figures it was decided by."""
     budget = a_budget(limit=100, reserved=20, spent=50)
 
-    assert admit([budget], "acme", 30) is None
-    assert admit([budget], "acme", 31) == BudgetRefusal(
+    assert admit([budget], "acme", 30, NOON) is None
+    assert admit([budget], "acme", 31, NOON) == BudgetRefusal(
         RefusalReason.HELD, "acme", "org", Window.DAY, 100, 50, 20, 31
     )
+
+
+def test_a_period_that_has_ended_refuses_everything() -> None:
+    """It could not be rolled over: nobody knows how much of it is left of a day that never began."""
+    ended = a_budget(limit=100, ends_at=NOON)
+
+    assert refusal_of(ended, 0, NOON) is RefusalReason.NO_PERIOD
+    refusal = admit([a_budget(limit=1), ended], "acme", 50, NOON)
+    assert refusal is not None
+    assert refusal.reason is RefusalReason.NO_PERIOD
+    assert "--timezone UTC" in str(refusal)
 
 
 def test_the_least_hopeful_refusal_is_told() -> None:
@@ -99,7 +111,7 @@ def test_the_least_hopeful_refusal_is_told() -> None:
     never = a_budget(limit=1, budget_id=9, scope="call_type:c")
 
     def told(*budgets: BudgetFigures) -> tuple[RefusalReason, str] | None:
-        refusal = admit(budgets, "acme", 10)
+        refusal = admit(budgets, "acme", 10, NOON)
         return (refusal.reason, refusal.scope) if refusal else None
 
     assert told(a_budget(), held) == (RefusalReason.HELD, "org")
@@ -114,10 +126,10 @@ def test_all_scopes_must_have_room(figures: list[tuple[int, int, int]], hold: in
     """Admitted together exactly if admitted by each alone, in any order."""
     budgets = [a_budget(*f, budget_id=i) for i, f in enumerate(figures)]
 
-    together = admit(budgets, "acme", hold)
+    together = admit(budgets, "acme", hold, NOON)
 
-    assert (together is None) == all(admit([b], "acme", hold) is None for b in budgets)
-    assert admit(budgets[::-1], "acme", hold) == together
+    assert (together is None) == all(admit([b], "acme", hold, NOON) is None for b in budgets)
+    assert admit(budgets[::-1], "acme", hold, NOON) == together
 
 
 def test_a_call_is_limited_by_its_organisation_and_its_type() -> None:
@@ -247,12 +259,27 @@ def test_periods_follow_each_other_without_a_gap(
     at: datetime, window: Window, timezone: str
 ) -> None:
     """Every moment is in exactly one period, and its end is the start of the next."""
-    starts_at, ends_at = period_of(at, window, timezone)
+    period = starts_at, ends_at = the_period_of(at, window, timezone)
 
     assert starts_at <= at < ends_at
-    assert period_of(starts_at, window, timezone) == (starts_at, ends_at)
-    assert period_of(ends_at - timedelta(microseconds=1), window, timezone) == (starts_at, ends_at)
-    assert period_of(ends_at, window, timezone)[0] == ends_at
+    assert the_period_of(starts_at, window, timezone) == period
+    assert the_period_of(ends_at - timedelta(microseconds=1), window, timezone) == period
+    assert the_period_of(ends_at, window, timezone)[0] == ends_at
+
+
+def the_period_of(at: datetime, window: Window, timezone: str) -> tuple[datetime, datetime]:
+    """The period of a zone that exists."""
+    period = period_of(at, window, timezone)
+    assert period is not None
+    return period
+
+
+@pytest.mark.parametrize(
+    "timezone", ["Mars/Olympus", "", "Europe", "/etc/passwd", "../UTC", "a\0b"]
+)
+def test_a_zone_that_is_none_has_no_periods(timezone: str) -> None:
+    """A value, whatever a library makes of the name."""
+    assert period_of(NOON, Window.DAY, timezone) is None
 
 
 @given(at=MOMENTS, timezone=st.sampled_from(ZONES))

@@ -250,7 +250,6 @@ def test_a_bad_request_is_one_line_without_its_text(shell: Shell, tmp_path: Path
         ("budget", "set", "acme", "--daily-usd", "-1"),
         ("budget", "set", "acme", "--daily-usd", "nan"),
         ("budget", "set", "acme", "--daily-usd", "0.0000000001"),
-        ("budget", "set", "acme", "--daily-usd", "1", "--timezone", "Mars/Olympus"),
         ("budget", "set", "two words", "--daily-usd", "1"),
         ("dead", "discard"),
         ("dead", "redrive", "--rate", "fast"),

@@ -1,10 +1,15 @@
--- callgate_period_v1: the period [starts_at, ends_at) of a window that holds a moment.
+-- callgate_period_v1: the period [starts_at, ends_at) of a window that holds a moment; nulls if the time zone is unknown here.
 --
--- Both ends are midnights of the budget's time zone, so a day of a clock change has 23 or 25 hours.
+-- Both ends are midnights of the budget's time zone, so a day of a clock change has 23 or 25 hours. Nobody else computes them:
+-- two programs have two lists of zones.
 CREATE FUNCTION callgate_period_v1(
     p_window text, p_timezone text, p_at timestamptz, OUT starts_at timestamptz, OUT ends_at timestamptz
-) LANGUAGE sql STABLE AS $$
-    SELECT date_trunc(p_window, p_at AT TIME ZONE p_timezone) AT TIME ZONE p_timezone,
-           (date_trunc(p_window, p_at AT TIME ZONE p_timezone) + ('1 ' || p_window)::interval)
-               AT TIME ZONE p_timezone
-$$;
+) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    starts_at := date_trunc(p_window, p_at AT TIME ZONE p_timezone) AT TIME ZONE p_timezone;
+    ends_at := (date_trunc(p_window, p_at AT TIME ZONE p_timezone) + ('1 ' || p_window)::interval)
+               AT TIME ZONE p_timezone;
+EXCEPTION WHEN invalid_parameter_value THEN
+    starts_at := NULL;
+    ends_at := NULL;
+END $$;

@@ -26,7 +26,7 @@ DECLARE
     chosen int[];               -- indexes of the budgets that apply to the call at hand
     b budget%ROWTYPE;
     i int;
-    rank int;                   -- 0 fits, 1 held, 2 exhausted, 3 never fits
+    rank int;                   -- 0 fits, 1 held, 2 exhausted, 3 never fits, 4 no period: its time zone is unknown
     worst int;                  -- the least hopeful rank so far, and the index of its budget
     worst_index int;
     wait_until timestamptz;
@@ -125,6 +125,7 @@ BEGIN
             IF b.scope IN ('org', 'call_type:' || c.call_type) THEN
                 chosen := chosen || i;
                 rank := CASE
+                    WHEN b.ends_at <= now() THEN 4
                     WHEN p_holds[ord] <= b.limit_nano_usd - b.spent_nano_usd - held[i] THEN 0
                     WHEN p_holds[ord] > b.limit_nano_usd THEN 3
                     WHEN p_holds[ord] > b.limit_nano_usd - b.spent_nano_usd THEN 2
@@ -204,7 +205,8 @@ BEGIN
             is_budget := true;
             b := books[worst_index];
             reason := CASE WHEN chosen = '{}' THEN 'no_budget' WHEN worst = 1 THEN 'held'
-                           WHEN worst = 2 THEN 'exhausted' ELSE 'never_fits' END;
+                           WHEN worst = 2 THEN 'exhausted' WHEN worst = 3 THEN 'never_fits'
+                           ELSE 'no_period' END;
             IF reason = 'no_budget' THEN
                 b := NULL;
             ELSIF reason = 'held' THEN

@@ -3,6 +3,7 @@
 -- A new period is a new row: the limit is copied, what was held stays where it was held. It begins where the last one
 -- ended or later: a time zone that was changed meanwhile must not make two periods overlap. All rows are
 -- locked first, by id as everywhere: a limit set at this very moment is not copied from before.
+-- One whose time zone is unknown to this server stays as it is, ended, until set_budget_v1 gives it another.
 -- Returns   ids of the newest row of each (org, scope, window).
 CREATE FUNCTION callgate_roll_budgets_v1(p_org_ids text[], p_scopes text[]) RETURNS bigint[]
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -26,7 +27,7 @@ BEGIN
         SELECT b.org_id, b.scope, b."window", b.timezone, greatest(p.starts_at, b.ends_at), p.ends_at,
                b.limit_nano_usd
           FROM budget b CROSS JOIN LATERAL callgate_period_v1(b."window", b.timezone, now()) p
-         WHERE b.id = ANY (ended)
+         WHERE b.id = ANY (ended) AND p.ends_at IS NOT NULL
         ON CONFLICT (org_id, scope, "window", starts_at) DO NOTHING;
     END LOOP;
     RETURN coalesce(newest, '{}');

@@ -1,0 +1,206 @@
+"""Whatever Postgres answers, callgate's own errors are all that anybody hears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from typing import Any
+from uuid import uuid4
+
+import psycopg2
+import pytest
+from psycopg2 import errorcodes
+
+from callgate.adapters.postgres_leases import PostgresLeases
+from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.postgres_retention import PostgresRetention
+from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
+from callgate.db.session import PostgresSession
+from callgate.domain.budget import Window
+from callgate.domain.errors import CallgateError, LedgerUnavailable
+from callgate.domain.ledger import AttemptRef, CallKey, Judge
+from callgate.domain.operations import By, CallFilter, StrayMessage
+from callgate.domain.retention import BodyAges
+from tests.contract.harness import a_loss, a_reserve, a_submission, an_answer
+from tests.integration.conftest import Command
+from worker.embedded import Embedded
+from worker.migrate import migrate
+
+KEY = CallKey(uuid4(), 1)
+REF = AttemptRef(KEY, uuid4())
+BY = By("a test", "to see")
+NO_ERRORS = ("00", "01", "02")
+"""Success, warnings, no data: nothing of it is raised."""
+SQLSTATES = sorted(
+    code
+    for name, code in vars(errorcodes).items()
+    if name.isupper() and isinstance(code, str) and len(code) == 5 and code[:2] not in NO_ERRORS
+)
+CLASSES = sorted({code[:2]: code for code in reversed(SQLSTATES)}.values())
+"""One of each class."""
+
+OF_EACH_MEANING = ("08006", "22023", "25006", "28000", "40001", "42501", "42P01", "53300", "ZZ999")
+"""Those that are told apart, and some that are not."""
+
+Ask = Callable[[PostgresSession], Any]
+METHODS: dict[str, Ask] = {
+    "submit": lambda s: PostgresLedger(s).submit([a_submission()]),
+    "read": lambda s: list(PostgresLedger(s).read([KEY])),
+    "reserve": lambda s: PostgresLedger(s).reserve([a_reserve(KEY)]),
+    "record": lambda s: PostgresLedger(s).record([an_answer(REF)]),
+    "settle": lambda s: PostgresLedger(s).settle([a_loss(REF)]),
+    "due": lambda s: PostgresLedger(s).due(limit=1, judge=Judge("a:1:b", 1.0)),
+    "deliver": lambda s: PostgresLedger(s).deliver([uuid4()]),
+    "renew": lambda s: PostgresLeases(s).renew("a:1:b", 1.0),
+    "release": lambda s: PostgresLeases(s).release("a:1:b"),
+    "expire": lambda s: PostgresLeases(s).expire("a:1:b"),
+    "set_budget": lambda s: PostgresOperations(s).set_budget("a", "org", Window.DAY, 1),
+    "budgets": lambda s: PostgresOperations(s).budgets("a"),
+    "calls": lambda s: PostgresOperations(s).calls(CallFilter(), limit=1),
+    "dead_groups": lambda s: PostgresOperations(s).dead_groups(CallFilter()),
+    "strays": lambda s: PostgresOperations(s).strays(limit=1),
+    "end": lambda s: PostgresOperations(s).end([KEY], code="cancelled", message="a"),
+    "keep_stray": lambda s: PostgresOperations(s).keep_stray(StrayMessage("a", "b", b"c")),
+    "costs": lambda s: PostgresOperations(s).costs(),
+    "snapshot": lambda s: PostgresOperations(s).snapshot(),
+    "breakers": lambda s: PostgresOperations(s).breakers(),
+    "set_breaker": lambda s: PostgresOperations(s).set_breaker("a", "b", "", is_open=True, by=BY),
+    "actions": lambda s: PostgresOperations(s).actions(limit=1),
+    "purge": lambda s: PostgresRetention(s).purge(BodyAges(1.0), limit=1),
+    "calls_with_bodies": lambda s: PostgresRetention(s).calls_with_bodies("a"),
+    "old_calls_with_bodies": lambda s: PostgresRetention(s).old_calls_with_bodies("a", 1.0),
+    "make_partitions": lambda s: PostgresRetention(s).make_partitions(months=1),
+    "archive_month": lambda s: PostgresRetention(s).archive_month(12),
+    "grant": lambda s: PostgresTenants(s).grant(Tenant("a", "b")),
+    "revoke": lambda s: PostgresTenants(s).revoke(Tenant("a", "b")),
+    "all": lambda s: PostgresTenants(s).all(),
+}
+ADAPTERS = (
+    *(PostgresLedger, PostgresLeases, PostgresOperations, PostgresRetention, PostgresTenants),
+)
+COMMANDS = (
+    ("submit", "--org", "a", "--call-type", "b", "--model", "openai/gpt-4o-mini", "hello"),
+    ("calls", "list"),
+    ("calls", "show", KEY.task_id),
+    ("calls", "cancel", KEY.task_id, "--reason", "a"),
+    ("budget", "set", "a", "--daily-usd", "1", "--timezone", "UTC"),
+    ("budget", "show"),
+    ("dead", "list"),
+    ("dead", "show", KEY.task_id),
+    ("dead", "stats"),
+    ("dead", "redrive", "--all", "--yes"),
+    ("dead", "discard", "--all", "--reason", "a", "--yes"),
+    ("costs",),
+    ("audit",),
+    ("purge", "--org", "a", "--yes"),
+    ("tenants", "list"),
+    ("tenants", "grant", "a", "b"),
+    ("tenants", "revoke", "a", "b"),
+    ("doctor",),
+    ("migrate",),
+)
+
+
+@pytest.fixture(scope="module")
+def session(services: Embedded) -> Iterator[PostgresSession]:
+    """A session on a real server."""
+    with closing(PostgresSession(services.database_url, timeout_s=2, pool_size=1)) as session:
+        yield session
+
+
+def failing(sqlstate: str) -> str:
+    """A statement that Postgres answers with this code."""
+    return f"DO $$ BEGIN RAISE EXCEPTION 'injected' USING ERRCODE = '{sqlstate}'; END $$"
+
+
+@pytest.fixture
+def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have Postgres answer every statement of every session with a code."""
+    rows = PostgresSession.rows
+
+    def start(sqlstate: str) -> None:
+        monkeypatch.setattr(PostgresSession, "rows", lambda s, *_: rows(s, failing(sqlstate), {}))
+        # Nobody waits for what will not come.
+        monkeypatch.setattr("callgate.db.session.TRIES_MAX", 1)
+
+    return start
+
+
+def test_every_class_is_walked() -> None:
+    """And every method of every adapter, so that a new one cannot be forgotten."""
+    methods = {
+        name
+        for adapter in ADAPTERS
+        for name, method in vars(adapter).items()
+        if callable(method) and not name.startswith("_")
+    }
+
+    assert len({code[:2] for code in CLASSES}) > 35
+    assert methods == set(METHODS)
+
+
+@pytest.mark.parametrize("sqlstate", CLASSES)
+def test_no_adapter_lets_a_databases_error_out(
+    session: PostgresSession, inject: Callable[[str], None], sqlstate: str
+) -> None:
+    """An answer, where a row is to blame and that is an answer; else an error of callgate's."""
+    inject(sqlstate)
+    for ask in METHODS.values():
+        with suppress(CallgateError):
+            ask(session)
+
+
+def test_every_code_has_a_meaning(session: PostgresSession, inject: Callable[[str], None]) -> None:
+    """All that psycopg2 knows, and some that nobody knows."""
+    for sqlstate in (*SQLSTATES, "ZZ999", "AB123"):
+        with pytest.raises(CallgateError):
+            session.rows(failing(sqlstate), {})
+    assert session.rows("SELECT 1 AS one", {})[0].one == 1
+
+
+@pytest.mark.parametrize("error", [psycopg2.InterfaceError, psycopg2.OperationalError, OSError])
+def test_an_error_of_the_driver_itself_is_unavailability(
+    session: PostgresSession, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Past SQLAlchemy too, as when a connection is closed between two looks at it."""
+
+    def broken(*_: object) -> object:
+        raise error("connection already closed")
+
+    monkeypatch.setattr("callgate.db.session._Watchdog.deadline", broken)
+    with pytest.raises(LedgerUnavailable):
+        session.rows("SELECT 1", {})
+
+
+@pytest.mark.parametrize("sqlstate", OF_EACH_MEANING)
+def test_no_command_ends_in_a_traceback(
+    command: Command,
+    inject: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+    sqlstate: str,
+) -> None:
+    """Each ends with an exit code of its own, and says on one line what was wrong."""
+    inject(sqlstate)
+    for arguments in COMMANDS:
+        code = command(*arguments)
+
+        out, err = capsys.readouterr()
+        assert code in (0, 1, 2), arguments
+        assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    "sqlstate", ["22023", "23505", "42P07", "25006", "40001", "XX000", "0A000"]
+)
+def test_migrations_end_in_a_word(
+    services: Embedded, monkeypatch: pytest.MonkeyPatch, sqlstate: str
+) -> None:
+    """Whatever goes wrong in the middle of one."""
+
+    def fail(config: Any, revision: str) -> None:
+        config.attributes["connection"].exec_driver_sql(failing(sqlstate))
+
+    monkeypatch.setattr("worker.migrate.command.upgrade", fail)
+    with pytest.raises(CallgateError):
+        migrate(services.database_url)

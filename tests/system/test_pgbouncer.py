@@ -1,0 +1,117 @@
+"""PgBouncer in transaction mode: each statement may meet another session of Postgres, and nothing is kept in one."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+from sqlalchemy import make_url
+
+from callgate.db.session import PostgresSession
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable
+from callgate.domain.ledger import CallState
+from tests.acceptance.harness import Deployment
+from tests.system.pgbouncer import a_pooler
+from worker.embedded import Embedded
+from worker.migrate import migrate
+from worker.simulator import Simulator
+
+DATABASE = "pooled"
+
+
+@pytest.fixture(scope="module")
+def empty_url(services: Embedded) -> Iterator[str]:
+    """A database of its own, with nothing in it, by way of PgBouncer."""
+    url = make_url(services.database_url)
+    with closing(psycopg2.connect(services.database_url.replace("+psycopg2", ""))) as owner:
+        owner.autocommit = True
+        with owner.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {DATABASE}")
+            own = url.set(database=DATABASE).render_as_string(hide_password=False)
+            # Below pytest's own folder, which is closed to others, PgBouncer's account could read nothing.
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder).chmod(0o755)
+                with a_pooler(own, Path(folder)) as pooled:
+                    yield pooled
+            cursor.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def url(empty_url: str) -> str:
+    """The same, migrated through the pooler."""
+    migrate(empty_url)
+    return empty_url
+
+
+@pytest.fixture
+def deployment(
+    services: Embedded, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Deployment]:
+    """A worker's and a client's world behind the pooler."""
+    monkeypatch.setattr(services, "database_url", url)
+    with Simulator() as provider, Deployment(services, provider, tmp_path) as deployment:
+        yield deployment
+
+
+def test_calls_run_through_it(deployment: Deployment) -> None:
+    """Submitted, claimed, paid, settled, read, by more connections than Postgres has sessions for."""
+    org = deployment.org()
+    deployment.worker()
+    handles = deployment.client.submit_many([deployment.request(org) for _ in range(40)])
+
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda handle: handle.get(timeout=60), handles))
+
+    assert len({result.call_id for result in results}) == 40
+    assert all(handle.state is CallState.SUCCEEDED for handle in handles)
+    deployment.assert_books_are_right()
+
+
+def test_doctor_finds_nothing_amiss(deployment: Deployment) -> None:
+    """Nor does it wait for anything."""
+    doctor = deployment.start("doctor", [sys.executable, "-m", "callgate", "doctor"])
+
+    doctor.until_it_says("OK   database")
+    doctor.until_it_says("OK   schema")
+
+
+def test_a_bound_holds_for_its_statement_and_is_left_behind_nowhere(url: str) -> None:
+    """Another's session must not inherit it, nor must this one lose it."""
+    with (
+        closing(PostgresSession(url, timeout_s=1.0)) as hasty,
+        closing(PostgresSession(url, timeout_s=30.0)) as patient,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        shown = "SELECT current_setting('statement_timeout') AS timeout, pg_sleep(0.01)"
+        asked = [
+            (session, said)
+            for _ in range(40)
+            for session, said in ((hasty, "1s"), (patient, "30s"))
+        ]
+        found = threads.map(lambda pair: (pair[0].answers(shown, {})[0].timeout, pair[1]), asked)
+        assert all(timeout == said for timeout, said in found)
+        with pytest.raises(LedgerUnavailable):
+            hasty.rows("SELECT pg_sleep(20)", {})
+    with closing(psycopg2.connect(url.replace("+psycopg2", ""))) as other, other.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("0",)
+
+
+def test_what_it_cannot_pass_on_is_refused_in_one_line(url: str) -> None:
+    """By everything alike, with the reason and the way out."""
+    asking = f"{url}?options=-csearch_path%3Dours"
+    says = r"^PgBouncer refused .*take options= out of CALLGATE_DATABASE_URL.*ALTER ROLE"
+    with (
+        closing(PostgresSession(asking)) as session,
+        pytest.raises(ConfigurationError, match=says) as refused,
+    ):
+        session.rows("SELECT 1", {})
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ConfigurationError, match=says):
+        migrate(asking)
