@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.main import get_command
 
-from callgate import cli_calls, cli_dead, cli_doctor, cli_money, cli_retention, cli_tenants
+from callgate import (
+    cli_actions,
+    cli_breakers,
+    cli_calls,
+    cli_dead,
+    cli_doctor,
+    cli_money,
+    cli_retention,
+    cli_tenants,
+    cli_unknown,
+)
 from callgate.cli_output import OpenClient, print_error
 from callgate.domain.errors import CallgateError, ConfigurationError
 
@@ -71,7 +81,10 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for piece in (cli_calls, cli_money, cli_dead, cli_retention, cli_tenants, cli_doctor):
+    for piece in (
+        *(cli_calls, cli_money, cli_unknown, cli_breakers, cli_dead, cli_retention, cli_actions),
+        *(cli_tenants, cli_doctor),
+    ):
         piece.register(app)
     if CHECKOUT_COMMANDS.exists():
         _register_checkout(app)

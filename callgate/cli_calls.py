@@ -28,6 +28,7 @@ from callgate.cli_output import (
     print_table,
     say,
     tokens_text,
+    waits_for,
 )
 from callgate.domain.budget import usd
 from callgate.domain.errors import CallNotFound, InvalidRequest
@@ -125,7 +126,9 @@ def list_calls(
     if as_json:
         print_json([call_fields(view) for view in views])
     else:
-        print_table(CALL_COLUMNS, call_rows(views), "no calls")
+        rows = zip(call_rows(views), views, strict=True)
+        columns = (*CALL_COLUMNS, "waits for")
+        print_table(columns, ((*row, waits_for(view)) for row, view in rows), "no calls")
 
 
 def show(
@@ -191,6 +194,7 @@ def print_call(view: CallView, *, as_json: bool) -> None:
             "call type": view.call_type,
             "model": f"{view.provider}/{view.model}",
             "created": view.created_at,
+            "waits for": waits_for(view) or None,
             "due": view.due_at,
             "attempts": f"{view.attempt} ({view.lost_attempts} lost)",
             "cost": usd(view.posted_nano_usd),
@@ -198,6 +202,7 @@ def print_call(view: CallView, *, as_json: bool) -> None:
             "flags": ", ".join(last.anomalies) if last and last.anomalies else None,
             "error": error_text(view.error) or None,
             "last attempt": last and f"{last.attempt} {last.status}, id {last.attempt_id}",
+            "made": last and f"as a {last.kind}, with {_whose(last.credential)} key",
             "worker": last and last.worker_id,
             "latency": f"{last.latency_ms} ms" if last and last.latency_ms is not None else None,
             "priced by": last and last.price_source,
@@ -207,6 +212,10 @@ def print_call(view: CallView, *, as_json: bool) -> None:
             "reply": last and last.reply and last.reply.decode(errors="replace"),
         }
     )
+
+
+def _whose(credential: str) -> str:
+    return f"{credential}'s own" if credential else "the provider's"
 
 
 def _newest(client: Client, text: str) -> CallKey:

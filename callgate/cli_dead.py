@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import socket
 import time
 from collections.abc import Sequence
@@ -14,6 +12,7 @@ from uuid import UUID
 
 import typer
 
+from callgate.cli_actions import system_user
 from callgate.cli_calls import find_call, print_call
 from callgate.cli_output import (
     CALL_COLUMNS,
@@ -278,11 +277,7 @@ def _redrive(client: Client, plan: RedrivePlan, rate: float | None) -> list[str]
 
 
 def _who() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
+    return f"{system_user()}@{socket.gethostname()}"
 
 
 def _filter(

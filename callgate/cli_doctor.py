@@ -11,15 +11,18 @@ from uuid import UUID
 import typer
 
 from callgate.cli_output import AsJson, client_of, one_line, print_json
+from callgate.domain.budget import usd
 from callgate.domain.errors import (
     CallgateError,
     ConfigurationError,
     InvalidRequest,
     LedgerUnavailable,
+    NotPermitted,
     UnknownProvider,
 )
 from callgate.domain.ledger import CallKey
 from callgate.domain.models import LLMRequest, Message
+from callgate.domain.unknown import UnknownFilter
 
 if TYPE_CHECKING:
     from callgate.client import Client
@@ -39,6 +42,7 @@ QUIET_SETTINGS: dict[str, tuple[str, ...]] = {
 LOG_SETTINGS = (
     "SELECT name, current_setting(name, true) AS value FROM unnest(%(names)s::text[]) AS name"
 )
+UNKNOWN_COUNTED_MAX = 1_000
 DATABASE_REMEDY = "check CALLGATE_DATABASE_URL, and that Postgres runs"
 
 
@@ -66,7 +70,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check settings, database, broker, tokenizer and prices; exit 1 if something is amiss, 2 if settings are."""
+    """Check settings, database, broker, prices, tokenizer, transport; exit 1 if one is amiss, 2 if settings are."""
     findings = list(_findings(context, model))
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -94,12 +98,15 @@ def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
             "broker": lambda: _broker(client),
             "tokenizer": lambda: _tokenizer(client, model),
             "price": lambda: _price(client, model),
+            "transport": lambda: _transport(client),
         }
         for name, check in checks.items():
             try:
                 yield Finding(name, True, check())
                 if name == "database":
                     yield _server_log(client)
+                if name == "schema":
+                    yield from _attention(client)
             except LedgerUnavailable as exc:
                 yield Finding(name, False, f"{exc}: {DATABASE_REMEDY}")
             except CallgateError as exc:
@@ -223,3 +230,47 @@ def _price(client: Client, model: str) -> str:
     costs, request = CostCalculator(client.catalogue), _sample(client, model)
     priced = costs.worst_case(request, 1_000, datetime.now(UTC))
     return f"{model}: {priced.price_source}"
+
+
+def _transport(client: Client) -> str:
+    from callgate.adapters.openai_environment import check_environment
+
+    check_environment(client.catalogue.providers)
+    return "requests can leave a worker with this environment"
+
+
+def _attention(client: Client) -> Iterator[Finding]:
+    """What waits for an operator: calls go on all the same, or wait for that."""
+    checks: dict[str, Callable[[], tuple[str, bool]]] = {
+        "breakers": lambda: _breakers(client),
+        "unknown bills": lambda: _unknown_bills(client),
+    }
+    for name, look in checks.items():
+        try:
+            detail, is_warning = look()
+            yield Finding(name, True, detail, is_warning)
+        except NotPermitted:
+            yield Finding(name, True, "not for this login to see")
+        except CallgateError as exc:
+            yield Finding(name, False, str(exc))
+
+
+def _breakers(client: Client) -> tuple[str, bool]:
+    opened = [b for b in client.operations.breakers() if b.is_open]
+    told = [
+        f"{'/'.join(filter(None, (b.provider, b.model, b.credential)))} since {b.changed_at:%Y-%m-%d %H:%M} UTC"
+        f" ({b.reason}; {b.waiting} calls wait)"
+        for b in opened
+    ]
+    if not told:
+        return "none is open", False
+    return f"open: {', '.join(told)}; see `callgate breakers list`", True
+
+
+def _unknown_bills(client: Client) -> tuple[str, bool]:
+    bills = client.operations.unknown_bills(UnknownFilter(), limit=UNKNOWN_COUNTED_MAX)
+    if not bills:
+        return "none", False
+    least = "at least " if len(bills) == UNKNOWN_COUNTED_MAX else ""
+    held = usd(sum(bill.posted_nano_usd for bill in bills))
+    return f"{least}{len(bills)} attempts hold {held}; see `callgate unknown summary`", True

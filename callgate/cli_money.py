@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ from callgate.cli_output import (
     print_json,
     print_table,
 )
-from callgate.domain.budget import NANO_PER_USD, ORG_SCOPE, BudgetFigures, Window, scopes_of, usd
+from callgate.domain.budget import ORG_SCOPE, BudgetFigures, Window, nano_usd_of, scopes_of, usd
 from callgate.domain.operations import CostLine
 from callgate.services.audit import AuditReport
 from callgate.services.audit import audit as judge
@@ -39,14 +38,9 @@ def register(app: typer.Typer) -> None:
 def amount_nano_usd(text: str) -> int:
     """Parse an amount of USD: a decimal with at most nine places."""
     try:
-        nano_usd = Decimal(text) * NANO_PER_USD
-        if not 0 <= nano_usd <= LIMIT_USD_MAX * NANO_PER_USD or nano_usd != int(nano_usd):
-            raise ValueError
-    except (InvalidOperation, ValueError):
-        raise typer.BadParameter(
-            f"{text!r} is no amount of USD from 0 to {LIMIT_USD_MAX} with at most 9 decimals"
-        ) from None
-    return int(nano_usd)
+        return nano_usd_of(text, usd_max=LIMIT_USD_MAX)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from None
 
 
 def set_budget(

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -241,6 +241,11 @@ def call_rows(views: Sequence[CallView]) -> Iterable[Sequence[object]]:
         )
 
 
+def waits_for(view: CallView) -> str:
+    """Why a call waits, and until when at the latest; empty if it does not."""
+    return f"{view.wait_reason} until {_cell(view.due_at)}" if view.wait_reason else ""
+
+
 CALL_COLUMNS = ("!call", "!state", "org", "model", ">cost", "error")
 
 
@@ -274,7 +279,7 @@ def _plain(value: object) -> object:
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    if isinstance(value, datetime):
+    if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")

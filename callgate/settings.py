@@ -79,6 +79,8 @@ class ClientSettings(BaseSettings):
     """Redis or Valkey for copies of budget figures; the broker's own if None."""
     budget_cache_ttl_s: Seconds = 1.0
     """How far behind `client.budgets()` may be."""
+    operator: Annotated[str, Field(pattern=r"\S", max_length=200)] | None = None
+    """Who an operator's command names in the action log; the system's user if None."""
     poll_s_max: Seconds = 0.25
     """The longest pause between two looks at a pending result."""
 

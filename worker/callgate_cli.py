@@ -47,10 +47,15 @@ def worker(
     name: Annotated[str | None, typer.Option("--name", help="Before the @ of its name.")] = None,
 ) -> None:
     """Run calls, log them, or both, until a signal ends the process."""
+    from callgate.adapters.catalogue_file import load_catalogue
+    from callgate.adapters.openai_environment import check_environment
     from config.settings import load_worker_settings
-    from worker.main import QUEUES, configure_logging, run_worker
 
     settings = load_worker_settings()
+    check_environment(load_catalogue(settings.catalogue).providers)
+    # Only now: some of what was checked breaks imports.
+    from worker.main import QUEUES, configure_logging, run_worker
+
     configure_logging(as_json=settings.worker.log_json)
     raise typer.Exit(run_worker(settings, QUEUES[queues.value], name=name))
 

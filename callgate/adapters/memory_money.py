@@ -46,6 +46,7 @@ from callgate.domain.ledger import (
 from callgate.domain.models import OnBudget
 from callgate.domain.retention import LATE_ANSWER_MAX
 from callgate.domain.retry import LOST
+from callgate.domain.unknown import is_bill_unknown
 
 DUE_AGAIN = timedelta(seconds=10)
 """How long something due is left to whoever took it, and the links of an ended call to whoever settled it."""
@@ -271,12 +272,17 @@ def _is_settleable(attempt: AttemptRow, wanted: Settle) -> bool:
 
 def _post(tables: MemoryTables, attempt: AttemptRow, wanted: Settle, now: datetime) -> None:
     """Replace the hold, or what was posted before the truth came late, by what is posted now."""
+    if not is_bill_unknown(wanted.status, wanted.anomalies):
+        attempt.settled_by_hand_at = None
+    # What an operator settled gives way to the truth, but not to another guess.
+    is_by_hand = attempt.settled_by_hand_at is not None
+    posted = (attempt.posted_nano_usd or 0) if is_by_hand else wanted.posted_nano_usd
     release = 0 if attempt.status.is_posted else attempt.hold_nano_usd
-    spent = wanted.posted_nano_usd - (attempt.posted_nano_usd or 0)
+    spent = posted - (attempt.posted_nano_usd or 0)
     for budget_id in attempt.budget_ids:
         tables.change_budget(budget_id, reserved=-release, spent=spent)
     attempt.status = wanted.status
-    attempt.posted_nano_usd = wanted.posted_nano_usd
+    attempt.posted_nano_usd = posted
     attempt.posted_at = now
     attempt.usage = wanted.usage
     attempt.price_source = wanted.price_source or attempt.price_source

@@ -8,9 +8,11 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from uuid import UUID
 
+from callgate.adapters import memory_unknown as unknown
 from callgate.adapters.memory_breakers import breaker_line, set_breaker
-from callgate.adapters.memory_headroom import wake
+from callgate.adapters.memory_headroom import freed, wake
 from callgate.adapters.memory_tables import AttemptRow, CallRow, MemoryTables
 from callgate.domain.budget import BudgetFigures, Window
 from callgate.domain.ledger import AttemptStatus, Bodies, CallKey, CallState, CallView
@@ -26,6 +28,13 @@ from callgate.domain.operations import (
     OperatorAction,
     Snapshot,
     StrayMessage,
+)
+from callgate.domain.unknown import (
+    SettleByHand,
+    SettledByHand,
+    UnknownBill,
+    UnknownDay,
+    UnknownFilter,
 )
 
 
@@ -119,8 +128,36 @@ class MemoryOperations:
             set_breaker(self.tables, key, is_open, by.reason, now)
             action = "breaker.open" if is_open else "breaker.close"
             subject = "/".join(filter(None, key))
-            self.tables.actions.append(OperatorAction(now, by, action, None, subject, {}))
+            self.tables.log_action(now, by, action, None, subject)
             return breaker_line(self.tables, key)
+
+    def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
+        """List attempts whose bill nobody knows and nobody settled by hand, newest first."""
+        with self._lock:
+            found = unknown.unknown_bills(self.tables, which)
+            return [unknown.bill_of(self.tables, attempt) for attempt in found[:limit]]
+
+    def unknown_days(self, which: UnknownFilter) -> list[UnknownDay]:
+        """Sum them by day (UTC) and model, newest first, beside the bills that are known."""
+        with self._lock:
+            return unknown.unknown_days(self.tables, which)
+
+    def bills(self, attempt_ids: Sequence[UUID]) -> dict[UUID, UnknownBill]:
+        """Look at attempts that are posted, whatever is known of their bills."""
+        with self._lock:
+            rows = filter(None, map(self.tables.attempts.get, attempt_ids))
+            posted = [row for row in rows if row.status.is_posted]
+            return {row.attempt_id: unknown.bill_of(self.tables, row) for row in posted}
+
+    def settle_by_hand(
+        self, batch: Sequence[SettleByHand], *, by: By, dry_run: bool = False
+    ) -> list[SettledByHand]:
+        """Post what the provider billed, and keep who did it and why."""
+        with self._lock:
+            now, before = self._clock(), dict(self.tables.budgets)
+            answers = [unknown.settle(self.tables, s, by, now, dry_run=dry_run) for s in batch]
+            wake(self.tables, freed(unknown.running(before, now), self.tables.budgets), now)
+            return answers
 
     def actions(self, *, limit: int) -> list[OperatorAction]:
         """List what operators changed, newest first."""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from callgate.adapters.memory_tables import CallRow, MemoryTables
 from callgate.domain.operations import StrayMessage
-from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
+from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
 
 
 class MemoryRetention:
@@ -49,7 +49,9 @@ class MemoryRetention:
         """Make nothing: a dict needs no partitions."""
         return Partitions(0, 0, 0)
 
-    def archive_month(self, keep_months: int) -> ArchivedMonth | None:
+    def archive_month(
+        self, keep_months: int, unknown_days: int = UNKNOWN_DAYS
+    ) -> ArchivedMonth | None:
         """Drop nothing: this log ends with its process."""
         return None
 

@@ -30,7 +30,7 @@ from callgate.domain.ledger import (
     WaitReason,
 )
 from callgate.domain.models import Usage
-from callgate.domain.operations import OperatorAction, StrayMessage
+from callgate.domain.operations import By, OperatorAction, StrayMessage
 
 BreakerKey = tuple[str, str, str]
 """Provider, model, credential."""
@@ -116,6 +116,8 @@ class AttemptRow:
     kind: AttemptKind = AttemptKind.CALL
     credential: str = ""
     anomalies: tuple[str, ...] = ()
+    settled_by_hand_at: datetime | None = None
+    """Since then `posted_nano_usd` is what an operator said was billed."""
     late_due_at: datetime | None = None
     """Of a late answer until it is settled: when to do so, if its log message was lost."""
 
@@ -297,6 +299,12 @@ class MemoryTables:
             is_purged=call.request is None,
             last=last.view(with_reply=with_reply) if last else None,
         )
+
+    def log_action(
+        self, at: datetime, by: By, action: str, org_id: str | None, subject: str, **detail: object
+    ) -> None:
+        """Keep who changed what, and why."""
+        self.actions.append(OperatorAction(at, by, action, org_id, subject, detail))
 
     def current_budgets(
         self, org_id: str, scopes: Iterable[str], now: datetime

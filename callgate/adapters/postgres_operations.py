@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from pydantic import TypeAdapter
 
@@ -13,7 +15,7 @@ from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.db.session import PostgresSession
 from callgate.domain.budget import BudgetFigures, Window
 from callgate.domain.errors import UnknownTimeZone
-from callgate.domain.ledger import CallKey, CallState, CallView
+from callgate.domain.ledger import AttemptStatus, CallKey, CallState, CallView
 from callgate.domain.operations import (
     BreakerLine,
     BudgetDrift,
@@ -25,6 +27,14 @@ from callgate.domain.operations import (
     OperatorAction,
     Snapshot,
     StrayMessage,
+)
+from callgate.domain.unknown import (
+    HandOutcome,
+    SettleByHand,
+    SettledByHand,
+    UnknownBill,
+    UnknownDay,
+    UnknownFilter,
 )
 
 BUDGETS = "SELECT * FROM callgate_budgets_v1(%(org_id)s)"
@@ -41,6 +51,13 @@ COSTS = "SELECT * FROM callgate_costs_v1(%(org_id)s)"
 BREAKERS = "SELECT * FROM callgate_breakers_v1()"
 SET_BREAKER = """SELECT * FROM callgate_set_breaker_v1(
     %(provider)s, %(model)s, %(credential)s, %(is_open)s, %(operator)s, %(reason)s)"""
+UNKNOWN_BILLS = """SELECT * FROM callgate_unknown_v1(
+    %(org_id)s, %(provider)s, %(model)s, %(since)s, %(before)s, %(with_past)s, %(attempt_ids)s::uuid[], %(limit)s)"""
+UNKNOWN_DAYS = """SELECT * FROM callgate_unknown_days_v1(
+    %(org_id)s, %(provider)s, %(model)s, %(since)s, %(before)s, %(with_past)s)"""
+SETTLE_BY_HAND = """SELECT * FROM callgate_settle_unknown_v1(
+    %(attempt_ids)s::uuid[], %(seen)s::bigint[], %(billed)s::bigint[], %(may_exceed_hold)s::boolean[],
+    %(operator)s, %(reason)s, %(dry_run)s)"""
 ACTIONS = "SELECT * FROM operator_action ORDER BY id DESC LIMIT %(limit)s"
 STRAYS = "SELECT * FROM stray_message ORDER BY id DESC LIMIT %(limit)s"
 KEEP_STRAY = (
@@ -141,6 +158,44 @@ class PostgresOperations:
         )
         return BreakerLine(**row._asdict())
 
+    def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
+        """List unknown bills; see `OperationsPort.unknown_bills`."""
+        rows = self._session.answers(
+            UNKNOWN_BILLS, {**asdict(which), "attempt_ids": None, "limit": limit}
+        )
+        return [_bill(row) for row in rows]
+
+    def unknown_days(self, which: UnknownFilter) -> list[UnknownDay]:
+        """Sum unknown bills; see `OperationsPort.unknown_days`."""
+        rows = self._session.answers(UNKNOWN_DAYS, asdict(which))
+        return [UnknownDay(**row._asdict()) for row in rows]
+
+    def bills(self, attempt_ids: Sequence[UUID]) -> dict[UUID, UnknownBill]:
+        """Look at attempts; see `OperationsPort.bills`."""
+        which = {**asdict(UnknownFilter()), "attempt_ids": list(attempt_ids), "limit": None}
+        return {row.attempt_id: _bill(row) for row in self._session.answers(UNKNOWN_BILLS, which)}
+
+    def settle_by_hand(
+        self, batch: Sequence[SettleByHand], *, by: By, dry_run: bool = False
+    ) -> list[SettledByHand]:
+        """Settle by hand; see `OperationsPort.settle_by_hand`."""
+        rows = self._session.answers(
+            SETTLE_BY_HAND,
+            {
+                "attempt_ids": [s.attempt_id for s in batch],
+                "seen": [s.seen_posted_nano_usd for s in batch],
+                "billed": [s.billed_nano_usd for s in batch],
+                "may_exceed_hold": [s.may_exceed_hold for s in batch],
+                "operator": by.operator,
+                "reason": by.reason,
+                "dry_run": dry_run,
+            },
+        )
+        return [
+            SettledByHand(s.attempt_id, HandOutcome(row.outcome), row.posted_before, row.posted)
+            for s, row in zip(batch, sorted(rows, key=lambda row: row.ord), strict=True)
+        ]
+
     def actions(self, *, limit: int) -> list[OperatorAction]:
         """List what operators changed; see `OperationsPort.actions`."""
         rows = self._session.answers(ACTIONS, {"limit": limit})
@@ -156,6 +211,13 @@ class PostgresOperations:
         (row,) = self._session.answers(AUDIT, {})
         seen = row._asdict()
         return Snapshot(**{**seen, "budgets": _DRIFTS.validate_python(seen["budgets"])})
+
+
+def _bill(row: Any) -> UnknownBill:
+    fields = row._asdict()
+    key = CallKey(fields.pop("call_id"), fields.pop("generation"))
+    fields |= {"status": AttemptStatus(row.status), "anomalies": tuple(row.anomalies)}
+    return UnknownBill(key=key, **fields)
 
 
 def _figures(row: Any) -> BudgetFigures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from callgate.db.session import PostgresSession
-from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
+from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
 
 PURGE = """SELECT * FROM callgate_purge_v1(
     %(org_ids)s::text[], %(ages_s)s::float8[], %(default_age_s)s::float8, %(limit)s, %(dry_run)s)"""
@@ -21,7 +21,7 @@ SELECT count(*) AS calls FROM llm_call l
           AND a.posted_at > now() - make_interval(secs => %(age_s)s))
 """
 MAKE_PARTITIONS = "SELECT * FROM callgate_make_partitions_v1(now(), %(months)s)"
-ARCHIVE_MONTH = "SELECT * FROM callgate_archive_month_v1(%(keep_months)s)"
+ARCHIVE_MONTH = "SELECT * FROM callgate_archive_month_v1(%(keep_months)s, %(unknown_days)s)"
 
 
 class PostgresRetention:
@@ -59,7 +59,15 @@ class PostgresRetention:
         (row,) = self._session.answers(MAKE_PARTITIONS, {"months": months})
         return Partitions(row.made, row.not_made, row.in_default)
 
-    def archive_month(self, keep_months: int) -> ArchivedMonth | None:
+    def archive_month(
+        self, keep_months: int, unknown_days: int = UNKNOWN_DAYS
+    ) -> ArchivedMonth | None:
         """Drop a month of the log; see `RetentionPort.archive_month`."""
-        rows = self._session.answers(ARCHIVE_MONTH, {"keep_months": keep_months})
-        return ArchivedMonth(rows[0].partition_name, rows[0].archived) if rows else None
+        rows = self._session.answers(
+            ARCHIVE_MONTH, {"keep_months": keep_months, "unknown_days": unknown_days}
+        )
+        return (
+            ArchivedMonth(rows[0].partition_name, rows[0].archived, rows[0].unknown)
+            if rows
+            else None
+        )

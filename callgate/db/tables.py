@@ -235,6 +235,7 @@ ai_call_log = Table(
         server_default="{}",
         comment="what is odd about what the provider said",
     ),
+    Column("settled_by_hand_at", _TIME, comment="posted is what an operator said was billed"),
     PrimaryKeyConstraint("attempt_id"),
     CheckConstraint(
         "status IN ('dispatched', 'answered', 'succeeded', 'failed', 'unknown')", name="status"
@@ -261,6 +262,15 @@ Index(
     postgresql_where=text("status = 'unknown' AND finished_at > posted_at"),
 )
 Index("ix_ai_call_log_org", ai_call_log.c.org_id, ai_call_log.c.started_at)
+Index(
+    "ix_ai_call_log_unknown",
+    ai_call_log.c.started_at,
+    postgresql_where=text(
+        "(status = 'unknown' OR anomalies && "
+        "ARRAY['price_unknown', 'usage_implausible', 'usage_missing', 'usage_zero'])"
+        " AND settled_by_hand_at IS NULL"
+    ),
+)
 Index(
     "ix_ai_call_log_worker",
     func.split_part(ai_call_log.c.worker_id, literal_column("'/'"), literal_column("1")),

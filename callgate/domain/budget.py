@@ -12,11 +12,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal, InvalidOperation
 from enum import StrEnum
+from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 NANO_PER_USD = 1_000_000_000
+USD_CHARS_MAX = 64
+"""No amount that is written out is longer."""
 ORG_SCOPE = "org"
 HELD_WAIT_MAX_S = 30.0
 """The longest wait before a call held up by others is tried again."""
@@ -188,6 +191,31 @@ def hold_nano_usd(amount_usd: Decimal) -> int:
 def cost_nano_usd(amount_usd: Decimal) -> int:
     """A cost, rounded half-even, so that many small costs do not drift."""
     return int((amount_usd * NANO_PER_USD).to_integral_value(ROUND_HALF_EVEN))
+
+
+def nano_usd_of(text: str, *, usd_max: int) -> int:
+    """
+    Read an amount of USD exactly: `1.25`, or `1.2E-5` as spreadsheets write it.
+
+    Raises:
+        ValueError: It is none from 0 to `usd_max` with at most nine decimals.
+    """
+    complaint = (
+        f"{text[:USD_CHARS_MAX]!r} is no amount of USD from 0 to {usd_max} with at most 9 decimals"
+    )
+    try:
+        if len(text) > USD_CHARS_MAX or "_" in text or not text.isascii():
+            raise ValueError(complaint)
+        amount = Decimal(text.strip())
+    except InvalidOperation:
+        raise ValueError(complaint) from None
+    # An exponent may be so large, or so small, that even counting its digits would not end.
+    if not amount.is_finite() or not 0 <= amount <= usd_max or (amount.adjusted() < -9 and amount):
+        raise ValueError(complaint)
+    nano_usd = Fraction(amount) * NANO_PER_USD if amount else Fraction(0)
+    if nano_usd.denominator != 1:
+        raise ValueError(complaint)
+    return int(nano_usd)
 
 
 def usd(nano_usd: int) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from callgate.domain.endings import MEANINGS
-from callgate.domain.retention import BodyAges
+from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
@@ -130,6 +130,8 @@ class Retention(_Entry):
     """Days from the end of a call until its request, its replies and its links' arguments are removed."""
     log_months: Annotated[int, Field(ge=1, le=1_200)] | None = None
     """Whole months until the rows of `ai_call_log` are dropped; their sums stay. Bodies must go before."""
+    unknown_days: Days = UNKNOWN_DAYS
+    """Days that a bill nobody knows keeps its month of the log: so long it can be settled by hand."""
     orgs: dict[str, OrgRetention] = {}
 
     def body_ages(self) -> BodyAges:

@@ -5,7 +5,7 @@ Every error callgate raises, and nothing else.
   + InvalidRequest              the caller's fault; nothing was recorded, nothing was paid
     - UnknownProvider, UnknownModel, UnpricedModel, MissingOutputBound
     - InputTooLarge, TooManyPages, InvalidSchema, InvalidLink, IdempotencyMismatch
-    - UnknownTimeZone, RowRefused
+    - UnknownTimeZone, RowRefused, InvalidAmount, InvalidBills
   + BudgetRefused               the ledger said no; carries a `BudgetRefusal`
     - BudgetHeld, BudgetExhausted, BudgetNeverFits, BudgetNoPeriod, NoBudget
   + CallFailed                  the call ended dead; carries its last failure
@@ -91,6 +91,18 @@ class IdempotencyMismatch(InvalidRequest):
     """The idempotency key was used before, for another request."""
 
     code = "idempotency_mismatch"
+
+
+class InvalidAmount(InvalidRequest):
+    """No amount of money that could have been billed."""
+
+    code = "invalid_amount"
+
+
+class InvalidBills(InvalidRequest):
+    """A file of bills has lines that cannot be meant; nothing of it was applied."""
+
+    code = "invalid_bills"
 
 
 class UnknownTimeZone(InvalidRequest):

@@ -45,8 +45,15 @@ from callgate.domain.operations import (
     Snapshot,
     StrayMessage,
 )
-from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
+from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
 from callgate.domain.retry import Failure
+from callgate.domain.unknown import (
+    SettleByHand,
+    SettledByHand,
+    UnknownBill,
+    UnknownDay,
+    UnknownFilter,
+)
 
 
 class LedgerPort(Protocol):
@@ -213,6 +220,27 @@ class OperationsPort(Protocol):
         through: whoever closes it vouches for the provider.
         """
 
+    def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
+        """List attempts whose bill nobody knows and nobody settled by hand, newest first."""
+
+    def unknown_days(self, which: UnknownFilter) -> list[UnknownDay]:
+        """Sum them by day (UTC) and model, newest first, beside the bills of that day and model that are known."""
+
+    def bills(self, attempt_ids: Sequence[UUID]) -> dict[UUID, UnknownBill]:
+        """Look at attempts that are posted, whatever is known of their bills; others are left out."""
+
+    def settle_by_hand(
+        self, batch: Sequence[SettleByHand], *, by: By, dry_run: bool = False
+    ) -> list[SettledByHand]:
+        """
+        Post what the provider billed, and keep who did it and why.
+
+        Of attempts whose bill nobody knows, were settled by hand before, or post their whole hold for want of an
+        amount. Money moves in exactly the budgets the hold was made in; where that frees headroom of a running period,
+        waiting calls are due. The status stays: a late answer is still taken, and posted with the truth if it brings
+        one. The same amount again changes nothing. With `dry_run` the answers are the same, and nothing is done.
+        """
+
     def actions(self, *, limit: int) -> list[OperatorAction]:
         """List what operators changed, newest first."""
 
@@ -245,9 +273,14 @@ class RetentionPort(Protocol):
     def make_partitions(self, *, months: int) -> Partitions:
         """See that this month and the next ones, `months` in all (7 at most), have their partitions of the log."""
 
-    def archive_month(self, keep_months: int) -> ArchivedMonth | None:
+    def archive_month(
+        self, keep_months: int, unknown_days: int = UNKNOWN_DAYS
+    ) -> ArchivedMonth | None:
         """
         Drop the oldest month of the log that is older than `keep_months` whole months, and keep its sums.
+
+        A bill that nobody knows, and that was posted less than `unknown_days` days ago, keeps its month: an operator
+        may still settle it.
 
         Returns:
             None if there is none, or another process is at it.

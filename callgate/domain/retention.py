@@ -14,6 +14,9 @@ from datetime import timedelta
 LATE_ANSWER_MAX = timedelta(days=7)
 """How long after its start an attempt's late answer is still taken; then its row can never change again."""
 
+UNKNOWN_DAYS = 45
+"""So long a bill that nobody knows keeps its month of the log: providers bill by the month, and some days later."""
+
 
 @dataclass(frozen=True, slots=True)
 class BodyAges:
@@ -70,3 +73,5 @@ class ArchivedMonth:
     partition: str
     attempts: int | None
     """How many rows were summed and dropped; None if something in it is not at rest: it waits."""
+    unknown_bills: int = 0
+    """How many bills that nobody knows are too young to be dropped."""

@@ -211,7 +211,7 @@ class AICallLogger:
             return Verdict(None, LOST)
         good_endings = self._catalogue.good_endings(view.provider)
         schema = request.response_schema if request else None
-        return Verdict(reply, flaw_of(reply, schema, good_endings, self._validator.check))
+        return Verdict(reply, flaw_of(reply, good_endings, schema, self._validator.check))
 
 
 def _report(bill: Bill, attempt: AttemptView) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from callgate.domain.catalogue import Retention
 from callgate.domain.ports import RetentionPort
-from callgate.domain.retention import BodyAges, Purged
+from callgate.domain.retention import ArchivedMonth, BodyAges, Purged
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,8 @@ class RetentionService:
     def __init__(self, store: RetentionPort, retention: Retention) -> None:
         self._store = store
         self._retention = retention
+        self._told_of: ArchivedMonth | None = None
+        """The month that waits, as it was last told."""
 
     def run(self) -> None:
         """
@@ -80,10 +82,19 @@ class RetentionService:
 
     def _archive(self, keep_months: int) -> None:
         for _ in range(ARCHIVED_MONTHS_MAX):
-            month = self._store.archive_month(keep_months)
+            month = self._store.archive_month(keep_months, self._retention.unknown_days)
             if month is None:
                 return
             if month.attempts is None:
-                log.warning("log_partition_waits", partition=month.partition)
+                self._tell_of(month)
                 return
             log.info("log_partition_archived", partition=month.partition, attempts=month.attempts)
+
+    def _tell_of(self, month: ArchivedMonth) -> None:
+        """Say that a month waits: once, if it is for bills that nobody knows, for it may be for weeks."""
+        if month.unknown_bills and month == self._told_of:
+            return
+        self._told_of = month
+        log.warning(
+            "log_partition_waits", partition=month.partition, unknown_bills=month.unknown_bills
+        )

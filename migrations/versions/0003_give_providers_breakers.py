@@ -13,7 +13,7 @@ down_revision = "0002"
 
 CHANGED = (
     *("period_v1", "roll_budgets_v1", "set_budget_v1"),
-    *("read_v1", "reserve_v1", "settle_v1", "due_v1", "end_v1"),
+    *("read_v1", "reserve_v1", "settle_v1", "due_v1", "end_v1", "archive_month_v1"),
 )
 """Functions that were there before, in another form: they are made again, of what the files say now."""
 ADDED = (
@@ -25,10 +25,21 @@ ADDED = (
     "breakers_v1",
     "set_breaker_v1",
     "refuse_change_v1",
+    "log_action_v1",
+    "bill_unknown_v1",
+    "whole_hold_v1",
+    "unknown_v1",
+    "unknown_days_v1",
+    "settle_unknown_v1",
 )
 """In the order they are made."""
 APPEND_ONLY = """CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON operator_action
     FOR EACH STATEMENT EXECUTE FUNCTION callgate_refuse_change_v1()"""
+UNKNOWN_BILL = (
+    "(status = 'unknown' OR anomalies && "
+    "ARRAY['price_unknown', 'usage_implausible', 'usage_missing', 'usage_zero'])"
+    " AND settled_by_hand_at IS NULL"
+)
 WAITED_FOR = """UPDATE llm_call SET wait_reason = CASE
        WHEN error LIKE '%"suspect"%' THEN 'quarantine'
        WHEN wanted_nano_usd IS NULL THEN 'retry'
@@ -54,6 +65,7 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER append_only ON operator_action")
     for name in reversed(ADDED):
         _drop_function(name)
+    op.drop_index("ix_ai_call_log_unknown", "ai_call_log")
     op.drop_index("ix_llm_call_released", "llm_call")
     op.drop_index("ix_llm_call_probe", "llm_call")
     op.drop_index("ix_llm_call_breaker", "llm_call")
@@ -62,7 +74,7 @@ def downgrade() -> None:
     op.drop_constraint(op.f("ck_ai_call_log_kind"), "ai_call_log")
     for column in ("wait_reason", "breaker_id", "wait_until"):
         op.drop_column("llm_call", column)
-    for column in ("kind", "credential", "anomalies"):
+    for column in ("kind", "credential", "anomalies", "settled_by_hand_at"):
         op.drop_column("ai_call_log", column)
     op.drop_table("operator_action")
     op.drop_table("breaker")
@@ -133,6 +145,20 @@ def _add_columns() -> None:
             server_default="{}",
             comment="what is odd about what the provider said",
         ),
+    )
+    op.add_column(
+        "ai_call_log",
+        sa.Column(
+            "settled_by_hand_at",
+            sa.DateTime(timezone=True),
+            comment="posted is what an operator said was billed",
+        ),
+    )
+    op.create_index(
+        "ix_ai_call_log_unknown",
+        "ai_call_log",
+        ["started_at"],
+        postgresql_where=sa.text(UNKNOWN_BILL),
     )
     op.create_check_constraint(
         op.f("ck_ai_call_log_kind"), "ai_call_log", "kind IN ('call', 'probe')"

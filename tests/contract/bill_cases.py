@@ -90,6 +90,7 @@ USAGES = (
     counted("numbers with a point", told(11.0, 7.0, 18.0), COST),
     counted("numbers in quotes", told("11", "7"), COST),
     counted("no total", told(11, 7), COST),
+    counted("a total of 0", told(11, 7, 0), COST),
     counted(
         "details of null",
         {**USAGE, "prompt_tokens_details": None, "completion_tokens_details": {}},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -21,6 +24,17 @@ from worker.embedded import Embedded
 
 Shell = Callable[..., tuple[int, str, str]]
 AUDIT, PURGE, STRAYS = ("audit",), ("purge", "--older-than-days", "0", "--yes"), ("dead", "list")
+SETTLE = ("unknown", "settle", str(UUID(int=7)), "--unbilled", "--reason", "invoice 7")
+OPEN = (
+    "breakers",
+    "open",
+    "--provider",
+    "openai",
+    "--model",
+    "gpt-4o",
+    "--reason",
+    "they are down",
+)
 SET_BUDGET = ("budget", "set", ORG, "--daily-usd", "1")
 
 
@@ -44,6 +58,18 @@ def shell(services: Embedded, capsys: pytest.CaptureFixture[str]) -> Shell:
         (CLIENT, (*PURGE, "--org", ORG), "the login that owns the tables"),
         (CLIENT, ("tenants", "list"), "the login that owns the tables"),
         (CLIENT, SET_BUDGET, "the login that owns the tables"),
+        (
+            CLIENT,
+            ("unknown", "list"),
+            f"the login that owns the tables, or a member of {DASHBOARD}",
+        ),
+        (
+            CLIENT,
+            ("breakers", "list"),
+            f"the login that owns the tables, or a member of {DASHBOARD}",
+        ),
+        (DASHBOARD, SETTLE, "the login that owns the tables"),
+        (DASHBOARD, OPEN, "the login that owns the tables"),
         (DASHBOARD, ("calls", "list"), f"the login that owns the tables, or a member of {CLIENT}"),
         (DASHBOARD, STRAYS, f"the login that owns the tables, or a member of {CLIENT}"),
         (WORKER, (*PURGE, "--org", ORG), "the login that owns the tables"),
@@ -70,8 +96,15 @@ def test_a_login_does_what_it_may(
     ledger.dead()
     owner = PostgresSession(services.database_url)
     with a_login(services.database_url, DASHBOARD) as url:
+        looks = (
+            ("unknown", "list"),
+            ("unknown", "summary"),
+            ("breakers", "list"),
+            ("actions", "list"),
+        )
         for command in (AUDIT, ("costs",), ("budget", "show")):
             assert shell(url, *command)[0::2] == (0, "")
+        assert [shell(url, *command)[0] for command in looks] == [0, 0, 0, 0]
     with closing(owner), a_client(owner, ORG) as url:
         code, out, err = shell(url, *STRAYS)
 
@@ -93,9 +126,34 @@ def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
         old = shell(url, "doctor")
 
     assert healthy[0] == loud[0] == 0
+    assert "OK   unknown bills: not for this login to see\n" in healthy[1]
     assert "OK   server log: " in healthy[1]
     assert "OK   broker: " in healthy[1]
     assert "WARN server log: " in loud[1]
     assert "set log_statement = none (it is all)\n" in loud[1]
     assert old[0] == 1
     assert "is Redis 6: workers take messages with BLMPOP" in old[1]
+
+
+def test_the_owner_settles_by_hand(
+    ledger: LedgerUnderTest, services: Embedded, shell: Shell, tmp_path: Path
+) -> None:
+    """From the list to the books, as operators do it."""
+    refs = [ledger.lost(page) for page in ("one", "two")]
+    (file := tmp_path / "bills.csv").write_text(
+        "attempt_id,billed_usd\n" + "".join(f"{ref.attempt_id},0.00000002\n" for ref in refs)
+    )
+    url = services.database_url
+
+    listed = json.loads(shell(url, "unknown", "list", "--json")[1])
+    code, out, _ = shell(
+        url, "unknown", "settle", "--csv", str(file), "--reason", "invoice 7", "--operator", "ann"
+    )
+
+    assert {bill["attempt_id"] for bill in listed} == {str(ref.attempt_id) for ref in refs}
+    assert (code, out.count(" settled ")) == (0, 2)
+    assert shell(url, "unknown", "list")[1] == ""
+    assert ledger.figures() == (0, 40)
+    assert shell(url, *AUDIT)[0] == 0
+    actions = json.loads(shell(url, "actions", "list", "--json")[1])
+    assert [a["operator"] for a in actions if a["action"] == "unknown.settle"] == ["ann", "ann"]

@@ -23,8 +23,9 @@ from callgate.domain.ledger import (
     CallState,
     SubmitOutcome,
 )
-from callgate.domain.operations import CostLine, Snapshot, StrayMessage
+from callgate.domain.operations import By, CostLine, Snapshot, StrayMessage
 from callgate.domain.retention import ArchivedMonth, Partitions
+from callgate.domain.unknown import HandOutcome, SettleByHand
 from callgate.services.audit import audit
 from callgate.services.results import error_of
 from tests.contract.harness import a_loss, a_submission, a_success, an_answer
@@ -418,6 +419,89 @@ def test_a_month_waits_until_its_bodies_are_purged(log: PartitionedLedger) -> No
     assert log.under_test.retention.archive_month(1) == ArchivedMonth(partition_of(month(4)), 1)
 
 
+def given_up(log: PartitionedLedger, content: str = "lost") -> AttemptRef:
+    """A call that is dead because nobody knows what became of its request."""
+    ref = log.under_test.running(content)
+    log.under_test.settle(a_loss(ref, next_state=CallState.DEAD))
+    return ref
+
+
+def by_hand(log: PartitionedLedger, ref: AttemptRef, billed: int = 0) -> HandOutcome:
+    """Settle an attempt that posted 100 by hand."""
+    settle = SettleByHand(ref.attempt_id, 100, billed)
+    (answer,) = log.under_test.operations.settle_by_hand([settle], by=By("ann", "invoice 7"))
+    return answer.outcome
+
+
+def test_a_month_waits_while_a_bill_may_still_be_learned(log: PartitionedLedger) -> None:
+    """The row is what an operator settles; once it is settled, or too old to hope, its month goes."""
+    log.make(back=4, months=1)
+    log.move(log.under_test.succeeded("fine"), back=4)
+    first, second = (log.move(given_up(log, page), back=4) for page in ("one", "two"))
+    log.under_test.purge()
+    retention = log.under_test.retention
+    age_days = (datetime.now(UTC) - month(4)).days
+
+    waits = ArchivedMonth(partition_of(month(4)), None, unknown_bills=2)
+    assert retention.archive_month(1, age_days + 1) == waits
+    by_hand(log, first)
+    assert retention.archive_month(1, age_days + 1) == replace(waits, unknown_bills=1)
+    assert by_hand(log, second, 60) is HandOutcome.SETTLED
+
+    assert retention.archive_month(1, age_days + 1) == ArchivedMonth(partition_of(month(4)), 3)
+    assert books(log).spent_nano_usd == 60 + 60
+
+
+def test_a_bill_that_is_too_old_to_be_learned_keeps_no_month(log: PartitionedLedger) -> None:
+    """And then it stays posted as it is: there is no row that could be settled."""
+    log.make(back=4, months=1)
+    ref = log.move(given_up(log), back=4)
+    log.under_test.purge()
+
+    assert log.under_test.retention.archive_month(1) == ArchivedMonth(partition_of(month(4)), 1)
+
+    assert by_hand(log, ref) is HandOutcome.ARCHIVED
+    assert books(log).spent_nano_usd == 100
+    assert log.under_test.operations.actions(limit=1)[0].action != "unknown.settle"
+
+
+def test_what_is_odd_keeps_its_month_if_its_bill_is_unknown(log: PartitionedLedger) -> None:
+    """An answer without usage is as good as none, for its bill."""
+    log.make(back=4, months=1)
+    ref = log.under_test.answered("odd")
+    log.under_test.settle(a_success(ref, 100, anomalies=("usage_missing",)))
+    log.move(ref, back=4)
+    log.under_test.purge()
+
+    archived = log.under_test.retention.archive_month(1, 36_500)
+
+    assert archived == ArchivedMonth(partition_of(month(4)), None, unknown_bills=1)
+
+
+def test_nobody_settles_by_hand_while_a_month_is_summed(
+    log: PartitionedLedger, postgres_engine: Engine, eventually: Callable[..., None]
+) -> None:
+    """The sums would miss it: so it waits for the drop, and hears that the month is gone."""
+    log.make(back=4, months=1)
+    ref = log.move(given_up(log), back=4)
+    log.under_test.purge()
+    heard: list[HandOutcome] = []
+    operator = threading.Thread(target=lambda: heard.append(by_hand(log, ref)))
+    with postgres_engine.begin() as dropping:
+        assert dropping.execute(text("SELECT callgate_take_upkeep_v1()")).scalar() is True
+        operator.start()
+        eventually(
+            lambda: (
+                bool(log.sql("SELECT 1 FROM pg_locks WHERE NOT granted")) or not operator.is_alive()
+            )
+        )
+        dropping.execute(text("SELECT callgate_archive_month_v1(1, 45)"))
+    operator.join(10)
+
+    assert heard == [HandOutcome.ARCHIVED]
+    assert books(log).spent_nano_usd == 100
+
+
 def test_young_months_are_kept(log: PartitionedLedger) -> None:
     """`keep_months` whole ones beside the current one."""
     two_old_months(log)
@@ -455,7 +539,7 @@ def test_an_audit_during_a_drop_sees_all_of_it_or_nothing(
 
     auditor = threading.Thread(target=look)
     with postgres_engine.begin() as dropping:
-        dropping.execute(text("SELECT callgate_archive_month_v1(1)"))
+        dropping.execute(text("SELECT callgate_archive_month_v1(1, 45)"))
         auditor.start()
         eventually(
             lambda: bool(

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from callgate.db.session import PostgresSession
+from callgate.domain.unknown import UnknownFilter
 from tests.contract.harness import LIMIT, ORG, a_success, open_postgres
 
 WAITING = 2_000
@@ -52,3 +53,29 @@ def _read(session: PostgresSession, indexes: str) -> int:
     """Entries that were read so far, by this session to its last statement."""
     session.rows("SELECT pg_stat_force_next_flush()", {})
     return int(session.rows(READ, {"indexes": indexes})[0].count)
+
+
+MANY_ATTEMPTS = """INSERT INTO ai_call_log (attempt_id, call_id, generation, attempt, org_id, input_hash, call_type,
+    provider, model, status, hold_nano_usd, posted_nano_usd, posted_at, budget_ids, queue_ms, worker_id, trace_id)
+SELECT uuidv7(), gen_random_uuid(), 1, 1, 'o', '', 't', 'p', 'm', 'succeeded', 5, 5, now(), '{}', 0, 'w',
+       repeat('x', 200) FROM generate_series(1, :count)"""
+READ_ALONG = """SELECT sum(seq_tup_read) AS count FROM pg_stat_user_tables
+ WHERE relname LIKE 'ai\\_call\\_log\\_____\\___'"""
+
+
+def test_looking_for_unknown_bills_does_not_read_the_known_ones(postgres_engine: Engine) -> None:
+    """Operators and their doctor look often; the log is long, and such bills are few."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    with closing(PostgresSession(url, pool_size=1)) as session:
+        ledger = open_postgres(session)
+        ref = ledger.lost()
+        with postgres_engine.begin() as connection:
+            connection.execute(text(MANY_ATTEMPTS), {"count": WAITING})
+        session.rows("SELECT pg_stat_force_next_flush()", {})
+        before = session.rows(READ_ALONG, {})[0].count
+
+        (bill,) = ledger.operations.unknown_bills(UnknownFilter(provider="openai"), limit=10)
+
+        session.rows("SELECT pg_stat_force_next_flush()", {})
+        assert bill.attempt_id == ref.attempt_id
+        assert session.rows(READ_ALONG, {})[0].count - before < WAITING / 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from unittest.mock import ANY
 
@@ -27,8 +27,9 @@ from callgate.db.session import PostgresSession
 from callgate.db.tables import metadata
 from callgate.domain.errors import ConfigurationError, NotPermitted
 from callgate.domain.ledger import Bodies, CallState, Reserved
-from callgate.domain.operations import StrayMessage
+from callgate.domain.operations import By, StrayMessage
 from callgate.domain.retention import BodyAges
+from callgate.domain.unknown import SettleByHand, UnknownFilter
 from tests.contract.harness import (
     JUDGE,
     ORG,
@@ -197,6 +198,36 @@ def test_a_dashboard_reports_what_the_owner_reports(
         assert operations.costs() == ledger.operations.costs() != []
         assert operations.budgets() == ledger.operations.budgets() != []
         assert replace(operations.snapshot(), at=ANY) == ledger.operations.snapshot()
+        assert operations.breakers() == ledger.operations.breakers() != []
+        assert operations.actions(limit=9) == ledger.operations.actions(limit=9) != []
+
+
+def test_a_dashboard_sees_unknown_bills_and_settles_none(
+    ledger: LedgerUnderTest, owner_url: str
+) -> None:
+    """Nor does any role: what moves money by hand is the owner's, and what opens a breaker."""
+    ref = ledger.lost("lost")
+    settle, by = SettleByHand(ref.attempt_id, 100, 0), By("ann", "invoice 7")
+    with a_login(owner_url, DASHBOARD) as url, closing(PostgresSession(url)) as session:
+        operations = PostgresOperations(session)
+        assert operations.unknown_bills(UnknownFilter(), limit=9) == (
+            ledger.operations.unknown_bills(UnknownFilter(), limit=9)
+        )
+        assert operations.unknown_days(UnknownFilter()) == (
+            ledger.operations.unknown_days(UnknownFilter())
+        )
+    for role in ROLES:
+        with a_login(owner_url, role) as url, closing(PostgresSession(url)) as session:
+            operations = PostgresOperations(session)
+            for forbidden in (
+                lambda: operations.settle_by_hand([settle], by=by),  # noqa: B023
+                lambda: operations.set_breaker("p", "m", "", is_open=True, by=by),  # noqa: B023
+            ):
+                with pytest.raises(ConfigurationError, match="InsufficientPrivilege"):
+                    forbidden()
+    assert [b.attempt_id for b in ledger.operations.unknown_bills(UnknownFilter(), limit=9)] == [
+        ref.attempt_id
+    ]
 
 
 def test_a_refusal_names_logins_that_are_not_refused(
@@ -225,3 +256,26 @@ def test_a_refusal_in_our_own_words_gets_no_other_remedy(
         pytest.raises(NotPermitted, match=f"may not act for organisation {ORG}$"),
     ):
         PostgresLedger(session).submit([a_submission("mine")])
+
+
+@pytest.mark.parametrize("role", [None, *ROLES])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE operator_action SET reason = 'another'",
+        "DELETE FROM operator_action",
+        "TRUNCATE operator_action",
+    ],
+)
+def test_what_operators_did_is_never_rewritten(
+    ledger: LedgerUnderTest, owner_url: str, role: str | None, statement: str
+) -> None:
+    """Not by the owner either."""
+    ledger.operations.set_breaker("p", "m", "", is_open=True, by=By("ann", "they are down"))
+    before = ledger.operations.actions(limit=9)
+    login = a_login(owner_url, role) if role else nullcontext(owner_url)
+    refused = pytest.raises(ConfigurationError, match=r"append-only|InsufficientPrivilege")
+    with login as url, closing(PostgresSession(url)) as session, refused:
+        session.rows(statement, {})
+
+    assert ledger.operations.actions(limit=9) == before != []

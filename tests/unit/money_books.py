@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
+from uuid import UUID
 
 from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory_tables import AttemptRow
 from callgate.domain.budget import Window, scopes_of
 from callgate.domain.ledger import (
     AttemptRef,
@@ -29,7 +31,8 @@ from callgate.domain.ledger import (
     SubmitOutcome,
 )
 from callgate.domain.models import OnBudget
-from callgate.domain.operations import EndReason
+from callgate.domain.operations import By, EndReason
+from callgate.domain.unknown import HandOutcome, SettleByHand
 from tests.contract.harness import (
     JUDGE,
     ManualClock,
@@ -65,6 +68,7 @@ class Books:
         self.highest_limit: dict[int, int] = {}
         self.posts: Counter[AttemptRef] = Counter()
         self.ended: dict[CallKey, CallState] = {}
+        self.lowest_by_hand: dict[UUID, int] = {}
         for org_id in ("acme", "zeta"):
             self.ledger.set_budget(org_id, "org", Window.DAY, limit)
 
@@ -216,6 +220,36 @@ class Books:
     def set_budget(self, org_id: str, scope: str, window: Window, limit: int) -> None:
         self.ledger.set_budget(org_id, scope, window, limit)
 
+    def settle_by_hand(self, back: int, billed: int, may_exceed_hold: bool) -> None:
+        """By what is posted now, as somebody who looked just before."""
+        rows = self.tables.attempts
+        posted = [ref for ref in self.refs if rows[ref.attempt_id].status.is_posted]
+        for ref in lately(posted, back):
+            row = rows[ref.attempt_id]
+            status, before = row.status, row.posted_nano_usd or 0
+            settle = SettleByHand(ref.attempt_id, before, billed, may_exceed_hold)
+            (answer,) = self.ledger.settle_by_hand([settle], by=By("ann", "invoice 7"))
+            assert (row.status, row.posted_nano_usd) == (status, answer.posted_nano_usd)
+            assert (row.posted_nano_usd == billed) or not answer.outcome.is_done
+            if answer.outcome is HandOutcome.SETTLED:
+                self.lowest_by_hand[ref.attempt_id] = min(
+                    billed, self.lowest_by_hand.get(ref.attempt_id, billed)
+                )
+
+    def settle_by_stale_hand(self, back: int, seen: int) -> None:
+        """By what was posted long ago: whatever it is now stays, unless it is that."""
+        for ref in lately(self.refs, back):
+            row = self.tables.attempts[ref.attempt_id]
+            before = row.posted_nano_usd
+            self.ledger.settle_by_hand(
+                [SettleByHand(ref.attempt_id, seen, 7)], by=By("bob", "an old list")
+            )
+            assert row.posted_nano_usd in ((before,) if before != seen else (before, 7))
+            if row.posted_nano_usd == 7:
+                self.lowest_by_hand[ref.attempt_id] = min(
+                    7, self.lowest_by_hand.get(ref.attempt_id, 7)
+                )
+
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
@@ -231,17 +265,25 @@ class Books:
         self.an_end_is_an_end()
 
     def the_limit_holds(self) -> None:
-        """spent + reserved <= limit, unless the limit was lowered or a provider charged more than was held."""
+        """
+        spent + reserved <= limit, unless the limit was lowered or a provider charged more than was held.
+
+        Or than an operator had said: what that freed may be spent when the truth comes.
+        """
         for budget in self.tables.budgets.values():
             highest = max(self.highest_limit.get(budget.budget_id, 0), budget.limit_nano_usd)
             self.highest_limit[budget.budget_id] = highest
             overrun = sum(
-                max(0, (attempt.posted_nano_usd or 0) - attempt.hold_nano_usd)
+                max(0, (attempt.posted_nano_usd or 0) - self._held(attempt))
                 for attempt in self.tables.attempts.values()
                 if budget.budget_id in attempt.budget_ids
             )
             assert budget.spent_nano_usd + budget.reserved_nano_usd <= highest + overrun
             assert min(budget.spent_nano_usd, budget.reserved_nano_usd) >= 0
+
+    def _held(self, attempt: AttemptRow) -> int:
+        """What was kept free for it, at the least."""
+        return min(attempt.hold_nano_usd, self.lowest_by_hand.get(attempt.attempt_id, 1 << 62))
 
     def the_books_balance(self) -> None:
         """reserved = Σ hold of unposted rows and spent = Σ posted, over exactly the budgets of each hold."""

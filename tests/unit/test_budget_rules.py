@@ -21,6 +21,7 @@ from callgate.domain.budget import (
     cost_nano_usd,
     held_wait_s,
     hold_nano_usd,
+    nano_usd_of,
     period_of,
     refusal_of,
     scopes_of,
@@ -348,3 +349,53 @@ def test_money_is_shown_without_hiding_any(nano_usd: int, text: str) -> None:
 def test_a_held_up_call_waits_a_quarter_of_its_age(age_s: float, wait_s: float) -> None:
     """At least a quarter of a second, so that it does not spin, and at most half a minute."""
     assert held_wait_s(age_s) == pytest.approx(wait_s)
+
+
+# Amounts that are written out.
+
+
+@pytest.mark.parametrize(
+    ("text", "nano_usd"),
+    [
+        ("0", 0), ("5", 5 * 10**9), ("0.000000001", 1), ("1.2E-05", 12_000), ("1e3", 10**12), (" 0.5 ", 5 * 10**8),
+        ("1.000000000000000", 10**9), ("-0", 0), ("0e-999999999", 0), ("1000000", 10**15), (".5", 5 * 10**8),
+    ],
+)  # fmt: skip
+def test_an_amount_is_read_exactly(text: str, nano_usd: int) -> None:
+    """As people write it, and spreadsheets."""
+    assert nano_usd_of(text, usd_max=1_000_000) == nano_usd
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "x",
+            "-1",
+            "-0.000000001",
+            "nan",
+            "sNaN",
+            "inf",
+            "-Infinity",
+            "1,5",
+            "0x1",
+            "1_0",
+            "\uff11",
+        ),
+        *("0.0000000001", "1e-10", "1e-999999", "1E-1999998", "1e999999", "1e999999999999999999"),
+        *("1000000.000000001", "1e7", "0.1234567890000000000000000000000001", "9" * 5_000),
+    ],
+)
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    """Never rounded, never a traceback, never long to read."""
+    with pytest.raises(ValueError, match="no amount of USD from 0 to 1000000 with at most 9") as no:
+        nano_usd_of(text, usd_max=1_000_000)
+
+    assert len(str(no.value)) < 200
+
+
+@given(AMOUNTS)
+def test_an_amount_that_is_printed_can_be_read(nano_usd: int) -> None:
+    """Without its dollar."""
+    assert nano_usd_of(usd(nano_usd).removeprefix("$"), usd_max=1_000) == nano_usd

@@ -130,3 +130,27 @@ def test_a_wrong_value_is_one_line_that_names_its_variable(
     assert f"CALLGATE_{variable}" in err
     assert says in err
     assert "canary" not in err
+
+
+@pytest.mark.parametrize(
+    ("operator", "read"), [("ann@example.org", "ann@example.org"), ("", None), (None, None)]
+)
+def test_an_operator_has_a_name_or_none(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, operator: str | None, read: str | None
+) -> None:
+    """What is empty is not set; then the system's user is kept."""
+    if operator is not None:
+        monkeypatch.setenv("CALLGATE_OPERATOR", operator)
+
+    assert load_settings(ClientSettings).operator == read
+
+
+@pytest.mark.parametrize("operator", [" ", "\t\n", "x" * 201])
+def test_a_name_that_is_none_is_refused(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, operator: str
+) -> None:
+    """Blank in the action log would be nobody."""
+    monkeypatch.setenv("CALLGATE_OPERATOR", operator)
+
+    with pytest.raises(ConfigurationError, match="CALLGATE_OPERATOR: "):
+        load_settings(ClientSettings)

@@ -65,6 +65,12 @@ UNUSUAL: dict[Callable[..., None], dict[str, list[Any]]] = {
         "window": list(Window),
         "limit": LIMITS,
     },
+    Books.settle_by_hand: {
+        "back": LATELY,
+        "billed": [0, 40, 100, 130],
+        "may_exceed_hold": [False, True],
+    },
+    Books.settle_by_stale_hand: {"back": LATELY, "seen": [100, 50, 0, 7]},
     Books.pass_time: {"seconds": SECONDS},
 }
 ACTIONS = [*USUAL.items()] * 4 + [*UNUSUAL.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,7 @@ class Store:
     rows_in_default: int = 0
     is_away: bool = False
     asked: list[object] = field(default_factory=list)
+    unknown_days: int = 0
 
     def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
         assert (limit, dry_run) == (PURGE_BATCH_MAX, False)
@@ -46,8 +47,9 @@ class Store:
         self.asked.append(months)
         return Partitions(0, self.not_made, self.rows_in_default)
 
-    def archive_month(self, keep_months: int) -> ArchivedMonth | None:
+    def archive_month(self, keep_months: int, unknown_days: int = 0) -> ArchivedMonth | None:
         self.asked.append(f"archive {keep_months}")
+        self.unknown_days = unknown_days
         return self.months.pop(0) if self.months else None
 
 
@@ -130,6 +132,25 @@ def test_a_month_that_must_wait_ends_the_run_with_a_warning() -> None:
 
     assert store.asked.count("archive 1") == 1
     assert [(e["event"], e["partition"]) for e in logs] == [("log_partition_waits", "old")]
+
+
+def test_a_month_that_waits_for_unknown_bills_is_told_once() -> None:
+    """It may wait for weeks, and is looked at every hour; each change is news."""
+    waits = ArchivedMonth("old", None, unknown_bills=3)
+    months = [waits, waits, replace(waits, unknown_bills=2), ArchivedMonth("old", 9)]
+    service = RetentionService(
+        store := Store(months=months), Retention(bodies_days=1, log_months=1, unknown_days=50)
+    )
+
+    with capture_logs() as logs:
+        for _ in range(4):
+            service.run()
+
+    assert [(e["event"], e.get("unknown_bills")) for e in logs] == [
+        ("log_partition_waits", 3), ("log_partition_waits", 2), ("log_partition_archived", None),
+    ]  # fmt: skip
+    assert store.unknown_days == 50
+    assert Retention().unknown_days == 45
 
 
 def test_months_per_run_are_bounded() -> None:

@@ -2,14 +2,16 @@
 -- its sums in ai_call_log_archive, in one transaction.
 --
 -- Only a partition that nothing can change any more: every attempt is posted, its call has ended and everybody was told,
--- its bodies are purged, and a late answer would not be taken (see record_v1). So its rows can be summed without a lock.
+-- its bodies are purged, and a late answer would not be taken (see record_v1). Who settles by hand waits for the lock that
+-- take_upkeep_v1 takes. So its rows can be summed without another one. And none with a bill that nobody knows, unless it was
+-- posted p_unknown_days ago: until then an operator may still learn it.
 -- Old rows of the default partition go the same way, but are deleted.
 -- Locks     what take_upkeep_v1 does, then ai_call_log, exclusively, for the moment of the drop; who cannot have it within a
 --           second comes again later.
--- Returns   the partition's name, and how many attempts were archived; null of one that must wait, which ends the search.
---           No row if nothing is old enough, or somebody else is at it.
-CREATE FUNCTION callgate_archive_month_v1(p_keep_months int)
-RETURNS TABLE (partition_name text, archived bigint)
+-- Returns   the partition's name, and how many attempts were archived; null of one that must wait, which ends the search. Then,
+--           for how many unknown bills, among other things. No row if nothing is old enough, or somebody else is at it.
+CREATE FUNCTION callgate_archive_month_v1(p_keep_months int, p_unknown_days int)
+RETURNS TABLE (partition_name text, archived bigint, unknown bigint)
 LANGUAGE plpgsql SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
 DECLARE
     ends_at timestamptz := date_trunc('month', now()) - make_interval(months => p_keep_months);
@@ -44,7 +46,12 @@ BEGIN
                     OR a.reply IS NOT NULL
                     OR c.call_id IS NULL OR c.due_at IS NOT NULL OR c.request IS NOT NULL))$sql$,
         partition_name) INTO must_wait USING callgate_uuid_floor_v1(ends_at);
-    IF must_wait THEN
+    EXECUTE format(
+        $sql$SELECT count(*) FROM %I a
+             WHERE a.attempt_id < $1 AND a.settled_by_hand_at IS NULL AND callgate_bill_unknown_v1(a.status, a.anomalies)
+               AND a.posted_at > now() - make_interval(days => $2)$sql$,
+        partition_name) INTO unknown USING callgate_uuid_floor_v1(ends_at), p_unknown_days;
+    IF must_wait OR unknown > 0 THEN
         RETURN NEXT;
         RETURN;
     END IF;

@@ -17,9 +17,9 @@ BEGIN
            failures = CASE WHEN p_is_open THEN b.failures ELSE 0 END,
            proven_at = coalesce(excluded.proven_at, b.proven_at), probe_wait_s = 10, probe_at = NULL,
            trial_ids = '{}';
-    INSERT INTO operator_action (operator, action, subject, reason)
-    VALUES (p_operator, CASE WHEN p_is_open THEN 'breaker.open' ELSE 'breaker.close' END,
-            concat_ws('/', p_provider, p_model, nullif(p_credential, '')), p_reason);
+    PERFORM callgate_log_action_v1(
+        p_operator, p_reason, CASE WHEN p_is_open THEN 'breaker.open' ELSE 'breaker.close' END, NULL,
+        concat_ws('/', p_provider, p_model, nullif(p_credential, '')), '{}');
     PERFORM callgate_release_waiting_v1();
     RETURN QUERY SELECT * FROM callgate_breakers_v1() x
       WHERE x.provider = p_provider AND x.model = p_model AND x.credential = p_credential;

@@ -1,7 +1,8 @@
 -- callgate_settle_v1: post attempts and move their calls; settling twice changes nothing.
 --
 -- Money moves in exactly the budgets the hold was made in: reserved falls by the hold the first time, spent changes by the
--- difference to what was posted before. An attempt that is no longer as the caller saw it is left alone.
+-- difference to what was posted before. An attempt that is no longer as the caller saw it is left alone. What an operator
+-- settled by hand gives way to the truth, but not to another guess.
 -- Locks     the calls by (call_id, generation), the attempts by id, the budgets by id, then breakers by id.
 -- Returns   per row: was it applied, the call's state, and of a call that ended just now the undelivered links. Then a row with
 --           ord 0, if calls were made due that waited (applied), or breakers were opened or closed (links: each as JSON).
@@ -18,6 +19,8 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     a ai_call_log%ROWTYPE;
     c llm_call%ROWTYPE;
+    said text[];                -- anomalies
+    by_hand timestamptz;        -- when the amount that stays was settled by hand; null: p_posted is posted
     moved_ids bigint[] := '{}';
     moved_reserved bigint[] := '{}';
     moved_spent bigint[] := '{}';
@@ -53,14 +56,17 @@ BEGIN
             CONTINUE;
         END IF;
 
+        said := string_to_array(coalesce(p_anomalies[ord], ''), ',');
+        by_hand := CASE WHEN callgate_bill_unknown_v1(p_statuses[ord], said) THEN a.settled_by_hand_at END;
         UPDATE ai_call_log l
-           SET status = p_statuses[ord], posted_nano_usd = p_posted[ord], posted_at = clock_timestamp(),
+           SET status = p_statuses[ord], posted_at = clock_timestamp(), settled_by_hand_at = by_hand,
+               posted_nano_usd = CASE WHEN by_hand IS NULL THEN p_posted[ord] ELSE a.posted_nano_usd END,
                input_tokens = p_input_tokens[ord], cached_input_tokens = p_cached_input_tokens[ord],
                cache_write_tokens = p_cache_write_tokens[ord], output_tokens = p_output_tokens[ord],
                reasoning_tokens = p_reasoning_tokens[ord],
                price_source = coalesce(p_price_sources[ord], a.price_source),
                service_tier = p_service_tiers[ord],
-               anomalies = string_to_array(coalesce(p_anomalies[ord], ''), ','),
+               anomalies = said,
                error_json = p_errors[ord],
                -- A late answer of a call that was purged meanwhile: what it cost stays, its text does not.
                reply = CASE WHEN c.request IS NOT NULL THEN l.reply END
@@ -71,7 +77,8 @@ BEGIN
             CASE WHEN a.posted_nano_usd IS NULL THEN -a.hold_nano_usd ELSE 0 END,
             ARRAY[cardinality(a.budget_ids)]);
         moved_spent := moved_spent || array_fill(
-            p_posted[ord] - coalesce(a.posted_nano_usd, 0), ARRAY[cardinality(a.budget_ids)]);
+            CASE WHEN by_hand IS NULL THEN p_posted[ord] - coalesce(a.posted_nano_usd, 0) ELSE 0 END,
+            ARRAY[cardinality(a.budget_ids)]);
 
         -- A success ends any call that is still open; anything else moves only the call whose current attempt this is.
         IF c.state IN ('queued', 'running', 'waiting') AND p_statuses[ord] = 'succeeded' THEN

@@ -1,0 +1,137 @@
+"""
+Attempts whose bill nobody knows, and how an operator settles them by hand.
+
+Such an attempt posts its whole hold, which is never less than the truth, until somebody learns what the provider
+billed. Amounts are nano-USD; times come from the ledger's own clock. `unknown_v1.sql` and `settle_unknown_v1.sql`
+follow these rules; one contract suite holds them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from uuid import UUID
+
+from callgate.domain.budget import NANO_PER_USD
+from callgate.domain.errors import InvalidAmount
+from callgate.domain.ledger import AttemptStatus, CallKey
+from callgate.domain.models import AMOUNT_UNKNOWN
+
+WHOLE_HOLD = "whole hold"
+"""How the `price_source` begins of an attempt that posted its whole hold, for want of an amount."""
+BILLED_USD_MAX = 1_000_000
+"""Far above the bill of any one request."""
+
+
+def is_bill_unknown(status: AttemptStatus, anomalies: Iterable[str]) -> bool:
+    """True if an attempt posts its whole hold because nobody knows what was billed."""
+    return status is AttemptStatus.UNKNOWN or not AMOUNT_UNKNOWN.isdisjoint(anomalies)
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownFilter:
+    """Which attempts are meant; every field that is set narrows."""
+
+    org_id: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    since: datetime | None = None
+    """Started then or later."""
+    before: datetime | None = None
+    """Started earlier."""
+    with_past: bool = False
+    """Also those that versions without `anomalies` posted at their whole hold, whatever their status."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownBill:
+    """A posted attempt, as far as its bill is concerned."""
+
+    attempt_id: UUID
+    key: CallKey
+    attempt: int
+    org_id: str
+    call_type: str
+    provider: str
+    model: str
+    credential: str
+    """Whose key was used: an organisation, or empty for the provider's own."""
+    status: AttemptStatus
+    anomalies: tuple[str, ...]
+    hold_nano_usd: int
+    posted_nano_usd: int
+    started_at: datetime
+    settled_by_hand_at: datetime | None
+    provider_request_id: str | None
+    error: str | None
+    """A `Failure` as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownDay:
+    """The unknown bills of one day (UTC) and model, beside what is known of it: for the provider's own sums."""
+
+    day: date
+    provider: str
+    model: str
+    attempts: int
+    posted_nano_usd: int
+    known_attempts: int
+    known_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettleByHand:
+    """
+    Post what the provider billed for one attempt, in place of what was posted.
+
+    Raises:
+        InvalidAmount
+    """
+
+    attempt_id: UUID
+    seen_posted_nano_usd: int
+    """What it posted when this was decided; where it has changed since, nothing is done."""
+    billed_nano_usd: int
+    may_exceed_hold: bool = False
+    """Post it though it is more than was held, and so perhaps more than the budget has left."""
+
+    def __post_init__(self) -> None:
+        billed = self.billed_nano_usd
+        if type(billed) is not int or not 0 <= billed <= BILLED_USD_MAX * NANO_PER_USD:
+            raise InvalidAmount(f"a bill is 0 to {BILLED_USD_MAX} USD, in whole nano-USD")
+
+
+class HandOutcome(StrEnum):
+    """What became of settling one attempt by hand."""
+
+    SETTLED = "settled"
+    UNCHANGED = "unchanged"
+    """It was settled by hand at this very amount before."""
+    CHANGED = "changed"
+    """It does not post what was seen: an answer came late, or somebody else settled it."""
+    ABOVE_HOLD = "above_hold"
+    """It is more than was held; nobody said that it may be."""
+    NOT_UNKNOWN = "not_unknown"
+    """What it cost is known, or it is not posted yet."""
+    ARCHIVED = "archived"
+    """Its month was dropped; of that only sums are left."""
+    NOT_FOUND = "not_found"
+
+    @property
+    def is_done(self) -> bool:
+        """True if the attempt posts what was asked for."""
+        return self in (HandOutcome.SETTLED, HandOutcome.UNCHANGED)
+
+
+@dataclass(frozen=True, slots=True)
+class SettledByHand:
+    """The answer to one `SettleByHand`."""
+
+    attempt_id: UUID
+    outcome: HandOutcome
+    posted_before_nano_usd: int | None
+    """None: there is no such attempt, or it is not posted yet."""
+    posted_nano_usd: int | None
