@@ -133,7 +133,7 @@ def is_good(measured: Measured) -> bool:
 
 
 def main() -> int:
-    """Play each kind of outage, for one organisation and for several: one JSON object a line; 1 if a promise is broken."""
+    """Play each kind of outage, for one organisation and for several: a JSON object each; 1 if a promise is broken."""
     quiet()
     measured = [measure(kind, orgs) for kind in (*KINDS, SLOW) for orgs in (("acme",), SEVERAL)]
     for one in measured:
