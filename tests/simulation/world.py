@@ -109,6 +109,8 @@ class World:
     """Everything there is in one seed."""
 
     catalogue, costs, validator, estimator = CATALOGUE, COSTS, VALIDATOR, ESTIMATOR
+    slots = 5
+    """Calls and sweeps a process takes at once."""
 
     def __init__(self, seed: int, *, faults: Mapping[str, float] = {}) -> None:
         """Build it; `faults` are on for sure, with these chances."""
