@@ -21,7 +21,7 @@ import typer
 from typer.main import get_command
 
 from callgate import cli_calls, cli_dead, cli_doctor, cli_money, cli_retention, cli_tenants
-from callgate.cli_output import OpenClient, print_error
+from callgate.cli_output import OpenClient, escape_what_cannot_be_written, print_error
 from callgate.domain.errors import CallgateError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ CHECKOUT_COMMANDS = Path(__file__).parents[1] / "worker" / "callgate_cli.py"
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    escape_what_cannot_be_written()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -13,7 +13,7 @@ from celery import Celery
 from structlog.types import EventDict
 
 from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
-from callgate.cli_output import harmless
+from callgate.cli_output import escape_what_cannot_be_written, harmless
 from config.settings import WorkerSettings
 from worker.asyncio_pool import run_on_loop
 from worker.bootstrap import Services, bootstrap, worker_app
@@ -91,6 +91,7 @@ def _spell_out(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def configure_logging(*, as_json: bool) -> None:
     """Send structlog and Celery's own log lines to stderr in one form."""
+    escape_what_cannot_be_written()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

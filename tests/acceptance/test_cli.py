@@ -60,7 +60,7 @@ def callgate(environ: dict[str, str], tmp_path: Path) -> Callgate:
             cwd=tmp_path,
             input=stdin,
             capture_output=True,
-            text=True,
+            encoding=variables.get("PYTHONIOENCODING", "utf-8"),
             timeout=RUN_TIMEOUT_S,
             check=False,
         )
@@ -115,6 +115,37 @@ def test_a_call_lives_on_the_command_line(callgate: Callgate) -> None:
     assert [call["task_id"] for call in listed] == [task_id]
     assert cancelled.returncode == 0
     assert shown["error"] == {"code": "cancelled", "message": "typo"}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "cp1252"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["ascii", "cp1252", "C"],
+)
+def test_what_the_terminal_cannot_show_is_escaped(
+    callgate: Callgate, variables: dict[str, str]
+) -> None:
+    """Commands end as they would elsewhere; JSON stays JSON, and holds every character."""
+    said = "\U0001f600 Grüße ✓"
+    request = {**REQUEST, "messages": [{"role": "user", "content": said}]}
+    submitted = callgate("submit", "--file", "-", "--no-wait", stdin=json.dumps(request))
+    task_id = submitted.stdout.strip()
+
+    shown = callgate("calls", "show", task_id, "--bodies", **variables)
+    as_json = callgate("calls", "show", task_id, "--bodies", "--json", **variables)
+    wrong = callgate("budget", "set", "✓", "--daily-usd", "5", **variables)
+    helped = callgate("--help", **variables)
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert r"\U0001f600" in shown.stdout
+    assert json.loads(as_json.stdout)["request"]["messages"][0]["content"] == said
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr + helped.stderr
+    assert helped.returncode == 0
 
 
 def test_a_typo_in_a_setting_gets_a_suggestion(callgate: Callgate) -> None:
