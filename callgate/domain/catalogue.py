@@ -12,9 +12,10 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from callgate.domain.retention import BodyAges
+from callgate.domain.urls import misread
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
@@ -68,6 +69,14 @@ class ProviderEntry(_Entry):
     output_bound_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     server_errors: Literal["unknown", "unbilled"] = "unknown"
     """Whether a 5xx may have been billed; `unbilled` only where the provider documents it as free."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_read_as_meant(cls, url: str | None) -> str | None:
+        """Half a password would be called as a host, and be quoted in an error."""
+        if url is not None and (reason := misread(url)):
+            raise ValueError(reason)
+        return url
 
 
 class PriceEntry(_Entry):
