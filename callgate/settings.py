@@ -107,7 +107,7 @@ class ClientSettings(BaseSettings):
         from callgate.db.session import unusable
 
         text = url.get_secret_value()
-        if reason := misread_login(text, "@"):
+        if reason := misread_login(text, "@/"):
             raise ValueError(reason)
         if reason := unusable(text):
             # A query with an @ in it is rather the rest of a password: no name of an option in it is quoted.

@@ -32,6 +32,7 @@ from callgate.adapters.postgres_operations import PostgresOperations
 from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.db.session import PostgresSession
+from callgate.db.version import VERSION, major_version
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef
@@ -115,6 +116,9 @@ class Services:
         Raises:
             NotMigrated, LedgerUnavailable, ConfigurationError
         """
+        session, _ = self._sessions
+        ((number,),) = session.rows(VERSION, {})
+        major_version(number)
         self.ledger.due(limit=0)
 
     def close(self) -> None:

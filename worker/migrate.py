@@ -9,6 +9,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from callgate.db.session import NOT_PERMITTED_SQLSTATE
+from callgate.db.version import VERSION, major_version
 from callgate.domain.errors import LedgerUnavailable, NotPermitted
 
 SCRIPTS = Path(__file__).parents[1] / "migrations"
@@ -21,13 +22,14 @@ def migrate(database_url: str, revision: str = "head") -> None:
     Raises:
         LedgerUnavailable: The database did not answer.
         NotPermitted: The login does not own the ledger, or may not create it.
-        ConfigurationError: Roles are missing, and the login may not make them.
+        ConfigurationError: The server is too old, or roles are missing, and the login may not make them.
     """
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     engine = create_engine(database_url, poolclass=NullPool, connect_args={"connect_timeout": 10})
     try:
         with engine.begin() as connection:
+            major_version(connection.exec_driver_sql(VERSION).scalar_one())
             config.attributes["connection"] = connection
             move = command.downgrade if revision == "base" else command.upgrade
             move(config, revision)
