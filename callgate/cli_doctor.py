@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -25,6 +25,7 @@ from callgate.domain.models import LLMRequest, Message
 if TYPE_CHECKING:
     from callgate.client import Client
 
+T = TypeVar("T")
 SAMPLE_MODEL = "openai/gpt-4o-mini"
 REDIS_MIN = 7
 QUIET_SETTINGS: dict[str, tuple[str, ...]] = {
@@ -92,6 +93,8 @@ def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
             "database": lambda: _database(client),
             "schema": lambda: _schema(client),
             "broker": lambda: _broker(client),
+            "broker rights": lambda: _rights(client),
+            "consumers": lambda: _consumers(client),
             "tokenizer": lambda: _tokenizer(client, model),
             "price": lambda: _price(client, model),
         }
@@ -186,6 +189,38 @@ def _broker(client: Client) -> str:
                 f" {REDIS_MIN} has, and Valkey"
             )
         return f"{connection.as_uri()} answers"
+
+
+def _rights(client: Client) -> str:
+    from callgate.adapters.celery_consumers import CLIENT_COMMANDS, refused_command
+
+    if refused := _of_broker(lambda: refused_command(client.celery_app, CLIENT_COMMANDS)):
+        raise ConfigurationError(
+            f"the user of CALLGATE_BROKER_URL may not run {refused}: docs/security.md lists what it needs"
+        )
+    return "the user of CALLGATE_BROKER_URL may publish"
+
+
+def _consumers(client: Client) -> str:
+    from callgate.adapters.celery_consumers import consumers
+
+    found = _of_broker(lambda: consumers(client.celery_app))
+    if foreign := [f"{c.name} ({', '.join(c.queues)})" for c in found if not c.is_ours]:
+        raise ConfigurationError(
+            f"no worker of callgate, but takes its messages: {'; '.join(foreign)}. What it takes is lost until a sweep"
+            " finds it: stop it, or give it queues of its own"
+        )
+    return f"{len(found)} workers of callgate answer, and no foreign one"
+
+
+def _of_broker(ask: Callable[[], T]) -> T:
+    from callgate.domain.errors import BrokerUnavailable
+
+    try:
+        return ask()
+    except Exception as exc:
+        # As in `_broker`.
+        raise BrokerUnavailable(f"the broker did not answer: {type(exc).__name__}: {exc}") from exc
 
 
 def _redis_version(connection: Any) -> list[int] | None:
