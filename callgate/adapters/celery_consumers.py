@@ -53,6 +53,8 @@ def _ours(found: Any) -> Iterator[str]:
             yield str(name)
 
 
+PIDBOX = "callgate.celery.pidbox"
+"""Of the shape of the key under which a worker hears questions."""
 WORKER_COMMANDS = (
     ("LPUSH", CALL_QUEUE, "x"),
     ("LPUSH", LOG_QUEUE, "x"),
@@ -61,6 +63,9 @@ WORKER_COMMANDS = (
     ("BLMPOP", "1", "2", CALL_QUEUE, LOG_QUEUE, "RIGHT", "COUNT", "1"),
     ("SADD", "_kombu.binding.callgate", "x"),
     ("SMEMBERS", "_kombu.binding.callgate"),
+    ("LLEN", PIDBOX),
+    ("PUBLISH", "/0.celeryev", "x"),
+    ("PSUBSCRIBE", "/0.celery.pidbox"),
 )
 """What a worker cannot do without; docs/security.md has the whole list. Keys come under the prefix."""
 CLIENT_COMMANDS = (("LPUSH", CALL_QUEUE, "x"), ("SADD", "_kombu.binding.callgate", "x"))
@@ -91,7 +96,7 @@ def refused_command(app: Celery, commands: tuple[tuple[str, ...], ...]) -> str |
             channel.client.connection_pool.release(connection)
 
 
-_KEYS = (CALL_QUEUE, LOG_QUEUE, "_kombu.binding.callgate")
+_KEYS = (CALL_QUEUE, LOG_QUEUE, "_kombu.binding.callgate", PIDBOX)
 
 
 def _refusal(connection: Any, *command: str) -> str | None:

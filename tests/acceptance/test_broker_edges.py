@@ -29,7 +29,9 @@ def broker(deployment: Deployment) -> Iterator[Redis]:
 def user_url(deployment: Deployment, broker: Redis) -> Iterator[str]:
     """The broker's URL for a user with just the rights that the documentation lists."""
     text = SECURITY.read_text()
-    (rights,) = re.findall(r"^ACL SETUSER callgate on >password (.*?)```", text, re.MULTILINE | re.DOTALL)
+    (rights,) = re.findall(
+        r"^ACL SETUSER callgate on >password (.*?)```", text, re.MULTILINE | re.DOTALL
+    )
     broker.execute_command("ACL", "SETUSER", "callgate", "on", ">pass/word", *rights.split())
     broker.execute_command("ACL", "LOG", "RESET")
     parts = urlsplit(deployment.services.broker_url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,11 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from sqlalchemy import Engine
 
 from worker.embedded import Embedded
+from worker.embedded_ports import free_port
 from worker.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
@@ -225,6 +229,41 @@ def test_an_unreachable_broker_fails_the_doctor_and_no_submission(callgate: Call
     assert json.loads(submit.stdout)["collapsed"] is False
     assert "accepted_but_not_published" in submit.stderr
     assert time.monotonic() - started_at < 2 * QUICKLY_S
+
+
+@pytest.mark.parametrize("prefix", ["ops/flower", "/flower/"])
+def test_flower_answers_under_a_path(environ: dict[str, str], tmp_path: Path, prefix: str) -> None:
+    """With its pages, its links and its static files; nothing is left at the root."""
+    port, path = free_port(), prefix.strip("/")
+    variables = {
+        "CALLGATE_WORKER__FLOWER_PORT": str(port),
+        "CALLGATE_WORKER__FLOWER_URL_PREFIX": prefix,
+    }
+    flower = subprocess.Popen(
+        [sys.executable, "-m", "callgate", "flower"],
+        env={**environ, **variables}, cwd=tmp_path, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def status(url: str) -> tuple[int, str]:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}{url}", timeout=10) as answer:
+                return answer.status, answer.read().decode(errors="replace")
+        except HTTPError as exc:
+            return exc.code, ""
+
+    try:
+        until(lambda: connects(f"http://127.0.0.1:{port}"), "Flower")
+        code, page = status(f"/{path}/")
+        static = re.findall(r'(?:src|href)="([^"]*/static/[^"]*)"', page)
+        assert code == 200
+        assert static
+        assert all(url.startswith(f"/{path}/static/") for url in static)
+        assert {status(url)[0] for url in static} == {200}
+        assert status(f"/{path}/healthcheck")[0] == 200
+        assert status("/static/css/flower.css")[0] == status("/workers")[0] == 404
+    finally:
+        flower.terminate()
+        flower.wait(20)
 
 
 def test_flower_is_not_shown_to_others_without_a_password(callgate: Callgate) -> None:
