@@ -198,6 +198,8 @@ def _verdict(
         return ("server_error", True, Billing(entry.server_errors))
     if names & BILLED_REFUSALS:
         return ("content_filtered", False, Billing.UNKNOWN)
+    if status == 403 and _is_moderation(error.get("metadata")):
+        return ("content_filtered", False, Billing.UNBILLED)
     if names & NO_CREDIT_CODES:
         return ("insufficient_quota", False, Billing.UNBILLED)
     if status in EXPLAINED_STATUSES and (names & CONTEXT_CODES or _blames_context(words)):
@@ -205,6 +207,15 @@ def _verdict(
     if status == 429 and _can_never_fit(words):
         return STATUSES[413]
     return STATUSES.get(status, ("rejected", False, Billing.UNBILLED))
+
+
+def _is_moderation(metadata: object) -> bool:
+    """
+    True if the input was refused, and not the key: an input of one tenant must not close the key for all.
+
+    Source: OpenRouter, API reference, errors, moderation metadata (2026-11).
+    """
+    return isinstance(metadata, dict) and bool(metadata.keys() & {"flagged_input", "reasons"})
 
 
 def _blames_context(words: str) -> bool:
