@@ -35,7 +35,7 @@ Refusals that may cost money all the same.
 Source: Microsoft Learn, Azure OpenAI, "Manage costs", HTTP error response code and billing status (2024-01).
 """
 EXPLAINED_STATUSES = frozenset({400, 404, 413, 422})
-"""Where the provider's words help whoever sent the request; elsewhere the status and the code say it all."""
+"""Where the provider's words help those who sent the request; elsewhere the status and the code say it all."""
 TOO_LARGE_WORDS = "request too large"
 LIMIT_AND_REQUESTED = re.compile(
     r"limit\D{0,40}?(\d[\d,]{0,15}).{0,120}?requested\D{0,20}?(\d[\d,]{0,15})",

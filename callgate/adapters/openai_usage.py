@@ -120,11 +120,11 @@ def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> Told:
     choices = reply.get("choices")
     only = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
     places = {**reply, "choice": only}
-    for place in PLACES:
-        usage = _at(places, place)
-        if isinstance(usage, dict) and any(_at(usage, row.path) is not None for row in ROWS):
-            return usage_of(usage, has_text=has_text)
-    return Told(None)
+    told = [usage for place in PLACES if isinstance(usage := _at(places, place), dict)]
+    counted = [usage for usage in told if any(_at(usage, row.path) is not None for row in ROWS)]
+    # Some gateways put zeros where the counts belong, and the counts elsewhere.
+    counted.sort(key=lambda usage: not any(_at(usage, row.path) for row in ROWS))
+    return usage_of(counted[0], has_text=has_text) if counted else Told(None)
 
 
 def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> Told:

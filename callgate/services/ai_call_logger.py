@@ -219,7 +219,12 @@ def _report(bill: Bill, attempt: AttemptView) -> None:
     cost, hold = bill.priced.nano_usd, attempt.hold_nano_usd
     fields = {"attempt_id": str(attempt.attempt_id), "price_source": bill.priced.price_source}
     if bill.anomalies:
-        log.warning("odd_bill", anomalies=list(bill.anomalies), cost=usd(cost), **fields)
+        log.warning(
+            "odd_bill",
+            anomalies=[anomaly.value for anomaly in bill.anomalies],
+            cost=usd(cost),
+            **fields,
+        )
     if cost > hold:
         log.error("cost_above_hold", hold=usd(hold), cost=usd(cost), **fields)
 

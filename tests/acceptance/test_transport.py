@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from callgate.domain.errors import CallFailed
+from callgate.client import Handle
+from callgate.domain.ledger import WaitReason
+from callgate.domain.operations import EndReason
 from tests.acceptance.harness import CATALOGUE, Deployment, until, worker_argv
 from tests.certificates import self_signed
 
 PATIENCE_S = 30.0
-TRIES = 5
 STUBBORN = CATALOGUE.replace("[default]\n", "[default]\nattempts_max = {attempts_max}\n")
 
 
@@ -47,28 +48,36 @@ def catalogue(deployment: Deployment, base_url: str, attempts_max: int) -> str:
     return str(file)
 
 
+def wait_reason(deployment: Deployment, handle: Handle) -> WaitReason | None:
+    """Why a call waits."""
+    (view,) = deployment.client.ledger.read([handle.key])
+    assert view is not None
+    return view.wait_reason
+
+
 def test_a_proxy_that_hangs_up_at_connect_costs_nothing(
     deployment: Deployment, hanging_up: socket.socket
 ) -> None:
-    """Each attempt is made, fails, and posts 0: the budget of the organisation stays whole."""
+    """Three attempts fail and post 0; then the provider is left alone, and the call waits, holding nothing."""
     deployment.stop_workers()
     org = deployment.org()
     worker = deployment.worker(
-        CALLGATE_CATALOGUE=catalogue(deployment, "https://provider.invalid/v1", TRIES),
+        CALLGATE_CATALOGUE=catalogue(deployment, "https://provider.invalid/v1", 100),
         HTTPS_PROXY=f"http://127.0.0.1:{hanging_up.getsockname()[1]}",
         NO_PROXY="",
         no_proxy="",
     )
 
-    with pytest.raises(CallFailed) as error:
-        deployment.client.submit(deployment.request(org)).get(timeout=PATIENCE_S)
+    handle = deployment.client.submit(deployment.request(org))
+    until(lambda: wait_reason(deployment, handle) is WaitReason.PROVIDER)
 
     attempts = deployment.attempts(org)
-    assert [(row.status, row.posted_nano_usd) for row in attempts] == [("failed", 0)] * TRIES
-    assert "connection_failed" in str(error.value)
+    assert [(row.status, row.posted_nano_usd) for row in attempts] == [("failed", 0)] * 3
+    assert all("connection_failed" in row.error_json for row in attempts)
     (budget,) = deployment.client.operations.budgets(org)
     assert (budget.spent_nano_usd, budget.reserved_nano_usd) == (0, 0)
     worker.kill()
+    deployment.client.operations.end([handle.key], code=EndReason.CANCELLED, message="the end")
 
 
 def test_a_certificate_file_that_vanishes_costs_nothing(

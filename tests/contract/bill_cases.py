@@ -150,6 +150,9 @@ USAGES = (
             ),
         )
     ),
+    Case(
+        "zeros at the top, usage elsewhere", (chat(usage=told(0, 0, 0), x_groq={"usage": USAGE}),)
+    ),
     Case("usage in the choice", (chat(choice(usage=USAGE), usage=None),)),
     Case("usage in the choice's message", (chat(choice(message={"usage": USAGE}), usage=None),)),
     Case(

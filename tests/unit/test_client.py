@@ -370,10 +370,13 @@ def test_what_the_ledger_does_not_know_is_not_found(client: Client) -> None:
 
 def test_a_link_must_be_publishable_from_another_process(client: Client) -> None:
     """A signature with JSON arguments, a task or a chain of tasks."""
-    app = Celery("pipeline", set_as_current=False)
+    app = Celery("pipeline", broker="redis://127.0.0.1:1/0", set_as_current=False)
     store = app.signature("pipeline.store", args=(7,))
 
     client.submit(a_request(), link=store)
+
+    with pytest.raises(InvalidLink, match="transport 'amqp'"):
+        client.submit(a_request(), link=Celery(set_as_current=False).signature("pipeline.store"))
 
     with pytest.raises(InvalidLink, match="JSON"):
         client.submit(a_request(), link=app.signature("pipeline.store", args=(object(),)))
