@@ -332,20 +332,13 @@ def test_no_reply_is_too_odd(deployment: Deployment, tmp_path: Path) -> None:
 
 GOOD_COST = 11 * 1_000 + 7 * 2_000
 PRICED = {
-<<<<<<< HEAD
     "large": GOOD_COST,
     "half a character": GOOD_COST,
     "NUL": GOOD_COST,
     "a text nested too deeply": GOOD_COST,
     "more cached than read": 11 * 1_000 + 12 * 1_000 + 7 * 2_000,
     "more reasoned than written": 11 * 1_000 + (7 + 8) * 2_000,
-    **{case: GOOD_COST for case in CASES if case.startswith("retry")},
-=======
-    "large",
-    "half a character",
-    "a text nested too deeply",
-    *(case for case in CASES if case.startswith(("retry", "encoded"))),
->>>>>>> wt/transport
+    **{case: GOOD_COST for case in CASES if case.startswith(("retry", "encoded"))},
 }
 """Replies that say what they cost, or at least what they may have cost; of all others the whole hold is posted."""
 
