@@ -65,7 +65,17 @@ def test_a_stock_worker_does_not_start_on_our_app(deployment: Deployment, app: s
 def test_a_foreign_consumer_is_named_and_what_it_takes_is_swept(deployment: Deployment) -> None:
     """By the doctor and by the log of a worker; no call is lost."""
     deployment.stop_workers()
-    argv = ["-m", "celery", "-A", "tests.acceptance.foreign_worker", "worker", "-P", "solo"]
+    argv = [
+        "-m",
+        "celery",
+        "-A",
+        "tests.acceptance.foreign_worker",
+        "worker",
+        "-P",
+        "solo",
+        "-l",
+        "INFO",
+    ]
     foreign = deployment.python("foreign", [*argv, "-Q", CALL_QUEUE, "-n", "stranger@host"])
     foreign.until_it_says("ready.")
     org = deployment.org()
