@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from callgate.client import Client
 
 T = TypeVar("T")
+ASKED_OF_THE_BROKER = ("rights", "consumers")
+"""Checks that have nothing to say while the broker does not answer."""
 SAMPLE_MODEL = "openai/gpt-4o-mini"
 REDIS_MIN = 7
 QUIET_SETTINGS: dict[str, tuple[str, ...]] = {
@@ -96,23 +98,26 @@ def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
             "database": lambda: _database(client),
             "schema": lambda: _schema(client),
             "broker": lambda: _broker(client),
-            "broker rights": lambda: _rights(client),
+            "rights": lambda: _rights(client),
             "consumers": lambda: _consumers(client),
             "tokenizer": lambda: _tokenizer(client, model),
             "price": lambda: _price(client, model),
             "transport": lambda: _transport(client),
         }
+        failed: set[str] = set()
         for name, check in checks.items():
+            if name in ASKED_OF_THE_BROKER and "broker" in failed:
+                continue
             try:
                 yield Finding(name, True, check())
                 if name == "database":
                     yield _server_log(client)
                 if name == "schema":
                     yield from _attention(client)
-            except LedgerUnavailable as exc:
-                yield Finding(name, False, f"{exc}: {DATABASE_REMEDY}")
             except CallgateError as exc:
-                yield Finding(name, False, str(exc))
+                failed.add(name)
+                remedy = f": {DATABASE_REMEDY}" if isinstance(exc, LedgerUnavailable) else ""
+                yield Finding(name, False, f"{exc}{remedy}")
 
 
 def _any_model(client: Client) -> str:
