@@ -24,7 +24,7 @@ USE_CACHE = cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cach
 .PHONY: help demo up migrate test test-system simulate chaos bench check format lint types imports lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo '  PYTHON=python3.12 names the Python for .venv; ARGS="..." is handed on to demo, up, test, simulate, chaos and bench.'
 
 demo: $(INSTALLED) ## Run the whole life of some calls: real servers, a real local model, no API key

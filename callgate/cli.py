@@ -31,7 +31,7 @@ from callgate import (
     cli_tenants,
     cli_unknown,
 )
-from callgate.cli_output import OpenClient, print_error
+from callgate.cli_output import OpenClient, escape_what_cannot_be_written, print_error
 from callgate.domain.errors import CallgateError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ CHECKOUT_COMMANDS = Path(__file__).parents[1] / "worker" / "callgate_cli.py"
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    escape_what_cannot_be_written()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -263,7 +263,7 @@ def _request(build: Any, source: object) -> LLMRequest:
 
 
 def _messages(system: str | None, prompt: str | None) -> list[dict[str, str | None]]:
-    asked = {"role": "user", "content": sys.stdin.read() if prompt == "-" else prompt}
+    asked = {"role": "user", "content": _text("-") if prompt == "-" else prompt}
     return [{"role": "system", "content": system}, asked] if system else [asked]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -27,7 +27,7 @@ from callgate.domain.unknown import UnknownFilter
 if TYPE_CHECKING:
     from callgate.client import Client
 
-POSTGRES_MIN = 16
+T = TypeVar("T")
 SAMPLE_MODEL = "openai/gpt-4o-mini"
 REDIS_MIN = 7
 QUIET_SETTINGS: dict[str, tuple[str, ...]] = {
@@ -70,7 +70,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check settings, database, broker, tokenizer and prices; exit 1 if something is amiss, 2 if settings are."""
+    """Check settings, database, broker, prices, tokenizer, transport; exit 1 if one is amiss, 2 if settings are."""
     findings = list(_findings(context, model))
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -96,8 +96,11 @@ def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
             "database": lambda: _database(client),
             "schema": lambda: _schema(client),
             "broker": lambda: _broker(client),
+            "broker rights": lambda: _rights(client),
+            "consumers": lambda: _consumers(client),
             "tokenizer": lambda: _tokenizer(client, model),
             "price": lambda: _price(client, model),
+            "transport": lambda: _transport(client),
         }
         for name, check in checks.items():
             try:
@@ -126,11 +129,10 @@ def _catalogue(client: Client) -> str:
 
 
 def _database(client: Client) -> str:
-    ((number,),) = _asked(client, "SELECT current_setting('server_version_num')::int", {})
-    major = number // 10_000
-    if major < POSTGRES_MIN:
-        raise ConfigurationError(f"Postgres {major}: callgate needs {POSTGRES_MIN} or later")
-    return f"Postgres {major} answers"
+    from callgate.db.version import VERSION, major_version
+
+    ((number,),) = _asked(client, VERSION, {})
+    return f"Postgres {major_version(number)} answers"
 
 
 def _server_log(client: Client) -> Finding:
@@ -162,7 +164,15 @@ def _asked(client: Client, sql: str, parameters: dict[str, Any]) -> list[Any]:
 
 def _schema(client: Client) -> str:
     # Clients and workers may read calls; none but a worker may ask what is due.
-    list(client.ledger.read([CallKey(UUID(int=0), 1)]))
+    try:
+        list(client.ledger.read([CallKey(UUID(int=0), 1)]))
+    except NotPermitted as exc:
+        # A dashboard may read costs and budgets, and is as it should be; a login of no role may do neither.
+        try:
+            client.operations.budgets("doctor")
+        except NotPermitted:
+            raise exc from None
+        return "migrated; this login reads costs and states as a dashboard does, and submits or runs no call"
     return "migrated"
 
 
@@ -185,6 +195,38 @@ def _broker(client: Client) -> str:
                 f" {REDIS_MIN} has, and Valkey"
             )
         return f"{connection.as_uri()} answers"
+
+
+def _rights(client: Client) -> str:
+    from callgate.adapters.celery_consumers import CLIENT_COMMANDS, refused_command
+
+    if refused := _of_broker(lambda: refused_command(client.celery_app, CLIENT_COMMANDS)):
+        raise ConfigurationError(
+            f"the user of CALLGATE_BROKER_URL may not run {refused}: docs/security.md lists what it needs"
+        )
+    return "the user of CALLGATE_BROKER_URL may publish"
+
+
+def _consumers(client: Client) -> str:
+    from callgate.adapters.celery_consumers import consumers
+
+    found = _of_broker(lambda: consumers(client.celery_app))
+    if foreign := [f"{c.name} ({', '.join(c.queues)})" for c in found if not c.is_ours]:
+        raise ConfigurationError(
+            f"no worker of callgate, but takes its messages: {'; '.join(foreign)}. What it takes is lost until a sweep"
+            " finds it: stop it, or give it queues of its own"
+        )
+    return f"{len(found)} workers of callgate answer, and no foreign one"
+
+
+def _of_broker(ask: Callable[[], T]) -> T:
+    from callgate.domain.errors import BrokerUnavailable
+
+    try:
+        return ask()
+    except Exception as exc:
+        # As in `_broker`.
+        raise BrokerUnavailable(f"the broker did not answer: {type(exc).__name__}: {exc}") from exc
 
 
 def _redis_version(connection: Any) -> list[int] | None:
@@ -229,6 +271,13 @@ def _price(client: Client, model: str) -> str:
     costs, request = CostCalculator(client.catalogue), _sample(client, model)
     priced = costs.worst_case(request, 1_000, datetime.now(UTC))
     return f"{model}: {priced.price_source}"
+
+
+def _transport(client: Client) -> str:
+    from callgate.adapters.openai_environment import check_environment
+
+    check_environment(client.catalogue.providers)
+    return "requests can leave a worker with this environment"
 
 
 def _attention(client: Client) -> Iterator[Finding]:

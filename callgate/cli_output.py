@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 import sys
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from callgate.client import Client
 
+ESCAPES = "backslashreplace"
+"""Python's name for spelling out what an encoding lacks."""
 CELL_CHARS_MIN = 8
 """No cell is folded into less."""
 
@@ -71,6 +74,13 @@ def client_of(context: typer.Context) -> Client:
     return open_client()
 
 
+def escape_what_cannot_be_written() -> None:
+    """Have this process spell out what the encoding of its output lacks, as `\\u2713`, and not end in an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPES)
+
+
 def harmless(text: str, *, kept: str = "") -> str:
     """
     Spell out what would steer a terminal, for models, errors and reasons are chosen by clients and providers.
@@ -91,8 +101,11 @@ def one_line(value: object) -> str:
 
 def print_json(value: object) -> None:
     """Print one JSON value."""
-    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
-    print(harmless(text, kept="\n"))  # noqa: T201 - the answer
+    text = _json(value, ensure_ascii=False)
+    if _writable(text) != text:
+        # Escapes of JSON's own; those of Python are none in JSON.
+        text = _json(value, ensure_ascii=True)
+    print(text)  # noqa: T201 - the answer
 
 
 def print_answer(text: str) -> None:
@@ -134,7 +147,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     from rich.table import Table
     from rich.text import Text
 
-    lines = [[one_line(cell) for cell in row] for row in rows]
+    # Spelt out before it is measured, or the columns would not stand.
+    lines = [[_writable(one_line(cell)) for cell in row] for row in rows]
     if not lines:
         say(empty)
         return
@@ -167,7 +181,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
     # Folded beside its label a second line is no field; in a pipe it would look like one.
     kept = "\n\t" if is_watched else "\t"
     texts = {
-        label: harmless(_cell(value), kept=kept)
+        label: _writable(harmless(_cell(value), kept=kept))
         for label, value in fields.items()
         if value is not None
     }
@@ -247,6 +261,17 @@ def waits_for(view: CallView) -> str:
 
 
 CALL_COLUMNS = ("!call", "!state", "org", "model", ">cost", "error")
+
+
+def _json(value: object, *, ensure_ascii: bool) -> str:
+    text = json.dumps(value, default=_plain, ensure_ascii=ensure_ascii, indent=2)
+    return harmless(text, kept="\n")
+
+
+def _writable(text: str) -> str:
+    """The text as stdout will have it."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, ESCAPES).decode(encoding)
 
 
 def _console(width: int | None = None) -> Console:

@@ -20,7 +20,8 @@ from pydantic import BaseModel
 
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.adapters.celery_broker import build_app, in_this_process
-from callgate.adapters.celery_queue import CeleryQueue, link_text
+from callgate.adapters.celery_links import Links
+from callgate.adapters.celery_queue import CeleryQueue
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.ledger_result_backend import LedgerResultBackend
@@ -153,6 +154,7 @@ class Client:
         self.operations = operations or PostgresOperations(self._session)
         self.retention = retention or PostgresRetention(self._session)
         self.queue = queue or CeleryQueue(self._celery_app, timeout_s=settings.broker_timeout_s)
+        self._links = Links(self._celery_app, timeout_s=settings.broker_timeout_s)
         self._budget_cache = RedisBudgetCache(
             (settings.cache_url or settings.broker_url).get_secret_value(),
             ttl_s=settings.budget_cache_ttl_s,
@@ -204,13 +206,13 @@ class Client:
             force: Run anew although the call succeeded or is dead.
 
         Raises:
-            InvalidRequest: A gate said no; nothing was stored.
+            InvalidRequest: A gate said no, or a link cannot be kept; nothing was stored.
             LedgerUnavailable: Not known to be accepted; submitting again is safe.
         """
         submission = self._submit.prepare(
             request,
             idempotency_key=idempotency_key,
-            link=link_text(link, link_error),
+            link=self._links.text(link, link_error),
             force=force,
         )
         (answer,) = answers = self._submit.store([submission])
@@ -232,7 +234,7 @@ class Client:
         All gates are asked before anything is stored: one request that a gate refuses, and nothing is submitted. Links
         are those of every submission; see `submit`.
         """
-        text = link_text(link, link_error)
+        text = self._links.text(link, link_error)
         asked = list(requests)
         prepared = [self._submit.prepare(r, link=text, force=force) for r in asked]
         answers = self._submit.store(prepared)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from callgate.domain.errors import ConfigurationError
+from callgate.domain.urls import escapes, misread, misread_login
 
 PREFIX = "CALLGATE_"
 WORKER_PREFIX = "CALLGATE_WORKER__"
@@ -101,8 +102,13 @@ class ClientSettings(BaseSettings):
         """What libpq makes of it, without connecting."""
         from callgate.db.url import unusable
 
-        if reason := unusable(url.get_secret_value()):
+        text = url.get_secret_value()
+        if reason := misread_login(text, "@/"):
             raise ValueError(reason)
+        if reason := unusable(text):
+            # A query with an @ in it is rather the rest of a password: no name of an option in it is quoted.
+            is_quotable = "port" not in reason and "@" not in text.partition("?")[2]
+            raise ValueError(reason if is_quotable else f"its port is no number; {escapes()}")
         return url
 
     @field_validator("broker_url", "cache_url")
@@ -115,13 +121,9 @@ class ClientSettings(BaseSettings):
         """
         if url is None:
             return None
+        if reason := misread(url.get_secret_value()):
+            raise ValueError(reason)
         parts = urlsplit(url.get_secret_value())
-        try:
-            _ = parts.port
-        except ValueError:
-            raise ValueError(
-                "its port is no number; a / in the password must be written %2F"
-            ) from None
         if not url.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in REDIS_SCHEMES)):
             raise ValueError("must begin with redis:// or rediss://")
         if not re.fullmatch(r"(/\d*)?", parts.path) or parts.fragment:

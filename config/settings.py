@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from callgate.domain.budget import hold_nano_usd
 from callgate.domain.catalogue import Catalogue
@@ -68,10 +68,17 @@ class WorkerOptions(BaseModel):
     """Where embedded services and `callgate up` keep their files."""
     flower_address: str = "127.0.0.1"
     flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
+    flower_url_prefix: Annotated[str, Field(pattern=r"^/?([\w.~-]+(/[\w.~-]+)*)?/?$")] = ""
+    """The path that a proxy shows Flower under, such as `ops/flower`; the proxy hands the path on as it is."""
     flower_basic_auth: SecretStr | None = None
     """`user:password` for Flower; without it Flower starts on a loopback address only."""
     log_json: bool = False
     """One JSON object per log line instead of text for people."""
+
+    @field_validator("flower_url_prefix")
+    @classmethod
+    def _without_slashes(cls, path: str) -> str:
+        return path.strip("/")
 
     @property
     def default_limit_nano_usd(self) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from celery.exceptions import SoftTimeLimitExceeded
 
 from worker.outcome import Outcome, OutcomeTask, Trace
+
+logger = logging.getLogger(__name__)
 
 _FOLLOW_UPS = ("callbacks", "errbacks", "chain", "chord")
 
@@ -31,7 +34,7 @@ class AsyncJob:
         self.accept = accept
         self.on_timeout = on_timeout
         self.soft_s, self.hard_s = limits_s
-        self.coroutine: asyncio.Task[None] | None = None
+        self.coroutine: asyncio.Task[Any] | None = None
         self.is_stopped = False
         """Nobody waits for the outcome any more; it is dropped, and with it the ack."""
 
@@ -40,6 +43,18 @@ class AsyncJob:
         self.is_stopped = True
         if self.coroutine is not None:
             call_in(self.coroutine.get_loop(), self.coroutine.cancel)
+
+    def end(self, outcome: Outcome) -> None:
+        """Let the tracer hear of the outcome, or end without one."""
+        if self.is_stopped:
+            self.trace.cut_off()
+        else:
+            self.trace.end(outcome)
+
+    def fail_to_trace(self) -> None:
+        """Log the error of Celery's tracer, or of what wraps it, that is being handled; nobody is told of an end."""
+        logger.exception("%s: %s stays unacknowledged", self.task.name, self.trace.task_id)
+        self.is_stopped = True
 
     async def outcome(self) -> Outcome:
         """Await the body; whatever it raises is an outcome, for nothing may end the loop."""
@@ -58,14 +73,17 @@ class AsyncJob:
             self.is_stopped |= current is not None and current.cancelling() > 0
             return Outcome(error=RuntimeError(f"task body ended by {error!r}"))
 
-    def may_block(self, outcome: Outcome) -> bool:
-        """Ask whether tracing the outcome stores or publishes something."""
+    def may_block(self) -> bool:
+        """Ask whether the tracer may store or publish something."""
         ignores_result = self.trace.request.get("ignore_result")
         if ignores_result is None:
             ignores_result = self.task.ignore_result
-        stores_error = outcome.error is not None and self.task.store_errors_even_if_ignored
         follow_ups = self.trace.body[2] or {}
-        return not ignores_result or stores_error or any(map(follow_ups.get, _FOLLOW_UPS))
+        return (
+            not ignores_result
+            or self.task.store_errors_even_if_ignored
+            or any(map(follow_ups.get, _FOLLOW_UPS))
+        )
 
 
 def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:

@@ -2,12 +2,13 @@
 Run Celery tasks that are coroutines, thousands at a time in one process.
 
     hub thread (Celery's main thread)                      loop thread
-    on_apply ─ slot free? ─ task-started ────────────────► task.arun(request, *args)
-    Celery's tracer, events, ack ◄─ mailbox ────────────── outcome
+    on_apply ─ slot free? ─ task-started ────────────────► Celery's tracer ┬ task_prerun
+                                                                           ├ task.arun(request, *args)
+    events, ack ◄─ mailbox ──────────────────────────────────────────────── └ task_postrun
 
-The tracer runs after the coroutine, on its outcome (see `worker.outcome`). It needs no hop of its
-own, because the ack has to cross to the hub anyway. Only a tail that may talk to something (to
-store a result, to publish a callback) goes to the task threads, as do tasks that are functions.
+The tracer runs around the coroutine, in its thread and its context (see `worker.outcome`). One that
+may talk to something (to store a result, to publish a callback) has a thread of its own; callgate's
+tasks do neither. Tasks that are functions go to a few task threads.
 
 Select the pool with the setting `worker_pool = "worker.asyncio_pool:AsyncioPool"` and without `-P`.
 Intake needs no pausing: a task that waits for Postgres keeps its slot and its message, and with
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -65,9 +67,9 @@ class AsyncTask(OutcomeTask):
     """
     A task whose body is a coroutine; runs in `AsyncioPool` only.
 
-    Warning: Celery's hooks and signals around the body (`task_prerun`, `before_start`, ...) run
-    after the coroutine and, for a task without result or callbacks, in the hub thread: they must
-    not block. `self.retry` publishes synchronously, so it has no place in a coroutine.
+    Warning: Celery's hooks and signals around the body (`task_prerun`, `before_start`, ...) run, for
+    a task without result or callbacks, in the loop thread: they must not block. `self.retry`
+    publishes synchronously, so it has no place in a coroutine.
     """
 
     abstract = True
@@ -180,24 +182,53 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             job.accept(os.getpid(), time.monotonic())
             if not job.is_stopped:
                 self._running.add(job)
-                call_in(self.loop, self._launch, job)
+                self._start(job)
+
+    def _start(self, job: AsyncJob) -> None:
+        if job.may_block():
+            work = partial(self._trace_in_thread, job)
+            threading.Thread(target=work, name="tracer", daemon=True).start()
+        else:
+            call_in(self.loop, self._launch, job)
+
+    def _trace_in_thread(self, job: AsyncJob) -> None:
+        started = time.monotonic()
+        try:
+            if job.trace.begin():
+                # Through the context of the tracer, which the coroutine then has a copy of.
+                body = job.trace.context.run(
+                    asyncio.run_coroutine_threadsafe, self._body(job), self.loop
+                )
+                job.end(body.result())
+        except Exception:
+            job.fail_to_trace()
+        self._mailbox.post(partial(self._settle, job, time.monotonic() - started))
 
     # In the loop thread.
 
     def _launch(self, job: AsyncJob) -> None:
-        job.coroutine = self.loop.create_task(self._run(job))
-        if job.is_stopped:
-            job.coroutine.cancel()
+        job.coroutine = self.loop.create_task(self._trace(job), context=job.trace.context)
 
-    async def _run(self, job: AsyncJob) -> None:
+    async def _trace(self, job: AsyncJob) -> None:
         started = self.loop.time()
+        try:
+            if job.trace.begin():
+                job.end(await self._body(job))
+        except Exception:
+            job.fail_to_trace()
+        self._mailbox.post(partial(self._settle, job, self.loop.time() - started))
+
+    async def _body(self, job: AsyncJob) -> Outcome:
+        job.coroutine = asyncio.current_task()
+        if job.is_stopped:
+            return Outcome()
         hard = self.loop.call_later(job.hard_s, self._expire, job) if job.hard_s else None
         outcome = await job.outcome()
         if hard is not None:
             hard.cancel()
         if isinstance(outcome.error, SoftTimeLimitExceeded) and job.soft_s:
             self._mailbox.post(partial(job.on_timeout, True, job.soft_s))
-        self._mailbox.post(partial(self._settle, job, outcome, self.loop.time() - started))
+        return outcome
 
     def _expire(self, job: AsyncJob) -> None:
         if not job.is_stopped and job.hard_s:
@@ -208,16 +239,11 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     # Back in the hub thread.
 
-    def _settle(self, job: AsyncJob, outcome: Outcome, runtime_s: float) -> None:
+    def _settle(self, job: AsyncJob, runtime_s: float) -> None:
         self._running.discard(job)
         self._fill_slots()
-        if job.is_stopped:
-            return
-        finish = partial(job.trace.finish, outcome, runtime_s)
-        if job.may_block(outcome):
-            self.threads.submit(finish)
-        else:
-            finish()
+        if not job.is_stopped:
+            job.trace.report(runtime_s)
 
     # Size.
 

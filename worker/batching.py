@@ -255,16 +255,34 @@ class BatchStrategy:
 
     def _run_batch(self, batch: list[Any]) -> None:
         started = time.monotonic()
-        outcomes = self._task.run_batch([_batch_message(request) for request in batch])
-        if len(outcomes) != len(batch):
-            raise RuntimeError(f"run_batch made {len(outcomes)} outcomes of {len(batch)} messages")
+        traces = [self._trace(request) for request in batch]
+        begun = [
+            (trace, _batch_message(request))
+            for trace, request in zip(traces, batch, strict=True)
+            if self._guarded(trace, trace.begin)
+        ]
+        try:
+            outcomes = self._task.run_batch([message for _, message in begun])
+            if len(outcomes) != len(begun):
+                raise RuntimeError(f"run_batch made {len(outcomes)} outcomes of {len(begun)}")
+        except BaseException:
+            # The next try, perhaps in another thread, is another span.
+            for trace, _ in begun:
+                self._guarded(trace, trace.cut_off)
+            raise
         runtime_s = time.monotonic() - started
-        for request, outcome in zip(batch, outcomes, strict=True):
-            try:
-                self._trace(request).finish(outcome, runtime_s)
-            except Exception:
-                # The broker's or a signal handler's: the work is done, and its neighbours still want their end.
-                logger.exception("%s: %s stays unacknowledged", self._task.name, request.id)
+        for (trace, _), outcome in zip(begun, outcomes, strict=True):
+            self._guarded(trace, partial(trace.end, outcome))
+        for trace in traces:
+            if trace.is_over:
+                self._guarded(trace, partial(trace.report, runtime_s))
+
+    def _guarded(self, trace: Trace, step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except Exception:
+            # The broker's or a signal handler's: the neighbours still want their end.
+            logger.exception("%s: %s stays unacknowledged", self._task.name, trace.task_id)
 
     def _put_aside(self, message: Any, error: Exception, ack: Callable[..., None]) -> None:
         self._task.run_undecodable(message, error)

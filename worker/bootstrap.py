@@ -21,6 +21,7 @@ from celery import Celery
 
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.adapters.celery_broker import build_app
+from callgate.adapters.celery_consumers import consumers
 from callgate.adapters.celery_queue import CeleryQueue
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.file_credentials import FileCredentials
@@ -32,6 +33,7 @@ from callgate.adapters.postgres_operations import PostgresOperations
 from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.db.session import PostgresSession
+from callgate.db.version import VERSION, major_version
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef
@@ -59,6 +61,8 @@ from worker.token_lane import TokenLane
 
 log = structlog.get_logger(__name__)
 
+CONSUMERS_INTERVAL_S = 60.0
+"""Between two questions of one worker for who consumes callgate's queues."""
 MAINTENANCE_TIMEOUT_S = 120.0
 """What summing one month of the log may take; a worker that stops meanwhile waits for it."""
 
@@ -77,6 +81,7 @@ class Services:
     retention: RetentionService
     providers: Mapping[str, LLMProviderPort]
     isolation: Isolation | None
+    _app: Celery
     _keeper: LeaseKeeper
     _due_now: Nudge
     _tokens: TokenLane
@@ -92,7 +97,8 @@ class Services:
             takes_turns: Whether to run the loops that every worker runs for all.
         """
         self._keeper.start()
-        wanted = (self._due_loop, self._maintenance_loop) if takes_turns else ()
+        loops_of_all = (self._due_loop, self._maintenance_loop, self._consumers_loop)
+        wanted = loops_of_all if takes_turns else ()
         loops = [asyncio.create_task(loop()) for loop in wanted]
         try:
             yield
@@ -115,6 +121,9 @@ class Services:
         Raises:
             NotMigrated, LedgerUnavailable, ConfigurationError
         """
+        session, _ = self._sessions
+        ((number,),) = session.rows(VERSION, {})
+        major_version(number)
         self.ledger.due(limit=0)
 
     def close(self) -> None:
@@ -157,6 +166,20 @@ class Services:
                 # Calls do not depend on it; what was not done is found the next time.
                 log.exception("maintenance_failed")
             await asyncio.sleep(interval_s * random.uniform(0.5, 1.5))  # noqa: S311
+
+    async def _consumers_loop(self) -> None:
+        """Name who takes messages that only callgate can use."""
+        while True:
+            try:
+                found = await asyncio.to_thread(consumers, self._app)
+                for consumer in found:
+                    if not consumer.is_ours:
+                        log.warning(
+                            "foreign_consumer", worker=consumer.name, queues=list(consumer.queues)
+                        )
+            except Exception as exc:
+                log.warning("consumers_not_known", reason=type(exc).__name__)
+            await asyncio.sleep(CONSUMERS_INTERVAL_S * random.uniform(0.5, 1.5))  # noqa: S311
 
 
 def patience_of(options: WorkerOptions, *, is_alone: bool) -> Patience:
@@ -285,6 +308,7 @@ def bootstrap(
         ),
         providers=providers,
         isolation=isolation,
+        _app=app,
         _keeper=keeper,
         _due_now=due_now,
         _tokens=tokens,

@@ -10,7 +10,7 @@ import ipaddress
 import signal
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,10 +47,15 @@ def worker(
     name: Annotated[str | None, typer.Option("--name", help="Before the @ of its name.")] = None,
 ) -> None:
     """Run calls, log them, or both, until a signal ends the process."""
+    from callgate.adapters.catalogue_file import load_catalogue
+    from callgate.adapters.openai_environment import check_environment
     from config.settings import load_worker_settings
-    from worker.main import QUEUES, configure_logging, run_worker
 
     settings = load_worker_settings()
+    check_environment(load_catalogue(settings.catalogue).providers)
+    # Only now: some of what was checked breaks imports.
+    from worker.main import QUEUES, configure_logging, run_worker
+
     configure_logging(as_json=settings.worker.log_json)
     raise typer.Exit(run_worker(settings, QUEUES[queues.value], name=name))
 
@@ -135,7 +140,13 @@ def _run_flower(settings: WorkerSettings) -> None:
     options.port = settings.worker.flower_port
     if auth := settings.worker.flower_basic_auth:
         options.basic_auth = [auth.get_secret_value()]
-    dashboard = Flower(capp=app, options=options, **flower_settings)
+    under: dict[str, Any] = {}
+    if prefix := settings.worker.flower_url_prefix:
+        # As Flower's own command does, which we do not run.
+        options.url_prefix = prefix
+        paths = ("login_url", "static_url_prefix")
+        under = {name: f"/{prefix}{flower_settings[name]}" for name in paths}
+    dashboard = Flower(capp=app, options=options, **{**flower_settings, **under})
     try:
         dashboard.start_http_server()
     except OSError as exc:

@@ -13,7 +13,9 @@ from celery import Celery
 from structlog.types import EventDict
 
 from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
-from callgate.cli_output import harmless
+from callgate.adapters.celery_consumers import WORKER_COMMANDS, refused_command
+from callgate.cli_output import escape_what_cannot_be_written, harmless
+from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerSettings
 from worker.asyncio_pool import run_on_loop
 from worker.bootstrap import Services, bootstrap, worker_app
@@ -75,10 +77,29 @@ def composed_app(settings: WorkerSettings, compose: Compose = bootstrap) -> Cele
     app.finalize()
     services = compose(settings, app)
     services.check()
+    check_broker_rights(app)
     attach(app, services)
     run_on_loop(app, services.running)
     connect_stray_handlers(app, services.operations.keep_stray)
     return app
+
+
+def check_broker_rights(app: Celery) -> None:
+    """
+    Refuse to start under a broker user that may not do what a worker does; a broker that is away is waited for later.
+
+    Raises:
+        ConfigurationError: The broker refused a command.
+    """
+    try:
+        refused = refused_command(app, WORKER_COMMANDS)
+    except Exception:
+        # Whatever it was, the worker goes on to connect, and waits.
+        return
+    if refused:
+        raise ConfigurationError(
+            f"the user of CALLGATE_BROKER_URL may not run {refused}: docs/security.md lists what it needs"
+        )
 
 
 def _spell_out(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -91,6 +112,7 @@ def _spell_out(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def configure_logging(*, as_json: bool) -> None:
     """Send structlog and Celery's own log lines to stderr in one form."""
+    escape_what_cannot_be_written()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

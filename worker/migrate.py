@@ -7,6 +7,7 @@ from alembic.config import Config
 
 from callgate.db.refusals import TryAgain, translated
 from callgate.db.session import open_engine
+from callgate.db.version import VERSION, major_version
 from callgate.domain.errors import LedgerUnavailable
 
 SCRIPTS = Path(__file__).parents[1] / "migrations"
@@ -20,7 +21,8 @@ def migrate(database_url: str, revision: str = "head") -> None:
     Raises:
         LedgerUnavailable: The database did not answer.
         NotPermitted: The login does not own the ledger, or may not create it.
-        ConfigurationError: The URL cannot be used. Or roles are missing, and the login may not make them.
+        ConfigurationError: The URL cannot be used, the server is too old, or roles are missing and the login may not
+            make them.
     """
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
@@ -30,6 +32,7 @@ def migrate(database_url: str, revision: str = "head") -> None:
     )  # fmt: skip
     try:
         with translated(), engine.begin() as connection:
+            major_version(connection.exec_driver_sql(VERSION).scalar_one())
             config.attributes["connection"] = connection
             move = command.downgrade if revision == "base" else command.upgrade
             move(config, revision)

@@ -1,20 +1,24 @@
 """
-Let Celery's own tracer finish tasks whose body ran somewhere else: on the event loop or in a batch.
+Let Celery's own tracer run around tasks whose body runs somewhere else: on the event loop or in a batch.
 
-The body's outcome travels inside the request of its delivery and `OutcomeTask.run` hands it to the
-tracer. So results, retries, callbacks, errbacks, signals, events and acks remain Celery's code, and
-two deliveries of one task id in one process never mix.
+    begin()       tracer: task_prerun, before_start ─► run() ┐ switch
+                                                              │   ... the body runs, for as long as it takes ...
+    end(outcome)  tracer: task_postrun, on_success, ... ◄─────┘ switch
+
+The tracer is one synchronous function, so it waits for the body in a greenlet: results, callbacks, errbacks, signals,
+hooks and events remain Celery's code, a span that a signal or a wrapped tracer opens lasts as long as the body, and two
+deliveries of one task id in one process never mix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from celery import Task
-
-_KEY = "callgate_outcome"
+from greenlet import GreenletExit, getcurrent, greenlet
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Outcome:
 
 
 class OutcomeTask(Task):  # type: ignore[misc]
-    """A task whose body has already run when Celery's tracer asks for its result."""
+    """A task whose body runs elsewhere while Celery's tracer waits for its outcome."""
 
     abstract = True
 
@@ -40,16 +44,25 @@ class OutcomeTask(Task):  # type: ignore[misc]
     """Whether Celery does what a message asks for after its task: callbacks, errbacks, the rest of a chain or chord."""
 
     def run(self, *args: Any, **kwargs: Any) -> object:
-        """Give the tracer the outcome of this very delivery."""
-        outcome: Outcome | None = self.request.get(_KEY)
-        if outcome is None:
+        """Leave the tracer; come back with the outcome of this very delivery."""
+        tracer = getcurrent()
+        if not isinstance(tracer, _Tracer):
             raise RuntimeError(f"{self.name} was started by something that cannot run it")
+        outcome: Outcome = tracer.parent.switch()
         return outcome.unwrap()
 
 
-@dataclass(frozen=True, slots=True)
+class _Tracer(greenlet):
+    """A tracer that may wait for a body."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """What Celery gives a pool to run: its tracer, the tracer's arguments and who hears the end."""
+    """
+    What Celery gives a pool to run: its tracer, the tracer's arguments and who hears the end.
+
+    `begin`, `end` and `cut_off` belong to one thread.
+    """
 
     target: Callable[..., tuple[int, object, float]]
     name: str
@@ -58,6 +71,10 @@ class Trace:
     body: tuple[Any, Any, Any]
     """Arguments, keyword arguments and follow-ups (callbacks, errbacks, chain, chord), decoded."""
     callback: Callable[[tuple[int, object, float]], None]
+    context: Context = field(default_factory=copy_context)
+    """Of the tracer: what its signals set there, the body sees, if it runs in it, and so do the signals at its end."""
+    _tracers: list[_Tracer] = field(default_factory=list)
+    _results: list[tuple[int, object, float]] = field(default_factory=list)
 
     @classmethod
     def of(cls, task: OutcomeTask, body: tuple[Any, Any, Any], **rest: Any) -> Self:
@@ -65,10 +82,33 @@ class Trace:
         args, kwargs, follow_ups = body
         return cls(body=(args, kwargs, follow_ups if task.follow_ups else {}), **rest)
 
-    def finish(self, outcome: Outcome, runtime_s: float) -> None:
-        """Trace the outcome, then report it with the time the body took, not the tracer."""
-        self.request[_KEY] = outcome
-        failed, result, _ = self.target(
-            self.name, self.task_id, self.request, self.body, None, None
-        )
+    def begin(self) -> bool:
+        """Run the tracer up to the body; False if it wants none, because something before it failed."""
+        tracer = _Tracer(self._trace)
+        tracer.gr_context = self.context
+        self._tracers.append(tracer)
+        tracer.switch()
+        return not tracer.dead
+
+    def end(self, outcome: Outcome) -> None:
+        """Run the rest of the tracer over the body's outcome."""
+        self._tracers.pop().switch(outcome)
+
+    def cut_off(self) -> None:
+        """End the tracer of a body that has no outcome: what began ends, and nothing is told of success or failure."""
+        self._tracers.pop().throw(GreenletExit)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the tracer has ended, and nobody was told yet."""
+        return bool(self._results)
+
+    def report(self, runtime_s: float) -> None:
+        """Tell whoever waits for the delivery, with the time the body took."""
+        failed, result, _ = self._results.pop()
         self.callback((failed, result, runtime_s))
+
+    def _trace(self) -> None:
+        self._results.append(
+            self.target(self.name, self.task_id, self.request, self.body, None, None)
+        )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from celery import Celery
 
+from callgate.adapters.celery_broker import SERVICES
 from worker.bootstrap import Services
-
-_ATTRIBUTE = "callgate_services"
 
 
 def attach(app: Celery, services: Services) -> None:
     """Make `services` those of every task of this app."""
-    setattr(app, _ATTRIBUTE, services)
+    setattr(app, SERVICES, services)
 
 
 def services_of(app: Celery) -> Services:
@@ -21,7 +20,7 @@ def services_of(app: Celery) -> Services:
     Raises:
         RuntimeError: The worker was not started with `callgate worker`.
     """
-    services = getattr(app, _ATTRIBUTE, None)
+    services = getattr(app, SERVICES, None)
     if not isinstance(services, Services):
         raise RuntimeError("callgate's tasks run in a process started by `callgate worker`")
     return services

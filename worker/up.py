@@ -192,6 +192,8 @@ def _exports(shared: Mapping[str, str]) -> str:
 
 def _print_banner(options: WorkerOptions, shared: Mapping[str, str], as_json: bool) -> None:
     dashboard = f"http://{options.flower_address}:{options.flower_port}"
+    if options.flower_url_prefix:
+        dashboard += f"/{options.flower_url_prefix}/"
     if as_json:
         print_json({**shared, "flower_url": dashboard, "data_dir": options.data_dir.absolute()})
     else:

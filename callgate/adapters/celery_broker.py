@@ -6,7 +6,7 @@ import os
 from ssl import CERT_REQUIRED
 from typing import Any
 
-from celery import Celery
+from celery import Celery, bootsteps
 from kombu import Exchange, Queue, pools
 
 CALL_QUEUE = "callgate.call"
@@ -16,6 +16,22 @@ LOG_TASK = "callgate.log_call"
 SWEEP_TASK = "callgate.sweep"
 CONNECTIONS_MAX = 200
 """Of one process to the broker; kombu's own default of 10 raises when it is used up."""
+
+
+SERVICES = "callgate_services"
+"""Attribute of an app whose worker was composed by `callgate worker`."""
+
+
+class StockWorkerRefused(bootsteps.Step):  # type: ignore[misc]
+    """Ends a Celery worker on this app that could do no more with a message than lose it."""
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        if getattr(worker.app, SERVICES, None) is None:
+            raise SystemExit(
+                "error: this is callgate's own Celery app, and its calls need what `callgate worker` composes:"
+                " start that instead of `celery worker`; tasks of yours need an app of their own"
+            )
 
 
 def queues() -> tuple[Queue, Queue]:
@@ -72,6 +88,7 @@ def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
         task_repr_maxlevels=1,
         enable_utc=True,
     )
+    app.steps["worker"].add(StockWorkerRefused)
     app.callgate_pid = os.getpid()
     return app
 

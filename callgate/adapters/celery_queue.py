@@ -1,8 +1,5 @@
 """
 The queue: ids only, never prompts. Messages go out in pipelined batches; losing one loses nothing.
-
-A link is stored at submit as JSON, `{"link": signature | null, "link_error": signature | null}`, with the route of
-every task in it resolved by the signature's own app, so that its tasks may live in any queue of the same broker.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from uuid import UUID
 
 import structlog
 from celery import Celery
-from celery.canvas import Signature, maybe_signature
+from celery.canvas import maybe_signature
 from kombu import Producer, Queue
 from kombu.exceptions import InconsistencyError, KombuError, LimitExceeded
 from kombu.exceptions import OperationalError as KombuOperationalError
@@ -33,7 +30,7 @@ from callgate.adapters.celery_broker import (
     SWEEP_TASK,
     in_this_process,
 )
-from callgate.domain.errors import BrokerUnavailable, InvalidLink
+from callgate.domain.errors import BrokerUnavailable
 from callgate.domain.ledger import AttemptRef, CallKey, CallState, Delivery
 from callgate.per_process import PerProcess
 
@@ -42,9 +39,6 @@ log = structlog.get_logger(__name__)
 OUTAGES = (OSError, RedisConnectionError, RedisTimeoutError, InconsistencyError, LimitExceeded)
 """Causes that say the broker could not be asked. Kombu's own error says less: it wraps a link's KeyErrors too."""
 PUBLISH_BATCH_MAX = 500
-LINK_BYTES_MAX = 64 * 1024
-NOT_KEPT = ("countdown", "eta", "headers", "link", "link_error", "soft_time_limit", "time_limit")
-"""Options of a link that would be lost on the way: better refused than silently dropped."""
 
 
 class CeleryQueue:
@@ -152,67 +146,6 @@ class CeleryQueue:
             ignore_result=True,
         )
         self._app.amqp.send_task_message(producer, task, message, queue=queue, retry=False)
-
-
-def link_text(link: Signature | None, link_error: Signature | None) -> str | None:
-    """
-    What the ledger keeps of a submission's links: signatures as JSON, their routes resolved now.
-
-    Raises:
-        InvalidLink: It cannot be published from another process.
-    """
-    if link is None and link_error is None:
-        return None
-    text = _json({"link": _frozen(link), "link_error": _frozen(link_error)})
-    if len(text.encode()) > LINK_BYTES_MAX:
-        raise InvalidLink(f"links have at most {LINK_BYTES_MAX} bytes")
-    return text
-
-
-def _json(value: object) -> str:
-    try:
-        return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as exc:
-        raise InvalidLink(f"the arguments of a link must be JSON: {exc}") from exc
-
-
-def _frozen(signature: Signature | None) -> dict[str, Any] | None:
-    if signature is None:
-        return None
-    if not isinstance(signature, Signature) or not signature.task:
-        raise InvalidLink(f"a link is a Celery signature, not {type(signature).__name__}")
-    if signature.subtask_type not in (None, "chain"):
-        raise InvalidLink(f"a link is a task or a chain, not a {signature.subtask_type}")
-    app = signature.app
-    frozen: dict[str, Any] = json.loads(_json(dict(signature.clone())))
-    for leaf in frozen["kwargs"]["tasks"] if signature.subtask_type == "chain" else [frozen]:
-        _freeze_route(app, leaf)
-    return frozen
-
-
-def _freeze_route(app: Celery, leaf: dict[str, Any]) -> None:
-    """Say in the signature itself where it goes, in words that need no declared queue on our side."""
-    if leaf.get("subtask_type"):
-        raise InvalidLink(f"a chain in a link holds tasks only, not a {leaf['subtask_type']}")
-    if lost := sorted(name for name in NOT_KEPT if leaf["options"].get(name)):
-        raise InvalidLink(
-            f"a link cannot keep {', '.join(lost)}: set it on the task, or let a task of yours do it"
-        )
-    task = app.tasks.get(leaf["task"])
-    given = {**(task._get_exec_options() if task else {}), **leaf["options"]}
-    given = {name: value for name, value in given.items() if value is not None}
-    if given.get("serializer", "json") != "json":
-        raise InvalidLink(f"a link is sent as JSON, not as {given['serializer']}")
-    route = app.amqp.router.route(dict(given), leaf["task"], leaf["args"], leaf["kwargs"])
-    queue = route.pop("queue", None)
-    if queue is None or (queue.exchange is not None and queue.exchange.type != "direct"):
-        exchange = queue.exchange.name if queue else str(route.get("exchange") or "")
-        routing_key = route.get("routing_key") or (queue.routing_key if queue else "")
-        destination = {"exchange": exchange, "routing_key": routing_key}
-    else:
-        destination = {"queue": queue.name}
-    kept = {name: route[name] for name in ("priority", "expires") if name in route}
-    leaf["options"] = {**kept, **destination}
 
 
 def _destination(chosen: dict[str, Any]) -> dict[str, Any]:

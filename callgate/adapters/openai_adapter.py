@@ -7,6 +7,7 @@ SDK's Pydantic models, which would cost as much CPU as the rest of the request.
 
 Environment: only the transport's own variables count (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY,
 SSL_CERT_FILE, SSL_CERT_DIR), because many companies have no other way out; a loopback address is never proxied.
+`openai_environment` says at the start of a worker which of them cannot work.
 The SDK's OPENAI_* variables are ignored: where a call goes and who pays for it is said in the catalogue and by
 the credentials.
 
@@ -76,36 +77,44 @@ class OpenAIAdapter:
         self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
     ) -> ProviderReply | Failure:
         """Send one request; see `LLMProviderPort`."""
-        key = self._credentials.api_key(self._name, request.org_id)
-        if key is None and self._entry.needs_key:
-            return MISSING_CREDENTIALS
-        if timeout_s <= 0:
-            return TOO_LATE
-        asked = Asked(self._entry, _secrets(request, key))
+        key: str | None = None
         body: RequestBody | None = None
         try:
+            key = self._credentials.api_key(self._name, request.org_id)
+            if key is None and self._entry.needs_key:
+                return MISSING_CREDENTIALS
+            if timeout_s <= 0:
+                return TOO_LATE
             body = RequestBody(request_body(request, self._entry))
-            client = self._connected()
-            async with asyncio.timeout(timeout_s):
-                response = await client.post(
-                    "/chat/completions",
-                    cast_to=httpx2.Response,
-                    content=body,
-                    options={
-                        "headers": _headers(key, attempt_id, body),
-                        "timeout": _patience(timeout_s),
-                        "follow_redirects": False,
-                        "max_retries": 0,
-                    },
-                )
+            response = await self._post(body, _headers(key, attempt_id, body), timeout_s)
         except Exception as exc:
             is_sent = body is not None and not body.withdraw()
-            return failure_of(exc, asked, is_sent=is_sent)
-        return reply_of(response.content, response.headers, request, asked)
+            return failure_of(exc, self._asked(request, key), is_sent=is_sent)
+        return reply_of(response.content, response.headers, request, self._asked(request, key))
 
     def credential(self, org_id: str) -> str:
         """Whose key a request of this organisation is made with; see `LLMProviderPort`."""
         return org_id if self._credentials.has_own_key(self._name, org_id) else ""
+
+    def _asked(self, request: LLMRequest, key: str | None) -> Asked:
+        return Asked(self._entry, _secrets(request, key))
+
+    async def _post(
+        self, body: RequestBody, headers: dict[str, str | openai.Omit], timeout_s: float
+    ) -> httpx2.Response:
+        client = self._connected()
+        async with asyncio.timeout(timeout_s):
+            return await client.post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                content=body,
+                options={
+                    "headers": headers,
+                    "timeout": _patience(timeout_s),
+                    "follow_redirects": False,
+                    "max_retries": 0,
+                },
+            )
 
     async def aclose(self) -> None:
         """Close the connections; a later request opens new ones."""

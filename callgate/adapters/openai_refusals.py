@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
+from http import HTTPStatus
 
 from callgate.adapters.openai_redaction import Redactor
 from callgate.domain.catalogue import ProviderEntry
@@ -34,7 +35,7 @@ Refusals that may cost money all the same.
 Source: Microsoft Learn, Azure OpenAI, "Manage costs", HTTP error response code and billing status (2024-01).
 """
 EXPLAINED_STATUSES = frozenset({400, 404, 413, 422})
-"""Where the provider's words help whoever sent the request; elsewhere the status and the code say it all."""
+"""Where the provider's words help those who sent the request; elsewhere the status and the code say it all."""
 TOO_LARGE_WORDS = "request too large"
 LIMIT_AND_REQUESTED = re.compile(
     r"limit\D{0,40}?(\d[\d,]{0,15}).{0,120}?requested\D{0,20}?(\d[\d,]{0,15})",
@@ -42,6 +43,7 @@ LIMIT_AND_REQUESTED = re.compile(
 )
 """OpenAI's and Groq's words of a 429 about tokens per minute; what was requested above the limit can never fit."""
 WORDS_READ_MAX = 2_000
+NAME_CHARS_MAX = 64
 
 STATUSES: dict[int, tuple[str, bool, Billing]] = {
     400: ("bad_request", False, Billing.UNBILLED),
@@ -57,8 +59,10 @@ STATUSES: dict[int, tuple[str, bool, Billing]] = {
 }
 """Code, retryable and billing of the statuses 4xx that have a meaning of their own."""
 
-STATUS_NAMES = {
-    # OpenAI, error codes; the types of Anthropic's errors (2026-11).
+STATUS_NAMES: dict[str, int] = {
+    # RFC 9110 and its registry, as Python names them: too_many_requests, bad_gateway.
+    **{status.name.lower(): status.value for status in HTTPStatus if status >= 400},
+    # OpenAI, error codes; Anthropic, error types (2026-11).
     "invalid_request_error": 400,
     "context_length_exceeded": 400,
     "content_filter": 400,
@@ -71,7 +75,6 @@ STATUS_NAMES = {
     "request_too_large": 413,
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
-    "too_many_requests": 429,
     "insufficient_quota": 429,
     "billing_not_active": 429,
     "billing_hard_limit_reached": 429,
@@ -79,17 +82,17 @@ STATUS_NAMES = {
     "requests": 429,
     "server_error": 500,
     "internal_error": 500,
-    "internal_server_error": 500,
     "api_error": 500,
-    "service_unavailable": 503,
     "overloaded_error": 529,
     "timeout_error": 504,
+    # DeepSeek and OpenRouter, error codes (2026-11).
+    "insufficient_balance": 402,
+    "insufficient_credits": 402,
     # Google, google.rpc.Code (2026-11).
     "invalid_argument": 400,
     "failed_precondition": 400,
     "unauthenticated": 401,
     "permission_denied": 403,
-    "not_found": 404,
     "resource_exhausted": 429,
     "internal": 500,
     "unavailable": 503,
@@ -109,7 +112,7 @@ def error_in(body: object) -> dict[str, object]:
     for _ in range(NESTED_MAX):
         if isinstance(body, list):
             body = next((item for item in body if item), None)
-        if isinstance(body, str) and body:
+        if isinstance(body, str) and body and not body.lstrip().startswith("<"):
             return {**fields, "message": body}
         if not isinstance(body, dict):
             break
@@ -125,15 +128,18 @@ def _says(value: object) -> bool:
 
 def named_status(error: Mapping[str, object]) -> int | None:
     """The status an error names, in numbers or in words."""
-    for name in ("code", "status", "status_code"):
-        number = _status_number(error.get(name))
+    for key in ("code", "status", "status_code", "error_code", "http_status"):
+        number = _status_number(error.get(key))
         if number is not None:
             return number
-    for name in ("code", "status", "type"):
-        word = error.get(name)
-        if isinstance(word, str) and word.lower() in STATUS_NAMES:
-            return STATUS_NAMES[word.lower()]
-    return None
+    return next((STATUS_NAMES[name] for name in _names(error) if name in STATUS_NAMES), None)
+
+
+def _names(error: Mapping[str, object]) -> list[str]:
+    """What an error calls itself, in one spelling: `too_many_requests` for "TooManyRequests" too."""
+    given = (error.get(key) for key in ("code", "status", "type"))
+    words = (name[:NAME_CHARS_MAX] for name in given if isinstance(name, str))
+    return [re.sub(r"(?<=[a-z])(?=[A-Z])|[ -]+", "_", word).lower() for word in words]
 
 
 def _status_number(value: object) -> int | None:
@@ -183,7 +189,7 @@ def provider_code(error: Mapping[str, object], redactor: Redactor) -> str | None
 def _verdict(
     status: int, error: Mapping[str, object], entry: ProviderEntry
 ) -> tuple[str, bool, Billing]:
-    names = {name for key in ("code", "type") if isinstance(name := error.get(key), str)}
+    names = set(_names(error))
     words = error.get("message")
     words = words[:WORDS_READ_MAX] if isinstance(words, str) else ""
     if status < 400:
@@ -192,6 +198,8 @@ def _verdict(
         return ("server_error", True, Billing(entry.server_errors))
     if names & BILLED_REFUSALS:
         return ("content_filtered", False, Billing.UNKNOWN)
+    if status == 403 and _is_moderation(error.get("metadata")):
+        return ("content_filtered", False, Billing.UNBILLED)
     if names & NO_CREDIT_CODES:
         return ("insufficient_quota", False, Billing.UNBILLED)
     if status in EXPLAINED_STATUSES and (names & CONTEXT_CODES or _blames_context(words)):
@@ -199,6 +207,15 @@ def _verdict(
     if status == 429 and _can_never_fit(words):
         return STATUSES[413]
     return STATUSES.get(status, ("rejected", False, Billing.UNBILLED))
+
+
+def _is_moderation(metadata: object) -> bool:
+    """
+    True if the input was refused, and not the key: an input of one tenant must not close the key for all.
+
+    Source: OpenRouter, API reference, errors, moderation metadata (2026-11).
+    """
+    return isinstance(metadata, dict) and bool(metadata.keys() & {"flagged_input", "reasons"})
 
 
 def _blames_context(words: str) -> bool:

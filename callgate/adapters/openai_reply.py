@@ -54,11 +54,11 @@ def reply_of(
     if isinstance(fields, Failure):
         return fields
     choices = _choices(fields)
-    written = [bool(_written(choice)) for choice in choices]
-    told = usage_in(fields, has_text=any(written))
+    has_text = any(map(_has_text, choices))
+    told = usage_in(fields, has_text=has_text)
     failure = _failure(fields, choices, headers, asked)
     if failure is not None:
-        failure = replace(failure, billing=_billing(failure, told, has_text=any(written)))
+        failure = replace(failure, billing=_billing(failure, told, has_text=has_text))
         if failure.billing is not Billing.BY_USAGE:
             return failure
     elif told.usage is None and not any(map(_is_answer, choices)):
@@ -157,10 +157,10 @@ def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _written(choice: Mapping[str, Any]) -> str:
-    """All that the model wrote, reasoning and refusal included."""
-    message = _message(choice)
-    return "".join(_joined(message.get(name), ("text", "refusal", "thinking")) for name in WRITINGS)
+def _has_text(choice: Mapping[str, Any]) -> bool:
+    """Whether the model wrote anything, reasoning and refusal included."""
+    message, names = _message(choice), ("text", "refusal", "thinking")
+    return any(_joined(message.get(writing), names) for writing in WRITINGS)
 
 
 def _content(choice: Mapping[str, Any]) -> str:
@@ -176,8 +176,9 @@ def _refusal(choice: Mapping[str, Any]) -> str | None:
 
 
 def _joined(content: object, names: Sequence[str]) -> str:
-    parts = content if isinstance(content, list) else [{"text": content}]
-    texts = (_text(p.get(name)) for p in parts if isinstance(p, dict) for name in names)
+    if not isinstance(content, list):
+        return (_text(content) or "") if "text" in names else ""
+    texts = (_text(part.get(name)) for part in content if isinstance(part, dict) for name in names)
     return "".join(text for text in texts if text is not None)
 
 

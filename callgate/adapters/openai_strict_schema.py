@@ -78,7 +78,7 @@ def _is_strict(node: dict[str, Any]) -> bool:
         return False
     if "(?" in str(node.get("pattern", "")):
         return False
-    if "format" in node and node["format"] not in FORMATS:
+    if "format" in node and str(node["format"]) not in FORMATS:
         return False
     return _is_closed(node) and ("array" not in _types(node) or "items" in node)
 

@@ -8,6 +8,7 @@ is a connection (name, proxy's CONNECT and TLS done), and keeps the headers unti
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -31,6 +32,8 @@ Twice what a million tokens come to, the most one answer may have.
 More must not come in than the ledger can take within its deadline, in ASCII three times as much: else its record would
 be tried for ever.
 """
+EXPLANATION_MAX_S = 2.0
+"""How long the words of a refusal are waited for, lest the deadline takes the status along."""
 CODINGS_MAX = 4
 """How many content codings of one reply are undone; more are nobody's honest answer."""
 COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate"})
@@ -125,9 +128,12 @@ class _Explanation(httpx2.AsyncByteStream):
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with suppress(httpx2.HTTPError, aiohttp.ClientError):
-            async for chunk in self._stream:
-                yield chunk
+        read = bytearray()
+        with suppress(httpx2.HTTPError, aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(EXPLANATION_MAX_S):
+                async for chunk in self._stream:
+                    read += chunk
+        yield bytes(read)
 
     async def aclose(self) -> None:
         await self._stream.aclose()

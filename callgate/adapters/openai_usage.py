@@ -22,6 +22,7 @@ TOKENS_MAX = 2**31 - 1
 _DIGITS = re.compile(r"[0-9]{1,12}")
 
 Kind = Literal["input", "output", "total", "cached", "cache_write", "reasoning"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +119,12 @@ def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> Told:
     """
     choices = reply.get("choices")
     only = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
-    for place in PLACES:
-        usage = _at({**reply, "choice": only}, place)
-        if isinstance(usage, dict) and any(_at(usage, row.path) is not None for row in ROWS):
-            return usage_of(usage, has_text=has_text)
-    return Told(None)
+    places = {**reply, "choice": only}
+    told = [usage for place in PLACES if isinstance(usage := _at(places, place), dict)]
+    counted = [usage for usage in told if any(_at(usage, row.path) is not None for row in ROWS)]
+    # Some gateways put zeros where the counts belong, and the counts elsewhere.
+    counted.sort(key=lambda usage: not any(_at(usage, row.path) for row in ROWS))
+    return usage_of(counted[0], has_text=has_text) if counted else Told(None)
 
 
 def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> Told:
@@ -134,17 +136,15 @@ def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> Told:
     has_zero = has_text and 0 in (counts.input, counts.output)
     if has_zero:
         counts = replace(counts, input=counts.input or None, output=counts.output or None)
-    readings = [
-        reading
-        for is_cache_beside, is_reasoning_beside in product(
-            (counts.is_cache_beside, not counts.is_cache_beside),
-            (counts.is_reasoning_beside, not counts.is_reasoning_beside),
-        )
-        if (reading := _reading(counts, is_cache_beside, is_reasoning_beside, int(has_text)))
-    ]
-    if fitting := [reading for reading in readings if _fits(reading, counts)]:
-        flags = (Anomaly.USAGE_CONTRADICTORY,) if counts.are_at_odds else ()
-        return Told(fitting[0], flags)
+    readings = []
+    for is_cache_beside, is_reasoning_beside in product(
+        (counts.is_cache_beside, not counts.is_cache_beside),
+        (counts.is_reasoning_beside, not counts.is_reasoning_beside),
+    ):
+        reading = _reading(counts, is_cache_beside, is_reasoning_beside, int(has_text))
+        if reading is not None and _fits(reading, counts):
+            return Told(reading, (Anomaly.USAGE_CONTRADICTORY,) if counts.are_at_odds else ())
+        readings += [reading] if reading else []
     if counts.input is None or counts.output is None:
         return Told(None, (Anomaly.USAGE_ZERO,) if has_zero else ())
     return Told(_dearest(counts, readings), (Anomaly.USAGE_CONTRADICTORY,))
@@ -208,27 +208,28 @@ def _counts(usage: Mapping[str, Any]) -> _Counts:
     Raises:
         ValueError: One of them can be no count.
     """
-    named = {row: count for row in ROWS if (count := _count(_at(usage, row.path))) is not None}
-
-    def numbers(kind: Kind) -> set[int]:
-        found = {count for row, count in named.items() if row.kind == kind}
-        # Some servers send the names of several dialects and fill in one; zero cached tokens are the dearer count.
-        return found if kind == "cached" else found - {0} or found
-
-    def are_beside(*kinds: Kind) -> bool:
-        rows = [row for row, count in named.items() if row.kind in kinds and count]
-        return bool(rows) and all(row.is_beside for row in rows)
-
+    numbers: dict[Kind, set[int]] = {kind: set() for kind in KINDS}
+    beside: dict[Kind, set[bool]] = {kind: set() for kind in KINDS}
+    for row in ROWS:
+        if (count := _count(_at(usage, row.path))) is not None:
+            numbers[row.kind].add(count)
+            if count:
+                beside[row.kind].add(row.is_beside)
+    for kind, found in numbers.items():
+        # Some servers send the names of several dialects and fill in one. Zero cached tokens are the dearer count.
+        if kind != "cached" and len(found) > 1:
+            found.discard(0)
     return _Counts(
-        input=max(numbers("input"), default=None),
-        output=max(numbers("output"), default=None),
-        total=max(numbers("total"), default=None),
-        cached=min(numbers("cached"), default=0),
-        cache_write=max(numbers("cache_write"), default=0),
-        reasoning=max(numbers("reasoning"), default=0),
-        is_cache_beside=are_beside("cached", "cache_write"),
-        is_reasoning_beside=are_beside("reasoning"),
-        are_at_odds=any(len(numbers(kind)) > 1 for kind in get_args(Kind)),
+        input=max(numbers["input"], default=None),
+        output=max(numbers["output"], default=None),
+        # A total of 0 beside counts says nothing.
+        total=max(numbers["total"], default=0) or None,
+        cached=min(numbers["cached"], default=0),
+        cache_write=max(numbers["cache_write"], default=0),
+        reasoning=max(numbers["reasoning"], default=0),
+        is_cache_beside=beside["cached"] | beside["cache_write"] == {True},
+        is_reasoning_beside=beside["reasoning"] == {True},
+        are_at_odds=any(len(found) > 1 for found in numbers.values()),
     )
 
 

@@ -41,6 +41,9 @@ KEY_REFUSED_CODES = frozenset(
 REQUEST_REFUSED_CODES = frozenset({"content_filtered"})
 """The provider judged the request, so it is alive, though the bill may be unknown."""
 
+BROKEN_CODES = frozenset({"broken_off"})
+"""The provider broke off its own answer, and named what that cost."""
+
 
 class Health(StrEnum):
     """What an attempt says about the provider it was made for."""
@@ -54,13 +57,17 @@ class Health(StrEnum):
 
 def health_of(failure: Failure | None) -> Health:
     """What the end of an attempt says about its provider; None is a success."""
-    if failure is None or failure.billing is Billing.BY_USAGE:
+    if failure is None:
         return Health.ALIVE
+    is_server_error = failure.status is not None and failure.status >= 500
+    if failure.billing is Billing.BY_USAGE:
+        is_broken = is_server_error or failure.code in BROKEN_CODES
+        return Health.FAILED if is_broken else Health.ALIVE
     if failure.code in NEVER_SENT_CODES or failure.code in REQUEST_REFUSED_CODES:
         return Health.NEUTRAL
     if failure.code in KEY_REFUSED_CODES or failure.status in KEY_REFUSED_STATUSES:
         return Health.KEY_REFUSED
-    if failure.billing is Billing.UNKNOWN or failure.status is None or failure.status >= 500:
+    if failure.billing is Billing.UNKNOWN or failure.status is None or is_server_error:
         return Health.FAILED
     return Health.NEUTRAL
 

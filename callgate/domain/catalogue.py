@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from callgate.domain.endings import MEANINGS
 from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
+from callgate.domain.urls import misread
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
@@ -98,6 +99,14 @@ class ProviderEntry(_Entry):
                 f"{', '.join(taken)} can be no good ending: it has a meaning of its own"
             )
         return endings
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_read_as_meant(cls, url: str | None) -> str | None:
+        """Half a password would be called as a host, and be quoted in an error."""
+        if url is not None and (reason := misread(url)):
+            raise ValueError(reason)
+        return url
 
 
 class PriceEntry(_Entry):

@@ -211,7 +211,7 @@ class AICallLogger:
             return Verdict(None, LOST)
         good_endings = self._catalogue.good_endings(view.provider)
         schema = request.response_schema if request else None
-        return Verdict(reply, flaw_of(reply, schema, good_endings, self._validator.check))
+        return Verdict(reply, flaw_of(reply, good_endings, schema, self._validator.check))
 
 
 def _report(bill: Bill, attempt: AttemptView) -> None:
@@ -219,7 +219,12 @@ def _report(bill: Bill, attempt: AttemptView) -> None:
     cost, hold = bill.priced.nano_usd, attempt.hold_nano_usd
     fields = {"attempt_id": str(attempt.attempt_id), "price_source": bill.priced.price_source}
     if bill.anomalies:
-        log.warning("odd_bill", anomalies=list(bill.anomalies), cost=usd(cost), **fields)
+        log.warning(
+            "odd_bill",
+            anomalies=[anomaly.value for anomaly in bill.anomalies],
+            cost=usd(cost),
+            **fields,
+        )
     if cost > hold:
         log.error("cost_above_hold", hold=usd(hold), cost=usd(cost), **fields)
 

@@ -20,7 +20,7 @@ from callgate.domain.errors import (
 from callgate.domain.ledger import CallState, CallView
 from callgate.domain.models import LLMRequest, LLMResult
 from callgate.domain.ports import ProviderReply
-from callgate.services.review import flaw_of_ending
+from callgate.services.review import flaw_of
 
 NAMED_BY_ROW = ("org_id", "call_type", "provider", "model")
 BUDGET_CODES = {f"budget_{reason}": BUDGET_ERRORS[reason] for reason in RefusalReason}
@@ -78,11 +78,11 @@ def result_of(
     assert view.last is not None
     assert view.last.reply is not None
     reply = ProviderReply.from_json(view.last.reply)
-    if flaw := flaw_of_ending(reply.finish_reason, good_endings):
+    if flaw := flaw_of(reply, good_endings):
         raise ResultInvalid(
             f"call {view.key.task_id}: {flaw.message}; force=True makes the call again"
         )
-    text = reply.texts[0] if reply.texts else ""
+    text = reply.texts[0]
     return LLMResult(
         call_id=view.key.call_id,
         generation=view.key.generation,

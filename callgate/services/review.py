@@ -31,9 +31,9 @@ class Bill:
 
 def flaw_of(
     reply: ProviderReply,
-    schema: str | None,
     good_endings: Collection[str],
-    check: Callable[[str, str], str | None],
+    schema: str | None = None,
+    check: Callable[[str, str], str | None] | None = None,
 ) -> Failure | None:
     """
     Say why a reply that came and was paid is still no result.
@@ -46,38 +46,38 @@ def flaw_of(
         return _paid("refused_by_model", "the model refused to answer", retryable=False)
     if not reply.texts:
         return _paid("empty_reply", "the reply has no choices", retryable=False)
-    if flaw := flaw_of_ending(reply.finish_reason, good_endings):
-        return flaw
-    is_empty = not all(reply.texts)
-    is_cut = ending_of(reply.finish_reason, good_endings) is Ending.CUT
-    if is_cut and is_empty:
+    ending = ending_of(reply.finish_reason, good_endings)
+    if ending > Ending.CUT:
+        return _flaw_of_ending(ending, reply.finish_reason)
+    is_empty = not all(text.strip() for text in reply.texts)
+    if ending is Ending.CUT and is_empty:
         why = "max_output_tokens was reached before any answer: reasoning used it up"
         return _paid("output_truncated", why, retryable=False)
-    if is_cut and schema is not None:
-        return _paid("output_truncated", "max_output_tokens cut the answer short", retryable=False)
+    if ending is Ending.CUT and schema is not None:
+        why = "max_output_tokens cut the answer short"
+        return _paid("output_truncated", why, retryable=False)
     if is_empty:
         return _paid("empty_reply", "the reply has no text", retryable=True)
-    for text in reply.texts if schema is not None else ():
-        if why_not := check(schema or "", text):
-            message = f"the answer breaks the schema: {why_not}"
-            return _paid("invalid_output", message, retryable=True)
+    if schema is None or check is None:
+        return None
+    for text in reply.texts:
+        if break_ := check(schema, text):
+            return _paid(
+                "invalid_output", f"the answer breaks the schema: {break_}", retryable=True
+            )
     return None
 
 
-def flaw_of_ending(finish_reason: str | None, good_endings: Collection[str]) -> Failure | None:
-    """Why an answer that ended so is none, whatever its text; None if it is whole, or cut by its own bound."""
-    ending = ending_of(finish_reason, good_endings)
+def _flaw_of_ending(ending: Ending, finish_reason: str | None) -> Failure:
     if ending is Ending.FILTERED:
         return _paid("content_filtered", "the provider filtered the answer", retryable=False)
     if ending is Ending.BROKEN:
         return _paid("broken_off", "the provider broke off its answer", retryable=True)
-    if ending is Ending.UNKNOWN:
-        message = (
-            f"the answer ended with {_named(finish_reason)}, which is no good ending: if the provider means that the "
-            "answer is whole, add it to its good_endings in the catalogue"
-        )
-        return _paid("unknown_ending", message, retryable=False)
-    return None
+    message = (
+        f"the answer ended with {_named(finish_reason)}, which is no good ending: if the provider means that the "
+        "answer is whole, add it to its good_endings in the catalogue"
+    )
+    return _paid("unknown_ending", message, retryable=False)
 
 
 def bill_of(

@@ -214,7 +214,7 @@ class Deployment:
         return Client(ClientSettings(**{**settings, **changes}))
 
     def vouch_for_the_provider(self) -> None:
-        """Close its breaker and have it proven: for a minute any number of calls goes to it before one has succeeded."""
+        """Have its breaker closed and proven: for a minute any number of calls goes to it, before one succeeds."""
         by = By("tests", "it answers")
         self.client.operations.set_breaker("sim", "sim-1", "", is_open=False, by=by)
 

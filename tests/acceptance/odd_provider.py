@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +41,11 @@ def limited(retry_after: str) -> list[Answer]:
     return [Answer(b"{}", 429, {"Retry-After": retry_after}), Answer(completion())]
 
 
+def encoded(name: str, body: bytes) -> list[Answer]:
+    """A good answer in this Content-Encoding."""
+    return [Answer(body, headers={"Content-Encoding": name})]
+
+
 def counted(**counts: object) -> list[Answer]:
     """A good answer with strange numbers for its tokens."""
     return [Answer(completion(usage={**GOOD_USAGE, **counts}))]
@@ -53,6 +59,11 @@ CASES: Mapping[str, list[Answer]] = {
     "a bomb": [
         Answer(gzip.compress(completion("x" * 200 * MIB), 1), headers={"Content-Encoding": "gzip"})
     ],
+    "encoded gzip, two members": encoded(
+        "gzip", gzip.compress(completion()[:40]) + gzip.compress(completion()[40:])
+    ),
+    "encoded x-gzip": encoded("x-gzip", gzip.compress(completion())),
+    "encoded deflate, raw": encoded("deflate", zlib.compress(completion())[2:-4]),
     "large": [Answer(completion("é" * MIB))],
     "half a character": [Answer(completion("a\ud800b"))],
     "NUL": [Answer(completion("a\x00b", id="\x00", model="\x00", service_tier="\x00"))],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,11 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from sqlalchemy import Engine
 
 from worker.embedded import Embedded
+from worker.embedded_ports import free_port
 from worker.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +64,7 @@ def callgate(environ: dict[str, str], tmp_path: Path) -> Callgate:
             cwd=tmp_path,
             input=stdin,
             capture_output=True,
-            text=True,
+            encoding=variables.get("PYTHONIOENCODING", "utf-8"),
             timeout=RUN_TIMEOUT_S,
             check=False,
         )
@@ -115,6 +119,37 @@ def test_a_call_lives_on_the_command_line(callgate: Callgate) -> None:
     assert [call["task_id"] for call in listed] == [task_id]
     assert cancelled.returncode == 0
     assert shown["error"] == {"code": "cancelled", "message": "typo"}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "cp1252"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["ascii", "cp1252", "C"],
+)
+def test_what_the_terminal_cannot_show_is_escaped(
+    callgate: Callgate, variables: dict[str, str]
+) -> None:
+    """Commands end as they would elsewhere; JSON stays JSON, and holds every character."""
+    said = "\U0001f600 Grüße ✓"
+    request = {**REQUEST, "messages": [{"role": "user", "content": said}]}
+    submitted = callgate("submit", "--file", "-", "--no-wait", stdin=json.dumps(request))
+    task_id = submitted.stdout.strip()
+
+    shown = callgate("calls", "show", task_id, "--bodies", **variables)
+    as_json = callgate("calls", "show", task_id, "--bodies", "--json", **variables)
+    wrong = callgate("budget", "set", "✓", "--daily-usd", "5", **variables)
+    helped = callgate("--help", **variables)
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert r"\U0001f600" in shown.stdout
+    assert json.loads(as_json.stdout)["request"]["messages"][0]["content"] == said
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr + helped.stderr
+    assert helped.returncode == 0
 
 
 def test_a_typo_in_a_setting_gets_a_suggestion(callgate: Callgate) -> None:
@@ -194,6 +229,41 @@ def test_an_unreachable_broker_fails_the_doctor_and_no_submission(callgate: Call
     assert json.loads(submit.stdout)["collapsed"] is False
     assert "accepted_but_not_published" in submit.stderr
     assert time.monotonic() - started_at < 2 * QUICKLY_S
+
+
+@pytest.mark.parametrize("prefix", ["ops/flower", "/flower/"])
+def test_flower_answers_under_a_path(environ: dict[str, str], tmp_path: Path, prefix: str) -> None:
+    """With its pages, its links and its static files; nothing is left at the root."""
+    port, path = free_port(), prefix.strip("/")
+    variables = {
+        "CALLGATE_WORKER__FLOWER_PORT": str(port),
+        "CALLGATE_WORKER__FLOWER_URL_PREFIX": prefix,
+    }
+    flower = subprocess.Popen(
+        [sys.executable, "-m", "callgate", "flower"],
+        env={**environ, **variables}, cwd=tmp_path, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def status(url: str) -> tuple[int, str]:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}{url}", timeout=10) as answer:
+                return answer.status, answer.read().decode(errors="replace")
+        except HTTPError as exc:
+            return exc.code, ""
+
+    try:
+        until(lambda: connects(f"http://127.0.0.1:{port}"), "Flower")
+        code, page = status(f"/{path}/")
+        static = re.findall(r'(?:src|href)="([^"]*/static/[^"]*)"', page)
+        assert code == 200
+        assert static
+        assert all(url.startswith(f"/{path}/static/") for url in static)
+        assert {status(url)[0] for url in static} == {200}
+        assert status(f"/{path}/healthcheck")[0] == 200
+        assert status("/static/css/flower.css")[0] == status("/workers")[0] == 404
+    finally:
+        flower.terminate()
+        flower.wait(20)
 
 
 def test_flower_is_not_shown_to_others_without_a_password(callgate: Callgate) -> None:

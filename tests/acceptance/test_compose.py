@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 import subprocess
 import sys
 import urllib.error
@@ -254,7 +255,8 @@ def test_a_running_worker_is_healthy(
 ) -> None:
     """The worker's health check reaches the process itself; it fails for one that does not run."""
     shell, line = compose()[name]["healthcheck"]["test"]
-    script = line.replace("$$", "$").replace("celery ", f"{sys.executable} -m celery ", 1)
+    python = shlex.quote(sys.executable)
+    script = line.replace("$$", "$").replace("celery ", f"{python} -m celery ", 1)
     environ = clean_environ({"CALLGATE_BROKER_URL": deployment.services.broker_url})
 
     def check(script: str) -> int:

@@ -23,7 +23,7 @@ UNKNOWN = (
 
 
 def test_calls_outlive_an_outage_of_their_provider(deployment: Deployment) -> None:
-    """503 and reset connections in turn: three attempts and a probe meet them, all other calls wait and hold nothing."""
+    """503 and reset connections in turn: three attempts and a probe meet them, other calls wait and hold nothing."""
     # Nobody vouches for this provider: it has been away since before the first call.
     deployment.rows("DELETE FROM breaker")
     deployment.provider.script([Rule(reply=AWAY)])

@@ -82,6 +82,7 @@ def recovery(
     until(lambda: deployment.rows(steady, s=STEADY_S)[0][0] == 1 + survivors, PATIENCE_S)
     deployment.provider.script([Rule(reply=[Step(latency_s=latency_s)])])
 
+    deployment.vouch_for_the_provider()
     doomed.kill()
     killed_at = time.monotonic()
 

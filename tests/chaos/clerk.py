@@ -19,6 +19,7 @@ from redis import Redis
 
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.db.session import PostgresSession
+from callgate.domain.breaker import Health
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.hashing import call_id
 from callgate.domain.ledger import (
@@ -143,6 +144,7 @@ class Clerk:
             status=AttemptStatus.SUCCEEDED,
             posted_nano_usd=hold if self.is_exact else self._dice.randint(0, hold),
             next_state=CallState.SUCCEEDED,
+            health=Health.ALIVE,
         )
 
     def _hold(self, key: CallKey) -> int:

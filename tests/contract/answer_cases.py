@@ -190,6 +190,12 @@ ENDINGS = (
         posted=FULL_COST,
     ),
     dead(
+        "reasoning used up the bound, content blank",
+        chat(choice(" \n", "length"), usage=FULL),
+        posted=FULL_COST,
+        code="output_truncated",
+    ),
+    dead(
         "JSON that reached its bound",
         chat(choice('{"a": 1', "length"), usage=FULL),
         posted=FULL_COST,

@@ -90,6 +90,7 @@ USAGES = (
     counted("numbers with a point", told(11.0, 7.0, 18.0), COST),
     counted("numbers in quotes", told("11", "7"), COST),
     counted("no total", told(11, 7), COST),
+    counted("a total of 0", told(11, 7, 0), COST),
     counted(
         "details of null",
         {**USAGE, "prompt_tokens_details": None, "completion_tokens_details": {}},
@@ -148,6 +149,9 @@ USAGES = (
                 {"usageMetadata": {"promptTokenCount": 11, "candidatesTokenCount": 7}},
             ),
         )
+    ),
+    Case(
+        "zeros at the top, usage elsewhere", (chat(usage=told(0, 0, 0), x_groq={"usage": USAGE}),)
     ),
     Case("usage in the choice", (chat(choice(usage=USAGE), usage=None),)),
     Case("usage in the choice's message", (chat(choice(message={"usage": USAGE}), usage=None),)),

@@ -248,6 +248,16 @@ def test_a_status_counts_though_its_body_cannot_be_read(
     assert len(outcome.received) == 1
 
 
+def test_a_status_counts_though_its_body_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words are not waited for until the deadline is over, and the status lost with it."""
+    monkeypatch.setattr(openai_transport, "EXPLANATION_MAX_S", 0.2)
+    words = b'{"error": {"code": "slow_down", "message": "more'
+
+    outcome = attempt(sends(http(words, status=429, length=1000)))
+
+    assert outcome.verdict == ("rate_limited", True, Billing.UNBILLED)
+
+
 def test_a_reply_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider that does not stop talking does not fill the memory, and is not asked again."""
     monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 1000)

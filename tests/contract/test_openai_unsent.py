@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from callgate.adapters.openai_adapter import OpenAIAdapter
 from callgate.adapters.openai_transport import RequestBody
+from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
+from tests.certificates import self_signed
 from tests.contract.openai_attempts import (
     ATTEMPT,
     PATIENCE_S,
@@ -54,19 +56,8 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate and its key in one file; nobody trusts it unless told to."""
-    file = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    subprocess.run(  # noqa: S603
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-keyout", str(file), "-out", f"{file}.crt", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=DNS:localhost,DNS:provider.invalid"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    file.write_bytes(file.read_bytes() + Path(f"{file}.crt").read_bytes())
-    return file
+    """The certificate of the servers, and its key."""
+    return self_signed(tmp_path_factory.mktemp("tls"), "localhost", "provider.invalid")
 
 
 @pytest.fixture
@@ -319,6 +310,24 @@ def test_an_address_that_no_request_can_be_made_of_is_free(url: str) -> None:
 
     assert outcome.verdict[2] is Billing.UNBILLED
     assert outcome.connections == 0
+
+
+def test_credentials_that_fail_are_free() -> None:
+    """A vault that is away is no reason to post anything."""
+
+    class Away:
+        def api_key(self, provider: str, org_id: str) -> str | None:
+            raise ConnectionError("the vault has secrets in its words")
+
+    async def asked() -> Failure | ProviderReply:
+        adapter = OpenAIAdapter("openai", ProviderEntry(), Away())
+        return await adapter.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+
+    answer = asyncio.run(asked())
+
+    assert isinstance(answer, Failure)
+    assert (answer.retryable, answer.billing) == (True, Billing.UNBILLED)
+    assert "secrets" not in answer.message
 
 
 # The body.

@@ -156,6 +156,20 @@ def test_a_success_ends_its_call(ledger: LedgerUnderTest) -> None:
     assert (view.state, view.due_at, view.error) == (CallState.SUCCEEDED, None, None)
 
 
+@pytest.mark.parametrize("anomalies", [(), ("usage_zero",), ("tier_unasked", "price_unknown")])
+def test_what_is_odd_about_a_bill_is_kept(
+    ledger: LedgerUnderTest, anomalies: tuple[str, ...]
+) -> None:
+    """In the order it was found; usage that nobody told is unknown, not 0."""
+    ref = ledger.answered()
+
+    ledger.settle(a_success(ref, usage=None, anomalies=anomalies))
+
+    last = ledger.view(ref).last
+    assert last is not None
+    assert (last.usage, last.anomalies) == (None, anomalies)
+
+
 def test_a_failure_can_be_tried_again(ledger: LedgerUnderTest) -> None:
     """The call waits as long as it was told, with its last failure."""
     ref = ledger.answered()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from redis import Redis
 
 from callgate.domain.operations import StrayMessage
@@ -175,6 +175,22 @@ async def broken_service() -> AsyncIterator[None]:
 
 run_on_loop(app, service)
 run_on_loop(app, broken_service)
+
+
+def note_signal(name: str) -> Any:
+    """Make a receiver that notes a signal, its task and the moment."""
+
+    def receive(sender: Any, task_id: str = "", **_: Any) -> None:
+        valkey().rpush(
+            "signals", f"{name} {sender.name} {task_id or sender.request.id} {time.time()}"
+        )
+
+    return receive
+
+
+if app.conf.get("note_signals"):
+    for name in ("task_prerun", "task_success", "task_failure", "task_postrun"):
+        getattr(signals, name).connect(note_signal(name), weak=False)
 
 
 def keep_stray(stray: StrayMessage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,11 @@ def worker(server: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """One worker, four slots and a prefetch of eight, for the tests that leave it alive."""
     server.client.flushall()
     with a_worker(
-        server, tmp_path_factory.mktemp("worker"), "-E", worker_prefetch_multiplier=2
+        server,
+        tmp_path_factory.mktemp("worker"),
+        "-E",
+        worker_prefetch_multiplier=2,
+        note_signals=True,
     ) as worker:
         yield worker
 
@@ -167,6 +172,33 @@ def test_events_tell_how_long_the_coroutine_took(
 
     assert [event["type"] for event in mine] == ["task-received", "task-started", "task-succeeded"]
     assert 0.4 <= mine[-1]["runtime"] < 2
+
+
+@pytest.mark.parametrize("link", [None, "tell"], ids=["on the loop", "in a thread"])
+def test_signals_fire_around_the_body(
+    worker: Worker, valkey: Valkey, app: Celery, note: Note, link: str | None
+) -> None:
+    """So a tracer's span lasts as long as the call, and calls at once have spans at once; batched tasks too."""
+    options = {} if link is None else {"link": app.signature(link)}
+    valkey.client.set("slow_s", 0.5)
+    tasks = [note(word, 0.5, **options).id for word in ("a", "b")]
+    tasks += [app.send_task("gather", (word,)).id for word in ("c", "d")]
+    failed = app.send_task("fail", ("error",), **options).id
+    until(
+        lambda: (
+            len([w for w in valkey.words("signals") if re.match("task_postrun (?!tell)", w)]) == 5
+        )
+    )
+
+    seen = [line.split() for line in valkey.words("signals")]
+    for task_id in tasks:
+        mine = [(name, float(at)) for name, _, told, at in seen if told == task_id]
+        assert [name for name, _ in mine] == ["task_prerun", "task_success", "task_postrun"]
+        assert mine[-1][1] - mine[0][1] >= 0.5
+    mine = [name for name, _, told, _ in seen if told == failed]
+    assert mine == ["task_prerun", "task_failure", "task_postrun"]
+    notes = [name for name, task, _, _ in seen if task == "note"]
+    assert notes[:2] == ["task_prerun"] * 2, "the two did not run at once"
 
 
 def test_the_pool_grows_and_shrinks(

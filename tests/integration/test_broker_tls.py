@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import self_signed
+
 PUBLISH = """
 import sys
 from uuid import UUID
@@ -34,19 +36,9 @@ class Ear:
     """A broker that only listens: what it hears after a handshake, or that there was none."""
 
     def __init__(self, folder: Path) -> None:
-        self.certificate = folder / "certificate.pem"
-        key = folder / "key.pem"
-        subprocess.run(  # noqa: S603
-            [
-                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-                *("-keyout", str(key), "-out", str(self.certificate), "-subj", "/CN=localhost"),
-                *("-addext", "subjectAltName=DNS:localhost"),
-            ],
-            check=True,
-            capture_output=True,
-        )
+        self.certificate = self_signed(folder, "localhost")
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._context.load_cert_chain(self.certificate, key)
+        self._context.load_cert_chain(self.certificate)
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self.heard: list[str] = []

@@ -7,18 +7,22 @@ import time
 from base64 import b64decode
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
-from celery import Celery, chain, group
+from celery import Celery, Signature, chain, group
 from kombu import Exchange, Queue
 from redis import Redis
 
 from callgate.adapters.celery_broker import build_app
-from callgate.adapters.celery_queue import CeleryQueue, link_text
+from callgate.adapters.celery_links import Links
+from callgate.adapters.celery_queue import CeleryQueue
 from callgate.domain.errors import BrokerUnavailable, InvalidLink
 from callgate.domain.ledger import AttemptRef, CallKey, CallState, Delivery
+from tests.integration._valkey import Valkey
 from worker.embedded import Embedded
 from worker.embedded_ports import free_port
 
@@ -51,6 +55,14 @@ def pipeline(services: Embedded) -> Iterator[Celery]:
     for name in ("pipeline.store", "pipeline.note"):
         app.task(name=name, shared=False)(hear)
     yield app
+    app.close()
+
+
+@pytest.fixture
+def links(services: Embedded) -> Iterator[Links]:
+    """The links of a client of that broker."""
+    app = build_app(services.broker_url, timeout_s=2)
+    yield Links(app, timeout_s=1)
     app.close()
 
 
@@ -120,12 +132,12 @@ def test_a_thousand_calls_are_few_round_trips(queue: CeleryQueue, valkey: Redis)
 
 @pytest.mark.parametrize(("task", "home"), [("store", "pipeline.store"), ("note", "pipeline")])
 def test_a_link_goes_to_its_own_queue(
-    queue: CeleryQueue, valkey: Redis, pipeline: Celery, task: str, home: str
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, links: Links, task: str, home: str
 ) -> None:
     """The pipeline's own routing holds, routed or by default, although our app knows none of its queues."""
     signature = pipeline.tasks[f"pipeline.{task}"].s("document 7")
 
-    delivery = deliver(queue, link_text(signature, None) or "")
+    delivery = deliver(queue, links.text(signature, None) or "")
 
     (message,) = messages(valkey, home)
     assert message["headers"]["id"] == str(delivery.submission_id)
@@ -134,24 +146,24 @@ def test_a_link_goes_to_its_own_queue(
 
 
 def test_a_queue_named_by_the_caller_wins(
-    queue: CeleryQueue, valkey: Redis, pipeline: Celery
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, links: Links
 ) -> None:
     """`set(queue=...)` on the signature is obeyed."""
     pipeline.conf.task_queues = [Queue("urgent", Exchange("any", type="direct"), routing_key="k")]
     signature = pipeline.tasks["pipeline.note"].s().set(queue="urgent")
 
-    deliver(queue, link_text(signature, None) or "")
+    deliver(queue, links.text(signature, None) or "")
 
     assert len(messages(valkey, "urgent")) == 1
 
 
 def test_a_chain_starts_in_the_queue_of_its_first_task(
-    queue: CeleryQueue, valkey: Redis, pipeline: Celery
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, links: Links
 ) -> None:
     """The first task is published; the second travels with it, its queue by name for the pipeline to find."""
     first, second = pipeline.tasks["pipeline.store"].s(), pipeline.tasks["pipeline.note"].s()
 
-    deliver(queue, link_text(chain(first, second), None) or "")
+    deliver(queue, links.text(chain(first, second), None) or "")
 
     (message,) = messages(valkey, "pipeline.store")
     (following,) = message["body"][2]["chain"]
@@ -163,12 +175,12 @@ def test_a_chain_starts_in_the_queue_of_its_first_task(
     ("state", "told"), [(CallState.SUCCEEDED, "good"), (CallState.DEAD, "bad")]
 )
 def test_the_end_chooses_the_link(
-    queue: CeleryQueue, valkey: Redis, pipeline: Celery, state: CallState, told: str
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, links: Links, state: CallState, told: str
 ) -> None:
     """`link` for a call that succeeded, `link_error` for every other end."""
     note = pipeline.tasks["pipeline.note"]
 
-    deliver(queue, link_text(note.s("good"), note.s("bad")) or "", state)
+    deliver(queue, links.text(note.s("good"), note.s("bad")) or "", state)
 
     (message,) = messages(valkey, "pipeline")
     assert message["body"][0] == [{"task_id": KEY.task_id, "state": state.value}, told]
@@ -207,10 +219,10 @@ BROKEN_LINKS = {
 
 @pytest.mark.parametrize("kind", BROKEN_LINKS)
 def test_a_broken_link_does_not_hold_up_its_neighbours(
-    queue: CeleryQueue, valkey: Redis, pipeline: Celery, kind: str
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, links: Links, kind: str
 ) -> None:
     """A link nobody can publish is done with, whether it comes first or second; the others are published."""
-    good = link_text(pipeline.tasks["pipeline.note"].s("good"), None) or ""
+    good = links.text(pipeline.tasks["pipeline.note"].s("good"), None) or ""
     deliveries = [
         Delivery(submission_id=uuid4(), key=KEY, link=link, state=CallState.SUCCEEDED)
         for link in (BROKEN_LINKS[kind], good, BROKEN_LINKS[kind], good)
@@ -224,11 +236,11 @@ def test_a_broken_link_does_not_hold_up_its_neighbours(
 
 
 def test_a_queue_that_takes_no_messages_holds_up_nobody(
-    queue: CeleryQueue, valkey: Redis, pipeline: Celery
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, links: Links
 ) -> None:
     """The broker refuses this link as it is now: it stays due, and the others are published."""
     valkey.set("taken", "by something else")
-    good = link_text(pipeline.tasks["pipeline.note"].s("good"), None) or ""
+    good = links.text(pipeline.tasks["pipeline.note"].s("good"), None) or ""
     refused, fine = [
         Delivery(submission_id=uuid4(), key=KEY, link=link, state=CallState.SUCCEEDED)
         for link in (a_link(options={"queue": "taken"}), good)
@@ -241,13 +253,13 @@ def test_a_queue_that_takes_no_messages_holds_up_nobody(
 
 @pytest.mark.parametrize("serializer", ["pickle", "yaml"])
 def test_a_link_travels_as_json(
-    queue: CeleryQueue, valkey: Redis, pipeline: Celery, serializer: str
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, links: Links, serializer: str
 ) -> None:
     """Another serializer is refused at submit; one that was written into the ledger all the same is not used."""
     signature = pipeline.tasks["pipeline.store"].s(document_id=7)
     with pytest.raises(InvalidLink, match=serializer):
-        link_text(signature.set(serializer=serializer), None)
-    stored = json.loads(link_text(signature.set(serializer="json"), None) or "")
+        links.text(signature.set(serializer=serializer), None)
+    stored = json.loads(links.text(signature.set(serializer="json"), None) or "")
     stored["link"]["options"]["serializer"] = serializer
 
     deliver(queue, json.dumps(stored))
@@ -257,13 +269,162 @@ def test_a_link_travels_as_json(
     assert message["body"][1] == {"document_id": 7}
 
 
-def test_a_group_is_no_link(pipeline: Celery) -> None:
+def test_a_group_is_no_link(pipeline: Celery, links: Links) -> None:
     """Only tasks and chains of tasks can be told of an end."""
     note = pipeline.tasks["pipeline.note"]
 
-    for link in (group(note.s(), note.s()), chain(note.s(), group(note.s(), note.s())), "note"):
+    chained = chain(note.s(), group(note.s(), note.s()))
+    empty = Signature("celery.chain", kwargs={"tasks": []}, subtask_type="chain", app=pipeline)
+    for link in (group(note.s(), note.s()), chained, empty, "note"):
         with pytest.raises(InvalidLink):
-            link_text(link, None)  # type: ignore[arg-type]
+            links.text(link, None)  # type: ignore[arg-type]
+
+
+def elsewhere(url: str, **options: Any) -> Celery:
+    """A pipeline's app on some broker."""
+    app = Celery("pipeline", broker=url, set_as_current=False)
+    app.conf.broker_transport_options = options
+    app.task(name="pipeline.store", shared=False)(hear)
+    return app
+
+
+ELSEWHERE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "another database": ("redis://:pass%40word@127.0.0.1:{port}/7", {}, "database '7'"),
+    "another prefix": (
+        "redis://127.0.0.1:{port}/{db}",
+        {"global_keyprefix": "team-a:"},
+        "prefix 'team-a:'",
+    ),
+    "another kind of broker": ("amqp://u:pass%40word@127.0.0.1:{port}//", {}, "transport 'amqp'"),
+    "no broker at all": ("memory://", {}, "transport 'memory'"),
+    "a transport that is not there": ("confluentkafka://u:pass%40word@host", {}, "cannot be used"),
+    "a socket's other database": (
+        "redis+socket:///tmp/nothing.sock?virtual_host=9",
+        {},
+        "database '9'",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_a_link_to_elsewhere_is_refused(links: Links, services: Embedded, where: str) -> None:
+    """It would be marked delivered, into a list nobody reads; what differs is named, a password is not."""
+    parts = urlsplit(services.broker_url)
+    url, options, named = ELSEWHERE[where]
+    app = elsewhere(url.format(port=parts.port, db=parts.path.strip("/") or 0), **options)
+    store = app.tasks["pipeline.store"]
+
+    for given in ((store.s(), None), (None, store.s()), (chain(store.s(), store.s()), None)):
+        with pytest.raises(InvalidLink) as refused:
+            links.text(*given)
+        assert named in str(refused.value)
+        assert "pass" not in str(refused.value)
+
+
+def test_a_link_to_another_server_is_refused(links: Links, tmp_path: Path) -> None:
+    """The servers are asked who they are."""
+    other = Valkey(tmp_path)
+    other.start()
+    try:
+        with pytest.raises(InvalidLink, match=f"localhost:{other.port}"):
+            links.text(elsewhere(other.url).tasks["pipeline.store"].s(), None)
+    finally:
+        other.kill()
+
+
+@pytest.mark.parametrize("prefix", ["", "team-a:"])
+def test_one_broker_may_be_spelt_in_many_ways(services: Embedded, prefix: str) -> None:
+    """None is refused: a default left out, a name, an address that is ours by another way, one that does not answer."""
+    parts = urlsplit(services.broker_url)
+    assert (parts.hostname, parts.path) == ("127.0.0.1", "/0")
+    app = build_app(services.broker_url, timeout_s=2, prefix=prefix)
+    links, port = Links(app, timeout_s=1), parts.port
+    for url in (
+        f"redis://127.0.0.1:{port}",
+        f"redis://localhost:{port}/",
+        f"redis://LOCALHOST:{port}/0",
+        f"redis://user:password@127.0.0.1:{port}/0",
+        f"redis://127.0.0.2:{port}/0",
+        f"redis://127.0.0.1:{free_port()}/0",
+        f"redis://no-such-host.invalid:{port}/0",
+        f"redis://127.0.0.1:{port};redis://other.invalid:{port}",
+        "redis+socket:///nowhere/valkey.sock",
+    ):
+        options = {"global_keyprefix": prefix} if prefix else {}
+        assert links.text(elsewhere(url, **options).tasks["pipeline.store"].s(), None), url
+    app.close()
+
+
+def test_a_default_port_may_be_left_out() -> None:
+    """Nobody has to be asked."""
+    app = build_app("redis://broker.invalid:6379/0", timeout_s=1)
+    with_ours = Links(app, timeout_s=1)
+
+    for url in ("redis://broker.invalid", "redis://Broker.invalid/0", "rediss://broker.invalid"):
+        assert with_ours.text(elsewhere(url).tasks["pipeline.store"].s(), None)
+
+
+LOST: dict[str, Any] = {
+    "compression": "gzip",
+    "task_id": "mine",
+    "countdown": 5,
+    "eta": "2026-12-01T00:00:00+00:00",
+    "headers": {"a": "b"},
+    "link": [{"task": "a"}],
+    "link_error": [{"task": "a"}],
+    "time_limit": 5,
+    "soft_time_limit": 5,
+    "retry": True,
+    "retry_policy": {"max_retries": 3},
+    "reply_to": "a queue",
+    "root_id": "a",
+    "parent_id": "a",
+    "group_id": "a",
+    "chord": {"task": "a"},
+    "stamped_headers": ["a"],
+    "delivery_mode": 1,
+    "add_to_parent": True,
+    "connection": "x",
+    "producer": "x",
+    "a header of their own": "x",
+}
+
+
+@pytest.mark.parametrize("option", LOST)
+def test_an_option_that_cannot_be_kept_is_refused(
+    pipeline: Celery, links: Links, option: str
+) -> None:
+    """By its name, wherever it is set: better refused than silently dropped."""
+    store = pipeline.tasks["pipeline.store"].s()
+    lost = store.clone().set(**{option: LOST[option]})
+
+    for link in (lost, chain(store, lost), chain(store, store).set(**{option: LOST[option]})):
+        with pytest.raises(InvalidLink, match=option):
+            links.text(link, None)
+
+
+def test_an_option_that_is_kept_arrives(
+    queue: CeleryQueue, valkey: Redis, pipeline: Celery, links: Links
+) -> None:
+    """What a message can carry, it carries; an option that is set to nothing is none."""
+    store = pipeline.tasks["pipeline.store"].s()
+    store.set(expires=600, priority=3, shadow="store for acme", ignore_result=True)
+
+    deliver(queue, links.text(store.set(countdown=None, link=[], headers={}), None) or "")
+
+    (message,) = messages(valkey, "pipeline.store")
+    headers = message["headers"]
+    assert (headers["shadow"], headers["ignore_result"]) == ("store for acme", True)
+    assert datetime.fromisoformat(headers["expires"]) > datetime.now(UTC)
+    assert message["properties"]["priority"] == 3
+
+
+def test_an_app_that_reads_no_json_has_no_link(pipeline: Celery, links: Links) -> None:
+    """Its workers would refuse the message."""
+    pipeline.conf.accept_content = ["pickle"]
+
+    with pytest.raises(InvalidLink, match="JSON"):
+        links.text(pipeline.tasks["pipeline.store"].s(), None)
 
 
 def test_an_absent_broker_costs_its_bound() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
@@ -18,13 +18,14 @@ WAITING = """SELECT count(*) FROM pg_stat_activity
  WHERE wait_event_type = 'Lock' AND query LIKE '%settle_v1%' AND pid <> pg_backend_pid()"""
 
 
-class OpenTransaction:
+class OpenTransaction(PostgresSession):
     """Runs a ledger's statements on one connection, and leaves the transaction open."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[Any]:
+        """Run one statement within it."""
         return list(self._connection.exec_driver_sql(sql, dict(parameters)))
 
 
@@ -40,7 +41,7 @@ def test_settle_waits_for_a_submission_that_joins(
     joining = a_submission(link=link)
     with ThreadPoolExecutor(1) as pool:
         with postgres_engine.begin() as connection:
-            session = cast(PostgresSession, OpenTransaction(connection))
+            session = OpenTransaction(connection)
             (joined,) = PostgresLedger(session).submit([joining])
             settling = pool.submit(ledger.settle, a_success(ref))
             with postgres_engine.connect() as watcher:

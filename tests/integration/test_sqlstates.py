@@ -22,6 +22,7 @@ from callgate.domain.errors import CallgateError, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef, CallKey, Judge
 from callgate.domain.operations import By, CallFilter, StrayMessage
 from callgate.domain.retention import BodyAges
+from callgate.domain.unknown import SettleByHand, UnknownFilter
 from tests.contract.harness import a_loss, a_reserve, a_submission, an_answer
 from tests.integration.conftest import Command
 from worker.embedded import Embedded
@@ -66,6 +67,12 @@ METHODS: dict[str, Ask] = {
     "snapshot": lambda s: PostgresOperations(s).snapshot(),
     "breakers": lambda s: PostgresOperations(s).breakers(),
     "set_breaker": lambda s: PostgresOperations(s).set_breaker("a", "b", "", is_open=True, by=BY),
+    "unknown_bills": lambda s: PostgresOperations(s).unknown_bills(UnknownFilter(), limit=1),
+    "unknown_days": lambda s: PostgresOperations(s).unknown_days(UnknownFilter()),
+    "bills": lambda s: PostgresOperations(s).bills([uuid4()]),
+    "settle_by_hand": lambda s: PostgresOperations(s).settle_by_hand(
+        [SettleByHand(uuid4(), 1, 1)], by=BY
+    ),
     "actions": lambda s: PostgresOperations(s).actions(limit=1),
     "purge": lambda s: PostgresRetention(s).purge(BodyAges(1.0), limit=1),
     "calls_with_bodies": lambda s: PostgresRetention(s).calls_with_bodies("a"),
@@ -94,6 +101,12 @@ COMMANDS = (
     ("costs",),
     ("audit",),
     ("purge", "--org", "a", "--yes"),
+    ("actions", "list"),
+    ("breakers", "list"),
+    ("breakers", "open", "--provider", "a", "--model", "b", "--reason", "c"),
+    ("unknown", "list"),
+    ("unknown", "summary"),
+    ("unknown", "settle", str(uuid4()), "--unbilled", "--reason", "a"),
     ("tenants", "list"),
     ("tenants", "grant", "a", "b"),
     ("tenants", "revoke", "a", "b"),

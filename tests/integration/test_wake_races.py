@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import cast
 
 from sqlalchemy import Connection, Engine, text
 
@@ -48,7 +47,7 @@ SETS_A_LIMIT = """SELECT count(*) FROM pg_stat_activity
 def transaction(engine: Engine) -> Iterator[tuple[PostgresSession, Connection]]:
     """A session whose statements are all part of one transaction, which is committed at the end."""
     with engine.begin() as connection:
-        yield cast(PostgresSession, OpenTransaction(connection)), connection
+        yield OpenTransaction(connection), connection
 
 
 def test_who_is_joined_while_room_is_freed_hears_of_it(

@@ -9,7 +9,10 @@ The whole of callgate in one thread, under a clock that only moves when told to 
     actors      pipelines that submit, operators that interfere
     world       one seed: builds all of the above, plays it, lets it come to rest
     invariants  what must be true after every step, and at the end
-    mutations   planted defects, each of which an invariant must catch
+    breakers    the same of providers that fail: who is tried, who waits
+    limits      the same of how often a call is made
+    mutations   planted defects, each of which an invariant must catch; breaker_mutations has those about providers
+    measure     ten minutes without a provider, 500 calls in the queue
     run         the command line: `make simulate`
 
 The domain, the services and the memory ledger are the real ones. Everything else is a model, and every call of a port

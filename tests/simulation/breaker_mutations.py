@@ -1,4 +1,4 @@
-"""Planted defects about providers that fail: breakers, who waits for them, and how often a call may be left open or paid."""
+"""Planted defects about providers that fail: breakers, who waits for them, how often a call is left open or paid."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def count_a_lost_worker_as_unknown() -> Patched:
 
 @caught_by("unknown_attempts_are_few", server_error=0.3, reset=0.3)
 def forget_to_count_what_is_unknown() -> Patched:
-    """Each attempt that is left open is thought to be the first."""
-    return patch.object(AttemptRow, "is_left_open", property(lambda self: False))
+    """However many attempts were left open, one more may be."""
+    patient = {"unknown_attempts_max": 100}
+    return deciding(lambda failure, t, policy: (failure, t, policy.model_copy(update=patient)))
 
 
 @caught_by("paid_failures_are_few", breaks_the_schema=0.6)

@@ -1,16 +1,17 @@
 """
-The rules of breakers, counted a second time: from what the provider did to each attempt, and when the ledger heard of it.
+The rules of breakers, counted a second time: from what the provider did to each attempt, and when the ledger heard it.
 
-Nothing here asks `callgate.domain.breaker`. A `History` is what one provider, model and credential has done so far; every
-admission, refusal, release and change of the ledger's breaker must fit it.
+Nothing here asks `callgate.domain.breaker`. A `History` is what one provider, model and credential has done so far;
+every admission, refusal, release and change of the ledger's breaker must fit it.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from callgate.adapters.memory_tables import AttemptRow, BreakerKey, CallRow
@@ -35,12 +36,19 @@ PROVEN_S, TRIAL_S, PROBE_S, PROBE_S_MAX = 60, 10, 10.0, 600.0
 RELEASED_MAX = 200
 
 
-class Wait(NamedTuple):
+@dataclass(slots=True)
+class Wait:
     """A call that its provider's breaker keeps waiting, from its refusal to its claim."""
 
+    call: CallRow
     breaker: BreakerKey
-    org_id: str
-    until: datetime
+    due_at: datetime | None
+    """As the statement before left it."""
+
+    def is_asleep(self, now: datetime) -> bool:
+        """True if nobody will look at it before it has waited long enough."""
+        due_at = self.call.due_at
+        return self.call.state is CallState.WAITING and due_at is not None and due_at > now
 
 
 @dataclass
@@ -110,9 +118,7 @@ class Breakers:
         self._histories: dict[BreakerKey, History] = {}
         self._waits: dict[CallKey, Wait] = {}
         self._until: dict[CallKey, datetime] = {}
-        """Until when a call may wait, from its first refusal until it is tried as no probe, or waits for something else."""
-        self._asleep: dict[CallKey, datetime] = {}
-        """Of the calls that wait: when they are due, as the statement before left it."""
+        """Until when a call may wait; kept until it is tried as no probe, or waits for another reason."""
 
     # At a claim.
 
@@ -139,7 +145,7 @@ class Breakers:
             history.on_trial[row.attempt_id] = now
         if not was_open:
             self._until.pop(call.key, None)
-        self._forget(call)
+        self._waits.pop(call.key, None)
 
     def refused(self, call: CallRow, wanted: Reserve, now: datetime) -> None:
         """A call was refused because of its provider: it waits for that, within bounds, or has waited long enough."""
@@ -161,19 +167,18 @@ class Breakers:
             check("nobody_waits_too_long_for_a_provider", is_bounded, said)
             reason = f"{name} waits, reason {call.wait_reason}"
             check("who_waits_says_why", call.wait_reason is WaitReason.PROVIDER, reason)
-            self._waits[call.key] = Wait(key, call.org_id, until)
-            self._asleep[call.key] = call.due_at or now
+            self._waits[call.key] = Wait(call, key, call.due_at)
         else:
             said = f"{name} is {call.state}, and may wait until {seconds(until)}"
             is_over = call.state is CallState.REJECTED and until <= now
             check("nobody_is_rejected_before_its_wait_is_over", is_over, said)
             counts["rejected: provider"] += 1
-            self._forget(call)
+            self._waits.pop(call.key, None)
 
     def refused_by_others(self, call: CallRow) -> None:
         """A call was refused, and not because of its provider."""
         self._until.pop(call.key, None)
-        self._forget(call)
+        self._waits.pop(call.key, None)
 
     # After a statement.
 
@@ -182,18 +187,17 @@ class Breakers:
     ) -> None:
         """Hear what ended or was changed by hand, then compare."""
         now = self._world.scheduler.time()
+        if name not in ("settle", "set_breaker", "due", "end"):
+            return
         if name == "settle":
             self._settled(arguments[0], result, now)
         if name == "set_breaker":
             key = arguments[0], arguments[1], arguments[2]
             self._history(key, now).change(now, is_open=options["is_open"])
             self._compare(key, "operators_open_and_close")
-        self._world.scheduler.counts["released"] += self._released(now)
-        releases = name == "due" and options["queued_before"] is None
-        if releases or name in ("settle", "set_breaker"):
+        self._released(now)
+        if name != "end" and options.get("queued_before") is None:
             self._nobody_is_left(now)
-        for call in self._waiting_calls():
-            self._asleep[call.key] = call.due_at or now
 
     def _settled(
         self, batch: Sequence[Settle], outcomes: Sequence[SettleOutcome], now: datetime
@@ -229,47 +233,40 @@ class Breakers:
             is_under_way = not self._tables.attempts[attempt_id].status.is_posted
             check("a_trial_ends_with_its_attempt", is_under_way, self._world.named(attempt_id))
 
-    def _released(self, now: datetime) -> int:
-        """How many calls that slept were made due by the statement: no more than may be tried."""
-        by_breaker: dict[BreakerKey, list[CallKey]] = {}
+    def _released(self, now: datetime) -> None:
+        """Calls that slept are made due by the statement: no more than may be tried."""
+        released: dict[BreakerKey, list[CallRow]] = defaultdict(list)
         # One that is due and still waits does not count: the very next due query takes it, and reserve decides.
-        up: dict[BreakerKey, int] = {}
-        for call_key, wait in list(self._waits.items()):
-            call = self._tables.calls[call_key]
-            if call.state not in (CallState.WAITING, CallState.QUEUED):
-                self._forget(call)
+        queued: Counter[BreakerKey] = Counter()
+        for wait in list(self._waits.values()):
+            if wait.call.state not in (CallState.WAITING, CallState.QUEUED):
+                del self._waits[wait.call.key]
                 continue
-            is_up = call.state is CallState.QUEUED or call.due_at is None or call.due_at <= now
-            slept = self._asleep.get(call_key, now) > now
-            if is_up and slept:
-                by_breaker.setdefault(wait.breaker, []).append(call_key)
-                self._asleep[call_key] = now
-            elif call.state is CallState.QUEUED:
-                up[wait.breaker] = up.get(wait.breaker, 0) + 1
-        for key, released in by_breaker.items():
-            room = self._histories[key].room(now) - up.get(key, 0)
-            said = f"{', '.join(map(self._world.named, released))}; there is room for {room}"
-            rule = "only_as_many_are_released_as_may_be_tried"
-            self._world.invariants.check(rule, len(released) <= max(room, 0), said)
-        return sum(map(len, by_breaker.values()))
+            slept = wait.due_at is not None and wait.due_at > now
+            wait.due_at = wait.call.due_at
+            if slept and not wait.is_asleep(now):
+                released[wait.breaker].append(wait.call)
+            elif wait.call.state is CallState.QUEUED:
+                queued[wait.breaker] += 1
+        for key, calls in released.items():
+            self._world.scheduler.counts["released"] += len(calls)
+            room = max(self._histories[key].room(now) - queued[key], 0)
+            if len(calls) > room:
+                named = ", ".join(self._world.named(call.key) for call in calls)
+                rule = "only_as_many_are_released_as_may_be_tried"
+                self._world.invariants.check(rule, False, f"{named}; there is room for {room}")
 
     def _nobody_is_left(self, now: datetime) -> None:
         """Where a breaker has room, calls that wait for it are on their way."""
         for key, history in self._histories.items():
             if (room := history.room(now)) <= 0:
                 continue
-            waits = [call for call, wait in self._waits.items() if wait.breaker == key]
-            calls = [self._tables.calls[call] for call in waits]
-            asleep = [
-                c for c in calls if c.state is CallState.WAITING and c.due_at and c.due_at > now
-            ]
-            said = (
-                f"{', '.join(self._world.named(c.key) for c in asleep)}; there is room for {room}"
-            )
-            is_full = len(calls) - len(asleep) >= room
-            self._world.invariants.check(
-                "who_may_be_tried_is_released", not asleep or is_full, said
-            )
+            waits = [wait for wait in self._waits.values() if wait.breaker == key]
+            asleep = [wait.call for wait in waits if wait.is_asleep(now)]
+            if asleep and len(waits) - len(asleep) < room:
+                named = ", ".join(self._world.named(call.key) for call in asleep)
+                said = f"{named}; there is room for {room}"
+                self._world.invariants.check("who_may_be_tried_is_released", False, said)
 
     # Inside.
 
@@ -277,19 +274,12 @@ class Breakers:
         return self._histories.setdefault(key, History(changed_at=now))
 
     def _is_out_of_turn(self, history: History, key: BreakerKey, call: CallRow) -> bool:
-        others = [w for w in self._waits.values() if w.breaker == key and w.org_id != call.org_id]
-        return history.probed_org == call.org_id and bool(others)
+        return history.probed_org == call.org_id and any(
+            wait.breaker == key and wait.call.org_id != call.org_id for wait in self._waits.values()
+        )
 
     def _holds_nothing(self, call: CallRow) -> None:
         name, check = self._world.named(call.key), self._world.invariants.check
         rows = [a for a in self._tables.attempts_of[call.key] if not a.status.is_posted]
         held = f"{name} waits, and holds {sum(a.hold_nano_usd for a in rows)} nano-USD"
         check("who_waits_holds_nothing", not rows, held)
-
-    def _waiting_calls(self) -> list[CallRow]:
-        calls = [self._tables.calls[key] for key in self._waits]
-        return [call for call in calls if call.state is CallState.WAITING]
-
-    def _forget(self, call: CallRow) -> None:
-        self._waits.pop(call.key, None)
-        self._asleep.pop(call.key, None)

@@ -63,7 +63,9 @@ def caught_by(*rules: str, **faults: float) -> Callable[[Callable[[], Patched]],
     """Register a defect under the name of its function; underscores in faults are spaces."""
 
     def register(plant: Callable[[], Patched]) -> object:
-        chances = {name.replace("_", " "): chance for name, chance in faults.items()}
+        # Of outages only the defects about them are told: lives without are shorter.
+        chances = {"provider outage": 0.0}
+        chances |= {name.replace("_", " "): chance for name, chance in faults.items()}
         MUTATIONS.append(Mutation(plant.__name__, rules, plant, chances))
         return plant
 

@@ -42,8 +42,6 @@ CLAIM_PATIENCE_S = 30.0
 DUE_INTERVAL_S = 2.0
 SWEEP_INTERVAL_S = 5.0
 SWEEP_SLACK_S = 2.0
-SLOTS = 5
-"""Calls and sweeps a process takes at once."""
 
 
 class Clock:
@@ -149,7 +147,7 @@ class Process(Owner):
     @property
     def has_room(self) -> bool:
         """True if it takes messages: also while it is paused, for its sockets are open."""
-        return self.is_alive and self._running < SLOTS
+        return self.is_alive and self._running < self.world.slots
 
     def take(self, message: Message) -> None:
         """Begin with a message."""

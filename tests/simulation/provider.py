@@ -29,7 +29,7 @@ KILLER = "kills whoever asks"
 TIMEOUT = Failure("timeout", "the reply was not complete in time", True, Billing.UNKNOWN)
 FAILURES = {
     "rate limited": Failure("rate_limited", "slow down", True, Billing.UNBILLED, 429),
-    "server error": Failure("server_error", "oops", True, Billing.UNKNOWN, 500),
+    "server error": Failure("server_error", "oops", True, Billing.UNKNOWN, 503),
     "reset": Failure("connection_lost", "reset", True, Billing.UNKNOWN),
     "garbage": Failure("unreadable_reply", "no JSON", True, Billing.UNKNOWN, 200),
     "bad request": Failure("bad_request", "no", False, Billing.UNBILLED, 400),

@@ -109,6 +109,8 @@ class World:
     """Everything there is in one seed."""
 
     catalogue, costs, validator, estimator = CATALOGUE, COSTS, VALIDATOR, ESTIMATOR
+    slots = 5
+    """Calls and sweeps a process takes at once."""
 
     def __init__(self, seed: int, *, faults: Mapping[str, float] = {}) -> None:
         """Build it; `faults` are on for sure, with these chances."""
@@ -145,8 +147,8 @@ class World:
             Violation: An invariant was broken.
         """
         rng, after = self.rng, self.scheduler.after
-        eager = 10 if "provider outage" in self.faults.chances else 0
-        for n in range(rng.randint(5, 16) + eager):
+        more = 10 if self.faults.chances.get("provider outage") else 0
+        for n in range(rng.randint(5, 16) + more):
             after(rng.uniform(0, TROUBLE_S), lambda n=n: actors.submit(self, f"p{n}"))
         for n in range(rng.randint(0, 5)):
             after(rng.uniform(10, TROUBLE_S), lambda n=n: actors.operate(self, f"o{n}"))

@@ -128,8 +128,10 @@ def test_two_deliveries_of_one_task_id_do_not_share_an_outcome() -> None:
     deliveries = [
         Trace(_tracer_of(task), "echo", "same id", {}, ([], {}, {}), ended.append) for _ in range(2)
     ]
+    assert [delivery.begin() for delivery in deliveries] == [True, True]
     for word, delivery in zip(["first", "second"], deliveries, strict=True):
-        delivery.finish(Outcome(word), 1.5)
+        delivery.end(Outcome(word))
+        delivery.report(1.5)
 
     assert ended == [(0, "first", 1.5), (0, "second", 1.5)]
 

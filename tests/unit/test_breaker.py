@@ -44,6 +44,9 @@ def failure(
     [
         (None, Health.ALIVE),
         (failure("invalid_output", Billing.BY_USAGE), Health.ALIVE),
+        (failure("empty_reply", Billing.BY_USAGE), Health.ALIVE),
+        (failure("broken_off", Billing.BY_USAGE), Health.FAILED),
+        (failure("server_error", Billing.BY_USAGE, 502), Health.FAILED),
         (failure("timeout", Billing.UNKNOWN), Health.FAILED),
         (failure("connection_lost", Billing.UNKNOWN), Health.FAILED),
         (failure("invalid_response", Billing.UNKNOWN), Health.FAILED),

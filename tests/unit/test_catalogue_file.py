@@ -46,6 +46,26 @@ def test_prices_are_read_exactly(written: Path) -> None:
     assert price == Decimal("0.12345678901234567890123")
 
 
+@pytest.mark.parametrize("password", ["ca/nary", "ca?nary", "ca#nary", "ca[nary", "ca\u2100nary"])
+def test_an_address_whose_password_is_not_escaped_is_refused(written: Path, password: str) -> None:
+    """What is before the special character would be called as a port, and quoted; the advice quotes nothing."""
+    written.write_text(f'[providers.p]\nbase_url = "https://user:{password}@host/v1"\n')
+
+    with pytest.raises(ConfigurationError, match="is written %") as refused:
+        load_catalogue(written)
+
+    assert "providers.p.base_url" in str(refused.value)
+    assert "canary" not in str(refused.value).replace(password[2], "")
+
+
+@pytest.mark.parametrize("url", ["http://h:1/v1", "https://h/@team/v1", "https://u:p%2Fw@h/v1"])
+def test_an_address_that_is_written_well_is_taken(written: Path, url: str) -> None:
+    """With a port, an @ in its path, an escape."""
+    written.write_text(f'[providers.p]\nbase_url = "{url}"\n')
+
+    assert load_catalogue(written).providers["p"].base_url == url
+
+
 def test_the_shipped_catalogue_is_valid_and_its_models_are_priced() -> None:
     """What a deployment starts with works."""
     catalogue = load_catalogue(SHIPPED)

@@ -68,3 +68,16 @@ def test_a_service_that_is_away_has_a_cause_and_a_remedy(doctor: Doctor) -> None
         assert "Connection refused" in lines[check]
         assert f"check CALLGATE_{variable}, and that" in lines[check]
         assert "secret" not in lines[check]
+
+
+def test_what_no_request_could_get_past_is_amiss(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line that a worker would not start with."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/ca.pem")
+
+    lines = doctor(catalogue="")
+
+    assert lines["transport"].startswith(
+        "FAIL transport: SSL_CERT_FILE '/nonexistent/ca.pem' cannot"
+    )

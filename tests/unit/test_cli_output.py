@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import sys
 from collections import Counter
@@ -9,7 +11,16 @@ from collections.abc import Callable
 
 import pytest
 
-from callgate.cli_output import print_fields, print_table
+from callgate.cli_output import (
+    escape_what_cannot_be_written,
+    print_answer,
+    print_error,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+)
+from callgate.domain.errors import InvalidRequest
 
 COLUMNS = ("!call", "org", ">spent", "error")
 TASK_ID = "5acaa381-7369-884f-b84a-af8a83ee9bff.1"
@@ -60,3 +71,58 @@ def test_a_field_in_a_pipe_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
     print_fields({"call": TASK_ID, "nothing": None, "reply": "word " * 1_000})
 
     assert capsys.readouterr().out == f"call   {TASK_ID}\nreply  {'word ' * 1_000}\n"
+
+
+ANSWER = "Grüße, 発票 \U0001f600 ✓ … │ \x7f"
+"""In one encoding or another each of these is missing."""
+ENCODINGS = ("ascii", "latin-1", "cp1252", "cp437", "shift_jis", "utf-8")
+
+
+def terminal(encoding: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Have this process write in an encoding; reads what has come out on `stdout` or `stderr`."""
+    raw = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
+    for name, file in raw.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(file, encoding=encoding, errors="strict"))
+    escape_what_cannot_be_written()
+
+    def read(name: str) -> str:
+        getattr(sys, name).flush()
+        return raw[name].getvalue().decode(encoding)
+
+    return read
+
+
+def spelt_out(text: str, encoding: str) -> str:
+    """The text in an encoding, what that lacks as Python spells it."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_an_encoding_lacks_is_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never a traceback: tables, fields, answers, notes, errors."""
+    shown = ANSWER.replace("\x7f", r"\u007f")
+    written = terminal(encoding, monkeypatch)
+    print_table(("org", ">n"), [(ANSWER, 1), ("x", 22)], "nothing")
+    print_fields({"reply": ANSWER})
+    print_answer(ANSWER)
+    say(ANSWER)
+    print_error(InvalidRequest(ANSWER))
+
+    out, err = written("stdout").splitlines(), written("stderr").splitlines()
+    table, fields, answer = out[:3], out[3], out[4]
+    cell = spelt_out(shown, encoding)
+    assert table[1].split() == [*cell.split(), "1"]
+    assert fields == f"reply  {cell}"
+    assert answer == spelt_out(ANSWER, encoding)
+    assert err == [cell, f"error: invalid_request: {cell}"]
+    if encoding == "ascii":
+        assert len({len(line.rstrip()) for line in table}) == 1, "the columns do not stand"
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_json_stays_json_in_every_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own escapes of four and eight digits are none in JSON."""
+    written = terminal(encoding, monkeypatch)
+    print_json({"answer": ANSWER, "key ✓": [ANSWER]})
+
+    assert json.loads(written("stdout")) == {"answer": ANSWER, "key ✓": [ANSWER]}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import pytest
+from sqlalchemy import URL, make_url
 
 from callgate.cli import run
 from callgate.db.session import PostgresSession
@@ -76,12 +79,67 @@ def test_a_port_that_is_none_is_not_quoted(port: str) -> None:
     """It may be the first part of a password with a slash in it."""
     good = {"database_url": "postgresql+psycopg2://u@h/n", "broker_url": "redis://h"}
     for name in ("broker_url", "cache_url"):
-        with pytest.raises(ConfigurationError, match="its port is no number") as refused:
+        with pytest.raises(
+            ConfigurationError, match=r"port is no number|/ is written %2F"
+        ) as refused:
             load_settings(ClientSettings, **{**good, name: f"redis://u:{port}/0"})
         assert "canary" not in str(refused.value)
     with pytest.raises(ConfigurationError, match="its port is no number") as refused:
         PostgresSession("postgresql+psycopg2://u:p@h:canary/n")
     assert "canary" not in f"{refused.value} {refused.value.__cause__}"
+
+
+LOGINS = [f"ca{c}nary" for c in "@/:?#%[]"] + [f"ca@na{c}ry" for c in "@/:?#%["]
+LOGINS += ["ca?nary=n@ry/x", "ca/nary?ca=y@1", "5432/1@nary", "5432?nary=b@nary", "ca\u2100ry", "@"]
+"""Passwords that are not escaped; what follows a special character would be taken for a host, a port or an option."""
+
+
+@pytest.mark.parametrize("password", LOGINS)
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "BROKER_URL", "CACHE_URL"])
+def test_no_part_of_a_password_is_printed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    password: str,
+) -> None:
+    """It is read whole, as a person would, or refused in one line that says how to write it."""
+    monkeypatch.setenv("CALLGATE_DATABASE_URL", "postgresql://u@h/n")
+    monkeypatch.setenv("CALLGATE_BROKER_URL", "redis://h")
+    scheme, base = ("postgresql", "n") if variable == "DATABASE_URL" else ("redis", "0")
+    monkeypatch.setenv(f"CALLGATE_{variable}", f"{scheme}://user:{password}@host.invalid/{base}")
+
+    try:
+        url = getattr(load_settings(ClientSettings), variable.lower()).get_secret_value()
+    except ConfigurationError as exc:
+        told = str(exc)
+    else:
+        read = make_url(url) if variable == "DATABASE_URL" else urlsplit(url)
+        host = read.host if isinstance(read, URL) else read.hostname
+        assert (read.password, host) == (password, "host.invalid")
+        return
+    assert told.startswith(f"CALLGATE_{variable}: ")
+    assert not re.search("ca|nary|5432|\u2100", told)
+    needed = {c: quote(c, safe="") for c in "@/?#" if c in password}
+    assert all(f"{c} is written {escape}" in told for c, escape in needed.items())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p%40%2F%3F%23%3A%25@h:5432/n?sslmode=require",
+        "postgresql://u:p@h/n?application_name=a@b",
+        "postgresql://u@h/n?options=-csearch_path%3Da",
+        "postgresql:///n?host=/var/run/postgresql&user=u",
+    ],
+)
+def test_a_url_that_is_written_well_is_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Escapes, and an @ in an option."""
+    monkeypatch.setenv("CALLGATE_DATABASE_URL", url)
+    monkeypatch.setenv(
+        "CALLGATE_BROKER_URL", "rediss://u:p%40%2F%3F%23%3A%25@h:1/2?ssl_ca_certs=/a@b"
+    )
+
+    assert load_settings(ClientSettings)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +153,7 @@ def test_a_port_that_is_none_is_not_quoted(port: str) -> None:
         ("BROKER_URL", "rediss://h/0?ssl_cert_reqs=canary", "ssl_cert_reqs is one of required"),
         ("BROKER_URL", "redis://h/0;redis://:canary@i/0", "another number of a database"),
         ("BROKER_URL", "redis://u:ca nary@h/0", "white space"),
-        ("BROKER_URL", "redis://u:canary#@h/0", "port"),
+        ("BROKER_URL", "redis://u:canary#@h/0", "# is written %23"),
         ("BROKER_URL", "", "not set"),
         ("CACHE_URL", "foo://u:canary@h", "must begin with redis://"),
         ("DATABASE_URL", "mysql://u:canary@h/n", "must begin with postgresql://"),

@@ -239,42 +239,30 @@ def test_an_answer_that_does_not_fit_the_callers_model_is_that_callers_error(
         client.handle(handle.task_id, schema=Number).get(timeout=1)
 
 
-def test_force_brings_another_answer_where_the_stored_one_does_not_fit(
-    stage: Stage, client: Client
-) -> None:
-    """As the error says; submitting alone replays the stored answer."""
-
-    class Even(BaseModel):
-        answer: Annotated[int, AfterValidator(even)]
-
-    def even_of(*, force: bool) -> object:
-        handle = client.submit(a_request(response_schema=Even), force=force)
-        work(stage)
-        return handle.get(timeout=1).parsed
-
-    stage.provider.script = [replace(REPLY, texts=(f'{{"answer": {n}}}',)) for n in (1, 2)]
-    for _ in range(2):
-        with pytest.raises(ResultInvalid, match="force=True"):
-            even_of(force=False)
-
-    assert even_of(force=True) == Even(answer=2)
-    assert len(stage.provider.requests) == 2
-
-
-@pytest.mark.parametrize("ending", ["error", "abort", "odd", None, "content_filter"])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        *(
+            {"finish_reason": ending}
+            for ending in ("error", "abort", "odd", None, "content_filter")
+        ),
+        {"texts": ("The first of two", "")},
+    ],
+    ids=str,
+)
 def test_half_an_answer_of_an_earlier_version_is_not_replayed(
-    stage: Stage, client: Client, ending: str | None
+    stage: Stage, client: Client, stored: dict[str, Any]
 ) -> None:
     """Earlier versions called it a success. Nobody gets it any more: `force=True` makes the call again."""
     handle = client.submit(a_request())
     work(stage)
     (row,) = stage.ledger.tables.attempts.values()
-    row.reply = replace(REPLY, finish_reason=ending, texts=("The first half of",)).to_json()
+    row.reply = replace(REPLY, **{"texts": ("The first half of",), **stored}).to_json()
 
     again = client.submit(a_request())
-    for stored in (handle, again, client.handle(handle.task_id)):
+    for asked in (handle, again, client.handle(handle.task_id)):
         with pytest.raises(ResultInvalid, match="force=True"):
-            stored.get(timeout=1)
+            asked.get(timeout=1)
     assert again.async_result.state == "FAILURE"
     with pytest.raises(ResultInvalid):
         again.async_result.get(timeout=1)
@@ -295,6 +283,20 @@ def test_text_that_reached_its_bound_is_replayed_and_says_so(stage: Stage, clien
     assert client.submit(a_request()).get(timeout=1).finish_reason == "length"
 
 
+def test_an_ending_that_was_declared_good_since_is_replayed(stage: Stage, client: Client) -> None:
+    """By the client's own catalogue: what earlier versions stored has the provider's word."""
+    handle = client.submit(a_request())
+    work(stage)
+    (row,) = stage.ledger.tables.attempts.values()
+    row.reply = replace(REPLY, finish_reason="eos").to_json()
+    providers = {
+        "sim": stage.catalogue.providers["sim"].model_copy(update={"good_endings": ("eos",)})
+    }
+    client.catalogue = stage.catalogue.model_copy(update={"providers": providers})
+
+    assert handle.get(timeout=1).text == "yes"
+
+
 def test_a_usage_nobody_told_is_unknown(stage: Stage, client: Client) -> None:
     """Not 0: the hold was paid for it."""
     stage.provider.script = [replace(REPLY, usage=None)]
@@ -305,6 +307,28 @@ def test_a_usage_nobody_told_is_unknown(stage: Stage, client: Client) -> None:
 
     assert result.usage is None
     assert result.cost_usd > 0
+
+
+def test_force_brings_another_answer_where_the_stored_one_does_not_fit(
+    stage: Stage, client: Client
+) -> None:
+    """As the error says; submitting alone replays the stored answer."""
+
+    class Even(BaseModel):
+        answer: Annotated[int, AfterValidator(even)]
+
+    def even_of(*, force: bool) -> object:
+        handle = client.submit(a_request(response_schema=Even), force=force)
+        work(stage)
+        return handle.get(timeout=1).parsed
+
+    stage.provider.script = [replace(REPLY, texts=(f'{{"answer": {n}}}',)) for n in (1, 2)]
+    for _ in range(2):
+        with pytest.raises(ResultInvalid, match="force=True"):
+            even_of(force=False)
+
+    assert even_of(force=True) == Even(answer=2)
+    assert len(stage.provider.requests) == 2
 
 
 def test_an_idempotency_key_belongs_to_one_request(client: Client) -> None:
@@ -346,10 +370,13 @@ def test_what_the_ledger_does_not_know_is_not_found(client: Client) -> None:
 
 def test_a_link_must_be_publishable_from_another_process(client: Client) -> None:
     """A signature with JSON arguments, a task or a chain of tasks."""
-    app = Celery("pipeline", set_as_current=False)
+    app = Celery("pipeline", broker="redis://127.0.0.1:1/0", set_as_current=False)
     store = app.signature("pipeline.store", args=(7,))
 
     client.submit(a_request(), link=store)
+
+    with pytest.raises(InvalidLink, match="transport 'amqp'"):
+        client.submit(a_request(), link=Celery(set_as_current=False).signature("pipeline.store"))
 
     with pytest.raises(InvalidLink, match="JSON"):
         client.submit(a_request(), link=app.signature("pipeline.store", args=(object(),)))

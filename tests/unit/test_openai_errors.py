@@ -292,6 +292,8 @@ def test_a_provider_may_promise_free_server_errors(status: int) -> None:
             Billing.UNBILLED,
         ),
         (400, {"code": "content_filter"}, "content_filtered", Billing.UNKNOWN),
+        (403, {"code": 403, "metadata": {"reasons": ["x"]}}, "content_filtered", Billing.UNBILLED),
+        (403, {"code": 403, "metadata": {}}, "permission_denied", Billing.UNBILLED),
     ],
 )
 def test_some_refusals_have_a_name_of_their_own(

@@ -1,4 +1,4 @@
-"""What is read from a chat completion, whoever sent it."""
+"""What is read from a chat completion, of OpenAI and of others."""
 
 from __future__ import annotations
 

@@ -139,6 +139,7 @@ def test_what_strict_mode_takes(schema: dict[str, Any]) -> None:
         an_object("a", properties={"a": {"type": "string", "default": "x"}}),
         an_object("a", properties={"a": {"type": "string", "minLength": 1}}),
         an_object("a", properties={"a": {"type": "string", "format": "uri"}}),
+        an_object("a", properties={"a": {"type": "string", "format": []}}),
         an_object("a", properties={"a": {"type": "string", "pattern": "(?!x)"}}),
         an_object("a", properties={"a": {"$ref": "#/$defs/X", "description": "d"}}),
         an_object("a", properties={"a": {"anyOf": [{"type": "object"}]}}),

@@ -5,27 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from callgate.adapters.openai_wire import request_body
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.models import LLMRequest, Message, ServiceTier
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda children: (
-        st.lists(children, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["choices", "message", "content", "text", "usage", "error", "code", "id"]
-            ),
-            children,
-            max_size=4,
-        )
-    ),
-    max_leaves=20,
-)
 
 
 class Line(BaseModel):

@@ -1,0 +1,213 @@
+"""
+Links: what the ledger keeps of whom to tell.
+
+A link is stored at submit as JSON, `{"link": signature | null, "link_error": signature | null}`, with the route of
+every task in it resolved by the signature's own app, so that its tasks may live in any queue of the same broker. A
+worker publishes it later, over callgate's own connection: what that could not do as the signature's app would have
+done it is refused at submit, for afterwards nobody would notice.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from celery import Celery
+from celery.canvas import Signature
+from kombu import Connection
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from callgate.domain.errors import InvalidLink
+
+LINK_BYTES_MAX = 64 * 1024
+ROUTE = frozenset({"queue", "exchange", "routing_key", "exchange_type"})
+KEPT = frozenset({"expires", "ignore_result", "priority", "shadow"})
+"""
+Options a link is published with; `serializer` too, if it is JSON. Every other one that is set would be lost.
+
+`task_id` is the submission's id, by which a receiver knows a repetition. A countdown would keep the message in a
+worker's memory. A chain's own options would go to its first task only.
+"""
+REMEDY = "its task would never hear of the call; both must use one broker, database and prefix"
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0", ""})  # noqa: S104 - compared, not listened on
+
+
+class Links:
+    """Makes links ready for the ledger, for calls that `app` publishes."""
+
+    def __init__(self, app: Celery, *, timeout_s: float) -> None:
+        """`timeout_s` bounds each question to a broker, which is asked only if its address is another than ours."""
+        self._app = app
+        self._timeout_s = timeout_s
+        self._found_same: set[str] = set()
+
+    def text(self, link: Signature | None, link_error: Signature | None) -> str | None:
+        """
+        What the ledger keeps of a submission's links.
+
+        Raises:
+            InvalidLink: It cannot be published from another process as its own app would.
+        """
+        if link is None and link_error is None:
+            return None
+        text = _json({"link": self._frozen(link), "link_error": self._frozen(link_error)})
+        if len(text.encode()) > LINK_BYTES_MAX:
+            raise InvalidLink(f"links have at most {LINK_BYTES_MAX} bytes")
+        return text
+
+    def _frozen(self, signature: Signature | None) -> dict[str, Any] | None:
+        if signature is None:
+            return None
+        if not isinstance(signature, Signature) or not signature.task:
+            raise InvalidLink(f"a link is a Celery signature, not {type(signature).__name__}")
+        if signature.subtask_type not in (None, "chain"):
+            raise InvalidLink(f"a link is a task or a chain, not a {signature.subtask_type}")
+        app = signature.app
+        self._check_app(app)
+        frozen: dict[str, Any] = json.loads(_json(dict(signature.clone())))
+        leaves = [frozen]
+        if signature.subtask_type == "chain":
+            _refuse_lost(frozen["options"], kept=frozenset())
+            leaves = frozen["kwargs"]["tasks"]
+        if not leaves:
+            raise InvalidLink("a chain without tasks tells nobody")
+        for leaf in leaves:
+            _freeze_route(app, leaf)
+        return frozen
+
+    def _check_app(self, app: Celery) -> None:
+        """Refuse an app whose tasks wait where our messages do not arrive, or do not read them."""
+        if not {"json", "application/json"} & set(app.conf.accept_content):
+            raise InvalidLink("a link is sent as JSON, and its app does not accept that")
+        with self._app.connection_for_write() as ours, _connection_of(app) as theirs:
+            place, other = _Place.of(ours), _Place.of(theirs)
+            _refuse_other_place(other, place)
+            if not self._is_same_server(ours, theirs):
+                raise InvalidLink(
+                    f"the app of the link uses the broker at {other.address}, callgate another, at {place.address}:"
+                    f" {REMEDY}"
+                )
+
+    def _is_same_server(self, ours: Connection, theirs: Connection) -> bool:
+        """False only if that is known; one server has many names, so where they differ the servers say who they are."""
+        address = _Place.of(theirs).address
+        if address in (self._found_same | {_Place.of(ours).address}):
+            return True
+        identities = {_run_id(connection, self._timeout_s) for connection in (ours, theirs)}
+        if None in identities:
+            return True
+        if len(identities) == 1:
+            self._found_same.add(address)
+        return len(identities) == 1
+
+
+def _connection_of(app: Celery) -> Connection:
+    try:
+        connection: Connection = app.connection_for_write()
+        connection.get_transport_cls()
+    except Exception as exc:
+        # An unreadable URL, a transport that is not installed. Its words may hold a password.
+        raise InvalidLink(
+            f"the broker of the link's app cannot be used: {type(exc).__name__}"
+        ) from None
+    return connection
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an app's messages go, as far as its settings tell; equal for spellings that mean the same."""
+
+    transport: str
+    database: str
+    prefix: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, connection: Connection) -> _Place:
+        host, database = connection.hostname or "", str(connection.virtual_host or "")
+        if "://" in host:
+            # Kombu's way to write a Unix socket.
+            database = dict(parse_qsl(urlsplit(host).query)).get("virtual_host", database)
+            host = "a Unix socket"
+        transport = connection.get_transport_cls()
+        return cls(
+            transport.driver_type,
+            database.strip("/") or "0",
+            str((connection.transport_options or {}).get("global_keyprefix") or ""),
+            "localhost" if host.lower() in LOOPBACK else host.lower(),
+            int(connection.port or transport.default_port or 0),
+        )
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def _refuse_other_place(theirs: _Place, ours: _Place) -> None:
+    for what in ("transport", "database", "prefix"):
+        if (found := getattr(theirs, what)) != (wanted := getattr(ours, what)):
+            raise InvalidLink(
+                f"the app of the link uses {what} {found!r} of a broker, callgate {wanted!r}: {REMEDY}"
+            )
+
+
+def _run_id(connection: Connection, timeout_s: float) -> str | None:
+    """What a server calls itself; None if it does not answer at once, or does not say."""
+    tls = connection.ssl if isinstance(connection.ssl, dict) else {}
+    try:
+        with Redis(
+            host=connection.hostname or "127.0.0.1",
+            port=_Place.of(connection).port,
+            username=connection.userid or None,
+            password=connection.password,
+            ssl=bool(connection.ssl),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            **tls,
+        ) as server:
+            return str(server.info("server")["run_id"])
+    except (RedisError, OSError, ValueError, TypeError, KeyError):
+        # A socket, a sentinel, an ACL without INFO, nobody there: nothing is known.
+        return None
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise InvalidLink(f"the arguments and options of a link must be JSON: {exc}") from exc
+
+
+def _refuse_lost(options: dict[str, Any], kept: frozenset[str]) -> None:
+    if lost := sorted(name for name, value in options.items() if value and name not in kept):
+        raise InvalidLink(
+            f"a link cannot keep {', '.join(lost)}: set it on the task, or let a task of yours do it"
+        )
+
+
+def _freeze_route(app: Celery, leaf: dict[str, Any]) -> None:
+    """Say in the signature itself where it goes, in words that need no declared queue on our side."""
+    if leaf.get("subtask_type"):
+        raise InvalidLink(f"a chain in a link holds tasks only, not a {leaf['subtask_type']}")
+    _refuse_lost(leaf["options"], KEPT | ROUTE | {"serializer"})
+    task = app.tasks.get(leaf["task"])
+    given = {**(task._get_exec_options() if task else {}), **leaf["options"]}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("serializer", "json") != "json":
+        raise InvalidLink(f"a link is sent as JSON, not as {given['serializer']}")
+    route = app.amqp.router.route(dict(given), leaf["task"], leaf["args"], leaf["kwargs"])
+    queue = route.pop("queue", None)
+    if queue is None or (queue.exchange is not None and queue.exchange.type != "direct"):
+        exchange = queue.exchange.name if queue else str(route.get("exchange") or "")
+        routing_key = route.get("routing_key") or (queue.routing_key if queue else "")
+        destination = {"exchange": exchange, "routing_key": routing_key}
+    else:
+        destination = {"queue": queue.name}
+    leaf["options"] = {**{name: route[name] for name in KEPT & route.keys()}, **destination}

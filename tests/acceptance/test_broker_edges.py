@@ -1,0 +1,135 @@
+"""Who else may be at callgate's queues: stock workers, foreign ones, and broker users with few rights."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from redis import Redis
+
+from callgate.adapters.celery_broker import CALL_QUEUE
+from tests.acceptance.harness import CHECKOUT, Deployment, until, worker_argv
+
+PATIENCE_S = 60.0
+SECURITY = CHECKOUT / "docs" / "security.md"
+
+
+@pytest.fixture
+def broker(deployment: Deployment) -> Iterator[Redis]:
+    """The broker's administrator."""
+    with Redis.from_url(deployment.services.broker_url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def user_url(deployment: Deployment, broker: Redis) -> Iterator[str]:
+    """The broker's URL for a user with just the rights that the documentation lists."""
+    text = SECURITY.read_text()
+    (rights,) = re.findall(
+        r"^ACL SETUSER callgate on >password (.*?)```", text, re.MULTILINE | re.DOTALL
+    )
+    broker.execute_command("ACL", "SETUSER", "callgate", "on", ">pass/word", *rights.split())
+    broker.execute_command("ACL", "LOG", "RESET")
+    parts = urlsplit(deployment.services.broker_url)
+    yield f"redis://callgate:pass%2Fword@127.0.0.1:{parts.port}{parts.path}"
+    broker.execute_command("ACL", "DELUSER", "callgate")
+
+
+def doctor(deployment: Deployment, **changes: str) -> dict[str, str]:
+    """The doctor's line for each check."""
+    process = deployment.python("doctor", ["-m", "callgate", "doctor", "--json"], **changes)
+    process.wait(PATIENCE_S)
+    found = json.loads(process.output())
+    return {line["check"]: f"{line['ok']} {line['detail']}" for line in found}
+
+
+@pytest.mark.parametrize("app", ["tests.acceptance.client_app"])
+def test_a_stock_worker_does_not_start_on_our_app(deployment: Deployment, app: str) -> None:
+    """It would take messages and lose each; one line says what to start instead."""
+    deployment.stop_workers()
+    handle = deployment.client.submit(deployment.request(deployment.org()))
+
+    stock = deployment.python("stock", ["-m", "celery", "-A", app, "worker", "-c", "1"])
+
+    assert stock.wait(PATIENCE_S) == 1
+    assert "`callgate worker`" in stock.output()
+    assert "Traceback" not in stock.output()
+    deployment.ensure_worker()
+    assert handle.get(timeout=PATIENCE_S).text == "ok"
+
+
+def test_a_foreign_consumer_is_named_and_what_it_takes_is_swept(deployment: Deployment) -> None:
+    """By the doctor and by the log of a worker; no call is lost."""
+    deployment.stop_workers()
+    argv = ["-m", "celery", "-A", "tests.acceptance.foreign_worker", "worker", "-P", "solo"]
+    foreign = deployment.python("foreign", [*argv, "-Q", CALL_QUEUE, "-n", "stranger@host"])
+    foreign.until_it_says("ready.")
+    org = deployment.org()
+    handles = deployment.client.submit_many([deployment.request(org) for _ in range(5)])
+    foreign.until_it_says("unregistered task")
+
+    worker = deployment.worker()
+    worker.until_it_says("foreign_consumer")
+    told = doctor(deployment)["consumers"]
+    handles += deployment.client.submit_many([deployment.request(org) for _ in range(20)])
+
+    assert "stranger@host" in worker.output()
+    assert told.startswith("False ")
+    assert f"stranger@host ({CALL_QUEUE})" in told
+    assert [handle.get(timeout=PATIENCE_S).text for handle in handles] == ["ok"] * 25
+    assert deployment.provider.counts().total == 25
+    foreign.kill()
+    deployment.stop_workers()
+
+
+def test_the_listed_rights_are_enough(
+    deployment: Deployment, broker: Redis, user_url: str, tmp_path: Path
+) -> None:
+    """A client, a worker, a doctor and links: the broker refuses none of their commands."""
+    from tests.acceptance.pipeline import build_app
+
+    deployment.stop_workers()
+    worker = deployment.worker(CALLGATE_BROKER_URL=user_url)
+    pipeline = build_app(user_url)
+    with deployment.open_client(broker_url=user_url) as client:
+        org = deployment.org()
+        link = pipeline.tasks["pipeline.store"].s("document")
+        handle = client.submit(deployment.request(org), link=link)
+        assert handle.get(timeout=PATIENCE_S).text == "ok"
+        assert client.budgets(org) == client.budgets(org)
+        until(lambda: broker.llen("pipeline") == 1)
+        assert client.celery_app.control.ping(timeout=2)
+    found = doctor(deployment, CALLGATE_BROKER_URL=user_url)
+
+    assert worker.stop() == 0
+    assert [found[check][:5] for check in ("broker", "broker rights", "consumers")] == ["True "] * 3
+    refused = broker.execute_command("ACL", "LOG")
+    assert not refused, refused
+    broker.delete("pipeline")
+
+
+@pytest.mark.parametrize("command", ["blmpop", "lpush", "sadd"])
+def test_a_command_that_is_refused_is_named(
+    deployment: Deployment, broker: Redis, user_url: str, command: str
+) -> None:
+    """The worker does not start, in one line; the doctor names it if a client needs it."""
+    broker.execute_command("ACL", "SETUSER", "callgate", f"-{command}")
+
+    worker = deployment.start("refused", worker_argv(), CALLGATE_BROKER_URL=user_url)
+
+    assert worker.wait(PATIENCE_S) == 2
+    (line,) = worker.output().strip().splitlines()
+    assert f"may not run {command.upper()}" in line
+    assert "docs/security.md" in line
+    assert "pass" not in line
+    told = doctor(deployment, CALLGATE_BROKER_URL=user_url)["broker rights"]
+    assert told.startswith(
+        "True"
+        if command == "blmpop"
+        else f"False the user of CALLGATE_BROKER_URL may not run {command.upper()}"
+    )
+    assert broker.exists(CALL_QUEUE) == 0
