@@ -11,6 +11,7 @@ from callgate.domain.errors import IdempotencyMismatch, Unavailable
 from callgate.domain.ledger import CallState, CallView, NewSubmission, SubmitOutcome, Submitted
 from callgate.domain.models import LLMRequest, Message, OnBudget
 from callgate.domain.operations import By, CallFilter
+from callgate.domain.unknown import HandOutcome, SettleByHand, UnknownFilter
 from callgate.services.redrive import RedriveService
 from callgate.services.submit import SubmitService
 from tests.simulation.broker import BrokerLine
@@ -140,10 +141,10 @@ def a_request_of(
 
 
 def operate(world: World, name: str) -> None:
-    """An operator does one thing: cancel, redrive, discard, change a limit, open or close a breaker."""
+    """An operator does one thing: cancel, redrive, discard, change a limit, open or close a breaker, settle by hand."""
     operator = Outsider(world, name)
     things: list[Callable[[Outsider], None]] = [
-        *(_cancel, _redrive, _redrive, _discard, _set_limit, _set_breaker)
+        *(_cancel, _redrive, _redrive, _discard, _set_limit, _set_breaker, _settle_by_hand)
     ]
     thing = world.rng.choice(things)
 
@@ -202,6 +203,25 @@ def _set_breaker(operator: Outsider) -> None:
             world.scheduler.wait(1, operator)
         world.scheduler.counts["breaker changed by hand"] += 1
         world.scheduler.wait(world.rng.uniform(1, 60), operator)
+
+
+def _settle_by_hand(operator: Outsider) -> None:
+    """Enter what the provider says of some unknown bills; it may be wrong, and late."""
+    world = operator.world
+    bills = operator.line.unknown_bills(UnknownFilter(), limit=10)
+    world.scheduler.wait(world.rng.uniform(0, world.rng.choice((5, 120))), operator)
+    settles = [
+        SettleByHand(
+            bill.attempt_id,
+            bill.posted_nano_usd,
+            world.rng.choice((0, bill.hold_nano_usd // 2, bill.hold_nano_usd)),
+        )
+        for bill in bills
+        if world.rng.random() < 0.7
+    ]
+    by = By(operator.name, "the invoice")
+    for answer in operator.line.settle_by_hand(settles, by=by):
+        world.scheduler.counts["settled by hand"] += answer.outcome is HandOutcome.SETTLED
 
 
 def _has_set(operator: Outsider, key: tuple[str, str, str], is_open: bool, by: By) -> bool:

@@ -78,6 +78,7 @@ OTHER_EVENTS = (
     "settled after the period",
     "settled in a batch",
     "settled above its hold",
+    "settled by hand",
     "statement in an outage",
     "submission failed",
     "submission idempotency_mismatch",

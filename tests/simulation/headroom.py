@@ -27,12 +27,16 @@ class Headroom:
         """Check every organisation in which a statement freed headroom, or looked for some; then look again."""
         budgets = self._world.ledger.tables.budgets.values()
         wanting = self._wanting()
-        if name in ("settle", "set_budget"):
+        if name in ("settle", "set_budget", "settle_by_hand"):
+            now = self._world.scheduler.time()
             orgs = {
                 b.org_id
                 for b in budgets
                 if b.left_nano_usd > self._left.get(b.budget_id, b.left_nano_usd)
+                and (name != "settle_by_hand" or b.starts_at <= now < b.ends_at)
             }
+            if name == "settle_by_hand":
+                self._sleep_on([call for call in wanting if call.org_id not in orgs])
         else:
             is_sweep = name == "due" and options["queued_before"] is not None
             orgs = {call.org_id for call in wanting if is_sweep}
@@ -40,6 +44,16 @@ class Headroom:
             self._woke([call for call in wanting if call.org_id == org_id])
         self._left = {b.budget_id: b.left_nano_usd for b in budgets}
         self._due_at = {call.key: call.due_at for call in wanting if call.due_at}
+
+    def _sleep_on(self, calls: Sequence[CallRow]) -> None:
+        """Nothing was freed for them in a period that is running."""
+        now = self._world.scheduler.time()
+        for call in calls:
+            slept = self._due_at.get(call.key, now) > now
+            is_woken = slept and call.due_at is not None and call.due_at <= now
+            self._world.invariants.check(
+                "an_ended_period_wakes_nobody", not is_woken, self._world.named(call.key)
+            )
 
     def _woke(self, calls: Sequence[CallRow]) -> None:
         now, named, check = (

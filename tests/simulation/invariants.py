@@ -39,6 +39,7 @@ from callgate.domain.retry import LOST
 from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of
 from tests.simulation.breakers import Breakers
+from tests.simulation.by_hand import ByHand
 from tests.simulation.headroom import Headroom, scopes_asked
 from tests.simulation.limits import Limits
 from tests.simulation.provider import worst_nano_usd
@@ -104,6 +105,7 @@ class Invariants:
         self._headroom = Headroom(world)
         self._breakers = Breakers(world)
         self._limits = Limits(world)
+        self._by_hand = ByHand(world)
 
     def check(self, rule: str, is_true: object, what: object = "") -> None:
         """
@@ -144,6 +146,8 @@ class Invariants:
                 self._touched(due.key for due in result.items)
             case "end":
                 self._touched(batch)
+            case "settle_by_hand":
+                self._touched(self._by_hand.after(batch, result))
             case "leases.expire":
                 for worker_id in result:
                     self._world.scheduler.counts["worker lease expired"] += 1
@@ -374,9 +378,10 @@ class Invariants:
         is_posted = row.posted_nano_usd is not None
         self.check("posted_with_its_status", is_posted == row.status.is_posted, name)
         if row.status is AttemptStatus.UNKNOWN:
-            is_whole = row.posted_nano_usd == row.hold_nano_usd
+            is_whole = row.posted_nano_usd == self._by_hand.amount(row)
             posted = f"{name} posts {row.posted_nano_usd} of {row.hold_nano_usd} nano-USD"
             self.check("unknown_posts_the_hold", is_whole, posted)
+        self._by_hand.saw(row)
         if row.is_lost:
             self._lost(row, name)
 
@@ -449,6 +454,7 @@ class Invariants:
         self.check("every_call_ends", not held, "; ".join(map(self._world.named, held)))
         for attempt_id, row in self._tables.attempts.items():
             self._posted_truly(attempt_id, row)
+            self._by_hand.at_rest(row)
         for submission in self._tables.submissions.values():
             if submission.link is not None:
                 times, done_at = self._told[submission.submission_id], submission.delivered_at
@@ -465,7 +471,8 @@ class Invariants:
         name = f"attempt {row.attempt}, {self._world.named(row.attempt_id)}"
         is_free = row.status is A.FAILED and (bill is None or bill.is_free)
         is_known = row.usage is not None or row.posted_nano_usd == 0 or is_free
-        expected = billed if is_known else row.hold_nano_usd
+        is_known = is_known and row.settled_by_hand_at is None
+        expected = billed if is_known else self._by_hand.amount(row)
         posted = f"{name}: {row.status} posts {row.posted_nano_usd} of {expected} nano-USD"
         self.check("posted_is_billed", row.posted_nano_usd == expected, posted)
         if row.finished_at is not None:

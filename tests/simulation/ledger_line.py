@@ -31,6 +31,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.operations import BreakerLine, By, CallFilter
+from callgate.domain.unknown import SettleByHand, SettledByHand, UnknownBill, UnknownFilter
 from tests.simulation.faults import OUTAGE, STATEMENT
 from tests.simulation.scheduler import Owner
 
@@ -100,6 +101,14 @@ class LedgerLine:
         """See `OperationsPort`."""
         options = {"is_open": is_open, "by": by}
         return cast(BreakerLine, self.ask("set_breaker", provider, model, credential, **options))
+
+    def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
+        """See `OperationsPort`."""
+        return cast("list[UnknownBill]", self.ask("unknown_bills", which, limit=limit))
+
+    def settle_by_hand(self, batch: Sequence[SettleByHand], *, by: By) -> list[SettledByHand]:
+        """See `OperationsPort`."""
+        return cast("list[SettledByHand]", self.ask("settle_by_hand", list(batch), by=by))
 
     def ask(self, name: str, *arguments: Any, **options: Any) -> object:
         """

@@ -23,6 +23,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.operations import CallFilter
+from callgate.domain.unknown import SettleByHand, SettledByHand, UnknownBill, UnknownFilter
 
 LOOKS = ("leases.renew", "leases.expire")
 """Statements that have something to say only if they found something."""
@@ -57,6 +58,10 @@ class Names:
                 return (
                     f"budget {thing.budget_id} ({scope}): {figures}, held {thing.reserved_nano_usd}"
                 )
+            case SettleByHand() | SettledByHand():
+                return self._by_id(thing.attempt_id)
+            case UnknownFilter():
+                return "unknown bills"
             case CallFilter():
                 return f"{thing.state or 'all'} calls"
         inner = getattr(thing, "ref", None) or getattr(thing, "key", None)
@@ -92,6 +97,10 @@ class Names:
                 return f"refused, {outcome.state}: {outcome.refusal}"
             case Settled():
                 return f"{'settled' if outcome.is_applied else 'was settled'}, {outcome.state}"
+            case SettledByHand():
+                return f"{outcome.outcome} at {outcome.posted_nano_usd}"
+            case UnknownBill():
+                return f"{self.named(outcome.attempt_id)} posts {outcome.posted_nano_usd}"
             case CallKey() | str() | None:
                 return self.named(outcome)
         return type(outcome).__name__.lower()

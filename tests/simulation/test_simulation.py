@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from tests.simulation.breaker_mutations import MUTATIONS
+from tests.simulation.hand_mutations import MUTATIONS
 from tests.simulation.mutations import Mutation
 from tests.simulation.run import EVENTS, REPORT_LINES, Played, parser, play
 from tests.simulation.world import quiet
