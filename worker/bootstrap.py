@@ -308,7 +308,8 @@ def bootstrap(
         ),
         providers=providers,
         isolation=isolation,
-        _app=app,
+        # Not the worker's own: its transport is made for taking calls, not answers.
+        _app=worker_app(settings),
         _keeper=keeper,
         _due_now=due_now,
         _tokens=tokens,

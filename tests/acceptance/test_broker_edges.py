@@ -90,9 +90,9 @@ def test_a_foreign_consumer_is_named_and_what_it_takes_is_swept(deployment: Depl
     assert "stranger@host" in worker.output()
     assert told.startswith("False ")
     assert f"stranger@host ({CALL_QUEUE})" in told
+    foreign.kill()
     assert [handle.get(timeout=PATIENCE_S).text for handle in handles] == ["ok"] * 25
     assert deployment.provider.counts().total == 25
-    foreign.kill()
     deployment.stop_workers()
 
 
