@@ -104,7 +104,7 @@ class Trace:
         return bool(self._results)
 
     def report(self, runtime_s: float) -> None:
-        """Tell whoever waits for the delivery, with the time the body took."""
+        """Report the delivery, with the time the body took."""
         failed, result, _ = self._results.pop()
         self.callback((failed, result, runtime_s))
 

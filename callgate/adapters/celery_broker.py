@@ -101,7 +101,7 @@ def in_this_process(app: Celery) -> Celery:
     """
     if app.callgate_pid != os.getpid():
         app.callgate_pid = os.getpid()
-        # Kept, because what is collected is closed, under locks that may be held for ever.
+        # Kept, because what is collected is closed, under locks that nobody in this process will release.
         app.callgate_inherited = [*pools.producers.values(), *pools.connections.values()]
         pools.producers.clear()
         pools.connections.clear()

@@ -30,7 +30,7 @@ REPLY_BYTES_MAX = 8 * 2**20
 Twice what a million tokens come to, the most one answer may have.
 
 More must not come in than the ledger can take within its deadline, in ASCII three times as much: else its record would
-be tried for ever.
+never come to an end.
 """
 EXPLANATION_MAX_S = 2.0
 """How long the words of a refusal are waited for, lest the deadline takes the status along."""

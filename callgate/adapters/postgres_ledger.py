@@ -208,31 +208,7 @@ class PostgresLedger:
         return _bisected(batch, self._settle, lambda s, why: Unstorable(why))
 
     def _settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
-        usages = [s.usage for s in batch]
-        rows = self._session.answers(
-            SETTLE,
-            {
-                "call_ids": [s.ref.key.call_id for s in batch],
-                "generations": [s.ref.key.generation for s in batch],
-                "attempt_ids": [s.ref.attempt_id for s in batch],
-                "seen": [s.seen.value for s in batch],
-                "statuses": [s.status.value for s in batch],
-                "posted": [s.posted_nano_usd for s in batch],
-                "next_states": [s.next_state.value for s in batch],
-                "due_in_s": [s.due_in_s for s in batch],
-                **{
-                    field: [getattr(u, field) if u else None for u in usages]
-                    for field in Usage.model_fields
-                },
-                "price_sources": [s.price_source for s in batch],
-                "service_tiers": [s.service_tier for s in batch],
-                "errors": [s.error for s in batch],
-                "fingerprints": [s.error_fingerprint for s in batch],
-                "healths": [s.health.value for s in batch],
-                "failure_codes": [s.failure_code for s in batch],
-                "anomalies": [",".join(s.anomalies) for s in batch],
-            },
-        )
+        rows = self._session.answers(SETTLE, _settle_parameters(batch))
         of_batch = next((row for row in rows if row.ord == 0), None)
         has_woken = of_batch is not None and of_batch.applied
         changes = tuple(map(BreakerChange.from_json, of_batch.links if of_batch else ()))
@@ -315,6 +291,31 @@ def _reserve_outcome(r: Reserve, row: Any) -> ReserveOutcome:
         return NotClaimed(r.key, CallState(row.state) if row.state else None, unsent)
     refusal = BudgetRefusal.from_json(row.refusal) if row.is_budget else None
     return Refused(r.key, CallState(row.state), refusal)
+
+
+def _settle_parameters(batch: Sequence[Settle]) -> dict[str, Any]:
+    usages = [s.usage for s in batch]
+    return {
+        "call_ids": [s.ref.key.call_id for s in batch],
+        "generations": [s.ref.key.generation for s in batch],
+        "attempt_ids": [s.ref.attempt_id for s in batch],
+        "seen": [s.seen.value for s in batch],
+        "statuses": [s.status.value for s in batch],
+        "posted": [s.posted_nano_usd for s in batch],
+        "next_states": [s.next_state.value for s in batch],
+        "due_in_s": [s.due_in_s for s in batch],
+        **{
+            field: [getattr(u, field) if u else None for u in usages]
+            for field in Usage.model_fields
+        },
+        "price_sources": [s.price_source for s in batch],
+        "service_tiers": [s.service_tier for s in batch],
+        "errors": [s.error for s in batch],
+        "fingerprints": [s.error_fingerprint for s in batch],
+        "healths": [s.health.value for s in batch],
+        "failure_codes": [s.failure_code for s in batch],
+        "anomalies": [",".join(s.anomalies) for s in batch],
+    }
 
 
 def _deliveries(key: CallKey, row: Any) -> tuple[Delivery, ...]:

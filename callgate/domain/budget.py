@@ -120,7 +120,7 @@ def scopes_of(call_type: str) -> tuple[str, str]:
 
 
 def refusal_of(figures: BudgetFigures, hold_nano_usd: int, now: datetime) -> RefusalReason | None:
-    """Why this budget refuses the hold, or None if it fits. Whoever can has rolled it over first."""
+    """Why this budget refuses the hold, or None if it fits. It was rolled over first, if that could be."""
     if figures.ends_at <= now:
         return RefusalReason.NO_PERIOD
     if hold_nano_usd <= figures.left_nano_usd:

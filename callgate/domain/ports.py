@@ -217,7 +217,7 @@ class OperationsPort(Protocol):
         Open or close a breaker by hand, and keep who did it and why.
 
         An opened one lets nothing through, no probe either, until it is closed by hand. A closed one lets everything
-        through: whoever closes it vouches for the provider.
+        through: the operator vouches for the provider.
         """
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:

@@ -185,7 +185,7 @@ def test_another_kind_of_value_is_no_copy(
 def test_what_does_not_expire_in_time_is_no_copy(
     real: RedisBudgetCache, shared: Redis, org: str, px: int | None
 ) -> None:
-    """A copy that stayed for ever would be believed for ever."""
+    """A copy that never expired would always be believed."""
     shared.set(f"callgate:budgets:{org}", a_copy(org), px=px)
 
     assert real.get(org, Ledger().budgets)[0].spent_nano_usd == 1

@@ -66,7 +66,7 @@ def test_a_period_that_runs_needs_no_zone(ledger: LedgerUnderTest) -> None:
 
 @pytest.mark.parametrize("patience", list(OnBudget))
 def test_calls_end_where_no_period_can_follow(broken: LedgerUnderTest, patience: OnBudget) -> None:
-    """Rejected, with a reason that says what to do; who would wait for a period would wait for ever."""
+    """Rejected, with a reason that says what to do; a wait for its period would never end."""
     key = broken.queued()
 
     (refused,) = broken.reserve(a_reserve(key, on_budget=patience))

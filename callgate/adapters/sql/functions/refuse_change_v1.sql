@@ -1,4 +1,4 @@
--- callgate_refuse_change_v1: what the action log says to whoever would change or delete a row of it.
+-- callgate_refuse_change_v1: refuse to change or delete a row of the action log.
 CREATE FUNCTION callgate_refuse_change_v1() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
