@@ -90,7 +90,7 @@ class Breaker:
     credential: str
     """Whose key it is: an organisation, or empty for the provider's own."""
     changed_at: datetime
-    """When it was opened or closed. Attempts that were made before do not change it."""
+    """When it was opened or closed. Attempts that were made before do not change it; an open one hears its probe only."""
     is_open: bool = False
     reason: str | None = None
     """The code of the failure that opened it, or an operator's words."""
@@ -141,13 +141,14 @@ class Breaker:
         """The breaker once an attempt has ended; `code` is its failure's."""
         left = tuple(trial for trial in self.trials if trial[0] != attempt_id)
         freed = replace(self, trials=left)
-        if made_at < self.changed_at:
+        is_late = self.is_open and left == self.trials
+        if is_late or made_at < self.changed_at:
             return freed
         if health is Health.ALIVE:
             return replace(freed.closed(now) if self.is_open else freed, failures=0, proven_at=now)
         has_failed = health in (Health.FAILED, Health.KEY_REFUSED)
         if self.is_open:
-            return freed._probed(has_failed, now) if left != self.trials else freed
+            return freed._probed(has_failed, now)
         if not has_failed:
             return freed
         failures = self.failures + 1

@@ -99,8 +99,9 @@ def old_attempts_close_an_open_breaker() -> Patched:
     def trusting(
         self: Breaker, attempt_id: UUID, made_at: datetime, health: Health, *rest: Any
     ) -> Any:
-        is_trusted = self.is_open and health is Health.ALIVE
-        made_at = max(made_at, self.changed_at) if is_trusted else made_at
+        if self.is_open and health is Health.ALIVE:
+            made_at = max(made_at, self.changed_at)
+            self = replace(self, trials=(*self.trials, (attempt_id, made_at)))
         return after(self, attempt_id, made_at, health, *rest)
 
     return patch.object(Breaker, "after", trusting)

@@ -118,7 +118,8 @@ def test_what_was_sent_before_the_change_does_not_change_it() -> None:
     opened = failed_thrice()
 
     late_success = opened.after(attempt(9), at(1), Health.ALIVE, None, at(4))
-    closed = opened.after(attempt(9), at(13), Health.ALIVE, None, at(14))
+    probed = opened.with_trial(Admission.PROBE, attempt(9), "acme", at(13))
+    closed = probed.after(attempt(9), at(13), Health.ALIVE, None, at(14))
     late_failure = closed.after(attempt(8), at(1), Health.FAILED, "timeout", at(15))
 
     assert late_success.is_open

@@ -18,9 +18,10 @@ BEGIN
           FROM unnest(p_attempt_ids, p_healths, p_codes) WITH ORDINALITY AS k(attempt_id, health, code, ord)
           JOIN ai_call_log a USING (attempt_id)
           JOIN breaker x ON x.provider = a.provider AND x.model = a.model AND x.credential = a.credential
-         WHERE a.attempt_id = ANY (x.trial_ids) OR k.health IN ('failed', 'key_refused')
-            OR k.health = 'alive' AND (
-               x.is_open OR x.failures > 0 OR x.proven_at IS NULL OR x.proven_at <= now() - interval '1 s')
+         WHERE a.attempt_id = ANY (x.trial_ids) OR NOT x.is_open AND (
+               k.health IN ('failed', 'key_refused')
+               OR k.health = 'alive' AND (
+                  x.failures > 0 OR x.proven_at IS NULL OR x.proven_at <= now() - interval '1 s'))
          ORDER BY x.id, k.ord
     LOOP
         SELECT * INTO b FROM breaker x WHERE x.id = e.id FOR UPDATE;
@@ -28,7 +29,7 @@ BEGIN
         failed := e.health IN ('failed', 'key_refused');
         changes := coalesce(changes, '{}');
         b.trial_ids := array_remove(b.trial_ids, e.attempt_id);
-        IF e.started_at < b.changed_at THEN
+        IF e.started_at < b.changed_at OR b.is_open AND NOT was_trial THEN
             NULL;
         ELSIF e.health = 'alive' THEN
             b.failures := 0;
@@ -39,10 +40,8 @@ BEGIN
                 changes := changes || callgate_breaker_change_v1(b);
             END IF;
         ELSIF b.is_open THEN
-            IF was_trial THEN
-                b.probe_wait_s := least(600, b.probe_wait_s * CASE WHEN failed THEN 2 ELSE 1 END);
-                b.probe_at := now() + make_interval(secs => b.probe_wait_s);
-            END IF;
+            b.probe_wait_s := least(600, b.probe_wait_s * CASE WHEN failed THEN 2 ELSE 1 END);
+            b.probe_at := now() + make_interval(secs => b.probe_wait_s);
         ELSIF failed THEN
             b.failures := b.failures + 1;
             IF b.failures >= 3 OR e.health = 'key_refused' THEN
