@@ -90,7 +90,7 @@ class Breaker:
     credential: str
     """Whose key it is: an organisation, or empty for the provider's own."""
     changed_at: datetime
-    """When it was opened or closed. Attempts that were made before do not change it; an open one hears its probe only."""
+    """When it was opened or closed. Attempts made before do not change it, and an open one hears its probe only."""
     is_open: bool = False
     reason: str | None = None
     """The code of the failure that opened it, or an operator's words."""
