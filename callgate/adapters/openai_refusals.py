@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from email.utils import mktime_tz, parsedate_tz
 from http import HTTPStatus
 
@@ -222,7 +222,7 @@ def _verdict(
         return ("insufficient_quota", False, Billing.UNBILLED)
     if status in EXPLAINED_STATUSES and (names & CONTEXT_CODES or _blames_context(words)):
         return ("context_length_exceeded", False, Billing.UNBILLED)
-    if status == 429 and _can_never_fit(words):
+    if status == 429 and _can_never_fit(words, names):
         return STATUSES[413]
     return STATUSES.get(status, ("rejected", False, Billing.UNBILLED))
 
@@ -240,12 +240,13 @@ def _blames_context(words: str) -> bool:
     return any(phrase in words.lower() for phrase in CONTEXT_WORDS)
 
 
-def _can_never_fit(words: str) -> bool:
+def _can_never_fit(words: str, names: Collection[str]) -> bool:
     """True if the request alone is above the limit, so that no waiting helps."""
     if TOO_LARGE_WORDS in words.lower():
         return True
     limit, requested = LIMIT.search(words), REQUESTED.search(words)
-    if limit is None or requested is None or not TOKENS_WORDS.search(words):
+    is_about_tokens = "tokens" in names or TOKENS_WORDS.search(words)
+    if limit is None or requested is None or not is_about_tokens:
         return False
     return int(requested[1].replace(",", "")) > int(limit[1].replace(",", ""))
 

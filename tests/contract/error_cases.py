@@ -167,6 +167,12 @@ ERRORS = (
         posted=0,
         code="request_too_large",
     ),
+    dead(
+        "429 that can never fit, tokens by its type",
+        Reply({"error": {"message": "Limit 6000, requested 9000", "type": "tokens"}}, 429),
+        posted=0,
+        code="request_too_large",
+    ),
     Case(
         "429 about requests per minute",
         (
