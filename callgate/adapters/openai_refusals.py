@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from email.utils import mktime_tz, parsedate_tz
 from http import HTTPStatus
 
@@ -37,13 +37,24 @@ Source: Microsoft Learn, Azure OpenAI, "Manage costs", HTTP error response code 
 EXPLAINED_STATUSES = frozenset({400, 404, 413, 422})
 """Where the provider's words help those who sent the request; elsewhere the status and the code say it all."""
 TOO_LARGE_WORDS = "request too large"
-LIMIT_AND_REQUESTED = re.compile(
-    r"limit\D{0,40}?(\d[\d,]{0,15}).{0,120}?requested\D{0,20}?(\d[\d,]{0,15})",
-    re.IGNORECASE | re.DOTALL,
-)
+TOKENS_WORDS = re.compile(r"tokens|\btpm\b", re.IGNORECASE)
+LIMIT = re.compile(r"limit\D{0,40}?(\d[\d,]{0,15})", re.IGNORECASE)
+REQUESTED = re.compile(r"requested\D{0,20}?(\d[\d,]{0,15})", re.IGNORECASE)
 """OpenAI's and Groq's words of a 429 about tokens per minute; what was requested above the limit can never fit."""
 WORDS_READ_MAX = 2_000
+STATUS_LINE = re.compile(r"\s*(?:HTTP\s+)?([45][0-9]{2})(?:\s.*)?", re.IGNORECASE)
+"""A status in text, alone or with its reason: `429 Too Many Requests`."""
 NAME_CHARS_MAX = 64
+STATUS_KEYS = (
+    "code",
+    "status",
+    "status_code",
+    "statusCode",
+    "error_code",
+    "errorCode",
+    "http_status",
+)
+"""Where an error may name its status. Azure API Management's policies write `statusCode`."""
 
 STATUSES: dict[int, tuple[str, bool, Billing]] = {
     400: ("bad_request", False, Billing.UNBILLED),
@@ -51,6 +62,8 @@ STATUSES: dict[int, tuple[str, bool, Billing]] = {
     402: ("insufficient_quota", False, Billing.UNBILLED),
     403: ("permission_denied", False, Billing.UNBILLED),
     404: ("not_found", False, Billing.UNBILLED),
+    # Of a proxy that plain HTTP goes through: its password is wrong, and no call's fault.
+    407: ("proxy_failed", True, Billing.UNBILLED),
     408: ("request_timeout", True, Billing.UNKNOWN),
     409: ("conflict", True, Billing.UNBILLED),
     413: ("request_too_large", False, Billing.UNBILLED),
@@ -88,6 +101,11 @@ STATUS_NAMES: dict[str, int] = {
     # DeepSeek and OpenRouter, error codes (2026-11).
     "insufficient_balance": 402,
     "insufficient_credits": 402,
+    # Mistral, Moonshot AI, Azure OpenAI, Amazon Bedrock, error codes and types (2026-11).
+    "rate_limited": 429,
+    "rate_limit_reached_error": 429,
+    "rate_limit_reached": 429,
+    "throttling_exception": 429,
     # Google, google.rpc.Code (2026-11).
     "invalid_argument": 400,
     "failed_precondition": 400,
@@ -128,7 +146,7 @@ def _says(value: object) -> bool:
 
 def named_status(error: Mapping[str, object]) -> int | None:
     """The status an error names, in numbers or in words."""
-    for key in ("code", "status", "status_code", "error_code", "http_status"):
+    for key in STATUS_KEYS:
         number = _status_number(error.get(key))
         if number is not None:
             return number
@@ -143,8 +161,8 @@ def _names(error: Mapping[str, object]) -> list[str]:
 
 
 def _status_number(value: object) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"[45][0-9]{2}", value):
-        return int(value)
+    if isinstance(value, str) and (match := STATUS_LINE.fullmatch(value[:NAME_CHARS_MAX])):
+        return int(match[1])
     if isinstance(value, int | float) and 400 <= value <= 599:
         return int(value)
     return None
@@ -204,7 +222,7 @@ def _verdict(
         return ("insufficient_quota", False, Billing.UNBILLED)
     if status in EXPLAINED_STATUSES and (names & CONTEXT_CODES or _blames_context(words)):
         return ("context_length_exceeded", False, Billing.UNBILLED)
-    if status == 429 and _can_never_fit(words):
+    if status == 429 and _can_never_fit(words, names):
         return STATUSES[413]
     return STATUSES.get(status, ("rejected", False, Billing.UNBILLED))
 
@@ -222,15 +240,15 @@ def _blames_context(words: str) -> bool:
     return any(phrase in words.lower() for phrase in CONTEXT_WORDS)
 
 
-def _can_never_fit(words: str) -> bool:
+def _can_never_fit(words: str, names: Collection[str]) -> bool:
     """True if the request alone is above the limit, so that no waiting helps."""
     if TOO_LARGE_WORDS in words.lower():
         return True
-    match = LIMIT_AND_REQUESTED.search(words)
-    if match is None:
+    limit, requested = LIMIT.search(words), REQUESTED.search(words)
+    is_about_tokens = "tokens" in names or TOKENS_WORDS.search(words)
+    if limit is None or requested is None or not is_about_tokens:
         return False
-    limit, requested = (int(number.replace(",", "")) for number in match.groups())
-    return requested > limit
+    return int(requested[1].replace(",", "")) > int(limit[1].replace(",", ""))
 
 
 def _sentence(

@@ -54,7 +54,7 @@ def reply_of(
     if isinstance(fields, Failure):
         return fields
     choices = _choices(fields)
-    has_text = any(map(_has_text, choices))
+    has_text = any(_has_text(choice) or _is_cut(choice) for choice in choices)
     told = usage_in(fields, has_text=has_text)
     failure = _failure(fields, choices, headers, asked)
     if failure is not None:
@@ -161,6 +161,11 @@ def _has_text(choice: Mapping[str, Any]) -> bool:
     """Whether the model wrote anything, reasoning and refusal included."""
     message, names = _message(choice), ("text", "refusal", "thinking")
     return any(_joined(message.get(writing), names) for writing in WRITINGS)
+
+
+def _is_cut(choice: Mapping[str, Any]) -> bool:
+    """Whether it reached its bound: then something was written, though it may not be shown."""
+    return ending_of(_name(choice.get("finish_reason"))) is Ending.CUT
 
 
 def _content(choice: Mapping[str, Any]) -> str:

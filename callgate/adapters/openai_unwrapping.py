@@ -6,8 +6,11 @@ import re
 from collections.abc import Collection
 
 THINK_START, THINK_END = "<think>", "</think>"
-_JSON_STARTS = ("{", "[", '"')
-_FENCE = re.compile(r"(`{3,}|~{3,})[ \t]*[A-Za-z0-9_+-]*[ \t]*\r?\n")
+_ANSWER_STARTS = ("{", "[", '"', "```", "~~~")
+_FENCE = re.compile(
+    r"""(`{3,}|~{3,})[ \t]*(?:[A-Za-z0-9_+-]*[ \t]*\r?\n|(?:json)?[ \t]*(?=[{\["]))""",
+    re.IGNORECASE,
+)
 
 
 def unwrapped(text: str, unwraps: Collection[str]) -> str:
@@ -30,7 +33,7 @@ def unwrapped(text: str, unwraps: Collection[str]) -> str:
 def _without_thoughts(text: str) -> str:
     """Without a leading think block. Some chat templates write its start themselves, so that only its end comes."""
     thoughts, end, answer = text.partition(THINK_END)
-    if not end or thoughts.lstrip().startswith(_JSON_STARTS):
+    if not end or thoughts.lstrip().startswith(_ANSWER_STARTS):
         return text
     return answer.strip()
 

@@ -41,6 +41,7 @@ _OPENAI = "OpenAI API reference, chat completion object (2026-11)"
 _RESPONSES = "OpenAI API reference, response object (2026-11)"
 _ANTHROPIC = "Anthropic API reference, Messages, usage (2026-11)"
 _GEMINI = "Gemini API reference, UsageMetadata (2026-11)"
+_BEDROCK = "Amazon Bedrock API reference, TokenUsage (2026-11)"
 _DEEPSEEK = "DeepSeek API reference, chat completion, usage (2026-11)"
 
 ROWS = (
@@ -65,6 +66,11 @@ ROWS = (
     Row("total", "totalTokenCount", _GEMINI),
     Row("cached", "cachedContentTokenCount", _GEMINI),
     Row("reasoning", "thoughtsTokenCount", _GEMINI, is_beside=True),
+    Row("input", "inputTokens", _BEDROCK),
+    Row("output", "outputTokens", _BEDROCK),
+    Row("total", "totalTokens", _BEDROCK),
+    Row("cached", "cacheReadInputTokens", _BEDROCK, is_beside=True),
+    Row("cache_write", "cacheWriteInputTokens", _BEDROCK, is_beside=True),
 )  # fmt: skip
 """Where each count may stand in a usage; a dot goes into a nested object."""
 
@@ -191,14 +197,16 @@ def _dearest(counts: _Counts, readings: Sequence[Usage]) -> Usage:
     """
     The dearest usage that contradicting numbers allow.
 
-    What a total says beyond the sum is output: no price list has output that is cheaper than input.
+    What a total says beyond the sum is output: no price list has output that is cheaper than input. Where that is
+    little beside the cached tokens, these are beside the input all the same.
     """
     dearest = max(readings, key=lambda usage: (usage.output_tokens, usage.input_tokens))
     within = min(readings, key=lambda usage: usage.input_tokens)
     hidden = (counts.total or 0) - within.input_tokens
-    if hidden > dearest.output_tokens:
-        return within.model_copy(update={"output_tokens": hidden})
-    return dearest
+    if hidden <= dearest.output_tokens:
+        return dearest
+    is_more = hidden - dearest.output_tokens >= dearest.input_tokens - within.input_tokens
+    return (within if is_more else dearest).model_copy(update={"output_tokens": hidden})
 
 
 def _counts(usage: Mapping[str, Any]) -> _Counts:

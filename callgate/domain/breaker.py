@@ -34,7 +34,7 @@ RELEASED_MAX = 200
 UNAVAILABLE_CODE = "provider_unavailable"
 """Why a call waits for a breaker, and why it is rejected when it has waited too long."""
 
-KEY_REFUSED_STATUSES = frozenset({401, 402, 403})
+KEY_REFUSED_STATUSES = frozenset({401, 402, 403, 407})
 KEY_REFUSED_CODES = frozenset(
     {"authentication_failed", "permission_denied", "insufficient_quota", "missing_credentials"}
 )

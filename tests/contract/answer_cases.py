@@ -9,6 +9,7 @@ from tests.contract.reply_case import (
     FULL_COST,
     MISSING,
     SCHEMA,
+    ZERO,
     Case,
     Reply,
     chat,
@@ -195,6 +196,20 @@ ENDINGS = (
         posted=FULL_COST,
         code="output_truncated",
     ),
+    *(
+        dead(
+            f"reasoning used up the bound, and {counts} is said of it",
+            chat(
+                choice("", "length"),
+                usage=dict(zip(("prompt_tokens", "completion_tokens"), counts, strict=True)),
+            ),
+            posted=None,
+            code="output_truncated",
+            anomalies=ZERO,
+            usage_is_known=False,
+        )
+        for counts in ((0, 0), (11, 0))
+    ),
     dead(
         "JSON that reached its bound",
         chat(choice('{"a": 1', "length"), usage=FULL),
@@ -262,6 +277,8 @@ ENDINGS = (
 WRAPPED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("a fence", '```json\n{"a": 1}\n```', ("fence",)),
     ("a fence without a language", ' \n```\n{"a": 1}\n``` \n', ("fence",)),
+    ("a fence in one line", '```json {"a": 1} ```', ("fence",)),
+    ("a fence without any space", '```{"a": 1}```', ("fence",)),
     ("a fence of tildes", '~~~~JSON\r\n{"a": 1}\r\n~~~~', ("fence",)),
     ("a think block", '<think>\nIs {"a": 2} right?\n</think>\n\n{"a": 1}', ("think",)),
     ("the end of a think block", 'Hm.\n</think>{"a": 1}', ("think",)),
@@ -276,6 +293,13 @@ UNWRAPPED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("a fence alone", "```", ("fence",)),
 )
 WRAPPINGS = (
+    Case(
+        "a fence around the end of a think block",
+        (chat(choice('```json\n{"a": "</think>"}\n```')),),
+        texts=('{"a": "</think>"}',),
+        request={"response_schema": {"type": "object", "properties": {"a": {"type": "string"}}}},
+        entry={"unwraps": ["think", "fence"]},
+    ),
     *(
         Case(
             name,

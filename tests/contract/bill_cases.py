@@ -62,6 +62,16 @@ USAGES = (
         11_000 + 27 * 2_000,
     ),
     counted(
+        "Bedrock's names",
+        {
+            "inputTokens": 100,
+            "outputTokens": 10,
+            "totalTokens": 1010,
+            "cacheReadInputTokens": 900,
+        },
+        210_000,
+    ),
+    counted(
         "names of two dialects, one filled in",
         {**USAGE, "input_tokens": 0, "output_tokens": 0, "input_tokens_details": None},
         COST,
@@ -118,6 +128,18 @@ USAGES = (
     counted("more than twice the output's bound", told(11, 201), None, *IMPLAUSIBLE),
     counted("twice the output's bound", told(11, 200), 411_000),
     counted("a total above the sum", told(11, 7, 99), 11_000 + 88 * 2_000, *CONTRADICTORY),
+    counted(
+        "a total a little above the sum, and cached tokens",
+        told(1000, 10, 1011, cached_tokens=900),
+        1_000_000 + 90_000 + 22_000,
+        *CONTRADICTORY,
+    ),
+    counted(
+        "a total above the sum by more than what was cached",
+        told(1000, 10, 1160, cached_tokens=100),
+        900_000 + 10_000 + 320_000,
+        *CONTRADICTORY,
+    ),
     counted("a total below the sum", told(11, 7, 5), COST, *CONTRADICTORY),
     counted(
         "reasoning above the output, and the total denies it",

@@ -93,6 +93,32 @@ ERRORS = (
         attempts=2,
         code="server_error",
     ),
+    *(
+        Case(f"429 in a 200: {error}", (Reply({"error": error}), FINE), attempts=2)
+        for error in (
+            {"code": "429 Too Many Requests"},
+            {"code": " HTTP 429"},
+            {"statusCode": 429, "message": "Rate limit is exceeded."},
+            {"type": "rate_limited", "code": "1300"},
+            {"code": "RateLimitReached"},
+            {"code": "ThrottlingException"},
+            {"type": "rate_limit_reached_error"},
+        )
+    ),
+    dead(
+        "402 in a 200, the body is the error",
+        Reply({"statusCode": 402, "message": "no credit"}),
+        posted=0,
+        code="insufficient_quota",
+    ),
+    unpaid(
+        "no code, digits alone", {"code": "4022", "type": "billing_error"}, "insufficient_quota"
+    ),
+    Case(
+        "407 of a proxy, then fine",
+        (Reply(None, 407), FINE),
+        attempts=2,
+    ),
     Case("an error that says there is none", (chat(error={"code": 0, "message": ""}),)),
     Case("an error of null", (chat(error=None),)),
     dead(
@@ -131,6 +157,32 @@ ERRORS = (
         Reply({"error": {"code": 429, "message": "Request too large for m1"}}),
         posted=0,
         code="request_too_large",
+    ),
+    dead(
+        "429 that can never fit, its numbers in another order",
+        Reply(
+            {"error": {"message": "Requested 9000 tokens, the limit is 6000 tokens per minute"}},
+            429,
+        ),
+        posted=0,
+        code="request_too_large",
+    ),
+    dead(
+        "429 that can never fit, tokens by its type",
+        Reply({"error": {"message": "Limit 6000, requested 9000", "type": "tokens"}}, 429),
+        posted=0,
+        code="request_too_large",
+    ),
+    Case(
+        "429 about requests per minute",
+        (
+            Reply(
+                {"error": {"message": "Rate limit: 60 requests per minute. You requested 120."}},
+                429,
+            ),
+            FINE,
+        ),
+        attempts=2,
     ),
     Case(
         "429 that fits later",

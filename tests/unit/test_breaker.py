@@ -58,6 +58,7 @@ def failure(
         (failure("insufficient_quota", status=402), Health.KEY_REFUSED),
         (failure("insufficient_quota", status=200), Health.KEY_REFUSED),
         (failure("permission_denied", status=403), Health.KEY_REFUSED),
+        (failure("proxy_failed", status=407), Health.KEY_REFUSED),
         (failure("insufficient_quota", status=429), Health.KEY_REFUSED),
         (failure("missing_credentials"), Health.KEY_REFUSED),
         (failure("bad_request", status=400), Health.NEUTRAL),

@@ -58,6 +58,17 @@ def test_an_address_whose_password_is_not_escaped_is_refused(written: Path, pass
     assert "canary" not in str(refused.value).replace(password[2], "")
 
 
+@pytest.mark.parametrize("url", ["http://h:99999/v1", "http://h:port/v1", "http://[::1/v1"])
+def test_an_address_without_a_host_or_a_port_that_can_be_is_refused(
+    written: Path, url: str
+) -> None:
+    """When the catalogue is read, before anything is called."""
+    written.write_text(f'[providers.p]\nbase_url = "{url}"\n')
+
+    with pytest.raises(ConfigurationError, match=r"providers\.p\.base_url: .*is written %"):
+        load_catalogue(written)
+
+
 @pytest.mark.parametrize("url", ["http://h:1/v1", "https://h/@team/v1", "https://u:p%2Fw@h/v1"])
 def test_an_address_that_is_written_well_is_taken(written: Path, url: str) -> None:
     """With a port, an @ in its path, an escape."""
