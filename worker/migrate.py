@@ -8,7 +8,7 @@ from alembic.config import Config
 from callgate.db.refusals import TryAgain, translated
 from callgate.db.session import open_engine
 from callgate.db.version import VERSION, major_version
-from callgate.domain.errors import LedgerUnavailable
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable
 
 SCRIPTS = Path(__file__).parents[1] / "migrations"
 CONNECT_TIMEOUT_S = 10
@@ -21,8 +21,8 @@ def migrate(database_url: str, revision: str = "head") -> None:
     Raises:
         LedgerUnavailable: The database did not answer.
         NotPermitted: The login does not own the ledger, or may not create it.
-        ConfigurationError: The URL cannot be used, the server is too old, or roles are missing and the login may not
-            make them.
+        ConfigurationError: The URL cannot be used, no schema of its search_path exists, the server is too old, or roles
+            are missing and the login may not make them.
     """
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
@@ -33,6 +33,11 @@ def migrate(database_url: str, revision: str = "head") -> None:
     try:
         with translated(), engine.begin() as connection:
             major_version(connection.exec_driver_sql(VERSION).scalar_one())
+            if connection.exec_driver_sql("SELECT current_schema()").scalar() is None:
+                raise ConfigurationError(
+                    "no schema of the search_path exists: CREATE SCHEMA first, or change options= of"
+                    " CALLGATE_DATABASE_URL, or the login's own search_path"
+                )
             config.attributes["connection"] = connection
             move = command.downgrade if revision == "base" else command.upgrade
             move(config, revision)

@@ -9,6 +9,7 @@ The Postgres functions and the memory ledger follow these rules; one contract su
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,8 @@ NANO_PER_USD = 1_000_000_000
 USD_CHARS_MAX = 64
 """No amount that is written out is longer."""
 ORG_SCOPE = "org"
+CALL_TYPE_SCOPE = "call_type:"
+"""How the scope of a call type begins."""
 HELD_WAIT_MAX_S = 30.0
 """The longest wait before a call held up by others is tried again."""
 HELD_WAIT_MIN_S = 0.25
@@ -85,13 +88,20 @@ class BudgetRefusal:
             return (
                 f"org {self.org_id!r}, scope {self.scope!r} per {self.window}: the period has ended, and none can"
                 " follow, because Postgres does not know its time zone; set another with"
-                " `callgate budget set ORG --timezone UTC`"
+                f" `{self._set_command} --timezone UTC`"
             )
         return (
             f"org {self.org_id!r}, scope {self.scope!r} per {self.window}: {self.reason}: "
             f"requested {usd(self.requested_nano_usd)} with limit {usd(self.limit_nano_usd)}, "
             f"spent {usd(self.spent_nano_usd)}, reserved {usd(self.reserved_nano_usd)}"
         )
+
+    @property
+    def _set_command(self) -> str:
+        """How an operator names this budget on the command line."""
+        of_type = self.scope.partition(CALL_TYPE_SCOPE)[2]
+        words = ["callgate", "budget", "set", self.org_id]
+        return shlex.join([*words, "--call-type", of_type] if of_type else words)
 
     def to_json(self) -> str:
         """The refusal as stored in `llm_call.error`; `code` is stable."""
@@ -116,7 +126,7 @@ class BudgetRefusal:
 
 def scopes_of(call_type: str) -> tuple[str, str]:
     """Every scope whose budgets, where they exist, must have room for a call."""
-    return (ORG_SCOPE, f"call_type:{call_type}")
+    return (ORG_SCOPE, f"{CALL_TYPE_SCOPE}{call_type}")
 
 
 def refusal_of(figures: BudgetFigures, hold_nano_usd: int, now: datetime) -> RefusalReason | None:

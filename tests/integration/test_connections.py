@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.client import Client
 from callgate.db.session import PostgresSession
-from callgate.domain.errors import LedgerUnavailable, NotMigrated
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
 from callgate.domain.ledger import CallKey
 from callgate.settings import ClientSettings
 from tests.contract.harness import a_submission
@@ -228,6 +228,14 @@ def test_options_of_the_url_are_obeyed_by_everything(
                 PostgresLedger(session).submit([a_submission()])
         finally:
             owner.execute(text("DROP DATABASE apart WITH (FORCE)"))
+
+
+def test_a_schema_that_is_not_there_is_not_a_matter_of_migrating(services: Embedded) -> None:
+    """The migration itself must not answer that it should be run."""
+    plain = make_url(services.database_url).render_as_string(hide_password=False)
+
+    with pytest.raises(ConfigurationError, match="CREATE SCHEMA first"):
+        migrate(f"{plain}?options=-csearch_path%3Dnobodys")
 
 
 def settings_of(url: str, services: Embedded) -> ClientSettings:

@@ -104,6 +104,20 @@ def test_a_period_that_has_ended_refuses_everything() -> None:
     assert "--timezone UTC" in str(refusal)
 
 
+@pytest.mark.parametrize(
+    ("scope", "command"),
+    [
+        ("org", "callgate budget set 'a b' --timezone UTC"),
+        ("call_type:x", "callgate budget set 'a b' --call-type x --timezone UTC"),
+    ],
+)
+def test_what_has_no_period_names_the_command_that_mends_it(scope: str, command: str) -> None:
+    """Of this very budget: another scope of the organisation is another one."""
+    refusal = BudgetRefusal(RefusalReason.NO_PERIOD, "a b", scope, Window.DAY, 1, 0, 0, 1)
+
+    assert f"`{command}`" in str(refusal)
+
+
 def test_the_least_hopeful_refusal_is_told() -> None:
     """Of several scopes the one that waiting helps least; of two alike the one of the lower id."""
     held = a_budget(limit=100, reserved=100, budget_id=1)
