@@ -78,12 +78,15 @@ def reserve(
         return Refused(call.key, call.state, refusal)
     breaker = breaker_of(tables, call, wanted.credential, now)
     admission = admission_of(tables, call, breaker, now)
-    if admission is Admission.WAIT:
+    # The patience of a call is over, also where it was a probe each time.
+    is_over = call.wait_until is not None and call.wait_until <= now
+    if admission is Admission.WAIT or (admission is Admission.PROBE and is_over):
         _wait_for_provider(tables, call, wanted, breaker, now)
         return Refused(call.key, call.state, None)
     attempt = _hold(tables, call, wanted, budgets, attempt_id, now)
     if admission is Admission.PROBE:
         attempt.kind = AttemptKind.PROBE
+        call.wait_until = call.wait_until or now + timedelta(seconds=wanted.wait_max_s)
     else:
         call.wait_until = None
     tables.breakers[call.provider, call.model, wanted.credential] = breaker.with_trial(

@@ -24,6 +24,7 @@ from callgate.adapters.openai_refusals import (
     refusal_of,
     retry_after_s,
 )
+from callgate.adapters.openai_transport import UNKNOWN_CODING
 from callgate.adapters.openai_unwrapping import unwrapped
 from callgate.adapters.openai_usage import Told, usage_in
 from callgate.domain.endings import GOOD_ENDING, Ending, ending_of, worst_of
@@ -87,6 +88,8 @@ def _fields(body: bytes, headers: Mapping[str, str]) -> dict[str, Any] | Failure
     except (ValueError, RecursionError):
         if _is_stream(body, headers):
             return _invalid("the reply is a stream, which nobody asked for", retryable=False)
+        if UNKNOWN_CODING in headers:
+            return _invalid("the reply is in a coding that nobody asked for", retryable=False)
         return _invalid("the reply is not JSON")
     if isinstance(fields, list) and len(fields) == 1:
         # Google's endpoint sends its errors so.

@@ -37,6 +37,8 @@ EXPLANATION_MAX_S = 2.0
 CODINGS_MAX = 4
 """How many content codings of one reply are undone; more are nobody's honest answer."""
 COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate"})
+UNKNOWN_CODING = "x-callgate-unknown-coding"
+"""A header of ours on a reply that was left as it came: the codings it names."""
 GZIP_START = b"\x1f"
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
@@ -85,20 +87,20 @@ async def _bound_reply(response: httpx2.Response) -> None:
     if isinstance(response.stream, httpx2.AsyncByteStream):
         # httpx would inflate a megabyte to a gigabyte, past every bound.
         stream: httpx2.AsyncByteStream = _BoundedStream(response.stream)
-        for _ in _compressions(response.headers.pop("content-encoding", "")):
-            stream = _BoundedStream(stream, _Inflation().undo)
+        codings = _codings(response.headers.pop("content-encoding", ""))
+        if len(codings) <= CODINGS_MAX and COMPRESSIONS.issuperset(codings):
+            for _ in codings:
+                stream = _BoundedStream(stream, _Inflation().undo)
+        else:
+            # It may be plain all the same: some servers name a charset here.
+            response.headers[UNKNOWN_CODING] = ", ".join(codings)
         response.stream = stream if response.is_success else _Explanation(stream)
 
 
-def _compressions(content_encoding: str) -> list[str]:
-    """
-    The codings to undo; none if one of them is unknown: then the reply stays as it is, and is no JSON.
-
-    Source: RFC 9110, 8.4.
-    """
+def _codings(content_encoding: str) -> list[str]:
+    """The codings of a reply in the order they were applied. Source: RFC 9110, 8.4."""
     names = [name.strip().lower() for name in content_encoding.split(",")]
-    codings = [name for name in names if name not in ("", "identity")]
-    return codings if len(codings) <= CODINGS_MAX and COMPRESSIONS.issuperset(codings) else []
+    return [name for name in names if name not in ("", "identity")]
 
 
 class _BoundedStream(httpx2.AsyncByteStream):

@@ -112,7 +112,7 @@ class _Counts:
     is_cache_beside: bool
     is_reasoning_beside: bool
     are_at_odds: bool
-    """Two names of one count have different numbers."""
+    """Two names of one count have different numbers, or the cached tokens are no count."""
 
 
 def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> Told:
@@ -218,8 +218,16 @@ def _counts(usage: Mapping[str, Any]) -> _Counts:
     """
     numbers: dict[Kind, set[int]] = {kind: set() for kind in KINDS}
     beside: dict[Kind, set[bool]] = {kind: set() for kind in KINDS}
+    is_cached_odd = False
     for row in ROWS:
-        if (count := _count(_at(usage, row.path))) is not None:
+        try:
+            count = _count(_at(usage, row.path))
+        except ValueError:
+            if row.kind != "cached":
+                raise
+            # Without it all input costs the full price, which is never less than the truth.
+            is_cached_odd, count = True, None
+        if count is not None:
             numbers[row.kind].add(count)
             if count:
                 beside[row.kind].add(row.is_beside)
@@ -237,7 +245,7 @@ def _counts(usage: Mapping[str, Any]) -> _Counts:
         reasoning=max(numbers["reasoning"], default=0),
         is_cache_beside=beside["cached"] | beside["cache_write"] == {True},
         is_reasoning_beside=beside["reasoning"] == {True},
-        are_at_odds=any(len(found) > 1 for found in numbers.values()),
+        are_at_odds=is_cached_odd or any(len(found) > 1 for found in numbers.values()),
     )
 
 

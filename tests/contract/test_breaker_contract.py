@@ -305,6 +305,26 @@ def test_patience_has_an_end(ledger: LedgerUnderTest) -> None:
     assert ledger.figures() == (0, 0)
 
 
+def test_patience_ends_for_a_call_that_is_always_the_probe(ledger: LedgerUnderTest) -> None:
+    """It never waits for a breaker in between, and still it is rejected in the end."""
+    opened(ledger)
+    ledger.age(10)
+    key = queued(ledger, "alone")
+    ref = claim(ledger, key, wait_max_s=60.0)
+    assert isinstance(ref, AttemptRef)
+    ledger.record(an_answer(ref))
+    ledger.settle(
+        a_failure(ref, CallState.WAITING, due_in_s=60.0, health=Health.FAILED, failure_code="x")
+    )
+    ledger.age(60)
+    assert published(ledger) == [key]
+
+    refused = claim(ledger, key, wait_max_s=60.0)
+
+    assert isinstance(refused, Refused)
+    assert refused.state is CallState.REJECTED
+
+
 def test_a_budget_is_asked_first(ledger: LedgerUnderTest) -> None:
     """A call that never fits is refused at once, whatever its provider does."""
     opened(ledger)

@@ -145,6 +145,10 @@ BEGIN
         IF p_refusals[ord] IS NULL AND worst = 0 AND chosen <> '{}' THEN
             SELECT x.admission, x.breaker_id, x.reason INTO admission, breaker_asked, breaker_reason
               FROM callgate_admit_v1(c.provider, c.model, p_credentials[ord], c.org_id) x;
+            -- Its patience is over, also where it was a probe each time.
+            IF admission = 'probe' AND c.wait_until <= now() THEN
+                admission := 'wait';
+            END IF;
         END IF;
         IF admission IN ('passed', 'on_trial', 'probe') THEN
             outcome := 'reserved';
@@ -168,7 +172,8 @@ BEGIN
                SET state = 'running', attempt = c.attempt + 1, attempt_id = callgate_reserve_v1.attempt_id,
                    due_at = now() + make_interval(secs => p_leases_s[ord]), error = NULL,
                    wanted_nano_usd = NULL, sweeps = 0, breaker_id = NULL,
-                   wait_until = CASE admission WHEN 'probe' THEN l.wait_until END
+                   wait_until = CASE admission WHEN 'probe'
+                       THEN coalesce(l.wait_until, now() + make_interval(secs => p_waits_max_s[ord])) END
              WHERE l.call_id = c.call_id AND l.generation = c.generation;
             IF admission <> 'passed' THEN
                 UPDATE breaker x
