@@ -1,6 +1,6 @@
 -- callgate_admit_v1: what the breaker of a provider, model and credential says to one attempt of an organisation.
 --
--- Rules     callgate/domain/breaker.py, `Breaker.admit`. A breaker that is not there is made, closed and unproven.
+-- Rules     callgate/domain/breaker.py, `Breaker.admit`. `reserve` has made the breaker if it was not there.
 -- Locks     the breaker, but only where it does not let everybody through: a healthy one is read and not locked.
 -- Returns   passed | on_trial | probe | wait.
 CREATE FUNCTION callgate_admit_v1(
@@ -14,10 +14,6 @@ DECLARE
 BEGIN
     SELECT * INTO b FROM breaker x
      WHERE x.provider = p_provider AND x.model = p_model AND x.credential = p_credential;
-    IF NOT FOUND THEN
-        INSERT INTO breaker (provider, model, credential) VALUES (p_provider, p_model, p_credential)
-        ON CONFLICT (provider, model, credential) DO NOTHING;
-    END IF;
     IF b.is_open OR b.proven_at IS NULL OR b.proven_at <= now() - interval '60 s' THEN
         SELECT * INTO b FROM breaker x
          WHERE x.provider = p_provider AND x.model = p_model AND x.credential = p_credential FOR UPDATE;

@@ -3,7 +3,8 @@
 -- Rules     callgate/domain/budget.py: spent + reserved + hold <= limit in every scope of a call, or nothing is held.
 -- Units     money: nano-USD. Leases: seconds, from now() of this transaction.
 --           callgate/domain/breaker.py: a call that every budget has room for may still wait for its provider.
--- Locks     the calls by (call_id, generation), the budgets by id, then breakers by id. Every writer keeps this order.
+-- Locks     the calls by (call_id, generation), the budgets by id, then breakers: new ones by name, then all by id. Every writer
+--           keeps this order.
 -- Returns   per row: outcome (reserved | refused | not_claimed), the call's state, the attempt, the refusal as JSON, whether a
 --           budget refused. An attempt that is not claimed was made by this claim, and a late answer then ended the call: it was
 --           never sent.
@@ -69,6 +70,16 @@ BEGIN
                    row_number() OVER (PARTITION BY y.org_id ORDER BY y.id) = 1 AS is_first
               FROM budget y WHERE y.id = ANY (budget_ids)) x;
 
+    -- In one order: two batches that make the same ones would wait for each other.
+    INSERT INTO breaker (provider, model, credential)
+    SELECT DISTINCT l.provider, l.model, u.credential
+      FROM unnest(p_call_ids, p_generations, p_credentials, p_refusals) AS u(call_id, generation, credential, refusal)
+      JOIN llm_call l ON l.call_id = u.call_id AND l.generation = u.generation AND l.state = 'queued'
+     WHERE u.refusal IS NULL
+       AND NOT EXISTS (SELECT 1 FROM breaker x
+                        WHERE x.provider = l.provider AND x.model = l.model AND x.credential = u.credential)
+     ORDER BY l.provider, l.model, u.credential
+    ON CONFLICT (provider, model, credential) DO NOTHING;
     PERFORM 1 FROM breaker x
       WHERE x.id IN (SELECT y.id FROM unnest(p_call_ids, p_generations, p_credentials)
                                       AS u(call_id, generation, credential)
