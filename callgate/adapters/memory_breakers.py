@@ -21,8 +21,9 @@ def breaker_of(tables: MemoryTables, call: CallRow, credential: str, now: dateti
 def admission_of(tables: MemoryTables, call: CallRow, breaker: Breaker, now: datetime) -> Admission:
     """What the breaker says to an attempt of the call."""
     waiting = _waiting_for(tables, _key(breaker))
-    others_wait = any(other.org_id != call.org_id for other in waiting)
-    return breaker.admit(call.org_id, now, others_wait=others_wait)
+    others_wait = any(w.org_id != call.org_id and w.attempt == call.attempt for w in waiting)
+    fresher_wait = any(w.attempt < call.attempt for w in waiting)
+    return breaker.admit(call.org_id, now, others_wait=others_wait, fresher_wait=fresher_wait)
 
 
 def is_applied(outcome: SettleOutcome) -> bool:
@@ -97,7 +98,7 @@ def _by_age(call: CallRow) -> tuple[object, ...]:
 
 
 def _in_turn(breaker: Breaker) -> Callable[[CallRow], tuple[object, ...]]:
-    """Organisations behind the one that was probed last come first; of each, calls with few attempts."""
+    """Calls with few attempts come first; of those, organisations behind the one that was probed last."""
     return lambda call: (
-        call.org_id <= breaker.probed_org, call.org_id, call.attempt, call.created_at,
+        call.attempt, call.org_id <= breaker.probed_org, call.org_id, call.created_at,
     )  # fmt: skip

@@ -256,6 +256,29 @@ def test_organisations_take_turns(ledger: LedgerUnderTest) -> None:
     assert set(probed) == {"acme", "bolt", "cog"}
 
 
+def test_the_only_call_of_an_organisation_is_not_probed_to_death(ledger: LedgerUnderTest) -> None:
+    """Calls that were never tried are probed first, though it would be another organisation's turn."""
+    ledger.set_budget(1_000, org_id="bolt")
+    alone = sent(ledger, "alone", org_id="bolt")
+    for ref in (alone, sent(ledger, "one"), sent(ledger, "two")):
+        ledger.record(an_answer(ref))
+        again = a_failure(ref, CallState.WAITING, due_in_s=0.0)
+        ledger.settle(replace(again, health=Health.FAILED, failure_code="server_error"))
+    fresh = [waits(ledger, f"fresh {n}") for n in range(3)]
+    for key in published(ledger):
+        assert isinstance(claim(ledger, key), Refused)
+    probed = []
+    for n in range(3):
+        ledger.age(10 * 2**n)
+        (key,) = published(ledger)
+        ref = claim(ledger, key)
+        assert isinstance(ref, AttemptRef)
+        ends(ledger, ref, Health.FAILED)
+        probed.append(key)
+
+    assert set(probed) == set(fresh)
+
+
 def test_who_probed_last_may_not_probe_while_others_wait(ledger: LedgerUnderTest) -> None:
     """Not even with a call that was submitted at the right moment."""
     ledger.set_budget(1_000, org_id="bolt")

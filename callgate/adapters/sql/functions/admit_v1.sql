@@ -1,10 +1,10 @@
--- callgate_admit_v1: what the breaker of a provider, model and credential says to one attempt of an organisation.
+-- callgate_admit_v1: what the breaker of a provider, model and credential says to the next attempt of a call.
 --
 -- Rules     callgate/domain/breaker.py, `Breaker.admit`. `reserve` has made the breaker if it was not there.
 -- Locks     the breaker, but only where it does not let everybody through: a healthy one is read and not locked.
 -- Returns   passed | on_trial | probe | wait.
 CREATE FUNCTION callgate_admit_v1(
-    p_provider text, p_model text, p_credential text, p_org_id text,
+    p_provider text, p_model text, p_credential text, p_org_id text, p_attempts int,
     OUT admission text, OUT breaker_id bigint, OUT reason text
 )
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
@@ -26,9 +26,12 @@ BEGIN
         admission := 'wait';
     ELSIF NOT b.is_open THEN
         admission := 'on_trial';
-    ELSIF b.probed_org = p_org_id AND (
-            EXISTS (SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.org_id < p_org_id)
-            OR EXISTS (SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.org_id > p_org_id)) THEN
+    ELSIF EXISTS (SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.attempt < p_attempts)
+          OR b.probed_org = p_org_id AND (
+            EXISTS (SELECT 1 FROM llm_call l
+                     WHERE l.breaker_id = b.id AND l.attempt = p_attempts AND l.org_id < p_org_id)
+            OR EXISTS (SELECT 1 FROM llm_call l
+                        WHERE l.breaker_id = b.id AND l.attempt = p_attempts AND l.org_id > p_org_id)) THEN
         admission := 'wait';
     ELSE
         admission := 'probe';

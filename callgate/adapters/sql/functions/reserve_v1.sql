@@ -155,7 +155,7 @@ BEGIN
         admission := NULL;
         IF p_refusals[ord] IS NULL AND worst = 0 AND chosen <> '{}' THEN
             SELECT x.admission, x.breaker_id, x.reason INTO admission, breaker_asked, breaker_reason
-              FROM callgate_admit_v1(c.provider, c.model, p_credentials[ord], c.org_id) x;
+              FROM callgate_admit_v1(c.provider, c.model, p_credentials[ord], c.org_id, c.attempt) x;
         END IF;
         IF admission IN ('passed', 'on_trial', 'probe') THEN
             outcome := 'reserved';
