@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
 from callgate.adapters.memory_tables import BreakerKey, CallRow, MemoryTables
-from callgate.domain.breaker import Admission, Breaker, BreakerChange
+from callgate.domain.breaker import Admission, Breaker, BreakerChange, Health
 from callgate.domain.ledger import CallState, Settle, Settled, SettleOutcome
 from callgate.domain.operations import BreakerLine
 
@@ -21,8 +21,9 @@ def breaker_of(tables: MemoryTables, call: CallRow, credential: str, now: dateti
 def admission_of(tables: MemoryTables, call: CallRow, breaker: Breaker, now: datetime) -> Admission:
     """What the breaker says to an attempt of the call."""
     waiting = _waiting_for(tables, _key(breaker))
-    others_wait = any(other.org_id != call.org_id for other in waiting)
-    return breaker.admit(call.org_id, now, others_wait=others_wait)
+    others_wait = any(w.org_id != call.org_id and w.attempt == call.attempt for w in waiting)
+    fresher_wait = any(w.attempt < call.attempt for w in waiting)
+    return breaker.admit(call.org_id, now, others_wait=others_wait, fresher_wait=fresher_wait)
 
 
 def is_applied(outcome: SettleOutcome) -> bool:
@@ -30,23 +31,32 @@ def is_applied(outcome: SettleOutcome) -> bool:
     return isinstance(outcome, Settled) and outcome.is_applied
 
 
-def note_health(
-    tables: MemoryTables, settles: Iterable[Settle], now: datetime
-) -> tuple[BreakerChange, ...]:
-    """Tell the breakers what attempts came to; say which were opened or closed."""
-    changes = []
-    for settle in settles:
-        attempt, call = tables.attempts[settle.ref.attempt_id], tables.calls[settle.ref.key]
-        key = call.provider, call.model, attempt.credential
-        if (before := tables.breakers.get(key)) is None:
-            continue
-        after = before.after(
-            attempt.attempt_id, attempt.started_at, settle.health, settle.failure_code, now
-        )
-        tables.breakers[key] = after
-        if after.is_open != before.is_open:
-            changes.append(BreakerChange(*key, after.is_open, after.reason))
-    return tuple(changes)
+def note_health(tables: MemoryTables, settle: Settle, now: datetime) -> tuple[BreakerChange, ...]:
+    """Tell the breaker what an attempt came to; say if it was opened or closed."""
+    attempt, call = tables.attempts[settle.ref.attempt_id], tables.calls[settle.ref.key]
+    key = call.provider, call.model, attempt.credential
+    if (before := tables.breakers.get(key)) is None:
+        return ()
+    after = before.after(
+        attempt.attempt_id, attempt.started_at, settle.health, settle.failure_code, now
+    )
+    tables.breakers[key] = after
+    is_change = after.is_open != before.is_open
+    return (BreakerChange(*key, after.is_open, after.reason),) if is_change else ()
+
+
+def is_refused_again(tables: MemoryTables, settle: Settle, call: CallRow, credential: str) -> bool:
+    """True if the attempt met a refused key that is known already: its call waits, as the others do."""
+    is_free = settle.health is Health.KEY_REFUSED and not settle.posted_nano_usd
+    breaker = tables.breakers.get((call.provider, call.model, credential))
+    return is_free and breaker is not None and breaker.is_open
+
+
+def pass_the_turn(tables: MemoryTables, call: CallRow) -> None:
+    """A call that was released to be a probe is none: the next organisation has its turn."""
+    if call.breaker is not None and tables.breakers[call.breaker].is_open:
+        breaker = tables.breakers[call.breaker]
+        tables.breakers[call.breaker] = replace(breaker, probed_org=call.org_id)
 
 
 def release(tables: MemoryTables, now: datetime) -> bool:
@@ -97,7 +107,7 @@ def _by_age(call: CallRow) -> tuple[object, ...]:
 
 
 def _in_turn(breaker: Breaker) -> Callable[[CallRow], tuple[object, ...]]:
-    """Organisations behind the one that was probed last come first; of each, calls with few attempts."""
+    """Calls with few attempts come first; of those, organisations behind the one that was probed last."""
     return lambda call: (
-        call.org_id <= breaker.probed_org, call.org_id, call.attempt, call.created_at,
+        call.attempt, call.org_id <= breaker.probed_org, call.org_id, call.created_at,
     )  # fmt: skip

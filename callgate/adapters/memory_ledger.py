@@ -23,6 +23,7 @@ from callgate.adapters.memory_money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory_operations import MemoryOperations
 from callgate.adapters.memory_retention import MemoryRetention
 from callgate.adapters.memory_tables import CallRow, MemoryTables, SubmissionRow
+from callgate.domain.breaker import BreakerChange
 from callgate.domain.hashing import call_id
 from callgate.domain.ledger import (
     AttemptRef,
@@ -110,10 +111,13 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         """Post attempts and move their calls; settling twice changes nothing."""
         with self._lock:
             now, before = self._clock(), dict(self.tables.budgets)
-            outcomes = [money.settle(self.tables, wanted, now) for wanted in batch]
+            outcomes: list[SettleOutcome] = []
+            changes: tuple[BreakerChange, ...] = ()
+            for wanted in batch:
+                outcomes.append(money.settle(self.tables, wanted, now))
+                if is_applied(outcomes[-1]):
+                    changes += note_health(self.tables, wanted, now)
             has_woken = wake(self.tables, freed(before, self.tables.budgets), now)
-            posted = [s for s, o in zip(batch, outcomes, strict=True) if is_applied(o)]
-            changes = note_health(self.tables, posted, now)
             has_woken |= release(self.tables, now)
             return [
                 replace(o, has_woken=has_woken, breaker_changes=changes)

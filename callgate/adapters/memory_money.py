@@ -11,7 +11,12 @@ import json
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from callgate.adapters.memory_breakers import admission_of, breaker_of
+from callgate.adapters.memory_breakers import (
+    admission_of,
+    breaker_of,
+    is_refused_again,
+    pass_the_turn,
+)
 from callgate.adapters.memory_tables import AttemptRow, CallRow, MemoryTables
 from callgate.domain.breaker import Admission, Breaker, unavailable_json
 from callgate.domain.budget import (
@@ -68,12 +73,14 @@ def reserve(
     if call.state is not CallState.QUEUED or _is_spent(tables, call, wanted):
         return NotClaimed(call.key, call.state, _unsent(tables, call, wanted))
     if wanted.refuse_with is not None:
+        pass_the_turn(tables, call)
         _refuse_with(tables, call, wanted, now)
         return Refused(call.key, call.state, None)
     call.sweeps = 0
     budgets = _budgets(tables, call, wanted, now)
     refusal = _refusal(call, budgets, wanted.hold_nano_usd, now)
     if refusal is not None:
+        pass_the_turn(tables, call)
         _refuse(tables, call, wanted, budgets, refusal, now)
         return Refused(call.key, call.state, refusal)
     breaker = breaker_of(tables, call, wanted.credential, now)
@@ -305,12 +312,15 @@ def _move(
     elif wanted.status is AttemptStatus.SUCCEEDED:
         _succeed(tables, call, attempt, now)
     elif is_current:
-        _fail(tables, call, wanted, now)
+        _fail(tables, call, attempt, wanted, now)
 
 
-def _fail(tables: MemoryTables, call: CallRow, wanted: Settle, now: datetime) -> None:
+def _fail(
+    tables: MemoryTables, call: CallRow, attempt: AttemptRow, wanted: Settle, now: datetime
+) -> None:
     call.error_fingerprint = wanted.error_fingerprint
-    if wanted.next_state is CallState.WAITING:
+    is_refused_once_more = is_refused_again(tables, wanted, call, attempt.credential)
+    if wanted.next_state is CallState.WAITING or is_refused_once_more:
         due_at = now + timedelta(seconds=wanted.due_in_s or 0.0)
         _wait(call, WaitReason.RETRY, wanted.error, due_at)
     else:

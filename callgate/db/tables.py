@@ -148,8 +148,8 @@ Index(
 Index(
     "ix_llm_call_probe",
     llm_call.c.breaker_id,
-    llm_call.c.org_id,
     llm_call.c.attempt,
+    llm_call.c.org_id,
     llm_call.c.created_at,
     postgresql_where=text("breaker_id IS NOT NULL"),
 )

@@ -106,15 +106,18 @@ class Breaker:
     trials: tuple[tuple[UUID, datetime], ...] = ()
     """Attempts under way that it waits for, each with the time it was made."""
 
-    def admit(self, org_id: str, now: datetime, *, others_wait: bool) -> Admission:
+    def admit(
+        self, org_id: str, now: datetime, *, others_wait: bool, fresher_wait: bool = False
+    ) -> Admission:
         """
         Decide one attempt.
 
         Args:
-            others_wait: Whether calls of other organisations than `org_id` wait for this breaker.
+            others_wait: Whether calls of other organisations, with as few attempts, wait for this breaker.
+            fresher_wait: Whether calls with fewer attempts do: a probe may be the last attempt that a call has.
         """
         if self.is_open:
-            is_its_turn = self.probed_org != org_id or not others_wait
+            is_its_turn = not fresher_wait and (self.probed_org != org_id or not others_wait)
             return Admission.PROBE if is_its_turn and self._probe_is_due(now) else Admission.WAIT
         if self._is_proven(now):
             return Admission.PASSED

@@ -119,7 +119,7 @@ def _add_columns() -> None:
     op.create_index(
         "ix_llm_call_probe",
         "llm_call",
-        ["breaker_id", "org_id", "attempt", "created_at"],
+        ["breaker_id", "attempt", "org_id", "created_at"],
         **waiting,
     )
     op.create_index("ix_llm_call_released", "llm_call", ["breaker_id", "due_at"], **waiting)

@@ -166,6 +166,39 @@ def test_a_refused_key_opens_it_at_once(ledger: LedgerUnderTest) -> None:
     assert not breaker(ledger, "acme").is_open
 
 
+def test_only_the_first_call_that_meets_a_refused_key_ends(ledger: LedgerUnderTest) -> None:
+    """Whether the others are settled in its batch or later: they were under way, paid nothing, and wait."""
+    refs = [sent(ledger, f"call {n}") for n in range(3)]
+    ledger.record(*(an_answer(ref) for ref in refs))
+    refused = [a_failure(r, health=Health.KEY_REFUSED, failure_code="who?") for r in refs]
+
+    settled = ledger.settle(*refused[:2]) + ledger.settle(refused[2])
+
+    assert [s.state for s in settled] == [CallState.DEAD, CallState.WAITING, CallState.WAITING]
+    for key in published(ledger):
+        assert isinstance(claim(ledger, key), Refused)
+    assert (breaker(ledger).waiting, ledger.figures()) == (2, (0, 0))
+
+
+def test_who_was_released_and_is_no_probe_passes_its_turn(ledger: LedgerUnderTest) -> None:
+    """An organisation without money for its calls keeps nobody from looking whether the provider is back."""
+    ledger.set_budget(1_000, org_id="bolt")
+    opened(ledger)
+    for n in range(3):
+        waits(ledger, f"acme {n}")
+    waits(ledger, "bolt", org_id="bolt")
+    ledger.age(10)
+    (first,) = published(ledger)
+    poor = ledger.view(first).org_id
+    (refused,) = ledger.reserve(a_reserve(first, 1_001))
+    assert isinstance(refused, Refused)
+
+    (second,) = published(ledger)
+
+    assert {poor, ledger.view(second).org_id} == {"acme", "bolt"}
+    assert isinstance(claim(ledger, second), AttemptRef)
+
+
 def test_what_says_nothing_changes_nothing(ledger: LedgerUnderTest) -> None:
     """Refusals of the request, and lost workers: they only free their trial."""
     for n in range(6):
@@ -254,6 +287,29 @@ def test_organisations_take_turns(ledger: LedgerUnderTest) -> None:
 
     assert probed[:3] == probed[3:]
     assert set(probed) == {"acme", "bolt", "cog"}
+
+
+def test_the_only_call_of_an_organisation_is_not_probed_to_death(ledger: LedgerUnderTest) -> None:
+    """Calls that were never tried are probed first, though it would be another organisation's turn."""
+    ledger.set_budget(1_000, org_id="bolt")
+    alone = sent(ledger, "alone", org_id="bolt")
+    for ref in (alone, sent(ledger, "one"), sent(ledger, "two")):
+        ledger.record(an_answer(ref))
+        again = a_failure(ref, CallState.WAITING, due_in_s=0.0)
+        ledger.settle(replace(again, health=Health.FAILED, failure_code="server_error"))
+    fresh = [waits(ledger, f"fresh {n}") for n in range(3)]
+    for key in published(ledger):
+        assert isinstance(claim(ledger, key), Refused)
+    probed = []
+    for n in range(3):
+        ledger.age(10 * 2**n)
+        (key,) = published(ledger)
+        ref = claim(ledger, key)
+        assert isinstance(ref, AttemptRef)
+        ends(ledger, ref, Health.FAILED)
+        probed.append(key)
+
+    assert set(probed) == set(fresh)
 
 
 def test_who_probed_last_may_not_probe_while_others_wait(ledger: LedgerUnderTest) -> None:

@@ -133,8 +133,8 @@ class Breakers:
             is_due = history.probe_at is not None and history.probe_at <= now
             said = f"{name}, due at {self._world.names.seconds(history.probe_at)}"
             check("probes_come_ever_more_rarely", is_due, said)
-            is_in_turn = not self._is_out_of_turn(history, key, call)
-            check("organisations_probe_in_turn", is_in_turn, f"{name}: {call.org_id} once more")
+            is_in_turn = not self._is_out_of_turn(history, key, call, row.attempt - 1)
+            check("organisations_probe_in_turn", is_in_turn, f"{name} of {call.org_id}")
             history.probed_org = call.org_id
             self._world.scheduler.counts["probe"] += 1
         elif not is_proven:
@@ -153,7 +153,7 @@ class Breakers:
         history, name = self._history(key, now), self._world.named(call.key)
         check, counts = self._world.invariants.check, self._world.scheduler.counts
         may_try = history.room(now) > 0 and not (
-            history.is_open and self._is_out_of_turn(history, key, call)
+            history.is_open and self._is_out_of_turn(history, key, call, call.attempt)
         )
         counts["refused: provider"] += 1
         check("who_may_be_tried_is_not_refused", not may_try, name)
@@ -273,9 +273,13 @@ class Breakers:
     def _history(self, key: BreakerKey, now: datetime) -> History:
         return self._histories.setdefault(key, History(changed_at=now))
 
-    def _is_out_of_turn(self, history: History, key: BreakerKey, call: CallRow) -> bool:
-        return history.probed_org == call.org_id and any(
-            wait.breaker == key and wait.call.org_id != call.org_id for wait in self._waits.values()
+    def _is_out_of_turn(
+        self, history: History, key: BreakerKey, call: CallRow, attempts: int
+    ) -> bool:
+        others = [wait.call for wait in self._waits.values() if wait.breaker == key]
+        return any(other.attempt < attempts for other in others) or (
+            history.probed_org == call.org_id
+            and any(o.org_id != call.org_id and o.attempt == attempts for o in others)
         )
 
     def _holds_nothing(self, call: CallRow) -> None:

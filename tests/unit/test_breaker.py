@@ -177,6 +177,15 @@ def test_probes_come_from_different_organisations_in_turn() -> None:
     assert breaker.admit("globex", at(60), others_wait=True) is Admission.PROBE
 
 
+def test_a_call_that_was_tried_before_is_no_probe_while_fresh_ones_wait() -> None:
+    """A probe may be the last attempt that it has."""
+    breaker = failed_thrice()
+
+    waits = breaker.admit("acme", at(60), others_wait=False, fresher_wait=True)
+
+    assert waits is Admission.WAIT
+
+
 def test_what_an_operator_opened_is_not_probed() -> None:
     """It stays as it is until it is closed by hand."""
     opened = CLOSED.opened("maintenance until noon", None, at(1))

@@ -1,10 +1,10 @@
--- callgate_admit_v1: what the breaker of a provider, model and credential says to one attempt of an organisation.
+-- callgate_admit_v1: what the breaker of a provider, model and credential says to the next attempt of a call.
 --
--- Rules     callgate/domain/breaker.py, `Breaker.admit`. A breaker that is not there is made, closed and unproven.
+-- Rules     callgate/domain/breaker.py, `Breaker.admit`. `reserve` has made the breaker if it was not there.
 -- Locks     the breaker, but only where it does not let everybody through: a healthy one is read and not locked.
 -- Returns   passed | on_trial | probe | wait.
 CREATE FUNCTION callgate_admit_v1(
-    p_provider text, p_model text, p_credential text, p_org_id text,
+    p_provider text, p_model text, p_credential text, p_org_id text, p_attempts int,
     OUT admission text, OUT breaker_id bigint, OUT reason text
 )
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
@@ -14,10 +14,6 @@ DECLARE
 BEGIN
     SELECT * INTO b FROM breaker x
      WHERE x.provider = p_provider AND x.model = p_model AND x.credential = p_credential;
-    IF NOT FOUND THEN
-        INSERT INTO breaker (provider, model, credential) VALUES (p_provider, p_model, p_credential)
-        ON CONFLICT (provider, model, credential) DO NOTHING;
-    END IF;
     IF b.is_open OR b.proven_at IS NULL OR b.proven_at <= now() - interval '60 s' THEN
         SELECT * INTO b FROM breaker x
          WHERE x.provider = p_provider AND x.model = p_model AND x.credential = p_credential FOR UPDATE;
@@ -30,9 +26,12 @@ BEGIN
         admission := 'wait';
     ELSIF NOT b.is_open THEN
         admission := 'on_trial';
-    ELSIF b.probed_org = p_org_id AND (
-            EXISTS (SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.org_id < p_org_id)
-            OR EXISTS (SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.org_id > p_org_id)) THEN
+    ELSIF EXISTS (SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.attempt < p_attempts)
+          OR b.probed_org = p_org_id AND (
+            EXISTS (SELECT 1 FROM llm_call l
+                     WHERE l.breaker_id = b.id AND l.attempt = p_attempts AND l.org_id < p_org_id)
+            OR EXISTS (SELECT 1 FROM llm_call l
+                        WHERE l.breaker_id = b.id AND l.attempt = p_attempts AND l.org_id > p_org_id)) THEN
         admission := 'wait';
     ELSE
         admission := 'probe';

@@ -1,7 +1,7 @@
 -- callgate_release_waiting_v1: make calls due that wait for a breaker which has room for them again.
 --
 -- A hint, not an admission: reserve decides again. Calls that were released before and are not claimed yet count. For a probe
--- the next organisation in turn comes first, and of its calls one with the fewest attempts; else the oldest calls do.
+-- calls with the fewest attempts come first, and of those the next organisation's in turn; else the oldest calls do.
 -- Locks     waiting calls: SKIP LOCKED, so that the order of locks is kept.
 -- Returns   whether any call was released.
 CREATE FUNCTION callgate_release_waiting_v1() RETURNS boolean
@@ -10,6 +10,7 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     b breaker%ROWTYPE;
     room int;
+    fewest int;                 -- attempts
     released boolean := false;
 BEGIN
     FOR b IN
@@ -27,6 +28,9 @@ BEGIN
         room := room - (SELECT count(*) FROM (
             SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.due_at <= now() LIMIT room) q);
         CONTINUE WHEN room <= 0;
+        SELECT l.attempt INTO fewest FROM llm_call l
+         WHERE b.is_open AND l.breaker_id = b.id AND l.state = 'waiting' AND l.due_at > now()
+         ORDER BY l.attempt LIMIT 1;
         WITH next AS MATERIALIZED (
             SELECT * FROM (
                 SELECT l.call_id, l.generation FROM llm_call l
@@ -35,15 +39,15 @@ BEGIN
             UNION ALL
             SELECT * FROM (
                 SELECT l.call_id, l.generation FROM llm_call l
-                 WHERE b.is_open AND l.breaker_id = b.id AND l.org_id > b.probed_org
+                 WHERE b.is_open AND l.breaker_id = b.id AND l.attempt = fewest AND l.org_id > b.probed_org
                    AND l.state = 'waiting' AND l.due_at > now()
-                 ORDER BY l.org_id, l.attempt, l.created_at LIMIT 1 FOR UPDATE SKIP LOCKED) in_turn
+                 ORDER BY l.org_id, l.created_at LIMIT 1 FOR UPDATE SKIP LOCKED) in_turn
             UNION ALL
             SELECT * FROM (
                 SELECT l.call_id, l.generation FROM llm_call l
-                 WHERE b.is_open AND l.breaker_id = b.id AND l.org_id <= b.probed_org
+                 WHERE b.is_open AND l.breaker_id = b.id AND l.attempt = fewest AND l.org_id <= b.probed_org
                    AND l.state = 'waiting' AND l.due_at > now()
-                 ORDER BY l.org_id, l.attempt, l.created_at LIMIT 1 FOR UPDATE SKIP LOCKED) first_again
+                 ORDER BY l.org_id, l.created_at LIMIT 1 FOR UPDATE SKIP LOCKED) first_again
              LIMIT room
         )
         UPDATE llm_call l SET due_at = now() FROM next

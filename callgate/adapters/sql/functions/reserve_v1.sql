@@ -3,7 +3,8 @@
 -- Rules     callgate/domain/budget.py: spent + reserved + hold <= limit in every scope of a call, or nothing is held.
 -- Units     money: nano-USD. Leases: seconds, from now() of this transaction.
 --           callgate/domain/breaker.py: a call that every budget has room for may still wait for its provider.
--- Locks     the calls by (call_id, generation), the budgets by id, then breakers by id. Every writer keeps this order.
+-- Locks     the calls by (call_id, generation), the budgets by id, then breakers: new ones by name, then all by id. Every writer
+--           keeps this order.
 -- Returns   per row: outcome (reserved | refused | not_claimed), the call's state, the attempt, the refusal as JSON, whether a
 --           budget refused. An attempt that is not claimed was made by this claim, and a late answer then ended the call: it was
 --           never sent.
@@ -69,6 +70,16 @@ BEGIN
                    row_number() OVER (PARTITION BY y.org_id ORDER BY y.id) = 1 AS is_first
               FROM budget y WHERE y.id = ANY (budget_ids)) x;
 
+    -- In one order: two batches that make the same ones would wait for each other.
+    INSERT INTO breaker (provider, model, credential)
+    SELECT DISTINCT l.provider, l.model, u.credential
+      FROM unnest(p_call_ids, p_generations, p_credentials, p_refusals) AS u(call_id, generation, credential, refusal)
+      JOIN llm_call l ON l.call_id = u.call_id AND l.generation = u.generation AND l.state = 'queued'
+     WHERE u.refusal IS NULL
+       AND NOT EXISTS (SELECT 1 FROM breaker x
+                        WHERE x.provider = l.provider AND x.model = l.model AND x.credential = u.credential)
+     ORDER BY l.provider, l.model, u.credential
+    ON CONFLICT (provider, model, credential) DO NOTHING;
     PERFORM 1 FROM breaker x
       WHERE x.id IN (SELECT y.id FROM unnest(p_call_ids, p_generations, p_credentials)
                                       AS u(call_id, generation, credential)
@@ -144,7 +155,7 @@ BEGIN
         admission := NULL;
         IF p_refusals[ord] IS NULL AND worst = 0 AND chosen <> '{}' THEN
             SELECT x.admission, x.breaker_id, x.reason INTO admission, breaker_asked, breaker_reason
-              FROM callgate_admit_v1(c.provider, c.model, p_credentials[ord], c.org_id) x;
+              FROM callgate_admit_v1(c.provider, c.model, p_credentials[ord], c.org_id, c.attempt) x;
             -- Its patience is over, also where it was a probe each time.
             IF admission = 'probe' AND c.wait_until <= now() THEN
                 admission := 'wait';
@@ -235,6 +246,10 @@ BEGIN
             SELECT now() INTO due WHERE EXISTS (
                 SELECT 1 FROM submission s WHERE s.call_id = c.call_id AND s.generation = c.generation
                    AND s.link IS NOT NULL AND s.delivered_at IS NULL);
+        END IF;
+        -- It was released to be a probe, and is none: the next organisation has its turn.
+        IF c.breaker_id IS NOT NULL AND admission IS NULL THEN
+            UPDATE breaker x SET probed_org = c.org_id WHERE x.id = c.breaker_id AND x.is_open;
         END IF;
         UPDATE llm_call l
            SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal,

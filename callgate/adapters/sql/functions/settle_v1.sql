@@ -27,6 +27,7 @@ DECLARE
     freed text[];               -- organisations with a budget of which less is used than before
     posted int[] := '{}';       -- the rows that were applied
     changes text[];             -- breakers that were opened or closed
+    refused text[] := '{}';     -- breakers whose key was refused by a row above
 BEGIN
     PERFORM 1 FROM llm_call l
       WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
@@ -85,6 +86,16 @@ BEGIN
             state := 'succeeded';
         ELSIF c.state = 'running' AND c.attempt_id = a.attempt_id THEN
             state := p_next_states[ord];
+            -- The first call that meets a refused key ends, and says so. The others were under way, and wait.
+            IF state = 'dead' AND p_healths[ord] = 'key_refused' AND p_posted[ord] = 0 THEN
+                IF concat_ws('/', a.provider, a.model, a.credential) = ANY (refused) OR EXISTS (
+                        SELECT 1 FROM breaker x
+                         WHERE x.provider = a.provider AND x.model = a.model AND x.credential = a.credential
+                           AND x.is_open) THEN
+                    state := 'waiting';
+                END IF;
+                refused := refused || concat_ws('/', a.provider, a.model, a.credential);
+            END IF;
         ELSE
             RETURN NEXT;
             CONTINUE;
