@@ -246,9 +246,9 @@ def test_a_failed_probe_doubles_the_wait(ledger: LedgerUnderTest, health: Health
     assert ends(ledger, ref, health).breaker_changes == ()
 
     ledger.age(19)
-    assert published(ledger) == []
+    assert set(published(ledger)) <= {probe}
     ledger.age(1)
-    assert len(published(ledger)) == 1
+    assert len(set(published(ledger)) - {probe}) == 1
 
 
 def test_a_lost_probe_is_made_again(ledger: LedgerUnderTest) -> None:

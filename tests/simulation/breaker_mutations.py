@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -148,8 +147,8 @@ def a_probe_is_not_freed_when_its_attempt_expires() -> Patched:
     """Its worker dies, and no other probe is ever made."""
     note = memory_ledger.note_health
 
-    def noted(tables: MemoryTables, settles: Iterable[Settle], now: datetime) -> Any:
-        return note(tables, [s for s in settles if s.seen is not AttemptStatus.DISPATCHED], now)
+    def noted(tables: MemoryTables, settle: Settle, now: datetime) -> Any:
+        return () if settle.seen is AttemptStatus.DISPATCHED else note(tables, settle, now)
 
     return patch.object(memory_ledger, "note_health", noted)
 
@@ -164,7 +163,7 @@ def the_same_organisation_probes_each_time() -> Patched:
 
     return both(
         patch.object(memory_money, "admission_of", unfair),
-        patch.object(memory_breakers, "_in_turn", lambda breaker: memory_breakers._by_age),
+        patch.object(memory_breakers, "_in_turn", lambda _: lambda c: (c.attempt, c.created_at)),
     )
 
 

@@ -89,7 +89,7 @@ class History:
     def hear(self, row: AttemptRow, heard: Heard, now: datetime) -> str:
         """An attempt ends; return the rule that says what becomes of the breaker."""
         was_trial = self.on_trial.pop(row.attempt_id, None) is not None
-        if row.started_at < self.changed_at:
+        if row.started_at < self.changed_at or (self.is_open and not was_trial):
             return "old_attempts_change_no_breaker"
         if heard is Heard.ALIVE:
             if self.is_open:
@@ -143,7 +143,10 @@ class Breakers:
         check("a_probe_is_called_one", was_open == (row.kind is AttemptKind.PROBE), name)
         if was_open or not is_proven:
             history.on_trial[row.attempt_id] = now
-        if not was_open:
+        if was_open:
+            policy = self._world.catalogue.policy(call.call_type)
+            self._until.setdefault(call.key, now + timedelta(seconds=policy.wait_max_s))
+        else:
             self._until.pop(call.key, None)
         self._waits.pop(call.key, None)
 
@@ -156,9 +159,9 @@ class Breakers:
             history.is_open and self._is_out_of_turn(history, key, call, call.attempt)
         )
         counts["refused: provider"] += 1
-        check("who_may_be_tried_is_not_refused", not may_try, name)
         policy = self._world.catalogue.policy(call.call_type)
         until = self._until.setdefault(call.key, now + timedelta(seconds=policy.wait_max_s))
+        check("who_may_be_tried_is_not_refused", not may_try or until <= now, name)
         self._holds_nothing(call)
         seconds = self._world.names.seconds
         if call.state is CallState.WAITING:
@@ -178,7 +181,10 @@ class Breakers:
     def refused_by_others(self, call: CallRow) -> None:
         """A call was refused, and not because of its provider."""
         self._until.pop(call.key, None)
-        self._waits.pop(call.key, None)
+        released = self._waits.pop(call.key, None)
+        if released is not None and self._histories[released.breaker].is_open:
+            # It was to be the probe, and is none: others have their turn.
+            self._histories[released.breaker].probed_org = call.org_id
 
     # After a statement.
 

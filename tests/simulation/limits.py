@@ -78,8 +78,10 @@ class Limits:
             if self._first(a) in (LOST, UNKNOWN):
                 check("no_repeat_without_a_reason", policy.on_unknown == "retry", said)
             else:
-                can_help = json.loads(a.error or "{}").get("retryable") or self._is_free_probe(a)
-                check("no_repeat_without_a_reason", can_help, said)
+                # A refused key is no fault of the call's: but for the first, calls that meet it wait.
+                is_key = self._world.heard.get(a.attempt_id) is Heard.KEY_REFUSED
+                can_pass = json.loads(a.error or "{}").get("retryable") or is_key
+                check("no_repeat_without_a_reason", can_pass or self._is_free_probe(a), said)
         self._has_waited(row, unknown, policy)
 
     def _has_waited(
