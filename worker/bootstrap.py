@@ -308,8 +308,7 @@ def bootstrap(
         ),
         providers=providers,
         isolation=isolation,
-        # Not the worker's own: its transport is made for taking calls, not answers.
-        _app=worker_app(settings),
+        _app=app,
         _keeper=keeper,
         _due_now=due_now,
         _tokens=tokens,

@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 DUE_BATCH_MAX = 200
 SWEEP_BATCHES_MAX = 50
 """Ten thousand calls: after a wipe each sweep brings so many back, and the next one, seconds later, the next."""
+SWEEPS_BETWEEN_MAX = 7
+"""Consumers not ours beside which every call still gets its turn."""
 
 
 class DueService:
@@ -100,6 +102,8 @@ class DueService:
         for _ in range(SWEEP_BATCHES_MAX):
             batch = self._ledger.due(limit=DUE_BATCH_MAX, queued_before=queued_before)
             if lost := _keys(batch.items, DueKind.PUBLISH):
+                if not found:
+                    self._break_step(now)
                 self._queue.publish_calls(lost)
             found += len(lost)
             if len(lost) < DUE_BATCH_MAX:
@@ -107,6 +111,16 @@ class DueService:
         if found:
             log.info("lost_messages_published_again", count=found)
         return found
+
+    def _break_step(self, now: datetime) -> None:
+        """
+        Send a random number of sweeps, which find nothing, ahead of what was lost.
+
+        Brokers serve consumers in turn. Beside one that is not ours the sweep would come to us each time, and the one
+        message that follows it to the other each time.
+        """
+        for _ in range(int(self._clock.jitter() * (SWEEPS_BETWEEN_MAX + 1))):
+            self._queue.publish_sweep(now)
 
     def _move(self, items: Sequence[Due]) -> None:
         self._publish(_keys(items, DueKind.PUBLISH))
