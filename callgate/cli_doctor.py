@@ -253,14 +253,17 @@ def _sample(client: Client, model: str) -> LLMRequest:
             f"the catalogue has no provider {provider!r}: give --model PROVIDER/MODEL of one it has, or add a table"
             f" [providers.{provider}]"
         )
-    return LLMRequest(
-        org_id="doctor",
-        call_type="doctor",
-        provider=provider,
-        model=name,
-        messages=(Message(role="user", content="Hello"),),
-        max_output_tokens=1_000,
-    )
+    try:
+        return LLMRequest(
+            org_id="doctor",
+            call_type="doctor",
+            provider=provider,
+            model=name,
+            messages=(Message(role="user", content="Hello"),),
+            max_output_tokens=1_000,
+        )
+    except ValueError as exc:
+        raise InvalidRequest(f"{name!r} cannot be the name of a model") from exc
 
 
 def _tokenizer(client: Client, model: str) -> str:

@@ -63,6 +63,8 @@ log = structlog.get_logger(__name__)
 
 CONSUMERS_INTERVAL_S = 60.0
 """Between two questions of one worker for who consumes callgate's queues."""
+FOREIGN_CONSUMERS_MAX = 7
+"""Beside so many consumers that are not ours a lone call still comes to us after some sweeps."""
 MAINTENANCE_TIMEOUT_S = 120.0
 """What summing one month of the log may take; a worker that stops meanwhile waits for it."""
 
@@ -270,6 +272,7 @@ def bootstrap(
         clock=clock,
         grace_s=options.grace_s,
         sweep_slack_s=options.sweep_slack_s,
+        sweeps_between=lambda: random.randint(0, FOREIGN_CONSUMERS_MAX),  # noqa: S311
     )
     isolation = None
     if isolated_by is not None:
@@ -308,8 +311,7 @@ def bootstrap(
         ),
         providers=providers,
         isolation=isolation,
-        # Not the worker's own: its transport is made for taking calls, not answers.
-        _app=worker_app(settings),
+        _app=app,
         _keeper=keeper,
         _due_now=due_now,
         _tokens=tokens,

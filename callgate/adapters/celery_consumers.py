@@ -39,11 +39,12 @@ def consumers(app: Celery) -> list[Consumer]:
     if not names:
         return []
     known = app.control.inspect(destination=names, timeout=ANSWER_S).registered() or {}
-    # A worker that did not answer the second question is not accused.
-    return [
-        Consumer(name, queues[name], CALL_TASK in map(str, known.get(name) or [CALL_TASK]))
-        for name in sorted(names)
-    ]
+    return [Consumer(name, queues[name], _is_ours(known.get(name))) for name in sorted(names)]
+
+
+def _is_ours(tasks: Any) -> bool:
+    """Whether a worker with these tasks runs calls; one that did not answer is not accused, one without any task is."""
+    return not isinstance(tasks, list) or CALL_TASK in map(str, tasks)
 
 
 def _ours(found: Any) -> Iterator[str]:

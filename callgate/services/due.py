@@ -8,7 +8,7 @@ message was lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -39,6 +39,7 @@ class DueService:
         clock: ClockPort,
         grace_s: float,
         sweep_slack_s: float,
+        sweeps_between: Callable[[], int] = lambda: 0,
     ) -> None:
         """
         Compose the service.
@@ -48,6 +49,9 @@ class DueService:
             grace_s: How long this process's own database access must have been healthy, and its lease steady, before it
                 calls anybody else's attempt lost: during an outage nobody could record, so nothing may become unknown.
             sweep_slack_s: How much older than a sweep a queued call must be to count as lost.
+            sweeps_between: How many sweeps, which find nothing, to send ahead of what was lost. Brokers serve consumers
+                in turn: beside one that is not ours, and without a number that varies, each sweep would come to us and
+                the one message that follows it to the other.
         """
         self._ledger = ledger
         self._leases = leases
@@ -56,6 +60,7 @@ class DueService:
         self._logger = logger
         self._clock = clock
         self._sweep_slack = timedelta(seconds=sweep_slack_s)
+        self._sweeps_between = sweeps_between
         self._healthy_since: float | None = None
 
     @property
@@ -100,6 +105,8 @@ class DueService:
         for _ in range(SWEEP_BATCHES_MAX):
             batch = self._ledger.due(limit=DUE_BATCH_MAX, queued_before=queued_before)
             if lost := _keys(batch.items, DueKind.PUBLISH):
+                for _ in range(0 if found else self._sweeps_between()):
+                    self._queue.publish_sweep(now)
                 self._queue.publish_calls(lost)
             found += len(lost)
             if len(lost) < DUE_BATCH_MAX:

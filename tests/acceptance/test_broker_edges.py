@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from callgate.adapters.celery_broker import CALL_QUEUE
-from tests.acceptance.harness import CHECKOUT, Deployment, until, worker_argv
+from tests.acceptance.harness import CHECKOUT, Deployment, Process, until, worker_argv
 
 PATIENCE_S = 60.0
 SECURITY = CHECKOUT / "docs" / "security.md"
@@ -62,10 +62,11 @@ def test_a_stock_worker_does_not_start_on_our_app(deployment: Deployment, app: s
     assert handle.get(timeout=PATIENCE_S).text == "ok"
 
 
-def test_a_foreign_consumer_is_named_and_what_it_takes_is_swept(deployment: Deployment) -> None:
-    """By the doctor and by the log of a worker; no call is lost."""
+@pytest.fixture
+def stranger(deployment: Deployment) -> Iterator[Process]:
+    """A worker of somebody's own app on the call queue, which drops what it takes; gone after the test."""
     deployment.stop_workers()
-    argv = [
+    app = [
         "-m",
         "celery",
         "-A",
@@ -76,23 +77,34 @@ def test_a_foreign_consumer_is_named_and_what_it_takes_is_swept(deployment: Depl
         "-l",
         "INFO",
     ]
-    foreign = deployment.python("foreign", [*argv, "-Q", CALL_QUEUE, "-n", "stranger@host"])
-    foreign.until_it_says("ready.")
+    process = deployment.python("stranger", [*app, "-Q", CALL_QUEUE, "-n", "stranger@host"])
+    try:
+        yield process.until_it_says("ready.")
+    finally:
+        process.kill()
+
+
+def test_a_foreign_consumer_is_named_and_what_it_takes_is_swept(
+    deployment: Deployment, stranger: Process
+) -> None:
+    """By the doctor and by the log of a worker; the calls it takes end while it stays, a lone one too."""
     org = deployment.org()
     handles = deployment.client.submit_many([deployment.request(org) for _ in range(5)])
-    foreign.until_it_says("unregistered task")
+    stranger.until_it_says("unregistered task")
 
-    worker = deployment.worker()
-    worker.until_it_says("foreign_consumer")
+    worker = deployment.worker().until_it_says("foreign_consumer")
     told = doctor(deployment)["consumers"]
-    handles += deployment.client.submit_many([deployment.request(org) for _ in range(20)])
 
     assert "stranger@host" in worker.output()
     assert told.startswith("False ")
     assert f"stranger@host ({CALL_QUEUE})" in told
-    foreign.kill()
-    assert [handle.get(timeout=PATIENCE_S).text for handle in handles] == ["ok"] * 25
-    assert deployment.provider.counts().total == 25
+    assert "callgate@" not in told
+    assert [handle.get(timeout=PATIENCE_S).text for handle in handles] == ["ok"] * 5
+    for _ in range(3):
+        handle = deployment.client.submit(deployment.request(org))
+        assert handle.get(timeout=PATIENCE_S).text == "ok"
+    assert deployment.provider.counts().total == 8
+    assert stranger.is_alive()
     deployment.stop_workers()
 
 

@@ -81,3 +81,10 @@ def test_what_no_request_could_get_past_is_amiss(
     assert lines["transport"].startswith(
         "FAIL transport: SSL_CERT_FILE '/nonexistent/ca.pem' cannot"
     )
+
+
+def test_a_model_that_no_request_can_have_is_named(doctor: Doctor) -> None:
+    """In a line, not in a traceback."""
+    lines = doctor("--model", "local/a b", catalogue=LOCAL + PRICE)
+
+    assert "FAIL price: 'a b' cannot be the name of a model" in lines["price"]

@@ -172,6 +172,20 @@ def test_a_sweep_finds_what_was_lost_and_nothing_else() -> None:
     assert stage.queue.calls == [lost]
 
 
+def test_sweeps_come_ahead_of_what_was_lost() -> None:
+    """So that a stranger at the queue does not get the same place in turn each time; none if nothing was lost."""
+    stage = Stage()
+    stage.due._sweeps_between = lambda: 2
+    stage.due.sweep(stage.clock.now())
+    assert stage.queue.sweeps == []
+    stage.submit()
+    stage.clock.elapsed_s += 5
+
+    stage.due.sweep(stage.clock.now())
+
+    assert len(stage.queue.sweeps) == 2
+
+
 def test_one_sweep_brings_a_whole_queue_back() -> None:
     """After a wipe thousands of calls have lost their messages, not one batch of them."""
     stage = Stage()
