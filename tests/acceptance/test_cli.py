@@ -142,10 +142,12 @@ def test_what_the_terminal_cannot_show_is_escaped(
     shown = callgate("calls", "show", task_id, "--bodies", **variables)
     as_json = callgate("calls", "show", task_id, "--bodies", "--json", **variables)
     wrong = callgate("budget", "set", "✓", "--daily-usd", "5", **variables)
+    checked = callgate("doctor", "--model", "openai/✓", **variables)
     helped = callgate("--help", **variables)
 
     assert (shown.returncode, shown.stderr) == (0, "")
     assert r"\U0001f600" in shown.stdout
+    assert r"\u" in checked.stdout
     assert json.loads(as_json.stdout)["request"]["messages"][0]["content"] == said
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr + helped.stderr

@@ -178,11 +178,11 @@ def test_a_broadcast_that_is_no_message_ends_nobody(
 def test_a_stray_message_keeps_its_headers_and_its_body(worker: Worker, valkey: Valkey) -> None:
     """An operator sees what it was, and for which queue."""
     valkey.client.lpush("test", with_headers(task="nobody"))
-    until(lambda: len(valkey.words("strays")) == 1)
+    # What the worker of the test before was asked may still arrive.
+    until(lambda: any(word.startswith("test|") for word in valkey.words("strays")))
 
-    queue, _, raw = valkey.words("strays")[0].split("|")
+    (_, _, raw), *_ = (w.split("|") for w in valkey.words("strays") if w.startswith("test|"))
     headers, body = raw.split("\n\n")
-    assert queue == "test"
     assert json.loads(headers)["task"] == "nobody"
     assert json.loads(body) == [["a"], {}, FOLLOW_UPS]
 

@@ -297,7 +297,7 @@ FORBIDDEN = {
     "record": "SELECT callgate_record_v1('{}','{}','{}','{}','{}')",
     "settle": "SELECT callgate_settle_v1(" + ", ".join(["'{}'"] * 20) + ")",
     "due": "SELECT callgate_due_v1(1000, 'w', 0, NULL)",
-    "ask a breaker": "SELECT callgate_admit_v1('openai', 'm', '', 'theirs')",
+    "ask a breaker": "SELECT callgate_admit_v1('openai', 'm', '', 'theirs', 0)",
     "tell a breaker": "SELECT callgate_note_health_v1('{}', '{}', '{}')",
     "open a breaker": "SELECT callgate_set_breaker_v1('openai', 'm', '', true, 'me', 'malice')",
     "list the breakers": "SELECT * FROM callgate_breakers_v1()",

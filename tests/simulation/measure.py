@@ -96,6 +96,7 @@ class OutageWorld(World):
 def measure(kind: str, orgs: Sequence[str]) -> Measured:
     """Play one outage."""
     world = OutageWorld(kind, orgs)
+    before = structlog.get_config()
     structlog.configure(
         processors=[world.hear], wrapper_class=structlog.make_filtering_bound_logger(0)
     )
@@ -103,8 +104,7 @@ def measure(kind: str, orgs: Sequence[str]) -> Measured:
         world.play()
     finally:
         world.scheduler.close()
-        structlog.reset_defaults()
-        quiet()
+        structlog.configure(**before)
     tables = world.ledger.tables
     rows = list(tables.attempts.values())
     in_outage = [row for row in rows if world.heard[row.attempt_id] is Heard.FAILED]
