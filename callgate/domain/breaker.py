@@ -25,8 +25,6 @@ PROVEN_FOR = timedelta(seconds=60)
 """How long one success lets any number of attempts through."""
 TRIAL_LASTS = timedelta(seconds=10)
 """How long an attempt counts as on trial: a slow model must not hold up other calls for minutes."""
-PROVEN_AGAIN_AFTER = timedelta(seconds=1)
-"""A success is noted at most this often: a healthy breaker is read by all and hardly ever written."""
 PROBE_WAIT_S = 10.0
 PROBE_WAIT_MAX_S = 600.0
 RELEASED_MAX = 200
