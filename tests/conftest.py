@@ -15,7 +15,7 @@ from worker.embedded import Embedded
 from worker.migrate import migrate
 
 LONGEST_FIRST = (
-    *("acceptance/test_demo", "acceptance/", "chaos/", "simulation/"),
+    *("acceptance/test_demo", "acceptance/", "security/", "chaos/", "simulation/"),
     *("migration/", "integration/", "contract/"),
 )
 

@@ -1,0 +1,71 @@
+"""Bound what clients may store, and let no batch wait for a row that a client holds."""
+
+from importlib import resources
+
+import sqlalchemy as sa
+from alembic import op
+
+from callgate.db.roles import grants
+
+revision = "0004"
+down_revision = "0003"
+
+CHANGED: tuple[str, ...] = ()
+"""Functions that were there before, in another form: they are made again, of what the files say now."""
+ADDED: tuple[str, ...] = ()
+"""In the order they are made."""
+
+
+def upgrade() -> None:
+    """Make the functions again, and grant what is there."""
+    for name in CHANGED:
+        _drop_function(name)
+    for name in (*ADDED, *CHANGED):
+        op.get_bind().exec_driver_sql(_text(f"functions/{name}"))
+    for statement in grants(_schema(), _functions(), _columns()):
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    """Take away what was added; the functions that stay are dropped by the revisions below."""
+    for name in reversed(ADDED):
+        _drop_function(name)
+
+
+def _drop_function(name: str) -> None:
+    """Drop it in whatever form it is there."""
+    forms = op.get_bind().scalars(
+        sa.text(
+            "SELECT oid::regprocedure::text FROM pg_proc"
+            " WHERE pronamespace = current_schema()::regnamespace AND proname = :name"
+        ),
+        {"name": f"callgate_{name}"},
+    )
+    for form in list(forms):
+        op.execute(f"DROP FUNCTION {form}")
+
+
+def _schema() -> str:
+    return str(op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())")))
+
+
+def _functions() -> list[str]:
+    named = (
+        "SELECT oid::regprocedure::text FROM pg_proc"
+        " WHERE pronamespace = current_schema()::regnamespace AND proname LIKE 'callgate\\_%'"
+    )
+    return list(op.get_bind().scalars(sa.text(named)))
+
+
+def _columns() -> dict[str, list[str]]:
+    inspector = sa.inspect(op.get_bind())
+    return {
+        table: [column["name"] for column in inspector.get_columns(table)]
+        for table in inspector.get_table_names()
+    }
+
+
+def _text(name: str) -> str:
+    folder = resources.files("callgate.adapters").joinpath("sql")
+    # The driver reads % as a parameter's mark.
+    return folder.joinpath(f"{name}.sql").read_text("utf-8").replace("%", "%%")

@@ -1,0 +1,30 @@
+"""One deployment per file, as in the acceptance tests, with workers whose memory is limited."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.acceptance.conftest import deployment, provider, standing
+from tests.acceptance.harness import Deployment, Process
+
+__all__ = ["deployment", "provider", "standing", "worker"]
+
+WORKER_DATA_MAX_BYTES = 1024 * 2**20
+"""What a worker's heap may have: about six times what a busy one needs."""
+
+
+@pytest.fixture
+def worker(deployment: Deployment) -> Iterator[Callable[..., Process]]:
+    """Starts workers with limited memory; `changes` are variables of their environment."""
+
+    def start(**changes: str) -> Process:
+        process = deployment.worker(**changes)
+        limit = (WORKER_DATA_MAX_BYTES, WORKER_DATA_MAX_BYTES)
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, limit)
+        return process
+
+    yield start
+    deployment.stop_workers()
