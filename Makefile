@@ -36,10 +36,10 @@ up: $(INSTALLED) ## Run servers, worker and dashboard for development, until Ctr
 migrate: $(INSTALLED) ## Bring the database of CALLGATE_DATABASE_URL to the newest schema
 	$(BIN)/callgate migrate $(ARGS)
 
-test: $(INSTALLED) ## Run every test that needs PyPI alone; no benchmarks
+test: $(INSTALLED) ## Run the tests of every promise; they need PyPI alone
 	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks --ignore=tests/system -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-system: $(INSTALLED) ## Run the tests that need programs of Debian's; installs them if it may
+test-system: $(INSTALLED) ## Run the whole demo, and the tests that need programs of Debian's; installs those if it may
 	@missing=; for package in $(DEBIAN); do dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
 	test -z "$$missing" || { \
 		test "$$(id -u)" = 0 || { echo "missing: apt-get install$$missing" >&2; exit 1; }; \

@@ -15,7 +15,7 @@ from worker.embedded import Embedded
 from worker.migrate import migrate
 
 LONGEST_FIRST = (
-    *("acceptance/test_demo", "acceptance/", "security/", "chaos/", "simulation/"),
+    *("acceptance/", "security/", "chaos/", "simulation/"),
     *("migration/", "integration/", "contract/"),
 )
 
@@ -30,7 +30,7 @@ def pytest_configure() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Begin with the files that take longest, so that no core idles at the end while another plays the whole demo.
+    Begin with the files that take longest, so that no core idles at the end while another has a long one left.
 
     The sort is stable: within a file the order stays random, and every worker of xdist comes to the same one.
     """
