@@ -10,7 +10,10 @@ from callgate.db.roles import grants
 revision = "0004"
 down_revision = "0003"
 
-CHANGED: tuple[str, ...] = ()
+CHANGED: tuple[str, ...] = (
+    "due_v1",
+    "wake_v1",
+)
 """Functions that were there before, in another form: they are made again, of what the files say now."""
 ADDED: tuple[str, ...] = ()
 """In the order they are made."""

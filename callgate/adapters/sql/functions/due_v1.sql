@@ -23,9 +23,14 @@ DECLARE
 BEGIN
     IF p_queued_before IS NOT NULL THEN
         PERFORM callgate_wake_v1(ARRAY(
-            SELECT o.org_id FROM (
-                   SELECT DISTINCT l.org_id FROM llm_call l WHERE l.wanted_nano_usd IS NOT NULL) o
-             ORDER BY random() LIMIT 100));
+            WITH RECURSIVE waiting (org_id) AS (
+                (SELECT l.org_id FROM llm_call l WHERE l.wanted_nano_usd IS NOT NULL ORDER BY l.org_id LIMIT 1)
+                UNION ALL
+                SELECT (SELECT l.org_id FROM llm_call l
+                         WHERE l.wanted_nano_usd IS NOT NULL AND l.org_id > w.org_id ORDER BY l.org_id LIMIT 1)
+                  FROM waiting w WHERE w.org_id IS NOT NULL
+            )
+            SELECT w.org_id FROM waiting w WHERE w.org_id IS NOT NULL ORDER BY random() LIMIT 100));
         RETURN QUERY
         WITH lost AS (
             SELECT l.call_id, l.generation FROM llm_call l

@@ -4,8 +4,9 @@
 -- already. One that does not fit is passed over: it takes no room from the younger ones behind it, and it is asked first
 -- again the next time.
 -- Looks at  the two hundred oldest waiting calls of each organisation and, since those may all be too large, at the two
---           hundred of each call type that want least; of those that fit by themselves at the two hundred oldest. The rest
---           have their timers, and the next time.
+--           hundred that want least, of their call types and of fifty others; of those that fit by themselves at the two
+--           hundred oldest. The rest have their timers, and the next time. Call types are names that clients make up, so
+--           their number has a bound here.
 -- Locks     waiting calls, behind the budgets that the caller holds: SKIP LOCKED, so that the order of locks is kept.
 -- Returns   whether any call was woken.
 CREATE FUNCTION callgate_wake_v1(p_org_ids text[]) RETURNS boolean
@@ -13,6 +14,7 @@ LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable
 SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     looks CONSTANT int := 200;
+    types_max CONSTANT int := 50;
     boundless CONSTANT bigint := 9223372036854775807;
     org text;
     room jsonb;                 -- scope -> what is left of it, as this function gives it away
@@ -24,22 +26,25 @@ BEGIN
     FOREACH org IN ARRAY coalesce(p_org_ids, '{}') LOOP
         room := '{}';
         FOR c IN
-            WITH RECURSIVE kind (call_type) AS (
-                (SELECT l.call_type FROM llm_call l WHERE l.org_id = org AND l.wanted_nano_usd IS NOT NULL
+            WITH RECURSIVE kind (call_type, n) AS (
+                (SELECT l.call_type, 1 FROM llm_call l WHERE l.org_id = org AND l.wanted_nano_usd IS NOT NULL
                   ORDER BY l.call_type LIMIT 1)
                 UNION ALL
                 SELECT (SELECT l.call_type FROM llm_call l
                          WHERE l.org_id = org AND l.wanted_nano_usd IS NOT NULL AND l.call_type > k.call_type
-                         ORDER BY l.call_type LIMIT 1)
-                  FROM kind k WHERE k.call_type IS NOT NULL
+                         ORDER BY l.call_type LIMIT 1), k.n + 1
+                  FROM kind k WHERE k.call_type IS NOT NULL AND k.n < types_max
+            ), oldest AS MATERIALIZED (
+                SELECT l.call_id, l.generation, l.call_type FROM llm_call l
+                 WHERE l.org_id = org AND l.wanted_nano_usd IS NOT NULL
+                 ORDER BY l.created_at LIMIT looks
             ), fitting AS MATERIALIZED (
                 SELECT k.call_type, least(callgate_room_v1(org, 'org'),
                                           callgate_room_v1(org, 'call_type:' || k.call_type)) AS room
-                  FROM kind k WHERE k.call_type IS NOT NULL
+                  FROM (SELECT call_type FROM kind WHERE call_type IS NOT NULL
+                        UNION SELECT call_type FROM oldest) k
             ), candidate AS (
-                (SELECT l.call_id, l.generation FROM llm_call l
-                  WHERE l.org_id = org AND l.wanted_nano_usd IS NOT NULL
-                  ORDER BY l.created_at LIMIT looks)
+                SELECT o.call_id, o.generation FROM oldest o
                 UNION
                 SELECT l.call_id, l.generation
                   FROM fitting f CROSS JOIN LATERAL (

@@ -1,0 +1,62 @@
+"""Statements that serve everybody take no longer because of what one organisation has put into the ledger."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import pytest
+from sqlalchemy import Engine, text
+
+MANY_WAIT = """
+INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
+                      input_token_bound, request, wanted_nano_usd, wait_reason, error)
+SELECT gen_random_uuid(), 1, 'acme', decode(md5('a' || n) || md5('b' || n), 'hex'), 'waiting',
+       now() + interval '1 h', 'type-' || n % :types, 'sim', 'sim-1', 1, 'x', 5, 'budget_held', '{}'
+  FROM generate_series(1, :calls) n
+"""
+A_BUDGET = """
+INSERT INTO budget (org_id, scope, "window", starts_at, ends_at, limit_nano_usd)
+VALUES ('acme', 'org', 'day', now() - interval '1 h', now() + interval '1 h', 1000000)
+"""
+WAKE = "SELECT callgate_wake_v1(ARRAY['acme'])"
+SWEEP = "SELECT count(*) FROM callgate_due_v1(200, NULL, 1, now() - interval '1 h')"
+TIMES = 5
+SLOWER_MAX = 6.0
+"""A statement that looked at everything would be a hundred times slower."""
+
+
+@pytest.mark.parametrize(
+    ("few", "many"),
+    [
+        pytest.param({"types": 60, "calls": 600}, {"types": 6_000, "calls": 6_000}, id="types"),
+        pytest.param({"types": 2, "calls": 600}, {"types": 2, "calls": 60_000}, id="calls"),
+    ],
+)
+def test_waiting_calls_of_one_organisation_slow_no_statement_down(
+    postgres_engine: Engine, few: dict[str, int], many: dict[str, int]
+) -> None:
+    """However many wait for headroom, and under however many call types."""
+    before, after = [_seconds(postgres_engine, load) for load in (few, many)]
+
+    assert {s: after[s] / before[s] for s in before if after[s] > SLOWER_MAX * before[s]} == {}
+
+
+def _seconds(engine: Engine, load: dict[str, int]) -> dict[str, float]:
+    """How long each statement takes beside that load; nothing of it stays."""
+    with engine.connect() as connection:
+        connection.execute(text(A_BUDGET))
+        connection.execute(text(MANY_WAIT), load)
+        connection.execute(text("ANALYZE llm_call"))
+        took = {}
+        for statement in (WAKE, SWEEP):
+            seconds = []
+            for _ in range(TIMES):
+                savepoint = connection.begin_nested()
+                began = time.perf_counter()
+                connection.execute(text(statement)).scalar_one()
+                seconds.append(time.perf_counter() - began)
+                savepoint.rollback()
+            took[statement] = statistics.median(seconds)
+        connection.rollback()
+        return took
