@@ -64,6 +64,12 @@ class WorkerOptions(BaseModel):
     """A folder with one key per file, named likewise; read again when a file changes."""
     connections_max: Annotated[int, Field(ge=1, le=20_000)] = 2_000
     """Connections to one provider."""
+    request_memory_bytes_max: Annotated[int, Field(ge=2**20)] = 128 * 2**20
+    """
+    Requests above 64 KiB that a process has in its memory at once; the others wait in the ledger.
+
+    One takes about four times its size. An organisation gets half of it at most.
+    """
     data_dir: Path = Path(".callgate")
     """Where embedded services and `callgate up` keep their files."""
     flower_address: str = "127.0.0.1"

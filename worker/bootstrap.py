@@ -57,6 +57,7 @@ from worker.isolation import NURSERY_ARGV, Isolation
 from worker.lease_keeper import LeaseKeeper
 from worker.ledger_lane import LedgerLane
 from worker.nudge import Nudge
+from worker.request_room import RequestRoom
 from worker.token_lane import TokenLane
 
 log = structlog.get_logger(__name__)
@@ -296,6 +297,7 @@ def bootstrap(
         lease_held=lease.held,
         default_limit_nano_usd=options.default_limit_nano_usd,
         isolate=isolation,
+        room=RequestRoom(options.request_memory_bytes_max).taken,
     )
     keeper = LeaseKeeper(lease, lease_s=options.lease_s, close=lease_session.close)
     return Services(

@@ -29,6 +29,9 @@ class LedgerLane:
 
     def __init__(self, ledger: LedgerPort, queue: QueuePort, threads: ThreadPoolExecutor) -> None:
         def read(keys: Sequence[CallKey]) -> Sequence[CallView | None]:
+            return list(ledger.read(keys, Bodies.LIGHT))
+
+        def read_whole(keys: Sequence[CallKey]) -> Sequence[CallView | None]:
             return list(ledger.read(keys, Bodies.REQUEST))
 
         def publish(refs: Sequence[AttemptRef]) -> Sequence[None]:
@@ -36,13 +39,19 @@ class LedgerLane:
             return [None] * len(refs)
 
         self._read = GroupCommit(_in_threads(threads, read))
+        # One at a time: a large request has a deadline of its own.
+        self._read_whole = GroupCommit(_in_threads(threads, read_whole), batch_max=1)
         self._reserve = GroupCommit(_in_threads(threads, ledger.reserve))
         self._record = GroupCommit(_in_threads(threads, ledger.record), weigh=_bytes_of)
         self._publish = GroupCommit(_in_threads(threads, publish))
 
     async def read(self, key: CallKey) -> CallView | None:
-        """Look at one call, with its request."""
+        """Look at one call, with its request unless that is large."""
         return await self._read(key)
+
+    async def read_whole(self, key: CallKey) -> CallView | None:
+        """Look at one call, with its request, however large."""
+        return await self._read_whole(key)
 
     async def reserve(self, reserve: Reserve) -> ReserveOutcome:
         """Claim it and hold its cost."""

@@ -198,7 +198,7 @@ def _refuse_with(tables: MemoryTables, call: CallRow, wanted: Reserve, now: date
         tables.end(call, CallState.REJECTED, wanted.refuse_with, now)
     else:
         due_at = now + timedelta(seconds=wanted.put_off_s)
-        _wait(call, WaitReason.QUARANTINE, wanted.refuse_with, due_at)
+        _wait(call, wanted.put_off_reason, wanted.refuse_with, due_at)
 
 
 def _wait_for_provider(

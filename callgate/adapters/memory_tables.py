@@ -274,6 +274,7 @@ class MemoryTables:
         wanted = attempt_id or call.attempt_id
         has_reply = attempt_id is not None or not call.state.is_open
         with_reply = has_reply and bodies in (Bodies.REPLY, Bodies.BOTH)
+        request_bytes = len(call.request or b"")
         last = next((a for a in attempts if a.attempt_id == wanted), None)
         return CallView(
             key=call.key,
@@ -286,7 +287,7 @@ class MemoryTables:
             provider=call.provider,
             model=call.model,
             input_token_bound=call.input_token_bound,
-            request=call.request if bodies in (Bodies.REQUEST, Bodies.BOTH) else None,
+            request=call.request if request_bytes <= bodies.request_bytes_max else None,
             error=call.error,
             created_at=call.created_at,
             posted_nano_usd=sum(a.posted_nano_usd or 0 for a in attempts),
@@ -297,6 +298,7 @@ class MemoryTables:
             wait_reason=call.wait_reason,
             sweeps=call.sweeps,
             is_purged=call.request is None,
+            request_bytes=request_bytes,
             last=last.view(with_reply=with_reply) if last else None,
         )
 

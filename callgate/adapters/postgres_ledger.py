@@ -61,12 +61,12 @@ SUBMIT = """SELECT * FROM callgate_submit_v1(
     %(requests)s::bytea[], %(idempotency_keys)s::text[], %(links)s::text[], %(forces)s::boolean[],
     %(inherits)s::boolean[])"""
 READ = """SELECT * FROM callgate_read_v1(
-    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(with_request)s,
+    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(request_bytes_max)s,
     %(with_reply)s, %(bytes_max)s)"""
 RESERVE = """SELECT * FROM callgate_reserve_v1(
     %(call_ids)s::uuid[], %(generations)s::int[], %(holds)s::bigint[], %(leases_s)s::float8[],
     %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[], %(waits)s::boolean[],
-    %(default_limits)s::bigint[], %(refusals)s::text[], %(put_off_s)s::float8[],
+    %(default_limits)s::bigint[], %(refusals)s::text[], %(put_off_s)s::float8[], %(put_off_reasons)s::text[],
     %(credentials)s::text[], %(waits_max_s)s::float8[])"""
 RECORD = """SELECT * FROM callgate_record_v1(
     %(attempt_ids)s::uuid[], %(replies)s::bytea[], %(errors)s::text[], %(latencies_ms)s::int[],
@@ -151,7 +151,7 @@ class PostgresLedger:
                 "call_ids": [key.call_id for key, _ in refs],
                 "generations": [key.generation for key, _ in refs],
                 "attempt_ids": [attempt_id for _, attempt_id in refs],
-                "with_request": bodies in (Bodies.REQUEST, Bodies.BOTH),
+                "request_bytes_max": bodies.request_bytes_max,
                 "with_reply": bodies in (Bodies.REPLY, Bodies.BOTH),
                 "bytes_max": BODIES_BYTES_MAX,
             },
@@ -180,6 +180,7 @@ class PostgresLedger:
                 "default_limits": [r.default_limit_nano_usd for r in batch],
                 "refusals": [r.refuse_with for r in batch],
                 "put_off_s": [r.put_off_s for r in batch],
+                "put_off_reasons": [r.put_off_reason for r in batch],
                 "credentials": [r.credential for r in batch],
                 "waits_max_s": [r.wait_max_s for r in batch],
             },
@@ -349,6 +350,7 @@ def _call_view(row: Any) -> CallView:
         wait_reason=WaitReason(row.wait_reason) if row.wait_reason else None,
         sweeps=row.sweeps,
         is_purged=row.is_purged,
+        request_bytes=row.request_bytes,
         last=_attempt_view(row) if row.attempt_id is not None else None,
     )
 

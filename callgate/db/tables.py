@@ -104,7 +104,7 @@ llm_call = Table(
     ),
     CheckConstraint("(wait_reason IS NOT NULL) = (state = 'waiting')", name="waits_for_a_reason"),
     CheckConstraint(
-        "wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine')",
+        "wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine', 'memory')",
         name="wait_reason",
     ),
 )

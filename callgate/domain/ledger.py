@@ -68,6 +68,8 @@ class WaitReason(StrEnum):
     """Its provider is left alone for a while; see `callgate.domain.breaker`."""
     QUARANTINE = "quarantine"
     """It may have killed a worker, and waits for a process of its own."""
+    MEMORY = "memory"
+    """Its request is large, and waits for room in a worker's memory."""
 
 
 class AttemptKind(StrEnum):
@@ -182,14 +184,27 @@ class Submitted:
 # ---------------------------------------------------------------------------------------------------- read
 
 
+LIGHT_BYTES_MAX = 64 * 1024
+"""A worker may have a request of this size in memory for each call that it runs."""
+
+
 class Bodies(StrEnum):
     """Which of the heavy columns a read brings along."""
 
     NONE = "none"
+    LIGHT = "light"
+    """The request, if it has at most `LIGHT_BYTES_MAX`."""
     REQUEST = "request"
     REPLY = "reply"
     """Only of calls that have ended; waiting readers poll cheaply."""
     BOTH = "both"
+
+    @property
+    def request_bytes_max(self) -> int:
+        """A request that is larger stays behind."""
+        if self is Bodies.LIGHT:
+            return LIGHT_BYTES_MAX
+        return 2**31 - 1 if self in (Bodies.REQUEST, Bodies.BOTH) else -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +260,7 @@ class CallView:
     model: str
     input_token_bound: int
     request: bytes | None = field(repr=False)
-    """None if not asked for, or purged."""
+    """None if not asked for, left behind as too large, or purged."""
     error: str | None
     """Why it waits, was rejected or died, or that its worker is lost: a `Failure` or a refusal as JSON."""
     created_at: datetime
@@ -263,7 +278,14 @@ class CallView:
     sweeps: int
     """Sweeps that found it queued since somebody last claimed or refused it."""
     is_purged: bool
+    request_bytes: int
+    """The size of the request, whether or not it was brought along; 0 if it was purged."""
     last: AttemptView | None
+
+    @property
+    def is_request_left_behind(self) -> bool:
+        """True of a request that was not brought along though there is one."""
+        return self.request is None and not self.is_purged
 
     @property
     def is_suspect(self) -> bool:
@@ -293,6 +315,7 @@ class Reserve:
     """Reject the call with this error (JSON) instead: it can never be dispatched."""
     put_off_s: float | None = None
     """With `refuse_with`: only not now. The call waits this long instead of being rejected."""
+    put_off_reason: WaitReason = WaitReason.QUARANTINE
     credential: str = ""
     """Whose key will be used: an organisation, or empty for the provider's own."""
     wait_max_s: float = 86_400.0

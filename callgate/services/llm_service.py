@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -35,6 +36,7 @@ from callgate.domain.ledger import (
     Reserved,
     ReserveOutcome,
     Unstorable,
+    WaitReason,
 )
 from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.ports import (
@@ -71,7 +73,7 @@ class Executed(StrEnum):
     LEDGER_AWAY = "ledger_away"
     """Given up before anything was claimed; the sweep will publish the call again."""
     PUT_OFF = "put_off"
-    """A suspect whose turn has not come: it waits in the ledger."""
+    """A suspect whose turn has not come, or a large request without room: it waits in the ledger."""
     LOST = "lost"
     """The process of its own that a suspect was given has died, and that counts as a lost attempt."""
 
@@ -81,6 +83,17 @@ class Busy:
     """No process is free for a suspect: come again in so many seconds."""
 
     turn_in_s: float
+
+
+RequestRoom = Callable[[str, int], AbstractContextManager[bool]]
+"""Takes room in memory for so many bytes of an organisation's, for the length of a block; False if there is none."""
+LARGE_WAIT_S_MIN, LARGE_WAIT_S_MAX = 1.0, 60.0
+"""How long a large request waits for room, at once: a quarter of its age within these."""
+
+
+def endless_room(_org_id: str, _size: int) -> AbstractContextManager[bool]:
+    """For a process that runs one call at a time."""
+    return nullcontext(True)
 
 
 SUSPECT_CODE = "suspect"
@@ -97,7 +110,10 @@ class CallLedger(Protocol):
     """The ledger as one call sees it: single items, grouped into batches behind its back."""
 
     async def read(self, key: CallKey) -> CallView | None:
-        """Look at one call, with its request."""
+        """Look at one call, with its request unless that is large."""
+
+    async def read_whole(self, key: CallKey) -> CallView | None:
+        """Look at one call, with its request, however large."""
 
     async def reserve(self, reserve: Reserve) -> ReserveOutcome:
         """Claim it and hold its cost."""
@@ -149,6 +165,7 @@ class LLMService:
         lease_held: Callable[[], object | None],
         default_limit_nano_usd: int | None = None,
         isolate: Isolate | None = None,
+        room: RequestRoom = endless_room,
     ) -> None:
         """
         Compose the service.
@@ -160,6 +177,7 @@ class LLMService:
             worker_id: Names this process in the ledger; claims get a number behind it.
             lease_held: Names this process's lease while it certainly holds, else None; see `LeaseService.held`.
             isolate: Where suspects are run; None runs them here, which only a process of their own should do.
+            room: For large requests.
         """
         self._ledger = ledger
         self._providers = providers
@@ -175,6 +193,7 @@ class LLMService:
         self._lease_held = lease_held
         self._default_limit_nano_usd = default_limit_nano_usd
         self._isolate = isolate
+        self._room = room
         self._claims = itertools.count(1)
         self._unclaimed: set[object] = set()
 
@@ -187,20 +206,37 @@ class LLMService:
             view = await self._through_outages(lambda: self._ledger.read(key), patience_s)
             if view is None or view.state is not CallState.QUEUED:
                 return Executed.NOT_CLAIMED
-            policy = self._catalogue.policy(view.call_type)
             if view.is_suspect and self._isolate is not None:
                 # On its way no more, but taken care of: sweeps need not wait for it.
                 self._unclaimed.discard(delivery)
-                lease_s = policy.deadline_s + self._patience.grace_s
-                return await self._run_alone(key, lease_s, self._isolate)
+                deadline_s = self._catalogue.policy(view.call_type).deadline_s
+                return await self._run_alone(
+                    key, deadline_s + self._patience.grace_s, self._isolate
+                )
+            if not view.is_request_left_behind:
+                return await self._run(view, delivery)
+            with self._room(view.org_id, view.request_bytes) as has_room:
+                if not has_room:
+                    return await self._wait_for_room(view)
+                whole = await self._through_outages(
+                    lambda: self._ledger.read_whole(key), patience_s
+                )
+                return await self._run(whole, delivery) if whole else Executed.NOT_CLAIMED
+        except LedgerUnavailable as exc:
+            log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
+            return Executed.LEDGER_AWAY
+        finally:
+            self._unclaimed.discard(delivery)
+
+    async def _run(self, view: CallView, delivery: object) -> Executed:
+        """Claim a call and make its request, unless somebody else does."""
+        key, policy = view.key, self._catalogue.policy(view.call_type)
+        try:
             request, reserve = await self._prepare(view)
             claimed, warrant = await self._claim(reserve, policy)
             if isinstance(claimed, Unstorable):
                 log.error("unclaimable", call_id=str(key.call_id), reason=claimed.why)
                 claimed = await self._decide_unread(key, UNCLAIMABLE)
-        except LedgerUnavailable as exc:
-            log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
-            return Executed.LEDGER_AWAY
         finally:
             self._unclaimed.discard(delivery)
         if isinstance(claimed, NotClaimed) and claimed.unsent is not None:
@@ -250,8 +286,24 @@ class LLMService:
             await self._decide_unread(key, None)
         return executed
 
+    async def _wait_for_room(self, view: CallView) -> Executed:
+        """Let a large request wait in the ledger: here it would wait in a slot that others need."""
+        age_s = (self._now() - view.created_at).total_seconds()
+        wait_s = min(max(age_s / 4, LARGE_WAIT_S_MIN), LARGE_WAIT_S_MAX)
+        await self._decide_unread(
+            view.key,
+            LARGE,
+            put_off_s=wait_s * (0.5 + self._clock.jitter()),
+            put_off_reason=WaitReason.MEMORY,
+        )
+        return Executed.PUT_OFF
+
     async def _decide_unread(
-        self, key: CallKey, reason: str | None, put_off_s: float | None = None
+        self,
+        key: CallKey,
+        reason: str | None,
+        put_off_s: float | None = None,
+        put_off_reason: WaitReason = WaitReason.QUARANTINE,
     ) -> ReserveOutcome:
         """
         Reject a queued call or put it off, with nothing of its own in the statement.
@@ -268,6 +320,7 @@ class LLMService:
             default_limit_nano_usd=self._default_limit_nano_usd,
             refuse_with=reason,
             put_off_s=put_off_s,
+            put_off_reason=put_off_reason,
         )
         patience_s = self._patience.claim_s
         return await self._through_outages(lambda: self._ledger.reserve(reserve), patience_s)
@@ -412,6 +465,7 @@ def _refusal(code: str, message: str) -> str:
 
 
 SUSPECT = _refusal(SUSPECT_CODE, "it may have killed a worker; it waits for a process of its own")
+LARGE = _refusal("large", "its request is large; it waits for room in a worker's memory")
 UNCLAIMABLE = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
 
 

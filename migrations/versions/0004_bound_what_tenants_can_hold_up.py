@@ -12,6 +12,8 @@ down_revision = "0003"
 
 CHANGED: tuple[str, ...] = (
     "due_v1",
+    "read_v1",
+    "reserve_v1",
     "wake_v1",
 )
 """Functions that were there before, in another form: they are made again, of what the files say now."""
@@ -19,8 +21,12 @@ ADDED: tuple[str, ...] = ()
 """In the order they are made."""
 
 
+WAIT_REASONS = ("retry", "budget_held", "budget_exhausted", "provider", "quarantine", "memory")
+
+
 def upgrade() -> None:
     """Make the functions again, and grant what is there."""
+    _constrain_wait_reason(*WAIT_REASONS)
     for name in CHANGED:
         _drop_function(name)
     for name in (*ADDED, *CHANGED):
@@ -31,8 +37,18 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take away what was added; the functions that stay are dropped by the revisions below."""
+    op.execute("UPDATE llm_call SET wait_reason = 'quarantine' WHERE wait_reason = 'memory'")
+    _constrain_wait_reason(*WAIT_REASONS[:-1])
     for name in reversed(ADDED):
         _drop_function(name)
+
+
+def _constrain_wait_reason(*reasons: str) -> None:
+    named = ", ".join(f"'{reason}'" for reason in reasons)
+    op.drop_constraint(op.f("ck_llm_call_wait_reason"), "llm_call")
+    op.create_check_constraint(
+        op.f("ck_llm_call_wait_reason"), "llm_call", f"wait_reason IN ({named})"
+    )
 
 
 def _drop_function(name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from callgate.domain.ledger import (
+    LIGHT_BYTES_MAX,
     AttemptRef,
     AttemptStatus,
     Bodies,
@@ -54,6 +55,20 @@ def test_bodies_travel_only_when_wanted(
     assert view.last is not None
     assert (view.request is not None, view.last.reply is not None) == (has_request, has_reply)
     assert view.is_purged is False
+
+
+@pytest.mark.parametrize(
+    ("size", "is_light"), [(LIGHT_BYTES_MAX, True), (LIGHT_BYTES_MAX + 1, False)]
+)
+def test_a_large_request_stays_behind(ledger: LedgerUnderTest, size: int, is_light: bool) -> None:
+    """Its size is told, and it can be had by itself."""
+    key = ledger.queued("large", request=b"x" * size)
+
+    view = ledger.view(key, Bodies.LIGHT)
+
+    assert (view.request is not None, view.is_request_left_behind) == (is_light, not is_light)
+    assert view.request_bytes == size
+    assert ledger.view(key, Bodies.REQUEST).request == b"x" * size
 
 
 def test_a_reply_is_kept_byte_for_byte(ledger: LedgerUnderTest) -> None:

@@ -195,16 +195,16 @@ def test_no_look_up_visits_the_past(log: PartitionedLedger, postgres_engine: Eng
     life = (
         (
             "SELECT callgate_reserve_v1(ARRAY[:call_id]::uuid[], '{1}', '{5}', '{30}', '{w}', '{p}', '{NULL}',"
-            " '{f}', '{NULL}', '{NULL}', '{NULL}', '{\"\"}', '{60}')"
+            " '{f}', '{NULL}', '{NULL}', '{NULL}', '{quarantine}', '{\"\"}', '{60}')"
         ),
-        "SELECT callgate_read_v1(ARRAY[:call_id]::uuid[], '{1}', '{NULL}', true, true, 1)",
+        "SELECT callgate_read_v1(ARRAY[:call_id]::uuid[], '{1}', '{NULL}', 1000, true, 1)",
         "SELECT callgate_record_v1(ARRAY[:attempt_id]::uuid[], '{x}', '{NULL}', '{1}', '{NULL}')",
         (
             "SELECT callgate_settle_v1(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], '{answered}',"
             " '{succeeded}', '{5}', '{succeeded}', '{NULL}', '{1}', '{0}', '{0}', '{1}', '{0}', '{NULL}', '{NULL}',"
             " '{NULL}', '{NULL}', '{alive}', '{NULL}', '{NULL}')"
         ),
-        "SELECT callgate_read_v1(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], true, true, 1)",
+        "SELECT callgate_read_v1(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], 1000, true, 1)",
         "SELECT callgate_deliver_v1(ARRAY[:link]::uuid[])",
         "SELECT callgate_purge_v1('{}', '{}', 0, 10, false)",
     )

@@ -83,6 +83,10 @@ class CallLane:
 
     async def read(self, key: CallKey) -> CallView | None:
         """Look at one call."""
+        return self._line.read([key], Bodies.LIGHT)[0]
+
+    async def read_whole(self, key: CallKey) -> CallView | None:
+        """Look at one call, however large."""
         return self._line.read([key], Bodies.REQUEST)[0]
 
     async def reserve(self, reserve: Reserve) -> ReserveOutcome:

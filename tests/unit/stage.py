@@ -35,7 +35,13 @@ from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
 from callgate.services.lease import LeaseService
-from callgate.services.llm_service import Isolate, LLMService, Patience
+from callgate.services.llm_service import (
+    Isolate,
+    LLMService,
+    Patience,
+    RequestRoom,
+    endless_room,
+)
 from callgate.services.redrive import RedriveService
 from callgate.services.submit import SubmitService
 
@@ -166,6 +172,11 @@ class StageLane:
     async def read(self, key: CallKey) -> CallView | None:
         """Look at one call."""
         self._ask("read")
+        return self._ledger.read([key], Bodies.LIGHT)[0]
+
+    async def read_whole(self, key: CallKey) -> CallView | None:
+        """Look at one call, however large."""
+        self._ask("read_whole")
         return self._ledger.read([key], Bodies.REQUEST)[0]
 
     async def reserve(self, reserve: Reserve) -> ReserveOutcome:
@@ -195,6 +206,7 @@ class Stage:
         entry: ProviderEntry = ENTRY,
         lease_s: float = LEASE_S,
         isolate: Isolate | None = None,
+        room: RequestRoom = endless_room,
     ) -> None:
         self.clock = StageClock()
         self.ledger = MemoryLedger(clock=self.clock.now)
@@ -242,6 +254,7 @@ class Stage:
             worker_id=WORKER_ID,
             lease_held=self.lease.held,
             isolate=isolate,
+            room=room,
         )
         self.due = DueService(
             ledger=self.ledger,

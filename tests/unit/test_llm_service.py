@@ -12,6 +12,7 @@ import pytest
 
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
+    LIGHT_BYTES_MAX,
     AttemptRef,
     AttemptStatus,
     CallKey,
@@ -24,7 +25,7 @@ from callgate.domain.ledger import (
     Unstorable,
 )
 from callgate.domain.retry import Billing, Failure
-from callgate.services.llm_service import Busy, Executed, Patience
+from callgate.services.llm_service import LARGE_WAIT_S_MAX, Busy, Executed, Patience
 from tests.contract.harness import a_loss, a_reserve
 from tests.unit.stage import (
     GRACE_S,
@@ -36,6 +37,7 @@ from tests.unit.stage import (
     Stage,
     a_request,
 )
+from worker.request_room import RequestRoom
 
 RATE_LIMITED = Failure("rate_limited", "slow down", True, Billing.UNBILLED, status=429)
 
@@ -504,6 +506,27 @@ def test_a_suspect_without_a_process_waits_in_the_ledger() -> None:
     stage.clock.elapsed_s += 2
     stage.due.run()
     assert stage.queue.calls[published:] == [key]
+
+
+def test_a_large_request_without_room_waits_in_the_ledger() -> None:
+    """Without a hold and without a slot; its room is free again when its call is over."""
+    room = RequestRoom(4 * LIGHT_BYTES_MAX)
+    stage = Stage(room=room.taken, policy=POLICY.model_copy(update={"input_tokens_max": 10**6}))
+    key = stage.submit("x" * (LIGHT_BYTES_MAX + 1)).key
+
+    with room.taken("acme", LIGHT_BYTES_MAX):
+        executed = asyncio.run(stage.llm.execute(key))
+
+    view = stage.view(key)
+    assert (executed, view.state, view.attempt) == (Executed.PUT_OFF, CallState.WAITING, 0)
+    assert (view.wait_reason, json.loads(view.error or "")["code"]) == ("memory", "large")
+    assert stage.ledger.budgets("acme")[0].reserved_nano_usd == 0
+    stage.clock.elapsed_s += LARGE_WAIT_S_MAX
+    stage.due.run()
+    assert stage.queue.calls == [key]
+    assert asyncio.run(stage.run(key)).state is CallState.SUCCEEDED
+    with room.taken("acme", 2 * LIGHT_BYTES_MAX) as has_room:
+        assert has_room
 
 
 def swept(stage: Stage) -> CallKey:

@@ -1,16 +1,16 @@
 -- callgate_read_v1: calls with one attempt each, by (call_id, generation[, attempt_id]), in the order asked for.
 --
--- Bodies travel only when wanted: a reply only of a call that has ended, unless the attempt was named. Calls of organisations
+-- Bodies travel only when wanted: a request if it has at most p_request_bytes_max, a reply only of a call that has ended, unless the attempt was named. Calls of organisations
 -- that the login may not read are as good as absent. The plan is kept: planning a look-up anew costs more with every partition.
 -- Returns   the first of them: as many as have bodies of p_bytes_max together, and one at least. How long a body is, is known
 --           without reading it.
 CREATE FUNCTION callgate_read_v1(
-    p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_with_request boolean, p_with_reply boolean,
+    p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_request_bytes_max int, p_with_reply boolean,
     p_bytes_max bigint
 ) RETURNS TABLE (
     ord int, call_id uuid, generation int, org_id text, input_hash bytea, state text, due_at timestamptz,
     attempt int, call_type text, provider text, model text, input_token_bound int, error text,
-    created_at timestamptz, is_purged boolean, request bytea, posted_nano_usd bigint, lost_attempts int,
+    created_at timestamptz, is_purged boolean, request_bytes int, request bytea, posted_nano_usd bigint, lost_attempts int,
     unknown_attempts int, paid_failures int, free_probes int, wait_reason text, sweeps int,
     attempt_id uuid, a_attempt int, status text, hold_nano_usd bigint, a_posted bigint, input_tokens int,
     cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,
@@ -27,7 +27,7 @@ BEGIN
     SELECT * FROM (
     SELECT k.ord::int, c.call_id, c.generation, c.org_id, c.input_hash, c.state, c.due_at, c.attempt, c.call_type,
            c.provider, c.model, c.input_token_bound, c.error, c.created_at, c.request IS NULL,
-           CASE WHEN p_with_request THEN c.request END,
+           coalesce(octet_length(c.request), 0), CASE WHEN w.request THEN c.request END,
            coalesce(t.posted, 0)::bigint, coalesce(t.lost, 0)::int,
            coalesce(t.unknown, 0)::int, coalesce(t.paid, 0)::int, coalesce(t.free, 0)::int, c.wait_reason, c.sweeps,
            a.attempt_id, a.attempt, a.status, a.hold_nano_usd, a.posted_nano_usd,
@@ -61,10 +61,11 @@ BEGIN
               AND x.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')
       ) t ON true
      CROSS JOIN LATERAL (
-           SELECT p_with_reply AND (k.attempt_id IS NOT NULL OR c.state IN ('succeeded', 'dead', 'rejected')) AS reply
+           SELECT octet_length(c.request) <= p_request_bytes_max AS request,
+                  p_with_reply AND (k.attempt_id IS NOT NULL OR c.state IN ('succeeded', 'dead', 'rejected')) AS reply
       ) w
      CROSS JOIN LATERAL (
-           SELECT CASE WHEN p_with_request THEN coalesce(octet_length(c.request), 0) ELSE 0 END
+           SELECT CASE WHEN w.request THEN octet_length(c.request) ELSE 0 END
                 + CASE WHEN w.reply THEN coalesce(octet_length(a.reply), 0) ELSE 0 END AS bytes
       ) b
     ) v WHERE v.bytes_so_far <= greatest(p_bytes_max, v.bytes);

@@ -11,7 +11,7 @@
 CREATE FUNCTION callgate_reserve_v1(
     p_call_ids uuid[], p_generations int[], p_holds bigint[], p_leases_s float8[], p_worker_ids text[],
     p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
-    p_refusals text[], p_put_off_s float8[], p_credentials text[], p_waits_max_s float8[]
+    p_refusals text[], p_put_off_s float8[], p_put_off_reasons text[], p_credentials text[], p_waits_max_s float8[]
 ) RETURNS TABLE (ord int, outcome text, state text, attempt_id uuid, attempt int, queue_ms int, refusal text,
                is_budget boolean)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -204,7 +204,7 @@ BEGIN
             refusal := p_refusals[ord];
             IF p_put_off_s[ord] IS NOT NULL THEN
                 state := 'waiting';
-                why_wait := 'quarantine';
+                why_wait := p_put_off_reasons[ord];
                 due := now() + make_interval(secs => p_put_off_s[ord]);
             END IF;
         ELSIF admission = 'wait' THEN

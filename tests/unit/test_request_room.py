@@ -1,0 +1,51 @@
+"""Room in a worker's memory: how much, and for whom."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.request_room import RequestRoom
+
+ROOM = 1_000
+REQUESTS = st.lists(st.tuples(st.sampled_from(["acme", "bolt", "cog"]), st.integers(0, 3_000)))
+
+
+def test_one_organisation_gets_half() -> None:
+    """What it cannot have, another can."""
+    room = RequestRoom(ROOM)
+    with ExitStack() as held:
+        assert held.enter_context(room.taken("acme", 300))
+        assert not held.enter_context(room.taken("acme", 201))
+        assert held.enter_context(room.taken("acme", 200))
+        assert held.enter_context(room.taken("bolt", 500))
+        assert not held.enter_context(room.taken("cog", 1))
+    with room.taken("cog", 500) as has_room:
+        assert has_room
+
+
+def test_a_request_of_any_size_finds_room_in_the_end() -> None:
+    """Alone, it counts as half of the room."""
+    with RequestRoom(ROOM).taken("acme", 10 * ROOM) as has_room:
+        assert has_room
+
+
+@given(REQUESTS)
+def test_what_is_taken_fits_and_is_given_back(requests: list[tuple[str, int]]) -> None:
+    """Never more than there is; nobody with half of it free is refused what fits there; nothing is left taken."""
+    room = RequestRoom(ROOM)
+    with ExitStack() as held:
+        taken: list[tuple[str, int]] = []
+        for org, size in requests:
+            own = sum(n for name, n in taken if name == org)
+            total, counted = sum(n for _, n in taken), min(size, ROOM // 2)
+            has_room = held.enter_context(room.taken(org, size))
+            assert has_room == (own + counted <= ROOM // 2 and total + counted <= ROOM)
+            if has_room:
+                taken.append((org, counted))
+    for org in ("acme", "bolt"):
+        held.enter_context(room.taken(org, ROOM // 2))
+    with ExitStack() as held:
+        assert all(held.enter_context(room.taken(org, ROOM // 2)) for org in ("acme", "bolt"))
