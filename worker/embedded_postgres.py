@@ -16,6 +16,8 @@ from worker.embedded_server import Account, EmbeddedError, Program, Server, mark
 
 ROLE = DATABASE = "callgate"
 CONNECTIONS_MAX = 200
+RESERVED_CONNECTIONS = 110
+"""For logins with `pg_use_reserved_connections`: what clients cannot take from workers."""
 CONNECT_TIMEOUT_S = 10
 UNQUOTABLE = re.compile('["$`\\n\\r]')
 """What a shell would read: initdb starts `postgres` by one, its path in double quotes."""
@@ -69,6 +71,7 @@ def _options(mark: str, *, fsync: bool) -> list[str]:
         # No socket file: its path may have 107 bytes at most, and a data folder's can be longer.
         "unix_socket_directories": "",
         "max_connections": CONNECTIONS_MAX,
+        "reserved_connections": RESERVED_CONNECTIONS,
         # In the title of every process of the server.
         "cluster_name": mark,
         "fsync": durable,
