@@ -59,7 +59,11 @@ def account_for(folder: Path, *programs: Path) -> Account | None:
             f"PostgreSQL refuses to run as root, and there is no account {ORDINARY_ACCOUNT!r};"
             " run this as an ordinary user"
         ) from None
-    return Account(entry.pw_uid, entry.pw_gid, passage=not (_is_passable(folder / "any") and all(map(is_open, programs))))
+    return Account(
+        entry.pw_uid,
+        entry.pw_gid,
+        passage=not (_is_passable(folder / "any") and all(map(is_open, programs))),
+    )
 
 
 def is_open(path: Path) -> bool:

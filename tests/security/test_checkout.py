@@ -1,4 +1,4 @@
-"""Another account of the same machine, and what a mirror of images may hand out: files are private, images are pinned."""
+"""Another account of this machine, and a registry of images that changed: files are private, images are pinned."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_images_are_pinned_by_digest() -> None:
 
 
 def test_files_of_embedded_servers_are_private(tmp_path: Path) -> None:
-    """Logs, ports, data, and what a server writes later: closed to others whatever the umask, and once open ones too."""
+    """Logs, ports, data, what a server writes later: closed whatever the umask, also what was open before."""
     data = tmp_path / "data"
     run = (
         "import sys; from worker.embedded import Embedded\n"
