@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 
 from tests.acceptance.harness import until
+from worker.embedded_child import tied
 
 LISTENS = """
 window.violations = [];
@@ -99,11 +100,13 @@ def a_browser() -> Iterator[Browser]:
     assert program is not None, "no chromium on this machine: run `make test-system`"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(  # noqa: S603 - Debian's program
-            [
-                program,
-                *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-                *("--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"),
-            ],
+            tied(
+                [
+                    program,
+                    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+                    *("--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"),
+                ]
+            ),
             env={**os.environ, "HOME": folder},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
