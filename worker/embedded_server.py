@@ -217,7 +217,7 @@ def spawn(program: Program) -> "subprocess.Popen[bytes]":
 
 
 def private(path: str, flags: int) -> int:
-    """An opener for `open` whose file is its owner's alone, whatever the umask, and whoever could read it before."""
+    """An opener for `open` whose file is its owner's alone, whatever the umask and its mode before."""
     file = os.open(path, flags, 0o600)
     os.fchmod(file, 0o600)
     return file

@@ -142,7 +142,7 @@ FORGED: dict[str, dict[str, Any]] = {
     "html as a list": heartbeat(hostname="forged@1", loadavg=[HTML]),
     "a list as a number": heartbeat(hostname="forged@2", processed=[HTML]),
     "not a number": heartbeat(hostname="forged@3", freq=float("nan")),
-    "alive for ever": heartbeat(hostname="forged@4", freq=1e12),
+    "alive without end": heartbeat(hostname="forged@4", freq=1e12),
     "in another century": heartbeat(hostname="forged@5", timestamp=4e9),
     "no time": heartbeat(hostname="forged@6", timestamp="now"),
     "an unknown type": heartbeat(hostname="forged@7", type="worker-hacked"),
