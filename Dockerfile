@@ -1,6 +1,7 @@
 # The image of every role: migrate, worker, flower, and the client's commands. docker-compose.yml has the roles, each
 # with its own health check.
-FROM python:3.12-slim
+# A newer base: docker buildx imagetools inspect python:3.12.14-slim-trixie --format '{{.Manifest.Digest}}'
+FROM python:3.12.14-slim-trixie@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea
 
 ENV PYTHONUNBUFFERED=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \

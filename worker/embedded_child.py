@@ -44,6 +44,8 @@ def tied(
 def main() -> None:
     owner_pid, uid, gid, passage = (int(word) for word in sys.argv[1:5])
     program = sys.argv[5:]
+    # What it writes beside its log is its owner's too: Valkey's files, a proxy's counts.
+    os.umask(0o077)
     try:
         if uid != -1:
             _become(uid, gid, passage=bool(passage))

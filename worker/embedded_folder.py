@@ -6,10 +6,10 @@ import importlib.util
 import os
 import pwd
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from worker.embedded_server import Account, EmbeddedError, FolderInUse
+from worker.embedded_server import Account, EmbeddedError, FolderInUse, private
 
 ORDINARY_ACCOUNT = "nobody"
 
@@ -19,13 +19,17 @@ def held(folder: Path) -> Iterator[None]:
     """
     Make a data folder if it is missing, and hold it; the kernel lets go when this process ends, however it ends.
 
+    A folder made here is closed to others. One that was there keeps its mode; what is put into it is closed.
+
     Raises:
         FolderInUse: another process holds it.
         EmbeddedError: the operating system refuses something, here or inside the `with`.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("a+") as file:
+        with suppress(FileExistsError):
+            # As root, the servers' account has to pass through it.
+            folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True)
+        with open(folder / "lock", "a+", opener=private) as file:
             _lock(file.fileno(), folder)
             yield
     except OSError as exc:
@@ -44,8 +48,8 @@ def _lock(lock: int, folder: Path) -> None:
     os.write(lock, str(os.getpid()).encode())
 
 
-def account_for(*paths: Path) -> Account | None:
-    """Choose the account of the servers: the owner's own, or an ordinary one if that is root."""
+def account_for(folder: Path, *programs: Path) -> Account | None:
+    """Choose the account that runs programs in a folder: the owner's own, or an ordinary one if that is root."""
     if os.geteuid() != 0:
         return None
     try:
@@ -55,20 +59,27 @@ def account_for(*paths: Path) -> Account | None:
             f"PostgreSQL refuses to run as root, and there is no account {ORDINARY_ACCOUNT!r};"
             " run this as an ordinary user"
         ) from None
-    return Account(entry.pw_uid, entry.pw_gid, passage=not all(map(is_open, paths)))
+    return Account(
+        entry.pw_uid,
+        entry.pw_gid,
+        passage=not (_is_passable(folder / "any") and all(map(is_open, programs))),
+    )
 
 
 def is_open(path: Path) -> bool:
     """Tell whether any account may read what is at `path` and enter the folders above it, links included."""
+    return path.stat().st_mode & 0o005 == 0o005 and _is_passable(path)
+
+
+def _is_passable(path: Path) -> bool:
     folders = {*path.parents, *path.resolve().parents}
-    return path.stat().st_mode & 0o005 == 0o005 and all(
-        folder.stat().st_mode & 0o001 for folder in folders
-    )
+    return all(folder.stat().st_mode & 0o001 for folder in folders)
 
 
 def own_folder(path: Path, account: Account | None) -> Path:
     """Make a folder, if it is missing, that the servers' account alone can read."""
-    path.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(exist_ok=True)
+    path.chmod(0o700)
     own(path, account)
     return path
 

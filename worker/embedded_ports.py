@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from worker.embedded_server import EmbeddedError, Program, Server, ServerFailed
+from worker.embedded_server import EmbeddedError, Program, Server, ServerFailed, private
 
 LOOPBACK = "127.0.0.1"
 
@@ -37,7 +37,8 @@ def server_on_free_port(
     """Run a server, on the port that it had last time if that is free, so that noted URLs stay valid."""
     server, port = _start(program, remembered)
     with server:
-        remembered.write_text(str(port))
+        with open(remembered, "w", opener=private) as file:
+            file.write(str(port))
         yield server, port
 
 

@@ -12,7 +12,15 @@ import psycopg2
 
 from worker.embedded_folder import mark_of, own, own_folder, package_folder
 from worker.embedded_ports import LOOPBACK, server_on_free_port
-from worker.embedded_server import Account, EmbeddedError, Program, Server, marked_pids, run
+from worker.embedded_server import (
+    Account,
+    EmbeddedError,
+    Program,
+    Server,
+    marked_pids,
+    private,
+    run,
+)
 
 ROLE = DATABASE = "callgate"
 CONNECTIONS_MAX = 200
@@ -86,8 +94,8 @@ def _password(path: Path, account: Account | None) -> str:
     """Read the role's password, made on first use: with superuser rights comes the right to run programs."""
     if not path.exists():
         unfinished = path.with_suffix(".unfinished")
-        unfinished.touch(mode=0o600)
-        unfinished.write_text(secrets.token_urlsafe(24))
+        with open(unfinished, "w", opener=private) as file:
+            file.write(secrets.token_urlsafe(24))
         own(unfinished, account)
         unfinished.rename(path)
     return path.read_text()

@@ -133,6 +133,7 @@ class Server:
             return
         self.kill()
         if self.program.log.exists():
+            self.program.log.chmod(0o600)
             self.program.log.replace(self.program.log.with_suffix(".previous"))
         self._child = self._starter.submit(spawn, self.program).result()
         try:
@@ -203,7 +204,7 @@ def spawn(program: Program) -> "subprocess.Popen[bytes]":
     """Start a program in a session of its own, tied to the life of the calling thread's process."""
     account = program.account or Account(uid=-1, gid=-1, passage=False)
     command = tied(program.argv, uid=account.uid, gid=account.gid, passage=account.passage)
-    with program.log.open("ab") as log:
+    with open(program.log, "ab", opener=private) as log:
         return subprocess.Popen(  # noqa: S603 - the argument list is ours
             command,
             cwd=program.folder,
@@ -213,6 +214,13 @@ def spawn(program: Program) -> "subprocess.Popen[bytes]":
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def private(path: str, flags: int) -> int:
+    """An opener for `open` whose file is its owner's alone, whatever the umask and its mode before."""
+    file = os.open(path, flags, 0o600)
+    os.fchmod(file, 0o600)
+    return file
 
 
 def run(program: Program) -> None:

@@ -1,0 +1,330 @@
+"""
+One who may publish on the broker, one who guesses Flower's password, and one who has it.
+
+A real Flower, a real broker. What a browser makes of the pages is in tests/system.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from tests.acceptance.harness import RICH_NANO_USD, Deployment, Process, until
+from tests.security.flower import (
+    HTML,
+    FlowerUnderTest,
+    a_flower,
+    heartbeat,
+    publish,
+    task_event,
+    task_page,
+)
+from worker.flower_access import WRONG_AT_ONCE
+from worker.flower_state import PAIRS_MAX
+
+COMMANDS = [
+    *(f"/api/task/{what}/pipeline.store" for what in ("apply", "async-apply", "send-task")),
+    *(f"/api/task/{what}/some-id" for what in ("abort", "revoke")),
+    *(f"/api/task/{what}/callgate.call" for what in ("timeout", "rate-limit")),
+    *(f"/api/worker/{what}/callgate@host" for what in ("shutdown", "pool/restart", "pool/grow")),
+    *(f"/api/worker/{what}/callgate@host" for what in ("pool/shrink", "pool/autoscale")),
+    *(f"/api/worker/queue/{what}/callgate@host" for what in ("add-consumer", "cancel-consumer")),
+]
+PAGES = ["/", "/workers", "/tasks", "/broker", "/logout", "/no-such-page", "/worker/no-such"]
+PRESSING_MAX_KB = 50_000
+"""What Flower may grow by under a storm; it holds about 90 MB at rest."""
+
+
+@pytest.fixture(scope="module")
+def flower(standing: Deployment) -> Iterator[FlowerUnderTest]:
+    """Flower as it starts without being told more."""
+    with a_flower(standing) as flower:
+        yield flower
+
+
+def resident_kb(process: Process) -> int:
+    """The memory of a process."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+)", status)
+    assert found
+    return int(found[1])
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_nothing_commands(deployment: Deployment, flower: FlowerUnderTest, path: str) -> None:
+    """With the right password: a 403 that says why, and nothing on the broker. Without it, not even that is said."""
+    with Redis.from_url(deployment.services.broker_url) as broker:
+        before = set(broker.keys("*pipeline*"))
+        answers = [flower.ask(path, method) for method in ("POST", "PUT", "PATCH", "DELETE")]
+
+        assert set(broker.keys("*pipeline*")) == before
+    assert [answer.status for answer in answers] == [403] * 4
+    assert "CALLGATE_WORKER__FLOWER_READ_ONLY" in answers[0].body
+    assert flower.ask(path, "POST", auth=None).status == 401
+
+
+def test_commands_are_there_for_those_who_ask_for_them(deployment: Deployment) -> None:
+    """And not for another site's page in an operator's browser."""
+    path = "/api/task/send-task/pipeline.asked_for"
+    with a_flower(deployment, CALLGATE_WORKER__FLOWER_READ_ONLY="false") as flower:
+        assert flower.ask(path, "POST", Origin="http://elsewhere").status == 403
+        assert flower.ask(path, "POST", auth=None).status == 401
+        assert flower.ask(path, "POST").status == 200
+
+
+def test_reading_still_works(flower: FlowerUnderTest) -> None:
+    """The table of tasks asks by POST, and is no command."""
+    query = "draw=1&start=0&length=5&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
+
+    assert flower.ask(f"/tasks/datatable?{query}", "POST").status == 200
+    assert {path: flower.ask(path).status for path in PAGES[:4]} == dict.fromkeys(PAGES[:4], 200)
+
+
+def test_flowers_own_variables_and_files_change_nothing(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    """Neither opens the API, nor turns the reading mode or the password off."""
+    (tmp_path / "flowerconfig.py").write_text("read_only = False\nbasic_auth = []\n")
+    with a_flower(
+        deployment,
+        FLOWER_UNAUTHENTICATED_API="true",
+        FLOWER_READ_ONLY="false",
+        FLOWER_BASIC_AUTH="a:b",
+        FLOWER_CONF=str(tmp_path / "flowerconfig.py"),
+        FLOWER_DEBUG="true",
+    ) as flower:
+        assert flower.ask("/api/tasks", auth=None).status == 401
+        assert flower.ask("/api/tasks", auth="a:b").status == 401
+        assert flower.ask("/api/worker/shutdown/x", "POST").status == 403
+
+
+def test_without_a_password_only_a_loopback_name_is_answered(deployment: Deployment) -> None:
+    """Or a web page could make a name of its own lead here, and read everything in a developer's browser."""
+    with a_flower(
+        deployment, CALLGATE_WORKER__FLOWER_BASIC_AUTH="", FLOWER_UNAUTHENTICATED_API="true"
+    ) as flower:
+        assert flower.ask("/tasks", auth=None).status == 200
+        assert flower.ask("/tasks", auth=None, Host=f"localhost:{flower.port}").status == 200
+        assert flower.ask("/tasks", auth=None, Host="elsewhere.example").status == 403
+        api = flower.ask("/api/tasks", auth=None)
+        assert (api.status, api.headers.get("Access-Control-Allow-Origin")) == (401, None)
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/api/tasks", "/metrics", "/static/js/flower.js"])
+def test_every_answer_tells_the_browser_what_it_may_do(flower: FlowerUnderTest, path: str) -> None:
+    """Errors too; and the policy lets through what Flower itself writes into its pages."""
+    answer = flower.ask(path)
+    policy = answer.headers["Content-Security-Policy"]
+
+    for script in re.findall(r"<script[^>]*>([^<]+)</script>", answer.body):
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert not re.search(r"script-src[^;]*unsafe", policy)
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "same-origin"
+
+
+FORGED: dict[str, dict[str, Any]] = {
+    "html as a number": heartbeat(hostname="forged@0", active=HTML),
+    "html as a name": heartbeat(hostname=HTML),
+    "html as a list": heartbeat(hostname="forged@1", loadavg=[HTML]),
+    "a list as a number": heartbeat(hostname="forged@2", processed=[HTML]),
+    "not a number": heartbeat(hostname="forged@3", freq=float("nan")),
+    "alive without end": heartbeat(hostname="forged@4", freq=1e12),
+    "in another century": heartbeat(hostname="forged@5", timestamp=4e9),
+    "no time": heartbeat(hostname="forged@6", timestamp="now"),
+    "an unknown type": heartbeat(hostname="forged@7", type="worker-hacked"),
+    "a long name": heartbeat(hostname="forged@8" + "x" * 10_000),
+    "a huge clock": heartbeat(hostname="forged@9", clock=2**100),
+    "a truth as a number": heartbeat(hostname="forged@10", active=True),
+}
+FORGED_TASKS: dict[str, dict[str, Any]] = {
+    "html as an id": task_event(uuid=HTML),
+    "html as a name": task_event(uuid="forged-0", name=HTML),
+    "a list as a name": task_event(uuid="forged-1", name=[HTML]),
+    "a list as arguments": task_event(uuid="forged-2", args=[HTML]),
+    "a list as retries": task_event(uuid="forged-3", retries=[HTML]),
+    "html as a time": task_event(uuid="forged-4", eta=HTML),
+    "html as a run time": task_event("succeeded", uuid="forged-5", runtime=HTML, result="1"),
+    "html as a state": task_event(f"{HTML}", uuid="forged-6"),
+    "a list as an exception": task_event("failed", uuid="forged-7", exception=[HTML]),
+    "html as its root": task_event(uuid="forged-8", root_id=HTML),
+}
+
+
+def test_forged_workers_are_not_kept(deployment: Deployment, flower: FlowerUnderTest) -> None:
+    """Nowhere: not on a page, not in the API, not among the metrics."""
+    publish(deployment, [*FORGED.values()])
+    flower.until_it_heard()
+
+    shown = flower.workers()
+    assert [how for how, event in FORGED.items() if event["hostname"] in shown] == []
+    seen = {path: flower.ask(path).body for path in ("/", "/api/workers", "/metrics")}
+    assert [path for path, body in seen.items() if "forged@" in body or "onerror" in body] == []
+
+
+def test_forged_tasks_are_not_kept(deployment: Deployment, flower: FlowerUnderTest) -> None:
+    """Nor do they break the pages of others."""
+    publish(deployment, [*FORGED_TASKS.values()])
+    flower.until_it_heard()
+
+    shown = flower.tasks()
+    assert [how for how, event in FORGED_TASKS.items() if event["uuid"] in shown] == []
+    assert "onerror" not in flower.ask("/metrics").body
+    assert flower.ask("/tasks").status == 200
+
+
+def test_what_is_no_event_does_not_deafen_flower(
+    deployment: Deployment, flower: FlowerUnderTest
+) -> None:
+    """A batch with rubbish in it: the events beside it are kept."""
+    odd: list[Any] = [None, 7, "x", [], {}, {"type": 7}, {"type": "task-received"}, [[[]]]]
+    publish(deployment, [*odd, [*odd, heartbeat(hostname="beside@rubbish")]])
+    flower.until_it_heard()
+
+    assert "beside@rubbish" in flower.workers()
+
+
+@pytest.mark.parametrize("text", ["(" * 512, "-" * 511 + "1", "{[]: 1}", "{1: " * 128])
+def test_arguments_that_python_cannot_read_are_texts(
+    deployment: Deployment, flower: FlowerUnderTest, text: str
+) -> None:
+    """Flower parses them to search them, and expects two of the errors that this may raise."""
+    publish(deployment, [task_event(uuid="unread-1", kwargs=text)])
+    publish(deployment, [task_event(uuid="read-1")])
+    flower.until_it_heard()
+
+    assert "read-1" in flower.tasks()
+    assert flower.ask(task_page("unread-1")).status == 200
+    assert "Traceback" not in flower.process.output()
+
+
+def test_unknown_fields_are_dropped_and_long_texts_cut(
+    deployment: Deployment, flower: FlowerUnderTest
+) -> None:
+    """Celery would set every field as an attribute of its worker, methods included."""
+    event = task_event(uuid="cut-1", args="a" * 100_000, kwargs=f"{HTML}\u202e\ud800\x1b")
+    odd = heartbeat(hostname="odd@fields", event="x", heartbeats="x", alive="x", hostile=HTML)
+    publish(deployment, [odd, event])
+    flower.until_it_heard()
+
+    assert flower.workers()["odd@fields"]["status"] is True
+    assert "hostile" not in flower.workers()["odd@fields"]
+    assert len(flower.tasks()["cut-1"]["args"]) == 512
+    assert flower.tasks()["cut-1"]["kwargs"] == f"{HTML}???"
+    page = flower.ask(task_page("cut-1"))
+    assert page.status == 200
+    assert "<img src=x" not in page.body
+
+
+def test_a_storm_of_names_is_bounded(deployment: Deployment, flower: FlowerUnderTest) -> None:
+    """Each new name is a row of workers and of metrics; there are so many, and real ones come back."""
+    before = resident_kb(flower.process)
+    for batch in range(20):
+        names = [f"w{batch}-{n}@storm" for n in range(PAIRS_MAX // 8)]
+        publish(deployment, [[heartbeat(hostname=name) for name in names]])
+        tasks = [task_event(uuid=f"{n}", name=n.replace("@", "."), hostname=n) for n in names]
+        publish(deployment, [tasks])
+    flower.until_it_heard()
+
+    assert len(flower.workers()) <= 1_000
+    assert flower.ask("/metrics").body.count("flower_worker_online{") <= PAIRS_MAX
+    assert resident_kb(flower.process) - before < PRESSING_MAX_KB
+
+
+def test_calls_go_on_and_their_tasks_are_shown(
+    deployment: Deployment, flower: FlowerUnderTest, worker: Callable[..., Process]
+) -> None:
+    """What a real worker sends passes every check, while others forge; what a tenant chose is in none of it."""
+    worker()
+    org, names = "hostile-org", {"call_type": "hostile-type", "trace_id": f"hostile {HTML}"}
+    deployment.limit(org, RICH_NANO_USD)
+    publish(deployment, [*FORGED.values(), *FORGED_TASKS.values()])
+
+    handle = deployment.client.submit(deployment.request(org, f"hostile {HTML}", **names))
+    handle.get(timeout=60)
+
+    until(lambda: flower.tasks().get(handle.task_id, {}).get("state") == "SUCCESS", 20.0)
+    shown = flower.tasks()[handle.task_id]
+    assert (shown["name"], shown["kwargs"]) == ("callgate.call", "{}")
+    (name,) = [name for name in flower.workers() if name.startswith("callgate@")]
+    assert flower.workers()[name]["sw_ident"] == "py-celery"
+    paths = ["/", "/api/tasks", "/metrics", f"/worker/{name}", task_page(handle.task_id)]
+    answers = {path: flower.ask(path) for path in ["/api/workers?refresh=1", *paths]}
+    assert {answer.status for answer in answers.values()} == {200}
+    assert [path for path, answer in answers.items() if "hostile" in answer.body] == []
+
+
+ODD_PASSWORDS = ["callgate:größte", "ü:the right one", b"\xff\xfe:\x00", b"", HTML]
+
+
+def test_an_odd_password_is_a_wrong_one(flower: FlowerUnderTest) -> None:
+    """A 401, never an error of the server."""
+    answers = [flower.ask("/", auth=auth, source="127.0.0.2") for auth in ODD_PASSWORDS]
+
+    assert {answer.status for answer in answers} == {401}
+
+
+def test_an_odd_header_is_a_wrong_password(flower: FlowerUnderTest) -> None:
+    """Likewise, and it asks for a better one."""
+    headers = ["Basic", "Basic !!!", "Bearer abc", "x", "Basic a b c", "Basic \u00e9"]
+    answers = [
+        flower.ask("/", auth=None, source="127.0.0.3", Authorization=header) for header in headers
+    ]
+
+    assert {answer.status for answer in answers} == {401}
+    assert all(a.headers["WWW-Authenticate"].startswith("Basic") for a in answers)
+
+
+def test_one_who_guesses_is_slowed_down_and_locks_nobody_out(flower: FlowerUnderTest) -> None:
+    """Not another address, and not a browser at its own address that was let in before."""
+    guesser = "127.0.0.4"
+    cookies = flower.ask("/", source=guesser).headers.get_all("Set-Cookie", [])
+    (cookie,) = [c.split(";")[0] for c in cookies if c.startswith("callgate_known=")]
+    with ThreadPoolExecutor(8) as threads:
+        guesses = list(
+            threads.map(
+                lambda n: flower.ask("/", auth=f"callgate:{n}", source=guesser).status, range(60)
+            )
+        )
+
+    assert guesses.count(401) <= WRONG_AT_ONCE + 5
+    assert guesses.count(401) + guesses.count(429) == 60
+    late = flower.ask("/api/tasks", source=guesser)
+    assert late.status == 429
+    assert 0 < int(late.headers["Retry-After"]) <= 5
+    assert flower.ask("/", source=guesser, Cookie=cookie).status == 200
+    assert flower.ask("/", source="127.0.0.5").status == 200
+    assert flower.ask("/", source=guesser, Cookie=cookie.replace("=", "=1")).status == 429
+
+
+def test_a_huge_request_is_cut_off(flower: FlowerUnderTest) -> None:
+    """Nobody without a password makes Flower hold a hundred megabytes."""
+    before = resident_kb(flower.process)
+    with socket.create_connection(("127.0.0.1", flower.port), timeout=20) as line:
+        line.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000000\r\n\r\n")
+        with pytest.raises(OSError):  # noqa: PT011, PT012 - by a reset or a closed pipe
+            for _ in range(90):
+                line.sendall(bytes(1_000_000))
+    assert resident_kb(flower.process) - before < PRESSING_MAX_KB
+
+
+def test_it_says_in_its_log_that_somebody_guesses(flower: FlowerUnderTest) -> None:
+    """Once a sender has no more tries; and not what was tried."""
+    for n in range(WRONG_AT_ONCE + 2):
+        flower.ask("/", auth=f"callgate:secret-{n}", source="127.0.0.6")
+
+    assert "many wrong passwords, the last from 127.0.0.6" in flower.process.output()
+    assert "secret-" not in flower.process.output()

@@ -1,0 +1,101 @@
+"""
+Who may see Flower: one user and password, and few wrong ones.
+
+A wrong password costs its sender a token of two buckets: its address's, and one that all share. Without a token nothing
+is compared. One who guesses locks out nobody who knows: a browser that was let in once carries a signed cookie, has a
+bucket of its own, and does not ask the shared one. Source: OWASP, "Device Cookies".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+from collections import OrderedDict
+from dataclasses import dataclass
+
+WRONG_AT_ONCE = 10
+WRONG_EVERY_S = 5.0
+"""Then one in so many seconds, from one address: 17,000 a day."""
+ALL_AT_ONCE = 100
+ALL_EVERY_S = 0.5
+"""From all addresses together: 170,000 a day."""
+SENDERS_MAX = 1_024
+"""Remembered at once; one that is forgotten begins with a full bucket, and the shared one bounds what that is worth."""
+
+
+@dataclass
+class Bucket:
+    """Fills by one token in `every_s` seconds, up to `size`."""
+
+    size: int
+    every_s: float
+    level: float
+    at: float
+
+    def wait_s(self, now: float) -> float:
+        """How long until there is a token; 0 if there is one."""
+        self.level = min(self.size, self.level + (now - self.at) / self.every_s)
+        self.at = now
+        return max(0.0, (1 - self.level) * self.every_s)
+
+
+class Gate:
+    """
+    Compares passwords, and bounds how often.
+
+    Args:
+        secret: `user:password`.
+        now: Seconds of a steady clock.
+    """
+
+    def __init__(self, secret: str, now: float) -> None:
+        self._secret = _digest(secret.encode())
+        self._senders: OrderedDict[str, Bucket] = OrderedDict()
+        self._all = Bucket(ALL_AT_ONCE, ALL_EVERY_S, ALL_AT_ONCE, now)
+
+    def wait_s(self, sender: str, now: float, *, is_known: bool) -> float:
+        """How long a sender must wait before it may try; 0 if it may now."""
+        own = self._senders.get(sender)
+        own_s = own.wait_s(now) if own else 0.0
+        return own_s if is_known else max(own_s, self._all.wait_s(now))
+
+    def is_right(self, header: str) -> bool:
+        """Compare an `Authorization` header, in a time that says nothing of the password."""
+        scheme, _, word = header.partition(" ")
+        try:
+            given = base64.b64decode(word.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            given = b""
+        is_same = hmac.compare_digest(_digest(given), self._secret)
+        return is_same and scheme.lower() == "basic"
+
+    def note_wrong(self, sender: str, now: float, *, is_known: bool) -> None:
+        """Take the token that a wrong password costs."""
+        own = self._senders.setdefault(
+            sender, Bucket(WRONG_AT_ONCE, WRONG_EVERY_S, WRONG_AT_ONCE, now)
+        )
+        self._senders.move_to_end(sender)
+        if len(self._senders) > SENDERS_MAX:
+            self._senders.popitem(last=False)
+        for bucket in [own] if is_known else [own, self._all]:
+            bucket.wait_s(now)
+            bucket.level -= 1
+
+
+def sender_of(address: str) -> str:
+    """Whom a bucket belongs to: an IPv4 address, or the 64 bits of an IPv6 address that name a network."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    return str(found.ipv4_mapped or ipaddress.ip_network((int(found), 64), strict=False))
+
+
+def _digest(secret: bytes) -> bytes:
+    """Of one length, whatever was given."""
+    return hashlib.sha256(secret).digest()
