@@ -93,8 +93,10 @@ class OpenAIAdapter:
                 return TOO_LATE
             body = RequestBody(request_body(request, self._entry))
             headers = _headers(key, attempt_id, body)
-            async with asyncio.timeout(timeout_s + OVERTIME_S):
-                return await self._loop.run(self._attempt(request, body, headers, timeout_s))
+            # Both loops have the system's monotonic clock.
+            until = asyncio.get_running_loop().time() + timeout_s
+            async with asyncio.timeout_at(until + OVERTIME_S):
+                return await self._loop.run(self._attempt(request, body, headers, until))
         except Exception as exc:
             is_sent = body is not None and not body.withdraw()
             return failure_of(exc, self._entry, is_sent=is_sent)
@@ -108,23 +110,24 @@ class OpenAIAdapter:
         request: LLMRequest,
         body: RequestBody,
         headers: dict[str, str | openai.Omit],
-        timeout_s: float,
+        until: float,
     ) -> ProviderReply | Failure:
-        response = await self._post(body, headers, timeout_s)
+        response = await self._post(body, headers, until)
         return reply_of(response.content, response.headers, request, self._entry)
 
     async def _post(
-        self, body: RequestBody, headers: dict[str, str | openai.Omit], timeout_s: float
+        self, body: RequestBody, headers: dict[str, str | openai.Omit], until: float
     ) -> httpx2.Response:
         client = self._connected()
-        async with asyncio.timeout(timeout_s):
+        left_s = max(0.001, until - asyncio.get_running_loop().time())
+        async with asyncio.timeout_at(until):
             return await client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
                 content=body,
                 options={
                     "headers": headers,
-                    "timeout": _patience(timeout_s),
+                    "timeout": _patience(left_s),
                     "follow_redirects": False,
                     "max_retries": 0,
                 },
