@@ -31,6 +31,7 @@ from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.db.session import PostgresSession
+from callgate.db.url import login_secret
 from callgate.domain.budget import BudgetFigures
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
@@ -157,6 +158,7 @@ class Client:
         self._links = Links(self._celery_app, timeout_s=settings.broker_timeout_s)
         self._budget_cache = RedisBudgetCache(
             (settings.cache_url or settings.broker_url).get_secret_value(),
+            login=login_secret(settings.database_url.get_secret_value()),
             ttl_s=settings.budget_cache_ttl_s,
             prefix=settings.broker_prefix,
         )

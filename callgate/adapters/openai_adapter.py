@@ -11,21 +11,23 @@ SSL_CERT_FILE, SSL_CERT_DIR), because many companies have no other way out; a lo
 The SDK's OPENAI_* variables are ignored: where a call goes and who pays for it is said in the catalogue and by
 the credentials.
 
-Warning: a cookie the provider sets comes back to it with the next call, whichever organisation's that is; the SDK's
-transport has no switch for it. A load balancer that makes clients stick by a cookie sees one client per process.
+Nothing a provider sends is kept for the next request: no cookie, no other address. What its replies cost falls on its
+own calls: they have bounds each and together, and are read in a loop of the provider's own.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from uuid import UUID
 
 import httpx2
 import openai
 
-from callgate.adapters.openai_errors import Asked, NoClient, failure_of
+from callgate.adapters.openai_errors import NoClient, failure_of
+from callgate.adapters.openai_loop import ProviderLoop
 from callgate.adapters.openai_reply import reply_of
-from callgate.adapters.openai_transport import RequestBody, http_client
+from callgate.adapters.openai_transport import RequestBody, Room, http_client
 from callgate.adapters.openai_wire import request_body
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.models import LLMRequest
@@ -40,6 +42,9 @@ The longest wait for a connection, pool and TLS included; at most half of an att
 
 It ends before the deadline does, so that a server nobody could reach is told from one that may have read the request.
 """
+OVERTIME_S = 1.0
+"""How long after its deadline an attempt is given up here, if the provider's loop has no time to do so."""
+CLOSE_MAX_S = 5.0
 MISSING_CREDENTIALS = Failure(
     "missing_credentials",
     "no API key for the provider: set CALLGATE_WORKER__CREDENTIALS__<PROVIDER>, or put a file named after it into"
@@ -52,7 +57,7 @@ TOO_LATE = Failure("timeout", "no time was left to send the request", True, Bill
 
 class OpenAIAdapter:
     """
-    Makes requests to one provider entry, all in one event loop.
+    Makes requests to one provider entry, for callers in one event loop.
 
     Args:
         name: The provider's name in the catalogue; its keys are asked for by it.
@@ -72,12 +77,13 @@ class OpenAIAdapter:
         self._credentials = credentials
         self._connections_max = connections_max
         self._client: _Client | None = None
+        self._room = Room()
+        self._loop = ProviderLoop(f"provider {name}")
 
     async def complete(
         self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
     ) -> ProviderReply | Failure:
         """Send one request; see `LLMProviderPort`."""
-        key: str | None = None
         body: RequestBody | None = None
         try:
             key = self._credentials.api_key(self._name, request.org_id)
@@ -86,31 +92,42 @@ class OpenAIAdapter:
             if timeout_s <= 0:
                 return TOO_LATE
             body = RequestBody(request_body(request, self._entry))
-            response = await self._post(body, _headers(key, attempt_id, body), timeout_s)
+            headers = _headers(key, attempt_id, body)
+            # Both loops have the system's monotonic clock.
+            until = asyncio.get_running_loop().time() + timeout_s
+            async with asyncio.timeout_at(until + OVERTIME_S):
+                return await self._loop.run(self._attempt(request, body, headers, until))
         except Exception as exc:
             is_sent = body is not None and not body.withdraw()
-            return failure_of(exc, self._asked(request, key), is_sent=is_sent)
-        return reply_of(response.content, response.headers, request, self._asked(request, key))
+            return failure_of(exc, self._entry, is_sent=is_sent)
 
     def credential(self, org_id: str) -> str:
         """Whose key a request of this organisation is made with; see `LLMProviderPort`."""
         return org_id if self._credentials.has_own_key(self._name, org_id) else ""
 
-    def _asked(self, request: LLMRequest, key: str | None) -> Asked:
-        return Asked(self._entry, _secrets(request, key))
+    async def _attempt(
+        self,
+        request: LLMRequest,
+        body: RequestBody,
+        headers: dict[str, str | openai.Omit],
+        until: float,
+    ) -> ProviderReply | Failure:
+        response = await self._post(body, headers, until)
+        return reply_of(response.content, response.headers, request, self._entry)
 
     async def _post(
-        self, body: RequestBody, headers: dict[str, str | openai.Omit], timeout_s: float
+        self, body: RequestBody, headers: dict[str, str | openai.Omit], until: float
     ) -> httpx2.Response:
         client = self._connected()
-        async with asyncio.timeout(timeout_s):
+        left_s = max(0.001, until - asyncio.get_running_loop().time())
+        async with asyncio.timeout_at(until):
             return await client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
                 content=body,
                 options={
                     "headers": headers,
-                    "timeout": _patience(timeout_s),
+                    "timeout": _patience(left_s),
                     "follow_redirects": False,
                     "max_retries": 0,
                 },
@@ -120,11 +137,14 @@ class OpenAIAdapter:
         """Close the connections; a later request opens new ones."""
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_MAX_S):
+                    await self._loop.run(client.close())
+        self._loop.stop()
 
     def _connected(self) -> _Client:
         """
-        The client, made when the first request is: its connections belong to the running loop.
+        The client, made when the first request is: its connections belong to the provider's loop.
 
         Raises:
             NoClient: It cannot be made now; the next request tries to.
@@ -135,7 +155,7 @@ class OpenAIAdapter:
                     api_key="asked for with every request",
                     base_url=self._entry.base_url or BASE_URL,
                     max_retries=0,
-                    http_client=http_client(self._connections_max),
+                    http_client=http_client(self._connections_max, self._room),
                 )
             except Exception as exc:
                 # Whatever a certificate file, a proxy or an address can raise.
@@ -167,9 +187,3 @@ def _headers(key: str | None, attempt_id: UUID, body: RequestBody) -> dict[str, 
 def _patience(timeout_s: float) -> httpx2.Timeout:
     connect_s = min(CONNECT_MAX_S, timeout_s / 2)
     return httpx2.Timeout(timeout_s, connect=connect_s, pool=connect_s)
-
-
-def _secrets(request: LLMRequest, key: str | None) -> tuple[str, ...]:
-    """What a provider's error could quote and no failure may hold."""
-    texts = (message.content for message in request.messages)
-    return (*texts, *request.stop, request.response_schema or "", key or "")

@@ -14,14 +14,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import aiohttp
 import httpx2
 import openai
 
-from callgate.adapters.openai_redaction import Redactor
 from callgate.adapters.openai_refusals import error_in, refusal_of
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.retry import Billing, Failure
@@ -35,36 +34,27 @@ class NoClient(Exception):
     """The HTTP client cannot be made; the cause says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked, and of whom: all a failure is judged by besides its exception."""
-
-    entry: ProviderEntry
-    secrets: Sequence[str]
-    """The key and the texts of the request: no part of them gets into a failure."""
-
-
-Row = Callable[[BaseException, Asked], Failure]
+Row = Callable[[BaseException, ProviderEntry], Failure]
 Table = tuple[tuple[type[BaseException], Row], ...]
 
 
-def failure_of(exc: Exception, asked: Asked, *, is_sent: bool) -> Failure:
+def failure_of(exc: Exception, entry: ProviderEntry, *, is_sent: bool) -> Failure:
     """
     Say why there is no reply and whether it may have been billed.
 
     Args:
         is_sent: Whether bytes of the request were, or may have been, handed to the transport.
     """
-    failure = _row_of(exc, asked, SENT if is_sent else UNSENT)
+    failure = _row_of(exc, entry, SENT if is_sent else UNSENT)
     return failure if is_sent else replace(failure, billing=Billing.UNBILLED)
 
 
-def _row_of(exc: Exception, asked: Asked, table: Table) -> Failure:
+def _row_of(exc: Exception, entry: ProviderEntry, table: Table) -> Failure:
     causes = tuple(_causes(exc))
     for kind, row in table:
         for cause in causes:
             if isinstance(cause, kind):
-                return row(cause, asked)
+                return row(cause, entry)
     raise AssertionError("the last row of a table fits every exception")
 
 
@@ -85,7 +75,7 @@ def _unknown(code: str, message: str, *, retryable: bool = True) -> Row:
 
 
 def _always(code: str, message: str, retryable: bool, billing: Billing) -> Row:
-    def row(exc: BaseException, _asked: Asked) -> Failure:
+    def row(exc: BaseException, _entry: ProviderEntry) -> Failure:
         return Failure(code, f"{message} ({_named(exc)})", retryable, billing)
 
     return row
@@ -98,16 +88,10 @@ def _named(exc: BaseException) -> str:
     return f"{name}, {number}" if number else name
 
 
-def _status(exc: BaseException, asked: Asked) -> Failure:
+def _status(exc: BaseException, entry: ProviderEntry) -> Failure:
     if not isinstance(exc, openai.APIStatusError):
         raise TypeError(f"{type(exc).__name__} has no status")
-    return refusal_of(
-        exc.status_code,
-        error_in(exc.body),
-        exc.response.headers,
-        asked.entry,
-        Redactor(asked.secrets),
-    )
+    return refusal_of(exc.status_code, error_in(exc.body), exc.response.headers, entry)
 
 
 _UNEXPECTED = _unknown("unexpected_error", "an error nobody foresaw", retryable=False)
@@ -122,7 +106,7 @@ _NO_CONNECTION = _unsent("connection_failed", "could not connect")
 _LATE_CONNECTION = _unsent("connect_timeout", "no connection in time")
 
 
-def _no_client(exc: BaseException, _asked: Asked) -> Failure:
+def _no_client(exc: BaseException, _entry: ProviderEntry) -> Failure:
     why = _named(exc.__cause__ or exc)
     message = f"the HTTP client could not be made, see `callgate doctor` ({why})"
     return Failure("client_failed", message, True, Billing.UNBILLED)

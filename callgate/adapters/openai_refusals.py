@@ -2,7 +2,8 @@
 What a provider says when it refuses: a status with an error in its body, or an error in the body of a 200.
 
 Both are judged by the same rules. An error in a 200 counts as the status it names, in numbers or in words; gateways
-send them so because the status had left before the upstream failed.
+send them so because the status had left before the upstream failed. Nothing of the provider's own text is kept; see
+`openai_words`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Collection, Mapping
 from email.utils import mktime_tz, parsedate_tz
 from http import HTTPStatus
 
-from callgate.adapters.openai_redaction import Redactor
+from callgate.adapters.openai_words import CODES, SENTENCES, hint, parameter, words_of
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.retry import Billing, Failure
 
@@ -35,13 +36,12 @@ Refusals that may cost money all the same.
 Source: Microsoft Learn, Azure OpenAI, "Manage costs", HTTP error response code and billing status (2024-01).
 """
 EXPLAINED_STATUSES = frozenset({400, 404, 413, 422})
-"""Where the provider's words help those who sent the request; elsewhere the status and the code say it all."""
+"""Where it helps those who sent the request to know what of it is meant; elsewhere the code says it all."""
 TOO_LARGE_WORDS = "request too large"
 TOKENS_WORDS = re.compile(r"tokens|\btpm\b", re.IGNORECASE)
 LIMIT = re.compile(r"limit\D{0,40}?(\d[\d,]{0,15})", re.IGNORECASE)
 REQUESTED = re.compile(r"requested\D{0,20}?(\d[\d,]{0,15})", re.IGNORECASE)
 """OpenAI's and Groq's words of a 429 about tokens per minute; what was requested above the limit can never fit."""
-WORDS_READ_MAX = 2_000
 STATUS_LINE = re.compile(r"\s*(?:HTTP\s+)?([45][0-9]{2})(?:\s.*)?", re.IGNORECASE)
 """A status in text, alone or with its reason: `429 Too Many Requests`."""
 NAME_CHARS_MAX = 64
@@ -117,6 +117,10 @@ STATUS_NAMES: dict[str, int] = {
     "deadline_exceeded": 504,
 }
 """The statuses that errors name in words, as `code`, `status` or `type`."""
+KNOWN_NAMES = CODES | STATUS_NAMES.keys() | NO_CREDIT_CODES | CONTEXT_CODES | BILLED_REFUSALS
+"""The names of errors that are told."""
+UNEXPLAINED = frozenset({"bad_request", "unprocessable", "not_found"})
+"""The failures that say little, so that a hint helps."""
 
 
 def error_in(body: object) -> dict[str, object]:
@@ -173,7 +177,6 @@ def refusal_of(
     error: Mapping[str, object],
     headers: Mapping[str, str],
     entry: ProviderEntry,
-    redactor: Redactor,
     *,
     within: int | None = None,
 ) -> Failure:
@@ -186,30 +189,31 @@ def refusal_of(
         within: The status of the response, if the error came in the body of a success.
     """
     code, retryable, billing = _verdict(status, error, entry)
-    is_explained = status in EXPLAINED_STATUSES or code == "request_too_large"
-    sentence = _sentence(status, error, redactor, is_explained=is_explained)
+    sentence = _sentence(status, code, error)
     return Failure(
         code=code,
         message=sentence if within is None else f"HTTP {within} with an error: {sentence}",
         retryable=retryable,
         billing=billing,
         status=status,
-        provider_code=provider_code(error, redactor),
+        provider_code=provider_code(error),
         retry_after_s=retry_after_s(headers) or _asked_in_body_s(error),
     )
 
 
-def provider_code(error: Mapping[str, object], redactor: Redactor) -> str | None:
-    """What the provider calls the error, if that is an identifier."""
-    return redactor.identifier(error.get("code")) or redactor.identifier(error.get("type"))
+def provider_code(error: Mapping[str, object]) -> str | None:
+    """What the provider calls the error, if that is a name many use."""
+    return next(iter(_known_names(error)), None)
+
+
+def _known_names(error: Mapping[str, object]) -> list[str]:
+    return [name for name in dict.fromkeys(_names(error)) if name in KNOWN_NAMES]
 
 
 def _verdict(
     status: int, error: Mapping[str, object], entry: ProviderEntry
 ) -> tuple[str, bool, Billing]:
-    names = set(_names(error))
-    words = error.get("message")
-    words = words[:WORDS_READ_MAX] if isinstance(words, str) else ""
+    names, words = set(_names(error)), words_of(error)
     if status < 400:
         return ("redirected", False, Billing.UNBILLED)
     if status >= 500:
@@ -237,12 +241,12 @@ def _is_moderation(metadata: object) -> bool:
 
 
 def _blames_context(words: str) -> bool:
-    return any(phrase in words.lower() for phrase in CONTEXT_WORDS)
+    return any(phrase in words for phrase in CONTEXT_WORDS)
 
 
 def _can_never_fit(words: str, names: Collection[str]) -> bool:
     """True if the request alone is above the limit, so that no waiting helps."""
-    if TOO_LARGE_WORDS in words.lower():
+    if TOO_LARGE_WORDS in words:
         return True
     limit, requested = LIMIT.search(words), REQUESTED.search(words)
     is_about_tokens = "tokens" in names or TOKENS_WORDS.search(words)
@@ -251,17 +255,15 @@ def _can_never_fit(words: str, names: Collection[str]) -> bool:
     return int(requested[1].replace(",", "")) > int(limit[1].replace(",", ""))
 
 
-def _sentence(
-    status: int, error: Mapping[str, object], redactor: Redactor, *, is_explained: bool
-) -> str:
-    parts = [f"HTTP {status}"]
-    parts += [name for key in ("type", "code") if (name := redactor.identifier(error.get(key)))]
-    if param := redactor.identifier(error.get("param")):
-        parts.append(f"param {param}")
-    words = error.get("message")
-    if is_explained and isinstance(words, str):
-        parts.append(redactor.words(words))
-    return ", ".join(parts)
+def _sentence(status: int, code: str, error: Mapping[str, object]) -> str:
+    parts = [f"HTTP {status}", *_known_names(error)]
+    is_explained = status in EXPLAINED_STATUSES
+    if is_explained and (name := parameter(error)):
+        parts.append(f"param {name}")
+    sentence = SENTENCES[code]
+    if is_explained and code in UNEXPLAINED and (told := hint(error)):
+        sentence += f": {told}"
+    return f"{', '.join(parts)}: {sentence}"
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from callgate.adapters.openai_errors import Asked
-from callgate.adapters.openai_redaction import Redactor
 from callgate.adapters.openai_refusals import (
     error_in,
     named_status,
@@ -27,6 +25,8 @@ from callgate.adapters.openai_refusals import (
 from callgate.adapters.openai_transport import UNKNOWN_CODING
 from callgate.adapters.openai_unwrapping import unwrapped
 from callgate.adapters.openai_usage import Told, usage_in
+from callgate.domain import bounded_json
+from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.endings import GOOD_ENDING, Ending, ending_of, worst_of
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import ProviderReply
@@ -38,11 +38,13 @@ STREAM_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 """How an event stream begins, if its Content-Type does not say that it is one (WHATWG HTML, 9.2.5)."""
 WRITINGS = ("content", "reasoning_content", "reasoning", "refusal")
 """Where a message may hold what the model wrote."""
+USAGE_BYTES_MAX = 4096
+_USAGE = re.compile(rb'"usage"\s*+:\s*+(\{)')
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
 def reply_of(
-    body: bytes, headers: Mapping[str, str], request: LLMRequest, asked: Asked
+    body: bytes, headers: Mapping[str, str], request: LLMRequest, entry: ProviderEntry
 ) -> ProviderReply | Failure:
     """
     Read the body of a reply with a status of success.
@@ -51,21 +53,24 @@ def reply_of(
         The reply, if it holds an answer or says what it cost. Else a failure: the error it holds, judged as its status
         would be; or of unknown bill, for it was surely made and nobody can read it.
     """
-    fields = _fields(body, headers)
+    try:
+        fields = _fields(body, headers)
+    except bounded_json.TooMuch:
+        return _too_much(body, request)
     if isinstance(fields, Failure):
         return fields
     choices = _choices(fields)
     has_text = any(_has_text(choice) or _is_cut(choice) for choice in choices)
     told = usage_in(fields, has_text=has_text)
-    failure = _failure(fields, choices, headers, asked)
+    failure = _failure(fields, choices, headers, entry)
     if failure is not None:
         failure = replace(failure, billing=_billing(failure, told, has_text=has_text))
         if failure.billing is not Billing.BY_USAGE:
             return failure
     elif told.usage is None and not any(map(_is_answer, choices)):
         return _invalid("the reply has no choices")
-    unwraps = asked.entry.unwraps if request.response_schema else ()
-    good_endings = asked.entry.good_endings
+    unwraps = entry.unwraps if request.response_schema else ()
+    good_endings = entry.good_endings
     ending = worst_of([_name(choice.get("finish_reason")) for choice in choices], good_endings)
     # In OpenAI's words, so that readers who have no catalogue know it too.
     is_good = bool(choices) and ending_of(ending, good_endings) is Ending.GOOD
@@ -84,8 +89,10 @@ def reply_of(
 
 def _fields(body: bytes, headers: Mapping[str, str]) -> dict[str, Any] | Failure:
     try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
+        fields = bounded_json.loads(body)
+    except bounded_json.TooMuch:
+        raise
+    except ValueError:
         if _is_stream(body, headers):
             return _invalid("the reply is a stream, which nobody asked for", retryable=False)
         if UNKNOWN_CODING in headers:
@@ -97,6 +104,42 @@ def _fields(body: bytes, headers: Mapping[str, str]) -> dict[str, Any] | Failure
     if not isinstance(fields, dict):
         return _invalid("the reply is not a JSON object")
     return fields
+
+
+def _too_much(body: bytes, request: LLMRequest) -> ProviderReply | Failure:
+    """Nothing of such a reply is read but its usage."""
+    failure = Failure(
+        "reply_too_large",
+        "the reply has more values, or deeper nested ones, than are read",
+        False,
+        Billing.UNKNOWN,
+    )
+    told = usage_in({"usage": _last_usage(body)}, has_text=True)
+    if told.usage is None:
+        return failure
+    return ProviderReply(
+        texts=(),
+        finish_reason=None,
+        refusal=None,
+        usage=told.usage,
+        service_tier=request.service_tier.value,
+        model=request.model,
+        provider_request_id=None,
+        anomalies=told.anomalies,
+        failure=replace(failure, billing=Billing.BY_USAGE),
+    )
+
+
+def _last_usage(body: bytes) -> object:
+    """The last object of this name, wherever it is. In a text its quotes would be escaped."""
+    match = _USAGE.match(body, max(0, body.rfind(b'"usage"')))
+    if match is None:
+        return None
+    text = body[match.start(1) : match.start(1) + USAGE_BYTES_MAX].decode(errors="replace")
+    try:
+        return json.JSONDecoder().raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_stream(body: bytes, headers: Mapping[str, str]) -> bool:
@@ -121,7 +164,7 @@ def _failure(
     fields: dict[str, Any],
     choices: Sequence[dict[str, Any]],
     headers: Mapping[str, str],
-    asked: Asked,
+    entry: ProviderEntry,
 ) -> Failure | None:
     """The error that a reply holds, of the whole or of one choice."""
     errors = [
@@ -136,12 +179,11 @@ def _failure(
         return None
     # What is said beside the error belongs to it: {"error": "slow down", "code": 429}.
     status = named_status(error) or (None if choices else named_status(fields))
-    redactor = Redactor(asked.secrets)
     if status is None:
         failure = _invalid("the reply holds an error")
         wait_s = retry_after_s(headers)
-        return replace(failure, provider_code=provider_code(error, redactor), retry_after_s=wait_s)
-    return refusal_of(status, error, headers, asked.entry, redactor, within=200)
+        return replace(failure, provider_code=provider_code(error), retry_after_s=wait_s)
+    return refusal_of(status, error, headers, entry, within=200)
 
 
 def _billing(failure: Failure, told: Told, *, has_text: bool) -> Billing:

@@ -9,9 +9,14 @@ is a connection (name, proxy's CONNECT and TLS done), and keeps the headers unti
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
+from http.cookiejar import CookieJar
+from typing import Any
 
 import aiohttp
 import httpx2
@@ -32,8 +37,24 @@ Twice what a million tokens come to, the most one answer may have.
 More must not come in than the ledger can take within its deadline, in ASCII three times as much: else its record would
 never come to an end.
 """
+REPLIES_BYTES_MAX = 64 * 2**20
+"""What all replies of one provider may have at a time in a process: thousands of honest ones, eight of the longest."""
+HEADERS_MAX = 128
+HEADER_BYTES_MAX = 4096
+"""Half of aiohttp's own bound: hundreds of requests may be in flight, and each can bring so many headers."""
 EXPLANATION_MAX_S = 2.0
 """How long the words of a refusal are waited for, lest the deadline takes the status along."""
+EXPLANATION_BYTES_MAX = 64 * 1024
+"""A longer one is cut: its status says what is billed, and the SDK reads JSON of any number of values."""
+RECEIVED_BYTES = 32 * 1024
+"""
+What a socket keeps until it is read; Linux doubles it.
+
+aiohttp parses what it has got in one go, in which no other thread runs. A reply of a megabyte comes in two seconds at
+the least, if it comes around the world.
+"""
+MEMBERS_MAX = 1_000
+"""Of gzip in one reply. Each costs as much as thousands of bytes to begin, and twenty to send."""
 CODINGS_MAX = 4
 """How many content codings of one reply are undone; more are nobody's honest answer."""
 COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate"})
@@ -47,54 +68,141 @@ Undo = Callable[[bytes, int], bytes]
 """Undoes a coding piece by piece; never returns more bytes than asked for."""
 
 
-def http_client(connections_max: int) -> httpx2.AsyncClient:
+class Room:
+    """What the replies of one provider have left of `REPLIES_BYTES_MAX`, so that they fill no memory but their own."""
+
+    def __init__(self) -> None:
+        self._left = REPLIES_BYTES_MAX
+
+    def take(self, size: int) -> None:
+        """
+        Take so many bytes.
+
+        Raises:
+            ReplyTooLarge: There are not so many.
+        """
+        if size > self._left:
+            raise ReplyTooLarge(
+                f"more than {REPLIES_BYTES_MAX} bytes with the provider's other replies"
+            )
+        self._left -= size
+
+    def give_back(self, size: int) -> None:
+        """Give back what was taken."""
+        self._left += size
+
+
+def http_client(connections_max: int, room: Room) -> httpx2.AsyncClient:
     """
     The client of one event loop.
 
     Raises:
         Exception: Of any kind, where a variable of the environment cannot be used.
     """
-    return openai.DefaultAioHttpClient(
+    return _Client(
         follow_redirects=False,
         limits=httpx2.Limits(max_connections=connections_max, keepalive_expiry=KEEPALIVE_S),
         mounts=dict.fromkeys(LOOPBACK),
-        event_hooks={"response": [_bound_reply]},
+        cookies=_NoCookies(),
+        event_hooks={"response": [_bounds(room)]},
     )
 
 
+class _Client(openai.DefaultAioHttpClient):
+    """The SDK's client, whose sessions and proxies' sessions keep no cookie and no long header."""
+
+    def _init_transport(self, *args: Any, **kwargs: Any) -> httpx2.AsyncBaseTransport:
+        return _with_own_session(super()._init_transport(*args, **kwargs))
+
+    def _init_proxy_transport(self, *args: Any, **kwargs: Any) -> httpx2.AsyncBaseTransport:
+        return _with_own_session(super()._init_proxy_transport(*args, **kwargs))
+
+
+class _NoCookies(CookieJar):
+    """httpx's jar, beside the one of aiohttp below it: nothing gets in."""
+
+    def extract_cookies(self, *_: object) -> None:
+        """Keep none of a response's cookies."""
+
+
+def _with_own_session(transport: Any) -> httpx2.AsyncBaseTransport:
+    transport.client = partial(_session, transport)
+    own: httpx2.AsyncBaseTransport = transport
+    return own
+
+
+def _session(transport: Any) -> aiohttp.ClientSession:
+    """What `AiohttpTransport.get_client` would make, with a jar that keeps nothing, and bounds."""
+    connector = aiohttp.TCPConnector(
+        limit=transport.limits.max_connections,
+        keepalive_timeout=transport.limits.keepalive_expiry,
+        ssl=transport.ssl_context,
+        socket_factory=_socket,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        max_line_size=HEADER_BYTES_MAX,
+        max_field_size=HEADER_BYTES_MAX,
+        max_headers=HEADERS_MAX,
+    )
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
+    return made
+
+
 class RequestBody:
-    """The body of one request, in one piece: handed out once at most."""
+    """The body of one request, in one piece: handed out once at most, in whichever thread."""
 
     def __init__(self, content: bytes) -> None:
         self.length = len(content)
         self._content: bytes | None = content
         self._is_sent = False
+        self._lock = threading.Lock()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        content, self._content = self._content, None
+        with self._lock:
+            content, self._content = self._content, None
+            self._is_sent = self._is_sent or content is not None
         if content is None:
             raise RuntimeError("the request was sent or withdrawn before")
-        self._is_sent = True
         yield content
 
     def withdraw(self) -> bool:
         """Ask whether no byte of the request was handed to the transport; then none will be."""
-        self._content = None
-        return not self._is_sent
+        with self._lock:
+            self._content = None
+            return not self._is_sent
 
 
-async def _bound_reply(response: httpx2.Response) -> None:
-    if isinstance(response.stream, httpx2.AsyncByteStream):
-        # httpx would inflate a megabyte to a gigabyte, past every bound.
-        stream: httpx2.AsyncByteStream = _BoundedStream(response.stream)
-        codings = _codings(response.headers.pop("content-encoding", ""))
-        if len(codings) <= CODINGS_MAX and COMPRESSIONS.issuperset(codings):
-            for _ in codings:
-                stream = _BoundedStream(stream, _Inflation().undo)
-        else:
-            # It may be plain all the same: some servers name a charset here.
-            response.headers[UNKNOWN_CODING] = ", ".join(codings)
-        response.stream = stream if response.is_success else _Explanation(stream)
+def _bounds(room: Room) -> Callable[[httpx2.Response], Awaitable[None]]:
+    async def bound(response: httpx2.Response) -> None:
+        # The charset of a provider's choice may take a second per kilobyte, as punycode does. JSON is UTF-8.
+        response.encoding = "utf-8"
+        if isinstance(response.stream, httpx2.AsyncByteStream):
+            response.stream = _bounded(response, response.stream, room)
+
+    return bound
+
+
+def _bounded(
+    response: httpx2.Response, stream: httpx2.AsyncByteStream, room: Room
+) -> httpx2.AsyncByteStream:
+    # httpx would inflate a megabyte to a gigabyte, past every bound.
+    codings = _codings(response.headers.pop("content-encoding", ""))
+    undos: list[Undo | None] = [None]
+    if len(codings) <= CODINGS_MAX and COMPRESSIONS.issuperset(codings):
+        undos += [_Inflation().undo for _ in codings]
+    else:
+        # It may be plain all the same: some servers name a charset here.
+        response.headers[UNKNOWN_CODING] = ", ".join(codings)
+    for undo in undos:
+        stream = _BoundedStream(stream, undo)
+    return _Whole(stream, room) if response.is_success else _Explanation(stream)
 
 
 def _codings(content_encoding: str) -> list[str]:
@@ -123,6 +231,28 @@ class _BoundedStream(httpx2.AsyncByteStream):
         await self._stream.aclose()
 
 
+class _Whole(httpx2.AsyncByteStream):
+    """A reply in one piece: kept in a million pieces, it would be many times as large."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, room: Room) -> None:
+        self._stream = stream
+        self._room = room
+        self._taken = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = bytearray()
+        async for chunk in self._stream:
+            self._room.take(len(chunk))
+            self._taken += len(chunk)
+            read += chunk
+        yield bytes(read)
+
+    async def aclose(self) -> None:
+        self._room.give_back(self._taken)
+        self._taken = 0
+        await self._stream.aclose()
+
+
 class _Explanation(httpx2.AsyncByteStream):
     """The body of a refusal, as far as it can be read: its status alone says what is billed."""
 
@@ -135,7 +265,9 @@ class _Explanation(httpx2.AsyncByteStream):
             async with asyncio.timeout(EXPLANATION_MAX_S):
                 async for chunk in self._stream:
                     read += chunk
-        yield bytes(read)
+                    if len(read) > EXPLANATION_BYTES_MAX:
+                        break
+        yield bytes(read[:EXPLANATION_BYTES_MAX])
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -153,6 +285,7 @@ class _Inflation:
 
     def __init__(self) -> None:
         self._stream: zlib._Decompress | None = None
+        self._members_left = MEMBERS_MAX
 
     def undo(self, data: bytes, bytes_max: int) -> bytes:
         """Inflate the next piece, up to so many bytes; a caller that gets them all has had enough."""
@@ -165,6 +298,9 @@ class _Inflation:
                     data = data.lstrip(b"\0")
                     if not data.startswith(GZIP_START):
                         break
+                    self._members_left -= 1
+                    if self._members_left < 0:
+                        raise ReplyTooLarge(f"more than {MEMBERS_MAX} members of gzip")
                     self._stream = zlib.decompressobj(GZIP_WINDOW)
                 plain += self._stream.decompress(data, bytes_max - len(plain))
                 data = self._stream.unused_data or self._stream.unconsumed_tail

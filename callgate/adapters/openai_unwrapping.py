@@ -8,9 +8,10 @@ from collections.abc import Collection
 THINK_START, THINK_END = "<think>", "</think>"
 _ANSWER_STARTS = ("{", "[", '"', "```", "~~~")
 _FENCE = re.compile(
-    r"""(`{3,}|~{3,})[ \t]*(?:[A-Za-z0-9_+-]*[ \t]*\r?\n|(?:json)?[ \t]*(?=[{\["]))""",
+    r"""(`{3,}+|~{3,}+)[ \t]*+(?:[A-Za-z0-9_+-]*+[ \t]*+\r?\n|(?:json)?[ \t]*+(?=[{\["]))""",
     re.IGNORECASE,
 )
+"""Possessive: a megabyte of spaces would be tried in each of a trillion ways."""
 
 
 def unwrapped(text: str, unwraps: Collection[str]) -> str:

@@ -7,6 +7,7 @@ So several hosts, `target_session_attrs`, `options` and every other parameter of
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 from urllib.parse import quote
@@ -72,6 +73,15 @@ def connect_arguments(url: str, timeout_s: float) -> dict[str, Any]:
         **found,
         "connect_timeout": max(CONNECT_TIMEOUT_S_MIN, round(timeout_s / hosts)),
     }
+
+
+def login_secret(url: str) -> str | None:
+    """What only those know who may use a URL's login, with its place, as one text; None if it has no password."""
+    found = parameters(url)
+    if not found.get("password"):
+        return None
+    names = ("user", "password", "host", "hostaddr", "port", "dbname")
+    return json.dumps([found.get(name) for name in names])
 
 
 def shown(url: str) -> str:

@@ -198,7 +198,7 @@ class Anomaly(StrEnum):
     USAGE_ZERO = "usage_zero"
     """No tokens, beside a text."""
     USAGE_IMPLAUSIBLE = "usage_implausible"
-    """No count of tokens, or more than twice what the request could use."""
+    """No count of tokens, or more than the request could use."""
     USAGE_CONTRADICTORY = "usage_contradictory"
     """Its numbers contradict each other; the dearest reading they allow was posted."""
     TIER_UNASKED = "tier_unasked"

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from callgate.domain import bounded_json
 from callgate.domain.budget import BudgetFigures, Window
 from callgate.domain.ledger import (
     AttemptRef,
@@ -323,7 +324,7 @@ class ProviderReply:
     @classmethod
     def from_json(cls, stored: bytes) -> ProviderReply:
         """Read back what `to_json` wrote."""
-        fields = json.loads(stored)
+        fields = bounded_json.loads(stored)
         usage = Usage(**fields["usage"]) if fields["usage"] else None
         anomalies = tuple(map(Anomaly, fields.get("anomalies", ())))
         texts = tuple(fields["texts"])

@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from callgate.domain import gates
+from callgate.domain import gates, told_names
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
 from callgate.domain.errors import BrokerUnavailable, InvalidRequest, LedgerUnavailable
 from callgate.domain.ledger import (
@@ -473,4 +473,5 @@ def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -
     if isinstance(answer, Failure):
         return Record(ref, None, answer.to_json(), latency_ms)
     error = answer.failure.to_json() if answer.failure else None
-    return Record(ref, answer.to_json(), error, latency_ms, answer.provider_request_id)
+    request_id = told_names.request_id(answer.provider_request_id)
+    return Record(ref, answer.to_json(), error, latency_ms, request_id)

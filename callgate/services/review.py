@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from callgate.domain.endings import UNTOLD, Ending, ending_of
+from callgate.domain import told_names
+from callgate.domain.endings import Ending, ending_of
 from callgate.domain.errors import UnpricedModel
 from callgate.domain.ledger import AttemptView, CallView
 from callgate.domain.models import AMOUNT_UNKNOWN, Anomaly, LLMRequest, ServiceTier, Usage
@@ -14,9 +15,12 @@ from callgate.domain.retry import Billing, Failure
 
 STANDARD_TIERS = frozenset({"auto", "default", "standard"})
 """What providers call the tier they use when none was asked for."""
-IMPLAUSIBLE_FACTOR = 2
-"""A usage above so many times the request's own bounds is a mistake of the provider's, or of who counts for it."""
-NAMED_CHARS_MAX = 32
+INPUT_FACTOR = 2
+"""
+A usage of more input than so many times what was bounded is a mistake of the provider's, or of who counts for it.
+
+Output has no such factor: the provider was told its bound, in its own tokens.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,12 @@ def _flaw_of_ending(ending: Ending, finish_reason: str | None) -> Failure:
         return _paid("content_filtered", "the provider filtered the answer", retryable=False)
     if ending is Ending.BROKEN:
         return _paid("broken_off", "the provider broke off its answer", retryable=True)
+    name = told_names.ending(finish_reason)
+    told = (
+        f"`{name}`" if name else "another finish reason (`callgate calls show --bodies` names it)"
+    )
     message = (
-        f"the answer ended with {_named(finish_reason)}, which is no good ending: if the provider means that the "
+        f"the answer ended with {told}, which is no good ending: if the provider means that the "
         "answer is whole, add it to its good_endings in the catalogue"
     )
     return _paid("unknown_ending", message, retryable=False)
@@ -91,6 +99,9 @@ def bill_of(
     """
     Say what to post: 0 if surely unbilled, the cost if the usage is known and can be true, else the whole hold.
 
+    A cost that can be true exceeds the hold only by what the hold could not foresee: up to twice the input that was
+    bounded, with the price step that it reaches; a dearer tier that the provider names; a price in a new catalogue.
+
     Args:
         request: None if it was purged.
     """
@@ -100,7 +111,7 @@ def bill_of(
         return Bill(Priced(attempt.hold_nano_usd, "whole hold: outcome unknown"))
     if reply is None:
         return Bill(Priced(attempt.hold_nano_usd, "whole hold: no reply"))
-    tier, anomalies = _tier(reply.service_tier, request), list(reply.anomalies)
+    tier, anomalies = _tier(told_names.tier(reply.service_tier), request), list(reply.anomalies)
     if tier is None:
         anomalies.append(Anomaly.TIER_UNASKED)
     if request is not None and failure is None and len(reply.texts) < request.n:
@@ -110,8 +121,7 @@ def bill_of(
     if reply.usage is not None and _is_implausible(reply.usage, view, request):
         anomalies.append(Anomaly.USAGE_IMPLAUSIBLE)
     if reply.usage is None or AMOUNT_UNKNOWN & set(anomalies):
-        priced = Priced(attempt.hold_nano_usd, f"whole hold: {', '.join(anomalies)}")
-        return Bill(priced, None, tuple(anomalies))
+        return Bill(_whole_hold(attempt, anomalies), None, tuple(anomalies))
     try:
         priced = costs.cost(
             view.provider,
@@ -123,12 +133,26 @@ def bill_of(
     except (UnpricedModel, ValueError) as exc:
         anomalies.append(Anomaly.PRICE_UNKNOWN)
         priced = Priced(attempt.hold_nano_usd, f"whole hold: {exc}")
+    if priced.nano_usd > attempt.hold_nano_usd and _output_max(request) is None:
+        anomalies.append(Anomaly.USAGE_IMPLAUSIBLE)
+        return Bill(_whole_hold(attempt, anomalies), None, tuple(anomalies))
     return Bill(priced, reply.usage, tuple(anomalies))
+
+
+def _whole_hold(attempt: AttemptView, anomalies: Sequence[Anomaly]) -> Priced:
+    return Priced(attempt.hold_nano_usd, f"whole hold: {', '.join(anomalies)}")
+
+
+def _output_max(request: LLMRequest | None) -> int | None:
+    """The tokens all answers together may have; None if the request was purged, and nobody knows."""
+    if request is None or request.max_output_tokens is None:
+        return None
+    return request.n * request.max_output_tokens
 
 
 def _tier(name: str | None, request: LLMRequest | None) -> str | None:
     """The tier a reply was processed in; None if its name is unknown, and no tier was asked for."""
-    told = (name or ServiceTier.DEFAULT).lower()
+    told = name or ServiceTier.DEFAULT
     if told in STANDARD_TIERS:
         return ServiceTier.DEFAULT
     is_asked = request is not None and request.service_tier is not ServiceTier.DEFAULT
@@ -136,18 +160,11 @@ def _tier(name: str | None, request: LLMRequest | None) -> str | None:
 
 
 def _is_implausible(usage: Usage, view: CallView, request: LLMRequest | None) -> bool:
-    if usage.input_tokens > IMPLAUSIBLE_FACTOR * view.input_token_bound:
-        return True
-    if request is None or request.max_output_tokens is None:
-        return False
-    return usage.output_tokens > IMPLAUSIBLE_FACTOR * request.n * request.max_output_tokens
-
-
-def _named(finish_reason: str | None) -> str:
-    """A finish reason for a message, unless it is more than a name: nobody knows what a provider puts there."""
-    name = finish_reason or UNTOLD
-    is_name = len(name) <= NAMED_CHARS_MAX and name.replace("_", "").replace("-", "").isalnum()
-    return f"`{name}`" if is_name else "a finish reason that is no name"
+    """True above what can be; where no bound of the output is known, `bill_of` believes no more than the hold."""
+    output_max = _output_max(request)
+    return usage.input_tokens > INPUT_FACTOR * view.input_token_bound or (
+        output_max is not None and usage.output_tokens > output_max
+    )
 
 
 def _paid(code: str, message: str, *, retryable: bool) -> Failure:

@@ -142,7 +142,8 @@ ENDINGS = (
             (None, "`null`"),
             ("", "`null`"),
             (7, "`null`"),
-            ("The patient, born 1970", "no name"),
+            ("The patient, born 1970", "another finish reason"),
+            ("tneitap_eht", "another finish reason"),
         )
     ),
     *(

@@ -125,8 +125,31 @@ USAGES = (
     counted("a count over int8", told(11, 2**63), None, *IMPLAUSIBLE),
     counted("a count of many digits", told("9" * 5000, 7), None, *IMPLAUSIBLE),
     counted("a million tokens for a few words", told(10**6, 7), None, *IMPLAUSIBLE),
-    counted("more than twice the output's bound", told(11, 201), None, *IMPLAUSIBLE),
-    counted("twice the output's bound", told(11, 200), 411_000),
+    counted("more than the output's bound", told(11, 101), None, *IMPLAUSIBLE),
+    counted("the output's bound", told(11, 100), 211_000),
+    *(
+        Case(
+            f"{output} tokens in two choices",
+            (chat(choice(), choice(index=1), usage=told(11, output)),),
+            posted=posted,
+            anomalies=anomalies,
+            usage_is_known=posted is not None,
+            request={"n": 2},
+            texts=("fine", "fine"),
+        )
+        for output, posted, anomalies in ((200, 411_000, ()), (201, None, IMPLAUSIBLE))
+    ),
+    counted(
+        "reasoning beside the output, together above what was allowed",
+        told(11, 60, 116, completion_tokens_details={"reasoning_tokens": 45}),
+        None,
+        *IMPLAUSIBLE,
+    ),
+    counted(
+        "reasoning within the output, together all that was allowed",
+        told(11, 100, 111, completion_tokens_details={"reasoning_tokens": 95}),
+        211_000,
+    ),
     counted("a total above the sum", told(11, 7, 99), 11_000 + 88 * 2_000, *CONTRADICTORY),
     counted(
         "a total a little above the sum, and cached tokens",
@@ -139,6 +162,7 @@ USAGES = (
         told(1000, 10, 1160, cached_tokens=100),
         900_000 + 10_000 + 320_000,
         *CONTRADICTORY,
+        request={"max_output_tokens": 200},
     ),
     counted("a total below the sum", told(11, 7, 5), COST, *CONTRADICTORY),
     counted(

@@ -18,7 +18,12 @@ ERRORS = (
     unpaid("402 in a 200", {"code": 402, "message": "no credit"}, "insufficient_quota"),
     unpaid("402 in a 200, as text", {"code": "402", "message": "no"}, "insufficient_quota"),
     unpaid("401 in a 200", {"code": 401, "message": "who"}, "authentication_failed"),
-    unpaid("400 in a 200", {"code": 400, "message": "bad"}, "bad_request", says="bad"),
+    unpaid(
+        "400 in a 200",
+        {"code": 400, "message": "bad"},
+        "bad_request",
+        says="the request is not accepted",
+    ),
     unpaid("quota in a 200, in words", {"code": "insufficient_quota"}, "insufficient_quota"),
     unpaid("a type only", {"type": "invalid_request_error", "message": "no"}, "bad_request"),
     unpaid("a code in camel case", {"code": "InvalidApiKey"}, "authentication_failed"),
@@ -136,7 +141,7 @@ ERRORS = (
         ),
         posted=0,
         code="request_too_large",
-        says="limit 6000 tokens per minute, requested 9000",
+        says="the request alone is above a limit",
     ),
     dead(
         "429 that can never fit, by its numbers",

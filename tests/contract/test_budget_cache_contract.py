@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import count
 
 import pytest
 import structlog
+from nacl.secret import Aead
 from redis import Redis
 
 from callgate.adapters.memory_budget_cache import MemoryBudgetCache
@@ -19,6 +22,7 @@ from callgate.domain.ports import BudgetCachePort
 from worker.embedded import Embedded
 
 TTL_S = 0.2
+LOGIN = "acme:secret@ledger"
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 _orgs = count()
 
@@ -45,7 +49,7 @@ def cache(request: pytest.FixtureRequest) -> Iterator[BudgetCachePort]:
         yield MemoryBudgetCache(ttl_s=TTL_S)
         return
     services = request.getfixturevalue("services")
-    real = RedisBudgetCache(services.broker_url, ttl_s=TTL_S)
+    real = RedisBudgetCache(services.broker_url, login=LOGIN, ttl_s=TTL_S)
     yield real
     real.close()
 
@@ -91,7 +95,7 @@ def test_a_copy_does_not_outlive_its_time(
 def test_without_the_cache_the_ledger_answers(org: str) -> None:
     """A cache that cannot be reached costs a warning and nothing else."""
     ledger = Ledger()
-    cache = RedisBudgetCache("redis://127.0.0.1:1/0", ttl_s=TTL_S)
+    cache = RedisBudgetCache("redis://127.0.0.1:1/0", login=LOGIN, ttl_s=TTL_S)
 
     with structlog.testing.capture_logs() as logged:
         figures = cache.get(org, ledger.budgets)
@@ -108,7 +112,20 @@ def a_copy(org: str, **changes: object) -> str:
     return json.dumps([kept], default=lambda moment: moment.isoformat())
 
 
-NOT_OURS: dict[str, Callable[[str], bytes | str]] = {
+@lru_cache
+def box_of(login: str) -> Aead:
+    """What copies of a login are sealed with."""
+    return Aead(RedisBudgetCache("redis://127.0.0.1:1/0", login=login, ttl_s=60)._key)
+
+
+def sealed(org: str, told: bytes | str, *, by: str = LOGIN, age_s: float = 0) -> bytes:
+    """These bytes as a copy that somebody with a login would have made so many seconds ago."""
+    at_ms = round((time.time() - age_s) * 1000)
+    told = told.encode() if isinstance(told, str) else told
+    return bytes(box_of(by).encrypt(at_ms.to_bytes(8) + told, org.encode()))
+
+
+ODD: dict[str, Callable[[str], bytes | str]] = {
     "garbage": lambda _: "garbage",
     "nothing": lambda _: "",
     "no UTF-8": lambda _: b"\xff\xfe",
@@ -117,6 +134,8 @@ NOT_OURS: dict[str, Callable[[str], bytes | str]] = {
     "a mapping": lambda _: "{}",
     "a list of something else": lambda _: '[1, "two", null]',
     "a nest": lambda _: "[" * 50_000,
+    "a copy": a_copy,
+    "no budget at all": lambda _: "[]",
     "more than ours ever is": lambda org: a_copy(org) + " " * 1_000_000,
     "a field less": lambda _: '[{"budget_id": 1}]',
     "another organisation": lambda org: a_copy(org + "x"),
@@ -130,6 +149,7 @@ NOT_OURS: dict[str, Callable[[str], bytes | str]] = {
     "no moment": lambda org: a_copy(org, ends_at="soon"),
     "a moment without a zone": lambda org: a_copy(org, ends_at="2026-11-03T00:00:00"),
 }
+SEALED_ODDLY = ODD.keys() - {"a copy", "no budget at all"}
 
 
 @pytest.fixture
@@ -139,21 +159,31 @@ def shared(services: Embedded) -> Iterator[Redis]:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def real(services: Embedded) -> Iterator[RedisBudgetCache]:
     """The cache in Redis, with time for a test to look at it."""
-    cache = RedisBudgetCache(services.broker_url, ttl_s=60)
+    cache = RedisBudgetCache(services.broker_url, login=LOGIN, ttl_s=60)
     yield cache
     cache.close()
 
 
-@pytest.mark.parametrize("what", NOT_OURS)
-def test_what_is_not_ours_is_no_copy(
-    real: RedisBudgetCache, shared: Redis, org: str, what: str
+@pytest.fixture
+def key(real: RedisBudgetCache, shared: Redis, org: str) -> str:
+    """Where this cache keeps the copy of the organisation: what is new there after it has been asked."""
+    before = set(shared.scan_iter("callgate:budgets:*"))
+    real.get(org, Ledger().budgets)
+    (name,) = set(shared.scan_iter("callgate:budgets:*")) - before
+    shared.delete(name)
+    return name.decode()
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_what_others_have_written_is_no_copy(
+    real: RedisBudgetCache, shared: Redis, org: str, key: str, what: str
 ) -> None:
-    """The ledger is asked, and its answer takes the place of what was there."""
+    """However right it looks: the ledger is asked, and its answer takes the place of what was there."""
     ledger = Ledger()
-    shared.set(f"callgate:budgets:{org}", NOT_OURS[what](org), px=1_000)
+    shared.set(key, ODD[what](org), px=1_000)
 
     with structlog.testing.capture_logs() as logged:
         assert [real.get(org, ledger.budgets)[0].spent_nano_usd for _ in range(2)] == [1, 1]
@@ -162,12 +192,24 @@ def test_what_is_not_ours_is_no_copy(
     assert not logged
 
 
+@pytest.mark.parametrize("what", sorted(SEALED_ODDLY))
+def test_what_the_ledger_could_not_have_said_is_no_copy(
+    real: RedisBudgetCache, shared: Redis, org: str, key: str, what: str
+) -> None:
+    """Though it is sealed with the right key, such as by another version."""
+    ledger = Ledger()
+    shared.set(key, sealed(org, ODD[what](org)))
+
+    assert [real.get(org, ledger.budgets)[0].spent_nano_usd for _ in range(2)] == [1, 1]
+    assert ledger.asked == 1
+
+
 @pytest.mark.parametrize("kind", ["list", "hash", "set", "stream"])
 def test_another_kind_of_value_is_no_copy(
-    real: RedisBudgetCache, shared: Redis, org: str, kind: str
+    real: RedisBudgetCache, shared: Redis, org: str, key: str, kind: str
 ) -> None:
     """A key of somebody's own making that happens to have our name."""
-    ledger, key = Ledger(), f"callgate:budgets:{org}"
+    ledger = Ledger()
     if kind == "list":
         shared.rpush(key, "a")
     elif kind == "set":
@@ -181,18 +223,71 @@ def test_another_kind_of_value_is_no_copy(
     assert ledger.asked == 1
 
 
-@pytest.mark.parametrize("px", [None, 3_600_000])
-def test_what_does_not_expire_in_time_is_no_copy(
-    real: RedisBudgetCache, shared: Redis, org: str, px: int | None
+@pytest.mark.parametrize(
+    ("by", "of", "age_s"),
+    [("rival:secret@ledger", "", 0), (LOGIN, "x", 0), (LOGIN, "", 61), (LOGIN, "", -30)],
+    ids=["another login", "another organisation", "too old", "from the future"],
+)
+def test_a_copy_is_of_this_login_this_organisation_and_now(
+    real: RedisBudgetCache, shared: Redis, org: str, key: str, by: str, of: str, age_s: float
 ) -> None:
-    """A copy that never expired would always be believed."""
-    shared.set(f"callgate:budgets:{org}", a_copy(org), px=px)
+    """One that was kept aside and put back, renewed or moved, is not believed, whenever it is to expire."""
+    shared.set(key, sealed(org + of, a_copy(org), by=by, age_s=age_s))
 
     assert real.get(org, Ledger().budgets)[0].spent_nano_usd == 1
 
 
-def test_a_copy_of_ours_is_believed(real: RedisBudgetCache, shared: Redis, org: str) -> None:
+def test_a_copy_of_ours_is_believed(
+    real: RedisBudgetCache, shared: Redis, org: str, key: str
+) -> None:
     """What the tests above change is what makes the difference."""
-    shared.set(f"callgate:budgets:{org}", a_copy(org), px=60_000)
+    shared.set(key, sealed(org, a_copy(org)))
 
     assert real.get(org, Ledger().budgets)[0].spent_nano_usd == 77
+
+
+def test_a_changed_bit_is_found(real: RedisBudgetCache, shared: Redis, org: str, key: str) -> None:
+    """In the nonce, in the time, in the figures or in what vouches for them."""
+    whole = sealed(org, a_copy(org))
+
+    for place in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        shared.set(key, bytes(changed))
+        assert real.get(org, Ledger().budgets)[0].spent_nano_usd == 1
+
+
+def test_nothing_of_a_copy_can_be_read_in_the_cache(
+    real: RedisBudgetCache, shared: Redis, org: str
+) -> None:
+    """Neither the organisation nor its figures, in keys or values."""
+    real.get(org, Ledger().budgets)
+
+    for name in shared.scan_iter("callgate:budgets:*"):
+        whole = name + shared.dump(name)
+        assert org.encode() not in whole
+        assert b"nano_usd" not in whole
+
+
+def test_a_login_without_a_password_shares_with_nobody(services: Embedded, org: str) -> None:
+    """Nothing tells its holders from others, so that each process keeps copies of its own."""
+    ledger = Ledger()
+    caches = [RedisBudgetCache(services.broker_url, login=None, ttl_s=60) for _ in range(2)]
+
+    seen = [cache.get(org, ledger.budgets)[0].spent_nano_usd for cache in [*caches, *caches]]
+
+    for cache in caches:
+        cache.close()
+    assert seen == [1, 2, 1, 2]
+
+
+def test_processes_of_one_login_share_their_copies(services: Embedded, org: str) -> None:
+    """One process asks the ledger for all of them."""
+    ledger = Ledger()
+    caches = [RedisBudgetCache(services.broker_url, login=LOGIN, ttl_s=60) for _ in range(2)]
+
+    seen = [cache.get(org, ledger.budgets)[0].spent_nano_usd for cache in caches]
+
+    for cache in caches:
+        cache.close()
+    assert seen == [1, 1]

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -146,16 +147,24 @@ def closing_server() -> Iterator[ClosingServer]:
     thread.join(PATIENCE_S)
 
 
-def test_a_request_on_a_dead_connection_is_not_sent_again(closing_server: ClosingServer) -> None:
+def test_a_request_on_a_dead_connection_is_not_sent_again(
+    closing_server: ClosingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The race of a stale connection: the server closed it, our loop has not noticed, the request is written to it."""
 
     async def raced() -> ProviderReply | Failure:
         async with adapter_for(f"http://127.0.0.1:{closing_server.port}/v1") as provider:
             first = await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
             assert isinstance(first, ProviderReply)
-            closing_server.close.set()
-            # The loop stands still on purpose: it must not see the goodbye before the request is written.
-            assert closing_server.closed.wait(PATIENCE_S)
+            attempted = provider._attempt
+
+            async def stands_still(*args: Any) -> ProviderReply | Failure:
+                # On purpose: the loop must not see the goodbye before the request is written.
+                closing_server.close.set()
+                assert closing_server.closed.wait(PATIENCE_S)
+                return await attempted(*args)
+
+            monkeypatch.setattr(provider, "_attempt", stands_still)
             return await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
 
     answer = asyncio.run(raced())
@@ -315,7 +324,7 @@ def test_a_provider_that_quotes_us_is_not_quoted() -> None:
     assert isinstance(outcome.answer, Failure)
     stored = outcome.answer.to_json()
     assert outcome.answer.provider_code == "invalid_request_error"
-    assert "HTTP 400, invalid_request_error, param messages.[0].content" in outcome.answer.message
+    assert "HTTP 400, invalid_request_error, param messages[0].content: " in outcome.answer.message
     for secret in ("Jane", "Doe", "4111", "1970", "sk-", KEY[3:11], "Bearer"):
         assert secret not in stored
 

@@ -213,7 +213,7 @@ def test_a_trickling_reply_does_not_outlive_the_deadline() -> None:
         http(b'{"choices": []}'),
         http(b'{"choices": [{"text": "old style"}]}'),
         http(b'{"error": {"code": "overloaded", "message": "sorry"}}'),
-        http(b"[" * 100_000),
+        http(b"[" * 90),
         http(b"{}", headers={"content-encoding": "gzip"}),
     ],
     ids=lambda data: ascii(data[-24:]),

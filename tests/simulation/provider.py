@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 INPUT_NANO_USD, OUTPUT_NANO_USD = 1_000, 2_000
 """Per token."""
-UNSTORABLE = "an id the ledger cannot store"
+UNSTORABLE = f"req_{'f0' * 16}"
 KILLER = "kills whoever asks"
 """A prompt that its worker never survives."""
 TIMEOUT = Failure("timeout", "the reply was not complete in time", True, Billing.UNKNOWN)

@@ -191,11 +191,11 @@ def test_a_cost_above_its_hold_is_posted_in_full() -> None:
     """A bill cannot be refused."""
     stage = Stage()
     key = stage.submit().key
-    stage.provider.script = [replace(REPLY, usage=Usage(input_tokens=1_500, output_tokens=200))]
+    stage.provider.script = [replace(REPLY, usage=Usage(input_tokens=1_500, output_tokens=100))]
 
     view = asyncio.run(stage.run(key))
 
-    assert view.posted_nano_usd == 1_500 * 1_000 + 200 * 2_000
+    assert view.posted_nano_usd == 1_500 * 1_000 + 100 * 2_000
     assert view.last is not None
     assert view.posted_nano_usd > view.last.hold_nano_usd
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.adapters.openai_errors import Asked
 from callgate.adapters.openai_reply import reply_of
+from callgate.adapters.openai_unwrapping import unwrapped
 from callgate.adapters.openai_usage import ROWS, TOKENS_MAX, Told, usage_in, usage_of
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.models import Anomaly, Usage
@@ -46,8 +46,7 @@ COUNTS = st.integers(0, 1_000)
 
 def read(body: bytes, headers: dict[str, str] | None = None) -> ProviderReply | Failure:
     """What a body is read as."""
-    asked = Asked(ProviderEntry(), (PROMPT,))
-    return reply_of(body, headers or {}, a_request(), asked)
+    return reply_of(body, headers or {}, a_request(), ProviderEntry())
 
 
 def a_reply(**fields: object) -> ProviderReply | Failure:
@@ -133,13 +132,23 @@ def test_any_bytes_are_a_reply_or_a_failure(body: bytes) -> None:
     assert answer.billing is Billing.UNKNOWN
 
 
-@pytest.mark.parametrize("depth", [100, 900, 100_000])
-def test_an_error_nested_deeply_is_still_one(depth: int) -> None:
+def test_a_fence_with_much_space_is_looked_at_once() -> None:
+    """A pattern that tries each way to share out the spaces takes hours for so many."""
+    for text in ("```" + " " * 10**6 + "x", "`" * 10**6, "```" + "a" * 10**5 + " " * 10**6 + "x"):
+        assert unwrapped(text, ("fence", "think")) == text
+    assert unwrapped('```  json   {"a": 1} ```', ("fence",)) == '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("depth", "code"),
+    [(90, "invalid_response"), (100, "reply_too_large"), (100_000, "reply_too_large")],
+)
+def test_an_error_nested_deeply_is_still_one(depth: int, code: str) -> None:
     """Nobody knows what a stranger nests."""
     answer = read(b'{"error": ' * depth + b'{"code": 402}' + b"}" * depth)
 
     assert isinstance(answer, Failure)
-    assert answer.code == "invalid_response"
+    assert answer.code == code
 
 
 def test_an_error_in_a_success_says_so_without_private_words() -> None:
@@ -150,7 +159,7 @@ def test_an_error_in_a_success_says_so_without_private_words() -> None:
 
     assert isinstance(answer, Failure)
     assert answer.message.startswith(
-        "HTTP 200 with an error: HTTP 400, invalid_request_error, bad:"
+        "HTTP 200 with an error: HTTP 400, invalid_request_error: the request"
     )
     assert (answer.status, answer.provider_code) == (400, "invalid_request_error")
     assert "Jane" not in answer.message

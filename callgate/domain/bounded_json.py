@@ -1,0 +1,52 @@
+"""
+JSON that somebody else wrote: measured as text before any of it becomes an object.
+
+A megabyte of `[],[],...` is small to send; read, it is 50 times as large, and slow. Whoever receives it bounds its
+bytes; here it is what they would become.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+VALUES_MAX = 50_000
+"""Some hundred times what the longest honest reply has; a few MB as objects."""
+DEPTH_MAX = 100
+STEPS_MAX = 4 * VALUES_MAX
+"""A value has a comma or a bracket before it, and at most a name, its own quotes and a bracket behind it."""
+_STRING_OR_MARK = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{},]', re.DOTALL)
+
+
+class TooMuch(ValueError):
+    """More values, or deeper nested ones, than are read."""
+
+
+def loads(text: bytes | str) -> Any:
+    """
+    Read JSON of at most `VALUES_MAX` values, nested at most `DEPTH_MAX` deep.
+
+    Raises:
+        TooMuch: It is, or may be, above a bound; nothing was built.
+        ValueError: It is no JSON.
+    """
+    if isinstance(text, bytes):
+        # As `json.loads` has it. Decoded first: bytes of UTF-16 can look like quotes.
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    _measure(text)
+    return json.loads(text)
+
+
+def _measure(text: str) -> None:
+    """Count values and depth, up to the bounds: so no text takes longer than its length and so many steps."""
+    values, depth = 1, 0
+    for steps, match in enumerate(_STRING_OR_MARK.finditer(text)):
+        mark = text[match.start()]
+        if mark in "]}":
+            depth -= 1
+        elif mark != '"':
+            values += 1
+            depth += mark != ","
+        if values > VALUES_MAX or depth > DEPTH_MAX or steps > STEPS_MAX:
+            raise TooMuch(f"more than {VALUES_MAX} values, or nested more than {DEPTH_MAX} deep")

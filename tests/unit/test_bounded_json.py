@@ -1,0 +1,78 @@
+"""What JSON of strangers is read, and what is refused before it becomes objects."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callgate.domain.bounded_json import DEPTH_MAX, VALUES_MAX, TooMuch, loads
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+)
+
+
+@given(JSON, st.booleans(), st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]))
+def test_what_is_within_the_bounds_is_read_as_ever(
+    value: object, is_ascii: bool, encoding: str
+) -> None:
+    """As text, and as bytes in every encoding that JSON may have."""
+    text = json.dumps(value, ensure_ascii=is_ascii)
+
+    assert loads(text) == value
+    assert loads(text.encode(encoding)) == value
+
+
+@given(st.text(), st.binary())
+def test_what_is_no_json_is_a_value_error(text: str, data: bytes) -> None:
+    """As of the library itself, and nothing else."""
+    for given_ in (text, data):
+        try:
+            expected = json.loads(given_)
+        except ValueError:
+            with pytest.raises(ValueError, match=r"."):
+                loads(given_)
+        else:
+            assert repr(loads(given_)) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_read"),
+    [
+        ("[" + "1," * (VALUES_MAX - 2) + "1]", True),
+        ("[" + "1," * (VALUES_MAX - 1) + "1]", False),
+        ("[" * DEPTH_MAX + "]" * DEPTH_MAX, True),
+        ("[" * (DEPTH_MAX + 1) + "]" * (DEPTH_MAX + 1), False),
+        ('{"a":' * DEPTH_MAX + "1" + "}" * DEPTH_MAX, True),
+        ('{"a":' * (DEPTH_MAX + 1) + "1" + "}" * (DEPTH_MAX + 1), False),
+        ("[" + ",".join(["[]"] * (VALUES_MAX // 2)) + "]", False),
+        (json.dumps("[," * VALUES_MAX), True),
+        (json.dumps('"[,' * VALUES_MAX), True),
+        (json.dumps("\\" * VALUES_MAX), True),
+        (json.dumps({"[" * VALUES_MAX: "," * VALUES_MAX}), True),
+        ('"' + "[," * VALUES_MAX, None),
+        ("]" * VALUES_MAX, None),
+        ('""' * 5 * VALUES_MAX, False),
+    ],
+    ids=lambda value: ascii(value)[:24],
+)
+def test_values_and_depth_have_bounds(text: str, is_read: bool | None) -> None:
+    """Only those outside of texts count; None is what is no JSON, however long."""
+    if is_read:
+        assert loads(text) == json.loads(text)
+        return
+    with pytest.raises(ValueError, match=r".") as raised:
+        loads(text)
+    assert isinstance(raised.value, TooMuch) == (is_read is False)
+
+
+def test_quotes_within_two_bytes_hide_nothing() -> None:
+    """A character of UTF-16 can have the byte of a quote in it."""
+    text = '["\u2222",' + "[]," * VALUES_MAX + "[]]"
+
+    with pytest.raises(TooMuch):
+        loads(text.encode("utf-16"))
