@@ -27,7 +27,7 @@ import openai
 from callgate.adapters.openai_errors import NoClient, failure_of
 from callgate.adapters.openai_loop import ProviderLoop
 from callgate.adapters.openai_reply import reply_of
-from callgate.adapters.openai_transport import RequestBody, Room, http_client
+from callgate.adapters.openai_transport import RequestBody, http_client
 from callgate.adapters.openai_wire import request_body
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.models import LLMRequest
@@ -77,7 +77,6 @@ class OpenAIAdapter:
         self._credentials = credentials
         self._connections_max = connections_max
         self._client: _Client | None = None
-        self._room = Room()
         self._loop = ProviderLoop(f"provider {name}")
 
     async def complete(
@@ -155,7 +154,7 @@ class OpenAIAdapter:
                     api_key="asked for with every request",
                     base_url=self._entry.base_url or BASE_URL,
                     max_retries=0,
-                    http_client=http_client(self._connections_max, self._room),
+                    http_client=http_client(self._connections_max),
                 )
             except Exception as exc:
                 # Whatever a certificate file, a proxy or an address can raise.

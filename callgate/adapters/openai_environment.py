@@ -137,10 +137,10 @@ def _variable(name: str) -> str:
 
 def _client_faults() -> Iterator[str]:
     """What is left: a pattern of NO_PROXY that no parser takes, or a variable that only a newer transport reads."""
-    from callgate.adapters.openai_transport import Room, http_client
+    from callgate.adapters.openai_transport import http_client
 
     try:
-        http_client(1, Room())
+        http_client(1)
     except Exception as exc:
         variables = [_variable(f"{name}_proxy") for name in ("all", "no") if getproxies().get(name)]
         names = " or ".join(variables) or "something in the environment"

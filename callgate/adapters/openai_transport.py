@@ -37,8 +37,10 @@ Twice what a million tokens come to, the most one answer may have.
 More must not come in than the ledger can take within its deadline, in ASCII three times as much: else its record would
 never come to an end.
 """
-REPLIES_BYTES_MAX = 64 * 2**20
-"""What all replies of one provider may have at a time in a process: thousands of honest ones, eight of the longest."""
+SHORT_REPLY_BYTES = 64 * 1024
+"""Of replies of this size a process may have one for each connection."""
+LONG_REPLIES_MAX = 8
+"""Of one provider, read at the same time: 64 MiB together."""
 HEADERS_MAX = 128
 HEADER_BYTES_MAX = 4096
 """Half of aiohttp's own bound: hundreds of requests may be in flight, and each can bring so many headers."""
@@ -68,31 +70,7 @@ Undo = Callable[[bytes, int], bytes]
 """Undoes a coding piece by piece; never returns more bytes than asked for."""
 
 
-class Room:
-    """What the replies of one provider have left of `REPLIES_BYTES_MAX`, so that they fill no memory but their own."""
-
-    def __init__(self) -> None:
-        self._left = REPLIES_BYTES_MAX
-
-    def take(self, size: int) -> None:
-        """
-        Take so many bytes.
-
-        Raises:
-            ReplyTooLarge: There are not so many.
-        """
-        if size > self._left:
-            raise ReplyTooLarge(
-                f"more than {REPLIES_BYTES_MAX} bytes with the provider's other replies"
-            )
-        self._left -= size
-
-    def give_back(self, size: int) -> None:
-        """Give back what was taken."""
-        self._left += size
-
-
-def http_client(connections_max: int, room: Room) -> httpx2.AsyncClient:
+def http_client(connections_max: int) -> httpx2.AsyncClient:
     """
     The client of one event loop.
 
@@ -104,7 +82,7 @@ def http_client(connections_max: int, room: Room) -> httpx2.AsyncClient:
         limits=httpx2.Limits(max_connections=connections_max, keepalive_expiry=KEEPALIVE_S),
         mounts=dict.fromkeys(LOOPBACK),
         cookies=_NoCookies(),
-        event_hooks={"response": [_bounds(room)]},
+        event_hooks={"response": [_bounds(asyncio.Semaphore(LONG_REPLIES_MAX))]},
     )
 
 
@@ -179,18 +157,18 @@ class RequestBody:
             return not self._is_sent
 
 
-def _bounds(room: Room) -> Callable[[httpx2.Response], Awaitable[None]]:
+def _bounds(long_replies: asyncio.Semaphore) -> Callable[[httpx2.Response], Awaitable[None]]:
     async def bound(response: httpx2.Response) -> None:
         # The charset of a provider's choice may take a second per kilobyte, as punycode does. JSON is UTF-8.
         response.encoding = "utf-8"
         if isinstance(response.stream, httpx2.AsyncByteStream):
-            response.stream = _bounded(response, response.stream, room)
+            response.stream = _bounded(response, response.stream, long_replies)
 
     return bound
 
 
 def _bounded(
-    response: httpx2.Response, stream: httpx2.AsyncByteStream, room: Room
+    response: httpx2.Response, stream: httpx2.AsyncByteStream, long_replies: asyncio.Semaphore
 ) -> httpx2.AsyncByteStream:
     # httpx would inflate a megabyte to a gigabyte, past every bound.
     codings = _codings(response.headers.pop("content-encoding", ""))
@@ -202,7 +180,7 @@ def _bounded(
         response.headers[UNKNOWN_CODING] = ", ".join(codings)
     for undo in undos:
         stream = _BoundedStream(stream, undo)
-    return _Whole(stream, room) if response.is_success else _Explanation(stream)
+    return _Whole(stream, long_replies) if response.is_success else _Explanation(stream)
 
 
 def _codings(content_encoding: str) -> list[str]:
@@ -232,24 +210,31 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 class _Whole(httpx2.AsyncByteStream):
-    """A reply in one piece: kept in a million pieces, it would be many times as large."""
+    """
+    A reply in one piece: kept in a million pieces, it would be many times as large.
 
-    def __init__(self, stream: httpx2.AsyncByteStream, room: Room) -> None:
+    Few long ones are read at a time, so that those of one provider do not fill the memory. The others wait, and their
+    connections with them.
+    """
+
+    def __init__(self, stream: httpx2.AsyncByteStream, long_replies: asyncio.Semaphore) -> None:
         self._stream = stream
-        self._room = room
-        self._taken = 0
+        self._long_replies = long_replies
+        self._is_long = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         read = bytearray()
         async for chunk in self._stream:
-            self._room.take(len(chunk))
-            self._taken += len(chunk)
+            if not self._is_long and len(read) + len(chunk) > SHORT_REPLY_BYTES:
+                await self._long_replies.acquire()
+                self._is_long = True
             read += chunk
         yield bytes(read)
 
     async def aclose(self) -> None:
-        self._room.give_back(self._taken)
-        self._taken = 0
+        if self._is_long:
+            self._is_long = False
+            self._long_replies.release()
         await self._stream.aclose()
 
 
