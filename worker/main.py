@@ -62,7 +62,7 @@ def run_worker(
         without_mingle=True,
         loglevel="INFO",
     )
-    answer_questions_only()
+    answer_questions_only(app)
     worker.start()
     return int(worker.exitcode or 0)
 
@@ -70,8 +70,7 @@ def run_worker(
 def composed_app(settings: WorkerSettings, compose: Compose = bootstrap) -> Celery:
     """A Celery app whose tasks find their services."""
     app = worker_app(settings)
-    # With the stock transport a lost broker, or an item that is no message, ends the worker. Not for Flower, which
-    # knows brokers by the name of their transport.
+    # With another transport a lost broker ends the worker.
     app.conf.broker_transport = "worker.redis_transport:Transport"
     app.loader.import_default_modules()
     app.finalize()
