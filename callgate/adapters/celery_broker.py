@@ -19,6 +19,7 @@ CONNECTIONS_MAX = 200
 """Of one process to the broker; kombu's own default of 10 raises when it is used up."""
 
 
+CONTROL = "callgate.adapters.celery_control:Control"
 GUARD = "callgate.adapters.celery_guard:Transport"
 """What every process reads the broker through."""
 CLOCK_MAX = 2**48
@@ -84,7 +85,7 @@ def broker_options(*, timeout_s: float, prefix: str = "") -> dict[str, Any]:
 def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
     """Build an app that can publish; it is nobody's current app and connects to nothing yet."""
     app = Celery("callgate", broker=broker_url, set_as_current=False, autofinalize=True)
-    app.clock = BoundedClock()
+    app.clock, app.control_cls = BoundedClock(), CONTROL
     app.conf.update(
         broker_transport=GUARD,
         broker_transport_options=broker_options(timeout_s=timeout_s, prefix=prefix),
