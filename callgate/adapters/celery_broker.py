@@ -8,7 +8,8 @@ from typing import Any
 
 from celery import Celery, bootsteps
 from kombu import Exchange, Queue, pools
-from kombu.clocks import LamportClock
+
+from callgate.adapters.celery_control import BoundedClock, Control
 
 CALL_QUEUE = "callgate.call"
 LOG_QUEUE = "callgate.log"
@@ -19,27 +20,10 @@ CONNECTIONS_MAX = 200
 """Of one process to the broker; kombu's own default of 10 raises when it is used up."""
 
 
-CONTROL = "callgate.adapters.celery_control:Control"
 GUARD = "callgate.adapters.celery_guard:Transport"
 """What every process reads the broker through."""
-CLOCK_MAX = 2**48
-"""A thousand ticks a second for nine thousand years."""
 SERVICES = "callgate_services"
 """Attribute of an app whose worker was composed by `callgate worker`."""
-
-
-class BoundedClock(LamportClock):
-    """
-    Celery's logical clock, which takes from others only what a clock can have come to.
-
-    It would follow any number, and a number of 4,300 digits cannot be written into an answer any more, nor into an
-    event.
-    """
-
-    def adjust(self, other: Any) -> int:
-        """Go on from the later of two times, if the other is one."""
-        is_time = type(other) is int and 0 <= other <= CLOCK_MAX
-        return super().adjust(other if is_time else 0)
 
 
 class StockWorkerRefused(bootsteps.Step):  # type: ignore[misc]
@@ -85,7 +69,7 @@ def broker_options(*, timeout_s: float, prefix: str = "") -> dict[str, Any]:
 def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
     """Build an app that can publish; it is nobody's current app and connects to nothing yet."""
     app = Celery("callgate", broker=broker_url, set_as_current=False, autofinalize=True)
-    app.clock, app.control_cls = BoundedClock(), CONTROL
+    app.clock, app.control_cls = BoundedClock(), Control
     app.conf.update(
         broker_transport=GUARD,
         broker_transport_options=broker_options(timeout_s=timeout_s, prefix=prefix),

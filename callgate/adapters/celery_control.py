@@ -13,17 +13,37 @@ from typing import Any
 
 from celery.app.control import Control as CeleryControl
 from kombu import Consumer, pidbox
+from kombu.clocks import LamportClock
 
+CLOCK_MAX = 2**48
+"""A thousand ticks a second for nine thousand years."""
 ANSWERS_BYTES_MAX = 16 * 2**20
 """Of one question; a worker with a thousand calls says 1 MB about them at most."""
 PATIENCE = 3
 """For how many timeouts answers are taken at most, however many come; stock has no such bound."""
 
 
+class BoundedClock(LamportClock):
+    """
+    Celery's logical clock, which takes from others only what a clock can have come to.
+
+    It would follow any number, and a number of 4,300 digits cannot be written into an answer any more, nor into an
+    event.
+    """
+
+    def adjust(self, other: Any) -> int:
+        """Go on from the later of two times, if the other is one."""
+        is_time = type(other) is int and 0 <= other <= CLOCK_MAX
+        return super().adjust(other if is_time else 0)
+
+
 class Mailbox(pidbox.Mailbox):
     """Collects the answers to a question for a bounded time, and no others."""
 
     reply_queue: Any
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, clock=BoundedClock(), **options)
 
     def _collect(
         self,
