@@ -42,8 +42,8 @@ class Mailbox(pidbox.Mailbox):
 
     reply_queue: Any
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, clock=BoundedClock(), **options)
+    def __init__(self, namespace: str, **options: Any) -> None:
+        super().__init__(namespace, **{**options, "clock": BoundedClock()})
 
     def _collect(
         self,

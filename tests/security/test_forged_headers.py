@@ -79,7 +79,7 @@ def test_nothing_that_a_message_says_of_itself_is_shown(
     app, heard = deployment.client.celery_app, list[str]()
     call_id, attempt_id, sent_at = str(uuid4()), str(uuid4()), datetime.now(UTC).isoformat()
     with app.connection_for_read() as connection:
-        queue = Queue(f"celeryev.{uuid4()}", Exchange("celeryev", type="topic"), "#")
+        queue = Queue(f"celeryev.{uuid4()}", Exchange("celeryev", type="fanout"), "#")
         with Consumer(
             connection, [queue], callbacks=[lambda body, _: heard.append(json.dumps(body))]
         ):
