@@ -55,6 +55,8 @@ def run_worker(
     """
     sys.setswitchinterval(GIL_SWITCH_S)
     app = composed_app(settings, compose)
+    # Before there is a worker, whose ears are made with it.
+    answer_questions_only(app)
     worker = app.Worker(
         queues=list(queues),
         hostname=f"{name or 'callgate'}@{socket.gethostname()}",
@@ -62,7 +64,6 @@ def run_worker(
         without_mingle=True,
         loglevel="INFO",
     )
-    answer_questions_only(app)
     worker.start()
     return int(worker.exitcode or 0)
 
