@@ -206,8 +206,8 @@ def _broker(client: Client) -> str:
 
 def _item_size(client: Client) -> Finding:
     """Whether the broker keeps what none of its readers would read; not whether it may be asked for its settings."""
+    from callgate.adapters.celery_bounds import ITEM_BYTES_MAX
     from callgate.adapters.celery_consumers import takes_items_of
-    from callgate.adapters.redis_bounds import ITEM_BYTES_MAX
 
     try:
         takes_more = takes_items_of(client.celery_app, ITEM_BYTES_MAX + 1)

@@ -6,7 +6,7 @@ the doctor the answers of workers. Nothing is decoded by kombu before it is know
 
 - Kombu takes `content-encoding` for a codec of Python's. One of them is bz2: 2 kB become 3 GB.
 - So it does with the header `compression`.
-- An item of a queue is as long as its sender made it (`redis_bounds`).
+- An item of a queue is as long as its sender made it (`celery_bounds`).
 - One that is no message of kombu's raises in the middle of whatever reads it.
 """
 
@@ -22,7 +22,7 @@ from kombu.asynchronous import get_event_loop
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 
-from callgate.adapters.redis_bounds import BoundedParser
+from callgate.adapters.celery_bounds import BoundedParser
 
 logger = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from uuid import uuid4
 import pytest
 from redis.exceptions import ConnectionError as Lost
 
-from callgate.adapters.celery_control import CLOCK_MAX, BoundedClock
-from callgate.adapters.celery_guard import misfit
-from callgate.adapters.redis_bounds import (
+from callgate.adapters.celery_bounds import (
     ITEM_BYTES_MAX,
     READ_AT_ONCE_BYTES,
     REPLY_BYTES_MAX,
     BoundedBuffer,
 )
+from callgate.adapters.celery_control import CLOCK_MAX, BoundedClock
+from callgate.adapters.celery_guard import misfit
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
 from worker.wake_up import Respondent, _is_question
