@@ -114,6 +114,8 @@ def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
                     yield _server_log(client)
                 if name == "schema":
                     yield from _attention(client)
+                if name == "broker":
+                    yield _item_size(client)
             except CallgateError as exc:
                 failed.add(name)
                 remedy = f": {DATABASE_REMEDY}" if isinstance(exc, LedgerUnavailable) else ""
@@ -200,6 +202,22 @@ def _broker(client: Client) -> str:
                 f" {REDIS_MIN} has, and Valkey"
             )
         return f"{connection.as_uri()} answers"
+
+
+def _item_size(client: Client) -> Finding:
+    """Whether the broker keeps what none of its readers would read; not whether it may be asked for its settings."""
+    from callgate.adapters.celery_bounds import ITEM_BYTES_MAX
+    from callgate.adapters.celery_consumers import takes_items_of
+
+    try:
+        takes_more = takes_items_of(client.celery_app, ITEM_BYTES_MAX + 1)
+    except Exception as exc:
+        # As in `_broker`.
+        return Finding("item size", True, f"not known ({type(exc).__name__})", True)
+    if not takes_more:
+        return Finding("item size", True, "the broker refuses items of more than 1 MiB")
+    remedy = "set proto-max-bulk-len to 1mb, so that nobody can fill its memory and its readers' time with a few"
+    return Finding("item size", True, f"the broker takes items of more than 1 MiB: {remedy}", True)
 
 
 def _rights(client: Client) -> str:

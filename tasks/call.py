@@ -10,7 +10,7 @@ from callgate.adapters.celery_broker import CALL_TASK
 from callgate.domain.ledger import CallKey
 from worker.asyncio_pool import AsyncTask
 from worker.process import services_of
-from worker.wake_up import WakeUp
+from worker.wake_up import Named, WakeUp
 
 
 class Call(AsyncTask):
@@ -24,6 +24,16 @@ class Call(AsyncTask):
     def check(self, call_id: object, generation: object) -> None:
         """See that they name a call."""
         CallKey.parse(call_id, generation)
+
+    def named(self, args: Any, kwargs: Any) -> Named:
+        """The call, by its own task id."""
+        try:
+            key = CallKey.parse(
+                **dict(zip(("call_id", "generation"), args, strict=False), **kwargs)
+            )
+        except (TypeError, ValueError):
+            return Named.nothing()
+        return Named(key.task_id, (str(key.call_id), key.generation))
 
     async def arun(self, request: Mapping[str, Any], call_id: str, generation: int) -> str:
         """Say what this delivery came to, as Flower shows it."""

@@ -13,7 +13,7 @@ from callgate.domain.operations import StrayMessage
 from worker.batching import BatchMessage, BatchTask
 from worker.outcome import Outcome
 from worker.process import services_of
-from worker.wake_up import WakeUp
+from worker.wake_up import Named, WakeUp
 
 
 class CallIsDead(Exception):
@@ -29,10 +29,17 @@ class LogCall(BatchTask):
     Request = WakeUp
     follow_ups = False
 
+    def named(self, args: Any, kwargs: Any) -> Named:
+        """The attempt, as the child of its call."""
+        if (ref := _ref(args)) is None:
+            return Named.nothing()
+        key, attempt_id = ref.key, str(ref.attempt_id)
+        return Named(attempt_id, (str(key.call_id), key.generation, attempt_id), key.task_id)
+
     def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[Outcome]:
         """Say what each attempt came to, as Flower shows it; a message that names none is a stray."""
         services = services_of(self.app)
-        refs = [_ref(message) for message in messages]
+        refs = [_ref(message.args) for message in messages]
         settled = services.logger.settle([ref for ref in refs if ref is not None])
         states = {s.ref: s.state for s in settled}
         for message, ref in zip(messages, refs, strict=True):
@@ -61,9 +68,9 @@ def _outcome(ref: AttemptRef | None, states: Mapping[AttemptRef, CallState]) -> 
     return Outcome("to be tried again" if states[ref].is_open else states[ref].value)
 
 
-def _ref(message: BatchMessage) -> AttemptRef | None:
+def _ref(args: Any) -> AttemptRef | None:
     try:
-        call_id, generation, attempt_id = message.args
+        call_id, generation, attempt_id = args
         return AttemptRef(CallKey.parse(call_id, generation), UUID(attempt_id))
     except (TypeError, ValueError, AttributeError):
         return None

@@ -11,7 +11,7 @@ from celery._state import connect_on_app_finalize
 from callgate.adapters.celery_broker import SWEEP_TASK
 from worker.asyncio_pool import AsyncTask
 from worker.process import services_of
-from worker.wake_up import WakeUp
+from worker.wake_up import Named, WakeUp
 
 CLAIMS_S_MAX = 30.0
 """How long a sweep waits for the calls that came out of the queue before it; after that a later sweep will do."""
@@ -35,6 +35,15 @@ class Sweep(AsyncTask):
         """See that it is a moment that can be compared with the ledger's."""
         if datetime.fromisoformat(sent_at).tzinfo is None:
             raise ValueError("a time without a time zone")
+
+    def named(self, args: Any, kwargs: Any) -> Named:
+        """The moment it was sent, in our spelling."""
+        try:
+            said: list[Any] = [*args, *kwargs.values()]
+            sent_at = datetime.fromisoformat(said[0]).isoformat()
+        except (TypeError, ValueError, IndexError):
+            return Named.nothing()
+        return Named(f"sweep.{sent_at}", (sent_at,))
 
     async def arun(self, request: Mapping[str, Any], sent_at: str) -> int:
         """Count the lost messages."""

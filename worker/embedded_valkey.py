@@ -32,6 +32,8 @@ def start_valkey(
                 *("--maxmemory-policy", "noeviction"),
                 # The append-only file holds everything, so there are no snapshots.
                 *("--appendonly", "yes" if persistence else "no", "--save", ""),
+                # The least there is: no message of ours, and no link, comes near it.
+                *("--proto-max-bulk-len", "1mb"),
                 *("--proc-title-template", f"{{title}} {mark}"),
             ],
             folder=folder,

@@ -55,6 +55,8 @@ def run_worker(
     """
     sys.setswitchinterval(GIL_SWITCH_S)
     app = composed_app(settings, compose)
+    # Before there is a worker, whose ears are made with it.
+    answer_questions_only(app)
     worker = app.Worker(
         queues=list(queues),
         hostname=f"{name or 'callgate'}@{socket.gethostname()}",
@@ -62,7 +64,6 @@ def run_worker(
         without_mingle=True,
         loglevel="INFO",
     )
-    answer_questions_only()
     worker.start()
     return int(worker.exitcode or 0)
 
@@ -70,8 +71,7 @@ def run_worker(
 def composed_app(settings: WorkerSettings, compose: Compose = bootstrap) -> Celery:
     """A Celery app whose tasks find their services."""
     app = worker_app(settings)
-    # With the stock transport a lost broker, or an item that is no message, ends the worker. Not for Flower, which
-    # knows brokers by the name of their transport.
+    # With another transport a lost broker ends the worker.
     app.conf.broker_transport = "worker.redis_transport:Transport"
     app.loader.import_default_modules()
     app.finalize()

@@ -8,8 +8,8 @@ Kombu's Redis transport, made for a worker whose ledger knows what is lost.
 - Several messages come with one round trip (BLMPOP: Redis 7 or later, or Valkey).
 - Stock builds a new redis-py client, with a copy of its table of about 170 reply parsers, for each
   command it sends: a fifth of a worker's CPU per task.
-- An item of a queue, or a broadcast, that is no message ends the stock worker. Here it is put aside. So is a
-  message that is compressed: ours never are, and a megabyte of it can be gigabytes once it is looked at.
+- An item of a queue that is no message ends the stock worker. Here it is put aside. So is one that is longer than a
+  message of ours can be, and one that kombu would inflate (`callgate.adapters.celery_guard`).
 - A broker that refuses a command (its disk or its memory is full, it lacks replicas, it has become one itself) ends the
   stock worker. Here that is a lost connection, made again until the broker takes writes.
 
@@ -22,43 +22,28 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty
 from typing import Any
 
-from kombu.exceptions import ContentDisallowed
-from kombu.transport import redis, virtual
+from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
+
+from callgate.adapters import celery_guard
 
 logger = logging.getLogger(__name__)
 
 _TAGS = itertools.count(1)
-Garbage = Callable[[str, bytes], None]
-"""Takes the queue and an item of it that is no message of kombu's."""
+Garbage = Callable[[str, bytes, str], None]
+"""Takes the queue, an item of it that is no message for us, and why it is none."""
 TAKEN_AT_ONCE_MAX = 16
 """Messages of one round trip. More would save little, and take from the other workers what they have room for."""
-UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What decoding raises over bytes of somebody else's making."""
-
-
-class Message(virtual.Message):  # type: ignore[misc]
-    """A message; one whose body cannot be read, or is compressed, says so when it is decoded."""
-
-    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
-        self.errors: list[Any] = []
-        if (payload.get("headers") or {}).get("compression"):
-            self.errors = [(ContentDisallowed, ContentDisallowed("compressed"), None)]
-        try:
-            super().__init__(payload, channel, **kwargs)
-        except UNREADABLE:
-            self.errors = [sys.exc_info()]
-            properties = {**payload["properties"], "body_encoding": None}
-            super().__init__({**payload, "properties": properties}, channel, **kwargs)
-            self._raw = payload
+TOO_LONG = "too long for a message"
+MESSAGE_BYTES_MAX = 16 * 1024
+"""Ten times what ours have. Of as many as a worker may take at once, each can grow twentyfold when it is decoded."""
 
 
 class Unfinished(virtual.QoS):  # type: ignore[misc]
@@ -75,10 +60,9 @@ class Unfinished(virtual.QoS):  # type: ignore[misc]
         return []
 
 
-class Channel(redis.Channel):  # type: ignore[misc]
+class Channel(celery_guard.Channel):
     """A channel with one client, which threads may share and which outlives the connection."""
 
-    Message = Message
     ack_emulation = False
     QoS: Any
     _in_poll: Any
@@ -113,7 +97,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def _brpop_read(self, **options: Any) -> bool:
         try:
-            taken = self._taken(**options)
+            taken = self._taken("BLMPOP", **options)
             if not taken:
                 raise Empty
             queue = bytes_to_str(taken[0]).removeprefix(self.global_keyprefix)
@@ -141,69 +125,38 @@ class Channel(redis.Channel):  # type: ignore[misc]
         except self.connection_errors as error:
             logger.warning("%d messages are left to the sweep: %r", len(taken), error)
 
-    def _taken(self, **options: Any) -> Any:
-        connection = self.client.connection
-        try:
-            return self.client.parse_response(connection, "BLMPOP", **options)
-        except self.connection_errors:
-            # The next turn of the hub then connects anew.
-            connection.disconnect()
-            raise
 
-    def _receive_one(self, subscription: Any) -> Any:
-        try:
-            return super()._receive_one(subscription)
-        except UNREADABLE as error:
-            logger.error("heard a broadcast that is no message: %s", type(error).__name__)
-            raise Empty from error
-
-
-class Transport(redis.Transport):  # type: ignore[misc]
-    """A transport that puts aside what is no message; the broker has already forgotten it."""
+class Transport(celery_guard.Transport):
+    """A transport that puts aside what is no message for us; the broker has already forgotten it."""
 
     Channel = Channel
-    connection_errors = (*redis.Transport.connection_errors, ResponseError)
+    connection_errors = (*celery_guard.Transport.connection_errors, ResponseError)
     on_garbage: Garbage | None = None
     """Gets the garbage, in the thread that consumes; without it, garbage is only logged."""
 
     def deliver_item(self, queue: str, item: bytes) -> None:
         """Deliver one item of a queue, or put it aside."""
-        try:
-            message = json.loads(item)
-        except UNREADABLE:
-            self.put_aside(queue, item)
+        if len(item) > MESSAGE_BYTES_MAX:
+            self.refuse(queue, item, TOO_LONG)
         else:
-            self._deliver(message, queue)
+            super().deliver_item(queue, item)
 
-    def put_aside(self, queue: str, item: bytes) -> None:
-        """Hand over an item that is no message."""
-        logger.error("took %d bytes from queue %r that are no message", len(item), queue)
+    def refuse(self, queue: str, item: bytes, why: str) -> None:
+        """Hand over an item that is no message for us."""
+        super().refuse(queue, item, why)
         if self.on_garbage is not None:
-            self.on_garbage(queue, item)
+            self.on_garbage(queue, item, why)
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if not _is_envelope(message):
-            self.put_aside(queue, _bytes_of(message))
-            return
-        # Where it came from, not what it says of that: it may have to go back. And a tag of our own: those that share
-        # one would count as one, and so be taken without bound.
-        message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
-        message["properties"]["delivery_tag"] = str(next(_TAGS))
+        # Of what it says of itself only how to read it. Where it came from, for it may have to go back; and a tag of
+        # our own: those that share one would count as one, and so be taken without bound.
+        message["properties"] = {
+            "body_encoding": message["properties"].get("body_encoding"),
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "delivery_tag": str(next(_TAGS)),
+        }
         super()._deliver(message, queue)
 
 
 def _bytes_of(message: Any) -> bytes:
-    try:
-        return json.dumps(message, default=repr).encode()
-    except RecursionError:
-        return b"nested too deeply"
-
-
-def _is_envelope(message: Any) -> bool:
-    properties = message.get("properties") if isinstance(message, dict) else None
-    return (
-        isinstance(properties, dict)
-        and isinstance(properties.get("delivery_tag"), str)
-        and isinstance(message.get("headers") or {}, dict)
-        and isinstance(message.get("body") or "", str)
-    )
+    return json.dumps(message, default=repr).encode()

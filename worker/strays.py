@@ -7,7 +7,8 @@ back to its queue and ends the next one. Here each of them reaches a sink and is
 the log never quotes it: what is in it may be somebody's secret.
 
     undecodable body                         stock: logged, acked
-    compressed                               stock: inflated, however large that is
+    compressed, or in an odd encoding        stock: inflated, however large that is
+    too long                                 stock: read, however large that is
     foreign content type, bad eta/expires    stock: logged, rejected
     unknown task, unknown protocol           stock: logged, rejected
     no id, wrong parts, wrong types          stock: ends one worker after the other
@@ -40,6 +41,8 @@ from worker.until_done import UntilDone
 logger = logging.getLogger(__name__)
 
 RAW_BYTES_MAX = 64 * 1024
+GARBAGE_WAITING_MAX = 200
+"""Items that were no messages, while the sink has not taken them: 12 MB."""
 
 _UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, KombuError)
 """What Celery raises over content that it did not expect; anything else is not the message's."""
@@ -70,6 +73,7 @@ class _StrayConsumer(PacedConsumer):
 
     sink: Sink
     _until_done: UntilDone
+    _garbage_waiting = 0
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return Celery's handler of messages, guarded; called once per broker connection."""
@@ -115,9 +119,17 @@ class _StrayConsumer(PacedConsumer):
                 raise _Misfit("the follow-ups are not a mapping")
             _check_arguments(self.app.tasks[message.headers["task"]], args, kwargs)
 
-    def _put_garbage_aside(self, queue: str, item: bytes) -> None:
-        stray = StrayMessage(queue, "no message", item[:RAW_BYTES_MAX])
-        self._until_done.start(partial(self.sink, stray), _ignore_ended)
+    def _put_garbage_aside(self, queue: str, item: bytes, why: str) -> None:
+        """Keep an item that is no message, so counts for no prefetch, unless too many wait to be kept."""
+        if self._garbage_waiting >= GARBAGE_WAITING_MAX:
+            logger.error("dropped %d bytes from queue %r: too many strays wait", len(item), queue)
+            return
+        self._garbage_waiting += 1
+        stray = StrayMessage(queue, why, item[:RAW_BYTES_MAX])
+        self._until_done.start(partial(self.sink, stray), self._end_garbage)
+
+    def _end_garbage(self, _: bool) -> None:
+        self._garbage_waiting -= 1
 
     def _put_aside(self, message: Any, error: Exception) -> None:
         reason = str(error) if isinstance(error, _Misfit) else type(error).__name__
@@ -136,10 +148,6 @@ def _check_arguments(task: Task, args: list[Any], kwargs: dict[str, Any]) -> Non
             task.check(*args, **kwargs)
     except (TypeError, ValueError):
         raise _Misfit("arguments that the task cannot use") from None
-
-
-def _ignore_ended(_: bool) -> None:
-    """Garbage has no message to reject."""
 
 
 def _queue_of(message: Any) -> str:

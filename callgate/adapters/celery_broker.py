@@ -9,6 +9,8 @@ from typing import Any
 from celery import Celery, bootsteps
 from kombu import Exchange, Queue, pools
 
+from callgate.adapters.celery_control import BoundedClock, Control
+
 CALL_QUEUE = "callgate.call"
 LOG_QUEUE = "callgate.log"
 CALL_TASK = "callgate.call"
@@ -18,6 +20,8 @@ CONNECTIONS_MAX = 200
 """Of one process to the broker; kombu's own default of 10 raises when it is used up."""
 
 
+GUARD = "callgate.adapters.celery_guard:Transport"
+"""What every process reads the broker through."""
 SERVICES = "callgate_services"
 """Attribute of an app whose worker was composed by `callgate worker`."""
 
@@ -65,7 +69,9 @@ def broker_options(*, timeout_s: float, prefix: str = "") -> dict[str, Any]:
 def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
     """Build an app that can publish; it is nobody's current app and connects to nothing yet."""
     app = Celery("callgate", broker=broker_url, set_as_current=False, autofinalize=True)
+    app.clock, app.control_cls = BoundedClock(), Control
     app.conf.update(
+        broker_transport=GUARD,
         broker_transport_options=broker_options(timeout_s=timeout_s, prefix=prefix),
         # Kombu's default for rediss:// is to check no certificate, and with a transport of ours to speak no TLS at all.
         broker_use_ssl=broker_url.startswith("rediss://")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
 
 from callgate.adapters.celery_broker import CALL_QUEUE, CALL_TASK, LOG_QUEUE
 
@@ -95,6 +96,26 @@ def refused_command(app: Celery, commands: tuple[tuple[str, ...], ...]) -> str |
         finally:
             _refusal(connection, "DISCARD")
             channel.client.connection_pool.release(connection)
+
+
+def takes_items_of(app: Celery, size_bytes: int) -> bool:
+    """
+    Whether the broker takes a string of so many bytes.
+
+    It is asked to echo one, because a user with few rights may do that, and may not ask for `proto-max-bulk-len`.
+
+    Raises:
+        RedisError: The broker does not answer.
+    """
+    with app.connection_for_write() as broker:
+        client = broker.default_channel.client
+        client.execute_command("PING")
+        try:
+            client.execute_command("PING", "x" * size_bytes)
+        except (ResponseError, RedisConnectionError):
+            # It says why, and closes the connection: which of the two is heard is chance.
+            return False
+        return True
 
 
 _KEYS = (CALL_QUEUE, LOG_QUEUE, "_kombu.binding.callgate", PIDBOX)

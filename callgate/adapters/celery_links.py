@@ -22,9 +22,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
 
 LINK_BYTES_MAX = 64 * 1024
+TASK_CHARS_MAX = 255
+PLACES_KNOWN_MAX = 1_000
+WRONG_TYPE = "WRONGTYPE"
 ROUTE = frozenset({"queue", "exchange", "routing_key", "exchange_type"})
 KEPT = frozenset({"expires", "ignore_result", "priority", "shadow"})
 """
@@ -37,6 +41,53 @@ REMEDY = "its task would never hear of the call; both must use one broker, datab
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0", ""})  # noqa: S104 - compared, not listened on
 
 
+def sendable(text: str, *, succeeded: bool) -> dict[str, Any] | None:
+    """
+    The link of a stored text that a call's end chooses, or None; nothing in it but what `Links` would have kept.
+
+    A submission's row may have been written by another hand than ours.
+
+    Raises:
+        InvalidLink: It cannot be sent, now or later.
+    """
+    if len(text.encode()) > LINK_BYTES_MAX:
+        raise InvalidLink(f"links have at most {LINK_BYTES_MAX} bytes")
+    try:
+        chosen = json.loads(text)["link" if succeeded else "link_error"]
+        return None if chosen is None else _sendable(chosen)
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as exc:
+        raise InvalidLink(f"this is no link: {type(exc).__name__}") from exc
+
+
+def _sendable(chosen: dict[str, Any]) -> dict[str, Any]:
+    if chosen["subtask_type"] is None:
+        return _sendable_task(chosen)
+    if chosen["subtask_type"] != "chain" or not chosen["kwargs"]["tasks"]:
+        raise InvalidLink("a link is a task or a chain of tasks")
+    tasks = [_sendable_task(task) for task in chosen["kwargs"]["tasks"]]
+    chain = {"task": "celery.chain", "args": [], "kwargs": {"tasks": tasks}, "options": {}}
+    return {**chain, "subtask_type": "chain", "immutable": False}
+
+
+def _sendable_task(task: dict[str, Any]) -> dict[str, Any]:
+    name, args, kwargs, options = (task[part] for part in ("task", "args", "kwargs", "options"))
+    if task.get("subtask_type") is not None:
+        raise InvalidLink("a chain in a link holds tasks only")
+    if not isinstance(name, str) or not 0 < len(name) <= TASK_CHARS_MAX or not name.isprintable():
+        raise InvalidLink(f"the name of a task has 1 to {TASK_CHARS_MAX} printable characters")
+    if not isinstance(args, list) or not isinstance(kwargs, dict) or not isinstance(options, dict):
+        raise InvalidLink("a task has a list of args, and mappings of kwargs and options")
+    kept = {option: options[option] for option in KEPT & options.keys()}
+    return {
+        "task": name,
+        "args": args,
+        "kwargs": kwargs,
+        "options": {**kept, **destination(options)},
+        "subtask_type": None,
+        "immutable": task.get("immutable") is True,
+    }
+
+
 class Links:
     """Makes links ready for the ledger, for calls that `app` publishes."""
 
@@ -45,6 +96,7 @@ class Links:
         self._app = app
         self._timeout_s = timeout_s
         self._found_same: set[str] = set()
+        self._asked: set[str] = set()
 
     def text(self, link: Signature | None, link_error: Signature | None) -> str | None:
         """
@@ -78,7 +130,23 @@ class Links:
             raise InvalidLink("a chain without tasks tells nobody")
         for leaf in leaves:
             _freeze_route(app, leaf)
+            self._check_queue(leaf["options"].get("queue"))
         return frozen
+
+    def _check_queue(self, name: str | None) -> None:
+        """Refuse a key that holds something else than messages; the broker is asked once per name, if it is there."""
+        if name is None or name in self._asked:
+            return
+        with self._app.connection_for_write() as ours:
+            prefix = _Place.of(ours).prefix
+            try:
+                with _server(ours, self._timeout_s) as server:
+                    server.llen(prefix + name)
+            except (RedisError, OSError, ValueError, TypeError) as exc:
+                if WRONG_TYPE in str(exc):
+                    raise InvalidLink(f"{name!r} is a key of the broker that is no queue") from None
+        if len(self._asked) < PLACES_KNOWN_MAX:
+            self._asked.add(name)
 
     def _check_app(self, app: Celery) -> None:
         """Refuse an app whose tasks wait where our messages do not arrive, or do not read them."""
@@ -159,23 +227,30 @@ def _refuse_other_place(theirs: _Place, ours: _Place) -> None:
 
 def _run_id(connection: Connection, timeout_s: float) -> str | None:
     """What a server calls itself; None if it does not answer at once, or does not say."""
-    tls = connection.ssl if isinstance(connection.ssl, dict) else {}
     try:
-        with Redis(
-            host=connection.hostname or "127.0.0.1",
-            port=_Place.of(connection).port,
-            username=connection.userid or None,
-            password=connection.password,
-            ssl=bool(connection.ssl),
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            **tls,
-        ) as server:
+        with _server(connection, timeout_s) as server:
             return str(server.info("server")["run_id"])
     except (RedisError, OSError, ValueError, TypeError, KeyError):
         # A socket, a sentinel, an ACL without INFO, nobody there: nothing is known.
         return None
+
+
+def _server(connection: Connection, timeout_s: float) -> Redis:
+    """A client for one question, which is not asked twice."""
+    tls = connection.ssl if isinstance(connection.ssl, dict) else {}
+    place = _Place.of(connection)
+    return Redis(
+        host=connection.hostname or "127.0.0.1",
+        port=place.port,
+        db=int(place.database) if place.database.isdigit() else 0,
+        username=connection.userid or None,
+        password=connection.password,
+        ssl=bool(connection.ssl),
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        **tls,
+    )
 
 
 def _json(value: object) -> str:
@@ -207,7 +282,8 @@ def _freeze_route(app: Celery, leaf: dict[str, Any]) -> None:
     if queue is None or (queue.exchange is not None and queue.exchange.type != "direct"):
         exchange = queue.exchange.name if queue else str(route.get("exchange") or "")
         routing_key = route.get("routing_key") or (queue.routing_key if queue else "")
-        destination = {"exchange": exchange, "routing_key": routing_key}
+        place = {"exchange": exchange, "routing_key": routing_key}
     else:
-        destination = {"queue": queue.name}
-    leaf["options"] = {**{name: route[name] for name in KEPT & route.keys()}, **destination}
+        place = {"queue": queue.name}
+    kept = {name: route[name] for name in KEPT & route.keys()}
+    leaf["options"] = {**kept, **destination(place)}

@@ -4,7 +4,6 @@ The queue: ids only, never prompts. Messages go out in pipelined batches; losing
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from callgate.adapters.celery_broker import (
     SWEEP_TASK,
     in_this_process,
 )
+from callgate.adapters.celery_links import sendable
 from callgate.domain.errors import BrokerUnavailable
 from callgate.domain.ledger import AttemptRef, CallKey, CallState, Delivery
 from callgate.per_process import PerProcess
@@ -96,8 +96,7 @@ class CeleryQueue:
         return done
 
     def _publish_link(self, delivery: Delivery) -> None:
-        links = json.loads(delivery.link)
-        chosen = links["link" if delivery.state is CallState.SUCCEEDED else "link_error"]
+        chosen = sendable(delivery.link, succeeded=delivery.state is CallState.SUCCEEDED)
         if chosen is None:
             return
         outcome = {"task_id": delivery.key.task_id, "state": delivery.state.value}

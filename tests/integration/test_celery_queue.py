@@ -16,6 +16,7 @@ import pytest
 from celery import Celery, Signature, chain, group
 from kombu import Exchange, Queue
 from redis import Redis
+from redis.exceptions import RedisError
 
 from callgate.adapters.celery_broker import build_app
 from callgate.adapters.celery_links import Links
@@ -452,3 +453,110 @@ def test_a_stopped_broker_costs_its_bound(services: Embedded, queue: CeleryQueue
         services.valkey.resume()
 
     queue.publish_calls([KEY])
+
+
+OURS = {
+    "our queue": {"queue": "callgate.call"},
+    "a binding": {"queue": "_kombu.binding.celeryev"},
+    "a worker's ears": {"exchange": "celery.pidbox", "routing_key": ""},
+    "our exchange": {"exchange": "callgate", "routing_key": "callgate.call"},
+    "our queue by its key": {"exchange": "", "routing_key": "callgate.call"},
+    "no place": {},
+}
+
+
+@pytest.mark.parametrize("where", OURS)
+@pytest.mark.parametrize("form", ["task", "first of a chain", "last of a chain"])
+def test_a_link_to_what_is_no_queue_of_a_pipeline_is_not_sent(
+    queue: CeleryQueue, valkey: Redis, where: str, form: str
+) -> None:
+    """Written into the ledger by another hand than ours; every task of a chain counts."""
+    bad, good = (
+        json.loads(a_link(options=o))["link"] for o in (OURS[where], {"queue": "pipeline"})
+    )
+    tasks = [bad, good] if form == "first of a chain" else [good, bad]
+    kinds = {"task": "celery.chain", "subtask_type": "chain", "kwargs": {"tasks": tasks}}
+    link = json.dumps({"link": bad}) if form == "task" else a_link(**kinds)
+
+    deliver(queue, link)
+
+    assert valkey.keys("*") == []
+
+
+@pytest.mark.parametrize("where", ["callgate.log", "unacked", "celery@host.celery.pidbox"])
+def test_a_link_to_what_is_no_queue_of_a_pipeline_is_refused_at_submit(
+    pipeline: Celery, links: Links, where: str
+) -> None:
+    """Also as the last of a chain, and as the other link."""
+    note = pipeline.tasks["pipeline.note"]
+    bad = note.s().set(queue=where)
+    for given in ((bad, None), (None, bad), (chain(note.s(), bad), None)):
+        with pytest.raises(InvalidLink, match="no queue of a pipeline"):
+            links.text(*given)
+
+
+def test_a_link_to_another_key_is_refused_at_submit(
+    valkey: Redis, pipeline: Celery, links: Links
+) -> None:
+    """What is there is looked at once per name; what is not there becomes a queue."""
+    note = pipeline.tasks["pipeline.note"]
+    valkey.set("taken", "by something else")
+    valkey.lpush("waiting", "a message")
+
+    with pytest.raises(InvalidLink, match="'taken'"):
+        links.text(note.s().set(queue="taken"), None)
+    for name in ("waiting", "new"):
+        assert links.text(note.s().set(queue=name), None)
+    assert not valkey.exists("new")
+
+
+HOSTILE = {
+    "a chord": {"subtask_type": "chord", "kwargs": {"header": [], "body": {}}},
+    "a group": {"subtask_type": "group", "kwargs": {"tasks": []}},
+    "links in links": {"options": {"queue": "pipeline", "link": [{"task": "a"}] * 500}},
+    "a pickle": {"options": {"queue": "pipeline", "serializer": "pickle"}},
+    "a compression": {"options": {"queue": "pipeline", "compression": "bzip2"}},
+    "headers": {"options": {"queue": "pipeline", "headers": {"compression": "bz2", "shadow": "x"}}},
+    "an eta": {"options": {"queue": "pipeline", "eta": "2099-01-01T00:00:00+00:00"}},
+    "stamps": {"options": {"queue": "pipeline", "stamped_headers": ["a"], "a": "x"}},
+    "a long name": {"task": "x" * 60_000},
+    "a name of two lines": {"task": "a\nb"},
+    "a very long link": {"args": ["x" * 2**20]},
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_of_a_hostile_link_only_what_we_know_is_sent(
+    queue: CeleryQueue, valkey: Redis, kind: str
+) -> None:
+    """As JSON, at once, in a bounded message; or not at all."""
+    deliver(queue, a_link(**HOSTILE[kind]))
+
+    for raw in valkey.lrange("pipeline", 0, -1):  # type: ignore[union-attr]
+        sent = json.loads(raw)
+        assert (sent["content-type"], sent["content-encoding"]) == ("application/json", "utf-8")
+        assert not {"compression", "a"} & sent["headers"].keys()
+        assert sent["headers"]["shadow"] is None
+        assert sent["headers"]["eta"] is None
+        assert len(raw) < 4_000
+
+
+def test_a_link_that_is_nested_deeply_holds_up_nobody(queue: CeleryQueue, valkey: Redis) -> None:
+    """A thousand chains in one another."""
+    link = a_link()
+    nested = json.loads(link)["link"]
+    for _ in range(150):
+        chained = {"task": "celery.chain", "subtask_type": "chain", "kwargs": {"tasks": [nested]}}
+        nested = {**nested, **chained}
+    deliver(queue, json.dumps({"link": nested}))
+    deliver(queue, a_link(args=["@"]).replace('"@"', "[" * 20_000 + "]" * 20_000))
+
+    assert valkey.keys("*") == []
+
+
+def test_the_embedded_broker_refuses_what_no_message_of_ours_is(valkey: Redis) -> None:
+    """A megabyte may be, one more may not; a reader then has nothing to read past."""
+    valkey.lpush("long", "x" * 2**20)
+    with pytest.raises(RedisError):
+        valkey.lpush("long", "x" * (2**20 + 1))
+    assert valkey.llen("long") == 1

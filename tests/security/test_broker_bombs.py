@@ -1,0 +1,237 @@
+"""
+Somebody with the broker's password, and messages that are small until they are looked at, or not small at all.
+
+The broker is a server with its own defaults: it takes items of up to 512 MB. Memory is what the kernel says a process
+has had at most since the attack began, so that this file itself needs little.
+"""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import json
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+from uuid import uuid4
+
+import pytest
+
+from callgate import Client
+from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
+from tests.acceptance.harness import Deployment, Process, until
+from tests.integration._valkey import Valkey
+from tests.security.conftest import WORKER_DATA_MAX_BYTES
+from worker.embedded_ports import free_port
+
+PATIENCE_S = 30.0
+MEMORY_MAX_BYTES = 96 * 2**20
+"""What an attack may cost: sixteen items of a megabyte, read twice, and what the work beside it needs."""
+ASKER_BYTES_MAX = 256 * 2**20
+"""What a doctor needs is 120 MB."""
+PIDBOX, EVENTS = "/0.celery.pidbox", "/0.celeryev/worker.heartbeat"
+BOMB = bz2.compress(bytes(100 * 2**20)) * 19
+"""About 2 kB, which kombu would make 2 GB of."""
+LONG_MIB = 64
+DENSE = b"[" + b"[]," * 349_000 + b"[]]"
+"""A megabyte of JSON, which is thirty of objects."""
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A server that was not told to refuse anything."""
+    server = Valkey(tmp_path_factory.mktemp("broker"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def client(standing: Deployment, broker: Valkey) -> Iterator[Client]:
+    """A client that publishes there."""
+    with standing.open_client(broker_url=broker.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def victim(standing: Deployment, broker: Valkey) -> Process:
+    """A worker there, which outlives all of this file."""
+    process = standing.worker(CALLGATE_BROKER_URL=broker.url)
+    limit = (WORKER_DATA_MAX_BYTES, WORKER_DATA_MAX_BYTES)
+    resource.prlimit(process.pid, resource.RLIMIT_DATA, limit)
+    return process
+
+
+def message(body: bytes, **more: Any) -> bytes:
+    """An envelope of kombu's; `more` are other parts of it."""
+    return json.dumps(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"task": "callgate.call", "id": str(uuid4()), "lang": "py"},
+            "properties": {
+                "body_encoding": "base64",
+                "delivery_info": {"exchange": "", "routing_key": CALL_QUEUE},
+                "delivery_tag": str(uuid4()),
+            },
+            **more,
+        }
+    ).encode()
+
+
+INFLATED = {
+    "codec": message(BOMB, **{"content-encoding": "bz2", "content-type": "application/data"}),
+    "compression": message(BOMB, headers={"compression": "bzip2", "task": "callgate.call"}),
+}
+
+
+def most_memory(process: Process) -> int:
+    """The most bytes it has had at once since `forget_peak`."""
+    (found,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    return int(found) * 1024
+
+
+def forget_peak(process: Process) -> int:
+    """Begin to measure; the bytes it has now."""
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+    return most_memory(process)
+
+
+def push_long(broker: Valkey, command: str, key: str) -> None:
+    """Have the server itself make a long string, and push or publish it."""
+    script = f"return redis.call('{command}', KEYS[1], string.rep(ARGV[1], ARGV[2]))"
+    broker.client.eval(script, 1, key, "x" * 2**20, LONG_MIB)
+
+
+@pytest.mark.parametrize("attack", ["codec", "compression", "long items", "dense items", "a flood"])
+def test_what_waits_in_a_queue_does_not_fill_a_worker(
+    deployment: Deployment, client: Client, broker: Valkey, victim: Process, attack: str
+) -> None:
+    """It is taken once and put aside, whatever it is; the calls behind it run."""
+    before = forget_peak(victim)
+    for queue in (CALL_QUEUE, LOG_QUEUE):
+        if attack == "long items":
+            push_long(broker, "LPUSH", queue)
+        elif attack == "dense items":
+            broker.client.lpush(queue, *[DENSE] * 20, *[message(DENSE)] * 20)
+        elif attack == "a flood":
+            for _ in range(20):
+                broker.client.lpush(queue, *[b"x" * 60_000] * 100)
+        else:
+            broker.client.lpush(queue, *[INFLATED[attack]] * 3)
+    handles = client.submit_many([deployment.request(deployment.org()) for _ in range(10)])
+
+    assert [handle.get(timeout=PATIENCE_S).text for handle in handles] == ["ok"] * 10
+    until(lambda: broker.ready(CALL_QUEUE) + broker.ready(LOG_QUEUE) == 0)
+    assert most_memory(victim) - before < MEMORY_MAX_BYTES
+    assert victim.is_alive()
+
+
+@pytest.mark.parametrize("attack", ["codec", "compression", "long", "dense", "a burst"])
+def test_what_is_broadcast_does_not_fill_a_worker(
+    deployment: Deployment, client: Client, broker: Valkey, victim: Process, attack: str
+) -> None:
+    """It is heard and forgotten; the worker answers questions and takes calls."""
+    before = forget_peak(victim)
+    if attack == "long":
+        push_long(broker, "PUBLISH", PIDBOX)
+    elif attack == "dense":
+        for _ in range(10):
+            broker.client.publish(PIDBOX, DENSE)
+            broker.client.publish(PIDBOX, message(DENSE, headers={}))
+    elif attack == "a burst":
+        with broker.client.pipeline(transaction=False) as burst:
+            for _ in range(20_000):
+                burst.publish(
+                    PIDBOX, message(b'{"method": "shutdown", "x": "' + b"x" * 900 + b'"}')
+                )
+            burst.execute()
+    else:
+        assert broker.client.publish(PIDBOX, INFLATED[attack]) == 1
+    handle = client.submit(deployment.request(deployment.org()))
+
+    assert handle.get(timeout=PATIENCE_S).text == "ok"
+    until(lambda: client.celery_app.control.ping(timeout=2, limit=1))
+    assert most_memory(victim) - before < MEMORY_MAX_BYTES
+    assert victim.is_alive()
+
+
+@pytest.fixture(scope="module")
+def flower(standing: Deployment, broker: Valkey) -> Iterator[tuple[Process, int]]:
+    """Flower, hearing events, and its port."""
+    port = free_port()
+    process = standing.python(
+        "flower",
+        ["-m", "callgate", "flower"],
+        CALLGATE_BROKER_URL=broker.url,
+        CALLGATE_WORKER__FLOWER_PORT=str(port),
+    )
+    until(lambda: broker.client.publish(EVENTS, "") or not process.is_alive(), PATIENCE_S)
+    yield process, port
+    process.kill()
+
+
+def event(worker: str) -> bytes:
+    """What a worker says when it starts."""
+    said = {"type": "worker-online", "hostname": worker, "timestamp": 1.0, "clock": 1, "pid": 1}
+    return message(json.dumps({**said, "utcoffset": 0, "freq": 2}).encode(), headers={})
+
+
+@pytest.mark.parametrize("attack", ["codec", "compression", "long", "dense"])
+def test_events_do_not_fill_flower(
+    broker: Valkey, flower: tuple[Process, int], attack: str
+) -> None:
+    """It hears the next worker all the same."""
+    process, port = flower
+    before = forget_peak(process)
+
+    if attack == "long":
+        push_long(broker, "PUBLISH", EVENTS)
+    elif attack == "dense":
+        for _ in range(10):
+            broker.client.publish(EVENTS, DENSE)
+    else:
+        assert broker.client.publish(EVENTS, INFLATED[attack]) == 1
+
+    def knows_the_next() -> bool:
+        broker.client.publish(EVENTS, event("next@host"))
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/workers", timeout=5) as page:
+                return b"next@host" in page.read()
+        except URLError:
+            return False
+
+    until(knows_the_next)
+    assert most_memory(process) - before < MEMORY_MAX_BYTES
+    assert process.is_alive()
+
+
+@pytest.mark.parametrize("attack", ["codec", "compression", "dense"])
+def test_forged_answers_do_not_fill_who_asked(
+    deployment: Deployment, broker: Valkey, victim: Process, attack: str
+) -> None:
+    """The doctor asks workers; anybody may see where it waits for them, and answer too."""
+    forged = DENSE if attack == "dense" else INFLATED[attack]
+    table = "_kombu.binding.reply.celery.pidbox"
+    known = broker.client.smembers(table)
+    doctor = deployment.python(
+        "doctor", ["-m", "callgate", "doctor", "--json"], CALLGATE_BROKER_URL=broker.url
+    )
+    peaks = [0]
+    while doctor.is_alive():
+        for member in broker.client.smembers(table) - known:
+            broker.client.lpush(str(member).split("\x06\x16")[-1], forged)
+        with suppress(OSError, ValueError):
+            peaks.append(most_memory(doctor))
+
+    # Its log, which says what was refused, comes before.
+    findings = json.loads(doctor.output()[doctor.output().index("[\n") :])
+    (told,) = [line for line in findings if line["check"] == "consumers"]
+    assert max(peaks) < ASKER_BYTES_MAX
+    assert told["ok"], told

@@ -1,0 +1,165 @@
+"""Somebody with the broker's password, and what a message or a question says of itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from kombu import Consumer, Exchange, Queue
+from redis import Redis
+
+from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
+from tests.acceptance.harness import Deployment, Process, until
+
+PATIENCE_S = 30.0
+WORD = f"canary-{uuid4().hex}"
+PIDBOX, REPLIES = "/0.celery.pidbox", "reply.celery.pidbox"
+
+
+@pytest.fixture(scope="module")
+def victim(standing: Deployment) -> Process:
+    """A worker that outlives all of this file."""
+    return standing.worker(CALLGATE_WORKER__SWEEP_INTERVAL_S="3600")
+
+
+@pytest.fixture
+def broker(deployment: Deployment, victim: Process) -> Iterator[Redis]:
+    """The attacker's connection."""
+    with Redis.from_url(deployment.services.broker_url, decode_responses=True) as valkey:
+        yield valkey
+    assert victim.is_alive()
+
+
+def message(body: object, headers: dict[str, Any], **properties: Any) -> str:
+    """What kombu would write."""
+    told = {"delivery_tag": str(uuid4()), "body_encoding": "base64", **properties}
+    return json.dumps(
+        {
+            "body": base64.b64encode(json.dumps(body).encode()).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": {"delivery_info": {}, **told},
+        }
+    )
+
+
+HEADERS: dict[str, Any] = {
+    **dict.fromkeys(("shadow", "argsrepr", "kwargsrepr", "origin", "root_id", "parent_id"), WORD),
+    **dict.fromkeys(
+        ("group", "group_index", "lang", "meth", "ticket", "replaced_task_nesting"), WORD
+    ),
+    "id": WORD,
+    "retries": 10**9,
+    "ignore_result": False,
+    "stamped_headers": [WORD],
+    "stamps": {WORD: WORD},
+    "timelimit": [0.001, 0.001],
+    "clock": 10**4_300 - 1,
+    WORD: WORD,
+}
+PROPERTIES: dict[str, Any] = {
+    "reply_to": WORD,
+    "correlation_id": WORD,
+    "priority": 255,
+    WORD: WORD,
+    "delivery_info": {"exchange": WORD, "routing_key": WORD, "redelivered": True},
+}
+
+
+def test_nothing_that_a_message_says_of_itself_is_shown(
+    deployment: Deployment, broker: Redis, victim: Process
+) -> None:
+    """Neither in an event, which Flower keeps and counts, nor in a log line; only the ids that its body names."""
+    app, heard = deployment.client.celery_app, list[str]()
+    call_id, attempt_id, sent_at = str(uuid4()), str(uuid4()), datetime.now(UTC).isoformat()
+    with app.connection_for_read() as connection:
+        queue = Queue(f"celeryev.{uuid4()}", Exchange("celeryev", type="fanout"), "#")
+        with Consumer(
+            connection, [queue], callbacks=[lambda body, _: heard.append(json.dumps(body))]
+        ):
+            for task, where, arguments in (
+                ("callgate.call", CALL_QUEUE, [call_id, 1]),
+                ("callgate.log_call", LOG_QUEUE, [call_id, 1, attempt_id]),
+                ("callgate.log_call", LOG_QUEUE, [WORD, WORD, WORD]),
+                ("callgate.sweep", CALL_QUEUE, [sent_at]),
+            ):
+                headers = {**HEADERS, "task": task}
+                broker.lpush(where, message([arguments, {}, {}], headers, **PROPERTIES))
+
+            def is_over() -> bool:
+                connection.drain_events(timeout=PATIENCE_S)
+                told = [e for batch in map(json.loads, heard) for e in _events(batch)]
+                ended = {e["uuid"] for e in told if e["type"] in ("task-succeeded", "task-failed")}
+                return {f"{call_id}.1", attempt_id} <= ended
+
+            until(is_over, PATIENCE_S)
+
+    assert not any(WORD in said for said in heard)
+    assert WORD not in victim.output()
+    told = {e["uuid"]: e for batch in map(json.loads, heard) for e in _events(batch) if "name" in e}
+    log_task = told[attempt_id]
+    assert (log_task["name"], log_task["parent_id"]) == ("callgate.log_call", f"{call_id}.1")
+    assert told[f"{call_id}.1"]["args"] == repr((call_id, 1))
+
+
+def _events(batch: Any) -> list[dict[str, Any]]:
+    events = batch if isinstance(batch, list) else [batch]
+    return [event for event in events if event["type"].startswith("task-")]
+
+
+@pytest.mark.parametrize("clock", [10**4_300 - 1, 10**300, 2**63, -1, 1e308, "9", [1], {}, True])
+def test_a_clock_of_the_attackers_leaves_a_worker_its_ears(
+    deployment: Deployment, broker: Redis, clock: Any
+) -> None:
+    """It could not write its own time any more: neither answer nor event would leave it until it starts again."""
+    asked = {"method": "enable_events", "arguments": {}, "destination": None}
+    text = message(asked, {"clock": "@"}).replace('"@"', json.dumps(clock))
+
+    assert broker.publish(PIDBOX, text) == 1
+
+    (answer,) = deployment.client.celery_app.control.ping(timeout=5, limit=1)
+    assert list(answer.values()) == [{"ok": "pong"}]
+    assert deployment.client.celery_app.control.inspect(timeout=5, limit=1).clock()
+
+
+def test_an_answer_goes_to_no_key_of_the_attackers(deployment: Deployment, broker: Redis) -> None:
+    """Neither named in the question, nor bound to where answers go; and it stays nowhere for long."""
+    oid, ticket = str(uuid4()), str(uuid4())
+    broker.sadd(f"_kombu.binding.{REPLIES}", "\x06\x16".join([oid, "", "planted"]))
+    for exchange, key in (("", "planted"), (REPLIES, "planted"), ("callgate", CALL_QUEUE)):
+        where = {"exchange": exchange, "routing_key": key}
+        asked = {"method": "ping", "arguments": {}, "ticket": ticket, "reply_to": where}
+        broker.publish(PIDBOX, message(asked, {}))
+    where = {"exchange": REPLIES, "routing_key": oid}
+    asked = {"method": "ping", "arguments": {}, "ticket": ticket, "reply_to": where}
+    broker.publish(PIDBOX, message(asked, {}))
+
+    until(lambda: broker.llen(f"{oid}.{REPLIES}") == 1)
+    until(lambda: 0 < int(broker.ttl(f"{oid}.{REPLIES}")) <= 10)
+    assert not broker.exists("planted")
+    broker.srem(f"_kombu.binding.{REPLIES}", "\x06\x16".join([oid, "", "planted"]))
+
+
+BROADCASTS: list[Any] = [
+    *(None, 7, "ping", [], [{"method": "ping"}], {"method": 7}, {"method": "ping", "reply_to": 7}),
+    {"method": "ping", "pattern": "(([a-z@.]*)*)*$#", "matcher": "pcre"},
+    {"method": "ping", "destination": {"a": 1}, "arguments": [1]},
+]
+
+
+@pytest.mark.parametrize("asked", BROADCASTS, ids=range(len(BROADCASTS)))
+def test_a_broadcast_of_another_shape_is_not_heard(
+    deployment: Deployment, broker: Redis, asked: Any
+) -> None:
+    """Not even a regular expression that would run until the end of days: calls and questions go on."""
+    broker.publish(PIDBOX, message(asked, {}))
+    handle = deployment.client.submit(deployment.request(deployment.org()))
+
+    assert handle.get(timeout=PATIENCE_S).text == "ok"
+    assert deployment.client.celery_app.control.ping(timeout=5, limit=1)

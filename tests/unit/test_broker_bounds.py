@@ -1,0 +1,329 @@
+"""What is read of a broker's reply, what is decoded, and what is believed of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.exceptions import ConnectionError as Lost
+
+from callgate.adapters.celery_bounds import (
+    ITEM_BYTES_MAX,
+    READ_AT_ONCE_BYTES,
+    REPLY_BYTES_MAX,
+    BoundedBuffer,
+)
+from callgate.adapters.celery_control import CLOCK_MAX, BoundedClock
+from callgate.adapters.celery_guard import misfit
+from callgate.domain.destinations import destination
+from callgate.domain.errors import InvalidLink
+from worker.wake_up import Respondent, _is_question
+
+REPLIES = "reply.celery.pidbox"
+
+
+class Wire:
+    """The broker's end of a connection, and a buffer at the other."""
+
+    def __init__(self) -> None:
+        self.broker, self.reader = socket.socketpair()
+        self.reader.settimeout(5)
+        self.buffer = BoundedBuffer(self.reader, READ_AT_ONCE_BYTES, 5)
+
+    def send(self, *parts: bytes) -> None:
+        """Send from another thread: more than a socket holds."""
+        threading.Thread(target=lambda: [self.broker.sendall(part) for part in parts]).start()
+
+    def held_bytes(self) -> int:
+        """What the buffer keeps."""
+        return len(self.buffer._buffer.getvalue())
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """A connection."""
+    wire = Wire()
+    yield wire
+    wire.broker.close()
+    wire.reader.close()
+
+
+@pytest.mark.parametrize("over", [-1, 0, 1, 2, 3, READ_AT_ONCE_BYTES, 7 * 2**20 + 1])
+def test_of_a_long_string_only_the_head_is_kept_and_the_next_is_whole(
+    wire: Wire, over: int
+) -> None:
+    """At and around the bound; what comes behind is read as if nothing had been."""
+    length = ITEM_BYTES_MAX + over
+    wire.send(b"a" * length + b"\r\n", b"next\r\n")
+
+    head = wire.buffer.read(length)
+
+    assert set(head) == {ord("a")}
+    assert len(head) == (length if over <= 0 else ITEM_BYTES_MAX - 2)
+    assert wire.held_bytes() <= ITEM_BYTES_MAX + 2 * READ_AT_ONCE_BYTES
+    assert wire.buffer.read(4) == b"next"
+
+
+def test_a_burst_leaves_nothing_behind(wire: Wire) -> None:
+    """Stock forgets what was read only when nothing is left to read."""
+    wire.send(*[b"m" * 1_000 + b"\r\n"] * 20_000)
+    for _ in range(20_000):
+        assert len(wire.buffer.read(1_000)) == 1_000
+        wire.buffer.purge()
+        assert wire.held_bytes() <= 3 * READ_AT_ONCE_BYTES
+
+
+def test_a_reply_of_many_strings_is_bounded(wire: Wire) -> None:
+    """A set of somebody's making, read whole."""
+    count = REPLY_BYTES_MAX // ITEM_BYTES_MAX
+    wire.send(*[b"m" * ITEM_BYTES_MAX + b"\r\n"] * count)
+    for _ in range(count):
+        wire.buffer.read(ITEM_BYTES_MAX)
+
+    with pytest.raises(Lost, match="more than"):
+        wire.buffer.read(1)
+
+
+def test_a_long_string_that_stops_ends_the_connection(wire: Wire) -> None:
+    """It cannot be read again from its start."""
+    wire.send(b"a" * (ITEM_BYTES_MAX + 5 * READ_AT_ONCE_BYTES))
+    wire.reader.settimeout(0.2)
+    with pytest.raises(Exception, match="Timeout"):
+        wire.buffer.read(ITEM_BYTES_MAX * 3)
+
+    with pytest.raises(Lost, match="middle"):
+        wire.buffer.rewind(0)
+
+
+def envelope(**changes: Any) -> dict[str, Any]:
+    """A message that may be decoded, but for changes."""
+    return {
+        "body": "W10=",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {},
+        "properties": {"delivery_tag": "1", "body_encoding": "base64"},
+        **changes,
+    }
+
+
+CODECS = [
+    *("bz2", "BZ2", "bz2_codec", "zip", "zlib_codec", "hex", "uu", "quopri", "rot13", "base64"),
+    *(
+        "utf-7",
+        "utf-16",
+        "utf_8",
+        "UTF-8",
+        "idna",
+        "punycode",
+        "unicode_escape",
+        "raw_unicode_escape",
+    ),
+    *("us-ascii", "latin-1", "mbcs", "undefined", "", None, 7, ["utf-8"], {}, True),
+]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_no_codec_is_looked_up(codec: object) -> None:
+    """Two spellings are ours; each other one is refused, whatever it would do."""
+    assert "encoding" in str(misfit(envelope(**{"content-encoding": codec})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"content-type": "application/x-python-serialize"}, "content type"),
+        ({"content-type": "application/data"}, "content type"),
+        ({"content-type": None}, "content type"),
+        ({"content-type": ["application/json"]}, "content type"),
+        ({"headers": {"compression": "gzip"}}, "compressed"),
+        ({"headers": {"compression": "zstd"}}, "compressed"),
+        ({"headers": {"compression": ""}}, "compressed"),
+        ({"headers": {"compression": {}}}, "compressed"),
+        ({"headers": ["compression"]}, "no message"),
+        ({"headers": "compression"}, "no message"),
+        ({"body": 7}, "no message"),
+        ({"body": ["W10="]}, "no message"),
+        ({"properties": None}, "no message"),
+        ({"properties": {"delivery_tag": 7}}, "no message"),
+        ({"properties": {"delivery_tag": "1", "body_encoding": "hex"}}, "base64"),
+        ({"properties": {"delivery_tag": "1", "body_encoding": ["base64"]}}, "base64"),
+    ],
+)
+def test_a_message_that_may_not_be_decoded_is_named(changes: dict[str, Any], words: str) -> None:
+    """Each by what is wrong with it."""
+    assert words in str(misfit(envelope(**changes)))
+
+
+@pytest.mark.parametrize("changes", [{}, {"content-encoding": "binary"}, {"headers": None}])
+def test_a_message_of_ours_may_be_decoded(changes: dict[str, Any]) -> None:
+    """As Celery writes them."""
+    assert misfit(envelope(**changes)) is None
+
+
+@pytest.mark.parametrize("what", [None, 7, "text", [], [{}], {}])
+def test_what_is_no_envelope_is_no_message(what: object) -> None:
+    """Whatever JSON it is."""
+    assert misfit(what) == "no message"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [10**4_300 - 1, CLOCK_MAX + 1, -1, True, 1e308, float("inf"), float("nan"), "9", None, [9], {}],
+)
+def test_a_clock_follows_no_number_that_no_clock_has(told: Any) -> None:
+    """It goes on by one, and can still be written into a message."""
+    clock = BoundedClock(5)
+
+    assert clock.adjust(told) == 6
+    assert json.dumps(clock.forward()) == "7"
+
+
+def test_a_clock_follows_a_later_one() -> None:
+    """And not an earlier one."""
+    clock = BoundedClock(5)
+    assert (clock.adjust(100), clock.adjust(50)) == (101, 102)
+    assert clock.adjust(CLOCK_MAX) == CLOCK_MAX + 1
+
+
+def question(**changes: Any) -> dict[str, Any]:
+    """What `inspect ping` broadcasts, but for changes."""
+    return {
+        "method": "ping",
+        "arguments": {},
+        "destination": None,
+        "pattern": None,
+        "matcher": None,
+        "ticket": str(uuid4()),
+        "reply_to": {"exchange": REPLIES, "routing_key": str(uuid4())},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ticket": None, "reply_to": None},
+        {"destination": ["a@b"]},
+        {"pattern": "a@*", "matcher": "glob"},
+    ],
+)
+def test_a_question_is_one(changes: dict[str, Any]) -> None:
+    """As Celery and Flower ask."""
+    assert _is_question(question(**changes), REPLIES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reply_to": {"exchange": "", "routing_key": str(uuid4())}},
+        {"reply_to": {"exchange": "callgate", "routing_key": "callgate.call"}},
+        {"reply_to": {"exchange": REPLIES, "routing_key": "callgate.call"}},
+        {"reply_to": {"exchange": REPLIES, "routing_key": "x" * 10_000_000}},
+        {"reply_to": {"exchange": REPLIES}},
+        {"reply_to": {"exchange": [REPLIES], "routing_key": {}}},
+        {"reply_to": "callgate.call"},
+        {"ticket": "x" * 100_000},
+        {"ticket": {}},
+        {"method": None},
+        {"method": ["ping"]},
+        {"arguments": [1]},
+        {"destination": "a@b"},
+        {"pattern": "(.*)*x", "matcher": "pcre"},
+        {"pattern": "*", "matcher": None},
+        {"pattern": ["*"], "matcher": "glob"},
+    ],
+)
+def test_what_asks_for_more_than_an_answer_is_no_question(changes: dict[str, Any]) -> None:
+    """An answer to any key, a ticket of any size, a regular expression that never ends."""
+    assert not _is_question(question(**changes), REPLIES)
+
+
+@pytest.mark.parametrize("body", [None, 7, "ping", ["ping"], [], {}])
+def test_what_is_no_mapping_is_no_question(body: object) -> None:
+    """Stock closes and opens its ears over it."""
+    assert not _is_question(body, REPLIES)
+
+
+def test_a_flood_of_questions_leaves_pings_an_answer() -> None:
+    """Others are answered a hundred times a second."""
+    mailbox = SimpleNamespace(clock=BoundedClock(), reply_exchange=SimpleNamespace(name=REPLIES))
+    answered: list[str] = []
+
+    class Listed(Respondent):
+        def dispatch(self, method: str, **_: Any) -> None:
+            answered.append(method)
+
+    node = Listed("a@b", mailbox=mailbox)
+    for _ in range(1_000):
+        node.handle_message(question(method="report"))
+    node.handle_message(question())
+    node.handle_message(question(), SimpleNamespace(body=b"x" * 100_000, headers={}))
+
+    assert 100 <= answered.count("report") <= 300
+    assert answered.count("ping") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({"queue": "pipeline"}, {"queue": "pipeline"}),
+        ({"queue": "team-a:callgate.results"}, {"queue": "team-a:callgate.results"}),
+        ({"queue": "Überweisung"}, {"queue": "Überweisung"}),
+        ({"exchange": "e", "routing_key": "k"}, {"exchange": "e", "routing_key": "k"}),
+        ({"exchange": "", "routing_key": "pipeline"}, {"queue": "pipeline"}),
+        ({"queue": "pipeline", "exchange": None, "priority": 3}, {"queue": "pipeline"}),
+    ],
+)
+def test_a_link_goes_to_a_queue_of_a_pipeline(
+    options: dict[str, object], place: dict[str, str]
+) -> None:
+    """By its name, or by an exchange."""
+    assert destination(options) == place
+
+
+NAMES: list[object] = [
+    *("callgate", "callgate.call", "callgate.log", "callgate.call\x06\x163", "callgate:budgets:a"),
+    *("_kombu.binding.celeryev", "unacked", "unacked_index", "unacked_mutex", "celeryev.1"),
+    *("call@host.celery.pidbox", f"{uuid4()}.reply.celery.pidbox", "celery.pidbox", REPLIES),
+    *("/0.celeryev", "celery-task-meta-1", "", " ", " a", "a\n", "a\x00", "a\x06\x160", "x" * 256),
+    *(7, True, ["pipeline"], {"name": "pipeline"}, b"pipeline"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=repr)
+@pytest.mark.parametrize("form", ["queue", "exchange", "routing key", "unnamed"])
+def test_a_link_goes_nowhere_else(name: object, form: str) -> None:
+    """However it is named."""
+    forms: dict[str, dict[str, object]] = {
+        "queue": {"queue": name},
+        "exchange": {"exchange": name, "routing_key": "k"},
+        "routing key": {"exchange": "e", "routing_key": name},
+        "unnamed": {"exchange": "", "routing_key": name},
+    }
+    if form == "exchange" and name == "":
+        return
+    with pytest.raises(InvalidLink):
+        destination(forms[form])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"exchange": "e"},
+        {"routing_key": "k"},
+        {"queue": "q", "exchange": "e", "routing_key": "k"},
+    ],
+)
+def test_a_link_names_one_place(options: dict[str, object]) -> None:
+    """Not half of one, nor two."""
+    with pytest.raises(InvalidLink):
+        destination(options)
