@@ -1,0 +1,33 @@
+"""
+Ask one worker whether it listens: `python -m worker.healthcheck call@host`; exit code 0 if it answers in time.
+
+Celery's own `celery inspect ping` would do, but it decodes whatever comes back, and so anybody with the broker's
+password could have its process, and then the worker, taken for dead.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from kombu.exceptions import OperationalError
+
+from callgate.domain.errors import CallgateError
+from config.settings import load_worker_settings
+from worker.bootstrap import worker_app
+
+TIMEOUT_S = 10.0
+
+
+def main(name: str) -> int:
+    """Return 0 if the worker of this name answers."""
+    try:
+        app = worker_app(load_worker_settings())
+        answers = app.control.inspect([name], timeout=TIMEOUT_S, limit=1).ping()
+    except (CallgateError, OperationalError, OSError) as exc:
+        print(f"{name} cannot be asked: {exc}", file=sys.stderr)  # noqa: T201 - for who looks into it
+        return 1
+    return 0 if answers and name in answers else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))
