@@ -25,6 +25,7 @@ from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
+from callgate.services.held_up import HeldUp
 from callgate.services.lease import RENEWED_AFTER, LeaseService
 from callgate.services.llm_service import LLMService, Patience
 from tests.simulation.broker import BrokerLine, Message
@@ -106,6 +107,7 @@ class Process(Owner):
         self._is_logging = False
         line, self._queue = LedgerLine(world, self), BrokerLine(world, self)
         leases = LeaseLine(line)
+        unclaimed, unsettled = HeldUp[CallKey](self.clock), HeldUp[AttemptRef](self.clock)
         self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
         self.logger = AICallLogger(
             ledger=line,
@@ -115,6 +117,8 @@ class Process(Owner):
             catalogue=world.catalogue,
             jitter=self.clock.jitter,
             on_woken=lambda: None,
+            sleep=self.clock.block,
+            on_locked=unsettled.add,
         )
         self.llm = LLMService(
             ledger=CallLane(line),
@@ -130,6 +134,7 @@ class Process(Owner):
             worker_id=name,
             lease_held=self.lease.held,
             default_limit_nano_usd=world.default_limit,
+            on_locked=unclaimed.add,
         )
         self.due = DueService(
             ledger=line,
@@ -140,6 +145,8 @@ class Process(Owner):
             clock=self.clock,
             grace_s=GRACE_S,
             sweep_slack_s=SWEEP_SLACK_S,
+            unclaimed=unclaimed,
+            unsettled=unsettled,
         )
         world.scheduler.spawn(self, self._due_loop)
         world.scheduler.spawn(self, self._keep_lease)

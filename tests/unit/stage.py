@@ -34,6 +34,7 @@ from callgate.domain.ports import LLMProviderPort, ProviderReply, TokenBound
 from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
+from callgate.services.held_up import HeldUp
 from callgate.services.lease import LeaseService
 from callgate.services.llm_service import Isolate, LLMService, Patience
 from callgate.services.redrive import RedriveService
@@ -91,8 +92,12 @@ class StageClock:
 
     async def sleep(self, seconds: float) -> None:
         """Move on, and let others run."""
-        self.elapsed_s += seconds
+        self.pass_time(seconds)
         await asyncio.sleep(0)
+
+    def pass_time(self, seconds: float) -> None:
+        """Move on."""
+        self.elapsed_s += seconds
 
 
 @dataclass
@@ -201,6 +206,8 @@ class Stage:
         self.queue = StageQueue()
         self.provider = StageProvider(self.clock)
         self.lane = StageLane(self.ledger)
+        self.unclaimed = HeldUp[CallKey](self.clock)
+        self.unsettled = HeldUp[AttemptRef](self.clock)
         self.woken: list[float] = []
         """When the due query was asked to run at once."""
         self.lease = LeaseService(
@@ -226,6 +233,8 @@ class Stage:
             catalogue=self.catalogue,
             jitter=self.clock.jitter,
             on_woken=lambda: self.woken.append(self.clock.elapsed_s),
+            sleep=self.clock.pass_time,
+            on_locked=self.unsettled.add,
         )
         self.providers: dict[str, LLMProviderPort] = {"sim": self.provider}
         self.llm = LLMService(
@@ -242,6 +251,7 @@ class Stage:
             worker_id=WORKER_ID,
             lease_held=self.lease.held,
             isolate=isolate,
+            on_locked=self.unclaimed.add,
         )
         self.due = DueService(
             ledger=self.ledger,
@@ -252,6 +262,8 @@ class Stage:
             clock=self.clock,
             grace_s=GRACE_S,
             sweep_slack_s=2.0,
+            unclaimed=self.unclaimed,
+            unsettled=self.unsettled,
         )
         self.redrives = RedriveService(self.ledger, self.submits)
         self.ledger.set_budget("acme", "org", Window.DAY, limit_nano_usd)
