@@ -396,7 +396,12 @@ def _age_rows(engine: Engine, seconds: float) -> None:
     with engine.begin() as connection:
         for table, columns in _AGED_COLUMNS.items():
             changes = ", ".join(f"{column} = {column} {shift}" for column in columns)
-            connection.execute(text(f"UPDATE {table} SET {changes}"), {"seconds": seconds})  # noqa: S608
+            # What somebody holds stays as it is.
+            free = f"SELECT ctid FROM {table} FOR UPDATE SKIP LOCKED"  # noqa: S608
+            connection.execute(
+                text(f"UPDATE {table} SET {changes} WHERE ctid = ANY (ARRAY({free}))"),  # noqa: S608
+                {"seconds": seconds},
+            )
         # One by one, oldest first: neighbouring periods of a budget must not meet on their way.
         for budget_id in connection.scalars(text("SELECT id FROM budget ORDER BY starts_at")).all():
             connection.execute(
