@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from callgate.db.session import PostgresSession
 
-GRANT = """SELECT callgate_bound_login_v1(%(login)s) AS to_run
+GRANT = """SELECT %(login)s::text AS login, callgate_bound_login_v1(%(login)s) AS to_run
   FROM (SELECT callgate_grant_tenant_v1(%(login)s, %(org_id)s)) granted"""
 REVOKE = "DELETE FROM tenant_login WHERE login = %(login)s AND org_id = %(org_id)s RETURNING login"
 TENANTS = "SELECT login, org_id FROM tenant_login ORDER BY login, org_id"

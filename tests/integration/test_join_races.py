@@ -18,11 +18,11 @@ class OpenTransaction(PostgresSession):
     """Runs a ledger's statements on one connection, and leaves the transaction open."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[Any]:
         """Run one statement within it."""
-        return list(self._connection.exec_driver_sql(sql, dict(parameters)))
+        return list(self.connection.exec_driver_sql(sql, dict(parameters)))
 
 
 @pytest.mark.parametrize("link", [LINK, None])
