@@ -32,6 +32,13 @@ OTHERS = 150
 """Calls of others, whose rate is looked at."""
 
 
+@pytest.fixture(autouse=True)
+def no_worker(deployment: Deployment) -> Iterator[None]:
+    """Each test starts its own, so that calls can be held before anybody claims them."""
+    yield
+    deployment.stop_workers()
+
+
 @pytest.fixture
 def hostile(deployment: Deployment) -> tuple[str, str]:
     """Two organisations that mean harm, each with a login of its own: their names."""
