@@ -139,11 +139,11 @@ class DueService:
         """Try again what was locked. A call that is free is due at once, and free of suspicion: it was looked into."""
         if refs := self._unsettled.take(DUE_BATCH_MAX):
             self._logger.settle(refs)
-        keys = self._unclaimed.take(DUE_BATCH_MAX)
-        outcomes = self._ledger.reserve([self._put_off(key) for key in keys])
-        for key, outcome in zip(keys, outcomes, strict=True):
-            if isinstance(outcome, Locked):
-                self._unclaimed.add(key)
+        if keys := self._unclaimed.take(DUE_BATCH_MAX):
+            outcomes = self._ledger.reserve([self._put_off(key) for key in keys])
+            for key, outcome in zip(keys, outcomes, strict=True):
+                if isinstance(outcome, Locked):
+                    self._unclaimed.add(key)
 
     def _put_off(self, key: CallKey) -> Reserve:
         return Reserve(
