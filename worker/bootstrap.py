@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -235,7 +236,8 @@ def bootstrap(
     queue = queue or CeleryQueue(app, timeout_s=settings.broker_timeout_s)
     providers = providers_of(settings, catalogue) if providers is None else providers
     costs, clock, due_now = CostCalculator(catalogue), SystemClock(), Nudge()
-    unclaimed, unsettled = HeldUp[CallKey](clock), HeldUp[AttemptRef](clock)
+    unclaimed = HeldUp[CallKey](clock, threading.Lock())
+    unsettled = HeldUp[AttemptRef](clock, threading.Lock())
     worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     # A connection of its own, with a timeout that leaves room for another try.
     lease_session = PostgresSession(

@@ -8,7 +8,7 @@ the due query, or by a sweep.
 
 from __future__ import annotations
 
-import threading
+from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
 from callgate.domain.ports import ClockPort
@@ -21,11 +21,16 @@ ITEMS_MAX = 1_000
 
 
 class HeldUp(Generic[T]):
-    """Items by the time they are to be tried again; any thread may use it."""
+    """
+    Items by the time they are to be tried again; any thread may use it.
 
-    def __init__(self, clock: ClockPort) -> None:
+    Args:
+        lock: A lock of this process for it alone; where one thread does everything, a context that does nothing.
+    """
+
+    def __init__(self, clock: ClockPort, lock: AbstractContextManager[object]) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = lock
         self._waiting: dict[T, tuple[float, float]] = {}
         """When to try again, and how long the pause before is."""
         self._tried: dict[T, float] = {}

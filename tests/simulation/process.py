@@ -7,6 +7,7 @@ done, runs due queries and sends sweeps.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,8 @@ class Process(Owner):
         self._is_logging = False
         line, self._queue = LedgerLine(world, self), BrokerLine(world, self)
         leases = LeaseLine(line)
-        unclaimed, unsettled = HeldUp[CallKey](self.clock), HeldUp[AttemptRef](self.clock)
+        unclaimed = HeldUp[CallKey](self.clock, nullcontext())
+        unsettled = HeldUp[AttemptRef](self.clock, nullcontext())
         self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
         self.logger = AICallLogger(
             ledger=line,

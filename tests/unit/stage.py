@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -206,8 +207,8 @@ class Stage:
         self.queue = StageQueue()
         self.provider = StageProvider(self.clock)
         self.lane = StageLane(self.ledger)
-        self.unclaimed = HeldUp[CallKey](self.clock)
-        self.unsettled = HeldUp[AttemptRef](self.clock)
+        self.unclaimed = HeldUp[CallKey](self.clock, nullcontext())
+        self.unsettled = HeldUp[AttemptRef](self.clock, nullcontext())
         self.woken: list[float] = []
         """When the due query was asked to run at once."""
         self.lease = LeaseService(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -305,7 +306,7 @@ def failing(error: Exception) -> Callable[..., Any]:
 def test_pauses_grow_while_it_stays_held() -> None:
     """From half a second to half a minute, and from the beginning for what is new."""
     clock = StageClock()
-    held = HeldUp[str](clock)
+    held = HeldUp[str](clock, nullcontext())
     held.add("call")
     pauses = []
     for _ in range(9):
@@ -326,7 +327,7 @@ def test_pauses_grow_while_it_stays_held() -> None:
 def test_no_more_is_kept_than_there_is_room_for() -> None:
     """Who holds more waits for the sweep or the due query; nothing grows without end."""
     clock = StageClock()
-    held = HeldUp[int](clock)
+    held = HeldUp[int](clock, nullcontext())
     for n in range(2 * ITEMS_MAX):
         held.add(n)
         held.add(n)

@@ -1,7 +1,7 @@
 -- callgate_release_leases_v1: give the leases away; whatever their processes left unposted is due now.
 --
 -- A call that somebody holds at this moment is left for the next time: its lease stays, but begins now and has run out at once.
--- So whoever expires leases comes back to it, last in turn, while its process, if that is alive, learns from began_at that it
+-- So who expires leases comes back to it, last in turn, while its process, if that is alive, learns from began_at that it
 -- was given away. A process that renews it first has the rest of its calls back.
 -- Locks     the leases by worker_id, then the calls that nobody else holds (hold_v1). Nobody takes a lease after a call. What
 --           was found before the calls were locked is looked at again: a call may have another attempt by then, of a process
