@@ -29,8 +29,10 @@ def register(app: typer.Typer) -> None:
 def grant(context: typer.Context, login: Login, org: OfOrg, as_json: AsJson = False) -> None:
     """Let a login act for an organisation, and for no other but those it was granted before."""
     with _tenants(context) as tenants:
-        tenants.grant(_tenant(login, org))
+        to_run = tenants.grant(_tenant(login, org))
         _print([t for t in tenants.all() if t.login == login], as_json)
+    if to_run is not None:
+        say(f"{login} has no limits of time yet; run as who may alter it: {to_run}")
 
 
 def revoke(context: typer.Context, login: Login, org: OfOrg, as_json: AsJson = False) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,7 @@ from callgate.db.session import PostgresSession
 from callgate.db.version import VERSION, major_version
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
-from callgate.domain.ledger import AttemptRef
+from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.domain.ports import (
     LeasePort,
     LedgerPort,
@@ -47,6 +48,7 @@ from callgate.domain.ports import (
 )
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
+from callgate.services.held_up import HeldUp
 from callgate.services.lease import RENEWED_AFTER, LeaseService
 from callgate.services.llm_service import LLMService, Patience
 from callgate.services.retention import RetentionService
@@ -235,6 +237,8 @@ def bootstrap(
     queue = queue or CeleryQueue(app, timeout_s=settings.broker_timeout_s)
     providers = providers_of(settings, catalogue) if providers is None else providers
     costs, clock, due_now = CostCalculator(catalogue), SystemClock(), Nudge()
+    unclaimed = HeldUp[CallKey](clock, threading.Lock())
+    unsettled = HeldUp[AttemptRef](clock, threading.Lock())
     worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     # A connection of its own, with a timeout that leaves room for another try.
     lease_session = PostgresSession(
@@ -256,6 +260,8 @@ def bootstrap(
         catalogue=catalogue,
         jitter=clock.jitter,
         on_woken=due_now.give,
+        sleep=time.sleep,
+        on_locked=unsettled.add,
     )
     threads = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="ledger")
     lane = LedgerLane(ledger, queue, threads)
@@ -273,6 +279,8 @@ def bootstrap(
         clock=clock,
         grace_s=options.grace_s,
         sweep_slack_s=options.sweep_slack_s,
+        unclaimed=unclaimed,
+        unsettled=unsettled,
         sweeps_between=lambda: random.randint(0, FOREIGN_CONSUMERS_MAX),  # noqa: S311
     )
     isolation = None
@@ -298,6 +306,7 @@ def bootstrap(
         default_limit_nano_usd=options.default_limit_nano_usd,
         isolate=isolation,
         room=RequestRoom(options.request_memory_bytes_max).taken,
+        on_locked=unclaimed.add,
     )
     keeper = LeaseKeeper(lease, lease_s=options.lease_s, close=lease_session.close)
     return Services(

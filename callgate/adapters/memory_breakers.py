@@ -8,7 +8,7 @@ from datetime import datetime
 
 from callgate.adapters.memory_tables import BreakerKey, CallRow, MemoryTables
 from callgate.domain.breaker import Admission, Breaker, BreakerChange, Health
-from callgate.domain.ledger import CallState, Settle, Settled, SettleOutcome
+from callgate.domain.ledger import AttemptKind, CallState, Locked, Settle, Settled, SettleOutcome
 from callgate.domain.operations import BreakerLine
 
 
@@ -29,6 +29,14 @@ def admission_of(tables: MemoryTables, call: CallRow, breaker: Breaker, now: dat
 def is_applied(outcome: SettleOutcome) -> bool:
     """True if a settlement changed something."""
     return isinstance(outcome, Settled) and outcome.is_applied
+
+
+def is_probe_held(tables: MemoryTables, settle: Settle, outcome: SettleOutcome) -> bool:
+    """True if all wait for what the attempt came to, though it is not posted yet because somebody holds its call."""
+    attempt = tables.attempt(settle.ref)
+    if attempt is None or not isinstance(outcome, Locked):
+        return False
+    return attempt.kind is AttemptKind.PROBE and attempt.status is settle.seen
 
 
 def note_health(tables: MemoryTables, settle: Settle, now: datetime) -> tuple[BreakerChange, ...]:
@@ -94,8 +102,9 @@ def set_breaker(
 
 
 def _waiting_for(tables: MemoryTables, key: BreakerKey) -> list[CallRow]:
-    """Calls that wait for a breaker, released ones too, until they are claimed or refused again."""
-    return [call for call in tables.calls.values() if call.breaker == key]
+    """Calls that wait for a breaker, released ones too, until they are claimed or refused again; none that is held."""
+    calls = (call for call in tables.calls.values() if call.breaker == key)
+    return [call for call in calls if call.key not in tables.locked]
 
 
 def _key(breaker: Breaker) -> BreakerKey:

@@ -46,16 +46,25 @@ class MemoryLeases:
                 for lease in self._tables.leases.values()
                 if lease.expires_at <= now and may_judge(self._tables, judge, lease.length, now)
             ]
+            newly_gone = [lease.worker_id for lease in gone if not lease.is_given_away]
             for lease in gone:
                 self._release(lease.worker_id, now)
-            return [lease.worker_id for lease in gone]
+            return newly_gone
 
     def _release(self, worker_id: str, now: datetime) -> None:
+        is_unfinished = False
         for attempt in self._tables.attempts.values():
             if attempt.process == worker_id and not attempt.status.is_posted:
                 call = self._tables.calls[attempt.key]
-                call.due_at = min(call.due_at or now, now)
-        self._tables.leases.pop(worker_id, None)
+                if attempt.key in self._tables.locked:
+                    is_unfinished |= call.due_at is not None and call.due_at > now
+                else:
+                    call.due_at = min(call.due_at or now, now)
+        lease = self._tables.leases.pop(worker_id, None)
+        if lease is not None and is_unfinished:
+            # Somebody holds a call of it: whoever judges next comes back to that.
+            given_away = LeaseRow(worker_id, now, now, now - lease.length, now)
+            self._tables.leases[worker_id] = given_away
 
 
 def may_judge(tables: MemoryTables, worker_id: str, steady_for: timedelta, now: datetime) -> bool:

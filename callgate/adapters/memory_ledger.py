@@ -16,7 +16,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from callgate.adapters import memory_money as money
-from callgate.adapters.memory_breakers import is_applied, note_health, release
+from callgate.adapters.memory_breakers import is_applied, is_probe_held, note_health, release
 from callgate.adapters.memory_headroom import freed, wake, wanting
 from callgate.adapters.memory_leases import MemoryLeases, may_judge
 from callgate.adapters.memory_money import DUE_AGAIN, EXPIRING
@@ -115,7 +115,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             changes: tuple[BreakerChange, ...] = ()
             for wanted in batch:
                 outcomes.append(money.settle(self.tables, wanted, now))
-                if is_applied(outcomes[-1]):
+                if is_applied(outcomes[-1]) or is_probe_held(self.tables, wanted, outcomes[-1]):
                     changes += note_health(self.tables, wanted, now)
             has_woken = wake(self.tables, freed(before, self.tables.budgets), now)
             has_woken |= release(self.tables, now)
@@ -222,6 +222,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             (call.due_at, call)
             for call in self.tables.calls.values()
             if call.state is CallState.QUEUED and call.due_at and call.due_at < queued_before
+            if call.key not in self.tables.locked
         ]
         lost = _oldest(found, limit)
         for call in lost:
@@ -238,6 +239,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             (call.due_at, call)
             for call in self.tables.calls.values()
             if call.due_at and call.due_at <= now and self._needs(call, expire)
+            if call.key not in self.tables.locked
         ]
         return tuple(self._take(call, now) for call in _oldest(found, limit))
 

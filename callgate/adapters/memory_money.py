@@ -35,6 +35,7 @@ from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
     CallState,
+    Locked,
     NotClaimed,
     Record,
     RecordOutcome,
@@ -67,6 +68,8 @@ def reserve(
     call = tables.calls.get(wanted.key)
     if call is None:
         return NotClaimed(wanted.key, None)
+    if call.key in tables.locked and call.state in (CallState.QUEUED, CallState.RUNNING):
+        return Locked(call.key)
     if claimed := _claimed_before(tables, call, wanted):
         call.due_at = now + timedelta(seconds=wanted.lease_s)
         return _reserved(claimed)
@@ -130,6 +133,8 @@ def settle(tables: MemoryTables, wanted: Settle, now: datetime) -> SettleOutcome
     call = tables.calls.get(wanted.ref.key)
     if call is None:
         return Unstorable("there is no such call")
+    if call.key in tables.locked:
+        return Locked(call.key)
     attempt = tables.attempt(wanted.ref)
     if attempt is None or not _is_settleable(attempt, wanted):
         return Settled(wanted.ref, False, call.state)
@@ -199,6 +204,9 @@ def _refuse_with(tables: MemoryTables, call: CallRow, wanted: Reserve, now: date
     else:
         due_at = now + timedelta(seconds=wanted.put_off_s)
         _wait(call, wanted.put_off_reason, wanted.refuse_with, due_at)
+        if wanted.put_off_s == 0:
+            # Whoever says that has looked into it, and found it locked.
+            call.sweeps = 0
 
 
 def _wait_for_provider(

@@ -95,7 +95,7 @@ class MemoryOperations:
             known = [self.tables.calls[key] for key in keys if key in self.tables.calls]
             ended = []
             for call in known:
-                if call.state in EndReason(code).ends:
+                if call.state in EndReason(code).ends and call.key not in self.tables.locked:
                     self.tables.end(call, CallState.REJECTED, error, now)
                     ended.append(call.key)
             return ended

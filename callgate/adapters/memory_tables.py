@@ -190,6 +190,11 @@ class LeaseRow:
         """How long it lasts without a renewal."""
         return self.expires_at - self.renewed_at
 
+    @property
+    def is_given_away(self) -> bool:
+        """True of a lease that was released, and stays for what somebody held at that moment."""
+        return self.began_at == self.expires_at
+
 
 @dataclass(slots=True)
 class MemoryTables:
@@ -205,6 +210,8 @@ class MemoryTables:
     breakers: dict[BreakerKey, Breaker] = field(default_factory=dict)
     actions: list[OperatorAction] = field(default_factory=list)
     newest_generation: dict[UUID, int] = field(default_factory=dict)
+    locked: set[CallKey] = field(default_factory=set)
+    """Calls that another transaction holds. Every method here is a whole one, so it is tests that put some in."""
     idempotency_keys: dict[tuple[str, str | None], UUID] = field(default_factory=dict)
     """By organisation and key: the `call_id` the key was used for."""
     newest_budget: dict[tuple[str, str, Window], int] = field(default_factory=dict)

@@ -31,6 +31,7 @@ from callgate.domain.ledger import (
     DueBatch,
     DueKind,
     Judge,
+    Locked,
     NewSubmission,
     NotClaimed,
     Record,
@@ -215,16 +216,7 @@ class PostgresLedger:
         changes = tuple(map(BreakerChange.from_json, of_batch.links if of_batch else ()))
         settled = _in_order([row for row in rows if row.ord > 0])
         return [
-            Settled(
-                s.ref,
-                row.applied,
-                CallState(row.state),
-                _deliveries(s.ref.key, row),
-                has_woken,
-                changes,
-            )
-            if row.state is not None
-            else Unstorable(f"there is no call {s.ref.key.task_id}")
+            _settle_outcome(s, row, has_woken, changes)
             for s, row in zip(batch, settled, strict=True)
         ]
 
@@ -287,11 +279,24 @@ def _in_order(rows: list[Any]) -> list[Any]:
 def _reserve_outcome(r: Reserve, row: Any) -> ReserveOutcome:
     if row.outcome == "reserved":
         return Reserved(AttemptRef(r.key, row.attempt_id), row.attempt, row.queue_ms)
+    if row.outcome == "locked":
+        return Locked(r.key)
     if row.outcome == "not_claimed":
         unsent = AttemptRef(r.key, row.attempt_id) if row.attempt_id else None
         return NotClaimed(r.key, CallState(row.state) if row.state else None, unsent)
     refusal = BudgetRefusal.from_json(row.refusal) if row.is_budget else None
     return Refused(r.key, CallState(row.state), refusal)
+
+
+def _settle_outcome(
+    s: Settle, row: Any, has_woken: bool, changes: tuple[BreakerChange, ...]
+) -> SettleOutcome:
+    if row.state is None:
+        return Unstorable(f"there is no call {s.ref.key.task_id}")
+    if row.applied is None:
+        return Locked(s.ref.key)
+    deliveries = _deliveries(s.ref.key, row)
+    return Settled(s.ref, row.applied, CallState(row.state), deliveries, has_woken, changes)
 
 
 def _settle_parameters(batch: Sequence[Settle]) -> dict[str, Any]:

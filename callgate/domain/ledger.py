@@ -314,7 +314,11 @@ class Reserve:
     refuse_with: str | None = None
     """Reject the call with this error (JSON) instead: it can never be dispatched."""
     put_off_s: float | None = None
-    """With `refuse_with`: only not now. The call waits this long instead of being rejected."""
+    """
+    With `refuse_with`: only not now. The call waits this long instead of being rejected.
+
+    0: it was looked into, and was `Locked`; so the sweeps that found it meanwhile do not count against it.
+    """
     put_off_reason: WaitReason = WaitReason.QUARANTINE
     credential: str = ""
     """Whose key will be used: an organisation, or empty for the provider's own."""
@@ -361,7 +365,18 @@ class Unstorable:
     why: str
 
 
-ReserveOutcome = Reserved | Refused | NotClaimed | Unstorable
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """
+    Somebody else's transaction holds the call at this moment: nothing was done, and nobody waited. Come again.
+
+    It may be a submission that is just joining, or a client's login that keeps its transaction open.
+    """
+
+    key: CallKey
+
+
+ReserveOutcome = Reserved | Refused | NotClaimed | Unstorable | Locked
 
 
 # ---------------------------------------------------------------------------------------------------- record
@@ -445,7 +460,7 @@ class Settled:
     """The breakers that the batch opened or closed."""
 
 
-SettleOutcome = Settled | Unstorable
+SettleOutcome = Settled | Unstorable | Locked
 
 
 # ---------------------------------------------------------------------------------------------------- due

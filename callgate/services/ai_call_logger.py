@@ -26,8 +26,10 @@ from callgate.domain.ledger import (
     CallState,
     CallView,
     Delivery,
+    Locked,
     Settle,
     Settled,
+    SettleOutcome,
     Unstorable,
 )
 from callgate.domain.models import LLMRequest
@@ -42,6 +44,9 @@ from callgate.domain.retry import LOST, Billing, Dead, Failure, Tally, decide
 from callgate.services.review import Bill, bill_of, flaw_of
 
 log = structlog.get_logger(__name__)
+
+LOCKED_PAUSES_S = (0.02, 0.1)
+"""Before another try at what somebody held: mostly a submission was just joining. The neighbours are settled."""
 
 UNSETTLEABLE = Failure(
     "unsettleable", "the ledger refused the settlement of this attempt", False, Billing.UNKNOWN
@@ -73,12 +78,15 @@ class AICallLogger:
         catalogue: Catalogue,
         jitter: Callable[[], float],
         on_woken: Callable[[], None],
+        sleep: Callable[[float], None],
+        on_locked: Callable[[AttemptRef], None],
     ) -> None:
         """
         Compose the service.
 
         Args:
             on_woken: Called when a settlement has made waiting calls due, so that nobody need find out later.
+            on_locked: Told of an attempt that is not settled because somebody holds its call; it is to be tried again.
         """
         self._ledger = ledger
         self._queue = queue
@@ -87,6 +95,8 @@ class AICallLogger:
         self._catalogue = catalogue
         self._jitter = jitter
         self._on_woken = on_woken
+        self._sleep = sleep
+        self._on_locked = on_locked
 
     def settle(self, refs: Sequence[AttemptRef], *, are_expired: bool = False) -> list[Settled]:
         """
@@ -106,13 +116,26 @@ class AICallLogger:
             if view is not None and view.last is not None
             if (settle := self._settlement(view, view.last, are_expired)) is not None
         ]
-        settled = self._write(settles)
+        settled, locked = self._write(settles)
+        self._tell_all(settled)
+        for pause_s in LOCKED_PAUSES_S:
+            if locked:
+                self._sleep(pause_s)
+                late, locked = self._write(locked)
+                self._tell_all(late)
+                settled += late
+        # An expired one is left to the due query: whoever takes it there may have to judge again.
+        for settle, _ in () if are_expired else locked:
+            self._on_locked(settle.ref)
+        return settled
+
+    def _tell_all(self, settled: Sequence[Settled]) -> None:
+        """Tell everybody who waits for what was settled."""
         if any(s.has_woken for s in settled):
             self._on_woken()
         for change in {change for s in settled for change in s.breaker_changes}:
             _tell(change)
         self.deliver([d for s in settled for d in s.deliveries])
-        return settled
 
     def deliver(self, deliveries: Sequence[Delivery]) -> None:
         """Publish links and mark them; what fails stays due."""
@@ -123,9 +146,13 @@ class AICallLogger:
         except BrokerUnavailable as exc:
             log.warning("links_left_to_the_due_query", count=len(deliveries), reason=str(exc))
 
-    def _write(self, settles: list[tuple[Settle, int]]) -> list[Settled]:
-        """Settle; each comes with its hold, for when nothing else of it can be written."""
+    def _write(
+        self, settles: list[tuple[Settle, int]]
+    ) -> tuple[list[Settled], list[tuple[Settle, int]]]:
+        """Settle; each comes with its hold, for when nothing else of it can be written. Locked ones come back."""
         done: list[Settled] = []
+        locked: list[tuple[Settle, int]] = []
+        outcome: SettleOutcome
         outcomes = self._ledger.settle([settle for settle, _ in settles])
         for (settle, hold_nano_usd), outcome in zip(settles, outcomes, strict=True):
             for posted_nano_usd in (settle.posted_nano_usd, hold_nano_usd):
@@ -137,7 +164,9 @@ class AICallLogger:
                     )
             if isinstance(outcome, Settled):
                 done.append(outcome)
-        return done
+            elif isinstance(outcome, Locked):
+                locked.append((settle, hold_nano_usd))
+        return done, locked
 
     def _settlement(self, view: CallView, attempt: AttemptView, are_expired: bool) -> Settle | None:
         """What to settle, if anything; of an attempt that cannot be judged its whole hold, and its call is dead."""

@@ -28,6 +28,7 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
     CallView,
+    Locked,
     NotClaimed,
     Record,
     RecordOutcome,
@@ -72,6 +73,8 @@ class Executed(StrEnum):
     """Another delivery has the call, or it has ended: nothing was done."""
     LEDGER_AWAY = "ledger_away"
     """Given up before anything was claimed; the sweep will publish the call again."""
+    LOCKED = "locked"
+    """Somebody holds the call: nothing was done. It stays queued, and is published again when it is free."""
     PUT_OFF = "put_off"
     """A suspect whose turn has not come, or a large request without room: it waits in the ledger."""
     LOST = "lost"
@@ -96,6 +99,8 @@ def endless_room(_org_id: str, _size: int) -> AbstractContextManager[bool]:
     return nullcontext(True)
 
 
+LOCKED_PAUSES_S = (0.01, 0.03, 0.1, 0.2)
+"""Before another claim of what somebody held: mostly a submission was just joining."""
 SUSPECT_CODE = "suspect"
 """Why a call waits that may have killed a worker: its turn in a process of its own has not come."""
 Isolate = Callable[[CallKey, float], Awaitable[Executed | Busy]]
@@ -166,6 +171,7 @@ class LLMService:
         default_limit_nano_usd: int | None = None,
         isolate: Isolate | None = None,
         room: RequestRoom = endless_room,
+        on_locked: Callable[[CallKey], None] = lambda _: None,
     ) -> None:
         """
         Compose the service.
@@ -178,6 +184,7 @@ class LLMService:
             lease_held: Names this process's lease while it certainly holds, else None; see `LeaseService.held`.
             isolate: Where suspects are run; None runs them here, which only a process of their own should do.
             room: For large requests.
+            on_locked: Told of a call that could not be claimed because somebody held it all the while.
         """
         self._ledger = ledger
         self._providers = providers
@@ -194,6 +201,7 @@ class LLMService:
         self._default_limit_nano_usd = default_limit_nano_usd
         self._isolate = isolate
         self._room = room
+        self._on_locked = on_locked
         self._claims = itertools.count(1)
         self._unclaimed: set[object] = set()
 
@@ -244,6 +252,9 @@ class LLMService:
             await self._log(claimed.unsent)
         if isinstance(claimed, Refused):
             return Executed.REFUSED
+        if isinstance(claimed, Locked):
+            self._on_locked(key)
+            return Executed.LOCKED
         if not isinstance(claimed, Reserved) or request is None:
             return Executed.NOT_CLAIMED
 
@@ -284,6 +295,8 @@ class LLMService:
         if executed is Executed.LOST:
             # If its process had claimed it, this claims nothing. Else it died before, and nobody would know.
             await self._decide_unread(key, None)
+        if executed is Executed.LOCKED:
+            self._on_locked(key)
         return executed
 
     async def _wait_for_room(self, view: CallView) -> Executed:
@@ -323,7 +336,12 @@ class LLMService:
             put_off_reason=put_off_reason,
         )
         patience_s = self._patience.claim_s
-        return await self._through_outages(lambda: self._ledger.reserve(reserve), patience_s)
+        decided = await self._past_locks(
+            lambda: self._through_outages(lambda: self._ledger.reserve(reserve), patience_s)
+        )
+        if isinstance(decided, Locked):
+            self._on_locked(key)
+        return decided
 
     def _claim_id(self) -> str:
         return f"{self._worker_id}/{next(self._claims)}"
@@ -381,19 +399,40 @@ class LLMService:
         A try without an answer may have made the claim, or still will. Only the ledger can say, so this waits for it;
         an attempt that was given up would become unknown because of an outage alone. The deadline counts from before
         the last try. The lease is that of the first: a claim whose answer was lost may have been given away before the
-        next try, and that one cannot tell.
+        next try, and that one cannot tell. Nor can one that finds the call locked: it is tried again for as long as
+        there may be an attempt that this process could still send.
         """
         lease = await self._through_outages(self._lease, self._patience.claim_s)
-        begun = 0.0
+        begun = maybe_made_until = 0.0
 
         async def reserve_once() -> ReserveOutcome:
-            nonlocal begun
+            nonlocal begun, maybe_made_until
             await self._lease()
             begun = self._clock.monotonic()
-            return await self._ledger.reserve(reserve)
+            try:
+                return await self._ledger.reserve(reserve)
+            except LedgerUnavailable:
+                maybe_made_until = begun + reserve.lease_s
+                raise
 
-        outcome = await self._through_outages(reserve_once, math.inf)
+        outcome = await self._past_locks(
+            lambda: self._through_outages(reserve_once, math.inf), lambda: maybe_made_until
+        )
         return outcome, Warrant(begun + policy.deadline_s, lease)
+
+    async def _past_locks(
+        self,
+        reserve: Callable[[], Awaitable[ReserveOutcome]],
+        until: Callable[[], float] = lambda: 0.0,
+    ) -> ReserveOutcome:
+        """Try again, outside the batch, what somebody holds: a few times, and on until a moment of this clock."""
+        pauses = iter(LOCKED_PAUSES_S)
+        while isinstance(outcome := await reserve(), Locked):
+            pause_s = next(pauses, None)
+            if pause_s is None and self._clock.monotonic() >= until():
+                break
+            await self._clock.sleep(pause_s or LOCKED_PAUSES_S[-1])
+        return outcome
 
     async def _lease(self) -> object:
         """This process's lease; without one it claims nothing."""

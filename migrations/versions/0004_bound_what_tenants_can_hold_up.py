@@ -15,9 +15,18 @@ CHANGED: tuple[str, ...] = (
     "read_v1",
     "reserve_v1",
     "wake_v1",
+    "settle_v1",
+    "end_v1",
+    "release_leases_v1",
+    "expire_leases_v1",
+    "admit_v1",
+    "release_waiting_v1",
 )
 """Functions that were there before, in another form: they are made again, of what the files say now."""
-ADDED: tuple[str, ...] = ()
+ADDED: tuple[str, ...] = (
+    "hold_v1",
+    "bound_login_v1",
+)
 """In the order they are made."""
 
 

@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
 
 from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.postgres_leases import PostgresLeases
@@ -36,6 +40,7 @@ from callgate.domain.ledger import (
     Due,
     DueKind,
     Judge,
+    Locked,
     NewSubmission,
     Record,
     RecordOutcome,
@@ -144,6 +149,8 @@ class LedgerUnderTest:
     retention: RetentionPort
     noon_zone_in: Callable[[float], str]
     """A time zone where it is about noon after that many seconds of ageing."""
+    holding: Callable[[CallKey], AbstractContextManager[None]]
+    """Keep a call locked, as a client does whose submission has joined it in a transaction that stays open."""
 
     @property
     def noon_zone(self) -> str:
@@ -163,8 +170,15 @@ class LedgerUnderTest:
         return self.ledger.record(batch)
 
     def settle(self, *batch: Settle) -> list[Settled]:
-        """Settle one batch in which every row can be stored."""
+        """Settle one batch in which every row can be stored; what is locked is tried again."""
         outcomes = self.ledger.settle(batch)
+        give_up_at = time.monotonic() + 10
+        while locked := [n for n, o in enumerate(outcomes) if isinstance(o, Locked)]:
+            assert time.monotonic() < give_up_at
+            for n, outcome in zip(
+                locked, self.ledger.settle([batch[n] for n in locked]), strict=True
+            ):
+                outcomes[n] = outcome
         settled = [outcome for outcome in outcomes if isinstance(outcome, Settled)]
         assert settled == outcomes
         return settled
@@ -310,6 +324,7 @@ def open_memory() -> LedgerUnderTest:
             clock.advance,
             ledger,
             lambda s: _noon_zone(clock.at + timedelta(seconds=s)),
+            partial(_holding_in_memory, ledger),
         )
     )
 
@@ -326,8 +341,30 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
             retention=PostgresRetention(session),
             # Its rows are aged, not its clock.
             noon_zone_in=lambda _: _noon_zone(datetime.now(UTC)),
+            holding=partial(holding, session.url),
         )
     )
+
+
+@contextmanager
+def _holding_in_memory(ledger: MemoryLedger, key: CallKey) -> Iterator[None]:
+    ledger.tables.locked.add(key)
+    try:
+        yield
+    finally:
+        ledger.tables.locked.remove(key)
+
+
+@contextmanager
+def holding(url: str, key: CallKey) -> Iterator[None]:
+    """Keep a call of a database locked until the end of the block."""
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(
+            text("SELECT 1 FROM llm_call WHERE call_id = :id AND generation = :n FOR SHARE"),
+            {"id": key.call_id, "n": key.generation},
+        )
+        yield
 
 
 def _with_budget(under_test: LedgerUnderTest) -> LedgerUnderTest:
@@ -359,7 +396,12 @@ def _age_rows(engine: Engine, seconds: float) -> None:
     with engine.begin() as connection:
         for table, columns in _AGED_COLUMNS.items():
             changes = ", ".join(f"{column} = {column} {shift}" for column in columns)
-            connection.execute(text(f"UPDATE {table} SET {changes}"), {"seconds": seconds})  # noqa: S608
+            # What somebody holds stays as it is.
+            free = f"SELECT ctid FROM {table} FOR UPDATE SKIP LOCKED"  # noqa: S608
+            connection.execute(
+                text(f"UPDATE {table} SET {changes} WHERE ctid = ANY (ARRAY({free}))"),  # noqa: S608
+                {"seconds": seconds},
+            )
         # One by one, oldest first: neighbouring periods of a budget must not meet on their way.
         for budget_id in connection.scalars(text("SELECT id FROM budget ORDER BY starts_at")).all():
             connection.execute(

@@ -221,7 +221,8 @@ def test_sweeps_of_a_call_are_counted_until_somebody_looks_into_it(
     assert ledger.view(key).is_suspect
     assert ledger.view(key).sweeps == 2
 
-    ledger.reserve(a_reserve(key, refuse_with='{"code": "suspect"}', put_off_s=0.0))
+    ledger.reserve(a_reserve(key, refuse_with='{"code": "suspect"}', put_off_s=1.0))
+    ledger.age(1)
     put_off = ledger.view(ledger.requeued(key))
     ledger.claim(key)
     ledger.reserve(a_reserve(mate, 10**12))

@@ -7,6 +7,7 @@ done, runs due queries and sends sweeps.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
+from callgate.services.held_up import HeldUp
 from callgate.services.lease import RENEWED_AFTER, LeaseService
 from callgate.services.llm_service import LLMService, Patience
 from tests.simulation.broker import BrokerLine, Message
@@ -110,6 +112,8 @@ class Process(Owner):
         self._is_logging = False
         line, self._queue = LedgerLine(world, self), BrokerLine(world, self)
         leases = LeaseLine(line)
+        unclaimed = HeldUp[CallKey](self.clock, nullcontext())
+        unsettled = HeldUp[AttemptRef](self.clock, nullcontext())
         self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
         self.logger = AICallLogger(
             ledger=line,
@@ -119,6 +123,8 @@ class Process(Owner):
             catalogue=world.catalogue,
             jitter=self.clock.jitter,
             on_woken=lambda: None,
+            sleep=self.clock.block,
+            on_locked=unsettled.add,
         )
         self.llm = LLMService(
             ledger=CallLane(line),
@@ -134,6 +140,7 @@ class Process(Owner):
             worker_id=name,
             lease_held=self.lease.held,
             default_limit_nano_usd=world.default_limit,
+            on_locked=unclaimed.add,
         )
         self.due = DueService(
             ledger=line,
@@ -144,6 +151,8 @@ class Process(Owner):
             clock=self.clock,
             grace_s=GRACE_S,
             sweep_slack_s=SWEEP_SLACK_S,
+            unclaimed=unclaimed,
+            unsettled=unsettled,
         )
         world.scheduler.spawn(self, self._due_loop)
         world.scheduler.spawn(self, self._keep_lease)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -34,6 +35,7 @@ from callgate.domain.ports import LLMProviderPort, ProviderReply, TokenBound
 from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
+from callgate.services.held_up import HeldUp
 from callgate.services.lease import LeaseService
 from callgate.services.llm_service import (
     Isolate,
@@ -97,8 +99,12 @@ class StageClock:
 
     async def sleep(self, seconds: float) -> None:
         """Move on, and let others run."""
-        self.elapsed_s += seconds
+        self.pass_time(seconds)
         await asyncio.sleep(0)
+
+    def pass_time(self, seconds: float) -> None:
+        """Move on."""
+        self.elapsed_s += seconds
 
 
 @dataclass
@@ -213,6 +219,8 @@ class Stage:
         self.queue = StageQueue()
         self.provider = StageProvider(self.clock)
         self.lane = StageLane(self.ledger)
+        self.unclaimed = HeldUp[CallKey](self.clock, nullcontext())
+        self.unsettled = HeldUp[AttemptRef](self.clock, nullcontext())
         self.woken: list[float] = []
         """When the due query was asked to run at once."""
         self.lease = LeaseService(
@@ -238,6 +246,8 @@ class Stage:
             catalogue=self.catalogue,
             jitter=self.clock.jitter,
             on_woken=lambda: self.woken.append(self.clock.elapsed_s),
+            sleep=self.clock.pass_time,
+            on_locked=self.unsettled.add,
         )
         self.providers: dict[str, LLMProviderPort] = {"sim": self.provider}
         self.llm = LLMService(
@@ -255,6 +265,7 @@ class Stage:
             lease_held=self.lease.held,
             isolate=isolate,
             room=room,
+            on_locked=self.unclaimed.add,
         )
         self.due = DueService(
             ledger=self.ledger,
@@ -265,6 +276,8 @@ class Stage:
             clock=self.clock,
             grace_s=GRACE_S,
             sweep_slack_s=2.0,
+            unclaimed=self.unclaimed,
+            unsettled=self.unsettled,
         )
         self.redrives = RedriveService(self.ledger, self.submits)
         self.ledger.set_budget("acme", "org", Window.DAY, limit_nano_usd)

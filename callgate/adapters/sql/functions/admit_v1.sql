@@ -1,7 +1,8 @@
 -- callgate_admit_v1: what the breaker of a provider, model and credential says to the next attempt of a call.
 --
 -- Rules     callgate/domain/breaker.py, `Breaker.admit`. `reserve` has made the breaker if it was not there.
--- Locks     the breaker, but only where it does not let everybody through: a healthy one is read and not locked.
+-- Locks     the breaker, but only where it does not let everybody through: a healthy one is read and not locked. Then calls that
+--           wait for it, SKIP LOCKED: nobody's turn comes after that of a call which somebody holds.
 -- Returns   passed | on_trial | probe | wait.
 CREATE FUNCTION callgate_admit_v1(
     p_provider text, p_model text, p_credential text, p_org_id text, p_attempts int,
@@ -26,12 +27,15 @@ BEGIN
         admission := 'wait';
     ELSIF NOT b.is_open THEN
         admission := 'on_trial';
-    ELSIF EXISTS (SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.attempt < p_attempts)
+    ELSIF EXISTS (SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.attempt < p_attempts
+                      FOR UPDATE SKIP LOCKED)
           OR b.probed_org = p_org_id AND (
             EXISTS (SELECT 1 FROM llm_call l
-                     WHERE l.breaker_id = b.id AND l.attempt = p_attempts AND l.org_id < p_org_id)
+                     WHERE l.breaker_id = b.id AND l.attempt = p_attempts AND l.org_id < p_org_id
+                       FOR UPDATE SKIP LOCKED)
             OR EXISTS (SELECT 1 FROM llm_call l
-                        WHERE l.breaker_id = b.id AND l.attempt = p_attempts AND l.org_id > p_org_id)) THEN
+                        WHERE l.breaker_id = b.id AND l.attempt = p_attempts AND l.org_id > p_org_id
+                           FOR UPDATE SKIP LOCKED)) THEN
         admission := 'wait';
     ELSE
         admission := 'probe';

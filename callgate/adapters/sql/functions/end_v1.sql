@@ -2,27 +2,37 @@
 --
 -- p_states   which of them, so that nobody cancels what has died meanwhile.
 -- A login that is a tenant's may cancel calls of its own organisations, and discard none.
+-- Locks     those of the calls that nobody else holds (hold_v1). The others are tried again for a fifth of a second, for mostly a
+--           submission is just joining; after that they stay as they are.
 CREATE FUNCTION callgate_end_v1(p_call_ids uuid[], p_generations int[], p_error text, p_states text[])
 RETURNS TABLE (call_id uuid, generation int)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     own_orgs CONSTANT text[] := callgate_tenant_orgs_v1();
+    call_ids uuid[];            -- of calls that may be ended, and are not yet
+    generations int[];
 BEGIN
     PERFORM p_error::json;
-    PERFORM 1 FROM llm_call l
-      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
-       AND (own_orgs IS NULL OR l.org_id = ANY (own_orgs))
-      ORDER BY l.call_id, l.generation FOR UPDATE;
-    RETURN QUERY
-    UPDATE llm_call l
-       SET state = 'rejected', error = p_error, wanted_nano_usd = NULL, breaker_id = NULL, wait_reason = NULL,
-           due_at = (SELECT now() WHERE EXISTS (
-               SELECT 1 FROM submission s WHERE s.call_id = l.call_id AND s.generation = l.generation
-                  AND s.link IS NOT NULL AND s.delivered_at IS NULL))
-     WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
-       AND (own_orgs IS NULL OR l.org_id = ANY (own_orgs))
-       AND l.state = ANY (p_states)
-       AND (l.state IN ('queued', 'waiting') OR l.state = 'dead' AND own_orgs IS NULL)
-    RETURNING l.call_id, l.generation;
+    FOR try IN 1 .. 5 LOOP
+        SELECT array_agg(l.call_id), array_agg(l.generation) INTO call_ids, generations FROM llm_call l
+         WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
+           AND (own_orgs IS NULL OR l.org_id = ANY (own_orgs))
+           AND l.state = ANY (p_states)
+           AND (l.state IN ('queued', 'waiting') OR l.state = 'dead' AND own_orgs IS NULL);
+        EXIT WHEN call_ids IS NULL;
+        IF try > 1 THEN
+            PERFORM pg_sleep(0.05);
+        END IF;
+        call_ids := callgate_hold_v1(call_ids, generations);
+        RETURN QUERY
+        UPDATE llm_call l
+           SET state = 'rejected', error = p_error, wanted_nano_usd = NULL, breaker_id = NULL, wait_reason = NULL,
+               due_at = (SELECT now() WHERE EXISTS (
+                   SELECT 1 FROM submission s WHERE s.call_id = l.call_id AND s.generation = l.generation
+                      AND s.link IS NOT NULL AND s.delivered_at IS NULL))
+         WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(call_ids, generations))
+           AND l.state = ANY (p_states) AND l.state IN ('queued', 'waiting', 'dead')
+        RETURNING l.call_id, l.generation;
+    END LOOP;
 END $$;

@@ -1,7 +1,10 @@
--- callgate_release_leases_v1: end leases; whatever their processes left unposted is due now.
+-- callgate_release_leases_v1: give the leases away; whatever their processes left unposted is due now.
 --
--- Locks     the leases by worker_id, then the calls by (call_id, generation). Nobody takes a lease after a call. What was
---           found before the calls were locked is looked at again: a call may have another attempt by then, of a process
+-- A call that somebody holds at this moment is left for the next time: its lease stays, but begins now and has run out at once.
+-- So who expires leases comes back to it, last in turn, while its process, if that is alive, learns from began_at that it
+-- was given away. A process that renews it first has the rest of its calls back.
+-- Locks     the leases by worker_id, then the calls that nobody else holds (hold_v1). Nobody takes a lease after a call. What
+--           was found before the calls were locked is looked at again: a call may have another attempt by then, of a process
 --           that is alive.
 -- Indexes   `posted_at IS NULL` says what `posted_nano_usd IS NULL` says, and is the condition of an index that is meant
 --           for this look-up alone: other statements would scan the whole of it.
@@ -10,19 +13,30 @@ LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     call_ids uuid[];
     generations int[];
+    held_ids uuid[];
+    unfinished text[];          -- processes with calls that are not due, and that somebody holds
 BEGIN
     PERFORM 1 FROM worker_lease w WHERE w.worker_id = ANY (p_worker_ids) ORDER BY w.worker_id FOR UPDATE;
     SELECT array_agg(a.call_id), array_agg(a.generation) INTO call_ids, generations
       FROM ai_call_log a
      WHERE split_part(a.worker_id, '/', 1) = ANY (p_worker_ids) AND a.posted_at IS NULL;
-    PERFORM 1 FROM llm_call l
-      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(call_ids, generations))
-      ORDER BY l.call_id, l.generation FOR UPDATE;
+    held_ids := callgate_hold_v1(call_ids, generations);
     UPDATE llm_call l SET due_at = now()
       FROM ai_call_log a
-     WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(call_ids, generations))
+     WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(held_ids, generations))
        AND l.due_at > now()
        AND a.call_id = l.call_id AND a.generation = l.generation AND a.posted_at IS NULL
        AND split_part(a.worker_id, '/', 1) = ANY (p_worker_ids);
-    DELETE FROM worker_lease w WHERE w.worker_id = ANY (p_worker_ids);
+
+    SELECT array_agg(DISTINCT split_part(a.worker_id, '/', 1)) INTO unfinished
+      FROM unnest(call_ids, generations, held_ids) AS k(call_id, generation, held_id)
+      JOIN llm_call l ON l.call_id = k.call_id AND l.generation = k.generation AND l.due_at > now()
+      JOIN ai_call_log a ON a.call_id = l.call_id AND a.generation = l.generation AND a.posted_at IS NULL
+       AND split_part(a.worker_id, '/', 1) = ANY (p_worker_ids)
+     WHERE k.held_id IS NULL;
+    DELETE FROM worker_lease w
+     WHERE w.worker_id = ANY (p_worker_ids) AND w.worker_id <> ALL (coalesce(unfinished, '{}'));
+    UPDATE worker_lease w
+       SET began_at = now(), steady_since = now(), renewed_at = now() - (w.expires_at - w.renewed_at), expires_at = now()
+     WHERE w.worker_id = ANY (unfinished);
 END $$;

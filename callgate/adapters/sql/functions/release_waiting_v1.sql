@@ -2,6 +2,7 @@
 --
 -- A hint, not an admission: reserve decides again. Calls that were released before and are not claimed yet count. For a probe
 -- calls with the fewest attempts come first, and of those the next organisation's in turn; else the oldest calls do.
+-- A call that somebody holds is as good as not there, for nobody can claim it: others must not wait for their turn behind it.
 -- Locks     waiting calls: SKIP LOCKED, so that the order of locks is kept.
 -- Returns   whether any call was released.
 CREATE FUNCTION callgate_release_waiting_v1() RETURNS boolean
@@ -26,11 +27,12 @@ BEGIN
         room := callgate_breaker_room_v1(b);
         CONTINUE WHEN room = 0;
         room := room - (SELECT count(*) FROM (
-            SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.due_at <= now() LIMIT room) q);
+            SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.due_at <= now() LIMIT room
+               FOR UPDATE SKIP LOCKED) q);
         CONTINUE WHEN room <= 0;
         SELECT l.attempt INTO fewest FROM llm_call l
          WHERE b.is_open AND l.breaker_id = b.id AND l.state = 'waiting' AND l.due_at > now()
-         ORDER BY l.attempt LIMIT 1;
+         ORDER BY l.attempt LIMIT 1 FOR UPDATE SKIP LOCKED;
         WITH next AS MATERIALIZED (
             SELECT * FROM (
                 SELECT l.call_id, l.generation FROM llm_call l

@@ -3,11 +3,11 @@
 -- Rules     callgate/domain/budget.py: spent + reserved + hold <= limit in every scope of a call, or nothing is held.
 -- Units     money: nano-USD. Leases: seconds, from now() of this transaction.
 --           callgate/domain/breaker.py: a call that every budget has room for may still wait for its provider.
--- Locks     the calls by (call_id, generation), the budgets by id, then breakers: new ones by name, then all by id. Every writer
---           keeps this order.
--- Returns   per row: outcome (reserved | refused | not_claimed), the call's state, the attempt, the refusal as JSON, whether a
---           budget refused. An attempt that is not claimed was made by this claim, and a late answer then ended the call: it was
---           never sent.
+-- Locks     the calls that nobody else holds (hold_v1), the budgets by id, then breakers: new ones by name, then all by id. Every
+--           writer keeps this order.
+-- Returns   per row: outcome (reserved | refused | not_claimed | locked), the call's state, the attempt, the refusal as JSON,
+--           whether a budget refused. An attempt that is not claimed was made by this claim, and a late answer then ended the
+--           call: it was never sent. Locked: somebody holds the call, and nothing was done.
 CREATE FUNCTION callgate_reserve_v1(
     p_call_ids uuid[], p_generations int[], p_holds bigint[], p_leases_s float8[], p_worker_ids text[],
     p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
@@ -18,6 +18,7 @@ LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     c llm_call%ROWTYPE;
+    held_ids uuid[];            -- the calls that are ours until the end; null where one is somebody else's
     org_ids text[];
     scopes text[];
     budget_ids bigint[];
@@ -38,21 +39,19 @@ DECLARE
     breaker_reason text;
     why_wait text;              -- llm_call.wait_reason
 BEGIN
-    PERFORM 1 FROM llm_call l
-      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
-      ORDER BY l.call_id, l.generation FOR UPDATE;
+    held_ids := callgate_hold_v1(p_call_ids, p_generations);
 
     SELECT array_agg(k.org_id), array_agg(k.scope) INTO org_ids, scopes
       FROM (SELECT DISTINCT l.org_id, s.scope
               FROM llm_call l
              CROSS JOIN LATERAL (VALUES ('org'), ('call_type:' || l.call_type)) AS s(scope)
-             WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
+             WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(held_ids, p_generations))
                AND l.state = 'queued') k;
 
     -- An organisation nobody set a budget for gets the default one, where the settings allow a default.
     INSERT INTO budget (org_id, scope, "window", timezone, starts_at, ends_at, limit_nano_usd)
     SELECT DISTINCT ON (l.org_id) l.org_id, 'org', 'day', 'UTC', p.starts_at, p.ends_at, u.default_limit
-      FROM unnest(p_call_ids, p_generations, p_default_limits) WITH ORDINALITY
+      FROM unnest(held_ids, p_generations, p_default_limits) WITH ORDINALITY
            AS u(call_id, generation, default_limit, ord)
       JOIN llm_call l ON l.call_id = u.call_id AND l.generation = u.generation AND l.state = 'queued'
      CROSS JOIN LATERAL callgate_period_v1('day', 'UTC', now()) p
@@ -73,7 +72,7 @@ BEGIN
     -- In one order: two batches that make the same ones would wait for each other.
     INSERT INTO breaker (provider, model, credential)
     SELECT DISTINCT l.provider, l.model, u.credential
-      FROM unnest(p_call_ids, p_generations, p_credentials, p_refusals) AS u(call_id, generation, credential, refusal)
+      FROM unnest(held_ids, p_generations, p_credentials, p_refusals) AS u(call_id, generation, credential, refusal)
       JOIN llm_call l ON l.call_id = u.call_id AND l.generation = u.generation AND l.state = 'queued'
      WHERE u.refusal IS NULL
        AND NOT EXISTS (SELECT 1 FROM breaker x
@@ -81,7 +80,7 @@ BEGIN
      ORDER BY l.provider, l.model, u.credential
     ON CONFLICT (provider, model, credential) DO NOTHING;
     PERFORM 1 FROM breaker x
-      WHERE x.id IN (SELECT y.id FROM unnest(p_call_ids, p_generations, p_credentials)
+      WHERE x.id IN (SELECT y.id FROM unnest(held_ids, p_generations, p_credentials)
                                       AS u(call_id, generation, credential)
                        JOIN llm_call l USING (call_id, generation)
                        JOIN breaker y ON y.provider = l.provider AND y.model = l.model
@@ -98,6 +97,12 @@ BEGIN
          WHERE l.call_id = p_call_ids[ord] AND l.generation = p_generations[ord];
         state := c.state;
 
+        -- What is no longer open, or waits, is not claimed by anybody: that can be said without its lock.
+        IF held_ids[ord] IS NULL AND c.state IN ('queued', 'running') THEN
+            outcome := 'locked';
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
         IF c.state = 'running' THEN
             -- The same claim again: its first answer was lost on the way. It is still ours, and the lease starts anew,
             -- unless the attempt was taken as expired: then somebody is about to call it lost.
@@ -258,8 +263,9 @@ BEGIN
                wait_reason = why_wait,
                breaker_id = CASE why_wait WHEN 'provider' THEN breaker_asked END,
                wait_until = CASE why_wait WHEN 'provider' THEN due END,
-               -- And nobody has looked into it yet.
-               sweeps = CASE WHEN p_refusals[ord] IS NOT NULL THEN l.sweeps ELSE 0 END
+               -- And nobody has looked into it yet; but who puts it off for no time has, and found it locked.
+               sweeps = CASE WHEN p_refusals[ord] IS NOT NULL AND p_put_off_s[ord] IS DISTINCT FROM 0 THEN l.sweeps
+                             ELSE 0 END
          WHERE l.call_id = c.call_id AND l.generation = c.generation;
         RETURN NEXT;
     END LOOP;

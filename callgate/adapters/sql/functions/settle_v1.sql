@@ -3,8 +3,9 @@
 -- Money moves in exactly the budgets the hold was made in: reserved falls by the hold the first time, spent changes by the
 -- difference to what was posted before. An attempt that is no longer as the caller saw it is left alone. What an operator
 -- settled by hand gives way to the truth, but not to another guess.
--- Locks     the calls by (call_id, generation), the attempts by id, the budgets by id, then breakers by id.
--- Returns   per row: was it applied, the call's state, and of a call that ended just now the undelivered links. Then a row with
+-- Locks     the calls that nobody else holds (hold_v1), their attempts by id, the budgets by id, then breakers by id.
+-- Returns   per row: was it applied (null: somebody holds the call, and nothing was done),
+--           the call's state, and of a call that ended just now the undelivered links. Then a row with
 --           ord 0, if calls were made due that waited (applied), or breakers were opened or closed (links: each as JSON).
 CREATE FUNCTION callgate_settle_v1(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_seen text[], p_statuses text[],
@@ -17,6 +18,7 @@ LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_m
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
+    held_ids uuid[];            -- the calls that are ours until the end; null where one is somebody else's
     a ai_call_log%ROWTYPE;
     c llm_call%ROWTYPE;
     said text[];                -- anomalies
@@ -25,16 +27,14 @@ DECLARE
     moved_reserved bigint[] := '{}';
     moved_spent bigint[] := '{}';
     freed text[];               -- organisations with a budget of which less is used than before
-    posted int[] := '{}';       -- the rows that were applied
+    heard int[] := '{}';        -- the rows that breakers are told of: those applied, and probes
     changes text[];             -- breakers that were opened or closed
     refused text[] := '{}';     -- breakers whose key was refused by a row above
 BEGIN
-    PERFORM 1 FROM llm_call l
-      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
-      ORDER BY l.call_id, l.generation FOR UPDATE;
+    held_ids := callgate_hold_v1(p_call_ids, p_generations);
     -- Joined, not compared with the array: so each finds its partition at once.
-    PERFORM 1 FROM unnest(p_attempt_ids) AS k(attempt_id) JOIN ai_call_log l USING (attempt_id)
-      ORDER BY l.attempt_id FOR UPDATE OF l;
+    PERFORM 1 FROM unnest(p_attempt_ids, held_ids) AS k(attempt_id, held_id) JOIN ai_call_log l USING (attempt_id)
+      WHERE k.held_id IS NOT NULL ORDER BY l.attempt_id FOR UPDATE OF l;
 
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP
         ord := row_no;
@@ -46,6 +46,15 @@ BEGIN
          WHERE l.attempt_id = p_attempt_ids[ord] AND l.call_id = p_call_ids[ord]
            AND l.generation = p_generations[ord];
         state := c.state;
+        IF held_ids[ord] IS NULL THEN
+            applied := NULL;
+            -- Everybody waits for what a probe came to. When it is posted, its breaker has heard it already.
+            IF a.status = p_seen[ord] AND a.kind = 'probe' THEN
+                heard := heard || row_no;
+            END IF;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
         applied := a.status = p_seen[ord] AND CASE a.status
             WHEN 'dispatched' THEN p_statuses[ord] = 'unknown'
             WHEN 'answered' THEN true
@@ -72,7 +81,7 @@ BEGIN
                -- A late answer of a call that was purged meanwhile: what it cost stays, its text does not.
                reply = CASE WHEN c.request IS NOT NULL THEN l.reply END
          WHERE l.attempt_id = a.attempt_id;
-        posted := posted || row_no;
+        heard := heard || row_no;
         moved_ids := moved_ids || a.budget_ids;
         moved_reserved := moved_reserved || array_fill(
             CASE WHEN a.posted_nano_usd IS NULL THEN -a.hold_nano_usd ELSE 0 END,
@@ -136,11 +145,11 @@ BEGIN
         RETURNING x.org_id, m.reserved + m.spent AS change
     )
     SELECT array_agg(DISTINCT org_id) FILTER (WHERE change < 0) INTO freed FROM moved;
-    PERFORM callgate_rest_v1(p_call_ids, p_generations);
+    PERFORM callgate_rest_v1(held_ids, p_generations);
     applied := callgate_wake_v1(freed);
     changes := callgate_note_health_v1(
-        ARRAY(SELECT p_attempt_ids[n] FROM unnest(posted) n), ARRAY(SELECT p_healths[n] FROM unnest(posted) n),
-        ARRAY(SELECT p_failure_codes[n] FROM unnest(posted) n));
+        ARRAY(SELECT p_attempt_ids[n] FROM unnest(heard) n), ARRAY(SELECT p_healths[n] FROM unnest(heard) n),
+        ARRAY(SELECT p_failure_codes[n] FROM unnest(heard) n));
     -- Null: nothing about any breaker has changed.
     IF changes IS NOT NULL THEN
         applied := callgate_release_waiting_v1() OR applied;

@@ -1,0 +1,31 @@
+-- callgate_bound_login_v1: give a client's login limits of time: for the owner of the ledger only.
+--
+-- What the login has of its own for this database, or for all, stays. These are defaults: the login may override them, for itself
+-- and for each session. They end what was forgotten; what is meant to harm is passed over (hold_v1).
+-- Returns   the statements, if the owner may not run them: somebody with the right to alter the login should.
+CREATE FUNCTION callgate_bound_login_v1(p_login text) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    statements text;
+BEGIN
+    SELECT string_agg(format('ALTER ROLE %I IN DATABASE %I SET %s = %L', p_login, current_database(), k.name, k.value), '; '
+                      ORDER BY k.name)
+      INTO statements
+      FROM (VALUES ('idle_in_transaction_session_timeout', '10s'), ('lock_timeout', '10s'), ('statement_timeout', '60s'),
+                   ('transaction_timeout', '60s')) AS k(name, value)
+     -- transaction_timeout: Postgres 17 and later.
+     WHERE EXISTS (SELECT 1 FROM pg_settings g WHERE g.name = k.name)
+       AND NOT EXISTS (
+            SELECT 1 FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole
+              LEFT JOIN pg_database d ON d.oid = s.setdatabase
+             CROSS JOIN unnest(s.setconfig) AS c(line)
+             WHERE r.rolname = p_login AND coalesce(d.datname, current_database()) = current_database()
+               AND split_part(c.line, '=', 1) = k.name);
+    IF statements IS NULL OR NOT EXISTS (SELECT 1 FROM pg_roles r WHERE r.rolname = p_login) THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE statements;
+    RETURN NULL;
+EXCEPTION WHEN insufficient_privilege THEN
+    RETURN statements;
+END $$;

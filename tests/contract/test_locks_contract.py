@@ -1,0 +1,310 @@
+"""Somebody holds a call, as a client's login can for as long as it likes: nobody waits, and nothing of it is lost."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from callgate.adapters.postgres_leases import EXPIRED_MAX
+from callgate.domain.breaker import Health
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    CallState,
+    Due,
+    DueKind,
+    Locked,
+    Refused,
+    Reserved,
+)
+from callgate.domain.operations import EndReason
+from tests.contract.harness import (
+    LEASE_S,
+    LedgerUnderTest,
+    a_failure,
+    a_loss,
+    a_reserve,
+    a_success,
+    an_answer,
+)
+from tests.contract.test_breaker_contract import (
+    breaker,
+    claim,
+    ends,
+    opened,
+    published,
+    waits,
+)
+from tests.contract.test_lease_contract import DEAD, JUDGE, LENGTH_S, claimed_by, pass_time
+
+
+def test_a_claim_passes_over_what_somebody_holds(ledger: LedgerUnderTest) -> None:
+    """Its neighbours are claimed, nothing is held for it, and it can be claimed as soon as it is free."""
+    held, mate = ledger.queued("held"), ledger.queued("mate")
+    before = ledger.view(held)
+
+    with ledger.holding(held):
+        outcomes = ledger.reserve(a_reserve(held, 10), a_reserve(mate, 10))
+        assert outcomes[0] == Locked(held)
+        assert isinstance(outcomes[1], Reserved)
+        assert (ledger.view(held), ledger.figures()) == (before, (10, 0))
+
+    ledger.claim(held)
+
+
+def test_the_claim_of_a_running_call_that_is_held_cannot_be_renewed(
+    ledger: LedgerUnderTest,
+) -> None:
+    """Whoever did not hear that it had claimed must ask again: only then is the attempt its own."""
+    wanted = a_reserve(ledger.queued())
+    (first,) = ledger.reserve(wanted)
+
+    with ledger.holding(wanted.key):
+        assert ledger.reserve(wanted) == [Locked(wanted.key)]
+
+    assert ledger.reserve(wanted) == [first]
+
+
+@pytest.mark.parametrize("state", [CallState.SUCCEEDED, CallState.WAITING])
+def test_what_nobody_can_claim_is_no_secret(ledger: LedgerUnderTest, state: CallState) -> None:
+    """It need not be tried again."""
+    ref = ledger.succeeded() if state is CallState.SUCCEEDED else ledger.waiting(due_in_s=60)
+
+    with ledger.holding(ref.key):
+        (outcome,) = ledger.reserve(a_reserve(ref.key))
+
+    assert not isinstance(outcome, Locked)
+    assert ledger.state(ref.key) is state
+
+
+def test_a_settlement_passes_over_what_somebody_holds(ledger: LedgerUnderTest) -> None:
+    """Its neighbours are posted; the held one stays answered, at its hold, and is posted once with the truth."""
+    held, mate = ledger.answered("held"), ledger.answered("mate")
+
+    with ledger.holding(held.key):
+        outcomes = ledger.ledger.settle([a_success(held, 60), a_success(mate, 7)])
+        assert outcomes[0] == Locked(held.key)
+        assert (ledger.state(mate.key), ledger.figures()) == (CallState.SUCCEEDED, (100, 7))
+        view = ledger.view(held)
+        assert view.last is not None
+        assert (view.state, view.last.status) == (CallState.RUNNING, AttemptStatus.ANSWERED)
+
+    (settled,), (again,) = ledger.settle(a_success(held, 60)), ledger.settle(a_success(held, 60))
+    assert (settled.is_applied, again.is_applied, ledger.figures()) == (True, False, (0, 67))
+
+
+def test_an_answer_is_kept_though_somebody_holds_its_call(ledger: LedgerUnderTest) -> None:
+    """It is paid: nothing may stand between it and the ledger."""
+    ref = ledger.running()
+
+    with ledger.holding(ref.key):
+        ledger.record(an_answer(ref))
+
+    assert ledger.due() == ()
+    assert ledger.settle(a_success(ref))[0].is_applied
+
+
+def test_an_expired_attempt_that_is_held_waits_for_whoever_judges_then(
+    ledger: LedgerUnderTest,
+) -> None:
+    """The due query passes over it, and takes it when it is free."""
+    held, mate = ledger.running("held"), ledger.running("mate")
+    ledger.age(LEASE_S + 1)
+
+    with ledger.holding(held.key):
+        assert ledger.due() == (Due(DueKind.EXPIRED, mate.key, mate.attempt_id),)
+
+    assert ledger.due() == (Due(DueKind.EXPIRED, held.key, held.attempt_id),)
+
+
+def test_a_sweep_does_not_count_what_somebody_holds(ledger: LedgerUnderTest) -> None:
+    """Nobody could claim it: that says nothing about the call."""
+    held, lost = ledger.queued("held"), ledger.queued("lost")
+    ledger.age(5)
+
+    with ledger.holding(held):
+        found = ledger.ledger.due(limit=100, queued_before=ledger.now()).items
+        assert [due.key for due in found] == [lost]
+
+    assert (ledger.view(held).sweeps, ledger.view(lost).sweeps) == (0, 1)
+
+
+def test_who_found_it_locked_takes_the_suspicion_from_it(ledger: LedgerUnderTest) -> None:
+    """It was looked into, and nobody died of that."""
+    key = ledger.queued()
+    for _ in range(2):
+        ledger.age(5)
+        ledger.ledger.due(limit=100, queued_before=ledger.now())
+    assert ledger.view(key).is_suspect
+    put_off = a_reserve(key, 0, refuse_with='{"code": "locked"}', put_off_s=0.0)
+
+    with ledger.holding(key):
+        assert ledger.reserve(put_off) == [Locked(key)]
+        assert ledger.view(key).is_suspect
+    (refused,) = ledger.reserve(put_off)
+
+    assert isinstance(refused, Refused)
+    assert not ledger.view(ledger.requeued(key)).is_suspect
+
+
+def test_a_cancellation_passes_over_what_somebody_holds(ledger: LedgerUnderTest) -> None:
+    """An operator's thousand do not wait for one."""
+    held, mate = ledger.queued("held"), ledger.queued("mate")
+
+    with ledger.holding(held):
+        ended = ledger.operations.end([held, mate], code=EndReason.CANCELLED, message="by a test")
+        assert ended == [mate]
+
+    assert ledger.state(held) is CallState.QUEUED
+
+
+def test_of_a_dead_worker_what_nobody_holds_is_moved_on_at_once(ledger: LedgerUnderTest) -> None:
+    """And the rest when it is free; the worker is called lost once."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    held, mate = claimed_by(ledger, DEAD, "held"), claimed_by(ledger, DEAD, "mate")
+    pass_time(ledger, LENGTH_S, JUDGE)
+
+    with ledger.holding(held.key):
+        assert ledger.leases.expire(JUDGE) == [DEAD]
+        assert [due.key for due in ledger.due()] == [mate.key]
+        ledger.settle(a_loss(mate))
+        pass_time(ledger, LENGTH_S, JUDGE)
+        assert ledger.leases.expire(JUDGE) == []
+        assert held.key not in [due.key for due in ledger.due()]
+    pass_time(ledger, LENGTH_S / 4, JUDGE)
+
+    assert ledger.leases.expire(JUDGE) == []
+    assert Due(DueKind.EXPIRED, held.key, held.attempt_id) in ledger.due()
+    ledger.settle(a_loss(held))
+    # And its lease has gone: one that begins now is another.
+    assert ledger.leases.renew(DEAD, LENGTH_S) == ledger.leases.renew(DEAD, LENGTH_S)
+
+
+def test_a_worker_that_comes_back_learns_that_its_lease_was_given_away(
+    ledger: LedgerUnderTest,
+) -> None:
+    """Though one of its calls was held, and so kept: what it claimed before, it sends no more."""
+    began_at = ledger.leases.renew(DEAD, LENGTH_S)
+    held = claimed_by(ledger, DEAD)
+    pass_time(ledger, LENGTH_S, JUDGE)
+
+    with ledger.holding(held.key):
+        ledger.leases.expire(JUDGE)
+        again = ledger.leases.renew(DEAD, LENGTH_S)
+        assert began_at < again == ledger.leases.renew(DEAD, LENGTH_S)
+    pass_time(ledger, LENGTH_S / 4, JUDGE)
+
+    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.due() == ()
+    ledger.record(an_answer(held))
+    assert ledger.settle(a_success(held))[0].is_applied
+
+
+def test_a_lease_that_was_given_away_judges_nobody(ledger: LedgerUnderTest) -> None:
+    """It stays for what is held, and its process may be dead."""
+    zombie = "host:3:zombie"
+    ledger.leases.renew(zombie, LENGTH_S)
+    held = claimed_by(ledger, zombie)
+    ledger.leases.renew(DEAD, LENGTH_S)
+    pass_time(ledger, LENGTH_S, JUDGE)
+
+    with ledger.holding(held.key):
+        ledger.leases.release(zombie)
+        assert ledger.leases.expire(zombie) == []
+        ledger.leases.renew(zombie, LENGTH_S)
+        assert ledger.leases.expire(zombie) == []
+        assert ledger.leases.expire(JUDGE) == [DEAD]
+
+
+def test_leases_whose_calls_are_held_keep_none_from_being_released(
+    ledger: LedgerUnderTest,
+) -> None:
+    """More than one statement takes: whoever was tried is last in turn."""
+    stuck = [f"host:{n}:stuck" for n in range(EXPIRED_MAX + 2)]
+    ledger.set_budget(10_000)
+    refs = []
+    for worker_id in stuck:
+        ledger.leases.renew(worker_id, LENGTH_S)
+        refs.append(claimed_by(ledger, worker_id, worker_id))
+    ledger.age(0.001)
+    ledger.leases.renew(DEAD, LENGTH_S)
+    lost = claimed_by(ledger, DEAD, "lost")
+    pass_time(ledger, LENGTH_S, JUDGE)
+
+    with ExitStack() as held:
+        for ref in refs:
+            held.enter_context(ledger.holding(ref.key))
+        for _ in range(4):
+            ledger.leases.expire(JUDGE)
+        assert [due.key for due in ledger.due()] == [lost.key]
+
+
+# Breakers: one that holds its call must not hold a provider from everybody.
+
+
+def probe(ledger: LedgerUnderTest, org_id: str) -> AttemptRef:
+    """Have an organisation's call become the probe of the open breaker."""
+    key = waits(ledger, f"probe of {org_id}", org_id=org_id)
+    ledger.age(11)
+    assert key in published(ledger)
+    ref = claim(ledger, key)
+    assert isinstance(ref, AttemptRef)
+    return ref
+
+
+def with_another(ledger: LedgerUnderTest) -> str:
+    """Another organisation with money."""
+    ledger.set_budget(1_000, org_id="other")
+    return "other"
+
+
+def test_a_probe_whose_call_is_held_is_heard(ledger: LedgerUnderTest) -> None:
+    """The provider answers: others go on at once, and posting it later changes no more."""
+    opened(ledger)
+    ref = probe(ledger, with_another(ledger))
+    ledger.record(an_answer(ref))
+    success = a_success(ref, 5, health=Health.ALIVE)
+
+    with ledger.holding(ref.key):
+        assert ledger.ledger.settle([success]) == [Locked(ref.key)]
+        assert not breaker(ledger).is_open
+        ends(ledger, claim_now(ledger, "of acme"), Health.ALIVE)
+    assert ledger.settle(success)[0].is_applied
+    assert not breaker(ledger).is_open
+
+
+def test_a_failed_probe_whose_call_is_held_counts_once(ledger: LedgerUnderTest) -> None:
+    """The next probe waits twice as long, and no longer when the first is posted."""
+    opened(ledger)
+    ref = probe(ledger, with_another(ledger))
+    ledger.record(an_answer(ref))
+    failure = a_failure(ref, health=Health.FAILED, failure_code="server_error")
+
+    with ledger.holding(ref.key):
+        assert ledger.ledger.settle([failure]) == [Locked(ref.key)]
+        next_probe = breaker(ledger).probe_at
+    ledger.settle(failure)
+
+    assert breaker(ledger).probe_at == next_probe
+
+
+def test_nobody_waits_for_the_turn_of_a_call_that_is_held(ledger: LedgerUnderTest) -> None:
+    """Released as the next probe, it cannot be claimed: another is released, and let through."""
+    opened(ledger)
+    ends(ledger, probe(ledger, "acme"), Health.FAILED)
+    held = waits(ledger, "of another", org_id=with_another(ledger))
+    mine = waits(ledger, "of acme")
+    ledger.age(21)
+    assert published(ledger) == [held]
+
+    with ledger.holding(held):
+        assert published(ledger) == [mine]
+        assert isinstance(claim(ledger, mine), AttemptRef)
+
+
+def claim_now(ledger: LedgerUnderTest, content: str) -> AttemptRef:
+    """An attempt of acme at the fresh model, which is let through."""
+    ref = claim(ledger, ledger.queued(content, model="fresh"))
+    assert isinstance(ref, AttemptRef)
+    return ref
