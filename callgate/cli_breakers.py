@@ -32,6 +32,10 @@ Credential = Annotated[
         help="Of the key that is this organisation's own; else of the provider's key.",
     ),
 ]
+Org = Annotated[
+    str | None,
+    typer.Option("--org", parser=name, help="Of this organisation's calls; else of everybody's."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +58,8 @@ def list_breakers(
         print_json(lines)
         return
     columns = (
-        *("model", "key", "!breaker", ">failures", ">waiting", "!since", "!next probe", "reason"),
+        *("model", "key", "calls of", "!breaker", ">failures", ">waiting", "!since", "!next probe"),
+        "reason",
     )
     print_table(columns, map(_row, lines), "no breakers: nothing was called yet")
 
@@ -65,11 +70,12 @@ def open_breaker(
     model: OfModel,
     reason: Reason,
     credential: Credential = None,
+    org: Org = None,
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
     """Leave a provider's model alone, until somebody closes the breaker again; calls wait unpaid."""
-    key = provider, model, credential or ""
+    key = provider, model, credential or "", org or ""
     with client_of(context) as client:
         is_new = key not in map(_key, client.operations.breakers())
         if is_new and provider not in client.catalogue.providers:
@@ -87,11 +93,12 @@ def close_breaker(
     model: OfModel,
     reason: Reason,
     credential: Credential = None,
+    org: Org = None,
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
-    """Call a provider's model again; all calls that wait for it are released."""
-    key = provider, model, credential or ""
+    """Call a provider's model again; all calls that wait for it are released. Without --org, of every organisation."""
+    key = provider, model, credential or "", org or ""
     with client_of(context) as client:
         if key not in map(_key, client.operations.breakers()):
             raise InvalidRequest(f"there is no breaker of {'/'.join(filter(None, key))}")
@@ -118,7 +125,16 @@ def _row(b: BreakerLine) -> tuple[object, ...]:
     probe = b.probe_at or ("when closed by hand" if b.is_open else "")
     model = f"{b.provider}/{b.model}"
     counts = b.failures, b.waiting
-    return model, _whose(b), _state(b), *counts, b.changed_at, probe, b.reason or ""
+    return (
+        model,
+        _whose(b),
+        b.org_id or "everybody",
+        _state(b),
+        *counts,
+        b.changed_at,
+        probe,
+        b.reason or "",
+    )
 
 
 def _state(b: BreakerLine) -> str:
@@ -130,8 +146,10 @@ def _whose(b: BreakerLine) -> str:
 
 
 def _about(b: BreakerLine) -> str:
-    return f"{b.provider}/{b.model}" + (f" with the key of {b.credential}" if b.credential else "")
+    with_key = f" with the key of {b.credential}" if b.credential else ""
+    whose = f" for {b.org_id}" if b.org_id else ""
+    return f"{b.provider}/{b.model}{with_key}{whose}"
 
 
-def _key(b: BreakerLine) -> tuple[str, str, str]:
-    return b.provider, b.model, b.credential
+def _key(b: BreakerLine) -> tuple[str, str, str, str]:
+    return b.provider, b.model, b.credential, b.org_id

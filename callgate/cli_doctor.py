@@ -325,7 +325,8 @@ def _attention(client: Client) -> Iterator[Finding]:
 def _breakers(client: Client) -> tuple[str, bool]:
     opened = [b for b in client.operations.breakers() if b.is_open]
     told = [
-        f"{'/'.join(filter(None, (b.provider, b.model, b.credential)))} since {b.changed_at:%Y-%m-%d %H:%M} UTC"
+        f"{'/'.join(filter(None, (b.provider, b.model, b.credential)))}{f' for {b.org_id}' if b.org_id else ''}"
+        f" since {b.changed_at:%Y-%m-%d %H:%M} UTC"
         f" ({b.reason}; {b.waiting} calls wait)"
         for b in opened
     ]

@@ -13,12 +13,13 @@ from uuid import UUID
 
 from callgate.adapters.memory_breakers import (
     admission_of,
-    breaker_of,
+    guard_of,
     is_refused_again,
+    keep,
     pass_the_turn,
 )
 from callgate.adapters.memory_tables import AttemptRow, CallRow, MemoryTables
-from callgate.domain.breaker import Admission, Breaker, unavailable_json
+from callgate.domain.breaker import Admission, Guard, unavailable_json
 from callgate.domain.budget import (
     ORG_SCOPE,
     BudgetFigures,
@@ -76,22 +77,22 @@ def reserve(
     if call.state is not CallState.QUEUED or _is_spent(tables, call, wanted):
         return NotClaimed(call.key, call.state, _unsent(tables, call, wanted))
     if wanted.refuse_with is not None:
-        pass_the_turn(tables, call)
+        pass_the_turn(tables, call, now)
         _refuse_with(tables, call, wanted, now)
         return Refused(call.key, call.state, None)
     call.sweeps = 0
     budgets = _budgets(tables, call, wanted, now)
     refusal = _refusal(call, budgets, wanted.hold_nano_usd, now)
     if refusal is not None:
-        pass_the_turn(tables, call)
+        pass_the_turn(tables, call, now)
         _refuse(tables, call, wanted, budgets, refusal, now)
         return Refused(call.key, call.state, refusal)
-    breaker = breaker_of(tables, call, wanted.credential, now)
-    admission = admission_of(tables, call, breaker, now)
+    guard = guard_of(tables, call, wanted.credential, now)
+    admission = admission_of(tables, call, guard, now)
     # The patience of a call is over, also where it was a probe each time.
     is_over = call.wait_until is not None and call.wait_until <= now
     if admission is Admission.WAIT or (admission is Admission.PROBE and is_over):
-        _wait_for_provider(tables, call, wanted, breaker, now)
+        _wait_for_provider(tables, call, wanted, guard, now)
         return Refused(call.key, call.state, None)
     attempt = _hold(tables, call, wanted, budgets, attempt_id, now)
     if admission is Admission.PROBE:
@@ -99,9 +100,7 @@ def reserve(
         call.wait_until = call.wait_until or now + timedelta(seconds=wanted.wait_max_s)
     else:
         call.wait_until = None
-    tables.breakers[call.provider, call.model, wanted.credential] = breaker.with_trial(
-        admission, attempt_id, call.org_id, now
-    )
+    keep(tables, guard.with_trial(attempt_id, now), now)
     return _reserved(attempt)
 
 
@@ -210,17 +209,17 @@ def _refuse_with(tables: MemoryTables, call: CallRow, wanted: Reserve, now: date
 
 
 def _wait_for_provider(
-    tables: MemoryTables, call: CallRow, wanted: Reserve, breaker: Breaker, now: datetime
+    tables: MemoryTables, call: CallRow, wanted: Reserve, guard: Guard, now: datetime
 ) -> None:
-    """Let the call wait until the breaker has room, or reject it if it has waited long enough."""
-    error = unavailable_json(call.provider, call.model, breaker.reason)
+    """Let the call wait until both breakers have room, or reject it if it has waited long enough."""
+    error = unavailable_json(guard.refusing)
     wait_until = call.wait_until or now + timedelta(seconds=wanted.wait_max_s)
     if wait_until <= now:
         tables.end(call, CallState.REJECTED, error, now)
         return
     _wait(call, WaitReason.PROVIDER, error, wait_until)
     call.wait_until = wait_until
-    call.breaker = breaker.provider, breaker.model, breaker.credential
+    call.waits_for = call.provider, call.model, wanted.credential
 
 
 def _refuse(
@@ -269,7 +268,7 @@ def _hold(
     call.attempt_id = attempt.attempt_id
     call.error = None
     call.wanted_nano_usd = None
-    call.breaker = None
+    call.waits_for = None
     call.due_at = now + timedelta(seconds=wanted.lease_s)
     return attempt
 
@@ -351,6 +350,6 @@ def _wait(call: CallRow, reason: WaitReason, error: str | None, due_at: datetime
     call.error = error
     call.due_at = due_at
     call.wanted_nano_usd = None
-    call.breaker = None
+    call.waits_for = None
     if reason is not WaitReason.RETRY:
         call.wait_until = None

@@ -120,15 +120,15 @@ class MemoryOperations:
             return [breaker_line(self.tables, key) for key in sorted(self.tables.breakers)]
 
     def set_breaker(
-        self, provider: str, model: str, credential: str, *, is_open: bool, by: By
+        self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
     ) -> BreakerLine:
         """Open or close a breaker by hand."""
         with self._lock:
-            key, now = (provider, model, credential), self._clock()
+            key, now = (provider, model, credential, org_id), self._clock()
             set_breaker(self.tables, key, is_open, by.reason, now)
             action = "breaker.open" if is_open else "breaker.close"
-            subject = "/".join(filter(None, key))
-            self.tables.log_action(now, by, action, None, subject)
+            subject = "/".join(filter(None, key[:3]))
+            self.tables.log_action(now, by, action, org_id or None, subject)
             return breaker_line(self.tables, key)
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from callgate.adapters.memory_breakers import forget
 from callgate.adapters.memory_tables import CallRow, MemoryTables
 from callgate.domain.operations import StrayMessage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
@@ -31,6 +32,11 @@ class MemoryRetention:
                 for stray in strays:
                     self.tables.strays.remove(stray)
             return Purged(len(calls), len(strays))
+
+    def forget_breakers(self, *, limit: int) -> int:
+        """Delete breakers that nobody has used for a week, and no call waits for."""
+        with self._lock:
+            return forget(self.tables, self._clock(), limit)
 
     def calls_with_bodies(self, org_id: str) -> int:
         """Count the calls that are not purged."""

@@ -32,7 +32,10 @@ from callgate.domain.ledger import (
 from callgate.domain.models import Usage
 from callgate.domain.operations import By, OperatorAction, StrayMessage
 
-BreakerKey = tuple[str, str, str]
+GuardKey = tuple[str, str, str]
+"""Provider, model, and whose credential."""
+BreakerKey = tuple[str, str, str, str]
+"""And whose calls."""
 """Provider, model, credential."""
 
 
@@ -63,8 +66,8 @@ class CallRow:
     sweeps: int = 0
     """How often one has found it queued since somebody last claimed or refused it."""
     wait_reason: WaitReason | None = None
-    breaker: BreakerKey | None = None
-    """The breaker it waits for, from refusal to claim."""
+    waits_for: GuardKey | None = None
+    """Whose breakers it waits for, from refusal to claim."""
     wait_until: datetime | None = None
     """Until when it may wait for its provider's breaker."""
 
@@ -267,7 +270,7 @@ class MemoryTables:
         call.due_at = due_at
         call.wanted_nano_usd = None
         call.wait_reason = None
-        call.breaker = None
+        call.waits_for = None
         self.rest(call)
 
     def rest(self, call: CallRow) -> None:

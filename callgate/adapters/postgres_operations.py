@@ -50,7 +50,7 @@ AUDIT = "SELECT * FROM callgate_audit_v1()"
 COSTS = "SELECT * FROM callgate_costs_v1(%(org_id)s)"
 BREAKERS = "SELECT * FROM callgate_breakers_v1()"
 SET_BREAKER = """SELECT * FROM callgate_set_breaker_v1(
-    %(provider)s, %(model)s, %(credential)s, %(is_open)s, %(operator)s, %(reason)s)"""
+    %(provider)s, %(model)s, %(credential)s, %(org_id)s, %(is_open)s, %(operator)s, %(reason)s)"""
 UNKNOWN_BILLS = """SELECT * FROM callgate_unknown_v1(
     %(org_id)s, %(provider)s, %(model)s, %(since)s, %(before)s, %(with_past)s, %(attempt_ids)s::uuid[], %(limit)s)"""
 UNKNOWN_DAYS = """SELECT * FROM callgate_unknown_days_v1(
@@ -142,7 +142,7 @@ class PostgresOperations:
         return [BreakerLine(**row._asdict()) for row in self._session.answers(BREAKERS, {})]
 
     def set_breaker(
-        self, provider: str, model: str, credential: str, *, is_open: bool, by: By
+        self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
     ) -> BreakerLine:
         """Open or close a breaker; see `OperationsPort.set_breaker`."""
         (row,) = self._session.answers(
@@ -151,6 +151,7 @@ class PostgresOperations:
                 "provider": provider,
                 "model": model,
                 "credential": credential,
+                "org_id": org_id,
                 "is_open": is_open,
                 "operator": by.operator,
                 "reason": by.reason,

@@ -21,6 +21,7 @@ SELECT count(*) AS calls FROM llm_call l
           AND a.posted_at > now() - make_interval(secs => %(age_s)s))
 """
 MAKE_PARTITIONS = "SELECT * FROM callgate_make_partitions_v1(now(), %(months)s)"
+FORGET_BREAKERS = "SELECT callgate_forget_breakers_v1(%(limit)s) AS breakers"
 ARCHIVE_MONTH = "SELECT * FROM callgate_archive_month_v1(%(keep_months)s, %(unknown_days)s)"
 
 
@@ -58,6 +59,11 @@ class PostgresRetention:
         """Make partitions ahead; see `RetentionPort.make_partitions`."""
         (row,) = self._session.answers(MAKE_PARTITIONS, {"months": months})
         return Partitions(row.made, row.not_made, row.in_default)
+
+    def forget_breakers(self, *, limit: int) -> int:
+        """Delete old breakers; see `RetentionPort.forget_breakers`."""
+        (row,) = self._session.answers(FORGET_BREAKERS, {"limit": limit})
+        return int(row.breakers)
 
     def archive_month(
         self, keep_months: int, unknown_days: int = UNKNOWN_DAYS

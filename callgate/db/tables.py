@@ -79,7 +79,7 @@ llm_call = Table(
     ),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     Column("wait_reason", Text),
-    Column("breaker_id", BigInteger, comment="the breaker it waits for, from refusal to claim"),
+    Column("breaker_id", BigInteger, comment="everybody's breaker of what it waits for"),
     Column("wait_until", _TIME, comment="until when it may wait for its provider's breaker"),
     PrimaryKeyConstraint("call_id", "generation"),
     CheckConstraint("generation >= 1", name="generation_starts_at_1"),
@@ -134,22 +134,16 @@ Index(
     postgresql_where=text("wanted_nano_usd IS NOT NULL"),
 )
 Index(
-    "ix_llm_call_breaker",
-    llm_call.c.breaker_id,
-    llm_call.c.created_at,
-    postgresql_where=text("breaker_id IS NOT NULL"),
-)
-Index(
     "ix_llm_call_released",
     llm_call.c.breaker_id,
     llm_call.c.due_at,
     postgresql_where=text("breaker_id IS NOT NULL"),
 )
 Index(
-    "ix_llm_call_probe",
+    "ix_llm_call_breaker",
     llm_call.c.breaker_id,
-    llm_call.c.attempt,
     llm_call.c.org_id,
+    llm_call.c.attempt,
     llm_call.c.created_at,
     postgresql_where=text("breaker_id IS NOT NULL"),
 )
@@ -337,14 +331,23 @@ breaker = Table(
     Column("provider", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("credential", Text, nullable=False, comment="an organisation, or empty"),
+    Column(
+        "org_id", Text, nullable=False, server_default="", comment="whose calls; empty: everybody's"
+    ),
     Column("is_open", Boolean, nullable=False, server_default=text("false")),
     Column("reason", Text, comment="the failure that opened it, or an operator's words"),
     Column("changed_at", _TIME, nullable=False, server_default=_NOW),
-    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "failed_orgs",
+        ARRAY(Text),
+        nullable=False,
+        server_default="{}",
+        comment="whose the failures since the last success were, each as often as it counts",
+    ),
     Column("proven_at", _TIME, comment="about when the last success was settled"),
     Column("probe_wait_s", Double, nullable=False, server_default=text("10")),
     Column("probe_at", _TIME, comment="null while open: an operator must close it"),
-    Column("probed_org", Text, nullable=False, server_default=""),
+    Column("turn_org", Text, nullable=False, server_default="", comment="who was let through last"),
     Column(
         "trial_ids",
         ARRAY(Uuid),
@@ -353,9 +356,9 @@ breaker = Table(
         comment="attempts under way that it waits for",
     ),
     PrimaryKeyConstraint("id"),
-    UniqueConstraint("provider", "model", "credential"),
+    UniqueConstraint("provider", "model", "credential", "org_id"),
     CheckConstraint("is_open OR probe_at IS NULL", name="probed_while_open"),
-    CheckConstraint("failures >= 0", name="failures_not_negative"),
+    CheckConstraint("cardinality(failed_orgs) <= 3", name="failures_are_few"),
 )
 
 operator_action = Table(

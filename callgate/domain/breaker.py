@@ -1,17 +1,20 @@
 """
-When a provider is left alone for a while: one breaker per provider, model and credential, shared by all workers.
+When a provider is left alone for a while: two breakers guard each attempt, and all workers share them.
 
     closed --3 failures in a row, or a refused key--> open --a probe succeeds--> closed
                                                         \\--a probe fails--> open, the next probe comes later
 
-A closed breaker that has seen no success for a minute lets a few attempts through; other calls wait for what those
-bring. `reserve` asks a breaker, `settle` tells it. The Postgres functions follow these rules; one contract suite holds
-them together. Times are the ledger's own, durations are seconds.
+One is the organisation's own, the other everybody's: both per provider, model and credential. In everybody's an
+organisation counts for two failures at most, so one alone never keeps the others from a provider. A closed breaker of
+everybody's that has seen no success for a minute lets a few attempts through; other calls wait for what those bring.
+`reserve` asks both, `settle` tells both. The Postgres functions follow these rules; one contract suite holds them
+together. Times are the ledger's own, durations are seconds.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -21,6 +24,8 @@ from callgate.domain.retry import NEVER_SENT_CODES, Billing, Failure
 
 FAILURES_MAX = 3
 """So many failures in a row open a breaker; so many attempts may be on trial at once."""
+COUNTED_MAX = 2
+"""So many of them may be one organisation's, where it counts beside others."""
 PROVEN_FOR = timedelta(seconds=60)
 """How long one success lets any number of attempts through."""
 TRIAL_LASTS = timedelta(seconds=10)
@@ -28,7 +33,11 @@ TRIAL_LASTS = timedelta(seconds=10)
 PROBE_WAIT_S = 10.0
 PROBE_WAIT_MAX_S = 600.0
 RELEASED_MAX = 200
-"""So many waiting calls of one breaker are in the queue at once."""
+"""So many calls that wait for one provider, model and credential are in the queue at once."""
+REMEMBERED_FOR = timedelta(hours=1)
+"""How long an organisation's breaker is kept after it closed: attempts that were made before may still fail."""
+FORGOTTEN_AFTER = timedelta(days=7)
+"""A breaker that nobody has used for so long is deleted, unless an operator opened it."""
 UNAVAILABLE_CODE = "provider_unavailable"
 """Why a call waits for a breaker, and why it is rejected when it has waited too long."""
 
@@ -80,6 +89,15 @@ class Admission(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """An attempt under way that a breaker waits for."""
+
+    attempt_id: UUID
+    made_at: datetime
+    org_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
     """One row of `breaker`."""
 
@@ -87,76 +105,91 @@ class Breaker:
     model: str
     credential: str
     """Whose key it is: an organisation, or empty for the provider's own."""
+    org_id: str
+    """Whose calls it guards: an organisation's, or empty for everybody's."""
     changed_at: datetime
     """When it was opened or closed. Attempts made before do not change it, and an open one hears its probe only."""
     is_open: bool = False
     reason: str | None = None
     """The code of the failure that opened it, or an operator's words."""
-    failures: int = 0
-    """Failures since the last success."""
+    failed_orgs: tuple[str, ...] = ()
+    """Whose the failures since the last success were; each as often as it counts."""
     proven_at: datetime | None = None
     """About when the last success was settled."""
     probe_wait_s: float = PROBE_WAIT_S
     probe_at: datetime | None = None
     """While open: when the next probe may be made. None: not before an operator closes it."""
-    probed_org: str = ""
-    """Whose call the last probe was: other organisations come first."""
-    trials: tuple[tuple[UUID, datetime], ...] = ()
-    """Attempts under way that it waits for, each with the time it was made."""
+    turn_org: str = ""
+    """Who was let through last while it was open or unproven: other organisations come first."""
+    trials: tuple[Trial, ...] = ()
+    """Attempts under way that it waits for."""
 
-    def admit(
-        self, org_id: str, now: datetime, *, others_wait: bool, fresher_wait: bool = False
-    ) -> Admission:
-        """
-        Decide one attempt.
+    @property
+    def failures(self) -> int:
+        """Failures since the last success, as far as they count."""
+        return len(self.failed_orgs)
 
-        Args:
-            others_wait: Whether calls of other organisations, with as few attempts, wait for this breaker.
-            fresher_wait: Whether calls with fewer attempts do: a probe may be the last attempt that a call has.
-        """
+    def is_proven(self, now: datetime) -> bool:
+        """True if an attempt has succeeded within the last minute."""
+        return self.proven_at is not None and now - self.proven_at < PROVEN_FOR
+
+    def is_forgettable(self, now: datetime) -> bool:
+        """True if nobody has used it for long."""
+        times = (self.changed_at, self.proven_at, self.probe_at)
+        used_at = max(at for at in times if at is not None)
+        is_by_hand = self.is_open and self.probe_at is None
+        return not is_by_hand and not self.trials and now - used_at >= FORGOTTEN_AFTER
+
+    def room(self, org_id: str, now: datetime) -> int:
+        """How many attempts of an organisation it lets through now; empty: of one that has none under way."""
         if self.is_open:
-            is_its_turn = not fresher_wait and (self.probed_org != org_id or not others_wait)
-            return Admission.PROBE if is_its_turn and self._probe_is_due(now) else Admission.WAIT
-        if self._is_proven(now):
-            return Admission.PASSED
-        return Admission.ON_TRIAL if self._trials_left(now) > 0 else Admission.WAIT
+            return int(self.probe_at is not None and self.probe_at <= now and not self.trials)
+        if self.org_id or self.is_proven(now):
+            return RELEASED_MAX
+        young = [t.org_id for t in self.trials if now - t.made_at < TRIAL_LASTS]
+        counts = Counter((*self.failed_orgs, *young))
+        mine = counts.pop(org_id, 0)
+        return max(0, FAILURES_MAX - mine - sum(min(n, COUNTED_MAX) for n in counts.values()))
 
-    def room(self, now: datetime) -> int:
-        """How many waiting calls may be in the queue for it."""
-        if self.is_open:
-            return int(self._probe_is_due(now))
-        return RELEASED_MAX if self._is_proven(now) else self._trials_left(now)
-
-    def with_trial(
-        self, admission: Admission, attempt_id: UUID, org_id: str, at: datetime
-    ) -> Breaker:
+    def with_trial(self, trial: Trial) -> Breaker:
         """The breaker once it has let an attempt through."""
-        if admission is Admission.PASSED:
+        if not self.is_open and (self.org_id or self.is_proven(trial.made_at)):
             return self
-        probed_org = org_id if admission is Admission.PROBE else self.probed_org
-        return replace(self, trials=(*self.trials, (attempt_id, at)), probed_org=probed_org)
+        return replace(self, trials=(*self.trials, trial), turn_org=trial.org_id)
 
-    def after(
-        self, attempt_id: UUID, made_at: datetime, health: Health, code: str | None, now: datetime
-    ) -> Breaker:
-        """The breaker once an attempt has ended; `code` is its failure's."""
-        left = tuple(trial for trial in self.trials if trial[0] != attempt_id)
-        freed = replace(self, trials=left)
-        is_late = self.is_open and left == self.trials
+    def freed(self, attempt_id: UUID) -> Breaker:
+        """The breaker without the trial of an attempt that has ended."""
+        left = tuple(trial for trial in self.trials if trial.attempt_id != attempt_id)
+        return replace(self, trials=left)
+
+    def heard(self, attempt_id: UUID, made_at: datetime, health: Health, now: datetime) -> Breaker:
+        """The breaker once an attempt has ended that is no failure to be counted."""
+        freed = self.freed(attempt_id)
+        is_late = self.is_open and freed == self
         if is_late or made_at < self.changed_at:
             return freed
         if health is Health.ALIVE:
-            return replace(freed.closed(now) if self.is_open else freed, failures=0, proven_at=now)
-        has_failed = health in (Health.FAILED, Health.KEY_REFUSED)
-        if self.is_open:
-            return freed._probed(has_failed, now)
-        if not has_failed:
+            closed = freed.closed(now) if self.is_open else freed
+            return replace(closed, failed_orgs=(), proven_at=now)
+        if not self.is_open:
             return freed
-        failures = self.failures + 1
-        if health is Health.FAILED and failures < FAILURES_MAX:
-            return replace(freed, failures=failures)
-        probe_at = now + timedelta(seconds=PROBE_WAIT_S)
-        return replace(freed.opened(code, probe_at, now), failures=failures)
+        wait_s = self.probe_wait_s * (1 if health is Health.NEUTRAL else 2)
+        wait_s = min(wait_s, PROBE_WAIT_MAX_S)
+        return replace(freed, probe_wait_s=wait_s, probe_at=now + timedelta(seconds=wait_s))
+
+    def failed(self, org_id: str, health: Health, code: str | None, now: datetime) -> Breaker:
+        """The breaker once a failure of an organisation is counted, as far as it still counts."""
+        counted_max = FAILURES_MAX if self.org_id else COUNTED_MAX
+        counted = counted_max if health is Health.KEY_REFUSED else 1
+        counted = min(counted, counted_max - self.failed_orgs.count(org_id))
+        failed_orgs = (*self.failed_orgs, *[org_id] * counted)[:FAILURES_MAX]
+        failed = replace(self, failed_orgs=failed_orgs)
+        if len(failed_orgs) < FAILURES_MAX:
+            return failed
+        # Who failed most often is asked last whether the provider is back.
+        turn_org = min(failed_orgs, key=lambda org: (-failed_orgs.count(org), org))
+        opened = failed.opened(code, now + timedelta(seconds=PROBE_WAIT_S), now)
+        return replace(opened, turn_org=turn_org)
 
     def opened(self, reason: str | None, probe_at: datetime | None, now: datetime) -> Breaker:
         """The breaker, opened; what is under way no longer counts."""
@@ -168,24 +201,63 @@ class Breaker:
     def closed(self, now: datetime) -> Breaker:
         """The breaker, closed, with nothing against it."""
         return replace(
-            self, is_open=False, reason=None, changed_at=now, failures=0, trials=(),
+            self, is_open=False, reason=None, changed_at=now, failed_orgs=(), trials=(),
             probe_wait_s=PROBE_WAIT_S, probe_at=None,
         )  # fmt: skip
 
-    def _probe_is_due(self, now: datetime) -> bool:
-        return self.probe_at is not None and self.probe_at <= now and not self.trials
 
-    def _is_proven(self, now: datetime) -> bool:
-        return self.proven_at is not None and now - self.proven_at < PROVEN_FOR
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """The two breakers that an attempt of an organisation has to pass."""
 
-    def _trials_left(self, now: datetime) -> int:
-        young = sum(now - made_at < TRIAL_LASTS for _, made_at in self.trials)
-        return max(0, FAILURES_MAX - self.failures - young)
+    everybody: Breaker
+    own: Breaker
 
-    def _probed(self, has_failed: bool, now: datetime) -> Breaker:
-        wait_s = self.probe_wait_s * 2 if has_failed else self.probe_wait_s
-        wait_s = min(wait_s, PROBE_WAIT_MAX_S)
-        return replace(self, probe_wait_s=wait_s, probe_at=now + timedelta(seconds=wait_s))
+    @property
+    def refusing(self) -> Breaker:
+        """The one that a call waits for, as far as people are told."""
+        return self.own if self.own.is_open and not self.everybody.is_open else self.everybody
+
+    def room(self, now: datetime) -> int:
+        """How many attempts both let through now."""
+        org_id = self.own.org_id
+        return min(self.own.room(org_id, now), self.everybody.room(org_id, now))
+
+    def admit(self, now: datetime, *, others_wait: bool) -> Admission:
+        """
+        Decide one attempt.
+
+        Args:
+            others_wait: Whether calls of other organisations wait that could be tried now.
+        """
+        if self.room(now) <= 0:
+            return Admission.WAIT
+        if self.everybody.is_open and others_wait and self.everybody.turn_org == self.own.org_id:
+            return Admission.WAIT
+        if self.everybody.is_open or self.own.is_open:
+            return Admission.PROBE
+        return Admission.PASSED if self.everybody.is_proven(now) else Admission.ON_TRIAL
+
+    def with_trial(self, attempt_id: UUID, at: datetime) -> Guard:
+        """Both once they have let an attempt through."""
+        trial = Trial(attempt_id, at, self.own.org_id)
+        return Guard(self.everybody.with_trial(trial), self.own.with_trial(trial))
+
+    def after(
+        self, attempt_id: UUID, made_at: datetime, health: Health, code: str | None, now: datetime
+    ) -> Guard:
+        """
+        Both once an attempt has ended; `code` is its failure's.
+
+        A failure counts in both, or in neither: one that is left alone already is known to fail.
+        """
+        both = self.everybody, self.own
+        is_open = any(b.is_open for b in both)
+        is_late = any(made_at < b.changed_at for b in both)
+        if health in (Health.FAILED, Health.KEY_REFUSED) and not is_open and not is_late:
+            org_id = self.own.org_id
+            return Guard(*(b.freed(attempt_id).failed(org_id, health, code, now) for b in both))
+        return Guard(*(b.heard(attempt_id, made_at, health, now) for b in both))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +267,8 @@ class BreakerChange:
     provider: str
     model: str
     credential: str
+    org_id: str
+    """Whose calls it guards; empty: everybody's."""
     is_open: bool
     reason: str | None
 
@@ -204,7 +278,13 @@ class BreakerChange:
         return cls(**json.loads(text))
 
 
-def unavailable_json(provider: str, model: str, reason: str | None) -> str:
+def unavailable_json(refusing: Breaker) -> str:
     """The error of a call that waits for a breaker, as stored in `llm_call.error`."""
-    why = f"is left alone: {reason}" if reason else "has few attempts on trial"
-    return json.dumps({"code": UNAVAILABLE_CODE, "message": f"{provider}/{model} {why}"})
+    whose = f" for {refusing.org_id}" if refusing.org_id else ""
+    why = (
+        f"is left alone{whose}: {refusing.reason}"
+        if refusing.reason
+        else "has few attempts on trial"
+    )
+    message = f"{refusing.provider}/{refusing.model} {why}"
+    return json.dumps({"code": UNAVAILABLE_CODE, "message": message})

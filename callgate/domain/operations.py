@@ -74,6 +74,8 @@ class BreakerLine:
     provider: str
     model: str
     credential: str
+    org_id: str
+    """Whose calls it guards; empty: everybody's."""
     is_open: bool
     reason: str | None
     failures: int
@@ -81,7 +83,7 @@ class BreakerLine:
     proven_at: datetime | None
     probe_at: datetime | None
     waiting: int
-    """Calls that wait for it."""
+    """Calls that wait for their provider: all of them, or the organisation's."""
 
 
 @dataclass(frozen=True, slots=True)

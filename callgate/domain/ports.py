@@ -209,16 +209,16 @@ class OperationsPort(Protocol):
         """Sum what was used, by organisation, call type, provider and model."""
 
     def breakers(self) -> list[BreakerLine]:
-        """List the breakers and how many calls wait for each, by provider, model and credential."""
+        """List the breakers by name, and how many calls wait for each."""
 
     def set_breaker(
-        self, provider: str, model: str, credential: str, *, is_open: bool, by: By
+        self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
     ) -> BreakerLine:
         """
-        Open or close a breaker by hand, and keep who did it and why.
+        Open or close a breaker by hand, and keep who did it and why: everybody's, or an organisation's own.
 
-        An opened one lets nothing through, no probe either, until it is closed by hand. A closed one lets everything
-        through: the operator vouches for the provider.
+        An opened one lets nothing through, no probe either, until it is closed by hand. Everybody's, closed, lets
+        everything through, and all organisations' own are closed with it: the operator vouches for the provider.
         """
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
@@ -273,6 +273,14 @@ class RetentionPort(Protocol):
 
     def make_partitions(self, *, months: int) -> Partitions:
         """See that this month and the next ones, `months` in all (7 at most), have their partitions of the log."""
+
+    def forget_breakers(self, *, limit: int) -> int:
+        """
+        Delete up to `limit` breakers that nobody has used for a week, no call waits for, and no operator opened.
+
+        Returns:
+            How many were deleted.
+        """
 
     def archive_month(
         self, keep_months: int, unknown_days: int = UNKNOWN_DAYS

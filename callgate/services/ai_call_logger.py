@@ -302,8 +302,13 @@ def _tally(view: CallView, attempt: AttemptView, failure: Failure) -> Tally:
 
 
 def _tell(change: BreakerChange) -> None:
-    """Tell operators that a provider is left alone, or is called again."""
-    where = {"provider": change.provider, "model": change.model, "credential": change.credential}
+    """Tell operators that a provider is left alone, by everybody or one organisation, or is called again."""
+    where = {
+        "provider": change.provider,
+        "model": change.model,
+        "credential": change.credential,
+        "org_id": change.org_id,
+    }
     if change.is_open:
         log.error("breaker.opened", **where, reason=change.reason)
     else:

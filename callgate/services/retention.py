@@ -36,12 +36,13 @@ class RetentionService:
 
     def run(self) -> None:
         """
-        Do everything that is due: partitions ahead, bodies, months of the log.
+        Do everything that is due: partitions ahead, breakers, bodies, months of the log.
 
         Raises:
             LedgerUnavailable
         """
         self._make_partitions()
+        self._store.forget_breakers(limit=PURGE_BATCH_MAX)
         purged = self.purge(self._retention.body_ages())
         if purged != Purged():
             log.info("bodies_purged", calls=purged.calls, strays=purged.strays)

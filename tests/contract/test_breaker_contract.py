@@ -27,6 +27,7 @@ from callgate.domain.ledger import (
 )
 from callgate.domain.operations import BreakerLine, By
 from tests.contract.harness import (
+    ORG,
     LedgerUnderTest,
     a_failure,
     a_loss,
@@ -43,12 +44,15 @@ MODEL = "fresh"
 BY = By("ada", "the provider said so")
 
 
-def breaker(ledger: LedgerUnderTest, credential: str = "") -> BreakerLine:
-    """The breaker of the fresh model."""
-    (line,) = [
-        b for b in ledger.operations.breakers() if b.model == MODEL and b.credential == credential
-    ]
-    return line
+def breakers(ledger: LedgerUnderTest, credential: str = "") -> dict[str, BreakerLine]:
+    """The breakers of the fresh model by organisation; everybody's is empty."""
+    lines = ledger.operations.breakers()
+    return {b.org_id: b for b in lines if (b.model, b.credential) == (MODEL, credential)}
+
+
+def breaker(ledger: LedgerUnderTest, org_id: str = ORG) -> BreakerLine:
+    """One of them: by default that of the organisation that most tests are about."""
+    return breakers(ledger)[org_id]
 
 
 def queued(ledger: LedgerUnderTest, content: str, **changes: Any) -> CallKey:
@@ -90,11 +94,19 @@ def ends(
     return ledger.settle(replace(made, health=health, failure_code=code))[0]
 
 
-def opened(ledger: LedgerUnderTest) -> None:
-    """Open the breaker of the fresh model."""
+def opened(ledger: LedgerUnderTest, org_id: str = ORG) -> None:
+    """Open the breaker that an organisation has of the fresh model."""
     for n in range(3):
-        ends(ledger, sent(ledger, f"fails {n}"), Health.FAILED)
-    assert breaker(ledger).is_open
+        ends(ledger, sent(ledger, f"fails {n}", org_id=org_id), Health.FAILED)
+    assert breaker(ledger, org_id).is_open
+
+
+def opened_for_all(ledger: LedgerUnderTest) -> None:
+    """Open everybody's breaker of the fresh model: two organisations have failed, and acme more often."""
+    ledger.set_budget(1_000, org_id="bolt")
+    for n, org in enumerate((ORG, ORG, "bolt")):
+        ends(ledger, sent(ledger, f"{org} fails {n}", org_id=org), Health.FAILED)
+    assert {org for org, b in breakers(ledger).items() if b.is_open} == {""}
 
 
 def published(ledger: LedgerUnderTest) -> list[CallKey]:
@@ -140,7 +152,7 @@ def test_three_failures_open_it(ledger: LedgerUnderTest) -> None:
         ends(ledger, ref, Health.FAILED, f"code {n}").breaker_changes for n, ref in enumerate(refs)
     ]
 
-    assert changes == [(), (), (BreakerChange("openai", MODEL, "", True, "code 2"),)]
+    assert changes == [(), (), (BreakerChange("openai", MODEL, "", ORG, True, "code 2"),)]
     waits(ledger, "another")
     assert ledger.figures() == (0, 0)
     assert (breaker(ledger).failures, breaker(ledger).waiting) == (3, 1)
@@ -163,7 +175,7 @@ def test_a_refused_key_opens_it_at_once(ledger: LedgerUnderTest) -> None:
     assert isinstance(own, AttemptRef)
     assert ledger.view(own).last.credential == "acme"  # type: ignore[union-attr]
     assert breaker(ledger).is_open
-    assert not breaker(ledger, "acme").is_open
+    assert not breakers(ledger, "acme")[""].is_open
 
 
 def test_only_the_first_call_that_meets_a_refused_key_ends(ledger: LedgerUnderTest) -> None:
@@ -182,8 +194,7 @@ def test_only_the_first_call_that_meets_a_refused_key_ends(ledger: LedgerUnderTe
 
 def test_who_was_released_and_is_no_probe_passes_its_turn(ledger: LedgerUnderTest) -> None:
     """An organisation without money for its calls keeps nobody from looking whether the provider is back."""
-    ledger.set_budget(1_000, org_id="bolt")
-    opened(ledger)
+    opened_for_all(ledger)
     for n in range(3):
         waits(ledger, f"acme {n}")
     waits(ledger, "bolt", org_id="bolt")
@@ -206,7 +217,8 @@ def test_what_says_nothing_changes_nothing(ledger: LedgerUnderTest) -> None:
     for n in range(6):
         ledger.settle(a_loss(sent(ledger, f"lost {n}"), 10))
 
-    assert (breaker(ledger).is_open, breaker(ledger).failures) == (False, 0)
+    ((org_id, line),) = breakers(ledger).items()
+    assert (org_id, line.is_open, line.failures) == ("", False, 0)
 
 
 def test_one_probe_after_ten_seconds(ledger: LedgerUnderTest) -> None:
@@ -228,7 +240,7 @@ def test_one_probe_after_ten_seconds(ledger: LedgerUnderTest) -> None:
 
     settled = ends(ledger, ref, Health.ALIVE)
 
-    assert settled.breaker_changes == (BreakerChange("openai", MODEL, "", False, None),)
+    assert settled.breaker_changes == (BreakerChange("openai", MODEL, "", ORG, False, None),)
     assert len(published(ledger)) == 3
 
 
@@ -269,9 +281,8 @@ def test_a_lost_probe_is_made_again(ledger: LedgerUnderTest) -> None:
 
 def test_organisations_take_turns(ledger: LedgerUnderTest) -> None:
     """Whose call was the last probe waits while another organisation does."""
-    for org in ("bolt", "cog"):
-        ledger.set_budget(1_000, org_id=org)
-    opened(ledger)
+    opened_for_all(ledger)
+    ledger.set_budget(1_000, org_id="cog")
     orgs = {}
     for n in range(3):
         for org in ("acme", "bolt", "cog"):
@@ -289,33 +300,26 @@ def test_organisations_take_turns(ledger: LedgerUnderTest) -> None:
     assert set(probed) == {"acme", "bolt", "cog"}
 
 
-def test_the_only_call_of_an_organisation_is_not_probed_to_death(ledger: LedgerUnderTest) -> None:
-    """Calls that were never tried are probed first, though it would be another organisation's turn."""
+def test_fresh_calls_of_one_organisation_keep_no_tried_ones_behind(ledger: LedgerUnderTest) -> None:
+    """It would be asked each time, could fail each time, and the others would wait for a day."""
     ledger.set_budget(1_000, org_id="bolt")
-    alone = sent(ledger, "alone", org_id="bolt")
-    for ref in (alone, sent(ledger, "one"), sent(ledger, "two")):
+    tried = sent(ledger, "tried", org_id="bolt")
+    for ref in (sent(ledger, "one"), sent(ledger, "two"), tried):
         ledger.record(an_answer(ref))
         again = a_failure(ref, CallState.WAITING, due_in_s=0.0)
         ledger.settle(replace(again, health=Health.FAILED, failure_code="server_error"))
-    fresh = [waits(ledger, f"fresh {n}") for n in range(3)]
+    for n in range(3):
+        waits(ledger, f"fresh {n}")
     for key in published(ledger):
         assert isinstance(claim(ledger, key), Refused)
-    probed = []
-    for n in range(3):
-        ledger.age(10 * 2**n)
-        (key,) = published(ledger)
-        ref = claim(ledger, key)
-        assert isinstance(ref, AttemptRef)
-        ends(ledger, ref, Health.FAILED)
-        probed.append(key)
+    ledger.age(10)
 
-    assert set(probed) == set(fresh)
+    assert published(ledger) == [tried.key]
 
 
 def test_who_probed_last_may_not_probe_while_others_wait(ledger: LedgerUnderTest) -> None:
     """Not even with a call that was submitted at the right moment."""
-    ledger.set_budget(1_000, org_id="bolt")
-    opened(ledger)
+    opened_for_all(ledger)
     waits(ledger, "acme 1")
     waits(ledger, "bolt 1", org_id="bolt")
     ledger.age(10)
@@ -443,14 +447,191 @@ def test_an_operator_opens_and_closes_it(ledger: LedgerUnderTest) -> None:
     ]
 
 
+# One organisation beside the others.
+
+
+@pytest.mark.parametrize("health", [Health.FAILED, Health.KEY_REFUSED])
+def test_failures_of_one_organisation_keep_no_other_waiting(
+    ledger: LedgerUnderTest, health: Health
+) -> None:
+    """However many there are: its own breaker opens, everybody's does not, and one success of others proves it."""
+    for org in ("bolt", "cog"):
+        ledger.set_budget(1_000, org_id=org)
+    while ORG not in breakers(ledger) or not breaker(ledger).is_open:
+        ends(ledger, sent(ledger, f"fails {uuid4()}"), health)
+    waits(ledger, "its own")
+
+    first = sent(ledger, "the first", org_id="bolt")
+    waits(ledger, "the second", org_id="cog")
+    ends(ledger, first, Health.ALIVE)
+
+    assert not breaker(ledger, "").is_open
+    for n in range(5):
+        sent(ledger, f"more {n}", org_id="cog")
+    waits(ledger, "still its own")
+
+
+def test_slow_calls_of_one_organisation_leave_a_trial_to_others(ledger: LedgerUnderTest) -> None:
+    """It may have three on trial; of others one is let through beside them."""
+    ledger.set_budget(1_000, org_id="bolt")
+    for n in range(3):
+        sent(ledger, f"slow {n}")
+    waits(ledger, "one more")
+
+    sent(ledger, "another's", org_id="bolt")
+
+    waits(ledger, "another's second", org_id="bolt")
+
+
+def test_two_organisations_open_it_for_everybody(ledger: LedgerUnderTest) -> None:
+    """One failure of a second one is enough, and operators hear whose breaker opened."""
+    for org in ("bolt", "cog"):
+        ledger.set_budget(1_000, org_id=org)
+    opened(ledger)
+
+    settled = ends(ledger, sent(ledger, "bolt fails", org_id="bolt"), Health.FAILED)
+
+    assert settled.breaker_changes == (
+        BreakerChange("openai", MODEL, "", "", True, "server_error"),
+    )
+    waits(ledger, "cog", org_id="cog")
+    assert breaker(ledger, "").waiting == 1
+
+
+def test_a_probe_of_one_organisation_says_nothing_against_the_provider(
+    ledger: LedgerUnderTest,
+) -> None:
+    """Else it would be the first of two, each time that it fails."""
+    ledger.set_budget(1_000, org_id="bolt")
+    opened(ledger)
+    probe = waits(ledger, "patient")
+    ends(ledger, sent(ledger, "bolt", org_id="bolt"), Health.ALIVE)
+    ledger.age(10)
+    assert published(ledger) == [probe]
+    ref = claim(ledger, probe)
+    assert isinstance(ref, AttemptRef)
+    assert ledger.view(ref).last.kind is AttemptKind.PROBE  # type: ignore[union-attr]
+
+    ends(ledger, ref, Health.FAILED)
+
+    assert breaker(ledger, "").failures == 0
+    waits(ledger, "patient again")
+    ledger.age(19)
+    assert published(ledger) == []
+    ledger.age(1)
+    assert len(published(ledger)) == 1
+
+
+def test_a_tenant_with_a_long_queue_keeps_nobody_behind(ledger: LedgerUnderTest) -> None:
+    """Two hundred are released at a time: the only call of the other organisation is among the first."""
+    ledger.set_budget(100_000)
+    opened_for_all(ledger)
+    many = ledger.submit(*(a_submission(f"call {n}", model=MODEL) for n in range(250)))
+    ledger.reserve(*(a_reserve(answer.key, 10) for answer in many))
+    ledger.age(1)
+    only = waits(ledger, "young", org_id="bolt")
+
+    ledger.operations.set_breaker("openai", MODEL, "", is_open=False, by=BY)
+
+    first = [due.key for due in ledger.due(limit=1_000, expire=False)]
+    assert only in first
+    assert len(first) >= 150
+
+
+def test_one_trial_is_given_to_organisations_in_turn(ledger: LedgerUnderTest) -> None:
+    """Not to the oldest call each time."""
+    for org in ("bolt", "cog"):
+        ledger.set_budget(1_000, org_id=org)
+    trials = [sent(ledger, f"{org} slow", org_id=org) for org in ("acme", "bolt", "cog")]
+    for org in ("acme", "acme", "acme", "bolt", "cog"):
+        waits(ledger, f"{org} {uuid4()}", org_id=org)
+        ledger.age(1)
+    released = []
+    for trial in trials:
+        ends(ledger, trial, Health.NEUTRAL)
+        (key,) = published(ledger)
+        released.append(ledger.view(key).org_id)
+        sent_again = claim(ledger, key)
+        assert isinstance(sent_again, AttemptRef)
+
+    assert sorted(released) == ["acme", "bolt", "cog"]
+
+
+def test_a_refused_key_ends_one_call_of_each_until_two_have_met_it(ledger: LedgerUnderTest) -> None:
+    """The third organisation's waits, as all others do."""
+    for org in ("bolt", "cog"):
+        ledger.set_budget(1_000, org_id=org)
+    refs = [sent(ledger, f"{org} {uuid4()}", org_id=org) for org in ("acme", "bolt", "cog")]
+    ledger.record(*(an_answer(ref) for ref in refs))
+    refused = [a_failure(r, health=Health.KEY_REFUSED, failure_code="who?") for r in refs]
+
+    settled = ledger.settle(*refused)
+
+    assert [s.state for s in settled] == [CallState.DEAD, CallState.DEAD, CallState.WAITING]
+    assert {org for org, b in breakers(ledger).items() if b.is_open} == {"", "acme", "bolt"}
+
+
+def test_an_operator_opens_and_closes_the_breaker_of_one_organisation(
+    ledger: LedgerUnderTest,
+) -> None:
+    """Others go on; the action names the organisation, and who closes everybody's closes it too."""
+    ledger.set_budget(1_000, org_id="bolt")
+    name = ("openai", MODEL, "")
+    ledger.operations.set_breaker(*name, is_open=False, by=BY)
+    line = ledger.operations.set_breaker(*name, ORG, is_open=True, by=BY)
+    key = waits(ledger, "patient")
+    sent(ledger, "another's", org_id="bolt")
+    ledger.age(86_000)
+
+    assert (line.org_id, line.is_open, published(ledger)) == (ORG, True, [])
+    assert (breaker(ledger).waiting, breaker(ledger, "").waiting) == (1, 1)
+    (action,) = ledger.operations.actions(limit=1)
+    assert (action.org_id, action.subject) == (ORG, f"openai/{MODEL}")
+
+    ledger.operations.set_breaker(*name, is_open=False, by=BY)
+
+    assert published(ledger) == [key]
+    assert not breaker(ledger).is_open
+
+
+def test_an_organisation_is_forgotten_once_it_succeeds(ledger: LedgerUnderTest) -> None:
+    """An hour after the change: attempts that were made before may still fail."""
+    opened(ledger)
+    ledger.operations.set_breaker("openai", MODEL, "", is_open=False, by=BY)
+    ends(ledger, sent(ledger, "soon"), Health.ALIVE)
+    assert set(breakers(ledger)) == {"", ORG}
+    ledger.age(3_600)
+
+    ends(ledger, sent(ledger, "later"), Health.ALIVE)
+
+    assert set(breakers(ledger)) == {""}
+
+
+def test_a_model_that_nobody_uses_is_forgotten(ledger: LedgerUnderTest) -> None:
+    """After a week, where nothing is under way, nobody waits, and no operator has opened it."""
+    opened(ledger)
+    ledger.age(10)
+    ledger.operations.set_breaker("openai", "opened", "", is_open=True, by=BY)
+    ledger.age(7 * 86_400 - 60)
+    ledger.operations.set_breaker("openai", "young", "", is_open=False, by=BY)
+    assert ledger.retention.forget_breakers(limit=100) == 0
+    ledger.age(60)
+
+    assert ledger.retention.forget_breakers(limit=1) == 1
+    assert ledger.retention.forget_breakers(limit=100) > 0
+
+    assert {line.model for line in ledger.operations.breakers()} == {"opened", "young"}
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["submit", "end", "end", "move", "age"]),
         st.sampled_from(list(Health)),
         st.integers(1, 40),
+        st.sampled_from(["acme", "acme", "bolt", "cog"]),
     ),
     min_size=10,
-    max_size=30,
+    max_size=40,
 )
 
 
@@ -463,7 +644,7 @@ class Player:
         self.under_way: list[AttemptRef] = []
         self.calls = 0
 
-    def play(self, step: str, health: Health, number: int) -> tuple[object, ...]:
+    def play(self, step: str, health: Health, number: int, org: str) -> tuple[object, ...]:
         """One step: what was let through, what was changed, how the breaker stands."""
         done: list[object] = []
         if step == "age":
@@ -474,16 +655,15 @@ class Player:
             done.append(ends(self.ledger, ref, health, f"code {number}").breaker_changes)
         elif step == "submit":
             self.calls += 1
-            done.append(
-                self._claim(self.ledger.queued(f"{self.model} {self.calls}", model=self.model))
-            )
+            content = f"{self.model} {self.calls}"
+            done.append(self._claim(self.ledger.queued(content, model=self.model, org_id=org)))
         elif step == "move":
             mine = [k for k in published(self.ledger) if self.ledger.view(k).model == self.model]
             # A release is a hint: who is refused again was released too early, and waits as before.
             claims = [self._claim(key) for key in mine]
             done += [claimed for claimed in claims if claimed is not CallState.WAITING]
         lines = [line for line in self.ledger.operations.breakers() if line.model == self.model]
-        return (*done, *((b.is_open, b.reason, b.failures, b.waiting) for b in lines))
+        return (*done, *((b.org_id, b.is_open, b.reason, b.failures, b.waiting) for b in lines))
 
     def _claim(self, key: CallKey) -> object:
         outcome = claim(self.ledger, key)
@@ -508,7 +688,8 @@ def test_both_ledgers_do_the_same(postgres_engine: Engine, steps: list[Any]) -> 
         model = f"model {uuid4()}"
         players = [Player(open_postgres(session), model), Player(open_memory(), model)]
         for player in players:
-            player.ledger.set_budget(1_000_000)
+            for org in ("acme", "bolt", "cog"):
+                player.ledger.set_budget(1_000_000, org_id=org)
         for step in steps:
             of_postgres, of_memory = (player.play(*step) for player in players)
             assert of_postgres == of_memory, step

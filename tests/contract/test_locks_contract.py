@@ -32,7 +32,7 @@ from tests.contract.test_breaker_contract import (
     breaker,
     claim,
     ends,
-    opened,
+    opened_for_all,
     published,
     waits,
 )
@@ -261,37 +261,37 @@ def with_another(ledger: LedgerUnderTest) -> str:
 
 def test_a_probe_whose_call_is_held_is_heard(ledger: LedgerUnderTest) -> None:
     """The provider answers: others go on at once, and posting it later changes no more."""
-    opened(ledger)
+    opened_for_all(ledger)
     ref = probe(ledger, with_another(ledger))
     ledger.record(an_answer(ref))
     success = a_success(ref, 5, health=Health.ALIVE)
 
     with ledger.holding(ref.key):
         assert ledger.ledger.settle([success]) == [Locked(ref.key)]
-        assert not breaker(ledger).is_open
+        assert not breaker(ledger, "").is_open
         ends(ledger, claim_now(ledger, "of acme"), Health.ALIVE)
     assert ledger.settle(success)[0].is_applied
-    assert not breaker(ledger).is_open
+    assert not breaker(ledger, "").is_open
 
 
 def test_a_failed_probe_whose_call_is_held_counts_once(ledger: LedgerUnderTest) -> None:
     """The next probe waits twice as long, and no longer when the first is posted."""
-    opened(ledger)
+    opened_for_all(ledger)
     ref = probe(ledger, with_another(ledger))
     ledger.record(an_answer(ref))
     failure = a_failure(ref, health=Health.FAILED, failure_code="server_error")
 
     with ledger.holding(ref.key):
         assert ledger.ledger.settle([failure]) == [Locked(ref.key)]
-        next_probe = breaker(ledger).probe_at
+        next_probe = breaker(ledger, "").probe_at
     ledger.settle(failure)
 
-    assert breaker(ledger).probe_at == next_probe
+    assert breaker(ledger, "").probe_at == next_probe
 
 
 def test_nobody_waits_for_the_turn_of_a_call_that_is_held(ledger: LedgerUnderTest) -> None:
     """Released as the next probe, it cannot be claimed: another is released, and let through."""
-    opened(ledger)
+    opened_for_all(ledger)
     ends(ledger, probe(ledger, "acme"), Health.FAILED)
     held = waits(ledger, "of another", org_id=with_another(ledger))
     mine = waits(ledger, "of acme")

@@ -78,6 +78,7 @@ METHODS: dict[str, Ask] = {
     "calls_with_bodies": lambda s: PostgresRetention(s).calls_with_bodies("a"),
     "old_calls_with_bodies": lambda s: PostgresRetention(s).old_calls_with_bodies("a", 1.0),
     "make_partitions": lambda s: PostgresRetention(s).make_partitions(months=1),
+    "forget_breakers": lambda s: PostgresRetention(s).forget_breakers(limit=1),
     "archive_month": lambda s: PostgresRetention(s).archive_month(12),
     "grant": lambda s: PostgresTenants(s).grant(Tenant("a", "b")),
     "revoke": lambda s: PostgresTenants(s).revoke(Tenant("a", "b")),

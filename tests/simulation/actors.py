@@ -196,7 +196,8 @@ def _set_limit(operator: Outsider) -> None:
 def _set_breaker(operator: Outsider) -> None:
     """Open or close one for a while; who opened it closes it again."""
     world = operator.world
-    key = "sim", world.rng.choice(MODELS), world.rng.choice(("", *world.own_keys))
+    names = "sim", world.rng.choice(MODELS), world.rng.choice(("", *world.own_keys))
+    key = (*names, world.rng.choice(("", "", world.rng.choice(ORGS))))
     by = By(operator.name, "maintenance")
     for is_open in world.rng.choice(((False,), (True, False))):
         while not _has_set(operator, key, is_open, by):
@@ -224,7 +225,7 @@ def _settle_by_hand(operator: Outsider) -> None:
         world.scheduler.counts["settled by hand"] += answer.outcome is HandOutcome.SETTLED
 
 
-def _has_set(operator: Outsider, key: tuple[str, str, str], is_open: bool, by: By) -> bool:
+def _has_set(operator: Outsider, key: tuple[str, str, str, str], is_open: bool, by: By) -> bool:
     try:
         operator.line.set_breaker(*key, is_open=is_open, by=by)
     except Unavailable:

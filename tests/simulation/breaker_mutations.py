@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -10,10 +11,11 @@ from uuid import UUID
 
 from callgate.adapters import memory_breakers, memory_ledger, memory_money
 from callgate.adapters.memory_tables import AttemptRow, MemoryTables
-from callgate.domain.breaker import RELEASED_MAX, Breaker, Health
+from callgate.domain import breaker
+from callgate.domain.breaker import FAILURES_MAX, RELEASED_MAX, Breaker, Guard, Health, Trial
 from callgate.domain.ledger import AttemptStatus, CallState, Settle, WaitReason
 from callgate.services import ai_call_logger
-from tests.simulation.mutations import MUTATIONS, Patched, both, caught_by, deciding
+from tests.simulation.mutations import MUTATIONS, Patched, caught_by, deciding
 
 __all__ = ["MUTATIONS"]
 
@@ -63,14 +65,14 @@ def a_probe_ends_its_call() -> Patched:
 @caught_by("three_failures_open_a_breaker", provider_outage=1)
 def a_breaker_opens_at_the_fourth_failure() -> Patched:
     """More than, instead of at least."""
-    after = Breaker.after
+    failed = Breaker.failed
 
-    def slow(self: Breaker, attempt_id: UUID, made_at: datetime, health: Health, *rest: Any) -> Any:
-        is_third = health is Health.FAILED and not self.is_open and self.failures == 2
-        counted = replace(self, failures=1) if is_third else self
-        return after(counted, attempt_id, made_at, health, *rest)
+    def slow(self: Breaker, *rest: Any) -> Breaker:
+        after = failed(self, *rest)
+        is_third = after.is_open and len(set(after.failed_orgs)) == 1
+        return replace(self, failed_orgs=self.failed_orgs[:1]) if is_third else after
 
-    return patch.object(Breaker, "after", slow)
+    return patch.object(Breaker, "failed", slow)
 
 
 @caught_by(
@@ -93,29 +95,31 @@ def a_refused_key_is_a_refused_request() -> Patched:
 @caught_by("old_attempts_change_no_breaker", provider_outage=1, slow_reply=0.4)
 def old_attempts_close_an_open_breaker() -> Patched:
     """What was sent before the outage is answered, and that is taken for its end."""
-    after = Breaker.after
+    hear = Breaker.heard
 
     def trusting(
-        self: Breaker, attempt_id: UUID, made_at: datetime, health: Health, *rest: Any
-    ) -> Any:
+        self: Breaker, attempt_id: UUID, made_at: datetime, health: Health, now: datetime
+    ) -> Breaker:
         if self.is_open and health is Health.ALIVE:
             made_at = max(made_at, self.changed_at)
-            self = replace(self, trials=(*self.trials, (attempt_id, made_at)))
-        return after(self, attempt_id, made_at, health, *rest)
+            self = replace(self, trials=(*self.trials, Trial(attempt_id, made_at, self.org_id)))
+        return hear(self, attempt_id, made_at, health, now)
 
-    return patch.object(Breaker, "after", trusting)
+    return patch.object(Breaker, "heard", trusting)
 
 
 @caught_by("an_answer_closes_a_breaker", provider_outage=1)
 def a_probe_that_is_answered_changes_nothing() -> Patched:
     """The provider is back, and nobody is told."""
-    after = Breaker.after
+    hear = Breaker.heard
 
-    def deaf(self: Breaker, attempt_id: UUID, made_at: datetime, health: Health, *rest: Any) -> Any:
+    def deaf(
+        self: Breaker, attempt_id: UUID, made_at: datetime, health: Health, now: datetime
+    ) -> Breaker:
         heard = Health.NEUTRAL if self.is_open and health is Health.ALIVE else health
-        return after(self, attempt_id, made_at, heard, *rest)
+        return hear(self, attempt_id, made_at, heard, now)
 
-    return patch.object(Breaker, "after", deaf)
+    return patch.object(Breaker, "heard", deaf)
 
 
 # Who is let through.
@@ -124,11 +128,12 @@ def a_probe_that_is_answered_changes_nothing() -> Patched:
 @caught_by("an_open_breaker_lets_one_probe_through", provider_outage=1)
 def probes_come_side_by_side() -> Patched:
     """Nobody asks whether the last one is still on its way."""
-    return patch.object(
-        Breaker,
-        "_probe_is_due",
-        lambda self, now: self.probe_at is not None and self.probe_at <= now,
-    )
+    room = Breaker.room
+
+    def hasty(self: Breaker, org_id: str, now: datetime) -> int:
+        return room(replace(self, trials=()) if self.is_open else self, org_id, now)
+
+    return patch.object(Breaker, "room", hasty)
 
 
 @caught_by(
@@ -138,8 +143,15 @@ def probes_come_side_by_side() -> Patched:
 )
 def the_wait_for_a_probe_is_not_doubled() -> Patched:
     """A provider that is away for an hour is asked every ten seconds."""
-    probed = Breaker._probed
-    return patch.object(Breaker, "_probed", lambda self, has_failed, now: probed(self, False, now))
+    hear = Breaker.heard
+
+    def eager(
+        self: Breaker, attempt_id: UUID, made_at: datetime, health: Health, now: datetime
+    ) -> Breaker:
+        heard = health if health is Health.ALIVE else Health.NEUTRAL
+        return hear(self, attempt_id, made_at, heard, now)
+
+    return patch.object(Breaker, "heard", eager)
 
 
 @caught_by("a_trial_ends_with_its_attempt", provider_outage=1, dies_while_asking=0.3)
@@ -153,24 +165,117 @@ def a_probe_is_not_freed_when_its_attempt_expires() -> Patched:
     return patch.object(memory_ledger, "note_health", noted)
 
 
-@caught_by("organisations_probe_in_turn", provider_outage=1)
+@caught_by("organisations_probe_in_turn", "organisations_are_released_in_turn", provider_outage=1)
 def the_same_organisation_probes_each_time() -> Patched:
     """One tenant pays for the outage of all."""
-    admission = memory_money.admission_of
+    with_trial = Breaker.with_trial
 
-    def unfair(tables: MemoryTables, call: Any, breaker: Breaker, now: datetime) -> Any:
-        return admission(tables, call, replace(breaker, probed_org=""), now)
+    def unfair(self: Breaker, trial: Trial) -> Breaker:
+        return replace(with_trial(self, trial), turn_org=self.turn_org)
 
-    return both(
-        patch.object(memory_money, "admission_of", unfair),
-        patch.object(memory_breakers, "_in_turn", lambda _: lambda c: (c.attempt, c.created_at)),
-    )
+    return patch.object(Breaker, "with_trial", unfair)
 
 
 @caught_by("an_unproven_breaker_lets_three_through", provider_outage=1)
 def a_closed_breaker_lets_everybody_through() -> Patched:
     """The whole queue is sent into an outage before its first failure is known."""
-    return patch.object(Breaker, "_trials_left", lambda self, now: RELEASED_MAX)
+    room = Breaker.room
+
+    def trusting(self: Breaker, org_id: str, now: datetime) -> int:
+        return room(self, org_id, now) if self.is_open else RELEASED_MAX
+
+    return patch.object(Breaker, "room", trusting)
+
+
+# One organisation, and the others.
+
+
+@caught_by("one_organisation_alone_keeps_no_other_waiting", provider_outage=1, server_error=0.3)
+def all_failures_count_for_everybody() -> Patched:
+    """A tenant whose calls fail stops all others."""
+    return patch.object(breaker, "COUNTED_MAX", breaker.FAILURES_MAX)
+
+
+@caught_by("one_organisation_alone_keeps_no_other_waiting", slow_reply=0.4, provider_outage=1)
+def one_organisation_takes_all_trials() -> Patched:
+    """Three slow calls of one tenant, again and again, and nobody else is tried."""
+    room = Breaker.room
+
+    def greedy(self: Breaker, org_id: str, now: datetime) -> int:
+        young = [t for t in self.trials if now - t.made_at < breaker.TRIAL_LASTS]
+        is_full = not self.is_open and not self.is_proven(now) and len(young) >= FAILURES_MAX
+        return 0 if is_full and not self.org_id else room(self, org_id, now)
+
+    return patch.object(Breaker, "room", greedy)
+
+
+@caught_by("one_organisation_alone_keeps_no_other_waiting", provider_outage=1)
+def a_refused_key_opens_everybodys_breaker() -> Patched:
+    """One flagged input that a router answers with 403 stops all others."""
+    failed = Breaker.failed
+
+    def hasty(self: Breaker, org_id: str, health: Health, *rest: Any) -> Breaker:
+        is_key = health is Health.KEY_REFUSED
+        counted = replace(self, failed_orgs=("somebody",) * 2) if is_key else self
+        return failed(counted, org_id, health, *rest)
+
+    return patch.object(Breaker, "failed", hasty)
+
+
+@caught_by(
+    "an_open_breaker_lets_one_probe_through", "probes_come_ever_more_rarely", provider_outage=1
+)
+def an_organisations_own_breaker_is_not_asked() -> Patched:
+    """A tenant goes on paying for calls of which all fail."""
+    room = Breaker.room
+
+    def deaf(self: Breaker, org_id: str, now: datetime) -> int:
+        return RELEASED_MAX if self.org_id else room(self, org_id, now)
+
+    return patch.object(Breaker, "room", deaf)
+
+
+@caught_by(
+    "only_an_answer_closes_a_breaker",
+    "one_organisation_alone_keeps_no_other_waiting",
+    "three_failures_open_a_breaker",
+    provider_outage=1,
+)
+def a_probe_of_its_own_counts_against_the_provider() -> Patched:
+    """A tenant whose calls are known to fail is the first of two, each time it asks."""
+    after = Guard.after
+
+    def counting(
+        self: Guard, attempt_id: UUID, made_at: datetime, health: Health, *rest: Any
+    ) -> Guard:
+        done = after(self, attempt_id, made_at, health, *rest)
+        has_failed = health in (Health.FAILED, Health.KEY_REFUSED) and not self.everybody.is_open
+        if not has_failed or not self.own.is_open:
+            return done
+        return Guard(done.everybody.failed(self.own.org_id, health, *rest), done.own)
+
+    return patch.object(Guard, "after", counting)
+
+
+@caught_by("organisations_are_released_in_turn", provider_outage=1)
+def the_oldest_calls_are_released_first() -> Patched:
+    """One tenant with a long queue keeps all others behind it."""
+
+    def by_age(tables: MemoryTables, key: Any, now: datetime) -> list[Any]:
+        calls = memory_breakers._waiting_for(tables, key)
+        asleep = sorted(
+            (c for c in calls if c.due_at and c.due_at > now), key=lambda c: c.created_at
+        )
+        taken = Counter(c.org_id for c in calls if c not in asleep)
+        room = tables.breakers[*key, ""].room("", now) - taken.total()
+        oldest = []
+        for call in asleep:
+            if taken[call.org_id] < memory_breakers._guard(tables, key, call.org_id).room(now):
+                taken[call.org_id] += 1
+                oldest.append(call)
+        return oldest[: max(room, 0)]
+
+    return patch.object(memory_breakers, "_next_of", by_age)
 
 
 # Who waits.
@@ -181,10 +286,10 @@ def a_breaker_is_asked_once_the_hold_is_made() -> Patched:
     """Calls that wait hold the budget of those that could run."""
     wait = memory_money._wait_for_provider
 
-    def holding(tables: Any, call: Any, wanted: Any, breaker: Any, now: Any) -> None:
+    def holding(tables: Any, call: Any, wanted: Any, guard: Any, now: Any) -> None:
         budgets = memory_money._budgets(tables, call, wanted, now)
         memory_money._hold(tables, call, wanted, budgets, _unused_id(tables), now)
-        wait(tables, call, wanted, breaker, now)
+        wait(tables, call, wanted, guard, now)
 
     return patch.object(memory_money, "_wait_for_provider", holding)
 
@@ -218,7 +323,7 @@ def each_refusal_begins_the_wait_again() -> Patched:
 def a_call_that_meets_an_open_breaker_is_rejected() -> Patched:
     """None of a long queue outlives an outage."""
 
-    def refuse(tables: MemoryTables, call: Any, wanted: Any, breaker: Any, now: Any) -> None:
+    def refuse(tables: MemoryTables, call: Any, wanted: Any, guard: Any, now: Any) -> None:
         tables.end(call, CallState.REJECTED, None, now)
 
     return patch.object(memory_money, "_wait_for_provider", refuse)
@@ -228,7 +333,9 @@ def a_call_that_meets_an_open_breaker_is_rejected() -> Patched:
 def every_waiting_call_is_released_as_the_probe() -> Patched:
     """One of fifty thousand is let through, and all the others are refused once more."""
     room = Breaker.room
-    return patch.object(Breaker, "room", lambda self, now: RELEASED_MAX if room(self, now) else 0)
+    return patch.object(
+        Breaker, "room", lambda self, org_id, now: RELEASED_MAX if room(self, org_id, now) else 0
+    )
 
 
 @caught_by("who_may_be_tried_is_released", provider_outage=1)
@@ -237,7 +344,7 @@ def what_was_released_is_forgotten() -> Patched:
     release = memory_ledger.release
 
     def forgetful(tables: MemoryTables, now: datetime) -> bool:
-        slept = [(c, c.due_at) for c in tables.calls.values() if c.breaker and c.due_at]
+        slept = [(c, c.due_at) for c in tables.calls.values() if c.waits_for and c.due_at]
         has_released = release(tables, now)
         for call, due_at in slept:
             call.due_at = due_at

@@ -1,20 +1,19 @@
 """
 The rules of breakers, counted a second time: from what the provider did to each attempt, and when the ledger heard it.
 
-Nothing here asks `callgate.domain.breaker`. A `History` is what one provider, model and credential has done so far;
-every admission, refusal, release and change of the ledger's breaker must fit it.
+Every admission, refusal, release and change of the ledger's breakers must fit the `History` of its provider, model and
+credential.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-from callgate.adapters.memory_tables import AttemptRow, BreakerKey, CallRow
+from callgate.adapters.memory_tables import AttemptRow, CallRow, GuardKey
 from callgate.domain.ledger import (
     AttemptKind,
     AttemptStatus,
@@ -26,14 +25,11 @@ from callgate.domain.ledger import (
     SettleOutcome,
     WaitReason,
 )
+from tests.simulation.histories import History, Side
 from tests.simulation.provider import Heard
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
-
-FAILURES_MAX = 3
-PROVEN_S, TRIAL_S, PROBE_S, PROBE_S_MAX = 60, 10, 10.0, 600.0
-RELEASED_MAX = 200
 
 
 @dataclass(slots=True)
@@ -41,7 +37,7 @@ class Wait:
     """A call that its provider's breaker keeps waiting, from its refusal to its claim."""
 
     call: CallRow
-    breaker: BreakerKey
+    key: GuardKey
     due_at: datetime | None
     """As the statement before left it."""
 
@@ -51,71 +47,13 @@ class Wait:
         return self.call.state is CallState.WAITING and due_at is not None and due_at > now
 
 
-@dataclass
-class History:
-    """What is known of one provider, model and credential."""
-
-    changed_at: datetime
-    is_open: bool = False
-    failures: int = 0
-    good_at: datetime | None = None
-    probe_at: datetime | None = None
-    probe_s: float = PROBE_S
-    probed_org: str = ""
-    on_trial: dict[UUID, datetime] = field(default_factory=dict)
-    """Attempts that were let through while nobody knew whether it answers, and have not ended: when they were made."""
-
-    def is_proven(self, now: datetime) -> bool:
-        """True if it has answered within the last minute."""
-        return self.good_at is not None and now - self.good_at < timedelta(seconds=PROVEN_S)
-
-    def room(self, now: datetime) -> int:
-        """How many calls may be tried now."""
-        if self.is_open:
-            return int(not self.on_trial and self.probe_at is not None and self.probe_at <= now)
-        if self.is_proven(now):
-            return RELEASED_MAX
-        young = sum(now - at < timedelta(seconds=TRIAL_S) for at in self.on_trial.values())
-        return FAILURES_MAX - self.failures - young
-
-    def change(self, now: datetime, *, is_open: bool, probe_at: datetime | None = None) -> None:
-        """Open or close it: everything counts from here."""
-        self.is_open, self.changed_at, self.probe_at = is_open, now, probe_at
-        self.probe_s = PROBE_S
-        self.on_trial.clear()
-        if not is_open:
-            self.failures, self.good_at = 0, now
-
-    def hear(self, row: AttemptRow, heard: Heard, now: datetime) -> str:
-        """An attempt ends; return the rule that says what becomes of the breaker."""
-        was_trial = self.on_trial.pop(row.attempt_id, None) is not None
-        if row.started_at < self.changed_at or (self.is_open and not was_trial):
-            return "old_attempts_change_no_breaker"
-        if heard is Heard.ALIVE:
-            if self.is_open:
-                self.change(now, is_open=False)
-            self.failures, self.good_at = 0, now
-            return "an_answer_closes_a_breaker"
-        has_failed = heard in (Heard.FAILED, Heard.KEY_REFUSED)
-        if self.is_open:
-            if was_trial:
-                self.probe_s = min(self.probe_s * (2 if has_failed else 1), PROBE_S_MAX)
-                self.probe_at = now + timedelta(seconds=self.probe_s)
-            return "only_an_answer_closes_a_breaker"
-        self.failures += has_failed
-        if heard is Heard.KEY_REFUSED or self.failures >= FAILURES_MAX:
-            self.change(now, is_open=True, probe_at=now + timedelta(seconds=PROBE_S))
-        is_key = heard is Heard.KEY_REFUSED
-        return "a_refused_key_opens_a_breaker" if is_key else "three_failures_open_a_breaker"
-
-
 class Breakers:
     """The history of every breaker, who waits for it, and what a statement did about it."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._tables = world.ledger.tables
-        self._histories: dict[BreakerKey, History] = {}
+        self._histories: dict[GuardKey, History] = {}
         self._waits: dict[CallKey, Wait] = {}
         self._until: dict[CallKey, datetime] = {}
         """Until when a call may wait; kept until it is tried as no probe, or waits for another reason."""
@@ -127,23 +65,23 @@ class Breakers:
         key = call.provider, call.model, row.credential
         history, name = self._history(key, now), self._world.named(row.attempt_id)
         check = self._world.invariants.check
-        was_open, is_proven = history.is_open, history.is_proven(now)
-        if was_open:
-            check("an_open_breaker_lets_one_probe_through", not history.on_trial, name)
-            is_due = history.probe_at is not None and history.probe_at <= now
-            said = f"{name}, due at {self._world.names.seconds(history.probe_at)}"
-            check("probes_come_ever_more_rarely", is_due, said)
-            is_in_turn = not self._is_out_of_turn(history, key, call, row.attempt - 1)
+        is_probe, is_proven = history.is_left_alone(call.org_id), history.is_proven(now)
+        for side in (history.everybody, history.own_of(call.org_id)):
+            if side.is_open:
+                check("an_open_breaker_lets_one_probe_through", not side.on_trial, name)
+                said = f"{name}, due at {self._world.names.seconds(side.probe_at)}"
+                check("probes_come_ever_more_rarely", side.may_probe(now), said)
+        if history.everybody.is_open:
+            is_in_turn = not self._is_out_of_turn(history, key, call, now)
             check("organisations_probe_in_turn", is_in_turn, f"{name} of {call.org_id}")
-            history.probed_org = call.org_id
-            self._world.scheduler.counts["probe"] += 1
         elif not is_proven:
-            said = f"{name} beside {len(history.on_trial)}, after {history.failures} failures"
-            check("an_unproven_breaker_lets_three_through", history.room(now) > 0, said)
-        check("a_probe_is_called_one", was_open == (row.kind is AttemptKind.PROBE), name)
-        if was_open or not is_proven:
-            history.on_trial[row.attempt_id] = now
-        if was_open:
+            said = f"{name} beside {history.on_trial(now)}, after failures of {history.everybody.failed}"
+            room = history.room(call.org_id, now)
+            check("an_unproven_breaker_lets_three_through", room > 0, said)
+        self._world.scheduler.counts["probe"] += is_probe
+        check("a_probe_is_called_one", is_probe == (row.kind is AttemptKind.PROBE), name)
+        history.tried(row, call.org_id, now)
+        if is_probe:
             policy = self._world.catalogue.policy(call.call_type)
             self._until.setdefault(call.key, now + timedelta(seconds=policy.wait_max_s))
         else:
@@ -155,12 +93,13 @@ class Breakers:
         key = call.provider, call.model, wanted.credential
         history, name = self._history(key, now), self._world.named(call.key)
         check, counts = self._world.invariants.check, self._world.scheduler.counts
-        may_try = history.room(now) > 0 and not (
-            history.is_open and self._is_out_of_turn(history, key, call, call.attempt)
+        may_try = history.room(call.org_id, now) > 0 and not (
+            history.everybody.is_open and self._is_out_of_turn(history, key, call, now)
         )
         counts["refused: provider"] += 1
         policy = self._world.catalogue.policy(call.call_type)
         until = self._until.setdefault(call.key, now + timedelta(seconds=policy.wait_max_s))
+        self._is_due_to_several(history, call.org_id, now, name)
         check("who_may_be_tried_is_not_refused", not may_try or until <= now, name)
         self._holds_nothing(call)
         seconds = self._world.names.seconds
@@ -181,10 +120,12 @@ class Breakers:
     def refused_by_others(self, call: CallRow) -> None:
         """A call was refused, and not because of its provider."""
         self._until.pop(call.key, None)
-        released = self._waits.pop(call.key, None)
-        if released is not None and self._histories[released.breaker].is_open:
-            # It was to be the probe, and is none: others have their turn.
-            self._histories[released.breaker].probed_org = call.org_id
+        released, now = self._waits.pop(call.key, None), self._world.scheduler.time()
+        if released is not None:
+            # It was to be tried, and is not: others have their turn.
+            history = self._histories[released.key]
+            if history.everybody.is_open or not history.is_proven(now):
+                history.turn = call.org_id
 
     # After a statement.
 
@@ -198,9 +139,8 @@ class Breakers:
         if name == "settle":
             self._settled(arguments[0], result, now)
         if name == "set_breaker":
-            key = arguments[0], arguments[1], arguments[2]
-            self._history(key, now).change(now, is_open=options["is_open"])
-            self._compare(key, "operators_open_and_close")
+            *names, org_id = arguments
+            self._set_by_hand((names[0], names[1], names[2]), org_id, options["is_open"], now)
         self._released(now)
         if name != "end" and options.get("queued_before") is None:
             self._nobody_is_left(now)
@@ -221,29 +161,53 @@ class Breakers:
             )
             key = call.provider, call.model, row.credential
             history = self._histories[key]
-            was_open = history.is_open
-            rule = history.hear(row, heard, now)
-            if history.is_open != was_open:
-                change = "opened" if history.is_open else "closed"
-                self._world.scheduler.counts[f"breaker {change}"] += 1
-            self._compare(key, rule, is_last=settle is batch[-1])
+            sides = {"": history.everybody, "own ": history.own_of(call.org_id)}
+            were_open = {name: side.is_open for name, side in sides.items()}
+            rule = history.hear(row, call.org_id, heard, now)
+            for name, side in sides.items():
+                if side.is_open != were_open[name]:
+                    change = "opened" if side.is_open else "closed"
+                    self._world.scheduler.counts[f"{name}breaker {change}"] += 1
+            self._compare(key, call.org_id, rule, is_last=settle is batch[-1])
 
-    def _compare(self, key: BreakerKey, rule: str, *, is_last: bool = True) -> None:
-        """The ledger's breaker is what its history says; of a batch only the end can be seen."""
-        breaker, history = self._tables.breakers[key], self._histories[key]
-        check = self._world.invariants.check
-        if is_last:
-            said = f"{'/'.join(key)} is open: {breaker.is_open}, {history.failures} failures"
-            check(rule, breaker.is_open == history.is_open, said)
-        for attempt_id, _ in breaker.trials:
-            is_under_way = not self._tables.attempts[attempt_id].status.is_posted
-            check("a_trial_ends_with_its_attempt", is_under_way, self._world.named(attempt_id))
+    def _set_by_hand(self, key: GuardKey, org_id: str, is_open: bool, now: datetime) -> None:
+        history = self._history(key, now)
+        changed = [history.own_of(org_id) if org_id else history.everybody]
+        if not org_id and not is_open:
+            changed += history.own.values()
+            history.good_at = now
+            history.blamed.clear()
+        for side in changed:
+            side.change(now, is_open=is_open)
+        if is_open or not org_id:
+            self._compare(key, org_id, "operators_open_and_close")
+
+    def _compare(self, key: GuardKey, org_id: str, rule: str, *, is_last: bool = True) -> None:
+        """The ledger's breakers are what their history says; of a batch only the end can be seen."""
+        history, check = self._histories[key], self._world.invariants.check
+        for owner, side in {
+            "": history.everybody,
+            org_id: history.own_of(org_id or "nobody"),
+        }.items():
+            side = history.everybody if not owner else side
+            breaker = self._tables.breakers.get((*key, owner))
+            is_open = breaker is not None and breaker.is_open
+            if is_last:
+                said = f"{'/'.join(key)} of {owner or 'everybody'} is open: {is_open}, {side.failed} failed"
+                if not owner and is_open and not side.is_by_hand:
+                    rule_of_all = "one_organisation_alone_keeps_no_other_waiting"
+                    check(rule_of_all, len(history.blamed) != 1, said)
+                check(rule, is_open == side.is_open, said)
+            for trial in breaker.trials if breaker else ():
+                is_under_way = not self._tables.attempts[trial.attempt_id].status.is_posted
+                named = self._world.named(trial.attempt_id)
+                check("a_trial_ends_with_its_attempt", is_under_way, named)
 
     def _released(self, now: datetime) -> None:
         """Calls that slept are made due by the statement: no more than may be tried."""
-        released: dict[BreakerKey, list[CallRow]] = defaultdict(list)
+        released: dict[GuardKey, list[CallRow]] = defaultdict(list)
         # One that is due and still waits does not count: the very next due query takes it, and reserve decides.
-        queued: Counter[BreakerKey] = Counter()
+        queued: dict[GuardKey, list[CallRow]] = defaultdict(list)
         for wait in list(self._waits.values()):
             if wait.call.state not in (CallState.WAITING, CallState.QUEUED):
                 del self._waits[wait.call.key]
@@ -251,42 +215,78 @@ class Breakers:
             slept = wait.due_at is not None and wait.due_at > now
             wait.due_at = wait.call.due_at
             if slept and not wait.is_asleep(now):
-                released[wait.breaker].append(wait.call)
+                released[wait.key].append(wait.call)
             elif wait.call.state is CallState.QUEUED:
-                queued[wait.breaker] += 1
+                queued[wait.key].append(wait.call)
         for key, calls in released.items():
             self._world.scheduler.counts["released"] += len(calls)
-            room = max(self._histories[key].room(now) - queued[key], 0)
-            if len(calls) > room:
-                named = ", ".join(self._world.named(call.key) for call in calls)
-                rule = "only_as_many_are_released_as_may_be_tried"
-                self._world.invariants.check(rule, False, f"{named}; there is room for {room}")
+            self._are_few(key, calls, queued[key], now)
+            self._are_in_turn(key, calls, now)
+
+    def _are_few(
+        self, key: GuardKey, calls: list[CallRow], queued: list[CallRow], now: datetime
+    ) -> None:
+        """No more are released than may be tried, of all and of each organisation."""
+        rule, history = "only_as_many_are_released_as_may_be_tried", self._histories[key]
+        for org_id in ("", *{call.org_id for call in calls}):
+            mine = [c for c in calls if org_id in ("", c.org_id)]
+            before = sum(org_id in ("", c.org_id) for c in queued)
+            room = max(history.room(org_id, now) - before, 0)
+            named = ", ".join(self._world.named(call.key) for call in mine)
+            said = f"{named}; there is room for {room} of {org_id or 'all'}"
+            self._world.invariants.check(rule, len(mine) <= room, said)
+
+    def _are_in_turn(self, key: GuardKey, calls: list[CallRow], now: datetime) -> None:
+        """Nobody has a second call released, or is first twice, while another organisation has none."""
+        history, number = self._histories[key], Counter(call.org_id for call in calls)
+        waits = [wait for wait in self._waits.values() if wait.key == key]
+        on_their_way = {wait.call.org_id for wait in waits if not wait.is_asleep(now)}
+        left = {
+            wait.call.org_id for wait in waits if history.room(wait.call.org_id, now) > 0
+        } - on_their_way
+        greedy = [org for org, n in number.items() if n > 1 or org == history.turn]
+        said = f"{greedy} of {dict(number)}, and {sorted(left)} have none"
+        rule = "organisations_are_released_in_turn"
+        self._world.invariants.check(rule, not (left and greedy), said)
 
     def _nobody_is_left(self, now: datetime) -> None:
-        """Where a breaker has room, calls that wait for it are on their way."""
+        """Where a provider has room, calls that wait for it are on their way."""
         for key, history in self._histories.items():
-            if (room := history.room(now)) <= 0:
+            if (room := history.room("", now)) <= 0:
                 continue
-            waits = [wait for wait in self._waits.values() if wait.breaker == key]
-            asleep = [wait.call for wait in waits if wait.is_asleep(now)]
-            if asleep and len(waits) - len(asleep) < room:
+            waits = [wait for wait in self._waits.values() if wait.key == key]
+            on_their_way = Counter(w.call.org_id for w in waits if not w.is_asleep(now))
+            asleep = [
+                w.call for w in waits if w.is_asleep(now)
+                and history.room(w.call.org_id, now) > on_their_way[w.call.org_id]
+            ]  # fmt: skip
+            if asleep and on_their_way.total() < room:
                 named = ", ".join(self._world.named(call.key) for call in asleep)
                 said = f"{named}; there is room for {room}"
                 self._world.invariants.check("who_may_be_tried_is_released", False, said)
 
     # Inside.
 
-    def _history(self, key: BreakerKey, now: datetime) -> History:
-        return self._histories.setdefault(key, History(changed_at=now))
+    def _history(self, key: GuardKey, now: datetime) -> History:
+        return self._histories.setdefault(key, History(Side(now)))
+
+    def _is_due_to_several(self, history: History, org_id: str, now: datetime, name: str) -> None:
+        """Who waits without a failure or a trial of its own waits because of two others, or of an operator."""
+        doubtful = {*history.blamed, *history.on_trial(now)}
+        is_by_hand = history.everybody.is_by_hand or history.own_of(org_id).is_by_hand
+        is_own_fault = org_id in doubtful or history.own_of(org_id).is_open
+        rule = "one_organisation_alone_keeps_no_other_waiting"
+        is_true = is_by_hand or is_own_fault or len(doubtful) > 1
+        self._world.invariants.check(
+            rule, is_true, f"{name} of {org_id} waits because of {doubtful}"
+        )
 
     def _is_out_of_turn(
-        self, history: History, key: BreakerKey, call: CallRow, attempts: int
+        self, history: History, key: GuardKey, call: CallRow, now: datetime
     ) -> bool:
-        others = [wait.call for wait in self._waits.values() if wait.breaker == key]
-        return any(other.attempt < attempts for other in others) or (
-            history.probed_org == call.org_id
-            and any(o.org_id != call.org_id and o.attempt == attempts for o in others)
-        )
+        others = {w.call.org_id for w in self._waits.values() if w.key == key} - {call.org_id}
+        may_try = any(history.room(org_id, now) > 0 for org_id in others)
+        return may_try and history.turn == call.org_id
 
     def _holds_nothing(self, call: CallRow) -> None:
         name, check = self._world.named(call.key), self._world.invariants.check

@@ -67,6 +67,8 @@ OTHER_EVENTS = (
     "link told again",
     "lost message found",
     "message delivered again",
+    "own breaker closed",
+    "own breaker opened",
     "probe",
     "refused: exhausted",
     "refused: held",

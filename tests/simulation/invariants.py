@@ -244,6 +244,8 @@ class Invariants:
         if outcome.refusal is None:
             if wanted.refuse_with is None:
                 self._breakers.refused(call, wanted, self._world.scheduler.time())
+            else:
+                self._breakers.refused_by_others(call)
             return
         self._breakers.refused_by_others(call)
         reason = outcome.refusal.reason

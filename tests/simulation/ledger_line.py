@@ -96,11 +96,12 @@ class LedgerLine:
         return cast(BudgetFigures, self.ask("set_budget", org_id, scope, window, limit))
 
     def set_breaker(
-        self, provider: str, model: str, credential: str, *, is_open: bool, by: By
+        self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
     ) -> BreakerLine:
         """See `OperationsPort`."""
         options = {"is_open": is_open, "by": by}
-        return cast(BreakerLine, self.ask("set_breaker", provider, model, credential, **options))
+        key = provider, model, credential, org_id
+        return cast(BreakerLine, self.ask("set_breaker", *key, **options))
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
         """See `OperationsPort`."""

@@ -309,14 +309,12 @@ class World:
 
     def _next_trials(self) -> list[datetime]:
         """When breakers that calls wait for may have room."""
-        breakers = self.ledger.tables.breakers
-        waited_for = {c.breaker for c in self.ledger.tables.calls.values() if c.breaker}
+        waited_for = {c.waits_for for c in self.ledger.tables.calls.values() if c.waits_for}
         times = []
-        for breaker in map(breakers.__getitem__, waited_for):
-            if breaker.is_open:
+        for key, breaker in self.ledger.tables.breakers.items():
+            if key[:3] in waited_for:
                 times += [breaker.probe_at] if breaker.probe_at else []
-            else:
-                times += [at + timedelta(seconds=10) for _, at in breaker.trials]
+                times += [trial.made_at + timedelta(seconds=10) for trial in breaker.trials]
         return times
 
     def _is_gone(self, worker_id: str) -> bool:

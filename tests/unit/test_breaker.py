@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -15,13 +17,14 @@ from callgate.domain.breaker import (
     PROBE_WAIT_MAX_S,
     Admission,
     Breaker,
+    Guard,
     Health,
     health_of,
 )
 from callgate.domain.retry import Billing, Failure
 
 T0 = datetime(2026, 11, 28, 12, tzinfo=UTC)
-CLOSED = Breaker("openai", "m1", "", changed_at=T0)
+EVERYBODY = Breaker("openai", "m1", "", "", changed_at=T0)
 
 
 def at(seconds: float) -> datetime:
@@ -83,138 +86,215 @@ def attempt(n: int) -> UUID:
     return UUID(int=n)
 
 
-def failed_thrice() -> Breaker:
-    """A breaker that three attempts opened, the last one settled at 3 s."""
-    breaker = CLOSED
-    for n in (1, 2, 3):
-        breaker = breaker.after(attempt(n), at(0.5), Health.FAILED, "server_error", at(n))
-    return breaker
+def fails(guard: Guard, numbers: Iterable[int], health: Health = Health.FAILED) -> Guard:
+    """The guard once attempts have failed, each settled as many seconds after the start as its number."""
+    for n in numbers:
+        guard = guard.after(attempt(n), at(0.5), health, "server_error", at(n))
+    return guard
 
 
-def test_three_failures_in_a_row_open_it() -> None:
+def of(org_id: str, everybody: Breaker = EVERYBODY) -> Guard:
+    """What guards the attempts of an organisation that has not failed yet."""
+    return Guard(everybody, replace(everybody, org_id=org_id, failed_orgs=(), trials=()))
+
+
+def all_left_alone() -> Breaker:
+    """Everybody's breaker, opened at 3 s by two failures of acme and one of bolt."""
+    return fails(of("bolt", fails(of("acme"), (1, 2)).everybody), (3,)).everybody
+
+
+def admit(guard: Guard, seconds: float, *, others_wait: bool = False) -> Admission:
+    """What becomes of an attempt at a moment."""
+    return guard.admit(at(seconds), others_wait=others_wait)
+
+
+def test_three_failures_in_a_row_open_its_own() -> None:
     """Two do not, and a success between them starts the count again."""
-    twice = CLOSED
-    for n in (1, 2):
-        twice = twice.after(attempt(n), at(0.5), Health.FAILED, "timeout", at(n))
+    twice = fails(of("acme"), (1, 2))
 
     after_success = twice.after(attempt(3), at(1), Health.ALIVE, None, at(3))
-    again = after_success.after(attempt(4), at(1), Health.FAILED, "timeout", at(4))
+    again = fails(after_success, (4,))
+    thrice = fails(twice, (3,))
 
-    assert not twice.is_open
-    assert (again.failures, again.is_open) == (1, False)
-    assert failed_thrice().is_open
-    assert failed_thrice().reason == "server_error"
+    assert not twice.own.is_open
+    assert (again.own.failures, again.own.is_open) == (1, False)
+    assert (thrice.own.is_open, thrice.own.reason) == (True, "server_error")
 
 
-def test_a_refused_key_opens_it_at_once() -> None:
-    """Nobody else of that credential is sent to meet the same refusal."""
-    opened = CLOSED.after(attempt(1), at(1), Health.KEY_REFUSED, "authentication_failed", at(2))
+@pytest.mark.parametrize(
+    ("failures", "is_open"),
+    [
+        (["acme"] * 9, False),
+        (["acme", "acme", "bolt"], True),
+        (["acme", "bolt", "acme"], True),
+        (["acme", "bolt", "cog"], True),
+        (["acme", "bolt"], False),
+        (["acme", "acme", "", "bolt"], False),
+    ],
+)
+def test_everybodys_opens_by_two_organisations_at_least(failures: list[str], is_open: bool) -> None:
+    """However often one has failed; an empty name is a success."""
+    everybody = EVERYBODY
+    for n, org_id in enumerate(failures, 1):
+        health = Health.FAILED if org_id else Health.ALIVE
+        guard = of(org_id or "acme", everybody)
+        everybody = guard.after(attempt(n), at(0.5), health, "timeout", at(n)).everybody
 
-    assert opened.is_open
-    assert opened.admit("acme", at(5), others_wait=False) is Admission.WAIT
+    assert everybody.is_open is is_open
+
+
+def test_a_refused_key_opens_its_own_at_once() -> None:
+    """Nothing else of that organisation is sent to meet the same refusal; another one's failure then opens all."""
+    refused = fails(of("acme"), (1,), Health.KEY_REFUSED)
+
+    assert refused.own.is_open
+    assert admit(refused, 5) is Admission.WAIT
+    assert not refused.everybody.is_open
+    assert fails(of("bolt", refused.everybody), (2,)).everybody.is_open
+
+
+def test_what_is_left_alone_hears_of_no_more_failures() -> None:
+    """A probe of its own says nothing against the provider, nor one of everybody's against the organisation."""
+    own_open = fails(of("acme"), (1, 2, 3))
+    proven = of("bolt", own_open.everybody).after(attempt(4), at(4), Health.ALIVE, None, at(5))
+    probing = Guard(proven.everybody, own_open.own).with_trial(attempt(5), at(13))
+    probed = probing.after(attempt(5), at(13), Health.FAILED, "timeout", at(14))
+    asked = of("cog", all_left_alone()).with_trial(attempt(6), at(13))
+    failed = asked.after(attempt(6), at(13), Health.FAILED, "timeout", at(14))
+
+    assert (probed.everybody.failures, probed.own.probe_at) == (0, at(34))
+    assert (failed.own.failures, failed.everybody.probe_at) == (0, at(34))
 
 
 def test_what_was_sent_before_the_change_does_not_change_it() -> None:
     """Answers to earlier attempts drip in: they neither close an open breaker nor count against a closed one."""
-    opened = failed_thrice()
+    opened = fails(of("acme"), (1, 2, 3))
 
     late_success = opened.after(attempt(9), at(1), Health.ALIVE, None, at(4))
-    probed = opened.with_trial(Admission.PROBE, attempt(9), "acme", at(13))
+    probed = opened.with_trial(attempt(9), at(13))
     closed = probed.after(attempt(9), at(13), Health.ALIVE, None, at(14))
     late_failure = closed.after(attempt(8), at(1), Health.FAILED, "timeout", at(15))
 
-    assert late_success.is_open
-    assert not closed.is_open
-    assert late_failure.failures == 0
+    assert late_success.own.is_open
+    assert not closed.own.is_open
+    assert (late_failure.own.failures, late_failure.everybody.failures) == (0, 0)
 
 
 def test_an_unproven_one_lets_three_through() -> None:
-    """With one failure already there it lets two through; each counts for ten seconds."""
-    breaker = CLOSED
+    """Each counts for ten seconds; beside three of one organisation there is room for one of another."""
+    guard = of("acme")
     for n in range(FAILURES_MAX):
-        assert breaker.admit("acme", at(0), others_wait=False) is Admission.ON_TRIAL
-        breaker = breaker.with_trial(Admission.ON_TRIAL, attempt(n), "acme", at(0))
+        assert admit(guard, 0) is Admission.ON_TRIAL
+        guard = guard.with_trial(attempt(n), at(0))
 
-    assert breaker.admit("acme", at(9), others_wait=False) is Admission.WAIT
-    assert breaker.admit("acme", at(10), others_wait=False) is Admission.ON_TRIAL
-    proven = breaker.after(attempt(0), at(0), Health.ALIVE, None, at(2))
-    assert proven.admit("acme", at(3), others_wait=False) is Admission.PASSED
-    assert proven.admit("acme", at(63), others_wait=False) is Admission.ON_TRIAL
+    assert admit(guard, 9) is Admission.WAIT
+    assert admit(guard, 10) is Admission.ON_TRIAL
+    other = of("bolt", guard.everybody)
+    assert other.room(at(9)) == 1
+    taken = other.with_trial(attempt(9), at(5)).everybody
+    assert [of(org, taken).room(at(9)) for org in ("acme", "bolt", "cog")] == [0, 0, 0]
+    proven = guard.after(attempt(0), at(0), Health.ALIVE, None, at(2))
+    assert admit(proven, 3) is Admission.PASSED
+    assert admit(proven, 63) is Admission.ON_TRIAL
 
 
-def test_probes_come_one_by_one_and_ever_more_rarely() -> None:
+@pytest.mark.parametrize("guard", [fails(of("acme"), (1, 2, 3)), of("cog", all_left_alone())])
+def test_probes_come_one_by_one_and_ever_more_rarely(guard: Guard) -> None:
     """Ten seconds after it opened, then twenty, forty, ... ten minutes; a freed probe does not hold up the next."""
-    breaker, now, waits = failed_thrice(), at(3), []
+    now, waits = 3, []
     for n in range(10, 20):
         before = now
-        while breaker.admit("acme", now, others_wait=False) is not Admission.PROBE:
-            now += timedelta(seconds=1)
-        waits.append((now - before).total_seconds())
-        breaker = breaker.with_trial(Admission.PROBE, attempt(n), "acme", now)
-        assert breaker.admit("globex", now + timedelta(days=1), others_wait=False) is Admission.WAIT
-        breaker = breaker.after(attempt(n), now, Health.FAILED, "timeout", now)
+        while admit(guard, now) is not Admission.PROBE:
+            now += 1
+        waits.append(now - before)
+        guard = guard.with_trial(attempt(n), at(now))
+        assert admit(guard, now + 86_400) is Admission.WAIT
+        guard = guard.after(attempt(n), at(now), Health.FAILED, "timeout", at(now))
 
     assert waits == [10, 20, 40, 80, 160, 320, 600, 600, 600, 600]
 
 
 def test_a_probe_that_says_nothing_is_made_again() -> None:
     """Its worker was lost: the wait is not doubled, and the breaker is not stuck."""
-    breaker = failed_thrice().with_trial(Admission.PROBE, attempt(9), "acme", at(13))
+    guard = fails(of("acme"), (1, 2, 3)).with_trial(attempt(9), at(13))
 
-    freed = breaker.after(attempt(9), at(13), Health.NEUTRAL, None, at(40))
+    freed = guard.after(attempt(9), at(13), Health.NEUTRAL, None, at(40))
 
-    assert freed.admit("acme", at(49), others_wait=False) is Admission.WAIT
-    assert freed.admit("acme", at(50), others_wait=False) is Admission.PROBE
+    assert admit(freed, 49) is Admission.WAIT
+    assert admit(freed, 50) is Admission.PROBE
 
 
 def test_probes_come_from_different_organisations_in_turn() -> None:
-    """Whose call was the last probe waits while others do."""
-    breaker = failed_thrice().with_trial(Admission.PROBE, attempt(9), "acme", at(13))
-    breaker = breaker.after(attempt(9), at(13), Health.FAILED, "timeout", at(14))
+    """Whose call was the last probe waits while others do; at first it is who failed most often."""
+    everybody = all_left_alone()
+    assert admit(of("acme", everybody), 60, others_wait=True) is Admission.WAIT
+    assert admit(of("bolt", everybody), 60, others_wait=True) is Admission.PROBE
+    guard = of("bolt", everybody).with_trial(attempt(9), at(13))
+    everybody = guard.after(attempt(9), at(13), Health.FAILED, "timeout", at(14)).everybody
 
-    assert breaker.admit("acme", at(60), others_wait=True) is Admission.WAIT
-    assert breaker.admit("acme", at(60), others_wait=False) is Admission.PROBE
-    assert breaker.admit("globex", at(60), others_wait=True) is Admission.PROBE
-
-
-def test_a_call_that_was_tried_before_is_no_probe_while_fresh_ones_wait() -> None:
-    """A probe may be the last attempt that it has."""
-    breaker = failed_thrice()
-
-    waits = breaker.admit("acme", at(60), others_wait=False, fresher_wait=True)
-
-    assert waits is Admission.WAIT
+    assert admit(of("bolt", everybody), 60, others_wait=True) is Admission.WAIT
+    assert admit(of("bolt", everybody), 60) is Admission.PROBE
+    assert admit(of("acme", everybody), 60, others_wait=True) is Admission.PROBE
 
 
 def test_what_an_operator_opened_is_not_probed() -> None:
     """It stays as it is until it is closed by hand."""
-    opened = CLOSED.opened("maintenance until noon", None, at(1))
+    opened = of("acme", EVERYBODY.opened("maintenance until noon", None, at(1)))
 
-    assert opened.admit("acme", at(9_999_999), others_wait=False) is Admission.WAIT
+    assert admit(opened, 9_999_999) is Admission.WAIT
     assert opened.room(at(9_999_999)) == 0
 
 
+ORGS = ("acme", "bolt", "cog")
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(list(Health)), st.floats(0, 30), st.booleans()), max_size=60
+    st.tuples(
+        st.sampled_from(list(Health)), st.floats(0, 30), st.booleans(), st.sampled_from(ORGS)
+    ),
+    max_size=60,
 )
 
 
 @given(events=EVENTS)
-def test_it_never_lets_more_through_than_it_may(events: list[tuple[Health, float, bool]]) -> None:
-    """Open: one attempt at a time. Closed and unproven: failures and trials together are three at most."""
-    breaker, now = CLOSED, T0
-    under_way: list[tuple[UUID, datetime]] = []
-    for n, (health, pause_s, ends) in enumerate(events):
+def test_it_never_lets_more_through_than_it_may(
+    events: list[tuple[Health, float, bool, str]],
+) -> None:
+    """Open: one attempt at a time. Closed and unproven: failures and trials of an organisation are three at most."""
+    everybody, now = EVERYBODY, T0
+    own = {org_id: of(org_id).own for org_id in ORGS}
+    under_way: list[tuple[UUID, datetime, str]] = []
+    for n, (health, pause_s, ends, org_id) in enumerate(events):
         now += timedelta(seconds=pause_s)
         if ends and under_way:
-            attempt_id, made_at = under_way.pop(0)
-            breaker = breaker.after(attempt_id, made_at, health, "code", now)
-        admission = breaker.admit("acme", now, others_wait=False)
-        if admission is not Admission.WAIT:
-            breaker = breaker.with_trial(admission, attempt(n), "acme", now)
-            under_way.append((attempt(n), now))
-        young = [made_at for _, made_at in breaker.trials if now - made_at < timedelta(seconds=10)]
-        assert len(breaker.trials) <= 1 if breaker.is_open else True
-        if not breaker.is_open and admission is Admission.ON_TRIAL:
-            assert len(young) + breaker.failures <= FAILURES_MAX
-        assert breaker.probe_wait_s <= PROBE_WAIT_MAX_S
+            attempt_id, made_at, whose = under_way.pop(0)
+            guard = Guard(everybody, own[whose])
+            guard = guard.after(attempt_id, made_at, health, "code", now)
+            everybody, own[whose] = guard.everybody, guard.own
+        guard = Guard(everybody, own[org_id])
+        if (admission := guard.admit(now, others_wait=False)) is not Admission.WAIT:
+            guard = guard.with_trial(attempt(n), now)
+            everybody, own[org_id] = guard.everybody, guard.own
+            under_way.append((attempt(n), now, org_id))
+        young = [t.org_id for t in everybody.trials if now - t.made_at < timedelta(seconds=10)]
+        for breaker in (everybody, *own.values()):
+            assert len(breaker.trials) <= 1 or not breaker.is_open
+            assert breaker.probe_wait_s <= PROBE_WAIT_MAX_S
+        if admission is Admission.ON_TRIAL:
+            doubtful = (*young, *everybody.failed_orgs)
+            assert doubtful.count(org_id) <= FAILURES_MAX
+            assert len(doubtful) <= 2 * len(ORGS)
+
+
+@given(
+    failures=st.lists(st.sampled_from([Health.FAILED, Health.KEY_REFUSED]), max_size=20),
+    slow=st.integers(0, 5),
+)
+def test_one_organisation_never_stops_another(failures: list[Health], slow: int) -> None:
+    """Whatever its calls come to, and however many are under way: another one is let through."""
+    guard = of("acme")
+    for n, health in enumerate(failures):
+        guard = guard.after(attempt(n), at(1), health, "code", at(2))
+    for n in range(slow):
+        if guard.admit(at(60), others_wait=False) is not Admission.WAIT:
+            guard = guard.with_trial(attempt(100 + n), at(60))
+
+    assert of("bolt", guard.everybody).admit(at(61), others_wait=True) is Admission.ON_TRIAL

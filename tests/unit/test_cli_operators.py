@@ -485,7 +485,7 @@ def test_the_doctor_tells_what_waits_for_an_operator(
 
     out = shell("doctor")[1]
 
-    assert "WARN breakers: open: openai/gpt-4o-mini since" in out
+    assert "WARN breakers: open: openai/gpt-4o-mini for acme since" in out
     assert "(quota; 0 calls wait)" in out
     assert "WARN unknown bills: 1 attempts hold $0.000000100" in out
 

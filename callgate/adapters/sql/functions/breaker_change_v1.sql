@@ -2,5 +2,5 @@
 CREATE FUNCTION callgate_breaker_change_v1(b breaker) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
     SELECT json_build_object('provider', b.provider, 'model', b.model, 'credential', b.credential,
-                             'is_open', b.is_open, 'reason', b.reason)::text
+                             'org_id', b.org_id, 'is_open', b.is_open, 'reason', b.reason)::text
 $$;

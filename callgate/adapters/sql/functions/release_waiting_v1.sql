@@ -1,8 +1,9 @@
--- callgate_release_waiting_v1: make calls due that wait for a breaker which has room for them again.
+-- callgate_release_waiting_v1: make calls due that wait for a provider which has room for them again.
 --
--- A hint, not an admission: reserve decides again. Calls that were released before and are not claimed yet count. For a probe
--- calls with the fewest attempts come first, and of those the next organisation's in turn; else the oldest calls do.
--- A call that somebody holds is as good as not there, for nobody can claim it: others must not wait for their turn behind it.
+-- A hint, not an admission: reserve decides again. Calls that were released before and are not claimed yet count.
+-- Organisations take turns: the first call of each, then the second of each; of one organisation those with the fewest
+-- attempts come first. One that its own breaker keeps waiting is passed over. A call that somebody holds is as good as not
+-- there, for nobody can claim it: others must not wait for their turn behind it.
 -- Locks     waiting calls: SKIP LOCKED, so that the order of locks is kept.
 -- Returns   whether any call was released.
 CREATE FUNCTION callgate_release_waiting_v1() RETURNS boolean
@@ -11,7 +12,8 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     b breaker%ROWTYPE;
     room int;
-    fewest int;                 -- attempts
+    -- By lot: names of models come from callers, and thousands would outlast the time a statement has.
+    groups_max CONSTANT int := 100;
     released boolean := false;
 BEGIN
     FOR b IN
@@ -22,35 +24,41 @@ BEGIN
                      ORDER BY l.breaker_id LIMIT 1)
               FROM waited_for w WHERE w.breaker_id IS NOT NULL
         )
-        SELECT x.* FROM waited_for w JOIN breaker x ON x.id = w.breaker_id
+        SELECT x.* FROM waited_for w JOIN breaker x ON x.id = w.breaker_id ORDER BY random() LIMIT groups_max
     LOOP
-        room := callgate_breaker_room_v1(b);
+        room := callgate_breaker_room_v1(b, NULL, '');
         CONTINUE WHEN room = 0;
         room := room - (SELECT count(*) FROM (
             SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.due_at <= now() LIMIT room
                FOR UPDATE SKIP LOCKED) q);
         CONTINUE WHEN room <= 0;
-        SELECT l.attempt INTO fewest FROM llm_call l
-         WHERE b.is_open AND l.breaker_id = b.id AND l.state = 'waiting' AND l.due_at > now()
-         ORDER BY l.attempt LIMIT 1 FOR UPDATE SKIP LOCKED;
-        WITH next AS MATERIALIZED (
-            SELECT * FROM (
-                SELECT l.call_id, l.generation FROM llm_call l
-                 WHERE NOT b.is_open AND l.breaker_id = b.id AND l.state = 'waiting' AND l.due_at > now()
-                 ORDER BY l.created_at LIMIT room FOR UPDATE SKIP LOCKED) oldest
-            UNION ALL
-            SELECT * FROM (
-                SELECT l.call_id, l.generation FROM llm_call l
-                 WHERE b.is_open AND l.breaker_id = b.id AND l.attempt = fewest AND l.org_id > b.probed_org
-                   AND l.state = 'waiting' AND l.due_at > now()
-                 ORDER BY l.org_id, l.created_at LIMIT 1 FOR UPDATE SKIP LOCKED) in_turn
-            UNION ALL
-            SELECT * FROM (
-                SELECT l.call_id, l.generation FROM llm_call l
-                 WHERE b.is_open AND l.breaker_id = b.id AND l.attempt = fewest AND l.org_id <= b.probed_org
-                   AND l.state = 'waiting' AND l.due_at > now()
-                 ORDER BY l.org_id, l.created_at LIMIT 1 FOR UPDATE SKIP LOCKED) first_again
-             LIMIT room
+        WITH on_their_way AS MATERIALIZED (
+            SELECT l.org_id, count(*) AS calls FROM (
+                SELECT x.org_id FROM llm_call x
+                 WHERE x.breaker_id = b.id AND x.due_at <= now() FOR UPDATE SKIP LOCKED) l
+             GROUP BY l.org_id
+        ), org AS MATERIALIZED (
+            SELECT o.org_id, callgate_breaker_room_v1(b, y, o.org_id) - coalesce(r.calls, 0) AS places
+              FROM callgate_waiting_orgs_v1(b.id) AS o(org_id)
+              LEFT JOIN breaker y ON y.provider = b.provider AND y.model = b.model
+                                 AND y.credential = b.credential AND y.org_id = o.org_id
+              LEFT JOIN on_their_way r ON r.org_id = o.org_id
+        ), candidate AS MATERIALIZED (
+            SELECT o.org_id, l.call_id, l.generation, l.attempt, l.created_at
+              FROM org o
+             CROSS JOIN LATERAL (
+                SELECT x.call_id, x.generation, x.attempt, x.created_at FROM llm_call x
+                 WHERE x.breaker_id = b.id AND x.org_id = o.org_id AND x.state = 'waiting' AND x.due_at > now()
+                 ORDER BY x.attempt, x.created_at
+                 -- Twice its share: who has fewer calls than that leaves room to the others.
+                 LIMIT least(o.places, 1 + 2 * room / (SELECT count(*) FROM org y WHERE y.places > 0))
+                   FOR UPDATE SKIP LOCKED) l
+             WHERE o.places > 0
+        ), next AS (
+            SELECT c.call_id, c.generation
+              FROM (SELECT *, row_number() OVER (PARTITION BY org_id ORDER BY attempt, created_at) AS round
+                      FROM candidate) c
+             ORDER BY c.round, c.org_id <= b.turn_org, c.org_id LIMIT room
         )
         UPDATE llm_call l SET due_at = now() FROM next
          WHERE l.call_id = next.call_id AND l.generation = next.generation;

@@ -3,7 +3,7 @@
 -- Rules     callgate/domain/budget.py: spent + reserved + hold <= limit in every scope of a call, or nothing is held.
 -- Units     money: nano-USD. Leases: seconds, from now() of this transaction.
 --           callgate/domain/breaker.py: a call that every budget has room for may still wait for its provider.
--- Locks     the calls that nobody else holds (hold_v1), the budgets by id, then breakers: new ones by name, then all by id. Every
+-- Locks     the calls that nobody else holds (hold_v1), the budgets by id, then breakers by name: new ones, then all. Every
 --           writer keeps this order.
 -- Returns   per row: outcome (reserved | refused | not_claimed | locked), the call's state, the attempt, the refusal as JSON,
 --           whether a budget refused. An attempt that is not claimed was made by this claim, and a late answer then ended the
@@ -36,6 +36,7 @@ DECLARE
     reason text;
     admission text;             -- what the breaker says, if it was asked; see callgate_admit_v1
     breaker_asked bigint;
+    trial_of bigint[];          -- breakers
     breaker_reason text;
     why_wait text;              -- llm_call.wait_reason
 BEGIN
@@ -70,23 +71,25 @@ BEGIN
               FROM budget y WHERE y.id = ANY (budget_ids)) x;
 
     -- In one order: two batches that make the same ones would wait for each other.
-    INSERT INTO breaker (provider, model, credential)
-    SELECT DISTINCT l.provider, l.model, u.credential
+    INSERT INTO breaker (provider, model, credential, org_id)
+    SELECT DISTINCT l.provider, l.model, u.credential, ''
       FROM unnest(held_ids, p_generations, p_credentials, p_refusals) AS u(call_id, generation, credential, refusal)
       JOIN llm_call l ON l.call_id = u.call_id AND l.generation = u.generation AND l.state = 'queued'
      WHERE u.refusal IS NULL
        AND NOT EXISTS (SELECT 1 FROM breaker x
-                        WHERE x.provider = l.provider AND x.model = l.model AND x.credential = u.credential)
+                        WHERE x.provider = l.provider AND x.model = l.model AND x.credential = u.credential
+                          AND x.org_id = '')
      ORDER BY l.provider, l.model, u.credential
-    ON CONFLICT (provider, model, credential) DO NOTHING;
+    ON CONFLICT (provider, model, credential, org_id) DO NOTHING;
     PERFORM 1 FROM breaker x
       WHERE x.id IN (SELECT y.id FROM unnest(held_ids, p_generations, p_credentials)
                                       AS u(call_id, generation, credential)
                        JOIN llm_call l USING (call_id, generation)
                        JOIN breaker y ON y.provider = l.provider AND y.model = l.model
-                                     AND y.credential = u.credential
-                      WHERE y.is_open OR y.proven_at IS NULL OR y.proven_at <= now() - interval '60 s')
-      ORDER BY x.id FOR UPDATE;
+                                     AND y.credential = u.credential AND y.org_id IN ('', l.org_id)
+                      WHERE y.is_open OR y.org_id = '' AND (
+                            y.proven_at IS NULL OR y.proven_at <= now() - interval '60 s'))
+      ORDER BY x.provider, x.model, x.credential, x.org_id FOR UPDATE;
 
     FOR row_no IN 1 .. cardinality(p_call_ids) LOOP
         ord := row_no;
@@ -159,8 +162,9 @@ BEGIN
 
         admission := NULL;
         IF p_refusals[ord] IS NULL AND worst = 0 AND chosen <> '{}' THEN
-            SELECT x.admission, x.breaker_id, x.reason INTO admission, breaker_asked, breaker_reason
-              FROM callgate_admit_v1(c.provider, c.model, p_credentials[ord], c.org_id, c.attempt) x;
+            SELECT x.admission, x.breaker_id, x.trial_of, x.reason
+              INTO admission, breaker_asked, trial_of, breaker_reason
+              FROM callgate_admit_v1(c.provider, c.model, p_credentials[ord], c.org_id) x;
             -- Its patience is over, also where it was a probe each time.
             IF admission = 'probe' AND c.wait_until <= now() THEN
                 admission := 'wait';
@@ -193,9 +197,8 @@ BEGIN
              WHERE l.call_id = c.call_id AND l.generation = c.generation;
             IF admission <> 'passed' THEN
                 UPDATE breaker x
-                   SET trial_ids = x.trial_ids || callgate_reserve_v1.attempt_id,
-                       probed_org = CASE admission WHEN 'probe' THEN c.org_id ELSE x.probed_org END
-                 WHERE x.id = breaker_asked;
+                   SET trial_ids = x.trial_ids || callgate_reserve_v1.attempt_id, turn_org = c.org_id
+                 WHERE x.id = ANY (trial_of);
             END IF;
             RETURN NEXT;
             CONTINUE;
@@ -220,8 +223,7 @@ BEGIN
                 due := wait_until;
             END IF;
             refusal := json_build_object(
-                'code', 'provider_unavailable', 'message', c.provider || '/' || c.model || coalesce(
-                    ' is left alone: ' || breaker_reason, ' has few attempts on trial'));
+                'code', 'provider_unavailable', 'message', c.provider || '/' || c.model || ' ' || breaker_reason);
         ELSE
             is_budget := true;
             b := books[worst_index];
@@ -252,9 +254,11 @@ BEGIN
                 SELECT 1 FROM submission s WHERE s.call_id = c.call_id AND s.generation = c.generation
                    AND s.link IS NOT NULL AND s.delivered_at IS NULL);
         END IF;
-        -- It was released to be a probe, and is none: the next organisation has its turn.
+        -- It was released to be tried, and is not: the next organisation has its turn.
         IF c.breaker_id IS NOT NULL AND admission IS NULL THEN
-            UPDATE breaker x SET probed_org = c.org_id WHERE x.id = c.breaker_id AND x.is_open;
+            UPDATE breaker x SET turn_org = c.org_id
+             WHERE x.id = c.breaker_id
+               AND (x.is_open OR x.proven_at IS NULL OR x.proven_at <= now() - interval '60 s');
         END IF;
         UPDATE llm_call l
            SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal,

@@ -3,7 +3,7 @@
 -- Money moves in exactly the budgets the hold was made in: reserved falls by the hold the first time, spent changes by the
 -- difference to what was posted before. An attempt that is no longer as the caller saw it is left alone. What an operator
 -- settled by hand gives way to the truth, but not to another guess.
--- Locks     the calls that nobody else holds (hold_v1), their attempts by id, the budgets by id, then breakers by id.
+-- Locks     the calls that nobody else holds (hold_v1), their attempts by id, the budgets by id, then breakers by name.
 -- Returns   per row: was it applied (null: somebody holds the call, and nothing was done),
 --           the call's state, and of a call that ended just now the undelivered links. Then a row with
 --           ord 0, if calls were made due that waited (applied), or breakers were opened or closed (links: each as JSON).
@@ -29,7 +29,8 @@ DECLARE
     freed text[];               -- organisations with a budget of which less is used than before
     heard int[] := '{}';        -- the rows that breakers are told of: those applied, and probes
     changes text[];             -- breakers that were opened or closed
-    refused text[] := '{}';     -- breakers whose key was refused by a row above
+    key_name text;              -- of a key that was refused
+    refused text[] := '{}';     -- such keys of rows above, each with the organisation
 BEGIN
     held_ids := callgate_hold_v1(p_call_ids, p_generations);
     -- Joined, not compared with the array: so each finds its partition at once.
@@ -95,15 +96,19 @@ BEGIN
             state := 'succeeded';
         ELSIF c.state = 'running' AND c.attempt_id = a.attempt_id THEN
             state := p_next_states[ord];
-            -- The first call that meets a refused key ends, and says so. The others were under way, and wait.
+            -- The first call of an organisation that meets a refused key ends, and says so. The others were under way,
+            -- and wait; so do all once two organisations have met it.
             IF state = 'dead' AND p_healths[ord] = 'key_refused' AND p_posted[ord] = 0 THEN
-                IF concat_ws('/', a.provider, a.model, a.credential) = ANY (refused) OR EXISTS (
+                key_name := concat_ws('/', a.provider, a.model, a.credential, '');
+                IF key_name || a.org_id = ANY (refused)
+                   OR (SELECT count(DISTINCT r) > 1 FROM unnest(refused) r WHERE starts_with(r, key_name))
+                   OR EXISTS (
                         SELECT 1 FROM breaker x
                          WHERE x.provider = a.provider AND x.model = a.model AND x.credential = a.credential
-                           AND x.is_open) THEN
+                           AND x.org_id IN ('', a.org_id) AND x.is_open) THEN
                     state := 'waiting';
                 END IF;
-                refused := refused || concat_ws('/', a.provider, a.model, a.credential);
+                refused := refused || (key_name || a.org_id);
             END IF;
         ELSE
             RETURN NEXT;

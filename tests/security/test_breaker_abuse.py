@@ -1,0 +1,53 @@
+"""A tenant whose calls fail on purpose: its own wait for the provider, and nobody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.acceptance.harness import Deployment, Process, until
+from worker.simulator import Kind, Match, Rule, Step
+
+FAILING = "poison"
+OTHERS_TIMEOUT_S = 8.0
+"""Less than a breaker waits before its first probe."""
+FLOOD = 60
+FAILURES = {
+    "a server error": Step(kind=Kind.STATUS, status=500),
+    "a flagged input that a router refuses": Step(kind=Kind.STATUS, status=403),
+    "an answer that takes longer than it may": Step(kind=Kind.HANG),
+}
+OPEN = "SELECT org_id FROM breaker WHERE is_open"
+WAITING = "SELECT count(*) FROM llm_call WHERE org_id = :org AND wait_reason = 'provider'"
+
+
+def test_a_tenant_whose_calls_fail_waits_alone(
+    deployment: Deployment, worker: Callable[..., Process]
+) -> None:
+    """However they fail: its other calls wait for its own breaker, while those of another organisation are answered."""
+    worker()
+    evils = []
+    for name, step in FAILURES.items():
+        deployment.provider.script([Rule(match=Match(text=FAILING), reply=[step])])
+        evils.append(fails(deployment))
+
+        others_go_on(deployment)
+
+        assert {row[0] for row in deployment.rows(OPEN)} == set(evils), name
+    deployment.end_open_calls()
+
+
+def fails(deployment: Deployment) -> str:
+    """Make an organisation whose calls fail, more of them than are under way; return once some wait."""
+    org = deployment.org()
+    texts = [f"{FAILING} {org} {n}" for n in range(FLOOD)]
+    deployment.client.submit_many([deployment.request(org, t, call_type="brief") for t in texts])
+    until(lambda: deployment.rows(WAITING, org=org)[0][0] > 0)
+    return org
+
+
+def others_go_on(deployment: Deployment, count: int = 20) -> None:
+    """Calls of another organisation end well, at once."""
+    org = deployment.org()
+    handles = deployment.client.submit_many([deployment.request(org) for _ in range(count)])
+    assert len(list(deployment.client.as_completed(handles, timeout=OTHERS_TIMEOUT_S))) == count
+    assert {row.status for row in deployment.attempts(org)} == {"succeeded"}

@@ -1,0 +1,149 @@
+"""
+What breakers must be, told from what attempts came to.
+
+Nothing here asks `callgate.domain.breaker`. A `History` is what one provider, model and credential has done so far, to
+everybody and to each organisation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from callgate.adapters.memory_tables import AttemptRow
+from tests.simulation.provider import Heard
+
+FAILURES_MAX = 3
+COUNTED_MAX = 2
+PROVEN_S, TRIAL_S, PROBE_S, PROBE_S_MAX = 60, 10, 10.0, 600.0
+RELEASED_MAX = 200
+
+
+@dataclass
+class Side:
+    """One of the two that guard an attempt: everybody's, or the organisation's own."""
+
+    changed_at: datetime
+    is_open: bool = False
+    is_by_hand: bool = False
+    failed: list[str] = field(default_factory=list)
+    """Whose the failures since the last answer were."""
+    probe_at: datetime | None = None
+    probe_s: float = PROBE_S
+    on_trial: dict[UUID, tuple[datetime, str]] = field(default_factory=dict)
+    """Attempts that it let through without knowing whether they will be answered: when, and whose."""
+
+    def may_probe(self, now: datetime) -> bool:
+        """True if it is open, and an attempt may ask whether the provider is back."""
+        return not self.on_trial and self.probe_at is not None and self.probe_at <= now
+
+    def change(self, now: datetime, *, is_open: bool, probe_at: datetime | None = None) -> None:
+        """Open or close it: everything counts from here."""
+        self.is_open, self.changed_at, self.probe_at = is_open, now, probe_at
+        self.is_by_hand = is_open and probe_at is None
+        self.probe_s = PROBE_S
+        self.on_trial.clear()
+        if not is_open:
+            self.failed.clear()
+
+    def count(self, org_id: str, most: int, *, is_key: bool, now: datetime) -> None:
+        """A failure; a refused key is as bad as an organisation's failures can be."""
+        while self.failed.count(org_id) < most and len(self.failed) < FAILURES_MAX:
+            self.failed.append(org_id)
+            if not is_key:
+                break
+        if len(self.failed) == FAILURES_MAX:
+            self.change(now, is_open=True, probe_at=now + timedelta(seconds=PROBE_S))
+
+    def hear(self, row: AttemptRow, heard: Heard, now: datetime) -> bool:
+        """An attempt ends that counts as no failure; return whether it was an answer that means something."""
+        was_trial = self.on_trial.pop(row.attempt_id, None) is not None
+        if row.started_at < self.changed_at or (self.is_open and not was_trial):
+            return False
+        if heard is Heard.ALIVE:
+            if self.is_open:
+                self.change(now, is_open=False)
+            self.failed.clear()
+            return True
+        if self.is_open:
+            self.probe_s = min(self.probe_s * (1 if heard is Heard.NOTHING else 2), PROBE_S_MAX)
+            self.probe_at = now + timedelta(seconds=self.probe_s)
+        return False
+
+
+@dataclass
+class History:
+    """What is known of one provider, model and credential."""
+
+    everybody: Side
+    own: dict[str, Side] = field(default_factory=dict)
+    good_at: datetime | None = None
+    turn: str = ""
+    """Who was let through last while nobody knew."""
+    blamed: set[str] = field(default_factory=set)
+    """Organisations that have failed since the last answer, however often."""
+
+    def own_of(self, org_id: str) -> Side:
+        """The organisation's own side."""
+        return self.own.setdefault(org_id, Side(self.everybody.changed_at))
+
+    def is_proven(self, now: datetime) -> bool:
+        """True if it has answered within the last minute."""
+        return self.good_at is not None and now - self.good_at < timedelta(seconds=PROVEN_S)
+
+    def is_left_alone(self, org_id: str) -> bool:
+        """True if only probes of the organisation are let through."""
+        return self.everybody.is_open or self.own_of(org_id).is_open
+
+    def room(self, org_id: str, now: datetime) -> int:
+        """How many calls of an organisation may be tried now; empty: of all together."""
+        if org_id and self.own_of(org_id).is_open:
+            return int(self.own_of(org_id).may_probe(now) and self._fits(org_id, now) > 0)
+        return self._fits(org_id, now)
+
+    def on_trial(self, now: datetime) -> Counter[str]:
+        """By organisation: what was let through within ten seconds, and has not ended."""
+        trials = self.everybody.on_trial.values()
+        return Counter(org for at, org in trials if now - at < timedelta(seconds=TRIAL_S))
+
+    def _fits(self, org_id: str, now: datetime) -> int:
+        if self.everybody.is_open:
+            return int(self.everybody.may_probe(now))
+        if self.is_proven(now):
+            return RELEASED_MAX
+        doubtful = self.on_trial(now) + Counter(self.everybody.failed)
+        others = sum(min(n, COUNTED_MAX) for org, n in doubtful.items() if org != org_id)
+        return max(FAILURES_MAX - others - doubtful[org_id], 0)
+
+    def tried(self, row: AttemptRow, org_id: str, now: datetime) -> None:
+        """An attempt was let through."""
+        if self.own_of(org_id).is_open:
+            self.own_of(org_id).on_trial[row.attempt_id] = now, org_id
+        if self.everybody.is_open or not self.is_proven(now):
+            self.everybody.on_trial[row.attempt_id] = now, org_id
+            self.turn = org_id
+
+    def hear(self, row: AttemptRow, org_id: str, heard: Heard, now: datetime) -> str:
+        """An attempt ends; return the rule that says what becomes of the breakers."""
+        own, everybody = self.own_of(org_id), self.everybody
+        is_known = everybody.is_open or own.is_open
+        is_late = row.started_at < max(own.changed_at, everybody.changed_at)
+        if heard in (Heard.FAILED, Heard.KEY_REFUSED) and not is_known and not is_late:
+            for side, most in ((everybody, COUNTED_MAX), (own, FAILURES_MAX)):
+                side.on_trial.pop(row.attempt_id, None)
+                side.count(org_id, most, is_key=heard is Heard.KEY_REFUSED, now=now)
+            self.blamed.add(org_id)
+            if everybody.is_open:
+                self.turn = min(everybody.failed, key=lambda o: (-everybody.failed.count(o), o))
+            is_key = heard is Heard.KEY_REFUSED
+            return "a_refused_key_opens_a_breaker" if is_key else "three_failures_open_a_breaker"
+        own.hear(row, heard, now)
+        if everybody.hear(row, heard, now):
+            self.good_at = now
+            self.blamed.clear()
+        if is_late:
+            return "old_attempts_change_no_breaker"
+        is_answer = heard is Heard.ALIVE
+        return "an_answer_closes_a_breaker" if is_answer else "only_an_answer_closes_a_breaker"
