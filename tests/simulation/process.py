@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from callgate.domain import gates
 from callgate.domain.errors import Unavailable
 from callgate.domain.ledger import (
     AttemptRef,
@@ -114,6 +115,7 @@ class Process(Owner):
             validator=world.validator,
             catalogue=world.catalogue,
             jitter=self.clock.jitter,
+            monotonic=self.clock.monotonic,
             on_woken=lambda: None,
         )
         self.llm = LLMService(
@@ -121,7 +123,7 @@ class Process(Owner):
             providers={"sim": ProviderLine(world, self)},
             costs=world.costs,
             catalogue=world.catalogue,
-            count_tokens=self._count_tokens,
+            ask_gates=self._ask_gates,
             publish_log=self._publish_log,
             settle_here=self._settle_here,
             clock=self.clock,
@@ -224,8 +226,8 @@ class Process(Owner):
                 self.world.scheduler.counts["renewal in vain"] += 1
             self.clock.block(LEASE_S * RENEWED_AFTER, idle=True)
 
-    async def _count_tokens(self, request: LLMRequest) -> TokenBound:
-        return self.world.estimator.input_bound(request)
+    async def _ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
+        return gates.check(request, self.world.catalogue, self.world.estimator, counted)
 
     async def _publish_log(self, ref: AttemptRef) -> None:
         self._queue.publish_logs([ref])
