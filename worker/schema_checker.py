@@ -49,6 +49,7 @@ COSTLY_S = 600.0
 """How long a schema that was too costly is not tried again."""
 DOUBTS_MAX = 3
 """So many children may be killed from outside over one schema before it counts as too costly."""
+END_MAX_S = 5.0
 REMEMBERED_MAX = 1_024
 STDERR = 2
 
@@ -79,8 +80,7 @@ class SchemaChecker:
         ]
         wait(turns, within_s)
         for turn in turns:
-            if not turn.cancel() and turn.done():
-                turn.result()
+            turn.cancel()
         return list(findings)
 
     def _steps(
@@ -95,15 +95,21 @@ class SchemaChecker:
                     finding = self._ask(answer, text)
                 except (OutputUnchecked, CheckerUnavailable) as exc:
                     finding = exc
+                except Exception as exc:
+                    # Whatever it is, it is so each time; its words may quote the answer.
+                    log.error("answer_check.failed", why=type(exc).__name__)
+                    finding = OutputUnchecked(f"checking the answer failed: {type(exc).__name__}")
                 yield
                 if finding is not None:
                     break
             findings[place] = finding
 
     def close(self) -> None:
-        """Check no more; the child ends when its pipe does."""
+        """Check no more; who still waits for a check hears that there is nobody for it."""
         self._turns.close()
         if (child := self._child) is not None:
+            child.kill()
+            self._turns.join(END_MAX_S)
             child.end()
 
     @property
@@ -232,10 +238,14 @@ class _Child:
             raise self._end("it took no order") from exc
         return self._line(ends_at)
 
-    def end(self) -> None:
-        """Have it gone; a step of it is not waited for."""
+    def kill(self) -> None:
+        """Kill it, whatever it does; return when it is gone."""
         self._process.kill()
         self._process.wait()
+
+    def end(self) -> None:
+        """Have it gone, and its pipes closed."""
+        self.kill()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()

@@ -43,6 +43,9 @@ def main() -> None:
     # Whoever stops a whole group of processes must not stop a check that its worker's drain waits for.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    # The signal that ends a long check, whatever the owner does with it: both are inherited.
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     # Whatever a check makes a library print is a stranger's.
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -65,6 +65,11 @@ class Turns:
             self._waiting.clear()
             self._changed.notify()
 
+    def join(self, timeout_s: float) -> None:
+        """Wait until the step that ran when this was closed has ended."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
     def _run(self) -> None:
         while (org_id := self._next()) is not None:
             with self._changed:

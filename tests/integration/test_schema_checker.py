@@ -163,6 +163,31 @@ def test_a_child_that_is_killed_over_one_schema_again_and_again_blames_it(
         check(checker, INTEGER, "2", "acme")
 
 
+def test_what_goes_wrong_otherwise_ends_its_call_only(tmp_path: Path) -> None:
+    """Left to the due query it would come back for ever."""
+    program = tmp_path / "child.py"
+    program.write_text("print('ready', flush=True); input(); print('no json', flush=True)")
+    checker = SchemaChecker([sys.executable, str(program)])
+
+    (found,) = checker.check_all([Answer("acme", "\n", ("\n",))], 20)
+
+    checker.close()
+    assert isinstance(found, OutputUnchecked)
+    assert str(found) == "checking the answer failed: JSONDecodeError"
+
+
+def test_a_signal_that_the_worker_ignores_still_ends_a_check() -> None:
+    """Ignored and blocked signals are inherited."""
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    checker = SchemaChecker()
+    try:
+        with pytest.raises(SchemaTooCostly):
+            check(checker, DOUBLING, DEEP, "acme")
+    finally:
+        signal.signal(signal.SIGPROF, before)
+        checker.close()
+
+
 def test_without_a_child_answers_wait_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the program is missing or ends at once."""
     for argv in (["/nowhere/python"], [sys.executable, "-c", ""]):

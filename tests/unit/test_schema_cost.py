@@ -238,9 +238,11 @@ def test_the_count_is_that_of_a_validator(schema: dict[str, Any], limit: int) ->
 @settings(max_examples=100, deadline=None)
 @given(schema=layered(), value=st.sampled_from(["1", "0", '"x"', "[]", "{}", "null"]))
 def test_what_passes_is_checked_at_once(schema: dict[str, Any], value: str) -> None:
-    """By the engine that workers use: it does not fall over, and it knows what the rule knows."""
+    """By the engine that workers use: within half a second of its time, whatever its branches come to."""
     if why(schema) is None:
+        begun = time.process_time()
         JsonSchemaValidator().check(json.dumps(schema), value)
+        assert time.process_time() - begun < 0.5
 
 
 @pytest.mark.parametrize(
