@@ -62,7 +62,7 @@ def _outcome(ref: AttemptRef | None, states: Mapping[AttemptRef, CallState]) -> 
     if ref is None:
         return Outcome("stray")
     if ref not in states:
-        return Outcome("settled before, or held by somebody")
+        return Outcome("settled before, held by somebody, or left to the due query")
     if states[ref] is CallState.DEAD:
         return Outcome(error=CallIsDead(f"call {ref.key.task_id} is a dead letter"))
     return Outcome("to be tried again" if states[ref].is_open else states[ref].value)

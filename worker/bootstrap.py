@@ -26,7 +26,6 @@ from callgate.adapters.celery_consumers import consumers
 from callgate.adapters.celery_queue import CeleryQueue
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.file_credentials import FileCredentials
-from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.openai_adapter import OpenAIAdapter
 from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
@@ -60,6 +59,7 @@ from worker.lease_keeper import LeaseKeeper
 from worker.ledger_lane import LedgerLane
 from worker.nudge import Nudge
 from worker.request_room import RequestRoom
+from worker.schema_checker import SchemaChecker
 from worker.token_lane import TokenLane
 
 log = structlog.get_logger(__name__)
@@ -90,7 +90,8 @@ class Services:
     _keeper: LeaseKeeper
     _due_now: Nudge
     _tokens: TokenLane
-    _threads: ThreadPoolExecutor
+    _checker: SchemaChecker
+    _threads: tuple[ThreadPoolExecutor, ...]
     _sessions: tuple[PostgresSession, ...]
 
     @asynccontextmanager
@@ -134,7 +135,9 @@ class Services:
     def close(self) -> None:
         """Close threads and connections."""
         self._tokens.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._checker.close()
+        for threads in self._threads:
+            threads.shutdown(wait=False, cancel_futures=True)
         for session in self._sessions:
             session.close()
 
@@ -252,23 +255,27 @@ def bootstrap(
         worker_id=worker_id,
         lease_s=options.lease_s,
     )
+    checker = SchemaChecker()
     logger = AICallLogger(
         ledger=ledger,
         queue=queue,
         costs=costs,
-        validator=JsonSchemaValidator(),
+        validator=checker,
         catalogue=catalogue,
         jitter=clock.jitter,
+        monotonic=clock.monotonic,
         on_woken=due_now.give,
         sleep=time.sleep,
         on_locked=unsettled.add,
     )
     threads = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="ledger")
+    settling = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="settle")
     lane = LedgerLane(ledger, queue, threads)
-    tokens = TokenLane(TokenEstimator(catalogue))
+    tokens = TokenLane(catalogue, TokenEstimator(catalogue))
 
     async def settle_here(ref: AttemptRef) -> None:
-        await asyncio.get_running_loop().run_in_executor(threads, logger.settle, [ref])
+        # Not in the ledger's threads: it may wait for a check, and claims and records must not.
+        await asyncio.get_running_loop().run_in_executor(settling, logger.settle, [ref])
 
     due = DueService(
         ledger=ledger,
@@ -295,7 +302,7 @@ def bootstrap(
         providers=providers,
         costs=costs,
         catalogue=catalogue,
-        count_tokens=tokens.input_bound,
+        ask_gates=tokens.ask_gates,
         publish_log=lane.publish_log,
         settle_here=settle_here,
         clock=clock,
@@ -326,7 +333,8 @@ def bootstrap(
         _keeper=keeper,
         _due_now=due_now,
         _tokens=tokens,
-        _threads=threads,
+        _checker=checker,
+        _threads=(threads, settling),
         _sessions=(session, maintenance),
     )
 

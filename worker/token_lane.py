@@ -1,12 +1,14 @@
-"""Counting tokens as coroutines see it: short inputs at once, long ones where they hold up no other call."""
+"""Asking gates as coroutines see it: short inputs at once, long ones where they hold up no other call."""
 
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
+from callgate.domain import gates
+from callgate.domain.catalogue import Catalogue
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound, TokenEstimatorPort
+from worker.turns import Turns
 
 CHARS_MAX = 16_384
 """Counted in the event loop up to here: within a millisecond, and a thread's turn costs a part of that too."""
@@ -14,25 +16,28 @@ CHARS_MAX = 16_384
 
 class TokenLane:
     """
-    Bounds inputs for one process's event loop.
+    Asks the gates for one process's event loop; what takes time is reading schemas and counting tokens.
 
     One thread: counting is work of the processor, and more threads would only take more of it from the loop.
+    Organisations take turns in it, in steps of some milliseconds, however long their texts are. As many wait as calls
+    are in flight.
     """
 
-    def __init__(self, estimator: TokenEstimatorPort) -> None:
+    def __init__(self, catalogue: Catalogue, estimator: TokenEstimatorPort) -> None:
+        self._catalogue = catalogue
         self._estimator = estimator
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
+        self._turns = Turns("tokens")
 
-    async def input_bound(self, request: LLMRequest) -> TokenBound:
-        """Never less than what the provider will count; see `TokenEstimatorPort`."""
+    async def ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
+        """Ask every gate; see `gates.checking`."""
         if _chars_of(request) <= CHARS_MAX:
-            return self._estimator.input_bound(request)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._estimator.input_bound, request)
+            return gates.check(request, self._catalogue, self._estimator, counted)
+        steps = gates.checking(request, self._catalogue, self._estimator, counted)
+        return await asyncio.wrap_future(self._turns.submit(request.org_id, steps))
 
     def close(self) -> None:
         """Count no more."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._turns.close()
 
 
 def _chars_of(request: LLMRequest) -> int:

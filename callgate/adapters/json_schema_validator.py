@@ -9,19 +9,21 @@ A `pattern` is read as Pydantic's own engine reads it: an answer that the caller
 twice. JSON Schema's `\\w`, `\\d` and `\\s` know little beyond ASCII, Pydantic's know every alphabet. A pattern that
 this engine does not know (one that looks around or back) is read by jsonschema-rs.
 
-Warning: a schema can still be written to cost exponential time, by branches that refer to themselves twice. Schemas
-are the pipeline's own code; do not take them from strangers.
+What a schema may cost is bounded before (`domain.schema_cost`), but not what it and a text may cost together: workers
+check answers in a process of its own, whose time and memory are limited.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import pydantic_core
 from jsonschema_rs import FancyRegexOptions, ValidationError, Validator, validator_for
 from pydantic_core import core_schema
+
+from callgate.domain.ports import Answer, Finding
 
 TEXT_CHARS_MAX = 8_000_000
 """Eight characters for each of a million tokens, the most a request may ask for."""
@@ -45,6 +47,13 @@ class JsonSchemaValidator:
         """Say what is wrong with the schema itself, or None."""
         compiled = self._compiled(schema)
         return compiled if isinstance(compiled, str) else None
+
+    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
+        """Check answers here, however long it takes; see `OutputValidatorPort`."""
+        return [
+            next(filter(None, (self.check(answer.schema, text) for text in answer.texts)), None)
+            for answer in answers
+        ]
 
     def check(self, schema: str, text: str) -> str | None:
         """Say where the text first breaks the schema (a path and a keyword, never the text itself), or None."""
@@ -88,6 +97,7 @@ class _Pattern:
             raise ValueError
 
 
+@lru_cache(maxsize=COMPILED_MAX)
 def _in_pydantic(pattern: str) -> Callable[[str], bool]:
     try:
         return pydantic_core.SchemaValidator(

@@ -17,10 +17,11 @@ import importlib.util
 import json
 import os
 import re
+import sys
 import tempfile
 import threading
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -57,10 +58,18 @@ TIKTOKEN_CHARS_MAX = 100_000
 """The longest text given to tiktoken: 75 ms at worst, far from its panics; longer ones are bounded by bytes."""
 
 BPE_OPENAI_CHARS_MAX = 131_072
-"""The longest piece given to bpe-openai: a quarter of a second at worst (dashes); longer ones are bounded by bytes."""
+"""The longest piece given to bpe-openai: eight milliseconds of Chinese; longer ones are bounded by bytes."""
 
-PIECE_CHARS = 32_768
-"""Long texts are counted in pieces of about so many characters, 1.5 ms each: bpe-openai lets no other thread run."""
+PIECE_CHARS = 8_192
+"""Long texts are counted in pieces of about so many characters: bpe-openai lets no other thread run meanwhile."""
+
+RULE_CHARS_MAX = 8_192
+"""
+The longest run of punctuation given to bpe-openai: a line of dashes takes a microsecond for each, a hundred times what
+other text does. A piece with a longer one is bounded by bytes.
+"""
+_RULE = re.compile(r"(?:[^\w\s]|_)+")
+
 # No token of either vocabulary goes on from a letter to a space, or from a line's end to anything but more white space
 # or a slash: both split texts by a pattern first, which is in `tiktoken_ext/openai_public.py`.
 _CUT = re.compile(r"(?<=[A-Za-z])(?= [A-Za-z])|(?<=\n)(?=[^\s/])")
@@ -72,6 +81,8 @@ class _Counter:
 
     method: str
     count: Callable[[str], int]
+    message_tokens: int = OPENAI_MESSAGE_TOKENS
+    request_tokens: int = OPENAI_REQUEST_TOKENS
 
 
 class TokenEstimator:
@@ -91,18 +102,27 @@ class TokenEstimator:
         self._loading = PerProcess(threading.Lock)
 
     def input_bound(self, request: LLMRequest) -> TokenBound:
-        """Never less than what the provider will count, response schema and message framing included."""
-        counter = self._counter_of(request.provider, request.model)
-        texts = (piece for message in request.messages for piece in pieces(message.content))
-        if counter is None:
-            tokens = sum(map(utf8_bound, texts))
-            tokens += UNKNOWN_MESSAGE_TOKENS * len(request.messages) + UNKNOWN_REQUEST_TOKENS
-            method = "utf8-bytes"
-        else:
-            tokens = sum(map(counter.count, texts))
-            tokens += OPENAI_MESSAGE_TOKENS * len(request.messages) + OPENAI_REQUEST_TOKENS
-            method = counter.method
-        return TokenBound(tokens + _schema_bound(request.response_schema), method)
+        """Count to the end, in one go; see `counting`."""
+        steps = self.counting(request, sys.maxsize)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                bound: TokenBound = end.value
+                return bound
+
+    def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
+        """Never less than what the provider will count; see `TokenEstimatorPort`."""
+        counter = self._counter_of(request.provider, request.model) or _UNKNOWN
+        tokens = counter.message_tokens * len(request.messages) + counter.request_tokens
+        tokens += _schema_bound(request.response_schema)
+        for message in request.messages:
+            for piece, is_whole in pieces(message.content):
+                if tokens > stop_above:
+                    break
+                tokens += counter.count(piece) if is_whole else utf8_bound(piece)
+                yield
+        return TokenBound(tokens, counter.method)
 
     def _counter_of(self, provider: str, model: str) -> _Counter | None:
         entry = self._catalogue.providers.get(provider)
@@ -126,13 +146,27 @@ def encoding_of(model: str) -> str | None:
     return CL100K if _CL100K_MODELS.match(model) else None
 
 
-def pieces(text: str) -> Iterator[str]:
-    """Cut a long text where that changes no count; a text without such places stays whole."""
+def pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """
+    Cut a long text where that changes no count; each piece comes with True.
+
+    Where there is no such place for long, parts of what lies between two of them come with False: they cannot be
+    counted, but bounded by their bytes, for the bytes of parts are the bytes of the whole.
+    """
     start = 0
-    while cut := _CUT.search(text, start + PIECE_CHARS):
-        yield text[start : cut.start()]
-        start = cut.start()
-    yield text[start:]
+    while len(text) - start > PIECE_CHARS:
+        end = start + BPE_OPENAI_CHARS_MAX
+        cut = _CUT.search(text, start + PIECE_CHARS, end)
+        is_whole = cut is not None or end >= len(text)
+        while cut is None and end < len(text):
+            yield text[start:end], False
+            start, end = end, end + PIECE_CHARS
+            cut = _CUT.search(text, start, end)
+        end = cut.start() if cut else len(text)
+        yield text[start:end], is_whole
+        start = end
+    if start < len(text):
+        yield text[start:], True
 
 
 def utf8_bound(text: str) -> int:
@@ -151,6 +185,9 @@ def utf8_bound(text: str) -> int:
         return len(text)
     forms = (text, unicodedata.normalize("NFD", text), unicodedata.normalize("NFKD", text))
     return max(len(form.encode()) for form in forms)
+
+
+_UNKNOWN = _Counter("utf8-bytes", utf8_bound, UNKNOWN_MESSAGE_TOKENS, UNKNOWN_REQUEST_TOKENS)
 
 
 def _schema_bound(schema: str | None) -> int:
@@ -174,9 +211,17 @@ def load_bpe_openai(encoding: str) -> _Counter | None:
     exact = bindings.tokenizer_for_encoding(encoding).count
 
     def count(text: str) -> int:
-        return utf8_bound(text) if len(text) > BPE_OPENAI_CHARS_MAX else exact(text)
+        if len(text) > BPE_OPENAI_CHARS_MAX or _has_long_rule(text):
+            return utf8_bound(text)
+        return int(exact(text))
 
     return _Counter("bpe-openai", count)
+
+
+def _has_long_rule(text: str) -> bool:
+    return len(text) > RULE_CHARS_MAX and any(
+        run.end() - run.start() > RULE_CHARS_MAX for run in _RULE.finditer(text)
+    )
 
 
 # The files tiktoken downloads, and their SHA-256. Source: tiktoken 0.14.0, tiktoken_ext/openai_public.py.

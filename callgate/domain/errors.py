@@ -8,11 +8,13 @@ Every error callgate raises, and nothing else.
     - UnknownTimeZone, RowRefused, InvalidAmount, InvalidBills
   + BudgetRefused               the ledger said no; carries a `BudgetRefusal`
     - BudgetHeld, BudgetExhausted, BudgetNeverFits, BudgetNoPeriod, NoBudget
+  + OutputUnchecked             an answer that could not be checked against its schema
+    - SchemaTooCostly
   + CallFailed                  the call ended dead; carries its last failure
   + CallRejected                ended without an answer: cancelled, discarded, or refused by the worker
   + CallNotFound, OrgNotFound, ResultPurged, ResultInvalid, WaitTimeout
   + Unavailable                 nothing is known to have been accepted; calling again is safe
-    - LedgerUnavailable, BrokerUnavailable
+    - LedgerUnavailable, BrokerUnavailable, CheckerUnavailable
   + ConfigurationError          at start only: the process must not start
     - NotMigrated, NotPermitted
 
@@ -160,6 +162,18 @@ class NoBudget(BudgetRefused):
     code = "no_budget"
 
 
+class OutputUnchecked(CallgateError):
+    """For too long no process could be had that checks answers: this one was paid, and nobody knows whether it fits."""
+
+    code = "output_unchecked"
+
+
+class SchemaTooCostly(OutputUnchecked):
+    """Checking an answer against its schema took more time or memory than one call may have."""
+
+    code = "schema_too_costly"
+
+
 class CallFailed(CallgateError):
     """The call is a dead letter: `failure_code` says why, after `attempts` attempts."""
 
@@ -235,6 +249,12 @@ class BrokerUnavailable(Unavailable):
     """The broker did not answer; what the ledger accepted will still be run."""
 
     code = "broker_unavailable"
+
+
+class CheckerUnavailable(Unavailable):
+    """No process could be had that checks answers: what waits for it is settled later."""
+
+    code = "checker_unavailable"
 
 
 class ConfigurationError(CallgateError):

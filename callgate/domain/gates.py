@@ -1,31 +1,35 @@
 """
 What a request must satisfy before anything is stored or paid. Cheap gates come first, tokens last.
 
-The order of a caller: `with_output_bound`, `check_size`, then the tokens are counted, then `check_gates`. Counting
-takes time in proportion to the text, so `check_size` refuses by bytes what could not pass by tokens anyway.
+The order of a caller: `with_output_bound`, then `checking`. Reading a schema and counting tokens take time in
+proportion to the text, so bytes refuse first what could not pass anyway, counting stops at the limit, and all of it is
+done in steps between which others have their turn.
 """
 
 from __future__ import annotations
+
+from collections.abc import Generator
 
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
 from callgate.domain.errors import (
     InputTooLarge,
     InvalidRequest,
+    InvalidSchema,
     MissingOutputBound,
     TooManyPages,
     UnknownModel,
     UnknownProvider,
 )
 from callgate.domain.models import LLMRequest
-from callgate.domain.ports import TokenBound
+from callgate.domain.ports import TokenBound, TokenEstimatorPort
+from callgate.domain.schema_cost import why_too_costly
 
 TOKEN_BYTES_MAX = 128
 """
 The longest token of the vocabularies that are counted exactly (o200k_base, cl100k_base: a run of 128 spaces).
 
 A text of N bytes has at least N / 128 tokens in them. Where the tokenizer is unknown the bound is the bytes themselves.
-So a text this gate refuses would have been refused by its tokens too, and what it lets through is counted within a
-second for every 100,000 tokens of the limit.
+So a text this gate refuses would have been refused by its tokens too.
 """
 
 
@@ -46,9 +50,49 @@ def with_output_bound(request: LLMRequest, catalogue: Catalogue) -> LLMRequest:
     return request.model_copy(update={"max_output_tokens": default})
 
 
+def checking(
+    request: LLMRequest, catalogue: Catalogue, estimator: TokenEstimatorPort, counted: int = 0
+) -> Generator[None, None, TokenBound]:
+    """
+    Ask every gate, in steps of some milliseconds, and return the bound of its input tokens.
+
+    Args:
+        request: It has its output bound already.
+        counted: The tokens that somebody else says it has; more count than are found here.
+
+    Raises:
+        UnknownProvider, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge, InvalidSchema, InvalidRequest.
+    """
+    check_size(request, catalogue)
+    policy = catalogue.policy(request.call_type)
+    bound = TokenBound(counted, "client")
+    _check_tokens(bound, request, policy)
+    yield
+    if request.response_schema and (why := why_too_costly(request.response_schema)):
+        raise InvalidSchema(f"the response schema cannot be used: {why}")
+    yield
+    found = yield from estimator.counting(request, policy.input_tokens_max)
+    bound = max(bound, found, key=lambda bound: bound.tokens)
+    _check_tokens(bound, request, policy)
+    return bound
+
+
+def check(
+    request: LLMRequest, catalogue: Catalogue, estimator: TokenEstimatorPort, counted: int = 0
+) -> TokenBound:
+    """Ask every gate in one go; see `checking`."""
+    steps = checking(request, catalogue, estimator, counted)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            bound: TokenBound = end.value
+            return bound
+
+
 def check_size(request: LLMRequest, catalogue: Catalogue) -> None:
     """
-    Ask every gate that needs no token count. `request` has its output bound already.
+    Ask every gate that takes no time.
 
     Raises:
         UnknownProvider, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge, InvalidRequest.
@@ -67,19 +111,11 @@ def check_size(request: LLMRequest, catalogue: Catalogue) -> None:
     _check_bytes(request, policy)
 
 
-def check_gates(request: LLMRequest, catalogue: Catalogue, bound: TokenBound) -> None:
-    """
-    Ask every gate, the token gate last.
-
-    Raises:
-        UnknownProvider, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge, InvalidRequest.
-    """
-    check_size(request, catalogue)
-    tokens_max = catalogue.policy(request.call_type).input_tokens_max
-    if bound.tokens > tokens_max:
+def _check_tokens(bound: TokenBound, request: LLMRequest, policy: CallTypePolicy) -> None:
+    if bound.tokens > policy.input_tokens_max:
         raise InputTooLarge(
-            f"the input has up to {bound.tokens} tokens (by {bound.method}), over input_tokens_max {tokens_max} of "
-            f"call type {request.call_type!r}: shorten the messages, or raise the limit"
+            f"the input was counted up to {bound.tokens} tokens (by {bound.method}), over input_tokens_max "
+            f"{policy.input_tokens_max} of call type {request.call_type!r}: shorten the messages, or raise the limit"
         )
 
 

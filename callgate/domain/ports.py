@@ -9,7 +9,7 @@ within its deadline; then nothing is known, and calling again with the same valu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -17,6 +17,7 @@ from uuid import UUID
 
 from callgate.domain import bounded_json
 from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
 from callgate.domain.ledger import (
     AttemptRef,
     Bodies,
@@ -377,8 +378,13 @@ class TokenBound:
 class TokenEstimatorPort(Protocol):
     """Bounds the input tokens of a request without any network."""
 
-    def input_bound(self, request: LLMRequest) -> TokenBound:
-        """Never less than what the provider will count, response schema and message framing included."""
+    def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
+        """
+        Count in steps of some milliseconds, and return the bound.
+
+        Never less than what the provider will count, response schema and message framing included; what has passed
+        `stop_above` is counted no further.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,14 +413,35 @@ class CostCalculatorPort(Protocol):
         """The cost of what was used, half-even; `at` is when the attempt started."""
 
 
-class OutputValidatorPort(Protocol):
-    """Checks JSON text against a JSON Schema."""
+class SchemaValidatorPort(Protocol):
+    """Knows what a JSON Schema is."""
 
     def check_schema(self, schema: str) -> str | None:
         """Say what is wrong with the schema itself, or None."""
 
-    def check(self, schema: str, text: str) -> str | None:
-        """Say where the text first breaks the schema (a path, never the text itself), or None."""
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one call, and the JSON Schema that it is to fit."""
+
+    org_id: str
+    schema: str = field(repr=False)
+    texts: tuple[str, ...] = field(repr=False)
+
+
+Finding = str | None | OutputUnchecked | CheckerUnavailable
+"""
+Where an answer first breaks its schema (a path, never the text itself), or None.
+
+An `OutputUnchecked`: it could not be said, and never will. A `CheckerUnavailable`: it cannot be said now.
+"""
+
+
+class OutputValidatorPort(Protocol):
+    """Checks answers against their schemas; both come from strangers."""
+
+    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
+        """Check answers, organisations in turn, for so many seconds; what is over then cannot be said now."""
 
 
 class CredentialsPort(Protocol):

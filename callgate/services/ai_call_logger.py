@@ -7,7 +7,7 @@ because the ledger applies a settlement only to an attempt that is still as it w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -16,7 +16,7 @@ from callgate.domain import told_names
 from callgate.domain.breaker import BreakerChange, Health, health_of
 from callgate.domain.budget import usd
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import BrokerUnavailable
+from callgate.domain.errors import BrokerUnavailable, CheckerUnavailable, OutputUnchecked
 from callgate.domain.ledger import (
     AttemptKind,
     AttemptRef,
@@ -41,6 +41,7 @@ from callgate.domain.ports import (
     QueuePort,
 )
 from callgate.domain.retry import LOST, Billing, Dead, Failure, Tally, decide
+from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, failure_of
 from callgate.services.review import Bill, bill_of, flaw_of
 
 log = structlog.get_logger(__name__)
@@ -77,6 +78,7 @@ class AICallLogger:
         validator: OutputValidatorPort,
         catalogue: Catalogue,
         jitter: Callable[[], float],
+        monotonic: Callable[[], float],
         on_woken: Callable[[], None],
         sleep: Callable[[float], None],
         on_locked: Callable[[AttemptRef], None],
@@ -85,6 +87,7 @@ class AICallLogger:
         Compose the service.
 
         Args:
+            monotonic: Seconds from an arbitrary start, for how long a batch checks answers.
             on_woken: Called when a settlement has made waiting calls due, so that nobody need find out later.
             on_locked: Told of an attempt that is not settled because somebody holds its call; it is to be tried again.
         """
@@ -94,6 +97,7 @@ class AICallLogger:
         self._validator = validator
         self._catalogue = catalogue
         self._jitter = jitter
+        self._monotonic = monotonic
         self._on_woken = on_woken
         self._sleep = sleep
         self._on_locked = on_locked
@@ -102,6 +106,9 @@ class AICallLogger:
         """
         Settle a batch and tell the submitters.
 
+        What has no schema is settled first. Answers are checked for a bounded time, organisations in turn; what is over
+        stays answered, and the due query brings it back.
+
         Args:
             are_expired: The due query found these attempts dispatched past their lease: they become unknown. Without
                 it an attempt that is still dispatched is left alone.
@@ -109,15 +116,13 @@ class AICallLogger:
         Raises:
             LedgerUnavailable: Settling the same batch again is safe.
         """
-        views = self._ledger.read(list(dict.fromkeys(refs)), Bodies.BOTH)
-        settles = [
-            (settle, view.last.hold_nano_usd)
-            for view in views
-            if view is not None and view.last is not None
-            if (settle := self._settlement(view, view.last, are_expired)) is not None
-        ]
-        settled, locked = self._write(settles)
-        self._tell_all(settled)
+        settled: list[Settled] = []
+        locked: list[tuple[Settle, int]] = []
+        for settles in self._judged(list(dict.fromkeys(refs)), are_expired):
+            written, held = self._write(settles)
+            self._tell_all(written)
+            settled += written
+            locked += held
         for pause_s in LOCKED_PAUSES_S:
             if locked:
                 self._sleep(pause_s)
@@ -168,7 +173,58 @@ class AICallLogger:
                 locked.append((settle, hold_nano_usd))
         return done, locked
 
-    def _settlement(self, view: CallView, attempt: AttemptView, are_expired: bool) -> Settle | None:
+    def _judged(
+        self, refs: Sequence[AttemptRef], are_expired: bool
+    ) -> Iterator[list[tuple[Settle, int]]]:
+        """What to settle at once, then what to settle once it is checked; each with its hold."""
+        plain: list[tuple[Settle, int]] = []
+        kept = Kept()
+        for view in self._ledger.read(refs, Bodies.BOTH):
+            if view is None or view.last is None:
+                continue
+            judged = self._settlement(view, view.last, are_expired)
+            if isinstance(judged, Unchecked):
+                kept.add(judged)
+            elif judged is not None:
+                plain.append((judged, view.last.hold_nano_usd))
+        if plain:
+            yield plain
+        ends_at = self._monotonic() + BATCH_S_MAX
+        if kept.unchecked:
+            yield self._checked(kept.unchecked, BATCH_S_MAX)
+        for ref in kept.over:
+            if (left_s := ends_at - self._monotonic()) > 0:
+                yield self._checked(self._again(ref), left_s)
+
+    def _checked(self, unchecked: Sequence[Unchecked], within_s: float) -> list[tuple[Settle, int]]:
+        """What to settle of those that could be checked in time."""
+        findings = self._validator.check_all([each.answer for each in unchecked], within_s)
+        settles = [
+            (self._check(each, found), each.attempt.hold_nano_usd)
+            for each, found in zip(unchecked, findings, strict=True)
+            if not isinstance(found, CheckerUnavailable)
+        ]
+        if left := len(unchecked) - len(settles):
+            log.warning("checks_left_to_the_due_query", count=left)
+        return settles
+
+    def _again(self, ref: AttemptRef) -> list[Unchecked]:
+        """Read one whose bodies were too large to keep; if it has changed meanwhile, it is another batch's."""
+        (view,) = self._ledger.read([ref], Bodies.BOTH)
+        judged = self._settlement(view, view.last, False) if view and view.last else None
+        return [judged] if isinstance(judged, Unchecked) else []
+
+    def _check(self, unchecked: Unchecked, found: str | OutputUnchecked | None) -> Settle:
+        view, attempt = unchecked.view, unchecked.attempt
+        try:
+            verdict = Verdict(unchecked.reply, failure_of(found))
+            return self._settle_as(view, attempt, verdict, unchecked.request)
+        except Exception as exc:
+            return _unjudgeable(view, attempt, exc)
+
+    def _settlement(
+        self, view: CallView, attempt: AttemptView, are_expired: bool
+    ) -> Settle | Unchecked | None:
         """What to settle, if anything; of an attempt that cannot be judged its whole hold, and its call is dead."""
         if attempt.status is AttemptStatus.DISPATCHED and not are_expired:
             return None
@@ -177,18 +233,20 @@ class AICallLogger:
         try:
             return self._settle_of(view, attempt)
         except Exception as exc:
-            # Whatever is wrong with this row, it is so each time: raised from here it would hold up its batch for ever.
-            # Never the error's own words: they may quote the prompt or the reply.
-            why = type(exc).__name__
-            log.error("unjudgeable", attempt_id=str(attempt.attempt_id), why=why)
-            settle = _whole_hold(view, attempt)
-            return _last_resort(settle, UNJUDGEABLE, settle.posted_nano_usd)
+            return _unjudgeable(view, attempt, exc)
 
-    def _settle_of(self, view: CallView, attempt: AttemptView) -> Settle:
+    def _settle_of(self, view: CallView, attempt: AttemptView) -> Settle | Unchecked:
         # Read only where there is a reply to compare it with: what brought none is settled whatever was asked.
         is_needed = view.request is not None and attempt.reply is not None
         request = LLMRequest.model_validate_json(view.request or b"") if is_needed else None
         verdict = self._verdict(view, attempt, request)
+        if verdict.failure is None and verdict.reply and request and request.response_schema:
+            return Unchecked(view, attempt, request, verdict.reply)
+        return self._settle_as(view, attempt, verdict, request)
+
+    def _settle_as(
+        self, view: CallView, attempt: AttemptView, verdict: Verdict, request: LLMRequest | None
+    ) -> Settle:
         bill = bill_of(self._costs, view, attempt, verdict.reply, verdict.failure, request)
         _report(bill, attempt)
         settle = Settle(
@@ -241,7 +299,7 @@ class AICallLogger:
             return Verdict(None, LOST)
         good_endings = self._catalogue.good_endings(view.provider)
         schema = request.response_schema if request else None
-        return Verdict(reply, flaw_of(reply, good_endings, schema, self._validator.check))
+        return Verdict(reply, flaw_of(reply, good_endings, schema))
 
 
 def _report(bill: Bill, attempt: AttemptView) -> None:
@@ -257,6 +315,14 @@ def _report(bill: Bill, attempt: AttemptView) -> None:
         )
     if cost > hold:
         log.error("cost_above_hold", hold=usd(hold), cost=usd(cost), **fields)
+
+
+def _unjudgeable(view: CallView, attempt: AttemptView, error: Exception) -> Settle:
+    # Whatever is wrong with this row, it is so each time: raised from here it would hold up its batch for ever.
+    # Never the error's own words: they may quote the prompt or the reply.
+    log.error("unjudgeable", attempt_id=str(attempt.attempt_id), why=type(error).__name__)
+    settle = _whole_hold(view, attempt)
+    return _last_resort(settle, UNJUDGEABLE, settle.posted_nano_usd)
 
 
 def _whole_hold(view: CallView, attempt: AttemptView) -> Settle:

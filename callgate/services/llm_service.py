@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from callgate.domain import gates, told_names
+from callgate.domain import told_names
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
 from callgate.domain.errors import BrokerUnavailable, InvalidRequest, LedgerUnavailable
 from callgate.domain.ledger import (
@@ -160,7 +160,7 @@ class LLMService:
         providers: Mapping[str, LLMProviderPort],
         costs: CostCalculatorPort,
         catalogue: Catalogue,
-        count_tokens: Callable[[LLMRequest], Awaitable[TokenBound]],
+        ask_gates: Callable[[LLMRequest, int], Awaitable[TokenBound]],
         publish_log: Callable[[AttemptRef], Awaitable[None]],
         settle_here: Callable[[AttemptRef], Awaitable[object]],
         clock: ClockPort,
@@ -177,7 +177,8 @@ class LLMService:
         Compose the service.
 
         Args:
-            count_tokens: Bounds the input again, for a client may have stored any bound; see `TokenEstimatorPort`.
+            ask_gates: Asks every gate again, for a client may have stored any request and any bound of its tokens (the
+                number); see `gates.checking`.
             publish_log: Publishes the log task of an answered attempt; raises BrokerUnavailable.
             settle_here: Settles in this process, for when the log task cannot be published.
             worker_id: Names this process in the ledger; claims get a number behind it.
@@ -190,7 +191,7 @@ class LLMService:
         self._providers = providers
         self._costs = costs
         self._catalogue = catalogue
-        self._count_tokens = count_tokens
+        self._ask_gates = ask_gates
         self._publish_log = publish_log
         self._settle_here = settle_here
         self._clock = clock
@@ -354,9 +355,7 @@ class LLMService:
         try:
             request = request_of(view)
             # Asked by the client before; a client that did not ask could have written the row all the same.
-            gates.check_size(request, self._catalogue)
-            bound = await self._bound(request, view)
-            gates.check_gates(request, self._catalogue, bound)
+            bound = await self._ask_gates(request, view.input_token_bound)
             if view.provider not in self._providers:
                 refusal = _refusal("unknown_provider", f"no provider {view.provider!r} here")
             else:
@@ -384,11 +383,6 @@ class LLMService:
             credential=credential,
             wait_max_s=policy.wait_max_s,
         )
-
-    async def _bound(self, request: LLMRequest, view: CallView) -> TokenBound:
-        """The client's count if it is the greater one: too small a hold would overrun the budget."""
-        told = TokenBound(view.input_token_bound, "client")
-        return max(told, await self._count_tokens(request), key=lambda bound: bound.tokens)
 
     async def _claim(
         self, reserve: Reserve, policy: CallTypePolicy

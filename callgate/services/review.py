@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from callgate.domain import told_names
@@ -37,14 +37,12 @@ def flaw_of(
     reply: ProviderReply,
     good_endings: Collection[str],
     schema: str | None = None,
-    check: Callable[[str, str], str | None] | None = None,
 ) -> Failure | None:
     """
-    Say why a reply that came and was paid is still no result.
+    Say why a reply that came and was paid is still no result, whatever its text says.
 
     Args:
         good_endings: See `ProviderEntry.good_endings`.
-        check: See `OutputValidatorPort.check`.
     """
     if reply.refusal:
         return _paid("refused_by_model", "the model refused to answer", retryable=False)
@@ -62,13 +60,6 @@ def flaw_of(
         return _paid("output_truncated", why, retryable=False)
     if is_empty:
         return _paid("empty_reply", "the reply has no text", retryable=True)
-    if schema is None or check is None:
-        return None
-    for text in reply.texts:
-        if break_ := check(schema, text):
-            return _paid(
-                "invalid_output", f"the answer breaks the schema: {break_}", retryable=True
-            )
     return None
 
 

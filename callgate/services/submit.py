@@ -14,7 +14,7 @@ from callgate.domain.models import LLMRequest
 from callgate.domain.ports import (
     CostCalculatorPort,
     LedgerPort,
-    OutputValidatorPort,
+    SchemaValidatorPort,
     TokenEstimatorPort,
 )
 
@@ -30,7 +30,7 @@ class SubmitService:
         ledger: LedgerPort,
         estimator: TokenEstimatorPort,
         costs: CostCalculatorPort,
-        validator: OutputValidatorPort,
+        validator: SchemaValidatorPort,
         catalogue: Catalogue,
         now: Callable[[], datetime],
     ) -> None:
@@ -58,13 +58,11 @@ class SubmitService:
         """
         _check_idempotency_key(idempotency_key)
         request = gates.with_output_bound(request, self._catalogue)
-        gates.check_size(request, self._catalogue)
+        bound = gates.check(request, self._catalogue, self._estimator)
         if request.response_schema and (
             why := self._validator.check_schema(request.response_schema)
         ):
             raise InvalidSchema(f"the response schema cannot be used: {why}")
-        bound = self._estimator.input_bound(request)
-        gates.check_gates(request, self._catalogue, bound)
         # Only that a price exists matters here; the hold is priced when it is made.
         self._costs.worst_case(request, bound.tokens, self._now())
         input_hash = hashing.input_hash(request)

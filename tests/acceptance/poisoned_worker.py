@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Generator
 from functools import partial
 from uuid import UUID
 
@@ -57,10 +58,10 @@ class Deadly:
 class DeadlyEstimator(TokenEstimator):
     """A tokenizer with another: before the call is claimed."""
 
-    def input_bound(self, request: LLMRequest) -> TokenBound:
+    def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
         """Die, or count."""
         _die_over(UNCOUNTABLE, request)
-        return super().input_bound(request)
+        return super().counting(request, stop_above)
 
 
 def _die_over(text: str, request: LLMRequest) -> None:

@@ -29,7 +29,7 @@ def settling(change: Callable[[MemoryTables, Any, SettledByHand], None]) -> Patc
     return patch.object(memory_unknown, "settle", settle)
 
 
-@caught_by("by_hand_only_what_was_seen", dies_while_asking=0.3)
+@caught_by("by_hand_only_what_was_seen", pauses_while_asking=0.5, late=0.6)
 def settle_by_hand_what_has_changed_since() -> Patched:
     """What was seen is not compared: of two operators the last one wins."""
 

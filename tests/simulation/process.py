@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from callgate.domain import gates
 from callgate.domain.errors import Unavailable
 from callgate.domain.ledger import (
     AttemptRef,
@@ -122,6 +123,7 @@ class Process(Owner):
             validator=world.validator,
             catalogue=world.catalogue,
             jitter=self.clock.jitter,
+            monotonic=self.clock.monotonic,
             on_woken=lambda: None,
             sleep=self.clock.block,
             on_locked=unsettled.add,
@@ -131,7 +133,7 @@ class Process(Owner):
             providers={"sim": ProviderLine(world, self)},
             costs=world.costs,
             catalogue=world.catalogue,
-            count_tokens=self._count_tokens,
+            ask_gates=self._ask_gates,
             publish_log=self._publish_log,
             settle_here=self._settle_here,
             clock=self.clock,
@@ -237,8 +239,8 @@ class Process(Owner):
                 self.world.scheduler.counts["renewal in vain"] += 1
             self.clock.block(LEASE_S * RENEWED_AFTER, idle=True)
 
-    async def _count_tokens(self, request: LLMRequest) -> TokenBound:
-        return self.world.estimator.input_bound(request)
+    async def _ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
+        return gates.check(request, self.world.catalogue, self.world.estimator, counted)
 
     async def _publish_log(self, ref: AttemptRef) -> None:
         self._queue.publish_logs([ref])

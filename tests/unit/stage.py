@@ -15,6 +15,7 @@ from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
+from callgate.domain import gates
 from callgate.domain.budget import Window
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
@@ -31,7 +32,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.models import LLMRequest, Message, Usage
-from callgate.domain.ports import LLMProviderPort, ProviderReply, TokenBound
+from callgate.domain.ports import LLMProviderPort, OutputValidatorPort, ProviderReply, TokenBound
 from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.due import DueService
@@ -213,6 +214,7 @@ class Stage:
         lease_s: float = LEASE_S,
         isolate: Isolate | None = None,
         room: RequestRoom = endless_room,
+        checker: OutputValidatorPort | None = None,
     ) -> None:
         self.clock = StageClock()
         self.ledger = MemoryLedger(clock=self.clock.now)
@@ -242,9 +244,10 @@ class Stage:
             ledger=self.ledger,
             queue=self.queue,
             costs=costs,
-            validator=validator,
+            validator=checker or validator,
             catalogue=self.catalogue,
             jitter=self.clock.jitter,
+            monotonic=self.clock.monotonic,
             on_woken=lambda: self.woken.append(self.clock.elapsed_s),
             sleep=self.clock.pass_time,
             on_locked=self.unsettled.add,
@@ -255,7 +258,7 @@ class Stage:
             providers=self.providers,
             costs=costs,
             catalogue=self.catalogue,
-            count_tokens=self._count_tokens,
+            ask_gates=self._ask_gates,
             publish_log=self._publish_log,
             settle_here=self._settle_here,
             clock=self.clock,
@@ -301,8 +304,8 @@ class Stage:
         assert view is not None
         return view
 
-    async def _count_tokens(self, request: LLMRequest) -> TokenBound:
-        return self.estimator.input_bound(request)
+    async def _ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
+        return gates.check(request, self.catalogue, self.estimator, counted)
 
     async def _publish_log(self, ref: AttemptRef) -> None:
         self.queue.publish_logs([ref])

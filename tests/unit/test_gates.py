@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.errors import (
     InputTooLarge,
     InvalidRequest,
+    InvalidSchema,
     MissingOutputBound,
     TooManyPages,
     UnknownModel,
     UnknownProvider,
 )
-from callgate.domain.gates import TOKEN_BYTES_MAX, check_gates, check_size, with_output_bound
+from callgate.domain.gates import TOKEN_BYTES_MAX, check, check_size, checking, with_output_bound
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
 
@@ -32,6 +34,20 @@ CATALOGUE = Catalogue(
     },
 )
 FITS = TokenBound(100, "bpe-openai")
+
+
+class Counts:
+    """An estimator that finds this bound, in two steps."""
+
+    def __init__(self, bound: TokenBound) -> None:
+        self.bound = bound
+        self.asked: list[int] = []
+
+    def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
+        """Count."""
+        self.asked.append(stop_above)
+        yield
+        return self.bound
 
 
 def a_request(**fields: Any) -> LLMRequest:
@@ -57,7 +73,7 @@ def of_size(*contents: str) -> LLMRequest:
 
 def test_a_request_exactly_at_every_limit_passes() -> None:
     """A limit is the last number that is allowed."""
-    check_gates(a_request(), CATALOGUE, FITS)
+    check(a_request(), CATALOGUE, Counts(FITS))
 
 
 def test_the_call_types_default_bounds_an_unbounded_request() -> None:
@@ -85,7 +101,7 @@ def test_no_bound_and_no_default_is_refused() -> None:
 def test_an_unresolved_bound_never_passes() -> None:
     """A caller that forgets the first step is told."""
     with pytest.raises(MissingOutputBound):
-        check_gates(a_request(max_output_tokens=None), CATALOGUE, FITS)
+        check(a_request(max_output_tokens=None), CATALOGUE, Counts(FITS))
 
 
 def test_an_unknown_provider_is_refused_with_those_that_are_known() -> None:
@@ -107,7 +123,7 @@ def test_a_call_type_without_a_table_has_the_default_limits() -> None:
     """Any model of a known provider, 128,000 tokens, 200 pages."""
     request = a_request(call_type="other", provider="local", model="x", document_pages=200)
 
-    check_gates(request, CATALOGUE, TokenBound(128_000, "utf8-bytes"))
+    check(request, CATALOGUE, Counts(TokenBound(128_000, "utf8-bytes")))
 
 
 def test_one_page_too_many_is_refused() -> None:
@@ -118,7 +134,7 @@ def test_one_page_too_many_is_refused() -> None:
 
 def test_a_request_without_pages_has_no_page_gate() -> None:
     """Not every prompt comes from a document."""
-    check_gates(a_request(document_pages=None), CATALOGUE, FITS)
+    check(a_request(document_pages=None), CATALOGUE, Counts(FITS))
 
 
 def test_one_output_token_too_many_is_refused() -> None:
@@ -132,7 +148,7 @@ def test_one_input_token_too_many_is_refused() -> None:
     with pytest.raises(
         InputTooLarge, match=r"101 tokens \(by utf8-bytes\), over input_tokens_max 100"
     ):
-        check_gates(a_request(), CATALOGUE, TokenBound(101, "utf8-bytes"))
+        check(a_request(), CATALOGUE, Counts(TokenBound(101, "utf8-bytes")))
 
 
 def test_what_cannot_fit_by_bytes_is_refused_before_it_is_counted() -> None:
@@ -157,7 +173,7 @@ def test_the_size_gate_counts_bytes_not_characters() -> None:
 def test_the_token_gate_is_asked_last() -> None:
     """A caller that breaks two rules hears of the cheaper one."""
     with pytest.raises(TooManyPages):
-        check_gates(a_request(document_pages=4), CATALOGUE, TokenBound(101, "bpe-openai"))
+        check(a_request(document_pages=4), CATALOGUE, Counts(TokenBound(101, "bpe-openai")))
 
 
 def test_no_message_holds_prompt_text() -> None:
@@ -168,3 +184,46 @@ def test_no_message_holds_prompt_text() -> None:
         check_size(request, CATALOGUE)
 
     assert "secret" not in str(raised.value)
+
+
+def test_counting_is_told_where_to_stop() -> None:
+    """What is over the limit is refused all the same: nobody need know by how much."""
+    estimator = Counts(FITS)
+
+    assert check(a_request(), CATALOGUE, estimator) == FITS
+    assert estimator.asked == [100]
+
+
+def test_the_greater_count_is_the_bound() -> None:
+    """A client that says too little would overrun the budget; one that says more holds more."""
+    assert check(a_request(), CATALOGUE, Counts(TokenBound(7, "x")), 9) == TokenBound(9, "client")
+    assert check(a_request(), CATALOGUE, Counts(TokenBound(9, "x")), 7) == TokenBound(9, "x")
+
+
+def test_a_count_over_the_limit_is_refused_uncounted() -> None:
+    """Its client has counted: once is enough."""
+    estimator = Counts(FITS)
+
+    with pytest.raises(InputTooLarge, match=r"101 tokens \(by client\)"):
+        check(a_request(), CATALOGUE, estimator, 101)
+
+    assert estimator.asked == []
+
+
+def test_a_schema_that_multiplies_is_refused_before_anything_is_counted() -> None:
+    """The client and the worker ask the same gates."""
+    estimator = Counts(FITS)
+
+    with pytest.raises(InvalidSchema, match="the response schema cannot be used: a \\$ref leads"):
+        check(a_request(response_schema={"$ref": "#"}), CATALOGUE, estimator)
+
+    assert estimator.asked == []
+
+
+def test_the_gates_pause_between_their_steps() -> None:
+    """Others have their turn meanwhile."""
+    schema = {"type": "object"}
+
+    pauses = list(checking(a_request(response_schema=schema), CATALOGUE, Counts(FITS)))
+
+    assert len(pauses) == 3

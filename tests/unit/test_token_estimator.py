@@ -11,11 +11,11 @@ import socket
 import sys
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import tiktoken
@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 
 from callgate.adapters import token_estimator
 from callgate.adapters.token_estimator import (
-    BPE_OPENAI_CHARS_MAX,
     CL100K,
     O200K,
     OPENAI_MESSAGE_TOKENS,
     OPENAI_REQUEST_TOKENS,
+    RULE_CHARS_MAX,
     TokenEstimator,
     encoding_of,
     load_bpe_openai,
@@ -39,6 +39,7 @@ from callgate.adapters.token_estimator import (
 from callgate.domain.catalogue import Catalogue, ProviderEntry
 from callgate.domain.gates import TOKEN_BYTES_MAX
 from callgate.domain.models import LLMRequest
+from callgate.domain.ports import TokenBound
 
 ENCODINGS = (O200K, CL100K)
 URLS = {
@@ -115,18 +116,19 @@ def exact(encoding: str) -> Callable[[str], int]:
     return counter.count
 
 
+CATALOGUE = Catalogue(
+    providers={
+        "openai": ProviderEntry(),
+        "openai-eu": ProviderEntry(pricing_provider="openai"),
+        "local": ProviderEntry(),
+    }
+)
+
+
 @pytest.fixture
 def estimator() -> TokenEstimator:
     """An estimator that knows OpenAI, an alias of it, and a local server."""
-    return TokenEstimator(
-        Catalogue(
-            providers={
-                "openai": ProviderEntry(),
-                "openai-eu": ProviderEntry(pricing_provider="openai"),
-                "local": ProviderEntry(),
-            }
-        )
-    )
+    return TokenEstimator(CATALOGUE)
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +383,7 @@ def test_a_text_counts_as_much_in_pieces(encoding: str, texts: list[str]) -> Non
     text, count = "".join(texts), exact(encoding)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_estimator, "PIECE_CHARS", 1)
-        cut = list(pieces(text))
+        cut = [piece for piece, _ in pieces(text)]
 
     assert "".join(cut) == text
     assert sum(map(count, cut)) == count(text)
@@ -391,7 +393,7 @@ def test_an_ordinary_text_is_cut_into_short_pieces() -> None:
     """While one piece is counted, no other thread of the process runs."""
     text = "An invoice of 1.234,56 EUR,\ndue in May. " * 10_000
 
-    assert max(map(len, pieces(text))) < token_estimator.PIECE_CHARS + 100
+    assert max(len(piece) for piece, _ in pieces(text)) < token_estimator.PIECE_CHARS + 100
 
 
 def test_threads_share_one_vocabulary(estimator: TokenEstimator) -> None:
@@ -478,8 +480,59 @@ def test_no_text_holds_up_the_other_threads_of_a_worker() -> None:
     counter = load_bpe_openai(O200K)
     assert counter is not None
     begun = time.process_time()
-    assert counter.count("-" * BPE_OPENAI_CHARS_MAX) < BPE_OPENAI_CHARS_MAX
-    assert time.process_time() - begun < 1.5
+    assert counter.count("-" * RULE_CHARS_MAX) < RULE_CHARS_MAX
+    assert counter.count("_" * RULE_CHARS_MAX + "a") < RULE_CHARS_MAX
+    assert time.process_time() - begun < 0.2
     begun = time.process_time()
-    assert counter.count("-" * 16 * 2**20) == 16 * 2**20
+    for long in ("-" * (RULE_CHARS_MAX + 1), "-_" * RULE_CHARS_MAX, "-" * 16 * 2**20):
+        assert counter.count(long) == len(long)
     assert time.process_time() - begun < 1.5
+
+
+def test_counting_stops_at_the_limit(estimator: TokenEstimator) -> None:
+    """Eight megabytes, of which a limit of 1,000 tokens needs the first few thousand characters."""
+    request = a_request(*["An invoice of 1.234,56 EUR,\ndue in May. " * 20_000] * 10)
+
+    steps = list(estimator.counting(request, 1_000))
+
+    assert len(steps) == 1
+    assert the_end(estimator.counting(request, 1_000)).tokens > 1_000
+
+
+@pytest.mark.parametrize("provider", ["openai", "local"])
+@settings(max_examples=100, deadline=None)
+@given(
+    texts=st.lists(st.one_of(TEXTS, CUTTABLE), min_size=1, max_size=4), limit=st.integers(0, 2_000)
+)
+def test_a_limit_changes_nothing_below_it(provider: str, texts: list[str], limit: int) -> None:
+    """What passes is counted to the end; what does not has passed the limit."""
+    estimator = TokenEstimator(CATALOGUE)
+    request = a_request(*[text or "x" for text in texts], provider=provider)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_estimator, "PIECE_CHARS", 1)
+        whole = estimator.input_bound(request)
+
+        stopped = the_end(estimator.counting(request, limit))
+
+    assert stopped == whole if whole.tokens <= limit else limit < stopped.tokens <= whole.tokens
+
+
+def test_a_text_that_cannot_be_cut_is_bounded_step_by_step(estimator: TokenEstimator) -> None:
+    """By its bytes, normalized: the parts' together are the whole's."""
+    text = "\ufdfa汉e\u0301" * 60_000
+
+    with_parts = estimator.input_bound(a_request(text, provider="local"))
+
+    assert [is_whole for _, is_whole in pieces(text)].count(False) > 5
+    assert "".join(piece for piece, _ in pieces(text)) == text
+    bare = estimator.input_bound(a_request("x", provider="local")).tokens - 1
+    assert utf8_bound(text) <= with_parts.tokens - bare <= utf8_bound(text) + 4 * 100
+
+
+def the_end(counting: Generator[None, None, TokenBound]) -> TokenBound:
+    """What counting comes to."""
+    while True:
+        try:
+            next(counting)
+        except StopIteration as end:
+            return cast(TokenBound, end.value)

@@ -1,0 +1,265 @@
+"""The process that checks answers: what it may take, how it ends, and what that is to others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
+from callgate.domain.ports import Answer
+from tests.acceptance.harness import until
+from worker import schema_checker
+from worker.schema_checker import DOUBTS_MAX, SchemaChecker
+from worker.schema_child import DATA_MAX_BYTES
+
+NODE = {"$ref": "#/$defs/node"}
+INNER = {"type": "object", "properties": {"in": NODE}, "required": ["in"]}
+DOUBLING = json.dumps({"$defs": {"node": {"anyOf": [INNER, INNER, {"type": "string"}]}}, **NODE})
+"""Visited twice as often at each level of the answer."""
+DEEP = '{"in":' * 60 + "1" + "}" * 60
+ENUM = json.dumps({"items": {"enum": [{"value": n} for n in range(15_000)]}})
+FEW = json.dumps([{"value": 14_999}] * 10_000)
+INTEGER = '{"type": "integer"}'
+
+
+@pytest.fixture
+def checker() -> Iterator[SchemaChecker]:
+    """A checker without a child yet."""
+    checker = SchemaChecker()
+    yield checker
+    checker.close()
+
+
+def check(checker: SchemaChecker, schema: str, text: str, org_id: str) -> str | None:
+    """Have one text checked; raise why it could not be."""
+    (found,) = checker.check_all([Answer(org_id, schema, (text,))], 20)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def pid_of(checker: SchemaChecker) -> int:
+    """Its child's number; one is started if there is none."""
+    assert check(checker, INTEGER, "1", "acme") is None
+    assert checker.child_pid is not None
+    return checker.child_pid
+
+
+def test_it_says_what_the_validator_says(checker: SchemaChecker) -> None:
+    """One child for all of it, whatever the texts hold."""
+    pid = pid_of(checker)
+    named = '{"properties": {"größe": {"type": "string"}}}'
+
+    assert check(checker, INTEGER, '"x"', "acme") == "$: breaks 'type'"
+    assert check(checker, named, '{"größe": 1}', "acme") == "$.größe: breaks 'type'"
+    assert check(checker, INTEGER, "no json \ud83d", "acme") == "is no JSON"
+    assert check(checker, '{"type": "objct"}', "1", "acme") == "$.type: breaks 'anyOf'"
+    assert check(checker, "{}", json.dumps("x" * 3_000_000), "acme") is None
+    assert checker.child_pid == pid
+
+
+@pytest.mark.parametrize(("schema", "text"), [(DOUBLING, DEEP), (ENUM, FEW)])
+def test_what_takes_too_much_ends_its_check_and_nothing_else(
+    checker: SchemaChecker, schema: str, text: str
+) -> None:
+    """Two to the sixtieth visits, or gigabytes: the next check has another child."""
+    pid = pid_of(checker)
+
+    with pytest.raises(SchemaTooCostly):
+        check(checker, schema, text, "acme")
+
+    assert check(checker, INTEGER, "1", "acme") is None
+    assert checker.child_pid != pid
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_what_was_too_costly_is_not_tried_again(checker: SchemaChecker) -> None:
+    """Neither its schema with another answer; but another organisation's is."""
+    with pytest.raises(SchemaTooCostly):
+        check(checker, DOUBLING, DEEP, "acme")
+    pid, begun = pid_of(checker), time.monotonic()
+
+    for _ in range(50):
+        with pytest.raises(SchemaTooCostly):
+            check(checker, DOUBLING, '"fits"', "acme")
+
+    assert time.monotonic() - begun < 1
+    assert check(checker, DOUBLING, '"fits"', "globex") is None
+    assert checker.child_pid == pid
+
+
+def test_eight_megabytes_of_brackets_leave_nothing_behind(checker: SchemaChecker) -> None:
+    """The largest answer there is: it is checked or too costly, and the process that grew by it ends."""
+    pid = pid_of(checker)
+
+    with suppress(SchemaTooCostly):
+        check(checker, '{"type": "array"}', "[" + "[]," * 2_600_000 + "[]]", "acme")
+
+    assert check(checker, INTEGER, "1", "acme") is None
+    assert checker.child_pid != pid
+
+
+def test_the_child_has_nothing_of_its_parents(
+    checker: SchemaChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No socket, no file but its pipes, no variable: a schema that broke out would find nothing there."""
+    monkeypatch.setenv("CALLGATE_DATABASE_URL", "postgresql://worker:secret@ledger/callgate")
+    process = Path(f"/proc/{pid_of(checker)}")
+
+    names = {str(fd.readlink()).partition(":")[0] for fd in (process / "fd").iterdir()}
+    variables = {
+        line.partition(b"=")[0] for line in (process / "environ").read_bytes().split(b"\0")
+    }
+
+    assert names == {"pipe", "/dev/null"}
+    assert variables <= {b"PYTHONPATH", b"LC_CTYPE", b""}
+    limits = (process / "limits").read_text()
+    assert str(DATA_MAX_BYTES) in limits
+
+
+def test_a_child_that_somebody_else_kills_blames_nobody(checker: SchemaChecker) -> None:
+    """The answer waits; the next try has another child."""
+    pid = pid_of(checker)
+    os.kill(pid, signal.SIGSTOP)
+    failures: list[BaseException] = []
+
+    def try_it() -> None:
+        try:
+            check(checker, INTEGER, "2", "acme")
+        except CheckerUnavailable as exc:
+            failures.append(exc)
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    until(lambda: (Path(f"/proc/{pid}") / "stat").read_text().rpartition(")")[2].split()[0] == "T")
+    os.kill(pid, signal.SIGKILL)
+    thread.join(30)
+
+    assert check(checker, INTEGER, "2", "acme") is None
+    assert checker.child_pid != pid
+    # It may have been found dead before the order was written; then there was nothing to fail.
+    assert len(failures) <= 1
+
+
+def test_a_child_that_is_killed_over_one_schema_again_and_again_blames_it(
+    checker: SchemaChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Perhaps the machine has less memory than a check may take; the answer must not wait for ever."""
+    monkeypatch.setattr(schema_checker, "ANSWER_MAX_S", 0.0)
+
+    for _ in range(DOUBTS_MAX - 1):
+        with pytest.raises(CheckerUnavailable):
+            check(checker, INTEGER, "2", "acme")
+    with pytest.raises(SchemaTooCostly):
+        check(checker, INTEGER, "2", "acme")
+
+
+def test_what_goes_wrong_otherwise_ends_its_call_only(tmp_path: Path) -> None:
+    """Left to the due query it would come back for ever."""
+    program = tmp_path / "child.py"
+    program.write_text("print('ready', flush=True); input(); print('no json', flush=True)")
+    checker = SchemaChecker([sys.executable, str(program)])
+
+    (found,) = checker.check_all([Answer("acme", "\n", ("\n",))], 20)
+
+    checker.close()
+    assert isinstance(found, OutputUnchecked)
+    assert str(found) == "checking the answer failed: JSONDecodeError"
+
+
+def test_a_signal_that_the_worker_ignores_still_ends_a_check() -> None:
+    """Ignored and blocked signals are inherited."""
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    checker = SchemaChecker()
+    try:
+        with pytest.raises(SchemaTooCostly):
+            check(checker, DOUBLING, DEEP, "acme")
+    finally:
+        signal.signal(signal.SIGPROF, before)
+        checker.close()
+
+
+def test_without_a_child_answers_wait_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the program is missing or ends at once."""
+    for argv in (["/nowhere/python"], [sys.executable, "-c", ""]):
+        now = [100.0]
+        monkeypatch.setattr(schema_checker, "monotonic", lambda now=now: now[0])
+        checker = SchemaChecker(argv)
+        with pytest.raises(CheckerUnavailable):
+            check(checker, INTEGER, "1", "acme")
+        now[0] += schema_checker.AWAY_MAX_S
+        with pytest.raises(CheckerUnavailable):
+            check(checker, INTEGER, "1", "acme")
+        now[0] += 1.0
+        with pytest.raises(OutputUnchecked):
+            check(checker, INTEGER, "1", "acme")
+        checker.close()
+
+
+def test_organisations_take_turns(checker: SchemaChecker) -> None:
+    """Forty costly answers of one, each with a schema of its own: another's hundred wait for one of them at most."""
+    pid_of(checker)
+    costly = [
+        Answer("acme", json.dumps({**json.loads(DOUBLING), "title": str(n)}), (DEEP,))
+        for n in range(40)
+    ]
+    flood = threading.Thread(target=lambda: checker.check_all(costly, 60))
+    flood.start()
+    begun = time.monotonic()
+
+    found = checker.check_all([Answer("globex", INTEGER, ("1",))] * 100, 20)
+
+    took_s = time.monotonic() - begun
+    assert flood.is_alive()
+    checker.close()
+    flood.join(30)
+    assert found == [None] * 100
+    assert took_s < 10
+
+
+def test_what_is_over_time_is_left(checker: SchemaChecker) -> None:
+    """What was found by then is told."""
+    pid_of(checker)
+    costly = [
+        Answer("acme", json.dumps({**json.loads(DOUBLING), "title": str(n)}), (DEEP,))
+        for n in range(40)
+    ]
+    begun = time.monotonic()
+
+    found = checker.check_all([Answer("globex", INTEGER, ("x",)), *costly], 3)
+
+    assert time.monotonic() - begun < 4
+    assert found[0] == "is no JSON"
+    assert isinstance(found[-1], CheckerUnavailable)
+
+
+def test_the_child_ends_with_its_worker() -> None:
+    """However that ends: nothing is left behind."""
+    program = (
+        "import time; from callgate.domain.ports import Answer;"
+        "from worker.schema_checker import SchemaChecker; c = SchemaChecker();"
+        f"c.check_all([Answer('acme', {INTEGER!r}, ('1',))], 20); print(c.child_pid, flush=True); time.sleep(60)"
+    )
+    read, write = os.pipe()
+    owner = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-c", program],
+        {**os.environ, "PYTHONPATH": str(Path.cwd())},
+        file_actions=[(os.POSIX_SPAWN_DUP2, write, 1)],
+    )
+    os.close(write)
+    with os.fdopen(read) as output:
+        pid = int(output.readline())
+    os.kill(owner, signal.SIGKILL)
+    os.waitpid(owner, 0)
+
+    until(lambda: not Path(f"/proc/{pid}").exists())

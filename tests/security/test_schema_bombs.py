@@ -1,0 +1,136 @@
+"""A tenant whose schemas are small to send and dear to check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from callgate.client import Handle
+from callgate.domain import hashing
+from callgate.domain.errors import CallFailed, CallRejected, InvalidSchema
+from callgate.domain.ledger import NewSubmission
+from callgate.domain.models import LLMRequest
+from tests.acceptance.harness import Deployment, Process, until_equal
+from worker.simulator_script import Match, Rule, Step
+
+PATIENCE_S = 60.0
+ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
+
+
+def doubling(levels: int, keyword: str) -> dict[str, Any]:
+    """Definitions that refer to the next one twice."""
+    definitions: dict[str, Any] = {
+        f"a{n}": {keyword: [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(levels)
+    }
+    definitions[f"a{levels}"] = {"type": "integer"}
+    return {"$defs": definitions, "$ref": "#/$defs/a0"}
+
+
+NODE = {"$ref": "#/$defs/node"}
+INNER = {"type": "object", "properties": {"in": NODE}, "required": ["in"]}
+TREE = {"$defs": {"node": {"anyOf": [INNER, INNER, {"type": "string"}]}}, **NODE}
+"""An ordinary tree by its looks, but each level of an answer that does not fit is visited twice as often."""
+DEEP = '{"in":' * 60 + "1" + "}" * 60
+LONG = {"max_output_tokens": 1_000, "call_type": "brief"}
+DEAR = Rule(match=Match(text="deep"), reply=[Step(text=DEEP)])
+
+
+def submit_past_the_client(deployment: Deployment, request: LLMRequest) -> Handle:
+    """Call the SQL function as a client could that asks no gate."""
+    input_hash = hashing.input_hash(request)
+    submission = NewSubmission(
+        submission_id=uuid4(),
+        org_id=request.org_id,
+        call_id=hashing.call_id(request.org_id, input_hash),
+        input_hash=input_hash,
+        call_type=request.call_type,
+        provider=request.provider,
+        model=request.model,
+        input_token_bound=10,
+        request=request.model_dump_json().encode(),
+    )
+    (answer,) = deployment.client.ledger.submit([submission])
+    deployment.client.queue.publish_calls([answer.key])
+    return deployment.client.handle(answer.key.task_id)
+
+
+def others_go_on(deployment: Deployment, count: int = 20) -> None:
+    """Calls of another organisation end, with schemas and without."""
+    org = deployment.org()
+    requests = [deployment.request(org) for _ in range(count)]
+    requests += [deployment.request(org, response_schema=ANSWER) for _ in range(count)]
+    handles = deployment.client.submit_many(requests)
+
+    for handle in deployment.client.as_completed(handles, timeout=PATIENCE_S):
+        handle.get(timeout=1)
+    assert [row.status for row in deployment.attempts(org)] == ["succeeded"] * 2 * count
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [(doubling(40, "allOf"), "7"), (doubling(18, "anyOf"), '"x"'), ({"$ref": "#"}, "7")],
+    ids=["2^40 branches", "2.3 GB", "endless"],
+)
+def test_a_schema_that_multiplies_is_refused_by_client_and_worker(
+    deployment: Deployment, worker: Callable[..., Process], schema: dict[str, Any], answer: str
+) -> None:
+    """Nothing is held, sent or paid; the worker neither freezes nor dies."""
+    deployment.provider.script([Rule(match=Match(text="bomb"), reply=[Step(text=answer)])])
+    process, org = worker(), deployment.org()
+    request = deployment.request(org, f"bomb {answer}", response_schema=schema)
+
+    with pytest.raises(InvalidSchema, match="the response schema cannot be used"):
+        deployment.client.submit(request)
+    handle = submit_past_the_client(deployment, request)
+    others_go_on(deployment)
+
+    with pytest.raises(CallRejected) as refused:
+        handle.get(timeout=PATIENCE_S)
+    assert refused.value.reason_code == "invalid_schema"
+    assert deployment.attempts(org) == []
+    assert process.is_alive()
+
+
+def test_an_answer_that_is_dear_to_check_costs_its_own_call_only(
+    deployment: Deployment, worker: Callable[..., Process]
+) -> None:
+    """The check is ended; the call is paid by its usage, and not tried again."""
+    deployment.provider.script([DEAR])
+    process, org = worker(), deployment.org()
+
+    handle = deployment.client.submit(deployment.request(org, "deep", response_schema=TREE, **LONG))
+    others_go_on(deployment)
+
+    with pytest.raises(CallFailed) as failed:
+        handle.get(timeout=PATIENCE_S)
+    assert failed.value.failure_code == "schema_too_costly"
+    (attempt,) = deployment.attempts(org)
+    assert attempt.status == "failed"
+    assert 0 < attempt.posted_nano_usd < attempt.hold_nano_usd
+    assert process.is_alive()
+
+
+def test_many_dear_answers_hold_nobody_up(
+    deployment: Deployment, worker: Callable[..., Process]
+) -> None:
+    """Each has a schema of its own, so that each is tried; others' answers are checked in between."""
+    deployment.provider.script([DEAR])
+    process, org = worker(), deployment.org()
+    requests = [
+        deployment.request(org, f"deep {n}", response_schema={**TREE, "title": str(n)}, **LONG)
+        for n in range(4)
+    ]
+
+    handles = deployment.client.submit_many(requests)
+    until_equal(True, lambda: len(deployment.attempts(org)) > 0)
+    others_go_on(deployment)
+
+    ended = list(deployment.client.as_completed(handles, timeout=120))
+    assert len(ended) == 4
+    codes = [json.loads(row.error_json)["code"] for row in deployment.attempts(org)]
+    assert codes == ["schema_too_costly"] * 4
+    assert process.is_alive()

@@ -1,0 +1,358 @@
+"""What a schema may cost: ordinary ones pass, however many models they have; those that multiply do not."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from decimal import Decimal
+from enum import Enum
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, TypeAdapter, create_model
+
+from callgate.adapters.json_schema_validator import JsonSchemaValidator
+from callgate.domain import schema_cost
+from callgate.domain.models import SCHEMA_BYTES_MAX, LLMRequest
+from callgate.domain.schema_cost import (
+    DEPTH_MAX,
+    PATTERNS_MAX,
+    VISITS_MAX,
+    pattern_steps,
+    why_too_costly,
+)
+
+TOO_MANY = f"checking one value takes more than {VISITS_MAX} steps: branches and $ref multiply"
+ENDLESS = "a $ref leads back to where it began, so that no check would ever end"
+UNRESOLVED = "a $ref or $schema names what is not in the schema"
+TOO_DEEP = f"more than {DEPTH_MAX} schemas are within each other, or behind each other's $ref"
+
+
+def doubling(levels: int, keyword: str = "allOf") -> dict[str, Any]:
+    """Definitions that refer to the next one twice."""
+    definitions: dict[str, Any] = {
+        f"a{n}": {keyword: [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(levels)
+    }
+    definitions[f"a{levels}"] = {"type": "integer"}
+    return {"$defs": definitions, "$ref": "#/$defs/a0"}
+
+
+def why(schema: object) -> str | None:
+    """Ask the rule."""
+    return why_too_costly(json.dumps(schema))
+
+
+@pytest.mark.parametrize("levels", range(11, 60))
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
+def test_branches_that_double_are_refused(levels: int, keyword: str) -> None:
+    """From 2^11 visits of one value on, in 2.8 kB at forty levels."""
+    assert why(doubling(levels, keyword)) in (TOO_MANY, TOO_DEEP)
+    assert len(json.dumps(doubling(40))) < 2_900
+
+
+def test_a_few_branches_that_double_pass() -> None:
+    """A thousand visits are nothing."""
+    assert why(doubling(9)) is None
+
+
+REF = {"$ref": "#/$defs/big"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [REF, REF]},
+        {"not": {"not": {"anyOf": [REF, REF]}}},
+        {"if": REF, "then": REF},
+        {"if": True, "then": REF, "else": REF},
+        {"dependentSchemas": {"a": REF, "b": REF}},
+        {"dependencies": {"a": REF, "b": REF}},
+        {"dependencies": {"a": ["b"], "b": REF, "c": REF}},
+        {"properties": {"deep": {"items": {"oneOf": [REF, REF]}}}},
+        {"items": [{}, {"allOf": [REF, REF]}]},
+        {"prefixItems": [{"allOf": [REF, REF]}]},
+        {"contains": {"allOf": [REF, REF]}},
+        {"additionalProperties": {"allOf": [REF, REF]}},
+        {"propertyNames": {"allOf": [REF, REF]}},
+        {"patternProperties": {"^a": {"allOf": [REF, REF]}}},
+        {"unevaluatedItems": {"allOf": [REF, REF]}},
+        {"unevaluatedProperties": {"allOf": [REF, REF]}},
+        {"$defs": {"used": {"allOf": [REF, REF]}}},
+        {"definitions": {"used": {"allOf": [REF, REF]}}},
+        {"x-elsewhere": {"a": [0, {"allOf": [REF, REF]}]}, "$ref": "#/x-elsewhere/a/1"},
+        {"allOf": [{"$ref": "#big"}, {"$ref": "#big"}]},
+        {"$ref": "#/$defs/big", "allOf": [{"$dynamicRef": "#dynamic"}]},
+        {"$id": "https://example.com/root", "allOf": [{"$ref": "big.json"}, REF]},
+        {"$id": "https://example.com/root", "allOf": [{"$ref": "/big.json#"}, REF]},
+        {"allOf": [{"$ref": "#/%24defs/big"}, REF]},
+        {"unevaluatedProperties": False, "$ref": "#/$defs/big"},
+    ],
+)
+def test_every_way_to_visit_a_value_twice_counts(schema: dict[str, Any]) -> None:
+    """Wherever the branches stand, and however they are referred to, in any draft."""
+    half = {
+        "$anchor": "big",
+        "$id": "https://example.com/big.json",
+        "$dynamicAnchor": "dynamic",
+        "allOf": [{"type": "object"} for _ in range(VISITS_MAX * 2 // 3)],
+    }
+    definitions = {**schema.get("$defs", {}), "big": half}
+
+    assert why({**schema, "$defs": definitions}) == TOO_MANY
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}, {"$ref": "#"}]},
+        {"anyOf": [{"type": "integer"}, {"$ref": "#"}]},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"not": {"$ref": "#/$defs/a"}}}},
+        {"properties": {"a": {"if": {"$ref": "#/properties/a"}}}},
+        {"$dynamicAnchor": "node", "allOf": [{"$dynamicRef": "#node"}]},
+        {"$recursiveAnchor": True, "allOf": [{"$recursiveRef": "#"}]},
+        {"$id": "https://example.com/a", "allOf": [{"$ref": "https://example.com/a"}]},
+        {"id": "https://example.com/a", "allOf": [{"$ref": "a#"}]},
+        {"$defs": {"a": {"$id": "#self", "anyOf": [{"$ref": "#self"}]}}},
+    ],
+)
+def test_a_reference_that_goes_on_to_nothing_is_refused(schema: dict[str, Any]) -> None:
+    """JSON Schema forbids it; with two branches it would double for ever."""
+    assert why(schema) == ENDLESS
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}},
+        {"anyOf": [{"type": "null"}, {"items": {"$ref": "#"}}]},
+        {"$dynamicAnchor": "node", "properties": {"next": {"$dynamicRef": "#node"}}},
+        {"$recursiveAnchor": True, "items": {"$recursiveRef": "#"}},
+        {"additionalProperties": {"$ref": "#"}},
+        {"$defs": {"é/~": {"type": "integer"}}, "$ref": "#/$defs/é~1~0"},
+        {"enum": [{"$ref": "nowhere", "allOf": [{"$ref": "#"}]}]},
+        {"const": {"$ref": "#"}, "default": {"$ref": "#"}, "examples": [{"$ref": "#"}]},
+        {"properties": {"$ref": {"type": "string"}, "allOf": {"type": "array"}}},
+        {"allOf": 5, "properties": 7, "$ref": 3, "items": None, "pattern": 1},
+        {"allOf": [True, False], "not": False},
+    ],
+)
+def test_what_is_ordinary_or_no_schema_passes(schema: dict[str, Any]) -> None:
+    """A tree of nodes goes on to smaller values; what is wrong otherwise, the validator says."""
+    assert why(schema) is None
+
+
+@pytest.mark.parametrize(
+    "reference", ["#/$defs/none", "#none", "other.json", "http://[", "#/enum/9", "#/enum/x"]
+)
+def test_a_reference_to_nothing_is_refused(reference: str) -> None:
+    """What this rule cannot follow it cannot bound."""
+    assert why({"enum": [1], "anyOf": [{"$ref": reference}]}) == UNRESOLVED
+
+
+@pytest.mark.parametrize(
+    ("anchor", "reference"),
+    [
+        ({"$dynamicAnchor": "x"}, {"$dynamicRef": "#x"}),
+        ({"$recursiveAnchor": True}, {"$recursiveRef": "#"}),
+    ],
+)
+def test_many_references_to_many_places_are_counted_in_linear_time(
+    anchor: dict[str, Any], reference: dict[str, Any]
+) -> None:
+    """Two thousand to two thousand: four million if each were looked at."""
+    definitions = {f"d{n}": {**anchor, "type": "string"} for n in range(2_000)}
+    schema = json.dumps({"$defs": definitions, "items": {"anyOf": [reference] * 2_000}})
+    begun = time.process_time()
+
+    assert why_too_costly.__wrapped__(schema) is None
+    assert time.process_time() - begun < 0.5
+
+
+def test_a_long_chain_is_refused() -> None:
+    """A validator recurses as deep as references go; each may be a few bytes."""
+    chain: dict[str, Any] = {
+        f"a{n}": {"items": {}, "$ref": f"#/$defs/a{n + 1}"} for n in range(DEPTH_MAX)
+    }
+    last = {f"a{DEPTH_MAX}": {}}
+
+    assert why({"$defs": {**chain, **last}}) == TOO_DEEP
+    del chain["a0"]
+    assert why({"$defs": {**chain, **last}}) is None
+
+
+@pytest.mark.parametrize("text", ["", "no schema", "[1]", "5", "[" * 100_000])
+def test_what_is_no_object_is_left_to_the_validator(text: str) -> None:
+    """It has words for that."""
+    assert why_too_costly(text) is None
+
+
+def visits(schema: Any, root: dict[str, Any]) -> int:
+    """Go through everything that is asked of one number, as a validator without shortcuts does."""
+    if not isinstance(schema, dict):
+        return 1
+    count = 1
+    for keyword in ("allOf", "anyOf", "oneOf"):
+        count += sum(visits(branch, root) for branch in schema.get(keyword, ()))
+    for keyword in ("not", "if", "then", "else"):
+        count += visits(schema[keyword], root) if keyword in schema else 0
+    if "$ref" in schema:
+        count += visits(root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
+    return count
+
+
+@st.composite
+def layered(draw: st.DrawFn) -> dict[str, Any]:
+    """Definitions that refer to later ones, by all keywords that stay at the same value."""
+    count = draw(st.integers(1, 7))
+    definitions: dict[str, Any] = {}
+    for n in range(count):
+        later = [{"$ref": f"#/$defs/d{m}"} for m in range(n + 1, count)]
+        leaf = st.sampled_from([True, {"type": "integer"}, {"minimum": 3}, *later])
+        branch = st.one_of(leaf, leaf.map(lambda schema: {"not": schema}))
+        keyword = draw(st.sampled_from(["allOf", "anyOf", "oneOf", "if"]))
+        branches = draw(st.lists(branch, min_size=1, max_size=3))
+        definitions[f"d{n}"] = {keyword: branches[0] if keyword == "if" else branches}
+        if keyword == "if":
+            definitions[f"d{n}"]["then"] = branches[-1]
+    return {"$defs": definitions, "$ref": "#/$defs/d0"}
+
+
+@settings(max_examples=300, deadline=None)
+@given(schema=layered(), limit=st.integers(1, 200))
+def test_the_count_is_that_of_a_validator(schema: dict[str, Any], limit: int) -> None:
+    """Refused is what needs more visits than the limit, at any of its definitions, and nothing else."""
+    most = max(visits(node, schema) for node in (schema, *schema["$defs"].values()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema_cost, "VISITS_MAX", limit)
+        refusal = why_too_costly.__wrapped__(json.dumps(schema))
+
+    assert (refusal is not None) == (most > limit)
+
+
+@settings(max_examples=100, deadline=None)
+@given(schema=layered(), value=st.sampled_from(["1", "0", '"x"', "[]", "{}", "null"]))
+def test_what_passes_is_checked_at_once(schema: dict[str, Any], value: str) -> None:
+    """By the engine that workers use: within half a second of its time, whatever its branches come to."""
+    if why(schema) is None:
+        begun = time.process_time()
+        JsonSchemaValidator().check(json.dumps(schema), value)
+        assert time.process_time() - begun < 0.5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "steps"),
+    [
+        ("abc", 3),
+        ("a{3}", 3),
+        ("a{2,5}b", 6),
+        ("(ab){10}", 20),
+        ("((a{9}){9}){9}", 729),
+        ("((x{999}){999}){999}", 999**3),
+        (r"\{3}", 3),
+        ("[a-z]{10}", 40),
+        (r"[]\]{3}]{2}", 2 * (7 + 500)),
+        (r"\w{2}", 1_000),
+        (r"\p{L}{3}", 1_500),
+        (".{4}", 100),
+        ("a{,3}b{x}(", 7),
+        ("a{9999999999999}", 999_999_999),
+        ("a{0000000000000012}", 12),
+        ("", 0),
+    ],
+)
+def test_repetitions_are_written_out(pattern: str, steps: int) -> None:
+    """As engines do when they compile a pattern."""
+    assert pattern_steps(pattern) == steps
+
+
+def test_patterns_that_take_long_to_compile_are_refused() -> None:
+    """Three thousand of them took gigabytes; the same one twice is compiled once."""
+    each = pattern_steps(r"^(\w{1,90}){1,9}0$")
+    costly = {f"p{n}": {"pattern": rf"^(\w{{1,90}}){{1,9}}{n % 10}$"} for n in range(10)}
+    alike = {f"p{n}": {"pattern": r"^(\w{1,90}){1,4}$"} for n in range(3_000)}
+
+    assert 10 * each > PATTERNS_MAX
+    assert (
+        why({"properties": costly})
+        == "its patterns, with their repetitions written out, are too long"
+    )
+    assert why({"patternProperties": {p["pattern"]: {} for p in costly.values()}}) is not None
+    assert why({"properties": alike}) is None
+
+
+class Currency(Enum):
+    """A few values."""
+
+    EUR = "EUR"
+    USD = "USD"
+
+
+def models(count: int, seed: int) -> list[type[BaseModel]]:
+    """Models that refer to each other and to themselves, as a real project has them."""
+    chance = random.Random(seed)  # noqa: S311
+    namespace: dict[str, type[BaseModel]] = {}
+    made: list[type[BaseModel]] = []
+    for n in range(count):
+        fields: dict[str, Any] = {
+            "kind": (Literal[f"kind-{n}"], ...),
+            "amount": (Decimal, ...),
+            "currency": (Currency, Currency.EUR),
+            "note": (
+                Annotated[str, Field(max_length=500, pattern=r"^[\w\s.,-]{0,80}$")] | None,
+                None,
+            ),
+            "itself": (list[f"Model{n}"] | None, None),  # type: ignore[misc]
+        }
+        if made:
+            some = chance.sample(made, min(len(made), 5))
+            fields["child"] = (some[0], ...)
+            fields["maybe"] = (some[0] | None, None)
+            fields["named"] = (dict[str, some[-1]], {})  # type: ignore[valid-type]
+            fields["any"] = (list[reduce(or_, some)], [])  # type: ignore[misc]
+            if len(some) > 1:
+                one = Annotated[reduce(or_, some), Field(discriminator="kind")]
+                fields["one"] = (list[one], [])  # type: ignore[valid-type]
+        model = create_model(f"Model{n}", **fields)
+        namespace[model.__name__] = model
+        model.model_rebuild(_types_namespace=namespace)
+        made.append(model)
+    return made
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hundreds_of_models_pass(seed: int) -> None:
+    """With unions, discriminators, optional fields and recursion, up to the largest schema that is taken."""
+    made = models(150, seed)
+    for model in (*made[::30], made[-1]):
+        request_schema = json.dumps(model.model_json_schema())
+        assert len(request_schema) < 2 * SCHEMA_BYTES_MAX
+        assert why_too_costly(request_schema) is None
+        assert JsonSchemaValidator().check_schema(request_schema) is None
+
+
+def test_a_union_of_a_thousand_models_passes() -> None:
+    """Each is a branch and a reference."""
+    union = {"anyOf": [{"$ref": f"#/$defs/m{n}"} for n in range(1_000)]}
+    definitions = {f"m{n}": {"type": "object", "properties": {"next": union}} for n in (0, 1)}
+    definitions |= {f"m{n}": {"type": "object"} for n in range(2, 1_000)}
+
+    assert why({"$defs": definitions, "items": union}) is None
+
+
+def test_schemas_of_everyday_types_pass() -> None:
+    """What Pydantic writes for what people use."""
+    types: list[Any] = [
+        dict[str, Any],
+        list[tuple[int, str]] | None,
+        Decimal,
+        LLMRequest,
+        dict[str, dict[str, list[Currency]]],
+    ]
+    for each in types:
+        assert why(TypeAdapter(each).json_schema()) is None
