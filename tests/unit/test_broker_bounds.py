@@ -292,7 +292,12 @@ def test_a_link_goes_to_a_queue_of_a_pipeline(
 NAMES: list[object] = [
     *("callgate", "callgate.call", "callgate.log", "callgate.call\x06\x163", "callgate:budgets:a"),
     *("_kombu.binding.celeryev", "unacked", "unacked_index", "unacked_mutex", "celeryev.1"),
-    *("call@host.celery.pidbox", f"{uuid4()}.reply.celery.pidbox", "celery.pidbox", REPLIES),
+    *(
+        "call@host.celery.pidbox",
+        "5e3bfaec-ca57-467e-8a4d-c10c2aedfa0d.reply.celery.pidbox",
+        "celery.pidbox",
+        REPLIES,
+    ),
     *("/0.celeryev", "celery-task-meta-1", "", " ", " a", "a\n", "a\x00", "a\x06\x160", "x" * 256),
     *(7, True, ["pipeline"], {"name": "pipeline"}, b"pipeline"),
 ]
