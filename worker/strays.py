@@ -31,6 +31,7 @@ from typing import Any
 from celery import Celery, Task
 from kombu.exceptions import KombuError
 
+from callgate.domain.bounds import STRAY_BYTES_MAX as RAW_BYTES_MAX
 from callgate.domain.operations import StrayMessage
 from worker.asyncio_pool import AsyncTask
 from worker.batching import BatchStrategy
@@ -38,8 +39,6 @@ from worker.event_pacing import PacedConsumer
 from worker.until_done import UntilDone
 
 logger = logging.getLogger(__name__)
-
-RAW_BYTES_MAX = 64 * 1024
 
 _UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, KombuError)
 """What Celery raises over content that it did not expect; anything else is not the message's."""

@@ -22,9 +22,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from callgate.domain.bounds import LINK_BYTES_MAX
 from callgate.domain.errors import InvalidLink
 
-LINK_BYTES_MAX = 64 * 1024
 ROUTE = frozenset({"queue", "exchange", "routing_key", "exchange_type"})
 KEPT = frozenset({"expires", "ignore_result", "priority", "shadow"})
 """

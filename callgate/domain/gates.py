@@ -7,6 +7,7 @@ takes time in proportion to the text, so `check_size` refuses by bytes what coul
 
 from __future__ import annotations
 
+from callgate.domain.bounds import REQUEST_BYTES_MAX
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
 from callgate.domain.errors import (
     InputTooLarge,
@@ -80,6 +81,19 @@ def check_gates(request: LLMRequest, catalogue: Catalogue, bound: TokenBound) ->
         raise InputTooLarge(
             f"the input has up to {bound.tokens} tokens (by {bound.method}), over input_tokens_max {tokens_max} of "
             f"call type {request.call_type!r}: shorten the messages, or raise the limit"
+        )
+
+
+def check_stored_bytes(stored: bytes) -> None:
+    """
+    Ask the last gate: what the ledger takes. Limits of tokens may be set higher, and JSON escapes some characters.
+
+    Raises:
+        InputTooLarge
+    """
+    if len(stored) > REQUEST_BYTES_MAX:
+        raise InputTooLarge(
+            f"the request has {len(stored)} bytes as JSON, over {REQUEST_BYTES_MAX}: shorten the messages"
         )
 
 

@@ -15,7 +15,6 @@ import structlog
 from callgate.domain.breaker import BreakerChange, Health, health_of
 from callgate.domain.budget import usd
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import BrokerUnavailable
 from callgate.domain.ledger import (
     AttemptKind,
     AttemptRef,
@@ -24,7 +23,6 @@ from callgate.domain.ledger import (
     Bodies,
     CallState,
     CallView,
-    Delivery,
     Settle,
     Settled,
     Unstorable,
@@ -35,9 +33,9 @@ from callgate.domain.ports import (
     LedgerPort,
     OutputValidatorPort,
     ProviderReply,
-    QueuePort,
 )
 from callgate.domain.retry import LOST, Billing, Dead, Failure, Tally, decide
+from callgate.services.delivery import DeliveryService
 from callgate.services.review import Bill, bill_of, flaw_of
 
 log = structlog.get_logger(__name__)
@@ -60,13 +58,13 @@ class Verdict:
 
 
 class AICallLogger:
-    """Settles attempts and delivers the links of calls that end."""
+    """Settles attempts, and has the submitters of calls that end told."""
 
     def __init__(
         self,
         *,
         ledger: LedgerPort,
-        queue: QueuePort,
+        delivery: DeliveryService,
         costs: CostCalculatorPort,
         validator: OutputValidatorPort,
         catalogue: Catalogue,
@@ -80,7 +78,7 @@ class AICallLogger:
             on_woken: Called when a settlement has made waiting calls due, so that nobody need find out later.
         """
         self._ledger = ledger
-        self._queue = queue
+        self._delivery = delivery
         self._costs = costs
         self._validator = validator
         self._catalogue = catalogue
@@ -98,7 +96,17 @@ class AICallLogger:
         Raises:
             LedgerUnavailable: Settling the same batch again is safe.
         """
-        views = self._ledger.read(list(dict.fromkeys(refs)), Bodies.BOTH)
+        # Of a call the oldest first, and the next when that is settled: what it comes to depends on those before.
+        newest_first = sorted(refs, key=lambda ref: ref.attempt_id, reverse=True)
+        oldest = {ref.key: ref for ref in newest_first}
+        first = [ref for ref in dict.fromkeys(refs) if ref == oldest[ref.key]]
+        later = [ref for ref in refs if ref != oldest[ref.key]]
+        settled = self._settle_each(first, are_expired)
+        return settled + (self.settle(later, are_expired=are_expired) if later else [])
+
+    def _settle_each(self, refs: Sequence[AttemptRef], are_expired: bool) -> list[Settled]:
+        """Settle attempts of different calls."""
+        views = self._ledger.read(refs, Bodies.BOTH)
         settles = [
             (settle, view.last.hold_nano_usd)
             for view in views
@@ -110,17 +118,8 @@ class AICallLogger:
             self._on_woken()
         for change in {change for s in settled for change in s.breaker_changes}:
             _tell(change)
-        self.deliver([d for s in settled for d in s.deliveries])
+        self._delivery.tell([s.ref.key for s in settled if s.has_links])
         return settled
-
-    def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """Publish links and mark them; what fails stays due."""
-        if not deliveries:
-            return
-        try:
-            self._ledger.deliver(self._queue.publish_links(deliveries))
-        except BrokerUnavailable as exc:
-            log.warning("links_left_to_the_due_query", count=len(deliveries), reason=str(exc))
 
     def _write(self, settles: list[tuple[Settle, int]]) -> list[Settled]:
         """Settle; each comes with its hold, for when nothing else of it can be written."""

@@ -2,8 +2,8 @@
 Move on whatever is due: the one liveness rule.
 
 Every worker runs this, none is special: retries and budget waits whose time has come, attempts whose worker vanished
-(its lease or their deadline ran out), answers nobody settled, links nobody delivered, and (behind a sweep) calls whose
-message was lost.
+(its lease or their deadline ran out), answers nobody settled, and (behind a sweep) calls whose message was lost. Links
+are delivered apart from this; see `callgate.services.delivery`.
 """
 
 from __future__ import annotations
@@ -122,7 +122,6 @@ class DueService:
         if expired := _refs(items, DueKind.EXPIRED):
             log.warning("attempts_expired", count=len(expired))
             self._logger.settle(expired, are_expired=True)
-        self._logger.deliver([d for item in items for d in item.deliveries])
 
     def _publish(self, keys: list[CallKey]) -> None:
         try:

@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import uuid4
 
 from callgate.domain import gates, hashing
+from callgate.domain.bounds import IDEMPOTENCY_KEY_CHARS_MAX
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import IdempotencyMismatch, InvalidRequest, InvalidSchema
 from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
@@ -17,8 +18,6 @@ from callgate.domain.ports import (
     OutputValidatorPort,
     TokenEstimatorPort,
 )
-
-IDEMPOTENCY_KEY_CHARS_MAX = 255
 
 
 class SubmitService:
@@ -67,6 +66,8 @@ class SubmitService:
         gates.check_gates(request, self._catalogue, bound)
         # Only that a price exists matters here; the hold is priced when it is made.
         self._costs.worst_case(request, bound.tokens, self._now())
+        stored = request.model_dump_json().encode()
+        gates.check_stored_bytes(stored)
         input_hash = hashing.input_hash(request)
         return NewSubmission(
             submission_id=uuid4(),
@@ -77,7 +78,7 @@ class SubmitService:
             provider=request.provider,
             model=request.model,
             input_token_bound=bound.tokens,
-            request=request.model_dump_json().encode(),
+            request=stored,
             idempotency_key=idempotency_key,
             link=link,
             force=force,

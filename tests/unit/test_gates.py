@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from callgate.domain.bounds import REQUEST_BYTES_MAX
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.errors import (
     InputTooLarge,
@@ -15,7 +16,13 @@ from callgate.domain.errors import (
     UnknownModel,
     UnknownProvider,
 )
-from callgate.domain.gates import TOKEN_BYTES_MAX, check_gates, check_size, with_output_bound
+from callgate.domain.gates import (
+    TOKEN_BYTES_MAX,
+    check_gates,
+    check_size,
+    check_stored_bytes,
+    with_output_bound,
+)
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
 
@@ -168,3 +175,11 @@ def test_no_message_holds_prompt_text() -> None:
         check_size(request, CATALOGUE)
 
     assert "secret" not in str(raised.value)
+
+
+def test_a_request_is_stored_up_to_its_bound() -> None:
+    """However high a call type sets its limit of tokens: the ledger takes no more."""
+    check_stored_bytes(b"x" * REQUEST_BYTES_MAX)
+
+    with pytest.raises(InputTooLarge, match="33554433 bytes as JSON"):
+        check_stored_bytes(b"x" * (REQUEST_BYTES_MAX + 1))

@@ -31,6 +31,7 @@ BEGIN
         SELECT l.attempt INTO fewest FROM llm_call l
          WHERE b.is_open AND l.breaker_id = b.id AND l.state = 'waiting' AND l.due_at > now()
          ORDER BY l.attempt LIMIT 1;
+        BEGIN
         WITH next AS MATERIALIZED (
             SELECT * FROM (
                 SELECT l.call_id, l.generation FROM llm_call l
@@ -53,6 +54,10 @@ BEGIN
         UPDATE llm_call l SET due_at = now() FROM next
          WHERE l.call_id = next.call_id AND l.generation = next.generation;
         released := released OR FOUND;
+        -- A row that takes no change stops neither those of other breakers nor the settlement that asks.
+        EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
+            RAISE WARNING 'who waits for %/% was not released: %', b.provider, b.model, SQLERRM;
+        END;
     END LOOP;
     RETURN released;
 END $$;
