@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -31,6 +34,7 @@ from callgate.cli_output import (
     waits_for,
 )
 from callgate.domain.budget import usd
+from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import CallNotFound, InvalidRequest
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView
 from callgate.domain.models import LLMRequest, LLMResult, OnBudget
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from callgate.client import Client, Handle
 
 LISTED_MAX = 1_000
+FAILURES_SHOWN_MAX = 100
 TaskId = Annotated[str, typer.Argument(metavar="CALL", help="A task id, or a call id: its newest.")]
 
 
@@ -142,7 +147,8 @@ def show(
     """Show one call."""
     with client_of(context) as client:
         view = find_call(client, task_id, Bodies.BOTH if bodies else Bodies.NONE)
-    print_call(view, as_json=as_json)
+        failures = client.operations.link_failures(view.key, limit=FAILURES_SHOWN_MAX)
+    print_call(view, failures, as_json=as_json)
 
 
 def cancel(
@@ -180,10 +186,11 @@ def find_call(client: Client, text: str, bodies: Bodies) -> CallView:
     return view
 
 
-def print_call(view: CallView, *, as_json: bool) -> None:
-    """Print all that is known about one call."""
+def print_call(view: CallView, failures: Sequence[LinkFailure] = (), *, as_json: bool) -> None:
+    """Print all that is known about one call, with the links of it that could not be delivered."""
     if as_json:
-        print_json(call_fields(view))
+        told = {"link_failures": [asdict(f) for f in failures]} if failures else {}
+        print_json({**call_fields(view), **told})
         return
     last = view.last
     print_fields(
@@ -201,6 +208,7 @@ def print_call(view: CallView, *, as_json: bool) -> None:
             "tokens": tokens_text(last.usage) if last and last.status.is_posted else None,
             "flags": ", ".join(last.anomalies) if last and last.anomalies else None,
             "error": error_text(view.error) or None,
+            "links": _links_text(failures) or None,
             "last attempt": last and f"{last.attempt} {last.status}, id {last.attempt_id}",
             "made": last and f"as a {last.kind}, with {_whose(last.credential)} key",
             "worker": last and last.worker_id,
@@ -212,6 +220,14 @@ def print_call(view: CallView, *, as_json: bool) -> None:
             "reply": last and last.reply and last.reply.decode(errors="replace"),
         }
     )
+
+
+def _links_text(failures: Sequence[LinkFailure]) -> str:
+    """How many links could not be delivered, by what becomes of them and why."""
+    counts = Counter(
+        ("given up" if f.given_up_at else "to be tried again", f.why) for f in failures
+    )
+    return "; ".join(f"{n} {fate}: {why}" for (fate, why), n in counts.items())
 
 
 def _whose(credential: str) -> str:

@@ -35,7 +35,7 @@ from callgate.adapters.token_estimator import TokenEstimator
 from callgate.db.session import PostgresSession
 from callgate.db.version import VERSION, major_version
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
+from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, Unavailable
 from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.domain.ports import (
     LeasePort,
@@ -46,6 +46,7 @@ from callgate.domain.ports import (
     RetentionPort,
 )
 from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.delivery import DeliveryService
 from callgate.services.due import DueService
 from callgate.services.held_up import HeldUp
 from callgate.services.lease import RENEWED_AFTER, LeaseService
@@ -83,6 +84,7 @@ class Services:
     llm: LLMService
     logger: AICallLogger
     due: DueService
+    delivery: DeliveryService
     retention: RetentionService
     providers: Mapping[str, LLMProviderPort]
     isolation: Isolation | None
@@ -103,7 +105,10 @@ class Services:
             takes_turns: Whether to run the loops that every worker runs for all.
         """
         self._keeper.start()
-        loops_of_all = (self._due_loop, self._maintenance_loop, self._consumers_loop)
+        loops_of_all = (
+            *(self._due_loop, self._delivery_loop),
+            *(self._maintenance_loop, self._consumers_loop),
+        )
         wanted = loops_of_all if takes_turns else ()
         loops = [asyncio.create_task(loop()) for loop in wanted]
         try:
@@ -161,6 +166,21 @@ class Services:
             if not taken:
                 pause_s = options.due_interval_s * random.uniform(0.5, 1.5)  # noqa: S311
                 await self._due_now.pause(pause_s)
+
+    async def _delivery_loop(self) -> None:
+        """Deliver links that nobody has told at once; jittered, so that workers do not march in step."""
+        while True:
+            taken = 0
+            try:
+                taken = await asyncio.to_thread(self.delivery.run)
+            except Unavailable as exc:
+                log.warning("links_wait", reason=str(exc))
+            except Exception:
+                # Submitters wait to be told: an unforeseen error must not end the loop.
+                log.exception("delivery_loop_failed")
+            if not taken:
+                pause_s = self.settings.worker.due_interval_s * random.uniform(0.5, 1.5)  # noqa: S311
+                await asyncio.sleep(pause_s)
 
     async def _maintenance_loop(self) -> None:
         """Run retention now and then; jittered, so that workers do not march in step."""
@@ -256,9 +276,10 @@ def bootstrap(
         lease_s=options.lease_s,
     )
     checker = SchemaChecker()
+    delivery = DeliveryService(ledger=ledger, queue=queue, clock=clock)
     logger = AICallLogger(
         ledger=ledger,
-        queue=queue,
+        delivery=delivery,
         costs=costs,
         validator=checker,
         catalogue=catalogue,
@@ -324,6 +345,7 @@ def bootstrap(
         llm=llm,
         logger=logger,
         due=due,
+        delivery=delivery,
         retention=RetentionService(
             retention or PostgresRetention(maintenance), catalogue.retention
         ),

@@ -67,7 +67,7 @@ class LedgerLane:
 
 
 def _bytes_of(record: Record) -> int:
-    return len(record.reply or b"")
+    return len(record.reply or b"") + len(record.error or "")
 
 
 def _in_threads(

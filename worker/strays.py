@@ -32,6 +32,7 @@ from typing import Any
 from celery import Celery, Task
 from kombu.exceptions import KombuError
 
+from callgate.domain.bounds import STRAY_BYTES_MAX as RAW_BYTES_MAX
 from callgate.domain.operations import StrayMessage
 from worker.asyncio_pool import AsyncTask
 from worker.batching import BatchStrategy
@@ -40,7 +41,6 @@ from worker.until_done import UntilDone
 
 logger = logging.getLogger(__name__)
 
-RAW_BYTES_MAX = 64 * 1024
 GARBAGE_WAITING_MAX = 200
 """Items that were no messages, while the sink has not taken them: 12 MB."""
 

@@ -22,10 +22,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from callgate.domain.bounds import LINK_BYTES_MAX
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
 
-LINK_BYTES_MAX = 64 * 1024
 TASK_CHARS_MAX = 255
 PLACES_KNOWN_MAX = 1_000
 WRONG_TYPE = "WRONGTYPE"

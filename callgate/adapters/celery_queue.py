@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-import structlog
 from celery import Celery
 from celery.canvas import maybe_signature
 from kombu import Producer, Queue
@@ -30,11 +28,10 @@ from callgate.adapters.celery_broker import (
     in_this_process,
 )
 from callgate.adapters.celery_links import sendable
+from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey, CallState, Delivery
+from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.per_process import PerProcess
-
-log = structlog.get_logger(__name__)
 
 OUTAGES = (OSError, RedisConnectionError, RedisTimeoutError, InconsistencyError, LimitExceeded)
 """Causes that say the broker could not be asked. Kombu's own error says less: it wraps a link's KeyErrors too."""
@@ -72,28 +69,30 @@ class CeleryQueue:
             task_id = f"sweep.{sent_at.timestamp():.3f}"
             self._send(producer, SWEEP_TASK, CALL_QUEUE, task_id, [sent_at.isoformat()])
 
-    def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
         """
         Publish links; see `QueuePort.publish_links`.
 
-        A broken one is logged and done with. One that the broker itself refuses, such as to a key that is no queue,
-        stays due and holds up no other.
+        A broken one can never be published. One that the broker itself refuses, such as to a key that is no queue, may
+        be later; it holds up no other.
         """
-        done: list[UUID] = []
+        outcomes: list[Published] = []
         for delivery in deliveries:
             try:
                 self._publish_link(delivery)
             except Exception as exc:
                 cause = exc.__cause__ or exc
                 if isinstance(cause, OUTAGES):
-                    if not done:
+                    if not outcomes:
                         raise BrokerUnavailable(f"cannot publish links: {_name(exc)}") from exc
                     break
-                log.error("broken_link", submission_id=str(delivery.submission_id), why=repr(exc))
-                if isinstance(cause, RedisError):
-                    continue
-            done.append(delivery.submission_id)
-        return done
+                is_refused = isinstance(cause, RedisError)
+                # Never the error's own words: they may quote the link.
+                why = f"{'refused by the broker' if is_refused else 'broken'}: {_name(exc)}"
+                outcomes.append(Published(delivery.submission_id, why, not is_refused))
+            else:
+                outcomes.append(Published(delivery.submission_id))
+        return outcomes
 
     def _publish_link(self, delivery: Delivery) -> None:
         chosen = sendable(delivery.link, succeeded=delivery.state is CallState.SUCCEEDED)

@@ -15,7 +15,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
+from callgate.adapters import memory_delivery as delivery
 from callgate.adapters import memory_money as money
+from callgate.adapters.memory_bounds import takes_submission
 from callgate.adapters.memory_breakers import is_applied, is_probe_held, note_health, release
 from callgate.adapters.memory_headroom import freed, wake, wanting
 from callgate.adapters.memory_leases import MemoryLeases, may_judge
@@ -23,7 +25,9 @@ from callgate.adapters.memory_money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory_operations import MemoryOperations
 from callgate.adapters.memory_retention import MemoryRetention
 from callgate.adapters.memory_tables import CallRow, MemoryTables, SubmissionRow
+from callgate.domain.bounds import LINKS_PER_CALL_MAX
 from callgate.domain.breaker import BreakerChange
+from callgate.domain.delivery import Delivery, Told
 from callgate.domain.hashing import call_id
 from callgate.domain.ledger import (
     AttemptRef,
@@ -139,21 +143,28 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             items = self._due_calls(self._may_expire(judge, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
 
-    def deliver(self, submission_ids: Sequence[UUID]) -> None:
-        """Mark links as published; a call with none left loses its `due_at`."""
+    def links(
+        self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
+    ) -> list[Delivery]:
+        """Take links of ended calls: of organisations in turn, or of the calls that are named."""
         with self._lock:
-            now = self._clock()
-            known = [self.tables.submissions.get(submission_id) for submission_id in submission_ids]
-            for submission in filter(None, known):
-                submission.delivered_at = submission.delivered_at or now
-                self.tables.rest(self.tables.calls[submission.key])
+            return delivery.take(self.tables, limit, after, keys, self._clock())
+
+    def deliver(self, outcomes: Sequence[Told]) -> None:
+        """Keep what became of links; a call with none left is told of."""
+        with self._lock:
+            delivery.keep(self.tables, outcomes, self._clock())
 
     # Submit.
 
     def _submit(self, new: NewSubmission, now: datetime) -> Submitted:
         known = self.tables.submissions.get(new.submission_id)
         is_other = known is not None and known.key.call_id != new.call_id
-        if is_other or new.call_id != call_id(new.org_id, new.input_hash):
+        if (
+            not takes_submission(new)
+            or is_other
+            or new.call_id != call_id(new.org_id, new.input_hash)
+        ):
             return _not_stored(new, SubmitOutcome.UNSTORABLE)
         if known:
             call = self.tables.calls[known.key]
@@ -165,9 +176,14 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             return _not_stored(new, SubmitOutcome.UNSTORABLE)
         outcome = _outcome(new, newest)
         is_new = outcome is SubmitOutcome.CREATED
+        if newest is not None and not is_new and self._has_too_many_links(new, newest):
+            return _not_stored(new, SubmitOutcome.UNSTORABLE)
         call = self._create(new, newest, now) if newest is None or is_new else newest
         self._add_submission(new, call, outcome, now)
         return Submitted(new.submission_id, outcome, call.key, call.state)
+
+    def _has_too_many_links(self, new: NewSubmission, call: CallRow) -> bool:
+        return new.link is not None and len(self.tables.deliveries(call)) >= LINKS_PER_CALL_MAX
 
     def _is_key_used(self, new: NewSubmission) -> bool:
         """True if the idempotency key was used for another call."""
@@ -206,7 +222,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         if new.idempotency_key is not None:
             self.tables.idempotency_keys[new.org_id, new.idempotency_key] = new.call_id
         if new.link is not None and not call.state.is_open:
-            call.due_at = call.due_at or now
+            self.tables.tell_later(call, now)
 
     # Read.
 
@@ -248,18 +264,13 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         if call.state is CallState.WAITING:
             return True
         attempt = self.tables.unposted(call.key)
-        if attempt is not None and (expire or attempt.status is AttemptStatus.ANSWERED):
-            return True
-        return not call.state.is_open and bool(self.tables.deliveries(call))
+        return attempt is not None and (expire or attempt.status is AttemptStatus.ANSWERED)
 
     def _take(self, call: CallRow, now: datetime) -> Due:
-        if call.state is CallState.WAITING:
+        attempt = self.tables.unposted(call.key)
+        if call.state is CallState.WAITING or attempt is None:
             return self._publish(call, now)
         call.due_at = now + DUE_AGAIN
-        deliveries = () if call.state.is_open else self.tables.deliveries(call)
-        attempt = self.tables.unposted(call.key)
-        if deliveries or attempt is None:
-            return Due(DueKind.DELIVER, call.key, deliveries=deliveries)
         if attempt.status is AttemptStatus.ANSWERED:
             return Due(DueKind.SETTLE, call.key, attempt.attempt_id)
         if call.state.is_open:

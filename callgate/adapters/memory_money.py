@@ -11,6 +11,7 @@ import json
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from callgate.adapters.memory_bounds import takes_claim, takes_record, takes_settlement
 from callgate.adapters.memory_breakers import (
     admission_of,
     guard_of,
@@ -57,6 +58,7 @@ from callgate.domain.unknown import is_bill_unknown
 
 DUE_AGAIN = timedelta(seconds=10)
 """How long something due is left to whoever took it, and the links of an ended call to whoever settled it."""
+TOO_LARGE = "a column is larger than its bound"
 
 EXPIRING = json.dumps({"code": LOST.code, "message": LOST.message})
 """The error of a running call whose attempt was taken as expired: its claim can no longer be renewed."""
@@ -76,6 +78,8 @@ def reserve(
         return _reserved(claimed)
     if call.state is not CallState.QUEUED or _is_spent(tables, call, wanted):
         return NotClaimed(call.key, call.state, _unsent(tables, call, wanted))
+    if not takes_claim(wanted):
+        return Unstorable(TOO_LARGE)
     if wanted.refuse_with is not None:
         pass_the_turn(tables, call, now)
         _refuse_with(tables, call, wanted, now)
@@ -109,6 +113,8 @@ def record(tables: MemoryTables, answer: Record, now: datetime) -> RecordOutcome
     attempt = tables.attempt(answer.ref)
     if attempt is None:
         return RecordOutcome.CLOSED
+    if not takes_record(answer):
+        return RecordOutcome.UNSTORABLE
     if attempt.status is AttemptStatus.ANSWERED:
         return RecordOutcome.RECORDED
     if attempt.status is AttemptStatus.DISPATCHED:
@@ -134,6 +140,8 @@ def settle(tables: MemoryTables, wanted: Settle, now: datetime) -> SettleOutcome
         return Unstorable("there is no such call")
     if call.key in tables.locked:
         return Locked(call.key)
+    if not takes_settlement(wanted):
+        return Unstorable(TOO_LARGE)
     attempt = tables.attempt(wanted.ref)
     if attempt is None or not _is_settleable(attempt, wanted):
         return Settled(wanted.ref, False, call.state)
@@ -144,8 +152,7 @@ def settle(tables: MemoryTables, wanted: Settle, now: datetime) -> SettleOutcome
     was_open = call.state.is_open
     _move(tables, call, attempt, wanted, now)
     has_ended = was_open and not call.state.is_open
-    deliveries = tables.deliveries(call) if has_ended else ()
-    return Settled(wanted.ref, True, call.state, deliveries)
+    return Settled(wanted.ref, True, call.state, has_ended and bool(tables.deliveries(call)))
 
 
 def _awaits_late_answer(attempt: AttemptRow, now: datetime) -> bool:
@@ -336,12 +343,12 @@ def _fail(
 
 def _succeed(tables: MemoryTables, call: CallRow, winner: AttemptRow, now: datetime) -> None:
     """End a call; a newer attempt that is overtaken by this may still send until its lease ends."""
-    due_at = now + DUE_AGAIN
-    if tables.unposted(call.key) is not None and call.due_at is not None:
-        due_at = max(due_at, call.due_at)
+    lease_ends_at = call.due_at
     call.attempt_id = winner.attempt_id
     call.error_fingerprint = None
-    tables.end(call, CallState.SUCCEEDED, None, due_at)
+    tables.end(call, CallState.SUCCEEDED, None, now + DUE_AGAIN)
+    if tables.unposted(call.key) is not None and lease_ends_at is not None:
+        call.due_at = max(now + DUE_AGAIN, lease_ends_at)
 
 
 def _wait(call: CallRow, reason: WaitReason, error: str | None, due_at: datetime) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections import Counter, defaultdict
@@ -12,9 +11,12 @@ from uuid import UUID
 
 from callgate.adapters import memory_unknown as unknown
 from callgate.adapters.memory_breakers import breaker_line, set_breaker
+from callgate.adapters.memory_delivery import failures
 from callgate.adapters.memory_headroom import freed, wake
 from callgate.adapters.memory_tables import AttemptRow, CallRow, MemoryTables
+from callgate.domain.bounds import reason_json
 from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.delivery import LinkFailure
 from callgate.domain.ledger import AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.models import Usage
 from callgate.domain.operations import (
@@ -91,7 +93,7 @@ class MemoryOperations:
         """Cancel queued or waiting calls, or discard dead ones: they become rejected."""
         with self._lock:
             now = self._clock()
-            error = json.dumps({"code": code, "message": message})
+            error = reason_json(code, message)
             known = [self.tables.calls[key] for key in keys if key in self.tables.calls]
             ended = []
             for call in known:
@@ -99,6 +101,11 @@ class MemoryOperations:
                     self.tables.end(call, CallState.REJECTED, error, now)
                     ended.append(call.key)
             return ended
+
+    def link_failures(self, key: CallKey, *, limit: int) -> list[LinkFailure]:
+        """List links of a call that could not be delivered so far."""
+        with self._lock:
+            return failures(self.tables, key, limit)
 
     def keep_stray(self, stray: StrayMessage) -> None:
         """Keep a message that named no call, as a dead letter."""

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from callgate.domain.breaker import Breaker
 from callgate.domain.budget import BudgetFigures, Window, period_of
+from callgate.domain.delivery import Delivery
 from callgate.domain.errors import UnknownTimeZone
 from callgate.domain.ledger import (
     AttemptKind,
@@ -25,7 +26,6 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
     CallView,
-    Delivery,
     SubmitOutcome,
     WaitReason,
 )
@@ -82,6 +82,17 @@ class SubmissionRow:
     """What became of it; None of a link that was inherited from the generation before."""
     link: str | None
     delivered_at: datetime | None = None
+    tries: int = 0
+    failure: str | None = None
+    """Why the last try to deliver the link failed."""
+    try_at: datetime | None = None
+    """Not before; None: at once."""
+    given_up_at: datetime | None = None
+
+    @property
+    def has_link_to_tell(self) -> bool:
+        """True until its link is delivered, or given up."""
+        return self.link is not None and self.delivered_at is None and self.given_up_at is None
 
     @property
     def is_collapsed(self) -> bool:
@@ -211,6 +222,8 @@ class MemoryTables:
     strays: list[tuple[datetime, StrayMessage]] = field(default_factory=list)
     leases: dict[str, LeaseRow] = field(default_factory=dict)
     breakers: dict[BreakerKey, Breaker] = field(default_factory=dict)
+    untold: dict[CallKey, datetime] = field(default_factory=dict)
+    """Calls that have ended and have links to deliver: when the next of them is to be tried."""
     actions: list[OperatorAction] = field(default_factory=list)
     newest_generation: dict[UUID, int] = field(default_factory=dict)
     locked: set[CallKey] = field(default_factory=set)
@@ -252,30 +265,45 @@ class MemoryTables:
         return attempt if attempt is not None and attempt.key == ref.key else None
 
     def deliveries(self, call: CallRow) -> tuple[Delivery, ...]:
-        """The links of a call that are not delivered yet, oldest first."""
+        """The links of a call that are to be delivered, oldest first."""
         return tuple(
-            Delivery(s.submission_id, call.key, call.state, s.link)
+            Delivery(s.submission_id, call.key, call.state, s.link, call.org_id, s.tries)
             for s in self.submissions_of[call.key]
-            if s.link is not None and s.delivered_at is None
+            if s.has_link_to_tell and s.link is not None
         )
+
+    def tell_later(self, call: CallRow, at: datetime) -> bool:
+        """Note that a call which has ended has links to deliver; False if it has none."""
+        if not self.deliveries(call):
+            return False
+        self.untold[call.key] = min(at, self.untold.get(call.key, at))
+        return True
+
+    def rest_untold(self, key: CallKey, now: datetime) -> None:
+        """Say when the next link of an ended call is to be tried; forget the call if there is none."""
+        left = [s for s in self.submissions_of[key] if s.has_link_to_tell]
+        if left:
+            self.untold[key] = max(now, min(s.try_at or now for s in left))
+        else:
+            self.untold.pop(key, None)
 
     def unposted(self, key: CallKey) -> AttemptRow | None:
         """The attempt of a call that still holds money, if any: never more than one."""
         return next((a for a in self.attempts_of[key] if not a.status.is_posted), None)
 
-    def end(self, call: CallRow, state: CallState, error: str | None, due_at: datetime) -> None:
-        """End a call, due at `due_at` if anything is left to do for it."""
+    def end(self, call: CallRow, state: CallState, error: str | None, tell_at: datetime) -> bool:
+        """End a call; True if it has links, which are to be delivered from `tell_at` on."""
         call.state = state
         call.error = error
-        call.due_at = due_at
+        call.due_at = None
         call.wanted_nano_usd = None
         call.wait_reason = None
         call.waits_for = None
-        self.rest(call)
+        return self.tell_later(call, tell_at)
 
     def rest(self, call: CallRow) -> None:
-        """Take the `due_at` from an ended call whose links are delivered and whose money is posted."""
-        if not (call.state.is_open or self.deliveries(call) or self.unposted(call.key)):
+        """Take the `due_at` from an ended call whose money is posted."""
+        if not (call.state.is_open or self.unposted(call.key)):
             call.due_at = None
 
     def view(self, call: CallRow, attempt_id: UUID | None, bodies: Bodies) -> CallView:

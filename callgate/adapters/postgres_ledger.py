@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID
+
+import structlog
 
 from callgate.db.session import PostgresSession
+from callgate.domain.bounds import ROWS_MAX, WHY_CHARS_MAX, one_line
 from callgate.domain.breaker import BreakerChange
 from callgate.domain.budget import BudgetRefusal
+from callgate.domain.delivery import Delivery, Told
 from callgate.domain.errors import RowRefused
 from callgate.domain.ledger import (
     AttemptKind,
@@ -26,7 +30,6 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
     CallView,
-    Delivery,
     Due,
     DueBatch,
     DueKind,
@@ -50,11 +53,16 @@ from callgate.domain.ledger import (
 )
 from callgate.domain.models import OnBudget, Usage
 
+log = structlog.get_logger(__name__)
+
 In = TypeVar("In")
 Out = TypeVar("Out")
-SUBMIT_BATCH_MAX = 1_000
-BODIES_BYTES_MAX = 4 * 2**20
-"""Bodies read by one statement; heavier ones alone, for a statement has a deadline, and memory an end."""
+BATCH_BYTES_MAX = 4 * 2**20
+"""Read or written by one statement; heavier rows alone, for a statement has a deadline, and memory an end."""
+ORG_LINKS_MAX = 50
+"""Links of one organisation in one turn."""
+CALL_LINKS_MAX = 10
+"""Links of one call that are told at once by the process that ended it."""
 
 SUBMIT = """SELECT * FROM callgate_submit_v1(
     %(submission_ids)s::uuid[], %(org_ids)s::text[], %(call_ids)s::uuid[], %(input_hashes)s::bytea[],
@@ -81,7 +89,9 @@ SETTLE = """SELECT * FROM callgate_settle_v1(
     %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[])"""
 DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_due_v1(
     %(limit)s, %(judge)s, %(steady_s)s, %(queued_before)s) d ON true"""
-DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[])"
+LINKS = """SELECT * FROM callgate_links_v1(
+    %(after)s, %(call_ids)s::uuid[], %(generations)s::int[], %(per_call)s, %(per_org)s, %(limit)s, %(bytes_max)s)"""
+DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[], %(failures)s::text[], %(again_s)s::float8[])"
 
 
 class PostgresLedger:
@@ -91,16 +101,13 @@ class PostgresLedger:
         self._session = session
 
     def submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
-        """Store submissions; see `LedgerPort.submit`. The whole batch is one transaction per thousand."""
+        """Store submissions; see `LedgerPort.submit`. Up to a thousand are one transaction."""
         # Sorted, so that concurrent batches lock the same calls in the same order.
         order = sorted(range(len(batch)), key=lambda i: batch[i].call_id.bytes)
-        answers: dict[int, Submitted] = {}
-        for start in range(0, len(order), SUBMIT_BATCH_MAX):
-            chunk = order[start : start + SUBMIT_BATCH_MAX]
-            rows = [batch[i] for i in chunk]
-            answers.update(
-                zip(chunk, _bisected(rows, self._submit, _unstorable_submission), strict=True)
-            )
+        rows = [batch[i] for i in order]
+        answers = dict(
+            zip(order, _written(rows, self._submit, _unstorable_submission), strict=True)
+        )
         return [answers[i] for i in range(len(batch))]
 
     def _submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
@@ -144,7 +151,19 @@ class PostgresLedger:
                 yield views.popleft()
 
     def _read(self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies) -> deque[CallView | None]:
-        """The first of these calls; if there is none of them, nothing but None."""
+        """The first of these calls, or None for all where there is none of them. One that cannot be read is as none."""
+        keys = keys[:ROWS_MAX]
+        try:
+            return self._read_rows(keys, bodies)
+        except RowRefused as exc:
+            if len(keys) == 1:
+                log.error("unreadable", key=str(keys[0]), why=str(exc))
+                return deque([None])
+            return self._read(keys[: len(keys) // 2], bodies)
+
+    def _read_rows(
+        self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies
+    ) -> deque[CallView | None]:
         refs = [(k.key, k.attempt_id) if isinstance(k, AttemptRef) else (k, None) for k in keys]
         rows = self._session.answers(
             READ,
@@ -154,17 +173,17 @@ class PostgresLedger:
                 "attempt_ids": [attempt_id for _, attempt_id in refs],
                 "request_bytes_max": bodies.request_bytes_max,
                 "with_reply": bodies in (Bodies.REPLY, Bodies.BOTH),
-                "bytes_max": BODIES_BYTES_MAX,
+                "bytes_max": BATCH_BYTES_MAX,
             },
         )
-        found = {row.ord: _call_view(row) for row in rows}
-        if any(view.key != refs[n - 1][0] for n, view in found.items()):
+        if any(CallKey(row.call_id, row.generation) != refs[row.ord - 1][0] for row in rows):
             self._session.distrust()
+        found = {row.ord: _understood(_call_view, row) for row in rows}
         return deque(found.get(n) for n in range(1, max(found, default=len(keys)) + 1))
 
     def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
         """Claim calls and hold their cost; see `LedgerPort.reserve`."""
-        return _bisected(batch, self._reserve, lambda r, why: Unstorable(why))
+        return _written(batch, self._reserve, lambda r, why: Unstorable(why))
 
     def _reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
         rows = self._session.answers(
@@ -190,7 +209,7 @@ class PostgresLedger:
 
     def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
         """Keep answers; see `LedgerPort.record`."""
-        return _bisected(batch, self._record, lambda r, why: RecordOutcome.UNSTORABLE)
+        return _written(batch, self._record, lambda r, why: RecordOutcome.UNSTORABLE)
 
     def _record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
         rows = self._session.answers(
@@ -207,13 +226,13 @@ class PostgresLedger:
 
     def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         """Post attempts; see `LedgerPort.settle`."""
-        return _bisected(batch, self._settle, lambda s, why: Unstorable(why))
+        return _written(batch, self._settle, lambda s, why: Unstorable(why))
 
     def _settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         rows = self._session.answers(SETTLE, _settle_parameters(batch))
         of_batch = next((row for row in rows if row.ord == 0), None)
         has_woken = of_batch is not None and of_batch.applied
-        changes = tuple(map(BreakerChange.from_json, of_batch.links if of_batch else ()))
+        changes = tuple(map(BreakerChange.from_json, of_batch.breakers if of_batch else ()))
         settled = _in_order([row for row in rows if row.ord > 0])
         return [
             _settle_outcome(s, row, has_woken, changes)
@@ -233,22 +252,76 @@ class PostgresLedger:
                 "queued_before": queued_before,
             },
         )
-        items = [
-            Due(
-                DueKind(row.kind),
-                key := CallKey(row.call_id, row.generation),
-                row.attempt_id,
-                _deliveries(key, row),
-            )
-            for row in rows
-            if row.kind is not None
-        ]
-        return DueBatch(rows[0].at, tuple(items))
+        items = [_understood(_due, row) for row in rows if row.kind is not None]
+        return DueBatch(rows[0].at, tuple(item for item in items if item is not None))
 
-    def deliver(self, submission_ids: Sequence[UUID]) -> None:
-        """Mark links as published; see `LedgerPort.deliver`."""
-        if submission_ids:
-            self._session.answers(DELIVER, {"submission_ids": list(submission_ids)})
+    def links(
+        self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
+    ) -> list[Delivery]:
+        """Take links to deliver; see `LedgerPort.links`."""
+        rows = self._session.answers(
+            LINKS,
+            {
+                "after": after,
+                "call_ids": None if keys is None else [k.call_id for k in keys],
+                "generations": None if keys is None else [k.generation for k in keys],
+                "per_call": limit if keys is None else CALL_LINKS_MAX,
+                "per_org": ORG_LINKS_MAX if keys is None else limit,
+                "limit": limit,
+                "bytes_max": BATCH_BYTES_MAX,
+            },
+        )
+        return [d for d in (_understood(_delivery, row) for row in rows) if d is not None]
+
+    def deliver(self, outcomes: Sequence[Told]) -> None:
+        """Keep what became of links; see `LedgerPort.deliver`."""
+        _bisected(outcomes, self._deliver, _untold)
+
+    def _deliver(self, outcomes: Sequence[Told]) -> list[None]:
+        self._session.answers(
+            DELIVER,
+            {
+                "submission_ids": [t.submission_id for t in outcomes],
+                "failures": [t.why and one_line(t.why, WHY_CHARS_MAX) for t in outcomes],
+                "again_s": [t.again_s for t in outcomes],
+            },
+        )
+        return [None] * len(outcomes)
+
+
+def _written(
+    batch: Sequence[In], run: Callable[[Sequence[In]], list[Out]], alone: Callable[[In, str], Out]
+) -> list[Out]:
+    """Write rows by statements that are not too heavy; see `_bisected`."""
+    answers: list[Out] = []
+    start, weight = 0, 0
+    for n, row in enumerate(batch):
+        weight += _weight(row)
+        if n > start and (weight > BATCH_BYTES_MAX or n - start == ROWS_MAX):
+            answers += _bisected(batch[start:n], run, alone)
+            start, weight = n, _weight(row)
+    return answers + _bisected(batch[start:], run, alone)
+
+
+def _weight(row: object) -> int:
+    """The bytes of a row: of each column that is text or bytes."""
+    columns = (getattr(row, field.name) for field in fields(row))  # type: ignore[arg-type]
+    return sum(len(column) for column in columns if isinstance(column, str | bytes))
+
+
+def _understood(build: Callable[[Any], Out], row: Any) -> Out | None:
+    """
+    What a row says; None if it says it in words that this version does not know.
+
+    Another version may have written it; its neighbours have nothing to do with that.
+    """
+    try:
+        return build(row)
+    except (ValueError, TypeError) as exc:
+        # Never the error's own words: they may quote the row.
+        key = CallKey(row.call_id, row.generation)
+        log.error("not_understood", task_id=key.task_id, why=type(exc).__name__)
+        return None
 
 
 def _bisected(
@@ -270,6 +343,10 @@ def _unstorable_submission(s: NewSubmission, why: str) -> Submitted:
     return Submitted(
         s.submission_id, SubmitOutcome.UNSTORABLE, CallKey(s.call_id, 0), CallState.REJECTED
     )
+
+
+def _untold(outcome: Told, why: str) -> None:
+    log.error("link_outcome_not_kept", submission_id=str(outcome.submission_id), why=why)
 
 
 def _in_order(rows: list[Any]) -> list[Any]:
@@ -295,8 +372,7 @@ def _settle_outcome(
         return Unstorable(f"there is no call {s.ref.key.task_id}")
     if row.applied is None:
         return Locked(s.ref.key)
-    deliveries = _deliveries(s.ref.key, row)
-    return Settled(s.ref, row.applied, CallState(row.state), deliveries, has_woken, changes)
+    return Settled(s.ref, row.applied, CallState(row.state), row.has_links, has_woken, changes)
 
 
 def _settle_parameters(batch: Sequence[Settle]) -> dict[str, Any]:
@@ -324,12 +400,13 @@ def _settle_parameters(batch: Sequence[Settle]) -> dict[str, Any]:
     }
 
 
-def _deliveries(key: CallKey, row: Any) -> tuple[Delivery, ...]:
-    state = CallState(row.state)
-    return tuple(
-        Delivery(submission_id, key, state, link)
-        for submission_id, link in zip(row.submission_ids, row.links, strict=True)
-    )
+def _due(row: Any) -> Due:
+    return Due(DueKind(row.kind), CallKey(row.call_id, row.generation), row.attempt_id)
+
+
+def _delivery(row: Any) -> Delivery:
+    key, state = CallKey(row.call_id, row.generation), CallState(row.state)
+    return Delivery(row.submission_id, key, state, row.link, row.org_id, row.tries)
 
 
 def _call_view(row: Any) -> CallView:

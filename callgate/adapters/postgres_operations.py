@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -13,7 +12,16 @@ from pydantic import TypeAdapter
 
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.db.session import PostgresSession
+from callgate.domain.bounds import (
+    QUEUE_CHARS_MAX,
+    ROWS_MAX,
+    STRAY_BYTES_MAX,
+    WORDS_CHARS_MAX,
+    one_line,
+    reason_json,
+)
 from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import UnknownTimeZone
 from callgate.domain.ledger import AttemptStatus, CallKey, CallState, CallView
 from callgate.domain.operations import (
@@ -46,6 +54,9 @@ CALLS = """SELECT * FROM callgate_calls_v1(
     %(call_ids)s::uuid[], %(limit)s)"""
 DEAD_GROUPS = """SELECT * FROM callgate_dead_groups_v1(
     %(org_id)s, %(call_type)s, %(provider)s, %(model)s, %(error_fingerprint)s, %(call_ids)s::uuid[])"""
+LINK_FAILURES = (
+    "SELECT * FROM callgate_link_failures_v1(%(call_id)s::uuid, %(generation)s, %(limit)s)"
+)
 AUDIT = "SELECT * FROM callgate_audit_v1()"
 COSTS = "SELECT * FROM callgate_costs_v1(%(org_id)s)"
 BREAKERS = "SELECT * FROM callgate_breakers_v1()"
@@ -114,22 +125,43 @@ class PostgresOperations:
         return [(r.at, StrayMessage(r.queue, r.reason, bytes(r.raw))) for r in rows]
 
     def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
-        """Cancel or discard; see `OperationsPort.end`."""
+        """Cancel or discard; see `OperationsPort.end`. Each thousand of them is one transaction."""
+        error, states = reason_json(code, message), list(EndReason(code).ends)
+        ended: list[CallKey] = []
+        for start in range(0, len(keys), ROWS_MAX):
+            some = keys[start : start + ROWS_MAX]
+            call_ids, generations = [k.call_id for k in some], [k.generation for k in some]
+            rows = self._session.answers(
+                END,
+                {
+                    "call_ids": call_ids,
+                    "generations": generations,
+                    "error": error,
+                    "states": states,
+                },
+            )
+            ended += [CallKey(row.call_id, row.generation) for row in rows]
+        return ended
+
+    def link_failures(self, key: CallKey, *, limit: int) -> list[LinkFailure]:
+        """List links that could not be delivered; see `OperationsPort.link_failures`."""
         rows = self._session.answers(
-            END,
-            {
-                "call_ids": [k.call_id for k in keys],
-                "generations": [k.generation for k in keys],
-                "error": json.dumps({"code": code, "message": message}),
-                "states": list(EndReason(code).ends),
-            },
+            LINK_FAILURES,
+            {"call_id": key.call_id, "generation": key.generation, "limit": limit},
         )
-        return [CallKey(row.call_id, row.generation) for row in rows]
+        return [
+            LinkFailure(r.submission_id, r.tries, r.failure, r.try_at, r.given_up_at) for r in rows
+        ]
 
     def keep_stray(self, stray: StrayMessage) -> None:
         """Keep a stray message; see `OperationsPort.keep_stray`."""
         self._session.rows(
-            KEEP_STRAY, {"queue": stray.queue, "reason": stray.reason, "raw": stray.raw}
+            KEEP_STRAY,
+            {
+                "queue": one_line(stray.queue, QUEUE_CHARS_MAX),
+                "reason": one_line(stray.reason, WORDS_CHARS_MAX),
+                "raw": stray.raw[:STRAY_BYTES_MAX],
+            },
         )
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:

@@ -33,6 +33,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from callgate.domain import bounds
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -46,6 +48,21 @@ PARTITION_NAME = re.compile(r"ai_call_log_(\d{4}_\d{2}|default)")
 """Partitions come and go without a migration: comparisons of the schema leave them out."""
 _NOW = text("now()")
 _TIME = DateTime(timezone=True)
+
+
+def _bounds(**columns: str) -> list[CheckConstraint]:
+    """How large columns may be: of each a condition, in which `{}` is its name."""
+    return [
+        CheckConstraint(condition.format(name), name=f"{name}_is_bounded")
+        for name, condition in columns.items()
+    ]
+
+
+_NAME = f"char_length({{}}) <= {bounds.NAME_CHARS_MAX}"
+_PROCESS = f"char_length({{}}) <= {bounds.PROCESS_CHARS_MAX}"
+_ERROR = f"octet_length({{}}) <= {bounds.ERROR_BYTES_MAX}"
+_WORDS = f"char_length({{}}) <= {bounds.WORDS_CHARS_MAX}"
+_HASH = f"octet_length({{}}) = {bounds.HASH_BYTES}"
 
 llm_call = Table(
     "llm_call",
@@ -106,6 +123,17 @@ llm_call = Table(
     CheckConstraint(
         "wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine', 'memory')",
         name="wait_reason",
+    ),
+    *_bounds(
+        org_id=_NAME,
+        call_type=_NAME,
+        provider=_NAME,
+        model=_NAME,
+        input_hash=_HASH,
+        input_token_bound=f"{{}} BETWEEN 0 AND {bounds.INPUT_TOKENS_MAX}",
+        request=f"octet_length({{}}) <= {bounds.REQUEST_BYTES_MAX}",
+        error=_ERROR,
+        error_fingerprint=f"char_length({{}}) <= {bounds.FINGERPRINT_CHARS_MAX}",
     ),
 )
 Index(
@@ -171,10 +199,45 @@ submission = Table(
     ),
     Column("delivered_at", _TIME),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("failure", Text, comment="why the last try to deliver the link failed"),
+    Column(
+        "try_at",
+        _TIME,
+        nullable=False,
+        server_default=text("'1970-01-01 00:00:00+00'::timestamptz"),
+        comment="not before, once the call has ended",
+    ),
+    Column("given_up_at", _TIME, comment="the link is not tried any more"),
     PrimaryKeyConstraint("submission_id"),
     UniqueConstraint("org_id", "idempotency_key"),
+    *_bounds(
+        org_id=_NAME,
+        idempotency_key=f"char_length({{}}) <= {bounds.IDEMPOTENCY_KEY_CHARS_MAX}",
+        link=f"octet_length({{}}) <= {bounds.LINK_BYTES_MAX}",
+        failure=f"char_length({{}}) <= {bounds.WHY_CHARS_MAX}",
+    ),
+)
+Index(
+    "ix_submission_untold",
+    submission.c.call_id,
+    submission.c.generation,
+    submission.c.try_at,
+    postgresql_where=text("link IS NOT NULL AND delivered_at IS NULL AND given_up_at IS NULL"),
 )
 Index("ix_submission_call", submission.c.call_id, submission.c.generation)
+
+untold_call = Table(
+    "untold_call",
+    metadata,
+    Column("call_id", Uuid, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("org_id", Text, nullable=False),
+    Column("tell_at", _TIME, nullable=False, comment="when a link of it is to be tried next"),
+    PrimaryKeyConstraint("call_id", "generation"),
+    comment="calls that have ended, and have links to deliver",
+)
+Index("ix_untold_call_turn", untold_call.c.org_id, untold_call.c.tell_at)
 
 ai_call_log = Table(
     "ai_call_log",
@@ -241,6 +304,22 @@ ai_call_log = Table(
     CheckConstraint("status <> 'answered' OR finished_at IS NOT NULL", name="answered_has_time"),
     CheckConstraint("hold_nano_usd >= 0 AND posted_nano_usd >= 0", name="money_not_negative"),
     CheckConstraint("kind IN ('call', 'probe')", name="kind"),
+    *_bounds(
+        org_id=_NAME,
+        input_hash=_HASH,
+        call_type=_NAME,
+        provider=_NAME,
+        model=_NAME,
+        credential=_NAME,
+        price_source=f"char_length({{}}) <= {bounds.SOURCE_CHARS_MAX}",
+        service_tier=_NAME,
+        provider_request_id=_NAME,
+        trace_id=f"char_length({{}}) <= {bounds.TRACE_ID_CHARS_MAX}",
+        error_json=_ERROR,
+        reply=f"octet_length({{}}) <= {bounds.REPLY_BYTES_MAX}",
+        worker_id=_PROCESS,
+        anomalies="cardinality({}) <= 32",
+    ),
     postgresql_partition_by="RANGE (attempt_id)",
 )
 # Not unique: across partitions only their key can be. Attempts are numbered under their call's lock; the audit counts.
@@ -321,6 +400,11 @@ budget = Table(
         "limit_nano_usd >= 0 AND reserved_nano_usd >= 0 AND spent_nano_usd >= 0",
         name="money_not_negative",
     ),
+    *_bounds(
+        org_id=_NAME,
+        scope=f"char_length({{}}) <= {bounds.SCOPE_CHARS_MAX}",
+        timezone=f"char_length({{}}) <= {bounds.ZONE_CHARS_MAX}",
+    ),
     postgresql_with={"fillfactor": "50"},
 )
 
@@ -359,6 +443,9 @@ breaker = Table(
     UniqueConstraint("provider", "model", "credential", "org_id"),
     CheckConstraint("is_open OR probe_at IS NULL", name="probed_while_open"),
     CheckConstraint("cardinality(failed_orgs) <= 3", name="failures_are_few"),
+    *_bounds(
+        provider=_NAME, model=_NAME, credential=_NAME, org_id=_NAME, reason=_WORDS, turn_org=_NAME
+    ),
 )
 
 operator_action = Table(
@@ -376,6 +463,14 @@ operator_action = Table(
     PrimaryKeyConstraint("id"),
     CheckConstraint("btrim(reason) <> ''", name="has_reason"),
     CheckConstraint("btrim(operator) <> ''", name="has_operator"),
+    *_bounds(
+        operator=_WORDS,
+        action=_NAME,
+        org_id=_NAME,
+        subject=_WORDS,
+        reason=_WORDS,
+        detail=f"octet_length({{}}::text) <= {bounds.DETAIL_BYTES_MAX}",
+    ),
     comment="who changed what, and why; append-only for every role",
 )
 Index("ix_operator_action_at", operator_action.c.at)
@@ -390,6 +485,11 @@ stray_message = Table(
     Column("reason", Text, nullable=False),
     Column("raw", LargeBinary, nullable=False),
     PrimaryKeyConstraint("id"),
+    *_bounds(
+        queue=f"char_length({{}}) <= {bounds.QUEUE_CHARS_MAX}",
+        reason=_WORDS,
+        raw=f"octet_length({{}}) <= {bounds.STRAY_BYTES_MAX}",
+    ),
 )
 
 worker_lease = Table(
@@ -406,6 +506,7 @@ worker_lease = Table(
     Column("renewed_at", _TIME, nullable=False),
     Column("expires_at", _TIME, nullable=False),
     PrimaryKeyConstraint("worker_id"),
+    *_bounds(worker_id=_PROCESS),
 )
 
 tenant_login = Table(
@@ -414,5 +515,6 @@ tenant_login = Table(
     Column("login", Text, nullable=False, comment="as Postgres knows it: session_user"),
     Column("org_id", Text, nullable=False),
     PrimaryKeyConstraint("login", "org_id"),
+    *_bounds(login=f"char_length({{}}) <= {bounds.LOGIN_CHARS_MAX}", org_id=_NAME),
     comment="which organisations a login of callgate_client acts for",
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+from callgate.domain.bounds import REQUEST_BYTES_MAX
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
 from callgate.domain.errors import (
     InputTooLarge,
@@ -116,6 +117,19 @@ def _check_tokens(bound: TokenBound, request: LLMRequest, policy: CallTypePolicy
         raise InputTooLarge(
             f"the input was counted up to {bound.tokens} tokens (by {bound.method}), over input_tokens_max "
             f"{policy.input_tokens_max} of call type {request.call_type!r}: shorten the messages, or raise the limit"
+        )
+
+
+def check_stored_bytes(stored: bytes) -> None:
+    """
+    Ask the last gate: what the ledger takes. Limits of tokens may be set higher, and JSON escapes some characters.
+
+    Raises:
+        InputTooLarge
+    """
+    if len(stored) > REQUEST_BYTES_MAX:
+        raise InputTooLarge(
+            f"the request has {len(stored)} bytes as JSON, over {REQUEST_BYTES_MAX}: shorten the messages"
         )
 
 

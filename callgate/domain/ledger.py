@@ -5,8 +5,9 @@ call:     queued -> running -> succeeded | waiting | dead;  queued -> waiting | 
           queued | waiting -> rejected (cancelled);  dead -> rejected (discarded)
 attempt:  dispatched -> answered -> succeeded | failed;  dispatched -> unknown -> succeeded | failed (a late answer)
 
-An open call always has a `due_at`; an ended one only while a link is undelivered. Amounts are nano-USD; times come
-from the ledger's own clock and durations go in, so no two clocks are ever compared. Bodies are left out of every repr.
+An open call always has a `due_at`; an ended one only while an attempt of it is unposted. Links that wait to be
+delivered have times of their own; see `callgate.domain.delivery`. Amounts are nano-USD; times come from the ledger's
+own clock and durations go in, so no two clocks are ever compared. Bodies are left out of every repr.
 """
 
 from __future__ import annotations
@@ -435,16 +436,6 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """A link that is to be published: at least once, with the submission's id as its task id."""
-
-    submission_id: UUID
-    key: CallKey
-    state: CallState
-    link: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Settled:
     """What settling one attempt did."""
 
@@ -453,7 +444,8 @@ class Settled:
     """False if it was settled before: nothing was changed."""
     state: CallState
     """The call's state afterwards."""
-    deliveries: tuple[Delivery, ...] = ()
+    has_links: bool = False
+    """The call ended by this, and has links to deliver; for ten seconds only this caller does."""
     has_woken: bool = False
     """The batch freed headroom or closed a breaker, and made calls due that had waited for it."""
     breaker_changes: tuple[BreakerChange, ...] = ()
@@ -475,8 +467,6 @@ class DueKind(StrEnum):
     """Its attempt was answered, but never settled."""
     EXPIRED = "expired"
     """Its attempt was dispatched, and its lease ran out."""
-    DELIVER = "deliver"
-    """It has ended, but not everybody was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,7 +486,6 @@ class Due:
     kind: DueKind
     key: CallKey
     attempt_id: UUID | None = None
-    deliveries: tuple[Delivery, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

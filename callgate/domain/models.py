@@ -17,7 +17,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$")]
+from callgate.domain import bounds
+
+Name = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$", max_length=bounds.NAME_CHARS_MAX
+    ),
+]
 """An identifier: organisation, call type, provider, model, prompt version."""
 
 MESSAGES_MAX = 1_000
@@ -89,7 +96,12 @@ class LLMRequest(_Value):
     document_pages: Annotated[int, Field(ge=0)] | None = None
     """Pages of the document behind the prompt, for the page gate."""
     on_budget: OnBudget = OnBudget.REJECT
-    trace_id: Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00]*$")] | None = None
+    trace_id: (
+        Annotated[
+            str, StringConstraints(max_length=bounds.TRACE_ID_CHARS_MAX, pattern=r"^[^\x00]*$")
+        ]
+        | None
+    ) = None
     """Kept with every attempt. Without NUL, which no text column takes."""
     _response_model: type[BaseModel] | None = PrivateAttr(default=None)
 

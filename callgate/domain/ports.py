@@ -17,13 +17,13 @@ from uuid import UUID
 
 from callgate.domain import bounded_json
 from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.delivery import Delivery, LinkFailure, Published, Told
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
 from callgate.domain.ledger import (
     AttemptRef,
     Bodies,
     CallKey,
     CallView,
-    Delivery,
     DueBatch,
     Judge,
     NewSubmission,
@@ -107,10 +107,10 @@ class LedgerPort(Protocol):
 
         answered -> posted; dispatched -> only as UNKNOWN; unknown with a late answer -> posted again with the truth
         (or left UNKNOWN). An attempt that is no longer as `seen` is left alone.
-        Money moves in exactly the budgets the hold was made in. A call that ends brings its undelivered links along
-        and keeps a `due_at` until they are delivered. Headroom that is freed makes waiting calls due: those that fit,
-        oldest first; one that does not fit holds up nobody. Breakers hear what the attempts came to (`Settle.health`);
-        one that is closed or proven again makes calls due that wait for it.
+        Money moves in exactly the budgets the hold was made in. Of a call that ends it says whether it has links: for
+        ten seconds they are the caller's to deliver, then anybody's. Headroom that is freed makes waiting calls due:
+        those that fit, oldest first; one that does not fit holds up nobody. Breakers hear what the attempts came to
+        (`Settle.health`); one that is closed or proven again makes calls due that wait for it.
         """
 
     def due(
@@ -123,11 +123,22 @@ class LedgerPort(Protocol):
         left alone unless there is a `judge` whose lease, when the ledger executes this, is fresh and has been steady
         for `steady_s` seconds: so an outage makes nothing lost, not even by a statement that was sent before. With
         `queued_before` instead: queued calls due before that time (their message was lost; `sweeps` counts how often)
-        and nothing else; calls that wait for headroom which is there are made due.
+        and nothing else; calls that wait for headroom which is there are made due. A call that the ledger cannot change
+        is passed over, and stops none of those behind it.
         """
 
-    def deliver(self, submission_ids: Sequence[UUID]) -> None:
-        """Mark links as published; a call with none left loses its `due_at`."""
+    def links(
+        self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
+    ) -> list[Delivery]:
+        """
+        Take up to `limit` links of ended calls, bounded in bytes too; their calls are lent for ten seconds.
+
+        Organisations take turns: those named behind `after`, in order, each with a part of its links. With `keys`
+        instead: of these calls, a few of each, whenever they were to be told.
+        """
+
+    def deliver(self, outcomes: Sequence[Told]) -> None:
+        """Keep what became of links; a call with none left is told of."""
 
 
 class LeasePort(Protocol):
@@ -202,6 +213,9 @@ class OperationsPort(Protocol):
         Returns:
             The keys that were ended; others were not in such a state. Their links, if any, fall due.
         """
+
+    def link_failures(self, key: CallKey, *, limit: int) -> list[LinkFailure]:
+        """List links of a call that could not be delivered so far, those that were given up first."""
 
     def keep_stray(self, stray: StrayMessage) -> None:
         """Keep a message that named no call, as a dead letter."""
@@ -471,12 +485,12 @@ class QueuePort(Protocol):
     def publish_sweep(self, sent_at: datetime) -> None:
         """Send a sweep through the call queue, behind everything that was published before `sent_at`."""
 
-    def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
         """
         Publish links, each with `{task_id, state}` as its first argument.
 
         Returns:
-            The submissions that are done with: published, or never publishable (their link is broken).
+            What became of the first of them: of all, unless the broker stopped answering.
         """
 
 

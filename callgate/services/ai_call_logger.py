@@ -16,7 +16,7 @@ from callgate.domain import told_names
 from callgate.domain.breaker import BreakerChange, Health, health_of
 from callgate.domain.budget import usd
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import BrokerUnavailable, CheckerUnavailable, OutputUnchecked
+from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
 from callgate.domain.ledger import (
     AttemptKind,
     AttemptRef,
@@ -25,7 +25,6 @@ from callgate.domain.ledger import (
     Bodies,
     CallState,
     CallView,
-    Delivery,
     Locked,
     Settle,
     Settled,
@@ -38,9 +37,9 @@ from callgate.domain.ports import (
     LedgerPort,
     OutputValidatorPort,
     ProviderReply,
-    QueuePort,
 )
 from callgate.domain.retry import LOST, Billing, Dead, Failure, Tally, decide
+from callgate.services.delivery import DeliveryService
 from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, failure_of
 from callgate.services.review import Bill, bill_of, flaw_of
 
@@ -67,13 +66,13 @@ class Verdict:
 
 
 class AICallLogger:
-    """Settles attempts and delivers the links of calls that end."""
+    """Settles attempts, and has the submitters of calls that end told."""
 
     def __init__(
         self,
         *,
         ledger: LedgerPort,
-        queue: QueuePort,
+        delivery: DeliveryService,
         costs: CostCalculatorPort,
         validator: OutputValidatorPort,
         catalogue: Catalogue,
@@ -92,7 +91,7 @@ class AICallLogger:
             on_locked: Told of an attempt that is not settled because somebody holds its call; it is to be tried again.
         """
         self._ledger = ledger
-        self._queue = queue
+        self._delivery = delivery
         self._costs = costs
         self._validator = validator
         self._catalogue = catalogue
@@ -116,9 +115,19 @@ class AICallLogger:
         Raises:
             LedgerUnavailable: Settling the same batch again is safe.
         """
+        # Of a call the oldest first, and the next when that is settled: what it comes to depends on those before.
+        newest_first = sorted(refs, key=lambda ref: ref.attempt_id, reverse=True)
+        oldest = {ref.key: ref for ref in newest_first}
+        first = [ref for ref in dict.fromkeys(refs) if ref == oldest[ref.key]]
+        later = [ref for ref in refs if ref != oldest[ref.key]]
+        settled = self._settle_each(first, are_expired)
+        return settled + (self.settle(later, are_expired=are_expired) if later else [])
+
+    def _settle_each(self, refs: Sequence[AttemptRef], are_expired: bool) -> list[Settled]:
+        """Settle attempts of different calls."""
         settled: list[Settled] = []
         locked: list[tuple[Settle, int]] = []
-        for settles in self._judged(list(dict.fromkeys(refs)), are_expired):
+        for settles in self._judged(refs, are_expired):
             written, held = self._write(settles)
             self._tell_all(written)
             settled += written
@@ -140,16 +149,7 @@ class AICallLogger:
             self._on_woken()
         for change in {change for s in settled for change in s.breaker_changes}:
             _tell(change)
-        self.deliver([d for s in settled for d in s.deliveries])
-
-    def deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """Publish links and mark them; what fails stays due."""
-        if not deliveries:
-            return
-        try:
-            self._ledger.deliver(self._queue.publish_links(deliveries))
-        except BrokerUnavailable as exc:
-            log.warning("links_left_to_the_due_query", count=len(deliveries), reason=str(exc))
+        self._delivery.tell([s.ref.key for s in settled if s.has_links])
 
     def _write(
         self, settles: list[tuple[Settle, int]]

@@ -2,8 +2,9 @@
 Move on whatever is due: the one liveness rule.
 
 Every worker runs this, none is special: retries and budget waits whose time has come, attempts whose worker vanished
-(its lease or their deadline ran out), answers nobody settled, links nobody delivered, what was locked when this process
-wanted it, and (behind a sweep) calls whose message was lost. Each of these may fail without stopping the others.
+(its lease or their deadline ran out), answers nobody settled, what was locked when this process wanted it, and (behind
+a sweep) calls whose message was lost. Each of these may fail without stopping the others. Links are delivered by
+themselves; see `callgate.services.delivery`.
 """
 
 from __future__ import annotations
@@ -187,7 +188,6 @@ class DueService:
         if expired := _refs(items, DueKind.EXPIRED):
             log.warning("attempts_expired", count=len(expired))
             self._logger.settle(expired, are_expired=True)
-        self._logger.deliver([d for item in items for d in item.deliveries])
 
     def _publish(self, keys: list[CallKey]) -> None:
         try:

@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import uuid4
 
 from callgate.domain import gates, hashing
+from callgate.domain.bounds import IDEMPOTENCY_KEY_CHARS_MAX
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import IdempotencyMismatch, InvalidRequest, InvalidSchema
 from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
@@ -17,8 +18,6 @@ from callgate.domain.ports import (
     SchemaValidatorPort,
     TokenEstimatorPort,
 )
-
-IDEMPOTENCY_KEY_CHARS_MAX = 255
 
 
 class SubmitService:
@@ -65,6 +64,8 @@ class SubmitService:
             raise InvalidSchema(f"the response schema cannot be used: {why}")
         # Only that a price exists matters here; the hold is priced when it is made.
         self._costs.worst_case(request, bound.tokens, self._now())
+        stored = request.model_dump_json().encode()
+        gates.check_stored_bytes(stored)
         input_hash = hashing.input_hash(request)
         return NewSubmission(
             submission_id=uuid4(),
@@ -75,7 +76,7 @@ class SubmitService:
             provider=request.provider,
             model=request.model,
             input_token_bound=bound.tokens,
-            request=request.model_dump_json().encode(),
+            request=stored,
             idempotency_key=idempotency_key,
             link=link,
             force=force,

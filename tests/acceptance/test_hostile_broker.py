@@ -12,13 +12,14 @@ import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from redis import Redis
 
 from callgate import Client, Handle
 from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
+from callgate.domain.delivery import Published
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.settings import ClientSettings
 from tests.acceptance.harness import Deployment, Process, until
@@ -40,7 +41,7 @@ class Silence:
     def publish_sweep(self, sent_at: object) -> None:
         """Lose it."""
 
-    def publish_links(self, deliveries: Sequence[object]) -> list[UUID]:
+    def publish_links(self, deliveries: Sequence[object]) -> list[Published]:
         """Lose them."""
         return []
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
-from uuid import UUID
 
 from celery import Celery
 from sqlalchemy import text
@@ -23,7 +22,8 @@ from callgate.adapters.celery_broker import CALL_TASK
 from callgate.adapters.celery_queue import CeleryQueue
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.db.session import PostgresSession
-from callgate.domain.ledger import AttemptRef, Delivery, Record, Reserve, Reserved, Settle, Settled
+from callgate.domain.delivery import Delivery, Published
+from callgate.domain.ledger import AttemptRef, Record, Reserve, Reserved, Settle, Settled
 from config.settings import WorkerSettings
 from worker.bootstrap import Services, bootstrap, providers_of
 from worker.redis_transport import Transport
@@ -94,7 +94,7 @@ class DoomedLedger:
         if batch and self._doom.is_near(Point.INSIDE_SETTLE):
             self._die_inside(batch)
         outcomes = self._ledger.settle(batch)
-        if any(isinstance(o, Settled) and o.deliveries for o in outcomes):
+        if any(isinstance(o, Settled) and o.has_links for o in outcomes):
             self._doom.at(Point.BETWEEN_SETTLE_AND_DELIVERY)
         return outcomes
 
@@ -130,7 +130,7 @@ class DoomedQueue:
         self._queue.publish_logs(refs)
         self._doom.at(Point.AFTER_LOG_PUBLISH)
 
-    def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
         done = self._queue.publish_links(deliveries)
         self._doom.at(Point.BETWEEN_DELIVERY_AND_MARK)
         return done

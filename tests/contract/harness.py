@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -29,6 +29,7 @@ from callgate.adapters.postgres_operations import PostgresOperations
 from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.db.session import PostgresSession
 from callgate.domain.budget import ORG_SCOPE, BudgetFigures, Window
+from callgate.domain.delivery import Delivery, Told
 from callgate.domain.hashing import call_id
 from callgate.domain.ledger import (
     AttemptRef,
@@ -182,6 +183,16 @@ class LedgerUnderTest:
         settled = [outcome for outcome in outcomes if isinstance(outcome, Settled)]
         assert settled == outcomes
         return settled
+
+    def links(
+        self, *, limit: int = 100, after: str = "", keys: Sequence[CallKey] | None = None
+    ) -> list[Delivery]:
+        """Take links to deliver, of organisations in turn or of some calls."""
+        return self.ledger.links(limit=limit, after=after, keys=keys)
+
+    def deliver(self, *submission_ids: UUID) -> None:
+        """Say that links were published."""
+        self.ledger.deliver([Told(submission_id) for submission_id in submission_ids])
 
     def due(self, *, limit: int = 100, expire: bool = True) -> tuple[Due, ...]:
         """Take what is due; with `expire` as a process whose lease is in order."""
@@ -384,7 +395,8 @@ def _noon_zone(at: datetime) -> str:
 _AGED_COLUMNS = {
     "llm_call": ("due_at", "created_at", "wait_until"),
     "breaker": ("changed_at", "proven_at", "probe_at"),
-    "submission": ("created_at", "delivered_at"),
+    "submission": ("created_at", "delivered_at", "try_at", "given_up_at"),
+    "untold_call": ("tell_at",),
     "ai_call_log": ("started_at", "finished_at", "posted_at", "settled_by_hand_at"),
     "stray_message": ("at",),
     "worker_lease": ("began_at", "steady_since", "renewed_at", "expires_at"),

@@ -10,7 +10,6 @@ import pytest
 from callgate.domain.ledger import (
     AttemptStatus,
     CallState,
-    Delivery,
     Due,
     DueKind,
     RecordOutcome,
@@ -114,48 +113,10 @@ def test_an_answered_attempt_that_was_never_settled_is_due(
     assert ledger.due(expire=expire) == (Due(DueKind.SETTLE, ref.key, ref.attempt_id),)
 
 
-def test_undelivered_links_are_due_ten_seconds_after_the_end(ledger: LedgerUnderTest) -> None:
-    """The settler delivers at once; the due query is there for settlers that vanish."""
-    new = a_submission(link=LINK)
-    ledger.submit(new)
-    key = ledger.succeeded().key
-    ledger.age(7)
-    early = ledger.due()
-    ledger.age(5)
-
-    (due,) = ledger.due()
-
-    assert early == ()
-    assert (due.kind, due.key) == (DueKind.DELIVER, key)
-    assert due.deliveries == (Delivery(new.submission_id, key, CallState.SUCCEEDED, LINK),)
-
-
-def test_a_delivered_link_is_not_due_again(ledger: LedgerUnderTest) -> None:
-    """Of two, only the one that is missing comes back."""
-    told, missed = a_submission(link=LINK), a_submission(link=LINK)
-    ledger.submit(told, missed)
-    ledger.succeeded()
-    ledger.ledger.deliver([told.submission_id])
-    ledger.age(11)
-
-    (due,) = ledger.due()
-    ledger.ledger.deliver([missed.submission_id])
-    ledger.age(60)
-
-    assert [d.submission_id for d in due.deliveries] == [missed.submission_id]
-    assert ledger.due() == ()
-
-
-@pytest.mark.parametrize("kind", [DueKind.EXPIRED, DueKind.SETTLE, DueKind.DELIVER])
+@pytest.mark.parametrize("kind", [DueKind.EXPIRED, DueKind.SETTLE])
 def test_what_was_taken_is_lent_for_ten_seconds(ledger: LedgerUnderTest, kind: DueKind) -> None:
     """Nobody else gets it meanwhile; if its taker vanishes, it is due again."""
-    match kind:
-        case DueKind.EXPIRED:
-            ledger.running()
-        case DueKind.SETTLE:
-            ledger.answered()
-        case _:
-            ledger.succeeded(link=LINK)
+    ledger.running() if kind is DueKind.EXPIRED else ledger.answered()
     ledger.age(LEASE_S + 1)
 
     first = ledger.due()
@@ -325,7 +286,7 @@ def test_a_hold_of_an_overtaken_attempt_is_never_forgotten(
     second = ledger.claim(ledger.requeued(first.key), 70)
     ledger.record(an_answer(first))
     (settled,) = ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
-    ledger.ledger.deliver([d.submission_id for d in settled.deliveries])
+    ledger.deliver(*(d.submission_id for d in ledger.links(keys=[settled.ref.key])))
     assert ledger.figures() == (70, 60)
     ledger.age(LEASE_S + 11)
 
@@ -362,7 +323,7 @@ def test_an_overtaken_attempt_keeps_its_lease(ledger: LedgerUnderTest, told: str
     ledger.claim(ledger.requeued(first.key), 70)
     ledger.record(an_answer(first))
     (settled,) = ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
-    ledger.ledger.deliver([d.submission_id for d in settled.deliveries])
+    ledger.deliver(*(d.submission_id for d in ledger.links(keys=[settled.ref.key])))
     if told == "by a replay":
         ledger.submit(a_submission(link=LINK))
 
@@ -373,4 +334,4 @@ def test_an_overtaken_attempt_keeps_its_lease(ledger: LedgerUnderTest, told: str
 
     assert (kinds, ledger.figures()) == ([], (70, 60))
     ledger.age(LEASE_S)
-    assert {kind for kind, _ in ledger.due_kinds()} <= {DueKind.EXPIRED, DueKind.DELIVER}
+    assert [kind for kind, _ in ledger.due_kinds()] == [DueKind.EXPIRED]

@@ -363,7 +363,7 @@ def test_a_hold_of_an_overtaken_attempt_falls_due_with_its_worker(ledger: Ledger
     assert isinstance(second, Reserved)
     ledger.record(an_answer(first))
     (settled,) = ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
-    ledger.ledger.deliver([d.submission_id for d in settled.deliveries])
+    ledger.deliver(*(d.submission_id for d in ledger.links(keys=[settled.ref.key])))
 
     pass_time(ledger, LENGTH_S, JUDGE)
     ledger.leases.expire(JUDGE)

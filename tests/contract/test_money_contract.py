@@ -337,9 +337,8 @@ def test_a_rejected_calls_links_fall_due(ledger: LedgerUnderTest) -> None:
 
     refused(ledger, key, LIMIT + 1, OnBudget.REJECT)
 
-    (due,) = ledger.due()
-    (delivery,) = due.deliveries
-    assert due.kind is DueKind.DELIVER
+    assert ledger.due() == ()
+    (delivery,) = ledger.links()
     assert (delivery.submission_id, delivery.key) == (new.submission_id, key)
     assert (delivery.state, delivery.link) == (CallState.REJECTED, LINK)
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from callgate.domain.budget import Window
-from callgate.domain.ledger import CallKey, CallState, Delivery, DueKind, NotClaimed
+from callgate.domain.delivery import Delivery
+from callgate.domain.ledger import CallKey, CallState, NotClaimed
 from callgate.domain.operations import CallFilter, CostLine, EndReason, StrayMessage
 from tests.contract.harness import (
     DAY_S,
@@ -224,9 +225,8 @@ def test_what_is_not_running_can_be_ended(
     assert (view.state, view.error is not None) == (CallState.REJECTED, True)
     error = json.loads(view.error or "")
     assert (error["code"], error["message"]) == (code, "ann: wrong prompt")
-    (due,) = ledger.due()
-    (delivery,) = due.deliveries
-    assert (due.kind, delivery.state, delivery.link) == (DueKind.DELIVER, CallState.REJECTED, LINK)
+    (link,) = ledger.links()
+    assert (link.key, link.state, link.link) == (key, CallState.REJECTED, LINK)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_a_link_that_was_delivered_is_not_fired_again_by_discarding(
     new = a_submission(link=LINK)
     ledger.submit(new)
     key = ledger.dead().key
-    ledger.ledger.deliver([new.submission_id])
+    ledger.deliver(new.submission_id)
 
     ledger.operations.end([key], code="discarded", message="ann: known")
 
@@ -298,9 +298,11 @@ def test_a_submission_after_a_cancellation_starts_anew(ledger: LedgerUnderTest) 
 
     (settled,) = ledger.settle(a_success(ref))
 
-    assert settled.deliveries == (
-        Delivery(new.submission_id, CallKey(rejected.call_id, 2), CallState.SUCCEEDED, LINK),
-    )
+    assert settled.has_links
+    key = CallKey(rejected.call_id, 2)
+    assert ledger.links(keys=[key]) == [
+        Delivery(new.submission_id, key, CallState.SUCCEEDED, LINK, ORG)
+    ]
 
 
 # Costs.

@@ -133,7 +133,7 @@ def test_a_submission_that_is_sent_again_after_the_purge_answers_as_before(
     new = a_submission(link=LINK)
     ledger.submit(new)
     key = ledger.succeeded().key
-    ledger.ledger.deliver([new.submission_id])
+    ledger.deliver(new.submission_id)
     ledger.purge()
 
     (answer,) = ledger.submit(new)
@@ -264,7 +264,7 @@ def test_a_call_is_purged_once_everybody_was_told(ledger: LedgerUnderTest) -> No
     ledger.succeeded()
     assert ledger.purge() == Purged()
 
-    ledger.ledger.deliver([new.submission_id])
+    ledger.deliver(new.submission_id)
 
     assert ledger.purge() == Purged(calls=1)
 

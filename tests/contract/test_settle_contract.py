@@ -8,13 +8,13 @@ from uuid import uuid4
 
 import pytest
 
+from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
     Bodies,
     CallKey,
     CallState,
-    Delivery,
     DueKind,
     NotClaimed,
     RecordOutcome,
@@ -26,6 +26,7 @@ from callgate.domain.operations import CallFilter
 from callgate.domain.retry import Billing, Failure
 from tests.contract.harness import (
     LINK,
+    ORG,
     RATE_LIMITED,
     REPLY,
     LedgerUnderTest,
@@ -337,7 +338,8 @@ def test_a_late_success_ends_a_call_that_is_still_open(
 
     view = ledger.view(ref.key, Bodies.REPLY)
     assert (settled.is_applied, settled.state) == (True, CallState.SUCCEEDED)
-    assert [delivery.link for delivery in settled.deliveries] == [LINK]
+    assert settled.has_links
+    assert [link.link for link in ledger.links(keys=[ref.key])] == [LINK]
     assert (view.state, view.error) == (CallState.SUCCEEDED, None)
     assert view.last is not None
     assert (view.last.attempt_id, view.last.reply) == (ref.attempt_id, REPLY)
@@ -475,10 +477,14 @@ def test_a_call_that_ends_brings_its_links_along(ledger: LedgerUnderTest, state:
 
     (settled,) = ledger.settle(settle)
 
-    expected = {Delivery(new.submission_id, ref.key, state, str(new.link)) for new in linked}
-    assert set(settled.deliveries) == expected
-    assert len(settled.deliveries) == 2
-    assert abs(in_s(ledger, ref.key) - 10) < 2
+    assert settled.has_links
+    assert ledger.view(ref.key).due_at is None
+    assert ledger.links() == []
+    found = ledger.links(keys=[ref.key])
+    assert set(found) == {
+        Delivery(new.submission_id, ref.key, state, str(new.link), ORG) for new in linked
+    }
+    assert len(found) == 2
 
 
 def test_a_retry_brings_no_links(ledger: LedgerUnderTest) -> None:
@@ -487,24 +493,26 @@ def test_a_retry_brings_no_links(ledger: LedgerUnderTest) -> None:
 
     (settled,) = ledger.settle(a_failure(ref, CallState.WAITING, due_in_s=0))
 
-    assert settled.deliveries == ()
+    assert not settled.has_links
+    assert ledger.links(keys=[ref.key]) == []
 
 
 def test_a_delivered_call_rests(ledger: LedgerUnderTest) -> None:
-    """It loses its `due_at` with its last link, and not before."""
+    """It is told of with its last link, and not before."""
     first, second = a_submission(link=LINK), a_submission(link=LINK)
     key = ledger.submit(first, second)[0].key
     ref = ledger.claim(key)
     ledger.record(an_answer(ref))
     ledger.settle(a_success(ref))
 
-    ledger.ledger.deliver([first.submission_id])
-    after_one = ledger.view(key).due_at
-    ledger.ledger.deliver([second.submission_id, first.submission_id, uuid4()])
+    ledger.deliver(first.submission_id)
+    (left,) = ledger.links(keys=[key])
+    ledger.deliver(second.submission_id, first.submission_id, uuid4())
 
-    assert after_one is not None
+    assert left.submission_id == second.submission_id
+    assert ledger.links(keys=[key]) == []
     assert ledger.view(key).due_at is None
-    ledger.ledger.deliver([])
+    ledger.deliver()
 
 
 def test_a_link_on_a_replayed_call_falls_due_at_once(ledger: LedgerUnderTest) -> None:
@@ -512,14 +520,13 @@ def test_a_link_on_a_replayed_call_falls_due_at_once(ledger: LedgerUnderTest) ->
     told = a_submission(link=LINK)
     ledger.submit(told)
     key = ledger.succeeded().key
-    ledger.ledger.deliver([told.submission_id])
+    ledger.deliver(told.submission_id)
     late = a_submission(link=LINK)
 
     ledger.submit(late, a_submission())
 
-    (due,) = ledger.due()
-    assert (due.kind, due.key) == (DueKind.DELIVER, key)
-    assert due.deliveries == (Delivery(late.submission_id, key, CallState.SUCCEEDED, LINK),)
+    assert ledger.due() == ()
+    assert ledger.links() == [Delivery(late.submission_id, key, CallState.SUCCEEDED, LINK, ORG)]
 
 
 def test_a_link_on_a_dead_call_falls_due_at_once(ledger: LedgerUnderTest) -> None:
@@ -529,8 +536,7 @@ def test_a_link_on_a_dead_call_falls_due_at_once(ledger: LedgerUnderTest) -> Non
 
     ledger.submit(late)
 
-    (due,) = ledger.due()
-    assert due.deliveries == (Delivery(late.submission_id, key, CallState.DEAD, LINK),)
+    assert ledger.links() == [Delivery(late.submission_id, key, CallState.DEAD, LINK, ORG)]
 
 
 # Redrive.
@@ -542,7 +548,7 @@ def test_a_redrive_inherits_the_links_of_the_dead(ledger: LedgerUnderTest) -> No
     told, waiting = (a_submission(link=link) for link in links)
     key = ledger.submit(told, waiting, a_submission())[0].key
     ledger.dead()
-    ledger.ledger.deliver([told.submission_id])
+    ledger.deliver(told.submission_id)
 
     (redriven,) = ledger.submit(a_submission(force=True, inherit_links=True))
     ref = ledger.claim(redriven.key)
@@ -550,10 +556,12 @@ def test_a_redrive_inherits_the_links_of_the_dead(ledger: LedgerUnderTest) -> No
     (settled,) = ledger.settle(a_success(ref))
 
     assert redriven.key == CallKey(key.call_id, 2)
-    assert sorted(d.link for d in settled.deliveries) == links
-    ids = {d.submission_id for d in settled.deliveries}
+    assert settled.has_links
+    found = ledger.links(keys=[ref.key])
+    assert sorted(d.link for d in found) == links
+    ids = {d.submission_id for d in found}
     assert ids.isdisjoint({told.submission_id, waiting.submission_id})
-    assert {(d.key, d.state) for d in settled.deliveries} == {(ref.key, CallState.SUCCEEDED)}
+    assert {(d.key, d.state) for d in found} == {(ref.key, CallState.SUCCEEDED)}
 
 
 def test_a_redrive_still_tells_of_the_death(ledger: LedgerUnderTest) -> None:
@@ -564,10 +572,7 @@ def test_a_redrive_still_tells_of_the_death(ledger: LedgerUnderTest) -> None:
     ledger.submit(a_submission(force=True, inherit_links=True))
     ledger.age(11)
 
-    (due,) = ledger.due()
-
-    assert (due.kind, due.key) == (DueKind.DELIVER, dead.key)
-    assert due.deliveries == (Delivery(new.submission_id, dead.key, CallState.DEAD, LINK),)
+    assert ledger.links() == [Delivery(new.submission_id, dead.key, CallState.DEAD, LINK, ORG)]
 
 
 def test_links_are_inherited_again(ledger: LedgerUnderTest) -> None:
@@ -579,7 +584,7 @@ def test_links_are_inherited_again(ledger: LedgerUnderTest) -> None:
         ledger.record(an_answer(ref))
         (settled,) = ledger.settle(a_failure(ref))
 
-        assert [d.link for d in settled.deliveries] == [LINK]
+        assert [d.link for d in ledger.links(keys=[settled.ref.key])] == [LINK]
 
 
 def test_a_forced_run_inherits_nothing_unasked(ledger: LedgerUnderTest) -> None:
@@ -589,7 +594,7 @@ def test_a_forced_run_inherits_nothing_unasked(ledger: LedgerUnderTest) -> None:
     ref = ledger.running(force=True)
     ledger.record(an_answer(ref))
 
-    assert ledger.settle(a_success(ref))[0].deliveries == ()
+    assert not ledger.settle(a_success(ref))[0].has_links
 
 
 def test_a_second_redrive_joins_the_first(ledger: LedgerUnderTest) -> None:
@@ -601,4 +606,5 @@ def test_a_second_redrive_joins_the_first(ledger: LedgerUnderTest) -> None:
     ref = ledger.claim(first.key)
     ledger.record(an_answer(ref))
     assert second.key == first.key
-    assert [d.link for d in ledger.settle(a_success(ref))[0].deliveries] == [LINK]
+    assert ledger.settle(a_success(ref))[0].has_links
+    assert [d.link for d in ledger.links(keys=[ref.key])] == [LINK]

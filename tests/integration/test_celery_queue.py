@@ -21,8 +21,9 @@ from redis.exceptions import RedisError
 from callgate.adapters.celery_broker import build_app
 from callgate.adapters.celery_links import Links
 from callgate.adapters.celery_queue import CeleryQueue
+from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, InvalidLink
-from callgate.domain.ledger import AttemptRef, CallKey, CallState, Delivery
+from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from tests.integration._valkey import Valkey
 from worker.embedded import Embedded
 from worker.embedded_ports import free_port
@@ -82,7 +83,7 @@ def messages(valkey: Redis, name: str) -> list[dict[str, Any]]:
 def deliver(queue: CeleryQueue, link: str, state: CallState = CallState.SUCCEEDED) -> Delivery:
     """Publish one link."""
     delivery = Delivery(submission_id=uuid4(), key=KEY, link=link, state=state)
-    assert queue.publish_links([delivery]) == [delivery.submission_id]
+    assert queue.publish_links([delivery]) == [Published(delivery.submission_id)]
     return delivery
 
 
@@ -231,7 +232,9 @@ def test_a_broken_link_does_not_hold_up_its_neighbours(
 
     done = queue.publish_links(deliveries)
 
-    assert done == [d.submission_id for d in deliveries]
+    assert [p.submission_id for p in done] == [d.submission_id for d in deliveries]
+    assert [p.why for p in done[1::2]] == [None, None]
+    assert all(p.is_final for p in done if p.why)
     told = [m["body"][0] for m in messages(valkey, "pipeline")]
     assert len([args for args in told if args[-1] == "good"]) == 2
 
@@ -239,7 +242,7 @@ def test_a_broken_link_does_not_hold_up_its_neighbours(
 def test_a_queue_that_takes_no_messages_holds_up_nobody(
     queue: CeleryQueue, valkey: Redis, pipeline: Celery, links: Links
 ) -> None:
-    """The broker refuses this link as it is now: it stays due, and the others are published."""
+    """The broker refuses this link as it is now, with a reason that quotes nothing; the others are published."""
     valkey.set("taken", "by something else")
     good = links.text(pipeline.tasks["pipeline.note"].s("good"), None) or ""
     refused, fine = [
@@ -247,8 +250,12 @@ def test_a_queue_that_takes_no_messages_holds_up_nobody(
         for link in (a_link(options={"queue": "taken"}), good)
     ]
 
-    assert queue.publish_links([refused, fine]) == [fine.submission_id]
-    assert queue.publish_links([refused]) == []
+    why = "refused by the broker: ResponseError"
+    assert queue.publish_links([refused, fine]) == [
+        Published(refused.submission_id, why),
+        Published(fine.submission_id),
+    ]
+    assert queue.publish_links([refused]) == [Published(refused.submission_id, why)]
     assert len(messages(valkey, "pipeline")) == 1
 
 

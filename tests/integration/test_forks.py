@@ -158,7 +158,7 @@ QUESTIONS: dict[str, Callable[[LedgerUnderTest, CallKey], Any]] = {
     "budgets": lambda ledger, key: ledger.operations.budgets("acme"),
     "costs": lambda ledger, key: ledger.operations.costs("acme"),
     "due": lambda ledger, key: ledger.ledger.due(limit=1),
-    "deliver": lambda ledger, key: ledger.ledger.deliver([key.call_id]),
+    "deliver": lambda ledger, key: ledger.deliver(key.call_id),
 }
 """Of each kind one, and one whose answer may be empty."""
 

@@ -40,5 +40,5 @@ def test_settle_leaves_a_call_that_a_submission_joins(
 
     assert joined.outcome is SubmitOutcome.JOINED
     assert settled.state is CallState.SUCCEEDED
-    told = [delivery.submission_id for delivery in settled.deliveries]
+    told = [link.submission_id for link in ledger.links(keys=[settled.ref.key])]
     assert told == ([joining.submission_id] if link else [])

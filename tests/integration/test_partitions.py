@@ -46,9 +46,10 @@ SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'ai_call_log_d
 """
 MANY_ROWS = """
 INSERT INTO ai_call_log (attempt_id, call_id, generation, attempt, org_id, input_hash, call_type, provider, model,
-                         status, hold_nano_usd, posted_nano_usd, posted_at, budget_ids, queue_ms, worker_id, trace_id)
-SELECT (left(CAST(:first_id AS text), 24) || lpad(to_hex(n), 12, '0'))::uuid, gen_random_uuid(), 1, 1, 'o', '', 't',
-       'p', 'm', 'failed', 0, 0, now(), '{}', 0, 'w', repeat('x', 1800) FROM generate_series(1, 10000) n
+                         status, hold_nano_usd, posted_nano_usd, posted_at, budget_ids, queue_ms, worker_id, error_json)
+SELECT (left(CAST(:first_id AS text), 24) || lpad(to_hex(n), 12, '0'))::uuid, gen_random_uuid(), 1, 1, 'o',
+       sha256('x'), 't', 'p', 'm', 'failed', 0, 0, now(), '{}', 0, 'w', repeat('x', 1800)
+  FROM generate_series(1, 10000) n
 """
 RETENTION_ADR = Path(__file__).parents[2] / "docs" / "adr" / "0010-retention.md"
 SECRET = "Jane Doe, 4 May 1971"  # noqa: S105 - what must be gone, no password
@@ -205,13 +206,15 @@ def test_no_look_up_visits_the_past(log: PartitionedLedger, postgres_engine: Eng
             " '{NULL}', '{NULL}', '{alive}', '{NULL}', '{NULL}')"
         ),
         "SELECT callgate_read_v1(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], 1000, true, 1)",
-        "SELECT callgate_deliver_v1(ARRAY[:link]::uuid[])",
+        "SELECT callgate_deliver_v1(ARRAY[:link]::uuid[], '{NULL}', '{NULL}')",
         "SELECT callgate_purge_v1('{}', '{}', 0, 10, false)",
     )
     touched = [touched_by(statement) for statement in life]
 
     assert (ledger.state(key), ledger.view(key).is_purged) == (CallState.SUCCEEDED, True)
-    assert all(partition_of(datetime.now(UTC)) in names for names in touched[1:])
+    # Delivery looks at no attempt.
+    assert touched[-2] == set()
+    assert all(partition_of(datetime.now(UTC)) in names for names in (*touched[1:-2], touched[-1]))
     assert [names - recent for names in touched] == [set()] * len(life)
 
 
@@ -564,7 +567,7 @@ def test_a_purged_text_is_nowhere_in_the_database(log: PartitionedLedger) -> Non
         ref = ledger.claim(new_key := CallKey(new.call_id, 1))
         ledger.record(an_answer(ref, reply=f'{{"texts":["{SECRET}"]}}'.encode()))
         ledger.settle(a_success(ref))
-        ledger.ledger.deliver([new.submission_id])
+        ledger.deliver(new.submission_id)
         ledger.operations.keep_stray(StrayMessage("callgate.call", "not JSON", SECRET.encode()))
     log.sql("ANALYZE")
     assert set(places_of(log, SECRET)) == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Engine, text
@@ -14,8 +15,8 @@ from tests.contract.harness import LIMIT, ORG, a_success, open_postgres
 WAITING = 2_000
 WAIT = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
                       input_token_bound, attempt, wait_reason, wanted_nano_usd)
-SELECT gen_random_uuid(), 1, :org, '', 'waiting', now() + interval '1 hour', 'extraction', 'sim', 'sim-1', 1, 0,
-       'budget_held', :wanted
+SELECT gen_random_uuid(), 1, :org, sha256('x'), 'waiting', now() + interval '1 hour', 'extraction', 'sim', 'sim-1', 1,
+       0, 'budget_held', :wanted
   FROM generate_series(1, :count)"""
 READ = "SELECT sum(idx_tup_read) AS count FROM pg_stat_user_indexes WHERE indexrelname LIKE %(indexes)s"
 
@@ -56,8 +57,8 @@ def _read(session: PostgresSession, indexes: str) -> int:
 
 
 MANY_ATTEMPTS = """INSERT INTO ai_call_log (attempt_id, call_id, generation, attempt, org_id, input_hash, call_type,
-    provider, model, status, hold_nano_usd, posted_nano_usd, posted_at, budget_ids, queue_ms, worker_id, trace_id)
-SELECT uuidv7(), gen_random_uuid(), 1, 1, 'o', '', 't', 'p', 'm', 'succeeded', 5, 5, now(), '{}', 0, 'w',
+    provider, model, status, hold_nano_usd, posted_nano_usd, posted_at, budget_ids, queue_ms, worker_id, error_json)
+SELECT uuidv7(), gen_random_uuid(), 1, 1, 'o', sha256('x'), 't', 'p', 'm', 'succeeded', 5, 5, now(), '{}', 0, 'w',
        repeat('x', 200) FROM generate_series(1, :count)"""
 READ_ALONG = """SELECT sum(seq_tup_read) AS count FROM pg_stat_user_tables
  WHERE relname LIKE 'ai\\_call\\_log\\_____\\___'"""
@@ -79,3 +80,51 @@ def test_looking_for_unknown_bills_does_not_read_the_known_ones(postgres_engine:
         session.rows("SELECT pg_stat_force_next_flush()", {})
         assert bill.attempt_id == ref.attempt_id
         assert session.rows(READ_ALONG, {})[0].count - before < WAITING / 2
+
+
+MANY_UNTOLD = """WITH made AS (
+    INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, call_type, provider, model, input_token_bound,
+                          request, error)
+    SELECT gen_random_uuid(), 1, :org, sha256('x'), 'rejected', 't', 'p', 'm', 1, 'x', '{}'
+      FROM generate_series(1, :count) RETURNING call_id, org_id
+), linked AS (
+    INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
+    SELECT gen_random_uuid(), org_id, call_id, 1, 'created', '{}' FROM made
+)
+INSERT INTO untold_call SELECT call_id, 1, org_id, now() FROM made"""
+TOUCHED = """SELECT sum(idx_tup_read + seq_tup_read) AS count FROM pg_stat_user_tables
+  JOIN (SELECT relname AS name, sum(idx_tup_read) AS idx_tup_read FROM pg_stat_user_indexes GROUP BY 1) i
+    ON name = relname
+ WHERE relname = ANY (%(tables)s)"""
+
+
+@pytest.mark.parametrize("ask", ["due", "sweep", "links", "links of one call"])
+def test_nobody_wades_through_calls_that_wait_for_delivery(
+    postgres_engine: Engine, ask: str
+) -> None:
+    """Recovery does not read them at all; delivery reads what it takes. The plans were made when there were none."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    with closing(PostgresSession(url, pool_size=1)) as session:
+        ledger, now = open_postgres(session), datetime.now(UTC)
+        asks = {
+            "due": lambda: ledger.due(),
+            "sweep": lambda: ledger.ledger.due(limit=100, queued_before=now),
+            "links": lambda: ledger.links(limit=10),
+            "links of one call": lambda: ledger.links(keys=[key]),
+        }
+        key = ledger.rejected("early", link="{}")
+        for first in asks.values():
+            first()
+        with postgres_engine.begin() as connection:
+            connection.execute(text(MANY_UNTOLD), {"count": WAITING, "org": "other"})
+        before = _touched(session)
+        asks[ask]()
+
+        assert _touched(session) - before < WAITING / 4
+
+
+def _touched(session: PostgresSession) -> int:
+    """Rows and entries that were read so far of calls, and of what they have to tell."""
+    session.rows("SELECT pg_stat_force_next_flush()", {})
+    tables = {"tables": ["llm_call", "submission", "untold_call"]}
+    return int(session.rows(TOUCHED, tables)[0].count)

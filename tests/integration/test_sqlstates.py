@@ -18,6 +18,7 @@ from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
 from callgate.db.session import PostgresSession
 from callgate.domain.budget import Window
+from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef, CallKey, Judge
 from callgate.domain.operations import By, CallFilter, StrayMessage
@@ -52,7 +53,8 @@ METHODS: dict[str, Ask] = {
     "record": lambda s: PostgresLedger(s).record([an_answer(REF)]),
     "settle": lambda s: PostgresLedger(s).settle([a_loss(REF)]),
     "due": lambda s: PostgresLedger(s).due(limit=1, judge=Judge("a:1:b", 1.0)),
-    "deliver": lambda s: PostgresLedger(s).deliver([uuid4()]),
+    "links": lambda s: PostgresLedger(s).links(limit=1),
+    "deliver": lambda s: PostgresLedger(s).deliver([Told(uuid4())]),
     "renew": lambda s: PostgresLeases(s).renew("a:1:b", 1.0),
     "release": lambda s: PostgresLeases(s).release("a:1:b"),
     "expire": lambda s: PostgresLeases(s).expire("a:1:b"),
@@ -62,6 +64,7 @@ METHODS: dict[str, Ask] = {
     "dead_groups": lambda s: PostgresOperations(s).dead_groups(CallFilter()),
     "strays": lambda s: PostgresOperations(s).strays(limit=1),
     "end": lambda s: PostgresOperations(s).end([KEY], code="cancelled", message="a"),
+    "link_failures": lambda s: PostgresOperations(s).link_failures(KEY, limit=1),
     "keep_stray": lambda s: PostgresOperations(s).keep_stray(StrayMessage("a", "b", b"c")),
     "costs": lambda s: PostgresOperations(s).costs(),
     "snapshot": lambda s: PostgresOperations(s).snapshot(),

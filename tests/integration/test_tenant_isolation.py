@@ -25,6 +25,7 @@ from callgate.db.roles import CLIENT, DASHBOARD, WORKER
 from callgate.db.session import PostgresSession
 from callgate.db.tables import metadata
 from callgate.domain.budget import ORG_SCOPE, Window
+from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
 from callgate.domain.operations import CallFilter
@@ -253,10 +254,18 @@ def test_calls_of_others_are_not_read_by_their_ids(
 ) -> None:
     """A known id is as good as one that does not exist."""
     theirs = ledger.operations.calls(CallFilter(org_id="theirs"), limit=1_000)
+    failed = ledger.links(keys=[view.key for view in theirs])
+    ledger.ledger.deliver([Told(link.submission_id, "refused", 3_600.0) for link in failed])
+    assert any(ledger.operations.link_failures(view.key, limit=10) for view in theirs)
     wanted = CallFilter(call_ids=tuple(view.key.call_id for view in theirs))
 
     views = PostgresLedger(session).read([view.key for view in theirs], Bodies.BOTH)
 
+    their_failures = [
+        PostgresOperations(session).link_failures(view.key, limit=10) for view in theirs
+    ]
+
+    assert their_failures == [[]] * len(theirs)
     assert set(views) == {None}
     assert PostgresOperations(session).calls(wanted, limit=10) == []
 
@@ -304,7 +313,11 @@ FORBIDDEN = {
     "list who waits": "SELECT callgate_waiting_orgs_v1(1)",
     "list the breakers": "SELECT * FROM callgate_breakers_v1()",
     "release who waits": "SELECT callgate_release_waiting_v1()",
-    "deliver": "SELECT callgate_deliver_v1('{}')",
+    "take links": "SELECT callgate_links_v1('', NULL, NULL, 1, 1, 1, 1)",
+    "deliver": "SELECT callgate_deliver_v1('{}', '{}', '{}')",
+    "put a call off": "SELECT callgate_put_off_v1(gen_random_uuid(), 1, '')",
+    "tell of a call": "SELECT callgate_tell_later_v1(gen_random_uuid(), 1, 'theirs', '0')",
+    "forget whom to tell": "SELECT callgate_untold_rest_v1(gen_random_uuid(), 1)",
     "set a budget": "SELECT callgate_set_budget_v1('mine', 'org', 'day', 1000000, 'UTC')",
     "roll budgets": "SELECT callgate_roll_budgets_v1(ARRAY['theirs'], ARRAY['org'])",
     "end rests": "SELECT callgate_rest_v1('{}', '{}')",
@@ -530,6 +543,7 @@ def test_what_a_client_may_execute_is_little(attacker: Connection) -> None:
     assert mine == {
         "callgate_submit_v1", "callgate_end_v1", "callgate_tenant_orgs_v1", "callgate_read_v1",
         "callgate_calls_v1", "callgate_dead_groups_v1", "callgate_costs_v1", "callgate_budgets_v1",
+        "callgate_link_failures_v1",
     }  # fmt: skip
     assert [name for name, _, _, _, is_public in functions if is_public] == []
     for name, _, is_definer, settings, _ in functions:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
-from uuid import UUID
 
+from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey, Delivery
+from callgate.domain.ledger import AttemptRef, CallKey
 from tests.simulation.faults import MESSAGE, PUBLISH
 from tests.simulation.scheduler import Owner
 
@@ -101,9 +101,9 @@ class BrokerLine:
         """See `QueuePort`."""
         self._publish("sweep", [sent_at])
 
-    def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
         """See `QueuePort`."""
-        done: list[UUID] = []
+        done: list[Published] = []
         for delivery in deliveries:
             try:
                 is_heard = self._step(f"link of {self._world.named(delivery)}")
@@ -114,7 +114,7 @@ class BrokerLine:
             self._world.invariants.on_link_published(delivery)
             if not is_heard:
                 break
-            done.append(delivery.submission_id)
+            done.append(Published(delivery.submission_id))
         return done
 
     def _publish(self, kind: str, bodies: Iterable[Body]) -> None:

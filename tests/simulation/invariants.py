@@ -17,13 +17,13 @@ from zoneinfo import ZoneInfo
 
 from callgate.adapters.memory_tables import AttemptRow, CallRow
 from callgate.domain.budget import BudgetFigures, RefusalReason, Window
+from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
     Bodies,
     CallKey,
     CallState,
-    Delivery,
     NewSubmission,
     Record,
     RecordOutcome,
@@ -141,7 +141,9 @@ class Invariants:
                 self._limits.settled(batch, result)
                 self._touched(settle.ref.key for settle in batch)
             case "deliver":
-                self._touched(self._tables.submissions[s].key for s in batch)
+                self._touched(self._tables.submissions[told.submission_id].key for told in batch)
+            case "links":
+                self._touched(link.key for link in result)
             case "due":
                 self._touched(due.key for due in result.items)
             case "end":
@@ -345,12 +347,17 @@ class Invariants:
             is_over = f"{name} is {call.state}"
             self.check("the_first_success_ends_it", not call.state.is_open, is_over)
         left = [a.attempt_id for a in unposted]
-        left = left or [d.submission_id for d in self._tables.deliveries(call)]
         self.check(
             "whatever_is_left_is_due",
             (call.due_at is not None) == (call.state.is_open or bool(left)),
             f"{name} is {call.state}, due at {self._world.names.seconds(call.due_at)},"
             f" left: {', '.join(map(self._world.named, left)) or 'nothing'}",
+        )
+        untold = [] if call.state.is_open else self._tables.deliveries(call)
+        self.check(
+            "whatever_is_left_is_due",
+            (call.key in self._tables.untold) == bool(untold),
+            f"{name} is {call.state}, to be told: {', '.join(map(self._world.named, untold))}",
         )
         is_soon = call.due_at is None or call.due_at <= self._world.scheduler.time() + WAIT_MAX
         waits = f"{name} waits until {self._world.names.seconds(call.due_at)}"

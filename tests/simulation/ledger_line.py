@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
-from uuid import UUID
 
 from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.delivery import Delivery, Told
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
     AttemptRef,
@@ -79,9 +79,16 @@ class LedgerLine:
         options = {"limit": limit, "judge": judge, "queued_before": queued_before}
         return cast(DueBatch, self.ask("due", **options))
 
-    def deliver(self, submission_ids: Sequence[UUID]) -> None:
+    def links(
+        self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
+    ) -> list[Delivery]:
         """See `LedgerPort`."""
-        self.ask("deliver", list(submission_ids))
+        options = {"limit": limit, "after": after, "keys": keys}
+        return cast("list[Delivery]", self.ask("links", **options))
+
+    def deliver(self, outcomes: Sequence[Told]) -> None:
+        """See `LedgerPort`."""
+        self.ask("deliver", list(outcomes))
 
     def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
         """See `OperationsPort`."""

@@ -20,11 +20,11 @@ from callgate.adapters.memory_tables import MemoryTables, SubmissionRow
 from callgate.domain import hashing
 from callgate.domain.budget import BudgetFigures
 from callgate.domain.catalogue import CallTypePolicy
+from callgate.domain.delivery import Delivery, Told
 from callgate.domain.ledger import (
     AttemptStatus,
     Bodies,
     CallState,
-    Delivery,
     Judge,
     RecordOutcome,
     SubmitOutcome,
@@ -35,6 +35,7 @@ from callgate.domain.ports import Priced
 from callgate.domain.retry import DEADLINE_BEFORE_SEND, Billing, Failure, Tally
 from callgate.services import ai_call_logger
 from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.delivery import DeliveryService
 from callgate.services.due import DueService
 from callgate.services.llm_service import LLMService, _record
 from callgate.services.review import Bill
@@ -132,11 +133,13 @@ def send_under_a_lease_that_ran_out() -> Patched:
 
 @caught_by("no_lease_ends_early", pauses_while_asking=0.5)
 def an_overtaken_attempt_loses_its_lease() -> Patched:
-    """A late success makes the call due for its links, and the newer attempt with it."""
+    """A late success makes the call due at once, and the newer attempt with it."""
 
     def succeed(tables: MemoryTables, call: Any, winner: Any, now: Any) -> None:
         call.attempt_id = winner.attempt_id
         tables.end(call, CallState.SUCCEEDED, None, now)
+        if tables.unposted(call.key):
+            call.due_at = now
 
     return patch.object(memory_money, "_succeed", succeed)
 
@@ -144,7 +147,7 @@ def an_overtaken_attempt_loses_its_lease() -> Patched:
 # Money.
 
 
-@caught_by("the_worst_case_is_held")
+@caught_by("the_worst_case_is_held", "held_in_every_scope")
 def clamp_a_hold_to_what_is_left() -> Patched:
     """A call that does not fit is let in with less."""
     hold = memory_money._hold
@@ -511,12 +514,13 @@ def late_answers_are_never_due() -> Patched:
 @caught_by("whatever_is_left_is_due", pauses_while_asking=0.4)
 def forget_an_overtaken_attempt() -> Patched:
     """A call that has ended is thought to hold nothing."""
+    succeed = memory_money._succeed
 
-    def rest(self: MemoryTables, call: Any) -> None:
-        if not (call.state.is_open or self.deliveries(call)):
-            call.due_at = None
+    def forgetful(tables: Any, call: Any, winner: Any, now: Any) -> None:
+        succeed(tables, call, winner, now)
+        call.due_at = None
 
-    return patch.object(MemoryTables, "rest", rest)
+    return patch.object(memory_money, "_succeed", forgetful)
 
 
 @caught_by("poison_is_put_aside", dies_while_asking=0.5)
@@ -608,7 +612,7 @@ def deliver_before_settling() -> Patched:
             for row in self._ledger.world.ledger.tables.submissions_of[view.key]:
                 if row.link:
                     told = Delivery(row.submission_id, view.key, CallState.SUCCEEDED, row.link)
-                    self.deliver([told])
+                    self._delivery._queue.publish_links([told])
         return settle(self, refs, **options)
 
     return patch.object(AICallLogger, "settle", early)
@@ -617,14 +621,14 @@ def deliver_before_settling() -> Patched:
 @caught_by("everybody_is_told", broker_refuses=0.3)
 def mark_a_link_before_it_is_published() -> Patched:
     """A crash, or a broker that is away, between the two loses it."""
-    deliver = AICallLogger.deliver
+    publish = DeliveryService._publish
 
-    def marked(self: Any, deliveries: Sequence[Delivery]) -> None:
-        if deliveries:
-            self._ledger.deliver([d.submission_id for d in deliveries])
-        deliver(self, deliveries)
+    def marked(self: Any, links: Sequence[Delivery]) -> None:
+        if links:
+            self._ledger.deliver([Told(link.submission_id) for link in links])
+        publish(self, links)
 
-    return patch.object(AICallLogger, "deliver", marked)
+    return patch.object(DeliveryService, "_publish", marked)
 
 
 @caught_by("whatever_is_left_is_due")
@@ -632,9 +636,9 @@ def a_replayed_link_is_not_due() -> Patched:
     """A link on a call that has ended waits for somebody to look."""
 
     def silent(self: Any, new: Any, call: Any, outcome: SubmitOutcome, now: Any) -> None:
-        due_at = call.due_at
+        before = dict(self.tables.untold)
         add(self, new, call, outcome, now)
-        call.due_at = due_at
+        self.tables.untold = before
 
     add = MemoryLedger._add_submission
     return patch.object(MemoryLedger, "_add_submission", silent)
@@ -646,7 +650,7 @@ def a_redrive_inherits_no_links() -> Patched:
     return patch.object(MemoryLedger, "_inherit_links", lambda *_: None)
 
 
-@caught_by("an_end_is_an_end")
+@caught_by("an_end_is_an_end", slow_reply=0.5)
 def cancel_a_call_that_runs() -> Patched:
     """Its request is on its way, and paid."""
     return patch.object(EndReason, "ends", property(lambda _: tuple(CallState)))

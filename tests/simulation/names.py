@@ -9,11 +9,11 @@ from uuid import UUID
 
 from callgate.adapters.memory_tables import MemoryTables
 from callgate.domain.budget import BudgetFigures
+from callgate.domain.delivery import Delivery, Told
 from callgate.domain.ledger import (
     AttemptRef,
     CallKey,
     CallView,
-    Delivery,
     Due,
     DueBatch,
     NewSubmission,
@@ -48,7 +48,7 @@ class Names:
                 return self._by_id(thing)
             case NewSubmission():
                 return self._name(thing.submission_id, "s")
-            case Delivery():
+            case Delivery() | Told():
                 return self._by_id(thing.submission_id)
             case datetime():
                 return f"of {self.seconds(thing)}"
@@ -89,6 +89,8 @@ class Names:
                 return f"{outcome.outcome} {self.named(outcome.key)}, {outcome.state}"
             case CallView():
                 return f"{self.named(outcome.key)} is {outcome.state}"
+            case Delivery():
+                return f"link of {self.named(outcome.submission_id)}"
             case Due():
                 return f"{outcome.kind} {self.named(outcome.key)}"
             case Reserved():

@@ -26,6 +26,7 @@ from callgate.domain.ledger import (
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
 from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.delivery import DeliveryService
 from callgate.services.due import DueService
 from callgate.services.held_up import HeldUp
 from callgate.services.lease import RENEWED_AFTER, LeaseService
@@ -116,9 +117,10 @@ class Process(Owner):
         unclaimed = HeldUp[CallKey](self.clock, nullcontext())
         unsettled = HeldUp[AttemptRef](self.clock, nullcontext())
         self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
+        self.delivery = DeliveryService(ledger=line, queue=self._queue, clock=self.clock)
         self.logger = AICallLogger(
             ledger=line,
-            queue=self._queue,
+            delivery=self.delivery,
             costs=world.costs,
             validator=world.validator,
             catalogue=world.catalogue,
@@ -157,6 +159,7 @@ class Process(Owner):
             unsettled=unsettled,
         )
         world.scheduler.spawn(self, self._due_loop)
+        world.scheduler.spawn(self, self._delivery_loop)
         world.scheduler.spawn(self, self._keep_lease)
 
     @property
@@ -228,6 +231,17 @@ class Process(Owner):
                     self._queue.publish_sweep(at)
             except Unavailable:
                 self.world.scheduler.counts["due loop in vain"] += 1
+            if not taken:
+                self.clock.block(DUE_INTERVAL_S * (0.5 + self.clock.jitter()), idle=True)
+
+    def _delivery_loop(self) -> None:
+        while True:
+            taken = 0
+            try:
+                # A look that finds nothing is no step: it would only draw faults that others want.
+                taken = self.world.ledger.tables.untold and self.delivery.run()
+            except Unavailable:
+                self.world.scheduler.counts["delivery loop in vain"] += 1
             if not taken:
                 self.clock.block(DUE_INTERVAL_S * (0.5 + self.clock.jitter()), idle=True)
 

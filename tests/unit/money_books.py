@@ -16,6 +16,7 @@ from uuid import UUID
 from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.memory_tables import AttemptRow
 from callgate.domain.budget import Window, scopes_of
+from callgate.domain.delivery import Told
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -177,6 +178,12 @@ class Books:
         for due in items:
             if due.kind is DueKind.PUBLISH or not vanishes:
                 self._move_on(due)
+        if not vanishes:
+            self.tell()
+
+    def tell(self) -> None:
+        """What the delivery service does, where the broker takes everything."""
+        self.ledger.deliver([Told(link.submission_id) for link in self.ledger.links(limit=1_000)])
 
     def _due(self, limit: int) -> tuple[Due, ...]:
         """As a process whose lease is in order."""
@@ -185,7 +192,6 @@ class Books:
 
     def _move_on(self, due: Due) -> None:
         """What the due service does with one item."""
-        self.ledger.deliver([delivery.submission_id for delivery in due.deliveries])
         if due.kind is DueKind.PUBLISH:
             self.messages.append(due.key)
         if due.attempt_id is None:
@@ -320,10 +326,12 @@ class Books:
             assert (self.posts[ref] == 0) == is_open
 
     def every_call_is_due_or_done(self) -> None:
-        """An open call always has a `due_at`, an ended one only while something is left to do for it."""
+        """An open call always has a `due_at`, an ended one while money of it is held; who is to be told is noted."""
         for call in self.tables.calls.values():
-            left = self.tables.deliveries(call) or self.tables.unposted(call.key)
+            left = self.tables.unposted(call.key)
             assert (call.due_at is not None) == (call.state.is_open or bool(left))
+            is_to_tell = not call.state.is_open and bool(self.tables.deliveries(call))
+            assert (call.key in self.tables.untold) == is_to_tell
 
     def an_end_is_an_end(self) -> None:
         """No ended call moves again, except that an operator discards a dead one."""
@@ -339,6 +347,7 @@ class Books:
             self.clock.advance(3_600)
             for due in self._due(1_000):
                 self._move_on(due)
+            self.tell()
         assert [
             b.reserved_nano_usd for b in self.tables.budgets.values() if b.reserved_nano_usd
         ] == []

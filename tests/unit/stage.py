@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -18,13 +18,13 @@ from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain import gates
 from callgate.domain.budget import Window
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
+from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import (
     AttemptRef,
     Bodies,
     CallKey,
     CallView,
-    Delivery,
     Record,
     RecordOutcome,
     Reserve,
@@ -35,6 +35,7 @@ from callgate.domain.models import LLMRequest, Message, Usage
 from callgate.domain.ports import LLMProviderPort, OutputValidatorPort, ProviderReply, TokenBound
 from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.delivery import DeliveryService
 from callgate.services.due import DueService
 from callgate.services.held_up import HeldUp
 from callgate.services.lease import LeaseService
@@ -117,6 +118,8 @@ class StageQueue:
     links: list[Delivery] = field(default_factory=list)
     sweeps: list[datetime] = field(default_factory=list)
     is_away: bool = False
+    refused: dict[str, Published] = field(default_factory=dict)
+    """By their text: links that are not published, and what becomes of them."""
 
     def publish_calls(self, keys: Sequence[CallKey]) -> None:
         """Keep call tasks."""
@@ -133,11 +136,16 @@ class StageQueue:
         self._ask()
         self.sweeps.append(sent_at)
 
-    def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
         """Keep links."""
         self._ask()
-        self.links += deliveries
-        return [d.submission_id for d in deliveries]
+        self.links += [d for d in deliveries if d.link not in self.refused]
+        return [
+            replace(
+                self.refused.get(d.link, Published(d.submission_id)), submission_id=d.submission_id
+            )
+            for d in deliveries
+        ]
 
     def _ask(self) -> None:
         if self.is_away:
@@ -240,9 +248,10 @@ class Stage:
             catalogue=self.catalogue,
             now=self.clock.now,
         )
+        self.delivery = DeliveryService(ledger=self.ledger, queue=self.queue, clock=self.clock)
         self.logger = AICallLogger(
             ledger=self.ledger,
-            queue=self.queue,
+            delivery=self.delivery,
             costs=costs,
             validator=checker or validator,
             catalogue=self.catalogue,

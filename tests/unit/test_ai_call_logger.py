@@ -18,6 +18,8 @@ from callgate.domain.ledger import (
     AttemptStatus,
     Bodies,
     CallState,
+    Record,
+    Reserved,
     Settle,
     SettleOutcome,
     Unstorable,
@@ -28,6 +30,7 @@ from callgate.domain.retry import Billing, Failure
 from callgate.services import output_checks
 from callgate.services.output_checks import BATCH_S_MAX
 from callgate.services.review import Bill, bill_of
+from tests.contract.harness import a_loss, a_reserve
 from tests.unit.stage import GRACE_S, POLICY, REPLY, REPLY_COST, Stage, a_request
 
 SCHEMA = {
@@ -236,18 +239,21 @@ def test_every_submitter_is_told() -> None:
 
 
 def test_a_link_that_cannot_be_published_stays_due() -> None:
-    """The due query delivers it when the broker is back."""
+    """It is delivered when the broker is back, and the outage counts for nobody."""
     stage = Stage()
     key = stage.submit(link=LINK).key
     stage.queue.is_away = True
     asyncio.run(stage.llm.execute(key))
     stage.queue.is_away = False
+    assert stage.view(key).due_at is None
+    assert stage.delivery.run() == 0
     stage.clock.elapsed_s += 11
 
-    stage.due.run()
+    assert stage.delivery.run() == 1
 
-    assert len(stage.queue.links) == 1
-    assert stage.view(key).due_at is None
+    (link,) = stage.queue.links
+    assert (link.key, link.tries) == (key, 0)
+    assert stage.delivery.run() == 0
 
 
 def test_an_attempt_still_on_its_way_is_left_alone() -> None:
@@ -518,3 +524,27 @@ def test_one_organisation_fills_a_quarter_of_what_a_batch_keeps(
     stage.logger.settle(refs)
 
     assert batches == [[refs[0], refs[2]], [refs[1]]]
+
+
+def test_attempts_of_one_call_are_settled_one_after_the_other() -> None:
+    """A late answer changes what the next failure comes to, though both are settled in one batch, the newer first."""
+    stage = Stage()
+    key = stage.submit().key
+    (first,) = stage.ledger.reserve([a_reserve(key)])
+    assert isinstance(first, Reserved)
+    stage.ledger.settle([a_loss(first.ref)])
+    stage.clock.elapsed_s += 1
+    stage.due.run()
+    (second,) = stage.ledger.reserve([a_reserve(key)])
+    assert isinstance(second, Reserved)
+    stage.ledger.record(
+        [
+            Record(first.ref, None, UNBILLED.to_json(), 1),
+            Record(second.ref, None, UNKNOWN.to_json(), 1),
+        ]
+    )
+
+    settled = stage.logger.settle([second.ref, first.ref, second.ref])
+
+    assert [s.ref for s in settled if s.is_applied] == [first.ref, second.ref]
+    assert stage.view(key).state is CallState.WAITING

@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
@@ -19,13 +18,13 @@ from callgate.cli import run
 from callgate.cli_output import print_error
 from callgate.client import Client
 from callgate.domain.budget import NANO_PER_USD
+from callgate.domain.delivery import Delivery, Published, Told
 from callgate.domain.errors import CallFailed, ConfigurationError
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
     CallKey,
     CallState,
-    Delivery,
     Record,
     Reserve,
     Reserved,
@@ -55,8 +54,8 @@ class SilentQueue:
     def publish_calls(self, keys: Sequence[CallKey]) -> None: ...
     def publish_logs(self, refs: Sequence[AttemptRef]) -> None: ...
     def publish_sweep(self, sent_at: datetime) -> None: ...
-    def publish_links(self, deliveries: Sequence[Delivery]) -> list[UUID]:
-        return [d.submission_id for d in deliveries]
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
+        return [Published(d.submission_id) for d in deliveries]
 
 
 @pytest.fixture
@@ -639,3 +638,30 @@ def test_a_purge_without_any_age_is_refused(shell: Shell, dead: CallKey) -> None
 
     assert code == 2
     assert "--older-than-days" in err
+
+
+def test_links_that_could_not_be_delivered_are_shown_with_their_reason(
+    shell: Shell, ledger: MemoryLedger, open_client: Callable[[], Client]
+) -> None:
+    """How many were given up and how many wait, and why; nothing of the links themselves."""
+    with open_client() as client:
+        key = client.submit(a_request()).key
+        joined = [client._submit.prepare(a_request(), link='{"secret": 1}') for _ in range(3)]
+        client.ledger.submit(joined)
+        client.cancel(key.task_id, "by a test")
+    given_up, *others = ledger.links(limit=10)
+    ledger.deliver(
+        [
+            Told(given_up.submission_id, "broken: KeyError"),
+            *(Told(link.submission_id, "refused by the broker", 10.0) for link in others),
+        ]
+    )
+
+    _, shown, _ = shell("calls", "show", key.task_id)
+    _, as_json, _ = shell("calls", "show", key.task_id, "--json")
+
+    assert "1 given up: broken: KeyError; 2 to be tried again: refused by the broker" in " ".join(
+        shown.split()
+    )
+    assert [f["tries"] for f in json.loads(as_json)["link_failures"]] == [1, 1, 1]
+    assert "secret" not in shown + as_json

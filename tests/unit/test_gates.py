@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from callgate.domain.bounds import REQUEST_BYTES_MAX
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.errors import (
     InputTooLarge,
@@ -17,7 +18,14 @@ from callgate.domain.errors import (
     UnknownModel,
     UnknownProvider,
 )
-from callgate.domain.gates import TOKEN_BYTES_MAX, check, check_size, checking, with_output_bound
+from callgate.domain.gates import (
+    TOKEN_BYTES_MAX,
+    check,
+    check_size,
+    check_stored_bytes,
+    checking,
+    with_output_bound,
+)
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
 
@@ -227,3 +235,11 @@ def test_the_gates_pause_between_their_steps() -> None:
     pauses = list(checking(a_request(response_schema=schema), CATALOGUE, Counts(FITS)))
 
     assert len(pauses) == 3
+
+
+def test_a_request_is_stored_up_to_its_bound() -> None:
+    """However high a call type sets its limit of tokens: the ledger takes no more."""
+    check_stored_bytes(b"x" * REQUEST_BYTES_MAX)
+
+    with pytest.raises(InputTooLarge, match="33554433 bytes as JSON"):
+        check_stored_bytes(b"x" * (REQUEST_BYTES_MAX + 1))

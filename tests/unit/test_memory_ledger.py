@@ -9,6 +9,7 @@ from uuid import RFC_4122, UUID
 
 from callgate.adapters.memory_ledger import MemoryLedger, uuid7
 from callgate.domain.budget import Window
+from callgate.domain.delivery import Told
 from callgate.domain.ledger import CallState, NewSubmission
 from callgate.domain.operations import Snapshot
 from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
@@ -84,7 +85,7 @@ def test_a_purged_text_is_nowhere_in_its_tables() -> None:
     new = a_submission(request=b"Jane Doe", link='{"args":["Jane Doe"]}')
     (submitted,) = ledger.submit([new])
     ledger.end([submitted.key], code="cancelled", message="by a test")
-    ledger.deliver([new.submission_id])
+    ledger.deliver([Told(new.submission_id)])
     assert "Jane Doe" in repr(ledger.tables)
 
     ledger.purge(BodyAges(0.0), limit=1)

@@ -10,6 +10,9 @@ LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     orgs CONSTANT text[] := callgate_readable_orgs_v1(p_org_id);
 BEGIN
+    IF cardinality(p_call_ids) > 1000 THEN
+        RAISE EXCEPTION 'at most 1000 calls at a time are looked for' USING ERRCODE = 'program_limit_exceeded';
+    END IF;
     RETURN QUERY
     SELECT c.call_id, c.generation
       FROM llm_call c
@@ -21,5 +24,5 @@ BEGIN
        AND (p_error_fingerprint IS NULL OR c.error_fingerprint || '' = p_error_fingerprint)
        AND (p_call_ids IS NULL OR c.call_id = ANY (p_call_ids))
      ORDER BY c.created_at DESC, c.call_id, c.generation DESC
-     LIMIT p_limit;
+     LIMIT least(p_limit, 10000);
 END $$;

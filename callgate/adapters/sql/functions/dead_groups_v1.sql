@@ -11,6 +11,9 @@ LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     orgs CONSTANT text[] := callgate_readable_orgs_v1(p_org_id);
 BEGIN
+    IF cardinality(p_call_ids) > 1000 THEN
+        RAISE EXCEPTION 'at most 1000 calls at a time are looked for' USING ERRCODE = 'program_limit_exceeded';
+    END IF;
     RETURN QUERY
     SELECT coalesce(c.error_fingerprint, ''), c.provider, c.model,
            (array_agg(c.error ORDER BY c.created_at DESC))[1], count(*)::int, min(c.created_at), max(c.created_at)

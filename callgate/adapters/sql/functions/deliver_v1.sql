@@ -1,19 +1,27 @@
--- callgate_deliver_v1: mark links as published; an ended call with none left loses its due_at.
+-- callgate_deliver_v1: say of links what became of them; calls that have none left are told of.
 --
--- Locks     the calls by (call_id, generation), so that a link added at this moment is either seen or comes after.
-CREATE FUNCTION callgate_deliver_v1(p_submission_ids uuid[]) RETURNS void
+-- p_failures   null: it was published. Else why it was not, and p_again_s says when to try again; null: never.
+-- Locks        the submissions, then the rows of untold_call, SKIP LOCKED: who is passed over is found again by links_v1.
+CREATE FUNCTION callgate_deliver_v1(p_submission_ids uuid[], p_failures text[], p_again_s float8[]) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
-    call_ids uuid[];
-    generations int[];
+    u record;
 BEGIN
-    SELECT array_agg(k.call_id), array_agg(k.generation) INTO call_ids, generations
-      FROM (SELECT DISTINCT s.call_id, s.generation FROM submission s
-             WHERE s.submission_id = ANY (p_submission_ids)) k;
-    PERFORM 1 FROM llm_call l
-      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(call_ids, generations))
-      ORDER BY l.call_id, l.generation FOR UPDATE;
-    UPDATE submission s SET delivered_at = now()
-     WHERE s.submission_id = ANY (p_submission_ids) AND s.link IS NOT NULL AND s.delivered_at IS NULL;
-    PERFORM callgate_rest_v1(call_ids, generations);
+    UPDATE submission s
+       SET delivered_at = CASE WHEN o.failure IS NULL THEN now() END,
+           tries = s.tries + 1,
+           failure = o.failure,
+           try_at = now() + make_interval(secs => coalesce(o.again_s, 0)),
+           given_up_at = CASE WHEN o.failure IS NOT NULL AND o.again_s IS NULL THEN now() END
+      FROM unnest(p_submission_ids, p_failures, p_again_s) AS o(submission_id, failure, again_s)
+     WHERE s.submission_id = o.submission_id
+       AND s.link IS NOT NULL AND s.delivered_at IS NULL AND s.given_up_at IS NULL;
+    FOR u IN
+        SELECT x.* FROM untold_call x
+          JOIN (SELECT DISTINCT s.call_id, s.generation FROM submission s
+                 WHERE s.submission_id = ANY (p_submission_ids)) k USING (call_id, generation)
+           FOR UPDATE OF x SKIP LOCKED
+    LOOP
+        PERFORM callgate_untold_rest_v1(u.call_id, u.generation);
+    END LOOP;
 END $$;

@@ -12,7 +12,12 @@ DECLARE
     own_orgs CONSTANT text[] := callgate_tenant_orgs_v1();
     call_ids uuid[];            -- of calls that may be ended, and are not yet
     generations int[];
+    org text;
 BEGIN
+    IF cardinality(p_call_ids) > 1000 OR octet_length(p_error) > 16384 THEN
+        RAISE EXCEPTION 'at most 1000 calls at a time are ended, for a reason of at most 16384 bytes'
+            USING ERRCODE = 'program_limit_exceeded';
+    END IF;
     PERFORM p_error::json;
     FOR try IN 1 .. 5 LOOP
         SELECT array_agg(l.call_id), array_agg(l.generation) INTO call_ids, generations FROM llm_call l
@@ -25,14 +30,16 @@ BEGIN
             PERFORM pg_sleep(0.05);
         END IF;
         call_ids := callgate_hold_v1(call_ids, generations);
-        RETURN QUERY
+        FOR call_id, generation, org IN
         UPDATE llm_call l
            SET state = 'rejected', error = p_error, wanted_nano_usd = NULL, breaker_id = NULL, wait_reason = NULL,
-               due_at = (SELECT now() WHERE EXISTS (
-                   SELECT 1 FROM submission s WHERE s.call_id = l.call_id AND s.generation = l.generation
-                      AND s.link IS NOT NULL AND s.delivered_at IS NULL))
+               due_at = NULL
          WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(call_ids, generations))
            AND l.state = ANY (p_states) AND l.state IN ('queued', 'waiting', 'dead')
-        RETURNING l.call_id, l.generation;
+        RETURNING l.call_id, l.generation, l.org_id
+        LOOP
+            PERFORM callgate_tell_later_v1(call_id, generation, org, interval '0');
+            RETURN NEXT;
+        END LOOP;
     END LOOP;
 END $$;

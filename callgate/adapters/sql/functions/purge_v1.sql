@@ -3,8 +3,9 @@
 -- Bodies    the request, the replies of all its attempts, the links of its submissions. A call is purged whole.
 -- Ages      in seconds by organisation, p_default_age_s for the others; null keeps. A call ages from its last posting, one
 --           that never ran from its submission.
--- Spared    calls that are open, have somebody to tell, or money to post: an ended call without due_at has none of these. And
---           calls with a late answer that is kept but not settled yet: its usage is in its reply.
+-- Spared    calls that are open, have somebody to tell, or money to post: an ended call without due_at, that is not in
+--           untold_call, has none of these. And calls with a late answer that is kept but not settled yet: its usage is in
+--           its reply.
 -- Strays    belong to no organisation: those older than p_default_age_s are deleted.
 -- Locks     the calls; whoever finds them locked leaves them to the other. Then the attempts by id.
 -- Returns   how many calls were (p_dry_run: would be) purged, and how many stray messages deleted.
@@ -38,6 +39,8 @@ BEGIN
           FROM (SELECT l.call_id, l.generation, l.created_at FROM llm_call l
                  WHERE l.org_id = org AND l.request IS NOT NULL AND l.due_at IS NULL
                    AND l.created_at <= ended_before
+                   AND NOT EXISTS (SELECT 1 FROM untold_call u
+                                    WHERE u.call_id = l.call_id AND u.generation = l.generation)
                    AND NOT EXISTS (
                        SELECT 1 FROM ai_call_log a
                         WHERE a.call_id = l.call_id AND a.generation = l.generation
@@ -61,7 +64,9 @@ BEGIN
            AND a.reply IS NOT NULL AND NOT (a.status = 'unknown' AND a.finished_at > a.posted_at);
         UPDATE submission s SET link = NULL
           FROM unnest(call_ids, generations) AS k(call_id, generation)
-         WHERE s.call_id = k.call_id AND s.generation = k.generation AND s.link IS NOT NULL;
+         WHERE s.call_id = k.call_id AND s.generation = k.generation AND s.link IS NOT NULL
+           -- One that came this very moment is delivered all the same.
+           AND (s.delivered_at IS NOT NULL OR s.given_up_at IS NOT NULL);
     END LOOP;
 
     SELECT count(*) INTO strays FROM (

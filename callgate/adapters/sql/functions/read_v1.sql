@@ -1,9 +1,10 @@
 -- callgate_read_v1: calls with one attempt each, by (call_id, generation[, attempt_id]), in the order asked for.
 --
--- Bodies travel only when wanted: a request if it has at most p_request_bytes_max, a reply only of a call that has ended, unless the attempt was named. Calls of organisations
--- that the login may not read are as good as absent. The plan is kept: planning a look-up anew costs more with every partition.
--- Returns   the first of them: as many as have bodies of p_bytes_max together, and one at least. How long a body is, is known
---           without reading it.
+-- Bodies travel only when wanted: a request if it has at most p_request_bytes_max, a reply only of a call that has ended, unless
+-- the attempt was named. Calls of organisations that the login may not read are as good as absent. The plan is kept: planning a
+-- look-up again costs more with every partition.
+-- Returns   the first of them: as many as have p_bytes_max together, and one at least. How long a column is, is known without
+--           reading it.
 CREATE FUNCTION callgate_read_v1(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_request_bytes_max int, p_with_reply boolean,
     p_bytes_max bigint
@@ -23,6 +24,9 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     orgs CONSTANT text[] := callgate_readable_orgs_v1(NULL);
 BEGIN
+    IF cardinality(p_call_ids) > 1000 THEN
+        RAISE EXCEPTION 'at most 1000 calls at a time are read' USING ERRCODE = 'program_limit_exceeded';
+    END IF;
     RETURN QUERY
     SELECT * FROM (
     SELECT k.ord::int, c.call_id, c.generation, c.org_id, c.input_hash, c.state, c.due_at, c.attempt, c.call_type,
@@ -65,7 +69,9 @@ BEGIN
                   p_with_reply AND (k.attempt_id IS NOT NULL OR c.state IN ('succeeded', 'dead', 'rejected')) AS reply
       ) w
      CROSS JOIN LATERAL (
-           SELECT CASE WHEN w.request THEN octet_length(c.request) ELSE 0 END
+           -- The columns without a bound of a few hundred bytes; 4 kB for all the others.
+           SELECT 4096 + coalesce(octet_length(c.error), 0) + coalesce(octet_length(a.error_json), 0)
+                + CASE WHEN w.request THEN octet_length(c.request) ELSE 0 END
                 + CASE WHEN w.reply THEN coalesce(octet_length(a.reply), 0) ELSE 0 END AS bytes
       ) b
     ) v WHERE v.bytes_so_far <= greatest(p_bytes_max, v.bytes);

@@ -32,6 +32,7 @@ BEGIN
             SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.due_at <= now() LIMIT room
                FOR UPDATE SKIP LOCKED) q);
         CONTINUE WHEN room <= 0;
+        BEGIN
         WITH on_their_way AS MATERIALIZED (
             SELECT l.org_id, count(*) AS calls FROM (
                 SELECT x.org_id FROM llm_call x
@@ -63,6 +64,10 @@ BEGIN
         UPDATE llm_call l SET due_at = now() FROM next
          WHERE l.call_id = next.call_id AND l.generation = next.generation;
         released := released OR FOUND;
+        -- A row that takes no change stops neither those of other breakers nor the settlement that asks.
+        EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
+            RAISE WARNING 'who waits for %/% was not released: %', b.provider, b.model, SQLERRM;
+        END;
     END LOOP;
     RETURN released;
 END $$;

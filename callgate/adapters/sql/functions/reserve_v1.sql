@@ -250,9 +250,7 @@ BEGIN
                 'requested_nano_usd', p_holds[ord]);
         END IF;
         IF state = 'rejected' THEN
-            SELECT now() INTO due WHERE EXISTS (
-                SELECT 1 FROM submission s WHERE s.call_id = c.call_id AND s.generation = c.generation
-                   AND s.link IS NOT NULL AND s.delivered_at IS NULL);
+            PERFORM callgate_tell_later_v1(c.call_id, c.generation, c.org_id, interval '0');
         END IF;
         -- It was released to be tried, and is not: the next organisation has its turn.
         IF c.breaker_id IS NOT NULL AND admission IS NULL THEN

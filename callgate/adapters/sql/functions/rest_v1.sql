@@ -1,4 +1,4 @@
--- callgate_rest_v1: take the due_at from ended calls whose links are delivered and whose attempts are posted.
+-- callgate_rest_v1: take the due_at from ended calls whose attempts are posted. Their links are untold_call's.
 --
 -- The caller holds the calls' locks. `due_at IS NOT NULL` is no condition here though it would spare a rare idle write: with
 -- it the planner, while few calls are due, takes ix_llm_call_due, and keeps to that when it holds a hundred thousand.
@@ -9,9 +9,6 @@ BEGIN
     UPDATE llm_call l SET due_at = NULL
      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
        AND l.state IN ('succeeded', 'dead', 'rejected')
-       AND NOT EXISTS (SELECT 1 FROM submission s
-                        WHERE s.call_id = l.call_id AND s.generation = l.generation
-                          AND s.link IS NOT NULL AND s.delivered_at IS NULL)
        AND NOT EXISTS (SELECT 1 FROM ai_call_log a
                         WHERE a.call_id = l.call_id AND a.generation = l.generation
                           AND a.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')

@@ -4,16 +4,16 @@
 -- difference to what was posted before. An attempt that is no longer as the caller saw it is left alone. What an operator
 -- settled by hand gives way to the truth, but not to another guess.
 -- Locks     the calls that nobody else holds (hold_v1), their attempts by id, the budgets by id, then breakers by name.
--- Returns   per row: was it applied (null: somebody holds the call, and nothing was done),
---           the call's state, and of a call that ended just now the undelivered links. Then a row with
---           ord 0, if calls were made due that waited (applied), or breakers were opened or closed (links: each as JSON).
+-- Returns   per row: was it applied (null: somebody holds the call, and nothing was done), the call's state, and of a call that
+--           ended just now whether it has links to deliver. Then a row with ord 0, if calls were made due that waited (applied),
+--           or breakers were opened or closed (each as JSON).
 CREATE FUNCTION callgate_settle_v1(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_seen text[], p_statuses text[],
     p_posted bigint[], p_next_states text[], p_due_in_s float8[], p_input_tokens int[],
     p_cached_input_tokens int[], p_cache_write_tokens int[], p_output_tokens int[],
     p_reasoning_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
     p_fingerprints text[], p_healths text[], p_failure_codes text[], p_anomalies text[]
-) RETURNS TABLE (ord int, applied boolean, state text, submission_ids uuid[], links text[])
+) RETURNS TABLE (ord int, applied boolean, state text, has_links boolean, breakers text[])
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -39,8 +39,8 @@ BEGIN
 
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP
         ord := row_no;
-        submission_ids := '{}';
-        links := '{}';
+        has_links := false;
+        breakers := '{}';
         SELECT * INTO c FROM llm_call l
          WHERE l.call_id = p_call_ids[ord] AND l.generation = p_generations[ord];
         SELECT * INTO a FROM ai_call_log l
@@ -114,14 +114,12 @@ BEGIN
             RETURN NEXT;
             CONTINUE;
         END IF;
+        -- The settler tells at once; ten seconds later anybody does.
         IF state IN ('succeeded', 'dead') THEN
-            SELECT coalesce(array_agg(s.submission_id), '{}'), coalesce(array_agg(s.link), '{}')
-              INTO submission_ids, links
-              FROM submission s WHERE s.call_id = c.call_id AND s.generation = c.generation
-               AND s.link IS NOT NULL AND s.delivered_at IS NULL;
+            has_links := callgate_tell_later_v1(c.call_id, c.generation, c.org_id, interval '10 s');
         END IF;
-        -- Whoever settles also delivers; later the due query takes what is left, if anything is (see the end). But where a
-        -- late answer overtakes a newer attempt, that attempt may still send until its lease, the call's due_at, has ended.
+        -- Where a late answer overtakes a newer attempt, that attempt may still send until its lease, the call's due_at, has
+        -- ended. Of other calls that have ended the due_at is taken at the end.
         UPDATE llm_call l
            SET state = callgate_settle_v1.state,
                attempt_id = CASE WHEN p_statuses[ord] = 'succeeded' THEN a.attempt_id ELSE l.attempt_id END,
@@ -160,7 +158,7 @@ BEGIN
         applied := callgate_release_waiting_v1() OR applied;
     END IF;
     IF applied OR changes <> '{}' THEN
-        ord := 0; state := NULL; submission_ids := '{}'; links := coalesce(changes, '{}');
+        ord := 0; state := NULL; has_links := false; breakers := coalesce(changes, '{}');
         RETURN NEXT;
     END IF;
 END $$;

@@ -3,8 +3,9 @@
 -- A login that is a tenant's may submit for its own organisations only, and every call id must be the one of its organisation
 -- and hash: so nobody joins, or learns of, a call of others.
 -- Rows are taken one by one, ordered by call (as the caller sorted them), so that all transactions lock calls in one order.
--- Locks     the call, FOR SHARE while a submission joins it: settle either sees the submission or waits for it. With a
---           link the lock is exclusive, because a link on an ended call changes its due_at.
+-- Bounded   a thousand rows at a time; ten thousand links that wait to be delivered on one call. Sizes are CHECKs of the tables.
+-- Locks     the call, FOR SHARE while a submission joins it: settle either sees the submission or waits for it. A link on an
+--           ended call locks its row of untold_call.
 -- Returns   per row: outcome (created | joined | replayed | failed | idempotency_mismatch), generation, state.
 CREATE FUNCTION callgate_submit_v1(
     p_submission_ids uuid[], p_org_ids text[], p_call_ids uuid[], p_input_hashes bytea[],
@@ -19,7 +20,11 @@ DECLARE
     key_owner uuid;
     key_to_store text;
     own_orgs CONSTANT text[] := callgate_tenant_orgs_v1();
+    links_max CONSTANT int := 10000;
 BEGIN
+    IF cardinality(p_submission_ids) > 1000 THEN
+        RAISE EXCEPTION 'at most 1000 submissions at a time are stored' USING ERRCODE = 'program_limit_exceeded';
+    END IF;
     FOR row_no IN 1 .. cardinality(p_submission_ids) LOOP
         ord := row_no;
         IF own_orgs IS NOT NULL AND (p_org_ids[ord] = ANY (own_orgs)) IS NOT TRUE THEN
@@ -70,13 +75,8 @@ BEGIN
         END IF;
 
         LOOP
-            IF p_links[ord] IS NULL THEN
-                SELECT * INTO c FROM llm_call l WHERE l.call_id = p_call_ids[ord]
-                 ORDER BY l.generation DESC LIMIT 1 FOR SHARE;
-            ELSE
-                SELECT * INTO c FROM llm_call l WHERE l.call_id = p_call_ids[ord]
-                 ORDER BY l.generation DESC LIMIT 1 FOR NO KEY UPDATE;
-            END IF;
+            SELECT * INTO c FROM llm_call l WHERE l.call_id = p_call_ids[ord]
+             ORDER BY l.generation DESC LIMIT 1 FOR SHARE;
             IF FOUND AND c.input_hash <> p_input_hashes[ord] THEN
                 RAISE EXCEPTION 'two requests share the call id %', c.call_id
                     USING ERRCODE = 'data_exception';
@@ -106,6 +106,16 @@ BEGIN
             EXIT WHEN FOUND;
         END LOOP;
 
+        IF p_links[ord] IS NOT NULL AND outcome <> 'created' THEN
+            PERFORM 1 FROM submission o
+              WHERE o.call_id = c.call_id AND o.generation = c.generation
+                AND o.link IS NOT NULL AND o.delivered_at IS NULL AND o.given_up_at IS NULL
+             OFFSET links_max - 1 LIMIT 1;
+            IF FOUND THEN
+                RAISE EXCEPTION 'call % has % links that wait to be delivered, and takes no more', c.call_id, links_max
+                    USING ERRCODE = 'program_limit_exceeded';
+            END IF;
+        END IF;
         INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, idempotency_key, link)
         VALUES (p_submission_ids[ord], p_org_ids[ord], p_call_ids[ord], generation, outcome, key_to_store,
                 p_links[ord])
@@ -121,12 +131,11 @@ BEGIN
             INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
             SELECT gen_random_uuid(), o.org_id, o.call_id, callgate_submit_v1.generation, 'inherited', o.link
               FROM submission o
-             WHERE o.call_id = c.call_id AND o.generation = c.generation AND o.link IS NOT NULL;
+             WHERE o.call_id = c.call_id AND o.generation = c.generation AND o.link IS NOT NULL
+             ORDER BY o.created_at LIMIT links_max;
         END IF;
         IF outcome IN ('replayed', 'failed') AND p_links[ord] IS NOT NULL THEN
-            -- What is due already stays so: it may be the lease of an attempt that a late answer overtook.
-            UPDATE llm_call l SET due_at = coalesce(l.due_at, now())
-             WHERE l.call_id = c.call_id AND l.generation = c.generation;
+            PERFORM callgate_tell_later_v1(c.call_id, c.generation, c.org_id, interval '0');
         END IF;
         RETURN NEXT;
     END LOOP;

@@ -70,9 +70,14 @@ BEGIN
                 room := room || jsonb_build_object(scope, (room ->> scope)::bigint - c.wanted);
             END LOOP;
             IF c.state = 'waiting' AND c.due_at > now() THEN
-                UPDATE llm_call l SET due_at = now()
-                 WHERE l.call_id = c.call_id AND l.generation = c.generation;
-                woken := true;
+                BEGIN
+                    UPDATE llm_call l SET due_at = now()
+                     WHERE l.call_id = c.call_id AND l.generation = c.generation;
+                    woken := true;
+                EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
+                    -- It takes no change; that stops neither others nor the settlement that asks.
+                    RAISE WARNING 'call %.% was not woken: %', c.call_id, c.generation, SQLERRM;
+                END;
             END IF;
         END LOOP;
     END LOOP;

@@ -1,0 +1,57 @@
+"""What the tables of the ledger refuse by their CHECKs, for the ledger that has none; see `callgate.domain.bounds`."""
+
+from __future__ import annotations
+
+from callgate.domain import bounds
+from callgate.domain.ledger import NewSubmission, Record, Reserve, Settle
+
+
+def takes_submission(new: NewSubmission) -> bool:
+    """Whether every column can be stored."""
+    names = (new.org_id, new.call_type, new.provider, new.model)
+    return (
+        all(_has_chars(name, bounds.NAME_CHARS_MAX) for name in names)
+        and len(new.input_hash) == bounds.HASH_BYTES
+        and 0 <= new.input_token_bound <= bounds.INPUT_TOKENS_MAX
+        and len(new.request) <= bounds.REQUEST_BYTES_MAX
+        and _has_chars(new.idempotency_key, bounds.IDEMPOTENCY_KEY_CHARS_MAX)
+        and _has_bytes(new.link, bounds.LINK_BYTES_MAX)
+    )
+
+
+def takes_claim(wanted: Reserve) -> bool:
+    """Whether every column can be stored."""
+    return (
+        _has_chars(wanted.worker_id, bounds.PROCESS_CHARS_MAX)
+        and _has_chars(wanted.price_source, bounds.SOURCE_CHARS_MAX)
+        and _has_chars(wanted.trace_id, bounds.TRACE_ID_CHARS_MAX)
+        and _has_chars(wanted.credential, bounds.NAME_CHARS_MAX)
+        and _has_bytes(wanted.refuse_with, bounds.ERROR_BYTES_MAX)
+    )
+
+
+def takes_record(answer: Record) -> bool:
+    """Whether every column can be stored."""
+    return (
+        len(answer.reply or b"") <= bounds.REPLY_BYTES_MAX
+        and _has_bytes(answer.error, bounds.ERROR_BYTES_MAX)
+        and _has_chars(answer.provider_request_id, bounds.NAME_CHARS_MAX)
+    )
+
+
+def takes_settlement(wanted: Settle) -> bool:
+    """Whether every column can be stored."""
+    return (
+        _has_chars(wanted.price_source, bounds.SOURCE_CHARS_MAX)
+        and _has_chars(wanted.service_tier, bounds.NAME_CHARS_MAX)
+        and _has_bytes(wanted.error, bounds.ERROR_BYTES_MAX)
+        and _has_chars(wanted.error_fingerprint, bounds.FINGERPRINT_CHARS_MAX)
+    )
+
+
+def _has_chars(text: str | None, chars_max: int) -> bool:
+    return text is None or (len(text) <= chars_max and "\x00" not in text)
+
+
+def _has_bytes(text: str | None, bytes_max: int) -> bool:
+    return text is None or (len(text.encode()) <= bytes_max and "\x00" not in text)

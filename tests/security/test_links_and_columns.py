@@ -1,0 +1,269 @@
+# ruff: noqa: S608 - every statement is ours, or an attack of ours
+"""
+A hostile client fills columns, and gives links that are large, many, or cannot be delivered.
+
+It has the password of its own database login, and calls the functions of the ledger without any code of ours. Its
+organisation is "mine"; others' calls go on meanwhile. What would take it minutes is put into the tables by the owner.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis import Redis
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from callgate.adapters.postgres_ledger import SUBMIT, PostgresLedger
+from callgate.adapters.postgres_operations import CALLS, END
+from callgate.db.session import PostgresSession
+from callgate.domain import bounds
+from callgate.domain.errors import RowRefused
+from callgate.domain.hashing import call_id
+from callgate.domain.ledger import CallKey, CallState, NewSubmission, SubmitOutcome
+from tests.acceptance.harness import Deployment, Process, until
+from tests.contract.harness import a_reserve, a_submission
+from tests.integration._logins import a_client
+
+MINE = "mine"
+TAKEN = "a-key-that-is-no-queue"
+THEIRS = "their-links"
+IN_TIME_S = 20.0
+"""For what takes a second where nobody is hostile, on a machine that others use."""
+MANY_CALLS = """WITH made AS (
+    INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, call_type, provider, model, input_token_bound,
+                          request, error)
+    SELECT gen_random_uuid(), 1, :org, sha256(n::text::bytea), 'rejected', 't', 'sim', 'sim-1', 1, 'x', '{}'
+      FROM generate_series(1, :count) n RETURNING call_id, org_id
+), linked AS (
+    INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
+    SELECT gen_random_uuid(), org_id, call_id, 1, 'created', :link FROM made
+)
+INSERT INTO untold_call SELECT call_id, 1, org_id, now() - interval '1 hour' FROM made"""
+MANY_LINKS = """INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
+SELECT gen_random_uuid(), :org, :call_id, :generation, 'joined', :link FROM generate_series(1, :count)"""
+TELL = "SELECT callgate_tell_later_v1(:call_id, :generation, :org, '0')"
+
+
+@pytest.fixture
+def mine(deployment: Deployment) -> Iterator[PostgresSession]:
+    """The hostile client's own login."""
+    with (
+        closing(PostgresSession(deployment.services.database_url)) as owner,
+        a_client(owner, MINE) as url,
+        closing(PostgresSession(url, timeout_s=20, pool_size=1)) as session,
+    ):
+        yield session
+        deployment.end_open_calls()
+        deployment.rows("TRUNCATE untold_call")
+
+
+@pytest.fixture
+def broker(deployment: Deployment) -> Iterator[Redis]:
+    """The broker, where one key is no queue."""
+    with Redis.from_url(deployment.services.broker_url) as broker:
+        broker.set(TAKEN, "something else")
+        broker.delete(THEIRS)
+        yield broker
+        broker.delete(TAKEN, THEIRS)
+
+
+def a_link(queue: str, padding: int = 0) -> str:
+    """A link to a queue, as the ledger keeps it, for a good end and a bad one; that is padded."""
+    link = {"task": "note", "args": ["x" * padding], "kwargs": {}, "options": {"queue": queue}}
+    link |= {"subtask_type": None, "immutable": False}
+    return json.dumps({"link": {**link, "args": []}, "link_error": link})
+
+
+def arguments(*rows: NewSubmission) -> dict[str, Any]:
+    """What the function takes, as the client's adapter passes it."""
+    columns = {
+        "submission_ids": "submission_id",
+        "org_ids": "org_id",
+        "call_ids": "call_id",
+        "input_hashes": "input_hash",
+        "call_types": "call_type",
+        "providers": "provider",
+        "models": "model",
+        "input_token_bounds": "input_token_bound",
+        "requests": "request",
+        "idempotency_keys": "idempotency_key",
+        "links": "link",
+        "forces": "force",
+        "inherits": "inherit_links",
+    }
+    return {name: [getattr(row, column) for row in rows] for name, column in columns.items()}
+
+
+def my_submission(content: str = "q", **changes: Any) -> NewSubmission:
+    """A submission of the hostile organisation."""
+    return a_submission(content, org_id=MINE, **changes)
+
+
+def my_rejected(deployment: Deployment, session: PostgresSession, content: str) -> CallKey:
+    """A call that costs nothing: submitted and cancelled."""
+    (answer,) = PostgresLedger(session).submit([my_submission(content)])
+    error = json.dumps({"code": "cancelled", "message": "mine"})
+    given = {"call_ids": [answer.key.call_id], "generations": [answer.key.generation]}
+    session.answers(END, {**given, "error": error, "states": ["queued"]})
+    return answer.key
+
+
+def others_live(deployment: Deployment, broker: Redis) -> None:
+    """Another tenant's call ends and is told of, and one that is due by the ledger alone is taken up, in time."""
+    org = deployment.org()
+    due = a_submission("due", org_id=org, provider="sim", model="sim-1", call_type="answer")
+    due = replace(due, request=deployment.request(org).model_dump_json().encode())
+    ledger = deployment.client.ledger
+    (queued,) = ledger.submit([due])
+    ledger.reserve([a_reserve(queued.key, refuse_with='{"code": "later"}', put_off_s=0.0)])
+    told = a_submission("told", org_id=org, link=a_link(THEIRS))
+    began_at = time.monotonic()
+    (answer,) = ledger.submit([told])
+    deployment.client.operations.end([answer.key], code="cancelled", message="by a test")
+    handle = deployment.client.submit(deployment.request(org))
+
+    handle.get(timeout=IN_TIME_S)
+    until(lambda: int(broker.llen(THEIRS)) == 1, IN_TIME_S)
+    until(lambda: _attempts(deployment, queued.key) == 1, IN_TIME_S)
+    assert time.monotonic() - began_at < IN_TIME_S
+    until(lambda: deployment.open_calls() == 0, IN_TIME_S)
+
+
+def _attempts(deployment: Deployment, key: CallKey) -> int:
+    (view,) = deployment.client.ledger.read([key])
+    assert view is not None
+    return view.attempt
+
+
+OVERSIZED = {
+    "two links": {"link": "x" * (bounds.LINK_BYTES_MAX + 1)},
+    "a call type": {"call_type": "x" * 10_000},
+    "a provider": {"provider": "x" * 10_000},
+    "a model": {"model": "x" * 10_000},
+    "a bound of tokens": {"input_token_bound": 2**31 - 1},
+    "a negative bound": {"input_token_bound": -1},
+    "an idempotency key": {"idempotency_key": "x" * 2_000},
+    "a request": {"request": b"x" * (bounds.REQUEST_BYTES_MAX + 1)},
+    "a hash": {"input_hash": b"x" * 5_000},
+}
+
+
+@pytest.mark.parametrize("what", OVERSIZED)
+def test_what_is_too_large_is_refused_by_the_function_itself(
+    deployment: Deployment, mine: PostgresSession, what: str
+) -> None:
+    """Nothing of it is stored; a neighbour in the same batch is, for the ordinary client halves."""
+    large = [replace(my_submission(f"{what} {n}"), **OVERSIZED[what]) for n in range(2)]
+    large = [replace(new, call_id=call_id(MINE, new.input_hash)) for new in large]
+    fine = my_submission(f"beside {what}")
+
+    with pytest.raises(RowRefused):
+        mine.answers(SUBMIT, arguments(*large))
+    outcomes = [a.outcome for a in PostgresLedger(mine).submit([large[0], fine])]
+
+    assert outcomes == [SubmitOutcome.UNSTORABLE, SubmitOutcome.CREATED]
+    stored = "SELECT count(*) FROM llm_call WHERE call_id = :id"
+    assert deployment.rows(stored, id=large[0].call_id)[0][0] == 0
+
+
+def test_no_statement_takes_a_million_rows(mine: PostgresSession) -> None:
+    """Each function of a client's refuses more than a thousand, before it looks at the first."""
+    ids = "array_fill(gen_random_uuid(), ARRAY[1001])"
+    numbers = "array_fill(1, ARRAY[1001])"
+    texts = "array_fill(''::text, ARRAY[1001])"
+    others = f"'{{}}', {texts}, {texts}, {texts}, {numbers}, '{{}}', {texts}, {texts}"
+    statements = (
+        f"SELECT * FROM callgate_submit_v1({ids}, {texts}, {ids}, {others}, '{{}}', '{{}}')",
+        f"SELECT * FROM callgate_read_v1({ids}, {numbers}, {ids}, true, true, 1)",
+        f"SELECT * FROM callgate_end_v1({ids}, {numbers}, '{{}}', '{{}}')",
+        f"SELECT * FROM callgate_calls_v1(NULL, NULL, NULL, NULL, NULL, NULL, {ids}, 1)",
+        f"SELECT * FROM callgate_dead_groups_v1(NULL, NULL, NULL, NULL, NULL, {ids})",
+    )
+    for statement in statements:
+        with pytest.raises(RowRefused, match="at most 1000"):
+            mine.answers(statement, {})
+    long = json.dumps("x" * bounds.ERROR_BYTES_MAX)
+    with pytest.raises(RowRefused, match="at most 16384 bytes"):
+        mine.answers(END, {"call_ids": [], "generations": [], "error": long, "states": []})
+    filters = ("org_id", "state", "call_type", "provider", "model", "error_fingerprint", "call_ids")
+    assert mine.answers(CALLS, {**dict.fromkeys(filters), "limit": None}) is not None
+
+
+def test_a_call_takes_no_more_than_ten_thousand_links(
+    deployment: Deployment, mine: PostgresSession
+) -> None:
+    """Sixty thousand on one call are not stored in the first place; without a link one may still join."""
+    ledger = PostgresLedger(mine)
+    (answer,) = ledger.submit([my_submission("crowded", link=a_link(TAKEN))])
+    fill = {"org": MINE, "call_id": answer.key.call_id, "generation": 1, "link": a_link(TAKEN)}
+    deployment.rows(f"{MANY_LINKS} RETURNING 1", **fill, count=bounds.LINKS_PER_CALL_MAX - 2)
+
+    crowd = [my_submission("crowded", link=a_link(TAKEN)) for _ in range(3)]
+    outcomes = [a.outcome for a in ledger.submit([*crowd, my_submission("crowded")])]
+
+    joined = SubmitOutcome.JOINED
+    assert sorted(outcomes) == [joined, joined, *[SubmitOutcome.UNSTORABLE] * 2]
+    deployment.client.operations.end([answer.key], code="cancelled", message="by a test")
+
+
+def test_links_hold_up_nobody_else(
+    deployment: Deployment,
+    worker: Callable[..., Process],
+    mine: PostgresSession,
+    broker: Redis,
+) -> None:
+    """
+    However many and heavy: they are taken a few at a time, in turn with others', and apart from recovery.
+
+    One call with 1,500 links of 64 kB; 1,000 rejected calls whose links no queue takes; and a transaction that is open
+    on one more. (Tried once with 16,400 links, a gigabyte together.)
+    """
+    key = my_rejected(deployment, mine, "heavy")
+    row = {"org": MINE, "call_id": key.call_id, "generation": key.generation}
+    heavy = a_link(TAKEN, bounds.LINK_BYTES_MAX - 500)
+    deployment.rows(f"{MANY_LINKS} RETURNING 1", **row, link=heavy, count=1_500)
+    deployment.rows(TELL, **row)
+    deployment.rows(f"{MANY_CALLS} RETURNING 1", org=MINE, link=a_link(TAKEN), count=1_000)
+    held = my_rejected(deployment, mine, "held")
+    engine = create_engine(mine.url, poolclass=NullPool)
+    with engine.connect() as attacker:
+        attacker.exec_driver_sql(SUBMIT, arguments(my_submission("held", link=a_link(TAKEN))))
+        process = worker()
+
+        others_live(deployment, broker)
+
+        assert process.is_alive()
+        attacker.commit()
+    engine.dispose()
+
+    tried = "SELECT count(*) FROM submission WHERE org_id = :org AND tries > 0"
+    until(lambda: deployment.rows(tried, org=MINE)[0][0] > 0, IN_TIME_S)
+    until(lambda: "links_not_delivered" in process.output(), IN_TIME_S)
+    said = [line for line in process.output().splitlines() if "links_not_delivered" in line]
+    assert len(said) < 5, "a cause is logged once a minute, with a count"
+    assert "note" not in "".join(said)
+    assert deployment.client.ledger.read([held])
+
+
+def test_a_due_query_brings_no_link(deployment: Deployment, mine: PostgresSession) -> None:
+    """Nor does a settlement: what ended calls have to tell is no burden of theirs."""
+    key = my_rejected(deployment, mine, "light")
+    row = {"org": MINE, "call_id": key.call_id, "generation": key.generation}
+    deployment.rows(f"{MANY_LINKS} RETURNING 1", **row, link=a_link(TAKEN, 60_000), count=200)
+    deployment.rows(TELL, **row)
+    ledger = deployment.client.ledger
+
+    due = ledger.due(limit=100)
+    links = ledger.links(limit=200)
+
+    assert due.items == ()
+    assert 1 <= len(links) <= 50
+    assert sum(len(link.link) for link in links) <= 4 * 2**20
+    assert {link.state for link in links} == {CallState.REJECTED}
