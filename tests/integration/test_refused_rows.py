@@ -25,6 +25,7 @@ from tests.contract.harness import (
     a_success,
     an_answer,
 )
+from tests.contract.test_lease_contract import DEAD, JUDGE, LENGTH_S, claimed_by, pass_time
 
 POISON = "model <> 'poison'"
 
@@ -99,6 +100,22 @@ def test_an_expired_attempt_that_cannot_be_taken_stops_none_behind_it(
         taken = ledger.due_kinds()
 
     assert taken == [(DueKind.EXPIRED, fine.key)]
+
+
+def test_a_lease_is_released_though_a_call_of_it_takes_no_change(
+    ledger: LedgerUnderTest, postgres_engine: Engine
+) -> None:
+    """The dead worker's other calls are recovered at once; that one keeps its deadline."""
+    ledger.leases.renew(DEAD, LENGTH_S)
+    refs = [claimed_by(ledger, DEAD, name) for name in ("poison", "fine")]
+    poison = "call_id <> '%s'" % refs[0].key.call_id  # noqa: UP031 - a condition of SQL
+    pass_time(ledger, LENGTH_S, JUDGE)
+
+    with a_check(postgres_engine, "llm_call", poison):
+        gone, taken = ledger.leases.expire(JUDGE), [due.key for due in ledger.due()]
+
+    assert gone == [DEAD]
+    assert taken == [refs[1].key]
 
 
 def test_a_lost_message_of_a_call_that_takes_no_change_stops_none_behind_it(
@@ -213,6 +230,22 @@ def test_nobody_waits_for_a_call_that_a_client_holds(
     assert due == ()
     assert [link.key for link in links] == [other]
     assert ledger.due_kinds() == [(DueKind.PUBLISH, waiting.key)]
+    assert [link.key for link in ledger.links()] == [held]
+
+
+def test_nobody_waits_for_a_submission_that_a_client_holds(
+    ledger: LedgerUnderTest, postgres_engine: Engine
+) -> None:
+    """Its link is published again, until it lets go; others are told once."""
+    held, other = ledger.rejected("held", link=LINK), ledger.rejected("other", link=LINK)
+    with postgres_engine.begin() as attacker:
+        lock = "SELECT 1 FROM submission WHERE call_id = :id FOR UPDATE"
+        attacker.execute(text(lock), {"id": held.call_id})
+        links = ledger.links()
+        ledger.deliver(*(link.submission_id for link in links))
+    ledger.age(11)
+
+    assert {link.key for link in links} == {held, other}
     assert [link.key for link in ledger.links()] == [held]
 
 

@@ -62,11 +62,14 @@ BEGIN
           FROM unnest(call_ids, generations) AS k(call_id, generation)
          WHERE a.call_id = k.call_id AND a.generation = k.generation AND a.attempt_id >= first_id
            AND a.reply IS NOT NULL AND NOT (a.status = 'unknown' AND a.finished_at > a.posted_at);
+        -- A client may hold a submission of its own: that one keeps its link.
         UPDATE submission s SET link = NULL
-          FROM unnest(call_ids, generations) AS k(call_id, generation)
-         WHERE s.call_id = k.call_id AND s.generation = k.generation AND s.link IS NOT NULL
-           -- One that came this very moment is delivered all the same.
-           AND (s.delivered_at IS NOT NULL OR s.given_up_at IS NOT NULL);
+         WHERE s.submission_id IN (
+               SELECT x.submission_id FROM unnest(call_ids, generations) AS k(call_id, generation)
+                 JOIN submission x USING (call_id, generation)
+                -- One that came this very moment is delivered all the same.
+                WHERE x.link IS NOT NULL AND (x.delivered_at IS NOT NULL OR x.given_up_at IS NOT NULL)
+                  FOR UPDATE OF x SKIP LOCKED);
     END LOOP;
 
     SELECT count(*) INTO strays FROM (
