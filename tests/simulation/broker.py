@@ -111,6 +111,8 @@ class BrokerLine:
                 if not done:
                     raise
                 break
+            if self._world.refuses_link(delivery):
+                continue
             self._world.invariants.on_link_published(delivery)
             if not is_heard:
                 break

@@ -24,7 +24,14 @@ from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budget import Window
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
-from callgate.domain.ledger import CallKey, CallState, Record, RecordOutcome, Reserve
+from callgate.domain.ledger import (
+    CallKey,
+    CallState,
+    Delivery,
+    Record,
+    RecordOutcome,
+    Reserve,
+)
 from callgate.domain.models import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
@@ -173,6 +180,14 @@ class World:
         self.scheduler.tell(owner.name, told, idle=is_idle)
         self.invariants.after(name, arguments, options, result)
         return result
+
+    def lock_wait_s(self, owner: Owner, name: str, arguments: Sequence[Any]) -> float:
+        """For how long a statement waits for rows that somebody holds; see `row_locks`."""
+        return 0.0
+
+    def refuses_link(self, delivery: Delivery) -> bool:
+        """True if the broker takes no message for where this link leads."""
+        return False
 
     def is_ledger_away(self) -> bool:
         """True during an outage."""
