@@ -14,25 +14,31 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from greenlet import getcurrent
 
-from callgate.adapters.memory_tables import AttemptRow
+from callgate.adapters.memory_tables import AttemptRow, CallRow
+from callgate.domain import errors
 from callgate.domain.budget import Window
-from callgate.domain.errors import Unavailable
 from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
     CallState,
     Delivery,
     NewSubmission,
+    Reserve,
+    Settle,
+    SettleOutcome,
     SubmitOutcome,
 )
 from callgate.domain.models import LLMRequest, OnBudget
 from tests.simulation import actors
 from tests.simulation.actors import LINK, Outsider, a_request_of
+from tests.simulation.breakers import Breakers
+from tests.simulation.headroom import Headroom
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.ledger_line import TIMEOUT_S
 from tests.simulation.process import LEASE_S, Process
@@ -46,7 +52,7 @@ OTHERS = ("acme", "nova")
 PIPELINES = 2
 """Of each of the others."""
 ATTACK_S = 40.0
-END_S_MAX = 20.0
+END_S_MAX = 25.0
 """From submission to end, of each call of the others; a worker's death adds `DEATH_S`."""
 DEATH_S = 4 * LEASE_S
 """A lease runs out, a judge has been steady for as long, and the call is made again after its wait."""
@@ -56,6 +62,7 @@ SHARE_MIN = 2 / 3
 """Of what the others get done without the tenant: two of three organisations keep two thirds."""
 RICH_NANO_USD = 10**15
 BOMB = '{"type":"object","title":"never checked to the end"}'
+BOMB_BYTES = b"never checked to the end"
 CHECK_S = 1.0
 """After this long a check is given up."""
 JUNK = LINK.replace("store", "junk")
@@ -74,18 +81,47 @@ class Validator:
         """See `OutputValidatorPort`."""
         return VALIDATOR.check_schema(schema)
 
-    def check(self, schema: str, text: str) -> str | None:
+    def check(self, schema: str, text: str, org_id: str, /) -> str | None:
         """See `OutputValidatorPort`."""
-        if schema != BOMB:
-            return VALIDATOR.check(schema, text)
-        return check_bomb(self._world, self._world.running_process())
+        if schema == BOMB:
+            give_up_check(self._world, self._world.running_process())
+        return VALIDATOR.check(schema, text, org_id)
 
 
-def check_bomb(world: HostileWorld, process: Owner) -> str | None:
+def give_up_check(world: HostileWorld, process: Owner) -> None:
     """A child is given the check, and killed; its parent waits, and goes on."""
     world.scheduler.counts["check given up"] += 1
     world.scheduler.wait(CHECK_S, process)
-    return "it takes too long to check"
+    raise errors.SchemaTooCostly("it takes too long to check")
+
+
+class OthersHeadroom(Headroom):
+    """Who is woken among the others; the tenant's calls may be held, and are woken when they are free."""
+
+    def _wanting(self) -> list[CallRow]:
+        return [call for call in super()._wanting() if call.org_id != HOSTILE]
+
+
+class OthersBreakers(Breakers):
+    """The breakers of the others; the tenant has a key, and so a breaker, of its own."""
+
+    def admitted(self, call: CallRow, row: AttemptRow, now: datetime) -> None:
+        """See `Breakers`."""
+        if call.org_id != HOSTILE:
+            super().admitted(call, row, now)
+
+    def refused(self, call: CallRow, wanted: Reserve, now: datetime) -> None:
+        """See `Breakers`."""
+        if call.org_id != HOSTILE:
+            super().refused(call, wanted, now)
+
+    def _settled(
+        self, batch: Sequence[Settle], outcomes: Sequence[SettleOutcome], now: datetime
+    ) -> None:
+        calls = self._tables.calls
+        pairs = zip(batch, outcomes, strict=True)
+        others = [pair for pair in pairs if calls[pair[0].ref.key].org_id != HOSTILE]
+        super()._settled([s for s, _ in others], [o for _, o in others], now)
 
 
 class TenantInvariants(Invariants):
@@ -93,6 +129,7 @@ class TenantInvariants(Invariants):
 
     def __init__(self, world: HostileWorld) -> None:
         super().__init__(world)
+        self._headroom, self._breakers = OthersHeadroom(world), OthersBreakers(world)
         self._hostile_world = world
         self._asked: dict[CallKey, float] = {}
         """The calls of the others, and when they were submitted."""
@@ -136,6 +173,19 @@ class TenantInvariants(Invariants):
             said = f"{named(submission_id)} is not told after {waits_s:.1f} s"
             self.check("others_are_told_in_time", waits_s <= TOLD_S_MAX, said)
 
+    def at_rest(self) -> None:
+        """Besides everything else: an answer that nobody could check was paid, and is posted as that."""
+        super().at_rest()
+        for attempt_id, row in self._tables.attempts.items():
+            request, bill = self._tables.calls[row.key].request, self._world.bills.get(attempt_id)
+            if bill is not None and request is not None and BOMB_BYTES in request:
+                said = f"{self._hostile_world.named(attempt_id)} posts {row.posted_nano_usd} of {bill.nano_usd}"
+                is_paid = (
+                    row.posted_nano_usd == bill.nano_usd
+                    or row.process in self._hostile_world.deaths
+                )
+                self.check("a_check_given_up_posts_its_usage", is_paid, said)
+
     def _bound_s(self, key: CallKey) -> float:
         return END_S_MAX + (DEATH_S if self._met_death(key) else 0.0)
 
@@ -176,7 +226,9 @@ class HostileWorld(World):
         self.faults.end()
         self.killers, self.default_limit = 0, None
         self.own_keys = (HOSTILE,)
-        self.slots = self.plan.choice((5, 8))
+        self.slots = self.plan.choice((8, 12))
+        self.fails_expire = self.plan.random() < 0.3
+        """No lease can be expired: nobody knows how, but somebody has seen to it."""
         refused_s = self.plan.choice((0, ATTACK_S / 3, ATTACK_S))
         self.fail_provider(Outage("key refused", refused_s, credentials=(HOSTILE,)))
 
@@ -186,7 +238,7 @@ class HostileWorld(World):
             for n in range(PIPELINES):
                 pipeline = _Pipeline(self, f"{org_id}{n}", org_id, self.plan.random())
                 self.scheduler.spawn(pipeline, pipeline.work, self.plan.uniform(0, 2))
-        for _ in range(self.plan.choice((0, 1, 2))):
+        for _ in range(0 if self.fails_expire else self.plan.choice((0, 1, 2))):
             self.scheduler.after(self.plan.uniform(5, ATTACK_S - 10), self._kill_one)
         if self._has_tenant:
             for attack in ATTACKS:
@@ -210,6 +262,8 @@ class HostileWorld(World):
 
     def lock_wait_s(self, owner: Owner, name: str, arguments: Sequence[Any]) -> float:
         """See `row_locks`."""
+        if name == "leases.expire" and self.fails_expire and self._is_in_trouble:
+            return TIMEOUT_S
         return self.locks.wait_s(owner, name, arguments, TIMEOUT_S)
 
     def refuses_link(self, delivery: Delivery) -> bool:
@@ -256,7 +310,8 @@ class _Pipeline(Outsider):
             (answer,) = self.submits.store([new])
             self._hostile_world.invariants.begins(new, answer.key)
             self._hostile_world.invariants.on_accepted([new], [answer])
-            self.publish([answer])
+            if n % 7:  # Else the message was lost, and a sweep finds out.
+                self.publish([answer])
             while self.world.ledger.tables.calls[answer.key].state.is_open:
                 scheduler.wait(0.1, self)
 
@@ -279,7 +334,7 @@ class Tenant(Outsider):
                 try:
                     attack(self)
                     scheduler.counts[f"attack: {attack.__name__}"] += 1
-                except Unavailable:
+                except errors.Unavailable:
                     scheduler.counts["attack in vain"] += 1
 
         return act
