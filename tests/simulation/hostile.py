@@ -12,10 +12,11 @@ Three organisations share the workers. Whatever one of them does, the other two 
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from greenlet import getcurrent
@@ -27,7 +28,6 @@ from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
     CallState,
-    Delivery,
     NewSubmission,
     Reserve,
     Settle,
@@ -46,6 +46,9 @@ from tests.simulation.row_locks import RowLocks
 from tests.simulation.run import _report
 from tests.simulation.scheduler import Owner
 from tests.simulation.world import HOLDS, VALIDATOR, Outage, World
+
+if TYPE_CHECKING:
+    from callgate.domain.delivery import Delivery
 
 HOSTILE = "evil"
 OTHERS = ("acme", "nova")
@@ -66,6 +69,8 @@ BOMB_BYTES = b"never checked to the end"
 CHECK_S = 1.0
 """After this long a check is given up."""
 JUNK = LINK.replace("store", "junk")
+LINK_TRIES_MAX, LINK_WAIT_S = 25, 5.0
+"""Tries in all, and what a failing link waits at least before its second; each wait is twice as long as the last."""
 LOCK_S = (0.5, 5.0, 40.0)
 LOCKED_MAX = 60
 FLOOD = 6
@@ -137,6 +142,8 @@ class TenantInvariants(Invariants):
         self._ended_at: dict[CallKey, float] = {}
         self._to_tell: dict[UUID, CallKey] = {}
         """Submissions of the others whose link is still to come."""
+        self._refused_at: defaultdict[UUID, list[float]] = defaultdict(list)
+        """When the broker refused which of the tenant's links."""
 
     @property
     def done(self) -> int:
@@ -154,6 +161,24 @@ class TenantInvariants(Invariants):
         """A submitter is told."""
         super().on_link_published(delivery)
         self._to_tell.pop(delivery.submission_id, None)
+
+    def on_link_refused(self, delivery: Delivery) -> None:
+        """The broker takes no message for a link: it is tried again ever less often, and then no more."""
+        refused_at, now = (
+            self._refused_at[delivery.submission_id],
+            self._hostile_world.scheduler.now,
+        )
+        refused_at.append(now)
+        n, since_s = len(refused_at), now - refused_at[0]
+        said = f"{self._hostile_world.named(delivery)} is tried {n} times in {since_s:.1f} s"
+        self.check("a_failing_link_is_given_up", n <= LINK_TRIES_MAX, said)
+        self._hostile_world.scheduler.counts["link refused"] += 1
+        is_rare = since_s >= LINK_WAIT_S * (2.0 ** min(n - 1, 7) - 1)
+        self.check("a_failing_link_is_tried_ever_less_often", is_rare, said)
+
+    def is_owed(self, link: str | None) -> bool:
+        """The tenant's links lead nowhere: they are owed a few tries."""
+        return super().is_owed(link) and link != JUNK
 
     def nobody_waits_too_long(self) -> None:
         """No call of the others is open for too long, and no link of an ended one is still to come."""
@@ -214,6 +239,9 @@ class TenantInvariants(Invariants):
 class HostileWorld(World):
     """Two organisations that work, one that attacks, and no other faults."""
 
+    rest_steps_max = 200_000
+    """The tenant's last link is given up after half a day."""
+
     def __init__(self, seed: int, *, has_tenant: bool = True) -> None:
         self.validator = Validator(self)
         self.deaths: dict[str, float] = {}
@@ -268,6 +296,8 @@ class HostileWorld(World):
 
     def refuses_link(self, delivery: Delivery) -> bool:
         """The tenant's links lead nowhere."""
+        if delivery.link == JUNK:
+            self.invariants.on_link_refused(delivery)
         return delivery.link == JUNK
 
     def running_process(self) -> Owner:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
@@ -27,7 +27,6 @@ from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, Pro
 from callgate.domain.ledger import (
     CallKey,
     CallState,
-    Delivery,
     Record,
     RecordOutcome,
     Reserve,
@@ -48,6 +47,9 @@ from tests.simulation.provider import (
     Heard,
 )
 from tests.simulation.scheduler import Owner, Scheduler
+
+if TYPE_CHECKING:
+    from callgate.domain.delivery import Delivery
 
 TROUBLE_S = 90.0
 REST_STEPS_MAX = 20_000
@@ -118,6 +120,7 @@ class World:
     catalogue, costs, validator, estimator = CATALOGUE, COSTS, VALIDATOR, ESTIMATOR
     slots = 5
     """Calls and sweeps a process takes at once."""
+    rest_steps_max = REST_STEPS_MAX
 
     def __init__(self, seed: int, *, faults: Mapping[str, float] = {}) -> None:
         """Build it; `faults` are on for sure, with these chances."""
@@ -283,7 +286,7 @@ class World:
         # An outage of the ledger runs to its end: what it froze is executed then, and nobody may be answered before.
         self.broker.away_until = 0.0
         self._is_in_trouble = False
-        self._steps_at_rest_at_last = self.scheduler.steps + REST_STEPS_MAX
+        self._steps_at_rest_at_last = self.scheduler.steps + self.rest_steps_max
 
     def _is_at_rest(self) -> bool:
         if self._is_in_trouble or self.scheduler.busy:
@@ -291,7 +294,7 @@ class World:
         unrest = self._unrest()
         if unrest and self.scheduler.steps > self._steps_at_rest_at_last:
             raise Violation(
-                "every_call_ends", f"{REST_STEPS_MAX} steps after the last fault {unrest}"
+                "every_call_ends", f"{self.rest_steps_max} steps after the last fault {unrest}"
             )
         return unrest is None
 
