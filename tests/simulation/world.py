@@ -120,7 +120,6 @@ class World:
     catalogue, costs, validator, estimator = CATALOGUE, COSTS, VALIDATOR, ESTIMATOR
     slots = 5
     """Calls and sweeps a process takes at once."""
-    rest_steps_max = REST_STEPS_MAX
 
     def __init__(self, seed: int, *, faults: Mapping[str, float] = {}) -> None:
         """Build it; `faults` are on for sure, with these chances."""
@@ -286,7 +285,7 @@ class World:
         # An outage of the ledger runs to its end: what it froze is executed then, and nobody may be answered before.
         self.broker.away_until = 0.0
         self._is_in_trouble = False
-        self._steps_at_rest_at_last = self.scheduler.steps + self.rest_steps_max
+        self._steps_at_rest_at_last = self.scheduler.steps + REST_STEPS_MAX
 
     def _is_at_rest(self) -> bool:
         if self._is_in_trouble or self.scheduler.busy:
@@ -294,7 +293,7 @@ class World:
         unrest = self._unrest()
         if unrest and self.scheduler.steps > self._steps_at_rest_at_last:
             raise Violation(
-                "every_call_ends", f"{self.rest_steps_max} steps after the last fault {unrest}"
+                "every_call_ends", f"{REST_STEPS_MAX} steps after the last fault {unrest}"
             )
         return unrest is None
 
