@@ -159,6 +159,12 @@ def _harmed(stage: Stage, others: Sequence[str], killed: int) -> list[str]:
         for org, status, is_usage, n in rows
         if status != "succeeded" or not is_usage
     ]
-    sql = "SELECT state, count(*) FROM llm_call WHERE org_id = ANY (:orgs) AND state <> 'succeeded' GROUP BY 1"
-    ended = stage.deployment.rows(sql, orgs=list(others))
-    return [*wrong, *(f"{n} calls of the others are {state}" for state, n in ended)]
+    sql = (
+        "SELECT state, wait_reason, error, attempt, count(*) FROM llm_call"
+        " WHERE org_id = ANY (:orgs) AND state <> 'succeeded' GROUP BY 1, 2, 3, 4"
+    )
+    left = [
+        f"{n} calls of the others are {state} ({reason}) after {attempt} attempts: {error}"
+        for state, reason, error, attempt, n in stage.deployment.rows(sql, orgs=list(others))
+    ]
+    return [*wrong, *left]
