@@ -14,13 +14,16 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 from uuid import UUID
 
 from greenlet import getcurrent
 
+from callgate.adapters import memory_delivery
 from callgate.adapters.memory_tables import AttemptRow, CallRow
 from callgate.domain import errors
 from callgate.domain.budget import Window
@@ -35,6 +38,7 @@ from callgate.domain.ledger import (
     SubmitOutcome,
 )
 from callgate.domain.models import LLMRequest, OnBudget
+from callgate.services import delivery
 from tests.simulation import actors
 from tests.simulation.actors import LINK, Outsider, a_request_of
 from tests.simulation.breakers import Breakers
@@ -54,7 +58,7 @@ HOSTILE = "evil"
 OTHERS = ("acme", "nova")
 PIPELINES = 2
 """Of each of the others."""
-ATTACK_S = 40.0
+ATTACK_S = 30.0
 END_S_MAX = 25.0
 """From submission to end, of each call of the others; a worker's death adds `DEATH_S`."""
 DEATH_S = 4 * LEASE_S
@@ -71,10 +75,14 @@ CHECK_S = 1.0
 JUNK = LINK.replace("store", "junk")
 LINK_TRIES_MAX, LINK_WAIT_S = 25, 5.0
 """Tries in all, and what a failing link waits at least before its second; each wait is twice as long as the last."""
-LINKS_WATCHED_S = 60.0
+REFUSAL_S = 0.2
+"""How long the broker takes to refuse a message."""
+LINKS_WATCHED_S = 40.0
 LOCK_S = (0.5, 5.0, 40.0)
 LOCKED_MAX = 60
-FLOOD = 6
+FLOOD, JUNK_COPIES = 6, 4
+BATCHES = ((delivery, "BATCH_MAX", 10), (memory_delivery, "ORG_LINKS_MAX", 5))
+"""Smaller than they are, as the tenant's crowds are."""
 
 
 class Validator:
@@ -143,6 +151,8 @@ class TenantInvariants(Invariants):
         self._ended_at: dict[CallKey, float] = {}
         self._to_tell: dict[UUID, CallKey] = {}
         """Submissions of the others whose link is still to come."""
+        self._told_from: dict[UUID, float] = {}
+        """Of those that were given for an ended call: when."""
         self._refused_at: defaultdict[UUID, list[float]] = defaultdict(list)
         """When the broker refused which of the tenant's links."""
 
@@ -158,20 +168,25 @@ class TenantInvariants(Invariants):
         if new.link is not None:
             self._to_tell[new.submission_id] = key
 
-    def on_link_published(self, delivery: Delivery) -> None:
-        """A submitter is told."""
-        super().on_link_published(delivery)
-        self._to_tell.pop(delivery.submission_id, None)
+    def replays(self, new: NewSubmission, key: CallKey) -> None:
+        """One of the others has asked again for what has ended."""
+        self._to_tell[new.submission_id] = key
+        self._told_from[new.submission_id] = self._hostile_world.scheduler.now
 
-    def on_link_refused(self, delivery: Delivery) -> None:
+    def on_link_published(self, link: Delivery) -> None:
+        """A submitter is told."""
+        super().on_link_published(link)
+        self._to_tell.pop(link.submission_id, None)
+
+    def on_link_refused(self, link: Delivery) -> None:
         """The broker takes no message for a link: it is tried again ever less often, and then no more."""
         refused_at, now = (
-            self._refused_at[delivery.submission_id],
+            self._refused_at[link.submission_id],
             self._hostile_world.scheduler.now,
         )
         refused_at.append(now)
         n, since_s = len(refused_at), now - refused_at[0]
-        said = f"{self._hostile_world.named(delivery)} is tried {n} times in {since_s:.1f} s"
+        said = f"{self._hostile_world.named(link)} is tried {n} times in {since_s:.1f} s"
         self.check("a_failing_link_is_given_up", n <= LINK_TRIES_MAX, said)
         self._hostile_world.scheduler.counts["link refused"] += 1
         is_rare = since_s >= LINK_WAIT_S * (2.0 ** min(n - 1, 7) - 1)
@@ -195,7 +210,7 @@ class TenantInvariants(Invariants):
             said = f"{named(key)} of {call.org_id} is {call.state} after {waits_s:.1f} s"
             self.check("others_end_in_time", waits_s <= self._bound_s(key), said)
         for submission_id, key in self._to_tell.items():
-            waits_s = now - self._ended_at.get(key, now)
+            waits_s = now - self._told_from.get(submission_id, self._ended_at.get(key, now))
             said = f"{named(submission_id)} is not told after {waits_s:.1f} s"
             self.check("others_are_told_in_time", waits_s <= TOLD_S_MAX, said)
 
@@ -292,11 +307,13 @@ class HostileWorld(World):
             return TIMEOUT_S
         return self.locks.wait_s(owner, name, arguments, TIMEOUT_S)
 
-    def refuses_link(self, delivery: Delivery) -> bool:
+    def refuses_link(self, link: Delivery) -> bool:
         """The tenant's links lead nowhere."""
-        if delivery.link == JUNK:
-            self.invariants.on_link_refused(delivery)
-        return delivery.link == JUNK
+        if link.link != JUNK:
+            return False
+        self.invariants.on_link_refused(link)
+        self.scheduler.wait(REFUSAL_S, self.running_process())
+        return True
 
     def running_process(self) -> Owner:
         """Whose greenlet runs."""
@@ -353,6 +370,15 @@ class _Pipeline(Outsider):
                 self.publish([answer])
             while self.world.ledger.tables.calls[answer.key].state.is_open:
                 scheduler.wait(0.1, self)
+            if n % 3 == 0:
+                self._ask_again(new)
+
+    def _ask_again(self, asked: NewSubmission) -> None:
+        """Give a link for a call that has ended, which nobody tells but the loop that delivers."""
+        new = replace(actors._again(asked), link=LINK)
+        (answer,) = self.submits.store([new])
+        self._hostile_world.invariants.replays(new, answer.key)
+        self._hostile_world.invariants.on_accepted([new], [answer])
 
 
 class Tenant(Outsider):
@@ -417,9 +443,11 @@ def lock_at_birth(tenant: Tenant) -> None:
 
 
 def flood_with_junk(tenant: Tenant) -> None:
-    """Calls that never fit its budget, each with a link that nobody can deliver."""
-    request = [tenant.request(max_output_tokens=16_000) for _ in range(FLOOD)]
-    tenant.submit(*(tenant.submits.prepare(r, link=JUNK) for r in request))
+    """Calls that never fit its budget, each with links that nobody can deliver."""
+    requests = [tenant.request(max_output_tokens=16_000) for _ in range(FLOOD)]
+    batch = [tenant.submits.prepare(request, link=JUNK) for request in requests]
+    copies = [actors._again(new) for new in batch for _ in range(JUNK_COPIES)]
+    tenant.submit(*batch, *copies)
 
 
 def set_bombs(tenant: Tenant) -> None:
@@ -466,8 +494,11 @@ def live(seed: int) -> Lived:
     world = HostileWorld(seed)
     rule, why = None, ""
     try:
-        alone.play()
-        world.play()
+        with ExitStack() as smaller:
+            for module, name, value in BATCHES:
+                smaller.enter_context(patch.object(module, name, value))
+            alone.play()
+            world.play()
         done, before = world.invariants.done, alone.invariants.done
         said = f"{done} calls of the others ended in {ATTACK_S} s, and {before} without the tenant"
         world.invariants.check("others_keep_their_share", done >= SHARE_MIN * before, said)

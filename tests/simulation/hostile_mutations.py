@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from unittest.mock import patch
 
+from callgate.adapters import memory_delivery
+from callgate.adapters.memory_tables import MemoryTables
 from callgate.domain import errors
+from callgate.domain.delivery import Delivery, Published, Told
 from callgate.domain.retry import Billing
+from callgate.services import delivery, output_checks
 from callgate.services.due import DueService
 from tests.simulation import hostile, row_locks
 from tests.simulation.hostile import HostileWorld
@@ -99,6 +104,62 @@ def what_was_locked_is_never_claimed_again() -> Patched:
     return patch.object(DueService, "_come_back", lambda self: None)
 
 
+# Links.
+
+
+@caught_by("others_are_told_in_time")
+def delivery_takes_no_turns() -> Patched:
+    """The oldest links first, of whatever organisation."""
+
+    def oldest(
+        tables: MemoryTables, limit: int, after: str, keys: Any, now: datetime
+    ) -> list[Delivery]:
+        due = sorted((at, key) for key, at in tables.untold.items() if at <= now)
+        chosen = (
+            [key for _, key in due] if keys is None else [k for k in keys if k in tables.untold]
+        )
+        return memory_delivery._of_calls(tables, chosen, limit, limit, now)
+
+    return patch.object(memory_delivery, "take", oldest)
+
+
+@caught_by(*HARM, "others_are_told_in_time")
+def links_are_delivered_in_the_recovery_loop() -> Patched:
+    """First everybody is told, then whatever is due is moved on."""
+    run = DueService.run
+
+    def after_links(self: Any) -> tuple[Any, int]:
+        try:
+            while self._logger._delivery.run():
+                pass
+        except errors.Unavailable:
+            return None, 0
+        return run(self)
+
+    return patch.object(DueService, "run", after_links)
+
+
+@caught_by("a_failing_link_is_tried_ever_less_often")
+def a_failing_link_is_tried_without_a_pause() -> Patched:
+    """As long as it takes."""
+
+    def at_once(link: Delivery, published: Published) -> Told:
+        again_s = None if published.why is None else 0.0
+        return Told(link.submission_id, published.why, again_s)
+
+    return patch.object(delivery, "told", at_once)
+
+
+@caught_by("a_failing_link_is_tried_ever_less_often")
+def a_failing_link_is_tried_as_often_as_ever() -> Patched:
+    """Every ten seconds, and without an end."""
+
+    def steadily(link: Delivery, published: Published) -> Told:
+        return Told(link.submission_id, published.why, published.why and 10.0)
+
+    return patch.object(delivery, "told", steadily)
+
+
 # Answers that take too long to check.
 
 
@@ -117,8 +178,6 @@ def answers_are_checked_in_the_workers_own_process() -> Patched:
 @caught_by("a_check_given_up_posts_its_usage")
 def a_killed_check_is_posted_as_unknown() -> Patched:
     """The answer came, and its bill with it."""
-    from callgate.services import output_checks
-
     paid = output_checks._paid
 
     def unknown(*arguments: Any, **options: Any) -> Any:
@@ -130,7 +189,7 @@ def a_killed_check_is_posted_as_unknown() -> Patched:
 # Keys.
 
 
-@caught_by("others_succeed", *HARM)
+@caught_by("who_may_be_tried_is_not_refused", "others_succeed", *HARM)
 def a_refused_key_opens_everybodys_breaker() -> Patched:
     """Breakers do not ask whose key was refused."""
     return patch.object(ProviderLine, "credential", lambda self, org_id: "")

@@ -187,7 +187,7 @@ class World:
         """For how long a statement waits for rows that somebody holds; see `row_locks`."""
         return 0.0
 
-    def refuses_link(self, delivery: Delivery) -> bool:
+    def refuses_link(self, link: Delivery) -> bool:
         """True if the broker takes no message for where this link leads."""
         return False
 
