@@ -149,10 +149,10 @@ class TenantInvariants(Invariants):
         """The calls of the others, and when they were submitted."""
         self._open: set[CallKey] = set()
         self._ended_at: dict[CallKey, float] = {}
-        self._to_tell: dict[UUID, CallKey] = {}
-        """Submissions of the others whose link is still to come."""
+        self._links: dict[CallKey, UUID] = {}
+        """Submissions of the others that gave a link for a call that had not ended."""
         self._told_from: dict[UUID, float] = {}
-        """Of those that were given for an ended call: when."""
+        """Submissions of the others whose link is still to come, and since when it could."""
         self._refused_at: defaultdict[UUID, list[float]] = defaultdict(list)
         """When the broker refused which of the tenant's links."""
 
@@ -166,17 +166,16 @@ class TenantInvariants(Invariants):
         self._asked[key] = self._hostile_world.scheduler.now
         self._open.add(key)
         if new.link is not None:
-            self._to_tell[new.submission_id] = key
+            self._links[key] = new.submission_id
 
-    def replays(self, new: NewSubmission, key: CallKey) -> None:
-        """One of the others has asked again for what has ended."""
-        self._to_tell[new.submission_id] = key
+    def asks_again(self, new: NewSubmission) -> None:
+        """One of the others gives a link for a call that has ended."""
         self._told_from[new.submission_id] = self._hostile_world.scheduler.now
 
     def on_link_published(self, link: Delivery) -> None:
         """A submitter is told."""
         super().on_link_published(link)
-        self._to_tell.pop(link.submission_id, None)
+        self._told_from.pop(link.submission_id, None)
 
     def on_link_refused(self, link: Delivery) -> None:
         """The broker takes no message for a link: it is tried again ever less often, and then no more."""
@@ -204,13 +203,15 @@ class TenantInvariants(Invariants):
             if not call.state.is_open:
                 self._open.remove(key)
                 self._ended_at[key] = now
+                if (submission_id := self._links.get(key)) and not self._told[submission_id]:
+                    self._told_from[submission_id] = now
                 self._ended(key)
                 continue
             waits_s = now - self._asked[key]
             said = f"{named(key)} of {call.org_id} is {call.state} after {waits_s:.1f} s"
             self.check("others_end_in_time", waits_s <= self._bound_s(key), said)
-        for submission_id, key in self._to_tell.items():
-            waits_s = now - self._told_from.get(submission_id, self._ended_at.get(key, now))
+        for submission_id, since in self._told_from.items():
+            waits_s = now - since
             said = f"{named(submission_id)} is not told after {waits_s:.1f} s"
             self.check("others_are_told_in_time", waits_s <= TOLD_S_MAX, said)
 
@@ -376,8 +377,8 @@ class _Pipeline(Outsider):
     def _ask_again(self, asked: NewSubmission) -> None:
         """Give a link for a call that has ended, which nobody tells but the loop that delivers."""
         new = replace(actors._again(asked), link=LINK)
+        self._hostile_world.invariants.asks_again(new)
         (answer,) = self.submits.store([new])
-        self._hostile_world.invariants.replays(new, answer.key)
         self._hostile_world.invariants.on_accepted([new], [answer])
 
 

@@ -13,10 +13,11 @@ from datetime import datetime
 from typing import Any
 from unittest.mock import patch
 
+from callgate.domain.delivery import Delivery, Published, Told
+
 from callgate.adapters import memory_delivery
 from callgate.adapters.memory_tables import MemoryTables
 from callgate.domain import errors
-from callgate.domain.delivery import Delivery, Published, Told
 from callgate.domain.retry import Billing
 from callgate.services import delivery, output_checks
 from callgate.services.due import DueService

@@ -1,4 +1,4 @@
-"""Lives beside a hostile tenant: the others keep their share, and the defects that would let it stop them are caught."""
+"""Lives beside a hostile tenant: the others keep their share, and defects that would let it stop them are caught."""
 
 from __future__ import annotations
 
