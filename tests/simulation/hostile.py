@@ -334,6 +334,8 @@ class HostileWorld(World):
             self.ledger.tables.untold = untold
 
     def _kill_one(self) -> None:
+        if not self.processes:
+            return
         victim: Process = self.processes[0]
         self.deaths[victim.name] = self.scheduler.now
         self.scheduler.kill(victim, "by plan")
