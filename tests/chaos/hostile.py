@@ -150,14 +150,13 @@ def _slow(stage: Stage, since: object, killed: int) -> list[str]:
 def _harmed(stage: Stage, others: Sequence[str], killed: int) -> list[str]:
     """Complain of calls of the others that did not succeed, or were not posted by their usage."""
     sql = (
-        "SELECT org_id, status, posted_nano_usd = :posted AS is_usage, count(*) FROM ai_call_log"
+        "SELECT status, error_json::json ->> 'code' AS code, posted_nano_usd, count(*) FROM ai_call_log"
         " WHERE org_id = ANY (:orgs) AND split_part(worker_id, ':', 2)::int <> :killed GROUP BY 1, 2, 3"
     )
-    rows = stage.deployment.rows(sql, orgs=list(others), killed=killed, posted=POSTED_NANO_USD)
     wrong = [
-        f"{n} attempts of {org} are {status}, posted by usage: {is_usage}"
-        for org, status, is_usage, n in rows
-        if status != "succeeded" or not is_usage
+        f"{n} attempts of the others are {status} ({code}), and post {posted} nano-USD"
+        for status, code, posted, n in stage.deployment.rows(sql, orgs=list(others), killed=killed)
+        if (status, posted) != ("succeeded", POSTED_NANO_USD)
     ]
     sql = (
         "SELECT state, wait_reason, error, attempt, count(*) FROM llm_call"
