@@ -99,12 +99,6 @@ def due_is_not_run_when_expire_fails() -> Patched:
     return patch.object(DueService, "run", in_a_row)
 
 
-@caught_by("every_call_ends")
-def what_was_locked_is_never_claimed_again() -> Patched:
-    """Nobody comes back to it: the tenant's own calls, too, are accepted, and must end."""
-    return patch.object(DueService, "_come_back", lambda self: None)
-
-
 # Links.
 
 
