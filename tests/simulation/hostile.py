@@ -75,12 +75,12 @@ CHECK_S = 1.0
 JUNK = LINK.replace("store", "junk")
 LINK_TRIES_MAX, LINK_WAIT_S = 25, 5.0
 """Tries in all, and what a failing link waits at least before its second; each wait is twice as long as the last."""
-REFUSAL_S = 0.2
+REFUSAL_S = 0.5
 """How long the broker takes to refuse a message."""
 LINKS_WATCHED_S = 40.0
 LOCK_S = (0.5, 5.0, 40.0)
 LOCKED_MAX = 60
-FLOOD, JUNK_COPIES = 6, 4
+FLOOD, JUNK_COPIES = 6, 10
 BATCHES = ((delivery, "BATCH_MAX", 10), (memory_delivery, "ORG_LINKS_MAX", 5))
 """Smaller than they are, as the tenant's crowds are."""
 
