@@ -75,6 +75,7 @@ CHECK_S = 1.0
 JUNK = LINK.replace("store", "junk")
 LINK_TRIES_MAX, LINK_WAIT_S = 25, 5.0
 """Tries in all, and what a failing link waits at least before its second; each wait is twice as long as the last."""
+RESTART_S = 2.0
 REFUSAL_S = 0.5
 """How long the broker takes to refuse a message."""
 LINKS_WATCHED_S = 40.0
@@ -317,6 +318,11 @@ class HostileWorld(World):
         self.invariants.on_link_refused(link)
         self.scheduler.wait(REFUSAL_S, self.running_process())
         return True
+
+    def restart(self, dead: Process) -> None:
+        """Start another process in place of a dead one, after as long in both lives."""
+        self.processes.remove(dead)
+        self.scheduler.after(RESTART_S, self._start_process)
 
     def running_process(self) -> Owner:
         """Whose greenlet runs."""
