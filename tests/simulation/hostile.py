@@ -81,7 +81,7 @@ REFUSAL_S = 0.5
 LINKS_WATCHED_S = 40.0
 LOCK_S = (0.5, 5.0, 40.0)
 LOCKED_MAX = 60
-FLOOD, JUNK_COPIES = 6, 10
+FLOOD, JUNK_COPIES = 6, (30, 1)
 BATCHES = ((delivery, "BATCH_MAX", 10), (memory_delivery, "ORG_LINKS_MAX", 5))
 """Smaller than they are, as the tenant's crowds are."""
 
@@ -457,8 +457,10 @@ def flood_with_junk(tenant: Tenant) -> None:
     """Calls that never fit its budget, each with links that nobody can deliver."""
     requests = [tenant.request(max_output_tokens=16_000) for _ in range(FLOOD)]
     batch = [tenant.submits.prepare(request, link=JUNK) for request in requests]
-    copies = [actors._again(new) for new in batch for _ in range(JUNK_COPIES)]
-    tenant.submit(*batch, *copies)
+    has_begun = tenant.world.scheduler.counts["attack: flood_with_junk"] > 0
+    copies = JUNK_COPIES[has_begun]
+    more = [actors._again(new) for new in batch for _ in range(copies)]
+    tenant.submit(*batch, *more)
 
 
 def set_bombs(tenant: Tenant) -> None:
