@@ -14,8 +14,8 @@ from tests.simulation.world import quiet
 
 LIVES = 8
 MUTANT_LIVES_MAX = 25
-SHARE_MEAN = 0.9
-"""Of what the others get done without the tenant, over all lives; each keeps at least two thirds."""
+SHARE_MIN = 2 / 3
+"""Of what the others get done without the tenant, over all lives: two of three organisations keep two thirds."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,7 +39,7 @@ def test_nobody_is_harmed(lives: list[Lived]) -> None:
 
 def test_the_others_keep_their_share(lives: list[Lived]) -> None:
     """Counted in calls that end while the attack lasts."""
-    assert sum(life.done for life in lives) >= SHARE_MEAN * sum(life.done_alone for life in lives)
+    assert sum(life.done for life in lives) >= SHARE_MIN * sum(life.done_alone for life in lives)
 
 
 def test_every_attack_is_made_and_meets_something(lives: list[Lived]) -> None:
