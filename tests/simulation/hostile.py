@@ -59,9 +59,9 @@ OTHERS = ("acme", "nova")
 PIPELINES = 2
 """Of each of the others."""
 ATTACK_S = 40.0
-END_S_MAX = 25.0
+END_S_MAX = 20.0
 """From submission to end, of each call of the others that died with no worker."""
-DIED_S_MAX = 36.0
+DIED_S_MAX = 25.0
 """The same of one that did: a lease runs out, and it is made again after its wait."""
 TOLD_S_MAX = 25.0
 """From the end of a call of the others to its link at the broker, though whoever was to publish it may have died."""
