@@ -76,12 +76,12 @@ JUNK = LINK.replace("store", "junk")
 LINK_TRIES_MAX, LINK_WAIT_S = 25, 5.0
 """Tries in all, and what a failing link waits at least before its second; each wait is twice as long as the last."""
 RESTART_S = 2.0
-REFUSAL_S = 0.5
+REFUSAL_S = 1.0
 """How long the broker takes to refuse a message."""
 LINKS_WATCHED_S = 40.0
 LOCK_S = (0.5, 5.0, 40.0)
 LOCKED_MAX = 60
-FLOOD, JUNK_COPIES = 6, (30, 1)
+FLOOD = 6
 BATCHES = ((delivery, "BATCH_MAX", 10), (memory_delivery, "ORG_LINKS_MAX", 5))
 """Smaller than they are, as the tenant's crowds are."""
 
@@ -340,8 +340,8 @@ class HostileWorld(World):
             self.ledger.tables.untold = untold
 
     def _kill_one(self) -> None:
-        if not self.processes:
-            return
+        if len(self.processes) < 2:
+            return  # Nobody would be left to recover what it had.
         victim: Process = self.processes[0]
         self.deaths[victim.name] = self.scheduler.now
         self.scheduler.kill(victim, "by plan")
@@ -453,12 +453,11 @@ def lock_at_birth(tenant: Tenant) -> None:
 
 def flood_with_junk(tenant: Tenant) -> None:
     """Calls that never fit its budget, each with links that nobody can deliver."""
-    requests = [tenant.request(max_output_tokens=16_000) for _ in range(FLOOD)]
-    batch = [tenant.submits.prepare(request, link=JUNK) for request in requests]
     has_begun = tenant.world.scheduler.counts["attack: flood_with_junk"] > 0
-    copies = JUNK_COPIES[has_begun]
-    more = [actors._again(new) for new in batch for _ in range(copies)]
-    tenant.submit(*batch, *more)
+    crowd = FLOOD if has_begun else 10 * FLOOD
+    requests = [tenant.request(max_output_tokens=16_000) for _ in range(crowd)]
+    batch = [tenant.submits.prepare(request, link=JUNK) for request in requests]
+    tenant.submit(*batch, *map(actors._again, batch))
 
 
 def set_bombs(tenant: Tenant) -> None:
