@@ -63,6 +63,8 @@ END_S_MAX = 20.0
 """From submission to end, of each call of the others that died with no worker."""
 DIED_S_MAX = 25.0
 """The same of one that did: a lease runs out, and it is made again after its wait."""
+UNSETTLED_S_MAX = 40.0
+"""The same of one whose answer a dying worker was to settle: nobody looks before its deadline and the grace are over."""
 TOLD_S_MAX = 25.0
 """From the end of a call of the others to its link at the broker, though whoever was to publish it may have died."""
 SHARE_MIN = 1 / 2
@@ -230,8 +232,10 @@ class TenantInvariants(Invariants):
                 self.check("a_check_given_up_posts_its_usage", is_paid, said)
 
     def _bound_s(self, key: CallKey) -> float:
-        has_died = any(self._died_with_worker(row) for row in self._tables.attempts_of[key])
-        return DIED_S_MAX if has_died else END_S_MAX
+        if any(self._died_with_worker(row) for row in self._tables.attempts_of[key]):
+            return DIED_S_MAX
+        deaths = self._hostile_world.deaths.values()
+        return UNSETTLED_S_MAX if any(self._asked[key] <= at for at in deaths) else END_S_MAX
 
     def _ended(self, key: CallKey) -> None:
         """It succeeded; but for what died with a worker, it was sent once and posted at its usage."""
