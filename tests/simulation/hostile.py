@@ -64,7 +64,7 @@ END_S_MAX = 20.0
 DIED_S_MAX = 25.0
 """The same of one that did: a lease runs out, and it is made again after its wait."""
 UNSETTLED_S_MAX = 40.0
-"""The same of one whose answer a dying worker was to settle: nobody looks before its deadline and the grace are over."""
+"""The same of one whose answer a dying worker was to settle: it is found when its deadline and the grace are over."""
 TOLD_S_MAX = 25.0
 """From the end of a call of the others to its link at the broker, though whoever was to publish it may have died."""
 SHARE_MIN = 1 / 2
