@@ -347,6 +347,11 @@ class HostileWorld(World):
         if len(self.processes) < 2:
             return  # Nobody would be left to recover what it had.
         victim: Process = self.processes[0]
+        if self._has_tenant:
+            # At the worst moment: none of its calls that run can be taken from the dead.
+            for call in self.ledger.tables.calls.values():
+                if call.org_id == HOSTILE and call.state is CallState.RUNNING:
+                    self.locks.hold(call.key, LOCK_S[-1])
         self.deaths[victim.name] = self.scheduler.now
         self.scheduler.kill(victim, "by plan")
 
