@@ -65,7 +65,7 @@ DIED_S_MAX = 25.0
 """The same of one that did: a lease runs out, and it is made again after its wait."""
 UNSETTLED_S_MAX = 40.0
 """The same of one whose answer a dying worker was to settle: it is found when its deadline and the grace are over."""
-TOLD_S_MAX = 25.0
+TOLD_S_MAX = 15.0
 """From the end of a call of the others to its link at the broker, though whoever was to publish it may have died."""
 SHARE_MIN = 1 / 2
 """Of what the others get done without the tenant, in one life: these are few calls. `test_hostile` has the whole."""
