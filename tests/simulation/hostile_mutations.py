@@ -104,18 +104,20 @@ def due_is_not_run_when_expire_fails() -> Patched:
 
 @caught_by("others_are_told_in_time")
 def delivery_takes_no_turns() -> Patched:
-    """The oldest links first, of whatever organisation."""
+    """Organisation by organisation, and each time from the first."""
 
-    def oldest(
+    def by_name(
         tables: MemoryTables, limit: int, after: str, keys: Any, now: datetime
     ) -> list[Delivery]:
-        due = sorted((at, key) for key, at in tables.untold.items() if at <= now)
+        due = sorted(
+            (tables.calls[k].org_id, at, k) for k, at in tables.untold.items() if at <= now
+        )
         chosen = (
             [key for _, key in due] if keys is None else [k for k in keys if k in tables.untold]
         )
         return memory_delivery._of_calls(tables, chosen, limit, limit, now)
 
-    return patch.object(memory_delivery, "take", oldest)
+    return patch.object(memory_delivery, "take", by_name)
 
 
 @caught_by(*HARM, "others_are_told_in_time")
