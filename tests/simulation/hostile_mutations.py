@@ -113,7 +113,7 @@ def delivery_takes_no_turns() -> Patched:
             (tables.calls[k].org_id, at, k) for k, at in tables.untold.items() if at <= now
         )
         chosen = (
-            [key for _, key in due] if keys is None else [k for k in keys if k in tables.untold]
+            [key for _, _, key in due] if keys is None else [k for k in keys if k in tables.untold]
         )
         return memory_delivery._of_calls(tables, chosen, limit, limit, now)
 
