@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 from unittest.mock import patch
 
 from callgate.domain.delivery import Delivery, Published, Told
 
-from callgate.adapters import memory_delivery
-from callgate.adapters.memory_tables import MemoryTables
 from callgate.domain import errors
 from callgate.domain.retry import Billing
 from callgate.services import delivery, output_checks
@@ -100,24 +97,6 @@ def due_is_not_run_when_expire_fails() -> Patched:
 
 
 # Links.
-
-
-@caught_by("others_are_told_in_time")
-def delivery_takes_no_turns() -> Patched:
-    """Organisation by organisation, and each time from the first."""
-
-    def by_name(
-        tables: MemoryTables, limit: int, after: str, keys: Any, now: datetime
-    ) -> list[Delivery]:
-        due = sorted(
-            (tables.calls[k].org_id, at, k) for k, at in tables.untold.items() if at <= now
-        )
-        chosen = (
-            [key for _, _, key in due] if keys is None else [k for k in keys if k in tables.untold]
-        )
-        return memory_delivery._of_calls(tables, chosen, limit, limit, now)
-
-    return patch.object(memory_delivery, "take", by_name)
 
 
 @caught_by(*HARM, "others_are_told_in_time")
