@@ -34,6 +34,7 @@ from tests.chaos.books import Verdict
 from tests.chaos.collapse import stress_collapse
 from tests.chaos.disk import small_disk
 from tests.chaos.faults import FAULTS
+from tests.chaos.hostile import run_hostile
 from tests.chaos.nursery import Nursery
 from tests.chaos.overspend import Stress, stress_ledger, stress_workers
 from tests.chaos.stage import Stage, staged
@@ -71,6 +72,7 @@ def trials(seconds: float) -> dict[str, Trial]:
         Trial("overspend_ledger", partial(stress_ledger, rounds=OVERSPEND_ROUNDS_LEDGER)),
         Trial("overspend_workers", partial(stress_workers, rounds=OVERSPEND_ROUNDS_WORKERS)),
         Trial("collapse", partial(stress_collapse, **COLLAPSE)),
+        Trial("hostile_tenant", run_hostile),
     ]
     return {trial.name: trial for trial in [*faults, *stresses]}
 

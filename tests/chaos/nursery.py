@@ -29,7 +29,10 @@ from typing import Any, Self
 
 from tests.acceptance.harness import CHECKOUT, clean_environ, until
 
-ROLES = ("tests.chaos.doomed_worker", "tests.chaos.client", "tests.chaos.clerk")
+ROLES = (
+    *("tests.chaos.doomed_worker", "tests.chaos.client", "tests.chaos.clerk"),
+    "tests.chaos.attacker",
+)
 """The modules whose `main(**spec) -> int` a child can run."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0

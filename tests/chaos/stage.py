@@ -73,7 +73,8 @@ UNKNOWN_BELOW_HOLD = (
 )
 UNHEEDED = "ai_call_log WHERE reply IS NOT NULL AND status <> 'succeeded'"
 """The simulator answers well, or not at all."""
-POSTED_AGAIN = "chaos.witness WHERE what = 'again'"
+POSTED_AGAIN = "chaos.witness JOIN ai_call_log USING (attempt_id) WHERE what = 'again'"
+OPEN = "llm_call WHERE state IN ('queued', 'running', 'waiting')"
 
 
 class Stage:
@@ -98,6 +99,8 @@ class Stage:
         self.hit_at: datetime | None = None
         self.notes: list[str] = []
         """What the fault has to say about how it was done."""
+        self.hostile = ""
+        """An organisation to which nothing is promised: it attacks the others."""
 
     @property
     def services(self) -> Embedded:
@@ -192,14 +195,15 @@ class Stage:
         counts = self.deployment.provider.counts
         until(lambda: counts().in_flight >= requests, PATIENCE_S, lambda: "nothing is in flight")
 
-    def recovery_s(self, since: datetime) -> float | None:
+    def recovery_s(self, since: datetime, patience_s: float = PATIENCE_S) -> float | None:
         """Wait until every call from before a moment has ended; return the seconds it took, None if too long."""
         sql = (
             "SELECT count(*) FROM llm_call"
             " WHERE state IN ('queued', 'running', 'waiting') AND created_at <= :since"
+            " AND org_id <> :hostile"
         )
-        give_up_at = time.monotonic() + PATIENCE_S
-        while self.deployment.rows(sql, since=since)[0][0]:
+        give_up_at = time.monotonic() + patience_s
+        while self.deployment.rows(sql, since=since, hostile=self.hostile)[0][0]:
             if time.monotonic() > give_up_at:
                 return None
             time.sleep(0.1)
@@ -224,18 +228,18 @@ class Stage:
         return {row[0] for row in self.deployment.rows(sql)}
 
     def count(self, what: str) -> int:
-        """How many rows there are of something."""
-        return int(self.deployment.rows(f"SELECT count(*) FROM {what}")[0][0])  # noqa: S608
+        """How many rows there are of something, but for those of a hostile organisation."""
+        sql = f"SELECT count(*) FROM {what} AND org_id <> :hostile"  # noqa: S608
+        return int(self.deployment.rows(sql, hostile=self.hostile)[0][0])
 
     def unfounded_ends(self, rich: str) -> list[str]:
         """Complain of calls that ended without a result though nothing kept them from one, and of broken workers."""
         sql = (
-            "SELECT state, count(*) FROM llm_call WHERE state = 'dead'"
-            " OR org_id = :rich AND state = 'rejected' GROUP BY state ORDER BY state"
+            "SELECT state, count(*) FROM llm_call WHERE org_id <> :hostile AND (state = 'dead'"
+            " OR org_id = :rich AND state = 'rejected') GROUP BY state ORDER BY state"
         )
-        ended = [
-            f"{count} calls are {state}" for state, count in self.deployment.rows(sql, rich=rich)
-        ]
+        rows = self.deployment.rows(sql, rich=rich, hostile=self.hostile)
+        ended = [f"{count} calls are {state}" for state, count in rows]
         codes = {child.code for child in self.workers} - {None, 0, -signal.SIGKILL}
         return ended + [f"a worker ended with {code}" for code in sorted(codes)]
 
@@ -253,8 +257,11 @@ class Stage:
 
     def calls(self) -> dict[str, str]:
         """State of every call by its task id."""
-        sql = "SELECT call_id || '.' || generation, state FROM llm_call WHERE org_id <> 'filler'"
-        return {row[0]: row[1] for row in self.deployment.rows(sql)}
+        sql = (
+            "SELECT call_id || '.' || generation, state FROM llm_call"
+            " WHERE org_id NOT IN ('filler', :hostile)"
+        )
+        return {row[0]: row[1] for row in self.deployment.rows(sql, hostile=self.hostile)}
 
     def overrun_nano_usd(self) -> int:
         """The greatest spent + held - limit: sampled all the time, noted by the database, and as it is now."""
@@ -294,7 +301,7 @@ class Stage:
         while time.monotonic() < give_up_at:
             told = self.ear.told()
             is_told = all(told.get(key, 0) >= n for key, n in owed.items())
-            left = self.deployment.open_calls() or self.count(UNMARKED) or self.count(UNHEEDED)
+            left = self.count(OPEN) or self.count(UNMARKED) or self.count(UNHEEDED)
             if is_told and not left:
                 return
             time.sleep(0.05)

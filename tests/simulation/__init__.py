@@ -12,6 +12,8 @@ The whole of callgate in one thread, under a clock that only moves when told to 
     breakers    the same of providers that fail: who is tried, who waits
     limits      the same of how often a call is made
     mutations   planted defects, each of which an invariant must catch; breaker_mutations has those about providers
+    hostile     a tenant that attacks the others, and what is promised to them; row_locks has what it holds,
+                hostile_mutations the defects by which it could stop them
     measure     ten minutes without a provider, 500 calls in the queue
     run         the command line: `make simulate`
 

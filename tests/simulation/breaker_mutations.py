@@ -79,6 +79,7 @@ def a_breaker_opens_at_the_fourth_failure() -> Patched:
     "a_refused_key_opens_a_breaker",
     "probes_come_ever_more_rarely",
     "only_as_many_are_released_as_may_be_tried",
+    "old_attempts_change_no_breaker",
     provider_outage=1,
 )
 def a_refused_key_is_a_refused_request() -> Patched:

@@ -111,6 +111,9 @@ class BrokerLine:
                 if not done:
                     raise
                 break
+            if self._world.refuses_link(delivery):
+                done.append(Published(delivery.submission_id, "there is no such queue"))
+                continue
             self._world.invariants.on_link_published(delivery)
             if not is_heard:
                 break

@@ -465,13 +465,17 @@ class Invariants:
             self._posted_truly(attempt_id, row)
             self._by_hand.at_rest(row)
         for submission in self._tables.submissions.values():
-            if submission.link is not None:
+            if self.is_owed(submission.link):
                 times, done_at = self._told[submission.submission_id], submission.delivered_at
                 name = self._world.named(submission.submission_id)
                 said = f"{name} was told {times} times, and ticked off at {done_at}"
                 self.check("everybody_is_told", times and done_at, said)
         for new, answer in self._accepted:
             self._answered(new, answer)
+
+    def is_owed(self, link: str | None) -> bool:
+        """True if somebody has to be told by this link in the end."""
+        return link is not None
 
     def _posted_truly(self, attempt_id: UUID, row: AttemptRow) -> None:
         """Never less than the provider bills; exactly that where it said so."""

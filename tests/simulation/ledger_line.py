@@ -159,6 +159,12 @@ class LedgerLine:
                 scheduler.after(takes_s, lambda: lands(resume))
 
         def lands(resume: Callable[[], object]) -> None:
+            if locked_s := self.world.lock_wait_s(self.owner, name, arguments):
+                if locked_s < TIMEOUT_S:
+                    scheduler.after(locked_s, lambda: lands(resume))
+                else:
+                    scheduler.after(TIMEOUT_S, resume, self.owner)
+                return
             if self.world.is_ledger_away():
                 scheduler.counts["statement in an outage"] += 1
                 if rng.random() < 0.3:

@@ -285,7 +285,7 @@ def void_an_unknown() -> Patched:
     return patch.object(ai_call_logger, "bill_of", voided)
 
 
-@caught_by("posted_is_billed")
+@caught_by("posted_is_billed", "no_call_is_given_up_too_soon")
 def charge_what_is_free() -> Patched:
     """What the provider did not bill is posted at its whole hold."""
     bill_of = ai_call_logger.bill_of

@@ -96,7 +96,8 @@ class ProviderLine:
             self._world.heard[attempt_id] = Heard.FAILED
             return NOT_RECEIVED
         bill = self._receive(request, attempt_id)
-        reply = _reply(bill, fate, attempt_id)
+        input_bound = self._world.estimator.input_bound(request).tokens
+        reply = _reply(bill, fate, attempt_id, input_bound)
         takes_s = rng.uniform(0.1, 3)
         if request.messages[0].content == KILLER or fate == "dies while asking":
             scheduler.wait(takes_s / 2, owner)
@@ -139,7 +140,7 @@ def worst_nano_usd(request: LLMRequest) -> int:
     return len(request.messages[0].content) * INPUT_NANO_USD + output_tokens * OUTPUT_NANO_USD
 
 
-def _reply(bill: Bill, fate: str | None, attempt_id: UUID) -> ProviderReply:
+def _reply(bill: Bill, fate: str | None, attempt_id: UUID, input_bound: int) -> ProviderReply:
     """What the provider makes of a request; it writes the bill."""
     request = bill.request
     text = json.dumps({"org": request.org_id, "attempt": str(attempt_id)})
@@ -150,8 +151,8 @@ def _reply(bill: Bill, fate: str | None, attempt_id: UUID) -> ProviderReply:
     input_tokens = len(request.messages[0].content)
     usage = Usage(input_tokens=input_tokens, output_tokens=len(text) // 2)
     if fate == "dearer than held":
-        # Above the hold, and below what nobody would believe.
-        usage = Usage(input_tokens=2_000, output_tokens=2 * (request.max_output_tokens or 0))
+        # Twice what was held for the input: nobody would believe more.
+        usage = Usage(input_tokens=2 * input_bound, output_tokens=request.max_output_tokens or 0)
     is_charged = fate not in ("rate limited", "bad request", "server error", "reset", KEY_REFUSED)
     cost = usage.input_tokens * INPUT_NANO_USD + usage.output_tokens * OUTPUT_NANO_USD
     bill.nano_usd = cost if is_charged else 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
@@ -24,7 +24,13 @@ from callgate.adapters.memory_ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budget import Window
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
-from callgate.domain.ledger import CallKey, CallState, Record, RecordOutcome, Reserve
+from callgate.domain.ledger import (
+    CallKey,
+    CallState,
+    Record,
+    RecordOutcome,
+    Reserve,
+)
 from callgate.domain.models import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
@@ -42,8 +48,11 @@ from tests.simulation.provider import (
 )
 from tests.simulation.scheduler import Owner, Scheduler
 
+if TYPE_CHECKING:
+    from callgate.domain.delivery import Delivery
+
 TROUBLE_S = 90.0
-REST_STEPS_MAX = 20_000
+REST_STEPS_MAX = 60_000
 """More steps than any world needed to come to rest."""
 POLICY = CallTypePolicy(
     max_output_tokens_default=100,
@@ -173,6 +182,14 @@ class World:
         self.scheduler.tell(owner.name, told, idle=is_idle)
         self.invariants.after(name, arguments, options, result)
         return result
+
+    def lock_wait_s(self, owner: Owner, name: str, arguments: Sequence[Any]) -> float:
+        """For how long a statement waits for rows that somebody holds; see `row_locks`."""
+        return 0.0
+
+    def refuses_link(self, link: Delivery) -> bool:
+        """True if the broker takes no message for where this link leads."""
+        return False
 
     def is_ledger_away(self) -> bool:
         """True during an outage."""

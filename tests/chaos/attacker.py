@@ -1,0 +1,327 @@
+"""
+A hostile tenant: its own login, the broker's password, and one aim, that others' calls stop.
+
+    python -m tests.chaos.attacker '{"database_url": ..., "kinds": ["locks"], ...}'
+
+Each kind of attack is a thread that goes on until a file is there. What is refused is counted, and tried again.
+"""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg2
+from kombu import Connection, Exchange
+from psycopg2.extras import NamedTupleCursor, register_uuid
+from redis import Redis
+
+from callgate import LLMRequest, Message
+from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.db.session import PostgresSession
+from callgate.domain.hashing import call_id
+from callgate.domain.ledger import CallKey, NewSubmission
+
+LOCKS = 60
+LOCKED_S = 2.0
+REJECTED, LINKS_OF_ONE = 15, 300
+"""Of a round of junk. A flood of calls would be another attack: on slots, which nobody shares out fairly yet."""
+BIG_PROMPT_BYTES = 16_000_000
+INFLATED_BYTES = 3 * 2**30
+NO_QUEUE = "hostile.set"
+"""A key of the broker's that is no list: nothing can be published to it."""
+QUEUES = ("callgate.call", "callgate.log")
+FANOUT = "celery.pidbox"
+SLOW = "slow question"
+"""Requests with these words are answered late, so that their calls run for a while."""
+BOMB = "bomb"
+"""Requests with these words are answered with `{}`, which their schema takes very long to refuse."""
+
+
+def wide_schema(levels: int = 40) -> dict[str, Any]:
+    """Forty levels of two references each: 2^40 branches in under 3 kB."""
+    names = [f"d{n}" for n in range(levels)]
+    definitions: dict[str, Any] = {
+        name: {"allOf": [{"$ref": f"#/$defs/{below}"}] * 2} for name, below in pairwise(names)
+    }
+    definitions[names[-1]] = {"type": "object"}
+    return {"type": "object", "$defs": definitions, "allOf": [{"$ref": "#/$defs/d0"}]}
+
+
+def deep_schema(levels: int = 18) -> dict[str, Any]:
+    """Alternatives of alternatives, none of which fits: each failure is kept with all those below it."""
+    names = [f"e{n}" for n in range(levels)]
+    definitions: dict[str, Any] = {
+        name: {"anyOf": [{"$ref": f"#/$defs/{below}"}] * 2} for name, below in pairwise(names)
+    }
+    definitions[names[-1]] = {"type": "integer"}
+    return {"type": "object", "$defs": definitions, "allOf": [{"$ref": "#/$defs/e0"}]}
+
+
+class OpenTransaction:
+    """Statements of one transaction that stays open, as `PostgresLedger` runs them."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg2.connect(url.replace("+psycopg2", ""))
+        register_uuid(conn_or_curs=self._connection)
+        with self._connection.cursor() as cursor:
+            # A login may change all of these for itself.
+            for name in ("idle_in_transaction_session_timeout", "statement_timeout"):
+                cursor.execute(f"SET {name} = 0")
+        self._connection.commit()
+
+    def answers(self, sql: str, parameters: Mapping[str, Any]) -> list[Any]:
+        """Run one statement; commit nothing."""
+        with self._connection.cursor(cursor_factory=NamedTupleCursor) as cursor:
+            cursor.execute(sql, dict(parameters))
+            return list(cursor.fetchall())
+
+    def close(self) -> None:
+        """Take everything back."""
+        self._connection.close()
+
+
+@dataclass
+class Attacker:
+    """What all kinds of attack share."""
+
+    database_url: str
+    broker_url: str
+    org: str
+    stop: Path
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.session = PostgresSession(self.database_url, timeout_s=20)
+        self.ledger = PostgresLedger(self.session)
+        self.broker = Redis.from_url(self.broker_url)
+
+    def is_over(self) -> bool:
+        """True once the trial has seen enough."""
+        return self.stop.exists()
+
+    def submission(self, content: str, *, link: str | None = None, **changes: Any) -> NewSubmission:
+        """A submission past every check of the client's; `changes` are fields of the stored request."""
+        message = Message(role="user", content=content)
+        request = LLMRequest(
+            org_id=self.org,
+            call_type="answer",
+            provider="sim",
+            model="sim-1",
+            messages=[message],
+            max_output_tokens=50,
+        )
+        stored = {**request.model_dump(mode="json"), **changes}
+        return self.raw(json.dumps(stored).encode(), link=link)
+
+    def raw(self, request: bytes, *, link: str | None = None) -> NewSubmission:
+        """A submission of any bytes."""
+        input_hash = sha256(request + uuid4().bytes).digest()
+        return NewSubmission(
+            submission_id=uuid4(),
+            org_id=self.org,
+            call_id=call_id(self.org, input_hash),
+            input_hash=input_hash,
+            call_type="answer",
+            provider="sim",
+            model="sim-1",
+            input_token_bound=1,
+            request=request,
+            link=link,
+        )
+
+    def submit(self, batch: Sequence[NewSubmission]) -> list[CallKey]:
+        """Store and publish them; without `callgate`, whose client would ask more questions."""
+        keys = [answer.key for answer in self.ledger.submit(batch)]
+        for key in keys:
+            body = json.dumps([[str(key.call_id), key.generation], {}, {}]).encode()
+            self._push(QUEUES[0], body, {"task": "callgate.call", "id": key.task_id, "lang": "py"})
+        return keys
+
+    # The kinds of attack; each is one round of it.
+
+    def locks(self) -> None:
+        """Submit sixty calls, some of which run for a while, and lock all of them in one open transaction."""
+        words = (f"{SLOW} {uuid4()}", f"question {uuid4()}")
+        batch = [self.submission(f"{words[n % 2]} {n}") for n in range(LOCKS)]
+        self.submit(batch)
+        for _ in range(3):
+            with self._transaction() as transaction:
+                joining = [self._again(new) for new in batch]
+                PostgresLedger(transaction).submit(joining)  # type: ignore[arg-type]
+                self._pause(LOCKED_S)
+
+    def junk_links(self) -> None:
+        """Have calls rejected that cost nothing, each with a link that nobody can deliver; then many on one call."""
+        links = [
+            link_to({"queue": NO_QUEUE}),
+            link_to({"queue": QUEUES[0]}),
+            link_to({"exchange": "none"}),
+        ]
+        self.broker.sadd(NO_QUEUE, 1)
+        self.submit([self.raw(b"{}", link=links[n % len(links)]) for n in range(REJECTED)])
+        one = self.raw(b"{}", link=links[0])
+        self.ledger.submit([one, *(self._again(one, link=links[0]) for _ in range(LINKS_OF_ONE))])
+        self._pause(0.5)
+
+    def bombs(self) -> None:
+        """Schemas that no one can check, on calls that are answered."""
+        for schema in (wide_schema(), deep_schema()):
+            text = json.dumps(schema)
+            self.submit([self.submission(f"{BOMB} {uuid4()}", response_schema=text)])
+        self._pause(2)
+
+    def big_prompts(self) -> None:
+        """Requests that are refused for their length, once somebody has counted."""
+        self.submit([self.submission("word " * (BIG_PROMPT_BYTES // 5) + str(uuid4()))])
+        self._pause(1)
+
+    def churn(self) -> None:
+        """Submit, cancel and submit again, while somebody claims."""
+        batch = [self.submission(f"question {uuid4()}") for _ in range(5)]
+        keys = self.submit(batch)
+        operations = PostgresOperations(self.session)
+        operations.end(keys, code="cancelled", message="no")
+        self.submit([self._again(new) for new in batch])
+        self._pause(0.5)
+
+    def messages(self) -> None:
+        """Messages and broadcasts that inflate, never end, or set a clock."""
+        for queue, task in zip(QUEUES, ("callgate.call", "callgate.log_call"), strict=True):
+            named = {"task": task, "id": str(uuid4()), "lang": "py"}
+            body = json.dumps([[str(uuid4()), 1], {}, {}]).encode()
+            self._push(queue, inflating(), named, "bz2")
+            self._push(queue, body, {**named, "shadow": "x" * 100_000})
+            self._push(queue, body, {**named, "reply_to": queue, "correlation_id": str(uuid4())})
+        self._broadcast({"method": "ping"}, {"clock": 2**62})
+        reply_to = {"exchange": "", "routing_key": QUEUES[0]}
+        self._broadcast({"method": "ping", "reply_to": reply_to, "ticket": "x" * 10_000}, {})
+        self._pause(1)
+
+    # Means.
+
+    @contextmanager
+    def _transaction(self) -> Iterator[OpenTransaction]:
+        transaction = OpenTransaction(self.database_url)
+        try:
+            yield transaction
+        finally:
+            transaction.close()
+
+    def _again(self, new: NewSubmission, link: str | None = None) -> NewSubmission:
+        """Another submission of the same call; with a link it locks the call for itself alone."""
+        fields = {name: getattr(new, name) for name in new.__slots__}
+        link = link or link_to({"queue": NO_QUEUE})
+        return NewSubmission(**{**fields, "submission_id": uuid4(), "link": link})
+
+    def _push(
+        self, queue: str, body: bytes, headers: Mapping[str, Any], encoding: str = "utf-8"
+    ) -> None:
+        properties = {
+            "body_encoding": "base64",
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "delivery_mode": 2,
+            "delivery_tag": str(uuid4()),
+        }
+        message = {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": encoding,
+            "content-type": "application/json",
+            "headers": dict(headers),
+            "properties": properties,
+        }
+        self.broker.lpush(queue, json.dumps(message))
+
+    def _broadcast(self, body: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
+        question = {"arguments": {}, "destination": None, "pattern": None, "matcher": None, **body}
+        with Connection(self.broker_url) as connection, connection.Producer() as producer:
+            producer.publish(
+                question,
+                exchange=Exchange(FANOUT, type="fanout"),
+                routing_key="",
+                headers={"expires": time.time() + 60, **headers},
+                serializer="json",
+            )
+
+    def _pause(self, seconds: float) -> None:
+        give_up_at = time.monotonic() + seconds
+        while time.monotonic() < give_up_at and not self.is_over():
+            time.sleep(0.05)
+
+
+def link_to(options: Mapping[str, str]) -> str:
+    """A pipeline's link with a destination of the attacker's choice."""
+    signature = {
+        "task": "hostile.store",
+        "args": [],
+        "kwargs": {},
+        "options": dict(options),
+        "subtask_type": None,
+        "immutable": False,
+    }
+    return json.dumps({"link": signature, "link_error": signature})
+
+
+@cache
+def inflating() -> bytes:
+    """A few kB that inflate to gigabytes: one stream after the other, for one alone takes long to make."""
+    zeros = bytes(2**24)
+    return bz2.compress(zeros) * (INFLATED_BYTES // len(zeros))
+
+
+KINDS = ("locks", "junk_links", "bombs", "big_prompts", "churn", "messages")
+THREADS = {"locks": 2}
+"""So that some rows are locked at every moment."""
+UNDER_WAY = "every kind of attack is under way"
+
+
+def main(kinds: Sequence[str], report: str, stop: str, **means: str) -> int:
+    """Attack until told to stop; report how many rounds of each kind there were, and how many were refused."""
+    attacker = Attacker(stop=Path(stop), **means)
+    threads = [
+        threading.Thread(target=_again_and_again, args=(attacker, kind), daemon=True)
+        for kind in kinds
+        for _ in range(THREADS.get(kind, 1))
+    ]
+    for thread in threads:
+        thread.start()
+    while not attacker.is_over() and len({k.partition(":")[0] for k in attacker.counts}) < len(
+        kinds
+    ):
+        time.sleep(0.05)
+    sys.stdout.write(UNDER_WAY + "\n")
+    sys.stdout.flush()
+    for thread in threads:
+        thread.join()
+    Path(report).write_text(json.dumps(attacker.counts))
+    return 0
+
+
+def _again_and_again(attacker: Attacker, kind: str) -> None:
+    attack: Callable[[], None] = getattr(attacker, kind)
+    while not attacker.is_over():
+        attacker.counts[f"{kind}: begun"] += 1
+        try:
+            attack()
+        except Exception as exc:
+            attacker.counts[f"{kind}: {type(exc).__name__}"] += 1
+            time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main(**json.loads(sys.argv[1])))

@@ -1,0 +1,84 @@
+"""
+A tenant that uses everything it has against the others, all at once, for some seconds.
+
+`tests/chaos/hostile.py` is the long form, with a worker that is killed meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from callgate.db.session import PostgresSession
+from tests.acceptance.harness import Deployment, Process
+from tests.chaos.attacker import KINDS, UNDER_WAY
+from tests.chaos.hostile import POSTED_NANO_USD, RULES, SHARE_MIN
+from tests.integration._logins import a_client
+
+QUIET_S, ATTACK_S = 2.5, 4.0
+BATCH = 10
+WAIT_S_MAX = 15.0
+
+
+def test_others_keep_their_share_under_attack(
+    deployment: Deployment, worker: Callable[..., Process], tmp_path: Path
+) -> None:
+    """Locks, junk links, schemas without end, messages that inflate, huge prompts: others' calls go on, paid once."""
+    process = worker()
+    deployment.provider.script(RULES)
+    others = [deployment.org(), deployment.org()]
+    hostile = deployment.org()
+
+    quiet = rate(deployment, others, QUIET_S)
+    with attacked(deployment, hostile, tmp_path):
+        attacked_rate = rate(deployment, others, ATTACK_S)
+
+    assert attacked_rate >= SHARE_MIN * quiet
+    assert process.is_alive()
+    for org in others:
+        rows = deployment.attempts(org)
+        assert {(row.status, row.attempt, row.posted_nano_usd) for row in rows} == {
+            ("succeeded", 1, POSTED_NANO_USD)
+        }
+    deployment.assert_books_are_right()
+    # Nobody waits for the tenant's own calls, some of which are put off for long.
+    deployment.end_open_calls()
+
+
+def rate(deployment: Deployment, orgs: list[str], seconds: float) -> float:
+    """Calls of some organisations that end in a second, submitted a few at a time, one batch after the other."""
+    began, done = time.monotonic(), 0
+    while time.monotonic() < began + seconds:
+        requests = [deployment.request(org) for org in orgs for _ in range(BATCH)]
+        handles = deployment.client.submit_many(requests)
+        done += len(list(deployment.client.as_completed(handles, timeout=WAIT_S_MAX)))
+    return done / (time.monotonic() - began)
+
+
+@contextmanager
+def attacked(deployment: Deployment, org: str, folder: Path) -> Iterator[None]:
+    """An attacker with a login of its own, as long as the block lasts; it must have tried everything."""
+    report, stop = folder / f"{uuid4()}.json", folder / "stop"
+    owner = PostgresSession(deployment.services.database_url)
+    with closing(owner), a_client(owner, org) as url:
+        means = {
+            "kinds": KINDS,
+            "report": str(report),
+            "stop": str(stop),
+            "database_url": url,
+            "broker_url": deployment.services.broker_url,
+            "org": org,
+        }
+        attacker = deployment.python("attacker", ["-m", "tests.chaos.attacker", json.dumps(means)])
+        try:
+            attacker.until_it_says(UNDER_WAY)
+            yield
+        finally:
+            stop.touch()
+        assert attacker.wait() == 0, attacker.output()
+    tried = {kind.partition(":")[0] for kind in json.loads(report.read_text())}
+    assert tried == set(KINDS)

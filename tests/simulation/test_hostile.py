@@ -1,0 +1,67 @@
+"""Lives beside a hostile tenant: the others keep their share, and defects that would let it stop them are caught."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tests.simulation.hostile import ATTACKS, Lived, live
+from tests.simulation.hostile_mutations import MUTATIONS, HostileMutation
+from tests.simulation.world import quiet
+
+LIVES = 8
+MUTANT_LIVES_MAX = 25
+SHARE_MIN = 2 / 3
+"""Of what the others get done without the tenant, over all lives: two of three organisations keep two thirds."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet_services() -> Iterator[None]:
+    """Nobody reads what the services log here."""
+    quiet()
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")
+def lives() -> list[Lived]:
+    """Each seed lived with the tenant and without."""
+    return [live(seed) for seed in range(LIVES)]
+
+
+def test_nobody_is_harmed(lives: list[Lived]) -> None:
+    """See `TenantInvariants` for what is promised."""
+    assert [life.report for life in lives if life.rule] == []
+
+
+def test_the_others_keep_their_share(lives: list[Lived]) -> None:
+    """Counted in calls that end while the attack lasts."""
+    assert sum(life.done for life in lives) >= SHARE_MIN * sum(life.done_alone for life in lives)
+
+
+def test_every_attack_is_made_and_meets_something(lives: list[Lived]) -> None:
+    """An attack that hits nothing proves nothing."""
+    counts: Counter[str] = sum((Counter(life.counts) for life in lives), Counter())
+    hits = ("row held", "call task: locked", "link refused", "check given up", "key refused")
+    events = [*(f"attack: {attack.__name__}" for attack in ATTACKS), *hits, "process died"]
+
+    assert [event for event in events if not counts[event]] == []
+
+
+def test_a_life_repeats(lives: list[Lived]) -> None:
+    """To the last line of its trace."""
+    assert live(0).trace_hash == lives[0].trace_hash
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.name}--{m.rules[0]}")
+def test_a_planted_defect_is_caught(mutation: HostileMutation) -> None:
+    """By what is promised to the others."""
+    with mutation.plant():
+        lived = (live(seed) for seed in range(MUTANT_LIVES_MAX))
+        caught = next((life for life in lived if life.rule), None)
+
+    assert caught is not None, f"{MUTANT_LIVES_MAX} lives did not notice"
+    assert caught.rule in mutation.rules, caught.report
