@@ -142,11 +142,19 @@ def a_request_of(
 
 def operate(world: World, name: str) -> None:
     """An operator does one thing: cancel, redrive, discard, change a limit, open or close a breaker, settle by hand."""
-    operator = Outsider(world, name)
     things: list[Callable[[Outsider], None]] = [
         *(_cancel, _redrive, _redrive, _discard, _set_limit, _set_breaker, _settle_by_hand)
     ]
-    thing = world.rng.choice(things)
+    _have_done(world, name, world.rng.choice(things))
+
+
+def keep_books(world: World, name: str) -> None:
+    """An operator settles bills by hand, and does nothing else."""
+    _have_done(world, name, _settle_by_hand)
+
+
+def _have_done(world: World, name: str, thing: Callable[[Outsider], None]) -> None:
+    operator = Outsider(world, name)
 
     def act() -> None:
         try:

@@ -90,6 +90,8 @@ OTHER_EVENTS = (
     "woken by headroom",
 )
 """What a few hundred seeds must have seen, besides every fault."""
+MUCH_BY_HAND = "much by hand"
+"""No fault, and never drawn: fifteen operators settle bills by hand, for defects about that."""
 ALL = {**STATEMENT, **OUTAGE, **PROVIDER_OUTAGE, **MESSAGE, **PUBLISH, **TASK, **REPLY}
 
 

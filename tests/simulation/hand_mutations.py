@@ -29,7 +29,7 @@ def settling(change: Callable[[MemoryTables, Any, SettledByHand], None]) -> Patc
     return patch.object(memory_unknown, "settle", settle)
 
 
-@caught_by("by_hand_only_what_was_seen", dies_while_asking=0.3, no_usage=0.3)
+@caught_by("by_hand_only_what_was_seen", much_by_hand=1, no_usage=0.3)
 def settle_by_hand_what_has_changed_since() -> Patched:
     """What was seen is not compared: of two operators the last one wins."""
 
@@ -62,7 +62,7 @@ def settling_by_hand_wakes_nobody() -> Patched:
     return patch.object(memory_unknown, "running", lambda budgets, now: {})
 
 
-@caught_by("a_late_answer_is_settled", pauses_while_asking=0.5, late=0.6)
+@caught_by("a_late_answer_is_settled", much_by_hand=1, no_usage=0.3)
 def settling_by_hand_drops_a_late_answer() -> Patched:
     """What an operator said is thought to be the last word."""
 
@@ -72,7 +72,7 @@ def settling_by_hand_drops_a_late_answer() -> Patched:
     return settling(drop)
 
 
-@caught_by("unknown_posts_the_hold", pauses_while_asking=0.5, no_usage=0.3)
+@caught_by("unknown_posts_the_hold", much_by_hand=1, no_usage=0.3)
 def a_guess_takes_the_operators_amount() -> Patched:
     """A late answer that does not say what it cost is posted at the whole hold again."""
     return patch.object(memory_money, "is_bill_unknown", lambda status, anomalies: False)

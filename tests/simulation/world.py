@@ -34,7 +34,7 @@ from callgate.domain.ledger import (
 from callgate.domain.models import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
-from tests.simulation.faults import Faults
+from tests.simulation.faults import MUCH_BY_HAND, Faults
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.names import Names
 from tests.simulation.process import Process
@@ -161,6 +161,9 @@ class World:
             after(rng.uniform(0, TROUBLE_S), lambda n=n: actors.submit(self, f"p{n}"))
         for n in range(rng.randint(0, 5)):
             after(rng.uniform(10, TROUBLE_S), lambda n=n: actors.operate(self, f"o{n}"))
+        bookkeepers = 15 if self.faults.chances.get(MUCH_BY_HAND) else 0
+        for n in range(bookkeepers):
+            after(rng.uniform(10, TROUBLE_S), lambda n=n: actors.keep_books(self, f"b{n}"))
         actors.bad_weather(self, until_s=TROUBLE_S)
         after(TROUBLE_S, self._end_trouble)
         self.scheduler.run(is_over=self._is_at_rest, skip_to=self._next_due_s)
