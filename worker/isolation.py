@@ -5,14 +5,16 @@ Suspects, each in a process of its own: what kills that process takes nothing el
            ◄── what it came to ──┘
 
 A child goes on with the next suspect until none has come for a while. A few suspects wait here for a free child, not
-for long; the others are put off, in the ledger. A child dies with the worker, however that ends. Signals that stop the
-worker do not reach it, for a drain lets it finish.
+for long; the others are put off, in the ledger. Organisations take turns, and one has half of the children at most: its
+calls may kill their workers, and must not keep those of others from being recovered. A child dies with the worker,
+however that ends. Signals that stop the worker do not reach it, for a drain lets it finish.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -59,34 +61,36 @@ class Isolation:
         self._argv = argv
         self._children_max = children_max
         self._healthy_since = healthy_since
-        self._here: set[CallKey] = set()
-        """Suspects that wait or run."""
-        self._busy: set[Child] = set()
+        self._share = max(1, children_max // 2)
+        """How many of them one organisation has at most."""
+        self._here: dict[CallKey, str] = {}
+        """Suspects that wait or run, and whose they are."""
+        self._busy: dict[Child, str] = {}
         self._idle: list[Child] = []
-        self._freed = asyncio.Semaphore(0)
-        """Released for each child that becomes idle; it may be gone again when somebody takes it."""
+        self._waiting: dict[str, deque[asyncio.Future[Child]]] = {}
+        """By organisation, the next in turn first."""
         self._nursery: Nursery | None = None
         self._starting: asyncio.Task[None] | None = None
         self._turn_s = 1.0
         """How long a suspect takes, as the last ones did."""
-        self._line_ends_at = 0.0
+        self._lines_end_at: dict[str, float] = {}
 
-    async def __call__(self, key: CallKey, lease_s: float) -> Executed | Busy:
+    async def __call__(self, key: CallKey, org_id: str, lease_s: float) -> Executed | Busy:
         """Run one suspect if a child is, or soon becomes, free for it; see `llm_service.Isolate`."""
         if key in self._here:
             return Executed.NOT_CLAIMED
-        if len(self._here) >= self._children_max * (1 + WAITING_PER_CHILD):
-            return Busy(self._turn_in_s())
-        self._here.add(key)
+        if Counter(self._here.values())[org_id] >= self._share * (1 + WAITING_PER_CHILD):
+            return Busy(self._turn_in_s(org_id))
+        self._here[key] = org_id
         try:
             async with asyncio.timeout(WAIT_MAX_S) as patience:
-                child = await self._free_child()
+                child = await self._free_child(org_id)
                 patience.reschedule(None)
-                return await self._run(child, key, lease_s)
+                return await self._run(child, key, org_id, lease_s)
         except TimeoutError:
-            return Busy(self._turn_in_s())
+            return Busy(self._turn_in_s(org_id))
         finally:
-            self._here.discard(key)
+            del self._here[key]
             self._start_children()
 
     async def aclose(self) -> None:
@@ -99,19 +103,44 @@ class Isolation:
         if self._nursery is not None:
             await self._nursery.end()
 
-    def _turn_in_s(self) -> float:
-        """The end of the line of those that were put off: if all came back at once, most would come in vain."""
+    def _turn_in_s(self, org_id: str) -> float:
+        """The end of the line of its calls that were put off: if all came back at once, most would come in vain."""
         now = monotonic()
-        ends_at = max(now, self._line_ends_at) + self._turn_s / self._children_max
-        self._line_ends_at = min(ends_at, now + TURN_S_MAX)
-        return max(TURN_S_MIN, self._line_ends_at - now)
+        lines = {org: at for org, at in self._lines_end_at.items() if at > now}
+        ends_at = lines.get(org_id, now) + self._turn_s / self._share
+        lines[org_id] = min(ends_at, now + TURN_S_MAX)
+        self._lines_end_at = lines
+        return max(TURN_S_MIN, lines[org_id] - now)
 
-    async def _free_child(self) -> Child:
-        while True:
+    async def _free_child(self, org_id: str) -> Child:
+        turn: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(org_id, deque()).append(turn)
+        try:
             self._start_children()
-            await self._freed.acquire()
-            if self._idle and not (child := self._idle.pop()).has_ended:
-                return child
+            self._serve()
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._keep(turn.result())
+            raise
+
+    def _serve(self) -> None:
+        """Give idle children to those who wait, the organisations in turn."""
+        self._idle = [child for child in self._idle if not child.has_ended]
+        running = Counter(self._busy.values())
+        while self._idle:
+            self._waiting = {
+                org: line for org, line in self._waiting.items() if _is_waited_in(line)
+            }
+            org = next((org for org in self._waiting if running[org] < self._share), None)
+            if org is None:
+                return
+            line = self._waiting.pop(org)
+            child = self._idle.pop()
+            running[org] += 1
+            self._busy[child] = org
+            line.popleft().set_result(child)
+            self._waiting[org] = line
 
     def _start_children(self) -> None:
         if self._starting is None and self._wants_child():
@@ -119,7 +148,8 @@ class Isolation:
 
     def _wants_child(self) -> bool:
         children = len(self._busy) + len(self._idle)
-        return children < min(len(self._here), self._children_max)
+        usable = sum(min(n, self._share) for n in Counter(self._here.values()).values())
+        return children < min(usable, self._children_max)
 
     async def _start(self) -> None:
         """One after the other, while suspects wait: children that start at once make each other slow."""
@@ -145,10 +175,10 @@ class Isolation:
         if self._nursery is not None:
             self._nursery.close()
 
-    async def _run(self, child: Child, key: CallKey, lease_s: float) -> Executed:
+    async def _run(self, child: Child, key: CallKey, org_id: str, lease_s: float) -> Executed:
         log.info("suspect_runs_alone", call_id=str(key.call_id), pid=child.pid)
         began = monotonic()
-        self._busy.add(child)
+        self._busy[child] = org_id
         try:
             executed = await self._watched(child, key, lease_s)
         except (OSError, ChildFailed) as exc:
@@ -165,7 +195,7 @@ class Isolation:
             await child.end()
             raise
         finally:
-            self._busy.discard(child)
+            self._busy.pop(child, None)
             self._turn_s += (monotonic() - began - self._turn_s) / 4
         self._keep(child)
         return executed
@@ -188,8 +218,9 @@ class Isolation:
             await asyncio.wait({answer})
 
     def _keep(self, child: Child) -> None:
+        self._busy.pop(child, None)
         self._idle.append(child)
-        self._freed.release()
+        self._serve()
         asyncio.get_running_loop().call_later(IDLE_S, self._dismiss_if_idle, child, child.orders)
 
     def _dismiss_if_idle(self, child: Child, orders: int) -> None:
@@ -198,3 +229,10 @@ class Isolation:
             child.dismiss()
         if not (self._idle or self._here or self._starting):
             self._close_nursery()
+
+
+def _is_waited_in(line: deque[asyncio.Future[Child]]) -> bool:
+    """Forget those who gave up; say if anybody is left."""
+    while line and line[0].done():
+        line.popleft()
+    return bool(line)

@@ -103,9 +103,9 @@ LOCKED_PAUSES_S = (0.01, 0.03, 0.1, 0.2)
 """Before another claim of what somebody held: mostly a submission was just joining."""
 SUSPECT_CODE = "suspect"
 """Why a call waits that may have killed a worker: its turn in a process of its own has not come."""
-Isolate = Callable[[CallKey, float], Awaitable[Executed | Busy]]
+Isolate = Callable[[CallKey, str, float], Awaitable[Executed | Busy]]
 """
-Executes a suspect (`CallView.is_suspect`) where it can take no other call along.
+Executes a suspect (`CallView.is_suspect`) of an organisation where it can take no other call along.
 
 The number is how many seconds it may take once it could claim the call; what takes longer has lost its lease.
 """
@@ -220,7 +220,7 @@ class LLMService:
                 self._unclaimed.discard(delivery)
                 deadline_s = self._catalogue.policy(view.call_type).deadline_s
                 return await self._run_alone(
-                    key, deadline_s + self._patience.grace_s, self._isolate
+                    view, deadline_s + self._patience.grace_s, self._isolate
                 )
             if not view.is_request_left_behind:
                 return await self._run(view, delivery)
@@ -283,13 +283,14 @@ class LLMService:
             await self._clock.sleep(0.02)
         return True
 
-    async def _run_alone(self, key: CallKey, lease_s: float, isolate: Isolate) -> Executed:
+    async def _run_alone(self, view: CallView, lease_s: float, isolate: Isolate) -> Executed:
         """
         Run a suspect where it can take no other call along, or let it wait until there is room for it.
 
         It waits in the ledger, not here: in nobody's slot, and where no sweep takes it for lost.
         """
-        executed = await isolate(key, lease_s)
+        key = view.key
+        executed = await isolate(key, view.org_id, lease_s)
         if isinstance(executed, Busy):
             await self._decide_unread(key, SUSPECT, put_off_s=executed.turn_in_s)
             return Executed.PUT_OFF

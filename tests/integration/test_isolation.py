@@ -34,7 +34,7 @@ from worker.isolation import Isolation
 async def main():
     isolation = Isolation(sys.argv[1:], children_max=1, healthy_since=lambda: None)
     while True:
-        await isolation(HANG, 3600.0)
+        await isolation(HANG, "acme", 3600.0)
         await asyncio.sleep(0.02)
 
 asyncio.run(main())
@@ -77,7 +77,7 @@ def is_gone(pid: int) -> bool:
 async def patiently(isolate: Isolation, key: CallKey, lease_s: float = LONG_S) -> Executed:
     """Come again until a child is free."""
     give_up_at = time.monotonic() + 30
-    while isinstance(executed := await isolate(key, lease_s), Busy):
+    while isinstance(executed := await isolate(key, "acme", lease_s), Busy):
         assert time.monotonic() < give_up_at, "no child became free"
         await asyncio.sleep(0.02)
     return executed
@@ -107,7 +107,7 @@ def test_a_child_is_kept_for_the_next_suspect(notes: Path) -> None:
     """The first suspect waits until a child has started; the next ones find the same."""
 
     async def story(isolate: Isolation) -> None:
-        assert [await isolate(ANSWER, LONG_S) for _ in range(5)] == [Executed.ANSWERED] * 5
+        assert [await isolate(ANSWER, "acme", LONG_S) for _ in range(5)] == [Executed.ANSWERED] * 5
 
     run(story, an_isolation(notes))
 
@@ -134,9 +134,9 @@ def test_a_child_has_one_call_at_a_time(notes: Path, monkeypatch: pytest.MonkeyP
     async def story(isolate: Isolation) -> None:
         hanging = asyncio.create_task(patiently(isolate, HANG))
         await eventually(lambda: isolate._busy)
-        assert await isolate(HANG, LONG_S) is Executed.NOT_CLAIMED
+        assert await isolate(HANG, "acme", LONG_S) is Executed.NOT_CLAIMED
         keys = [CallKey(UUID(int=n), 1) for n in range(10, 90)]
-        came = [asyncio.ensure_future(isolate(key, LONG_S)) for key in keys]
+        came = [asyncio.ensure_future(isolate(key, "acme", LONG_S)) for key in keys]
         await eventually(lambda: all(call.done() for call in came[WAITING_PER_CHILD:]))
         assert not any(call.done() for call in came[:WAITING_PER_CHILD])
         waits = [b.turn_in_s for c in came[WAITING_PER_CHILD:] if isinstance(b := c.result(), Busy)]
@@ -160,7 +160,7 @@ def test_who_waits_gets_the_child_that_becomes_free(notes: Path) -> None:
 
     async def story(isolate: Isolation) -> None:
         keys = [ANSWER, DIE, *(CallKey(UUID(int=n), 1) for n in range(10, 14))]
-        done = await asyncio.gather(*(isolate(key, LONG_S) for key in keys))
+        done = await asyncio.gather(*(isolate(key, "acme", LONG_S) for key in keys))
         assert done == [Executed.ANSWERED, Executed.LOST, *[Executed.ANSWERED] * 4]
 
     run(story, an_isolation(notes))
@@ -168,11 +168,46 @@ def test_who_waits_gets_the_child_that_becomes_free(notes: Path) -> None:
     assert len(pids(notes)) == 2
 
 
+def test_one_organisation_keeps_no_other_waiting(notes: Path) -> None:
+    """However many of its suspects hang, or wait: half of the children are for others, who are next in turn."""
+
+    async def story(isolate: Isolation) -> None:
+        hostile = [CallKey(HANG.call_id, generation) for generation in range(1, 90)]
+        came = [asyncio.ensure_future(isolate(key, "mallory", LONG_S)) for key in hostile]
+        await eventually(lambda: list(isolate._busy.values()) == ["mallory"])
+        assert [await isolate(ANSWER, "acme", LONG_S) for _ in range(3)] == [Executed.ANSWERED] * 3
+        assert sum(call.done() for call in came) == len(came) - 1 - WAITING_PER_CHILD
+        for call in came:
+            call.cancel()
+        await asyncio.wait(came)
+
+    run(story, an_isolation(notes, children_max=2))
+
+    assert len(pids(notes)) == 2
+
+
+def test_organisations_take_turns(notes: Path) -> None:
+    """Who comes last waits for one suspect of those who came before, not for all."""
+    ended: list[str] = []
+
+    async def story(isolate: Isolation) -> None:
+        async def one(key: CallKey, org_id: str) -> None:
+            assert await isolate(key, org_id, LONG_S) is Executed.ANSWERED
+            ended.append(org_id)
+
+        keys = [CallKey(UUID(int=n), 1) for n in range(10, 18)]
+        await asyncio.gather(*(one(key, "mallory") for key in keys), one(ANSWER, "acme"))
+
+    run(story, an_isolation(notes))
+
+    assert ended.index("acme") <= 2
+
+
 def test_children_are_bounded(notes: Path) -> None:
     """As many as are wanted, but no more than there may be."""
 
     async def story(isolate: Isolation) -> None:
-        keys = [CallKey(HANG.call_id, generation) for generation in range(1, 4)]
+        keys = [CallKey(HANG.call_id, generation) for generation in range(1, 5)]
         tasks = [asyncio.create_task(patiently(isolate, key)) for key in keys]
         await eventually(lambda: len(isolate._busy) == 2)
         await asyncio.sleep(0.3)
@@ -181,7 +216,7 @@ def test_children_are_bounded(notes: Path) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    run(story, an_isolation(notes, children_max=2))
+    run(story, an_isolation(notes, children_max=4))
 
     assert len(pids(notes)) == 2
 
@@ -245,7 +280,7 @@ def test_children_that_do_not_start_are_not_started_in_a_loop(
     async def story(isolate: Isolation) -> None:
         began = time.monotonic()
         while len(pids(notes)) < 3:
-            assert isinstance(await isolate(ANSWER, LONG_S), Busy)
+            assert isinstance(await isolate(ANSWER, "acme", LONG_S), Busy)
             await asyncio.sleep(0.02)
         assert time.monotonic() - began >= 1.0
 

@@ -101,7 +101,7 @@ def test_a_call_that_was_held_is_published_when_it_is_free() -> None:
 def test_a_call_that_was_only_held_is_no_suspect() -> None:
     """However often sweeps found it while it was free for a moment: it was looked into each time."""
 
-    async def isolate(key: CallKey, lease_s: float) -> Executed | Busy:
+    async def isolate(key: CallKey, org_id: str, lease_s: float) -> Executed | Busy:
         raise AssertionError("it runs alone")
 
     stage = Stage(isolate=isolate)
@@ -121,7 +121,7 @@ def test_a_call_that_was_only_held_is_no_suspect() -> None:
 def test_a_suspect_whose_child_found_it_held_is_come_back_to() -> None:
     """The child has no due query of its own."""
 
-    async def isolate(key: CallKey, lease_s: float) -> Executed | Busy:
+    async def isolate(key: CallKey, org_id: str, lease_s: float) -> Executed | Busy:
         return Executed.LOCKED
 
     stage = Stage(isolate=isolate)

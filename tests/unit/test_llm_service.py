@@ -456,7 +456,7 @@ class Alone:
         self.answer = answer
         self.given: list[tuple[CallKey, float]] = []
 
-    async def __call__(self, key: CallKey, lease_s: float) -> Executed | Busy:
+    async def __call__(self, key: CallKey, org_id: str, lease_s: float) -> Executed | Busy:
         self.given.append((key, lease_s))
         return self.answer
 
@@ -569,7 +569,7 @@ def test_a_suspect_that_dies_after_its_claim_is_lost_once() -> None:
     stage = Stage()
     key = swept(stage)
 
-    async def claims_and_dies(key: CallKey, lease_s: float) -> Executed | Busy:
+    async def claims_and_dies(key: CallKey, org_id: str, lease_s: float) -> Executed | Busy:
         assert isinstance(stage.ledger.reserve([a_reserve(key)])[0], Reserved)
         return Executed.LOST
 
@@ -583,7 +583,7 @@ def test_a_suspect_that_dies_after_its_claim_is_lost_once() -> None:
 def test_sweeps_alone_end_no_call() -> None:
     """What was only found often, since the broker kept losing it, runs alone and ends well."""
     stage = Stage()
-    stage.llm._isolate = lambda key, _: child.llm.execute(key)
+    stage.llm._isolate = lambda key, *_: child.llm.execute(key)
     child = Stage()
     child.lane._ledger = stage.ledger
     key = swept(stage)
@@ -599,7 +599,7 @@ def test_a_sweep_does_not_wait_for_a_suspect() -> None:
     """It may take as long as any call, and it is taken care of."""
     done = asyncio.Event()
 
-    async def forever(key: CallKey, lease_s: float) -> Executed | Busy:
+    async def forever(key: CallKey, org_id: str, lease_s: float) -> Executed | Busy:
         await done.wait()
         return Executed.ANSWERED
 
