@@ -1,0 +1,36 @@
+"""`docs/security.md` names a test for what it claims; each of them is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+SECURITY = TESTS.parent / "docs" / "security.md"
+NAMED = re.compile(
+    r"`((?:unit|contract|integration|acceptance|migration|security|simulation|system|chaos)/\w+\.py)?(?:::(test_\w+))?`"
+)
+
+
+def named() -> list[tuple[str, str | None]]:
+    """Files and functions in the order they are named; a function without a file is one of the file before."""
+    found: list[tuple[str, str | None]] = []
+    for match in NAMED.finditer(SECURITY.read_text("utf-8")):
+        if match[1] or match[2]:
+            found.append((match[1] or found[-1][0], match[2]))
+    return found
+
+
+@pytest.mark.parametrize(("file", "function"), sorted(set(named()), key=str))
+def test_a_named_test_is_there(file: str, function: str | None) -> None:
+    """A claim whose test has another name, or none, is a claim without one."""
+    text = (TESTS / file).read_text("utf-8")
+
+    assert function is None or f"def {function}(" in text
+
+
+def test_many_are_named() -> None:
+    """Or the pattern above has come to match nothing."""
+    assert len(named()) > 40
