@@ -49,7 +49,7 @@ SELECT 'p' || mod(n, 7), now(), 'theirs', 't', 'p', 'm', 'failed', ARRAY[n], n, 
 DEAD = """
 INSERT INTO llm_call (
     call_id, generation, org_id, input_hash, state, call_type, provider, model, input_token_bound, error)
-SELECT gen_random_uuid(), 1, %(org)s, 'x', 'dead', 't', 'p', 'm', 1, '{{}}' FROM generate_series(1, %(count)s);
+SELECT gen_random_uuid(), 1, %(org)s, sha256('x'), 'dead', 't', 'p', 'm', 1, '{{}}' FROM generate_series(1, %(count)s);
 UPDATE llm_call SET {column} = %(value)s WHERE org_id = %(org)s AND {column} IS NOT DISTINCT FROM
     CASE '{column}' WHEN 'call_type' THEN 't' WHEN 'provider' THEN 'p' WHEN 'model' THEN 'm' END AND state = 'dead'
 """

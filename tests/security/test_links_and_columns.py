@@ -181,7 +181,7 @@ def test_no_statement_takes_a_million_rows(mine: PostgresSession) -> None:
     others = f"'{{}}', {texts}, {texts}, {texts}, {numbers}, '{{}}', {texts}, {texts}"
     statements = (
         f"SELECT * FROM callgate_submit_v1({ids}, {texts}, {ids}, {others}, '{{}}', '{{}}')",
-        f"SELECT * FROM callgate_read_v1({ids}, {numbers}, {ids}, true, true, 1)",
+        f"SELECT * FROM callgate_read_v1({ids}, {numbers}, {ids}, 1000, true, 1)",
         f"SELECT * FROM callgate_end_v1({ids}, {numbers}, '{{}}', '{{}}')",
         f"SELECT * FROM callgate_calls_v1(NULL, NULL, NULL, NULL, NULL, NULL, {ids}, 1)",
         f"SELECT * FROM callgate_dead_groups_v1(NULL, NULL, NULL, NULL, NULL, {ids})",
