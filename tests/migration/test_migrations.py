@@ -228,9 +228,11 @@ VALUES (:id, 1, 'acme', CAST(:hash AS bytea), :state, now(), :name, 'sim', 'sim-
         :error, gen_random_uuid())"""
 OLD_LINK = """INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link, idempotency_key)
 VALUES (gen_random_uuid(), 'acme', :id, 1, 'created', :link, :key)"""
-OLD_ATTEMPT = """INSERT INTO ai_call_log (call_id, generation, attempt, org_id, input_hash, call_type, provider, model, status,
-                         hold_nano_usd, posted_nano_usd, posted_at, budget_ids, price_source, queue_ms, worker_id, reply)
-SELECT :id, 1, 1, 'acme', CAST(:hash AS bytea), :name, 'sim', :name, 'succeeded', 1, 1, now(), '{1}', 'a list', 0, 'w', 'x'"""
+OLD_ATTEMPT = """INSERT INTO ai_call_log (
+    call_id, generation, attempt, org_id, input_hash, call_type, provider, model, status, hold_nano_usd,
+    posted_nano_usd, posted_at, budget_ids, price_source, queue_ms, worker_id, reply)
+SELECT :id, 1, 1, 'acme', CAST(:hash AS bytea), :name, 'sim', :name, 'succeeded', 1,
+       1, now(), '{1}', 'a list', 0, 'w', 'x'"""
 
 
 def test_rows_of_before_that_no_bound_would_take_are_mended(empty_url: str) -> None:
