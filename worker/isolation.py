@@ -37,6 +37,8 @@ TURN_S_MIN, TURN_S_MAX = 0.5, 30.0
 """How long a suspect is put off at once."""
 IDLE_S = 2 * TURN_S_MAX
 """How long a child without a call is kept: until those that were put off have come again."""
+SERVED_S = 3600.0
+"""How long it is remembered when an organisation last had a child: longer than a suspect may keep one."""
 WATCH_S = 0.5
 
 
@@ -68,7 +70,9 @@ class Isolation:
         self._busy: dict[Child, str] = {}
         self._idle: list[Child] = []
         self._waiting: dict[str, deque[asyncio.Future[Child]]] = {}
-        """By organisation, the next in turn first."""
+        """By organisation."""
+        self._served_at: dict[str, float] = {}
+        """When organisations were last given a child."""
         self._nursery: Nursery | None = None
         self._starting: asyncio.Task[None] | None = None
         self._turn_s = 1.0
@@ -132,15 +136,21 @@ class Isolation:
             self._waiting = {
                 org: line for org, line in self._waiting.items() if _is_waited_in(line)
             }
-            org = next((org for org in self._waiting if running[org] < self._share), None)
-            if org is None:
+            orgs = [org for org in self._waiting if running[org] < self._share]
+            if not orgs:
                 return
-            line = self._waiting.pop(org)
+            # Not by who waits longest here: who gave up and comes again would be last each time.
+            org = min(orgs, key=lambda org: self._served_at.get(org, 0.0))
+            self._note_served(org)
             child = self._idle.pop()
             running[org] += 1
             self._busy[child] = org
-            line.popleft().set_result(child)
-            self._waiting[org] = line
+            self._waiting[org].popleft().set_result(child)
+
+    def _note_served(self, org: str) -> None:
+        now = monotonic()
+        self._served_at = {o: at for o, at in self._served_at.items() if at > now - SERVED_S}
+        self._served_at[org] = now
 
     def _start_children(self) -> None:
         if self._starting is None and self._wants_child():

@@ -144,9 +144,8 @@ MENDED = (
     """UPDATE ai_call_log
           SET input_hash = CASE octet_length(input_hash) WHEN 32 THEN input_hash ELSE sha256(input_hash) END,
               call_type = left(call_type, 128), provider = left(provider, 128), model = left(model, 128)
-        WHERE posted_at IS NULL
-          AND (octet_length(input_hash) <> 32 OR char_length(call_type) > 128 OR char_length(provider) > 128
-               OR char_length(model) > 128)""",
+        WHERE octet_length(input_hash) <> 32 OR char_length(call_type) > 128 OR char_length(provider) > 128
+           OR char_length(model) > 128""",
 )
 """What a client's login could store before, and nobody could change afterwards: cut, emptied, or ended."""
 UNTOLD = """INSERT INTO untold_call (call_id, generation, org_id, tell_at)

@@ -22,6 +22,7 @@ from tests.integration._isolated import ANSWER, BABBLE, DIE, DOES_NOT_START, HAN
 from worker import isolation
 from worker.clock import monotonic
 from worker.isolation import TURN_S_MAX, WAITING_PER_CHILD, Isolation
+from worker.nursery import Child
 
 LONG_S = 3_600.0
 NOT_STUCK: Callable[[], float | None] = lambda: None  # noqa: E731
@@ -201,6 +202,39 @@ def test_organisations_take_turns(notes: Path) -> None:
     run(story, an_isolation(notes))
 
     assert ended.index("acme") <= 2
+
+
+def test_who_gave_up_keeps_its_turn(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who have had a child since come behind it: else two who hold children for long would be served alone."""
+    ended: list[str] = []
+
+    async def story(isolate: Isolation) -> None:
+        free = asyncio.Semaphore(0)
+
+        async def held(child: Child, key: CallKey, lease_s: float) -> Executed:
+            await free.acquire()
+            return Executed.ANSWERED
+
+        async def one(number: int, org_id: str) -> None:
+            assert await isolate(CallKey(UUID(int=number), 1), org_id, LONG_S) is Executed.ANSWERED
+            ended.append(org_id)
+
+        monkeypatch.setattr(isolate, "_watched", held)
+        first = asyncio.ensure_future(one(10, "mallory"))
+        await eventually(lambda: isolate._busy)
+        monkeypatch.setattr(isolation, "WAIT_MAX_S", 0.01)
+        assert isinstance(await isolate(CallKey(UUID(int=11), 1), "acme", LONG_S), Busy)
+        monkeypatch.undo()
+        monkeypatch.setattr(isolate, "_watched", held)
+        again = [asyncio.ensure_future(one(n, org)) for n, org in ((12, "mallory"), (11, "acme"))]
+        await eventually(lambda: len(isolate._here) == 3)
+        for _ in range(3):
+            free.release()
+        await asyncio.gather(first, *again)
+
+    run(story, an_isolation(notes))
+
+    assert ended == ["mallory", "acme", "mallory"]
 
 
 def test_children_are_bounded(notes: Path) -> None:

@@ -228,6 +228,11 @@ VALUES (:id, 1, 'acme', CAST(:hash AS bytea), :state, now(), :name, 'sim', 'sim-
         :error, gen_random_uuid())"""
 OLD_LINK = """INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link, idempotency_key)
 VALUES (gen_random_uuid(), 'acme', :id, 1, 'created', :link, :key)"""
+OLD_ATTEMPT = """INSERT INTO ai_call_log (
+    call_id, generation, attempt, org_id, input_hash, call_type, provider, model, status, hold_nano_usd,
+    posted_nano_usd, posted_at, budget_ids, price_source, queue_ms, worker_id, reply)
+SELECT :id, 1, 1, 'acme', CAST(:hash AS bytea), :name, 'sim', :name, 'succeeded', 1,
+       1, now(), '{1}', 'a list', 0, 'w', 'x'"""
 
 
 def test_rows_of_before_that_no_bound_would_take_are_mended(empty_url: str) -> None:
@@ -250,6 +255,8 @@ def test_rows_of_before_that_no_bound_would_take_are_mended(empty_url: str) -> N
             ("huge", "another link", None),
         ):
             connection.execute(text(OLD_LINK), {"id": ids[name], "link": link, "key": key})
+        posted = {"id": ids["told of"], "hash": b"x" * 99, "name": "n" * 999}
+        connection.execute(text(OLD_ATTEMPT), posted)
         connection.commit()
 
     migrate(empty_url)
@@ -257,6 +264,8 @@ def test_rows_of_before_that_no_bound_would_take_are_mended(empty_url: str) -> N
     with open_connection(empty_url) as connection:
         connection.execute(text("UPDATE llm_call SET sweeps = sweeps + 1"))
         connection.execute(text("UPDATE submission SET tries = tries + 1"))
+        # As purging does: of all calls together, so one row that takes no change would stop it for everybody.
+        connection.execute(text("UPDATE ai_call_log SET reply = NULL"))
         calls = {
             row.call_id: row for row in connection.execute(text("SELECT * FROM llm_call")).all()
         }
