@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
 from math import isfinite
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator
 
-from callgate.domain import bounds
+from callgate.domain import bounded_json, bounds
 
 Name = Annotated[
     str,
@@ -111,6 +111,17 @@ class LLMRequest(_Value):
         if isinstance(schema, type):
             self._response_model = schema
 
+    @classmethod
+    def from_stored(cls, stored: bytes) -> Self:
+        """
+        Read what the ledger keeps; a client may have stored anything there.
+
+        Raises:
+            ValueError: It is no request, or has more values than one; a `ValidationError` would quote the prompt.
+        """
+        bounded_json.check_utf8(stored)
+        return cls.model_validate_json(stored)
+
     @property
     def response_model(self) -> type[BaseModel] | None:
         """The Pydantic model that was passed as `response_schema`; known only where the request was made."""
@@ -125,6 +136,8 @@ class LLMRequest(_Value):
         if isinstance(schema, dict):
             return _json_text(schema)
         if isinstance(schema, str):
+            # Before it is read: a text of megabytes takes seconds, and gigabytes.
+            _check_length(schema)
             loaded = _loaded(schema)
             if not isinstance(loaded, dict):
                 raise ValueError("a response schema is a JSON object")
@@ -136,9 +149,14 @@ class LLMRequest(_Value):
     @field_validator("response_schema")
     @classmethod
     def _schema_is_bounded(cls, schema: str | None) -> str | None:
-        if schema is not None and len(schema.encode()) > SCHEMA_BYTES_MAX:
-            raise ValueError(f"a response schema has at most {SCHEMA_BYTES_MAX} bytes")
+        if schema is not None:
+            _check_length(schema)
         return schema
+
+
+def _check_length(schema: str) -> None:
+    if len(schema.encode("utf-8", "surrogatepass")) > SCHEMA_BYTES_MAX:
+        raise ValueError(f"a response schema has at most {SCHEMA_BYTES_MAX} bytes")
 
 
 def _loaded(schema: str) -> object:
