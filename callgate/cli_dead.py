@@ -37,6 +37,7 @@ from callgate.domain.budget import usd
 from callgate.domain.errors import CallNotFound, InvalidRequest, NotPermitted
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome
 from callgate.domain.operations import CallFilter, EndReason, StrayMessage
+from callgate.services.results import request_of
 
 if TYPE_CHECKING:
     from callgate.client import Client

@@ -29,6 +29,7 @@ Name = Annotated[
 
 MESSAGES_MAX = 1_000
 SCHEMA_BYTES_MAX = 256 * 1024
+STOP_CHARS_MAX = 1_000
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -81,7 +82,8 @@ class LLMRequest(_Value):
     top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**53) + 1, le=2**53 - 1)] | None = None
     stop: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4, repr=False)
+        tuple[Annotated[str, Field(min_length=1, max_length=STOP_CHARS_MAX)], ...],
+        Field(max_length=4, repr=False),
     ] = ()
     response_schema: str | None = Field(default=None, repr=False)
     """

@@ -253,7 +253,8 @@ def test_the_child_ends_with_its_worker() -> None:
     program = (
         "import time; from callgate.domain.ports import Answer;"
         "from worker.schema_checker import SchemaChecker; c = SchemaChecker();"
-        f"c.check_all([Answer('acme', {INTEGER!r}, ('1',))], {PATIENCE_S}); print(c.child_pid, flush=True); time.sleep(60)"
+        f"c.check_all([Answer('acme', {INTEGER!r}, ('1',))], {PATIENCE_S});"
+        "print(c.child_pid, flush=True); time.sleep(60)"
     )
     read, write = os.pipe()
     owner = os.posix_spawn(
