@@ -19,7 +19,7 @@ from callgate.domain.ports import Answer
 from tests.acceptance.harness import until
 from worker import schema_checker
 from worker.schema_checker import DOUBTS_MAX, SchemaChecker
-from worker.schema_child import DATA_MAX_BYTES
+from worker.schema_child import DATA_MAX_BYTES, KEPT_MAX_KIB
 
 NODE = {"$ref": "#/$defs/node"}
 INNER = {"type": "object", "properties": {"in": NODE}, "required": ["in"]}
@@ -114,6 +114,16 @@ def test_eight_megabytes_of_brackets_leave_nothing_behind(checker: SchemaChecker
 
     assert check(checker, INTEGER, "1", "acme") is None
     assert checker.child_pid != pid
+
+
+def test_a_child_of_a_process_that_is_large_is_kept(checker: SchemaChecker) -> None:
+    """Linux counts the peak of who starts a program as the program's own."""
+    large = bytearray(KEPT_MAX_KIB * 1_024)
+    large[::4_096] = b"x" * len(large[::4_096])
+    pid = pid_of(checker)
+
+    assert check(checker, INTEGER, "2", "acme") is None
+    assert checker.child_pid == pid
 
 
 def test_the_child_has_nothing_of_its_parents(

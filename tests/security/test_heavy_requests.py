@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.acceptance.harness import Deployment, Process, until_equal
+from tests.security.test_schema_bombs import others_go_on
 
 LARGE = 120
 WORDS = 2 * 2**20
@@ -36,7 +37,7 @@ def test_many_large_requests_do_not_fill_a_workers_memory(
     process = worker()
 
     # Swept up, all at once.
-    _others_go_on(deployment)
+    others_go_on(deployment)
 
     until_equal({"rejected": LARGE}, lambda: _states(deployment, hostile), 60)
     assert process.is_alive()
@@ -58,16 +59,10 @@ def test_a_request_that_is_dear_to_read_ends_its_own_call_only(
         )
     process = worker()
 
-    _others_go_on(deployment)
+    others_go_on(deployment)
 
     until_equal({"rejected": 3}, lambda: _states(deployment, hostile), 60)
     assert process.is_alive()
-
-
-def _others_go_on(deployment: Deployment) -> None:
-    org = deployment.org()
-    handles = deployment.client.submit_many([deployment.request(org) for _ in range(20)])
-    assert len(list(deployment.client.as_completed(handles, timeout=60))) == 20
 
 
 def _states(deployment: Deployment, org: str) -> dict[str, int]:
