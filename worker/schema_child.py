@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import struct
+from pathlib import Path
 from typing import BinaryIO
 
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
@@ -90,9 +91,9 @@ def _serve(validator: JsonSchemaValidator, orders: BinaryIO, answers: BinaryIO) 
 
 
 def _peak_kib() -> int:
-    """The most memory this program ever had. Not `ru_maxrss`: that begins with the peak of the process that started it."""
-    with open("/proc/self/status", "rb") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(b"VmHWM:"))
+    """The most memory this program ever had. Not `ru_maxrss`: that begins with the peak of who started it."""
+    lines = Path("/proc/self/status").read_bytes().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(b"VmHWM:"))
 
 
 if __name__ == "__main__":
