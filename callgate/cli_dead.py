@@ -36,8 +36,8 @@ from callgate.cli_output import (
 from callgate.domain.budget import usd
 from callgate.domain.errors import CallNotFound, InvalidRequest, NotPermitted
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome
-from callgate.domain.models import LLMRequest
 from callgate.domain.operations import CallFilter, EndReason, StrayMessage
+from callgate.services.results import request_of
 
 if TYPE_CHECKING:
     from callgate.client import Client
@@ -255,10 +255,10 @@ def _plan(client: Client, views: Sequence[CallView]) -> RedrivePlan:
             try:
                 if view.request is None:
                     raise InvalidRequest("its request was purged")
-                request = LLMRequest.model_validate_json(view.request)
+                request = request_of(view)
                 total += costs.worst_case(request, view.input_token_bound, now).nano_usd
                 plan.keys.append(view.key)
-            except InvalidRequest as exc:
+            except (InvalidRequest, ValueError) as exc:
                 plan.refused[view.key.task_id] = str(exc)
     return RedrivePlan(plan.keys, total, plan.refused)
 

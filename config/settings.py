@@ -68,7 +68,8 @@ class WorkerOptions(BaseModel):
     """
     Requests above 64 KiB that a process has in its memory at once; the others wait in the ledger.
 
-    One takes about four times its size. An organisation gets half of it at most.
+    One takes three times its size, or six times if a text of it has a character beyond U+FFFF. An organisation gets
+    half of it at most.
     """
     data_dir: Path = Path(".callgate")
     """Where embedded services and `callgate up` keep their files."""

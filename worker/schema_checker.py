@@ -132,7 +132,7 @@ class SchemaChecker:
             child.end()
             self._child = None
         if said["is_costly"]:
-            self._doubts[key] = (DOUBTS_MAX, monotonic())
+            self._remember(key, DOUBTS_MAX)
             raise SchemaTooCostly(TOO_COSTLY)
         self._doubts.pop(key, None)
         why: str | None = said["why"]
@@ -158,13 +158,17 @@ class SchemaChecker:
         raise CheckerUnavailable("no process could be started that checks answers")
 
     def _doubt(self, key: bytes, end: _Ended) -> None:
-        count, _ = self._doubts.pop(key, (0, 0.0))
+        count, _ = self._doubts.get(key, (0, 0.0))
         count = count + 1 if end.may_be_others_doing else DOUBTS_MAX
-        self._doubts[key] = (count, monotonic())
-        while len(self._doubts) > REMEMBERED_MAX:
-            self._doubts.popitem(last=False)
+        self._remember(key, count)
         log.warning("answer_checker.ended", reason=str(end), is_costly=count >= DOUBTS_MAX)
         self._refuse_costly(key)
+
+    def _remember(self, key: bytes, count: int) -> None:
+        self._doubts[key] = (count, monotonic())
+        self._doubts.move_to_end(key)
+        while len(self._doubts) > REMEMBERED_MAX:
+            self._doubts.popitem(last=False)
 
     def _refuse_costly(self, key: bytes) -> None:
         count, at = self._doubts.get(key, (0, 0.0))

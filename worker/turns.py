@@ -44,7 +44,7 @@ class Turns:
         future: Future[T] = Future()
         with self._changed:
             if self._is_closed:
-                future.cancel()
+                _cancel(future)
                 return future
             if org_id not in self._waiting:
                 self._taken_s[org_id] = max(self._taken_s.get(org_id, 0.0), self._last_s)
@@ -61,7 +61,7 @@ class Turns:
             self._is_closed = True
             for queue in self._waiting.values():
                 for _, future in queue:
-                    future.cancel()
+                    _cancel(future)
             self._waiting.clear()
             self._changed.notify()
 
@@ -102,6 +102,12 @@ class Turns:
             if len(self._taken_s) > REMEMBERED_MAX:
                 self._taken_s = {org: self._taken_s[org] for org in self._waiting}
             return chosen
+
+
+def _cancel(future: Future[Any]) -> None:
+    """Cancel it so that who waits for it by `concurrent.futures.wait` is told."""
+    if future.cancel():
+        future.set_running_or_notify_cancel()
 
 
 def _take_turn(steps: Steps[Any], future: Future[Any]) -> bool:

@@ -121,7 +121,8 @@ class _Levels:
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
-        self._below: dict[str, int] = {}
+        self._below: dict[int, int] = {}
+        """By definition; one has many spellings in references."""
 
     def below(self, node: Mapping[str, Any]) -> int:
         """
@@ -137,18 +138,21 @@ class _Levels:
         return max((1 + self.below(child) for child in children), default=0)
 
     def _below_ref(self, ref: str) -> int:
-        if ref not in self._below:
-            self._below[ref] = 0
-            self._below[ref] = self.below(self._target(ref))
-        return self._below[ref]
+        target = self._target(ref)
+        if not isinstance(target, dict):
+            return 0
+        if id(target) not in self._below:
+            self._below[id(target)] = 0
+            self._below[id(target)] = self.below(target)
+        return self._below[id(target)]
 
-    def _target(self, ref: str) -> Mapping[str, Any]:
+    def _target(self, ref: str) -> object:
         at, *path = unquote(ref).split("/")
         names = [part.replace("~1", "/").replace("~0", "~") for part in path]
         if at != "#" or (names and (len(names) != 2 or names[0] not in ("$defs", "definitions"))):
             raise LookupError(ref)
-        target = self._root[names[0]][names[1]] if names else self._root
-        return target if isinstance(target, dict) else {}
+        target: object = self._root[names[0]][names[1]] if names else self._root
+        return target
 
 
 def _types(node: dict[str, Any]) -> list[object]:

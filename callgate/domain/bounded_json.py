@@ -38,6 +38,17 @@ def loads(text: bytes | str) -> Any:
     return json.loads(text)
 
 
+def check_utf8(text: bytes) -> None:
+    """
+    Ask the same of JSON in UTF-8 that something else will read.
+
+    Raises:
+        TooMuch
+    """
+    # A character for each byte, so that it takes no more room: no byte of a longer character looks like a mark.
+    _measure(text.decode("latin-1"))
+
+
 def _measure(text: str) -> None:
     """Count values and depth, up to the bounds: so no text takes longer than its length and so many steps."""
     values, depth = 1, 0

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
 from math import isfinite
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator
 
-from callgate.domain import bounds
+from callgate.domain import bounded_json, bounds
 
 Name = Annotated[
     str,
@@ -29,6 +29,7 @@ Name = Annotated[
 
 MESSAGES_MAX = 1_000
 SCHEMA_BYTES_MAX = 256 * 1024
+STOP_CHARS_MAX = 1_000
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -81,7 +82,8 @@ class LLMRequest(_Value):
     top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**53) + 1, le=2**53 - 1)] | None = None
     stop: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4, repr=False)
+        tuple[Annotated[str, Field(min_length=1, max_length=STOP_CHARS_MAX)], ...],
+        Field(max_length=4, repr=False),
     ] = ()
     response_schema: str | None = Field(default=None, repr=False)
     """
@@ -111,6 +113,17 @@ class LLMRequest(_Value):
         if isinstance(schema, type):
             self._response_model = schema
 
+    @classmethod
+    def from_stored(cls, stored: bytes) -> Self:
+        """
+        Read what the ledger keeps; a client may have stored anything there.
+
+        Raises:
+            ValueError: It is no request, or has more values than one; a `ValidationError` would quote the prompt.
+        """
+        bounded_json.check_utf8(stored)
+        return cls.model_validate_json(stored)
+
     @property
     def response_model(self) -> type[BaseModel] | None:
         """The Pydantic model that was passed as `response_schema`; known only where the request was made."""
@@ -125,6 +138,8 @@ class LLMRequest(_Value):
         if isinstance(schema, dict):
             return _json_text(schema)
         if isinstance(schema, str):
+            # Before it is read: a text of megabytes takes seconds, and gigabytes.
+            _check_length(schema)
             loaded = _loaded(schema)
             if not isinstance(loaded, dict):
                 raise ValueError("a response schema is a JSON object")
@@ -136,9 +151,14 @@ class LLMRequest(_Value):
     @field_validator("response_schema")
     @classmethod
     def _schema_is_bounded(cls, schema: str | None) -> str | None:
-        if schema is not None and len(schema.encode()) > SCHEMA_BYTES_MAX:
-            raise ValueError(f"a response schema has at most {SCHEMA_BYTES_MAX} bytes")
+        if schema is not None:
+            _check_length(schema)
         return schema
+
+
+def _check_length(schema: str) -> None:
+    if len(schema.encode("utf-8", "surrogatepass")) > SCHEMA_BYTES_MAX:
+        raise ValueError(f"a response schema has at most {SCHEMA_BYTES_MAX} bytes")
 
 
 def _loaded(schema: str) -> object:

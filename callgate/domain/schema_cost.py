@@ -30,6 +30,10 @@ DEPTH_MAX = 64
 """Schemas within each other, or behind each other's references, at one value: a validator recurses that deep."""
 VALUES_PER_VISIT = 64
 """Names and values that a schema compares with count as a visit for each so many."""
+TARGETS_MAX = 20_000
+"""Places that all different references together may lead to. An ordinary one leads to one."""
+ADDRESS_CHARS_MAX = 500
+"""Of an `$id`, written out: each schema within has it as its beginning."""
 PATTERNS_MAX = 2_000_000
 """Steps of all different patterns together, repetitions written out: they are compiled within half a second."""
 CLASS_STEPS = 500
@@ -47,14 +51,19 @@ _BELOW = (
 )  # fmt: skip
 _BELOW_MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _COMPARED = ("enum", "required", "properties")
-_NAMED_CLASS = re.compile(r"\\[pP]\{[^}]*\}|\\[a-zA-Z]")
+_NAMED_CLASS = re.compile(r"\\[pP]\{[^}]{0,64}\}|\\[a-zA-Z]")
 _REPEATED = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 
 _UNRESOLVED = "a $ref or $schema names what is not in the schema"
 _ENDLESS = "a $ref leads back to where it began, so that no check would ever end"
 _TOO_DEEP = f"more than {DEPTH_MAX} schemas are within each other, or behind each other's $ref"
 _TOO_MANY = f"checking one value takes more than {VISITS_MAX} steps: branches and $ref multiply"
+_TOO_MANY_TARGETS = f"its $refs may lead to more than {TARGETS_MAX} places together"
 _PATTERNS = "its patterns, with their repetitions written out, are too long"
+
+_LONG_ADDRESS = (
+    f"an $id has more than {ADDRESS_CHARS_MAX} characters, with the one that it is within"
+)
 
 Node = dict[str, object]
 
@@ -102,6 +111,8 @@ class _Names:
                 address, _, anchor = name.partition("#")
                 if address:
                     base = _joined(base, address)
+                    if len(base) > ADDRESS_CHARS_MAX:
+                        raise _Costly(_LONG_ADDRESS)
                     self._resources.setdefault(base, node)
                 if anchor:
                     self._anchors.setdefault(anchor, []).append(node)
@@ -145,6 +156,7 @@ class _Walk:
         self._below: list[object] = [root]
         self._unevaluated = 0
         self._followed: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self._targets = 0
         self._patterns: set[str] = set()
         self._pattern_steps = 0
 
@@ -201,6 +213,9 @@ class _Walk:
         if key not in self._followed:
             if not (targets := self._names.targets(node, keyword, reference)):
                 raise _Costly(_UNRESOLVED)
+            self._targets += len(targets)
+            if self._targets > TARGETS_MAX:
+                raise _Costly(_TOO_MANY_TARGETS)
             found = [self._visit(target, depth) for target in targets]
             self._followed[key] = max(more for more, _ in found), max(below for _, below in found)
         visits, height = self._followed[key]

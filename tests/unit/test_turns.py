@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 
 import pytest
 
@@ -101,12 +101,14 @@ def test_when_closed_what_waits_is_cancelled() -> None:
     assert begun.wait(10)
     waits = turns.submit("globex", steps(1, [], "x"))
     turns.close()
+    later = turns.submit("acme", steps(1, [], "x"))
+    assert not wait([waits, later], 10).not_done
     held.set()
 
     with pytest.raises(CancelledError):
         waits.result(10)
     with pytest.raises(CancelledError):
-        turns.submit("acme", steps(1, [], "x")).result(10)
+        later.result(10)
 
 
 def test_ever_more_organisations_take_no_more_memory(
