@@ -160,7 +160,7 @@ class Dashboard(Flower):  # type: ignore[misc]
 
     @property
     def broker_uri_with_password(self) -> str:
-        """The broker as its setting names it; kombu's URL would name a transport of ours, which Flower does not know."""
+        """The broker as its setting names it; kombu's URL would name a transport that Flower does not know."""
         return str(self.capp.conf.broker_url)
 
     @property

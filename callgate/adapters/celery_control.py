@@ -2,7 +2,7 @@
 Asking workers, where others may answer too.
 
 Stock Celery waits as long as answers come, keeps those to questions that nobody asked and of workers that nobody
-asked, and fails over one that it cannot read. Whoever may write to the broker could so hold up, fill or stop whoever asks.
+asked, and fails over one that it cannot read. Who may write to the broker could so hold up, fill or stop who asks.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ the doctor the answers of workers. Nothing is decoded by kombu before it is know
 - Kombu takes `content-encoding` for a codec of Python's. One of them is bz2: 2 kB become 3 GB.
 - So it does with the header `compression`.
 - An item of a queue is as long as its sender made it (`celery_bounds`).
-- A megabyte of `[],[],...` is thirty of objects; a text that is nested 980 deep can be read, and then not written again.
+- A megabyte of `[],[],...` is thirty of objects; one that is nested 980 deep can be read, and then not written again.
 - One that is no message of kombu's raises in the middle of whatever reads it.
 """
 
