@@ -20,7 +20,7 @@ from callgate.adapters.celery_bounds import (
     STRING_BYTES,
     BoundedBuffer,
 )
-from callgate.adapters.celery_control import CLOCK_MAX, BoundedClock
+from callgate.adapters.celery_control import CLOCK_MAX, BoundedClock, Mailbox, _Answers
 from callgate.adapters.celery_guard import misfit
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
@@ -195,6 +195,20 @@ def test_a_clock_follows_no_number_that_no_clock_has(told: Any) -> None:
 
     assert clock.adjust(told) == 6
     assert json.dumps(clock.forward()) == "7"
+
+
+def test_only_who_was_asked_answers() -> None:
+    """An answer in another worker's name would be the one that was waited for, and a health check fail."""
+    answers = _Answers(Mailbox("celery"), "ticket", frozenset({"call@host"}), None)
+    message = SimpleNamespace(body=b"", headers={"ticket": "ticket"})
+    for body in ({"other@host": {"ok": "pong"}}, {"call@host": {}, "other@host": {}}, [1], "x"):
+        answers.take(body, message)
+        assert not answers.are_enough(1)
+
+    answers.take({"call@host": {"ok": "pong"}}, message)
+
+    assert answers.are_enough(1)
+    assert answers.found == [{"call@host": {"ok": "pong"}}]
 
 
 def test_a_clock_follows_a_later_one() -> None:
