@@ -25,6 +25,7 @@ from flower.urls import settings as flower_settings
 from flower.views.auth import LoginHandler
 from flower.views.error import NotFoundErrorHandler
 from flower.views.tasks import TasksDataTable
+from kombu.utils.url import maybe_sanitize_url
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
@@ -156,6 +157,16 @@ class Dashboard(Flower):  # type: ignore[misc]
             **{**flower_settings, **under},
         )
         self.inspector = BoundedInspector(loop, app, options.inspect_timeout / 1_000)
+
+    @property
+    def broker_uri_with_password(self) -> str:
+        """The broker as its setting names it; kombu's URL would name a transport that Flower does not know."""
+        return str(self.capp.conf.broker_url)
+
+    @property
+    def broker_uri(self) -> str:
+        """The same, to be shown."""
+        return str(maybe_sanitize_url(self.broker_uri_with_password))
 
     def get_handler_delegate(
         self, request: Any, target_class: Any, *args: Any, **kwargs: Any

@@ -1,8 +1,8 @@
 """
 Ask one worker whether it listens: `python -m worker.healthcheck call@host`; exit code 0 if it answers in time.
 
-Celery's own `celery inspect ping` would do, but it decodes whatever comes back, and so anybody with the broker's
-password could have its process, and then the worker, taken for dead.
+Celery's own `celery inspect ping` would do, but it decodes whatever comes back, and takes the first answer for the
+worker's: so anybody with the broker's password could have the worker taken for dead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main(name: str) -> int:
     """Return 0 if the worker of this name answers."""
     try:
         app = worker_app(load_worker_settings())
-        answers = app.control.inspect([name], timeout=TIMEOUT_S, limit=1).ping()
+        answers = app.control.inspect([name], timeout=TIMEOUT_S).ping()
     except (CallgateError, OperationalError, OSError) as exc:
         print(f"{name} cannot be asked: {exc}", file=sys.stderr)  # noqa: T201 - for who looks into it
         return 1

@@ -14,6 +14,7 @@ the log never quotes it: what is in it may be somebody's secret.
     no id, wrong parts, wrong types          stock: ends one worker after the other
     arguments no task of ours can use        stock: acked, as the task's failure
 
+    a broadcast that cannot be decoded       stock: logged; here too, for nobody waits for it
     a body that is no base64                 stock: lost, ends the worker
     not even JSON, or no kombu envelope       stock: lost, ends the worker
 
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 GARBAGE_WAITING_MAX = 200
 """Items that were no messages, while the sink has not taken them: 12 MB."""
+BROADCASTS = ".celery.pidbox"
+"""How the name ends under which a worker hears them."""
 
 _UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, KombuError)
 """What Celery raises over content that it did not expect; anything else is not the message's."""
@@ -91,8 +94,11 @@ class _StrayConsumer(PacedConsumer):
         return receive_or_put_aside
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Put aside a body that cannot be decoded."""
-        self._put_aside(message, exc)
+        """Put aside a body that cannot be decoded; a broadcast's is dropped, for no prefetch bounds how many come."""
+        if _queue_of(message).endswith(BROADCASTS):
+            logger.error("dropped a broadcast: %s", type(exc).__name__)
+        else:
+            self._put_aside(message, exc)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Put aside a task nobody registered."""

@@ -97,8 +97,8 @@ class Respondent(pidbox.Node):  # type: ignore[misc]
     Answers questions, to who asked.
 
     Stock sends its answer to any key that a broadcast names, or that somebody bound to the exchange it names, where it
-    stays; it runs a broadcast's regular expression over its own name; and a broadcast of another shape has it close its
-    ears and open them again, deaf meanwhile.
+    stays; it runs a broadcast's regular expression over its own name, and keeps what it compiled of each pattern; and a
+    broadcast of another shape has it close its ears and open them again, deaf meanwhile.
     """
 
     mailbox: Any
@@ -137,12 +137,11 @@ class Respondent(pidbox.Node):  # type: ignore[misc]
 def _is_question(body: Any, reply_exchange: str) -> bool:
     if not isinstance(body, dict) or not isinstance(body.get("method"), str):
         return False
-    destination, pattern = body.get("destination"), body.get("pattern")
     reply_to, ticket = body.get("reply_to"), body.get("ticket")
     return (
         isinstance(body.get("arguments") or {}, dict)
-        and isinstance(destination or [], list)
-        and (pattern is None or (isinstance(pattern, str) and body.get("matcher") == "glob"))
+        and isinstance(body.get("destination") or [], list)
+        and body.get("pattern") is None
         and (ticket is None or _is_oid(ticket))
         and (
             reply_to is None

@@ -19,6 +19,8 @@ ITEM_BYTES_MAX = 2**20
 """Of one string; the least that `proto-max-bulk-len` can be."""
 REPLY_BYTES_MAX = 24 * 2**20
 """Of all strings of one reply: sixteen items at once, and some room."""
+STRING_BYTES = 64
+"""What a string needs beside its bytes: a set of millions of short ones is large, too."""
 READ_AT_ONCE_BYTES = 2**16
 
 
@@ -37,7 +39,7 @@ class BoundedBuffer(SocketBuffer):
         Raises:
             redis.exceptions.ConnectionError: The reply as a whole is too long.
         """
-        self._taken_bytes += min(length, ITEM_BYTES_MAX)
+        self._taken_bytes += min(length, ITEM_BYTES_MAX) + STRING_BYTES
         if self._taken_bytes > REPLY_BYTES_MAX:
             raise RedisConnectionError(f"the broker's reply has more than {REPLY_BYTES_MAX} bytes")
         if length <= ITEM_BYTES_MAX:

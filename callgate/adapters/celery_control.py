@@ -1,8 +1,8 @@
 """
 Asking workers, where others may answer too.
 
-Stock Celery waits as long as answers come, keeps those to questions that nobody asked, and fails over one that it
-cannot read. Whoever may write to the broker could so hold up, fill or stop whoever asks.
+Stock Celery waits as long as answers come, keeps those to questions that nobody asked and of workers that nobody
+asked, and fails over one that it cannot read. Who may write to the broker could so hold up, fill or stop who asks.
 """
 
 from __future__ import annotations
@@ -41,9 +41,23 @@ class Mailbox(pidbox.Mailbox):
     """Collects the answers to a question for a bounded time, and no others."""
 
     reply_queue: Any
+    _asked: frozenset[str] | None = None
+    """Whose answers count; None for everybody's."""
 
     def __init__(self, namespace: str, **options: Any) -> None:
         super().__init__(namespace, **{**options, "clock": BoundedClock()})
+
+    def _broadcast(
+        self,
+        command: str,
+        arguments: Any = None,
+        destination: Any = None,
+        *more: Any,
+        **options: Any,
+    ) -> Any:
+        # Of one question only: Celery makes a copy of a mailbox for each.
+        self._asked = frozenset(destination) if destination else None
+        return super()._broadcast(command, arguments, destination, *more, **options)
 
     def _collect(
         self,
@@ -57,7 +71,7 @@ class Mailbox(pidbox.Mailbox):
         connection: Any = self.connection
         channel = channel or connection.default_channel
         pause_s = 1.0 if timeout is None else timeout
-        answers = _Answers(self, ticket, callback)
+        answers = _Answers(self, ticket, self._asked, callback)
         consumer = Consumer(
             *(channel, [self.reply_queue]),
             accept=accept or self.accept,
@@ -79,10 +93,17 @@ class Mailbox(pidbox.Mailbox):
 
 
 class _Answers:
-    def __init__(self, mailbox: Mailbox, ticket: str, heard: Callable[[Any], None] | None) -> None:
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        ticket: str,
+        asked: frozenset[str] | None,
+        heard: Callable[[Any], None] | None,
+    ) -> None:
         self.found: list[Any] = []
         self._mailbox = mailbox
         self._ticket = ticket
+        self._asked = asked
         self._heard = heard
         self._size_bytes = 0
 
@@ -90,6 +111,8 @@ class _Answers:
         self._size_bytes += len(message.body or "")
         self._mailbox.clock.adjust(message.headers.get("clock"))
         if message.headers.get("ticket") != self._ticket or not isinstance(body, dict):
+            return
+        if self._asked is not None and not body.keys() <= self._asked:
             return
         self.found.append(body)
         if self._heard is not None:

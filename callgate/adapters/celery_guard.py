@@ -7,22 +7,24 @@ the doctor the answers of workers. Nothing is decoded by kombu before it is know
 - Kombu takes `content-encoding` for a codec of Python's. One of them is bz2: 2 kB become 3 GB.
 - So it does with the header `compression`.
 - An item of a queue is as long as its sender made it (`celery_bounds`).
+- A megabyte of `[],[],...` is thirty of objects; one that is nested 980 deep can be read, and then not written again.
 - One that is no message of kombu's raises in the middle of whatever reads it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from queue import Empty
 from typing import Any
 
 from kombu.asynchronous import get_event_loop
+from kombu.exceptions import DecodeError
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 
 from callgate.adapters.celery_bounds import BoundedParser
+from callgate.domain import bounded_json
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,13 @@ class Message(virtual.Message):  # type: ignore[misc]
             properties = {**payload["properties"], "body_encoding": None}
             super().__init__({**payload, "properties": properties}, channel, **kwargs)
             self._raw = payload
+
+    def _decode(self) -> Any:
+        """Read the body; as plain JSON, while kombu makes decimals, dates and others of what names them."""
+        try:
+            return bounded_json.loads(bytes_to_str(self.body))
+        except UNREADABLE as error:
+            raise DecodeError(type(error).__name__) from error
 
 
 class Channel(redis.Channel):  # type: ignore[misc]
@@ -129,6 +138,12 @@ class Channel(redis.Channel):  # type: ignore[misc]
             logger.error("heard a broadcast that is no message: %s", type(error).__name__)
             raise Empty from error
 
+    def _handle_message(self, subscription: Any, reply: Any) -> Any:
+        told = super()._handle_message(subscription, reply)
+        if isinstance(told["data"], bytes):
+            bounded_json.measure(bytes_to_str(told["data"]))
+        return told
+
     def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
         if why := misfit(message):
             logger.error("refused a broadcast: %s", why)
@@ -144,7 +159,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
     def deliver_item(self, queue: str, item: bytes) -> None:
         """Deliver one item of a queue, or refuse it."""
         try:
-            message = json.loads(item)
+            message = bounded_json.loads(item)
             why = misfit(message)
         except UNREADABLE:
             why = NO_MESSAGE

@@ -15,7 +15,6 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import cast
 
 import redis
@@ -68,6 +67,7 @@ class RedisBudgetCache:
             )
         )
         self._login = login or secrets.token_hex()
+        self._made_key: bytes | None = None
         self._ttl_ms = max(1, round(ttl_s * 1000))
         self._prefix = f"{prefix}callgate:budgets:"
         self._now = now
@@ -94,9 +94,14 @@ class RedisBudgetCache:
         """Close the connections."""
         self._redis().close()
 
-    @cached_property
+    @property
     def _key(self) -> bytes:
-        return hashlib.scrypt(self._login.encode(), salt=SALT, dklen=Aead.KEY_SIZE, **SCRYPT)
+        # Not `cached_property`: before Python 3.12 it has a lock, which a fork may find held.
+        if self._made_key is None:
+            self._made_key = hashlib.scrypt(
+                self._login.encode(), salt=SALT, dklen=Aead.KEY_SIZE, **SCRYPT
+            )
+        return self._made_key
 
     def _name(self, org_id: str) -> str:
         """Where the copy is: nobody else can say of which organisation it is, nor find that of one."""

@@ -34,7 +34,7 @@ def loads(text: bytes | str) -> Any:
     if isinstance(text, bytes):
         # As `json.loads` has it. Decoded first: bytes of UTF-16 can look like quotes.
         text = text.decode(json.detect_encoding(text), "surrogatepass")
-    _measure(text)
+    measure(text)
     return json.loads(text)
 
 
@@ -46,11 +46,20 @@ def check_utf8(text: bytes) -> None:
         TooMuch
     """
     # A character for each byte, so that it takes no more room: no byte of a longer character looks like a mark.
-    _measure(text.decode("latin-1"))
+    measure(text.decode("latin-1"))
 
 
-def _measure(text: str) -> None:
-    """Count values and depth, up to the bounds: so no text takes longer than its length and so many steps."""
+def measure(text: str) -> None:
+    """
+    See that JSON is within the bounds of `loads`. It takes no longer than the text's length and `STEPS_MAX` steps.
+
+    Raises:
+        TooMuch: It is, or may be, above a bound.
+    """
+    openings = text.count("[") + text.count("{")
+    if openings <= DEPTH_MAX and openings + text.count(",") < VALUES_MAX and len(text) < STEPS_MAX:
+        # Those in strings are counted as well: there are no more of them outside.
+        return
     values, depth = 1, 0
     for steps, match in enumerate(_STRING_OR_MARK.finditer(text)):
         mark = text[match.start()]

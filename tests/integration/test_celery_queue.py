@@ -87,6 +87,14 @@ def deliver(queue: CeleryQueue, link: str, state: CallState = CallState.SUCCEEDE
     return delivery
 
 
+def refuse(queue: CeleryQueue, link: str) -> None:
+    """See that a link cannot be published, now or later."""
+    delivery = Delivery(submission_id=uuid4(), key=KEY, link=link, state=CallState.SUCCEEDED)
+    (outcome,) = queue.publish_links([delivery])
+    assert (outcome.submission_id, outcome.is_final) == (delivery.submission_id, True)
+    assert str(outcome.why).startswith("broken: ")
+
+
 def test_a_call_message_holds_ids_only(queue: CeleryQueue, valkey: Redis) -> None:
     """The task id names the generation; arguments are the call and nothing more."""
     queue.publish_calls([KEY])
@@ -485,7 +493,7 @@ def test_a_link_to_what_is_no_queue_of_a_pipeline_is_not_sent(
     kinds = {"task": "celery.chain", "subtask_type": "chain", "kwargs": {"tasks": tasks}}
     link = json.dumps({"link": bad}) if form == "task" else a_link(**kinds)
 
-    deliver(queue, link)
+    refuse(queue, link)
 
     assert valkey.keys("*") == []
 
@@ -517,35 +525,47 @@ def test_a_link_to_another_key_is_refused_at_submit(
     assert not valkey.exists("new")
 
 
-HOSTILE = {
+NO_LINKS = {
     "a chord": {"subtask_type": "chord", "kwargs": {"header": [], "body": {}}},
     "a group": {"subtask_type": "group", "kwargs": {"tasks": []}},
+    "a long name": {"task": "x" * 60_000},
+    "a name of two lines": {"task": "a\nb"},
+    "a very long link": {"args": ["x" * 2**20]},
+}
+HOSTILE = {
     "links in links": {"options": {"queue": "pipeline", "link": [{"task": "a"}] * 500}},
     "a pickle": {"options": {"queue": "pipeline", "serializer": "pickle"}},
     "a compression": {"options": {"queue": "pipeline", "compression": "bzip2"}},
     "headers": {"options": {"queue": "pipeline", "headers": {"compression": "bz2", "shadow": "x"}}},
     "an eta": {"options": {"queue": "pipeline", "eta": "2099-01-01T00:00:00+00:00"}},
     "stamps": {"options": {"queue": "pipeline", "stamped_headers": ["a"], "a": "x"}},
-    "a long name": {"task": "x" * 60_000},
-    "a name of two lines": {"task": "a\nb"},
-    "a very long link": {"args": ["x" * 2**20]},
 }
+
+
+@pytest.mark.parametrize("kind", NO_LINKS)
+def test_a_hostile_link_that_is_none_is_not_sent(
+    queue: CeleryQueue, valkey: Redis, kind: str
+) -> None:
+    """It is given up, and says so."""
+    refuse(queue, a_link(**NO_LINKS[kind]))
+
+    assert valkey.keys("*") == []
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_of_a_hostile_link_only_what_we_know_is_sent(
     queue: CeleryQueue, valkey: Redis, kind: str
 ) -> None:
-    """As JSON, at once, in a bounded message; or not at all."""
+    """As JSON, at once, in a bounded message."""
     deliver(queue, a_link(**HOSTILE[kind]))
 
-    for raw in valkey.lrange("pipeline", 0, -1):  # type: ignore[union-attr]
-        sent = json.loads(raw)
-        assert (sent["content-type"], sent["content-encoding"]) == ("application/json", "utf-8")
-        assert not {"compression", "a"} & sent["headers"].keys()
-        assert sent["headers"]["shadow"] is None
-        assert sent["headers"]["eta"] is None
-        assert len(raw) < 4_000
+    (raw,) = valkey.lrange("pipeline", 0, -1)  # type: ignore[misc]
+    sent = json.loads(raw)
+    assert (sent["content-type"], sent["content-encoding"]) == ("application/json", "utf-8")
+    assert not {"compression", "a"} & sent["headers"].keys()
+    assert sent["headers"]["shadow"] is None
+    assert sent["headers"]["eta"] is None
+    assert len(raw) < 4_000
 
 
 def test_a_link_that_is_nested_deeply_holds_up_nobody(queue: CeleryQueue, valkey: Redis) -> None:
@@ -555,8 +575,8 @@ def test_a_link_that_is_nested_deeply_holds_up_nobody(queue: CeleryQueue, valkey
     for _ in range(150):
         chained = {"task": "celery.chain", "subtask_type": "chain", "kwargs": {"tasks": [nested]}}
         nested = {**nested, **chained}
-    deliver(queue, json.dumps({"link": nested}))
-    deliver(queue, a_link(args=["@"]).replace('"@"', "[" * 20_000 + "]" * 20_000))
+    refuse(queue, json.dumps({"link": nested}))
+    refuse(queue, a_link(args=["@"]).replace('"@"', "[" * 20_000 + "]" * 20_000))
 
     assert valkey.keys("*") == []
 

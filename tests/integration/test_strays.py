@@ -108,7 +108,7 @@ STRAYS: Mapping[str, tuple[bytes, str]] = {
     "bad time limit": (with_headers(timelimit="abc"), "ValueError"),
     "time limit a number": (with_headers(timelimit=5), "TypeError"),
     "bad stamps": (with_headers(stamped_headers=5), "TypeError"),
-    "bad base64": (envelope(b"x").replace(b"eA==", b"!"), "TypeError"),
+    "bad base64": (envelope(b"x").replace(b"eA==", b"!"), "DecodeError"),
     "base64 cut off": (envelope(b"x").replace(b"eA==", b"eAx"), "Error"),
     "body of half a character": (envelope(b"x").replace(b"eA==", b"\\ud800"), "UnicodeEncodeError"),
     "foreign transfer encoding": (envelope(b"x").replace(b'"base64"', b'"hex"'), "base64"),

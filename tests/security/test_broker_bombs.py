@@ -12,6 +12,7 @@ import bz2
 import json
 import re
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ import pytest
 
 from callgate import Client
 from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
-from tests.acceptance.harness import Deployment, Process, until
+from tests.acceptance.harness import START_TIMEOUT_S, Deployment, Process, until
 from tests.integration._valkey import Valkey
 from tests.security.conftest import WORKER_DATA_MAX_BYTES
 from worker.embedded_ports import free_port
@@ -34,6 +35,8 @@ MEMORY_MAX_BYTES = 96 * 2**20
 """What an attack may cost: sixteen items of a megabyte, read twice, and what the work beside it needs."""
 ASKER_BYTES_MAX = 256 * 2**20
 """What a doctor needs is 120 MB."""
+PATTERNS_MAX_S = 10.0
+"""A call beside three hundred patterns, on a busy machine; to compile them takes 20 s and more."""
 PIDBOX, EVENTS = "/0.celery.pidbox", "/0.celeryev/worker.heartbeat"
 BOMB = bz2.compress(bytes(100 * 2**20)) * 19
 """About 2 kB, which kombu would make 2 GB of."""
@@ -91,6 +94,21 @@ INFLATED = {
 }
 
 
+def nested(depth: int) -> bytes:
+    """As deep as the interpreter reads it, where it is; a few frames further on it is too deep to be written."""
+    return b"[" * depth + b"]" * depth
+
+
+def deep_message(depth: int, task: bytes) -> list[bytes]:
+    """One that is nested in its header, its arguments or its follow-ups."""
+    named = {"task": task.decode(), "id": "x", "lang": "py", "deep": "@"}
+    return [
+        message(b"[[], {}, {}]", headers=named).replace(b'"@"', nested(depth)),
+        message(b"[%b, {}, {}]" % nested(depth), headers={**named, "deep": 1}),
+        message(b"[[], {}, %b]" % nested(depth), headers={**named, "deep": 1}),
+    ]
+
+
 def most_memory(process: Process) -> int:
     """The most bytes it has had at once since `forget_peak`."""
     (found,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
@@ -133,6 +151,22 @@ def test_what_waits_in_a_queue_does_not_fill_a_worker(
     assert victim.is_alive()
 
 
+def test_what_is_nested_deeply_ends_no_worker(
+    deployment: Deployment, client: Client, broker: Valkey, victim: Process
+) -> None:
+    """Two kB: it was read, put aside, and then could not be written, in one worker after the other."""
+    for queue in (CALL_QUEUE, LOG_QUEUE):
+        for depth in range(900, 996, 2):
+            for task in (b"nobody", b"callgate.call", b"callgate.log_call"):
+                broker.client.lpush(queue, *deep_message(depth, task))
+            broker.client.publish(PIDBOX, message(b'{"method": "ping", "x": %b}' % nested(depth)))
+    handle = client.submit(deployment.request(deployment.org()))
+
+    assert handle.get(timeout=PATIENCE_S).text == "ok"
+    until(lambda: broker.ready(CALL_QUEUE) + broker.ready(LOG_QUEUE) == 0)
+    assert victim.is_alive()
+
+
 @pytest.mark.parametrize("attack", ["codec", "compression", "long", "dense", "a burst"])
 def test_what_is_broadcast_does_not_fill_a_worker(
     deployment: Deployment, client: Client, broker: Valkey, victim: Process, attack: str
@@ -162,6 +196,37 @@ def test_what_is_broadcast_does_not_fill_a_worker(
     assert victim.is_alive()
 
 
+def test_broadcasts_that_cannot_be_decoded_are_not_kept(
+    client: Client, broker: Valkey, victim: Process
+) -> None:
+    """As strays they waited for the ledger, each with its megabyte, bounded by nothing."""
+    before = forget_peak(victim)
+    unreadable = message(b"?" * 700_000)
+    for _ in range(300):
+        broker.client.publish(PIDBOX, unreadable)
+
+    until(lambda: client.celery_app.control.ping(timeout=2, limit=1), PATIENCE_S)
+    assert most_memory(victim) - before < MEMORY_MAX_BYTES
+    assert "dropped a broadcast" in victim.output()
+    assert "pidbox': DecodeError" not in victim.output()
+
+
+def test_patterns_in_questions_do_not_hold_a_worker_up(
+    deployment: Deployment, client: Client, broker: Valkey, victim: Process
+) -> None:
+    """Each takes a tenth of a second to compile, and is then kept."""
+    for number in range(300):
+        pattern = f"{number}" + "*a[b-d]" * 1_500
+        asked = {"method": "ping", "arguments": {}, "pattern": pattern, "matcher": "glob"}
+        broker.client.publish(PIDBOX, message(json.dumps(asked).encode(), headers={}))
+    begun = time.monotonic()
+    handle = client.submit(deployment.request(deployment.org()))
+
+    assert handle.get(timeout=PATIENCE_S).text == "ok"
+    assert time.monotonic() - begun < PATTERNS_MAX_S
+    assert victim.is_alive()
+
+
 @pytest.fixture(scope="module")
 def flower(standing: Deployment, broker: Valkey) -> Iterator[tuple[Process, int]]:
     """Flower, hearing events, and its port."""
@@ -172,14 +237,24 @@ def flower(standing: Deployment, broker: Valkey) -> Iterator[tuple[Process, int]
         CALLGATE_BROKER_URL=broker.url,
         CALLGATE_WORKER__FLOWER_PORT=str(port),
     )
-    until(lambda: broker.client.publish(EVENTS, "") or not process.is_alive(), PATIENCE_S)
+    until(
+        lambda: broker.client.publish(EVENTS, "") or not process.is_alive(),
+        START_TIMEOUT_S,
+        process.output,
+    )
     yield process, port
     process.kill()
 
 
 def event(worker: str) -> bytes:
     """What a worker says when it starts."""
-    said = {"type": "worker-online", "hostname": worker, "timestamp": 1.0, "clock": 1, "pid": 1}
+    said = {
+        "type": "worker-online",
+        "hostname": worker,
+        "timestamp": time.time(),
+        "clock": 1,
+        "pid": 1,
+    }
     return message(json.dumps({**said, "utcoffset": 0, "freq": 2}).encode(), headers={})
 
 

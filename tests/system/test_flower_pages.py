@@ -29,7 +29,7 @@ def flower(standing: Deployment) -> Iterator[FlowerUnderTest]:
         texts = dict.fromkeys(("args", "kwargs"), HTML)
         publish(standing, [task_event(uuid="shown-1", **texts), SHOWN])
         flower.until_it_heard()
-        until(lambda: flower.tasks()[handle.task_id].get("state") == "SUCCESS")
+        until(lambda: flower.tasks().get(handle.task_id, {}).get("state") == "SUCCESS", 30.0)
         yield flower
         standing.stop_workers()
 

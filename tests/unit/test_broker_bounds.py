@@ -17,9 +17,10 @@ from callgate.adapters.celery_bounds import (
     ITEM_BYTES_MAX,
     READ_AT_ONCE_BYTES,
     REPLY_BYTES_MAX,
+    STRING_BYTES,
     BoundedBuffer,
 )
-from callgate.adapters.celery_control import CLOCK_MAX, BoundedClock
+from callgate.adapters.celery_control import CLOCK_MAX, BoundedClock, Mailbox, _Answers
 from callgate.adapters.celery_guard import misfit
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
@@ -81,10 +82,21 @@ def test_a_burst_leaves_nothing_behind(wire: Wire) -> None:
 
 def test_a_reply_of_many_strings_is_bounded(wire: Wire) -> None:
     """A set of somebody's making, read whole."""
-    count = REPLY_BYTES_MAX // ITEM_BYTES_MAX
+    count = REPLY_BYTES_MAX // (ITEM_BYTES_MAX + STRING_BYTES)
     wire.send(*[b"m" * ITEM_BYTES_MAX + b"\r\n"] * count)
     for _ in range(count):
         wire.buffer.read(ITEM_BYTES_MAX)
+
+    with pytest.raises(Lost, match="more than"):
+        wire.buffer.read(ITEM_BYTES_MAX)
+
+
+def test_a_reply_of_short_strings_is_bounded_too(wire: Wire) -> None:
+    """Each of them is an object."""
+    count = REPLY_BYTES_MAX // (1 + STRING_BYTES)
+    wire.send(b"m\r\n" * count)
+    for _ in range(count):
+        wire.buffer.read(1)
 
     with pytest.raises(Lost, match="more than"):
         wire.buffer.read(1)
@@ -185,6 +197,20 @@ def test_a_clock_follows_no_number_that_no_clock_has(told: Any) -> None:
     assert json.dumps(clock.forward()) == "7"
 
 
+def test_only_who_was_asked_answers() -> None:
+    """An answer in another worker's name would be the one that was waited for, and a health check fail."""
+    answers = _Answers(Mailbox("celery"), "ticket", frozenset({"call@host"}), None)
+    message = SimpleNamespace(body=b"", headers={"ticket": "ticket"})
+    for body in ({"other@host": {"ok": "pong"}}, {"call@host": {}, "other@host": {}}, [1], "x"):
+        answers.take(body, message)
+        assert not answers.are_enough(1)
+
+    answers.take({"call@host": {"ok": "pong"}}, message)
+
+    assert answers.are_enough(1)
+    assert answers.found == [{"call@host": {"ok": "pong"}}]
+
+
 def test_a_clock_follows_a_later_one() -> None:
     """And not an earlier one."""
     clock = BoundedClock(5)
@@ -212,7 +238,6 @@ def question(**changes: Any) -> dict[str, Any]:
         {},
         {"ticket": None, "reply_to": None},
         {"destination": ["a@b"]},
-        {"pattern": "a@*", "matcher": "glob"},
     ],
 )
 def test_a_question_is_one(changes: dict[str, Any]) -> None:
@@ -237,12 +262,13 @@ def test_a_question_is_one(changes: dict[str, Any]) -> None:
         {"arguments": [1]},
         {"destination": "a@b"},
         {"pattern": "(.*)*x", "matcher": "pcre"},
+        {"pattern": "a@*", "matcher": "glob"},
         {"pattern": "*", "matcher": None},
         {"pattern": ["*"], "matcher": "glob"},
     ],
 )
 def test_what_asks_for_more_than_an_answer_is_no_question(changes: dict[str, Any]) -> None:
-    """An answer to any key, a ticket of any size, a regular expression that never ends."""
+    """An answer to any key, a ticket of any size, a pattern that never ends or is kept."""
     assert not _is_question(question(**changes), REPLIES)
 
 
