@@ -115,7 +115,8 @@ def test_what_is_cut_off_by_the_end_is_told_as_far_as_it_came() -> None:
             waiting = ask(provider)
             await provider._loop.run(asyncio.sleep(0.05))
             provider._loop.stop()
-            return await asyncio.wait_for(asyncio.gather(sent, waiting), PATIENCE_S)
+            async with asyncio.timeout(PATIENCE_S):
+                return [await sent, await waiting]
 
     sent, waiting = asyncio.run(run())
 
