@@ -157,6 +157,11 @@ class Dashboard(Flower):  # type: ignore[misc]
         )
         self.inspector = BoundedInspector(loop, app, options.inspect_timeout / 1_000)
 
+    @property
+    def broker_uri_with_password(self) -> str:
+        """Where Flower counts messages: it tells brokers by their scheme, and the class of our transport is none."""
+        return str(self.capp.conf.broker_url)
+
     def get_handler_delegate(
         self, request: Any, target_class: Any, *args: Any, **kwargs: Any
     ) -> Any:
