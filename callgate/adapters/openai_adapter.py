@@ -96,6 +96,11 @@ class OpenAIAdapter:
             until = asyncio.get_running_loop().time() + timeout_s
             async with asyncio.timeout_at(until + OVERTIME_S):
                 return await self._loop.run(self._attempt(request, body, headers, until))
+        except asyncio.CancelledError:
+            # The provider's loop may hear of it too late.
+            if body is not None:
+                body.withdraw()
+            raise
         except Exception as exc:
             is_sent = body is not None and not body.withdraw()
             return failure_of(exc, self._entry, is_sent=is_sent)

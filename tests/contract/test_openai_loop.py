@@ -1,0 +1,205 @@
+"""Calls between two event loops: cancelled, cut off or refused a loop, they tell the truth and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+
+import pytest
+
+from callgate.adapters.openai_adapter import OpenAIAdapter
+from callgate.adapters.openai_loop import ProviderLoop
+from callgate.domain.ports import ProviderReply
+from callgate.domain.retry import Billing, Failure
+from tests.contract.openai_attempts import ATTEMPT, a_request, forget_proxies
+from tests.contract.provider_worlds import SocketServer, adapter_for, chat, hangs, says, until
+
+PATIENCE_S = 20.0
+Asked = asyncio.Task[ProviderReply | Failure]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    """No thread, and no complaint of asyncio's: tasks destroyed, coroutines and exceptions that nobody took."""
+    forget_proxies(monkeypatch)
+    caplog.set_level(logging.WARNING, "asyncio")
+    yield
+    ended_by = time.monotonic() + PATIENCE_S
+    while threads := [t for t in threading.enumerate() if t.name.startswith("provider ")]:
+        assert time.monotonic() < ended_by, threads
+        threads[0].join(0.1)
+    gc.collect()
+    assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]
+
+
+def ask(provider: OpenAIAdapter) -> Asked:
+    """Begin an attempt."""
+    return asyncio.create_task(
+        provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+    )
+
+
+@asynccontextmanager
+async def busy(provider: OpenAIAdapter) -> AsyncIterator[None]:
+    """Keep the provider's loop from doing anything, as a flood does."""
+    begun, over = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        over.wait(PATIENCE_S)
+
+    held = asyncio.create_task(provider._loop.run(work()))
+    await asyncio.to_thread(begun.wait, PATIENCE_S)
+    try:
+        yield
+    finally:
+        over.set()
+        await held
+
+
+def test_a_call_that_was_cancelled_is_not_sent_afterwards() -> None:
+    """Its attempt may be given to others by then, when the provider's loop comes to it at last."""
+
+    async def run() -> int:
+        async with SocketServer(says(chat())) as server, adapter_for(server.base_url) as provider:
+            assert isinstance(await ask(provider), ProviderReply)
+            async with busy(provider):
+                asked = ask(provider)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                asked.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asked
+            assert isinstance(await ask(provider), ProviderReply)
+            return len(server.received)
+
+    assert asyncio.run(run()) == 2
+
+
+def test_a_call_that_is_cancelled_in_flight_lets_go_of_its_connection() -> None:
+    """Hundreds of them leave nothing behind; the only connection there may be serves the next."""
+
+    async def run() -> None:
+        async with (
+            SocketServer(hangs) as server,
+            adapter_for(server.base_url, connections_max=1) as provider,
+        ):
+            for number in range(1, 6):
+                asked = ask(provider)
+                await until(lambda number=number: len(server.received) == number)  # type: ignore[misc]
+                asked.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asked
+
+    asyncio.run(run())
+
+
+def test_what_is_cut_off_by_the_end_is_told_as_far_as_it_came() -> None:
+    """A request that was sent may be billed; one that still waited for its connection is not."""
+
+    async def run() -> list[ProviderReply | Failure]:
+        async with (
+            SocketServer(hangs) as server,
+            adapter_for(server.base_url, connections_max=1) as provider,
+        ):
+            sent = ask(provider)
+            await until(lambda: len(server.received) == 1)
+            waiting = ask(provider)
+            await provider._loop.run(asyncio.sleep(0.05))
+            provider._loop.stop()
+            async with asyncio.timeout(PATIENCE_S):
+                return [await sent, await waiting]
+
+    sent, waiting = asyncio.run(run())
+
+    assert isinstance(sent, Failure)
+    assert isinstance(waiting, Failure)
+    assert (sent.code, sent.billing) == ("connection_lost", Billing.UNKNOWN)
+    assert (waiting.code, waiting.billing) == ("connection_failed", Billing.UNBILLED)
+
+
+def test_the_end_of_a_worker_cancels_what_is_in_flight() -> None:
+    """The loop of the callers may be gone before the provider's hears of it."""
+
+    async def run() -> None:
+        async with SocketServer(hangs) as server, adapter_for(server.base_url) as provider:
+            calls = [ask(provider) for _ in range(20)]
+            await until(lambda: len(server.received) == 20)
+            for call in calls:
+                call.cancel()
+        for call in calls:
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+    asyncio.run(run())
+
+
+def test_no_loop_to_be_had_is_a_failure_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file descriptor was free: the caller's loop, in which all calls are, would wait for ever."""
+    make = asyncio.new_event_loop
+
+    def none_is_free() -> asyncio.AbstractEventLoop:
+        if threading.current_thread().name.startswith("provider "):
+            raise OSError(24, "Too many open files")
+        return make()
+
+    async def run() -> ProviderReply | Failure:
+        async with SocketServer(says(chat())) as server, adapter_for(server.base_url) as provider:
+            monkeypatch.setattr(asyncio.events, "new_event_loop", none_is_free)
+            refused = await ask(provider)
+            monkeypatch.undo()
+            assert isinstance(await ask(provider), ProviderReply)
+            return refused
+
+    answers: list[ProviderReply | Failure] = []
+    thread = threading.Thread(target=lambda: answers.append(asyncio.run(run())), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+
+    (refused,) = answers
+    assert isinstance(refused, Failure)
+    assert (refused.code, refused.retryable, refused.billing) == (
+        "connection_failed",
+        True,
+        Billing.UNBILLED,
+    )
+
+
+def test_each_call_keeps_its_own_context_and_result() -> None:
+    """Though many cross together."""
+    whose = ContextVar[int]("whose")
+
+    async def there(number: int) -> tuple[int, int, str]:
+        await asyncio.sleep(0.001 * (number % 3))
+        if number % 5 == 0:
+            raise ValueError(number)
+        return number, whose.get(), threading.current_thread().name
+
+    async def here(loop: ProviderLoop, number: int) -> tuple[int, int, str] | ValueError:
+        whose.set(number)
+        try:
+            return await loop.run(there(number))
+        except ValueError as exc:
+            return exc
+
+    async def run() -> list[tuple[int, int, str] | ValueError]:
+        loop = ProviderLoop("provider test")
+        try:
+            return await asyncio.gather(*(here(loop, number) for number in range(500)))
+        finally:
+            loop.stop()
+
+    for number, told in enumerate(asyncio.run(run())):
+        if number % 5 == 0:
+            assert isinstance(told, ValueError)
+            assert told.args == (number,)
+        else:
+            assert told == (number, number, "provider test")
