@@ -27,6 +27,7 @@ from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
     CallState,
+    Locked,
     NewSubmission,
     Record,
     Refused,
@@ -110,30 +111,33 @@ class Clerk:
     def _step(self) -> None:
         self._dice.shuffle(self._pending)
         size = self._dice.randint(1, BATCH_MAX)
-        self._reserve(self._pending[:size])
-        self._pending = self._pending[size:]
+        self._pending = self._pending[size:] + self._reserve(self._pending[:size])
         finished = [ref for ref in self._running if self._dice.random() < 0.5]
-        self._settle(finished)
-        self._running = [ref for ref in self._running if ref not in finished]
+        settled = self._settle(finished)
+        self._running = [ref for ref in self._running if ref not in settled]
         due = self._ledger.due(limit=50)
         self._pending += [item.key for item in due.items]
         if not self._pending and not self._running:
             time.sleep(IDLE_S)
 
-    def _reserve(self, keys: Sequence[CallKey]) -> None:
+    def _reserve(self, keys: Sequence[CallKey]) -> list[CallKey]:
+        """Decide about calls; return those that somebody else holds at this moment."""
         outcomes = _stored(self._ledger.reserve([self._reservation(key) for key in keys]))
         self._running += [o.ref for o in outcomes if isinstance(o, Reserved)]
         refused = [o for o in outcomes if isinstance(o, Refused)]
         self.counts["reserved"] += sum(isinstance(o, Reserved) for o in outcomes)
         self.counts["held"] += sum(o.state is CallState.WAITING for o in refused)
         self.counts["rejected"] += sum(o.state is CallState.REJECTED for o in refused)
+        return [o.key for o in outcomes if isinstance(o, Locked)]
 
     def _reservation(self, key: CallKey) -> Reserve:
         return Reserve(key, self._hold(key), LEASE_S, f"{self._name}/{key.task_id}", "chaos")
 
-    def _settle(self, refs: Sequence[AttemptRef]) -> None:
+    def _settle(self, refs: Sequence[AttemptRef]) -> list[AttemptRef]:
+        """Record and settle attempts; return those whose calls nobody else holds."""
         self._ledger.record([Record(ref, b"{}", None, 1) for ref in refs])
-        _stored(self._ledger.settle([self._settlement(ref) for ref in refs]))
+        outcomes = _stored(self._ledger.settle([self._settlement(ref) for ref in refs]))
+        return [ref for ref, o in zip(refs, outcomes, strict=True) if not isinstance(o, Locked)]
 
     def _settlement(self, ref: AttemptRef) -> Settle:
         """At exactly the hold, or at anything below it."""
