@@ -30,13 +30,14 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return found
 
     monkeypatch.setattr(PostgresSession, "answers", counted)
-    monkeypatch.setattr(postgres_ledger, "BODIES_BYTES_MAX", 1000)
+    # Beside its bodies each call weighs 4 kB.
+    monkeypatch.setattr(postgres_ledger, "BATCH_BYTES_MAX", 110_000)
     return brought
 
 
 def test_heavy_bodies_are_read_apart(ledger: LedgerUnderTest, read: list[int]) -> None:
     """As many at once as weigh no more than they may, in order, and one at least."""
-    weights = (5_000, 300, 300, 300, 300, 1_001, 999)
+    weights = (500_000, 30_000, 30_000, 30_000, 30_000, 100_100, 99_900)
     keys = [ledger.queued(f"{n}", request=b"x" * weight) for n, weight in enumerate(weights)]
     missing = CallKey(uuid4(), 1)
 
@@ -51,8 +52,8 @@ def test_heavy_bodies_are_read_apart(ledger: LedgerUnderTest, read: list[int]) -
 
 def test_replies_weigh_as_well(ledger: LedgerUnderTest, read: list[int]) -> None:
     """Where they travel at all: of an open call only with the attempt that was asked for."""
-    refs = [ledger.running(f"{n}", request=b"x" * 300) for n in range(2)]
-    ledger.record(*(an_answer(ref, reply=b"x" * 300) for ref in refs))
+    refs = [ledger.running(f"{n}", request=b"x" * 30_000) for n in range(2)]
+    ledger.record(*(an_answer(ref, reply=b"x" * 30_000) for ref in refs))
 
     assert len(list(ledger.ledger.read(refs, Bodies.BOTH))) == 2
     assert len(list(ledger.ledger.read([ref.key for ref in refs], Bodies.BOTH))) == 2
