@@ -1,4 +1,4 @@
-"""Lives beside a hostile tenant: the others keep their share, and defects that would let it stop them are caught."""
+"""Lives beside a hostile tenant: the others keep their share. Planted defects are in `tests/system`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import pytest
 import structlog
 
 from tests.simulation.hostile import ATTACKS, Lived, live
-from tests.simulation.hostile_mutations import MUTATIONS, HostileMutation
 from tests.simulation.world import quiet
 
 LIVES = 8
-MUTANT_LIVES_MAX = 25
 SHARE_MIN = 2 / 3
 """Of what the others get done without the tenant, over all lives: two of three organisations keep two thirds."""
 
@@ -54,14 +52,3 @@ def test_every_attack_is_made_and_meets_something(lives: list[Lived]) -> None:
 def test_a_life_repeats(lives: list[Lived]) -> None:
     """To the last line of its trace."""
     assert live(0).trace_hash == lives[0].trace_hash
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.name}--{m.rules[0]}")
-def test_a_planted_defect_is_caught(mutation: HostileMutation) -> None:
-    """By what is promised to the others."""
-    with mutation.plant():
-        lived = (live(seed) for seed in range(MUTANT_LIVES_MAX))
-        caught = next((life for life in lived if life.rule), None)
-
-    assert caught is not None, f"{MUTANT_LIVES_MAX} lives did not notice"
-    assert caught.rule in mutation.rules, caught.report

@@ -1,0 +1,5 @@
+"""The deployment of the attacks in `tests/security`, for those that take too long to be there."""
+
+from tests.security.conftest import deployment, provider, standing, worker
+
+__all__ = ["deployment", "provider", "standing", "worker"]

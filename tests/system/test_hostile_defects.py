@@ -1,0 +1,33 @@
+"""Defects that would let a hostile tenant stop the others are caught; this takes two minutes, so it is here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tests.simulation.hostile import live
+from tests.simulation.hostile_mutations import MUTATIONS, HostileMutation
+from tests.simulation.world import quiet
+
+MUTANT_LIVES_MAX = 25
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet_services() -> Iterator[None]:
+    """Nobody reads what the services log here."""
+    quiet()
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.name}--{m.rules[0]}")
+def test_a_planted_defect_is_caught(mutation: HostileMutation) -> None:
+    """By what is promised to the others."""
+    with mutation.plant():
+        lived = (live(seed) for seed in range(MUTANT_LIVES_MAX))
+        caught = next((life for life in lived if life.rule), None)
+
+    assert caught is not None, f"{MUTANT_LIVES_MAX} lives did not notice"
+    assert caught.rule in mutation.rules, caught.report
