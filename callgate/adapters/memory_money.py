@@ -211,7 +211,7 @@ def _refuse_with(tables: MemoryTables, call: CallRow, wanted: Reserve, now: date
         due_at = now + timedelta(seconds=wanted.put_off_s)
         _wait(call, wanted.put_off_reason, wanted.refuse_with, due_at)
         if wanted.put_off_s == 0:
-            # Whoever says that has looked into it, and found it locked.
+            # The caller has looked into it, and found it locked.
             call.sweeps = 0
 
 
