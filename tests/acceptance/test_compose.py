@@ -314,6 +314,8 @@ def crawl(url: str, *paths: str, auth: str = AUTH) -> Iterator[tuple[str, str]]:
         if path in seen or path.startswith(("/static", "/logout")):
             continue
         seen.add(path)
+        # Flower asks a worker when its page is opened, and has no page where that does not answer within a second.
+        until(lambda: status_of(url + path, auth) != 404, 20.0, lambda: path)  # noqa: B023
         body = get(url + path, auth)
         yield path, body
         waiting += re.findall(r'href="(/[^"#]*)"', body)
