@@ -1,7 +1,7 @@
 """
 JSON that somebody else wrote: measured as text before any of it becomes an object.
 
-A megabyte of `[],[],...` is small to send; read, it is 50 times as large, and slow. Whoever receives it bounds its
+A megabyte of `[],[],...` is small to send; read, it is 50 times as large, and slow. Who receives it bounds its
 bytes; here it is what they would become.
 """
 

@@ -138,7 +138,7 @@ class AICallLogger:
                 late, locked = self._write(locked)
                 self._tell_all(late)
                 settled += late
-        # An expired one is left to the due query: whoever takes it there may have to judge again.
+        # An expired one is left to the due query: the one that takes it there may have to judge again.
         for settle, _ in () if are_expired else locked:
             self._on_locked(settle.ref)
         return settled

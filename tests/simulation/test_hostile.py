@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
-import structlog
 
+from tests.simulation.fixtures import quiet_services
 from tests.simulation.hostile import ATTACKS, Lived, live
-from tests.simulation.world import quiet
+
+__all__ = ["quiet_services"]
 
 LIVES = 8
 SHARE_MIN = 2 / 3
 """Of what the others get done without the tenant, over all lives: two of three organisations keep two thirds."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet_services() -> Iterator[None]:
-    """Nobody reads what the services log here."""
-    quiet()
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module")

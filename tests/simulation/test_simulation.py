@@ -9,29 +9,21 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
+from tests.simulation.fixtures import quiet_services
 from tests.simulation.hand_mutations import MUTATIONS
 from tests.simulation.mutations import Mutation
 from tests.simulation.run import EVENTS, REPORT_LINES, Played, parser, play
-from tests.simulation.world import quiet
+
+__all__ = ["quiet_services"]
 
 SEEDS = 300
 MUTANT_SEEDS_MAX = 400
 FATE = re.compile(r": [a-z' ]+$")
 CHECKOUT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet_services() -> Iterator[None]:
-    """Nobody reads what the services log here."""
-    quiet()
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import structlog
 
+from tests.simulation.fixtures import quiet_services
 from tests.simulation.hostile import live
 from tests.simulation.hostile_mutations import MUTATIONS, HostileMutation
-from tests.simulation.world import quiet
+
+__all__ = ["quiet_services"]
 
 MUTANT_LIVES_MAX = 25
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet_services() -> Iterator[None]:
-    """Nobody reads what the services log here."""
-    quiet()
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.name}--{m.rules[0]}")
