@@ -19,6 +19,7 @@ from http.cookiejar import CookieJar
 from typing import Any
 
 import aiohttp
+import httpcore2  # noqa: F401 - httpx imports it, for half a second of CPU, when the first client is made
 import httpx2
 import openai
 
