@@ -4,8 +4,8 @@ The command line: parse, call the client, print.
 Answers go to stdout (with `--json` exactly one object or array), everything else to stderr. Exit codes: 0 done; 1 an
 error of callgate, or a check that found something; 2 wrong usage or settings; 130 interrupted.
 
-From a checkout or an image, `worker/callgate_cli.py` adds the commands that need the whole repository. Settings are
-read, and Celery and SQLAlchemy imported, only when a command runs.
+`worker/callgate_cli.py` adds the commands of the worker, and `devkit/cli.py` those for developers, where those files
+are. Settings are read, and Celery and SQLAlchemy imported, only when a command runs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from callgate.domain.errors import CallgateError, ConfigurationError
 if TYPE_CHECKING:
     from callgate.client import Client
 
-CHECKOUT_COMMANDS = Path(__file__).parents[1] / "worker" / "callgate_cli.py"
+CHECKOUT_COMMANDS = ("worker/callgate_cli.py", "devkit/cli.py")
+"""Files beside the library that add commands, where they are."""
 
 
 def main() -> NoReturn:
@@ -74,7 +75,7 @@ def run(arguments: Sequence[str], open_client: OpenClient | None = None) -> int:
 
 
 def build_app() -> typer.Typer:
-    """The commands of the library, and those of the checkout where there is one."""
+    """The commands of the library, and those that a checkout adds."""
     app = typer.Typer(
         name="callgate",
         no_args_is_help=True,
@@ -87,8 +88,10 @@ def build_app() -> typer.Typer:
         *(cli_tenants, cli_doctor),
     ):
         piece.register(app)
-    if CHECKOUT_COMMANDS.exists():
-        _register_checkout(app)
+    for file in CHECKOUT_COMMANDS:
+        path = Path(__file__).parents[1] / file
+        if path.exists():
+            _register_from(path, app)
     return app
 
 
@@ -107,9 +110,9 @@ def client_from_env() -> Client:
     return Client.from_env()
 
 
-def _register_checkout(app: typer.Typer) -> None:
+def _register_from(path: Path, app: typer.Typer) -> None:
     """By path and not by name: the library must not import the worker, and `worker` may be anybody's package."""
-    spec = importlib.util.spec_from_file_location("callgate_checkout_commands", CHECKOUT_COMMANDS)
+    spec = importlib.util.spec_from_file_location(f"callgate_{path.parent.name}_commands", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

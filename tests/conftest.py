@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from devkit.servers.embedded import Embedded
 from tests.tables import EMPTY
-from worker.embedded import Embedded
 from worker.migrate import migrate
 
 LONGEST_FIRST = (

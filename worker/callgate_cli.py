@@ -1,5 +1,5 @@
 """
-The commands that need the whole repository: `worker`, `migrate`, `flower`, `up`, `demo`.
+The commands of the worker: `worker`, `migrate`, `flower`.
 
 `callgate.cli` loads this file by its path, also for `--help`: so nothing of weight is imported before a command runs.
 """
@@ -31,7 +31,7 @@ class Revision(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (worker, migrate, flower, up, demo):
+    for command in (worker, migrate, flower):
         app.command()(command)
 
 
@@ -84,17 +84,3 @@ def flower() -> None:
     settings = load_worker_settings()
     configure_logging(as_json=settings.worker.log_json)
     run_dashboard(settings)
-
-
-def up(as_json: AsJson = False) -> None:
-    """Run Postgres, Valkey, a worker and Flower for development, until Ctrl-C."""
-    from worker.up import run_up
-
-    raise typer.Exit(run_up(as_json=as_json))
-
-
-def demo(as_json: AsJson = False) -> None:
-    """Run the whole life of some calls: real servers, a real local model, no API key."""
-    from worker.demo import run_demo
-
-    raise typer.Exit(run_demo(as_json=as_json))

@@ -23,7 +23,7 @@ from typing import Self
 
 import structlog
 
-from worker.embedded_child import die_with, tied
+from worker.tied_process import die_with, tied
 
 log = structlog.get_logger(__name__)
 

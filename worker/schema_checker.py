@@ -30,8 +30,8 @@ import structlog
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
 from callgate.domain.ports import Answer, Finding
 from worker.clock import monotonic
-from worker.embedded_child import tied
 from worker.schema_child import CPU_S_MAX, READY, order_of
+from worker.tied_process import tied
 from worker.turns import Steps, Turns
 
 log = structlog.get_logger(__name__)

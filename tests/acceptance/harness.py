@@ -32,9 +32,9 @@ from callgate.domain.budget import NANO_PER_USD, Window
 from callgate.domain.operations import By
 from callgate.services.audit import audit
 from callgate.settings import ClientSettings
+from devkit.servers.embedded import Embedded
+from devkit.simulator.simulator import Simulator
 from tests.tables import EMPTY
-from worker.embedded import Embedded
-from worker.simulator import Simulator
 
 CHECKOUT = Path(__file__).parents[2]
 START_TIMEOUT_S = 120.0

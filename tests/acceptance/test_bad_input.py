@@ -32,8 +32,8 @@ from callgate.domain.errors import (
     UnknownProvider,
     UnpricedModel,
 )
+from devkit.servers.ports import free_port
 from tests.acceptance.harness import Deployment, until, worker_argv
-from worker.embedded_ports import free_port
 
 PATIENCE_S = 30.0
 
@@ -337,7 +337,7 @@ def test_without_a_database_nothing_is_accepted(deployment: Deployment) -> None:
 
 def test_a_ledger_that_stops_answering_loses_nothing(deployment: Deployment) -> None:
     """Suspended in mid call, Postgres costs time only: submit says so, the running call ends in its first attempt."""
-    from worker.simulator import Rule, Step
+    from devkit.simulator.simulator import Rule, Step
 
     deployment.ensure_worker()
     org = deployment.org()

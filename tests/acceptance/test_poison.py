@@ -31,6 +31,7 @@ from callgate.domain.ledger import CallKey, CallState, Record, Reserved
 from callgate.domain.models import LLMResult, Usage
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import LOST
+from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.acceptance.harness import (
     CHECKOUT,
     Deployment,
@@ -42,7 +43,6 @@ from tests.acceptance.harness import (
 from tests.acceptance.odd_provider import CASES, MIB, odd_provider
 from tests.acceptance.poisoned_worker import ARGV, POISON, UNCOUNTABLE
 from tests.contract.harness import a_loss, a_reserve
-from worker.simulator import Kind, Match, Rule, Step
 
 PATIENCE_S = 100.0
 REPLY = ProviderReply(

@@ -36,12 +36,12 @@ from callgate.domain.errors import CallgateError
 from callgate.domain.ledger import Bodies
 from callgate.settings import ClientSettings
 from config.settings import WorkerOptions, WorkerSettings
+from devkit.servers.embedded import Embedded
+from devkit.servers.ports import free_port
+from devkit.simulator.simulator import ErrorBody, Kind, Match, Rule, Simulator, Step
 from tests.acceptance.harness import RICH_NANO_USD, Deployment, Process, until
 from tests.acceptance.test_compose import crawl, status_of
 from tests.integration._logins import a_login, name_of
-from worker.embedded import Embedded
-from worker.embedded_ports import free_port
-from worker.simulator import ErrorBody, Kind, Match, Rule, Simulator, Step
 
 PATIENCE_S = 60.0
 ORG, RIVAL = "canary-org", "canary-rival"

@@ -27,9 +27,9 @@ from callgate.domain.errors import (
     WaitTimeout,
 )
 from callgate.domain.ledger import CallState
+from devkit.simulator.simulator import Kind, Match, Rule, Step, Usage
 from tests.acceptance.harness import Deployment, lines_of, until, until_equal
 from tests.acceptance.pipeline import FILE, build_app
-from worker.simulator import Kind, Match, Rule, Step, Usage
 
 PATIENCE_S = 30.0
 

@@ -36,10 +36,10 @@ from callgate.domain.budget import Window
 from callgate.domain.ledger import CallKey, Reserve, Reserved
 from callgate.domain.operations import By
 from callgate.services.audit import audit
+from devkit.servers.embedded import Embedded
+from devkit.simulator.simulator import Rule, Simulator, Step
 from tests.benchmarks.subjects import subject
-from worker.embedded import Embedded
 from worker.migrate import migrate
-from worker.simulator import Rule, Simulator, Step
 
 ORG = "bench"
 TEXT = "Extract supplier and total from this invoice. " * 8

@@ -30,6 +30,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from devkit.servers.embedded import Embedded
 from tests.chaos.books import Verdict
 from tests.chaos.collapse import stress_collapse
 from tests.chaos.disk import small_disk
@@ -39,7 +40,6 @@ from tests.chaos.nursery import Nursery
 from tests.chaos.overspend import Stress, stress_ledger, stress_workers
 from tests.chaos.stage import Stage, staged
 from tests.chaos.trial import run_trial
-from worker.embedded import Embedded
 from worker.migrate import migrate
 
 SECONDS = 12.0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from devkit.simulator.simulator import Rule, Step, Uniform
 from tests.chaos.books import Evidence, Verdict, judge
 from tests.chaos.stage import Stage
-from worker.simulator import Rule, Step, Uniform
 
 CLIENTS = 4
 WORKERS = 2

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from devkit.servers.embedded import Embedded
 from tests.chaos.nursery import Nursery
 from tests.chaos.stage import Stage, staged
 from tests.chaos.witnesses import forget
-from worker.embedded import Embedded
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from devkit.servers.embedded import Embedded
+from devkit.servers.server import Server, marked_pids
 from tests.acceptance.harness import Deployment
-from worker.embedded import Embedded
-from worker.embedded_server import Server, marked_pids
 
 SMALL_BYTES = 160 * 1024 * 1024
 FILE_BYTES_MAX = 16 * 1024 * 1024

@@ -10,12 +10,12 @@ from functools import partial
 from redis import Redis
 
 from callgate.adapters.celery_queue import CeleryQueue
+from devkit.simulator.simulator import Rule, Step, Uniform
 from tests.acceptance.harness import until
 from tests.chaos.disk import fill_disk, refusals
 from tests.chaos.doom import Point
 from tests.chaos.nursery import Child
 from tests.chaos.stage import DEADLINE_S, GRACE_S, PATIENCE_S, USAGE, Stage
-from worker.simulator import Rule, Step, Uniform
 
 OUTAGE_S = DEADLINE_S + GRACE_S + 0.5
 """Longer than any lease: without care everything would be called lost."""

@@ -15,12 +15,12 @@ from contextlib import closing
 from pathlib import Path
 
 from callgate.db.session import PostgresSession
+from devkit.simulator.simulator import Match, Rule, Step
 from tests.chaos.attacker import BOMB, KINDS, SLOW, UNDER_WAY
 from tests.chaos.books import Verdict, judge
 from tests.chaos.nursery import Child
 from tests.chaos.stage import ANSWER, USAGE, Stage
 from tests.integration._logins import a_client
-from worker.simulator import Match, Rule, Step
 
 WORKERS = 2
 QUIET_S, ATTACK_S = 5.0, 12.0

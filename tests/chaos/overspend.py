@@ -18,11 +18,11 @@ from uuid import uuid4
 
 from callgate.domain.budget import Window
 from callgate.services.audit import audit
+from devkit.simulator.simulator import Rule, Step, Usage
 from tests.acceptance.harness import until
 from tests.chaos.books import judge
 from tests.chaos.clerk import HOLD_NANO_USD
 from tests.chaos.stage import PATIENCE_S, Stage
-from worker.simulator import Rule, Step, Usage
 
 SCOPES = (
     ("org", Window.DAY),

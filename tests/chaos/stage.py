@@ -15,12 +15,12 @@ from uuid import uuid4
 
 from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.services.audit import audit
+from devkit.servers.embedded import Embedded
+from devkit.simulator.simulator import Rule, Simulator, Step, Uniform, Usage
 from tests.acceptance.harness import Deployment, until
 from tests.chaos.books import Arrival, Attempt, Batch, Evidence, links_owed
 from tests.chaos.nursery import Child, Nursery
 from tests.chaos.witnesses import BudgetWatch, LinkEar
-from worker.embedded import Embedded
-from worker.simulator import Rule, Simulator, Step, Uniform, Usage
 
 DEADLINE_S = 3.0
 GRACE_S = 4.0

@@ -14,8 +14,8 @@ import psycopg2
 from redis import Redis
 from redis.exceptions import RedisError
 
+from devkit.servers.embedded import Server
 from tests.acceptance.pipeline import QUEUE
-from worker.embedded import Server
 
 SAMPLE_S = 0.01
 JOIN_S = 30.0

@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from pytest_celery import CeleryWorkerContainer, RedisContainer
 
+from devkit.servers.ports import free_port
+from devkit.servers.valkey import valkey_binary
 from tests.acceptance.harness import CHECKOUT, clean_environ
-from worker.embedded_ports import free_port
-from worker.embedded_valkey import valkey_binary
 
 STOP_TIMEOUT_S = 40
 

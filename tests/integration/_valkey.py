@@ -11,7 +11,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import ConnectionError as Unreachable
 
-from worker.embedded_valkey import valkey_binary
+from devkit.servers.valkey import valkey_binary
 
 
 def until(fact: Callable[[], object], timeout_s: float = 20.0) -> None:

@@ -13,10 +13,10 @@ from sqlalchemy import Engine
 
 from callgate.cli import run
 from callgate.db.session import PostgresSession
+from devkit.servers.embedded import Embedded
 from tests.contract.harness import LedgerUnderTest, open_postgres
 from tests.integration._celery_worker import Note, client_of
 from tests.integration._valkey import Valkey
-from worker.embedded import Embedded
 
 Command = Callable[..., int]
 POOLS = ["worker.asyncio_pool:AsyncioPool", "threads"]

@@ -24,9 +24,9 @@ from callgate.adapters.celery_queue import CeleryQueue
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, InvalidLink
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
+from devkit.servers.embedded import Embedded
+from devkit.servers.ports import free_port
 from tests.integration._valkey import Valkey
-from worker.embedded import Embedded
-from worker.embedded_ports import free_port
 
 KEY = CallKey(UUID("00000000-0000-8000-8000-000000000001"), 2)
 

@@ -18,9 +18,9 @@ from callgate.client import Client
 from callgate.db.roles import CLIENT, DASHBOARD, WORKER
 from callgate.db.session import PostgresSession
 from callgate.settings import ClientSettings
+from devkit.servers.embedded import Embedded
 from tests.contract.harness import ORG, LedgerUnderTest
 from tests.integration._logins import a_client, a_login, name_of
-from worker.embedded import Embedded
 
 Shell = Callable[..., tuple[int, str, str]]
 AUDIT, PURGE, STRAYS = ("audit",), ("purge", "--older-than-days", "0", "--yes"), ("dead", "list")

@@ -17,10 +17,10 @@ from callgate.db.session import PostgresSession
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
 from callgate.domain.ledger import CallKey
 from callgate.settings import ClientSettings
+from devkit.servers.embedded import Embedded
+from devkit.servers.ports import free_port
 from tests.contract.harness import a_submission
 from tests.integration.conftest import Command
-from worker.embedded import Embedded
-from worker.embedded_ports import free_port
 from worker.migrate import migrate
 
 Eventually = Callable[[Callable[[], bool]], None]

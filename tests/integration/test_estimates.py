@@ -24,11 +24,11 @@ from callgate.db.session import PostgresSession
 from callgate.domain.operations import (
     StrayMessage,
 )
+from devkit.servers.embedded import Embedded
 from tests.contract.harness import LINK, a_submission, a_success, an_answer, open_postgres
 from tests.integration._logins import a_client, a_login, owner_url
 from tests.integration.partitions import month, partition_of
 from tests.tables import EMPTY
-from worker.embedded import Embedded
 
 PROMPT = b'{"org_id":"theirs","messages":["Jane Doe, 4 May 1971"]}'
 LIMIT_NANO_USD = 777_123_456_789

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from worker.simulator import Simulator
+from devkit.simulator.simulator import Simulator
 
 FIRST_REQUEST = """
 import asyncio, sys

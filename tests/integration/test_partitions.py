@@ -28,6 +28,7 @@ from callgate.domain.retention import ArchivedMonth, Partitions
 from callgate.domain.unknown import HandOutcome, SettleByHand
 from callgate.services.audit import audit
 from callgate.services.results import error_of
+from devkit.servers.embedded import Embedded
 from tests.contract.harness import a_loss, a_submission, a_success, an_answer
 from tests.integration.partitions import (
     PartitionedLedger,
@@ -35,7 +36,6 @@ from tests.integration.partitions import (
     partition_of,
     partitioned_ledger,
 )
-from worker.embedded import Embedded
 
 TOUCHED = """
 SELECT relname FROM pg_stat_xact_user_tables

@@ -15,10 +15,10 @@ from pytest_celery import (
 )
 
 from callgate import Client
+from devkit.servers.embedded import Embedded
+from devkit.simulator.simulator import Kind, Rule, Simulator, Step
 from tests.acceptance.harness import Deployment, until
 from tests.integration._process_nodes import ValkeyNode, WorkerNode
-from worker.embedded import Embedded
-from worker.simulator import Kind, Rule, Simulator, Step
 
 PATIENCE_S = 40.0
 

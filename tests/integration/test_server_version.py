@@ -14,10 +14,10 @@ from callgate.db.version import POSTGRES_MIN, major_version
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import ClientSettings
 from config.settings import WorkerSettings
+from devkit.servers.embedded import Embedded
 from tests.contract.harness import LedgerUnderTest
 from tests.integration._logins import a_login
 from worker.bootstrap import bootstrap, worker_app
-from worker.embedded import Embedded
 from worker.migrate import migrate
 
 

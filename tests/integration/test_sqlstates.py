@@ -24,9 +24,9 @@ from callgate.domain.ledger import AttemptRef, CallKey, Judge
 from callgate.domain.operations import By, CallFilter, StrayMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
+from devkit.servers.embedded import Embedded
 from tests.contract.harness import a_loss, a_reserve, a_submission, an_answer
 from tests.integration.conftest import Command
-from worker.embedded import Embedded
 from worker.migrate import migrate
 
 KEY = CallKey(uuid4(), 1)

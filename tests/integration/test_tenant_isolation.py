@@ -29,6 +29,7 @@ from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
 from callgate.domain.operations import CallFilter
+from devkit.servers.embedded import Embedded
 from tests.contract.harness import (
     LINK,
     LedgerUnderTest,
@@ -41,7 +42,6 @@ from tests.contract.harness import (
 from tests.integration._logins import a_client, a_login, name_of, owner_url
 from tests.integration.partitions import month, partition_of
 from tests.tables import EMPTY
-from worker.embedded import Embedded
 
 DENIED = "42501"
 """insufficient_privilege"""

@@ -14,9 +14,9 @@ from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
 from callgate.db.roles import CLIENT
 from callgate.db.session import PostgresSession
 from callgate.domain.errors import LedgerUnavailable
+from devkit.servers.embedded import Embedded
 from tests.integration._logins import a_client, a_login, name_of
 from tests.migration.test_migrations import empty_url, open_connection
-from worker.embedded import Embedded
 from worker.migrate import migrate
 
 __all__ = ["empty_url"]

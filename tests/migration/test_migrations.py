@@ -16,9 +16,9 @@ from sqlalchemy.pool import NullPool
 from callgate.db.roles import CLIENT, MAY_EXECUTE, ROLES
 from callgate.db.tables import PARTITION_NAME, metadata
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotPermitted
+from devkit.servers.embedded import Embedded
+from devkit.servers.ports import free_port
 from tests.integration._logins import a_login
-from worker.embedded import Embedded
-from worker.embedded_ports import free_port
 from worker.migrate import SCRIPTS, migrate
 
 OWN_OBJECTS = """

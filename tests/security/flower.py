@@ -17,8 +17,8 @@ from urllib.parse import quote
 from celery.events.event import get_exchange
 from kombu import Producer
 
+from devkit.servers.ports import free_port
 from tests.acceptance.harness import Deployment, Process, until
-from worker.embedded_ports import free_port
 
 AUTH = "callgate:the right one"
 HTML = "<img src=x onerror=document.title='ran'><script>document.title='ran'</script>"

@@ -15,8 +15,8 @@ from callgate import Client
 from callgate.db.session import PostgresSession
 from callgate.domain.budget import BudgetFigures, Window
 from callgate.settings import ClientSettings
+from devkit.servers.embedded import Embedded
 from tests.integration._logins import a_client
-from worker.embedded import Embedded
 
 LIMIT_NANO_USD = 12_345_678_901
 COPIES = "callgate:budgets:*"

@@ -14,8 +14,8 @@ from callgate.domain import hashing
 from callgate.domain.errors import CallFailed, CallRejected, InvalidSchema
 from callgate.domain.ledger import NewSubmission
 from callgate.domain.models import LLMRequest
+from devkit.simulator.script import Match, Rule, Step
 from tests.acceptance.harness import Deployment, Process, until_equal
-from worker.simulator_script import Match, Rule, Step
 
 PATIENCE_S = 60.0
 ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}

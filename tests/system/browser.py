@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 
 from tests.acceptance.harness import until
-from worker.embedded_child import tied
+from worker.tied_process import tied
 
 LISTENS = """
 window.violations = [];

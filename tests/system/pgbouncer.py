@@ -12,8 +12,8 @@ from pathlib import Path
 import psycopg2
 from sqlalchemy import make_url
 
+from devkit.servers.ports import free_port
 from tests.acceptance.harness import until
-from worker.embedded_ports import free_port
 
 SERVER_CONNECTIONS = 2
 """Fewer than clients, so that every one of them meets sessions that others have used."""

@@ -11,9 +11,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from callgate.db.session import PostgresSession
+from devkit.simulator.simulator import Rule, Step
 from tests.acceptance.harness import Deployment, Process, until, until_equal
 from tests.integration._logins import a_client
-from worker.simulator import Rule, Step
 
 CALLS = 20
 LOCKS = "SELECT count(pg_advisory_lock(n)) FROM generate_series(:first, :first + 999) n"

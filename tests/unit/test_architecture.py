@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-PACKAGES = ("callgate", "worker", "tasks", "config")
+PACKAGES = ("callgate", "worker", "tasks", "config", "devkit")
 PURE = sorted(
     file
     for folder in ("domain", "services")

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from worker.embedded_folder import mark_of, own_folder, package_folder
-from worker.embedded_ports import LOOPBACK, server_on_free_port
-from worker.embedded_server import Account, Program, Server
+from devkit.servers.data_folder import mark_of, own_folder, package_folder
+from devkit.servers.ports import LOOPBACK, server_on_free_port
+from devkit.servers.server import Account, Program, Server
 
 
 def valkey_binary() -> Path:

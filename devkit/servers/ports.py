@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from worker.embedded_server import EmbeddedError, Program, Server, ServerFailed, private
+from devkit.servers.server import EmbeddedError, Program, Server, ServerFailed, private
 
 LOOPBACK = "127.0.0.1"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psycopg2
 
-from worker.embedded_folder import mark_of, own, own_folder, package_folder
-from worker.embedded_ports import LOOPBACK, server_on_free_port
-from worker.embedded_server import (
+from devkit.servers.data_folder import mark_of, own, own_folder, package_folder
+from devkit.servers.ports import LOOPBACK, server_on_free_port
+from devkit.servers.server import (
     Account,
     EmbeddedError,
     Program,

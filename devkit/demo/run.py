@@ -17,12 +17,12 @@ from pathlib import Path
 from callgate.domain.budget import ORG_SCOPE, Window
 from callgate.domain.errors import CallgateError
 from callgate.services.audit import AuditReport
-from worker.demo_play import ORG, ORG_LIMIT_NANO_USD, Play, Tally
-from worker.demo_screen import Screen
-from worker.demo_stage import DemoFailed, check_packages, staged
-from worker.embedded import EmbeddedError
+from devkit.demo.console import Screen
+from devkit.demo.environment import DemoFailed, check_packages, staged
+from devkit.demo.progress import ORG, ORG_LIMIT_NANO_USD, Play, Tally
+from devkit.servers.embedded import EmbeddedError
+from devkit.simulator.simulator import SimulatorFailed
 from worker.main import configure_logging
-from worker.simulator import SimulatorFailed
 
 INTERRUPTED = 130
 
@@ -57,11 +57,11 @@ def run_demo(*, as_json: bool) -> int:
 
 def _play(folder: Path, screen: Screen) -> dict[str, int]:
     # They need the `demo` extra, which is known to be there only now.
-    from worker.demo_books import close_the_books
-    from worker.demo_budget import overrun
-    from worker.demo_crowd import crowd
-    from worker.demo_documents import extract, extract_again, unseen
-    from worker.demo_faults import fail_and_heal
+    from devkit.demo.audit import close_the_books
+    from devkit.demo.budget import overrun
+    from devkit.demo.documents import extract, extract_again, unseen
+    from devkit.demo.duplicates import crowd
+    from devkit.demo.faults import fail_and_heal
 
     started = time.monotonic()
     screen.title("callgate demo", "LLM calls: none paid twice, no budget overrun, none unrecorded")

@@ -8,7 +8,7 @@ A provider to test against: a real HTTP server in OpenAI's form, with scripted a
         assert provider.counts().total == 2
 
 It runs in a process of its own, so that it costs its owner no event loop and survives what is done
-to the workers under test. By hand: `python -m worker.simulator --port 8080 --script rules.json`.
+to the workers under test. By hand: `python -m devkit.simulator.simulator --port 8080 --script rules.json`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from typing import IO, Any, Self
 
 from aiohttp import web
 
-from worker.simulator_book import Counts, Record
-from worker.simulator_script import (
+from devkit.simulator.journal import Counts, Record
+from devkit.simulator.script import (
     RULES,
     ErrorBody,
     Kind,
@@ -44,7 +44,7 @@ from worker.simulator_script import (
     Uniform,
     Usage,
 )
-from worker.simulator_server import ATTEMPT_HEADER, RECORDS, RECORDS_PER_PAGE_MAX, ProviderServer
+from devkit.simulator.server import ATTEMPT_HEADER, RECORDS, RECORDS_PER_PAGE_MAX, ProviderServer
 
 __all__ = [
     "ATTEMPT_HEADER",
@@ -98,8 +98,8 @@ class Simulator:
     def __enter__(self) -> Self:
         command = ["--port", "0", "--owner-pid", str(os.getpid())]
         self._process = subprocess.Popen(  # noqa: S603  # Our own module and our own pid.
-            [sys.executable, "-m", "worker.simulator", *command],
-            cwd=Path(__file__).parents[1],
+            [sys.executable, "-m", "devkit.simulator.simulator", *command],
+            cwd=Path(__file__).parents[2],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )
@@ -208,7 +208,9 @@ def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, or until the owner is gone."""
-    parser = argparse.ArgumentParser(prog="python -m worker.simulator", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m devkit.simulator.simulator", description=__doc__
+    )
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--script", type=Path, help="a JSON file with a list of rules")
     parser.add_argument("--ready-file", type=Path, help="gets the line that is printed when ready")

@@ -5,7 +5,7 @@ Gemma 3 with 270 million parameters, served by llama.cpp (`xllamacpp`): chat com
 network, no API key, no cost. It answers in seconds, and its answers have the right form more often than the right
 content, which is what a demonstration of everything around the model needs.
 
-    python -m worker.local_model --folder FOLDER [--port PORT] [--slots SLOTS]
+    python -m devkit.local_model --folder FOLDER [--port PORT] [--slots SLOTS]
 """
 
 import argparse
@@ -16,9 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from worker.embedded_folder import held, mark_of, package_folder
-from worker.embedded_ports import LOOPBACK, server_on_free_port
-from worker.embedded_server import Program, Server
+from devkit.servers.data_folder import held, mark_of, package_folder
+from devkit.servers.ports import LOOPBACK, server_on_free_port
+from devkit.servers.server import Program, Server
 
 MODEL = "gemma-3-270m"
 CONTEXT_TOKENS = 4096
@@ -73,7 +73,7 @@ class LocalModel:
         return Program(
             name="model",
             argv=[
-                *(sys.executable, "-m", "worker.local_model"),
+                *(sys.executable, "-m", "devkit.local_model"),
                 *(f"--{name}={value}" for name, value in options.items()),
             ],
             # `-m` finds the package in the working directory, installed or not.
@@ -87,7 +87,7 @@ class LocalModel:
 
 def main() -> None:
     """Serve the model until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m worker.local_model")
+    parser = argparse.ArgumentParser(prog="python -m devkit.local_model")
     parser.add_argument("--folder", type=Path, required=True, help="where the model file is kept")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--slots", type=int, default=1, help="calls computed side by side")

@@ -8,8 +8,8 @@ from callgate.domain.errors import CallFailed
 from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.operations import CallFilter
 from callgate.domain.retry import Failure
-from worker.demo_play import ORG, SHORT_TIMEOUT_S, Play, expect
-from worker.simulator import Kind, Match, Rule, Step
+from devkit.demo.progress import ORG, SHORT_TIMEOUT_S, Play, expect
+from devkit.simulator.simulator import Kind, Match, Rule, Step
 
 MODEL = "flaky"
 ATTEMPTS_MAX = 3

@@ -16,20 +16,20 @@ from callgate.client import Client, Handle
 from callgate.domain.errors import WaitTimeout
 from callgate.settings import PREFIX, ClientSettings
 from config.settings import OPENAI_KEY_VARIABLE
-from worker import embedded_child
-from worker.demo_proxy import CountingProxy
-from worker.embedded import Embedded
-from worker.embedded_folder import package_folder
-from worker.embedded_server import log_tail, private
-from worker.local_model import LocalModel
+from devkit.demo.counting_proxy import CountingProxy
+from devkit.local_model import LocalModel
+from devkit.servers.data_folder import package_folder
+from devkit.servers.embedded import Embedded
+from devkit.servers.server import log_tail, private
+from devkit.simulator.simulator import Simulator
+from worker import tied_process as embedded_child
 from worker.migrate import migrate
-from worker.simulator import Simulator
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_MODEL = "gpt-4o-mini"
 LOOK_S = 0.5
 WORKER_STOP_TIMEOUT_S = 10.0
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 
 # The local model answers one call at a time; the others wait in its line, and their deadline runs.
 DEADLINE_S = 400

@@ -17,8 +17,8 @@ from callgate.domain.errors import BudgetExhausted
 from callgate.domain.gates import with_output_bound
 from callgate.domain.ledger import CallState
 from callgate.domain.models import ServiceTier
-from worker.demo_play import SHORT_TIMEOUT_S, Play, expect
-from worker.simulator import Match, Rule, Step, Uniform, Usage
+from devkit.demo.progress import SHORT_TIMEOUT_S, Play, expect
+from devkit.simulator.simulator import Match, Rule, Step, Uniform, Usage
 
 ORG = "small-shop"
 CALLS = 24

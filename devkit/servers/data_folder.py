@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from worker.embedded_server import Account, EmbeddedError, FolderInUse, private
+from devkit.servers.server import Account, EmbeddedError, FolderInUse, private
 
 ORDINARY_ACCOUNT = "nobody"
 

@@ -28,7 +28,7 @@ class Outcome(BaseModel):
 
 def main() -> None:
     """Submit the request of standard input `--times` times at once, and wait for every result."""
-    parser = argparse.ArgumentParser(prog="python -m worker.demo_submit")
+    parser = argparse.ArgumentParser(prog="python -m devkit.demo.submitter")
     parser.add_argument("--times", type=int, required=True)
     parser.add_argument("--timeout-s", type=float, required=True)
     options = parser.parse_args()

@@ -17,8 +17,8 @@ from typing import Any
 
 from multidict import CIMultiDict
 
-from worker.simulator_schema import SchemaUnsatisfied, instance
-from worker.simulator_script import ErrorBody, Kind, Step, Usage
+from devkit.simulator.schema import SchemaUnsatisfied, instance
+from devkit.simulator.script import ErrorBody, Kind, Step, Usage
 
 CHAT_PATH = "/v1/chat/completions"
 BYTES_PER_TOKEN = 4

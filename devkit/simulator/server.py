@@ -11,9 +11,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 from pydantic import TypeAdapter, ValidationError
 
-from worker.simulator_book import BAD_REQUEST, REQUESTS_MAX, Book, Record
-from worker.simulator_chat import CHAT_PATH, BadRequest, ChatRequest, Reply, error_body, reply_to
-from worker.simulator_script import RULES, ErrorBody, Kind, Rule, Script, Step
+from devkit.simulator.chat import CHAT_PATH, BadRequest, ChatRequest, Reply, error_body, reply_to
+from devkit.simulator.journal import BAD_REQUEST, REQUESTS_MAX, Book, Record
+from devkit.simulator.script import RULES, ErrorBody, Kind, Rule, Script, Step
 
 ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
 REQUEST_BYTES_MAX = 256 * 1024 * 1024

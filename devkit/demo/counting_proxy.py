@@ -3,7 +3,7 @@ Counts what is really sent: a reverse proxy in front of a provider, in a process
 
 It shares nothing with the ledger, so its count is a second witness of what `ai_call_log` says.
 
-    python -m worker.demo_proxy --upstream https://api.openai.com/v1 --port 8080
+    python -m devkit.demo.counting_proxy --upstream https://api.openai.com/v1 --port 8080
 """
 
 import argparse
@@ -20,11 +20,11 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from worker.embedded_folder import mark_of
-from worker.embedded_ports import LOOPBACK, server_on_free_port
-from worker.embedded_server import Program, Server
-from worker.simulator_book import Book, Counts
-from worker.simulator_server import ATTEMPT_HEADER
+from devkit.servers.data_folder import mark_of
+from devkit.servers.ports import LOOPBACK, server_on_free_port
+from devkit.servers.server import Program, Server
+from devkit.simulator.journal import Book, Counts
+from devkit.simulator.server import ATTEMPT_HEADER
 
 COUNTS_PATH = "/__control/counts"
 CONTROL_TIMEOUT_S = 10.0
@@ -77,11 +77,11 @@ class CountingProxy:
         return Program(
             name="counting proxy",
             argv=[
-                *(sys.executable, "-m", "worker.demo_proxy"),
+                *(sys.executable, "-m", "devkit.demo.counting_proxy"),
                 *(f"--{name}={value}" for name, value in options.items()),
             ],
             # `-m` finds the package in the working directory, installed or not.
-            folder=Path(__file__).parents[1],
+            folder=Path(__file__).parents[2],
             log=self._folder / "proxy.log",
             ready_text="ready at",
             mark=mark,
@@ -146,7 +146,7 @@ def _passed_on(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m worker.demo_proxy")
+    parser = argparse.ArgumentParser(prog="python -m devkit.demo.counting_proxy")
     parser.add_argument("--upstream", required=True, help="the provider's base URL")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--mark", help="a name for the process list")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from callgate import LLMRequest
-from worker.demo_play import Play, expect
-from worker.demo_stage import DemoFailed, Stage, spawn_tied, stop
-from worker.demo_submit import Outcome
+from devkit.demo.environment import DemoFailed, Stage, spawn_tied, stop
+from devkit.demo.progress import Play, expect
+from devkit.demo.submitter import Outcome
 
 PROCESSES = 5
 SUBMISSIONS_PER_PROCESS = 10
@@ -40,7 +40,7 @@ def crowd(play: Play, request: LLMRequest) -> None:
 def _submit_at_once(stage: Stage, request: LLMRequest) -> list[Outcome]:
     """Start every process, wait until all are ready, let them go together, and collect what they say."""
     arguments = [
-        *("-m", "worker.demo_submit"),
+        *("-m", "devkit.demo.submitter"),
         *("--times", str(SUBMISSIONS_PER_PROCESS), "--timeout-s", str(TIMEOUT_S)),
     ]
     with ExitStack() as stack:

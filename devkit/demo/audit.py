@@ -3,7 +3,7 @@
 from callgate.domain.budget import NANO_PER_USD, usd
 from callgate.domain.operations import CostLine
 from callgate.services.audit import AuditReport, audit
-from worker.demo_play import Play, expect
+from devkit.demo.progress import Play, expect
 
 
 def close_the_books(play: Play) -> AuditReport:

@@ -12,11 +12,11 @@ from callgate.client import Handle
 from callgate.domain.budget import usd
 from callgate.domain.errors import CallgateError
 from callgate.domain.models import LLMResult
+from devkit.demo.environment import DemoFailed
+from devkit.demo.progress import ORG, Play, expect
 from examples.extraction import Document, ExtractedDocument, load_documents, prompt, score
-from worker.demo_play import ORG, Play, expect
-from worker.demo_stage import DemoFailed
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 FIELDS = ("supplier", "number", "date", "total")
 SHARES = {"Supplier": 22, "Number": 18, "Date": 17, "Total": 13}
 """The columns of `FIELDS`, and how they share the width of the screen."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from callgate import LLMRequest
 from callgate.client import Handle
-from worker.demo_screen import Screen
-from worker.demo_stage import DemoFailed, Stage
+from devkit.demo.console import Screen
+from devkit.demo.environment import DemoFailed, Stage
 
 ORG = "acme"
 ORG_LIMIT_NANO_USD = 10_000_000_000

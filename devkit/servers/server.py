@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from worker.embedded_child import tied
+from worker.tied_process import tied
 
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 16_384

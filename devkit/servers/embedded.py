@@ -21,10 +21,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from worker.embedded_folder import account_for, held
-from worker.embedded_postgres import postgres_binary, start_postgres
-from worker.embedded_server import EmbeddedError, FolderInUse, Server, ServerFailed
-from worker.embedded_valkey import start_valkey, valkey_binary
+from devkit.servers.data_folder import account_for, held
+from devkit.servers.postgres import postgres_binary, start_postgres
+from devkit.servers.server import EmbeddedError, FolderInUse, Server, ServerFailed
+from devkit.servers.valkey import start_valkey, valkey_binary
 
 __all__ = ["Embedded", "EmbeddedError", "FolderInUse", "Server", "ServerFailed"]
 

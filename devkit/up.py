@@ -1,7 +1,7 @@
 """
 `callgate up`: everything a developer needs, in one terminal.
 
-    up ─┬─ Postgres, Valkey     (worker.embedded, in the data folder)
+    up ─┬─ Postgres, Valkey     (devkit.servers.embedded, in the data folder)
         ├─ callgate worker      restarted when it dies
         └─ callgate flower      restarted when it dies
 
@@ -27,8 +27,8 @@ from callgate.cli_output import print_json, say
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
-from worker import embedded_child
-from worker.embedded import Embedded, EmbeddedError
+from devkit.servers.embedded import Embedded, EmbeddedError
+from worker import tied_process as embedded_child
 from worker.migrate import migrate
 
 POLL_S = 0.1
