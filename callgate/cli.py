@@ -4,7 +4,7 @@ The command line: parse, call the client, print.
 Answers go to stdout (with `--json` exactly one object or array), everything else to stderr. Exit codes: 0 done; 1 an
 error of callgate, or a check that found something; 2 wrong usage or settings; 130 interrupted.
 
-`worker/callgate_cli.py` adds the commands of the worker, and `devkit/cli.py` those for developers, where those files
+`worker/cli.py` adds the commands of the worker, and `devkit/cli.py` those for developers, where those files
 are. Settings are read, and Celery and SQLAlchemy imported, only when a command runs.
 """
 
@@ -37,7 +37,7 @@ from callgate.domain.errors import CallgateError, ConfigurationError
 if TYPE_CHECKING:
     from callgate.client import Client
 
-CHECKOUT_COMMANDS = ("worker/callgate_cli.py", "devkit/cli.py")
+CHECKOUT_COMMANDS = ("worker/cli.py", "devkit/cli.py")
 """Files beside the library that add commands, where they are."""
 
 

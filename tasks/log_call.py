@@ -10,10 +10,10 @@ from celery._state import connect_on_app_finalize
 from callgate.adapters.celery_broker import LOG_TASK
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.domain.operations import StrayMessage
-from worker.batching import BatchMessage, BatchTask
-from worker.outcome import Outcome
+from worker.celery_ext.batches import BatchMessage, BatchTask
+from worker.celery_ext.body_result import Outcome
+from worker.celery_ext.request import Named, WakeUp
 from worker.process import services_of
-from worker.wake_up import Named, WakeUp
 
 
 class CallIsDead(Exception):

@@ -31,6 +31,7 @@ from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
 from callgate.adapters.postgres_operations import PostgresOperations
 from callgate.adapters.postgres_retention import PostgresRetention
+from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.db.session import PostgresSession
 from callgate.db.version import VERSION, major_version
@@ -54,14 +55,13 @@ from callgate.services.llm_service import LLMService, Patience
 from callgate.services.retention import RetentionService
 from config.celeryconfig import celery_config
 from config.settings import WorkerOptions, WorkerSettings, check_relations
-from worker.clock import SystemClock
-from worker.isolation import NURSERY_ARGV, Isolation
-from worker.lease_keeper import LeaseKeeper
-from worker.ledger_lane import LedgerLane
-from worker.nudge import Nudge
+from worker.async_ledger import LedgerLane
+from worker.async_token_estimator import TokenLane
+from worker.isolation.executor import NURSERY_ARGV, Isolation
+from worker.isolation.schema_checker import SchemaChecker
+from worker.lease_renewer import LeaseKeeper
 from worker.request_room import RequestRoom
-from worker.schema_checker import SchemaChecker
-from worker.token_lane import TokenLane
+from worker.wakeable_sleep import Nudge
 
 log = structlog.get_logger(__name__)
 

@@ -26,7 +26,7 @@ from callgate.domain.delivery import Delivery, Published
 from callgate.domain.ledger import AttemptRef, Record, Reserve, Reserved, Settle, Settled
 from config.settings import WorkerSettings
 from worker.bootstrap import Services, bootstrap, providers_of
-from worker.redis_transport import Transport
+from worker.celery_ext.redis_transport import Transport
 
 LOCK_SEEN_S_MAX = 0.4
 """How long to wait for a settlement to stand in its lock; below the ledger's lock timeout."""

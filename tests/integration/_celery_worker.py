@@ -69,7 +69,7 @@ def a_worker(
     settings = {
         "broker_url": valkey.url,
         "broker_connection_retry_on_startup": True,
-        "broker_transport": "worker.redis_transport:Transport",
+        "broker_transport": "worker.celery_ext.redis_transport:Transport",
         "broker_transport_options": {"priority_steps": [0]},
         "callgate_drain_s": 20,
         "task_acks_late": True,
@@ -77,7 +77,7 @@ def a_worker(
         "task_ignore_result": True,
         "worker_concurrency": 4,
         "worker_disable_rate_limits": True,
-        "worker_pool": "worker.asyncio_pool:AsyncioPool",
+        "worker_pool": "worker.celery_ext.pool:AsyncioPool",
         "worker_prefetch_multiplier": 1,
         **conf,
     }

@@ -1,5 +1,5 @@
 """
-A nursery for `worker.isolation` whose children need no services: what they do is decided by the call's id.
+A nursery for `worker.isolation.executor` whose children need no services: what they do is decided by the call's id.
 
 It starts in milliseconds; each child says that it has started in the file it is given.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from callgate.domain.ledger import CallKey
-from worker.nursery import raise_children
+from worker.isolation.forkserver import raise_children
 
 ANSWER, DIE, HANG, BABBLE = (CallKey(UUID(int=n), 1) for n in range(1, 5))
 DOES_NOT_START = "does-not-start"

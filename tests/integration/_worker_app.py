@@ -14,10 +14,10 @@ from celery import Celery, signals
 from redis import Redis
 
 from callgate.domain.operations import StrayMessage
-from worker.asyncio_pool import AsyncTask, run_on_loop
-from worker.batching import BatchMessage, BatchTask
-from worker.outcome import Outcome
-from worker.strays import connect_stray_handlers
+from worker.celery_ext.batches import BatchMessage, BatchTask
+from worker.celery_ext.body_result import Outcome
+from worker.celery_ext.consumer import connect_stray_handlers
+from worker.celery_ext.pool import AsyncTask, run_on_loop
 
 app = Celery("test")
 # The test that starts the worker writes this module.

@@ -19,7 +19,7 @@ from tests.integration._celery_worker import Note, client_of
 from tests.integration._valkey import Valkey
 
 Command = Callable[..., int]
-POOLS = ["worker.asyncio_pool:AsyncioPool", "threads"]
+POOLS = ["worker.celery_ext.pool:AsyncioPool", "threads"]
 
 
 @pytest.fixture(scope="module", params=POOLS, ids=["asyncio", "threads"])

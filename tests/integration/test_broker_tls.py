@@ -29,7 +29,7 @@ try:
 except BrokerUnavailable:
     pass
 """
-TRANSPORTS = {"client": "", "worker": "worker.redis_transport:Transport"}
+TRANSPORTS = {"client": "", "worker": "worker.celery_ext.redis_transport:Transport"}
 
 
 class Ear:

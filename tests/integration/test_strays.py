@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration._celery_worker import Worker, a_worker, client_of
 from tests.integration._valkey import Valkey, until
-from worker.strays import RAW_BYTES_MAX
+from worker.celery_ext.consumer import RAW_BYTES_MAX
 
 pytestmark = pytest.mark.usefixtures("worker")
 HEADERS = {"lang": "py", "task": "note", "id": "stray-id", "timelimit": [None, None]}

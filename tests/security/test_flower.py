@@ -28,8 +28,8 @@ from tests.security.flower import (
     task_event,
     task_page,
 )
-from worker.flower_access import WRONG_AT_ONCE
-from worker.flower_state import PAIRS_MAX
+from worker.flower.access import WRONG_AT_ONCE
+from worker.flower.state import PAIRS_MAX
 
 COMMANDS = [
     *(f"/api/task/{what}/pipeline.store" for what in ("apply", "async-apply", "send-task")),

@@ -24,7 +24,7 @@ from callgate.adapters.celery_control import CLOCK_MAX, BoundedClock, Mailbox, _
 from callgate.adapters.celery_guard import misfit
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
-from worker.wake_up import Respondent, _is_question
+from worker.celery_ext.request import Respondent, _is_question
 
 REPLIES = "reply.celery.pidbox"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from worker.nudge import Nudge
+from worker.wakeable_sleep import Nudge
 
 LONG_S, PATIENCE_S = 3_600.0, 20.0
 

@@ -13,8 +13,8 @@ import pytest
 from celery import Celery, signals
 from celery.app.trace import trace_task_ret
 
-from worker.asyncio_pool import AsyncTask
-from worker.outcome import Outcome, Trace
+from worker.celery_ext.body_result import Outcome, Trace
+from worker.celery_ext.pool import AsyncTask
 
 SPAN: ContextVar[str] = ContextVar("span", default="none")
 LENGTH_S = 0.2

@@ -11,7 +11,7 @@ from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
 from tests.unit.stage import a_request
-from worker.token_lane import CHARS_MAX, TokenLane
+from worker.async_token_estimator import CHARS_MAX, TokenLane
 
 CATALOGUE = Catalogue(providers={"sim": ProviderEntry()}, default=CallTypePolicy())
 

@@ -1,5 +1,5 @@
 """
-Checks answers in a child process, which a limit of time or memory may end: see `worker.schema_child`.
+Checks answers in a child process, which a limit of time or memory may end: see `worker.isolation.schema_child`.
 
     settle batches ── check ──► one thread, organisations in turn ── schema and text ──► child
                    ◄─────────── where it breaks, or that it was too costly ◄────────────┘
@@ -27,17 +27,17 @@ from typing import Any
 
 import structlog
 
+from callgate.adapters.system_clock import monotonic
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
 from callgate.domain.ports import Answer, Finding
-from worker.clock import monotonic
-from worker.schema_child import CPU_S_MAX, READY, order_of
+from worker.isolation.schema_child import CPU_S_MAX, READY, order_of
 from worker.tied_process import tied
 from worker.turns import Steps, Turns
 
 log = structlog.get_logger(__name__)
 
-CHILD_ARGV = (sys.executable, "-m", "worker.schema_child")
-CHECKOUT = Path(__file__).parents[1]
+CHILD_ARGV = (sys.executable, "-m", "worker.isolation.schema_child")
+CHECKOUT = Path(__file__).parents[2]
 START_MAX_S = 20.0
 START_AGAIN_S = 5.0
 """The pause after a child that did not start."""

@@ -6,11 +6,11 @@ Run Celery tasks that are coroutines, thousands at a time in one process.
                                                                            ├ task.arun(request, *args)
     events, ack ◄─ mailbox ──────────────────────────────────────────────── └ task_postrun
 
-The tracer runs around the coroutine, in its thread and its context (see `worker.outcome`). One that
+The tracer runs around the coroutine, in its thread and its context (see `worker.celery_ext.body_result`). One that
 may talk to something (to store a result, to publish a callback) has a thread of its own; callgate's
 tasks do neither. Tasks that are functions go to a few task threads.
 
-Select the pool with the setting `worker_pool = "worker.asyncio_pool:AsyncioPool"` and without `-P`.
+Select the pool with the setting `worker_pool = "worker.celery_ext.pool:AsyncioPool"` and without `-P`.
 Intake needs no pausing: a task that waits for Postgres keeps its slot and its message, and with
 all slots taken the prefetch limit stops the intake by itself.
 """
@@ -35,10 +35,10 @@ from celery.platforms import EX_FAILURE
 from celery.worker import state as worker_state
 from kombu.serialization import loads, prepare_accept_content
 
-from worker.async_job import AsyncJob, call_in
-from worker.loop_thread import LoopThread, Service, TaskThreads
-from worker.mailbox import Mailbox
-from worker.outcome import Outcome, OutcomeTask, Trace
+from worker.celery_ext.body_result import Outcome, OutcomeTask, Trace
+from worker.celery_ext.hub_inbox import Mailbox
+from worker.celery_ext.job import AsyncJob, call_in
+from worker.celery_ext.threads import LoopThread, Service, TaskThreads
 
 logger = logging.getLogger(__name__)
 

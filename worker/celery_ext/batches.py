@@ -33,8 +33,8 @@ from celery.utils.imports import symbol_by_name
 from celery.worker import state as worker_state
 from celery.worker.request import create_request_cls
 
-from worker.outcome import Outcome, OutcomeTask, Trace
-from worker.until_done import UntilDone
+from worker.celery_ext.body_result import Outcome, OutcomeTask, Trace
+from worker.celery_ext.retry_forever import UntilDone
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class BatchTask(OutcomeTask):
     abstract = True
     acks_late = True
     rate_limit = None
-    Strategy = "worker.batching:BatchStrategy"
+    Strategy = "worker.celery_ext.batches:BatchStrategy"
 
     batch_size_max: int = 200
     batch_wait_s: float = 0.02

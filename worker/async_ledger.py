@@ -18,7 +18,7 @@ from callgate.domain.ledger import (
     ReserveOutcome,
 )
 from callgate.domain.ports import LedgerPort, QueuePort
-from callgate.services.group_commit import GroupCommit
+from worker.group_commit import GroupCommit
 
 In = TypeVar("In")
 Out = TypeVar("Out")

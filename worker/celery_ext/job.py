@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from worker.outcome import Outcome, OutcomeTask, Trace
+from worker.celery_ext.body_result import Outcome, OutcomeTask, Trace
 
 logger = logging.getLogger(__name__)
 

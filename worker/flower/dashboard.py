@@ -35,8 +35,8 @@ from tornado.web import HTTPError, RequestHandler
 from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerOptions, WorkerSettings
 from worker.bootstrap import worker_app
-from worker.flower_access import Gate, sender_of
-from worker.flower_state import TASKS_MAX, WORKERS_MAX, BoundedEvents, BoundedInspector
+from worker.flower.access import Gate, sender_of
+from worker.flower.state import TASKS_MAX, WORKERS_MAX, BoundedEvents, BoundedInspector
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ the log never quotes it: what is in it may be somebody's secret.
     a body that is no base64                 stock: lost, ends the worker
     not even JSON, or no kombu envelope       stock: lost, ends the worker
 
-Bodies and items need `worker.redis_transport`. The broker has forgotten a message when it is looked at, so a stray is
-lost if the process is killed before the sink has it.
+Bodies and items need `worker.celery_ext.redis_transport`. The broker has forgotten a message when it is looked at, so
+a stray is lost if the process is killed before the sink has it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from kombu.exceptions import KombuError
 
 from callgate.domain.bounds import STRAY_BYTES_MAX as RAW_BYTES_MAX
 from callgate.domain.operations import StrayMessage
-from worker.asyncio_pool import AsyncTask
-from worker.batching import BatchStrategy
-from worker.event_pacing import PacedConsumer
-from worker.until_done import UntilDone
+from worker.celery_ext.batches import BatchStrategy
+from worker.celery_ext.event_pacing import PacedConsumer
+from worker.celery_ext.pool import AsyncTask
+from worker.celery_ext.retry_forever import UntilDone
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ Kombu's Redis transport, made for a worker whose ledger knows what is lost.
 - A broker that refuses a command (its disk or its memory is full, it lacks replicas, it has become one itself) ends the
   stock worker. Here that is a lost connection, made again until the broker takes writes.
 
-Select it with the setting `broker_transport = "worker.redis_transport:Transport"` for a `redis://`
+Select it with the setting `broker_transport = "worker.celery_ext.redis_transport:Transport"` for a `redis://`
 or `rediss://` broker.
 """
 

@@ -12,7 +12,7 @@ from celery.utils.time import utcoffset
 from flower.events import Events, EventsState
 from flower.inspector import Inspector
 
-from worker.flower_events import checked, fits
+from worker.flower.events import checked, fits
 
 logger = logging.getLogger(__name__)
 

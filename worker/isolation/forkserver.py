@@ -33,7 +33,7 @@ START_MAX_S = 60.0
 END_MAX_S = 5.0
 STDERR = 2
 """Not `sys.stderr`, which Celery replaces by one without a descriptor."""
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 
 
 class ChildFailed(Exception):

@@ -78,7 +78,7 @@ def migrate(
 def flower() -> None:
     """Run Flower on callgate's app, until a signal ends the process."""
     from config.settings import load_worker_settings
-    from worker.dashboard import run_dashboard
+    from worker.flower.dashboard import run_dashboard
     from worker.main import configure_logging
 
     settings = load_worker_settings()

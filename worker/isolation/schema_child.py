@@ -1,7 +1,7 @@
 """
 Checks answers against schemas, one at a time, where a limit of time or memory ends nothing else.
 
-    python -m worker.schema_child        reads orders from standard input, writes a line of JSON about each
+    python -m worker.isolation.schema_child        reads orders from standard input, writes a line of JSON about each
 
 It has its code, its two pipes and nothing else of the process that started it. Both the schema and the answer come from
 strangers: a check that takes too much processor time is ended by a signal, with the process; one that takes too much

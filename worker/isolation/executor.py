@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from callgate.adapters.system_clock import monotonic
 from callgate.domain.ledger import CallKey
 from callgate.services.llm_service import Busy, Executed
-from worker.clock import monotonic
-from worker.nursery import Child, ChildFailed, Nursery
+from worker.isolation.forkserver import Child, ChildFailed, Nursery
 
 log = structlog.get_logger(__name__)
 
