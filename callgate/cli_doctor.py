@@ -136,7 +136,7 @@ def _catalogue(client: Client) -> str:
 
 
 def _database(client: Client) -> str:
-    from callgate.db.version import VERSION, major_version
+    from callgate.adapters.postgres.version import VERSION, major_version
 
     ((number,),) = _asked(client, VERSION, {})
     return f"Postgres {major_version(number)} answers"
@@ -157,7 +157,7 @@ def _server_log(client: Client) -> Finding:
 
 
 def _asked(client: Client, sql: str, parameters: dict[str, Any]) -> list[Any]:
-    from callgate.db.session import PostgresSession
+    from callgate.adapters.postgres.session import PostgresSession
 
     settings = client.settings
     session = PostgresSession(
@@ -206,8 +206,8 @@ def _broker(client: Client) -> str:
 
 def _item_size(client: Client) -> Finding:
     """Whether the broker keeps what none of its readers would read; not whether it may be asked for its settings."""
-    from callgate.adapters.celery_bounds import ITEM_BYTES_MAX
-    from callgate.adapters.celery_consumers import takes_items_of
+    from callgate.adapters.broker.bounds import ITEM_BYTES_MAX
+    from callgate.adapters.broker.consumers import takes_items_of
 
     try:
         takes_more = takes_items_of(client.celery_app, ITEM_BYTES_MAX + 1)
@@ -221,7 +221,7 @@ def _item_size(client: Client) -> Finding:
 
 
 def _rights(client: Client) -> str:
-    from callgate.adapters.celery_consumers import CLIENT_COMMANDS, refused_command
+    from callgate.adapters.broker.consumers import CLIENT_COMMANDS, refused_command
 
     if refused := _of_broker(lambda: refused_command(client.celery_app, CLIENT_COMMANDS)):
         raise ConfigurationError(
@@ -231,7 +231,7 @@ def _rights(client: Client) -> str:
 
 
 def _consumers(client: Client) -> str:
-    from callgate.adapters.celery_consumers import consumers
+    from callgate.adapters.broker.consumers import consumers
 
     found = _of_broker(lambda: consumers(client.celery_app))
     if foreign := [f"{c.name} ({', '.join(c.queues)})" for c in found if not c.is_ours]:
@@ -300,7 +300,7 @@ def _price(client: Client, model: str) -> str:
 
 
 def _transport(client: Client) -> str:
-    from callgate.adapters.openai_environment import check_environment
+    from callgate.adapters.providers.openai.environment import check_environment
 
     check_environment(client.catalogue.providers)
     return "requests can leave a worker with this environment"

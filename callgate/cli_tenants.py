@@ -11,7 +11,7 @@ import typer
 from callgate.cli_output import AsJson, client_of, name, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
+    from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 
 Login = Annotated[str, typer.Argument(metavar="LOGIN", help="A member of callgate_client.")]
 OfOrg = Annotated[str, typer.Argument(parser=name, metavar="ORG")]
@@ -54,8 +54,8 @@ def list_all(context: typer.Context, as_json: AsJson = False) -> None:
 @contextmanager
 def _tenants(context: typer.Context) -> Iterator[PostgresTenants]:
     """Logins are the database's, not a port's: whatever else keeps a ledger knows none."""
-    from callgate.adapters.postgres_tenants import PostgresTenants
-    from callgate.db.session import PostgresSession
+    from callgate.adapters.postgres.session import PostgresSession
+    from callgate.adapters.postgres.tenants import PostgresTenants
 
     with client_of(context) as client:
         settings = client.settings
@@ -68,7 +68,7 @@ def _tenants(context: typer.Context) -> Iterator[PostgresTenants]:
 
 
 def _tenant(login: str, org: str) -> Tenant:
-    from callgate.adapters.postgres_tenants import Tenant
+    from callgate.adapters.postgres.tenants import Tenant
 
     return Tenant(login, org)
 

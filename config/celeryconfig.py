@@ -1,4 +1,4 @@
-"""What a worker's Celery app needs beyond the client's (`callgate.adapters.celery_broker`)."""
+"""What a worker's Celery app needs beyond the client's (`callgate.adapters.broker.app`)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from celery import Celery
 from celery._state import connect_on_app_finalize
 
-from callgate.adapters.celery_broker import LOG_TASK
+from callgate.adapters.broker.app import LOG_TASK
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.domain.operations import StrayMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask

@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 from celery._state import connect_on_app_finalize
 
-from callgate.adapters.celery_broker import SWEEP_TASK
+from callgate.adapters.broker.app import SWEEP_TASK
 from worker.celery_ext.pool import AsyncTask
 from worker.celery_ext.request import Named, WakeUp
 from worker.process import services_of

@@ -1,6 +1,6 @@
 """Emptying a ledger between tests."""
 
-from callgate.db.tables import metadata
+from callgate.adapters.postgres.tables import metadata
 
 EMPTY = (
     # The action log refuses it otherwise, as it should.

@@ -20,21 +20,21 @@ from uuid import uuid4
 import structlog
 from celery import Celery
 
+from callgate.adapters.broker.app import build_app
+from callgate.adapters.broker.consumers import consumers
+from callgate.adapters.broker.queue import CeleryQueue
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.adapters.celery_broker import build_app
-from callgate.adapters.celery_consumers import consumers
-from callgate.adapters.celery_queue import CeleryQueue
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.file_credentials import FileCredentials
-from callgate.adapters.openai_adapter import OpenAIAdapter
-from callgate.adapters.postgres_leases import PostgresLeases
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.adapters.postgres_retention import PostgresRetention
+from callgate.adapters.postgres.leases import PostgresLeases
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.retention import PostgresRetention
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.version import VERSION, major_version
+from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
-from callgate.db.session import PostgresSession
-from callgate.db.version import VERSION, major_version
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, Unavailable
 from callgate.domain.ledger import AttemptRef, CallKey

@@ -41,7 +41,7 @@ def worker(
 ) -> None:
     """Run calls, log them, or both, until a signal ends the process."""
     from callgate.adapters.catalogue_file import load_catalogue
-    from callgate.adapters.openai_environment import check_environment
+    from callgate.adapters.providers.openai.environment import check_environment
     from config.settings import load_worker_settings
 
     settings = load_worker_settings()
@@ -59,7 +59,7 @@ def migrate(
     as_json: AsJson = False,
 ) -> None:
     """Bring the database to the newest schema, or back to none."""
-    from callgate.db.url import shown
+    from callgate.adapters.postgres.url import shown
     from config.settings import load_worker_settings
     from worker.migrate import migrate as move
 

@@ -12,8 +12,8 @@ import structlog
 from celery import Celery
 from structlog.types import EventDict
 
-from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
-from callgate.adapters.celery_consumers import WORKER_COMMANDS, refused_command
+from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
+from callgate.adapters.broker.consumers import WORKER_COMMANDS, refused_command
 from callgate.cli_output import escape_what_cannot_be_written, harmless
 from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerSettings

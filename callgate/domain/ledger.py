@@ -161,7 +161,7 @@ class NewSubmission:
     """The `LLMRequest` as JSON, kept byte for byte."""
     idempotency_key: str | None = None
     link: str | None = field(default=None, repr=False)
-    """What to publish when the call ends, as JSON; see `callgate.adapters.celery_queue`."""
+    """What to publish when the call ends, as JSON; see `callgate.adapters.broker.queue`."""
     force: bool = False
     """Start a next generation even if the call succeeded or is dead."""
     inherit_links: bool = False

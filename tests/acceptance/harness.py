@@ -25,7 +25,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from callgate import Client, LLMRequest, Message
-from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budget import NANO_PER_USD, Window

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from redis import Redis
 
 from callgate import Client, LLMRequest, Message
-from callgate.adapters.celery_broker import CALL_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE
 from callgate.domain.errors import (
     BrokerUnavailable,
     CallgateError,

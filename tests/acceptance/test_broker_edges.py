@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis import Redis
 
-from callgate.adapters.celery_broker import CALL_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE
 from tests.acceptance.harness import CHECKOUT, Deployment, Process, until, worker_argv
 
 PATIENCE_S = 60.0

@@ -18,7 +18,7 @@ import pytest
 from redis import Redis
 
 from callgate import Client, Handle
-from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
 from callgate.domain.delivery import Published
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.settings import ClientSettings

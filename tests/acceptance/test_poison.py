@@ -16,16 +16,16 @@ from uuid import uuid4
 
 from redis import Redis
 
-from callgate.adapters.celery_broker import (
+from callgate.adapters.broker.app import (
     CALL_QUEUE,
     CALL_TASK,
     LOG_QUEUE,
     LOG_TASK,
     SWEEP_TASK,
 )
-from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
-from callgate.db.session import PostgresSession
 from callgate.domain.errors import CallFailed
 from callgate.domain.ledger import CallKey, CallState, Record, Reserved
 from callgate.domain.models import LLMResult, Usage

@@ -28,10 +28,10 @@ from sqlalchemy import LargeBinary, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from callgate import Client, Handle, LLMRequest, Message, cli
-from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
-from callgate.db.roles import CLIENT, DASHBOARD, WORKER
-from callgate.db.session import PostgresSession
-from callgate.db.tables import metadata
+from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.tables import metadata
+from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.errors import CallgateError
 from callgate.domain.ledger import Bodies
 from callgate.settings import ClientSettings

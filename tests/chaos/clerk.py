@@ -17,8 +17,8 @@ from uuid import uuid4
 
 from redis import Redis
 
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.breaker import Health
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.hashing import call_id

@@ -17,11 +17,11 @@ from typing import Any
 from celery import Celery
 from sqlalchemy import text
 
+from callgate.adapters.broker.app import CALL_TASK
+from callgate.adapters.broker.queue import CeleryQueue
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.adapters.celery_broker import CALL_TASK
-from callgate.adapters.celery_queue import CeleryQueue
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.ledger import AttemptRef, Record, Reserve, Reserved, Settle, Settled
 from config.settings import WorkerSettings

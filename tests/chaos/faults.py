@@ -9,7 +9,7 @@ from functools import partial
 
 from redis import Redis
 
-from callgate.adapters.celery_queue import CeleryQueue
+from callgate.adapters.broker.queue import CeleryQueue
 from devkit.simulator.simulator import Rule, Step, Uniform
 from tests.acceptance.harness import until
 from tests.chaos.disk import fill_disk, refusals

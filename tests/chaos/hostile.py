@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from devkit.simulator.simulator import Match, Rule, Step
 from tests.chaos.attacker import BOMB, KINDS, SLOW, UNDER_WAY
 from tests.chaos.books import Verdict, judge

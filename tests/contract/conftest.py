@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from sqlalchemy import Engine
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from tests.contract.harness import LedgerUnderTest, open_memory, open_postgres
 
 

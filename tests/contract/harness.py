@@ -22,12 +22,12 @@ from uuid import UUID, uuid4
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.memory_ledger import MemoryLedger
-from callgate.adapters.postgres_leases import PostgresLeases
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.adapters.postgres_retention import PostgresRetention
-from callgate.db.session import PostgresSession
+from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.adapters.postgres.leases import PostgresLeases
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.retention import PostgresRetention
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budget import ORG_SCOPE, BudgetFigures, Window
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.hashing import call_id

@@ -15,7 +15,7 @@ import structlog
 from nacl.secret import Aead
 from redis import Redis
 
-from callgate.adapters.memory_budget_cache import MemoryBudgetCache
+from callgate.adapters.memory.budget_cache import MemoryBudgetCache
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
 from callgate.domain.budget import BudgetFigures, Window
 from callgate.domain.ports import BudgetCachePort

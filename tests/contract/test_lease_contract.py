@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from callgate.adapters.postgres_leases import EXPIRED_MAX
+from callgate.adapters.postgres.leases import EXPIRED_MAX
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,

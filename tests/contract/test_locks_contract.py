@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from callgate.adapters.postgres_leases import EXPIRED_MAX
+from callgate.adapters.postgres.leases import EXPIRED_MAX
 from callgate.domain.breaker import Health
 from callgate.domain.ledger import (
     AttemptRef,

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from callgate.adapters.memory_provider import Rule, echo
+from callgate.adapters.memory.provider import Rule, echo
 from callgate.domain.models import LLMRequest, Message, ServiceTier, Usage
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budget import RefusalReason, Window
 from callgate.domain.ledger import (
     AttemptRef,

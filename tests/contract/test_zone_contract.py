@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from callgate.adapters.memory_ledger import MemoryLedger
-from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.domain.budget import ORG_SCOPE, RefusalReason, Window
 from callgate.domain.errors import BudgetNoPeriod, UnknownTimeZone
 from callgate.domain.ledger import CallState, Refused, Reserved

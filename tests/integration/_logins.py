@@ -10,9 +10,9 @@ from uuid import uuid4
 from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
-from callgate.db.roles import CLIENT
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.roles import CLIENT
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 
 
 @contextmanager

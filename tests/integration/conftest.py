@@ -11,8 +11,8 @@ import structlog
 from celery import Celery
 from sqlalchemy import Engine
 
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.cli import run
-from callgate.db.session import PostgresSession
 from devkit.servers.embedded import Embedded
 from tests.contract.harness import LedgerUnderTest, open_postgres
 from tests.integration._celery_worker import Note, client_of

@@ -10,9 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from callgate.adapters.memory_ledger import uuid7
-from callgate.db.session import PostgresSession
-from callgate.db.tables import PARTITION_NAME
+from callgate.adapters.memory.ledger import uuid7
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.tables import PARTITION_NAME
 from callgate.domain.ledger import AttemptRef, CallKey
 from tests.contract.harness import LedgerUnderTest, open_postgres
 

@@ -17,8 +17,8 @@ from tests.certificates import self_signed
 PUBLISH = """
 import sys
 from uuid import UUID
-from callgate.adapters.celery_broker import build_app
-from callgate.adapters.celery_queue import CeleryQueue
+from callgate.adapters.broker.app import build_app
+from callgate.adapters.broker.queue import CeleryQueue
 from callgate.domain.errors import BrokerUnavailable
 from callgate.domain.ledger import CallKey
 

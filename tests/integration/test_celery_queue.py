@@ -18,9 +18,9 @@ from kombu import Exchange, Queue
 from redis import Redis
 from redis.exceptions import RedisError
 
-from callgate.adapters.celery_broker import build_app
-from callgate.adapters.celery_links import Links
-from callgate.adapters.celery_queue import CeleryQueue
+from callgate.adapters.broker.app import build_app
+from callgate.adapters.broker.links import Links
+from callgate.adapters.broker.queue import CeleryQueue
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, InvalidLink
 from callgate.domain.ledger import AttemptRef, CallKey, CallState

@@ -13,10 +13,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from callgate import cli_doctor
+from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.cli import run
 from callgate.client import Client
-from callgate.db.roles import CLIENT, DASHBOARD, WORKER
-from callgate.db.session import PostgresSession
 from callgate.settings import ClientSettings
 from devkit.servers.embedded import Embedded
 from tests.contract.harness import ORG, LedgerUnderTest

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Client
-from callgate.db.session import PostgresSession
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
 from callgate.domain.ledger import CallKey
 from callgate.settings import ClientSettings

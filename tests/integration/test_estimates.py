@@ -18,9 +18,9 @@ from psycopg2 import Error
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_leases import PostgresLeases
-from callgate.db.roles import DASHBOARD
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.leases import PostgresLeases
+from callgate.adapters.postgres.roles import DASHBOARD
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.operations import (
     StrayMessage,
 )

@@ -12,7 +12,7 @@ import asyncio, sys
 from uuid import uuid4
 import worker.isolated
 from callgate.adapters.file_credentials import FileCredentials
-from callgate.adapters.openai_adapter import OpenAIAdapter
+from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.models import LLMRequest, Message
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from callgate.adapters.celery_broker import CALL_QUEUE
-from callgate.db.session import PostgresSession
+from callgate.adapters.broker.app import CALL_QUEUE
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import CallKey
 from tests.contract.harness import LedgerUnderTest, a_submission

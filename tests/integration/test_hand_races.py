@@ -8,7 +8,7 @@ from contextlib import closing
 
 from sqlalchemy import Engine
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budget import Window
 from callgate.domain.ledger import AttemptRef, AttemptStatus, CallState, RecordOutcome
 from callgate.domain.operations import By

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.ledger import AttemptRef, Locked, Reserved
 from callgate.domain.operations import EndReason
 from callgate.services.audit import audit

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from callgate.adapters.memory_ledger import uuid7
+from callgate.adapters.memory.ledger import uuid7
 from callgate.domain.errors import CallFailed, ResultPurged, RowRefused
 from callgate.domain.ledger import (
     AttemptRef,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, text
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.unknown import UnknownFilter
 from tests.contract.harness import LIMIT, ORG, a_success, open_postgres
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated, RowRefused
 from devkit.servers.embedded import Embedded
 from devkit.servers.ports import free_port

@@ -6,11 +6,11 @@ from contextlib import closing
 
 import pytest
 
+from callgate.adapters.postgres import version
+from callgate.adapters.postgres.roles import CLIENT, DASHBOARD
+from callgate.adapters.postgres.version import POSTGRES_MIN, major_version
 from callgate.cli import run
 from callgate.client import Client
-from callgate.db import version
-from callgate.db.roles import CLIENT, DASHBOARD
-from callgate.db.version import POSTGRES_MIN, major_version
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import ClientSettings
 from config.settings import WorkerSettings

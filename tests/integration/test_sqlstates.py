@@ -11,12 +11,12 @@ import psycopg2
 import pytest
 from psycopg2 import errorcodes
 
-from callgate.adapters.postgres_leases import PostgresLeases
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.adapters.postgres_retention import PostgresRetention
-from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.leases import PostgresLeases
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.retention import PostgresRetention
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.budget import Window
 from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
@@ -139,7 +139,7 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def start(sqlstate: str) -> None:
         monkeypatch.setattr(PostgresSession, "rows", lambda s, *_: rows(s, failing(sqlstate), {}))
         # Nobody waits for what will not come.
-        monkeypatch.setattr("callgate.db.session.TRIES_MAX", 1)
+        monkeypatch.setattr("callgate.adapters.postgres.session.TRIES_MAX", 1)
 
     return start
 
@@ -185,7 +185,7 @@ def test_an_error_of_the_driver_itself_is_unavailability(
     def broken(*_: object) -> object:
         raise error("connection already closed")
 
-    monkeypatch.setattr("callgate.db.session._Watchdog.deadline", broken)
+    monkeypatch.setattr("callgate.adapters.postgres.session._Watchdog.deadline", broken)
     with pytest.raises(LedgerUnavailable):
         session.rows("SELECT 1", {})
 

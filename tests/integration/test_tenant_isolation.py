@@ -18,12 +18,12 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
-from callgate.db.roles import CLIENT, DASHBOARD, WORKER
-from callgate.db.session import PostgresSession
-from callgate.db.tables import metadata
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.tables import metadata
+from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.budget import ORG_SCOPE, Window
 from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError

@@ -10,9 +10,9 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, Engine, text
 
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budget import ORG_SCOPE, Window
 from callgate.domain.ledger import AttemptStatus, CallState, DueKind
 from callgate.domain.models import OnBudget

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, text
 
-from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.domain.budget import ORG_SCOPE, Window, period_of
 from callgate.domain.errors import UnknownTimeZone
 from tests.contract.harness import LedgerUnderTest

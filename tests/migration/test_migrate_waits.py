@@ -10,9 +10,9 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 import worker.migrate
-from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
-from callgate.db.roles import CLIENT
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.roles import CLIENT
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.errors import LedgerUnavailable
 from devkit.servers.embedded import Embedded
 from tests.integration._logins import a_client, a_login, name_of

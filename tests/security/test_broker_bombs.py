@@ -24,7 +24,7 @@ from uuid import uuid4
 import pytest
 
 from callgate import Client
-from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
 from devkit.servers.ports import free_port
 from tests.acceptance.harness import START_TIMEOUT_S, Deployment, Process, until
 from tests.integration._valkey import Valkey

@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from callgate import Client
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budget import BudgetFigures, Window
 from callgate.settings import ClientSettings
 from devkit.servers.embedded import Embedded

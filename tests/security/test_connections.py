@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url
 
-from callgate.db.roles import WORKER
+from callgate.adapters.postgres.roles import WORKER
 from devkit.servers.postgres import CONNECTIONS_MAX
 from tests.acceptance.harness import Deployment, Process
 from tests.integration._logins import a_client, a_login

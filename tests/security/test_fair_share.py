@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from tests.acceptance.harness import Deployment, Process
 from tests.chaos.attacker import KINDS, UNDER_WAY
 from tests.chaos.hostile import POSTED_NANO_USD, RULES, SHARE_MIN

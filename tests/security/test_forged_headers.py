@@ -13,7 +13,7 @@ import pytest
 from kombu import Consumer, Exchange, Queue
 from redis import Redis
 
-from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
 from tests.acceptance.harness import Deployment, Process, until
 
 PATIENCE_S = 30.0

@@ -20,9 +20,9 @@ from redis import Redis
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_ledger import SUBMIT, PostgresLedger
-from callgate.adapters.postgres_operations import CALLS, END
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.ledger import SUBMIT, PostgresLedger
+from callgate.adapters.postgres.operations import CALLS, END
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain import bounds
 from callgate.domain.errors import RowRefused
 from callgate.domain.hashing import call_id

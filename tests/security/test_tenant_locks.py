@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
-from callgate.db.session import PostgresSession
 from callgate.domain.ledger import Bodies, CallState, NewSubmission, SubmitOutcome
 from callgate.domain.operations import EndReason
 from devkit.simulator.simulator import Kind, Match, Rule, Step

@@ -23,8 +23,8 @@ from uuid import UUID
 
 from greenlet import getcurrent
 
-from callgate.adapters import memory_delivery
-from callgate.adapters.memory_tables import AttemptRow, CallRow
+from callgate.adapters.memory import delivery as memory_delivery
+from callgate.adapters.memory.tables import AttemptRow, CallRow
 from callgate.domain import errors
 from callgate.domain.budget import Window
 from callgate.domain.ledger import (

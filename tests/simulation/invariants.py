@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from callgate.adapters.memory_tables import AttemptRow, CallRow
+from callgate.adapters.memory.tables import AttemptRow, CallRow
 from callgate.domain.budget import BudgetFigures, RefusalReason, Window
 from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import (

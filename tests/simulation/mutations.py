@@ -13,10 +13,13 @@ from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
-from callgate.adapters import memory_headroom, memory_ledger, memory_money, memory_tables
 from callgate.adapters.cost_calculator import CostCalculator
-from callgate.adapters.memory_ledger import MemoryLedger
-from callgate.adapters.memory_tables import MemoryTables, SubmissionRow
+from callgate.adapters.memory import headroom as memory_headroom
+from callgate.adapters.memory import ledger as memory_ledger
+from callgate.adapters.memory import money as memory_money
+from callgate.adapters.memory import tables as memory_tables
+from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.adapters.memory.tables import MemoryTables, SubmissionRow
 from callgate.domain import hashing
 from callgate.domain.budget import BudgetFigures
 from callgate.domain.catalogue import CallTypePolicy

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from callgate.adapters.memory_tables import MemoryTables
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.budget import BudgetFigures
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.ledger import (

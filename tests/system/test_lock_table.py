@@ -10,7 +10,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from devkit.simulator.simulator import Rule, Step
 from tests.acceptance.harness import Deployment, Process, until, until_equal
 from tests.integration._logins import a_client

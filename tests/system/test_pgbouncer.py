@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable
 from callgate.domain.ledger import CallState
 from devkit.servers.embedded import Embedded

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
 
-from callgate.adapters.memory_ledger import MemoryLedger
-from callgate.adapters.memory_tables import AttemptRow
+from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.adapters.memory.tables import AttemptRow
 from callgate.domain.budget import Window, scopes_of
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import (

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
-from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain import gates
 from callgate.domain.budget import Window

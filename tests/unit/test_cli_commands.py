@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli import run
 from callgate.cli_output import print_error
 from callgate.client import Client

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli import run
 from callgate.cli_actions import by_of
 from callgate.client import Client

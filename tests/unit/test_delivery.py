@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from callgate.adapters import memory_ledger
+from callgate.adapters.memory import ledger as memory_ledger
 from callgate.domain.delivery import TRIES_MAX, Delivery, Published, told
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import CallKey, CallState, SubmitOutcome

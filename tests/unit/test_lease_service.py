@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.errors import LedgerUnavailable
 from callgate.services.lease import LeaseService
 from tests.unit.stage import StageClock

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import RFC_4122, UUID
 
-from callgate.adapters.memory_ledger import MemoryLedger, uuid7
+from callgate.adapters.memory.ledger import MemoryLedger, uuid7
 from callgate.domain.budget import Window
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import CallState, NewSubmission

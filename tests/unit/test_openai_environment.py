@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from callgate.adapters.openai_environment import check_environment
+from callgate.adapters.providers.openai.environment import check_environment
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.errors import ConfigurationError
 from tests.certificates import self_signed

@@ -9,7 +9,7 @@ Kombu's Redis transport, made for a worker whose ledger knows what is lost.
 - Stock builds a new redis-py client, with a copy of its table of about 170 reply parsers, for each
   command it sends: a fifth of a worker's CPU per task.
 - An item of a queue that is no message ends the stock worker. Here it is put aside. So is one that is longer than a
-  message of ours can be, and one that kombu would inflate (`callgate.adapters.celery_guard`).
+  message of ours can be, and one that kombu would inflate (`callgate.adapters.broker.guard`).
 - A broker that refuses a command (its disk or its memory is full, it lacks replicas, it has become one itself) ends the
   stock worker. Here that is a lost connection, made again until the broker takes writes.
 
@@ -32,7 +32,7 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
-from callgate.adapters import celery_guard
+from callgate.adapters.broker import guard as celery_guard
 
 logger = logging.getLogger(__name__)
 
