@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from callgate.cli_output import AsJson
+from callgate.cli.output import AsJson
 
 
 def register(app: typer.Typer) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.cli_output import print_json, say
+from callgate.cli.output import print_json, say
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations

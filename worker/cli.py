@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from callgate.cli_output import AsJson, Yes, confirm, print_json, say
+from callgate.cli.output import AsJson, Yes, confirm, print_json, say
 
 
 class QueueChoice(StrEnum):

@@ -14,7 +14,7 @@ from structlog.types import EventDict
 
 from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
 from callgate.adapters.broker.consumers import WORKER_COMMANDS, refused_command
-from callgate.cli_output import escape_what_cannot_be_written, harmless
+from callgate.cli.output import escape_what_cannot_be_written, harmless
 from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerSettings
 from worker.bootstrap import Services, bootstrap, worker_app

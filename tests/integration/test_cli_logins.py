@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from callgate import cli_doctor
 from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.cli import doctor as cli_doctor
 from callgate.cli import run
 from callgate.client import Client
 from callgate.settings import ClientSettings

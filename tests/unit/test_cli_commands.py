@@ -15,7 +15,7 @@ import pytest
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli import run
-from callgate.cli_output import print_error
+from callgate.cli.output import print_error
 from callgate.client import Client
 from callgate.domain.budget import NANO_PER_USD
 from callgate.domain.delivery import Delivery, Published, Told

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from callgate.cli_output import AsJson, client_of, name, print_json, print_table, say
+from callgate.cli.output import AsJson, client_of, name, print_json, print_table, say
 
 if TYPE_CHECKING:
     from callgate.adapters.postgres.tenants import PostgresTenants, Tenant

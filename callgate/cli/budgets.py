@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from callgate.cli_output import (
+from callgate.cli.output import (
     AsJson,
     Org,
     client_of,

@@ -13,7 +13,7 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
-from callgate.cli_output import (
+from callgate.cli.output import (
     CALL_COLUMNS,
     AsJson,
     CallType,

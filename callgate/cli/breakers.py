@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from callgate.cli_actions import Operator, Reason, by_of
-from callgate.cli_output import (
+from callgate.cli.actions import Operator, Reason, by_of
+from callgate.cli.output import (
     AsJson,
     Model,
     Provider,

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import typer
 
-from callgate.cli_actions import system_user
-from callgate.cli_calls import find_call, print_call
-from callgate.cli_output import (
+from callgate.cli.actions import system_user
+from callgate.cli.calls import find_call, print_call
+from callgate.cli.output import (
     CALL_COLUMNS,
     AsJson,
     CallType,

@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.main import get_command
 
-from callgate import (
-    cli_actions,
-    cli_breakers,
-    cli_calls,
-    cli_dead,
-    cli_doctor,
-    cli_money,
-    cli_retention,
-    cli_tenants,
-    cli_unknown,
+from callgate.cli import (
+    actions,
+    breakers,
+    budgets,
+    calls,
+    dead_letters,
+    doctor,
+    retention,
+    tenants,
+    unknown,
 )
-from callgate.cli_output import OpenClient, escape_what_cannot_be_written, print_error
+from callgate.cli.output import OpenClient, escape_what_cannot_be_written, print_error
 from callgate.domain.errors import CallgateError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -84,12 +84,12 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     for piece in (
-        *(cli_calls, cli_money, cli_unknown, cli_breakers, cli_dead, cli_retention, cli_actions),
-        *(cli_tenants, cli_doctor),
+        *(calls, budgets, unknown, breakers, dead_letters, retention, actions),
+        *(tenants, doctor),
     ):
         piece.register(app)
     for file in CHECKOUT_COMMANDS:
-        path = Path(__file__).parents[1] / file
+        path = Path(__file__).parents[2] / file
         if path.exists():
             _register_from(path, app)
     return app

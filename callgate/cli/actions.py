@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from callgate.cli_output import AsJson, client_of, print_json, print_table
+from callgate.cli.output import AsJson, client_of, print_json, print_table
 from callgate.domain.operations import By, OperatorAction
 
 if TYPE_CHECKING:

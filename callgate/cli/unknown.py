@@ -14,8 +14,8 @@ from uuid import UUID
 
 import typer
 
-from callgate.cli_actions import Operator, Reason, by_of
-from callgate.cli_output import (
+from callgate.cli.actions import Operator, Reason, by_of
+from callgate.cli.output import (
     AsJson,
     Model,
     Org,

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from callgate.cli_output import AsJson, client_of, one_line, print_json
+from callgate.cli.output import AsJson, client_of, one_line, print_json
 from callgate.domain.budget import usd
 from callgate.domain.errors import (
     CallgateError,

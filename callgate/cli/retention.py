@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from callgate.cli_output import AsJson, Org, Yes, client_of, confirm, print_json, say
+from callgate.cli.output import AsJson, Org, Yes, client_of, confirm, print_json, say
 from callgate.domain.catalogue import DAY_S
 from callgate.domain.errors import OrgNotFound
 from callgate.domain.ledger import CallState
