@@ -32,14 +32,14 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.url import login_secret
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
 from callgate.adapters.token_estimator import TokenEstimator
-from callgate.domain.budget import BudgetFigures
+from callgate.domain.budgets import BudgetFigures
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome, Submitted
-from callgate.domain.models import LLMRequest, LLMResult
-from callgate.domain.operations import EndReason
 from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort, RetentionPort
-from callgate.services.redrive import RedriveService
+from callgate.domain.reports import EndReason
+from callgate.domain.requests import LLMRequest, LLMResult
+from callgate.services.dead_letters import RedriveService
 from callgate.services.results import error_of, result_of
 from callgate.services.submit import SubmitService
 from callgate.settings import ClientSettings, load_settings

@@ -9,7 +9,7 @@ from celery._state import connect_on_app_finalize
 
 from callgate.adapters.broker.app import LOG_TASK
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
-from callgate.domain.operations import StrayMessage
+from callgate.domain.reports import StrayMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import Outcome
 from worker.celery_ext.request import Named, WakeUp

@@ -6,8 +6,8 @@ import asyncio
 
 from callgate.domain import gates
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound, TokenEstimatorPort
+from callgate.domain.requests import LLMRequest
 from worker.turns import Turns
 
 CHARS_MAX = 16_384

@@ -48,11 +48,11 @@ from callgate.domain.ports import (
 )
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
-from callgate.services.due import DueService
-from callgate.services.held_up import HeldUp
 from callgate.services.lease import RENEWED_AFTER, LeaseService
 from callgate.services.llm_service import LLMService, Patience
+from callgate.services.recovery import DueService
 from callgate.services.retention import RetentionService
+from callgate.services.skipped_rows import HeldUp
 from config.celeryconfig import celery_config
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from worker.async_ledger import LedgerLane

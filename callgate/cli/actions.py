@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from callgate.cli.output import AsJson, client_of, print_json, print_table
-from callgate.domain.operations import By, OperatorAction
+from callgate.domain.reports import By, OperatorAction
 
 if TYPE_CHECKING:
     from callgate.client import Client

@@ -19,7 +19,7 @@ from callgate.cli.output import (
     say,
 )
 from callgate.domain.errors import InvalidRequest, UnknownProvider
-from callgate.domain.operations import BreakerLine
+from callgate.domain.reports import BreakerLine
 
 OfProvider = Annotated[str, typer.Option("--provider", parser=name)]
 OfModel = Annotated[str, typer.Option("--model", parser=name)]

@@ -16,8 +16,8 @@ from callgate.cli.output import (
     print_json,
     print_table,
 )
-from callgate.domain.budget import ORG_SCOPE, BudgetFigures, Window, nano_usd_of, scopes_of, usd
-from callgate.domain.operations import CostLine
+from callgate.domain.budgets import ORG_SCOPE, BudgetFigures, Window, nano_usd_of, scopes_of, usd
+from callgate.domain.reports import CostLine
 from callgate.services.audit import AuditReport
 from callgate.services.audit import audit as judge
 

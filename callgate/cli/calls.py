@@ -33,12 +33,12 @@ from callgate.cli.output import (
     tokens_text,
     waits_for,
 )
-from callgate.domain.budget import usd
+from callgate.domain.budgets import usd
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import CallNotFound, InvalidRequest
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView
-from callgate.domain.models import LLMRequest, LLMResult, OnBudget
-from callgate.domain.operations import CallFilter
+from callgate.domain.reports import CallFilter
+from callgate.domain.requests import LLMRequest, LLMResult, OnBudget
 
 if TYPE_CHECKING:
     from callgate.client import Client, Handle

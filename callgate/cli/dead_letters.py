@@ -33,10 +33,10 @@ from callgate.cli.output import (
     print_table,
     say,
 )
-from callgate.domain.budget import usd
+from callgate.domain.budgets import usd
 from callgate.domain.errors import CallNotFound, InvalidRequest, NotPermitted
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome
-from callgate.domain.operations import CallFilter, EndReason, StrayMessage
+from callgate.domain.reports import CallFilter, EndReason, StrayMessage
 from callgate.services.results import request_of
 
 if TYPE_CHECKING:

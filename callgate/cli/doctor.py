@@ -11,7 +11,7 @@ from uuid import UUID
 import typer
 
 from callgate.cli.output import AsJson, client_of, one_line, print_json
-from callgate.domain.budget import usd
+from callgate.domain.budgets import usd
 from callgate.domain.errors import (
     CallgateError,
     ConfigurationError,
@@ -21,7 +21,7 @@ from callgate.domain.errors import (
     UnknownProvider,
 )
 from callgate.domain.ledger import CallKey
-from callgate.domain.models import LLMRequest, Message
+from callgate.domain.requests import LLMRequest, Message
 from callgate.domain.unknown import UnknownFilter
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from uuid import UUID
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from callgate.domain.budget import usd
+from callgate.domain.budgets import usd
 from callgate.domain.errors import CallgateError
 from callgate.domain.ledger import CallView
-from callgate.domain.models import Name, Usage
+from callgate.domain.requests import Name, Usage
 
 if TYPE_CHECKING:
     from rich.console import Console

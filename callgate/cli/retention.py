@@ -11,7 +11,7 @@ from callgate.cli.output import AsJson, Org, Yes, client_of, confirm, print_json
 from callgate.domain.catalogue import DAY_S
 from callgate.domain.errors import OrgNotFound
 from callgate.domain.ledger import CallState
-from callgate.domain.operations import CallFilter
+from callgate.domain.reports import CallFilter
 from callgate.domain.retention import BodyAges, Purged
 from callgate.services.retention import RetentionService
 

@@ -26,7 +26,7 @@ from callgate.cli.output import (
     print_table,
     say,
 )
-from callgate.domain.budget import nano_usd_of, usd
+from callgate.domain.budgets import nano_usd_of, usd
 from callgate.domain.errors import InvalidBills
 from callgate.domain.unknown import (
     BILLED_USD_MAX,

@@ -19,8 +19,8 @@ from typing import Literal
 from uuid import UUID
 
 from callgate.domain.breaker import BreakerChange, Health
-from callgate.domain.budget import BudgetRefusal
-from callgate.domain.models import OnBudget, Usage
+from callgate.domain.budgets import BudgetRefusal
+from callgate.domain.requests import OnBudget, Usage
 
 GENERATION_MAX = 2**31 - 1
 
@@ -234,7 +234,7 @@ class AttemptView:
     credential: str = ""
     """Whose key was used: an organisation, or empty for the provider's own."""
     anomalies: tuple[str, ...] = ()
-    """What is odd about its bill, in fixed words; see `callgate.domain.models.Anomaly`."""
+    """What is odd about its bill, in fixed words; see `callgate.domain.requests.Anomaly`."""
 
 
 SUSPECT_SWEEPS = 2

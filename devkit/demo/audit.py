@@ -1,7 +1,7 @@
 """The last act: what it cost, and whether the books are right."""
 
-from callgate.domain.budget import NANO_PER_USD, usd
-from callgate.domain.operations import CostLine
+from callgate.domain.budgets import NANO_PER_USD, usd
+from callgate.domain.reports import CostLine
 from callgate.services.audit import AuditReport, audit
 from devkit.demo.progress import Play, expect
 

@@ -11,12 +11,12 @@ from callgate import Client, LLMRequest, Message
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.client import Handle
-from callgate.domain import models
-from callgate.domain.budget import ORG_SCOPE, Window, usd
+from callgate.domain import requests
+from callgate.domain.budgets import ORG_SCOPE, Window, usd
 from callgate.domain.errors import BudgetExhausted
 from callgate.domain.gates import with_output_bound
 from callgate.domain.ledger import CallState
-from callgate.domain.models import ServiceTier
+from callgate.domain.requests import ServiceTier
 from devkit.demo.progress import SHORT_TIMEOUT_S, Play, expect
 from devkit.simulator.simulator import Match, Rule, Step, Uniform, Usage
 
@@ -25,7 +25,7 @@ CALLS = 24
 CALLS_THAT_FIT = CALLS // 2
 LOOK_S = 0.02
 MODEL = "steady"
-USED = models.Usage(input_tokens=300, output_tokens=20)
+USED = requests.Usage(input_tokens=300, output_tokens=20)
 """What each of these calls uses; equal for all, so that it is known beforehand how many fit."""
 
 

@@ -9,9 +9,9 @@ from rich.text import Text
 
 from callgate import LLMRequest, Message
 from callgate.client import Handle
-from callgate.domain.budget import usd
+from callgate.domain.budgets import usd
 from callgate.domain.errors import CallgateError
-from callgate.domain.models import LLMResult
+from callgate.domain.requests import LLMResult
 from devkit.demo.environment import DemoFailed
 from devkit.demo.progress import ORG, Play, expect
 from examples.extraction import Document, ExtractedDocument, load_documents, prompt, score

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from callgate.domain.budget import ORG_SCOPE, Window
+from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.errors import CallgateError
 from callgate.services.audit import AuditReport
 from devkit.demo.console import Screen

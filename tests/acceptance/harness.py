@@ -28,8 +28,8 @@ from callgate import Client, LLMRequest, Message
 from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.token_estimator import TokenEstimator
-from callgate.domain.budget import NANO_PER_USD, Window
-from callgate.domain.operations import By
+from callgate.domain.budgets import NANO_PER_USD, Window
+from callgate.domain.reports import By
 from callgate.services.audit import audit
 from callgate.settings import ClientSettings
 from devkit.servers.embedded import Embedded

@@ -23,7 +23,7 @@ import yaml
 from sqlalchemy import make_url
 
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from config.settings import CATALOGUE, WorkerOptions, WorkerSettings, check_relations
 from devkit.servers.ports import free_port
 from devkit.simulator.simulator import Rule, Step

@@ -28,8 +28,8 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
 from callgate.domain.errors import CallFailed
 from callgate.domain.ledger import CallKey, CallState, Record, Reserved
-from callgate.domain.models import LLMResult, Usage
 from callgate.domain.ports import ProviderReply
+from callgate.domain.requests import LLMResult, Usage
 from callgate.domain.retry import LOST
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.acceptance.harness import (

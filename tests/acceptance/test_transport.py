@@ -11,7 +11,7 @@ import pytest
 
 from callgate.client import Handle
 from callgate.domain.ledger import WaitReason
-from callgate.domain.operations import EndReason
+from callgate.domain.reports import EndReason
 from tests.acceptance.harness import CATALOGUE, Deployment, until, worker_argv
 from tests.certificates import self_signed
 

@@ -18,7 +18,7 @@ import pytest
 from pydantic import BaseModel
 
 from callgate.client import Handle
-from callgate.domain.budget import NANO_PER_USD
+from callgate.domain.budgets import NANO_PER_USD
 from callgate.domain.errors import (
     BudgetExhausted,
     BudgetNeverFits,

@@ -32,9 +32,9 @@ import psycopg2
 from celery import chain
 
 from callgate import Client, LLMRequest, Message
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.ledger import CallKey, Reserve, Reserved
-from callgate.domain.operations import By
+from callgate.domain.reports import By
 from callgate.services.audit import audit
 from devkit.servers.embedded import Embedded
 from devkit.simulator.simulator import Rule, Simulator, Step

@@ -34,7 +34,7 @@ from callgate import LLMRequest, Message
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.hashing import call_id
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import CallKey, NewSubmission
 
 LOCKS = 60

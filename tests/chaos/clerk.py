@@ -21,7 +21,7 @@ from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.breaker import Health
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.hashing import call_id
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.services.audit import audit
 from devkit.simulator.simulator import Rule, Step, Usage
 from tests.acceptance.harness import until

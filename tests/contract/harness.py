@@ -28,9 +28,9 @@ from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.budget import ORG_SCOPE, BudgetFigures, Window
+from callgate.domain.budgets import ORG_SCOPE, BudgetFigures, Window
 from callgate.domain.delivery import Delivery, Told
-from callgate.domain.hashing import call_id
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -52,9 +52,9 @@ from callgate.domain.ledger import (
     Settled,
     Submitted,
 )
-from callgate.domain.models import Usage
-from callgate.domain.operations import By, CallFilter
 from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort, RetentionPort
+from callgate.domain.reports import By, CallFilter
+from callgate.domain.requests import Usage
 from callgate.domain.retention import BodyAges, Purged
 from callgate.domain.retry import LOST, Billing, Failure
 

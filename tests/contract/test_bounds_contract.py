@@ -9,7 +9,7 @@ import pytest
 
 from callgate.domain import bounds
 from callgate.domain.errors import InvalidRequest
-from callgate.domain.hashing import call_id
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
     CallState,
     NewSubmission,

@@ -25,7 +25,7 @@ from callgate.domain.ledger import (
     Settled,
     WaitReason,
 )
-from callgate.domain.operations import BreakerLine, By
+from callgate.domain.reports import BreakerLine, By
 from tests.contract.harness import (
     ORG,
     LedgerUnderTest,

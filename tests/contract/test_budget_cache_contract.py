@@ -17,7 +17,7 @@ from redis import Redis
 
 from callgate.adapters.memory.budget_cache import MemoryBudgetCache
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
-from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.ports import BudgetCachePort
 from devkit.servers.embedded import Embedded
 

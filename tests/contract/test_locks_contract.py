@@ -18,7 +18,7 @@ from callgate.domain.ledger import (
     Refused,
     Reserved,
 )
-from callgate.domain.operations import EndReason
+from callgate.domain.reports import EndReason
 from tests.contract.harness import (
     LEASE_S,
     LedgerUnderTest,

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from callgate.domain.budget import BudgetRefusal, RefusalReason, Window
+from callgate.domain.budgets import BudgetRefusal, RefusalReason, Window
 from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
@@ -16,7 +16,7 @@ from callgate.domain.ledger import (
     Refused,
     Reserved,
 )
-from callgate.domain.models import OnBudget
+from callgate.domain.requests import OnBudget
 from tests.contract.harness import (
     DAY_S,
     LIMIT,

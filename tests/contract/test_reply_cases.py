@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ledger import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.ports import ProviderReply

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.budget import RefusalReason, Window
+from callgate.domain.budgets import RefusalReason, Window
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,

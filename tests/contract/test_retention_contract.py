@@ -16,7 +16,7 @@ from callgate.domain.ledger import (
     RecordOutcome,
     SubmitOutcome,
 )
-from callgate.domain.operations import StrayMessage
+from callgate.domain.reports import StrayMessage
 from callgate.domain.retention import BodyAges, Purged
 from callgate.services.audit import audit
 from callgate.services.results import error_of

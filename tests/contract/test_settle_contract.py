@@ -22,7 +22,7 @@ from callgate.domain.ledger import (
     Settle,
     Settled,
 )
-from callgate.domain.operations import CallFilter
+from callgate.domain.reports import CallFilter
 from callgate.domain.retry import Billing, Failure
 from tests.contract.harness import (
     LINK,

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome, Submitted
-from callgate.domain.operations import CallFilter
+from callgate.domain.reports import CallFilter
 from tests.contract.harness import LINK, LedgerUnderTest, a_submission, a_success, an_answer
 
 Scenario = Callable[[LedgerUnderTest], CallKey]

@@ -10,10 +10,10 @@ from sqlalchemy import text
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.postgres.ledger import PostgresLedger
-from callgate.domain.budget import ORG_SCOPE, RefusalReason, Window
+from callgate.domain.budgets import ORG_SCOPE, RefusalReason, Window
 from callgate.domain.errors import BudgetNoPeriod, UnknownTimeZone
 from callgate.domain.ledger import CallState, Refused, Reserved
-from callgate.domain.models import OnBudget
+from callgate.domain.requests import OnBudget
 from callgate.services.results import error_of
 from tests.contract.harness import DAY_S, LIMIT, ORG, LedgerUnderTest, a_reserve, a_submission
 

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable
 
 from callgate import Client, LLMRequest, Message
-from callgate.domain.budget import NANO_PER_USD, ORG_SCOPE, Window
+from callgate.domain.budgets import NANO_PER_USD, ORG_SCOPE, Window
 from callgate.domain.ledger import CallKey, CallState, Reserved
 from callgate.domain.ports import ProviderReply
 from tests.contract.harness import USAGE, a_reserve, a_success, an_answer

@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery, signals
 from redis import Redis
 
-from callgate.domain.operations import StrayMessage
+from callgate.domain.reports import StrayMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import Outcome
 from worker.celery_ext.consumer import connect_stray_handlers

@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 from callgate.adapters.postgres.leases import PostgresLeases
 from callgate.adapters.postgres.roles import DASHBOARD
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.operations import (
+from callgate.domain.reports import (
     StrayMessage,
 )
 from devkit.servers.embedded import Embedded

@@ -14,7 +14,7 @@ import worker.isolated
 from callgate.adapters.file_credentials import FileCredentials
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.models import LLMRequest, Message
+from callgate.domain.requests import LLMRequest, Message
 
 async def main():
     imported = set(sys.modules)

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.ledger import AttemptRef, Locked, Reserved
-from callgate.domain.operations import EndReason
+from callgate.domain.reports import EndReason
 from callgate.services.audit import audit
 from tests.contract.harness import (
     JUDGE,

@@ -23,7 +23,7 @@ from callgate.domain.ledger import (
     CallState,
     SubmitOutcome,
 )
-from callgate.domain.operations import By, CostLine, Snapshot, StrayMessage
+from callgate.domain.reports import By, CostLine, Snapshot, StrayMessage
 from callgate.domain.retention import ArchivedMonth, Partitions
 from callgate.domain.unknown import HandOutcome, SettleByHand
 from callgate.services.audit import audit

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import CallKey, CallState, DueKind
-from callgate.domain.operations import By, CallFilter
+from callgate.domain.reports import By, CallFilter
 from tests.contract.harness import (
     LEASE_S,
     LIMIT,

@@ -27,7 +27,7 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
 from callgate.domain.errors import ConfigurationError, NotPermitted
 from callgate.domain.ledger import Bodies, CallState, Reserved
-from callgate.domain.operations import By, StrayMessage
+from callgate.domain.reports import By, StrayMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
 from tests.contract.harness import (

@@ -17,11 +17,11 @@ from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef, CallKey, Judge
-from callgate.domain.operations import By, CallFilter, StrayMessage
+from callgate.domain.reports import By, CallFilter, StrayMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
 from devkit.servers.embedded import Embedded

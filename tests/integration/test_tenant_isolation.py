@@ -24,11 +24,11 @@ from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
 from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
-from callgate.domain.budget import ORG_SCOPE, Window
+from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
-from callgate.domain.operations import CallFilter
+from callgate.domain.reports import CallFilter
 from devkit.servers.embedded import Embedded
 from tests.contract.harness import (
     LINK,

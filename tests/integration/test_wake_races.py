@@ -13,9 +13,9 @@ from sqlalchemy import Connection, Engine, text
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.budget import ORG_SCOPE, Window
+from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.ledger import AttemptStatus, CallState, DueKind
-from callgate.domain.models import OnBudget
+from callgate.domain.requests import OnBudget
 from tests.contract.harness import (
     LIMIT,
     ORG,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from callgate.adapters.postgres.operations import PostgresOperations
-from callgate.domain.budget import ORG_SCOPE, Window, period_of
+from callgate.domain.budgets import ORG_SCOPE, Window, period_of
 from callgate.domain.errors import UnknownTimeZone
 from tests.contract.harness import LedgerUnderTest
 from tests.integration.conftest import Command

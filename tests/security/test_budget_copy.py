@@ -13,7 +13,7 @@ from redis import Redis
 
 from callgate import Client
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.budgets import BudgetFigures, Window
 from callgate.settings import ClientSettings
 from devkit.servers.embedded import Embedded
 from tests.integration._logins import a_client

@@ -25,7 +25,7 @@ from callgate.adapters.postgres.operations import CALLS, END
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain import bounds
 from callgate.domain.errors import RowRefused
-from callgate.domain.hashing import call_id
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import CallKey, CallState, NewSubmission, SubmitOutcome
 from tests.acceptance.harness import Deployment, Process, until
 from tests.contract.harness import a_reserve, a_submission

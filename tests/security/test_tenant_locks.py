@@ -20,7 +20,7 @@ from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
 from callgate.domain.ledger import Bodies, CallState, NewSubmission, SubmitOutcome
-from callgate.domain.operations import EndReason
+from callgate.domain.reports import EndReason
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.acceptance.harness import Deployment, Process, until_equal
 from tests.acceptance.test_recovery import LEASE_S, PATIENCE_S, have_workers, in_flight

@@ -26,7 +26,7 @@ from greenlet import getcurrent
 from callgate.adapters.memory import delivery as memory_delivery
 from callgate.adapters.memory.tables import AttemptRow, CallRow
 from callgate.domain import errors
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
@@ -37,8 +37,8 @@ from callgate.domain.ledger import (
     SettleOutcome,
     SubmitOutcome,
 )
-from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.ports import Answer, Finding
+from callgate.domain.requests import LLMRequest, OnBudget
 from callgate.services import delivery
 from tests.simulation import actors
 from tests.simulation.actors import LINK, Outsider, a_request_of

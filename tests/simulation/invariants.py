@@ -16,7 +16,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from callgate.adapters.memory.tables import AttemptRow, CallRow
-from callgate.domain.budget import BudgetFigures, RefusalReason, Window
+from callgate.domain.budgets import BudgetFigures, RefusalReason, Window
 from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import (
     AttemptRef,
@@ -34,7 +34,7 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Submitted,
 )
-from callgate.domain.models import LLMRequest, OnBudget
+from callgate.domain.requests import LLMRequest, OnBudget
 from callgate.domain.retry import LOST
 from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
@@ -30,7 +30,7 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Submitted,
 )
-from callgate.domain.operations import BreakerLine, By, CallFilter
+from callgate.domain.reports import BreakerLine, By, CallFilter
 from callgate.domain.unknown import SettleByHand, SettledByHand, UnknownBill, UnknownFilter
 from tests.simulation.faults import OUTAGE, STATEMENT
 from tests.simulation.scheduler import Owner

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from callgate.adapters.memory.tables import MemoryTables
-from callgate.domain.budget import BudgetFigures
+from callgate.domain.budgets import BudgetFigures
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.ledger import (
     AttemptRef,
@@ -22,7 +22,7 @@ from callgate.domain.ledger import (
     Settled,
     Submitted,
 )
-from callgate.domain.operations import CallFilter
+from callgate.domain.reports import CallFilter
 from callgate.domain.unknown import SettleByHand, SettledByHand, UnknownBill, UnknownFilter
 
 LOOKS = ("leases.renew", "leases.expire")

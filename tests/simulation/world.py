@@ -22,7 +22,7 @@ from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
 from callgate.domain.ledger import (
     CallKey,
@@ -31,7 +31,7 @@ from callgate.domain.ledger import (
     RecordOutcome,
     Reserve,
 )
-from callgate.domain.models import LLMRequest
+from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
 from tests.simulation.faults import MUCH_BY_HAND, Faults

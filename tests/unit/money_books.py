@@ -15,7 +15,7 @@ from uuid import UUID
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.memory.tables import AttemptRow
-from callgate.domain.budget import Window, scopes_of
+from callgate.domain.budgets import Window, scopes_of
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import (
     AttemptRef,
@@ -31,8 +31,8 @@ from callgate.domain.ledger import (
     Settled,
     SubmitOutcome,
 )
-from callgate.domain.models import OnBudget
-from callgate.domain.operations import By, EndReason
+from callgate.domain.reports import By, EndReason
+from callgate.domain.requests import OnBudget
 from callgate.domain.unknown import HandOutcome, SettleByHand
 from tests.contract.harness import (
     JUDGE,

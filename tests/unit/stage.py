@@ -16,7 +16,7 @@ from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain import gates
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
@@ -31,13 +31,12 @@ from callgate.domain.ledger import (
     ReserveOutcome,
     Submitted,
 )
-from callgate.domain.models import LLMRequest, Message, Usage
 from callgate.domain.ports import LLMProviderPort, OutputValidatorPort, ProviderReply, TokenBound
+from callgate.domain.requests import LLMRequest, Message, Usage
 from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.dead_letters import RedriveService
 from callgate.services.delivery import DeliveryService
-from callgate.services.due import DueService
-from callgate.services.held_up import HeldUp
 from callgate.services.lease import LeaseService
 from callgate.services.llm_service import (
     Isolate,
@@ -46,7 +45,8 @@ from callgate.services.llm_service import (
     RequestRoom,
     endless_room,
 )
-from callgate.services.redrive import RedriveService
+from callgate.services.recovery import DueService
+from callgate.services.skipped_rows import HeldUp
 from callgate.services.submit import SubmitService
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)

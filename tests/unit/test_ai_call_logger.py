@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from callgate.adapters.cost_calculator import CostCalculator
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
 from callgate.domain.ledger import (
     AttemptRef,
@@ -24,8 +24,8 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Unstorable,
 )
-from callgate.domain.models import Anomaly, LLMRequest, Usage
 from callgate.domain.ports import Answer, Finding, ProviderReply
+from callgate.domain.requests import Anomaly, LLMRequest, Usage
 from callgate.domain.retry import Billing, Failure
 from callgate.services import output_checks
 from callgate.services.output_checks import BATCH_S_MAX

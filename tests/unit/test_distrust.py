@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from callgate.domain.bounds import INPUT_TOKENS_MAX
-from callgate.domain.hashing import call_id
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import CallKey, CallState, NewSubmission
 from callgate.services.llm_service import Executed
 from tests.unit.stage import POLICY, Stage, a_request

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import AttemptStatus, CallState
-from callgate.domain.models import OnBudget
-from callgate.services.due import DUE_BATCH_MAX
+from callgate.domain.requests import OnBudget
+from callgate.services.recovery import DUE_BATCH_MAX
 from tests.unit.stage import GRACE_S, Stage
 
 

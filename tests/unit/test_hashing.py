@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from callgate.domain.hashing import call_id, canonical_bytes, input_hash
-from callgate.domain.models import LLMRequest, OnBudget
+from callgate.domain.identity import call_id, canonical_bytes, input_hash
+from callgate.domain.requests import LLMRequest, OnBudget
 
 GOLDEN_BYTES = (
     b'{"call_type":"extraction","hash_version":1,"max_output_tokens":300,'

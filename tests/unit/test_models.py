@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from callgate.domain.models import SCHEMA_BYTES_MAX, STOP_CHARS_MAX, LLMRequest
+from callgate.domain.requests import SCHEMA_BYTES_MAX, STOP_CHARS_MAX, LLMRequest
 
 FIELDS: dict[str, Any] = {
     "org_id": "acme",

@@ -16,9 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.ledger import AttemptStatus, CallState
-from callgate.domain.models import OnBudget
+from callgate.domain.requests import OnBudget
 from tests.contract.harness import LINK
 from tests.unit.money_books import Books
 

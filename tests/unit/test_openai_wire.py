@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from callgate.adapters.providers.openai.wire import request_body
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.models import LLMRequest, Message, ServiceTier
+from callgate.domain.requests import LLMRequest, Message, ServiceTier
 
 
 class Line(BaseModel):

@@ -8,8 +8,8 @@ from collections.abc import Generator
 from contextlib import closing
 
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
+from callgate.domain.requests import LLMRequest
 from tests.unit.stage import a_request
 from worker.async_token_estimator import CHARS_MAX, TokenLane
 

@@ -10,7 +10,7 @@ import pytest
 
 from callgate.adapters.postgres.tables import ai_call_log
 from callgate.domain.ledger import AttemptStatus
-from callgate.domain.models import AMOUNT_UNKNOWN
+from callgate.domain.requests import AMOUNT_UNKNOWN
 from callgate.domain.unknown import WHOLE_HOLD, is_bill_unknown
 
 MIGRATION = Path(__file__).parents[2] / "migrations/versions/0003_give_providers_breakers.py"

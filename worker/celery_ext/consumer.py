@@ -34,7 +34,7 @@ from celery import Celery, Task
 from kombu.exceptions import KombuError
 
 from callgate.domain.bounds import STRAY_BYTES_MAX as RAW_BYTES_MAX
-from callgate.domain.operations import StrayMessage
+from callgate.domain.reports import StrayMessage
 from worker.celery_ext.batches import BatchStrategy
 from worker.celery_ext.event_pacing import PacedConsumer
 from worker.celery_ext.pool import AsyncTask

@@ -16,7 +16,7 @@ from callgate.domain.breaker import (
     Health,
 )
 from callgate.domain.ledger import AttemptKind, CallState, Locked, Settle, Settled, SettleOutcome
-from callgate.domain.operations import BreakerLine
+from callgate.domain.reports import BreakerLine
 
 
 def guard_of(tables: MemoryTables, call: CallRow, credential: str, now: datetime) -> Guard:

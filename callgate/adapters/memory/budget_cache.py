@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from callgate.domain.budget import BudgetFigures
+from callgate.domain.budgets import BudgetFigures
 
 ORGS_MAX = 10_000
 

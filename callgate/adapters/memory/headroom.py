@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from callgate.adapters.memory.tables import CallRow, MemoryTables
-from callgate.domain.budget import BudgetFigures, Window, scopes_of
+from callgate.domain.budgets import BudgetFigures, Window, scopes_of
 from callgate.domain.ledger import CallState
 
 

@@ -27,7 +27,7 @@ from callgate.adapters.memory.tables import CallRow, MemoryTables, SubmissionRow
 from callgate.domain.bounds import LINKS_PER_CALL_MAX
 from callgate.domain.breaker import BreakerChange
 from callgate.domain.delivery import Delivery, Told
-from callgate.domain.hashing import call_id
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,

@@ -21,7 +21,7 @@ from callgate.adapters.memory.breakers import (
 )
 from callgate.adapters.memory.tables import AttemptRow, CallRow, MemoryTables
 from callgate.domain.breaker import Admission, Guard, unavailable_json
-from callgate.domain.budget import (
+from callgate.domain.budgets import (
     ORG_SCOPE,
     BudgetFigures,
     BudgetRefusal,
@@ -51,7 +51,7 @@ from callgate.domain.ledger import (
     Unstorable,
     WaitReason,
 )
-from callgate.domain.models import OnBudget
+from callgate.domain.requests import OnBudget
 from callgate.domain.retention import LATE_ANSWER_MAX
 from callgate.domain.retry import LOST
 from callgate.domain.unknown import is_bill_unknown

@@ -15,11 +15,10 @@ from callgate.adapters.memory.delivery import failures
 from callgate.adapters.memory.headroom import freed, wake
 from callgate.adapters.memory.tables import AttemptRow, CallRow, MemoryTables
 from callgate.domain.bounds import reason_json
-from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.ledger import AttemptStatus, Bodies, CallKey, CallState, CallView
-from callgate.domain.models import Usage
-from callgate.domain.operations import (
+from callgate.domain.reports import (
     BreakerLine,
     BudgetDrift,
     By,
@@ -31,6 +30,7 @@ from callgate.domain.operations import (
     Snapshot,
     StrayMessage,
 )
+from callgate.domain.requests import Usage
 from callgate.domain.unknown import (
     SettleByHand,
     SettledByHand,

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from callgate.domain.models import LLMRequest, Usage
 from callgate.domain.ports import ProviderReply
+from callgate.domain.requests import LLMRequest, Usage
 from callgate.domain.retry import Billing, Failure
 
 SENT_MAX = 100_000

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from callgate.adapters.memory.breakers import forget
 from callgate.adapters.memory.tables import CallRow, MemoryTables
-from callgate.domain.operations import StrayMessage
+from callgate.domain.reports import StrayMessage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
 
 

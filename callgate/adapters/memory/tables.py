@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from callgate.domain.breaker import Breaker
-from callgate.domain.budget import BudgetFigures, Window, period_of
+from callgate.domain.budgets import BudgetFigures, Window, period_of
 from callgate.domain.delivery import Delivery
 from callgate.domain.errors import UnknownTimeZone
 from callgate.domain.ledger import (
@@ -29,8 +29,8 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     WaitReason,
 )
-from callgate.domain.models import Usage
-from callgate.domain.operations import By, OperatorAction, StrayMessage
+from callgate.domain.reports import By, OperatorAction, StrayMessage
+from callgate.domain.requests import Usage
 
 GuardKey = tuple[str, str, str]
 """Provider, model, and whose credential."""

@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from callgate.adapters.memory.tables import AttemptRow, MemoryTables
-from callgate.domain.budget import BudgetFigures
+from callgate.domain.budgets import BudgetFigures
 from callgate.domain.ledger import AttemptStatus
-from callgate.domain.operations import By
+from callgate.domain.reports import By
 from callgate.domain.unknown import (
     WHOLE_HOLD,
     HandOutcome,

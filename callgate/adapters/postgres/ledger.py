@@ -18,7 +18,7 @@ import structlog
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.bounds import ROWS_MAX, WHY_CHARS_MAX, one_line
 from callgate.domain.breaker import BreakerChange
-from callgate.domain.budget import BudgetRefusal
+from callgate.domain.budgets import BudgetRefusal
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.errors import RowRefused
 from callgate.domain.ledger import (
@@ -51,7 +51,7 @@ from callgate.domain.ledger import (
     Unstorable,
     WaitReason,
 )
-from callgate.domain.models import OnBudget, Usage
+from callgate.domain.requests import OnBudget, Usage
 
 log = structlog.get_logger(__name__)
 

@@ -20,11 +20,11 @@ from callgate.domain.bounds import (
     one_line,
     reason_json,
 )
-from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import UnknownTimeZone
 from callgate.domain.ledger import AttemptStatus, CallKey, CallState, CallView
-from callgate.domain.operations import (
+from callgate.domain.reports import (
     BreakerLine,
     BudgetDrift,
     By,

@@ -30,8 +30,8 @@ from callgate.adapters.providers.openai.reply import reply_of
 from callgate.adapters.providers.openai.transport import RequestBody, http_client
 from callgate.adapters.providers.openai.wire import request_body
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import CredentialsPort, ProviderReply
+from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import Billing, Failure
 
 ATTEMPT_HEADER = "X-Callgate-Attempt-Id"

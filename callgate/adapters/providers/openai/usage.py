@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, get_args
 
-from callgate.domain.models import Anomaly, Usage
+from callgate.domain.requests import Anomaly, Usage
 
 TOKENS_MAX = 2**31 - 1
 """A larger count is a mistake of the provider's."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from callgate.adapters.providers.openai.strict_schema import allows_strict
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.models import LLMRequest
+from callgate.domain.requests import LLMRequest
 
 SCHEMA_NAME = "response"
 """What every response schema is called; the name is counted as input, so it must not vary."""

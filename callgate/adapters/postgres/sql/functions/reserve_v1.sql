@@ -1,6 +1,6 @@
 -- callgate_reserve_v1: claim queued calls and hold their worst-case cost, decided one by one in arrival order.
 --
--- Rules     callgate/domain/budget.py: spent + reserved + hold <= limit in every scope of a call, or nothing is held.
+-- Rules     callgate/domain/budgets.py: spent + reserved + hold <= limit in every scope of a call, or nothing is held.
 -- Units     money: nano-USD. Leases: seconds, from now() of this transaction.
 --           callgate/domain/breaker.py: a call that every budget has room for may still wait for its provider.
 -- Locks     the calls that nobody else holds (hold_v1), the budgets by id, then breakers by name: new ones, then all. Every

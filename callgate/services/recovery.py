@@ -30,7 +30,7 @@ from callgate.domain.ledger import (
 )
 from callgate.domain.ports import ClockPort, LeasePort, LedgerPort, QueuePort
 from callgate.services.ai_call_logger import AICallLogger
-from callgate.services.held_up import HeldUp
+from callgate.services.skipped_rows import HeldUp
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

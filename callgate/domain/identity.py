@@ -13,7 +13,7 @@ from uuid import UUID
 
 import rfc8785
 
-from callgate.domain.models import LLMRequest
+from callgate.domain.requests import LLMRequest
 
 HASH_VERSION = 1
 """Raised when the bytes below change, so that no old result answers for a new meaning."""
