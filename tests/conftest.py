@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from devkit.servers.embedded import Embedded
-from tests.tables import EMPTY
+from tests.support.tables import EMPTY
 from worker.migrate import migrate
 
 LONGEST_FIRST = (

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import uuid4
 
-from callgate.domain import gates
-from callgate.domain import identity
+from callgate.domain import gates, identity
 from callgate.domain.bounds import IDEMPOTENCY_KEY_CHARS_MAX
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import IdempotencyMismatch, InvalidRequest, InvalidSchema

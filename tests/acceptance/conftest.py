@@ -8,7 +8,7 @@ import pytest
 
 from devkit.servers.embedded import Embedded
 from devkit.simulator.simulator import Simulator
-from tests.acceptance.harness import Deployment, until_equal
+from tests.support.deployment import Deployment, until_equal
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from callgate.domain.errors import (
     UnpricedModel,
 )
 from devkit.servers.ports import free_port
-from tests.acceptance.harness import Deployment, until, worker_argv
+from tests.support.deployment import Deployment, until, worker_argv
 
 PATIENCE_S = 30.0
 
@@ -139,7 +139,7 @@ def test_a_key_is_short_printable_text(deployment: Deployment, key: str) -> None
 
 def test_a_link_that_cannot_be_published_is_refused(deployment: Deployment) -> None:
     """A link is checked at submit, not when the answer is there."""
-    from tests.acceptance.pipeline import build_app
+    from tests.support.pipeline import build_app
 
     store = build_app(deployment.environ["CALLGATE_BROKER_URL"]).tasks["pipeline.store"]
     request = deployment.request(deployment.org())

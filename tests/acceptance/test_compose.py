@@ -27,7 +27,7 @@ from callgate.domain.budgets import Window
 from config.settings import CATALOGUE, WorkerOptions, WorkerSettings, check_relations
 from devkit.servers.ports import free_port
 from devkit.simulator.simulator import Rule, Step
-from tests.acceptance.harness import CHECKOUT, Deployment, Process, clean_environ, until
+from tests.support.deployment import CHECKOUT, Deployment, Process, clean_environ, until
 
 NAMES = ("POSTGRES", "WORKER", "DASHBOARD", "BROKER", "FLOWER")
 SECRETS = {f"CALLGATE_{name}_PASSWORD": f"letters{at}" for at, name in enumerate(NAMES)}

@@ -23,7 +23,7 @@ from callgate.domain.delivery import Published
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.settings import ClientSettings
 from devkit.simulator.simulator import Rule, Step
-from tests.acceptance.harness import Deployment, Process, until
+from tests.support.deployment import Deployment, Process, until
 
 PATIENCE_S = 30.0
 PAST, FUTURE = "2020-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devkit.simulator.simulator import Kind, Rule, Step
-from tests.acceptance.harness import Deployment, until, until_equal
+from tests.support.deployment import Deployment, until, until_equal
 
 CALLS = 500
 ORGS = 3

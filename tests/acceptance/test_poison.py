@@ -32,7 +32,7 @@ from callgate.domain.ports import ProviderReply
 from callgate.domain.requests import LLMResult, Usage
 from callgate.domain.retry import LOST
 from devkit.simulator.simulator import Kind, Match, Rule, Step
-from tests.acceptance.harness import (
+from tests.support.deployment import (
     CHECKOUT,
     Deployment,
     Process,
@@ -40,9 +40,9 @@ from tests.acceptance.harness import (
     until,
     until_equal,
 )
-from tests.acceptance.odd_provider import CASES, MIB, odd_provider
-from tests.acceptance.poisoned_worker import ARGV, POISON, UNCOUNTABLE
-from tests.contract.harness import a_loss, a_reserve
+from tests.support.ledger_under_test import a_loss, a_reserve
+from tests.support.malformed_provider import CASES, MIB, odd_provider
+from tests.support.poisoned_worker import ARGV, POISON, UNCOUNTABLE
 
 PATIENCE_S = 100.0
 REPLY = ProviderReply(

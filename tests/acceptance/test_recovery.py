@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from callgate.client import Handle
 from devkit.simulator.simulator import Kind, Match, Rule, Step
-from tests.acceptance.harness import Deployment, Process, until, until_equal
+from tests.support.deployment import Deployment, Process, until, until_equal
 
 LEASE_S = 4.0
 IN_FLIGHT_MAX = 20

@@ -39,9 +39,9 @@ from config.settings import WorkerOptions, WorkerSettings
 from devkit.servers.embedded import Embedded
 from devkit.servers.ports import free_port
 from devkit.simulator.simulator import ErrorBody, Kind, Match, Rule, Simulator, Step
-from tests.acceptance.harness import RICH_NANO_USD, Deployment, Process, until
 from tests.acceptance.test_compose import crawl, status_of
-from tests.integration._logins import a_login, name_of
+from tests.support.deployment import RICH_NANO_USD, Deployment, Process, until
+from tests.support.logins import a_login, name_of
 
 PATIENCE_S = 60.0
 ORG, RIVAL = "canary-org", "canary-rival"
@@ -157,7 +157,7 @@ def seen(
         prepare(deployment, urls)
         provider.script([Rule(match=Match(text=name), reply=[step]) for name, step in ENDS.items()])
         port = free_port()
-        loud = [sys.executable, "-m", "tests.acceptance.loud_worker"]
+        loud = [sys.executable, "-m", "tests.support.verbose_worker"]
         worker = deployment.start(
             "worker", loud, CALLGATE_DATABASE_URL=urls[WORKER], OPENAI_LOG="debug"
         )

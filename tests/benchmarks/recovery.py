@@ -25,7 +25,7 @@ from typing import Any
 from config.settings import WorkerOptions
 from devkit.servers.embedded import Embedded
 from devkit.simulator.simulator import Kind, Rule, Simulator, Step
-from tests.acceptance.harness import Deployment, until
+from tests.support.deployment import Deployment, until
 from worker.migrate import migrate
 
 PATIENCE_S = 600.0

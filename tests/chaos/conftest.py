@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from devkit.servers.embedded import Embedded
-from tests.chaos.nursery import Nursery
-from tests.chaos.stage import Stage, staged
-from tests.chaos.witnesses import forget
+from tests.chaos.environment import Stage, staged
+from tests.chaos.observers import forget
+from tests.support.forked_workers import Nursery
 
 
 @pytest.fixture(scope="module")

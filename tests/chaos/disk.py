@@ -15,7 +15,7 @@ from pathlib import Path
 
 from devkit.servers.embedded import Embedded
 from devkit.servers.server import Server, marked_pids
-from tests.acceptance.harness import Deployment
+from tests.support.deployment import Deployment
 
 SMALL_BYTES = 160 * 1024 * 1024
 FILE_BYTES_MAX = 16 * 1024 * 1024

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
-from tests.contract.harness import LedgerUnderTest, open_memory, open_postgres
+from tests.support.ledger_under_test import LedgerUnderTest, open_memory, open_postgres
 
 
 @pytest.fixture(params=["memory", "postgres"])

@@ -19,7 +19,7 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Unstorable,
 )
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LedgerUnderTest,
     a_failure,
     a_reserve,

@@ -26,7 +26,7 @@ from callgate.domain.ledger import (
     WaitReason,
 )
 from callgate.domain.reports import BreakerLine, By
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     ORG,
     LedgerUnderTest,
     a_failure,

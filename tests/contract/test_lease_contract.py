@@ -17,7 +17,7 @@ from callgate.domain.ledger import (
     RecordOutcome,
     Reserved,
 )
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
     LedgerUnderTest,

@@ -17,7 +17,7 @@ from callgate.domain.ledger import (
     Reserved,
 )
 from callgate.domain.requests import OnBudget
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     DAY_S,
     LIMIT,
     LINK,

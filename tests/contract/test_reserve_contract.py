@@ -24,7 +24,7 @@ from callgate.domain.ledger import (
     Reserved,
     Unstorable,
 )
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
     LedgerUnderTest,

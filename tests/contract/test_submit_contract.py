@@ -10,7 +10,13 @@ import pytest
 
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome, Submitted
 from callgate.domain.reports import CallFilter
-from tests.contract.harness import LINK, LedgerUnderTest, a_submission, a_success, an_answer
+from tests.support.ledger_under_test import (
+    LINK,
+    LedgerUnderTest,
+    a_submission,
+    a_success,
+    an_answer,
+)
 
 Scenario = Callable[[LedgerUnderTest], CallKey]
 OPEN: dict[CallState, Scenario] = {

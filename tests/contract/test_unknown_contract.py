@@ -33,7 +33,7 @@ from callgate.domain.unknown import (
     UnknownFilter,
 )
 from callgate.services.audit import audit
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     DAY_S,
     LIMIT,
     ORG,

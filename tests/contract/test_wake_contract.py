@@ -18,7 +18,7 @@ from callgate.domain.ledger import (
     Reserved,
 )
 from callgate.domain.requests import OnBudget
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LIMIT,
     LedgerUnderTest,
     a_failure,

@@ -14,9 +14,9 @@ from sqlalchemy import Engine
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.cli import run
 from devkit.servers.embedded import Embedded
-from tests.contract.harness import LedgerUnderTest, open_postgres
-from tests.integration._celery_worker import Note, client_of
-from tests.integration._valkey import Valkey
+from tests.support.celery_worker import Note, client_of
+from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
+from tests.support.valkey import Valkey
 
 Command = Callable[..., int]
 POOLS = ["worker.celery_ext.pool:AsyncioPool", "threads"]

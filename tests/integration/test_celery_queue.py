@@ -26,7 +26,7 @@ from callgate.domain.errors import BrokerUnavailable, InvalidLink
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from devkit.servers.embedded import Embedded
 from devkit.servers.ports import free_port
-from tests.integration._valkey import Valkey
+from tests.support.valkey import Valkey
 
 KEY = CallKey(UUID("00000000-0000-8000-8000-000000000001"), 2)
 

@@ -19,8 +19,8 @@ from callgate.cli import run
 from callgate.client import Client
 from callgate.settings import ClientSettings
 from devkit.servers.embedded import Embedded
-from tests.contract.harness import ORG, LedgerUnderTest
-from tests.integration._logins import a_client, a_login, name_of
+from tests.support.ledger_under_test import ORG, LedgerUnderTest
+from tests.support.logins import a_client, a_login, name_of
 
 Shell = Callable[..., tuple[int, str, str]]
 AUDIT, PURGE, STRAYS = ("audit",), ("purge", "--older-than-days", "0", "--yes"), ("dead", "list")

@@ -19,8 +19,8 @@ from callgate.domain.ledger import CallKey
 from callgate.settings import ClientSettings
 from devkit.servers.embedded import Embedded
 from devkit.servers.ports import free_port
-from tests.contract.harness import a_submission
 from tests.integration.conftest import Command
+from tests.support.ledger_under_test import a_submission
 from worker.migrate import migrate
 
 Eventually = Callable[[Callable[[], bool]], None]

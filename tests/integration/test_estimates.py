@@ -25,10 +25,10 @@ from callgate.domain.reports import (
     StrayMessage,
 )
 from devkit.servers.embedded import Embedded
-from tests.contract.harness import LINK, a_submission, a_success, an_answer, open_postgres
-from tests.integration._logins import a_client, a_login, owner_url
-from tests.integration.partitions import month, partition_of
-from tests.tables import EMPTY
+from tests.support.ledger_under_test import LINK, a_submission, a_success, an_answer, open_postgres
+from tests.support.logins import a_client, a_login, owner_url
+from tests.support.partitions import month, partition_of
+from tests.support.tables import EMPTY
 
 PROMPT = b'{"org_id":"theirs","messages":["Jane Doe, 4 May 1971"]}'
 LIMIT_NANO_USD = 777_123_456_789

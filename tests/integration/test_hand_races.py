@@ -14,7 +14,13 @@ from callgate.domain.ledger import AttemptRef, AttemptStatus, CallState, RecordO
 from callgate.domain.reports import By
 from callgate.domain.unknown import HandOutcome, SettleByHand, SettledByHand
 from callgate.services.audit import audit
-from tests.contract.harness import LedgerUnderTest, a_loss, a_success, an_answer, open_postgres
+from tests.support.ledger_under_test import (
+    LedgerUnderTest,
+    a_loss,
+    a_success,
+    an_answer,
+    open_postgres,
+)
 
 ATTEMPTS = 40
 

@@ -29,8 +29,8 @@ from callgate.domain.unknown import HandOutcome, SettleByHand
 from callgate.services.audit import audit
 from callgate.services.results import error_of
 from devkit.servers.embedded import Embedded
-from tests.contract.harness import a_loss, a_submission, a_success, an_answer
-from tests.integration.partitions import (
+from tests.support.ledger_under_test import a_loss, a_submission, a_success, an_answer
+from tests.support.partitions import (
     PartitionedLedger,
     month,
     partition_of,

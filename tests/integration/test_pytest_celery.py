@@ -17,8 +17,8 @@ from pytest_celery import (
 from callgate import Client
 from devkit.servers.embedded import Embedded
 from devkit.simulator.simulator import Kind, Rule, Simulator, Step
-from tests.acceptance.harness import Deployment, until
-from tests.integration._process_nodes import ValkeyNode, WorkerNode
+from tests.support.deployment import Deployment, until
+from tests.support.process_nodes import ValkeyNode, WorkerNode
 
 PATIENCE_S = 40.0
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from kombu import Connection, Consumer, Queue
 
-from tests.integration._valkey import Valkey, until
-from tests.integration.test_strays import with_body
+from tests.integration.test_unprocessable_messages import with_body
+from tests.support.valkey import Valkey, until
 
 
 def test_messages_that_share_a_tag_are_taken_one_by_one_and_all_go_back(valkey: Valkey) -> None:

@@ -30,7 +30,7 @@ from callgate.domain.ledger import Bodies, CallState, Reserved
 from callgate.domain.reports import By, StrayMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     JUDGE,
     ORG,
     LedgerUnderTest,
@@ -40,7 +40,7 @@ from tests.contract.harness import (
     an_answer,
     open_postgres,
 )
-from tests.integration._logins import a_login
+from tests.support.logins import a_login
 
 PRIVILEGES = (
     "SELECT",

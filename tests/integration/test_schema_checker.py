@@ -16,7 +16,7 @@ import pytest
 
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
 from callgate.domain.ports import Answer
-from tests.acceptance.harness import until
+from tests.support.deployment import until
 from worker.isolation import schema_checker
 from worker.isolation.schema_checker import DOUBTS_MAX, SchemaChecker
 from worker.isolation.schema_child import DATA_MAX_BYTES, KEPT_MAX_KIB

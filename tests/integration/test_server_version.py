@@ -15,8 +15,8 @@ from callgate.domain.errors import ConfigurationError
 from callgate.settings import ClientSettings
 from config.settings import WorkerSettings
 from devkit.servers.embedded import Embedded
-from tests.contract.harness import LedgerUnderTest
-from tests.integration._logins import a_login
+from tests.support.ledger_under_test import LedgerUnderTest
+from tests.support.logins import a_login
 from worker.bootstrap import bootstrap, worker_app
 from worker.migrate import migrate
 

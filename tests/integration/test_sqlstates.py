@@ -25,8 +25,8 @@ from callgate.domain.reports import By, CallFilter, StrayMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
 from devkit.servers.embedded import Embedded
-from tests.contract.harness import a_loss, a_reserve, a_submission, an_answer
 from tests.integration.conftest import Command
+from tests.support.ledger_under_test import a_loss, a_reserve, a_submission, an_answer
 from worker.migrate import migrate
 
 KEY = CallKey(uuid4(), 1)

@@ -30,7 +30,7 @@ from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
 from callgate.domain.reports import CallFilter
 from devkit.servers.embedded import Embedded
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LINK,
     LedgerUnderTest,
     a_failure,
@@ -39,9 +39,9 @@ from tests.contract.harness import (
     an_answer,
     open_postgres,
 )
-from tests.integration._logins import a_client, a_login, name_of, owner_url
-from tests.integration.partitions import month, partition_of
-from tests.tables import EMPTY
+from tests.support.logins import a_client, a_login, name_of, owner_url
+from tests.support.partitions import month, partition_of
+from tests.support.tables import EMPTY
 
 DENIED = "42501"
 """insufficient_privilege"""

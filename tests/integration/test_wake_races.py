@@ -16,7 +16,8 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.ledger import AttemptStatus, CallState, DueKind
 from callgate.domain.requests import OnBudget
-from tests.contract.harness import (
+from tests.integration.test_join_races import OpenTransaction
+from tests.support.ledger_under_test import (
     LIMIT,
     ORG,
     LedgerUnderTest,
@@ -26,7 +27,6 @@ from tests.contract.harness import (
     a_success,
     an_answer,
 )
-from tests.integration.test_join_races import OpenTransaction
 
 MANY_WHO_WAIT = """
 WITH budgets AS (

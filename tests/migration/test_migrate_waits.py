@@ -15,8 +15,8 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.errors import LedgerUnavailable
 from devkit.servers.embedded import Embedded
-from tests.integration._logins import a_client, a_login, name_of
 from tests.migration.test_migrations import empty_url, open_connection
+from tests.support.logins import a_client, a_login, name_of
 from worker.migrate import migrate
 
 __all__ = ["empty_url"]

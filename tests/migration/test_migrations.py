@@ -18,7 +18,7 @@ from callgate.adapters.postgres.tables import PARTITION_NAME, metadata
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotPermitted
 from devkit.servers.embedded import Embedded
 from devkit.servers.ports import free_port
-from tests.integration._logins import a_login
+from tests.support.logins import a_login
 from worker.migrate import SCRIPTS, migrate
 
 OWN_OBJECTS = """

@@ -16,7 +16,7 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import BudgetFigures, Window
 from callgate.settings import ClientSettings
 from devkit.servers.embedded import Embedded
-from tests.integration._logins import a_client
+from tests.support.logins import a_client
 
 LIMIT_NANO_USD = 12_345_678_901
 COPIES = "callgate:budgets:*"

@@ -14,7 +14,7 @@ import yaml
 
 from devkit.servers.data_folder import held
 from devkit.servers.server import private
-from tests.acceptance.harness import CHECKOUT
+from tests.support.deployment import CHECKOUT
 from worker.tied_process import tied
 
 COMPOSE = CHECKOUT / "docker-compose.yml"

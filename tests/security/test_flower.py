@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.acceptance.harness import RICH_NANO_USD, Deployment, Process, until
-from tests.security.flower import (
+from tests.support.deployment import RICH_NANO_USD, Deployment, Process, until
+from tests.support.flower import (
     HTML,
     FlowerUnderTest,
     a_flower,

@@ -27,9 +27,9 @@ from callgate.domain import bounds
 from callgate.domain.errors import RowRefused
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import CallKey, CallState, NewSubmission, SubmitOutcome
-from tests.acceptance.harness import Deployment, Process, until
-from tests.contract.harness import a_reserve, a_submission
-from tests.integration._logins import a_client
+from tests.support.deployment import Deployment, Process, until
+from tests.support.ledger_under_test import a_reserve, a_submission
+from tests.support.logins import a_client
 
 MINE = "mine"
 TAKEN = "a-key-that-is-no-queue"

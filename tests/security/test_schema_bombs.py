@@ -15,7 +15,7 @@ from callgate.domain.errors import CallFailed, CallRejected, InvalidSchema
 from callgate.domain.ledger import NewSubmission
 from callgate.domain.requests import LLMRequest
 from devkit.simulator.script import Match, Rule, Step
-from tests.acceptance.harness import Deployment, Process, until_equal
+from tests.support.deployment import Deployment, Process, until_equal
 
 PATIENCE_S = 60.0
 ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}

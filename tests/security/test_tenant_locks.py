@@ -22,10 +22,10 @@ from callgate.client import Handle
 from callgate.domain.ledger import Bodies, CallState, NewSubmission, SubmitOutcome
 from callgate.domain.reports import EndReason
 from devkit.simulator.simulator import Kind, Match, Rule, Step
-from tests.acceptance.harness import Deployment, Process, until_equal
 from tests.acceptance.test_recovery import LEASE_S, PATIENCE_S, have_workers, in_flight
-from tests.integration._logins import a_client
 from tests.integration.test_join_races import OpenTransaction
+from tests.support.deployment import Deployment, Process, until_equal
+from tests.support.logins import a_client
 
 CALLS = 60
 OTHERS = 150

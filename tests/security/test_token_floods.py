@@ -9,8 +9,8 @@ import pytest
 from callgate.domain.ledger import CallState
 from devkit.servers.embedded import Embedded
 from devkit.simulator.simulator import Simulator
-from tests.acceptance.harness import CATALOGUE, Deployment, Process, until
 from tests.security.test_schema_bombs import submit_past_the_client
+from tests.support.deployment import CATALOGUE, Deployment, Process, until
 
 PATIENCE_S = 60.0
 COUNTED = CATALOGUE.replace(

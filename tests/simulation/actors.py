@@ -16,7 +16,7 @@ from callgate.services.dead_letters import RedriveService
 from callgate.services.submit import SubmitService
 from tests.simulation.broker import BrokerLine
 from tests.simulation.faults import PROVIDER_OUTAGE
-from tests.simulation.ledger_line import LedgerLine
+from tests.simulation.faulty_ledger import LedgerLine
 from tests.simulation.provider import KILLER
 from tests.simulation.scheduler import Owner
 

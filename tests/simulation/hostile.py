@@ -43,13 +43,13 @@ from callgate.services import delivery
 from tests.simulation import actors
 from tests.simulation.actors import LINK, Outsider, a_request_of
 from tests.simulation.breakers import Breakers
-from tests.simulation.headroom import Headroom
+from tests.simulation.faulty_ledger import TIMEOUT_S
 from tests.simulation.invariants import Invariants, Violation
-from tests.simulation.ledger_line import TIMEOUT_S
 from tests.simulation.process import Process
 from tests.simulation.row_locks import RowLocks
 from tests.simulation.run import _report
 from tests.simulation.scheduler import Owner
+from tests.simulation.wakeup_rule import Headroom
 from tests.simulation.world import HOLDS, VALIDATOR, Outage, World
 
 if TYPE_CHECKING:

@@ -40,9 +40,9 @@ from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of
 from tests.simulation.breakers import Breakers
 from tests.simulation.by_hand import ByHand
-from tests.simulation.headroom import Headroom, scopes_asked
 from tests.simulation.limits import Limits
 from tests.simulation.provider import worst_nano_usd
+from tests.simulation.wakeup_rule import Headroom, scopes_asked
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -42,7 +42,7 @@ from callgate.services.delivery import DeliveryService
 from callgate.services.llm_service import LLMService, _record
 from callgate.services.recovery import DueService
 from callgate.services.review import Bill
-from tests.simulation.ledger_line import LedgerLine
+from tests.simulation.faulty_ledger import LedgerLine
 
 Patched = AbstractContextManager[object]
 
@@ -602,7 +602,7 @@ def hash_without_the_org() -> Patched:
     """Tenants that ask the same share the answer, and the ledger finds that right."""
     call_id = identity.call_id
     alike = {"call_id": lambda org_id, h: call_id("", h)}
-    return both(patch.multiple(hashing, **alike), patch.multiple(memory_ledger, **alike))
+    return both(patch.multiple(identity, **alike), patch.multiple(memory_ledger, **alike))
 
 
 @caught_by("told_what_is_true")

@@ -33,7 +33,7 @@ from callgate.services.recovery import DueService
 from callgate.services.skipped_rows import HeldUp
 from tests.simulation.broker import BrokerLine, Message
 from tests.simulation.faults import TASK
-from tests.simulation.ledger_line import LeaseLine, LedgerLine
+from tests.simulation.faulty_ledger import LeaseLine, LedgerLine
 from tests.simulation.provider import ProviderLine
 from tests.simulation.scheduler import Owner, drive
 

@@ -36,7 +36,6 @@ from tests.simulation import actors
 from tests.simulation.broker import Broker
 from tests.simulation.faults import MUCH_BY_HAND, Faults
 from tests.simulation.invariants import Invariants, Violation
-from tests.simulation.names import Names
 from tests.simulation.process import Process
 from tests.simulation.provider import (
     INPUT_NANO_USD,
@@ -47,6 +46,7 @@ from tests.simulation.provider import (
     Heard,
 )
 from tests.simulation.scheduler import Owner, Scheduler
+from tests.simulation.trace_names import Names
 
 if TYPE_CHECKING:
     from callgate.domain.delivery import Delivery

@@ -12,8 +12,8 @@ from sqlalchemy.pool import NullPool
 
 from callgate.adapters.postgres.session import PostgresSession
 from devkit.simulator.simulator import Rule, Step
-from tests.acceptance.harness import Deployment, Process, until, until_equal
-from tests.integration._logins import a_client
+from tests.support.deployment import Deployment, Process, until, until_equal
+from tests.support.logins import a_client
 
 CALLS = 20
 LOCKS = "SELECT count(pg_advisory_lock(n)) FROM generate_series(:first, :first + 999) n"

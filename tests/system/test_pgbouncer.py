@@ -18,8 +18,8 @@ from callgate.domain.errors import ConfigurationError, LedgerUnavailable
 from callgate.domain.ledger import CallState
 from devkit.servers.embedded import Embedded
 from devkit.simulator.simulator import Simulator
-from tests.acceptance.harness import Deployment
-from tests.system.pgbouncer import a_pooler
+from tests.support.deployment import Deployment
+from tests.support.pgbouncer import a_pooler
 from worker.migrate import migrate
 
 DATABASE = "pooled"

@@ -30,8 +30,8 @@ from callgate.domain.retry import Billing, Failure
 from callgate.services import output_checks
 from callgate.services.output_checks import BATCH_S_MAX
 from callgate.services.review import Bill, bill_of
-from tests.contract.harness import a_loss, a_reserve
-from tests.unit.stage import GRACE_S, POLICY, REPLY, REPLY_COST, Stage, a_request
+from tests.support.ledger_under_test import a_loss, a_reserve
+from tests.support.service_world import GRACE_S, POLICY, REPLY, REPLY_COST, Stage, a_request
 
 SCHEMA = {
     "type": "object",

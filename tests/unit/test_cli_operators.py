@@ -25,7 +25,7 @@ from callgate.domain.reports import By
 from callgate.domain.unknown import UnknownFilter
 from callgate.services.bills import BILLS_BYTES_MAX, BILLS_MAX
 from callgate.settings import ClientSettings
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LedgerUnderTest,
     a_failure,
     a_loss,

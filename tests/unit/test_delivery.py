@@ -12,8 +12,8 @@ from callgate.domain.delivery import TRIES_MAX, Delivery, Published, told
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import CallKey, CallState, SubmitOutcome
 from callgate.services.delivery import SAID_AGAIN_S
-from tests.contract.harness import a_submission, open_memory
-from tests.unit.stage import Stage
+from tests.support.ledger_under_test import a_submission, open_memory
+from tests.support.service_world import Stage
 
 LINK = '{"link": null}'
 WHY = "refused by the broker: ResponseError"

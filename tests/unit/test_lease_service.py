@@ -10,7 +10,7 @@ import pytest
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.errors import LedgerUnavailable
 from callgate.services.lease import LeaseService
-from tests.unit.stage import StageClock
+from tests.support.service_world import StageClock
 from worker.lease_renewer import LeaseKeeper
 
 LEASE_S = 8.0

@@ -14,7 +14,7 @@ from callgate.domain.ledger import CallState, NewSubmission
 from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
 from callgate.domain.reports import Snapshot
 from callgate.domain.retention import BodyAges, Purged
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     JUDGE,
     LINK,
     ManualClock,

@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from callgate.domain.budgets import Window
 from callgate.domain.ledger import AttemptStatus, CallState
 from callgate.domain.requests import OnBudget
-from tests.contract.harness import LINK
-from tests.unit.money_books import Books
+from tests.support.ledger_under_test import LINK
+from tests.support.money_model import Books
 
 Action = Callable[[Books], None]
 # Few and round amounts, so that holds meet limits exactly, and by one nano-USD more.

@@ -13,7 +13,7 @@ import psycopg2
 from sqlalchemy import make_url
 
 from devkit.servers.ports import free_port
-from tests.acceptance.harness import until
+from tests.support.deployment import until
 
 SERVER_CONNECTIONS = 2
 """Fewer than clients, so that every one of them meets sessions that others have used."""

@@ -2,7 +2,7 @@
 Start many Python processes cheaply: one process imports everything once, then forks whatever is asked for.
 
     with Nursery(folder) as nursery:
-        child = nursery.fork("tests.chaos.doomed_worker", environ, point="after_reserve")
+        child = nursery.fork("tests.chaos.killable_worker", environ, point="after_reserve")
 
 A forked worker runs the same `run_worker` as `callgate worker` does, but is there in a third of a second instead of
 three. The nursery has no threads and no connections when it forks. All its children die with it, and it dies with its
@@ -27,10 +27,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tests.acceptance.harness import CHECKOUT, clean_environ, until
+from tests.support.deployment import CHECKOUT, clean_environ, until
 
 ROLES = (
-    *("tests.chaos.doomed_worker", "tests.chaos.client", "tests.chaos.clerk"),
+    *("tests.chaos.killable_worker", "tests.chaos.client", "tests.chaos.budget_hammer"),
     "tests.chaos.attacker",
 )
 """The modules whose `main(**spec) -> int` a child can run."""
@@ -102,7 +102,7 @@ class Nursery:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(  # noqa: S603 - the argument list is ours
-            [sys.executable, "-m", "tests.chaos.nursery", *ROLES],
+            [sys.executable, "-m", "tests.support.forked_workers", *ROLES],
             cwd=CHECKOUT,
             env=clean_environ({}),
             stdin=subprocess.PIPE,

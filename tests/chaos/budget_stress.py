@@ -19,10 +19,10 @@ from uuid import uuid4
 from callgate.domain.budgets import Window
 from callgate.services.audit import audit
 from devkit.simulator.simulator import Rule, Step, Usage
-from tests.acceptance.harness import until
-from tests.chaos.books import judge
-from tests.chaos.clerk import HOLD_NANO_USD
-from tests.chaos.stage import PATIENCE_S, Stage
+from tests.chaos.budget_hammer import HOLD_NANO_USD
+from tests.chaos.environment import PATIENCE_S, Stage
+from tests.chaos.evaluation import judge
+from tests.support.deployment import until
 
 SCOPES = (
     ("org", Window.DAY),
@@ -66,7 +66,7 @@ def stress_ledger(stage: Stage, *, rounds: int, calls: int = 512, clerks: int = 
     spec = {"rounds": turns, "calls": calls // clerks, "clerks": clerks}
     children = [
         stage.nursery.fork(
-            "tests.chaos.clerk",
+            "tests.chaos.budget_hammer",
             stage.deployment.environ,
             report=str(report),
             seed=stage.dice.randrange(10**9),

@@ -34,7 +34,7 @@ from callgate.services.audit import audit
 from callgate.settings import ClientSettings
 from devkit.servers.embedded import Embedded
 from devkit.simulator.simulator import Simulator
-from tests.tables import EMPTY
+from tests.support.tables import EMPTY
 
 CHECKOUT = Path(__file__).parents[2]
 START_TIMEOUT_S = 120.0

@@ -14,7 +14,7 @@ from callgate.adapters.memory.ledger import uuid7
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import PARTITION_NAME
 from callgate.domain.ledger import AttemptRef, CallKey
-from tests.contract.harness import LedgerUnderTest, open_postgres
+from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
 
 MOVE_CALL = """
 UPDATE llm_call SET created_at = created_at - :by * interval '1 s'

@@ -17,10 +17,10 @@ from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.services.audit import audit
 from devkit.servers.embedded import Embedded
 from devkit.simulator.simulator import Rule, Simulator, Step, Uniform, Usage
-from tests.acceptance.harness import Deployment, until
-from tests.chaos.books import Arrival, Attempt, Batch, Evidence, links_owed
-from tests.chaos.nursery import Child, Nursery
-from tests.chaos.witnesses import BudgetWatch, LinkEar
+from tests.chaos.evaluation import Arrival, Attempt, Batch, Evidence, links_owed
+from tests.chaos.observers import BudgetWatch, LinkEar
+from tests.support.deployment import Deployment, until
+from tests.support.forked_workers import Child, Nursery
 
 DEADLINE_S = 3.0
 GRACE_S = 4.0
@@ -112,7 +112,7 @@ class Stage:
     def worker(self, point: str | None = None, passes: int = 1) -> Child:
         """Start a worker; with a point, one that dies there."""
         spec = {} if point is None else {"point": point, "passes": passes}
-        child = self.nursery.fork("tests.chaos.doomed_worker", self.deployment.environ, **spec)
+        child = self.nursery.fork("tests.chaos.killable_worker", self.deployment.environ, **spec)
         self.workers.append(child)
         return child
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.books import (
+from tests.chaos.evaluation import (
     CLOCKS_S,
     TELLINGS_MAX,
     Arrival,

@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from devkit.servers.embedded import Server
-from tests.acceptance.pipeline import QUEUE
+from tests.support.pipeline import QUEUE
 
 SAMPLE_S = 0.01
 JOIN_S = 30.0

@@ -14,7 +14,7 @@ from pytest_celery import CeleryWorkerContainer, RedisContainer
 
 from devkit.servers.ports import free_port
 from devkit.servers.valkey import valkey_binary
-from tests.acceptance.harness import CHECKOUT, clean_environ
+from tests.support.deployment import CHECKOUT, clean_environ
 
 STOP_TIMEOUT_S = 40
 

@@ -10,7 +10,7 @@ from contextlib import closing
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.ports import TokenBound
 from callgate.domain.requests import LLMRequest
-from tests.unit.stage import a_request
+from tests.support.service_world import a_request
 from worker.async_token_estimator import CHARS_MAX, TokenLane
 
 CATALOGUE = Catalogue(providers={"sim": ProviderEntry()}, default=CallTypePolicy())

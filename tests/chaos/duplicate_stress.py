@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from devkit.simulator.simulator import Rule, Step, Uniform
-from tests.chaos.books import Evidence, Verdict, judge
-from tests.chaos.stage import Stage
+from tests.chaos.environment import Stage
+from tests.chaos.evaluation import Evidence, Verdict, judge
 
 CLIENTS = 4
 WORKERS = 2

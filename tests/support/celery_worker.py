@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery
 
-from tests.integration._valkey import Valkey, until
+from tests.support.valkey import Valkey, until
 
 REPOSITORY = Path(__file__).parents[2]
 Note = Callable[..., Any]
@@ -25,7 +25,7 @@ class Worker:
 
     def __init__(self, folder: Path, options: list[str]) -> None:
         self._log = folder / "worker.log"
-        command = [sys.executable, "-m", "celery", "-A", "tests.integration._worker_app", "worker"]
+        command = [sys.executable, "-m", "celery", "-A", "tests.support.worker_app", "worker"]
         quiet = ["--without-gossip", "--without-mingle", "-l", "WARNING"]
         path = os.pathsep.join([str(folder), str(REPOSITORY)])
         with self._log.open("wb") as log:

@@ -21,7 +21,7 @@ from callgate import Client, LLMRequest, Message
 from callgate.domain.budgets import NANO_PER_USD, ORG_SCOPE, Window
 from callgate.domain.ledger import CallKey, CallState, Reserved
 from callgate.domain.ports import ProviderReply
-from tests.contract.harness import USAGE, a_reserve, a_success, an_answer
+from tests.support.ledger_under_test import USAGE, a_reserve, a_success, an_answer
 
 CHILDREN = 4
 ROUNDS = 6

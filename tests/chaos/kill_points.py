@@ -167,7 +167,7 @@ class DoomedTransport(Transport):
 def compose(settings: WorkerSettings, app: Celery, doom: Doom) -> Services:
     """Compose a worker as `bootstrap` does, with the wrappers around its ports."""
     DoomedTransport.doom = doom
-    app.conf.broker_transport = "tests.chaos.doom:DoomedTransport"
+    app.conf.broker_transport = "tests.chaos.kill_points:DoomedTransport"
     session = PostgresSession(
         settings.database_url.get_secret_value(),
         timeout_s=settings.ledger_timeout_s,

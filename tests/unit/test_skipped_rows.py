@@ -25,7 +25,7 @@ from callgate.services.ai_call_logger import LOCKED_PAUSES_S as SETTLE_PAUSES_S
 from callgate.services.llm_service import LOCKED_PAUSES_S, Busy, Executed
 from callgate.services.recovery import DUE_BATCH_MAX
 from callgate.services.skipped_rows import ITEMS_MAX, PAUSE_S_MAX, PAUSE_S_MIN, HeldUp
-from tests.unit.stage import GRACE_S, LEASE_S, POLICY, REPLY_COST, Stage, StageClock
+from tests.support.service_world import GRACE_S, LEASE_S, POLICY, REPLY_COST, Stage, StageClock
 
 
 def hold(stage: Stage, key: CallKey) -> Callable[[], None]:

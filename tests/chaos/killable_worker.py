@@ -1,7 +1,7 @@
 """
 A real worker process with a fate: it dies at a named point, or its clock is wrong.
 
-    python -m tests.chaos.doomed_worker --clock-shift-s 3600     with TZ set, if the time zone is to be wrong too
+    python -m tests.chaos.killable_worker --clock-shift-s 3600     with TZ set, if the time zone is to be wrong too
 
 Forked by the nursery it runs `main`. The clock has to be wrong before anything else is imported, so a process with a
 wrong clock is started by itself.
@@ -19,7 +19,7 @@ from functools import partial
 def main(point: str | None = None, passes: int = 1) -> int:
     """Run a worker for both queues; with a point, until it gets there the n-th time."""
     from config.settings import load_worker_settings
-    from tests.chaos.doom import Doom, Point, compose
+    from tests.chaos.kill_points import Doom, Point, compose
     from worker.bootstrap import bootstrap
     from worker.main import QUEUES, configure_logging, run_worker
 
@@ -49,11 +49,11 @@ def shift_clock(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.doomed_worker")
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.killable_worker")
     parser.add_argument("--clock-shift-s", type=float, default=0.0)
     shift_clock(parser.parse_args().clock_shift_s)
     sys.exit(main())
 else:
     # For the nursery, which forks workers that have everything imported.
-    import tests.chaos.doom  # noqa: F401
+    import tests.chaos.kill_points  # noqa: F401
     import worker.main  # noqa: F401

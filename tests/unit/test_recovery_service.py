@@ -11,7 +11,7 @@ from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import AttemptStatus, CallState
 from callgate.domain.requests import OnBudget
 from callgate.services.recovery import DUE_BATCH_MAX
-from tests.unit.stage import GRACE_S, Stage
+from tests.support.service_world import GRACE_S, Stage
 
 
 def abandoned(stage: Stage) -> None:

@@ -18,7 +18,7 @@ from celery.events.event import get_exchange
 from kombu import Producer
 
 from devkit.servers.ports import free_port
-from tests.acceptance.harness import Deployment, Process, until
+from tests.support.deployment import Deployment, Process, until
 
 AUTH = "callgate:the right one"
 HTML = "<img src=x onerror=document.title='ran'><script>document.title='ran'</script>"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration._celery_worker import Worker, a_worker, client_of
-from tests.integration._valkey import Valkey, until
+from tests.support.celery_worker import Worker, a_worker, client_of
+from tests.support.valkey import Valkey, until
 from worker.celery_ext.consumer import RAW_BYTES_MAX
 
 pytestmark = pytest.mark.usefixtures("worker")

@@ -1,8 +1,8 @@
 """
 A worker as `callgate worker` composes it, but for a provider and a tokenizer that kill their process over a text.
 
-    python -m tests.acceptance.poisoned_worker            the worker
-    python -m tests.acceptance.poisoned_worker alone      the child it runs suspects in
+    python -m tests.support.poisoned_worker            the worker
+    python -m tests.support.poisoned_worker alone      the child it runs suspects in
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from worker.main import QUEUES, configure_logging, run_worker
 
 POISON = "this text kills whoever sends it"
 UNCOUNTABLE = "this text kills whoever counts its tokens"
-ARGV = (sys.executable, "-m", "tests.acceptance.poisoned_worker")
+ARGV = (sys.executable, "-m", "tests.support.poisoned_worker")
 ALONE = "alone"
 
 

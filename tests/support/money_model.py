@@ -34,7 +34,7 @@ from callgate.domain.ledger import (
 from callgate.domain.reports import By, EndReason
 from callgate.domain.requests import OnBudget
 from callgate.domain.unknown import HandOutcome, SettleByHand
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     JUDGE,
     ManualClock,
     a_failure,

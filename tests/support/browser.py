@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.acceptance.harness import until
+from tests.support.deployment import until
 from worker.tied_process import tied
 
 LISTENS = """

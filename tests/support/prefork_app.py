@@ -9,7 +9,7 @@ from celery import Celery
 from celery.signals import worker_init
 
 from callgate import Client
-from tests.integration._forks import Office, a_request, limit, org
+from tests.support.forking_pipeline import Office, a_request, limit, org
 
 app = Celery("pipeline", broker=os.environ["CALLGATE_BROKER_URL"], set_as_current=False)
 app.conf.update(
