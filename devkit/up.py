@@ -33,7 +33,7 @@ from worker.migrate import migrate
 
 POLL_S = 0.1
 BACK_OFF_S = 1.0
-BACK_OFF_S_MAX = 30.0
+BACK_OFF_MAX_S = 30.0
 HEALTHY_S = 60.0
 """A child that lived so long starts again with the shortest back-off."""
 WRONG_SETTINGS = 2
@@ -116,7 +116,7 @@ class _Child:
                 self._back_off_s = BACK_OFF_S
             say(f"{self.command} ended with status {code}; again in {self._back_off_s:g} s")
             self._restart_at = now + self._back_off_s
-            self._back_off_s = min(self._back_off_s * 2, BACK_OFF_S_MAX)
+            self._back_off_s = min(self._back_off_s * 2, BACK_OFF_MAX_S)
         elif now >= self._restart_at:
             self._start()
         return None
@@ -152,7 +152,7 @@ def _run_children(
 ) -> int:
     children: list[_Child] = []
     try:
-        children.append(_Child("worker", shared, options.drain_s + STOP_SLACK_S))
+        children.append(_Child("worker", shared, options.shutdown_timeout_s + STOP_SLACK_S))
         children.append(_Child("flower", shared, FLOWER_STOP_S))
         _print_banner(options, shared, as_json)
         while not signals.count:

@@ -25,8 +25,8 @@ from callgate.domain.ledger import (
     CallKey,
     CallView,
     DueBatch,
-    Judge,
     NewSubmission,
+    Reaper,
     Record,
     RecordOutcome,
     Reserve,
@@ -44,7 +44,7 @@ from callgate.domain.reports import (
     EndReason,
     OperatorAction,
     Snapshot,
-    StrayMessage,
+    UnprocessableMessage,
 )
 from callgate.domain.requests import Anomaly, LLMRequest, ServiceTier, Usage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
@@ -91,7 +91,7 @@ class LedgerPort(Protocol):
 
         All scopes of a call or none; never clamped; a refused call never refuses its neighbours. Held by others -> the
         call waits `budget.held_wait_s(age)`; exhausted -> rejected, or with `OnBudget.WAIT` waits until the period
-        ends; never fits, no budget, `refuse_with` -> rejected, or with `put_off_s` waits that long. A budget whose
+        ends; never fits, no budget, `reject_with` -> rejected, or with `defer_s` waits that long. A budget whose
         period ended rolls over first; one whose time zone the ledger does not know cannot, and its calls are rejected.
         A call that all budgets have room for waits if the breaker of its provider, model and credential says so, at
         most `wait_max_s`, and is rejected after that. The row in `ai_call_log` is written with status dispatched in the
@@ -114,14 +114,14 @@ class LedgerPort(Protocol):
         """
 
     def due(
-        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+        self, *, limit: int, judge: Reaper | None = None, queued_before: datetime | None = None
     ) -> DueBatch:
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
         waiting -> queued. Calls that wait for a breaker are made due when it has room. Attempts that have expired are
-        left alone unless there is a `judge` whose lease, when the ledger executes this, is fresh and has been steady
-        for `steady_s` seconds: so an outage makes nothing lost, not even by a statement that was sent before. With
+        left alone unless there is a `judge` whose lease, when the ledger executes this, is fresh and has been stable
+        for `lease_stable_for_s` seconds: so an outage makes nothing lost, not even by a statement sent before. With
         `queued_before` instead: queued calls due before that time (their message was lost; `sweeps` counts how often)
         and nothing else; calls that wait for headroom which is there are made due. A call that the ledger cannot change
         is passed over, and stops none of those behind it.
@@ -203,7 +203,7 @@ class OperationsPort(Protocol):
     def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
         """Group dead letters by fingerprint, largest first."""
 
-    def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
+    def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
         """List messages that named no call, newest first."""
 
     def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
@@ -217,7 +217,7 @@ class OperationsPort(Protocol):
     def link_failures(self, key: CallKey, *, limit: int) -> list[LinkFailure]:
         """List links of a call that could not be delivered so far, those that were given up first."""
 
-    def keep_stray(self, stray: StrayMessage) -> None:
+    def keep_unprocessable(self, stray: UnprocessableMessage) -> None:
         """Keep a message that named no call, as a dead letter."""
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
@@ -479,7 +479,7 @@ class QueuePort(Protocol):
     def publish_calls(self, keys: Sequence[CallKey]) -> None:
         """Publish a call task for each key."""
 
-    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
+    def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
         """Publish a log task for each answered attempt, as the child of its call task."""
 
     def publish_sweep(self, sent_at: datetime) -> None:

@@ -167,7 +167,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class StrayMessage:
+class UnprocessableMessage:
     """A message that named no call."""
 
     queue: str

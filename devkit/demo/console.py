@@ -17,7 +17,7 @@ PLAIN_STEPS = 4
 """How often progress is told where nothing can be redrawn."""
 
 
-class Screen:
+class DemoConsole:
     """Writes to one stream; redraws only where that is a terminal."""
 
     def __init__(self, *, to_stderr: bool) -> None:
@@ -107,7 +107,7 @@ class Screen:
 class _Plain:
     """Progress as a few plain lines."""
 
-    def __init__(self, screen: Screen, what: str, total: int) -> None:
+    def __init__(self, screen: DemoConsole, what: str, total: int) -> None:
         self._screen = screen
         self._what = what
         self._total = total

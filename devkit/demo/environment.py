@@ -115,7 +115,7 @@ class DemoSettings(ClientSettings):
 
 
 @dataclass(frozen=True)
-class Stage:
+class DemoEnvironment:
     """Everything the acts of the demo need."""
 
     client: Client
@@ -178,7 +178,7 @@ def check_packages() -> None:
 
 
 @contextmanager
-def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[Stage]:
+def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[DemoEnvironment]:
     """
     Start everything in `folder`, say each step, and stop everything again.
 
@@ -212,7 +212,7 @@ def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[Stage]:
             catalogue=catalogue,
         )
         client = stack.enter_context(Client(settings))
-        yield Stage(client, provider, model, simulator, proxy, environment, worker, log)
+        yield DemoEnvironment(client, provider, model, simulator, proxy, environment, worker, log)
 
 
 def _model(folder: Path, stack: ExitStack) -> tuple[str, str, str, str]:
@@ -234,8 +234,8 @@ def _environment(services: Embedded, catalogue: Path) -> dict[str, str]:
         "CALLGATE_DATABASE_URL": services.database_url,
         "CALLGATE_BROKER_URL": services.broker_url,
         "CALLGATE_CATALOGUE": str(catalogue),
-        "CALLGATE_WORKER__IN_FLIGHT_MAX": str(IN_FLIGHT_MAX),
-        "CALLGATE_WORKER__DRAIN_S": str(DRAIN_S),
+        "CALLGATE_WORKER__CONCURRENCY": str(IN_FLIGHT_MAX),
+        "CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S": str(DRAIN_S),
     }
 
 

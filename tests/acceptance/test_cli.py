@@ -229,7 +229,7 @@ def test_an_unreachable_broker_fails_the_doctor_and_no_submission(callgate: Call
     assert "FAIL broker" in doctor.stdout
     assert submit.returncode == 0
     assert json.loads(submit.stdout)["collapsed"] is False
-    assert "accepted_but_not_published" in submit.stderr
+    assert "submission.publish_failed" in submit.stderr
     assert time.monotonic() - started_at < 2 * QUICKLY_S
 
 

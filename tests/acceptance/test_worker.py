@@ -21,7 +21,7 @@ from callgate.client import Handle
 from callgate.domain.budgets import NANO_PER_USD
 from callgate.domain.errors import (
     BudgetExhausted,
-    BudgetNeverFits,
+    BudgetTooSmall,
     CallFailed,
     CallRejected,
     WaitTimeout,
@@ -272,7 +272,7 @@ def test_what_never_fits_is_refused_even_when_it_would_wait(deployment: Deployme
     deployment.ensure_worker()
     org = deployment.org(1)
 
-    with pytest.raises(BudgetNeverFits):
+    with pytest.raises(BudgetTooSmall):
         deployment.client.submit(deployment.request(org, on_budget="wait")).get(timeout=PATIENCE_S)
 
 

@@ -61,15 +61,15 @@ def main(
     session = PostgresSession(
         settings.database_url.get_secret_value(), timeout_s=settings.ledger_timeout_s, pool_size=2
     )
-    clerk = Clerk(session, random.Random(seed))  # noqa: S311
+    hammer = Clerk(session, random.Random(seed))  # noqa: S311
     with Redis.from_url(settings.broker_url.get_secret_value()) as valkey:
         for org, is_exact in rounds:
-            clerk.is_exact = is_exact
-            clerk.submit(org, calls)
+            hammer.is_exact = is_exact
+            hammer.submit(org, calls)
             _meet(valkey, f"chaos:{org}", clerks)
-            clerk.work(org)
+            hammer.work(org)
     session.close()
-    Path(report).write_text(json.dumps(clerk.counts))
+    Path(report).write_text(json.dumps(hammer.counts))
     return 0
 
 

@@ -102,7 +102,7 @@ def test_without_the_cache_the_ledger_answers(org: str) -> None:
 
     cache.close()
     assert figures[0].spent_nano_usd == 1
-    assert [line["event"] for line in logged] == ["budget_cache_away"]
+    assert [line["event"] for line in logged] == ["budget_cache.unavailable"]
 
 
 def a_copy(org: str, **changes: object) -> str:

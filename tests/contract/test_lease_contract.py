@@ -13,7 +13,7 @@ from callgate.domain.ledger import (
     CallState,
     Due,
     DueKind,
-    Judge,
+    Reaper,
     RecordOutcome,
     Reserved,
 )
@@ -221,7 +221,7 @@ def test_concurrent_judges_share_the_dead(ledger: LedgerUnderTest) -> None:
 
 def expired_by(ledger: LedgerUnderTest, worker_id: str = JUDGE) -> list[AttemptRef]:
     """What a process may call lost now."""
-    batch = ledger.ledger.due(limit=100, judge=Judge(worker_id, GRACE_S))
+    batch = ledger.ledger.due(limit=100, judge=Reaper(worker_id, GRACE_S))
     return [
         AttemptRef(due.key, due.attempt_id)
         for due in batch.items
@@ -280,7 +280,7 @@ def test_whoever_may_not_judge_still_moves_on_the_rest(ledger: LedgerUnderTest) 
     answered, waiting = ledger.answered("answered"), ledger.waiting("waiting")
     ledger.age(LEASE_S + 1)
 
-    batch = ledger.ledger.due(limit=100, judge=Judge("host:4:no lease", GRACE_S))
+    batch = ledger.ledger.due(limit=100, judge=Reaper("host:4:no lease", GRACE_S))
 
     assert {due.key for due in batch.items} == {answered.key, waiting.key}
 

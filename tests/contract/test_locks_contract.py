@@ -136,16 +136,16 @@ def test_who_found_it_locked_takes_the_suspicion_from_it(ledger: LedgerUnderTest
     for _ in range(2):
         ledger.age(5)
         ledger.ledger.due(limit=100, queued_before=ledger.now())
-    assert ledger.view(key).is_suspect
-    put_off = a_reserve(key, 0, refuse_with='{"code": "locked"}', put_off_s=0.0)
+    assert ledger.view(key).is_quarantined
+    put_off = a_reserve(key, 0, reject_with='{"code": "locked"}', defer_s=0.0)
 
     with ledger.holding(key):
         assert ledger.reserve(put_off) == [Locked(key)]
-        assert ledger.view(key).is_suspect
+        assert ledger.view(key).is_quarantined
     (refused,) = ledger.reserve(put_off)
 
     assert isinstance(refused, Refused)
-    assert not ledger.view(ledger.requeued(key)).is_suspect
+    assert not ledger.view(ledger.requeued(key)).is_quarantined
 
 
 def test_a_cancellation_passes_over_what_somebody_holds(ledger: LedgerUnderTest) -> None:

@@ -110,7 +110,7 @@ def test_a_log_task_is_the_child_of_its_call(queue: CeleryQueue, valkey: Redis) 
     """Tools that show Celery's trees show which call an accounting belongs to."""
     ref = AttemptRef(KEY, uuid4())
 
-    queue.publish_logs([ref])
+    queue.publish_settle_tasks([ref])
 
     (message,) = messages(valkey, "callgate.log")
     assert message["body"][0] == [str(KEY.call_id), 2, str(ref.attempt_id)]

@@ -23,7 +23,7 @@ from callgate.domain.ledger import (
     CallState,
     SubmitOutcome,
 )
-from callgate.domain.reports import By, CostLine, Snapshot, StrayMessage
+from callgate.domain.reports import By, CostLine, Snapshot, UnprocessableMessage
 from callgate.domain.retention import ArchivedMonth, Partitions
 from callgate.domain.unknown import HandOutcome, SettleByHand
 from callgate.services.audit import audit
@@ -568,10 +568,12 @@ def test_a_purged_text_is_nowhere_in_the_database(log: PartitionedLedger) -> Non
         ledger.record(an_answer(ref, reply=f'{{"texts":["{SECRET}"]}}'.encode()))
         ledger.settle(a_success(ref))
         ledger.deliver(new.submission_id)
-        ledger.operations.keep_stray(StrayMessage("callgate.call", "not JSON", SECRET.encode()))
+        ledger.operations.keep_unprocessable(
+            UnprocessableMessage("callgate.call", "not JSON", SECRET.encode())
+        )
     log.sql("ANALYZE")
     assert set(places_of(log, SECRET)) == {
-        "llm_call", "submission", "ai_call_log", "stray_message",
+        "llm_call", "submission", "ai_call_log", "unprocessable_message",
     }  # fmt: skip
 
     ledger.purge()

@@ -276,7 +276,7 @@ def test_a_waiting_call_that_cannot_be_woken_stops_no_settlement(
         (settled,) = ledger.settle(a_success(holder, 10))
         taken = ledger.due_kinds()
 
-    assert (settled.is_applied, settled.has_woken) == (True, True)
+    assert (settled.is_applied, settled.has_freed_waiters) == (True, True)
     assert taken == [(DueKind.PUBLISH, fine)]
 
 

@@ -20,8 +20,8 @@ from callgate.domain.ledger import (
     CallKey,
     CallView,
     DueBatch,
-    Judge,
     NewSubmission,
+    Reaper,
     Record,
     RecordOutcome,
     Reserve,
@@ -73,7 +73,7 @@ class LedgerLine:
         return cast("list[SettleOutcome]", self.ask("settle", list(batch)))
 
     def due(
-        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+        self, *, limit: int, judge: Reaper | None = None, queued_before: datetime | None = None
     ) -> DueBatch:
         """See `LedgerPort`."""
         options = {"limit": limit, "judge": judge, "queued_before": queued_before}

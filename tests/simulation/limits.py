@@ -112,7 +112,7 @@ class Limits:
         has_reason = (
             (not can_help and not self._is_free_probe(last))
             or (is_open and policy.on_unknown == "dead")
-            or lost >= policy.lost_max
+            or lost >= policy.worker_losses_max
             or left_open >= policy.unknown_attempts_max
             or paid >= policy.paid_failures_max
             or len(tried) >= policy.attempts_max

@@ -40,9 +40,9 @@ from callgate.domain.ledger import (
     CallView,
     Due,
     DueKind,
-    Judge,
     Locked,
     NewSubmission,
+    Reaper,
     Record,
     RecordOutcome,
     Reserve,
@@ -63,7 +63,7 @@ LIMIT = 1_000
 """What the ledger under test lets `ORG` spend per day."""
 DAY_S = 86_400
 LEASE_S = 45.0
-JUDGE = Judge("host:9:judge", 0.0)
+JUDGE = Reaper("host:9:judge", 0.0)
 """May call attempts lost as soon as it has renewed its lease; tests about judges have others."""
 LINK = '{"task":"pipeline.store","args":[7]}'
 REPLY = b'{"texts": ["\\u0000 yes"],  "model":"gpt-4o-mini"}'
@@ -94,7 +94,7 @@ def a_reserve(key: CallKey, hold_nano_usd: int = 100, **changes: Any) -> Reserve
     wanted = Reserve(
         key=key,
         hold_nano_usd=hold_nano_usd,
-        lease_s=LEASE_S,
+        expires_in_s=LEASE_S,
         worker_id=f"worker-1:{next(_claims)}",
         price_source="overlay 2026-11-01: reserved",
     )
@@ -398,8 +398,8 @@ _AGED_COLUMNS = {
     "submission": ("created_at", "delivered_at", "try_at", "given_up_at"),
     "untold_call": ("tell_at",),
     "ai_call_log": ("started_at", "finished_at", "posted_at", "settled_by_hand_at"),
-    "stray_message": ("at",),
-    "worker_lease": ("began_at", "steady_since", "renewed_at", "expires_at"),
+    "unprocessable_message": ("at",),
+    "worker_lease": ("began_at", "stable_since", "renewed_at", "expires_at"),
 }
 
 

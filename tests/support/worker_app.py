@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery, signals
 from redis import Redis
 
-from callgate.domain.reports import StrayMessage
+from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import Outcome
 from worker.celery_ext.consumer import connect_stray_handlers
@@ -193,13 +193,16 @@ if app.conf.get("note_signals"):
         getattr(signals, name).connect(note_signal(name), weak=False)
 
 
-def keep_stray(stray: StrayMessage) -> None:
+def keep_unprocessable(stray: UnprocessableMessage) -> None:
     """Note a stray message, but only when there is no outage."""
     valkey().rpush("stray_tries", stray.reason)
     if valkey().get("outage"):
         raise ConnectionError("the database is away")
-    valkey().rpush("strays", f"{stray.queue}|{stray.reason}|{stray.raw.decode(errors='replace')}")
+    valkey().rpush(
+        "unprocessable_messages",
+        f"{stray.queue}|{stray.reason}|{stray.raw.decode(errors='replace')}",
+    )
 
 
 if app.conf.get("keep_strays"):
-    connect_stray_handlers(app, keep_stray)
+    connect_stray_handlers(app, keep_unprocessable)

@@ -11,7 +11,7 @@ from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.errors import LedgerUnavailable
 from callgate.services.lease import LeaseService
 from tests.support.service_world import StageClock
-from worker.lease_renewer import LeaseKeeper
+from worker.lease_renewer import LeaseRenewer
 
 LEASE_S = 8.0
 
@@ -157,7 +157,7 @@ def test_a_keeper_renews_until_it_is_stopped_and_then_releases(
 ) -> None:
     """In its own thread; the connection is closed last."""
     lease, closed = CountingLease(), threading.Event()
-    keeper = LeaseKeeper(lease, lease_s=0.04, close=closed.set)  # type: ignore[arg-type]
+    keeper = LeaseRenewer(lease, lease_s=0.04, close=closed.set)  # type: ignore[arg-type]
 
     keeper.start()
     eventually(lambda: lease.renewals >= 3)
@@ -175,7 +175,7 @@ def test_a_keeper_outlives_what_goes_wrong(
     """Without it the process would never claim again."""
     lease = CountingLease()
     lease.fault = fault
-    keeper = LeaseKeeper(lease, lease_s=0.04, close=lambda: None)  # type: ignore[arg-type]
+    keeper = LeaseRenewer(lease, lease_s=0.04, close=lambda: None)  # type: ignore[arg-type]
 
     keeper.start()
     eventually(lambda: lease.faults >= 2)

@@ -34,7 +34,7 @@ from celery.worker import state as worker_state
 from celery.worker.request import create_request_cls
 
 from worker.celery_ext.body_result import Outcome, OutcomeTask, Trace
-from worker.celery_ext.retry_forever import UntilDone
+from worker.celery_ext.retry_forever import RetryForever
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class BatchStrategy:
             app=app,
         )
         self._target = fast_trace_task if app.use_fast_trace_task else trace_task_ret
-        self._until_done = UntilDone(consumer, task.name)
+        self._until_done = RetryForever(consumer, task.name)
         self._buffer: deque[tuple[float, Any]] = deque()
         """Requests with the time they came in, oldest first; the prefetch is its bound."""
         self._running = 0
@@ -188,10 +188,10 @@ class BatchStrategy:
     ) -> Any:
         if body is not None:
             raise InvalidTaskError("a batched task takes messages of protocol 2 only")
-        args, kwargs, follow_ups = message.payload
+        args, kwargs, publishes_callbacks = message.payload
         if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
             raise InvalidTaskError("args is not a list, or kwargs is not a mapping")
-        if not isinstance(follow_ups, dict):
+        if not isinstance(publishes_callbacks, dict):
             raise InvalidTaskError("the follow-ups are not a mapping")
         request = self._request_class(
             message, on_ack=ack, on_reject=reject, **self._request_options

@@ -40,7 +40,7 @@ class OutcomeTask(Task):  # type: ignore[misc]
 
     abstract = True
 
-    follow_ups = True
+    publishes_callbacks = True
     """Whether Celery does what a message asks for after its task: callbacks, errbacks, the rest of a chain or chord."""
 
     def run(self, *args: Any, **kwargs: Any) -> object:
@@ -79,8 +79,10 @@ class Trace:
     @classmethod
     def of(cls, task: OutcomeTask, body: tuple[Any, Any, Any], **rest: Any) -> Self:
         """The trace of one delivery of a task."""
-        args, kwargs, follow_ups = body
-        return cls(body=(args, kwargs, follow_ups if task.follow_ups else {}), **rest)
+        args, kwargs, publishes_callbacks = body
+        return cls(
+            body=(args, kwargs, publishes_callbacks if task.publishes_callbacks else {}), **rest
+        )
 
     def begin(self) -> bool:
         """Run the tracer up to the body; False if it wants none, because something before it failed."""

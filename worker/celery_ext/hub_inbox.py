@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 Letter = Callable[[], object]
 
 
-class Mailbox:
+class HubInbox:
     """
     Letters from any thread, read in the hub thread in the order they were posted.
 

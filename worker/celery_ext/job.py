@@ -78,11 +78,11 @@ class AsyncJob:
         ignores_result = self.trace.request.get("ignore_result")
         if ignores_result is None:
             ignores_result = self.task.ignore_result
-        follow_ups = self.trace.body[2] or {}
+        publishes_callbacks = self.trace.body[2] or {}
         return (
             not ignores_result
             or self.task.store_errors_even_if_ignored
-            or any(map(follow_ups.get, _FOLLOW_UPS))
+            or any(map(publishes_callbacks.get, _FOLLOW_UPS))
         )
 
 

@@ -36,7 +36,7 @@ from celery.worker import state as worker_state
 from kombu.serialization import loads, prepare_accept_content
 
 from worker.celery_ext.body_result import Outcome, OutcomeTask, Trace
-from worker.celery_ext.hub_inbox import Mailbox
+from worker.celery_ext.hub_inbox import HubInbox
 from worker.celery_ext.job import AsyncJob, call_in
 from worker.celery_ext.threads import LoopThread, Service, TaskThreads
 
@@ -124,7 +124,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def on_start(self) -> None:
         """Start the threads and enter the services; an error here ends the worker."""
-        self._mailbox = Mailbox()
+        self._mailbox = HubInbox()
         self.loop = self._loop_thread.start(SERVICES_START_S)
         self.threads.start()
         signals.worker_shutting_down.connect(self._on_shutting_down)

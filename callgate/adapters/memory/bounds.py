@@ -26,7 +26,7 @@ def takes_claim(wanted: Reserve) -> bool:
         and _has_chars(wanted.price_source, bounds.SOURCE_CHARS_MAX)
         and _has_chars(wanted.trace_id, bounds.TRACE_ID_CHARS_MAX)
         and _has_chars(wanted.credential, bounds.NAME_CHARS_MAX)
-        and _has_bytes(wanted.refuse_with, bounds.ERROR_BYTES_MAX)
+        and _has_bytes(wanted.reject_with, bounds.ERROR_BYTES_MAX)
     )
 
 

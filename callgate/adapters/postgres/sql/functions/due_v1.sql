@@ -21,16 +21,16 @@ DECLARE
     taken int := 0;
     refused uuid[] := '{}';     -- calls that took no change
     looked boolean;             -- at any that was not taken
-    may_expire CONSTANT boolean := callgate_may_judge_v1(p_judge, make_interval(secs => p_steady_s));
+    may_expire CONSTANT boolean := callgate_may_reap_v1(p_judge, make_interval(secs => p_steady_s));
     lent CONSTANT interval := interval '10 s';
 BEGIN
     IF p_queued_before IS NOT NULL THEN
-        PERFORM callgate_wake_v1(ARRAY(
+        PERFORM callgate_free_waiters_v1(ARRAY(
             WITH RECURSIVE waiting (org_id) AS (
-                (SELECT l.org_id FROM llm_call l WHERE l.wanted_nano_usd IS NOT NULL ORDER BY l.org_id LIMIT 1)
+                (SELECT l.org_id FROM llm_call l WHERE l.requested_hold_nano_usd IS NOT NULL ORDER BY l.org_id LIMIT 1)
                 UNION ALL
                 SELECT (SELECT l.org_id FROM llm_call l
-                         WHERE l.wanted_nano_usd IS NOT NULL AND l.org_id > w.org_id ORDER BY l.org_id LIMIT 1)
+                         WHERE l.requested_hold_nano_usd IS NOT NULL AND l.org_id > w.org_id ORDER BY l.org_id LIMIT 1)
                   FROM waiting w WHERE w.org_id IS NOT NULL
             )
             SELECT w.org_id FROM waiting w WHERE w.org_id IS NOT NULL ORDER BY random() LIMIT 100));
@@ -63,7 +63,7 @@ BEGIN
             BEGIN
                 SELECT t.kind, t.state, t.attempt_id INTO kind, state, attempt_id FROM callgate_take_due_v1(c, lent) t;
             EXCEPTION WHEN integrity_constraint_violation OR data_exception OR program_limit_exceeded THEN
-                PERFORM callgate_put_off_v1(c.call_id, c.generation, SQLERRM);
+                PERFORM callgate_defer_call_v1(c.call_id, c.generation, SQLERRM);
                 refused := refused || c.call_id;
             END;
             IF kind IS NULL THEN

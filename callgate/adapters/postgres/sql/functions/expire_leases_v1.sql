@@ -11,7 +11,7 @@ DECLARE
 BEGIN
     SELECT array_agg(x.worker_id), array_agg(x.worker_id) FILTER (WHERE x.began_at < x.expires_at) INTO gone, newly_gone
       FROM (SELECT w.worker_id, w.began_at, w.expires_at FROM worker_lease w
-             WHERE w.expires_at <= now() AND callgate_may_judge_v1(p_judge, w.expires_at - w.renewed_at)
+             WHERE w.expires_at <= now() AND callgate_may_reap_v1(p_judge, w.expires_at - w.renewed_at)
              ORDER BY w.expires_at LIMIT p_limit FOR UPDATE OF w SKIP LOCKED) x;
     IF gone IS NOT NULL THEN
         PERFORM callgate_release_leases_v1(gone);
