@@ -27,7 +27,7 @@ from callgate.cli.output import print_json, say
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
-from devkit.servers.embedded import Embedded, EmbeddedError
+from devkit.servers.embedded import DevServers, DevServersError
 from worker import tied_process as embedded_child
 from worker.migrate import migrate
 
@@ -57,7 +57,7 @@ def run_up(*, as_json: bool) -> int:
     options = settings.worker
     signals = _Signals()
     try:
-        with signals.caught(), Embedded(options.data_dir) as services:
+        with signals.caught(), DevServers(options.data_dir) as services:
             if signals.count:
                 return 0
             migrate(services.database_url)
@@ -68,7 +68,7 @@ def run_up(*, as_json: bool) -> int:
             }
             with _env_file(options.data_dir, shared):
                 return _run_children(options, shared, signals, as_json)
-    except EmbeddedError as exc:
+    except DevServersError as exc:
         raise ConfigurationError(str(exc)) from exc
 
 

@@ -11,7 +11,7 @@ from callgate.adapters.broker.app import LOG_TASK
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
-from worker.celery_ext.body_result import Outcome
+from worker.celery_ext.body_result import BodyResult
 from worker.celery_ext.request import Named, UntrustedRequest
 from worker.process import services_of
 
@@ -36,7 +36,7 @@ class LogCall(BatchTask):
         key, attempt_id = ref.key, str(ref.attempt_id)
         return Named(attempt_id, (str(key.call_id), key.generation, attempt_id), key.task_id)
 
-    def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[Outcome]:
+    def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[BodyResult]:
         """Say what each attempt came to, as Flower shows it; a message that names none is a stray."""
         services = services_of(self.app)
         refs = [_ref(message.args) for message in messages]
@@ -58,14 +58,14 @@ class LogCall(BatchTask):
         services_of(self.app).operations.keep_unprocessable(stray)
 
 
-def _outcome(ref: AttemptRef | None, states: Mapping[AttemptRef, CallState]) -> Outcome:
+def _outcome(ref: AttemptRef | None, states: Mapping[AttemptRef, CallState]) -> BodyResult:
     if ref is None:
-        return Outcome("stray")
+        return BodyResult("stray")
     if ref not in states:
-        return Outcome("settled before, held by somebody, or left to the due query")
+        return BodyResult("settled before, held by somebody, or left to the due query")
     if states[ref] is CallState.DEAD:
-        return Outcome(error=CallIsDead(f"call {ref.key.task_id} is a dead letter"))
-    return Outcome("to be tried again" if states[ref].is_open else states[ref].value)
+        return BodyResult(error=CallIsDead(f"call {ref.key.task_id} is a dead letter"))
+    return BodyResult("to be tried again" if states[ref].is_open else states[ref].value)
 
 
 def _ref(args: Any) -> AttemptRef | None:

@@ -12,7 +12,7 @@ from callgate.domain.ledger import (
     Bodies,
     CallKey,
     CallView,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -57,7 +57,7 @@ class AsyncLedger:
         """Claim it and hold its cost."""
         return await self._reserve(reserve)
 
-    async def record(self, record: Record) -> RecordOutcome:
+    async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
         return await self._record(record)
 
@@ -66,7 +66,7 @@ class AsyncLedger:
         await self._publish(ref)
 
 
-def _bytes_of(record: Record) -> int:
+def _bytes_of(record: RecordAnswer) -> int:
     return len(record.reply or b"") + len(record.error or "")
 
 

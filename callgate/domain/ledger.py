@@ -352,7 +352,7 @@ class NotClaimed:
 
     key: CallKey
     state: CallState | None
-    unsent: AttemptRef | None = None
+    superseded_attempt: AttemptRef | None = None
     """
     The attempt of this very claim, if the call ended by a late answer before the claimant heard of it. It was never
     sent, and only the claimant knows.
@@ -384,7 +384,7 @@ ReserveOutcome = Reserved | Refused | NotClaimed | Unstorable | Locked
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordAnswer:
     """What the one provider request of an attempt brought back: a reply, an error, or both."""
 
     ref: AttemptRef
@@ -414,7 +414,7 @@ class Settle:
     """Post an attempt and move its call."""
 
     ref: AttemptRef
-    seen: AttemptStatus
+    expected_status: AttemptStatus
     """The attempt's status when this was decided; where it has changed since, nothing is done."""
     status: Literal[AttemptStatus.SUCCEEDED, AttemptStatus.FAILED, AttemptStatus.UNKNOWN]
     """What it becomes; a dispatched attempt (its lease ran out) can only become UNKNOWN."""

@@ -27,7 +27,7 @@ from callgate.domain.ledger import (
     DueBatch,
     NewSubmission,
     Reaper,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -98,7 +98,7 @@ class LedgerPort(Protocol):
         same transaction.
         """
 
-    def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+    def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep what the provider answered: dispatched -> answered, safe before anything else happens to it."""
 
     def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
@@ -106,7 +106,7 @@ class LedgerPort(Protocol):
         Post attempts and move their calls; settling twice changes nothing.
 
         answered -> posted; dispatched -> only as UNKNOWN; unknown with a late answer -> posted again with the truth
-        (or left UNKNOWN). An attempt that is no longer as `seen` is left alone.
+        (or left UNKNOWN). An attempt that is no longer in `expected_status` is left alone.
         Money moves in exactly the budgets the hold was made in. Of a call that ends it says whether it has links: for
         ten seconds they are the caller's to deliver, then anybody's. Headroom that is freed makes waiting calls due:
         those that fit, oldest first; one that does not fit holds up nobody. Breakers hear what the attempts came to
@@ -114,13 +114,13 @@ class LedgerPort(Protocol):
         """
 
     def due(
-        self, *, limit: int, judge: Reaper | None = None, queued_before: datetime | None = None
+        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
     ) -> DueBatch:
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
         waiting -> queued. Calls that wait for a breaker are made due when it has room. Attempts that have expired are
-        left alone unless there is a `judge` whose lease, when the ledger executes this, is fresh and has been stable
+        left alone unless there is a `reaper` whose lease, when the ledger executes this, is fresh and has been stable
         for `lease_stable_for_s` seconds: so an outage makes nothing lost, not even by a statement sent before. With
         `queued_before` instead: queued calls due before that time (their message was lost; `sweeps` counts how often)
         and nothing else; calls that wait for headroom which is there are made due. A call that the ledger cannot change
@@ -166,9 +166,9 @@ class LeasePort(Protocol):
         For a process that ends, when nothing in it will send or record any more.
         """
 
-    def expire(self, judge: str) -> list[str]:
+    def expire(self, reaper: str) -> list[str]:
         """
-        Release leases that have run out, a few at a time, on behalf of the process `judge`.
+        Release leases that have run out, a few at a time, on behalf of the process `reaper`.
 
         Nothing happens unless the judge's own lease is fresh and has been steady for as long as the judged one lasts:
         after an outage of the ledger everyone alive has renewed before anyone is judged.

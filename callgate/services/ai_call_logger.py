@@ -251,7 +251,7 @@ class AICallLogger:
         _report(bill, attempt)
         settle = Settle(
             ref=AttemptRef(view.key, attempt.attempt_id),
-            seen=attempt.status,
+            expected_status=attempt.status,
             status=AttemptStatus.SUCCEEDED,
             posted_nano_usd=bill.priced.nano_usd,
             next_state=CallState.SUCCEEDED,
@@ -328,7 +328,7 @@ def _unjudgeable(view: CallView, attempt: AttemptView, error: Exception) -> Sett
 def _whole_hold(view: CallView, attempt: AttemptView) -> Settle:
     return Settle(
         ref=AttemptRef(view.key, attempt.attempt_id),
-        seen=attempt.status,
+        expected_status=attempt.status,
         status=AttemptStatus.UNKNOWN,
         posted_nano_usd=attempt.hold_nano_usd,
         next_state=CallState.DEAD,
@@ -337,7 +337,7 @@ def _whole_hold(view: CallView, attempt: AttemptView) -> Settle:
 
 def _last_resort(settle: Settle, failure: Failure, posted_nano_usd: int) -> Settle:
     """The settlement of a row that has no other: its money, its call dead, nothing of what it brought."""
-    is_lost = settle.seen is AttemptStatus.DISPATCHED
+    is_lost = settle.expected_status is AttemptStatus.DISPATCHED
     return replace(
         settle,
         posted_nano_usd=posted_nano_usd,

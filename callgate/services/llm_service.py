@@ -30,7 +30,7 @@ from callgate.domain.ledger import (
     CallView,
     Locked,
     NotClaimed,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Refused,
     Reserve,
@@ -82,7 +82,7 @@ class DeliveryResult(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class Deferred:
     """No process is free for a suspect: come again in so many seconds."""
 
     retry_after_s: float
@@ -103,7 +103,7 @@ LOCKED_PAUSES_S = (0.01, 0.03, 0.1, 0.2)
 """Before another claim of what somebody held: mostly a submission was just joining."""
 QUARANTINED_CODE = "suspect"
 """Why a call waits that may have killed a worker: its turn in a process of its own has not come."""
-RunQuarantined = Callable[[CallKey, str, float], Awaitable[DeliveryResult | Busy]]
+RunQuarantined = Callable[[CallKey, str, float], Awaitable[DeliveryResult | Deferred]]
 """
 Executes a suspect (`CallView.is_quarantined`) of an organisation where it can take no other call along.
 
@@ -123,7 +123,7 @@ class CallLedger(Protocol):
     async def reserve(self, reserve: Reserve) -> ReserveOutcome:
         """Claim it and hold its cost."""
 
-    async def record(self, record: Record) -> RecordOutcome:
+    async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
 
 
@@ -256,9 +256,9 @@ class LLMService:
                 claimed = await self._reserve_without_request(key, UNCLAIMABLE)
         finally:
             self._unclaimed.discard(delivery)
-        if isinstance(claimed, NotClaimed) and claimed.unsent is not None:
-            await self._record(claimed.unsent, SUPERSEDED_BEFORE_SEND, 0)
-            await self._log(claimed.unsent)
+        if isinstance(claimed, NotClaimed) and claimed.superseded_attempt is not None:
+            await self._record(claimed.superseded_attempt, SUPERSEDED_BEFORE_SEND, 0)
+            await self._log(claimed.superseded_attempt)
         if isinstance(claimed, Refused):
             return DeliveryResult.REFUSED
         if isinstance(claimed, Locked):
@@ -301,7 +301,7 @@ class LLMService:
         """
         key = view.key
         executed = await isolate(key, view.org_id, expires_in_s)
-        if isinstance(executed, Busy):
+        if isinstance(executed, Deferred):
             await self._reserve_without_request(key, QUARANTINED, defer_s=executed.retry_after_s)
             return DeliveryResult.DEFERRED
         if executed is DeliveryResult.LOST:
@@ -475,7 +475,7 @@ class LLMService:
                 continue
             if outcome is RecordOutcome.UNSTORABLE and isinstance(answer, ProviderReply):
                 log.error("unstorable_reply", attempt_id=str(ref.attempt_id))
-                record = Record(
+                record = RecordAnswer(
                     ref, answer.without_text().to_json(), UNSTORABLE_REPLY.to_json(), latency_ms
                 )
                 answer = UNSTORABLE_REPLY
@@ -519,9 +519,9 @@ LARGE = _refusal("large", "its request is large; it waits for room in a worker's
 UNCLAIMABLE = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
 
 
-def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> Record:
+def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> RecordAnswer:
     if isinstance(answer, Failure):
-        return Record(ref, None, answer.to_json(), latency_ms)
+        return RecordAnswer(ref, None, answer.to_json(), latency_ms)
     error = answer.failure.to_json() if answer.failure else None
     request_id = told_names.request_id(answer.provider_request_id)
-    return Record(ref, answer.to_json(), error, latency_ms, request_id)
+    return RecordAnswer(ref, answer.to_json(), error, latency_ms, request_id)

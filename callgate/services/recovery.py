@@ -76,7 +76,7 @@ class RecoveryService:
         """
         self._ledger = ledger
         self._leases = leases
-        self._judge = Reaper(worker_id, grace_s)
+        self._reaper = Reaper(worker_id, grace_s)
         self._queue = queue
         self._logger = logger
         self._clock = clock
@@ -103,10 +103,12 @@ class RecoveryService:
         if self._healthy_since is None:
             self._healthy_since = now
         # The ledger asks for the lease as well: it may execute this long after it was sent.
-        judge = self._judge if now - self._healthy_since >= self._judge.lease_stable_for_s else None
-        if judge:
-            self._did("expire", partial(self._expire, judge))
-        batch = self._did("due", partial(self._due, judge))
+        reaper = (
+            self._reaper if now - self._healthy_since >= self._reaper.lease_stable_for_s else None
+        )
+        if reaper:
+            self._did("expire", partial(self._expire, reaper))
+        batch = self._did("due", partial(self._due, reaper))
         if batch is None:
             self._healthy_since = None
             return None, 0
@@ -127,12 +129,12 @@ class RecoveryService:
             log.info("recovery.step_recovered", step=name)
         return done
 
-    def _expire(self, judge: Reaper) -> None:
-        if gone := self._leases.expire(judge.worker_id):
+    def _expire(self, reaper: Reaper) -> None:
+        if gone := self._leases.expire(reaper.worker_id):
             log.warning("workers.lost", worker_ids=gone)
 
-    def _due(self, judge: Reaper | None) -> DueBatch:
-        batch = self._ledger.due(limit=DUE_BATCH_MAX, judge=judge)
+    def _due(self, reaper: Reaper | None) -> DueBatch:
+        batch = self._ledger.due(limit=DUE_BATCH_MAX, reaper=reaper)
         self._move(batch.items)
         return batch
 
@@ -151,7 +153,7 @@ class RecoveryService:
             key=key,
             hold_nano_usd=0,
             expires_in_s=0.0,
-            worker_id=f"{self._judge.worker_id}/locked",
+            worker_id=f"{self._reaper.worker_id}/locked",
             price_source="nothing is sent",
             reject_with=LOCKED,
             defer_s=0.0,

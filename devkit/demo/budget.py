@@ -18,7 +18,7 @@ from callgate.domain.gates import with_output_bound
 from callgate.domain.ledger import CallState
 from callgate.domain.requests import ServiceTier
 from devkit.demo.progress import SHORT_TIMEOUT_S, DemoProgress, expect
-from devkit.simulator.simulator import Match, Rule, Step, Uniform, Usage
+from devkit.simulator.simulator import Match, ReportedUsage, Rule, Step, Uniform
 
 ORG = "small-shop"
 CALLS = 24
@@ -111,7 +111,7 @@ def _prices(client: Client, request: LLMRequest) -> tuple[int, int]:
 
 
 def _script(play: DemoProgress) -> None:
-    usage = Usage(prompt_tokens=USED.input_tokens, completion_tokens=USED.output_tokens)
+    usage = ReportedUsage(prompt_tokens=USED.input_tokens, completion_tokens=USED.output_tokens)
     step = Step(text="complaint", usage=usage, latency_s=Uniform(low_s=0.1, high_s=0.3))
     play.stage.simulator.script([Rule(match=Match(model=MODEL), reply=[step])])
 

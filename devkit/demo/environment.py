@@ -19,7 +19,7 @@ from config.settings import OPENAI_KEY_VARIABLE
 from devkit.demo.counting_proxy import CountingProxy
 from devkit.local_model import LocalModel
 from devkit.servers.data_folder import package_folder
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.servers.server import log_tail, private
 from devkit.simulator.simulator import Simulator
 from worker import tied_process as embedded_child
@@ -186,7 +186,7 @@ def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[DemoEnvironmen
         EmbeddedError, SimulatorFailed, CallgateError: Something did not start.
     """
     with ExitStack() as stack:
-        services = stack.enter_context(Embedded(folder, valkey_persistence=False))
+        services = stack.enter_context(DevServers(folder, valkey_persistence=False))
         migrate(services.database_url)
         tell("PostgreSQL 18 and Valkey 9 run in a temporary folder, the ledger is migrated")
         simulator = stack.enter_context(Simulator())
@@ -227,7 +227,7 @@ def _openai_key() -> str | None:
     return os.environ.get(OPENAI_KEY_VARIABLE)
 
 
-def _environment(services: Embedded, catalogue: Path) -> dict[str, str]:
+def _environment(services: DevServers, catalogue: Path) -> dict[str, str]:
     foreign = {name for name in os.environ if name.startswith(PREFIX)}
     return {
         **{name: value for name, value in os.environ.items() if name not in foreign},

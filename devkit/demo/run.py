@@ -20,7 +20,7 @@ from callgate.services.audit import AuditReport
 from devkit.demo.console import DemoConsole
 from devkit.demo.environment import DemoFailed, check_packages, staged
 from devkit.demo.progress import ORG, ORG_LIMIT_NANO_USD, Counters, DemoProgress
-from devkit.servers.embedded import EmbeddedError
+from devkit.servers.embedded import DevServersError
 from devkit.simulator.simulator import SimulatorFailed
 from worker.main import configure_logging
 
@@ -44,7 +44,7 @@ def run_demo(*, as_json: bool) -> int:
         check_packages()
         with _interruptible(), tempfile.TemporaryDirectory(prefix="callgate-demo-") as folder:
             sums = _play(Path(folder), screen)
-    except (DemoFailed, EmbeddedError, SimulatorFailed, CallgateError) as exc:
+    except (DemoFailed, DevServersError, SimulatorFailed, CallgateError) as exc:
         screen.wrong(str(exc))
         return 1
     except KeyboardInterrupt:

@@ -83,7 +83,7 @@ class ErrorBody(_Value):
     param: str | None = None
 
 
-class Usage(_Value):
+class ReportedUsage(_Value):
     """Token counts to report; what is None is computed from the request and the text."""
 
     prompt_tokens: Tokens | None = None
@@ -113,7 +113,7 @@ class Step(_Value):
     """Sent as `message.refusal`, in place of the text."""
     finish_reason: Literal["stop", "length", "content_filter", "tool_calls"] | None = None
     """By default "stop", or "length" where the text was cut at the request's token limit."""
-    usage: Usage = Usage()
+    usage: ReportedUsage = ReportedUsage()
     service_tier: str | None = None
     """By default the request's own, or "default" where that is absent or "auto"."""
     hang_s: Seconds = WAIT_MAX_S

@@ -32,17 +32,17 @@ from typing import IO, Any, Self
 
 from aiohttp import web
 
-from devkit.simulator.journal import Counts, Record
+from devkit.simulator.journal import Counts, ReceivedRequest
 from devkit.simulator.script import (
     RULES,
     ErrorBody,
     Kind,
     Lognormal,
     Match,
+    ReportedUsage,
     Rule,
     Step,
     Uniform,
-    Usage,
 )
 from devkit.simulator.server import ATTEMPT_HEADER, RECORDS, RECORDS_PER_PAGE_MAX, ProviderServer
 
@@ -53,14 +53,14 @@ __all__ = [
     "Kind",
     "Lognormal",
     "Match",
-    "Record",
+    "ReceivedRequest",
+    "ReportedUsage",
     "Requests",
     "Rule",
     "Simulator",
     "SimulatorFailed",
     "Step",
     "Uniform",
-    "Usage",
 ]
 
 HOST = "127.0.0.1"
@@ -81,7 +81,7 @@ class Requests:
     """Every request that arrived, in order of arrival, and the counts over them."""
 
     counts: Counts
-    records: tuple[Record, ...]
+    records: tuple[ReceivedRequest, ...]
 
 
 class Simulator:
@@ -149,7 +149,7 @@ class Simulator:
         """Return the figures so far and a record of each request."""
         return Requests(self.counts(), tuple(self._records()))
 
-    def _records(self) -> Iterator[Record]:
+    def _records(self) -> Iterator[ReceivedRequest]:
         first = 0
         while True:
             path = f"/__control/records?first={first}"

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import pytest
 from sqlalchemy import Engine
 
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from devkit.simulator.simulator import Simulator
 
@@ -43,7 +43,7 @@ Callgate = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def environ(services: Embedded, postgres_engine: Engine) -> dict[str, str]:
+def environ(services: DevServers, postgres_engine: Engine) -> dict[str, str]:
     """The environment of a client of migrated, empty services."""
     return {
         **os.environ,

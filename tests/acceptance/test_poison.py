@@ -27,7 +27,7 @@ from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
 from callgate.domain.errors import CallFailed
-from callgate.domain.ledger import CallKey, CallState, Record, Reserved
+from callgate.domain.ledger import CallKey, CallState, RecordAnswer, Reserved
 from callgate.domain.ports import ProviderReply
 from callgate.domain.requests import LLMResult, Usage
 from callgate.domain.retry import LOST
@@ -373,7 +373,7 @@ def answered(
         ledger = PostgresLedger(session)
         (reserved,) = ledger.reserve([a_reserve(key, 10_000)])
         assert isinstance(reserved, Reserved)
-        ledger.record([Record(reserved.ref, body, error, 1)])
+        ledger.record([RecordAnswer(reserved.ref, body, error, 1)])
     if request is not None:
         sql = "UPDATE llm_call SET request = :request WHERE call_id = :id"
         deployment.rows(sql, request=request, id=key.call_id)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import WorkerOptions
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Kind, Rule, Simulator, Step
 from tests.support.deployment import Deployment, until
 from worker.migrate import migrate
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         # The servers may run as another account.
         folder.chmod(0o755)
-        with Embedded(folder / "servers") as services, Simulator() as provider:
+        with DevServers(folder / "servers") as services, Simulator() as provider:
             migrate(services.database_url)
             with Deployment(services, provider, folder) as deployment:
                 times = recovery(

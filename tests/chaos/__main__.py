@@ -30,7 +30,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.chaos.budget_stress import Stress, stress_ledger, stress_workers
 from tests.chaos.disk import small_disk
 from tests.chaos.duplicate_stress import stress_collapse
@@ -141,7 +141,7 @@ def _stage(trial: Trial, fork_server: ForkServer, folder: Path, seed: int) -> It
         servers = folder / "servers"
         if trial.has_small_disk:
             stack.enter_context(small_disk(servers))
-        services = Embedded(servers, fsync=True, valkey_persistence=trial.has_persistence)
+        services = DevServers(servers, fsync=True, valkey_persistence=trial.has_persistence)
         stack.enter_context(services)
         migrate(services.database_url)
         yield stack.enter_context(staged(services, fork_server, folder / "stage", seed))

@@ -29,7 +29,7 @@ from callgate.domain.ledger import (
     CallState,
     Locked,
     NewSubmission,
-    Record,
+    RecordAnswer,
     Refused,
     Reserve,
     Reserved,
@@ -135,7 +135,7 @@ class Clerk:
 
     def _settle(self, refs: Sequence[AttemptRef]) -> list[AttemptRef]:
         """Record and settle attempts; return those whose calls nobody else holds."""
-        self._ledger.record([Record(ref, b"{}", None, 1) for ref in refs])
+        self._ledger.record([RecordAnswer(ref, b"{}", None, 1) for ref in refs])
         outcomes = _stored(self._ledger.settle([self._settlement(ref) for ref in refs]))
         return [ref for ref, o in zip(refs, outcomes, strict=True) if not isinstance(o, Locked)]
 
@@ -144,7 +144,7 @@ class Clerk:
         hold = self._hold(ref.key)
         return Settle(
             ref=ref,
-            seen=AttemptStatus.ANSWERED,
+            expected_status=AttemptStatus.ANSWERED,
             status=AttemptStatus.SUCCEEDED,
             posted_nano_usd=hold if self.is_exact else self._dice.randint(0, hold),
             next_state=CallState.SUCCEEDED,

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from callgate.domain.budgets import Window
 from callgate.services.audit import audit
-from devkit.simulator.simulator import Rule, Step, Usage
+from devkit.simulator.simulator import ReportedUsage, Rule, Step
 from tests.chaos.budget_hammer import HOLD_NANO_USD
 from tests.chaos.environment import PATIENCE_S, Environment
 from tests.chaos.evaluation import judge
@@ -105,7 +105,7 @@ def stress_workers(
     environment: Environment, *, rounds: int, calls: int = 504, clients: int = 8
 ) -> Stress:
     """Have client processes submit `calls` calls at once in each round, and real workers run them."""
-    answer = Step(latency_s=0.05, usage=Usage(completion_tokens=50))
+    answer = Step(latency_s=0.05, usage=ReportedUsage(completion_tokens=50))
     environment.deployment.provider.script([Rule(reply=[answer])])
     hold = environment.deployment.hold_of(environment.deployment.request("any", "question 1"))
     environment.fleet(2)

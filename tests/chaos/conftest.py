@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.chaos.environment import Environment, staged
 from tests.chaos.observers import forget
 from tests.support.forked_workers import ForkServer
@@ -22,7 +22,7 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
 
 @pytest.fixture
 def environment(
-    services: Embedded, fork_server: ForkServer, tmp_path: Path
+    services: DevServers, fork_server: ForkServer, tmp_path: Path
 ) -> Iterator[Environment]:
     """A deployment without workers and clients, its ledger and its broker empty."""
     with staged(services, fork_server, tmp_path) as environment:

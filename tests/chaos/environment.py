@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.services.audit import audit
-from devkit.servers.embedded import Embedded
-from devkit.simulator.simulator import Rule, Simulator, Step, Uniform, Usage
+from devkit.servers.embedded import DevServers
+from devkit.simulator.simulator import ReportedUsage, Rule, Simulator, Step, Uniform
 from tests.chaos.evaluation import Arrival, Attempt, Batch, Evidence, links_owed
 from tests.chaos.observers import BudgetObserver, LinkCollector
 from tests.support.deployment import Deployment, until
@@ -29,7 +29,7 @@ PATIENCE_S = 90.0
 """How long everything may take to end after a fault; far more than lease and back-offs need, for machines are slow."""
 TIGHT_HOLDS = 2
 """Calls the tight organisation's limit fits at their worst case, so that they wait for each other."""
-USAGE = Usage(prompt_tokens=50, completion_tokens=30)
+USAGE = ReportedUsage(prompt_tokens=50, completion_tokens=30)
 """Dear enough that the tight organisation's limit is spent within the shortest load, and the rest is rejected."""
 ANSWER = Step(latency_s=Uniform(low_s=0.05, high_s=0.6), usage=USAGE)
 
@@ -103,7 +103,7 @@ class Environment:
         """An organisation to which nothing is promised: it attacks the others."""
 
     @property
-    def services(self) -> Embedded:
+    def services(self) -> DevServers:
         """The servers."""
         return self.deployment.services
 
@@ -311,7 +311,7 @@ class Environment:
 
 @contextmanager
 def staged(
-    services: Embedded, fork_server: ForkServer, folder: Path, seed: int = 0
+    services: DevServers, fork_server: ForkServer, folder: Path, seed: int = 0
 ) -> Iterator[Environment]:
     """A stage on these servers, whose ledger and broker are emptied; every process of it ends with the block."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from callgate.adapters.catalogue_file import load_catalogue
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.delivery import Delivery, Published
-from callgate.domain.ledger import AttemptRef, Record, Reserve, Reserved, Settle, Settled
+from callgate.domain.ledger import AttemptRef, RecordAnswer, Reserve, Reserved, Settle, Settled
 from config.settings import WorkerSettings
 from worker.bootstrap import Runtime, bootstrap, providers_of
 from worker.celery_ext.redis_transport import Transport
@@ -85,7 +85,7 @@ class DoomedLedger:
             self._doom.at(Point.AFTER_RESERVE)
         return outcomes
 
-    def record(self, batch: Sequence[Record]) -> list[Any]:
+    def record(self, batch: Sequence[RecordAnswer]) -> list[Any]:
         outcomes = self._ledger.record(batch)
         self._doom.at(Point.AFTER_RECORD)
         return outcomes

@@ -24,7 +24,7 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.reports import (
     UnprocessableMessage,
 )
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import LINK, a_submission, a_success, an_answer, open_postgres
 from tests.support.logins import a_client, a_login, owner_url
 from tests.support.partitions import month, partition_of
@@ -62,7 +62,7 @@ SELECT c.relname, array_agg(quote_ident(a.attname)) AS columns, array_agg(format
 
 
 @pytest.fixture(scope="module")
-def owner(services: Embedded) -> Iterator[PostgresSession]:
+def owner(services: DevServers) -> Iterator[PostgresSession]:
     """The owner's session; every table holds many rows of "theirs", and Postgres has counted and sampled them."""
     with closing(PostgresSession(services.database_url)) as session:
         session.rows(EMPTY, {})

@@ -17,7 +17,7 @@ import pytest
 
 from callgate.adapters.system_clock import monotonic
 from callgate.domain.ledger import CallKey
-from callgate.services.llm_service import Busy, DeliveryResult
+from callgate.services.llm_service import Deferred, DeliveryResult
 from tests.support.deployment import CHECKOUT, until
 from tests.support.isolated_child import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG
 from worker.isolation import executor as isolation
@@ -80,7 +80,7 @@ async def patiently(
 ) -> DeliveryResult:
     """Come again until a child is free."""
     give_up_at = time.monotonic() + 30
-    while isinstance(executed := await isolate(key, "acme", expires_in_s), Busy):
+    while isinstance(executed := await isolate(key, "acme", expires_in_s), Deferred):
         assert time.monotonic() < give_up_at, "no child became free"
         await asyncio.sleep(0.02)
     return executed
@@ -147,13 +147,15 @@ def test_a_child_has_one_call_at_a_time(notes: Path, monkeypatch: pytest.MonkeyP
         await eventually(lambda: all(call.done() for call in came[WAITING_PER_CHILD:]))
         assert not any(call.done() for call in came[:WAITING_PER_CHILD])
         waits = [
-            b.retry_after_s for c in came[WAITING_PER_CHILD:] if isinstance(b := c.result(), Busy)
+            b.retry_after_s
+            for c in came[WAITING_PER_CHILD:]
+            if isinstance(b := c.result(), Deferred)
         ]
         assert len(waits) == 80 - WAITING_PER_CHILD
         assert waits == sorted(waits)
         assert waits[0] < 3 < waits[10]
         assert waits[-1] == pytest.approx(TURN_MAX_S, abs=0.1)
-        assert all(isinstance(busy, Busy) for busy in await asyncio.gather(*came))
+        assert all(isinstance(busy, Deferred) for busy in await asyncio.gather(*came))
         hanging.cancel()
         with pytest.raises(asyncio.CancelledError):
             await hanging
@@ -240,7 +242,7 @@ def test_who_gave_up_keeps_its_turn(notes: Path, monkeypatch: pytest.MonkeyPatch
         first = asyncio.ensure_future(one(10, "mallory"))
         await eventually(lambda: isolate._busy)
         monkeypatch.setattr(isolation, "WAIT_MAX_S", 0.01)
-        assert isinstance(await isolate(CallKey(UUID(int=11), 1), "acme", LONG_S), Busy)
+        assert isinstance(await isolate(CallKey(UUID(int=11), 1), "acme", LONG_S), Deferred)
         monkeypatch.undo()
         monkeypatch.setattr(isolate, "_watched", held)
         again = [asyncio.ensure_future(one(n, org)) for n, org in ((12, "mallory"), (11, "acme"))]
@@ -331,7 +333,7 @@ def test_children_that_do_not_start_are_not_started_in_a_loop(
     async def story(isolate: QuarantineExecutor) -> None:
         began = time.monotonic()
         while len(pids(notes)) < 3:
-            assert isinstance(await isolate(ANSWER, "acme", LONG_S), Busy)
+            assert isinstance(await isolate(ANSWER, "acme", LONG_S), Deferred)
             await asyncio.sleep(0.02)
         assert time.monotonic() - began >= 1.0
 

@@ -89,11 +89,11 @@ def test_a_due_query_that_outlived_its_sender_calls_nothing_lost(
 ) -> None:
     """Postgres stops with it in flight and runs it when it goes on, by the lease of then: no outage makes UNKNOWN."""
     url = postgres_engine.url.render_as_string(hide_password=False)
-    lease_s, judge = 2.0, Reaper("host:2:judge", 60.0)
+    lease_s, reaper = 2.0, Reaper("host:2:judge", 60.0)
     ref, waiting = ledger.running("running"), ledger.waiting("waiting")
-    ledger.leases.renew(judge.worker_id, lease_s)
+    ledger.leases.renew(reaper.worker_id, lease_s)
     ledger.age(LEASE_S + 1)
-    ledger.leases.renew(judge.worker_id, lease_s)
+    ledger.leases.renew(reaper.worker_id, lease_s)
     with postgres_engine.begin() as connection:
         connection.execute(text("UPDATE worker_lease SET stable_since = now() - interval '1 hour'"))
 
@@ -101,16 +101,16 @@ def test_a_due_query_that_outlived_its_sender_calls_nothing_lost(
         (row,) = session.rows("SELECT pg_backend_pid() AS pid", {})
         with stopped(row.pid):
             with pytest.raises(LedgerUnavailable):
-                PostgresLedger(session).due(limit=100, judge=judge)
+                PostgresLedger(session).due(limit=100, reaper=reaper)
             time.sleep(lease_s / 2)
             if renewed == "before it runs":
-                ledger.leases.renew(judge.worker_id, lease_s)
+                ledger.leases.renew(reaper.worker_id, lease_s)
         eventually(lambda: ledger.view(waiting.key).state is CallState.QUEUED)
 
     view = ledger.view(ref)
     assert (view.state, view.error) == (CallState.RUNNING, None)
-    ledger.leases.renew(judge.worker_id, lease_s)
+    ledger.leases.renew(reaper.worker_id, lease_s)
     with postgres_engine.begin() as connection:
         connection.execute(text("UPDATE worker_lease SET stable_since = now() - interval '1 hour'"))
-    (due,) = ledger.ledger.due(limit=100, judge=judge).items
+    (due,) = ledger.ledger.due(limit=100, reaper=reaper).items
     assert due.attempt_id == ref.attempt_id

@@ -28,7 +28,7 @@ from callgate.domain.retention import ArchivedMonth, Partitions
 from callgate.domain.unknown import HandOutcome, SettleByHand
 from callgate.services.audit import audit
 from callgate.services.results import error_of
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import a_loss, a_submission, a_success, an_answer
 from tests.support.partitions import (
     PartitionedLedger,
@@ -56,7 +56,7 @@ SECRET = "Jane Doe, 4 May 1971"  # noqa: S105 - what must be gone, no password
 
 
 @pytest.fixture
-def log(postgres_engine: Engine, services: Embedded) -> Iterator[PartitionedLedger]:
+def log(postgres_engine: Engine, services: DevServers) -> Iterator[PartitionedLedger]:
     """An empty ledger with the partitions that a migration makes."""
     with partitioned_ledger(postgres_engine, services.database_url) as ledger:
         yield ledger
@@ -279,7 +279,7 @@ def test_an_answer_to_a_dropped_attempt_is_too_late(log: PartitionedLedger) -> N
     archive_all(log)
 
     assert [outcome.value for outcome in ledger.record(an_answer(ref))] == ["closed"]
-    (settled,) = ledger.settle(a_success(ref, seen=AttemptStatus.UNKNOWN))
+    (settled,) = ledger.settle(a_success(ref, expected_status=AttemptStatus.UNKNOWN))
     assert not settled.is_applied
     books(log)
 

@@ -31,8 +31,8 @@ from callgate.domain.reports import By, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
 from tests.support.ledger_under_test import (
-    JUDGE,
     ORG,
+    REAPER,
     LedgerUnderTest,
     a_reserve,
     a_submission,
@@ -138,7 +138,7 @@ def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: 
         assert isinstance(claimed, Reserved)
         worker.record([an_answer(claimed.ref)])
         worker.settle([a_success(claimed.ref)])
-        worker.due(limit=10, judge=JUDGE)
+        worker.due(limit=10, reaper=REAPER)
         worker.deliver([])
         leases = PostgresLeases(session)
         leases.renew("w", 10)

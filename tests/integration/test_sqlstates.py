@@ -24,7 +24,7 @@ from callgate.domain.ledger import AttemptRef, CallKey, Reaper
 from callgate.domain.reports import By, CallFilter, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.integration.conftest import Command
 from tests.support.ledger_under_test import a_loss, a_reserve, a_submission, an_answer
 from worker.migrate import migrate
@@ -52,7 +52,7 @@ METHODS: dict[str, Ask] = {
     "reserve": lambda s: PostgresLedger(s).reserve([a_reserve(KEY)]),
     "record": lambda s: PostgresLedger(s).record([an_answer(REF)]),
     "settle": lambda s: PostgresLedger(s).settle([a_loss(REF)]),
-    "due": lambda s: PostgresLedger(s).due(limit=1, judge=Reaper("a:1:b", 1.0)),
+    "due": lambda s: PostgresLedger(s).due(limit=1, reaper=Reaper("a:1:b", 1.0)),
     "links": lambda s: PostgresLedger(s).links(limit=1),
     "deliver": lambda s: PostgresLedger(s).deliver([Told(uuid4())]),
     "renew": lambda s: PostgresLeases(s).renew("a:1:b", 1.0),
@@ -122,7 +122,7 @@ COMMANDS = (
 
 
 @pytest.fixture(scope="module")
-def session(services: Embedded) -> Iterator[PostgresSession]:
+def session(services: DevServers) -> Iterator[PostgresSession]:
     """A session on a real server."""
     with closing(PostgresSession(services.database_url, timeout_s=2, pool_size=1)) as session:
         yield session
@@ -213,7 +213,7 @@ def test_no_command_ends_in_a_traceback(
     "sqlstate", ["22023", "23505", "42P07", "25006", "40001", "XX000", "0A000"]
 )
 def test_migrations_end_in_a_word(
-    services: Embedded, monkeypatch: pytest.MonkeyPatch, sqlstate: str
+    services: DevServers, monkeypatch: pytest.MonkeyPatch, sqlstate: str
 ) -> None:
     """Whatever goes wrong in the middle of one."""
 

@@ -29,7 +29,7 @@ from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
 from callgate.domain.reports import CallFilter
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import (
     LINK,
     LedgerUnderTest,
@@ -49,7 +49,7 @@ THEIR_PROMPT = "what only they may read"
 
 
 @pytest.fixture(scope="module")
-def owner(services: Embedded) -> Iterator[PostgresSession]:
+def owner(services: DevServers) -> Iterator[PostgresSession]:
     """The owner's session, on a ledger that was empty before."""
     with closing(PostgresSession(services.database_url)) as session:
         session.rows(EMPTY, {})

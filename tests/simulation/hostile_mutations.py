@@ -88,7 +88,7 @@ def due_is_not_run_when_expire_fails() -> Patched:
 
     def in_a_row(self: Any) -> tuple[Any, int]:
         try:
-            expire(self, self._judge)
+            expire(self, self._reaper)
         except errors.LedgerUnavailable:
             return None, 0
         return run(self)

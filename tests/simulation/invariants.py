@@ -25,7 +25,7 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
     NewSubmission,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Refused,
     Reserve,
@@ -289,7 +289,7 @@ class Invariants:
             self.check("a_period_is_a_day_or_a_month", is_whole and is_next, said)
             self._periods.append(budget)
 
-    def _recorded(self, batch: Sequence[Record], result: Sequence[RecordOutcome]) -> None:
+    def _recorded(self, batch: Sequence[RecordAnswer], result: Sequence[RecordOutcome]) -> None:
         for record, outcome in zip(batch, result, strict=True):
             self._world.scheduler.counts[f"answer {outcome}"] += 1
             row = self._tables.attempts[record.ref.attempt_id]

@@ -47,7 +47,7 @@ class Limits:
             if not isinstance(outcome, Settled) or not outcome.is_applied:
                 continue
             row = self._tables.attempts[settle.ref.attempt_id]
-            if settle.seen is AttemptStatus.DISPATCHED:
+            if settle.expected_status is AttemptStatus.DISPATCHED:
                 first = LOST
             elif row.status is AttemptStatus.UNKNOWN:
                 first = UNKNOWN

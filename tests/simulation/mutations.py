@@ -380,7 +380,7 @@ def expire_during_an_outage() -> Patched:
     due = LedgerLine.due
 
     def hasty(self: LedgerLine, **options: Any) -> Any:
-        return due(self, **{**options, "judge": Reaper(self.owner.name, 0.0)})
+        return due(self, **{**options, "reaper": Reaper(self.owner.name, 0.0)})
 
     return both(
         patch.object(LedgerLine, "due", hasty),
@@ -402,7 +402,7 @@ def expiry_asks_nobodys_lease() -> Patched:
 
     def trusted(self: LedgerLine, **options: Any) -> Any:
         if self.world.is_ledger_away():
-            options["judge"] = Reaper(self.owner.name, 0.0)
+            options["reaper"] = Reaper(self.owner.name, 0.0)
         return due(self, **options)
 
     return both(

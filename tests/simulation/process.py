@@ -18,7 +18,7 @@ from callgate.domain.ledger import (
     Bodies,
     CallKey,
     CallView,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -97,7 +97,7 @@ class CallLane:
         """Claim it."""
         return self._line.reserve([reserve])[0]
 
-    async def record(self, record: Record) -> RecordOutcome:
+    async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
         return self._line.record([record])[0]
 

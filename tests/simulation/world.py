@@ -27,7 +27,7 @@ from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, Pro
 from callgate.domain.ledger import (
     CallKey,
     CallState,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
 )
@@ -233,7 +233,7 @@ class World:
         self.scheduler.counts["broker away"] += 1
         self.broker.away_until = self.scheduler.now + length_s
 
-    def troubled(self, owner: Owner, batch: Sequence[Reserve | Record] = ()) -> None:
+    def troubled(self, owner: Owner, batch: Sequence[Reserve | RecordAnswer] = ()) -> None:
         """A process pauses, or fails alone to reach the ledger: its attempts may become unknown."""
         at = max(self.scheduler.now, owner.paused_until)
         keys = [row.key if isinstance(row, Reserve) else row.ref.key for row in batch]

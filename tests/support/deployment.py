@@ -32,7 +32,7 @@ from callgate.domain.budgets import NANO_PER_USD, Window
 from callgate.domain.reports import By
 from callgate.services.audit import audit
 from callgate.settings import ClientSettings
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Simulator
 from tests.support.tables import EMPTY
 
@@ -163,7 +163,7 @@ class Deployment:
 
     def __init__(
         self,
-        services: Embedded,
+        services: DevServers,
         provider: Simulator,
         folder: Path,
         *,

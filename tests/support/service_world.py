@@ -25,7 +25,7 @@ from callgate.domain.ledger import (
     Bodies,
     CallKey,
     CallView,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -203,7 +203,7 @@ class StageLane:
         self._ask("reserve")
         return self._ledger.reserve([reserve])[0]
 
-    async def record(self, record: Record) -> RecordOutcome:
+    async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
         self._ask("record")
         return self._ledger.record([record])[0]

@@ -15,7 +15,7 @@ from redis import Redis
 
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
-from worker.celery_ext.body_result import Outcome
+from worker.celery_ext.body_result import BodyResult
 from worker.celery_ext.consumer import connect_stray_handlers
 from worker.celery_ext.pool import AsyncTask, run_on_loop
 
@@ -109,7 +109,7 @@ class Gather(BatchTask):
     batch_size_max = 50
     batch_wait_s = 5.0
 
-    def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[Outcome]:
+    def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[BodyResult]:
         """Take as long as the key `slow_s` says; the word `bad` fails for good."""
         client = valkey()
         client.rpush("tries", " ".join(message.args[0] for message in messages))
@@ -131,10 +131,10 @@ class Gather(BatchTask):
         valkey().rpush("undecodable", repr(error))
 
 
-def _gathered(message: BatchMessage) -> Outcome:
+def _gathered(message: BatchMessage) -> BodyResult:
     if message.args[0] == "bad":
-        return Outcome(error=ValueError("bad"))
-    return Outcome(message.args[0])
+        return BodyResult(error=ValueError("bad"))
+    return BodyResult(message.args[0])
 
 
 for task in (Note, Fail, Stubborn, KillLoop, Gather):

@@ -18,7 +18,7 @@ from callgate.domain.ledger import (
     AttemptStatus,
     Bodies,
     CallState,
-    Record,
+    RecordAnswer,
     Reserved,
     Settle,
     SettleOutcome,
@@ -539,8 +539,8 @@ def test_attempts_of_one_call_are_settled_one_after_the_other() -> None:
     assert isinstance(second, Reserved)
     world.ledger.record(
         [
-            Record(first.ref, None, UNBILLED.to_json(), 1),
-            Record(second.ref, None, UNKNOWN.to_json(), 1),
+            RecordAnswer(first.ref, None, UNBILLED.to_json(), 1),
+            RecordAnswer(second.ref, None, UNKNOWN.to_json(), 1),
         ]
     )
 

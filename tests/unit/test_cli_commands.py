@@ -25,7 +25,7 @@ from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
     CallState,
-    Record,
+    RecordAnswer,
     Reserve,
     Reserved,
     Settle,
@@ -111,7 +111,7 @@ def a_dead_call(
     with open_client() as client:
         key = client.submit(a_request(content), force=True).key
     ref = reserve(ledger, key)
-    ledger.record([Record(ref, None, FAILURE.to_json(), 5)])
+    ledger.record([RecordAnswer(ref, None, FAILURE.to_json(), 5)])
     ledger.settle(
         [
             Settle(
@@ -143,7 +143,7 @@ def an_answered_call(
     ref = reserve(ledger, key)
     usage = Usage(input_tokens=5, output_tokens=5)
     reply = ProviderReply((answer,), "stop", None, usage, None, "gpt-4o-mini", None)
-    ledger.record([Record(ref, reply.to_json(), None, 5)])
+    ledger.record([RecordAnswer(ref, reply.to_json(), None, 5)])
     success = (AttemptStatus.SUCCEEDED, 0, CallState.SUCCEEDED)
     ledger.settle([Settle(ref, AttemptStatus.ANSWERED, *success, usage=usage)])
     return key
@@ -169,7 +169,7 @@ def test_a_usage_nobody_knows_is_shown_as_unknown_with_what_is_odd(
         key = client.submit(a_request()).key
     ref = reserve(ledger, key)
     reply = ProviderReply(("fine",), "stop", None, None, None, "gpt-4o-mini", None)
-    ledger.record([Record(ref, reply.to_json(), None, 5)])
+    ledger.record([RecordAnswer(ref, reply.to_json(), None, 5)])
     success = (AttemptStatus.SUCCEEDED, 100, CallState.SUCCEEDED)
     flags = (Anomaly.USAGE_ZERO, Anomaly.TIER_UNASKED)
     ledger.settle([Settle(ref, AttemptStatus.ANSWERED, *success, anomalies=flags)])

@@ -29,9 +29,9 @@ class Scene:
     def pass_time(self, seconds: float) -> None:
         """Let time pass; only the judge renews."""
         for _ in range(round(seconds)):
-            self.leases.renew("judge", LEASE_S)
+            self.leases.renew("reaper", LEASE_S)
             self.clock.elapsed_s += 1
-        self.leases.renew("judge", LEASE_S)
+        self.leases.renew("reaper", LEASE_S)
 
 
 def test_nothing_is_held_before_the_first_renewal() -> None:
@@ -102,7 +102,7 @@ def test_a_lease_that_was_judged_is_another_one_afterwards() -> None:
     scene.lease.renew()
     began_at = scene.lease.held()
     scene.pass_time(LEASE_S)
-    assert scene.leases.expire("judge") == ["host:1"]
+    assert scene.leases.expire("reaper") == ["host:1"]
 
     scene.lease.renew()
 
@@ -115,7 +115,7 @@ def test_a_judgement_is_noticed_though_the_first_renewal_after_it_got_no_answer(
     scene.lease.renew()
     began_at = scene.lease.held()
     scene.pass_time(LEASE_S)
-    scene.leases.expire("judge")
+    scene.leases.expire("reaper")
     scene.leases.renew("host:1", LEASE_S)
     scene.clock.elapsed_s += 1
 

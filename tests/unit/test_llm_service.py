@@ -25,7 +25,7 @@ from callgate.domain.ledger import (
     Unstorable,
 )
 from callgate.domain.retry import Billing, Failure
-from callgate.services.llm_service import LARGE_WAIT_MAX_S, Busy, DeliveryResult, OutagePolicy
+from callgate.services.llm_service import LARGE_WAIT_MAX_S, Deferred, DeliveryResult, OutagePolicy
 from tests.support.ledger_under_test import a_loss, a_reserve
 from tests.support.service_world import (
     GRACE_S,
@@ -452,13 +452,13 @@ def a_suspect(world: ServiceWorld) -> CallKey:
 class Alone:
     """An `RunQuarantined` that says what it is told to, and remembers what it was given."""
 
-    def __init__(self, answer: DeliveryResult | Busy) -> None:
+    def __init__(self, answer: DeliveryResult | Deferred) -> None:
         self.answer = answer
         self.given: list[tuple[CallKey, float]] = []
 
     async def __call__(
         self, key: CallKey, org_id: str, expires_in_s: float
-    ) -> DeliveryResult | Busy:
+    ) -> DeliveryResult | Deferred:
         self.given.append((key, expires_in_s))
         return self.answer
 
@@ -491,7 +491,7 @@ def test_in_a_process_of_its_own_a_suspect_simply_runs() -> None:
 
 def test_a_suspect_without_a_process_waits_in_the_ledger() -> None:
     """Without a hold, without a slot, out of reach of sweeps; when its turn may have come it is published again."""
-    world = ServiceWorld(isolate=Alone(Busy(20.0)))
+    world = ServiceWorld(isolate=Alone(Deferred(20.0)))
     key = a_suspect(world)
     published = len(world.queue.calls)
 
@@ -575,7 +575,7 @@ def test_a_suspect_that_dies_after_its_claim_is_lost_once() -> None:
 
     async def claims_and_dies(
         key: CallKey, org_id: str, expires_in_s: float
-    ) -> DeliveryResult | Busy:
+    ) -> DeliveryResult | Deferred:
         assert isinstance(world.ledger.reserve([a_reserve(key)])[0], Reserved)
         return DeliveryResult.LOST
 
@@ -605,7 +605,7 @@ def test_a_sweep_does_not_wait_for_a_suspect() -> None:
     """It may take as long as any call, and it is taken care of."""
     done = asyncio.Event()
 
-    async def forever(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Busy:
+    async def forever(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Deferred:
         await done.wait()
         return DeliveryResult.ANSWERED
 

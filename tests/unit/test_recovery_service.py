@@ -105,7 +105,7 @@ def test_after_an_outage_leases_are_judged_by_nobody_for_a_grace() -> None:
     world.ledger.due = due  # type: ignore[method-assign]
     judged: list[float] = []
 
-    def expire(judge: str) -> list[str]:
+    def expire(reaper: str) -> list[str]:
         judged.append(world.clock.elapsed_s)
         return []
 

@@ -22,7 +22,7 @@ from callgate.domain.ledger import (
     SettleOutcome,
 )
 from callgate.services.ai_call_logger import LOCKED_PAUSES_S as SETTLE_PAUSES_S
-from callgate.services.llm_service import LOCKED_PAUSES_S, Busy, DeliveryResult
+from callgate.services.llm_service import LOCKED_PAUSES_S, Deferred, DeliveryResult
 from callgate.services.recovery import DUE_BATCH_MAX
 from callgate.services.skipped_rows import ITEMS_MAX, PAUSE_S_MAX, PAUSE_S_MIN, SkippedRows
 from tests.support.service_world import (
@@ -108,7 +108,7 @@ def test_a_call_that_was_held_is_published_when_it_is_free() -> None:
 def test_a_call_that_was_only_held_is_no_suspect() -> None:
     """However often sweeps found it while it was free for a moment: it was looked into each time."""
 
-    async def isolate(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Busy:
+    async def isolate(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Deferred:
         raise AssertionError("it runs alone")
 
     world = ServiceWorld(isolate=isolate)
@@ -128,7 +128,7 @@ def test_a_call_that_was_only_held_is_no_suspect() -> None:
 def test_a_suspect_whose_child_found_it_held_is_come_back_to() -> None:
     """The child has no due query of its own."""
 
-    async def isolate(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Busy:
+    async def isolate(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Deferred:
         return DeliveryResult.LOCKED
 
     world = ServiceWorld(isolate=isolate)

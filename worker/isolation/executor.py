@@ -21,7 +21,7 @@ import structlog
 
 from callgate.adapters.system_clock import monotonic
 from callgate.domain.ledger import CallKey
-from callgate.services.llm_service import Busy, DeliveryResult
+from callgate.services.llm_service import Deferred, DeliveryResult
 from worker.isolation.forkserver import Child, ChildFailed, ForkServer
 
 log = structlog.get_logger(__name__)
@@ -81,12 +81,12 @@ class QuarantineExecutor:
 
     async def __call__(
         self, key: CallKey, org_id: str, expires_in_s: float
-    ) -> DeliveryResult | Busy:
+    ) -> DeliveryResult | Deferred:
         """Run one suspect if a child is, or soon becomes, free for it; see `llm_service.RunQuarantined`."""
         if key in self._here:
             return DeliveryResult.NOT_CLAIMED
         if Counter(self._here.values())[org_id] >= self._share * (1 + WAITING_PER_CHILD):
-            return Busy(self._retry_after_s(org_id))
+            return Deferred(self._retry_after_s(org_id))
         self._here[key] = org_id
         try:
             async with asyncio.timeout(WAIT_MAX_S) as patience:
@@ -94,7 +94,7 @@ class QuarantineExecutor:
                 patience.reschedule(None)
                 return await self._run(child, key, org_id, expires_in_s)
         except TimeoutError:
-            return Busy(self._retry_after_s(org_id))
+            return Deferred(self._retry_after_s(org_id))
         finally:
             del self._here[key]
             self._start_children()

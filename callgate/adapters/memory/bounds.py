@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from callgate.domain import bounds
-from callgate.domain.ledger import NewSubmission, Record, Reserve, Settle
+from callgate.domain.ledger import NewSubmission, RecordAnswer, Reserve, Settle
 
 
 def takes_submission(new: NewSubmission) -> bool:
@@ -30,7 +30,7 @@ def takes_claim(wanted: Reserve) -> bool:
     )
 
 
-def takes_record(answer: Record) -> bool:
+def takes_record(answer: RecordAnswer) -> bool:
     """Whether every column can be stored."""
     return (
         len(answer.reply or b"") <= bounds.REPLY_BYTES_MAX

@@ -37,14 +37,14 @@ class MemoryLeases:
         with self._lock:
             self._release(worker_id, self._clock())
 
-    def expire(self, judge: str) -> list[str]:
+    def expire(self, reaper: str) -> list[str]:
         """Release leases that have run out, on behalf of a process whose own has been steady."""
         with self._lock:
             now = self._clock()
             gone = [
                 lease
                 for lease in self._tables.leases.values()
-                if lease.expires_at <= now and may_reap(self._tables, judge, lease.length, now)
+                if lease.expires_at <= now and may_reap(self._tables, reaper, lease.length, now)
             ]
             newly_gone = [lease.worker_id for lease in gone if not lease.is_given_away]
             for lease in gone:

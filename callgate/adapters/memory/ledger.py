@@ -40,7 +40,7 @@ from callgate.domain.ledger import (
     DueKind,
     NewSubmission,
     Reaper,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -104,7 +104,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             now = self._clock()
             return [money.reserve(self.tables, w, self._new_id(now), now) for w in batch]
 
-    def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+    def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep what the provider answered."""
         with self._lock:
             now = self._clock()
@@ -130,7 +130,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             ]
 
     def due(
-        self, *, limit: int, judge: Reaper | None = None, queued_before: datetime | None = None
+        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
     ) -> DueBatch:
         """Take up to `limit` calls whose `due_at` has come, oldest first."""
         with self._lock:
@@ -139,7 +139,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
                 wake(self.tables, wanting(self.tables), now)
                 return DueBatch(now, self._due_queued(queued_before, limit, now))
             release(self.tables, now)
-            items = self._due_calls(self._may_expire(judge, now), limit, now)
+            items = self._due_calls(self._may_expire(reaper, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
 
     def links(
@@ -244,11 +244,11 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             call.sweeps += 1
         return tuple(self._publish(call, now) for call in lost)
 
-    def _may_expire(self, judge: Reaper | None, now: datetime) -> bool:
-        if judge is None:
+    def _may_expire(self, reaper: Reaper | None, now: datetime) -> bool:
+        if reaper is None:
             return False
         return may_reap(
-            self.tables, judge.worker_id, timedelta(seconds=judge.lease_stable_for_s), now
+            self.tables, reaper.worker_id, timedelta(seconds=reaper.lease_stable_for_s), now
         )
 
     def _due_calls(self, expire: bool, limit: int, now: datetime) -> tuple[Due, ...]:

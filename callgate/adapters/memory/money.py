@@ -39,7 +39,7 @@ from callgate.domain.ledger import (
     CallState,
     Locked,
     NotClaimed,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Refused,
     Reserve,
@@ -108,7 +108,7 @@ def reserve(
     return _reserved(attempt)
 
 
-def record(tables: MemoryTables, answer: Record, now: datetime) -> RecordOutcome:
+def record(tables: MemoryTables, answer: RecordAnswer, now: datetime) -> RecordOutcome:
     """Keep what the provider answered, late or not; the first answer stays."""
     attempt = tables.attempt(answer.ref)
     if attempt is None:
@@ -287,7 +287,7 @@ def _reserved(attempt: AttemptRow) -> Reserved:
 
 def _is_settleable(attempt: AttemptRow, wanted: Settle) -> bool:
     """An attempt without an answer can only become unknown; one that has changed since is left alone."""
-    if attempt.status is not wanted.seen:
+    if attempt.status is not wanted.expected_status:
         return False
     if attempt.status is AttemptStatus.DISPATCHED:
         return wanted.status is AttemptStatus.UNKNOWN

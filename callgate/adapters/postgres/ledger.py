@@ -37,7 +37,7 @@ from callgate.domain.ledger import (
     NewSubmission,
     NotClaimed,
     Reaper,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Refused,
     Reserve,
@@ -81,14 +81,14 @@ RECORD = """SELECT * FROM callgate_record_v1(
     %(attempt_ids)s::uuid[], %(replies)s::bytea[], %(errors)s::text[], %(latencies_ms)s::int[],
     %(provider_request_ids)s::text[])"""
 SETTLE = """SELECT * FROM callgate_settle_v1(
-    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(seen)s::text[],
+    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(expected_statuses)s::text[],
     %(statuses)s::text[], %(posted)s::bigint[], %(next_states)s::text[], %(due_in_s)s::float8[],
     %(input_tokens)s::int[], %(cached_input_tokens)s::int[], %(cache_write_tokens)s::int[],
     %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(price_sources)s::text[],
     %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[],
     %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[])"""
 DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_due_v1(
-    %(limit)s, %(judge)s, %(lease_stable_for_s)s, %(queued_before)s) d ON true"""
+    %(limit)s, %(reaper)s, %(lease_stable_for_s)s, %(queued_before)s) d ON true"""
 LINKS = """SELECT * FROM callgate_links_v1(
     %(after)s, %(call_ids)s::uuid[], %(generations)s::int[], %(per_call)s, %(per_org)s, %(limit)s, %(bytes_max)s)"""
 DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[], %(failures)s::text[], %(again_s)s::float8[])"
@@ -207,11 +207,11 @@ class PostgresLedger:
         )
         return [_reserve_outcome(r, row) for r, row in zip(batch, _in_order(rows), strict=True)]
 
-    def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+    def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep answers; see `LedgerPort.record`."""
         return _written(batch, self._record, lambda r, why: RecordOutcome.UNSTORABLE)
 
-    def _record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+    def _record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         rows = self._session.answers(
             RECORD,
             {
@@ -240,15 +240,15 @@ class PostgresLedger:
         ]
 
     def due(
-        self, *, limit: int, judge: Reaper | None = None, queued_before: datetime | None = None
+        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
     ) -> DueBatch:
         """Take what is due; see `LedgerPort.due`."""
         rows = self._session.answers(
             DUE,
             {
                 "limit": limit,
-                "judge": judge and judge.worker_id,
-                "lease_stable_for_s": judge and judge.lease_stable_for_s,
+                "reaper": reaper and reaper.worker_id,
+                "lease_stable_for_s": reaper and reaper.lease_stable_for_s,
                 "queued_before": queued_before,
             },
         )
@@ -383,7 +383,7 @@ def _settle_parameters(batch: Sequence[Settle]) -> dict[str, Any]:
         "call_ids": [s.ref.key.call_id for s in batch],
         "generations": [s.ref.key.generation for s in batch],
         "attempt_ids": [s.ref.attempt_id for s in batch],
-        "seen": [s.seen.value for s in batch],
+        "expected_statuses": [s.expected_status.value for s in batch],
         "statuses": [s.status.value for s in batch],
         "posted": [s.posted_nano_usd for s in batch],
         "next_states": [s.next_state.value for s in batch],
