@@ -1,5 +1,5 @@
-# Everything a checkout can do. `make demo` and `make test` need Python 3.11 or later, make and PyPI, and no more:
-# the first run makes .venv from the locked requirements; the next ones find it as it is.
+# Everything a checkout can do. `make demo` and `make test` need only Python 3.11 or later, make and PyPI: the first run
+# makes .venv from the locked requirements, later runs use it.
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -9,6 +9,7 @@ SEED ?=
 ARGS ?=
 
 DEBIAN := pgbouncer chromium
+XDIST = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 BOOTSTRAPPED := $(VENV)/.bootstrapped
@@ -21,11 +22,11 @@ USE_CACHE = cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cach
 	export UV_CACHE_DIR="$$cache";
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up migrate test test-system simulate chaos bench check format lint types imports lock clean
+.PHONY: help demo up migrate test-fast test test-system simulate chaos bench check lint spelling words types imports format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@echo '  PYTHON=python3.12 names the Python for .venv; ARGS="..." is handed on to demo, up, test, simulate, chaos and bench.'
+	@echo '  PYTHON=python3.12 names the Python for .venv; ARGS="..." goes to demo, up, the tests, simulate, chaos and bench.'
 
 demo: $(INSTALLED) ## Run the whole life of some calls: real servers, a real local model, no API key
 	$(BIN)/callgate demo $(ARGS)
@@ -36,10 +37,13 @@ up: $(INSTALLED) ## Run servers, worker and dashboard for development, until Ctr
 migrate: $(INSTALLED) ## Bring the database of CALLGATE_DATABASE_URL to the newest schema
 	$(BIN)/callgate migrate $(ARGS)
 
-test: $(INSTALLED) ## Run the tests of every promise; they need PyPI alone
-	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks --ignore=tests/system -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test-fast: $(INSTALLED) ## Run rules and memory ledger in under 90 s; leaves out Postgres, Valkey, Celery, simulation and processes
+	$(BIN)/python -m pytest tests/unit tests/contract -k 'not (contract and postgres)' $(XDIST) $(ARGS)
 
-test-system: $(INSTALLED) ## Run the whole demo, and the tests that need programs of Debian's; installs those if it may
+test: $(INSTALLED) ## Run the tests of every promise, at most 8 minutes on two cores; they need only PyPI
+	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks --ignore=tests/system $(XDIST) $(ARGS)
+
+test-system: $(INSTALLED) ## Run the demo, and the tests that need Debian packages; as root it installs them; at most 45 minutes
 	@missing=; for package in $(DEBIAN); do dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
 	test -z "$$missing" || { \
 		test "$$(id -u)" = 0 || { echo "missing: apt-get install$$missing" >&2; exit 1; }; \
@@ -47,20 +51,26 @@ test-system: $(INSTALLED) ## Run the whole demo, and the tests that need program
 			apt-get -qq install --no-install-recommends --yes $$missing; }
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
-simulate: $(INSTALLED) ## Play SEEDS=1000 lives under a virtual clock and faults; SEED=123 plays that one, and shows it if it fails
+simulate: $(INSTALLED) ## Run SEEDS=1000 simulated lives with faults; SEED=123 runs that one, and shows its trace if it fails
 	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
-chaos: $(INSTALLED) ## Kill, stop, wipe and fill what callgate runs on, under load, and count what was lost; about eight minutes
+chaos: $(INSTALLED) ## Kill, stop, wipe and fill real servers under load, and count what was lost; about eight minutes
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(INSTALLED) ## Measure callgate beside the bare Celery task and a naive chain; wants the machine for itself
+bench: $(INSTALLED) ## Measure callgate beside the bare Celery task and a naive chain; needs an idle machine
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
-check: lint types imports ## Run every check that is not a test
+check: lint spelling words types imports ## Run every check that is not a test
 
 lint: $(INSTALLED) ## Check format and style
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+spelling: $(INSTALLED) ## Check the spelling of code and prose
+	$(BIN)/codespell
+
+words: $(INSTALLED) ## Look for the words that docs/glossary.md bans
+	$(BIN)/python -m tests.support.banned_words
 
 types: $(INSTALLED) ## Check the types
 	$(BIN)/python -m mypy callgate worker tasks config devkit
@@ -72,17 +82,17 @@ format: $(INSTALLED) ## Format the code, and repair what ruff can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: $(BOOTSTRAPPED) ## Lock the requirements anew after a change of pyproject.toml; ARGS=--upgrade takes the newest
+lock: $(BOOTSTRAPPED) ## Lock the requirements after a change of pyproject.toml; ARGS=--upgrade takes the newest
 	@$(USE_CACHE) \
 	compile="$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header"; \
 	$$compile -q --all-extras --group dev -o requirements/dev.txt $(ARGS) && \
 	$$compile -q -c requirements/dev.txt -o requirements/production.txt $(ARGS)
 
-clean: ## Remove .venv and what tools left behind, but no data (.callgate)
+clean: ## Remove .venv and the files of tools, but no data (.callgate)
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An install that was interrupted can leave a package half there: then every package is installed again.
+# An interrupted install can leave a package incomplete: then every package is installed again.
 $(INSTALLED): $(BOOTSTRAPPED) requirements/dev.txt pyproject.toml
 	@again=; if test -e $(UNFINISHED); then again=--reinstall; fi; touch $(UNFINISHED); \
 	$(USE_CACHE) \
@@ -90,7 +100,7 @@ $(INSTALLED): $(BOOTSTRAPPED) requirements/dev.txt pyproject.toml
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --editable . && \
 	mv $(UNFINISHED) $@ && touch $@
 
-# uv comes from the same lock as everything else, by pip, which Python brings along.
+# uv comes from the same lock as everything else, installed by Python's own pip.
 $(BOOTSTRAPPED):
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'callgate needs Python 3.11 or later: make PYTHON=python3.12 ...' >&2; exit 1; }
