@@ -57,9 +57,14 @@ class Banned:
         words = " ".join(PART_OF_NAME.findall(name)).lower()
         if self.where == "whole names only":
             return words == self.word
+        return self.pattern.search(self.without_exceptions(words)) is not None
+
+    def without_exceptions(self, text: str) -> str:
+        """The text, of the same length, without the phrases that may have the word."""
         for phrase in self.exceptions:
-            words = re.sub(rf"\b{re.escape(phrase)}s?\b", "", words)
-        return self.pattern.search(words) is not None
+            spelt = rf"\b{re.escape(phrase)}s?\b"
+            text = re.sub(spelt, lambda m: "." * len(m[0]), text, flags=re.IGNORECASE)
+        return text
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -137,7 +142,7 @@ def found_in_prose(files: Iterable[Path]) -> Iterator[str]:
             for banned in banned_words():
                 if not banned.is_banned_in_prose or str(place) in banned.exceptions:
                     continue
-                for match in banned.pattern.finditer(unsigned):
+                for match in banned.pattern.finditer(banned.without_exceptions(unsigned)):
                     yield f"{place}:{first + unsigned.count(chr(10), 0, match.start())}: {match[0]!r}"
 
 

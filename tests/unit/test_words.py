@@ -47,6 +47,7 @@ def test_a_phrase_can_be_excepted() -> None:
 
     assert not banned.is_in_name("old_huts")
     assert banned.is_in_name("new_hut")
+    assert banned.without_exceptions("Old huts, a hut") == "........, a hut"
 
 
 def test_a_whole_name_can_be_banned() -> None:
