@@ -122,12 +122,15 @@ def all_files() -> list[Path]:
 
 def found_in_names(files: Iterable[Path]) -> Iterator[str]:
     """Each banned word in a name, as `file:line: name`."""
+    known: dict[str, list[Banned]] = {}
     for file in files:
         place = file.relative_to(CHECKOUT)
         named = [(1, name) for part in place.parts if (name := part.partition(".")[0])]
         for line, name in sorted({*named, *_read(file)[0]}):
-            for banned in banned_words():
-                if str(place) not in banned.exceptions and banned.is_in_name(name):
+            if name not in known:
+                known[name] = [banned for banned in banned_words() if banned.is_in_name(name)]
+            for banned in known[name]:
+                if str(place) not in banned.exceptions:
                     yield f"{place}:{line}: {name!r} has {banned.word!r}"
 
 
