@@ -1,4 +1,4 @@
-"""`docs/security.md` names a test for what it claims; each of them is there."""
+"""Each test that `docs/security.md` names exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMED = re.compile(
 
 
 def named() -> list[tuple[str, str | None]]:
-    """Files and functions in the order they are named; a function without a file is one of the file before."""
+    """Files and functions in the order of the page. A function without a file belongs to the file before it."""
     found: list[tuple[str, str | None]] = []
     for match in NAMED.finditer(SECURITY.read_text("utf-8")):
         if match[1] or match[2]:
@@ -24,13 +24,12 @@ def named() -> list[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize(("file", "function"), sorted(set(named()), key=str))
-def test_a_named_test_is_there(file: str, function: str | None) -> None:
-    """A claim whose test has another name, or none, is a claim without one."""
+def test_a_named_test_exists(file: str, function: str | None) -> None:
     text = (TESTS / file).read_text("utf-8")
 
     assert function is None or f"def {function}(" in text
 
 
-def test_many_are_named() -> None:
-    """Or the pattern above has come to match nothing."""
+def test_many_tests_are_named() -> None:
+    """Otherwise the pattern above matches nothing."""
     assert len(named()) > 40
