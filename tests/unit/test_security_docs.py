@@ -1,4 +1,4 @@
-"""Each test that `docs/security.md` names exists."""
+"""Each test that `docs/security.md` and `docs/guarantees.md` name exists."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-SECURITY = TESTS.parent / "docs" / "security.md"
+PAGES = tuple(TESTS.parent / "docs" / name for name in ("security.md", "guarantees.md"))
 NAMED = re.compile(
     r"`((?:unit|contract|integration|acceptance|migration|security|simulation|system|chaos)/\w+\.py)?(?:::(test_\w+))?`"
 )
 
 
 def named() -> list[tuple[str, str | None]]:
-    """Files and functions in the order of the page. A function without a file belongs to the file before it."""
+    """Files and functions in the order of the pages. A function without a file belongs to the file before it."""
     found: list[tuple[str, str | None]] = []
-    for match in NAMED.finditer(SECURITY.read_text("utf-8")):
-        if match[1] or match[2]:
-            found.append((match[1] or found[-1][0], match[2]))
+    for page in PAGES:
+        for match in NAMED.finditer(page.read_text("utf-8")):
+            if match[1] or match[2]:
+                found.append((match[1] or found[-1][0], match[2]))
     return found
 
 
@@ -32,4 +33,4 @@ def test_a_named_test_exists(file: str, function: str | None) -> None:
 
 def test_many_tests_are_named() -> None:
     """Otherwise the pattern above matches nothing."""
-    assert len(named()) > 40
+    assert len(named()) > 60
