@@ -29,6 +29,7 @@ from callgate.adapters.file_credentials import FileCredentials
 from callgate.adapters.openai_adapter import OpenAIAdapter
 from callgate.adapters.postgres_leases import PostgresLeases
 from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres_lock_watch import PostgresLockWatch
 from callgate.adapters.postgres_operations import PostgresOperations
 from callgate.adapters.postgres_retention import PostgresRetention
 from callgate.adapters.token_estimator import TokenEstimator
@@ -41,6 +42,7 @@ from callgate.domain.ports import (
     LeasePort,
     LedgerPort,
     LLMProviderPort,
+    LockWatchPort,
     OperationsPort,
     QueuePort,
     RetentionPort,
@@ -58,6 +60,7 @@ from worker.clock import SystemClock
 from worker.isolation import NURSERY_ARGV, Isolation
 from worker.lease_keeper import LeaseKeeper
 from worker.ledger_lane import LedgerLane
+from worker.lock_watch import LockWatch
 from worker.nudge import Nudge
 from worker.request_room import RequestRoom
 from worker.schema_checker import SchemaChecker
@@ -90,6 +93,7 @@ class Services:
     isolation: Isolation | None
     _app: Celery
     _keeper: LeaseKeeper
+    _lock_watch: LockWatch
     _due_now: Nudge
     _tokens: TokenLane
     _checker: SchemaChecker
@@ -105,6 +109,8 @@ class Services:
             takes_turns: Whether to run the loops that every worker runs for all.
         """
         self._keeper.start()
+        if takes_turns:
+            self._lock_watch.start()
         loops_of_all = (
             *(self._due_loop, self._delivery_loop),
             *(self._maintenance_loop, self._consumers_loop),
@@ -124,6 +130,7 @@ class Services:
                 await provider.aclose()
             # Last: the calls in flight have ended or were cut off, nothing sends any more.
             await asyncio.to_thread(self._keeper.stop)
+            await asyncio.to_thread(self._lock_watch.stop)
 
     def check(self) -> None:
         """
@@ -231,6 +238,7 @@ def bootstrap(
     leases: LeasePort | None = None,
     queue: QueuePort | None = None,
     retention: RetentionPort | None = None,
+    lock_watch: LockWatchPort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
     isolated_by: Sequence[str] | None = NURSERY_ARGV,
@@ -274,6 +282,10 @@ def bootstrap(
         clock=clock,
         worker_id=worker_id,
         lease_s=options.lease_s,
+    )
+    # Two connections, the next before the last one ends; the timeout is theirs alone as well.
+    watch_session = PostgresSession(
+        settings.database_url.get_secret_value(), timeout_s=settings.ledger_timeout_s, pool_size=2
     )
     checker = SchemaChecker()
     delivery = DeliveryService(ledger=ledger, queue=queue, clock=clock)
@@ -353,6 +365,7 @@ def bootstrap(
         isolation=isolation,
         _app=app,
         _keeper=keeper,
+        _lock_watch=LockWatch(lock_watch or PostgresLockWatch(watch_session)),
         _due_now=due_now,
         _tokens=tokens,
         _checker=checker,
