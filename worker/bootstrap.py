@@ -129,8 +129,8 @@ class Services:
             for provider in self.providers.values():
                 await provider.aclose()
             # Last: the calls in flight have ended or were cut off, nothing sends any more.
-            await asyncio.to_thread(self._keeper.stop)
-            await asyncio.to_thread(self._lock_watch.stop)
+            stops = (self._keeper.stop, self._lock_watch.stop)
+            await asyncio.gather(*(asyncio.to_thread(stop) for stop in stops))
 
     def check(self) -> None:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
@@ -212,7 +213,7 @@ def test_a_full_table_stops_no_watch_that_is_renewed(
 
 
 def test_the_open_transaction_holds_back_no_vacuum(owner_url: str, look: Watch) -> None:
-    """It has no snapshot between two looks, and no limit of the server's ends it."""
+    """It has no snapshot between two looks."""
     look()
     with open_session(owner_url) as owner, owner.cursor() as cursor:
         cursor.execute(
@@ -222,6 +223,18 @@ def test_the_open_transaction_holds_back_no_vacuum(owner_url: str, look: Watch) 
 
     assert row[0].startswith("login_")
     assert row[1:] == (None, None)
+
+
+def test_no_limit_of_time_ends_the_open_transaction(owner_url: str) -> None:
+    """Whatever the login has been given."""
+    limits = ("idle_in_transaction_session_timeout", "transaction_timeout")
+    with a_login(owner_url, WORKER) as url, open_session(owner_url) as owner:
+        for limit in limits:
+            run(owner, f"ALTER ROLE {name_of(url)} SET {limit} = '200ms'")
+        with closing(PostgresLockWatch(PostgresSession(url, pool_size=2))) as watch:
+            watch.look()
+            time.sleep(0.5)
+            assert watch.look() == []
 
 
 def test_who_may_end_nobody_says_so(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,6 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
-from callgate.client import Handle
 from callgate.db.session import PostgresSession
 from callgate.domain.errors import LedgerUnavailable
 from tests.acceptance.harness import Deployment, Process, until
@@ -125,16 +125,18 @@ def states_of(deployment: Deployment, org: str) -> set[str]:
     return {row.state for row in rows}
 
 
-def submit_patiently(deployment: Deployment, org: str) -> Handle:
-    """Submit a call, again where there was no room for a lock: that makes no second one."""
+def submit_patiently(deployment: Deployment, org: str) -> int:
+    """Submit a call, again where there was no room for a lock: that makes no second one. How often it had to."""
     request = deployment.request(org)
     give_up_at = time.monotonic() + 20
-    while True:
+    for refused in itertools.count():
         try:
-            return deployment.client.submit(request)
+            deployment.client.submit(request)
+            return refused
         except LedgerUnavailable:
             assert time.monotonic() < give_up_at, "nobody else is served"
             time.sleep(0.05)
+    raise AssertionError("unreachable")
 
 
 @pytest.mark.parametrize(
@@ -150,9 +152,9 @@ def test_who_fills_the_table_of_locks_is_ended(
     with attacked(deployment, fill_sql) as (attack, login):
         until(lambda: len(attack.ended_after) > 0)
         began_at = time.monotonic()
-        handles: list[Handle] = []
-        while time.monotonic() < began_at + ATTACK_S or len(handles) < CALLS:
-            handles.append(submit_patiently(deployment, org))
+        refused: list[int] = []
+        while time.monotonic() < began_at + ATTACK_S or len(refused) < CALLS:
+            refused.append(submit_patiently(deployment, org))
             time.sleep(ATTACK_S / CALLS / 2)
         submitted_s = time.monotonic() - began_at
         until(lambda: states_of(deployment, org) == {"succeeded"}, 30)
@@ -160,8 +162,8 @@ def test_who_fills_the_table_of_locks_is_ended(
 
     print(  # noqa: T201
         f"\n{len(attack.ended_after)} sessions ended, after {max(attack.ended_after):.2f} s at most, the table full for"
-        f" {attack.longest_full_s:.2f} s at most; {len(handles)} calls submitted in {submitted_s:.1f} s,"
-        f" ended after {done_s:.1f} s",
+        f" {attack.longest_full_s:.2f} s at most; {len(refused)} calls submitted in {submitted_s:.1f} s,"
+        f" {sum(refused)} refusals, ended after {done_s:.1f} s",
         end=" ",
     )
     assert len(attack.ended_after) > 1
@@ -170,5 +172,5 @@ def test_who_fills_the_table_of_locks_is_ended(
     assert "client_session_ended" in process.output()
     assert login in process.output()
     rows = deployment.attempts(org)
-    assert [(row.status, row.attempt) for row in rows] == [("succeeded", 1)] * len(handles)
+    assert [(row.status, row.attempt) for row in rows] == [("succeeded", 1)] * len(refused)
     assert all(0 < row.posted_nano_usd < row.hold_nano_usd for row in rows)

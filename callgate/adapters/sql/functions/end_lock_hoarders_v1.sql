@@ -1,11 +1,11 @@
 -- callgate_end_lock_hoarders_v1: end sessions of clients that fill the server's table of locks.
 --
 -- All sessions share that table, and Postgres can forbid nobody to fill it: an advisory lock needs no privilege, nor does a
--- savepoint. Its room, by the server's settings, is max_locks_per_transaction * (max_connections + max_prepared_transactions);
--- in fact Postgres finds about twice as much. One login may hold a quarter of that, all clients together a half: an honest
--- session holds some dozens of locks. Of those that hold more, the sessions with the most locks are ended.
+-- savepoint. By the server's settings it has room for max_locks_per_transaction * (max_connections + max_prepared_transactions)
+-- locks; Postgres in fact finds room for nearly twice as many. One login may hold a quarter of that, all clients together a
+-- half. An honest session holds about a hundred at most. Where there are more, the sessions with the most locks are ended.
 -- Only members of callgate_client are ended: no owner, no superuser, no worker, though they may be members as well.
--- Locks     none of its own when it is planned: it reads no table, for a lock on one may have no room any more.
+-- Locks     those of catalogs, and no others: the caller holds them before (PostgresLockWatch), for there may be no room for them.
 -- Returns   the sessions that hold too much. Not ended: the owner of this function may not (pg_signal_backend), or it is gone.
 CREATE FUNCTION callgate_end_lock_hoarders_v1()
 RETURNS TABLE (login text, locks bigint, pid int, was_ended boolean)
@@ -14,7 +14,7 @@ DECLARE
     room bigint := current_setting('max_locks_per_transaction')::bigint
                  * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint);
 BEGIN
-    -- Within a transaction this is otherwise what it was the first time.
+    -- Or a transaction that stays open would see the sessions of its first look.
     PERFORM pg_stat_clear_snapshot();
     RETURN QUERY
     WITH counted AS MATERIALIZED (
