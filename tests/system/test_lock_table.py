@@ -167,7 +167,9 @@ def test_who_fills_the_table_of_locks_is_ended(
         end=" ",
     )
     assert len(attack.ended_after) > 1
-    assert max(attack.ended_after) < 5
+    assert attack.longest_full_s < 5
+    # Thousands of tables take seconds to make, and as long to roll back.
+    assert max(attack.ended_after) < 15
     assert process.is_alive()
     assert "client_session_ended" in process.output()
     assert login in process.output()
