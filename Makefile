@@ -63,7 +63,7 @@ lint: $(INSTALLED) ## Check format and style
 	$(BIN)/ruff check .
 
 types: $(INSTALLED) ## Check the types
-	$(BIN)/python -m mypy callgate worker tasks config
+	$(BIN)/python -m mypy callgate worker tasks config devkit
 
 imports: $(INSTALLED) ## Check that imports point one way
 	$(BIN)/lint-imports

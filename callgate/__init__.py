@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from callgate.domain.models import LLMRequest, LLMResult, Message, Usage
+from callgate.domain.requests import LLMRequest, LLMResult, Message, Usage
 
 if TYPE_CHECKING:
     from callgate.client import Client, Handle

@@ -18,28 +18,28 @@ from typing import TYPE_CHECKING, Any, Self
 import structlog
 from pydantic import BaseModel
 
+from callgate.adapters.broker.app import build_app, in_this_process
+from callgate.adapters.broker.links import Links
+from callgate.adapters.broker.queue import CeleryQueue
+from callgate.adapters.broker.result_backend import LedgerResultBackend
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.adapters.celery_broker import build_app, in_this_process
-from callgate.adapters.celery_links import Links
-from callgate.adapters.celery_queue import CeleryQueue
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
-from callgate.adapters.ledger_result_backend import LedgerResultBackend
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.adapters.postgres_retention import PostgresRetention
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.retention import PostgresRetention
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.url import login_secret
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
 from callgate.adapters.token_estimator import TokenEstimator
-from callgate.db.session import PostgresSession
-from callgate.db.url import login_secret
-from callgate.domain.budget import BudgetFigures
+from callgate.domain.budgets import BudgetFigures
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome, Submitted
-from callgate.domain.models import LLMRequest, LLMResult
-from callgate.domain.operations import EndReason
 from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort, RetentionPort
-from callgate.services.redrive import RedriveService
+from callgate.domain.reports import EndReason
+from callgate.domain.requests import LLMRequest, LLMResult
+from callgate.services.dead_letters import RedriveService
 from callgate.services.results import error_of, result_of
 from callgate.services.submit import SubmitService
 from callgate.settings import ClientSettings, load_settings

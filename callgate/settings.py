@@ -100,7 +100,7 @@ class ClientSettings(BaseSettings):
     @classmethod
     def _can_be_connected_to(cls, url: SecretStr) -> SecretStr:
         """What libpq makes of it, without connecting."""
-        from callgate.db.url import unusable
+        from callgate.adapters.postgres.url import unusable
 
         text = url.get_secret_value()
         if reason := misread_login(text, "@/"):

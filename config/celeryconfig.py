@@ -1,4 +1,4 @@
-"""What a worker's Celery app needs beyond the client's (`callgate.adapters.celery_broker`)."""
+"""What a worker's Celery app needs beyond the client's (`callgate.adapters.broker.app`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def celery_config(worker: WorkerOptions) -> dict[str, Any]:
     """Celery's settings for a process that runs calls."""
     return {
         "include": ("tasks.call", "tasks.log_call", "tasks.sweep"),
-        "worker_pool": "worker.asyncio_pool:AsyncioPool",
+        "worker_pool": "worker.celery_ext.pool:AsyncioPool",
         "worker_concurrency": worker.in_flight_max,
         "callgate_drain_s": worker.drain_s,
         "callgate_task_threads_max": worker.task_threads_max,

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from callgate.domain.budget import hold_nano_usd
+from callgate.domain.budgets import hold_nano_usd
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import WORKER_PREFIX, ClientSettings, Seconds, load_settings

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from callgate.db.tables import PARTITION_NAME, metadata
+from callgate.adapters.postgres.tables import PARTITION_NAME, metadata
 
 
 def run() -> None:

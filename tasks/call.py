@@ -6,11 +6,11 @@ from typing import Any
 from celery import Celery
 from celery._state import connect_on_app_finalize
 
-from callgate.adapters.celery_broker import CALL_TASK
+from callgate.adapters.broker.app import CALL_TASK
 from callgate.domain.ledger import CallKey
-from worker.asyncio_pool import AsyncTask
+from worker.celery_ext.pool import AsyncTask
+from worker.celery_ext.request import Named, WakeUp
 from worker.process import services_of
-from worker.wake_up import Named, WakeUp
 
 
 class Call(AsyncTask):

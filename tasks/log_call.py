@@ -7,13 +7,13 @@ from uuid import UUID
 from celery import Celery
 from celery._state import connect_on_app_finalize
 
-from callgate.adapters.celery_broker import LOG_TASK
+from callgate.adapters.broker.app import LOG_TASK
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
-from callgate.domain.operations import StrayMessage
-from worker.batching import BatchMessage, BatchTask
-from worker.outcome import Outcome
+from callgate.domain.reports import StrayMessage
+from worker.celery_ext.batches import BatchMessage, BatchTask
+from worker.celery_ext.body_result import Outcome
+from worker.celery_ext.request import Named, WakeUp
 from worker.process import services_of
-from worker.wake_up import Named, WakeUp
 
 
 class CallIsDead(Exception):

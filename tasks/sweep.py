@@ -8,10 +8,10 @@ from typing import Any
 from celery import Celery
 from celery._state import connect_on_app_finalize
 
-from callgate.adapters.celery_broker import SWEEP_TASK
-from worker.asyncio_pool import AsyncTask
+from callgate.adapters.broker.app import SWEEP_TASK
+from worker.celery_ext.pool import AsyncTask
+from worker.celery_ext.request import Named, WakeUp
 from worker.process import services_of
-from worker.wake_up import Named, WakeUp
 
 CLAIMS_S_MAX = 30.0
 """How long a sweep waits for the calls that came out of the queue before it; after that a later sweep will do."""

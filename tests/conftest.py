@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from tests.tables import EMPTY
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
+from tests.support.tables import EMPTY
 from worker.migrate import migrate
 
 LONGEST_FIRST = (

@@ -20,21 +20,22 @@ from uuid import uuid4
 import structlog
 from celery import Celery
 
+from callgate.adapters.broker.app import build_app
+from callgate.adapters.broker.consumers import consumers
+from callgate.adapters.broker.queue import CeleryQueue
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.adapters.celery_broker import build_app
-from callgate.adapters.celery_consumers import consumers
-from callgate.adapters.celery_queue import CeleryQueue
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.file_credentials import FileCredentials
-from callgate.adapters.openai_adapter import OpenAIAdapter
-from callgate.adapters.postgres_leases import PostgresLeases
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_lock_watch import PostgresLockWatch
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.adapters.postgres_retention import PostgresRetention
+from callgate.adapters.postgres.leases import PostgresLeases
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.lock_watch import PostgresLockWatch
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.retention import PostgresRetention
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.version import VERSION, major_version
+from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
+from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
-from callgate.db.session import PostgresSession
-from callgate.db.version import VERSION, major_version
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, Unavailable
 from callgate.domain.ledger import AttemptRef, CallKey
@@ -49,22 +50,21 @@ from callgate.domain.ports import (
 )
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
-from callgate.services.due import DueService
-from callgate.services.held_up import HeldUp
 from callgate.services.lease import RENEWED_AFTER, LeaseService
 from callgate.services.llm_service import LLMService, Patience
+from callgate.services.recovery import DueService
 from callgate.services.retention import RetentionService
+from callgate.services.skipped_rows import HeldUp
 from config.celeryconfig import celery_config
 from config.settings import WorkerOptions, WorkerSettings, check_relations
-from worker.clock import SystemClock
-from worker.isolation import NURSERY_ARGV, Isolation
-from worker.lease_keeper import LeaseKeeper
-from worker.ledger_lane import LedgerLane
+from worker.async_ledger import LedgerLane
+from worker.async_token_estimator import TokenLane
+from worker.isolation.executor import NURSERY_ARGV, Isolation
+from worker.isolation.schema_checker import SchemaChecker
+from worker.lease_renewer import LeaseKeeper
 from worker.lock_watch import LockWatch
-from worker.nudge import Nudge
 from worker.request_room import RequestRoom
-from worker.schema_checker import SchemaChecker
-from worker.token_lane import TokenLane
+from worker.wakeable_sleep import Nudge
 
 log = structlog.get_logger(__name__)
 

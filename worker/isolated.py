@@ -1,5 +1,5 @@
 """
-Run calls one at a time, in a process of their own: the children of `worker.isolation`.
+Run calls one at a time, in a process of their own: the children of `worker.isolation.executor`.
 
     python -m worker.isolated        a nursery; each of its children reads ids of calls, and writes what each came to
 
@@ -15,8 +15,8 @@ from functools import partial
 from callgate.domain.ledger import CallKey
 from config.settings import WorkerSettings, load_worker_settings
 from worker.bootstrap import Services, bootstrap, worker_app
+from worker.isolation.forkserver import READY, raise_children
 from worker.main import Compose, configure_logging
-from worker.nursery import READY, raise_children
 
 bootstrap_alone: Compose = partial(bootstrap, isolated_by=None)
 

@@ -12,16 +12,16 @@ import structlog
 from celery import Celery
 from structlog.types import EventDict
 
-from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
-from callgate.adapters.celery_consumers import WORKER_COMMANDS, refused_command
-from callgate.cli_output import escape_what_cannot_be_written, harmless
+from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
+from callgate.adapters.broker.consumers import WORKER_COMMANDS, refused_command
+from callgate.cli.output import escape_what_cannot_be_written, harmless
 from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerSettings
-from worker.asyncio_pool import run_on_loop
 from worker.bootstrap import Services, bootstrap, worker_app
+from worker.celery_ext.consumer import connect_stray_handlers
+from worker.celery_ext.pool import run_on_loop
+from worker.celery_ext.request import answer_questions_only
 from worker.process import attach
-from worker.strays import connect_stray_handlers
-from worker.wake_up import answer_questions_only
 
 GIL_SWITCH_S = 0.0005
 """
@@ -72,7 +72,7 @@ def composed_app(settings: WorkerSettings, compose: Compose = bootstrap) -> Cele
     """A Celery app whose tasks find their services."""
     app = worker_app(settings)
     # With another transport a lost broker ends the worker.
-    app.conf.broker_transport = "worker.redis_transport:Transport"
+    app.conf.broker_transport = "worker.celery_ext.redis_transport:Transport"
     app.loader.import_default_modules()
     app.finalize()
     services = compose(settings, app)

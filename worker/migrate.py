@@ -12,9 +12,9 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from callgate.db.refusals import TryAgain, translated
-from callgate.db.session import open_engine
-from callgate.db.version import VERSION, major_version
+from callgate.adapters.postgres.refusals import TryAgain, translated
+from callgate.adapters.postgres.session import open_engine
+from callgate.adapters.postgres.version import VERSION, major_version
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable
 
 SCRIPTS = Path(__file__).parents[1] / "migrations"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import Celery
 
-from callgate.adapters.celery_broker import SERVICES
+from callgate.adapters.broker.app import SERVICES
 from worker.bootstrap import Services
 
 

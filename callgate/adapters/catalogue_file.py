@@ -22,7 +22,7 @@ from callgate.domain.catalogue import (
     Retention,
 )
 from callgate.domain.errors import ConfigurationError
-from callgate.domain.models import Name
+from callgate.domain.requests import Name
 
 _KNOWN_KEYS = sorted(
     {

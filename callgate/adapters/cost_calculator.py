@@ -22,11 +22,11 @@ import genai_prices
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, Provider, TieredPrices
 
-from callgate.domain.budget import cost_nano_usd, hold_nano_usd
+from callgate.domain.budgets import cost_nano_usd, hold_nano_usd
 from callgate.domain.catalogue import Catalogue, PriceEntry
 from callgate.domain.errors import UnpricedModel
-from callgate.domain.models import LLMRequest, ServiceTier, Usage
 from callgate.domain.ports import Priced
+from callgate.domain.requests import LLMRequest, ServiceTier, Usage
 
 PRICE_CHANGE_SLACK = timedelta(hours=1)
 """

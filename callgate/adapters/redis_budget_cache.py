@@ -24,7 +24,7 @@ from nacl.secret import Aead
 from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import RedisError, ResponseError
 
-from callgate.domain.budget import BudgetFigures
+from callgate.domain.budgets import BudgetFigures
 from callgate.per_process import PerProcess
 
 log = structlog.get_logger(__name__)

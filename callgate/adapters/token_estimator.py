@@ -27,8 +27,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
+from callgate.domain.requests import LLMRequest
 from callgate.per_process import PerProcess
 
 O200K, CL100K = "o200k_base", "cl100k_base"

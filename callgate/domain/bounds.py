@@ -12,7 +12,7 @@ import json
 from callgate.domain.errors import InvalidRequest
 
 NAME_CHARS_MAX = 128
-"""Of organisations, call types, providers, models; see `models.Name`."""
+"""Of organisations, call types, providers, models; see `requests.Name`."""
 TRACE_ID_CHARS_MAX = 128
 IDEMPOTENCY_KEY_CHARS_MAX = 255
 LINK_BYTES_MAX = 64 * 1024

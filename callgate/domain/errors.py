@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from callgate.domain.budget import BudgetRefusal, RefusalReason
+from callgate.domain.budgets import BudgetRefusal, RefusalReason
 
 
 class CallgateError(Exception):

@@ -21,8 +21,8 @@ from callgate.domain.errors import (
     UnknownModel,
     UnknownProvider,
 )
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound, TokenEstimatorPort
+from callgate.domain.requests import LLMRequest
 from callgate.domain.schema_cost import why_too_costly
 
 TOKEN_BYTES_MAX = 128

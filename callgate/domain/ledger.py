@@ -19,8 +19,8 @@ from typing import Literal
 from uuid import UUID
 
 from callgate.domain.breaker import BreakerChange, Health
-from callgate.domain.budget import BudgetRefusal
-from callgate.domain.models import OnBudget, Usage
+from callgate.domain.budgets import BudgetRefusal
+from callgate.domain.requests import OnBudget, Usage
 
 GENERATION_MAX = 2**31 - 1
 
@@ -161,7 +161,7 @@ class NewSubmission:
     """The `LLMRequest` as JSON, kept byte for byte."""
     idempotency_key: str | None = None
     link: str | None = field(default=None, repr=False)
-    """What to publish when the call ends, as JSON; see `callgate.adapters.celery_queue`."""
+    """What to publish when the call ends, as JSON; see `callgate.adapters.broker.queue`."""
     force: bool = False
     """Start a next generation even if the call succeeded or is dead."""
     inherit_links: bool = False
@@ -234,7 +234,7 @@ class AttemptView:
     credential: str = ""
     """Whose key was used: an organisation, or empty for the provider's own."""
     anomalies: tuple[str, ...] = ()
-    """What is odd about its bill, in fixed words; see `callgate.domain.models.Anomaly`."""
+    """What is odd about its bill, in fixed words; see `callgate.domain.requests.Anomaly`."""
 
 
 SUSPECT_SWEEPS = 2

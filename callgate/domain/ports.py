@@ -16,7 +16,7 @@ from typing import Protocol
 from uuid import UUID
 
 from callgate.domain import bounded_json
-from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.delivery import Delivery, LinkFailure, Published, Told
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
 from callgate.domain.ledger import (
@@ -35,8 +35,7 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Submitted,
 )
-from callgate.domain.models import Anomaly, LLMRequest, ServiceTier, Usage
-from callgate.domain.operations import (
+from callgate.domain.reports import (
     BreakerLine,
     By,
     CallFilter,
@@ -48,6 +47,7 @@ from callgate.domain.operations import (
     Snapshot,
     StrayMessage,
 )
+from callgate.domain.requests import Anomaly, LLMRequest, ServiceTier, Usage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
 from callgate.domain.retry import Failure
 from callgate.domain.unknown import (

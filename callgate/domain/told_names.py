@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from callgate.domain.endings import GOOD_ENDING, MEANINGS, UNTOLD
-from callgate.domain.models import ServiceTier
+from callgate.domain.requests import ServiceTier
 
 TIERS = frozenset({*ServiceTier, "auto", "standard", "scale", "batch", "on_demand", "performance"})
 """What service tiers are called. Source: OpenAI, Groq, Amazon Bedrock (2026-11)."""

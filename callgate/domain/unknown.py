@@ -14,10 +14,10 @@ from datetime import date, datetime
 from enum import StrEnum
 from uuid import UUID
 
-from callgate.domain.budget import NANO_PER_USD
+from callgate.domain.budgets import NANO_PER_USD
 from callgate.domain.errors import InvalidAmount
 from callgate.domain.ledger import AttemptStatus, CallKey
-from callgate.domain.models import AMOUNT_UNKNOWN
+from callgate.domain.requests import AMOUNT_UNKNOWN
 
 WHOLE_HOLD = "whole hold"
 """How the `price_source` begins of an attempt that posted its whole hold, for want of an amount."""

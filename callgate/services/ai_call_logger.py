@@ -14,7 +14,7 @@ import structlog
 
 from callgate.domain import told_names
 from callgate.domain.breaker import BreakerChange, Health, health_of
-from callgate.domain.budget import usd
+from callgate.domain.budgets import usd
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
 from callgate.domain.ledger import (
@@ -31,13 +31,13 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Unstorable,
 )
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import (
     CostCalculatorPort,
     LedgerPort,
     OutputValidatorPort,
     ProviderReply,
 )
+from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import LOST, Billing, Dead, Failure, Tally, decide
 from callgate.services.delivery import DeliveryService
 from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, failure_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from callgate.domain.operations import BudgetDrift, Snapshot
+from callgate.domain.reports import BudgetDrift, Snapshot
 
 
 @dataclass(frozen=True, slots=True)

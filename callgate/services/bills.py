@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from callgate.domain.budget import nano_usd_of
+from callgate.domain.budgets import nano_usd_of
 from callgate.domain.errors import InvalidBills
-from callgate.domain.operations import By
 from callgate.domain.ports import OperationsPort
+from callgate.domain.reports import By
 from callgate.domain.unknown import (
     BILLED_USD_MAX,
     HandOutcome,

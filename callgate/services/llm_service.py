@@ -39,7 +39,6 @@ from callgate.domain.ledger import (
     Unstorable,
     WaitReason,
 )
-from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.ports import (
     ClockPort,
     CostCalculatorPort,
@@ -47,6 +46,7 @@ from callgate.domain.ports import (
     ProviderReply,
     TokenBound,
 )
+from callgate.domain.requests import LLMRequest, OnBudget
 from callgate.domain.retry import (
     DEADLINE_BEFORE_SEND,
     LEASE_BEFORE_SEND,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from callgate.domain.errors import OutputUnchecked
 from callgate.domain.ledger import AttemptRef, AttemptView, CallView
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import Answer, ProviderReply
+from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import Billing, Failure
 
 BATCH_S_MAX = 3.0

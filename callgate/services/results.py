@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from pydantic import BaseModel, ValidationError
 
-from callgate.domain.budget import NANO_PER_USD, BudgetRefusal, RefusalReason
+from callgate.domain.budgets import NANO_PER_USD, BudgetRefusal, RefusalReason
 from callgate.domain.errors import (
     BUDGET_ERRORS,
     CallFailed,
@@ -18,8 +18,8 @@ from callgate.domain.errors import (
     ResultPurged,
 )
 from callgate.domain.ledger import CallState, CallView
-from callgate.domain.models import LLMRequest, LLMResult
 from callgate.domain.ports import ProviderReply
+from callgate.domain.requests import LLMRequest, LLMResult
 from callgate.services.review import flaw_of
 
 NAMED_BY_ROW = ("org_id", "call_type", "provider", "model")

@@ -9,8 +9,8 @@ from callgate.domain import told_names
 from callgate.domain.endings import Ending, ending_of
 from callgate.domain.errors import UnpricedModel
 from callgate.domain.ledger import AttemptView, CallView
-from callgate.domain.models import AMOUNT_UNKNOWN, Anomaly, LLMRequest, ServiceTier, Usage
 from callgate.domain.ports import CostCalculatorPort, Priced, ProviderReply
+from callgate.domain.requests import AMOUNT_UNKNOWN, Anomaly, LLMRequest, ServiceTier, Usage
 from callgate.domain.retry import Billing, Failure
 
 STANDARD_TIERS = frozenset({"auto", "default", "standard"})

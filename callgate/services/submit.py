@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import uuid4
 
-from callgate.domain import gates, hashing
+from callgate.domain import gates, identity
 from callgate.domain.bounds import IDEMPOTENCY_KEY_CHARS_MAX
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import IdempotencyMismatch, InvalidRequest, InvalidSchema
 from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import (
     CostCalculatorPort,
     LedgerPort,
     SchemaValidatorPort,
     TokenEstimatorPort,
 )
+from callgate.domain.requests import LLMRequest
 
 
 class SubmitService:
@@ -66,11 +66,11 @@ class SubmitService:
         self._costs.worst_case(request, bound.tokens, self._now())
         stored = request.model_dump_json().encode()
         gates.check_stored_bytes(stored)
-        input_hash = hashing.input_hash(request)
+        input_hash = identity.input_hash(request)
         return NewSubmission(
             submission_id=uuid4(),
             org_id=request.org_id,
-            call_id=hashing.call_id(request.org_id, input_hash),
+            call_id=identity.call_id(request.org_id, input_hash),
             input_hash=input_hash,
             call_type=request.call_type,
             provider=request.provider,

@@ -56,7 +56,7 @@ def downgrade() -> None:
 
 
 def _text(name: str) -> str:
-    folder = resources.files("callgate.adapters").joinpath("sql")
+    folder = resources.files("callgate.adapters.postgres").joinpath("sql")
     # The driver reads % as a parameter's mark.
     return folder.joinpath(f"{name}.sql").read_text("utf-8").replace("%", "%%")
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from callgate.db.roles import grants
+from callgate.adapters.postgres.roles import grants
 
 revision = "0003"
 down_revision = "0002"
@@ -263,6 +263,6 @@ def _columns() -> dict[str, list[str]]:
 
 
 def _text(name: str) -> str:
-    folder = resources.files("callgate.adapters").joinpath("sql")
+    folder = resources.files("callgate.adapters.postgres").joinpath("sql")
     # The driver reads % as a parameter's mark.
     return folder.joinpath(f"{name}.sql").read_text("utf-8").replace("%", "%%")

@@ -5,7 +5,7 @@ from importlib import resources
 import sqlalchemy as sa
 from alembic import op
 
-from callgate.db.roles import grants
+from callgate.adapters.postgres.roles import grants
 
 revision = "0004"
 down_revision = "0003"
@@ -343,6 +343,6 @@ def _columns() -> dict[str, list[str]]:
 
 
 def _text(name: str) -> str:
-    folder = resources.files("callgate.adapters").joinpath("sql")
+    folder = resources.files("callgate.adapters.postgres").joinpath("sql")
     # The driver reads % as a parameter's mark.
     return folder.joinpath(f"{name}.sql").read_text("utf-8").replace("%", "%%")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.harness import Deployment, until_equal
-from worker.embedded import Embedded
-from worker.simulator import Simulator
+from devkit.servers.embedded import Embedded
+from devkit.simulator.simulator import Simulator
+from tests.support.deployment import Deployment, until_equal
 
 
 @pytest.fixture(scope="module")

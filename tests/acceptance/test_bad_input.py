@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from redis import Redis
 
 from callgate import Client, LLMRequest, Message
-from callgate.adapters.celery_broker import CALL_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE
 from callgate.domain.errors import (
     BrokerUnavailable,
     CallgateError,
@@ -32,8 +32,8 @@ from callgate.domain.errors import (
     UnknownProvider,
     UnpricedModel,
 )
-from tests.acceptance.harness import Deployment, until, worker_argv
-from worker.embedded_ports import free_port
+from devkit.servers.ports import free_port
+from tests.support.deployment import Deployment, until, worker_argv
 
 PATIENCE_S = 30.0
 
@@ -139,7 +139,7 @@ def test_a_key_is_short_printable_text(deployment: Deployment, key: str) -> None
 
 def test_a_link_that_cannot_be_published_is_refused(deployment: Deployment) -> None:
     """A link is checked at submit, not when the answer is there."""
-    from tests.acceptance.pipeline import build_app
+    from tests.support.pipeline import build_app
 
     store = build_app(deployment.environ["CALLGATE_BROKER_URL"]).tasks["pipeline.store"]
     request = deployment.request(deployment.org())
@@ -337,7 +337,7 @@ def test_without_a_database_nothing_is_accepted(deployment: Deployment) -> None:
 
 def test_a_ledger_that_stops_answering_loses_nothing(deployment: Deployment) -> None:
     """Suspended in mid call, Postgres costs time only: submit says so, the running call ends in its first attempt."""
-    from worker.simulator import Rule, Step
+    from devkit.simulator.simulator import Rule, Step
 
     deployment.ensure_worker()
     org = deployment.org()

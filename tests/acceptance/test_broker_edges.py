@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from redis import Redis
 
-from callgate.adapters.celery_broker import CALL_QUEUE
-from tests.acceptance.harness import CHECKOUT, Deployment, Process, until, worker_argv
+from callgate.adapters.broker.app import CALL_QUEUE
+from tests.support.deployment import CHECKOUT, Deployment, Process, until, worker_argv
 
 PATIENCE_S = 60.0
 SECURITY = CHECKOUT / "docs" / "security.md"
@@ -47,7 +47,7 @@ def doctor(deployment: Deployment, **changes: str) -> dict[str, str]:
     return {line["check"]: f"{line['ok']} {line['detail']}" for line in found}
 
 
-@pytest.mark.parametrize("app", ["tests.acceptance.client_app"])
+@pytest.mark.parametrize("app", ["tests.support.client_app"])
 def test_a_stock_worker_does_not_start_on_our_app(deployment: Deployment, app: str) -> None:
     """It would take messages and lose each; one line says what to start instead."""
     deployment.stop_workers()
@@ -70,7 +70,7 @@ def stranger(deployment: Deployment) -> Iterator[Process]:
         "-m",
         "celery",
         "-A",
-        "tests.acceptance.foreign_worker",
+        "tests.support.foreign_worker",
         "worker",
         "-P",
         "solo",
@@ -112,7 +112,7 @@ def test_the_listed_rights_are_enough(
     deployment: Deployment, broker: Redis, user_url: str, tmp_path: Path
 ) -> None:
     """A client, a worker, a doctor and links: the broker refuses none of their commands."""
-    from tests.acceptance.pipeline import build_app
+    from tests.support.pipeline import build_app
 
     deployment.stop_workers()
     worker = deployment.worker(CALLGATE_BROKER_URL=user_url)

@@ -20,9 +20,9 @@ from urllib.request import urlopen
 import pytest
 from sqlalchemy import Engine
 
-from worker.embedded import Embedded
-from worker.embedded_ports import free_port
-from worker.simulator import Simulator
+from devkit.servers.embedded import Embedded
+from devkit.servers.ports import free_port
+from devkit.simulator.simulator import Simulator
 
 ROOT = Path(__file__).parents[2]
 RUN_TIMEOUT_S = 60.0

@@ -23,11 +23,11 @@ import yaml
 from sqlalchemy import make_url
 
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from config.settings import CATALOGUE, WorkerOptions, WorkerSettings, check_relations
-from tests.acceptance.harness import CHECKOUT, Deployment, Process, clean_environ, until
-from worker.embedded_ports import free_port
-from worker.simulator import Rule, Step
+from devkit.servers.ports import free_port
+from devkit.simulator.simulator import Rule, Step
+from tests.support.deployment import CHECKOUT, Deployment, Process, clean_environ, until
 
 NAMES = ("POSTGRES", "WORKER", "DASHBOARD", "BROKER", "FLOWER")
 SECRETS = {f"CALLGATE_{name}_PASSWORD": f"letters{at}" for at, name in enumerate(NAMES)}

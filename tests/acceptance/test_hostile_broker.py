@@ -18,12 +18,12 @@ import pytest
 from redis import Redis
 
 from callgate import Client, Handle
-from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
 from callgate.domain.delivery import Published
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.settings import ClientSettings
-from tests.acceptance.harness import Deployment, Process, until
-from worker.simulator import Rule, Step
+from devkit.simulator.simulator import Rule, Step
+from tests.support.deployment import Deployment, Process, until
 
 PATIENCE_S = 30.0
 PAST, FUTURE = "2020-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.acceptance.harness import Deployment, until, until_equal
-from worker.simulator import Kind, Rule, Step
+from devkit.simulator.simulator import Kind, Rule, Step
+from tests.support.deployment import Deployment, until, until_equal
 
 CALLS = 500
 ORGS = 3

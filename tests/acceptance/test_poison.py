@@ -16,22 +16,23 @@ from uuid import uuid4
 
 from redis import Redis
 
-from callgate.adapters.celery_broker import (
+from callgate.adapters.broker.app import (
     CALL_QUEUE,
     CALL_TASK,
     LOG_QUEUE,
     LOG_TASK,
     SWEEP_TASK,
 )
-from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
-from callgate.db.session import PostgresSession
 from callgate.domain.errors import CallFailed
 from callgate.domain.ledger import CallKey, CallState, Record, Reserved
-from callgate.domain.models import LLMResult, Usage
 from callgate.domain.ports import ProviderReply
+from callgate.domain.requests import LLMResult, Usage
 from callgate.domain.retry import LOST
-from tests.acceptance.harness import (
+from devkit.simulator.simulator import Kind, Match, Rule, Step
+from tests.support.deployment import (
     CHECKOUT,
     Deployment,
     Process,
@@ -39,10 +40,9 @@ from tests.acceptance.harness import (
     until,
     until_equal,
 )
-from tests.acceptance.odd_provider import CASES, MIB, odd_provider
-from tests.acceptance.poisoned_worker import ARGV, POISON, UNCOUNTABLE
-from tests.contract.harness import a_loss, a_reserve
-from worker.simulator import Kind, Match, Rule, Step
+from tests.support.ledger_under_test import a_loss, a_reserve
+from tests.support.malformed_provider import CASES, MIB, odd_provider
+from tests.support.poisoned_worker import ARGV, POISON, UNCOUNTABLE
 
 PATIENCE_S = 100.0
 REPLY = ProviderReply(

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from callgate.client import Handle
-from tests.acceptance.harness import Deployment, Process, until, until_equal
-from worker.simulator import Kind, Match, Rule, Step
+from devkit.simulator.simulator import Kind, Match, Rule, Step
+from tests.support.deployment import Deployment, Process, until, until_equal
 
 LEASE_S = 4.0
 IN_FLIGHT_MAX = 20

@@ -11,7 +11,7 @@ import pytest
 
 from callgate.client import Handle
 from callgate.domain.errors import ResultPurged
-from tests.acceptance.harness import CHECKOUT, Deployment, clean_environ, until
+from tests.support.deployment import CHECKOUT, Deployment, clean_environ, until
 
 PATIENCE_S = 30.0
 RUN_TIMEOUT_S = 60.0

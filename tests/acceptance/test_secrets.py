@@ -28,20 +28,20 @@ from sqlalchemy import LargeBinary, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from callgate import Client, Handle, LLMRequest, Message, cli
-from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
-from callgate.db.roles import CLIENT, DASHBOARD, WORKER
-from callgate.db.session import PostgresSession
-from callgate.db.tables import metadata
+from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.tables import metadata
+from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.errors import CallgateError
 from callgate.domain.ledger import Bodies
 from callgate.settings import ClientSettings
 from config.settings import WorkerOptions, WorkerSettings
-from tests.acceptance.harness import RICH_NANO_USD, Deployment, Process, until
+from devkit.servers.embedded import Embedded
+from devkit.servers.ports import free_port
+from devkit.simulator.simulator import ErrorBody, Kind, Match, Rule, Simulator, Step
 from tests.acceptance.test_compose import crawl, status_of
-from tests.integration._logins import a_login, name_of
-from worker.embedded import Embedded
-from worker.embedded_ports import free_port
-from worker.simulator import ErrorBody, Kind, Match, Rule, Simulator, Step
+from tests.support.deployment import RICH_NANO_USD, Deployment, Process, until
+from tests.support.logins import a_login, name_of
 
 PATIENCE_S = 60.0
 ORG, RIVAL = "canary-org", "canary-rival"
@@ -157,7 +157,7 @@ def seen(
         prepare(deployment, urls)
         provider.script([Rule(match=Match(text=name), reply=[step]) for name, step in ENDS.items()])
         port = free_port()
-        loud = [sys.executable, "-m", "tests.acceptance.loud_worker"]
+        loud = [sys.executable, "-m", "tests.support.verbose_worker"]
         worker = deployment.start(
             "worker", loud, CALLGATE_DATABASE_URL=urls[WORKER], OPENAI_LOG="debug"
         )

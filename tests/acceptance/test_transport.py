@@ -11,9 +11,9 @@ import pytest
 
 from callgate.client import Handle
 from callgate.domain.ledger import WaitReason
-from callgate.domain.operations import EndReason
-from tests.acceptance.harness import CATALOGUE, Deployment, until, worker_argv
-from tests.certificates import self_signed
+from callgate.domain.reports import EndReason
+from tests.support.certificates import self_signed
+from tests.support.deployment import CATALOGUE, Deployment, until, worker_argv
 
 PATIENCE_S = 30.0
 STUBBORN = CATALOGUE.replace("[default]\n", "[default]\nattempts_max = {attempts_max}\n")

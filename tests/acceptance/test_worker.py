@@ -18,7 +18,7 @@ import pytest
 from pydantic import BaseModel
 
 from callgate.client import Handle
-from callgate.domain.budget import NANO_PER_USD
+from callgate.domain.budgets import NANO_PER_USD
 from callgate.domain.errors import (
     BudgetExhausted,
     BudgetNeverFits,
@@ -27,9 +27,9 @@ from callgate.domain.errors import (
     WaitTimeout,
 )
 from callgate.domain.ledger import CallState
-from tests.acceptance.harness import Deployment, lines_of, until, until_equal
-from tests.acceptance.pipeline import FILE, build_app
-from worker.simulator import Kind, Match, Rule, Step, Usage
+from devkit.simulator.simulator import Kind, Match, Rule, Step, Usage
+from tests.support.deployment import Deployment, lines_of, until, until_equal
+from tests.support.pipeline import FILE, build_app
 
 PATIENCE_S = 30.0
 
@@ -62,7 +62,7 @@ class Pipeline:
 def pipeline(deployment: Deployment, tmp_path: Path) -> Iterator[Pipeline]:
     """A running pipeline."""
     file = tmp_path / "told.jsonl"
-    argv = [sys.executable, "-m", "tests.acceptance.pipeline"]
+    argv = [sys.executable, "-m", "tests.support.pipeline"]
     process = deployment.start("pipeline", argv, **{FILE: str(file)}).until_it_says("ready.")
     tasks = build_app(deployment.environ["CALLGATE_BROKER_URL"]).tasks
     yield Pipeline(tasks["pipeline.store"], tasks["pipeline.complain"], file)

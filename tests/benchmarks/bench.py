@@ -32,14 +32,14 @@ import psycopg2
 from celery import chain
 
 from callgate import Client, LLMRequest, Message
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.ledger import CallKey, Reserve, Reserved
-from callgate.domain.operations import By
+from callgate.domain.reports import By
 from callgate.services.audit import audit
+from devkit.servers.embedded import Embedded
+from devkit.simulator.simulator import Rule, Simulator, Step
 from tests.benchmarks.subjects import subject
-from worker.embedded import Embedded
 from worker.migrate import migrate
-from worker.simulator import Rule, Simulator, Step
 
 ORG = "bench"
 TEXT = "Extract supplier and total from this invoice. " * 8

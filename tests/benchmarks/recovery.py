@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import WorkerOptions
-from tests.acceptance.harness import Deployment, until
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
+from devkit.simulator.simulator import Kind, Rule, Simulator, Step
+from tests.support.deployment import Deployment, until
 from worker.migrate import migrate
-from worker.simulator import Kind, Rule, Simulator, Step
 
 PATIENCE_S = 600.0
 STEADY_S = WorkerOptions().grace_s + 1.0

@@ -17,7 +17,7 @@ import psycopg2.pool
 from celery import Celery
 from openai import AsyncOpenAI, DefaultAioHttpClient, OpenAI
 
-from worker.asyncio_pool import AsyncTask
+from worker.celery_ext.pool import AsyncTask
 
 HOLD_NANO_USD, COST_NANO_USD = 200, 120
 THREADS = 50
@@ -33,7 +33,7 @@ def subject(kind: str) -> Celery:
         worker_prefetch_multiplier=1,
         result_expires=600,
         broker_connection_retry_on_startup=True,
-        worker_pool="worker.asyncio_pool:AsyncioPool" if kind == "bare" else "threads",
+        worker_pool="worker.celery_ext.pool:AsyncioPool" if kind == "bare" else "threads",
         worker_concurrency=1_000 if kind == "bare" else THREADS,
         result_backend_thread_safe=True,
         redis_max_connections=200,

@@ -30,16 +30,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.books import Verdict
-from tests.chaos.collapse import stress_collapse
+from devkit.servers.embedded import Embedded
+from tests.chaos.budget_stress import Stress, stress_ledger, stress_workers
 from tests.chaos.disk import small_disk
+from tests.chaos.duplicate_stress import stress_collapse
+from tests.chaos.environment import Stage, staged
+from tests.chaos.evaluation import Verdict
 from tests.chaos.faults import FAULTS
 from tests.chaos.hostile import run_hostile
-from tests.chaos.nursery import Nursery
-from tests.chaos.overspend import Stress, stress_ledger, stress_workers
-from tests.chaos.stage import Stage, staged
 from tests.chaos.trial import run_trial
-from worker.embedded import Embedded
+from tests.support.forked_workers import Nursery
 from worker.migrate import migrate
 
 SECONDS = 12.0

@@ -31,10 +31,10 @@ from psycopg2.extras import NamedTupleCursor, register_uuid
 from redis import Redis
 
 from callgate import LLMRequest, Message
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.db.session import PostgresSession
-from callgate.domain.hashing import call_id
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import CallKey, NewSubmission
 
 LOCKS = 60

@@ -17,7 +17,7 @@ from uuid import uuid4
 from callgate import Client, LLMRequest, Message
 from callgate.client import Handle
 from callgate.domain.errors import CallFailed, CallgateError, LedgerUnavailable, WaitTimeout
-from tests.acceptance.pipeline import build_app
+from tests.support.pipeline import build_app
 
 RETRY_S = 0.1
 

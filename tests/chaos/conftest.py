@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.nursery import Nursery
-from tests.chaos.stage import Stage, staged
-from tests.chaos.witnesses import forget
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
+from tests.chaos.environment import Stage, staged
+from tests.chaos.observers import forget
+from tests.support.forked_workers import Nursery
 
 
 @pytest.fixture(scope="module")

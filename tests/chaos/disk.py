@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.acceptance.harness import Deployment
-from worker.embedded import Embedded
-from worker.embedded_server import Server, marked_pids
+from devkit.servers.embedded import Embedded
+from devkit.servers.server import Server, marked_pids
+from tests.support.deployment import Deployment
 
 SMALL_BYTES = 160 * 1024 * 1024
 FILE_BYTES_MAX = 16 * 1024 * 1024

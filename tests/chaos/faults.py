@@ -9,13 +9,13 @@ from functools import partial
 
 from redis import Redis
 
-from callgate.adapters.celery_queue import CeleryQueue
-from tests.acceptance.harness import until
+from callgate.adapters.broker.queue import CeleryQueue
+from devkit.simulator.simulator import Rule, Step, Uniform
 from tests.chaos.disk import fill_disk, refusals
-from tests.chaos.doom import Point
-from tests.chaos.nursery import Child
-from tests.chaos.stage import DEADLINE_S, GRACE_S, PATIENCE_S, USAGE, Stage
-from worker.simulator import Rule, Step, Uniform
+from tests.chaos.environment import DEADLINE_S, GRACE_S, PATIENCE_S, USAGE, Stage
+from tests.chaos.kill_points import Point
+from tests.support.deployment import until
+from tests.support.forked_workers import Child
 
 OUTAGE_S = DEADLINE_S + GRACE_S + 0.5
 """Longer than any lease: without care everything would be called lost."""
@@ -182,7 +182,7 @@ def clock_skewed(stage: Stage) -> list[str]:
     """Two workers whose clocks are an hour off, each the other way, in other time zones; the right ones are killed."""
     right = stage.living_workers()
     for shift_s, zone in ((3600, "Pacific/Kiritimati"), (-3600, "America/Caracas")):
-        argv = ["-m", "tests.chaos.doomed_worker", "--clock-shift-s", str(shift_s)]
+        argv = ["-m", "tests.chaos.killable_worker", "--clock-shift-s", str(shift_s)]
         stage.deployment.python(f"skewed{shift_s:+}", argv, TZ=zone).until_it_says("ready.")
     for worker in right:
         worker.kill()

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
+from devkit.simulator.simulator import Match, Rule, Step
 from tests.chaos.attacker import BOMB, KINDS, SLOW, UNDER_WAY
-from tests.chaos.books import Verdict, judge
-from tests.chaos.nursery import Child
-from tests.chaos.stage import ANSWER, USAGE, Stage
-from tests.integration._logins import a_client
-from worker.simulator import Match, Rule, Step
+from tests.chaos.environment import ANSWER, USAGE, Stage
+from tests.chaos.evaluation import Verdict, judge
+from tests.support.forked_workers import Child
+from tests.support.logins import a_client
 
 WORKERS = 2
 QUIET_S, ATTACK_S = 5.0, 12.0

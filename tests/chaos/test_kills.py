@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tests.chaos.environment import Stage
 from tests.chaos.faults import Fault, killed_at_every_point, worker_frozen
-from tests.chaos.stage import Stage
 from tests.chaos.trial import run_trial
 
 

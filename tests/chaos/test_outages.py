@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.chaos.environment import Stage
 from tests.chaos.faults import (
     Fault,
     deliveries_repeated,
@@ -13,7 +14,6 @@ from tests.chaos.faults import (
     valkey_killed,
     valkey_refusing,
 )
-from tests.chaos.stage import Stage
 from tests.chaos.trial import run_trial
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.chaos.collapse import stress_collapse
-from tests.chaos.overspend import stress_ledger, stress_workers
-from tests.chaos.stage import Stage
+from tests.chaos.budget_stress import stress_ledger, stress_workers
+from tests.chaos.duplicate_stress import stress_collapse
+from tests.chaos.environment import Stage
 
 
 def test_clerks_never_pass_a_limit(stage: Stage) -> None:

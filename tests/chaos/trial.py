@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tests.chaos.books import Verdict, judge
+from tests.chaos.environment import TIGHT_HOLDS, Stage
+from tests.chaos.evaluation import Verdict, judge
 from tests.chaos.faults import Fault
-from tests.chaos.stage import TIGHT_HOLDS, Stage
 
 WORKERS = 2
 CLIENTS = 3

@@ -8,8 +8,8 @@ from contextlib import closing
 import pytest
 from sqlalchemy import Engine
 
-from callgate.db.session import PostgresSession
-from tests.contract.harness import LedgerUnderTest, open_memory, open_postgres
+from callgate.adapters.postgres.session import PostgresSession
+from tests.support.ledger_under_test import LedgerUnderTest, open_memory, open_postgres
 
 
 @pytest.fixture(params=["memory", "postgres"])

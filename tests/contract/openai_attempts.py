@@ -10,8 +10,8 @@ from uuid import UUID
 
 import pytest
 
-from callgate.domain.models import LLMRequest, Message
 from callgate.domain.ports import ProviderReply
+from callgate.domain.requests import LLMRequest, Message
 from callgate.domain.retry import Billing, Failure
 from tests.contract.provider_worlds import Exchange, Greeting, Received, SocketServer, adapter_for
 

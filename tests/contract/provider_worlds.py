@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from callgate.adapters.memory_provider import MemoryProvider, Rule, Sent
-from callgate.adapters.openai_adapter import ATTEMPT_HEADER, OpenAIAdapter
+from callgate.adapters.memory.provider import MemoryProvider, Rule, Sent
+from callgate.adapters.providers.openai.openai_adapter import ATTEMPT_HEADER, OpenAIAdapter
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import LLMProviderPort, ProviderReply
+from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import Failure
 
 KEY = "sk-test-0123456789abcdefghij"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from callgate.domain.models import Anomaly
+from callgate.domain.requests import Anomaly
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 COST = 11 * 1_000 + 7 * 2_000

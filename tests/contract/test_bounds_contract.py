@@ -9,7 +9,7 @@ import pytest
 
 from callgate.domain import bounds
 from callgate.domain.errors import InvalidRequest
-from callgate.domain.hashing import call_id
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
     CallState,
     NewSubmission,
@@ -19,7 +19,7 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Unstorable,
 )
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LedgerUnderTest,
     a_failure,
     a_reserve,

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.breaker import UNAVAILABLE_CODE, BreakerChange, Health
 from callgate.domain.ledger import (
     AttemptKind,
@@ -25,8 +25,8 @@ from callgate.domain.ledger import (
     Settled,
     WaitReason,
 )
-from callgate.domain.operations import BreakerLine, By
-from tests.contract.harness import (
+from callgate.domain.reports import BreakerLine, By
+from tests.support.ledger_under_test import (
     ORG,
     LedgerUnderTest,
     a_failure,

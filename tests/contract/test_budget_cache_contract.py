@@ -15,11 +15,11 @@ import structlog
 from nacl.secret import Aead
 from redis import Redis
 
-from callgate.adapters.memory_budget_cache import MemoryBudgetCache
+from callgate.adapters.memory.budget_cache import MemoryBudgetCache
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
-from callgate.domain.budget import BudgetFigures, Window
+from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.ports import BudgetCachePort
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
 
 TTL_S = 0.2
 LOGIN = "acme:secret@ledger"

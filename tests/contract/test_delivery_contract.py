@@ -5,7 +5,7 @@ from __future__ import annotations
 from callgate.domain.delivery import Delivery, LinkFailure, Told
 from callgate.domain.ledger import CallKey, CallState, SubmitOutcome
 from callgate.domain.retention import Purged
-from tests.contract.harness import LINK, ORG, LedgerUnderTest, a_submission
+from tests.support.ledger_under_test import LINK, ORG, LedgerUnderTest, a_submission
 
 WHY = "refused by the broker: ResponseError"
 

@@ -15,7 +15,7 @@ from callgate.domain.ledger import (
     RecordOutcome,
     Reserved,
 )
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
     LedgerUnderTest,

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from callgate.adapters.postgres_leases import EXPIRED_MAX
+from callgate.adapters.postgres.leases import EXPIRED_MAX
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -17,7 +17,7 @@ from callgate.domain.ledger import (
     RecordOutcome,
     Reserved,
 )
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
     LedgerUnderTest,

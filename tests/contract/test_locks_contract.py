@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from callgate.adapters.postgres_leases import EXPIRED_MAX
+from callgate.adapters.postgres.leases import EXPIRED_MAX
 from callgate.domain.breaker import Health
 from callgate.domain.ledger import (
     AttemptRef,
@@ -18,16 +18,7 @@ from callgate.domain.ledger import (
     Refused,
     Reserved,
 )
-from callgate.domain.operations import EndReason
-from tests.contract.harness import (
-    LEASE_S,
-    LedgerUnderTest,
-    a_failure,
-    a_loss,
-    a_reserve,
-    a_success,
-    an_answer,
-)
+from callgate.domain.reports import EndReason
 from tests.contract.test_breaker_contract import (
     breaker,
     claim,
@@ -37,6 +28,15 @@ from tests.contract.test_breaker_contract import (
     waits,
 )
 from tests.contract.test_lease_contract import DEAD, JUDGE, LENGTH_S, claimed_by, pass_time
+from tests.support.ledger_under_test import (
+    LEASE_S,
+    LedgerUnderTest,
+    a_failure,
+    a_loss,
+    a_reserve,
+    a_success,
+    an_answer,
+)
 
 
 def test_a_claim_passes_over_what_somebody_holds(ledger: LedgerUnderTest) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from callgate.domain.budget import BudgetRefusal, RefusalReason, Window
+from callgate.domain.budgets import BudgetRefusal, RefusalReason, Window
 from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
@@ -16,8 +16,8 @@ from callgate.domain.ledger import (
     Refused,
     Reserved,
 )
-from callgate.domain.models import OnBudget
-from tests.contract.harness import (
+from callgate.domain.requests import OnBudget
+from tests.support.ledger_under_test import (
     DAY_S,
     LIMIT,
     LINK,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.adapters import openai_transport
-from callgate.adapters.openai_transport import _Inflation
+from callgate.adapters.providers.openai import transport as openai_transport
+from callgate.adapters.providers.openai.transport import _Inflation
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing
 from tests.contract.openai_attempts import Outcome, attempt, forget_proxies

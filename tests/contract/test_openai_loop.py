@@ -13,8 +13,8 @@ from contextvars import ContextVar
 
 import pytest
 
-from callgate.adapters.openai_adapter import OpenAIAdapter
-from callgate.adapters.openai_loop import ProviderLoop
+from callgate.adapters.providers.openai.loop import ProviderLoop
+from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
 from tests.contract.openai_attempts import ATTEMPT, a_request, forget_proxies

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from callgate.adapters import openai_transport
+from callgate.adapters.providers.openai import transport as openai_transport
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
 from tests.contract.openai_attempts import (

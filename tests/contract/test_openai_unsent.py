@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from callgate.adapters.openai_adapter import OpenAIAdapter
-from callgate.adapters.openai_transport import RequestBody
+from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
+from callgate.adapters.providers.openai.transport import RequestBody
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
-from tests.certificates import self_signed
 from tests.contract.openai_attempts import (
     ATTEMPT,
     PATIENCE_S,
@@ -42,6 +41,7 @@ from tests.contract.provider_worlds import (
     says,
     sends,
 )
+from tests.support.certificates import self_signed
 
 ANYWHERE = "https://provider.invalid/v1"
 BY_TLS = "https://localhost:{}/v1".format

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import CallKey, CallState, NotClaimed
-from callgate.domain.operations import CallFilter, CostLine, EndReason, StrayMessage
-from tests.contract.harness import (
+from callgate.domain.reports import CallFilter, CostLine, EndReason, StrayMessage
+from tests.support.ledger_under_test import (
     DAY_S,
     LIMIT,
     LINK,

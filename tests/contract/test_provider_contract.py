@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from callgate.adapters.memory_provider import Rule, echo
-from callgate.domain.models import LLMRequest, Message, ServiceTier, Usage
+from callgate.adapters.memory.provider import Rule, echo
 from callgate.domain.ports import ProviderReply
+from callgate.domain.requests import LLMRequest, Message, ServiceTier, Usage
 from callgate.domain.retry import Billing, Failure
 from tests.contract.provider_worlds import World, memory_world, openai_world, until
 

@@ -12,7 +12,7 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
 )
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     REPLY,
     USAGE,
     LedgerUnderTest,

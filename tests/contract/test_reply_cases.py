@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ledger import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.ports import ProviderReply
@@ -19,7 +19,7 @@ from tests.contract.error_cases import ERRORS
 from tests.contract.openai_attempts import forget_proxies
 from tests.contract.provider_worlds import Exchange, Received, SocketServer, adapter_for, http
 from tests.contract.reply_case import Case
-from tests.unit.stage import POLICY, Stage
+from tests.support.service_world import POLICY, Stage
 
 CASES = (*ERRORS, *ENVELOPES, *ENDINGS, *WRAPPINGS, *USAGES, *TIERS)
 ATTEMPTS_MAX = 5

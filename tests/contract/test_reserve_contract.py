@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from callgate.db.session import PostgresSession
-from callgate.domain.budget import RefusalReason, Window
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.budgets import RefusalReason, Window
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -24,7 +24,7 @@ from callgate.domain.ledger import (
     Reserved,
     Unstorable,
 )
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
     LedgerUnderTest,

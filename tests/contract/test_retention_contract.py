@@ -16,11 +16,11 @@ from callgate.domain.ledger import (
     RecordOutcome,
     SubmitOutcome,
 )
-from callgate.domain.operations import StrayMessage
+from callgate.domain.reports import StrayMessage
 from callgate.domain.retention import BodyAges, Purged
 from callgate.services.audit import audit
 from callgate.services.results import error_of
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     DAY_S,
     LIMIT,
     LINK,

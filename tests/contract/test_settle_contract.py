@@ -22,9 +22,9 @@ from callgate.domain.ledger import (
     Settle,
     Settled,
 )
-from callgate.domain.operations import CallFilter
+from callgate.domain.reports import CallFilter
 from callgate.domain.retry import Billing, Failure
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LINK,
     ORG,
     RATE_LIMITED,

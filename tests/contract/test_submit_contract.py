@@ -9,8 +9,14 @@ from uuid import uuid4
 import pytest
 
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome, Submitted
-from callgate.domain.operations import CallFilter
-from tests.contract.harness import LINK, LedgerUnderTest, a_submission, a_success, an_answer
+from callgate.domain.reports import CallFilter
+from tests.support.ledger_under_test import (
+    LINK,
+    LedgerUnderTest,
+    a_submission,
+    a_success,
+    an_answer,
+)
 
 Scenario = Callable[[LedgerUnderTest], CallKey]
 OPEN: dict[CallState, Scenario] = {

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from callgate.domain.budget import NANO_PER_USD, Window
+from callgate.domain.budgets import NANO_PER_USD, Window
 from callgate.domain.errors import InvalidAmount
 from callgate.domain.ledger import (
     AttemptRef,
@@ -21,8 +21,8 @@ from callgate.domain.ledger import (
     RecordOutcome,
     Reserve,
 )
-from callgate.domain.models import AMOUNT_UNKNOWN
-from callgate.domain.operations import By, EndReason
+from callgate.domain.reports import By, EndReason
+from callgate.domain.requests import AMOUNT_UNKNOWN
 from callgate.domain.unknown import (
     BILLED_USD_MAX,
     HandOutcome,
@@ -33,7 +33,7 @@ from callgate.domain.unknown import (
     UnknownFilter,
 )
 from callgate.services.audit import audit
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     DAY_S,
     LIMIT,
     ORG,

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from callgate.domain.budget import RefusalReason, Window
+from callgate.domain.budgets import RefusalReason, Window
 from callgate.domain.ledger import (
     AttemptRef,
     AttemptStatus,
@@ -17,8 +17,8 @@ from callgate.domain.ledger import (
     Refused,
     Reserved,
 )
-from callgate.domain.models import OnBudget
-from tests.contract.harness import (
+from callgate.domain.requests import OnBudget
+from tests.support.ledger_under_test import (
     LIMIT,
     LedgerUnderTest,
     a_failure,

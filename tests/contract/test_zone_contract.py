@@ -8,14 +8,21 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from callgate.adapters.memory_ledger import MemoryLedger
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.domain.budget import ORG_SCOPE, RefusalReason, Window
+from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.domain.budgets import ORG_SCOPE, RefusalReason, Window
 from callgate.domain.errors import BudgetNoPeriod, UnknownTimeZone
 from callgate.domain.ledger import CallState, Refused, Reserved
-from callgate.domain.models import OnBudget
+from callgate.domain.requests import OnBudget
 from callgate.services.results import error_of
-from tests.contract.harness import DAY_S, LIMIT, ORG, LedgerUnderTest, a_reserve, a_submission
+from tests.support.ledger_under_test import (
+    DAY_S,
+    LIMIT,
+    ORG,
+    LedgerUnderTest,
+    a_reserve,
+    a_submission,
+)
 
 GONE = "Atlantis/Poseidonis"
 
@@ -114,7 +121,7 @@ def test_what_was_held_when_it_broke_is_settled_where_it_was_held(
     lose_zone(ledger)
     ledger.age(2 * DAY_S)
 
-    from tests.contract.harness import a_success
+    from tests.support.ledger_under_test import a_success
 
     assert ledger.settle(a_success(ref, 60))[0].is_applied
     assert ledger.figures() == (0, 60)

@@ -11,15 +11,15 @@ import structlog
 from celery import Celery
 from sqlalchemy import Engine
 
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.cli import run
-from callgate.db.session import PostgresSession
-from tests.contract.harness import LedgerUnderTest, open_postgres
-from tests.integration._celery_worker import Note, client_of
-from tests.integration._valkey import Valkey
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
+from tests.support.celery_worker import Note, client_of
+from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
+from tests.support.valkey import Valkey
 
 Command = Callable[..., int]
-POOLS = ["worker.asyncio_pool:AsyncioPool", "threads"]
+POOLS = ["worker.celery_ext.pool:AsyncioPool", "threads"]
 
 
 @pytest.fixture(scope="module", params=POOLS, ids=["asyncio", "threads"])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from tests.integration._celery_worker import Note, Worker, a_worker
-from tests.integration._valkey import Valkey, until
+from tests.support.celery_worker import Note, Worker, a_worker
+from tests.support.valkey import Valkey, until
 
 
 @pytest.fixture(scope="module")

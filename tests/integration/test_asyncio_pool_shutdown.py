@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from tests.integration._celery_worker import Note, a_worker, client_of
-from tests.integration._valkey import Valkey, until
+from tests.support.celery_worker import Note, a_worker, client_of
+from tests.support.valkey import Valkey, until
 
 
 def test_hundreds_are_in_flight_on_a_handful_of_threads(

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from tests.integration._celery_worker import Worker, a_worker, client_of
-from tests.integration._valkey import Valkey, until
+from tests.support.celery_worker import Worker, a_worker, client_of
+from tests.support.valkey import Valkey, until
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -8,7 +8,7 @@ from importlib import resources
 import pytest
 from sqlalchemy import CheckConstraint, Engine, LargeBinary, Text, text
 
-from callgate.db.tables import metadata
+from callgate.adapters.postgres.tables import metadata
 from callgate.domain import bounds
 
 DEFINED = """SELECT c.relname AS table, k.conname AS name, pg_get_constraintdef(k.oid) AS condition
@@ -73,7 +73,7 @@ def test_every_text_has_a_bound() -> None:
 )
 def test_functions_of_clients_hold_the_bounds_of_the_code(function: str, numbers: set[int]) -> None:
     """As numbers, for SQL knows none of our names."""
-    folder = resources.files("callgate.adapters").joinpath("sql", "functions")
+    folder = resources.files("callgate.adapters.postgres").joinpath("sql", "functions")
     source = folder.joinpath(f"{function}.sql").read_text("utf-8")
 
     assert numbers <= {int(number) for number in re.findall(r"\b\d+\b", source)}

@@ -7,10 +7,10 @@ from contextlib import closing
 
 from sqlalchemy import Engine, text
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.breaker import Health
 from callgate.domain.ledger import Reserved, ReserveOutcome
-from tests.contract.harness import a_failure, a_reserve, an_answer, open_postgres
+from tests.support.ledger_under_test import a_failure, a_reserve, an_answer, open_postgres
 
 ROUNDS = 3
 MODELS = 30

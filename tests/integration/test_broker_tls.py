@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import self_signed
+from tests.support.certificates import self_signed
 
 PUBLISH = """
 import sys
 from uuid import UUID
-from callgate.adapters.celery_broker import build_app
-from callgate.adapters.celery_queue import CeleryQueue
+from callgate.adapters.broker.app import build_app
+from callgate.adapters.broker.queue import CeleryQueue
 from callgate.domain.errors import BrokerUnavailable
 from callgate.domain.ledger import CallKey
 
@@ -29,7 +29,7 @@ try:
 except BrokerUnavailable:
     pass
 """
-TRANSPORTS = {"client": "", "worker": "worker.redis_transport:Transport"}
+TRANSPORTS = {"client": "", "worker": "worker.celery_ext.redis_transport:Transport"}
 
 
 class Ear:

@@ -18,15 +18,15 @@ from kombu import Exchange, Queue
 from redis import Redis
 from redis.exceptions import RedisError
 
-from callgate.adapters.celery_broker import build_app
-from callgate.adapters.celery_links import Links
-from callgate.adapters.celery_queue import CeleryQueue
+from callgate.adapters.broker.app import build_app
+from callgate.adapters.broker.links import Links
+from callgate.adapters.broker.queue import CeleryQueue
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, InvalidLink
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
-from tests.integration._valkey import Valkey
-from worker.embedded import Embedded
-from worker.embedded_ports import free_port
+from devkit.servers.embedded import Embedded
+from devkit.servers.ports import free_port
+from tests.support.valkey import Valkey
 
 KEY = CallKey(UUID("00000000-0000-8000-8000-000000000001"), 2)
 

@@ -12,15 +12,15 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from callgate import cli_doctor
+from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.cli import doctor as cli_doctor
 from callgate.cli import run
 from callgate.client import Client
-from callgate.db.roles import CLIENT, DASHBOARD, WORKER
-from callgate.db.session import PostgresSession
 from callgate.settings import ClientSettings
-from tests.contract.harness import ORG, LedgerUnderTest
-from tests.integration._logins import a_client, a_login, name_of
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
+from tests.support.ledger_under_test import ORG, LedgerUnderTest
+from tests.support.logins import a_client, a_login, name_of
 
 Shell = Callable[..., tuple[int, str, str]]
 AUDIT, PURGE, STRAYS = ("audit",), ("purge", "--older-than-days", "0", "--yes"), ("dead", "list")

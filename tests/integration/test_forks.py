@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from callgate.adapters.celery_broker import CALL_QUEUE
-from callgate.db.session import PostgresSession
+from callgate.adapters.broker.app import CALL_QUEUE
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import CallKey
-from tests.contract.harness import LedgerUnderTest, a_submission
-from tests.integration._celery_worker import client_of
-from tests.integration._forks import CHILDREN, ROUNDS, WAYS, org
-from tests.integration._valkey import Valkey, until
+from tests.support.celery_worker import client_of
+from tests.support.forking_pipeline import CHILDREN, ROUNDS, WAYS, org
+from tests.support.ledger_under_test import LedgerUnderTest, a_submission
+from tests.support.valkey import Valkey, until
 
 CHECKOUT = Path(__file__).parents[2]
 TIMEOUT_S = 120
@@ -47,7 +47,7 @@ def test_every_process_gets_its_own_answers(
 ) -> None:
     """Budgets, states, results, from the ledger, the cache and Celery's result; and each call is published once."""
     done = subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-m", "tests.integration._forks", way],
+        [sys.executable, "-m", "tests.support.forking_pipeline", way],
         cwd=CHECKOUT,
         env=environ,
         capture_output=True,
@@ -72,7 +72,7 @@ def test_prefork_children_get_their_own_answers(
     log = tmp_path / "worker.log"
     with log.open("wb") as output:
         worker = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", "celery", "-A", "tests.integration._prefork_app", *pool, *quiet],
+            [sys.executable, "-m", "celery", "-A", "tests.support.prefork_app", *pool, *quiet],
             cwd=CHECKOUT,
             env=environ,
             stdout=output,
@@ -102,7 +102,7 @@ FORK_UNDER_LOCKS = """
 import os, sys, threading, warnings
 from callgate import Client
 from callgate.domain.ledger import CallKey
-from tests.integration._forks import Office, a_request, limit, org
+from tests.support.forking_pipeline import Office, a_request, limit, org
 
 client = Client.from_env()
 office = Office(client)

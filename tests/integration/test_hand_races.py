@@ -8,13 +8,19 @@ from contextlib import closing
 
 from sqlalchemy import Engine
 
-from callgate.db.session import PostgresSession
-from callgate.domain.budget import Window
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.budgets import Window
 from callgate.domain.ledger import AttemptRef, AttemptStatus, CallState, RecordOutcome
-from callgate.domain.operations import By
+from callgate.domain.reports import By
 from callgate.domain.unknown import HandOutcome, SettleByHand, SettledByHand
 from callgate.services.audit import audit
-from tests.contract.harness import LedgerUnderTest, a_loss, a_success, an_answer, open_postgres
+from tests.support.ledger_under_test import (
+    LedgerUnderTest,
+    a_loss,
+    a_success,
+    an_answer,
+    open_postgres,
+)
 
 ATTEMPTS = 40
 

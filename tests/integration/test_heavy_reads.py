@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from callgate.adapters import postgres_ledger
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres import ledger as postgres_ledger
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.ledger import Bodies, CallKey
-from tests.contract.harness import LedgerUnderTest, an_answer
-from tests.unit.stage import Stage
+from tests.support.ledger_under_test import LedgerUnderTest, an_answer
+from tests.support.service_world import Stage
 
 MIB = 2**20
 

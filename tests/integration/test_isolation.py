@@ -15,22 +15,22 @@ from uuid import UUID
 
 import pytest
 
+from callgate.adapters.system_clock import monotonic
 from callgate.domain.ledger import CallKey
 from callgate.services.llm_service import Busy, Executed
-from tests.acceptance.harness import CHECKOUT, until
-from tests.integration._isolated import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG
-from worker import isolation
-from worker.clock import monotonic
-from worker.isolation import TURN_S_MAX, WAITING_PER_CHILD, Isolation
-from worker.nursery import Child
+from tests.support.deployment import CHECKOUT, until
+from tests.support.isolated_child import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG
+from worker.isolation import executor as isolation
+from worker.isolation.executor import TURN_S_MAX, WAITING_PER_CHILD, Isolation
+from worker.isolation.forkserver import Child
 
 LONG_S = 3_600.0
 NOT_STUCK: Callable[[], float | None] = lambda: None  # noqa: E731
 
 OWNER = """
 import asyncio, sys
-from tests.integration._isolated import HANG
-from worker.isolation import Isolation
+from tests.support.isolated_child import HANG
+from worker.isolation.executor import Isolation
 
 async def main():
     isolation = Isolation(sys.argv[1:], children_max=1, healthy_since=lambda: None)
@@ -50,7 +50,7 @@ def notes(tmp_path: Path) -> Path:
 
 def argv(notes: Path, *how: str) -> list[str]:
     """The command of a child."""
-    return [sys.executable, "-m", "tests.integration._isolated", str(notes), *how]
+    return [sys.executable, "-m", "tests.support.isolated_child", str(notes), *how]
 
 
 def an_isolation(notes: Path, *how: str, **changes: Any) -> Isolation:

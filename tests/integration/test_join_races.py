@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine
 
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.ledger import CallState, Locked, SubmitOutcome
-from tests.contract.harness import LINK, LedgerUnderTest, a_submission, a_success
+from tests.support.ledger_under_test import LINK, LedgerUnderTest, a_submission, a_success
 
 
 class OpenTransaction(PostgresSession):

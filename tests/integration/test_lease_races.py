@@ -12,11 +12,11 @@ from contextlib import closing, contextmanager
 import pytest
 from sqlalchemy import Engine, text
 
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import CallState, Judge, Reserved
-from tests.contract.harness import LEASE_S, LedgerUnderTest, a_loss, a_reserve
+from tests.support.ledger_under_test import LEASE_S, LedgerUnderTest, a_loss, a_reserve
 
 DEAD = "host:1:dead"
 

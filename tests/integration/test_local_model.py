@@ -10,8 +10,8 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletion
 
-from worker.embedded import FolderInUse
-from worker.local_model import CONTEXT_TOKENS, LocalModel
+from devkit.local_model import CONTEXT_TOKENS, LocalModel
+from devkit.servers.embedded import FolderInUse
 
 DOCUMENT = (
     "INVOICE 4711. Acme Ltd, Bristol. Two gear motors at 312.00 EUR each. Total due: 624.00 EUR."

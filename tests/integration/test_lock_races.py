@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.ledger import AttemptRef, Locked, Reserved
-from callgate.domain.operations import EndReason
+from callgate.domain.reports import EndReason
 from callgate.services.audit import audit
-from tests.contract.harness import (
+from tests.integration.test_join_races import OpenTransaction
+from tests.support.ledger_under_test import (
     JUDGE,
     LEASE_S,
     LedgerUnderTest,
@@ -28,8 +29,7 @@ from tests.contract.harness import (
     holding,
     open_postgres,
 )
-from tests.integration._logins import a_client
-from tests.integration.test_join_races import OpenTransaction
+from tests.support.logins import a_client
 
 LENGTH_S = 4.0
 DEAD = "host:1:dead"

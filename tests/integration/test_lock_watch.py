@@ -10,13 +10,13 @@ import psycopg2
 import pytest
 from sqlalchemy import Engine, make_url, text
 
-from callgate.adapters import postgres_lock_watch
-from callgate.adapters.postgres_lock_watch import PostgresLockWatch
-from callgate.db.roles import CLIENT, DASHBOARD, WORKER
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres import lock_watch as postgres_lock_watch
+from callgate.adapters.postgres.lock_watch import PostgresLockWatch
+from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.operations import LockHoarder
-from tests.integration._logins import a_login, name_of
+from callgate.domain.reports import LockHoarder
+from tests.support.logins import a_login, name_of
 
 Session = psycopg2.extensions.connection
 Watch = Callable[[], list[LockHoarder]]

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from callgate.adapters.memory_ledger import uuid7
+from callgate.adapters.memory.ledger import uuid7
 from callgate.domain.errors import CallFailed, ResultPurged, RowRefused
 from callgate.domain.ledger import (
     AttemptRef,
@@ -23,19 +23,19 @@ from callgate.domain.ledger import (
     CallState,
     SubmitOutcome,
 )
-from callgate.domain.operations import By, CostLine, Snapshot, StrayMessage
+from callgate.domain.reports import By, CostLine, Snapshot, StrayMessage
 from callgate.domain.retention import ArchivedMonth, Partitions
 from callgate.domain.unknown import HandOutcome, SettleByHand
 from callgate.services.audit import audit
 from callgate.services.results import error_of
-from tests.contract.harness import a_loss, a_submission, a_success, an_answer
-from tests.integration.partitions import (
+from devkit.servers.embedded import Embedded
+from tests.support.ledger_under_test import a_loss, a_submission, a_success, an_answer
+from tests.support.partitions import (
     PartitionedLedger,
     month,
     partition_of,
     partitioned_ledger,
 )
-from worker.embedded import Embedded
 
 TOUCHED = """
 SELECT relname FROM pg_stat_xact_user_tables

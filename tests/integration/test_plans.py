@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, text
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.unknown import UnknownFilter
-from tests.contract.harness import LIMIT, ORG, a_success, open_postgres
+from tests.support.ledger_under_test import LIMIT, ORG, a_success, open_postgres
 
 WAITING = 2_000
 WAIT = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,

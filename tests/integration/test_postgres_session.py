@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated, RowRefused
-from worker.embedded import Embedded
-from worker.embedded_ports import free_port
+from devkit.servers.embedded import Embedded
+from devkit.servers.ports import free_port
 
 TIMEOUT_S = 1.0
 PATIENCE_S = 8.0

@@ -15,10 +15,10 @@ from pytest_celery import (
 )
 
 from callgate import Client
-from tests.acceptance.harness import Deployment, until
-from tests.integration._process_nodes import ValkeyNode, WorkerNode
-from worker.embedded import Embedded
-from worker.simulator import Kind, Rule, Simulator, Step
+from devkit.servers.embedded import Embedded
+from devkit.simulator.simulator import Kind, Rule, Simulator, Step
+from tests.support.deployment import Deployment, until
+from tests.support.process_nodes import ValkeyNode, WorkerNode
 
 PATIENCE_S = 40.0
 

@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 from kombu import Connection, Consumer, Queue
 
-from tests.integration._valkey import Valkey, until
-from tests.integration.test_strays import with_body
+from tests.integration.test_unprocessable_messages import with_body
+from tests.support.valkey import Valkey, until
 
 
 def test_messages_that_share_a_tag_are_taken_one_by_one_and_all_go_back(valkey: Valkey) -> None:
     """A tag is the sender's word: if it named a message, a thousand of one tag would count as one."""
     valkey.client.lpush("test", *[with_body([[], {}, {}]) for _ in range(40)])
     taken: list[object] = []
-    with Connection(valkey.url, transport="worker.redis_transport:Transport") as connection:
+    with Connection(
+        valkey.url, transport="worker.celery_ext.redis_transport:Transport"
+    ) as connection:
         channel = connection.channel()
         channel.basic_qos(0, 4, False)
         with Consumer(channel, [Queue("test")], on_message=taken.append):
@@ -42,7 +44,9 @@ def test_what_goes_back_comes_again_in_its_order(valkey: Valkey) -> None:
         if len(delivered) == 3:
             raise SystemError("no loop")
 
-    with Connection(valkey.url, transport="worker.redis_transport:Transport") as connection:
+    with Connection(
+        valkey.url, transport="worker.celery_ext.redis_transport:Transport"
+    ) as connection:
         channel = connection.channel()
         with Consumer(channel, [Queue("test")], on_message=deliver), pytest.raises(SystemError):
             connection.drain_events(timeout=5)

@@ -14,8 +14,9 @@ from sqlalchemy import Engine, text
 
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import CallKey, CallState, DueKind
-from callgate.domain.operations import By, CallFilter
-from tests.contract.harness import (
+from callgate.domain.reports import By, CallFilter
+from tests.contract.test_lease_contract import DEAD, JUDGE, LENGTH_S, claimed_by, pass_time
+from tests.support.ledger_under_test import (
     LEASE_S,
     LIMIT,
     LINK,
@@ -25,7 +26,6 @@ from tests.contract.harness import (
     a_success,
     an_answer,
 )
-from tests.contract.test_lease_contract import DEAD, JUDGE, LENGTH_S, claimed_by, pass_time
 
 POISON = "model <> 'poison'"
 

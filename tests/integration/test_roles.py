@@ -10,11 +10,11 @@ from unittest.mock import ANY
 import pytest
 from sqlalchemy import Engine
 
-from callgate.adapters.postgres_leases import PostgresLeases
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.adapters.postgres_retention import PostgresRetention
-from callgate.db.roles import (
+from callgate.adapters.postgres.leases import PostgresLeases
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.retention import PostgresRetention
+from callgate.adapters.postgres.roles import (
     CLIENT,
     DASHBOARD,
     MAY_EXECUTE,
@@ -23,14 +23,14 @@ from callgate.db.roles import (
     ROLES,
     WORKER,
 )
-from callgate.db.session import PostgresSession
-from callgate.db.tables import metadata
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.tables import metadata
 from callgate.domain.errors import ConfigurationError, NotPermitted
 from callgate.domain.ledger import Bodies, CallState, Reserved
-from callgate.domain.operations import By, StrayMessage
+from callgate.domain.reports import By, StrayMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     JUDGE,
     ORG,
     LedgerUnderTest,
@@ -40,7 +40,7 @@ from tests.contract.harness import (
     an_answer,
     open_postgres,
 )
-from tests.integration._logins import a_login
+from tests.support.logins import a_login
 
 PRIVILEGES = (
     "SELECT",

@@ -16,10 +16,10 @@ import pytest
 
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
 from callgate.domain.ports import Answer
-from tests.acceptance.harness import until
-from worker import schema_checker
-from worker.schema_checker import DOUBTS_MAX, SchemaChecker
-from worker.schema_child import DATA_MAX_BYTES, KEPT_MAX_KIB
+from tests.support.deployment import until
+from worker.isolation import schema_checker
+from worker.isolation.schema_checker import DOUBTS_MAX, SchemaChecker
+from worker.isolation.schema_child import DATA_MAX_BYTES, KEPT_MAX_KIB
 
 NODE = {"$ref": "#/$defs/node"}
 INNER = {"type": "object", "properties": {"in": NODE}, "required": ["in"]}
@@ -262,7 +262,7 @@ def test_the_child_ends_with_its_worker() -> None:
     """However that ends: nothing is left behind."""
     program = (
         "import time; from callgate.domain.ports import Answer;"
-        "from worker.schema_checker import SchemaChecker; c = SchemaChecker();"
+        "from worker.isolation.schema_checker import SchemaChecker; c = SchemaChecker();"
         f"c.check_all([Answer('acme', {INTEGER!r}, ('1',))], {PATIENCE_S});"
         "print(c.child_pid, flush=True); time.sleep(60)"
     )

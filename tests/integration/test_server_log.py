@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from callgate.domain.errors import LedgerUnavailable
-from tests.contract.harness import LINK, LedgerUnderTest, a_submission, an_answer
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
+from tests.support.ledger_under_test import LINK, LedgerUnderTest, a_submission, an_answer
 
 
 def test_a_statement_that_fails_is_not_quoted(

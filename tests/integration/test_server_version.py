@@ -6,18 +6,18 @@ from contextlib import closing
 
 import pytest
 
+from callgate.adapters.postgres import version
+from callgate.adapters.postgres.roles import CLIENT, DASHBOARD
+from callgate.adapters.postgres.version import POSTGRES_MIN, major_version
 from callgate.cli import run
 from callgate.client import Client
-from callgate.db import version
-from callgate.db.roles import CLIENT, DASHBOARD
-from callgate.db.version import POSTGRES_MIN, major_version
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import ClientSettings
 from config.settings import WorkerSettings
-from tests.contract.harness import LedgerUnderTest
-from tests.integration._logins import a_login
+from devkit.servers.embedded import Embedded
+from tests.support.ledger_under_test import LedgerUnderTest
+from tests.support.logins import a_login
 from worker.bootstrap import bootstrap, worker_app
-from worker.embedded import Embedded
 from worker.migrate import migrate
 
 

@@ -16,7 +16,7 @@ import openai
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from worker.simulator import (
+from devkit.simulator.simulator import (
     ATTEMPT_HEADER,
     ErrorBody,
     Kind,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from worker.simulator import ATTEMPT_HEADER, Kind, Rule, Simulator, SimulatorFailed, Step
+from devkit.simulator.simulator import ATTEMPT_HEADER, Kind, Rule, Simulator, SimulatorFailed, Step
 
 ROOT = Path(__file__).parents[2]
 CONDITION_TIMEOUT_S = 15.0
@@ -195,7 +195,7 @@ def test_the_simulator_dies_with_an_owner_that_was_killed() -> None:
     """SIGKILL leaves the owner no chance to clean up, and still nothing is left behind."""
     program = (
         "import time\n"
-        "from worker.simulator import Simulator\n"
+        "from devkit.simulator.simulator import Simulator\n"
         "with Simulator() as provider:\n"
         "    print(provider.base_url.split(':')[2].split('/')[0], flush=True)\n"
         "    time.sleep(60)\n"
@@ -222,7 +222,15 @@ def test_the_command_line_serves_a_script_from_a_file(tmp_path: Path) -> None:
     script.write_text('[{"reply": [{"kind": "status", "status": 418}]}]')
     ready_file = tmp_path / "ready.json"
     simulator = subprocess.Popen(  # noqa: S603  # Our own module.
-        [sys.executable, "-m", "worker.simulator", "--script", script, "--ready-file", ready_file],
+        [
+            sys.executable,
+            "-m",
+            "devkit.simulator.simulator",
+            "--script",
+            script,
+            "--ready-file",
+            ready_file,
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
     )

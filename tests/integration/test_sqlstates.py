@@ -11,23 +11,23 @@ import psycopg2
 import pytest
 from psycopg2 import errorcodes
 
-from callgate.adapters.postgres_leases import PostgresLeases
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_lock_watch import PostgresLockWatch
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.adapters.postgres_retention import PostgresRetention
-from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
-from callgate.db.session import KeptTransaction, PostgresSession
-from callgate.domain.budget import Window
+from callgate.adapters.postgres.leases import PostgresLeases
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.lock_watch import PostgresLockWatch
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.retention import PostgresRetention
+from callgate.adapters.postgres.session import KeptTransaction, PostgresSession
+from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
+from callgate.domain.budgets import Window
 from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef, CallKey, Judge
-from callgate.domain.operations import By, CallFilter, StrayMessage
+from callgate.domain.reports import By, CallFilter, StrayMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
-from tests.contract.harness import a_loss, a_reserve, a_submission, an_answer
+from devkit.servers.embedded import Embedded
 from tests.integration.conftest import Command
-from worker.embedded import Embedded
+from tests.support.ledger_under_test import a_loss, a_reserve, a_submission, an_answer
 from worker.migrate import migrate
 
 KEY = CallKey(uuid4(), 1)
@@ -145,7 +145,7 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setattr(PostgresSession, "rows", lambda s, *_: rows(s, statement, {}))
         monkeypatch.setattr(KeptTransaction, "rows", lambda s, *_: kept_rows(s, statement))
         # Nobody waits for what will not come.
-        monkeypatch.setattr("callgate.db.session.TRIES_MAX", 1)
+        monkeypatch.setattr("callgate.adapters.postgres.session.TRIES_MAX", 1)
 
     return start
 
@@ -191,7 +191,7 @@ def test_an_error_of_the_driver_itself_is_unavailability(
     def broken(*_: object) -> object:
         raise error("connection already closed")
 
-    monkeypatch.setattr("callgate.db.session._Watchdog.deadline", broken)
+    monkeypatch.setattr("callgate.adapters.postgres.session._Watchdog.deadline", broken)
     with pytest.raises(LedgerUnavailable):
         session.rows("SELECT 1", {})
 

@@ -18,18 +18,19 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
-from callgate.db.roles import CLIENT, DASHBOARD, WORKER
-from callgate.db.session import PostgresSession
-from callgate.db.tables import metadata
-from callgate.domain.budget import ORG_SCOPE, Window
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.tables import metadata
+from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
+from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
-from callgate.domain.operations import CallFilter
-from tests.contract.harness import (
+from callgate.domain.reports import CallFilter
+from devkit.servers.embedded import Embedded
+from tests.support.ledger_under_test import (
     LINK,
     LedgerUnderTest,
     a_failure,
@@ -38,10 +39,9 @@ from tests.contract.harness import (
     an_answer,
     open_postgres,
 )
-from tests.integration._logins import a_client, a_login, name_of, owner_url
-from tests.integration.partitions import month, partition_of
-from tests.tables import EMPTY
-from worker.embedded import Embedded
+from tests.support.logins import a_client, a_login, name_of, owner_url
+from tests.support.partitions import month, partition_of
+from tests.support.tables import EMPTY
 
 DENIED = "42501"
 """insufficient_privilege"""

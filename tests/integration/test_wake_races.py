@@ -10,13 +10,14 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, Engine, text
 
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.db.session import PostgresSession
-from callgate.domain.budget import ORG_SCOPE, Window
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.ledger import AttemptStatus, CallState, DueKind
-from callgate.domain.models import OnBudget
-from tests.contract.harness import (
+from callgate.domain.requests import OnBudget
+from tests.integration.test_join_races import OpenTransaction
+from tests.support.ledger_under_test import (
     LIMIT,
     ORG,
     LedgerUnderTest,
@@ -26,7 +27,6 @@ from tests.contract.harness import (
     a_success,
     an_answer,
 )
-from tests.integration.test_join_races import OpenTransaction
 
 MANY_WHO_WAIT = """
 WITH budgets AS (

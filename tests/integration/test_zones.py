@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine, text
 
-from callgate.adapters.postgres_operations import PostgresOperations
-from callgate.domain.budget import ORG_SCOPE, Window, period_of
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.domain.budgets import ORG_SCOPE, Window, period_of
 from callgate.domain.errors import UnknownTimeZone
-from tests.contract.harness import LedgerUnderTest
 from tests.integration.conftest import Command
+from tests.support.ledger_under_test import LedgerUnderTest
 
 MIDNIGHTS = {
     "America/Havana": "2024-11-03T05:00Z",  # 00:00 comes twice

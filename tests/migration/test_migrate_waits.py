@@ -10,13 +10,13 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 import worker.migrate
-from callgate.adapters.postgres_tenants import PostgresTenants, Tenant
-from callgate.db.roles import CLIENT
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.roles import CLIENT
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.errors import LedgerUnavailable
-from tests.integration._logins import a_client, a_login, name_of
+from devkit.servers.embedded import Embedded
 from tests.migration.test_migrations import empty_url, open_connection
-from worker.embedded import Embedded
+from tests.support.logins import a_client, a_login, name_of
 from worker.migrate import migrate
 
 __all__ = ["empty_url"]

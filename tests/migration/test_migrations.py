@@ -13,12 +13,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
-from callgate.db.roles import CLIENT, MAY_EXECUTE, ROLES
-from callgate.db.tables import PARTITION_NAME, metadata
+from callgate.adapters.postgres.roles import CLIENT, MAY_EXECUTE, ROLES
+from callgate.adapters.postgres.tables import PARTITION_NAME, metadata
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotPermitted
-from tests.integration._logins import a_login
-from worker.embedded import Embedded
-from worker.embedded_ports import free_port
+from devkit.servers.embedded import Embedded
+from devkit.servers.ports import free_port
+from tests.support.logins import a_login
 from worker.migrate import SCRIPTS, migrate
 
 OWN_OBJECTS = """
@@ -101,7 +101,7 @@ def test_a_login_that_may_not_create_roles_is_told_what_to_run(
         url = make_url(ordinary).set(database=make_url(empty_url).database)
         own_url = url.render_as_string(hide_password=False)
 
-        monkeypatch.setattr("callgate.db.roles.ROLES", (*ROLES, missing))
+        monkeypatch.setattr("callgate.adapters.postgres.roles.ROLES", (*ROLES, missing))
         with pytest.raises(ConfigurationError, match=f"CREATE ROLE {missing} NOLOGIN;"):
             migrate(own_url)
         monkeypatch.undo()
@@ -142,7 +142,7 @@ def test_migrating_twice_changes_nothing(empty_url: str) -> None:
 # SQLAlchemy 2.1 reads of a CHECK that is NOT VALID what it then does not know.
 @pytest.mark.filterwarnings("ignore:Can't validate argument 'dialect_options'")
 def test_the_newest_schema_is_what_the_code_declares(empty_url: str) -> None:
-    """Tables, columns, types, indexes and constraints are those of `callgate.db.tables`."""
+    """Tables, columns, types, indexes and constraints are those of `callgate.adapters.postgres.tables`."""
     migrate(empty_url)
 
     with open_connection(empty_url) as connection:
@@ -198,7 +198,7 @@ def test_a_database_that_is_away_is_said_to_be(empty_url: str) -> None:
 
 def test_the_fallback_makes_ids_in_order_of_time(empty_url: str) -> None:
     """Before Postgres 18 a function of ours stands in for `uuidv7()`: version 7, its variant, and sorted by time."""
-    folder = resources.files("callgate.adapters").joinpath("sql")
+    folder = resources.files("callgate.adapters.postgres").joinpath("sql")
     source = folder.joinpath("uuidv7.sql").read_text("utf-8").replace("%", "%%")
     own = source.replace("FUNCTION uuidv7()", "FUNCTION stand_in.uuidv7()")
     assert own != source

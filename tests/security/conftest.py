@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.acceptance.conftest import deployment, provider, standing
-from tests.acceptance.harness import Deployment, Process
+from tests.support.deployment import Deployment, Process
 
 __all__ = ["deployment", "provider", "standing", "worker"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.acceptance.harness import Deployment, Process, until
-from worker.simulator import Kind, Match, Rule, Step
+from devkit.simulator.simulator import Kind, Match, Rule, Step
+from tests.support.deployment import Deployment, Process, until
 
 FAILING = "poison"
 OTHERS_TIMEOUT_S = 8.0

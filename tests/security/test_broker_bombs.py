@@ -24,11 +24,11 @@ from uuid import uuid4
 import pytest
 
 from callgate import Client
-from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
-from tests.acceptance.harness import START_TIMEOUT_S, Deployment, Process, until
-from tests.integration._valkey import Valkey
+from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
+from devkit.servers.ports import free_port
 from tests.security.conftest import WORKER_DATA_MAX_BYTES
-from worker.embedded_ports import free_port
+from tests.support.deployment import START_TIMEOUT_S, Deployment, Process, until
+from tests.support.valkey import Valkey
 
 PATIENCE_S = 30.0
 MEMORY_MAX_BYTES = 96 * 2**20

@@ -12,11 +12,11 @@ import pytest
 from redis import Redis
 
 from callgate import Client
-from callgate.db.session import PostgresSession
-from callgate.domain.budget import BudgetFigures, Window
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.budgets import BudgetFigures, Window
 from callgate.settings import ClientSettings
-from tests.integration._logins import a_client
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
+from tests.support.logins import a_client
 
 LIMIT_NANO_USD = 12_345_678_901
 COPIES = "callgate:budgets:*"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.acceptance.harness import CHECKOUT
-from worker.embedded_child import tied
-from worker.embedded_folder import held
-from worker.embedded_server import private
+from devkit.servers.data_folder import held
+from devkit.servers.server import private
+from tests.support.deployment import CHECKOUT
+from worker.tied_process import tied
 
 COMPOSE = CHECKOUT / "docker-compose.yml"
 PINNED = re.compile(r"[a-z/]+:\d+\.\d+(\.\d+)?(-[a-z-]+)?@sha256:[0-9a-f]{64}")
@@ -93,7 +93,7 @@ def test_files_of_embedded_servers_are_private(tmp_path: Path) -> None:
     """Logs, ports, data, what a server writes later: closed whatever the umask, also what was open before."""
     data = tmp_path / "data"
     run = (
-        "import sys; from worker.embedded import Embedded\n"
+        "import sys; from devkit.servers.embedded import Embedded\n"
         "with Embedded(sys.argv[1], fsync=False) as e:\n"
         "    import redis; r = redis.Redis.from_url(e.broker_url); r.set('a', 'b'); r.save()\n"
     )

@@ -9,10 +9,10 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url
 
-from callgate.db.roles import WORKER
-from tests.acceptance.harness import Deployment, Process
-from tests.integration._logins import a_client, a_login
-from worker.embedded_postgres import CONNECTIONS_MAX
+from callgate.adapters.postgres.roles import WORKER
+from devkit.servers.postgres import CONNECTIONS_MAX
+from tests.support.deployment import Deployment, Process
+from tests.support.logins import a_client, a_login
 
 
 def test_a_tenant_takes_no_workers_connections(

@@ -13,11 +13,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from callgate.db.session import PostgresSession
-from tests.acceptance.harness import Deployment, Process
+from callgate.adapters.postgres.session import PostgresSession
 from tests.chaos.attacker import KINDS, UNDER_WAY
 from tests.chaos.hostile import POSTED_NANO_USD, RULES, SHARE_MIN
-from tests.integration._logins import a_client
+from tests.support.deployment import Deployment, Process
+from tests.support.logins import a_client
 
 QUIET_S, ATTACK_S = 2.5, 4.0
 BATCH = 10

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.acceptance.harness import RICH_NANO_USD, Deployment, Process, until
-from tests.security.flower import (
+from tests.support.deployment import RICH_NANO_USD, Deployment, Process, until
+from tests.support.flower import (
     HTML,
     FlowerUnderTest,
     a_flower,
@@ -28,8 +28,8 @@ from tests.security.flower import (
     task_event,
     task_page,
 )
-from worker.flower_access import WRONG_AT_ONCE
-from worker.flower_state import PAIRS_MAX
+from worker.flower.access import WRONG_AT_ONCE
+from worker.flower.state import PAIRS_MAX
 
 COMMANDS = [
     *(f"/api/task/{what}/pipeline.store" for what in ("apply", "async-apply", "send-task")),

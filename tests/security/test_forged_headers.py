@@ -13,8 +13,8 @@ import pytest
 from kombu import Consumer, Exchange, Queue
 from redis import Redis
 
-from callgate.adapters.celery_broker import CALL_QUEUE, LOG_QUEUE
-from tests.acceptance.harness import Deployment, Process, until
+from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
+from tests.support.deployment import Deployment, Process, until
 
 PATIENCE_S = 30.0
 WORD = f"canary-{uuid4().hex}"

@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
-from callgate.adapters import openai_transport
-from callgate.adapters.openai_adapter import OpenAIAdapter
+from callgate.adapters.providers.openai import transport as openai_transport
+from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
 from tests.contract.openai_attempts import ATTEMPT, Outcome, a_request, attempt, forget_proxies

@@ -20,16 +20,16 @@ from redis import Redis
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_ledger import SUBMIT, PostgresLedger
-from callgate.adapters.postgres_operations import CALLS, END
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.ledger import SUBMIT, PostgresLedger
+from callgate.adapters.postgres.operations import CALLS, END
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain import bounds
 from callgate.domain.errors import RowRefused
-from callgate.domain.hashing import call_id
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import CallKey, CallState, NewSubmission, SubmitOutcome
-from tests.acceptance.harness import Deployment, Process, until
-from tests.contract.harness import a_reserve, a_submission
-from tests.integration._logins import a_client
+from tests.support.deployment import Deployment, Process, until
+from tests.support.ledger_under_test import a_reserve, a_submission
+from tests.support.logins import a_client
 
 MINE = "mine"
 TAKEN = "a-key-that-is-no-queue"

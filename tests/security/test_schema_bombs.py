@@ -10,12 +10,12 @@ from uuid import uuid4
 import pytest
 
 from callgate.client import Handle
-from callgate.domain import hashing
+from callgate.domain import identity
 from callgate.domain.errors import CallFailed, CallRejected, InvalidSchema
 from callgate.domain.ledger import NewSubmission
-from callgate.domain.models import LLMRequest
-from tests.acceptance.harness import Deployment, Process, until_equal
-from worker.simulator_script import Match, Rule, Step
+from callgate.domain.requests import LLMRequest
+from devkit.simulator.script import Match, Rule, Step
+from tests.support.deployment import Deployment, Process, until_equal
 
 PATIENCE_S = 60.0
 ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
@@ -41,11 +41,11 @@ DEAR = Rule(match=Match(text="deep"), reply=[Step(text=DEEP)])
 
 def submit_past_the_client(deployment: Deployment, request: LLMRequest) -> Handle:
     """Call the SQL function as a client could that asks no gate."""
-    input_hash = hashing.input_hash(request)
+    input_hash = identity.input_hash(request)
     submission = NewSubmission(
         submission_id=uuid4(),
         org_id=request.org_id,
-        call_id=hashing.call_id(request.org_id, input_hash),
+        call_id=identity.call_id(request.org_id, input_hash),
         input_hash=input_hash,
         call_type=request.call_type,
         provider=request.provider,

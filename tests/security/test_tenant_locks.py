@@ -15,17 +15,17 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres_ledger import PostgresLedger
-from callgate.adapters.postgres_operations import PostgresOperations
+from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.operations import PostgresOperations
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
-from callgate.db.session import PostgresSession
 from callgate.domain.ledger import Bodies, CallState, NewSubmission, SubmitOutcome
-from callgate.domain.operations import EndReason
-from tests.acceptance.harness import Deployment, Process, until_equal
+from callgate.domain.reports import EndReason
+from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.acceptance.test_recovery import LEASE_S, PATIENCE_S, have_workers, in_flight
-from tests.integration._logins import a_client
 from tests.integration.test_join_races import OpenTransaction
-from worker.simulator import Kind, Match, Rule, Step
+from tests.support.deployment import Deployment, Process, until_equal
+from tests.support.logins import a_client
 
 CALLS = 60
 OTHERS = 150

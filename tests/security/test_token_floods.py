@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from callgate.domain.ledger import CallState
-from tests.acceptance.harness import CATALOGUE, Deployment, Process, until
+from devkit.servers.embedded import Embedded
+from devkit.simulator.simulator import Simulator
 from tests.security.test_schema_bombs import submit_past_the_client
-from worker.embedded import Embedded
-from worker.simulator import Simulator
+from tests.support.deployment import CATALOGUE, Deployment, Process, until
 
 PATIENCE_S = 60.0
 COUNTED = CATALOGUE.replace(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 from collections.abc import Callable
 
-from tests.acceptance.harness import Deployment, Process
 from tests.security.conftest import WORKER_DATA_MAX_BYTES
+from tests.support.deployment import Deployment, Process
 
 
 def test_a_worker_does_its_work_within_its_memory(

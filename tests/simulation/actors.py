@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.errors import IdempotencyMismatch, Unavailable
 from callgate.domain.ledger import CallState, CallView, NewSubmission, SubmitOutcome, Submitted
-from callgate.domain.models import LLMRequest, Message, OnBudget
-from callgate.domain.operations import By, CallFilter
+from callgate.domain.reports import By, CallFilter
+from callgate.domain.requests import LLMRequest, Message, OnBudget
 from callgate.domain.unknown import HandOutcome, SettleByHand, UnknownFilter
-from callgate.services.redrive import RedriveService
+from callgate.services.dead_letters import RedriveService
 from callgate.services.submit import SubmitService
 from tests.simulation.broker import BrokerLine
 from tests.simulation.faults import PROVIDER_OUTAGE
-from tests.simulation.ledger_line import LedgerLine
+from tests.simulation.faulty_ledger import LedgerLine
 from tests.simulation.provider import KILLER
 from tests.simulation.scheduler import Owner
 

@@ -9,8 +9,10 @@ from typing import Any
 from unittest.mock import patch
 from uuid import UUID
 
-from callgate.adapters import memory_breakers, memory_ledger, memory_money
-from callgate.adapters.memory_tables import AttemptRow, MemoryTables
+from callgate.adapters.memory import breakers as memory_breakers
+from callgate.adapters.memory import ledger as memory_ledger
+from callgate.adapters.memory import money as memory_money
+from callgate.adapters.memory.tables import AttemptRow, MemoryTables
 from callgate.domain import breaker
 from callgate.domain.breaker import FAILURES_MAX, RELEASED_MAX, Breaker, Guard, Health, Trial
 from callgate.domain.ledger import AttemptStatus, CallState, Settle, WaitReason

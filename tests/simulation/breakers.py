@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from callgate.adapters.memory_tables import AttemptRow, CallRow, GuardKey
+from callgate.adapters.memory.tables import AttemptRow, CallRow, GuardKey
 from callgate.domain.ledger import (
     AttemptKind,
     AttemptStatus,

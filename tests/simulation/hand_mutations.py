@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from callgate.adapters import memory_money, memory_unknown
-from callgate.adapters.memory_tables import MemoryTables
+from callgate.adapters.memory import money as memory_money
+from callgate.adapters.memory import unknown as memory_unknown
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.unknown import HandOutcome, SettledByHand
 from tests.simulation.breaker_mutations import MUTATIONS
 from tests.simulation.mutations import Patched, caught_by

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from callgate.adapters.memory_tables import AttemptRow
+from callgate.adapters.memory.tables import AttemptRow
 from tests.simulation.provider import Heard
 
 FAILURES_MAX = 3

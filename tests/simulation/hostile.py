@@ -23,10 +23,10 @@ from uuid import UUID
 
 from greenlet import getcurrent
 
-from callgate.adapters import memory_delivery
-from callgate.adapters.memory_tables import AttemptRow, CallRow
+from callgate.adapters.memory import delivery as memory_delivery
+from callgate.adapters.memory.tables import AttemptRow, CallRow
 from callgate.domain import errors
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
@@ -37,19 +37,19 @@ from callgate.domain.ledger import (
     SettleOutcome,
     SubmitOutcome,
 )
-from callgate.domain.models import LLMRequest, OnBudget
 from callgate.domain.ports import Answer, Finding
+from callgate.domain.requests import LLMRequest, OnBudget
 from callgate.services import delivery
 from tests.simulation import actors
 from tests.simulation.actors import LINK, Outsider, a_request_of
 from tests.simulation.breakers import Breakers
-from tests.simulation.headroom import Headroom
+from tests.simulation.faulty_ledger import TIMEOUT_S
 from tests.simulation.invariants import Invariants, Violation
-from tests.simulation.ledger_line import TIMEOUT_S
 from tests.simulation.process import Process
 from tests.simulation.row_locks import RowLocks
 from tests.simulation.run import _report
 from tests.simulation.scheduler import Owner
+from tests.simulation.wakeup_rule import Headroom
 from tests.simulation.world import HOLDS, VALIDATOR, Outage, World
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from callgate.domain.delivery import Delivery, Published, Told
 from callgate.domain.ports import Finding
 from callgate.domain.retry import Billing, Failure
 from callgate.services import ai_call_logger, delivery, output_checks
-from callgate.services.due import DueService
+from callgate.services.recovery import DueService
 from tests.simulation import hostile, row_locks
 from tests.simulation.hostile import HostileWorld
 from tests.simulation.mutations import Patched

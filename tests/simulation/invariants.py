@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from callgate.adapters.memory_tables import AttemptRow, CallRow
-from callgate.domain.budget import BudgetFigures, RefusalReason, Window
+from callgate.adapters.memory.tables import AttemptRow, CallRow
+from callgate.domain.budgets import BudgetFigures, RefusalReason, Window
 from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import (
     AttemptRef,
@@ -34,15 +34,15 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Submitted,
 )
-from callgate.domain.models import LLMRequest, OnBudget
+from callgate.domain.requests import LLMRequest, OnBudget
 from callgate.domain.retry import LOST
 from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of
 from tests.simulation.breakers import Breakers
 from tests.simulation.by_hand import ByHand
-from tests.simulation.headroom import Headroom, scopes_asked
 from tests.simulation.limits import Limits
 from tests.simulation.provider import worst_nano_usd
+from tests.simulation.wakeup_rule import Headroom, scopes_asked
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

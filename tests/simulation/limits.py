@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from callgate.adapters.memory_tables import AttemptRow, CallRow
+from callgate.adapters.memory.tables import AttemptRow, CallRow
 from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.ledger import (
     AttemptKind,

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.ledger import CallState
 from tests.simulation import actors

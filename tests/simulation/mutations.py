@@ -13,12 +13,15 @@ from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
-from callgate.adapters import memory_headroom, memory_ledger, memory_money, memory_tables
 from callgate.adapters.cost_calculator import CostCalculator
-from callgate.adapters.memory_ledger import MemoryLedger
-from callgate.adapters.memory_tables import MemoryTables, SubmissionRow
-from callgate.domain import hashing
-from callgate.domain.budget import BudgetFigures
+from callgate.adapters.memory import headroom as memory_headroom
+from callgate.adapters.memory import ledger as memory_ledger
+from callgate.adapters.memory import money as memory_money
+from callgate.adapters.memory import tables as memory_tables
+from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.adapters.memory.tables import MemoryTables, SubmissionRow
+from callgate.domain import identity
+from callgate.domain.budgets import BudgetFigures
 from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.ledger import (
@@ -30,16 +33,16 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Submitted,
 )
-from callgate.domain.operations import EndReason
 from callgate.domain.ports import Priced
+from callgate.domain.reports import EndReason
 from callgate.domain.retry import DEADLINE_BEFORE_SEND, Billing, Failure, Tally
 from callgate.services import ai_call_logger
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
-from callgate.services.due import DueService
 from callgate.services.llm_service import LLMService, _record
+from callgate.services.recovery import DueService
 from callgate.services.review import Bill
-from tests.simulation.ledger_line import LedgerLine
+from tests.simulation.faulty_ledger import LedgerLine
 
 Patched = AbstractContextManager[object]
 
@@ -572,7 +575,7 @@ def drop_the_link_of_a_duplicate() -> Patched:
 @caught_by("no_result_is_of_another_request")
 def hash_without_the_prompt() -> Patched:
     """Whoever asks the same model gets the same answer."""
-    return patch.object(hashing, "NOT_IN_IDENTITY", hashing.NOT_IN_IDENTITY | {"messages"})
+    return patch.object(identity, "NOT_IN_IDENTITY", identity.NOT_IN_IDENTITY | {"messages"})
 
 
 @caught_by("a_duplicate_starts_nothing", bad_request=0.4, hangs=0)
@@ -597,9 +600,9 @@ def ignore_idempotency_keys() -> Patched:
 @caught_by("no_result_crosses_an_org")
 def hash_without_the_org() -> Patched:
     """Tenants that ask the same share the answer, and the ledger finds that right."""
-    call_id = hashing.call_id
+    call_id = identity.call_id
     alike = {"call_id": lambda org_id, h: call_id("", h)}
-    return both(patch.multiple(hashing, **alike), patch.multiple(memory_ledger, **alike))
+    return both(patch.multiple(identity, **alike), patch.multiple(memory_ledger, **alike))
 
 
 @caught_by("told_what_is_true")

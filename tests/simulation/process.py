@@ -23,17 +23,17 @@ from callgate.domain.ledger import (
     Reserve,
     ReserveOutcome,
 )
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
+from callgate.domain.requests import LLMRequest
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
-from callgate.services.due import DueService
-from callgate.services.held_up import HeldUp
 from callgate.services.lease import RENEWED_AFTER, LeaseService
 from callgate.services.llm_service import LLMService, Patience
+from callgate.services.recovery import DueService
+from callgate.services.skipped_rows import HeldUp
 from tests.simulation.broker import BrokerLine, Message
 from tests.simulation.faults import TASK
-from tests.simulation.ledger_line import LeaseLine, LedgerLine
+from tests.simulation.faulty_ledger import LeaseLine, LedgerLine
 from tests.simulation.provider import ProviderLine
 from tests.simulation.scheduler import Owner, drive
 

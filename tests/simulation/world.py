@@ -20,9 +20,9 @@ import structlog
 
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
-from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
 from callgate.domain.ledger import (
     CallKey,
@@ -31,12 +31,11 @@ from callgate.domain.ledger import (
     RecordOutcome,
     Reserve,
 )
-from callgate.domain.models import LLMRequest
+from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
 from tests.simulation.faults import MUCH_BY_HAND, Faults
 from tests.simulation.invariants import Invariants, Violation
-from tests.simulation.names import Names
 from tests.simulation.process import Process
 from tests.simulation.provider import (
     INPUT_NANO_USD,
@@ -47,6 +46,7 @@ from tests.simulation.provider import (
     Heard,
 )
 from tests.simulation.scheduler import Owner, Scheduler
+from tests.simulation.trace_names import Names
 
 if TYPE_CHECKING:
     from callgate.domain.delivery import Delivery

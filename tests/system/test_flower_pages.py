@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.conftest import deployment, provider, standing
-from tests.acceptance.harness import Deployment, until
-from tests.security.flower import AUTH, HTML, FlowerUnderTest, a_flower, publish, task_event
 from tests.security.test_flower import FORGED, FORGED_TASKS
-from tests.system.browser import Browser, a_browser
+from tests.support.browser import Browser, a_browser
+from tests.support.deployment import Deployment, until
+from tests.support.flower import AUTH, HTML, FlowerUnderTest, a_flower, publish, task_event
 
 __all__ = ["deployment", "provider", "standing"]
 

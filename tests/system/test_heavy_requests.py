@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.acceptance.harness import Deployment, Process, until_equal
 from tests.security.test_schema_bombs import others_go_on
+from tests.support.deployment import Deployment, Process, until_equal
 
 LARGE = 120
 WORDS = 2 * 2**20

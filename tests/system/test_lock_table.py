@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import LedgerUnavailable
-from tests.acceptance.harness import Deployment, Process, until
-from tests.integration._logins import a_client, name_of
-from worker.simulator import Rule, Step
+from devkit.simulator.simulator import Rule, Step
+from tests.support.deployment import Deployment, Process, until
+from tests.support.logins import a_client, name_of
 
 ATTACK_S = 8.0
 CALLS = 40

@@ -13,14 +13,14 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url
 
-from callgate.db.session import PostgresSession
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable
 from callgate.domain.ledger import CallState
-from tests.acceptance.harness import Deployment
-from tests.system.pgbouncer import a_pooler
-from worker.embedded import Embedded
+from devkit.servers.embedded import Embedded
+from devkit.simulator.simulator import Simulator
+from tests.support.deployment import Deployment
+from tests.support.pgbouncer import a_pooler
 from worker.migrate import migrate
-from worker.simulator import Simulator
 
 DATABASE = "pooled"
 

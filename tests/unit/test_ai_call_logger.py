@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from callgate.adapters.cost_calculator import CostCalculator
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
 from callgate.domain.ledger import (
     AttemptRef,
@@ -24,14 +24,14 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Unstorable,
 )
-from callgate.domain.models import Anomaly, LLMRequest, Usage
 from callgate.domain.ports import Answer, Finding, ProviderReply
+from callgate.domain.requests import Anomaly, LLMRequest, Usage
 from callgate.domain.retry import Billing, Failure
 from callgate.services import output_checks
 from callgate.services.output_checks import BATCH_S_MAX
 from callgate.services.review import Bill, bill_of
-from tests.contract.harness import a_loss, a_reserve
-from tests.unit.stage import GRACE_S, POLICY, REPLY, REPLY_COST, Stage, a_request
+from tests.support.ledger_under_test import a_loss, a_reserve
+from tests.support.service_world import GRACE_S, POLICY, REPLY, REPLY_COST, Stage, a_request
 
 SCHEMA = {
     "type": "object",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-PACKAGES = ("callgate", "worker", "tasks", "config")
+PACKAGES = ("callgate", "worker", "tasks", "config", "devkit")
 PURE = sorted(
     file
     for folder in ("domain", "services")
@@ -126,18 +126,3 @@ def test_rules_have_no_clock(file: Path) -> None:
             assert (node.module or "").split(".")[0] not in CLOCK_MODULES
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) not in CLOCKS, f"line {node.lineno}"
-
-
-@pytest.mark.parametrize(
-    "file", sorted((CHECKOUT / "callgate/adapters").glob("[a-z]*.py")), ids=lambda file: file.stem
-)
-def test_adapters_do_not_know_each_other(file: Path) -> None:
-    """An adapter imports the parts of its own technology, which its name begins with, and no other adapter."""
-    technology = file.stem.partition("_")[0]
-    imported = [
-        node.module.removeprefix("callgate.adapters.")
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("callgate.adapters.")
-    ]
-
-    assert [name for name in imported if name.partition("_")[0] != technology] == []

@@ -12,10 +12,10 @@ import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
-from worker.asyncio_pool import AsyncioPool, AsyncTask
-from worker.loop_thread import LoopThread, Service, ServiceStartError, TaskThreads
-from worker.outcome import Outcome, OutcomeTask, Trace
-from worker.until_done import RETRY_MAX_S, back_off_s
+from worker.celery_ext.body_result import Outcome, OutcomeTask, Trace
+from worker.celery_ext.pool import AsyncioPool, AsyncTask
+from worker.celery_ext.retry_forever import RETRY_MAX_S, back_off_s
+from worker.celery_ext.threads import LoopThread, Service, ServiceStartError, TaskThreads
 
 WAIT_S = 10.0
 

@@ -13,18 +13,18 @@ from uuid import uuid4
 import pytest
 from redis.exceptions import ConnectionError as Lost
 
-from callgate.adapters.celery_bounds import (
+from callgate.adapters.broker.bounds import (
     ITEM_BYTES_MAX,
     READ_AT_ONCE_BYTES,
     REPLY_BYTES_MAX,
     STRING_BYTES,
     BoundedBuffer,
 )
-from callgate.adapters.celery_control import CLOCK_MAX, BoundedClock, Mailbox, _Answers
-from callgate.adapters.celery_guard import misfit
+from callgate.adapters.broker.control import CLOCK_MAX, BoundedClock, Mailbox, _Answers
+from callgate.adapters.broker.guard import misfit
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
-from worker.wake_up import Respondent, _is_question
+from worker.celery_ext.request import Respondent, _is_question
 
 REPLIES = "reply.celery.pidbox"
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.domain.budget import (
+from callgate.domain.budgets import (
     BudgetFigures,
     BudgetRefusal,
     RefusalReason,

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli import run
-from callgate.cli_output import print_error
+from callgate.cli.output import print_error
 from callgate.client import Client
-from callgate.domain.budget import NANO_PER_USD
+from callgate.domain.budgets import NANO_PER_USD
 from callgate.domain.delivery import Delivery, Published, Told
 from callgate.domain.errors import CallFailed, ConfigurationError
 from callgate.domain.ledger import (
@@ -30,13 +30,13 @@ from callgate.domain.ledger import (
     Reserved,
     Settle,
 )
-from callgate.domain.models import Anomaly, LLMRequest, Message, Usage
-from callgate.domain.operations import (
+from callgate.domain.ports import ProviderReply
+from callgate.domain.reports import (
     CallFilter,
     CostLine,
     StrayMessage,
 )
-from callgate.domain.ports import ProviderReply
+from callgate.domain.requests import Anomaly, LLMRequest, Message, Usage
 from callgate.domain.retry import Billing, Failure
 from callgate.settings import ClientSettings
 

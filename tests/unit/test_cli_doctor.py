@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli import run
 from callgate.client import Client
 from callgate.settings import ClientSettings

@@ -15,17 +15,17 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli import run
-from callgate.cli_actions import by_of
+from callgate.cli.actions import by_of
 from callgate.client import Client
 from callgate.domain.breaker import Health
 from callgate.domain.ledger import AttemptRef, AttemptStatus, CallState
-from callgate.domain.operations import By
+from callgate.domain.reports import By
 from callgate.domain.unknown import UnknownFilter
 from callgate.services.bills import BILLS_BYTES_MAX, BILLS_MAX
 from callgate.settings import ClientSettings
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     LedgerUnderTest,
     a_failure,
     a_loss,
@@ -477,7 +477,7 @@ def test_the_doctor_tells_what_waits_for_an_operator(
     shell: Shell, ledger: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As warnings: calls go on, or wait for just that."""
-    monkeypatch.setattr("callgate.cli_doctor._schema", lambda client: "migrated")
+    monkeypatch.setattr("callgate.cli.doctor._schema", lambda client: "migrated")
     assert shell("doctor")[1].count("OK   breakers: none is open\nOK   unknown bills: none\n") == 1
     given_up(ledger)
     ref = ledger.answered("refused")

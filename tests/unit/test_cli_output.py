@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from callgate.cli_output import (
+from callgate.cli.output import (
     escape_what_cannot_be_written,
     print_answer,
     print_error,

@@ -9,8 +9,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 from sqlalchemy import URL, make_url
 
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.cli import run
-from callgate.db.session import PostgresSession
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import ClientSettings, load_settings
 

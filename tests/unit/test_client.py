@@ -30,7 +30,7 @@ from callgate.domain.errors import (
 from callgate.domain.ledger import CallState
 from callgate.domain.retry import Billing, Failure
 from callgate.settings import ClientSettings
-from tests.unit.stage import REPLY, REPLY_COST, Stage, a_request
+from tests.support.service_world import REPLY, REPLY_COST, Stage, a_request
 
 REJECTED = Failure("bad_request", "no such parameter", False, Billing.UNBILLED, status=400)
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from worker.clock import SystemClock
+from callgate.adapters.system_clock import SystemClock
 
 
 def test_deadlines_pass_while_the_host_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:

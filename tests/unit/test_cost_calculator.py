@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from callgate.adapters.cost_calculator import PRICE_CHANGE_SLACK, CostCalculator
-from callgate.domain.budget import cost_nano_usd
+from callgate.domain.budgets import cost_nano_usd
 from callgate.domain.catalogue import Catalogue, PriceEntry, ProviderEntry
 from callgate.domain.errors import UnpricedModel
-from callgate.domain.models import LLMRequest, ServiceTier, Usage
+from callgate.domain.requests import LLMRequest, ServiceTier, Usage
 
 NOW = datetime(2026, 11, 23, 12, 0, 30, tzinfo=UTC)
 PROVIDERS = (

@@ -7,13 +7,13 @@ from uuid import uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from callgate.adapters import memory_ledger
+from callgate.adapters.memory import ledger as memory_ledger
 from callgate.domain.delivery import TRIES_MAX, Delivery, Published, told
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import CallKey, CallState, SubmitOutcome
 from callgate.services.delivery import SAID_AGAIN_S
-from tests.contract.harness import a_submission, open_memory
-from tests.unit.stage import Stage
+from tests.support.ledger_under_test import a_submission, open_memory
+from tests.support.service_world import Stage
 
 LINK = '{"link": null}'
 WHY = "refused by the broker: ResponseError"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from callgate.domain.bounds import INPUT_TOKENS_MAX
-from callgate.domain.hashing import call_id
+from callgate.domain.identity import call_id
 from callgate.domain.ledger import CallKey, CallState, NewSubmission
 from callgate.services.llm_service import Executed
-from tests.unit.stage import POLICY, Stage, a_request
+from tests.support.service_world import POLICY, Stage, a_request
 
 CALL_ID = "0190b6f2-5a3e-8c1d-9e4f-7a6b5c4d3e2f"
 TEXT = "a prompt that no error may quote"

@@ -9,7 +9,7 @@ import pytest
 from celery.utils.serialization import get_pickleable_exception
 
 from callgate.domain import errors
-from callgate.domain.budget import BudgetRefusal, RefusalReason, Window
+from callgate.domain.budgets import BudgetRefusal, RefusalReason, Window
 from callgate.domain.errors import (
     BUDGET_ERRORS,
     BudgetRefused,

@@ -12,8 +12,7 @@ from pydantic import SecretStr
 
 from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerOptions
-from worker.dashboard import check_guarded
-from worker.flower_access import (
+from worker.flower.access import (
     ALL_AT_ONCE,
     SENDERS_MAX,
     WRONG_AT_ONCE,
@@ -21,7 +20,8 @@ from worker.flower_access import (
     Gate,
     sender_of,
 )
-from worker.flower_events import FIELDS, TEXT_MAX, TYPES, checked, fits
+from worker.flower.dashboard import check_guarded
+from worker.flower.events import FIELDS, TEXT_MAX, TYPES, checked, fits
 
 NOW = 1_800_000_000.0
 HEARTBEAT = {"type": "worker-heartbeat", "hostname": "call@host-1.local", "timestamp": NOW}

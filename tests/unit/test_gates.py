@@ -26,8 +26,8 @@ from callgate.domain.gates import (
     checking,
     with_output_bound,
 )
-from callgate.domain.models import LLMRequest
 from callgate.domain.ports import TokenBound
+from callgate.domain.requests import LLMRequest
 
 CATALOGUE = Catalogue(
     providers={"openai": ProviderEntry(), "local": ProviderEntry()},

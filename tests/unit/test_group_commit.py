@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from callgate.services.group_commit import GroupCommit
+from worker.group_commit import GroupCommit
 
 
 class Writer:

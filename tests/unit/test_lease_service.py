@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from callgate.adapters.memory_ledger import MemoryLedger
+from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.errors import LedgerUnavailable
 from callgate.services.lease import LeaseService
-from tests.unit.stage import StageClock
-from worker.lease_keeper import LeaseKeeper
+from tests.support.service_world import StageClock
+from worker.lease_renewer import LeaseKeeper
 
 LEASE_S = 8.0
 

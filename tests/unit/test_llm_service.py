@@ -26,8 +26,8 @@ from callgate.domain.ledger import (
 )
 from callgate.domain.retry import Billing, Failure
 from callgate.services.llm_service import LARGE_WAIT_S_MAX, Busy, Executed, Patience
-from tests.contract.harness import a_loss, a_reserve
-from tests.unit.stage import (
+from tests.support.ledger_under_test import a_loss, a_reserve
+from tests.support.service_world import (
     GRACE_S,
     LEASE_S,
     POLICY,

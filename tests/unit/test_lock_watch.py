@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.operations import LockHoarder
+from callgate.domain.reports import LockHoarder
 from worker import lock_watch
 from worker.lock_watch import LockWatch
 

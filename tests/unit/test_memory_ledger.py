@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import RFC_4122, UUID
 
-from callgate.adapters.memory_ledger import MemoryLedger, uuid7
-from callgate.domain.budget import Window
+from callgate.adapters.memory.ledger import MemoryLedger, uuid7
+from callgate.domain.budgets import Window
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import CallState, NewSubmission
-from callgate.domain.operations import Snapshot
 from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
+from callgate.domain.reports import Snapshot
 from callgate.domain.retention import BodyAges, Purged
-from tests.contract.harness import (
+from tests.support.ledger_under_test import (
     JUDGE,
     LINK,
     ManualClock,

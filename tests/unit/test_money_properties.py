@@ -16,11 +16,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from callgate.domain.budget import Window
+from callgate.domain.budgets import Window
 from callgate.domain.ledger import AttemptStatus, CallState
-from callgate.domain.models import OnBudget
-from tests.contract.harness import LINK
-from tests.unit.money_books import Books
+from callgate.domain.requests import OnBudget
+from tests.support.ledger_under_test import LINK
+from tests.support.money_model import Books
 
 Action = Callable[[Books], None]
 # Few and round amounts, so that holds meet limits exactly, and by one nano-USD more.

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from callgate.adapters.openai_environment import check_environment
+from callgate.adapters.providers.openai.environment import check_environment
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.errors import ConfigurationError
-from tests.certificates import self_signed
+from tests.support.certificates import self_signed
 
 TRANSPORT = ("_proxy", "ssl_cert_file", "ssl_cert_dir", "sslkeylogfile")
 UNSUPPORTED = (

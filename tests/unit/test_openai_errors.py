@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.adapters.openai_errors import (
+from callgate.adapters.providers.openai.errors import (
     SENT,
     UNSENT,
     NoClient,
@@ -27,8 +27,12 @@ from callgate.adapters.openai_errors import (
     Table,
     failure_of,
 )
-from callgate.adapters.openai_refusals import KNOWN_NAMES, RETRY_AFTER_MAX_S, retry_after_s
-from callgate.adapters.openai_words import HINTS, PARAMETERS, SENTENCES
+from callgate.adapters.providers.openai.refusals import (
+    KNOWN_NAMES,
+    RETRY_AFTER_MAX_S,
+    retry_after_s,
+)
+from callgate.adapters.providers.openai.words import HINTS, PARAMETERS, SENTENCES
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.retry import Billing, Failure
 

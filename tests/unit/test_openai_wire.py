@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from callgate.adapters.openai_wire import request_body
+from callgate.adapters.providers.openai.wire import request_body
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.models import LLMRequest, Message, ServiceTier
+from callgate.domain.requests import LLMRequest, Message, ServiceTier
 
 
 class Line(BaseModel):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, TypeAdapter, create_model
 
 from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.domain import schema_cost
-from callgate.domain.models import SCHEMA_BYTES_MAX, LLMRequest
+from callgate.domain.requests import SCHEMA_BYTES_MAX, LLMRequest
 from callgate.domain.schema_cost import (
     DEPTH_MAX,
     PATTERNS_MAX,

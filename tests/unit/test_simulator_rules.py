@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from worker.simulator_book import Book
-from worker.simulator_chat import BadRequest, ChatRequest, reply_to
-from worker.simulator_schema import SchemaUnsatisfied, instance
-from worker.simulator_script import (
+from devkit.simulator.chat import BadRequest, ChatRequest, reply_to
+from devkit.simulator.journal import Book
+from devkit.simulator.schema import SchemaUnsatisfied, instance
+from devkit.simulator.script import (
     RULES,
     Kind,
     Lognormal,

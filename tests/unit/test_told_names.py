@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from callgate.domain import told_names
-from callgate.domain.models import ServiceTier
+from callgate.domain.requests import ServiceTier
 from tests.unit.test_openai_errors import KEY, PROMPT, spellings
 
 HEX = "9f86d081884c7d659a2feaa0c55ad015"

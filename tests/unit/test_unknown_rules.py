@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from callgate.db.tables import ai_call_log
+from callgate.adapters.postgres.tables import ai_call_log
 from callgate.domain.ledger import AttemptStatus
-from callgate.domain.models import AMOUNT_UNKNOWN
+from callgate.domain.requests import AMOUNT_UNKNOWN
 from callgate.domain.unknown import WHOLE_HOLD, is_bill_unknown
 
 MIGRATION = Path(__file__).parents[2] / "migrations/versions/0003_give_providers_breakers.py"
@@ -39,5 +39,5 @@ def test_the_words_are_the_same_everywhere() -> None:
 
 
 def _function(name: str) -> str:
-    folder = resources.files("callgate.adapters") / "sql" / "functions"
+    folder = resources.files("callgate.adapters.postgres") / "sql" / "functions"
     return (folder / f"{name}.sql").read_text("utf-8")

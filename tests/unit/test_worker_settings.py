@@ -10,7 +10,7 @@ from callgate.domain.errors import ConfigurationError
 from callgate.services.llm_service import Patience
 from callgate.settings import KUBERNETES_SERVICE, PREFIX, ClientSettings, load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
-from tests.unit.stage import OVERLAY, POLICY
+from tests.support.service_world import OVERLAY, POLICY
 from worker.bootstrap import patience_of
 
 TIMEOUT_S = ClientSettings.model_fields["ledger_timeout_s"].default

@@ -1,0 +1,173 @@
+"""
+Kombu's Redis transport, for processes that read what strangers may have written.
+
+Every process of callgate reads the broker through it: a worker its queues and broadcasts, Flower events, a client and
+the doctor the answers of workers. Nothing is decoded by kombu before it is known to be JSON, as it came:
+
+- Kombu takes `content-encoding` for a codec of Python's. One of them is bz2: 2 kB become 3 GB.
+- So it does with the header `compression`.
+- An item of a queue is as long as its sender made it (`celery_bounds`).
+- A megabyte of `[],[],...` is thirty of objects; one that is nested 980 deep can be read, and then not written again.
+- One that is no message of kombu's raises in the middle of whatever reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from queue import Empty
+from typing import Any
+
+from kombu.asynchronous import get_event_loop
+from kombu.exceptions import DecodeError
+from kombu.transport import redis, virtual
+from kombu.utils.encoding import bytes_to_str
+
+from callgate.adapters.broker.bounds import BoundedParser
+from callgate.domain import bounded_json
+
+logger = logging.getLogger(__name__)
+
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What decoding raises over bytes of somebody else's making."""
+HEARD_AT_ONCE_MAX = 200
+"""Broadcasts that are read before whatever else waits."""
+NO_MESSAGE = "no message"
+
+
+def misfit(message: Any) -> str | None:
+    """What speaks against decoding a message, in words that quote nothing of it; None if it may be."""
+    properties = message.get("properties") if isinstance(message, dict) else None
+    if not isinstance(properties, dict) or not isinstance(properties.get("delivery_tag"), str):
+        return NO_MESSAGE
+    headers = message.get("headers") or {}
+    if not isinstance(headers, dict) or not isinstance(message.get("body") or "", str):
+        return NO_MESSAGE
+    if message.get("content-type") != "application/json":
+        return "its content type is not application/json"
+    if message.get("content-encoding") not in ("utf-8", "binary"):
+        return "its content encoding is neither utf-8 nor binary"
+    if headers.get("compression") is not None:
+        return "it is compressed"
+    if properties.get("body_encoding") not in (None, "base64"):
+        return "its body is neither text nor base64"
+    return None
+
+
+class Message(virtual.Message):  # type: ignore[misc]
+    """A message; one whose body cannot be read says so when it is decoded."""
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        self.errors: list[Any] = []
+        try:
+            super().__init__(payload, channel, **kwargs)
+        except UNREADABLE:
+            self.errors = [sys.exc_info()]
+            properties = {**payload["properties"], "body_encoding": None}
+            super().__init__({**payload, "properties": properties}, channel, **kwargs)
+            self._raw = payload
+
+    def _decode(self) -> Any:
+        """Read the body; as plain JSON, while kombu makes decimals, dates and others of what names them."""
+        try:
+            return bounded_json.loads(bytes_to_str(self.body))
+        except UNREADABLE as error:
+            raise DecodeError(type(error).__name__) from error
+
+
+class Channel(redis.Channel):  # type: ignore[misc]
+    """A channel whose connections keep no more than a message may have."""
+
+    Message = Message
+    _in_poll: Any
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        return {**super()._connparams(asynchronous), "parser_class": BoundedParser}
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            taken = self._taken("BRPOP", **options)
+            if not taken:
+                raise Empty
+            queue = bytes_to_str(taken[0]).rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self.connection.deliver_item(queue, taken[1])
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _taken(self, command: str, **options: Any) -> Any:
+        connection = self.client.connection
+        try:
+            return self.client.parse_response(connection, command, **options)
+        except self.connection_errors:
+            # The next turn of the hub then connects again.
+            connection.disconnect()
+            raise
+
+    def _receive(self) -> bool:
+        heard = self._hear()
+        for _ in range(HEARD_AT_ONCE_MAX):
+            if not self._has_more():
+                return heard
+            heard = self._hear() or heard
+        if (loop := get_event_loop()) is None:
+            return self._receive_rest() or heard
+        loop.call_soon(self._receive_rest)
+        return heard
+
+    def _receive_rest(self) -> bool:
+        """Hear the rest of a burst, after what else waited; nothing tells of what is in a buffer already."""
+        return self._has_more() and self._receive()
+
+    def _has_more(self) -> bool:
+        connection = None if self.closed else self.subclient.connection
+        return connection is not None and bool(connection.can_read(timeout=0))
+
+    def _hear(self) -> bool:
+        try:
+            return bool(self._receive_one(self.subclient))
+        except Empty:
+            return False
+
+    def _receive_one(self, subscription: Any) -> Any:
+        try:
+            return super()._receive_one(subscription)
+        except UNREADABLE as error:
+            logger.error("heard a broadcast that is no message: %s", type(error).__name__)
+            raise Empty from error
+
+    def _handle_message(self, subscription: Any, reply: Any) -> Any:
+        told = super()._handle_message(subscription, reply)
+        if isinstance(told["data"], bytes):
+            bounded_json.measure(bytes_to_str(told["data"]))
+        return told
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+        if why := misfit(message):
+            logger.error("refused a broadcast: %s", why)
+            raise Empty
+        return super()._deliver_fanout_message(message, exchange)
+
+
+class Transport(redis.Transport):  # type: ignore[misc]
+    """A transport that delivers nothing else than JSON; the broker has already forgotten what is refused."""
+
+    Channel = Channel
+
+    def deliver_item(self, queue: str, item: bytes) -> None:
+        """Deliver one item of a queue, or refuse it."""
+        try:
+            message = bounded_json.loads(item)
+            why = misfit(message)
+        except UNREADABLE:
+            why = NO_MESSAGE
+        if why is None:
+            self._deliver(message, queue)
+        else:
+            self.refuse(queue, item, why)
+
+    def refuse(self, queue: str, item: bytes, why: str) -> None:
+        """Say that an item is not delivered."""
+        logger.error("refused %d bytes from queue %r: %s", len(item), queue, why)

@@ -1,0 +1,163 @@
+"""
+The queue: ids only, never prompts. Messages go out in pipelined batches; losing one loses nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from celery import Celery
+from celery.canvas import maybe_signature
+from kombu import Producer, Queue
+from kombu.exceptions import InconsistencyError, KombuError, LimitExceeded
+from kombu.exceptions import OperationalError as KombuOperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from callgate.adapters.broker.app import (
+    CALL_QUEUE,
+    CALL_TASK,
+    LOG_QUEUE,
+    LOG_TASK,
+    SWEEP_TASK,
+    in_this_process,
+)
+from callgate.adapters.broker.links import sendable
+from callgate.domain.delivery import Delivery, Published
+from callgate.domain.errors import BrokerUnavailable
+from callgate.domain.ledger import AttemptRef, CallKey, CallState
+from callgate.per_process import PerProcess
+
+OUTAGES = (OSError, RedisConnectionError, RedisTimeoutError, InconsistencyError, LimitExceeded)
+"""Causes that say the broker could not be asked. Kombu's own error says less: it wraps a link's KeyErrors too."""
+PUBLISH_BATCH_MAX = 500
+
+
+class CeleryQueue:
+    """`QueuePort` over Celery."""
+
+    def __init__(self, app: Celery, *, timeout_s: float) -> None:
+        self._app = app
+        self._timeout_s = timeout_s
+        # kombu's batch state belongs to a producer; one publisher at a time is also what one socket can do.
+        self._lock = PerProcess(threading.Lock)
+
+    def publish_calls(self, keys: Sequence[CallKey]) -> None:
+        """Publish call tasks; see `QueuePort.publish_calls`."""
+        with self._batch() as producer:
+            for key in keys:
+                arguments = [str(key.call_id), key.generation]
+                self._send(producer, CALL_TASK, CALL_QUEUE, key.task_id, arguments)
+
+    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
+        """Publish log tasks, each as the child of its call task; see `QueuePort.publish_logs`."""
+        with self._batch() as producer:
+            for ref in refs:
+                arguments = [str(ref.key.call_id), ref.key.generation, str(ref.attempt_id)]
+                self._send(
+                    producer, LOG_TASK, LOG_QUEUE, str(ref.attempt_id), arguments, ref.key.task_id
+                )
+
+    def publish_sweep(self, sent_at: datetime) -> None:
+        """Send a sweep through the call queue; see `QueuePort.publish_sweep`."""
+        with self._batch() as producer:
+            task_id = f"sweep.{sent_at.timestamp():.3f}"
+            self._send(producer, SWEEP_TASK, CALL_QUEUE, task_id, [sent_at.isoformat()])
+
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
+        """
+        Publish links; see `QueuePort.publish_links`.
+
+        A broken one can never be published. One that the broker itself refuses, such as to a key that is no queue, may
+        be later; it holds up no other.
+        """
+        outcomes: list[Published] = []
+        for delivery in deliveries:
+            try:
+                self._publish_link(delivery)
+            except Exception as exc:
+                cause = exc.__cause__ or exc
+                if isinstance(cause, OUTAGES):
+                    if not outcomes:
+                        raise BrokerUnavailable(f"cannot publish links: {_name(exc)}") from exc
+                    break
+                is_refused = isinstance(cause, RedisError)
+                # Never the error's own words: they may quote the link.
+                why = f"{'refused by the broker' if is_refused else 'broken'}: {_name(exc)}"
+                outcomes.append(Published(delivery.submission_id, why, not is_refused))
+            else:
+                outcomes.append(Published(delivery.submission_id))
+        return outcomes
+
+    def _publish_link(self, delivery: Delivery) -> None:
+        chosen = sendable(delivery.link, succeeded=delivery.state is CallState.SUCCEEDED)
+        if chosen is None:
+            return
+        outcome = {"task_id": delivery.key.task_id, "state": delivery.state.value}
+        signature = maybe_signature(chosen, app=in_this_process(self._app))
+        signature.clone().apply_async(
+            args=(outcome,),
+            task_id=str(delivery.submission_id),
+            serializer="json",
+            retry=False,
+            **_destination(chosen),
+        )
+
+    @contextmanager
+    def _batch(self) -> Iterator[Producer]:
+        """Collect messages and send them in one round trip; a failure leaves unknown which of them arrived."""
+        try:
+            with (
+                self._lock(),
+                in_this_process(self._app).producer_pool.acquire(
+                    block=True, timeout=self._timeout_s
+                ) as producer,
+                producer.batch(PUBLISH_BATCH_MAX),
+            ):
+                yield producer
+        except (KombuError, KombuOperationalError, RedisError, OSError) as exc:
+            raise BrokerUnavailable(f"the broker did not answer: {_name(exc)}") from exc
+
+    def _send(
+        self,
+        producer: Producer,
+        task: str,
+        queue: str,
+        task_id: str,
+        arguments: list[Any],
+        parent_id: str | None = None,
+    ) -> None:
+        message = self._app.amqp.create_task_message(
+            task_id,
+            task,
+            arguments,
+            {},
+            parent_id=parent_id,
+            root_id=parent_id or task_id,
+            argsrepr=repr(tuple(arguments)),
+            kwargsrepr="{}",
+            ignore_result=True,
+        )
+        self._app.amqp.send_task_message(producer, task, message, queue=queue, retry=False)
+
+
+def _destination(chosen: dict[str, Any]) -> dict[str, Any]:
+    """
+    Where the first task of a link goes, if that is a queue.
+
+    As an object, because our app refuses the name of a queue it has not declared, and sends a message for the anonymous
+    exchange to its own default queue. Later tasks of a chain are sent by the pipeline's app, which knows their queues.
+    """
+    is_chain = chosen.get("subtask_type") == "chain"
+    first = chosen["kwargs"]["tasks"][0] if is_chain else chosen
+    name = first["options"].get("queue")
+    return {"queue": Queue(name, no_declare=True)} if name else {}
+
+
+def _name(exc: BaseException) -> str:
+    return type(exc.__cause__ or exc).__name__

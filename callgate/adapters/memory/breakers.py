@@ -1,0 +1,176 @@
+"""The breakers of the memory ledger: who is let through, what attempts came to, which waiting calls are released."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+from datetime import datetime
+
+from callgate.adapters.memory.tables import BreakerKey, CallRow, GuardKey, MemoryTables
+from callgate.domain.breaker import (
+    REMEMBERED_FOR,
+    Admission,
+    Breaker,
+    BreakerChange,
+    Guard,
+    Health,
+)
+from callgate.domain.ledger import AttemptKind, CallState, Locked, Settle, Settled, SettleOutcome
+from callgate.domain.reports import BreakerLine
+
+
+def guard_of(tables: MemoryTables, call: CallRow, credential: str, now: datetime) -> Guard:
+    """What guards the attempts of a call: everybody's breaker is made if it is not there, closed and unproven."""
+    key = (call.provider, call.model, credential, "")
+    tables.breakers.setdefault(key, Breaker(*key, changed_at=now))
+    return _guard(tables, key[:3], call.org_id)
+
+
+def admission_of(tables: MemoryTables, call: CallRow, guard: Guard, now: datetime) -> Admission:
+    """What the breakers say to an attempt of the call."""
+    key = _key(guard.everybody)[:3]
+    orgs = {c.org_id for c in _waiting_for(tables, key)} - {call.org_id}
+    others_wait = any(_guard(tables, key, org).room(now) > 0 for org in orgs)
+    return guard.admit(now, others_wait=others_wait)
+
+
+def keep(tables: MemoryTables, guard: Guard, now: datetime) -> None:
+    """Store both; an organisation's own one only as long as there is something to remember."""
+    own, key = guard.own, _key(guard.own)
+    tables.breakers[_key(guard.everybody)] = guard.everybody
+    is_old = now - own.changed_at >= REMEMBERED_FOR
+    if own.is_open or own.failed_orgs or (key in tables.breakers and not is_old):
+        tables.breakers[key] = own
+    else:
+        tables.breakers.pop(key, None)
+
+
+def is_applied(outcome: SettleOutcome) -> bool:
+    """True if a settlement changed something."""
+    return isinstance(outcome, Settled) and outcome.is_applied
+
+
+def is_probe_held(tables: MemoryTables, settle: Settle, outcome: SettleOutcome) -> bool:
+    """True if all wait for what the attempt came to, though it is not posted yet because somebody holds its call."""
+    attempt = tables.attempt(settle.ref)
+    if attempt is None or not isinstance(outcome, Locked):
+        return False
+    return attempt.kind is AttemptKind.PROBE and attempt.status is settle.seen
+
+
+def note_health(tables: MemoryTables, settle: Settle, now: datetime) -> tuple[BreakerChange, ...]:
+    """Tell the breakers what an attempt came to; say which were opened or closed."""
+    attempt, call = tables.attempts[settle.ref.attempt_id], tables.calls[settle.ref.key]
+    key = call.provider, call.model, attempt.credential
+    if (*key, "") not in tables.breakers:
+        return ()
+    before = _guard(tables, key, call.org_id)
+    after = before.after(
+        attempt.attempt_id, attempt.started_at, settle.health, settle.failure_code, now
+    )
+    keep(tables, after, now)
+    pairs = (before.everybody, after.everybody), (before.own, after.own)
+    return tuple(
+        BreakerChange(*_key(b), b.is_open, b.reason) for a, b in pairs if a.is_open != b.is_open
+    )
+
+
+def is_refused_again(tables: MemoryTables, settle: Settle, call: CallRow, credential: str) -> bool:
+    """True if the attempt met a refused key that is known already: its call waits, as the others do."""
+    key = call.provider, call.model, credential
+    if settle.health is not Health.KEY_REFUSED or settle.posted_nano_usd:
+        return False
+    known = (tables.breakers.get((*key, org_id)) for org_id in ("", call.org_id))
+    return any(breaker is not None and breaker.is_open for breaker in known)
+
+
+def pass_the_turn(tables: MemoryTables, call: CallRow, now: datetime) -> None:
+    """A call that was released to be tried is not: the next organisation has its turn."""
+    if call.waits_for is None:
+        return
+    breaker = tables.breakers[*call.waits_for, ""]
+    if breaker.is_open or not breaker.is_proven(now):
+        tables.breakers[_key(breaker)] = replace(breaker, turn_org=call.org_id)
+
+
+def release(tables: MemoryTables, now: datetime) -> bool:
+    """Make calls due that wait for a provider which has room for them again; say whether there were any."""
+    waited_for = {call.waits_for for call in tables.calls.values() if call.waits_for is not None}
+    released = [call for key in waited_for for call in _next_of(tables, key, now)]
+    for call in released:
+        call.due_at = now
+    return bool(released)
+
+
+def breaker_line(tables: MemoryTables, key: BreakerKey) -> BreakerLine:
+    """One breaker, as operators see it."""
+    b = tables.breakers[key]
+    calls = _waiting_for(tables, key[:3])
+    waiting = sum(c.state is CallState.WAITING and b.org_id in ("", c.org_id) for c in calls)
+    return BreakerLine(
+        *key, b.is_open, b.reason, b.failures, b.changed_at, b.proven_at, b.probe_at, waiting
+    )
+
+
+def set_breaker(
+    tables: MemoryTables, key: BreakerKey, is_open: bool, reason: str, now: datetime
+) -> None:
+    """Open or close a breaker by hand; with everybody's all are closed. A closed one is proven."""
+    if is_open:
+        tables.breakers.setdefault((*key[:3], ""), Breaker(*key[:3], "", changed_at=now))
+    before = tables.breakers.get(key) or Breaker(*key, changed_at=now)
+    closed = replace(before.closed(now), proven_at=now)
+    tables.breakers[key] = before.opened(reason, None, now) if is_open else closed
+    if not is_open and not key[3]:
+        for other, own in tables.breakers.items():
+            if other[:3] == key[:3]:
+                tables.breakers[other] = replace(own.closed(now), proven_at=now)
+    release(tables, now)
+
+
+def forget(tables: MemoryTables, now: datetime, limit: int) -> int:
+    """Delete breakers that nobody has used for long, and no call waits for; say how many."""
+    used = {call.waits_for for call in tables.calls.values()}
+    old = [
+        key for key, b in tables.breakers.items() if b.is_forgettable(now) and key[:3] not in used
+    ]
+    for key in old[:limit]:
+        del tables.breakers[key]
+    return len(old[:limit])
+
+
+def _guard(tables: MemoryTables, key: GuardKey, org_id: str) -> Guard:
+    everybody = tables.breakers[*key, ""]
+    blank = Breaker(*key, org_id, changed_at=everybody.changed_at)
+    return Guard(everybody, tables.breakers.get((*key, org_id), blank))
+
+
+def _next_of(tables: MemoryTables, key: GuardKey, now: datetime) -> list[CallRow]:
+    """Whom to release: as many as may be tried, organisations in turn, of each the calls with the fewest attempts."""
+    everybody = tables.breakers[*key, ""]
+    if (room := everybody.room("", now)) <= 0:
+        return []
+    asleep: defaultdict[str, list[CallRow]] = defaultdict(list)
+    on_their_way: Counter[str] = Counter()
+    for call in _waiting_for(tables, key):
+        if call.due_at and call.due_at > now:
+            asleep[call.org_id].append(call)
+        else:
+            on_their_way[call.org_id] += 1
+    rounds: list[tuple[int, CallRow]] = []
+    for org_id, calls in asleep.items():
+        calls.sort(key=lambda call: (call.attempt, call.created_at, call.key))
+        places = _guard(tables, key, org_id).room(now) - on_their_way[org_id]
+        rounds += enumerate(calls[: max(places, 0)])
+    rounds.sort(key=lambda r: (r[0], r[1].org_id <= everybody.turn_org, r[1].org_id))
+    return [call for _, call in rounds[: max(room - on_their_way.total(), 0)]]
+
+
+def _waiting_for(tables: MemoryTables, key: GuardKey) -> list[CallRow]:
+    """Calls that wait for a provider, released ones too, until they are claimed or refused again; none that is held."""
+    calls = (call for call in tables.calls.values() if call.waits_for == key)
+    return [call for call in calls if call.key not in tables.locked]
+
+
+def _key(breaker: Breaker) -> BreakerKey:
+    return breaker.provider, breaker.model, breaker.credential, breaker.org_id

@@ -1,0 +1,71 @@
+"""Wake calls that wait for headroom in the memory ledger: oldest first, only as many as fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import datetime
+
+from callgate.adapters.memory.tables import CallRow, MemoryTables
+from callgate.domain.budgets import BudgetFigures, Window, scopes_of
+from callgate.domain.ledger import CallState
+
+
+def freed(before: dict[int, BudgetFigures], after: dict[int, BudgetFigures]) -> list[str]:
+    """The organisations with a budget of which less is used than before."""
+    return sorted({b.org_id for b in before.values() if _used(after[b.budget_id]) < _used(b)})
+
+
+def wanting(tables: MemoryTables) -> list[str]:
+    """The organisations with calls that wait for headroom: all of them, where Postgres draws a hundred."""
+    return sorted({c.org_id for c in tables.calls.values() if c.wanted_nano_usd is not None})
+
+
+def wake(tables: MemoryTables, org_ids: Iterable[str], now: datetime) -> bool:
+    """
+    Make waiting calls due where there is room for them now; say whether there were any.
+
+    Whoever was woken before and is not claimed yet counts as if it held already. A call that does not fit is passed
+    over, and is asked first again the next time.
+    """
+    woken = [call for org_id in org_ids for call in _fitting(tables, org_id)]
+    woken = [call for call in woken if call.state is CallState.WAITING and _is_later(call, now)]
+    for call in woken:
+        call.due_at = now
+    return bool(woken)
+
+
+def _fitting(tables: MemoryTables, org_id: str) -> list[CallRow]:
+    left: dict[str, float] = {}
+    fitting = []
+    for call, wanted in _wanting(tables, org_id):
+        scopes = scopes_of(call.call_type)
+        for scope in scopes:
+            left.setdefault(scope, _room(tables, org_id, scope))
+        if all(wanted <= left[scope] for scope in scopes):
+            fitting.append(call)
+            left.update({scope: left[scope] - wanted for scope in scopes})
+    return fitting
+
+
+def _wanting(tables: MemoryTables, org_id: str) -> list[tuple[CallRow, int]]:
+    found = [
+        (call, call.wanted_nano_usd)
+        for call in tables.calls.values()
+        if call.org_id == org_id and call.wanted_nano_usd is not None
+    ]
+    return sorted(found, key=lambda pair: (pair[0].created_at, pair[0].key))
+
+
+def _room(tables: MemoryTables, org_id: str, scope: str) -> float:
+    """What a new hold may take from a scope: the least over its windows."""
+    newest = [tables.newest_budget.get((org_id, scope, window)) for window in Window]
+    return min((tables.budgets[i].left_nano_usd for i in newest if i is not None), default=math.inf)
+
+
+def _used(figures: BudgetFigures) -> int:
+    return figures.reserved_nano_usd + figures.spent_nano_usd
+
+
+def _is_later(call: CallRow, now: datetime) -> bool:
+    return call.due_at is not None and call.due_at > now

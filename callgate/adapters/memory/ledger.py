@@ -1,0 +1,327 @@
+"""
+The ledger in memory: the rules of `LedgerPort`, readable in one sitting.
+
+It passes the same contract suite as the Postgres ledger and is the one to use in tests, in simulations and to learn
+how calls move. Given its clock and its source of ids, it is deterministic. It forgets everything with its process.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from callgate.adapters.memory import delivery, money
+from callgate.adapters.memory.bounds import takes_submission
+from callgate.adapters.memory.breakers import is_applied, is_probe_held, note_health, release
+from callgate.adapters.memory.headroom import freed, wake, wanting
+from callgate.adapters.memory.leases import MemoryLeases, may_judge
+from callgate.adapters.memory.money import DUE_AGAIN, EXPIRING
+from callgate.adapters.memory.operations import MemoryOperations
+from callgate.adapters.memory.retention import MemoryRetention
+from callgate.adapters.memory.tables import CallRow, MemoryTables, SubmissionRow
+from callgate.domain.bounds import LINKS_PER_CALL_MAX
+from callgate.domain.breaker import BreakerChange
+from callgate.domain.delivery import Delivery, Told
+from callgate.domain.identity import call_id
+from callgate.domain.ledger import (
+    AttemptRef,
+    AttemptStatus,
+    Bodies,
+    CallKey,
+    CallState,
+    CallView,
+    Due,
+    DueBatch,
+    DueKind,
+    Judge,
+    NewSubmission,
+    Record,
+    RecordOutcome,
+    Reserve,
+    ReserveOutcome,
+    Settle,
+    Settled,
+    SettleOutcome,
+    SubmitOutcome,
+    Submitted,
+)
+
+RowT = TypeVar("RowT")
+
+
+def utc_now() -> datetime:
+    """The process's own time."""
+    return datetime.now(UTC)
+
+
+def uuid7(at: datetime) -> UUID:
+    """An id that sorts by time: 48 bits of milliseconds, the rest random. Source: RFC 9562, 5.7."""
+    bits = (int(at.timestamp() * 1000) & (2**48 - 1)) << 80 | secrets.randbits(80)
+    bits = bits & ~(0xF << 76) | (0x7 << 76)
+    bits = bits & ~(0x3 << 62) | (0x2 << 62)
+    return UUID(int=bits)
+
+
+class MemoryLedger(MemoryOperations, MemoryRetention):
+    """
+    `LedgerPort`, `OperationsPort` and `RetentionPort` over dicts; every method is one transaction under one lock.
+
+    Args:
+        clock: The ledger's own time, aware; asked once per method.
+        new_id: Makes the ids of attempts and of inherited submissions from the ledger's time.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], datetime] = utc_now,
+        new_id: Callable[[datetime], UUID] = uuid7,
+    ) -> None:
+        super().__init__(MemoryTables(), clock, threading.Lock())
+        self._new_id = new_id
+        self.leases = MemoryLeases(self.tables, clock, self._lock)
+
+    def submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
+        """Store each submission, and a call for it unless one answers already."""
+        with self._lock:
+            now = self._clock()
+            return [self._submit(new, now) for new in batch]
+
+    def read(
+        self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies = Bodies.NONE
+    ) -> list[CallView | None]:
+        """Look at calls; None where there is none."""
+        with self._lock:
+            return [self._read(key, bodies) for key in keys]
+
+    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
+        """Claim queued calls and hold their worst-case cost, decided one by one in the order given."""
+        with self._lock:
+            now = self._clock()
+            return [money.reserve(self.tables, w, self._new_id(now), now) for w in batch]
+
+    def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+        """Keep what the provider answered."""
+        with self._lock:
+            now = self._clock()
+            return [money.record(self.tables, answer, now) for answer in batch]
+
+    def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
+        """Post attempts and move their calls; settling twice changes nothing."""
+        with self._lock:
+            now, before = self._clock(), dict(self.tables.budgets)
+            outcomes: list[SettleOutcome] = []
+            changes: tuple[BreakerChange, ...] = ()
+            for wanted in batch:
+                outcomes.append(money.settle(self.tables, wanted, now))
+                if is_applied(outcomes[-1]) or is_probe_held(self.tables, wanted, outcomes[-1]):
+                    changes += note_health(self.tables, wanted, now)
+            has_woken = wake(self.tables, freed(before, self.tables.budgets), now)
+            has_woken |= release(self.tables, now)
+            return [
+                replace(o, has_woken=has_woken, breaker_changes=changes)
+                if isinstance(o, Settled)
+                else o
+                for o in outcomes
+            ]
+
+    def due(
+        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+    ) -> DueBatch:
+        """Take up to `limit` calls whose `due_at` has come, oldest first."""
+        with self._lock:
+            now = self._clock()
+            if queued_before is not None:
+                wake(self.tables, wanting(self.tables), now)
+                return DueBatch(now, self._due_queued(queued_before, limit, now))
+            release(self.tables, now)
+            items = self._due_calls(self._may_expire(judge, now), limit, now)
+            return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
+
+    def links(
+        self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
+    ) -> list[Delivery]:
+        """Take links of ended calls: of organisations in turn, or of the calls that are named."""
+        with self._lock:
+            return delivery.take(self.tables, limit, after, keys, self._clock())
+
+    def deliver(self, outcomes: Sequence[Told]) -> None:
+        """Keep what became of links; a call with none left is told of."""
+        with self._lock:
+            delivery.keep(self.tables, outcomes, self._clock())
+
+    # Submit.
+
+    def _submit(self, new: NewSubmission, now: datetime) -> Submitted:
+        known = self.tables.submissions.get(new.submission_id)
+        is_other = known is not None and known.key.call_id != new.call_id
+        if (
+            not takes_submission(new)
+            or is_other
+            or new.call_id != call_id(new.org_id, new.input_hash)
+        ):
+            return _not_stored(new, SubmitOutcome.UNSTORABLE)
+        if known:
+            call = self.tables.calls[known.key]
+            return Submitted(new.submission_id, _outcome_again(known, call), call.key, call.state)
+        if self._is_key_used(new):
+            return _not_stored(new, SubmitOutcome.IDEMPOTENCY_MISMATCH)
+        newest = self.tables.newest(new.call_id)
+        if newest is not None and newest.input_hash != new.input_hash:
+            return _not_stored(new, SubmitOutcome.UNSTORABLE)
+        outcome = _outcome(new, newest)
+        is_new = outcome is SubmitOutcome.CREATED
+        if newest is not None and not is_new and self._has_too_many_links(new, newest):
+            return _not_stored(new, SubmitOutcome.UNSTORABLE)
+        call = self._create(new, newest, now) if newest is None or is_new else newest
+        self._add_submission(new, call, outcome, now)
+        return Submitted(new.submission_id, outcome, call.key, call.state)
+
+    def _has_too_many_links(self, new: NewSubmission, call: CallRow) -> bool:
+        return new.link is not None and len(self.tables.deliveries(call)) >= LINKS_PER_CALL_MAX
+
+    def _is_key_used(self, new: NewSubmission) -> bool:
+        """True if the idempotency key was used for another call."""
+        used_for = self.tables.idempotency_keys.get((new.org_id, new.idempotency_key))
+        return used_for not in (None, new.call_id)
+
+    def _create(self, new: NewSubmission, before: CallRow | None, now: datetime) -> CallRow:
+        call = CallRow(
+            key=CallKey(new.call_id, before.key.generation + 1 if before else 1),
+            org_id=new.org_id,
+            input_hash=new.input_hash,
+            state=CallState.QUEUED,
+            due_at=now,
+            call_type=new.call_type,
+            provider=new.provider,
+            model=new.model,
+            input_token_bound=new.input_token_bound,
+            request=new.request,
+            created_at=now,
+        )
+        self.tables.add_call(call)
+        if new.inherit_links and before is not None:
+            self._inherit_links(before, call, now)
+        return call
+
+    def _inherit_links(self, before: CallRow, call: CallRow, now: datetime) -> None:
+        for heir in self.tables.submissions_of[before.key]:
+            if heir.link is not None:
+                inherited = SubmissionRow(self._new_id(now), call.key, None, heir.link)
+                self.tables.add_submission(inherited)
+
+    def _add_submission(
+        self, new: NewSubmission, call: CallRow, outcome: SubmitOutcome, now: datetime
+    ) -> None:
+        self.tables.add_submission(SubmissionRow(new.submission_id, call.key, outcome, new.link))
+        if new.idempotency_key is not None:
+            self.tables.idempotency_keys[new.org_id, new.idempotency_key] = new.call_id
+        if new.link is not None and not call.state.is_open:
+            self.tables.tell_later(call, now)
+
+    # Read.
+
+    def _read(self, key: CallKey | AttemptRef, bodies: Bodies) -> CallView | None:
+        attempt_id = key.attempt_id if isinstance(key, AttemptRef) else None
+        call = self.tables.calls.get(key.key if isinstance(key, AttemptRef) else key)
+        return self.tables.view(call, attempt_id, bodies) if call else None
+
+    # Due.
+
+    def _due_queued(self, queued_before: datetime, limit: int, now: datetime) -> tuple[Due, ...]:
+        found = [
+            (call.due_at, call)
+            for call in self.tables.calls.values()
+            if call.state is CallState.QUEUED and call.due_at and call.due_at < queued_before
+            if call.key not in self.tables.locked
+        ]
+        lost = _oldest(found, limit)
+        for call in lost:
+            call.sweeps += 1
+        return tuple(self._publish(call, now) for call in lost)
+
+    def _may_expire(self, judge: Judge | None, now: datetime) -> bool:
+        if judge is None:
+            return False
+        return may_judge(self.tables, judge.worker_id, timedelta(seconds=judge.steady_s), now)
+
+    def _due_calls(self, expire: bool, limit: int, now: datetime) -> tuple[Due, ...]:
+        found = [
+            (call.due_at, call)
+            for call in self.tables.calls.values()
+            if call.due_at and call.due_at <= now and self._needs(call, expire)
+            if call.key not in self.tables.locked
+        ]
+        return tuple(self._take(call, now) for call in _oldest(found, limit))
+
+    def _needs(self, call: CallRow, expire: bool) -> bool:
+        """False for a queued call and for one that only waits for an attempt that may not be expired."""
+        if call.state is CallState.WAITING:
+            return True
+        attempt = self.tables.unposted(call.key)
+        return attempt is not None and (expire or attempt.status is AttemptStatus.ANSWERED)
+
+    def _take(self, call: CallRow, now: datetime) -> Due:
+        attempt = self.tables.unposted(call.key)
+        if call.state is CallState.WAITING or attempt is None:
+            return self._publish(call, now)
+        call.due_at = now + DUE_AGAIN
+        if attempt.status is AttemptStatus.ANSWERED:
+            return Due(DueKind.SETTLE, call.key, attempt.attempt_id)
+        if call.state.is_open:
+            call.error = EXPIRING
+        return Due(DueKind.EXPIRED, call.key, attempt.attempt_id)
+
+    def _publish(self, call: CallRow, now: datetime) -> Due:
+        call.state = CallState.QUEUED
+        call.wait_reason = None
+        call.due_at = now
+        return Due(DueKind.PUBLISH, call.key)
+
+    def _due_late_answers(self, limit: int, now: datetime) -> tuple[Due, ...]:
+        found = [
+            (attempt.late_due_at, attempt)
+            for attempt in self.tables.attempts.values()
+            if attempt.late_due_at and attempt.late_due_at <= now
+        ]
+        taken = _oldest(found, limit)
+        for attempt in taken:
+            attempt.late_due_at = now + DUE_AGAIN
+        return tuple(Due(DueKind.SETTLE, a.key, a.attempt_id) for a in taken)
+
+
+def _not_stored(new: NewSubmission, outcome: SubmitOutcome) -> Submitted:
+    return Submitted(new.submission_id, outcome, CallKey(new.call_id, 0), CallState.REJECTED)
+
+
+def _outcome(new: NewSubmission, newest: CallRow | None) -> SubmitOutcome:
+    """What becomes of a new submission, by the newest generation of its call."""
+    if newest is None:
+        return SubmitOutcome.CREATED
+    if newest.state.is_open:
+        return SubmitOutcome.JOINED
+    has_been_redriven = new.inherit_links and newest.state is CallState.SUCCEEDED
+    is_forced = new.force and not has_been_redriven
+    if is_forced or newest.request is None or newest.state is CallState.REJECTED:
+        return SubmitOutcome.CREATED
+    is_dead = newest.state is CallState.DEAD
+    return SubmitOutcome.FAILED if is_dead else SubmitOutcome.REPLAYED
+
+
+def _outcome_again(known: SubmissionRow, call: CallRow) -> SubmitOutcome:
+    """What a submission that is known already is told, by the state of its call."""
+    if call.state is CallState.QUEUED:
+        is_creator = known.outcome is SubmitOutcome.CREATED
+        return SubmitOutcome.CREATED if is_creator else SubmitOutcome.JOINED
+    if call.state is CallState.SUCCEEDED:
+        return SubmitOutcome.REPLAYED
+    return SubmitOutcome.FAILED if call.state is CallState.DEAD else SubmitOutcome.JOINED
+
+
+def _oldest(found: Iterable[tuple[datetime, RowT]], limit: int) -> list[RowT]:
+    """The rows that fell due first; of those alike the one that was inserted first."""
+    return [row for _, row in sorted(found, key=lambda pair: pair[0])[: max(limit, 0)]]

@@ -1,0 +1,286 @@
+"""What operators ask of the memory ledger: `OperationsPort` over its tables."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from callgate.adapters.memory import unknown
+from callgate.adapters.memory.breakers import breaker_line, set_breaker
+from callgate.adapters.memory.delivery import failures
+from callgate.adapters.memory.headroom import freed, wake
+from callgate.adapters.memory.tables import AttemptRow, CallRow, MemoryTables
+from callgate.domain.bounds import reason_json
+from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.delivery import LinkFailure
+from callgate.domain.ledger import AttemptStatus, Bodies, CallKey, CallState, CallView
+from callgate.domain.reports import (
+    BreakerLine,
+    BudgetDrift,
+    By,
+    CallFilter,
+    CostLine,
+    DeadGroup,
+    EndReason,
+    OperatorAction,
+    Snapshot,
+    StrayMessage,
+)
+from callgate.domain.requests import Usage
+from callgate.domain.unknown import (
+    SettleByHand,
+    SettledByHand,
+    UnknownBill,
+    UnknownDay,
+    UnknownFilter,
+)
+
+
+class MemoryOperations:
+    """The operators' half of the memory ledger; `tables` is open to tests that look behind the port."""
+
+    def __init__(
+        self, tables: MemoryTables, clock: Callable[[], datetime], lock: threading.Lock
+    ) -> None:
+        self.tables = tables
+        self._clock = clock
+        self._lock = lock
+
+    def set_budget(
+        self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"
+    ) -> BudgetFigures:
+        """Set the limit of a scope, now: the current period keeps what is spent and held in it."""
+        with self._lock:
+            now = self._clock()
+            figures = self.tables.set_budget(org_id, scope, window, limit_nano_usd, timezone, now)
+            wake(self.tables, [org_id], now)
+            return figures
+
+    def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
+        """List the newest period of every budget, ordered by org, scope, window."""
+        with self._lock:
+            newest = sorted(self.tables.newest_budget.items())
+            return [self.tables.budgets[i] for name, i in newest if org_id in (None, name[0])]
+
+    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
+        """List calls, newest first, without bodies."""
+        with self._lock:
+            found = [call for call in self.tables.calls.values() if _matches(call, wanted)]
+            found.sort(key=lambda call: call.created_at, reverse=True)
+            return [self.tables.view(call, None, Bodies.NONE) for call in found[:limit]]
+
+    def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
+        """Group dead letters by fingerprint, largest first."""
+        with self._lock:
+            groups: defaultdict[tuple[str, str, str], list[CallRow]] = defaultdict(list)
+            for call in self.tables.calls.values():
+                if self._is_dead_letter(call) and _matches(call, wanted):
+                    name = (call.error_fingerprint or "", call.provider, call.model)
+                    groups[name].append(call)
+            found = [_dead_group(*name, calls) for name, calls in sorted(groups.items())]
+            return sorted(found, key=lambda group: -group.count)
+
+    def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
+        """List messages that named no call, newest first."""
+        with self._lock:
+            return self.tables.strays[::-1][:limit]
+
+    def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
+        """Cancel queued or waiting calls, or discard dead ones: they become rejected."""
+        with self._lock:
+            now = self._clock()
+            error = reason_json(code, message)
+            known = [self.tables.calls[key] for key in keys if key in self.tables.calls]
+            ended = []
+            for call in known:
+                if call.state in EndReason(code).ends and call.key not in self.tables.locked:
+                    self.tables.end(call, CallState.REJECTED, error, now)
+                    ended.append(call.key)
+            return ended
+
+    def link_failures(self, key: CallKey, *, limit: int) -> list[LinkFailure]:
+        """List links of a call that could not be delivered so far."""
+        with self._lock:
+            return failures(self.tables, key, limit)
+
+    def keep_stray(self, stray: StrayMessage) -> None:
+        """Keep a message that named no call, as a dead letter."""
+        with self._lock:
+            self.tables.strays.append((self._clock(), stray))
+
+    def costs(self, org_id: str | None = None) -> list[CostLine]:
+        """Sum what was used, by organisation, call type, provider and model."""
+        with self._lock:
+            groups: defaultdict[tuple[str, str, str, str], list[CallRow]] = defaultdict(list)
+            for call in self.tables.calls.values():
+                if org_id in (None, call.org_id):
+                    groups[call.org_id, call.call_type, call.provider, call.model].append(call)
+            return [self._cost_line(*name, calls) for name, calls in sorted(groups.items())]
+
+    def breakers(self) -> list[BreakerLine]:
+        """List the breakers and how many calls wait for each."""
+        with self._lock:
+            return [breaker_line(self.tables, key) for key in sorted(self.tables.breakers)]
+
+    def set_breaker(
+        self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
+    ) -> BreakerLine:
+        """Open or close a breaker by hand."""
+        with self._lock:
+            key, now = (provider, model, credential, org_id), self._clock()
+            set_breaker(self.tables, key, is_open, by.reason, now)
+            action = "breaker.open" if is_open else "breaker.close"
+            subject = "/".join(filter(None, key[:3]))
+            self.tables.log_action(now, by, action, org_id or None, subject)
+            return breaker_line(self.tables, key)
+
+    def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
+        """List attempts whose bill nobody knows and nobody settled by hand, newest first."""
+        with self._lock:
+            found = unknown.unknown_bills(self.tables, which)
+            return [unknown.bill_of(self.tables, attempt) for attempt in found[:limit]]
+
+    def unknown_days(self, which: UnknownFilter) -> list[UnknownDay]:
+        """Sum them by day (UTC) and model, newest first, beside the bills that are known."""
+        with self._lock:
+            return unknown.unknown_days(self.tables, which)
+
+    def bills(self, attempt_ids: Sequence[UUID]) -> dict[UUID, UnknownBill]:
+        """Look at attempts that are posted, whatever is known of their bills."""
+        with self._lock:
+            rows = filter(None, map(self.tables.attempts.get, attempt_ids))
+            posted = [row for row in rows if row.status.is_posted]
+            return {row.attempt_id: unknown.bill_of(self.tables, row) for row in posted}
+
+    def settle_by_hand(
+        self, batch: Sequence[SettleByHand], *, by: By, dry_run: bool = False
+    ) -> list[SettledByHand]:
+        """Post what the provider billed, and keep who did it and why."""
+        with self._lock:
+            now, before = self._clock(), dict(self.tables.budgets)
+            answers = [unknown.settle(self.tables, s, by, now, dry_run=dry_run) for s in batch]
+            wake(self.tables, freed(unknown.running(before, now), self.tables.budgets), now)
+            return answers
+
+    def actions(self, *, limit: int) -> list[OperatorAction]:
+        """List what operators changed, newest first."""
+        with self._lock:
+            return self.tables.actions[::-1][:limit]
+
+    def snapshot(self) -> Snapshot:
+        """Take one consistent look at the books."""
+        with self._lock:
+            t = self.tables
+            states = Counter(call.state.value for call in t.calls.values())
+            statuses = Counter(attempt.status.value for attempt in t.attempts.values())
+            return Snapshot(
+                at=self._clock(),
+                budgets=tuple(
+                    self._drift(figures) for figures in sorted(t.budgets.values(), key=_name)
+                ),
+                calls_by_state=dict(states),
+                attempts_by_status=dict(statuses),
+                calls_with_missing_rows=sum(
+                    sorted(a.attempt for a in t.attempts_of[key]) != [*range(1, call.attempt + 1)]
+                    for key, call in t.calls.items()
+                ),
+                rows_without_call=sum(a.key not in t.calls for a in t.attempts.values()),
+                dead_letters=sum(map(self._is_dead_letter, t.calls.values())) + len(t.strays),
+                spent_nano_usd=_posted(t.attempts.values()),
+                unknown_attempts=statuses[AttemptStatus.UNKNOWN.value],
+            )
+
+    def _is_dead_letter(self, call: CallRow) -> bool:
+        """Tell whether a call is dead and nobody has redriven it since."""
+        redriven = CallKey(call.key.call_id, call.key.generation + 1)
+        return call.state is CallState.DEAD and redriven not in self.tables.calls
+
+    def _drift(self, figures: BudgetFigures) -> BudgetDrift:
+        rows = [a for a in self.tables.attempts.values() if figures.budget_id in a.budget_ids]
+        return BudgetDrift(
+            budget_id=figures.budget_id,
+            org_id=figures.org_id,
+            scope=figures.scope,
+            window=figures.window.value,
+            starts_at=figures.starts_at,
+            reserved_nano_usd=figures.reserved_nano_usd,
+            reserved_by_rows_nano_usd=sum(a.hold_nano_usd for a in rows if not a.status.is_posted),
+            spent_nano_usd=figures.spent_nano_usd,
+            spent_by_rows_nano_usd=_posted(rows),
+        )
+
+    def _cost_line(
+        self, org_id: str, call_type: str, provider: str, model: str, calls: list[CallRow]
+    ) -> CostLine:
+        attempts = [a for call in calls for a in self.tables.attempts_of[call.key]]
+        used = [a.usage or Usage() for a in attempts]
+        won = [a for a in attempts if a.status is AttemptStatus.SUCCEEDED]
+        latencies = sorted(a.latency_ms for a in won if a.latency_ms is not None)
+        return CostLine(
+            org_id=org_id,
+            call_type=call_type,
+            provider=provider,
+            model=model,
+            calls=len(calls),
+            attempts=len(attempts),
+            succeeded=sum(call.state is CallState.SUCCEEDED for call in calls),
+            collapsed=sum(self._collapsed(call.key) for call in calls),
+            input_tokens=sum(u.input_tokens for u in used),
+            cached_input_tokens=sum(u.cached_input_tokens for u in used),
+            output_tokens=sum(u.output_tokens for u in used),
+            spent_nano_usd=_posted(attempts),
+            saved_nano_usd=sum(self._saved_nano_usd(call) for call in calls),
+            latency_ms_p50=_percentile(latencies, 0.50),
+            latency_ms_p95=_percentile(latencies, 0.95),
+        )
+
+    def _collapsed(self, key: CallKey) -> int:
+        return sum(s.is_collapsed for s in self.tables.submissions_of[key])
+
+    def _saved_nano_usd(self, call: CallRow) -> int:
+        if call.state is not CallState.SUCCEEDED:
+            return 0
+        return _posted(self.tables.attempts_of[call.key]) * self._collapsed(call.key)
+
+
+def _name(figures: BudgetFigures) -> tuple[str, str, str, datetime]:
+    return figures.org_id, figures.scope, figures.window, figures.starts_at
+
+
+def _matches(call: CallRow, wanted: CallFilter) -> bool:
+    pairs = (
+        (wanted.org_id, call.org_id),
+        (wanted.state, call.state),
+        (wanted.call_type, call.call_type),
+        (wanted.provider, call.provider),
+        (wanted.model, call.model),
+        (wanted.error_fingerprint, call.error_fingerprint),
+    )
+    is_named = not wanted.call_ids or call.key.call_id in wanted.call_ids
+    return is_named and all(want is None or want == have for want, have in pairs)
+
+
+def _dead_group(fingerprint: str, provider: str, model: str, calls: list[CallRow]) -> DeadGroup:
+    newest = max(calls, key=lambda call: call.created_at)
+    return DeadGroup(
+        error_fingerprint=fingerprint,
+        provider=provider,
+        model=model,
+        sample_error=newest.error or "",
+        count=len(calls),
+        first_at=min(call.created_at for call in calls),
+        last_at=newest.created_at,
+    )
+
+
+def _posted(attempts: Iterable[AttemptRow]) -> int:
+    return sum(a.posted_nano_usd or 0 for a in attempts)
+
+
+def _percentile(ordered: list[int], share: float) -> int | None:
+    """Nearest rank, as `percentile_disc`: the first value that at least `share` of all do not exceed."""
+    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None

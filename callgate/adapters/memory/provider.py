@@ -1,0 +1,102 @@
+"""
+A provider that lives in memory: answers, failures and silence by rule, and a record of every request.
+
+    provider = MemoryProvider([
+        Rule(RATE_LIMITED, times=1),
+        Rule(match="invoice", delay_s=math.inf),
+    ])
+
+The first rule that fits a request and is not used up decides; without one, the prompt comes back as the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from callgate.domain.ports import ProviderReply
+from callgate.domain.requests import LLMRequest, Usage
+from callgate.domain.retry import Billing, Failure
+
+SENT_MAX = 100_000
+"""How many of the newest requests are kept."""
+TIMEOUT = Failure("timeout", "the reply was not complete in time", True, Billing.UNKNOWN)
+TOO_LATE = Failure("timeout", "no time was left to send the request", True, Billing.UNBILLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What happens to the requests it fits."""
+
+    answer: ProviderReply | Failure | None = None
+    """None: the echo of the prompt."""
+    match: str = ""
+    """Fits requests whose last message contains this text."""
+    delay_s: float = 0.0
+    """Silence before the answer; `math.inf` for ever."""
+    times: int | None = None
+    """Requests it serves before it is used up; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One request as it arrived."""
+
+    request: LLMRequest
+    attempt_id: UUID
+    timeout_s: float
+
+
+class MemoryProvider:
+    """`LLMProviderPort` without a network. `sent` holds the requests in the order they came."""
+
+    def __init__(self, rules: Sequence[Rule] = ()) -> None:
+        self.sent: deque[Sent] = deque(maxlen=SENT_MAX)
+        self._rules = tuple(rules)
+        self._served = [0] * len(self._rules)
+
+    async def complete(
+        self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
+    ) -> ProviderReply | Failure:
+        """Answer by rule; see `LLMProviderPort`."""
+        if timeout_s <= 0:
+            return TOO_LATE
+        self.sent.append(Sent(request, attempt_id, timeout_s))
+        rule = self._rule_for(request.messages[-1].content)
+        if rule.delay_s >= timeout_s:
+            await asyncio.sleep(timeout_s)
+            return TIMEOUT
+        await asyncio.sleep(rule.delay_s)
+        return echo(request) if rule.answer is None else rule.answer
+
+    def credential(self, org_id: str) -> str:
+        """Always the provider's own key."""
+        return ""
+
+    async def aclose(self) -> None:
+        """Close nothing."""
+
+    def _rule_for(self, prompt: str) -> Rule:
+        for index, rule in enumerate(self._rules):
+            if rule.match in prompt and (rule.times is None or self._served[index] < rule.times):
+                self._served[index] += 1
+                return rule
+        return Rule()
+
+
+def echo(request: LLMRequest) -> ProviderReply:
+    """The last message as every answer; a token per word, cut to what the request allows."""
+    words = request.messages[-1].content.split()[: request.max_output_tokens]
+    input_tokens = sum(len(message.content.split()) for message in request.messages)
+    return ProviderReply(
+        texts=(" ".join(words),) * request.n,
+        finish_reason="stop",
+        refusal=None,
+        usage=Usage(input_tokens=input_tokens, output_tokens=len(words) * request.n),
+        service_tier=request.service_tier.value,
+        model=request.model,
+        provider_request_id=None,
+    )

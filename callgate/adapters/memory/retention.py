@@ -1,0 +1,85 @@
+"""How the memory ledger forgets: `RetentionPort` over its tables."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from callgate.adapters.memory.breakers import forget
+from callgate.adapters.memory.tables import CallRow, MemoryTables
+from callgate.domain.reports import StrayMessage
+from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
+
+
+class MemoryRetention:
+    """The retention of the memory ledger. It has no partitions: nothing is made ahead, and no month is ever dropped."""
+
+    tables: MemoryTables
+    _clock: Callable[[], datetime]
+    _lock: threading.Lock
+
+    def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
+        """Remove the bodies of up to `limit` calls that ended too long ago; the accounting stays."""
+        with self._lock:
+            now = self._clock()
+            found = [c for c in self.tables.calls.values() if self._is_too_old(c, ages, now)]
+            calls = found[:limit]
+            strays = [] if ages.default_s is None else self._strays(ages.default_s, now)[:limit]
+            if not dry_run:
+                for call in calls:
+                    self._empty(call)
+                for stray in strays:
+                    self.tables.strays.remove(stray)
+            return Purged(len(calls), len(strays))
+
+    def forget_breakers(self, *, limit: int) -> int:
+        """Delete breakers that nobody has used for a week, and no call waits for."""
+        with self._lock:
+            return forget(self.tables, self._clock(), limit)
+
+    def calls_with_bodies(self, org_id: str) -> int:
+        """Count the calls that are not purged."""
+        with self._lock:
+            calls = self.tables.calls.values()
+            return sum(c.org_id == org_id and c.request is not None for c in calls)
+
+    def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
+        """Count the ended ones that are not purged, and old enough."""
+        with self._lock:
+            before = self._clock() - timedelta(seconds=age_s)
+            calls = [c for c in self.tables.calls.values() if c.org_id == org_id and c.request]
+            return sum(not c.state.is_open and self._ended_at(c) <= before for c in calls)
+
+    def make_partitions(self, *, months: int) -> Partitions:
+        """Make nothing: a dict needs no partitions."""
+        return Partitions(0, 0, 0)
+
+    def archive_month(
+        self, keep_months: int, unknown_days: int = UNKNOWN_DAYS
+    ) -> ArchivedMonth | None:
+        """Drop nothing: this log ends with its process."""
+        return None
+
+    def _is_too_old(self, call: CallRow, ages: BodyAges, now: datetime) -> bool:
+        age_s = ages.max_s(call.org_id)
+        if age_s is None or call.request is None or call.due_at is not None:
+            return False
+        if call.state.is_open or call.key in self.tables.untold:
+            return False
+        has_late_answer = any(a.late_due_at for a in self.tables.attempts_of[call.key])
+        return not has_late_answer and self._ended_at(call) <= now - timedelta(seconds=age_s)
+
+    def _ended_at(self, call: CallRow) -> datetime:
+        attempts = self.tables.attempts_of[call.key]
+        return max([call.created_at, *(a.posted_at for a in attempts if a.posted_at)])
+
+    def _strays(self, age_s: float, now: datetime) -> list[tuple[datetime, StrayMessage]]:
+        return [s for s in self.tables.strays if s[0] <= now - timedelta(seconds=age_s)]
+
+    def _empty(self, call: CallRow) -> None:
+        call.request = None
+        for attempt in self.tables.attempts_of[call.key]:
+            attempt.reply = None
+        for submission in self.tables.submissions_of[call.key]:
+            submission.link = None

@@ -1,0 +1,421 @@
+"""
+The rows of the memory ledger: the tables of `callgate.adapters.postgres.tables` as dataclasses, and their look-ups.
+
+Rows are changed in place by `MemoryLedger` and `MemoryOperations` under one lock and never handed out: callers get
+the frozen views of `callgate.domain.ledger`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from callgate.domain.breaker import Breaker
+from callgate.domain.budgets import BudgetFigures, Window, period_of
+from callgate.domain.delivery import Delivery
+from callgate.domain.errors import UnknownTimeZone
+from callgate.domain.ledger import (
+    AttemptKind,
+    AttemptRef,
+    AttemptStatus,
+    AttemptView,
+    Bodies,
+    CallKey,
+    CallState,
+    CallView,
+    SubmitOutcome,
+    WaitReason,
+)
+from callgate.domain.reports import By, OperatorAction, StrayMessage
+from callgate.domain.requests import Usage
+
+GuardKey = tuple[str, str, str]
+"""Provider, model, and whose credential."""
+BreakerKey = tuple[str, str, str, str]
+"""And whose calls."""
+"""Provider, model, credential."""
+
+
+@dataclass(slots=True)
+class CallRow:
+    """One generation of a call."""
+
+    key: CallKey
+    org_id: str
+    input_hash: bytes
+    state: CallState
+    due_at: datetime | None
+    """When somebody must look; of a queued call when it was queued."""
+    call_type: str
+    provider: str
+    model: str
+    input_token_bound: int
+    request: bytes | None
+    """None once it was purged."""
+    created_at: datetime
+    attempt: int = 0
+    attempt_id: UUID | None = None
+    """The newest attempt; of a succeeded call the winner."""
+    error: str | None = None
+    error_fingerprint: str | None = None
+    wanted_nano_usd: int | None = None
+    """The hold it waits for headroom for, from refusal to claim."""
+    sweeps: int = 0
+    """How often one has found it queued since somebody last claimed or refused it."""
+    wait_reason: WaitReason | None = None
+    waits_for: GuardKey | None = None
+    """Whose breakers it waits for, from refusal to claim."""
+    wait_until: datetime | None = None
+    """Until when it may wait for its provider's breaker."""
+
+
+@dataclass(slots=True)
+class SubmissionRow:
+    """Who asked for a call, and how to tell them."""
+
+    submission_id: UUID
+    key: CallKey
+    outcome: SubmitOutcome | None
+    """What became of it; None of a link that was inherited from the generation before."""
+    link: str | None
+    delivered_at: datetime | None = None
+    tries: int = 0
+    failure: str | None = None
+    """Why the last try to deliver the link failed."""
+    try_at: datetime | None = None
+    """Not before; None: at once."""
+    given_up_at: datetime | None = None
+
+    @property
+    def has_link_to_tell(self) -> bool:
+        """True until its link is delivered, or given up."""
+        return self.link is not None and self.delivered_at is None and self.given_up_at is None
+
+    @property
+    def is_collapsed(self) -> bool:
+        """True if it was answered without a call of its own."""
+        return self.outcome not in (None, SubmitOutcome.CREATED)
+
+
+@dataclass(slots=True)
+class AttemptRow:
+    """One provider request: a row of `ai_call_log`."""
+
+    attempt_id: UUID
+    key: CallKey
+    attempt: int
+    hold_nano_usd: int
+    budget_ids: tuple[int, ...]
+    """Where the hold was made, and where it is posted."""
+    price_source: str
+    queue_ms: int
+    worker_id: str
+    trace_id: str | None
+    started_at: datetime
+    status: AttemptStatus = AttemptStatus.DISPATCHED
+    posted_nano_usd: int | None = None
+    usage: Usage | None = None
+    service_tier: str | None = None
+    latency_ms: int | None = None
+    provider_request_id: str | None = None
+    error: str | None = None
+    reply: bytes | None = None
+    finished_at: datetime | None = None
+    """When the answer was recorded."""
+    posted_at: datetime | None = None
+    """When the money was posted, or posted again."""
+    kind: AttemptKind = AttemptKind.CALL
+    credential: str = ""
+    anomalies: tuple[str, ...] = ()
+    settled_by_hand_at: datetime | None = None
+    """Since then `posted_nano_usd` is what an operator said was billed."""
+    late_due_at: datetime | None = None
+    """Of a late answer until it is settled: when to do so, if its log message was lost."""
+
+    @property
+    def process(self) -> str:
+        """The `worker_id` without its claim number: whose lease the attempt lives by."""
+        return self.worker_id.partition("/")[0]
+
+    @property
+    def is_left_open(self) -> bool:
+        """True if an answer was recorded, and its bill is unknown."""
+        return self.status is AttemptStatus.UNKNOWN and self.finished_at is not None
+
+    @property
+    def is_paid_failure(self) -> bool:
+        """True if it was answered and brought no result."""
+        was_paid = self.reply is not None or bool(self.posted_nano_usd)
+        return self.status is AttemptStatus.FAILED and was_paid
+
+    @property
+    def is_free_probe(self) -> bool:
+        """True if it was a probe that failed and cost nothing."""
+        has_failed = self.status is AttemptStatus.FAILED and not self.posted_nano_usd
+        return has_failed and self.kind is AttemptKind.PROBE
+
+    @property
+    def is_lost(self) -> bool:
+        """True if its worker vanished, and no late answer came."""
+        return self.status is AttemptStatus.UNKNOWN and self.finished_at is None
+
+    def view(self, *, with_reply: bool) -> AttemptView:
+        """The row as callers see it."""
+        return AttemptView(
+            attempt_id=self.attempt_id,
+            attempt=self.attempt,
+            status=self.status,
+            hold_nano_usd=self.hold_nano_usd,
+            posted_nano_usd=self.posted_nano_usd,
+            usage=self.usage,
+            price_source=self.price_source,
+            service_tier=self.service_tier,
+            latency_ms=self.latency_ms,
+            queue_ms=self.queue_ms,
+            provider_request_id=self.provider_request_id,
+            error=self.error,
+            reply=self.reply if with_reply else None,
+            worker_id=self.worker_id,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            kind=self.kind,
+            credential=self.credential,
+            anomalies=self.anomalies,
+        )
+
+
+@dataclass(slots=True)
+class LeaseRow:
+    """A worker process that was alive at `renewed_at`."""
+
+    worker_id: str
+    began_at: datetime
+    """Another time than before: the lease was released meanwhile."""
+    steady_since: datetime
+    """Since then no renewal was late."""
+    renewed_at: datetime
+    expires_at: datetime
+
+    @property
+    def length(self) -> timedelta:
+        """How long it lasts without a renewal."""
+        return self.expires_at - self.renewed_at
+
+    @property
+    def is_given_away(self) -> bool:
+        """True of a lease that was released, and stays for what somebody held at that moment."""
+        return self.began_at == self.expires_at
+
+
+@dataclass(slots=True)
+class MemoryTables:
+    """All rows by primary key, and the few indexes that the ledger looks them up by."""
+
+    calls: dict[CallKey, CallRow] = field(default_factory=dict)
+    submissions: dict[UUID, SubmissionRow] = field(default_factory=dict)
+    attempts: dict[UUID, AttemptRow] = field(default_factory=dict)
+    budgets: dict[int, BudgetFigures] = field(default_factory=dict)
+    """Every period of every budget by `budget_id`."""
+    strays: list[tuple[datetime, StrayMessage]] = field(default_factory=list)
+    leases: dict[str, LeaseRow] = field(default_factory=dict)
+    breakers: dict[BreakerKey, Breaker] = field(default_factory=dict)
+    untold: dict[CallKey, datetime] = field(default_factory=dict)
+    """Calls that have ended and have links to deliver: when the next of them is to be tried."""
+    actions: list[OperatorAction] = field(default_factory=list)
+    newest_generation: dict[UUID, int] = field(default_factory=dict)
+    locked: set[CallKey] = field(default_factory=set)
+    """Calls that another transaction holds. Every method here is a whole one, so it is tests that put some in."""
+    idempotency_keys: dict[tuple[str, str | None], UUID] = field(default_factory=dict)
+    """By organisation and key: the `call_id` the key was used for."""
+    newest_budget: dict[tuple[str, str, Window], int] = field(default_factory=dict)
+    """By organisation, scope and window: the `budget_id` of the newest period, which is its limit."""
+    submissions_of: defaultdict[CallKey, list[SubmissionRow]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    attempts_of: defaultdict[CallKey, list[AttemptRow]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    def newest(self, call_id: UUID) -> CallRow | None:
+        """The newest generation of a call."""
+        generation = self.newest_generation.get(call_id)
+        return None if generation is None else self.calls[CallKey(call_id, generation)]
+
+    def add_call(self, call: CallRow) -> None:
+        """Insert the next generation of a call."""
+        self.calls[call.key] = call
+        self.newest_generation[call.key.call_id] = call.key.generation
+
+    def add_submission(self, submission: SubmissionRow) -> None:
+        """Insert a submission of a call."""
+        self.submissions[submission.submission_id] = submission
+        self.submissions_of[submission.key].append(submission)
+
+    def add_attempt(self, attempt: AttemptRow) -> None:
+        """Insert an attempt of a call."""
+        self.attempts[attempt.attempt_id] = attempt
+        self.attempts_of[attempt.key].append(attempt)
+
+    def attempt(self, ref: AttemptRef) -> AttemptRow | None:
+        """One attempt, if it is one of this very call."""
+        attempt = self.attempts.get(ref.attempt_id)
+        return attempt if attempt is not None and attempt.key == ref.key else None
+
+    def deliveries(self, call: CallRow) -> tuple[Delivery, ...]:
+        """The links of a call that are to be delivered, oldest first."""
+        return tuple(
+            Delivery(s.submission_id, call.key, call.state, s.link, call.org_id, s.tries)
+            for s in self.submissions_of[call.key]
+            if s.has_link_to_tell and s.link is not None
+        )
+
+    def tell_later(self, call: CallRow, at: datetime) -> bool:
+        """Note that a call which has ended has links to deliver; False if it has none."""
+        if not self.deliveries(call):
+            return False
+        self.untold[call.key] = min(at, self.untold.get(call.key, at))
+        return True
+
+    def rest_untold(self, key: CallKey, now: datetime) -> None:
+        """Say when the next link of an ended call is to be tried; forget the call if there is none."""
+        left = [s for s in self.submissions_of[key] if s.has_link_to_tell]
+        if left:
+            self.untold[key] = max(now, min(s.try_at or now for s in left))
+        else:
+            self.untold.pop(key, None)
+
+    def unposted(self, key: CallKey) -> AttemptRow | None:
+        """The attempt of a call that still holds money, if any: never more than one."""
+        return next((a for a in self.attempts_of[key] if not a.status.is_posted), None)
+
+    def end(self, call: CallRow, state: CallState, error: str | None, tell_at: datetime) -> bool:
+        """End a call; True if it has links, which are to be delivered from `tell_at` on."""
+        call.state = state
+        call.error = error
+        call.due_at = None
+        call.wanted_nano_usd = None
+        call.wait_reason = None
+        call.waits_for = None
+        return self.tell_later(call, tell_at)
+
+    def rest(self, call: CallRow) -> None:
+        """Take the `due_at` from an ended call whose money is posted."""
+        if not (call.state.is_open or self.unposted(call.key)):
+            call.due_at = None
+
+    def view(self, call: CallRow, attempt_id: UUID | None, bodies: Bodies) -> CallView:
+        """A call with one of its attempts (None: the current or winning one), as callers see it."""
+        attempts = self.attempts_of[call.key]
+        wanted = attempt_id or call.attempt_id
+        has_reply = attempt_id is not None or not call.state.is_open
+        with_reply = has_reply and bodies in (Bodies.REPLY, Bodies.BOTH)
+        request_bytes = len(call.request or b"")
+        last = next((a for a in attempts if a.attempt_id == wanted), None)
+        return CallView(
+            key=call.key,
+            org_id=call.org_id,
+            input_hash=call.input_hash,
+            state=call.state,
+            due_at=call.due_at,
+            attempt=call.attempt,
+            call_type=call.call_type,
+            provider=call.provider,
+            model=call.model,
+            input_token_bound=call.input_token_bound,
+            request=call.request if request_bytes <= bodies.request_bytes_max else None,
+            error=call.error,
+            created_at=call.created_at,
+            posted_nano_usd=sum(a.posted_nano_usd or 0 for a in attempts),
+            lost_attempts=sum(a.is_lost for a in attempts),
+            unknown_attempts=sum(a.is_left_open for a in attempts),
+            paid_failures=sum(a.is_paid_failure for a in attempts),
+            free_probes=sum(a.is_free_probe for a in attempts),
+            wait_reason=call.wait_reason,
+            sweeps=call.sweeps,
+            is_purged=call.request is None,
+            request_bytes=request_bytes,
+            last=last.view(with_reply=with_reply) if last else None,
+        )
+
+    def log_action(
+        self, at: datetime, by: By, action: str, org_id: str | None, subject: str, **detail: object
+    ) -> None:
+        """Keep who changed what, and why."""
+        self.actions.append(OperatorAction(at, by, action, org_id, subject, detail))
+
+    def current_budgets(
+        self, org_id: str, scopes: Iterable[str], now: datetime
+    ) -> list[BudgetFigures]:
+        """The budgets of some scopes, by id, rolled over into the period that holds `now` where one can be made."""
+        names = [(org_id, scope, window) for scope in scopes for window in Window]
+        known = [name for name in names if name in self.newest_budget]
+        return sorted((self._rolled(name, now) for name in known), key=lambda b: b.budget_id)
+
+    def has_budget(self, org_id: str) -> bool:
+        """True if the organisation has a budget in any scope."""
+        return any(name[0] == org_id for name in self.newest_budget)
+
+    def set_budget(
+        self, org_id: str, scope: str, window: Window, limit: int, timezone: str, now: datetime
+    ) -> BudgetFigures:
+        """Set the limit of the current period; a new time zone holds from the next period on."""
+        name = (org_id, scope, window)
+        period = period_of(now, window, timezone)
+        if period is None:
+            raise UnknownTimeZone(f"{timezone!r} is no time zone, such as Europe/Berlin")
+        if name not in self.newest_budget:
+            return self.add_budget(*name, limit, timezone, period)
+        figures = self._rolled(name, now)
+        if figures.ends_at <= now:
+            self.budgets[figures.budget_id] = replace(figures, timezone=timezone)
+            figures = self._rolled(name, now)
+        figures = replace(figures, limit_nano_usd=limit, timezone=timezone)
+        self.budgets[figures.budget_id] = figures
+        return figures
+
+    def add_budget(
+        self,
+        org_id: str,
+        scope: str,
+        window: Window,
+        limit: int,
+        timezone: str,
+        period: tuple[datetime, datetime],
+    ) -> BudgetFigures:
+        """Insert a period of a budget, unused."""
+        starts_at, ends_at = period
+        budget_id = len(self.budgets) + 1
+        added = BudgetFigures(
+            budget_id, org_id, scope, window, timezone, starts_at, ends_at, limit, 0, 0
+        )
+        self.budgets[budget_id] = added
+        self.newest_budget[org_id, scope, window] = budget_id
+        return added
+
+    def change_budget(self, budget_id: int, *, reserved: int = 0, spent: int = 0) -> None:
+        """Add to the figures of one budget period."""
+        figures = self.budgets[budget_id]
+        self.budgets[budget_id] = replace(
+            figures,
+            reserved_nano_usd=figures.reserved_nano_usd + reserved,
+            spent_nano_usd=figures.spent_nano_usd + spent,
+        )
+
+    def _rolled(self, name: tuple[str, str, Window], now: datetime) -> BudgetFigures:
+        figures = self.budgets[self.newest_budget[name]]
+        if now < figures.ends_at:
+            return figures
+        period = period_of(now, figures.window, figures.timezone)
+        if period is None:
+            return figures
+        starts_at, ends_at = period
+        # A time zone that was changed meanwhile must not make two periods overlap.
+        return self.add_budget(
+            *name,
+            figures.limit_nano_usd,
+            figures.timezone,
+            (max(starts_at, figures.ends_at), ends_at),
+        )

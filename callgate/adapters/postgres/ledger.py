@@ -1,0 +1,477 @@
+"""
+The ledger in Postgres: each method is one statement, in a file of its own under `sql/`.
+
+Batches that Postgres refuses because of one row are halved until that row stands alone: it is answered as unstorable,
+its neighbours are written.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+import structlog
+
+from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.bounds import ROWS_MAX, WHY_CHARS_MAX, one_line
+from callgate.domain.breaker import BreakerChange
+from callgate.domain.budgets import BudgetRefusal
+from callgate.domain.delivery import Delivery, Told
+from callgate.domain.errors import RowRefused
+from callgate.domain.ledger import (
+    AttemptKind,
+    AttemptRef,
+    AttemptStatus,
+    AttemptView,
+    Bodies,
+    CallKey,
+    CallState,
+    CallView,
+    Due,
+    DueBatch,
+    DueKind,
+    Judge,
+    Locked,
+    NewSubmission,
+    NotClaimed,
+    Record,
+    RecordOutcome,
+    Refused,
+    Reserve,
+    Reserved,
+    ReserveOutcome,
+    Settle,
+    Settled,
+    SettleOutcome,
+    SubmitOutcome,
+    Submitted,
+    Unstorable,
+    WaitReason,
+)
+from callgate.domain.requests import OnBudget, Usage
+
+log = structlog.get_logger(__name__)
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+BATCH_BYTES_MAX = 4 * 2**20
+"""Read or written by one statement; heavier rows alone, for a statement has a deadline, and memory an end."""
+ORG_LINKS_MAX = 50
+"""Links of one organisation in one turn."""
+CALL_LINKS_MAX = 10
+"""Links of one call that are told at once by the process that ended it."""
+
+SUBMIT = """SELECT * FROM callgate_submit_v1(
+    %(submission_ids)s::uuid[], %(org_ids)s::text[], %(call_ids)s::uuid[], %(input_hashes)s::bytea[],
+    %(call_types)s::text[], %(providers)s::text[], %(models)s::text[], %(input_token_bounds)s::int[],
+    %(requests)s::bytea[], %(idempotency_keys)s::text[], %(links)s::text[], %(forces)s::boolean[],
+    %(inherits)s::boolean[])"""
+READ = """SELECT * FROM callgate_read_v1(
+    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(request_bytes_max)s,
+    %(with_reply)s, %(bytes_max)s)"""
+RESERVE = """SELECT * FROM callgate_reserve_v1(
+    %(call_ids)s::uuid[], %(generations)s::int[], %(holds)s::bigint[], %(leases_s)s::float8[],
+    %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[], %(waits)s::boolean[],
+    %(default_limits)s::bigint[], %(refusals)s::text[], %(put_off_s)s::float8[], %(put_off_reasons)s::text[],
+    %(credentials)s::text[], %(waits_max_s)s::float8[])"""
+RECORD = """SELECT * FROM callgate_record_v1(
+    %(attempt_ids)s::uuid[], %(replies)s::bytea[], %(errors)s::text[], %(latencies_ms)s::int[],
+    %(provider_request_ids)s::text[])"""
+SETTLE = """SELECT * FROM callgate_settle_v1(
+    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(seen)s::text[],
+    %(statuses)s::text[], %(posted)s::bigint[], %(next_states)s::text[], %(due_in_s)s::float8[],
+    %(input_tokens)s::int[], %(cached_input_tokens)s::int[], %(cache_write_tokens)s::int[],
+    %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(price_sources)s::text[],
+    %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[],
+    %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[])"""
+DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_due_v1(
+    %(limit)s, %(judge)s, %(steady_s)s, %(queued_before)s) d ON true"""
+LINKS = """SELECT * FROM callgate_links_v1(
+    %(after)s, %(call_ids)s::uuid[], %(generations)s::int[], %(per_call)s, %(per_org)s, %(limit)s, %(bytes_max)s)"""
+DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[], %(failures)s::text[], %(again_s)s::float8[])"
+
+
+class PostgresLedger:
+    """`LedgerPort` over Postgres 16 or later."""
+
+    def __init__(self, session: PostgresSession) -> None:
+        self._session = session
+
+    def submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
+        """Store submissions; see `LedgerPort.submit`. Up to a thousand are one transaction."""
+        # Sorted, so that concurrent batches lock the same calls in the same order.
+        order = sorted(range(len(batch)), key=lambda i: batch[i].call_id.bytes)
+        rows = [batch[i] for i in order]
+        answers = dict(
+            zip(order, _written(rows, self._submit, _unstorable_submission), strict=True)
+        )
+        return [answers[i] for i in range(len(batch))]
+
+    def _submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
+        rows = self._session.answers(
+            SUBMIT,
+            {
+                "submission_ids": [s.submission_id for s in batch],
+                "org_ids": [s.org_id for s in batch],
+                "call_ids": [s.call_id for s in batch],
+                "input_hashes": [s.input_hash for s in batch],
+                "call_types": [s.call_type for s in batch],
+                "providers": [s.provider for s in batch],
+                "models": [s.model for s in batch],
+                "input_token_bounds": [s.input_token_bound for s in batch],
+                "requests": [s.request for s in batch],
+                "idempotency_keys": [s.idempotency_key for s in batch],
+                "links": [s.link for s in batch],
+                "forces": [s.force for s in batch],
+                "inherits": [s.inherit_links for s in batch],
+            },
+        )
+        return [
+            Submitted(
+                s.submission_id,
+                SubmitOutcome(row.outcome),
+                CallKey(s.call_id, row.generation),
+                CallState(row.state),
+            )
+            for s, row in zip(batch, _in_order(rows), strict=True)
+        ]
+
+    def read(
+        self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies = Bodies.NONE
+    ) -> Iterator[CallView | None]:
+        """Look at calls; see `LedgerPort.read`. Each statement brings as many as are not too heavy together."""
+        while keys:
+            views = self._read(keys, bodies)
+            keys = keys[len(views) :]
+            # And keep none of them while the next are read.
+            while views:
+                yield views.popleft()
+
+    def _read(self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies) -> deque[CallView | None]:
+        """The first of these calls, or None for all where there is none of them. One that cannot be read is as none."""
+        keys = keys[:ROWS_MAX]
+        try:
+            return self._read_rows(keys, bodies)
+        except RowRefused as exc:
+            if len(keys) == 1:
+                log.error("unreadable", key=str(keys[0]), why=str(exc))
+                return deque([None])
+            return self._read(keys[: len(keys) // 2], bodies)
+
+    def _read_rows(
+        self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies
+    ) -> deque[CallView | None]:
+        refs = [(k.key, k.attempt_id) if isinstance(k, AttemptRef) else (k, None) for k in keys]
+        rows = self._session.answers(
+            READ,
+            {
+                "call_ids": [key.call_id for key, _ in refs],
+                "generations": [key.generation for key, _ in refs],
+                "attempt_ids": [attempt_id for _, attempt_id in refs],
+                "request_bytes_max": bodies.request_bytes_max,
+                "with_reply": bodies in (Bodies.REPLY, Bodies.BOTH),
+                "bytes_max": BATCH_BYTES_MAX,
+            },
+        )
+        if any(CallKey(row.call_id, row.generation) != refs[row.ord - 1][0] for row in rows):
+            self._session.distrust()
+        found = {row.ord: _understood(_call_view, row) for row in rows}
+        return deque(found.get(n) for n in range(1, max(found, default=len(keys)) + 1))
+
+    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
+        """Claim calls and hold their cost; see `LedgerPort.reserve`."""
+        return _written(batch, self._reserve, lambda r, why: Unstorable(why))
+
+    def _reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
+        rows = self._session.answers(
+            RESERVE,
+            {
+                "call_ids": [r.key.call_id for r in batch],
+                "generations": [r.key.generation for r in batch],
+                "holds": [r.hold_nano_usd for r in batch],
+                "leases_s": [r.lease_s for r in batch],
+                "worker_ids": [r.worker_id for r in batch],
+                "price_sources": [r.price_source for r in batch],
+                "trace_ids": [r.trace_id for r in batch],
+                "waits": [r.on_budget is OnBudget.WAIT for r in batch],
+                "default_limits": [r.default_limit_nano_usd for r in batch],
+                "refusals": [r.refuse_with for r in batch],
+                "put_off_s": [r.put_off_s for r in batch],
+                "put_off_reasons": [r.put_off_reason for r in batch],
+                "credentials": [r.credential for r in batch],
+                "waits_max_s": [r.wait_max_s for r in batch],
+            },
+        )
+        return [_reserve_outcome(r, row) for r, row in zip(batch, _in_order(rows), strict=True)]
+
+    def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+        """Keep answers; see `LedgerPort.record`."""
+        return _written(batch, self._record, lambda r, why: RecordOutcome.UNSTORABLE)
+
+    def _record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+        rows = self._session.answers(
+            RECORD,
+            {
+                "attempt_ids": [r.ref.attempt_id for r in batch],
+                "replies": [r.reply for r in batch],
+                "errors": [r.error for r in batch],
+                "latencies_ms": [r.latency_ms for r in batch],
+                "provider_request_ids": [r.provider_request_id for r in batch],
+            },
+        )
+        return [RecordOutcome(row.outcome) for row in _in_order(rows)]
+
+    def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
+        """Post attempts; see `LedgerPort.settle`."""
+        return _written(batch, self._settle, lambda s, why: Unstorable(why))
+
+    def _settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
+        rows = self._session.answers(SETTLE, _settle_parameters(batch))
+        of_batch = next((row for row in rows if row.ord == 0), None)
+        has_woken = of_batch is not None and of_batch.applied
+        changes = tuple(map(BreakerChange.from_json, of_batch.breakers if of_batch else ()))
+        settled = _in_order([row for row in rows if row.ord > 0])
+        return [
+            _settle_outcome(s, row, has_woken, changes)
+            for s, row in zip(batch, settled, strict=True)
+        ]
+
+    def due(
+        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+    ) -> DueBatch:
+        """Take what is due; see `LedgerPort.due`."""
+        rows = self._session.answers(
+            DUE,
+            {
+                "limit": limit,
+                "judge": judge and judge.worker_id,
+                "steady_s": judge and judge.steady_s,
+                "queued_before": queued_before,
+            },
+        )
+        items = [_understood(_due, row) for row in rows if row.kind is not None]
+        return DueBatch(rows[0].at, tuple(item for item in items if item is not None))
+
+    def links(
+        self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
+    ) -> list[Delivery]:
+        """Take links to deliver; see `LedgerPort.links`."""
+        rows = self._session.answers(
+            LINKS,
+            {
+                "after": after,
+                "call_ids": None if keys is None else [k.call_id for k in keys],
+                "generations": None if keys is None else [k.generation for k in keys],
+                "per_call": limit if keys is None else CALL_LINKS_MAX,
+                "per_org": ORG_LINKS_MAX if keys is None else limit,
+                "limit": limit,
+                "bytes_max": BATCH_BYTES_MAX,
+            },
+        )
+        return [d for d in (_understood(_delivery, row) for row in rows) if d is not None]
+
+    def deliver(self, outcomes: Sequence[Told]) -> None:
+        """Keep what became of links; see `LedgerPort.deliver`."""
+        _bisected(outcomes, self._deliver, _untold)
+
+    def _deliver(self, outcomes: Sequence[Told]) -> list[None]:
+        self._session.answers(
+            DELIVER,
+            {
+                "submission_ids": [t.submission_id for t in outcomes],
+                "failures": [t.why and one_line(t.why, WHY_CHARS_MAX) for t in outcomes],
+                "again_s": [t.again_s for t in outcomes],
+            },
+        )
+        return [None] * len(outcomes)
+
+
+def _written(
+    batch: Sequence[In], run: Callable[[Sequence[In]], list[Out]], alone: Callable[[In, str], Out]
+) -> list[Out]:
+    """Write rows by statements that are not too heavy; see `_bisected`."""
+    answers: list[Out] = []
+    start, weight = 0, 0
+    for n, row in enumerate(batch):
+        weight += _weight(row)
+        if n > start and (weight > BATCH_BYTES_MAX or n - start == ROWS_MAX):
+            answers += _bisected(batch[start:n], run, alone)
+            start, weight = n, _weight(row)
+    return answers + _bisected(batch[start:], run, alone)
+
+
+def _weight(row: object) -> int:
+    """The bytes of a row: of each column that is text or bytes."""
+    columns = (getattr(row, field.name) for field in fields(row))  # type: ignore[arg-type]
+    return sum(len(column) for column in columns if isinstance(column, str | bytes))
+
+
+def _understood(build: Callable[[Any], Out], row: Any) -> Out | None:
+    """
+    What a row says; None if it says it in words that this version does not know.
+
+    Another version may have written it; its neighbours have nothing to do with that.
+    """
+    try:
+        return build(row)
+    except (ValueError, TypeError) as exc:
+        # Never the error's own words: they may quote the row.
+        key = CallKey(row.call_id, row.generation)
+        log.error("not_understood", task_id=key.task_id, why=type(exc).__name__)
+        return None
+
+
+def _bisected(
+    batch: Sequence[In], run: Callable[[Sequence[In]], list[Out]], alone: Callable[[In, str], Out]
+) -> list[Out]:
+    """Run a batch; where a row is refused, halve until it stands alone and answer `alone` for it."""
+    if not batch:
+        return []
+    try:
+        return run(batch)
+    except RowRefused as exc:
+        if len(batch) == 1:
+            return [alone(batch[0], str(exc))]
+        half = len(batch) // 2
+        return _bisected(batch[:half], run, alone) + _bisected(batch[half:], run, alone)
+
+
+def _unstorable_submission(s: NewSubmission, why: str) -> Submitted:
+    return Submitted(
+        s.submission_id, SubmitOutcome.UNSTORABLE, CallKey(s.call_id, 0), CallState.REJECTED
+    )
+
+
+def _untold(outcome: Told, why: str) -> None:
+    log.error("link_outcome_not_kept", submission_id=str(outcome.submission_id), why=why)
+
+
+def _in_order(rows: list[Any]) -> list[Any]:
+    return sorted(rows, key=lambda row: row.ord)
+
+
+def _reserve_outcome(r: Reserve, row: Any) -> ReserveOutcome:
+    if row.outcome == "reserved":
+        return Reserved(AttemptRef(r.key, row.attempt_id), row.attempt, row.queue_ms)
+    if row.outcome == "locked":
+        return Locked(r.key)
+    if row.outcome == "not_claimed":
+        unsent = AttemptRef(r.key, row.attempt_id) if row.attempt_id else None
+        return NotClaimed(r.key, CallState(row.state) if row.state else None, unsent)
+    refusal = BudgetRefusal.from_json(row.refusal) if row.is_budget else None
+    return Refused(r.key, CallState(row.state), refusal)
+
+
+def _settle_outcome(
+    s: Settle, row: Any, has_woken: bool, changes: tuple[BreakerChange, ...]
+) -> SettleOutcome:
+    if row.state is None:
+        return Unstorable(f"there is no call {s.ref.key.task_id}")
+    if row.applied is None:
+        return Locked(s.ref.key)
+    return Settled(s.ref, row.applied, CallState(row.state), row.has_links, has_woken, changes)
+
+
+def _settle_parameters(batch: Sequence[Settle]) -> dict[str, Any]:
+    usages = [s.usage for s in batch]
+    return {
+        "call_ids": [s.ref.key.call_id for s in batch],
+        "generations": [s.ref.key.generation for s in batch],
+        "attempt_ids": [s.ref.attempt_id for s in batch],
+        "seen": [s.seen.value for s in batch],
+        "statuses": [s.status.value for s in batch],
+        "posted": [s.posted_nano_usd for s in batch],
+        "next_states": [s.next_state.value for s in batch],
+        "due_in_s": [s.due_in_s for s in batch],
+        **{
+            field: [getattr(u, field) if u else None for u in usages]
+            for field in Usage.model_fields
+        },
+        "price_sources": [s.price_source for s in batch],
+        "service_tiers": [s.service_tier for s in batch],
+        "errors": [s.error for s in batch],
+        "fingerprints": [s.error_fingerprint for s in batch],
+        "healths": [s.health.value for s in batch],
+        "failure_codes": [s.failure_code for s in batch],
+        "anomalies": [",".join(s.anomalies) for s in batch],
+    }
+
+
+def _due(row: Any) -> Due:
+    return Due(DueKind(row.kind), CallKey(row.call_id, row.generation), row.attempt_id)
+
+
+def _delivery(row: Any) -> Delivery:
+    key, state = CallKey(row.call_id, row.generation), CallState(row.state)
+    return Delivery(row.submission_id, key, state, row.link, row.org_id, row.tries)
+
+
+def _call_view(row: Any) -> CallView:
+    return CallView(
+        key=CallKey(row.call_id, row.generation),
+        org_id=row.org_id,
+        input_hash=bytes(row.input_hash),
+        state=CallState(row.state),
+        due_at=row.due_at,
+        attempt=row.attempt,
+        call_type=row.call_type,
+        provider=row.provider,
+        model=row.model,
+        input_token_bound=row.input_token_bound,
+        request=_bytes(row.request),
+        error=row.error,
+        created_at=row.created_at,
+        posted_nano_usd=row.posted_nano_usd,
+        lost_attempts=row.lost_attempts,
+        unknown_attempts=row.unknown_attempts,
+        paid_failures=row.paid_failures,
+        free_probes=row.free_probes,
+        wait_reason=WaitReason(row.wait_reason) if row.wait_reason else None,
+        sweeps=row.sweeps,
+        is_purged=row.is_purged,
+        request_bytes=row.request_bytes,
+        last=_attempt_view(row) if row.attempt_id is not None else None,
+    )
+
+
+def _attempt_view(row: Any) -> AttemptView:
+    return AttemptView(
+        attempt_id=row.attempt_id,
+        attempt=row.a_attempt,
+        status=AttemptStatus(row.status),
+        hold_nano_usd=row.hold_nano_usd,
+        posted_nano_usd=row.a_posted,
+        usage=_usage(row),
+        price_source=row.price_source,
+        service_tier=row.service_tier,
+        latency_ms=row.latency_ms,
+        queue_ms=row.queue_ms,
+        provider_request_id=row.provider_request_id,
+        error=row.error_json,
+        reply=_bytes(row.reply),
+        worker_id=row.worker_id,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        kind=AttemptKind(row.kind),
+        credential=row.credential,
+        anomalies=tuple(row.anomalies),
+    )
+
+
+def _usage(row: Any) -> Usage | None:
+    if row.input_tokens is None:
+        return None
+    return Usage(
+        input_tokens=row.input_tokens,
+        cached_input_tokens=row.cached_input_tokens,
+        cache_write_tokens=row.cache_write_tokens,
+        output_tokens=row.output_tokens,
+        reasoning_tokens=row.reasoning_tokens,
+    )
+
+
+def _bytes(column: memoryview | None) -> bytes | None:
+    return None if column is None else bytes(column)

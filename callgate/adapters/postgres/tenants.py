@@ -1,0 +1,49 @@
+"""Which organisations a client's database login acts for; kept by the owner of the ledger."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from callgate.adapters.postgres.session import PostgresSession
+
+GRANT = """SELECT %(login)s::text AS login, callgate_bound_login_v1(%(login)s) AS to_run
+  FROM (SELECT callgate_grant_tenant_v1(%(login)s, %(org_id)s)) granted"""
+REVOKE = "DELETE FROM tenant_login WHERE login = %(login)s AND org_id = %(org_id)s RETURNING login"
+TENANTS = "SELECT login, org_id FROM tenant_login ORDER BY login, org_id"
+
+
+class Tenant(NamedTuple):
+    """One login, and one organisation it acts for."""
+
+    login: str
+    org_id: str
+
+
+class PostgresTenants:
+    """
+    Grants and revokes.
+
+    Errors: ConfigurationError (this login is not the owner's, or the other one is no client's), LedgerUnavailable.
+    """
+
+    def __init__(self, session: PostgresSession) -> None:
+        self._session = session
+
+    def grant(self, tenant: Tenant) -> str | None:
+        """
+        Let a login of `callgate_client` submit, read and cancel calls of an organisation, from now on.
+
+        Returns:
+            The statements that give the login limits of time, if this one may not run them.
+        """
+        (row,) = self._session.answers(GRANT, tenant._asdict())
+        to_run: str | None = row.to_run
+        return to_run
+
+    def revoke(self, tenant: Tenant) -> bool:
+        """Take it back, also from sessions that are open; False if it was not granted."""
+        return bool(self._session.rows(REVOKE, tenant._asdict()))
+
+    def all(self) -> list[Tenant]:
+        """Every grant, by login."""
+        return [Tenant(row.login, row.org_id) for row in self._session.answers(TENANTS, {})]

@@ -1,0 +1,139 @@
+"""
+The command line: parse, call the client, print.
+
+Answers go to stdout (with `--json` exactly one object or array), everything else to stderr. Exit codes: 0 done; 1 an
+error of callgate, or a check that found something; 2 wrong usage or settings; 130 interrupted.
+
+`worker/cli.py` adds the commands of the worker, and `devkit/cli.py` those for developers, where those files
+are. Settings are read, and Celery and SQLAlchemy imported, only when a command runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from typer.main import get_command
+
+from callgate.cli import (
+    actions,
+    breakers,
+    budgets,
+    calls,
+    dead_letters,
+    doctor,
+    retention,
+    tenants,
+    unknown,
+)
+from callgate.cli.output import OpenClient, escape_what_cannot_be_written, print_error
+from callgate.domain.errors import CallgateError, ConfigurationError
+
+if TYPE_CHECKING:
+    from callgate.client import Client
+
+CHECKOUT_COMMANDS = ("worker/cli.py", "devkit/cli.py")
+"""Files beside the library that add commands, where they are."""
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    escape_what_cannot_be_written()
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str], open_client: OpenClient | None = None) -> int:
+    """
+    Run one command.
+
+    Args:
+        open_client: Makes the client the command works with; by default from the environment.
+
+    Returns:
+        The exit code.
+    """
+    command = get_command(build_app())
+    try:
+        command.main(list(arguments), prog_name="callgate", obj=open_client or client_from_env)
+    except CallgateError as exc:
+        print_error(exc)
+        return 2 if isinstance(exc, ConfigurationError) else 1
+    except BrokenPipeError:
+        # The reader has seen enough; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else int(bool(exc.code))
+    return 0
+
+
+def build_app() -> typer.Typer:
+    """The commands of the library, and those that a checkout adds."""
+    app = typer.Typer(
+        name="callgate",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_options)
+    for piece in (
+        *(calls, budgets, unknown, breakers, dead_letters, retention, actions),
+        *(tenants, doctor),
+    ):
+        piece.register(app)
+    for file in CHECKOUT_COMMANDS:
+        path = Path(__file__).parents[2] / file
+        if path.exists():
+            _register_from(path, app)
+    return app
+
+
+def client_from_env() -> Client:
+    """
+    Build the client of this process, its log on stderr.
+
+    Raises:
+        ConfigurationError: The settings cannot work.
+    """
+    import structlog
+
+    from callgate.client import Client
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    return Client.from_env()
+
+
+def _register_from(path: Path, app: typer.Typer) -> None:
+    """By path and not by name: the library must not import the worker, and `worker` may be anybody's package."""
+    spec = importlib.util.spec_from_file_location(f"callgate_{path.parent.name}_commands", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.register(app)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        typer.echo(f"callgate {version('callgate')}")
+        raise typer.Exit
+
+
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """LLM calls as Celery tasks: none paid twice, no budget overrun, none unrecorded, none lost."""

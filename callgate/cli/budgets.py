@@ -1,0 +1,188 @@
+"""`callgate budget`, `callgate costs` and `callgate audit`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from callgate.cli.output import (
+    AsJson,
+    Org,
+    client_of,
+    name,
+    print_fields,
+    print_json,
+    print_table,
+)
+from callgate.domain.budgets import ORG_SCOPE, BudgetFigures, Window, nano_usd_of, scopes_of, usd
+from callgate.domain.reports import CostLine
+from callgate.services.audit import AuditReport
+from callgate.services.audit import audit as judge
+
+LIMIT_USD_MAX = 1_000_000_000
+"""Far above any budget, and far below what the ledger can count."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    budget = typer.Typer(no_args_is_help=True, help="Set and show what organisations may spend.")
+    budget.command("set")(set_budget)
+    budget.command("show")(show)
+    app.add_typer(budget, name="budget")
+    app.command()(costs)
+    app.command()(audit)
+
+
+def amount_nano_usd(text: str) -> int:
+    """Parse an amount of USD: a decimal with at most nine places."""
+    try:
+        return nano_usd_of(text, usd_max=LIMIT_USD_MAX)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from None
+
+
+def set_budget(
+    context: typer.Context,
+    org: Annotated[str, typer.Argument(parser=name, metavar="ORG")],
+    daily: Annotated[
+        int | None,
+        typer.Option("--daily-usd", parser=amount_nano_usd, metavar="USD", help="Limit per day."),
+    ] = None,
+    monthly: Annotated[
+        int | None,
+        typer.Option("--monthly-usd", parser=amount_nano_usd, metavar="USD", help="Per month."),
+    ] = None,
+    call_type: Annotated[
+        str | None, typer.Option("--call-type", parser=name, help="Limit this call type alone.")
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            "--timezone",
+            help="Where days begin, as Postgres names it. New budgets: UTC. Without a limit: of those that are set.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set the limit of an organisation, or of one of its call types, now."""
+    scope = scopes_of(call_type)[1] if call_type else ORG_SCOPE
+    given = {Window.DAY: daily, Window.MONTH: monthly}
+    with client_of(context) as client:
+        known = {b.window: b for b in client.operations.budgets(org) if b.scope == scope}
+        limits = {window: limit for window, limit in given.items() if limit is not None}
+        if timezone and not limits:
+            limits = {window: budget.limit_nano_usd for window, budget in known.items()}
+        if not limits:
+            raise typer.BadParameter("give --daily-usd, --monthly-usd or both")
+        figures = [
+            client.operations.set_budget(
+                # Changing a limit must not move the days of a budget.
+                *(org, scope, window, limit),
+                timezone or (known[window].timezone if window in known else "UTC"),
+            )
+            for window, limit in limits.items()
+        ]
+    _print_budgets(figures, as_json)
+
+
+def show(
+    context: typer.Context,
+    org: Annotated[str | None, typer.Argument(parser=name, metavar="ORG")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show budgets in their newest period."""
+    with client_of(context) as client:
+        figures = client.operations.budgets(org)
+    _print_budgets(figures, as_json)
+
+
+def costs(context: typer.Context, org: Org = None, as_json: AsJson = False) -> None:
+    """Show what was used, and what collapsing duplicates saved."""
+    with client_of(context) as client:
+        lines = client.operations.costs(org)
+    if as_json:
+        print_json(lines)
+    else:
+        print_table(COST_COLUMNS, map(_cost_row, lines), "nothing was used")
+
+
+def audit(context: typer.Context, as_json: AsJson = False) -> None:
+    """Prove that the books are right; exit 1 if they are not."""
+    with client_of(context) as client:
+        report = judge(client.operations.snapshot())
+    if as_json:
+        print_json(_audit_fields(report))
+    else:
+        _print_audit(report)
+    if not report.is_clean:
+        raise typer.Exit(1)
+
+
+def _print_budgets(figures: list[BudgetFigures], as_json: bool) -> None:
+    if as_json:
+        print_json([{**asdict(f), "left_nano_usd": f.left_nano_usd} for f in figures])
+        return
+    columns = ("org", "scope", "!per", ">limit", ">spent", ">held", ">left", "zone")
+    print_table(columns, map(_budget_row, figures), "no budgets; set one: callgate budget set")
+
+
+def _budget_row(f: BudgetFigures) -> tuple[object, ...]:
+    amounts = (f.limit_nano_usd, f.spent_nano_usd, f.reserved_nano_usd, f.left_nano_usd)
+    return f.org_id, f.scope, f.window, *map(usd, amounts), f.timezone
+
+
+def _cost_row(line: CostLine) -> tuple[object, ...]:
+    tokens = line.input_tokens + line.output_tokens
+    counts = (line.calls, line.collapsed, tokens)
+    amounts = (usd(line.spent_nano_usd), usd(line.saved_nano_usd))
+    latencies = ("" if ms is None else ms for ms in (line.latency_ms_p50, line.latency_ms_p95))
+    model = f"{line.provider}/{line.model}"
+    return line.org_id, line.call_type, model, *counts, *amounts, *latencies
+
+
+COST_COLUMNS = (
+    *("org", "call type", "model"),
+    *(">calls", ">dup", ">tokens", ">spent", ">saved", ">p50 ms", ">p95 ms"),
+)
+
+
+def _audit_fields(report: AuditReport) -> dict[str, Any]:
+    return {
+        "is_clean": report.is_clean,
+        "drift_nano_usd": report.drift_nano_usd,
+        "drifting": report.drifting,
+        **asdict(report.snapshot),
+    }
+
+
+def _print_audit(report: AuditReport) -> None:
+    seen = report.snapshot
+    print_fields(
+        {
+            "books": "right" if report.is_clean else "WRONG",
+            "drift": usd(report.drift_nano_usd),
+            "budgets": len(seen.budgets),
+            "spent": usd(seen.spent_nano_usd),
+            "calls": _counts(seen.calls_by_state),
+            "attempts": _counts(seen.attempts_by_status),
+            "calls with missing rows": seen.calls_with_missing_rows,
+            "rows without a call": seen.rows_without_call,
+            "unknown attempts": seen.unknown_attempts,
+            "dead letters": seen.dead_letters,
+            "at": seen.at,
+        }
+    )
+    for b in report.drifting:
+        print_fields(
+            {
+                "drifts": f"{b.org_id} {b.scope} per {b.window} from {b.starts_at}",
+                "held": f"{usd(b.reserved_nano_usd)}, by rows {usd(b.reserved_by_rows_nano_usd)}",
+                "spent": f"{usd(b.spent_nano_usd)}, by rows {usd(b.spent_by_rows_nano_usd)}",
+            }
+        )
+
+
+def _counts(by_name: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(by_name.items())) or "none"

@@ -1,0 +1,275 @@
+"""`callgate unknown`: bills that nobody knows, and settling them by hand."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from callgate.cli.actions import Operator, Reason, by_of
+from callgate.cli.output import (
+    AsJson,
+    Model,
+    Org,
+    Provider,
+    client_of,
+    loaded,
+    print_json,
+    print_table,
+    say,
+)
+from callgate.domain.budgets import nano_usd_of, usd
+from callgate.domain.errors import InvalidBills
+from callgate.domain.unknown import (
+    BILLED_USD_MAX,
+    HandOutcome,
+    SettledByHand,
+    UnknownBill,
+    UnknownDay,
+    UnknownFilter,
+)
+from callgate.services.bills import BILLS_BYTES_MAX, Bill, HandService, attempt_uuid, read_bills
+
+LISTED_MAX = 10_000
+REMEDIES = {
+    HandOutcome.SETTLED: "",
+    HandOutcome.UNCHANGED: "it was settled by hand at this amount before",
+    HandOutcome.CHANGED: "it was settled by hand, or an answer came late; to change what it posts now give --seen-usd",
+    HandOutcome.ABOVE_HOLD: "more than was held; if that is right give --more-than-hold",
+    HandOutcome.NOT_UNKNOWN: "what it cost is known, or it is under way",
+    HandOutcome.ARCHIVED: "its month was dropped, and only sums are left of it",
+    HandOutcome.NOT_FOUND: "the ledger knows no such attempt",
+}
+
+
+def bill_nano_usd(text: str) -> int:
+    """Parse what a provider billed for one request."""
+    try:
+        return nano_usd_of(text, usd_max=BILLED_USD_MAX)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from None
+
+
+def attempt_id(text: str) -> UUID:
+    """Parse an attempt's id."""
+    try:
+        return attempt_uuid(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from None
+
+
+def utc_day(text: str) -> datetime:
+    """Parse the beginning of a day, UTC."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no day such as 2026-11-28") from None
+
+
+Since = Annotated[
+    datetime | None,
+    typer.Option("--since", parser=utc_day, metavar="DAY", help="The first day, UTC."),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option("--until", parser=utc_day, metavar="DAY", help="The last day, UTC, all of it."),
+]
+Past = Annotated[
+    bool,
+    typer.Option("--past", help="Also whole holds that earlier versions posted without saying so."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    unknown = typer.Typer(no_args_is_help=True, help="Bills that nobody knows; settle them.")
+    unknown.command("list")(list_bills)
+    unknown.command()(summary)
+    unknown.command()(settle)
+    app.add_typer(unknown, name="unknown")
+
+
+def list_bills(
+    context: typer.Context,
+    org: Org = None,
+    provider: Provider = None,
+    model: Model = None,
+    since: Since = None,
+    until: Until = None,
+    past: Past = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=LISTED_MAX)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List attempts whose bill nobody knows, newest first, and the money they hold."""
+    which = _filter(org, provider, model, since, until, past)
+    with client_of(context) as client:
+        bills = client.operations.unknown_bills(which, limit=limit)
+    if as_json:
+        print_json([_fields(bill) for bill in bills])
+        return
+    columns = ("!attempt", "!started", "org", "model", ">held", "why", "provider's id")
+    print_table(columns, map(_row, bills), "no unknown bills")
+    if bills:
+        more = "; there may be more: --limit" if len(bills) == limit else ""
+        say(f"{len(bills)} attempts hold {usd(sum(b.posted_nano_usd for b in bills))}{more}")
+
+
+def summary(
+    context: typer.Context,
+    org: Org = None,
+    provider: Provider = None,
+    model: Model = None,
+    since: Since = None,
+    until: Until = None,
+    past: Past = False,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Sum them by day (UTC) and model, beside what is known of those.
+
+    The provider's own sum of a day and model, less what is known, is what the unknown ones cost.
+    """
+    which = _filter(org, provider, model, since, until, past)
+    with client_of(context) as client:
+        days = client.operations.unknown_days(which)
+    if as_json:
+        print_json(days)
+        return
+    columns = ("!day", "model", ">unknown", ">held", ">known", ">posted")
+    print_table(columns, map(_day_row, days), "no unknown bills")
+
+
+def settle(
+    context: typer.Context,
+    reason: Reason,
+    attempt: Annotated[
+        UUID | None, typer.Argument(parser=attempt_id, metavar="[ATTEMPT]", help="Its id.")
+    ] = None,
+    unbilled: Annotated[bool, typer.Option("--unbilled", help="It cost nothing.")] = False,
+    billed: Annotated[
+        int | None,
+        typer.Option("--billed-usd", parser=bill_nano_usd, metavar="USD", help="What it cost."),
+    ] = None,
+    seen: Annotated[
+        int | None,
+        typer.Option(
+            "--seen-usd",
+            parser=bill_nano_usd,
+            metavar="USD",
+            help="Only while it posts this; to change what was settled by hand before.",
+        ),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--csv", help="A file with attempt_id,billed_usd in its lines; `-`: stdin."),
+    ] = None,
+    more_than_hold: Annotated[
+        bool, typer.Option("--more-than-hold", help="Also where it is more than was held.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    operator: Operator = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Post what the provider billed, in place of what was posted for want of that.
+
+    Exit 1 if one of them could not be settled. Settling the same again changes nothing.
+    """
+    bills = _bills(attempt, unbilled, billed, seen, file)
+    with client_of(context) as client:
+        by = by_of(client, operator, reason)
+        service = HandService(client.operations)
+        answers = list(
+            service.settle(bills, by=by, may_exceed_hold=more_than_hold, dry_run=dry_run)
+        )
+    _print_answers(answers, dry_run=dry_run, as_json=as_json)
+    if not all(answer.outcome.is_done for answer in answers):
+        raise typer.Exit(1)
+
+
+def _bills(
+    attempt: UUID | None, unbilled: bool, billed: int | None, seen: int | None, file: str | None
+) -> list[Bill]:
+    if file is not None:
+        if attempt is not None or unbilled or billed is not None or seen is not None:
+            raise typer.BadParameter("--csv names the attempts and what they cost; give neither")
+        return read_bills(_text(file))
+    if attempt is None or unbilled == (billed is not None):
+        raise typer.BadParameter("give ATTEMPT with --unbilled or --billed-usd, or --csv")
+    return [Bill(attempt, billed or 0, seen)]
+
+
+def _text(file: str) -> str:
+    """
+    Read a file, and no more of it than could be bills.
+
+    Raises:
+        InvalidBills: It is too long, or no text.
+    """
+    try:
+        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as opened:
+            raw = opened.read(BILLS_BYTES_MAX + 1)
+        if len(raw) > BILLS_BYTES_MAX:
+            raise InvalidBills(f"the file has more than {BILLS_BYTES_MAX} bytes: split it")
+        return raw.decode("utf-8-sig")
+    except OSError as exc:
+        raise typer.BadParameter(f"{file} cannot be read: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidBills("the file is no UTF-8") from None
+
+
+def _print_answers(answers: Sequence[SettledByHand], *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"dry_run": dry_run, "attempts": [asdict(answer) for answer in answers]})
+        return
+    rows = [
+        (a.attempt_id, a.outcome, _usd(a.posted_before_nano_usd), _usd(a.posted_nano_usd), REMEDIES[a.outcome])
+        for a in answers
+    ]  # fmt: skip
+    print_table(("!attempt", "!outcome", ">before", ">now", "why"), rows, "no bills")
+    counts = Counter(answer.outcome for answer in answers)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    say(f"{'would be: ' if dry_run else ''}{told}" if told else "nothing to settle")
+
+
+def _filter(
+    org: str | None,
+    provider: str | None,
+    model: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    past: bool,
+) -> UnknownFilter:
+    before = None if until is None else until + timedelta(days=1)
+    return UnknownFilter(org, provider, model, since, before, past)
+
+
+def _row(b: UnknownBill) -> tuple[object, ...]:
+    code = (loaded(b.error) or {}).get("code")
+    why = ", ".join(b.anomalies) or code or b.status
+    model = f"{b.provider}/{b.model}"
+    amount = usd(b.posted_nano_usd)
+    return b.attempt_id, b.started_at, b.org_id, model, amount, why, b.provider_request_id or ""
+
+
+def _day_row(d: UnknownDay) -> tuple[object, ...]:
+    unknown = d.attempts, usd(d.posted_nano_usd)
+    return d.day, f"{d.provider}/{d.model}", *unknown, d.known_attempts, usd(d.known_nano_usd)
+
+
+def _fields(b: UnknownBill) -> dict[str, Any]:
+    fields = {"task_id": b.key.task_id, **asdict(b), "error": loaded(b.error)}
+    del fields["key"]
+    return fields
+
+
+def _usd(nano_usd: int | None) -> str:
+    return "" if nano_usd is None else usd(nano_usd)

@@ -1,0 +1,210 @@
+"""
+Move on whatever is due: the one liveness rule.
+
+Every worker runs this, none is special: retries and budget waits whose time has come, attempts whose worker vanished
+(its lease or their deadline ran out), answers nobody settled, what was locked when this process wanted it, and (behind
+a sweep) calls whose message was lost. Each of these may fail without stopping the others. Links are delivered by
+themselves; see `callgate.services.delivery`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, RowRefused
+from callgate.domain.ledger import (
+    AttemptRef,
+    CallKey,
+    Due,
+    DueBatch,
+    DueKind,
+    Judge,
+    Locked,
+    Reserve,
+)
+from callgate.domain.ports import ClockPort, LeasePort, LedgerPort, QueuePort
+from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.skipped_rows import HeldUp
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+DUE_BATCH_MAX = 200
+SWEEP_BATCHES_MAX = 50
+"""Ten thousand calls: after a wipe each sweep brings so many back, and the next one, seconds later, the next."""
+
+LOCKED = json.dumps({"code": "locked", "message": "somebody held it when it was to be claimed"})
+
+
+class DueService:
+    """Runs due queries; one instance per process."""
+
+    def __init__(
+        self,
+        *,
+        ledger: LedgerPort,
+        leases: LeasePort,
+        worker_id: str,
+        queue: QueuePort,
+        logger: AICallLogger,
+        clock: ClockPort,
+        grace_s: float,
+        sweep_slack_s: float,
+        unclaimed: HeldUp[CallKey],
+        unsettled: HeldUp[AttemptRef],
+        sweeps_between: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """
+        Compose the service.
+
+        Args:
+            worker_id: Under whose lease this process judges the leases and attempts of others.
+            grace_s: How long this process's own database access must have been healthy, and its lease steady, before it
+                calls anybody else's attempt lost: during an outage nobody could record, so nothing may become unknown.
+            sweep_slack_s: How much older than a sweep a queued call must be to count as lost.
+            unclaimed: Calls that this process found locked when it was to run them.
+            unsettled: Answered attempts whose calls it found locked.
+            sweeps_between: How many sweeps, which find nothing, to send ahead of what was lost. Brokers serve consumers
+                in turn: beside one that is not ours, and without a number that varies, each sweep would come to us and
+                the one message that follows it to the other.
+        """
+        self._ledger = ledger
+        self._leases = leases
+        self._judge = Judge(worker_id, grace_s)
+        self._queue = queue
+        self._logger = logger
+        self._clock = clock
+        self._sweep_slack = timedelta(seconds=sweep_slack_s)
+        self._sweeps_between = sweeps_between
+        self._unclaimed = unclaimed
+        self._unsettled = unsettled
+        self._healthy_since: float | None = None
+        self._failing: set[str] = set()
+
+    @property
+    def healthy_since(self) -> float | None:
+        """Since when the ledger has answered this process, by its clock; None while it does not."""
+        return self._healthy_since
+
+    def run(self) -> tuple[datetime | None, int]:
+        """
+        Move on up to `DUE_BATCH_MAX` calls.
+
+        Returns:
+            The ledger's time, or None if it is away, and how many calls were taken.
+        """
+        now = self._clock.monotonic()
+        if self._healthy_since is None:
+            self._healthy_since = now
+        # The ledger asks for the lease as well: it may execute this long after it was sent.
+        judge = self._judge if now - self._healthy_since >= self._judge.steady_s else None
+        if judge:
+            self._did("expire", partial(self._expire, judge))
+        batch = self._did("due", partial(self._due, judge))
+        if batch is None:
+            self._healthy_since = None
+            return None, 0
+        self._did("come_back", self._come_back)
+        return batch.at, len(batch.items)
+
+    def _did(self, name: str, step: Callable[[], T]) -> T | None:
+        """Run one step; say once that it fails, and once that it goes on."""
+        try:
+            done = step()
+        except (LedgerUnavailable, RowRefused) as exc:
+            if name not in self._failing:
+                log.warning("due_step_fails", step=name, reason=str(exc))
+            self._failing.add(name)
+            return None
+        if name in self._failing:
+            self._failing.remove(name)
+            log.info("due_step_goes_on", step=name)
+        return done
+
+    def _expire(self, judge: Judge) -> None:
+        if gone := self._leases.expire(judge.worker_id):
+            log.warning("workers_lost", worker_ids=gone)
+
+    def _due(self, judge: Judge | None) -> DueBatch:
+        batch = self._ledger.due(limit=DUE_BATCH_MAX, judge=judge)
+        self._move(batch.items)
+        return batch
+
+    def _come_back(self) -> None:
+        """Try again what was locked. A call that is free is due at once, and free of suspicion: it was looked into."""
+        if refs := self._unsettled.take(DUE_BATCH_MAX):
+            self._logger.settle(refs)
+        if keys := self._unclaimed.take(DUE_BATCH_MAX):
+            outcomes = self._ledger.reserve([self._put_off(key) for key in keys])
+            for key, outcome in zip(keys, outcomes, strict=True):
+                if isinstance(outcome, Locked):
+                    self._unclaimed.add(key)
+
+    def _put_off(self, key: CallKey) -> Reserve:
+        return Reserve(
+            key=key,
+            hold_nano_usd=0,
+            lease_s=0.0,
+            worker_id=f"{self._judge.worker_id}/locked",
+            price_source="nothing is sent",
+            refuse_with=LOCKED,
+            put_off_s=0.0,
+        )
+
+    def sweep(self, sent_at: datetime) -> int:
+        """
+        Publish again what was queued before a sweep that has just come through the queue behind it.
+
+        Returns:
+            How many messages had been lost.
+        """
+        # `sent_at` comes out of a message. One from the future would have every sweep publish the whole queue again.
+        now = self._ledger.due(limit=0).at
+        queued_before = min(sent_at, now) - self._sweep_slack
+        found = 0
+        for _ in range(SWEEP_BATCHES_MAX):
+            batch = self._ledger.due(limit=DUE_BATCH_MAX, queued_before=queued_before)
+            if lost := _keys(batch.items, DueKind.PUBLISH):
+                for _ in range(0 if found else self._sweeps_between()):
+                    self._queue.publish_sweep(now)
+                self._queue.publish_calls(lost)
+            found += len(lost)
+            if len(lost) < DUE_BATCH_MAX:
+                break
+        if found:
+            log.info("lost_messages_published_again", count=found)
+        return found
+
+    def _move(self, items: Sequence[Due]) -> None:
+        self._publish(_keys(items, DueKind.PUBLISH))
+        if answered := _refs(items, DueKind.SETTLE):
+            self._logger.settle(answered)
+        if expired := _refs(items, DueKind.EXPIRED):
+            log.warning("attempts_expired", count=len(expired))
+            self._logger.settle(expired, are_expired=True)
+
+    def _publish(self, keys: list[CallKey]) -> None:
+        try:
+            if keys:
+                self._queue.publish_calls(keys)
+        except BrokerUnavailable as exc:
+            # They are queued in the ledger; a sweep finds them when the broker is back.
+            log.warning("publish_left_to_the_sweep", count=len(keys), reason=str(exc))
+
+
+def _keys(items: Sequence[Due], kind: DueKind) -> list[CallKey]:
+    return [item.key for item in items if item.kind is kind]
+
+
+def _refs(items: Sequence[Due], kind: DueKind) -> list[AttemptRef]:
+    return [
+        AttemptRef(item.key, item.attempt_id)
+        for item in items
+        if item.kind is kind and item.attempt_id is not None
+    ]

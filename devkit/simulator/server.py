@@ -1,0 +1,171 @@
+"""The simulated provider's HTTP side: counts each request, asks the script, and does the fault."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Sequence
+
+from aiohttp import web
+from multidict import CIMultiDict
+from pydantic import TypeAdapter, ValidationError
+
+from devkit.simulator.chat import CHAT_PATH, BadRequest, ChatRequest, Reply, error_body, reply_to
+from devkit.simulator.journal import BAD_REQUEST, REQUESTS_MAX, Book, Record
+from devkit.simulator.script import RULES, ErrorBody, Kind, Rule, Script, Step
+
+ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
+REQUEST_BYTES_MAX = 256 * 1024 * 1024
+RECORDS_PER_PAGE_MAX = 50_000
+DRIP_PIECES = 20
+
+RECORDS: TypeAdapter[list[Record]] = TypeAdapter(list[Record])
+
+# SO_LINGER on, for 0 s: closing the socket sends a reset instead of an orderly end.
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class ProviderServer:
+    """Answers `/v1` as a provider would, and `/__control` for whoever scripts it."""
+
+    def __init__(self, rules: Sequence[Rule] = (), requests_max: int = REQUESTS_MAX) -> None:
+        self._first_rules = rules
+        self._requests_max = requests_max
+        self._start_anew()
+
+    def app(self) -> web.Application:
+        """Return the web application, to be served with handler cancellation on."""
+        app = web.Application(client_max_size=REQUEST_BYTES_MAX)
+        app.router.add_post(CHAT_PATH, self._chat)
+        app.router.add_get("/v1/models", _models)
+        app.router.add_post("/__control/script", self._control_script)
+        app.router.add_post("/__control/reset", self._control_reset)
+        app.router.add_get("/__control/counts", self._control_counts)
+        app.router.add_get("/__control/records", self._control_records)
+        app.router.add_route("*", "/{path:.*}", _not_found)
+        return app
+
+    def _start_anew(self) -> None:
+        self._script = Script(self._first_rules)
+        self._book = Book(self._requests_max)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        # The head has been read and nothing else: this line is what makes the count the truth.
+        book, number = self._book, self._book.arrived(request.headers.get(ATTEMPT_HEADER))
+        response: web.StreamResponse = web.Response()
+        try:
+            response = await self._answer(request, book, number)
+        except ConnectionError:
+            # The client left while the answer was written: there is nobody to tell.
+            pass
+        finally:
+            book.finished(number, response.status if response.prepared else None)
+        return response
+
+    async def _answer(
+        self, request: web.Request, book: Book, number: int | None
+    ) -> web.StreamResponse:
+        try:
+            chat = ChatRequest.parse(await request.read())
+            step, latency_s = self._script.next_step(chat.model, chat.last_user_text)
+            reply = reply_to(chat, step)
+        except BadRequest as refusal:
+            book.decided(number, "", BAD_REQUEST)
+            return await _send(request, _error(400, str(refusal)))
+        book.decided(number, chat.model, step.kind)
+        if latency_s:
+            await asyncio.sleep(latency_s)
+        return await _deliver(request, step, reply)
+
+    async def _control_script(self, request: web.Request) -> web.Response:
+        try:
+            self._script = Script(RULES.validate_json(await request.read()))
+        except ValidationError as error:
+            return web.Response(status=400, text=str(error))
+        return web.Response(status=204)
+
+    async def _control_reset(self, _request: web.Request) -> web.Response:
+        self._start_anew()
+        return web.Response(status=204)
+
+    async def _control_counts(self, _request: web.Request) -> web.Response:
+        return web.json_response(text=self._book.counts().model_dump_json())
+
+    async def _control_records(self, request: web.Request) -> web.Response:
+        records = self._book.records(int(request.query["first"]), RECORDS_PER_PAGE_MAX)
+        return web.json_response(body=RECORDS.dump_json(records))
+
+
+async def _models(_request: web.Request) -> web.Response:
+    model = {"id": "simulator", "object": "model", "created": 0, "owned_by": "callgate"}
+    return web.json_response({"object": "list", "data": [model]})
+
+
+async def _not_found(request: web.Request) -> web.StreamResponse:
+    return await _send(request, _error(404, f"Invalid URL ({request.method} {request.path})"))
+
+
+def _error(status: int, message: str) -> Reply:
+    headers = CIMultiDict({"Content-Type": "application/json"})
+    error = ErrorBody(message=message, type="invalid_request_error")
+    return Reply(status, headers, error_body(status, error))
+
+
+async def _deliver(request: web.Request, step: Step, reply: Reply) -> web.StreamResponse:
+    """Send the reply as the step wants it sent; an unprepared response means no head was sent."""
+    match step.kind:
+        case Kind.HANG:
+            await asyncio.sleep(step.hang_s)
+            return _reset(request, web.Response())
+        case Kind.RESET_BEFORE_HEADERS:
+            return _reset(request, web.Response())
+        case Kind.RESET_AFTER_HEADERS:
+            return _reset(request, await _send_head(request, reply))
+        case Kind.TRUNCATED_BODY:
+            return await _send_half(request, reply)
+        case Kind.SLOW_DRIP:
+            return await _send_slowly(request, reply, step.drip_s)
+        case _:
+            return await _send(request, reply)
+
+
+async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
+    response = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+async def _send_head(request: web.Request, reply: Reply) -> web.StreamResponse:
+    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    response.content_length = len(reply.body)
+    await response.prepare(request)
+    return response
+
+
+async def _send_half(request: web.Request, reply: Reply) -> web.StreamResponse:
+    response = await _send_head(request, reply)
+    await response.write(reply.body[: len(reply.body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+async def _send_slowly(request: web.Request, reply: Reply, drip_s: float) -> web.StreamResponse:
+    response = await _send_head(request, reply)
+    piece_bytes = -(-len(reply.body) // DRIP_PIECES)
+    for start in range(0, len(reply.body), piece_bytes):
+        await asyncio.sleep(drip_s / DRIP_PIECES)
+        await response.write(reply.body[start : start + piece_bytes])
+    await response.write_eof()
+    return response
+
+
+def _reset(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Cut the connection so that the client reads a reset, not an end of file."""
+    if request.transport is not None:
+        connection: socket.socket = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        request.transport.abort()
+    return response

@@ -1,0 +1,264 @@
+"""
+A provider to test against: a real HTTP server in OpenAI's form, with scripted answers and faults.
+
+    with Simulator() as provider:
+        provider.script([Rule(reply=[Step(kind=Kind.STATUS, status=429), Step()])])
+        client = AsyncOpenAI(base_url=provider.base_url, api_key="any", max_retries=0)
+        ...
+        assert provider.counts().total == 2
+
+It runs in a process of its own, so that it costs its owner no event loop and survives what is done
+to the workers under test. By hand: `python -m devkit.simulator.simulator --port 8080 --script rules.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from aiohttp import web
+
+from devkit.simulator.journal import Counts, Record
+from devkit.simulator.script import (
+    RULES,
+    ErrorBody,
+    Kind,
+    Lognormal,
+    Match,
+    Rule,
+    Step,
+    Uniform,
+    Usage,
+)
+from devkit.simulator.server import ATTEMPT_HEADER, RECORDS, RECORDS_PER_PAGE_MAX, ProviderServer
+
+__all__ = [
+    "ATTEMPT_HEADER",
+    "Counts",
+    "ErrorBody",
+    "Kind",
+    "Lognormal",
+    "Match",
+    "Record",
+    "Requests",
+    "Rule",
+    "Simulator",
+    "SimulatorFailed",
+    "Step",
+    "Uniform",
+    "Usage",
+]
+
+HOST = "127.0.0.1"
+BACKLOG = 4_096
+OPEN_FILES_MAX = 65_536
+OWNER_POLL_S = 0.2
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 5.0
+CONTROL_TIMEOUT_S = 30.0
+
+
+class SimulatorFailed(RuntimeError):
+    """The simulator did not start, or refused what its owner asked of it."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Every request that arrived, in order of arrival, and the counts over them."""
+
+    counts: Counts
+    records: tuple[Record, ...]
+
+
+class Simulator:
+    """
+    A simulated provider in a child process, for the length of a `with` block.
+
+    The child ends with the block, and within a second when its owner dies in whatever way.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+
+    def __enter__(self) -> Self:
+        command = ["--port", "0", "--owner-pid", str(os.getpid())]
+        self._process = subprocess.Popen(  # noqa: S603  # Our own module and our own pid.
+            [sys.executable, "-m", "devkit.simulator.simulator", *command],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            self._port = json.loads(_first_line(self._process))["port"]
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI client takes as `base_url`."""
+        return f"http://{HOST}:{self._port}/v1"
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._running().pid
+
+    def script(self, rules: Sequence[Rule | dict[str, Any]]) -> None:
+        """
+        Answer every request that arrives from now on by these rules, each from its first step.
+
+        Raises:
+            pydantic.ValidationError: A rule is malformed; nothing has changed.
+        """
+        self._ask("POST", "/__control/script", RULES.dump_json(RULES.validate_python(rules)))
+
+    def reset(self) -> None:
+        """Forget every request and every rule."""
+        self._ask("POST", "/__control/reset")
+
+    def counts(self) -> Counts:
+        """Return the figures so far, without the records."""
+        return Counts.model_validate_json(self._ask("GET", "/__control/counts"))
+
+    def requests(self) -> Requests:
+        """Return the figures so far and a record of each request."""
+        return Requests(self.counts(), tuple(self._records()))
+
+    def _records(self) -> Iterator[Record]:
+        first = 0
+        while True:
+            path = f"/__control/records?first={first}"
+            page = RECORDS.validate_json(self._ask("GET", path))
+            yield from page
+            first += len(page)
+            if len(page) < RECORDS_PER_PAGE_MAX:
+                return
+
+    def _ask(self, method: str, path: str, body: bytes = b"") -> bytes:
+        self._running()
+        connection = http.client.HTTPConnection(HOST, self._port, timeout=CONTROL_TIMEOUT_S)
+        try:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            content = response.read()
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise SimulatorFailed(f"{method} {path}: {response.status} {content.decode()}")
+        return content
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise SimulatorFailed("the simulator is not running; use it in a `with` block")
+        return self._process
+
+    def _stop(self) -> None:
+        process = self._running()
+        self._process = None
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_TIMEOUT_S)
+        _output(process).close()
+
+
+def _first_line(process: subprocess.Popen[bytes]) -> bytes:
+    """Return the line that says the child is ready, or raise if it says none in time."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(_output(process), selectors.EVENT_READ)
+        if not selector.select(START_TIMEOUT_S):
+            raise SimulatorFailed(f"the simulator said nothing within {START_TIMEOUT_S} s")
+    line = _output(process).readline()
+    if not line:
+        raise SimulatorFailed("the simulator ended while starting; its reason is on stderr")
+    return line
+
+
+def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    assert process.stdout is not None, "the child is always started with a pipe"
+    return process.stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, or until the owner is gone."""
+    parser = argparse.ArgumentParser(
+        prog="python -m devkit.simulator.simulator", description=__doc__
+    )
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--script", type=Path, help="a JSON file with a list of rules")
+    parser.add_argument("--ready-file", type=Path, help="gets the line that is printed when ready")
+    parser.add_argument("--owner-pid", type=int, help="the parent process; end when it is gone")
+    options = parser.parse_args(arguments)
+    rules = RULES.validate_json(options.script.read_bytes()) if options.script else ()
+    _allow_many_connections()
+    asyncio.run(_serve(ProviderServer(rules), options))
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files: the usual 1,024 is fewer than the calls in flight."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _serve(server: ProviderServer, options: argparse.Namespace) -> None:
+    # Cancellation ends a hanging answer when its client leaves; a bounded file table depends on it.
+    runner = web.AppRunner(server.app(), access_log=None, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, options.port, backlog=BACKLOG).start()
+    _say_ready(runner.addresses[0][1], options.ready_file)
+    await _until_stopped(options.owner_pid)
+
+
+def _say_ready(port: int, ready_file: Path | None) -> None:
+    line = json.dumps({"port": port}) + "\n"
+    if ready_file is not None:
+        # Renamed into place, so that nobody reads half a line.
+        draft = ready_file.with_name(f"{ready_file.name}.{os.getpid()}")
+        draft.write_text(line)
+        draft.replace(ready_file)
+    sys.stdout.write(line)
+    sys.stdout.flush()
+
+
+async def _until_stopped(owner_pid: int | None) -> None:
+    stop = asyncio.Event()
+    for stopping in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(stopping, stop.set)
+    # Polled, because a pipe to the owner would be held open by whatever the owner forks.
+    while owner_pid is None or os.getppid() == owner_pid:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), OWNER_POLL_S)
+            return
+
+
+if __name__ == "__main__":
+    main()

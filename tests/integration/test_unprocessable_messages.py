@@ -1,0 +1,210 @@
+"""Messages that name no task we can run, against a real worker on a real Valkey."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.support.celery_worker import Worker, a_worker, client_of
+from tests.support.valkey import Valkey, until
+from worker.celery_ext.consumer import RAW_BYTES_MAX
+
+pytestmark = pytest.mark.usefixtures("worker")
+HEADERS = {"lang": "py", "task": "note", "id": "stray-id", "timelimit": [None, None]}
+FOLLOW_UPS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+@pytest.fixture(scope="module")
+def worker(server: Valkey, pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """One worker that has to survive every message of this module."""
+    folder = tmp_path_factory.mktemp("worker")
+    with a_worker(server, folder, worker_pool=pool, keep_strays=True) as worker:
+        yield worker
+
+
+def envelope(
+    body: bytes = b"",
+    headers: object = None,
+    content_type: str | None = "application/json",
+    **more: Any,
+) -> bytes:
+    """Return a message in the form in which kombu keeps it in a queue of Redis."""
+    properties = {
+        "body_encoding": "base64",
+        "delivery_info": {"exchange": "", "routing_key": "test"},
+        "delivery_mode": 2,
+        "delivery_tag": "stray-tag",
+        "priority": 0,
+    }
+    return json.dumps(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": "utf-8",
+            "content-type": content_type,
+            "headers": HEADERS if headers is None else headers,
+            "properties": properties,
+            **more,
+        }
+    ).encode()
+
+
+def with_headers(**changes: object) -> bytes:
+    """Return a message that is good but for some headers."""
+    return envelope(json.dumps([["a"], {}, FOLLOW_UPS]).encode(), {**HEADERS, **changes})
+
+
+def with_body(body: object) -> bytes:
+    """Return a message whose headers are good, and whose body is JSON."""
+    return envelope(json.dumps(body).encode())
+
+
+def without_id() -> bytes:
+    """Return a message of a known task that has no id."""
+    return envelope(b"[[], {}, {}]", {"task": "note", "lang": "py"})
+
+
+STRAYS: Mapping[str, tuple[bytes, str]] = {
+    "undecodable body": (envelope(b"\xff not json"), "DecodeError"),
+    "unknown task": (with_headers(task="nobody"), "a task that nobody registered"),
+    "unknown task without an id": (envelope(b"[[], {}, {}]", {"task": "nobody"}), "a task that"),
+    "no task": (envelope(b"[1]", {"lang": "py"}), "no task message of a known protocol"),
+    "no task, undecodable": (envelope(b"?", {"lang": "py"}), "no task message of a known"),
+    "task of a wrong type": (with_headers(task=["note"]), "TypeError"),
+    "old protocol, unknown task": (
+        envelope(b'{"task": "nobody", "id": "x", "args": [], "kwargs": {}}', {"lang": "py"}),
+        "no task message of a known protocol",
+    ),
+    "old protocol": (
+        envelope(b'{"task": "note", "id": "x", "args": ["a"], "kwargs": {}}', {"lang": "py"}),
+        "no task message of a known protocol",
+    ),
+    "arguments too many": (with_body([["a", 1, "b"], {}, {}]), "arguments that the task cannot"),
+    "arguments too few": (with_body([[], {}, {}]), "arguments that the task cannot use"),
+    "argument unknown": (with_body([["a"], {"x": 1}, {}]), "arguments that the task cannot use"),
+    "argument of a wrong type": (with_body([[1], {}, {}]), "arguments that the task cannot use"),
+    "no id": (without_id(), "the task id is not text"),
+    "id of a wrong type": (with_headers(id=["x"]), "the task id is not text"),
+    "body without parts": (with_body([]), "ValueError"),
+    "body a mapping": (with_body({}), "ValueError"),
+    "body a number": (with_body(1), "TypeError"),
+    "body null": (with_body(None), "TypeError"),
+    "args no list": (with_body([1, {}, {}]), "args is not a list"),
+    "kwargs no mapping": (with_body([[], [], {}]), "kwargs is not a mapping"),
+    "follow-ups no mapping": (with_body([[], {}, [1]]), "follow-ups are not a mapping"),
+    "foreign content type": (envelope(b"x", content_type="application/x-pickle"), "content type"),
+    "no content type": (envelope(b"x", content_type=None), "content type"),
+    "unknown compression": (with_headers(compression="nope"), "compressed"),
+    "compressed": (
+        envelope(zlib.compress(b'[["a"], {}, {}]'), {**HEADERS, "compression": "zlib"}),
+        "compressed",
+    ),
+    "bad eta": (with_headers(eta="soon"), "InvalidTaskError"),
+    "bad expires": (with_headers(expires="soon"), "InvalidTaskError"),
+    "bad time limit": (with_headers(timelimit="abc"), "ValueError"),
+    "time limit a number": (with_headers(timelimit=5), "TypeError"),
+    "bad stamps": (with_headers(stamped_headers=5), "TypeError"),
+    "bad base64": (envelope(b"x").replace(b"eA==", b"!"), "DecodeError"),
+    "base64 cut off": (envelope(b"x").replace(b"eA==", b"eAx"), "Error"),
+    "body of half a character": (envelope(b"x").replace(b"eA==", b"\\ud800"), "UnicodeEncodeError"),
+    "foreign transfer encoding": (envelope(b"x").replace(b'"base64"', b'"hex"'), "base64"),
+    "transfer encoding a number": (envelope(b"x").replace(b'"base64"', b"7"), "base64"),
+    "queue of half a character": (
+        with_headers(task="nobody").replace(b'"routing_key": "test"', b'"routing_key": "\\ud800"'),
+        "a task that nobody registered",
+    ),
+    "nested too deeply": (b"[" * 16_000, "no message"),
+    "too long": (b"[" * 200_000, "too long"),
+    "odd object": (b'[{"__type__": "uuid", "__value__": 7}]', "no message"),
+    "object of a known type": (
+        b'[{"__type__": "decimal", "__value__": "1.5"}]',
+        "no message",
+    ),
+    "headers no mapping": (envelope(b"x", ["task"]), "no message"),
+    "no json": (b"hello", "no message"),
+    "json, but no envelope": (b"[1, 2]", "no message"),
+    "no properties": (b'{"body": "x"}', "no message"),
+    "a number of ten thousand digits": (b'{"body": ' + b"9" * 10_000 + b"}", "no message"),
+    "a uuid that is none": (b'{"__type__": "uuid", "__value__": {"hex": "x"}}', "no message"),
+    "a decimal that is none": (b'{"__type__": "decimal", "__value__": "x"}', "no message"),
+    "bytes that are none": (b'{"__type__": "bytes", "__value__": 5}', "no message"),
+}
+
+
+@pytest.mark.parametrize("kind", STRAYS)
+def test_a_stray_message_is_kept_and_the_worker_goes_on(
+    worker: Worker, valkey: Valkey, kind: str
+) -> None:
+    """It reaches the sink once, leaves the broker, and the next message runs."""
+    item, reason = STRAYS[kind]
+    valkey.client.lpush("test", item)
+    client_of(valkey).send_task("tell", ("good",))
+
+    until(lambda: valkey.words("told") == ["good"])
+    until(lambda: len(valkey.words("strays")) == 1)
+    until(valkey.is_empty)
+    assert reason in valkey.words("strays")[0].split("|")[1]
+    assert worker.process.poll() is None
+
+
+BROADCASTS: Mapping[str, bytes] = {
+    "no json": b"hello",
+    "no text": b"\xff",
+    "nested too deeply": b"[" * 200_000,
+    "a number of ten thousand digits": b"1" * 10_000,
+    "no envelope": b"[1]",
+    "nothing": b"{}",
+    "base64 cut off": envelope(b"x").replace(b"eA==", b"eAx"),
+    "compressed": envelope(zlib.compress(b"{}"), {**HEADERS, "compression": "zlib"}),
+}
+
+
+@pytest.mark.parametrize("kind", BROADCASTS)
+def test_a_broadcast_that_is_no_message_ends_nobody(
+    worker: Worker, valkey: Valkey, kind: str
+) -> None:
+    """It reaches every worker at once."""
+    assert valkey.client.publish("/0.celery.pidbox", BROADCASTS[kind]) == 1
+    client_of(valkey).send_task("tell", ("good",))
+
+    until(lambda: valkey.words("told") == ["good"])
+    until(valkey.is_empty)
+    assert worker.process.poll() is None
+
+
+def test_a_stray_message_keeps_its_headers_and_its_body(worker: Worker, valkey: Valkey) -> None:
+    """An operator sees what it was, and for which queue."""
+    valkey.client.lpush("test", with_headers(task="nobody"))
+    # What the worker of the test before was asked may still arrive.
+    until(lambda: any(word.startswith("test|") for word in valkey.words("strays")))
+
+    (_, _, raw), *_ = (w.split("|") for w in valkey.words("strays") if w.startswith("test|"))
+    headers, body = raw.split("\n\n")
+    assert json.loads(headers)["task"] == "nobody"
+    assert json.loads(body) == [["a"], {}, FOLLOW_UPS]
+
+
+def test_a_stray_message_is_cut_off_at_64_kib(worker: Worker, valkey: Valkey) -> None:
+    """A broker may be asked to carry anything; the ledger is not."""
+    valkey.client.lpush("test", envelope(b"x" * 1_000_000, {"task": "nobody", "id": "x"}))
+    until(lambda: len(valkey.words("strays")) == 1)
+
+    assert len(valkey.words("strays")[0].split("|")[2]) == RAW_BYTES_MAX
+
+
+def test_no_stray_message_leaves_the_broker_before_it_is_kept(
+    worker: Worker, valkey: Valkey
+) -> None:
+    """While the sink fails it is asked again, and the message counts as taken."""
+    valkey.client.set("outage", 1)
+    valkey.client.lpush("test", with_headers(task="nobody"))
+    until(lambda: len(valkey.words("stray_tries")) >= 3)
+
+    assert valkey.words("strays") == []
+    valkey.client.delete("outage")
+    until(lambda: len(valkey.words("strays")) == 1)
+    until(valkey.is_empty)

@@ -1,0 +1,223 @@
+"""
+Start many Python processes cheaply: one process imports everything once, then forks whatever is asked for.
+
+    with Nursery(folder) as nursery:
+        child = nursery.fork("tests.chaos.killable_worker", environ, point="after_reserve")
+
+A forked worker runs the same `run_worker` as `callgate worker` does, but is there in a third of a second instead of
+three. The nursery has no threads and no connections when it forks. All its children die with it, and it dies with its
+owner.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.deployment import CHECKOUT, clean_environ, until
+
+ROLES = (
+    *("tests.chaos.killable_worker", "tests.chaos.client", "tests.chaos.budget_hammer"),
+    "tests.chaos.attacker",
+)
+"""The modules whose `main(**spec) -> int` a child can run."""
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
+PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """One forked process, as its owner's grandparent sees it."""
+
+    def __init__(self, nursery: Nursery, pid: int, log: Path) -> None:
+        self._nursery = nursery
+        self.pid = pid
+        self.log = log
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, negative for a signal; None while it lives."""
+        return self._nursery.codes.get(self.pid)
+
+    def is_alive(self) -> bool:
+        """True until it has ended."""
+        return self.code is None
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it still lives."""
+        if self.is_alive():
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL; return when it is gone."""
+        self.send(signal.SIGKILL)
+        self.wait()
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Wait until it has ended; return its exit code."""
+        until(lambda: self.code is not None, timeout_s, lambda: f"still alive:\n{self._tail()}")
+        assert self.code is not None
+        return self.code
+
+    def until_it_says(self, words: str, timeout_s: float = START_TIMEOUT_S) -> Self:
+        """Wait until its output has these words."""
+        until(
+            lambda: words in self.output() or not self.is_alive(),
+            timeout_s,
+            lambda: f"no {words!r} in:\n{self._tail()}",
+        )
+        assert words in self.output(), f"ended with {self.code}:\n{self._tail()}"
+        return self
+
+    def _tail(self) -> str:
+        return "\n".join(self.output().splitlines()[-40:])
+
+
+class Nursery:
+    """The owner's side: asks for children, hears of their ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.codes: dict[int, int] = {}
+        self._pids: dict[int, int] = {}
+        self._numbers = itertools.count()
+        self._children: list[Child] = []
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(  # noqa: S603 - the argument list is ours
+            [sys.executable, "-m", "tests.support.forked_workers", *ROLES],
+            cwd=CHECKOUT,
+            env=clean_environ({}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._ear = threading.Thread(target=self._listen, name="nursery", daemon=True)
+        self._ear.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for child in self._children:
+            child.send(signal.SIGKILL)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(STOP_TIMEOUT_S)
+        self._ear.join(STOP_TIMEOUT_S)
+        self._process.stdout.close()
+
+    def fork(self, role: str, environ: Mapping[str, str], **spec: Any) -> Child:
+        """Have a child run `main(**spec)` of a role, with these variables besides the usual ones."""
+        number = next(self._numbers)
+        log = self._folder / f"{role.rpartition('.')[2]}-{number}.log"
+        # The child is known before it has opened its log, and may be asked for it.
+        log.touch()
+        order = {"number": number, "role": role, "environ": environ, "log": str(log), "spec": spec}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({**order, "environ": dict(environ)}) + "\n")
+        self._process.stdin.flush()
+        until(lambda: number in self._pids, START_TIMEOUT_S, lambda: "the nursery forks nothing")
+        child = Child(self, self._pids[number], log)
+        self._children.append(child)
+        return child
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            news = json.loads(line)
+            if "code" in news:
+                self.codes[news["pid"]] = news["code"]
+            else:
+                self.codes.pop(news["pid"], None)
+                self._pids[news["number"]] = news["pid"]
+
+
+def main(roles: list[str]) -> None:
+    """Fork what is asked for on stdin, until it is closed; then kill the children and end."""
+    mains = {role: importlib.import_module(role).main for role in roles}
+    assert threading.active_count() == 1, "a process with threads must not fork"
+    alive: set[int] = set()
+    orders = b""
+    while True:
+        _report_ends(alive)
+        if not select.select([0], [], [], 0.01)[0]:
+            continue
+        if not (piece := os.read(0, 65_536)):
+            break
+        *lines, orders = (orders + piece).split(b"\n")
+        for line in lines:
+            order = json.loads(line)
+            pid = _fork(mains[order["role"]], order)
+            alive.add(pid)
+            _say({"number": order["number"], "pid": pid})
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)
+    give_up_at = time.monotonic() + STOP_TIMEOUT_S / 2
+    while alive and time.monotonic() < give_up_at:
+        _report_ends(alive)
+        time.sleep(0.01)
+
+
+def _report_ends(alive: set[int]) -> None:
+    while alive:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        alive.discard(pid)
+        _say({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
+
+
+def _say(news: dict[str, int]) -> None:
+    sys.stdout.write(json.dumps(news) + "\n")
+    sys.stdout.flush()
+
+
+def _fork(run: Callable[..., int], order: dict[str, Any]) -> int:
+    nursery = os.getpid()
+    if pid := os.fork():
+        return pid
+    code = 70
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() == nursery:
+            _become(order)
+            code = run(**order["spec"])
+    except SystemExit as exc:
+        code = exc.code if isinstance(exc.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _become(order: dict[str, Any]) -> None:
+    """Take the child's own input, output and environment; in a group of its own, out of reach of Ctrl-C."""
+    os.setpgrp()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.update(order["environ"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

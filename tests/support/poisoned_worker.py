@@ -1,0 +1,92 @@
+"""
+A worker as `callgate worker` composes it, but for a provider and a tokenizer that kill their process over a text.
+
+    python -m tests.support.poisoned_worker            the worker
+    python -m tests.support.poisoned_worker alone      the child it runs suspects in
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Generator
+from functools import partial
+from uuid import UUID
+
+from celery import Celery
+
+import worker.bootstrap
+from callgate.adapters.catalogue_file import load_catalogue
+from callgate.adapters.token_estimator import TokenEstimator
+from callgate.domain.ports import LLMProviderPort, ProviderReply, TokenBound
+from callgate.domain.requests import LLMRequest
+from callgate.domain.retry import Failure
+from config.settings import WorkerSettings, load_worker_settings
+from worker.bootstrap import Services, bootstrap, providers_of
+from worker.isolated import serve
+from worker.main import QUEUES, configure_logging, run_worker
+
+POISON = "this text kills whoever sends it"
+UNCOUNTABLE = "this text kills whoever counts its tokens"
+ARGV = (sys.executable, "-m", "tests.support.poisoned_worker")
+ALONE = "alone"
+
+
+class Deadly:
+    """A provider's adapter with a fatal bug."""
+
+    def __init__(self, provider: LLMProviderPort) -> None:
+        self._provider = provider
+
+    async def complete(
+        self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
+    ) -> ProviderReply | Failure:
+        """Die as by the kernel's out-of-memory killer, or pass the request on."""
+        _die_over(POISON, request)
+        return await self._provider.complete(request, attempt_id=attempt_id, timeout_s=timeout_s)
+
+    def credential(self, org_id: str) -> str:
+        """Always the provider's own key."""
+        return ""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._provider.aclose()
+
+
+class DeadlyEstimator(TokenEstimator):
+    """A tokenizer with another: before the call is claimed."""
+
+    def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
+        """Die, or count."""
+        _die_over(UNCOUNTABLE, request)
+        return super().counting(request, stop_above)
+
+
+def _die_over(text: str, request: LLMRequest) -> None:
+    if any(text in message.content for message in request.messages):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def compose(settings: WorkerSettings, app: Celery, *, is_alone: bool) -> Services:
+    """The real services around the deadly provider."""
+    real = providers_of(settings, load_catalogue(settings.catalogue))
+    deadly = {name: Deadly(provider) for name, provider in real.items()}
+    children = None if is_alone else (*ARGV, ALONE)
+    return bootstrap(settings, app, providers=deadly, isolated_by=children)
+
+
+def main() -> int:
+    """Run as the worker, or as its child."""
+    settings = load_worker_settings()
+    configure_logging(as_json=False)
+    worker.bootstrap.TokenEstimator = DeadlyEstimator  # type: ignore[misc]
+    if sys.argv[1:] == [ALONE]:
+        serve(settings, partial(compose, is_alone=True))
+        return 0
+    return run_worker(settings, QUEUES["all"], compose=partial(compose, is_alone=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

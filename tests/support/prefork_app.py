@@ -1,0 +1,34 @@
+"""A pipeline on Celery's prefork pool whose parent process has used its client before it forks."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_init
+
+from callgate import Client
+from tests.support.forking_pipeline import Office, a_request, limit, org
+
+app = Celery("pipeline", broker=os.environ["CALLGATE_BROKER_URL"], set_as_current=False)
+app.conf.update(
+    task_default_queue="pipeline", task_ignore_result=True, worker_prefetch_multiplier=1
+)
+offices: list[Office] = []
+
+
+@worker_init.connect
+def use_the_client(**_: Any) -> None:
+    """What a pipeline does once, before there are children: read a budget, submit something."""
+    client = Client.from_env()
+    offices.append(Office(client))
+    (budget,) = client.budgets(org(0))
+    assert budget.limit_nano_usd == limit(0)
+
+
+@app.task(name="pipeline.check", shared=False)
+def check(n: int) -> None:
+    """Ask for everything of one organisation, and tell through callgate itself that all was right."""
+    offices[0].check(n)
+    offices[0].client.submit(a_request(n, "all was right"))

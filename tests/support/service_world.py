@@ -1,0 +1,337 @@
+"""A stage for the services: every port in memory, a clock that only moves when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from callgate.adapters.cost_calculator import CostCalculator
+from callgate.adapters.json_schema_validator import JsonSchemaValidator
+from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.adapters.token_estimator import TokenEstimator
+from callgate.domain import gates
+from callgate.domain.budgets import Window
+from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
+from callgate.domain.delivery import Delivery, Published
+from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
+from callgate.domain.ledger import (
+    AttemptRef,
+    Bodies,
+    CallKey,
+    CallView,
+    Record,
+    RecordOutcome,
+    Reserve,
+    ReserveOutcome,
+    Submitted,
+)
+from callgate.domain.ports import LLMProviderPort, OutputValidatorPort, ProviderReply, TokenBound
+from callgate.domain.requests import LLMRequest, Message, Usage
+from callgate.domain.retry import Failure
+from callgate.services.ai_call_logger import AICallLogger
+from callgate.services.dead_letters import RedriveService
+from callgate.services.delivery import DeliveryService
+from callgate.services.lease import LeaseService
+from callgate.services.llm_service import (
+    Isolate,
+    LLMService,
+    Patience,
+    RequestRoom,
+    endless_room,
+)
+from callgate.services.recovery import DueService
+from callgate.services.skipped_rows import HeldUp
+from callgate.services.submit import SubmitService
+
+NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
+GRACE_S = 10.0
+WORKER_ID = "stage"
+LEASE_S = 10.0**6
+"""No test outlives it by chance; those about leases move the clock, or judge."""
+OVERLAY = PriceEntry(
+    provider="sim",
+    model="sim-1",
+    input_usd_per_million=1,
+    cached_input_usd_per_million=Decimal("0.1"),
+    output_usd_per_million=2,
+    source="test",
+    as_of=NOON.date(),
+)
+POLICY = CallTypePolicy(
+    max_output_tokens_default=100, deadline_s=30, attempts_max=3, lost_max=2, retry_wait_s=1
+)
+ENTRY = ProviderEntry(needs_key=False)
+REPLY = ProviderReply(
+    texts=("yes",),
+    finish_reason="stop",
+    refusal=None,
+    usage=Usage(input_tokens=10, output_tokens=5),
+    service_tier=None,
+    model="sim-1-2026",
+    provider_request_id="req-1",
+)
+REPLY_COST = 10 * 1_000 + 5 * 2_000
+"""What `REPLY` costs at the overlay's price, in nano-USD."""
+
+
+class StageClock:
+    """`ClockPort` and the ledger's clock in one: sleeping moves both."""
+
+    def __init__(self) -> None:
+        self.elapsed_s = 0.0
+        self.jitter_value = 0.5
+
+    def now(self) -> datetime:
+        """The ledger's time."""
+        return NOON + timedelta(seconds=self.elapsed_s)
+
+    def monotonic(self) -> float:
+        """The process's time."""
+        return self.elapsed_s
+
+    def jitter(self) -> float:
+        """Always the same."""
+        return self.jitter_value
+
+    async def sleep(self, seconds: float) -> None:
+        """Move on, and let others run."""
+        self.pass_time(seconds)
+        await asyncio.sleep(0)
+
+    def pass_time(self, seconds: float) -> None:
+        """Move on."""
+        self.elapsed_s += seconds
+
+
+@dataclass
+class StageQueue:
+    """`QueuePort` that keeps what was published; `is_away` makes it refuse."""
+
+    calls: list[CallKey] = field(default_factory=list)
+    logs: list[AttemptRef] = field(default_factory=list)
+    links: list[Delivery] = field(default_factory=list)
+    sweeps: list[datetime] = field(default_factory=list)
+    is_away: bool = False
+    refused: dict[str, Published] = field(default_factory=dict)
+    """By their text: links that are not published, and what becomes of them."""
+
+    def publish_calls(self, keys: Sequence[CallKey]) -> None:
+        """Keep call tasks."""
+        self._ask()
+        self.calls += keys
+
+    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
+        """Keep log tasks."""
+        self._ask()
+        self.logs += refs
+
+    def publish_sweep(self, sent_at: datetime) -> None:
+        """Keep a sweep."""
+        self._ask()
+        self.sweeps.append(sent_at)
+
+    def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
+        """Keep links."""
+        self._ask()
+        self.links += [d for d in deliveries if d.link not in self.refused]
+        return [
+            replace(
+                self.refused.get(d.link, Published(d.submission_id)), submission_id=d.submission_id
+            )
+            for d in deliveries
+        ]
+
+    def _ask(self) -> None:
+        if self.is_away:
+            raise BrokerUnavailable("away")
+
+
+class StageProvider:
+    """Answers with what is scripted, one after the other; then with `REPLY`."""
+
+    def __init__(self, clock: StageClock) -> None:
+        self.script: list[ProviderReply | Failure] = []
+        self.requests: list[tuple[LLMRequest, UUID, float]] = []
+        self.latency_s = 0.0
+        self._clock = clock
+
+    async def complete(
+        self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
+    ) -> ProviderReply | Failure:
+        """Take `latency_s` and answer."""
+        self.requests.append((request, attempt_id, timeout_s))
+        await self._clock.sleep(self.latency_s)
+        return self.script.pop(0) if self.script else REPLY
+
+    def credential(self, org_id: str) -> str:
+        """Always the provider's own key."""
+        return ""
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+class StageLane:
+    """`CallLedger` over the memory ledger; `outages` counts down failures of a step."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self._ledger = ledger
+        self.outages: dict[str, int] = {}
+
+    async def read(self, key: CallKey) -> CallView | None:
+        """Look at one call."""
+        self._ask("read")
+        return self._ledger.read([key], Bodies.LIGHT)[0]
+
+    async def read_whole(self, key: CallKey) -> CallView | None:
+        """Look at one call, however large."""
+        self._ask("read_whole")
+        return self._ledger.read([key], Bodies.REQUEST)[0]
+
+    async def reserve(self, reserve: Reserve) -> ReserveOutcome:
+        """Claim it."""
+        self._ask("reserve")
+        return self._ledger.reserve([reserve])[0]
+
+    async def record(self, record: Record) -> RecordOutcome:
+        """Keep its answer."""
+        self._ask("record")
+        return self._ledger.record([record])[0]
+
+    def _ask(self, step: str) -> None:
+        if self.outages.get(step, 0) > 0:
+            self.outages[step] -= 1
+            raise LedgerUnavailable("away")
+
+
+class Stage:
+    """All services over memory, for one organisation with a budget."""
+
+    def __init__(
+        self,
+        *,
+        limit_nano_usd: int = 10**9,
+        policy: CallTypePolicy = POLICY,
+        entry: ProviderEntry = ENTRY,
+        lease_s: float = LEASE_S,
+        isolate: Isolate | None = None,
+        room: RequestRoom = endless_room,
+        checker: OutputValidatorPort | None = None,
+    ) -> None:
+        self.clock = StageClock()
+        self.ledger = MemoryLedger(clock=self.clock.now)
+        self.queue = StageQueue()
+        self.provider = StageProvider(self.clock)
+        self.lane = StageLane(self.ledger)
+        self.unclaimed = HeldUp[CallKey](self.clock, nullcontext())
+        self.unsettled = HeldUp[AttemptRef](self.clock, nullcontext())
+        self.woken: list[float] = []
+        """When the due query was asked to run at once."""
+        self.lease = LeaseService(
+            leases=self.ledger.leases, clock=self.clock, worker_id=WORKER_ID, lease_s=lease_s
+        )
+        self.lease.renew()
+        self.catalogue = Catalogue(providers={"sim": entry}, default=policy, prices=(OVERLAY,))
+        costs, validator = CostCalculator(self.catalogue), JsonSchemaValidator()
+        self.estimator = TokenEstimator(self.catalogue)
+        self.submits = SubmitService(
+            ledger=self.ledger,
+            estimator=self.estimator,
+            costs=costs,
+            validator=validator,
+            catalogue=self.catalogue,
+            now=self.clock.now,
+        )
+        self.delivery = DeliveryService(ledger=self.ledger, queue=self.queue, clock=self.clock)
+        self.logger = AICallLogger(
+            ledger=self.ledger,
+            delivery=self.delivery,
+            costs=costs,
+            validator=checker or validator,
+            catalogue=self.catalogue,
+            jitter=self.clock.jitter,
+            monotonic=self.clock.monotonic,
+            on_woken=lambda: self.woken.append(self.clock.elapsed_s),
+            sleep=self.clock.pass_time,
+            on_locked=self.unsettled.add,
+        )
+        self.providers: dict[str, LLMProviderPort] = {"sim": self.provider}
+        self.llm = LLMService(
+            ledger=self.lane,
+            providers=self.providers,
+            costs=costs,
+            catalogue=self.catalogue,
+            ask_gates=self._ask_gates,
+            publish_log=self._publish_log,
+            settle_here=self._settle_here,
+            clock=self.clock,
+            now=self.clock.now,
+            patience=Patience(grace_s=GRACE_S),
+            worker_id=WORKER_ID,
+            lease_held=self.lease.held,
+            isolate=isolate,
+            room=room,
+            on_locked=self.unclaimed.add,
+        )
+        self.due = DueService(
+            ledger=self.ledger,
+            leases=self.ledger.leases,
+            worker_id=WORKER_ID,
+            queue=self.queue,
+            logger=self.logger,
+            clock=self.clock,
+            grace_s=GRACE_S,
+            sweep_slack_s=2.0,
+            unclaimed=self.unclaimed,
+            unsettled=self.unsettled,
+        )
+        self.redrives = RedriveService(self.ledger, self.submits)
+        self.ledger.set_budget("acme", "org", Window.DAY, limit_nano_usd)
+
+    def submit(self, text: str = "hello", *, link: str | None = None, **fields: Any) -> Submitted:
+        """Submit one request of acme."""
+        request = a_request(text, **fields)
+        (answer,) = self.submits.store([self.submits.prepare(request, link=link)])
+        return answer
+
+    async def run(self, key: CallKey) -> CallView:
+        """Execute a call's task, then its log task if there is one."""
+        await self.llm.execute(key)
+        refs, self.queue.logs = self.queue.logs, []
+        self.logger.settle(refs)
+        return self.view(key)
+
+    def view(self, key: CallKey) -> CallView:
+        """The call as the ledger has it."""
+        (view,) = self.ledger.read([key], Bodies.BOTH)
+        assert view is not None
+        return view
+
+    async def _ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
+        return gates.check(request, self.catalogue, self.estimator, counted)
+
+    async def _publish_log(self, ref: AttemptRef) -> None:
+        self.queue.publish_logs([ref])
+
+    async def _settle_here(self, ref: AttemptRef) -> None:
+        self.logger.settle([ref])
+
+
+def a_request(text: str = "hello", **fields: Any) -> LLMRequest:
+    """A request of acme to the simulated provider."""
+    return LLMRequest(
+        **{
+            "org_id": "acme",
+            "call_type": "test",
+            "provider": "sim",
+            "model": "sim-1",
+            "messages": [Message(role="user", content=text)],
+            **fields,
+        }
+    )

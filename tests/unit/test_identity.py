@@ -1,0 +1,292 @@
+"""Identity: what makes two requests the same call, and what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import RFC_4122, UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from callgate.domain.identity import call_id, canonical_bytes, input_hash
+from callgate.domain.requests import LLMRequest, OnBudget
+
+GOLDEN_BYTES = (
+    b'{"call_type":"extraction","hash_version":1,"max_output_tokens":300,'
+    b'"messages":[{"content":"You extract.","role":"system"},'
+    b'{"content":"Rechnung \xc3\xbcber 7 \xe2\x82\xac","role":"user"}],'
+    b'"model":"gpt-4o-mini","n":1,"prompt_version":"v3","provider":"openai",'
+    b'"response_schema":"{\\"type\\":\\"object\\",\\"properties\\":{\\"total\\":{\\"type\\":\\"number\\"}}}",'
+    b'"sample_index":0,"seed":null,"service_tier":"default","stop":[],"temperature":0.2,"top_p":null}'
+)
+GOLDEN_HASH = "469dc84a87cec5462303067630edc8cdc39b19e0be4b8814e1c926c15011c17e"
+GOLDEN_CALL_ID = UUID("61705507-f5c2-8597-b4b9-0ac29306e9f7")
+
+
+def a_request(**changes: Any) -> LLMRequest:
+    """The request whose hash is pinned."""
+    fields: dict[str, Any] = {
+        "org_id": "acme",
+        "call_type": "extraction",
+        "provider": "openai",
+        "model": "gpt-4o-mini",
+        "messages": [
+            {"role": "system", "content": "You extract."},
+            {"role": "user", "content": "Rechnung über 7 €"},
+        ],
+        "max_output_tokens": 300,
+        "temperature": 0.2,
+        "prompt_version": "v3",
+        "response_schema": {"type": "object", "properties": {"total": {"type": "number"}}},
+    }
+    return LLMRequest.model_validate({**fields, **changes})
+
+
+def id_of(request: LLMRequest) -> UUID:
+    """The call a request is."""
+    return call_id(request.org_id, input_hash(request))
+
+
+# The bytes.
+
+
+def test_the_canonical_bytes_are_pinned() -> None:
+    """RFC 8785: sorted keys, no blanks, UTF-8. Whoever changes them raises HASH_VERSION."""
+    assert canonical_bytes(a_request()) == GOLDEN_BYTES
+
+
+def test_the_hash_of_a_request_is_pinned() -> None:
+    """Calls made by one version answer for the next one, on any machine."""
+    request = a_request()
+
+    assert input_hash(request).hex() == GOLDEN_HASH
+    assert id_of(request) == GOLDEN_CALL_ID
+
+
+# What does not matter.
+
+
+def test_the_key_order_of_a_message_does_not_matter() -> None:
+    """A message is a value, not a text."""
+    swapped = a_request(
+        messages=[
+            {"content": "You extract.", "role": "system"},
+            {"content": "Rechnung über 7 €", "role": "user"},
+        ]
+    )
+
+    assert input_hash(swapped) == input_hash(a_request())
+
+
+def test_a_request_read_back_is_the_same_call() -> None:
+    """Through JSON and back, as workers see it."""
+    request = a_request()
+
+    again = LLMRequest.model_validate_json(request.model_dump_json())
+
+    assert input_hash(again) == input_hash(request)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"document_pages": 9}, {"trace_id": "trace-1"}, {"on_budget": OnBudget.WAIT}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_does_not_change_the_answer_is_not_hashed(changes: dict[str, Any]) -> None:
+    """Gates, tracing and patience concern the submitter, not the answer."""
+    assert input_hash(a_request(**changes)) == input_hash(a_request())
+
+
+@pytest.mark.parametrize(("written", "meant"), [(0, 0.0), (1, 1.0), (-0.0, 0.0)])
+def test_numbers_are_compared_by_value(written: float, meant: float) -> None:
+    """1 and 1.0 ask for the same thing."""
+    one, other = a_request(temperature=written), a_request(temperature=meant)
+
+    assert input_hash(one) == input_hash(other)
+
+
+def test_blanks_in_a_schema_do_not_matter() -> None:
+    """A schema is hashed as compact text, however it was written."""
+    spaced = '{ "type": "object",\n "properties": {"total": {"type": "number"}} }'
+
+    assert input_hash(a_request(response_schema=spaced)) == input_hash(a_request())
+
+
+# What does.
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"call_type": "triage"},
+        {"provider": "azure"},
+        {"model": "gpt-4o"},
+        {"messages": [{"role": "user", "content": "Rechnung über 7 €"}]},
+        {"max_output_tokens": 301},
+        {"max_output_tokens": None},
+        {"n": 2},
+        {"temperature": 0.3},
+        {"temperature": None},
+        {"top_p": 0.5},
+        {"seed": 0},
+        {"stop": ["."]},
+        {"response_schema": None},
+        {"prompt_version": "v4"},
+        {"sample_index": 1},
+        {"service_tier": "flex"},
+    ],
+    ids=str,
+)
+def test_whatever_changes_the_answer_is_hashed(changes: dict[str, Any]) -> None:
+    """Each field is part of the identity, None as a value of its own."""
+    assert input_hash(a_request(**changes)) != input_hash(a_request())
+
+
+def test_every_field_is_hashed_or_named_as_an_exception() -> None:
+    """A field added tomorrow is part of the identity unless somebody says otherwise."""
+    hashed = set(LLMRequest.model_fields) - {"org_id", "document_pages", "on_budget", "trace_id"}
+
+    assert {f'"{name}":'.encode() in canonical_bytes(a_request()) for name in hashed} == {True}
+
+
+def test_the_order_of_messages_matters() -> None:
+    """A conversation is a list."""
+    turns = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+
+    assert input_hash(a_request(messages=turns)) != input_hash(a_request(messages=turns[::-1]))
+
+
+def test_the_key_order_of_a_schema_matters() -> None:
+    """It changes answers: models write keys in the order they are shown."""
+    one = '{"properties": {"a": {}, "b": {}}}'
+    other = '{"properties": {"b": {}, "a": {}}}'
+
+    assert input_hash(a_request(response_schema=one)) != input_hash(
+        a_request(response_schema=other)
+    )
+
+
+def test_a_model_class_is_hashed_by_its_schema() -> None:
+    """A Pydantic class, its schema as a dict and its schema as text are one request."""
+
+    class Invoice(BaseModel):
+        total: float
+        currency: str
+
+    schema = Invoice.model_json_schema()
+
+    assert input_hash(a_request(response_schema=Invoice)) == input_hash(
+        a_request(response_schema=schema)
+    )
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_different_texts_are_different_calls(one: str, other: str) -> None:
+    """Also where they only look alike: nothing is normalised."""
+    hashes = {
+        input_hash(a_request(messages=[{"role": "user", "content": text}])) for text in (one, other)
+    }
+
+    assert len(hashes) == len({one, other})
+
+
+# What cannot be hashed is refused.
+
+
+def deep(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema as the innermost of as many as can be written."""
+    for _ in range(450):
+        schema = {"items": schema}
+    return schema
+
+
+@pytest.mark.parametrize("field", ["temperature", "top_p"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_are_refused(field: str, number: float) -> None:
+    """JSON cannot say them, and NaN is not even itself."""
+    with pytest.raises(ValidationError):
+        a_request(**{field: number})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"minimum": float("nan")},
+        {"maximum": float("inf")},
+        '{"minimum": NaN}',
+        '{"maximum": -Infinity}',
+    ],
+    ids=str,
+)
+def test_a_schema_that_is_not_json_is_refused(schema: object) -> None:
+    """Python's JSON is more tolerant than anybody else's."""
+    with pytest.raises(ValidationError):
+        a_request(response_schema=schema)
+
+
+class Gap(BaseModel):
+    """A default that Pydantic takes and JSON does not have."""
+
+    value: float = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (Gap, r"\$\.properties\.value\.default is nan"),
+        ({"properties": {"a": {"maximum": float("-inf")}}}, r"\$\.properties\.a\.maximum is -inf"),
+        ('{"anyOf": [{}, {"enum": [0, 1e999]}]}', r"\$\.anyOf\[1\]\.enum\[1\] is inf"),
+        ({"properties": {"a": {"default": "\ud800"}}}, r"\$\.properties\.a\.default holds half"),
+        ({"properties": {"\ud800": {}}}, r"a name in \$\.properties holds half .* '\\ud800'"),
+        ({"properties": {"a": {"default": {1}}}}, r"\$\.properties\.a\.default is a set"),
+        ({(1, 2): 3}, "keys must be str"),
+        (deep({"minimum": float("nan")}), "is nan|nested too deeply"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_not_json_in_a_schema_is_named_with_its_place(schema: object, says: str) -> None:
+    """The field of the caller's model, for a model."""
+    with pytest.raises(ValidationError, match=says):
+        a_request(response_schema=schema)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"messages": [{"role": "user", "content": "half a pair: \ud83d"}]},
+        {"stop": ["\ud800"]},
+        {"trace_id": "\udfff"},
+        {"response_schema": {"title": "\ud800"}},
+        {"response_schema": '{"title": "\\ud800"}'},
+    ],
+    ids=["message", "stop", "trace_id", "schema", "schema text"],
+)
+def test_lone_surrogates_are_refused(changes: dict[str, Any]) -> None:
+    """They are no Unicode text: they could be neither stored nor sent as they are."""
+    with pytest.raises(ValidationError):
+        a_request(**changes)
+
+
+# The call id.
+
+
+def test_a_call_belongs_to_its_organisation() -> None:
+    """The organisation is no part of the hash, but of the id."""
+    acme, zeta = a_request(), a_request(org_id="zeta")
+
+    assert input_hash(acme) == input_hash(zeta)
+    assert id_of(acme) != id_of(zeta)
+
+
+HASHES = st.binary(min_size=32, max_size=32)
+
+
+@given(st.from_regex(r"[a-z][a-z0-9]{0,20}", fullmatch=True), HASHES, HASHES)
+def test_a_call_id_is_a_uuid_of_version_8(org_id: str, one: bytes, other: bytes) -> None:
+    """Cut from SHA-256 over organisation and hash: anyone can compute it, no two hashes share it."""
+    made = call_id(org_id, one)
+
+    assert (made.version, made.variant) == (8, RFC_4122)
+    assert (made == call_id(org_id, other)) == (one == other)

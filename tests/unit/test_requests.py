@@ -1,0 +1,56 @@
+"""What a request may be, however it comes."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from callgate.domain.requests import SCHEMA_BYTES_MAX, STOP_CHARS_MAX, LLMRequest
+
+FIELDS: dict[str, Any] = {
+    "org_id": "acme",
+    "call_type": "answer",
+    "provider": "sim",
+    "model": "sim-1",
+    "messages": [{"role": "user", "content": "hello"}],
+}
+
+
+def test_a_stored_request_is_read_as_it_was() -> None:
+    """Every message counts as a few values, and a request may have a thousand."""
+    request = LLMRequest(**{**FIELDS, "messages": FIELDS["messages"] * 1_000})
+
+    assert LLMRequest.from_stored(request.model_dump_json().encode()) == request
+
+
+@pytest.mark.parametrize("field", ["unknown", "stop", "response_schema", "messages"])
+def test_a_million_values_are_refused_before_they_are_read(field: str) -> None:
+    """Read, they took a gigabyte for every thirty megabytes, and seconds."""
+    stored = json.dumps({**FIELDS, field: [[]] * 1_000_000}).encode()
+    begun = time.process_time()
+
+    with pytest.raises(ValueError, match="more than 50000 values"):
+        LLMRequest.from_stored(stored)
+    assert time.process_time() - begun < 0.5
+
+
+def test_a_long_schema_is_refused_before_it_is_read() -> None:
+    """As text it is one value of the request."""
+    schema = json.dumps({"enum": [[]] * 1_000_000})
+    begun = time.process_time()
+
+    with pytest.raises(ValidationError, match=f"at most {SCHEMA_BYTES_MAX} bytes"):
+        LLMRequest(**FIELDS, response_schema=schema)
+    assert time.process_time() - begun < 0.5
+
+
+def test_a_stop_sequence_is_short() -> None:
+    """Nothing else bounds it: it is not counted as input."""
+    LLMRequest(**FIELDS, stop=("x" * STOP_CHARS_MAX,))
+
+    with pytest.raises(ValidationError, match="at most 1000 characters"):
+        LLMRequest(**FIELDS, stop=("x" * (STOP_CHARS_MAX + 1),))

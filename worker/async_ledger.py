@@ -1,0 +1,76 @@
+"""The ledger as coroutines see it: single items, grouped into batches, written in a few threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from callgate.domain.ledger import (
+    AttemptRef,
+    Bodies,
+    CallKey,
+    CallView,
+    Record,
+    RecordOutcome,
+    Reserve,
+    ReserveOutcome,
+)
+from callgate.domain.ports import LedgerPort, QueuePort
+from worker.group_commit import GroupCommit
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class LedgerLane:
+    """`CallLedger` for one process: a group commit per step, and one for publishing log tasks."""
+
+    def __init__(self, ledger: LedgerPort, queue: QueuePort, threads: ThreadPoolExecutor) -> None:
+        def read(keys: Sequence[CallKey]) -> Sequence[CallView | None]:
+            return list(ledger.read(keys, Bodies.LIGHT))
+
+        def read_whole(keys: Sequence[CallKey]) -> Sequence[CallView | None]:
+            return list(ledger.read(keys, Bodies.REQUEST))
+
+        def publish(refs: Sequence[AttemptRef]) -> Sequence[None]:
+            queue.publish_logs(refs)
+            return [None] * len(refs)
+
+        self._read = GroupCommit(_in_threads(threads, read))
+        # One at a time: a large request has a deadline of its own.
+        self._read_whole = GroupCommit(_in_threads(threads, read_whole), batch_max=1)
+        self._reserve = GroupCommit(_in_threads(threads, ledger.reserve))
+        self._record = GroupCommit(_in_threads(threads, ledger.record), weigh=_bytes_of)
+        self._publish = GroupCommit(_in_threads(threads, publish))
+
+    async def read(self, key: CallKey) -> CallView | None:
+        """Look at one call, with its request unless that is large."""
+        return await self._read(key)
+
+    async def read_whole(self, key: CallKey) -> CallView | None:
+        """Look at one call, with its request, however large."""
+        return await self._read_whole(key)
+
+    async def reserve(self, reserve: Reserve) -> ReserveOutcome:
+        """Claim it and hold its cost."""
+        return await self._reserve(reserve)
+
+    async def record(self, record: Record) -> RecordOutcome:
+        """Keep its answer."""
+        return await self._record(record)
+
+    async def publish_log(self, ref: AttemptRef) -> None:
+        """Publish the log task of an answered attempt."""
+        await self._publish(ref)
+
+
+def _bytes_of(record: Record) -> int:
+    return len(record.reply or b"") + len(record.error or "")
+
+
+def _in_threads(
+    threads: ThreadPoolExecutor, run: Callable[[Sequence[In]], Sequence[Out]]
+) -> Callable[[Sequence[In]], asyncio.Future[Sequence[Out]]]:
+    return lambda batch: asyncio.get_running_loop().run_in_executor(threads, run, batch)
