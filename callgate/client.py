@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-POLL_S_MIN = 0.005
+POLL_MIN_S = 0.005
 READ_BATCH_MAX = 1_000
 
 
@@ -331,7 +331,7 @@ class Client:
                 self.queue.publish_calls(created)
         except BrokerUnavailable as exc:
             # They are accepted all the same: a sweep publishes them when the broker is back.
-            log.warning("accepted_but_not_published", count=len(created), reason=str(exc))
+            log.warning("submission.publish_failed", count=len(created), reason=str(exc))
 
     def _look(self, handles: Sequence[Handle], bodies: Bodies) -> list[CallView]:
         views: list[CallView] = []
@@ -346,7 +346,7 @@ class Client:
     def _ended(
         self, handles: Sequence[Handle], timeout: float | None
     ) -> Iterator[tuple[Handle, CallView]]:
-        waiting, pauses = list(handles), _Pauses(self.settings.poll_s_max, timeout)
+        waiting, pauses = list(handles), _Pauses(self.settings.poll_max_s, timeout)
         while waiting:
             ended, waiting = self._split(waiting)
             yield from ended
@@ -358,7 +358,7 @@ class Client:
     async def _aended(
         self, handles: Sequence[Handle], timeout: float | None
     ) -> AsyncIterator[tuple[Handle, CallView]]:
-        waiting, pauses = list(handles), _Pauses(self.settings.poll_s_max, timeout)
+        waiting, pauses = list(handles), _Pauses(self.settings.poll_max_s, timeout)
         while waiting:
             ended, waiting = await asyncio.to_thread(self._split, waiting)
             for pair in ended:
@@ -381,12 +381,12 @@ class _Pauses:
 
     def __init__(self, longest_s: float, timeout: float | None) -> None:
         self._longest_s = longest_s
-        self._pause_s = POLL_S_MIN
+        self._pause_s = POLL_MIN_S
         self._deadline = None if timeout is None else time.monotonic() + timeout
 
     def next(self, *, has_news: bool) -> float | None:
         """Seconds to wait now, or None if patience has ended."""
-        pause_s = POLL_S_MIN if has_news else self._pause_s
+        pause_s = POLL_MIN_S if has_news else self._pause_s
         self._pause_s = min(pause_s * 1.5, self._longest_s)
         if self._deadline is None:
             return pause_s

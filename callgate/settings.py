@@ -82,7 +82,7 @@ class ClientSettings(BaseSettings):
     """How far behind `client.budgets()` may be."""
     operator: Annotated[str, Field(pattern=r"\S", max_length=200)] | None = None
     """Who an operator's command names in the action log; the system's user if None."""
-    poll_s_max: Seconds = 0.25
+    poll_max_s: Seconds = 0.25
     """The longest pause between two looks at a pending result."""
 
     @field_validator("database_url", "broker_url", "cache_url")

@@ -12,8 +12,8 @@ def celery_config(worker: WorkerOptions) -> dict[str, Any]:
     return {
         "include": ("tasks.call", "tasks.log_call", "tasks.sweep"),
         "worker_pool": "worker.celery_ext.pool:AsyncioPool",
-        "worker_concurrency": worker.in_flight_max,
-        "callgate_drain_s": worker.drain_s,
+        "worker_concurrency": worker.concurrency,
+        "callgate_drain_s": worker.shutdown_timeout_s,
         "callgate_task_threads_max": worker.task_threads_max,
         # Until its call is safe in the ledger a message counts as taken, and so bounds what a worker takes.
         "task_acks_late": True,

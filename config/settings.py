@@ -31,28 +31,28 @@ class WorkerOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    in_flight_max: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1_000
     """Calls one process has in flight; each keeps its broker message until it is recorded."""
     task_threads_max: Annotated[int, Field(ge=2, le=64)] = 4
     """Threads for what blocks: settling, sweeping."""
-    suspects_max: Annotated[int, Field(ge=1, le=64)] = 8
+    quarantine_processes_max: Annotated[int, Field(ge=1, le=64)] = 8
     """Calls lost before that one process runs at once, each in a child process of 25 MB (95 for OpenAI)."""
     ledger_connections_max: Annotated[int, Field(ge=4, le=64)] = 8
-    grace_s: Seconds = 15.0
+    attempt_grace_s: Seconds = 15.0
     """From an attempt's deadline to its expiry. Too low: slow records become unknown; too high: slow recovery."""
-    lease_s: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 10.0
+    process_lease_s: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 10.0
     """
     How long the ledger takes this process for alive after a renewal; then the calls of a killed one are moved on.
     Too low: a pause of half of it (a busy machine, a slow commit) stops sending, a longer one costs the calls in
     flight; too high: slow recovery.
     """
-    drain_s: Seconds = 120.0
+    shutdown_timeout_s: Seconds = 120.0
     """How long a stopping worker lets calls in flight finish; more than the longest deadline."""
     due_interval_s: Seconds = 0.5
     """Between two due queries of one worker."""
     sweep_interval_s: Seconds = 5.0
     """Between two sweeps of one worker."""
-    sweep_slack_s: Seconds = 2.0
+    sweep_min_age_s: Seconds = 2.0
     """How much older than a sweep a queued call must be to count as lost."""
     maintenance_interval_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 3_600.0
     """Between two runs of retention in one worker; partitions are made two months ahead, so a day does no harm."""
@@ -172,27 +172,28 @@ def check_relations(settings: WorkerSettings, catalogue: Catalogue) -> None:
         message
         for is_wrong, message in (
             (
-                worker.drain_s <= deadline_s,
+                worker.shutdown_timeout_s <= deadline_s,
                 (
-                    f"CALLGATE_WORKER__DRAIN_S ({worker.drain_s}) must exceed the longest deadline ({deadline_s}),"
+                    f"CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S ({worker.shutdown_timeout_s}) must exceed the longest deadline ({deadline_s}),"
                     " or stopping a worker makes outcomes unknown"
                 ),
             ),
             (
-                worker.lease_s >= deadline_s + worker.grace_s,
+                worker.process_lease_s >= deadline_s + worker.attempt_grace_s,
                 (
-                    f"CALLGATE_WORKER__LEASE_S ({worker.lease_s}) must be below the longest deadline plus grace"
-                    f" ({deadline_s + worker.grace_s}), or a killed worker is noticed no sooner than without leases"
+                    f"CALLGATE_WORKER__PROCESS_LEASE_S ({worker.process_lease_s}) must be below the longest deadline plus grace"
+                    f" ({deadline_s + worker.attempt_grace_s}), or a killed worker is noticed no sooner than without leases"
                 ),
             ),
             (
                 # A record's back-off is at most a third of the grace; an outage below half a lease is seen by no lease.
-                settings.ledger_timeout_s + max(worker.grace_s / 3, worker.lease_s / 2)
-                >= worker.grace_s,
+                settings.ledger_timeout_s
+                + max(worker.attempt_grace_s / 3, worker.process_lease_s / 2)
+                >= worker.attempt_grace_s,
                 (
-                    f"CALLGATE_WORKER__GRACE_S ({worker.grace_s}) must exceed CALLGATE_LEDGER_TIMEOUT_S"
-                    f" ({settings.ledger_timeout_s}) plus a third of itself, and plus half of CALLGATE_WORKER__LEASE_S"
-                    f" ({worker.lease_s}), or an outage of Postgres leaves no time to record and costs attempts"
+                    f"CALLGATE_WORKER__ATTEMPT_GRACE_S ({worker.attempt_grace_s}) must exceed CALLGATE_LEDGER_TIMEOUT_S"
+                    f" ({settings.ledger_timeout_s}) plus a third of itself, and plus half of CALLGATE_WORKER__PROCESS_LEASE_S"
+                    f" ({worker.process_lease_s}), or an outage of Postgres leaves no time to record and costs attempts"
                 ),
             ),
         )

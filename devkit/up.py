@@ -27,13 +27,13 @@ from callgate.cli.output import print_json, say
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
-from devkit.servers.embedded import Embedded, EmbeddedError
+from devkit.servers.embedded import DevServers, DevServersError
 from worker import tied_process as embedded_child
 from worker.migrate import migrate
 
 POLL_S = 0.1
 BACK_OFF_S = 1.0
-BACK_OFF_S_MAX = 30.0
+BACK_OFF_MAX_S = 30.0
 HEALTHY_S = 60.0
 """A child that lived so long starts again with the shortest back-off."""
 WRONG_SETTINGS = 2
@@ -57,7 +57,7 @@ def run_up(*, as_json: bool) -> int:
     options = settings.worker
     signals = _Signals()
     try:
-        with signals.caught(), Embedded(options.data_dir) as services:
+        with signals.caught(), DevServers(options.data_dir) as services:
             if signals.count:
                 return 0
             migrate(services.database_url)
@@ -68,7 +68,7 @@ def run_up(*, as_json: bool) -> int:
             }
             with _env_file(options.data_dir, shared):
                 return _run_children(options, shared, signals, as_json)
-    except EmbeddedError as exc:
+    except DevServersError as exc:
         raise ConfigurationError(str(exc)) from exc
 
 
@@ -116,7 +116,7 @@ class _Child:
                 self._back_off_s = BACK_OFF_S
             say(f"{self.command} ended with status {code}; again in {self._back_off_s:g} s")
             self._restart_at = now + self._back_off_s
-            self._back_off_s = min(self._back_off_s * 2, BACK_OFF_S_MAX)
+            self._back_off_s = min(self._back_off_s * 2, BACK_OFF_MAX_S)
         elif now >= self._restart_at:
             self._start()
         return None
@@ -152,7 +152,7 @@ def _run_children(
 ) -> int:
     children: list[_Child] = []
     try:
-        children.append(_Child("worker", shared, options.drain_s + STOP_SLACK_S))
+        children.append(_Child("worker", shared, options.shutdown_timeout_s + STOP_SLACK_S))
         children.append(_Child("flower", shared, FLOWER_STOP_S))
         _print_banner(options, shared, as_json)
         while not signals.count:

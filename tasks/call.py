@@ -9,7 +9,7 @@ from celery._state import connect_on_app_finalize
 from callgate.adapters.broker.app import CALL_TASK
 from callgate.domain.ledger import CallKey
 from worker.celery_ext.pool import AsyncTask
-from worker.celery_ext.request import Named, WakeUp
+from worker.celery_ext.request import Named, UntrustedRequest
 from worker.process import services_of
 
 
@@ -18,8 +18,8 @@ class Call(AsyncTask):
 
     name = CALL_TASK
     ignore_result = True
-    Request = WakeUp
-    follow_ups = False
+    Request = UntrustedRequest
+    publishes_callbacks = False
 
     def check(self, call_id: object, generation: object) -> None:
         """See that they name a call."""

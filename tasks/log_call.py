@@ -9,10 +9,10 @@ from celery._state import connect_on_app_finalize
 
 from callgate.adapters.broker.app import LOG_TASK
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
-from callgate.domain.reports import StrayMessage
+from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
-from worker.celery_ext.body_result import Outcome
-from worker.celery_ext.request import Named, WakeUp
+from worker.celery_ext.body_result import BodyResult
+from worker.celery_ext.request import Named, UntrustedRequest
 from worker.process import services_of
 
 
@@ -26,8 +26,8 @@ class LogCall(BatchTask):
     name = LOG_TASK
     throws = (CallIsDead,)
     ignore_result = True
-    Request = WakeUp
-    follow_ups = False
+    Request = UntrustedRequest
+    publishes_callbacks = False
 
     def named(self, args: Any, kwargs: Any) -> Named:
         """The attempt, as the child of its call."""
@@ -36,7 +36,7 @@ class LogCall(BatchTask):
         key, attempt_id = ref.key, str(ref.attempt_id)
         return Named(attempt_id, (str(key.call_id), key.generation, attempt_id), key.task_id)
 
-    def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[Outcome]:
+    def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[BodyResult]:
         """Say what each attempt came to, as Flower shows it; a message that names none is a stray."""
         services = services_of(self.app)
         refs = [_ref(message.args) for message in messages]
@@ -46,26 +46,26 @@ class LogCall(BatchTask):
             if ref is None:
                 reason = "a log task that names no attempt"
                 raw = repr(message.args).encode()[:1_000]
-                services.operations.keep_stray(StrayMessage(LOG_TASK, reason, raw))
+                services.operations.keep_unprocessable(UnprocessableMessage(LOG_TASK, reason, raw))
         return [_outcome(ref, states) for ref in refs]
 
     def run_undecodable(self, message: Any, error: Exception) -> None:
         """Keep a message whose arguments cannot be read."""
         body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
-        stray = StrayMessage(
+        stray = UnprocessableMessage(
             LOG_TASK, f"unreadable arguments: {type(error).__name__}", body[:65_536]
         )
-        services_of(self.app).operations.keep_stray(stray)
+        services_of(self.app).operations.keep_unprocessable(stray)
 
 
-def _outcome(ref: AttemptRef | None, states: Mapping[AttemptRef, CallState]) -> Outcome:
+def _outcome(ref: AttemptRef | None, states: Mapping[AttemptRef, CallState]) -> BodyResult:
     if ref is None:
-        return Outcome("stray")
+        return BodyResult("stray")
     if ref not in states:
-        return Outcome("settled before, held by somebody, or left to the due query")
+        return BodyResult("settled before, held by somebody, or left to the due query")
     if states[ref] is CallState.DEAD:
-        return Outcome(error=CallIsDead(f"call {ref.key.task_id} is a dead letter"))
-    return Outcome("to be tried again" if states[ref].is_open else states[ref].value)
+        return BodyResult(error=CallIsDead(f"call {ref.key.task_id} is a dead letter"))
+    return BodyResult("to be tried again" if states[ref].is_open else states[ref].value)
 
 
 def _ref(args: Any) -> AttemptRef | None:

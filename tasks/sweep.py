@@ -10,10 +10,10 @@ from celery._state import connect_on_app_finalize
 
 from callgate.adapters.broker.app import SWEEP_TASK
 from worker.celery_ext.pool import AsyncTask
-from worker.celery_ext.request import Named, WakeUp
+from worker.celery_ext.request import Named, UntrustedRequest
 from worker.process import services_of
 
-CLAIMS_S_MAX = 30.0
+CLAIMS_MAX_S = 30.0
 """How long a sweep waits for the calls that came out of the queue before it; after that a later sweep will do."""
 
 
@@ -27,8 +27,8 @@ class Sweep(AsyncTask):
 
     name = SWEEP_TASK
     ignore_result = True
-    Request = WakeUp
-    follow_ups = False
+    Request = UntrustedRequest
+    publishes_callbacks = False
     send_events = False
 
     def check(self, sent_at: str) -> None:
@@ -48,7 +48,7 @@ class Sweep(AsyncTask):
     async def arun(self, request: Mapping[str, Any], sent_at: str) -> int:
         """Count the lost messages."""
         services = services_of(self.app)
-        if not await services.llm.claims_made(CLAIMS_S_MAX):
+        if not await services.llm.wait_for_inflight_claims(CLAIMS_MAX_S):
             return 0
         return await asyncio.to_thread(services.due.sweep, datetime.fromisoformat(sent_at))
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.tables import EMPTY
 from worker.migrate import migrate
 
@@ -42,16 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServers]:
     """A real Postgres, migrated, and a real Valkey, for this test process."""
     folder = tmp_path_factory.mktemp("services")
-    with Embedded(folder, fsync=False, valkey_persistence=False) as embedded:
+    with DevServers(folder, fsync=False, valkey_persistence=False) as embedded:
         migrate(embedded.database_url)
         yield embedded
 
 
 @pytest.fixture
-def postgres_engine(services: Embedded) -> Iterator[Engine]:
+def postgres_engine(services: DevServers) -> Iterator[Engine]:
     """An engine on the migrated database, every table empty."""
     engine = create_engine(services.database_url, poolclass=NullPool)
     with engine.begin() as connection:

@@ -12,7 +12,7 @@ from callgate.domain.ledger import (
     Bodies,
     CallKey,
     CallView,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -24,7 +24,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-class LedgerLane:
+class AsyncLedger:
     """`CallLedger` for one process: a group commit per step, and one for publishing log tasks."""
 
     def __init__(self, ledger: LedgerPort, queue: QueuePort, threads: ThreadPoolExecutor) -> None:
@@ -35,7 +35,7 @@ class LedgerLane:
             return list(ledger.read(keys, Bodies.REQUEST))
 
         def publish(refs: Sequence[AttemptRef]) -> Sequence[None]:
-            queue.publish_logs(refs)
+            queue.publish_settle_tasks(refs)
             return [None] * len(refs)
 
         self._read = GroupCommit(_in_threads(threads, read))
@@ -57,16 +57,16 @@ class LedgerLane:
         """Claim it and hold its cost."""
         return await self._reserve(reserve)
 
-    async def record(self, record: Record) -> RecordOutcome:
+    async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
         return await self._record(record)
 
-    async def publish_log(self, ref: AttemptRef) -> None:
+    async def publish_settle_task(self, ref: AttemptRef) -> None:
         """Publish the log task of an answered attempt."""
         await self._publish(ref)
 
 
-def _bytes_of(record: Record) -> int:
+def _bytes_of(record: RecordAnswer) -> int:
     return len(record.reply or b"") + len(record.error or "")
 
 

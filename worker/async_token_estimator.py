@@ -14,7 +14,7 @@ CHARS_MAX = 16_384
 """Counted in the event loop up to here: within a millisecond, and a thread's turn costs a part of that too."""
 
 
-class TokenLane:
+class AsyncTokenEstimator:
     """
     Asks the gates for one process's event loop; what takes time is reading schemas and counting tokens.
 

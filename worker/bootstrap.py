@@ -50,21 +50,21 @@ from callgate.domain.ports import (
 )
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
-from callgate.services.lease import RENEWED_AFTER, LeaseService
-from callgate.services.llm_service import LLMService, Patience
-from callgate.services.recovery import DueService
+from callgate.services.lease import RENEW_AT_SHARE, LeaseService
+from callgate.services.llm_service import LLMService, OutagePolicy
+from callgate.services.recovery import RecoveryService
 from callgate.services.retention import RetentionService
-from callgate.services.skipped_rows import HeldUp
+from callgate.services.skipped_rows import SkippedRows
 from config.celeryconfig import celery_config
 from config.settings import WorkerOptions, WorkerSettings, check_relations
-from worker.async_ledger import LedgerLane
-from worker.async_token_estimator import TokenLane
-from worker.isolation.executor import NURSERY_ARGV, Isolation
+from worker.async_ledger import AsyncLedger
+from worker.async_token_estimator import AsyncTokenEstimator
+from worker.isolation.executor import FORKSERVER_ARGV, QuarantineExecutor
 from worker.isolation.schema_checker import SchemaChecker
-from worker.lease_renewer import LeaseKeeper
+from worker.lease_renewer import LeaseRenewer
 from worker.lock_watch import LockWatch
 from worker.request_room import RequestRoom
-from worker.wakeable_sleep import Nudge
+from worker.wakeable_sleep import WakeableSleep
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +77,7 @@ MAINTENANCE_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class Runtime:
     """What the tasks of one worker process call."""
 
     settings: WorkerSettings
@@ -86,36 +86,36 @@ class Services:
     queue: QueuePort
     llm: LLMService
     logger: AICallLogger
-    due: DueService
+    due: RecoveryService
     delivery: DeliveryService
     retention: RetentionService
     providers: Mapping[str, LLMProviderPort]
-    isolation: Isolation | None
+    isolation: QuarantineExecutor | None
     _app: Celery
-    _keeper: LeaseKeeper
+    _keeper: LeaseRenewer
     _lock_watch: LockWatch
-    _due_now: Nudge
-    _tokens: TokenLane
+    _due_now: WakeableSleep
+    _tokens: AsyncTokenEstimator
     _checker: SchemaChecker
     _threads: tuple[ThreadPoolExecutor, ...]
     _sessions: tuple[PostgresSession, ...]
 
     @asynccontextmanager
-    async def running(self, *, takes_turns: bool = True) -> AsyncIterator[None]:
+    async def running(self, *, run_shared_loops: bool = True) -> AsyncIterator[None]:
         """
         Live as long as the process's event loop: the lease, the loops, children, the providers' connections.
 
         Args:
-            takes_turns: Whether to run the loops that every worker runs for all.
+            run_shared_loops: Whether to run the loops that every worker runs for all.
         """
         self._keeper.start()
-        if takes_turns:
+        if run_shared_loops:
             self._lock_watch.start()
         loops_of_all = (
             *(self._due_loop, self._delivery_loop),
             *(self._maintenance_loop, self._consumers_loop),
         )
-        wanted = loops_of_all if takes_turns else ()
+        wanted = loops_of_all if run_shared_loops else ()
         loops = [asyncio.create_task(loop()) for loop in wanted]
         try:
             yield
@@ -164,11 +164,11 @@ class Services:
                     sweep_at = time.monotonic() + options.sweep_interval_s
                     await asyncio.to_thread(self.queue.publish_sweep, at)
             except BrokerUnavailable as exc:
-                log.warning("sweep_not_sent", reason=str(exc))
+                log.warning("sweep.publish_failed", reason=str(exc))
                 taken = 0
             except Exception:
                 # The loop is what keeps calls from being lost: an unforeseen error must not end it.
-                log.exception("due_loop_failed")
+                log.exception("recovery.loop_failed")
                 taken = 0
             if not taken:
                 pause_s = options.due_interval_s * random.uniform(0.5, 1.5)  # noqa: S311
@@ -181,10 +181,10 @@ class Services:
             try:
                 taken = await asyncio.to_thread(self.delivery.run)
             except Unavailable as exc:
-                log.warning("links_wait", reason=str(exc))
+                log.warning("links.ledger_unavailable", reason=str(exc))
             except Exception:
                 # Submitters wait to be told: an unforeseen error must not end the loop.
-                log.exception("delivery_loop_failed")
+                log.exception("delivery.loop_failed")
             if not taken:
                 pause_s = self.settings.worker.due_interval_s * random.uniform(0.5, 1.5)  # noqa: S311
                 await asyncio.sleep(pause_s)
@@ -196,10 +196,10 @@ class Services:
             try:
                 await asyncio.to_thread(self.retention.run)
             except LedgerUnavailable as exc:
-                log.warning("maintenance_waits_for_the_ledger", reason=str(exc))
+                log.warning("retention.ledger_unavailable", reason=str(exc))
             except Exception:
                 # Calls do not depend on it; what was not done is found the next time.
-                log.exception("maintenance_failed")
+                log.exception("retention.failed")
             await asyncio.sleep(interval_s * random.uniform(0.5, 1.5))  # noqa: S311
 
     async def _consumers_loop(self) -> None:
@@ -210,14 +210,16 @@ class Services:
                 for consumer in found:
                     if not consumer.is_ours:
                         log.warning(
-                            "foreign_consumer", worker=consumer.name, queues=list(consumer.queues)
+                            "foreign_consumer.found",
+                            worker=consumer.name,
+                            queues=list(consumer.queues),
                         )
             except Exception as exc:
-                log.warning("consumers_not_known", reason=type(exc).__name__)
+                log.warning("consumers.query_failed", reason=type(exc).__name__)
             await asyncio.sleep(CONSUMERS_INTERVAL_S * random.uniform(0.5, 1.5))  # noqa: S311
 
 
-def patience_of(options: WorkerOptions, *, is_alone: bool) -> Patience:
+def outage_policy_of(options: WorkerOptions, *, is_alone: bool) -> OutagePolicy:
     """
     How long calls wait for the ledger.
 
@@ -225,8 +227,10 @@ def patience_of(options: WorkerOptions, *, is_alone: bool) -> Patience:
     against the call as a loss.
     """
     if is_alone:
-        return Patience(grace_s=options.grace_s, claim_s=options.grace_s / 3)
-    return Patience(grace_s=options.grace_s)
+        return OutagePolicy(
+            grace_s=options.attempt_grace_s, give_up_after_s=options.attempt_grace_s / 3
+        )
+    return OutagePolicy(grace_s=options.attempt_grace_s)
 
 
 def bootstrap(
@@ -241,13 +245,13 @@ def bootstrap(
     lock_watch: LockWatchPort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
-    isolated_by: Sequence[str] | None = NURSERY_ARGV,
-) -> Services:
+    quarantine_argv: Sequence[str] | None = FORKSERVER_ARGV,
+) -> Runtime:
     """
     Compose one worker process.
 
     Args:
-        isolated_by: The command of the nursery whose children run suspects; None for such a child itself.
+        quarantine_argv: The command of the nursery whose children run suspects; None for such a child itself.
 
     Raises:
         ConfigurationError: The settings cannot work.
@@ -267,21 +271,21 @@ def bootstrap(
     operations = operations or PostgresOperations(session)
     queue = queue or CeleryQueue(app, timeout_s=settings.broker_timeout_s)
     providers = providers_of(settings, catalogue) if providers is None else providers
-    costs, clock, due_now = CostCalculator(catalogue), SystemClock(), Nudge()
-    unclaimed = HeldUp[CallKey](clock, threading.Lock())
-    unsettled = HeldUp[AttemptRef](clock, threading.Lock())
+    costs, clock, due_now = CostCalculator(catalogue), SystemClock(), WakeableSleep()
+    unclaimed = SkippedRows[CallKey](clock, threading.Lock())
+    unsettled = SkippedRows[AttemptRef](clock, threading.Lock())
     worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     # A connection of its own, with a timeout that leaves room for another try.
     lease_session = PostgresSession(
         settings.database_url.get_secret_value(),
-        timeout_s=options.lease_s * RENEWED_AFTER,
+        timeout_s=options.process_lease_s * RENEW_AT_SHARE,
         pool_size=1,
     )
     lease = LeaseService(
         leases=leases or PostgresLeases(lease_session),
         clock=clock,
         worker_id=worker_id,
-        lease_s=options.lease_s,
+        lease_s=options.process_lease_s,
     )
     # Two connections, the next before the last one ends; the timeout is theirs alone as well.
     watch_session = PostgresSession(
@@ -297,37 +301,37 @@ def bootstrap(
         catalogue=catalogue,
         jitter=clock.jitter,
         monotonic=clock.monotonic,
-        on_woken=due_now.give,
+        on_headroom_freed=due_now.give,
         sleep=time.sleep,
         on_locked=unsettled.add,
     )
     threads = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="ledger")
     settling = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="settle")
-    lane = LedgerLane(ledger, queue, threads)
-    tokens = TokenLane(catalogue, TokenEstimator(catalogue))
+    lane = AsyncLedger(ledger, queue, threads)
+    tokens = AsyncTokenEstimator(catalogue, TokenEstimator(catalogue))
 
     async def settle_here(ref: AttemptRef) -> None:
         # Not in the ledger's threads: it may wait for a check, and claims and records must not.
         await asyncio.get_running_loop().run_in_executor(settling, logger.settle, [ref])
 
-    due = DueService(
+    due = RecoveryService(
         ledger=ledger,
         leases=leases or PostgresLeases(session),
         worker_id=worker_id,
         queue=queue,
         logger=logger,
         clock=clock,
-        grace_s=options.grace_s,
-        sweep_slack_s=options.sweep_slack_s,
+        grace_s=options.attempt_grace_s,
+        sweep_min_age_s=options.sweep_min_age_s,
         unclaimed=unclaimed,
         unsettled=unsettled,
         sweeps_between=lambda: random.randint(0, FOREIGN_CONSUMERS_MAX),  # noqa: S311
     )
     isolation = None
-    if isolated_by is not None:
-        isolation = Isolation(
-            isolated_by,
-            children_max=options.suspects_max,
+    if quarantine_argv is not None:
+        isolation = QuarantineExecutor(
+            quarantine_argv,
+            children_max=options.quarantine_processes_max,
             healthy_since=lambda: due.healthy_since,
         )
     llm = LLMService(
@@ -336,20 +340,20 @@ def bootstrap(
         costs=costs,
         catalogue=catalogue,
         ask_gates=tokens.ask_gates,
-        publish_log=lane.publish_log,
+        publish_settle_task=lane.publish_settle_task,
         settle_here=settle_here,
         clock=clock,
         now=lambda: datetime.now(UTC),
-        patience=patience_of(options, is_alone=isolated_by is None),
+        patience=outage_policy_of(options, is_alone=quarantine_argv is None),
         worker_id=worker_id,
-        lease_held=lease.held,
+        lease_epoch=lease.held,
         default_limit_nano_usd=options.default_limit_nano_usd,
         isolate=isolation,
         room=RequestRoom(options.request_memory_bytes_max).taken,
         on_locked=unclaimed.add,
     )
-    keeper = LeaseKeeper(lease, lease_s=options.lease_s, close=lease_session.close)
-    return Services(
+    keeper = LeaseRenewer(lease, lease_s=options.process_lease_s, close=lease_session.close)
+    return Runtime(
         settings=settings,
         ledger=ledger,
         operations=operations,

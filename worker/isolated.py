@@ -14,16 +14,16 @@ from functools import partial
 
 from callgate.domain.ledger import CallKey
 from config.settings import WorkerSettings, load_worker_settings
-from worker.bootstrap import Services, bootstrap, worker_app
-from worker.isolation.forkserver import READY, raise_children
+from worker.bootstrap import Runtime, bootstrap, worker_app
+from worker.isolation.forkserver import READY, serve_forks
 from worker.main import Compose, configure_logging
 
-bootstrap_alone: Compose = partial(bootstrap, isolated_by=None)
+bootstrap_alone: Compose = partial(bootstrap, quarantine_argv=None)
 
 
 def serve(settings: WorkerSettings, compose: Compose = bootstrap_alone) -> None:
     """Fork children that run the calls they are told of; return when no more are wanted."""
-    raise_children(partial(_live, settings, compose))
+    serve_forks(partial(_live, settings, compose))
 
 
 def _live(settings: WorkerSettings, compose: Compose, passage: socket.socket) -> None:
@@ -34,9 +34,9 @@ def _live(settings: WorkerSettings, compose: Compose, passage: socket.socket) ->
         services.close()
 
 
-async def _serve(services: Services, passage: socket.socket) -> None:
+async def _serve(services: Runtime, passage: socket.socket) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=passage)
-    async with services.running(takes_turns=False):
+    async with services.running(run_shared_loops=False):
         writer.write(READY)
         while order := await reader.readline():
             executed = await services.llm.execute(CallKey.from_task_id(order.decode().strip()))

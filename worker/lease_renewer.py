@@ -12,12 +12,12 @@ from collections.abc import Callable
 import structlog
 
 from callgate.domain.errors import LedgerUnavailable
-from callgate.services.lease import RENEWED_AFTER, LeaseService
+from callgate.services.lease import RENEW_AT_SHARE, LeaseService
 
 log = structlog.get_logger(__name__)
 
 
-class LeaseKeeper:
+class LeaseRenewer:
     """Renews a lease from `start` to `stop`."""
 
     def __init__(self, lease: LeaseService, *, lease_s: float, close: Callable[[], None]) -> None:
@@ -28,7 +28,7 @@ class LeaseKeeper:
             close: Called at the very end, to close the connection that only the keeper uses.
         """
         self._lease = lease
-        self._interval_s = lease_s * RENEWED_AFTER
+        self._interval_s = lease_s * RENEW_AT_SHARE
         self._close = close
         self._is_ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -53,10 +53,10 @@ class LeaseKeeper:
         try:
             step()
         except LedgerUnavailable as exc:
-            log.warning("lease_waits_for_the_ledger", reason=str(exc))
+            log.warning("worker_lease.ledger_unavailable", reason=str(exc))
             return False
         except Exception:
             # Without this thread the process would never claim again: an unforeseen error must not end it.
-            log.exception("lease_keeper_failed")
+            log.exception("worker_lease.renewal_failed")
             return False
         return True

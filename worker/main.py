@@ -17,10 +17,10 @@ from callgate.adapters.broker.consumers import WORKER_COMMANDS, refused_command
 from callgate.cli.output import escape_what_cannot_be_written, harmless
 from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerSettings
-from worker.bootstrap import Services, bootstrap, worker_app
+from worker.bootstrap import Runtime, bootstrap, worker_app
 from worker.celery_ext.consumer import connect_stray_handlers
 from worker.celery_ext.pool import run_on_loop
-from worker.celery_ext.request import answer_questions_only
+from worker.celery_ext.request import allow_only_inspection_commands
 from worker.process import attach
 
 GIL_SWITCH_S = 0.0005
@@ -29,7 +29,7 @@ How long one thread may keep the interpreter while another waits for it.
 
 At Python's default of 5 ms, each thing the hub does for a call may wait that long for the busy loop thread.
 """
-Compose = Callable[[WorkerSettings, Celery], Services]
+Compose = Callable[[WorkerSettings, Celery], Runtime]
 """Makes the services of a worker process; it may also choose another `broker_transport` for the app."""
 QUEUES = {"call": (CALL_QUEUE,), "log": (LOG_QUEUE,), "all": (CALL_QUEUE, LOG_QUEUE)}
 
@@ -56,7 +56,7 @@ def run_worker(
     sys.setswitchinterval(GIL_SWITCH_S)
     app = composed_app(settings, compose)
     # Before there is a worker, whose ears are made with it.
-    answer_questions_only(app)
+    allow_only_inspection_commands(app)
     worker = app.Worker(
         queues=list(queues),
         hostname=f"{name or 'callgate'}@{socket.gethostname()}",
@@ -80,7 +80,7 @@ def composed_app(settings: WorkerSettings, compose: Compose = bootstrap) -> Cele
     check_broker_rights(app)
     attach(app, services)
     run_on_loop(app, services.running)
-    connect_stray_handlers(app, services.operations.keep_stray)
+    connect_stray_handlers(app, services.operations.keep_unprocessable)
     return app
 
 

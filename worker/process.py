@@ -5,15 +5,15 @@ from __future__ import annotations
 from celery import Celery
 
 from callgate.adapters.broker.app import SERVICES
-from worker.bootstrap import Services
+from worker.bootstrap import Runtime
 
 
-def attach(app: Celery, services: Services) -> None:
+def attach(app: Celery, services: Runtime) -> None:
     """Make `services` those of every task of this app."""
     setattr(app, SERVICES, services)
 
 
-def services_of(app: Celery) -> Services:
+def services_of(app: Celery) -> Runtime:
     """
     The services that were attached to an app.
 
@@ -21,6 +21,6 @@ def services_of(app: Celery) -> Services:
         RuntimeError: The worker was not started with `callgate worker`.
     """
     services = getattr(app, SERVICES, None)
-    if not isinstance(services, Services):
+    if not isinstance(services, Runtime):
         raise RuntimeError("callgate's tasks run in a process started by `callgate worker`")
     return services

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 
 
-class Nudge:
+class WakeableSleep:
     """One coroutine pauses, any thread may nudge it; nudges during its work end its next pause at once."""
 
     def __init__(self) -> None:

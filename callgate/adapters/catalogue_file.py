@@ -88,7 +88,7 @@ def _mistakes(catalogue: Catalogue) -> Iterator[str]:
     for name, policy in catalogue.call_types.items():
         yield from _policy_mistakes(f"call_types.{name}", policy, catalogue)
     months = catalogue.retention.log_months or 0
-    for key in catalogue.retention.outliving_the_log():
+    for key in catalogue.retention.keys_outliving_log():
         yield (
             f"retention.{key}: bodies must go before the log does, which log_months = {months} drops:"
             f" within {months * MONTH_DAYS_MIN} days"

@@ -78,7 +78,7 @@ class RedisBudgetCache:
         try:
             copy = self._opened(self._read(key), org_id)
         except RedisError as exc:
-            log.warning("budget_cache_away", reason=type(exc).__name__)
+            log.warning("budget_cache.unavailable", reason=type(exc).__name__)
             return load(org_id)
         if copy is not None:
             return copy
@@ -87,7 +87,7 @@ class RedisBudgetCache:
         try:
             self._redis().set(key, self._sealed(figures, org_id, asked_at_ms), px=self._ttl_ms)
         except RedisError as exc:
-            log.warning("budget_cache_away", reason=type(exc).__name__)
+            log.warning("budget_cache.unavailable", reason=type(exc).__name__)
         return figures
 
     def close(self) -> None:

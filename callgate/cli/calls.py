@@ -203,7 +203,7 @@ def print_call(view: CallView, failures: Sequence[LinkFailure] = (), *, as_json:
             "created": view.created_at,
             "waits for": waits_for(view) or None,
             "due": view.due_at,
-            "attempts": f"{view.attempt} ({view.lost_attempts} lost)",
+            "attempts": f"{view.attempt} ({view.worker_losses} lost)",
             "cost": usd(view.posted_nano_usd),
             "tokens": tokens_text(last.usage) if last and last.status.is_posted else None,
             "flags": ", ".join(last.anomalies) if last and last.anomalies else None,

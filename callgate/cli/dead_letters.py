@@ -36,7 +36,7 @@ from callgate.cli.output import (
 from callgate.domain.budgets import usd
 from callgate.domain.errors import CallNotFound, InvalidRequest, NotPermitted
 from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome
-from callgate.domain.reports import CallFilter, EndReason, StrayMessage
+from callgate.domain.reports import CallFilter, EndReason, UnprocessableMessage
 from callgate.services.results import request_of
 
 if TYPE_CHECKING:
@@ -108,21 +108,24 @@ def list_dead(
     wanted = _filter(org, call_type, provider, model, fingerprint, ids)
     with client_of(context) as client:
         views = _dead(client, wanted)[:limit]
-        strays = _strays(client, limit) if _is_everything(wanted) else []
+        unprocessable_messages = _strays(client, limit) if _is_everything(wanted) else []
     if as_json:
-        told = [{"at": at, "queue": s.queue, "reason": s.reason, "raw": s.raw} for at, s in strays]
-        print_json({"calls": [call_fields(view) for view in views], "strays": told})
+        told = [
+            {"at": at, "queue": s.queue, "reason": s.reason, "raw": s.raw}
+            for at, s in unprocessable_messages
+        ]
+        print_json({"calls": [call_fields(view) for view in views], "unprocessable_messages": told})
         return
     print_table(CALL_COLUMNS, call_rows(views), "no dead calls")
-    if strays:
-        rows = [(at, s.queue, s.reason) for at, s in strays]
+    if unprocessable_messages:
+        rows = [(at, s.queue, s.reason) for at, s in unprocessable_messages]
         print_table(("!stray message at", "!queue", "reason"), rows, "")
 
 
-def _strays(client: Client, limit: int) -> list[tuple[datetime, StrayMessage]]:
+def _strays(client: Client, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
     """Stray messages belong to no organisation, so they are not a client's to see; its dead calls are."""
     try:
-        return client.operations.strays(limit=limit)
+        return client.operations.unprocessable_messages(limit=limit)
     except NotPermitted as exc:
         say(f"without stray messages: {exc}")
         return []

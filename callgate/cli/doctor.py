@@ -209,10 +209,10 @@ def _schema(client: Client) -> str:
 def _broker(client: Client) -> str:
     from callgate.domain.errors import BrokerUnavailable
 
-    patience_s = client.settings.broker_timeout_s
+    give_up_after_s = client.settings.broker_timeout_s
     with client.celery_app.connection_for_write() as connection:
         try:
-            connection.ensure_connection(max_retries=1, timeout=patience_s)
+            connection.ensure_connection(max_retries=1, timeout=give_up_after_s)
         except Exception as exc:
             # Each transport has errors of its own; all of them mean that the broker is not usable.
             raise BrokerUnavailable(

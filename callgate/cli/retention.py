@@ -62,9 +62,17 @@ def purge(
             purged = _purge(client, ages)
             kept = Kept() if org is None else _kept(client, org, ages)
     told = counted if dry_run else purged
-    is_complete = max(counted.calls, counted.strays) < COUNTED_MAX if dry_run else not kept.old
+    is_complete = (
+        max(counted.calls, counted.unprocessable_messages) < COUNTED_MAX
+        if dry_run
+        else not kept.old
+    )
     if as_json:
-        counts = {"calls": told.calls, "strays": told.strays, "open_calls_spared": kept.open}
+        counts = {
+            "calls": told.calls,
+            "unprocessable_messages": told.unprocessable_messages,
+            "open_calls_spared": kept.open,
+        }
         # Purged calls are not all that an organisation has: some are younger, in use, or have somebody to tell.
         counts |= {"calls_with_bodies": kept.calls} if org else {}
         print_json({"dry_run": dry_run, **counts, "is_complete": is_complete})
@@ -111,7 +119,7 @@ def _ages(client: Client, org: str | None, days: int | None) -> BodyAges:
     declared = client.catalogue.retention.body_ages()
     ages = declared if days is None else BodyAges(default_s=days * DAY_S)
     ages = ages if org is None else ages.only(org)
-    if ages.keeps_everything:
+    if ages.is_unlimited:
         raise typer.BadParameter(
             "the catalogue declares no retention here: give --older-than-days, or a [retention] table"
         )
@@ -134,6 +142,10 @@ def _open_calls(client: Client, org: str) -> int:
 
 
 def _about(counted: Purged) -> str:
-    more = "at least " if max(counted.calls, counted.strays) >= COUNTED_MAX else ""
-    strays = f" and {counted.strays} stray messages" if counted.strays else ""
-    return f"{more}{counted.calls} calls{strays}"
+    more = "at least " if max(counted.calls, counted.unprocessable_messages) >= COUNTED_MAX else ""
+    unprocessable_messages = (
+        f" and {counted.unprocessable_messages} stray messages"
+        if counted.unprocessable_messages
+        else ""
+    )
+    return f"{more}{counted.calls} calls{unprocessable_messages}"

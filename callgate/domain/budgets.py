@@ -42,9 +42,9 @@ class RefusalReason(StrEnum):
 
     HELD = "held"
     EXHAUSTED = "exhausted"
-    NEVER_FITS = "never_fits"
+    TOO_SMALL = "too_small"
     NO_PERIOD = "no_period"
-    NO_BUDGET = "no_budget"
+    NO_BUDGET = "budget_not_configured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def refusal_of(figures: BudgetFigures, hold_nano_usd: int, now: datetime) -> Ref
     if hold_nano_usd <= figures.left_nano_usd:
         return None
     if hold_nano_usd > figures.limit_nano_usd:
-        return RefusalReason.NEVER_FITS
+        return RefusalReason.TOO_SMALL
     if hold_nano_usd > figures.limit_nano_usd - figures.spent_nano_usd:
         return RefusalReason.EXHAUSTED
     return RefusalReason.HELD

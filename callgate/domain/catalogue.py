@@ -41,7 +41,7 @@ class CallTypePolicy(_Entry):
     deadline_s: PositiveSeconds = 60.0
     """One attempt's patience, from before its hold to the last byte of the reply."""
     attempts_max: Annotated[int, Field(ge=1, le=100)] = 5
-    lost_max: Annotated[int, Field(ge=1, le=100)] = 3
+    worker_losses_max: Annotated[int, Field(ge=1, le=100)] = 3
     """Attempts whose worker vanished before the call is called poisonous."""
     on_unknown: Literal["retry", "dead"] = "retry"
     """Whether to call again when nobody can learn if the last request was billed."""
@@ -150,7 +150,7 @@ class Retention(_Entry):
             default_s, {org_id: o.bodies_days * DAY_S for org_id, o in self.orgs.items()}
         )
 
-    def outliving_the_log(self) -> Iterator[str]:
+    def keys_outliving_log(self) -> Iterator[str]:
         """The keys whose bodies would hold up the dropping of the log."""
         if self.log_months is None:
             return

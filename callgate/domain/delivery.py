@@ -16,7 +16,7 @@ from callgate.domain.ledger import CallKey, CallState
 TRIES_MAX = 20
 """With the waits below: half a day, in which an operator may mend a broker or a queue."""
 WAIT_S_MIN = 10.0
-WAIT_S_MAX = 3_600.0
+WAIT_MAX_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +70,5 @@ def told(delivery: Delivery, published: Published) -> Told:
     if published.why is None:
         return Told(delivery.submission_id)
     is_last = published.is_final or delivery.tries + 1 >= TRIES_MAX
-    again_s = min(WAIT_S_MAX, WAIT_S_MIN * 2.0**delivery.tries)
+    again_s = min(WAIT_MAX_S, WAIT_S_MIN * 2.0**delivery.tries)
     return Told(delivery.submission_id, published.why, None if is_last else again_s)

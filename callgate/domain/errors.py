@@ -7,7 +7,7 @@ Every error callgate raises, and nothing else.
     - InputTooLarge, TooManyPages, InvalidSchema, InvalidLink, IdempotencyMismatch
     - UnknownTimeZone, RowRefused, InvalidAmount, InvalidBills
   + BudgetRefused               the ledger said no; carries a `BudgetRefusal`
-    - BudgetHeld, BudgetExhausted, BudgetNeverFits, BudgetNoPeriod, NoBudget
+    - BudgetHeld, BudgetExhausted, BudgetTooSmall, BudgetNoPeriod, BudgetNotConfigured
   + OutputUnchecked             an answer that could not be checked against its schema
     - SchemaTooCostly
   + CallFailed                  the call ended dead; carries its last failure
@@ -144,10 +144,10 @@ class BudgetExhausted(BudgetRefused):
     code = "budget_exhausted"
 
 
-class BudgetNeverFits(BudgetRefused):
+class BudgetTooSmall(BudgetRefused):
     """The call could not fit even into an unused period."""
 
-    code = "budget_never_fits"
+    code = "budget_too_small"
 
 
 class BudgetNoPeriod(BudgetRefused):
@@ -156,10 +156,10 @@ class BudgetNoPeriod(BudgetRefused):
     code = "budget_no_period"
 
 
-class NoBudget(BudgetRefused):
+class BudgetNotConfigured(BudgetRefused):
     """The organisation has no budget, and the default policy is to refuse."""
 
-    code = "no_budget"
+    code = "budget_not_configured"
 
 
 class OutputUnchecked(CallgateError):
@@ -278,7 +278,7 @@ class NotPermitted(ConfigurationError):
 BUDGET_ERRORS: dict[RefusalReason, type[BudgetRefused]] = {
     RefusalReason.HELD: BudgetHeld,
     RefusalReason.EXHAUSTED: BudgetExhausted,
-    RefusalReason.NEVER_FITS: BudgetNeverFits,
+    RefusalReason.TOO_SMALL: BudgetTooSmall,
     RefusalReason.NO_PERIOD: BudgetNoPeriod,
-    RefusalReason.NO_BUDGET: NoBudget,
+    RefusalReason.NO_BUDGET: BudgetNotConfigured,
 }

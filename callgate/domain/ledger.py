@@ -237,7 +237,7 @@ class AttemptView:
     """What is odd about its bill, in fixed words; see `callgate.domain.requests.Anomaly`."""
 
 
-SUSPECT_SWEEPS = 2
+QUARANTINE_SWEEPS = 2
 """
 A call that so many sweeps have found may kill whoever looks into it, before that can claim it.
 
@@ -267,7 +267,7 @@ class CallView:
     created_at: datetime
     posted_nano_usd: int
     """Σ posted over all attempts of this generation."""
-    lost_attempts: int
+    worker_losses: int
     """Attempts of this generation that became unknown because their worker vanished."""
     unknown_attempts: int
     """Attempts of this generation that were recorded with an unknown bill."""
@@ -289,9 +289,9 @@ class CallView:
         return self.request is None and not self.is_purged
 
     @property
-    def is_suspect(self) -> bool:
+    def is_quarantined(self) -> bool:
         """True if it may be what killed a worker."""
-        return self.lost_attempts > 0 or self.sweeps >= SUSPECT_SWEEPS
+        return self.worker_losses > 0 or self.sweeps >= QUARANTINE_SWEEPS
 
 
 # ---------------------------------------------------------------------------------------------------- reserve
@@ -303,7 +303,7 @@ class Reserve:
 
     key: CallKey
     hold_nano_usd: int
-    lease_s: float
+    expires_in_s: float
     """Deadline plus grace: how long the attempt may go unrecorded before it falls due."""
     worker_id: str
     """The process and its claim number: the same one is the same claim, its lease renewed, and makes one attempt."""
@@ -312,15 +312,15 @@ class Reserve:
     on_budget: OnBudget = OnBudget.REJECT
     default_limit_nano_usd: int | None = None
     """Daily limit given to an organisation without any budget; None refuses it."""
-    refuse_with: str | None = None
+    reject_with: str | None = None
     """Reject the call with this error (JSON) instead: it can never be dispatched."""
-    put_off_s: float | None = None
+    defer_s: float | None = None
     """
-    With `refuse_with`: only not now. The call waits this long instead of being rejected.
+    With `reject_with`: only not now. The call waits this long instead of being rejected.
 
     0: it was looked into, and was `Locked`; so the sweeps that found it meanwhile do not count against it.
     """
-    put_off_reason: WaitReason = WaitReason.QUARANTINE
+    defer_reason: WaitReason = WaitReason.QUARANTINE
     credential: str = ""
     """Whose key will be used: an organisation, or empty for the provider's own."""
     wait_max_s: float = 86_400.0
@@ -352,7 +352,7 @@ class NotClaimed:
 
     key: CallKey
     state: CallState | None
-    unsent: AttemptRef | None = None
+    superseded_attempt: AttemptRef | None = None
     """
     The attempt of this very claim, if the call ended by a late answer before the claimant heard of it. It was never
     sent, and only the claimant knows.
@@ -384,7 +384,7 @@ ReserveOutcome = Reserved | Refused | NotClaimed | Unstorable | Locked
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordAnswer:
     """What the one provider request of an attempt brought back: a reply, an error, or both."""
 
     ref: AttemptRef
@@ -414,7 +414,7 @@ class Settle:
     """Post an attempt and move its call."""
 
     ref: AttemptRef
-    seen: AttemptStatus
+    expected_status: AttemptStatus
     """The attempt's status when this was decided; where it has changed since, nothing is done."""
     status: Literal[AttemptStatus.SUCCEEDED, AttemptStatus.FAILED, AttemptStatus.UNKNOWN]
     """What it becomes; a dispatched attempt (its lease ran out) can only become UNKNOWN."""
@@ -446,7 +446,7 @@ class Settled:
     """The call's state afterwards."""
     has_links: bool = False
     """The call ended by this, and has links to deliver; for ten seconds only this caller does."""
-    has_woken: bool = False
+    has_freed_waiters: bool = False
     """The batch freed headroom or closed a breaker, and made calls due that had waited for it."""
     breaker_changes: tuple[BreakerChange, ...] = ()
     """The breakers that the batch opened or closed."""
@@ -470,12 +470,12 @@ class DueKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class Reaper:
     """A process that may call attempts lost, if the ledger finds it was there while others had time to record."""
 
     worker_id: str
     """Under whose lease: it must be fresh."""
-    steady_s: float
+    lease_stable_for_s: float
     """For how long no renewal of it may have been late."""
 
 

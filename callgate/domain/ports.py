@@ -25,9 +25,9 @@ from callgate.domain.ledger import (
     CallKey,
     CallView,
     DueBatch,
-    Judge,
     NewSubmission,
-    Record,
+    Reaper,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -45,7 +45,7 @@ from callgate.domain.reports import (
     LockHoarder,
     OperatorAction,
     Snapshot,
-    StrayMessage,
+    UnprocessableMessage,
 )
 from callgate.domain.requests import Anomaly, LLMRequest, ServiceTier, Usage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
@@ -92,14 +92,14 @@ class LedgerPort(Protocol):
 
         All scopes of a call or none; never clamped; a refused call never refuses its neighbours. Held by others -> the
         call waits `budget.held_wait_s(age)`; exhausted -> rejected, or with `OnBudget.WAIT` waits until the period
-        ends; never fits, no budget, `refuse_with` -> rejected, or with `put_off_s` waits that long. A budget whose
+        ends; never fits, no budget, `reject_with` -> rejected, or with `defer_s` waits that long. A budget whose
         period ended rolls over first; one whose time zone the ledger does not know cannot, and its calls are rejected.
         A call that all budgets have room for waits if the breaker of its provider, model and credential says so, at
         most `wait_max_s`, and is rejected after that. The row in `ai_call_log` is written with status dispatched in the
         same transaction.
         """
 
-    def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+    def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep what the provider answered: dispatched -> answered, safe before anything else happens to it."""
 
     def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
@@ -107,7 +107,7 @@ class LedgerPort(Protocol):
         Post attempts and move their calls; settling twice changes nothing.
 
         answered -> posted; dispatched -> only as UNKNOWN; unknown with a late answer -> posted again with the truth
-        (or left UNKNOWN). An attempt that is no longer as `seen` is left alone.
+        (or left UNKNOWN). An attempt that is no longer in `expected_status` is left alone.
         Money moves in exactly the budgets the hold was made in. Of a call that ends it says whether it has links: for
         ten seconds they are the caller's to deliver, then anybody's. Headroom that is freed makes waiting calls due:
         those that fit, oldest first; one that does not fit holds up nobody. Breakers hear what the attempts came to
@@ -115,14 +115,14 @@ class LedgerPort(Protocol):
         """
 
     def due(
-        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
     ) -> DueBatch:
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
         waiting -> queued. Calls that wait for a breaker are made due when it has room. Attempts that have expired are
-        left alone unless there is a `judge` whose lease, when the ledger executes this, is fresh and has been steady
-        for `steady_s` seconds: so an outage makes nothing lost, not even by a statement that was sent before. With
+        left alone unless there is a `reaper` whose lease, when the ledger executes this, is fresh and has been steady
+        for `lease_stable_for_s` seconds: so an outage makes nothing lost, not even by a statement that was sent before. With
         `queued_before` instead: queued calls due before that time (their message was lost; `sweeps` counts how often)
         and nothing else; calls that wait for headroom which is there are made due. A call that the ledger cannot change
         is passed over, and stops none of those behind it.
@@ -167,9 +167,9 @@ class LeasePort(Protocol):
         For a process that ends, when nothing in it will send or record any more.
         """
 
-    def expire(self, judge: str) -> list[str]:
+    def expire(self, reaper: str) -> list[str]:
         """
-        Release leases that have run out, a few at a time, on behalf of the process `judge`.
+        Release leases that have run out, a few at a time, on behalf of the process `reaper`.
 
         Nothing happens unless the judge's own lease is fresh and has been steady for as long as the judged one lasts:
         after an outage of the ledger everyone alive has renewed before anyone is judged.
@@ -222,7 +222,7 @@ class OperationsPort(Protocol):
     def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
         """Group dead letters by fingerprint, largest first."""
 
-    def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
+    def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
         """List messages that named no call, newest first."""
 
     def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
@@ -236,7 +236,7 @@ class OperationsPort(Protocol):
     def link_failures(self, key: CallKey, *, limit: int) -> list[LinkFailure]:
         """List links of a call that could not be delivered so far, those that were given up first."""
 
-    def keep_stray(self, stray: StrayMessage) -> None:
+    def keep_unprocessable(self, stray: UnprocessableMessage) -> None:
         """Keep a message that named no call, as a dead letter."""
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
@@ -498,7 +498,7 @@ class QueuePort(Protocol):
     def publish_calls(self, keys: Sequence[CallKey]) -> None:
         """Publish a call task for each key."""
 
-    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
+    def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
         """Publish a log task for each answered attempt, as the child of its call task."""
 
     def publish_sweep(self, sent_at: datetime) -> None:

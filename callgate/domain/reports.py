@@ -178,7 +178,7 @@ class LockHoarder:
 
 
 @dataclass(frozen=True, slots=True)
-class StrayMessage:
+class UnprocessableMessage:
     """A message that named no call."""
 
     queue: str

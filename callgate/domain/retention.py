@@ -36,7 +36,7 @@ class BodyAges:
         return BodyAges() if age_s is None else BodyAges(by_org_s={org_id: age_s})
 
     @property
-    def keeps_everything(self) -> bool:
+    def is_unlimited(self) -> bool:
         """True if nothing ever becomes too old."""
         return self.default_s is None and not self.by_org_s
 
@@ -46,10 +46,12 @@ class Purged:
     """What one purge removed, or would remove."""
 
     calls: int = 0
-    strays: int = 0
+    unprocessable_messages: int = 0
 
     def __add__(self, other: Purged) -> Purged:
-        return Purged(self.calls + other.calls, self.strays + other.strays)
+        return Purged(
+            self.calls + other.calls, self.unprocessable_messages + other.unprocessable_messages
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,14 +73,14 @@ LEASE_BEFORE_SEND = Failure(
     True,
     Billing.UNBILLED,
 )
-OVERTAKEN_BEFORE_SEND = Failure(
-    "overtaken_before_send",
+SUPERSEDED_BEFORE_SEND = Failure(
+    "superseded_before_send",
     "a late answer ended the call before the request was sent",
     True,
     Billing.UNBILLED,
 )
 NEVER_SENT_CODES = frozenset(
-    f.code for f in (LOST, DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND, OVERTAKEN_BEFORE_SEND)
+    f.code for f in (LOST, DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND, SUPERSEDED_BEFORE_SEND)
 )
 """What went wrong here: it says nothing about the provider."""
 
@@ -146,7 +146,7 @@ def _why_dead(failure: Failure, tally: Tally, policy: CallTypePolicy) -> str | N
     limits = (
         (not failure.retryable, "not_retryable"),
         (is_unknown and policy.on_unknown == "dead", "outcome_unknown"),
-        (tally.lost >= policy.lost_max, "lost_too_often"),
+        (tally.lost >= policy.worker_losses_max, "lost_too_often"),
         (tally.unknown >= policy.unknown_attempts_max, "unknown_too_often"),
         (tally.paid_failures >= policy.paid_failures_max, "paid_too_often"),
         (tally.attempts >= policy.attempts_max, "attempts_exhausted"),

@@ -78,7 +78,7 @@ class AICallLogger:
         catalogue: Catalogue,
         jitter: Callable[[], float],
         monotonic: Callable[[], float],
-        on_woken: Callable[[], None],
+        on_headroom_freed: Callable[[], None],
         sleep: Callable[[float], None],
         on_locked: Callable[[AttemptRef], None],
     ) -> None:
@@ -87,7 +87,7 @@ class AICallLogger:
 
         Args:
             monotonic: Seconds from an arbitrary start, for how long a batch checks answers.
-            on_woken: Called when a settlement has made waiting calls due, so that nobody need find out later.
+            on_headroom_freed: Called when a settlement has made waiting calls due, so that nobody need find out later.
             on_locked: Told of an attempt that is not settled because somebody holds its call; it is to be tried again.
         """
         self._ledger = ledger
@@ -97,7 +97,7 @@ class AICallLogger:
         self._catalogue = catalogue
         self._jitter = jitter
         self._monotonic = monotonic
-        self._on_woken = on_woken
+        self._on_woken = on_headroom_freed
         self._sleep = sleep
         self._on_locked = on_locked
 
@@ -145,7 +145,7 @@ class AICallLogger:
 
     def _tell_all(self, settled: Sequence[Settled]) -> None:
         """Tell everybody who waits for what was settled."""
-        if any(s.has_woken for s in settled):
+        if any(s.has_freed_waiters for s in settled):
             self._on_woken()
         for change in {change for s in settled for change in s.breaker_changes}:
             _tell(change)
@@ -205,7 +205,7 @@ class AICallLogger:
             if not isinstance(found, CheckerUnavailable)
         ]
         if left := len(unchecked) - len(settles):
-            log.warning("checks_left_to_the_due_query", count=left)
+            log.warning("answer_checks.deferred", count=left)
         return settles
 
     def _again(self, ref: AttemptRef) -> list[Unchecked]:
@@ -251,7 +251,7 @@ class AICallLogger:
         _report(bill, attempt)
         settle = Settle(
             ref=AttemptRef(view.key, attempt.attempt_id),
-            seen=attempt.status,
+            expected_status=attempt.status,
             status=AttemptStatus.SUCCEEDED,
             posted_nano_usd=bill.priced.nano_usd,
             next_state=CallState.SUCCEEDED,
@@ -314,7 +314,7 @@ def _report(bill: Bill, attempt: AttemptView) -> None:
             **fields,
         )
     if cost > hold:
-        log.error("cost_above_hold", hold=usd(hold), cost=usd(cost), **fields)
+        log.error("cost.exceeded_hold", hold=usd(hold), cost=usd(cost), **fields)
 
 
 def _unjudgeable(view: CallView, attempt: AttemptView, error: Exception) -> Settle:
@@ -328,7 +328,7 @@ def _unjudgeable(view: CallView, attempt: AttemptView, error: Exception) -> Sett
 def _whole_hold(view: CallView, attempt: AttemptView) -> Settle:
     return Settle(
         ref=AttemptRef(view.key, attempt.attempt_id),
-        seen=attempt.status,
+        expected_status=attempt.status,
         status=AttemptStatus.UNKNOWN,
         posted_nano_usd=attempt.hold_nano_usd,
         next_state=CallState.DEAD,
@@ -337,7 +337,7 @@ def _whole_hold(view: CallView, attempt: AttemptView) -> Settle:
 
 def _last_resort(settle: Settle, failure: Failure, posted_nano_usd: int) -> Settle:
     """The settlement of a row that has no other: its money, its call dead, nothing of what it brought."""
-    is_lost = settle.seen is AttemptStatus.DISPATCHED
+    is_lost = settle.expected_status is AttemptStatus.DISPATCHED
     return replace(
         settle,
         posted_nano_usd=posted_nano_usd,
@@ -360,7 +360,7 @@ def _tally(view: CallView, attempt: AttemptView, failure: Failure) -> Tally:
     is_free_probe = is_probe and failure.billing is Billing.UNBILLED
     return Tally(
         attempts=attempt.attempt - view.free_probes - is_free_probe,
-        lost=view.lost_attempts + (failure is LOST),
+        lost=view.worker_losses + (failure is LOST),
         unknown=view.unknown_attempts + (is_unknown and failure is not LOST),
         paid_failures=view.paid_failures + (failure.billing is Billing.BY_USAGE),
         is_probe=is_probe,

@@ -27,6 +27,6 @@ class AuditReport:
 
 
 def audit(snapshot: Snapshot) -> AuditReport:
-    """Judge a snapshot."""
+    """Reaper a snapshot."""
     drifting = tuple(b for b in snapshot.budgets if b.drift_nano_usd)
     return AuditReport(snapshot, sum(b.drift_nano_usd for b in drifting), drifting)

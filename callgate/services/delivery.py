@@ -41,7 +41,7 @@ class DeliveryService:
         try:
             self._publish(self._ledger.links(limit=BATCH_MAX, keys=keys))
         except Unavailable as exc:
-            log.warning("links_left_for_later", calls=len(keys), reason=str(exc))
+            log.warning("links.deferred", calls=len(keys), reason=str(exc))
 
     def run(self) -> int:
         """

@@ -16,9 +16,9 @@ from callgate.domain.ports import ClockPort, LeasePort
 
 log = structlog.get_logger(__name__)
 
-RELIED_ON = 0.5
+TRUSTED_SHARE = 0.5
 """The share of a lease that its process relies on; the ledger's functions know it too."""
-RENEWED_AFTER = 0.25
+RENEW_AT_SHARE = 0.25
 """The share of a lease after which it is renewed."""
 
 
@@ -59,8 +59,8 @@ class LeaseService:
         asked_at = self._clock.monotonic()
         began_at = self._leases.renew(self._worker_id, self._lease_s)
         if self._kept and self._kept[0] != began_at:
-            log.warning("lease_had_run_out", worker_id=self._worker_id)
-        self._kept = (began_at, asked_at + self._lease_s * RELIED_ON)
+            log.warning("worker_lease.expired", worker_id=self._worker_id)
+        self._kept = (began_at, asked_at + self._lease_s * TRUSTED_SHARE)
 
     def release(self) -> None:
         """

@@ -30,7 +30,7 @@ from callgate.domain.ledger import (
     CallView,
     Locked,
     NotClaimed,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Refused,
     Reserve,
@@ -50,7 +50,7 @@ from callgate.domain.requests import LLMRequest, OnBudget
 from callgate.domain.retry import (
     DEADLINE_BEFORE_SEND,
     LEASE_BEFORE_SEND,
-    OVERTAKEN_BEFORE_SEND,
+    SUPERSEDED_BEFORE_SEND,
     Billing,
     Failure,
 )
@@ -64,33 +64,33 @@ UNSTORABLE_REPLY = Failure(
 )
 
 
-class Executed(StrEnum):
+class DeliveryResult(StrEnum):
     """What one delivery of a call task came to."""
 
     ANSWERED = "answered"
     REFUSED = "refused"
     NOT_CLAIMED = "not_claimed"
     """Another delivery has the call, or it has ended: nothing was done."""
-    LEDGER_AWAY = "ledger_away"
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
     """Given up before anything was claimed; the sweep will publish the call again."""
     LOCKED = "locked"
     """Somebody holds the call: nothing was done. It stays queued, and is published again when it is free."""
-    PUT_OFF = "put_off"
+    DEFERRED = "put_off"
     """A suspect whose turn has not come, or a large request without room: it waits in the ledger."""
     LOST = "lost"
     """The process of its own that a suspect was given has died, and that counts as a lost attempt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class Deferred:
     """No process is free for a suspect: come again in so many seconds."""
 
-    turn_in_s: float
+    retry_after_s: float
 
 
 RequestRoom = Callable[[str, int], AbstractContextManager[bool]]
 """Takes room in memory for so many bytes of an organisation's, for the length of a block; False if there is none."""
-LARGE_WAIT_S_MIN, LARGE_WAIT_S_MAX = 1.0, 60.0
+LARGE_WAIT_MIN_S, LARGE_WAIT_MAX_S = 1.0, 60.0
 """How long a large request waits for room, at once: a quarter of its age within these."""
 
 
@@ -101,11 +101,11 @@ def endless_room(_org_id: str, _size: int) -> AbstractContextManager[bool]:
 
 LOCKED_PAUSES_S = (0.01, 0.03, 0.1, 0.2)
 """Before another claim of what somebody held: mostly a submission was just joining."""
-SUSPECT_CODE = "suspect"
+QUARANTINED_CODE = "suspect"
 """Why a call waits that may have killed a worker: its turn in a process of its own has not come."""
-Isolate = Callable[[CallKey, str, float], Awaitable[Executed | Busy]]
+RunQuarantined = Callable[[CallKey, str, float], Awaitable[DeliveryResult | Deferred]]
 """
-Executes a suspect (`CallView.is_suspect`) of an organisation where it can take no other call along.
+Executes a suspect (`CallView.is_quarantined`) of an organisation where it can take no other call along.
 
 The number is how many seconds it may take once it could claim the call; what takes longer has lost its lease.
 """
@@ -123,17 +123,17 @@ class CallLedger(Protocol):
     async def reserve(self, reserve: Reserve) -> ReserveOutcome:
         """Claim it and hold its cost."""
 
-    async def record(self, record: Record) -> RecordOutcome:
+    async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class OutagePolicy:
     """How long an outage of the ledger is waited out."""
 
     grace_s: float
     """Between an attempt's deadline and its expiry; the record's back-off stays below it."""
-    claim_s: float = 600.0
+    give_up_after_s: float = 600.0
     """After this long without a ledger, a call nobody has tried to claim is left to the sweep."""
 
     def backoff_s(self, failures: int, jitter: float) -> float:
@@ -142,7 +142,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Warrant:
+class SendPermit:
     """What a claim is good for: the one request of its attempt, sent in time and under the lease it was made under."""
 
     deadline: float
@@ -161,15 +161,15 @@ class LLMService:
         costs: CostCalculatorPort,
         catalogue: Catalogue,
         ask_gates: Callable[[LLMRequest, int], Awaitable[TokenBound]],
-        publish_log: Callable[[AttemptRef], Awaitable[None]],
+        publish_settle_task: Callable[[AttemptRef], Awaitable[None]],
         settle_here: Callable[[AttemptRef], Awaitable[object]],
         clock: ClockPort,
         now: Callable[[], datetime],
-        patience: Patience,
+        patience: OutagePolicy,
         worker_id: str,
-        lease_held: Callable[[], object | None],
+        lease_epoch: Callable[[], object | None],
         default_limit_nano_usd: int | None = None,
-        isolate: Isolate | None = None,
+        isolate: RunQuarantined | None = None,
         room: RequestRoom = endless_room,
         on_locked: Callable[[CallKey], None] = lambda _: None,
     ) -> None:
@@ -179,10 +179,10 @@ class LLMService:
         Args:
             ask_gates: Asks every gate again, for a client may have stored any request and any bound of its tokens (the
                 number); see `gates.checking`.
-            publish_log: Publishes the log task of an answered attempt; raises BrokerUnavailable.
+            publish_settle_task: Publishes the log task of an answered attempt; raises BrokerUnavailable.
             settle_here: Settles in this process, for when the log task cannot be published.
             worker_id: Names this process in the ledger; claims get a number behind it.
-            lease_held: Names this process's lease while it certainly holds, else None; see `LeaseService.held`.
+            lease_epoch: Names this process's lease while it certainly holds, else None; see `LeaseService.held`.
             isolate: Where suspects are run; None runs them here, which only a process of their own should do.
             room: For large requests.
             on_locked: Told of a call that could not be claimed because somebody held it all the while.
@@ -192,13 +192,13 @@ class LLMService:
         self._costs = costs
         self._catalogue = catalogue
         self._ask_gates = ask_gates
-        self._publish_log = publish_log
+        self._publish_log = publish_settle_task
         self._settle_here = settle_here
         self._clock = clock
         self._now = now
         self._patience = patience
         self._worker_id = worker_id
-        self._lease_held = lease_held
+        self._lease_held = lease_epoch
         self._default_limit_nano_usd = default_limit_nano_usd
         self._isolate = isolate
         self._room = room
@@ -206,20 +206,22 @@ class LLMService:
         self._claims = itertools.count(1)
         self._unclaimed: set[object] = set()
 
-    async def execute(self, key: CallKey) -> Executed:
+    async def execute(self, key: CallKey) -> DeliveryResult:
         """Run one call as far as this delivery of its task can."""
         delivery = object()
         self._unclaimed.add(delivery)
         try:
-            patience_s = self._patience.claim_s
-            view = await self._through_outages(lambda: self._ledger.read(key), patience_s)
+            give_up_after_s = self._patience.give_up_after_s
+            view = await self._retry_while_unavailable(
+                lambda: self._ledger.read(key), give_up_after_s
+            )
             if view is None or view.state is not CallState.QUEUED:
-                return Executed.NOT_CLAIMED
-            if view.is_suspect and self._isolate is not None:
+                return DeliveryResult.NOT_CLAIMED
+            if view.is_quarantined and self._isolate is not None:
                 # On its way no more, but taken care of: sweeps need not wait for it.
                 self._unclaimed.discard(delivery)
                 deadline_s = self._catalogue.policy(view.call_type).deadline_s
-                return await self._run_alone(
+                return await self._run_quarantined(
                     view, deadline_s + self._patience.grace_s, self._isolate
                 )
             if not view.is_request_left_behind:
@@ -229,100 +231,104 @@ class LLMService:
                     return await self._wait_for_room(view)
                 # Nothing here keeps it: it would take its memory until the answer comes.
                 return await self._run(
-                    await self._through_outages(lambda: self._ledger.read_whole(key), patience_s),
+                    await self._retry_while_unavailable(
+                        lambda: self._ledger.read_whole(key), give_up_after_s
+                    ),
                     delivery,
                 )
         except LedgerUnavailable as exc:
-            log.warning("call_left_to_the_sweep", call_id=str(key.call_id), reason=str(exc))
-            return Executed.LEDGER_AWAY
+            log.warning("call.ledger_unavailable", call_id=str(key.call_id), reason=str(exc))
+            return DeliveryResult.LEDGER_UNAVAILABLE
         finally:
             self._unclaimed.discard(delivery)
 
-    async def _run(self, view: CallView | None, delivery: object) -> Executed:
+    async def _run(self, view: CallView | None, delivery: object) -> DeliveryResult:
         """Claim a call and make its request, unless somebody else does."""
         if view is None:
-            return Executed.NOT_CLAIMED
+            return DeliveryResult.NOT_CLAIMED
         key, policy = view.key, self._catalogue.policy(view.call_type)
         try:
             request, reserve = await self._prepare(view)
             del view
-            claimed, warrant = await self._claim(reserve, policy)
+            claimed, permit = await self._claim(reserve, policy)
             if isinstance(claimed, Unstorable):
                 log.error("unclaimable", call_id=str(key.call_id), reason=claimed.why)
-                claimed = await self._decide_unread(key, UNCLAIMABLE)
+                claimed = await self._reserve_without_request(key, UNCLAIMABLE)
         finally:
             self._unclaimed.discard(delivery)
-        if isinstance(claimed, NotClaimed) and claimed.unsent is not None:
-            await self._record(claimed.unsent, OVERTAKEN_BEFORE_SEND, 0)
-            await self._log(claimed.unsent)
+        if isinstance(claimed, NotClaimed) and claimed.superseded_attempt is not None:
+            await self._record(claimed.superseded_attempt, SUPERSEDED_BEFORE_SEND, 0)
+            await self._log(claimed.superseded_attempt)
         if isinstance(claimed, Refused):
-            return Executed.REFUSED
+            return DeliveryResult.REFUSED
         if isinstance(claimed, Locked):
             self._on_locked(key)
-            return Executed.LOCKED
+            return DeliveryResult.LOCKED
         if not isinstance(claimed, Reserved) or request is None:
-            return Executed.NOT_CLAIMED
+            return DeliveryResult.NOT_CLAIMED
 
         started = self._clock.monotonic()
-        answer = await self._ask(request, claimed.ref, warrant)
+        answer = await self._ask(request, claimed.ref, permit)
         latency_ms = round((self._clock.monotonic() - started) * 1000)
         await self._record(claimed.ref, answer, latency_ms)
         await self._log(claimed.ref)
-        return Executed.ANSWERED
+        return DeliveryResult.ANSWERED
 
-    async def claims_made(self, patience_s: float) -> bool:
+    async def wait_for_inflight_claims(self, give_up_after_s: float) -> bool:
         """
         Wait until every delivery that has arrived here so far has tried to claim its call.
 
         A sweep asks this first: what is queued in the ledger only because it is on its way here is not lost.
 
         Returns:
-            False if some were still on their way after `patience_s` seconds.
+            False if some were still on their way after `give_up_after_s` seconds.
         """
         arrived = set(self._unclaimed)
-        give_up_at = self._clock.monotonic() + patience_s
+        give_up_at = self._clock.monotonic() + give_up_after_s
         while arrived & self._unclaimed:
             if self._clock.monotonic() > give_up_at:
                 return False
             await self._clock.sleep(0.02)
         return True
 
-    async def _run_alone(self, view: CallView, lease_s: float, isolate: Isolate) -> Executed:
+    async def _run_quarantined(
+        self, view: CallView, expires_in_s: float, isolate: RunQuarantined
+    ) -> DeliveryResult:
         """
         Run a suspect where it can take no other call along, or let it wait until there is room for it.
 
         It waits in the ledger, not here: in nobody's slot, and where no sweep takes it for lost.
         """
         key = view.key
-        executed = await isolate(key, view.org_id, lease_s)
-        if isinstance(executed, Busy):
-            await self._decide_unread(key, SUSPECT, put_off_s=executed.turn_in_s)
-            return Executed.PUT_OFF
-        if executed is Executed.LOST:
+        executed = await isolate(key, view.org_id, expires_in_s)
+        if isinstance(executed, Deferred):
+            await self._reserve_without_request(key, QUARANTINED, defer_s=executed.retry_after_s)
+            return DeliveryResult.DEFERRED
+        if executed is DeliveryResult.LOST:
             # If its process had claimed it, this claims nothing. Else it died before, and nobody would know.
-            await self._decide_unread(key, None)
-        if executed is Executed.LOCKED:
+            await self._reserve_without_request(key, None)
+        if executed is DeliveryResult.LOCKED:
             self._on_locked(key)
         return executed
 
-    async def _wait_for_room(self, view: CallView) -> Executed:
+    async def _wait_for_room(self, view: CallView) -> DeliveryResult:
         """Let a large request wait in the ledger: here it would wait in a slot that others need."""
         age_s = (self._now() - view.created_at).total_seconds()
-        wait_s = min(max(age_s / 4, LARGE_WAIT_S_MIN), LARGE_WAIT_S_MAX)
-        await self._decide_unread(
+        wait_s = min(max(age_s / 4, LARGE_WAIT_MIN_S), LARGE_WAIT_MAX_S)
+        await self._reserve_without_request(
             view.key,
             LARGE,
-            put_off_s=wait_s * (0.5 + self._clock.jitter()),
-            put_off_reason=WaitReason.MEMORY,
+            defer_s=wait_s * (0.5 + self._clock.jitter()),
+            defer_reason=WaitReason.MEMORY,
         )
-        return Executed.PUT_OFF
+        return DeliveryResult.DEFERRED
 
-    async def _decide_unread(
+    async def _reserve_without_request(
         self,
         key: CallKey,
         reason: str | None,
-        put_off_s: float | None = None,
-        put_off_reason: WaitReason = WaitReason.QUARANTINE,
+        defer_s: float | None = None,
+        defer_reason: WaitReason = WaitReason.QUARANTINE,
     ) -> ReserveOutcome:
         """
         Reject a queued call or put it off, with nothing of its own in the statement.
@@ -333,17 +339,19 @@ class LLMService:
         reserve = Reserve(
             key=key,
             hold_nano_usd=0,
-            lease_s=0.0,
+            expires_in_s=0.0,
             worker_id=self._claim_id(),
             price_source="nothing is sent",
             default_limit_nano_usd=self._default_limit_nano_usd,
-            refuse_with=reason,
-            put_off_s=put_off_s,
-            put_off_reason=put_off_reason,
+            reject_with=reason,
+            defer_s=defer_s,
+            defer_reason=defer_reason,
         )
-        patience_s = self._patience.claim_s
+        give_up_after_s = self._patience.give_up_after_s
         decided = await self._past_locks(
-            lambda: self._through_outages(lambda: self._ledger.reserve(reserve), patience_s)
+            lambda: self._retry_while_unavailable(
+                lambda: self._ledger.reserve(reserve), give_up_after_s
+            )
         )
         if isinstance(decided, Locked):
             self._on_locked(key)
@@ -373,25 +381,25 @@ class LLMService:
             # What is stored cannot be run by anybody: left in the queue it would be found by every sweep for ever.
             # Never the error's own words: they may quote the prompt.
             reason = f"the stored request cannot be used: {type(exc).__name__}"
-            log.error("unreadable_request", call_id=str(view.key.call_id), reason=reason)
-            refusal = _refusal("unreadable_request", reason)
+            log.error("request.unreadable", call_id=str(view.key.call_id), reason=reason)
+            refusal = _refusal("request.unreadable", reason)
         return request, Reserve(
             key=view.key,
             hold_nano_usd=hold_nano_usd,
-            lease_s=policy.deadline_s + self._patience.grace_s,
+            expires_in_s=policy.deadline_s + self._patience.grace_s,
             worker_id=self._claim_id(),
             price_source=price_source,
             trace_id=request.trace_id if request else None,
             on_budget=request.on_budget if request else OnBudget.REJECT,
             default_limit_nano_usd=self._default_limit_nano_usd,
-            refuse_with=refusal,
+            reject_with=refusal,
             credential=credential,
             wait_max_s=policy.wait_max_s,
         )
 
     async def _claim(
         self, reserve: Reserve, policy: CallTypePolicy
-    ) -> tuple[ReserveOutcome, Warrant]:
+    ) -> tuple[ReserveOutcome, SendPermit]:
         """
         Reserve, and say until when and under which lease the request may be sent.
 
@@ -401,7 +409,7 @@ class LLMService:
         next try, and that one cannot tell. Nor can one that finds the call locked: it is tried again for as long as
         there may be an attempt that this process could still send.
         """
-        lease = await self._through_outages(self._lease, self._patience.claim_s)
+        lease = await self._retry_while_unavailable(self._lease, self._patience.give_up_after_s)
         begun = maybe_made_until = 0.0
 
         async def reserve_once() -> ReserveOutcome:
@@ -411,13 +419,13 @@ class LLMService:
             try:
                 return await self._ledger.reserve(reserve)
             except LedgerUnavailable:
-                maybe_made_until = begun + reserve.lease_s
+                maybe_made_until = begun + reserve.expires_in_s
                 raise
 
         outcome = await self._past_locks(
-            lambda: self._through_outages(reserve_once, math.inf), lambda: maybe_made_until
+            lambda: self._retry_while_unavailable(reserve_once, math.inf), lambda: maybe_made_until
         )
-        return outcome, Warrant(begun + policy.deadline_s, lease)
+        return outcome, SendPermit(begun + policy.deadline_s, lease)
 
     async def _past_locks(
         self,
@@ -440,13 +448,13 @@ class LLMService:
         return held
 
     async def _ask(
-        self, request: LLMRequest, ref: AttemptRef, warrant: Warrant
+        self, request: LLMRequest, ref: AttemptRef, permit: SendPermit
     ) -> ProviderReply | Failure:
         """Make the one request of this attempt, or none if it may no longer be sent."""
-        left_s = warrant.deadline - self._clock.monotonic()
+        left_s = permit.deadline - self._clock.monotonic()
         if left_s <= 0:
             return DEADLINE_BEFORE_SEND
-        if self._lease_held() != warrant.lease:
+        if self._lease_held() != permit.lease:
             return LEASE_BEFORE_SEND
         provider = self._providers[request.provider]
         return await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=left_s)
@@ -467,7 +475,7 @@ class LLMService:
                 continue
             if outcome is RecordOutcome.UNSTORABLE and isinstance(answer, ProviderReply):
                 log.error("unstorable_reply", attempt_id=str(ref.attempt_id))
-                record = Record(
+                record = RecordAnswer(
                     ref, answer.without_text().to_json(), UNSTORABLE_REPLY.to_json(), latency_ms
                 )
                 answer = UNSTORABLE_REPLY
@@ -479,15 +487,17 @@ class LLMService:
         try:
             await self._publish_log(ref)
         except BrokerUnavailable as exc:
-            log.warning("settled_in_place", attempt_id=str(ref.attempt_id), reason=str(exc))
+            log.warning("settlement.done_in_place", attempt_id=str(ref.attempt_id), reason=str(exc))
             try:
                 await self._settle_here(ref)
             except LedgerUnavailable as away:
-                log.warning("settle_left_to_the_due_query", reason=str(away))
+                log.warning("settlement.deferred", reason=str(away))
 
-    async def _through_outages(self, step: Callable[[], Awaitable[T]], patience_s: float) -> T:
+    async def _retry_while_unavailable(
+        self, step: Callable[[], Awaitable[T]], give_up_after_s: float
+    ) -> T:
         """Repeat a step that may be repeated, until the ledger answers or patience ends."""
-        give_up_at = self._clock.monotonic() + patience_s
+        give_up_at = self._clock.monotonic() + give_up_after_s
         for failures in itertools.count():
             try:
                 return await step()
@@ -502,14 +512,16 @@ def _refusal(code: str, message: str) -> str:
     return json.dumps({"code": code, "message": message})
 
 
-SUSPECT = _refusal(SUSPECT_CODE, "it may have killed a worker; it waits for a process of its own")
+QUARANTINED = _refusal(
+    QUARANTINED_CODE, "it may have killed a worker; it waits for a process of its own"
+)
 LARGE = _refusal("large", "its request is large; it waits for room in a worker's memory")
 UNCLAIMABLE = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
 
 
-def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> Record:
+def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> RecordAnswer:
     if isinstance(answer, Failure):
-        return Record(ref, None, answer.to_json(), latency_ms)
+        return RecordAnswer(ref, None, answer.to_json(), latency_ms)
     error = answer.failure.to_json() if answer.failure else None
     request_id = told_names.request_id(answer.provider_request_id)
-    return Record(ref, answer.to_json(), error, latency_ms, request_id)
+    return RecordAnswer(ref, answer.to_json(), error, latency_ms, request_id)

@@ -24,13 +24,13 @@ from callgate.domain.ledger import (
     Due,
     DueBatch,
     DueKind,
-    Judge,
     Locked,
+    Reaper,
     Reserve,
 )
 from callgate.domain.ports import ClockPort, LeasePort, LedgerPort, QueuePort
 from callgate.services.ai_call_logger import AICallLogger
-from callgate.services.skipped_rows import HeldUp
+from callgate.services.skipped_rows import SkippedRows
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ SWEEP_BATCHES_MAX = 50
 LOCKED = json.dumps({"code": "locked", "message": "somebody held it when it was to be claimed"})
 
 
-class DueService:
+class RecoveryService:
     """Runs due queries; one instance per process."""
 
     def __init__(
@@ -55,9 +55,9 @@ class DueService:
         logger: AICallLogger,
         clock: ClockPort,
         grace_s: float,
-        sweep_slack_s: float,
-        unclaimed: HeldUp[CallKey],
-        unsettled: HeldUp[AttemptRef],
+        sweep_min_age_s: float,
+        unclaimed: SkippedRows[CallKey],
+        unsettled: SkippedRows[AttemptRef],
         sweeps_between: Callable[[], int] = lambda: 0,
     ) -> None:
         """
@@ -67,7 +67,7 @@ class DueService:
             worker_id: Under whose lease this process judges the leases and attempts of others.
             grace_s: How long this process's own database access must have been healthy, and its lease steady, before it
                 calls anybody else's attempt lost: during an outage nobody could record, so nothing may become unknown.
-            sweep_slack_s: How much older than a sweep a queued call must be to count as lost.
+            sweep_min_age_s: How much older than a sweep a queued call must be to count as lost.
             unclaimed: Calls that this process found locked when it was to run them.
             unsettled: Answered attempts whose calls it found locked.
             sweeps_between: How many sweeps, which find nothing, to send ahead of what was lost. Brokers serve consumers
@@ -76,11 +76,11 @@ class DueService:
         """
         self._ledger = ledger
         self._leases = leases
-        self._judge = Judge(worker_id, grace_s)
+        self._reaper = Reaper(worker_id, grace_s)
         self._queue = queue
         self._logger = logger
         self._clock = clock
-        self._sweep_slack = timedelta(seconds=sweep_slack_s)
+        self._sweep_slack = timedelta(seconds=sweep_min_age_s)
         self._sweeps_between = sweeps_between
         self._unclaimed = unclaimed
         self._unsettled = unsettled
@@ -103,10 +103,12 @@ class DueService:
         if self._healthy_since is None:
             self._healthy_since = now
         # The ledger asks for the lease as well: it may execute this long after it was sent.
-        judge = self._judge if now - self._healthy_since >= self._judge.steady_s else None
-        if judge:
-            self._did("expire", partial(self._expire, judge))
-        batch = self._did("due", partial(self._due, judge))
+        reaper = (
+            self._reaper if now - self._healthy_since >= self._reaper.lease_stable_for_s else None
+        )
+        if reaper:
+            self._did("expire", partial(self._expire, reaper))
+        batch = self._did("due", partial(self._due, reaper))
         if batch is None:
             self._healthy_since = None
             return None, 0
@@ -119,20 +121,20 @@ class DueService:
             done = step()
         except (LedgerUnavailable, RowRefused) as exc:
             if name not in self._failing:
-                log.warning("due_step_fails", step=name, reason=str(exc))
+                log.warning("recovery.step_failed", step=name, reason=str(exc))
             self._failing.add(name)
             return None
         if name in self._failing:
             self._failing.remove(name)
-            log.info("due_step_goes_on", step=name)
+            log.info("recovery.step_recovered", step=name)
         return done
 
-    def _expire(self, judge: Judge) -> None:
-        if gone := self._leases.expire(judge.worker_id):
-            log.warning("workers_lost", worker_ids=gone)
+    def _expire(self, reaper: Reaper) -> None:
+        if gone := self._leases.expire(reaper.worker_id):
+            log.warning("workers.lost", worker_ids=gone)
 
-    def _due(self, judge: Judge | None) -> DueBatch:
-        batch = self._ledger.due(limit=DUE_BATCH_MAX, judge=judge)
+    def _due(self, reaper: Reaper | None) -> DueBatch:
+        batch = self._ledger.due(limit=DUE_BATCH_MAX, reaper=reaper)
         self._move(batch.items)
         return batch
 
@@ -150,11 +152,11 @@ class DueService:
         return Reserve(
             key=key,
             hold_nano_usd=0,
-            lease_s=0.0,
+            expires_in_s=0.0,
             worker_id=f"{self._judge.worker_id}/locked",
             price_source="nothing is sent",
-            refuse_with=LOCKED,
-            put_off_s=0.0,
+            reject_with=LOCKED,
+            defer_s=0.0,
         )
 
     def sweep(self, sent_at: datetime) -> int:
@@ -178,7 +180,7 @@ class DueService:
             if len(lost) < DUE_BATCH_MAX:
                 break
         if found:
-            log.info("lost_messages_published_again", count=found)
+            log.info("lost_messages.republished", count=found)
         return found
 
     def _move(self, items: Sequence[Due]) -> None:
@@ -186,7 +188,7 @@ class DueService:
         if answered := _refs(items, DueKind.SETTLE):
             self._logger.settle(answered)
         if expired := _refs(items, DueKind.EXPIRED):
-            log.warning("attempts_expired", count=len(expired))
+            log.warning("attempts.expired", count=len(expired))
             self._logger.settle(expired, are_expired=True)
 
     def _publish(self, keys: list[CallKey]) -> None:
@@ -195,7 +197,7 @@ class DueService:
                 self._queue.publish_calls(keys)
         except BrokerUnavailable as exc:
             # They are queued in the ledger; a sweep finds them when the broker is back.
-            log.warning("publish_left_to_the_sweep", count=len(keys), reason=str(exc))
+            log.warning("publication.deferred", count=len(keys), reason=str(exc))
 
 
 def _keys(items: Sequence[Due], kind: DueKind) -> list[CallKey]:

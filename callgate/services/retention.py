@@ -45,7 +45,11 @@ class RetentionService:
         self._store.forget_breakers(limit=PURGE_BATCH_MAX)
         purged = self.purge(self._retention.body_ages())
         if purged != Purged():
-            log.info("bodies_purged", calls=purged.calls, strays=purged.strays)
+            log.info(
+                "bodies.purged",
+                calls=purged.calls,
+                unprocessable_messages=purged.unprocessable_messages,
+            )
         if self._retention.log_months is not None:
             self._archive(self._retention.log_months)
 
@@ -57,12 +61,12 @@ class RetentionService:
             LedgerUnavailable: What was purged before stays purged.
         """
         total = Purged()
-        if ages.keeps_everything:
+        if ages.is_unlimited:
             return total
         for _ in range(PURGE_BATCHES_MAX):
             batch = self._store.purge(ages, limit=PURGE_BATCH_MAX)
             total += batch
-            if max(batch.calls, batch.strays) < PURGE_BATCH_MAX:
+            if max(batch.calls, batch.unprocessable_messages) < PURGE_BATCH_MAX:
                 break
         return total
 
@@ -89,7 +93,7 @@ class RetentionService:
             if month.attempts is None:
                 self._tell_of(month)
                 return
-            log.info("log_partition_archived", partition=month.partition, attempts=month.attempts)
+            log.info("log_partition.archived", partition=month.partition, attempts=month.attempts)
 
     def _tell_of(self, month: ArchivedMonth) -> None:
         """Say that a month waits: once, if it is for bills that nobody knows, for it may be for weeks."""

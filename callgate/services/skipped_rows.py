@@ -20,7 +20,7 @@ ITEMS_MAX = 1_000
 """Tried again every thirty seconds by one process, that is little work; those who hold more wait for the due query."""
 
 
-class HeldUp(Generic[T]):
+class SkippedRows(Generic[T]):
     """
     Items by the time they are to be tried again; any thread may use it.
 

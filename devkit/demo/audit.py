@@ -3,10 +3,10 @@
 from callgate.domain.budgets import NANO_PER_USD, usd
 from callgate.domain.reports import CostLine
 from callgate.services.audit import AuditReport, audit
-from devkit.demo.progress import Play, expect
+from devkit.demo.progress import DemoProgress, expect
 
 
-def close_the_books(play: Play) -> AuditReport:
+def close_the_books(play: DemoProgress) -> AuditReport:
     """Show costs by call type, audit the ledger, and compare it with what was seen on the wire."""
     with play.screen.act("6  The books"):
         operations = play.stage.client.operations
@@ -38,7 +38,7 @@ def _seconds(latency_ms: int | None) -> str:
     return "-" if latency_ms is None else f"{latency_ms / 1000:.2f} s"
 
 
-def _judge(play: Play, report: AuditReport) -> None:
+def _judge(play: DemoProgress, report: AuditReport) -> None:
     books, sent = report.snapshot, play.stage.sent()
     logged = sum(books.attempts_by_status.values())
     expect(

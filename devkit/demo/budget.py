@@ -17,8 +17,8 @@ from callgate.domain.errors import BudgetExhausted
 from callgate.domain.gates import with_output_bound
 from callgate.domain.ledger import CallState
 from callgate.domain.requests import ServiceTier
-from devkit.demo.progress import SHORT_TIMEOUT_S, Play, expect
-from devkit.simulator.simulator import Match, Rule, Step, Uniform, Usage
+from devkit.demo.progress import SHORT_TIMEOUT_S, DemoProgress, expect
+from devkit.simulator.simulator import Match, ReportedUsage, Rule, Step, Uniform
 
 ORG = "small-shop"
 CALLS = 24
@@ -29,7 +29,7 @@ USED = requests.Usage(input_tokens=300, output_tokens=20)
 """What each of these calls uses; equal for all, so that it is known beforehand how many fit."""
 
 
-def overrun(play: Play) -> None:
+def overrun(play: DemoProgress) -> None:
     """Submit twice as many calls as the budget can pay."""
     with play.screen.act(f"4  A budget for {CALLS_THAT_FIT} of {CALLS} calls"):
         requests = [_request(number) for number in range(CALLS)]
@@ -49,7 +49,7 @@ def overrun(play: Play) -> None:
 
 
 def _judge(
-    play: Play, handles: Sequence[Handle], watch: "BudgetWatch", limit: int, sent: int
+    play: DemoProgress, handles: Sequence[Handle], watch: "BudgetWatch", limit: int, sent: int
 ) -> None:
     refusals = [error for handle in handles if (error := _refusal(handle))]
     admitted = len(handles) - len(refusals)
@@ -110,8 +110,8 @@ def _prices(client: Client, request: LLMRequest) -> tuple[int, int]:
     return costs.worst_case(request, bound.tokens, now).nano_usd, cost.nano_usd
 
 
-def _script(play: Play) -> None:
-    usage = Usage(prompt_tokens=USED.input_tokens, completion_tokens=USED.output_tokens)
+def _script(play: DemoProgress) -> None:
+    usage = ReportedUsage(prompt_tokens=USED.input_tokens, completion_tokens=USED.output_tokens)
     step = Step(text="complaint", usage=usage, latency_s=Uniform(low_s=0.1, high_s=0.3))
     play.stage.simulator.script([Rule(match=Match(model=MODEL), reply=[step])])
 

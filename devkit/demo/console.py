@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from rich.console import Console, RenderableType
+from rich.console import DemoConsole, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +17,7 @@ PLAIN_STEPS = 4
 """How often progress is told where nothing can be redrawn."""
 
 
-class Screen:
+class DemoConsole:
     """Writes to one stream; redraws only where that is a terminal."""
 
     def __init__(self, *, to_stderr: bool) -> None:
@@ -107,7 +107,7 @@ class Screen:
 class _Plain:
     """Progress as a few plain lines."""
 
-    def __init__(self, screen: Screen, what: str, total: int) -> None:
+    def __init__(self, screen: DemoConsole, what: str, total: int) -> None:
         self._screen = screen
         self._what = what
         self._total = total

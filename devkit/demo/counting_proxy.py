@@ -23,7 +23,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from devkit.servers.data_folder import mark_of
 from devkit.servers.ports import LOOPBACK, server_on_free_port
 from devkit.servers.server import Program, Server
-from devkit.simulator.journal import Book, Counts
+from devkit.simulator.journal import Counts, RequestJournal
 from devkit.simulator.server import ATTEMPT_HEADER
 
 COUNTS_PATH = "/__control/counts"
@@ -94,7 +94,7 @@ class ProxyServer:
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream.rstrip("/")
-        self._book = Book()
+        self._book = RequestJournal()
         self._session: aiohttp.ClientSession
 
     def app(self) -> web.Application:

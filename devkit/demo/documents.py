@@ -13,7 +13,7 @@ from callgate.domain.budgets import usd
 from callgate.domain.errors import CallgateError
 from callgate.domain.requests import LLMResult
 from devkit.demo.environment import DemoFailed
-from devkit.demo.progress import ORG, Play, expect
+from devkit.demo.progress import ORG, DemoProgress, expect
 from examples.extraction import Document, ExtractedDocument, load_documents, prompt, score
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -24,7 +24,7 @@ TIMEOUT_S = 1_200.0
 AGAIN_TIMEOUT_S = 30.0
 
 
-def extract(play: Play) -> list[LLMRequest]:
+def extract(play: DemoProgress) -> list[LLMRequest]:
     """Extract the fields of every example document; show what is right and what is not."""
     documents = load_documents(EXAMPLES / "documents")
     requests = [request_for(play, document) for document in documents]
@@ -43,7 +43,7 @@ def extract(play: Play) -> list[LLMRequest]:
     return requests
 
 
-def extract_again(play: Play, requests: Sequence[LLMRequest]) -> None:
+def extract_again(play: DemoProgress, requests: Sequence[LLMRequest]) -> None:
     """Submit the batch a second time: every call is answered from the ledger."""
     with play.screen.act(f"2  The same {len(requests)} documents again"):
         before = play.stage.sent()
@@ -57,7 +57,7 @@ def extract_again(play: Play, requests: Sequence[LLMRequest]) -> None:
         play.screen.fact(f"{len(results)} results from the ledger, 0 provider requests")
 
 
-def request_for(play: Play, document: Document) -> LLMRequest:
+def request_for(play: DemoProgress, document: Document) -> LLMRequest:
     """One extraction call."""
     return LLMRequest(
         org_id=ORG,
@@ -71,7 +71,7 @@ def request_for(play: Play, document: Document) -> LLMRequest:
     )
 
 
-def unseen(play: Play) -> LLMRequest:
+def unseen(play: DemoProgress) -> LLMRequest:
     """A call that nobody made before: the shortest document, with a line that it did not have."""
     shortest = min(load_documents(EXAMPLES / "documents"), key=lambda d: len(d.text))
     return request_for(play, replace(shortest, text=f"{shortest.text}\n\nSecond copy."))
@@ -84,7 +84,7 @@ def _result(handle: Handle, document: Document) -> LLMResult:
         raise DemoFailed(f"expected {document.name} to be read, but {exc}") from exc
 
 
-def _show(play: Play, documents: Sequence[Document], results: Sequence[LLMResult]) -> None:
+def _show(play: DemoProgress, documents: Sequence[Document], results: Sequence[LLMResult]) -> None:
     expected = json.loads((EXAMPLES / "expected.json").read_text())
     rows: list[list[Text | str]] = []
     right = 0

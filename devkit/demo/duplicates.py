@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from callgate import LLMRequest
-from devkit.demo.environment import DemoFailed, Stage, spawn_tied, stop
-from devkit.demo.progress import Play, expect
+from devkit.demo.environment import DemoEnvironment, DemoFailed, spawn_tied, stop
+from devkit.demo.progress import DemoProgress, expect
 from devkit.demo.submitter import Outcome
 
 PROCESSES = 5
@@ -17,7 +17,7 @@ READY_TIMEOUT_S = 60.0
 TIMEOUT_S = 300.0
 
 
-def crowd(play: Play, request: LLMRequest) -> None:
+def crowd(play: DemoProgress, request: LLMRequest) -> None:
     """Submit a call that nobody made before many times at once: one provider request."""
     many = PROCESSES * SUBMISSIONS_PER_PROCESS
     with play.screen.act(f"3  One new document, submitted {many} times at once"):
@@ -37,7 +37,7 @@ def crowd(play: Play, request: LLMRequest) -> None:
         )
 
 
-def _submit_at_once(stage: Stage, request: LLMRequest) -> list[Outcome]:
+def _submit_at_once(stage: DemoEnvironment, request: LLMRequest) -> list[Outcome]:
     """Start every process, wait until all are ready, let them go together, and collect what they say."""
     arguments = [
         *("-m", "devkit.demo.submitter"),

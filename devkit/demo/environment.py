@@ -19,7 +19,7 @@ from config.settings import OPENAI_KEY_VARIABLE
 from devkit.demo.counting_proxy import CountingProxy
 from devkit.local_model import LocalModel
 from devkit.servers.data_folder import package_folder
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.servers.server import log_tail, private
 from devkit.simulator.simulator import Simulator
 from worker import tied_process as embedded_child
@@ -115,7 +115,7 @@ class DemoSettings(ClientSettings):
 
 
 @dataclass(frozen=True)
-class Stage:
+class DemoEnvironment:
     """Everything the acts of the demo need."""
 
     client: Client
@@ -178,7 +178,7 @@ def check_packages() -> None:
 
 
 @contextmanager
-def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[Stage]:
+def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[DemoEnvironment]:
     """
     Start everything in `folder`, say each step, and stop everything again.
 
@@ -186,7 +186,7 @@ def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[Stage]:
         EmbeddedError, SimulatorFailed, CallgateError: Something did not start.
     """
     with ExitStack() as stack:
-        services = stack.enter_context(Embedded(folder, valkey_persistence=False))
+        services = stack.enter_context(DevServers(folder, valkey_persistence=False))
         migrate(services.database_url)
         tell("PostgreSQL 18 and Valkey 9 run in a temporary folder, the ledger is migrated")
         simulator = stack.enter_context(Simulator())
@@ -212,7 +212,7 @@ def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[Stage]:
             catalogue=catalogue,
         )
         client = stack.enter_context(Client(settings))
-        yield Stage(client, provider, model, simulator, proxy, environment, worker, log)
+        yield DemoEnvironment(client, provider, model, simulator, proxy, environment, worker, log)
 
 
 def _model(folder: Path, stack: ExitStack) -> tuple[str, str, str, str]:
@@ -227,15 +227,15 @@ def _openai_key() -> str | None:
     return os.environ.get(OPENAI_KEY_VARIABLE)
 
 
-def _environment(services: Embedded, catalogue: Path) -> dict[str, str]:
+def _environment(services: DevServers, catalogue: Path) -> dict[str, str]:
     foreign = {name for name in os.environ if name.startswith(PREFIX)}
     return {
         **{name: value for name, value in os.environ.items() if name not in foreign},
         "CALLGATE_DATABASE_URL": services.database_url,
         "CALLGATE_BROKER_URL": services.broker_url,
         "CALLGATE_CATALOGUE": str(catalogue),
-        "CALLGATE_WORKER__IN_FLIGHT_MAX": str(IN_FLIGHT_MAX),
-        "CALLGATE_WORKER__DRAIN_S": str(DRAIN_S),
+        "CALLGATE_WORKER__CONCURRENCY": str(IN_FLIGHT_MAX),
+        "CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S": str(DRAIN_S),
     }
 
 

@@ -8,7 +8,7 @@ from callgate.domain.errors import CallFailed
 from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import CallFilter
 from callgate.domain.retry import Failure
-from devkit.demo.progress import ORG, SHORT_TIMEOUT_S, Play, expect
+from devkit.demo.progress import ORG, SHORT_TIMEOUT_S, DemoProgress, expect
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 
 MODEL = "flaky"
@@ -19,7 +19,7 @@ BUSY = Step(kind=Kind.STATUS, status=429)
 """Says nothing against the provider: calls that meet only this die before its breaker opens."""
 
 
-def fail_and_heal(play: Play) -> None:
+def fail_and_heal(play: DemoProgress) -> None:
     """Let some calls succeed at the last attempt and others die; heal the provider, and redrive."""
     with play.screen.act("5  A provider that fails, and is repaired"):
         play.stage.simulator.script(
@@ -33,7 +33,7 @@ def fail_and_heal(play: Play) -> None:
         _redrive(play, handles[len(SHAKY) :])
 
 
-def _judge(play: Play, handles: Sequence[Handle], sent: int) -> None:
+def _judge(play: DemoProgress, handles: Sequence[Handle], sent: int) -> None:
     failures = [_failure(handle) for handle in handles]
     dead = [failure for failure in failures if failure]
     play.tally.dead += len(dead)
@@ -62,7 +62,7 @@ def _judge(play: Play, handles: Sequence[Handle], sent: int) -> None:
     )
 
 
-def _redrive(play: Play, dead: Sequence[Handle]) -> None:
+def _redrive(play: DemoProgress, dead: Sequence[Handle]) -> None:
     play.stage.simulator.script([])
     client = play.stage.client
     submitted, refused = client.redrive([handle.key for handle in dead])

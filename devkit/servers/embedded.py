@@ -23,13 +23,13 @@ from typing import Self
 
 from devkit.servers.data_folder import account_for, held
 from devkit.servers.postgres import postgres_binary, start_postgres
-from devkit.servers.server import EmbeddedError, FolderInUse, Server, ServerFailed
+from devkit.servers.server import DevServersError, FolderInUse, Server, ServerFailed
 from devkit.servers.valkey import start_valkey, valkey_binary
 
 __all__ = ["Embedded", "EmbeddedError", "FolderInUse", "Server", "ServerFailed"]
 
 
-class Embedded:
+class DevServers:
     """
     Runs both servers inside a `with`. What they store is there for the next one on the same folder.
 
@@ -62,7 +62,9 @@ class Embedded:
 
     def __enter__(self) -> Self:
         if sys.platform != "linux":
-            raise EmbeddedError("the embedded servers run on Linux only; give the URLs of your own")
+            raise DevServersError(
+                "the embedded servers run on Linux only; give the URLs of your own"
+            )
         with ExitStack() as stack:
             stack.enter_context(held(self._folder))
             account = account_for(self._folder, postgres_binary(), valkey_binary())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from devkit.servers.server import EmbeddedError, Program, Server, ServerFailed, private
+from devkit.servers.server import DevServersError, Program, Server, ServerFailed, private
 
 LOOPBACK = "127.0.0.1"
 
@@ -27,7 +27,7 @@ def free_port() -> int:
     for port in secrets.SystemRandom().sample(PORTS, PORT_TRIES_MAX):
         if _is_free(port):
             return port
-    raise EmbeddedError(f"found no free port in {PORT_TRIES_MAX} tries within {PORTS}")
+    raise DevServersError(f"found no free port in {PORT_TRIES_MAX} tries within {PORTS}")
 
 
 @contextmanager

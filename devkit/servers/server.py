@@ -35,15 +35,15 @@ GONE = frozenset({"", "Z", "X"})
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
-class EmbeddedError(RuntimeError):
+class DevServersError(RuntimeError):
     """The embedded servers cannot run here; the message says what to do."""
 
 
-class FolderInUse(EmbeddedError):
+class FolderInUse(DevServersError):
     """Another process runs servers in this data folder."""
 
 
-class ServerFailed(EmbeddedError):
+class ServerFailed(DevServersError):
     """A program ended or was late."""
 
     def __init__(self, name: str, reason: str, log_tail: str) -> None:

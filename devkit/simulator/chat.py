@@ -18,7 +18,7 @@ from typing import Any
 from multidict import CIMultiDict
 
 from devkit.simulator.schema import SchemaUnsatisfied, instance
-from devkit.simulator.script import ErrorBody, Kind, Step, Usage
+from devkit.simulator.script import ErrorBody, Kind, ReportedUsage, Step
 
 CHAT_PATH = "/v1/chat/completions"
 BYTES_PER_TOKEN = 4
@@ -164,7 +164,7 @@ def _choice(index: int, text: str, refusal: str | None, finish_reason: str) -> d
     }
 
 
-def _usage(chat: ChatRequest, usage: Usage, text_bytes: int) -> dict[str, Any]:
+def _usage(chat: ChatRequest, usage: ReportedUsage, text_bytes: int) -> dict[str, Any]:
     prompt_tokens = usage.prompt_tokens
     if prompt_tokens is None:
         prompt_tokens = _tokens(chat.prompt_bytes)

@@ -41,7 +41,7 @@ class Counts(BaseModel):
     """Requests past the bound: in `total`, and in nothing else."""
 
 
-class Record(BaseModel):
+class ReceivedRequest(BaseModel):
     """One request that arrived."""
 
     model_config = ConfigDict(frozen=True)
@@ -58,7 +58,7 @@ class Record(BaseModel):
     """When the answer was out, the fault done, or the client gone; None while in flight."""
 
 
-class Book:
+class RequestJournal:
     """Remembers requests in the order they arrived."""
 
     def __init__(self, requests_max: int = REQUESTS_MAX) -> None:
@@ -117,14 +117,14 @@ class Book:
             forgotten=self._forgotten,
         )
 
-    def records(self, first: int, records_max: int) -> list[Record]:
+    def records(self, first: int, records_max: int) -> list[ReceivedRequest]:
         """Return up to `records_max` requests in order of arrival, from number `first` on."""
         last = min(first + records_max, len(self._faults))
         return [self._record(number) for number in range(first, last)]
 
-    def _record(self, number: int) -> Record:
+    def _record(self, number: int) -> ReceivedRequest:
         finished_s = self._finished_s[number]
-        return Record(
+        return ReceivedRequest(
             attempt_id=self._attempt_ids[number],
             model=self._models[number],
             status=self._statuses[number] or None,

@@ -15,10 +15,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-WAIT_S_MAX = 3600.0
+WAIT_MAX_S = 3600.0
 HUGE_BYTES_MAX = 256 * 1024 * 1024
 
-Seconds = Annotated[float, Field(ge=0, le=WAIT_S_MAX)]
+Seconds = Annotated[float, Field(ge=0, le=WAIT_MAX_S)]
 Tokens = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
@@ -69,9 +69,9 @@ class Uniform(_Value):
 class Lognormal(_Value):
     """A latency with a long tail, as real providers have; cut off at `max_s`."""
 
-    median_s: Annotated[float, Field(gt=0, le=WAIT_S_MAX)]
+    median_s: Annotated[float, Field(gt=0, le=WAIT_MAX_S)]
     sigma: Annotated[float, Field(ge=0, le=5)]
-    max_s: Seconds = WAIT_S_MAX
+    max_s: Seconds = WAIT_MAX_S
 
 
 class ErrorBody(_Value):
@@ -83,7 +83,7 @@ class ErrorBody(_Value):
     param: str | None = None
 
 
-class Usage(_Value):
+class ReportedUsage(_Value):
     """Token counts to report; what is None is computed from the request and the text."""
 
     prompt_tokens: Tokens | None = None
@@ -113,10 +113,10 @@ class Step(_Value):
     """Sent as `message.refusal`, in place of the text."""
     finish_reason: Literal["stop", "length", "content_filter", "tool_calls"] | None = None
     """By default "stop", or "length" where the text was cut at the request's token limit."""
-    usage: Usage = Usage()
+    usage: ReportedUsage = ReportedUsage()
     service_tier: str | None = None
     """By default the request's own, or "default" where that is absent or "auto"."""
-    hang_s: Seconds = WAIT_S_MAX
+    hang_s: Seconds = WAIT_MAX_S
     drip_s: Seconds = 1.0
     huge_bytes: Annotated[int, Field(ge=0, le=HUGE_BYTES_MAX)] = 32 * 1024 * 1024
 

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from pydantic import TypeAdapter, ValidationError
 
 from devkit.simulator.chat import CHAT_PATH, BadRequest, ChatRequest, Reply, error_body, reply_to
-from devkit.simulator.journal import BAD_REQUEST, REQUESTS_MAX, Book, Record
+from devkit.simulator.journal import BAD_REQUEST, REQUESTS_MAX, ReceivedRequest, RequestJournal
 from devkit.simulator.script import RULES, ErrorBody, Kind, Rule, Script, Step
 
 ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
@@ -20,7 +20,7 @@ REQUEST_BYTES_MAX = 256 * 1024 * 1024
 RECORDS_PER_PAGE_MAX = 50_000
 DRIP_PIECES = 20
 
-RECORDS: TypeAdapter[list[Record]] = TypeAdapter(list[Record])
+RECORDS: TypeAdapter[list[ReceivedRequest]] = TypeAdapter(list[ReceivedRequest])
 
 # SO_LINGER on, for 0 s: closing the socket sends a reset instead of an orderly end.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -48,7 +48,7 @@ class ProviderServer:
 
     def _start_anew(self) -> None:
         self._script = Script(self._first_rules)
-        self._book = Book(self._requests_max)
+        self._book = RequestJournal(self._requests_max)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         # The head has been read and nothing else: this line is what makes the count the truth.
@@ -64,7 +64,7 @@ class ProviderServer:
         return response
 
     async def _answer(
-        self, request: web.Request, book: Book, number: int | None
+        self, request: web.Request, book: RequestJournal, number: int | None
     ) -> web.StreamResponse:
         try:
             chat = ChatRequest.parse(await request.read())

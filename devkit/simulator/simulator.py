@@ -32,7 +32,7 @@ from typing import IO, Any, Self
 
 from aiohttp import web
 
-from devkit.simulator.journal import Counts, Record
+from devkit.simulator.journal import Counts, ReceivedRequest
 from devkit.simulator.script import (
     RULES,
     ErrorBody,
@@ -42,7 +42,6 @@ from devkit.simulator.script import (
     Rule,
     Step,
     Uniform,
-    Usage,
 )
 from devkit.simulator.server import ATTEMPT_HEADER, RECORDS, RECORDS_PER_PAGE_MAX, ProviderServer
 
@@ -81,7 +80,7 @@ class Requests:
     """Every request that arrived, in order of arrival, and the counts over them."""
 
     counts: Counts
-    records: tuple[Record, ...]
+    records: tuple[ReceivedRequest, ...]
 
 
 class Simulator:
@@ -149,7 +148,7 @@ class Simulator:
         """Return the figures so far and a record of each request."""
         return Requests(self.counts(), tuple(self._records()))
 
-    def _records(self) -> Iterator[Record]:
+    def _records(self) -> Iterator[ReceivedRequest]:
         first = 0
         while True:
             path = f"/__control/records?first={first}"

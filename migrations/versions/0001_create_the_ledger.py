@@ -9,19 +9,19 @@ revision = "0001"
 down_revision = None
 
 FUNCTIONS = (
-    "period_v1", "uuid_floor_v1", "rest_v1", "roll_budgets_v1", "room_v1", "wake_v1", "call_id_v1", "submit_v1",
+    "period_v1", "uuid_floor_v1", "clear_due_at_v1", "roll_budgets_v1", "headroom_v1", "free_waiters_v1", "call_id_v1", "submit_v1",
     "read_v1", "calls_v1", "dead_groups_v1", "costs_v1", "budgets_v1", "audit_v1",
-    "reserve_v1", "record_v1", "settle_v1", "may_judge_v1", "due_v1", "deliver_v1",
+    "reserve_v1", "record_v1", "settle_v1", "may_reap_v1", "due_v1", "deliver_v1",
     "set_budget_v1", "end_v1", "renew_lease_v1", "release_leases_v1", "expire_leases_v1",
     "purge_v1", "take_upkeep_v1", "make_partitions_v1", "archive_month_v1",
 )  # fmt: skip
-BODIES = ("llm_call.request", "submission.link", "ai_call_log.reply", "stray_message.raw")
+BODIES = ("llm_call.request", "submission.link", "ai_call_log.reply", "unprocessable_message.raw")
 """Statistics would keep samples of them, also when they are purged."""
 VIEWS = ("dead_letter", "ai_call_log_sums")
 TABLES = (
     "worker_lease",
     "ai_call_log_archive",
-    "stray_message",
+    "unprocessable_message",
     "budget",
     "ai_call_log",
     "submission",
@@ -262,7 +262,7 @@ def _create_tables() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("error_fingerprint", sa.Text(), nullable=True),
         sa.Column(
-            "wanted_nano_usd",
+            "requested_hold_nano_usd",
             sa.BigInteger(),
             nullable=True,
             comment="the hold it waits for headroom for, from refusal to claim",
@@ -297,7 +297,7 @@ def _create_tables() -> None:
             name=op.f("ck_llm_call_has_attempt"),
         ),
         sa.CheckConstraint(
-            "wanted_nano_usd IS NULL OR state IN ('waiting', 'queued')",
+            "requested_hold_nano_usd IS NULL OR state IN ('waiting', 'queued')",
             name=op.f("ck_llm_call_wants_while_waiting"),
         ),
         sa.CheckConstraint("attempt >= 0", name=op.f("ck_llm_call_attempt_not_negative")),
@@ -341,19 +341,19 @@ def _create_tables() -> None:
     op.create_index(
         "ix_llm_call_least_wanted",
         "llm_call",
-        ["org_id", "call_type", "wanted_nano_usd"],
+        ["org_id", "call_type", "requested_hold_nano_usd"],
         unique=False,
-        postgresql_where=sa.text("wanted_nano_usd IS NOT NULL"),
+        postgresql_where=sa.text("requested_hold_nano_usd IS NOT NULL"),
     )
     op.create_index(
         "ix_llm_call_wanted",
         "llm_call",
         ["org_id", "created_at"],
         unique=False,
-        postgresql_where=sa.text("wanted_nano_usd IS NOT NULL"),
+        postgresql_where=sa.text("requested_hold_nano_usd IS NOT NULL"),
     )
     op.create_table(
-        "stray_message",
+        "unprocessable_message",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column(
             "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
@@ -407,7 +407,7 @@ def _create_tables() -> None:
             comment="another one than before: it was released meanwhile",
         ),
         sa.Column(
-            "steady_since",
+            "stable_since",
             sa.DateTime(timezone=True),
             nullable=False,
             comment="since then no renewal was late",

@@ -17,7 +17,7 @@ CHANGED = (
 )
 """Functions that were there before, in another form: they are made again, of what the files say now."""
 ADDED = (
-    "breaker_room_v1",
+    "breaker_headroom_v1",
     "breaker_change_v1",
     "admit_v1",
     "release_waiting_v1",
@@ -42,7 +42,7 @@ UNKNOWN_BILL = (
 )
 WAITED_FOR = """UPDATE llm_call SET wait_reason = CASE
        WHEN error LIKE '%"suspect"%' THEN 'quarantine'
-       WHEN wanted_nano_usd IS NULL THEN 'retry'
+       WHEN requested_hold_nano_usd IS NULL THEN 'retry'
        WHEN error LIKE '%"budget_held"%' THEN 'budget_held' ELSE 'budget_exhausted' END
  WHERE state = 'waiting'"""
 

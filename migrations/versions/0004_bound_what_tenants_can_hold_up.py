@@ -11,7 +11,7 @@ revision = "0004"
 down_revision = "0003"
 
 CHANGED: tuple[str, ...] = (
-    "breaker_room_v1",
+    "breaker_headroom_v1",
     "breaker_change_v1",
     "admit_v1",
     "release_waiting_v1",
@@ -21,7 +21,7 @@ CHANGED: tuple[str, ...] = (
     "due_v1",
     "read_v1",
     "reserve_v1",
-    "wake_v1",
+    "free_waiters_v1",
     "settle_v1",
     "end_v1",
     "release_leases_v1",
@@ -30,7 +30,7 @@ CHANGED: tuple[str, ...] = (
     "dead_groups_v1",
     "deliver_v1",
     "purge_v1",
-    "rest_v1",
+    "clear_due_at_v1",
     "submit_v1",
 )
 """Functions that were there before, in another form: they are made again, of what the files say now."""
@@ -41,11 +41,11 @@ ADDED: tuple[str, ...] = (
     "has_free_call_v1",
     "forget_breakers_v1",
     "tell_later_v1",
-    "untold_rest_v1",
+    "has_untold_calls_v1",
     "links_v1",
     "link_failures_v1",
     "take_due_v1",
-    "put_off_v1",
+    "defer_call_v1",
     "end_lock_hoarders_v1",
     "may_end_sessions_v1",
 )
@@ -102,7 +102,7 @@ BOUNDS = {
         "reason": "char_length(reason) <= 4000",
         "subject": "char_length(subject) <= 4000",
     },
-    "stray_message": {
+    "unprocessable_message": {
         "queue": "char_length(queue) <= 1024",
         "raw": "octet_length(raw) <= 65536",
         "reason": "char_length(reason) <= 4000",
@@ -134,11 +134,11 @@ MENDED = (
               error = CASE WHEN octet_length(error) > 16384 OR octet_length(request) > 33554432
                            THEN '{"code": "too_large", "message": "it was larger than a call may be"}' ELSE error END,
               request = CASE WHEN octet_length(request) <= 33554432 THEN request END,
-              (state, due_at, wait_reason, wanted_nano_usd, breaker_id) = (
+              (state, due_at, wait_reason, requested_hold_nano_usd, breaker_id) = (
                   SELECT s.* FROM (VALUES ('rejected', now(), NULL::text, NULL::bigint, NULL::bigint)) s
                    WHERE octet_length(request) > 33554432 AND state IN ('queued', 'waiting')
                    UNION ALL
-                  SELECT state, due_at, wait_reason, wanted_nano_usd, breaker_id
+                  SELECT state, due_at, wait_reason, requested_hold_nano_usd, breaker_id
                    WHERE NOT (coalesce(octet_length(request), 0) > 33554432 AND state IN ('queued', 'waiting')))
         WHERE octet_length(input_hash) <> 32 OR char_length(call_type) > 128 OR char_length(provider) > 128
            OR char_length(model) > 128 OR NOT input_token_bound BETWEEN 0 AND 67108864

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Simulator
 from tests.support.deployment import Deployment, until_equal
 
@@ -20,7 +20,7 @@ def provider() -> Iterator[Simulator]:
 
 @pytest.fixture(scope="module")
 def standing(
-    services: Embedded, provider: Simulator, tmp_path_factory: pytest.TempPathFactory
+    services: DevServers, provider: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     """What the tests of a file share: services, provider and client, but no state of calls."""
     with Deployment(services, provider, tmp_path_factory.mktemp("deployment")) as deployment:

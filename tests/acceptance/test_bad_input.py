@@ -16,6 +16,7 @@ from callgate import Client, LLMRequest, Message
 from callgate.adapters.broker.app import CALL_QUEUE
 from callgate.domain.errors import (
     BrokerUnavailable,
+    BudgetNotConfigured,
     CallgateError,
     CallNotFound,
     IdempotencyMismatch,
@@ -25,7 +26,6 @@ from callgate.domain.errors import (
     InvalidSchema,
     LedgerUnavailable,
     MissingOutputBound,
-    NoBudget,
     NotMigrated,
     TooManyPages,
     UnknownModel,
@@ -154,7 +154,7 @@ def test_an_organisation_without_a_budget_is_refused(deployment: Deployment) -> 
     deployment.ensure_worker()
     org = deployment.org(limit_nano_usd=None)
 
-    with pytest.raises(NoBudget, match="callgate budget set"):
+    with pytest.raises(BudgetNotConfigured, match="callgate budget set"):
         deployment.client.submit(deployment.request(org)).get(timeout=PATIENCE_S)
 
     assert deployment.provider.counts().total == 0
@@ -210,15 +210,15 @@ STRAYS = {
 def test_a_stray_message_is_kept_and_harms_nobody(
     deployment: Deployment, stray: Callable[[], str]
 ) -> None:
-    """What names no call ends in `stray_message`; the worker survives it and goes on."""
+    """What names no call ends in `unprocessable_message`; the worker survives it and goes on."""
     worker = deployment.ensure_worker()
-    kept = len(deployment.client.operations.strays(limit=100))
+    kept = len(deployment.client.operations.unprocessable_messages(limit=100))
     with Redis.from_url(deployment.services.broker_url) as valkey:
         valkey.lpush(CALL_QUEUE, stray())
 
-    until(lambda: len(deployment.client.operations.strays(limit=100)) == kept + 1)
+    until(lambda: len(deployment.client.operations.unprocessable_messages(limit=100)) == kept + 1)
 
-    _, message = deployment.client.operations.strays(limit=1)[0]
+    _, message = deployment.client.operations.unprocessable_messages(limit=1)[0]
     # What is not even JSON does not say which queue it came from.
     assert message.queue in (CALL_QUEUE, "")
     assert message.reason
@@ -367,8 +367,9 @@ def test_a_misspelt_variable_stops_the_process(deployment: Deployment) -> None:
     worker = deployment.start("misspelt", worker_argv(), **misspelt)
 
     assert worker.wait() == 2
-    assert "CALLGATE_WORKER__DRAINS: no such setting; did you mean CALLGATE_WORKER__DRAIN_S?" in (
-        worker.output()
+    assert (
+        "CALLGATE_WORKER__DRAINS: no such setting; did you mean CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S?"
+        in (worker.output())
     )
     assert "did you mean CALLGATE_BROKER_URL?" in worker.output()
     assert "Traceback" not in worker.output()
@@ -376,7 +377,7 @@ def test_a_misspelt_variable_stops_the_process(deployment: Deployment) -> None:
 
 def test_settings_that_cannot_work_together_stop_the_process(deployment: Deployment) -> None:
     """Bounds between settings are checked at the start, each with what would break."""
-    worker = deployment.start("unrelated", worker_argv(), CALLGATE_WORKER__DRAIN_S="3")
+    worker = deployment.start("unrelated", worker_argv(), CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S="3")
 
     assert worker.wait() == 2
     assert "must exceed the longest deadline" in worker.output()

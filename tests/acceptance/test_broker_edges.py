@@ -92,7 +92,7 @@ def test_a_foreign_consumer_is_named_and_what_it_takes_is_swept(
     handles = deployment.client.submit_many([deployment.request(org) for _ in range(5)])
     stranger.until_it_says("unregistered task")
 
-    worker = deployment.worker().until_it_says("foreign_consumer")
+    worker = deployment.worker().until_it_says("foreign_consumer.found")
     told = doctor(deployment)["consumers"]
 
     assert "stranger@host" in worker.output()

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import pytest
 from sqlalchemy import Engine
 
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from devkit.simulator.simulator import Simulator
 
@@ -43,7 +43,7 @@ Callgate = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def environ(services: Embedded, postgres_engine: Engine) -> dict[str, str]:
+def environ(services: DevServers, postgres_engine: Engine) -> dict[str, str]:
     """The environment of a client of migrated, empty services."""
     return {
         **os.environ,
@@ -229,7 +229,7 @@ def test_an_unreachable_broker_fails_the_doctor_and_no_submission(callgate: Call
     assert "FAIL broker" in doctor.stdout
     assert submit.returncode == 0
     assert json.loads(submit.stdout)["collapsed"] is False
-    assert "accepted_but_not_published" in submit.stderr
+    assert "submission.publish_failed" in submit.stderr
     assert time.monotonic() - started_at < 2 * QUICKLY_S
 
 

@@ -78,9 +78,9 @@ def test_a_worker_is_given_longer_than_its_drain() -> None:
     """A worker that is killed during its drain makes outcomes unknown."""
     for name in ("call-worker", "log-worker"):
         service = compose()[name]
-        drain_s = float(service["environment"]["CALLGATE_WORKER__DRAIN_S"])
+        drain_s = float(service["environment"]["CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S"])
 
-        assert seconds(service["stop_grace_period"]) > drain_s + WorkerOptions().grace_s
+        assert seconds(service["stop_grace_period"]) > drain_s + WorkerOptions().attempt_grace_s
         catalogue = load_catalogue(CATALOGUE)
         policies = [catalogue.default, *catalogue.call_types.values()]
         assert drain_s > max(policy.deadline_s for policy in policies)

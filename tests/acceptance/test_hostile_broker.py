@@ -35,7 +35,7 @@ class Silence:
     def publish_calls(self, keys: Sequence[CallKey]) -> None:
         """Lose them."""
 
-    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
+    def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
         """Lose them."""
 
     def publish_sweep(self, sent_at: object) -> None:
@@ -136,7 +136,7 @@ def test_headers_neither_end_nor_delay_a_call(
 
 
 @pytest.mark.parametrize(
-    "follow_ups",
+    "publishes_callbacks",
     [
         {"callbacks": [{"task": "mischief", "options": {"queue": "mischief"}}]},
         {"callbacks": [{"task": "mischief"}], "chain": [{"task": "mischief"}], "chord": {}},
@@ -145,7 +145,7 @@ def test_headers_neither_end_nor_delay_a_call(
     ids=["good", "broken", "nonsense"],
 )
 def test_nothing_follows_a_task(
-    deployment: Deployment, broker: Redis, silent: Client, follow_ups: dict[str, Any]
+    deployment: Deployment, broker: Redis, silent: Client, publishes_callbacks: dict[str, Any]
 ) -> None:
     """A worker publishes nothing for a message, and one that it cannot finish would keep its slot for ever."""
     org = deployment.org()
@@ -158,7 +158,7 @@ def test_nothing_follows_a_task(
         ("callgate.log_call", LOG_QUEUE, ["no", "attempt"]),
         ("callgate.call", CALL_QUEUE, call),
     ):
-        body = json.dumps([arguments, {}, follow_ups]).encode()
+        body = json.dumps([arguments, {}, publishes_callbacks]).encode()
         push(broker, queue, body, {"task": task, "id": str(uuid4()), "lang": "py"})
 
     assert_paid_once(deployment, handle, org)
@@ -325,12 +325,12 @@ def test_what_is_not_json_is_never_read(
     """It is refused by its content type, and kept as a stray; on the queues and as a broadcast."""
     file = tmp_path / "unpickled"
     body = pickle.dumps([Trap(file), {}, {}])
-    kept = len(deployment.client.operations.strays(limit=1_000))
+    kept = len(deployment.client.operations.unprocessable_messages(limit=1_000))
 
     for queue, task in ((CALL_QUEUE, "callgate.call"), (LOG_QUEUE, "callgate.log_call")):
         push(broker, queue, body, {"task": task, "id": str(uuid4()), "lang": "py"}, content_type)
 
-    until(lambda: len(deployment.client.operations.strays(limit=1_000)) == kept + 2)
+    until(lambda: len(deployment.client.operations.unprocessable_messages(limit=1_000)) == kept + 2)
     assert not file.exists()
 
 
@@ -354,12 +354,12 @@ def test_a_stray_is_quoted_nowhere(
     """It is kept as it came, for who may read it; neither the reason nor the log says what is in it."""
     body, headers = QUOTABLE[what]
     named = {"task": f"callgate.{task}", "id": str(uuid4()), "lang": "py", **headers}
-    kept = len(deployment.client.operations.strays(limit=1_000))
+    kept = len(deployment.client.operations.unprocessable_messages(limit=1_000))
 
     push(broker, queue, body, {name: value for name, value in named.items() if value})
 
-    until(lambda: len(deployment.client.operations.strays(limit=1_000)) == kept + 1)
-    ((_, stray),) = deployment.client.operations.strays(limit=1)
+    until(lambda: len(deployment.client.operations.unprocessable_messages(limit=1_000)) == kept + 1)
+    ((_, stray),) = deployment.client.operations.unprocessable_messages(limit=1)
     assert WORD.encode() in stray.raw
     assert WORD not in stray.reason
     assert WORD not in worker.output()

@@ -27,7 +27,7 @@ from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
 from callgate.domain.errors import CallFailed
-from callgate.domain.ledger import CallKey, CallState, Record, Reserved
+from callgate.domain.ledger import CallKey, CallState, RecordAnswer, Reserved
 from callgate.domain.ports import ProviderReply
 from callgate.domain.requests import LLMResult, Usage
 from callgate.domain.retry import LOST
@@ -84,7 +84,7 @@ FRAGILE = """
 max_output_tokens_default = 50
 deadline_s = 3
 attempts_max = 9
-lost_max = 3
+worker_losses_max = 3
 retry_wait_s = 0.1
 retry_wait_max_s = 0.2
 retry_after_max_s = 0.2
@@ -119,7 +119,9 @@ def swept(deployment: Deployment) -> list[CallKey]:
 
 def children_of(worker: Process) -> list[int]:
     """The processes in which a worker runs suspects."""
-    return [int(pid) for pid in re.findall(r"suspect_runs_alone .* pid=(\d+)", worker.output())]
+    return [
+        int(pid) for pid in re.findall(r"quarantine.call_started .* pid=(\d+)", worker.output())
+    ]
 
 
 def callgate(deployment: Deployment, *words: str) -> Any:
@@ -182,7 +184,7 @@ def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_pa
     dead = callgate(deployment, "dead", "list", "--fingerprint", fingerprint, "--json")["calls"]
     assert {call["task_id"] for call in dead} == {poison.task_id, early.task_id}
     for call in dead:
-        facts = (call["error"]["code"], call["attempt"], call["lost_attempts"])
+        facts = (call["error"]["code"], call["attempt"], call["worker_losses"])
         assert facts == ("worker_lost", 3, 3)
 
 
@@ -258,8 +260,8 @@ def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
 def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> None:
     """On either queue: the worker lives, and `callgate dead list` shows each of them once."""
     worker = deployment.ensure_worker()
-    known = len(deployment.client.operations.strays(limit=1000))
-    strays = [
+    known = len(deployment.client.operations.unprocessable_messages(limit=1000))
+    unprocessable_messages = [
         (queue, stray)
         for queue in (CALL_QUEUE, LOG_QUEUE)
         for stray in (
@@ -273,18 +275,20 @@ def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> 
         )
     ]
     with Redis.from_url(deployment.services.broker_url) as valkey:
-        for queue, stray in strays:
+        for queue, stray in unprocessable_messages:
             valkey.lpush(queue, stray)
 
     until_equal(
-        known + len(strays),
-        lambda: len(deployment.client.operations.strays(limit=1000)),
+        known + len(unprocessable_messages),
+        lambda: len(deployment.client.operations.unprocessable_messages(limit=1000)),
         PATIENCE_S,
     )
     request = deployment.request(deployment.org())
     assert deployment.client.submit(request).get(timeout=PATIENCE_S).text == "ok"
-    shown = callgate(deployment, "dead", "list", "--limit", "1000", "--json")["strays"]
-    assert len(shown) == known + len(strays)
+    shown = callgate(deployment, "dead", "list", "--limit", "1000", "--json")[
+        "unprocessable_messages"
+    ]
+    assert len(shown) == known + len(unprocessable_messages)
     assert all(stray["reason"] for stray in shown)
     assert worker.is_alive()
 
@@ -369,7 +373,7 @@ def answered(
         ledger = PostgresLedger(session)
         (reserved,) = ledger.reserve([a_reserve(key, 10_000)])
         assert isinstance(reserved, Reserved)
-        ledger.record([Record(reserved.ref, body, error, 1)])
+        ledger.record([RecordAnswer(reserved.ref, body, error, 1)])
     if request is not None:
         sql = "UPDATE llm_call SET request = :request WHERE call_id = :id"
         deployment.rows(sql, request=request, id=key.call_id)

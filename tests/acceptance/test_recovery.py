@@ -27,9 +27,9 @@ def have_workers(deployment: Deployment, count: int) -> list[Process]:
     """Have so many workers with a short lease."""
     return deployment.have_workers(
         count,
-        CALLGATE_WORKER__LEASE_S=str(LEASE_S),
-        CALLGATE_WORKER__GRACE_S=str(LEASE_S),
-        CALLGATE_WORKER__IN_FLIGHT_MAX=str(IN_FLIGHT_MAX),
+        CALLGATE_WORKER__PROCESS_LEASE_S=str(LEASE_S),
+        CALLGATE_WORKER__ATTEMPT_GRACE_S=str(LEASE_S),
+        CALLGATE_WORKER__CONCURRENCY=str(IN_FLIGHT_MAX),
     )
 
 

@@ -36,7 +36,7 @@ from callgate.domain.errors import CallgateError
 from callgate.domain.ledger import Bodies
 from callgate.settings import ClientSettings
 from config.settings import WorkerOptions, WorkerSettings
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from devkit.simulator.simulator import ErrorBody, Kind, Match, Rule, Simulator, Step
 from tests.acceptance.test_compose import crawl, status_of
@@ -144,7 +144,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(
-    services: Embedded, provider: Simulator, tmp_path_factory: pytest.TempPathFactory
+    services: DevServers, provider: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Seen]:
     """Run everything once, and collect."""
     folder = tmp_path_factory.mktemp("canaries")

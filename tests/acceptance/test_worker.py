@@ -21,13 +21,13 @@ from callgate.client import Handle
 from callgate.domain.budgets import NANO_PER_USD
 from callgate.domain.errors import (
     BudgetExhausted,
-    BudgetNeverFits,
+    BudgetTooSmall,
     CallFailed,
     CallRejected,
     WaitTimeout,
 )
 from callgate.domain.ledger import CallState
-from devkit.simulator.simulator import Kind, Match, Rule, Step, Usage
+from devkit.simulator.simulator import Kind, Match, ReportedUsage, Rule, Step
 from tests.support.deployment import Deployment, lines_of, until, until_equal
 from tests.support.pipeline import FILE, build_app
 
@@ -80,7 +80,7 @@ def test_a_call_is_answered_and_logged(deployment: Deployment) -> None:
     """The result carries usage, cost and latency, and they are those of the one row in `ai_call_log`."""
     deployment.ensure_worker()
     org = deployment.org()
-    usage = Usage(prompt_tokens=11, completion_tokens=7, cached_tokens=3)
+    usage = ReportedUsage(prompt_tokens=11, completion_tokens=7, cached_tokens=3)
     deployment.provider.script([Rule(reply=[Step(text="42", usage=usage, latency_s=0.05)])])
 
     result = deployment.client.submit(deployment.request(org)).get(timeout=PATIENCE_S)
@@ -272,7 +272,7 @@ def test_what_never_fits_is_refused_even_when_it_would_wait(deployment: Deployme
     deployment.ensure_worker()
     org = deployment.org(1)
 
-    with pytest.raises(BudgetNeverFits):
+    with pytest.raises(BudgetTooSmall):
         deployment.client.submit(deployment.request(org, on_budget="wait")).get(timeout=PATIENCE_S)
 
 

@@ -36,7 +36,7 @@ from callgate.domain.budgets import Window
 from callgate.domain.ledger import CallKey, Reserve, Reserved
 from callgate.domain.reports import By
 from callgate.services.audit import audit
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Rule, Simulator, Step
 from tests.benchmarks.subjects import subject
 from worker.migrate import migrate
@@ -66,7 +66,7 @@ as_of = 2026-11-01
 class Bench:
     """The services of one run."""
 
-    services: Embedded
+    services: DevServers
     simulator: Simulator
     client: Client
     folder: Path
@@ -218,7 +218,7 @@ def running() -> Iterator[Bench]:
     """Everything a run needs, with fsync on, as in production."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="callgate-bench-")))
-        services = stack.enter_context(Embedded(folder / "services"))
+        services = stack.enter_context(DevServers(folder / "services"))
         simulator = stack.enter_context(Simulator())
         migrate(services.database_url)
         catalogue = folder / "catalogue.toml"

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import WorkerOptions
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Kind, Rule, Simulator, Step
 from tests.support.deployment import Deployment, until
 from worker.migrate import migrate
 
 PATIENCE_S = 600.0
-STEADY_S = WorkerOptions().grace_s + 1.0
+STEADY_S = WorkerOptions().attempt_grace_s + 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         # The servers may run as another account.
         folder.chmod(0o755)
-        with Embedded(folder / "servers") as services, Simulator() as provider:
+        with DevServers(folder / "servers") as services, Simulator() as provider:
             migrate(services.database_url)
             with Deployment(services, provider, folder) as deployment:
                 times = recovery(
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.platform()}, {os.cpu_count()} cores",
         **vars(options),
-        "lease_s": WorkerOptions().lease_s,
+        "lease_s": WorkerOptions().process_lease_s,
         **times,
     }
     sys.stdout.write(json.dumps(shown) + "\n")
@@ -77,7 +77,7 @@ def recovery(
     deployment.have_workers(1 + survivors)
     # A worker that has just started may judge nobody yet.
     steady = (
-        "SELECT count(*) FROM worker_lease WHERE now() - steady_since >= make_interval(secs => :s)"
+        "SELECT count(*) FROM worker_lease WHERE now() - stable_since >= make_interval(secs => :s)"
     )
     until(lambda: deployment.rows(steady, s=STEADY_S)[0][0] == 1 + survivors, PATIENCE_S)
     deployment.provider.script([Rule(reply=[Step(latency_s=latency_s)])])

@@ -30,16 +30,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.chaos.budget_stress import Stress, stress_ledger, stress_workers
 from tests.chaos.disk import small_disk
 from tests.chaos.duplicate_stress import stress_collapse
-from tests.chaos.environment import Stage, staged
+from tests.chaos.environment import Environment, staged
 from tests.chaos.evaluation import Verdict
 from tests.chaos.faults import FAULTS
 from tests.chaos.hostile import run_hostile
 from tests.chaos.trial import run_trial
-from tests.support.forked_workers import Nursery
+from tests.support.forked_workers import ForkServer
 from worker.migrate import migrate
 
 SECONDS = 12.0
@@ -52,7 +52,7 @@ class Trial:
     """One thing that can be asked for by name."""
 
     name: str
-    run: Callable[[Stage], Verdict | Stress]
+    run: Callable[[Environment], Verdict | Stress]
     has_persistence: bool = True
     has_small_disk: bool = False
 
@@ -111,10 +111,10 @@ def _run(chosen: Sequence[Trial], seed: int) -> Iterator[dict[str, Any]]:
         folder = Path(name)
         # The servers may run as another account.
         folder.chmod(0o755)
-        with Nursery(folder) as nursery:
+        with ForkServer(folder) as fork_server:
             for number, trial in enumerate(chosen, 1):
                 console.print(f"[{number}/{len(chosen)}] {trial.name} ...", end=" ", markup=False)
-                result = _result(trial, nursery, folder / trial.name, seed)
+                result = _result(trial, fork_server, folder / trial.name, seed)
                 console.print(
                     "wrong" if result["violations"] else "ok", f"{result['seconds']:.0f} s"
                 )
@@ -123,28 +123,28 @@ def _run(chosen: Sequence[Trial], seed: int) -> Iterator[dict[str, Any]]:
                 yield result
 
 
-def _result(trial: Trial, nursery: Nursery, folder: Path, seed: int) -> dict[str, Any]:
+def _result(trial: Trial, fork_server: ForkServer, folder: Path, seed: int) -> dict[str, Any]:
     began = time.monotonic()
-    with _stage(trial, nursery, folder, seed) as stage:
+    with _stage(trial, fork_server, folder, seed) as environment:
         try:
-            outcome = asdict(trial.run(stage))
+            outcome = asdict(trial.run(environment))
         except Exception as exc:
             # A wait that ended at its bound, or what no trial reckons with; the others are still worth running.
             outcome = {"violations": (f"{type(exc).__name__}: {exc}",)}
     seconds = round(time.monotonic() - began, 1)
-    return {"fault": trial.name, **outcome, "notes": stage.notes, "seconds": seconds}
+    return {"fault": trial.name, **outcome, "notes": environment.notes, "seconds": seconds}
 
 
 @contextmanager
-def _stage(trial: Trial, nursery: Nursery, folder: Path, seed: int) -> Iterator[Stage]:
+def _stage(trial: Trial, fork_server: ForkServer, folder: Path, seed: int) -> Iterator[Environment]:
     with ExitStack() as stack:
         servers = folder / "servers"
         if trial.has_small_disk:
             stack.enter_context(small_disk(servers))
-        services = Embedded(servers, fsync=True, valkey_persistence=trial.has_persistence)
+        services = DevServers(servers, fsync=True, valkey_persistence=trial.has_persistence)
         stack.enter_context(services)
         migrate(services.database_url)
-        yield stack.enter_context(staged(services, nursery, folder / "stage", seed))
+        yield stack.enter_context(staged(services, fork_server, folder / "stage", seed))
 
 
 def _show(results: Sequence[dict[str, Any]]) -> None:

@@ -29,7 +29,7 @@ from callgate.domain.ledger import (
     CallState,
     Locked,
     NewSubmission,
-    Record,
+    RecordAnswer,
     Refused,
     Reserve,
     Reserved,
@@ -61,15 +61,15 @@ def main(
     session = PostgresSession(
         settings.database_url.get_secret_value(), timeout_s=settings.ledger_timeout_s, pool_size=2
     )
-    clerk = Clerk(session, random.Random(seed))  # noqa: S311
+    hammer = Clerk(session, random.Random(seed))  # noqa: S311
     with Redis.from_url(settings.broker_url.get_secret_value()) as valkey:
         for org, is_exact in rounds:
-            clerk.is_exact = is_exact
-            clerk.submit(org, calls)
+            hammer.is_exact = is_exact
+            hammer.submit(org, calls)
             _meet(valkey, f"chaos:{org}", clerks)
-            clerk.work(org)
+            hammer.work(org)
     session.close()
-    Path(report).write_text(json.dumps(clerk.counts))
+    Path(report).write_text(json.dumps(hammer.counts))
     return 0
 
 
@@ -135,7 +135,7 @@ class Clerk:
 
     def _settle(self, refs: Sequence[AttemptRef]) -> list[AttemptRef]:
         """Record and settle attempts; return those whose calls nobody else holds."""
-        self._ledger.record([Record(ref, b"{}", None, 1) for ref in refs])
+        self._ledger.record([RecordAnswer(ref, b"{}", None, 1) for ref in refs])
         outcomes = _stored(self._ledger.settle([self._settlement(ref) for ref in refs]))
         return [ref for ref, o in zip(refs, outcomes, strict=True) if not isinstance(o, Locked)]
 

@@ -18,9 +18,9 @@ from uuid import uuid4
 
 from callgate.domain.budgets import Window
 from callgate.services.audit import audit
-from devkit.simulator.simulator import Rule, Step, Usage
+from devkit.simulator.simulator import ReportedUsage, Rule, Step
 from tests.chaos.budget_hammer import HOLD_NANO_USD
-from tests.chaos.environment import PATIENCE_S, Stage
+from tests.chaos.environment import PATIENCE_S, Environment
 from tests.chaos.evaluation import judge
 from tests.support.deployment import until
 
@@ -57,19 +57,23 @@ class Stress:
     violations: tuple[str, ...]
 
 
-def stress_ledger(stage: Stage, *, rounds: int, calls: int = 512, clerks: int = 8) -> Stress:
+def stress_ledger(
+    environment: Environment, *, rounds: int, calls: int = 512, clerks: int = 8
+) -> Stress:
     """Have clerks decide about `calls` calls in each round, straight on the ledger."""
-    orgs = [_tenant(stage, n, ("a", "b"), HOLD_NANO_USD) for n in range(rounds)]
-    reports = [stage.deployment.folder / f"clerk-{uuid4().hex[:8]}.json" for _ in range(clerks)]
+    orgs = [_tenant(environment, n, ("a", "b"), HOLD_NANO_USD) for n in range(rounds)]
+    reports = [
+        environment.deployment.folder / f"clerk-{uuid4().hex[:8]}.json" for _ in range(clerks)
+    ]
     exact = [org for n, org in enumerate(orgs) if n % 4 < 2]
     turns = [(org, org in exact) for org in orgs]
     spec = {"rounds": turns, "calls": calls // clerks, "clerks": clerks}
     children = [
-        stage.nursery.fork(
+        environment.fork_server.fork(
             "tests.chaos.budget_hammer",
-            stage.deployment.environ,
+            environment.deployment.environ,
             report=str(report),
-            seed=stage.dice.randrange(10**9),
+            seed=environment.dice.randrange(10**9),
             **spec,
         )
         for report in reports
@@ -83,30 +87,34 @@ def stress_ledger(stage: Stage, *, rounds: int, calls: int = 512, clerks: int = 
         assert not child.code, f"a clerk ended with {child.code}:\n{child.output()}"
     counts = sum((Counter(json.loads(r.read_text())) for r in reports), Counter[str]())
     decisions = counts["reserved"] + counts["held"] + counts["rejected"]
-    return _judged(stage, orgs, clerks, HOLD_NANO_USD, decisions, _misfits(stage, exact))
+    return _judged(
+        environment, orgs, clerks, HOLD_NANO_USD, decisions, _misfits(environment, exact)
+    )
 
 
-def _misfits(stage: Stage, orgs: Sequence[str]) -> Iterable[str]:
+def _misfits(environment: Environment, orgs: Sequence[str]) -> Iterable[str]:
     """Complain of exact rounds in which no budget is used up to the last whole hold."""
     sql = "SELECT limit_nano_usd, limit_nano_usd - spent_nano_usd FROM budget WHERE org_id = :org"
     for org in orgs:
-        rests = [tuple(row) for row in stage.deployment.rows(sql, org=org)]
+        rests = [tuple(row) for row in environment.deployment.rows(sql, org=org)]
         if not any(rest == limit % HOLD_NANO_USD for limit, rest in rests):
             yield f"calls of {HOLD_NANO_USD} nano-USD left (limit, rest) {rests}"
 
 
-def stress_workers(stage: Stage, *, rounds: int, calls: int = 504, clients: int = 8) -> Stress:
+def stress_workers(
+    environment: Environment, *, rounds: int, calls: int = 504, clients: int = 8
+) -> Stress:
     """Have client processes submit `calls` calls at once in each round, and real workers run them."""
-    answer = Step(latency_s=0.05, usage=Usage(completion_tokens=50))
-    stage.deployment.provider.script([Rule(reply=[answer])])
-    hold = stage.deployment.hold_of(stage.deployment.request("any", "question 1"))
-    stage.fleet(2)
+    answer = Step(latency_s=0.05, usage=ReportedUsage(completion_tokens=50))
+    environment.deployment.provider.script([Rule(reply=[answer])])
+    hold = environment.deployment.hold_of(environment.deployment.request("any", "question 1"))
+    environment.fleet(2)
     orgs = []
     for number in range(rounds):
-        orgs.append(_tenant(stage, number, ("answer", "summary"), hold))
+        orgs.append(_tenant(environment, number, ("answer", "summary"), hold))
         size = calls // clients
         started = [
-            stage.client(
+            environment.client(
                 orgs[-1:],
                 call_types=["answer", "summary"],
                 batch=size,
@@ -119,31 +127,33 @@ def stress_workers(stage: Stage, *, rounds: int, calls: int = 504, clients: int 
         ]
         for child in started:
             child.wait(2 * PATIENCE_S)
-    violations = judge(stage.evidence(recover_s=0)).violations
-    return _judged(stage, orgs, clients, hold, 0, violations)
+    violations = judge(environment.evidence(recover_s=0)).violations
+    return _judged(environment, orgs, clients, hold, 0, violations)
 
 
-def _tenant(stage: Stage, number: int, call_types: tuple[str, str], hold: int) -> str:
+def _tenant(environment: Environment, number: int, call_types: tuple[str, str], hold: int) -> str:
     """Make an organisation whose budgets fit a few holds, the tightest one by the number of the round."""
-    org = stage.deployment.org(None)
+    org = environment.deployment.org(None)
     names = dict(zip("ab", call_types, strict=True))
     for place, (scope, window) in enumerate(SCOPES):
         is_tight = place == number % len(SCOPES)
         holds = TIGHT_HOLDS_MIN + number % 4 if is_tight else WIDE_HOLDS + place
         limit = holds * hold - number % 2
-        stage.deployment.client.operations.set_budget(org, scope.format(**names), window, limit)
+        environment.deployment.client.operations.set_budget(
+            org, scope.format(**names), window, limit
+        )
     return org
 
 
 def _judged(
-    stage: Stage,
+    environment: Environment,
     orgs: Sequence[str],
     processes: int,
     hold: int,
     decisions: int,
     violations: Iterable[str],
 ) -> Stress:
-    calls = stage.deployment.rows(
+    calls = environment.deployment.rows(
         "SELECT org_id, state, error::json ->> 'scope' AS scope, error::json ->> 'window' AS \"window\","
         " (error::json ->> 'requested_nano_usd')::bigint AS requested,"
         " (error::json ->> 'limit_nano_usd')::bigint - (error::json ->> 'spent_nano_usd')::bigint AS unspent"
@@ -151,7 +161,7 @@ def _judged(
         " WHERE org_id = ANY (:orgs)",
         orgs=list(orgs),
     )
-    budgets = stage.deployment.rows(
+    budgets = environment.deployment.rows(
         "SELECT * FROM budget WHERE org_id = ANY (:orgs)", orgs=list(orgs)
     )
     left = {
@@ -164,8 +174,8 @@ def _judged(
         c for c in rejected if c.requested <= max(left[c.org_id, c.scope, c.window], c.unspent)
     ]
     states = Counter(c.state for c in calls)
-    drift = audit(stage.deployment.client.operations.snapshot()).drift_nano_usd
-    overrun = stage.overrun_nano_usd()
+    drift = audit(environment.deployment.client.operations.snapshot()).drift_nano_usd
+    overrun = environment.overrun_nano_usd()
     wrong = {
         f"a limit was passed by {overrun} nano-USD": overrun > 0,
         f"{len(early)} calls were rejected though they fit": bool(early),
@@ -189,6 +199,6 @@ def _judged(
         hold_nano_usd=hold,
         exact_fits=sum(n == 0 for n in left.values()),
         drift_nano_usd=drift,
-        samples=stage.budgets.samples,
+        samples=environment.budgets.samples,
         violations=(*violations, *(words for words, is_so in wrong.items() if is_so)),
     )

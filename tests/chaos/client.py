@@ -22,11 +22,11 @@ from tests.support.pipeline import build_app
 RETRY_S = 0.1
 
 
-def main(report: str, patience_s: float, **stream: Any) -> int:
+def main(report: str, give_up_after_s: float, **stream: Any) -> int:
     """Submit, wait, and write the report."""
     with Client.from_env() as client:
         batches = list(_submitted(client, **stream))
-        give_up_at = time.monotonic() + patience_s
+        give_up_at = time.monotonic() + give_up_after_s
         told = [
             {
                 "document": document,

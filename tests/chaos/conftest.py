@@ -7,24 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from devkit.servers.embedded import Embedded
-from tests.chaos.environment import Stage, staged
+from devkit.servers.embedded import DevServers
+from tests.chaos.environment import Environment, staged
 from tests.chaos.observers import forget
-from tests.support.forked_workers import Nursery
+from tests.support.forked_workers import ForkServer
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     """Where processes come from."""
-    with Nursery(tmp_path_factory.mktemp("nursery")) as nursery:
-        yield nursery
+    with ForkServer(tmp_path_factory.mktemp("nursery")) as fork_server:
+        yield fork_server
 
 
 @pytest.fixture
-def stage(services: Embedded, nursery: Nursery, tmp_path: Path) -> Iterator[Stage]:
+def environment(
+    services: DevServers, fork_server: ForkServer, tmp_path: Path
+) -> Iterator[Environment]:
     """A deployment without workers and clients, its ledger and its broker empty."""
-    with staged(services, nursery, tmp_path) as stage:
-        yield stage
+    with staged(services, fork_server, tmp_path) as environment:
+        yield environment
     # The servers are those of other tests too: they must find them well.
     services.valkey.start()
     services.postgres.start()

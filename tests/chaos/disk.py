@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.servers.server import Server, marked_pids
 from tests.support.deployment import Deployment
 
@@ -53,7 +53,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def fill_disk(services: Embedded, deployment: Deployment) -> Iterator[str]:
+def fill_disk(services: DevServers, deployment: Deployment) -> Iterator[str]:
     """Leave no room for the ledger's files inside the block; say how. Postgres is started again if it gave up."""
     folder = services.postgres.program.folder
     if folder.parent.is_mount():
@@ -78,7 +78,7 @@ def _ballast(file: Path) -> Iterator[None]:
         file.unlink()
 
 
-def refusals(services: Embedded) -> int:
+def refusals(services: DevServers) -> int:
     """How often Postgres has complained of its disk since it was started."""
     log = services.postgres.program.log.read_text(errors="replace")
     return sum(log.count(words) for words in COMPLAINTS)

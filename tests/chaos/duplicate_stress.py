@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devkit.simulator.simulator import Rule, Step, Uniform
-from tests.chaos.environment import Stage
+from tests.chaos.environment import Environment
 from tests.chaos.evaluation import Evidence, Verdict, judge
 
 CLIENTS = 4
@@ -11,7 +11,9 @@ WORKERS = 2
 BATCH = 25
 
 
-def stress_collapse(stage: Stage, *, submissions: int, requests: int, kills: int) -> Verdict:
+def stress_collapse(
+    environment: Environment, *, submissions: int, requests: int, kills: int
+) -> Verdict:
     """
     Submit, kill workers meanwhile, and judge: one success for each request, and a link for each submission.
 
@@ -20,13 +22,13 @@ def stress_collapse(stage: Stage, *, submissions: int, requests: int, kills: int
         kills: Workers killed while calls are in flight, each replaced.
     """
     slow = Step(latency_s=Uniform(low_s=0.3, high_s=1.2))
-    stage.deployment.provider.script([Rule(reply=[slow], seed=1)])
-    org = stage.deployment.org()
+    environment.deployment.provider.script([Rule(reply=[slow], seed=1)])
+    org = environment.deployment.org()
     # Else a breaker lets three calls through until the first succeeds, and a worker that is killed may have none.
-    stage.deployment.vouch_for_the_provider()
-    stage.fleet(WORKERS)
+    environment.deployment.vouch_for_the_provider()
+    environment.fleet(WORKERS)
     for number in range(CLIENTS):
-        stage.client(
+        environment.client(
             [org],
             batch=BATCH,
             total_max=submissions // CLIENTS,
@@ -36,12 +38,12 @@ def stress_collapse(stage: Stage, *, submissions: int, requests: int, kills: int
             pause_s=0.02,
         )
     for _ in range(kills):
-        stage.until_in_flight(1)
-        stage.pause(0.1, 0.4)
-        stage.dice.choice(stage.living_workers()).kill()
-        stage.worker().until_it_says("ready.")
-    recover_s = stage.recovery_s(stage.now())
-    evidence = stage.evidence(recover_s)
+        environment.until_in_flight(1)
+        environment.pause(0.1, 0.4)
+        environment.dice.choice(environment.living_workers()).kill()
+        environment.worker().until_it_says("ready.")
+    recover_s = environment.recovery_s(environment.now())
+    evidence = environment.evidence(recover_s)
     return judge(evidence, _complaints(evidence, submissions, requests))
 
 

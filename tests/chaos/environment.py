@@ -15,12 +15,12 @@ from uuid import uuid4
 
 from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.services.audit import audit
-from devkit.servers.embedded import Embedded
-from devkit.simulator.simulator import Rule, Simulator, Step, Uniform, Usage
+from devkit.servers.embedded import DevServers
+from devkit.simulator.simulator import ReportedUsage, Rule, Simulator, Step, Uniform
 from tests.chaos.evaluation import Arrival, Attempt, Batch, Evidence, links_owed
-from tests.chaos.observers import BudgetWatch, LinkEar
+from tests.chaos.observers import BudgetObserver, LinkCollector
 from tests.support.deployment import Deployment, until
-from tests.support.forked_workers import Child, Nursery
+from tests.support.forked_workers import Child, ForkServer
 
 DEADLINE_S = 3.0
 GRACE_S = 4.0
@@ -29,7 +29,7 @@ PATIENCE_S = 90.0
 """How long everything may take to end after a fault; far more than lease and back-offs need, for machines are slow."""
 TIGHT_HOLDS = 2
 """Calls the tight organisation's limit fits at their worst case, so that they wait for each other."""
-USAGE = Usage(prompt_tokens=50, completion_tokens=30)
+USAGE = ReportedUsage(prompt_tokens=50, completion_tokens=30)
 """Dear enough that the tight organisation's limit is spent within the shortest load, and the rest is rejected."""
 ANSWER = Step(latency_s=Uniform(low_s=0.05, high_s=0.6), usage=USAGE)
 
@@ -43,7 +43,7 @@ max_output_tokens_default = 50
 deadline_s = 3
 # Nothing may die of being lost often: what is under test is that nothing is lost.
 attempts_max = 100
-lost_max = 100
+worker_losses_max = 100
 unknown_attempts_max = 100
 unknown_wait_s = 0.1
 retry_wait_s = 0.1
@@ -59,12 +59,12 @@ as_of = 2026-11-01
 """
 ENVIRON = {
     "CALLGATE_LEDGER_TIMEOUT_S": "1.9",
-    "CALLGATE_WORKER__GRACE_S": str(GRACE_S),
-    "CALLGATE_WORKER__LEASE_S": str(LEASE_S),
-    "CALLGATE_WORKER__DRAIN_S": "20",
+    "CALLGATE_WORKER__ATTEMPT_GRACE_S": str(GRACE_S),
+    "CALLGATE_WORKER__PROCESS_LEASE_S": str(LEASE_S),
+    "CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S": "20",
     "CALLGATE_WORKER__DUE_INTERVAL_S": "0.1",
     "CALLGATE_WORKER__SWEEP_INTERVAL_S": "0.3",
-    "CALLGATE_WORKER__SWEEP_SLACK_S": "0.3",
+    "CALLGATE_WORKER__SWEEP_MIN_AGE_S": "0.3",
 }
 
 UNMARKED = "submission WHERE link IS NOT NULL AND delivered_at IS NULL"
@@ -77,21 +77,21 @@ POSTED_AGAIN = "chaos.witness JOIN ai_call_log USING (attempt_id) WHERE what = '
 OPEN = "llm_call WHERE state IN ('queued', 'running', 'waiting')"
 
 
-class Stage:
+class Environment:
     """What a fault may touch, and what the judgement needs."""
 
     def __init__(
         self,
         deployment: Deployment,
-        nursery: Nursery,
-        budgets: BudgetWatch,
-        ear: LinkEar,
+        fork_server: ForkServer,
+        budgets: BudgetObserver,
+        links: LinkCollector,
         seed: int,
     ) -> None:
         self.deployment = deployment
-        self.nursery = nursery
+        self.fork_server = fork_server
         self.budgets = budgets
-        self.ear = ear
+        self.links = links
         self.dice = random.Random(seed)  # noqa: S311 - chooses moments and victims
         self.workers: list[Child] = []
         self.clients: list[tuple[Child, Path]] = []
@@ -103,7 +103,7 @@ class Stage:
         """An organisation to which nothing is promised: it attacks the others."""
 
     @property
-    def services(self) -> Embedded:
+    def services(self) -> DevServers:
         """The servers."""
         return self.deployment.services
 
@@ -112,7 +112,9 @@ class Stage:
     def worker(self, point: str | None = None, passes: int = 1) -> Child:
         """Start a worker; with a point, one that dies there."""
         spec = {} if point is None else {"point": point, "passes": passes}
-        child = self.nursery.fork("tests.chaos.killable_worker", self.deployment.environ, **spec)
+        child = self.fork_server.fork(
+            "tests.chaos.killable_worker", self.deployment.environ, **spec
+        )
         self.workers.append(child)
         return child
 
@@ -131,7 +133,7 @@ class Stage:
         spec = {
             "report": str(report),
             "stop": str(self.stop),
-            "patience_s": PATIENCE_S,
+            "give_up_after_s": PATIENCE_S,
             "seconds_max": 2 * PATIENCE_S,
             "total_max": 10**9,
             "orgs": list(orgs),
@@ -144,7 +146,7 @@ class Stage:
             "links": True,
             **changes,
         }
-        child = self.nursery.fork("tests.chaos.client", self.deployment.environ, **spec)
+        child = self.fork_server.fork("tests.chaos.client", self.deployment.environ, **spec)
         self.clients.append((child, report))
         return child
 
@@ -195,14 +197,14 @@ class Stage:
         counts = self.deployment.provider.counts
         until(lambda: counts().in_flight >= requests, PATIENCE_S, lambda: "nothing is in flight")
 
-    def recovery_s(self, since: datetime, patience_s: float = PATIENCE_S) -> float | None:
+    def recovery_s(self, since: datetime, give_up_after_s: float = PATIENCE_S) -> float | None:
         """Wait until every call from before a moment has ended; return the seconds it took, None if too long."""
         sql = (
             "SELECT count(*) FROM llm_call"
             " WHERE state IN ('queued', 'running', 'waiting') AND created_at <= :since"
             " AND org_id <> :hostile"
         )
-        give_up_at = time.monotonic() + patience_s
+        give_up_at = time.monotonic() + give_up_after_s
         while self.deployment.rows(sql, since=since, hostile=self.hostile)[0][0]:
             if time.monotonic() > give_up_at:
                 return None
@@ -288,8 +290,8 @@ class Stage:
             unknown_below_hold=self.count(UNKNOWN_BELOW_HOLD),
             posted_again=self.count(POSTED_AGAIN),
             unheeded=self.count(UNHEEDED),
-            told=self.ear.told(),
-            tellings_max=self.ear.tellings_max(),
+            told=self.links.told(),
+            tellings_max=self.links.tellings_max(),
             unmarked=self.count(UNMARKED),
             recover_s=recover_s,
         )
@@ -299,7 +301,7 @@ class Stage:
         owed = links_owed(batches)
         give_up_at = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up_at:
-            told = self.ear.told()
+            told = self.links.told()
             is_told = all(told.get(key, 0) >= n for key, n in owed.items())
             left = self.count(OPEN) or self.count(UNMARKED) or self.count(UNHEEDED)
             if is_told and not left:
@@ -308,21 +310,23 @@ class Stage:
 
 
 @contextmanager
-def staged(services: Embedded, nursery: Nursery, folder: Path, seed: int = 0) -> Iterator[Stage]:
+def staged(
+    services: DevServers, fork_server: ForkServer, folder: Path, seed: int = 0
+) -> Iterator[Environment]:
     """A stage on these servers, whose ledger and broker are emptied; every process of it ends with the block."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         Simulator() as provider,
         Deployment(services, provider, folder, catalogue=CATALOGUE) as deployment,
-        BudgetWatch(services.database_url) as budgets,
-        LinkEar(services.broker_url) as ear,
+        BudgetObserver(services.database_url) as budgets,
+        LinkCollector(services.broker_url) as links,
     ):
         deployment.environ.update(ENVIRON)
         provider.script([Rule(reply=[ANSWER], seed=seed)])
-        stage = Stage(deployment, nursery, budgets, ear, seed)
+        environment = Environment(deployment, fork_server, budgets, links, seed)
         try:
-            yield stage
+            yield environment
         finally:
-            for child in [*stage.workers, *(child for child, _ in stage.clients)]:
+            for child in [*environment.workers, *(child for child, _ in environment.clients)]:
                 if child.is_alive():
                     child.kill()

@@ -17,7 +17,7 @@ from pathlib import Path
 from callgate.adapters.postgres.session import PostgresSession
 from devkit.simulator.simulator import Match, Rule, Step
 from tests.chaos.attacker import BOMB, KINDS, SLOW, UNDER_WAY
-from tests.chaos.environment import ANSWER, USAGE, Stage
+from tests.chaos.environment import ANSWER, USAGE, Environment
 from tests.chaos.evaluation import Verdict, judge
 from tests.support.forked_workers import Child
 from tests.support.logins import a_client
@@ -25,9 +25,9 @@ from tests.support.logins import a_client
 WORKERS = 2
 QUIET_S, ATTACK_S = 5.0, 12.0
 SHARE_MIN = 0.5
-WAIT_S_MAX = 15.0
+WAIT_MAX_S = 15.0
 """From submission to end, for each call of the others that no killed worker held."""
-RECOVERY_S_MAX = 30.0
+RECOVERY_MAX_S = 30.0
 """
 From the death of a worker to the end of every call of the others that was accepted before it.
 
@@ -45,54 +45,54 @@ RULES = (
 )
 
 
-def run_hostile(stage: Stage, *, kinds: Sequence[str] = KINDS) -> Verdict:
+def run_hostile(environment: Environment, *, kinds: Sequence[str] = KINDS) -> Verdict:
     """Measure the others' rate, attack, kill a worker meanwhile, and judge what came of the others' calls."""
-    deployment = stage.deployment
+    deployment = environment.deployment
     deployment.provider.script(RULES)
     others = [deployment.org(), deployment.org()]
-    stage.hostile = deployment.org()
+    environment.hostile = deployment.org()
     deployment.vouch_for_the_provider()
-    fleet = [_limited(child) for child in _fleet(stage)]
+    fleet = [_limited(child) for child in _fleet(environment)]
     for org in others:
-        stage.client([org], repeat=1, pause_s=0.4, patience_s=PATIENCE_S)
-    stage.until_it_flows()
-    quiet = _rate(stage, others, QUIET_S)
+        environment.client([org], repeat=1, pause_s=0.4, give_up_after_s=PATIENCE_S)
+    environment.until_it_flows()
+    quiet = _rate(environment, others, QUIET_S)
     with (
         closing(PostgresSession(deployment.services.database_url)) as owner,
-        a_client(owner, stage.hostile) as url,
+        a_client(owner, environment.hostile) as url,
     ):
-        attacker, report = _attacker(stage, url, kinds)
+        attacker, report = _attacker(environment, url, kinds)
         attacker.until_it_says(UNDER_WAY)
-        began = stage.now()
-        half = _rate(stage, others, ATTACK_S / 2)
+        began = environment.now()
+        half = _rate(environment, others, ATTACK_S / 2)
         killed = fleet.pop(0)
         killed.kill()
-        killed_at = stage.now()
-        fleet.append(_limited(stage.worker()))
-        rest = _rate(stage, others, ATTACK_S / 2)
-        complaints = [*_unwell(stage, fleet), *_slow(stage, began, killed.pid)]
-        recover_s = stage.recovery_s(killed_at, PATIENCE_S)
-        stage.stop.touch()
+        killed_at = environment.now()
+        fleet.append(_limited(environment.worker()))
+        rest = _rate(environment, others, ATTACK_S / 2)
+        complaints = [*_unwell(environment, fleet), *_slow(environment, began, killed.pid)]
+        recover_s = environment.recovery_s(killed_at, PATIENCE_S)
+        environment.stop.touch()
         attacker.wait(PATIENCE_S)
     attacked = (half + rest) / 2
-    stage.notes += [
+    environment.notes += [
         f"{quiet:.1f} calls a second, {half:.1f} under attack, {rest:.1f} after a worker was killed",
         f"the attacker's rounds: {report.read_text() if report.exists() else 'not told'}",
     ]
-    evidence = stage.evidence(recover_s)
+    evidence = environment.evidence(recover_s)
     wrong = {
         f"the others' rate fell from {quiet:.1f} to {attacked:.1f} calls a second": (
             attacked < SHARE_MIN * quiet
         ),
-        f"recovery took {recover_s} s": recover_s is not None and recover_s > RECOVERY_S_MAX,
+        f"recovery took {recover_s} s": recover_s is not None and recover_s > RECOVERY_MAX_S,
     }
     complaints += [words for words, is_so in wrong.items() if is_so]
-    return judge(evidence, [*complaints, *_harmed(stage, others, killed.pid)])
+    return judge(evidence, [*complaints, *_harmed(environment, others, killed.pid)])
 
 
-def _fleet(stage: Stage) -> list[Child]:
-    stage.fleet(WORKERS)
-    return stage.living_workers()
+def _fleet(environment: Environment) -> list[Child]:
+    environment.fleet(WORKERS)
+    return environment.living_workers()
 
 
 def _limited(child: Child) -> Child:
@@ -104,39 +104,39 @@ def _limited(child: Child) -> Child:
     return child
 
 
-def _attacker(stage: Stage, url: str, kinds: Sequence[str]) -> tuple[Child, Path]:
-    report = stage.deployment.folder / "attacker.json"
-    child = stage.nursery.fork(
+def _attacker(environment: Environment, url: str, kinds: Sequence[str]) -> tuple[Child, Path]:
+    report = environment.deployment.folder / "attacker.json"
+    child = environment.fork_server.fork(
         "tests.chaos.attacker",
-        stage.deployment.environ,
+        environment.deployment.environ,
         kinds=list(kinds),
         report=str(report),
-        stop=str(stage.stop),
+        stop=str(environment.stop),
         database_url=url,
-        broker_url=stage.services.broker_url,
-        org=stage.hostile,
+        broker_url=environment.services.broker_url,
+        org=environment.hostile,
     )
     return child, report
 
 
-def _rate(stage: Stage, orgs: Sequence[str], seconds: float) -> float:
+def _rate(environment: Environment, orgs: Sequence[str], seconds: float) -> float:
     """How many of the others' calls succeed in a second."""
     sql = "SELECT count(*) FROM llm_call WHERE state = 'succeeded' AND org_id = ANY (:orgs)"
-    began, before = time.monotonic(), stage.deployment.rows(sql, orgs=list(orgs))[0][0]
+    began, before = time.monotonic(), environment.deployment.rows(sql, orgs=list(orgs))[0][0]
     time.sleep(seconds)
-    done = stage.deployment.rows(sql, orgs=list(orgs))[0][0] - before
+    done = environment.deployment.rows(sql, orgs=list(orgs))[0][0] - before
     return float(done) / (time.monotonic() - began)
 
 
-def _unwell(stage: Stage, fleet: Sequence[Child]) -> list[str]:
+def _unwell(environment: Environment, fleet: Sequence[Child]) -> list[str]:
     """Complain of workers that ended, or do not answer."""
     ended = [f"a worker ended with {child.code}" for child in fleet if not child.is_alive()]
-    answers = stage.deployment.client.celery_app.control.ping(timeout=3)
+    answers = environment.deployment.client.celery_app.control.ping(timeout=3)
     deaf = len(fleet) - len(answers)
     return ended + [f"{deaf} workers answer no ping"] * (deaf > 0)
 
 
-def _slow(stage: Stage, since: object, killed: int) -> list[str]:
+def _slow(environment: Environment, since: object, killed: int) -> list[str]:
     """Complain of calls of the others that took too long, or still do; not of those that a killed worker held."""
     sql = (
         "SELECT count(*), max(took) FROM ("
@@ -146,13 +146,13 @@ def _slow(stage: Stage, since: object, killed: int) -> list[str]:
         "   WHERE k.call_id = c.call_id AND split_part(k.worker_id, ':', 2)::int = :killed)) x"
         " WHERE took > make_interval(secs => :max)"
     )
-    rows = stage.deployment.rows(
-        sql, hostile=stage.hostile, since=since, killed=killed, max=WAIT_S_MAX
+    rows = environment.deployment.rows(
+        sql, hostile=environment.hostile, since=since, killed=killed, max=WAIT_MAX_S
     )
     return [f"{n} calls of the others took up to {took}" for n, took in rows if n]
 
 
-def _harmed(stage: Stage, others: Sequence[str], killed: int) -> list[str]:
+def _harmed(environment: Environment, others: Sequence[str], killed: int) -> list[str]:
     """Complain of calls of the others that did not succeed, or were not posted by their usage."""
     sql = (
         "SELECT status, error_json::json ->> 'code' AS code, posted_nano_usd, count(*) FROM ai_call_log"
@@ -160,7 +160,9 @@ def _harmed(stage: Stage, others: Sequence[str], killed: int) -> list[str]:
     )
     wrong = [
         f"{n} attempts of the others are {status} ({code}), and post {posted} nano-USD"
-        for status, code, posted, n in stage.deployment.rows(sql, orgs=list(others), killed=killed)
+        for status, code, posted, n in environment.deployment.rows(
+            sql, orgs=list(others), killed=killed
+        )
         if (status, posted) != ("succeeded", POSTED_NANO_USD)
     ]
     sql = (
@@ -169,6 +171,6 @@ def _harmed(stage: Stage, others: Sequence[str], killed: int) -> list[str]:
     )
     left = [
         f"{n} calls of the others are {state} ({reason}) after {attempt} attempts: {error}"
-        for state, reason, error, attempt, n in stage.deployment.rows(sql, orgs=list(others))
+        for state, reason, error, attempt, n in environment.deployment.rows(sql, orgs=list(others))
     ]
     return [*wrong, *left]

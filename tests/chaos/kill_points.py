@@ -23,9 +23,9 @@ from callgate.adapters.catalogue_file import load_catalogue
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.delivery import Delivery, Published
-from callgate.domain.ledger import AttemptRef, Record, Reserve, Reserved, Settle, Settled
+from callgate.domain.ledger import AttemptRef, RecordAnswer, Reserve, Reserved, Settle, Settled
 from config.settings import WorkerSettings
-from worker.bootstrap import Services, bootstrap, providers_of
+from worker.bootstrap import Runtime, bootstrap, providers_of
 from worker.celery_ext.redis_transport import Transport
 
 LOCK_SEEN_S_MAX = 0.4
@@ -48,7 +48,7 @@ class Point(StrEnum):
     """The links are published, but not marked: they will be published again."""
 
 
-class Doom:
+class KillPoint:
     """Kills this process at one point, the n-th time it gets there."""
 
     def __init__(self, point: Point, passes: int) -> None:
@@ -71,7 +71,7 @@ class Doom:
 class DoomedLedger:
     """`LedgerPort` with the points around its writes."""
 
-    def __init__(self, ledger: PostgresLedger, session: PostgresSession, doom: Doom) -> None:
+    def __init__(self, ledger: PostgresLedger, session: PostgresSession, doom: KillPoint) -> None:
         self._ledger = ledger
         self._session = session
         self._doom = doom
@@ -85,7 +85,7 @@ class DoomedLedger:
             self._doom.at(Point.AFTER_RESERVE)
         return outcomes
 
-    def record(self, batch: Sequence[Record]) -> list[Any]:
+    def record(self, batch: Sequence[RecordAnswer]) -> list[Any]:
         outcomes = self._ledger.record(batch)
         self._doom.at(Point.AFTER_RECORD)
         return outcomes
@@ -119,15 +119,15 @@ class DoomedLedger:
 class DoomedQueue:
     """`QueuePort` with the points behind its publishing."""
 
-    def __init__(self, queue: CeleryQueue, doom: Doom) -> None:
+    def __init__(self, queue: CeleryQueue, doom: KillPoint) -> None:
         self._queue = queue
         self._doom = doom
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._queue, name)
 
-    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
-        self._queue.publish_logs(refs)
+    def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
+        self._queue.publish_settle_tasks(refs)
         self._doom.at(Point.AFTER_LOG_PUBLISH)
 
     def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
@@ -139,7 +139,7 @@ class DoomedQueue:
 class DoomedProvider:
     """`LLMProviderPort` with the point behind its answer."""
 
-    def __init__(self, provider: Any, doom: Doom) -> None:
+    def __init__(self, provider: Any, doom: KillPoint) -> None:
         self._provider = provider
         self._doom = doom
 
@@ -152,10 +152,10 @@ class DoomedProvider:
         return answer
 
 
-class DoomedTransport(Transport):
+class KillableTransport(Transport):
     """The worker's transport; kombu names it by its path, so the doom is the class's."""
 
-    doom: Doom | None = None
+    doom: KillPoint | None = None
 
     def _deliver(self, message: Any, queue: str) -> None:
         # Not of a sweep, which comes through the same queue: nothing is lost with it.
@@ -164,9 +164,9 @@ class DoomedTransport(Transport):
         super()._deliver(message, queue)
 
 
-def compose(settings: WorkerSettings, app: Celery, doom: Doom) -> Services:
+def compose(settings: WorkerSettings, app: Celery, doom: KillPoint) -> Runtime:
     """Compose a worker as `bootstrap` does, with the wrappers around its ports."""
-    DoomedTransport.doom = doom
+    KillableTransport.doom = doom
     app.conf.broker_transport = "tests.chaos.kill_points:DoomedTransport"
     session = PostgresSession(
         settings.database_url.get_secret_value(),

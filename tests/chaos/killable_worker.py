@@ -19,13 +19,13 @@ from functools import partial
 def main(point: str | None = None, passes: int = 1) -> int:
     """Run a worker for both queues; with a point, until it gets there the n-th time."""
     from config.settings import load_worker_settings
-    from tests.chaos.kill_points import Doom, Point, compose
+    from tests.chaos.kill_points import KillPoint, Point, compose
     from worker.bootstrap import bootstrap
     from worker.main import QUEUES, configure_logging, run_worker
 
     settings = load_worker_settings()
     configure_logging(as_json=False)
-    chosen = bootstrap if point is None else partial(compose, doom=Doom(Point(point), passes))
+    chosen = bootstrap if point is None else partial(compose, doom=KillPoint(Point(point), passes))
     return run_worker(settings, QUEUES["all"], name="chaos", compose=chosen)
 
 

@@ -49,7 +49,7 @@ class _Watch:
         raise NotImplementedError
 
 
-class BudgetWatch(_Watch):
+class BudgetObserver(_Watch):
     """Samples the greatest spent + held - limit of all budgets, through every outage."""
 
     def __init__(self, database_url: str) -> None:
@@ -88,7 +88,7 @@ class BudgetWatch(_Watch):
             self._connection = None
 
 
-class LinkEar(_Watch):
+class LinkCollector(_Watch):
     """
     Takes the messages of links from the pipeline's queue, as the pipeline's worker would.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from tests.chaos.environment import Stage
+from tests.chaos.environment import Environment
 from tests.chaos.faults import Fault, killed_at_every_point, worker_frozen
 from tests.chaos.trial import run_trial
 
 
-def test_workers_killed_at_every_named_point(stage: Stage) -> None:
+def test_workers_killed_at_every_named_point(environment: Environment) -> None:
     """A worker for each point, all under one load, each dead at its point; then one that is frozen past its lease."""
 
-    def inject(stage: Stage) -> list[str]:
-        return [*killed_at_every_point(stage), *worker_frozen(stage)]
+    def inject(environment: Environment) -> list[str]:
+        return [*killed_at_every_point(environment), *worker_frozen(environment)]
 
-    verdict = run_trial(stage, Fault("every point, and a zombie", inject), seconds=0)
+    verdict = run_trial(environment, Fault("every point, and a zombie", inject), seconds=0)
 
     assert verdict.violations == ()
     assert verdict.duplicates_unknown > 0, "no death came between a request and its record"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.chaos.environment import Stage
+from tests.chaos.environment import Environment
 from tests.chaos.faults import (
     Fault,
     deliveries_repeated,
@@ -17,24 +17,32 @@ from tests.chaos.faults import (
 from tests.chaos.trial import run_trial
 
 
-def test_outages_of_the_broker(stage: Stage) -> None:
+def test_outages_of_the_broker(environment: Environment) -> None:
     """Deliveries repeated, kill -9 and restart without its data, FLUSHALL, and refusing every write."""
 
-    def inject(stage: Stage) -> list[str]:
+    def inject(environment: Environment) -> list[str]:
         return [
-            *deliveries_repeated(stage),
-            *valkey_killed(stage),
-            *valkey_flushed(stage),
-            *valkey_refusing(stage),
+            *deliveries_repeated(environment),
+            *valkey_killed(environment),
+            *valkey_flushed(environment),
+            *valkey_refusing(environment),
         ]
 
-    assert run_trial(stage, Fault("broker", inject, nothing_unknown), seconds=0).violations == ()
+    assert (
+        run_trial(environment, Fault("broker", inject, nothing_unknown), seconds=0).violations == ()
+    )
 
 
-def test_outages_of_the_ledger(stage: Stage) -> None:
+def test_outages_of_the_ledger(environment: Environment) -> None:
     """Frozen past every lease, restarted, and without room to write: nothing becomes UNKNOWN of it."""
 
-    def inject(stage: Stage) -> list[str]:
-        return [*postgres_frozen(stage), *postgres_restarted(stage), *disk_full(stage)]
+    def inject(environment: Environment) -> list[str]:
+        return [
+            *postgres_frozen(environment),
+            *postgres_restarted(environment),
+            *disk_full(environment),
+        ]
 
-    assert run_trial(stage, Fault("ledger", inject, nothing_unknown), seconds=0).violations == ()
+    assert (
+        run_trial(environment, Fault("ledger", inject, nothing_unknown), seconds=0).violations == ()
+    )

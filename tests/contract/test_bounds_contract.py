@@ -158,7 +158,7 @@ def test_a_refusal_is_taken_up_to_the_bound(ledger: LedgerUnderTest) -> None:
     """A worker's reason to refuse a call."""
     texts = ('"' + "x" * (bounds.ERROR_BYTES_MAX - 2 + more) + '"' for more in (0, 1))
     claims = [
-        a_reserve(ledger.queued(text[-9:] + str(len(text))), refuse_with=text) for text in texts
+        a_reserve(ledger.queued(text[-9:] + str(len(text))), reject_with=text) for text in texts
     ]
 
     taken, refused = ledger.reserve(*claims)

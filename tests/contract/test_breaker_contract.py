@@ -127,7 +127,7 @@ def test_an_unproven_breaker_lets_three_through(ledger: LedgerUnderTest) -> None
 
     settled = ends(ledger, refs[0], Health.ALIVE)
 
-    assert settled.has_woken
+    assert settled.has_freed_waiters
     assert published(ledger) == [fourth]
     assert ledger.view(fourth).wait_reason is None
     assert isinstance(claim(ledger, fourth), AttemptRef)

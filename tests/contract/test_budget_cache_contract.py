@@ -19,7 +19,7 @@ from callgate.adapters.memory.budget_cache import MemoryBudgetCache
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
 from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.ports import BudgetCachePort
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 
 TTL_S = 0.2
 LOGIN = "acme:secret@ledger"
@@ -102,7 +102,7 @@ def test_without_the_cache_the_ledger_answers(org: str) -> None:
 
     cache.close()
     assert figures[0].spent_nano_usd == 1
-    assert [line["event"] for line in logged] == ["budget_cache_away"]
+    assert [line["event"] for line in logged] == ["budget_cache.unavailable"]
 
 
 def a_copy(org: str, **changes: object) -> str:
@@ -153,14 +153,14 @@ SEALED_ODDLY = ODD.keys() - {"a copy", "no budget at all"}
 
 
 @pytest.fixture
-def shared(services: Embedded) -> Iterator[Redis]:
+def shared(services: DevServers) -> Iterator[Redis]:
     """The Redis of the cache, as others who share it see it."""
     with Redis.from_url(services.broker_url) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def real(services: Embedded) -> Iterator[RedisBudgetCache]:
+def real(services: DevServers) -> Iterator[RedisBudgetCache]:
     """The cache in Redis, with time for a test to look at it."""
     cache = RedisBudgetCache(services.broker_url, login=LOGIN, ttl_s=60)
     yield cache
@@ -269,7 +269,7 @@ def test_nothing_of_a_copy_can_be_read_in_the_cache(
         assert b"nano_usd" not in whole
 
 
-def test_a_login_without_a_password_shares_with_nobody(services: Embedded, org: str) -> None:
+def test_a_login_without_a_password_shares_with_nobody(services: DevServers, org: str) -> None:
     """Nothing tells its holders from others, so that each process keeps copies of its own."""
     ledger = Ledger()
     caches = [RedisBudgetCache(services.broker_url, login=None, ttl_s=60) for _ in range(2)]
@@ -281,7 +281,7 @@ def test_a_login_without_a_password_shares_with_nobody(services: Embedded, org: 
     assert seen == [1, 2, 1, 2]
 
 
-def test_processes_of_one_login_share_their_copies(services: Embedded, org: str) -> None:
+def test_processes_of_one_login_share_their_copies(services: DevServers, org: str) -> None:
     """One process asks the ledger for all of them."""
     ledger = Ledger()
     caches = [RedisBudgetCache(services.broker_url, login=LOGIN, ttl_s=60) for _ in range(2)]

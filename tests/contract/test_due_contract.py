@@ -176,26 +176,26 @@ def test_sweeps_of_a_call_are_counted_until_somebody_looks_into_it(
     """A claim or a refusal shows that it can be looked into; to be put off unread shows nothing."""
     key, mate = ledger.queued("found twice"), ledger.queued("found as often")
     for _ in range(2):
-        assert not ledger.view(key).is_suspect
+        assert not ledger.view(key).is_quarantined
         ledger.age(5)
         ledger.ledger.due(limit=100, queued_before=ledger.now())
-    assert ledger.view(key).is_suspect
+    assert ledger.view(key).is_quarantined
     assert ledger.view(key).sweeps == 2
 
-    ledger.reserve(a_reserve(key, refuse_with='{"code": "suspect"}', put_off_s=1.0))
+    ledger.reserve(a_reserve(key, reject_with='{"code": "suspect"}', defer_s=1.0))
     ledger.age(1)
     put_off = ledger.view(ledger.requeued(key))
     ledger.claim(key)
     ledger.reserve(a_reserve(mate, 10**12))
 
-    assert (put_off.sweeps, put_off.is_suspect) == (2, True)
+    assert (put_off.sweeps, put_off.is_quarantined) == (2, True)
     assert [ledger.view(k).sweeps for k in (key, mate)] == [0, 0]
     assert ledger.state(mate) is CallState.REJECTED
 
 
 def test_a_claim_without_a_hold_that_has_expired_counts_as_lost(ledger: LedgerUnderTest) -> None:
     """So a call is counted that killed its process before its claim; it costs nothing."""
-    ref = ledger.reserve(a_reserve(ledger.queued(), 0, lease_s=0.0))[0]
+    ref = ledger.reserve(a_reserve(ledger.queued(), 0, expires_in_s=0.0))[0]
     assert isinstance(ref, Reserved)
     ledger.age(0.01)
 
@@ -204,7 +204,7 @@ def test_a_claim_without_a_hold_that_has_expired_counts_as_lost(ledger: LedgerUn
 
     assert due == Due(DueKind.EXPIRED, ref.ref.key, ref.ref.attempt_id)
     view = ledger.view(ref.ref.key)
-    assert (view.lost_attempts, view.posted_nano_usd, ledger.figures()) == (1, 0, (0, 0))
+    assert (view.worker_losses, view.posted_nano_usd, ledger.figures()) == (1, 0, (0, 0))
 
 
 def test_a_sweep_moves_nothing_else(ledger: LedgerUnderTest) -> None:

@@ -13,7 +13,7 @@ from callgate.domain.ledger import (
     CallState,
     Due,
     DueKind,
-    Judge,
+    Reaper,
     RecordOutcome,
     Reserved,
 )
@@ -29,7 +29,7 @@ from tests.support.ledger_under_test import (
 
 LENGTH_S = 8.0
 """Of every lease here, in seconds; an attempt of this suite may take `LEASE_S`, which is much longer."""
-DEAD, JUDGE = "host:1:dead", "host:2:judge"
+DEAD, REAPER = "host:1:dead", "host:2:judge"
 GRACE_S = 12.0
 """For how long a judge must have been steady before it calls an attempt lost."""
 
@@ -58,9 +58,9 @@ def test_calls_of_a_dead_worker_are_due_long_before_their_deadline(ledger: Ledge
     sent, kept = claimed_by(ledger, DEAD, "sent"), claimed_by(ledger, DEAD, "kept")
     ledger.record(an_answer(kept))
 
-    pass_time(ledger, LENGTH_S, JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
 
-    assert ledger.leases.expire(JUDGE) == [DEAD]
+    assert ledger.leases.expire(REAPER) == [DEAD]
     assert set(ledger.due()) == {
         Due(DueKind.EXPIRED, sent.key, sent.attempt_id),
         Due(DueKind.SETTLE, kept.key, kept.attempt_id),
@@ -70,34 +70,34 @@ def test_calls_of_a_dead_worker_are_due_long_before_their_deadline(ledger: Ledge
 def test_a_lease_is_expired_once(ledger: LedgerUnderTest) -> None:
     """It is gone with its judgement."""
     ledger.leases.renew(DEAD, LENGTH_S)
-    pass_time(ledger, LENGTH_S, JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
 
-    assert ledger.leases.expire(JUDGE) == [DEAD]
-    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.leases.expire(REAPER) == [DEAD]
+    assert ledger.leases.expire(REAPER) == []
 
 
 def test_who_renews_is_left_alone(ledger: LedgerUnderTest) -> None:
     """However long its calls take."""
     ref = claimed_by(ledger, "host:3:alive")
 
-    pass_time(ledger, 3 * LENGTH_S, JUDGE, "host:3:alive")
+    pass_time(ledger, 3 * LENGTH_S, REAPER, "host:3:alive")
 
-    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.leases.expire(REAPER) == []
     assert ledger.due() == ()
     assert ledger.view(ref).last is not None
 
 
 def test_a_lease_that_has_not_run_out_is_left_alone(ledger: LedgerUnderTest) -> None:
     """Its process may only be slow."""
-    pass_time(ledger, LENGTH_S, JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
     ledger.leases.renew(DEAD, LENGTH_S)
 
-    pass_time(ledger, LENGTH_S * 0.75, JUDGE)
-    early = ledger.leases.expire(JUDGE)
-    pass_time(ledger, LENGTH_S * 0.25, JUDGE)
+    pass_time(ledger, LENGTH_S * 0.75, REAPER)
+    early = ledger.leases.expire(REAPER)
+    pass_time(ledger, LENGTH_S * 0.25, REAPER)
 
     assert early == []
-    assert ledger.leases.expire(JUDGE) == [DEAD]
+    assert ledger.leases.expire(REAPER) == [DEAD]
 
 
 def test_calls_of_others_are_not_touched(ledger: LedgerUnderTest) -> None:
@@ -108,8 +108,8 @@ def test_calls_of_others_are_not_touched(ledger: LedgerUnderTest) -> None:
     claimed_by(ledger, "host:4:old version", "without a lease")
     claimed_by(ledger, DEAD + "er", "of a longer name")
 
-    pass_time(ledger, LENGTH_S, JUDGE, "host:3:alive")
-    ledger.leases.expire(JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER, "host:3:alive")
+    ledger.leases.expire(REAPER)
 
     assert [due.key for due in ledger.due()] == [lost.key]
 
@@ -118,9 +118,9 @@ def test_a_worker_without_a_lease_has_its_deadline(ledger: LedgerUnderTest) -> N
     """The older rule stays: what is not recorded by deadline and grace is due."""
     ref = claimed_by(ledger, "host:4:old version")
 
-    pass_time(ledger, LEASE_S + LENGTH_S, JUDGE)
+    pass_time(ledger, LEASE_S + LENGTH_S, REAPER)
 
-    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.leases.expire(REAPER) == []
     assert ledger.due_kinds() == [(DueKind.EXPIRED, ref.key)]
 
 
@@ -132,7 +132,7 @@ def test_a_process_without_a_lease_judges_nobody(ledger: LedgerUnderTest) -> Non
     ledger.leases.renew(DEAD, LENGTH_S)
     pass_time(ledger, 3 * LENGTH_S)
 
-    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.leases.expire(REAPER) == []
 
 
 def test_a_new_process_judges_nobody_for_the_length_of_a_lease(ledger: LedgerUnderTest) -> None:
@@ -140,49 +140,49 @@ def test_a_new_process_judges_nobody_for_the_length_of_a_lease(ledger: LedgerUnd
     ledger.leases.renew(DEAD, LENGTH_S)
     ledger.age(3 * LENGTH_S)
 
-    pass_time(ledger, LENGTH_S * 0.75, JUDGE)
-    early = ledger.leases.expire(JUDGE)
-    pass_time(ledger, LENGTH_S * 0.25, JUDGE)
+    pass_time(ledger, LENGTH_S * 0.75, REAPER)
+    early = ledger.leases.expire(REAPER)
+    pass_time(ledger, LENGTH_S * 0.25, REAPER)
 
     assert early == []
-    assert ledger.leases.expire(JUDGE) == [DEAD]
+    assert ledger.leases.expire(REAPER) == [DEAD]
 
 
 @pytest.mark.parametrize("outage_s", [LENGTH_S * 0.4, LENGTH_S * 0.8, LENGTH_S * 1.5, 3_600.0])
 def test_an_outage_makes_nobody_lost(ledger: LedgerUnderTest, outage_s: float) -> None:
     """Whoever comes back first must not judge those who come back a moment later."""
     alive = "host:3:alive"
-    pass_time(ledger, 2 * LENGTH_S, JUDGE, alive)
+    pass_time(ledger, 2 * LENGTH_S, REAPER, alive)
     claimed_by(ledger, alive)
     ledger.age(outage_s)
 
-    at_once = ledger.leases.expire(JUDGE)
-    ledger.leases.renew(JUDGE, LENGTH_S)
-    after_its_own_renewal = ledger.leases.expire(JUDGE)
+    at_once = ledger.leases.expire(REAPER)
+    ledger.leases.renew(REAPER, LENGTH_S)
+    after_its_own_renewal = ledger.leases.expire(REAPER)
     ledger.age(LENGTH_S / 8)
-    a_moment_later = ledger.leases.expire(JUDGE)
-    pass_time(ledger, 3 * LENGTH_S, JUDGE, alive)
+    a_moment_later = ledger.leases.expire(REAPER)
+    pass_time(ledger, 3 * LENGTH_S, REAPER, alive)
 
     assert (at_once, after_its_own_renewal, a_moment_later) == ([], [], [])
-    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.leases.expire(REAPER) == []
 
 
 def test_a_statement_that_runs_after_an_outage_judges_nobody(ledger: LedgerUnderTest) -> None:
     """It was sent before; a stopped Postgres runs it when it goes on, and nobody has renewed since."""
     ledger.leases.renew(DEAD, LENGTH_S)
-    pass_time(ledger, LENGTH_S / 2, JUDGE)
-    pass_time(ledger, LENGTH_S * 0.25, JUDGE)
+    pass_time(ledger, LENGTH_S / 2, REAPER)
+    pass_time(ledger, LENGTH_S * 0.25, REAPER)
     ledger.age(60)
 
-    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.leases.expire(REAPER) == []
 
 
 def test_nobody_judges_itself(ledger: LedgerUnderTest) -> None:
     """A lease that has run out is not fresh enough to judge any."""
-    pass_time(ledger, 2 * LENGTH_S, JUDGE)
+    pass_time(ledger, 2 * LENGTH_S, REAPER)
     ledger.age(LENGTH_S + 1)
 
-    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.leases.expire(REAPER) == []
 
 
 def test_of_many_dead_workers_a_few_are_released_at_a_time(ledger: LedgerUnderTest) -> None:
@@ -190,9 +190,9 @@ def test_of_many_dead_workers_a_few_are_released_at_a_time(ledger: LedgerUnderTe
     dead = {f"host:{n}:dead" for n in range(EXPIRED_MAX + 3)}
     for worker_id in dead:
         ledger.leases.renew(worker_id, LENGTH_S)
-    pass_time(ledger, LENGTH_S, JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
 
-    gone = ledger.leases.expire(JUDGE) + ledger.leases.expire(JUDGE)
+    gone = ledger.leases.expire(REAPER) + ledger.leases.expire(REAPER)
 
     assert len(gone) == len(dead)
     assert set(gone) == dead
@@ -200,16 +200,16 @@ def test_of_many_dead_workers_a_few_are_released_at_a_time(ledger: LedgerUnderTe
 
 def test_concurrent_judges_share_the_dead(ledger: LedgerUnderTest) -> None:
     """Each lease is released by one of them, and every call is due once."""
-    judges = [f"host:{n}:judge" for n in range(4)]
+    reapers = [f"host:{n}:judge" for n in range(4)]
     refs = []
     for n in range(8):
         ledger.leases.renew(f"host:{n}:dead", LENGTH_S)
         refs.append(claimed_by(ledger, f"host:{n}:dead", f"page {n}"))
-    pass_time(ledger, LENGTH_S, *judges)
+    pass_time(ledger, LENGTH_S, *reapers)
 
     with ThreadPoolExecutor(4) as pool:
         gone = [
-            worker_id for found in pool.map(ledger.leases.expire, judges) for worker_id in found
+            worker_id for found in pool.map(ledger.leases.expire, reapers) for worker_id in found
         ]
 
     assert sorted(gone) == [f"host:{n}:dead" for n in range(8)]
@@ -219,9 +219,9 @@ def test_concurrent_judges_share_the_dead(ledger: LedgerUnderTest) -> None:
 # Who may judge an attempt whose deadline and grace are over.
 
 
-def expired_by(ledger: LedgerUnderTest, worker_id: str = JUDGE) -> list[AttemptRef]:
+def expired_by(ledger: LedgerUnderTest, worker_id: str = REAPER) -> list[AttemptRef]:
     """What a process may call lost now."""
-    batch = ledger.ledger.due(limit=100, judge=Judge(worker_id, GRACE_S))
+    batch = ledger.ledger.due(limit=100, reaper=Reaper(worker_id, GRACE_S))
     return [
         AttemptRef(due.key, due.attempt_id)
         for due in batch.items
@@ -237,7 +237,7 @@ def test_an_expired_attempt_is_left_by_a_process_without_a_lease(ledger: LedgerU
 
     assert expired_by(ledger, "host:4:no lease") == []
     assert ledger.view(ref) == before
-    pass_time(ledger, GRACE_S, JUDGE)
+    pass_time(ledger, GRACE_S, REAPER)
     assert expired_by(ledger) == [ref]
 
 
@@ -246,9 +246,9 @@ def test_a_new_process_calls_no_attempt_lost_for_one_grace(ledger: LedgerUnderTe
     ref = ledger.running()
     ledger.age(LEASE_S + 1)
 
-    pass_time(ledger, GRACE_S - LENGTH_S / 4, JUDGE)
+    pass_time(ledger, GRACE_S - LENGTH_S / 4, REAPER)
     early = expired_by(ledger)
-    pass_time(ledger, LENGTH_S / 4, JUDGE)
+    pass_time(ledger, LENGTH_S / 4, REAPER)
 
     assert early == []
     assert expired_by(ledger) == [ref]
@@ -257,18 +257,18 @@ def test_a_new_process_calls_no_attempt_lost_for_one_grace(ledger: LedgerUnderTe
 @pytest.mark.parametrize("outage_s", [LENGTH_S * 0.6, LENGTH_S * 1.5, 3_600.0])
 def test_an_outage_makes_no_attempt_lost(ledger: LedgerUnderTest, outage_s: float) -> None:
     """Neither by a statement that was sent before and runs first, nor by one after its sender has renewed."""
-    pass_time(ledger, 2 * GRACE_S, JUDGE)
+    pass_time(ledger, 2 * GRACE_S, REAPER)
     ref = ledger.running()
     ledger.age(max(0.0, LEASE_S + 1 - outage_s))
-    ledger.leases.renew(JUDGE, LENGTH_S)
+    ledger.leases.renew(REAPER, LENGTH_S)
     ledger.age(outage_s)
 
     at_once = expired_by(ledger)
-    ledger.leases.renew(JUDGE, LENGTH_S)
+    ledger.leases.renew(REAPER, LENGTH_S)
     after_its_own_renewal = expired_by(ledger)
-    pass_time(ledger, GRACE_S - LENGTH_S / 4, JUDGE)
+    pass_time(ledger, GRACE_S - LENGTH_S / 4, REAPER)
     within_the_grace = expired_by(ledger)
-    pass_time(ledger, LENGTH_S / 4, JUDGE)
+    pass_time(ledger, LENGTH_S / 4, REAPER)
 
     assert (at_once, after_its_own_renewal, within_the_grace) == ([], [], [])
     assert expired_by(ledger) == [ref]
@@ -280,7 +280,7 @@ def test_whoever_may_not_judge_still_moves_on_the_rest(ledger: LedgerUnderTest) 
     answered, waiting = ledger.answered("answered"), ledger.waiting("waiting")
     ledger.age(LEASE_S + 1)
 
-    batch = ledger.ledger.due(limit=100, judge=Judge("host:4:no lease", GRACE_S))
+    batch = ledger.ledger.due(limit=100, reaper=Reaper("host:4:no lease", GRACE_S))
 
     assert {due.key for due in batch.items} == {answered.key, waiting.key}
 
@@ -302,8 +302,8 @@ def test_a_lease_keeps_its_beginning(ledger: LedgerUnderTest) -> None:
 def test_a_lease_that_was_judged_begins_anew(ledger: LedgerUnderTest) -> None:
     """So its process learns that what it had claimed was given away."""
     began_at = ledger.leases.renew(DEAD, LENGTH_S)
-    pass_time(ledger, LENGTH_S, JUDGE)
-    ledger.leases.expire(JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
+    ledger.leases.expire(REAPER)
 
     assert ledger.leases.renew(DEAD, LENGTH_S) > began_at
 
@@ -316,8 +316,8 @@ def test_a_released_lease_leaves_nothing_behind(ledger: LedgerUnderTest) -> None
     ledger.leases.release(DEAD)
 
     assert ledger.due() == (Due(DueKind.EXPIRED, ref.key, ref.attempt_id),)
-    pass_time(ledger, 2 * LENGTH_S, JUDGE)
-    assert ledger.leases.expire(JUDGE) == []
+    pass_time(ledger, 2 * LENGTH_S, REAPER)
+    assert ledger.leases.expire(REAPER) == []
 
 
 def test_releasing_what_is_not_there_changes_nothing(ledger: LedgerUnderTest) -> None:
@@ -337,8 +337,8 @@ def test_a_zombies_answer_is_late_and_posted_once(ledger: LedgerUnderTest) -> No
     """Its attempt was posted in full; the truth replaces that, and ends the call that waited for another try."""
     ledger.leases.renew(DEAD, LENGTH_S)
     ref = claimed_by(ledger, DEAD)
-    pass_time(ledger, LENGTH_S, JUDGE)
-    ledger.leases.expire(JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
+    ledger.leases.expire(REAPER)
     ledger.due()
     ledger.settle(a_loss(ref))
     in_full = ledger.figures()
@@ -365,7 +365,7 @@ def test_a_hold_of_an_overtaken_attempt_falls_due_with_its_worker(ledger: Ledger
     (settled,) = ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
     ledger.deliver(*(d.submission_id for d in ledger.links(keys=[settled.ref.key])))
 
-    pass_time(ledger, LENGTH_S, JUDGE)
-    ledger.leases.expire(JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
+    ledger.leases.expire(REAPER)
 
     assert ledger.due() == (Due(DueKind.EXPIRED, first.key, second.ref.attempt_id),)

@@ -27,7 +27,7 @@ from tests.contract.test_breaker_contract import (
     published,
     waits,
 )
-from tests.contract.test_lease_contract import DEAD, JUDGE, LENGTH_S, claimed_by, pass_time
+from tests.contract.test_lease_contract import DEAD, LENGTH_S, REAPER, claimed_by, pass_time
 from tests.support.ledger_under_test import (
     LEASE_S,
     LedgerUnderTest,
@@ -136,16 +136,16 @@ def test_who_found_it_locked_takes_the_suspicion_from_it(ledger: LedgerUnderTest
     for _ in range(2):
         ledger.age(5)
         ledger.ledger.due(limit=100, queued_before=ledger.now())
-    assert ledger.view(key).is_suspect
-    put_off = a_reserve(key, 0, refuse_with='{"code": "locked"}', put_off_s=0.0)
+    assert ledger.view(key).is_quarantined
+    put_off = a_reserve(key, 0, reject_with='{"code": "locked"}', defer_s=0.0)
 
     with ledger.holding(key):
         assert ledger.reserve(put_off) == [Locked(key)]
-        assert ledger.view(key).is_suspect
+        assert ledger.view(key).is_quarantined
     (refused,) = ledger.reserve(put_off)
 
     assert isinstance(refused, Refused)
-    assert not ledger.view(ledger.requeued(key)).is_suspect
+    assert not ledger.view(ledger.requeued(key)).is_quarantined
 
 
 def test_a_cancellation_passes_over_what_somebody_holds(ledger: LedgerUnderTest) -> None:
@@ -163,18 +163,18 @@ def test_of_a_dead_worker_what_nobody_holds_is_moved_on_at_once(ledger: LedgerUn
     """And the rest when it is free; the worker is called lost once."""
     ledger.leases.renew(DEAD, LENGTH_S)
     held, mate = claimed_by(ledger, DEAD, "held"), claimed_by(ledger, DEAD, "mate")
-    pass_time(ledger, LENGTH_S, JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
 
     with ledger.holding(held.key):
-        assert ledger.leases.expire(JUDGE) == [DEAD]
+        assert ledger.leases.expire(REAPER) == [DEAD]
         assert [due.key for due in ledger.due()] == [mate.key]
         ledger.settle(a_loss(mate))
-        pass_time(ledger, LENGTH_S, JUDGE)
-        assert ledger.leases.expire(JUDGE) == []
+        pass_time(ledger, LENGTH_S, REAPER)
+        assert ledger.leases.expire(REAPER) == []
         assert held.key not in [due.key for due in ledger.due()]
-    pass_time(ledger, LENGTH_S / 4, JUDGE)
+    pass_time(ledger, LENGTH_S / 4, REAPER)
 
-    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.leases.expire(REAPER) == []
     assert Due(DueKind.EXPIRED, held.key, held.attempt_id) in ledger.due()
     ledger.settle(a_loss(held))
     # And its lease has gone: one that begins now is another.
@@ -187,15 +187,15 @@ def test_a_worker_that_comes_back_learns_that_its_lease_was_given_away(
     """Though one of its calls was held, and so kept: what it claimed before, it sends no more."""
     began_at = ledger.leases.renew(DEAD, LENGTH_S)
     held = claimed_by(ledger, DEAD)
-    pass_time(ledger, LENGTH_S, JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
 
     with ledger.holding(held.key):
-        ledger.leases.expire(JUDGE)
+        ledger.leases.expire(REAPER)
         again = ledger.leases.renew(DEAD, LENGTH_S)
         assert began_at < again == ledger.leases.renew(DEAD, LENGTH_S)
-    pass_time(ledger, LENGTH_S / 4, JUDGE)
+    pass_time(ledger, LENGTH_S / 4, REAPER)
 
-    assert ledger.leases.expire(JUDGE) == []
+    assert ledger.leases.expire(REAPER) == []
     assert ledger.due() == ()
     ledger.record(an_answer(held))
     assert ledger.settle(a_success(held))[0].is_applied
@@ -207,14 +207,14 @@ def test_a_lease_that_was_given_away_judges_nobody(ledger: LedgerUnderTest) -> N
     ledger.leases.renew(zombie, LENGTH_S)
     held = claimed_by(ledger, zombie)
     ledger.leases.renew(DEAD, LENGTH_S)
-    pass_time(ledger, LENGTH_S, JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
 
     with ledger.holding(held.key):
         ledger.leases.release(zombie)
         assert ledger.leases.expire(zombie) == []
         ledger.leases.renew(zombie, LENGTH_S)
         assert ledger.leases.expire(zombie) == []
-        assert ledger.leases.expire(JUDGE) == [DEAD]
+        assert ledger.leases.expire(REAPER) == [DEAD]
 
 
 def test_leases_whose_calls_are_held_keep_none_from_being_released(
@@ -230,13 +230,13 @@ def test_leases_whose_calls_are_held_keep_none_from_being_released(
     ledger.age(0.001)
     ledger.leases.renew(DEAD, LENGTH_S)
     lost = claimed_by(ledger, DEAD, "lost")
-    pass_time(ledger, LENGTH_S, JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
 
     with ExitStack() as held:
         for ref in refs:
             held.enter_context(ledger.holding(ref.key))
         for _ in range(4):
-            ledger.leases.expire(JUDGE)
+            ledger.leases.expire(REAPER)
         assert [due.key for due in ledger.due()] == [lost.key]
 
 

@@ -136,7 +136,7 @@ def test_all_scopes_or_none(ledger: LedgerUnderTest, scope: str, window: Window)
     refusal = refused(ledger, key, 100, OnBudget.REJECT)
 
     assert refusal.refusal == BudgetRefusal(
-        RefusalReason.NEVER_FITS, ORG, scope, window, 99, 0, 0, 100
+        RefusalReason.TOO_SMALL, ORG, scope, window, 99, 0, 0, 100
     )
     assert ledger.figures() == (0, 0)
     assert ledger.figures(scope, window) == (0, 0)
@@ -159,7 +159,7 @@ def test_the_least_hopeful_scope_decides(ledger: LedgerUnderTest) -> None:
 
     refusal = refused(ledger, ledger.queued(), 100, OnBudget.WAIT)
 
-    assert (refusal.state, reason_of(refusal)) == (CallState.REJECTED, RefusalReason.NEVER_FITS)
+    assert (refusal.state, reason_of(refusal)) == (CallState.REJECTED, RefusalReason.TOO_SMALL)
 
 
 # Refusals.
@@ -264,7 +264,7 @@ def test_a_call_that_never_fits_is_rejected(ledger: LedgerUnderTest, on_budget: 
 
     refusal = refused(ledger, key, LIMIT + 1, on_budget)
 
-    assert (refusal.state, reason_of(refusal)) == (CallState.REJECTED, RefusalReason.NEVER_FITS)
+    assert (refusal.state, reason_of(refusal)) == (CallState.REJECTED, RefusalReason.TOO_SMALL)
 
 
 @pytest.mark.parametrize("on_budget", OnBudget)
@@ -327,7 +327,7 @@ def test_a_default_limit_can_be_too_small(ledger: LedgerUnderTest) -> None:
     (outcome,) = ledger.reserve(a_reserve(key, 101, default_limit_nano_usd=100))
 
     assert isinstance(outcome, Refused)
-    assert reason_of(outcome) is RefusalReason.NEVER_FITS
+    assert reason_of(outcome) is RefusalReason.TOO_SMALL
 
 
 def test_a_rejected_calls_links_fall_due(ledger: LedgerUnderTest) -> None:

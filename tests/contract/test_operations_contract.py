@@ -10,7 +10,7 @@ import pytest
 from callgate.domain.budgets import Window
 from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import CallKey, CallState, NotClaimed
-from callgate.domain.reports import CallFilter, CostLine, EndReason, StrayMessage
+from callgate.domain.reports import CallFilter, CostLine, EndReason, UnprocessableMessage
 from tests.support.ledger_under_test import (
     DAY_S,
     LIMIT,
@@ -149,7 +149,7 @@ def test_calls_can_be_named(ledger: LedgerUnderTest) -> None:
     assert {view.key for view in listed} == {one, again}
 
 
-# Dead letters and strays.
+# Dead letters and unprocessable_messages.
 
 
 def test_dead_letters_are_grouped_by_what_failed(ledger: LedgerUnderTest) -> None:
@@ -185,17 +185,17 @@ def test_dead_groups_can_be_filtered(ledger: LedgerUnderTest) -> None:
 
 def test_strays_are_kept(ledger: LedgerUnderTest) -> None:
     """A message that names no call is a dead letter too; its bytes stay as they came."""
-    first = StrayMessage("callgate.call", "not JSON", b"\x00\xff raw")
-    second = StrayMessage("callgate.log", "no such task", b"{}")
-    ledger.operations.keep_stray(first)
+    first = UnprocessableMessage("callgate.call", "not JSON", b"\x00\xff raw")
+    second = UnprocessableMessage("callgate.log", "no such task", b"{}")
+    ledger.operations.keep_unprocessable(first)
     ledger.age(1)
-    ledger.operations.keep_stray(second)
+    ledger.operations.keep_unprocessable(second)
 
-    kept = ledger.operations.strays(limit=10)
+    kept = ledger.operations.unprocessable_messages(limit=10)
 
     assert [stray for _, stray in kept] == [second, first]
     assert kept[0][0] > kept[1][0]
-    assert [stray for _, stray in ledger.operations.strays(limit=1)] == [second]
+    assert [stray for _, stray in ledger.operations.unprocessable_messages(limit=1)] == [second]
 
 
 # Cancelling and discarding.
@@ -431,7 +431,7 @@ def test_a_snapshot_counts_everything(ledger: LedgerUnderTest) -> None:
     ledger.answered("answered", hold_nano_usd=40)
     ledger.queued("queued")
     ledger.rejected("cancelled")
-    ledger.operations.keep_stray(StrayMessage("callgate.call", "not JSON", b""))
+    ledger.operations.keep_unprocessable(UnprocessableMessage("callgate.call", "not JSON", b""))
 
     snapshot = ledger.operations.snapshot()
 

@@ -202,14 +202,14 @@ def test_a_broken_error_fails_no_read(ledger: LedgerUnderTest, error: str) -> No
     ref = ledger.running()
     ledger.settle(a_loss(ref, error=error))
 
-    assert ledger.view(ref.key).lost_attempts == 1
+    assert ledger.view(ref.key).worker_losses == 1
 
 
 def test_lost_attempts_are_counted_until_a_late_answer(ledger: LedgerUnderTest) -> None:
     """A call that kills its workers is poisonous; one whose answer was only late is not."""
     first = ledger.lost()
-    assert ledger.view(first.key).lost_attempts == 1
+    assert ledger.view(first.key).worker_losses == 1
 
     ledger.record(an_answer(first))
 
-    assert ledger.view(first.key).lost_attempts == 0
+    assert ledger.view(first.key).worker_losses == 0

@@ -122,7 +122,7 @@ def test_the_same_claim_again_is_the_same_attempt(ledger: LedgerUnderTest) -> No
 
 def test_the_same_claim_again_renews_the_lease(ledger: LedgerUnderTest) -> None:
     """Its patience starts anew, so the lease must too."""
-    wanted = a_reserve(ledger.queued(), lease_s=45)
+    wanted = a_reserve(ledger.queued(), expires_in_s=45)
     ledger.reserve(wanted)
     ledger.age(40)
 
@@ -223,7 +223,7 @@ def test_a_worker_may_reject_what_can_never_be_dispatched(ledger: LedgerUnderTes
     new = a_submission(link=LINK)
     key = ledger.submit(new)[0].key
 
-    outcomes = ledger.reserve(a_reserve(key, refuse_with=error))
+    outcomes = ledger.reserve(a_reserve(key, reject_with=error))
 
     assert outcomes == [Refused(key, CallState.REJECTED, None)]
     view = ledger.view(key)
@@ -238,7 +238,7 @@ def test_a_worker_may_put_a_call_off(ledger: LedgerUnderTest) -> None:
     error = json.dumps({"code": "suspect", "message": "waits for its turn"})
     key = ledger.queued()
 
-    outcomes = ledger.reserve(a_reserve(key, refuse_with=error, put_off_s=20))
+    outcomes = ledger.reserve(a_reserve(key, reject_with=error, defer_s=20))
 
     assert outcomes == [Refused(key, CallState.WAITING, None)]
     view = ledger.view(key)
@@ -254,7 +254,7 @@ def test_a_rejected_call_without_links_needs_nothing_more(ledger: LedgerUnderTes
     """Nobody to tell: no `due_at`."""
     key = ledger.queued()
 
-    ledger.reserve(a_reserve(key, refuse_with='{"code": "unpriced_model"}'))
+    ledger.reserve(a_reserve(key, reject_with='{"code": "unpriced_model"}'))
 
     assert ledger.view(key).due_at is None
 
@@ -273,7 +273,7 @@ def test_a_claim_that_cannot_be_stored_stands_alone(
         outcomes = ledger.reserve(a_reserve(keys[0]), broken, a_reserve(keys[2]))
 
         assert [type(o) for o in outcomes] == [Reserved, Unstorable, Reserved]
-        again = a_reserve(keys[1], 0, refuse_with='{"code": "unclaimable"}')
+        again = a_reserve(keys[1], 0, reject_with='{"code": "unclaimable"}')
         assert ledger.reserve(again) == [Refused(keys[1], CallState.REJECTED, None)]
 
 

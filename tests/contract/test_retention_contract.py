@@ -16,7 +16,7 @@ from callgate.domain.ledger import (
     RecordOutcome,
     SubmitOutcome,
 )
-from callgate.domain.reports import StrayMessage
+from callgate.domain.reports import UnprocessableMessage
 from callgate.domain.retention import BodyAges, Purged
 from callgate.services.audit import audit
 from callgate.services.results import error_of
@@ -192,7 +192,7 @@ def test_an_organisation_can_be_erased_alone(ledger: LedgerUnderTest) -> None:
     """Everybody else's bodies stay, whatever the default is."""
     ledger.set_budget(LIMIT, org_id="zeta")
     ours, theirs = ledger.succeeded().key, ledger.succeeded(org_id="zeta").key
-    ledger.operations.keep_stray(StrayMessage("callgate.call", "not JSON", b"raw"))
+    ledger.operations.keep_unprocessable(UnprocessableMessage("callgate.call", "not JSON", b"raw"))
 
     assert ledger.retention.purge(BodyAges(0.0).only(ORG), limit=100) == Purged(calls=1)
 
@@ -345,26 +345,26 @@ def test_a_dry_run_only_counts(ledger: LedgerUnderTest) -> None:
     key = ledger.succeeded().key
     ledger.dead("other")
     ledger.queued("open")
-    ledger.operations.keep_stray(StrayMessage("callgate.call", "not JSON", b"raw"))
+    ledger.operations.keep_unprocessable(UnprocessableMessage("callgate.call", "not JSON", b"raw"))
 
     counted = ledger.retention.purge(BodyAges(0.0), limit=100, dry_run=True)
 
-    assert counted == Purged(calls=2, strays=1)
+    assert counted == Purged(calls=2, unprocessable_messages=1)
     assert has_bodies(ledger, key)
-    assert len(ledger.operations.strays(limit=10)) == 1
+    assert len(ledger.operations.unprocessable_messages(limit=10)) == 1
     assert ledger.purge() == counted
 
 
 def test_old_stray_messages_are_deleted(ledger: LedgerUnderTest) -> None:
     """They may hold anything, and belong to nobody: the default age is theirs."""
-    young = StrayMessage("callgate.call", "not JSON", b"young")
-    ledger.operations.keep_stray(StrayMessage("callgate.call", "not JSON", b"old"))
+    young = UnprocessableMessage("callgate.call", "not JSON", b"young")
+    ledger.operations.keep_unprocessable(UnprocessableMessage("callgate.call", "not JSON", b"old"))
     ledger.age(8 * DAY_S)
-    ledger.operations.keep_stray(young)
+    ledger.operations.keep_unprocessable(young)
 
-    assert ledger.purge(7 * DAY_S) == Purged(strays=1)
+    assert ledger.purge(7 * DAY_S) == Purged(unprocessable_messages=1)
 
-    assert [stray for _, stray in ledger.operations.strays(limit=10)] == [young]
+    assert [stray for _, stray in ledger.operations.unprocessable_messages(limit=10)] == [young]
     assert ledger.operations.snapshot().dead_letters == 1
 
 

@@ -221,7 +221,7 @@ def test_an_attempt_that_ran_out_becomes_unknown(
     assert (settled.is_applied, settled.state, view.state) == (True, next_state, next_state)
     assert view.last is not None
     assert (view.last.status, view.last.posted_nano_usd) == (AttemptStatus.UNKNOWN, 100)
-    assert view.lost_attempts == 1
+    assert view.worker_losses == 1
 
 
 def test_an_answer_can_leave_the_bill_unknown(ledger: LedgerUnderTest) -> None:
@@ -234,7 +234,7 @@ def test_an_answer_can_leave_the_bill_unknown(ledger: LedgerUnderTest) -> None:
     view = ledger.view(ref.key)
     assert view.last is not None
     assert view.last.status is AttemptStatus.UNKNOWN
-    assert (view.posted_nano_usd, view.lost_attempts) == (100, 0)
+    assert (view.posted_nano_usd, view.worker_losses) == (100, 0)
     assert ledger.record(an_answer(ref)) == [RecordOutcome.CLOSED]
 
 

@@ -42,7 +42,7 @@ def test_a_first_submission_creates_a_queued_call(ledger: LedgerUnderTest) -> No
     view = ledger.view(key)
     assert (view.state, view.attempt, view.last, view.error) == (CallState.QUEUED, 0, None, None)
     assert view.due_at == view.created_at
-    assert (view.posted_nano_usd, view.lost_attempts, view.is_purged) == (0, 0, False)
+    assert (view.posted_nano_usd, view.worker_losses, view.is_purged) == (0, 0, False)
 
 
 def test_a_call_keeps_what_was_submitted(ledger: LedgerUnderTest) -> None:

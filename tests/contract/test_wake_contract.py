@@ -66,7 +66,7 @@ def woken(ledger: LedgerUnderTest) -> list[CallKey]:
 def frees(ledger: LedgerUnderTest, ref: AttemptRef, posted: int = 0) -> bool:
     """Settle an answer; say whether that woke anybody."""
     (settled,) = ledger.settle(a_success(ref, posted))
-    return settled.has_woken
+    return settled.has_freed_waiters
 
 
 def test_of_two_that_wait_the_older_is_woken(ledger: LedgerUnderTest) -> None:
@@ -235,7 +235,7 @@ def test_a_posting_that_frees_nothing_wakes_nobody(ledger: LedgerUnderTest) -> N
 
     (settled,) = ledger.settle(a_loss(ref, LIMIT))
 
-    assert not settled.has_woken
+    assert not settled.has_freed_waiters
 
 
 def test_the_truth_about_a_lost_attempt_frees_what_it_did_not_cost(
@@ -249,7 +249,7 @@ def test_the_truth_about_a_lost_attempt_frees_what_it_did_not_cost(
 
     (settled,) = ledger.settle(a_success(lost, 50, seen=AttemptStatus.UNKNOWN))
 
-    assert settled.has_woken
+    assert settled.has_freed_waiters
     assert woken(ledger) == [key]
     assert ledger.view(busy).state is CallState.RUNNING
 
@@ -261,7 +261,7 @@ def test_a_failed_attempt_frees_its_hold(ledger: LedgerUnderTest) -> None:
 
     (settled,) = ledger.settle(a_failure(busy, CallState.WAITING, due_in_s=30))
 
-    assert settled.has_woken
+    assert settled.has_freed_waiters
     assert woken(ledger) == [key]
 
 
@@ -337,9 +337,7 @@ def test_an_admitted_call_wants_nothing_more(ledger: LedgerUnderTest) -> None:
 def test_who_was_put_off_is_not_woken(ledger: LedgerUnderTest) -> None:
     """It waits for its turn: freed money would bring every suspect back at once, again and again."""
     busy = answered(ledger, LIMIT)
-    suspect = a_reserve(
-        ledger.queued("suspect"), 0, refuse_with='{"code": "suspect"}', put_off_s=20
-    )
+    suspect = a_reserve(ledger.queued("suspect"), 0, reject_with='{"code": "suspect"}', defer_s=20)
     ledger.reserve(suspect)
 
     assert not frees(ledger, busy)
@@ -353,7 +351,7 @@ def cancelled(ledger: LedgerUnderTest, key: CallKey) -> None:
 
 def turned_away(ledger: LedgerUnderTest, key: CallKey) -> None:
     """A worker cannot run it."""
-    ledger.reserve(a_reserve(key, refuse_with='{"code": "unpriced_model"}'))
+    ledger.reserve(a_reserve(key, reject_with='{"code": "unpriced_model"}'))
 
 
 def grown(ledger: LedgerUnderTest, key: CallKey) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.cli import run
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.celery_worker import Note, client_of
 from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
 from tests.support.valkey import Valkey
@@ -62,7 +62,7 @@ def note(app: Celery) -> Note:
 
 
 @pytest.fixture
-def command(services: Embedded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+def command(services: DevServers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
     """Runs a command line in this process, as its environment has it; returns the exit code."""
     monkeypatch.setenv("CALLGATE_DATABASE_URL", services.database_url)
     monkeypatch.setenv("CALLGATE_BROKER_URL", services.broker_url)

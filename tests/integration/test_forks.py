@@ -152,7 +152,7 @@ def test_a_lock_that_was_held_at_the_fork_holds_up_no_child(environ: dict[str, s
     assert done.returncode == 7, done.stdout + done.stderr
 
 
-QUESTIONS: dict[str, Callable[[LedgerUnderTest, CallKey], Any]] = {
+INSPECTION_COMMANDS: dict[str, Callable[[LedgerUnderTest, CallKey], Any]] = {
     "submit": lambda ledger, key: ledger.submit(a_submission("other")),
     "read": lambda ledger, key: list(ledger.ledger.read([key])),
     "budgets": lambda ledger, key: ledger.operations.budgets("acme"),
@@ -163,7 +163,7 @@ QUESTIONS: dict[str, Callable[[LedgerUnderTest, CallKey], Any]] = {
 """Of each kind one, and one whose answer may be empty."""
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("name", INSPECTION_COMMANDS)
 def test_an_answer_to_another_question_is_an_error(
     ledger: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -173,8 +173,8 @@ def test_an_answer_to_another_question_is_an_error(
     with monkeypatch.context() as patch:
         patch.setattr(PostgresSession, "rows", lambda self, sql, parameters: foreign)
         with pytest.raises(LedgerUnavailable, match="answer to another question"):
-            QUESTIONS[name](ledger, key)
-    QUESTIONS[name](ledger, key)
+            INSPECTION_COMMANDS[name](ledger, key)
+    INSPECTION_COMMANDS[name](ledger, key)
 
 
 def a_foreign_answer(ledger: LedgerUnderTest) -> list[Any]:

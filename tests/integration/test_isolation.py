@@ -17,11 +17,11 @@ import pytest
 
 from callgate.adapters.system_clock import monotonic
 from callgate.domain.ledger import CallKey
-from callgate.services.llm_service import Busy, Executed
+from callgate.services.llm_service import Deferred, DeliveryResult
 from tests.support.deployment import CHECKOUT, until
 from tests.support.isolated_child import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG
 from worker.isolation import executor as isolation
-from worker.isolation.executor import TURN_S_MAX, WAITING_PER_CHILD, Isolation
+from worker.isolation.executor import TURN_MAX_S, WAITING_PER_CHILD, QuarantineExecutor
 from worker.isolation.forkserver import Child
 
 LONG_S = 3_600.0
@@ -30,10 +30,10 @@ NOT_STUCK: Callable[[], float | None] = lambda: None  # noqa: E731
 OWNER = """
 import asyncio, sys
 from tests.support.isolated_child import HANG
-from worker.isolation.executor import Isolation
+from worker.isolation.executor import QuarantineExecutor
 
 async def main():
-    isolation = Isolation(sys.argv[1:], children_max=1, healthy_since=lambda: None)
+    isolation = QuarantineExecutor(sys.argv[1:], children_max=1, healthy_since=lambda: None)
     while True:
         await isolation(HANG, "acme", 3600.0)
         await asyncio.sleep(0.02)
@@ -53,9 +53,9 @@ def argv(notes: Path, *how: str) -> list[str]:
     return [sys.executable, "-m", "tests.support.isolated_child", str(notes), *how]
 
 
-def an_isolation(notes: Path, *how: str, **changes: Any) -> Isolation:
+def an_isolation(notes: Path, *how: str, **changes: Any) -> QuarantineExecutor:
     """An isolation with one child that is never called stuck."""
-    return Isolation(
+    return QuarantineExecutor(
         argv(notes, *how), **{"children_max": 1, "healthy_since": NOT_STUCK, **changes}
     )
 
@@ -75,10 +75,12 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-async def patiently(isolate: Isolation, key: CallKey, lease_s: float = LONG_S) -> Executed:
+async def patiently(
+    isolate: QuarantineExecutor, key: CallKey, expires_in_s: float = LONG_S
+) -> DeliveryResult:
     """Come again until a child is free."""
     give_up_at = time.monotonic() + 30
-    while isinstance(executed := await isolate(key, "acme", lease_s), Busy):
+    while isinstance(executed := await isolate(key, "acme", expires_in_s), Deferred):
         assert time.monotonic() < give_up_at, "no child became free"
         await asyncio.sleep(0.02)
     return executed
@@ -92,7 +94,9 @@ async def eventually(is_so: Callable[[], object]) -> None:
         await asyncio.sleep(0.02)
 
 
-def run(story: Callable[[Isolation], Coroutine[Any, Any, None]], isolate: Isolation) -> None:
+def run(
+    story: Callable[[QuarantineExecutor], Coroutine[Any, Any, None]], isolate: QuarantineExecutor
+) -> None:
     """Play a story, then let the children end."""
 
     async def play() -> None:
@@ -107,8 +111,10 @@ def run(story: Callable[[Isolation], Coroutine[Any, Any, None]], isolate: Isolat
 def test_a_child_is_kept_for_the_next_suspect(notes: Path) -> None:
     """The first suspect waits until a child has started; the next ones find the same."""
 
-    async def story(isolate: Isolation) -> None:
-        assert [await isolate(ANSWER, "acme", LONG_S) for _ in range(5)] == [Executed.ANSWERED] * 5
+    async def story(isolate: QuarantineExecutor) -> None:
+        assert [await isolate(ANSWER, "acme", LONG_S) for _ in range(5)] == [
+            DeliveryResult.ANSWERED
+        ] * 5
 
     run(story, an_isolation(notes))
 
@@ -119,9 +125,9 @@ def test_a_child_is_kept_for_the_next_suspect(notes: Path) -> None:
 def test_what_kills_its_child_kills_nothing_else(notes: Path) -> None:
     """It is said to be lost, the next suspect gets another child."""
 
-    async def story(isolate: Isolation) -> None:
-        assert await patiently(isolate, DIE) is Executed.LOST
-        assert await patiently(isolate, ANSWER) is Executed.ANSWERED
+    async def story(isolate: QuarantineExecutor) -> None:
+        assert await patiently(isolate, DIE) is DeliveryResult.LOST
+        assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
 
     run(story, an_isolation(notes))
 
@@ -132,20 +138,24 @@ def test_a_child_has_one_call_at_a_time(notes: Path, monkeypatch: pytest.MonkeyP
     """While it has one a few others wait, for a while; what comes then is put off, one behind the other."""
     monkeypatch.setattr(isolation, "WAIT_MAX_S", 2.0)
 
-    async def story(isolate: Isolation) -> None:
+    async def story(isolate: QuarantineExecutor) -> None:
         hanging = asyncio.create_task(patiently(isolate, HANG))
         await eventually(lambda: isolate._busy)
-        assert await isolate(HANG, "acme", LONG_S) is Executed.NOT_CLAIMED
+        assert await isolate(HANG, "acme", LONG_S) is DeliveryResult.NOT_CLAIMED
         keys = [CallKey(UUID(int=n), 1) for n in range(10, 90)]
         came = [asyncio.ensure_future(isolate(key, "acme", LONG_S)) for key in keys]
         await eventually(lambda: all(call.done() for call in came[WAITING_PER_CHILD:]))
         assert not any(call.done() for call in came[:WAITING_PER_CHILD])
-        waits = [b.turn_in_s for c in came[WAITING_PER_CHILD:] if isinstance(b := c.result(), Busy)]
+        waits = [
+            b.retry_after_s
+            for c in came[WAITING_PER_CHILD:]
+            if isinstance(b := c.result(), Deferred)
+        ]
         assert len(waits) == 80 - WAITING_PER_CHILD
         assert waits == sorted(waits)
         assert waits[0] < 3 < waits[10]
-        assert waits[-1] == pytest.approx(TURN_S_MAX, abs=0.1)
-        assert all(isinstance(busy, Busy) for busy in await asyncio.gather(*came))
+        assert waits[-1] == pytest.approx(TURN_MAX_S, abs=0.1)
+        assert all(isinstance(busy, Deferred) for busy in await asyncio.gather(*came))
         hanging.cancel()
         with pytest.raises(asyncio.CancelledError):
             await hanging
@@ -159,10 +169,14 @@ def test_a_child_has_one_call_at_a_time(notes: Path, monkeypatch: pytest.MonkeyP
 def test_who_waits_gets_the_child_that_becomes_free(notes: Path) -> None:
     """First come, first served; a call that takes its child along leaves the next one to another child."""
 
-    async def story(isolate: Isolation) -> None:
+    async def story(isolate: QuarantineExecutor) -> None:
         keys = [ANSWER, DIE, *(CallKey(UUID(int=n), 1) for n in range(10, 14))]
         done = await asyncio.gather(*(isolate(key, "acme", LONG_S) for key in keys))
-        assert done == [Executed.ANSWERED, Executed.LOST, *[Executed.ANSWERED] * 4]
+        assert done == [
+            DeliveryResult.ANSWERED,
+            DeliveryResult.LOST,
+            *[DeliveryResult.ANSWERED] * 4,
+        ]
 
     run(story, an_isolation(notes))
 
@@ -172,11 +186,13 @@ def test_who_waits_gets_the_child_that_becomes_free(notes: Path) -> None:
 def test_one_organisation_keeps_no_other_waiting(notes: Path) -> None:
     """However many of its suspects hang, or wait: half of the children are for others, who are next in turn."""
 
-    async def story(isolate: Isolation) -> None:
+    async def story(isolate: QuarantineExecutor) -> None:
         hostile = [CallKey(HANG.call_id, generation) for generation in range(1, 90)]
         came = [asyncio.ensure_future(isolate(key, "mallory", LONG_S)) for key in hostile]
         await eventually(lambda: list(isolate._busy.values()) == ["mallory"])
-        assert [await isolate(ANSWER, "acme", LONG_S) for _ in range(3)] == [Executed.ANSWERED] * 3
+        assert [await isolate(ANSWER, "acme", LONG_S) for _ in range(3)] == [
+            DeliveryResult.ANSWERED
+        ] * 3
         assert sum(call.done() for call in came) == len(came) - 1 - WAITING_PER_CHILD
         for call in came:
             call.cancel()
@@ -191,9 +207,9 @@ def test_organisations_take_turns(notes: Path) -> None:
     """Who comes last waits for one suspect of those who came before, not for all."""
     ended: list[str] = []
 
-    async def story(isolate: Isolation) -> None:
+    async def story(isolate: QuarantineExecutor) -> None:
         async def one(key: CallKey, org_id: str) -> None:
-            assert await isolate(key, org_id, LONG_S) is Executed.ANSWERED
+            assert await isolate(key, org_id, LONG_S) is DeliveryResult.ANSWERED
             ended.append(org_id)
 
         keys = [CallKey(UUID(int=n), 1) for n in range(10, 18)]
@@ -208,22 +224,25 @@ def test_who_gave_up_keeps_its_turn(notes: Path, monkeypatch: pytest.MonkeyPatch
     """Those who have had a child since come behind it: else two who hold children for long would be served alone."""
     ended: list[str] = []
 
-    async def story(isolate: Isolation) -> None:
+    async def story(isolate: QuarantineExecutor) -> None:
         free = asyncio.Semaphore(0)
 
-        async def held(child: Child, key: CallKey, lease_s: float) -> Executed:
+        async def held(child: Child, key: CallKey, expires_in_s: float) -> DeliveryResult:
             await free.acquire()
-            return Executed.ANSWERED
+            return DeliveryResult.ANSWERED
 
         async def one(number: int, org_id: str) -> None:
-            assert await isolate(CallKey(UUID(int=number), 1), org_id, LONG_S) is Executed.ANSWERED
+            assert (
+                await isolate(CallKey(UUID(int=number), 1), org_id, LONG_S)
+                is DeliveryResult.ANSWERED
+            )
             ended.append(org_id)
 
         monkeypatch.setattr(isolate, "_watched", held)
         first = asyncio.ensure_future(one(10, "mallory"))
         await eventually(lambda: isolate._busy)
         monkeypatch.setattr(isolation, "WAIT_MAX_S", 0.01)
-        assert isinstance(await isolate(CallKey(UUID(int=11), 1), "acme", LONG_S), Busy)
+        assert isinstance(await isolate(CallKey(UUID(int=11), 1), "acme", LONG_S), Deferred)
         monkeypatch.undo()
         monkeypatch.setattr(isolate, "_watched", held)
         again = [asyncio.ensure_future(one(n, org)) for n, org in ((12, "mallory"), (11, "acme"))]
@@ -240,7 +259,7 @@ def test_who_gave_up_keeps_its_turn(notes: Path, monkeypatch: pytest.MonkeyPatch
 def test_children_are_bounded(notes: Path) -> None:
     """As many as are wanted, but no more than there may be."""
 
-    async def story(isolate: Isolation) -> None:
+    async def story(isolate: QuarantineExecutor) -> None:
         keys = [CallKey(HANG.call_id, generation) for generation in range(1, 5)]
         tasks = [asyncio.create_task(patiently(isolate, key)) for key in keys]
         await eventually(lambda: len(isolate._busy) == 2)
@@ -258,7 +277,7 @@ def test_children_are_bounded(notes: Path) -> None:
 def test_a_call_cut_off_dies_with_its_child(notes: Path) -> None:
     """When a drain is over, or a second signal ends it, nothing is left behind."""
 
-    async def story(isolate: Isolation) -> None:
+    async def story(isolate: QuarantineExecutor) -> None:
         task = asyncio.create_task(patiently(isolate, HANG))
         await eventually(lambda: isolate._busy)
         task.cancel()
@@ -272,8 +291,8 @@ def test_a_call_cut_off_dies_with_its_child(notes: Path) -> None:
 def test_a_child_that_is_stuck_is_killed(notes: Path) -> None:
     """Past its call's lease nobody waits for it any more."""
 
-    async def story(isolate: Isolation) -> None:
-        assert await patiently(isolate, HANG, 0.2) is Executed.LOST
+    async def story(isolate: QuarantineExecutor) -> None:
+        assert await patiently(isolate, HANG, 0.2) is DeliveryResult.LOST
 
     run(story, an_isolation(notes, healthy_since=lambda: 0.0))
 
@@ -282,13 +301,13 @@ def test_nobody_is_called_stuck_by_who_was_away_himself(notes: Path) -> None:
     """During an outage a child may hold an answer that it cannot record: it is not killed, nor right after it."""
     healthy: list[float | None] = [None]
 
-    async def story(isolate: Isolation) -> None:
+    async def story(isolate: QuarantineExecutor) -> None:
         task = asyncio.create_task(patiently(isolate, HANG, 1.0))
         await eventually(lambda: isolate._busy)
         await asyncio.sleep(1.6)
         assert not task.done()
         back_at = healthy[0] = monotonic()
-        assert await task is Executed.LOST
+        assert await task is DeliveryResult.LOST
         assert monotonic() - back_at >= 1.0
 
     run(story, an_isolation(notes, healthy_since=lambda: healthy[0]))
@@ -297,8 +316,8 @@ def test_nobody_is_called_stuck_by_who_was_away_himself(notes: Path) -> None:
 def test_an_answer_nobody_knows_is_a_lost_child(notes: Path) -> None:
     """It is killed, for nobody can say what it does."""
 
-    async def story(isolate: Isolation) -> None:
-        assert await patiently(isolate, BABBLE) is Executed.LOST
+    async def story(isolate: QuarantineExecutor) -> None:
+        assert await patiently(isolate, BABBLE) is DeliveryResult.LOST
         assert is_gone(pids(notes)[0])
 
     run(story, an_isolation(notes))
@@ -311,31 +330,31 @@ def test_children_that_do_not_start_are_not_started_in_a_loop(
     monkeypatch.setattr(isolation, "START_AGAIN_S", 0.5)
     monkeypatch.setattr(isolation, "WAIT_MAX_S", 0.05)
 
-    async def story(isolate: Isolation) -> None:
+    async def story(isolate: QuarantineExecutor) -> None:
         began = time.monotonic()
         while len(pids(notes)) < 3:
-            assert isinstance(await isolate(ANSWER, "acme", LONG_S), Busy)
+            assert isinstance(await isolate(ANSWER, "acme", LONG_S), Deferred)
             await asyncio.sleep(0.02)
         assert time.monotonic() - began >= 1.0
 
     run(story, an_isolation(notes, DOES_NOT_START))
 
 
-def nursery_of(isolate: Isolation) -> int:
+def nursery_of(isolate: QuarantineExecutor) -> int:
     """Its nursery's process."""
-    assert isolate._nursery is not None
-    return isolate._nursery._process.pid
+    assert isolate._fork_server is not None
+    return isolate._fork_server._process.pid
 
 
 def test_a_nursery_that_dies_is_replaced(notes: Path) -> None:
     """Its children die with it: their calls are lost, the next ones run."""
 
-    async def story(isolate: Isolation) -> None:
+    async def story(isolate: QuarantineExecutor) -> None:
         task = asyncio.create_task(patiently(isolate, HANG))
         await eventually(lambda: isolate._busy)
         os.kill(nursery_of(isolate), signal.SIGKILL)
-        assert await task is Executed.LOST
-        assert await patiently(isolate, ANSWER) is Executed.ANSWERED
+        assert await task is DeliveryResult.LOST
+        assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
 
     run(story, an_isolation(notes))
 
@@ -346,11 +365,11 @@ def test_nothing_is_kept_for_ever(notes: Path, monkeypatch: pytest.MonkeyPatch) 
     """When no suspect has come for a while children and nursery end; a later suspect gets new ones."""
     monkeypatch.setattr(isolation, "IDLE_S", 0.2)
 
-    async def story(isolate: Isolation) -> None:
-        assert await patiently(isolate, ANSWER) is Executed.ANSWERED
+    async def story(isolate: QuarantineExecutor) -> None:
+        assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
         first = nursery_of(isolate)
         await eventually(lambda: is_gone(first) and is_gone(pids(notes)[0]))
-        assert await patiently(isolate, ANSWER) is Executed.ANSWERED
+        assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
         assert nursery_of(isolate) != first
 
     run(story, an_isolation(notes))

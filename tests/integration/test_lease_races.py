@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.ledger import CallState, Judge, Reserved
+from callgate.domain.ledger import CallState, Reaper, Reserved
 from tests.support.ledger_under_test import LEASE_S, LedgerUnderTest, a_loss, a_reserve
 
 DEAD = "host:1:dead"
@@ -89,28 +89,28 @@ def test_a_due_query_that_outlived_its_sender_calls_nothing_lost(
 ) -> None:
     """Postgres stops with it in flight and runs it when it goes on, by the lease of then: no outage makes UNKNOWN."""
     url = postgres_engine.url.render_as_string(hide_password=False)
-    lease_s, judge = 2.0, Judge("host:2:judge", 60.0)
+    lease_s, reaper = 2.0, Reaper("host:2:judge", 60.0)
     ref, waiting = ledger.running("running"), ledger.waiting("waiting")
-    ledger.leases.renew(judge.worker_id, lease_s)
+    ledger.leases.renew(reaper.worker_id, lease_s)
     ledger.age(LEASE_S + 1)
-    ledger.leases.renew(judge.worker_id, lease_s)
+    ledger.leases.renew(reaper.worker_id, lease_s)
     with postgres_engine.begin() as connection:
-        connection.execute(text("UPDATE worker_lease SET steady_since = now() - interval '1 hour'"))
+        connection.execute(text("UPDATE worker_lease SET stable_since = now() - interval '1 hour'"))
 
     with closing(PostgresSession(url, timeout_s=0.3, pool_size=1)) as session:
         (row,) = session.rows("SELECT pg_backend_pid() AS pid", {})
         with stopped(row.pid):
             with pytest.raises(LedgerUnavailable):
-                PostgresLedger(session).due(limit=100, judge=judge)
+                PostgresLedger(session).due(limit=100, reaper=reaper)
             time.sleep(lease_s / 2)
             if renewed == "before it runs":
-                ledger.leases.renew(judge.worker_id, lease_s)
+                ledger.leases.renew(reaper.worker_id, lease_s)
         eventually(lambda: ledger.view(waiting.key).state is CallState.QUEUED)
 
     view = ledger.view(ref)
     assert (view.state, view.error) == (CallState.RUNNING, None)
-    ledger.leases.renew(judge.worker_id, lease_s)
+    ledger.leases.renew(reaper.worker_id, lease_s)
     with postgres_engine.begin() as connection:
-        connection.execute(text("UPDATE worker_lease SET steady_since = now() - interval '1 hour'"))
-    (due,) = ledger.ledger.due(limit=100, judge=judge).items
+        connection.execute(text("UPDATE worker_lease SET stable_since = now() - interval '1 hour'"))
+    (due,) = ledger.ledger.due(limit=100, reaper=reaper).items
     assert due.attempt_id == ref.attempt_id

@@ -19,8 +19,8 @@ from callgate.domain.reports import EndReason
 from callgate.services.audit import audit
 from tests.integration.test_join_races import OpenTransaction
 from tests.support.ledger_under_test import (
-    JUDGE,
     LEASE_S,
+    REAPER,
     LedgerUnderTest,
     a_loss,
     a_reserve,
@@ -51,7 +51,7 @@ STATEMENTS: dict[str, Callable[[LedgerUnderTest, AttemptRef, AttemptRef], object
     "settle as lost": lambda w, r, a: w.ledger.settle([a_loss(r)]),
     "due": lambda w, r, a: w.due(),
     "sweep": lambda w, r, a: w.ledger.due(limit=10, queued_before=w.now()),
-    "expire": lambda w, r, a: w.leases.expire(JUDGE.worker_id),
+    "expire": lambda w, r, a: w.leases.expire(REAPER.worker_id),
     "release": lambda w, r, a: w.leases.release(DEAD),
     "renew": lambda w, r, a: w.leases.renew(DEAD, LENGTH_S),
     "purge": lambda w, r, a: w.purge(),
@@ -67,7 +67,7 @@ def test_no_statement_waits_for_what_a_client_holds(
 ) -> None:
     """Calls in every state are held, and a new one is being made: all of it goes on, or is left alone."""
     impatient.leases.renew(DEAD, LENGTH_S)
-    impatient.leases.renew(JUDGE.worker_id, 86_400)
+    impatient.leases.renew(REAPER.worker_id, 86_400)
     queued, done = impatient.queued("queued"), impatient.succeeded("done")
     (outcome,) = impatient.reserve(a_reserve(impatient.queued("running"), worker_id=f"{DEAD}/1"))
     assert isinstance(outcome, Reserved)

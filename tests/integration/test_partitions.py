@@ -23,12 +23,12 @@ from callgate.domain.ledger import (
     CallState,
     SubmitOutcome,
 )
-from callgate.domain.reports import By, CostLine, Snapshot, StrayMessage
+from callgate.domain.reports import By, CostLine, Snapshot, UnprocessableMessage
 from callgate.domain.retention import ArchivedMonth, Partitions
 from callgate.domain.unknown import HandOutcome, SettleByHand
 from callgate.services.audit import audit
 from callgate.services.results import error_of
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import a_loss, a_submission, a_success, an_answer
 from tests.support.partitions import (
     PartitionedLedger,
@@ -56,7 +56,7 @@ SECRET = "Jane Doe, 4 May 1971"  # noqa: S105 - what must be gone, no password
 
 
 @pytest.fixture
-def log(postgres_engine: Engine, services: Embedded) -> Iterator[PartitionedLedger]:
+def log(postgres_engine: Engine, services: DevServers) -> Iterator[PartitionedLedger]:
     """An empty ledger with the partitions that a migration makes."""
     with partitioned_ledger(postgres_engine, services.database_url) as ledger:
         yield ledger
@@ -568,10 +568,12 @@ def test_a_purged_text_is_nowhere_in_the_database(log: PartitionedLedger) -> Non
         ledger.record(an_answer(ref, reply=f'{{"texts":["{SECRET}"]}}'.encode()))
         ledger.settle(a_success(ref))
         ledger.deliver(new.submission_id)
-        ledger.operations.keep_stray(StrayMessage("callgate.call", "not JSON", SECRET.encode()))
+        ledger.operations.keep_unprocessable(
+            UnprocessableMessage("callgate.call", "not JSON", SECRET.encode())
+        )
     log.sql("ANALYZE")
     assert set(places_of(log, SECRET)) == {
-        "llm_call", "submission", "ai_call_log", "stray_message",
+        "llm_call", "submission", "ai_call_log", "unprocessable_message",
     }  # fmt: skip
 
     ledger.purge()

@@ -14,7 +14,7 @@ from tests.support.ledger_under_test import LIMIT, ORG, a_success, open_postgres
 
 WAITING = 2_000
 WAIT = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
-                      input_token_bound, attempt, wait_reason, wanted_nano_usd)
+                      input_token_bound, attempt, wait_reason, requested_hold_nano_usd)
 SELECT gen_random_uuid(), 1, :org, sha256('x'), 'waiting', now() + interval '1 hour', 'extraction', 'sim', 'sim-1', 1,
        0, 'budget_held', :wanted
   FROM generate_series(1, :count)"""

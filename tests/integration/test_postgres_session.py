@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated, RowRefused
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 
 TIMEOUT_S = 1.0
@@ -22,7 +22,7 @@ PATIENCE_S = 8.0
 
 
 @pytest.fixture
-def session(services: Embedded) -> Iterator[PostgresSession]:
+def session(services: DevServers) -> Iterator[PostgresSession]:
     """A session whose statements may take a second."""
     with closing(
         PostgresSession(services.database_url, timeout_s=TIMEOUT_S, pool_size=2)
@@ -31,7 +31,7 @@ def session(services: Embedded) -> Iterator[PostgresSession]:
 
 
 @pytest.fixture
-def scratch(services: Embedded) -> Iterator[Engine]:
+def scratch(services: DevServers) -> Iterator[Engine]:
     """A table of one row that tests may lock."""
     engine = create_engine(services.database_url, poolclass=NullPool)
     with engine.begin() as connection:
@@ -49,7 +49,7 @@ def test_it_brings_rows(session: PostgresSession) -> None:
     assert session.rows("SET LOCAL lock_timeout = 0", {}) == []
 
 
-def test_a_stopped_server_is_noticed(services: Embedded, session: PostgresSession) -> None:
+def test_a_stopped_server_is_noticed(services: DevServers, session: PostgresSession) -> None:
     """A server that answers nothing and breaks nothing costs the bound and no more; the next statement works."""
     session.rows("SELECT 1", {})
     services.postgres.suspend()
@@ -65,7 +65,7 @@ def test_a_stopped_server_is_noticed(services: Embedded, session: PostgresSessio
     assert session.rows("SELECT 1 AS one", {})[0].one == 1
 
 
-def test_an_absent_server_is_noticed(services: Embedded) -> None:
+def test_an_absent_server_is_noticed(services: DevServers) -> None:
     """Nobody listens: the error comes at once, and holds no password."""
     url = make_url(services.database_url).set(port=free_port())
 
@@ -98,7 +98,7 @@ def test_a_busy_pool_is_noticed(session: PostgresSession) -> None:
         session.rows("SELECT 1", {})
 
 
-def test_a_deadlock_is_tried_again(services: Embedded, scratch: Engine) -> None:
+def test_a_deadlock_is_tried_again(services: DevServers, scratch: Engine) -> None:
     """Whichever of two statements Postgres gives up, both take effect."""
     both = threading.Barrier(2)
     # Locks are waited for a third of the bound: longer than Postgres takes to see the deadlock (a second), so that it

@@ -15,7 +15,7 @@ from pytest_celery import (
 )
 
 from callgate import Client
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Kind, Rule, Simulator, Step
 from tests.support.deployment import Deployment, until
 from tests.support.process_nodes import ValkeyNode, WorkerNode
@@ -24,7 +24,7 @@ PATIENCE_S = 40.0
 
 
 @pytest.fixture
-def deployment(services: Embedded, tmp_path: Path) -> Iterator[Deployment]:
+def deployment(services: DevServers, tmp_path: Path) -> Iterator[Deployment]:
     """A database and a provider; its books must be right in the end."""
     with Simulator() as provider, Deployment(services, provider, tmp_path) as deployment:
         yield deployment

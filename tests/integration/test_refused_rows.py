@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import CallKey, CallState, DueKind
 from callgate.domain.reports import By, CallFilter
-from tests.contract.test_lease_contract import DEAD, JUDGE, LENGTH_S, claimed_by, pass_time
+from tests.contract.test_lease_contract import DEAD, LENGTH_S, REAPER, claimed_by, pass_time
 from tests.support.ledger_under_test import (
     LEASE_S,
     LIMIT,
@@ -109,10 +109,10 @@ def test_a_lease_is_released_though_a_call_of_it_takes_no_change(
     ledger.leases.renew(DEAD, LENGTH_S)
     refs = [claimed_by(ledger, DEAD, name) for name in ("poison", "fine")]
     poison = "call_id <> '%s'" % refs[0].key.call_id  # noqa: UP031 - a condition of SQL
-    pass_time(ledger, LENGTH_S, JUDGE)
+    pass_time(ledger, LENGTH_S, REAPER)
 
     with a_check(postgres_engine, "llm_call", poison):
-        gone, taken = ledger.leases.expire(JUDGE), [due.key for due in ledger.due()]
+        gone, taken = ledger.leases.expire(REAPER), [due.key for due in ledger.due()]
 
     assert gone == [DEAD]
     assert taken == [refs[1].key]
@@ -276,7 +276,7 @@ def test_a_waiting_call_that_cannot_be_woken_stops_no_settlement(
         (settled,) = ledger.settle(a_success(holder, 10))
         taken = ledger.due_kinds()
 
-    assert (settled.is_applied, settled.has_woken) == (True, True)
+    assert (settled.is_applied, settled.has_freed_waiters) == (True, True)
     assert taken == [(DueKind.PUBLISH, fine)]
 
 

@@ -27,12 +27,12 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
 from callgate.domain.errors import ConfigurationError, NotPermitted
 from callgate.domain.ledger import Bodies, CallState, Reserved
-from callgate.domain.reports import By, StrayMessage
+from callgate.domain.reports import By, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
 from tests.support.ledger_under_test import (
-    JUDGE,
     ORG,
+    REAPER,
     LedgerUnderTest,
     a_reserve,
     a_submission,
@@ -61,7 +61,7 @@ def ledger(postgres_engine: Engine) -> Iterator[LedgerUnderTest]:
     with closing(PostgresSession(url)) as session:
         ledger = open_postgres(session)
         ledger.succeeded()
-        ledger.operations.keep_stray(StrayMessage("q", "why", b"raw"))
+        ledger.operations.keep_unprocessable(UnprocessableMessage("q", "why", b"raw"))
         yield ledger
 
 
@@ -129,7 +129,7 @@ def test_roles_are_no_logins_and_have_no_powers(postgres_engine: Engine) -> None
 
 
 def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: str) -> None:
-    """It claims, records, settles, delivers and keeps strays, for all organisations; it submits and sets nothing."""
+    """It claims, records, settles, delivers and keeps unprocessable_messages, for all organisations; it submits and sets nothing."""
     (queued,) = ledger.submit(a_submission("another"))
     with a_login(owner_url, WORKER) as url, closing(PostgresSession(url)) as session:
         worker, operations = PostgresLedger(session), PostgresOperations(session)
@@ -138,7 +138,7 @@ def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: 
         assert isinstance(claimed, Reserved)
         worker.record([an_answer(claimed.ref)])
         worker.settle([a_success(claimed.ref)])
-        worker.due(limit=10, judge=JUDGE)
+        worker.due(limit=10, reaper=REAPER)
         worker.deliver([])
         leases = PostgresLeases(session)
         leases.renew("w", 10)
@@ -148,7 +148,7 @@ def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: 
         retention.purge(BodyAges(), limit=1, dry_run=False)
         retention.make_partitions(months=1)
         retention.archive_month(600)
-        operations.keep_stray(StrayMessage("q", "why", b"raw"))
+        operations.keep_unprocessable(UnprocessableMessage("q", "why", b"raw"))
         (view,) = worker.read([queued.key], Bodies.BOTH)
 
         assert view is not None
@@ -156,7 +156,7 @@ def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: 
         for forbidden in (
             lambda: worker.submit([a_submission("its own")]),
             lambda: operations.end([queued.key], code="cancelled", message=""),
-            lambda: operations.strays(limit=1),
+            lambda: operations.unprocessable_messages(limit=1),
             lambda: operations.budgets(ORG),
             lambda: session.rows("SELECT 1 FROM llm_call", {}),
             lambda: session.rows("UPDATE budget SET limit_nano_usd = 1", {}),

@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import Engine
 
 from callgate.domain.errors import LedgerUnavailable
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import LINK, LedgerUnderTest, a_submission, an_answer
 
 
 def test_a_statement_that_fails_is_not_quoted(
-    ledger: LedgerUnderTest, services: Embedded, postgres_engine: Engine
+    ledger: LedgerUnderTest, services: DevServers, postgres_engine: Engine
 ) -> None:
     """Neither a prompt nor an answer, when a lock is not free in time; but that it failed is told."""
     text = f"canary {uuid4()}"

@@ -14,7 +14,7 @@ from callgate.client import Client
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import ClientSettings
 from config.settings import WorkerSettings
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import LedgerUnderTest
 from tests.support.logins import a_login
 from worker.bootstrap import bootstrap, worker_app
@@ -35,7 +35,7 @@ def test_a_newer_server_is_taken(number: int) -> None:
 
 
 def test_migrate_worker_and_doctor_require_the_version(
-    services: Embedded,
+    services: DevServers,
     ledger: LedgerUnderTest,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -68,7 +68,7 @@ def test_migrate_worker_and_doctor_require_the_version(
     ],
 )
 def test_the_doctor_tells_the_truth_under_every_login(
-    services: Embedded,
+    services: DevServers,
     ledger: LedgerUnderTest,
     capsys: pytest.CaptureFixture[str],
     roles: tuple[str, ...],

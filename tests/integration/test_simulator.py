@@ -20,10 +20,10 @@ from devkit.simulator.simulator import (
     ATTEMPT_HEADER,
     ErrorBody,
     Kind,
+    ReportedUsage,
     Rule,
     Simulator,
     Step,
-    Usage,
 )
 
 ANSWER_TIMEOUT_S = 20.0
@@ -339,7 +339,7 @@ def test_a_stream_is_refused(provider: Simulator, ask: Ask) -> None:
 
 def test_scripted_usage_reaches_the_client(provider: Simulator, ask: Ask) -> None:
     """Token details arrive in the fields where the client looks for them."""
-    usage = Usage(prompt_tokens=9, completion_tokens=8, cached_tokens=7, reasoning_tokens=6)
+    usage = ReportedUsage(prompt_tokens=9, completion_tokens=8, cached_tokens=7, reasoning_tokens=6)
     provider.script(only(Step(usage=usage, service_tier="flex")))
 
     completion = ask()

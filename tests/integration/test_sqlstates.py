@@ -21,11 +21,11 @@ from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.budgets import Window
 from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey, Judge
-from callgate.domain.reports import By, CallFilter, StrayMessage
+from callgate.domain.ledger import AttemptRef, CallKey, Reaper
+from callgate.domain.reports import By, CallFilter, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.integration.conftest import Command
 from tests.support.ledger_under_test import a_loss, a_reserve, a_submission, an_answer
 from worker.migrate import migrate
@@ -53,7 +53,7 @@ METHODS: dict[str, Ask] = {
     "reserve": lambda s: PostgresLedger(s).reserve([a_reserve(KEY)]),
     "record": lambda s: PostgresLedger(s).record([an_answer(REF)]),
     "settle": lambda s: PostgresLedger(s).settle([a_loss(REF)]),
-    "due": lambda s: PostgresLedger(s).due(limit=1, judge=Judge("a:1:b", 1.0)),
+    "due": lambda s: PostgresLedger(s).due(limit=1, reaper=Reaper("a:1:b", 1.0)),
     "links": lambda s: PostgresLedger(s).links(limit=1),
     "deliver": lambda s: PostgresLedger(s).deliver([Told(uuid4())]),
     "renew": lambda s: PostgresLeases(s).renew("a:1:b", 1.0),
@@ -63,10 +63,12 @@ METHODS: dict[str, Ask] = {
     "budgets": lambda s: PostgresOperations(s).budgets("a"),
     "calls": lambda s: PostgresOperations(s).calls(CallFilter(), limit=1),
     "dead_groups": lambda s: PostgresOperations(s).dead_groups(CallFilter()),
-    "strays": lambda s: PostgresOperations(s).strays(limit=1),
+    "unprocessable_messages": lambda s: PostgresOperations(s).unprocessable_messages(limit=1),
     "end": lambda s: PostgresOperations(s).end([KEY], code="cancelled", message="a"),
     "link_failures": lambda s: PostgresOperations(s).link_failures(KEY, limit=1),
-    "keep_stray": lambda s: PostgresOperations(s).keep_stray(StrayMessage("a", "b", b"c")),
+    "keep_unprocessable": lambda s: PostgresOperations(s).keep_unprocessable(
+        UnprocessableMessage("a", "b", b"c")
+    ),
     "costs": lambda s: PostgresOperations(s).costs(),
     "snapshot": lambda s: PostgresOperations(s).snapshot(),
     "breakers": lambda s: PostgresOperations(s).breakers(),
@@ -124,7 +126,7 @@ COMMANDS = (
 
 
 @pytest.fixture(scope="module")
-def session(services: Embedded) -> Iterator[PostgresSession]:
+def session(services: DevServers) -> Iterator[PostgresSession]:
     """A session on a real server."""
     with closing(PostgresSession(services.database_url, timeout_s=2, pool_size=1)) as session:
         yield session
@@ -217,7 +219,7 @@ def test_no_command_ends_in_a_traceback(
     "sqlstate", ["22023", "23505", "42P07", "25006", "40001", "XX000", "0A000"]
 )
 def test_migrations_end_in_a_word(
-    services: Embedded, monkeypatch: pytest.MonkeyPatch, sqlstate: str
+    services: DevServers, monkeypatch: pytest.MonkeyPatch, sqlstate: str
 ) -> None:
     """Whatever goes wrong in the middle of one."""
 

@@ -29,7 +29,7 @@ from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
 from callgate.domain.reports import CallFilter
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import (
     LINK,
     LedgerUnderTest,
@@ -49,7 +49,7 @@ THEIR_PROMPT = "what only they may read"
 
 
 @pytest.fixture(scope="module")
-def owner(services: Embedded) -> Iterator[PostgresSession]:
+def owner(services: DevServers) -> Iterator[PostgresSession]:
     """The owner's session, on a ledger that was empty before."""
     with closing(PostgresSession(services.database_url)) as session:
         session.rows(EMPTY, {})
@@ -292,7 +292,7 @@ FORBIDDEN = {
     "lock budgets": "SELECT 1 FROM budget FOR KEY SHARE",
     "lock a table": "BEGIN; LOCK TABLE budget IN ACCESS SHARE MODE",
     "keep months from being made": "BEGIN; LOCK TABLE ai_call_log_archive IN ACCESS SHARE MODE",
-    "read strays": "SELECT * FROM stray_message",
+    "read unprocessable_messages": "SELECT * FROM unprocessable_message",
     "read dead letters": "SELECT * FROM dead_letter",
     "read the grants": "SELECT * FROM tenant_login",
     "grant itself": "INSERT INTO tenant_login SELECT session_user, 'theirs'",
@@ -315,12 +315,12 @@ FORBIDDEN = {
     "release who waits": "SELECT callgate_release_waiting_v1()",
     "take links": "SELECT callgate_links_v1('', NULL, NULL, 1, 1, 1, 1)",
     "deliver": "SELECT callgate_deliver_v1('{}', '{}', '{}')",
-    "put a call off": "SELECT callgate_put_off_v1(gen_random_uuid(), 1, '')",
+    "put a call off": "SELECT callgate_defer_call_v1(gen_random_uuid(), 1, '')",
     "tell of a call": "SELECT callgate_tell_later_v1(gen_random_uuid(), 1, 'theirs', '0')",
-    "forget whom to tell": "SELECT callgate_untold_rest_v1(gen_random_uuid(), 1)",
+    "forget whom to tell": "SELECT callgate_has_untold_calls_v1(gen_random_uuid(), 1)",
     "set a budget": "SELECT callgate_set_budget_v1('mine', 'org', 'day', 1000000, 'UTC')",
     "roll budgets": "SELECT callgate_roll_budgets_v1(ARRAY['theirs'], ARRAY['org'])",
-    "end rests": "SELECT callgate_rest_v1('{}', '{}')",
+    "end rests": "SELECT callgate_clear_due_at_v1('{}', '{}')",
     "create a table": "CREATE TABLE public.mine (x int)",
     "create a function": "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "create a schema": "CREATE SCHEMA mine",

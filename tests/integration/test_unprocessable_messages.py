@@ -145,9 +145,9 @@ def test_a_stray_message_is_kept_and_the_worker_goes_on(
     client_of(valkey).send_task("tell", ("good",))
 
     until(lambda: valkey.words("told") == ["good"])
-    until(lambda: len(valkey.words("strays")) == 1)
+    until(lambda: len(valkey.words("unprocessable_messages")) == 1)
     until(valkey.is_empty)
-    assert reason in valkey.words("strays")[0].split("|")[1]
+    assert reason in valkey.words("unprocessable_messages")[0].split("|")[1]
     assert worker.process.poll() is None
 
 
@@ -180,9 +180,11 @@ def test_a_stray_message_keeps_its_headers_and_its_body(worker: Worker, valkey: 
     """An operator sees what it was, and for which queue."""
     valkey.client.lpush("test", with_headers(task="nobody"))
     # What the worker of the test before was asked may still arrive.
-    until(lambda: any(word.startswith("test|") for word in valkey.words("strays")))
+    until(lambda: any(word.startswith("test|") for word in valkey.words("unprocessable_messages")))
 
-    (_, _, raw), *_ = (w.split("|") for w in valkey.words("strays") if w.startswith("test|"))
+    (_, _, raw), *_ = (
+        w.split("|") for w in valkey.words("unprocessable_messages") if w.startswith("test|")
+    )
     headers, body = raw.split("\n\n")
     assert json.loads(headers)["task"] == "nobody"
     assert json.loads(body) == [["a"], {}, FOLLOW_UPS]
@@ -191,9 +193,9 @@ def test_a_stray_message_keeps_its_headers_and_its_body(worker: Worker, valkey: 
 def test_a_stray_message_is_cut_off_at_64_kib(worker: Worker, valkey: Valkey) -> None:
     """A broker may be asked to carry anything; the ledger is not."""
     valkey.client.lpush("test", envelope(b"x" * 1_000_000, {"task": "nobody", "id": "x"}))
-    until(lambda: len(valkey.words("strays")) == 1)
+    until(lambda: len(valkey.words("unprocessable_messages")) == 1)
 
-    assert len(valkey.words("strays")[0].split("|")[2]) == RAW_BYTES_MAX
+    assert len(valkey.words("unprocessable_messages")[0].split("|")[2]) == RAW_BYTES_MAX
 
 
 def test_no_stray_message_leaves_the_broker_before_it_is_kept(
@@ -204,7 +206,7 @@ def test_no_stray_message_leaves_the_broker_before_it_is_kept(
     valkey.client.lpush("test", with_headers(task="nobody"))
     until(lambda: len(valkey.words("stray_tries")) >= 3)
 
-    assert valkey.words("strays") == []
+    assert valkey.words("unprocessable_messages") == []
     valkey.client.delete("outage")
-    until(lambda: len(valkey.words("strays")) == 1)
+    until(lambda: len(valkey.words("unprocessable_messages")) == 1)
     until(valkey.is_empty)

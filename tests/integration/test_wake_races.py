@@ -35,7 +35,7 @@ WITH budgets AS (
       FROM generate_series(1, 150) i CROSS JOIN callgate_period_v1('day', 'UTC', now()) p
 )
 INSERT INTO llm_call (call_id, generation, org_id, input_hash, call_type, provider, model, state, due_at,
-                      input_token_bound, request, wanted_nano_usd, wait_reason)
+                      input_token_bound, request, requested_hold_nano_usd, wait_reason)
 SELECT gen_random_uuid(), 1, 'org' || i, sha256(i::text::bytea), 'type', 'openai', 'model', 'waiting',
        now() + interval '1 hour', 1, 'body', 5, 'budget_held'
   FROM generate_series(1, 150) i"""
@@ -64,7 +64,7 @@ def test_who_is_joined_while_room_is_freed_hears_of_it(
         PostgresLedger(session).submit([a_submission("patient")])
         (settled,) = ledger.settle(a_success(lost, 50, seen=AttemptStatus.UNKNOWN))
 
-    assert not settled.has_woken
+    assert not settled.has_freed_waiters
     ledger.ledger.due(limit=100, queued_before=ledger.now() - timedelta(hours=1))
     assert ledger.due_kinds() == [(DueKind.PUBLISH, patient)]
 

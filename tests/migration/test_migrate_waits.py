@@ -14,7 +14,7 @@ from callgate.adapters.postgres.roles import CLIENT
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.errors import LedgerUnavailable
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.migration.test_migrations import empty_url, open_connection
 from tests.support.logins import a_client, a_login, name_of
 from worker.migrate import migrate
@@ -96,7 +96,7 @@ def test_a_client_that_forgets_its_transaction_is_ended(empty_url: str) -> None:
 
 
 def test_an_owner_that_may_not_alter_a_login_says_what_to_run(
-    empty_url: str, services: Embedded
+    empty_url: str, services: DevServers
 ) -> None:
     """The grant stands; who may alter the login runs the statements."""
     with a_login(services.database_url) as ordinary, open_connection(empty_url) as admin:

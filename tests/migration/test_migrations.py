@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from callgate.adapters.postgres.roles import CLIENT, MAY_EXECUTE, ROLES
 from callgate.adapters.postgres.tables import PARTITION_NAME, metadata
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotPermitted
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from tests.support.logins import a_login
 from worker.migrate import SCRIPTS, migrate
@@ -40,7 +40,7 @@ SELECT 'ai_call_log_' || to_char((now() AT TIME ZONE 'UTC') + m * interval '1 mo
 
 
 @pytest.fixture
-def empty_url(services: Embedded) -> Iterator[str]:
+def empty_url(services: DevServers) -> Iterator[str]:
     """A new database on the server of this run, dropped afterwards."""
     name = f"empty_{uuid4().hex[:12]}"
     admin = create_engine(services.database_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
@@ -76,7 +76,7 @@ def test_up_down_and_up_again(empty_url: str) -> None:
         assert set(inspect(connection).get_table_names()) == tables
 
 
-def test_a_role_another_database_needs_stays(empty_url: str, services: Embedded) -> None:
+def test_a_role_another_database_needs_stays(empty_url: str, services: DevServers) -> None:
     """Roles belong to the cluster: taking one ledger down takes back its own grants, and no role of another ledger."""
     migrate(empty_url)
     migrate(empty_url, "base")
@@ -89,7 +89,7 @@ def test_a_role_another_database_needs_stays(empty_url: str, services: Embedded)
 
 
 def test_a_login_that_may_not_create_roles_is_told_what_to_run(
-    empty_url: str, services: Embedded, monkeypatch: pytest.MonkeyPatch
+    empty_url: str, services: DevServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is half done; with the roles there, an ordinary owner migrates, and its clients are held to theirs."""
     missing = f"callgate_missing_{uuid4().hex[:8]}"

@@ -199,7 +199,7 @@ def test_what_is_broadcast_does_not_fill_a_worker(
 def test_broadcasts_that_cannot_be_decoded_are_not_kept(
     client: Client, broker: Valkey, victim: Process
 ) -> None:
-    """As strays they waited for the ledger, each with its megabyte, bounded by nothing."""
+    """As unprocessable_messages they waited for the ledger, each with its megabyte, bounded by nothing."""
     before = forget_peak(victim)
     unreadable = message(b"?" * 700_000)
     for _ in range(300):

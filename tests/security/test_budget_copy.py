@@ -15,7 +15,7 @@ from callgate import Client
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import BudgetFigures, Window
 from callgate.settings import ClientSettings
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from tests.support.logins import a_client
 
 LIMIT_NANO_USD = 12_345_678_901
@@ -37,7 +37,7 @@ class Tenants:
 
 
 @pytest.fixture
-def tenants(services: Embedded) -> Iterator[Tenants]:
+def tenants(services: DevServers) -> Iterator[Tenants]:
     """Both of them, and the broker as each of them sees it. Their copies last for as long as the test."""
     with ExitStack() as stack:
         owner = stack.enter_context(closing(PostgresSession(services.database_url)))

@@ -21,7 +21,7 @@ from tests.support.logins import a_client
 
 QUIET_S, ATTACK_S = 2.5, 4.0
 BATCH = 10
-WAIT_S_MAX = 15.0
+WAIT_MAX_S = 15.0
 
 
 def test_others_keep_their_share_under_attack(
@@ -55,7 +55,7 @@ def rate(deployment: Deployment, orgs: list[str], seconds: float) -> float:
     while time.monotonic() < began + seconds:
         requests = [deployment.request(org) for org in orgs for _ in range(BATCH)]
         handles = deployment.client.submit_many(requests)
-        done += len(list(deployment.client.as_completed(handles, timeout=WAIT_S_MAX)))
+        done += len(list(deployment.client.as_completed(handles, timeout=WAIT_MAX_S)))
     return done / (time.monotonic() - began)
 
 

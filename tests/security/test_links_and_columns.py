@@ -122,7 +122,7 @@ def others_live(deployment: Deployment, broker: Redis) -> None:
     due = replace(due, request=deployment.request(org).model_dump_json().encode())
     ledger = deployment.client.ledger
     (queued,) = ledger.submit([due])
-    ledger.reserve([a_reserve(queued.key, refuse_with='{"code": "later"}', put_off_s=0.0)])
+    ledger.reserve([a_reserve(queued.key, reject_with='{"code": "later"}', defer_s=0.0)])
     told = a_submission("told", org_id=org, link=a_link(THEIRS))
     began_at = time.monotonic()
     (answer,) = ledger.submit([told])

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 MANY_WAIT = """
 INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
-                      input_token_bound, request, wanted_nano_usd, wait_reason, error)
+                      input_token_bound, request, requested_hold_nano_usd, wait_reason, error)
 SELECT gen_random_uuid(), 1, 'acme', decode(md5('a' || n) || md5('b' || n), 'hex'), 'waiting',
        now() + interval '1 h', 'type-' || n % :types, 'sim', 'sim-1', 1, 'x', 5, 'budget_held', '{}'
   FROM generate_series(1, :calls) n
@@ -19,7 +19,7 @@ A_BUDGET = """
 INSERT INTO budget (org_id, scope, "window", starts_at, ends_at, limit_nano_usd)
 VALUES ('acme', 'org', 'day', now() - interval '1 h', now() + interval '1 h', 1000000)
 """
-WAKE = "SELECT callgate_wake_v1(ARRAY['acme'])"
+WAKE = "SELECT callgate_free_waiters_v1(ARRAY['acme'])"
 SWEEP = "SELECT count(*) FROM callgate_due_v1(200, NULL, 1, now() - interval '1 h')"
 TIMES = 5
 SLOWER_MAX = 6.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from callgate.domain.ledger import CallState
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Simulator
 from tests.security.test_schema_bombs import submit_past_the_client
 from tests.support.deployment import CATALOGUE, Deployment, Process, until
@@ -27,7 +27,7 @@ WORDS = "some ordinary words of a prompt " * 1_000
 
 @pytest.fixture(scope="module")
 def standing(
-    services: Embedded, provider: Simulator, tmp_path_factory: pytest.TempPathFactory
+    services: DevServers, provider: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     """A deployment whose provider's vocabulary is known."""
     folder = tmp_path_factory.mktemp("counted")

@@ -167,7 +167,9 @@ def a_probe_is_not_freed_when_its_attempt_expires() -> Patched:
     note = memory_ledger.note_health
 
     def noted(tables: MemoryTables, settle: Settle, now: datetime) -> Any:
-        return () if settle.seen is AttemptStatus.DISPATCHED else note(tables, settle, now)
+        return (
+            () if settle.expected_status is AttemptStatus.DISPATCHED else note(tables, settle, now)
+        )
 
     return patch.object(memory_ledger, "note_health", noted)
 

@@ -155,7 +155,7 @@ class Breakers:
                 self._tables.attempts[settle.ref.attempt_id],
                 self._tables.calls[settle.ref.key],
             )
-            is_lost = settle.seen is AttemptStatus.DISPATCHED
+            is_lost = settle.expected_status is AttemptStatus.DISPATCHED
             heard = (
                 Heard.NOTHING if is_lost else self._world.heard.get(row.attempt_id, Heard.NOTHING)
             )

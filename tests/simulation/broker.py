@@ -91,7 +91,7 @@ class BrokerLine:
         """See `QueuePort`."""
         self._publish("call", keys)
 
-    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
+    def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
         """See `QueuePort`."""
         for ref in refs:
             self._world.invariants.on_log_published(ref)

@@ -20,9 +20,9 @@ from callgate.domain.ledger import (
     CallKey,
     CallView,
     DueBatch,
-    Judge,
     NewSubmission,
-    Record,
+    Reaper,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -64,7 +64,7 @@ class LedgerLine:
         """See `LedgerPort`."""
         return cast("list[ReserveOutcome]", self.ask("reserve", list(batch)))
 
-    def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+    def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """See `LedgerPort`."""
         return cast("list[RecordOutcome]", self.ask("record", list(batch)))
 
@@ -73,10 +73,10 @@ class LedgerLine:
         return cast("list[SettleOutcome]", self.ask("settle", list(batch)))
 
     def due(
-        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
     ) -> DueBatch:
         """See `LedgerPort`."""
-        options = {"limit": limit, "judge": judge, "queued_before": queued_before}
+        options = {"limit": limit, "reaper": reaper, "queued_before": queued_before}
         return cast(DueBatch, self.ask("due", **options))
 
     def links(
@@ -206,6 +206,6 @@ class LeaseLine:
         """See `LeasePort`."""
         self._line.ask("leases.release", worker_id)
 
-    def expire(self, judge: str) -> list[str]:
+    def expire(self, reaper: str) -> list[str]:
         """See `LeasePort`."""
-        return cast("list[str]", self._line.ask("leases.expire", judge))
+        return cast("list[str]", self._line.ask("leases.expire", reaper))

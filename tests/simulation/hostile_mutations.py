@@ -17,7 +17,7 @@ from callgate.domain.delivery import Delivery, Published, Told
 from callgate.domain.ports import Finding
 from callgate.domain.retry import Billing, Failure
 from callgate.services import ai_call_logger, delivery, output_checks
-from callgate.services.recovery import DueService
+from callgate.services.recovery import RecoveryService
 from tests.simulation import hostile, row_locks
 from tests.simulation.hostile import HostileWorld
 from tests.simulation.mutations import Patched
@@ -84,16 +84,16 @@ def the_lease_release_waits() -> Patched:
 @caught_by(*HARM)
 def due_is_not_run_when_expire_fails() -> Patched:
     """One after the other, and the first failure ends the round."""
-    run, expire = DueService.run, DueService._expire
+    run, expire = RecoveryService.run, RecoveryService._expire
 
     def in_a_row(self: Any) -> tuple[Any, int]:
         try:
-            expire(self, self._judge)
+            expire(self, self._reaper)
         except errors.LedgerUnavailable:
             return None, 0
         return run(self)
 
-    return patch.object(DueService, "run", in_a_row)
+    return patch.object(RecoveryService, "run", in_a_row)
 
 
 # Links.
@@ -102,7 +102,7 @@ def due_is_not_run_when_expire_fails() -> Patched:
 @caught_by(*HARM, "others_are_told_in_time")
 def links_are_delivered_in_the_recovery_loop() -> Patched:
     """First everybody is told, then whatever is due is moved on."""
-    run = DueService.run
+    run = RecoveryService.run
 
     def after_links(self: Any) -> tuple[Any, int]:
         try:
@@ -112,7 +112,7 @@ def links_are_delivered_in_the_recovery_loop() -> Patched:
             return None, 0
         return run(self)
 
-    return patch.object(DueService, "run", after_links)
+    return patch.object(RecoveryService, "run", after_links)
 
 
 @caught_by("a_failing_link_is_tried_ever_less_often")

@@ -25,7 +25,7 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
     NewSubmission,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Refused,
     Reserve,
@@ -211,7 +211,7 @@ class Invariants:
         if not isinstance(outcome, Reserved) or call is None:
             return
         row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
-        self._lease_ends_at[row.attempt_id] = self._world.scheduler.now + wanted.lease_s
+        self._lease_ends_at[row.attempt_id] = self._world.scheduler.now + wanted.expires_in_s
         if (known := self._admitted.get(row.attempt_id)) is not None:
             claim = f"{name} is claimed by {known.worker_id} and by {wanted.worker_id}"
             self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, claim)
@@ -244,7 +244,7 @@ class Invariants:
 
     def _refused(self, call: CallRow, wanted: Reserve, outcome: Refused) -> None:
         if outcome.refusal is None:
-            if wanted.refuse_with is None:
+            if wanted.reject_with is None:
                 self._breakers.refused(call, wanted, self._world.scheduler.time())
             else:
                 self._breakers.refused_by_others(call)
@@ -289,7 +289,7 @@ class Invariants:
             self.check("a_period_is_a_day_or_a_month", is_whole and is_next, said)
             self._periods.append(budget)
 
-    def _recorded(self, batch: Sequence[Record], result: Sequence[RecordOutcome]) -> None:
+    def _recorded(self, batch: Sequence[RecordAnswer], result: Sequence[RecordOutcome]) -> None:
         for record, outcome in zip(batch, result, strict=True):
             self._world.scheduler.counts[f"answer {outcome}"] += 1
             row = self._tables.attempts[record.ref.attempt_id]
@@ -366,9 +366,13 @@ class Invariants:
         why = f"{name} is {call.state}, reason to wait {call.wait_reason}"
         self.check("who_waits_says_why", is_waiting == (call.wait_reason is not None), why)
         self.check("who_waits_holds_nothing", not (is_waiting and unposted), name)
-        lost_max = self._world.catalogue.policy(call.call_type).lost_max
+        worker_losses_max = self._world.catalogue.policy(call.call_type).worker_losses_max
         lost = sum(a.is_lost for a in rows)
-        self.check("poison_is_put_aside", lost <= lost_max, f"{name}: {lost} lost of {lost_max}")
+        self.check(
+            "poison_is_put_aside",
+            lost <= worker_losses_max,
+            f"{name}: {lost} lost of {worker_losses_max}",
+        )
 
     def _attempt(self, row: AttemptRow) -> None:
         name = f"attempt {row.attempt}, {self._world.named(row.attempt_id)}"

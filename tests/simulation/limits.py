@@ -47,7 +47,7 @@ class Limits:
             if not isinstance(outcome, Settled) or not outcome.is_applied:
                 continue
             row = self._tables.attempts[settle.ref.attempt_id]
-            if settle.seen is AttemptStatus.DISPATCHED:
+            if settle.expected_status is AttemptStatus.DISPATCHED:
                 first = LOST
             elif row.status is AttemptStatus.UNKNOWN:
                 first = UNKNOWN
@@ -112,7 +112,7 @@ class Limits:
         has_reason = (
             (not can_help and not self._is_free_probe(last))
             or (is_open and policy.on_unknown == "dead")
-            or lost >= policy.lost_max
+            or lost >= policy.worker_losses_max
             or left_open >= policy.unknown_attempts_max
             or paid >= policy.paid_failures_max
             or len(tried) >= policy.attempts_max

@@ -28,7 +28,7 @@ from callgate.domain.ledger import (
     AttemptStatus,
     Bodies,
     CallState,
-    Judge,
+    Reaper,
     RecordOutcome,
     SubmitOutcome,
     Submitted,
@@ -40,7 +40,7 @@ from callgate.services import ai_call_logger
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
 from callgate.services.llm_service import LLMService, _record
-from callgate.services.recovery import DueService
+from callgate.services.recovery import RecoveryService
 from callgate.services.review import Bill
 from tests.simulation.faulty_ledger import LedgerLine
 
@@ -123,9 +123,9 @@ def send_past_the_deadline() -> Patched:
 def send_under_a_lease_that_ran_out() -> Patched:
     """The deadline alone is thought to be enough, however long it takes until then."""
 
-    async def ask(self: Any, request: Any, ref: Any, warrant: Any) -> Any:
+    async def ask(self: Any, request: Any, ref: Any, permit: Any) -> Any:
         await self._clock.sleep(15 * self._clock.jitter())
-        left_s = warrant.deadline - self._clock.monotonic()
+        left_s = permit.deadline - self._clock.monotonic()
         if left_s <= 0:
             return DEADLINE_BEFORE_SEND
         provider = self._providers[request.provider]
@@ -368,9 +368,9 @@ def give_up_an_answer_in_an_outage() -> Patched:
 @caught_by("an_outage_makes_nothing_unknown", outage_begins=0.1)
 def give_up_a_claim_in_an_outage() -> Patched:
     """A claim whose answer was lost is left to its lease."""
-    patiently = LLMService._through_outages
+    patiently = LLMService._retry_while_unavailable
     return patch.object(
-        LLMService, "_through_outages", lambda self, step, _: patiently(self, step, 5.0)
+        LLMService, "_retry_while_unavailable", lambda self, step, _: patiently(self, step, 5.0)
     )
 
 
@@ -380,11 +380,11 @@ def expire_during_an_outage() -> Patched:
     due = LedgerLine.due
 
     def hasty(self: LedgerLine, **options: Any) -> Any:
-        return due(self, **{**options, "judge": Judge(self.owner.name, 0.0)})
+        return due(self, **{**options, "reaper": Reaper(self.owner.name, 0.0)})
 
     return both(
         patch.object(LedgerLine, "due", hasty),
-        patch.object(memory_ledger, "may_judge", lambda *_: True),
+        patch.object(memory_ledger, "may_reap", lambda *_: True),
     )
 
 
@@ -402,12 +402,12 @@ def expiry_asks_nobodys_lease() -> Patched:
 
     def trusted(self: LedgerLine, **options: Any) -> Any:
         if self.world.is_ledger_away():
-            options["judge"] = Judge(self.owner.name, 0.0)
+            options["reaper"] = Reaper(self.owner.name, 0.0)
         return due(self, **options)
 
     return both(
         patch.object(LedgerLine, "due", trusted),
-        patch.object(memory_ledger, "may_judge", lambda *_: True),
+        patch.object(memory_ledger, "may_reap", lambda *_: True),
     )
 
 
@@ -494,7 +494,7 @@ def repeat_what_cannot_help() -> Patched:
 @caught_by("every_call_ends", lost_at_pop=0.3)
 def a_sweep_finds_nothing() -> Patched:
     """Lost messages stay lost."""
-    return patch.object(DueService, "sweep", lambda self, sent_at: 0)
+    return patch.object(RecoveryService, "sweep", lambda self, sent_at: 0)
 
 
 @caught_by("every_call_ends")

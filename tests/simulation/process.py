@@ -18,7 +18,7 @@ from callgate.domain.ledger import (
     Bodies,
     CallKey,
     CallView,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -27,10 +27,10 @@ from callgate.domain.ports import TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
-from callgate.services.lease import RENEWED_AFTER, LeaseService
-from callgate.services.llm_service import LLMService, Patience
-from callgate.services.recovery import DueService
-from callgate.services.skipped_rows import HeldUp
+from callgate.services.lease import RENEW_AT_SHARE, LeaseService
+from callgate.services.llm_service import LLMService, OutagePolicy
+from callgate.services.recovery import RecoveryService
+from callgate.services.skipped_rows import SkippedRows
 from tests.simulation.broker import BrokerLine, Message
 from tests.simulation.faults import TASK
 from tests.simulation.faulty_ledger import LeaseLine, LedgerLine
@@ -97,7 +97,7 @@ class CallLane:
         """Claim it."""
         return self._line.reserve([reserve])[0]
 
-    async def record(self, record: Record) -> RecordOutcome:
+    async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
         return self._line.record([record])[0]
 
@@ -114,8 +114,8 @@ class Process(Owner):
         self._is_logging = False
         line, self._queue = LedgerLine(world, self), BrokerLine(world, self)
         leases = LeaseLine(line)
-        unclaimed = HeldUp[CallKey](self.clock, nullcontext())
-        unsettled = HeldUp[AttemptRef](self.clock, nullcontext())
+        unclaimed = SkippedRows[CallKey](self.clock, nullcontext())
+        unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
         self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
         self.delivery = DeliveryService(ledger=line, queue=self._queue, clock=self.clock)
         self.logger = AICallLogger(
@@ -126,7 +126,7 @@ class Process(Owner):
             catalogue=world.catalogue,
             jitter=self.clock.jitter,
             monotonic=self.clock.monotonic,
-            on_woken=lambda: None,
+            on_headroom_freed=lambda: None,
             sleep=self.clock.block,
             on_locked=unsettled.add,
         )
@@ -136,17 +136,17 @@ class Process(Owner):
             costs=world.costs,
             catalogue=world.catalogue,
             ask_gates=self._ask_gates,
-            publish_log=self._publish_log,
+            publish_settle_task=self._publish_log,
             settle_here=self._settle_here,
             clock=self.clock,
             now=self.clock.wall,
-            patience=Patience(grace_s=GRACE_S, claim_s=CLAIM_PATIENCE_S),
+            patience=OutagePolicy(grace_s=GRACE_S, give_up_after_s=CLAIM_PATIENCE_S),
             worker_id=name,
-            lease_held=self.lease.held,
+            lease_epoch=self.lease.held,
             default_limit_nano_usd=world.default_limit,
             on_locked=unclaimed.add,
         )
-        self.due = DueService(
+        self.due = RecoveryService(
             ledger=line,
             leases=leases,
             worker_id=name,
@@ -154,7 +154,7 @@ class Process(Owner):
             logger=self.logger,
             clock=self.clock,
             grace_s=GRACE_S,
-            sweep_slack_s=SWEEP_SLACK_S,
+            sweep_min_age_s=SWEEP_SLACK_S,
             unclaimed=unclaimed,
             unsettled=unsettled,
         )
@@ -188,7 +188,9 @@ class Process(Owner):
             if isinstance(message.body, CallKey):
                 came_to = drive(self.llm.execute(message.body))
                 self.world.scheduler.counts[f"call task: {came_to}"] += 1
-            elif isinstance(message.body, datetime) and drive(self.llm.claims_made(30.0)):
+            elif isinstance(message.body, datetime) and drive(
+                self.llm.wait_for_inflight_claims(30.0)
+            ):
                 lost = self.due.sweep(message.body)
                 self.world.scheduler.counts["lost message found"] += lost
         except Unavailable:
@@ -251,13 +253,13 @@ class Process(Owner):
                 self.lease.renew()
             except Unavailable:
                 self.world.scheduler.counts["renewal in vain"] += 1
-            self.clock.block(LEASE_S * RENEWED_AFTER, idle=True)
+            self.clock.block(LEASE_S * RENEW_AT_SHARE, idle=True)
 
     async def _ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
         return gates.check(request, self.world.catalogue, self.world.estimator, counted)
 
     async def _publish_log(self, ref: AttemptRef) -> None:
-        self._queue.publish_logs([ref])
+        self._queue.publish_settle_tasks([ref])
 
     async def _settle_here(self, ref: AttemptRef) -> None:
         self.logger.settle([ref])

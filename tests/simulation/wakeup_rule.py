@@ -66,7 +66,7 @@ class Headroom:
             if call.due_at is None or call.due_at <= now:
                 up.append(call)
                 continue
-            said = f"{named(call.key)} sleeps, though its {call.wanted_nano_usd} nano-USD are there"
+            said = f"{named(call.key)} sleeps, though its {call.requested_hold_nano_usd} nano-USD are there"
             check("freed_headroom_wakes_the_oldest", not self._fit([*up, call], call), said)
         woken = [call for call in up if self._due_at.get(call.key, now) > now]
         self._world.scheduler.counts["woken by headroom"] += len(woken)
@@ -82,7 +82,7 @@ class Headroom:
             if b.org_id == one.org_id and b.scope in scopes_asked(one)
         }
         return all(
-            sum(c.wanted_nano_usd or 0 for c in calls if b.scope in scopes_asked(c))
+            sum(c.requested_hold_nano_usd or 0 for c in calls if b.scope in scopes_asked(c))
             <= b.left_nano_usd
             for b in newest.values()
         )
@@ -90,7 +90,7 @@ class Headroom:
     def _wanting(self) -> list[CallRow]:
         """Oldest first."""
         calls = self._world.ledger.tables.calls.values()
-        wanting = [call for call in calls if call.wanted_nano_usd is not None]
+        wanting = [call for call in calls if call.requested_hold_nano_usd is not None]
         return sorted(wanting, key=lambda call: (call.created_at, call.key))
 
 

@@ -27,7 +27,7 @@ from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, Pro
 from callgate.domain.ledger import (
     CallKey,
     CallState,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
 )
@@ -58,7 +58,7 @@ POLICY = CallTypePolicy(
     max_output_tokens_default=100,
     deadline_s=20,
     attempts_max=4,
-    lost_max=3,
+    worker_losses_max=3,
     retry_wait_s=2,
     retry_after_max_s=30,
     unknown_attempts_max=2,
@@ -233,7 +233,7 @@ class World:
         self.scheduler.counts["broker away"] += 1
         self.broker.away_until = self.scheduler.now + length_s
 
-    def troubled(self, owner: Owner, batch: Sequence[Reserve | Record] = ()) -> None:
+    def troubled(self, owner: Owner, batch: Sequence[Reserve | RecordAnswer] = ()) -> None:
         """A process pauses, or fails alone to reach the ledger: its attempts may become unknown."""
         at = max(self.scheduler.now, owner.paused_until)
         keys = [row.key if isinstance(row, Reserve) else row.ref.key for row in batch]

@@ -32,7 +32,7 @@ from callgate.domain.budgets import NANO_PER_USD, Window
 from callgate.domain.reports import By
 from callgate.services.audit import audit
 from callgate.settings import ClientSettings
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Simulator
 from tests.support.tables import EMPTY
 
@@ -163,7 +163,7 @@ class Deployment:
 
     def __init__(
         self,
-        services: Embedded,
+        services: DevServers,
         provider: Simulator,
         folder: Path,
         *,
@@ -179,11 +179,11 @@ class Deployment:
             "CALLGATE_BROKER_URL": services.broker_url,
             "CALLGATE_CATALOGUE": str(file),
             "CALLGATE_LEDGER_TIMEOUT_S": "1.9",
-            "CALLGATE_WORKER__GRACE_S": "7",
-            "CALLGATE_WORKER__DRAIN_S": "70",
+            "CALLGATE_WORKER__ATTEMPT_GRACE_S": "7",
+            "CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S": "70",
             "CALLGATE_WORKER__DUE_INTERVAL_S": "0.1",
             "CALLGATE_WORKER__SWEEP_INTERVAL_S": "0.3",
-            "CALLGATE_WORKER__SWEEP_SLACK_S": "0.3",
+            "CALLGATE_WORKER__SWEEP_MIN_AGE_S": "0.3",
         }
         self.client = self.open_client()
         self._engine = create_engine(services.database_url, poolclass=NullPool)

@@ -1,7 +1,7 @@
 """
 Start many Python processes cheaply: one process imports everything once, then forks whatever is asked for.
 
-    with Nursery(folder) as nursery:
+    with ForkServer(folder) as nursery:
         child = nursery.fork("tests.chaos.killable_worker", environ, point="after_reserve")
 
 A forked worker runs the same `run_worker` as `callgate worker` does, but is there in a third of a second instead of
@@ -42,15 +42,15 @@ PR_SET_PDEATHSIG = 1
 class Child:
     """One forked process, as its owner's grandparent sees it."""
 
-    def __init__(self, nursery: Nursery, pid: int, log: Path) -> None:
-        self._nursery = nursery
+    def __init__(self, fork_server: ForkServer, pid: int, log: Path) -> None:
+        self._fork_server = fork_server
         self.pid = pid
         self.log = log
 
     @property
     def code(self) -> int | None:
         """Its exit code, negative for a signal; None while it lives."""
-        return self._nursery.codes.get(self.pid)
+        return self._fork_server.codes.get(self.pid)
 
     def is_alive(self) -> bool:
         """True until it has ended."""
@@ -90,7 +90,7 @@ class Child:
         return "\n".join(self.output().splitlines()[-40:])
 
 
-class Nursery:
+class ForkServer:
     """The owner's side: asks for children, hears of their ends."""
 
     def __init__(self, folder: Path) -> None:
@@ -190,13 +190,13 @@ def _say(news: dict[str, int]) -> None:
 
 
 def _fork(run: Callable[..., int], order: dict[str, Any]) -> int:
-    nursery = os.getpid()
+    fork_server = os.getpid()
     if pid := os.fork():
         return pid
     code = 70
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() == nursery:
+        if os.getppid() == fork_server:
             _become(order)
             code = run(**order["spec"])
     except SystemExit as exc:

@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from callgate.domain.ledger import CallKey
-from worker.isolation.forkserver import raise_children
+from worker.isolation.forkserver import serve_forks
 
 ANSWER, DIE, HANG, BABBLE = (CallKey(UUID(int=n), 1) for n in range(1, 5))
 DOES_NOT_START = "does-not-start"
@@ -41,7 +41,7 @@ def live(file: Path, how: str, passage: socket.socket) -> None:
 
 def main(file: Path, how: str = "") -> None:
     """Be the nursery."""
-    raise_children(partial(live, file, how))
+    serve_forks(partial(live, file, how))
 
 
 if __name__ == "__main__":

@@ -40,10 +40,10 @@ from callgate.domain.ledger import (
     CallView,
     Due,
     DueKind,
-    Judge,
     Locked,
     NewSubmission,
-    Record,
+    Reaper,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     Reserved,
@@ -63,7 +63,7 @@ LIMIT = 1_000
 """What the ledger under test lets `ORG` spend per day."""
 DAY_S = 86_400
 LEASE_S = 45.0
-JUDGE = Judge("host:9:judge", 0.0)
+REAPER = Reaper("host:9:judge", 0.0)
 """May call attempts lost as soon as it has renewed its lease; tests about judges have others."""
 LINK = '{"task":"pipeline.store","args":[7]}'
 REPLY = b'{"texts": ["\\u0000 yes"],  "model":"gpt-4o-mini"}'
@@ -94,16 +94,16 @@ def a_reserve(key: CallKey, hold_nano_usd: int = 100, **changes: Any) -> Reserve
     wanted = Reserve(
         key=key,
         hold_nano_usd=hold_nano_usd,
-        lease_s=LEASE_S,
+        expires_in_s=LEASE_S,
         worker_id=f"worker-1:{next(_claims)}",
         price_source="overlay 2026-11-01: reserved",
     )
     return replace(wanted, **changes)
 
 
-def an_answer(ref: AttemptRef, **changes: Any) -> Record:
+def an_answer(ref: AttemptRef, **changes: Any) -> RecordAnswer:
     """A reply that came within 40 ms."""
-    return replace(Record(ref, REPLY, None, 40, "req-1"), **changes)
+    return replace(RecordAnswer(ref, REPLY, None, 40, "req-1"), **changes)
 
 
 def a_success(ref: AttemptRef, posted_nano_usd: int = 60, **changes: Any) -> Settle:
@@ -166,7 +166,7 @@ class LedgerUnderTest:
         """Reserve one batch."""
         return self.ledger.reserve(batch)
 
-    def record(self, *batch: Record) -> list[RecordOutcome]:
+    def record(self, *batch: RecordAnswer) -> list[RecordOutcome]:
         """Record one batch."""
         return self.ledger.record(batch)
 
@@ -198,8 +198,8 @@ class LedgerUnderTest:
         """Take what is due; with `expire` as a process whose lease is in order."""
         if not expire:
             return self.ledger.due(limit=limit).items
-        self.leases.renew(JUDGE.worker_id, DAY_S)
-        return self.ledger.due(limit=limit, judge=JUDGE).items
+        self.leases.renew(REAPER.worker_id, DAY_S)
+        return self.ledger.due(limit=limit, reaper=REAPER).items
 
     def due_kinds(self, *, expire: bool = True) -> list[tuple[DueKind, CallKey]]:
         """Take what is due, by kind and call."""
@@ -398,8 +398,8 @@ _AGED_COLUMNS = {
     "submission": ("created_at", "delivered_at", "try_at", "given_up_at"),
     "untold_call": ("tell_at",),
     "ai_call_log": ("started_at", "finished_at", "posted_at", "settled_by_hand_at"),
-    "stray_message": ("at",),
-    "worker_lease": ("began_at", "steady_since", "renewed_at", "expires_at"),
+    "unprocessable_message": ("at",),
+    "worker_lease": ("began_at", "stable_since", "renewed_at", "expires_at"),
 }
 
 

@@ -35,7 +35,7 @@ from callgate.domain.reports import By, EndReason
 from callgate.domain.requests import OnBudget
 from callgate.domain.unknown import HandOutcome, SettleByHand
 from tests.support.ledger_under_test import (
-    JUDGE,
+    REAPER,
     ManualClock,
     a_failure,
     a_loss,
@@ -144,9 +144,11 @@ class Books:
             if attempt.status is AttemptStatus.DISPATCHED:
                 settle = a_loss(ref, attempt.hold_nano_usd, next_state=next_state)
             elif is_success:
-                settle = a_success(ref, cost, seen=attempt.status)
+                settle = a_success(ref, cost, expected_status=attempt.status)
             else:
-                settle = a_failure(ref, next_state, posted_nano_usd=cost, seen=attempt.status)
+                settle = a_failure(
+                    ref, next_state, posted_nano_usd=cost, expected_status=attempt.status
+                )
             self._settle([settle])
 
     def _unsettled(self) -> list[AttemptRef]:
@@ -156,7 +158,7 @@ class Books:
     def settle_again(self, batch: list[int], seen: AttemptStatus | None) -> None:
         """Repeated, late, or decided by what is long over."""
         settles = [s for back in batch for s in lately(self.settles, back)]
-        self._settle([replace(s, seen=seen or s.seen) for s in settles])
+        self._settle([replace(s, expected_status=seen or s.expected_status) for s in settles])
 
     def _settle(self, batch: list[Settle]) -> None:
         self.settles += batch
@@ -165,7 +167,7 @@ class Books:
             (outcome,) = self.ledger.settle([settle])
             assert isinstance(outcome, Settled)
             self.posts[outcome.ref] += outcome.is_applied
-            assert not outcome.is_applied or before is settle.seen
+            assert not outcome.is_applied or before is settle.expected_status
 
     # The due query and the sweep.
 
@@ -187,8 +189,8 @@ class Books:
 
     def _due(self, limit: int) -> tuple[Due, ...]:
         """As a process whose lease is in order."""
-        self.ledger.leases.renew(JUDGE.worker_id, 60)
-        return self.ledger.due(limit=limit, judge=JUDGE).items
+        self.ledger.leases.renew(REAPER.worker_id, 60)
+        return self.ledger.due(limit=limit, reaper=REAPER).items
 
     def _move_on(self, due: Due) -> None:
         """What the due service does with one item."""
@@ -201,9 +203,11 @@ class Books:
         if due.kind is DueKind.EXPIRED:
             self._settle([a_loss(ref, attempt.hold_nano_usd)])
         elif attempt.reply is not None:
-            self._settle([a_success(ref, attempt.hold_nano_usd // 2, seen=attempt.status)])
+            self._settle(
+                [a_success(ref, attempt.hold_nano_usd // 2, expected_status=attempt.status)]
+            )
         else:
-            self._settle([a_failure(ref, CallState.WAITING, seen=attempt.status)])
+            self._settle([a_failure(ref, CallState.WAITING, expected_status=attempt.status)])
 
     def sweep(self) -> None:
         batch = self.ledger.due(limit=100, queued_before=self.clock())

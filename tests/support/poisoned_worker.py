@@ -23,7 +23,7 @@ from callgate.domain.ports import LLMProviderPort, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import Failure
 from config.settings import WorkerSettings, load_worker_settings
-from worker.bootstrap import Services, bootstrap, providers_of
+from worker.bootstrap import Runtime, bootstrap, providers_of
 from worker.isolated import serve
 from worker.main import QUEUES, configure_logging, run_worker
 
@@ -69,12 +69,12 @@ def _die_over(text: str, request: LLMRequest) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def compose(settings: WorkerSettings, app: Celery, *, is_alone: bool) -> Services:
+def compose(settings: WorkerSettings, app: Celery, *, is_alone: bool) -> Runtime:
     """The real services around the deadly provider."""
     real = providers_of(settings, load_catalogue(settings.catalogue))
     deadly = {name: Deadly(provider) for name, provider in real.items()}
     children = None if is_alone else (*ARGV, ALONE)
-    return bootstrap(settings, app, providers=deadly, isolated_by=children)
+    return bootstrap(settings, app, providers=deadly, quarantine_argv=children)
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from callgate.domain.ledger import (
     Bodies,
     CallKey,
     CallView,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -39,14 +39,14 @@ from callgate.services.dead_letters import RedriveService
 from callgate.services.delivery import DeliveryService
 from callgate.services.lease import LeaseService
 from callgate.services.llm_service import (
-    Isolate,
     LLMService,
-    Patience,
+    OutagePolicy,
     RequestRoom,
+    RunQuarantined,
     endless_room,
 )
-from callgate.services.recovery import DueService
-from callgate.services.skipped_rows import HeldUp
+from callgate.services.recovery import RecoveryService
+from callgate.services.skipped_rows import SkippedRows
 from callgate.services.submit import SubmitService
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
@@ -64,7 +64,11 @@ OVERLAY = PriceEntry(
     as_of=NOON.date(),
 )
 POLICY = CallTypePolicy(
-    max_output_tokens_default=100, deadline_s=30, attempts_max=3, lost_max=2, retry_wait_s=1
+    max_output_tokens_default=100,
+    deadline_s=30,
+    attempts_max=3,
+    worker_losses_max=2,
+    retry_wait_s=1,
 )
 ENTRY = ProviderEntry(needs_key=False)
 REPLY = ProviderReply(
@@ -126,7 +130,7 @@ class StageQueue:
         self._ask()
         self.calls += keys
 
-    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
+    def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
         """Keep log tasks."""
         self._ask()
         self.logs += refs
@@ -199,7 +203,7 @@ class StageLane:
         self._ask("reserve")
         return self._ledger.reserve([reserve])[0]
 
-    async def record(self, record: Record) -> RecordOutcome:
+    async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
         self._ask("record")
         return self._ledger.record([record])[0]
@@ -210,7 +214,7 @@ class StageLane:
             raise LedgerUnavailable("away")
 
 
-class Stage:
+class ServiceWorld:
     """All services over memory, for one organisation with a budget."""
 
     def __init__(
@@ -220,7 +224,7 @@ class Stage:
         policy: CallTypePolicy = POLICY,
         entry: ProviderEntry = ENTRY,
         lease_s: float = LEASE_S,
-        isolate: Isolate | None = None,
+        isolate: RunQuarantined | None = None,
         room: RequestRoom = endless_room,
         checker: OutputValidatorPort | None = None,
     ) -> None:
@@ -229,8 +233,8 @@ class Stage:
         self.queue = StageQueue()
         self.provider = StageProvider(self.clock)
         self.lane = StageLane(self.ledger)
-        self.unclaimed = HeldUp[CallKey](self.clock, nullcontext())
-        self.unsettled = HeldUp[AttemptRef](self.clock, nullcontext())
+        self.unclaimed = SkippedRows[CallKey](self.clock, nullcontext())
+        self.unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
         self.woken: list[float] = []
         """When the due query was asked to run at once."""
         self.lease = LeaseService(
@@ -257,7 +261,7 @@ class Stage:
             catalogue=self.catalogue,
             jitter=self.clock.jitter,
             monotonic=self.clock.monotonic,
-            on_woken=lambda: self.woken.append(self.clock.elapsed_s),
+            on_headroom_freed=lambda: self.woken.append(self.clock.elapsed_s),
             sleep=self.clock.pass_time,
             on_locked=self.unsettled.add,
         )
@@ -268,18 +272,18 @@ class Stage:
             costs=costs,
             catalogue=self.catalogue,
             ask_gates=self._ask_gates,
-            publish_log=self._publish_log,
+            publish_settle_task=self._publish_log,
             settle_here=self._settle_here,
             clock=self.clock,
             now=self.clock.now,
-            patience=Patience(grace_s=GRACE_S),
+            patience=OutagePolicy(grace_s=GRACE_S),
             worker_id=WORKER_ID,
-            lease_held=self.lease.held,
+            lease_epoch=self.lease.held,
             isolate=isolate,
             room=room,
             on_locked=self.unclaimed.add,
         )
-        self.due = DueService(
+        self.due = RecoveryService(
             ledger=self.ledger,
             leases=self.ledger.leases,
             worker_id=WORKER_ID,
@@ -287,7 +291,7 @@ class Stage:
             logger=self.logger,
             clock=self.clock,
             grace_s=GRACE_S,
-            sweep_slack_s=2.0,
+            sweep_min_age_s=2.0,
             unclaimed=self.unclaimed,
             unsettled=self.unsettled,
         )
@@ -317,7 +321,7 @@ class Stage:
         return gates.check(request, self.catalogue, self.estimator, counted)
 
     async def _publish_log(self, ref: AttemptRef) -> None:
-        self.queue.publish_logs([ref])
+        self.queue.publish_settle_tasks([ref])
 
     async def _settle_here(self, ref: AttemptRef) -> None:
         self.logger.settle([ref])

@@ -13,9 +13,9 @@ from typing import Any
 from celery import Celery, signals
 from redis import Redis
 
-from callgate.domain.reports import StrayMessage
+from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
-from worker.celery_ext.body_result import Outcome
+from worker.celery_ext.body_result import BodyResult
 from worker.celery_ext.consumer import connect_stray_handlers
 from worker.celery_ext.pool import AsyncTask, run_on_loop
 
@@ -109,7 +109,7 @@ class Gather(BatchTask):
     batch_size_max = 50
     batch_wait_s = 5.0
 
-    def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[Outcome]:
+    def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[BodyResult]:
         """Take as long as the key `slow_s` says; the word `bad` fails for good."""
         client = valkey()
         client.rpush("tries", " ".join(message.args[0] for message in messages))
@@ -131,10 +131,10 @@ class Gather(BatchTask):
         valkey().rpush("undecodable", repr(error))
 
 
-def _gathered(message: BatchMessage) -> Outcome:
+def _gathered(message: BatchMessage) -> BodyResult:
     if message.args[0] == "bad":
-        return Outcome(error=ValueError("bad"))
-    return Outcome(message.args[0])
+        return BodyResult(error=ValueError("bad"))
+    return BodyResult(message.args[0])
 
 
 for task in (Note, Fail, Stubborn, KillLoop, Gather):
@@ -193,13 +193,16 @@ if app.conf.get("note_signals"):
         getattr(signals, name).connect(note_signal(name), weak=False)
 
 
-def keep_stray(stray: StrayMessage) -> None:
+def keep_unprocessable(stray: UnprocessableMessage) -> None:
     """Note a stray message, but only when there is no outage."""
     valkey().rpush("stray_tries", stray.reason)
     if valkey().get("outage"):
         raise ConnectionError("the database is away")
-    valkey().rpush("strays", f"{stray.queue}|{stray.reason}|{stray.raw.decode(errors='replace')}")
+    valkey().rpush(
+        "unprocessable_messages",
+        f"{stray.queue}|{stray.reason}|{stray.raw.decode(errors='replace')}",
+    )
 
 
 if app.conf.get("keep_strays"):
-    connect_stray_handlers(app, keep_stray)
+    connect_stray_handlers(app, keep_unprocessable)

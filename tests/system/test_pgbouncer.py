@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable
 from callgate.domain.ledger import CallState
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Simulator
 from tests.support.deployment import Deployment
 from tests.support.pgbouncer import a_pooler
@@ -26,7 +26,7 @@ DATABASE = "pooled"
 
 
 @pytest.fixture(scope="module")
-def empty_url(services: Embedded) -> Iterator[str]:
+def empty_url(services: DevServers) -> Iterator[str]:
     """A database of its own, with nothing in it, by way of PgBouncer."""
     url = make_url(services.database_url)
     with closing(psycopg2.connect(services.database_url.replace("+psycopg2", ""))) as owner:
@@ -51,7 +51,7 @@ def url(empty_url: str) -> str:
 
 @pytest.fixture
 def deployment(
-    services: Embedded, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    services: DevServers, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Deployment]:
     """A worker's and a client's world behind the pooler."""
     monkeypatch.setattr(services, "database_url", url)

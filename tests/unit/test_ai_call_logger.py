@@ -18,7 +18,7 @@ from callgate.domain.ledger import (
     AttemptStatus,
     Bodies,
     CallState,
-    Record,
+    RecordAnswer,
     Reserved,
     Settle,
     SettleOutcome,
@@ -31,7 +31,7 @@ from callgate.services import output_checks
 from callgate.services.output_checks import BATCH_S_MAX
 from callgate.services.review import Bill, bill_of
 from tests.support.ledger_under_test import a_loss, a_reserve
-from tests.support.service_world import GRACE_S, POLICY, REPLY, REPLY_COST, Stage, a_request
+from tests.support.service_world import GRACE_S, POLICY, REPLY, REPLY_COST, ServiceWorld, a_request
 
 SCHEMA = {
     "type": "object",
@@ -76,11 +76,11 @@ def test_a_paid_reply_is_judged_and_posted_at_its_usage(
     reply: ProviderReply, schema: dict[str, object] | None, state: CallState, code: str | None
 ) -> None:
     """Whatever a reply is worth, its tokens were used."""
-    stage = Stage()
-    key = stage.submit(response_schema=schema).key
-    stage.provider.script = [reply]
+    world = ServiceWorld()
+    key = world.submit(response_schema=schema).key
+    world.provider.script = [reply]
 
-    view = asyncio.run(stage.run(key))
+    view = asyncio.run(world.run(key))
 
     assert view.state is state
     assert view.posted_nano_usd == REPLY_COST
@@ -98,26 +98,26 @@ def test_a_surely_unbilled_attempt_is_posted_at_nothing(
     failure: Failure, state: CallState, status: AttemptStatus
 ) -> None:
     """Its hold comes back whole."""
-    stage = Stage()
-    key = stage.submit().key
-    stage.provider.script = [failure]
+    world = ServiceWorld()
+    key = world.submit().key
+    world.provider.script = [failure]
 
-    view = asyncio.run(stage.run(key))
+    view = asyncio.run(world.run(key))
 
     assert view.last is not None
     assert (view.state, view.last.status) == (state, status)
     assert view.posted_nano_usd == 0
-    assert stage.ledger.budgets("acme")[0].left_nano_usd == 10**9
+    assert world.ledger.budgets("acme")[0].left_nano_usd == 10**9
 
 
 @pytest.mark.parametrize(("policy", "state"), [("retry", "waiting"), ("dead", "dead")])
 def test_an_unknown_outcome_posts_the_whole_hold(policy: str, state: str) -> None:
     """It may have been billed; whether to call again is the call type's choice."""
-    stage = Stage(policy=POLICY.model_copy(update={"on_unknown": policy}))
-    key = stage.submit().key
-    stage.provider.script = [UNKNOWN]
+    world = ServiceWorld(policy=POLICY.model_copy(update={"on_unknown": policy}))
+    key = world.submit().key
+    world.provider.script = [UNKNOWN]
 
-    view = asyncio.run(stage.run(key))
+    view = asyncio.run(world.run(key))
 
     assert view.last is not None
     assert view.last.status is AttemptStatus.UNKNOWN
@@ -137,11 +137,11 @@ def test_an_unknown_outcome_posts_the_whole_hold(policy: str, state: str) -> Non
 )
 def test_a_reply_nobody_can_price_posts_the_whole_hold(reply: ProviderReply, anomaly: str) -> None:
     """The answer is good and is delivered; its price is not known, so the hold is the price, and the row says why."""
-    stage = Stage()
-    key = stage.submit().key
-    stage.provider.script = [reply]
+    world = ServiceWorld()
+    key = world.submit().key
+    world.provider.script = [reply]
 
-    view = asyncio.run(stage.run(key))
+    view = asyncio.run(world.run(key))
 
     assert view.state is CallState.SUCCEEDED
     assert view.last is not None
@@ -152,14 +152,14 @@ def test_a_reply_nobody_can_price_posts_the_whole_hold(reply: ProviderReply, ano
 
 def test_a_tier_that_was_asked_for_must_be_known() -> None:
     """Nobody knows what `turbo` costs where `flex` was asked for. Unasked, it is the default under another name."""
-    stage = Stage()
-    view = asyncio.run(stage.run(stage.submit().key))
+    world = ServiceWorld()
+    view = asyncio.run(world.run(world.submit().key))
     assert view.last is not None
     reply, asked = replace(REPLY, service_tier="turbo"), a_request(service_tier="flex")
 
     def bill(request: LLMRequest) -> Bill:
         assert view.last is not None
-        return bill_of(CostCalculator(stage.catalogue), view, view.last, reply, None, request)
+        return bill_of(CostCalculator(world.catalogue), view, view.last, reply, None, request)
 
     assert bill(asked).priced.nano_usd == view.last.hold_nano_usd
     assert bill(asked).anomalies == ("price_unknown",)
@@ -169,12 +169,12 @@ def test_a_tier_that_was_asked_for_must_be_known() -> None:
 
 def test_what_is_odd_about_a_bill_is_logged() -> None:
     """Operators hear of it where they read everything else."""
-    stage = Stage()
-    key = stage.submit().key
-    stage.provider.script = [replace(REPLY, anomalies=(Anomaly.USAGE_CONTRADICTORY,))]
+    world = ServiceWorld()
+    key = world.submit().key
+    world.provider.script = [replace(REPLY, anomalies=(Anomaly.USAGE_CONTRADICTORY,))]
 
     with structlog.testing.capture_logs() as logged:
-        asyncio.run(stage.run(key))
+        asyncio.run(world.run(key))
 
     (line,) = (line for line in logged if line["event"] == "odd_bill")
     assert line["anomalies"] == ["usage_contradictory"]
@@ -182,12 +182,12 @@ def test_what_is_odd_about_a_bill_is_logged() -> None:
 
 def test_an_error_beside_a_usage_is_billed_by_it() -> None:
     """The provider says itself what went wrong, and what it took."""
-    stage = Stage()
-    key = stage.submit().key
+    world = ServiceWorld()
+    key = world.submit().key
     failure = Failure("insufficient_quota", "no credit", False, Billing.BY_USAGE, 402)
-    stage.provider.script = [replace(REPLY, texts=(), failure=failure)]
+    world.provider.script = [replace(REPLY, texts=(), failure=failure)]
 
-    view = asyncio.run(stage.run(key))
+    view = asyncio.run(world.run(key))
 
     assert view.last is not None
     assert (view.state, view.last.status) == (CallState.DEAD, AttemptStatus.FAILED)
@@ -197,11 +197,11 @@ def test_an_error_beside_a_usage_is_billed_by_it() -> None:
 
 def test_a_cost_above_its_hold_is_posted_in_full() -> None:
     """A bill cannot be refused."""
-    stage = Stage()
-    key = stage.submit().key
-    stage.provider.script = [replace(REPLY, usage=Usage(input_tokens=1_500, output_tokens=100))]
+    world = ServiceWorld()
+    key = world.submit().key
+    world.provider.script = [replace(REPLY, usage=Usage(input_tokens=1_500, output_tokens=100))]
 
-    view = asyncio.run(stage.run(key))
+    view = asyncio.run(world.run(key))
 
     assert view.posted_nano_usd == 1_500 * 1_000 + 100 * 2_000
     assert view.last is not None
@@ -210,118 +210,118 @@ def test_a_cost_above_its_hold_is_posted_in_full() -> None:
 
 def test_retries_end_as_a_dead_letter() -> None:
     """After `attempts_max` attempts the call is dead, with its last failure."""
-    stage = Stage()
-    key = stage.submit(link=LINK).key
-    stage.provider.script = [UNBILLED] * 3
+    world = ServiceWorld()
+    key = world.submit(link=LINK).key
+    world.provider.script = [UNBILLED] * 3
     for _ in range(3):
-        asyncio.run(stage.run(key))
-        stage.clock.elapsed_s += 60
-        stage.due.run()
+        asyncio.run(world.run(key))
+        world.clock.elapsed_s += 60
+        world.due.run()
 
-    view = stage.view(key)
+    view = world.view(key)
 
     assert (view.state, view.attempt) == (CallState.DEAD, 3)
     assert json.loads(view.error or "")["code"] == "rate_limited"
-    assert [d.state for d in stage.queue.links] == [CallState.DEAD]
+    assert [d.state for d in world.queue.links] == [CallState.DEAD]
 
 
 def test_every_submitter_is_told() -> None:
     """Those who joined hear of the end like the first."""
-    stage = Stage()
-    first = stage.submit(link=LINK)
-    second = stage.submit(link=LINK)
+    world = ServiceWorld()
+    first = world.submit(link=LINK)
+    second = world.submit(link=LINK)
 
-    asyncio.run(stage.run(first.key))
+    asyncio.run(world.run(first.key))
 
-    told = {d.submission_id for d in stage.queue.links}
+    told = {d.submission_id for d in world.queue.links}
     assert told == {first.submission_id, second.submission_id}
-    assert stage.view(first.key).due_at is None
+    assert world.view(first.key).due_at is None
 
 
 def test_a_link_that_cannot_be_published_stays_due() -> None:
     """It is delivered when the broker is back, and the outage counts for nobody."""
-    stage = Stage()
-    key = stage.submit(link=LINK).key
-    stage.queue.is_away = True
-    asyncio.run(stage.llm.execute(key))
-    stage.queue.is_away = False
-    assert stage.view(key).due_at is None
-    assert stage.delivery.run() == 0
-    stage.clock.elapsed_s += 11
+    world = ServiceWorld()
+    key = world.submit(link=LINK).key
+    world.queue.is_away = True
+    asyncio.run(world.llm.execute(key))
+    world.queue.is_away = False
+    assert world.view(key).due_at is None
+    assert world.delivery.run() == 0
+    world.clock.elapsed_s += 11
 
-    assert stage.delivery.run() == 1
+    assert world.delivery.run() == 1
 
-    (link,) = stage.queue.links
+    (link,) = world.queue.links
     assert (link.key, link.tries) == (key, 0)
-    assert stage.delivery.run() == 0
+    assert world.delivery.run() == 0
 
 
 def test_an_attempt_still_on_its_way_is_left_alone() -> None:
     """A log task that comes too early, or for nothing, settles nothing."""
-    stage = Stage()
-    key = stage.submit().key
+    world = ServiceWorld()
+    key = world.submit().key
 
     async def early() -> list[object]:
-        stage.provider.complete = None  # type: ignore[method-assign, assignment]
+        world.provider.complete = None  # type: ignore[method-assign, assignment]
         with pytest.raises(TypeError):
-            await stage.llm.execute(key)
-        view = stage.view(key)
+            await world.llm.execute(key)
+        view = world.view(key)
         assert view.last is not None
-        return list(stage.logger.settle([AttemptRef(key, view.last.attempt_id)]))
+        return list(world.logger.settle([AttemptRef(key, view.last.attempt_id)]))
 
     assert asyncio.run(early()) == []
-    assert stage.view(key).state is CallState.RUNNING
+    assert world.view(key).state is CallState.RUNNING
 
 
-def lost_once(stage: Stage) -> None:
+def lost_once(world: ServiceWorld) -> None:
     """Have one worker claim the next call and vanish."""
-    complete, stage.provider.complete = stage.provider.complete, None  # type: ignore[method-assign, assignment]
+    complete, world.provider.complete = world.provider.complete, None  # type: ignore[method-assign, assignment]
     with pytest.raises(TypeError):
-        asyncio.run(stage.llm.execute(stage.queue.calls[-1]))
-    stage.provider.complete = complete  # type: ignore[method-assign]
+        asyncio.run(world.llm.execute(world.queue.calls[-1]))
+    world.provider.complete = complete  # type: ignore[method-assign]
 
 
 def test_a_lost_attempt_becomes_unknown_and_is_tried_again() -> None:
     """Its worker vanished: the whole hold is posted, and another worker makes the call."""
-    stage = Stage()
-    key = stage.submit().key
-    stage.queue.calls = [key]
-    lost_once(stage)
-    stage.due.run()
-    stage.clock.elapsed_s += 30 + GRACE_S + 1
-    stage.due.run()
-    stage.clock.elapsed_s += 2
-    stage.due.run()
+    world = ServiceWorld()
+    key = world.submit().key
+    world.queue.calls = [key]
+    lost_once(world)
+    world.due.run()
+    world.clock.elapsed_s += 30 + GRACE_S + 1
+    world.due.run()
+    world.clock.elapsed_s += 2
+    world.due.run()
 
-    view = asyncio.run(stage.run(stage.queue.calls[-1]))
+    view = asyncio.run(world.run(world.queue.calls[-1]))
 
-    assert (view.state, view.attempt, view.lost_attempts) == (CallState.SUCCEEDED, 2, 1)
+    assert (view.state, view.attempt, view.worker_losses) == (CallState.SUCCEEDED, 2, 1)
 
 
 def test_a_call_that_takes_its_workers_along_dies() -> None:
-    """After `lost_max` lost attempts it is called poisonous."""
-    stage = Stage()
-    key = stage.submit().key
-    stage.queue.calls = [key]
-    stage.due.run()
-    for _ in range(POLICY.lost_max):
-        lost_once(stage)
-        stage.clock.elapsed_s += 30 + GRACE_S + 1
-        stage.due.run()
-        stage.clock.elapsed_s += 2
-        stage.due.run()
+    """After `worker_losses_max` lost attempts it is called poisonous."""
+    world = ServiceWorld()
+    key = world.submit().key
+    world.queue.calls = [key]
+    world.due.run()
+    for _ in range(POLICY.worker_losses_max):
+        lost_once(world)
+        world.clock.elapsed_s += 30 + GRACE_S + 1
+        world.due.run()
+        world.clock.elapsed_s += 2
+        world.due.run()
 
-    view = stage.view(key)
+    view = world.view(key)
 
-    assert (view.state, view.attempt) == (CallState.DEAD, POLICY.lost_max)
+    assert (view.state, view.attempt) == (CallState.DEAD, POLICY.worker_losses_max)
     assert json.loads(view.error or "")["code"] == "worker_lost"
 
 
-def answered(stage: Stage, text: str = "hello", **fields: object) -> AttemptRef:
+def answered(world: ServiceWorld, text: str = "hello", **fields: object) -> AttemptRef:
     """A call whose reply is recorded, and not settled yet."""
-    key = stage.submit(text, **fields).key
-    asyncio.run(stage.llm.execute(key))
-    (ref,) = [ref for ref in stage.queue.logs if ref.key == key]
+    key = world.submit(text, **fields).key
+    asyncio.run(world.llm.execute(key))
+    (ref,) = [ref for ref in world.queue.logs if ref.key == key]
     return ref
 
 
@@ -342,39 +342,39 @@ UNJUDGEABLE = {
 @pytest.mark.parametrize("kind", UNJUDGEABLE)
 def test_a_row_that_cannot_be_judged_does_not_hold_up_its_batch(kind: str) -> None:
     """It is settled at its whole hold, and its call is dead; its neighbours are settled as ever."""
-    stage = Stage()
-    before, broken, after = (answered(stage, f"text {n}") for n in range(3))
-    row = stage.ledger.tables.attempts[broken.attempt_id]
+    world = ServiceWorld()
+    before, broken, after = (answered(world, f"text {n}") for n in range(3))
+    row = world.ledger.tables.attempts[broken.attempt_id]
     for column, value in UNJUDGEABLE[kind].items():
         setattr(row, column, value)
 
-    settled = stage.logger.settle([before, broken, after])
+    settled = world.logger.settle([before, broken, after])
 
     assert [s.state for s in settled] == [CallState.SUCCEEDED, CallState.DEAD, CallState.SUCCEEDED]
-    view = stage.view(broken.key)
+    view = world.view(broken.key)
     assert view.last is not None
     assert view.last.posted_nano_usd == view.last.hold_nano_usd
     assert json.loads(view.error or "")["code"] == "unjudgeable"
-    assert stage.ledger.budgets("acme")[0].reserved_nano_usd == 0
+    assert world.ledger.budgets("acme")[0].reserved_nano_usd == 0
 
 
 @pytest.mark.parametrize("request_text", [b"", b"{", b"[]", b"[" * 100_000])
 def test_a_broken_request_does_not_hold_up_its_batch(request_text: bytes) -> None:
     """Nobody can say what was asked, so nobody can say whether the answer is one."""
-    stage = Stage()
-    good, broken = answered(stage, "good"), answered(stage, "broken")
-    stage.ledger.tables.calls[broken.key].request = request_text
+    world = ServiceWorld()
+    good, broken = answered(world, "good"), answered(world, "broken")
+    world.ledger.tables.calls[broken.key].request = request_text
 
-    settled = stage.logger.settle([broken, good])
+    settled = world.logger.settle([broken, good])
 
     assert [s.state for s in settled] == [CallState.DEAD, CallState.SUCCEEDED]
 
 
 def test_an_amount_the_ledger_refuses_is_posted_as_the_hold() -> None:
     """Else the attempt would stay unsettled, and its hold held, for ever."""
-    stage = Stage()
-    ref = answered(stage)
-    settle = stage.ledger.settle
+    world = ServiceWorld()
+    ref = answered(world)
+    settle = world.ledger.settle
     asked: list[int] = []
 
     def picky(batch: Sequence[Settle]) -> list[SettleOutcome]:
@@ -383,11 +383,11 @@ def test_an_amount_the_ledger_refuses_is_posted_as_the_hold() -> None:
             return [Unstorable("out of range")]
         return settle(batch)
 
-    stage.ledger.settle = picky  # type: ignore[method-assign]
+    world.ledger.settle = picky  # type: ignore[method-assign]
 
-    (settled,) = stage.logger.settle([ref])
+    (settled,) = world.logger.settle([ref])
 
-    view = stage.view(ref.key)
+    view = world.view(ref.key)
     assert view.last is not None
     assert asked == [REPLY_COST, REPLY_COST, view.last.hold_nano_usd]
     assert settled.state is CallState.DEAD
@@ -401,39 +401,39 @@ class Checker:
         self.takes_s = 0.0
         self.finds: Finding = None
         self.checked: list[str] = []
-        self.stage: Stage
+        self.world: ServiceWorld
 
     def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
         """Check one after the other, while there is time."""
-        ends_at = self.stage.clock.elapsed_s + within_s
+        ends_at = self.world.clock.elapsed_s + within_s
         return [self._check(answer, ends_at) for answer in answers]
 
     def _check(self, answer: Answer, ends_at: float) -> Finding:
-        if self.stage.clock.elapsed_s >= ends_at:
+        if self.world.clock.elapsed_s >= ends_at:
             return CheckerUnavailable("no turn within its time")
         self.checked.append(answer.org_id)
-        self.stage.clock.elapsed_s += self.takes_s
+        self.world.clock.elapsed_s += self.takes_s
         return self.finds
 
 
-def stage_with(checker: Checker) -> Stage:
+def stage_with(checker: Checker) -> ServiceWorld:
     """A stage whose answers are checked by script."""
-    checker.stage = Stage(checker=checker)
-    checker.stage.ledger.set_budget("globex", "org", Window.DAY, 10**9)
-    return checker.stage
+    checker.world = ServiceWorld(checker=checker)
+    checker.world.ledger.set_budget("globex", "org", Window.DAY, 10**9)
+    return checker.world
 
 
 @pytest.mark.parametrize("error", [SchemaTooCostly("too dear"), OutputUnchecked("nobody there")])
 def test_an_answer_that_cannot_be_checked_is_paid_and_the_end(error: OutputUnchecked) -> None:
     """Its reply came, so it is posted by its usage; another try would be paid again, for the same."""
     checker = Checker()
-    stage = stage_with(checker)
-    ref = answered(stage, response_schema=SCHEMA)
+    world = stage_with(checker)
+    ref = answered(world, response_schema=SCHEMA)
     checker.finds = error
 
-    (settled,) = stage.logger.settle([ref])
+    (settled,) = world.logger.settle([ref])
 
-    view = stage.view(ref.key)
+    view = world.view(ref.key)
     assert settled.state is CallState.DEAD
     assert view.last is not None
     assert (view.last.status, view.last.posted_nano_usd) == (AttemptStatus.FAILED, REPLY_COST)
@@ -445,17 +445,17 @@ def test_an_answer_that_cannot_be_checked_is_paid_and_the_end(error: OutputUnche
 def test_without_a_checker_an_answer_waits_and_nothing_else_does() -> None:
     """It stays answered until the due query brings it back."""
     checker = Checker()
-    stage = stage_with(checker)
-    waits, plain = answered(stage, "a", response_schema=SCHEMA), answered(stage, "b")
+    world = stage_with(checker)
+    waits, plain = answered(world, "a", response_schema=SCHEMA), answered(world, "b")
     checker.finds = CheckerUnavailable("cannot fork")
 
-    assert [s.ref for s in stage.logger.settle([waits, plain])] == [plain]
-    assert stage.view(waits.key).state is CallState.RUNNING
+    assert [s.ref for s in world.logger.settle([waits, plain])] == [plain]
+    assert world.view(waits.key).state is CallState.RUNNING
 
     checker.finds = None
-    stage.clock.elapsed_s += POLICY.deadline_s + GRACE_S + 1
-    stage.due.run()
-    view = stage.view(waits.key)
+    world.clock.elapsed_s += POLICY.deadline_s + GRACE_S + 1
+    world.due.run()
+    view = world.view(waits.key)
     assert view.state is CallState.SUCCEEDED
     assert view.last is not None
     assert view.last.posted_nano_usd == REPLY_COST
@@ -464,41 +464,41 @@ def test_without_a_checker_an_answer_waits_and_nothing_else_does() -> None:
 def test_what_has_no_schema_is_settled_before_anything_is_checked() -> None:
     """A check may take a while."""
     checker = Checker()
-    stage = stage_with(checker)
-    refs = [answered(stage, "a", response_schema=SCHEMA), answered(stage, "b")]
-    settle, order = stage.ledger.settle, []
+    world = stage_with(checker)
+    refs = [answered(world, "a", response_schema=SCHEMA), answered(world, "b")]
+    settle, order = world.ledger.settle, []
 
     def noted(batch: Sequence[Settle]) -> list[SettleOutcome]:
         order.append((len(checker.checked), [s.ref for s in batch]))
         return settle(batch)
 
-    stage.ledger.settle = noted  # type: ignore[method-assign]
+    world.ledger.settle = noted  # type: ignore[method-assign]
 
-    assert len(stage.logger.settle(refs)) == 2
+    assert len(world.logger.settle(refs)) == 2
     assert order == [(0, [refs[1]]), (1, [refs[0]])]
 
 
 def test_a_batch_checks_for_a_while() -> None:
     """Three slow answers: the third is left, and comes again."""
     checker = Checker()
-    stage = stage_with(checker)
-    slow = [answered(stage, f"text {n}", response_schema=SCHEMA) for n in range(3)]
+    world = stage_with(checker)
+    slow = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(3)]
     checker.takes_s = BATCH_S_MAX / 2
 
-    assert [s.ref for s in stage.logger.settle(slow)] == slow[:2]
-    assert [s.ref for s in stage.logger.settle(slow)] == slow[2:]
+    assert [s.ref for s in world.logger.settle(slow)] == slow[:2]
+    assert [s.ref for s in world.logger.settle(slow)] == slow[2:]
 
 
 def test_answers_too_large_to_keep_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are checked all the same, one in memory at a time, while the batch has time."""
     checker = Checker()
-    stage = stage_with(checker)
-    refs = [answered(stage, f"text {n}", response_schema=SCHEMA) for n in range(3)]
+    world = stage_with(checker)
+    refs = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(3)]
     monkeypatch.setattr(output_checks, "KEPT_BYTES_MAX", 0)
     checker.takes_s = BATCH_S_MAX / 2
 
-    assert [s.ref for s in stage.logger.settle(refs)] == refs[:2]
-    assert len(stage.logger.settle(refs)) == 1
+    assert [s.ref for s in world.logger.settle(refs)] == refs[:2]
+    assert len(world.logger.settle(refs)) == 1
     assert len(checker.checked) == 3
 
 
@@ -506,45 +506,45 @@ def test_one_organisation_fills_a_quarter_of_what_a_batch_keeps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else another's answers would have to be read again, after all of those were checked."""
-    stage = stage_with(Checker())
-    refs = [answered(stage, f"text {n}", response_schema=SCHEMA) for n in range(2)]
-    refs.append(answered(stage, "text 3", org_id="globex", response_schema=SCHEMA))
-    (view,) = stage.ledger.read(refs[:1], Bodies.BOTH)
+    world = stage_with(Checker())
+    refs = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(2)]
+    refs.append(answered(world, "text 3", org_id="globex", response_schema=SCHEMA))
+    (view,) = world.ledger.read(refs[:1], Bodies.BOTH)
     assert view is not None
     assert view.last is not None
     weight = len(view.request or b"") + len(view.last.reply or b"")
     monkeypatch.setattr(output_checks, "KEPT_BYTES_MAX", 4 * (weight + 10))
-    settle, batches = stage.ledger.settle, []
+    settle, batches = world.ledger.settle, []
 
     def noted(batch: Sequence[Settle]) -> list[SettleOutcome]:
         batches.append([s.ref for s in batch])
         return settle(batch)
 
-    stage.ledger.settle = noted  # type: ignore[method-assign]
-    stage.logger.settle(refs)
+    world.ledger.settle = noted  # type: ignore[method-assign]
+    world.logger.settle(refs)
 
     assert batches == [[refs[0], refs[2]], [refs[1]]]
 
 
 def test_attempts_of_one_call_are_settled_one_after_the_other() -> None:
     """A late answer changes what the next failure comes to, though both are settled in one batch, the newer first."""
-    stage = Stage()
-    key = stage.submit().key
-    (first,) = stage.ledger.reserve([a_reserve(key)])
+    world = ServiceWorld()
+    key = world.submit().key
+    (first,) = world.ledger.reserve([a_reserve(key)])
     assert isinstance(first, Reserved)
-    stage.ledger.settle([a_loss(first.ref)])
-    stage.clock.elapsed_s += 1
-    stage.due.run()
-    (second,) = stage.ledger.reserve([a_reserve(key)])
+    world.ledger.settle([a_loss(first.ref)])
+    world.clock.elapsed_s += 1
+    world.due.run()
+    (second,) = world.ledger.reserve([a_reserve(key)])
     assert isinstance(second, Reserved)
-    stage.ledger.record(
+    world.ledger.record(
         [
-            Record(first.ref, None, UNBILLED.to_json(), 1),
-            Record(second.ref, None, UNKNOWN.to_json(), 1),
+            RecordAnswer(first.ref, None, UNBILLED.to_json(), 1),
+            RecordAnswer(second.ref, None, UNKNOWN.to_json(), 1),
         ]
     )
 
-    settled = stage.logger.settle([second.ref, first.ref, second.ref])
+    settled = world.logger.settle([second.ref, first.ref, second.ref])
 
     assert [s.ref for s in settled if s.is_applied] == [first.ref, second.ref]
-    assert stage.view(key).state is CallState.WAITING
+    assert world.view(key).state is CallState.WAITING

@@ -11,7 +11,7 @@ from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.ports import TokenBound
 from callgate.domain.requests import LLMRequest
 from tests.support.service_world import a_request
-from worker.async_token_estimator import CHARS_MAX, TokenLane
+from worker.async_token_estimator import CHARS_MAX, AsyncTokenEstimator
 
 CATALOGUE = Catalogue(providers={"sim": ProviderEntry()}, default=CallTypePolicy())
 
@@ -40,7 +40,7 @@ class Endless:
 
 def counted_in(text: str) -> str:
     """The thread that counts a text; the event loop's is the main one."""
-    with closing(TokenLane(CATALOGUE, Whereabouts())) as lane:
+    with closing(AsyncTokenEstimator(CATALOGUE, Whereabouts())) as lane:
         return asyncio.run(lane.ask_gates(a_request(text, max_output_tokens=5), 0)).method
 
 
@@ -56,7 +56,7 @@ def test_one_organisation_never_waits_for_another_ones_texts() -> None:
     estimator = Endless()
 
     async def count() -> None:
-        with closing(TokenLane(CATALOGUE, estimator)) as lane:
+        with closing(AsyncTokenEstimator(CATALOGUE, estimator)) as lane:
             slow = [
                 asyncio.create_task(lane.ask_gates(a_request(text, max_output_tokens=5), 0))
                 for _ in range(6)

@@ -12,10 +12,10 @@ import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
-from worker.celery_ext.body_result import Outcome, OutcomeTask, Trace
+from worker.celery_ext.body_result import BodyResult, BodyResultTask, TracerCall
 from worker.celery_ext.pool import AsyncioPool, AsyncTask
 from worker.celery_ext.retry_forever import RETRY_MAX_S, back_off_s
-from worker.celery_ext.threads import LoopThread, Service, ServiceStartError, TaskThreads
+from worker.celery_ext.threads import LoopResource, LoopResourceStartError, LoopThread, TaskThreads
 
 WAIT_S = 10.0
 
@@ -25,7 +25,7 @@ def never() -> None:
     raise AssertionError("the loop died")
 
 
-def a_service(name: str, log: list[str], error: Exception | None = None) -> Service:
+def a_service(name: str, log: list[str], error: Exception | None = None) -> LoopResource:
     """Return a service that logs when it is entered and left, or does not start."""
 
     @asynccontextmanager
@@ -58,7 +58,9 @@ def test_a_service_that_fails_to_start_leaves_those_before_it() -> None:
     log: list[str] = []
     thread = LoopThread([a_service("a", log), a_service("b", log, OSError("no port"))], never)
 
-    with pytest.raises(ServiceStartError, match=r"a_service.*did not start: OSError\('no port'\)"):
+    with pytest.raises(
+        LoopResourceStartError, match=r"a_service.*did not start: OSError\('no port'\)"
+    ):
         thread.start(WAIT_S)
     assert log == ["a entered", "a left"]
 
@@ -71,7 +73,7 @@ def test_the_wait_for_services_is_bounded() -> None:
         await asyncio.sleep(3600)
         yield
 
-    with pytest.raises(ServiceStartError, match=r"not up within 0\.05 s"):
+    with pytest.raises(LoopResourceStartError, match=r"not up within 0\.05 s"):
         LoopThread([hangs], never).start(0.05)
 
 
@@ -115,9 +117,9 @@ def test_task_threads_drop_only_what_has_not_begun() -> None:
 
 def test_an_outcome_is_a_value_or_an_error() -> None:
     """Celery's tracer gets back exactly what the body did."""
-    assert Outcome("value").unwrap() == "value"
+    assert BodyResult("value").unwrap() == "value"
     with pytest.raises(ValueError, match="no"):
-        Outcome(error=ValueError("no")).unwrap()
+        BodyResult(error=ValueError("no")).unwrap()
 
 
 def test_two_deliveries_of_one_task_id_do_not_share_an_outcome() -> None:
@@ -126,11 +128,12 @@ def test_two_deliveries_of_one_task_id_do_not_share_an_outcome() -> None:
     task = app.register_task(_Echo())
     ended: list[tuple[int, object, float]] = []
     deliveries = [
-        Trace(_tracer_of(task), "echo", "same id", {}, ([], {}, {}), ended.append) for _ in range(2)
+        TracerCall(_tracer_of(task), "echo", "same id", {}, ([], {}, {}), ended.append)
+        for _ in range(2)
     ]
     assert [delivery.begin() for delivery in deliveries] == [True, True]
     for word, delivery in zip(["first", "second"], deliveries, strict=True):
-        delivery.end(Outcome(word))
+        delivery.end(BodyResult(word))
         delivery.report(1.5)
 
     assert ended == [(0, "first", 1.5), (0, "second", 1.5)]
@@ -171,7 +174,7 @@ class _Echo(AsyncTask):
     name = "echo"
 
 
-def _tracer_of(task: OutcomeTask) -> Callable[..., tuple[int, object, float]]:
+def _tracer_of(task: BodyResultTask) -> Callable[..., tuple[int, object, float]]:
     def trace(name: str, task_id: str, request: dict[str, Any], *_: object) -> Any:
         task.push_request(**request)
         try:

@@ -13,7 +13,7 @@ import pytest
 from celery import Celery, signals
 from celery.app.trace import trace_task_ret
 
-from worker.celery_ext.body_result import Outcome, Trace
+from worker.celery_ext.body_result import BodyResult, TracerCall
 from worker.celery_ext.pool import AsyncTask
 
 SPAN: ContextVar[str] = ContextVar("span", default="none")
@@ -68,10 +68,10 @@ def app() -> Iterator[Celery]:
     signals.task_postrun.disconnect(postrun)
 
 
-def a_trace(app: Celery, task_id: str, *args: str, ended: list[Any] | None = None) -> Trace:
+def a_trace(app: Celery, task_id: str, *args: str, ended: list[Any] | None = None) -> TracerCall:
     """One delivery, traced by Celery's own tracer."""
     request = {"id": task_id, "task": "noted", "delivery_info": {}, "args": args}
-    return Trace.of(
+    return TracerCall.of(
         app.tasks["noted"],
         (list(args), {}, {}),
         target=partial(trace_task_ret, app=app),
@@ -82,13 +82,13 @@ def a_trace(app: Celery, task_id: str, *args: str, ended: list[Any] | None = Non
     )
 
 
-async def run(app: Celery, trace: Trace) -> None:
+async def run(app: Celery, trace: TracerCall) -> None:
     """Run one delivery as the pool does."""
 
     async def within() -> None:
         if trace.begin():
             task = app.tasks["noted"]
-            trace.end(Outcome(await task.arun(trace.request, *trace.body[0])))
+            trace.end(BodyResult(await task.arun(trace.request, *trace.body[0])))
 
     await asyncio.get_running_loop().create_task(within(), context=trace.context)
 
@@ -133,7 +133,7 @@ def test_a_body_that_fails_ends_its_span(app: Celery) -> None:
     """With the state that it came to."""
     trace = a_trace(app, "1", ended=(ended := []))
     assert trace.begin()
-    trace.end(Outcome(error=ValueError("no")))
+    trace.end(BodyResult(error=ValueError("no")))
     trace.report(1.5)
 
     assert [name for name, _, _ in app.seen][-2:] == ["after_return FAILURE", "postrun FAILURE"]

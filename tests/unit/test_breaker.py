@@ -73,7 +73,7 @@ def failure(
         (retry.LOST, Health.NEUTRAL),
         (retry.DEADLINE_BEFORE_SEND, Health.NEUTRAL),
         (retry.LEASE_BEFORE_SEND, Health.NEUTRAL),
-        (retry.OVERTAKEN_BEFORE_SEND, Health.NEUTRAL),
+        (retry.SUPERSEDED_BEFORE_SEND, Health.NEUTRAL),
     ],
 )
 def test_what_an_attempt_says_about_its_provider(ended: Failure | None, health: Health) -> None:

@@ -63,7 +63,7 @@ def a_budget(limit: int = 100, reserved: int = 0, spent: int = 0, **changes: Any
         (50, RefusalReason.HELD),
         (51, RefusalReason.EXHAUSTED),
         (100, RefusalReason.EXHAUSTED),
-        (101, RefusalReason.NEVER_FITS),
+        (101, RefusalReason.TOO_SMALL),
     ],
 )
 def test_a_hold_is_refused_for_the_reason_that_would_have_to_change(
@@ -132,7 +132,7 @@ def test_the_least_hopeful_refusal_is_told() -> None:
     assert told(a_budget(), held) == (RefusalReason.HELD, "org")
     assert told(held, exhausted) == (RefusalReason.EXHAUSTED, "call_type:a")
     assert told(exhausted, also_exhausted) == (RefusalReason.EXHAUSTED, "call_type:b")
-    assert told(exhausted, never, held) == (RefusalReason.NEVER_FITS, "call_type:c")
+    assert told(exhausted, never, held) == (RefusalReason.TOO_SMALL, "call_type:c")
     assert told(a_budget(), a_budget()) is None
 
 

@@ -25,7 +25,7 @@ from callgate.domain.ledger import (
     AttemptStatus,
     CallKey,
     CallState,
-    Record,
+    RecordAnswer,
     Reserve,
     Reserved,
     Settle,
@@ -34,7 +34,7 @@ from callgate.domain.ports import ProviderReply
 from callgate.domain.reports import (
     CallFilter,
     CostLine,
-    StrayMessage,
+    UnprocessableMessage,
 )
 from callgate.domain.requests import Anomaly, LLMRequest, Message, Usage
 from callgate.domain.retry import Billing, Failure
@@ -52,7 +52,7 @@ class SilentQueue:
     """`QueuePort` that wakes nobody."""
 
     def publish_calls(self, keys: Sequence[CallKey]) -> None: ...
-    def publish_logs(self, refs: Sequence[AttemptRef]) -> None: ...
+    def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None: ...
     def publish_sweep(self, sent_at: datetime) -> None: ...
     def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:
         return [Published(d.submission_id) for d in deliveries]
@@ -111,7 +111,7 @@ def a_dead_call(
     with open_client() as client:
         key = client.submit(a_request(content), force=True).key
     ref = reserve(ledger, key)
-    ledger.record([Record(ref, None, FAILURE.to_json(), 5)])
+    ledger.record([RecordAnswer(ref, None, FAILURE.to_json(), 5)])
     ledger.settle(
         [
             Settle(
@@ -143,7 +143,7 @@ def an_answered_call(
     ref = reserve(ledger, key)
     usage = Usage(input_tokens=5, output_tokens=5)
     reply = ProviderReply((answer,), "stop", None, usage, None, "gpt-4o-mini", None)
-    ledger.record([Record(ref, reply.to_json(), None, 5)])
+    ledger.record([RecordAnswer(ref, reply.to_json(), None, 5)])
     success = (AttemptStatus.SUCCEEDED, 0, CallState.SUCCEEDED)
     ledger.settle([Settle(ref, AttemptStatus.ANSWERED, *success, usage=usage)])
     return key
@@ -169,7 +169,7 @@ def test_a_usage_nobody_knows_is_shown_as_unknown_with_what_is_odd(
         key = client.submit(a_request()).key
     ref = reserve(ledger, key)
     reply = ProviderReply(("fine",), "stop", None, None, None, "gpt-4o-mini", None)
-    ledger.record([Record(ref, reply.to_json(), None, 5)])
+    ledger.record([RecordAnswer(ref, reply.to_json(), None, 5)])
     success = (AttemptStatus.SUCCEEDED, 100, CallState.SUCCEEDED)
     flags = (Anomaly.USAGE_ZERO, Anomaly.TIER_UNASKED)
     ledger.settle([Settle(ref, AttemptStatus.ANSWERED, *success, anomalies=flags)])
@@ -334,7 +334,9 @@ def test_nothing_that_is_printed_steers_a_terminal(
     shell: Shell, ledger: MemoryLedger, dead: CallKey, form: tuple[str, ...]
 ) -> None:
     """Models, errors and reasons are chosen by clients, providers and whoever reaches the broker."""
-    ledger.keep_stray(StrayMessage("callgate.call", HOSTILE, HOSTILE.encode(errors="replace")))
+    ledger.keep_unprocessable(
+        UnprocessableMessage("callgate.call", HOSTILE, HOSTILE.encode(errors="replace"))
+    )
     call, error = ledger.tables.calls[dead], replace(FAILURE, message=HOSTILE).to_json()
     call.model = call.call_type = HOSTILE
     call.error = error
@@ -430,14 +432,14 @@ def test_dead_letters_are_calls_and_strays(
     shell: Shell, ledger: MemoryLedger, dead: CallKey
 ) -> None:
     """A message that named no call is a dead letter too, but of no organisation."""
-    ledger.keep_stray(StrayMessage("callgate.call", "undecodable", b"\xff{"))
+    ledger.keep_unprocessable(UnprocessableMessage("callgate.call", "undecodable", b"\xff{"))
 
     everything = json.loads(shell("dead", "list", "--json")[1])
     of_acme = json.loads(shell("dead", "list", "--org", "acme", "--json")[1])
 
     assert [c["task_id"] for c in everything["calls"]] == [dead.task_id]
-    assert everything["strays"][0]["reason"] == "undecodable"
-    assert of_acme["strays"] == []
+    assert everything["unprocessable_messages"][0]["reason"] == "undecodable"
+    assert of_acme["unprocessable_messages"] == []
     assert "undecodable" in shell("dead", "list")[1]
 
 
@@ -567,7 +569,7 @@ def test_a_purge_asks_first_and_says_what_it_did(
     assert (code, json.loads(out)) == (
         0,
         {
-            "dry_run": True, "calls": 1, "strays": 0, "open_calls_spared": 0, "is_complete": True,
+            "dry_run": True, "calls": 1, "unprocessable_messages": 0, "open_calls_spared": 0, "is_complete": True,
             "calls_with_bodies": 1,
         },
     )  # fmt: skip

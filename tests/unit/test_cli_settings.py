@@ -22,7 +22,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CALLGATE_WORKER__DATA_DIR", str(tmp_path))
     (tmp_path / "env").write_text(
         "export CALLGATE_DATABASE_URL='postgresql://a&b@h/n'\n"
-        "export CALLGATE_BROKER_URL=redis://h\nexport CALLGATE_POLL_S_MAX=9\n"
+        "export CALLGATE_BROKER_URL=redis://h\nexport CALLGATE_POLL_MAX_S=9\n"
         "export CALLGATE_CATALOGUE=/etc/callgate/catalogue.toml\n"
     )
     return tmp_path
@@ -35,7 +35,7 @@ def test_what_is_shared_comes_from_the_file(data_dir: Path) -> None:
     assert settings.database_url.get_secret_value() == "postgresql://a&b@h/n"
     assert settings.broker_url.get_secret_value() == "redis://h"
     assert settings.catalogue == Path("/etc/callgate/catalogue.toml")
-    assert settings.poll_s_max == 0.25
+    assert settings.poll_max_s == 0.25
 
 
 def test_a_url_that_is_set_wins(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,11 @@ def test_a_url_that_is_written_well_is_taken(monkeypatch: pytest.MonkeyPatch, ur
         ("DATABASE_URL", "", "not set"),
         ("WORKER", "canary", "no such setting"),
         ("WORKER__CREDENTIALS", "canary", "no such setting"),
-        ("WORKER__LEASE_S__X", "canary", "no such setting; did you mean CALLGATE_WORKER__LEASE_S?"),
+        (
+            "WORKER__LEASE_S__X",
+            "canary",
+            "no such setting; did you mean CALLGATE_WORKER__PROCESS_LEASE_S?",
+        ),
         ("WORKER__DEFAULT_DAILY_USD", "1e300", "less than or equal to"),
         ("LEDGER_TIMEOUT_S", "0.0001", "greater than or equal to 0.1"),
     ],

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel
 from callgate.client import Client
 from callgate.domain.errors import (
     BudgetExhausted,
-    BudgetNeverFits,
+    BudgetTooSmall,
     CallFailed,
     CallNotFound,
     CallRejected,
@@ -30,7 +30,7 @@ from callgate.domain.errors import (
 from callgate.domain.ledger import CallState
 from callgate.domain.retry import Billing, Failure
 from callgate.settings import ClientSettings
-from tests.support.service_world import REPLY, REPLY_COST, Stage, a_request
+from tests.support.service_world import REPLY, REPLY_COST, ServiceWorld, a_request
 
 REJECTED = Failure("bad_request", "no such parameter", False, Billing.UNBILLED, status=400)
 
@@ -55,13 +55,13 @@ def even(number: int) -> int:
 
 
 @pytest.fixture
-def stage() -> Stage:
+def world() -> ServiceWorld:
     """All services over memory."""
-    return Stage()
+    return ServiceWorld()
 
 
 @pytest.fixture
-def client(stage: Stage) -> Client:
+def client(world: ServiceWorld) -> Client:
     """A client of that stage; its own Postgres and Redis do not exist."""
     settings = ClientSettings(
         database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none",  # type: ignore[arg-type]
@@ -69,23 +69,23 @@ def client(stage: Stage) -> Client:
     )
     return Client(
         settings,
-        ledger=stage.ledger,
-        operations=stage.ledger,
-        queue=stage.queue,
-        catalogue=stage.catalogue,
+        ledger=world.ledger,
+        operations=world.ledger,
+        queue=world.queue,
+        catalogue=world.catalogue,
     )
 
 
-def work(stage: Stage) -> None:
+def work(world: ServiceWorld) -> None:
     """Run whatever was published."""
-    while stage.queue.calls:
-        asyncio.run(stage.run(stage.queue.calls.pop(0)))
+    while world.queue.calls:
+        asyncio.run(world.run(world.queue.calls.pop(0)))
 
 
-def test_a_result_is_what_the_ledger_has(stage: Stage, client: Client) -> None:
+def test_a_result_is_what_the_ledger_has(world: ServiceWorld, client: Client) -> None:
     """Text, usage, cost and attempts come back as they were logged."""
     handle = client.submit(a_request())
-    work(stage)
+    work(world)
 
     result = handle.get(timeout=1)
 
@@ -96,26 +96,28 @@ def test_a_result_is_what_the_ledger_has(stage: Stage, client: Client) -> None:
     assert handle.async_result.get(timeout=1) == result
 
 
-def test_a_duplicate_gets_the_same_result_and_pays_nothing(stage: Stage, client: Client) -> None:
+def test_a_duplicate_gets_the_same_result_and_pays_nothing(
+    world: ServiceWorld, client: Client
+) -> None:
     """It joins while the call is open, and replays when it has ended."""
     first = client.submit(a_request())
     joined = client.submit(a_request())
-    work(stage)
+    work(world)
     replayed = client.submit(a_request())
 
     results = [handle.get(timeout=1) for handle in (first, joined, replayed)]
 
     assert (joined.collapsed, replayed.collapsed) == (True, True)
     assert results[0] == results[1] == results[2]
-    assert len(stage.provider.requests) == 1
+    assert len(world.provider.requests) == 1
 
 
 def test_many_are_submitted_in_order_and_collapse_among_themselves(
-    stage: Stage, client: Client
+    world: ServiceWorld, client: Client
 ) -> None:
     """One handle per request, whatever became of it."""
     handles = client.submit_many([a_request("a"), a_request("b"), a_request("a")])
-    work(stage)
+    work(world)
 
     ended = list(client.as_completed(handles, timeout=1))
 
@@ -136,14 +138,14 @@ def test_waiting_ends_with_the_callers_patience(client: Client) -> None:
     assert handle.state is CallState.QUEUED
 
 
-def test_patience_ends_while_results_trickle_in(stage: Stage, client: Client) -> None:
+def test_patience_ends_while_results_trickle_in(world: ServiceWorld, client: Client) -> None:
     """A call that ends at every look does not keep `as_completed` beyond its timeout."""
     handles = client.submit_many([a_request(str(n)) for n in range(200)])
     keys = [handle.key for handle in handles]
-    read = stage.ledger.read
+    read = world.ledger.read
 
     def one_more(*arguments: Any, **options: Any) -> Any:
-        asyncio.run(stage.run(keys.pop(0)))
+        asyncio.run(world.run(keys.pop(0)))
         time.sleep(0.02)
         return read(*arguments, **options)
 
@@ -154,23 +156,23 @@ def test_patience_ends_while_results_trickle_in(stage: Stage, client: Client) ->
     assert len(keys) > 100
 
 
-def test_a_handle_can_be_awaited(stage: Stage, client: Client) -> None:
+def test_a_handle_can_be_awaited(world: ServiceWorld, client: Client) -> None:
     """The same client serves coroutines."""
 
     async def story() -> tuple[str, int]:
         handle = await client.asubmit(a_request())
-        await stage.run(stage.queue.calls.pop())
+        await world.run(world.queue.calls.pop())
         ended = [h async for h in client.aas_completed([handle], timeout=1)]
         return (await handle).text, len(ended)
 
     assert asyncio.run(story()) == ("yes", 1)
 
 
-def test_a_dead_call_raises_its_failure(stage: Stage, client: Client) -> None:
+def test_a_dead_call_raises_its_failure(world: ServiceWorld, client: Client) -> None:
     """With the code an operator greps for; a later duplicate gets the same."""
-    stage.provider.script = [REJECTED]
+    world.provider.script = [REJECTED]
     handle = client.submit(a_request())
-    work(stage)
+    work(world)
 
     with pytest.raises(CallFailed, match="bad_request after 1 attempt") as caught:
         handle.get(timeout=1)
@@ -181,23 +183,23 @@ def test_a_dead_call_raises_its_failure(stage: Stage, client: Client) -> None:
     assert handle.async_result.state == "FAILURE"
 
 
-def test_a_refusal_is_typed_and_names_its_figures(stage: Stage, client: Client) -> None:
+def test_a_refusal_is_typed_and_names_its_figures(world: ServiceWorld, client: Client) -> None:
     """What was asked for, and what was left."""
     spent = client.submit(a_request("a"))
-    work(stage)
+    work(world)
     (figures,) = client.operations.budgets("acme")
-    hold = stage.view(spent.key).last
+    hold = world.view(spent.key).last
     assert hold is not None
     client.operations.set_budget("acme", "org", figures.window, hold.hold_nano_usd)
     refused = client.submit(a_request("b"))
-    work(stage)
+    work(world)
     client.operations.set_budget("acme", "org", figures.window, 1)
     hopeless = client.submit(a_request("c"))
-    work(stage)
+    work(world)
 
     with pytest.raises(BudgetExhausted, match="acme") as caught:
         refused.get(timeout=1)
-    with pytest.raises(BudgetNeverFits):
+    with pytest.raises(BudgetTooSmall):
         hopeless.get(timeout=1)
 
     assert caught.value.refusal.spent_nano_usd == REPLY_COST
@@ -213,11 +215,11 @@ def test_a_cancelled_call_says_so(client: Client) -> None:
         handle.get(timeout=1)
 
 
-def test_a_dead_letter_is_not_cancelled(stage: Stage, client: Client) -> None:
+def test_a_dead_letter_is_not_cancelled(world: ServiceWorld, client: Client) -> None:
     """It is discarded by those who mean it; an id of something else is the caller's mistake."""
-    stage.provider.script = [REJECTED]
+    world.provider.script = [REJECTED]
     handle = client.submit(a_request())
-    work(stage)
+    work(world)
 
     assert client.cancel(handle.task_id, "too late") is False
     assert handle.state is CallState.DEAD
@@ -226,13 +228,13 @@ def test_a_dead_letter_is_not_cancelled(stage: Stage, client: Client) -> None:
 
 
 def test_an_answer_that_does_not_fit_the_callers_model_is_that_callers_error(
-    stage: Stage, client: Client
+    world: ServiceWorld, client: Client
 ) -> None:
     """The call succeeded; the model asks for more than its schema says."""
     request = a_request(response_schema=Yes)
     handle = client.submit(request)
-    stage.provider.script = [replace(REPLY, texts=('{"answer": "yes"}',))]
-    work(stage)
+    world.provider.script = [replace(REPLY, texts=('{"answer": "yes"}',))]
+    work(world)
 
     assert handle.get(timeout=1).parsed == Yes(answer="yes")
     with pytest.raises(ResultInvalid, match=r"answer .* Number: .* force=True"):
@@ -251,12 +253,12 @@ def test_an_answer_that_does_not_fit_the_callers_model_is_that_callers_error(
     ids=str,
 )
 def test_half_an_answer_of_an_earlier_version_is_not_replayed(
-    stage: Stage, client: Client, stored: dict[str, Any]
+    world: ServiceWorld, client: Client, stored: dict[str, Any]
 ) -> None:
     """Earlier versions called it a success. Nobody gets it any more: `force=True` makes the call again."""
     handle = client.submit(a_request())
-    work(stage)
-    (row,) = stage.ledger.tables.attempts.values()
+    work(world)
+    (row,) = world.ledger.tables.attempts.values()
     row.reply = replace(REPLY, **{"texts": ("The first half of",), **stored}).to_json()
 
     again = client.submit(a_request())
@@ -268,40 +270,44 @@ def test_half_an_answer_of_an_earlier_version_is_not_replayed(
         again.async_result.get(timeout=1)
 
     forced = client.submit(a_request(), force=True)
-    work(stage)
+    work(world)
     assert forced.get(timeout=1).text == "yes"
     assert client.submit(a_request()).get(timeout=1).text == "yes"
 
 
-def test_text_that_reached_its_bound_is_replayed_and_says_so(stage: Stage, client: Client) -> None:
+def test_text_that_reached_its_bound_is_replayed_and_says_so(
+    world: ServiceWorld, client: Client
+) -> None:
     """The caller set the bound, and sees that the answer met it."""
-    stage.provider.script = [replace(REPLY, finish_reason="length")]
+    world.provider.script = [replace(REPLY, finish_reason="length")]
     handle = client.submit(a_request())
-    work(stage)
+    work(world)
 
     assert handle.get(timeout=1).finish_reason == "length"
     assert client.submit(a_request()).get(timeout=1).finish_reason == "length"
 
 
-def test_an_ending_that_was_declared_good_since_is_replayed(stage: Stage, client: Client) -> None:
+def test_an_ending_that_was_declared_good_since_is_replayed(
+    world: ServiceWorld, client: Client
+) -> None:
     """By the client's own catalogue: what earlier versions stored has the provider's word."""
     handle = client.submit(a_request())
-    work(stage)
-    (row,) = stage.ledger.tables.attempts.values()
+    work(world)
+    (row,) = world.ledger.tables.attempts.values()
     row.reply = replace(REPLY, finish_reason="eos").to_json()
     providers = {
-        "sim": stage.catalogue.providers["sim"].model_copy(update={"good_endings": ("eos",)})
+        "sim": world.catalogue.providers["sim"].model_copy(update={"good_endings": ("eos",)})
     }
-    client.catalogue = stage.catalogue.model_copy(update={"providers": providers})
+    client.catalogue = world.catalogue.model_copy(update={"providers": providers})
 
     assert handle.get(timeout=1).text == "yes"
 
 
-def test_a_usage_nobody_told_is_unknown(stage: Stage, client: Client) -> None:
+def test_a_usage_nobody_told_is_unknown(world: ServiceWorld, client: Client) -> None:
     """Not 0: the hold was paid for it."""
-    stage.provider.script = [replace(REPLY, usage=None)]
+    world.provider.script = [replace(REPLY, usage=None)]
     handle = client.submit(a_request())
-    work(stage)
+    work(world)
 
     result = handle.get(timeout=1)
 
@@ -310,7 +316,7 @@ def test_a_usage_nobody_told_is_unknown(stage: Stage, client: Client) -> None:
 
 
 def test_force_brings_another_answer_where_the_stored_one_does_not_fit(
-    stage: Stage, client: Client
+    world: ServiceWorld, client: Client
 ) -> None:
     """As the error says; submitting alone replays the stored answer."""
 
@@ -319,16 +325,16 @@ def test_force_brings_another_answer_where_the_stored_one_does_not_fit(
 
     def even_of(*, force: bool) -> object:
         handle = client.submit(a_request(response_schema=Even), force=force)
-        work(stage)
+        work(world)
         return handle.get(timeout=1).parsed
 
-    stage.provider.script = [replace(REPLY, texts=(f'{{"answer": {n}}}',)) for n in (1, 2)]
+    world.provider.script = [replace(REPLY, texts=(f'{{"answer": {n}}}',)) for n in (1, 2)]
     for _ in range(2):
         with pytest.raises(ResultInvalid, match="force=True"):
             even_of(force=False)
 
     assert even_of(force=True) == Even(answer=2)
-    assert len(stage.provider.requests) == 2
+    assert len(world.provider.requests) == 2
 
 
 def test_an_idempotency_key_belongs_to_one_request(client: Client) -> None:
@@ -349,15 +355,15 @@ def test_an_idempotency_key_is_short_and_printable(client: Client, key: str) -> 
         client.submit(a_request(), idempotency_key=key)
 
 
-def test_an_unreachable_broker_loses_nothing(stage: Stage, client: Client) -> None:
+def test_an_unreachable_broker_loses_nothing(world: ServiceWorld, client: Client) -> None:
     """The call is accepted, a warning says that it waits for a sweep."""
-    stage.queue.is_away = True
+    world.queue.is_away = True
 
     with structlog.testing.capture_logs() as logged:
         handle = client.submit(a_request())
 
     assert handle.state is CallState.QUEUED
-    assert [line["event"] for line in logged] == ["accepted_but_not_published"]
+    assert [line["event"] for line in logged] == ["submission.publish_failed"]
 
 
 def test_what_the_ledger_does_not_know_is_not_found(client: Client) -> None:

@@ -13,7 +13,7 @@ from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import CallKey, CallState, SubmitOutcome
 from callgate.services.delivery import SAID_AGAIN_S
 from tests.support.ledger_under_test import a_submission, open_memory
-from tests.support.service_world import Stage
+from tests.support.service_world import ServiceWorld
 
 LINK = '{"link": null}'
 WHY = "refused by the broker: ResponseError"
@@ -63,89 +63,89 @@ def test_a_published_link_is_delivered() -> None:
 # The service.
 
 
-def ended(stage: Stage, count: int = 1, org_id: str = "acme") -> list[CallKey]:
+def ended(world: ServiceWorld, count: int = 1, org_id: str = "acme") -> list[CallKey]:
     """Calls that were cancelled, each with a link."""
     new = [a_submission(f"{org_id} {n}", org_id=org_id, link=LINK) for n in range(count)]
-    keys = [answer.key for answer in stage.ledger.submit(new)]
-    return stage.ledger.end(keys, code="cancelled", message="by a test")
+    keys = [answer.key for answer in world.ledger.submit(new)]
+    return world.ledger.end(keys, code="cancelled", message="by a test")
 
 
 def test_a_refused_link_is_tried_until_it_is_given_up() -> None:
     """Twenty times, and then its call is at rest, with the reason."""
-    stage = Stage()
-    (key,) = ended(stage)
-    stage.queue.refused[LINK] = Published(uuid4(), WHY)
+    world = ServiceWorld()
+    (key,) = ended(world)
+    world.queue.refused[LINK] = Published(uuid4(), WHY)
 
     tries = 0
     for _ in range(200):
-        tries += stage.delivery.run()
-        stage.clock.elapsed_s += 600
+        tries += world.delivery.run()
+        world.clock.elapsed_s += 600
 
-    (failure,) = stage.ledger.link_failures(key, limit=10)
+    (failure,) = world.ledger.link_failures(key, limit=10)
     assert (tries, failure.tries, failure.why) == (TRIES_MAX, TRIES_MAX, WHY)
     assert failure.given_up_at is not None
-    assert stage.ledger.tables.untold == {}
+    assert world.ledger.tables.untold == {}
 
 
 def test_an_outage_counts_for_nobody() -> None:
     """However long it takes: the link is as it was, and is told when the broker is back."""
-    stage = Stage()
-    (key,) = ended(stage)
-    stage.queue.is_away = True
+    world = ServiceWorld()
+    (key,) = ended(world)
+    world.queue.is_away = True
     for _ in range(50):
         with pytest.raises(BrokerUnavailable):
-            stage.delivery.run()
-        stage.clock.elapsed_s += 600
-    stage.queue.is_away = False
+            world.delivery.run()
+        world.clock.elapsed_s += 600
+    world.queue.is_away = False
 
-    assert stage.delivery.run() == 1
-    assert [(link.key, link.tries) for link in stage.queue.links] == [(key, 0)]
+    assert world.delivery.run() == 1
+    assert [(link.key, link.tries) for link in world.queue.links] == [(key, 0)]
 
 
 def test_what_is_behind_an_outage_is_not_said_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The broker took two, and then no more."""
-    stage = Stage()
-    ended(stage, 5)
+    world = ServiceWorld()
+    ended(world, 5)
 
     def two(links: list[Delivery]) -> list[Published]:
         return [Published(link.submission_id) for link in links[:2]]
 
-    monkeypatch.setattr(stage.queue, "publish_links", two)
-    stage.delivery.run()
+    monkeypatch.setattr(world.queue, "publish_links", two)
+    world.delivery.run()
 
-    assert len(stage.ledger.tables.untold) == 3
+    assert len(world.ledger.tables.untold) == 3
 
 
 def test_telling_at_once_is_never_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was settled is settled; the links are delivered later."""
-    stage = Stage()
-    keys = ended(stage)
+    world = ServiceWorld()
+    keys = ended(world)
 
     def away(**_: object) -> None:
         raise LedgerUnavailable("away")
 
     with monkeypatch.context() as patched:
-        patched.setattr(stage.ledger, "links", away)
-        stage.delivery.tell(keys)
-    stage.queue.is_away = True
-    stage.delivery.tell(keys)
-    stage.delivery.tell([])
+        patched.setattr(world.ledger, "links", away)
+        world.delivery.tell(keys)
+    world.queue.is_away = True
+    world.delivery.tell(keys)
+    world.delivery.tell([])
 
-    assert stage.queue.links == []
-    assert list(stage.ledger.tables.untold) == keys
+    assert world.queue.links == []
+    assert list(world.ledger.tables.untold) == keys
 
 
 def test_organisations_take_turns_from_batch_to_batch() -> None:
     """One with many links is served between others, and nobody twice before all were."""
-    stage = Stage()
+    world = ServiceWorld()
     for org_id in "cab":
-        ended(stage, 120, org_id)
-    ended(stage, 1, "z")
+        ended(world, 120, org_id)
+    ended(world, 1, "z")
 
     turns = []
-    while stage.delivery.run():
-        turns.append([link.org_id for link in stage.queue.links])
-        stage.queue.links = []
+    while world.delivery.run():
+        turns.append([link.org_id for link in world.queue.links])
+        world.queue.links = []
 
     assert turns[0] == ["a"] * 50 + ["b"] * 50 + ["c"] * 50 + ["z"]
     assert sum(map(len, turns)) == 361
@@ -154,18 +154,18 @@ def test_organisations_take_turns_from_batch_to_batch() -> None:
 
 def test_a_cause_is_logged_once_a_minute_with_a_count() -> None:
     """Per organisation and cause; not once per link."""
-    stage = Stage()
-    stage.queue.refused[LINK] = Published(uuid4(), WHY)
+    world = ServiceWorld()
+    world.queue.refused[LINK] = Published(uuid4(), WHY)
     for org_id in ("acme", "other"):
-        ended(stage, 120, org_id)
+        ended(world, 120, org_id)
 
     with capture_logs() as logs:
-        while stage.delivery.run():
+        while world.delivery.run():
             pass
         early = [(log["event"], log["org_id"], log["why"], log["count"]) for log in logs]
         logs.clear()
-        stage.clock.elapsed_s += SAID_AGAIN_S + 1
-        stage.delivery.run()
+        world.clock.elapsed_s += SAID_AGAIN_S + 1
+        world.delivery.run()
 
     assert early == [
         ("links_not_delivered", "acme", WHY, 50),

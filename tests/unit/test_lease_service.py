@@ -11,7 +11,7 @@ from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.errors import LedgerUnavailable
 from callgate.services.lease import LeaseService
 from tests.support.service_world import StageClock
-from worker.lease_renewer import LeaseKeeper
+from worker.lease_renewer import LeaseRenewer
 
 LEASE_S = 8.0
 
@@ -29,9 +29,9 @@ class Scene:
     def pass_time(self, seconds: float) -> None:
         """Let time pass; only the judge renews."""
         for _ in range(round(seconds)):
-            self.leases.renew("judge", LEASE_S)
+            self.leases.renew("reaper", LEASE_S)
             self.clock.elapsed_s += 1
-        self.leases.renew("judge", LEASE_S)
+        self.leases.renew("reaper", LEASE_S)
 
 
 def test_nothing_is_held_before_the_first_renewal() -> None:
@@ -102,7 +102,7 @@ def test_a_lease_that_was_judged_is_another_one_afterwards() -> None:
     scene.lease.renew()
     began_at = scene.lease.held()
     scene.pass_time(LEASE_S)
-    assert scene.leases.expire("judge") == ["host:1"]
+    assert scene.leases.expire("reaper") == ["host:1"]
 
     scene.lease.renew()
 
@@ -115,7 +115,7 @@ def test_a_judgement_is_noticed_though_the_first_renewal_after_it_got_no_answer(
     scene.lease.renew()
     began_at = scene.lease.held()
     scene.pass_time(LEASE_S)
-    scene.leases.expire("judge")
+    scene.leases.expire("reaper")
     scene.leases.renew("host:1", LEASE_S)
     scene.clock.elapsed_s += 1
 
@@ -157,7 +157,7 @@ def test_a_keeper_renews_until_it_is_stopped_and_then_releases(
 ) -> None:
     """In its own thread; the connection is closed last."""
     lease, closed = CountingLease(), threading.Event()
-    keeper = LeaseKeeper(lease, lease_s=0.04, close=closed.set)  # type: ignore[arg-type]
+    keeper = LeaseRenewer(lease, lease_s=0.04, close=closed.set)  # type: ignore[arg-type]
 
     keeper.start()
     eventually(lambda: lease.renewals >= 3)
@@ -175,7 +175,7 @@ def test_a_keeper_outlives_what_goes_wrong(
     """Without it the process would never claim again."""
     lease = CountingLease()
     lease.fault = fault
-    keeper = LeaseKeeper(lease, lease_s=0.04, close=lambda: None)  # type: ignore[arg-type]
+    keeper = LeaseRenewer(lease, lease_s=0.04, close=lambda: None)  # type: ignore[arg-type]
 
     keeper.start()
     eventually(lambda: lease.faults >= 2)

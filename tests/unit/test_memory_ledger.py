@@ -15,8 +15,8 @@ from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
 from callgate.domain.reports import Snapshot
 from callgate.domain.retention import BodyAges, Purged
 from tests.support.ledger_under_test import (
-    JUDGE,
     LINK,
+    REAPER,
     ManualClock,
     a_reserve,
     a_submission,
@@ -35,8 +35,8 @@ def a_life(batch: list[NewSubmission], seed: int) -> tuple[list[Any], Snapshot]:
         clock.advance(rng.choice([1, 20, 60]))
         key = rng.choice(answers[0]).key
         answers.append(ledger.reserve([a_reserve(key, 100, worker_id="worker-1:1")]))
-        ledger.leases.renew(JUDGE.worker_id, 60)
-        answers.append(ledger.due(limit=2, judge=JUDGE))
+        ledger.leases.renew(REAPER.worker_id, 60)
+        answers.append(ledger.due(limit=2, reaper=REAPER))
         answers.append(ledger.read([key]))
     return answers, ledger.snapshot()
 

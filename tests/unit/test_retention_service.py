@@ -72,22 +72,22 @@ def test_one_organisation_alone_has_no_default() -> None:
 
     assert ages.only("acme") == BodyAges(None, {"acme": 7.0})
     assert ages.only("zeta") == BodyAges(None, {"zeta": 30.0})
-    assert BodyAges(None, {"acme": 7.0}).only("zeta").keeps_everything
+    assert BodyAges(None, {"acme": 7.0}).only("zeta").is_unlimited
 
 
 def test_batches_follow_each_other_until_one_is_not_full() -> None:
     """No transaction is large, and nothing is asked twice for nothing."""
-    store = Store([FULL, FULL, Purged(calls=3, strays=1)])
+    store = Store([FULL, FULL, Purged(calls=3, unprocessable_messages=1)])
 
     purged = RetentionService(store, Retention()).purge(BodyAges(0.0))
 
-    assert purged == Purged(calls=2 * PURGE_BATCH_MAX + 3, strays=1)
+    assert purged == Purged(calls=2 * PURGE_BATCH_MAX + 3, unprocessable_messages=1)
     assert len(store.asked) == 3
 
 
 def test_stray_messages_are_purged_to_the_end_too() -> None:
     """A batch full of them is a full batch."""
-    store = Store([Purged(strays=PURGE_BATCH_MAX)])
+    store = Store([Purged(unprocessable_messages=PURGE_BATCH_MAX)])
 
     RetentionService(store, Retention()).purge(BodyAges(0.0))
 
@@ -123,7 +123,7 @@ def test_a_run_purges_before_it_archives() -> None:
     ages = BodyAges(20 * DAY_S)
     assert store.asked == [3, ages, "archive 2", "archive 2", "archive 2"]
     assert [entry["event"] for entry in logs] == [
-        "bodies_purged", "log_partition_archived", "log_partition_archived",
+        "bodies.purged", "log_partition.archived", "log_partition.archived",
     ]  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def test_a_month_that_waits_for_unknown_bills_is_told_once() -> None:
             service.run()
 
     assert [(e["event"], e.get("unknown_bills")) for e in logs] == [
-        ("log_partition_waits", 3), ("log_partition_waits", 2), ("log_partition_archived", None),
+        ("log_partition_waits", 3), ("log_partition_waits", 2), ("log_partition.archived", None),
     ]  # fmt: skip
     assert store.unknown_days == 50
     assert Retention().unknown_days == 45

@@ -14,7 +14,11 @@ from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.retry import LOST, Billing, Dead, Failure, Retry, Tally, decide
 
 POLICY = CallTypePolicy(
-    attempts_max=5, lost_max=3, retry_wait_s=1.0, retry_wait_max_s=60.0, retry_after_max_s=600.0
+    attempts_max=5,
+    worker_losses_max=3,
+    retry_wait_s=1.0,
+    retry_wait_max_s=60.0,
+    retry_after_max_s=600.0,
 )
 NO_UNKNOWN = POLICY.model_copy(update={"on_unknown": "dead"})
 FIVE_UNKNOWN = POLICY.model_copy(update={"unknown_attempts_max": 5})

@@ -13,18 +13,18 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from devkit.simulator.chat import BadRequest, ChatRequest, reply_to
-from devkit.simulator.journal import Book
+from devkit.simulator.journal import RequestJournal
 from devkit.simulator.schema import SchemaUnsatisfied, instance
 from devkit.simulator.script import (
     RULES,
     Kind,
     Lognormal,
     Match,
+    ReportedUsage,
     Rule,
     Script,
     Step,
     Uniform,
-    Usage,
 )
 
 
@@ -239,7 +239,9 @@ def test_a_text_beyond_the_token_limit_is_cut_in_every_choice(field: str) -> Non
 
 def test_scripted_usage_is_reported_as_it_is() -> None:
     """A provider that bills more than the request allowed can be played."""
-    usage = Usage(prompt_tokens=7, completion_tokens=900, cached_tokens=5, reasoning_tokens=300)
+    usage = ReportedUsage(
+        prompt_tokens=7, completion_tokens=900, cached_tokens=5, reasoning_tokens=300
+    )
 
     reported = completion_of(a_request(max_tokens=10), Step(usage=usage))["usage"]
 
@@ -286,7 +288,7 @@ def test_a_malformed_request_is_refused(fields: dict[str, Any]) -> None:
 
 def test_the_book_counts_repeated_attempt_ids() -> None:
     """A second request under one attempt id shows, whatever became of either."""
-    book = Book()
+    book = RequestJournal()
     for attempt_id in ("a", "b", "a", None, None):
         book.decided(book.arrived(attempt_id), "m", Kind.OK)
     book.finished(0, 200)
@@ -299,7 +301,7 @@ def test_the_book_counts_repeated_attempt_ids() -> None:
 
 def test_the_book_counts_on_past_its_bound() -> None:
     """Memory is bounded, and what was forgotten is said instead of silently missing."""
-    book = Book(requests_max=2)
+    book = RequestJournal(requests_max=2)
     for _ in range(5):
         number = book.arrived("a")
         book.decided(number, "m", Kind.OK)

@@ -7,15 +7,15 @@ from pydantic import SecretStr
 
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import ConfigurationError
-from callgate.services.llm_service import Patience
+from callgate.services.llm_service import OutagePolicy
 from callgate.settings import KUBERNETES_SERVICE, PREFIX, ClientSettings, load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from tests.support.service_world import OVERLAY, POLICY
-from worker.bootstrap import patience_of
+from worker.bootstrap import outage_policy_of
 
 TIMEOUT_S = ClientSettings.model_fields["ledger_timeout_s"].default
 VARIABLE = "CALLGATE_WORKER__CREDENTIALS__"
-LONGEST_S = POLICY.deadline_s + WorkerOptions().grace_s
+LONGEST_S = POLICY.deadline_s + WorkerOptions().attempt_grace_s
 
 
 def check(**options: float) -> None:
@@ -52,22 +52,24 @@ def test_a_record_must_fit_into_the_grace() -> None:
 
 def test_the_longest_back_off_is_the_third_that_the_grace_is_checked_for() -> None:
     """Else the check above means nothing."""
-    assert Patience(grace_s=30).backoff_s(failures=100, jitter=1.0) == 10
+    assert OutagePolicy(grace_s=30).backoff_s(failures=100, jitter=1.0) == 10
 
 
 def test_a_suspect_whose_process_cannot_have_the_ledger_is_left_and_not_lost() -> None:
     """It waits twice, to read and for its lease; killed as stuck, it would count a loss against a call nobody sent."""
     options = WorkerOptions()
 
-    assert 2 * patience_of(options, is_alone=True).claim_s < options.grace_s
-    assert patience_of(options, is_alone=False) == Patience(grace_s=options.grace_s)
+    assert 2 * outage_policy_of(options, is_alone=True).give_up_after_s < options.attempt_grace_s
+    assert outage_policy_of(options, is_alone=False) == OutagePolicy(
+        grace_s=options.attempt_grace_s
+    )
 
 
 def test_an_outage_that_no_lease_notices_leaves_time_to_record() -> None:
     """Half a lease without a renewal is in order, so an attempt may be called lost right behind it."""
     check(lease_s=12, grace_s=TIMEOUT_S + 6.1)
 
-    with pytest.raises(ConfigurationError, match="half of CALLGATE_WORKER__LEASE_S"):
+    with pytest.raises(ConfigurationError, match="half of CALLGATE_WORKER__PROCESS_LEASE_S"):
         check(lease_s=12, grace_s=TIMEOUT_S + 6)
 
 
@@ -75,7 +77,7 @@ def test_a_drain_outlasts_the_longest_call() -> None:
     """Else stopping a worker makes outcomes unknown."""
     check(drain_s=POLICY.deadline_s + 1)
 
-    with pytest.raises(ConfigurationError, match="CALLGATE_WORKER__DRAIN_S"):
+    with pytest.raises(ConfigurationError, match="CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S"):
         check(drain_s=POLICY.deadline_s)
 
 

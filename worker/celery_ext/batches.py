@@ -33,8 +33,8 @@ from celery.utils.imports import symbol_by_name
 from celery.worker import state as worker_state
 from celery.worker.request import create_request_cls
 
-from worker.celery_ext.body_result import Outcome, OutcomeTask, Trace
-from worker.celery_ext.retry_forever import UntilDone
+from worker.celery_ext.body_result import BodyResult, BodyResultTask, TracerCall
+from worker.celery_ext.retry_forever import RetryForever
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class CloseBatches(bootsteps.StartStopStep):  # type: ignore[misc]
                 strategy.close(flush=not is_lost and not worker_state.should_terminate)
 
 
-class BatchTask(OutcomeTask):
+class BatchTask(BodyResultTask):
     """
     A task that is run many messages at a time.
 
@@ -85,7 +85,7 @@ class BatchTask(OutcomeTask):
         """Have the worker close the buffers of its batched tasks."""
         app.steps["consumer"].add(CloseBatches)
 
-    def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[Outcome]:
+    def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[BodyResult]:
         """
         Do the work of up to `batch_size_max` messages, in a thread of the pool.
 
@@ -140,7 +140,7 @@ class BatchStrategy:
             app=app,
         )
         self._target = fast_trace_task if app.use_fast_trace_task else trace_task_ret
-        self._until_done = UntilDone(consumer, task.name)
+        self._until_done = RetryForever(consumer, task.name)
         self._buffer: deque[tuple[float, Any]] = deque()
         """Requests with the time they came in, oldest first; the prefetch is its bound."""
         self._running = 0
@@ -188,10 +188,10 @@ class BatchStrategy:
     ) -> Any:
         if body is not None:
             raise InvalidTaskError("a batched task takes messages of protocol 2 only")
-        args, kwargs, follow_ups = message.payload
+        args, kwargs, publishes_callbacks = message.payload
         if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
             raise InvalidTaskError("args is not a list, or kwargs is not a mapping")
-        if not isinstance(follow_ups, dict):
+        if not isinstance(publishes_callbacks, dict):
             raise InvalidTaskError("the follow-ups are not a mapping")
         request = self._request_class(
             message, on_ack=ack, on_reject=reject, **self._request_options
@@ -277,7 +277,7 @@ class BatchStrategy:
             if trace.is_over:
                 self._guarded(trace, partial(trace.report, runtime_s))
 
-    def _guarded(self, trace: Trace, step: Callable[[], Any]) -> Any:
+    def _guarded(self, trace: TracerCall, step: Callable[[], Any]) -> Any:
         try:
             return step()
         except Exception:
@@ -288,8 +288,8 @@ class BatchStrategy:
         self._task.run_undecodable(message, error)
         ack(logger, self._consumer.connection_errors)
 
-    def _trace(self, request: Any) -> Trace:
-        return Trace.of(
+    def _trace(self, request: Any) -> TracerCall:
+        return TracerCall.of(
             self._task,
             request.message.payload,
             target=self._target,

@@ -22,7 +22,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BodyResult:
     """How a task's body ended: with a value, or with an error."""
 
     value: object = None
@@ -35,12 +35,12 @@ class Outcome:
         return self.value
 
 
-class OutcomeTask(Task):  # type: ignore[misc]
+class BodyResultTask(Task):  # type: ignore[misc]
     """A task whose body runs elsewhere while Celery's tracer waits for its outcome."""
 
     abstract = True
 
-    follow_ups = True
+    publishes_callbacks = True
     """Whether Celery does what a message asks for after its task: callbacks, errbacks, the rest of a chain or chord."""
 
     def run(self, *args: Any, **kwargs: Any) -> object:
@@ -48,7 +48,7 @@ class OutcomeTask(Task):  # type: ignore[misc]
         tracer = getcurrent()
         if not isinstance(tracer, _Tracer):
             raise RuntimeError(f"{self.name} was started by something that cannot run it")
-        outcome: Outcome = tracer.parent.switch()
+        outcome: BodyResult = tracer.parent.switch()
         return outcome.unwrap()
 
 
@@ -57,7 +57,7 @@ class _Tracer(greenlet):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trace:
+class TracerCall:
     """
     What Celery gives a pool to run: its tracer, the tracer's arguments and who hears the end.
 
@@ -77,10 +77,12 @@ class Trace:
     _results: list[tuple[int, object, float]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, task: OutcomeTask, body: tuple[Any, Any, Any], **rest: Any) -> Self:
+    def of(cls, task: BodyResultTask, body: tuple[Any, Any, Any], **rest: Any) -> Self:
         """The trace of one delivery of a task."""
-        args, kwargs, follow_ups = body
-        return cls(body=(args, kwargs, follow_ups if task.follow_ups else {}), **rest)
+        args, kwargs, publishes_callbacks = body
+        return cls(
+            body=(args, kwargs, publishes_callbacks if task.publishes_callbacks else {}), **rest
+        )
 
     def begin(self) -> bool:
         """Run the tracer up to the body; False if it wants none, because something before it failed."""
@@ -90,7 +92,7 @@ class Trace:
         tracer.switch()
         return not tracer.dead
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: BodyResult) -> None:
         """Run the rest of the tracer over the body's outcome."""
         self._tracers.pop().switch(outcome)
 

@@ -34,11 +34,11 @@ from celery import Celery, Task
 from kombu.exceptions import KombuError
 
 from callgate.domain.bounds import STRAY_BYTES_MAX as RAW_BYTES_MAX
-from callgate.domain.reports import StrayMessage
+from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchStrategy
 from worker.celery_ext.event_pacing import PacedConsumer
 from worker.celery_ext.pool import AsyncTask
-from worker.celery_ext.retry_forever import UntilDone
+from worker.celery_ext.retry_forever import RetryForever
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +47,13 @@ GARBAGE_WAITING_MAX = 200
 BROADCASTS = ".celery.pidbox"
 """How the name ends under which a worker hears them."""
 
-_UNFIT = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, KombuError)
+_CONTENT_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, KombuError)
 """What Celery raises over content that it did not expect; anything else is not the message's."""
 
-Sink = Callable[[StrayMessage], None]
+Sink = Callable[[UnprocessableMessage], None]
 
 
-class _Misfit(TypeError):
+class _Unprocessable(TypeError):
     """What we have against a message, in words of our own; those of other errors may quote it."""
 
 
@@ -75,20 +75,20 @@ class _StrayConsumer(PacedConsumer):
     """Celery's consumer with a way out for what it cannot handle."""
 
     sink: Sink
-    _until_done: UntilDone
+    _until_done: RetryForever
     _garbage_waiting = 0
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return Celery's handler of messages, guarded; called once per broker connection."""
         receive = super().create_task_handler(*args, **kwargs)
-        self._until_done = UntilDone(self, "stray message sink")
-        self.connection.transport.on_garbage = self._put_garbage_aside
+        self._until_done = RetryForever(self, "stray message sink")
+        self.connection.transport.on_malformed = self._put_garbage_aside
 
         def receive_or_put_aside(message: Any) -> None:
             try:
                 self._check(message)
                 receive(message)
-            except _UNFIT as error:
+            except _CONTENT_ERRORS as error:
                 self._put_aside(message, error)
 
         return receive_or_put_aside
@@ -102,7 +102,7 @@ class _StrayConsumer(PacedConsumer):
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Put aside a task nobody registered."""
-        self._put_aside(message, _Misfit("a task that nobody registered"))
+        self._put_aside(message, _Unprocessable("a task that nobody registered"))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Put aside a task with invalid headers or content."""
@@ -111,35 +111,39 @@ class _StrayConsumer(PacedConsumer):
     def _check(self, message: Any) -> None:
         """Raise on what Celery would only find unusable after it has taken the task, and on its old protocol."""
         if "task" not in message.headers:
-            raise _Misfit("no task message of a known protocol")
+            raise _Unprocessable("no task message of a known protocol")
         strategy = self.strategies.get(message.headers.get("task"))
         if strategy is None or isinstance(strategy, BatchStrategy):
             return
         if not isinstance(message.headers.get("id"), str):
-            raise _Misfit("the task id is not text")
+            raise _Unprocessable("the task id is not text")
         if isinstance(message.payload, list):
-            args, kwargs, follow_ups = message.payload
+            args, kwargs, publishes_callbacks = message.payload
             if not isinstance(args, list) or not isinstance(kwargs, dict):
-                raise _Misfit("args is not a list, or kwargs is not a mapping")
-            if not isinstance(follow_ups, dict):
-                raise _Misfit("the follow-ups are not a mapping")
+                raise _Unprocessable("args is not a list, or kwargs is not a mapping")
+            if not isinstance(publishes_callbacks, dict):
+                raise _Unprocessable("the follow-ups are not a mapping")
             _check_arguments(self.app.tasks[message.headers["task"]], args, kwargs)
 
     def _put_garbage_aside(self, queue: str, item: bytes, why: str) -> None:
         """Keep an item that is no message, so counts for no prefetch, unless too many wait to be kept."""
         if self._garbage_waiting >= GARBAGE_WAITING_MAX:
-            logger.error("dropped %d bytes from queue %r: too many strays wait", len(item), queue)
+            logger.error(
+                "dropped %d bytes from queue %r: too many unprocessable_messages wait",
+                len(item),
+                queue,
+            )
             return
         self._garbage_waiting += 1
-        stray = StrayMessage(queue, why, item[:RAW_BYTES_MAX])
+        stray = UnprocessableMessage(queue, why, item[:RAW_BYTES_MAX])
         self._until_done.start(partial(self.sink, stray), self._end_garbage)
 
     def _end_garbage(self, _: bool) -> None:
         self._garbage_waiting -= 1
 
     def _put_aside(self, message: Any, error: Exception) -> None:
-        reason = str(error) if isinstance(error, _Misfit) else type(error).__name__
-        stray = StrayMessage(_queue_of(message), reason, _raw(message))
+        reason = str(error) if isinstance(error, _Unprocessable) else type(error).__name__
+        stray = UnprocessableMessage(_queue_of(message), reason, _raw(message))
         logger.error("stray message in queue %r: %s", stray.queue, stray.reason)
         self._until_done.start(partial(self.sink, stray), partial(self._end, message))
 
@@ -153,7 +157,7 @@ def _check_arguments(task: Task, args: list[Any], kwargs: dict[str, Any]) -> Non
         if isinstance(task, AsyncTask):
             task.check(*args, **kwargs)
     except (TypeError, ValueError):
-        raise _Misfit("arguments that the task cannot use") from None
+        raise _Unprocessable("arguments that the task cannot use") from None
 
 
 def _queue_of(message: Any) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-Letter = Callable[[], object]
+Callback = Callable[[], object]
 
 
-class Mailbox:
+class HubInbox:
     """
     Letters from any thread, read in the hub thread in the order they were posted.
 
@@ -23,7 +23,7 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._letters: deque[Letter] = deque()
+        self._letters: deque[Callback] = deque()
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._ear.setblocking(False)
@@ -33,7 +33,7 @@ class Mailbox:
         """Have the hub read; again after each lost connection, for that empties the hub."""
         hub.add_reader(self._ear, self.read)
 
-    def post(self, letter: Letter) -> None:
+    def post(self, letter: Callback) -> None:
         """Leave a letter and wake the hub, with one system call for any number of letters."""
         self._letters.append(letter)
         if not self._is_rung:

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from worker.celery_ext.body_result import Outcome, OutcomeTask, Trace
+from worker.celery_ext.body_result import BodyResult, BodyResultTask, TracerCall
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ class AsyncJob:
 
     def __init__(
         self,
-        task: OutcomeTask,
-        trace: Trace,
+        task: BodyResultTask,
+        trace: TracerCall,
         accept: Callable[[int, float], None],
         on_timeout: Callable[[bool, float], None],
         limits_s: tuple[float | None, float | None],
@@ -44,7 +44,7 @@ class AsyncJob:
         if self.coroutine is not None:
             call_in(self.coroutine.get_loop(), self.coroutine.cancel)
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: BodyResult) -> None:
         """Let the tracer hear of the outcome, or end without one."""
         if self.is_stopped:
             self.trace.cut_off()
@@ -56,33 +56,33 @@ class AsyncJob:
         logger.exception("%s: %s stays unacknowledged", self.task.name, self.trace.task_id)
         self.is_stopped = True
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> BodyResult:
         """Await the body; whatever it raises is an outcome, for nothing may end the loop."""
         args, kwargs, _ = self.trace.body
         try:
             async with asyncio.timeout(self.soft_s) as soft:
-                return Outcome(await self.task.arun(self.trace.request, *args, **kwargs))
+                return BodyResult(await self.task.arun(self.trace.request, *args, **kwargs))
         except TimeoutError as error:
-            return Outcome(error=SoftTimeLimitExceeded(self.soft_s) if soft.expired() else error)
+            return BodyResult(error=SoftTimeLimitExceeded(self.soft_s) if soft.expired() else error)
         except Exception as error:
-            return Outcome(error=error)
+            return BodyResult(error=error)
         except BaseException as error:
             # A coroutine that was cancelled from outside, by `terminate` or by the end of the
             # loop, has no outcome. One that raises this by itself has failed.
             current = asyncio.current_task()
             self.is_stopped |= current is not None and current.cancelling() > 0
-            return Outcome(error=RuntimeError(f"task body ended by {error!r}"))
+            return BodyResult(error=RuntimeError(f"task body ended by {error!r}"))
 
     def may_block(self) -> bool:
         """Ask whether the tracer may store or publish something."""
         ignores_result = self.trace.request.get("ignore_result")
         if ignores_result is None:
             ignores_result = self.task.ignore_result
-        follow_ups = self.trace.body[2] or {}
+        publishes_callbacks = self.trace.body[2] or {}
         return (
             not ignores_result
             or self.task.store_errors_even_if_ignored
-            or any(map(follow_ups.get, _FOLLOW_UPS))
+            or any(map(publishes_callbacks.get, _FOLLOW_UPS))
         )
 
 

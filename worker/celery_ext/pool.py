@@ -35,10 +35,10 @@ from celery.platforms import EX_FAILURE
 from celery.worker import state as worker_state
 from kombu.serialization import loads, prepare_accept_content
 
-from worker.celery_ext.body_result import Outcome, OutcomeTask, Trace
-from worker.celery_ext.hub_inbox import Mailbox
+from worker.celery_ext.body_result import BodyResult, BodyResultTask, TracerCall
+from worker.celery_ext.hub_inbox import HubInbox
 from worker.celery_ext.job import AsyncJob, call_in
-from worker.celery_ext.threads import LoopThread, Service, TaskThreads
+from worker.celery_ext.threads import LoopResource, LoopThread, TaskThreads
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +58,12 @@ _TICK_S = 0.2
 _SERVICES = "callgate_loop_services"
 
 
-def run_on_loop(app: Celery, service: Service) -> None:
+def run_on_loop(app: Celery, service: LoopResource) -> None:
     """Have every `AsyncioPool` of `app` enter `service` on its loop before intake, exit it last."""
     app.__dict__.setdefault(_SERVICES, []).append(service)
 
 
-class AsyncTask(OutcomeTask):
+class AsyncTask(BodyResultTask):
     """
     A task whose body is a coroutine; runs in `AsyncioPool` only.
 
@@ -124,7 +124,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def on_start(self) -> None:
         """Start the threads and enter the services; an error here ends the worker."""
-        self._mailbox = Mailbox()
+        self._mailbox = HubInbox()
         self.loop = self._loop_thread.start(SERVICES_START_S)
         self.threads.start()
         signals.worker_shutting_down.connect(self._on_shutting_down)
@@ -157,7 +157,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         name, task_id, request, body, content_type, encoding = args
         if content_type:
             body = loads(body, content_type, encoding, accept=self._accept_content)
-        trace = Trace.of(
+        trace = TracerCall.of(
             task,
             body,
             target=target,
@@ -218,10 +218,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             job.fail_to_trace()
         self._mailbox.post(partial(self._settle, job, self.loop.time() - started))
 
-    async def _body(self, job: AsyncJob) -> Outcome:
+    async def _body(self, job: AsyncJob) -> BodyResult:
         job.coroutine = asyncio.current_task()
         if job.is_stopped:
-            return Outcome()
+            return BodyResult()
         hard = self.loop.call_later(job.hard_s, self._expire, job) if job.hard_s else None
         outcome = await job.outcome()
         if hard is not None:

@@ -131,7 +131,7 @@ class Transport(celery_guard.Transport):
 
     Channel = Channel
     connection_errors = (*celery_guard.Transport.connection_errors, ResponseError)
-    on_garbage: Garbage | None = None
+    on_malformed: Garbage | None = None
     """Gets the garbage, in the thread that consumes; without it, garbage is only logged."""
 
     def deliver_item(self, queue: str, item: bytes) -> None:
@@ -144,8 +144,8 @@ class Transport(celery_guard.Transport):
     def refuse(self, queue: str, item: bytes, why: str) -> None:
         """Hand over an item that is no message for us."""
         super().refuse(queue, item, why)
-        if self.on_garbage is not None:
-            self.on_garbage(queue, item, why)
+        if self.on_malformed is not None:
+            self.on_malformed(queue, item, why)
 
     def _deliver(self, message: Any, queue: str) -> None:
         # Of what it says of itself only how to read it. Where it came from, for it may have to go back; and a tag of

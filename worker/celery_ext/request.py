@@ -4,7 +4,7 @@ A message wakes a worker, and that is all it may do.
 Of a message nothing is believed but the ids it names. Celery also obeys headers: a time limit in a forged message would
 cut a call off in the middle of its paid request, an expiry in the past would have its id refused for hours in every
 message after it, an ETA would fill the worker's memory. It shows others: a name (`shadow`), arguments and parents that
-are not those of the task. So all headers are made here, of what the body names. Follow-ups in the body (`follow_ups` of
+are not those of the task. So all headers are made here, of what the body names. Follow-ups in the body (`publishes_callbacks` of
 the tasks) would have the worker publish, or, where they are broken, never acknowledge the message. What limits a call
 is in the ledger and the catalogue.
 """
@@ -23,7 +23,7 @@ from celery.worker.control import Panel
 from celery.worker.request import Request
 from kombu import pidbox
 
-QUESTIONS = frozenset(
+INSPECTION_COMMANDS = frozenset(
     {
         *("ping", "stats", "conf", "report", "clock", "query_task"),
         *("active", "active_queues", "registered", "reserved", "scheduled", "revoked"),
@@ -55,7 +55,7 @@ class Named:
 
 
 class Woken(Protocol):
-    """A task that a `WakeUp` is for."""
+    """A task that a `UntrustedRequest` is for."""
 
     name: str
 
@@ -63,7 +63,7 @@ class Woken(Protocol):
         """What these arguments of a message name; whatever they are, it raises nothing."""
 
 
-class WakeUp(Request):  # type: ignore[misc]
+class UntrustedRequest(Request):  # type: ignore[misc]
     """A delivery that only names what to look at; whoever wants a call not to run cancels it in the ledger."""
 
     def __init__(
@@ -158,8 +158,8 @@ def _is_oid(value: object) -> bool:
     return isinstance(value, str) and _OID.fullmatch(value) is not None
 
 
-def answer_questions_only(app: Celery) -> None:
+def allow_only_inspection_commands(app: Celery) -> None:
     """Have the workers of this process obey no command that comes through the broker."""
-    for name in set(Panel.data) - QUESTIONS:
+    for name in set(Panel.data) - INSPECTION_COMMANDS:
         del Panel.data[name]
     app.control.mailbox.node_cls = Respondent

@@ -27,7 +27,7 @@ def back_off_s(attempt: int) -> float:
     return longest * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
 
 
-class UntilDone:
+class RetryForever:
     """Retry work on behalf of one consumer, until that consumer's connection is gone."""
 
     def __init__(self, consumer: Any, name: str) -> None:

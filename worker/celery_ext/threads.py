@@ -19,18 +19,18 @@ logger = logging.getLogger(__name__)
 
 _JOIN_S = 1.0
 
-Service = Callable[[], AbstractAsyncContextManager[object]]
+LoopResource = Callable[[], AbstractAsyncContextManager[object]]
 """Makes something that lives as long as the loop: entered before intake, exited after the drain."""
 
 
-class ServiceStartError(RuntimeError):
+class LoopResourceStartError(RuntimeError):
     """A service of the loop did not start, so neither does the worker."""
 
 
 class LoopThread:
     """Run one event loop, and its services, in a thread of its own."""
 
-    def __init__(self, services: Sequence[Service], on_death: Callable[[], None]) -> None:
+    def __init__(self, services: Sequence[LoopResource], on_death: Callable[[], None]) -> None:
         """
         Prepare; nothing runs before `start`.
 
@@ -55,7 +55,7 @@ class LoopThread:
         try:
             return self._started.result(timeout_s)
         except TimeoutError as error:
-            raise ServiceStartError(f"services were not up within {timeout_s} s") from error
+            raise LoopResourceStartError(f"services were not up within {timeout_s} s") from error
 
     def stop(self, timeout_s: float) -> bool:
         """Exit the services in reverse order and end the loop; False if that took too long."""
@@ -71,7 +71,7 @@ class LoopThread:
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except ServiceStartError as error:
+        except LoopResourceStartError as error:
             self._started.set_exception(error)
         except BaseException:
             logger.critical("the event loop failed", exc_info=True)
@@ -89,12 +89,12 @@ class LoopThread:
         self._is_over.set()
 
 
-async def _enter(stack: AsyncExitStack, service: Service) -> None:
+async def _enter(stack: AsyncExitStack, service: LoopResource) -> None:
     try:
         await stack.enter_async_context(service())
     except Exception as error:
         name = getattr(service, "__qualname__", repr(service))
-        raise ServiceStartError(f"service {name} did not start: {error!r}") from error
+        raise LoopResourceStartError(f"service {name} did not start: {error!r}") from error
 
 
 class TaskThreads:

@@ -21,28 +21,28 @@ import structlog
 
 from callgate.adapters.system_clock import monotonic
 from callgate.domain.ledger import CallKey
-from callgate.services.llm_service import Busy, Executed
-from worker.isolation.forkserver import Child, ChildFailed, Nursery
+from callgate.services.llm_service import Deferred, DeliveryResult
+from worker.isolation.forkserver import Child, ChildFailed, ForkServer
 
 log = structlog.get_logger(__name__)
 
-NURSERY_ARGV = (sys.executable, "-m", "worker.isolated")
+FORKSERVER_ARGV = (sys.executable, "-m", "worker.isolated")
 START_AGAIN_S = 10.0
 """The pause after a child that did not start."""
 WAITING_PER_CHILD = 8
 """Suspects that wait here for each child there may be. More would fill the worker's slots after a crash."""
 WAIT_MAX_S = 10.0
 """How long they do: a first child takes some seconds."""
-TURN_S_MIN, TURN_S_MAX = 0.5, 30.0
+TURN_MIN_S, TURN_MAX_S = 0.5, 30.0
 """How long a suspect is put off at once."""
-IDLE_S = 2 * TURN_S_MAX
+IDLE_S = 2 * TURN_MAX_S
 """How long a child without a call is kept: until those that were put off have come again."""
 SERVED_S = 3600.0
 """How long it is remembered when an organisation last had a child: longer than a suspect may keep one."""
 WATCH_S = 0.5
 
 
-class Isolation:
+class QuarantineExecutor:
     """
     Runs suspects in child processes; one instance per worker, used in its event loop only.
 
@@ -73,26 +73,28 @@ class Isolation:
         """By organisation."""
         self._served_at: dict[str, float] = {}
         """When organisations were last given a child."""
-        self._nursery: Nursery | None = None
+        self._fork_server: ForkServer | None = None
         self._starting: asyncio.Task[None] | None = None
         self._turn_s = 1.0
         """How long a suspect takes, as the last ones did."""
-        self._lines_end_at: dict[str, float] = {}
+        self._queues_drain_at: dict[str, float] = {}
 
-    async def __call__(self, key: CallKey, org_id: str, lease_s: float) -> Executed | Busy:
-        """Run one suspect if a child is, or soon becomes, free for it; see `llm_service.Isolate`."""
+    async def __call__(
+        self, key: CallKey, org_id: str, expires_in_s: float
+    ) -> DeliveryResult | Deferred:
+        """Run one suspect if a child is, or soon becomes, free for it; see `llm_service.RunQuarantined`."""
         if key in self._here:
-            return Executed.NOT_CLAIMED
+            return DeliveryResult.NOT_CLAIMED
         if Counter(self._here.values())[org_id] >= self._share * (1 + WAITING_PER_CHILD):
-            return Busy(self._turn_in_s(org_id))
+            return Deferred(self._retry_after_s(org_id))
         self._here[key] = org_id
         try:
             async with asyncio.timeout(WAIT_MAX_S) as patience:
                 child = await self._free_child(org_id)
                 patience.reschedule(None)
-                return await self._run(child, key, org_id, lease_s)
+                return await self._run(child, key, org_id, expires_in_s)
         except TimeoutError:
-            return Busy(self._turn_in_s(org_id))
+            return Deferred(self._retry_after_s(org_id))
         finally:
             del self._here[key]
             self._start_children()
@@ -104,17 +106,17 @@ class Isolation:
             await asyncio.wait({self._starting})
         while self._idle:
             await self._idle.pop().end()
-        if self._nursery is not None:
-            await self._nursery.end()
+        if self._fork_server is not None:
+            await self._fork_server.end()
 
-    def _turn_in_s(self, org_id: str) -> float:
+    def _retry_after_s(self, org_id: str) -> float:
         """The end of the line of its calls that were put off: if all came back at once, most would come in vain."""
         now = monotonic()
-        lines = {org: at for org, at in self._lines_end_at.items() if at > now}
+        lines = {org: at for org, at in self._queues_drain_at.items() if at > now}
         ends_at = lines.get(org_id, now) + self._turn_s / self._share
-        lines[org_id] = min(ends_at, now + TURN_S_MAX)
-        self._lines_end_at = lines
-        return max(TURN_S_MIN, lines[org_id] - now)
+        lines[org_id] = min(ends_at, now + TURN_MAX_S)
+        self._queues_drain_at = lines
+        return max(TURN_MIN_S, lines[org_id] - now)
 
     async def _free_child(self, org_id: str) -> Child:
         turn: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
@@ -168,38 +170,40 @@ class Isolation:
                 self._keep(await self._child())
         except Exception as exc:
             # Whatever it was: without the pause every suspect that comes would try again at once.
-            log.error("no_process_for_suspects", reason=repr(exc))
+            log.error("quarantine.start_failed", reason=repr(exc))
             self._close_nursery()
             await asyncio.sleep(START_AGAIN_S)
         finally:
             self._starting = None
 
     async def _child(self) -> Child:
-        if self._nursery is None or not self._nursery.is_open:
+        if self._fork_server is None or not self._fork_server.is_open:
             self._close_nursery()
-            self._nursery = await Nursery.started(self._argv)
-        return await self._nursery.child()
+            self._fork_server = await ForkServer.started(self._argv)
+        return await self._fork_server.child()
 
     def _close_nursery(self) -> None:
         """The children that it has go on; the next child comes from another."""
-        if self._nursery is not None:
-            self._nursery.close()
+        if self._fork_server is not None:
+            self._fork_server.close()
 
-    async def _run(self, child: Child, key: CallKey, org_id: str, lease_s: float) -> Executed:
-        log.info("suspect_runs_alone", call_id=str(key.call_id), pid=child.pid)
+    async def _run(
+        self, child: Child, key: CallKey, org_id: str, expires_in_s: float
+    ) -> DeliveryResult:
+        log.info("quarantine.call_started", call_id=str(key.call_id), pid=child.pid)
         began = monotonic()
         self._busy[child] = org_id
         try:
-            executed = await self._watched(child, key, lease_s)
+            executed = await self._watched(child, key, expires_in_s)
         except (OSError, ChildFailed) as exc:
             await child.end()
             log.error(
-                "suspect_lost_its_process",
+                "quarantine.process_lost",
                 call_id=str(key.call_id),
                 pid=child.pid,
                 reason=str(exc),
             )
-            return Executed.LOST
+            return DeliveryResult.LOST
         except BaseException:
             # The drain is over, or there is none: the call may not go on without its worker.
             await child.end()
@@ -210,7 +214,7 @@ class Isolation:
         self._keep(child)
         return executed
 
-    async def _watched(self, child: Child, key: CallKey, lease_s: float) -> Executed:
+    async def _watched(self, child: Child, key: CallKey, expires_in_s: float) -> DeliveryResult:
         """Wait for the child's answer; kill it if the call's lease must be over, for then nobody waits for it."""
         began = monotonic()
         answer = asyncio.ensure_future(child.ask(key.task_id))
@@ -218,11 +222,11 @@ class Isolation:
             while not answer.done():
                 await asyncio.wait({answer}, timeout=WATCH_S)
                 since = self._healthy_since()
-                if since is not None and monotonic() > max(began, since) + lease_s:
+                if since is not None and monotonic() > max(began, since) + expires_in_s:
                     child.kill()
-            if answer.result() not in set(Executed):
+            if answer.result() not in set(DeliveryResult):
                 raise ChildFailed(f"it said {answer.result()!r}")
-            return Executed(answer.result())
+            return DeliveryResult(answer.result())
         finally:
             answer.cancel()
             await asyncio.wait({answer})

@@ -40,7 +40,7 @@ class ChildFailed(Exception):
     """A child did not start, or ended before it said what its order came to."""
 
 
-class Nursery:
+class ForkServer:
     """The worker's end of one nursery process."""
 
     def __init__(self, process: Process, control: socket.socket) -> None:
@@ -53,7 +53,7 @@ class Nursery:
         Start the process, tied to this one's life; its log lines go where this one's go.
 
         Args:
-            argv: The command of a program that calls `raise_children`.
+            argv: The command of a program that calls `serve_forks`.
 
         Raises:
             OSError
@@ -192,7 +192,7 @@ class Child:
             self._pidfd = -1
 
 
-def raise_children(live: Callable[[socket.socket], None]) -> None:
+def serve_forks(live: Callable[[socket.socket], None]) -> None:
     """
     Be a nursery: fork a child for each socket that comes through standard input; return when that and they have ended.
 
@@ -203,7 +203,7 @@ def raise_children(live: Callable[[socket.socket], None]) -> None:
     # Whoever stops a whole group of processes must not stop a call that its worker's drain waits for.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, _bury)
+    signal.signal(signal.SIGCHLD, _reap)
     control = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -212,16 +212,16 @@ def raise_children(live: Callable[[socket.socket], None]) -> None:
     gc.freeze()
     while fds := socket.recv_fds(control, 1, 1)[1]:
         with socket.socket(fileno=fds[0]) as passage:
-            nursery = os.getpid()
+            fork_server = os.getpid()
             if os.fork() == 0:
-                _be_child(nursery, control, passage, live)
+                _run_child(fork_server, control, passage, live)
     with suppress(ChildProcessError):
         while True:
             os.wait()
 
 
-def _be_child(
-    nursery: int,
+def _run_child(
+    fork_server: int,
     control: socket.socket,
     passage: socket.socket,
     live: Callable[[socket.socket], None],
@@ -229,22 +229,22 @@ def _be_child(
     """Live and exit; nothing of the nursery's stack may go on in a child."""
     exit_code = 1
     try:
-        die_with(nursery)
+        die_with(fork_server)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control.close()
         passage.sendall(f"{os.getpid()}\n".encode())
         live(passage)
         exit_code = 0
     except BaseException:
-        log.exception("child_failed", pid=os.getpid())
+        log.exception("forked_child.failed", pid=os.getpid())
     finally:
         sys.stderr.flush()
         os._exit(exit_code)
 
 
-def _bury(*_: object) -> None:
+def _reap(*_: object) -> None:
     """Reap the dead, and say what they died of: only their parent can know."""
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if exit_code := os.waitstatus_to_exitcode(ended[1]):
-                log.warning("child_died", pid=ended[0], exit_code=exit_code)
+                log.warning("forked_child.died", pid=ended[0], exit_code=exit_code)

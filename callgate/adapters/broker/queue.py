@@ -54,8 +54,8 @@ class CeleryQueue:
                 arguments = [str(key.call_id), key.generation]
                 self._send(producer, CALL_TASK, CALL_QUEUE, key.task_id, arguments)
 
-    def publish_logs(self, refs: Sequence[AttemptRef]) -> None:
-        """Publish log tasks, each as the child of its call task; see `QueuePort.publish_logs`."""
+    def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
+        """Publish log tasks, each as the child of its call task; see `QueuePort.publish_settle_tasks`."""
         with self._batch() as producer:
             for ref in refs:
                 arguments = [str(ref.key.call_id), ref.key.generation, str(ref.attempt_id)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from callgate.domain import bounds
-from callgate.domain.ledger import NewSubmission, Record, Reserve, Settle
+from callgate.domain.ledger import NewSubmission, RecordAnswer, Reserve, Settle
 
 
 def takes_submission(new: NewSubmission) -> bool:
@@ -26,11 +26,11 @@ def takes_claim(wanted: Reserve) -> bool:
         and _has_chars(wanted.price_source, bounds.SOURCE_CHARS_MAX)
         and _has_chars(wanted.trace_id, bounds.TRACE_ID_CHARS_MAX)
         and _has_chars(wanted.credential, bounds.NAME_CHARS_MAX)
-        and _has_bytes(wanted.refuse_with, bounds.ERROR_BYTES_MAX)
+        and _has_bytes(wanted.reject_with, bounds.ERROR_BYTES_MAX)
     )
 
 
-def takes_record(answer: Record) -> bool:
+def takes_record(answer: RecordAnswer) -> bool:
     """Whether every column can be stored."""
     return (
         len(answer.reply or b"") <= bounds.REPLY_BYTES_MAX

@@ -55,7 +55,7 @@ def is_probe_held(tables: MemoryTables, settle: Settle, outcome: SettleOutcome) 
     attempt = tables.attempt(settle.ref)
     if attempt is None or not isinstance(outcome, Locked):
         return False
-    return attempt.kind is AttemptKind.PROBE and attempt.status is settle.seen
+    return attempt.kind is AttemptKind.PROBE and attempt.status is settle.expected_status
 
 
 def note_health(tables: MemoryTables, settle: Settle, now: datetime) -> tuple[BreakerChange, ...]:

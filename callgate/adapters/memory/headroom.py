@@ -18,7 +18,9 @@ def freed(before: dict[int, BudgetFigures], after: dict[int, BudgetFigures]) -> 
 
 def wanting(tables: MemoryTables) -> list[str]:
     """The organisations with calls that wait for headroom: all of them, where Postgres draws a hundred."""
-    return sorted({c.org_id for c in tables.calls.values() if c.wanted_nano_usd is not None})
+    return sorted(
+        {c.org_id for c in tables.calls.values() if c.requested_hold_nano_usd is not None}
+    )
 
 
 def wake(tables: MemoryTables, org_ids: Iterable[str], now: datetime) -> bool:
@@ -50,9 +52,9 @@ def _fitting(tables: MemoryTables, org_id: str) -> list[CallRow]:
 
 def _wanting(tables: MemoryTables, org_id: str) -> list[tuple[CallRow, int]]:
     found = [
-        (call, call.wanted_nano_usd)
+        (call, call.requested_hold_nano_usd)
         for call in tables.calls.values()
-        if call.org_id == org_id and call.wanted_nano_usd is not None
+        if call.org_id == org_id and call.requested_hold_nano_usd is not None
     ]
     return sorted(found, key=lambda pair: (pair[0].created_at, pair[0].key))
 

@@ -28,7 +28,7 @@ class MemoryLeases:
                 lease = LeaseRow(worker_id, now, now, now, now + length)
                 self._tables.leases[worker_id] = lease
             if now - lease.renewed_at > length / 2:
-                lease.steady_since = now
+                lease.stable_since = now
             lease.renewed_at, lease.expires_at = now, now + length
             return lease.began_at
 
@@ -37,14 +37,14 @@ class MemoryLeases:
         with self._lock:
             self._release(worker_id, self._clock())
 
-    def expire(self, judge: str) -> list[str]:
+    def expire(self, reaper: str) -> list[str]:
         """Release leases that have run out, on behalf of a process whose own has been steady."""
         with self._lock:
             now = self._clock()
             gone = [
                 lease
                 for lease in self._tables.leases.values()
-                if lease.expires_at <= now and may_judge(self._tables, judge, lease.length, now)
+                if lease.expires_at <= now and may_reap(self._tables, reaper, lease.length, now)
             ]
             newly_gone = [lease.worker_id for lease in gone if not lease.is_given_away]
             for lease in gone:
@@ -67,10 +67,10 @@ class MemoryLeases:
             self._tables.leases[worker_id] = given_away
 
 
-def may_judge(tables: MemoryTables, worker_id: str, steady_for: timedelta, now: datetime) -> bool:
+def may_reap(tables: MemoryTables, worker_id: str, steady_for: timedelta, now: datetime) -> bool:
     """Tell whether a process has a lease that is fresh, and was there all the time others had to renew or record."""
     lease = tables.leases.get(worker_id)
     if lease is None:
         return False
     is_fresh = now - lease.renewed_at <= lease.length / 2
-    return is_fresh and now - lease.steady_since >= steady_for
+    return is_fresh and now - lease.stable_since >= steady_for

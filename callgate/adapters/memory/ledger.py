@@ -19,7 +19,7 @@ from callgate.adapters.memory import delivery, money
 from callgate.adapters.memory.bounds import takes_submission
 from callgate.adapters.memory.breakers import is_applied, is_probe_held, note_health, release
 from callgate.adapters.memory.headroom import freed, wake, wanting
-from callgate.adapters.memory.leases import MemoryLeases, may_judge
+from callgate.adapters.memory.leases import MemoryLeases, may_reap
 from callgate.adapters.memory.money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory.operations import MemoryOperations
 from callgate.adapters.memory.retention import MemoryRetention
@@ -38,9 +38,9 @@ from callgate.domain.ledger import (
     Due,
     DueBatch,
     DueKind,
-    Judge,
     NewSubmission,
-    Record,
+    Reaper,
+    RecordAnswer,
     RecordOutcome,
     Reserve,
     ReserveOutcome,
@@ -104,7 +104,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             now = self._clock()
             return [money.reserve(self.tables, w, self._new_id(now), now) for w in batch]
 
-    def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+    def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep what the provider answered."""
         with self._lock:
             now = self._clock()
@@ -120,17 +120,17 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
                 outcomes.append(money.settle(self.tables, wanted, now))
                 if is_applied(outcomes[-1]) or is_probe_held(self.tables, wanted, outcomes[-1]):
                     changes += note_health(self.tables, wanted, now)
-            has_woken = wake(self.tables, freed(before, self.tables.budgets), now)
-            has_woken |= release(self.tables, now)
+            has_freed_waiters = wake(self.tables, freed(before, self.tables.budgets), now)
+            has_freed_waiters |= release(self.tables, now)
             return [
-                replace(o, has_woken=has_woken, breaker_changes=changes)
+                replace(o, has_freed_waiters=has_freed_waiters, breaker_changes=changes)
                 if isinstance(o, Settled)
                 else o
                 for o in outcomes
             ]
 
     def due(
-        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
     ) -> DueBatch:
         """Take up to `limit` calls whose `due_at` has come, oldest first."""
         with self._lock:
@@ -139,7 +139,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
                 wake(self.tables, wanting(self.tables), now)
                 return DueBatch(now, self._due_queued(queued_before, limit, now))
             release(self.tables, now)
-            items = self._due_calls(self._may_expire(judge, now), limit, now)
+            items = self._due_calls(self._may_expire(reaper, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
 
     def links(
@@ -244,10 +244,12 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             call.sweeps += 1
         return tuple(self._publish(call, now) for call in lost)
 
-    def _may_expire(self, judge: Judge | None, now: datetime) -> bool:
-        if judge is None:
+    def _may_expire(self, reaper: Reaper | None, now: datetime) -> bool:
+        if reaper is None:
             return False
-        return may_judge(self.tables, judge.worker_id, timedelta(seconds=judge.steady_s), now)
+        return may_reap(
+            self.tables, reaper.worker_id, timedelta(seconds=reaper.lease_stable_for_s), now
+        )
 
     def _due_calls(self, expire: bool, limit: int, now: datetime) -> tuple[Due, ...]:
         found = [

@@ -39,7 +39,7 @@ from callgate.domain.ledger import (
     CallState,
     Locked,
     NotClaimed,
-    Record,
+    RecordAnswer,
     RecordOutcome,
     Refused,
     Reserve,
@@ -74,13 +74,13 @@ def reserve(
     if call.key in tables.locked and call.state in (CallState.QUEUED, CallState.RUNNING):
         return Locked(call.key)
     if claimed := _claimed_before(tables, call, wanted):
-        call.due_at = now + timedelta(seconds=wanted.lease_s)
+        call.due_at = now + timedelta(seconds=wanted.expires_in_s)
         return _reserved(claimed)
     if call.state is not CallState.QUEUED or _is_spent(tables, call, wanted):
         return NotClaimed(call.key, call.state, _unsent(tables, call, wanted))
     if not takes_claim(wanted):
         return Unstorable(TOO_LARGE)
-    if wanted.refuse_with is not None:
+    if wanted.reject_with is not None:
         pass_the_turn(tables, call, now)
         _refuse_with(tables, call, wanted, now)
         return Refused(call.key, call.state, None)
@@ -108,7 +108,7 @@ def reserve(
     return _reserved(attempt)
 
 
-def record(tables: MemoryTables, answer: Record, now: datetime) -> RecordOutcome:
+def record(tables: MemoryTables, answer: RecordAnswer, now: datetime) -> RecordOutcome:
     """Keep what the provider answered, late or not; the first answer stays."""
     attempt = tables.attempt(answer.ref)
     if attempt is None:
@@ -205,12 +205,12 @@ def _refusal(
 
 def _refuse_with(tables: MemoryTables, call: CallRow, wanted: Reserve, now: datetime) -> None:
     """Reject the call with the caller's own error, or let it wait with that."""
-    if wanted.put_off_s is None:
-        tables.end(call, CallState.REJECTED, wanted.refuse_with, now)
+    if wanted.defer_s is None:
+        tables.end(call, CallState.REJECTED, wanted.reject_with, now)
     else:
-        due_at = now + timedelta(seconds=wanted.put_off_s)
-        _wait(call, wanted.put_off_reason, wanted.refuse_with, due_at)
-        if wanted.put_off_s == 0:
+        due_at = now + timedelta(seconds=wanted.defer_s)
+        _wait(call, wanted.defer_reason, wanted.reject_with, due_at)
+        if wanted.defer_s == 0:
             # The caller has looked into it, and found it locked.
             call.sweeps = 0
 
@@ -239,12 +239,12 @@ def _refuse(
         age_s = (now - call.created_at).total_seconds()
         due_at = now + timedelta(seconds=held_wait_s(age_s))
         _wait(call, WaitReason.BUDGET_HELD, refusal.to_json(), due_at)
-        call.wanted_nano_usd = wanted.hold_nano_usd
+        call.requested_hold_nano_usd = wanted.hold_nano_usd
     elif refusal.reason is RefusalReason.EXHAUSTED and is_patient:
         reasons = [(refusal_of(b, wanted.hold_nano_usd, now), b.ends_at) for b in budgets]
         ends = [ends_at for reason, ends_at in reasons if reason is RefusalReason.EXHAUSTED]
         _wait(call, WaitReason.BUDGET_EXHAUSTED, refusal.to_json(), max(ends))
-        call.wanted_nano_usd = wanted.hold_nano_usd
+        call.requested_hold_nano_usd = wanted.hold_nano_usd
     else:
         tables.end(call, CallState.REJECTED, refusal.to_json(), now)
 
@@ -274,9 +274,9 @@ def _hold(
     call.attempt = attempt.attempt
     call.attempt_id = attempt.attempt_id
     call.error = None
-    call.wanted_nano_usd = None
+    call.requested_hold_nano_usd = None
     call.waits_for = None
-    call.due_at = now + timedelta(seconds=wanted.lease_s)
+    call.due_at = now + timedelta(seconds=wanted.expires_in_s)
     return attempt
 
 
@@ -287,7 +287,7 @@ def _reserved(attempt: AttemptRow) -> Reserved:
 
 def _is_settleable(attempt: AttemptRow, wanted: Settle) -> bool:
     """An attempt without an answer can only become unknown; one that has changed since is left alone."""
-    if attempt.status is not wanted.seen:
+    if attempt.status is not wanted.expected_status:
         return False
     if attempt.status is AttemptStatus.DISPATCHED:
         return wanted.status is AttemptStatus.UNKNOWN
@@ -356,7 +356,7 @@ def _wait(call: CallRow, reason: WaitReason, error: str | None, due_at: datetime
     call.wait_reason = reason
     call.error = error
     call.due_at = due_at
-    call.wanted_nano_usd = None
+    call.requested_hold_nano_usd = None
     call.waits_for = None
     if reason is not WaitReason.RETRY:
         call.wait_until = None

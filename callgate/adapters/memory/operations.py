@@ -28,7 +28,7 @@ from callgate.domain.reports import (
     EndReason,
     OperatorAction,
     Snapshot,
-    StrayMessage,
+    UnprocessableMessage,
 )
 from callgate.domain.requests import Usage
 from callgate.domain.unknown import (
@@ -84,10 +84,10 @@ class MemoryOperations:
             found = [_dead_group(*name, calls) for name, calls in sorted(groups.items())]
             return sorted(found, key=lambda group: -group.count)
 
-    def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
+    def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
         """List messages that named no call, newest first."""
         with self._lock:
-            return self.tables.strays[::-1][:limit]
+            return self.tables.unprocessable_messages[::-1][:limit]
 
     def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
         """Cancel queued or waiting calls, or discard dead ones: they become rejected."""
@@ -107,10 +107,10 @@ class MemoryOperations:
         with self._lock:
             return failures(self.tables, key, limit)
 
-    def keep_stray(self, stray: StrayMessage) -> None:
+    def keep_unprocessable(self, stray: UnprocessableMessage) -> None:
         """Keep a message that named no call, as a dead letter."""
         with self._lock:
-            self.tables.strays.append((self._clock(), stray))
+            self.tables.unprocessable_messages.append((self._clock(), stray))
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
         """Sum what was used, by organisation, call type, provider and model."""
@@ -189,7 +189,8 @@ class MemoryOperations:
                     for key, call in t.calls.items()
                 ),
                 rows_without_call=sum(a.key not in t.calls for a in t.attempts.values()),
-                dead_letters=sum(map(self._is_dead_letter, t.calls.values())) + len(t.strays),
+                dead_letters=sum(map(self._is_dead_letter, t.calls.values()))
+                + len(t.unprocessable_messages),
                 spent_nano_usd=_posted(t.attempts.values()),
                 unknown_attempts=statuses[AttemptStatus.UNKNOWN.value],
             )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from callgate.adapters.memory.breakers import forget
 from callgate.adapters.memory.tables import CallRow, MemoryTables
-from callgate.domain.reports import StrayMessage
+from callgate.domain.reports import UnprocessableMessage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
 
 
@@ -25,13 +25,15 @@ class MemoryRetention:
             now = self._clock()
             found = [c for c in self.tables.calls.values() if self._is_too_old(c, ages, now)]
             calls = found[:limit]
-            strays = [] if ages.default_s is None else self._strays(ages.default_s, now)[:limit]
+            unprocessable_messages = (
+                [] if ages.default_s is None else self._strays(ages.default_s, now)[:limit]
+            )
             if not dry_run:
                 for call in calls:
                     self._empty(call)
-                for stray in strays:
-                    self.tables.strays.remove(stray)
-            return Purged(len(calls), len(strays))
+                for stray in unprocessable_messages:
+                    self.tables.unprocessable_messages.remove(stray)
+            return Purged(len(calls), len(unprocessable_messages))
 
     def forget_breakers(self, *, limit: int) -> int:
         """Delete breakers that nobody has used for a week, and no call waits for."""
@@ -74,8 +76,10 @@ class MemoryRetention:
         attempts = self.tables.attempts_of[call.key]
         return max([call.created_at, *(a.posted_at for a in attempts if a.posted_at)])
 
-    def _strays(self, age_s: float, now: datetime) -> list[tuple[datetime, StrayMessage]]:
-        return [s for s in self.tables.strays if s[0] <= now - timedelta(seconds=age_s)]
+    def _strays(self, age_s: float, now: datetime) -> list[tuple[datetime, UnprocessableMessage]]:
+        return [
+            s for s in self.tables.unprocessable_messages if s[0] <= now - timedelta(seconds=age_s)
+        ]
 
     def _empty(self, call: CallRow) -> None:
         call.request = None

@@ -29,7 +29,7 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     WaitReason,
 )
-from callgate.domain.reports import By, OperatorAction, StrayMessage
+from callgate.domain.reports import By, OperatorAction, UnprocessableMessage
 from callgate.domain.requests import Usage
 
 GuardKey = tuple[str, str, str]
@@ -61,7 +61,7 @@ class CallRow:
     """The newest attempt; of a succeeded call the winner."""
     error: str | None = None
     error_fingerprint: str | None = None
-    wanted_nano_usd: int | None = None
+    requested_hold_nano_usd: int | None = None
     """The hold it waits for headroom for, from refusal to claim."""
     sweeps: int = 0
     """How often one has found it queued since somebody last claimed or refused it."""
@@ -194,7 +194,7 @@ class LeaseRow:
     worker_id: str
     began_at: datetime
     """Another time than before: the lease was released meanwhile."""
-    steady_since: datetime
+    stable_since: datetime
     """Since then no renewal was late."""
     renewed_at: datetime
     expires_at: datetime
@@ -219,7 +219,9 @@ class MemoryTables:
     attempts: dict[UUID, AttemptRow] = field(default_factory=dict)
     budgets: dict[int, BudgetFigures] = field(default_factory=dict)
     """Every period of every budget by `budget_id`."""
-    strays: list[tuple[datetime, StrayMessage]] = field(default_factory=list)
+    unprocessable_messages: list[tuple[datetime, UnprocessableMessage]] = field(
+        default_factory=list
+    )
     leases: dict[str, LeaseRow] = field(default_factory=dict)
     breakers: dict[BreakerKey, Breaker] = field(default_factory=dict)
     untold: dict[CallKey, datetime] = field(default_factory=dict)
@@ -296,7 +298,7 @@ class MemoryTables:
         call.state = state
         call.error = error
         call.due_at = None
-        call.wanted_nano_usd = None
+        call.requested_hold_nano_usd = None
         call.wait_reason = None
         call.waits_for = None
         return self.tell_later(call, tell_at)
@@ -329,7 +331,7 @@ class MemoryTables:
             error=call.error,
             created_at=call.created_at,
             posted_nano_usd=sum(a.posted_nano_usd or 0 for a in attempts),
-            lost_attempts=sum(a.is_lost for a in attempts),
+            worker_losses=sum(a.is_lost for a in attempts),
             unknown_attempts=sum(a.is_left_open for a in attempts),
             paid_failures=sum(a.is_paid_failure for a in attempts),
             free_probes=sum(a.is_free_probe for a in attempts),

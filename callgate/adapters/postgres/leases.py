@@ -11,7 +11,7 @@ EXPIRED_MAX = 10
 
 RENEW = "SELECT callgate_renew_lease_v1(%(worker_id)s, %(lease_s)s) AS began_at"
 RELEASE = "SELECT callgate_release_leases_v1(ARRAY[%(worker_id)s])"
-EXPIRE = "SELECT callgate_expire_leases_v1(%(judge)s, %(limit)s) AS worker_id"
+EXPIRE = "SELECT callgate_expire_leases_v1(%(reaper)s, %(limit)s) AS worker_id"
 
 
 class PostgresLeases:
@@ -30,7 +30,7 @@ class PostgresLeases:
         """End a lease; see `LeasePort.release`."""
         self._session.answers(RELEASE, {"worker_id": worker_id})
 
-    def expire(self, judge: str) -> list[str]:
+    def expire(self, reaper: str) -> list[str]:
         """Release leases that have run out; see `LeasePort.expire`."""
-        rows = self._session.answers(EXPIRE, {"judge": judge, "limit": EXPIRED_MAX})
+        rows = self._session.answers(EXPIRE, {"reaper": reaper, "limit": EXPIRED_MAX})
         return [row.worker_id for row in rows]

@@ -33,11 +33,11 @@ from callgate.domain.ledger import (
     Due,
     DueBatch,
     DueKind,
-    Judge,
     Locked,
     NewSubmission,
     NotClaimed,
-    Record,
+    Reaper,
+    RecordAnswer,
     RecordOutcome,
     Refused,
     Reserve,
@@ -75,20 +75,20 @@ READ = """SELECT * FROM callgate_read_v1(
 RESERVE = """SELECT * FROM callgate_reserve_v1(
     %(call_ids)s::uuid[], %(generations)s::int[], %(holds)s::bigint[], %(leases_s)s::float8[],
     %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[], %(waits)s::boolean[],
-    %(default_limits)s::bigint[], %(refusals)s::text[], %(put_off_s)s::float8[], %(put_off_reasons)s::text[],
+    %(default_limits)s::bigint[], %(refusals)s::text[], %(defer_s)s::float8[], %(put_off_reasons)s::text[],
     %(credentials)s::text[], %(waits_max_s)s::float8[])"""
 RECORD = """SELECT * FROM callgate_record_v1(
     %(attempt_ids)s::uuid[], %(replies)s::bytea[], %(errors)s::text[], %(latencies_ms)s::int[],
     %(provider_request_ids)s::text[])"""
 SETTLE = """SELECT * FROM callgate_settle_v1(
-    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(seen)s::text[],
+    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(expected_statuses)s::text[],
     %(statuses)s::text[], %(posted)s::bigint[], %(next_states)s::text[], %(due_in_s)s::float8[],
     %(input_tokens)s::int[], %(cached_input_tokens)s::int[], %(cache_write_tokens)s::int[],
     %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(price_sources)s::text[],
     %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[],
     %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[])"""
 DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_due_v1(
-    %(limit)s, %(judge)s, %(steady_s)s, %(queued_before)s) d ON true"""
+    %(limit)s, %(reaper)s, %(lease_stable_for_s)s, %(queued_before)s) d ON true"""
 LINKS = """SELECT * FROM callgate_links_v1(
     %(after)s, %(call_ids)s::uuid[], %(generations)s::int[], %(per_call)s, %(per_org)s, %(limit)s, %(bytes_max)s)"""
 DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[], %(failures)s::text[], %(again_s)s::float8[])"
@@ -192,26 +192,26 @@ class PostgresLedger:
                 "call_ids": [r.key.call_id for r in batch],
                 "generations": [r.key.generation for r in batch],
                 "holds": [r.hold_nano_usd for r in batch],
-                "leases_s": [r.lease_s for r in batch],
+                "leases_s": [r.expires_in_s for r in batch],
                 "worker_ids": [r.worker_id for r in batch],
                 "price_sources": [r.price_source for r in batch],
                 "trace_ids": [r.trace_id for r in batch],
                 "waits": [r.on_budget is OnBudget.WAIT for r in batch],
                 "default_limits": [r.default_limit_nano_usd for r in batch],
-                "refusals": [r.refuse_with for r in batch],
-                "put_off_s": [r.put_off_s for r in batch],
-                "put_off_reasons": [r.put_off_reason for r in batch],
+                "refusals": [r.reject_with for r in batch],
+                "defer_s": [r.defer_s for r in batch],
+                "put_off_reasons": [r.defer_reason for r in batch],
                 "credentials": [r.credential for r in batch],
                 "waits_max_s": [r.wait_max_s for r in batch],
             },
         )
         return [_reserve_outcome(r, row) for r, row in zip(batch, _in_order(rows), strict=True)]
 
-    def record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+    def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep answers; see `LedgerPort.record`."""
         return _written(batch, self._record, lambda r, why: RecordOutcome.UNSTORABLE)
 
-    def _record(self, batch: Sequence[Record]) -> list[RecordOutcome]:
+    def _record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         rows = self._session.answers(
             RECORD,
             {
@@ -231,24 +231,24 @@ class PostgresLedger:
     def _settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         rows = self._session.answers(SETTLE, _settle_parameters(batch))
         of_batch = next((row for row in rows if row.ord == 0), None)
-        has_woken = of_batch is not None and of_batch.applied
+        has_freed_waiters = of_batch is not None and of_batch.applied
         changes = tuple(map(BreakerChange.from_json, of_batch.breakers if of_batch else ()))
         settled = _in_order([row for row in rows if row.ord > 0])
         return [
-            _settle_outcome(s, row, has_woken, changes)
+            _settle_outcome(s, row, has_freed_waiters, changes)
             for s, row in zip(batch, settled, strict=True)
         ]
 
     def due(
-        self, *, limit: int, judge: Judge | None = None, queued_before: datetime | None = None
+        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
     ) -> DueBatch:
         """Take what is due; see `LedgerPort.due`."""
         rows = self._session.answers(
             DUE,
             {
                 "limit": limit,
-                "judge": judge and judge.worker_id,
-                "steady_s": judge and judge.steady_s,
+                "reaper": reaper and reaper.worker_id,
+                "lease_stable_for_s": reaper and reaper.lease_stable_for_s,
                 "queued_before": queued_before,
             },
         )
@@ -346,7 +346,7 @@ def _unstorable_submission(s: NewSubmission, why: str) -> Submitted:
 
 
 def _untold(outcome: Told, why: str) -> None:
-    log.error("link_outcome_not_kept", submission_id=str(outcome.submission_id), why=why)
+    log.error("link_outcome.not_stored", submission_id=str(outcome.submission_id), why=why)
 
 
 def _in_order(rows: list[Any]) -> list[Any]:
@@ -366,13 +366,15 @@ def _reserve_outcome(r: Reserve, row: Any) -> ReserveOutcome:
 
 
 def _settle_outcome(
-    s: Settle, row: Any, has_woken: bool, changes: tuple[BreakerChange, ...]
+    s: Settle, row: Any, has_freed_waiters: bool, changes: tuple[BreakerChange, ...]
 ) -> SettleOutcome:
     if row.state is None:
         return Unstorable(f"there is no call {s.ref.key.task_id}")
     if row.applied is None:
         return Locked(s.ref.key)
-    return Settled(s.ref, row.applied, CallState(row.state), row.has_links, has_woken, changes)
+    return Settled(
+        s.ref, row.applied, CallState(row.state), row.has_links, has_freed_waiters, changes
+    )
 
 
 def _settle_parameters(batch: Sequence[Settle]) -> dict[str, Any]:
@@ -381,7 +383,7 @@ def _settle_parameters(batch: Sequence[Settle]) -> dict[str, Any]:
         "call_ids": [s.ref.key.call_id for s in batch],
         "generations": [s.ref.key.generation for s in batch],
         "attempt_ids": [s.ref.attempt_id for s in batch],
-        "seen": [s.seen.value for s in batch],
+        "expected_statuses": [s.expected_status.value for s in batch],
         "statuses": [s.status.value for s in batch],
         "posted": [s.posted_nano_usd for s in batch],
         "next_states": [s.next_state.value for s in batch],
@@ -425,7 +427,7 @@ def _call_view(row: Any) -> CallView:
         error=row.error,
         created_at=row.created_at,
         posted_nano_usd=row.posted_nano_usd,
-        lost_attempts=row.lost_attempts,
+        worker_losses=row.worker_losses,
         unknown_attempts=row.unknown_attempts,
         paid_failures=row.paid_failures,
         free_probes=row.free_probes,

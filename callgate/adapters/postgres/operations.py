@@ -34,7 +34,7 @@ from callgate.domain.reports import (
     EndReason,
     OperatorAction,
     Snapshot,
-    StrayMessage,
+    UnprocessableMessage,
 )
 from callgate.domain.unknown import (
     HandOutcome,
@@ -70,9 +70,9 @@ SETTLE_BY_HAND = """SELECT * FROM callgate_settle_unknown_v1(
     %(attempt_ids)s::uuid[], %(seen)s::bigint[], %(billed)s::bigint[], %(may_exceed_hold)s::boolean[],
     %(operator)s, %(reason)s, %(dry_run)s)"""
 ACTIONS = "SELECT * FROM operator_action ORDER BY id DESC LIMIT %(limit)s"
-STRAYS = "SELECT * FROM stray_message ORDER BY id DESC LIMIT %(limit)s"
+STRAYS = "SELECT * FROM unprocessable_message ORDER BY id DESC LIMIT %(limit)s"
 KEEP_STRAY = (
-    "INSERT INTO stray_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
+    "INSERT INTO unprocessable_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
 )
 _DRIFTS = TypeAdapter(tuple[BudgetDrift, ...])
 
@@ -119,10 +119,10 @@ class PostgresOperations:
         rows = self._session.answers(DEAD_GROUPS, _filter(wanted))
         return [DeadGroup(**row._asdict()) for row in rows]
 
-    def strays(self, *, limit: int) -> list[tuple[datetime, StrayMessage]]:
-        """List strays; see `OperationsPort.strays`."""
+    def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
+        """List unprocessable_messages; see `OperationsPort.unprocessable_messages`."""
         rows = self._session.answers(STRAYS, {"limit": limit})
-        return [(r.at, StrayMessage(r.queue, r.reason, bytes(r.raw))) for r in rows]
+        return [(r.at, UnprocessableMessage(r.queue, r.reason, bytes(r.raw))) for r in rows]
 
     def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
         """Cancel or discard; see `OperationsPort.end`. Each thousand of them is one transaction."""
@@ -153,8 +153,8 @@ class PostgresOperations:
             LinkFailure(r.submission_id, r.tries, r.failure, r.try_at, r.given_up_at) for r in rows
         ]
 
-    def keep_stray(self, stray: StrayMessage) -> None:
-        """Keep a stray message; see `OperationsPort.keep_stray`."""
+    def keep_unprocessable(self, stray: UnprocessableMessage) -> None:
+        """Keep a stray message; see `OperationsPort.keep_unprocessable`."""
         self._session.rows(
             KEEP_STRAY,
             {

@@ -43,7 +43,7 @@ class PostgresRetention:
                 "dry_run": dry_run,
             },
         )
-        return Purged(row.calls, row.strays)
+        return Purged(row.calls, row.unprocessable_messages)
 
     def calls_with_bodies(self, org_id: str) -> int:
         """Count what a purge has left; see `RetentionPort.calls_with_bodies`."""

@@ -62,11 +62,11 @@ MAY_SELECT_EXCEPT: Mapping[str, Sequence[str]] = {
     "llm_call": ("request",),
     "ai_call_log": ("reply",),
     "submission": ("link",),
-    "stray_message": ("raw",),
+    "unprocessable_message": ("raw",),
 }
 """Columns of bodies; the dashboard may read the others."""
 MAY_INSERT: Mapping[str, tuple[str, Sequence[str]]] = {
-    "stray_message": (WORKER, ("queue", "reason", "raw")),
+    "unprocessable_message": (WORKER, ("queue", "reason", "raw")),
 }
 
 

@@ -83,7 +83,7 @@ llm_call = Table(
     Column("error", Text),
     Column("error_fingerprint", Text),
     Column(
-        "wanted_nano_usd",
+        "requested_hold_nano_usd",
         BigInteger,
         comment="the hold it waits for headroom for, from refusal to claim",
     ),
@@ -114,7 +114,8 @@ llm_call = Table(
         "state NOT IN ('dead', 'rejected') OR error IS NOT NULL", name="end_has_reason"
     ),
     CheckConstraint(
-        "wanted_nano_usd IS NULL OR state IN ('waiting', 'queued')", name="wants_while_waiting"
+        "requested_hold_nano_usd IS NULL OR state IN ('waiting', 'queued')",
+        name="wants_while_waiting",
     ),
     CheckConstraint(
         "breaker_id IS NULL OR state IN ('waiting', 'queued')", name="breaker_while_waiting"
@@ -152,14 +153,14 @@ Index(
     "ix_llm_call_wanted",
     llm_call.c.org_id,
     llm_call.c.created_at,
-    postgresql_where=text("wanted_nano_usd IS NOT NULL"),
+    postgresql_where=text("requested_hold_nano_usd IS NOT NULL"),
 )
 Index(
     "ix_llm_call_least_wanted",
     llm_call.c.org_id,
     llm_call.c.call_type,
-    llm_call.c.wanted_nano_usd,
-    postgresql_where=text("wanted_nano_usd IS NOT NULL"),
+    llm_call.c.requested_hold_nano_usd,
+    postgresql_where=text("requested_hold_nano_usd IS NOT NULL"),
 )
 Index(
     "ix_llm_call_released",
@@ -476,8 +477,8 @@ operator_action = Table(
 Index("ix_operator_action_at", operator_action.c.at)
 Index("ix_operator_action_org", operator_action.c.org_id, operator_action.c.at)
 
-stray_message = Table(
-    "stray_message",
+unprocessable_message = Table(
+    "unprocessable_message",
     metadata,
     Column("id", BigInteger, Identity(always=True), nullable=False),
     Column("at", _TIME, nullable=False, server_default=_NOW),
@@ -502,7 +503,7 @@ worker_lease = Table(
         nullable=False,
         comment="another one than before: it was released meanwhile",
     ),
-    Column("steady_since", _TIME, nullable=False, comment="since then no renewal was late"),
+    Column("stable_since", _TIME, nullable=False, comment="since then no renewal was late"),
     Column("renewed_at", _TIME, nullable=False),
     Column("expires_at", _TIME, nullable=False),
     PrimaryKeyConstraint("worker_id"),

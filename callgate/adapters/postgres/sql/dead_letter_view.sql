@@ -8,4 +8,4 @@ SELECT 'call' AS kind, c.org_id, c.call_id, c.generation, NULL::bigint AS stray_
    AND NOT EXISTS (SELECT 1 FROM llm_call n
                     WHERE n.call_id = c.call_id AND n.generation > c.generation)
 UNION ALL
-SELECT 'stray', NULL, NULL, NULL, s.id, s.reason, NULL, s.at FROM stray_message s;
+SELECT 'stray', NULL, NULL, NULL, s.id, s.reason, NULL, s.at FROM unprocessable_message s;

@@ -36,13 +36,13 @@ BEGIN
                                    CASE WHEN own.is_open THEN own.id END], NULL);
     IF is_healthy AND own.is_open IS NOT TRUE THEN
         admission := 'passed';
-    ELSIF callgate_breaker_room_v1(b, own, p_org_id) = 0 THEN
+    ELSIF callgate_breaker_headroom_v1(b, own, p_org_id) = 0 THEN
         admission := 'wait';
     ELSIF b.is_open AND b.turn_org = p_org_id AND EXISTS (
             SELECT 1 FROM callgate_waiting_orgs_v1(b.id) AS o(org_id)
               LEFT JOIN breaker y ON y.provider = b.provider AND y.model = b.model AND y.credential = b.credential
                                  AND y.org_id = o.org_id
-             WHERE o.org_id <> p_org_id AND callgate_breaker_room_v1(b, y, o.org_id) > 0
+             WHERE o.org_id <> p_org_id AND callgate_breaker_headroom_v1(b, y, o.org_id) > 0
                AND callgate_has_free_call_v1(b.id, o.org_id)) THEN
         admission := 'wait';
     ELSE

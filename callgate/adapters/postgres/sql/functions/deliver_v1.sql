@@ -27,6 +27,6 @@ BEGIN
                  WHERE s.submission_id = ANY (p_submission_ids)) k USING (call_id, generation)
            FOR UPDATE OF x SKIP LOCKED
     LOOP
-        PERFORM callgate_untold_rest_v1(u.call_id, u.generation);
+        PERFORM callgate_has_untold_calls_v1(u.call_id, u.generation);
     END LOOP;
 END $$;

@@ -3,7 +3,7 @@
 -- waiting -> queued (publish it). Everything else keeps its state and is lent to the caller for ten seconds: it has an attempt
 -- whose money is not posted. That may be one of an ended call: a late answer ended it while a newer attempt was on its way.
 -- Links that wait to be delivered are no concern of this: see links_v1.
--- An attempt that has expired is left alone unless p_judge may judge: who is alive has had p_steady_s seconds to record.
+-- An attempt that has expired is left alone unless p_reaper may judge: who is alive has had p_steady_s seconds to record.
 -- With p_queued_before: queued calls due before that moment (their message was lost, and each is counted) and nothing else.
 -- And calls that wait for headroom are woken where it is there: whoever was locked when it was freed was passed over, and who
 -- was woken first may not have taken it. Of a hundred organisations, by lot: the wake-ups of thousands would outlast the time a
@@ -11,7 +11,7 @@
 -- Refused   a row that takes no such change stops none of those behind it: it is put off for an hour, or, where it does not
 --           take that either, left where it is. The server's log names it.
 -- Returns   kind: publish | settle | expired.
-CREATE FUNCTION callgate_due_v1(p_limit int, p_judge text, p_steady_s float8, p_queued_before timestamptz)
+CREATE FUNCTION callgate_due_v1(p_limit int, p_reaper text, p_steady_s float8, p_queued_before timestamptz)
 RETURNS TABLE (kind text, call_id uuid, generation int, state text, attempt_id uuid)
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -21,16 +21,16 @@ DECLARE
     taken int := 0;
     refused uuid[] := '{}';     -- calls that took no change
     looked boolean;             -- at any that was not taken
-    may_expire CONSTANT boolean := callgate_may_judge_v1(p_judge, make_interval(secs => p_steady_s));
+    may_expire CONSTANT boolean := callgate_may_reap_v1(p_reaper, make_interval(secs => p_steady_s));
     lent CONSTANT interval := interval '10 s';
 BEGIN
     IF p_queued_before IS NOT NULL THEN
-        PERFORM callgate_wake_v1(ARRAY(
+        PERFORM callgate_free_waiters_v1(ARRAY(
             WITH RECURSIVE waiting (org_id) AS (
-                (SELECT l.org_id FROM llm_call l WHERE l.wanted_nano_usd IS NOT NULL ORDER BY l.org_id LIMIT 1)
+                (SELECT l.org_id FROM llm_call l WHERE l.requested_hold_nano_usd IS NOT NULL ORDER BY l.org_id LIMIT 1)
                 UNION ALL
                 SELECT (SELECT l.org_id FROM llm_call l
-                         WHERE l.wanted_nano_usd IS NOT NULL AND l.org_id > w.org_id ORDER BY l.org_id LIMIT 1)
+                         WHERE l.requested_hold_nano_usd IS NOT NULL AND l.org_id > w.org_id ORDER BY l.org_id LIMIT 1)
                   FROM waiting w WHERE w.org_id IS NOT NULL
             )
             SELECT w.org_id FROM waiting w WHERE w.org_id IS NOT NULL ORDER BY random() LIMIT 100));
@@ -63,7 +63,7 @@ BEGIN
             BEGIN
                 SELECT t.kind, t.state, t.attempt_id INTO kind, state, attempt_id FROM callgate_take_due_v1(c, lent) t;
             EXCEPTION WHEN integrity_constraint_violation OR data_exception OR program_limit_exceeded THEN
-                PERFORM callgate_put_off_v1(c.call_id, c.generation, SQLERRM);
+                PERFORM callgate_defer_call_v1(c.call_id, c.generation, SQLERRM);
                 refused := refused || c.call_id;
             END;
             IF kind IS NULL THEN

@@ -32,7 +32,7 @@ BEGIN
         call_ids := callgate_hold_v1(call_ids, generations);
         FOR call_id, generation, org IN
         UPDATE llm_call l
-           SET state = 'rejected', error = p_error, wanted_nano_usd = NULL, breaker_id = NULL, wait_reason = NULL,
+           SET state = 'rejected', error = p_error, requested_hold_nano_usd = NULL, breaker_id = NULL, wait_reason = NULL,
                due_at = NULL
          WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(call_ids, generations))
            AND l.state = ANY (p_states) AND l.state IN ('queued', 'waiting', 'dead')

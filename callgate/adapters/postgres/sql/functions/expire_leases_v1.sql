@@ -3,7 +3,7 @@
 -- It must have been steady for as long as the judged lease lasts: who is alive has had the time to renew.
 -- Returns   the worker ids whose leases are gone; not again those of which only what somebody held was left (release_leases_v1):
 --           such a lease ends as it begins.
-CREATE FUNCTION callgate_expire_leases_v1(p_judge text, p_limit int) RETURNS SETOF text
+CREATE FUNCTION callgate_expire_leases_v1(p_reaper text, p_limit int) RETURNS SETOF text
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     gone text[];
@@ -11,7 +11,7 @@ DECLARE
 BEGIN
     SELECT array_agg(x.worker_id), array_agg(x.worker_id) FILTER (WHERE x.began_at < x.expires_at) INTO gone, newly_gone
       FROM (SELECT w.worker_id, w.began_at, w.expires_at FROM worker_lease w
-             WHERE w.expires_at <= now() AND callgate_may_judge_v1(p_judge, w.expires_at - w.renewed_at)
+             WHERE w.expires_at <= now() AND callgate_may_reap_v1(p_reaper, w.expires_at - w.renewed_at)
              ORDER BY w.expires_at LIMIT p_limit FOR UPDATE OF w SKIP LOCKED) x;
     IF gone IS NOT NULL THEN
         PERFORM callgate_release_leases_v1(gone);

@@ -68,7 +68,7 @@ BEGIN
                 RETURN NEXT;
             END LOOP;
             IF of_call = 0 THEN
-                PERFORM callgate_untold_rest_v1(u.call_id, u.generation);
+                PERFORM callgate_has_untold_calls_v1(u.call_id, u.generation);
             END IF;
         END LOOP;
         EXIT WHEN p_call_ids IS NOT NULL;

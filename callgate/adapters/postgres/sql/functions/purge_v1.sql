@@ -11,7 +11,7 @@
 -- Returns   how many calls were (p_dry_run: would be) purged, and how many stray messages deleted.
 CREATE FUNCTION callgate_purge_v1(
     p_org_ids text[], p_ages_s float8[], p_default_age_s float8, p_limit int, p_dry_run boolean
-) RETURNS TABLE (calls int, strays int)
+) RETURNS TABLE (calls int, unprocessable_messages int)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -72,15 +72,15 @@ BEGIN
                   FOR UPDATE OF x SKIP LOCKED);
     END LOOP;
 
-    SELECT count(*) INTO strays FROM (
-        SELECT 1 FROM stray_message s
+    SELECT count(*) INTO unprocessable_messages FROM (
+        SELECT 1 FROM unprocessable_message s
          WHERE s.at <= now() - make_interval(secs => p_default_age_s) LIMIT p_limit) old;
-    IF strays > 0 AND NOT p_dry_run THEN
-        DELETE FROM stray_message WHERE id IN (
-            SELECT s.id FROM stray_message s
+    IF unprocessable_messages > 0 AND NOT p_dry_run THEN
+        DELETE FROM unprocessable_message WHERE id IN (
+            SELECT s.id FROM unprocessable_message s
              WHERE s.at <= now() - make_interval(secs => p_default_age_s)
              ORDER BY s.id LIMIT p_limit FOR UPDATE SKIP LOCKED);
-        GET DIAGNOSTICS strays = ROW_COUNT;
+        GET DIAGNOSTICS unprocessable_messages = ROW_COUNT;
     END IF;
     RETURN NEXT;
 END $$;

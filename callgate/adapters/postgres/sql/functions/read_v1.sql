@@ -11,7 +11,7 @@ CREATE FUNCTION callgate_read_v1(
 ) RETURNS TABLE (
     ord int, call_id uuid, generation int, org_id text, input_hash bytea, state text, due_at timestamptz,
     attempt int, call_type text, provider text, model text, input_token_bound int, error text,
-    created_at timestamptz, is_purged boolean, request_bytes int, request bytea, posted_nano_usd bigint, lost_attempts int,
+    created_at timestamptz, is_purged boolean, request_bytes int, request bytea, posted_nano_usd bigint, worker_losses int,
     unknown_attempts int, paid_failures int, free_probes int, wait_reason text, sweeps int,
     attempt_id uuid, a_attempt int, status text, hold_nano_usd bigint, a_posted bigint, input_tokens int,
     cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,

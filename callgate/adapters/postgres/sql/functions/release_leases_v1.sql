@@ -45,6 +45,6 @@ BEGIN
     DELETE FROM worker_lease w
      WHERE w.worker_id = ANY (p_worker_ids) AND w.worker_id <> ALL (coalesce(unfinished, '{}'));
     UPDATE worker_lease w
-       SET began_at = now(), steady_since = now(), renewed_at = now() - (w.expires_at - w.renewed_at), expires_at = now()
+       SET began_at = now(), stable_since = now(), renewed_at = now() - (w.expires_at - w.renewed_at), expires_at = now()
      WHERE w.worker_id = ANY (unfinished);
 END $$;

@@ -26,7 +26,7 @@ BEGIN
         )
         SELECT x.* FROM waited_for w JOIN breaker x ON x.id = w.breaker_id ORDER BY random() LIMIT groups_max
     LOOP
-        room := callgate_breaker_room_v1(b, NULL, '');
+        room := callgate_breaker_headroom_v1(b, NULL, '');
         CONTINUE WHEN room = 0;
         room := room - (SELECT count(*) FROM (
             SELECT 1 FROM llm_call l WHERE l.breaker_id = b.id AND l.due_at <= now() LIMIT room
@@ -39,7 +39,7 @@ BEGIN
                  WHERE x.breaker_id = b.id AND x.due_at <= now() FOR UPDATE SKIP LOCKED) l
              GROUP BY l.org_id
         ), org AS MATERIALIZED (
-            SELECT o.org_id, callgate_breaker_room_v1(b, y, o.org_id) - coalesce(r.calls, 0) AS places
+            SELECT o.org_id, callgate_breaker_headroom_v1(b, y, o.org_id) - coalesce(r.calls, 0) AS places
               FROM callgate_waiting_orgs_v1(b.id) AS o(org_id)
               LEFT JOIN breaker y ON y.provider = b.provider AND y.model = b.model
                                  AND y.credential = b.credential AND y.org_id = o.org_id

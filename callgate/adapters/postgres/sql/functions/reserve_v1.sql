@@ -191,7 +191,7 @@ BEGIN
             UPDATE llm_call l
                SET state = 'running', attempt = c.attempt + 1, attempt_id = callgate_reserve_v1.attempt_id,
                    due_at = now() + make_interval(secs => p_leases_s[ord]), error = NULL,
-                   wanted_nano_usd = NULL, sweeps = 0, breaker_id = NULL,
+                   requested_hold_nano_usd = NULL, sweeps = 0, breaker_id = NULL,
                    wait_until = CASE admission WHEN 'probe'
                        THEN coalesce(l.wait_until, now() + make_interval(secs => p_waits_max_s[ord])) END
              WHERE l.call_id = c.call_id AND l.generation = c.generation;
@@ -227,10 +227,10 @@ BEGIN
         ELSE
             is_budget := true;
             b := books[worst_index];
-            reason := CASE WHEN chosen = '{}' THEN 'no_budget' WHEN worst = 1 THEN 'held'
-                           WHEN worst = 2 THEN 'exhausted' WHEN worst = 3 THEN 'never_fits'
+            reason := CASE WHEN chosen = '{}' THEN 'budget_not_configured' WHEN worst = 1 THEN 'held'
+                           WHEN worst = 2 THEN 'exhausted' WHEN worst = 3 THEN 'too_small'
                            ELSE 'no_period' END;
-            IF reason = 'no_budget' THEN
+            IF reason = 'budget_not_configured' THEN
                 b := NULL;
             ELSIF reason = 'held' THEN
                 state := 'waiting';
@@ -261,7 +261,7 @@ BEGIN
         UPDATE llm_call l
            SET state = callgate_reserve_v1.state, due_at = due, error = callgate_reserve_v1.refusal,
                -- Who was put off waits for its turn, not for headroom: freed money must not wake it.
-               wanted_nano_usd = CASE WHEN why_wait IN ('budget_held', 'budget_exhausted') THEN p_holds[ord] END,
+               requested_hold_nano_usd = CASE WHEN why_wait IN ('budget_held', 'budget_exhausted') THEN p_holds[ord] END,
                wait_reason = why_wait,
                breaker_id = CASE why_wait WHEN 'provider' THEN breaker_asked END,
                wait_until = CASE why_wait WHEN 'provider' THEN due END,

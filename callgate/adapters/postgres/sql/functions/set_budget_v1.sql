@@ -34,5 +34,5 @@ BEGIN
     RETURN QUERY UPDATE budget b SET limit_nano_usd = p_limit, timezone = p_timezone
       WHERE b.id = ANY (current_ids) AND b."window" = p_window
      RETURNING b.*;
-    PERFORM callgate_wake_v1(ARRAY[p_org_id]);
+    PERFORM callgate_free_waiters_v1(ARRAY[p_org_id]);
 END $$;

@@ -65,5 +65,5 @@ BEGIN
         RETURNING x.org_id, m.spent, x.starts_at <= now() AND now() < x.ends_at AS is_running
     )
     SELECT array_agg(DISTINCT org_id) FILTER (WHERE spent < 0 AND is_running) INTO freed FROM moved;
-    PERFORM callgate_wake_v1(freed);
+    PERFORM callgate_free_waiters_v1(freed);
 END $$;

@@ -131,7 +131,7 @@ BEGIN
                    ELSE now() + interval '10 s' END,
                error = CASE WHEN p_statuses[ord] = 'succeeded' THEN NULL ELSE p_errors[ord] END,
                error_fingerprint = p_fingerprints[ord],
-               wanted_nano_usd = NULL, breaker_id = NULL,
+               requested_hold_nano_usd = NULL, breaker_id = NULL,
                wait_reason = CASE callgate_settle_v1.state WHEN 'waiting' THEN 'retry' END
          WHERE l.call_id = c.call_id AND l.generation = c.generation;
         RETURN NEXT;
@@ -148,8 +148,8 @@ BEGIN
         RETURNING x.org_id, m.reserved + m.spent AS change
     )
     SELECT array_agg(DISTINCT org_id) FILTER (WHERE change < 0) INTO freed FROM moved;
-    PERFORM callgate_rest_v1(held_ids, p_generations);
-    applied := callgate_wake_v1(freed);
+    PERFORM callgate_clear_due_at_v1(held_ids, p_generations);
+    applied := callgate_free_waiters_v1(freed);
     changes := callgate_note_health_v1(
         ARRAY(SELECT p_attempt_ids[n] FROM unnest(heard) n), ARRAY(SELECT p_healths[n] FROM unnest(heard) n),
         ARRAY(SELECT p_failure_codes[n] FROM unnest(heard) n));

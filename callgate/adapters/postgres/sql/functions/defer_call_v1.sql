@@ -1,5 +1,5 @@
--- callgate_put_off_v1: leave a call that refuses a change alone for an hour, and say so in the server's log.
-CREATE FUNCTION callgate_put_off_v1(p_call_id uuid, p_generation int, p_why text) RETURNS void
+-- callgate_defer_call_v1: leave a call that refuses a change alone for an hour, and say so in the server's log.
+CREATE FUNCTION callgate_defer_call_v1(p_call_id uuid, p_generation int, p_why text) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     RAISE WARNING 'call %.% cannot be taken: %', p_call_id, p_generation, p_why;

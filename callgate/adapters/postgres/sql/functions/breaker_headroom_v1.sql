@@ -1,7 +1,7 @@
--- callgate_breaker_room_v1: how many more attempts of an organisation its two breakers let through: `Guard.room`.
+-- callgate_breaker_headroom_v1: how many more attempts of an organisation its two breakers let through: `Guard.room`.
 --
 -- p_own     its own breaker; null where it has none. p_org_id empty: an organisation that has none under way.
-CREATE FUNCTION callgate_breaker_room_v1(p_everybody breaker, p_own breaker, p_org_id text) RETURNS int
+CREATE FUNCTION callgate_breaker_headroom_v1(p_everybody breaker, p_own breaker, p_org_id text) RETURNS int
 LANGUAGE sql STABLE SET enable_seqscan = off AS $$
     SELECT CASE
         WHEN (p_own).is_open AND ((p_own).probe_at <= now() AND (p_own).trial_ids = '{}') IS NOT TRUE THEN 0

@@ -1,7 +1,7 @@
--- callgate_untold_rest_v1: say when the next link of an ended call is to be delivered; forget the call if there is none.
+-- callgate_has_untold_calls_v1: say when the next link of an ended call is to be delivered; forget the call if there is none.
 --
 -- The caller holds the lock of its row in untold_call, so that a link added at this moment is either seen or comes after.
-CREATE FUNCTION callgate_untold_rest_v1(p_call_id uuid, p_generation int) RETURNS void
+CREATE FUNCTION callgate_has_untold_calls_v1(p_call_id uuid, p_generation int) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     next_at timestamptz;
