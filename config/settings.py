@@ -168,36 +168,46 @@ def check_relations(settings: WorkerSettings, catalogue: Catalogue) -> None:
     """
     worker = settings.worker
     deadline_s = max(p.deadline_s for p in (catalogue.default, *catalogue.call_types.values()))
-    wrong = [
-        message
-        for is_wrong, message in (
+    wrong = list(
+        filter(
+            None,
             (
-                worker.shutdown_timeout_s <= deadline_s,
-                (
-                    f"CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S ({worker.shutdown_timeout_s}) must exceed the longest deadline ({deadline_s}),"
-                    " or stopping a worker makes outcomes unknown"
-                ),
-            ),
-            (
-                worker.process_lease_s >= deadline_s + worker.attempt_grace_s,
-                (
-                    f"CALLGATE_WORKER__PROCESS_LEASE_S ({worker.process_lease_s}) must be below the longest deadline plus grace"
-                    f" ({deadline_s + worker.attempt_grace_s}), or a killed worker is noticed no sooner than without leases"
-                ),
-            ),
-            (
-                # A record's back-off is at most a third of the grace; an outage below half a lease is seen by no lease.
-                settings.ledger_timeout_s
-                + max(worker.attempt_grace_s / 3, worker.process_lease_s / 2)
-                >= worker.attempt_grace_s,
-                (
-                    f"CALLGATE_WORKER__ATTEMPT_GRACE_S ({worker.attempt_grace_s}) must exceed CALLGATE_LEDGER_TIMEOUT_S"
-                    f" ({settings.ledger_timeout_s}) plus a third of itself, and plus half of CALLGATE_WORKER__PROCESS_LEASE_S"
-                    f" ({worker.process_lease_s}), or an outage of Postgres leaves no time to record and costs attempts"
-                ),
+                _drain_too_short(worker, deadline_s),
+                _lease_too_long(worker, deadline_s),
+                _no_time_to_record(settings),
             ),
         )
-        if is_wrong
-    ]
+    )
     if wrong:
         raise ConfigurationError("; ".join(wrong))
+
+
+def _drain_too_short(worker: WorkerOptions, deadline_s: float) -> str | None:
+    if worker.shutdown_timeout_s > deadline_s:
+        return None
+    return (
+        f"CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S ({worker.shutdown_timeout_s}) must exceed the longest deadline"
+        f" ({deadline_s}), or stopping a worker makes outcomes unknown"
+    )
+
+
+def _lease_too_long(worker: WorkerOptions, deadline_s: float) -> str | None:
+    if worker.process_lease_s < deadline_s + worker.attempt_grace_s:
+        return None
+    return (
+        f"CALLGATE_WORKER__PROCESS_LEASE_S ({worker.process_lease_s}) must be below the longest deadline plus grace"
+        f" ({deadline_s + worker.attempt_grace_s}), or a killed worker is noticed no sooner than without leases"
+    )
+
+
+def _no_time_to_record(settings: WorkerSettings) -> str | None:
+    # A record's back-off is at most a third of the grace. No lease notices an outage shorter than half of it.
+    worker = settings.worker
+    waits_s = max(worker.attempt_grace_s / 3, worker.process_lease_s / 2)
+    if settings.ledger_timeout_s + waits_s < worker.attempt_grace_s:
+        return None
+    return (
+        f"CALLGATE_WORKER__ATTEMPT_GRACE_S ({worker.attempt_grace_s}) must exceed CALLGATE_LEDGER_TIMEOUT_S"
+        f" ({settings.ledger_timeout_s}) plus a third of itself, and plus half of CALLGATE_WORKER__PROCESS_LEASE_S"
+        f" ({worker.process_lease_s}), or an outage of Postgres leaves no time to record and costs attempts"
+    )

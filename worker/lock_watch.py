@@ -71,12 +71,12 @@ class LockWatch:
             self._alert_until = time.monotonic() + ALERT_S
         for hoarder in found:
             if hoarder.pid not in self._named:
-                event = "client_session_ended" if hoarder.was_ended else "client_session_not_ended"
+                event = "client_session.ended" if hoarder.was_ended else "client_session.end_failed"
                 log.warning(event, login=hoarder.login, locks=hoarder.locks, pid=hoarder.pid)
         self._named = {hoarder.pid for hoarder in found}
 
     def _say_away(self, reason: str) -> None:
         """Once for each time."""
         if not self._is_away:
-            log.warning("lock_watch_waits_for_the_ledger", reason=reason)
+            log.warning("lock_watch.ledger_unavailable", reason=reason)
         self._is_away = True

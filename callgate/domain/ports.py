@@ -121,8 +121,8 @@ class LedgerPort(Protocol):
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
         waiting -> queued. Calls that wait for a breaker are made due when it has room. Attempts that have expired are
-        left alone unless there is a `reaper` whose lease, when the ledger executes this, is fresh and has been steady
-        for `lease_stable_for_s` seconds: so an outage makes nothing lost, not even by a statement that was sent before. With
+        left alone unless there is a `reaper` whose lease, when the ledger executes this, is fresh and has been stable
+        for `lease_stable_for_s` seconds: so an outage makes nothing lost, not even by a statement sent before. With
         `queued_before` instead: queued calls due before that time (their message was lost; `sweeps` counts how often)
         and nothing else; calls that wait for headroom which is there are made due. A call that the ledger cannot change
         is passed over, and stops none of those behind it.

@@ -174,7 +174,7 @@ class LockHoarder:
     locks: int
     pid: int
     was_ended: bool
-    """False: whoever owns the ledger may not end it."""
+    """False: the owner of the ledger has no right to end it."""
 
 
 @dataclass(frozen=True, slots=True)

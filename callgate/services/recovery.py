@@ -153,7 +153,7 @@ class RecoveryService:
             key=key,
             hold_nano_usd=0,
             expires_in_s=0.0,
-            worker_id=f"{self._judge.worker_id}/locked",
+            worker_id=f"{self._reaper.worker_id}/locked",
             price_source="nothing is sent",
             reject_with=LOCKED,
             defer_s=0.0,

@@ -26,7 +26,7 @@ from devkit.servers.postgres import postgres_binary, start_postgres
 from devkit.servers.server import DevServersError, FolderInUse, Server, ServerFailed
 from devkit.servers.valkey import start_valkey, valkey_binary
 
-__all__ = ["Embedded", "EmbeddedError", "FolderInUse", "Server", "ServerFailed"]
+__all__ = ["DevServers", "DevServersError", "FolderInUse", "Server", "ServerFailed"]
 
 
 class DevServers:

@@ -39,6 +39,7 @@ from devkit.simulator.script import (
     Kind,
     Lognormal,
     Match,
+    ReportedUsage,
     Rule,
     Step,
     Uniform,
@@ -52,14 +53,14 @@ __all__ = [
     "Kind",
     "Lognormal",
     "Match",
-    "Record",
+    "ReceivedRequest",
+    "ReportedUsage",
     "Requests",
     "Rule",
     "Simulator",
     "SimulatorFailed",
     "Step",
     "Uniform",
-    "Usage",
 ]
 
 HOST = "127.0.0.1"

@@ -9,7 +9,8 @@ revision = "0001"
 down_revision = None
 
 FUNCTIONS = (
-    "period_v1", "uuid_floor_v1", "clear_due_at_v1", "roll_budgets_v1", "headroom_v1", "free_waiters_v1", "call_id_v1", "submit_v1",
+    "period_v1", "uuid_floor_v1", "clear_due_at_v1", "roll_budgets_v1", "headroom_v1", "free_waiters_v1",
+    "call_id_v1", "submit_v1",
     "read_v1", "calls_v1", "dead_groups_v1", "costs_v1", "budgets_v1", "audit_v1",
     "reserve_v1", "record_v1", "settle_v1", "may_reap_v1", "due_v1", "deliver_v1",
     "set_budget_v1", "end_v1", "renew_lease_v1", "release_leases_v1", "expire_leases_v1",

@@ -144,7 +144,7 @@ class Clerk:
         hold = self._hold(ref.key)
         return Settle(
             ref=ref,
-            seen=AttemptStatus.ANSWERED,
+            expected_status=AttemptStatus.ANSWERED,
             status=AttemptStatus.SUCCEEDED,
             posted_nano_usd=hold if self.is_exact else self._dice.randint(0, hold),
             next_state=CallState.SUCCEEDED,

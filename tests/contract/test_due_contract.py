@@ -259,7 +259,7 @@ def test_a_late_answer_that_was_never_settled_is_due(ledger: LedgerUnderTest) ->
     assert ledger.due() == ()
     ledger.age(11)
     assert ledger.due(expire=False) == expected
-    ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))
+    ledger.settle(a_success(ref, 60, expected_status=AttemptStatus.UNKNOWN))
     ledger.age(60)
     assert ledger.due() == ()
 
@@ -285,7 +285,7 @@ def test_a_hold_of_an_overtaken_attempt_is_never_forgotten(
     first = ledger.lost(link=link)
     second = ledger.claim(ledger.requeued(first.key), 70)
     ledger.record(an_answer(first))
-    (settled,) = ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
+    (settled,) = ledger.settle(a_success(first, 60, expected_status=AttemptStatus.UNKNOWN))
     ledger.deliver(*(d.submission_id for d in ledger.links(keys=[settled.ref.key])))
     assert ledger.figures() == (70, 60)
     ledger.age(LEASE_S + 11)
@@ -305,7 +305,7 @@ def test_an_answer_of_an_overtaken_attempt_is_never_forgotten(ledger: LedgerUnde
     first = ledger.lost()
     second = ledger.claim(ledger.requeued(first.key), 70)
     ledger.record(an_answer(first), an_answer(second))
-    ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
+    ledger.settle(a_success(first, 60, expected_status=AttemptStatus.UNKNOWN))
     ledger.age(LEASE_S + 11)
 
     due = ledger.due(expire=False)
@@ -322,7 +322,7 @@ def test_an_overtaken_attempt_keeps_its_lease(ledger: LedgerUnderTest, told: str
     first = ledger.lost(link=LINK if told == "at the end" else None)
     ledger.claim(ledger.requeued(first.key), 70)
     ledger.record(an_answer(first))
-    (settled,) = ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
+    (settled,) = ledger.settle(a_success(first, 60, expected_status=AttemptStatus.UNKNOWN))
     ledger.deliver(*(d.submission_id for d in ledger.links(keys=[settled.ref.key])))
     if told == "by a replay":
         ledger.submit(a_submission(link=LINK))

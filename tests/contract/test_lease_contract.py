@@ -344,7 +344,7 @@ def test_a_zombies_answer_is_late_and_posted_once(ledger: LedgerUnderTest) -> No
     in_full = ledger.figures()
 
     outcomes = [*ledger.record(an_answer(ref)), *ledger.record(an_answer(ref))]
-    truth = a_success(ref, 60, seen=AttemptStatus.UNKNOWN)
+    truth = a_success(ref, 60, expected_status=AttemptStatus.UNKNOWN)
     (settled,), (again,) = ledger.settle(truth), ledger.settle(truth)
 
     assert in_full == (0, 100)
@@ -362,7 +362,7 @@ def test_a_hold_of_an_overtaken_attempt_falls_due_with_its_worker(ledger: Ledger
     (second,) = ledger.reserve(a_reserve(first.key, worker_id=f"{DEAD}/1"))
     assert isinstance(second, Reserved)
     ledger.record(an_answer(first))
-    (settled,) = ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
+    (settled,) = ledger.settle(a_success(first, 60, expected_status=AttemptStatus.UNKNOWN))
     ledger.deliver(*(d.submission_id for d in ledger.links(keys=[settled.ref.key])))
 
     pass_time(ledger, LENGTH_S, REAPER)

@@ -375,7 +375,7 @@ def test_a_late_answer_lowers_what_was_spent(ledger: LedgerUnderTest) -> None:
     ref = ledger.lost()
     ledger.record(an_answer(ref))
 
-    ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))
+    ledger.settle(a_success(ref, 60, expected_status=AttemptStatus.UNKNOWN))
 
     assert ledger.figures() == (0, 60)
     assert ledger.view(ref.key).posted_nano_usd == 60
@@ -466,7 +466,7 @@ def test_a_late_answer_is_posted_in_the_period_of_its_hold(ledger: LedgerUnderTe
     ledger.running("today", 70)
 
     ledger.record(an_answer(ref))
-    ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))
+    ledger.settle(a_success(ref, 60, expected_status=AttemptStatus.UNKNOWN))
 
     old, new = ledger.operations.snapshot().budgets
     assert (old.reserved_nano_usd, old.spent_nano_usd) == (0, 60)

@@ -133,7 +133,7 @@ def test_an_ended_call_comes_with_its_winner(ledger: LedgerUnderTest) -> None:
     first = ledger.lost()
     second = ledger.claim(ledger.requeued(first.key))
     ledger.record(an_answer(first), an_answer(second))
-    ledger.settle(a_success(first, seen=AttemptStatus.UNKNOWN), a_failure(second))
+    ledger.settle(a_success(first, expected_status=AttemptStatus.UNKNOWN), a_failure(second))
 
     view = ledger.view(first.key)
 

@@ -19,7 +19,7 @@ from tests.contract.error_cases import ERRORS
 from tests.contract.openai_attempts import forget_proxies
 from tests.contract.provider_worlds import Exchange, Received, SocketServer, adapter_for, http
 from tests.contract.reply_case import Case
-from tests.support.service_world import POLICY, Stage
+from tests.support.service_world import POLICY, ServiceWorld
 
 CASES = (*ERRORS, *ENVELOPES, *ENDINGS, *WRAPPINGS, *USAGES, *TIERS)
 ATTEMPTS_MAX = 5
@@ -48,43 +48,43 @@ def in_turn(case: Case) -> Exchange:
     return exchange
 
 
-async def played(case: Case) -> tuple[Stage, CallView, int]:
+async def played(case: Case) -> tuple[ServiceWorld, CallView, int]:
     """Run one call to its end."""
     entry = ProviderEntry(needs_key=False, **case.entry)
     policy = POLICY.model_copy(update={"attempts_max": ATTEMPTS_MAX})
-    stage = Stage(policy=policy, entry=entry)
+    world = ServiceWorld(policy=policy, entry=entry)
     async with (
         SocketServer(in_turn(case)) as server,
         adapter_for(server.base_url, needs_key=False, **case.entry) as adapter,
     ):
-        stage.providers["sim"] = adapter
-        key = stage.submit(PROMPT, **case.request).key
-        view = stage.view(key)
+        world.providers["sim"] = adapter
+        key = world.submit(PROMPT, **case.request).key
+        view = world.view(key)
         for _ in range(ATTEMPTS_MAX + 1):
-            view = await stage.run(key)
+            view = await world.run(key)
             if not view.state.is_open:
                 break
-            stage.clock.elapsed_s += 3_600
-            stage.due.run()
-        return stage, view, len(server.received)
+            world.clock.elapsed_s += 3_600
+            world.due.run()
+        return world, view, len(server.received)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_reply_is_judged_and_billed(case: Case) -> None:
     """Attempts, end, money, flags and texts are those of the table, and the budget says the same."""
-    stage, view, requests = asyncio.run(played(case))
+    world, view, requests = asyncio.run(played(case))
 
     last = view.last
     assert last is not None
     assert (view.state, view.attempt, requests) == (case.ends, case.attempts, case.attempts)
     expected = case.attempts * last.hold_nano_usd if case.posted is None else case.posted
     assert view.posted_nano_usd == expected
-    (budget,) = stage.ledger.budgets("acme")
+    (budget,) = world.ledger.budgets("acme")
     assert (budget.spent_nano_usd, budget.reserved_nano_usd) == (expected, 0)
     assert budget.window is Window.DAY
     assert last.anomalies == case.anomalies
     if case.ends == "succeeded":
-        result = result_of(view, good_endings=stage.catalogue.good_endings("sim"))
+        result = result_of(view, good_endings=world.catalogue.good_endings("sim"))
         assert result.texts == case.texts
         assert result.finish_reason == ("length" if "its bound" in case.name else "stop")
         assert (result.usage is not None) == case.usage_is_known
@@ -98,12 +98,12 @@ def test_no_half_answer_is_kept_as_a_result() -> None:
     """What is stored of a failed attempt is for operators; a call that is tried again returns the whole answer only."""
     (case,) = (case for case in CASES if case.name == "broken off, then fine")
 
-    stage, view, _ = asyncio.run(played(case))
+    world, view, _ = asyncio.run(played(case))
 
-    (first, second) = (a for a in stage.ledger.tables.attempts.values())
+    (first, second) = (a for a in world.ledger.tables.attempts.values())
     assert b"first half" in (first.reply or b"")
     assert ProviderReply.from_json(second.reply or b"").texts == ("fine",)
-    (seen,) = stage.ledger.read(
+    (seen,) = world.ledger.read(
         [AttemptRef(CallKey(view.key.call_id, 1), first.attempt_id)], Bodies.NONE
     )
     assert seen is not None

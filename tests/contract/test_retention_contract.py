@@ -216,7 +216,7 @@ def ended_while_an_attempt_runs(ledger: LedgerUnderTest) -> CallKey:
     first = ledger.lost()
     ledger.claim(ledger.requeued(first.key))
     assert ledger.record(an_answer(first)) == [RecordOutcome.LATE]
-    assert ledger.settle(a_success(first, seen=AttemptStatus.UNKNOWN))[0].is_applied
+    assert ledger.settle(a_success(first, expected_status=AttemptStatus.UNKNOWN))[0].is_applied
     assert ledger.state(first.key) is CallState.SUCCEEDED
     return first.key
 
@@ -307,7 +307,7 @@ def test_a_late_answer_of_a_purged_call_leaves_no_text(ledger: LedgerUnderTest) 
     assert ledger.purge() == Purged(calls=1)
 
     assert ledger.record(an_answer(ref)) == [RecordOutcome.LATE]
-    assert ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))[0].is_applied
+    assert ledger.settle(a_success(ref, 60, expected_status=AttemptStatus.UNKNOWN))[0].is_applied
 
     last = ledger.view(ref, Bodies.BOTH).last
     assert last is not None
@@ -385,7 +385,7 @@ def test_a_failure_of_a_purged_call_leaves_no_text_either(ledger: LedgerUnderTes
     ledger.purge()
     ledger.record(an_answer(ref))
 
-    assert ledger.settle(a_failure(ref, seen=AttemptStatus.UNKNOWN))[0].is_applied
+    assert ledger.settle(a_failure(ref, expected_status=AttemptStatus.UNKNOWN))[0].is_applied
 
     last = ledger.view(ref, Bodies.BOTH).last
     assert last is not None

@@ -229,7 +229,9 @@ def test_an_answer_can_leave_the_bill_unknown(ledger: LedgerUnderTest) -> None:
     ref = ledger.running()
     ledger.record(an_answer(ref, reply=None, error=TIMED_OUT.to_json()))
 
-    ledger.settle(a_loss(ref, 100, seen=AttemptStatus.ANSWERED, error=TIMED_OUT.to_json()))
+    ledger.settle(
+        a_loss(ref, 100, expected_status=AttemptStatus.ANSWERED, error=TIMED_OUT.to_json())
+    )
 
     view = ledger.view(ref.key)
     assert view.last is not None
@@ -248,20 +250,26 @@ def test_an_answer_can_leave_the_bill_unknown(ledger: LedgerUnderTest) -> None:
         (lambda ledger: ledger.running(), lambda ref: a_failure(ref)),
         (
             lambda ledger: ledger.running(),
-            lambda ref: a_success(ref, seen=AttemptStatus.DISPATCHED),
+            lambda ref: a_success(ref, expected_status=AttemptStatus.DISPATCHED),
         ),
         (
             lambda ledger: ledger.running(),
-            lambda ref: a_failure(ref, seen=AttemptStatus.DISPATCHED),
+            lambda ref: a_failure(ref, expected_status=AttemptStatus.DISPATCHED),
         ),
         (lambda ledger: ledger.answered(), lambda ref: a_loss(ref)),
         (lambda ledger: ledger.lost(), lambda ref: a_loss(ref)),
         (lambda ledger: ledger.lost(), lambda ref: a_success(ref)),
-        (lambda ledger: ledger.lost(), lambda ref: a_success(ref, seen=AttemptStatus.UNKNOWN)),
+        (
+            lambda ledger: ledger.lost(),
+            lambda ref: a_success(ref, expected_status=AttemptStatus.UNKNOWN),
+        ),
         (lambda ledger: ledger.succeeded(), lambda ref: a_success(ref, 70)),
         (lambda ledger: ledger.succeeded(), lambda ref: a_failure(ref)),
         (lambda ledger: ledger.dead(), lambda ref: a_success(ref)),
-        (lambda ledger: ledger.dead(), lambda ref: a_failure(ref, seen=AttemptStatus.FAILED)),
+        (
+            lambda ledger: ledger.dead(),
+            lambda ref: a_failure(ref, expected_status=AttemptStatus.FAILED),
+        ),
         (
             lambda ledger: AttemptRef(ledger.running().key, uuid4()),
             lambda ref: a_loss(ref),
@@ -334,7 +342,7 @@ def test_a_late_success_ends_a_call_that_is_still_open(
     reach(ledger, ref.key)
     ledger.record(an_answer(ref))
 
-    (settled,) = ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))
+    (settled,) = ledger.settle(a_success(ref, 60, expected_status=AttemptStatus.UNKNOWN))
 
     view = ledger.view(ref.key, Bodies.REPLY)
     assert (settled.is_applied, settled.state) == (True, CallState.SUCCEEDED)
@@ -351,7 +359,7 @@ def test_a_call_that_a_late_success_ended_cannot_be_claimed(ledger: LedgerUnderT
     ref = ledger.lost()
     ledger.requeued(ref.key)
     ledger.record(an_answer(ref))
-    ledger.settle(a_success(ref, seen=AttemptStatus.UNKNOWN))
+    ledger.settle(a_success(ref, expected_status=AttemptStatus.UNKNOWN))
 
     outcomes = ledger.reserve(a_reserve(ref.key))
 
@@ -367,7 +375,7 @@ def test_a_claim_that_a_late_success_overtook_learns_of_its_attempt(
     (made,) = ledger.reserve(claim)
     assert isinstance(made, Reserved)
     ledger.record(an_answer(ref))
-    ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))
+    ledger.settle(a_success(ref, 60, expected_status=AttemptStatus.UNKNOWN))
 
     (again,) = ledger.reserve(claim)
     (others,) = ledger.reserve(a_reserve(ref.key))
@@ -381,7 +389,7 @@ def test_the_attempt_that_was_overtaken_is_still_paid(ledger: LedgerUnderTest) -
     first = ledger.lost()
     second = ledger.claim(ledger.requeued(first.key))
     ledger.record(an_answer(first), an_answer(second))
-    ledger.settle(a_success(first, 60, seen=AttemptStatus.UNKNOWN))
+    ledger.settle(a_success(first, 60, expected_status=AttemptStatus.UNKNOWN))
 
     (settled,) = ledger.settle(a_success(second, 70))
 
@@ -399,7 +407,8 @@ def test_a_failure_of_the_overtaken_attempt_moves_nothing(ledger: LedgerUnderTes
     ledger.record(an_answer(first), an_answer(second))
 
     settled = ledger.settle(
-        a_success(first, 60, seen=AttemptStatus.UNKNOWN), a_failure(second, posted_nano_usd=5)
+        a_success(first, 60, expected_status=AttemptStatus.UNKNOWN),
+        a_failure(second, posted_nano_usd=5),
     )
 
     assert [s.state for s in settled] == [CallState.SUCCEEDED] * 2
@@ -414,7 +423,7 @@ def test_a_late_failure_only_moves_money(ledger: LedgerUnderTest) -> None:
     call = ledger.view(first.key)
     ledger.record(an_answer(first, reply=None, error=RATE_LIMITED.to_json()))
 
-    (settled,) = ledger.settle(a_failure(first, seen=AttemptStatus.UNKNOWN))
+    (settled,) = ledger.settle(a_failure(first, expected_status=AttemptStatus.UNKNOWN))
 
     after = ledger.view(first.key)
     assert settled == Settled(first, True, CallState.RUNNING)
@@ -431,7 +440,7 @@ def test_a_late_answer_never_moves_an_ended_call(ledger: LedgerUnderTest) -> Non
     dead = ledger.view(ref.key)
     ledger.record(an_answer(ref))
 
-    (settled,) = ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))
+    (settled,) = ledger.settle(a_success(ref, 60, expected_status=AttemptStatus.UNKNOWN))
 
     after = ledger.view(ref.key)
     assert settled == Settled(ref, True, CallState.DEAD)
@@ -443,7 +452,7 @@ def test_a_late_answer_can_leave_the_attempt_unknown(ledger: LedgerUnderTest) ->
     """It said nothing about the bill: the hold stays posted, and that was the last word."""
     ref = ledger.lost()
     ledger.record(an_answer(ref, reply=None, error=TIMED_OUT.to_json()))
-    late = a_loss(ref, 100, seen=AttemptStatus.UNKNOWN, error=TIMED_OUT.to_json())
+    late = a_loss(ref, 100, expected_status=AttemptStatus.UNKNOWN, error=TIMED_OUT.to_json())
 
     first, second = ledger.settle(late, late)
 
@@ -458,7 +467,7 @@ def test_a_late_answer_may_cost_more_than_the_hold(ledger: LedgerUnderTest) -> N
     ref = ledger.lost()
     ledger.record(an_answer(ref))
 
-    ledger.settle(a_success(ref, 130, seen=AttemptStatus.UNKNOWN))
+    ledger.settle(a_success(ref, 130, expected_status=AttemptStatus.UNKNOWN))
 
     assert ledger.figures() == (0, 130)
 

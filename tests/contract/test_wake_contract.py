@@ -247,7 +247,7 @@ def test_the_truth_about_a_lost_attempt_frees_what_it_did_not_cost(
     (key,) = held_up(ledger, 450)
     ledger.record(an_answer(lost))
 
-    (settled,) = ledger.settle(a_success(lost, 50, seen=AttemptStatus.UNKNOWN))
+    (settled,) = ledger.settle(a_success(lost, 50, expected_status=AttemptStatus.UNKNOWN))
 
     assert settled.has_freed_waiters
     assert woken(ledger) == [key]

@@ -70,7 +70,9 @@ def test_two_operators_and_the_late_answers_meet(postgres_engine: Engine) -> Non
         def late() -> None:
             for ref in refs[::2]:
                 assert ledger.record(an_answer(ref)) == [RecordOutcome.LATE]
-                assert ledger.settle(a_success(ref, 60, seen=AttemptStatus.UNKNOWN))[0].is_applied
+                assert ledger.settle(a_success(ref, 60, expected_status=AttemptStatus.UNKNOWN))[
+                    0
+                ].is_applied
 
         at_once(lambda: by_hand("ann", 30, refs), lambda: by_hand("bob", 20, refs[::-1]), late)
 

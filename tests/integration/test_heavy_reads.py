@@ -12,7 +12,7 @@ from callgate.adapters.postgres import ledger as postgres_ledger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.ledger import Bodies, CallKey
 from tests.support.ledger_under_test import LedgerUnderTest, an_answer
-from tests.support.service_world import Stage
+from tests.support.service_world import ServiceWorld
 
 MIB = 2**20
 
@@ -68,7 +68,7 @@ def test_a_batch_is_settled_with_few_bodies_in_memory(
     refs = [ledger.running(f"{n}", 1, request=b"x" * MIB) for n in range(12)]
     for ref in refs:
         ledger.record(an_answer(ref, reply=b"x" * MIB))
-    logger = Stage().logger
+    logger = ServiceWorld().logger
     monkeypatch.setattr(logger, "_ledger", ledger.ledger)
 
     tracemalloc.start()

@@ -279,7 +279,7 @@ def test_an_answer_to_a_dropped_attempt_is_too_late(log: PartitionedLedger) -> N
     archive_all(log)
 
     assert [outcome.value for outcome in ledger.record(an_answer(ref))] == ["closed"]
-    (settled,) = ledger.settle(a_success(ref, seen=AttemptStatus.UNKNOWN))
+    (settled,) = ledger.settle(a_success(ref, expected_status=AttemptStatus.UNKNOWN))
     assert not settled.is_applied
     books(log)
 

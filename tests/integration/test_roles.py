@@ -129,7 +129,7 @@ def test_roles_are_no_logins_and_have_no_powers(postgres_engine: Engine) -> None
 
 
 def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: str) -> None:
-    """It claims, records, settles, delivers and keeps unprocessable_messages, for all organisations; it submits and sets nothing."""
+    """It claims, records, settles, delivers and keeps unprocessable messages. It submits nothing, sets nothing."""
     (queued,) = ledger.submit(a_submission("another"))
     with a_login(owner_url, WORKER) as url, closing(PostgresSession(url)) as session:
         worker, operations = PostgresLedger(session), PostgresOperations(session)

@@ -62,7 +62,7 @@ def test_who_is_joined_while_room_is_freed_hears_of_it(
 
     with transaction(postgres_engine) as (session, _):
         PostgresLedger(session).submit([a_submission("patient")])
-        (settled,) = ledger.settle(a_success(lost, 50, seen=AttemptStatus.UNKNOWN))
+        (settled,) = ledger.settle(a_success(lost, 50, expected_status=AttemptStatus.UNKNOWN))
 
     assert not settled.has_freed_waiters
     ledger.ledger.due(limit=100, queued_before=ledger.now() - timedelta(hours=1))

@@ -171,7 +171,7 @@ def test_who_fills_the_table_of_locks_is_ended(
     # Thousands of tables take seconds to make, and as long to roll back.
     assert max(attack.ended_after) < 15
     assert process.is_alive()
-    assert "client_session_ended" in process.output()
+    assert "client_session.ended" in process.output()
     assert login in process.output()
     rows = deployment.attempts(org)
     assert [(row.status, row.attempt) for row in rows] == [("succeeded", 1)] * len(refused)

@@ -20,7 +20,7 @@ from callgate.adapters.broker.bounds import (
     STRING_BYTES,
     BoundedBuffer,
 )
-from callgate.adapters.broker.control import CLOCK_MAX, BoundedClock, HubInbox, _Answers
+from callgate.adapters.broker.control import CLOCK_MAX, BoundedClock, Mailbox, _Answers
 from callgate.adapters.broker.guard import misfit
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
@@ -199,7 +199,7 @@ def test_a_clock_follows_no_number_that_no_clock_has(told: Any) -> None:
 
 def test_only_who_was_asked_answers() -> None:
     """An answer in another worker's name would be the one that was waited for, and a health check fail."""
-    answers = _Answers(HubInbox("celery"), "ticket", frozenset({"call@host"}), None)
+    answers = _Answers(Mailbox("celery"), "ticket", frozenset({"call@host"}), None)
     message = SimpleNamespace(body=b"", headers={"ticket": "ticket"})
     for body in ({"other@host": {"ok": "pong"}}, {"call@host": {}, "other@host": {}}, [1], "x"):
         answers.take(body, message)

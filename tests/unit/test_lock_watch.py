@@ -70,7 +70,7 @@ def test_a_session_that_takes_a_moment_to_go_is_named_once() -> None:
 
     assert (
         said(FakeWatch([[ACME], [ACME], [], [again]]))
-        == [("client_session_ended", "acme_pipeline")] * 2
+        == [("client_session.ended", "acme_pipeline")] * 2
     )
 
 
@@ -78,14 +78,14 @@ def test_a_session_that_may_not_be_ended_is_named_as_such() -> None:
     """Once, as long as it is there."""
     kept = LockHoarder("acme_pipeline", 24_000, 7, False)
 
-    assert said(FakeWatch([[kept]] * 3)) == [("client_session_not_ended", "acme_pipeline")]
+    assert said(FakeWatch([[kept]] * 3)) == [("client_session.end_failed", "acme_pipeline")]
 
 
 def test_a_ledger_that_is_away_is_said_once() -> None:
     """Each time; and an error that nobody foresaw does not end the thread."""
     assert said(FakeWatch([AWAY, AWAY, [], AWAY, ValueError("odd")])) == [
-        ("lock_watch_waits_for_the_ledger", None),
-        ("lock_watch_waits_for_the_ledger", None),
+        ("lock_watch.ledger_unavailable", None),
+        ("lock_watch.ledger_unavailable", None),
         ("lock_watch_failed", None),
     ]
 

@@ -36,18 +36,18 @@ def test_the_defaults_work_together() -> None:
 def test_a_lease_that_helps_nobody_is_refused() -> None:
     """As long as deadline and grace together, it would notice a death no sooner than they do."""
     grace_s = 5 * POLICY.deadline_s
-    check(lease_s=6 * POLICY.deadline_s - 1, grace_s=grace_s)
+    check(process_lease_s=6 * POLICY.deadline_s - 1, attempt_grace_s=grace_s)
 
     with pytest.raises(ConfigurationError, match="no sooner than without leases"):
-        check(lease_s=6 * POLICY.deadline_s, grace_s=grace_s)
+        check(process_lease_s=6 * POLICY.deadline_s, attempt_grace_s=grace_s)
 
 
 def test_a_record_must_fit_into_the_grace() -> None:
     """The one try and the back-off before it, or the end of an outage makes attempts unknown."""
-    check(lease_s=1, grace_s=TIMEOUT_S * 3 / 2 + 0.1)
+    check(process_lease_s=1, attempt_grace_s=TIMEOUT_S * 3 / 2 + 0.1)
 
     with pytest.raises(ConfigurationError, match="a third of itself"):
-        check(lease_s=1, grace_s=TIMEOUT_S * 3 / 2)
+        check(process_lease_s=1, attempt_grace_s=TIMEOUT_S * 3 / 2)
 
 
 def test_the_longest_back_off_is_the_third_that_the_grace_is_checked_for() -> None:
@@ -67,18 +67,18 @@ def test_a_suspect_whose_process_cannot_have_the_ledger_is_left_and_not_lost() -
 
 def test_an_outage_that_no_lease_notices_leaves_time_to_record() -> None:
     """Half a lease without a renewal is in order, so an attempt may be called lost right behind it."""
-    check(lease_s=12, grace_s=TIMEOUT_S + 6.1)
+    check(process_lease_s=12, attempt_grace_s=TIMEOUT_S + 6.1)
 
     with pytest.raises(ConfigurationError, match="half of CALLGATE_WORKER__PROCESS_LEASE_S"):
-        check(lease_s=12, grace_s=TIMEOUT_S + 6)
+        check(process_lease_s=12, attempt_grace_s=TIMEOUT_S + 6)
 
 
 def test_a_drain_outlasts_the_longest_call() -> None:
     """Else stopping a worker makes outcomes unknown."""
-    check(drain_s=POLICY.deadline_s + 1)
+    check(shutdown_timeout_s=POLICY.deadline_s + 1)
 
     with pytest.raises(ConfigurationError, match="CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S"):
-        check(drain_s=POLICY.deadline_s)
+        check(shutdown_timeout_s=POLICY.deadline_s)
 
 
 def api_keys(*providers: str) -> dict[str, str]:

@@ -4,9 +4,9 @@ A message wakes a worker, and that is all it may do.
 Of a message nothing is believed but the ids it names. Celery also obeys headers: a time limit in a forged message would
 cut a call off in the middle of its paid request, an expiry in the past would have its id refused for hours in every
 message after it, an ETA would fill the worker's memory. It shows others: a name (`shadow`), arguments and parents that
-are not those of the task. So all headers are made here, of what the body names. Follow-ups in the body (`publishes_callbacks` of
-the tasks) would have the worker publish, or, where they are broken, never acknowledge the message. What limits a call
-is in the ledger and the catalogue.
+are not those of the task. So all headers are made here, of what the body names. Callbacks in the body
+(`publishes_callbacks` of the tasks) would make the worker publish, or, if they are broken, never acknowledge the
+message. What limits a call is in the ledger and the catalogue.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class BoundedClock(LamportClock):
         return super().adjust(other if is_time else 0)
 
 
-class HubInbox(pidbox.HubInbox):
+class Mailbox(pidbox.Mailbox):
     """Collects the answers to a question for a bounded time, and no others."""
 
     reply_queue: Any
@@ -95,7 +95,7 @@ class HubInbox(pidbox.HubInbox):
 class _Answers:
     def __init__(
         self,
-        mailbox: HubInbox,
+        mailbox: Mailbox,
         ticket: str,
         asked: frozenset[str] | None,
         heard: Callable[[Any], None] | None,
@@ -131,4 +131,4 @@ def _ignore(message: Any, error: Exception) -> None:
 class Control(CeleryControl):  # type: ignore[misc]
     """Celery's control, with that mailbox."""
 
-    HubInbox = HubInbox
+    Mailbox = Mailbox

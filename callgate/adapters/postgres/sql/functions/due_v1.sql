@@ -3,7 +3,7 @@
 -- waiting -> queued (publish it). Everything else keeps its state and is lent to the caller for ten seconds: it has an attempt
 -- whose money is not posted. That may be one of an ended call: a late answer ended it while a newer attempt was on its way.
 -- Links that wait to be delivered are no concern of this: see links_v1.
--- An attempt that has expired is left alone unless p_reaper may judge: who is alive has had p_steady_s seconds to record.
+-- An attempt that has expired is left alone unless p_reaper may reap: who is alive has had p_steady_s seconds to record.
 -- With p_queued_before: queued calls due before that moment (their message was lost, and each is counted) and nothing else.
 -- And calls that wait for headroom are woken where it is there: whoever was locked when it was freed was passed over, and who
 -- was woken first may not have taken it. Of a hundred organisations, by lot: the wake-ups of thousands would outlast the time a

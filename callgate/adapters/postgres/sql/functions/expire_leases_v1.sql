@@ -1,4 +1,4 @@
--- callgate_expire_leases_v1: release leases that have run out, if the process that asks may judge; SKIP LOCKED.
+-- callgate_expire_leases_v1: release leases that have run out, if the process that asks may reap; SKIP LOCKED.
 --
 -- It must have been steady for as long as the judged lease lasts: who is alive has had the time to renew.
 -- Returns   the worker ids whose leases are gone; not again those of which only what somebody held was left (release_leases_v1):

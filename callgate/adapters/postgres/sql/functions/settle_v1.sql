@@ -8,7 +8,7 @@
 --           ended just now whether it has links to deliver. Then a row with ord 0, if calls were made due that waited (applied),
 --           or breakers were opened or closed (each as JSON).
 CREATE FUNCTION callgate_settle_v1(
-    p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_seen text[], p_statuses text[],
+    p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_expected_statuses text[], p_statuses text[],
     p_posted bigint[], p_next_states text[], p_due_in_s float8[], p_input_tokens int[],
     p_cached_input_tokens int[], p_cache_write_tokens int[], p_output_tokens int[],
     p_reasoning_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
@@ -50,13 +50,13 @@ BEGIN
         IF held_ids[ord] IS NULL THEN
             applied := NULL;
             -- Everybody waits for what a probe came to. When it is posted, its breaker has heard it already.
-            IF a.status = p_seen[ord] AND a.kind = 'probe' THEN
+            IF a.status = p_expected_statuses[ord] AND a.kind = 'probe' THEN
                 heard := heard || row_no;
             END IF;
             RETURN NEXT;
             CONTINUE;
         END IF;
-        applied := a.status = p_seen[ord] AND CASE a.status
+        applied := a.status = p_expected_statuses[ord] AND CASE a.status
             WHEN 'dispatched' THEN p_statuses[ord] = 'unknown'
             WHEN 'answered' THEN true
             WHEN 'unknown' THEN a.finished_at > a.posted_at
