@@ -141,7 +141,7 @@ ERRORS = (
         ),
         posted=0,
         code="request_too_large",
-        says="the request alone is above a limit",
+        says="the request alone exceeds a limit",
     ),
     dead(
         "429 that can never fit, by its numbers",

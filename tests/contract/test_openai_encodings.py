@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.adapters.providers.openai import transport as openai_transport
-from callgate.adapters.providers.openai.transport import _Inflation
+from callgate.adapters.providers.http import reply_bounds
+from callgate.adapters.providers.http.decompression import Inflater
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing
 from tests.contract.openai_attempts import Outcome, attempt, forget_proxies
@@ -161,7 +161,7 @@ def test_a_reply_is_inflated_within_the_bound(
     monkeypatch: pytest.MonkeyPatch, encoding: str, coding: Coding
 ) -> None:
     """A kilobyte must not become a gigabyte in the memory of a worker, at no layer."""
-    monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 10_000)
+    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", 10_000)
 
     outcome = replied(encoding, coding(json.dumps(chat("x" * 10**6)).encode()))
 
@@ -179,14 +179,14 @@ def test_members_are_read_wherever_they_are_cut(
     """All bytes come out in their order; a piece brings no more than was asked for."""
     data, inflation, out, index = (
         b"".join(gzip.compress(part) for part in parts),
-        _Inflation(),
+        Inflater(),
         b"",
         0,
     )
     while data:
         cut = cuts[index % len(cuts)]
-        out += inflation.undo(data[:cut], 1000)
+        out += inflation.inflate(data[:cut], 1000)
         data, index = data[cut:], index + 1
 
     assert out == b"".join(parts)
-    assert len(_Inflation().undo(gzip.compress(b"x" * 1000), bytes_max)) == bytes_max
+    assert len(Inflater().inflate(gzip.compress(b"x" * 1000), bytes_max)) == bytes_max

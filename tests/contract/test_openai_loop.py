@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from callgate.adapters.providers.openai.loop import ProviderLoop
+from callgate.adapters.providers.http.provider_loop import ProviderLoop
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from callgate.adapters.providers.openai import transport as openai_transport
+from callgate.adapters.providers.http import reply_bounds
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
 from tests.contract.openai_attempts import (
@@ -240,7 +240,7 @@ def test_a_status_counts_though_its_body_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
     """The provider has said what it did; the rest are words."""
-    monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 1000)
+    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", 1000)
 
     outcome = attempt(sends(data, then_close=True))
 
@@ -250,7 +250,7 @@ def test_a_status_counts_though_its_body_cannot_be_read(
 
 def test_a_status_counts_though_its_body_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """The words are not waited for until the deadline is over, and the status lost with it."""
-    monkeypatch.setattr(openai_transport, "EXPLANATION_MAX_S", 0.2)
+    monkeypatch.setattr(reply_bounds, "REFUSAL_MAX_S", 0.2)
     words = b'{"error": {"code": "slow_down", "message": "more'
 
     outcome = attempt(sends(http(words, status=429, length=1000)))
@@ -260,7 +260,7 @@ def test_a_status_counts_though_its_body_does_not_end(monkeypatch: pytest.Monkey
 
 def test_a_reply_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider that does not stop talking does not fill the memory, and is not asked again."""
-    monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 1000)
+    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", 1000)
 
     outcome = attempt(says(chat("x" * 1000)))
 

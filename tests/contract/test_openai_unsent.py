@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from callgate.adapters.providers.http.request_body import RequestBody
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
-from callgate.adapters.providers.openai.transport import RequestBody
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from callgate.adapters.providers.openai import transport as openai_transport
+from callgate.adapters.providers.http import reply_bounds
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
@@ -439,7 +439,7 @@ def test_what_does_not_end_does_not_fill_the_memory(
     monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Of eight calls not even what three replies may have."""
-    monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", MIB)
+    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", MIB)
     with endless(what) as url:
         tracemalloc.start()
         try:
@@ -474,7 +474,7 @@ def test_few_long_replies_are_read_at_a_time() -> None:
             bystander() as lag,
         ):
             asked = [asyncio.create_task(ask(hostile, prompt="long")) for _ in range(20)]
-            await until(lambda: sent >= openai_transport.LONG_REPLIES_MAX)
+            await until(lambda: sent >= reply_bounds.LONG_REPLIES_MAX)
             short = await ask(hostile)
             gathered.set()
             return await asyncio.gather(*asked), short, lag

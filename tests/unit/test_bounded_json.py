@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.domain.bounded_json import DEPTH_MAX, VALUES_MAX, TooMuch, check_utf8, loads
+from callgate.domain.bounded_json import DEPTH_MAX, VALUES_MAX, TooLarge, check_bytes, loads
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -26,7 +26,7 @@ def test_what_is_within_the_bounds_is_read_as_ever(
 
     assert loads(text) == value
     assert loads(text.encode(encoding)) == value
-    check_utf8(text.encode())
+    check_bytes(text.encode())
 
 
 @given(st.text(), st.binary())
@@ -69,14 +69,14 @@ def test_values_and_depth_have_bounds(text: str, is_read: bool | None) -> None:
         return
     with pytest.raises(ValueError, match=r".") as raised:
         loads(text)
-    assert isinstance(raised.value, TooMuch) == (is_read is False)
-    with pytest.raises(TooMuch) if is_read is False else nullcontext():
-        check_utf8(text.encode())
+    assert isinstance(raised.value, TooLarge) == (is_read is False)
+    with pytest.raises(TooLarge) if is_read is False else nullcontext():
+        check_bytes(text.encode())
 
 
 def test_quotes_within_two_bytes_hide_nothing() -> None:
     """A character of UTF-16 can have the byte of a quote in it."""
     text = '["\u2222",' + "[]," * VALUES_MAX + "[]]"
 
-    with pytest.raises(TooMuch):
+    with pytest.raises(TooLarge):
         loads(text.encode("utf-16"))

@@ -101,8 +101,8 @@ def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("= 1", "is no TOML"),
-        ("[providers.openai]\n[providers.openai]", "is no TOML"),
+        ("= 1", "is not TOML"),
+        ("[providers.openai]\n[providers.openai]", "is not TOML"),
         ("[default]\ndeadlin_s = 3", "default.deadlin_s: unknown key, did you mean 'deadline_s'?"),
         ("colour = 'red'", "colour: unknown key"),
         (
@@ -116,8 +116,8 @@ def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
         (ROW.replace("2.10", "-1"), "prices[0].input_usd_per_million: Input should be greater"),
         (ROW + ROW, "prices: openai/gpt-4o: 2 rows for one model"),
         (ROW.replace("openai", "azure"), "prices: azure/gpt-4o: no provider 'azure'"),
-        ("[call_types.'a b']", "call_types.a b: no request can have such a name"),
-        ("[providers.'x y']", "providers.x y: no request can have such a name"),
+        ("[call_types.'a b']", "call_types.a b: a request cannot have this name"),
+        ("[providers.'x y']", "providers.x y: a request cannot have this name"),
         (
             "[default]\nmax_output_tokens_default = 20_000",
             "default.max_output_tokens_default: 20000 is over max_output_tokens_max 16384",
@@ -128,13 +128,13 @@ def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
         ),
         (
             "[call_types.a]\nmodels = ['gpt-4o']",
-            "call_types.a.models: 'gpt-4o' is no provider/model",
+            "call_types.a.models: 'gpt-4o' is not provider/model",
         ),
         (
             "[call_types.a]\nmodels = ['openai']",
-            "call_types.a.models: 'openai' is no provider/model",
+            "call_types.a.models: 'openai' is not provider/model",
         ),
-        ("[call_types.a]\nmodels = ['opnai/*']", "call_types.a.models: 'opnai/*' is no provider/"),
+        ("[call_types.a]\nmodels = ['opnai/*']", "call_types.a.models: 'opnai/*' is not provider/"),
     ],
 )
 def test_a_mistake_is_named_by_file_and_key(written: Path, text: str, says: str) -> None:
@@ -186,7 +186,10 @@ def test_a_provider_declares_how_its_answers_end_and_what_is_around_them(written
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ('good_endings = ["length"]', "providers.odd.good_endings: .*length can be no good ending"),
+        (
+            'good_endings = ["length"]',
+            "providers.odd.good_endings: .*length cannot be a good ending",
+        ),
         ('good_endings = [""]', r"providers.odd.good_endings\[0\]"),
         ('unwraps = ["xml"]', r"providers.odd.unwraps\[0\]"),
     ],

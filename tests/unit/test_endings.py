@@ -25,10 +25,10 @@ REASONS = st.sampled_from([None, "", "stop", "eos", "odd", *MEANINGS]) | st.text
         ("", (), Ending.UNKNOWN),
         (None, ("null",), Ending.GOOD),
         ("tool_calls", (), Ending.UNKNOWN),
-        ("length", (), Ending.CUT),
+        ("length", (), Ending.TRUNCATED),
         ("content_filter", ("content_filter",), Ending.FILTERED),
-        ("error", ("error",), Ending.BROKEN),
-        ("abort", (), Ending.BROKEN),
+        ("error", ("error",), Ending.ABORTED),
+        ("abort", (), Ending.ABORTED),
     ],
 )
 def test_the_table_of_endings(
@@ -55,7 +55,7 @@ def test_no_choices_have_no_ending() -> None:
 @pytest.mark.parametrize("reason", sorted(MEANINGS))
 def test_no_catalogue_makes_a_bad_ending_good(reason: str) -> None:
     """Half an answer would be replayed to every duplicate."""
-    with pytest.raises(ValidationError, match="meaning of its own"):
+    with pytest.raises(ValidationError, match="its meaning is fixed"):
         ProviderEntry(good_endings=(reason.upper(),))
 
 

@@ -21,9 +21,9 @@ from callgate.domain.errors import (
 from callgate.domain.gates import (
     TOKEN_BYTES_MAX,
     check,
+    check_in_steps,
     check_size,
     check_stored_bytes,
-    checking,
     with_output_bound,
 )
 from callgate.domain.ports import TokenBound
@@ -232,7 +232,7 @@ def test_the_gates_pause_between_their_steps() -> None:
     """Others have their turn meanwhile."""
     schema = {"type": "object"}
 
-    pauses = list(checking(a_request(response_schema=schema), CATALOGUE, Counts(FITS)))
+    pauses = list(check_in_steps(a_request(response_schema=schema), CATALOGUE, Counts(FITS)))
 
     assert len(pauses) == 3
 

@@ -238,8 +238,14 @@ class Gap(BaseModel):
         (Gap, r"\$\.properties\.value\.default is nan"),
         ({"properties": {"a": {"maximum": float("-inf")}}}, r"\$\.properties\.a\.maximum is -inf"),
         ('{"anyOf": [{}, {"enum": [0, 1e999]}]}', r"\$\.anyOf\[1\]\.enum\[1\] is inf"),
-        ({"properties": {"a": {"default": "\ud800"}}}, r"\$\.properties\.a\.default holds half"),
-        ({"properties": {"\ud800": {}}}, r"a name in \$\.properties holds half .* '\\ud800'"),
+        (
+            {"properties": {"a": {"default": "\ud800"}}},
+            r"\$\.properties\.a\.default has a lone surrogate",
+        ),
+        (
+            {"properties": {"\ud800": {}}},
+            r"a name in \$\.properties has a lone surrogate.* '\\ud800'",
+        ),
         ({"properties": {"a": {"default": {1}}}}, r"\$\.properties\.a\.default is a set"),
         ({(1, 2): 3}, "keys must be str"),
         (deep({"minimum": float("nan")}), "is nan|nested too deeply"),

@@ -60,10 +60,13 @@ def test_a_json_schema_is_accepted(validator: JsonSchemaValidator, schema: str) 
         ('{"properties": {"a": {"minLength": -1}}}', "$.properties.a.minLength: breaks 'minimum'"),
         ('{"properties": {"a": {"pattern": "("}}}', "$.properties.a.pattern: breaks 'pattern'"),
         ('{"pattern": "((x{999}){999}){999}"}', "$.pattern: breaks 'pattern'"),
-        ('{"$ref": "#/$defs/none"}', "$: a $ref or $schema names what is not in the schema"),
+        (
+            '{"$ref": "#/$defs/none"}',
+            "$: a $ref or $schema names something that is not in the schema",
+        ),
         ("[1]", "$: breaks 'type'"),
-        ("no schema", "is no JSON Schema, or is nested too deeply"),
-        ('{"items":' * 300 + "{}" + "}" * 300, "is no JSON Schema, or is nested too deeply"),
+        ("no schema", "is not a JSON Schema, or is nested too deeply"),
+        ('{"items":' * 300 + "{}" + "}" * 300, "is not a JSON Schema, or is nested too deeply"),
     ],
 )
 def test_what_is_no_json_schema_is_refused_with_its_place(
@@ -94,7 +97,7 @@ def test_a_schema_that_needs_another_document_is_refused_not_fetched(
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
     assert validator.check_schema(schema) == (
-        "$: a $ref or $schema names what is not in the schema"
+        "$: a $ref or $schema names something that is not in the schema"
     )
 
 
@@ -131,10 +134,10 @@ def test_a_text_that_fits_has_nothing_to_say(
         (INVOICE, '{"total": 1, "lines": [1, "secret"]}', "$.lines[1]: breaks 'type'"),
         (INVOICE, '{"total": 1, "Jane Secret": 5}', "$.*: breaks 'type'"),
         (LINE, '{"text": "a", "price": ["secret"]}', "$.price: breaks 'anyOf'"),
-        (INVOICE, "secret", "is no JSON"),
-        (INVOICE, '{"total": NaN}', "is no JSON"),
-        (INVOICE, '{"total": 1' + "0" * 5_000 + "}", "is no JSON"),
-        (INVOICE, '{"total": "\\ud800"}', "is no JSON that can be checked"),
+        (INVOICE, "secret", "is not JSON"),
+        (INVOICE, '{"total": NaN}', "is not JSON"),
+        (INVOICE, '{"total": 1' + "0" * 5_000 + "}", "is not JSON"),
+        (INVOICE, '{"total": "\\ud800"}', "is JSON that cannot be checked"),
         ('{"type": "objct"}', "{}", "$.type: breaks 'anyOf'"),
     ],
 )
@@ -194,7 +197,7 @@ def test_nesting_beyond_the_limit_is_refused(validator: JsonSchemaValidator) -> 
     for depth in (DEPTH_MAX + 1, 100_000):
         assert validator.check("{}", "[" * depth + "]" * depth) in {
             f"is nested deeper than {DEPTH_MAX}",
-            "is no JSON",
+            "is not JSON",
         }
 
 

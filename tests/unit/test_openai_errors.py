@@ -19,20 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.adapters.providers.openai.errors import (
-    SENT,
-    UNSENT,
-    NoClient,
-    ReplyTooLarge,
-    Table,
-    failure_of,
-)
-from callgate.adapters.providers.openai.refusals import (
-    KNOWN_NAMES,
-    RETRY_AFTER_MAX_S,
-    retry_after_s,
-)
-from callgate.adapters.providers.openai.words import HINTS, PARAMETERS, SENTENCES
+from callgate.adapters.providers.http.error_body import KNOWN_NAMES
+from callgate.adapters.providers.http.failures import NoClient, ReplyTooLarge, Table
+from callgate.adapters.providers.http.retry_after import RETRY_AFTER_MAX_S, retry_after_s
+from callgate.adapters.providers.http.safe_words import HINTS, PARAMETERS, SENTENCES
+from callgate.adapters.providers.openai.sdk_errors import SENT, UNSENT, failure_of
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.retry import Billing, Failure
 
@@ -389,24 +380,24 @@ def test_a_refusal_explains_itself() -> None:
 @pytest.mark.parametrize(
     ("status", "words", "told"),
     [
-        (400, "Invalid schema for response_format 'x': ...", "it is about the response schema"),
-        (400, "'messages' must contain the word json_schema", "it is about the response schema"),
-        (404, "The model `gpt-9` does not exist or you have no access", "it knows no such model"),
+        (400, "Invalid schema for response_format 'x': ...", "it seems to be the response schema"),
+        (400, "'messages' must contain the word json_schema", "it seems to be the response schema"),
+        (404, "The model `gpt-9` does not exist or you have no access", "the model does not exist"),
         (400, "Unrecognized request argument supplied: foo", "is not supported"),
         (422, "Extra inputs are not permitted", "is not supported"),
         (400, "Conversation roles must alternate user/assistant", "roles of the messages"),
-        (400, "messages: text content blocks must be non-empty", "something is empty"),
+        (400, "messages: text content blocks must be non-empty", "a value is empty"),
         (400, "max_tokens is too large: 100000", "param max_tokens"),
         (400, "max_tokens is too large: 100000", "a value is out of bounds"),
-        (400, "Field required", "something is missing"),
+        (400, "Field required", "a value is missing"),
         (400, "nothing that anybody foresaw", "the request is not accepted"),
-        (400, "maximum context length is 4096 tokens", "more than the model can have"),
-        (429, "Request too large: limit 6000 tokens, requested 9000", "no waiting helps"),
+        (400, "maximum context length is 4096 tokens", "exceed the model's context window"),
+        (429, "Request too large: limit 6000 tokens, requested 9000", "a retry cannot help"),
         (401, "Incorrect API key provided: sk-x", "the API key is not accepted"),
         (402, "", "no credit"),
         (503, "overloaded", "the provider failed, or is overloaded"),
         (418, "tea", "the request is not accepted"),
-        (302, "", "it was sent elsewhere"),
+        (302, "", "a redirect"),
     ],
 )
 def test_what_a_refusal_is_about_is_said_in_our_words(status: int, words: str, told: str) -> None:

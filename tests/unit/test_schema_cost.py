@@ -28,9 +28,9 @@ from callgate.domain.schema_cost import (
 )
 
 TOO_MANY = f"checking one value takes more than {VISITS_MAX} steps: branches and $ref multiply"
-ENDLESS = "a $ref leads back to where it began, so that no check would ever end"
-UNRESOLVED = "a $ref or $schema names what is not in the schema"
-TOO_DEEP = f"more than {DEPTH_MAX} schemas are within each other, or behind each other's $ref"
+ENDLESS = "a $ref leads back to its start, so a check would never end"
+UNRESOLVED = "a $ref or $schema names something that is not in the schema"
+TOO_DEEP = f"more than {DEPTH_MAX} schemas are nested in each other or linked by $ref"
 
 
 def doubling(levels: int, keyword: str = "allOf") -> dict[str, Any]:
@@ -186,11 +186,11 @@ def test_many_references_to_many_places_are_counted_in_linear_time(
         ),
         (
             {"$id": "a/" * 50_000, "prefixItems": [{"$id": f"{n:x}"} for n in range(4_000)]},
-            "an $id has more than 500 characters, with the one that it is within",
+            "an $id has more than 500 characters, the enclosing $id included",
         ),
         (
             {"pattern": "\\p{" * 60_000},
-            "its patterns, with their repetitions written out, are too long",
+            "its patterns are too long when their repetitions are written out",
         ),
     ],
     ids=["anchors", "addresses", "classes"],
@@ -311,7 +311,7 @@ def test_patterns_that_take_long_to_compile_are_refused() -> None:
     assert 10 * each > PATTERNS_MAX
     assert (
         why({"properties": costly})
-        == "its patterns, with their repetitions written out, are too long"
+        == "its patterns are too long when their repetitions are written out"
     )
     assert why({"patternProperties": {p["pattern"]: {} for p in costly.values()}}) is not None
     assert why({"properties": alike}) is None

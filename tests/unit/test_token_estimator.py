@@ -28,7 +28,7 @@ from callgate.adapters.token_estimator import (
     O200K,
     OPENAI_MESSAGE_TOKENS,
     OPENAI_REQUEST_TOKENS,
-    RULE_CHARS_MAX,
+    PUNCTUATION_CHARS_MAX,
     TokenEstimator,
     encoding_of,
     load_bpe_openai,
@@ -480,11 +480,11 @@ def test_no_text_holds_up_the_other_threads_of_a_worker() -> None:
     counter = load_bpe_openai(O200K)
     assert counter is not None
     begun = time.process_time()
-    assert counter.count("-" * RULE_CHARS_MAX) < RULE_CHARS_MAX
-    assert counter.count("_" * RULE_CHARS_MAX + "a") < RULE_CHARS_MAX
+    assert counter.count("-" * PUNCTUATION_CHARS_MAX) < PUNCTUATION_CHARS_MAX
+    assert counter.count("_" * PUNCTUATION_CHARS_MAX + "a") < PUNCTUATION_CHARS_MAX
     assert time.process_time() - begun < 0.2
     begun = time.process_time()
-    for long in ("-" * (RULE_CHARS_MAX + 1), "-_" * RULE_CHARS_MAX, "-" * 16 * 2**20):
+    for long in ("-" * (PUNCTUATION_CHARS_MAX + 1), "-_" * PUNCTUATION_CHARS_MAX, "-" * 16 * 2**20):
         assert counter.count(long) == len(long)
     assert time.process_time() - begun < 1.5
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from callgate.adapters.providers.openai.wire import request_body
+from callgate.adapters.providers.openai.chat_request import request_json
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.requests import LLMRequest, Message, ServiceTier
 
@@ -48,7 +48,7 @@ def a_request(**fields: Any) -> LLMRequest:
 
 def body_of(request: LLMRequest, **entry: Any) -> dict[str, Any]:
     """The request body, read back."""
-    body: dict[str, Any] = json.loads(request_body(request, ProviderEntry(**entry)))
+    body: dict[str, Any] = json.loads(request_json(request, ProviderEntry(**entry)))
     return body
 
 
@@ -90,7 +90,7 @@ def test_the_schema_is_sent_in_its_own_order() -> None:
     """The very text: neither its keys nor its numbers are touched."""
     schema = '{"type":"object","z":1e2,"a":{"\u00fc":1.0,"b":2}}'
 
-    body = request_body(a_request(response_schema=schema), ProviderEntry())
+    body = request_json(a_request(response_schema=schema), ProviderEntry())
 
     assert body.endswith(
         '"response_format":{"type":"json_schema","json_schema":'

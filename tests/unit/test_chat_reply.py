@@ -9,9 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.adapters.providers.openai.reply import reply_of
-from callgate.adapters.providers.openai.unwrapping import unwrapped
-from callgate.adapters.providers.openai.usage import ROWS, TOKENS_MAX, Told, usage_in, usage_of
+from callgate.adapters.providers.openai.answer_wrapping import unwrapped
+from callgate.adapters.providers.openai.chat_reply import reply_of
+from callgate.adapters.providers.openai.usage import (
+    COUNT_FIELDS,
+    TOKENS_MAX,
+    ReportedUsage,
+    usage_in,
+    usage_of,
+)
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import ProviderReply
 from callgate.domain.requests import Anomaly, Usage
@@ -32,7 +38,7 @@ JSON = st.recursive(
                 [
                     "choices", "message", "content", "text", "usage", "error", "errors", "code", "id", "status",
                     "type", "index", "finish_reason", "refusal", "service_tier", "retry_after",
-                    *(name for row in ROWS for name in row.path.split(".")),
+                    *(name for row in COUNT_FIELDS for name in row.path.split(".")),
                 ]
             ),
             children,
@@ -211,14 +217,18 @@ def test_whatever_the_dialect_the_truth_is_read(
         assert told.usage.reasoning_tokens == thought
 
 
-@given(st.dictionaries(st.sampled_from([row.path for row in ROWS if "." not in row.path]), COUNTS))
+@given(
+    st.dictionaries(
+        st.sampled_from([row.path for row in COUNT_FIELDS if "." not in row.path]), COUNTS
+    )
+)
 def test_no_reading_is_below_what_is_named(usage: dict[str, int]) -> None:
     """Contradicting numbers are read dearly: at least the greatest input, the greatest output and the total."""
     told = usage_of(usage)
 
     if told.usage is None:
         return
-    names = {row.path: row.kind for row in ROWS}
+    names = {row.path: row.kind for row in COUNT_FIELDS}
     for kind, posted in (
         ("input", told.usage.input_tokens),
         ("output", told.usage.output_tokens),
@@ -232,7 +242,7 @@ def test_no_reading_is_below_what_is_named(usage: dict[str, int]) -> None:
 
 def test_every_row_of_the_table_is_read_and_has_its_source() -> None:
     """A name nobody looks for is money nobody counts."""
-    for row in ROWS:
+    for row in COUNT_FIELDS:
         assert row.source
         parts: dict[str, object] = {"prompt_tokens": 500, "completion_tokens": 500}
         outer, _, inner = row.path.partition(".")
@@ -250,7 +260,7 @@ def test_a_usage_without_a_count_is_looked_for_elsewhere() -> None:
     """Some gateways send an empty one at the top."""
     reply = {"usage": {}, "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}
 
-    assert usage_in(reply, has_text=True) == Told(Usage(input_tokens=3, output_tokens=4))
+    assert usage_in(reply, has_text=True) == ReportedUsage(Usage(input_tokens=3, output_tokens=4))
 
 
 @pytest.mark.parametrize(
@@ -258,6 +268,6 @@ def test_a_usage_without_a_count_is_looked_for_elsewhere() -> None:
 )
 def test_what_can_be_no_count_is_implausible(count: object) -> None:
     """Then the whole hold is posted; a guess could be too low."""
-    assert usage_of({"prompt_tokens": count, "completion_tokens": 1, "total_tokens": 9}) == Told(
-        None, (Anomaly.USAGE_IMPLAUSIBLE,)
-    )
+    assert usage_of(
+        {"prompt_tokens": count, "completion_tokens": 1, "total_tokens": 9}
+    ) == ReportedUsage(None, (Anomaly.USAGE_IMPLAUSIBLE,))

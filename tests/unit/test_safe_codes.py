@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from callgate.domain import told_names
+from callgate.domain import safe_codes
 from callgate.domain.requests import ServiceTier
 from tests.unit.test_openai_errors import KEY, PROMPT, spellings
 
@@ -18,12 +18,12 @@ HEX = "9f86d081884c7d659a2feaa0c55ad015"
 )
 def test_an_id_that_is_a_random_number_is_told(name: str) -> None:
     """Operators give it to the provider's support."""
-    assert told_names.request_id(name) == name
+    assert safe_codes.request_id(name) == name
 
 
 def test_hardly_any_id_is_taken_for_a_text() -> None:
     """Random bytes seldom read well."""
-    assert sum(told_names.request_id(str(uuid4())) is None for _ in range(2_000)) <= 3
+    assert sum(safe_codes.request_id(str(uuid4())) is None for _ in range(2_000)) <= 3
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_hardly_any_id_is_taken_for_a_text() -> None:
 )
 def test_another_id_is_not_told(name: str | None) -> None:
     """It is in the stored reply all the same."""
-    assert told_names.request_id(name) is None
+    assert safe_codes.request_id(name) is None
 
 
 @pytest.mark.parametrize("secret", [KEY, PROMPT], ids=["key", "prompt"])
@@ -50,9 +50,9 @@ def test_no_spelling_of_a_secret_is_a_name(secret: str) -> None:
     """Of an id, of a tier or of an ending; also behind a usual prefix."""
     for spelling in spellings(secret):
         for name in (spelling, f"req_{spelling}", f"chatcmpl-{spelling}", spelling[:32]):
-            assert told_names.request_id(name) is None
-            assert told_names.tier(name) == "unknown"
-            assert told_names.ending(name) is None
+            assert safe_codes.request_id(name) is None
+            assert safe_codes.tier(name) == "unknown"
+            assert safe_codes.finish_reason(name) is None
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_no_spelling_of_a_secret_is_a_name(secret: str) -> None:
 )
 def test_a_tier_is_told_by_a_name_of_the_list(name: str | None, told: str | None) -> None:
     """Or it is an unknown one."""
-    assert told_names.tier(name) == told
+    assert safe_codes.tier(name) == told
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_a_tier_is_told_by_a_name_of_the_list(name: str | None, told: str | None
 )
 def test_an_ending_is_told_by_a_name_of_the_list(name: str | None, told: str | None) -> None:
     """So that somebody can add it to `good_endings`."""
-    assert told_names.ending(name) == told
+    assert safe_codes.finish_reason(name) == told

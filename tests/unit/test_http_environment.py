@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from callgate.adapters.providers.openai.environment import check_environment
+from callgate.adapters.providers.http.environment import check_environment
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.errors import ConfigurationError
 from tests.support.certificates import self_signed
 
 TRANSPORT = ("_proxy", "ssl_cert_file", "ssl_cert_dir", "sslkeylogfile")
-UNSUPPORTED = (
-    "names a proxy of a kind that is not supported: it must start with http:// or https://"
-)
-NO_URL = "is no URL of a proxy"
+UNSUPPORTED = "names an unsupported kind of proxy: it must start with http:// or https://"
+NO_URL = "is not a proxy URL"
 
 
 @pytest.fixture(autouse=True)
