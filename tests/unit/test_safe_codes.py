@@ -8,7 +8,7 @@ import pytest
 
 from callgate.domain import safe_codes
 from callgate.domain.requests import ServiceTier
-from tests.unit.test_openai_errors import KEY, PROMPT, spellings
+from tests.support.secret_spellings import KEY, PROMPT, spellings
 
 HEX = "9f86d081884c7d659a2feaa0c55ad015"
 
