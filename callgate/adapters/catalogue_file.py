@@ -105,6 +105,7 @@ def _mistakes(catalogue: Catalogue) -> Iterator[str]:
 
 
 def _policy_mistakes(key: str, policy: CallTypePolicy, catalogue: Catalogue) -> Iterator[str]:
+    """Mistakes within one call type's policy, or against the providers."""
     default, limit = policy.max_output_tokens_default, policy.max_output_tokens_max
     if default is not None and default > limit:
         yield f"{key}.max_output_tokens_default: {default} is over max_output_tokens_max {limit}"
@@ -120,6 +121,7 @@ def _policy_mistakes(key: str, policy: CallTypePolicy, catalogue: Catalogue) -> 
 
 
 def _is_name(text: str) -> bool:
+    """True if a request could use this name."""
     try:
         _NAME.validate_python(text)
     except ValidationError:

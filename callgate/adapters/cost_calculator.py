@@ -148,6 +148,7 @@ class CostCalculator:
         return Priced(cost_nano_usd(amount_usd), step.label)
 
     def _check_tier_is_sent(self, provider: str, tier: ServiceTier) -> None:
+        """UnpricedModel for a non-default tier that the provider's requests do not name."""
         entry = self._catalogue.providers.get(provider)
         if tier is not ServiceTier.DEFAULT and not (entry and entry.sends_service_tier):
             raise UnpricedModel(

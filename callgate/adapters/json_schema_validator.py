@@ -114,6 +114,7 @@ def _pydantic_matcher(pattern: str) -> Callable[[str], bool]:
 
 
 def _json_schema_matcher(pattern: object) -> Callable[[object], bool]:
+    """A function that checks a value against `pattern` with jsonschema-rs."""
     schema = json.dumps({"pattern": pattern})
     return validator_for(schema, offline=True, pattern_options=REGEX_OPTIONS).is_valid
 

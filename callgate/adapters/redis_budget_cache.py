@@ -99,6 +99,7 @@ class RedisBudgetCache:
 
     @property
     def _key(self) -> bytes:
+        """The encryption key, derived from the login at its first use."""
         # Not `cached_property`: before Python 3.12 it has a lock, and a fork could copy it locked.
         if self._made_key is None:
             self._made_key = hashlib.scrypt(

@@ -133,6 +133,7 @@ class TokenEstimator:
         return self._counter(encoding) if encoding else None
 
     def _counter(self, encoding: str) -> _Counter | None:
+        """The counter of a vocabulary, loaded once; None if it cannot be loaded."""
         if encoding not in self._counters:
             with self._loading():
                 if encoding not in self._counters:
@@ -221,6 +222,7 @@ def load_bpe_openai(encoding: str) -> _Counter | None:
 
 
 def _has_long_punctuation(text: str) -> bool:
+    """True if a run of punctuation is longer than `PUNCTUATION_CHARS_MAX`."""
     return len(text) > PUNCTUATION_CHARS_MAX and any(
         run.end() - run.start() > PUNCTUATION_CHARS_MAX for run in _PUNCTUATION.finditer(text)
     )

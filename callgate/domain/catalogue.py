@@ -94,6 +94,7 @@ class ProviderEntry(_Entry):
     @field_validator("good_endings")
     @classmethod
     def _endings_are_free(cls, endings: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse finish reasons with a fixed meaning."""
         if taken := sorted(MEANINGS.keys() & {ending.casefold() for ending in endings}):
             raise ValueError(f"{', '.join(taken)} cannot be a good ending: its meaning is fixed")
         return endings

@@ -157,11 +157,13 @@ class LLMRequest(_Value):
 
 
 def _check_length(schema: str) -> None:
+    """ValueError for a schema of more than `SCHEMA_BYTES_MAX` bytes."""
     if len(schema.encode("utf-8", "surrogatepass")) > SCHEMA_BYTES_MAX:
         raise ValueError(f"a response schema has at most {SCHEMA_BYTES_MAX} bytes")
 
 
 def _loaded(schema: str) -> object:
+    """Parse a schema's text. ValueError also if it is nested too deeply."""
     try:
         return json.loads(schema)
     except RecursionError as exc:
@@ -177,6 +179,7 @@ def _json_text(schema: dict[str, Any]) -> str:
 
 
 def _dumped(schema: dict[str, Any]) -> str:
+    """Write a schema as JSON. The ValueError names the value that is not JSON."""
     try:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         text.encode()

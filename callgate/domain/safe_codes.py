@@ -38,7 +38,7 @@ READABLE_MAX = 13
 
 
 def tier(name: str | None) -> str | None:
-    """A known service tier in lower case, else `unknown`; None for none."""
+    """A known service tier in lower case, `unknown` for any other; None if there is no tier."""
     known = name.lower() if name else None
     return known if known is None or known in TIERS else UNKNOWN_TIER
 

@@ -1,7 +1,7 @@
 """Keys, passwords, prompts and answers appear nowhere except where they belong.
 
 Real calls that end in every way run through a worker that logs at DEBUG, under least-privilege logins, with Flower
-watching. Then everything that is visible is searched, also base64-base64_decoded.
+watching. Then everything that is visible is searched, also base64-decoded.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from tests.support.canaries import (
     FLOWER_PASSWORD,
     KEY,
     KEYS,
-    PATIENCE_S,
     PROMPT,
     TEXTS,
+    TIMEOUT_S,
+    Collected,
     Monitor,
-    Seen,
     base64_decoded,
-    columns,
+    collect_command_output,
+    collect_flower_pages,
     command_lines,
     found,
-    left_over,
-    look_at_command_line,
-    look_at_flower,
     prepare,
     run,
+    stored_columns,
+    stored_in_broker,
 )
 from tests.support.deployment import Deployment, until
 from tests.support.logins import a_login
@@ -57,7 +57,7 @@ from tests.support.logins import a_login
 @pytest.fixture(scope="module")
 def seen(
     services: DevServers, provider: Simulator, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Seen]:
+) -> Iterator[Collected]:
     """Run everything once, and collect."""
     folder = tmp_path_factory.mktemp("canaries")
     with ExitStack() as stack:
@@ -69,9 +69,9 @@ def seen(
         prepare(deployment, urls)
         provider.script([Rule(match=Match(text=name), reply=[step]) for name, step in ENDS.items()])
         port = free_port()
-        loud = [sys.executable, "-m", "tests.support.verbose_worker"]
+        verbose = [sys.executable, "-m", "tests.support.verbose_worker"]
         worker = deployment.start(
-            "worker", loud, CALLGATE_DATABASE_URL=urls[WORKER], OPENAI_LOG="debug"
+            "worker", verbose, CALLGATE_DATABASE_URL=urls[WORKER], OPENAI_LOG="debug"
         )
         flower = deployment.start(
             "flower",
@@ -82,33 +82,33 @@ def seen(
         worker.until_it_says("ready.")
         until(
             lambda: status_of(f"http://127.0.0.1:{port}/healthcheck") == 200,
-            PATIENCE_S,
+            TIMEOUT_S,
             flower.output,
         )
         client = stack.enter_context(deployment.open_client(database_url=urls[CLIENT]))
-        seen = Seen(passwords=tuple(str(make_url(url).password) for url in urls.values()))
+        seen = Collected(passwords=tuple(str(make_url(url).password) for url in urls.values()))
         with Monitor(services.broker_url) as monitor:
             run(client, seen)
-            look_at_flower(port, seen)
-        seen.broker = "\n".join([*monitor.commands, *left_over(services.broker_url)])
+            collect_flower_pages(port, seen)
+        seen.broker = "\n".join([*monitor.commands, *stored_in_broker(services.broker_url)])
         seen.logs = {"worker": worker.output(), "flower": flower.output()}
         seen.command_lines = command_lines(worker, flower)
-        seen.rows = dict(columns(services.database_url))
-        look_at_command_line(deployment, urls[CLIENT], seen)
+        seen.rows = dict(stored_columns(services.database_url))
+        collect_command_output(deployment, urls[CLIENT], seen)
         deployment.assert_books_are_right()
         yield seen
 
 
-def test_the_search_finds_what_is_there() -> None:
-    """Or the other tests could not fail."""
+def test_the_search_finds_secrets() -> None:
+    """Otherwise the other tests could not fail."""
     hidden = base64.b64encode(f"[[], {{}}, {PROMPT}]".encode()).decode()
 
     assert found(TEXTS, f'LPUSH q {{"body": "{hidden}"}}') == [PROMPT]
     assert found(KEYS, f"Bearer {KEY}") == [KEY]
 
 
-def test_the_calls_ended_as_they_should(seen: Seen) -> None:
-    """One well, the others badly, under logins that may do no more than their work; so there was something to leak."""
+def test_the_calls_end_as_scripted(seen: Collected) -> None:
+    """One succeeds and the others fail, so there is something to leak."""
     states = {name: handle.state.value for name, handle in seen.handles.items()}
 
     assert states == {name: "succeeded" if name == "success" else "dead" for name in ENDS}
@@ -116,8 +116,8 @@ def test_the_calls_ended_as_they_should(seen: Seen) -> None:
     assert ANSWER in seen.rows["ai_call_log.reply"]
 
 
-def test_messages_and_events_hold_ids_only(seen: Seen) -> None:
-    """All that went through the broker while the calls ran, and all that it still holds."""
+def test_messages_and_events_hold_ids_only(seen: Collected) -> None:
+    """All commands to the broker while the calls ran, and everything it still holds."""
     assert "callgate.log_call" in seen.broker
     assert (
         "task-succeeded" in "".join(map(base64_decoded, BASE64.findall(seen.broker))) + seen.broker
@@ -125,13 +125,13 @@ def test_messages_and_events_hold_ids_only(seen: Seen) -> None:
     assert found([*KEYS, *TEXTS, *seen.passwords, FLOWER_PASSWORD], seen.broker) == []
 
 
-def test_everything_on_the_wire_is_json(seen: Seen) -> None:
+def test_everything_on_the_wire_is_json(seen: Collected) -> None:
     """Every content type that was named on the broker."""
     assert set(re.findall(r"content-type\W+([\w./-]+)", seen.broker)) == {"application/json"}
 
 
-def test_no_log_holds_a_secret(seen: Seen) -> None:
-    """Neither of a worker that logs at DEBUG, nor of Flower."""
+def test_no_log_holds_a_secret(seen: Collected) -> None:
+    """Neither a worker's at DEBUG, nor Flower's."""
     for output in seen.logs.values():
         assert (
             found([*KEYS, *TEXTS, *seen.passwords, BROKER_PASSWORD, FLOWER_PASSWORD], output) == []
@@ -139,44 +139,44 @@ def test_no_log_holds_a_secret(seen: Seen) -> None:
     assert "callgate_settle_v1" in seen.logs["worker"]
 
 
-def test_no_row_holds_a_secret_but_bodies(seen: Seen) -> None:
-    """Texts are where they belong; keys and passwords are nowhere."""
+def test_no_row_except_bodies_holds_a_secret(seen: Collected) -> None:
+    """Bodies hold texts. Keys and passwords are in no row."""
     for name, values in seen.rows.items():
         assert found([*KEYS, *seen.passwords, BROKER_PASSWORD], values) == [], name
         if tuple(name.split(".")) not in BODIES:
             assert found(TEXTS, values) == [], name
 
 
-def test_flower_shows_no_secret(seen: Seen) -> None:
-    """Pages and API, the settings on the worker's page included."""
+def test_flower_shows_no_secret(seen: Collected) -> None:
+    """Pages and API, including the settings on the worker's page."""
     assert any(page.startswith("/worker/") for page in seen.pages)
     for path, body in seen.pages.items():
         secrets = [*KEYS, *TEXTS, *seen.passwords, BROKER_PASSWORD, FLOWER_PASSWORD]
         assert found(secrets, body) == [], path
 
 
-def test_the_command_line_prints_no_secret(seen: Seen) -> None:
-    """Lists and single calls, the dead ones with their reasons; also not in what `ps` shows."""
+def test_the_command_line_prints_no_secret(seen: Collected) -> None:
+    """Lists and single calls, dead ones with their reasons, and the command lines in `ps`."""
     passwords = [*KEYS, *seen.passwords, BROKER_PASSWORD, FLOWER_PASSWORD]
     secrets = [*passwords, *TEXTS]
     for asked, answer in seen.answers.items():
-        # Whoever decides about a dead letter is shown its texts.
+        # An operator who decides about a dead letter sees its texts.
         hidden = passwords if asked.startswith("dead show") else secrets
         assert found(hidden, answer) == [], asked
     assert len(json.loads(seen.answers["dead list --json"])["calls"]) == 9
     assert found(secrets, seen.command_lines) == []
 
 
-def test_no_repr_and_no_error_holds_a_secret(seen: Seen) -> None:
-    """Settings, clients, requests, calls; and what callers are told of calls that ended badly."""
+def test_no_repr_and_no_error_holds_a_secret(seen: Collected) -> None:
+    """Settings, clients, requests, calls, and errors of calls that failed."""
     secrets = [*KEYS, *TEXTS, *seen.passwords, BROKER_PASSWORD]
     assert len([name for name in seen.reprs if name.startswith("error of")]) == 9
     for name, words in seen.reprs.items():
         assert found(secrets, words) == [], name
 
 
-def test_a_request_that_cannot_be_made_is_not_quoted() -> None:
-    """The complaint says what is wrong, and with which field."""
+def test_an_invalid_request_is_not_quoted() -> None:
+    """The error names the field."""
     with pytest.raises(ValidationError) as refused:
         LLMRequest.model_validate(
             {"messages": [{"role": PROMPT, "content": [PROMPT]}], "stop": PROMPT}
@@ -186,8 +186,8 @@ def test_a_request_that_cannot_be_made_is_not_quoted() -> None:
     assert found(TEXTS, f"{refused.value} {refused.value!r}") == []
 
 
-def test_settings_hide_what_is_secret() -> None:
-    """In a repr, as text, and in the complaint about a bad one."""
+def test_settings_hide_secrets() -> None:
+    """In repr, as text, and in validation errors."""
     urls: dict[str, Any] = {
         "database_url": f"postgresql://u:{KEY}@h/d",
         "broker_url": f"redis://:{BROKER_PASSWORD}@h",

@@ -16,8 +16,9 @@ import pytest
 from callgate.adapters.providers.http import reply_bounds
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Failure
-from tests.contract.openai_attempts import forget_proxies
-from tests.contract.provider_worlds import (
+from tests.support.hostile_provider import LAG_MAX_S, MIB, Answer, Lag, ask, bystander
+from tests.support.openai_attempts import unset_proxies
+from tests.support.provider_worlds import (
     Received,
     SocketServer,
     adapter_for,
@@ -25,12 +26,11 @@ from tests.contract.provider_worlds import (
     http,
     until,
 )
-from tests.support.hostile_provider import LAG_MAX_S, MIB, Answer, Lag, ask, bystander
 
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_proxies(monkeypatch)
+    unset_proxies(monkeypatch)
 
 
 async def _headers(writer: asyncio.StreamWriter) -> None:
@@ -119,7 +119,7 @@ ENDLESS: dict[str, Callable[[asyncio.StreamWriter], Awaitable[None]]] = {
 
 @contextmanager
 def endless(what: str) -> Iterator[str]:
-    """The address of a server that does not end, in a thread of its own: what it costs is not the worker's."""
+    """The address of a server with an endless reply. It runs in its own thread, so that its cost is not measured."""
     started: Future[str] = Future()
     loop = asyncio.new_event_loop()
 
@@ -142,18 +142,18 @@ def endless(what: str) -> Iterator[str]:
         loop.close()
 
 
-async def endured(url: str, timeout_s: float = 1.0) -> tuple[list[Answer], Lag]:
-    """Eight calls to such a server, beside somebody else's."""
+async def call_endless(url: str, timeout_s: float = 1.0) -> tuple[list[Answer], Lag]:
+    """Make eight calls to such a server, beside calls to an honest one."""
     async with adapter_for(url) as hostile, bystander() as lag:
         return await asyncio.gather(*(ask(hostile, timeout_s=timeout_s) for _ in range(8))), lag
 
 
 @pytest.mark.parametrize("what", ENDLESS)
-def test_what_does_not_end_is_given_up_on(what: str) -> None:
-    """At its deadline at the latest, and others are answered meanwhile."""
+def test_an_endless_reply_ends_at_its_deadline(what: str) -> None:
+    """Other calls are answered meanwhile."""
     begun = time.monotonic()
     with endless(what) as url:
-        answers, lag = asyncio.run(endured(url))
+        answers, lag = asyncio.run(call_endless(url))
 
     assert time.monotonic() - begun < 10
     assert lag.longest_s < 3 * LAG_MAX_S
@@ -162,15 +162,13 @@ def test_what_does_not_end_is_given_up_on(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["headers", "trailers", "small chunks", "a body"])
-def test_what_does_not_end_does_not_fill_the_memory(
-    monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    """Of eight calls not even what three replies may have."""
+def test_endless_replies_use_bounded_memory(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Eight of them use less than 24 MiB with a limit of 1 MiB per reply."""
     monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", MIB)
     with endless(what) as url:
         tracemalloc.start()
         try:
-            asyncio.run(endured(url, timeout_s=2.0))
+            asyncio.run(call_endless(url, timeout_s=2.0))
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -178,8 +176,8 @@ def test_what_does_not_end_does_not_fill_the_memory(
     assert peak < 24 * MIB
 
 
-def test_few_long_replies_are_read_at_a_time() -> None:
-    """The others wait for them and fail for nothing; short ones pass, and other providers' calls too."""
+def test_long_replies_wait_for_each_other() -> None:
+    """None fails. Short replies and other providers' calls are not delayed."""
     sent, gathered = 0, asyncio.Event()
 
     async def exchange(received: Received, writer: asyncio.StreamWriter) -> None:

@@ -11,29 +11,29 @@ import pytest
 
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
-from tests.contract.openai_attempts import ATTEMPT, a_request, attempt, forget_proxies
-from tests.contract.provider_worlds import (
+from tests.support.hostile_provider import LAG_MAX_S, MIB, TIMEOUT_S, Answer, Lag, ask, bystander
+from tests.support.openai_attempts import ATTEMPT, a_request, attempt, unset_proxies
+from tests.support.provider_worlds import (
     SocketServer,
     adapter_for,
     chat,
     http,
     sends,
 )
-from tests.support.hostile_provider import LAG_MAX_S, MIB, PATIENCE_S, Answer, Lag, ask, bystander
 
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_proxies(monkeypatch)
+    unset_proxies(monkeypatch)
 
 
 def many(body: bytes) -> bytes:
-    """A reply whose last member is a usage that can be true."""
+    """A reply with these choices and a plausible usage at its end."""
     usage = b'"usage": {"prompt_tokens": 9, "completion_tokens": 1}'
     return b'{"choices": ' + body + b", " + usage + b"}"
 
 
-DEAR: dict[str, bytes] = {
+EXPENSIVE: dict[str, bytes] = {
     "lists": many(b"[" + b"[]," * (2 * MIB) + b"[]]"),
     "mappings": many(b"[" + b"{}," * (2 * MIB) + b"{}]"),
     "texts": many(b"[" + b'"",' * (2 * MIB) + b'""]'),
@@ -46,13 +46,13 @@ DEAR: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("what", DEAR)
-def test_a_reply_that_is_dear_to_read_stops_nobody_else(what: str) -> None:
-    """Four at a time: the loop goes on, another provider's calls are answered, and no gigabyte is needed."""
+@pytest.mark.parametrize("what", EXPENSIVE)
+def test_an_expensive_reply_delays_no_other_call(what: str) -> None:
+    """Four at a time: the event loop runs, and another provider's calls are answered."""
 
     async def run() -> tuple[list[Answer], Lag]:
         async with (
-            SocketServer(sends(http(DEAR[what]))) as server,
+            SocketServer(sends(http(EXPENSIVE[what]))) as server,
             adapter_for(server.base_url) as hostile,
             bystander() as lag,
         ):
@@ -69,9 +69,9 @@ def test_a_reply_that_is_dear_to_read_stops_nobody_else(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["lists", "a nest", "choices"])
-def test_a_reply_that_is_dear_to_read_is_paid_by_its_usage(what: str) -> None:
-    """It was made, and says what it cost; it is not asked for again."""
-    answer = attempt(sends(http(DEAR[what]))).answer
+def test_an_expensive_reply_is_billed_by_its_usage(what: str) -> None:
+    """It is not retried."""
+    answer = attempt(sends(http(EXPENSIVE[what]))).answer
 
     assert isinstance(answer, ProviderReply)
     assert answer.usage is not None
@@ -84,16 +84,15 @@ def test_a_reply_that_is_dear_to_read_is_paid_by_its_usage(what: str) -> None:
 @pytest.mark.parametrize(
     "usage", [b"", b'"usage": 7', b'"usage": {"prompt_tokens": ', b'"usage":{"a":' * 9999]
 )
-def test_a_reply_that_is_dear_to_read_and_names_no_usage_costs_its_hold(usage: bytes) -> None:
-    """Nobody knows what it cost."""
+def test_an_expensive_reply_without_usage_has_an_unknown_bill(usage: bytes) -> None:
     body = b'{"choices": [' + b"[]," * MIB + b"[]], " + usage + b"}"
 
-    assert attempt(sends(http(body))).verdict == ("reply_too_large", False, Billing.UNKNOWN)
+    assert attempt(sends(http(body))).classification == ("reply_too_large", False, Billing.UNKNOWN)
 
 
-def test_reading_does_not_build_what_it_refuses() -> None:
+def test_a_refused_reply_is_not_parsed() -> None:
     """Six megabytes of lists are two hundred as objects."""
-    body = DEAR["lists"]
+    body = EXPENSIVE["lists"]
     tracemalloc.start()
     try:
         attempt(sends(http(body)))
@@ -118,8 +117,8 @@ WRAPPED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", WRAPPED)
-def test_an_answer_is_unwrapped_in_no_time(what: str) -> None:
-    """A megabyte of spaces behind a fence was tried in a trillion ways."""
+def test_unwrapping_takes_linear_time(what: str) -> None:
+    """A megabyte of spaces behind a fence once backtracked in a trillion ways."""
 
     async def run() -> tuple[Answer, Lag]:
         async with (
@@ -128,7 +127,7 @@ def test_an_answer_is_unwrapped_in_no_time(what: str) -> None:
             bystander() as lag,
         ):
             request = a_request(response_schema={"type": "object"})
-            answer = await hostile.complete(request, attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+            answer = await hostile.complete(request, attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
             return answer, lag
 
     answer, lag = asyncio.run(run())
@@ -156,8 +155,8 @@ def test_an_answer_is_unwrapped_in_no_time(what: str) -> None:
     ],
     ids=["punycode", "a nest", "lists", "members of a refusal", "members", "a wait"],
 )
-def test_other_bytes_that_are_dear_to_read_stop_nobody_else(data: bytes) -> None:
-    """Charsets, words of refusals, compressed nothing, headers."""
+def test_expensive_charsets_and_refusals_delay_no_other_call(data: bytes) -> None:
+    """Charsets, error bodies, compressed nothing, headers."""
 
     async def run() -> tuple[Answer, Lag]:
         async with (

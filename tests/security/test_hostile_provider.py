@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from callgate.domain.retry import Failure
-from tests.contract.openai_attempts import Outcome, attempt, forget_proxies
-from tests.contract.provider_worlds import (
+from tests.support.hostile_provider import ask
+from tests.support.openai_attempts import AttemptResult, attempt, unset_proxies
+from tests.support.provider_worlds import (
     Exchange,
     Received,
     SocketServer,
@@ -20,22 +21,19 @@ from tests.contract.provider_worlds import (
     http,
     sends,
 )
-from tests.support.hostile_provider import ask
 
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_proxies(monkeypatch)
+    unset_proxies(monkeypatch)
 
-
-# Cookies, and whatever else could come back.
 
 COOKIES = "".join(f"Set-Cookie: c{n}={'x' * 3_500}; Path=/; Max-Age=99999\r\n" for n in range(100))
-"""As many and as long as one response may bring."""
+"""As many and as long as the header limits allow."""
 
 
 def sets_cookies(status: int) -> Exchange:
-    """Answer with a hundred cookies, other ones each time, and with everything else that clients are known to keep."""
+    """Answer with a hundred new cookies, and with every other header that clients may remember."""
     numbers = iter(range(10**6))
 
     async def exchange(_received: Received, writer: asyncio.StreamWriter) -> None:
@@ -58,8 +56,8 @@ def sets_cookies(status: int) -> Exchange:
 
 @pytest.mark.parametrize("status", [200, 307, 401, 500])
 @pytest.mark.parametrize("way", ["direct", "proxy"])
-def test_no_cookie_comes_back(monkeypatch: pytest.MonkeyPatch, way: str, status: int) -> None:
-    """After 205 replies each request would carry as many cookies as a server takes, also another organisation's."""
+def test_no_cookie_is_sent_back(monkeypatch: pytest.MonkeyPatch, way: str, status: int) -> None:
+    """With cookies kept, requests would become too large after 205 replies, also for another organisation."""
 
     rounds = 205 if (way, status) == ("direct", 200) else 3
 
@@ -79,19 +77,17 @@ def test_no_cookie_comes_back(monkeypatch: pytest.MonkeyPatch, way: str, status:
     assert len(later) == rounds - 1, "a request was too large for the server"
     for request in later:
         assert request.head == first.head
-        # The SDK tells the server how long it waits.
+        # The SDK sends its timeout.
         kept = request.headers.items() - first.headers.items()
         assert {name for name, _ in kept} <= {"x-stainless-read-timeout"}
 
-
-# What it says, and where that goes.
 
 KEY = "sk-test-Zq3vXw9LmB7cRt5yUk2PdF8h"
 FORMS = (KEY, KEY[::-1], KEY.encode().hex(), " ".join(KEY))
 
 
 def quotes(form: str, status: int) -> bytes:
-    """A response that has this wherever there is room for it."""
+    """A response with this text in every field and header."""
     error = dict.fromkeys(("message", "code", "type", "param", "status"), form)
     names = dict.fromkeys(("id", "model", "service_tier", "system_fingerprint", "object"), form)
     choice: dict[str, Any] = {"message": {"content": "x"}, "finish_reason": form}
@@ -106,14 +102,14 @@ def quotes(form: str, status: int) -> bytes:
 def test_nothing_a_provider_quotes_is_logged(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], status: int
 ) -> None:
-    """By no library, at the levels that a worker logs at; nor is it in a failure."""
+    """Neither by a library at a worker's log levels, nor in a failure."""
     caplog.set_level(logging.DEBUG)
     for name in ("httpx2", "httpcore2", "openai"):
         caplog.set_level(logging.WARNING, name)
 
     for form in FORMS:
         data = quotes(form, status)
-        outcomes: list[Outcome] = [
+        outcomes: list[AttemptResult] = [
             attempt(sends(data, then_close=True), key=KEY),
             attempt(sends(data.replace(b"HTTP/1.1", b"HTTP/" + form.encode())), key=KEY),
             attempt(sends(b"%s\r\n\r\n" % form.encode(), then_close=True), key=KEY),

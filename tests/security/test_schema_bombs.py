@@ -1,4 +1,4 @@
-"""A tenant whose schemas are small to send and dear to check."""
+"""A tenant sends schemas that are small and expensive to check."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def doubling(levels: int, keyword: str) -> dict[str, Any]:
 NODE = {"$ref": "#/$defs/node"}
 INNER = {"type": "object", "properties": {"in": NODE}, "required": ["in"]}
 TREE = {"$defs": {"node": {"anyOf": [INNER, INNER, {"type": "string"}]}}, **NODE}
-"""An ordinary tree by its looks, but each level of an answer that does not fit is visited twice as often."""
+"""It looks like an ordinary tree, but an invalid answer is visited twice as often at each level."""
 DEEP = '{"in":' * 60 + "1" + "}" * 60
 LONG = {"max_output_tokens": 1_000, "call_type": "brief"}
-DEAR = Rule(match=Match(text="deep"), reply=[Step(text=DEEP)])
+EXPENSIVE = Rule(match=Match(text="deep"), reply=[Step(text=DEEP)])
 
 
 def submit_past_the_client(deployment: Deployment, request: LLMRequest) -> Handle:
-    """Call the SQL function as a client could that asks no gate."""
+    """Call the SQL function directly, without the client's gates."""
     input_hash = identity.input_hash(request)
     submission = NewSubmission(
         submission_id=uuid4(),
@@ -59,7 +59,7 @@ def submit_past_the_client(deployment: Deployment, request: LLMRequest) -> Handl
 
 
 def others_go_on(deployment: Deployment, count: int = 20) -> None:
-    """Calls of another organisation end, with schemas and without."""
+    """Assert that another organisation's calls end, with schemas and without."""
     org = deployment.org()
     requests = [deployment.request(org) for _ in range(count)]
     requests += [deployment.request(org, response_schema=ANSWER) for _ in range(count)]
@@ -78,7 +78,7 @@ def others_go_on(deployment: Deployment, count: int = 20) -> None:
 def test_a_schema_that_multiplies_is_refused_by_client_and_worker(
     deployment: Deployment, worker: Callable[..., Process], schema: dict[str, Any], answer: str
 ) -> None:
-    """Nothing is held, sent or paid; the worker neither freezes nor dies."""
+    """Nothing is held, sent or paid, and the worker keeps running."""
     deployment.provider.script([Rule(match=Match(text="bomb"), reply=[Step(text=answer)])])
     process, org = worker(), deployment.org()
     request = deployment.request(org, f"bomb {answer}", response_schema=schema)
@@ -95,11 +95,11 @@ def test_a_schema_that_multiplies_is_refused_by_client_and_worker(
     assert process.is_alive()
 
 
-def test_an_answer_that_is_dear_to_check_costs_its_own_call_only(
+def test_an_answer_that_is_expensive_to_check_fails_its_own_call_only(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
-    """The check is ended; the call is paid by its usage, and not tried again."""
-    deployment.provider.script([DEAR])
+    """The check is ended. The call is billed by its usage and not retried."""
+    deployment.provider.script([EXPENSIVE])
     process, org = worker(), deployment.org()
 
     handle = deployment.client.submit(deployment.request(org, "deep", response_schema=TREE, **LONG))
@@ -114,11 +114,11 @@ def test_an_answer_that_is_dear_to_check_costs_its_own_call_only(
     assert process.is_alive()
 
 
-def test_many_dear_answers_hold_nobody_up(
+def test_many_expensive_answers_delay_no_other_organisation(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
-    """Each has a schema of its own, so that each is tried; others' answers are checked in between."""
-    deployment.provider.script([DEAR])
+    """Each has its own schema, so each is tried. Other organisations' answers are checked in between."""
+    deployment.provider.script([EXPENSIVE])
     process, org = worker(), deployment.org()
     requests = [
         deployment.request(org, f"deep {n}", response_schema={**TREE, "title": str(n)}, **LONG)

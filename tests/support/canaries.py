@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
-from pydantic import BaseModel
 from redis import Redis
 from sqlalchemy import LargeBinary, create_engine, text
 from sqlalchemy.pool import NullPool
@@ -31,7 +30,7 @@ from tests.acceptance.test_compose import crawl
 from tests.support.deployment import RICH_NANO_USD, Deployment, Process
 from tests.support.logins import name_of
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 ORG, RIVAL = "canary-org", "canary-rival"
 KEY = f"sk-canary{uuid4().hex}"
 ORG_KEY = f"sk-canary{uuid4().hex}"
@@ -47,14 +46,8 @@ BODIES = {("llm_call", "request"), ("ai_call_log", "reply")}
 BASE64 = re.compile(r"[A-Za-z0-9+/]{16,}={0,2}")
 
 
-class Schema(BaseModel):
-    """What an answer must look like."""
-
-    answer: str
-
-
 def quoting(status: int) -> Step:
-    """A provider's error that repeats everything it was sent."""
+    """A provider's error that quotes the keys, the prompt and the stop sequence."""
     words = f"Incorrect API key provided: {KEY} {ORG_KEY}. You asked: {PROMPT}; stop at {STOP}."
     return Step(
         kind=Kind.STATUS, status=status, error=ErrorBody(message=words, code=KEY, param=PROMPT)
@@ -74,7 +67,7 @@ ENDS: dict[str, Step] = {
     "redirected": Step(kind=Kind.REDIRECT),
 }
 MODELS = {name: f"sim-{n}" for n, name in enumerate(ENDS, start=2)}
-"""One each: a model whose key is refused, or that is broken, keeps other calls waiting."""
+"""One model for each end: a circuit breaker of one would delay calls with another end."""
 PRICE = """
 [[prices]]
 provider = "sim"
@@ -87,7 +80,7 @@ as_of = 2026-11-01
 
 
 class Monitor:
-    """Everything that is said to the broker, while a `with` block runs."""
+    """Records all commands that the broker gets during a `with` block."""
 
     def __init__(self, url: str) -> None:
         self.commands: list[str] = []
@@ -116,8 +109,8 @@ class Monitor:
 
 
 @dataclass
-class Seen:
-    """What was to be seen, by where."""
+class Collected:
+    """Everything that was visible, by place."""
 
     broker: str = ""
     logs: dict[str, str] = field(default_factory=dict)
@@ -153,10 +146,10 @@ def prepare(deployment: Deployment, urls: dict[str, str]) -> None:
     }
 
 
-def run(client: Client, seen: Seen) -> None:
-    """Submit one call for each end, and wait for all of them."""
+def run(client: Client, seen: Collected) -> None:
+    """Submit one call for each end, wait for all, and collect errors and reprs."""
     seen.handles = {name: client.submit(a_request(name)) for name in ENDS}
-    list(client.as_completed(seen.handles.values(), timeout=PATIENCE_S))
+    list(client.as_completed(seen.handles.values(), timeout=TIMEOUT_S))
     for name, handle in seen.handles.items():
         try:
             handle.get(timeout=1)
@@ -174,7 +167,7 @@ def run(client: Client, seen: Seen) -> None:
 
 
 def a_request(name: str) -> LLMRequest:
-    """A request whose every free text is a canary; its attempts are over within seconds."""
+    """A request with canaries in all its free texts. Its attempts end within seconds."""
     return LLMRequest(
         org_id=ORG,
         call_type="brief",
@@ -193,8 +186,8 @@ def a_request(name: str) -> LLMRequest:
     )
 
 
-def look_at_flower(port: int, seen: Seen) -> None:
-    """Every page and every answer of the API that can be reached, the worker's own page included."""
+def collect_flower_pages(port: int, seen: Collected) -> None:
+    """Collect all reachable pages and API answers, including the worker's page."""
     url, task_id = f"http://127.0.0.1:{port}", seen.handles["success"].task_id
     pages = [
         f"/task/{task_id}",
@@ -206,14 +199,14 @@ def look_at_flower(port: int, seen: Seen) -> None:
     seen.pages = dict(crawl(url, *pages, auth=f"callgate:{FLOWER_PASSWORD}"))
 
 
-def left_over(url: str) -> Iterator[str]:
-    """Whatever the broker still holds."""
+def stored_in_broker(url: str) -> Iterator[str]:
+    """All keys and values that the broker still holds."""
     with Redis.from_url(url) as valkey:
         for key in valkey.scan_iter():
             yield f"{key!r} {valkey.dump(key)!r}"
 
 
-def columns(url: str) -> Iterator[tuple[str, str]]:
+def stored_columns(url: str) -> Iterator[tuple[str, str]]:
     """All rows of all tables, column by column."""
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
@@ -226,13 +219,13 @@ def columns(url: str) -> Iterator[tuple[str, str]]:
 
 
 def command_lines(*processes: Process) -> str:
-    """What `ps` shows of them."""
+    """The command lines of the processes, as in `ps`."""
     ids = [process._child.pid for process in processes]
     return "\n".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in ids)
 
 
-def look_at_command_line(deployment: Deployment, url: str, seen: Seen) -> None:
-    """What the commands of a client, and those of an operator, print about calls that went well or badly."""
+def collect_command_output(deployment: Deployment, url: str, seen: Collected) -> None:
+    """Collect what the client's and the operator's commands print about all calls."""
     handles = list(seen.handles.values())
     asked: dict[str, list[Sequence[str]]] = {
         url: [
@@ -252,13 +245,13 @@ def look_at_command_line(deployment: Deployment, url: str, seen: Seen) -> None:
     }
     for database_url, commands in asked.items():
         for command in commands:
-            told = io.StringIO()
-            with redirect_stdout(told), redirect_stderr(told):
+            output = io.StringIO()
+            with redirect_stdout(output), redirect_stderr(output):
                 code = cli.run(
                     command, lambda chosen=database_url: deployment.open_client(database_url=chosen)
                 )
-            assert code == 0, (command, told.getvalue())
-            seen.answers[" ".join(command)] = told.getvalue()
+            assert code == 0, (command, output.getvalue())
+            seen.answers[" ".join(command)] = output.getvalue()
 
 
 def found(secrets: Sequence[str], where: str) -> list[str]:

@@ -12,41 +12,41 @@ from typing import Any
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Failure
-from tests.contract.openai_attempts import ATTEMPT, a_request
-from tests.contract.provider_worlds import (
+from tests.support.openai_attempts import ATTEMPT, a_request
+from tests.support.provider_worlds import (
     SocketServer,
     adapter_for,
     chat,
-    says,
+    sends_json,
 )
 
 MIB = 2**20
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 LAG_MAX_S = 0.5
-"""Far below what each of these attacks cost, far above what a busy machine's scheduler does."""
+"""Far below the cost of each attack, far above the scheduling delay of a busy machine."""
 Answer = ProviderReply | Failure
 
 
 async def ask(
-    provider: OpenAIAdapter, org: str = "acme", timeout_s: float = PATIENCE_S, **fields: Any
+    provider: OpenAIAdapter, org: str = "acme", timeout_s: float = TIMEOUT_S, **fields: Any
 ) -> Answer:
-    """One attempt of an organisation's."""
+    """Make one attempt for an organisation."""
     request = a_request(**fields).model_copy(update={"org_id": org})
     return await provider.complete(request, attempt_id=ATTEMPT, timeout_s=timeout_s)
 
 
 @dataclass
 class Lag:
-    """The longest time in which the event loop ran nothing else."""
+    """What the honest provider's callers experienced."""
 
     longest_s: float = 0.0
     answered: list[float] = field(default_factory=list)
-    """Seconds that each call of the honest provider took meanwhile."""
+    """Duration of each call to the honest provider, in seconds."""
 
 
 @asynccontextmanager
 async def bystander() -> AsyncIterator[Lag]:
-    """An honest provider that is called all the time by somebody else, and a clock beside it."""
+    """Call an honest provider all the time, and measure the delay of the event loop."""
     lag = Lag()
 
     async def watch() -> None:
@@ -61,7 +61,7 @@ async def bystander() -> AsyncIterator[Lag]:
             assert isinstance(await ask(provider, "globex"), ProviderReply)
             lag.answered.append(time.monotonic() - begun)
 
-    async with SocketServer(says(chat())) as server, adapter_for(server.base_url) as provider:
+    async with SocketServer(sends_json(chat())) as server, adapter_for(server.base_url) as provider:
         await ask(provider)
         tasks = [asyncio.create_task(watch()), asyncio.create_task(call(provider))]
         await asyncio.sleep(0)

@@ -18,7 +18,7 @@ REQUEST = httpx2.Request("POST", "http://provider.invalid/v1/chat/completions")
 
 
 def the_failure(exc: Exception, *, is_sent: bool = True, **entry: Any) -> Failure:
-    """What the exception becomes."""
+    """The failure of an exception."""
     return failure_of(exc, ProviderEntry(**entry), is_sent=is_sent)
 
 
@@ -29,7 +29,7 @@ def refusal(
     *,
     server_errors: Literal["unknown", "unbilled"] = "unknown",
 ) -> Failure:
-    """What a response with this status and `error` becomes, as the SDK raises it."""
+    """The failure of a response with this status and `error`, through the SDK's own exception."""
     body = json.dumps({"error": error}).encode()
     response = httpx2.Response(status, headers=headers, content=body, request=REQUEST)
     transport = httpx2.MockTransport(lambda _request: response)

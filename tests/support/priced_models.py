@@ -57,7 +57,7 @@ def a_row(**fields: Any) -> PriceEntry:
 
 
 def with_row(**fields: Any) -> CostCalculator:
-    """A calculator whose catalogue has that row."""
+    """A calculator whose catalogue has the row of `a_row`."""
     providers = {"openai": ProviderEntry(sends_service_tier=True), "local": ProviderEntry()}
     return CostCalculator(Catalogue(providers=providers, prices=(a_row(**fields),)))
 
@@ -83,7 +83,7 @@ TOKENS = st.one_of(st.integers(0, 3_000), st.integers(199_990, 272_010), st.inte
 
 @st.composite
 def usages(draw: st.DrawFn) -> Usage:
-    """Any usage whose buckets add up."""
+    """Any consistent usage."""
     inputs, outputs = draw(TOKENS), draw(st.integers(0, 20_000))
     cached = draw(st.integers(0, inputs))
     return Usage(

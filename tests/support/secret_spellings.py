@@ -11,7 +11,7 @@ PROMPT = "the patient Rumpelstilzchen has gout"
 
 
 def spellings(secret: str) -> list[str]:
-    """What a provider could make of a secret so that no filter finds it."""
+    """Spellings of a secret that a filter would miss."""
     data = secret.encode()
     return [
         secret,

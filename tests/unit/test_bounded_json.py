@@ -1,4 +1,4 @@
-"""What JSON of strangers is read, and what is refused before it becomes objects."""
+"""Which untrusted JSON is parsed, and which is refused before parsing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans(), st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]))
-def test_what_is_within_the_bounds_is_read_as_ever(
-    value: object, is_ascii: bool, encoding: str
-) -> None:
-    """As text, and as bytes in every encoding that JSON may have."""
+def test_json_within_the_bounds_is_parsed(value: object, is_ascii: bool, encoding: str) -> None:
+    """As text, and as bytes in every encoding of JSON."""
     text = json.dumps(value, ensure_ascii=is_ascii)
 
     assert loads(text) == value
@@ -30,8 +28,7 @@ def test_what_is_within_the_bounds_is_read_as_ever(
 
 
 @given(st.text(), st.binary())
-def test_what_is_no_json_is_a_value_error(text: str, data: bytes) -> None:
-    """As of the library itself, and nothing else."""
+def test_invalid_json_is_a_value_error(text: str, data: bytes) -> None:
     for given_ in (text, data):
         try:
             expected = json.loads(given_)
@@ -63,7 +60,7 @@ def test_what_is_no_json_is_a_value_error(text: str, data: bytes) -> None:
     ids=lambda value: ascii(value)[:24],
 )
 def test_values_and_depth_have_bounds(text: str, is_read: bool | None) -> None:
-    """Only those outside of texts count; None is what is no JSON, however long."""
+    """Marks inside strings do not count. None stands for text that is not JSON."""
     if is_read:
         assert loads(text) == json.loads(text)
         return
@@ -74,8 +71,7 @@ def test_values_and_depth_have_bounds(text: str, is_read: bool | None) -> None:
         check_bytes(text.encode())
 
 
-def test_quotes_within_two_bytes_hide_nothing() -> None:
-    """A character of UTF-16 can have the byte of a quote in it."""
+def test_utf_16_bytes_that_look_like_quotes_hide_nothing() -> None:
     text = '["\u2222",' + "[]," * VALUES_MAX + "[]]"
 
     with pytest.raises(TooLarge):

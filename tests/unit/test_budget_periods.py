@@ -24,7 +24,7 @@ ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/
         ("2026-11-18T12:00Z", Window.DAY, "UTC", "2026-11-18T00:00Z", "2026-11-19T00:00Z"),
         ("2026-11-18T00:00Z", Window.DAY, "UTC", "2026-11-18T00:00Z", "2026-11-19T00:00Z"),
         ("2026-11-17T23:59Z", Window.DAY, "UTC", "2026-11-17T00:00Z", "2026-11-18T00:00Z"),
-        # Another day there already.
+        # In that zone the next day has begun.
         ("2026-11-18T20:00Z", Window.DAY, "Asia/Kolkata", "2026-11-18T18:30Z", "2026-11-19T18:30Z"),
         # Clocks go forward: 23 hours; and back: 25.
         (
@@ -41,7 +41,7 @@ ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/
             "2026-10-24T22:00Z",
             "2026-10-25T23:00Z",
         ),
-        # Both of the hours that the clock shows twice belong to the same day.
+        # The repeated hour belongs to the same day both times.
         (
             "2026-10-25T00:30Z",
             Window.DAY,
@@ -81,7 +81,7 @@ ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/
 def test_a_period_is_between_local_midnights(
     at: str, window: Window, timezone: str, starts_at: str, ends_at: str
 ) -> None:
-    """In the budget's own time zone, told in UTC."""
+    """In the budget's own time zone, returned in UTC."""
     expected = (datetime.fromisoformat(starts_at), datetime.fromisoformat(ends_at))
 
     assert period_of(datetime.fromisoformat(at), window, timezone) == expected
@@ -98,7 +98,7 @@ MOMENTS = st.datetimes(
 def test_periods_follow_each_other_without_a_gap(
     at: datetime, window: Window, timezone: str
 ) -> None:
-    """Every moment is in exactly one period, and its end is the start of the next."""
+    """Every moment is in exactly one period, whose end is the start of the next."""
     period = starts_at, ends_at = the_period_of(at, window, timezone)
 
     assert starts_at <= at < ends_at
@@ -117,14 +117,13 @@ def the_period_of(at: datetime, window: Window, timezone: str) -> tuple[datetime
 @pytest.mark.parametrize(
     "timezone", ["Mars/Olympus", "", "Europe", "/etc/passwd", "../UTC", "a\0b"]
 )
-def test_a_zone_that_is_none_has_no_periods(timezone: str) -> None:
-    """A value, whatever a library makes of the name."""
+def test_an_unknown_zone_has_no_periods(timezone: str) -> None:
+    """The result is None, whatever the library raises."""
     assert period_of(NOON, Window.DAY, timezone) is None
 
 
 @given(at=MOMENTS, timezone=st.sampled_from(ZONES))
-def test_a_period_does_not_depend_on_how_its_moment_is_written(at: datetime, timezone: str) -> None:
-    """The same moment in another zone is the same moment."""
+def test_a_period_does_not_depend_on_the_moments_zone(at: datetime, timezone: str) -> None:
     elsewhere = at.astimezone(ZoneInfo("Pacific/Auckland"))
 
     assert period_of(elsewhere, Window.DAY, timezone) == period_of(at, Window.DAY, timezone)

@@ -26,7 +26,7 @@ NOON = datetime(2026, 11, 18, 12, tzinfo=UTC)
 
 
 def a_budget(limit: int = 100, reserved: int = 0, spent: int = 0, **changes: Any) -> BudgetFigures:
-    """A day of acme's money."""
+    """Acme's budget for one day."""
     fields: dict[str, Any] = {
         "budget_id": 1,
         "org_id": "acme",
@@ -55,10 +55,10 @@ def a_budget(limit: int = 100, reserved: int = 0, spent: int = 0, **changes: Any
         (101, RefusalReason.TOO_SMALL),
     ],
 )
-def test_a_hold_is_refused_for_the_reason_that_would_have_to_change(
+def test_a_refusals_reason_is_what_would_have_to_change(
     hold: int, reason: RefusalReason | None
 ) -> None:
-    """An exact fit passes; others' holds may come back, spent money not in this period, a limit never by itself."""
+    """Held money may come back, spent money not in this period, a limit never by itself. An exact fit passes."""
     budget = a_budget(limit=100, reserved=20, spent=50)
 
     assert refusal_of(budget, hold, NOON) is reason
@@ -66,14 +66,14 @@ def test_a_hold_is_refused_for_the_reason_that_would_have_to_change(
 
 @given(limit=AMOUNTS, reserved=AMOUNTS, spent=AMOUNTS, hold=AMOUNTS)
 def test_admission_is_the_inequality(limit: int, reserved: int, spent: int, hold: int) -> None:
-    """spent + reserved + hold <= limit, whatever the figures are, over the limit too."""
+    """spent + reserved + hold <= limit, also for figures over the limit."""
     budget = a_budget(limit, reserved, spent)
 
     assert (admit([budget], "acme", hold, NOON) is None) == (spent + reserved + hold <= limit)
 
 
 def test_an_exact_fit_passes_and_one_nano_more_does_not() -> None:
-    """The refusal carries the figures it was decided by."""
+    """The refusal carries its figures."""
     budget = a_budget(limit=100, reserved=20, spent=50)
 
     assert admit([budget], "acme", 30, NOON) is None
@@ -83,7 +83,7 @@ def test_an_exact_fit_passes_and_one_nano_more_does_not() -> None:
 
 
 def test_a_period_that_has_ended_refuses_everything() -> None:
-    """It could not be rolled over: nobody knows how much of it is left of a day that never began."""
+    """It could not be rolled over, so its figures are not known."""
     ended = a_budget(limit=100, ends_at=NOON)
 
     assert refusal_of(ended, 0, NOON) is RefusalReason.NO_PERIOD
@@ -100,34 +100,34 @@ def test_a_period_that_has_ended_refuses_everything() -> None:
         ("call_type:x", "callgate budget set 'a b' --call-type x --timezone UTC"),
     ],
 )
-def test_what_has_no_period_names_the_command_that_mends_it(scope: str, command: str) -> None:
-    """Of this very budget: another scope of the organisation is another one."""
+def test_a_missing_period_names_the_command_that_fixes_it(scope: str, command: str) -> None:
+    """For exactly this scope."""
     refusal = BudgetRefusal(RefusalReason.NO_PERIOD, "a b", scope, Window.DAY, 1, 0, 0, 1)
 
     assert f"`{command}`" in str(refusal)
 
 
-def test_the_least_hopeful_refusal_is_told() -> None:
-    """Of several scopes the one that waiting helps least; of two alike the one of the lower id."""
+def test_of_several_refusals_the_least_hopeful_counts() -> None:
+    """The one for which waiting helps least; of equal ones the lower id."""
     held = a_budget(limit=100, reserved=100, budget_id=1)
     exhausted = a_budget(limit=100, spent=100, budget_id=4, scope="call_type:a")
     also_exhausted = a_budget(limit=100, spent=100, budget_id=3, scope="call_type:b")
     never = a_budget(limit=1, budget_id=9, scope="call_type:c")
 
-    def told(*budgets: BudgetFigures) -> tuple[RefusalReason, str] | None:
+    def counted_refusal(*budgets: BudgetFigures) -> tuple[RefusalReason, str] | None:
         refusal = admit(budgets, "acme", 10, NOON)
         return (refusal.reason, refusal.scope) if refusal else None
 
-    assert told(a_budget(), held) == (RefusalReason.HELD, "org")
-    assert told(held, exhausted) == (RefusalReason.EXHAUSTED, "call_type:a")
-    assert told(exhausted, also_exhausted) == (RefusalReason.EXHAUSTED, "call_type:b")
-    assert told(exhausted, never, held) == (RefusalReason.TOO_SMALL, "call_type:c")
-    assert told(a_budget(), a_budget()) is None
+    assert counted_refusal(a_budget(), held) == (RefusalReason.HELD, "org")
+    assert counted_refusal(held, exhausted) == (RefusalReason.EXHAUSTED, "call_type:a")
+    assert counted_refusal(exhausted, also_exhausted) == (RefusalReason.EXHAUSTED, "call_type:b")
+    assert counted_refusal(exhausted, never, held) == (RefusalReason.TOO_SMALL, "call_type:c")
+    assert counted_refusal(a_budget(), a_budget()) is None
 
 
 @given(st.lists(st.tuples(AMOUNTS, AMOUNTS, AMOUNTS), min_size=1, max_size=4), AMOUNTS)
-def test_all_scopes_must_have_room(figures: list[tuple[int, int, int]], hold: int) -> None:
-    """Admitted together exactly if admitted by each alone, in any order."""
+def test_all_scopes_must_have_headroom(figures: list[tuple[int, int, int]], hold: int) -> None:
+    """A hold is admitted if each scope alone admits it, in any order."""
     budgets = [a_budget(*f, budget_id=i) for i, f in enumerate(figures)]
 
     together = admit(budgets, "acme", hold, NOON)
@@ -144,7 +144,7 @@ def test_a_call_is_limited_by_its_organisation_and_its_type() -> None:
 @pytest.mark.parametrize("window", [Window.DAY, None])
 @pytest.mark.parametrize("reason", RefusalReason)
 def test_a_refusal_is_stored_and_read_back(reason: RefusalReason, window: Window | None) -> None:
-    """As JSON with a code that may be alerted on and a message with all the numbers."""
+    """As JSON with a code and a message with all numbers."""
     refusal = BudgetRefusal(reason, "acme", "org", window, 100, 50, 20, 31)
 
     stored = json.loads(refusal.to_json())
@@ -154,8 +154,7 @@ def test_a_refusal_is_stored_and_read_back(reason: RefusalReason, window: Window
     assert stored["message"] == str(refusal)
 
 
-def test_a_refusal_says_what_it_refused() -> None:
-    """Organisation, scope, window, and every amount in dollars."""
+def test_a_refusals_message_has_scope_window_and_amounts() -> None:
     refusal = BudgetRefusal(
         RefusalReason.HELD, "acme", "org", Window.DAY, 1_000_000, 2_000, 3_000, 998_001
     )
@@ -167,7 +166,6 @@ def test_a_refusal_says_what_it_refused() -> None:
 
 
 def test_a_missing_budget_says_what_to_do() -> None:
-    """There are no figures to show."""
     refusal = BudgetRefusal(RefusalReason.NO_BUDGET, "acme", "org", None, 0, 0, 0, 31)
 
     assert (
@@ -180,5 +178,5 @@ def test_a_missing_budget_says_what_to_do() -> None:
     ("age_s", "wait_s"), [(0, 0.25), (1, 0.25), (1.2, 0.3), (40, 10), (120, 30), (86_400, 30)]
 )
 def test_a_held_up_call_waits_a_quarter_of_its_age(age_s: float, wait_s: float) -> None:
-    """At least a quarter of a second, so that it does not spin, and at most half a minute."""
+    """At least 0.25 s and at most 30 s."""
     assert held_wait_s(age_s) == pytest.approx(wait_s)

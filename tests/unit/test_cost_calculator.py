@@ -31,10 +31,9 @@ from tests.support.priced_models import (
 
 @settings(max_examples=500, deadline=None)
 @given(PRICED, usages())
-def test_the_cost_is_what_the_price_list_calculates(
+def test_costs_equal_those_of_genai_prices(
     priced: tuple[str, str, ServiceTier], usage: Usage
 ) -> None:
-    """callgate's own arithmetic and genai-prices' agree to the nano-USD."""
     provider, model, tier = priced
     listed = genai_prices.calc_price(
         genai_prices.Usage(
@@ -56,8 +55,8 @@ def test_the_cost_is_what_the_price_list_calculates(
     assert cost.nano_usd == cost_nano_usd(listed.total_price)
 
 
-def test_cached_input_costs_its_own_price_and_the_row_says_which() -> None:
-    """800 plain at 0.15, 200 cached at 0.075, 50 written at 0.6 USD per million: 165 micro-USD."""
+def test_cached_input_has_its_own_price() -> None:
+    """800 plain at 0.15, 200 cached at 0.075, 50 output at 0.6 USD per million: 165 micro-USD."""
     usage = Usage(input_tokens=1_000, cached_input_tokens=200, output_tokens=50)
 
     cost = COSTS.cost("openai", "gpt-4o-mini", usage, ServiceTier.DEFAULT, NOW)
@@ -81,7 +80,7 @@ def test_one_token_over_the_step_reprices_the_whole_request() -> None:
     assert cost(272_001) == 272_001 * 10_000
 
 
-def test_a_price_is_the_one_of_its_day() -> None:
+def test_a_price_is_that_of_its_day() -> None:
     """o3 became cheaper on 2025-06-10 (UTC)."""
     usage = Usage(input_tokens=1_000_000)
     midnight = datetime(2025, 6, 10, tzinfo=UTC)
@@ -94,7 +93,7 @@ def test_a_price_is_the_one_of_its_day() -> None:
 
 
 def test_listed_prices_change_at_whole_minutes_only() -> None:
-    """Resolved prices are kept for a minute, and sampled an hour apart for a hold."""
+    """Resolved prices are cached for a minute, and a hold looks one hour ahead and back."""
     for model in (model for provider in get_snapshot().providers for model in provider.models):
         prices = model.prices if isinstance(model.prices, list) else []
         constraints = [price.constraint for price in prices]
@@ -122,8 +121,8 @@ def test_listed_prices_change_at_whole_minutes_only() -> None:
         ("openrouter", "google/gemma-3-12b-it:free", "both its input and its output"),
     ],
 )
-def test_what_has_no_sure_price_is_refused(provider: str, model: str, says: str) -> None:
-    """A guess, a near match or a silent 0 would make the hold no bound."""
+def test_a_model_without_a_sure_price_is_refused(provider: str, model: str, says: str) -> None:
+    """With a guess, a near match or a silent 0 the hold would not be a bound."""
     with pytest.raises(UnpricedModel, match=says) as raised:
         COSTS.worst_case(a_request(provider=provider, model=model), 1_000, NOW)
 
@@ -133,21 +132,20 @@ def test_what_has_no_sure_price_is_refused(provider: str, model: str, says: str)
 @pytest.mark.parametrize("tier", [ServiceTier.FLEX, ServiceTier.PRIORITY])
 @pytest.mark.parametrize("model", ["gpt-4", "o1-pro"])
 def test_a_tier_without_a_listed_price_is_refused(model: str, tier: ServiceTier) -> None:
-    """genai-prices alone would price it as standard."""
+    """genai-prices alone would use the standard price."""
     with pytest.raises(UnpricedModel, match=f"service tier '{tier}'"):
         COSTS.cost("openai", model, Usage(input_tokens=1), tier, NOW)
 
 
-def test_a_tier_that_the_provider_is_not_told_is_refused() -> None:
-    """The tier that is priced must be the tier that is asked for."""
+def test_a_tier_that_is_not_sent_is_refused() -> None:
+    """The priced tier must be the requested one."""
     costs = CostCalculator(Catalogue(providers={"openai": ProviderEntry()}))
 
     with pytest.raises(UnpricedModel, match="sends_service_tier"):
         costs.worst_case(a_request(model="gpt-5", service_tier=ServiceTier.FLEX), 1_000, NOW)
 
 
-def test_another_name_for_a_provider_has_its_prices() -> None:
-    """`pricing_provider` is the provider's id in the price list."""
+def test_pricing_provider_names_the_price_list() -> None:
     entry = ProviderEntry(pricing_provider="openai")
     costs = CostCalculator(Catalogue(providers={"openai-eu": entry}))
 
@@ -156,8 +154,8 @@ def test_another_name_for_a_provider_has_its_prices() -> None:
     assert aliased == COSTS.worst_case(a_request(), 1_000, NOW)
 
 
-def test_a_catalogue_row_wins_over_the_list() -> None:
-    """Negotiated prices, with their source on every row they price."""
+def test_a_catalogue_row_takes_precedence() -> None:
+    """The source of the row is stored with every cost."""
     usage = Usage(input_tokens=100, cached_input_tokens=40, output_tokens=10)
 
     cost = with_row().cost("openai", "gpt-4o-mini", usage, ServiceTier.DEFAULT, NOW)
@@ -167,7 +165,7 @@ def test_a_catalogue_row_wins_over_the_list() -> None:
 
 
 def test_a_catalogue_row_prices_each_kind_of_token_and_the_request() -> None:
-    """Cached, written, reasoned: each at its own rate, and the worst case at the dearest."""
+    """The hold is at the highest of the rates."""
     costs = with_row(
         cached_input_usd_per_million=Decimal("0.5"),
         cache_write_usd_per_million=Decimal("1.25"),
@@ -191,13 +189,13 @@ def test_a_catalogue_row_prices_each_kind_of_token_and_the_request() -> None:
 
 
 def test_a_catalogue_row_is_for_the_default_tier() -> None:
-    """A negotiated price says nothing about flex or priority, and the list's price is not the negotiated one."""
+    """The list's price of another tier is not the negotiated one."""
     with pytest.raises(UnpricedModel, match="default service tier"):
         with_row().worst_case(a_request(service_tier=ServiceTier.PRIORITY), 100, NOW)
 
 
-def test_what_is_listed_as_free_costs_nothing() -> None:
-    """A local model with a row of 0 is free; one without a row is unpriced."""
+def test_a_row_of_zero_is_free() -> None:
+    """A local model without a row is refused."""
     costs = with_row(
         provider="local", model="gemma", input_usd_per_million=0, output_usd_per_million=0
     )
@@ -227,7 +225,7 @@ def test_holds_round_up_and_costs_round_half_even(tokens: int, hold: int, cost: 
         Usage(output_tokens=10, reasoning_tokens=11),
     ],
 )
-def test_a_usage_that_contradicts_itself_has_no_cost(usage: Usage) -> None:
-    """Nobody knows what it costs, so the caller posts the whole hold."""
+def test_a_contradictory_usage_has_no_cost(usage: Usage) -> None:
+    """The caller posts the whole hold."""
     with pytest.raises(ValueError, match="contradictory usage"):
         COSTS.cost("openai", "gpt-4o-mini", usage, ServiceTier.DEFAULT, NOW)

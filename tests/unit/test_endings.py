@@ -1,4 +1,4 @@
-"""Which endings are good, and which of several counts."""
+"""Which finish reasons are good, and which of several choices counts."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ REASONS = st.sampled_from([None, "", "stop", "eos", "odd", *MEANINGS]) | st.text
         ("abort", (), Ending.ABORTED),
     ],
 )
-def test_the_table_of_endings(
+def test_finish_reasons_are_classified(
     reason: str | None, good_endings: tuple[str, ...], expected: Ending
 ) -> None:
-    """`stop`, what the catalogue adds, and what has a fixed meaning. Everything else is unknown."""
+    """`stop`, the catalogue's own ones, and those with a fixed meaning. All others are unknown."""
     assert ending_of(reason, good_endings) is expected
 
 
 @given(st.lists(REASONS, min_size=1))
 def test_the_worst_choice_counts(reasons: list[str | None]) -> None:
-    """Whatever their order."""
+    """In any order."""
     worst = ending_of(worst_of(reasons))
 
     assert worst == max(map(ending_of, reasons))
@@ -48,7 +48,6 @@ def test_the_worst_choice_counts(reasons: list[str | None]) -> None:
 
 
 def test_no_choices_have_no_ending() -> None:
-    """There is nothing to be judged."""
     assert worst_of([]) is None
 
 
@@ -59,7 +58,7 @@ def test_no_catalogue_makes_a_bad_ending_good(reason: str) -> None:
         ProviderEntry(good_endings=(reason.upper(),))
 
 
-def test_a_provider_nobody_declares_adds_none() -> None:
-    """A call may be read back after its provider has left the catalogue."""
+def test_an_unknown_provider_adds_no_good_endings() -> None:
+    """A call may be read after its provider has left the catalogue."""
     assert Catalogue().good_endings("gone") == ()
     assert Catalogue().good_endings("openai") == ()

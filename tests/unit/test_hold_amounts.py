@@ -56,7 +56,7 @@ PRICED_IN_PRIORITY = st.deferred(
 
 
 def extremes(inputs: int, outputs: int) -> list[Usage]:
-    """The corners of what a call may use: everything plain, cached, written to the cache, reasoned."""
+    """The extreme usages of a call: all tokens plain, cached, written to the cache, or reasoning."""
     return [
         Usage(input_tokens=inputs, output_tokens=outputs, **buckets)
         for reasoning in ({}, {"reasoning_tokens": outputs})
@@ -68,16 +68,16 @@ def extremes(inputs: int, outputs: int) -> list[Usage]:
     ]
 
 
-def test_enough_models_are_priced_for_these_tests_to_mean_anything() -> None:
-    """The list has hundreds of chat models, OpenAI's in three tiers."""
+def test_hundreds_of_models_are_priced() -> None:
+    """Otherwise the tests below would prove nothing."""
     openai = [tier for provider, _, tier in priced_models() if provider == "openai"]
 
     assert len(priced_models()) > 500
     assert min(openai.count(tier) for tier in ServiceTier) > 10
 
 
-def test_the_worst_case_covers_every_corner_of_every_priced_model() -> None:
-    """Every model, every tier, at both sides of the long-context steps: the hold covers the cost."""
+def test_the_hold_covers_extreme_usages_of_every_model() -> None:
+    """Every model and tier, on both sides of the long-context steps."""
     for provider, model, tier in priced_models():
         for bound in (1, 1_000, 200_000, 272_000, 272_001, 900_000):
             request = a_request(provider=provider, model=model, service_tier=tier, n=2)
@@ -90,10 +90,9 @@ def test_the_worst_case_covers_every_corner_of_every_priced_model() -> None:
 
 @settings(max_examples=500, deadline=None)
 @given(PRICED, usages(), st.integers(0, 50_000), st.integers(1, 16))
-def test_the_worst_case_covers_any_usage_within_the_bounds(
+def test_the_hold_covers_any_usage_within_the_bounds(
     priced: tuple[str, str, ServiceTier], usage: Usage, slack: int, n: int
 ) -> None:
-    """Whatever the split into cached, written and reasoned tokens."""
     provider, model, tier = priced
     output_tokens = max(1, -(-usage.output_tokens // n))
     request = a_request(
@@ -122,7 +121,7 @@ def test_the_worst_case_covers_any_usage_within_the_bounds(
 def test_a_price_that_changes_during_a_call_cannot_exceed_its_hold(
     priced: tuple[str, str], minute: int, later: int
 ) -> None:
-    """Off-peak prices end, announced increases begin: the hold is at the dearest price within an hour."""
+    """Off-peak prices end and increases begin: the hold uses the highest price within an hour."""
     provider, model = priced
     at = datetime(2026, 8, 1, tzinfo=UTC) + timedelta(minutes=minute)
     usage = Usage(input_tokens=10_000, output_tokens=300)
@@ -133,10 +132,10 @@ def test_a_price_that_changes_during_a_call_cannot_exceed_its_hold(
     assert cost.nano_usd <= hold.nano_usd
 
 
-def test_a_priority_call_is_held_at_the_default_price_if_that_is_dearer(
+def test_a_priority_hold_uses_the_default_price_if_it_is_higher(
     cheap_priority: CostCalculator,
 ) -> None:
-    """No listed model is so today; the bound does not rely on it."""
+    """No listed model is like this today."""
     request = a_request(model="odd", service_tier=ServiceTier.PRIORITY)
 
     hold = cheap_priority.worst_case(request, 1_000, NOW)
@@ -146,10 +145,10 @@ def test_a_priority_call_is_held_at_the_default_price_if_that_is_dearer(
 
 @settings(max_examples=100, deadline=None)
 @given(PRICED_IN_PRIORITY, usages())
-def test_a_priority_call_that_is_served_as_default_is_covered(
+def test_a_priority_hold_covers_default_service(
     priced: tuple[str, str, ServiceTier], usage: Usage
 ) -> None:
-    """OpenAI bills what it served, not what was asked for."""
+    """OpenAI bills the tier that it served."""
     provider, model, tier = priced
     request = a_request(
         provider=provider, model=model, service_tier=tier, max_output_tokens=usage.output_tokens + 1
@@ -160,7 +159,7 @@ def test_a_priority_call_that_is_served_as_default_is_covered(
     assert COSTS.cost(provider, model, usage, ServiceTier.DEFAULT, NOW).nano_usd <= hold.nano_usd
 
 
-def test_the_worst_case_is_the_bound_at_the_dearest_input_and_all_answers() -> None:
+def test_the_hold_is_the_bound_at_the_highest_rates_for_all_answers() -> None:
     """1,000 x 0.15 + 3 x 300 x 0.6 USD per million."""
     priced = COSTS.worst_case(a_request(n=3), 1_000, NOW)
 
@@ -168,8 +167,7 @@ def test_the_worst_case_is_the_bound_at_the_dearest_input_and_all_answers() -> N
     assert priced.price_source.endswith("openai/gpt-4o-mini at most in=0.15 out=0.6 USD/M")
 
 
-def test_cached_input_may_be_the_dearest() -> None:
-    """Some rows are odd, and the hold must cover them too."""
+def test_the_cached_rate_may_be_the_highest() -> None:
     costs = with_row(cached_input_usd_per_million=Decimal(5))
 
     assert costs.worst_case(a_request(max_output_tokens=1), 100, NOW).nano_usd == 502_000

@@ -31,10 +31,10 @@ from tests.support.openai_failures import REQUEST, refusal, the_failure
         (529, "server_error", True, Billing.UNKNOWN),
     ],
 )
-def test_a_status_says_what_is_billed(
+def test_a_status_decides_the_bill(
     status: int, code: str, retryable: bool, billing: Billing
 ) -> None:
-    """A refusal is free, a server's fault may not be (design, section 7)."""
+    """A refusal is unbilled; a server error may be billed (design, section 7)."""
     failure = refusal(status)
 
     assert (failure.code, failure.retryable, failure.billing) == (code, retryable, billing)
@@ -42,8 +42,8 @@ def test_a_status_says_what_is_billed(
 
 
 @pytest.mark.parametrize("status", [401, 408, 503])
-def test_a_refusal_of_what_was_not_sent_is_free(status: int) -> None:
-    """A server that is too busy to read answers at once; its words are kept, and nothing is billed."""
+def test_a_refusal_before_the_request_is_unbilled(status: int) -> None:
+    """A busy server may answer before it reads the request."""
     response = httpx2.Response(status, request=REQUEST)
     exc = openai.APIStatusError("refused", response=response, body=None)
 
@@ -53,8 +53,7 @@ def test_a_refusal_of_what_was_not_sent_is_free(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_provider_may_promise_free_server_errors(status: int) -> None:
-    """Only where the catalogue says so."""
+def test_server_errors_are_unbilled_where_the_catalogue_says_so(status: int) -> None:
     failure = refusal(status, server_errors="unbilled")
 
     assert (failure.billing, failure.retryable) == (Billing.UNBILLED, True)
@@ -79,25 +78,24 @@ def test_a_provider_may_promise_free_server_errors(status: int) -> None:
         (403, {"code": 403, "metadata": {}}, "permission_denied", Billing.UNBILLED),
     ],
 )
-def test_some_refusals_have_a_name_of_their_own(
+def test_some_refusals_have_their_own_code(
     status: int, error: object, code: str, billing: Billing
 ) -> None:
-    """No patience pays a bill or shortens a prompt, and a filtered prompt was read all the same."""
+    """None of them is retryable. A filtered prompt was read, so it may be billed."""
     failure = refusal(status, error)
 
     assert (failure.code, failure.retryable, failure.billing) == (code, False, billing)
 
 
 @pytest.mark.parametrize("error", [None, [], "text", 7, {"code": {}, "type": [], "message": 1}])
-def test_any_error_body_will_do(error: object) -> None:
-    """Endpoints that are only nearly compatible send anything."""
+def test_any_error_body_is_accepted(error: object) -> None:
+    """Nearly compatible endpoints send anything."""
     failure = refusal(400, error)
 
     assert (failure.code, failure.provider_code) == ("bad_request", None)
 
 
-def test_the_code_is_kept_and_the_type_where_there_is_none() -> None:
-    """What the provider calls it helps to group failures."""
+def test_the_provider_code_is_the_code_or_else_the_type() -> None:
     assert refusal(400, {"code": "invalid_value", "type": "x"}).provider_code == "invalid_value"
     assert refusal(400, {"code": None, "type": "invalid_type"}).provider_code == "invalid_type"
 
@@ -134,21 +132,19 @@ def test_the_code_is_kept_and_the_type_where_there_is_none() -> None:
     ],
     ids=str,
 )
-def test_the_wait_a_provider_asks_for(headers: dict[str, str], expected: float | None) -> None:
-    """Milliseconds, seconds or a date: finite, positive, and by the provider's own clock."""
+def test_retry_after_is_read(headers: dict[str, str], expected: float | None) -> None:
+    """Milliseconds, seconds or a date by the provider's own clock; the result is finite and positive."""
     assert retry_after_s(headers) == expected
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_no_header_breaks_the_wait(retry_after: str, date: str) -> None:
-    """Headers are what a stranger sends."""
+def test_any_retry_after_header_is_accepted(retry_after: str, date: str) -> None:
     wait_s = retry_after_s({"retry-after": retry_after, "date": date})
 
     assert wait_s is None or 0 < wait_s <= RETRY_AFTER_MAX_S
 
 
-def test_a_refusal_explains_itself() -> None:
-    """Codes and parameter by their names, and what its words are about in ours."""
+def test_a_refusals_message_has_codes_parameter_and_hint() -> None:
     failure = refusal(
         400,
         {
@@ -166,7 +162,7 @@ def test_a_refusal_explains_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words", "told"),
+    ("status", "words", "shown"),
     [
         (400, "Invalid schema for response_format 'x': ...", "it seems to be the response schema"),
         (400, "'messages' must contain the word json_schema", "it seems to be the response schema"),
@@ -188,13 +184,12 @@ def test_a_refusal_explains_itself() -> None:
         (302, "", "a redirect"),
     ],
 )
-def test_what_a_refusal_is_about_is_said_in_our_words(status: int, words: str, told: str) -> None:
-    """An operator need not see the provider's own to know what to do."""
-    assert told in refusal(status, {"message": words}).message
+def test_the_providers_message_selects_a_sentence(status: int, words: str, shown: str) -> None:
+    assert shown in refusal(status, {"message": words}).message
 
 
 @pytest.mark.parametrize(
-    ("param", "told"),
+    ("param", "shown"),
     [
         ("messages[3].content", "messages[3].content"),
         ("messages.[0].content", "messages[0].content"),
@@ -205,8 +200,8 @@ def test_what_a_refusal_is_about_is_said_in_our_words(status: int, words: str, t
         ("max_completion_tokens", "max_completion_tokens"),
     ],
 )
-def test_a_parameter_is_told_as_far_as_its_name_is_ours(param: str, told: str) -> None:
-    """A place within a caller's schema, or a number that is no index, may be private."""
+def test_a_parameter_path_is_shown_as_far_as_it_is_known(param: str, shown: str) -> None:
+    """The rest may be private: a name in the caller's schema, or a number that is not an index."""
     failure = refusal(400, {"param": param})
 
-    assert failure.message.startswith(f"HTTP 400, param {told}: ")
+    assert failure.message.startswith(f"HTTP 400, param {shown}: ")

@@ -33,14 +33,14 @@ AMOUNTS = st.integers(0, 10**12)
     ],
 )
 def test_holds_round_up_and_costs_half_even(amount_usd: str, hold: int, cost: int) -> None:
-    """A hold is never below the truth; many small costs do not drift."""
+    """A hold is never too low; many small costs do not drift."""
     assert hold_nano_usd(Decimal(amount_usd)) == hold
     assert cost_nano_usd(Decimal(amount_usd)) == cost
 
 
 @given(st.decimals(0, 1_000_000, allow_nan=False, allow_infinity=False, places=15))
 def test_a_hold_is_never_below_its_cost(amount_usd: Decimal) -> None:
-    """Of the same amount, and never more than one nano above the truth."""
+    """And at most one nano-USD above the exact amount."""
     nano = amount_usd * 1_000_000_000
 
     assert nano <= hold_nano_usd(amount_usd) < nano + 1
@@ -59,8 +59,8 @@ def test_a_hold_is_never_below_its_cost(amount_usd: Decimal) -> None:
         (12_000_000_000, "$12.000000"),
     ],
 )
-def test_money_is_shown_without_hiding_any(nano_usd: int, text: str) -> None:
-    """Six decimals, or nine where six would lie."""
+def test_amounts_are_shown_exactly(nano_usd: int, text: str) -> None:
+    """Six decimals, or nine where needed."""
     assert usd(nano_usd) == text
 
 
@@ -72,7 +72,7 @@ def test_money_is_shown_without_hiding_any(nano_usd: int, text: str) -> None:
     ],
 )  # fmt: skip
 def test_an_amount_is_read_exactly(text: str, nano_usd: int) -> None:
-    """As people write it, and spreadsheets."""
+    """As people and spreadsheets write it."""
     assert nano_usd_of(text, usd_max=1_000_000) == nano_usd
 
 
@@ -97,8 +97,8 @@ def test_an_amount_is_read_exactly(text: str, nano_usd: int) -> None:
         *("1000000.000000001", "1e7", "0.1234567890000000000000000000000001", "9" * 5_000),
     ],
 )
-def test_what_is_no_amount_is_refused(text: str) -> None:
-    """Never rounded, never a traceback, never long to read."""
+def test_an_invalid_amount_is_refused(text: str) -> None:
+    """Never rounded, no traceback, and in bounded time."""
     with pytest.raises(ValueError, match="no amount of USD from 0 to 1000000 with at most 9") as no:
         nano_usd_of(text, usd_max=1_000_000)
 
@@ -106,6 +106,6 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
 
 
 @given(AMOUNTS)
-def test_an_amount_that_is_printed_can_be_read(nano_usd: int) -> None:
-    """Without its dollar."""
+def test_a_printed_amount_can_be_read(nano_usd: int) -> None:
+    """Without the dollar sign."""
     assert nano_usd_of(usd(nano_usd).removeprefix("$"), usd_max=1_000) == nano_usd

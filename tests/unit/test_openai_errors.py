@@ -22,14 +22,14 @@ CATCH_ALLS = (Exception, OSError)
 
 
 def subclasses(kind: type[BaseException]) -> Iterator[type[BaseException]]:
-    """Every class below one, as far as it is loaded."""
+    """Every loaded subclass, direct or indirect."""
     for child in kind.__subclasses__():
         yield child
         yield from subclasses(child)
 
 
 def errors_in(module: object) -> list[type[Exception]]:
-    """The exceptions a module shows. Asked by their type alone: the SDK's proxies load half of it when touched."""
+    """The public exceptions of a module. Only types are compared: touching the SDK's proxies would load half of it."""
     return [
         kind
         for name, kind in vars(module).items()
@@ -41,13 +41,13 @@ def errors_in(module: object) -> list[type[Exception]]:
 
 
 def row_of(kind: type[BaseException]) -> type[BaseException]:
-    """The row that decides about an exception of this class, if nothing is behind it."""
+    """The class of the first row that matches an exception without a cause."""
     return next(row for row in ROWS if issubclass(kind, row))
 
 
 @pytest.mark.parametrize("kind", errors_in(openai), ids=lambda kind: kind.__name__)
 def test_every_exception_of_the_sdk_has_a_row(kind: type[Exception]) -> None:
-    """A class a new SDK brings along has no row until somebody has thought about its bill."""
+    """A new class of a new SDK needs a decision about its bill."""
     assert kind in ROWS
 
 
@@ -56,15 +56,14 @@ def test_every_exception_of_the_sdk_has_a_row(kind: type[Exception]) -> None:
     [*errors_in(aiohttp), *errors_in(httpx2), *subclasses(openai.OpenAIError)],
     ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
 )
-def test_no_exception_below_the_sdk_is_unforeseen(kind: type[Exception]) -> None:
-    """Whatever the transports can raise has a row better than "some error"."""
+def test_every_transport_exception_has_a_specific_row(kind: type[Exception]) -> None:
     if issubclass(kind, (aiohttp.ClientError, httpx2.HTTPError, openai.OpenAIError)):
         assert row_of(kind) not in CATCH_ALLS
 
 
 @pytest.mark.parametrize("table", [SENT, UNSENT], ids=["sent", "unsent"])
 def test_no_row_is_hidden_by_one_above_it(table: Table) -> None:
-    """A row for a class stands above every row for its parents."""
+    """A subclass stands above its parents."""
     rows = [kind for kind, _ in table]
     for index, kind in enumerate(rows):
         assert not [above for above in rows[:index] if issubclass(kind, above)], kind
@@ -80,8 +79,8 @@ def test_no_row_is_hidden_by_one_above_it(table: Table) -> None:
     ],
     ids=lambda kind: f"{kind.__module__}.{kind.__name__}",
 )
-def test_the_bill_hangs_on_what_was_sent_and_not_on_the_class(kind: type[Exception]) -> None:
-    """No class can say it: a proxy that hangs up at CONNECT and a provider that hangs up raise the same."""
+def test_the_bill_depends_on_what_was_sent(kind: type[Exception]) -> None:
+    """Not on the class: a proxy that hangs up at CONNECT and a provider that hangs up raise the same."""
     exc = kind.__new__(kind)
     if isinstance(exc, openai.APIStatusError):
         return
@@ -90,8 +89,8 @@ def test_the_bill_hangs_on_what_was_sent_and_not_on_the_class(kind: type[Excepti
     assert the_failure(exc, is_sent=True).billing is Billing.UNKNOWN
 
 
-def test_the_last_row_takes_everything() -> None:
-    """A bug is a failure too: the port raises on cancellation only. Its bill is unknown, and it is not tried again."""
+def test_the_last_row_matches_everything() -> None:
+    """A bug becomes a failure too: the port raises on cancellation only. Its bill is unknown. It is not retried."""
     failure = the_failure(RuntimeError("Session is closed"))
 
     assert (failure.code, failure.retryable, failure.billing) == (
@@ -101,8 +100,8 @@ def test_the_last_row_takes_everything() -> None:
     )
 
 
-def test_the_transport_decides_and_not_its_wrapping() -> None:
-    """The SDK's transport calls a server that hung up after the request a connect timeout."""
+def test_the_innermost_cause_decides() -> None:
+    """The SDK's transport reports a server that hung up after the request as a connect timeout."""
     wrapped = httpx2.ConnectTimeout("Server disconnected")
     wrapped.__cause__ = aiohttp.ServerDisconnectedError()
     raised = openai.APITimeoutError(REQUEST)
@@ -130,8 +129,9 @@ def test_the_transport_decides_and_not_its_wrapping() -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_a_wrapped_cause_is_judged_as_itself(cause: Exception, code: str, billing: Billing) -> None:
-    """The same failure, raised bare or wrapped by the SDK."""
+def test_a_wrapped_cause_is_classified_like_the_bare_one(
+    cause: Exception, code: str, billing: Billing
+) -> None:
     wrapped = openai.APIConnectionError(request=REQUEST)
     wrapped.__cause__ = cause
 
@@ -155,8 +155,8 @@ def test_a_wrapped_cause_is_judged_as_itself(cause: Exception, code: str, billin
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_what_was_not_sent_has_a_code_of_its_own(cause: Exception, code: str) -> None:
-    """It can be tried again, unless the address itself is wrong."""
+def test_an_unsent_request_has_its_own_codes(cause: Exception, code: str) -> None:
+    """It is retryable, unless the address is wrong."""
     wrapped = openai.APIConnectionError(request=REQUEST)
     wrapped.__cause__ = cause
 
@@ -165,8 +165,8 @@ def test_what_was_not_sent_has_a_code_of_its_own(cause: Exception, code: str) ->
         assert failure.retryable == (code != "invalid_address")
 
 
-def test_a_client_that_cannot_be_made_says_why() -> None:
-    """The class and the errno of the cause; a path or a password in its text stays there."""
+def test_a_client_failure_names_class_and_errno() -> None:
+    """The cause's text may hold a path or a password and is not shown."""
     exc = NoClient()
     exc.__cause__ = FileNotFoundError(2, "No such file", "/secret/ca.pem")
 
@@ -182,7 +182,7 @@ def test_a_client_that_cannot_be_made_says_why() -> None:
 
 
 def test_a_circle_of_causes_ends() -> None:
-    """Exceptions can name each other as their cause."""
+    """Exceptions can be each other's cause."""
     one, two = ValueError(), KeyError()
     one.__cause__, two.__cause__ = two, one
 

@@ -1,4 +1,4 @@
-"""Which names of a provider's are told, and that no spelling of a secret is one."""
+"""Which codes of a provider are shown: listed ones and random ids, and no spelling of a secret."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ HEX = "9f86d081884c7d659a2feaa0c55ad015"
 @pytest.mark.parametrize(
     "name", [HEX, f"req_{HEX}", f"chatcmpl-{HEX}", HEX.upper(), str(UUID(HEX)), f"gen-{UUID(HEX)}"]
 )
-def test_an_id_that_is_a_random_number_is_told(name: str) -> None:
+def test_a_random_id_is_shown(name: str) -> None:
     """Operators give it to the provider's support."""
     assert safe_codes.request_id(name) == name
 
 
-def test_hardly_any_id_is_taken_for_a_text() -> None:
-    """Random bytes seldom read well."""
+def test_few_random_ids_are_taken_for_text() -> None:
     assert sum(safe_codes.request_id(str(uuid4())) is None for _ in range(2_000)) <= 3
 
 
@@ -40,14 +39,14 @@ def test_hardly_any_id_is_taken_for_a_text() -> None:
         "req_011CSHoEeqs",
     ],
 )
-def test_another_id_is_not_told(name: str | None) -> None:
-    """It is in the stored reply all the same."""
+def test_any_other_id_is_hidden(name: str | None) -> None:
+    """It stays in the stored reply."""
     assert safe_codes.request_id(name) is None
 
 
 @pytest.mark.parametrize("secret", [KEY, PROMPT], ids=["key", "prompt"])
-def test_no_spelling_of_a_secret_is_a_name(secret: str) -> None:
-    """Of an id, of a tier or of an ending; also behind a usual prefix."""
+def test_no_spelling_of_a_secret_is_shown(secret: str) -> None:
+    """As an id, a tier or a finish reason, also behind a usual prefix."""
     for spelling in spellings(secret):
         for name in (spelling, f"req_{spelling}", f"chatcmpl-{spelling}", spelling[:32]):
             assert safe_codes.request_id(name) is None
@@ -56,7 +55,7 @@ def test_no_spelling_of_a_secret_is_a_name(secret: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "shown"),
     [
         *((tier.value, tier.value) for tier in ServiceTier),
         ("Standard", "standard"),
@@ -65,15 +64,15 @@ def test_no_spelling_of_a_secret_is_a_name(secret: str) -> None:
         (None, None),
     ],
 )
-def test_a_tier_is_told_by_a_name_of_the_list(name: str | None, told: str | None) -> None:
-    """Or it is an unknown one."""
-    assert safe_codes.tier(name) == told
+def test_a_known_tier_is_shown(name: str | None, shown: str | None) -> None:
+    """Any other is `unknown`."""
+    assert safe_codes.tier(name) == shown
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "shown"),
     [("STOP", "stop"), ("eos", "eos"), (None, "null"), ("", "null"), ("The patient", None)],
 )
-def test_an_ending_is_told_by_a_name_of_the_list(name: str | None, told: str | None) -> None:
-    """So that somebody can add it to `good_endings`."""
-    assert safe_codes.finish_reason(name) == told
+def test_a_known_finish_reason_is_shown(name: str | None, shown: str | None) -> None:
+    """An operator can then add it to `good_endings`."""
+    assert safe_codes.finish_reason(name) == shown

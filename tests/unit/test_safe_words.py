@@ -28,19 +28,18 @@ def test_no_spelling_of_a_secret_is_kept(status: int, secret: str) -> None:
             assert failure.to_json() == clean, spelling
 
 
-def test_the_message_of_a_refusal_has_few_forms() -> None:
-    """Whatever a provider writes: sentences of ours, and names from lists."""
+def test_a_refusals_message_has_listed_words_only() -> None:
     words = set(re.findall(r"[A-Za-z_]+", " ".join([*SENTENCES.values(), *dict(HINTS).values()])))
     words |= {"HTTP", "param", *KNOWN_NAMES, *PARAMETERS}
     for spelling in [*spellings(KEY), *spellings(PROMPT)]:
         for name in ("invalid_value", "InvalidApiKey"):
             error = {"message": f"unsupported {spelling}", "code": name, "type": spelling}
-            told = refusal(400, error).message
-            assert set(re.findall(r"[A-Za-z_]+", told)) <= words
+            shown = refusal(400, error).message
+            assert set(re.findall(r"[A-Za-z_]+", shown)) <= words
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "shown"),
     [
         ("invalid_value", "invalid_value"),
         ("InvalidValue", "invalid_value"),
@@ -53,6 +52,6 @@ def test_the_message_of_a_refusal_has_few_forms() -> None:
         (1300, None),
     ],
 )
-def test_a_code_is_one_that_many_use(name: object, told: str | None) -> None:
-    """A one-word prompt is an identifier too."""
-    assert refusal(400, {"code": name}).provider_code == told
+def test_only_a_listed_code_is_kept(name: object, shown: str | None) -> None:
+    """A prompt of one word looks like a code."""
+    assert refusal(400, {"code": name}).provider_code == shown

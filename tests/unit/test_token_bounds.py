@@ -43,7 +43,7 @@ def estimator() -> TokenEstimator:
 @example("aA" * 50)
 @example("")
 def test_no_text_has_more_tokens_than_its_byte_bound(text: str) -> None:
-    """The bound for unknown tokenizers holds for the ones we can ask."""
+    """Checked with the vocabularies that are available."""
     bound = utf8_bound(text)
 
     assert exact(O200K)(text) <= bound
@@ -54,7 +54,7 @@ def test_no_text_has_more_tokens_than_its_byte_bound(text: str) -> None:
 @given(TEXTS)
 @example("\ufdfa\u0344\u1100\u1161\u11a8")
 def test_the_byte_bound_covers_every_normal_form(text: str) -> None:
-    """A tokenizer may normalize before it counts; NFKC turns one character into up to 33 bytes."""
+    """A tokenizer may normalize first. NFKC turns one character into up to 33 bytes."""
     longest = max(
         len(unicodedata.normalize(form, text).encode()) for form in ("NFC", "NFD", "NFKC", "NFKD")
     )
@@ -63,7 +63,7 @@ def test_the_byte_bound_covers_every_normal_form(text: str) -> None:
 
 
 def test_no_composed_character_has_more_bytes_than_its_parts() -> None:
-    """Composing never lengthens, so NFD and NFKD bound NFC and NFKC: checked for all of Unicode."""
+    """So NFD and NFKD bound NFC and NFKC. Checked for all of Unicode."""
     every = (chr(code) for code in range(sys.maxunicode + 1))
     composed = [char for char in every if unicodedata.decomposition(char)]
 
@@ -78,7 +78,7 @@ def test_no_composed_character_has_more_bytes_than_its_parts() -> None:
 def test_a_megabyte_of_one_character_is_counted_in_linear_time(
     estimator: TokenEstimator, char: str
 ) -> None:
-    """tiktoken panics on spaces and takes seconds on letters; 5 s is far above linear and far below quadratic."""
+    """5 s is far above linear and far below quadratic. tiktoken panics on spaces and takes seconds for letters."""
     text = char * (1_000_000 // len(char.encode()))
     begun = time.monotonic()
 
@@ -91,8 +91,8 @@ def test_a_megabyte_of_one_character_is_counted_in_linear_time(
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @settings(max_examples=300, deadline=None)
 @given(texts=st.lists(st.one_of(TEXTS, CUTTABLE), max_size=8))
-def test_a_text_counts_as_much_in_pieces(encoding: str, texts: list[str]) -> None:
-    """A cut that changed the count could make a bound too small, or make the worker's another than the client's."""
+def test_a_text_in_pieces_has_the_same_count(encoding: str, texts: list[str]) -> None:
+    """Otherwise a bound could be too small, or the worker's could differ from the client's."""
     text, count = "".join(texts), exact(encoding)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_estimator, "PIECE_CHARS", 1)
@@ -103,18 +103,14 @@ def test_a_text_counts_as_much_in_pieces(encoding: str, texts: list[str]) -> Non
 
 
 def test_an_ordinary_text_is_cut_into_short_pieces() -> None:
-    """While one piece is counted, no other thread of the process runs."""
+    """No other thread runs while a piece is counted."""
     text = "An invoice of 1.234,56 EUR,\ndue in May. " * 10_000
 
     assert max(len(piece) for piece, _ in pieces(text)) < token_estimator.PIECE_CHARS + 100
 
 
-def test_no_text_holds_up_the_other_threads_of_a_worker() -> None:
-    """
-    Sixteen megabytes of dashes took half a minute in one go, longer than a lease: every call in flight was lost.
-
-    They are bounded by bytes now; what is still counted in one go is short enough.
-    """
+def test_no_text_blocks_other_threads_for_long() -> None:
+    """Counting 16 MB of dashes at once took half a minute, longer than a lease, and lost every call in flight."""
     counter = load_bpe_openai(O200K)
     assert counter is not None
     begun = time.process_time()
@@ -127,8 +123,8 @@ def test_no_text_holds_up_the_other_threads_of_a_worker() -> None:
     assert time.process_time() - begun < 1.5
 
 
-def test_a_text_that_cannot_be_cut_is_bounded_step_by_step(estimator: TokenEstimator) -> None:
-    """By its bytes, normalized: the parts' together are the whole's."""
+def test_a_text_without_cuts_is_bounded_in_steps(estimator: TokenEstimator) -> None:
+    """By its bytes, normalized: the bytes of the parts add up to those of the whole."""
     text = "\ufdfa汉e\u0301" * 60_000
 
     with_parts = estimator.input_bound(a_request(text, provider="local"))

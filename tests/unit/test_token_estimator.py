@@ -66,7 +66,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_models_have_the_vocabulary_that_tiktoken_says(model: str, encoding: str) -> None:
-    """tiktoken's own table is the authority."""
     assert encoding_of(model) == encoding
     assert tiktoken.encoding_name_for_model(model) == encoding
 
@@ -75,12 +74,12 @@ def test_models_have_the_vocabulary_that_tiktoken_says(model: str, encoding: str
     "model", ["gpt-6-sol", "gpt-4.7", "gpt-oss-20b", "o12", "gemma-3-270m", "x-gpt-4o"]
 )
 def test_a_model_with_an_unknown_vocabulary_has_none(model: str) -> None:
-    """A guess could be below the truth."""
+    """A guess could be too low."""
     assert encoding_of(model) is None
 
 
 def test_a_fine_tuned_model_has_its_base_models_vocabulary() -> None:
-    """tiktoken 0.14 takes ft:gpt-4.1 for gpt-4; callgate does not."""
+    """tiktoken 0.14 takes ft:gpt-4.1 for gpt-4."""
     assert encoding_of("ft:gpt-4.1-mini-2025-04-14:acme::id") == O200K
 
 
@@ -98,14 +97,14 @@ def test_a_fine_tuned_model_has_its_base_models_vocabulary() -> None:
 def test_only_openais_own_models_are_counted_exactly(
     estimator: TokenEstimator, provider: str, model: str, method: str, no_network: None
 ) -> None:
-    """A local model may bear any name; its tokenizer is unknown."""
+    """A local model may have any name; its tokenizer is unknown."""
     assert estimator.input_bound(a_request(provider=provider, model=model)).method == method
 
 
 def test_messages_are_counted_exactly_and_their_framing_is_bounded(
     estimator: TokenEstimator,
 ) -> None:
-    """OpenAI's own arithmetic is 4 tokens per message and 3 per request; the bound is a little above it."""
+    """OpenAI documents 4 tokens per message and 3 per request. The bound is a little higher."""
     contents = ("You translate jargon.", "New synergies will help drive top-line growth.") * 20
     counted = sum(map(exact(O200K), contents))
 
@@ -115,8 +114,8 @@ def test_messages_are_counted_exactly_and_their_framing_is_bounded(
     assert bound == counted + OPENAI_MESSAGE_TOKENS * len(contents) + OPENAI_REQUEST_TOKENS
 
 
-def test_the_spelling_of_a_special_token_is_ordinary_text(estimator: TokenEstimator) -> None:
-    """`<|endoftext|>` in a document is seven tokens, not one, and no error."""
+def test_a_special_token_in_a_text_is_ordinary_text(estimator: TokenEstimator) -> None:
+    """`<|endoftext|>` counts as seven tokens."""
     empty = estimator.input_bound(a_request("x")).tokens - 1
 
     assert estimator.input_bound(a_request("<|endoftext|>")).tokens - empty == 7
@@ -126,7 +125,7 @@ def test_the_spelling_of_a_special_token_is_ordinary_text(estimator: TokenEstima
 def test_a_response_schema_adds_at_least_its_bytes(
     estimator: TokenEstimator, provider: str
 ) -> None:
-    """Providers render the schema into the prompt, perhaps escaped; nobody says how."""
+    """How providers write the schema into the prompt is not documented."""
     schema = {
         "type": "object",
         "properties": {"straße": {"type": "string", "description": "汉" * 50}},
@@ -141,7 +140,6 @@ def test_a_response_schema_adds_at_least_its_bytes(
 
 
 def test_threads_share_one_vocabulary(estimator: TokenEstimator) -> None:
-    """The first use loads it, whoever comes first."""
     with ThreadPoolExecutor(8) as threads:
         bounds = set(threads.map(lambda _: estimator.input_bound(a_request("same")), range(64)))
 
@@ -149,7 +147,7 @@ def test_threads_share_one_vocabulary(estimator: TokenEstimator) -> None:
 
 
 def test_counting_stops_at_the_limit(estimator: TokenEstimator) -> None:
-    """Eight megabytes, of which a limit of 1,000 tokens needs the first few thousand characters."""
+    """Of eight megabytes a limit of 1,000 tokens needs the first few thousand characters."""
     request = a_request(*["An invoice of 1.234,56 EUR,\ndue in May. " * 20_000] * 10)
 
     steps = list(estimator.counting(request, 1_000))
@@ -164,7 +162,7 @@ def test_counting_stops_at_the_limit(estimator: TokenEstimator) -> None:
     texts=st.lists(st.one_of(TEXTS, CUTTABLE), min_size=1, max_size=4), limit=st.integers(0, 2_000)
 )
 def test_a_limit_changes_nothing_below_it(provider: str, texts: list[str], limit: int) -> None:
-    """What passes is counted to the end; what does not has passed the limit."""
+    """Below the limit counting goes to the end. Above it the count is over the limit."""
     estimator = TokenEstimator(CATALOGUE)
     request = a_request(*[text or "x" for text in texts], provider=provider)
     with pytest.MonkeyPatch.context() as patch:

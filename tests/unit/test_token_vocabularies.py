@@ -96,13 +96,12 @@ def without_bpe_openai(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_vocabulary_in_the_wheel_is_the_one_openai_publishes(encoding: str) -> None:
-    """bpe-openai carries the very file that tiktoken downloads, byte for byte."""
+    """bpe-openai has the same file that tiktoken downloads."""
     assert hashlib.sha256(vocabulary(encoding)).hexdigest() == SHA256[encoding]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_no_counted_token_is_longer_than_the_size_gate_assumes(encoding: str) -> None:
-    """The gate that refuses by bytes relies on the longest token of the vocabularies."""
+def test_no_token_is_longer_than_the_gate_on_bytes_assumes(encoding: str) -> None:
     longest = max(
         len(base64.b64decode(line.split()[0])) for line in vocabulary(encoding).splitlines()
     )
@@ -131,10 +130,9 @@ def test_counts_equal_the_published_examples(encoding: str, text: str, tokens: i
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_both_exact_ways_count_alike(
+def test_bpe_openai_and_tiktoken_count_alike(
     encoding: str, cached_vocabularies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """bpe-openai and tiktoken are two programs for one vocabulary: any text has the same count."""
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(cached_vocabularies))
     by_tiktoken = load_tiktoken(encoding)
     assert by_tiktoken is not None
@@ -155,7 +153,7 @@ def test_without_bpe_openai_a_cached_tiktoken_counts(
     cached_vocabularies: Path,
     variable: str,
 ) -> None:
-    """The same count by another program, still without any network."""
+    """Without network access."""
     tiktoken_cache(variable, str(cached_vocabularies))
 
     bound = estimator.input_bound(a_request("tiktoken is great!"))
@@ -181,7 +179,7 @@ def test_without_any_vocabulary_the_bytes_are_the_bound(
     tiktoken_cache: Callable[[str, str], None],
     tmp_path: Path,
 ) -> None:
-    """tiktoken would download what its cache lacks; nothing here ever does."""
+    """tiktoken would download a missing vocabulary."""
     tiktoken_cache("TIKTOKEN_CACHE_DIR", str(tmp_path))
 
     bound = estimator.input_bound(a_request("tiktoken is great!"))
@@ -195,7 +193,7 @@ def test_an_empty_cache_variable_switches_tiktokens_cache_off(
     cached_vocabularies: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """So tiktoken would download, even beside the right file: it is not asked."""
+    """tiktoken would then download the file, so it is not used."""
     monkeypatch.chdir(cached_vocabularies)
     tiktoken_cache("TIKTOKEN_CACHE_DIR", "")
 

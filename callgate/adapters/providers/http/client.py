@@ -23,13 +23,13 @@ CONNECT_MAX_S = 10.0
 """
 The longest wait for a connection, including the pool and TLS. It is never more than half of an attempt's time.
 
-It ends before the attempt's deadline. So a server that could not be reached is told from one that read the request.
+It ends before the attempt's deadline. So an unreachable server is distinguished from one that read the request.
 """
 KEEPALIVE_S = 3.0
 """
 How long an idle connection is kept: less than 5 s, the default of uvicorn and Node.js and the shortest common one.
 
-If the server closes a connection first, a request on it can fail, and nobody knows whether the request was read.
+If the server closes a connection first, a request on it can fail, and it is unknown whether the request was read.
 """
 HEADERS_MAX = 128
 HEADER_BYTES_MAX = 4096

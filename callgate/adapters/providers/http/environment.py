@@ -46,6 +46,7 @@ def check_environment(providers: Mapping[str, ProviderEntry]) -> None:
 
 
 def _key_log_faults() -> Iterator[str]:
+    """A fault if the TLS key log cannot be written."""
     if file := os.environ.get("SSLKEYLOGFILE"):
         try:
             ssl.create_default_context()
@@ -66,6 +67,7 @@ def _certificate_faults() -> Iterator[str]:
 
 
 def _file_fault(file: str) -> str | None:
+    """Why a certificate file cannot be used; None if it can."""
     try:
         context = ssl.create_default_context(cafile=file)
     except (OSError, ValueError) as exc:
@@ -83,6 +85,7 @@ def _has_certificates(folders: str) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
+    """The entries of a folder; empty if it cannot be read."""
     try:
         return list(folder.iterdir())
     except (OSError, ValueError):
@@ -97,6 +100,7 @@ def _why(exc: Exception) -> str:
 
 
 def _proxy_faults() -> Iterator[str]:
+    """A fault for each used proxy variable with an unusable URL."""
     proxies = _proxies()
     for scheme, url in proxies.items():
         if fault := _proxy_fault(url):
@@ -148,6 +152,7 @@ def _client_faults() -> Iterator[str]:
 
 
 def _address_faults(providers: Mapping[str, ProviderEntry]) -> Iterator[str]:
+    """A fault for each provider whose base URL cannot be called."""
     for name, entry in providers.items():
         if entry.base_url is not None and (fault := _address_fault(entry.base_url)):
             yield f"the catalogue's providers.{name}.base_url cannot be called: {fault}"

@@ -141,6 +141,7 @@ def provider_code(error: Mapping[str, object]) -> str | None:
 
 
 def _status_number(value: object) -> int | None:
+    """The status 400 to 599 in a number or in text; None if there is none."""
     if isinstance(value, str) and (match := _STATUS_LINE.fullmatch(value[:NAME_CHARS_MAX])):
         return int(match[1])
     if isinstance(value, int | float) and 400 <= value <= 599:

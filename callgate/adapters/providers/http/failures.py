@@ -88,6 +88,7 @@ def _named(exc: BaseException) -> str:
 
 
 def _no_client(exc: BaseException, _entry: ProviderEntry) -> Failure:
+    """The failure of `NoClient`, with the class of its cause."""
     message = (
         f"the HTTP client could not be made, see `callgate doctor` ({_named(exc.__cause__ or exc)})"
     )

@@ -21,7 +21,7 @@ Started = Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
 
 
 class ProviderLoop:
-    """Runs coroutines in a thread of its own for callers in one other event loop. The first call starts the thread."""
+    """Runs coroutines in its own thread, for callers in one other event loop. The first call starts the thread."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -83,6 +83,7 @@ class _CallQueue:
                 self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
+        """Run all queued callbacks. Called in the loop's thread."""
         # Reset first: a call that is added during the loop below wakes the loop again.
         self._is_woken = False
         for _ in range(len(self._calls)):
@@ -110,9 +111,11 @@ class _RemoteTask(Generic[T]):
             self._task.cancel()
 
     def _send_back(self, task: asyncio.Task[T]) -> None:
+        """Queue the result for the caller's loop. Called in the provider's loop."""
         self._thread.outbound.call(lambda: self._set_result(task))
 
     def _set_result(self, task: asyncio.Task[T]) -> None:
+        """Set the caller's future. Called in the caller's loop."""
         # The exception is read even if the caller is gone. Otherwise asyncio logs that it was never retrieved.
         error = ConnectionAbortedError() if task.cancelled() else task.exception()
         if self.result.done():
@@ -137,6 +140,7 @@ def _run_loop(started: Started) -> None:
 
 
 async def _serve(started: Started) -> None:
+    """Report the running loop and its end event, then wait for that event."""
     end = asyncio.Event()
     started.set_result((asyncio.get_running_loop(), end))
     await end.wait()

@@ -48,7 +48,7 @@ STATUSES: dict[int, tuple[str, bool, Billing]] = {
     422: ("unprocessable", False, Billing.UNBILLED),
     429: ("rate_limited", True, Billing.UNBILLED),
 }
-"""Failure code, retryable and billing of each 4xx status that has a meaning of its own."""
+"""Failure code, retryable and billing of each 4xx status with its own meaning."""
 
 
 def refusal_of(

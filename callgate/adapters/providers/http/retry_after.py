@@ -37,10 +37,12 @@ def retry_after_in_body_s(error: Mapping[str, object]) -> float | None:
 
 
 def _bounded_s(seconds: float) -> float | None:
+    """Cut to `RETRY_AFTER_MAX_S`; None if the wait is not above 0."""
     return min(seconds, RETRY_AFTER_MAX_S) if seconds > 0 else None
 
 
 def _number(text: str | None) -> float | None:
+    """A number in text, infinite ones included; None for NaN and other text."""
     try:
         number = float(text or "")
     except ValueError:

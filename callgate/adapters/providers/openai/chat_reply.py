@@ -148,6 +148,7 @@ def _last_usage(body: bytes) -> object:
 
 
 def _is_stream(body: bytes, headers: Mapping[str, str]) -> bool:
+    """True if the body is an event stream or JSON lines, by its Content-Type or its first bytes."""
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     return content_type in STREAMS or body.lstrip().startswith(STREAM_STARTS)
 

@@ -117,6 +117,7 @@ class OpenAIAdapter:
     async def _post(
         self, body: RequestBody, headers: dict[str, str | openai.Omit], deadline: float
     ) -> httpx2.Response:
+        """POST the body with the time that is left. TimeoutError at the deadline."""
         client = self._connected()
         left_s = max(0.001, deadline - asyncio.get_running_loop().time())
         async with asyncio.timeout_at(deadline):
@@ -176,6 +177,7 @@ class _Client(openai.AsyncOpenAI):
 
 
 def _headers(key: str | None, attempt_id: UUID, body: RequestBody) -> dict[str, str | openai.Omit]:
+    """Headers of one request. Without a key there is no Authorization."""
     return {
         "Authorization": openai.omit if key is None else f"Bearer {key}",
         "Content-Length": str(body.length),

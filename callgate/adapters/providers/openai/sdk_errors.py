@@ -37,6 +37,7 @@ def failure_of(exc: Exception, entry: ProviderEntry, *, is_sent: bool) -> Failur
 
 
 def _refusal(exc: BaseException, entry: ProviderEntry) -> Failure:
+    """Classify an HTTP status of the SDK; see `refusal_of`."""
     if not isinstance(exc, openai.APIStatusError):
         raise TypeError(f"{type(exc).__name__} has no status")
     return refusal_of(exc.status_code, error_fields(exc.body), exc.response.headers, entry)

@@ -140,6 +140,7 @@ class _Levels:
         return max((1 + self.below(child) for child in children), default=0)
 
     def _below_ref(self, ref: str) -> int:
+        """Levels below a reference's target; 0 while that target is being counted."""
         target = self._resolved(ref)
         if not isinstance(target, dict):
             return 0

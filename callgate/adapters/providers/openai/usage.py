@@ -155,7 +155,7 @@ def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> ReportedUsa
         readings += [reading] if reading else []
     if counts.input is None or counts.output is None:
         return ReportedUsage(None, (Anomaly.USAGE_ZERO,) if has_zero else ())
-    return ReportedUsage(_dearest(counts, readings), (Anomaly.USAGE_CONTRADICTORY,))
+    return ReportedUsage(_highest_cost(counts, readings), (Anomaly.USAGE_CONTRADICTORY,))
 
 
 def _reading(
@@ -202,20 +202,20 @@ def _fits(reading: Usage, counts: _Counts) -> bool:
     return not cache or counts.input is None or beside == counts.is_cache_beside
 
 
-def _dearest(counts: _Counts, readings: Sequence[Usage]) -> Usage:
+def _highest_cost(counts: _Counts, readings: Sequence[Usage]) -> Usage:
     """
     The usage with the highest cost that contradictory counts allow.
 
     Tokens of the total that no count explains are output: no price list has output cheaper than input. If they are
     fewer than the cached tokens, the cached tokens are counted in addition to the input as well.
     """
-    dearest = max(readings, key=lambda usage: (usage.output_tokens, usage.input_tokens))
+    highest = max(readings, key=lambda usage: (usage.output_tokens, usage.input_tokens))
     within = min(readings, key=lambda usage: usage.input_tokens)
     hidden = (counts.total or 0) - within.input_tokens
-    if hidden <= dearest.output_tokens:
-        return dearest
-    is_more = hidden - dearest.output_tokens >= dearest.input_tokens - within.input_tokens
-    return (within if is_more else dearest).model_copy(update={"output_tokens": hidden})
+    if hidden <= highest.output_tokens:
+        return highest
+    is_more = hidden - highest.output_tokens >= highest.input_tokens - within.input_tokens
+    return (within if is_more else highest).model_copy(update={"output_tokens": hidden})
 
 
 def _counts(usage: Mapping[str, Any]) -> _Counts:
