@@ -30,7 +30,7 @@ def test_a_tenant_whose_calls_fail_waits_alone(
         deployment.provider.script([Rule(match=Match(text=FAILING), reply=[step])])
         evils.append(fails(deployment))
 
-        others_go_on(deployment)
+        assert_others_succeed(deployment)
 
         assert {row[0] for row in deployment.rows(OPEN)} == set(evils), name
     deployment.end_open_calls()
@@ -45,7 +45,7 @@ def fails(deployment: Deployment) -> str:
     return org
 
 
-def others_go_on(deployment: Deployment, count: int = 20) -> None:
+def assert_others_succeed(deployment: Deployment, count: int = 20) -> None:
     """Assert that another organisation's calls succeed without delay."""
     org = deployment.org()
     handles = deployment.client.submit_many([deployment.request(org) for _ in range(count)])

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from callgate.client import Handle
-from callgate.domain import identity
 from callgate.domain.errors import CallFailed, CallRejected, InvalidSchema
-from callgate.domain.ledger import NewSubmission
-from callgate.domain.requests import LLMRequest
 from devkit.simulator.script import Match, Rule, Step
 from tests.support.deployment import Deployment, Process, until_equal
+from tests.support.direct_submission import submit_without_gates
 
 PATIENCE_S = 60.0
 ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
@@ -39,26 +35,7 @@ LONG = {"max_output_tokens": 1_000, "call_type": "brief"}
 EXPENSIVE = Rule(match=Match(text="deep"), reply=[Step(text=DEEP)])
 
 
-def submit_past_the_client(deployment: Deployment, request: LLMRequest) -> Handle:
-    """Call the SQL function directly, without the client's gates."""
-    input_hash = identity.input_hash(request)
-    submission = NewSubmission(
-        submission_id=uuid4(),
-        org_id=request.org_id,
-        call_id=identity.call_id(request.org_id, input_hash),
-        input_hash=input_hash,
-        call_type=request.call_type,
-        provider=request.provider,
-        model=request.model,
-        input_token_bound=10,
-        request=request.model_dump_json().encode(),
-    )
-    (answer,) = deployment.client.ledger.submit([submission])
-    deployment.client.queue.publish_calls([answer.key])
-    return deployment.client.handle(answer.key.task_id)
-
-
-def others_go_on(deployment: Deployment, count: int = 20) -> None:
+def assert_others_succeed(deployment: Deployment, count: int = 20) -> None:
     """Assert that another organisation's calls end, with schemas and without."""
     org = deployment.org()
     requests = [deployment.request(org) for _ in range(count)]
@@ -85,8 +62,8 @@ def test_a_schema_that_multiplies_is_refused_by_client_and_worker(
 
     with pytest.raises(InvalidSchema, match="the response schema cannot be used"):
         deployment.client.submit(request)
-    handle = submit_past_the_client(deployment, request)
-    others_go_on(deployment)
+    handle = submit_without_gates(deployment, request)
+    assert_others_succeed(deployment)
 
     with pytest.raises(CallRejected) as refused:
         handle.get(timeout=PATIENCE_S)
@@ -103,7 +80,7 @@ def test_an_answer_that_is_expensive_to_check_fails_its_own_call_only(
     process, org = worker(), deployment.org()
 
     handle = deployment.client.submit(deployment.request(org, "deep", response_schema=TREE, **LONG))
-    others_go_on(deployment)
+    assert_others_succeed(deployment)
 
     with pytest.raises(CallFailed) as failed:
         handle.get(timeout=PATIENCE_S)
@@ -127,7 +104,7 @@ def test_many_expensive_answers_delay_no_other_organisation(
 
     handles = deployment.client.submit_many(requests)
     until_equal(True, lambda: len(deployment.attempts(org)) > 0)
-    others_go_on(deployment)
+    assert_others_succeed(deployment)
 
     ended = list(deployment.client.as_completed(handles, timeout=120))
     assert len(ended) == 4

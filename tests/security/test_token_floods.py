@@ -9,8 +9,8 @@ import pytest
 from callgate.domain.ledger import CallState
 from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Simulator
-from tests.security.test_schema_bombs import submit_past_the_client
 from tests.support.deployment import CATALOGUE, Deployment, Process, until
+from tests.support.direct_submission import submit_without_gates
 
 PATIENCE_S = 60.0
 COUNTED = CATALOGUE.replace(
@@ -41,7 +41,7 @@ def test_short_prompts_are_counted_between_long_ones(
     """Six prompts of 16 MB come first. Another organisation's calls end before these are counted."""
     process, org, other = worker(), deployment.org(), deployment.org()
     hostile = [
-        submit_past_the_client(
+        submit_without_gates(
             deployment, deployment.request(org, f"{n}\n{DASHES}", model="gpt-4o-mini")
         )
         for n in range(6)

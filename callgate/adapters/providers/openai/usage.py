@@ -33,7 +33,7 @@ class CountField:
     path: str
     source: str
     """The documentation, and when it was read."""
-    is_beside: bool = False
+    is_additional: bool = False
     """The source counts this part in addition to the whole. Otherwise the part is included in the whole."""
 
 
@@ -59,18 +59,18 @@ COUNT_FIELDS = (
     CountField("cached", "cached_tokens", "Moonshot AI, chat completion, usage (2026-11)"),
     CountField("reasoning", "reasoning_tokens", "SGLang, UsageInfo (2026-11)"),
     CountField("cached", "prompt_cache_hit_tokens", _DEEPSEEK),
-    CountField("cached", "cache_read_input_tokens", _ANTHROPIC, is_beside=True),
-    CountField("cache_write", "cache_creation_input_tokens", _ANTHROPIC, is_beside=True),
+    CountField("cached", "cache_read_input_tokens", _ANTHROPIC, is_additional=True),
+    CountField("cache_write", "cache_creation_input_tokens", _ANTHROPIC, is_additional=True),
     CountField("input", "promptTokenCount", _GEMINI),
     CountField("output", "candidatesTokenCount", _GEMINI),
     CountField("total", "totalTokenCount", _GEMINI),
     CountField("cached", "cachedContentTokenCount", _GEMINI),
-    CountField("reasoning", "thoughtsTokenCount", _GEMINI, is_beside=True),
+    CountField("reasoning", "thoughtsTokenCount", _GEMINI, is_additional=True),
     CountField("input", "inputTokens", _BEDROCK),
     CountField("output", "outputTokens", _BEDROCK),
     CountField("total", "totalTokens", _BEDROCK),
-    CountField("cached", "cacheReadInputTokens", _BEDROCK, is_beside=True),
-    CountField("cache_write", "cacheWriteInputTokens", _BEDROCK, is_beside=True),
+    CountField("cached", "cacheReadInputTokens", _BEDROCK, is_additional=True),
+    CountField("cache_write", "cacheWriteInputTokens", _BEDROCK, is_additional=True),
 )  # fmt: skip
 """Where each count may be in a usage object; a dot leads into a nested object."""
 
@@ -109,8 +109,8 @@ class _Counts:
     cached: int
     cache_write: int
     reasoning: int
-    is_cache_beside: bool
-    is_reasoning_beside: bool
+    is_cache_additional: bool
+    is_reasoning_additional: bool
     is_contradictory: bool
     """Two names of one count have different numbers, or the number of cached tokens is invalid."""
 
@@ -142,38 +142,38 @@ def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> ReportedUsa
     has_zero = has_text and 0 in (counts.input, counts.output)
     if has_zero:
         counts = replace(counts, input=counts.input or None, output=counts.output or None)
-    readings = []
-    for is_cache_beside, is_reasoning_beside in product(
-        (counts.is_cache_beside, not counts.is_cache_beside),
-        (counts.is_reasoning_beside, not counts.is_reasoning_beside),
+    candidates = []
+    for is_cache_additional, is_reasoning_additional in product(
+        (counts.is_cache_additional, not counts.is_cache_additional),
+        (counts.is_reasoning_additional, not counts.is_reasoning_additional),
     ):
-        reading = _reading(counts, is_cache_beside, is_reasoning_beside, int(has_text))
-        if reading is not None and _fits(reading, counts):
+        candidate = _candidate(counts, is_cache_additional, is_reasoning_additional, int(has_text))
+        if candidate is not None and _is_consistent(candidate, counts):
             return ReportedUsage(
-                reading, (Anomaly.USAGE_CONTRADICTORY,) if counts.is_contradictory else ()
+                candidate, (Anomaly.USAGE_CONTRADICTORY,) if counts.is_contradictory else ()
             )
-        readings += [reading] if reading else []
+        candidates += [candidate] if candidate else []
     if counts.input is None or counts.output is None:
         return ReportedUsage(None, (Anomaly.USAGE_ZERO,) if has_zero else ())
-    return ReportedUsage(_highest_cost(counts, readings), (Anomaly.USAGE_CONTRADICTORY,))
+    return ReportedUsage(_highest_cost(counts, candidates), (Anomaly.USAGE_CONTRADICTORY,))
 
 
-def _reading(
-    counts: _Counts, is_cache_beside: bool, is_reasoning_beside: bool, part_min: int
+def _candidate(
+    counts: _Counts, is_cache_additional: bool, is_reasoning_additional: bool, part_min: int
 ) -> Usage | None:
     """
     The usage under one assumption about what the counts include; None if it is impossible.
 
     Args:
-        is_cache_beside: The cached tokens are not included in the input count.
-        is_reasoning_beside: The reasoning tokens are not included in the output count.
+        is_cache_additional: The cached tokens are not included in the input count.
+        is_reasoning_additional: The reasoning tokens are not included in the output count.
         part_min: The least number of input and of output tokens.
     """
     cache = counts.cached + counts.cache_write
     input_tokens, output_tokens = counts.input, counts.output
-    if input_tokens is not None and is_cache_beside:
+    if input_tokens is not None and is_cache_additional:
         input_tokens += cache
-    if output_tokens is not None and is_reasoning_beside:
+    if output_tokens is not None and is_reasoning_additional:
         output_tokens += counts.reasoning
     # A missing count follows from the total.
     if input_tokens is None and output_tokens is not None and counts.total is not None:
@@ -193,29 +193,33 @@ def _reading(
     )
 
 
-def _fits(reading: Usage, counts: _Counts) -> bool:
+def _is_consistent(candidate: Usage, counts: _Counts) -> bool:
     """True if the usage adds up to the total. Without a total: if the cache is counted as its source documents."""
     if counts.total is not None:
-        return reading.input_tokens + reading.output_tokens == counts.total
+        return candidate.input_tokens + candidate.output_tokens == counts.total
     cache = counts.cached + counts.cache_write
-    beside = reading.input_tokens == (counts.input or 0) + cache
-    return not cache or counts.input is None or beside == counts.is_cache_beside
+    is_additional = candidate.input_tokens == (counts.input or 0) + cache
+    return not cache or counts.input is None or is_additional == counts.is_cache_additional
 
 
-def _highest_cost(counts: _Counts, readings: Sequence[Usage]) -> Usage:
+def _highest_cost(counts: _Counts, candidates: Sequence[Usage]) -> Usage:
     """
     The usage with the highest cost that contradictory counts allow.
 
     Tokens of the total that no count explains are output: no price list has output cheaper than input. If they are
     fewer than the cached tokens, the cached tokens are counted in addition to the input as well.
     """
-    highest = max(readings, key=lambda usage: (usage.output_tokens, usage.input_tokens))
-    within = min(readings, key=lambda usage: usage.input_tokens)
-    hidden = (counts.total or 0) - within.input_tokens
-    if hidden <= highest.output_tokens:
+    highest = max(candidates, key=lambda usage: (usage.output_tokens, usage.input_tokens))
+    least_input = min(candidates, key=lambda usage: usage.input_tokens)
+    unexplained = (counts.total or 0) - least_input.input_tokens
+    if unexplained <= highest.output_tokens:
         return highest
-    is_more = hidden - highest.output_tokens >= highest.input_tokens - within.input_tokens
-    return (within if is_more else highest).model_copy(update={"output_tokens": hidden})
+    is_output_larger = (
+        unexplained - highest.output_tokens >= highest.input_tokens - least_input.input_tokens
+    )
+    return (least_input if is_output_larger else highest).model_copy(
+        update={"output_tokens": unexplained}
+    )
 
 
 def _counts(usage: Mapping[str, Any]) -> _Counts:
@@ -239,7 +243,7 @@ def _counts(usage: Mapping[str, Any]) -> _Counts:
         if count is not None:
             numbers[field.kind].add(count)
             if count:
-                beside[field.kind].add(field.is_beside)
+                beside[field.kind].add(field.is_additional)
     for kind, found in numbers.items():
         # Some servers send the names of several dialects and fill in one. For cached tokens zero costs more and stays.
         if kind != "cached" and len(found) > 1:
@@ -252,8 +256,8 @@ def _counts(usage: Mapping[str, Any]) -> _Counts:
         cached=min(numbers["cached"], default=0),
         cache_write=max(numbers["cache_write"], default=0),
         reasoning=max(numbers["reasoning"], default=0),
-        is_cache_beside=beside["cached"] | beside["cache_write"] == {True},
-        is_reasoning_beside=beside["reasoning"] == {True},
+        is_cache_additional=beside["cached"] | beside["cache_write"] == {True},
+        is_reasoning_additional=beside["reasoning"] == {True},
         is_contradictory=is_cached_invalid or any(len(found) > 1 for found in numbers.values()),
     )
 
