@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from callgate.domain.errors import ConfigurationError
-from callgate.domain.urls import escapes, misread, misread_login
+from callgate.domain.urls import escape_advice, login_fault, url_fault
 
 PREFIX = "CALLGATE_"
 WORKER_PREFIX = "CALLGATE_WORKER__"
@@ -103,12 +103,12 @@ class ClientSettings(BaseSettings):
         from callgate.adapters.postgres.url import unusable
 
         text = url.get_secret_value()
-        if reason := misread_login(text, "@/"):
+        if reason := login_fault(text, "@/"):
             raise ValueError(reason)
         if reason := unusable(text):
             # A query with an @ in it is rather the rest of a password: no name of an option in it is quoted.
             is_quotable = "port" not in reason and "@" not in text.partition("?")[2]
-            raise ValueError(reason if is_quotable else f"its port is no number; {escapes()}")
+            raise ValueError(reason if is_quotable else f"its port is no number; {escape_advice()}")
         return url
 
     @field_validator("broker_url", "cache_url")
@@ -121,7 +121,7 @@ class ClientSettings(BaseSettings):
         """
         if url is None:
             return None
-        if reason := misread(url.get_secret_value()):
+        if reason := url_fault(url.get_secret_value()):
             raise ValueError(reason)
         parts = urlsplit(url.get_secret_value())
         if not url.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in REDIS_SCHEMES)):

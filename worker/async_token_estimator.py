@@ -29,10 +29,10 @@ class AsyncTokenEstimator:
         self._turns = Turns("tokens")
 
     async def ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
-        """Ask every gate; see `gates.checking`."""
+        """Ask every gate; see `gates.check_in_steps`."""
         if _chars_of(request) <= CHARS_MAX:
             return gates.check(request, self._catalogue, self._estimator, counted)
-        steps = gates.checking(request, self._catalogue, self._estimator, counted)
+        steps = gates.check_in_steps(request, self._catalogue, self._estimator, counted)
         return await asyncio.wrap_future(self._turns.submit(request.org_id, steps))
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ def worker(
 ) -> None:
     """Run calls, log them, or both, until a signal ends the process."""
     from callgate.adapters.catalogue_file import load_catalogue
-    from callgate.adapters.providers.openai.environment import check_environment
+    from callgate.adapters.providers.http.environment import check_environment
     from config.settings import load_worker_settings
 
     settings = load_worker_settings()

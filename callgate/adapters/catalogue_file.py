@@ -1,4 +1,4 @@
-"""Reads the catalogue from its TOML file. Every mistake in it stops the process at its start, named by file and key."""
+"""Reads the catalogue from its TOML file. Every mistake stops the process at start, with the file and the key named."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 def load_catalogue(path: Path | None) -> Catalogue:
     """
-    Read the catalogue; a table that is missing has the defaults of `domain.catalogue`, and so has no file at all.
+    Read and check the catalogue. Missing tables have the defaults of `domain.catalogue`.
+
+    Args:
+        path: None: the defaults for everything.
 
     Raises:
-        ConfigurationError: The file cannot be read, or says what cannot be; every mistake is named in one message.
+        ConfigurationError: The file cannot be read, or has mistakes. One message names all of them.
     """
     if path is None:
         return Catalogue()
@@ -50,22 +53,22 @@ def load_catalogue(path: Path | None) -> Catalogue:
             f"the catalogue {path} (CALLGATE_CATALOGUE) cannot be read: {exc}"
         ) from exc
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigurationError(f"the catalogue {path} is no TOML: {exc}") from exc
+        raise ConfigurationError(f"the catalogue {path} is not TOML: {exc}") from exc
     try:
         catalogue = Catalogue.model_validate(fields)
     except ValidationError as exc:
-        raise _refused(path, [_described(error) for error in exc.errors()]) from exc
+        raise _config_error(path, [_described(error) for error in exc.errors()]) from exc
     if mistakes := list(_mistakes(catalogue)):
-        raise _refused(path, mistakes)
+        raise _config_error(path, mistakes)
     return catalogue
 
 
-def _refused(path: Path, mistakes: list[str]) -> ConfigurationError:
+def _config_error(path: Path, mistakes: list[str]) -> ConfigurationError:
     return ConfigurationError(f"the catalogue {path} cannot be used: " + "; ".join(mistakes))
 
 
 def _described(error: ErrorDetails) -> str:
-    """`call_types.extraction.deadline_s: Input should be greater than 0`."""
+    """One validation error as text: `call_types.extraction.deadline_s: Input should be greater than 0`."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]]
     key = "".join(parts).removeprefix(".")
     if error["type"] != "extra_forbidden":
@@ -75,7 +78,7 @@ def _described(error: ErrorDetails) -> str:
 
 
 def _mistakes(catalogue: Catalogue) -> Iterator[str]:
-    """What each entry may say by itself, but not beside the others."""
+    """Mistakes that show only when entries are compared with each other."""
     for table, names in (
         ("providers", catalogue.providers),
         ("call_types", catalogue.call_types),
@@ -83,14 +86,14 @@ def _mistakes(catalogue: Catalogue) -> Iterator[str]:
     ):
         for name in names:
             if not _is_name(name):
-                yield f"{table}.{name}: no request can have such a name"
+                yield f"{table}.{name}: a request cannot have this name"
     yield from _policy_mistakes("default", catalogue.default, catalogue)
     for name, policy in catalogue.call_types.items():
         yield from _policy_mistakes(f"call_types.{name}", policy, catalogue)
     months = catalogue.retention.log_months or 0
     for key in catalogue.retention.keys_outliving_log():
         yield (
-            f"retention.{key}: bodies must go before the log does, which log_months = {months} drops:"
+            f"retention.{key}: bodies must be deleted before log_months = {months} drops their log:"
             f" within {months * MONTH_DAYS_MIN} days"
         )
     rows = Counter((row.provider, row.model) for row in catalogue.prices)
@@ -102,6 +105,7 @@ def _mistakes(catalogue: Catalogue) -> Iterator[str]:
 
 
 def _policy_mistakes(key: str, policy: CallTypePolicy, catalogue: Catalogue) -> Iterator[str]:
+    """Mistakes within one call type's policy, or against the providers."""
     default, limit = policy.max_output_tokens_default, policy.max_output_tokens_max
     if default is not None and default > limit:
         yield f"{key}.max_output_tokens_default: {default} is over max_output_tokens_max {limit}"
@@ -113,10 +117,11 @@ def _policy_mistakes(key: str, policy: CallTypePolicy, catalogue: Catalogue) -> 
     for pattern in policy.models:
         provider, slash, _ = pattern.partition("/")
         if not slash or not any(fnmatchcase(name, provider) for name in catalogue.providers):
-            yield f"{key}.models: {pattern!r} is no provider/model of a provider in the catalogue"
+            yield f"{key}.models: {pattern!r} is not provider/model with a provider of the catalogue"
 
 
 def _is_name(text: str) -> bool:
+    """True if a request could use this name."""
     try:
         _NAME.validate_python(text)
     except ValidationError:

@@ -1,10 +1,10 @@
 """
-Prices from the genai-prices package, which ships its price list (no network), and from the catalogue's own rows.
+Computes holds and costs with prices from the catalogue's own rows or from the genai-prices package (offline).
 
-A catalogue row wins over the list. genai-prices' `calc_price` answers where it should refuse: an unknown service tier
-costs the standard price, a provider may match by a part of its name, a missing price is 0. So only its data is used:
-providers match exactly, tiers and prices must be listed, and what is resolved is kept for a minute, because
-prices may change at any whole minute (off-peak prices, announced increases).
+A catalogue row takes precedence. Only the data of genai-prices is used, because its `calc_price` gives answers where it
+should refuse: an unknown service tier costs the standard price, a provider may match by part of its name, a missing
+price is 0. Here providers must match exactly, and the tier and the prices must be listed. A resolved price is cached
+for a minute, because prices may change at any minute (off-peak prices, announced increases).
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from callgate.domain.requests import LLMRequest, ServiceTier, Usage
 
 PRICE_CHANGE_SLACK = timedelta(hours=1)
 """
-How far the time a provider prices a request at may be from ours: the longest deadline of a call type.
+How far the provider's time of pricing may be from the time of the hold: the longest deadline of a call type.
 
-A hold is made at the dearest price within it, so a price that rises during a call cannot exceed its hold.
+A hold uses the highest price within this time, so a price that rises during a call cannot exceed the hold.
 """
 RESOLVED_MAX = 1_024
-"""Resolved prices kept per calculator, one per provider, model, tier and minute: about 1 kB each."""
+"""Cached prices per calculator, one per provider, model, tier and minute: about 1 kB each."""
 
 _LIST = f"genai-prices {genai_prices.__version__}"
 _TOKENS_PER_PRICE = 1_000_000
 _REQUESTS_PER_PRICE = 1_000
 
-_ASKED_FOR_OUTPUTS = frozenset({"output_mtok", "output_reasoning_mtok", "output_audio_mtok"})
-"""What a model writes as plain tokens, or only when asked. Others (images, citations) come unasked and unbounded."""
-_SEARCHES_UNASKED = re.compile(r"-search-|deep-research")
-"""Models that search by themselves bill every search, and no request says how many there may be."""
+_BOUNDED_OUTPUTS = frozenset({"output_mtok", "output_reasoning_mtok", "output_audio_mtok"})
+"""Kinds of output that are ordinary tokens or come only on request. Others (images, citations) have no bound."""
+_SEARCH_MODELS = re.compile(r"-search-|deep-research")
+"""Models that search on their own. They bill every search, and a request cannot limit the number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """One price step of one model: USD per million tokens of each kind, and USD per request."""
+    """Prices of one model in one price step: USD per million tokens of each kind, and USD per request."""
 
     input: Decimal
     cached_input: Decimal
@@ -61,7 +61,7 @@ class Rates:
 
     @property
     def label(self) -> str:
-        """The source and the rates, for `price_source`."""
+        """Source and rates as text, for the column `price_source`."""
         kinds = {"in": self.input, "out": self.output}
         if self.cached_input != self.input:
             kinds["cached"] = self.cached_input
@@ -69,12 +69,12 @@ class Rates:
             kinds["write"] = self.cache_write
         if self.reasoning != self.output:
             kinds["reasoning"] = self.reasoning
-        return f"{self.source} {_labelled(kinds)}{_fee(self.request_usd)}"
+        return f"{self.source} {_rates_text(kinds)}{_fee_text(self.request_usd)}"
 
 
 @dataclass(frozen=True, slots=True)
 class PriceStep:
-    """Rates of every token of a request whose input is longer than `above_input_tokens`."""
+    """The rates for a whole request whose input has more than `above_input_tokens` tokens."""
 
     above_input_tokens: int
     rates: Rates
@@ -83,31 +83,36 @@ class PriceStep:
 
 class CostCalculator:
     """
-    Turns tokens into money: holds at the dearest rate a request could meet, costs at the rates it met. Thread-safe.
+    Computes holds at the highest rates that could apply, and costs at the rates that did apply. Thread-safe.
 
-    Ignored, because nothing callgate sends asks for it: prices of audio, images, searches as tools, one-hour caches.
+    Prices of audio, images, search tools and one-hour caches are ignored: callgate never requests these.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._overlay = {(row.provider, row.model): row for row in catalogue.prices}
         self._steps_at = lru_cache(maxsize=RESOLVED_MAX)(self._resolve)
-        self._dearest_steps_at = lru_cache(maxsize=RESOLVED_MAX)(self._resolve_dearest)
+        self._highest_steps_at = lru_cache(maxsize=RESOLVED_MAX)(self._resolve_highest)
 
     def worst_case(self, request: LLMRequest, input_token_bound: int, at: datetime) -> Priced:
         """
-        A true upper bound, rounded up.
+        The hold of a request in nano-USD, rounded up: an upper bound of its cost.
 
-        `input_token_bound` x the dearest input rate (plain, cached, cache write, every long-context step up to it)
-        + `n` x `max_output_tokens` x the dearest output rate (reasoning included) + the fee per request.
+        It is `input_token_bound` x the highest input rate (plain, cached, cache write, every long-context step that the
+        bound reaches) + `n` x `max_output_tokens` x the highest output rate (reasoning included) + the fee per request.
+
+        Args:
+            at: The time of the hold, with a time zone.
 
         Raises:
-            UnpricedModel: No price is known, or the provider is not told the service tier.
+            UnpricedModel: No price is known, or the provider's entry does not send the requested service tier.
         """
         assert request.max_output_tokens is not None, "gates.with_output_bound comes first"
         provider, model, tier = request.provider, request.model, request.service_tier
         self._check_tier_is_sent(provider, tier)
-        step = _met(self._dearest_steps_at(provider, model, tier, _minute(at)), input_token_bound)
+        step = _step_for(
+            self._highest_steps_at(provider, model, tier, _minute(at)), input_token_bound
+        )
         output_tokens = request.n * request.max_output_tokens
         amount = input_token_bound * step.rates.input + output_tokens * step.rates.output
         amount_usd = amount / _TOKENS_PER_PRICE + step.rates.request_usd
@@ -117,17 +122,20 @@ class CostCalculator:
         self, provider: str, model: str, usage: Usage, tier: ServiceTier, at: datetime
     ) -> Priced:
         """
-        The cost of what was used, half-even; `at` is when the attempt started.
+        The cost of one attempt in nano-USD, rounded half to even.
+
+        Args:
+            at: When the attempt started, with a time zone.
 
         Raises:
             UnpricedModel: No price is known for the provider and model, or for the tier.
-            ValueError: The usage contradicts itself, so nobody knows the cost.
+            ValueError: The usage is contradictory, so its cost is unknown.
         """
         plain_input = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
         plain_output = usage.output_tokens - usage.reasoning_tokens
         if plain_input < 0 or plain_output < 0:
             raise ValueError(f"{provider}/{model}: contradictory usage: {usage!r}")
-        step = _met(self._steps_at(provider, model, tier, _minute(at)), usage.input_tokens)
+        step = _step_for(self._steps_at(provider, model, tier, _minute(at)), usage.input_tokens)
         rates = step.rates
         amount = (
             plain_input * rates.input
@@ -140,17 +148,18 @@ class CostCalculator:
         return Priced(cost_nano_usd(amount_usd), step.label)
 
     def _check_tier_is_sent(self, provider: str, tier: ServiceTier) -> None:
+        """UnpricedModel for a non-default tier that the provider's requests do not name."""
         entry = self._catalogue.providers.get(provider)
         if tier is not ServiceTier.DEFAULT and not (entry and entry.sends_service_tier):
             raise UnpricedModel(
-                f"provider {provider!r} is not told the service tier '{tier}': ask for the default "
-                "tier, or set sends_service_tier in the catalogue if its endpoint knows tiers"
+                f"requests to provider {provider!r} do not send the service tier '{tier}': use the default "
+                "tier, or set sends_service_tier in the catalogue if the endpoint knows tiers"
             )
 
-    def _resolve_dearest(
+    def _resolve_highest(
         self, provider: str, model: str, tier: ServiceTier, minute: int
     ) -> tuple[PriceStep, ...]:
-        """The dearest rates that could be met: now or within the slack; priority may be served as default."""
+        """The highest rates within `PRICE_CHANGE_SLACK` of a minute. Priority may also be served as default."""
         steps = list(self._steps_at(provider, model, tier, minute))
         slack = int(PRICE_CHANGE_SLACK.total_seconds() // 60)
         tiers = (tier, ServiceTier.DEFAULT) if tier is ServiceTier.PRIORITY else (tier,)
@@ -158,12 +167,12 @@ class CostCalculator:
             with suppress(UnpricedModel):
                 steps += self._steps_at(provider, model, other, moment)
         starts = sorted({step.above_input_tokens for step in steps})
-        return tuple(_dearest_step(steps, start) for start in starts)
+        return tuple(_highest_step(steps, start) for start in starts)
 
     def _resolve(
         self, provider: str, model: str, tier: ServiceTier, minute: int
     ) -> tuple[PriceStep, ...]:
-        """The price steps of a model at a minute, those of the shortest inputs first."""
+        """The price steps of a model at a minute since 1970, in ascending order of input tokens."""
         row = self._overlay.get((provider, model))
         if row is not None:
             return _overlay_steps(row, tier)
@@ -180,21 +189,22 @@ class CostCalculator:
 
 
 def _minute(at: datetime) -> int:
-    assert at.tzinfo is not None, "a time without a zone names no moment"
+    """Minutes since 1970."""
+    assert at.tzinfo is not None, "the time needs a time zone"
     return int(at.timestamp() // 60)
 
 
-def _met(steps: Sequence[PriceStep], input_tokens: int) -> PriceStep:
-    """The step a request of this input length is priced at; the first one holds for any length."""
+def _step_for(steps: Sequence[PriceStep], input_tokens: int) -> PriceStep:
+    """The price step of a request with so many input tokens. The first step applies to any length."""
     return next(step for step in reversed(steps) if input_tokens > step.above_input_tokens)
 
 
-def _dearest_step(steps: Sequence[PriceStep], start: int) -> PriceStep:
-    """The dearest rates among the steps that an input in the step at `start` may meet."""
-    met = [step.rates for step in steps if step.above_input_tokens <= start]
-    input_rate = max(max(r.input, r.cached_input, r.cache_write) for r in met)
-    output_rate = max(max(r.output, r.reasoning) for r in met)
-    fee_usd = max(r.request_usd for r in met)
+def _highest_step(steps: Sequence[PriceStep], start: int) -> PriceStep:
+    """The highest rates of all steps up to `start`, as the step at `start`."""
+    rates_up_to = [step.rates for step in steps if step.above_input_tokens <= start]
+    input_rate = max(max(r.input, r.cached_input, r.cache_write) for r in rates_up_to)
+    output_rate = max(max(r.output, r.reasoning) for r in rates_up_to)
+    fee_usd = max(r.request_usd for r in rates_up_to)
     rates = Rates(
         input=input_rate,
         cached_input=input_rate,
@@ -202,12 +212,13 @@ def _dearest_step(steps: Sequence[PriceStep], start: int) -> PriceStep:
         output=output_rate,
         reasoning=output_rate,
         request_usd=fee_usd,
-        source=f"{met[0].source} at most",
+        source=f"{rates_up_to[0].source} at most",
     )
     return PriceStep(start, rates, rates.label)
 
 
 def _overlay_steps(row: PriceEntry, tier: ServiceTier) -> tuple[PriceStep, ...]:
+    """The single price step of a catalogue row; UnpricedModel for another tier than the default."""
     if tier is not ServiceTier.DEFAULT:
         raise UnpricedModel(
             f"the catalogue's own price of {row.provider}/{row.model} is for the default service "
@@ -215,10 +226,10 @@ def _overlay_steps(row: PriceEntry, tier: ServiceTier) -> tuple[PriceStep, ...]:
         )
     rates = Rates(
         input=row.input_usd_per_million,
-        cached_input=_first(row.cached_input_usd_per_million, row.input_usd_per_million),
-        cache_write=_first(row.cache_write_usd_per_million, row.input_usd_per_million),
+        cached_input=_or_default(row.cached_input_usd_per_million, row.input_usd_per_million),
+        cache_write=_or_default(row.cache_write_usd_per_million, row.input_usd_per_million),
         output=row.output_usd_per_million,
-        reasoning=_first(row.reasoning_usd_per_million, row.output_usd_per_million),
+        reasoning=_or_default(row.reasoning_usd_per_million, row.output_usd_per_million),
         request_usd=row.request_usd,
         source=f"overlay {row.as_of}: {row.source}",
     )
@@ -228,7 +239,7 @@ def _overlay_steps(row: PriceEntry, tier: ServiceTier) -> tuple[PriceStep, ...]:
 def _listed_steps(
     listed_as: str, model: str, tier: ServiceTier, at: datetime
 ) -> tuple[PriceStep, ...]:
-    """Read one model's prices from genai-prices; the lookup never uses its caches, which have no bound."""
+    """The price steps of one model in genai-prices. Its own lookup caches are avoided because they have no bound."""
     providers = get_snapshot().providers
     provider = next((p for p in providers if p.id == listed_as), None)
     if provider is None:
@@ -236,8 +247,8 @@ def _listed_steps(
     info = provider.find_model(model, all_providers=providers)
     if info is None:
         raise UnpricedModel(f"{_LIST} has no such model of {listed_as!r}")
-    if _SEARCHES_UNASKED.search(model):
-        raise UnpricedModel("it searches by itself, and its searches have no bound")
+    if _SEARCH_MODELS.search(model):
+        raise UnpricedModel("it searches on its own, and the number of searches has no bound")
     prices = _listed_prices(provider, info, tier, at)
     source = f"{_LIST} {listed_as}/{info.id}"
     if tier is not ServiceTier.DEFAULT:
@@ -250,25 +261,25 @@ def _listed_steps(
 def _listed_prices(
     provider: Provider, info: ModelInfo, tier: ServiceTier, at: datetime
 ) -> dict[str, Decimal | TieredPrices]:
-    """The prices of one tier by genai-prices' keys, refused where they do not cover what a call can cost."""
-    wanted = {"service_tier": tier.value}
+    """The prices of one tier by genai-prices' keys. UnpricedModel if they do not cover everything a call can cost."""
+    context = {"service_tier": tier.value}
     if tier is not ServiceTier.DEFAULT and not (
-        any(info is own for own in provider.models) and _has_variant(info, wanted, at)
+        any(info is own for own in provider.models) and _has_variant(info, context, at)
     ):
         raise UnpricedModel(f"{_LIST} lists no price for its service tier '{tier}'")
-    prices = {k: v for k, v in vars(info.get_prices(at, wanted)).items() if v is not None}
+    prices = {k: v for k, v in vars(info.get_prices(at, context)).items() if v is not None}
     if "input_mtok" not in prices or "output_mtok" not in prices:
         raise UnpricedModel(f"{_LIST} lists no price for both its input and its output tokens")
-    unasked = {key for key in prices if key.startswith("output_")} - _ASKED_FOR_OUTPUTS
-    if unasked:
-        raise UnpricedModel(f"it writes what has no bound: {', '.join(sorted(unasked))}")
+    unbounded = {key for key in prices if key.startswith("output_")} - _BOUNDED_OUTPUTS
+    if unbounded:
+        raise UnpricedModel(f"it has output without a bound: {', '.join(sorted(unbounded))}")
     return prices
 
 
-def _has_variant(info: ModelInfo, wanted: dict[str, str], at: datetime) -> bool:
-    """True if prices of input and output are listed for this very context."""
+def _has_variant(info: ModelInfo, context: dict[str, str], at: datetime) -> bool:
+    """True if input and output prices are listed for exactly this context."""
     return any(
-        variant.when == wanted
+        variant.when == context
         and (variant.constraint is None or variant.constraint.active(at))
         and {"input_mtok", "output_mtok"} <= vars(variant.prices).keys()
         for variant in info.price_variants or ()
@@ -278,7 +289,10 @@ def _has_variant(info: ModelInfo, wanted: dict[str, str], at: datetime) -> bool:
 def _listed_step(
     prices: Mapping[str, Decimal | TieredPrices], start: int, source: str
 ) -> PriceStep:
+    """The rates of a model for inputs above `start` tokens; genai-prices lists some of them in steps."""
+
     def rate(key: str) -> Decimal | None:
+        """The price of this key for an input above `start` tokens."""
         price = prices.get(key)
         if not isinstance(price, TieredPrices):
             return price
@@ -290,28 +304,28 @@ def _listed_step(
     assert output_rate is not None
     rates = Rates(
         input=input_rate,
-        cached_input=_first(rate("cache_read_mtok"), input_rate),
-        cache_write=_first(rate("cache_write_mtok"), input_rate),
+        cached_input=_or_default(rate("cache_read_mtok"), input_rate),
+        cache_write=_or_default(rate("cache_write_mtok"), input_rate),
         output=output_rate,
-        reasoning=_first(rate("output_reasoning_mtok"), output_rate),
-        request_usd=_first(rate("requests_kcount"), Decimal(0)) / _REQUESTS_PER_PRICE,
+        reasoning=_or_default(rate("output_reasoning_mtok"), output_rate),
+        request_usd=_or_default(rate("requests_kcount"), Decimal(0)) / _REQUESTS_PER_PRICE,
         source=source,
     )
     return PriceStep(start, rates, rates.label)
 
 
-def _first(rate: Decimal | None, otherwise: Decimal) -> Decimal:
-    return otherwise if rate is None else rate
+def _or_default(rate: Decimal | None, default: Decimal) -> Decimal:
+    return default if rate is None else rate
 
 
-def _labelled(rates: Mapping[str, Decimal]) -> str:
+def _rates_text(rates: Mapping[str, Decimal]) -> str:
     return " ".join(f"{kind}={_plain(rate)}" for kind, rate in rates.items()) + " USD/M"
 
 
-def _fee(request_usd: Decimal) -> str:
+def _fee_text(request_usd: Decimal) -> str:
     return f" + {_plain(request_usd)} USD/request" if request_usd else ""
 
 
 def _plain(amount: Decimal) -> str:
-    """Digits without an exponent or trailing zeros: `0.15`, not `1.50E-1`."""
+    """The amount without an exponent or trailing zeros: `0.15`, not `1.50E-1`."""
     return f"{amount.normalize():f}"

@@ -1,8 +1,8 @@
 """
-API keys from files and settings.
+Reads API keys from files and settings.
 
-A key is named `provider`, or `provider.org` for an organisation's own. A file of that name in the folder (as Docker and
-Kubernetes mount secrets) comes before a key from the settings, and is read again when it has changed.
+A key's name is `provider`, or `provider.org` for an organisation's own key. A file of that name in the secrets folder
+(as Docker and Kubernetes mount it) takes precedence over a key from the settings. It is read again when it changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from callgate.domain.errors import ConfigurationError
 
 KEY_BYTES_MAX = 8 * 1024
-"""A longer file is no key."""
+"""A longer file does not hold a key."""
 _NO_KEY = SecretStr("")
 
 
@@ -29,24 +29,23 @@ class _ReadFile:
 
 class FileCredentials:
     """
-    Finds keys in a folder, then among those given at the start.
+    `CredentialsPort` over a folder of secrets and the keys from the settings.
 
-    A file without a usable key in it (empty, unreadable, not one word of printable ASCII) keeps the key
-    read before; if there was none, it means "no key" and never "somebody else's key". A removed file takes
-    its key along.
+    A file without a usable key (empty, unreadable, not one word of printable ASCII) keeps the key that was read before.
+    If there was none, the organisation has no key; it never falls back to the provider's. When a file is removed, its
+    key is gone.
 
-    Cost: at most two `stat` calls per request, a read after a change only.
+    Cost: at most two `stat` calls per request. A file is read only after a change.
 
-    Warning: names are looked for as they are written, upper and lower case. An organisation whose id holds a
-    `/` can have its own key only in the settings. A provider named `a.b` shares its file with the organisation
-    `b` of a provider `a`: give providers names without dots.
+    Warning: names are case-sensitive. An organisation whose id has a `/` can have its own key only in the settings. The
+    provider `a.b` and the organisation `b` of the provider `a` share a file: avoid dots in provider names.
 
     Args:
-        keys: API keys by `provider` or `provider.org`; empty ones count as not given.
-        folder: Where secrets are mounted; None if they are not.
+        keys: API keys by `provider` or `provider.org`. Empty ones are ignored.
+        folder: Where secrets are mounted, or None.
 
     Raises:
-        ConfigurationError: A given key could not be sent in a header.
+        ConfigurationError: A key cannot be sent in a header.
     """
 
     def __init__(self, keys: Mapping[str, SecretStr], folder: Path | None) -> None:
@@ -54,16 +53,16 @@ class FileCredentials:
         self._folder = folder
         self._read: dict[str, _ReadFile] = {}
         for name, key in self._keys.items():
-            if not _usable(key.get_secret_value()):
+            if not _is_usable(key.get_secret_value()):
                 raise ConfigurationError(f"the API key {name!r} is not one word of printable ASCII")
 
     def __repr__(self) -> str:
         return f"FileCredentials(keys={sorted(self._keys)}, folder={str(self._folder)!r})"
 
     def api_key(self, provider: str, org_id: str) -> str | None:
-        """The organisation's own key, else the provider's, else None."""
+        """The organisation's own key, else the provider's, else None. Files come before settings."""
         for name in (f"{provider}.{org_id}", provider):
-            key = self._in_folder(name)
+            key = self._key_from_file(name)
             if key is None:
                 key = self._keys.get(name)
             if key is not None:
@@ -71,12 +70,12 @@ class FileCredentials:
         return None
 
     def has_own_key(self, provider: str, org_id: str) -> bool:
-        """True if the organisation has a key, or a file for one, of its own."""
+        """True if the organisation has its own key, or a file for it (even without a usable key)."""
         name = f"{provider}.{org_id}"
-        return self._in_folder(name) is not None or name in self._keys
+        return self._key_from_file(name) is not None or name in self._keys
 
-    def _in_folder(self, name: str) -> SecretStr | None:
-        """The key in the file of that name; None if there is no such file."""
+    def _key_from_file(self, name: str) -> SecretStr | None:
+        """The key in the file of that name, empty if it has none; None if there is no such file."""
         if self._folder is None or "/" in name:
             return None
         path = self._folder / name
@@ -92,7 +91,7 @@ class FileCredentials:
 
 
 def _version(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file is rewritten or replaced, through links too; None if there is no file."""
+    """Values that change when a file is rewritten or replaced, also behind a link; None if there is no file."""
     try:
         found = path.stat()
     except OSError:
@@ -103,14 +102,16 @@ def _version(path: Path) -> tuple[int, ...] | None:
 
 
 def _key_in(path: Path) -> SecretStr | None:
+    """Read a file's key; None if it cannot be read or is not usable."""
     try:
         with path.open("rb") as file:
             text = file.read(KEY_BYTES_MAX + 1).decode("ascii", errors="replace")
     except OSError:
         return None
-    return SecretStr(text.strip()) if len(text) <= KEY_BYTES_MAX and _usable(text) else None
+    return SecretStr(text.strip()) if len(text) <= KEY_BYTES_MAX and _is_usable(text) else None
 
 
-def _usable(key: str) -> bool:
+def _is_usable(key: str) -> bool:
+    """True for one word of printable ASCII, with spaces around it or not."""
     key = key.strip()
     return key.isascii() and key.isprintable() and len(key.split()) == 1

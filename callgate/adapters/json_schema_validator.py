@@ -1,16 +1,16 @@
 """
-JSON Schema checks by the jsonschema-rs package, which is offline here and bounded in every direction that it allows.
+Checks answers against JSON Schemas with the jsonschema-rs package, offline and within limits.
 
-The text to check comes from a model, so its size and nesting are limited before anything walks it, and a pattern
-may backtrack only so often. A schema comes from the caller and is compiled once: it must be whole (a `$ref` to
-another document is refused, never fetched) and its own patterns must stay within the engine's size limit.
+The text comes from a model: its size and nesting are limited before anything walks it, and patterns have a limit on
+backtracking. The schema comes from the caller and is compiled once. It must be complete (a `$ref` to another document
+is refused and never fetched), and its patterns must stay within the engine's size limit.
 
-A `pattern` is read as Pydantic's own engine reads it: an answer that the caller's model takes must not be paid for
-twice. JSON Schema's `\\w`, `\\d` and `\\s` know little beyond ASCII, Pydantic's know every alphabet. A pattern that
-this engine does not know (one that looks around or back) is read by jsonschema-rs.
+`pattern` uses Pydantic's own engine: an answer that the caller's model accepts must not be rejected and paid for twice.
+In JSON Schema `\\w`, `\\d` and `\\s` cover little more than ASCII; in Pydantic they cover every alphabet. Patterns
+that Pydantic's engine does not support (look-around, back-references) use jsonschema-rs.
 
-What a schema may cost is bounded before (`domain.schema_cost`), but not what it and a text may cost together: workers
-check answers in a process of its own, whose time and memory are limited.
+`domain.schema_cost` bounds the cost of a schema, but not of schema and text together. So workers check answers in a
+child process with limits of time and memory.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from pydantic_core import core_schema
 from callgate.domain.ports import Answer, Finding
 
 TEXT_CHARS_MAX = 8_000_000
-"""Eight characters for each of a million tokens, the most a request may ask for."""
+"""Eight characters for each of a million tokens, the highest `max_output_tokens`."""
 DEPTH_MAX = 100
-"""Arrays and objects within each other, in the text."""
+"""Nesting of arrays and objects in the text."""
 BACKTRACKS_MAX = 100_000
-"""Steps back that one pattern may take on one string: milliseconds. Patterns without look-around never step back."""
+"""Backtracking steps of one pattern on one string: milliseconds. Only patterns with look-around backtrack."""
 COMPILED_MAX = 64
-"""Schemas kept compiled; a schema has at most 256 KiB."""
+"""Compiled schemas that are cached. A schema has at most 256 KiB."""
 PATH_PARTS_MAX = 20
+"""Parts of a path that a message shows."""
 REGEX_OPTIONS = FancyRegexOptions(backtrack_limit=BACKTRACKS_MAX)
 
 
@@ -44,19 +45,19 @@ class JsonSchemaValidator:
         self._compiled = lru_cache(maxsize=COMPILED_MAX)(_compile)
 
     def check_schema(self, schema: str) -> str | None:
-        """Say what is wrong with the schema itself, or None."""
+        """Explain what is wrong with the schema itself; None if nothing is."""
         compiled = self._compiled(schema)
         return compiled if isinstance(compiled, str) else None
 
     def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
-        """Check answers here, however long it takes; see `OutputValidatorPort`."""
+        """The first fault of each answer, or None; see `OutputValidatorPort`. It ignores `within_s`."""
         return [
             next(filter(None, (self.check(answer.schema, text) for text in answer.texts)), None)
             for answer in answers
         ]
 
     def check(self, schema: str, text: str) -> str | None:
-        """Say where the text first breaks the schema (a path and a keyword, never the text itself), or None."""
+        """The first violation as a path and a keyword, never the text itself. None if the text is valid."""
         compiled = self._compiled(schema)
         if isinstance(compiled, str):
             return compiled
@@ -65,14 +66,14 @@ class JsonSchemaValidator:
         try:
             value = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
-            return "is no JSON"
+            return "is not JSON"
         if _is_deeper_than(DEPTH_MAX, value, text):
             return f"is nested deeper than {DEPTH_MAX}"
-        return _first_break(compiled, value, schema)
+        return _first_violation(compiled, value, schema)
 
 
 def _compile(schema: str) -> Validator | str:
-    """The compiled schema, or what is wrong with it."""
+    """The compiled schema, or a text that says what is wrong with it."""
     try:
         return validator_for(
             schema,
@@ -83,65 +84,73 @@ def _compile(schema: str) -> Validator | str:
     except ValidationError as exc:
         return f"{_path(exc.instance_path)}: {_keyword(exc)}"
     except ValueError:
-        return "is no JSON Schema, or is nested too deeply"
+        return "is not a JSON Schema, or is nested too deeply"
 
 
 class _Pattern:
-    """The keyword `pattern`, as `jsonschema_rs` asks for a keyword: a class that is made with its value."""
+    """The keyword `pattern` as a custom keyword of `jsonschema_rs`."""
 
     def __init__(self, _schema: object, pattern: object, _path: object) -> None:
-        self._fits = _in_pydantic(pattern) if isinstance(pattern, str) else _in_json_schema(pattern)
+        self._matches = (
+            _pydantic_matcher(pattern)
+            if isinstance(pattern, str)
+            else _json_schema_matcher(pattern)
+        )
 
     def validate(self, instance: object) -> None:
-        if isinstance(instance, str) and not self._fits(instance):
+        if isinstance(instance, str) and not self._matches(instance):
             raise ValueError
 
 
 @lru_cache(maxsize=COMPILED_MAX)
-def _in_pydantic(pattern: str) -> Callable[[str], bool]:
+def _pydantic_matcher(pattern: str) -> Callable[[str], bool]:
+    """A function that matches a string as Pydantic does, or as jsonschema-rs where Pydantic cannot."""
     try:
         return pydantic_core.SchemaValidator(
             core_schema.str_schema(pattern=pattern)
         ).isinstance_python
     except pydantic_core.SchemaError:
-        return _in_json_schema(pattern)
+        return _json_schema_matcher(pattern)
 
 
-def _in_json_schema(pattern: object) -> Callable[[object], bool]:
+def _json_schema_matcher(pattern: object) -> Callable[[object], bool]:
+    """A function that checks a value against `pattern` with jsonschema-rs."""
     schema = json.dumps({"pattern": pattern})
     return validator_for(schema, offline=True, pattern_options=REGEX_OPTIONS).is_valid
 
 
-def _first_break(validator: Validator, value: object, schema: str) -> str | None:
+def _first_violation(validator: Validator, value: object, schema: str) -> str | None:
+    """Path and keyword of the first violation; None if the value is valid."""
     try:
         validator.validate(value)
     except ValidationError as exc:
-        # A property the schema does not name comes from the text, which must not appear in messages.
+        # Property names that are not in the schema are text of the model, which must not appear in messages.
         named = [
             part if isinstance(part, int) or json.dumps(part, ensure_ascii=False) in schema else "*"
             for part in exc.instance_path
         ]
         return f"{_path(named)}: {_keyword(exc)}"
     except ValueError:
-        return "is no JSON that can be checked"
+        return "is JSON that cannot be checked"
     return None
 
 
 def _keyword(exc: ValidationError) -> str:
+    """The violated keyword as the end of a message."""
     if exc.kind.name == "$ref":
-        return "a $ref or $schema names what is not in the schema"
+        return "a $ref or $schema names something that is not in the schema"
     return f"breaks {exc.kind.name!r}"
 
 
 def _path(parts: Iterable[str | int]) -> str:
-    """`$.lines[3].total`, cut to a bounded length."""
+    """The path as text, cut to `PATH_PARTS_MAX` parts: `$.lines[3].total`."""
     shown = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts]
     rest = "..." if len(shown) > PATH_PARTS_MAX else ""
     return "$" + "".join(shown[:PATH_PARTS_MAX]) + rest
 
 
 def _is_deeper_than(depth_max: int, value: object, text: str) -> bool:
-    """Walk level by level, without recursion; a text with few brackets cannot be deep."""
+    """True if the value is nested deeper than `depth_max`. It walks by level, because recursion could overflow."""
     if text.count("[") + text.count("{") <= depth_max:
         return False
     level = [value]
@@ -159,5 +168,5 @@ def _children(value: object) -> Iterable[object]:
 
 
 def _refuse_constant(name: str) -> None:
-    """NaN and Infinity are Python's, not JSON's."""
+    """Refuse NaN and Infinity, which Python accepts and JSON does not have."""
     raise ValueError(name)

@@ -1,12 +1,12 @@
 """
-Budget figures for readers that may be a moment behind: dashboards, pipelines that pace themselves.
+A read-through cache of budget figures in Redis or Valkey, for readers that accept slightly old figures.
 
-A copy in Redis or Valkey, read through from the ledger and kept for a short while. It is never asked for admission, and
-without it every reader simply asks the ledger.
+Such readers are dashboards, and pipelines that pace themselves. Budget decisions never use this cache. Without it every
+reader asks the ledger.
 
-Several tenants may share that Redis, and may read and write what they like there. So each copy is sealed: only holders
-of the login that read it from the ledger can open it, or make another one. What is no copy of that login, of this
-organisation and of the last moments counts as none, and is written over.
+Several tenants may share the Redis and read and write anything in it. So each entry is encrypted and authenticated with
+a key derived from the login that read the ledger. An entry of another login or organisation, a damaged one and an
+expired one all count as missing and are overwritten.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from callgate.per_process import PerProcess
 
 log = structlog.get_logger(__name__)
 
-COPY_BYTES_MAX = 64 * 1024
-"""An organisation has a handful of budgets, each of some 300 bytes; more is not ours, and is not read."""
+ENTRY_BYTES_MAX = 64 * 1024
+"""The most that is read as one entry. An organisation has a few budgets of about 300 bytes each."""
 BIGINT_MAX = 2**63 - 1
 SCRYPT = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26}
-"""A tenth of a second and 32 MiB, once per process: so much each guess at a password costs. Source: RFC 7914, 2."""
+"""Key derivation: 0.1 s and 32 MiB, once per process and for each guess at a password. Source: RFC 7914, 2."""
 SALT = b"callgate budget copies 1"
-"""A copy that is made in another way needs another salt, so that no version takes one of another."""
+"""Change it with the format of entries, so that no version reads the entries of another one."""
 TIME_BYTES = 8
+"""Length of the timestamp in front of the figures."""
 _FIGURES = TypeAdapter(list[BudgetFigures])
 
 
@@ -54,12 +55,14 @@ class RedisBudgetCache:
         now: Callable[[], float] = time.time,
     ) -> None:
         """
-        Connect to nothing yet. Figures are at most `ttl_s` seconds behind; a slow cache is given up on quickly.
+        Prepare the cache without connecting.
 
         Args:
-            login: What only those know who may ask the ledger as this process does; see `db.url.login_secret`. None:
-                copies are for this process alone.
-            now: Seconds since 1970. Where the clocks of two hosts differ by more than `ttl_s`, they share no copies.
+            login: A secret that only processes with the same database login know. None: the entries are readable by
+                this process only.
+            ttl_s: The greatest age of figures.
+            timeout_s: After so long without an answer the ledger is asked instead.
+            now: Seconds since 1970. Hosts whose clocks differ by more than `ttl_s` share no entries.
         """
         self._redis = PerProcess(
             lambda: redis.Redis.from_url(
@@ -73,15 +76,15 @@ class RedisBudgetCache:
         self._now = now
 
     def get(self, org_id: str, load: Callable[[str], list[BudgetFigures]]) -> list[BudgetFigures]:
-        """The figures of an organisation; see `BudgetCachePort.get`."""
+        """The figures of an organisation, from the cache or from `load`; see `BudgetCachePort.get`."""
         key = self._prefix + self._name(org_id)
         try:
-            copy = self._opened(self._read(key), org_id)
+            entry = self._opened(self._read(key), org_id)
         except RedisError as exc:
             log.warning("budget_cache.unavailable", reason=type(exc).__name__)
             return load(org_id)
-        if copy is not None:
-            return copy
+        if entry is not None:
+            return entry
         asked_at_ms = self._now_ms()
         figures = load(org_id)
         try:
@@ -96,7 +99,8 @@ class RedisBudgetCache:
 
     @property
     def _key(self) -> bytes:
-        # Not `cached_property`: before Python 3.12 it has a lock, which a fork may find held.
+        """The encryption key, derived from the login at its first use."""
+        # Not `cached_property`: before Python 3.12 it has a lock, and a fork could copy it locked.
         if self._made_key is None:
             self._made_key = hashlib.scrypt(
                 self._login.encode(), salt=SALT, dklen=Aead.KEY_SIZE, **SCRYPT
@@ -104,42 +108,43 @@ class RedisBudgetCache:
         return self._made_key
 
     def _name(self, org_id: str) -> str:
-        """Where the copy is: nobody else can say of which organisation it is, nor find that of one."""
+        """The entry's name. Without the key it cannot be derived from an organisation, or traced back to one."""
         return hashlib.blake2b(org_id.encode(), key=self._key, digest_size=32).hexdigest()
 
     def _now_ms(self) -> int:
         return round(self._now() * 1000)
 
     def _sealed(self, figures: list[BudgetFigures], org_id: str, at_ms: int) -> bytes:
-        told = at_ms.to_bytes(TIME_BYTES) + _FIGURES.dump_json(figures)
-        return bytes(Aead(self._key).encrypt(told, org_id.encode()))
+        """The encrypted entry: a timestamp in ms and the figures as JSON, bound to the organisation."""
+        plain = at_ms.to_bytes(TIME_BYTES) + _FIGURES.dump_json(figures)
+        return bytes(Aead(self._key).encrypt(plain, org_id.encode()))
 
     def _read(self, key: str) -> bytes:
-        """What stands there, one byte more than a copy may have at most; nothing of another type of value."""
+        """The stored bytes, at most one more than `ENTRY_BYTES_MAX`; empty if the value is not a string."""
         try:
-            return cast(bytes, self._redis().getrange(key, 0, COPY_BYTES_MAX))
+            return cast(bytes, self._redis().getrange(key, 0, ENTRY_BYTES_MAX))
         except ResponseError as exc:
             if "WRONGTYPE" in str(exc):
                 return b""
             raise
 
     def _opened(self, sealed: bytes, org_id: str) -> list[BudgetFigures] | None:
-        """The figures, if this is a copy of ours: whole, of this organisation and login, and of the last moments."""
-        if len(sealed) > COPY_BYTES_MAX:
+        """The figures, if the entry is authentic, of this organisation and not expired; else None."""
+        if len(sealed) > ENTRY_BYTES_MAX:
             return None
         try:
-            told = Aead(self._key).decrypt(sealed, org_id.encode())
-            age_ms = self._now_ms() - int.from_bytes(told[:TIME_BYTES])
-            copy = _FIGURES.validate_json(told[TIME_BYTES:], strict=True)
+            plain = Aead(self._key).decrypt(sealed, org_id.encode())
+            age_ms = self._now_ms() - int.from_bytes(plain[:TIME_BYTES])
+            found = _FIGURES.validate_json(plain[TIME_BYTES:], strict=True)
         except (CryptoError, ValueError, ValidationError):
             return None
         if not 0 <= age_ms < self._ttl_ms:
             return None
-        return copy if all(_is_of(org_id, figures) for figures in copy) else None
+        return found if all(_is_valid(figures, org_id) for figures in found) else None
 
 
-def _is_of(org_id: str, figures: BudgetFigures) -> bool:
-    """Ask whether the ledger could have said so of this organisation."""
+def _is_valid(figures: BudgetFigures, org_id: str) -> bool:
+    """True if the ledger could have returned these figures for this organisation."""
     amounts = (figures.limit_nano_usd, figures.reserved_nano_usd, figures.spent_nano_usd)
     return (
         figures.org_id == org_id

@@ -1,4 +1,4 @@
-"""The time of a worker process: it counts on while the host is suspended, so that nothing is sent late after that."""
+"""The clock of a worker process. It includes time in which the host is suspended, so deadlines hold after a resume."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import random
 import time
 
 CLOCK_ID: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Linux stops CLOCK_MONOTONIC while the host is suspended; macOS, which has no other, does not."""
+"""On Linux CLOCK_MONOTONIC stops while the host is suspended. macOS has no CLOCK_BOOTTIME and does not need it."""
 
 
 def monotonic() -> float:
-    """Seconds that never go back, nor stand still while the host is suspended."""
+    """Seconds since an arbitrary start. They never decrease, and they include suspended time."""
     return time.clock_gettime(CLOCK_ID)
 
 
 class SystemClock:
-    """`ClockPort` of a real process."""
+    """`ClockPort` over the system's clocks."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back; see `monotonic`."""
+        """Seconds since an arbitrary start; see the function `monotonic`."""
         return monotonic()
 
     def jitter(self) -> float:
@@ -27,5 +27,5 @@ class SystemClock:
         return random.random()  # noqa: S311 - spreads load, guards nothing
 
     async def sleep(self, seconds: float) -> None:
-        """Wait. The event loop's timers stand still while the host is suspended: it may take that much longer."""
+        """Wait at least so long. Timers of the event loop stop while the host is suspended, so it may take longer."""
         await asyncio.sleep(seconds)

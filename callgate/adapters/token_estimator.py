@@ -1,13 +1,13 @@
 """
-An upper bound of a request's input tokens, found without any network.
+An upper bound of a request's input tokens, computed without network access.
 
-OpenAI's own models are counted exactly, by OpenAI's published vocabularies as `bpe-openai` ships them, or by
-`tiktoken` where that package is missing and tiktoken's cache already holds the vocabulary. Every other model's
-tokenizer is unknown here, so its texts are bounded by their bytes (see `utf8_bound`).
+Texts for OpenAI's own models are counted exactly with OpenAI's published vocabularies. `bpe-openai` contains them.
+Without that package `tiktoken` is used, if its cache already has the vocabulary. The tokenizers of other models are not
+known here, so their texts are bounded by their bytes (see `utf8_bound`).
 
-bpe-openai comes first because it is linear. tiktoken 0.14 takes seconds for a few megabytes of one letter, and
-panics on a megabyte of spaces. But linear may mean two seconds for a megabyte of dashes, in which no other thread of
-the process runs, so neither counts a text of any length in one go.
+bpe-openai comes first because its time is linear. tiktoken 0.14 takes seconds for a few megabytes of one letter and
+panics on a megabyte of spaces. But bpe-openai still takes two seconds for a megabyte of dashes, and no other thread
+runs meanwhile. So long texts are counted in pieces.
 """
 
 from __future__ import annotations
@@ -34,50 +34,50 @@ from callgate.per_process import PerProcess
 O200K, CL100K = "o200k_base", "cl100k_base"
 
 # Source: tiktoken 0.14.0, tiktoken/model.py, read 2026-11-23. A fine-tuned model ("ft:...") has its base's vocabulary.
-# What is not listed there (gpt-6, gpt-oss on other hosts, audio models) counts as unknown.
+# Models that are not listed there (gpt-6, gpt-oss on other hosts, audio models) count as unknown.
 _O200K_MODELS = re.compile(
     r"(ft:)?(gpt-4o|chatgpt-4o|gpt-4\.1|gpt-4\.5|gpt-5|o1|o3|o4)(?![a-z0-9])"
 )
 _CL100K_MODELS = re.compile(r"(ft:)?(gpt-4|gpt-3\.5)(?![a-z0-9.])")
 
 # Source: OpenAI Cookbook, "How to count tokens with tiktoken", section 6: 3 tokens per message and 1 for its role
-# (4 and 1 for the oldest model), and 3 that start the answer. It calls itself an estimate: the bounds leave room.
+# (4 and 1 for the oldest model), and 3 that start the answer. It calls itself an estimate, so these bounds are higher.
 OPENAI_MESSAGE_TOKENS = 8
 OPENAI_REQUEST_TOKENS = 32
 
-# Chat templates wrap a message in at most a few special tokens, or in words such as "### Instruction:\n", and a
-# SentencePiece vocabulary may put one space in front of it. The request's share is for templates that add a system
-# prompt of their own: those are a few hundred tokens long (Mistral Small 3.2's is among the longest).
+# A chat template wraps a message in a few special tokens, or in words like "### Instruction:\n". A SentencePiece
+# vocabulary may add one space in front. Some templates add a system prompt of their own to the request: a few hundred
+# tokens (Mistral Small 3.2's is among the longest).
 UNKNOWN_MESSAGE_TOKENS = 32
 UNKNOWN_REQUEST_TOKENS = 1_024
 
 SCHEMA_HEADING_TOKENS = 64
-"""The heading a provider puts above a response schema. Source: OpenAI, "harmony" format, "Structured output"."""
+"""The heading above a response schema in the prompt. Source: OpenAI, "harmony" format, "Structured output"."""
 
 TIKTOKEN_CHARS_MAX = 100_000
-"""The longest text given to tiktoken: 75 ms at worst, far from its panics; longer ones are bounded by bytes."""
+"""The longest text given to tiktoken: 75 ms at most, and far from its panics. Longer ones are bounded by bytes."""
 
 BPE_OPENAI_CHARS_MAX = 131_072
-"""The longest piece given to bpe-openai: eight milliseconds of Chinese; longer ones are bounded by bytes."""
+"""The longest piece given to bpe-openai: 8 ms for Chinese. Longer ones are bounded by bytes."""
 
 PIECE_CHARS = 8_192
-"""Long texts are counted in pieces of about so many characters: bpe-openai lets no other thread run meanwhile."""
+"""Approximate length of a piece: bpe-openai holds the GIL while it counts one."""
 
-RULE_CHARS_MAX = 8_192
+PUNCTUATION_CHARS_MAX = 8_192
 """
-The longest run of punctuation given to bpe-openai: a line of dashes takes a microsecond for each, a hundred times what
-other text does. A piece with a longer one is bounded by bytes.
+The longest run of punctuation given to bpe-openai. A line of dashes takes 1 µs per character, a hundred times more than
+other text. A piece with a longer run is bounded by bytes.
 """
-_RULE = re.compile(r"(?:[^\w\s]|_)+")
+_PUNCTUATION = re.compile(r"(?:[^\w\s]|_)+")
 
-# No token of either vocabulary goes on from a letter to a space, or from a line's end to anything but more white space
-# or a slash: both split texts by a pattern first, which is in `tiktoken_ext/openai_public.py`.
+# A cut at these places changes no count. Both vocabularies first split a text by a pattern, and no token continues from
+# a letter to a space, or from a line end to anything but white space or a slash: `tiktoken_ext/openai_public.py`.
 _CUT = re.compile(r"(?<=[A-Za-z])(?= [A-Za-z])|(?<=\n)(?=[^\s/])")
 
 
 @dataclass(frozen=True, slots=True)
 class _Counter:
-    """Counts one text's tokens, or bounds them; special tokens' spelling in it is ordinary text."""
+    """Counts or bounds the tokens of one text. Special tokens in it are counted as ordinary text."""
 
     method: str
     count: Callable[[str], int]
@@ -87,13 +87,13 @@ class _Counter:
 
 class TokenEstimator:
     """
-    Bounds a request's input tokens: exact counts where the vocabulary is known, else bytes; plus the framing.
+    `TokenEstimatorPort`: exact counts for known vocabularies, else bytes, plus the framing of messages.
 
-    A model is OpenAI's own if the catalogue prices its provider as `openai`. Vocabularies are loaded at first use,
-    once for each (0.1 s, 30 to 65 MB), so a process that never estimates never pays for them. Thread-safe.
+    A model counts as OpenAI's own if the catalogue prices its provider as `openai`. A vocabulary is loaded at its first
+    use (0.1 s, 30 to 65 MB). Thread-safe.
 
-    Warning: how a provider renders a response schema into its prompt is undocumented. It is bounded by one token
-    per byte of the schema as an escaped JSON string: true of any rendering that does not repeat parts of it.
+    Warning: how a provider writes a response schema into its prompt is not documented. The bound is one token per byte
+    of the schema as an escaped JSON string. It holds for every rendering that repeats no part of the schema.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -102,7 +102,7 @@ class TokenEstimator:
         self._loading = PerProcess(threading.Lock)
 
     def input_bound(self, request: LLMRequest) -> TokenBound:
-        """Count to the end, in one go; see `counting`."""
+        """The bound for the whole request, computed at once; see `counting`."""
         steps = self.counting(request, sys.maxsize)
         while True:
             try:
@@ -112,7 +112,7 @@ class TokenEstimator:
                 return bound
 
     def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
-        """Never less than what the provider will count; see `TokenEstimatorPort`."""
+        """A bound in steps, never less than the provider will count unless `stop_above` is reached; see the port."""
         counter = self._counter_of(request.provider, request.model) or _UNKNOWN
         tokens = counter.message_tokens * len(request.messages) + counter.request_tokens
         tokens += _schema_bound(request.response_schema)
@@ -125,6 +125,7 @@ class TokenEstimator:
         return TokenBound(tokens, counter.method)
 
     def _counter_of(self, provider: str, model: str) -> _Counter | None:
+        """The exact counter of a model; None if its vocabulary is not known or cannot be loaded."""
         entry = self._catalogue.providers.get(provider)
         if entry is None or (entry.pricing_provider or provider) != "openai":
             return None
@@ -132,6 +133,7 @@ class TokenEstimator:
         return self._counter(encoding) if encoding else None
 
     def _counter(self, encoding: str) -> _Counter | None:
+        """The counter of a vocabulary, loaded once; None if it cannot be loaded."""
         if encoding not in self._counters:
             with self._loading():
                 if encoding not in self._counters:
@@ -140,7 +142,7 @@ class TokenEstimator:
 
 
 def encoding_of(model: str) -> str | None:
-    """The name of the vocabulary of one of OpenAI's own models, or None if it is not known."""
+    """The vocabulary of an OpenAI model (`o200k_base` or `cl100k_base`), or None if it is not known."""
     if _O200K_MODELS.match(model):
         return O200K
     return CL100K if _CL100K_MODELS.match(model) else None
@@ -148,10 +150,10 @@ def encoding_of(model: str) -> str | None:
 
 def pieces(text: str) -> Iterator[tuple[str, bool]]:
     """
-    Cut a long text where that changes no count; each piece comes with True.
+    Split a text into pieces of about `PIECE_CHARS`, each with True if its tokens can be counted separately.
 
-    Where there is no such place for long, parts of what lies between two of them come with False: they cannot be
-    counted, but bounded by their bytes, for the bytes of parts are the bytes of the whole.
+    Pieces are cut where a cut changes no count. A stretch without such a place that is longer than
+    `BPE_OPENAI_CHARS_MAX` is split into pieces with False. Their counts cannot be added up, but their bytes can.
     """
     start = 0
     while len(text) - start > PIECE_CHARS:
@@ -173,13 +175,13 @@ def utf8_bound(text: str) -> int:
     """
     Bound the tokens of a text under any tokenizer of a language model by its UTF-8 bytes.
 
-    Byte-level BPE (GPT-2, Llama 3, Qwen, Mistral) starts from bytes and only ever merges. SentencePiece and its kin
-    (Llama 2, Gemma) cover every character by pieces of one or more characters, and a character without a piece
-    falls back to its bytes, or to one unknown token. So no tokenizer has more tokens than the bytes of what it reads.
+    Byte-level BPE (GPT-2, Llama 3, Qwen, Mistral) starts with bytes and only merges them. SentencePiece and similar
+    tokenizers (Llama 2, Gemma) use pieces of one or more characters; a character without a piece becomes its bytes or
+    one unknown token. So no tokenizer makes more tokens than its input has bytes.
 
-    It may read a normalized text, and normalizing can lengthen it: NFC up to 3 times, NFKC up to 11 times (U+FDFA).
-    NFC and NFKC are NFD and NFKD with characters composed, and no composed character has more bytes than its parts,
-    so the longest of the text, its NFD and its NFKD bounds them all, by the Unicode version of this Python.
+    A tokenizer may normalize the text first, which can lengthen it: NFC up to 3 times, NFKC up to 11 times (U+FDFA).
+    NFC and NFKC are composed forms of NFD and NFKD, and a composed character never has more bytes than its parts. So
+    the longest of the text, its NFD and its NFKD is a bound for all forms, in the Unicode version of this Python.
     """
     if text.isascii():
         return len(text)
@@ -191,15 +193,16 @@ _UNKNOWN = _Counter("utf8-bytes", utf8_bound, UNKNOWN_MESSAGE_TOKENS, UNKNOWN_RE
 
 
 def _schema_bound(schema: str | None) -> int:
+    """Tokens of a response schema; see the warning at `TokenEstimator`."""
     return 0 if schema is None else len(json.dumps(schema)) + SCHEMA_HEADING_TOKENS
 
 
 def load_bpe_openai(encoding: str) -> _Counter | None:
     """
-    Count with the vocabulary inside the bpe-openai wheel, or None if it is not installed.
+    A counter with the vocabulary of the bpe-openai wheel; None if the package is not installed.
 
-    Only the package's extension module is loaded. The package itself would build Python tables of three
-    vocabularies at import: 1.4 s and 65 MB that counting does not need.
+    Only its extension module is loaded. The package's `__init__` would build Python tables of three vocabularies, which
+    takes 1.4 s and 65 MB and is not needed for counting.
     """
     package = importlib.util.find_spec("bpe_openai")
     places = package.submodule_search_locations if package else None
@@ -211,16 +214,17 @@ def load_bpe_openai(encoding: str) -> _Counter | None:
     exact = bindings.tokenizer_for_encoding(encoding).count
 
     def count(text: str) -> int:
-        if len(text) > BPE_OPENAI_CHARS_MAX or _has_long_rule(text):
+        if len(text) > BPE_OPENAI_CHARS_MAX or _has_long_punctuation(text):
             return utf8_bound(text)
         return int(exact(text))
 
     return _Counter("bpe-openai", count)
 
 
-def _has_long_rule(text: str) -> bool:
-    return len(text) > RULE_CHARS_MAX and any(
-        run.end() - run.start() > RULE_CHARS_MAX for run in _RULE.finditer(text)
+def _has_long_punctuation(text: str) -> bool:
+    """True if a run of punctuation is longer than `PUNCTUATION_CHARS_MAX`."""
+    return len(text) > PUNCTUATION_CHARS_MAX and any(
+        run.end() - run.start() > PUNCTUATION_CHARS_MAX for run in _PUNCTUATION.finditer(text)
     )
 
 
@@ -239,9 +243,9 @@ _TIKTOKEN_FILES = {
 
 def load_tiktoken(encoding: str) -> _Counter | None:
     """
-    Count with tiktoken, or None unless its cache holds the right file: tiktoken would download it.
+    A counter with tiktoken; None if its cache lacks the vocabulary, because tiktoken would download it.
 
-    tiktoken deletes a cached file with the wrong hash and downloads another, so the hash is checked here first.
+    tiktoken also replaces a cached file with a wrong hash by a download, so the hash is checked here first.
     """
     if not _tiktoken_has_cached(encoding) or importlib.util.find_spec("tiktoken") is None:
         return None
@@ -258,12 +262,13 @@ def load_tiktoken(encoding: str) -> _Counter | None:
 
 
 def _tiktoken_has_cached(encoding: str) -> bool:
-    """Look where `tiktoken.load.read_file_cached` looks (0.14.0): an empty variable switches its cache off."""
+    """True if tiktoken's cache has the intact file. Source: `tiktoken.load.read_file_cached` (0.14.0)."""
     url, sha256 = _TIKTOKEN_FILES[encoding]
     folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     if folder is None:
         folder = str(Path(tempfile.gettempdir()) / "data-gym-cache")
     if not folder:
+        # An empty variable switches the cache off.
         return False
     cached = Path(folder) / hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()
     try:

@@ -323,7 +323,7 @@ def _price(client: Client, model: str) -> str:
 
 
 def _transport(client: Client) -> str:
-    from callgate.adapters.providers.openai.environment import check_environment
+    from callgate.adapters.providers.http.environment import check_environment
 
     check_environment(client.catalogue.providers)
     return "requests can leave a worker with this environment"

@@ -1,8 +1,8 @@
 """
-JSON that somebody else wrote: measured as text before any of it becomes an object.
+Parses JSON from untrusted senders. The number and nesting of its values are checked in the text, before parsing.
 
-A megabyte of `[],[],...` is small to send; read, it is 50 times as large, and slow. Who receives it bounds its
-bytes; here it is what they would become.
+A megabyte of `[],[],...` becomes 50 times as large as Python objects, and slow to build. Callers limit the bytes; this
+module limits the objects.
 """
 
 from __future__ import annotations
@@ -12,53 +12,53 @@ import re
 from typing import Any
 
 VALUES_MAX = 50_000
-"""Some hundred times what the longest honest reply has; a few MB as objects."""
+"""About a hundred times the longest normal reply; a few MB as objects."""
 DEPTH_MAX = 100
 STEPS_MAX = 4 * VALUES_MAX
-"""A value has a comma or a bracket before it, and at most a name, its own quotes and a bracket behind it."""
+"""Regular expression matches per document. One value needs at most four: its name, itself, a comma and a bracket."""
 _STRING_OR_MARK = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{},]', re.DOTALL)
 
 
-class TooMuch(ValueError):
-    """More values, or deeper nested ones, than are read."""
+class TooLarge(ValueError):
+    """The JSON has too many values, or is nested too deeply."""
 
 
 def loads(text: bytes | str) -> Any:
     """
-    Read JSON of at most `VALUES_MAX` values, nested at most `DEPTH_MAX` deep.
+    Parse JSON of at most `VALUES_MAX` values, nested at most `DEPTH_MAX` deep.
 
     Raises:
-        TooMuch: It is, or may be, above a bound; nothing was built.
-        ValueError: It is no JSON.
+        TooLarge: It exceeds a bound, or may do so. Nothing was parsed.
+        ValueError: It is not JSON.
     """
     if isinstance(text, bytes):
-        # As `json.loads` has it. Decoded first: bytes of UTF-16 can look like quotes.
+        # As `json.loads` decodes it. Decoding comes first: bytes of UTF-16 can look like quotes.
         text = text.decode(json.detect_encoding(text), "surrogatepass")
-    measure(text)
+    check(text)
     return json.loads(text)
 
 
-def check_utf8(text: bytes) -> None:
+def check_bytes(text: bytes) -> None:
     """
-    Ask the same of JSON in UTF-8 that something else will read.
+    Check JSON in UTF-8 that another parser will read; see `check`.
 
     Raises:
-        TooMuch
+        TooLarge
     """
-    # A character for each byte, so that it takes no more room: no byte of a longer character looks like a mark.
-    measure(text.decode("latin-1"))
+    # Latin-1 gives one character per byte and needs no more memory. No byte of a multi-byte character is a mark.
+    check(text.decode("latin-1"))
 
 
-def measure(text: str) -> None:
+def check(text: str) -> None:
     """
-    See that JSON is within the bounds of `loads`. It takes no longer than the text's length and `STEPS_MAX` steps.
+    Check that JSON is within the bounds of `loads`. The time is linear in the text, with at most `STEPS_MAX` matches.
 
     Raises:
-        TooMuch: It is, or may be, above a bound.
+        TooLarge: It exceeds a bound, or may do so.
     """
     openings = text.count("[") + text.count("{")
     if openings <= DEPTH_MAX and openings + text.count(",") < VALUES_MAX and len(text) < STEPS_MAX:
-        # Those in strings are counted as well: there are no more of them outside.
+        # Fast path. It counts marks inside strings too, so the true numbers are not higher.
         return
     values, depth = 1, 0
     for steps, match in enumerate(_STRING_OR_MARK.finditer(text)):
@@ -69,4 +69,4 @@ def measure(text: str) -> None:
             values += 1
             depth += mark != ","
         if values > VALUES_MAX or depth > DEPTH_MAX or steps > STEPS_MAX:
-            raise TooMuch(f"more than {VALUES_MAX} values, or nested more than {DEPTH_MAX} deep")
+            raise TooLarge(f"more than {VALUES_MAX} values, or nested more than {DEPTH_MAX} deep")

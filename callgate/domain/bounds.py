@@ -1,8 +1,8 @@
 """
-How large what comes from outside may be: the one place, for what checks it in Python and for the CHECKs of the tables.
+Size limits of all external input. Python code and the CHECK constraints of the tables both use them.
 
-A row that is larger is refused as that row's own, whichever way it comes: a client's login may call the functions of
-the ledger without any code of ours.
+The constraints are needed because a client's login may call the ledger's functions without this code. A row that is too
+large is refused alone, without its batch.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ import json
 from callgate.domain.errors import InvalidRequest
 
 NAME_CHARS_MAX = 128
-"""Of organisations, call types, providers, models; see `requests.Name`."""
+"""Names of organisations, call types, providers and models; see `requests.Name`."""
 TRACE_ID_CHARS_MAX = 128
 IDEMPOTENCY_KEY_CHARS_MAX = 255
 LINK_BYTES_MAX = 64 * 1024
 LINKS_PER_CALL_MAX = 10_000
-"""Links of one call that wait to be delivered."""
+"""Undelivered links of one call."""
 REQUEST_BYTES_MAX = 32 * 2**20
-"""A request as JSON, as it is stored and sent. What gates let through may be less."""
+"""A request as JSON, as it is stored and sent. The gates may allow less."""
 INPUT_TOKENS_MAX = 2 * REQUEST_BYTES_MAX
-"""No bound of a request's tokens is above its bytes and some framing."""
+"""Upper limit of a token bound: a request's bound is at most its bytes plus framing."""
 REPLY_BYTES_MAX = 64 * 2**20
-"""A reply as JSON: what is read of a provider, with every character escaped."""
+"""A reply as JSON: the most that is read from a provider, with every character escaped."""
 ERROR_BYTES_MAX = 16 * 1024
 """A failure or a refusal as JSON."""
 HASH_BYTES = 32
 FINGERPRINT_CHARS_MAX = 64
 SCOPE_CHARS_MAX = 160
-"""What a budget belongs to: `call_type:` and a name."""
+"""A budget's scope, for example `call_type:` and a name."""
 ZONE_CHARS_MAX = 64
 PROCESS_CHARS_MAX = 512
-"""A worker process, with its claim number."""
+"""The name of a worker process with its claim number."""
 SOURCE_CHARS_MAX = 2_000
-"""Where a price came from."""
+"""The source of a price."""
 LOGIN_CHARS_MAX = 63
-"""As Postgres cuts names."""
-WORDS_CHARS_MAX = 4_000
-"""What operators say, and what they mean by it."""
+"""Postgres truncates names to this length."""
+OPERATOR_TEXT_CHARS_MAX = 4_000
+"""Free text of operators: reasons and notes."""
 DETAIL_BYTES_MAX = 64 * 1024
 QUEUE_CHARS_MAX = 1_024
-STRAY_BYTES_MAX = 64 * 1024
-WHY_CHARS_MAX = 500
-"""Why a link was not delivered."""
+UNPROCESSABLE_BYTES_MAX = 64 * 1024
+LINK_FAILURE_CHARS_MAX = 500
+"""The reason why a link was not delivered."""
 ROWS_MAX = 1_000
-"""What a client may ask for, or submit, by one statement."""
+"""Rows that a client may read or submit in one statement."""
 LISTED_MAX = 10_000
-"""What one statement lists."""
+"""Rows in one listing."""
 
 
 def reason_json(code: str, message: str) -> str:
     """
-    Say why a call is ended, as the ledger keeps it.
+    Write the reason why a call ended as the ledger stores it: `{"code": ..., "message": ...}`.
 
     Raises:
-        InvalidRequest: It is too long.
+        InvalidRequest: The JSON is longer than `ERROR_BYTES_MAX`.
     """
     text = json.dumps({"code": code, "message": message})
     if len(text) > ERROR_BYTES_MAX:
@@ -64,5 +64,5 @@ def reason_json(code: str, message: str) -> str:
 
 
 def one_line(text: str, chars_max: int) -> str:
-    """Text that any column takes: without what cannot be printed, and cut."""
+    """The text cut to `chars_max`, with unprintable characters as spaces, so that every column accepts it."""
     return "".join(c if c.isprintable() else " " for c in text[:chars_max])

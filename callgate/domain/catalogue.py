@@ -1,7 +1,7 @@
 """
-What operators declare: providers, call types and negotiated prices.
+The catalogue: providers, call types, negotiated prices and retention, as operators declare them.
 
-The catalogue is one TOML file (see `config/catalogue.toml`), read once where the program is composed.
+It is one TOML file (see `config/catalogue.toml`), read once at start by `adapters/catalogue_file.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from callgate.domain.endings import MEANINGS
 from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
-from callgate.domain.urls import misread
+from callgate.domain.urls import url_fault
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
@@ -30,63 +30,63 @@ class _Entry(BaseModel):
 
 
 class CallTypePolicy(_Entry):
-    """What one call type may ask for, and how stubbornly it is tried."""
+    """Limits of one call type's requests, and how often and how long they are tried."""
 
     models: tuple[str, ...] = ()
-    """Allowed `provider/model` patterns (`openai/gpt-4o*`); empty: every priced model of a known provider."""
+    """Allowed `provider/model` patterns (`openai/gpt-4o*`). Empty: every priced model of a known provider."""
     input_tokens_max: Annotated[int, Field(ge=1)] = 128_000
     pages_max: Annotated[int, Field(ge=0)] = 200
     max_output_tokens_default: Annotated[int, Field(ge=1)] | None = None
     max_output_tokens_max: Annotated[int, Field(ge=1)] = 16_384
     deadline_s: PositiveSeconds = 60.0
-    """One attempt's patience, from before its hold to the last byte of the reply."""
+    """Time for one attempt, from before its hold to the last byte of the reply."""
     attempts_max: Annotated[int, Field(ge=1, le=100)] = 5
     worker_losses_max: Annotated[int, Field(ge=1, le=100)] = 3
-    """Attempts whose worker vanished before the call is called poisonous."""
+    """After so many attempts whose worker was lost the call is dead: it may crash workers."""
     on_unknown: Literal["retry", "dead"] = "retry"
-    """Whether to call again when nobody can learn if the last request was billed."""
+    """What follows an attempt whose bill is unknown: another attempt, or the call is dead."""
     unknown_attempts_max: Annotated[int, Field(ge=1, le=100)] = 2
-    """Attempts that may end with an unknown bill: each of them posts its whole hold."""
+    """Attempts that may end with an unknown bill. Each posts its whole hold."""
     unknown_wait_s: PositiveSeconds = 30.0
-    """The wait after the first of them, doubled each time: an outage should not use them up."""
+    """The wait after the first of them, doubled each time, so that an outage does not use them all up."""
     paid_failures_max: Annotated[int, Field(ge=1, le=100)] = 2
-    """Attempts that may be paid without a result (invalid output, an empty reply)."""
+    """Attempts that may be paid and have no result (invalid output, an empty reply)."""
     wait_max_s: Annotated[float, Field(gt=0, le=30 * DAY_S, allow_inf_nan=False)] = float(DAY_S)
-    """How long a call waits for a provider that is left alone, before it is rejected unpaid."""
+    """How long a call waits while its provider's circuit breaker is open. Then it is rejected, unpaid."""
     retry_wait_s: PositiveSeconds = 1.0
     retry_wait_max_s: PositiveSeconds = 60.0
     retry_after_max_s: PositiveSeconds = 600.0
-    """The longest wait a provider may ask for with Retry-After."""
+    """A longer Retry-After of a provider is cut to this."""
 
     def allows(self, provider: str, model: str) -> bool:
-        """True if the call type may use this model."""
+        """True if the call type may use this model; see `models`."""
         return not self.models or any(fnmatchcase(f"{provider}/{model}", p) for p in self.models)
 
 
 class ProviderEntry(_Entry):
-    """One account and endpoint that speaks a known protocol."""
+    """One endpoint with one account, and how its dialect differs from OpenAI's."""
 
     protocol: Literal["openai"] = "openai"
     base_url: str | None = None
-    """None: the SDK's own default."""
+    """None: OpenAI's endpoint."""
     pricing_provider: str | None = None
-    """The provider's id in the price catalogue; its own name if None."""
+    """The provider's id in the genai-prices package. None: its name here."""
     needs_key: bool = True
     """False for a local server without authentication."""
     sends_service_tier: bool = False
-    """True if the endpoint knows `service_tier`; then the tier that was priced is the tier that is asked for."""
+    """True if the endpoint knows `service_tier`. Then every request names the tier that its hold was priced at."""
     output_bound_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     server_errors: Literal["unknown", "unbilled"] = "unknown"
-    """Whether a 5xx may have been billed; `unbilled` only where the provider documents it as free."""
+    """The bill of a 5xx. Use `unbilled` only if the provider documents it as free."""
     good_endings: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = ()
     """
-    Finish reasons besides `stop` of answers that are whole, such as `eos` or `end_turn`.
+    Finish reasons of complete answers besides `stop`, for example `eos` or `end_turn`.
 
-    `null` stands for a reply without one. Every other ending is a failed attempt; see `callgate.domain.endings`.
+    `null` stands for a missing finish reason. With any other one the attempt fails; see `callgate.domain.endings`.
     """
     unwraps: tuple[Literal["think", "fence"], ...] = ()
     """
-    What is taken off an answer to a schema before it is checked.
+    What is removed from an answer before it is checked against its schema.
 
     `think`: a block of thoughts before it, up to `</think>`. `fence`: a Markdown fence around it.
     """
@@ -94,64 +94,63 @@ class ProviderEntry(_Entry):
     @field_validator("good_endings")
     @classmethod
     def _endings_are_free(cls, endings: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse finish reasons with a fixed meaning."""
         if taken := sorted(MEANINGS.keys() & {ending.casefold() for ending in endings}):
-            raise ValueError(
-                f"{', '.join(taken)} can be no good ending: it has a meaning of its own"
-            )
+            raise ValueError(f"{', '.join(taken)} cannot be a good ending: its meaning is fixed")
         return endings
 
     @field_validator("base_url")
     @classmethod
-    def _is_read_as_meant(cls, url: str | None) -> str | None:
-        """Half a password would be called as a host, and be quoted in an error."""
-        if url is not None and (reason := misread(url)):
+    def _has_no_fault(cls, url: str | None) -> str | None:
+        """Refuse a URL of which half a password would be parsed as a host, and quoted in an error."""
+        if url is not None and (reason := url_fault(url)):
             raise ValueError(reason)
         return url
 
 
 class PriceEntry(_Entry):
-    """A price that overrides the maintained catalogue, in USD per million tokens."""
+    """A price that overrides the genai-prices package, in USD per million tokens."""
 
     provider: str
     model: str
     input_usd_per_million: UsdPerMillion
     output_usd_per_million: UsdPerMillion
     cached_input_usd_per_million: UsdPerMillion | None = None
-    """None: cached input costs as much as any input."""
+    """None: cached input costs as much as other input."""
     cache_write_usd_per_million: UsdPerMillion | None = None
     reasoning_usd_per_million: UsdPerMillion | None = None
     request_usd: Annotated[Decimal, Field(ge=0)] = Decimal(0)
-    """A fee per request, whatever its size."""
+    """A fee per request."""
     source: str
     as_of: date
 
 
 class OrgRetention(_Entry):
-    """What one organisation agreed to."""
+    """Retention that one organisation agreed to."""
 
     bodies_days: Days
 
 
 class Retention(_Entry):
-    """How long what is kept is kept. An empty one keeps everything for ever."""
+    """Retention periods. Without any, nothing is ever deleted."""
 
     bodies_days: Days | None = None
-    """Days from the end of a call until its request, its replies and its links' arguments are removed."""
+    """Days from the end of a call until its request, its replies and its links' arguments are deleted."""
     log_months: Annotated[int, Field(ge=1, le=1_200)] | None = None
-    """Whole months until the rows of `ai_call_log` are dropped; their sums stay. Bodies must go before."""
+    """Whole months until rows of `ai_call_log` are dropped. Their sums stay. Bodies must be deleted earlier."""
     unknown_days: Days = UNKNOWN_DAYS
-    """Days that a bill nobody knows keeps its month of the log: so long it can be settled by hand."""
+    """Days for which an unknown bill keeps its month of the log, so that it can be settled by hand."""
     orgs: dict[str, OrgRetention] = {}
 
     def body_ages(self) -> BodyAges:
-        """The same as ages in seconds."""
+        """The retention of bodies as ages in seconds, the default and each organisation's."""
         default_s = None if self.bodies_days is None else self.bodies_days * DAY_S
         return BodyAges(
             default_s, {org_id: o.bodies_days * DAY_S for org_id, o in self.orgs.items()}
         )
 
     def keys_outliving_log(self) -> Iterator[str]:
-        """The keys whose bodies would hold up the dropping of the log."""
+        """Keys in this table that keep bodies longer than the log: they would block the dropping of its months."""
         if self.log_months is None:
             return
         days_max = self.log_months * MONTH_DAYS_MIN
@@ -163,7 +162,7 @@ class Retention(_Entry):
 
 
 class Catalogue(_Entry):
-    """Everything operators declare. An empty one knows OpenAI and lets every call type use the defaults."""
+    """Everything that operators declare. The default has one provider, `openai`, and one policy for all call types."""
 
     providers: dict[str, ProviderEntry] = {"openai": ProviderEntry(sends_service_tier=True)}
     default: CallTypePolicy = CallTypePolicy()
@@ -172,10 +171,10 @@ class Catalogue(_Entry):
     retention: Retention = Retention()
 
     def policy(self, call_type: str) -> CallTypePolicy:
-        """The call type's own policy, or the default one."""
+        """The call type's own policy, else the default."""
         return self.call_types.get(call_type, self.default)
 
     def good_endings(self, provider: str) -> tuple[str, ...]:
-        """What a provider's entry adds to the good endings; nothing if there is no such provider."""
+        """The `good_endings` of a provider; empty for an unknown provider."""
         entry = self.providers.get(provider)
         return entry.good_endings if entry else ()

@@ -1,4 +1,4 @@
-"""Where a link may be sent: to a queue of a pipeline, and to nothing else that has a name in the broker."""
+"""Where a link may be sent: to a pipeline's own queue, and to no queue of callgate, Celery or kombu."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from callgate.domain.errors import InvalidLink
 
 NAME_CHARS_MAX = 255
 RESERVED_PREFIXES = ("callgate", "_kombu.", "unacked", "celeryev", "celery-task", "/")
-"""callgate's own queues and copies; Celery's bindings, unfinished messages, events, results and channels."""
+"""Names of callgate's queues and cached figures, and of Celery's bindings, unacked messages, events and results."""
 RESERVED_SUFFIXES = (".pidbox",)
-"""What Celery's workers hear questions under, and who asked them the answers."""
-PLACE = ("queue", "exchange", "routing_key")
-FORMS = ({"queue"}, {"exchange", "routing_key"})
+"""Celery's remote control: requests to workers, and their replies."""
+PLACE_OPTIONS = ("queue", "exchange", "routing_key")
+ALLOWED_COMBINATIONS = ({"queue"}, {"exchange", "routing_key"})
 
 
-def misfit(name: object) -> str | None:
-    """What speaks against a name of a queue, an exchange or a routing key; None if a pipeline may have it."""
+def name_fault(name: object) -> str | None:
+    """What is wrong with the name of a queue, exchange or routing key; None if a pipeline may use it."""
     if not isinstance(name, str):
-        return f"the name of a queue is text, not {type(name).__name__}"
+        return f"the name of a queue must be text, not {type(name).__name__}"
     if not name or len(name) > NAME_CHARS_MAX:
         return f"the name of a queue has 1 to {NAME_CHARS_MAX} characters"
     if not name.isprintable() or name != name.strip():
-        return "the name of a queue is printable, without spaces around it"
+        return "the name of a queue must be printable and must not begin or end with spaces"
     if name.startswith(RESERVED_PREFIXES) or name.endswith(RESERVED_SUFFIXES):
-        return f"{name!r} is no queue of a pipeline"
+        return f"{name!r} is reserved for callgate or Celery"
     return None
 
 
 def destination(options: Mapping[str, object]) -> dict[str, str]:
     """
-    Where options of a task send it: a `queue`, or an `exchange` with a `routing_key`.
+    Read where a task's options send it: `queue`, or `exchange` and `routing_key`.
 
-    The unnamed exchange takes a routing key for the name of a queue.
+    With the unnamed exchange (`""`) the routing key is the name of a queue (AMQP's default exchange).
 
     Raises:
-        InvalidLink: They name no place, or none that a pipeline may have.
+        InvalidLink: The options name no destination, or a reserved one.
     """
-    named = {name: options[name] for name in PLACE if options.get(name) is not None}
+    named = {name: options[name] for name in PLACE_OPTIONS if options.get(name) is not None}
     if named.get("exchange") == "" and "routing_key" in named:
         named = {"queue": named["routing_key"]}
-    if named.keys() not in FORMS:
-        raise InvalidLink("a link names its queue, or its exchange and routing key")
+    if named.keys() not in ALLOWED_COMBINATIONS:
+        raise InvalidLink("a link must name its queue, or its exchange and routing key")
     for name in named.values():
-        if why := misfit(name):
+        if why := name_fault(name):
             raise InvalidLink(f"a link cannot be sent there: {why}")
     return {name: str(value) for name, value in named.items()}

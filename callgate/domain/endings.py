@@ -1,8 +1,8 @@
 """
-What a finish reason says about an answer: whether it is whole, was cut, was filtered, or broke off.
+What a finish reason says about an answer: complete, truncated, aborted, filtered or unknown.
 
-Only a good ending succeeds. What nobody has met is none: half an answer would be stored as a whole one, and replayed
-to every duplicate. Reasons are compared without regard to case.
+Only a good ending is a success. An unknown finish reason is a failure: half an answer would be stored as a complete one
+and replayed to every duplicate. Case is ignored.
 """
 
 from __future__ import annotations
@@ -11,47 +11,48 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 GOOD_ENDING = "stop"
-UNTOLD = "null"
+NO_FINISH_REASON = "null"
 """
-How `good_endings` names a reply without a finish reason.
+How the catalogue's `good_endings` writes a missing finish reason.
 
-Microsoft and IBM document it as "in progress or incomplete" (Azure OpenAI, 2024-02; watsonx.ai chat, 2025). So it is
-no good ending, unless the catalogue declares that a provider never says how its answers end.
+Microsoft and IBM document it as "in progress or incomplete" (Azure OpenAI, 2024-02; watsonx.ai chat, 2025). So it is a
+failure unless the catalogue declares that the provider never sends a finish reason.
 """
 
 
 class Ending(IntEnum):
-    """How an answer ended; the greater, the worse. Of several choices the worst counts."""
+    """How an answer ended, from best to worst. Of several choices the worst counts."""
 
     GOOD = 0
-    CUT = 1
+    TRUNCATED = 1
     """It reached `max_output_tokens`."""
-    BROKEN = 2
-    """The provider broke off. It may pass: the same request can succeed."""
+    ABORTED = 2
+    """The provider stopped early. The same request can succeed later."""
     UNKNOWN = 3
-    """Nobody knows what it means. The same request can only bring the same."""
+    """The finish reason is not known. A retry would bring the same."""
     FILTERED = 4
+    """A content filter removed the answer or a part of it."""
 
 
 MEANINGS = {
-    "length": Ending.CUT,  # OpenAI
+    "length": Ending.TRUNCATED,  # OpenAI
     "content_filter": Ending.FILTERED,  # OpenAI
-    "error": Ending.BROKEN,  # OpenRouter, Mistral, IBM watsonx.ai (2026-11)
-    "abort": Ending.BROKEN,  # vLLM, SGLang (2026-11)
-    "insufficient_system_resource": Ending.BROKEN,  # DeepSeek (2026-11)
-    "network_error": Ending.BROKEN,  # Z.ai (2026-11)
+    "error": Ending.ABORTED,  # OpenRouter, Mistral, IBM watsonx.ai (2026-11)
+    "abort": Ending.ABORTED,  # vLLM, SGLang (2026-11)
+    "insufficient_system_resource": Ending.ABORTED,  # DeepSeek (2026-11)
+    "network_error": Ending.ABORTED,  # Z.ai (2026-11)
 }
-"""The finish reasons with a fixed meaning; no catalogue can declare one of them a good ending."""
+"""Finish reasons with a fixed meaning. A catalogue cannot declare one of them good."""
 
 
 def ending_of(finish_reason: str | None, good_endings: Iterable[str] = ()) -> Ending:
     """
-    Say what a finish reason means.
+    Classify a finish reason.
 
     Args:
-        good_endings: What the provider's catalogue entry adds to `stop`.
+        good_endings: Finish reasons that are as good as `stop`; see `ProviderEntry.good_endings`.
     """
-    name = (finish_reason or UNTOLD).casefold()
+    name = (finish_reason or NO_FINISH_REASON).casefold()
     if name in MEANINGS:
         return MEANINGS[name]
     is_good = name == GOOD_ENDING or name in {good.casefold() for good in good_endings}
@@ -59,6 +60,6 @@ def ending_of(finish_reason: str | None, good_endings: Iterable[str] = ()) -> En
 
 
 def worst_of(finish_reasons: Iterable[str | None], good_endings: Iterable[str] = ()) -> str | None:
-    """The finish reason that counts of several choices: the first of the worst ones, None if there are none."""
+    """The worst finish reason of several choices, the first of equal ones; None if there are no choices."""
     good = tuple(good_endings)
     return max(finish_reasons, key=lambda reason: ending_of(reason, good), default=None)

@@ -1,9 +1,9 @@
 """
-What a request must satisfy before anything is stored or paid. Cheap gates come first, tokens last.
+Gates: checks that a request must pass before anything is stored or paid. Cheap gates come first, tokens last.
 
-The order of a caller: `with_output_bound`, then `checking`. Reading a schema and counting tokens take time in
-proportion to the text, so bytes refuse first what could not pass anyway, counting stops at the limit, and all of it is
-done in steps between which others have their turn.
+Call `with_output_bound` first, then `check` or `check_in_steps`. Reading a schema and counting tokens take time in
+proportion to the text. So the gate on bytes comes before them, counting stops at the limit, and `check_in_steps` yields
+between short steps so that other work can run.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from callgate.domain.schema_cost import why_too_costly
 
 TOKEN_BYTES_MAX = 128
 """
-The longest token of the vocabularies that are counted exactly (o200k_base, cl100k_base: a run of 128 spaces).
+The longest token of the exactly counted vocabularies (o200k_base, cl100k_base): a run of 128 spaces.
 
-A text of N bytes has at least N / 128 tokens in them. Where the tokenizer is unknown the bound is the bytes themselves.
-So a text this gate refuses would have been refused by its tokens too.
+A text of N bytes has at least N / 128 of these tokens. For an unknown tokenizer the token bound is N. So the gate on
+bytes refuses only texts that the gate on tokens would refuse too.
 """
 
 
 def with_output_bound(request: LLMRequest, catalogue: Catalogue) -> LLMRequest:
     """
-    Resolve how many tokens one answer may have: the request's own number, else the call type's default.
+    Return the request with `max_output_tokens` set: its own number, else the call type's default.
 
     Raises:
-        MissingOutputBound: Neither says; without a bound no hold could be an upper bound.
+        MissingOutputBound: Neither is set. Without it a hold could not be an upper bound.
     """
     if request.max_output_tokens is not None:
         return request
@@ -51,15 +51,15 @@ def with_output_bound(request: LLMRequest, catalogue: Catalogue) -> LLMRequest:
     return request.model_copy(update={"max_output_tokens": default})
 
 
-def checking(
+def check_in_steps(
     request: LLMRequest, catalogue: Catalogue, estimator: TokenEstimatorPort, counted: int = 0
 ) -> Generator[None, None, TokenBound]:
     """
-    Ask every gate, in steps of some milliseconds, and return the bound of its input tokens.
+    Check every gate in steps of a few milliseconds, and return the bound of the input tokens.
 
     Args:
-        request: It has its output bound already.
-        counted: The tokens that somebody else says it has; more count than are found here.
+        request: Its `max_output_tokens` is set.
+        counted: Input tokens as counted by the client. The larger of this and the own count applies.
 
     Raises:
         UnknownProvider, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge, InvalidSchema, InvalidRequest.
@@ -81,8 +81,8 @@ def checking(
 def check(
     request: LLMRequest, catalogue: Catalogue, estimator: TokenEstimatorPort, counted: int = 0
 ) -> TokenBound:
-    """Ask every gate in one go; see `checking`."""
-    steps = checking(request, catalogue, estimator, counted)
+    """Check every gate at once; see `check_in_steps`."""
+    steps = check_in_steps(request, catalogue, estimator, counted)
     while True:
         try:
             next(steps)
@@ -93,7 +93,7 @@ def check(
 
 def check_size(request: LLMRequest, catalogue: Catalogue) -> None:
     """
-    Ask every gate that takes no time.
+    Check every gate that does not read or count text.
 
     Raises:
         UnknownProvider, UnknownModel, TooManyPages, MissingOutputBound, InputTooLarge, InvalidRequest.
@@ -122,10 +122,12 @@ def _check_tokens(bound: TokenBound, request: LLMRequest, policy: CallTypePolicy
 
 def check_stored_bytes(stored: bytes) -> None:
     """
-    Ask the last gate: what the ledger takes. Limits of tokens may be set higher, and JSON escapes some characters.
+    Check the last gate: the ledger's own limit for a request as JSON.
+
+    The other gates do not imply it, because `input_tokens_max` may be set high and JSON escapes some characters.
 
     Raises:
-        InputTooLarge
+        InputTooLarge: The request is over `REQUEST_BYTES_MAX`.
     """
     if len(stored) > REQUEST_BYTES_MAX:
         raise InputTooLarge(
@@ -145,7 +147,9 @@ def _check_pages(request: LLMRequest, policy: CallTypePolicy) -> None:
 def _check_output(request: LLMRequest, policy: CallTypePolicy) -> None:
     tokens = request.max_output_tokens
     if tokens is None:
-        raise MissingOutputBound("the request has no max_output_tokens: resolve it first")
+        raise MissingOutputBound(
+            "the request has no max_output_tokens: call with_output_bound first"
+        )
     if tokens > policy.max_output_tokens_max:
         raise InvalidRequest(
             f"max_output_tokens is {tokens}, over max_output_tokens_max {policy.max_output_tokens_max} of call type "
@@ -158,7 +162,7 @@ def _check_bytes(request: LLMRequest, policy: CallTypePolicy) -> None:
     size = sum(_utf8_bytes(message.content) for message in request.messages)
     if size > bytes_max:
         raise InputTooLarge(
-            f"the messages have {size} bytes, which is surely over input_tokens_max {policy.input_tokens_max} of call "
+            f"the messages have {size} bytes, which is over input_tokens_max {policy.input_tokens_max} of call "
             f"type {request.call_type!r} ({TOKEN_BYTES_MAX} bytes per token at most): shorten the messages"
         )
 

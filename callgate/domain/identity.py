@@ -1,9 +1,9 @@
 """
-Identity: which submissions are the same call.
+Identity: decides which submissions are the same call.
 
-`input_hash` is SHA-256 over RFC 8785 (canonical JSON) of everything that changes the answer. The response schema
-enters as text, because its key order changes answers. Tenants never share a result: `call_id` is cut from
-SHA-256 over the organisation and the hash, so the key is the id and anyone can compute it.
+`input_hash` is SHA-256 over canonical JSON (RFC 8785) of every field that changes the answer. The response schema is
+hashed as text, because the order of its keys changes answers. `call_id` is derived from the organisation and the hash:
+organisations never share a result, and anyone who knows both can compute the id.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import rfc8785
 from callgate.domain.requests import LLMRequest
 
 HASH_VERSION = 1
-"""Raised when the bytes below change, so that no old result answers for a new meaning."""
+"""Increase it when `canonical_bytes` changes, so that an old result never answers a request with a new meaning."""
 NOT_IN_IDENTITY = frozenset({"org_id", "document_pages", "on_budget", "trace_id"})
+"""Fields of a request that do not change its answer."""
 
 
 def canonical_bytes(request: LLMRequest) -> bytes:
-    """The bytes whose hash is the call's identity within its organisation."""
+    """Canonical JSON of the hashed fields and `HASH_VERSION`."""
     fields = request.model_dump(mode="json", exclude=set(NOT_IN_IDENTITY))
     return rfc8785.dumps({"hash_version": HASH_VERSION, **fields})
 
@@ -32,7 +33,7 @@ def input_hash(request: LLMRequest) -> bytes:
 
 
 def call_id(org_id: str, request_hash: bytes) -> UUID:
-    """A UUIDv8 from SHA-256 over (org_id, input_hash). Source: RFC 9562, 5.8."""
+    """A UUIDv8: the first 128 bits of SHA-256 over (org_id, input_hash). Source: RFC 9562, 5.8."""
     digest = hashlib.sha256(rfc8785.dumps([org_id, request_hash.hex()])).digest()
     bits = int.from_bytes(digest[:16], "big")
     bits = bits & ~(0xF << 76) | (0x8 << 76)

@@ -1,8 +1,8 @@
 """
-What a caller asks for and what it gets back.
+Requests, as callers write them, and results, as callers get them.
 
-`LLMRequest` is the only shape that enters callgate. It refuses unknown fields, text that is not valid Unicode and
-numbers that are not finite, so that what is hashed, stored and sent is the same everywhere.
+`LLMRequest` is the only input format of callgate. It refuses unknown fields, text with lone surrogates, and NaN or
+infinite numbers, so that the hashed, the stored and the sent request are the same.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Value(BaseModel):
-    # What callers write is private: it is quoted neither in a repr nor in a complaint about it.
+    # Values are private: they appear neither in a repr nor in a validation error.
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=False, hide_input_in_errors=True
     )
 
 
 class Message(_Value):
-    """One turn of the conversation."""
+    """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str, Field(min_length=1, repr=False)]
 
 
 class ServiceTier(StrEnum):
-    """What a provider's processing tier is called; each has prices of its own."""
+    """A provider's processing tier. Each has its own prices."""
 
     DEFAULT = "default"
     FLEX = "flex"
@@ -56,7 +56,7 @@ class ServiceTier(StrEnum):
 
 
 class OnBudget(StrEnum):
-    """What happens to a call that finds its budget exhausted."""
+    """What happens to a call whose budget is exhausted."""
 
     REJECT = "reject"
     WAIT = "wait"
@@ -64,10 +64,10 @@ class OnBudget(StrEnum):
 
 class LLMRequest(_Value):
     """
-    One logical call, before anything is known about it.
+    One LLM call, as the caller asks for it.
 
-    Identity: every field that changes the answer is part of `input_hash`; `document_pages`, `on_budget` and
-    `trace_id` are not.
+    Every field that changes the answer is part of `input_hash` (see `domain/identity.py`); `document_pages`,
+    `on_budget` and `trace_id` are not.
     """
 
     org_id: Name
@@ -76,7 +76,7 @@ class LLMRequest(_Value):
     model: Name
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=MESSAGES_MAX)]
     max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Tokens one answer may have, reasoning included; the call type's default if None. It is sent as it is held."""
+    """Most tokens of one answer, reasoning included. None: the call type's default."""
     n: Annotated[int, Field(ge=1, le=16)] = 1
     temperature: Annotated[FiniteFloat, Field(ge=0, le=2)] | None = None
     top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] | None = None
@@ -87,16 +87,16 @@ class LLMRequest(_Value):
     ] = ()
     response_schema: str | None = Field(default=None, repr=False)
     """
-    A JSON Schema as ordered text; a Pydantic model or a dict is turned into it.
+    A JSON Schema as text. A Pydantic model class or a dict is accepted and converted.
 
-    Text, because the order of its keys changes answers.
+    It is kept as text because the order of its keys changes answers.
     """
     prompt_version: Name | None = None
     sample_index: Annotated[int, Field(ge=0, le=2**31)] = 0
-    """Tells apart calls that are alike on purpose, such as repeated samples."""
+    """Distinguishes requests that are identical on purpose, for example repeated samples."""
     service_tier: ServiceTier = ServiceTier.DEFAULT
     document_pages: Annotated[int, Field(ge=0)] | None = None
-    """Pages of the document behind the prompt, for the page gate."""
+    """Pages of the document in the prompt, for the gate on pages."""
     on_budget: OnBudget = OnBudget.REJECT
     trace_id: (
         Annotated[
@@ -104,7 +104,7 @@ class LLMRequest(_Value):
         ]
         | None
     ) = None
-    """Kept with every attempt. Without NUL, which no text column takes."""
+    """Stored with every attempt. NUL is refused because no text column accepts it."""
     _response_model: type[BaseModel] | None = PrivateAttr(default=None)
 
     def __init__(self, **fields: Any) -> None:
@@ -116,37 +116,37 @@ class LLMRequest(_Value):
     @classmethod
     def from_stored(cls, stored: bytes) -> Self:
         """
-        Read what the ledger keeps; a client may have stored anything there.
+        Parse a stored request. It is untrusted: a client's login can store anything.
 
         Raises:
-            ValueError: It is no request, or has more values than one; a `ValidationError` would quote the prompt.
+            ValueError: It is not a request, or exceeds the bounds of `bounded_json`.
         """
-        bounded_json.check_utf8(stored)
+        bounded_json.check_bytes(stored)
         return cls.model_validate_json(stored)
 
     @property
     def response_model(self) -> type[BaseModel] | None:
-        """The Pydantic model that was passed as `response_schema`; known only where the request was made."""
+        """The Pydantic model class that was passed as `response_schema`. It is lost when the request is stored."""
         return self._response_model
 
     @field_validator("response_schema", mode="before")
     @classmethod
     def _schema_as_text(cls, schema: object) -> object:
-        """Accept a Pydantic model class, a JSON Schema as a dict, or its text."""
+        """Convert a Pydantic model class, a dict or JSON text to compact JSON text."""
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             schema = schema.model_json_schema()
         if isinstance(schema, dict):
             return _json_text(schema)
         if isinstance(schema, str):
-            # Before it is read: a text of megabytes takes seconds, and gigabytes.
+            # Before parsing: megabytes of text would take seconds, and gigabytes of memory.
             _check_length(schema)
             loaded = _loaded(schema)
             if not isinstance(loaded, dict):
-                raise ValueError("a response schema is a JSON object")
+                raise ValueError("a response schema must be a JSON object")
             return _json_text(loaded)
         if schema is None:
             return None
-        raise ValueError("a response schema is a Pydantic model class, a dict or JSON text")
+        raise ValueError("a response schema must be a Pydantic model class, a dict or JSON text")
 
     @field_validator("response_schema")
     @classmethod
@@ -157,11 +157,13 @@ class LLMRequest(_Value):
 
 
 def _check_length(schema: str) -> None:
+    """ValueError for a schema of more than `SCHEMA_BYTES_MAX` bytes."""
     if len(schema.encode("utf-8", "surrogatepass")) > SCHEMA_BYTES_MAX:
         raise ValueError(f"a response schema has at most {SCHEMA_BYTES_MAX} bytes")
 
 
 def _loaded(schema: str) -> object:
+    """Parse a schema's text. ValueError also if it is nested too deeply."""
     try:
         return json.loads(schema)
     except RecursionError as exc:
@@ -169,7 +171,7 @@ def _loaded(schema: str) -> object:
 
 
 def _json_text(schema: dict[str, Any]) -> str:
-    """Compact JSON in the given key order; NaN, Infinity and foreign objects are refused."""
+    """Compact JSON in the given key order. ValueError for NaN, Infinity, other objects and deep nesting."""
     try:
         return _dumped(schema)
     except RecursionError as exc:
@@ -177,6 +179,7 @@ def _json_text(schema: dict[str, Any]) -> str:
 
 
 def _dumped(schema: dict[str, Any]) -> str:
+    """Write a schema as JSON. The ValueError names the value that is not JSON."""
     try:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         text.encode()
@@ -187,33 +190,32 @@ def _dumped(schema: dict[str, Any]) -> str:
 
 
 def _not_json(value: object, path: str) -> str | None:
-    """Name the place of the first value that JSON does not have, or UTF-8 cannot hold."""
+    """Describe the first value that JSON or UTF-8 cannot represent, with its path; None if there is none."""
     children: Iterable[tuple[str, object]] = ()
     if isinstance(value, dict):
-        if halved := next((key for key in value if _is_halved(key)), None):
-            return f"a name in {path} holds half a character: {halved!a}"
+        if name := next((key for key in value if _has_lone_surrogate(key)), None):
+            return f"a name in {path} has a lone surrogate: {name!a}"
         children = ((f"{path}.{key}", child) for key, child in value.items())
     elif isinstance(value, list | tuple):
         children = ((f"{path}[{n}]", child) for n, child in enumerate(value))
     elif isinstance(value, float) and not isfinite(value):
         return f"{path} is {value}"
-    elif _is_halved(value):
-        return f"{path} holds half a character"
+    elif _has_lone_surrogate(value):
+        return f"{path} has a lone surrogate"
     elif value is not None and not isinstance(value, str | int | float):
         return f"{path} is a {type(value).__name__}"
     return next((why for where, child in children if (why := _not_json(child, where))), None)
 
 
-def _is_halved(text: object) -> bool:
-    """True of a text with a lone surrogate."""
+def _has_lone_surrogate(text: object) -> bool:
     return isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Usage(_Value):
     """
-    Tokens as the provider counted them; buckets are inclusive.
+    Tokens as the provider counted them.
 
-    `cached_input_tokens` and `cache_write_tokens` are part of `input_tokens`, `reasoning_tokens` of `output_tokens`.
+    `input_tokens` includes `cached_input_tokens` and `cache_write_tokens`; `output_tokens` includes `reasoning_tokens`.
     """
 
     input_tokens: Annotated[int, Field(ge=0)] = 0
@@ -224,21 +226,21 @@ class Usage(_Value):
 
 
 class Anomaly(StrEnum):
-    """What is odd about the bill of an attempt, in the column `anomalies`."""
+    """What is unusual about an attempt's usage or price. Stored in the column `anomalies`."""
 
     USAGE_MISSING = "usage_missing"
     USAGE_ZERO = "usage_zero"
-    """No tokens, beside a text."""
+    """Zero tokens, although the reply has text."""
     USAGE_IMPLAUSIBLE = "usage_implausible"
-    """No count of tokens, or more than the request could use."""
+    """A value that is not a count, or more tokens than the request could use."""
     USAGE_CONTRADICTORY = "usage_contradictory"
-    """Its numbers contradict each other; the dearest reading they allow was posted."""
+    """Counts that contradict each other. The most expensive reading was posted."""
     TIER_UNASKED = "tier_unasked"
-    """The provider names a service tier that was not asked for and is not known; the default was posted."""
+    """An unknown service tier that was not requested. The default tier's price was posted."""
     PRICE_UNKNOWN = "price_unknown"
-    """The tokens are known, but not what they cost, such as in a tier that has no price."""
+    """The tokens are known but not their price, for example in a tier without a price."""
     CHOICES_MISSING = "choices_missing"
-    """Fewer answers than the request asked for."""
+    """Fewer answers than `n`."""
 
 
 AMOUNT_UNKNOWN = frozenset(
@@ -249,14 +251,14 @@ AMOUNT_UNKNOWN = frozenset(
         Anomaly.PRICE_UNKNOWN,
     }
 )
-"""The anomalies of attempts that were posted at their whole hold, because nobody knows their cost."""
+"""Anomalies with an unknown cost: such an attempt is posted at its whole hold."""
 
 
 class LLMResult(_Value):
     """
-    What `handle.get()` returns: a fresh copy for every caller.
+    The result of a call, as `handle.get()` returns it: a new copy for every caller.
 
-    Source: read back from the ledger, so a visible result is a logged result.
+    It is read from the ledger, so every visible result is in the log.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -265,23 +267,22 @@ class LLMResult(_Value):
     generation: int
     text: str
     texts: tuple[str, ...]
-    """All answers, fewer than `n` only if the provider sent fewer; `text` is the first."""
+    """All answers. Fewer than `n` only if the provider sent fewer. `text` is the first one."""
     parsed: Any = None
-    """An instance of the Pydantic model that was passed as `response_schema`; None if there was none."""
+    """An instance of the Pydantic model that was passed as `response_schema`, else None."""
     finish_reason: str | None
     """
-    How the answer ended: `stop`, or `length` where `max_output_tokens` cut it short.
+    `stop`, or `length` if `max_output_tokens` truncated the answer. Of several answers the worst one counts.
 
-    Text may end with `length`; an answer to a schema, or an empty one, may not. Of several answers the worst ending
-    counts.
+    Only a non-empty text answer may end with `length`. With a response schema the attempt fails.
     """
     usage: Usage | None
-    """None: the provider did not say, or what it said cannot be true."""
+    """None: the provider named no usage, or an impossible one."""
     cost_usd: Decimal
-    """What all attempts of this call were posted at, failed and unknown ones included."""
+    """The posted cost of all attempts of this call, including failed ones and those with an unknown bill."""
     latency_ms: int
-    """Of the attempt that succeeded: from sending the request to having the whole reply."""
+    """Time of the successful attempt, from sending the request to the complete reply."""
     attempts: int
     model: str
-    """The model the provider says answered."""
+    """The model that the provider names in its reply."""
     provider_request_id: str | None

@@ -1,4 +1,4 @@
-"""URLs that hold a password: what a reader would take for something else, and so might print."""
+"""Finds URLs whose password would be parsed as something else, and then perhaps printed in an error."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import re
 from urllib.parse import quote, urlsplit
 
 SPECIAL = "@/?#:%[]"
-"""What must be escaped in a user or a password (RFC 3986, section 3.2.1)."""
+"""Characters that must be escaped in a user or a password (RFC 3986, section 3.2.1)."""
 
 
-def escapes(characters: str = SPECIAL) -> str:
-    """How to write these characters in a user or a password."""
+def escape_advice(characters: str = SPECIAL) -> str:
+    """Advice for an error message: how to escape these characters in a user or a password."""
     return "in a user or password " + ", ".join(
         f"{character} is written {quote(character, safe='')}" for character in characters
     )
 
 
-def misread_login(url: str, ends: str) -> str | None:
+def login_fault(url: str, ends: str) -> str | None:
     """
-    Why a reader would not find the user and the password where they were meant to be; None if it would.
+    Explain why a parser would misread the URL's user and password; None if it would not.
 
-    The last `@` is taken for the end of the login, unless it stands in a query. Nothing of the URL is quoted but the
+    The last `@` ends the login, unless it is part of the query. The message quotes nothing of the URL except the
     characters to escape.
 
     Args:
-        ends: Characters at which the reader takes the login, or all that may hold one, to be over.
+        ends: Characters at which the parser ends the login, or the part of the URL that can hold one.
     """
     rest = url.partition("://")[2]
     main, _, query = rest.partition("?")
@@ -34,17 +34,17 @@ def misread_login(url: str, ends: str) -> str | None:
     login = user + password
     if not any(character in login for character in ends):
         return None
-    return escapes("".join(character for character in SPECIAL if character in login))
+    return escape_advice("".join(character for character in SPECIAL if character in login))
 
 
-def misread(url: str) -> str | None:
-    """Why `urllib.parse`, and what is built on it, would not read the URL as it was meant; None if it would."""
+def url_fault(url: str) -> str | None:
+    """Explain why `urllib.parse` would misread the URL, without quoting it; None if it would not."""
     start = re.split("[/?#]", url.partition("://")[2])[0]
-    if ":" in start and (reason := misread_login(url, "/?#[]")):
+    if ":" in start and (reason := login_fault(url, "/?#[]")):
         return reason
     try:
         _ = urlsplit(url).port
     except ValueError:
-        # In its words is what could not be read, which may be the password.
-        return f"its port is no number, or its host no name; {escapes()}"
+        # The exception's own text is not used: it quotes the part that failed, which may be the password.
+        return f"its port is not a number, or its host is not a name; {escape_advice()}"
     return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from callgate.domain import told_names
+from callgate.domain import safe_codes
 from callgate.domain.breaker import BreakerChange, Health, health_of
 from callgate.domain.budgets import usd
 from callgate.domain.catalogue import Catalogue
@@ -257,7 +257,7 @@ class AICallLogger:
             next_state=CallState.SUCCEEDED,
             usage=bill.usage,
             price_source=bill.priced.price_source,
-            service_tier=told_names.tier(verdict.reply.service_tier) if verdict.reply else None,
+            service_tier=safe_codes.tier(verdict.reply.service_tier) if verdict.reply else None,
             health=Health.ALIVE,
             anomalies=bill.anomalies,
         )

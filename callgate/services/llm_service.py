@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from callgate.domain import told_names
+from callgate.domain import safe_codes
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
 from callgate.domain.errors import BrokerUnavailable, InvalidRequest, LedgerUnavailable
 from callgate.domain.ledger import (
@@ -178,7 +178,7 @@ class LLMService:
 
         Args:
             ask_gates: Asks every gate again, for a client may have stored any request and any bound of its tokens (the
-                number); see `gates.checking`.
+                number); see `gates.check_in_steps`.
             publish_settle_task: Publishes the log task of an answered attempt; raises BrokerUnavailable.
             settle_here: Settles in this process, for when the log task cannot be published.
             worker_id: Names this process in the ledger; claims get a number behind it.
@@ -523,5 +523,5 @@ def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -
     if isinstance(answer, Failure):
         return RecordAnswer(ref, None, answer.to_json(), latency_ms)
     error = answer.failure.to_json() if answer.failure else None
-    request_id = told_names.request_id(answer.provider_request_id)
+    request_id = safe_codes.request_id(answer.provider_request_id)
     return RecordAnswer(ref, answer.to_json(), error, latency_ms, request_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from callgate.domain import told_names
+from callgate.domain import safe_codes
 from callgate.domain.endings import Ending, ending_of
 from callgate.domain.errors import UnpricedModel
 from callgate.domain.ledger import AttemptView, CallView
@@ -49,13 +49,13 @@ def flaw_of(
     if not reply.texts:
         return _paid("empty_reply", "the reply has no choices", retryable=False)
     ending = ending_of(reply.finish_reason, good_endings)
-    if ending > Ending.CUT:
+    if ending > Ending.TRUNCATED:
         return _flaw_of_ending(ending, reply.finish_reason)
     is_empty = not all(text.strip() for text in reply.texts)
-    if ending is Ending.CUT and is_empty:
+    if ending is Ending.TRUNCATED and is_empty:
         why = "max_output_tokens was reached before any answer: reasoning used it up"
         return _paid("output_truncated", why, retryable=False)
-    if ending is Ending.CUT and schema is not None:
+    if ending is Ending.TRUNCATED and schema is not None:
         why = "max_output_tokens cut the answer short"
         return _paid("output_truncated", why, retryable=False)
     if is_empty:
@@ -66,9 +66,9 @@ def flaw_of(
 def _flaw_of_ending(ending: Ending, finish_reason: str | None) -> Failure:
     if ending is Ending.FILTERED:
         return _paid("content_filtered", "the provider filtered the answer", retryable=False)
-    if ending is Ending.BROKEN:
+    if ending is Ending.ABORTED:
         return _paid("broken_off", "the provider broke off its answer", retryable=True)
-    name = told_names.ending(finish_reason)
+    name = safe_codes.finish_reason(finish_reason)
     told = (
         f"`{name}`" if name else "another finish reason (`callgate calls show --bodies` names it)"
     )
@@ -102,7 +102,7 @@ def bill_of(
         return Bill(Priced(attempt.hold_nano_usd, "whole hold: outcome unknown"))
     if reply is None:
         return Bill(Priced(attempt.hold_nano_usd, "whole hold: no reply"))
-    tier, anomalies = _tier(told_names.tier(reply.service_tier), request), list(reply.anomalies)
+    tier, anomalies = _tier(safe_codes.tier(reply.service_tier), request), list(reply.anomalies)
     if tier is None:
         anomalies.append(Anomaly.TIER_UNASKED)
     if request is not None and failure is None and len(reply.texts) < request.n:

@@ -1,4 +1,4 @@
-"""Answers, and what looks like one: envelopes, endings, wrappings."""
+"""Replies with answers, or nearly: envelopes, finish reasons, wrappings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ENVELOPES = (
     ),
     dead("no text", chat(choice("")), posted=2 * COST, attempts=2, code="empty_reply"),
     dead(
-        "an event stream nobody asked for",
+        "an event stream that was not requested",
         Reply(
             raw=b'data: {"choices":[{"delta":{"content":"fine"}}]}\n\ndata: [DONE]\n\n',
             headers={"Content-Type": "text/event-stream"},

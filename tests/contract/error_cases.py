@@ -1,4 +1,4 @@
-"""Errors that a reply holds, and what each one means for call and money."""
+"""Replies with errors, and what each means for the call and its bill."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ERRORS = (
     unpaid("a type only", {"type": "invalid_request_error", "message": "no"}, "bad_request"),
     unpaid("a code in camel case", {"code": "InvalidApiKey"}, "authentication_failed"),
     unpaid("a code in words", {"code": "Insufficient Balance"}, "insufficient_quota"),
-    unpaid("a status of its own", {"code": "x", "http_status": 403}, "permission_denied"),
+    unpaid("a status in http_status", {"code": "x", "http_status": 403}, "permission_denied"),
     unpaid("Google's status", {"code": 0, "status": "INVALID_ARGUMENT"}, "bad_request"),
     unpaid("an error in a list", [{"code": 404, "message": "no such model"}], "not_found"),
     unpaid("an error in an error", {"error": {"code": 403}}, "permission_denied"),
@@ -141,7 +141,7 @@ ERRORS = (
         ),
         posted=0,
         code="request_too_large",
-        says="the request alone is above a limit",
+        says="the request alone exceeds a limit",
     ),
     dead(
         "429 that can never fit, by its numbers",

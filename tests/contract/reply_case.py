@@ -1,5 +1,5 @@
 """
-Replies as real providers and gateways send them, each with what is right.
+The parts of reply cases: a reply as real providers and gateways send it, and the expected result.
 
 Prices: 1 USD per million input tokens, 0.1 cached, 2 output. The prompt is a few words, `max_output_tokens` is 100.
 """
@@ -46,22 +46,22 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is sent, and what is right."""
+    """The replies that are sent, and the expected result."""
 
     name: str
     replies: tuple[Reply, ...]
-    """One after the other; the last one again and again."""
+    """Sent in order; the last one is repeated."""
     ends: Literal["succeeded", "dead"] = "succeeded"
     posted: int | None = COST
-    """Nano-USD over all attempts; None: the whole hold of each."""
+    """Expected nano-USD of all attempts. None: the whole hold of each."""
     attempts: int = 1
     code: str | None = None
-    """The failure's."""
+    """Code of the failure."""
     says: str = ""
     """A part of the failure's message."""
     texts: tuple[str, ...] = ("fine",)
     anomalies: tuple[str, ...] = ()
-    """Of the last attempt."""
+    """Anomalies of the last attempt."""
     usage_is_known: bool = True
     request: Mapping[str, Any] = field(default_factory=dict)
     entry: Mapping[str, Any] = field(default_factory=dict)
@@ -80,16 +80,16 @@ def chat(*choices: object, usage: object = USAGE, **fields: Any) -> Reply:
 
 
 def dead(name: str, *replies: Reply, **right: Any) -> Case:
-    """A case without an answer."""
+    """A case that ends without an answer."""
     return Case(name, replies, ends="dead", texts=(), **right)
 
 
 def unpaid(name: str, error: object, code: str, **right: Any) -> Case:
-    """An error in a 200 that is final and costs nothing."""
+    """An error in a 200 that is final and unbilled."""
     return dead(name, Reply({"error": error}), posted=0, code=code, **right)
 
 
-def told(
+def openai_usage(
     prompt: object, completion: object, total: object = None, **more: object
 ) -> dict[str, object]:
     """A usage in OpenAI's names."""
@@ -97,8 +97,8 @@ def told(
     return counts if total is None else {**counts, "total_tokens": total}
 
 
-def counted(name: str, usage: object, posted: int | None, *anomalies: str, **right: Any) -> Case:
-    """A good answer with such a usage."""
+def with_usage(name: str, usage: object, posted: int | None, *anomalies: str, **right: Any) -> Case:
+    """A good answer with this usage."""
     known = {} if posted is not None else {"usage_is_known": False}
     return Case(name, (chat(usage=usage),), posted=posted, anomalies=anomalies, **known, **right)
 

@@ -1,4 +1,4 @@
-"""Both budget caches: a copy that is a moment behind, and never more."""
+"""The contract of budget caches: figures at most one TTL old, of the right organisation and login."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _orgs = count()
 
 
 class Ledger:
-    """Figures that are a little higher each time somebody asks."""
+    """Returns figures that are higher with each question."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -44,7 +44,7 @@ class Ledger:
 
 @pytest.fixture(params=["memory", "redis"])
 def cache(request: pytest.FixtureRequest) -> Iterator[BudgetCachePort]:
-    """A cache that keeps figures for a fifth of a second."""
+    """A cache with a TTL of 0.2 s."""
     if request.param == "memory":
         yield MemoryBudgetCache(ttl_s=TTL_S)
         return
@@ -56,12 +56,12 @@ def cache(request: pytest.FixtureRequest) -> Iterator[BudgetCachePort]:
 
 @pytest.fixture
 def org() -> str:
-    """An organisation nobody has asked about."""
+    """A new organisation."""
     return f"org-{next(_orgs)}-{datetime.now(UTC).timestamp()}"
 
 
-def test_a_second_reader_gets_the_copy(cache: BudgetCachePort, org: str) -> None:
-    """What was loaded a moment ago is not loaded again, and nothing of it is changed."""
+def test_a_second_reader_gets_the_cached_figures(cache: BudgetCachePort, org: str) -> None:
+    """They are unchanged, and the ledger is not asked again."""
     ledger = Ledger()
     first = cache.get(org, ledger.budgets)
 
@@ -82,10 +82,9 @@ def test_organisations_do_not_mix(cache: BudgetCachePort, org: str) -> None:
     assert ledger.asked == 2
 
 
-def test_a_copy_does_not_outlive_its_time(
+def test_an_entry_expires_after_its_ttl(
     cache: BudgetCachePort, org: str, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:
-    """After the time to live the ledger is asked again."""
     ledger = Ledger()
     cache.get(org, ledger.budgets)
 
@@ -93,7 +92,7 @@ def test_a_copy_does_not_outlive_its_time(
 
 
 def test_without_the_cache_the_ledger_answers(org: str) -> None:
-    """A cache that cannot be reached costs a warning and nothing else."""
+    """An unreachable cache costs one warning."""
     ledger = Ledger()
     cache = RedisBudgetCache("redis://127.0.0.1:1/0", login=LOGIN, ttl_s=TTL_S)
 
@@ -106,7 +105,7 @@ def test_without_the_cache_the_ledger_answers(org: str) -> None:
 
 
 def a_copy(org: str, **changes: object) -> str:
-    """What we keep of one budget, with something of it changed."""
+    """The JSON of one budget in an entry, with changes."""
     (figures,) = Ledger().budgets(org)
     kept = {**asdict(figures), "spent_nano_usd": 77, **changes}
     return json.dumps([kept], default=lambda moment: moment.isoformat())
@@ -114,19 +113,19 @@ def a_copy(org: str, **changes: object) -> str:
 
 @lru_cache
 def box_of(login: str) -> Aead:
-    """What copies of a login are sealed with."""
+    """The cipher of a login's entries."""
     return Aead(RedisBudgetCache("redis://127.0.0.1:1/0", login=login, ttl_s=60)._key)
 
 
-def sealed(org: str, told: bytes | str, *, by: str = LOGIN, age_s: float = 0) -> bytes:
-    """These bytes as a copy that somebody with a login would have made so many seconds ago."""
+def sealed(org: str, plain: bytes | str, *, by: str = LOGIN, age_s: float = 0) -> bytes:
+    """These bytes as an entry that a login would have written so many seconds ago."""
     at_ms = round((time.time() - age_s) * 1000)
-    told = told.encode() if isinstance(told, str) else told
-    return bytes(box_of(by).encrypt(at_ms.to_bytes(8) + told, org.encode()))
+    plain = plain.encode() if isinstance(plain, str) else plain
+    return bytes(box_of(by).encrypt(at_ms.to_bytes(8) + plain, org.encode()))
 
 
 ODD: dict[str, Callable[[str], bytes | str]] = {
-    "garbage": lambda _: "garbage",
+    "no ciphertext": lambda _: "no ciphertext",
     "nothing": lambda _: "",
     "no UTF-8": lambda _: b"\xff\xfe",
     "null": lambda _: "null",
@@ -136,7 +135,7 @@ ODD: dict[str, Callable[[str], bytes | str]] = {
     "a nest": lambda _: "[" * 50_000,
     "a copy": a_copy,
     "no budget at all": lambda _: "[]",
-    "more than ours ever is": lambda org: a_copy(org) + " " * 1_000_000,
+    "larger than any entry": lambda org: a_copy(org) + " " * 1_000_000,
     "a field less": lambda _: '[{"budget_id": 1}]',
     "another organisation": lambda org: a_copy(org + "x"),
     "an unknown window": lambda org: a_copy(org, window="year"),
@@ -154,14 +153,14 @@ SEALED_ODDLY = ODD.keys() - {"a copy", "no budget at all"}
 
 @pytest.fixture
 def shared(services: DevServers) -> Iterator[Redis]:
-    """The Redis of the cache, as others who share it see it."""
+    """The cache's Redis, as another client sees it."""
     with Redis.from_url(services.broker_url) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def real(services: DevServers) -> Iterator[RedisBudgetCache]:
-    """The cache in Redis, with time for a test to look at it."""
+    """The Redis cache with a TTL long enough for a test to inspect entries."""
     cache = RedisBudgetCache(services.broker_url, login=LOGIN, ttl_s=60)
     yield cache
     cache.close()
@@ -169,7 +168,7 @@ def real(services: DevServers) -> Iterator[RedisBudgetCache]:
 
 @pytest.fixture
 def key(real: RedisBudgetCache, shared: Redis, org: str) -> str:
-    """Where this cache keeps the copy of the organisation: what is new there after it has been asked."""
+    """The key of the organisation's entry: the one that is new after a read."""
     before = set(shared.scan_iter("callgate:budgets:*"))
     real.get(org, Ledger().budgets)
     (name,) = set(shared.scan_iter("callgate:budgets:*")) - before
@@ -178,10 +177,10 @@ def key(real: RedisBudgetCache, shared: Redis, org: str) -> str:
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_what_others_have_written_is_no_copy(
+def test_an_entry_of_another_writer_is_overwritten(
     real: RedisBudgetCache, shared: Redis, org: str, key: str, what: str
 ) -> None:
-    """However right it looks: the ledger is asked, and its answer takes the place of what was there."""
+    """However plausible it looks, the ledger is asked."""
     ledger = Ledger()
     shared.set(key, ODD[what](org), px=1_000)
 
@@ -193,10 +192,10 @@ def test_what_others_have_written_is_no_copy(
 
 
 @pytest.mark.parametrize("what", sorted(SEALED_ODDLY))
-def test_what_the_ledger_could_not_have_said_is_no_copy(
+def test_impossible_figures_count_as_missing(
     real: RedisBudgetCache, shared: Redis, org: str, key: str, what: str
 ) -> None:
-    """Though it is sealed with the right key, such as by another version."""
+    """Even if they are encrypted with the right key, for example by another version."""
     ledger = Ledger()
     shared.set(key, sealed(org, ODD[what](org)))
 
@@ -205,10 +204,9 @@ def test_what_the_ledger_could_not_have_said_is_no_copy(
 
 
 @pytest.mark.parametrize("kind", ["list", "hash", "set", "stream"])
-def test_another_kind_of_value_is_no_copy(
+def test_a_value_of_another_redis_type_counts_as_missing(
     real: RedisBudgetCache, shared: Redis, org: str, key: str, kind: str
 ) -> None:
-    """A key of somebody's own making that happens to have our name."""
     ledger = Ledger()
     if kind == "list":
         shared.rpush(key, "a")
@@ -228,26 +226,26 @@ def test_another_kind_of_value_is_no_copy(
     [("rival:secret@ledger", "", 0), (LOGIN, "x", 0), (LOGIN, "", 61), (LOGIN, "", -30)],
     ids=["another login", "another organisation", "too old", "from the future"],
 )
-def test_a_copy_is_of_this_login_this_organisation_and_now(
+def test_an_entry_is_bound_to_login_organisation_and_time(
     real: RedisBudgetCache, shared: Redis, org: str, key: str, by: str, of: str, age_s: float
 ) -> None:
-    """One that was kept aside and put back, renewed or moved, is not believed, whenever it is to expire."""
+    """A replayed, renewed or moved entry is not accepted, whatever its expiry in Redis."""
     shared.set(key, sealed(org + of, a_copy(org), by=by, age_s=age_s))
 
     assert real.get(org, Ledger().budgets)[0].spent_nano_usd == 1
 
 
-def test_a_copy_of_ours_is_believed(
+def test_an_unchanged_entry_is_accepted(
     real: RedisBudgetCache, shared: Redis, org: str, key: str
 ) -> None:
-    """What the tests above change is what makes the difference."""
+    """The control for the tests above."""
     shared.set(key, sealed(org, a_copy(org)))
 
     assert real.get(org, Ledger().budgets)[0].spent_nano_usd == 77
 
 
 def test_a_changed_bit_is_found(real: RedisBudgetCache, shared: Redis, org: str, key: str) -> None:
-    """In the nonce, in the time, in the figures or in what vouches for them."""
+    """In the nonce, the timestamp, the figures or the authentication tag."""
     whole = sealed(org, a_copy(org))
 
     for place in range(0, len(whole), 7):
@@ -257,10 +255,8 @@ def test_a_changed_bit_is_found(real: RedisBudgetCache, shared: Redis, org: str,
         assert real.get(org, Ledger().budgets)[0].spent_nano_usd == 1
 
 
-def test_nothing_of_a_copy_can_be_read_in_the_cache(
-    real: RedisBudgetCache, shared: Redis, org: str
-) -> None:
-    """Neither the organisation nor its figures, in keys or values."""
+def test_an_entry_reveals_nothing(real: RedisBudgetCache, shared: Redis, org: str) -> None:
+    """Neither the organisation nor its figures, in key or value."""
     real.get(org, Ledger().budgets)
 
     for name in shared.scan_iter("callgate:budgets:*"):
@@ -269,8 +265,8 @@ def test_nothing_of_a_copy_can_be_read_in_the_cache(
         assert b"nano_usd" not in whole
 
 
-def test_a_login_without_a_password_shares_with_nobody(services: DevServers, org: str) -> None:
-    """Nothing tells its holders from others, so that each process keeps copies of its own."""
+def test_a_login_without_a_password_shares_no_entries(services: DevServers, org: str) -> None:
+    """Without a secret each process has its own key."""
     ledger = Ledger()
     caches = [RedisBudgetCache(services.broker_url, login=None, ttl_s=60) for _ in range(2)]
 
@@ -281,8 +277,7 @@ def test_a_login_without_a_password_shares_with_nobody(services: DevServers, org
     assert seen == [1, 2, 1, 2]
 
 
-def test_processes_of_one_login_share_their_copies(services: DevServers, org: str) -> None:
-    """One process asks the ledger for all of them."""
+def test_processes_of_one_login_share_entries(services: DevServers, org: str) -> None:
     ledger = Ledger()
     caches = [RedisBudgetCache(services.broker_url, login=LOGIN, ttl_s=60) for _ in range(2)]
 

@@ -1,4 +1,4 @@
-"""Replies that come compressed although nobody asked: read as RFC 9110 has it, within the bound of every reply."""
+"""Compressed replies: decoded by RFC 9110, within the size limit of every reply."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.adapters.providers.openai import transport as openai_transport
-from callgate.adapters.providers.openai.transport import _Inflation
+from callgate.adapters.providers.http import reply_bounds
+from callgate.adapters.providers.http.decompression import Inflater
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing
-from tests.contract.openai_attempts import Outcome, attempt, forget_proxies
-from tests.contract.provider_worlds import Exchange, Received, chat, http, sends
+from tests.support.openai_attempts import AttemptResult, attempt, unset_proxies
+from tests.support.provider_worlds import Exchange, Received, chat, http, sends
 
 BODY = json.dumps(chat("fine")).encode()
 GZIP = b"\x1f\x8b"
@@ -26,11 +26,11 @@ Coding = Callable[[bytes], bytes]
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_proxies(monkeypatch)
+    unset_proxies(monkeypatch)
 
 
 def raw_deflate(data: bytes, level: int = -1) -> bytes:
-    """Without zlib's header, as some servers understand `deflate`."""
+    """Deflate without zlib's header, as some servers send it."""
     stream = zlib.compressobj(level, wbits=-zlib.MAX_WBITS)
     return stream.compress(data) + stream.flush()
 
@@ -42,11 +42,11 @@ def members(data: bytes) -> bytes:
 
 
 def plain(data: bytes) -> bytes:
-    """As it is."""
+    """Not encoded."""
     return data
 
 
-def replied(encoding: str, body: bytes) -> Outcome:
+def replied(encoding: str, body: bytes) -> AttemptResult:
     """One attempt that gets this body under this Content-Encoding."""
     return attempt(sends(http(body, headers={"content-encoding": encoding})))
 
@@ -82,8 +82,8 @@ def replied(encoding: str, body: bytes) -> Outcome:
         ("gzip\r\ncontent-encoding: deflate", lambda data: zlib.compress(gzip.compress(data))),
     ],
 )
-def test_a_reply_is_read_whatever_coding_it_came_in(encoding: str, coding: Coding) -> None:
-    """It was paid for: the whole answer counts, and its usage."""
+def test_a_compressed_reply_is_decoded(encoding: str, coding: Coding) -> None:
+    """It was paid for, so the whole answer and its usage count."""
     outcome = replied(encoding, coding(BODY))
 
     assert isinstance(outcome.answer, ProviderReply)
@@ -100,11 +100,11 @@ def test_a_reply_is_read_whatever_coding_it_came_in(encoding: str, coding: Codin
         ("gzip, gzip, gzip, gzip, gzip", gzip.compress),
     ],
 )
-def test_a_reply_in_no_known_coding_is_not_asked_for_again(encoding: str, coding: Coding) -> None:
-    """The same request can only bring the same again."""
+def test_a_reply_in_an_unknown_coding_is_not_retried(encoding: str, coding: Coding) -> None:
+    """The same request would bring the same coding."""
     outcome = replied(encoding, coding(BODY))
 
-    assert outcome.verdict == ("invalid_response", False, Billing.UNKNOWN)
+    assert outcome.classification == ("invalid_response", False, Billing.UNKNOWN)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,10 @@ def test_a_reply_in_no_known_coding_is_not_asked_for_again(encoding: str, coding
         ("deflate", lambda data: b"\xff" + data),
     ],
 )
-def test_a_reply_that_is_broken_in_its_coding_is_unknown(encoding: str, coding: Coding) -> None:
-    """Broken or cut off: nobody can say what was in it."""
+def test_a_damaged_compressed_reply_has_an_unknown_bill(encoding: str, coding: Coding) -> None:
     outcome = replied(encoding, coding(BODY))
 
-    assert outcome.verdict == ("invalid_response", True, Billing.UNKNOWN)
+    assert outcome.classification == ("invalid_response", True, Billing.UNKNOWN)
 
 
 def _pieces(encoding: str, body: bytes) -> Exchange:
@@ -138,7 +137,7 @@ def _pieces(encoding: str, body: bytes) -> Exchange:
 
 
 def test_a_reply_may_come_byte_by_byte() -> None:
-    """A member may end, and the next one begin, in any of them."""
+    """A gzip member may end, and the next one begin, in any chunk."""
     outcome = attempt(_pieces("gzip", gzip.compress(BODY[:9]) + b"\0\0" + gzip.compress(BODY[9:])))
 
     assert isinstance(outcome.answer, ProviderReply)
@@ -157,15 +156,15 @@ def test_a_reply_may_come_byte_by_byte() -> None:
         ("identity", plain),
     ],
 )
-def test_a_reply_is_inflated_within_the_bound(
+def test_decompression_has_a_size_limit(
     monkeypatch: pytest.MonkeyPatch, encoding: str, coding: Coding
 ) -> None:
-    """A kilobyte must not become a gigabyte in the memory of a worker, at no layer."""
-    monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 10_000)
+    """A kilobyte must not become a gigabyte in a worker's memory, at any layer of coding."""
+    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", 10_000)
 
     outcome = replied(encoding, coding(json.dumps(chat("x" * 10**6)).encode()))
 
-    assert outcome.verdict == ("reply_too_large", False, Billing.UNKNOWN)
+    assert outcome.classification == ("reply_too_large", False, Billing.UNKNOWN)
 
 
 @given(
@@ -173,20 +172,20 @@ def test_a_reply_is_inflated_within_the_bound(
     st.lists(st.integers(1, 40), min_size=1),
     st.integers(1, 30),
 )
-def test_members_are_read_wherever_they_are_cut(
+def test_gzip_members_may_be_split_anywhere(
     parts: list[bytes], cuts: list[int], bytes_max: int
 ) -> None:
-    """All bytes come out in their order; a piece brings no more than was asked for."""
+    """All bytes come out in order, and a step returns no more than its limit."""
     data, inflation, out, index = (
         b"".join(gzip.compress(part) for part in parts),
-        _Inflation(),
+        Inflater(),
         b"",
         0,
     )
     while data:
         cut = cuts[index % len(cuts)]
-        out += inflation.undo(data[:cut], 1000)
+        out += inflation.inflate(data[:cut], 1000)
         data, index = data[cut:], index + 1
 
     assert out == b"".join(parts)
-    assert len(_Inflation().undo(gzip.compress(b"x" * 1000), bytes_max)) == bytes_max
+    assert len(Inflater().inflate(gzip.compress(b"x" * 1000), bytes_max)) == bytes_max

@@ -1,4 +1,4 @@
-"""Calls between two event loops: cancelled, cut off or refused a loop, they tell the truth and leave nothing behind."""
+"""Calls through the provider's event loop: cancellation, shutdown and failure are reported; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from contextvars import ContextVar
 
 import pytest
 
-from callgate.adapters.providers.openai.loop import ProviderLoop
+from callgate.adapters.providers.http.provider_loop import ProviderLoop
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
-from tests.contract.openai_attempts import ATTEMPT, a_request, forget_proxies
-from tests.contract.provider_worlds import SocketServer, adapter_for, chat, hangs, says, until
+from tests.support.openai_attempts import ATTEMPT, a_request, unset_proxies
+from tests.support.provider_worlds import SocketServer, adapter_for, chat, hangs, sends_json, until
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 Asked = asyncio.Task[ProviderReply | Failure]
 
 
@@ -28,11 +28,11 @@ Asked = asyncio.Task[ProviderReply | Failure]
 def _nothing_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[None]:
-    """No thread, and no complaint of asyncio's: tasks destroyed, coroutines and exceptions that nobody took."""
-    forget_proxies(monkeypatch)
+    """After each test no thread is left, and asyncio has logged no lost task, coroutine or exception."""
+    unset_proxies(monkeypatch)
     caplog.set_level(logging.WARNING, "asyncio")
     yield
-    ended_by = time.monotonic() + PATIENCE_S
+    ended_by = time.monotonic() + TIMEOUT_S
     while threads := [t for t in threading.enumerate() if t.name.startswith("provider ")]:
         assert time.monotonic() < ended_by, threads
         threads[0].join(0.1)
@@ -41,23 +41,23 @@ def _nothing_is_left_behind(
 
 
 def ask(provider: OpenAIAdapter) -> Asked:
-    """Begin an attempt."""
+    """Start an attempt."""
     return asyncio.create_task(
-        provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+        provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
     )
 
 
 @asynccontextmanager
 async def busy(provider: OpenAIAdapter) -> AsyncIterator[None]:
-    """Keep the provider's loop from doing anything, as a flood does."""
+    """Block the provider's loop, as a flood of bytes does."""
     begun, over = threading.Event(), threading.Event()
 
     async def work() -> None:
         begun.set()
-        over.wait(PATIENCE_S)
+        over.wait(TIMEOUT_S)
 
     held = asyncio.create_task(provider._loop.run(work()))
-    await asyncio.to_thread(begun.wait, PATIENCE_S)
+    await asyncio.to_thread(begun.wait, TIMEOUT_S)
     try:
         yield
     finally:
@@ -65,11 +65,14 @@ async def busy(provider: OpenAIAdapter) -> AsyncIterator[None]:
         await held
 
 
-def test_a_call_that_was_cancelled_is_not_sent_afterwards() -> None:
-    """Its attempt may be given to others by then, when the provider's loop comes to it at last."""
+def test_a_cancelled_call_is_not_sent_later() -> None:
+    """When the busy provider's loop reaches it, another worker may have its attempt."""
 
     async def run() -> int:
-        async with SocketServer(says(chat())) as server, adapter_for(server.base_url) as provider:
+        async with (
+            SocketServer(sends_json(chat())) as server,
+            adapter_for(server.base_url) as provider,
+        ):
             assert isinstance(await ask(provider), ProviderReply)
             async with busy(provider):
                 asked = ask(provider)
@@ -84,8 +87,8 @@ def test_a_call_that_was_cancelled_is_not_sent_afterwards() -> None:
     assert asyncio.run(run()) == 2
 
 
-def test_a_call_that_is_cancelled_in_flight_lets_go_of_its_connection() -> None:
-    """Hundreds of them leave nothing behind; the only connection there may be serves the next."""
+def test_a_call_cancelled_in_flight_releases_its_connection() -> None:
+    """With one connection at most, five cancelled calls follow each other."""
 
     async def run() -> None:
         async with (
@@ -102,8 +105,8 @@ def test_a_call_that_is_cancelled_in_flight_lets_go_of_its_connection() -> None:
     asyncio.run(run())
 
 
-def test_what_is_cut_off_by_the_end_is_told_as_far_as_it_came() -> None:
-    """A request that was sent may be billed; one that still waited for its connection is not."""
+def test_a_stopped_loop_reports_whether_requests_were_sent() -> None:
+    """A request that was sent may be billed. One that waited for its connection is not."""
 
     async def run() -> list[ProviderReply | Failure]:
         async with (
@@ -115,7 +118,7 @@ def test_what_is_cut_off_by_the_end_is_told_as_far_as_it_came() -> None:
             waiting = ask(provider)
             await provider._loop.run(asyncio.sleep(0.05))
             provider._loop.stop()
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 return [await sent, await waiting]
 
     sent, waiting = asyncio.run(run())
@@ -126,8 +129,8 @@ def test_what_is_cut_off_by_the_end_is_told_as_far_as_it_came() -> None:
     assert (waiting.code, waiting.billing) == ("connection_failed", Billing.UNBILLED)
 
 
-def test_the_end_of_a_worker_cancels_what_is_in_flight() -> None:
-    """The loop of the callers may be gone before the provider's hears of it."""
+def test_shutdown_cancels_calls_in_flight() -> None:
+    """The callers' loop may be closed before the provider's loop reacts."""
 
     async def run() -> None:
         async with SocketServer(hangs) as server, adapter_for(server.base_url) as provider:
@@ -142,8 +145,8 @@ def test_the_end_of_a_worker_cancels_what_is_in_flight() -> None:
     asyncio.run(run())
 
 
-def test_no_loop_to_be_had_is_a_failure_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file descriptor was free: the caller's loop, in which all calls are, would wait for ever."""
+def test_a_loop_that_cannot_start_fails_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a free file descriptor the callers' loop would otherwise wait without end."""
     make = asyncio.new_event_loop
 
     def none_is_free() -> asyncio.AbstractEventLoop:
@@ -152,7 +155,10 @@ def test_no_loop_to_be_had_is_a_failure_of_the_call(monkeypatch: pytest.MonkeyPa
         return make()
 
     async def run() -> ProviderReply | Failure:
-        async with SocketServer(says(chat())) as server, adapter_for(server.base_url) as provider:
+        async with (
+            SocketServer(sends_json(chat())) as server,
+            adapter_for(server.base_url) as provider,
+        ):
             monkeypatch.setattr(asyncio.events, "new_event_loop", none_is_free)
             refused = await ask(provider)
             monkeypatch.undo()
@@ -162,7 +168,7 @@ def test_no_loop_to_be_had_is_a_failure_of_the_call(monkeypatch: pytest.MonkeyPa
     answers: list[ProviderReply | Failure] = []
     thread = threading.Thread(target=lambda: answers.append(asyncio.run(run())), daemon=True)
     thread.start()
-    thread.join(PATIENCE_S)
+    thread.join(TIMEOUT_S)
 
     (refused,) = answers
     assert isinstance(refused, Failure)
@@ -174,7 +180,7 @@ def test_no_loop_to_be_had_is_a_failure_of_the_call(monkeypatch: pytest.MonkeyPa
 
 
 def test_each_call_keeps_its_own_context_and_result() -> None:
-    """Though many cross together."""
+    """Five hundred calls run at the same time."""
     whose = ContextVar[int]("whose")
 
     async def there(number: int) -> tuple[int, int, str]:
@@ -197,9 +203,9 @@ def test_each_call_keeps_its_own_context_and_result() -> None:
         finally:
             loop.stop()
 
-    for number, told in enumerate(asyncio.run(run())):
+    for number, result in enumerate(asyncio.run(run())):
         if number % 5 == 0:
-            assert isinstance(told, ValueError)
-            assert told.args == (number,)
+            assert isinstance(result, ValueError)
+            assert result.args == (number,)
         else:
-            assert told == (number, number, "provider test")
+            assert result == (number, number, "provider test")

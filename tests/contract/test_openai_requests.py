@@ -1,4 +1,4 @@
-"""The OpenAI adapter sends one request per attempt, to where the catalogue says, with the key it was given."""
+"""The OpenAI adapter sends one request per attempt, to the catalogue's address, with the organisation's key."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pytest
 
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
-from tests.contract.openai_attempts import (
+from tests.support.openai_attempts import (
     ATTEMPT,
-    PATIENCE_S,
     PROMPT,
-    Outcome,
+    TIMEOUT_S,
+    AttemptResult,
     a_request,
     attempt,
     attempt_at,
-    forget_proxies,
+    unset_proxies,
 )
-from tests.contract.provider_worlds import (
+from tests.support.provider_worlds import (
     KEY,
     Received,
     SocketServer,
@@ -32,8 +32,8 @@ from tests.contract.provider_worlds import (
     chat,
     hangs,
     http,
-    says,
     sends,
+    sends_json,
 )
 
 OTHER_PROXY = "http://127.0.0.1:9"
@@ -42,40 +42,39 @@ BODY = json.dumps(chat()).encode()
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_proxies(monkeypatch)
-
-
-# One attempt, one request.
+    unset_proxies(monkeypatch)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(status: int) -> None:
-    """A second request would be a second bill; the second server never hears of it."""
+    """A second request would be a second bill. The second server gets no connection."""
 
-    async def redirected() -> tuple[Outcome, int]:
-        async with SocketServer(says(chat())) as second:
+    async def redirected() -> tuple[AttemptResult, int]:
+        async with SocketServer(sends_json(chat())) as second:
             location = f"{second.base_url}/chat/completions"
             async with (
-                SocketServer(says({}, status=status, headers={"location": location})) as first,
+                SocketServer(
+                    sends_json({}, status=status, headers={"location": location})
+                ) as first,
                 adapter_for(first.base_url) as provider,
             ):
                 answer = await provider.complete(
-                    a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S
+                    a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S
                 )
-                return Outcome(answer, first.received, first.connections), second.connections
+                return AttemptResult(answer, first.received, first.connections), second.connections
 
     outcome, connections_of_second = asyncio.run(redirected())
 
-    assert outcome.verdict == ("redirected", False, Billing.UNBILLED)
+    assert outcome.classification == ("redirected", False, Billing.UNBILLED)
     assert len(outcome.received) == 1
     assert connections_of_second == 0
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
 def test_the_sdk_retries_nothing(status: int) -> None:
-    """Not even if the provider asks for it: a retry is an attempt, with a hold of its own."""
+    """Not even when the provider asks for it: a retry is an attempt with its own hold."""
     outcome = attempt(
-        says({}, status=status, headers={"x-should-retry": "true", "retry-after": "0.01"})
+        sends_json({}, status=status, headers={"x-should-retry": "true", "retry-after": "0.01"})
     )
 
     assert isinstance(outcome.answer, Failure)
@@ -83,8 +82,8 @@ def test_the_sdk_retries_nothing(status: int) -> None:
     assert len(outcome.received) == 1
 
 
-def test_a_connection_closed_in_the_meantime_is_replaced() -> None:
-    """The server closed the idle connection and we know it: the next attempt opens another."""
+def test_a_closed_idle_connection_is_replaced() -> None:
+    """The client knows that the server closed it, so the next attempt opens another."""
 
     async def two() -> tuple[list[object], int, int]:
         async with (
@@ -94,7 +93,7 @@ def test_a_connection_closed_in_the_meantime_is_replaced() -> None:
             answers: list[object] = []
             for _ in range(2):
                 answers.append(
-                    await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+                    await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
                 )
                 await asyncio.sleep(0.05)
             return answers, len(server.received), server.connections
@@ -107,7 +106,7 @@ def test_a_connection_closed_in_the_meantime_is_replaced() -> None:
 
 @dataclass
 class ClosingServer:
-    """Answers one request, closes that connection when told to, and counts what comes afterwards."""
+    """Answers one request, closes its connection on demand, and keeps the requests after that."""
 
     port: int
     close: threading.Event
@@ -117,17 +116,17 @@ class ClosingServer:
 
 @pytest.fixture
 def closing_server() -> Iterator[ClosingServer]:
-    """A server in a thread of its own, so that it can close while the client's loop is not looking."""
+    """A server in its own thread, so that it can close while the client's loop is blocked."""
     listening = socket.create_server(("127.0.0.1", 0))
-    listening.settimeout(PATIENCE_S)
+    listening.settimeout(TIMEOUT_S)
     server = ClosingServer(listening.getsockname()[1], threading.Event(), threading.Event(), [])
 
     def serve() -> None:
         connection, _ = listening.accept()
-        connection.settimeout(PATIENCE_S)
+        connection.settimeout(TIMEOUT_S)
         _read_whole(connection)
         connection.sendall(http(BODY))
-        server.close.wait(PATIENCE_S)
+        server.close.wait(TIMEOUT_S)
         connection.close()
         server.closed.set()
         while True:
@@ -144,28 +143,28 @@ def closing_server() -> Iterator[ClosingServer]:
     yield server
     listening.shutdown(socket.SHUT_RDWR)
     listening.close()
-    thread.join(PATIENCE_S)
+    thread.join(TIMEOUT_S)
 
 
 def test_a_request_on_a_dead_connection_is_not_sent_again(
     closing_server: ClosingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The race of a stale connection: the server closed it, our loop has not noticed, the request is written to it."""
+    """A race: the server has closed the connection, the client has not noticed and writes the request to it."""
 
     async def raced() -> ProviderReply | Failure:
         async with adapter_for(f"http://127.0.0.1:{closing_server.port}/v1") as provider:
-            first = await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+            first = await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
             assert isinstance(first, ProviderReply)
             attempted = provider._attempt
 
             async def stands_still(*args: Any) -> ProviderReply | Failure:
-                # On purpose: the loop must not see the goodbye before the request is written.
+                # Blocks on purpose: the loop must not see the FIN before the request is written.
                 closing_server.close.set()
-                assert closing_server.closed.wait(PATIENCE_S)
+                assert closing_server.closed.wait(TIMEOUT_S)
                 return await attempted(*args)
 
             monkeypatch.setattr(provider, "_attempt", stands_still)
-            return await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+            return await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
 
     answer = asyncio.run(raced())
 
@@ -182,19 +181,19 @@ def test_connections_are_reused() -> None:
     """Ten requests in a row make one connection."""
 
     async def ten() -> tuple[int, int]:
-        async with SocketServer(says(chat())) as server, adapter_for(server.base_url) as provider:
+        async with (
+            SocketServer(sends_json(chat())) as server,
+            adapter_for(server.base_url) as provider,
+        ):
             for _ in range(10):
-                await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+                await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
             return len(server.received), server.connections
 
     assert asyncio.run(ten()) == (10, 1)
 
 
-# What goes over the wire.
-
-
-def test_the_environment_of_the_sdk_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither address nor key nor payer comes from a variable somebody forgot."""
+def test_the_sdks_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Address, key and payer come from the catalogue and the credentials only."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
     monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-environment")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-environment")
@@ -202,7 +201,7 @@ def test_the_environment_of_the_sdk_is_ignored(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/environment")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Environment: environment")
 
-    outcome = attempt(says(chat()))
+    outcome = attempt(sends_json(chat()))
 
     (received,) = outcome.received
     assert received.headers["authorization"] == f"Bearer {KEY}"
@@ -210,7 +209,7 @@ def test_the_environment_of_the_sdk_is_ignored(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_default_address_is_openais(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not the one of OPENAI_BASE_URL: what is priced as OpenAI's is asked of OpenAI."""
+    """OPENAI_BASE_URL does not count, because prices are OpenAI's."""
 
     async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readuntil(b"\r\n\r\n"))
@@ -218,13 +217,13 @@ def test_the_default_address_is_openais(monkeypatch: pytest.MonkeyPatch) -> None
 
     async def called() -> int:
         async with (
-            SocketServer(says(chat())) as elsewhere,
+            SocketServer(sends_json(chat())) as elsewhere,
             SocketServer(hangs, refuses) as proxy,
             adapter_for(None) as provider,
         ):
             monkeypatch.setenv("OPENAI_BASE_URL", elsewhere.base_url)
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-            await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+            await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
             return elsewhere.connections
 
     asked: list[bytes] = []
@@ -235,8 +234,8 @@ def test_the_default_address_is_openais(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_server_without_authentication_gets_no_key() -> None:
-    """No Authorization header at all, rather than an invented one."""
-    outcome = attempt(says(chat()), key=None, needs_key=False)
+    """There is no Authorization header at all."""
+    outcome = attempt(sends_json(chat()), key=None, needs_key=False)
 
     assert isinstance(outcome.answer, ProviderReply)
     assert "authorization" not in outcome.received[0].headers
@@ -246,7 +245,7 @@ def test_a_loopback_address_is_not_proxied(monkeypatch: pytest.MonkeyPatch) -> N
     """A prompt for a local model does not travel through the company's proxy."""
     monkeypatch.setenv("HTTP_PROXY", OTHER_PROXY)
 
-    outcome = attempt(says(chat()))
+    outcome = attempt(sends_json(chat()))
 
     assert isinstance(outcome.answer, ProviderReply)
 
@@ -254,14 +253,14 @@ def test_a_loopback_address_is_not_proxied(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_proxy_from_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many companies have no other way out."""
 
-    async def proxied() -> Outcome:
-        async with SocketServer(says(chat())) as proxy:
+    async def proxied() -> AttemptResult:
+        async with SocketServer(sends_json(chat())) as proxy:
             monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
             async with adapter_for("http://provider.invalid/v1") as provider:
                 answer = await provider.complete(
-                    a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S
+                    a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S
                 )
-                return Outcome(answer, proxy.received, proxy.connections)
+                return AttemptResult(answer, proxy.received, proxy.connections)
 
     outcome = asyncio.run(proxied())
 
@@ -269,45 +268,47 @@ def test_a_proxy_from_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -
     assert outcome.received[0].head.startswith("POST http://provider.invalid/v1/chat/completions")
 
 
-def test_a_proxy_that_is_away_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request did not even get to the proxy."""
+def test_an_unreachable_proxy_is_unbilled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request did not reach the proxy."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{bound.getsockname()[1]}")
 
         outcome = attempt_at("https://provider.invalid/v1")
 
-    assert outcome.verdict == ("proxy_failed", True, Billing.UNBILLED)
+    assert outcome.classification == ("proxy_failed", True, Billing.UNBILLED)
 
 
 @pytest.mark.parametrize("status", [403, 407, 502])
-def test_a_proxy_that_refuses_is_free(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    """It was asked for a tunnel; the request would have gone through that."""
+def test_a_proxy_that_refuses_connect_is_unbilled(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """The request would have gone through the tunnel that CONNECT asks for."""
 
     async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(http(b"", status=status))
 
-    async def proxied() -> Outcome:
+    async def proxied() -> AttemptResult:
         async with SocketServer(hangs, refuses) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
             async with adapter_for("https://provider.invalid/v1") as provider:
                 answer = await provider.complete(
-                    a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S
+                    a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S
                 )
-                return Outcome(answer, proxy.received, proxy.connections)
+                return AttemptResult(answer, proxy.received, proxy.connections)
 
     asked: list[bytes] = []
     outcome = asyncio.run(proxied())
 
-    assert outcome.verdict == ("proxy_failed", True, Billing.UNBILLED)
+    assert outcome.classification == ("proxy_failed", True, Billing.UNBILLED)
     assert asked[0].startswith(b"CONNECT provider.invalid:443 ")
     assert KEY.encode() not in asked[0]
     assert outcome.received == []
 
 
-def test_a_provider_that_quotes_us_is_not_quoted() -> None:
-    """Neither the key nor the prompt gets into the failure, wherever the provider puts them."""
+def test_a_failure_quotes_neither_key_nor_prompt() -> None:
+    """The provider puts both into its error."""
 
     async def echoes(received: Received, writer: asyncio.StreamWriter) -> None:
         key = received.headers["authorization"]
@@ -330,7 +331,7 @@ def test_a_provider_that_quotes_us_is_not_quoted() -> None:
 
 
 def _read_whole(connection: socket.socket) -> bytes:
-    """Read one request; empty if the connection was closed without any."""
+    """Read one request; empty if the connection was closed without one."""
     with connection.makefile("rb") as stream:
         head = b""
         length = 0

@@ -1,7 +1,7 @@
 """
-The OpenAI adapter against real sockets that misbehave: what each failure is called, and what it says of the bill.
+The OpenAI adapter with misbehaving servers: the code and the bill of each failure.
 
-In every test the server counts the requests it read: one attempt never makes two.
+The server counts the requests that it reads: one attempt never makes two.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import time
 
 import pytest
 
-from callgate.adapters.providers.openai import transport as openai_transport
+from callgate.adapters.providers.http import reply_bounds
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
-from tests.contract.openai_attempts import (
+from tests.support.openai_attempts import (
     ATTEMPT,
-    PATIENCE_S,
+    TIMEOUT_S,
     a_request,
     attempt,
     attempt_at,
-    forget_proxies,
+    unset_proxies,
 )
-from tests.contract.provider_worlds import (
+from tests.support.provider_worlds import (
     Exchange,
     Greeting,
     Received,
@@ -35,8 +35,8 @@ from tests.contract.provider_worlds import (
     hangs,
     http,
     resets,
-    says,
     sends,
+    sends_json,
     until,
 )
 
@@ -45,37 +45,33 @@ BODY = json.dumps(chat()).encode()
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_proxies(monkeypatch)
+    unset_proxies(monkeypatch)
 
 
-# Before the request can leave.
-
-
-def test_a_refused_connection_is_free() -> None:
-    """Nobody listens: nothing was sent."""
+def test_a_refused_connection_is_unbilled() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
 
         outcome = attempt_at(f"http://127.0.0.1:{bound.getsockname()[1]}/v1")
 
-    assert outcome.verdict == ("connection_failed", True, Billing.UNBILLED)
+    assert outcome.classification == ("connection_failed", True, Billing.UNBILLED)
     assert isinstance(outcome.answer, Failure)
     assert "ECONNREFUSED" in outcome.answer.message
 
 
-def test_a_name_nobody_knows_is_free() -> None:
+def test_an_unresolved_host_name_is_unbilled() -> None:
     """`.invalid` never resolves (RFC 6761)."""
     outcome = attempt_at("http://provider.invalid/v1")
 
-    assert outcome.verdict == ("dns_failed", True, Billing.UNBILLED)
+    assert outcome.classification == ("dns_failed", True, Billing.UNBILLED)
 
 
 @pytest.mark.parametrize("base_url", ["ftp://127.0.0.1/v1", "http:///v1", "nonsense"])
-def test_an_address_that_is_none_is_not_tried_again(base_url: str) -> None:
-    """A wrong catalogue stays wrong."""
+def test_an_invalid_address_is_not_retried(base_url: str) -> None:
+    """The catalogue has to be corrected first."""
     outcome = attempt_at(base_url)
 
-    assert outcome.verdict == ("invalid_address", False, Billing.UNBILLED)
+    assert outcome.classification == ("invalid_address", False, Billing.UNBILLED)
 
 
 async def _speaks_no_tls(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -99,25 +95,25 @@ async def _waits(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -
     ],
     ids=["no_tls", "closed", "reset"],
 )
-def test_a_failed_tls_handshake_is_free(greeting: Greeting, codes: set[str]) -> None:
-    """The request is sent after the handshake only."""
+def test_a_failed_tls_handshake_is_unbilled(greeting: Greeting, codes: set[str]) -> None:
+    """The request is sent after the handshake."""
     outcome = attempt(hangs, greeting, url="https://127.0.0.1:{}/v1".format)
 
-    code, retryable, billing = outcome.verdict
+    code, retryable, billing = outcome.classification
     assert code in codes
     assert (retryable, billing) == (True, Billing.UNBILLED)
     assert outcome.received == []
 
 
-def test_a_connection_that_takes_too_long_is_free() -> None:
-    """It is given up before the deadline, so that it is not mistaken for a silent provider."""
+def test_a_connect_timeout_is_unbilled() -> None:
+    """It ends before the deadline, so it is not mistaken for a silent provider."""
     outcome = attempt(hangs, _waits, url="https://127.0.0.1:{}/v1".format, timeout_s=2.0)
 
-    assert outcome.verdict == ("connect_timeout", True, Billing.UNBILLED)
+    assert outcome.classification == ("connect_timeout", True, Billing.UNBILLED)
 
 
-def test_waiting_for_a_free_connection_is_free() -> None:
-    """More requests than connections: the last ones wait, and then were never sent."""
+def test_waiting_for_a_free_connection_is_unbilled() -> None:
+    """With more requests than connections the last ones time out without being sent."""
 
     async def two() -> tuple[Failure | ProviderReply, int]:
         async with (
@@ -125,7 +121,7 @@ def test_waiting_for_a_free_connection_is_free() -> None:
             adapter_for(server.base_url, connections_max=1) as provider,
         ):
             first = asyncio.ensure_future(
-                provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+                provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
             )
             await until(lambda: len(server.received) == 1)
             second = await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=1.0)
@@ -140,29 +136,26 @@ def test_waiting_for_a_free_connection_is_free() -> None:
     assert received == 1
 
 
-def test_a_missing_key_is_not_sent_for() -> None:
-    """Without a key there is no request, and no use in trying again."""
-    outcome = attempt(says(chat()), key=None)
+def test_a_missing_key_sends_no_request() -> None:
+    """The failure is not retryable."""
+    outcome = attempt(sends_json(chat()), key=None)
 
-    assert outcome.verdict == ("missing_credentials", False, Billing.UNBILLED)
+    assert outcome.classification == ("missing_credentials", False, Billing.UNBILLED)
     assert outcome.connections == 0
 
 
-# After it may have left.
-
-
 @pytest.mark.parametrize("exchange", [closes, resets], ids=["closed", "reset"])
-def test_a_connection_that_breaks_after_the_request_is_unknown(exchange: Exchange) -> None:
-    """The provider read the request: it may work, and bill, without us."""
+def test_a_connection_lost_after_the_request_has_an_unknown_bill(exchange: Exchange) -> None:
+    """The provider read the request. It may process and bill it."""
     outcome = attempt(exchange)
 
-    assert outcome.verdict == ("connection_lost", True, Billing.UNKNOWN)
+    assert outcome.classification == ("connection_lost", True, Billing.UNKNOWN)
     assert (len(outcome.received), outcome.connections) == (1, 1)
 
 
 @pytest.mark.parametrize("breaks", [closes, resets], ids=["closed", "reset"])
-def test_a_connection_that_breaks_before_it_was_read_is_unknown(breaks: Exchange) -> None:
-    """Our side cannot know how much of what it wrote was read. It is not written again."""
+def test_a_connection_lost_during_the_request_has_an_unknown_bill(breaks: Exchange) -> None:
+    """The client cannot know how much was read. It does not send the request again."""
 
     async def greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1)
@@ -170,22 +163,21 @@ def test_a_connection_that_breaks_before_it_was_read_is_unknown(breaks: Exchange
 
     outcome = attempt(hangs, greeting)
 
-    assert outcome.verdict == ("connection_lost", True, Billing.UNKNOWN)
+    assert outcome.classification == ("connection_lost", True, Billing.UNKNOWN)
     assert (outcome.received, outcome.connections) == ([], 1)
 
 
-def test_a_silent_provider_is_unknown() -> None:
-    """The deadline holds to a fraction of a second."""
+def test_a_silent_provider_has_an_unknown_bill() -> None:
     started_at = time.monotonic()
     outcome = attempt(hangs, timeout_s=1.0)
 
-    assert outcome.verdict == ("timeout", True, Billing.UNKNOWN)
+    assert outcome.classification == ("timeout", True, Billing.UNKNOWN)
     assert time.monotonic() - started_at < 5
     assert len(outcome.received) == 1
 
 
-def test_a_trickling_reply_does_not_outlive_the_deadline() -> None:
-    """The deadline is for the whole reply, not for the next byte of it."""
+def test_a_slow_reply_ends_at_the_deadline() -> None:
+    """The deadline is for the whole reply, not for its next byte."""
 
     async def trickles(_received: Received, writer: asyncio.StreamWriter) -> None:
         for byte in http(BODY):
@@ -194,7 +186,7 @@ def test_a_trickling_reply_does_not_outlive_the_deadline() -> None:
 
     outcome = attempt(trickles, timeout_s=1.0)
 
-    assert outcome.verdict == ("timeout", True, Billing.UNKNOWN)
+    assert outcome.classification == ("timeout", True, Billing.UNKNOWN)
 
 
 @pytest.mark.parametrize(
@@ -218,11 +210,11 @@ def test_a_trickling_reply_does_not_outlive_the_deadline() -> None:
     ],
     ids=lambda data: ascii(data[-24:]),
 )
-def test_a_reply_nobody_can_read_is_unknown(data: bytes) -> None:
-    """Truncated, empty or garbage: it was made, so it may have been billed."""
+def test_an_unreadable_reply_has_an_unknown_bill(data: bytes) -> None:
+    """The provider did the work, so it may bill it."""
     outcome = attempt(sends(data, then_close=True))
 
-    assert outcome.verdict == ("invalid_response", True, Billing.UNKNOWN)
+    assert outcome.classification == ("invalid_response", True, Billing.UNKNOWN)
     assert len(outcome.received) == 1
 
 
@@ -236,32 +228,34 @@ def test_a_reply_nobody_can_read_is_unknown(data: bytes) -> None:
     ],
     ids=["cut off", "cut chunk", "no gzip", "too large"],
 )
-def test_a_status_counts_though_its_body_cannot_be_read(
+def test_a_refusals_status_counts_without_a_readable_body(
     monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    """The provider has said what it did; the rest are words."""
-    monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 1000)
+    """The status alone decides retry and bill."""
+    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", 1000)
 
     outcome = attempt(sends(data, then_close=True))
 
-    assert outcome.verdict == ("rate_limited", True, Billing.UNBILLED)
+    assert outcome.classification == ("rate_limited", True, Billing.UNBILLED)
     assert len(outcome.received) == 1
 
 
-def test_a_status_counts_though_its_body_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The words are not waited for until the deadline is over, and the status lost with it."""
-    monkeypatch.setattr(openai_transport, "EXPLANATION_MAX_S", 0.2)
+def test_a_refusals_status_counts_when_its_body_does_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Waiting for the body until the deadline would lose the status."""
+    monkeypatch.setattr(reply_bounds, "REFUSAL_MAX_S", 0.2)
     words = b'{"error": {"code": "slow_down", "message": "more'
 
     outcome = attempt(sends(http(words, status=429, length=1000)))
 
-    assert outcome.verdict == ("rate_limited", True, Billing.UNBILLED)
+    assert outcome.classification == ("rate_limited", True, Billing.UNBILLED)
 
 
-def test_a_reply_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider that does not stop talking does not fill the memory, and is not asked again."""
-    monkeypatch.setattr(openai_transport, "REPLY_BYTES_MAX", 1000)
+def test_a_reply_has_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply that is too large is not retried."""
+    monkeypatch.setattr(reply_bounds, "REPLY_BYTES_MAX", 1000)
 
-    outcome = attempt(says(chat("x" * 1000)))
+    outcome = attempt(sends_json(chat("x" * 1000)))
 
-    assert outcome.verdict == ("reply_too_large", False, Billing.UNKNOWN)
+    assert outcome.classification == ("reply_too_large", False, Billing.UNKNOWN)

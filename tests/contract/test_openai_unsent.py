@@ -1,7 +1,8 @@
 """
-The OpenAI adapter knows whether anything of a request was sent: what fails before costs nothing, whatever it is.
+The OpenAI adapter knows whether a request was sent. A failure before that is unbilled.
 
-Each way to a provider is broken at each of its steps, and once after the last one, where the same failure costs.
+Each path to a provider (TLS, tunnel, proxy) is broken at each step, and once after the request, where the bill is
+unknown.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from pathlib import Path
 
 import pytest
 
+from callgate.adapters.providers.http.request_body import RequestBody
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
-from callgate.adapters.providers.openai.transport import RequestBody
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
-from tests.contract.openai_attempts import (
+from tests.support.certificates import self_signed
+from tests.support.openai_attempts import (
     ATTEMPT,
-    PATIENCE_S,
-    Outcome,
+    TIMEOUT_S,
+    AttemptResult,
     a_request,
     attempt,
     attempt_at,
-    forget_proxies,
+    unset_proxies,
 )
-from tests.contract.provider_worlds import (
+from tests.support.provider_worlds import (
     KEY,
     Exchange,
     Greeting,
@@ -38,25 +40,24 @@ from tests.contract.provider_worlds import (
     closes,
     hangs,
     resets,
-    says,
     sends,
+    sends_json,
 )
-from tests.support.certificates import self_signed
 
 ANYWHERE = "https://provider.invalid/v1"
 BY_TLS = "https://localhost:{}/v1".format
 NOTHING = Received("", {}, b"")
-Proxied = Callable[..., Outcome]
+Proxied = Callable[..., AttemptResult]
 
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_proxies(monkeypatch)
+    unset_proxies(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate of the servers, and its key."""
+    """The servers' certificate with its key."""
     return self_signed(tmp_path_factory.mktemp("tls"), "localhost", "provider.invalid")
 
 
@@ -78,7 +79,7 @@ def _speaks_tls(certificate: Path) -> Greeting:
 
 
 def _tunnel(then: Greeting | None = None) -> Greeting:
-    """A proxy that accepts CONNECT; what follows in the tunnel is `then`."""
+    """A proxy that accepts CONNECT. `then` runs inside the tunnel."""
 
     async def greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -90,7 +91,7 @@ def _tunnel(then: Greeting | None = None) -> Greeting:
 
 
 def _at_connect(exchange: Exchange) -> Greeting:
-    """A proxy that does this with CONNECT."""
+    """A proxy that answers CONNECT with this exchange."""
 
     async def greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -102,7 +103,7 @@ def _at_connect(exchange: Exchange) -> Greeting:
 
 @pytest.fixture
 def proxied(monkeypatch: pytest.MonkeyPatch) -> Proxied:
-    """Make one attempt through a proxy of ours."""
+    """Makes one attempt through a proxy server of the test."""
 
     def through(
         exchange: Exchange,
@@ -110,30 +111,27 @@ def proxied(monkeypatch: pytest.MonkeyPatch) -> Proxied:
         *,
         base_url: str = ANYWHERE,
         proxy: Callable[[int], str] = "http://127.0.0.1:{}".format,
-        timeout_s: float = PATIENCE_S,
-    ) -> Outcome:
-        async def made() -> Outcome:
+        timeout_s: float = TIMEOUT_S,
+    ) -> AttemptResult:
+        async def made() -> AttemptResult:
             async with SocketServer(exchange, greeting) as server:
                 monkeypatch.setenv("ALL_PROXY", proxy(server.port))
                 async with adapter_for(base_url) as provider:
                     answer = await provider.complete(
                         a_request(), attempt_id=ATTEMPT, timeout_s=timeout_s
                     )
-                    return Outcome(answer, server.received, server.connections)
+                    return AttemptResult(answer, server.received, server.connections)
 
         return asyncio.run(made())
 
     return through
 
 
-def told(outcome: Outcome) -> tuple[str, Billing]:
-    """What a failure that can pass says."""
-    code, retryable, billing = outcome.verdict
+def code_and_billing(outcome: AttemptResult) -> tuple[str, Billing]:
+    """Code and billing of a retryable failure."""
+    code, retryable, billing = outcome.classification
     assert retryable
     return code, billing
-
-
-# A proxy at CONNECT.
 
 
 @pytest.mark.parametrize(
@@ -150,13 +148,11 @@ def told(outcome: Outcome) -> tuple[str, Billing]:
     ],
     ids=["closes", "resets", "hangs", "no_http", "half", "302", "407", "502"],
 )
-def test_a_proxy_that_makes_no_tunnel_is_free(
-    proxied: Proxied, exchange: Exchange, code: str
-) -> None:
-    """The request would have gone through the tunnel; the line that asks for one costs nothing."""
+def test_a_failed_connect_is_unbilled(proxied: Proxied, exchange: Exchange, code: str) -> None:
+    """The CONNECT line itself costs nothing."""
     outcome = proxied(hangs, _at_connect(exchange), timeout_s=2.0)
 
-    assert told(outcome) == (code, Billing.UNBILLED)
+    assert code_and_billing(outcome) == (code, Billing.UNBILLED)
     assert outcome.received == []
 
 
@@ -182,32 +178,29 @@ async def _waits(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -
     ],
     ids=["no_tls", "closes", "hangs"],
 )
-def test_a_tunnel_that_leads_to_no_tls_is_free(
+def test_a_failed_tls_handshake_in_a_tunnel_is_unbilled(
     proxied: Proxied, then: Greeting, codes: set[str]
 ) -> None:
-    """The request follows the handshake."""
-    code, billing = told(proxied(hangs, _tunnel(then), timeout_s=2.0))
+    """The request is sent after the handshake."""
+    code, billing = code_and_billing(proxied(hangs, _tunnel(then), timeout_s=2.0))
 
     assert code in codes
     assert billing is Billing.UNBILLED
 
 
 @pytest.mark.parametrize("is_proxied", [True, False], ids=["tunnel", "direct"])
-def test_a_certificate_nobody_trusts_is_free(
+def test_an_untrusted_certificate_is_unbilled(
     proxied: Proxied, certificate: Path, is_proxied: bool
 ) -> None:
-    """Its server hears an alert, and no request."""
+    """The server gets a TLS alert and no request."""
     greeting = _speaks_tls(certificate)
 
     outcome = (
         proxied(hangs, _tunnel(greeting)) if is_proxied else attempt(hangs, greeting, url=BY_TLS)
     )
 
-    assert told(outcome) == ("tls_failed", Billing.UNBILLED)
+    assert code_and_billing(outcome) == ("tls_failed", Billing.UNBILLED)
     assert outcome.received == []
-
-
-# The same ways, once the request was sent.
 
 
 @pytest.mark.parametrize(
@@ -216,10 +209,10 @@ def test_a_certificate_nobody_trusts_is_free(
     ids=["closes", "resets", "hangs"],
 )
 @pytest.mark.parametrize("way", ["tls", "tunnel", "proxy"])
-def test_what_breaks_after_the_request_costs(
+def test_a_failure_after_the_request_has_an_unknown_bill(
     proxied: Proxied, tls: Greeting, way: str, exchange: Exchange, code: str
 ) -> None:
-    """The provider, or the proxy, has read it whole."""
+    """The provider, or the proxy, has read the whole request."""
     if way == "tls":
         outcome = attempt(exchange, tls, url=BY_TLS, timeout_s=2.0)
     elif way == "tunnel":
@@ -227,18 +220,18 @@ def test_what_breaks_after_the_request_costs(
     else:
         outcome = proxied(exchange, base_url="http://provider.invalid/v1", timeout_s=2.0)
 
-    assert told(outcome) == (code, Billing.UNKNOWN)
+    assert code_and_billing(outcome) == (code, Billing.UNKNOWN)
     assert (len(outcome.received), outcome.connections) == (1, 1)
 
 
 @pytest.mark.parametrize("way", ["tunnel", "tls proxy"])
-def test_the_way_that_is_broken_above_works(proxied: Proxied, tls: Greeting, way: str) -> None:
-    """Both kinds of proxy that the worker lets pass at its start: spoken to in plain HTTP, or in TLS."""
+def test_both_kinds_of_proxy_work(proxied: Proxied, tls: Greeting, way: str) -> None:
+    """The control for the tests above: the same paths without a fault, with a proxy over HTTP and over TLS."""
     if way == "tunnel":
-        outcome = proxied(says(chat()), _tunnel(tls))
+        outcome = proxied(sends_json(chat()), _tunnel(tls))
     else:
         outcome = proxied(
-            says(chat()),
+            sends_json(chat()),
             tls,
             base_url="http://provider.invalid/v1",
             proxy="https://localhost:{}".format,
@@ -246,9 +239,6 @@ def test_the_way_that_is_broken_above_works(proxied: Proxied, tls: Greeting, way
 
     assert isinstance(outcome.answer, ProviderReply)
     assert len(outcome.received) == 1
-
-
-# Before there is a connection.
 
 
 @pytest.mark.parametrize(
@@ -261,34 +251,34 @@ def test_the_way_that_is_broken_above_works(proxied: Proxied, tls: Greeting, way
         ("NO_PROXY", "xn--"),
     ],
 )
-def test_a_client_that_cannot_be_made_is_free(
+def test_a_client_that_cannot_be_made_is_unbilled(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    """It may be possible later: a certificate file is replaced, a mount comes back."""
+    """It is retryable: a certificate file can be replaced, a mount can come back."""
     monkeypatch.setenv(variable, value)
 
     outcome = attempt_at(ANYWHERE)
 
-    assert told(outcome) == ("client_failed", Billing.UNBILLED)
+    assert code_and_billing(outcome) == ("client_failed", Billing.UNBILLED)
     assert isinstance(outcome.answer, Failure)
     assert "secret" not in outcome.answer.message
 
 
-def test_a_client_is_made_once_it_can_be(
+def test_a_client_is_made_when_the_fault_is_gone(
     monkeypatch: pytest.MonkeyPatch, certificate: Path
 ) -> None:
-    """Nothing is left behind of those that could not."""
+    """Failed tries leave nothing behind."""
 
     async def made() -> list[object]:
         async with (
-            SocketServer(says(chat()), _speaks_tls(certificate)) as server,
+            SocketServer(sends_json(chat()), _speaks_tls(certificate)) as server,
             adapter_for(BY_TLS(server.port)) as provider,
         ):
             answers: list[object] = []
             for file in ("/nonexistent/ca.pem", "/nonexistent/ca.pem", str(certificate)):
                 monkeypatch.setenv("SSL_CERT_FILE", file)
                 answers.append(
-                    await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+                    await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
                 )
             return answers
 
@@ -304,16 +294,15 @@ def test_a_client_is_made_once_it_can_be(
     ["http://bob:secret@127.0.0.1:{}/v1", "http://xn--a:{}/v1"],
     ids=["with_a_password", "no_name"],
 )
-def test_an_address_that_no_request_can_be_made_of_is_free(url: str) -> None:
-    """The transport refuses it in its own way."""
+def test_an_address_that_the_transport_refuses_is_unbilled(url: str) -> None:
     outcome = attempt(hangs, url=url.format)
 
-    assert outcome.verdict[2] is Billing.UNBILLED
+    assert outcome.classification[2] is Billing.UNBILLED
     assert outcome.connections == 0
 
 
-def test_credentials_that_fail_are_free() -> None:
-    """A vault that is away is no reason to post anything."""
+def test_failing_credentials_are_unbilled() -> None:
+    """An unreachable vault is retryable, and its error text is not shown."""
 
     class Away:
         def api_key(self, provider: str, org_id: str) -> str | None:
@@ -321,7 +310,7 @@ def test_credentials_that_fail_are_free() -> None:
 
     async def asked() -> Failure | ProviderReply:
         adapter = OpenAIAdapter("openai", ProviderEntry(), Away())
-        return await adapter.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+        return await adapter.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
 
     answer = asyncio.run(asked())
 
@@ -330,11 +319,8 @@ def test_credentials_that_fail_are_free() -> None:
     assert "secrets" not in answer.message
 
 
-# The body.
-
-
-def test_a_body_is_handed_out_once() -> None:
-    """Neither a second time, nor after somebody relied on its being unsent."""
+def test_a_request_body_is_sent_at_most_once() -> None:
+    """Not twice, and not after `withdraw` has reported it as unsent."""
 
     async def read(body: RequestBody) -> list[bytes]:
         return [piece async for piece in body]

@@ -1,4 +1,4 @@
-"""`LLMProviderPort`: every provider, asked the same things."""
+"""The contract of `LLMProviderPort`, for every provider."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from callgate.adapters.memory.provider import Rule, echo
 from callgate.domain.ports import ProviderReply
 from callgate.domain.requests import LLMRequest, Message, ServiceTier, Usage
 from callgate.domain.retry import Billing, Failure
-from tests.contract.provider_worlds import World, memory_world, openai_world, until
+from tests.support.provider_worlds import World, memory_world, openai_world, until
 
 ATTEMPT = UUID("01890000-0000-7000-8000-000000000001")
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 REPLY = ProviderReply(
     texts=("first", "zweite \u4e2d\U0001f600", ""),
     finish_reason="length",
@@ -59,7 +59,7 @@ def a_request(prompt: str = "ping", **fields: Any) -> LLMRequest:
 
 
 def ask(
-    opened: Open, *rules: Rule, request: LLMRequest | None = None, timeout_s: float = PATIENCE_S
+    opened: Open, *rules: Rule, request: LLMRequest | None = None, timeout_s: float = TIMEOUT_S
 ) -> tuple[ProviderReply | Failure, World]:
     """Make one request of a fresh provider."""
 
@@ -73,15 +73,14 @@ def ask(
     return asyncio.run(asked())
 
 
-def test_a_reply_comes_back_as_it_was_given(opened: Open) -> None:
-    """Texts, finish reason, refusal, all token buckets, tier, model and request id survive the wire."""
+def test_a_reply_survives_the_wire(opened: Open) -> None:
+    """Texts, finish reason, refusal, all token counts, tier, model and request id."""
     answer, _ = ask(opened, Rule(REPLY))
 
     assert answer == REPLY
 
 
 def test_a_reply_without_usage_has_none(opened: Open) -> None:
-    """Nobody invents tokens."""
     silent = ProviderReply(("pong",), "stop", None, None, None, "m", None)
 
     answer, _ = ask(opened, Rule(silent))
@@ -89,8 +88,7 @@ def test_a_reply_without_usage_has_none(opened: Open) -> None:
     assert answer == silent
 
 
-def test_the_request_arrives_as_it_was_asked(opened: Open) -> None:
-    """Everything the request sets is sent, the bound of its output as it was held."""
+def test_every_field_of_the_request_arrives(opened: Open) -> None:
     request = LLMRequest(
         **{
             **a_request().model_dump(),
@@ -116,7 +114,7 @@ def test_the_request_arrives_as_it_was_asked(opened: Open) -> None:
 
 
 def test_the_attempt_id_arrives(opened: Open) -> None:
-    """A provider's log can be matched with ours."""
+    """It connects the provider's log with callgate's."""
     _, world = ask(opened)
 
     assert [sent.attempt_id for sent in world.sent] == [ATTEMPT]
@@ -133,7 +131,7 @@ def test_the_attempt_id_arrives(opened: Open) -> None:
     ids=lambda failure: failure.code,
 )
 def test_a_failure_is_a_value(opened: Open, failure: Failure) -> None:
-    """It is returned, not raised, and says all a retry or a bill is decided by. One request was made."""
+    """It is returned, not raised, and has everything that decides retry and bill. One request was made."""
     answer, world = ask(opened, Rule(failure))
 
     assert isinstance(answer, Failure)
@@ -142,18 +140,18 @@ def test_a_failure_is_a_value(opened: Open, failure: Failure) -> None:
 
 
 def test_silence_ends_with_the_deadline(opened: Open) -> None:
-    """A provider that says nothing costs the attempt's patience, and may have billed."""
+    """The bill is unknown."""
     started_at = time.monotonic()
     answer, world = ask(opened, Rule(delay_s=math.inf), timeout_s=1.0)
 
     assert isinstance(answer, Failure)
     assert (answer.code, answer.retryable, answer.billing) == ("timeout", True, Billing.UNKNOWN)
-    assert 0.99 <= time.monotonic() - started_at < PATIENCE_S
+    assert 0.99 <= time.monotonic() - started_at < TIMEOUT_S
     assert len(world.sent) == 1
 
 
 def test_without_time_nothing_is_sent(opened: Open) -> None:
-    """A deadline that has passed already costs nothing."""
+    """A passed deadline is unbilled."""
     answer, world = ask(opened, timeout_s=0.0)
 
     assert isinstance(answer, Failure)
@@ -161,13 +159,13 @@ def test_without_time_nothing_is_sent(opened: Open) -> None:
     assert world.sent == []
 
 
-def test_cancellation_goes_through(opened: Open) -> None:
-    """Whoever cancels a call stops it: no value, no second request."""
+def test_cancellation_is_passed_on(opened: Open) -> None:
+    """It raises, and sends no second request."""
 
     async def cancelled() -> None:
         async with opened([Rule(delay_s=math.inf)]) as world:
             task = asyncio.ensure_future(
-                world.provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
+                world.provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
             )
             await until(lambda: bool(world.sent))
             task.cancel()
@@ -178,8 +176,8 @@ def test_cancellation_goes_through(opened: Open) -> None:
     asyncio.run(cancelled())
 
 
-def test_many_at_once_get_their_own_answers(opened: Open) -> None:
-    """Concurrent requests do not mix, whatever order their answers come in."""
+def test_concurrent_requests_get_their_own_answers(opened: Open) -> None:
+    """The answers come in another order."""
     requests = [a_request(f"prompt {number}") for number in range(50)]
     rules = [Rule(match="prompt 1", delay_s=0.05), Rule(match="prompt 2", delay_s=0.02)]
 
@@ -187,7 +185,7 @@ def test_many_at_once_get_their_own_answers(opened: Open) -> None:
         async with opened(rules) as world:
             answers = await asyncio.gather(
                 *(
-                    world.provider.complete(r, attempt_id=uuid4(), timeout_s=PATIENCE_S)
+                    world.provider.complete(r, attempt_id=uuid4(), timeout_s=TIMEOUT_S)
                     for r in requests
                 )
             )
@@ -201,14 +199,14 @@ def test_many_at_once_get_their_own_answers(opened: Open) -> None:
     assert attempts == len(requests)
 
 
-def test_a_used_up_rule_makes_room_for_the_next(opened: Open) -> None:
-    """A provider can fail once and then answer, on the same connection."""
+def test_a_provider_can_fail_once_and_then_answer(opened: Open) -> None:
+    """On the same connection."""
     limited = Failure("rate_limited", "", True, Billing.UNBILLED, 429)
 
     async def twice() -> list[ProviderReply | Failure]:
         async with opened([Rule(limited, times=1)]) as world:
             return [
-                await world.provider.complete(a_request(), attempt_id=uuid4(), timeout_s=PATIENCE_S)
+                await world.provider.complete(a_request(), attempt_id=uuid4(), timeout_s=TIMEOUT_S)
                 for _ in range(2)
             ]
 
@@ -219,13 +217,13 @@ def test_a_used_up_rule_makes_room_for_the_next(opened: Open) -> None:
 
 
 def test_closing_is_always_possible(opened: Open) -> None:
-    """Before the first request, after the last, and twice."""
+    """Before the first request, after the last one, and twice."""
 
     async def closed() -> ProviderReply | Failure:
         async with opened([]) as world:
             await world.provider.aclose()
             answer = await world.provider.complete(
-                a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S
+                a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S
             )
             await world.provider.aclose()
             await world.provider.aclose()

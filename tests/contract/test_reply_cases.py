@@ -1,4 +1,4 @@
-"""Every kind of reply, over a socket, through the whole path: what becomes of the call, and what is posted."""
+"""Every kind of reply over a real socket and through the whole service: the call's end and the posted money."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from callgate.services.results import result_of
 from tests.contract.answer_cases import ENDINGS, ENVELOPES, WRAPPINGS
 from tests.contract.bill_cases import TIERS, USAGES
 from tests.contract.error_cases import ERRORS
-from tests.contract.openai_attempts import forget_proxies
-from tests.contract.provider_worlds import Exchange, Received, SocketServer, adapter_for, http
 from tests.contract.reply_case import Case
+from tests.support.openai_attempts import unset_proxies
+from tests.support.provider_worlds import Exchange, Received, SocketServer, adapter_for, http
 from tests.support.service_world import POLICY, ServiceWorld
 
 CASES = (*ERRORS, *ENVELOPES, *ENDINGS, *WRAPPINGS, *USAGES, *TIERS)
 ATTEMPTS_MAX = 5
 PROMPT = "words " * 200
-"""Long enough for a thousand tokens to be plausible: its bound is its bytes."""
+"""Its bound is its bytes, so a thousand tokens are plausible."""
 
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_proxies(monkeypatch)
+    unset_proxies(monkeypatch)
 
 
-def in_turn(case: Case) -> Exchange:
-    """Send the replies one after the other, the last one again and again."""
+def sends_in_turn(case: Case) -> Exchange:
+    """Send the replies in order, and the last one repeatedly."""
     waiting: Iterator[bytes] = iter(
         [http(r.data, status=r.status, headers=r.headers) for r in case.replies]
     )
@@ -48,13 +48,13 @@ def in_turn(case: Case) -> Exchange:
     return exchange
 
 
-async def played(case: Case) -> tuple[ServiceWorld, CallView, int]:
-    """Run one call to its end."""
+async def run_to_the_end(case: Case) -> tuple[ServiceWorld, CallView, int]:
+    """Run one call until it has ended."""
     entry = ProviderEntry(needs_key=False, **case.entry)
     policy = POLICY.model_copy(update={"attempts_max": ATTEMPTS_MAX})
     world = ServiceWorld(policy=policy, entry=entry)
     async with (
-        SocketServer(in_turn(case)) as server,
+        SocketServer(sends_in_turn(case)) as server,
         adapter_for(server.base_url, needs_key=False, **case.entry) as adapter,
     ):
         world.providers["sim"] = adapter
@@ -70,9 +70,9 @@ async def played(case: Case) -> tuple[ServiceWorld, CallView, int]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_reply_is_judged_and_billed(case: Case) -> None:
-    """Attempts, end, money, flags and texts are those of the table, and the budget says the same."""
-    world, view, requests = asyncio.run(played(case))
+def test_a_reply_is_classified_and_billed(case: Case) -> None:
+    """Attempts, final state, money, anomalies and texts match the case, and the budget agrees."""
+    world, view, requests = asyncio.run(run_to_the_end(case))
 
     last = view.last
     assert last is not None
@@ -94,11 +94,11 @@ def test_a_reply_is_judged_and_billed(case: Case) -> None:
         assert case.says in failure["message"]
 
 
-def test_no_half_answer_is_kept_as_a_result() -> None:
-    """What is stored of a failed attempt is for operators; a call that is tried again returns the whole answer only."""
+def test_half_an_answer_is_no_result() -> None:
+    """The reply of a failed attempt is kept for operators. The result has only the complete answer of the retry."""
     (case,) = (case for case in CASES if case.name == "broken off, then fine")
 
-    world, view, _ = asyncio.run(played(case))
+    world, view, _ = asyncio.run(run_to_the_end(case))
 
     (first, second) = (a for a in world.ledger.tables.attempts.values())
     assert b"first half" in (first.reply or b"")

@@ -381,7 +381,7 @@ def test_a_dry_run_answers_the_same_and_does_nothing(ledger: LedgerUnderTest) ->
 @pytest.mark.parametrize(
     "billed", [-1, BILLED_USD_MAX * NANO_PER_USD + 1, 0.5, float("nan"), "1", None, True]
 )
-def test_what_is_no_amount_is_refused(billed: Any) -> None:
+def test_an_invalid_amount_is_refused(billed: Any) -> None:
     """Before any ledger hears of it."""
     with pytest.raises(InvalidAmount):
         SettleByHand(uuid4(), 0, billed)

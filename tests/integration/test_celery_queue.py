@@ -506,7 +506,7 @@ def test_a_link_to_what_is_no_queue_of_a_pipeline_is_refused_at_submit(
     note = pipeline.tasks["pipeline.note"]
     bad = note.s().set(queue=where)
     for given in ((bad, None), (None, bad), (chain(note.s(), bad), None)):
-        with pytest.raises(InvalidLink, match="no queue of a pipeline"):
+        with pytest.raises(InvalidLink, match="reserved for callgate or Celery"):
             links.text(*given)
 
 

@@ -1,4 +1,4 @@
-"""A tenant whose calls fail on purpose: its own wait for the provider, and nobody else's."""
+"""A tenant whose calls fail on purpose opens its own circuit breaker only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.deployment import Deployment, Process, until
 
 FAILING = "poison"
 OTHERS_TIMEOUT_S = 8.0
-"""Less than a breaker waits before its first probe."""
+"""Shorter than a breaker's wait before its first probe."""
 FLOOD = 60
 FAILURES = {
     "a server error": Step(kind=Kind.STATUS, status=500),
@@ -23,21 +23,21 @@ WAITING = "SELECT count(*) FROM llm_call WHERE org_id = :org AND wait_reason = '
 def test_a_tenant_whose_calls_fail_waits_alone(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
-    """However they fail: its other calls wait for its own breaker, while those of another organisation are answered."""
+    """Its other calls wait for its own circuit breaker. Another organisation's calls are answered."""
     worker()
     evils = []
     for name, step in FAILURES.items():
         deployment.provider.script([Rule(match=Match(text=FAILING), reply=[step])])
         evils.append(fails(deployment))
 
-        others_go_on(deployment)
+        assert_others_succeed(deployment)
 
         assert {row[0] for row in deployment.rows(OPEN)} == set(evils), name
     deployment.end_open_calls()
 
 
 def fails(deployment: Deployment) -> str:
-    """Make an organisation whose calls fail, more of them than are under way; return once some wait."""
+    """Make an organisation with more failing calls than run at once. Return when some wait."""
     org = deployment.org()
     texts = [f"{FAILING} {org} {n}" for n in range(FLOOD)]
     deployment.client.submit_many([deployment.request(org, t, call_type="brief") for t in texts])
@@ -45,8 +45,8 @@ def fails(deployment: Deployment) -> str:
     return org
 
 
-def others_go_on(deployment: Deployment, count: int = 20) -> None:
-    """Calls of another organisation end well, at once."""
+def assert_others_succeed(deployment: Deployment, count: int = 20) -> None:
+    """Assert that another organisation's calls succeed without delay."""
     org = deployment.org()
     handles = deployment.client.submit_many([deployment.request(org) for _ in range(count)])
     assert len(list(deployment.client.as_completed(handles, timeout=OTHERS_TIMEOUT_S))) == count

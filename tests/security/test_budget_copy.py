@@ -1,4 +1,4 @@
-"""Two tenants share a broker, and each looks for the other's figures in its copies."""
+"""Two tenants share a broker and look for each other's figures in the budget cache."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Tenants:
-    """Two clients with logins of their own, who share a broker; only `globex` has a budget."""
+    """Two clients with their own logins and one broker. Only `globex` has a budget."""
 
     acme: Client
     globex: Client
     globex_too: Client
     """Another process of the same login."""
     org: str
-    """That of globex."""
+    """The organisation of globex."""
     broker: Redis
 
 
 @pytest.fixture
 def tenants(services: DevServers) -> Iterator[Tenants]:
-    """Both of them, and the broker as each of them sees it. Their copies last for as long as the test."""
+    """Both clients, and the shared broker. Cache entries outlast the test."""
     with ExitStack() as stack:
         owner = stack.enter_context(closing(PostgresSession(services.database_url)))
         broker = stack.enter_context(Redis.from_url(services.broker_url))
@@ -62,26 +62,26 @@ def tenants(services: DevServers) -> Iterator[Tenants]:
 
 
 def limits(figures: list[BudgetFigures]) -> list[int]:
-    """What somebody was told."""
+    """The limits in an answer."""
     return [budget.limit_nano_usd for budget in figures]
 
 
-def test_a_copy_does_not_tell_another_tenant(tenants: Tenants) -> None:
-    """The ledger tells acme nothing of globex, and the copy that globex has just made tells no more."""
+def test_a_cache_entry_tells_another_tenant_nothing(tenants: Tenants) -> None:
+    """The ledger shows acme nothing of globex, and globex's cache entry shows no more."""
     assert limits(tenants.globex.budgets(tenants.org)) == [LIMIT_NANO_USD]
 
     assert tenants.acme.budgets(tenants.org) == []
 
 
-def test_an_empty_answer_is_not_believed_by_another_tenant(tenants: Tenants) -> None:
-    """Acme asks first, and is told of no budget; globex still has one."""
+def test_an_empty_entry_is_not_used_by_another_tenant(tenants: Tenants) -> None:
+    """Acme asks first and has no budget. Globex still gets its own figures."""
     assert tenants.acme.budgets(tenants.org) == []
 
     assert limits(tenants.globex.budgets(tenants.org)) == [LIMIT_NANO_USD]
 
 
-def test_the_copy_still_serves_its_own_login(tenants: Tenants) -> None:
-    """A second process of globex is told what the first one read; else the copy would be of no use."""
+def test_a_cache_entry_serves_its_own_login(tenants: Tenants) -> None:
+    """The control: a second process of globex reads it."""
     tenants.globex.budgets(tenants.org)
     tenants.globex_too.operations = None  # type: ignore[assignment]  # the ledger is not asked
 
@@ -90,8 +90,8 @@ def test_the_copy_still_serves_its_own_login(tenants: Tenants) -> None:
     assert budget.limit_nano_usd == LIMIT_NANO_USD
 
 
-def test_nothing_that_is_put_into_the_cache_is_believed(tenants: Tenants) -> None:
-    """In the place of a copy, in the place of older versions, and one's own copy in the place of the other's."""
+def test_forged_cache_entries_are_ignored(tenants: Tenants) -> None:
+    """Forged entries, entries of older versions, and an own entry moved to another tenant's key."""
     (true,) = tenants.globex.budgets(tenants.org)
     (theirs,) = tenants.broker.scan_iter(COPIES)
     tenants.acme.budgets(tenants.org)
@@ -106,7 +106,7 @@ def test_nothing_that_is_put_into_the_cache_is_believed(tenants: Tenants) -> Non
 
 
 def test_the_cache_shows_neither_names_nor_figures(tenants: Tenants) -> None:
-    """To those who can read all of it."""
+    """Not even to a reader of all its keys."""
     tenants.globex.budgets(tenants.org)
 
     shown = b"".join(

@@ -1,4 +1,4 @@
-"""Another account of this machine, and a registry of images that changed: files are private, images are pinned."""
+"""Other accounts of the machine and changed image registries: files are private, images are pinned."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from worker.tied_process import tied
 
 COMPOSE = CHECKOUT / "docker-compose.yml"
 PINNED = re.compile(r"[a-z/]+:\d+\.\d+(\.\d+)?(-[a-z-]+)?@sha256:[0-9a-f]{64}")
-"""A name, the full version that people read, and the digest that counts."""
+"""A name, the full version for readers, and the digest that counts."""
 LOOSE_UMASK = 0o000
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def typed() -> str:
-    """What the head of docker-compose.yml tells people to type, up to the command that needs an engine."""
+    """The commands in the header of docker-compose.yml, up to the one that needs a container engine."""
     head = COMPOSE.read_text().split("\nx-callgate", 1)[0].splitlines()
     lines = [line.removeprefix("#   ") for line in head if line.startswith("#   ")]
     return "\n".join(lines[: lines.index("docker compose up --build")])
@@ -37,8 +37,8 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
-def test_what_people_type_makes_private_files(tmp_path: Path, shell: str) -> None:
-    """Run as it is written, with a umask that opens everything, also over files that were open before."""
+def test_typed_commands_create_private_files(tmp_path: Path, shell: str) -> None:
+    """With an open umask, and over files that were readable before."""
     (tmp_path / ".env").touch()
     (tmp_path / ".env").chmod(0o666)
     programs = tmp_path / "bin"
@@ -61,14 +61,14 @@ def test_what_people_type_makes_private_files(tmp_path: Path, shell: str) -> Non
     variables = dict(line.split("=") for line in (tmp_path / ".env").read_text().splitlines())
     assert set(variables) == set(re.findall(r"\$\{(CALLGATE_\w+):\?", COMPOSE.read_text()))
     assert (tmp_path / "secrets/openai").read_text() == "sk-test\n"
-    # The account of the image, or its workers could not read their keys.
+    # The owner is the image's account; otherwise its workers could not read their keys.
     uid = re.search(r"--uid (\d+)", (CHECKOUT / "Dockerfile").read_text())
     assert uid
     assert (tmp_path / "sudo.txt").read_text() == f"chown -R {uid[1]} secrets\n"
 
 
 def test_git_and_the_image_never_see_a_secret() -> None:
-    """Both are ignored by git; the image takes named folders only, and neither is one of them."""
+    """Git ignores both, and the image copies named folders only."""
     ignored = (CHECKOUT / ".gitignore").read_text().splitlines()
     let_in = (CHECKOUT / ".dockerignore").read_text().splitlines()
 
@@ -79,7 +79,7 @@ def test_git_and_the_image_never_see_a_secret() -> None:
 
 
 def test_images_are_pinned_by_digest() -> None:
-    """A tag can be moved by others between two pulls; bytes with this digest cannot."""
+    """A tag can be moved between two pulls; a digest cannot."""
     services = yaml.safe_load(re.sub(r"\$\{[^}]*\}", "x", COMPOSE.read_text()))["services"]
     pulled = {s["image"] for s in services.values() if "build" not in s}
     based = re.findall(r"^FROM (\S+)", (CHECKOUT / "Dockerfile").read_text(), re.MULTILINE)
@@ -90,7 +90,7 @@ def test_images_are_pinned_by_digest() -> None:
 
 
 def test_files_of_embedded_servers_are_private(tmp_path: Path) -> None:
-    """Logs, ports, data, what a server writes later: closed whatever the umask, also what was open before."""
+    """Logs, ports, data and later files, with any umask, and also files that were readable before."""
     data = tmp_path / "data"
     run = (
         "import sys; from devkit.servers.embedded import Embedded\n"
@@ -108,17 +108,17 @@ def test_files_of_embedded_servers_are_private(tmp_path: Path) -> None:
         assert open_to_others == {}
         for folder in ("postgres", "valkey"):
             assert mode(data / folder) == 0o700
-        # Nobody else may list it; as root, the servers' account passes through.
+        # No other account may list it. The servers' account may pass through if the tests run as root.
         assert mode(data) == (0o711 if os.geteuid() == 0 else 0o700)
-        # As an earlier version left them.
+        # The modes that an earlier version left.
         for path in found:
             if path.suffix in (".log", ".port") or path.name == "lock":
                 path.chmod(0o644)
         (data / "valkey").chmod(0o755)
 
 
-def test_what_a_tied_process_writes_is_private(tmp_path: Path) -> None:
-    """A worker of the demo, a proxy, a server: all are started by the same program."""
+def test_files_of_tied_processes_are_private(tmp_path: Path) -> None:
+    """Workers of the demo, proxies and servers all start with the same program."""
     script = tied([sys.executable, "-c", "open('made', 'w').close()"])
 
     subprocess.run(script, cwd=tmp_path, umask=LOOSE_UMASK, check=True)  # noqa: S603
@@ -126,8 +126,8 @@ def test_what_a_tied_process_writes_is_private(tmp_path: Path) -> None:
     assert mode(tmp_path / "made") == 0o600
 
 
-def test_a_log_that_was_open_is_closed(tmp_path: Path) -> None:
-    """What an earlier version made is private from the next start on."""
+def test_a_readable_log_becomes_private(tmp_path: Path) -> None:
+    """A log of an earlier version is private from the next start on."""
     log = tmp_path / "server.log"
     log.touch()
     log.chmod(0o644)
@@ -138,8 +138,8 @@ def test_a_log_that_was_open_is_closed(tmp_path: Path) -> None:
     assert mode(log) == 0o600
 
 
-def test_a_folder_of_others_keeps_its_mode(tmp_path: Path) -> None:
-    """A data folder that was there may hold more than ours; what we put into it is private."""
+def test_an_existing_data_folder_keeps_its_mode(tmp_path: Path) -> None:
+    """It may hold other files. Files that callgate adds are private."""
     tmp_path.chmod(0o755)
 
     with held(tmp_path):

@@ -1,4 +1,4 @@
-"""A tenant that opens every connection its login is let in by."""
+"""A tenant opens as many connections as its login may."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.logins import a_client, a_login
 def test_a_tenant_takes_no_workers_connections(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
-    """Those of workers are reserved: they start, and run calls, while no client is let in any more."""
+    """Workers have reserved connections: they start and run calls while clients are refused."""
     org, url = deployment.org(), deployment.services.database_url
     handles = deployment.client.submit_many([deployment.request(org) for _ in range(5)])
     with ExitStack() as held:

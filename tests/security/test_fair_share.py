@@ -1,7 +1,7 @@
 """
-A tenant that uses everything it has against the others, all at once, for some seconds.
+A tenant uses every known attack against the others at the same time, for some seconds.
 
-`tests/chaos/hostile.py` is the long form, with a worker that is killed meanwhile.
+`tests/chaos/hostile.py` is the long form, in which a worker is also killed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ BATCH = 10
 WAIT_MAX_S = 15.0
 
 
-def test_others_keep_their_share_under_attack(
+def test_other_organisations_keep_their_share_under_attack(
     deployment: Deployment, worker: Callable[..., Process], tmp_path: Path
 ) -> None:
-    """Locks, junk links, schemas without end, messages that inflate, huge prompts: others' calls go on, paid once."""
+    """Locks, undeliverable links, expensive schemas, compressed messages, huge prompts: their calls still run once."""
     process = worker()
     deployment.provider.script(RULES)
     others = [deployment.org(), deployment.org()]
@@ -45,12 +45,12 @@ def test_others_keep_their_share_under_attack(
             ("succeeded", 1, POSTED_NANO_USD)
         }
     deployment.assert_books_are_right()
-    # Nobody waits for the tenant's own calls, some of which are put off for long.
+    # The test does not wait for the tenant's own calls: some are deferred for long.
     deployment.end_open_calls()
 
 
 def rate(deployment: Deployment, orgs: list[str], seconds: float) -> float:
-    """Calls of some organisations that end in a second, submitted a few at a time, one batch after the other."""
+    """Calls per second of some organisations, submitted in small batches one after the other."""
     began, done = time.monotonic(), 0
     while time.monotonic() < began + seconds:
         requests = [deployment.request(org) for org in orgs for _ in range(BATCH)]
@@ -61,7 +61,7 @@ def rate(deployment: Deployment, orgs: list[str], seconds: float) -> float:
 
 @contextmanager
 def attacked(deployment: Deployment, org: str, folder: Path) -> Iterator[None]:
-    """An attacker with a login of its own, as long as the block lasts; it must have tried everything."""
+    """Run an attacker with its own login during the block, and assert that it tried every attack."""
     report, stop = folder / f"{uuid4()}.json", folder / "stop"
     owner = PostgresSession(deployment.services.database_url)
     with closing(owner), a_client(owner, org) as url:

@@ -1,9 +1,9 @@
-# ruff: noqa: S608 - every statement is ours, or an attack of ours
+# ruff: noqa: S608 - every statement is written in this file
 """
-A hostile client fills columns, and gives links that are large, many, or cannot be delivered.
+A hostile client fills columns, and submits links that are large, many or undeliverable.
 
-It has the password of its own database login, and calls the functions of the ledger without any code of ours. Its
-organisation is "mine"; others' calls go on meanwhile. What would take it minutes is put into the tables by the owner.
+It has its own database login and calls the ledger's functions without callgate's code. Its organisation is "mine".
+Other organisations' calls run meanwhile. Attacks that would take minutes are written into the tables by the owner.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MINE = "mine"
 TAKEN = "a-key-that-is-no-queue"
 THEIRS = "their-links"
 IN_TIME_S = 20.0
-"""For what takes a second where nobody is hostile, on a machine that others use."""
+"""Limit for what takes one second without an attack, on a busy machine."""
 MANY_CALLS = """WITH made AS (
     INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, call_type, provider, model, input_token_bound,
                           request, error)
@@ -66,7 +66,7 @@ def mine(deployment: Deployment) -> Iterator[PostgresSession]:
 
 @pytest.fixture
 def broker(deployment: Deployment) -> Iterator[Redis]:
-    """The broker, where one key is no queue."""
+    """The broker, with one key that is not a queue."""
     with Redis.from_url(deployment.services.broker_url) as broker:
         broker.set(TAKEN, "something else")
         broker.delete(THEIRS)
@@ -75,14 +75,14 @@ def broker(deployment: Deployment) -> Iterator[Redis]:
 
 
 def a_link(queue: str, padding: int = 0) -> str:
-    """A link to a queue, as the ledger keeps it, for a good end and a bad one; that is padded."""
+    """A link to a queue as the ledger stores it, for success and failure, with padding."""
     link = {"task": "note", "args": ["x" * padding], "kwargs": {}, "options": {"queue": queue}}
     link |= {"subtask_type": None, "immutable": False}
     return json.dumps({"link": {**link, "args": []}, "link_error": link})
 
 
 def arguments(*rows: NewSubmission) -> dict[str, Any]:
-    """What the function takes, as the client's adapter passes it."""
+    """The function's arguments, as the client's adapter passes them."""
     columns = {
         "submission_ids": "submission_id",
         "org_ids": "org_id",
@@ -107,7 +107,7 @@ def my_submission(content: str = "q", **changes: Any) -> NewSubmission:
 
 
 def my_rejected(deployment: Deployment, session: PostgresSession, content: str) -> CallKey:
-    """A call that costs nothing: submitted and cancelled."""
+    """A call without cost: submitted and cancelled."""
     (answer,) = PostgresLedger(session).submit([my_submission(content)])
     error = json.dumps({"code": "cancelled", "message": "mine"})
     given = {"call_ids": [answer.key.call_id], "generations": [answer.key.generation]}
@@ -116,16 +116,16 @@ def my_rejected(deployment: Deployment, session: PostgresSession, content: str) 
 
 
 def others_live(deployment: Deployment, broker: Redis) -> None:
-    """Another tenant's call ends and is told of, and one that is due by the ledger alone is taken up, in time."""
+    """Assert that another tenant's call ends and is delivered, and that its lost call is recovered, in time."""
     org = deployment.org()
     due = a_submission("due", org_id=org, provider="sim", model="sim-1", call_type="answer")
     due = replace(due, request=deployment.request(org).model_dump_json().encode())
     ledger = deployment.client.ledger
     (queued,) = ledger.submit([due])
     ledger.reserve([a_reserve(queued.key, reject_with='{"code": "later"}', defer_s=0.0)])
-    told = a_submission("told", org_id=org, link=a_link(THEIRS))
+    delivered = a_submission("delivered", org_id=org, link=a_link(THEIRS))
     began_at = time.monotonic()
-    (answer,) = ledger.submit([told])
+    (answer,) = ledger.submit([delivered])
     deployment.client.operations.end([answer.key], code="cancelled", message="by a test")
     handle = deployment.client.submit(deployment.request(org))
 
@@ -156,10 +156,10 @@ OVERSIZED = {
 
 
 @pytest.mark.parametrize("what", OVERSIZED)
-def test_what_is_too_large_is_refused_by_the_function_itself(
+def test_sql_functions_refuse_oversized_values(
     deployment: Deployment, mine: PostgresSession, what: str
 ) -> None:
-    """Nothing of it is stored; a neighbour in the same batch is, for the ordinary client halves."""
+    """Nothing of them is stored. A neighbour in the same batch is stored, for ordinary client functions."""
     large = [replace(my_submission(f"{what} {n}"), **OVERSIZED[what]) for n in range(2)]
     large = [replace(new, call_id=call_id(MINE, new.input_hash)) for new in large]
     fine = my_submission(f"beside {what}")
@@ -173,8 +173,8 @@ def test_what_is_too_large_is_refused_by_the_function_itself(
     assert deployment.rows(stored, id=large[0].call_id)[0][0] == 0
 
 
-def test_no_statement_takes_a_million_rows(mine: PostgresSession) -> None:
-    """Each function of a client's refuses more than a thousand, before it looks at the first."""
+def test_client_functions_refuse_more_than_a_thousand_rows(mine: PostgresSession) -> None:
+    """They refuse before they read the first row."""
     ids = "array_fill(gen_random_uuid(), ARRAY[1001])"
     numbers = "array_fill(1, ARRAY[1001])"
     texts = "array_fill(''::text, ARRAY[1001])"
@@ -196,35 +196,29 @@ def test_no_statement_takes_a_million_rows(mine: PostgresSession) -> None:
     assert mine.answers(CALLS, {**dict.fromkeys(filters), "limit": None}) is not None
 
 
-def test_a_call_takes_no_more_than_ten_thousand_links(
+def test_a_call_has_at_most_ten_thousand_links(
     deployment: Deployment, mine: PostgresSession
 ) -> None:
-    """Sixty thousand on one call are not stored in the first place; without a link one may still join."""
+    """Sixty thousand are refused at once. Joining the call without a link still works."""
     ledger = PostgresLedger(mine)
-    (answer,) = ledger.submit([my_submission("crowded", link=a_link(TAKEN))])
+    (answer,) = ledger.submit([my_submission("joined", link=a_link(TAKEN))])
     fill = {"org": MINE, "call_id": answer.key.call_id, "generation": 1, "link": a_link(TAKEN)}
     deployment.rows(f"{MANY_LINKS} RETURNING 1", **fill, count=bounds.LINKS_PER_CALL_MAX - 2)
 
-    crowd = [my_submission("crowded", link=a_link(TAKEN)) for _ in range(3)]
-    outcomes = [a.outcome for a in ledger.submit([*crowd, my_submission("crowded")])]
+    submissions = [my_submission("joined", link=a_link(TAKEN)) for _ in range(3)]
+    outcomes = [a.outcome for a in ledger.submit([*submissions, my_submission("joined")])]
 
     joined = SubmitOutcome.JOINED
     assert sorted(outcomes) == [joined, joined, *[SubmitOutcome.UNSTORABLE] * 2]
     deployment.client.operations.end([answer.key], code="cancelled", message="by a test")
 
 
-def test_links_hold_up_nobody_else(
+def test_links_delay_no_other_organisation(
     deployment: Deployment,
     worker: Callable[..., Process],
     mine: PostgresSession,
     broker: Redis,
 ) -> None:
-    """
-    However many and heavy: they are taken a few at a time, in turn with others', and apart from recovery.
-
-    One call with 1,500 links of 64 kB; 1,000 rejected calls whose links no queue takes; and a transaction that is open
-    on one more. (Tried once with 16,400 links, a gigabyte together.)
-    """
     key = my_rejected(deployment, mine, "heavy")
     row = {"org": MINE, "call_id": key.call_id, "generation": key.generation}
     heavy = a_link(TAKEN, bounds.LINK_BYTES_MAX - 500)
@@ -252,8 +246,10 @@ def test_links_hold_up_nobody_else(
     assert deployment.client.ledger.read([held])
 
 
-def test_a_due_query_brings_no_link(deployment: Deployment, mine: PostgresSession) -> None:
-    """Nor does a settlement: what ended calls have to tell is no burden of theirs."""
+def test_recovery_and_settlement_load_no_links(
+    deployment: Deployment, mine: PostgresSession
+) -> None:
+    """The size of links does not burden these statements."""
     key = my_rejected(deployment, mine, "light")
     row = {"org": MINE, "call_id": key.call_id, "generation": key.generation}
     deployment.rows(f"{MANY_LINKS} RETURNING 1", **row, link=a_link(TAKEN, 60_000), count=200)

@@ -1,21 +1,17 @@
-"""A tenant whose schemas are small to send and dear to check."""
+"""A tenant sends schemas that are small and expensive to check."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from callgate.client import Handle
-from callgate.domain import identity
 from callgate.domain.errors import CallFailed, CallRejected, InvalidSchema
-from callgate.domain.ledger import NewSubmission
-from callgate.domain.requests import LLMRequest
 from devkit.simulator.script import Match, Rule, Step
 from tests.support.deployment import Deployment, Process, until_equal
+from tests.support.direct_submission import submit_without_gates
 
 PATIENCE_S = 60.0
 ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
@@ -33,33 +29,14 @@ def doubling(levels: int, keyword: str) -> dict[str, Any]:
 NODE = {"$ref": "#/$defs/node"}
 INNER = {"type": "object", "properties": {"in": NODE}, "required": ["in"]}
 TREE = {"$defs": {"node": {"anyOf": [INNER, INNER, {"type": "string"}]}}, **NODE}
-"""An ordinary tree by its looks, but each level of an answer that does not fit is visited twice as often."""
+"""It looks like an ordinary tree, but an invalid answer is visited twice as often at each level."""
 DEEP = '{"in":' * 60 + "1" + "}" * 60
 LONG = {"max_output_tokens": 1_000, "call_type": "brief"}
-DEAR = Rule(match=Match(text="deep"), reply=[Step(text=DEEP)])
+EXPENSIVE = Rule(match=Match(text="deep"), reply=[Step(text=DEEP)])
 
 
-def submit_past_the_client(deployment: Deployment, request: LLMRequest) -> Handle:
-    """Call the SQL function as a client could that asks no gate."""
-    input_hash = identity.input_hash(request)
-    submission = NewSubmission(
-        submission_id=uuid4(),
-        org_id=request.org_id,
-        call_id=identity.call_id(request.org_id, input_hash),
-        input_hash=input_hash,
-        call_type=request.call_type,
-        provider=request.provider,
-        model=request.model,
-        input_token_bound=10,
-        request=request.model_dump_json().encode(),
-    )
-    (answer,) = deployment.client.ledger.submit([submission])
-    deployment.client.queue.publish_calls([answer.key])
-    return deployment.client.handle(answer.key.task_id)
-
-
-def others_go_on(deployment: Deployment, count: int = 20) -> None:
-    """Calls of another organisation end, with schemas and without."""
+def assert_others_succeed(deployment: Deployment, count: int = 20) -> None:
+    """Assert that another organisation's calls end, with schemas and without."""
     org = deployment.org()
     requests = [deployment.request(org) for _ in range(count)]
     requests += [deployment.request(org, response_schema=ANSWER) for _ in range(count)]
@@ -78,15 +55,15 @@ def others_go_on(deployment: Deployment, count: int = 20) -> None:
 def test_a_schema_that_multiplies_is_refused_by_client_and_worker(
     deployment: Deployment, worker: Callable[..., Process], schema: dict[str, Any], answer: str
 ) -> None:
-    """Nothing is held, sent or paid; the worker neither freezes nor dies."""
+    """Nothing is held, sent or paid, and the worker keeps running."""
     deployment.provider.script([Rule(match=Match(text="bomb"), reply=[Step(text=answer)])])
     process, org = worker(), deployment.org()
     request = deployment.request(org, f"bomb {answer}", response_schema=schema)
 
     with pytest.raises(InvalidSchema, match="the response schema cannot be used"):
         deployment.client.submit(request)
-    handle = submit_past_the_client(deployment, request)
-    others_go_on(deployment)
+    handle = submit_without_gates(deployment, request)
+    assert_others_succeed(deployment)
 
     with pytest.raises(CallRejected) as refused:
         handle.get(timeout=PATIENCE_S)
@@ -95,15 +72,15 @@ def test_a_schema_that_multiplies_is_refused_by_client_and_worker(
     assert process.is_alive()
 
 
-def test_an_answer_that_is_dear_to_check_costs_its_own_call_only(
+def test_an_answer_that_is_expensive_to_check_fails_its_own_call_only(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
-    """The check is ended; the call is paid by its usage, and not tried again."""
-    deployment.provider.script([DEAR])
+    """The check is ended. The call is billed by its usage and not retried."""
+    deployment.provider.script([EXPENSIVE])
     process, org = worker(), deployment.org()
 
     handle = deployment.client.submit(deployment.request(org, "deep", response_schema=TREE, **LONG))
-    others_go_on(deployment)
+    assert_others_succeed(deployment)
 
     with pytest.raises(CallFailed) as failed:
         handle.get(timeout=PATIENCE_S)
@@ -114,11 +91,11 @@ def test_an_answer_that_is_dear_to_check_costs_its_own_call_only(
     assert process.is_alive()
 
 
-def test_many_dear_answers_hold_nobody_up(
+def test_many_expensive_answers_delay_no_other_organisation(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
-    """Each has a schema of its own, so that each is tried; others' answers are checked in between."""
-    deployment.provider.script([DEAR])
+    """Each has its own schema, so each is tried. Other organisations' answers are checked in between."""
+    deployment.provider.script([EXPENSIVE])
     process, org = worker(), deployment.org()
     requests = [
         deployment.request(org, f"deep {n}", response_schema={**TREE, "title": str(n)}, **LONG)
@@ -127,7 +104,7 @@ def test_many_dear_answers_hold_nobody_up(
 
     handles = deployment.client.submit_many(requests)
     until_equal(True, lambda: len(deployment.attempts(org)) > 0)
-    others_go_on(deployment)
+    assert_others_succeed(deployment)
 
     ended = list(deployment.client.as_completed(handles, timeout=120))
     assert len(ended) == 4

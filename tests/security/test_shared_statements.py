@@ -1,4 +1,4 @@
-"""Statements that serve everybody take no longer because of what one organisation has put into the ledger."""
+"""Statements that serve all organisations stay fast, whatever one organisation has put into the ledger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAKE = "SELECT callgate_free_waiters_v1(ARRAY['acme'])"
 SWEEP = "SELECT count(*) FROM callgate_due_v1(200, NULL, 1, now() - interval '1 h')"
 TIMES = 5
 SLOWER_MAX = 6.0
-"""A statement that looked at everything would be a hundred times slower."""
+"""A statement that scanned everything would be a hundred times slower."""
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ SLOWER_MAX = 6.0
 def test_waiting_calls_of_one_organisation_slow_no_statement_down(
     postgres_engine: Engine, few: dict[str, int], many: dict[str, int]
 ) -> None:
-    """However many wait for headroom, and under however many call types."""
+    """However many calls wait for headroom, under however many call types."""
     before, after = [_seconds(postgres_engine, load) for load in (few, many)]
 
     assert {s: after[s] / before[s] for s in before if after[s] > SLOWER_MAX * before[s]} == {}
 
 
 def _seconds(engine: Engine, load: dict[str, int]) -> dict[str, float]:
-    """How long each statement takes beside that load; nothing of it stays."""
+    """Seconds that each statement takes with that load. All changes are rolled back."""
     with engine.connect() as connection:
         connection.execute(text(A_BUDGET))
         connection.execute(text(MANY_WAIT), load)

@@ -1,7 +1,7 @@
 """
-A tenant that keeps transactions open: around a submission to its own call, and around a cancellation.
+A tenant keeps transactions open, around a submission to its own call and around a cancellation.
 
-Its login may do both, and a row that it has locked stays so for as long as it likes. Others' calls go on meanwhile.
+Its login may do both, and locks its rows as long as it likes. Other organisations' calls run meanwhile.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from tests.support.logins import a_client
 
 CALLS = 60
 OTHERS = 150
-"""Calls of others, whose rate is looked at."""
+"""Calls of the honest organisation whose rate is measured."""
 
 
 @pytest.fixture(autouse=True)
 def no_worker(deployment: Deployment) -> Iterator[None]:
-    """Each test starts its own, so that calls can be held before anybody claims them."""
+    """No shared worker: each test starts its own after it has locked calls."""
     yield
     deployment.stop_workers()
 
 
 @pytest.fixture
 def hostile(deployment: Deployment) -> tuple[str, str]:
-    """Two organisations that mean harm, each with a login of its own: their names."""
+    """The names of two hostile organisations, each with its own login."""
     return deployment.org(), deployment.org()
 
 
 @contextmanager
 def open_transaction(deployment: Deployment, org: str) -> Iterator[OpenTransaction]:
-    """A session of a hostile login, in a transaction that ends with the block."""
+    """A session of a hostile login in an open transaction, until the block ends."""
     with (
         closing(PostgresSession(deployment.services.database_url)) as owner,
         a_client(owner, org) as url,
     ):
         engine = create_engine(url, poolclass=NullPool)
         with engine.connect() as connection:
-            # They are defaults, and this login wants none.
+            # They are defaults, and this login unsets them.
             for limit in ("idle_in_transaction_session_timeout", "statement_timeout"):
                 connection.execute(text(f"SET {limit} = 0"))
             connection.commit()
@@ -64,7 +64,7 @@ def open_transaction(deployment: Deployment, org: str) -> Iterator[OpenTransacti
 
 @contextmanager
 def joined(deployment: Deployment, org: str, handles: Sequence[Handle]) -> Iterator[None]:
-    """Submit again to one's own calls, and keep the transaction open."""
+    """Join own calls, and keep the transaction open."""
     views = deployment.client.ledger.read([h.key for h in handles], Bodies.REQUEST)
     again = [
         NewSubmission(
@@ -82,7 +82,7 @@ def joined(deployment: Deployment, org: str, handles: Sequence[Handle]) -> Itera
 
 @contextmanager
 def cancelled(deployment: Deployment, org: str, handles: Sequence[Handle]) -> Iterator[None]:
-    """Cancel one's own calls, keep the transaction open, and take it back in the end."""
+    """Cancel own calls, keep the transaction open, and roll it back at the end."""
     with open_transaction(deployment, org) as session:
         keys = [h.key for h in handles]
         ended = PostgresOperations(session).end(keys, code=EndReason.CANCELLED, message="or not")
@@ -97,7 +97,7 @@ def submit(deployment: Deployment, org: str, count: int, **fields: str) -> list[
 
 
 def rate_of_others(deployment: Deployment) -> float:
-    """Calls a second of an organisation that means no harm."""
+    """Calls per second of an honest organisation."""
     began = time.monotonic()
     handles = submit(deployment, deployment.org(), OTHERS)
     assert len(list(deployment.client.as_completed(handles, timeout=40))) == OTHERS
@@ -105,18 +105,18 @@ def rate_of_others(deployment: Deployment) -> float:
 
 
 def figure(name: str, *rates: float) -> None:
-    """Print what a run showed, for `pytest -s`."""
+    """Print a measurement, for `pytest -s`."""
     print(f"\n{name}: {' -> '.join(f'{rate:.0f}/s' for rate in rates)}", end=" ")  # noqa: T201
 
 
 @pytest.mark.parametrize("count", [1, CALLS])
-def test_who_holds_its_queued_calls_slows_nobody(
+def test_locks_on_queued_calls_delay_no_other_call(
     deployment: Deployment,
     worker: Callable[..., Process],
     hostile: tuple[str, str],
     count: int,
 ) -> None:
-    """By a submission and by a cancellation; the calls themselves are made as soon as they are free."""
+    """By a submission and by a cancellation. The locked calls run as soon as they are free."""
     calls = [submit(deployment, org, count) for org in hostile]
     with joined(deployment, hostile[0], calls[0]), cancelled(deployment, hostile[1], calls[1]):
         worker()
@@ -132,10 +132,10 @@ def test_who_holds_its_queued_calls_slows_nobody(
         assert len(deployment.attempts(org)) == count
 
 
-def test_who_holds_its_running_calls_delays_no_settlement(
+def test_locks_on_running_calls_delay_no_other_settlement(
     deployment: Deployment, worker: Callable[..., Process], hostile: tuple[str, str]
 ) -> None:
-    """Answered while they are held, they stay so, and are posted once and by usage when they are free."""
+    """The locked calls are posted once, by usage, when they are free."""
     org = hostile[0]
     worker()
     before = rate_of_others(deployment)
@@ -157,10 +157,10 @@ def test_who_holds_its_running_calls_delays_no_settlement(
     assert all(0 < row.posted_nano_usd < row.hold_nano_usd for row in rows)
 
 
-def test_who_holds_a_call_of_a_killed_worker_delays_no_recovery(
+def test_a_lock_on_a_lost_call_delays_no_other_recovery(
     deployment: Deployment, hostile: tuple[str, str]
 ) -> None:
-    """The other calls of that worker are moved on within seconds; the held one when it is free."""
+    """Other calls of the killed worker are recovered within seconds; the locked one when it is free."""
     others = deployment.org()
     deployment.provider.script([Rule(reply=[Step(kind=Kind.HANG)])])
     have_workers(deployment, 1)

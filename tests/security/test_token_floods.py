@@ -1,4 +1,4 @@
-"""A tenant whose prompts are dear to count: refused all of them, and each as long as may be."""
+"""A tenant sends prompts of the greatest length, which are expensive to count and all refused."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from callgate.domain.ledger import CallState
 from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Simulator
-from tests.security.test_schema_bombs import submit_past_the_client
 from tests.support.deployment import CATALOGUE, Deployment, Process, until
+from tests.support.direct_submission import submit_without_gates
 
 PATIENCE_S = 60.0
 COUNTED = CATALOGUE.replace(
     "needs_key = false", 'needs_key = false\npricing_provider = "openai"', 1
 ).replace('model = "sim-1"', 'model = "gpt-4o-mini"', 1)
-"""The provider's tokens are counted exactly, not bounded by bytes, which takes no time."""
+"""With this the tokens are counted exactly; a bound by bytes would take no time."""
 DASHES = ("-" * 8_000 + "\n") * 2_000
 """
 Sixteen megabytes that pass by their bytes and are refused by their tokens: 128,000 are the limit. A line of dashes
@@ -35,18 +35,18 @@ def standing(
         yield deployment
 
 
-def test_prompts_of_others_are_counted_between_those_that_take_long(
+def test_short_prompts_are_counted_between_long_ones(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
-    """Six of 16 MB came first; another's calls end before the six have been counted."""
+    """Six prompts of 16 MB come first. Another organisation's calls end before these are counted."""
     process, org, other = worker(), deployment.org(), deployment.org()
     hostile = [
-        submit_past_the_client(
+        submit_without_gates(
             deployment, deployment.request(org, f"{n}\n{DASHES}", model="gpt-4o-mini")
         )
         for n in range(6)
     ]
-    # The first of them is being counted.
+    # Now the first one is being counted.
     until(lambda: any(handle.state is not CallState.REJECTED for handle in hostile))
 
     requests = [deployment.request(other, f"{n} {WORDS}", model="gpt-4o-mini") for n in range(10)]

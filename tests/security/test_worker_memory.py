@@ -1,4 +1,4 @@
-"""The limit that the tests of this folder rely on."""
+"""The memory limit of the workers in this folder's tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests.security.conftest import WORKER_DATA_MAX_BYTES
 from tests.support.deployment import Deployment, Process
 
 
-def test_a_worker_does_its_work_within_its_memory(
+def test_a_worker_runs_within_the_memory_limit(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
-    """A hundred calls end, and the limit is in force."""
+    """A hundred calls end with the limit in force."""
     process = worker()
     org = deployment.org()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.security.test_schema_bombs import others_go_on
+from tests.security.test_schema_bombs import assert_others_succeed
 from tests.support.deployment import Deployment, Process, until_equal
 
 LARGE = 120
@@ -37,7 +37,7 @@ def test_many_large_requests_do_not_fill_a_workers_memory(
     process = worker()
 
     # Swept up, all at once.
-    others_go_on(deployment)
+    assert_others_succeed(deployment)
 
     until_equal({"rejected": LARGE}, lambda: _states(deployment, hostile), 60)
     assert process.is_alive()
@@ -59,7 +59,7 @@ def test_a_request_that_is_dear_to_read_ends_its_own_call_only(
         )
     process = worker()
 
-    others_go_on(deployment)
+    assert_others_succeed(deployment)
 
     until_equal({"rejected": 3}, lambda: _states(deployment, hostile), 60)
     assert process.is_alive()

@@ -1,4 +1,4 @@
-"""What JSON of strangers is read, and what is refused before it becomes objects."""
+"""Which untrusted JSON is parsed, and which is refused before parsing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.domain.bounded_json import DEPTH_MAX, VALUES_MAX, TooMuch, check_utf8, loads
+from callgate.domain.bounded_json import DEPTH_MAX, VALUES_MAX, TooLarge, check_bytes, loads
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -18,20 +18,17 @@ JSON = st.recursive(
 
 
 @given(JSON, st.booleans(), st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]))
-def test_what_is_within_the_bounds_is_read_as_ever(
-    value: object, is_ascii: bool, encoding: str
-) -> None:
-    """As text, and as bytes in every encoding that JSON may have."""
+def test_json_within_the_bounds_is_parsed(value: object, is_ascii: bool, encoding: str) -> None:
+    """As text, and as bytes in every encoding of JSON."""
     text = json.dumps(value, ensure_ascii=is_ascii)
 
     assert loads(text) == value
     assert loads(text.encode(encoding)) == value
-    check_utf8(text.encode())
+    check_bytes(text.encode())
 
 
 @given(st.text(), st.binary())
-def test_what_is_no_json_is_a_value_error(text: str, data: bytes) -> None:
-    """As of the library itself, and nothing else."""
+def test_invalid_json_is_a_value_error(text: str, data: bytes) -> None:
     for given_ in (text, data):
         try:
             expected = json.loads(given_)
@@ -63,20 +60,19 @@ def test_what_is_no_json_is_a_value_error(text: str, data: bytes) -> None:
     ids=lambda value: ascii(value)[:24],
 )
 def test_values_and_depth_have_bounds(text: str, is_read: bool | None) -> None:
-    """Only those outside of texts count; None is what is no JSON, however long."""
+    """Marks inside strings do not count. None stands for text that is not JSON."""
     if is_read:
         assert loads(text) == json.loads(text)
         return
     with pytest.raises(ValueError, match=r".") as raised:
         loads(text)
-    assert isinstance(raised.value, TooMuch) == (is_read is False)
-    with pytest.raises(TooMuch) if is_read is False else nullcontext():
-        check_utf8(text.encode())
+    assert isinstance(raised.value, TooLarge) == (is_read is False)
+    with pytest.raises(TooLarge) if is_read is False else nullcontext():
+        check_bytes(text.encode())
 
 
-def test_quotes_within_two_bytes_hide_nothing() -> None:
-    """A character of UTF-16 can have the byte of a quote in it."""
+def test_utf_16_bytes_that_look_like_quotes_hide_nothing() -> None:
     text = '["\u2222",' + "[]," * VALUES_MAX + "[]]"
 
-    with pytest.raises(TooMuch):
+    with pytest.raises(TooLarge):
         loads(text.encode("utf-16"))

@@ -1,4 +1,4 @@
-"""The catalogue file: a mistake stops the process, and the message says where to look."""
+"""The catalogue file: a mistake stops the process, and the message names the key."""
 
 from __future__ import annotations
 
@@ -31,14 +31,13 @@ def written(tmp_path: Path) -> Path:
 
 
 def test_an_empty_file_is_the_default_catalogue(written: Path) -> None:
-    """OpenAI with the default limits."""
     written.write_text("")
 
     assert load_catalogue(written) == Catalogue()
 
 
 def test_prices_are_read_exactly(written: Path) -> None:
-    """As decimals, never through binary floats."""
+    """As decimals, never as binary floats."""
     written.write_text(ROW.replace("2.10", "0.12345678901234567890123"))
 
     price = load_catalogue(written).prices[0].input_usd_per_million
@@ -47,8 +46,8 @@ def test_prices_are_read_exactly(written: Path) -> None:
 
 
 @pytest.mark.parametrize("password", ["ca/nary", "ca?nary", "ca#nary", "ca[nary", "ca\u2100nary"])
-def test_an_address_whose_password_is_not_escaped_is_refused(written: Path, password: str) -> None:
-    """What is before the special character would be called as a port, and quoted; the advice quotes nothing."""
+def test_an_unescaped_password_in_a_base_url_is_refused(written: Path, password: str) -> None:
+    """Part of it would be parsed as a port and quoted. The advice quotes nothing."""
     written.write_text(f'[providers.p]\nbase_url = "https://user:{password}@host/v1"\n')
 
     with pytest.raises(ConfigurationError, match="is written %") as refused:
@@ -59,10 +58,7 @@ def test_an_address_whose_password_is_not_escaped_is_refused(written: Path, pass
 
 
 @pytest.mark.parametrize("url", ["http://h:99999/v1", "http://h:port/v1", "http://[::1/v1"])
-def test_an_address_without_a_host_or_a_port_that_can_be_is_refused(
-    written: Path, url: str
-) -> None:
-    """When the catalogue is read, before anything is called."""
+def test_a_base_url_with_an_impossible_host_or_port_is_refused(written: Path, url: str) -> None:
     written.write_text(f'[providers.p]\nbase_url = "{url}"\n')
 
     with pytest.raises(ConfigurationError, match=r"providers\.p\.base_url: .*is written %"):
@@ -70,15 +66,14 @@ def test_an_address_without_a_host_or_a_port_that_can_be_is_refused(
 
 
 @pytest.mark.parametrize("url", ["http://h:1/v1", "https://h/@team/v1", "https://u:p%2Fw@h/v1"])
-def test_an_address_that_is_written_well_is_taken(written: Path, url: str) -> None:
-    """With a port, an @ in its path, an escape."""
+def test_a_valid_base_url_is_accepted(written: Path, url: str) -> None:
+    """With a port, an @ in its path, or an escape."""
     written.write_text(f'[providers.p]\nbase_url = "{url}"\n')
 
     assert load_catalogue(written).providers["p"].base_url == url
 
 
 def test_the_shipped_catalogue_is_valid_and_its_models_are_priced() -> None:
-    """What a deployment starts with works."""
     catalogue = load_catalogue(SHIPPED)
 
     assert "extraction" in catalogue.call_types
@@ -87,7 +82,7 @@ def test_the_shipped_catalogue_is_valid_and_its_models_are_priced() -> None:
 
 
 def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
-    """Lines after `#:` may be uncommented as they are; each price row has its source and day."""
+    """Lines after `#:` can be uncommented unchanged. Each price row has its source and day."""
     text = SHIPPED.read_text().replace("\n#: ", "\n").replace("\n#:\n", "\n\n")
     written.write_text(text)
 
@@ -101,8 +96,8 @@ def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("= 1", "is no TOML"),
-        ("[providers.openai]\n[providers.openai]", "is no TOML"),
+        ("= 1", "is not TOML"),
+        ("[providers.openai]\n[providers.openai]", "is not TOML"),
         ("[default]\ndeadlin_s = 3", "default.deadlin_s: unknown key, did you mean 'deadline_s'?"),
         ("colour = 'red'", "colour: unknown key"),
         (
@@ -116,8 +111,8 @@ def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
         (ROW.replace("2.10", "-1"), "prices[0].input_usd_per_million: Input should be greater"),
         (ROW + ROW, "prices: openai/gpt-4o: 2 rows for one model"),
         (ROW.replace("openai", "azure"), "prices: azure/gpt-4o: no provider 'azure'"),
-        ("[call_types.'a b']", "call_types.a b: no request can have such a name"),
-        ("[providers.'x y']", "providers.x y: no request can have such a name"),
+        ("[call_types.'a b']", "call_types.a b: a request cannot have this name"),
+        ("[providers.'x y']", "providers.x y: a request cannot have this name"),
         (
             "[default]\nmax_output_tokens_default = 20_000",
             "default.max_output_tokens_default: 20000 is over max_output_tokens_max 16384",
@@ -128,17 +123,16 @@ def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
         ),
         (
             "[call_types.a]\nmodels = ['gpt-4o']",
-            "call_types.a.models: 'gpt-4o' is no provider/model",
+            "call_types.a.models: 'gpt-4o' is not provider/model",
         ),
         (
             "[call_types.a]\nmodels = ['openai']",
-            "call_types.a.models: 'openai' is no provider/model",
+            "call_types.a.models: 'openai' is not provider/model",
         ),
-        ("[call_types.a]\nmodels = ['opnai/*']", "call_types.a.models: 'opnai/*' is no provider/"),
+        ("[call_types.a]\nmodels = ['opnai/*']", "call_types.a.models: 'opnai/*' is not provider/"),
     ],
 )
 def test_a_mistake_is_named_by_file_and_key(written: Path, text: str, says: str) -> None:
-    """An operator finds it without reading code."""
     written.write_text(text)
 
     with pytest.raises(ConfigurationError) as raised:
@@ -149,7 +143,6 @@ def test_a_mistake_is_named_by_file_and_key(written: Path, text: str, says: str)
 
 
 def test_every_mistake_is_named_at_once(written: Path) -> None:
-    """One restart for all of them."""
     written.write_text("[default]\ndeadline_s = 0\npages_max = -1\n[providers.openai]\nkey = 'x'")
 
     with pytest.raises(ConfigurationError) as raised:
@@ -160,8 +153,8 @@ def test_every_mistake_is_named_at_once(written: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_file_that_cannot_be_read_is_named(written: Path, content: bytes | None) -> None:
-    """Missing, or no UTF-8."""
+def test_an_unreadable_file_is_named(written: Path, content: bytes | None) -> None:
+    """Missing, or not UTF-8."""
     if content is not None:
         written.write_bytes(content)
 
@@ -171,8 +164,7 @@ def test_a_file_that_cannot_be_read_is_named(written: Path, content: bytes | Non
     assert str(written) in str(raised.value)
 
 
-def test_a_provider_declares_how_its_answers_end_and_what_is_around_them(written: Path) -> None:
-    """Both without a release."""
+def test_a_provider_declares_good_endings_and_wrappings(written: Path) -> None:
     written.write_text(
         '[providers.odd]\ngood_endings = ["eos", "null"]\nunwraps = ["think", "fence"]\n'
     )
@@ -186,13 +178,18 @@ def test_a_provider_declares_how_its_answers_end_and_what_is_around_them(written
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ('good_endings = ["length"]', "providers.odd.good_endings: .*length can be no good ending"),
+        (
+            'good_endings = ["length"]',
+            "providers.odd.good_endings: .*length cannot be a good ending",
+        ),
         ('good_endings = [""]', r"providers.odd.good_endings\[0\]"),
         ('unwraps = ["xml"]', r"providers.odd.unwraps\[0\]"),
     ],
 )
-def test_what_a_provider_cannot_declare(written: Path, line: str, complaint: str) -> None:
-    """A typing error must not call half an answer whole."""
+def test_invalid_endings_and_wrappings_are_refused(
+    written: Path, line: str, complaint: str
+) -> None:
+    """A typing error must not make half an answer a success."""
     written.write_text(f"[providers.odd]\n{line}\n")
 
     with pytest.raises(ConfigurationError, match=complaint):

@@ -1,4 +1,4 @@
-"""Where API keys come from, and where they never go."""
+"""Where API keys come from, and that they are not shown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_own_key_comes_first_and_a_file_before_a_setting(
 
 
 def test_space_around_a_key_is_not_part_of_it(tmp_path: Path) -> None:
-    """Editors end files with a line break, and people paste spaces."""
+    """Editors end files with a line break."""
     (tmp_path / "openai").write_text("  sk-1\r\n")
 
     assert credentials(tmp_path, anthropic=" sk-2\n").api_key("openai", "acme") == "sk-1"
@@ -69,7 +69,7 @@ def test_a_rewritten_file_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
-    """Even with the size and the time of the old one."""
+    """Also with the size and time of the old one."""
     file, other = tmp_path / "openai", tmp_path / "other"
     file.write_text("sk-1")
     found = credentials(tmp_path)
@@ -83,7 +83,7 @@ def test_a_replaced_file_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_mounted_secret_can_be_swapped(tmp_path: Path) -> None:
-    """Kubernetes turns a link to a folder, the files' own links stay as they are."""
+    """Kubernetes swaps a link to a folder; the files' own links stay the same."""
     for version in ("1", "2"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "openai").write_text(f"sk-{version}")
@@ -101,7 +101,7 @@ def test_a_mounted_secret_can_be_swapped(tmp_path: Path) -> None:
 def test_an_unchanged_file_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request costs a look at the file, not a read."""
+    """A request costs a `stat`, not a read."""
     (tmp_path / "openai").write_text("sk-1")
     found = credentials(tmp_path)
     found.api_key("openai", "acme")
@@ -111,8 +111,7 @@ def test_an_unchanged_file_is_not_read_again(
     assert found.api_key("openai", "acme") == "sk-1"
 
 
-def test_a_removed_file_takes_its_key_along(tmp_path: Path) -> None:
-    """Revoking a key is removing its file."""
+def test_a_removed_files_key_is_gone(tmp_path: Path) -> None:
     file = tmp_path / "openai.acme"
     file.write_text("own")
     found = credentials(tmp_path, openai="given")
@@ -126,8 +125,8 @@ def test_a_removed_file_takes_its_key_along(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b" \n", b"two words", b"sk\x00-1", b"\xff\xfe", b"x" * 9000]
 )
-def test_a_file_without_a_key_is_not_somebody_elses_key(tmp_path: Path, content: bytes) -> None:
-    """An organisation with an account of its own is never put on the house's bill by a broken file."""
+def test_a_file_without_a_key_does_not_fall_back(tmp_path: Path, content: bytes) -> None:
+    """A broken file must not charge the organisation's calls to the provider's common key."""
     (tmp_path / "openai.acme").write_bytes(content)
     found = credentials(tmp_path, openai="given")
 
@@ -136,7 +135,7 @@ def test_a_file_without_a_key_is_not_somebody_elses_key(tmp_path: Path, content:
 
 
 def test_a_file_that_is_being_rewritten_keeps_its_key(tmp_path: Path) -> None:
-    """Between truncating and writing there is a moment without a key."""
+    """Between truncating and writing the file is empty."""
     file = tmp_path / "openai"
     file.write_text("sk-1")
     found = credentials(tmp_path)
@@ -161,7 +160,7 @@ def test_an_organisation_cannot_point_outside_the_folder(tmp_path: Path, org_id:
     assert credentials(folder).api_key("openai", org_id) is None
 
 
-def test_a_folder_that_is_not_there_holds_no_keys(tmp_path: Path) -> None:
+def test_a_missing_folder_holds_no_keys(tmp_path: Path) -> None:
     """It may be mounted later."""
     found = credentials(tmp_path / "later", openai="given")
     assert found.api_key("openai", "acme") == "given"
@@ -172,8 +171,8 @@ def test_a_folder_that_is_not_there_holds_no_keys(tmp_path: Path) -> None:
     assert found.api_key("openai", "acme") == "mounted"
 
 
-def test_a_pipe_is_no_key(tmp_path: Path) -> None:
-    """Reading one could wait for ever."""
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    """Reading it could block without end."""
     os.mkfifo(tmp_path / "openai")
 
     assert credentials(tmp_path).api_key("openai", "acme") is None
@@ -181,7 +180,7 @@ def test_a_pipe_is_no_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["two words", "sk-\n1", "sk-\u00fc", "sk-\x00"])
 def test_a_key_that_cannot_be_sent_stops_the_process(key: str) -> None:
-    """It is found at the start, and not shown."""
+    """The error does not show it."""
     with pytest.raises(ConfigurationError) as raised:
         credentials(openai=key)
 
@@ -190,7 +189,7 @@ def test_a_key_that_cannot_be_sent_stops_the_process(key: str) -> None:
 
 
 def test_keys_are_not_shown(tmp_path: Path) -> None:
-    """Neither by repr nor by what it holds."""
+    """Neither by repr nor by attributes."""
     (tmp_path / "openai").write_text("sk-mounted")
     found = credentials(tmp_path, anthropic="sk-given")
     found.api_key("openai", "acme")
@@ -201,8 +200,7 @@ def test_keys_are_not_shown(tmp_path: Path) -> None:
     assert "anthropic" in shown
 
 
-def test_the_longest_key_is_a_key(tmp_path: Path) -> None:
-    """The bound itself still fits."""
+def test_a_key_at_the_size_limit_is_read(tmp_path: Path) -> None:
     (tmp_path / "openai").write_text("k" * KEY_BYTES_MAX)
 
     assert credentials(tmp_path).api_key("openai", "acme") == "k" * KEY_BYTES_MAX

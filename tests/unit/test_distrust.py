@@ -1,4 +1,4 @@
-"""What comes out of a message or out of a row that a client wrote is not believed."""
+"""Values from messages, and from rows that a client wrote, are not trusted."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ BIG = {"input_hash": HASH, "call_id": call_id("acme", HASH), "input_token_bound"
 
 
 def submitted(world: ServiceWorld, body: bytes | None = None, **changes: Any) -> CallKey:
-    """A call of acme whose row and body somebody else wrote."""
+    """A call of acme with a forged row or body."""
     prepared = world.submits.prepare(a_request())
     (answer,) = world.ledger.submit([forged(prepared, body, **changes)])
     return answer.key
 
 
 def forged(prepared: NewSubmission, body: bytes | None, **changes: Any) -> NewSubmission:
-    """A submission with another body, or other columns."""
+    """The submission with another body or other columns."""
     return replace(prepared, request=body or prepared.request, **changes)
 
 
 @pytest.mark.parametrize("field", ["org_id", "call_type", "provider", "model"])
-def test_a_body_that_speaks_of_another_row_is_never_sent(field: str) -> None:
-    """Or a call of one organisation would be sent with the key of another, or paid from another budget."""
+def test_a_body_that_names_another_row_is_never_sent(field: str) -> None:
+    """Otherwise a call could use another organisation's key or budget."""
     world = ServiceWorld()
     body = a_request().model_copy(update={field: "other", "max_output_tokens": 5})
 
@@ -50,8 +50,8 @@ def test_a_body_that_speaks_of_another_row_is_never_sent(field: str) -> None:
     assert "request.unreadable" in (world.view(key).error or "")
 
 
-def test_the_worker_asks_the_gates_again() -> None:
-    """A client that writes its row itself gets no model, no size and no unbounded answer that the gates refuse."""
+def test_the_worker_checks_the_gates_again() -> None:
+    """A client that writes its row itself gets no model, size or unbounded answer that the gates refuse."""
     world = ServiceWorld()
     unbounded = a_request().model_dump_json().encode()
 
@@ -65,21 +65,22 @@ def test_the_worker_asks_the_gates_again() -> None:
     assert "input_too_large" in (world.view(too_large).error or "")
 
 
-@pytest.mark.parametrize("told", [0, 1, 10_000])
-def test_the_greater_count_is_held(told: int) -> None:
-    """A client that writes a small bound into its row spends no more than is held; one that knows better holds more."""
+@pytest.mark.parametrize("stored_bound", [0, 1, 10_000])
+def test_the_larger_token_count_is_held(stored_bound: int) -> None:
+    """A client's small bound does not lower the hold; a larger one raises it."""
     world = ServiceWorld()
     prepared = world.submits.prepare(a_request("hello" * 1_000))
 
-    key = submitted(world, prepared.request, input_token_bound=told)
+    key = submitted(world, prepared.request, input_token_bound=stored_bound)
     asyncio.run(world.llm.execute(key))
 
     (attempt,) = world.ledger.tables.attempts.values()
-    assert attempt.hold_nano_usd == max(told, prepared.input_token_bound) * 1_000 + 100 * 2_000
+    assert (
+        attempt.hold_nano_usd == max(stored_bound, prepared.input_token_bound) * 1_000 + 100 * 2_000
+    )
 
 
-def test_a_long_text_is_refused_whatever_the_row_says() -> None:
-    """The token gate believes no row either."""
+def test_a_long_text_is_refused_despite_the_rows_count() -> None:
     world = ServiceWorld(policy=POLICY.model_copy(update={"input_tokens_max": 2_000}))
     body = a_request("hello" * 1_000, max_output_tokens=5).model_dump_json().encode()
 
@@ -90,8 +91,8 @@ def test_a_long_text_is_refused_whatever_the_row_says() -> None:
     assert "input_too_large" in (world.view(key).error or "")
 
 
-def test_a_body_that_cannot_be_read_is_not_quoted() -> None:
-    """Neither the refusal of the call nor that of a redrive holds any of it."""
+def test_an_unreadable_body_is_not_quoted() -> None:
+    """Neither by the rejection of the call nor by that of a redrive."""
     world = ServiceWorld()
     key = submitted(world, ('{"org_id": "acme", "messages": "' + TEXT + '"}').encode())
     asyncio.run(world.llm.execute(key))
@@ -105,7 +106,7 @@ def test_a_body_that_cannot_be_read_is_not_quoted() -> None:
 
 
 def test_a_redrive_submits_for_the_organisation_of_the_row() -> None:
-    """A dead call whose body names another organisation is not run at that one's expense."""
+    """A dead call whose body names another organisation does not run at its expense."""
     world = ServiceWorld()
     body = a_request(org_id="rival", max_output_tokens=5).model_dump_json().encode()
     key = submitted(world, body)
@@ -132,14 +133,14 @@ def test_a_redrive_submits_for_the_organisation_of_the_row() -> None:
         ("no uuid", 1),
     ],
 )
-def test_a_key_of_a_message_is_one_of_a_ledger_or_none(call: Any, generation: Any) -> None:
-    """One that Postgres cannot read would make it refuse the batch, and the neighbours with it."""
+def test_a_messages_key_is_valid_or_none(call: Any, generation: Any) -> None:
+    """Postgres would refuse the whole batch for an invalid one."""
     with pytest.raises(ValueError, match=r".+"):
         CallKey.parse(call, generation)
 
 
-def test_a_sweep_from_the_future_is_one_of_now() -> None:
-    """However often it is sent, a call is published again no more often than the slack allows."""
+def test_a_sweep_time_in_the_future_counts_as_now() -> None:
+    """However often it is sent, a call is republished only as often as the slack allows."""
     world = ServiceWorld()
     key = world.submit().key
     world.clock.elapsed_s += 5

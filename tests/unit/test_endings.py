@@ -1,4 +1,4 @@
-"""Which endings are good, and which of several counts."""
+"""Which finish reasons are good, and which of several choices counts."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ REASONS = st.sampled_from([None, "", "stop", "eos", "odd", *MEANINGS]) | st.text
         ("", (), Ending.UNKNOWN),
         (None, ("null",), Ending.GOOD),
         ("tool_calls", (), Ending.UNKNOWN),
-        ("length", (), Ending.CUT),
+        ("length", (), Ending.TRUNCATED),
         ("content_filter", ("content_filter",), Ending.FILTERED),
-        ("error", ("error",), Ending.BROKEN),
-        ("abort", (), Ending.BROKEN),
+        ("error", ("error",), Ending.ABORTED),
+        ("abort", (), Ending.ABORTED),
     ],
 )
-def test_the_table_of_endings(
+def test_finish_reasons_are_classified(
     reason: str | None, good_endings: tuple[str, ...], expected: Ending
 ) -> None:
-    """`stop`, what the catalogue adds, and what has a fixed meaning. Everything else is unknown."""
+    """`stop`, the catalogue's own ones, and those with a fixed meaning. All others are unknown."""
     assert ending_of(reason, good_endings) is expected
 
 
 @given(st.lists(REASONS, min_size=1))
 def test_the_worst_choice_counts(reasons: list[str | None]) -> None:
-    """Whatever their order."""
+    """In any order."""
     worst = ending_of(worst_of(reasons))
 
     assert worst == max(map(ending_of, reasons))
@@ -48,18 +48,17 @@ def test_the_worst_choice_counts(reasons: list[str | None]) -> None:
 
 
 def test_no_choices_have_no_ending() -> None:
-    """There is nothing to be judged."""
     assert worst_of([]) is None
 
 
 @pytest.mark.parametrize("reason", sorted(MEANINGS))
 def test_no_catalogue_makes_a_bad_ending_good(reason: str) -> None:
     """Half an answer would be replayed to every duplicate."""
-    with pytest.raises(ValidationError, match="meaning of its own"):
+    with pytest.raises(ValidationError, match="its meaning is fixed"):
         ProviderEntry(good_endings=(reason.upper(),))
 
 
-def test_a_provider_nobody_declares_adds_none() -> None:
-    """A call may be read back after its provider has left the catalogue."""
+def test_an_unknown_provider_adds_no_good_endings() -> None:
+    """A call may be read after its provider has left the catalogue."""
     assert Catalogue().good_endings("gone") == ()
     assert Catalogue().good_endings("openai") == ()

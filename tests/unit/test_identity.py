@@ -1,4 +1,4 @@
-"""Identity: what makes two requests the same call, and what does not."""
+"""Identity: which requests are the same call."""
 
 from __future__ import annotations
 
@@ -45,31 +45,24 @@ def a_request(**changes: Any) -> LLMRequest:
 
 
 def id_of(request: LLMRequest) -> UUID:
-    """The call a request is."""
+    """The call id of a request."""
     return call_id(request.org_id, input_hash(request))
 
 
-# The bytes.
-
-
 def test_the_canonical_bytes_are_pinned() -> None:
-    """RFC 8785: sorted keys, no blanks, UTF-8. Whoever changes them raises HASH_VERSION."""
+    """Sorted keys, no blanks, UTF-8 (RFC 8785). A change needs a new HASH_VERSION."""
     assert canonical_bytes(a_request()) == GOLDEN_BYTES
 
 
 def test_the_hash_of_a_request_is_pinned() -> None:
-    """Calls made by one version answer for the next one, on any machine."""
+    """Calls of one version answer for the next one, on any machine."""
     request = a_request()
 
     assert input_hash(request).hex() == GOLDEN_HASH
     assert id_of(request) == GOLDEN_CALL_ID
 
 
-# What does not matter.
-
-
 def test_the_key_order_of_a_message_does_not_matter() -> None:
-    """A message is a value, not a text."""
     swapped = a_request(
         messages=[
             {"content": "You extract.", "role": "system"},
@@ -81,7 +74,7 @@ def test_the_key_order_of_a_message_does_not_matter() -> None:
 
 
 def test_a_request_read_back_is_the_same_call() -> None:
-    """Through JSON and back, as workers see it."""
+    """Through JSON and back, as in a worker."""
     request = a_request()
 
     again = LLMRequest.model_validate_json(request.model_dump_json())
@@ -94,27 +87,23 @@ def test_a_request_read_back_is_the_same_call() -> None:
     [{"document_pages": 9}, {"trace_id": "trace-1"}, {"on_budget": OnBudget.WAIT}],
     ids=lambda changes: next(iter(changes)),
 )
-def test_what_does_not_change_the_answer_is_not_hashed(changes: dict[str, Any]) -> None:
-    """Gates, tracing and patience concern the submitter, not the answer."""
+def test_fields_that_do_not_change_the_answer_are_not_hashed(changes: dict[str, Any]) -> None:
     assert input_hash(a_request(**changes)) == input_hash(a_request())
 
 
 @pytest.mark.parametrize(("written", "meant"), [(0, 0.0), (1, 1.0), (-0.0, 0.0)])
 def test_numbers_are_compared_by_value(written: float, meant: float) -> None:
-    """1 and 1.0 ask for the same thing."""
+    """1 and 1.0 are the same."""
     one, other = a_request(temperature=written), a_request(temperature=meant)
 
     assert input_hash(one) == input_hash(other)
 
 
 def test_blanks_in_a_schema_do_not_matter() -> None:
-    """A schema is hashed as compact text, however it was written."""
+    """A schema is hashed as compact text."""
     spaced = '{ "type": "object",\n "properties": {"total": {"type": "number"}} }'
 
     assert input_hash(a_request(response_schema=spaced)) == input_hash(a_request())
-
-
-# What does.
 
 
 @pytest.mark.parametrize(
@@ -139,27 +128,26 @@ def test_blanks_in_a_schema_do_not_matter() -> None:
     ],
     ids=str,
 )
-def test_whatever_changes_the_answer_is_hashed(changes: dict[str, Any]) -> None:
-    """Each field is part of the identity, None as a value of its own."""
+def test_fields_that_change_the_answer_are_hashed(changes: dict[str, Any]) -> None:
+    """Each counts, also None as a value."""
     assert input_hash(a_request(**changes)) != input_hash(a_request())
 
 
 def test_every_field_is_hashed_or_named_as_an_exception() -> None:
-    """A field added tomorrow is part of the identity unless somebody says otherwise."""
+    """A new field is hashed unless it is named in NOT_IN_IDENTITY."""
     hashed = set(LLMRequest.model_fields) - {"org_id", "document_pages", "on_budget", "trace_id"}
 
     assert {f'"{name}":'.encode() in canonical_bytes(a_request()) for name in hashed} == {True}
 
 
 def test_the_order_of_messages_matters() -> None:
-    """A conversation is a list."""
     turns = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
 
     assert input_hash(a_request(messages=turns)) != input_hash(a_request(messages=turns[::-1]))
 
 
 def test_the_key_order_of_a_schema_matters() -> None:
-    """It changes answers: models write keys in the order they are shown."""
+    """Models write keys in the order they are shown."""
     one = '{"properties": {"a": {}, "b": {}}}'
     other = '{"properties": {"b": {}, "a": {}}}'
 
@@ -184,7 +172,7 @@ def test_a_model_class_is_hashed_by_its_schema() -> None:
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_different_texts_are_different_calls(one: str, other: str) -> None:
-    """Also where they only look alike: nothing is normalised."""
+    """Also if they look alike: nothing is normalized."""
     hashes = {
         input_hash(a_request(messages=[{"role": "user", "content": text}])) for text in (one, other)
     }
@@ -192,11 +180,8 @@ def test_different_texts_are_different_calls(one: str, other: str) -> None:
     assert len(hashes) == len({one, other})
 
 
-# What cannot be hashed is refused.
-
-
 def deep(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema as the innermost of as many as can be written."""
+    """The schema inside as many levels as JSON can be written with."""
     for _ in range(450):
         schema = {"items": schema}
     return schema
@@ -205,7 +190,7 @@ def deep(schema: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("field", ["temperature", "top_p"])
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_that_are_not_finite_are_refused(field: str, number: float) -> None:
-    """JSON cannot say them, and NaN is not even itself."""
+    """JSON does not have them."""
     with pytest.raises(ValidationError):
         a_request(**{field: number})
 
@@ -221,13 +206,13 @@ def test_numbers_that_are_not_finite_are_refused(field: str, number: float) -> N
     ids=str,
 )
 def test_a_schema_that_is_not_json_is_refused(schema: object) -> None:
-    """Python's JSON is more tolerant than anybody else's."""
+    """Python's JSON is more tolerant than other parsers."""
     with pytest.raises(ValidationError):
         a_request(response_schema=schema)
 
 
 class Gap(BaseModel):
-    """A default that Pydantic takes and JSON does not have."""
+    """A model with a default that Pydantic accepts and JSON does not have."""
 
     value: float = float("nan")
 
@@ -238,16 +223,22 @@ class Gap(BaseModel):
         (Gap, r"\$\.properties\.value\.default is nan"),
         ({"properties": {"a": {"maximum": float("-inf")}}}, r"\$\.properties\.a\.maximum is -inf"),
         ('{"anyOf": [{}, {"enum": [0, 1e999]}]}', r"\$\.anyOf\[1\]\.enum\[1\] is inf"),
-        ({"properties": {"a": {"default": "\ud800"}}}, r"\$\.properties\.a\.default holds half"),
-        ({"properties": {"\ud800": {}}}, r"a name in \$\.properties holds half .* '\\ud800'"),
+        (
+            {"properties": {"a": {"default": "\ud800"}}},
+            r"\$\.properties\.a\.default has a lone surrogate",
+        ),
+        (
+            {"properties": {"\ud800": {}}},
+            r"a name in \$\.properties has a lone surrogate.* '\\ud800'",
+        ),
         ({"properties": {"a": {"default": {1}}}}, r"\$\.properties\.a\.default is a set"),
         ({(1, 2): 3}, "keys must be str"),
         (deep({"minimum": float("nan")}), "is nan|nested too deeply"),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_is_not_json_in_a_schema_is_named_with_its_place(schema: object, says: str) -> None:
-    """The field of the caller's model, for a model."""
+def test_a_value_that_is_not_json_is_named_with_its_path(schema: object, says: str) -> None:
+    """For a model class this is the field."""
     with pytest.raises(ValidationError, match=says):
         a_request(response_schema=schema)
 
@@ -264,16 +255,13 @@ def test_what_is_not_json_in_a_schema_is_named_with_its_place(schema: object, sa
     ids=["message", "stop", "trace_id", "schema", "schema text"],
 )
 def test_lone_surrogates_are_refused(changes: dict[str, Any]) -> None:
-    """They are no Unicode text: they could be neither stored nor sent as they are."""
+    """They can be neither stored nor sent."""
     with pytest.raises(ValidationError):
         a_request(**changes)
 
 
-# The call id.
-
-
 def test_a_call_belongs_to_its_organisation() -> None:
-    """The organisation is no part of the hash, but of the id."""
+    """The organisation is part of the id, not of the hash."""
     acme, zeta = a_request(), a_request(org_id="zeta")
 
     assert input_hash(acme) == input_hash(zeta)
@@ -285,7 +273,7 @@ HASHES = st.binary(min_size=32, max_size=32)
 
 @given(st.from_regex(r"[a-z][a-z0-9]{0,20}", fullmatch=True), HASHES, HASHES)
 def test_a_call_id_is_a_uuid_of_version_8(org_id: str, one: bytes, other: bytes) -> None:
-    """Cut from SHA-256 over organisation and hash: anyone can compute it, no two hashes share it."""
+    """Derived from organisation and hash."""
     made = call_id(org_id, one)
 
     assert (made.version, made.variant) == (8, RFC_4122)

@@ -1,4 +1,4 @@
-"""JSON Schema checks: precise about the place, silent about the text, bounded, and offline."""
+"""JSON Schema checks name the path but not the text; they are bounded and offline."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def validator() -> JsonSchemaValidator:
 
 @pytest.mark.parametrize("schema", [INVOICE, LINE, "{}", '{"pattern": "^(?!-)[a-z]+$"}'])
 def test_a_json_schema_is_accepted(validator: JsonSchemaValidator, schema: str) -> None:
-    """Pydantic's schemas too, and patterns that look ahead."""
+    """Also Pydantic's schemas, and patterns with look-ahead."""
     assert validator.check_schema(schema) is None
 
 
@@ -60,16 +60,18 @@ def test_a_json_schema_is_accepted(validator: JsonSchemaValidator, schema: str) 
         ('{"properties": {"a": {"minLength": -1}}}', "$.properties.a.minLength: breaks 'minimum'"),
         ('{"properties": {"a": {"pattern": "("}}}', "$.properties.a.pattern: breaks 'pattern'"),
         ('{"pattern": "((x{999}){999}){999}"}', "$.pattern: breaks 'pattern'"),
-        ('{"$ref": "#/$defs/none"}', "$: a $ref or $schema names what is not in the schema"),
+        (
+            '{"$ref": "#/$defs/none"}',
+            "$: a $ref or $schema names something that is not in the schema",
+        ),
         ("[1]", "$: breaks 'type'"),
-        ("no schema", "is no JSON Schema, or is nested too deeply"),
-        ('{"items":' * 300 + "{}" + "}" * 300, "is no JSON Schema, or is nested too deeply"),
+        ("no schema", "is not a JSON Schema, or is nested too deeply"),
+        ('{"items":' * 300 + "{}" + "}" * 300, "is not a JSON Schema, or is nested too deeply"),
     ],
 )
-def test_what_is_no_json_schema_is_refused_with_its_place(
+def test_an_invalid_schema_is_refused_with_path_and_keyword(
     validator: JsonSchemaValidator, schema: str, says: str
 ) -> None:
-    """The caller learns which keyword to mend."""
     assert validator.check_schema(schema) == says
 
 
@@ -86,7 +88,7 @@ def test_what_is_no_json_schema_is_refused_with_its_place(
 def test_a_schema_that_needs_another_document_is_refused_not_fetched(
     validator: JsonSchemaValidator, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A schema could otherwise make a worker ask any address or read any file."""
+    """A schema could otherwise make a worker call any address or read any file."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("the validator used the network")
@@ -94,14 +96,13 @@ def test_a_schema_that_needs_another_document_is_refused_not_fetched(
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
     assert validator.check_schema(schema) == (
-        "$: a $ref or $schema names what is not in the schema"
+        "$: a $ref or $schema names something that is not in the schema"
     )
 
 
-def test_a_schema_that_refers_to_a_file_is_refused_though_the_file_is_there(
+def test_a_schema_that_refers_to_an_existing_file_is_refused(
     validator: JsonSchemaValidator, tmp_path: Path
 ) -> None:
-    """The engine would read it, were it not offline."""
     (tmp_path / "there.json").write_text("{}")
     schema = json.dumps({"$ref": (tmp_path / "there.json").as_uri()})
 
@@ -116,10 +117,7 @@ def test_a_schema_that_refers_to_a_file_is_refused_though_the_file_is_there(
         ('{"$schema": "http://json-schema.org/draft-07/schema#", "type": "string"}', '"x"'),
     ],
 )
-def test_a_text_that_fits_has_nothing_to_say(
-    validator: JsonSchemaValidator, schema: str, text: str
-) -> None:
-    """None is the good answer."""
+def test_a_valid_text_has_no_fault(validator: JsonSchemaValidator, schema: str, text: str) -> None:
     assert validator.check(schema, text) is None
 
 
@@ -131,17 +129,17 @@ def test_a_text_that_fits_has_nothing_to_say(
         (INVOICE, '{"total": 1, "lines": [1, "secret"]}', "$.lines[1]: breaks 'type'"),
         (INVOICE, '{"total": 1, "Jane Secret": 5}', "$.*: breaks 'type'"),
         (LINE, '{"text": "a", "price": ["secret"]}', "$.price: breaks 'anyOf'"),
-        (INVOICE, "secret", "is no JSON"),
-        (INVOICE, '{"total": NaN}', "is no JSON"),
-        (INVOICE, '{"total": 1' + "0" * 5_000 + "}", "is no JSON"),
-        (INVOICE, '{"total": "\\ud800"}', "is no JSON that can be checked"),
+        (INVOICE, "secret", "is not JSON"),
+        (INVOICE, '{"total": NaN}', "is not JSON"),
+        (INVOICE, '{"total": 1' + "0" * 5_000 + "}", "is not JSON"),
+        (INVOICE, '{"total": "\\ud800"}', "is JSON that cannot be checked"),
         ('{"type": "objct"}', "{}", "$.type: breaks 'anyOf'"),
     ],
 )
-def test_the_first_break_is_named_by_place_and_keyword_alone(
+def test_the_first_violation_is_a_path_and_a_keyword(
     validator: JsonSchemaValidator, schema: str, text: str, says: str
 ) -> None:
-    """Messages are stored and shown: neither values nor names from the text may be in them."""
+    """Messages are stored and shown, so they hold neither values nor names from the text."""
     assert validator.check(schema, text) == says
 
 
@@ -149,10 +147,10 @@ def test_the_first_break_is_named_by_place_and_keyword_alone(
     "pattern", [r"^\w+$", r"^\W+$", r"^\d+$", r"^\D+$", r"^\s+$", r"^\S+$", r"\bx\b"]
 )
 @pytest.mark.parametrize("text", ["x", "7", " ", "é", "٣", "x é", "-", "\ufeff", "\x85", "x\n"])
-def test_a_pattern_is_read_as_the_callers_model_reads_it(
+def test_a_pattern_matches_as_in_pydantic(
     validator: JsonSchemaValidator, pattern: str, text: str
 ) -> None:
-    """An answer that the model takes is not paid for twice; one that it refuses is repeated."""
+    """An answer that the caller's model accepts must not be paid for twice."""
     model = create_model("Model", text=(Annotated[str, Field(pattern=pattern)], ...))
     answer = json.dumps({"text": text})
     try:
@@ -169,18 +167,18 @@ def test_a_pattern_is_read_as_the_callers_model_reads_it(
     ("pattern", "fits", "breaks"),
     [("^(?!-)[a-z]+$", "ab", "-ab"), (r"^(.)\1$", "aa", "ab"), (r"^(?!x)\w$", "é", "x")],
 )
-def test_a_pattern_beyond_the_models_engine_is_read_by_another(
+def test_a_pattern_that_pydantic_lacks_uses_jsonschema_rs(
     validator: JsonSchemaValidator, pattern: str, fits: str, breaks: str
 ) -> None:
-    """Looking around and back; Pydantic needs another engine for that, and its own Decimal does so."""
+    """Look-around and back-references. Pydantic's own Decimal schema uses them."""
     schema = json.dumps({"pattern": pattern})
 
     assert validator.check(schema, json.dumps(fits)) is None
     assert validator.check(schema, json.dumps(breaks)) == "$: breaks 'pattern'"
 
 
-def test_a_pattern_is_nothing_to_what_is_no_text(validator: JsonSchemaValidator) -> None:
-    """As JSON Schema has it; a property may be called `pattern`, too."""
+def test_a_pattern_ignores_values_other_than_text(validator: JsonSchemaValidator) -> None:
+    """As in JSON Schema. A property may also be called `pattern`."""
     assert validator.check('{"pattern": "^x$"}', "7") is None
     assert (
         validator.check('{"properties": {"pattern": {"type": "integer"}}}', '{"pattern": 7}')
@@ -189,12 +187,12 @@ def test_a_pattern_is_nothing_to_what_is_no_text(validator: JsonSchemaValidator)
 
 
 def test_nesting_beyond_the_limit_is_refused(validator: JsonSchemaValidator) -> None:
-    """Brackets are cheap to write and dear to walk; one level less passes."""
+    """One level less passes."""
     assert validator.check("{}", "[" * DEPTH_MAX + "]" * DEPTH_MAX) is None
     for depth in (DEPTH_MAX + 1, 100_000):
         assert validator.check("{}", "[" * depth + "]" * depth) in {
             f"is nested deeper than {DEPTH_MAX}",
-            "is no JSON",
+            "is not JSON",
         }
 
 
@@ -206,12 +204,10 @@ def test_a_value_at_the_deepest_level_is_not_too_deep(validator: JsonSchemaValid
 
 
 def test_brackets_inside_strings_do_not_nest(validator: JsonSchemaValidator) -> None:
-    """Only structure counts."""
     assert validator.check("{}", json.dumps({"text": "[{" * 500})) is None
 
 
 def test_many_brackets_side_by_side_do_not_nest(validator: JsonSchemaValidator) -> None:
-    """A wide answer is no deep one."""
     assert validator.check("{}", json.dumps([[] for _ in range(500)])) is None
 
 
@@ -243,7 +239,6 @@ def test_a_catastrophic_pattern_ends_soon(
 
 
 def test_a_long_path_is_cut(validator: JsonSchemaValidator) -> None:
-    """A message has a bounded length."""
     schema = json.dumps({"type": ["array", "integer"], "items": {"$ref": "#"}})
 
     why = validator.check(schema, "[" * 50 + '"secret"' + "]" * 50)

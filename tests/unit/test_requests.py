@@ -1,4 +1,4 @@
-"""What a request may be, however it comes."""
+"""Limits of requests, from callers and from the ledger."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ FIELDS: dict[str, Any] = {
 }
 
 
-def test_a_stored_request_is_read_as_it_was() -> None:
-    """Every message counts as a few values, and a request may have a thousand."""
+def test_a_stored_request_is_read_back() -> None:
+    """A request with a thousand messages is within the bounds."""
     request = LLMRequest(**{**FIELDS, "messages": FIELDS["messages"] * 1_000})
 
     assert LLMRequest.from_stored(request.model_dump_json().encode()) == request
 
 
 @pytest.mark.parametrize("field", ["unknown", "stop", "response_schema", "messages"])
-def test_a_million_values_are_refused_before_they_are_read(field: str) -> None:
-    """Read, they took a gigabyte for every thirty megabytes, and seconds."""
+def test_a_million_values_are_refused_before_parsing(field: str) -> None:
+    """Parsed, every thirty megabytes would take a gigabyte."""
     stored = json.dumps({**FIELDS, field: [[]] * 1_000_000}).encode()
     begun = time.process_time()
 
@@ -38,7 +38,7 @@ def test_a_million_values_are_refused_before_they_are_read(field: str) -> None:
     assert time.process_time() - begun < 0.5
 
 
-def test_a_long_schema_is_refused_before_it_is_read() -> None:
+def test_a_long_schema_is_refused_before_parsing() -> None:
     """As text it is one value of the request."""
     schema = json.dumps({"enum": [[]] * 1_000_000})
     begun = time.process_time()
@@ -48,8 +48,8 @@ def test_a_long_schema_is_refused_before_it_is_read() -> None:
     assert time.process_time() - begun < 0.5
 
 
-def test_a_stop_sequence_is_short() -> None:
-    """Nothing else bounds it: it is not counted as input."""
+def test_a_stop_sequence_has_a_length_limit() -> None:
+    """It is not counted as input, so nothing else limits it."""
     LLMRequest(**FIELDS, stop=("x" * STOP_CHARS_MAX,))
 
     with pytest.raises(ValidationError, match="at most 1000 characters"):

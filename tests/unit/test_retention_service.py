@@ -198,14 +198,14 @@ def test_a_ledger_that_is_away_is_the_callers_to_hear() -> None:
         ("[retention]\nbodies_days = -1", "retention.bodies_days: Input should be greater"),
         ("[retention]\nbodies_day = 1", "retention.bodies_day: unknown key, did you mean 'bodies_days'?"),
         ("[retention]\nlog_months = 0", "retention.log_months: Input should be greater"),
-        ("[retention]\nlog_months = 2", "retention.bodies_days: bodies must go before the log does"),
+        ("[retention]\nlog_months = 2", "retention.bodies_days: bodies must be deleted before"),
         ("[retention]\nbodies_days = 57\nlog_months = 2", "within 56 days"),
         (
             "[retention]\nbodies_days = 7\nlog_months = 2\n[retention.orgs.acme]\nbodies_days = 60",
-            "retention.orgs.acme.bodies_days: bodies must go",
+            "retention.orgs.acme.bodies_days: bodies must be deleted",
         ),
         ("[retention.orgs.acme]", "retention.orgs.acme.bodies_days: Field required"),
-        ("[retention.orgs.'a b']\nbodies_days = 1", "retention.orgs.a b: no request can have"),
+        ("[retention.orgs.'a b']\nbodies_days = 1", "retention.orgs.a b: a request cannot have"),
     ],
 )  # fmt: skip
 def test_a_retention_that_cannot_be_kept_stops_the_process(

@@ -1,4 +1,4 @@
-"""What a schema may cost: ordinary ones pass, however many models they have; those that multiply do not."""
+"""The cost of schemas: ordinary ones pass, however many models they have; those that multiply do not."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from callgate.domain.schema_cost import (
 )
 
 TOO_MANY = f"checking one value takes more than {VISITS_MAX} steps: branches and $ref multiply"
-ENDLESS = "a $ref leads back to where it began, so that no check would ever end"
-UNRESOLVED = "a $ref or $schema names what is not in the schema"
-TOO_DEEP = f"more than {DEPTH_MAX} schemas are within each other, or behind each other's $ref"
+ENDLESS = "a $ref leads back to its start, so a check would never end"
+UNRESOLVED = "a $ref or $schema names something that is not in the schema"
+TOO_DEEP = f"more than {DEPTH_MAX} schemas are nested in each other or linked by $ref"
 
 
 def doubling(levels: int, keyword: str = "allOf") -> dict[str, Any]:
@@ -43,20 +43,20 @@ def doubling(levels: int, keyword: str = "allOf") -> dict[str, Any]:
 
 
 def why(schema: object) -> str | None:
-    """Ask the rule."""
+    """The rule's answer for a schema."""
     return why_too_costly(json.dumps(schema))
 
 
 @pytest.mark.parametrize("levels", range(11, 60))
 @pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
 def test_branches_that_double_are_refused(levels: int, keyword: str) -> None:
-    """From 2^11 visits of one value on, in 2.8 kB at forty levels."""
+    """From 2^11 visits of one value on; forty levels take 2.8 kB."""
     assert why(doubling(levels, keyword)) in (TOO_MANY, TOO_DEEP)
     assert len(json.dumps(doubling(40))) < 2_900
 
 
 def test_a_few_branches_that_double_pass() -> None:
-    """A thousand visits are nothing."""
+    """A thousand visits are cheap."""
     assert why(doubling(9)) is None
 
 
@@ -94,7 +94,7 @@ REF = {"$ref": "#/$defs/big"}
     ],
 )
 def test_every_way_to_visit_a_value_twice_counts(schema: dict[str, Any]) -> None:
-    """Wherever the branches stand, and however they are referred to, in any draft."""
+    """In any keyword and any draft."""
     half = {
         "$anchor": "big",
         "$id": "https://example.com/big.json",
@@ -121,8 +121,8 @@ def test_every_way_to_visit_a_value_twice_counts(schema: dict[str, Any]) -> None
         {"$defs": {"a": {"$id": "#self", "anyOf": [{"$ref": "#self"}]}}},
     ],
 )
-def test_a_reference_that_goes_on_to_nothing_is_refused(schema: dict[str, Any]) -> None:
-    """JSON Schema forbids it; with two branches it would double for ever."""
+def test_a_reference_that_returns_to_its_start_is_refused(schema: dict[str, Any]) -> None:
+    """JSON Schema forbids it."""
     assert why(schema) == ENDLESS
 
 
@@ -142,16 +142,16 @@ def test_a_reference_that_goes_on_to_nothing_is_refused(schema: dict[str, Any]) 
         {"allOf": [True, False], "not": False},
     ],
 )
-def test_what_is_ordinary_or_no_schema_passes(schema: dict[str, Any]) -> None:
-    """A tree of nodes goes on to smaller values; what is wrong otherwise, the validator says."""
+def test_ordinary_and_invalid_schemas_pass(schema: dict[str, Any]) -> None:
+    """A tree of nodes continues with smaller values. The validator reports invalid schemas."""
     assert why(schema) is None
 
 
 @pytest.mark.parametrize(
     "reference", ["#/$defs/none", "#none", "other.json", "http://[", "#/enum/9", "#/enum/x"]
 )
-def test_a_reference_to_nothing_is_refused(reference: str) -> None:
-    """What this rule cannot follow it cannot bound."""
+def test_an_unresolved_reference_is_refused(reference: str) -> None:
+    """Its cost cannot be bounded."""
     assert why({"enum": [1], "anyOf": [{"$ref": reference}]}) == UNRESOLVED
 
 
@@ -162,10 +162,10 @@ def test_a_reference_to_nothing_is_refused(reference: str) -> None:
         ({"$recursiveAnchor": True}, {"$recursiveRef": "#"}),
     ],
 )
-def test_many_references_to_many_places_are_counted_in_linear_time(
+def test_many_references_with_many_targets_are_counted_in_linear_time(
     anchor: dict[str, Any], reference: dict[str, Any]
 ) -> None:
-    """Two thousand to two thousand: four million if each were looked at."""
+    """Two thousand with two thousand targets: four million if each were followed."""
     definitions = {f"d{n}": {**anchor, "type": "string"} for n in range(2_000)}
     schema = json.dumps({"$defs": definitions, "items": {"anyOf": [reference] * 2_000}})
     begun = time.process_time()
@@ -186,17 +186,19 @@ def test_many_references_to_many_places_are_counted_in_linear_time(
         ),
         (
             {"$id": "a/" * 50_000, "prefixItems": [{"$id": f"{n:x}"} for n in range(4_000)]},
-            "an $id has more than 500 characters, with the one that it is within",
+            "an $id has more than 500 characters, the enclosing $id included",
         ),
         (
             {"pattern": "\\p{" * 60_000},
-            "its patterns, with their repetitions written out, are too long",
+            "its patterns are too long when their repetitions are written out",
         ),
     ],
     ids=["anchors", "addresses", "classes"],
 )
-def test_what_takes_long_to_count_is_refused_at_once(schema: dict[str, Any], why_not: str) -> None:
-    """Each took seconds once, and the second 400 MB; all are within the bytes that a schema may have."""
+def test_a_schema_that_is_expensive_to_count_is_refused_at_once(
+    schema: dict[str, Any], why_not: str
+) -> None:
+    """Each took seconds before, and the second 400 MB. All are within the size limit of a schema."""
     text = json.dumps(schema, separators=(",", ":"))
     assert len(text) < SCHEMA_BYTES_MAX
     begun = time.process_time()
@@ -205,8 +207,8 @@ def test_what_takes_long_to_count_is_refused_at_once(schema: dict[str, Any], why
     assert time.process_time() - begun < 1
 
 
-def test_a_long_chain_is_refused() -> None:
-    """A validator recurses as deep as references go; each may be a few bytes."""
+def test_a_long_chain_of_references_is_refused() -> None:
+    """A validator recurses along references of a few bytes each."""
     chain: dict[str, Any] = {
         f"a{n}": {"items": {}, "$ref": f"#/$defs/a{n + 1}"} for n in range(DEPTH_MAX)
     }
@@ -218,13 +220,13 @@ def test_a_long_chain_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "no schema", "[1]", "5", "[" * 100_000])
-def test_what_is_no_object_is_left_to_the_validator(text: str) -> None:
-    """It has words for that."""
+def test_a_schema_that_is_not_an_object_passes(text: str) -> None:
+    """The validator reports it."""
     assert why_too_costly(text) is None
 
 
 def visits(schema: Any, root: dict[str, Any]) -> int:
-    """Go through everything that is asked of one number, as a validator without shortcuts does."""
+    """Count the visits of one number as a validator without shortcuts makes them."""
     if not isinstance(schema, dict):
         return 1
     count = 1
@@ -239,7 +241,7 @@ def visits(schema: Any, root: dict[str, Any]) -> int:
 
 @st.composite
 def layered(draw: st.DrawFn) -> dict[str, Any]:
-    """Definitions that refer to later ones, by all keywords that stay at the same value."""
+    """Definitions that refer to later ones, in every keyword that stays at the same value."""
     count = draw(st.integers(1, 7))
     definitions: dict[str, Any] = {}
     for n in range(count):
@@ -256,8 +258,8 @@ def layered(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=300, deadline=None)
 @given(schema=layered(), limit=st.integers(1, 200))
-def test_the_count_is_that_of_a_validator(schema: dict[str, Any], limit: int) -> None:
-    """Refused is what needs more visits than the limit, at any of its definitions, and nothing else."""
+def test_the_count_equals_the_visits_of_a_validator(schema: dict[str, Any], limit: int) -> None:
+    """A schema is refused exactly if one of its definitions needs more visits than the limit."""
     most = max(visits(node, schema) for node in (schema, *schema["$defs"].values()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema_cost, "VISITS_MAX", limit)
@@ -268,8 +270,8 @@ def test_the_count_is_that_of_a_validator(schema: dict[str, Any], limit: int) ->
 
 @settings(max_examples=100, deadline=None)
 @given(schema=layered(), value=st.sampled_from(["1", "0", '"x"', "[]", "{}", "null"]))
-def test_what_passes_is_checked_at_once(schema: dict[str, Any], value: str) -> None:
-    """By the engine that workers use: within half a second of its time, whatever its branches come to."""
+def test_a_schema_that_passes_is_checked_quickly(schema: dict[str, Any], value: str) -> None:
+    """By the engine that workers use, within half a second."""
     if why(schema) is None:
         begun = time.process_time()
         JsonSchemaValidator().check(json.dumps(schema), value)
@@ -297,13 +299,13 @@ def test_what_passes_is_checked_at_once(schema: dict[str, Any], value: str) -> N
         ("", 0),
     ],
 )
-def test_repetitions_are_written_out(pattern: str, steps: int) -> None:
+def test_counted_repetitions_are_multiplied(pattern: str, steps: int) -> None:
     """As engines do when they compile a pattern."""
     assert pattern_steps(pattern) == steps
 
 
 def test_patterns_that_take_long_to_compile_are_refused() -> None:
-    """Three thousand of them took gigabytes; the same one twice is compiled once."""
+    """Three thousand of them took gigabytes. Equal patterns are compiled once."""
     each = pattern_steps(r"^(\w{1,90}){1,9}0$")
     costly = {f"p{n}": {"pattern": rf"^(\w{{1,90}}){{1,9}}{n % 10}$"} for n in range(10)}
     alike = {f"p{n}": {"pattern": r"^(\w{1,90}){1,4}$"} for n in range(3_000)}
@@ -311,7 +313,7 @@ def test_patterns_that_take_long_to_compile_are_refused() -> None:
     assert 10 * each > PATTERNS_MAX
     assert (
         why({"properties": costly})
-        == "its patterns, with their repetitions written out, are too long"
+        == "its patterns are too long when their repetitions are written out"
     )
     assert why({"patternProperties": {p["pattern"]: {} for p in costly.values()}}) is not None
     assert why({"properties": alike}) is None
@@ -325,7 +327,7 @@ class Currency(Enum):
 
 
 def models(count: int, seed: int) -> list[type[BaseModel]]:
-    """Models that refer to each other and to themselves, as a real project has them."""
+    """Models with references to each other and to themselves, as in a real project."""
     chance = random.Random(seed)  # noqa: S311
     namespace: dict[str, type[BaseModel]] = {}
     made: list[type[BaseModel]] = []
@@ -358,7 +360,7 @@ def models(count: int, seed: int) -> list[type[BaseModel]]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_hundreds_of_models_pass(seed: int) -> None:
-    """With unions, discriminators, optional fields and recursion, up to the largest schema that is taken."""
+    """With unions, discriminators, optional fields and recursion, up to the largest schema."""
     made = models(150, seed)
     for model in (*made[::30], made[-1]):
         request_schema = json.dumps(model.model_json_schema())
@@ -377,7 +379,7 @@ def test_a_union_of_a_thousand_models_passes() -> None:
 
 
 def test_schemas_of_everyday_types_pass() -> None:
-    """What Pydantic writes for what people use."""
+    """As Pydantic writes them."""
     types: list[Any] = [
         dict[str, Any],
         list[tuple[int, str]] | None,

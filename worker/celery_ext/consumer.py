@@ -33,7 +33,7 @@ from typing import Any
 from celery import Celery, Task
 from kombu.exceptions import KombuError
 
-from callgate.domain.bounds import STRAY_BYTES_MAX as RAW_BYTES_MAX
+from callgate.domain.bounds import UNPROCESSABLE_BYTES_MAX as RAW_BYTES_MAX
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchStrategy
 from worker.celery_ext.event_pacing import PacedConsumer

@@ -141,7 +141,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def _handle_message(self, subscription: Any, reply: Any) -> Any:
         told = super()._handle_message(subscription, reply)
         if isinstance(told["data"], bytes):
-            bounded_json.measure(bytes_to_str(told["data"]))
+            bounded_json.check(bytes_to_str(told["data"]))
         return told
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import structlog
 
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.bounds import ROWS_MAX, WHY_CHARS_MAX, one_line
+from callgate.domain.bounds import LINK_FAILURE_CHARS_MAX, ROWS_MAX, one_line
 from callgate.domain.breaker import BreakerChange
 from callgate.domain.budgets import BudgetRefusal
 from callgate.domain.delivery import Delivery, Told
@@ -282,7 +282,7 @@ class PostgresLedger:
             DELIVER,
             {
                 "submission_ids": [t.submission_id for t in outcomes],
-                "failures": [t.why and one_line(t.why, WHY_CHARS_MAX) for t in outcomes],
+                "failures": [t.why and one_line(t.why, LINK_FAILURE_CHARS_MAX) for t in outcomes],
                 "again_s": [t.again_s for t in outcomes],
             },
         )

@@ -13,10 +13,10 @@ from pydantic import TypeAdapter
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.bounds import (
+    OPERATOR_TEXT_CHARS_MAX,
     QUEUE_CHARS_MAX,
     ROWS_MAX,
-    STRAY_BYTES_MAX,
-    WORDS_CHARS_MAX,
+    UNPROCESSABLE_BYTES_MAX,
     one_line,
     reason_json,
 )
@@ -159,8 +159,8 @@ class PostgresOperations:
             KEEP_STRAY,
             {
                 "queue": one_line(stray.queue, QUEUE_CHARS_MAX),
-                "reason": one_line(stray.reason, WORDS_CHARS_MAX),
-                "raw": stray.raw[:STRAY_BYTES_MAX],
+                "reason": one_line(stray.reason, OPERATOR_TEXT_CHARS_MAX),
+                "raw": stray.raw[:UNPROCESSABLE_BYTES_MAX],
             },
         )
 

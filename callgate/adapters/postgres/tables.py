@@ -61,7 +61,7 @@ def _bounds(**columns: str) -> list[CheckConstraint]:
 _NAME = f"char_length({{}}) <= {bounds.NAME_CHARS_MAX}"
 _PROCESS = f"char_length({{}}) <= {bounds.PROCESS_CHARS_MAX}"
 _ERROR = f"octet_length({{}}) <= {bounds.ERROR_BYTES_MAX}"
-_WORDS = f"char_length({{}}) <= {bounds.WORDS_CHARS_MAX}"
+_WORDS = f"char_length({{}}) <= {bounds.OPERATOR_TEXT_CHARS_MAX}"
 _HASH = f"octet_length({{}}) = {bounds.HASH_BYTES}"
 
 llm_call = Table(
@@ -216,7 +216,7 @@ submission = Table(
         org_id=_NAME,
         idempotency_key=f"char_length({{}}) <= {bounds.IDEMPOTENCY_KEY_CHARS_MAX}",
         link=f"octet_length({{}}) <= {bounds.LINK_BYTES_MAX}",
-        failure=f"char_length({{}}) <= {bounds.WHY_CHARS_MAX}",
+        failure=f"char_length({{}}) <= {bounds.LINK_FAILURE_CHARS_MAX}",
     ),
 )
 Index(
@@ -489,7 +489,7 @@ unprocessable_message = Table(
     *_bounds(
         queue=f"char_length({{}}) <= {bounds.QUEUE_CHARS_MAX}",
         reason=_WORDS,
-        raw=f"octet_length({{}}) <= {bounds.STRAY_BYTES_MAX}",
+        raw=f"octet_length({{}}) <= {bounds.UNPROCESSABLE_BYTES_MAX}",
     ),
 )
 

@@ -1,18 +1,16 @@
 """
 `LLMProviderPort` over OpenAI's protocol, with OpenAI's SDK on its aiohttp transport.
 
-One attempt is one HTTP request: the SDK retries nothing, redirects are not followed, and on a pooled connection
-that turns out to be dead aiohttp repeats idempotent methods only, which POST is not. Request and reply skip the
-SDK's Pydantic models, which would cost as much CPU as the rest of the request.
+One attempt is one HTTP request. The SDK's retries are off and redirects are not followed. aiohttp repeats a request on
+a dead pooled connection only for idempotent methods, and POST is not idempotent. Requests and replies bypass the SDK's
+Pydantic models, which would cost as much CPU as the rest of the request.
 
-Environment: only the transport's own variables count (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY,
-SSL_CERT_FILE, SSL_CERT_DIR), because many companies have no other way out; a loopback address is never proxied.
-`openai_environment` says at the start of a worker which of them cannot work.
-The SDK's OPENAI_* variables are ignored: where a call goes and who pays for it is said in the catalogue and by
-the credentials.
+Environment: only the transport's own variables count (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE,
+SSL_CERT_DIR), because many companies have no other way out. `http/environment.py` checks them when a worker starts. The
+SDK's OPENAI_* variables are ignored: the catalogue and the credentials say where a call goes and who pays for it.
 
-Nothing a provider sends is kept for the next request: no cookie, no other address. What its replies cost falls on its
-own calls: they have bounds each and together, and are read in a loop of the provider's own.
+Isolation: nothing that a provider sends is kept for the next request, neither a cookie nor an address. Replies have
+limits each and together, and each provider's replies are read in its own event loop.
 """
 
 from __future__ import annotations
@@ -24,11 +22,13 @@ from uuid import UUID
 import httpx2
 import openai
 
-from callgate.adapters.providers.openai.errors import NoClient, failure_of
-from callgate.adapters.providers.openai.loop import ProviderLoop
-from callgate.adapters.providers.openai.reply import reply_of
-from callgate.adapters.providers.openai.transport import RequestBody, http_client
-from callgate.adapters.providers.openai.wire import request_body
+from callgate.adapters.providers.http.client import http_client, request_timeout
+from callgate.adapters.providers.http.failures import NoClient
+from callgate.adapters.providers.http.provider_loop import ProviderLoop
+from callgate.adapters.providers.http.request_body import RequestBody
+from callgate.adapters.providers.openai.chat_reply import reply_of
+from callgate.adapters.providers.openai.chat_request import request_json
+from callgate.adapters.providers.openai.sdk_errors import failure_of
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import CredentialsPort, ProviderReply
 from callgate.domain.requests import LLMRequest
@@ -36,14 +36,8 @@ from callgate.domain.retry import Billing, Failure
 
 ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
 BASE_URL = "https://api.openai.com/v1"
-CONNECT_MAX_S = 10.0
-"""
-The longest wait for a connection, pool and TLS included; at most half of an attempt's patience.
-
-It ends before the deadline does, so that a server nobody could reach is told from one that may have read the request.
-"""
 OVERTIME_S = 1.0
-"""How long after its deadline an attempt is given up here, if the provider's loop has no time to do so."""
+"""How long after its deadline an attempt is abandoned here, if the provider's loop is too busy to end it."""
 CLOSE_MAX_S = 5.0
 MISSING_CREDENTIALS = Failure(
     "missing_credentials",
@@ -60,8 +54,8 @@ class OpenAIAdapter:
     Makes requests to one provider entry, for callers in one event loop.
 
     Args:
-        name: The provider's name in the catalogue; its keys are asked for by it.
-        connections_max: Requests in flight; more wait for a connection, up to `CONNECT_MAX_S`.
+        name: The provider's name in the catalogue; its API keys are looked up by this name.
+        connections_max: Requests in flight. Further requests wait for a connection, up to `http.client.CONNECT_MAX_S`.
     """
 
     def __init__(
@@ -90,14 +84,14 @@ class OpenAIAdapter:
                 return MISSING_CREDENTIALS
             if timeout_s <= 0:
                 return TOO_LATE
-            body = RequestBody(request_body(request, self._entry))
+            body = RequestBody(request_json(request, self._entry))
             headers = _headers(key, attempt_id, body)
-            # Both loops have the system's monotonic clock.
-            until = asyncio.get_running_loop().time() + timeout_s
-            async with asyncio.timeout_at(until + OVERTIME_S):
-                return await self._loop.run(self._attempt(request, body, headers, until))
+            # Both loops use the system's monotonic clock.
+            deadline = asyncio.get_running_loop().time() + timeout_s
+            async with asyncio.timeout_at(deadline + OVERTIME_S):
+                return await self._loop.run(self._attempt(request, body, headers, deadline))
         except asyncio.CancelledError:
-            # The provider's loop may hear of it too late.
+            # The provider's loop may process the cancellation too late.
             if body is not None:
                 body.withdraw()
             raise
@@ -106,7 +100,7 @@ class OpenAIAdapter:
             return failure_of(exc, self._entry, is_sent=is_sent)
 
     def credential(self, org_id: str) -> str:
-        """Whose key a request of this organisation is made with; see `LLMProviderPort`."""
+        """The owner of the key for this organisation's requests; see `LLMProviderPort`."""
         return org_id if self._credentials.has_own_key(self._name, org_id) else ""
 
     async def _attempt(
@@ -114,24 +108,26 @@ class OpenAIAdapter:
         request: LLMRequest,
         body: RequestBody,
         headers: dict[str, str | openai.Omit],
-        until: float,
+        deadline: float,
     ) -> ProviderReply | Failure:
-        response = await self._post(body, headers, until)
+        """Send the request and read its reply, in the provider's loop. `deadline` is in that loop's time."""
+        response = await self._post(body, headers, deadline)
         return reply_of(response.content, response.headers, request, self._entry)
 
     async def _post(
-        self, body: RequestBody, headers: dict[str, str | openai.Omit], until: float
+        self, body: RequestBody, headers: dict[str, str | openai.Omit], deadline: float
     ) -> httpx2.Response:
+        """POST the body with the time that is left. TimeoutError at the deadline."""
         client = self._connected()
-        left_s = max(0.001, until - asyncio.get_running_loop().time())
-        async with asyncio.timeout_at(until):
+        left_s = max(0.001, deadline - asyncio.get_running_loop().time())
+        async with asyncio.timeout_at(deadline):
             return await client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
                 content=body,
                 options={
                     "headers": headers,
-                    "timeout": _patience(left_s),
+                    "timeout": request_timeout(left_s),
                     "follow_redirects": False,
                     "max_retries": 0,
                 },
@@ -148,21 +144,21 @@ class OpenAIAdapter:
 
     def _connected(self) -> _Client:
         """
-        The client, made when the first request is: its connections belong to the provider's loop.
+        Return the client, made at the first request because its connections belong to the provider's loop.
 
         Raises:
-            NoClient: It cannot be made now; the next request tries to.
+            NoClient: It cannot be made now. The next request tries again.
         """
         if self._client is None:
             try:
                 self._client = _Client(
-                    api_key="asked for with every request",
+                    api_key="replaced in every request",
                     base_url=self._entry.base_url or BASE_URL,
                     max_retries=0,
                     http_client=http_client(self._connections_max),
                 )
             except Exception as exc:
-                # Whatever a certificate file, a proxy or an address can raise.
+                # A certificate file, a proxy or an address can raise anything.
                 raise NoClient from exc
         return self._client
 
@@ -181,13 +177,9 @@ class _Client(openai.AsyncOpenAI):
 
 
 def _headers(key: str | None, attempt_id: UUID, body: RequestBody) -> dict[str, str | openai.Omit]:
+    """Headers of one request. Without a key there is no Authorization."""
     return {
         "Authorization": openai.omit if key is None else f"Bearer {key}",
         "Content-Length": str(body.length),
         ATTEMPT_HEADER: str(attempt_id),
     }
-
-
-def _patience(timeout_s: float) -> httpx2.Timeout:
-    connect_s = min(CONNECT_MAX_S, timeout_s / 2)
-    return httpx2.Timeout(timeout_s, connect=connect_s, pool=connect_s)

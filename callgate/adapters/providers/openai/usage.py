@@ -1,10 +1,10 @@
 """
-The tokens a reply names, in every dialect that is known.
+Reads the token counts of a reply, in the dialects of all known OpenAI-compatible servers.
 
-`ROWS` is the table of dialects. Servers mix them, and some send several at once, so each count is looked for under
-every name it has. Two things differ between servers that use the same names: whether cached tokens are part of the
-input, and whether reasoning is part of the output. A total that is named decides that; without one each row's source
-does. What contradicts itself is read as dearly as the numbers allow, and flagged.
+`COUNT_FIELDS` is the table of dialects. Servers mix them, and some send several at once, so each count is looked up
+under all its names. Servers that use the same names differ in two points: whether cached tokens are part of the input,
+and whether reasoning tokens are part of the output. A total in the reply decides this. Without a total the field's
+source does. Contradictory counts are read at the highest cost that they allow, and flagged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from callgate.domain.requests import Anomaly, Usage
 
 TOKENS_MAX = 2**31 - 1
-"""A larger count is a mistake of the provider's."""
+"""A larger count is an error of the provider."""
 _DIGITS = re.compile(r"[0-9]{1,12}")
 
 Kind = Literal["input", "output", "total", "cached", "cache_write", "reasoning"]
@@ -26,15 +26,15 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CountField:
     """One name of one count."""
 
     kind: Kind
     path: str
     source: str
-    """Who says so, and when it was read."""
-    is_beside: bool = False
-    """A part that its source counts beside the whole, not within it."""
+    """The documentation, and when it was read."""
+    is_additional: bool = False
+    """The source counts this part in addition to the whole. Otherwise the part is included in the whole."""
 
 
 _OPENAI = "OpenAI API reference, chat completion object (2026-11)"
@@ -44,35 +44,35 @@ _GEMINI = "Gemini API reference, UsageMetadata (2026-11)"
 _BEDROCK = "Amazon Bedrock API reference, TokenUsage (2026-11)"
 _DEEPSEEK = "DeepSeek API reference, chat completion, usage (2026-11)"
 
-ROWS = (
-    Row("input", "prompt_tokens", _OPENAI),
-    Row("output", "completion_tokens", _OPENAI),
-    Row("total", "total_tokens", _OPENAI),
-    Row("cached", "prompt_tokens_details.cached_tokens", _OPENAI),
-    Row("cache_write", "prompt_tokens_details.cache_write_tokens", "OpenRouter, usage accounting (2026-11)"),
-    # xAI counts them beside completion_tokens under the same name; its total shows it (docs.x.ai, usage, 2026-11).
-    Row("reasoning", "completion_tokens_details.reasoning_tokens", _OPENAI),
-    Row("input", "input_tokens", _RESPONSES),
-    Row("output", "output_tokens", _RESPONSES),
-    Row("cached", "input_tokens_details.cached_tokens", _RESPONSES),
-    Row("reasoning", "output_tokens_details.reasoning_tokens", _RESPONSES),
-    Row("cached", "cached_tokens", "Moonshot AI, chat completion, usage (2026-11)"),
-    Row("reasoning", "reasoning_tokens", "SGLang, UsageInfo (2026-11)"),
-    Row("cached", "prompt_cache_hit_tokens", _DEEPSEEK),
-    Row("cached", "cache_read_input_tokens", _ANTHROPIC, is_beside=True),
-    Row("cache_write", "cache_creation_input_tokens", _ANTHROPIC, is_beside=True),
-    Row("input", "promptTokenCount", _GEMINI),
-    Row("output", "candidatesTokenCount", _GEMINI),
-    Row("total", "totalTokenCount", _GEMINI),
-    Row("cached", "cachedContentTokenCount", _GEMINI),
-    Row("reasoning", "thoughtsTokenCount", _GEMINI, is_beside=True),
-    Row("input", "inputTokens", _BEDROCK),
-    Row("output", "outputTokens", _BEDROCK),
-    Row("total", "totalTokens", _BEDROCK),
-    Row("cached", "cacheReadInputTokens", _BEDROCK, is_beside=True),
-    Row("cache_write", "cacheWriteInputTokens", _BEDROCK, is_beside=True),
+COUNT_FIELDS = (
+    CountField("input", "prompt_tokens", _OPENAI),
+    CountField("output", "completion_tokens", _OPENAI),
+    CountField("total", "total_tokens", _OPENAI),
+    CountField("cached", "prompt_tokens_details.cached_tokens", _OPENAI),
+    CountField("cache_write", "prompt_tokens_details.cache_write_tokens", "OpenRouter, usage accounting (2026-11)"),
+    # xAI uses the same name but excludes them from completion_tokens; its total shows it (docs.x.ai, usage, 2026-11).
+    CountField("reasoning", "completion_tokens_details.reasoning_tokens", _OPENAI),
+    CountField("input", "input_tokens", _RESPONSES),
+    CountField("output", "output_tokens", _RESPONSES),
+    CountField("cached", "input_tokens_details.cached_tokens", _RESPONSES),
+    CountField("reasoning", "output_tokens_details.reasoning_tokens", _RESPONSES),
+    CountField("cached", "cached_tokens", "Moonshot AI, chat completion, usage (2026-11)"),
+    CountField("reasoning", "reasoning_tokens", "SGLang, UsageInfo (2026-11)"),
+    CountField("cached", "prompt_cache_hit_tokens", _DEEPSEEK),
+    CountField("cached", "cache_read_input_tokens", _ANTHROPIC, is_additional=True),
+    CountField("cache_write", "cache_creation_input_tokens", _ANTHROPIC, is_additional=True),
+    CountField("input", "promptTokenCount", _GEMINI),
+    CountField("output", "candidatesTokenCount", _GEMINI),
+    CountField("total", "totalTokenCount", _GEMINI),
+    CountField("cached", "cachedContentTokenCount", _GEMINI),
+    CountField("reasoning", "thoughtsTokenCount", _GEMINI, is_additional=True),
+    CountField("input", "inputTokens", _BEDROCK),
+    CountField("output", "outputTokens", _BEDROCK),
+    CountField("total", "totalTokens", _BEDROCK),
+    CountField("cached", "cacheReadInputTokens", _BEDROCK, is_additional=True),
+    CountField("cache_write", "cacheWriteInputTokens", _BEDROCK, is_additional=True),
 )  # fmt: skip
-"""Where each count may stand in a usage; a dot goes into a nested object."""
+"""Where each count may be in a usage object; a dot leads into a nested object."""
 
 PLACES = (
     "usage",  # OpenAI
@@ -87,21 +87,21 @@ PLACES = (
     "error.usage",
     "error.metadata.usage",  # OpenRouter
 )
-"""Where a usage may stand in a reply. `choice` is the only one there is: of several nobody knows what each counts."""
+"""Where a usage object may be in a reply. `choice` is the only choice: with several it is unclear what each counts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a reply says about its tokens."""
+class ReportedUsage:
+    """The usage that a reply names, and what is odd about it."""
 
     usage: Usage | None
-    """None: it does not say, or what it says cannot be true."""
+    """None: the reply names none, or its counts are impossible."""
     anomalies: tuple[Anomaly, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """The counts of a usage before anything is said about what is part of what; None is what it does not name."""
+    """The counts of one usage object as they were sent; None if a count is missing."""
 
     input: int | None
     output: int | None
@@ -109,64 +109,73 @@ class _Counts:
     cached: int
     cache_write: int
     reasoning: int
-    is_cache_beside: bool
-    is_reasoning_beside: bool
-    are_at_odds: bool
-    """Two names of one count have different numbers, or the cached tokens are no count."""
+    is_cache_additional: bool
+    is_reasoning_additional: bool
+    is_contradictory: bool
+    """Two names of one count have different numbers, or the number of cached tokens is invalid."""
 
 
-def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> Told:
+def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> ReportedUsage:
     """
-    Read the tokens a reply names.
+    Find the usage object in a reply and read it.
 
     Args:
-        reply: The body of the reply.
-        has_text: Something was written, so a count of zero tokens cannot be true.
+        reply: The parsed body of the reply.
+        has_text: The reply holds text of the model, so a count of zero tokens is wrong.
     """
     choices = reply.get("choices")
     only = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
     places = {**reply, "choice": only}
-    told = [usage for place in PLACES if isinstance(usage := _at(places, place), dict)]
-    counted = [usage for usage in told if any(_at(usage, row.path) is not None for row in ROWS)]
-    # Some gateways put zeros where the counts belong, and the counts elsewhere.
-    counted.sort(key=lambda usage: not any(_at(usage, row.path) for row in ROWS))
-    return usage_of(counted[0], has_text=has_text) if counted else Told(None)
+    found = [usage for place in PLACES if isinstance(usage := _at(places, place), dict)]
+    counted = [u for u in found if any(_at(u, field.path) is not None for field in COUNT_FIELDS)]
+    # Some gateways send zeros in the usual place and the true counts in another one.
+    counted.sort(key=lambda usage: not any(_at(usage, field.path) for field in COUNT_FIELDS))
+    return usage_of(counted[0], has_text=has_text) if counted else ReportedUsage(None)
 
 
-def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> Told:
-    """Read one usage object; see `usage_in`."""
+def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> ReportedUsage:
+    """Read one usage object; `has_text` as in `usage_in`."""
     try:
         counts = _counts(usage)
     except ValueError:
-        return Told(None, (Anomaly.USAGE_IMPLAUSIBLE,))
+        return ReportedUsage(None, (Anomaly.USAGE_IMPLAUSIBLE,))
     has_zero = has_text and 0 in (counts.input, counts.output)
     if has_zero:
         counts = replace(counts, input=counts.input or None, output=counts.output or None)
-    readings = []
-    for is_cache_beside, is_reasoning_beside in product(
-        (counts.is_cache_beside, not counts.is_cache_beside),
-        (counts.is_reasoning_beside, not counts.is_reasoning_beside),
+    candidates = []
+    for is_cache_additional, is_reasoning_additional in product(
+        (counts.is_cache_additional, not counts.is_cache_additional),
+        (counts.is_reasoning_additional, not counts.is_reasoning_additional),
     ):
-        reading = _reading(counts, is_cache_beside, is_reasoning_beside, int(has_text))
-        if reading is not None and _fits(reading, counts):
-            return Told(reading, (Anomaly.USAGE_CONTRADICTORY,) if counts.are_at_odds else ())
-        readings += [reading] if reading else []
+        candidate = _candidate(counts, is_cache_additional, is_reasoning_additional, int(has_text))
+        if candidate is not None and _is_consistent(candidate, counts):
+            return ReportedUsage(
+                candidate, (Anomaly.USAGE_CONTRADICTORY,) if counts.is_contradictory else ()
+            )
+        candidates += [candidate] if candidate else []
     if counts.input is None or counts.output is None:
-        return Told(None, (Anomaly.USAGE_ZERO,) if has_zero else ())
-    return Told(_dearest(counts, readings), (Anomaly.USAGE_CONTRADICTORY,))
+        return ReportedUsage(None, (Anomaly.USAGE_ZERO,) if has_zero else ())
+    return ReportedUsage(_highest_cost(counts, candidates), (Anomaly.USAGE_CONTRADICTORY,))
 
 
-def _reading(
-    counts: _Counts, is_cache_beside: bool, is_reasoning_beside: bool, part_min: int
+def _candidate(
+    counts: _Counts, is_cache_additional: bool, is_reasoning_additional: bool, part_min: int
 ) -> Usage | None:
-    """The usage if the parts are within, or beside, what they are parts of; None if that cannot be."""
+    """
+    The usage under one assumption about what the counts include; None if it is impossible.
+
+    Args:
+        is_cache_additional: The cached tokens are not included in the input count.
+        is_reasoning_additional: The reasoning tokens are not included in the output count.
+        part_min: The least number of input and of output tokens.
+    """
     cache = counts.cached + counts.cache_write
     input_tokens, output_tokens = counts.input, counts.output
-    if input_tokens is not None and is_cache_beside:
+    if input_tokens is not None and is_cache_additional:
         input_tokens += cache
-    if output_tokens is not None and is_reasoning_beside:
+    if output_tokens is not None and is_reasoning_additional:
         output_tokens += counts.reasoning
-    # A missing part that the total gives.
+    # A missing count follows from the total.
     if input_tokens is None and output_tokens is not None and counts.total is not None:
         input_tokens = counts.total - output_tokens
     elif output_tokens is None and input_tokens is not None and counts.total is not None:
@@ -184,77 +193,81 @@ def _reading(
     )
 
 
-def _fits(reading: Usage, counts: _Counts) -> bool:
-    """True if the total says so. Without one the cache must be where its source says; xAI shares OpenAI's names."""
+def _is_consistent(candidate: Usage, counts: _Counts) -> bool:
+    """True if the usage adds up to the total. Without a total: if the cache is counted as its source documents."""
     if counts.total is not None:
-        return reading.input_tokens + reading.output_tokens == counts.total
+        return candidate.input_tokens + candidate.output_tokens == counts.total
     cache = counts.cached + counts.cache_write
-    beside = reading.input_tokens == (counts.input or 0) + cache
-    return not cache or counts.input is None or beside == counts.is_cache_beside
+    is_additional = candidate.input_tokens == (counts.input or 0) + cache
+    return not cache or counts.input is None or is_additional == counts.is_cache_additional
 
 
-def _dearest(counts: _Counts, readings: Sequence[Usage]) -> Usage:
+def _highest_cost(counts: _Counts, candidates: Sequence[Usage]) -> Usage:
     """
-    The dearest usage that contradicting numbers allow.
+    The usage with the highest cost that contradictory counts allow.
 
-    What a total says beyond the sum is output: no price list has output that is cheaper than input. Where that is
-    little beside the cached tokens, these are beside the input all the same.
+    Tokens of the total that no count explains are output: no price list has output cheaper than input. If they are
+    fewer than the cached tokens, the cached tokens are counted in addition to the input as well.
     """
-    dearest = max(readings, key=lambda usage: (usage.output_tokens, usage.input_tokens))
-    within = min(readings, key=lambda usage: usage.input_tokens)
-    hidden = (counts.total or 0) - within.input_tokens
-    if hidden <= dearest.output_tokens:
-        return dearest
-    is_more = hidden - dearest.output_tokens >= dearest.input_tokens - within.input_tokens
-    return (within if is_more else dearest).model_copy(update={"output_tokens": hidden})
+    highest = max(candidates, key=lambda usage: (usage.output_tokens, usage.input_tokens))
+    least_input = min(candidates, key=lambda usage: usage.input_tokens)
+    unexplained = (counts.total or 0) - least_input.input_tokens
+    if unexplained <= highest.output_tokens:
+        return highest
+    is_output_larger = (
+        unexplained - highest.output_tokens >= highest.input_tokens - least_input.input_tokens
+    )
+    return (least_input if is_output_larger else highest).model_copy(
+        update={"output_tokens": unexplained}
+    )
 
 
 def _counts(usage: Mapping[str, Any]) -> _Counts:
     """
-    Look for every count under each of its names.
+    Look up every count under each of its names.
 
     Raises:
-        ValueError: One of them can be no count.
+        ValueError: A value is not a valid count.
     """
     numbers: dict[Kind, set[int]] = {kind: set() for kind in KINDS}
     beside: dict[Kind, set[bool]] = {kind: set() for kind in KINDS}
-    is_cached_odd = False
-    for row in ROWS:
+    is_cached_invalid = False
+    for field in COUNT_FIELDS:
         try:
-            count = _count(_at(usage, row.path))
+            count = _count(_at(usage, field.path))
         except ValueError:
-            if row.kind != "cached":
+            if field.kind != "cached":
                 raise
-            # Without it all input costs the full price, which is never less than the truth.
-            is_cached_odd, count = True, None
+            # Without cached tokens all input is posted at the full price, which is never too low.
+            is_cached_invalid, count = True, None
         if count is not None:
-            numbers[row.kind].add(count)
+            numbers[field.kind].add(count)
             if count:
-                beside[row.kind].add(row.is_beside)
+                beside[field.kind].add(field.is_additional)
     for kind, found in numbers.items():
-        # Some servers send the names of several dialects and fill in one. Zero cached tokens are the dearer count.
+        # Some servers send the names of several dialects and fill in one. For cached tokens zero costs more and stays.
         if kind != "cached" and len(found) > 1:
             found.discard(0)
     return _Counts(
         input=max(numbers["input"], default=None),
         output=max(numbers["output"], default=None),
-        # A total of 0 beside counts says nothing.
+        # A total of 0 beside other counts is not a total.
         total=max(numbers["total"], default=0) or None,
         cached=min(numbers["cached"], default=0),
         cache_write=max(numbers["cache_write"], default=0),
         reasoning=max(numbers["reasoning"], default=0),
-        is_cache_beside=beside["cached"] | beside["cache_write"] == {True},
-        is_reasoning_beside=beside["reasoning"] == {True},
-        are_at_odds=is_cached_odd or any(len(found) > 1 for found in numbers.values()),
+        is_cache_additional=beside["cached"] | beside["cache_write"] == {True},
+        is_reasoning_additional=beside["reasoning"] == {True},
+        is_contradictory=is_cached_invalid or any(len(found) > 1 for found in numbers.values()),
     )
 
 
 def _count(value: object) -> int | None:
     """
-    Read a count: a whole number, also one with a point or in quotes.
+    Read a count: an integer, also written as `7.0` or in quotes; None if it is missing.
 
     Raises:
-        ValueError: It can be none.
+        ValueError: The value is not a count.
     """
     if value is None:
         return None
@@ -268,7 +281,7 @@ def _count(value: object) -> int | None:
 
 
 def _at(value: object, path: str) -> object:
-    """What stands at a path of names; None if nothing does."""
+    """The value at a dotted path; None if there is none."""
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
     return value

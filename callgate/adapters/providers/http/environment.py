@@ -1,10 +1,10 @@
 """
-What can be found wrong with the way to the providers before the first request takes it.
+Checks proxies, certificates and base URLs before the first request.
 
-The transport reads these variables itself, when its client is made or when a connection is: a certificate file that is
-not there, or a proxy of a kind that it does not speak to, would fail every request of a worker that says it is ready.
+The transport reads these environment variables itself, when it makes its client or a connection. A missing certificate
+file or an unsupported proxy would fail every request of a worker that has reported itself ready.
 
-Nothing of a URL is repeated in a message, for it may hold a password.
+Messages never quote a URL, because it may hold a password.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.errors import ConfigurationError
 
 HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
-"""What OpenSSL looks for in a folder of certificates. Source: openssl-rehash(1)."""
+"""File names that OpenSSL reads in a folder of certificates. Source: openssl-rehash(1)."""
 SCHEMES = ("http", "https")
-"""What aiohttp speaks, to providers and to proxies. It takes `socks5` for HTTP."""
-ESCAPES = "a user or password is written with its special characters escaped, %23 for #"
+"""Supported schemes of providers and proxies. aiohttp would treat `socks5` as HTTP."""
+ESCAPES = "special characters in a user or password must be escaped, # as %23"
 
 
 def check_environment(providers: Mapping[str, ProviderEntry]) -> None:
     """
-    Assert that requests can leave this process.
+    Check that this process can send requests to every provider.
 
     Raises:
-        ConfigurationError: None can, or none to one of the providers; it names each variable or key in one line.
+        ConfigurationError: It cannot, at all or to one provider. The message names each variable or catalogue key.
     """
-    # First and alone: with such a file not even aiohttp can be imported.
+    # First and alone: with a bad key log file even the import of aiohttp fails.
     faults = list(_key_log_faults())
     if not faults:
         faults = [*_certificate_faults(), *_proxy_faults()] or list(_client_faults())
@@ -46,6 +46,7 @@ def check_environment(providers: Mapping[str, ProviderEntry]) -> None:
 
 
 def _key_log_faults() -> Iterator[str]:
+    """A fault if the TLS key log cannot be written."""
     if file := os.environ.get("SSLKEYLOGFILE"):
         try:
             ssl.create_default_context()
@@ -54,18 +55,19 @@ def _key_log_faults() -> Iterator[str]:
 
 
 def _certificate_faults() -> Iterator[str]:
-    """The file comes before the folder, which then counts for nothing."""
+    """SSL_CERT_FILE takes precedence: with it SSL_CERT_DIR is ignored."""
     if file := os.environ.get("SSL_CERT_FILE"):
         if fault := _file_fault(file):
             yield f"SSL_CERT_FILE {file!r} cannot be used: {fault}"
-    elif (folders := os.environ.get("SSL_CERT_DIR")) and not _have_certificates(folders):
+    elif (folders := os.environ.get("SSL_CERT_DIR")) and not _has_certificates(folders):
         yield (
-            f"SSL_CERT_DIR {folders!r} cannot be used: no certificate there that can be read has its hash for a name"
+            f"SSL_CERT_DIR {folders!r} cannot be used: it has no readable certificate whose file name is its hash"
             " (openssl rehash)"
         )
 
 
 def _file_fault(file: str) -> str | None:
+    """Why a certificate file cannot be used; None if it can."""
     try:
         context = ssl.create_default_context(cafile=file)
     except (OSError, ValueError) as exc:
@@ -73,8 +75,8 @@ def _file_fault(file: str) -> str | None:
     return None if context.cert_store_stats()["x509"] else "no certificate in it"
 
 
-def _have_certificates(folders: str) -> bool:
-    """OpenSSL passes over folders that are not there; it must find something in one."""
+def _has_certificates(folders: str) -> bool:
+    """True if one of the folders has a usable certificate. OpenSSL skips missing folders."""
     return any(
         HASHED_NAME.fullmatch(file.name) and _file_fault(str(file)) is None
         for folder in folders.split(os.pathsep)
@@ -83,6 +85,7 @@ def _have_certificates(folders: str) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
+    """The entries of a folder; empty if it cannot be read."""
     try:
         return list(folder.iterdir())
     except (OSError, ValueError):
@@ -90,12 +93,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _why(exc: Exception) -> str:
+    """The reason in words, without the exception's text."""
     if isinstance(exc, ssl.SSLError):
         return "no certificate in it can be read"
     return (exc.strerror if isinstance(exc, OSError) else None) or type(exc).__name__
 
 
 def _proxy_faults() -> Iterator[str]:
+    """A fault for each used proxy variable with an unusable URL."""
     proxies = _proxies()
     for scheme, url in proxies.items():
         if fault := _proxy_fault(url):
@@ -103,7 +108,7 @@ def _proxy_faults() -> Iterator[str]:
 
 
 def _proxies() -> dict[str, str]:
-    """The proxies that requests may be sent through, by what they are for."""
+    """URLs of the proxies that requests may use, by `http`, `https` and `all`."""
     found = getproxies()
     if "*" in (host.strip() for host in found.get("no", "").split(",")):
         return {}
@@ -112,32 +117,31 @@ def _proxies() -> dict[str, str]:
 
 
 def _proxy_fault(url: str) -> str | None:
+    """What is wrong with a proxy URL, as the end of a sentence; None if it can be used."""
     scheme, has_scheme, _ = url.partition("://")
     if has_scheme and scheme.lower() not in SCHEMES:
-        return (
-            "names a proxy of a kind that is not supported: it must start with http:// or https://"
-        )
+        return "names an unsupported kind of proxy: it must start with http:// or https://"
     try:
         proxy = httpx2.Proxy(url if has_scheme else f"http://{url}")
         user, password = proxy.auth or ("", "")
         f"{user}:{password}".encode("latin-1")
     except (ValueError, httpx2.InvalidURL):
-        return f"is no URL of a proxy; {ESCAPES}"
+        return f"is not a proxy URL; {ESCAPES}"
     rest = proxy.url.raw_path.decode("ascii") + proxy.url.fragment
     if not _is_address(str(proxy.url)) or url.split() != [url] or "@" in rest or ":" in user:
-        return f"is no URL of a proxy; {ESCAPES}"
+        return f"is not a proxy URL; {ESCAPES}"
     return None
 
 
 def _variable(name: str) -> str:
-    """How the environment writes it; lower case comes first. Source: `urllib.request.getproxies_environment`."""
+    """The variable's name as the environment spells it; lower case wins, as in `urllib.request.getproxies`."""
     written = (variable for variable in os.environ if variable.lower() == name)
     return name if os.environ.get(name) else next(written, f"the system's {name}")
 
 
 def _client_faults() -> Iterator[str]:
-    """What is left: a pattern of NO_PROXY that no parser takes, or a variable that only a newer transport reads."""
-    from callgate.adapters.providers.openai.transport import http_client
+    """Anything else: a NO_PROXY pattern that cannot be parsed, or a variable that only a newer transport reads."""
+    from callgate.adapters.providers.http.client import http_client
 
     try:
         http_client(1)
@@ -148,24 +152,26 @@ def _client_faults() -> Iterator[str]:
 
 
 def _address_faults(providers: Mapping[str, ProviderEntry]) -> Iterator[str]:
+    """A fault for each provider whose base URL cannot be called."""
     for name, entry in providers.items():
         if entry.base_url is not None and (fault := _address_fault(entry.base_url)):
             yield f"the catalogue's providers.{name}.base_url cannot be called: {fault}"
 
 
 def _address_fault(url: str) -> str | None:
+    """What is wrong with a base URL; None if it can be called."""
     if url.split() != [url] or not _is_address(url):
-        return "it must be http:// or https://, a host, and a path such as /v1"
+        return "it must be http:// or https://, a host, and a path, for example /v1"
     parsed = httpx2.URL(url)
     if parsed.userinfo:
-        return "a user or password belongs into the credentials"
+        return "a user or password belongs in the credentials"
     if parsed.query or parsed.fragment:
-        return "requests append to its path, which must be the last part of it"
+        return "it must end with its path, because requests append to the path"
     return None
 
 
 def _is_address(url: str) -> bool:
-    """True if httpx and aiohttp, each by its own parser, find a host to speak HTTP to."""
+    """True if the parsers of httpx and of aiohttp (yarl) both find an HTTP scheme, a host and a port other than 0."""
     try:
         parsed = httpx2.URL(url)
         seen = URL(str(parsed))

@@ -1,4 +1,4 @@
-"""Takes an answer out of what some models put around it: a block of thoughts before it, a Markdown fence around it."""
+"""Removes what some models put around a JSON answer: a block of thoughts before it, a Markdown fence around it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _FENCE = re.compile(
     r"""(`{3,}+|~{3,}+)[ \t]*+(?:[A-Za-z0-9_+-]*+[ \t]*+\r?\n|(?:json)?[ \t]*+(?=[{\["]))""",
     re.IGNORECASE,
 )
-"""Possessive: a megabyte of spaces would be tried in each of a trillion ways."""
+"""Possessive quantifiers: a megabyte of spaces would otherwise backtrack in a trillion ways."""
 
 
 def unwrapped(text: str, unwraps: Collection[str]) -> str:
     """
-    The answer without its wrappings.
+    Remove the declared wrappings from an answer.
 
     Args:
-        unwraps: What the provider is declared to put around answers; see `ProviderEntry.unwraps`.
+        unwraps: What the provider puts around answers; see `ProviderEntry.unwraps`.
 
     Returns:
-        The text as it came, if it is not wrapped, or its wrapping does not end.
+        The text unchanged if it is not wrapped, or if its wrapping has no end.
     """
     if "think" in unwraps:
         text = _without_thoughts(text)
@@ -32,7 +32,7 @@ def unwrapped(text: str, unwraps: Collection[str]) -> str:
 
 
 def _without_thoughts(text: str) -> str:
-    """Without a leading think block. Some chat templates write its start themselves, so that only its end comes."""
+    """Remove a leading think block. Its start tag may be missing: some chat templates write the tag themselves."""
     thoughts, end, answer = text.partition(THINK_END)
     if not end or thoughts.lstrip().startswith(_ANSWER_STARTS):
         return text
@@ -40,7 +40,7 @@ def _without_thoughts(text: str) -> str:
 
 
 def _without_fence(text: str) -> str:
-    """Without a fence, if it is around the whole text."""
+    """Remove a Markdown fence that encloses the whole text."""
     inner = text.strip()
     fence = _FENCE.match(inner)
     if fence is None or not inner.endswith(fence[1]) or len(inner) < fence.end() + len(fence[1]):

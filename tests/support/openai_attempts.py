@@ -1,4 +1,4 @@
-"""One attempt of the OpenAI adapter against a server that does as it is told."""
+"""One attempt of the OpenAI adapter with a scripted server."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from callgate.domain.ports import ProviderReply
 from callgate.domain.requests import LLMRequest, Message
 from callgate.domain.retry import Billing, Failure
-from tests.contract.provider_worlds import Exchange, Greeting, Received, SocketServer, adapter_for
+from tests.support.provider_worlds import Exchange, Greeting, Received, SocketServer, adapter_for
 
 ATTEMPT = UUID("01890000-0000-7000-8000-000000000001")
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 PROMPT = "The patient Jane Doe, born 1970-01-02, card 4111 1111 1111 1111"
 
 
-def forget_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proxies of the machine that runs the tests are none of their business."""
+def unset_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unset the proxy variables of the machine that runs the tests."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -40,16 +40,16 @@ def a_request(prompt: str = PROMPT, **fields: Any) -> LLMRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """An answer, and what the server saw."""
+class AttemptResult:
+    """An answer, and what the server received."""
 
     answer: ProviderReply | Failure
     received: list[Received]
     connections: int
 
     @property
-    def verdict(self) -> tuple[str, bool, Billing]:
-        """What the failure says."""
+    def classification(self) -> tuple[str, bool, Billing]:
+        """Code, retryable and billing of the failure."""
         assert isinstance(self.answer, Failure), self.answer
         return self.answer.code, self.answer.retryable, self.answer.billing
 
@@ -59,13 +59,13 @@ def attempt(
     greeting: Greeting | None = None,
     *,
     url: Callable[[int], str] = "http://127.0.0.1:{}/v1".format,
-    timeout_s: float = PATIENCE_S,
+    timeout_s: float = TIMEOUT_S,
     request: LLMRequest | None = None,
     **adapter: Any,
-) -> Outcome:
+) -> AttemptResult:
     """Make one attempt against a server."""
 
-    async def made() -> Outcome:
+    async def made() -> AttemptResult:
         async with (
             SocketServer(exchange, greeting) as server,
             adapter_for(url(server.port), **adapter) as provider,
@@ -73,17 +73,17 @@ def attempt(
             answer = await provider.complete(
                 request or a_request(), attempt_id=ATTEMPT, timeout_s=timeout_s
             )
-            return Outcome(answer, server.received, server.connections)
+            return AttemptResult(answer, server.received, server.connections)
 
     return asyncio.run(made())
 
 
-def attempt_at(base_url: str, *, timeout_s: float = PATIENCE_S) -> Outcome:
-    """Make one attempt where no server of ours is."""
+def attempt_at(base_url: str, *, timeout_s: float = TIMEOUT_S) -> AttemptResult:
+    """Make one attempt at an address without a test server."""
 
-    async def made() -> Outcome:
+    async def made() -> AttemptResult:
         async with adapter_for(base_url) as provider:
             answer = await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=timeout_s)
-            return Outcome(answer, [], 0)
+            return AttemptResult(answer, [], 0)
 
     return asyncio.run(made())

@@ -1,7 +1,7 @@
 """
-What the provider contract runs on: a `MemoryProvider`, alone or behind a real HTTP server for the `OpenAIAdapter`.
+Providers for the provider contract: a `MemoryProvider`, alone or behind an HTTP server for the `OpenAIAdapter`.
 
-`SocketServer` is that server. What it does with a request, or with a bare connection, is a function of the test's.
+`SocketServer` is that server. Tests pass functions for what it does with a request or with a new connection.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import Failure
 
 KEY = "sk-test-0123456789abcdefghij"
-PATIENCE_S = 60.0
-"""Longer than any test lasts: what the server behind the adapter waits for a rule."""
+TIMEOUT_S = 60.0
+"""Timeout of the memory provider behind the server: longer than any test."""
 CONDITION_MAX_S = 20.0
 POLL_S = 0.005
 
@@ -63,7 +63,7 @@ class SocketServer:
 
     @property
     def base_url(self) -> str:
-        """Where the endpoint is."""
+        """The endpoint's base URL."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def __aenter__(self) -> Self:
@@ -121,7 +121,9 @@ def http(
     return "\r\n".join([f"HTTP/1.1 {status} Status", *lines, "", ""]).encode() + body
 
 
-def says(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Exchange:
+def sends_json(
+    body: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Exchange:
     """Answer every request with this JSON."""
     return sends(http(json.dumps(body).encode(), status=status, headers=headers))
 
@@ -139,7 +141,7 @@ def sends(data: bytes, *, then_close: bool = False) -> Exchange:
 
 
 async def hangs(_received: Received, _writer: asyncio.StreamWriter) -> None:
-    """Read the request and say nothing."""
+    """Read the request and never answer."""
     await asyncio.Event().wait()
 
 
@@ -149,7 +151,7 @@ async def closes(_received: Received, writer: asyncio.StreamWriter) -> None:
 
 
 async def resets(_received: object, writer: asyncio.StreamWriter) -> None:
-    """Reset the connection, without even a goodbye."""
+    """Reset the connection (RST instead of FIN)."""
     peer = writer.get_extra_info("socket")
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -170,7 +172,7 @@ def chat(text: str = "pong", **fields: object) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """One key for everybody, or none."""
+    """`CredentialsPort` with one key for all organisations, or none."""
 
     key: str | None = KEY
 
@@ -179,7 +181,7 @@ class Keys:
         return self.key
 
     def has_own_key(self, provider: str, org_id: str) -> bool:
-        """Nobody has a key of the own."""
+        """False: no organisation has its own key."""
         return False
 
 
@@ -202,7 +204,7 @@ async def adapter_for(
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A provider, and the memory provider that decides what it says."""
+    """A provider, and the memory provider that decides its answers."""
 
     provider: LLMProviderPort
     memory: MemoryProvider
@@ -229,7 +231,7 @@ async def openai_world(rules: Sequence[Rule]) -> AsyncIterator[World]:
         answer = await memory.complete(
             _request(received.fields),
             attempt_id=UUID(received.headers[ATTEMPT_HEADER.lower()]),
-            timeout_s=PATIENCE_S,
+            timeout_s=TIMEOUT_S,
         )
         writer.write(_refused(answer) if isinstance(answer, Failure) else _replied(answer))
 

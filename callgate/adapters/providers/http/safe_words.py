@@ -1,9 +1,9 @@
 """
-What is kept of a provider's error: words of these lists, and sentences of ours. Nothing it wrote itself.
+What may be kept of a provider's error: names from these lists, and sentences written here. None of the provider's text.
 
-A provider has keys and prompts, and may quote them in any field, backwards, spaced or encoded: no filter finds all.
-So its text only chooses which of our sentences is told. Codes and parameters are told if they are on a list; a code
-that is missed there belongs onto it.
+A provider knows keys and prompts and may quote them in any field, reversed, spaced or encoded. No filter finds all of
+that. So the provider's text only selects one of the sentences below. Codes and parameters are kept if they are on a
+list. Add a code to its list when it is missed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-WORDS_READ_MAX = 2_000
+MESSAGE_CHARS_MAX = 2_000
+"""How much of a provider's message is searched."""
 PARAMETER_CHARS_MAX = 200
 _PARTS = re.compile(r"[A-Za-z_]+|[0-9]+")
 
@@ -34,7 +35,7 @@ value_error
 """
 CODES = frozenset(_CODES.split())
 """
-What providers call their errors, beside the names that mean a status; as `openai_refusals` spells them.
+Names of errors in snake case, besides those that mean a status (`error_body.STATUS_NAMES`).
 
 Source: error codes and types of OpenAI, Azure OpenAI, Anthropic, Google, Amazon Bedrock, Groq, Mistral, vLLM and
 llama.cpp (2026-11).
@@ -44,8 +45,8 @@ model messages role content name max_tokens max_completion_tokens max_output_tok
 service_tier response_format json_schema schema strict type
 """
 PARAMETERS = frozenset(_PARAMETERS.split())
-"""The names in the requests that are sent, and a few that others have for them."""
-TELLING = (
+"""Names of fields in requests, as callgate sends them and as some providers call them."""
+UNMISTAKABLE_PARAMETERS = (
     "max_completion_tokens",
     "max_tokens",
     "temperature",
@@ -54,24 +55,24 @@ TELLING = (
     "service_tier",
     "response_format",
 )
-"""The parameters that a text can hardly mean as anything else."""
+"""Parameters whose names have no other meaning in a message."""
 
 HINTS = (
     (
         re.compile(r"json.?schema|response.?format|structured.?output|\bschema\b"),
-        "it is about the response schema",
+        "it seems to be the response schema",
     ),
     (
         re.compile(r"model\b.{0,80}(does not exist|not found)|(no such|unknown|invalid) model"),
-        "it knows no such model, or this key may not use it",
+        "the model does not exist, or this key may not use it",
     ),
     (
         re.compile(r"unsupported|not support|unrecogni[sz]ed|unknown|not permitted|unexpected"),
         "a parameter, or its value, is not supported",
     ),
-    (re.compile(r"\broles?\b|alternat"), "it is about the roles of the messages"),
-    (re.compile(r"\bempty\b|at least one"), "something is empty that must not be"),
-    (re.compile(r"required|missing"), "something is missing"),
+    (re.compile(r"\broles?\b|alternat"), "it seems to be the roles of the messages"),
+    (re.compile(r"\bempty\b|at least one"), "a value is empty that must not be"),
+    (re.compile(r"required|missing"), "a value is missing"),
     (
         re.compile(
             r"too (many|long|large|high|low|big|small)|at most|maximum|exceed|range|between"
@@ -79,52 +80,52 @@ HINTS = (
         "a value is out of bounds",
     ),
 )
-"""What the words of a refusal seem to be about; the first that fits is told."""
+"""Patterns in a provider's message, and the sentence for each. The first match counts."""
 
 SENTENCES = {
     "authentication_failed": "the API key is not accepted",
     "bad_request": "the request is not accepted",
-    "conflict": "it conflicts with another request",
-    "content_filtered": "a filter of the provider's refused the input",
-    "context_length_exceeded": "messages and max_output_tokens are together more than the model can have",
+    "conflict": "the request conflicts with another one",
+    "content_filtered": "the provider's content filter refused the input",
+    "context_length_exceeded": "messages and max_output_tokens together exceed the model's context window",
     "insufficient_quota": "the account has no credit left, or is not active",
-    "not_found": "the provider knows no such address or model",
+    "not_found": "the address or the model does not exist there",
     "permission_denied": "the API key may not do this",
     "proxy_failed": "a proxy refused the request",
-    "rate_limited": "too many requests or tokens for now",
-    "redirected": "it was sent elsewhere, which is not followed",
+    "rate_limited": "too many requests or tokens at the moment",
+    "redirected": "the provider answered with a redirect, which is not followed",
     "rejected": "the request is not accepted",
-    "request_timeout": "the provider waited too long",
-    "request_too_large": "the request alone is above a limit, so that no waiting helps",
+    "request_timeout": "the provider waited too long for the request",
+    "request_too_large": "the request alone exceeds a limit, so a retry cannot help",
     "server_error": "the provider failed, or is overloaded",
     "unprocessable": "the request is not accepted",
 }
-"""What each failure of a status means, in our words."""
+"""The sentence for each failure code that comes from an HTTP status."""
 
 
 def parameter(error: Mapping[str, object]) -> str | None:
-    """What of the request a refusal is about, as far as its name is one of ours: `messages[3].content`."""
+    """The request's field that an error is about, for example `messages[3].content`; None if it is not known."""
     name = error.get("param")
     if isinstance(name, str) and (path := _path(name[:PARAMETER_CHARS_MAX])):
         return path
-    words = words_of(error)
-    return next((name for name in TELLING if name in words), None)
+    message = lower_message(error)
+    return next((name for name in UNMISTAKABLE_PARAMETERS if name in message), None)
 
 
 def hint(error: Mapping[str, object]) -> str | None:
-    """What its words seem to be about, in our words."""
-    words = words_of(error)
-    return next((told for pattern, told in HINTS if pattern.search(words)), None)
+    """The sentence of `HINTS` that the provider's message selects; None if no pattern matches."""
+    message = lower_message(error)
+    return next((sentence for pattern, sentence in HINTS if pattern.search(message)), None)
 
 
-def words_of(error: Mapping[str, object]) -> str:
-    """The provider's words in small letters, to be compared with, not to be told."""
-    words = error.get("message")
-    return words[:WORDS_READ_MAX].lower() if isinstance(words, str) else ""
+def lower_message(error: Mapping[str, object]) -> str:
+    """The start of the provider's message in lower case, for comparison only: it may hold secrets."""
+    message = error.get("message")
+    return message[:MESSAGE_CHARS_MAX].lower() if isinstance(message, str) else ""
 
 
 def _path(name: str) -> str:
-    """The names at its start that are ours; an index, if it is the one of a message."""
+    """The leading names of a path that are in `PARAMETERS`, and the index of a message."""
     path = ""
     for part in _PARTS.findall(name):
         if part in PARAMETERS:

@@ -1,4 +1,4 @@
-"""What is read from a chat completion, of OpenAI and of others."""
+"""What is read from chat completions of OpenAI and of compatible servers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.adapters.providers.openai.reply import reply_of
-from callgate.adapters.providers.openai.unwrapping import unwrapped
-from callgate.adapters.providers.openai.usage import ROWS, TOKENS_MAX, Told, usage_in, usage_of
+from callgate.adapters.providers.openai.answer_wrapping import unwrapped
+from callgate.adapters.providers.openai.chat_reply import reply_of
+from callgate.adapters.providers.openai.usage import (
+    COUNT_FIELDS,
+    TOKENS_MAX,
+    ReportedUsage,
+    usage_in,
+    usage_of,
+)
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import ProviderReply
 from callgate.domain.requests import Anomaly, Usage
 from callgate.domain.retry import Billing, Failure
-from tests.contract.openai_attempts import PROMPT, a_request
+from tests.support.openai_attempts import PROMPT, a_request
 
 JSON = st.recursive(
     st.none()
@@ -32,7 +38,7 @@ JSON = st.recursive(
                 [
                     "choices", "message", "content", "text", "usage", "error", "errors", "code", "id", "status",
                     "type", "index", "finish_reason", "refusal", "service_tier", "retry_after",
-                    *(name for row in ROWS for name in row.path.split(".")),
+                    *(name for row in COUNT_FIELDS for name in row.path.split(".")),
                 ]
             ),
             children,
@@ -45,17 +51,17 @@ COUNTS = st.integers(0, 1_000)
 
 
 def read(body: bytes, headers: dict[str, str] | None = None) -> ProviderReply | Failure:
-    """What a body is read as."""
+    """The result of reading a body."""
     return reply_of(body, headers or {}, a_request(), ProviderEntry())
 
 
 def a_reply(**fields: object) -> ProviderReply | Failure:
-    """What a chat completion with these fields is read as."""
+    """The reply read from a chat completion with these fields."""
     body = {"choices": [{"message": {"content": "pong"}, "finish_reason": "stop"}], **fields}
     return read(json.dumps(body).encode())
 
 
-def test_an_answer_in_parts_is_put_together() -> None:
+def test_an_answer_in_parts_is_joined() -> None:
     """Some servers send a list, with thinking in between."""
     parts = [{"type": "text", "text": "po"}, {"type": "thinking", "thinking": []}, {"text": "ng"}]
 
@@ -66,15 +72,14 @@ def test_an_answer_in_parts_is_put_together() -> None:
 
 
 def test_an_answer_without_text_is_empty() -> None:
-    """A refusal has no content."""
     reply = a_reply(choices=[{"message": {"content": None, "refusal": "no"}}])
 
     assert isinstance(reply, ProviderReply)
     assert (reply.texts, reply.refusal) == (("",), "no")
 
 
-def test_half_a_character_can_be_stored() -> None:
-    """A model may be cut off within a surrogate pair; JSON can say so and UTF-8 cannot."""
+def test_a_lone_surrogate_is_replaced() -> None:
+    """JSON can express it and UTF-8 cannot."""
     reply = read(b'{"choices": [{"message": {"content": "ok \\ud83d"}}]}')
 
     assert isinstance(reply, ProviderReply)
@@ -83,7 +88,7 @@ def test_half_a_character_can_be_stored() -> None:
 
 @pytest.mark.parametrize("name", ["model", "service_tier", "id"])
 def test_names_are_short_and_printable(name: str) -> None:
-    """They go into columns that take neither NUL nor novels."""
+    """Columns accept neither NUL nor long names."""
     reply = a_reply(**{name: "a\x00b" + "c" * 1000})
 
     assert isinstance(reply, ProviderReply)
@@ -91,8 +96,7 @@ def test_names_are_short_and_printable(name: str) -> None:
     assert getattr(reply, field) == "a?b" + "c" * 125
 
 
-def test_the_request_id_of_the_header_comes_first() -> None:
-    """It is the one the provider's support asks for."""
+def test_the_request_id_header_takes_precedence() -> None:
     body = b'{"id": "chatcmpl-1", "choices": [{"message": {}}]}'
 
     with_header = read(body, {"x-request-id": "req_1"})
@@ -104,8 +108,7 @@ def test_the_request_id_of_the_header_comes_first() -> None:
     assert without.provider_request_id == "chatcmpl-1"
 
 
-def test_a_reply_that_names_no_model_has_the_one_asked_for() -> None:
-    """Something must be priced."""
+def test_a_missing_model_is_the_requested_one() -> None:
     reply = a_reply(model=None)
 
     assert isinstance(reply, ProviderReply)
@@ -114,7 +117,7 @@ def test_a_reply_that_names_no_model_has_the_one_asked_for() -> None:
 
 @given(JSON | st.builds(lambda choice: {"choices": [choice], "usage": choice}, JSON))
 def test_any_json_is_a_reply_or_a_failure(body: object) -> None:
-    """And what it is can be stored, and read back."""
+    """Both can be stored and read back."""
     answer = read(json.dumps(body).encode())
 
     if isinstance(answer, Failure):
@@ -132,8 +135,7 @@ def test_any_bytes_are_a_reply_or_a_failure(body: bytes) -> None:
     assert answer.billing is Billing.UNKNOWN
 
 
-def test_a_fence_with_much_space_is_looked_at_once() -> None:
-    """A pattern that tries each way to share out the spaces takes hours for so many."""
+def test_a_fence_with_many_spaces_is_matched_in_linear_time() -> None:
     for text in ("```" + " " * 10**6 + "x", "`" * 10**6, "```" + "a" * 10**5 + " " * 10**6 + "x"):
         assert unwrapped(text, ("fence", "think")) == text
     assert unwrapped('```  json   {"a": 1} ```', ("fence",)) == '{"a": 1}'
@@ -143,16 +145,15 @@ def test_a_fence_with_much_space_is_looked_at_once() -> None:
     ("depth", "code"),
     [(90, "invalid_response"), (100, "reply_too_large"), (100_000, "reply_too_large")],
 )
-def test_an_error_nested_deeply_is_still_one(depth: int, code: str) -> None:
-    """Nobody knows what a stranger nests."""
+def test_a_deeply_nested_error_is_read(depth: int, code: str) -> None:
     answer = read(b'{"error": ' * depth + b'{"code": 402}' + b"}" * depth)
 
     assert isinstance(answer, Failure)
     assert answer.code == code
 
 
-def test_an_error_in_a_success_says_so_without_private_words() -> None:
-    """The status it was judged by, the one it came with, and nothing that quotes the prompt or the key."""
+def test_an_error_in_a_success_names_both_statuses() -> None:
+    """And nothing that quotes the prompt or the key."""
     error = {"code": 400, "type": "invalid_request_error", "message": f"bad: {PROMPT}"}
 
     answer = a_reply(choices=None, error=error)
@@ -178,7 +179,7 @@ def test_an_error_in_a_success_says_so_without_private_words() -> None:
         ({"retry-after": "3"}, {"message": "who knows"}, 3.0),
     ],
 )
-def test_the_wait_asked_for_in_a_success(
+def test_an_error_in_a_success_can_ask_for_a_wait(
     headers: dict[str, str], error: dict[str, object], expected: float | None
 ) -> None:
     """By the header, else by the error itself."""
@@ -189,10 +190,10 @@ def test_the_wait_asked_for_in_a_success(
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS, st.booleans(), st.booleans())
-def test_whatever_the_dialect_the_truth_is_read(
+def test_usage_is_read_in_every_dialect(
     plain: int, cached: int, written: int, thought: int, in_in: bool, out_in: bool
 ) -> None:
-    """Its total shows what is part of what. Where two parts are alike it cannot, and only the sum is certain."""
+    """The total shows which parts are included. Where two parts are equal only the sum is certain."""
     usage = {
         "prompt_tokens": plain + cached * in_in,
         "completion_tokens": written + thought * out_in,
@@ -201,38 +202,44 @@ def test_whatever_the_dialect_the_truth_is_read(
         "total_tokens": plain + cached + written + thought,
     }
 
-    told = usage_of(usage)
+    reported = usage_of(usage)
 
-    assert told.usage is not None
-    assert told.anomalies == ()
-    assert told.usage.input_tokens + told.usage.output_tokens == usage["total_tokens"]
+    assert reported.usage is not None
+    assert reported.anomalies == ()
+    assert reported.usage.input_tokens + reported.usage.output_tokens == usage["total_tokens"]
     if cached != thought:
-        assert told.usage.input_tokens == plain + cached
-        assert told.usage.reasoning_tokens == thought
+        assert reported.usage.input_tokens == plain + cached
+        assert reported.usage.reasoning_tokens == thought
 
 
-@given(st.dictionaries(st.sampled_from([row.path for row in ROWS if "." not in row.path]), COUNTS))
-def test_no_reading_is_below_what_is_named(usage: dict[str, int]) -> None:
-    """Contradicting numbers are read dearly: at least the greatest input, the greatest output and the total."""
-    told = usage_of(usage)
+@given(
+    st.dictionaries(
+        st.sampled_from([row.path for row in COUNT_FIELDS if "." not in row.path]), COUNTS
+    )
+)
+def test_contradictory_usage_is_read_at_the_highest_cost(usage: dict[str, int]) -> None:
+    """At least the greatest input, the greatest output and the total."""
+    reported = usage_of(usage)
 
-    if told.usage is None:
+    if reported.usage is None:
         return
-    names = {row.path: row.kind for row in ROWS}
+    names = {row.path: row.kind for row in COUNT_FIELDS}
     for kind, posted in (
-        ("input", told.usage.input_tokens),
-        ("output", told.usage.output_tokens),
-        ("total", told.usage.input_tokens + told.usage.output_tokens),
+        ("input", reported.usage.input_tokens),
+        ("output", reported.usage.output_tokens),
+        ("total", reported.usage.input_tokens + reported.usage.output_tokens),
     ):
         named = [count for path, count in usage.items() if names[path] == kind]
-        assert posted >= max(named, default=0) or not told.anomalies
-    assert told.usage.cached_input_tokens + told.usage.cache_write_tokens <= told.usage.input_tokens
-    assert told.usage.reasoning_tokens <= told.usage.output_tokens
+        assert posted >= max(named, default=0) or not reported.anomalies
+    assert (
+        reported.usage.cached_input_tokens + reported.usage.cache_write_tokens
+        <= reported.usage.input_tokens
+    )
+    assert reported.usage.reasoning_tokens <= reported.usage.output_tokens
 
 
-def test_every_row_of_the_table_is_read_and_has_its_source() -> None:
-    """A name nobody looks for is money nobody counts."""
-    for row in ROWS:
+def test_every_count_field_is_read_and_has_its_source() -> None:
+    for row in COUNT_FIELDS:
         assert row.source
         parts: dict[str, object] = {"prompt_tokens": 500, "completion_tokens": 500}
         outer, _, inner = row.path.partition(".")
@@ -246,18 +253,18 @@ def test_every_row_of_the_table_is_read_and_has_its_source() -> None:
             assert getattr(read_as, field) == 400, row
 
 
-def test_a_usage_without_a_count_is_looked_for_elsewhere() -> None:
-    """Some gateways send an empty one at the top."""
+def test_an_empty_usage_is_skipped() -> None:
+    """Some gateways send an empty one in the usual place."""
     reply = {"usage": {}, "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}
 
-    assert usage_in(reply, has_text=True) == Told(Usage(input_tokens=3, output_tokens=4))
+    assert usage_in(reply, has_text=True) == ReportedUsage(Usage(input_tokens=3, output_tokens=4))
 
 
 @pytest.mark.parametrize(
     "count", [-1, 7.5, True, "nine", [], TOKENS_MAX + 1, float("inf"), "1" * 400]
 )
-def test_what_can_be_no_count_is_implausible(count: object) -> None:
+def test_an_invalid_count_is_implausible(count: object) -> None:
     """Then the whole hold is posted; a guess could be too low."""
-    assert usage_of({"prompt_tokens": count, "completion_tokens": 1, "total_tokens": 9}) == Told(
-        None, (Anomaly.USAGE_IMPLAUSIBLE,)
-    )
+    assert usage_of(
+        {"prompt_tokens": count, "completion_tokens": 1, "total_tokens": 9}
+    ) == ReportedUsage(None, (Anomaly.USAGE_IMPLAUSIBLE,))

@@ -24,7 +24,7 @@ JSON = st.recursive(
 
 
 def an_object(*properties: str, **changes: object) -> dict[str, Any]:
-    """A schema that strict mode takes, unless a change spoils it."""
+    """A strict schema with changes."""
     return {
         "type": "object",
         "properties": {name: {"type": "string"} for name in properties},
@@ -54,7 +54,7 @@ def with_enums(*counts: int) -> dict[str, Any]:
 
 
 def objects(count: int, innermost: object = None) -> dict[str, Any]:
-    """Objects within each other."""
+    """Nested objects."""
     node: dict[str, Any] = an_object("a", properties={"a": innermost or {"type": "string"}})
     for _ in range(count - 1):
         node = an_object("a", properties={"a": node})
@@ -62,7 +62,7 @@ def objects(count: int, innermost: object = None) -> dict[str, Any]:
 
 
 def models(count: int) -> dict[str, Any]:
-    """Pydantic models within each other, which refer to each other's definitions."""
+    """Nested Pydantic models, which refer to each other's definitions."""
     model: type[BaseModel] | type[str] = str
     for n in range(count):
         model = create_model(f"M{n}", __config__=ConfigDict(extra="forbid"), a=(model, ...))
@@ -71,7 +71,7 @@ def models(count: int) -> dict[str, Any]:
 
 
 def definitions(count: int) -> dict[str, Any]:
-    """The same, written by hand: each definition refers to the next."""
+    """The same by hand: each definition refers to the next one."""
     chain = {
         f"D{n}": an_object("a", properties={"a": {"$ref": f"#/$defs/D{n + 1}"}})
         for n in range(count)
@@ -81,7 +81,7 @@ def definitions(count: int) -> dict[str, Any]:
 
 
 class Tree(BaseModel):
-    """A model that holds itself, as deep as it likes."""
+    """A recursive model."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -90,7 +90,7 @@ class Tree(BaseModel):
 
 
 class Forest(BaseModel):
-    """An object at the root, as strict mode wants it, around a model that holds itself."""
+    """A root object, as strict mode requires, around a recursive model."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -114,8 +114,7 @@ LIST = {"type": "array", "items": {"type": "string"}}
     ],
     ids=lambda schema: str(schema)[-60:],
 )
-def test_what_strict_mode_takes(schema: dict[str, Any]) -> None:
-    """Objects that are closed, all the way down."""
+def test_a_closed_schema_is_strict(schema: dict[str, Any]) -> None:
     assert allows_strict(schema)
 
 
@@ -152,14 +151,13 @@ def test_what_strict_mode_takes(schema: dict[str, Any]) -> None:
     ],
     ids=lambda schema: str(schema)[-60:],
 )
-def test_what_strict_mode_refuses(schema: object) -> None:
-    """It is sent without `strict`, which takes it, rather than rewritten or refused."""
+def test_an_unsuitable_schema_is_not_strict(schema: object) -> None:
+    """It is sent without `strict`, neither rewritten nor refused."""
     assert not allows_strict(schema)
 
 
 @given(JSON)
-def test_any_schema_gets_an_answer(schema: object) -> None:
-    """Schemas are written by strangers."""
+def test_any_schema_is_classified(schema: object) -> None:
     assert allows_strict({**an_object("a"), "properties": {"a": schema}}) in (True, False)
 
 
@@ -182,7 +180,7 @@ def test_any_schema_gets_an_answer(schema: object) -> None:
     ],
     ids=lambda schema: json.dumps(schema)[-60:],
 )
-def test_what_is_as_large_as_allowed_is_strict(schema: dict[str, Any]) -> None:
+def test_a_schema_at_every_size_limit_is_strict(schema: dict[str, Any]) -> None:
     """Titles and descriptions do not count."""
     assert allows_strict(schema)
 
@@ -208,13 +206,13 @@ def test_what_is_as_large_as_allowed_is_strict(schema: dict[str, Any]) -> None:
     ],
     ids=lambda schema: json.dumps(schema)[-60:],
 )
-def test_what_is_larger_than_allowed_is_not_strict(schema: dict[str, Any]) -> None:
-    """OpenAI would refuse it with a 400; without `strict` it is answered."""
+def test_a_schema_over_a_size_limit_is_not_strict(schema: dict[str, Any]) -> None:
+    """OpenAI would refuse it with a 400."""
     assert not allows_strict(schema)
 
 
-def test_a_schema_that_refers_to_itself_in_many_ways_is_counted_in_bounded_time() -> None:
-    """Every definition is counted once, though ways through them are without number."""
+def test_recursive_references_are_counted_in_bounded_time() -> None:
+    """Every definition is counted once, although the paths through them are countless."""
     names = [f"D{n}" for n in range(200)]
     definitions = {
         name: an_object(*names, properties={other: {"$ref": f"#/$defs/{other}"} for other in names})
@@ -226,8 +224,8 @@ def test_a_schema_that_refers_to_itself_in_many_ways_is_counted_in_bounded_time(
     assert allows_strict({**schema, "$defs": {**definitions, **leaves}}) in (True, False)
 
 
-def test_a_definition_that_is_spelled_in_many_ways_is_counted_once() -> None:
-    """A schema of 170 kB took seven seconds, in which its worker did nothing else."""
+def test_a_definition_with_many_spellings_is_counted_once() -> None:
+    """A schema of 170 kB once blocked its worker for seven seconds."""
     name = "abcdefghijkl"
     spellings = [
         "".join(f"%{ord(char):x}" if n >> place & 1 else char for place, char in enumerate(name))

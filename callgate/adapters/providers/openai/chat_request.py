@@ -1,5 +1,5 @@
 """
-The bytes of a chat completion's request. Those of its reply are read in `openai_reply`.
+Writes the JSON body of a chat completion's request. `chat_reply` reads the reply.
 
 Source: OpenAI API reference, "Create chat completion", and the guide "Structured outputs" (2026-11).
 """
@@ -15,18 +15,18 @@ from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.requests import LLMRequest
 
 SCHEMA_NAME = "response"
-"""What every response schema is called; the name is counted as input, so it must not vary."""
+"""The name of every response schema. It is constant because its tokens are counted as input."""
 SCHEMAS_CACHED_MAX = 64
 FINE_TUNED = "ft:"
-"""How the names of fine-tuned models begin."""
+"""Prefix of the names of fine-tuned models."""
 
 
-def request_body(request: LLMRequest, entry: ProviderEntry) -> bytes:
+def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
     """
-    Write the request as JSON.
+    Write the request as JSON in UTF-8.
 
-    Only what the request sets is sent. The response schema goes out as the very text it came as: the order of its
-    keys changes answers.
+    Only fields that the request sets are sent. The response schema is sent as the caller's own text, because the order
+    of its keys changes answers.
     """
     fields: dict[str, Any] = {
         "model": request.model,
@@ -50,6 +50,7 @@ def request_body(request: LLMRequest, entry: ProviderEntry) -> bytes:
 
 @lru_cache(maxsize=SCHEMAS_CACHED_MAX)
 def _response_format(schema: str, *, fine_tuned: bool) -> str:
+    """The JSON text of `response_format`, with `strict` wherever OpenAI accepts it."""
     strict = "true" if allows_strict(json.loads(schema), fine_tuned=fine_tuned) else "false"
     return (
         f'{{"type":"json_schema","json_schema":'

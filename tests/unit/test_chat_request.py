@@ -1,4 +1,4 @@
-"""What is written to OpenAI's chat completions."""
+"""The JSON that is sent to OpenAI's chat completions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from callgate.adapters.providers.openai.wire import request_body
+from callgate.adapters.providers.openai.chat_request import request_json
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.requests import LLMRequest, Message, ServiceTier
 
@@ -48,12 +48,12 @@ def a_request(**fields: Any) -> LLMRequest:
 
 def body_of(request: LLMRequest, **entry: Any) -> dict[str, Any]:
     """The request body, read back."""
-    body: dict[str, Any] = json.loads(request_body(request, ProviderEntry(**entry)))
+    body: dict[str, Any] = json.loads(request_json(request, ProviderEntry(**entry)))
     return body
 
 
-def test_only_what_is_set_is_sent() -> None:
-    """A parameter nobody set is the provider's to choose, and unknown ones annoy small servers."""
+def test_unset_fields_are_not_sent() -> None:
+    """Small servers refuse unknown parameters."""
     assert body_of(a_request()) == {
         "model": "gpt-4o-mini",
         "messages": [{"role": "user", "content": "ping"}],
@@ -61,7 +61,7 @@ def test_only_what_is_set_is_sent() -> None:
     }
 
 
-def test_everything_that_is_set_is_sent() -> None:
+def test_set_fields_are_sent() -> None:
     """Zero is a value too."""
     request = a_request(
         n=2, temperature=0, top_p=0.5, seed=0, stop=("END",), service_tier=ServiceTier.PRIORITY
@@ -78,19 +78,18 @@ def test_everything_that_is_set_is_sent() -> None:
     }
 
 
-def test_the_bound_of_the_output_goes_where_the_endpoint_reads_it() -> None:
-    """An endpoint that ignores the bound could bill more than was held."""
+def test_the_output_bound_is_sent_in_the_declared_field() -> None:
+    """An endpoint that ignores the bound could bill more than the hold."""
     body = body_of(a_request(), output_bound_field="max_tokens")
 
     assert body["max_tokens"] == 50
     assert "max_completion_tokens" not in body
 
 
-def test_the_schema_is_sent_in_its_own_order() -> None:
-    """The very text: neither its keys nor its numbers are touched."""
+def test_the_schema_is_sent_unchanged() -> None:
     schema = '{"type":"object","z":1e2,"a":{"\u00fc":1.0,"b":2}}'
 
-    body = request_body(a_request(response_schema=schema), ProviderEntry())
+    body = request_json(a_request(response_schema=schema), ProviderEntry())
 
     assert body.endswith(
         '"response_format":{"type":"json_schema","json_schema":'
@@ -100,17 +99,14 @@ def test_the_schema_is_sent_in_its_own_order() -> None:
     assert json.loads(body)["model"] == "gpt-4o-mini"
 
 
-def test_a_schema_that_allows_it_is_sent_as_strict() -> None:
-    """Then the provider guarantees the shape."""
+def test_a_suitable_schema_is_sent_as_strict() -> None:
     body = body_of(a_request(response_schema=Invoice))
 
     assert body["response_format"]["json_schema"]["strict"] is True
     assert body["response_format"]["json_schema"]["schema"] == Invoice.model_json_schema()
 
 
-def test_a_fine_tuned_model_is_asked_by_its_own_rules() -> None:
-    """It takes fewer keywords with `strict`."""
-
+def test_a_fine_tuned_model_has_its_own_strict_rules() -> None:
     class Code(BaseModel):
         model_config = ConfigDict(extra="forbid")
         code: str = Field(pattern="^[A-Z]+$")

@@ -1,4 +1,4 @@
-"""What no request could get past is named before the first one is made; what works is left alone."""
+"""Faults of the environment are named before the first request; a usable environment has none."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from callgate.adapters.providers.openai.environment import check_environment
+from callgate.adapters.providers.http.environment import check_environment
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.errors import ConfigurationError
 from tests.support.certificates import self_signed
 
 TRANSPORT = ("_proxy", "ssl_cert_file", "ssl_cert_dir", "sslkeylogfile")
-UNSUPPORTED = (
-    "names a proxy of a kind that is not supported: it must start with http:// or https://"
-)
-NO_URL = "is no URL of a proxy"
+UNSUPPORTED = "names an unsupported kind of proxy: it must start with http:// or https://"
+NO_URL = "is not a proxy URL"
 
 
 @pytest.fixture(autouse=True)
@@ -33,19 +31,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fault() -> str:
-    """What is said of the environment; one line."""
+    """The message about the environment, in one line."""
     with pytest.raises(ConfigurationError) as error:
         check_environment({"openai": ProviderEntry()})
     assert str(error.value).isprintable()
     return str(error.value)
 
 
-def test_an_environment_without_any_of_them_works() -> None:
-    """The usual one."""
+def test_an_empty_environment_has_no_fault() -> None:
     check_environment({"openai": ProviderEntry()})
-
-
-# Certificates.
 
 
 @pytest.mark.parametrize(
@@ -64,7 +58,7 @@ def test_an_environment_without_any_of_them_works() -> None:
 def test_a_certificate_file_must_have_certificates(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, why: str
 ) -> None:
-    """Else the client cannot be made, or trusts nobody."""
+    """Without one the client cannot be made, or trusts no server."""
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_bytes(content)
@@ -73,20 +67,19 @@ def test_a_certificate_file_must_have_certificates(
     assert fault() == f"SSL_CERT_FILE {str(file)!r} cannot be used: {why}"
 
 
-def test_a_certificate_file_is_no_folder_and_no_key(
+def test_a_folder_or_a_key_is_no_certificate_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certificate: Path
 ) -> None:
-    """Its neighbours are easily taken for it."""
     for file in (tmp_path, certificate.with_name("key.pem")):
         monkeypatch.setenv("SSL_CERT_FILE", str(file))
         assert fault().startswith("SSL_CERT_FILE ")
 
 
 @pytest.mark.parametrize("name", ["ca.pem", "0123abcd.0"])
-def test_a_certificate_folder_has_hashed_names(
+def test_a_certificate_folder_needs_hashed_names(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certificate: Path, name: str
 ) -> None:
-    """OpenSSL opens nothing else in it, and says nothing of a folder that is not there."""
+    """OpenSSL reads no other files in it, and ignores a missing folder."""
     folders = f"{tmp_path / 'missing'}:{tmp_path}"
     monkeypatch.setenv("SSL_CERT_DIR", folders)
     (tmp_path / name).write_text("no certificate")
@@ -103,7 +96,7 @@ def test_a_certificate_folder_has_hashed_names(
 def test_a_certificate_file_comes_before_the_folder(
     monkeypatch: pytest.MonkeyPatch, certificate: Path
 ) -> None:
-    """As the transport has it: then the folder counts for nothing."""
+    """With both set the folder is ignored, as in the transport."""
     monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
     assert fault().startswith("SSL_CERT_DIR ")
 
@@ -113,15 +106,12 @@ def test_a_certificate_file_comes_before_the_folder(
 
 
 def test_a_key_log_must_be_writable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python opens it with every TLS context, aiohttp's first one at its import."""
+    """Python opens it with every TLS context; aiohttp makes one when it is imported."""
     monkeypatch.setenv("SSLKEYLOGFILE", "/nonexistent/keys")
 
     assert (
         fault() == "SSLKEYLOGFILE '/nonexistent/keys' cannot be written (No such file or directory)"
     )
-
-
-# Proxies.
 
 
 @pytest.mark.parametrize(
@@ -153,10 +143,10 @@ def test_a_key_log_must_be_writable(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
-def test_a_proxy_that_cannot_be_spoken_to_is_named(
+def test_an_unusable_proxy_is_named(
     monkeypatch: pytest.MonkeyPatch, variable: str, url: str, said: str
 ) -> None:
-    """By its variable; nothing of its URL is repeated, for any part of it may be a password."""
+    """By its variable. Its URL is not quoted, because any part of it may be a password."""
     monkeypatch.setenv(variable, url)
 
     message = fault()
@@ -183,17 +173,16 @@ def test_a_proxy_that_cannot_be_spoken_to_is_named(
     ],
 )
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
-def test_a_proxy_that_can_be_spoken_to_is_let_pass(
+def test_a_usable_proxy_has_no_fault(
     monkeypatch: pytest.MonkeyPatch, variable: str, url: str
 ) -> None:
-    """Many companies have no other way out."""
     monkeypatch.setenv(variable, url)
 
     check_environment({"openai": ProviderEntry()})
 
 
-def test_a_proxy_that_is_not_used_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Desktops set one of each kind; and NO_PROXY can switch all of them off."""
+def test_an_unused_proxy_has_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Desktops set a proxy of each kind, and NO_PROXY can switch all of them off."""
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
     assert fault() == f"ALL_PROXY {UNSUPPORTED}"
 
@@ -204,24 +193,23 @@ def test_a_proxy_that_is_not_used_does_no_harm(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(variable, "http://127.0.0.1:8118")
     check_environment({})
 
-    # The transport makes a client for it all the same.
+    # The transport still makes a client.
     monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:1080")
     assert fault().startswith("ALL_PROXY cannot be used")
 
 
 @pytest.mark.parametrize("hosts", ["xn--", "corp, *xn--a"])
-def test_a_host_that_breaks_the_client_is_named(
+def test_a_no_proxy_pattern_that_breaks_the_client_is_named(
     monkeypatch: pytest.MonkeyPatch, hosts: str
 ) -> None:
-    """Others that make no sense are passed over by the transport."""
+    """The transport ignores other malformed patterns."""
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", hosts)
 
     assert fault().startswith("NO_PROXY cannot be used")
 
 
-def test_hosts_without_a_proxy_are_written_in_many_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of them is a mistake, nor does one that nobody understands stop a worker."""
+def test_unusual_no_proxy_patterns_have_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = "localhost,127.0.0.1,::1,[::1],10.0.0.0/8,10.0.0.0/33,.corp,*.corp,h:1,http://h,fe80::1%eth0,a b,,[::1,*."
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", hosts)
@@ -230,7 +218,6 @@ def test_hosts_without_a_proxy_are_written_in_many_ways(monkeypatch: pytest.Monk
 
 
 def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One start, one list."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/ca.pem")
     monkeypatch.setenv("HTTP_PROXY", "socks://h")
     monkeypatch.setenv("HTTPS_PROXY", "http://h:port")
@@ -239,9 +226,6 @@ def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY"):
         assert name in message
-
-
-# Addresses.
 
 
 @pytest.mark.parametrize(
@@ -263,8 +247,8 @@ def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         "http://h/v1#hunter2",
     ],
 )
-def test_an_address_that_cannot_be_called_is_named(base_url: str) -> None:
-    """By its key in the catalogue; it may hold a password, so it is not repeated."""
+def test_an_unusable_base_url_is_named(base_url: str) -> None:
+    """By its catalogue key. The URL is not quoted, because it may hold a password."""
     with pytest.raises(ConfigurationError) as error:
         check_environment({"near": ProviderEntry(base_url=base_url)})
 
@@ -277,6 +261,5 @@ def test_an_address_that_cannot_be_called_is_named(base_url: str) -> None:
     "base_url",
     ["http://127.0.0.1:8080/v1", "https://api.example.com", "HTTPS://h/a/b/", "http://[::1]:1/v1"],
 )
-def test_an_address_that_can_be_called_is_let_pass(base_url: str) -> None:
-    """With a path or without."""
+def test_a_usable_base_url_has_no_fault(base_url: str) -> None:
     check_environment({"near": ProviderEntry(base_url=base_url)})

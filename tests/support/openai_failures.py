@@ -1,0 +1,42 @@
+"""The failures that exceptions and refusals of OpenAI's SDK become."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import httpx2
+import openai
+import pytest
+
+from callgate.adapters.providers.openai.sdk_errors import failure_of
+from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.retry import Failure
+
+REQUEST = httpx2.Request("POST", "http://provider.invalid/v1/chat/completions")
+
+
+def the_failure(exc: Exception, *, is_sent: bool = True, **entry: Any) -> Failure:
+    """The failure of an exception."""
+    return failure_of(exc, ProviderEntry(**entry), is_sent=is_sent)
+
+
+def refusal(
+    status: int,
+    error: object = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    server_errors: Literal["unknown", "unbilled"] = "unknown",
+) -> Failure:
+    """The failure of a response with this status and `error`, through the SDK's own exception."""
+    body = json.dumps({"error": error}).encode()
+    response = httpx2.Response(status, headers=headers, content=body, request=REQUEST)
+    transport = httpx2.MockTransport(lambda _request: response)
+    with (
+        httpx2.Client(transport=transport) as http,
+        openai.OpenAI(api_key="any", max_retries=0, http_client=http) as client,
+        pytest.raises(openai.APIStatusError) as raised,
+    ):
+        client.post("/", cast_to=httpx2.Response)
+    return the_failure(raised.value, server_errors=server_errors)
