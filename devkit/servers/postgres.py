@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg2
 
 from devkit.servers.data_folder import mark_of, own, own_folder, package_folder
@@ -17,7 +18,6 @@ from devkit.servers.server import (
     DevServersError,
     Program,
     Server,
-    marked_pids,
     private,
     run,
 )
@@ -130,14 +130,16 @@ def _forget_stale_pid(folder: Path) -> None:
     """
     Remove the pid file of a server that was killed.
 
-    PostgreSQL takes any process of its account with that id for a server, also after a restart of the machine
-    (or the container), when the ids begin anew.
+    PostgreSQL takes any process of its account with that id for a server. After a restart of the machine, or of the
+    container, another process can have it.
     """
     pid_file = folder / "postmaster.pid"
     with suppress(FileNotFoundError):
         pid = int(pid_file.read_text().split()[0])
-        if pid not in marked_pids("postgres", str(folder)):
-            pid_file.unlink()
+        with suppress(psutil.NoSuchProcess):
+            if str(folder) in psutil.Process(pid).cmdline():
+                return
+        pid_file.unlink()
 
 
 def _create_database(port: int, password: str) -> None:

@@ -13,12 +13,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+import psutil
 
 from worker.tied_process import tied
 
@@ -26,9 +28,6 @@ LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 16_384
 POLL_S = 0.02
 SIGNAL_TIMEOUT_S = 10.0
-
-# States of a process that has ended: no entry, waiting to be reaped, being removed. Source: man 5 proc.
-GONE = frozenset({"", "Z", "X"})
 
 # A clean environment: PGDATA, LD_PRELOAD and the like of the owner must not reach a server. UTF-8, because Python 3.11
 # and 3.12 read the `.pth` file that names the checkout by the locale, and its path need not be ASCII.
@@ -153,17 +152,18 @@ class Server:
 
     def kill(self) -> None:
         """Kill every process of the server with SIGKILL, and return when they are gone."""
-        self._signal_until(signal.SIGKILL, lambda pid: _state(pid) in GONE)
+        self._signal_until(signal.SIGKILL, lambda _: False)
         if self._child is not None:
+            self._child.kill()
             self._child.wait(SIGNAL_TIMEOUT_S)
 
     def suspend(self) -> None:
         """Stop every process of the server with SIGSTOP: sockets stay open, and nothing answers."""
-        self._signal_until(signal.SIGSTOP, lambda pid: _state(pid) in {*GONE, "T"})
+        self._signal_until(signal.SIGSTOP, lambda status: status == psutil.STATUS_STOPPED)
 
     def resume(self) -> None:
-        """Let a suspended server go on."""
-        self._signal_until(signal.SIGCONT, lambda pid: _state(pid) != "T")
+        """Continue a suspended server."""
+        self._signal_until(signal.SIGCONT, lambda status: status != psutil.STATUS_STOPPED)
 
     def close(self) -> None:
         """Stop the server, and give back what this object holds. It cannot be started again."""
@@ -182,22 +182,21 @@ class Server:
     def _failure(self, reason: str) -> ServerFailed:
         return ServerFailed(self.program.name, reason, log_tail(self.program.log))
 
-    def _signal_until(self, number: signal.Signals, is_done: Callable[[int], bool]) -> None:
-        """Send a signal to every process of the server, again for those forked meanwhile, until all obey."""
+    def _signal_until(self, number: signal.Signals, is_done: Callable[[str], bool]) -> None:
+        """Signal every process of the server, also those forked meanwhile, until all that exist are done."""
         deadline = time.monotonic() + SIGNAL_TIMEOUT_S
-        while pids := [pid for pid in self._pids() if not is_done(pid)]:
+        while processes := [
+            process
+            for process in marked_processes(self.program.mark)
+            if not is_done(process.info["status"])
+        ]:
             if time.monotonic() > deadline:
+                pids = [process.pid for process in processes]
                 raise self._failure(f"processes {pids} did not obey {number.name}")
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
             time.sleep(POLL_S / 10)
-
-    def _pids(self) -> list[int]:
-        """Find the main process and the processes it forked, also those that outlived their owner."""
-        known = {self._child.pid} if self._child is not None and self.is_alive() else set()
-        executable = Path(self.program.argv[0]).name
-        return sorted(known.union(marked_pids(executable, self.program.mark)))
 
 
 def spawn(program: Program) -> "subprocess.Popen[bytes]":
@@ -256,23 +255,7 @@ def end_of(log: Path) -> str:
     return ""
 
 
-def marked_pids(executable: str, mark: str) -> Iterator[int]:
-    """Find the processes of an executable that carry `mark` on their command line."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        # A process may end between two of these reads.
-        with suppress(OSError):
-            name = (entry / "comm").read_text().strip()
-            if name == executable[:15] and mark.encode() in (entry / "cmdline").read_bytes():
-                yield int(entry.name)
-
-
-def _state(pid: int) -> str:
-    """Read the state letter of a process; empty if there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    # The name in parentheses may itself hold spaces and parentheses.
-    return stat.rpartition(")")[2].split()[0]
+def marked_processes(mark: str) -> list[psutil.Process]:
+    """Find the processes with `mark` on their command line, also those that outlived their owner; not zombies."""
+    processes = psutil.process_iter(["cmdline", "status"])
+    return [p for p in processes if mark in " ".join(p.info["cmdline"] or ())]

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from devkit.servers.embedded import DevServers
-from devkit.servers.server import Server, marked_pids
+from devkit.servers.server import Server, marked_processes
 from tests.support.deployment import Deployment
 
 SMALL_BYTES = 160 * 1024 * 1024
@@ -105,7 +105,7 @@ def _capped_files(server: Server) -> Iterator[None]:
 def _limit_files(server: Server, limit: str) -> None:
     """Set the soft limit of every process of the server, as its own account, which needs no privilege for that."""
     account = server.program.account
-    for pid in marked_pids("postgres", server.program.mark):
+    for pid in (process.pid for process in marked_processes(server.program.mark)):
         done = subprocess.run(  # noqa: S603
             ["prlimit", "--pid", str(pid), f"--fsize={limit}:"],  # noqa: S607
             capture_output=True,

@@ -19,13 +19,13 @@ from redis import Redis
 from devkit.servers import postgres as embedded_postgres
 from devkit.servers.data_folder import is_open, mark_of, package_folder
 from devkit.servers.embedded import DevServers, DevServersError, FolderInUse, Server, ServerFailed
-from devkit.servers.server import ENVIRONMENT, marked_pids
+from devkit.servers.server import ENVIRONMENT, marked_processes
 
 OWNER = """
 import sys, time
-from devkit.servers.embedded import Embedded
+from devkit.servers.embedded import DevServers
 
-with Embedded(sys.argv[1], fsync=False) as embedded:
+with DevServers(sys.argv[1], fsync=False) as embedded:
     servers = [embedded.postgres, embedded.valkey]
     if sys.argv[2] == "suspended":
         for server in servers:
@@ -46,7 +46,7 @@ from devkit.servers.valkey import valkey_binary
 checkout = Path(devkit.servers.embedded.__file__).parents[2]
 assert checkout in postgres_binary().parents and checkout in valkey_binary().parents
 print(checkout)
-with devkit.servers.embedded.Embedded(sys.argv[1], fsync=False) as embedded:
+with devkit.servers.embedded.DevServers(sys.argv[1], fsync=False) as embedded:
     embedded.postgres.kill()
     embedded.postgres.start()
     with closing(psycopg2.connect(embedded.database_url.replace("+psycopg2", ""))) as connection:
@@ -428,9 +428,9 @@ def fetch(connection: Any, sql: str) -> list[Any]:
 def pids_of(folder: Path) -> set[int]:
     """Find every process of the servers in a data folder, whoever owns them."""
     return {
-        pid
-        for executable, name in [("postgres", "postgres"), ("valkey-server", "valkey")]
-        for pid in marked_pids(executable, mark_of(folder / name))
+        process.pid
+        for name in ("postgres", "valkey")
+        for process in marked_processes(mark_of(folder / name))
     }
 
 
