@@ -17,7 +17,6 @@ from typing import Any
 
 from multidict import CIMultiDict
 
-from devkit.simulator.schema import SchemaUnsatisfied, instance
 from devkit.simulator.script import ErrorBody, Kind, ReportedUsage, Step
 
 CHAT_PATH = "/v1/chat/completions"
@@ -31,6 +30,9 @@ _ERRORS = {
     404: ErrorBody(type="invalid_request_error", code="model_not_found"),
     429: ErrorBody(type="requests", code="rate_limit_exceeded"),
 }
+
+_VALUES = {"string": "ok", "integer": 0, "number": 0, "boolean": False, "array": [], "object": {}}
+"""The values of properties, by type, in the answer to a request with a JSON schema; null for other types."""
 
 
 class BadRequest(ValueError):
@@ -94,12 +96,7 @@ class Reply:
 
 
 def reply_to(chat: ChatRequest, step: Step) -> Reply:
-    """
-    Return the answer a step gives to a request.
-
-    Raises:
-        BadRequest: No text satisfies the request's json_schema.
-    """
+    """Return the answer a step gives to a request."""
     answer_id = uuid.uuid4().hex
     headers = CIMultiDict({"Content-Type": "application/json", "x-request-id": f"req_{answer_id}"})
     match step.kind:
@@ -200,18 +197,23 @@ def _answer_text(chat: ChatRequest, step: Step) -> str:
         return step.text
     match chat.response_format:
         case {"type": "json_schema", "json_schema": {"schema": schema}}:
-            return _satisfying(schema)
+            return json.dumps(_shallow_instance(schema))
         case {"type": "json_object"}:
             return "{}"
         case _:
             return "ok"
 
 
-def _satisfying(schema: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(instance(schema))
-    except SchemaUnsatisfied as error:
-        raise BadRequest(f"invalid schema for response_format: {error}") from error
+def _shallow_instance(schema: Any) -> dict[str, Any]:
+    """Return an object with a fixed value for each property; a deeper schema needs a `Step` with a text."""
+    match schema:
+        case {"properties": {**properties}}:
+            return {
+                name: _VALUES.get(str(node.get("type"))) if isinstance(node, dict) else None
+                for name, node in properties.items()
+            }
+        case _:
+            return {}
 
 
 def _within(text: str, tokens_max: int | None, kind: Kind) -> tuple[str, bool]:

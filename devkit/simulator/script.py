@@ -108,7 +108,7 @@ class Step(_Value):
     retry_after_form: Literal["seconds", "http-date"] = "seconds"
     error: ErrorBody = ErrorBody()
     text: str | None = None
-    """The message's text; by default "ok", or JSON that satisfies the request's schema."""
+    """The message's text; by default "ok", or an object with a value for each property of the request's schema."""
     refusal: str | None = None
     """Sent as `message.refusal`, in place of the text."""
     finish_reason: Literal["stop", "length", "content_filter", "tool_calls"] | None = None
