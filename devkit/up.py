@@ -97,7 +97,8 @@ class _Child:
         self.command = command
         self.stop_s = stop_s
         self._environ = {**os.environ, **shared}
-        self._start()
+        self._restart_at: float | None = None
+        self._process = self._start()
 
     def watch(self) -> int | None:
         """Restart the command `RESTART_PAUSE_S` after it ended; return its exit code if it refused its settings."""
@@ -109,7 +110,8 @@ class _Child:
             say(f"{self.command} ended with status {code}; restarting in {RESTART_PAUSE_S:g} s")
             self._restart_at = now + RESTART_PAUSE_S
         elif now >= self._restart_at:
-            self._start()
+            self._restart_at = None
+            self._process = self._start()
         return None
 
     def stop(self, signals: _Signals) -> None:
@@ -122,11 +124,10 @@ class _Child:
                 self._process.kill()
             time.sleep(POLL_S)
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         """Start the command in a session of its own, which the terminal's Ctrl-C does not reach."""
         program = [sys.executable, "-m", "callgate", self.command]
-        self._restart_at: float | None = None
-        self._process = subprocess.Popen(  # noqa: S603 - the argument list is ours
+        return subprocess.Popen(  # noqa: S603 - the argument list is ours
             tied(program),
             env=self._environ,
             stdin=subprocess.DEVNULL,

@@ -209,7 +209,7 @@ def _shallow_instance(schema: Any) -> dict[str, Any]:
     match schema:
         case {"properties": {**properties}}:
             return {
-                name: _VALUES.get(str(node.get("type"))) if isinstance(node, dict) else None
+                str(name): _VALUES.get(str(node.get("type"))) if isinstance(node, dict) else None
                 for name, node in properties.items()
             }
         case _:
