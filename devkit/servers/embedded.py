@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from devkit.servers.data_folder import account_for, held
+from devkit.servers.data_folder import account_for, held, package_folder
 from devkit.servers.postgres import postgres_binary, start_postgres
 from devkit.servers.server import DevServersError, FolderInUse, Server, ServerFailed
 from devkit.servers.valkey import start_valkey, valkey_binary
@@ -65,6 +65,7 @@ class DevServers:
             raise DevServersError(
                 "the embedded servers run on Linux only; give the URLs of your own"
             )
+        package_folder("psutil", extra="embedded")
         with ExitStack() as stack:
             stack.enter_context(held(self._folder))
             account = account_for(self._folder, postgres_binary(), valkey_binary())

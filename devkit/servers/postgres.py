@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import psycopg2
 
 from devkit.servers.data_folder import mark_of, own, own_folder, package_folder
@@ -21,6 +20,9 @@ from devkit.servers.server import (
     private,
     run,
 )
+
+with suppress(ModuleNotFoundError):  # `DevServers` names the missing extra
+    import psutil
 
 ROLE = DATABASE = "callgate"
 CONNECTIONS_MAX = 200

@@ -9,6 +9,8 @@ owner's terminal, so that the owner decides when it stops. Its output goes to a 
     └── ServerFailed           a program ended or was late; carries the end of its log
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
@@ -20,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import psutil
-
 from worker.tied_process import tied
+
+with suppress(ModuleNotFoundError):  # `DevServers` names the missing extra
+    import psutil
 
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 16_384

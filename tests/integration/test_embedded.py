@@ -54,6 +54,21 @@ with devkit.servers.embedded.DevServers(sys.argv[1], fsync=False) as embedded:
 """
 
 
+WITHOUT_PSUTIL = """
+import importlib.util, sys
+
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *args: None if name == "psutil" else find_spec(name, *args)
+sys.modules["psutil"] = None
+from devkit.servers.embedded import DevServers, DevServersError
+
+try:
+    DevServers(sys.argv[1]).__enter__()
+except DevServersError as error:
+    print(error)
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder after its first run, with spaces in its path and longer than a socket's may be."""
@@ -395,6 +410,19 @@ def test_a_missing_package_names_its_extra() -> None:
     """The message is the command that helps."""
     with pytest.raises(DevServersError, match=r"pip install 'callgate\[embedded\]'"):
         package_folder("no_such_package", extra="embedded")
+
+
+def test_servers_without_psutil_name_their_extra(tmp_path: Path) -> None:
+    """The modules can be imported without it, so that the message is printed and not a traceback."""
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", WITHOUT_PSUTIL, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "pip install 'callgate[embedded]'" in done.stdout
 
 
 def servers(embedded: DevServers) -> list[Server]:
