@@ -173,7 +173,7 @@ class Server:
         self.stop()
         self._starter.shutdown()
 
-    def _wait_until_ready(self, child: "subprocess.Popen[bytes]") -> None:
+    def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self.program.start_timeout_s
         while self.program.ready_text not in end_of(self.program.log):
             if child.poll() is not None:
@@ -202,7 +202,7 @@ class Server:
             time.sleep(POLL_S / 10)
 
 
-def spawn(program: Program) -> "subprocess.Popen[bytes]":
+def spawn(program: Program) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, tied to the life of the calling thread's process."""
     account = program.account or Account(uid=-1, gid=-1, passage=False)
     command = tied(program.argv, uid=account.uid, gid=account.gid, passage=account.passage)
