@@ -442,7 +442,7 @@ def test_a_garbled_reply_is_paid_and_retried(deployment: Deployment) -> None:
     """A 200 that cannot be read may have been billed: unknown, and tried again."""
     deployment.ensure_worker()
     org = deployment.org()
-    deployment.provider.script([Rule(reply=[Step(kind=Kind.GARBAGE), Step(text="clear")])])
+    deployment.provider.script([Rule(reply=[Step(kind=Kind.NOT_JSON), Step(text="clear")])])
 
     assert deployment.client.submit(deployment.request(org)).get(timeout=PATIENCE_S).text == "clear"
 

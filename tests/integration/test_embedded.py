@@ -17,9 +17,9 @@ import pytest
 from redis import Redis
 
 from devkit.servers import postgres as embedded_postgres
-from devkit.servers.data_folder import is_open, mark_of, package_folder
+from devkit.servers.data_folder import is_open, package_folder, process_tag_of
 from devkit.servers.embedded import DevServers, DevServersError, FolderInUse, Server, ServerFailed
-from devkit.servers.server import ENVIRONMENT, marked_processes
+from devkit.servers.server import ENVIRONMENT, processes_tagged
 
 OWNER = """
 import sys, time
@@ -458,7 +458,7 @@ def pids_of(folder: Path) -> set[int]:
     return {
         process.pid
         for name in ("postgres", "valkey")
-        for process in marked_processes(mark_of(folder / name))
+        for process in processes_tagged(process_tag_of(folder / name))
     }
 
 

@@ -217,7 +217,7 @@ def test_an_answer_cut_short_is_a_connection_error(
 
 def test_garbage_escapes_the_client_as_a_decoding_error(provider: Simulator, ask: Ask) -> None:
     """A 200 that is no JSON raises no error of openai's at all, but json's."""
-    provider.script(only(Step(kind=Kind.GARBAGE)))
+    provider.script(only(Step(kind=Kind.NOT_JSON)))
 
     with pytest.raises(json.JSONDecodeError):
         ask()
@@ -227,7 +227,7 @@ def test_garbage_under_another_content_type_is_returned_as_text(
     provider: Simulator, ask: Ask
 ) -> None:
     """A proxy's HTML page comes out of the client as a str in place of a completion."""
-    provider.script(only(Step(kind=Kind.GARBAGE, headers={"content-type": "text/html"})))
+    provider.script(only(Step(kind=Kind.NOT_JSON, headers={"content-type": "text/html"})))
 
     assert isinstance(ask(), str)
 
