@@ -65,7 +65,9 @@ def _processes_that_mention(text: str) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                text_of_process = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                text_of_process = (entry / "cmdline").read_bytes() + (
+                    entry / "environ"
+                ).read_bytes()
             except OSError:
                 # It ended meanwhile, or belongs to somebody else.
                 continue
