@@ -183,7 +183,7 @@ def seen(
         seen.command_lines = command_lines(worker, flower)
         seen.rows = dict(columns(services.database_url))
         look_at_command_line(deployment, urls[CLIENT], seen)
-        deployment.assert_books_are_right()
+        deployment.assert_audit_is_clean()
         yield seen
 
 

@@ -25,7 +25,7 @@ def stress_duplicates(
     environment.deployment.provider.script([Rule(reply=[slow], seed=1)])
     org = environment.deployment.org()
     # Otherwise the breaker admits three calls until one succeeds, and a killed worker may have none in flight.
-    environment.deployment.vouch_for_the_provider()
+    environment.deployment.close_breaker()
     environment.start_workers(WORKERS)
     for number in range(CLIENTS):
         environment.client(

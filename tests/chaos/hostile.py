@@ -52,7 +52,7 @@ def run_hostile(environment: Environment, *, kinds: Sequence[str] = KINDS) -> Ev
     deployment.provider.script(RULES)
     others = [deployment.org(), deployment.org()]
     environment.hostile = deployment.org()
-    deployment.vouch_for_the_provider()
+    deployment.close_breaker()
     environment.start_workers(WORKERS)
     workers = [_limited(child) for child in environment.living_workers()]
     for org in others:

@@ -81,7 +81,7 @@ def test_a_failing_coroutine_calls_its_errback_and_is_acknowledged(
 
     until(lambda: valkey.words("told") == ["failed"])
     until(valkey.is_empty)
-    assert worker.process.poll() is None
+    assert worker.is_alive()
 
 
 def test_a_chain_goes_on_after_a_coroutine(worker: Worker, valkey: Valkey, app: Celery) -> None:
@@ -113,7 +113,7 @@ def test_a_soft_time_limit_fails_the_task(
     until(lambda: valkey.words("told") == ["failed"])
     until(valkey.is_empty)
     assert valkey.words("cancelled") == ["a"]
-    until(lambda: "SoftTimeLimitExceeded(0.3" in worker.log())
+    until(lambda: "SoftTimeLimitExceeded(0.3" in worker.output())
 
 
 def test_a_hard_time_limit_needs_no_consent(worker: Worker, valkey: Valkey, app: Celery) -> None:
@@ -124,7 +124,7 @@ def test_a_hard_time_limit_needs_no_consent(worker: Worker, valkey: Valkey, app:
     until(lambda: valkey.words("told") == ["failed"])
     until(valkey.is_empty)
     until(lambda: valkey.words("cancelled") == ["stubborn"])
-    until(lambda: "Hard time limit (0.3s) exceeded for stubborn" in worker.log())
+    until(lambda: "Hard time limit (0.3s) exceeded for stubborn" in worker.output())
 
 
 def test_revoking_with_terminate_cancels_the_coroutine(

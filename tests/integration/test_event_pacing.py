@@ -35,8 +35,8 @@ def test_every_event_comes_in_few_messages(
         for number in range(TASKS):
             note(str(number), 1)
         until(lambda: len(valkey.words("started")) == TASKS)
-        worker.signal(signal.SIGTERM)
-        assert worker.exit_code() == 0
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
         sent = publishes(valkey) - before
         until(lambda: next(stream, None) or seen["task-succeeded"] == TASKS)
 

@@ -148,7 +148,7 @@ def test_a_stray_message_is_kept_and_the_worker_goes_on(
     until(lambda: len(valkey.words("unprocessable_messages")) == 1)
     until(valkey.is_empty)
     assert reason in valkey.words("unprocessable_messages")[0].split("|")[1]
-    assert worker.process.poll() is None
+    assert worker.is_alive()
 
 
 BROADCASTS: Mapping[str, bytes] = {
@@ -173,7 +173,7 @@ def test_a_broadcast_that_is_no_message_ends_nobody(
 
     until(lambda: valkey.words("told") == ["good"])
     until(valkey.is_empty)
-    assert worker.process.poll() is None
+    assert worker.is_alive()
 
 
 def test_a_stray_message_keeps_its_headers_and_its_body(worker: Worker, valkey: Valkey) -> None:
