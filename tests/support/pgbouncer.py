@@ -50,7 +50,7 @@ def a_pooler(database_url: str, folder: Path) -> Iterator[str]:
         )
     )  # fmt: skip
     pooled = url.set(port=port).render_as_string(hide_password=False)
-    # Root's folders are closed to others, and PgBouncer refuses to be root.
+    # PgBouncer refuses to run as root, and other accounts cannot read the files of root.
     for path in (users, config):
         path.chmod(0o644)
     user = "nobody" if os.getuid() == 0 else None

@@ -1,4 +1,4 @@
-"""A pipeline on Celery's prefork pool whose parent process has used its client before it forks."""
+"""A pipeline on the prefork pool of Celery. Its parent process uses the client before it forks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ offices: list[Office] = []
 
 @worker_init.connect
 def use_the_client(**_: Any) -> None:
-    """What a pipeline does once, before there are children: read a budget, submit something."""
+    """Use the client before there are children: read a budget, and submit."""
     client = Client.from_env()
     offices.append(Office(client))
     (budget,) = client.budgets(org(0))
@@ -29,6 +29,6 @@ def use_the_client(**_: Any) -> None:
 
 @app.task(name="pipeline.check", shared=False)
 def check(n: int) -> None:
-    """Ask for everything of one organisation, and tell through callgate itself that all was right."""
+    """Check all answers for one organisation, then submit a call as a sign of success."""
     offices[0].check(n)
     offices[0].client.submit(a_request(n, "all was right"))
