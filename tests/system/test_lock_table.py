@@ -1,4 +1,4 @@
-"""A login that fills the server's table of locks: it stops everybody until its session ends, and costs nobody money."""
+"""A login fills the lock table of the server: this stops all calls until its session ends, but costs no money."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LOCKS_MAX = 1_000_000
 
 
 def take_locks(hostile: Connection) -> None:
-    """Take advisory locks for as long as the server has room for them."""
+    """Take advisory locks until the lock table is full."""
     for first in range(0, LOCKS_MAX, 1000):
         hostile.execute(text(LOCKS), {"first": first})
 
 
 def is_served(deployment: Deployment) -> bool:
-    """Whether the owner can connect and write."""
+    """Tell whether the owner can connect and write."""
     try:
         deployment.rows("SELECT pg_current_xact_id()")
     except OperationalError:
@@ -35,10 +35,10 @@ def is_served(deployment: Deployment) -> bool:
     return True
 
 
-def test_a_full_table_of_locks_has_no_call_paid_twice(
+def test_a_full_lock_table_has_no_call_paid_twice(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
-    """Answers that came meanwhile are recorded when there is room again, and posted by usage; no worker dies."""
+    """Answers are recorded when the lock table has room again, and posted by usage. No worker dies."""
     process = worker()
     org = deployment.org()
     deployment.provider.script([Rule(reply=[Step(latency_s=2)])])
@@ -53,7 +53,7 @@ def test_a_full_table_of_locks_has_no_call_paid_twice(
             with pytest.raises(OperationalError, match="out of shared memory"):
                 take_locks(hostile)
             until(lambda: "record_waits_for_the_ledger" in process.output())
-        # The server takes a moment to give so many locks back.
+        # The server needs some time to release so many locks.
         until(lambda: is_served(deployment))
 
     assert len(list(deployment.client.as_completed(handles, timeout=40))) == CALLS
