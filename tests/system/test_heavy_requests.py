@@ -1,4 +1,4 @@
-"""A tenant stores requests that are as large as the ledger allows, or costly to parse, past the checks of the client."""
+"""A tenant stores requests that are as large as the ledger allows, or costly to parse, without a client."""
 
 from __future__ import annotations
 
