@@ -85,7 +85,7 @@ CASES: Mapping[str, list[Answer]] = {
 
 
 @contextmanager
-def odd_provider() -> Iterator[str]:
+def malformed_provider() -> Iterator[str]:
     """Run the provider; yield its base URL. Request k of a case gets answer k; the last answer repeats."""
     asked: Counter[str] = Counter()
     lock = threading.Lock()

@@ -180,7 +180,7 @@ def test_a_text_beyond_the_token_limit_is_cut_in_every_choice(field: str) -> Non
 
 
 def test_scripted_usage_is_reported_as_it_is() -> None:
-    """A provider that bills more than the request allowed can be played."""
+    """A provider can bill more than the request allowed."""
     usage = ReportedUsage(
         prompt_tokens=7, completion_tokens=900, cached_tokens=5, reasoning_tokens=300
     )
