@@ -25,7 +25,9 @@ def test_every_event_comes_in_few_messages(
         seen[event["type"]] += 1
 
     with (
-        a_worker(valkey, tmp_path, "-E", keep_unprocessable=True, worker_concurrency=TASKS) as worker,
+        a_worker(
+            valkey, tmp_path, "-E", keep_unprocessable=True, worker_concurrency=TASKS
+        ) as worker,
         app.connection() as connection,
     ):
         receiver = app.events.Receiver(connection, handlers={"*": count})

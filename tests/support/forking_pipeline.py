@@ -179,19 +179,21 @@ WAYS = {
 def main(way: str) -> int:
     """Use a client, fork while threads use it, and use it in every process."""
     with Client.from_env() as client:
-        office = Organisations(client)
+        organisations = Organisations(client)
         is_over = threading.Event()
 
         def go_on() -> None:
             while not is_over.is_set():
-                office.client.budgets(org(0))
-                office.client.submit(a_request(0, f"{threading.get_ident()} {time.monotonic()}"))
+                organisations.client.budgets(org(0))
+                organisations.client.submit(
+                    a_request(0, f"{threading.get_ident()} {time.monotonic()}")
+                )
 
         threads = [threading.Thread(target=go_on) for _ in range(3)]
         for thread in threads:
             thread.start()
         try:
-            codes = WAYS[way](office.check)
+            codes = WAYS[way](organisations.check)
         finally:
             is_over.set()
             for thread in threads:

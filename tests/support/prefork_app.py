@@ -9,20 +9,20 @@ from celery import Celery
 from celery.signals import worker_init
 
 from callgate import Client
-from tests.support.forking_pipeline import Office, a_request, limit, org
+from tests.support.forking_pipeline import Organisations, a_request, limit, org
 
 app = Celery("pipeline", broker=os.environ["CALLGATE_BROKER_URL"], set_as_current=False)
 app.conf.update(
     task_default_queue="pipeline", task_ignore_result=True, worker_prefetch_multiplier=1
 )
-offices: list[Office] = []
+organisations: list[Organisations] = []
 
 
 @worker_init.connect
 def use_the_client(**_: Any) -> None:
     """Use the client before there are children: read a budget, and submit."""
     client = Client.from_env()
-    offices.append(Office(client))
+    organisations.append(Organisations(client))
     (budget,) = client.budgets(org(0))
     assert budget.limit_nano_usd == limit(0)
 
@@ -30,5 +30,5 @@ def use_the_client(**_: Any) -> None:
 @app.task(name="pipeline.check", shared=False)
 def check(n: int) -> None:
     """Check all answers for one organisation, then submit a call as a sign of success."""
-    offices[0].check(n)
-    offices[0].client.submit(a_request(n, "all was right"))
+    organisations[0].check(n)
+    organisations[0].client.submit(a_request(n, "all was right"))
