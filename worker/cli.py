@@ -66,13 +66,13 @@ def migrate(
     url = load_worker_settings().database_url.get_secret_value()
     if to is Revision.BASE:
         confirm(f"Remove every call, cost and budget from {shown(url)}?", yes)
-    to_run = move(url, to.value, on_wait=lambda what: say(f"waiting: {what}"))
+    left_to_do = move(url, to.value, on_wait=lambda what: say(f"waiting: {what}"))
     if as_json:
         print_json({"revision": to})
     else:
         say(f"the database is at {to}")
-    for statements in to_run:
-        say(f"a client's login has no limits of time yet; run as who may alter it: {statements}")
+    for line in left_to_do:
+        say(line)
 
 
 def flower() -> None:

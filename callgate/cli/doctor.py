@@ -44,6 +44,10 @@ QUIET_SETTINGS: dict[str, tuple[str, ...]] = {
 LOG_SETTINGS = (
     "SELECT name, current_setting(name, true) AS value FROM unnest(%(names)s::text[]) AS name"
 )
+LOCK_WATCH = """SELECT pg_get_userbyid(proowner) AS owner,
+    pg_has_role(proowner, 'pg_signal_backend', 'USAGE') AS may_end,
+    current_setting('max_prepared_transactions')::int AS prepared_max
+  FROM pg_proc WHERE proname = 'callgate_end_lock_hoarders_v1' AND pg_function_is_visible(oid)"""
 UNKNOWN_COUNTED_MAX = 1_000
 DATABASE_REMEDY = "check CALLGATE_DATABASE_URL, and that Postgres runs"
 
@@ -112,6 +116,7 @@ def _findings(context: typer.Context, asked: str | None) -> Iterator[Finding]:
                 yield Finding(name, True, check())
                 if name == "database":
                     yield _server_log(client)
+                    yield from _locks(client)
                 if name == "schema":
                     yield from _attention(client)
                 if name == "broker":
@@ -154,6 +159,24 @@ def _server_log(client: Client) -> Finding:
         f"{name} = {QUIET_SETTINGS[name][0]} (it is {value})" for name, value in loud
     )
     return Finding("server log", True, f"Postgres may write prompts into it: set {remedies}", True)
+
+
+def _locks(client: Client) -> Iterator[Finding]:
+    """Whether workers can stop a client that takes all locks; nothing before `callgate migrate`."""
+    for row in _asked(client, LOCK_WATCH, {}):
+        remedies = []
+        if not row.may_end:
+            remedies.append(f"run as a superuser: GRANT pg_signal_backend TO {row.owner}")
+        if row.prepared_max:
+            remedies.append(
+                f"set max_prepared_transactions = 0 (it is {row.prepared_max}), for such a transaction needs no session"
+            )
+        if remedies:
+            yield Finding(
+                "locks", True, f"a client can take all of the server's: {'; '.join(remedies)}", True
+            )
+        else:
+            yield Finding("locks", True, "workers end a client that takes too many")
 
 
 def _asked(client: Client, sql: str, parameters: dict[str, Any]) -> list[Any]:

@@ -26,7 +26,7 @@ with suppress(ModuleNotFoundError):  # `DevServers` names the missing extra
 
 ROLE = DATABASE = "callgate"
 CONNECTIONS_MAX = 200
-RESERVED_CONNECTIONS = 110
+RESERVED_CONNECTIONS = 130
 """For logins with `pg_use_reserved_connections`: clients cannot use the connections of workers."""
 CONNECT_TIMEOUT_S = 10
 UNQUOTABLE = re.compile('["$`\\n\\r]')
