@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -311,9 +312,7 @@ def look_at_command_line(deployment: Deployment, url: str, seen: Seen) -> None:
         for command in commands:
             told = io.StringIO()
             with redirect_stdout(told), redirect_stderr(told):
-                code = cli.run(
-                    command, lambda chosen=database_url: deployment.open_client(database_url=chosen)
-                )
+                code = cli.run(command, partial(deployment.open_client, database_url=database_url))
             assert code == 0, (command, told.getvalue())
             seen.answers[" ".join(command)] = told.getvalue()
 

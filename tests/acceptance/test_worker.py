@@ -87,6 +87,7 @@ def test_a_call_is_answered_and_logged(deployment: Deployment) -> None:
 
     (row,) = deployment.attempts(org)
     assert (result.text, result.attempts, result.finish_reason) == ("42", 1, "stop")
+    assert result.usage is not None
     assert (result.usage.input_tokens, result.usage.output_tokens) == (11, 7)
     assert result.cost_usd == Decimal(11 + 2 * 7) / 1_000_000 == row.cost_usd
     assert row.posted_nano_usd == result.cost_usd * NANO_PER_USD <= row.hold_nano_usd

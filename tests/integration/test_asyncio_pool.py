@@ -196,8 +196,8 @@ def test_signals_fire_around_the_body(
         mine = [(name, float(at)) for name, _, told, at in seen if told == task_id]
         assert [name for name, _ in mine] == ["task_prerun", "task_success", "task_postrun"]
         assert mine[-1][1] - mine[0][1] >= 0.5
-    mine = [name for name, _, told, _ in seen if told == failed]
-    assert mine == ["task_prerun", "task_failure", "task_postrun"]
+    names = [name for name, _, told, _ in seen if told == failed]
+    assert names == ["task_prerun", "task_failure", "task_postrun"]
     notes = [name for name, task, _, _ in seen if task == "note"]
     assert notes[:2] == ["task_prerun"] * 2, "the two did not run at once"
 

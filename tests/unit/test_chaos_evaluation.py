@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_correct_observations_have_no_violation() -> None:
         ({"recover_s": None}, "no recovery in time"),
     ],
 )
-def test_each_violation_is_reported(change: dict[str, object], words: str) -> None:
+def test_each_violation_is_reported(change: dict[str, Any], words: str) -> None:
     """One planted violation is reported as exactly one."""
     assert evaluate(replace(RIGHT, **change)).violations == (words,)
 
