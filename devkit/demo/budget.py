@@ -102,7 +102,7 @@ def _request(number: int) -> LLMRequest:
 
 
 def _prices(client: Client, request: LLMRequest) -> tuple[int, int]:
-    """Return the hold of a call and its final cost, in nano-USD, computed as the worker computes them."""
+    """What such a call holds, and what it costs in the end, in nano-USD, as the gate itself computes it."""
     costs, now = CostCalculator(client.catalogue), datetime.now(UTC)
     request = with_output_bound(request, client.catalogue)
     bound = TokenEstimator(client.catalogue).input_bound(request)

@@ -41,7 +41,7 @@ from tests.support.deployment import (
     until_equal,
 )
 from tests.support.ledger_under_test import a_loss, a_reserve
-from tests.support.malformed_provider import CASES, MIB, malformed_provider
+from tests.support.malformed_provider import CASES, MIB, odd_provider
 from tests.support.poisoned_worker import ARGV, POISON, UNCOUNTABLE
 
 PATIENCE_S = 100.0
@@ -295,7 +295,7 @@ def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> 
 
 def test_no_reply_is_too_odd(deployment: Deployment, tmp_path: Path) -> None:
     """Whatever a provider answers ends in a typed outcome with its money settled; nothing loops, no worker dies."""
-    with malformed_provider() as base_url:
+    with odd_provider() as base_url:
         catalogue = tmp_path / "odd.toml"
         usual = Path(deployment.environ["CALLGATE_CATALOGUE"]).read_text()
         catalogue.write_text(usual + ODD.format(base_url=base_url))

@@ -18,8 +18,7 @@ from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.ports import ProviderReply
 from callgate.domain.retry import Billing, Failure
 from tests.contract.openai_attempts import ATTEMPT, a_request, forget_proxies
-from tests.contract.provider_worlds import SocketServer, adapter_for, chat, hangs, says
-from tests.support.waiting import until_async
+from tests.contract.provider_worlds import SocketServer, adapter_for, chat, hangs, says, until
 
 PATIENCE_S = 20.0
 Asked = asyncio.Task[ProviderReply | Failure]
@@ -95,7 +94,7 @@ def test_a_call_that_is_cancelled_in_flight_lets_go_of_its_connection() -> None:
         ):
             for number in range(1, 6):
                 asked = ask(provider)
-                await until_async(lambda number=number: len(server.received) == number)  # type: ignore[misc]
+                await until(lambda number=number: len(server.received) == number)  # type: ignore[misc]
                 asked.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await asked
@@ -112,7 +111,7 @@ def test_what_is_cut_off_by_the_end_is_told_as_far_as_it_came() -> None:
             adapter_for(server.base_url, connections_max=1) as provider,
         ):
             sent = ask(provider)
-            await until_async(lambda: len(server.received) == 1)
+            await until(lambda: len(server.received) == 1)
             waiting = ask(provider)
             await provider._loop.run(asyncio.sleep(0.05))
             provider._loop.stop()
@@ -133,7 +132,7 @@ def test_the_end_of_a_worker_cancels_what_is_in_flight() -> None:
     async def run() -> None:
         async with SocketServer(hangs) as server, adapter_for(server.base_url) as provider:
             calls = [ask(provider) for _ in range(20)]
-            await until_async(lambda: len(server.received) == 20)
+            await until(lambda: len(server.received) == 20)
             for call in calls:
                 call.cancel()
         for call in calls:

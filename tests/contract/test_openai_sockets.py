@@ -37,8 +37,8 @@ from tests.contract.provider_worlds import (
     resets,
     says,
     sends,
+    until,
 )
-from tests.support.waiting import until_async
 
 BODY = json.dumps(chat()).encode()
 
@@ -127,7 +127,7 @@ def test_waiting_for_a_free_connection_is_free() -> None:
             first = asyncio.ensure_future(
                 provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
             )
-            await until_async(lambda: len(server.received) == 1)
+            await until(lambda: len(server.received) == 1)
             second = await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=1.0)
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)

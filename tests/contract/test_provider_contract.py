@@ -16,8 +16,7 @@ from callgate.adapters.memory.provider import Rule, echo
 from callgate.domain.ports import ProviderReply
 from callgate.domain.requests import LLMRequest, Message, ServiceTier, Usage
 from callgate.domain.retry import Billing, Failure
-from tests.contract.provider_worlds import World, memory_world, openai_world
-from tests.support.waiting import until_async
+from tests.contract.provider_worlds import World, memory_world, openai_world, until
 
 ATTEMPT = UUID("01890000-0000-7000-8000-000000000001")
 PATIENCE_S = 20.0
@@ -170,7 +169,7 @@ def test_cancellation_goes_through(opened: Open) -> None:
             task = asyncio.ensure_future(
                 world.provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=PATIENCE_S)
             )
-            await until_async(lambda: bool(world.sent))
+            await until(lambda: bool(world.sent))
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -35,8 +35,8 @@ from tests.contract.provider_worlds import (
     http,
     says,
     sends,
+    until,
 )
-from tests.support.waiting import until_async
 
 MIB = 2**20
 PATIENCE_S = 30.0
@@ -474,7 +474,7 @@ def test_few_long_replies_are_read_at_a_time() -> None:
             bystander() as lag,
         ):
             asked = [asyncio.create_task(ask(hostile, prompt="long")) for _ in range(20)]
-            await until_async(lambda: sent >= openai_transport.LONG_REPLIES_MAX)
+            await until(lambda: sent >= openai_transport.LONG_REPLIES_MAX)
             short = await ask(hostile)
             gathered.set()
             return await asyncio.gather(*asked), short, lag

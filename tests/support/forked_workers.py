@@ -1,11 +1,11 @@
 """
 Start many Python processes cheaply: one process imports everything once, then forks whatever is asked for.
 
-    with ForkServer(folder) as fork_server:
-        child = fork_server.fork("tests.chaos.killable_worker", environ, point="after_reserve")
+    with ForkServer(folder) as nursery:
+        child = nursery.fork("tests.chaos.killable_worker", environ, point="after_reserve")
 
 A forked worker runs the same `run_worker` as `callgate worker` does, but is there in a third of a second instead of
-three. The fork server has no threads and no connections when it forks. Its children die with it, and it dies with its
+three. The nursery has no threads and no connections when it forks. All its children die with it, and it dies with its
 owner.
 """
 
@@ -109,8 +109,8 @@ class ForkServer:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._listener = threading.Thread(target=self._listen, name="fork-server", daemon=True)
-        self._listener.start()
+        self._ear = threading.Thread(target=self._listen, name="nursery", daemon=True)
+        self._ear.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -120,7 +120,7 @@ class ForkServer:
         assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(STOP_TIMEOUT_S)
-        self._listener.join(STOP_TIMEOUT_S)
+        self._ear.join(STOP_TIMEOUT_S)
         self._process.stdout.close()
 
     def fork(self, role: str, environ: Mapping[str, str], **spec: Any) -> Child:
@@ -133,7 +133,7 @@ class ForkServer:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({**order, "environ": dict(environ)}) + "\n")
         self._process.stdin.flush()
-        until(lambda: number in self._pids, START_TIMEOUT_S, lambda: "the fork server did not fork")
+        until(lambda: number in self._pids, START_TIMEOUT_S, lambda: "the nursery forks nothing")
         child = Child(self, self._pids[number], log)
         self._children.append(child)
         return child

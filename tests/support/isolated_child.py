@@ -1,7 +1,7 @@
 """
-A fork server for `worker.isolation.executor` whose children need no servers. The id of a call decides what they do.
+A nursery for `worker.isolation.executor` whose children need no services: what they do is decided by the call's id.
 
-It starts in milliseconds. Each child writes to a file when it has started.
+It starts in milliseconds; each child says that it has started in the file it is given.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ ANSWER, DIE, HANG, BABBLE = (CallKey(UUID(int=n), 1) for n in range(1, 5))
 DOES_NOT_START = "does-not-start"
 
 
-def live(file: Path, how: str, channel: socket.socket) -> None:
-    """Answer orders like a child process."""
+def live(file: Path, how: str, passage: socket.socket) -> None:
+    """Speak the protocol."""
     with file.open("a") as notes:
         notes.write(f"started {os.getpid()}\n")
     if how == DOES_NOT_START:
         sys.exit("no")
-    with channel.makefile("rw", encoding="utf-8") as lines:
+    with passage.makefile("rw", encoding="utf-8") as lines:
         print("ready", file=lines, flush=True)
         for order in lines:
             key = CallKey.from_task_id(order.strip())
@@ -40,7 +40,7 @@ def live(file: Path, how: str, channel: socket.socket) -> None:
 
 
 def main(file: Path, how: str = "") -> None:
-    """Run the fork server."""
+    """Be the nursery."""
     serve_forks(partial(live, file, how))
 
 

@@ -1,4 +1,4 @@
-"""A provider with malformed answers. The text of the last message names the case."""
+"""A provider that answers as no provider should: the case to play is the text of the last message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GOOD_USAGE = {"prompt_tokens": 11, "completion_tokens": 7}
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer."""
+    """What goes over the wire."""
 
     body: bytes
     status: int = 200
@@ -27,7 +27,7 @@ class Answer:
 
 
 def completion(text: object = "fine", usage: object = GOOD_USAGE, **fields: Any) -> bytes:
-    """Return a chat completion with any values."""
+    """A chat completion; strange values are written as JSON can write them."""
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
@@ -37,17 +37,17 @@ def completion(text: object = "fine", usage: object = GOOD_USAGE, **fields: Any)
 
 
 def limited(retry_after: str) -> list[Answer]:
-    """Return a 429 with this header, then a good answer."""
+    """A 429 with such a header, then a good answer."""
     return [Answer(b"{}", 429, {"Retry-After": retry_after}), Answer(completion())]
 
 
 def encoded(name: str, body: bytes) -> list[Answer]:
-    """Return a good answer in this Content-Encoding."""
+    """A good answer in this Content-Encoding."""
     return [Answer(body, headers={"Content-Encoding": name})]
 
 
 def counted(**counts: object) -> list[Answer]:
-    """Return a good answer with these token counts."""
+    """A good answer with strange numbers for its tokens."""
     return [Answer(completion(usage={**GOOD_USAGE, **counts}))]
 
 
@@ -85,8 +85,8 @@ CASES: Mapping[str, list[Answer]] = {
 
 
 @contextmanager
-def malformed_provider() -> Iterator[str]:
-    """Run the provider; yield its base URL. Request k of a case gets answer k; the last answer repeats."""
+def odd_provider() -> Iterator[str]:
+    """The base URL of a running one; the k-th request of a case gets its k-th answer, the last one repeats."""
     asked: Counter[str] = Counter()
     lock = threading.Lock()
 
@@ -108,13 +108,13 @@ def malformed_provider() -> Iterator[str]:
             self.wfile.write(answer.body)
 
         def log_message(self, *_: object) -> None:
-            """Print nothing."""
+            """Say nothing."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
         def handle_error(self, *_: object) -> None:
-            """Print nothing: clients may close the connection early."""
+            """Say nothing: a client that has read enough hangs up."""
 
     server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
