@@ -54,7 +54,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def fill_disk(services: DevServers, deployment: Deployment) -> Iterator[str]:
-    """Leave no room for the ledger's files inside the block; say how. Postgres is started again if it gave up."""
+    """Fill the disk of the ledger inside the block; yield how. Restart Postgres afterwards if it has ended."""
     folder = services.postgres.program.folder
     if folder.parent.is_mount():
         with _ballast(folder.parent / BALLAST):

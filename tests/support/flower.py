@@ -127,8 +127,8 @@ def heartbeat(**fields: Any) -> dict[str, Any]:
 
 def task_event(kind: str = "received", **fields: Any) -> dict[str, Any]:
     """Return an event of a task, with some changes."""
-    common = ("type", "hostname", "timestamp", "utcoffset", "clock", "pid")
-    sent = {name: value for name, value in heartbeat().items() if name in common}
+    defaults = ("type", "hostname", "timestamp", "utcoffset", "clock", "pid")
+    sent = {name: value for name, value in heartbeat().items() if name in defaults}
     named = {"name": "pipeline.store", "args": "()", "kwargs": "{}", "retries": 0}
     return {
         **sent,
