@@ -1,6 +1,6 @@
-# The image of every role: migrate, worker, flower, and the client's commands. docker-compose.yml has the roles, each
-# with its own health check.
-# A newer base: docker buildx imagetools inspect python:3.12.14-slim-trixie --format '{{.Manifest.Digest}}'
+# One image for all roles: migrate, worker, flower, and the commands of the client. docker-compose.yml defines the roles
+# with their health checks.
+# To update the base: docker buildx imagetools inspect python:3.12.14-slim-trixie --format '{{.Manifest.Digest}}'
 FROM python:3.12.14-slim-trixie@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea
 
 ENV PYTHONUNBUFFERED=1 \
@@ -12,12 +12,12 @@ RUN useradd --system --uid 10001 --create-home callgate
 
 WORKDIR /app
 
-# The locked requirements change less often than the code: they are a layer of their own.
+# The locked requirements change less often than the code, so they have a layer of their own.
 COPY requirements requirements
 RUN pip install --require-hashes --no-deps -r requirements/production.txt
 
-# The checkout is run in place, because only `callgate` would go into a wheel. The build backend comes from the same
-# lock, and leaves again.
+# The checkout is installed in editable mode, because a wheel contains only `callgate`. The build backend comes from the
+# same lock, and is uninstalled after the build.
 COPY pyproject.toml README.md ./
 COPY callgate callgate
 COPY worker worker

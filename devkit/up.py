@@ -1,12 +1,12 @@
 """
 `callgate up`: everything a developer needs, in one terminal.
 
-    up ─┬─ Postgres, Valkey     (devkit.servers.embedded, in the data folder)
-        ├─ callgate worker      restarted when it dies
-        └─ callgate flower      restarted when it dies
+    up ─┬─ Postgres, Valkey     (devkit.servers, in the data folder)
+        ├─ callgate worker      restarted when it ends
+        └─ callgate flower      restarted when it ends
 
-Other terminals find the services by the file `env` in the data folder, which exists while this runs. Every child dies
-with this process, however that ends.
+Other terminals read the URLs of the servers from the file `env` in the data folder. The file exists while this process
+runs. The kernel kills every child when this process ends, also when it is killed.
 """
 
 from __future__ import annotations
@@ -28,23 +28,20 @@ from callgate.domain.errors import ConfigurationError
 from callgate.settings import load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from devkit.servers.embedded import DevServers, DevServersError
-from worker import tied_process as embedded_child
 from worker.migrate import migrate
+from worker.tied_process import tied
 
 POLL_S = 0.1
-BACK_OFF_S = 1.0
-BACK_OFF_MAX_S = 30.0
-HEALTHY_S = 60.0
-"""A child that lived so long starts again with the shortest back-off."""
+RESTART_PAUSE_S = 2.0
 WRONG_SETTINGS = 2
-"""The exit code of a command that cannot work as it is configured: starting it again would not help."""
+"""The exit code of a command that refuses its settings: a restart would not help."""
 STOP_SLACK_S = 15.0
 FLOWER_STOP_S = 5.0
 
 
 def run_up(*, as_json: bool) -> int:
     """
-    Run until SIGINT or SIGTERM; a second one stops at once, without a drain.
+    Run until SIGINT or SIGTERM. A second signal stops at once, without waiting for calls in flight.
 
     Returns:
         The exit code: 0 after a signal, 2 if a child refused its settings.
@@ -57,13 +54,13 @@ def run_up(*, as_json: bool) -> int:
     options = settings.worker
     signals = _Signals()
     try:
-        with signals.caught(), DevServers(options.data_dir) as services:
+        with signals.caught(), DevServers(options.data_dir) as servers:
             if signals.count:
                 return 0
-            migrate(services.database_url)
+            migrate(servers.database_url)
             shared = {
-                "CALLGATE_DATABASE_URL": services.database_url,
-                "CALLGATE_BROKER_URL": services.broker_url,
+                "CALLGATE_DATABASE_URL": servers.database_url,
+                "CALLGATE_BROKER_URL": servers.broker_url,
                 **_catalogue(settings),
             }
             with _env_file(options.data_dir, shared):
@@ -94,57 +91,49 @@ class _Signals:
 
 
 class _Child:
-    """One `callgate` command as a process that is started again when it dies."""
+    """One `callgate` command as a child process that is restarted when it ends."""
 
     def __init__(self, command: str, shared: Mapping[str, str], stop_s: float) -> None:
         self.command = command
         self.stop_s = stop_s
         self._environ = {**os.environ, **shared}
-        self._back_off_s = BACK_OFF_S
-        self._start()
+        self._restart_at: float | None = None
+        self._process = self._start()
 
     def watch(self) -> int | None:
-        """Start it again if it died, after a pause that grows; its exit code if it refused its settings."""
+        """Restart the command `RESTART_PAUSE_S` after it ended; return its exit code if it refused its settings."""
         code = self._process.poll()
-        if code is None:
-            return None
-        if code == WRONG_SETTINGS:
+        if code in (None, WRONG_SETTINGS):
             return code
         now = time.monotonic()
         if self._restart_at is None:
-            if now - self._started_at > HEALTHY_S:
-                self._back_off_s = BACK_OFF_S
-            say(f"{self.command} ended with status {code}; again in {self._back_off_s:g} s")
-            self._restart_at = now + self._back_off_s
-            self._back_off_s = min(self._back_off_s * 2, BACK_OFF_MAX_S)
+            say(f"{self.command} ended with status {code}; restarting in {RESTART_PAUSE_S:g} s")
+            self._restart_at = now + RESTART_PAUSE_S
         elif now >= self._restart_at:
-            self._start()
+            self._restart_at = None
+            self._process = self._start()
         return None
 
     def stop(self, signals: _Signals) -> None:
-        """Let it finish, for at most `stop_s` seconds or until the next signal; then kill it."""
-        seen, give_up_at = signals.count, time.monotonic() + self.stop_s
+        """Ask the command to stop; kill it after `stop_s` seconds, or at the next signal."""
+        signals_before, give_up_at = signals.count, time.monotonic() + self.stop_s
         if self._process.poll() is None:
             self._process.terminate()
         while self._process.poll() is None:
-            if signals.count > max(seen, 1) or time.monotonic() > give_up_at:
+            if signals.count > max(signals_before, 1) or time.monotonic() > give_up_at:
                 self._process.kill()
             time.sleep(POLL_S)
 
-    def _start(self) -> None:
-        """In a session of its own, out of reach of the terminal's Ctrl-C; stdout stays the banner's."""
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Start the command in a session of its own, which the terminal's Ctrl-C does not reach."""
         program = [sys.executable, "-m", "callgate", self.command]
-        self._started_at, self._restart_at = time.monotonic(), None
-        self._process = subprocess.Popen(  # noqa: S603 - the argument list is ours
-            embedded_child.tied(program),
+        return subprocess.Popen(  # noqa: S603 - the argument list is ours
+            tied(program),
             env=self._environ,
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
+            stdout=sys.stderr,  # this process prints its banner to stdout, and nothing else may
             start_new_session=True,
         )
-
-    _started_at: float
-    _restart_at: float | None
 
 
 def _run_children(
@@ -159,7 +148,7 @@ def _run_children(
             if refused := [code for child in children if (code := child.watch()) is not None]:
                 return refused[0]
             time.sleep(POLL_S)
-        say("stopping: calls in flight finish first; Ctrl-C again stops at once")
+        say("stopping when the calls in flight have finished; press Ctrl-C again to stop at once")
         return 0
     finally:
         for child in children:
@@ -168,7 +157,7 @@ def _run_children(
 
 @contextmanager
 def _env_file(folder: Path, shared: Mapping[str, str]) -> Iterator[None]:
-    """Tell other processes of this account what they share with the worker, passwords included, while this runs."""
+    """Write the shared variables, passwords included, to a file that only this account can read."""
     path, new = folder / "env", folder / "env.new"
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -181,7 +170,7 @@ def _env_file(folder: Path, shared: Mapping[str, str]) -> Iterator[None]:
 
 
 def _catalogue(settings: WorkerSettings) -> dict[str, str]:
-    """A client asks the gates of the same catalogue as the worker, wherever it runs."""
+    """Return the path of the catalogue for clients, which may run in another folder."""
     catalogue = settings.catalogue
     return {"CALLGATE_CATALOGUE": str(catalogue.absolute())} if catalogue else {}
 
@@ -197,7 +186,7 @@ def _print_banner(options: WorkerOptions, shared: Mapping[str, str], as_json: bo
     if as_json:
         print_json({**shared, "flower_url": dashboard, "data_dir": options.data_dir.absolute()})
     else:
-        print(  # noqa: T201 - the answer
+        print(  # noqa: T201 - the banner
             f"\ncallgate is up. Dashboard: {dashboard}\n"
             f"In another terminal (or: . {shlex.quote(str(options.data_dir / 'env'))}):\n\n"
             f"{_exports(shared)}\nCtrl-C stops everything."

@@ -1,9 +1,8 @@
-"""What every test may ask for: real services of this run, an empty ledger, a clean environment."""
+"""Fixtures of all tests: real servers, an empty ledger, a clean environment."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from devkit.servers.embedded import DevServers
 from tests.support.tables import EMPTY
+from tests.support.waiting import until
 from worker.migrate import migrate
 
 LONGEST_FIRST = (
@@ -21,7 +21,7 @@ LONGEST_FIRST = (
 
 
 def pytest_configure() -> None:
-    """Settings of the shell that runs the tests must not leak into them."""
+    """Remove settings of the shell, so that tests do not see them."""
     for name in list(os.environ):
         if name.startswith("CALLGATE_") or name in ("OPENAI_API_KEY", "TIKTOKEN_CACHE_DIR"):
             del os.environ[name]
@@ -30,9 +30,9 @@ def pytest_configure() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Begin with the files that take longest, so that no core idles at the end while another has a long one left.
+    Begin with the folders whose files take longest, so that all cores are busy until the end.
 
-    The sort is stable: within a file the order stays random, and every worker of xdist comes to the same one.
+    The sort is stable: within a file the order stays random, and all workers of xdist compute the same order.
     """
 
     def rank(item: pytest.Item) -> int:
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServers]:
-    """A real Postgres, migrated, and a real Valkey, for this test process."""
+    """Run a migrated Postgres and a Valkey for this test process."""
     folder = tmp_path_factory.mktemp("services")
     with DevServers(folder, fsync=False, valkey_persistence=False) as embedded:
         migrate(embedded.database_url)
@@ -52,7 +52,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServers]:
 
 @pytest.fixture
 def postgres_engine(services: DevServers) -> Iterator[Engine]:
-    """An engine on the migrated database, every table empty."""
+    """Yield an engine on the migrated database with empty tables."""
     engine = create_engine(services.database_url, poolclass=NullPool)
     with engine.begin() as connection:
         connection.execute(text(EMPTY))
@@ -62,12 +62,5 @@ def postgres_engine(services: DevServers) -> Iterator[Engine]:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Waits until a condition holds, for at most ten seconds."""
-
-    def wait(condition: Callable[[], bool]) -> None:
-        give_up_at = time.monotonic() + 10
-        while not condition():
-            assert time.monotonic() < give_up_at, "the condition did not come true in ten seconds"
-            time.sleep(0.02)
-
-    return wait
+    """`tests.support.waiting.until`, as a fixture."""
+    return until

@@ -1,4 +1,4 @@
-"""The fourth act: a tenant whose budget is too small, watched while its calls compete for it."""
+"""The fourth scenario: a budget for half of the calls, sampled while they compete for it."""
 
 import json
 import threading
@@ -17,67 +17,67 @@ from callgate.domain.errors import BudgetExhausted
 from callgate.domain.gates import with_output_bound
 from callgate.domain.ledger import CallState
 from callgate.domain.requests import ServiceTier
-from devkit.demo.progress import SHORT_TIMEOUT_S, DemoProgress, expect
+from devkit.demo.scenario import SHORT_TIMEOUT_S, DemoRun, expect
 from devkit.simulator.simulator import Match, ReportedUsage, Rule, Step, Uniform
 
 ORG = "small-shop"
 CALLS = 24
 CALLS_THAT_FIT = CALLS // 2
-LOOK_S = 0.02
+SAMPLE_INTERVAL_S = 0.02
 MODEL = "steady"
 USED = requests.Usage(input_tokens=300, output_tokens=20)
-"""What each of these calls uses; equal for all, so that it is known beforehand how many fit."""
+"""The usage of each call. It is the same for all, so the number of calls that fit is known."""
 
 
-def overrun(play: DemoProgress) -> None:
-    """Submit twice as many calls as the budget can pay."""
-    with play.screen.act(f"4  A budget for {CALLS_THAT_FIT} of {CALLS} calls"):
+def exceed_budget(run: DemoRun) -> None:
+    """Submit twice as many calls as the budget allows."""
+    with run.console.scenario(f"4  A budget for {CALLS_THAT_FIT} of {CALLS} calls"):
         requests = [_request(number) for number in range(CALLS)]
-        hold, cost = _prices(play.stage.client, requests[0])
-        # The last call that fits needs room for its whole hold when those before it have been paid.
+        hold, cost = _prices(run.environment.client, requests[0])
+        # The last call that fits needs headroom for its whole hold after the calls before it were paid.
         limit = (CALLS_THAT_FIT - 1) * cost + hold
-        play.stage.client.operations.set_budget(ORG, ORG_SCOPE, Window.DAY, limit)
-        _script(play)
-        play.screen.note(
+        run.environment.client.operations.set_budget(ORG, ORG_SCOPE, Window.DAY, limit)
+        _script(run)
+        run.console.note(
             f"limit {usd(limit)}; each call holds {usd(hold)} and then costs {usd(cost)}"
         )
-        before = play.stage.sent()
-        handles = play.submit(requests)
-        with BudgetWatch(play.stage.client, handles) as watch:
-            play.wait(handles, "Competing for the budget", SHORT_TIMEOUT_S)
-        _judge(play, handles, watch, limit, play.stage.sent() - before)
+        before = run.environment.requests_sent()
+        handles = run.submit(requests)
+        with BudgetSampler(run.environment.client, handles) as sampler:
+            run.wait(handles, "Competing for the budget", SHORT_TIMEOUT_S)
+        _check_outcome(run, handles, sampler, limit, run.environment.requests_sent() - before)
 
 
-def _judge(
-    play: DemoProgress, handles: Sequence[Handle], watch: "BudgetWatch", limit: int, sent: int
+def _check_outcome(
+    run: DemoRun, handles: Sequence[Handle], sampler: "BudgetSampler", limit: int, sent: int
 ) -> None:
     refusals = [error for handle in handles if (error := _refusal(handle))]
     admitted = len(handles) - len(refusals)
-    play.tally.refused += len(refusals)
-    (budget,) = play.stage.client.operations.budgets(ORG)
+    run.counters.refused += len(refusals)
+    (budget,) = run.environment.client.operations.budgets(ORG)
     expect(
         (admitted, sent) == (CALLS_THAT_FIT, CALLS_THAT_FIT),
         f"{CALLS_THAT_FIT} calls to be admitted and sent",
-        f"{admitted} were admitted and {sent} sent",
+        f"{admitted} were admitted and {sent} were sent",
     )
     expect(
-        watch.most_nano_usd <= limit,
+        sampler.max_nano_usd <= limit,
         f"spent + held never above {usd(limit)}",
-        f"they were {usd(watch.most_nano_usd)}",
+        f"they were {usd(sampler.max_nano_usd)}",
     )
     expect(
         budget.spent_nano_usd <= limit and budget.reserved_nano_usd == 0,
         f"at most {usd(limit)} spent and nothing held at the end",
-        f"{usd(budget.spent_nano_usd)} are spent and {usd(budget.reserved_nano_usd)} held",
+        f"{usd(budget.spent_nano_usd)} is spent and {usd(budget.reserved_nano_usd)} is held",
     )
-    play.screen.fact(
+    run.console.fact(
         f"{admitted} admitted and sent, {len(refusals)} refused as {BudgetExhausted.__name__};"
-        f" {len(watch.waited)} waited for room first"
+        f" {len(sampler.waited)} waited for headroom first"
     )
-    play.screen.note(f"“{refusals[0]}”")
-    play.screen.fact(
-        f"spent + held was {usd(watch.most_nano_usd)} at most, in {watch.looks} looks;"
-        f" {usd(budget.spent_nano_usd)} spent in the end"
+    run.console.note(f"“{refusals[0]}”")
+    run.console.fact(
+        f"spent + held was {usd(sampler.max_nano_usd)} at most, in {sampler.samples} samples;"
+        f" {usd(budget.spent_nano_usd)} spent at the end"
     )
 
 
@@ -90,7 +90,7 @@ def _refusal(handle: Handle) -> BudgetExhausted | None:
 
 
 def _request(number: int) -> LLMRequest:
-    # Texts of equal length have equal holds.
+    # Prompts of equal length have equal holds.
     ticket = f"Ticket {number:02d}: the parcel arrived two days late. Praise or complaint?"
     return LLMRequest(
         org_id=ORG,
@@ -110,29 +110,29 @@ def _prices(client: Client, request: LLMRequest) -> tuple[int, int]:
     return costs.worst_case(request, bound.tokens, now).nano_usd, cost.nano_usd
 
 
-def _script(play: DemoProgress) -> None:
+def _script(run: DemoRun) -> None:
     usage = ReportedUsage(prompt_tokens=USED.input_tokens, completion_tokens=USED.output_tokens)
     step = Step(text="complaint", usage=usage, latency_s=Uniform(low_s=0.1, high_s=0.3))
-    play.stage.simulator.script([Rule(match=Match(model=MODEL), reply=[step])])
+    run.environment.simulator.script([Rule(match=Match(model=MODEL), reply=[step])])
 
 
-class BudgetWatch:
+class BudgetSampler:
     """
-    Looks at a budget again and again inside a `with`, from a thread of its own.
+    Samples a budget in a thread, inside a `with`.
 
-    Raises on leaving whatever ended the looking early.
+    An error of the thread is raised on leaving the `with`.
     """
 
     def __init__(self, client: Client, handles: Sequence[Handle]) -> None:
-        self.most_nano_usd = 0
-        self.looks = 0
+        self.max_nano_usd = 0
+        self.samples = 0
         self.waited: set[str] = set()
-        """Calls that were seen waiting for money held by others."""
+        """The task ids of calls that were seen waiting for money that other calls hold."""
         self._client = client
         self._keys = [handle.key for handle in handles]
         self._error: Exception | None = None
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="budget watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="budget sampler", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -151,18 +151,18 @@ class BudgetWatch:
 
     def _run(self) -> None:
         try:
-            while not self._stopping.wait(LOOK_S):
-                self._look()
-            self._look()
+            while not self._stopping.wait(SAMPLE_INTERVAL_S):
+                self._sample()
+            self._sample()
         except Exception as exc:
-            # Told to the owner in __exit__: a watch that ended early has seen nothing.
+            # Raised by `__exit__`: without it, a sampler that ended early would find nothing wrong.
             self._error = exc
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         (budget,) = self._client.operations.budgets(ORG)
-        together = budget.spent_nano_usd + budget.reserved_nano_usd
-        self.most_nano_usd = max(self.most_nano_usd, together)
-        self.looks += 1
+        committed = budget.spent_nano_usd + budget.reserved_nano_usd
+        self.max_nano_usd = max(self.max_nano_usd, committed)
+        self.samples += 1
         for view in self._client.ledger.read(self._keys):
             if view and view.state is CallState.WAITING and _is_held(view.error):
                 self.waited.add(view.key.task_id)

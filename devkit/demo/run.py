@@ -1,7 +1,7 @@
 """
-`callgate demo`: the whole life of some calls, on real servers and a real model, in minutes and with no API key.
+`callgate demo`: the life of some calls from submission to audit, on real servers and a real model, without an API key.
 
-Each act checks what it shows; the first promise that is not kept ends the demo with exit code 1 and a sentence.
+Each scenario checks what it shows. The first promise that is not kept ends the demo with exit code 1 and a message.
 """
 
 import json
@@ -18,8 +18,8 @@ from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.errors import CallgateError
 from callgate.services.audit import AuditReport
 from devkit.demo.console import DemoConsole
-from devkit.demo.environment import DemoFailed, check_packages, staged
-from devkit.demo.progress import ORG, ORG_LIMIT_NANO_USD, Counters, DemoProgress
+from devkit.demo.environment import DemoFailed, check_packages, open_environment
+from devkit.demo.scenario import ORG, ORG_LIMIT_NANO_USD, Counters, DemoRun
 from devkit.servers.embedded import DevServersError
 from devkit.simulator.simulator import SimulatorFailed
 from worker.main import configure_logging
@@ -29,66 +29,66 @@ INTERRUPTED = 130
 
 def run_demo(*, as_json: bool) -> int:
     """
-    Play every act.
+    Run every scenario.
 
     Args:
-        as_json: Print one JSON object to stdout and nothing else; people read along on stderr.
+        as_json: Print one JSON object to stdout; everything else goes to stderr.
 
     Returns:
-        The exit code: 0; 1 if something did not start or a promise was not kept; 130 after Ctrl-C.
+        The exit code: 0, 1 if something did not start or a promise was not kept, or 130 after Ctrl-C.
     """
     configure_logging(as_json=False)
     logging.getLogger().setLevel(logging.ERROR)
-    screen = DemoConsole(to_stderr=as_json)
+    console = DemoConsole(to_stderr=as_json)
     try:
         check_packages()
         with _interruptible(), tempfile.TemporaryDirectory(prefix="callgate-demo-") as folder:
-            sums = _play(Path(folder), screen)
+            totals = _run_scenarios(Path(folder), console)
     except (DemoFailed, DevServersError, SimulatorFailed, CallgateError) as exc:
-        screen.wrong(str(exc))
+        console.failure(str(exc))
         return 1
     except KeyboardInterrupt:
-        screen.wrong("Stopped. Nothing is left running.")
+        console.failure("Stopped. Nothing is left running.")
         return INTERRUPTED
     if as_json:
-        sys.stdout.write(json.dumps(sums) + "\n")
+        sys.stdout.write(json.dumps(totals) + "\n")
     return 0
 
 
-def _play(folder: Path, screen: DemoConsole) -> dict[str, int]:
-    # They need the `demo` extra, which is known to be there only now.
-    from devkit.demo.audit import close_the_books
-    from devkit.demo.budget import overrun
-    from devkit.demo.documents import extract, extract_again, unseen
-    from devkit.demo.duplicates import crowd
-    from devkit.demo.faults import fail_and_heal
+def _run_scenarios(folder: Path, console: DemoConsole) -> dict[str, int]:
+    # These modules need the `demo` extra, which `check_packages` has just found.
+    from devkit.demo.audit import audit_ledger
+    from devkit.demo.budget import exceed_budget
+    from devkit.demo.documents import extract, extract_again, held_out_request
+    from devkit.demo.duplicates import submit_concurrently
+    from devkit.demo.faults import fail_and_redrive
 
     started = time.monotonic()
-    screen.title("callgate demo", "LLM calls: none paid twice, no budget overrun, none unrecorded")
-    with staged(folder, screen.note) as stage:
-        play = DemoProgress(stage, screen)
-        stage.client.operations.set_budget(ORG, ORG_SCOPE, Window.DAY, ORG_LIMIT_NANO_USD)
-        requests = extract(play)
-        extract_again(play, requests)
-        crowd(play, unseen(play))
-        overrun(play)
-        fail_and_heal(play)
-        sums = _sums(play.tally, close_the_books(play), stage.sent())
-    screen.title("Done", f"every promise was kept, in {time.monotonic() - started:.0f} s")
-    return sums
+    console.title("callgate demo", "LLM calls: none paid twice, no budget overrun, none unrecorded")
+    with open_environment(folder, console.note) as environment:
+        run = DemoRun(environment, console)
+        environment.client.operations.set_budget(ORG, ORG_SCOPE, Window.DAY, ORG_LIMIT_NANO_USD)
+        requests = extract(run)
+        extract_again(run, requests)
+        submit_concurrently(run, held_out_request(run))
+        exceed_budget(run)
+        fail_and_redrive(run)
+        totals = _totals(run.counters, audit_ledger(run), environment.requests_sent())
+    console.title("Done", f"all promises were kept, in {time.monotonic() - started:.0f} s")
+    return totals
 
 
-def _sums(tally: Counters, report: AuditReport, sent: int) -> dict[str, int]:
-    """What `--json` prints. `succeeded` is the ledger's word, `provider_requests` the wire's."""
+def _totals(counters: Counters, report: AuditReport, sent: int) -> dict[str, int]:
+    """Return what `--json` prints: `provider_requests` was counted on the wire, `logged` is from the ledger."""
     return {
-        "submitted": tally.submitted,
-        "collapsed": tally.collapsed,
+        "submitted": counters.submitted,
+        "collapsed": counters.collapsed,
         "provider_requests": sent,
         "logged": sum(report.snapshot.attempts_by_status.values()),
         "succeeded": report.snapshot.calls_by_state.get("succeeded", 0),
-        "refused": tally.refused,
-        "dead": tally.dead,
-        "redriven": tally.redriven,
+        "refused": counters.refused,
+        "dead": counters.dead,
+        "redriven": counters.redriven,
         "spent_nano_usd": report.snapshot.spent_nano_usd,
         "drift_nano_usd": report.drift_nano_usd,
     }
@@ -96,7 +96,7 @@ def _sums(tally: Counters, report: AuditReport, sent: int) -> dict[str, int]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt, and let the tidying up after it be undisturbed."""
+    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt, and ignore further ones during the cleanup."""
 
     def interrupt(*_: object) -> None:
         for number in before:

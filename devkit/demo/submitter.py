@@ -1,8 +1,8 @@
 """
-One of several processes that submit the same call at once: a pipeline in miniature, for `callgate demo`.
+One of several processes that submit the same call at once, for `callgate demo`.
 
     standard input    the request as JSON, then an empty line when all processes are ready
-    standard output   "ready", then an `Outcome` as JSON
+    standard output   "ready", then a `SubmitterReport` as JSON
 """
 
 import argparse
@@ -18,12 +18,12 @@ from callgate.client import Handle
 THREADS_MAX = 32
 
 
-class Outcome(BaseModel):
-    """What one process saw."""
+class SubmitterReport(BaseModel):
+    """What one process observed."""
 
     collapsed: int
     texts: tuple[str, ...]
-    """The different answers its submissions got."""
+    """The different answers to its submissions."""
 
 
 def main() -> None:
@@ -34,18 +34,20 @@ def main() -> None:
     options = parser.parse_args()
     request = LLMRequest.model_validate_json(sys.stdin.readline())
     with Client.from_env() as client, ThreadPoolExecutor(THREADS_MAX) as threads:
-        _say("ready")
+        _print_line("ready")
         sys.stdin.readline()
         handles = list(threads.map(lambda _: client.submit(request), range(options.times)))
-        _say(_outcome(handles, options.timeout_s).model_dump_json())
+        _print_line(_report(handles, options.timeout_s).model_dump_json())
 
 
-def _outcome(handles: Sequence[Handle], timeout_s: float) -> Outcome:
+def _report(handles: Sequence[Handle], timeout_s: float) -> SubmitterReport:
     texts = {handle.get(timeout=timeout_s).text for handle in handles}
-    return Outcome(collapsed=sum(handle.collapsed for handle in handles), texts=tuple(texts))
+    return SubmitterReport(
+        collapsed=sum(handle.collapsed for handle in handles), texts=tuple(texts)
+    )
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

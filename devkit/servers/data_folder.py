@@ -1,4 +1,4 @@
-"""The data folder of the embedded servers: who holds it, who owns what is in it, where the programs come from."""
+"""The data folder of the development servers: its lock, its owner, and where the programs come from."""
 
 import fcntl
 import hashlib
@@ -17,17 +17,17 @@ ORDINARY_ACCOUNT = "nobody"
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """
-    Make a data folder if it is missing, and hold it; the kernel lets go when this process ends, however it ends.
+    Create a data folder if it is missing, and lock it. The kernel releases the lock when this process ends.
 
-    A folder made here is closed to others. One that was there keeps its mode; what is put into it is closed.
+    A folder created here is closed to other accounts. An existing one keeps its mode; files in it are closed to others.
 
     Raises:
         FolderInUse: another process holds it.
-        EmbeddedError: the operating system refuses something, here or inside the `with`.
+        DevServersError: the operating system returned an error, here or inside the `with`.
     """
     try:
         with suppress(FileExistsError):
-            # As root, the servers' account has to pass through it.
+            # If this process is root, the account of the servers must be able to enter it.
             folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True)
         with open(folder / "lock", "a+", opener=private) as file:
             _lock(file.fileno(), folder)
@@ -49,7 +49,7 @@ def _lock(lock: int, folder: Path) -> None:
 
 
 def account_for(folder: Path, *programs: Path) -> Account | None:
-    """Choose the account that runs programs in a folder: the owner's own, or an ordinary one if that is root."""
+    """Choose the account for programs in a folder: None for that of this process, or an ordinary one if it is root."""
     if os.geteuid() != 0:
         return None
     try:
@@ -67,7 +67,7 @@ def account_for(folder: Path, *programs: Path) -> Account | None:
 
 
 def is_open(path: Path) -> bool:
-    """Tell whether any account may read what is at `path` and enter the folders above it, links included."""
+    """Tell whether every account may read `path` and enter the folders above it; links are followed."""
     return path.stat().st_mode & 0o005 == 0o005 and _is_passable(path)
 
 
@@ -77,7 +77,7 @@ def _is_passable(path: Path) -> bool:
 
 
 def own_folder(path: Path, account: Account | None) -> Path:
-    """Make a folder, if it is missing, that the servers' account alone can read."""
+    """Create a folder, if it is missing, that only the account of the servers can read."""
     path.mkdir(exist_ok=True)
     path.chmod(0o700)
     own(path, account)
@@ -85,22 +85,22 @@ def own_folder(path: Path, account: Account | None) -> Path:
 
 
 def own(path: Path, account: Account | None) -> None:
-    """Give a file or folder to the servers' account."""
+    """Make the account of the servers the owner of a file or folder."""
     if account is not None:
         os.chown(path, account.uid, account.gid)
 
 
-def mark_of(folder: Path) -> str:
-    """Name the server of a folder, for its command line."""
+def process_tag_of(folder: Path) -> str:
+    """Return what identifies the server of a folder on command lines."""
     return f"callgate-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
 
 
 def package_folder(package: str, *, extra: str) -> Path:
     """
-    Find where a package is installed, without importing it.
+    Return the folder of an installed package, without importing it.
 
     Raises:
-        EmbeddedError: it is not; names the extra of callgate that brings it.
+        DevServersError: it is not installed; the message names the extra of callgate that includes it.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:

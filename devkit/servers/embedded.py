@@ -1,19 +1,21 @@
 """
 A real PostgreSQL 18 and a real Valkey 9 in a data folder, as child processes of this one.
 
-For `callgate demo`, `callgate up` and the tests: the code runs against what it runs against in production, with
-nothing to install but the `embedded` extra. Linux only.
+For `callgate demo`, `callgate up` and the tests: they use the same servers as production, and the `embedded` extra is
+all that must be installed. Linux only.
 
-    <data folder>/lock        held while an `Embedded` runs here; like all here, its owner's alone, whatever the umask
-                  password    of the database role, readable by the servers' account alone
+    <data folder>/lock        locked while a `DevServers` runs here
+                  password    of the database role; only the account of the servers can read it
                   postgres/   postgres.log   postgres.port
                   valkey/     valkey.log     valkey.port
 
-As root, both servers run as `nobody`, because PostgreSQL refuses to run as root. Data stays in the folder that was
-asked for: where `nobody` may not enter it or the programs (a clone under root's home, say), the servers keep one
-capability for that (CAP_DAC_OVERRIDE, which opens every other file to them too).
+Only the owner can read the files in the data folder, whatever the umask.
 
-Warning: not for production. Both listen on loopback only; PostgreSQL asks for a password, Valkey does not.
+If this process is root, both servers run as `nobody`, because PostgreSQL refuses to run as root. If `nobody` cannot
+enter the data folder or the folder of the programs (under root's home, for example), the servers keep the capability
+CAP_DAC_OVERRIDE, with which they could also open every other file.
+
+Warning: not for production. Both listen on loopback only. PostgreSQL asks for a password, Valkey does not.
 """
 
 import sys
@@ -21,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from devkit.servers.data_folder import account_for, held
+from devkit.servers.data_folder import account_for, held, package_folder
 from devkit.servers.postgres import postgres_binary, start_postgres
 from devkit.servers.server import DevServersError, FolderInUse, Server, ServerFailed
 from devkit.servers.valkey import start_valkey, valkey_binary
@@ -31,26 +33,25 @@ __all__ = ["DevServers", "DevServersError", "FolderInUse", "Server", "ServerFail
 
 class DevServers:
     """
-    Runs both servers inside a `with`. What they store is there for the next one on the same folder.
+    Runs both servers inside a `with`. Their data is kept in the folder for the next `DevServers`.
 
     Args:
-        data_dir: Made if missing. One `Embedded` at a time; others may run beside it in other folders.
-        fsync: False makes PostgreSQL faster, and its data may be lost when the machine (not the server)
-            goes down. For tests.
+        data_dir: Created if missing. Only one `DevServers` at a time can use a folder.
+        fsync: False makes PostgreSQL faster. Its data may be lost if the machine crashes. For tests.
         valkey_persistence: False keeps Valkey's data in memory only.
 
     Raises on entering:
-        FolderInUse: another `Embedded` runs in `data_dir`.
-        ServerFailed: a server did not start; carries the end of its log.
-        EmbeddedError: a package is missing, or the folder cannot be used.
+        FolderInUse: another `DevServers` uses `data_dir`.
+        ServerFailed: a server did not start; `log_tail` is the end of its log.
+        DevServersError: a package is missing, or the folder cannot be used.
     """
 
     postgres: Server
     valkey: Server
     database_url: str
-    """For SQLAlchemy. Holds the password; the same from run to run unless the port was taken."""
+    """For SQLAlchemy, with the password. The same in every run, unless the port is taken."""
     broker_url: str
-    """For Celery. The same from run to run unless the port was taken."""
+    """For Celery. The same in every run, unless the port is taken."""
 
     def __init__(
         self, data_dir: Path | str, *, fsync: bool = True, valkey_persistence: bool = True
@@ -65,6 +66,7 @@ class DevServers:
             raise DevServersError(
                 "the embedded servers run on Linux only; give the URLs of your own"
             )
+        package_folder("psutil", extra="embedded")
         with ExitStack() as stack:
             stack.enter_context(held(self._folder))
             account = account_for(self._folder, postgres_binary(), valkey_binary())

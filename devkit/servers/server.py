@@ -1,19 +1,21 @@
 """
-One real server as a child process: started, ready within a bound, stopped, and made to fail on purpose.
+One real server as a child process: start it, wait until it is ready, stop it, and kill or suspend it in tests.
 
-The child dies with the process that started it, also when that is killed, and is out of reach of Ctrl-C in the
-owner's terminal, so that the owner decides when it stops. Its output goes to a log file, one file per run.
+The kernel kills the child when its owner, the process that started it, ends, also when the owner is killed. Ctrl-C in
+the terminal does not reach the child. Its output goes to a log file, one file per run.
 
-    EmbeddedError              a server or its folder is not as it must be
+    DevServersError            a server or its folder cannot be used
     ├── FolderInUse            another process runs servers in this data folder
-    └── ServerFailed           a program ended or was late; carries the end of its log
+    └── ServerFailed           a program ended or was not ready in time; `log_tail` is the end of its log
 """
+
+from __future__ import annotations
 
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,21 +24,21 @@ from typing import Self
 
 from worker.tied_process import tied
 
+with suppress(ModuleNotFoundError):  # `DevServers` names the missing extra
+    import psutil
+
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 16_384
 POLL_S = 0.02
 SIGNAL_TIMEOUT_S = 10.0
 
-# States of a process that has ended: no entry, waiting to be reaped, being removed. Source: man 5 proc.
-GONE = frozenset({"", "Z", "X"})
-
-# A clean environment: PGDATA, LD_PRELOAD and the like of the owner must not reach a server. UTF-8, because Python 3.11
-# and 3.12 read the `.pth` file that names the checkout by the locale, and its path need not be ASCII.
+# Not the environment of the owner: variables like PGDATA and LD_PRELOAD must not reach a server. UTF-8, because Python
+# 3.11 and 3.12 read the `.pth` file with the path of the checkout in the encoding of the locale.
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 class DevServersError(RuntimeError):
-    """The embedded servers cannot run here; the message says what to do."""
+    """The servers cannot run here. The message says what to do."""
 
 
 class FolderInUse(DevServersError):
@@ -44,7 +46,7 @@ class FolderInUse(DevServersError):
 
 
 class ServerFailed(DevServersError):
-    """A program ended or was late."""
+    """A program ended or was not ready in time."""
 
     def __init__(self, name: str, reason: str, log_tail: str) -> None:
         super().__init__(name, reason, log_tail)
@@ -56,30 +58,30 @@ class ServerFailed(DevServersError):
 
 @dataclass(frozen=True)
 class Account:
-    """The ordinary account that a program runs under when its owner is root."""
+    """The ordinary account of a program whose owner is root."""
 
     uid: int
     gid: int
     passage: bool
-    """True if the account must pass through folders that are closed to it."""
+    """True if the account must enter folders that are closed to it."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run, where, and how to know that it is ready."""
+    """What to run, where, and how to recognise that it is ready."""
 
     name: str
     argv: Sequence[str]
     folder: Path
     """The working directory."""
     log: Path
-    """Begun anew at each start; the log of the run before is kept beside it with the suffix `.previous`."""
+    """A new file at each start. The log of the previous run is kept with the suffix `.previous`."""
     ready_text: str
-    """Appears in the log once the program serves."""
-    mark: str
-    """On the command line of every process of this server, and of no other server."""
+    """Appears in the log when the program is ready."""
+    process_tag: str
+    """Appears on the command line of every process of this server, and of no other server."""
     account: Account | None = None
-    """None runs it as the owner."""
+    """None: the account of the owner."""
     stop_signal: signal.Signals = signal.SIGTERM
     start_timeout_s: float = 60.0
     stop_timeout_s: float = 30.0
@@ -87,16 +89,16 @@ class Program:
 
 class Server:
     """
-    One server process with its children. `start` and `stop` may alternate; the port stays the same.
+    One server process with its children. It can be started again after `stop` and `kill`, on the same port.
 
-    Not for use from several threads at once.
+    Not thread-safe.
     """
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self._child: subprocess.Popen[bytes] | None = None
-        # The kernel ties a child to the thread that forked it, so one thread that lives as long as this object
-        # does every start.
+        # The kernel kills a child when the thread that forked it ends. So every start is done by one thread, which
+        # lives as long as this object.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix=f"callgate-{program.name}")
 
     def __enter__(self) -> Self:
@@ -112,22 +114,22 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process id of the main process of the current or last run."""
+        """The id of the main process of the current or last run."""
         assert self._child is not None, "the server was never started"
         return self._child.pid
 
     def is_alive(self) -> bool:
-        """Tell whether the main process exists; a suspended server is alive."""
+        """Tell whether the main process exists; a suspended process does."""
         return self._child is not None and self._child.poll() is None
 
     def start(self) -> None:
         """
-        Start the server, and return when it serves. Does nothing if it is alive.
+        Start the server, and return when it is ready. Do nothing if it is alive.
 
-        Processes of an earlier run without an owner are killed first.
+        Processes that an earlier run left behind are killed first.
 
         Raises:
-            ServerFailed: it ended, or was not ready in `start_timeout_s`.
+            ServerFailed: it ended, or was not ready within `start_timeout_s`.
         """
         if self.is_alive():
             return
@@ -143,7 +145,7 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """Let the server finish its work and end; kill it after `stop_timeout_s`. A suspended one is resumed."""
+        """Shut the server down; kill it after `stop_timeout_s`. A suspended server is resumed first."""
         if self._child is not None and self.is_alive():
             self.resume()
             self._child.send_signal(self.program.stop_signal)
@@ -153,55 +155,55 @@ class Server:
 
     def kill(self) -> None:
         """Kill every process of the server with SIGKILL, and return when they are gone."""
-        self._signal_until(signal.SIGKILL, lambda pid: _state(pid) in GONE)
+        self._signal_until(signal.SIGKILL, lambda _: False)
         if self._child is not None:
+            self._child.kill()
             self._child.wait(SIGNAL_TIMEOUT_S)
 
     def suspend(self) -> None:
-        """Stop every process of the server with SIGSTOP: sockets stay open, and nothing answers."""
-        self._signal_until(signal.SIGSTOP, lambda pid: _state(pid) in {*GONE, "T"})
+        """Stop every process of the server with SIGSTOP: sockets stay open, but nothing answers."""
+        self._signal_until(signal.SIGSTOP, lambda status: status == psutil.STATUS_STOPPED)
 
     def resume(self) -> None:
-        """Let a suspended server go on."""
-        self._signal_until(signal.SIGCONT, lambda pid: _state(pid) != "T")
+        """Continue a suspended server."""
+        self._signal_until(signal.SIGCONT, lambda status: status != psutil.STATUS_STOPPED)
 
     def close(self) -> None:
-        """Stop the server, and give back what this object holds. It cannot be started again."""
+        """Stop the server, and end the thread of this object. The server cannot be started again."""
         self.stop()
         self._starter.shutdown()
 
-    def _wait_until_ready(self, child: "subprocess.Popen[bytes]") -> None:
+    def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self.program.start_timeout_s
         while self.program.ready_text not in end_of(self.program.log):
             if child.poll() is not None:
                 raise self._failure(f"ended with status {child.returncode}")
             if time.monotonic() > deadline:
-                raise self._failure(f"was not ready in {self.program.start_timeout_s:g} s")
+                raise self._failure(f"was not ready within {self.program.start_timeout_s:g} s")
             time.sleep(POLL_S)
 
     def _failure(self, reason: str) -> ServerFailed:
         return ServerFailed(self.program.name, reason, log_tail(self.program.log))
 
-    def _signal_until(self, number: signal.Signals, is_done: Callable[[int], bool]) -> None:
-        """Send a signal to every process of the server, again for those forked meanwhile, until all obey."""
+    def _signal_until(self, number: signal.Signals, is_done: Callable[[str], bool]) -> None:
+        """Signal every process of the server, also those forked meanwhile, until all that exist are done."""
         deadline = time.monotonic() + SIGNAL_TIMEOUT_S
-        while pids := [pid for pid in self._pids() if not is_done(pid)]:
+        while processes := [
+            process
+            for process in processes_tagged(self.program.process_tag)
+            if not is_done(process.info["status"])
+        ]:
             if time.monotonic() > deadline:
-                raise self._failure(f"processes {pids} did not obey {number.name}")
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
+                pids = [process.pid for process in processes]
+                raise self._failure(f"processes {pids} did not react to {number.name}")
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
             time.sleep(POLL_S / 10)
 
-    def _pids(self) -> list[int]:
-        """Find the main process and the processes it forked, also those that outlived their owner."""
-        known = {self._child.pid} if self._child is not None and self.is_alive() else set()
-        executable = Path(self.program.argv[0]).name
-        return sorted(known.union(marked_pids(executable, self.program.mark)))
 
-
-def spawn(program: Program) -> "subprocess.Popen[bytes]":
-    """Start a program in a session of its own, tied to the life of the calling thread's process."""
+def spawn(program: Program) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own. The kernel kills it when the calling thread ends."""
     account = program.account or Account(uid=-1, gid=-1, passage=False)
     command = tied(program.argv, uid=account.uid, gid=account.gid, passage=account.passage)
     with open(program.log, "ab", opener=private) as log:
@@ -217,7 +219,7 @@ def spawn(program: Program) -> "subprocess.Popen[bytes]":
 
 
 def private(path: str, flags: int) -> int:
-    """An opener for `open` whose file is its owner's alone, whatever the umask and its mode before."""
+    """An opener for `open` that closes the file to other accounts, whatever the umask and its previous mode."""
     file = os.open(path, flags, 0o600)
     os.fchmod(file, 0o600)
     return file
@@ -225,16 +227,16 @@ def private(path: str, flags: int) -> int:
 
 def run(program: Program) -> None:
     """
-    Run a program that ends by itself.
+    Run a program to its end.
 
     Raises:
-        ServerFailed: it ended with another status than 0, or was not done in `start_timeout_s`.
+        ServerFailed: its exit status was not 0, or it did not end within `start_timeout_s`.
     """
     child = spawn(program)
     try:
         status = child.wait(program.start_timeout_s)
     except subprocess.TimeoutExpired:
-        reason = f"was not done in {program.start_timeout_s:g} s"
+        reason = f"did not end within {program.start_timeout_s:g} s"
         raise ServerFailed(program.name, reason, log_tail(program.log)) from None
     finally:
         child.kill()
@@ -244,35 +246,19 @@ def run(program: Program) -> None:
 
 
 def log_tail(log: Path) -> str:
-    """Read the last lines of a log; empty if there is none."""
+    """Return the last lines of a log, or an empty text if there is none."""
     return "\n".join(end_of(log).splitlines()[-LOG_TAIL_LINES:])
 
 
 def end_of(log: Path) -> str:
-    """Read the last `LOG_TAIL_BYTES` of a log; empty if there is none."""
+    """Return the last `LOG_TAIL_BYTES` of a log, or an empty text if there is none."""
     with suppress(FileNotFoundError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
         return file.read().decode(errors="replace")
     return ""
 
 
-def marked_pids(executable: str, mark: str) -> Iterator[int]:
-    """Find the processes of an executable that carry `mark` on their command line."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        # A process may end between two of these reads.
-        with suppress(OSError):
-            name = (entry / "comm").read_text().strip()
-            if name == executable[:15] and mark.encode() in (entry / "cmdline").read_bytes():
-                yield int(entry.name)
-
-
-def _state(pid: int) -> str:
-    """Read the state letter of a process; empty if there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    # The name in parentheses may itself hold spaces and parentheses.
-    return stat.rpartition(")")[2].split()[0]
+def processes_tagged(process_tag: str) -> list[psutil.Process]:
+    """Return the processes with a tag on their command line, also those that outlived their owner, but no zombies."""
+    processes = psutil.process_iter(["cmdline", "status"])
+    return [p for p in processes if process_tag in " ".join(p.info["cmdline"] or ())]

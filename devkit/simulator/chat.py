@@ -1,8 +1,8 @@
 """
-OpenAI's chat-completions form: what a request says, and the bytes of each kind of answer.
+The chat-completions format of OpenAI: parse a request, and build the bytes of each kind of answer.
 
-Nothing here waits or touches a socket. Source of the shapes: openai-python 3.54,
-`types/chat/chat_completion.py` and `types/completion_usage.py`.
+Pure functions without sockets. Source of the format: openai-python 3.54, `types/chat/chat_completion.py` and
+`types/completion_usage.py`.
 """
 
 from __future__ import annotations
@@ -17,37 +17,39 @@ from typing import Any
 
 from multidict import CIMultiDict
 
-from devkit.simulator.schema import SchemaUnsatisfied, instance
 from devkit.simulator.script import ErrorBody, Kind, ReportedUsage, Step
 
 CHAT_PATH = "/v1/chat/completions"
 BYTES_PER_TOKEN = 4
 CHOICES_MAX = 128
-GARBAGE = b"\xff\xfe<html>upstream connect error"
+NOT_JSON = b"\xff\xfe<html>upstream connect error"
 
-# What OpenAI names these errors; every other status gets the family's type and no code.
+# How OpenAI names these errors. Other statuses get a type by their hundreds, and no code.
 _ERRORS = {
     401: ErrorBody(type="invalid_request_error", code="invalid_api_key"),
     404: ErrorBody(type="invalid_request_error", code="model_not_found"),
     429: ErrorBody(type="requests", code="rate_limit_exceeded"),
 }
 
+_VALUES = {"string": "ok", "integer": 0, "number": 0, "boolean": False, "array": [], "object": {}}
+"""The values of properties, by type, in the answer to a request with a JSON schema; null for other types."""
+
 
 class BadRequest(ValueError):
-    """The request is not one that a chat-completions provider would answer."""
+    """A chat-completions provider would refuse the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """What the simulator reads out of a request's body."""
+    """The fields of a request that the simulator uses."""
 
     model: str
     last_user_text: str
     prompt_bytes: int
-    """UTF-8 bytes of the text of all messages."""
+    """The UTF-8 bytes of the texts of all messages."""
     choices: int
     completion_tokens_max: int | None
-    """For each choice."""
+    """The limit of each choice."""
     response_format: Mapping[str, Any]
     service_tier: str
 
@@ -57,7 +59,7 @@ class ChatRequest:
         Read a request body.
 
         Raises:
-            BadRequest: No JSON object, a field of the wrong form, or a stream is asked for.
+            BadRequest: The body is not a JSON object, a field is malformed, or a stream is requested.
         """
         try:
             fields = json.loads(body)
@@ -86,7 +88,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer, before any fault cuts it short."""
+    """A complete answer, before a fault cuts it."""
 
     status: int
     headers: CIMultiDict[str]
@@ -94,12 +96,7 @@ class Reply:
 
 
 def reply_to(chat: ChatRequest, step: Step) -> Reply:
-    """
-    Return the answer a step gives to a request.
-
-    Raises:
-        BadRequest: No text satisfies the request's json_schema.
-    """
+    """Return the answer of a step to a request."""
     answer_id = uuid.uuid4().hex
     headers = CIMultiDict({"Content-Type": "application/json", "x-request-id": f"req_{answer_id}"})
     match step.kind:
@@ -109,8 +106,8 @@ def reply_to(chat: ChatRequest, step: Step) -> Reply:
         case Kind.REDIRECT:
             status, body = step.status or 307, b""
             headers["Location"] = CHAT_PATH
-        case Kind.GARBAGE:
-            status, body = 200, GARBAGE
+        case Kind.NOT_JSON:
+            status, body = 200, NOT_JSON
         case Kind.WRONG_SCHEMA:
             status, body = 200, b'{"object": "list", "data": []}'
         case _:
@@ -122,7 +119,7 @@ def reply_to(chat: ChatRequest, step: Step) -> Reply:
 
 
 def error_body(status: int, error: ErrorBody) -> bytes:
-    """Return an error in OpenAI's form, with what is missing filled in from the status."""
+    """Return an error in the format of OpenAI. Missing fields get values that fit the status."""
     family = "server_error" if status >= 500 else "invalid_request_error"
     known = _ERRORS.get(status, ErrorBody(type=family))
     fields = {
@@ -186,7 +183,7 @@ def _usage(chat: ChatRequest, usage: ReportedUsage, text_bytes: int) -> dict[str
 
 
 def _computed_completion_tokens(chat: ChatRequest, reasoning_tokens: int, text_bytes: int) -> int:
-    """Return the tokens of all choices, each bounded by the request's limit."""
+    """Return the tokens of all choices, each at most the limit of the request."""
     each = _tokens(text_bytes) + reasoning_tokens
     if chat.completion_tokens_max is not None:
         each = min(each, chat.completion_tokens_max)
@@ -200,22 +197,27 @@ def _answer_text(chat: ChatRequest, step: Step) -> str:
         return step.text
     match chat.response_format:
         case {"type": "json_schema", "json_schema": {"schema": schema}}:
-            return _satisfying(schema)
+            return json.dumps(_shallow_instance(schema))
         case {"type": "json_object"}:
             return "{}"
         case _:
             return "ok"
 
 
-def _satisfying(schema: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(instance(schema))
-    except SchemaUnsatisfied as error:
-        raise BadRequest(f"invalid schema for response_format: {error}") from error
+def _shallow_instance(schema: Any) -> dict[str, Any]:
+    """Return an object with a fixed value for each property; a deeper schema needs a `Step` with a text."""
+    match schema:
+        case {"properties": {**properties}}:
+            return {
+                str(name): _VALUES.get(str(node.get("type"))) if isinstance(node, dict) else None
+                for name, node in properties.items()
+            }
+        case _:
+            return {}
 
 
 def _within(text: str, tokens_max: int | None, kind: Kind) -> tuple[str, bool]:
-    """Return the text cut to the request's limit, as a provider does, and whether it was cut."""
+    """Return the text, cut at the token limit like by a provider, and whether it was cut."""
     if tokens_max is None or kind is Kind.HUGE_BODY:
         return text, False
     encoded = _utf8(text)
@@ -229,7 +231,7 @@ def _retry_after(delay_s: int, form: str) -> str:
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    """Return a message's text; parts that are not text (images, files) add nothing."""
+    """Return the text of a message, without images and files."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
@@ -257,5 +259,5 @@ def _tokens(utf8_bytes: int) -> int:
 
 
 def _utf8(text: str) -> bytes:
-    # A lone surrogate is legal in JSON and illegal in UTF-8; a provider has to answer it anyway.
+    # JSON can contain a lone surrogate, which UTF-8 cannot encode. A provider answers such a request too.
     return text.encode(errors="surrogatepass")

@@ -1,8 +1,8 @@
 """
-The simulator's book: every request that arrived, independent of what was done with it.
+The journal of the simulator: every request that arrived, whatever the answer was.
 
-Columns instead of objects: two million requests fit into memory and the garbage collector has
-nothing to walk. Past `REQUESTS_MAX` requests are still counted, and counted as `forgotten`.
+It has columns instead of objects: two million requests fit into memory, and the garbage collector has nothing to scan.
+Requests beyond `REQUESTS_MAX` are counted as `forgotten`.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from pydantic import BaseModel, ConfigDict
 
 REQUESTS_MAX = 2_000_000
 
-# The faults of requests that met no rule: not read to their end, and refused as malformed.
+# The faults of requests that no rule answered: not read completely, or refused as malformed.
 UNREAD = "unread"
 BAD_REQUEST = "bad_request"
 
 
 class Counts(BaseModel):
-    """How many requests arrived, and what became of them."""
+    """How many requests arrived, and how they were answered."""
 
     model_config = ConfigDict(frozen=True)
 
     total: int
     attempt_ids: int
-    """How many different attempt ids were seen; requests without one add nothing."""
+    """The number of different attempt ids. Requests without one are not counted here."""
     repeated: dict[str, int]
-    """Attempt ids that arrived more than once, with the number of times."""
+    """Attempt ids that arrived more than once, with their number of requests."""
     by_fault: dict[str, int]
     """Requests by the kind of step that answered them, or `unread` or `bad_request`."""
     in_flight: int
     in_flight_max: int
-    """The most requests that were ever in flight together."""
+    """The largest number of requests in flight at one time."""
     forgotten: int
-    """Requests past the bound: in `total`, and in nothing else."""
+    """Requests beyond `REQUESTS_MAX`: counted in `total`, and nowhere else."""
 
 
 class ReceivedRequest(BaseModel):
@@ -48,18 +48,18 @@ class ReceivedRequest(BaseModel):
 
     attempt_id: str | None
     model: str
-    """Empty until the body was read."""
+    """Empty until the body has been read."""
     status: int | None
-    """The status that was sent; None while in flight, and where no head was ever sent."""
+    """The status that was sent; None while in flight, or if no head was sent."""
     fault: str
     started_s: float
-    """When the head was read, on this machine's monotonic clock (`time.monotonic()`)."""
+    """When the head was read, by `time.monotonic()` of this machine."""
     finished_s: float | None
-    """When the answer was out, the fault done, or the client gone; None while in flight."""
+    """When the answer or the fault was complete, or the client had disconnected; None while in flight."""
 
 
 class RequestJournal:
-    """Remembers requests in the order they arrived."""
+    """Stores requests in the order of their arrival."""
 
     def __init__(self, requests_max: int = REQUESTS_MAX) -> None:
         self._requests_max = requests_max
@@ -75,7 +75,7 @@ class RequestJournal:
         self._finished_s = array("d")
 
     def arrived(self, attempt_id: str | None) -> int | None:
-        """Count a request; return its number in the book, or None past the bound."""
+        """Count a request; return its number, or None beyond the limit."""
         if len(self._faults) >= self._requests_max:
             self._forgotten += 1
             return None
@@ -92,21 +92,21 @@ class RequestJournal:
         return len(self._faults) - 1
 
     def decided(self, number: int | None, model: str, fault: str) -> None:
-        """Note how a request is going to be answered."""
+        """Store how a request will be answered."""
         if number is not None:
-            # One string for all requests of a model, not one each.
+            # One string for all requests of a model.
             self._models[number] = sys.intern(model)
             self._faults[number] = fault
 
     def finished(self, number: int | None, status: int | None) -> None:
-        """Note that nothing more will be done about a request."""
+        """Store that a request is complete."""
         if number is not None:
             self._in_flight -= 1
             self._statuses[number] = status or 0
             self._finished_s[number] = time.monotonic()
 
     def counts(self) -> Counts:
-        """Return the figures so far. Cost: one pass over the book, 0.4 s at two million."""
+        """Return the figures so far. It reads all columns: 0.4 s at two million requests."""
         return Counts(
             total=len(self._faults) + self._forgotten,
             attempt_ids=len(self._times_seen),

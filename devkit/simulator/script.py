@@ -1,8 +1,8 @@
 """
-What the simulated provider answers: an ordered list of rules, each with the steps it replies with.
+The answers of the simulated provider: an ordered list of rules, each with a list of steps.
 
-The first rule that matches a request answers it; its k-th match gets its k-th step, and the last
-step repeats. A request that no rule matches gets `Step()`: an immediate, correct answer.
+The first rule that matches a request answers it. The k-th match of a rule gets its k-th step; the last step repeats. A
+request that no rule matches gets `Step()`, which is an immediate, correct answer.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ Tokens = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class Kind(StrEnum):
-    """How a request is answered; everything but `ok` and `status` is a fault of the provider."""
+    """How a request is answered. All kinds but `ok` and `status` are faults of the provider."""
 
     OK = "ok"
     STATUS = "status"
     """An error status with a body in OpenAI's form; 500 unless the step names another."""
     HANG = "hang"
-    """Nothing is sent for `hang_s`, then the connection is reset."""
+    """Nothing is sent for `hang_s`; then the connection is reset."""
     RESET_BEFORE_HEADERS = "reset_before_headers"
     RESET_AFTER_HEADERS = "reset_after_headers"
     """The head of a correct answer, no byte of its body, then a reset."""
     TRUNCATED_BODY = "truncated_body"
     """Half of the body that Content-Length promised, then an orderly close."""
-    GARBAGE = "garbage"
-    """Status 200 and application/json over bytes that are neither JSON nor UTF-8."""
+    NOT_JSON = "not_json"
+    """Status 200 and application/json, but the body is neither JSON nor UTF-8."""
     SLOW_DRIP = "slow_drip"
-    """A correct body in small pieces over `drip_s`: no single read is slow, the whole is."""
+    """A correct body in small pieces over `drip_s`: no single read is slow, but the whole answer is."""
     EMPTY_CHOICES = "empty_choices"
     NO_USAGE = "no_usage"
     WRONG_SCHEMA = "wrong_schema"
-    """Status 200 and correct JSON that is no chat completion."""
+    """Status 200 and correct JSON, but not a chat completion."""
     REDIRECT = "redirect"
-    """307 back to the same address: whoever follows it makes a second request."""
+    """307 to the same address: a client that follows it sends a second request."""
     HUGE_BODY = "huge_body"
-    """A correct answer whose text is `huge_bytes` long."""
+    """A correct answer with a text of `huge_bytes`."""
 
 
 class _Value(BaseModel):
@@ -54,7 +54,7 @@ class _Value(BaseModel):
 
 
 class Uniform(_Value):
-    """A latency anywhere between two bounds, each value as likely."""
+    """A latency between two bounds, uniformly distributed."""
 
     low_s: Seconds
     high_s: Seconds
@@ -67,7 +67,7 @@ class Uniform(_Value):
 
 
 class Lognormal(_Value):
-    """A latency with a long tail, as real providers have; cut off at `max_s`."""
+    """A latency with a long tail, as real providers have; at most `max_s`."""
 
     median_s: Annotated[float, Field(gt=0, le=WAIT_MAX_S)]
     sigma: Annotated[float, Field(ge=0, le=5)]
@@ -75,7 +75,7 @@ class Lognormal(_Value):
 
 
 class ErrorBody(_Value):
-    """The fields of OpenAI's `error` object; what is None is filled in from the status."""
+    """The fields of OpenAI's `error` object. None is replaced by a value that fits the status."""
 
     message: str | None = None
     type: str | None = None
@@ -84,22 +84,22 @@ class ErrorBody(_Value):
 
 
 class ReportedUsage(_Value):
-    """Token counts to report; what is None is computed from the request and the text."""
+    """Token counts to report. None is replaced by a count of the request or the text."""
 
     prompt_tokens: Tokens | None = None
     completion_tokens: Tokens | None = None
-    """Sent as it is, also when it exceeds what the request allowed."""
+    """Sent unchanged, also if it exceeds the limit of the request."""
     cached_tokens: Tokens = 0
     reasoning_tokens: Tokens = 0
-    """Part of the completion tokens, computed or given."""
+    """Included in the completion tokens, whether these are computed or given."""
 
 
 class Step(_Value):
-    """One answer. The defaults are a correct answer at once."""
+    """One answer. By default it is correct and immediate."""
 
     kind: Kind = Kind.OK
     latency_s: Seconds | Uniform | Lognormal = 0.0
-    """Waited after the whole request was read and before anything is sent or reset."""
+    """The pause between the end of the request and the answer or the fault."""
     status: Annotated[int, Field(ge=300, le=599)] | None = None
     """For `status` (400 to 599, default 500) and `redirect` (300 to 399, default 307) only."""
     headers: Mapping[str, str] = Field(default_factory=dict)
@@ -108,14 +108,14 @@ class Step(_Value):
     retry_after_form: Literal["seconds", "http-date"] = "seconds"
     error: ErrorBody = ErrorBody()
     text: str | None = None
-    """The message's text; by default "ok", or JSON that satisfies the request's schema."""
+    """The message's text; by default "ok", or an object with a value for each property of the request's schema."""
     refusal: str | None = None
-    """Sent as `message.refusal`, in place of the text."""
+    """Sent as `message.refusal`, instead of the text."""
     finish_reason: Literal["stop", "length", "content_filter", "tool_calls"] | None = None
-    """By default "stop", or "length" where the text was cut at the request's token limit."""
+    """By default "stop", or "length" if the text was cut at the token limit of the request."""
     usage: ReportedUsage = ReportedUsage()
     service_tier: str | None = None
-    """By default the request's own, or "default" where that is absent or "auto"."""
+    """By default that of the request, or "default" if that is missing or "auto"."""
     hang_s: Seconds = WAIT_MAX_S
     drip_s: Seconds = 1.0
     huge_bytes: Annotated[int, Field(ge=0, le=HUGE_BYTES_MAX)] = 32 * 1024 * 1024
@@ -132,22 +132,22 @@ class Step(_Value):
 
 
 class Match(_Value):
-    """Which requests a rule answers: those that meet every condition given; by default all."""
+    """Which requests a rule answers: those that satisfy every given condition; by default all."""
 
     model: str | None = None
     text: str | None = None
-    """Contained in the last user message."""
+    """A part of the last user message."""
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The share of the otherwise matching requests, drawn with the rule's seed in arrival order."""
+    """The share of the otherwise matching requests, drawn in order of arrival with the seed of the rule."""
 
 
 class Rule(_Value):
-    """Answers matching requests with the steps of `reply`, in order; the last one repeats."""
+    """Answers matching requests with the steps of `reply`, in order. The last step repeats."""
 
     match: Match = Match()
     reply: Annotated[Sequence[Step], Field(min_length=1, max_length=10_000)]
     seed: int = 0
-    """Of every draw this rule makes; the same script draws the same numbers in each run."""
+    """The seed of all random draws of this rule: every run of a script draws the same numbers."""
 
 
 Rules = Annotated[tuple[Rule, ...], Field(max_length=1_000)]
@@ -155,14 +155,14 @@ RULES: TypeAdapter[tuple[Rule, ...]] = TypeAdapter(Rules)
 
 
 class Script:
-    """Rules in use: remembers how far each has come."""
+    """Rules in use, with the number of requests that each has answered."""
 
     def __init__(self, rules: Sequence[Rule] = ()) -> None:
-        self._turns = [_Turn(rule) for rule in rules]
+        self._rules = [_RuleInUse(rule) for rule in rules]
 
     def next_step(self, model: str, text: str) -> tuple[Step, float]:
         """
-        Decide the answer to one request, and move its rule on by one step.
+        Return the answer to one request, and advance its rule by one step.
 
         Args:
             text: The last user message.
@@ -170,18 +170,18 @@ class Script:
         Returns:
             The step, and the latency drawn for it in seconds.
         """
-        for turn in self._turns:
-            if turn.matches(model, text):
-                return turn.take()
+        for rule in self._rules:
+            if rule.matches(model, text):
+                return rule.next_step()
         return Step(), 0.0
 
 
-class _Turn:
-    """One rule, its random numbers, and how many requests it has answered."""
+class _RuleInUse:
+    """One rule, its random numbers, and the number of requests that it has answered."""
 
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
-        self._random = random.Random(rule.seed)  # noqa: S311  # Repeatable on purpose, no secret.
+        self._random = random.Random(rule.seed)  # noqa: S311  # Repeatable on purpose, not a secret.
         self._answered = 0
 
     def matches(self, model: str, text: str) -> bool:
@@ -192,7 +192,7 @@ class _Turn:
             return False
         return match.probability is None or self._random.random() < match.probability
 
-    def take(self) -> tuple[Step, float]:
+    def next_step(self) -> tuple[Step, float]:
         steps = self._rule.reply
         step = steps[min(self._answered, len(steps) - 1)]
         self._answered += 1

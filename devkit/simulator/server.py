@@ -1,4 +1,4 @@
-"""The simulated provider's HTTP side: counts each request, asks the script, and does the fault."""
+"""The HTTP side of the simulated provider: counts each request, asks the script, and answers or fails."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ DRIP_PIECES = 20
 
 RECORDS: TypeAdapter[list[ReceivedRequest]] = TypeAdapter(list[ReceivedRequest])
 
-# SO_LINGER on, for 0 s: closing the socket sends a reset instead of an orderly end.
+# SO_LINGER for 0 s: closing the socket sends a reset.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class ProviderServer:
-    """Answers `/v1` as a provider would, and `/__control` for whoever scripts it."""
+    """Answers `/v1` like a provider. Its owner sends scripts to `/__control`."""
 
     def __init__(self, rules: Sequence[Rule] = (), requests_max: int = REQUESTS_MAX) -> None:
         self._first_rules = rules
         self._requests_max = requests_max
-        self._start_anew()
+        self._start_over()
 
     def app(self) -> web.Application:
-        """Return the web application, to be served with handler cancellation on."""
+        """Return the web application. It must be served with handler cancellation."""
         app = web.Application(client_max_size=REQUEST_BYTES_MAX)
         app.router.add_post(CHAT_PATH, self._chat)
         app.router.add_get("/v1/models", _models)
@@ -46,34 +46,34 @@ class ProviderServer:
         app.router.add_route("*", "/{path:.*}", _not_found)
         return app
 
-    def _start_anew(self) -> None:
+    def _start_over(self) -> None:
         self._script = Script(self._first_rules)
-        self._book = RequestJournal(self._requests_max)
+        self._journal = RequestJournal(self._requests_max)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        # The head has been read and nothing else: this line is what makes the count the truth.
-        book, number = self._book, self._book.arrived(request.headers.get(ATTEMPT_HEADER))
+        # Counted when only the head has been read, so that no request is missed.
+        journal, number = self._journal, self._journal.arrived(request.headers.get(ATTEMPT_HEADER))
         response: web.StreamResponse = web.Response()
         try:
-            response = await self._answer(request, book, number)
+            response = await self._answer(request, journal, number)
         except ConnectionError:
-            # The client left while the answer was written: there is nobody to tell.
+            # The client disconnected while the answer was written.
             pass
         finally:
-            book.finished(number, response.status if response.prepared else None)
+            journal.finished(number, response.status if response.prepared else None)
         return response
 
     async def _answer(
-        self, request: web.Request, book: RequestJournal, number: int | None
+        self, request: web.Request, journal: RequestJournal, number: int | None
     ) -> web.StreamResponse:
         try:
             chat = ChatRequest.parse(await request.read())
             step, latency_s = self._script.next_step(chat.model, chat.last_user_text)
             reply = reply_to(chat, step)
         except BadRequest as refusal:
-            book.decided(number, "", BAD_REQUEST)
+            journal.decided(number, "", BAD_REQUEST)
             return await _send(request, _error(400, str(refusal)))
-        book.decided(number, chat.model, step.kind)
+        journal.decided(number, chat.model, step.kind)
         if latency_s:
             await asyncio.sleep(latency_s)
         return await _deliver(request, step, reply)
@@ -86,14 +86,14 @@ class ProviderServer:
         return web.Response(status=204)
 
     async def _control_reset(self, _request: web.Request) -> web.Response:
-        self._start_anew()
+        self._start_over()
         return web.Response(status=204)
 
     async def _control_counts(self, _request: web.Request) -> web.Response:
-        return web.json_response(text=self._book.counts().model_dump_json())
+        return web.json_response(text=self._journal.counts().model_dump_json())
 
     async def _control_records(self, request: web.Request) -> web.Response:
-        records = self._book.records(int(request.query["first"]), RECORDS_PER_PAGE_MAX)
+        records = self._journal.records(int(request.query["first"]), RECORDS_PER_PAGE_MAX)
         return web.json_response(body=RECORDS.dump_json(records))
 
 
@@ -113,7 +113,7 @@ def _error(status: int, message: str) -> Reply:
 
 
 async def _deliver(request: web.Request, step: Step, reply: Reply) -> web.StreamResponse:
-    """Send the reply as the step wants it sent; an unprepared response means no head was sent."""
+    """Send the reply as the step requires. If no head was sent, the response is not prepared."""
     match step.kind:
         case Kind.HANG:
             await asyncio.sleep(step.hang_s)
@@ -163,7 +163,7 @@ async def _send_slowly(request: web.Request, reply: Reply, drip_s: float) -> web
 
 
 def _reset(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """Cut the connection so that the client reads a reset, not an end of file."""
+    """Close the connection with a reset, so that the client does not read an end of file."""
     if request.transport is not None:
         connection: socket.socket = request.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -1,5 +1,5 @@
 """
-A provider to test against: a real HTTP server in OpenAI's form, with scripted answers and faults.
+A simulated provider for tests: a real HTTP server in the format of OpenAI, with scripted answers and faults.
 
     with Simulator() as provider:
         provider.script([Rule(reply=[Step(kind=Kind.STATUS, status=429), Step()])])
@@ -7,8 +7,8 @@ A provider to test against: a real HTTP server in OpenAI's form, with scripted a
         ...
         assert provider.counts().total == 2
 
-It runs in a process of its own, so that it costs its owner no event loop and survives what is done
-to the workers under test. By hand: `python -m devkit.simulator.simulator --port 8080 --script rules.json`.
+It runs in a process of its own: its owner needs no event loop, and it outlives the workers under test. By
+hand: `python -m devkit.simulator.simulator --port 8080 --script rules.json`.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ CONTROL_TIMEOUT_S = 30.0
 
 
 class SimulatorFailed(RuntimeError):
-    """The simulator did not start, or refused what its owner asked of it."""
+    """The simulator did not start, or refused a request of its owner."""
 
 
 @dataclass(frozen=True)
 class Requests:
-    """Every request that arrived, in order of arrival, and the counts over them."""
+    """Every request in order of arrival, and their counts."""
 
     counts: Counts
     records: tuple[ReceivedRequest, ...]
@@ -86,9 +86,9 @@ class Requests:
 
 class Simulator:
     """
-    A simulated provider in a child process, for the length of a `with` block.
+    Runs a simulated provider in a child process, inside a `with`.
 
-    The child ends with the block, and within a second when its owner dies in whatever way.
+    The child also ends within a second after its owner has died.
     """
 
     def __init__(self) -> None:
@@ -120,17 +120,17 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """What an OpenAI client takes as `base_url`."""
+        """The `base_url` for an OpenAI client."""
         return f"http://{HOST}:{self._port}/v1"
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
+        """The id of the child process."""
         return self._running().pid
 
     def script(self, rules: Sequence[Rule | dict[str, Any]]) -> None:
         """
-        Answer every request that arrives from now on by these rules, each from its first step.
+        Answer later requests by these rules, each from its first step.
 
         Raises:
             pydantic.ValidationError: A rule is malformed; nothing has changed.
@@ -142,11 +142,11 @@ class Simulator:
         self._ask("POST", "/__control/reset")
 
     def counts(self) -> Counts:
-        """Return the figures so far, without the records."""
+        """Return the counts of all requests so far."""
         return Counts.model_validate_json(self._ask("GET", "/__control/counts"))
 
     def requests(self) -> Requests:
-        """Return the figures so far and a record of each request."""
+        """Return all requests so far, and their counts."""
         return Requests(self.counts(), tuple(self._records()))
 
     def _records(self) -> Iterator[ReceivedRequest]:
@@ -207,13 +207,15 @@ def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, or until the owner is gone."""
+    """Serve until SIGTERM or SIGINT, or until the owner has ended."""
     parser = argparse.ArgumentParser(
         prog="python -m devkit.simulator.simulator", description=__doc__
     )
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--script", type=Path, help="a JSON file with a list of rules")
-    parser.add_argument("--ready-file", type=Path, help="gets the line that is printed when ready")
+    parser.add_argument(
+        "--ready-file", type=Path, help="a file for the line that is printed when ready"
+    )
     parser.add_argument("--owner-pid", type=int, help="the parent process; end when it is gone")
     options = parser.parse_args(arguments)
     rules = RULES.validate_json(options.script.read_bytes()) if options.script else ()
@@ -222,15 +224,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _allow_many_connections() -> None:
-    """Raise the soft limit of open files: the usual 1,024 is fewer than the calls in flight."""
+    """Raise the soft limit of open files: the usual 1,024 is less than the number of calls in flight."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 async def _serve(server: ProviderServer, options: argparse.Namespace) -> None:
-    # Cancellation ends a hanging answer when its client leaves; a bounded file table depends on it.
+    # Cancellation ends a hanging answer when its client disconnects, so that its socket is closed.
     runner = web.AppRunner(server.app(), access_log=None, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, HOST, options.port, backlog=BACKLOG).start()
@@ -241,7 +243,7 @@ async def _serve(server: ProviderServer, options: argparse.Namespace) -> None:
 def _say_ready(port: int, ready_file: Path | None) -> None:
     line = json.dumps({"port": port}) + "\n"
     if ready_file is not None:
-        # Renamed into place, so that nobody reads half a line.
+        # Renamed when complete: a reader never sees half a line.
         draft = ready_file.with_name(f"{ready_file.name}.{os.getpid()}")
         draft.write_text(line)
         draft.replace(ready_file)
@@ -253,7 +255,7 @@ async def _until_stopped(owner_pid: int | None) -> None:
     stop = asyncio.Event()
     for stopping in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(stopping, stop.set)
-    # Polled, because a pipe to the owner would be held open by whatever the owner forks.
+    # Polled: a pipe to the owner would stay open in processes that the owner forks.
     while owner_pid is None or os.getppid() == owner_pid:
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), OWNER_POLL_S)

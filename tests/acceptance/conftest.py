@@ -1,4 +1,4 @@
-"""One deployment per test file; after each test its books must be right."""
+"""One deployment per test file, with an audit after each test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.deployment import Deployment, until_equal
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Simulator]:
-    """A simulated provider."""
+    """The simulated provider of a file."""
     with Simulator() as simulator:
         yield simulator
 
@@ -22,20 +22,20 @@ def provider() -> Iterator[Simulator]:
 def standing(
     services: DevServers, provider: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
-    """What the tests of a file share: services, provider and client, but no state of calls."""
+    """The deployment of a file: servers, provider and client."""
     with Deployment(services, provider, tmp_path_factory.mktemp("deployment")) as deployment:
         yield deployment
 
 
 @pytest.fixture
 def deployment(standing: Deployment) -> Iterator[Deployment]:
-    """The deployment without a script, with a worker if the test starts one; audited after the test."""
+    """The deployment of one test, without a script. After the test, calls must end and the audit must be clean."""
     standing.provider.reset()
-    standing.vouch_for_the_provider()
+    standing.close_breaker()
     yield standing
     try:
         until_equal(0, standing.open_calls)
     finally:
-        # What a failed test left open must not fail its neighbours.
+        # Open calls of a failed test must not affect other tests.
         standing.end_open_calls()
-    standing.assert_books_are_right()
+    standing.assert_audit_is_clean()

@@ -1,7 +1,7 @@
 """
-`docker-compose.yml` and `Dockerfile` say what works: each service's command is run as a process of this machine.
+`docker-compose.yml` and `Dockerfile` work: the command of each service runs as a process of this machine.
 
-No engine is needed: of a container's surroundings only addresses and paths are rewritten, the rest is as written.
+No Docker engine is needed. Only addresses and paths are replaced; everything else is used as written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from devkit.simulator.simulator import Rule, Step
 from tests.support.deployment import CHECKOUT, Deployment, Process, clean_environ, until
 
 NAMES = ("POSTGRES", "WORKER", "DASHBOARD", "BROKER", "FLOWER")
-SECRETS = {f"CALLGATE_{name}_PASSWORD": f"letters{at}" for at, name in enumerate(NAMES)}
+SECRETS = {f"CALLGATE_{name}_PASSWORD": f"secret{at}" for at, name in enumerate(NAMES)}
 AUTH = f"callgate:{SECRETS['CALLGATE_FLOWER_PASSWORD']}"
 PROMPT = "the prompt nobody but the provider may read"
 REQUIRED = re.compile(r"\$\{(\w+):\?[^}]*\}")
@@ -38,7 +38,7 @@ PAGES_MAX = 60
 
 
 def compose(variables: Mapping[str, str] = SECRETS, part: str = "services") -> dict[str, Any]:
-    """Read a part as `docker compose config` would; KeyError names a missing required variable."""
+    """Read a part like `docker compose config`; a KeyError names a missing required variable."""
     text = (CHECKOUT / "docker-compose.yml").read_text()
     text = REQUIRED.sub(lambda found: variables[found.group(1)], text)
     found: dict[str, Any] = yaml.safe_load(text)[part]
@@ -46,21 +46,21 @@ def compose(variables: Mapping[str, str] = SECRETS, part: str = "services") -> d
 
 
 def seconds(duration: str) -> float:
-    """`120s` as a number."""
+    """Return `120s` as a number."""
     return float(duration.removesuffix("s"))
 
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_no_password_has_a_default(name: str) -> None:
-    """Without its passwords nothing starts: a default password is none."""
+    """A default password would be public, so nothing starts without one."""
     others = {key: value for key, value in SECRETS.items() if key != name}
 
     with pytest.raises(KeyError, match=name):
         compose(others)
 
 
-def test_the_compose_version_is_told_while_it_matters() -> None:
-    """Older ones refuse inline configs, and name no version. Source: docs.docker.com, "Configs top-level"."""
+def test_the_required_compose_version_is_documented() -> None:
+    """Older versions refuse inline configs with an unclear error. Source: docs.docker.com, "Configs top-level"."""
     assert all("content" in config for config in compose(part="configs").values())
 
     for name in ("docker-compose.yml", "README.md", "CHANGELOG.md"):
@@ -68,33 +68,36 @@ def test_the_compose_version_is_told_while_it_matters() -> None:
 
 
 def test_only_flower_is_published_and_only_on_loopback() -> None:
-    """Postgres and Valkey are reachable from the containers alone."""
+    """Postgres and Valkey are reachable from the containers only."""
     published = {name: s["ports"] for name, s in compose().items() if "ports" in s}
 
     assert published == {"flower": ["127.0.0.1:5555:5555"]}
 
 
-def test_a_worker_is_given_longer_than_its_drain() -> None:
-    """A worker that is killed during its drain makes outcomes unknown."""
+def test_a_worker_may_stop_longer_than_its_shutdown_timeout() -> None:
+    """A worker that is killed with calls in flight makes their outcomes unknown."""
     for name in ("call-worker", "log-worker"):
         service = compose()[name]
-        drain_s = float(service["environment"]["CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S"])
+        shutdown_timeout_s = float(service["environment"]["CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S"])
 
-        assert seconds(service["stop_grace_period"]) > drain_s + WorkerOptions().attempt_grace_s
+        assert (
+            seconds(service["stop_grace_period"])
+            > shutdown_timeout_s + WorkerOptions().attempt_grace_s
+        )
         catalogue = load_catalogue(CATALOGUE)
         policies = [catalogue.default, *catalogue.call_types.values()]
-        assert drain_s > max(policy.deadline_s for policy in policies)
+        assert shutdown_timeout_s > max(policy.deadline_s for policy in policies)
 
 
 def test_the_defaults_work_together() -> None:
-    """A worker that is told its two addresses and nothing else starts, with the catalogue of the checkout."""
+    """A worker with its two URLs, default settings and the catalogue of the checkout starts."""
     settings = WorkerSettings(database_url="postgresql://", broker_url="redis://")
 
     check_relations(settings, load_catalogue(CATALOGUE))
 
 
-def test_nothing_starts_before_what_it_needs() -> None:
-    """Whatever runs calls waits for healthy servers and a migrated database."""
+def test_services_wait_for_their_dependencies() -> None:
+    """Workers and Flower wait for healthy servers and a migrated database."""
     for name in ("call-worker", "log-worker", "flower"):
         conditions = {k: v["condition"] for k, v in compose()[name]["depends_on"].items()}
 
@@ -106,15 +109,15 @@ def test_nothing_starts_before_what_it_needs() -> None:
     assert compose()["migrate"]["restart"] == "no"
 
 
-def test_every_service_that_stays_has_a_health_check() -> None:
-    """`docker compose ps` tells the truth about every service but the one that ends."""
+def test_every_permanent_service_has_a_health_check() -> None:
+    """`docker compose ps` shows the health of every service except `migrate`, which ends."""
     without = {name for name, s in compose().items() if not s.get("healthcheck", {}).get("test")}
 
     assert without == {"migrate"}
 
 
-def test_the_broker_keeps_what_it_is_given() -> None:
-    """An append-only file, and no eviction: a full broker refuses messages instead of forgetting them."""
+def test_the_broker_keeps_its_messages() -> None:
+    """It has an append-only file and no eviction: a full broker refuses messages."""
     command = " ".join(compose()["valkey"]["command"])
 
     assert "--appendonly yes" in command
@@ -131,7 +134,7 @@ def test_the_image_is_locked_and_runs_as_an_ordinary_user() -> None:
 
 
 def test_the_image_has_every_package_of_the_checkout() -> None:
-    """Every folder the program runs from is copied, and `.dockerignore` lets it through."""
+    """Every folder of the product is copied, and `.dockerignore` admits it."""
     dockerfile = (CHECKOUT / "Dockerfile").read_text().splitlines()
     copied = {line.split()[1] for line in dockerfile if line.startswith("COPY")}
     ignored = (CHECKOUT / ".dockerignore").read_text().splitlines()
@@ -142,7 +145,7 @@ def test_the_image_has_every_package_of_the_checkout() -> None:
 
 
 def test_no_password_is_in_a_command() -> None:
-    """`ps` shows commands, and so does `docker inspect`."""
+    """`ps` and `docker inspect` show commands."""
     for service in compose().values():
         words = " ".join(
             [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]
@@ -151,8 +154,8 @@ def test_no_password_is_in_a_command() -> None:
         assert '--broker "$$' not in words
 
 
-def test_the_broker_asks_for_its_password() -> None:
-    """Of everybody, its own health check included; and all who talk to it have it."""
+def test_the_broker_requires_its_password() -> None:
+    """Its health check and all its clients have the password."""
     password = SECRETS["CALLGATE_BROKER_PASSWORD"]
     valkey = compose()["valkey"]
 
@@ -164,7 +167,7 @@ def test_the_broker_asks_for_its_password() -> None:
 
 
 def test_only_the_migration_has_the_owner_s_login() -> None:
-    """What runs all the time may do what its work needs, and no more."""
+    """Permanent services have only the rights that they need."""
     logins = {
         name: make_url(service["environment"]["CALLGATE_DATABASE_URL"]).username
         for name, service in compose().items()
@@ -181,7 +184,7 @@ def test_only_the_migration_has_the_owner_s_login() -> None:
 
 @pytest.fixture(scope="module")
 def running(standing: Deployment) -> Iterator[dict[str, Process]]:
-    """Every service of ours, started from its own command, after the database was migrated by the same means."""
+    """Run `migrate`, then the other services of callgate, each with its own command."""
     from worker.migrate import migrate
 
     migrate(standing.services.database_url, "base")
@@ -204,7 +207,7 @@ def running(standing: Deployment) -> Iterator[dict[str, Process]]:
 
 
 def start(deployment: Deployment, name: str, flower_port: int) -> Process:
-    """Start a service as compose would, its addresses and paths those of this machine."""
+    """Start a service like compose, with addresses and paths of this machine."""
     service = compose()[name]
     secrets = deployment.folder / "secrets"
     secrets.mkdir(exist_ok=True)
@@ -231,7 +234,7 @@ def start(deployment: Deployment, name: str, flower_port: int) -> Process:
 
 
 def catalogue_with_key(deployment: Deployment) -> Path:
-    """The deployment's catalogue, but its provider asks for a key."""
+    """Return the catalogue of the deployment with a provider that needs a key."""
     file = deployment.folder / "catalogue-with-key.toml"
     text = Path(deployment.environ["CALLGATE_CATALOGUE"]).read_text()
     file.write_text(text.replace("needs_key = false", "needs_key = true"))
@@ -239,7 +242,7 @@ def catalogue_with_key(deployment: Deployment) -> Path:
 
 
 def test_the_services_process_a_call(deployment: Deployment, running: dict[str, Process]) -> None:
-    """Migrated, called by one worker with the mounted key, settled by the other."""
+    """One worker calls the provider with the mounted key, the other settles."""
     org = "compose"
     deployment.client.operations.set_budget(org, "org", Window.DAY, 10**9)
 
@@ -253,7 +256,7 @@ def test_the_services_process_a_call(deployment: Deployment, running: dict[str, 
 def test_a_running_worker_is_healthy(
     deployment: Deployment, running: dict[str, Process], name: str
 ) -> None:
-    """The worker's health check reaches the process itself; it fails for one that does not run."""
+    """The health check reaches the worker process, and fails for a worker that does not run."""
     shell, line = compose()[name]["healthcheck"]["test"]
     python = shlex.quote(sys.executable)
     script = line.replace("$$", "$").replace("python ", f"{python} ", 1)
@@ -268,7 +271,7 @@ def test_a_running_worker_is_healthy(
     assert check(script.replace("@", "@no-")) == 1
 
 
-def test_flower_asks_for_its_password(deployment: Deployment, running: dict[str, Process]) -> None:
+def test_flower_requires_its_password(deployment: Deployment, running: dict[str, Process]) -> None:
     """Pages and API answer 401 without the password, and 200 with it."""
     url = deployment.environ["FLOWER_URL"]
     paths = ["/", "/tasks", "/api/tasks", "/api/workers"]
@@ -281,7 +284,7 @@ def test_flower_asks_for_its_password(deployment: Deployment, running: dict[str,
 def test_flower_shows_calls_and_never_a_prompt(
     deployment: Deployment, running: dict[str, Process]
 ) -> None:
-    """The call task appears with its name, state and ids; no page and no answer of the API holds prompt or reply."""
+    """The task has its name, state and ids. No page and no API answer contains the prompt or the reply."""
     org = "compose"
     deployment.client.operations.set_budget(org, "org", Window.DAY, 10**9)
     deployment.provider.script([Rule(reply=[Step(text=f"an answer to {PROMPT}")])])
@@ -307,22 +310,22 @@ def test_flower_shows_calls_and_never_a_prompt(
 
 
 def crawl(url: str, *paths: str, auth: str = AUTH) -> Iterator[tuple[str, str]]:
-    """Every page of Flower that can be reached by links from its first one, and the given ones."""
-    waiting, seen = ["/", "/tasks", *paths], set[str]()
-    while waiting and len(seen) < PAGES_MAX:
-        path = waiting.pop()
+    """Yield the pages of Flower that its links lead to, and the given ones."""
+    to_visit, seen = ["/", "/tasks", *paths], set[str]()
+    while to_visit and len(seen) < PAGES_MAX:
+        path = to_visit.pop()
         if path in seen or path.startswith(("/static", "/logout")):
             continue
         seen.add(path)
-        # Flower asks a worker when its page is opened, and has no page where that does not answer within a second.
+        # Flower asks a worker for its page, and answers 404 if the worker does not answer within a second.
         until(lambda: status_of(url + path, auth) != 404, 20.0, lambda: path)  # noqa: B023
         body = get(url + path, auth)
         yield path, body
-        waiting += re.findall(r'href="(/[^"#]*)"', body)
+        to_visit += re.findall(r'href="(/[^"#]*)"', body)
 
 
 def get(url: str, auth: str | None = None) -> str:
-    """Get a page."""
+    """Return the body of a page."""
     request = urllib.request.Request(url)  # noqa: S310 - an address of ours
     if auth:
         request.add_header("Authorization", "Basic " + base64.b64encode(auth.encode()).decode())
@@ -332,7 +335,7 @@ def get(url: str, auth: str | None = None) -> str:
 
 
 def status_of(url: str, auth: str | None = None) -> int:
-    """The status of a page; 0 if nobody answers."""
+    """Return the status of a page; 0 without a connection."""
     try:
         get(url, auth)
     except urllib.error.HTTPError as error:

@@ -87,6 +87,7 @@ def test_a_call_is_answered_and_logged(deployment: Deployment) -> None:
 
     (row,) = deployment.attempts(org)
     assert (result.text, result.attempts, result.finish_reason) == ("42", 1, "stop")
+    assert result.usage is not None
     assert (result.usage.input_tokens, result.usage.output_tokens) == (11, 7)
     assert result.cost_usd == Decimal(11 + 2 * 7) / 1_000_000 == row.cost_usd
     assert row.posted_nano_usd == result.cost_usd * NANO_PER_USD <= row.hold_nano_usd
@@ -442,7 +443,7 @@ def test_a_garbled_reply_is_paid_and_retried(deployment: Deployment) -> None:
     """A 200 that cannot be read may have been billed: unknown, and tried again."""
     deployment.ensure_worker()
     org = deployment.org()
-    deployment.provider.script([Rule(reply=[Step(kind=Kind.GARBAGE), Step(text="clear")])])
+    deployment.provider.script([Rule(reply=[Step(kind=Kind.NOT_JSON), Step(text="clear")])])
 
     assert deployment.client.submit(deployment.request(org)).get(timeout=PATIENCE_S).text == "clear"
 

@@ -1,12 +1,12 @@
 """
-Measure callgate beside the bare Celery task and the naive three-task chain: same simulator, same machine, one run.
+Compare callgate with a bare Celery task and a chain of three tasks, on the same simulator and machine, in one run.
 
     make bench                       prints a table to stderr and one JSON object to stdout
     make bench ARGS="--calls 300"    a shorter run
 
-The subjects take turns for several rounds, and medians are compared, because machines drift. What is timed is from the
-first publish until the last result is visible to its submitter, everything of callgate on: dedup, hold, ledger with
-fsync, log task, result.
+The subjects run in turn for several rounds, and their medians are compared, because the speed of a machine varies. The
+time is from the first publish until the client has the last result. Everything of callgate is on: deduplication, holds,
+the ledger with fsync, log tasks, results.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from worker.migrate import migrate
 
 ORG = "bench"
 TEXT = "Extract supplier and total from this invoice. " * 8
-PATIENCE_S = 300.0
+RESULTS_TIMEOUT_S = 300.0
 CATALOGUE = """
 [providers.sim]
 base_url = "{base_url}"
@@ -64,16 +64,16 @@ as_of = 2026-11-01
 
 @dataclass
 class Bench:
-    """The services of one run."""
+    """The servers and the client of one run."""
 
-    services: DevServers
+    dev_servers: DevServers
     simulator: Simulator
     client: Client
     folder: Path
 
     @contextmanager
     def worker(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker process, stopped at the end."""
+        """Run a worker process."""
         with (self.folder / "workers.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", *arguments], stdout=log, stderr=log
@@ -85,13 +85,13 @@ class Bench:
                 process.wait(120)
 
     def script(self, latency_s: float) -> None:
-        """Have the provider answer after a fixed time."""
+        """Set the latency of the provider."""
         self.simulator.reset()
         self.simulator.script([Rule(reply=(Step(latency_s=latency_s),))])
 
 
 def requests(count: int) -> list[LLMRequest]:
-    """Requests nobody has made before."""
+    """Return new requests."""
     run = uuid4().hex
     return [
         LLMRequest(
@@ -106,17 +106,17 @@ def requests(count: int) -> list[LLMRequest]:
 
 
 def callgate_round(bench: Bench, count: int) -> float:
-    """Calls per second through callgate."""
-    wanted = requests(count)
+    """Return the calls per second of callgate."""
+    batch = requests(count)
     started = time.perf_counter()
-    handles = bench.client.submit_many(wanted)
-    done = sum(1 for _ in bench.client.as_completed(handles, timeout=PATIENCE_S))
+    handles = bench.client.submit_many(batch)
+    done = sum(1 for _ in bench.client.as_completed(handles, timeout=RESULTS_TIMEOUT_S))
     assert done == count
     return count / (time.perf_counter() - started)
 
 
 def celery_round(kind: str, count: int) -> float:
-    """Calls per second through a subject."""
+    """Return the calls per second of a subject."""
     app = subject(kind)
     texts = [f"{TEXT}{uuid4().hex}" for _ in range(count)]
     started = time.perf_counter()
@@ -131,12 +131,12 @@ def celery_round(kind: str, count: int) -> float:
             for text in texts
         ]
     for result in results:
-        result.get(timeout=PATIENCE_S)
+        result.get(timeout=RESULTS_TIMEOUT_S)
     return count / (time.perf_counter() - started)
 
 
 def throughput(bench: Bench, count: int, rounds: int) -> dict[str, Any]:
-    """Medians of all three, and callgate's ratios to the others; one worker process each, idle while others run."""
+    """Return the medians of all three, and the ratios of callgate. Each has one worker, idle while others run."""
     bench.script(latency_s=0.05)
     subjects: dict[str, Callable[[], float]] = {
         "bare": lambda: celery_round("bare", count),
@@ -153,7 +153,7 @@ def throughput(bench: Bench, count: int, rounds: int) -> dict[str, Any]:
         for number in range(rounds):
             for name, run in subjects.items():
                 rates[name].append(run())
-                say(f"round {number + 1}: {name:9s} {rates[name][-1]:7.0f} calls/s")
+                print_progress(f"round {number + 1}: {name:9s} {rates[name][-1]:7.0f} calls/s")
     medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
     return {
         "calls_per_s": medians,
@@ -163,7 +163,7 @@ def throughput(bench: Bench, count: int, rounds: int) -> dict[str, Any]:
 
 
 def thousand_in_flight(bench: Bench, count: int) -> dict[str, Any]:
-    """One worker process with 1,000 calls in flight of one second each."""
+    """Return the figures of one worker process with 1,000 calls in flight, of one second each."""
     bench.script(latency_s=1.0)
     with bench.worker("callgate", "worker") as process:
         callgate_round(bench, 20)
@@ -178,9 +178,8 @@ def thousand_in_flight(bench: Bench, count: int) -> dict[str, Any]:
 
 
 def ledger(bench: Bench, count: int = 300) -> dict[str, Any]:
-    """A lone caller's reserve, and rows per second of submit_many."""
-    wanted = requests(5_000)
-    prepared = [bench.client._submit.prepare(request) for request in wanted]
+    """Return the latency of single reserves, and the rows per second of `submit_many`."""
+    prepared = [bench.client._submit.prepare(request) for request in requests(5_000)]
     started = time.perf_counter()
     stored = bench.client.ledger.submit(prepared)
     rows_per_s = len(stored) / (time.perf_counter() - started)
@@ -199,7 +198,7 @@ def ledger(bench: Bench, count: int = 300) -> dict[str, Any]:
 
 
 def cached_budgets(bench: Bench, count: int = 500) -> dict[str, Any]:
-    """Reading budget figures from the cache."""
+    """Return the latency of budget figures from the cache."""
     times_ms = []
     for _ in range(count):
         begun = time.perf_counter()
@@ -209,26 +208,26 @@ def cached_budgets(bench: Bench, count: int = 500) -> dict[str, Any]:
 
 
 def a_reserve(key: CallKey) -> Reserve:
-    """A hold as a worker makes it."""
+    """Return the reserve of a call, like that of a worker."""
     return Reserve(key, 60_000, 3_600, f"bench/{uuid4().hex}", "bench")
 
 
 @contextmanager
 def running() -> Iterator[Bench]:
-    """Everything a run needs, with fsync on, as in production."""
+    """Start everything that a run needs, with fsync, as in production."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="callgate-bench-")))
-        services = stack.enter_context(DevServers(folder / "services"))
+        dev_servers = stack.enter_context(DevServers(folder / "dev_servers"))
         simulator = stack.enter_context(Simulator())
-        migrate(services.database_url)
+        migrate(dev_servers.database_url)
         catalogue = folder / "catalogue.toml"
         catalogue.write_text(CATALOGUE.format(base_url=simulator.base_url))
         os.environ.update(
-            CALLGATE_DATABASE_URL=services.database_url,
-            CALLGATE_BROKER_URL=services.broker_url,
+            CALLGATE_DATABASE_URL=dev_servers.database_url,
+            CALLGATE_BROKER_URL=dev_servers.broker_url,
             CALLGATE_CATALOGUE=str(catalogue),
-            BENCH_BROKER=services.broker_url.replace("/0", "/1"),
-            BENCH_DATABASE=services.database_url.replace("+psycopg2", ""),
+            BENCH_BROKER=dev_servers.broker_url.replace("/0", "/1"),
+            BENCH_DATABASE=dev_servers.database_url.replace("+psycopg2", ""),
             BENCH_PROVIDER=simulator.base_url,
         )
         with psycopg2.connect(os.environ["BENCH_DATABASE"]) as connection:
@@ -241,19 +240,19 @@ def running() -> Iterator[Bench]:
             )
         client = stack.enter_context(Client.from_env())
         client.operations.set_budget(ORG, "org", Window.DAY, 10**15)
-        # Else three attempts at a time are let through until the first of them has succeeded.
+        # Otherwise the breaker admits three attempts until the first has succeeded.
         by = By("bench", "it answers")
         client.operations.set_breaker("sim", "sim-1", "", is_open=False, by=by)
-        yield Bench(services, simulator, client, folder)
+        yield Bench(dev_servers, simulator, client, folder)
 
 
-def say(line: str) -> None:
-    """Tell whoever watches."""
+def print_progress(line: str) -> None:
+    """Print progress to stderr."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def main() -> None:
-    """Run everything once and print what it said."""
+    """Run everything once, and print the figures."""
     parser = argparse.ArgumentParser(
         description="Measure callgate beside the bare task and a chain."
     )
@@ -262,7 +261,7 @@ def main() -> None:
     parser.add_argument("--in-flight-calls", type=int, default=4_000)
     options = parser.parse_args()
     with running() as bench:
-        said = {
+        figures = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
             "load_before": round(os.getloadavg()[0], 2),
@@ -273,9 +272,9 @@ def main() -> None:
             "load_after": round(os.getloadavg()[0], 2),
             "audit_is_clean": audit(bench.client.operations.snapshot()).is_clean,
         }
-    for name, value in said.items():
-        say(f"{name:20s} {value}")
-    print(json.dumps(said))  # noqa: T201
+    for name, value in figures.items():
+        print_progress(f"{name:20s} {value}")
+    print(json.dumps(figures))  # noqa: T201
 
 
 if __name__ == "__main__":

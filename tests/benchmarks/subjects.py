@@ -1,8 +1,8 @@
 """
-What callgate is measured against, as Celery workers of their own: the bare task, and the chain people write first.
+The alternatives that callgate is compared with: a bare Celery task, and a chain of three tasks with plain SQL.
 
-Both talk to the same simulator over the OpenAI SDK. `python -m tests.benchmarks.subjects bare|chain` is a worker; its
-broker, results and database come from the environment, as the benchmark sets them.
+Both use the same simulator and the OpenAI SDK. `python -m tests.benchmarks.subjects bare|chain` is a worker; the
+benchmark sets its broker, result backend and database in the environment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ THREADS = 50
 
 @cache
 def subject(kind: str) -> Celery:
-    """The Celery app of a subject, for its worker and for whoever publishes to it."""
+    """Return the Celery app of a subject, for its worker and for the benchmark."""
     app = Celery(kind, broker=os.environ["BENCH_BROKER"], backend=os.environ["BENCH_BROKER"])
     app.conf.update(
         task_default_queue=f"bench.{kind}",
@@ -47,13 +47,13 @@ def subject(kind: str) -> Celery:
 
 
 class BareCall(AsyncTask):
-    """Makes the call and stores its result; no dedup, no hold, no log."""
+    """Makes the call and stores its result, without deduplication, hold or log."""
 
     name = "bench.call"
     _client: AsyncOpenAI | None = None
 
     async def arun(self, request: Mapping[str, Any], text: str) -> str:
-        """The answer's text."""
+        """Return the text of the answer."""
         if self._client is None:
             self._client = AsyncOpenAI(
                 api_key="none",
@@ -61,38 +61,57 @@ class BareCall(AsyncTask):
                 max_retries=0,
                 http_client=DefaultAioHttpClient(),
             )
-        reply = await self._client.chat.completions.create(**_asked(text))
+        reply = await self._client.chat.completions.create(**_chat_request(text))
         return reply.choices[0].message.content or ""
 
 
-def _register_chain(app: Celery) -> None:
-    """Reserve, call, log: three tasks with plain SQL, each commit its own."""
-    pool = psycopg2.pool.ThreadedConnectionPool(0, THREADS, os.environ["BENCH_DATABASE"])
-    client = OpenAI(api_key="none", base_url=os.environ["BENCH_PROVIDER"], max_retries=0)
+class Database:
+    """Connections to the tables of the chain. Each statement commits on its own."""
 
-    def execute(sql: str, *parameters: object) -> int:
-        connection = pool.getconn()
+    def __init__(self) -> None:
+        self._pool = psycopg2.pool.ThreadedConnectionPool(0, THREADS, os.environ["BENCH_DATABASE"])
+
+    def reserve(self) -> bool:
+        """Hold money; False if the budget does not allow it."""
+        sql = "UPDATE bench_budget SET reserved = reserved + %s WHERE reserved + spent + %s <= max"
+        return self._execute(sql, HOLD_NANO_USD, HOLD_NANO_USD) > 0
+
+    def log(self, input_tokens: int, output_tokens: int) -> None:
+        """Post the cost of a call, and write its row."""
+        self._execute(
+            "WITH posted AS (UPDATE bench_budget SET reserved = reserved - %s, spent = spent + %s)"
+            " INSERT INTO bench_log (input_tokens, output_tokens, cost) VALUES (%s, %s, %s)",
+            HOLD_NANO_USD,
+            COST_NANO_USD,
+            input_tokens,
+            output_tokens,
+            COST_NANO_USD,
+        )
+
+    def _execute(self, sql: str, *parameters: object) -> int:
+        connection = self._pool.getconn()
         try:
             with connection, connection.cursor() as cursor:
                 cursor.execute(sql, parameters)
                 return int(cursor.rowcount)
         finally:
-            pool.putconn(connection)
+            self._pool.putconn(connection)
+
+
+def _register_chain(app: Celery) -> None:
+    """Register three tasks: reserve, call, log."""
+    database = Database()
+    client = OpenAI(api_key="none", base_url=os.environ["BENCH_PROVIDER"], max_retries=0)
 
     @app.task(name="bench.reserve")
     def reserve(text: str) -> str:
-        taken = execute(
-            "UPDATE bench_budget SET reserved = reserved + %s WHERE reserved + spent + %s <= max",
-            HOLD_NANO_USD,
-            HOLD_NANO_USD,
-        )
-        if not taken:
+        if not database.reserve():
             raise RuntimeError("over budget")
         return text
 
     @app.task(name="bench.provider")
     def provider(text: str) -> dict[str, Any]:
-        reply = client.chat.completions.create(**_asked(text))
+        reply = client.chat.completions.create(**_chat_request(text))
         usage = reply.usage
         assert usage is not None
         return {
@@ -103,19 +122,11 @@ def _register_chain(app: Celery) -> None:
 
     @app.task(name="bench.log")
     def log(reply: dict[str, Any]) -> str:
-        execute(
-            "WITH posted AS (UPDATE bench_budget SET reserved = reserved - %s, spent = spent + %s)"
-            " INSERT INTO bench_log (input_tokens, output_tokens, cost) VALUES (%s, %s, %s)",
-            HOLD_NANO_USD,
-            COST_NANO_USD,
-            reply["input"],
-            reply["output"],
-            COST_NANO_USD,
-        )
+        database.log(reply["input"], reply["output"])
         return str(reply["text"])
 
 
-def _asked(text: str) -> dict[str, Any]:
+def _chat_request(text: str) -> dict[str, Any]:
     messages = [{"role": "user", "content": text}]
     return {"model": "sim-1", "messages": messages, "max_completion_tokens": 100}
 

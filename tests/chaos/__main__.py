@@ -1,13 +1,13 @@
 """
-Do every kind of harm to real servers and real processes under load, and print what came of it.
+Inject faults into real servers and real processes under load, and print the results.
 
-    make chaos                                            everything, about twelve minutes
+    make chaos                                            all trials, about twelve minutes
     make chaos ARGS="--faults postgres_frozen,collapse"   only these
-    make chaos ARGS="--list"                              their names
-    make chaos ARGS="--seconds 30 --seed 7 --json"        longer load, other moments, and one JSON object on stdout
+    make chaos ARGS="--list"                              the names of the trials
+    make chaos ARGS="--seconds 30 --seed 7 --json"        longer load, another seed, and one JSON object on stdout
 
-Ends with 1 if anything was lost, overspent, unrecorded or paid twice without an UNKNOWN outcome. Each trial has servers
-of its own: Postgres with fsync, Valkey with its data on disk unless the trial says otherwise.
+The exit code is 1 if anything was lost, overspent, unrecorded, or paid twice without an UNKNOWN outcome. Each trial has
+its own servers: Postgres with fsync, and Valkey with its data on disk unless the trial needs it in memory.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from rich.table import Table
 from devkit.servers.embedded import DevServers
 from tests.chaos.budget_stress import Stress, stress_ledger, stress_workers
 from tests.chaos.disk import small_disk
-from tests.chaos.duplicate_stress import stress_collapse
-from tests.chaos.environment import Environment, staged
-from tests.chaos.evaluation import Verdict
+from tests.chaos.duplicate_stress import stress_duplicates
+from tests.chaos.environment import Environment, open_environment
+from tests.chaos.evaluation import Evaluation
 from tests.chaos.faults import FAULTS
 from tests.chaos.hostile import run_hostile
 from tests.chaos.trial import run_trial
@@ -43,22 +43,21 @@ from tests.support.forked_workers import ForkServer
 from worker.migrate import migrate
 
 SECONDS = 12.0
-OVERSPEND_ROUNDS_LEDGER, OVERSPEND_ROUNDS_WORKERS = 40, 4
-COLLAPSE = {"submissions": 10_000, "requests": 100, "kills": 8}
+LEDGER_ROUNDS, WORKER_ROUNDS = 40, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One thing that can be asked for by name."""
+    """One trial, with its name on the command line."""
 
     name: str
-    run: Callable[[Environment], Verdict | Stress]
+    run: Callable[[Environment], Evaluation | Stress]
     has_persistence: bool = True
     has_small_disk: bool = False
 
 
 def trials(seconds: float) -> dict[str, Trial]:
-    """Every trial, in the order in which they run."""
+    """Return every trial, in the order in which they run."""
     faults = [
         Trial(
             f.name,
@@ -69,29 +68,29 @@ def trials(seconds: float) -> dict[str, Trial]:
         for f in FAULTS.values()
     ]
     stresses = [
-        Trial("overspend_ledger", partial(stress_ledger, rounds=OVERSPEND_ROUNDS_LEDGER)),
-        Trial("overspend_workers", partial(stress_workers, rounds=OVERSPEND_ROUNDS_WORKERS)),
-        Trial("collapse", partial(stress_collapse, **COLLAPSE)),
+        Trial("overspend_ledger", partial(stress_ledger, rounds=LEDGER_ROUNDS)),
+        Trial("overspend_workers", partial(stress_workers, rounds=WORKER_ROUNDS)),
+        Trial("collapse", partial(stress_duplicates, submissions=10_000, requests=100, kills=8)),
         Trial("hostile_tenant", run_hostile),
     ]
     return {trial.name: trial for trial in [*faults, *stresses]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is asked for; return 1 if anything is wrong."""
+    """Run the chosen trials; return 1 if any has a violation."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
-    parser.add_argument("--faults", help="names, with commas between; all if not given")
+    parser.add_argument("--faults", help="names, separated by commas; by default all")
     parser.add_argument(
-        "--seconds", type=float, default=SECONDS, help="of load per fault, at least"
+        "--seconds", type=float, default=SECONDS, help="the minimum seconds of load for each fault"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of moments and victims")
+    parser.add_argument("--seed", type=int, default=0, help="the seed for moments and victims")
     parser.add_argument("--json", action="store_true", help="print one JSON object to stdout")
-    parser.add_argument("--list", action="store_true", help="print the names, and no more")
+    parser.add_argument("--list", action="store_true", help="print the names of the trials")
     options = parser.parse_args(arguments)
     known = trials(options.seconds)
     names = options.faults.split(",") if options.faults else list(known)
     if unknown := set(names) - known.keys():
-        parser.error(f"no such fault: {', '.join(sorted(unknown))}; see --list")
+        parser.error(f"no such trial: {', '.join(sorted(unknown))}; see --list")
     if options.list:
         sys.stdout.write("".join(f"{name}\n" for name in known))
         return 0
@@ -109,14 +108,14 @@ def _run(chosen: Sequence[Trial], seed: int) -> Iterator[dict[str, Any]]:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="callgate-chaos-") as name:
         folder = Path(name)
-        # The servers may run as another account.
+        # The servers may run under another account.
         folder.chmod(0o755)
         with ForkServer(folder) as fork_server:
             for number, trial in enumerate(chosen, 1):
                 console.print(f"[{number}/{len(chosen)}] {trial.name} ...", end=" ", markup=False)
                 result = _result(trial, fork_server, folder / trial.name, seed)
                 console.print(
-                    "wrong" if result["violations"] else "ok", f"{result['seconds']:.0f} s"
+                    "FAILED" if result["violations"] else "ok", f"{result['seconds']:.0f} s"
                 )
                 for violation in result["violations"]:
                     console.print(f"    {violation}", markup=False)
@@ -125,30 +124,34 @@ def _run(chosen: Sequence[Trial], seed: int) -> Iterator[dict[str, Any]]:
 
 def _result(trial: Trial, fork_server: ForkServer, folder: Path, seed: int) -> dict[str, Any]:
     began = time.monotonic()
-    with _stage(trial, fork_server, folder, seed) as environment:
+    with _environment(trial, fork_server, folder, seed) as environment:
         try:
             outcome = asdict(trial.run(environment))
         except Exception as exc:
-            # A wait that ended at its bound, or what no trial reckons with; the others are still worth running.
+            # A timeout or an unexpected error; the other trials still run.
             outcome = {"violations": (f"{type(exc).__name__}: {exc}",)}
     seconds = round(time.monotonic() - began, 1)
     return {"fault": trial.name, **outcome, "notes": environment.notes, "seconds": seconds}
 
 
 @contextmanager
-def _stage(trial: Trial, fork_server: ForkServer, folder: Path, seed: int) -> Iterator[Environment]:
+def _environment(
+    trial: Trial, fork_server: ForkServer, folder: Path, seed: int
+) -> Iterator[Environment]:
     with ExitStack() as stack:
         servers = folder / "servers"
         if trial.has_small_disk:
             stack.enter_context(small_disk(servers))
-        services = DevServers(servers, fsync=True, valkey_persistence=trial.has_persistence)
-        stack.enter_context(services)
-        migrate(services.database_url)
-        yield stack.enter_context(staged(services, fork_server, folder / "stage", seed))
+        dev_servers = DevServers(servers, fsync=True, valkey_persistence=trial.has_persistence)
+        stack.enter_context(dev_servers)
+        migrate(dev_servers.database_url)
+        yield stack.enter_context(
+            open_environment(dev_servers, fork_server, folder / "environment", seed)
+        )
 
 
 def _show(results: Sequence[dict[str, Any]]) -> None:
-    """Print one table of the faults and one of the overspend stress, if there are such."""
+    """Print a table of the faults, and one of the overspend stress."""
     stresses = [r for r in results if "rounds" in r]
     for some in ([r for r in results if r not in stresses], stresses):
         if some:
@@ -158,7 +161,7 @@ def _show(results: Sequence[dict[str, Any]]) -> None:
 def _show_table(results: Sequence[dict[str, Any]]) -> None:
     hidden = {"violations", "notes"}
     columns = [name for name in max(results, key=len) if name not in hidden]
-    table = Table(*[name.replace("_", " ") for name in columns], "wrong")
+    table = Table(*[name.replace("_", " ") for name in columns], "violations")
     for result in results:
         cells = [_text(result.get(name)) for name in columns]
         table.add_row(*cells, "; ".join(result["violations"]) or "-")

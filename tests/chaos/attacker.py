@@ -1,9 +1,9 @@
 """
-A hostile tenant: its own login, the broker's password, and one aim, that others' calls stop.
+A hostile tenant with its own login and the password of the broker. It tries to stop the calls of other tenants.
 
     python -m tests.chaos.attacker '{"database_url": ..., "kinds": ["locks"], ...}'
 
-Each kind of attack is a thread that goes on until a file is there. What is refused is counted, and tried again.
+Each kind of attack is a thread that repeats it until a file exists. Refused attacks are counted and repeated.
 """
 
 from __future__ import annotations
@@ -36,25 +36,26 @@ from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import CallKey, NewSubmission
+from callgate.domain.reports import EndReason
 
 LOCKS = 60
-LOCKED_S = 2.0
-REJECTED, LINKS_OF_ONE = 15, 300
-"""Of a round of junk. A flood of calls would be another attack: on slots, which nobody shares out fairly yet."""
+LOCK_HELD_S = 2.0
+REJECTED, LINKS_OF_ONE_CALL = 15, 300
+"""The size of a round of `junk_links`. A flood of calls would be another attack, on the slots of workers."""
 BIG_PROMPT_BYTES = 16_000_000
-INFLATED_BYTES = 3 * 2**30
+DECOMPRESSED_BYTES = 3 * 2**30
 NO_QUEUE = "hostile.set"
-"""A key of the broker's that is no list: nothing can be published to it."""
+"""A key of the broker that is not a list, so that nothing can be published to it."""
 QUEUES = ("callgate.call", "callgate.log")
 FANOUT = "celery.pidbox"
 SLOW = "slow question"
-"""Requests with these words are answered late, so that their calls run for a while."""
+"""Requests with these words are answered late, so that their calls are running for a while."""
 BOMB = "bomb"
-"""Requests with these words are answered with `{}`, which their schema takes very long to refuse."""
+"""Requests with this word are answered with `{}`. Their schema takes very long to refuse it."""
 
 
 def wide_schema(levels: int = 40) -> dict[str, Any]:
-    """Forty levels of two references each: 2^40 branches in under 3 kB."""
+    """Return forty levels of two references each: 2^40 branches in less than 3 kB."""
     names = [f"d{n}" for n in range(levels)]
     definitions: dict[str, Any] = {
         name: {"allOf": [{"$ref": f"#/$defs/{below}"}] * 2} for name, below in pairwise(names)
@@ -64,7 +65,7 @@ def wide_schema(levels: int = 40) -> dict[str, Any]:
 
 
 def deep_schema(levels: int = 18) -> dict[str, Any]:
-    """Alternatives of alternatives, none of which fits: each failure is kept with all those below it."""
+    """Return nested alternatives that never match: every failure holds all failures of the levels below."""
     names = [f"e{n}" for n in range(levels)]
     definitions: dict[str, Any] = {
         name: {"anyOf": [{"$ref": f"#/$defs/{below}"}] * 2} for name, below in pairwise(names)
@@ -74,31 +75,31 @@ def deep_schema(levels: int = 18) -> dict[str, Any]:
 
 
 class OpenTransaction:
-    """Statements of one transaction that stays open, as `PostgresLedger` runs them."""
+    """A session for `PostgresLedger` that leaves its transaction open."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg2.connect(url.replace("+psycopg2", ""))
         register_uuid(conn_or_curs=self._connection)
         with self._connection.cursor() as cursor:
-            # A login may change all of these for itself.
+            # Every login may change these settings for itself.
             for name in ("idle_in_transaction_session_timeout", "statement_timeout"):
                 cursor.execute(f"SET {name} = 0")
         self._connection.commit()
 
     def answers(self, sql: str, parameters: Mapping[str, Any]) -> list[Any]:
-        """Run one statement; commit nothing."""
+        """Run one statement without a commit."""
         with self._connection.cursor(cursor_factory=NamedTupleCursor) as cursor:
             cursor.execute(sql, dict(parameters))
             return list(cursor.fetchall())
 
     def close(self) -> None:
-        """Take everything back."""
+        """Roll the transaction back."""
         self._connection.close()
 
 
 @dataclass
 class Attacker:
-    """What all kinds of attack share."""
+    """The connections of the attacker, and its kinds of attack."""
 
     database_url: str
     broker_url: str
@@ -112,11 +113,11 @@ class Attacker:
         self.broker = Redis.from_url(self.broker_url)
 
     def is_over(self) -> bool:
-        """True once the trial has seen enough."""
+        """Tell whether the trial has ended the attack."""
         return self.stop.exists()
 
     def submission(self, content: str, *, link: str | None = None, **changes: Any) -> NewSubmission:
-        """A submission past every check of the client's; `changes` are fields of the stored request."""
+        """Return a submission that no client has checked; `changes` replace fields of the stored request."""
         message = Message(role="user", content=content)
         request = LLMRequest(
             org_id=self.org,
@@ -130,7 +131,7 @@ class Attacker:
         return self.raw(json.dumps(stored).encode(), link=link)
 
     def raw(self, request: bytes, *, link: str | None = None) -> NewSubmission:
-        """A submission of any bytes."""
+        """Return a submission with any bytes as its request."""
         input_hash = sha256(request + uuid4().bytes).digest()
         return NewSubmission(
             submission_id=uuid4(),
@@ -146,28 +147,28 @@ class Attacker:
         )
 
     def submit(self, batch: Sequence[NewSubmission]) -> list[CallKey]:
-        """Store and publish them; without `callgate`, whose client would ask more questions."""
+        """Store and publish submissions, without the checks of callgate's client."""
         keys = [answer.key for answer in self.ledger.submit(batch)]
         for key in keys:
             body = json.dumps([[str(key.call_id), key.generation], {}, {}]).encode()
             self._push(QUEUES[0], body, {"task": "callgate.call", "id": key.task_id, "lang": "py"})
         return keys
 
-    # The kinds of attack; each is one round of it.
+    # The kinds of attack. Each method is one round.
 
     def locks(self) -> None:
-        """Submit sixty calls, some of which run for a while, and lock all of them in one open transaction."""
+        """Submit sixty calls, of which half run for a while, and lock all in one open transaction."""
         words = (f"{SLOW} {uuid4()}", f"question {uuid4()}")
         batch = [self.submission(f"{words[n % 2]} {n}") for n in range(LOCKS)]
         self.submit(batch)
         for _ in range(3):
             with self._transaction() as transaction:
-                joining = [self._again(new) for new in batch]
-                PostgresLedger(transaction).submit(joining)  # type: ignore[arg-type]
-                self._pause(LOCKED_S)
+                duplicates = [self._duplicate(new) for new in batch]
+                PostgresLedger(transaction).submit(duplicates)  # type: ignore[arg-type]
+                self._pause(LOCK_HELD_S)
 
     def junk_links(self) -> None:
-        """Have calls rejected that cost nothing, each with a link that nobody can deliver; then many on one call."""
+        """Submit calls that are rejected without cost, with links that cannot be delivered; then many on one call."""
         links = [
             link_to({"queue": NO_QUEUE}),
             link_to({"queue": QUEUES[0]}),
@@ -176,44 +177,46 @@ class Attacker:
         self.broker.sadd(NO_QUEUE, 1)
         self.submit([self.raw(b"{}", link=links[n % len(links)]) for n in range(REJECTED)])
         one = self.raw(b"{}", link=links[0])
-        self.ledger.submit([one, *(self._again(one, link=links[0]) for _ in range(LINKS_OF_ONE))])
+        self.ledger.submit(
+            [one, *(self._duplicate(one, link=links[0]) for _ in range(LINKS_OF_ONE_CALL))]
+        )
         self._pause(0.5)
 
     def bombs(self) -> None:
-        """Schemas that no one can check, on calls that are answered."""
+        """Submit calls whose schemas take too long to check."""
         for schema in (wide_schema(), deep_schema()):
             text = json.dumps(schema)
             self.submit([self.submission(f"{BOMB} {uuid4()}", response_schema=text)])
         self._pause(2)
 
     def big_prompts(self) -> None:
-        """Requests that are refused for their length, once somebody has counted."""
+        """Submit requests that are refused for their length, after a worker has counted their tokens."""
         self.submit([self.submission("word " * (BIG_PROMPT_BYTES // 5) + str(uuid4()))])
         self._pause(1)
 
     def churn(self) -> None:
-        """Submit, cancel and submit again, while somebody claims."""
+        """Submit, cancel and submit again, while workers claim the calls."""
         batch = [self.submission(f"question {uuid4()}") for _ in range(5)]
         keys = self.submit(batch)
         operations = PostgresOperations(self.session)
-        operations.end(keys, code="cancelled", message="no")
-        self.submit([self._again(new) for new in batch])
+        operations.end(keys, code=EndReason.CANCELLED, message="no")
+        self.submit([self._duplicate(new) for new in batch])
         self._pause(0.5)
 
     def messages(self) -> None:
-        """Messages and broadcasts that inflate, never end, or set a clock."""
+        """Publish messages and broadcasts that decompress to gigabytes, have long headers, or set a logical clock."""
         for queue, task in zip(QUEUES, ("callgate.call", "callgate.log_call"), strict=True):
-            named = {"task": task, "id": str(uuid4()), "lang": "py"}
+            headers = {"task": task, "id": str(uuid4()), "lang": "py"}
             body = json.dumps([[str(uuid4()), 1], {}, {}]).encode()
-            self._push(queue, inflating(), named, "bz2")
-            self._push(queue, body, {**named, "shadow": "x" * 100_000})
-            self._push(queue, body, {**named, "reply_to": queue, "correlation_id": str(uuid4())})
+            self._push(queue, decompression_bomb(), headers, "bz2")
+            self._push(queue, body, {**headers, "shadow": "x" * 100_000})
+            self._push(queue, body, {**headers, "reply_to": queue, "correlation_id": str(uuid4())})
         self._broadcast({"method": "ping"}, {"clock": 2**62})
         reply_to = {"exchange": "", "routing_key": QUEUES[0]}
         self._broadcast({"method": "ping", "reply_to": reply_to, "ticket": "x" * 10_000}, {})
         self._pause(1)
 
-    # Means.
+    # Shared by the attacks.
 
     @contextmanager
     def _transaction(self) -> Iterator[OpenTransaction]:
@@ -223,8 +226,8 @@ class Attacker:
         finally:
             transaction.close()
 
-    def _again(self, new: NewSubmission, link: str | None = None) -> NewSubmission:
-        """Another submission of the same call; with a link it locks the call for itself alone."""
+    def _duplicate(self, new: NewSubmission, link: str | None = None) -> NewSubmission:
+        """Return another submission of the same call. Its link makes the submission lock the call exclusively."""
         fields = {name: getattr(new, name) for name in new.__slots__}
         link = link or link_to({"queue": NO_QUEUE})
         return NewSubmission(**{**fields, "submission_id": uuid4(), "link": link})
@@ -248,10 +251,10 @@ class Attacker:
         self.broker.lpush(queue, json.dumps(message))
 
     def _broadcast(self, body: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
-        question = {"arguments": {}, "destination": None, "pattern": None, "matcher": None, **body}
+        command = {"arguments": {}, "destination": None, "pattern": None, "matcher": None, **body}
         with Connection(self.broker_url) as connection, connection.Producer() as producer:
             producer.publish(
-                question,
+                command,
                 exchange=Exchange(FANOUT, type="fanout"),
                 routing_key="",
                 headers={"expires": time.time() + 60, **headers},
@@ -265,8 +268,8 @@ class Attacker:
 
 
 def link_to(options: Mapping[str, str]) -> str:
-    """A pipeline's link with a destination of the attacker's choice."""
-    signature = {
+    """Return a link to a destination of the attacker."""
+    signature: dict[str, Any] = {
         "task": "hostile.store",
         "args": [],
         "kwargs": {},
@@ -278,23 +281,25 @@ def link_to(options: Mapping[str, str]) -> str:
 
 
 @cache
-def inflating() -> bytes:
-    """A few kB that inflate to gigabytes: one stream after the other, for one alone takes long to make."""
+def decompression_bomb() -> bytes:
+    """Return a few kB that decompress to gigabytes: many copies of one stream, which is fast to produce."""
     zeros = bytes(2**24)
-    return bz2.compress(zeros) * (INFLATED_BYTES // len(zeros))
+    return bz2.compress(zeros) * (DECOMPRESSED_BYTES // len(zeros))
 
 
 KINDS = ("locks", "junk_links", "bombs", "big_prompts", "churn", "messages")
 THREADS = {"locks": 2}
-"""So that some rows are locked at every moment."""
+"""Two threads, so that some rows are always locked."""
 UNDER_WAY = "every kind of attack is under way"
 
 
-def main(kinds: Sequence[str], report: str, stop: str, **means: str) -> int:
-    """Attack until told to stop; report how many rounds of each kind there were, and how many were refused."""
-    attacker = Attacker(stop=Path(stop), **means)
+def main(
+    kinds: Sequence[str], report: str, stop: str, database_url: str, broker_url: str, org: str
+) -> int:
+    """Attack until the stop file exists; report the rounds of each kind, and the errors."""
+    attacker = Attacker(database_url, broker_url, org, Path(stop))
     threads = [
-        threading.Thread(target=_again_and_again, args=(attacker, kind), daemon=True)
+        threading.Thread(target=_repeat, args=(attacker, kind), daemon=True)
         for kind in kinds
         for _ in range(THREADS.get(kind, 1))
     ]
@@ -312,7 +317,7 @@ def main(kinds: Sequence[str], report: str, stop: str, **means: str) -> int:
     return 0
 
 
-def _again_and_again(attacker: Attacker, kind: str) -> None:
+def _repeat(attacker: Attacker, kind: str) -> None:
     attack: Callable[[], None] = getattr(attacker, kind)
     while not attacker.is_over():
         attacker.counts[f"{kind}: begun"] += 1

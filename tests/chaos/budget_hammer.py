@@ -1,8 +1,8 @@
 """
-A process that does nothing but decide about money: it reserves and settles through `PostgresLedger`, at full speed.
+A process that reserves and settles through `PostgresLedger` at full speed, and makes no requests.
 
-All clerks work on the same organisation, round by round; a round is over when none of its calls is open. A call that
-has to wait comes back through the due query, to whichever clerk asks first.
+Several of these processes work on the same organisation, round by round. A round ends when none of its calls is open. A
+call that waits comes back through the due query, to any of the processes.
 """
 
 from __future__ import annotations
@@ -41,53 +41,53 @@ from callgate.settings import ClientSettings
 T = TypeVar("T")
 HOLD_NANO_USD = 1_000
 HOLDS_MAX = 3
-"""In a round that is not exact a call's hold is one to three times `HOLD_NANO_USD`, by its id."""
-LEASE_S = 600.0
+"""In a round that is not exact, a hold is one to three times `HOLD_NANO_USD`, depending on the id of the call."""
+EXPIRES_IN_S = 600.0
 BATCH_MAX = 16
 IDLE_S = 0.005
-BARRIER_S_MAX = 60.0
+BARRIER_MAX_S = 60.0
 
 
 def main(
-    report: str, rounds: Sequence[tuple[str, bool]], calls: int, clerks: int, seed: int
+    report: str, rounds: Sequence[tuple[str, bool]], calls: int, processes: int, seed: int
 ) -> int:
     """
-    Work through the rounds; report how many decisions came to what.
+    Run the rounds; report how many decisions had which result.
 
     Args:
-        rounds: The organisation of each, and whether every call holds and costs exactly `HOLD_NANO_USD`.
+        rounds: The organisation of each round, and whether every call holds and costs exactly `HOLD_NANO_USD`.
     """
     settings = ClientSettings()  # type: ignore[call-arg]
     session = PostgresSession(
         settings.database_url.get_secret_value(), timeout_s=settings.ledger_timeout_s, pool_size=2
     )
-    hammer = Clerk(session, random.Random(seed))  # noqa: S311
+    hammer = BudgetHammer(session, random.Random(seed))  # noqa: S311
     with Redis.from_url(settings.broker_url.get_secret_value()) as valkey:
         for org, is_exact in rounds:
             hammer.is_exact = is_exact
             hammer.submit(org, calls)
-            _meet(valkey, f"chaos:{org}", clerks)
+            _wait_for_others(valkey, f"chaos:{org}", processes)
             hammer.work(org)
     session.close()
     Path(report).write_text(json.dumps(hammer.counts))
     return 0
 
 
-def _meet(valkey: Redis, name: str, clerks: int) -> None:
+def _wait_for_others(valkey: Redis, name: str, processes: int) -> None:
     valkey.incr(name)
-    give_up_at = time.monotonic() + BARRIER_S_MAX
-    while int(valkey.get(name) or 0) < clerks:
-        assert time.monotonic() < give_up_at, "the other clerks do not come"
+    give_up_at = time.monotonic() + BARRIER_MAX_S
+    while int(valkey.get(name) or 0) < processes:
+        assert time.monotonic() < give_up_at, "the other processes did not start the round"
         time.sleep(IDLE_S)
 
 
-class Clerk:
-    """One process's work."""
+class BudgetHammer:
+    """The reservations and settlements of one process."""
 
-    def __init__(self, session: PostgresSession, dice: random.Random) -> None:
+    def __init__(self, session: PostgresSession, rng: random.Random) -> None:
         self._session = session
         self._ledger = PostgresLedger(session)
-        self._dice = dice
+        self._rng = rng
         self._pending: list[CallKey] = []
         self._running: list[AttemptRef] = []
         self._name = str(uuid4())
@@ -95,24 +95,24 @@ class Clerk:
         self.counts = {"reserved": 0, "held": 0, "rejected": 0, "unavailable": 0}
 
     def submit(self, org: str, calls: int) -> None:
-        """Store the calls of a round."""
+        """Store the calls of one round."""
         batch = [_submission(org, ("a", "b")[n % 2]) for n in range(calls)]
         self._pending = [s.key for s in self._ledger.submit(batch)]
 
     def work(self, org: str) -> None:
-        """Reserve, settle and take what is due, until no call of the organisation is open."""
+        """Reserve, settle and take due calls, until no call of the organisation is open."""
         while self._pending or self._running or self._is_open(org):
             try:
                 self._step()
             except LedgerUnavailable:
-                # Nothing is known: what was sent is sent again, or comes back as due.
+                # The outcome is unknown: the calls are sent again, or become due.
                 self.counts["unavailable"] += 1
 
     def _step(self) -> None:
-        self._dice.shuffle(self._pending)
-        size = self._dice.randint(1, BATCH_MAX)
+        self._rng.shuffle(self._pending)
+        size = self._rng.randint(1, BATCH_MAX)
         self._pending = self._pending[size:] + self._reserve(self._pending[:size])
-        finished = [ref for ref in self._running if self._dice.random() < 0.5]
+        finished = [ref for ref in self._running if self._rng.random() < 0.5]
         settled = self._settle(finished)
         self._running = [ref for ref in self._running if ref not in settled]
         due = self._ledger.due(limit=50)
@@ -121,7 +121,7 @@ class Clerk:
             time.sleep(IDLE_S)
 
     def _reserve(self, keys: Sequence[CallKey]) -> list[CallKey]:
-        """Decide about calls; return those that somebody else holds at this moment."""
+        """Reserve calls; return those that are locked at the moment."""
         outcomes = _stored(self._ledger.reserve([self._reservation(key) for key in keys]))
         self._running += [o.ref for o in outcomes if isinstance(o, Reserved)]
         refused = [o for o in outcomes if isinstance(o, Refused)]
@@ -131,28 +131,28 @@ class Clerk:
         return [o.key for o in outcomes if isinstance(o, Locked)]
 
     def _reservation(self, key: CallKey) -> Reserve:
-        return Reserve(key, self._hold(key), LEASE_S, f"{self._name}/{key.task_id}", "chaos")
+        return Reserve(key, self._hold(key), EXPIRES_IN_S, f"{self._name}/{key.task_id}", "chaos")
 
     def _settle(self, refs: Sequence[AttemptRef]) -> list[AttemptRef]:
-        """Record and settle attempts; return those whose calls nobody else holds."""
+        """Record and settle attempts; return those whose calls were not locked."""
         self._ledger.record([RecordAnswer(ref, b"{}", None, 1) for ref in refs])
         outcomes = _stored(self._ledger.settle([self._settlement(ref) for ref in refs]))
         return [ref for ref, o in zip(refs, outcomes, strict=True) if not isinstance(o, Locked)]
 
     def _settlement(self, ref: AttemptRef) -> Settle:
-        """At exactly the hold, or at anything below it."""
+        """Return the settlement of an attempt, at its hold or at a random cost below it."""
         hold = self._hold(ref.key)
         return Settle(
             ref=ref,
             expected_status=AttemptStatus.ANSWERED,
             status=AttemptStatus.SUCCEEDED,
-            posted_nano_usd=hold if self.is_exact else self._dice.randint(0, hold),
+            posted_nano_usd=hold if self.is_exact else self._rng.randint(0, hold),
             next_state=CallState.SUCCEEDED,
             health=Health.ALIVE,
         )
 
     def _hold(self, key: CallKey) -> int:
-        """A call's hold; every clerk says the same."""
+        """Return the hold of a call; all processes compute the same."""
         return HOLD_NANO_USD * (1 if self.is_exact else 1 + key.call_id.int % HOLDS_MAX)
 
     def _is_open(self, org: str) -> bool:
@@ -165,7 +165,7 @@ class Clerk:
 
 
 def _stored(outcomes: list[T]) -> list[T]:
-    """Fail at once where the books refuse a row, say to hold less than nothing: its call would never end."""
+    """Fail at once if the ledger refuses a row (a negative hold, for example): its call would never end."""
     refused = [outcome for outcome in outcomes if isinstance(outcome, Unstorable)]
     assert not refused, refused
     return outcomes

@@ -1,7 +1,7 @@
 """
-A pipeline's process: submits a stream of requests with many duplicates, then waits for the result of every handle.
+A process of a pipeline: submits requests with many duplicates, then waits for the result of every handle.
 
-What it was promised and what it got goes into its report, apart from callgate's own books.
+Its report says what was accepted and what it received, independent of the ledger.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def main(report: str, give_up_after_s: float, **stream: Any) -> int:
     with Client.from_env() as client:
         batches = list(_submitted(client, **stream))
         give_up_at = time.monotonic() + give_up_after_s
-        told = [
+        results = [
             {
                 "document": document,
                 "outcomes": [[h.task_id, _outcome(h, give_up_at)] for h in handles],
             }
             for document, handles in batches
         ]
-    Path(report).write_text(json.dumps(told))
+    Path(report).write_text(json.dumps(results))
     return 0
 
 
@@ -54,10 +54,10 @@ def _submitted(
     links: bool,
 ) -> Iterator[tuple[str, list[Handle]]]:
     """
-    Submit until told to stop, or until `total_max` submissions were accepted.
+    Submit until the stop file exists, or until `total_max` submissions were accepted.
 
-    Every client counts alike, so that all submit the same questions at about the same time: each `repeat` times, or in
-    turn, over and over, if there are only `distinct` of them.
+    All clients use the same sequence of questions, so that they submit the same ones at about the same time: each
+    question `repeat` times, and cyclically if there are only `distinct` of them.
     """
     pipeline = build_app(os.environ["CALLGATE_BROKER_URL"])
     store, complain = (pipeline.tasks[f"pipeline.{name}"] for name in ("store", "complain"))
@@ -70,11 +70,13 @@ def _submitted(
         ]
         document = str(uuid4()) if links else ""
         try:
-            told = {"link": store.s(document), "link_error": complain.s(document)} if links else {}
-            yield document, client.submit_many(requests, **told)
+            callbacks = (
+                {"link": store.s(document), "link_error": complain.s(document)} if links else {}
+            )
+            yield document, client.submit_many(requests, **callbacks)
             accepted += size
         except LedgerUnavailable:
-            # Not known to be accepted; submitting again is safe, under another document's name.
+            # Perhaps accepted. Submitting again is safe; the links of the next try name another document.
             time.sleep(RETRY_S)
         time.sleep(pause_s)
 

@@ -1,4 +1,4 @@
-"""The short form: one nursery per test file, and a stage per test on the servers of this test process."""
+"""Short chaos trials: one fork server per test file, and an environment per test."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from devkit.servers.embedded import DevServers
-from tests.chaos.environment import Environment, staged
-from tests.chaos.observers import forget
+from tests.chaos.environment import Environment, open_environment
+from tests.chaos.observers import drop_observers
 from tests.support.forked_workers import ForkServer
 
 
 @pytest.fixture(scope="module")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """Where processes come from."""
-    with ForkServer(tmp_path_factory.mktemp("nursery")) as fork_server:
+    """The fork server of a file."""
+    with ForkServer(tmp_path_factory.mktemp("fork-server")) as fork_server:
         yield fork_server
 
 
@@ -24,10 +24,10 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
 def environment(
     services: DevServers, fork_server: ForkServer, tmp_path: Path
 ) -> Iterator[Environment]:
-    """A deployment without workers and clients, its ledger and its broker empty."""
-    with staged(services, fork_server, tmp_path) as environment:
+    """A deployment with an empty ledger, an empty broker, and no workers or clients."""
+    with open_environment(services, fork_server, tmp_path) as environment:
         yield environment
-    # The servers are those of other tests too: they must find them well.
+    # Other tests use the same servers.
     services.valkey.start()
     services.postgres.start()
-    forget(services.database_url)
+    drop_observers(services.database_url)

@@ -1,9 +1,9 @@
 """
-A full disk for the ledger, without filling the machine's.
+A full disk for the ledger, without filling the disk of the machine.
 
-Where this process may mount, the servers' folder is a small tmpfs and a ballast file takes what is left of it: writes
-fail with ENOSPC. Elsewhere Postgres's processes get a limit on the size of files (RLIMIT_FSIZE) that its largest table
-has just reached: extending it fails with EFBIG. Both need no help from Postgres and end when the harm is taken back.
+If this process may mount, the folder of the servers is a small tmpfs, and a ballast file fills it: writes fail with
+ENOSPC. Otherwise the processes of Postgres get a file size limit (RLIMIT_FSIZE) that the largest table has just
+reached: extending the table fails with EFBIG. Both are removed at the end of the fault.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from devkit.servers.embedded import DevServers
-from devkit.servers.server import Server, marked_pids
+from devkit.servers.server import Server, processes_tagged
 from tests.support.deployment import Deployment
 
 SMALL_BYTES = 160 * 1024 * 1024
 FILE_BYTES_MAX = 16 * 1024 * 1024
-"""The size of one WAL file: what is written ahead still fits, so that the server lives."""
+"""The size of one WAL file: the WAL can still be written, so the server stays alive."""
 PAGE_BYTES = 8 * 1024
 BALLAST = "ballast"
-COMPLAINTS = ("No space left on device", "File too large")
+MESSAGES = ("No space left on device", "File too large")
 
-# Four rows leave no room for a fifth in their page.
+# Four rows fill a page.
 FILL_TABLE = """
 INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, call_type, provider, model,
                       input_token_bound, error)
@@ -35,7 +35,7 @@ SELECT gen_random_uuid(), 1, 'filler', sha256('x'), 'rejected', 'filler', 'sim',
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """Make `folder` a small disk of its own if this process may mount; say whether it did."""
+    """Mount a small disk on `folder` if this process may mount; yield whether it did."""
     folder.mkdir(parents=True, exist_ok=True)
     options = f"size={SMALL_BYTES},mode=755"
     mount = subprocess.run(  # noqa: S603
@@ -54,7 +54,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def fill_disk(services: DevServers, deployment: Deployment) -> Iterator[str]:
-    """Leave no room for the ledger's files inside the block; say how. Postgres is started again if it gave up."""
+    """Fill the disk of the ledger inside the block; yield how. Restart Postgres afterwards if it has ended."""
     folder = services.postgres.program.folder
     if folder.parent.is_mount():
         with _ballast(folder.parent / BALLAST):
@@ -78,14 +78,14 @@ def _ballast(file: Path) -> Iterator[None]:
         file.unlink()
 
 
-def refusals(services: DevServers) -> int:
-    """How often Postgres has complained of its disk since it was started."""
+def disk_errors(services: DevServers) -> int:
+    """Return how many disk errors Postgres has logged since its start."""
     log = services.postgres.program.log.read_text(errors="replace")
-    return sum(log.count(words) for words in COMPLAINTS)
+    return sum(log.count(words) for words in MESSAGES)
 
 
 def _grow_table(deployment: Deployment) -> None:
-    """Fill the table of calls to just below the limit, with calls that were rejected long ago."""
+    """Fill the table of calls to just below the limit, with rejected calls."""
     rows = 2_000
     while rows:
         (size,) = deployment.rows("SELECT pg_relation_size('llm_call')")[0]
@@ -103,9 +103,9 @@ def _capped_files(server: Server) -> Iterator[None]:
 
 
 def _limit_files(server: Server, limit: str) -> None:
-    """Set the soft limit of every process of the server, as its own account, which needs no privilege for that."""
+    """Set the soft limit of every process of the server. Its own account may do so without privileges."""
     account = server.program.account
-    for pid in marked_pids("postgres", server.program.mark):
+    for pid in (process.pid for process in processes_tagged(server.program.process_tag)):
         done = subprocess.run(  # noqa: S603
             ["prlimit", "--pid", str(pid), f"--fsize={limit}:"],  # noqa: S607
             capture_output=True,
@@ -115,5 +115,5 @@ def _limit_files(server: Server, limit: str) -> None:
             group=account.gid if account else None,
             extra_groups=[] if account else None,
         )
-        # A session may end between the look and the call.
+        # The process of a session may have ended since it was found.
         assert done.returncode == 0 or not Path(f"/proc/{pid}").exists(), done.stderr.decode()

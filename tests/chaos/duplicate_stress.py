@@ -1,32 +1,32 @@
-"""Collapse stress: many duplicates of few requests, from several processes, while workers are killed."""
+"""Duplicate stress: many duplicates of few requests, from several processes, while workers are killed."""
 
 from __future__ import annotations
 
 from devkit.simulator.simulator import Rule, Step, Uniform
 from tests.chaos.environment import Environment
-from tests.chaos.evaluation import Evidence, Verdict, judge
+from tests.chaos.evaluation import Evaluation, Observations, evaluate
 
 CLIENTS = 4
 WORKERS = 2
 BATCH = 25
 
 
-def stress_collapse(
+def stress_duplicates(
     environment: Environment, *, submissions: int, requests: int, kills: int
-) -> Verdict:
+) -> Evaluation:
     """
-    Submit, kill workers meanwhile, and judge: one success for each request, and a link for each submission.
+    Submit while workers are killed; expect one success for each request, and one link for each submission.
 
     Args:
-        requests: How many different ones there are among the submissions.
-        kills: Workers killed while calls are in flight, each replaced.
+        requests: The number of different requests among the submissions.
+        kills: The number of workers that are killed while calls are in flight, and replaced.
     """
     slow = Step(latency_s=Uniform(low_s=0.3, high_s=1.2))
     environment.deployment.provider.script([Rule(reply=[slow], seed=1)])
     org = environment.deployment.org()
-    # Else a breaker lets three calls through until the first succeeds, and a worker that is killed may have none.
-    environment.deployment.vouch_for_the_provider()
-    environment.fleet(WORKERS)
+    # Otherwise the breaker admits three calls until one succeeds, and a killed worker may have none in flight.
+    environment.deployment.close_breaker()
+    environment.start_workers(WORKERS)
     for number in range(CLIENTS):
         environment.client(
             [org],
@@ -40,19 +40,20 @@ def stress_collapse(
     for _ in range(kills):
         environment.until_in_flight(1)
         environment.pause(0.1, 0.4)
-        environment.dice.choice(environment.living_workers()).kill()
+        environment.rng.choice(environment.living_workers()).kill()
         environment.worker().until_it_says("ready.")
     recover_s = environment.recovery_s(environment.now())
-    evidence = environment.evidence(recover_s)
-    return judge(evidence, _complaints(evidence, submissions, requests))
+    observations = environment.observe(recover_s)
+    return evaluate(observations, _violations(observations, submissions, requests))
 
 
-def _complaints(evidence: Evidence, submissions: int, requests: int) -> list[str]:
-    outcomes = [outcome for batch in evidence.batches for _, outcome in batch.outcomes]
-    wrong = {
+def _violations(observations: Observations, submissions: int, requests: int) -> list[str]:
+    outcomes = [outcome for batch in observations.batches for _, outcome in batch.outcomes]
+    checks = {
         f"{len(outcomes)} submissions instead of {submissions}": len(outcomes) != submissions,
-        f"{len(evidence.calls)} calls instead of {requests}": len(evidence.calls) != requests,
-        "not every call succeeded": set(evidence.calls.values()) != {"succeeded"},
+        f"{len(observations.calls)} calls instead of {requests}": len(observations.calls)
+        != requests,
+        "not every call succeeded": set(observations.calls.values()) != {"succeeded"},
         "not every handle got its result": set(outcomes) != {"succeeded"},
     }
-    return [words for words, is_so in wrong.items() if is_so]
+    return [text for text, is_violated in checks.items() if is_violated]

@@ -1,4 +1,4 @@
-"""One trial's world: servers, simulated provider, worker processes, client processes, and those who watch."""
+"""The environment of one trial: servers, simulated provider, worker and client processes, and observers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.services.audit import audit
 from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import ReportedUsage, Rule, Simulator, Step, Uniform
-from tests.chaos.evaluation import Arrival, Attempt, Batch, Evidence, links_owed
+from tests.chaos.evaluation import Arrival, Attempt, Batch, Observations, links_owed
 from tests.chaos.observers import BudgetObserver, LinkCollector
 from tests.support.deployment import Deployment, until
 from tests.support.forked_workers import Child, ForkServer
@@ -25,12 +25,12 @@ from tests.support.forked_workers import Child, ForkServer
 DEADLINE_S = 3.0
 GRACE_S = 4.0
 LEASE_S = 4.0
-PATIENCE_S = 90.0
-"""How long everything may take to end after a fault; far more than lease and back-offs need, for machines are slow."""
+END_MAX_S = 90.0
+"""All calls must end within this time after a fault. It is long, because machines can be slow."""
 TIGHT_HOLDS = 2
-"""Calls the tight organisation's limit fits at their worst case, so that they wait for each other."""
+"""How many holds fit into the limit of the tight organisation, so that its calls wait for each other."""
 USAGE = ReportedUsage(prompt_tokens=50, completion_tokens=30)
-"""Dear enough that the tight organisation's limit is spent within the shortest load, and the rest is rejected."""
+"""The shortest load spends the limit of the tight organisation, so that further calls are rejected."""
 ANSWER = Step(latency_s=Uniform(low_s=0.05, high_s=0.6), usage=USAGE)
 
 CATALOGUE = """
@@ -41,7 +41,7 @@ needs_key = false
 [default]
 max_output_tokens_default = 50
 deadline_s = 3
-# Nothing may die of being lost often: what is under test is that nothing is lost.
+# Calls must not die of repeated worker losses: the trials check that none is lost.
 attempts_max = 100
 worker_losses_max = 100
 unknown_attempts_max = 100
@@ -67,18 +67,18 @@ ENVIRON = {
     "CALLGATE_WORKER__SWEEP_MIN_AGE_S": "0.3",
 }
 
-UNMARKED = "submission WHERE link IS NOT NULL AND delivered_at IS NULL"
+UNMARKED_LINKS = "submission WHERE link IS NOT NULL AND delivered_at IS NULL"
 UNKNOWN_BELOW_HOLD = (
     "ai_call_log WHERE status = 'unknown' AND posted_nano_usd IS DISTINCT FROM hold_nano_usd"
 )
-UNHEEDED = "ai_call_log WHERE reply IS NOT NULL AND status <> 'succeeded'"
-"""The simulator answers well, or not at all."""
-POSTED_AGAIN = "chaos.witness JOIN ai_call_log USING (attempt_id) WHERE what = 'again'"
+UNUSED_REPLIES = "ai_call_log WHERE reply IS NOT NULL AND status <> 'succeeded'"
+"""The answers of the simulator are always correct."""
+POSTED_AGAIN = "chaos.observation JOIN ai_call_log USING (attempt_id) WHERE what = 'again'"
 OPEN = "llm_call WHERE state IN ('queued', 'running', 'waiting')"
 
 
 class Environment:
-    """What a fault may touch, and what the judgement needs."""
+    """What faults use, and what the evaluation needs."""
 
     def __init__(
         self,
@@ -92,25 +92,25 @@ class Environment:
         self.fork_server = fork_server
         self.budgets = budgets
         self.links = links
-        self.dice = random.Random(seed)  # noqa: S311 - chooses moments and victims
+        self.rng = random.Random(seed)  # noqa: S311 - for moments and victims
         self.workers: list[Child] = []
         self.clients: list[tuple[Child, Path]] = []
         self.stop = deployment.folder / f"stop-{uuid4().hex[:8]}"
-        self.hit_at: datetime | None = None
+        self.fault_at: datetime | None = None
         self.notes: list[str] = []
-        """What the fault has to say about how it was done."""
+        """Remarks of the fault, for the output."""
         self.hostile = ""
-        """An organisation to which nothing is promised: it attacks the others."""
+        """The organisation that attacks the others; its calls are not evaluated."""
 
     @property
-    def services(self) -> DevServers:
-        """The servers."""
+    def servers(self) -> DevServers:
+        """Postgres and Valkey."""
         return self.deployment.services
 
     # Processes.
 
     def worker(self, point: str | None = None, passes: int = 1) -> Child:
-        """Start a worker; with a point, one that dies there."""
+        """Start a worker; with a point, one that kills itself there."""
         spec = {} if point is None else {"point": point, "passes": passes}
         child = self.fork_server.fork(
             "tests.chaos.killable_worker", self.deployment.environ, **spec
@@ -118,13 +118,13 @@ class Environment:
         self.workers.append(child)
         return child
 
-    def fleet(self, size: int) -> None:
-        """Start workers, and return when they take calls."""
-        for child in [self.worker() for _ in range(size)]:
+    def start_workers(self, count: int) -> None:
+        """Start workers, and return when they are ready."""
+        for child in [self.worker() for _ in range(count)]:
             child.until_it_says("ready.")
 
     def living_workers(self) -> list[Child]:
-        """Those that were not killed."""
+        """Return the workers that are alive."""
         return [child for child in self.workers if child.is_alive()]
 
     def client(self, orgs: Sequence[str], **changes: Any) -> Child:
@@ -133,8 +133,8 @@ class Environment:
         spec = {
             "report": str(report),
             "stop": str(self.stop),
-            "give_up_after_s": PATIENCE_S,
-            "seconds_max": 2 * PATIENCE_S,
+            "give_up_after_s": END_MAX_S,
+            "seconds_max": 2 * END_MAX_S,
             "total_max": 10**9,
             "orgs": list(orgs),
             "call_types": ["answer"],
@@ -151,9 +151,9 @@ class Environment:
         return child
 
     def batches(self) -> list[Batch]:
-        """Wait for the clients, and read what they report."""
+        """Wait for the clients, and return their reports."""
         for child, _ in self.clients:
-            code = child.wait(3 * PATIENCE_S)
+            code = child.wait(3 * END_MAX_S)
             assert code == 0, f"a client ended with {code}:\n{child.output()}"
         reports = [json.loads(report.read_text()) for _, report in self.clients]
         return [
@@ -165,40 +165,40 @@ class Environment:
     # Moments.
 
     def now(self) -> datetime:
-        """The ledger's time."""
+        """Return the time of the ledger."""
         moment: datetime = self.deployment.rows("SELECT clock_timestamp()")[0][0]
         return moment
 
-    def hit(self) -> None:
-        """Say that the harm is done now: from here recovery is timed. Without it, from the end of the fault."""
-        self.hit_at = self.now()
+    def mark_fault(self) -> None:
+        """Measure the recovery from now on, instead of from the end of the fault."""
+        self.fault_at = self.now()
 
     def pause(self, low_s: float, high_s: float) -> None:
-        """Let the load run until a random moment."""
-        time.sleep(self.dice.uniform(low_s, high_s))
+        """Sleep for a random time."""
+        time.sleep(self.rng.uniform(low_s, high_s))
 
     def succeeded(self) -> int:
-        """How many calls have succeeded."""
+        """Return how many calls have succeeded."""
         sql = "SELECT count(*) FROM llm_call WHERE state = 'succeeded'"
         return int(self.deployment.rows(sql)[0][0])
 
     def running(self) -> list[AttemptRef]:
-        """The attempts that workers are at."""
+        """Return the running attempts."""
         sql = "SELECT call_id, generation, attempt_id FROM llm_call WHERE state = 'running'"
         return [AttemptRef(CallKey(*key), attempt) for *key, attempt in self.deployment.rows(sql)]
 
-    def until_it_flows(self) -> None:
-        """Wait until calls succeed."""
+    def until_calls_succeed(self) -> None:
+        """Wait until five more calls have succeeded."""
         enough = self.succeeded() + 5
-        until(lambda: self.succeeded() >= enough, PATIENCE_S, lambda: "no call succeeds")
+        until(lambda: self.succeeded() >= enough, END_MAX_S, lambda: "no call succeeds")
 
     def until_in_flight(self, requests: int) -> None:
-        """Wait until so many requests are at the provider at once."""
+        """Wait until this many requests are in flight at the provider."""
         counts = self.deployment.provider.counts
-        until(lambda: counts().in_flight >= requests, PATIENCE_S, lambda: "nothing is in flight")
+        until(lambda: counts().in_flight >= requests, END_MAX_S, lambda: "nothing is in flight")
 
-    def recovery_s(self, since: datetime, give_up_after_s: float = PATIENCE_S) -> float | None:
-        """Wait until every call from before a moment has ended; return the seconds it took, None if too long."""
+    def recovery_s(self, since: datetime, give_up_after_s: float = END_MAX_S) -> float | None:
+        """Wait until every call from before `since` has ended; return the seconds, or None if it took too long."""
         sql = (
             "SELECT count(*) FROM llm_call"
             " WHERE state IN ('queued', 'running', 'waiting') AND created_at <= :since"
@@ -211,31 +211,31 @@ class Environment:
             time.sleep(0.1)
         return (self.now() - since).total_seconds()
 
-    # What was seen.
+    # Observations.
 
-    def unknown(self) -> dict[str, float]:
-        """Attempts that are UNKNOWN, or were: since when, in seconds since 1970."""
+    def unknown_since_s(self) -> dict[str, float]:
+        """Return when each attempt became UNKNOWN, in seconds since 1970; also if it no longer is."""
         sql = (
             "SELECT attempt_id::text, extract(epoch FROM min(at))::float8"
-            " FROM chaos.witness WHERE what = 'unknown' GROUP BY attempt_id"
+            " FROM chaos.observation WHERE what = 'unknown' GROUP BY attempt_id"
         )
         return dict(map(tuple, self.deployment.rows(sql)))
 
-    def lost_by(self) -> set[int]:
-        """The processes whose attempts were called lost."""
+    def pids_of_lost_attempts(self) -> set[int]:
+        """Return the ids of the processes whose attempts became lost."""
         sql = (
             "SELECT DISTINCT split_part(worker_id, ':', 2)::int"
-            " FROM chaos.witness JOIN ai_call_log USING (attempt_id) WHERE what = 'lost'"
+            " FROM chaos.observation JOIN ai_call_log USING (attempt_id) WHERE what = 'lost'"
         )
         return {row[0] for row in self.deployment.rows(sql)}
 
-    def count(self, what: str) -> int:
-        """How many rows there are of something, but for those of a hostile organisation."""
-        sql = f"SELECT count(*) FROM {what} AND org_id <> :hostile"  # noqa: S608
+    def count(self, rows: str) -> int:
+        """Count rows, without those of the hostile organisation."""
+        sql = f"SELECT count(*) FROM {rows} AND org_id <> :hostile"  # noqa: S608
         return int(self.deployment.rows(sql, hostile=self.hostile)[0][0])
 
-    def unfounded_ends(self, rich: str) -> list[str]:
-        """Complain of calls that ended without a result though nothing kept them from one, and of broken workers."""
+    def unexpected_ends(self, rich: str) -> list[str]:
+        """Return a violation for calls that died or were rejected without a reason, and for workers that failed."""
         sql = (
             "SELECT state, count(*) FROM llm_call WHERE org_id <> :hostile AND (state = 'dead'"
             " OR org_id = :rich AND state = 'rejected') GROUP BY state ORDER BY state"
@@ -243,22 +243,27 @@ class Environment:
         rows = self.deployment.rows(sql, rich=rich, hostile=self.hostile)
         ended = [f"{count} calls are {state}" for state, count in rows]
         codes = {child.code for child in self.workers} - {None, 0, -signal.SIGKILL}
-        return ended + [f"a worker ended with {code}" for code in sorted(codes)]
+        return ended + [
+            f"a worker ended with {code}"
+            for code in sorted(code for code in codes if code is not None)
+        ]
 
     def attempts(self) -> list[Attempt]:
-        """Every row of `ai_call_log`."""
-        unknown = self.unknown()
+        """Return every row of `ai_call_log`."""
+        unknown = self.unknown_since_s()
         sql = "SELECT attempt_id::text, call_id::text FROM ai_call_log"
-        return [Attempt(*row, unknown.get(row[0])) for row in self.deployment.rows(sql)]
+        return [
+            Attempt(id_, call_id, unknown.get(id_)) for id_, call_id in self.deployment.rows(sql)
+        ]
 
     def requests(self) -> list[Arrival]:
-        """Every request that reached the provider."""
+        """Return every request that reached the provider."""
         booted_at_s = time.time() - time.monotonic()
         records = self.deployment.provider.requests().records
         return [Arrival(r.attempt_id, booted_at_s + r.started_s) for r in records]
 
     def calls(self) -> dict[str, str]:
-        """State of every call by its task id."""
+        """Return the state of every call by its task id."""
         sql = (
             "SELECT call_id || '.' || generation, state FROM llm_call"
             " WHERE org_id NOT IN ('filler', :hostile)"
@@ -266,20 +271,20 @@ class Environment:
         return {row[0]: row[1] for row in self.deployment.rows(sql, hostile=self.hostile)}
 
     def overrun_nano_usd(self) -> int:
-        """The greatest spent + held - limit: sampled all the time, noted by the database, and as it is now."""
-        noted = "SELECT coalesce(max(nano_usd), 0) FROM chaos.witness WHERE what = 'overrun'"
+        """Return the largest spent + held - limit: recorded by the trigger, sampled, or of now."""
+        recorded = "SELECT coalesce(max(nano_usd), 0) FROM chaos.observation WHERE what = 'overrun'"
         now = "SELECT max(spent_nano_usd + reserved_nano_usd - limit_nano_usd) FROM budget"
-        passed = int(self.deployment.rows(noted)[0][0])
-        return passed or max(self.budgets.overrun_nano_usd, self.deployment.rows(now)[0][0])
+        overrun = int(self.deployment.rows(recorded)[0][0])
+        return overrun or max(self.budgets.overrun_nano_usd, self.deployment.rows(now)[0][0])
 
-    def evidence(self, recover_s: float | None) -> Evidence:
-        """Everything that was seen, once the clients have reported and no call is open."""
+    def observe(self, recover_s: float | None) -> Observations:
+        """Wait for the clients and for open calls; return all observations."""
         batches = self.batches()
-        self._until_all_is_done(batches)
-        # A client of its own: the pooled connections of the other one may be older than the server.
+        self._wait_for_ends(batches)
+        # A new client: the pooled connections of the other one may be older than the server.
         with self.deployment.open_client() as client:
             report = audit(client.operations.snapshot())
-        return Evidence(
+        return Observations(
             batches=batches,
             requests=self.requests(),
             attempts=self.attempts(),
@@ -289,37 +294,37 @@ class Environment:
             is_clean=report.is_clean,
             unknown_below_hold=self.count(UNKNOWN_BELOW_HOLD),
             posted_again=self.count(POSTED_AGAIN),
-            unheeded=self.count(UNHEEDED),
-            told=self.links.told(),
-            tellings_max=self.links.tellings_max(),
-            unmarked=self.count(UNMARKED),
+            unused_replies=self.count(UNUSED_REPLIES),
+            delivered=self.links.delivered(),
+            deliveries_max=self.links.deliveries_max(),
+            unmarked_links=self.count(UNMARKED_LINKS),
             recover_s=recover_s,
         )
 
-    def _until_all_is_done(self, batches: Sequence[Batch]) -> None:
-        """Wait, within bounds, until every call is settled, every link told and marked; or judge what is missing."""
+    def _wait_for_ends(self, batches: Sequence[Batch]) -> None:
+        """Wait until all calls are settled and all links are delivered and marked, for at most `END_MAX_S`."""
         owed = links_owed(batches)
-        give_up_at = time.monotonic() + PATIENCE_S
+        give_up_at = time.monotonic() + END_MAX_S
         while time.monotonic() < give_up_at:
-            told = self.links.told()
-            is_told = all(told.get(key, 0) >= n for key, n in owed.items())
-            left = self.count(OPEN) or self.count(UNMARKED) or self.count(UNHEEDED)
-            if is_told and not left:
+            delivered = self.links.delivered()
+            is_delivered = all(delivered.get(key, 0) >= n for key, n in owed.items())
+            left = self.count(OPEN) or self.count(UNMARKED_LINKS) or self.count(UNUSED_REPLIES)
+            if is_delivered and not left:
                 return
             time.sleep(0.05)
 
 
 @contextmanager
-def staged(
-    services: DevServers, fork_server: ForkServer, folder: Path, seed: int = 0
+def open_environment(
+    dev_servers: DevServers, fork_server: ForkServer, folder: Path, seed: int = 0
 ) -> Iterator[Environment]:
-    """A stage on these servers, whose ledger and broker are emptied; every process of it ends with the block."""
+    """Empty the ledger and the broker of the servers, and yield an environment. Its processes end with the block."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         Simulator() as provider,
-        Deployment(services, provider, folder, catalogue=CATALOGUE) as deployment,
-        BudgetObserver(services.database_url) as budgets,
-        LinkCollector(services.broker_url) as links,
+        Deployment(dev_servers, provider, folder, catalogue=CATALOGUE) as deployment,
+        BudgetObserver(dev_servers.database_url) as budgets,
+        LinkCollector(dev_servers.broker_url) as links,
     ):
         deployment.environ.update(ENVIRON)
         provider.script([Rule(reply=[ANSWER], seed=seed)])

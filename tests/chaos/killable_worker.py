@@ -1,10 +1,10 @@
 """
-A real worker process with a fate: it dies at a named point, or its clock is wrong.
+A real worker process that kills itself at a named point, or has a wrong clock.
 
     python -m tests.chaos.killable_worker --clock-shift-s 3600     with TZ set, if the time zone is to be wrong too
 
-Forked by the nursery it runs `main`. The clock has to be wrong before anything else is imported, so a process with a
-wrong clock is started by itself.
+The fork server runs `main` in a child. The clock must be wrong before anything else is imported, so a process with a
+wrong clock is not forked but started.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import partial
 
 
 def main(point: str | None = None, passes: int = 1) -> int:
-    """Run a worker for both queues; with a point, until it gets there the n-th time."""
+    """Run a worker for both queues; with a point, until its pass number `passes` there."""
     from config.settings import load_worker_settings
     from tests.chaos.kill_points import KillPoint, Point, compose
     from worker.bootstrap import bootstrap
@@ -25,16 +25,18 @@ def main(point: str | None = None, passes: int = 1) -> int:
 
     settings = load_worker_settings()
     configure_logging(as_json=False)
-    chosen = bootstrap if point is None else partial(compose, doom=KillPoint(Point(point), passes))
-    return run_worker(settings, QUEUES["all"], name="chaos", compose=chosen)
+    composition = (
+        bootstrap if point is None else partial(compose, kill_point=KillPoint(Point(point), passes))
+    )
+    return run_worker(settings, QUEUES["all"], name="chaos", compose=composition)
 
 
 def shift_clock(seconds: float) -> None:
-    """Have this process read wall-clock time that is wrong by so many seconds; monotonic time stays right."""
+    """Shift the wall clock of this process by some seconds; monotonic time stays correct."""
     true_time, true_datetime = time.time, datetime.datetime
 
-    class ShiftedDatetime(true_datetime):
-        """Reads the wrong clock, and is what it was in everything else."""
+    class ShiftedDatetime(true_datetime):  # type: ignore[misc, valid-type]
+        """`datetime` with the shifted clock."""
 
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
@@ -54,6 +56,6 @@ if __name__ == "__main__":
     shift_clock(parser.parse_args().clock_shift_s)
     sys.exit(main())
 else:
-    # For the nursery, which forks workers that have everything imported.
+    # Imported by the fork server, so that forked workers need no imports.
     import tests.chaos.kill_points  # noqa: F401
     import worker.main  # noqa: F401

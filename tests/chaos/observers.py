@@ -1,4 +1,4 @@
-"""Those who watch a trial from outside: the budgets while it runs, and the links as they reach the pipeline."""
+"""Observers of a trial: the budgets while it runs, and the link messages at the pipeline."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SAMPLE_S = 0.01
 JOIN_S = 30.0
 PAUSE_MS = 5_000
 LINK_OF_TASK = {"pipeline.store": "link", "pipeline.complain": "link_error"}
-"""What the clients of chaos give which task of the pipeline for."""
+"""Which link of a call the clients of chaos set to which task of the pipeline."""
 NOTHING_SEEN = -(2**62)
 
 
-class _Watch:
-    """A thread that looks again and again, until the end of a `with` block."""
+class _Sampler:
+    """A thread that takes samples until the end of a `with` block."""
 
     def __init__(self, name: str) -> None:
         self._is_over = threading.Event()
@@ -42,29 +42,29 @@ class _Watch:
 
     def _run(self) -> None:
         while not self._is_over.wait(SAMPLE_S):
-            self._look()
+            self._sample()
 
-    def _look(self) -> None:
-        """Take one sample; each watch has its own way."""
+    def _sample(self) -> None:
+        """Take one sample."""
         raise NotImplementedError
 
 
-class BudgetObserver(_Watch):
-    """Samples the greatest spent + held - limit of all budgets, through every outage."""
+class BudgetObserver(_Sampler):
+    """Samples the largest spent + held - limit of all budgets, also across outages."""
 
     def __init__(self, database_url: str) -> None:
-        super().__init__("budget-watch")
+        super().__init__("budget-observer")
         self._url = _plain(database_url)
         self._connection: Any = None
         self.overrun_nano_usd = NOTHING_SEEN
         self.samples = 0
-        _run(self._url, Path(__file__).with_name("witness.sql").read_text())
+        _run(self._url, Path(__file__).with_name("observers.sql").read_text())
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__(*exc_info)
         self._disconnect()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         try:
             if self._connection is None:
                 self._connection = psycopg2.connect(self._url, connect_timeout=2)
@@ -88,70 +88,77 @@ class BudgetObserver(_Watch):
             self._connection = None
 
 
-class LinkCollector(_Watch):
+class LinkCollector(_Sampler):
     """
-    Takes the messages of links from the pipeline's queue, as the pipeline's worker would.
+    Takes link messages from the queue of the pipeline, like a worker of the pipeline.
 
-    It looks before it removes, so that not one is lost in its own hands. What was in the pipeline's own queue when its
-    broker was wiped was told, and is not callgate's to tell again: so it listens up to that very moment.
+    It reads messages before it removes them, so that it loses none. Messages in the queue of the pipeline count as
+    delivered, also if the broker is wiped afterwards. So they are collected up to that moment.
     """
 
     def __init__(self, broker_url: str) -> None:
-        super().__init__("link-ear")
+        super().__init__("link-collector")
         self._lock = threading.Lock()
         self._redis = Redis.from_url(broker_url, socket_timeout=2, socket_connect_timeout=2)
-        self._heard: dict[tuple[str, str], set[str]] = defaultdict(set)
-        self._tellings: Counter[str] = Counter()
+        self._message_ids: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._deliveries: Counter[str] = Counter()
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__(*exc_info)
         self._redis.close()
 
-    def told(self) -> dict[tuple[str, str], int]:
-        """Different messages so far, by document and by link or link_error."""
+    def delivered(self) -> dict[tuple[str, str], int]:
+        """Return the number of different messages so far, by document and by link or link_error."""
         with self._lock:
-            return {key: len(ids) for key, ids in self._heard.items()}
+            return {key: len(ids) for key, ids in self._message_ids.items()}
 
-    def tellings_max(self) -> int:
-        """How often the same message came, at most: counted as it is taken, for a broker may refuse to give it up."""
+    def deliveries_max(self) -> int:
+        """Return how often one message was delivered, at most. Counted when removed: a broker may refuse removals."""
         with self._lock:
-            return max(self._tellings.values(), default=0)
+            return max(self._deliveries.values(), default=0)
 
-    def hear_and_flush(self) -> None:
-        """Take what the pipeline's queue holds and have the broker forget everything, with nothing in between."""
+    def collect_and_flush(self) -> None:
+        """Collect the messages of the pipeline and flush the broker, in one transaction."""
         with self._lock, self._redis.pipeline(transaction=True) as both:
-            messages, _ = both.lrange(QUEUE, 0, -1).flushall().execute()
+            both.lrange(QUEUE, 0, -1)
+            both.flushall()
+            messages, _ = both.execute()
             self._keep(messages)
 
-    def hear_and_kill(self, valkey: Server) -> None:
-        """Take what the pipeline's queue holds and kill the broker; nothing can be published in between."""
+    def collect_and_kill(self, valkey: Server) -> None:
+        """Collect the messages of the pipeline and kill the broker, with writes paused in between."""
         with self._lock:
             self._redis.execute_command("CLIENT", "PAUSE", PAUSE_MS, "WRITE")
-            self._keep(self._redis.lrange(QUEUE, 0, -1))
+            self._keep(self._messages(0))
             valkey.kill()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         with self._lock, suppress(RedisError):
-            messages = self._redis.lrange(QUEUE, -500, -1)
+            messages = self._messages(-500)
             ids = self._keep(messages)
             if messages:
                 self._redis.ltrim(QUEUE, 0, -len(messages) - 1)
-                self._tellings.update(ids)
+                self._deliveries.update(ids)
+
+    def _messages(self, first: int) -> list[bytes]:
+        """Read the messages of the pipeline, from an index to the oldest."""
+        messages: list[Any] = self._redis.lrange(QUEUE, first, -1)
+        return messages
 
     def _keep(self, messages: list[bytes]) -> list[str]:
-        """Note what was told by which link; return the messages' ids."""
+        """Store the messages by document and link; return their ids."""
         ids = []
         for message in messages:
             envelope = json.loads(message)
             args, _, _ = json.loads(base64.b64decode(envelope["body"]))
             headers = envelope["headers"]
             ids.append(headers["id"])
-            self._heard[args[1], LINK_OF_TASK[headers["task"]]].add(headers["id"])
+            self._message_ids[args[1], LINK_OF_TASK[headers["task"]]].add(headers["id"])
         return ids
 
 
-def forget(database_url: str) -> None:
-    """Take away what `BudgetWatch` put into a database that others go on with."""
+def drop_observers(database_url: str) -> None:
+    """Drop what `BudgetObserver` created in a database that other tests use."""
     _run(_plain(database_url), "DROP SCHEMA IF EXISTS chaos CASCADE")
 
 
@@ -161,5 +168,5 @@ def _run(url: str, statements: str) -> None:
 
 
 def _plain(database_url: str) -> str:
-    """A database URL as the driver itself takes it."""
+    """Return a database URL for psycopg2."""
     return database_url.replace("+psycopg2", "")

@@ -1,4 +1,4 @@
-"""The servers go away, come back empty, refuse or freeze, and nothing is lost, overspent, unrecorded or paid twice."""
+"""Servers are killed, emptied, refuse or freeze: nothing is lost, overspent, unrecorded or paid twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.chaos.trial import run_trial
 
 
 def test_outages_of_the_broker(environment: Environment) -> None:
-    """Deliveries repeated, kill -9 and restart without its data, FLUSHALL, and refusing every write."""
+    """Repeated messages, a restart without data, FLUSHALL, and refused writes."""
 
     def inject(environment: Environment) -> list[str]:
         return [
@@ -34,7 +34,7 @@ def test_outages_of_the_broker(environment: Environment) -> None:
 
 
 def test_outages_of_the_ledger(environment: Environment) -> None:
-    """Frozen past every lease, restarted, and without room to write: nothing becomes UNKNOWN of it."""
+    """Frozen longer than any lease, restarted, and with a full disk: no attempt becomes UNKNOWN."""
 
     def inject(environment: Environment) -> list[str]:
         return [

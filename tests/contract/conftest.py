@@ -1,4 +1,4 @@
-"""Every ledger, one after the other: what passes here behaves alike."""
+"""Fixtures of the contract tests, which every ledger must pass."""
 
 from __future__ import annotations
 

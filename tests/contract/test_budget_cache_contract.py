@@ -173,7 +173,7 @@ def key(real: RedisBudgetCache, shared: Redis, org: str) -> str:
     real.get(org, Ledger().budgets)
     (name,) = set(shared.scan_iter("callgate:budgets:*")) - before
     shared.delete(name)
-    return name.decode()
+    return str(name.decode())
 
 
 @pytest.mark.parametrize("what", ODD)

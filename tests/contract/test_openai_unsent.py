@@ -308,6 +308,9 @@ def test_failing_credentials_are_unbilled() -> None:
         def api_key(self, provider: str, org_id: str) -> str | None:
             raise ConnectionError("the vault has secrets in its words")
 
+        def has_own_key(self, provider: str, org_id: str) -> bool:
+            raise NotImplementedError
+
     async def asked() -> Failure | ProviderReply:
         adapter = OpenAIAdapter("openai", ProviderEntry(), Away())
         return await adapter.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)

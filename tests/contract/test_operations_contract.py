@@ -246,7 +246,7 @@ def test_what_is_running_or_has_ended_is_left_alone(
     key = bring(ledger)
     before = ledger.view(key)
 
-    assert ledger.operations.end([key], code="cancelled", message="too late") == []
+    assert ledger.operations.end([key], code=EndReason.CANCELLED, message="too late") == []
 
     assert ledger.view(key) == before
 
@@ -277,7 +277,7 @@ def test_a_link_that_was_delivered_is_not_fired_again_by_discarding(
     key = ledger.dead().key
     ledger.deliver(new.submission_id)
 
-    ledger.operations.end([key], code="discarded", message="ann: known")
+    ledger.operations.end([key], code=EndReason.DISCARDED, message="ann: known")
 
     assert ledger.view(key).due_at is None
 
@@ -463,7 +463,7 @@ def test_a_discarded_letter_is_no_dead_letter_any_more(ledger: LedgerUnderTest) 
     """Somebody has looked at it."""
     key = ledger.dead().key
 
-    ledger.operations.end([key], code="discarded", message="ann: known")
+    ledger.operations.end([key], code=EndReason.DISCARDED, message="ann: known")
 
     assert ledger.operations.snapshot().dead_letters == 0
     assert ledger.operations.dead_groups(EVERYTHING) == []

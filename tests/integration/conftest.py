@@ -1,4 +1,4 @@
-"""What tests of one real service share: a Valkey for each file, emptied for each test, and an empty ledger."""
+"""Fixtures for tests of one component: a Valkey for each file, emptied for each test, and an empty ledger."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.cli import run
 from devkit.servers.embedded import DevServers
 from tests.support.celery_worker import Note, client_of
+from tests.support.dev_servers import embedded, folder
 from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
+from tests.support.simulator_client import ask, provider, simulator, transport
 from tests.support.valkey import Valkey
+
+__all__ = ["ask", "embedded", "folder", "provider", "simulator", "transport"]
 
 Command = Callable[..., int]
 POOLS = ["worker.celery_ext.pool:AsyncioPool", "threads"]
@@ -24,7 +28,7 @@ POOLS = ["worker.celery_ext.pool:AsyncioPool", "threads"]
 
 @pytest.fixture(scope="module", params=POOLS, ids=["asyncio", "threads"])
 def pool(request: pytest.FixtureRequest) -> str:
-    """Both pools that have threads, for rules that hold in either."""
+    """Both pools with threads, for tests that must pass in either."""
     pool: str = request.param
     return pool
 
@@ -40,20 +44,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @pytest.fixture
 def valkey(server: Valkey) -> Valkey:
-    """The server, with nothing in it."""
+    """The server, emptied."""
     server.client.flushall()
     return server
 
 
 @pytest.fixture
 def app(valkey: Valkey) -> Celery:
-    """An app that publishes to the worker."""
+    """An app that publishes tasks to the worker."""
     return client_of(valkey)
 
 
 @pytest.fixture
 def note(app: Celery) -> Note:
-    """Publishes the task that notes its start and its end."""
+    """Publishes the task `note`, which records its start and its end."""
 
     def publish(word: str, sleep_s: float = 0, **options: Any) -> Any:
         return app.send_task("note", (word, sleep_s), **options)
@@ -63,11 +67,11 @@ def note(app: Celery) -> Note:
 
 @pytest.fixture
 def command(services: DevServers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
-    """Runs a command line in this process, as its environment has it; returns the exit code."""
+    """Runs a command line in this process; returns the exit code."""
     monkeypatch.setenv("CALLGATE_DATABASE_URL", services.database_url)
     monkeypatch.setenv("CALLGATE_BROKER_URL", services.broker_url)
     yield lambda *arguments: run(arguments)
-    # A command logs to the stderr of its process, which here is a test's.
+    # The command has configured structlog for this process.
     structlog.reset_defaults()
 
 

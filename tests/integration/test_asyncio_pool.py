@@ -81,7 +81,7 @@ def test_a_failing_coroutine_calls_its_errback_and_is_acknowledged(
 
     until(lambda: valkey.words("told") == ["failed"])
     until(valkey.is_empty)
-    assert worker.process.poll() is None
+    assert worker.is_alive()
 
 
 def test_a_chain_goes_on_after_a_coroutine(worker: Worker, valkey: Valkey, app: Celery) -> None:
@@ -113,7 +113,7 @@ def test_a_soft_time_limit_fails_the_task(
     until(lambda: valkey.words("told") == ["failed"])
     until(valkey.is_empty)
     assert valkey.words("cancelled") == ["a"]
-    until(lambda: "SoftTimeLimitExceeded(0.3" in worker.log())
+    until(lambda: "SoftTimeLimitExceeded(0.3" in worker.output())
 
 
 def test_a_hard_time_limit_needs_no_consent(worker: Worker, valkey: Valkey, app: Celery) -> None:
@@ -124,7 +124,7 @@ def test_a_hard_time_limit_needs_no_consent(worker: Worker, valkey: Valkey, app:
     until(lambda: valkey.words("told") == ["failed"])
     until(valkey.is_empty)
     until(lambda: valkey.words("cancelled") == ["stubborn"])
-    until(lambda: "Hard time limit (0.3s) exceeded for stubborn" in worker.log())
+    until(lambda: "Hard time limit (0.3s) exceeded for stubborn" in worker.output())
 
 
 def test_revoking_with_terminate_cancels_the_coroutine(
@@ -196,8 +196,8 @@ def test_signals_fire_around_the_body(
         mine = [(name, float(at)) for name, _, told, at in seen if told == task_id]
         assert [name for name, _ in mine] == ["task_prerun", "task_success", "task_postrun"]
         assert mine[-1][1] - mine[0][1] >= 0.5
-    mine = [name for name, _, told, _ in seen if told == failed]
-    assert mine == ["task_prerun", "task_failure", "task_postrun"]
+    names = [name for name, _, told, _ in seen if told == failed]
+    assert names == ["task_prerun", "task_failure", "task_postrun"]
     notes = [name for name, task, _, _ in seen if task == "note"]
     assert notes[:2] == ["task_prerun"] * 2, "the two did not run at once"
 

@@ -32,8 +32,8 @@ def test_a_warm_shutdown_lets_tasks_finish(valkey: Valkey, tmp_path: Path, note:
     with a_worker(valkey, tmp_path) as worker:
         note("a", 2)
         until(lambda: valkey.words("started") == ["a"])
-        worker.signal(signal.SIGTERM)
-        exit_code = worker.exit_code()
+        worker.send(signal.SIGTERM)
+        exit_code = worker.wait()
 
     assert exit_code == 0
     assert valkey.words("ended") == ["a"]
@@ -49,14 +49,14 @@ def test_a_drain_acknowledges_as_tasks_end_and_keeps_no_new_message(
         note("long", 15)
         note("short", 3)
         until(lambda: len(valkey.words("started")) == 2)
-        worker.signal(signal.SIGTERM)
-        until(lambda: "draining 2 coroutines" in worker.log())
+        worker.send(signal.SIGTERM)
+        until(lambda: "draining 2 coroutines" in worker.output())
         note("new")
 
         # One second is how long the pop that was under way may still take a message.
         until(lambda: valkey.words("ended") == ["short"])
         until(lambda: valkey.ready() == 1, 5)
-        assert worker.process.poll() is None
+        assert worker.is_alive()
         assert valkey.words("ended") == ["short"]
 
 
@@ -68,8 +68,8 @@ def test_the_drain_ends_and_what_is_cut_off_goes_back(
         note("a", 60)
         until(lambda: valkey.words("started") == ["a"])
         begun = time.monotonic()
-        worker.signal(signal.SIGTERM)
-        worker.exit_code()
+        worker.send(signal.SIGTERM)
+        worker.wait()
 
     assert 1 <= time.monotonic() - begun < 8
     assert valkey.words("cancelled") == ["a"]
@@ -82,10 +82,10 @@ def test_the_drain_ends_though_a_task_will_not(valkey: Valkey, tmp_path: Path, a
         app.send_task("stubborn", (60,))
         app.send_task("block", ("thread", 60))
         until(lambda: valkey.is_empty() and valkey.words("started") == ["thread"])
-        worker.signal(signal.SIGTERM)
-        worker.exit_code()
+        worker.send(signal.SIGTERM)
+        worker.wait()
 
-        assert "abandoned 1 coroutines and 1 threads" in worker.log()
+        assert "abandoned 1 coroutines and 1 threads" in worker.output()
     assert valkey.ready() == 2
 
 
@@ -97,12 +97,12 @@ def test_the_drain_ends_though_the_broker_is_gone(tmp_path: Path) -> None:
         with a_worker(valkey, tmp_path / "worker", "-l", "INFO", callgate_drain_s=2) as worker:
             client_of(valkey).send_task("note", ("a", 60))
             until(lambda: valkey.words("started") == ["a"])
-            worker.signal(signal.SIGTERM)
-            until(lambda: "draining 1 coroutines" in worker.log())
+            worker.send(signal.SIGTERM)
+            until(lambda: "draining 1 coroutines" in worker.output())
             valkey.kill()
 
-            worker.exit_code()
-            assert worker.log().count("the broker was lost during the drain") <= 2
+            worker.wait()
+            assert worker.output().count("the broker was lost during the drain") <= 2
     finally:
         valkey.kill()
 
@@ -123,12 +123,12 @@ def test_an_impatient_signal_cancels_at_once(
         note("a", 60)
         until(lambda: valkey.words("started") == ["a"])
         for number in signals:
-            lines = worker.log().count("shutdown (MainProcess)")
-            worker.signal(number)
-            until(lambda: worker.log().count("shutdown (MainProcess)") > lines)  # noqa: B023
-        worker.exit_code(10)
+            lines = worker.output().count("shutdown (MainProcess)")
+            worker.send(number)
+            until(lambda: worker.output().count("shutdown (MainProcess)") > lines)  # noqa: B023
+        worker.wait(10)
 
-        assert "Unrecoverable" not in worker.log()
+        assert "Unrecoverable" not in worker.output()
     assert valkey.words("cancelled") == ["a"]
     assert valkey.words("service")[-1].startswith("left")
     assert valkey.ready() == 1
@@ -142,13 +142,13 @@ def test_a_worker_outlives_a_lost_connection(valkey: Valkey, tmp_path: Path, not
         note("waits")
         until(valkey.is_empty)
         valkey.client.client_kill_filter(_type="normal", skipme=True)
-        until(lambda: "Connection to broker lost" in worker.log())
+        until(lambda: "Connection to broker lost" in worker.output())
         note("new")
 
         until(lambda: set(valkey.words("ended")) == {"runs", "waits", "new"})
         until(valkey.is_empty)
         assert valkey.words("ended").count("waits") == 1
-        assert worker.process.poll() is None
+        assert worker.is_alive()
 
 
 def test_a_worker_outlives_the_broker(tmp_path: Path) -> None:
@@ -161,13 +161,13 @@ def test_a_worker_outlives_the_broker(tmp_path: Path) -> None:
             app.send_task("note", ("old", 5))
             until(lambda: valkey.words("started") == ["old"])
             valkey.kill()
-            until(lambda: "Connection to broker lost" in worker.log())
+            until(lambda: "Connection to broker lost" in worker.output())
             valkey.start()
             app.send_task("note", ("new",))
 
             until(lambda: valkey.words("ended") == ["new", "old"], 40)
             until(valkey.is_empty)
-            assert worker.process.poll() is None
+            assert worker.is_alive()
     finally:
         valkey.kill()
 
@@ -175,9 +175,9 @@ def test_a_worker_outlives_the_broker(tmp_path: Path) -> None:
 def test_a_service_that_does_not_start_ends_the_worker(valkey: Valkey, tmp_path: Path) -> None:
     """The worker says which one and why, and takes no task."""
     with a_worker(valkey, tmp_path, is_ready=False, break_service=True) as worker:
-        exit_code = worker.exit_code(40)
+        exit_code = worker.wait(40)
 
-        assert "service broken_service did not start: ConnectionRefusedError" in worker.log()
+        assert "service broken_service did not start: ConnectionRefusedError" in worker.output()
     assert exit_code != 0
     assert valkey.words("service") == ["entered", "left after 0 ended"]
 
@@ -187,5 +187,5 @@ def test_a_dead_loop_ends_the_worker(valkey: Valkey, tmp_path: Path, app: Celery
     with a_worker(valkey, tmp_path) as worker:
         app.send_task("kill_loop")
 
-        assert worker.exit_code() != 0
+        assert worker.wait() != 0
     assert valkey.ready() == 1

@@ -140,7 +140,7 @@ def test_what_cannot_be_read_is_put_aside_then_acknowledged(
     until(lambda: len(valkey.words("undecodable")) == 1)
     until(lambda: valkey.words("gathered") == ["good"])
     until(valkey.is_empty)
-    assert worker.process.poll() is None
+    assert worker.is_alive()
 
 
 def test_events_show_every_message(valkey: Valkey, app: Celery) -> None:
@@ -167,8 +167,8 @@ def test_a_warm_shutdown_runs_what_is_buffered(pool: str, tmp_path: Path) -> Non
         until(lambda: valkey.words("tries") == ["first"])
         gather(app, *words_of(10))
         until(valkey.is_empty)
-        worker.signal(signal.SIGTERM)
-        worker.exit_code()
+        worker.send(signal.SIGTERM)
+        worker.wait()
 
         assert sorted(valkey.words("gathered")) == sorted(["first", *words_of(10)])
         assert valkey.is_empty()
@@ -180,8 +180,8 @@ def test_a_shutdown_in_an_outage_leaves_everything_to_the_broker(pool: str, tmp_
         valkey.client.set("outage", 1)
         gather(app, "first", *words_of(10))
         until(lambda: len(valkey.words("tries")) >= 3 and valkey.is_empty())
-        worker.signal(signal.SIGTERM)
-        worker.exit_code()
+        worker.send(signal.SIGTERM)
+        worker.wait()
 
         assert valkey.words("gathered") == []
         assert valkey.ready() == 11
@@ -196,7 +196,7 @@ def test_a_lost_connection_drops_the_buffer_for_redelivery(pool: str, tmp_path: 
         gather(app, "waits")
         until(valkey.is_empty)
         valkey.client.client_kill_filter(_type="normal", skipme=True)
-        until(lambda: "Connection to broker lost" in worker.log())
+        until(lambda: "Connection to broker lost" in worker.output())
         valkey.client.delete("slow_s")
         gather(app, "new")
 

@@ -174,7 +174,7 @@ def test_a_body_is_not_found_by_bisection(
 def test_no_column_of_no_table_is_told_of(attacker: Any, owner: PostgresSession) -> None:
     """Whatever is compared with whatever value that is there: the planner expects the same."""
     asked, leaks = 0, []
-    for relation, columns, types in owner.rows(RELATIONS, {}):
+    for relation, columns, types in map(tuple, owner.rows(RELATIONS, {})):
         for column, type_ in zip(columns, types, strict=True):
             values = spread(owner, relation, column)
             for operator in ("<", "=", ">"):

@@ -25,7 +25,9 @@ def test_every_event_comes_in_few_messages(
         seen[event["type"]] += 1
 
     with (
-        a_worker(valkey, tmp_path, "-E", keep_strays=True, worker_concurrency=TASKS) as worker,
+        a_worker(
+            valkey, tmp_path, "-E", keep_unprocessable=True, worker_concurrency=TASKS
+        ) as worker,
         app.connection() as connection,
     ):
         receiver = app.events.Receiver(connection, handlers={"*": count})
@@ -35,8 +37,8 @@ def test_every_event_comes_in_few_messages(
         for number in range(TASKS):
             note(str(number), 1)
         until(lambda: len(valkey.words("started")) == TASKS)
-        worker.signal(signal.SIGTERM)
-        assert worker.exit_code() == 0
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
         sent = publishes(valkey) - before
         until(lambda: next(stream, None) or seen["task-succeeded"] == TASKS)
 

@@ -1,4 +1,4 @@
-"""The first request of a process: whatever it imports is taken from its deadline."""
+"""The first request of a process: its imports count against its deadline."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ asyncio.run(main())
 
 
 def test_the_first_request_of_a_worker_imports_nothing() -> None:
-    """On two crowded cores, imports took up to four seconds of a deadline of three."""
+    """On two busy cores, imports took up to four seconds, and the deadline is three."""
     with Simulator() as provider:
         argv = [sys.executable, "-c", FIRST_REQUEST, provider.base_url]
         done = subprocess.run(  # noqa: S603 - our own program

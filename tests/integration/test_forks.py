@@ -102,10 +102,10 @@ FORK_UNDER_LOCKS = """
 import os, sys, threading, warnings
 from callgate import Client
 from callgate.domain.ledger import CallKey
-from tests.support.forking_pipeline import Office, a_request, limit, org
+from tests.support.forking_pipeline import Organisations, a_request, limit, org
 
 client = Client.from_env()
-office = Office(client)
+organisations = Organisations(client)
 session, queue = client._session, client.queue
 locks = [session._own().watchdog._changed, queue._lock(), client.celery_app.pool._resource.mutex,
          client.celery_app.producer_pool._resource.mutex, client._budget_cache._redis().connection_pool._lock,
@@ -126,13 +126,13 @@ held.wait()
 pid = os.fork()
 if pid == 0:
     client._submit._estimator._counters.clear()
-    office.check(1)
+    organisations.check(1)
     client.close()
     os._exit(7)
 may_end.set()
 holder.join()
 _, status = os.waitpid(pid, 0)
-office.check(2)
+organisations.check(2)
 client.close()
 sys.exit(os.waitstatus_to_exitcode(status))
 """

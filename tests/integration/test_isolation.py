@@ -18,8 +18,9 @@ import pytest
 from callgate.adapters.system_clock import monotonic
 from callgate.domain.ledger import CallKey
 from callgate.services.llm_service import Deferred, DeliveryResult
-from tests.support.deployment import CHECKOUT, until
 from tests.support.isolated_child import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG
+from tests.support.processes import CHECKOUT
+from tests.support.waiting import until, until_async
 from worker.isolation import executor as isolation
 from worker.isolation.executor import TURN_MAX_S, WAITING_PER_CHILD, QuarantineExecutor
 from worker.isolation.forkserver import Child
@@ -86,14 +87,6 @@ async def patiently(
     return executed
 
 
-async def eventually(is_so: Callable[[], object]) -> None:
-    """Wait, while the loop runs, until something is so."""
-    give_up_at = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < give_up_at, "it did not become so"
-        await asyncio.sleep(0.02)
-
-
 def run(
     story: Callable[[QuarantineExecutor], Coroutine[Any, Any, None]], isolate: QuarantineExecutor
 ) -> None:
@@ -140,11 +133,11 @@ def test_a_child_has_one_call_at_a_time(notes: Path, monkeypatch: pytest.MonkeyP
 
     async def story(isolate: QuarantineExecutor) -> None:
         hanging = asyncio.create_task(patiently(isolate, HANG))
-        await eventually(lambda: isolate._busy)
+        await until_async(lambda: isolate._busy)
         assert await isolate(HANG, "acme", LONG_S) is DeliveryResult.NOT_CLAIMED
         keys = [CallKey(UUID(int=n), 1) for n in range(10, 90)]
         came = [asyncio.ensure_future(isolate(key, "acme", LONG_S)) for key in keys]
-        await eventually(lambda: all(call.done() for call in came[WAITING_PER_CHILD:]))
+        await until_async(lambda: all(call.done() for call in came[WAITING_PER_CHILD:]))
         assert not any(call.done() for call in came[:WAITING_PER_CHILD])
         waits = [
             b.retry_after_s
@@ -189,7 +182,7 @@ def test_one_organisation_keeps_no_other_waiting(notes: Path) -> None:
     async def story(isolate: QuarantineExecutor) -> None:
         hostile = [CallKey(HANG.call_id, generation) for generation in range(1, 90)]
         came = [asyncio.ensure_future(isolate(key, "mallory", LONG_S)) for key in hostile]
-        await eventually(lambda: list(isolate._busy.values()) == ["mallory"])
+        await until_async(lambda: list(isolate._busy.values()) == ["mallory"])
         assert [await isolate(ANSWER, "acme", LONG_S) for _ in range(3)] == [
             DeliveryResult.ANSWERED
         ] * 3
@@ -240,13 +233,13 @@ def test_who_gave_up_keeps_its_turn(notes: Path, monkeypatch: pytest.MonkeyPatch
 
         monkeypatch.setattr(isolate, "_watched", held)
         first = asyncio.ensure_future(one(10, "mallory"))
-        await eventually(lambda: isolate._busy)
+        await until_async(lambda: isolate._busy)
         monkeypatch.setattr(isolation, "WAIT_MAX_S", 0.01)
         assert isinstance(await isolate(CallKey(UUID(int=11), 1), "acme", LONG_S), Deferred)
         monkeypatch.undo()
         monkeypatch.setattr(isolate, "_watched", held)
         again = [asyncio.ensure_future(one(n, org)) for n, org in ((12, "mallory"), (11, "acme"))]
-        await eventually(lambda: len(isolate._here) == 3)
+        await until_async(lambda: len(isolate._here) == 3)
         for _ in range(3):
             free.release()
         await asyncio.gather(first, *again)
@@ -262,7 +255,7 @@ def test_children_are_bounded(notes: Path) -> None:
     async def story(isolate: QuarantineExecutor) -> None:
         keys = [CallKey(HANG.call_id, generation) for generation in range(1, 5)]
         tasks = [asyncio.create_task(patiently(isolate, key)) for key in keys]
-        await eventually(lambda: len(isolate._busy) == 2)
+        await until_async(lambda: len(isolate._busy) == 2)
         await asyncio.sleep(0.3)
         assert len(isolate._busy) == 2
         for task in tasks:
@@ -279,7 +272,7 @@ def test_a_call_cut_off_dies_with_its_child(notes: Path) -> None:
 
     async def story(isolate: QuarantineExecutor) -> None:
         task = asyncio.create_task(patiently(isolate, HANG))
-        await eventually(lambda: isolate._busy)
+        await until_async(lambda: isolate._busy)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -303,7 +296,7 @@ def test_nobody_is_called_stuck_by_who_was_away_himself(notes: Path) -> None:
 
     async def story(isolate: QuarantineExecutor) -> None:
         task = asyncio.create_task(patiently(isolate, HANG, 1.0))
-        await eventually(lambda: isolate._busy)
+        await until_async(lambda: isolate._busy)
         await asyncio.sleep(1.6)
         assert not task.done()
         back_at = healthy[0] = monotonic()
@@ -351,7 +344,7 @@ def test_a_nursery_that_dies_is_replaced(notes: Path) -> None:
 
     async def story(isolate: QuarantineExecutor) -> None:
         task = asyncio.create_task(patiently(isolate, HANG))
-        await eventually(lambda: isolate._busy)
+        await until_async(lambda: isolate._busy)
         os.kill(nursery_of(isolate), signal.SIGKILL)
         assert await task is DeliveryResult.LOST
         assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
@@ -368,7 +361,7 @@ def test_nothing_is_kept_for_ever(notes: Path, monkeypatch: pytest.MonkeyPatch) 
     async def story(isolate: QuarantineExecutor) -> None:
         assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
         first = nursery_of(isolate)
-        await eventually(lambda: is_gone(first) and is_gone(pids(notes)[0]))
+        await until_async(lambda: is_gone(first) and is_gone(pids(notes)[0]))
         assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
         assert nursery_of(isolate) != first
 

@@ -6,8 +6,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -56,7 +57,7 @@ def test_leases_are_released_while_their_calls_are_settled(ledger: LedgerUnderTe
     batches = [refs[start::3] for start in range(3)]
 
     with ThreadPoolExecutor(8) as pool:
-        work = [
+        work: list[Future[Any]] = [
             *(
                 pool.submit(ledger.settle, *[a_loss(ref, 10) for ref in reversed(b)])
                 for b in batches

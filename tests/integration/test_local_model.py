@@ -1,4 +1,4 @@
-"""The local model: it speaks the OpenAI protocol as far as callgate relies on it."""
+"""The local model implements the parts of the OpenAI protocol that callgate uses."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ INVOICE = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the model file is put together once."""
+    """The folder in which the model file is assembled once."""
     return tmp_path_factory.mktemp("a model")
 
 
@@ -43,7 +43,7 @@ def model(folder: Path) -> Iterator[LocalModel]:
 
 
 def test_a_reply_follows_the_schema(model: LocalModel) -> None:
-    """`response_format: json_schema` binds the reply, and what was used is in `usage`."""
+    """The reply follows `response_format: json_schema`, and `usage` is present."""
     [reply] = ask(model, [f"Extract as JSON.\n{DOCUMENT}"], response_format=schema(), max_tokens=80)
 
     invoice = json.loads(text(reply))
@@ -56,7 +56,7 @@ def test_a_reply_follows_the_schema(model: LocalModel) -> None:
 
 
 def test_a_reply_is_never_longer_than_asked_for(model: LocalModel) -> None:
-    """A hold counts on `max_tokens`: the reply is cut there, and says so."""
+    """A hold relies on `max_tokens`: the reply is cut there, with the finish reason `length`."""
     [reply] = ask(model, ["Count from one to one hundred in words."], max_tokens=5)
 
     assert reply.usage is not None
@@ -65,20 +65,20 @@ def test_a_reply_is_never_longer_than_asked_for(model: LocalModel) -> None:
 
 
 def test_several_calls_share_one_client(model: LocalModel) -> None:
-    """More calls at once than there are slots wait in line; none is refused."""
+    """With more calls than slots, calls wait; none is refused."""
     replies = ask(model, [f"Say {word}." for word in ("one", "two", "three", "four")], max_tokens=4)
 
     assert len({reply.id for reply in replies}) == 4
 
 
 def test_a_prompt_beyond_the_context_is_refused(model: LocalModel) -> None:
-    """A refusal with status 400 costs nothing; a silently shortened prompt would be worse."""
+    """The prompt is refused with status 400 and not shortened silently."""
     with pytest.raises(BadRequestError, match="exceeds the available context size"):
         ask(model, ["word " * CONTEXT_TOKENS], max_tokens=5)
 
 
 def test_a_killed_model_comes_back_at_the_same_url(model: LocalModel) -> None:
-    """It can be made to fail like the servers, and a client needs no new address."""
+    """It can be killed and restarted like the servers, at the same URL."""
     model.server.kill()
     model.server.start()
 
@@ -87,7 +87,7 @@ def test_a_killed_model_comes_back_at_the_same_url(model: LocalModel) -> None:
 
 
 def test_a_model_folder_in_use_is_refused(model: LocalModel, folder: Path) -> None:
-    """A second process would end the first one as a leftover."""
+    """A second process would kill the first one as a process without an owner."""
     with pytest.raises(FolderInUse), LocalModel(folder):
         pass
 
@@ -95,7 +95,7 @@ def test_a_model_folder_in_use_is_refused(model: LocalModel, folder: Path) -> No
 
 
 def ask(model: LocalModel, prompts: list[str], **options: Any) -> list[ChatCompletion]:
-    """Ask all prompts at once through one client."""
+    """Send all prompts at once through one client."""
 
     async def gather() -> list[ChatCompletion]:
         async with AsyncOpenAI(

@@ -96,7 +96,7 @@ def two_old_months(log: PartitionedLedger) -> dict[str, AttemptRef]:
 def archive_all(log: PartitionedLedger) -> list[ArchivedMonth | None]:
     """Purge, then archive until there is nothing left to do."""
     log.under_test.purge()
-    months = []
+    months: list[ArchivedMonth | None] = []
     while (archived := log.under_test.retention.archive_month(1)) is not None:
         months.append(archived)
         assert archived.attempts is not None

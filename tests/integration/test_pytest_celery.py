@@ -28,7 +28,7 @@ def deployment(services: DevServers, tmp_path: Path) -> Iterator[Deployment]:
     """A database and a provider; its books must be right in the end."""
     with Simulator() as provider, Deployment(services, provider, tmp_path) as deployment:
         yield deployment
-        deployment.assert_books_are_right()
+        deployment.assert_audit_is_clean()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the simulator does to a connection, what it counts, and how its process lives and ends."""
+"""The connections of the simulator, its counts, and the life of its process."""
 
 from __future__ import annotations
 
@@ -8,46 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from devkit.simulator.simulator import ATTEMPT_HEADER, Kind, Rule, Simulator, SimulatorFailed, Step
+from tests.support.simulator_client import only
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 CONDITION_TIMEOUT_S = 15.0
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[Simulator]:
-    """One running simulator for all tests of this module."""
-    with Simulator() as running:
-        yield running
-
-
-@pytest.fixture
-def provider(process: Simulator) -> Simulator:
-    """The simulator as freshly started: no rules, no requests."""
-    process.reset()
-    return process
-
-
-def only(step: Step) -> list[Rule | dict[str, Any]]:
-    """Return a script that answers everything with one step."""
-    return [Rule(reply=[step])]
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Poll a condition until it holds; False when it does not within the bound."""
-    deadline_s = time.monotonic() + CONDITION_TIMEOUT_S
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def raw_request() -> bytes:
@@ -71,7 +41,7 @@ def connect(provider: Simulator) -> socket.socket:
 
 
 def read_to_the_end(connection: socket.socket) -> tuple[bytes, bool]:
-    """Return everything that arrives, and whether it ended in a reset."""
+    """Return all bytes that arrive, and whether a reset followed."""
     received = b""
     try:
         while piece := connection.recv(65_536):
@@ -82,31 +52,31 @@ def read_to_the_end(connection: socket.socket) -> tuple[bytes, bool]:
 
 
 def test_a_request_counts_once_its_head_was_read(provider: Simulator) -> None:
-    """A request whose body never comes has arrived all the same."""
+    """A request without its body is counted too."""
     with connect(provider) as connection:
         connection.sendall(raw_head(content_length=100) + b"{")
 
-        assert eventually(lambda: provider.counts().total == 1)
+        until(lambda: provider.counts().total == 1)
         assert provider.counts().by_fault == {"unread": 1}
 
-    assert eventually(lambda: provider.counts().in_flight == 0)
+    until(lambda: provider.counts().in_flight == 0)
     assert provider.requests().records[0].attempt_id == "raw-1"
 
 
 def test_a_client_that_leaves_is_counted_and_its_answer_given_up(provider: Simulator) -> None:
-    """The count keeps a request whose client was killed while it waited."""
+    """A request is counted although its client was killed while it waited."""
     provider.script(only(Step(latency_s=3_600)))
     with connect(provider) as connection:
         connection.sendall(raw_request())
-        assert eventually(lambda: provider.counts().by_fault == {"ok": 1})
+        until(lambda: provider.counts().by_fault == {"ok": 1})
 
-    assert eventually(lambda: provider.counts().in_flight == 0)
+    until(lambda: provider.counts().in_flight == 0)
     (record,) = provider.requests().records
     assert record.status is None
 
 
 def test_a_connection_serves_one_request_after_another(provider: Simulator) -> None:
-    """Connections are kept alive, errors included."""
+    """Connections are kept alive, also after errors."""
     provider.script([Rule(reply=[Step(kind=Kind.STATUS, status=500), Step()])])
     statuses = []
     with connect(provider) as connection:
@@ -151,7 +121,7 @@ def test_a_truncated_body_ends_without_a_reset(provider: Simulator) -> None:
 
 
 def test_a_hang_is_reset_when_its_time_is_up(provider: Simulator) -> None:
-    """A hang is bounded also for a client without a timeout."""
+    """A hang ends, also for a client without a timeout."""
     provider.script(only(Step(kind=Kind.HANG, hang_s=0.1)))
     with connect(provider) as connection:
         connection.sendall(raw_request())
@@ -160,7 +130,7 @@ def test_a_hang_is_reset_when_its_time_is_up(provider: Simulator) -> None:
 
 
 def test_a_thousand_requests_are_in_flight_together(provider: Simulator) -> None:
-    """Connections are bounded by neither the backlog nor the usual limit of open files."""
+    """Neither the backlog nor the usual limit of open files limits the number of connections."""
     provider.script(only(Step(kind=Kind.HANG)))
     connections = []
     try:
@@ -168,19 +138,19 @@ def test_a_thousand_requests_are_in_flight_together(provider: Simulator) -> None
             connections.append(connect(provider))
             connections[-1].sendall(raw_request())
 
-        assert eventually(lambda: provider.counts().in_flight_max == 1_000)
+        until(lambda: provider.counts().in_flight_max == 1_000)
     finally:
         for connection in connections:
             connection.close()
 
 
 def test_the_simulator_ends_with_its_block() -> None:
-    """Leaving the block ends the process, with requests in flight too, and quietly."""
+    """Leaving the block ends the process without output, also with requests in flight."""
     with Simulator() as provider:
         provider.script(only(Step(kind=Kind.HANG)))
         connection = connect(provider)
         connection.sendall(raw_request())
-        assert eventually(lambda: provider.counts().in_flight == 1)
+        until(lambda: provider.counts().in_flight == 1)
         pid = provider.pid
 
     with connection:
@@ -192,7 +162,7 @@ def test_the_simulator_ends_with_its_block() -> None:
 
 
 def test_the_simulator_dies_with_an_owner_that_was_killed() -> None:
-    """SIGKILL leaves the owner no chance to clean up, and still nothing is left behind."""
+    """The owner cannot clean up after SIGKILL, and still no process is left."""
     program = (
         "import time\n"
         "from devkit.simulator.simulator import Simulator\n"
@@ -213,11 +183,11 @@ def test_the_simulator_dies_with_an_owner_that_was_killed() -> None:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) != 0
 
-    assert eventually(is_gone)
+    until(is_gone)
 
 
 def test_the_command_line_serves_a_script_from_a_file(tmp_path: Path) -> None:
-    """By hand, the simulator says its port on stdout and in a file, and ends at SIGTERM."""
+    """The command prints its port and writes it to a file, and ends at SIGTERM."""
     script = tmp_path / "rules.json"
     script.write_text('[{"reply": [{"kind": "status", "status": 418}]}]')
     ready_file = tmp_path / "ready.json"

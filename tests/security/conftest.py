@@ -1,4 +1,4 @@
-"""One deployment per file, as in the acceptance tests, with workers whose memory is limited."""
+"""One deployment per file, as in the acceptance tests, and workers with limited memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.deployment import Deployment, Process
 __all__ = ["deployment", "provider", "standing", "worker"]
 
 WORKER_DATA_MAX_BYTES = 1024 * 2**20
-"""What a worker's heap may have: about six times what a busy one needs."""
+"""The limit of a worker's heap: about six times what a busy worker needs."""
 
 
 @pytest.fixture

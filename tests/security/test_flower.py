@@ -267,7 +267,13 @@ def test_calls_go_on_and_their_tasks_are_shown(
     assert [path for path, answer in answers.items() if "hostile" in answer.body] == []
 
 
-ODD_PASSWORDS = ["callgate:größte", "ü:the right one", b"\xff\xfe:\x00", b"", HTML]
+ODD_PASSWORDS: list[str | bytes] = [
+    "callgate:größte",
+    "ü:the right one",
+    b"\xff\xfe:\x00",
+    b"",
+    HTML,
+]
 
 
 def test_an_odd_password_is_a_wrong_one(flower: FlowerUnderTest) -> None:

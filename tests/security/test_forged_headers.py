@@ -118,7 +118,7 @@ def test_a_clock_of_the_attackers_leaves_a_worker_its_ears(
     deployment: Deployment, broker: Redis, clock: Any
 ) -> None:
     """It could not write its own time any more: neither answer nor event would leave it until it starts again."""
-    asked = {"method": "enable_events", "arguments": {}, "destination": None}
+    asked: dict[str, Any] = {"method": "enable_events", "arguments": {}, "destination": None}
     text = message(asked, {"clock": "@"}).replace('"@"', json.dumps(clock))
 
     assert broker.publish(PIDBOX, text) == 1
@@ -134,7 +134,12 @@ def test_an_answer_goes_to_no_key_of_the_attackers(deployment: Deployment, broke
     broker.sadd(f"_kombu.binding.{REPLIES}", "\x06\x16".join([oid, "", "planted"]))
     for exchange, key in (("", "planted"), (REPLIES, "planted"), ("callgate", CALL_QUEUE)):
         where = {"exchange": exchange, "routing_key": key}
-        asked = {"method": "ping", "arguments": {}, "ticket": ticket, "reply_to": where}
+        asked: dict[str, Any] = {
+            "method": "ping",
+            "arguments": {},
+            "ticket": ticket,
+            "reply_to": where,
+        }
         broker.publish(PIDBOX, message(asked, {}))
     where = {"exchange": REPLIES, "routing_key": oid}
     asked = {"method": "ping", "arguments": {}, "ticket": ticket, "reply_to": where}

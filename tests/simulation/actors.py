@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -246,10 +247,10 @@ def bad_weather(world: World, *, until_s: float) -> None:
     rng, after = world.rng, world.scheduler.after
     for _ in range(rng.choice((0, 0, 1, 2))):
         length_s = rng.choice((2, 4, 10, 30, 60))
-        after(rng.uniform(0, until_s), lambda s=length_s: world.ledger_goes_away(s))
+        after(rng.uniform(0, until_s), partial(world.ledger_goes_away, length_s))
     for _ in range(rng.choice((0, 0, 1, 2))):
         length_s = rng.choice((2, 10, 30))
-        after(rng.uniform(0, until_s), lambda s=length_s: world.broker_goes_away(s))
+        after(rng.uniform(0, until_s), partial(world.broker_goes_away, length_s))
     for _ in range(rng.choice((0, 0, 0, 1, 2))):
         after(rng.uniform(0, until_s), world.broker.flush)
     for _ in range(2):

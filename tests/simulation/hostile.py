@@ -265,7 +265,7 @@ class HostileWorld(World):
     """Two organisations that work, one that attacks, and no other faults."""
 
     def __init__(self, seed: int, *, has_tenant: bool = True) -> None:
-        self.validator = Validator(self)
+        self.validator: Any = Validator(self)
         self.is_over = False
         self.deaths: dict[str, float] = {}
         """When the world killed which worker."""

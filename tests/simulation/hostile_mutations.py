@@ -131,7 +131,7 @@ def a_failing_link_is_tried_as_often_as_ever() -> Patched:
     """Every ten seconds, and without an end."""
 
     def steadily(link: Delivery, published: Published) -> Told:
-        return Told(link.submission_id, published.why, published.why and 10.0)
+        return Told(link.submission_id, published.why, 10.0 if published.why else None)
 
     return patch.object(delivery, "told", steadily)
 
@@ -159,7 +159,7 @@ def a_killed_check_is_posted_as_unknown() -> Patched:
     def unknown(found: str | errors.OutputUnchecked | None) -> Failure | None:
         failure = paid(found)
         is_given_up = isinstance(found, errors.OutputUnchecked) and failure is not None
-        return replace(failure, billing=Billing.UNKNOWN) if is_given_up else failure
+        return replace(failure, billing=Billing.UNKNOWN) if failure and is_given_up else failure
 
     return patch.object(ai_call_logger, "failure_of", unknown)
 

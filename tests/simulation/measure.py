@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,7 +85,9 @@ class OutageWorld(World):
         for org_id in self.orgs:
             self.ledger.set_budget(org_id, "org", Window.DAY, RICH_NANO_USD)
 
-    def hear(self, _logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    def hear(
+        self, _logger: object, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
         """Note what operators are told, and when."""
         if str(event["event"]).startswith("breaker."):
             failed = sum(heard is Heard.FAILED for heard in self.heard.values())

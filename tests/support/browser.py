@@ -1,4 +1,4 @@
-"""Debian's Chromium without a window, driven by its DevTools protocol."""
+"""Headless Chromium of Debian, controlled with the DevTools protocol."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ document.addEventListener('securitypolicyviolation', e => window.violations.push
 window.wrong = [];
 window.addEventListener('error', e => window.wrong.push(String(e.message)));
 """
-"""Put into every page before anything of its own runs."""
+"""Runs in every page before the scripts of the page."""
 
 
 class Browser:
-    """One page of it. Every question is bounded."""
+    """One page of Chromium. Every command has a timeout."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -42,12 +42,12 @@ class Browser:
         self.command("Page.addScriptToEvaluateOnNewDocument", source=LISTENS)
 
     def close(self) -> None:
-        """Let go of the page."""
+        """Close the connection to the page."""
         self._loop.run_until_complete(self._session.close())
         self._loop.close()
 
     def command(self, method: str, **params: Any) -> Any:
-        """Give one command of the protocol; returns its result."""
+        """Run one command of the protocol; return its result."""
         return self._loop.run_until_complete(self._command(method, params))
 
     def log_in(self, auth: str) -> None:
@@ -62,16 +62,16 @@ class Browser:
         self.until(f"document.readyState === 'complete' && location.href === {url!r}")
 
     def see(self, script: str) -> Any:
-        """Evaluate JavaScript in the page, past its policy."""
+        """Evaluate JavaScript in the page, whatever its content security policy."""
         found = self.command("Runtime.evaluate", expression=script, returnByValue=True)
         return found["result"].get("value")
 
     def until(self, script: str) -> None:
-        """Wait until JavaScript says something that is true."""
+        """Wait until a JavaScript expression is true."""
         until(lambda: self.see(script), 20.0, lambda: f"not so: {script}\n{self.told()}")
 
     def told(self) -> dict[str, Any]:
-        """What went wrong in the page, and what it shows."""
+        """Return policy violations and errors of the page, and its title."""
         names = {"violations": "violations", "wrong": "wrong", "title": "document.title"}
         return {name: self.see(script) for name, script in names.items()}
 
@@ -95,7 +95,7 @@ class Browser:
 
 @contextmanager
 def a_browser() -> Iterator[Browser]:
-    """Run Chromium; everything of it is gone at the end."""
+    """Run Chromium; kill all its processes at the end."""
     program = shutil.which("chromium")
     assert program is not None, "no chromium on this machine: run `make test-system`"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -119,7 +119,7 @@ def a_browser() -> Iterator[Browser]:
         finally:
             if browser:
                 browser.close()
-            # Its own session: what it started goes with it.
+            # Its session, with all processes that it started.
             os.killpg(process.pid, 9)
             process.wait(10)
 

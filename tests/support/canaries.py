@@ -61,7 +61,7 @@ ENDS: dict[str, Step] = {
     "provider broken": quoting(500),
     "timeout": Step(kind=Kind.HANG),
     "cut off": Step(kind=Kind.TRUNCATED_BODY, text=ANSWER),
-    "garbage": Step(kind=Kind.GARBAGE),
+    "not JSON": Step(kind=Kind.NOT_JSON),
     "no completion": Step(kind=Kind.WRONG_SCHEMA),
     "answer off the schema": Step(text=json.dumps({FIELD: ANSWER})),
     "redirected": Step(kind=Kind.REDIRECT),

@@ -1,10 +1,8 @@
-"""Real worker processes for tests: started with Celery's own command, signalled, killed."""
+"""Worker processes of the worker tests, started with the command of Celery."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,58 +11,33 @@ from typing import Any
 
 from celery import Celery
 
-from tests.support.valkey import Valkey, until
+from tests.support.processes import CHECKOUT, Process
+from tests.support.valkey import Valkey
+from tests.support.waiting import until
 
-REPOSITORY = Path(__file__).parents[2]
 Note = Callable[..., Any]
 """Publishes the task `note(word, sleep_s)` of the worker tests' app."""
 
 
-class Worker:
+class Worker(Process):
     """A `celery worker` on the app of the worker tests."""
 
     def __init__(self, folder: Path, options: list[str]) -> None:
-        self._log = folder / "worker.log"
         command = [sys.executable, "-m", "celery", "-A", "tests.support.worker_app", "worker"]
         quiet = ["--without-gossip", "--without-mingle", "-l", "WARNING"]
-        path = os.pathsep.join([str(folder), str(REPOSITORY)])
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
-                [*command, *quiet, *options],
-                cwd=REPOSITORY,
-                env={**os.environ, "PYTHONPATH": path},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def log(self) -> str:
-        """Return what the worker has printed so far."""
-        return self._log.read_text(errors="replace")
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the worker."""
-        self.process.send_signal(number)
-
-    def exit_code(self, timeout_s: float = 20.0) -> int:
-        """Wait until the worker has ended."""
-        return self.process.wait(timeout_s)
-
-    def kill(self) -> None:
-        """End the worker with kill -9, if it still runs."""
-        self.process.kill()
-        self.process.wait(10)
+        path = os.pathsep.join([str(folder), str(CHECKOUT)])
+        super().__init__("worker", [*command, *quiet, *options], {"PYTHONPATH": path}, folder)
 
     def threads(self) -> int:
-        """Count the worker's threads."""
-        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+        """Return the number of its threads."""
+        return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
 
 
 @contextmanager
 def a_worker(
     valkey: Valkey, folder: Path, *options: str, is_ready: bool = True, **conf: Any
 ) -> Iterator[Worker]:
-    """Run a worker with the given settings; it has started what it starts once it is yielded."""
+    """Run a worker with the given settings; yield it when it consumes, unless `is_ready` is False."""
     folder.mkdir(exist_ok=True)
     settings = {
         "broker_url": valkey.url,
@@ -93,7 +66,7 @@ def a_worker(
 
 
 def client_of(valkey: Valkey) -> Celery:
-    """Return an app that only publishes."""
+    """Return an app that publishes tasks."""
     app = Celery("publisher", broker=valkey.url, set_as_current=False)
     app.conf.task_default_queue = "test"
     app.conf.broker_transport_options = {"priority_steps": [0]}
@@ -101,7 +74,7 @@ def client_of(valkey: Valkey) -> Celery:
 
 
 def _answers(valkey: Valkey, worker: Worker) -> bool:
-    assert worker.process.poll() is None, worker.log()
-    # The worker has one blocking pop on its queues once it consumes.
+    assert worker.is_alive(), worker.output()
+    # A worker that consumes has one blocking pop on its queues.
     clients = valkey.client.client_list()
     return any(client["cmd"] == "blmpop" for client in clients)

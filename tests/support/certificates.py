@@ -1,4 +1,4 @@
-"""Certificates of servers that tests run."""
+"""Certificates for servers of tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def self_signed(folder: Path, *names: str) -> Path:
-    """One file with a certificate for these host names, and its key; whom it is shown trusts it only if told to."""
+    """Write a self-signed certificate for some host names and its key to one file."""
     key, file = folder / "key.pem", folder / "certificate.pem"
     subprocess.run(  # noqa: S603 - the argument list is ours
         [

@@ -1,4 +1,4 @@
-"""A Flower of its own, and what an attacker does to it: forged events on the broker, requests over HTTP."""
+"""A Flower process under test, forged events for it, and requests to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HTML = "<img src=x onerror=document.title='ran'><script>document.title='ran'</sc
 
 @dataclass(frozen=True)
 class Answer:
-    """What Flower said."""
+    """An answer of Flower."""
 
     status: int
     headers: Message
@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class FlowerUnderTest:
-    """One process of Flower."""
+    """A Flower process."""
 
     port: int
     process: Process
@@ -50,7 +50,7 @@ class FlowerUnderTest:
         source: str = "127.0.0.1",
         **headers: str,
     ) -> Answer:
-        """Make one request, from any of the machine's loopback addresses."""
+        """Send one request, from a loopback address of choice."""
         said = dict(headers)
         if auth is not None:
             word = auth.encode() if isinstance(auth, str) else auth
@@ -64,17 +64,17 @@ class FlowerUnderTest:
             return Answer(answer.status, answer.headers, answer.read().decode())
 
     def workers(self) -> dict[str, dict[str, Any]]:
-        """What the page of workers shows, by name."""
+        """Return the workers that Flower shows, by name."""
         shown = json.loads(self.ask("/workers?json=1").body)["data"]
         return {worker["hostname"]: worker for worker in shown}
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """What the page of tasks shows, by id."""
+        """Return the tasks that Flower shows, by id."""
         found: dict[str, dict[str, Any]] = json.loads(self.ask("/api/tasks").body)
         return found
 
     def until_it_heard(self) -> None:
-        """Wait until every event that was published so far is kept or dropped: one more, and it is there."""
+        """Wait until all published events are processed: publish one more, and wait for it."""
         last = f"last@{time.monotonic_ns()}"
         publish(self.deployment, [heartbeat(hostname=last)])
         until(lambda: last in self.workers(), 30.0, self.process.output)
@@ -106,7 +106,7 @@ def a_flower(deployment: Deployment, **changes: str) -> Iterator[FlowerUnderTest
 
 
 def heartbeat(**fields: Any) -> dict[str, Any]:
-    """An event as a worker sends it, but for what is said."""
+    """Return an event like that of a worker, with some changes."""
     return {
         "type": "worker-heartbeat",
         "hostname": "forged@host",
@@ -126,9 +126,9 @@ def heartbeat(**fields: Any) -> dict[str, Any]:
 
 
 def task_event(kind: str = "received", **fields: Any) -> dict[str, Any]:
-    """An event of a task, but for what is said."""
-    common = ("type", "hostname", "timestamp", "utcoffset", "clock", "pid")
-    sent = {name: value for name, value in heartbeat().items() if name in common}
+    """Return an event of a task, with some changes."""
+    defaults = ("type", "hostname", "timestamp", "utcoffset", "clock", "pid")
+    sent = {name: value for name, value in heartbeat().items() if name in defaults}
     named = {"name": "pipeline.store", "args": "()", "kwargs": "{}", "retries": 0}
     return {
         **sent,
@@ -140,7 +140,7 @@ def task_event(kind: str = "received", **fields: Any) -> dict[str, Any]:
 
 
 def publish(deployment: Deployment, events: list[Any]) -> None:
-    """Send events as anybody can who may publish on the broker."""
+    """Publish events, as every client of the broker can."""
     app = deployment.client.celery_app
     with app.connection_for_write() as connection, closing(connection.channel()) as channel:
         producer = Producer(channel, get_exchange(connection), serializer="json")
@@ -149,5 +149,5 @@ def publish(deployment: Deployment, events: list[Any]) -> None:
 
 
 def task_page(uuid: str) -> str:
-    """The path of a task's page."""
+    """Return the path of the page of a task."""
     return f"/task/{quote(uuid)}"

@@ -1,8 +1,7 @@
 """
-A program whose client is used, by several threads, and is then forked: by the way that its first argument names.
+A program that uses its client in several threads, and then forks. Its first argument names the way of forking.
 
-Every child and the parent ask for answers of their own organisation. What goes wrong is printed; the exit code is 0 if
-nothing does.
+Every child and the parent read results of their own organisation. Errors are printed; the exit code is 0 without any.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from tests.support.ledger_under_test import USAGE, a_reserve, a_success, an_answ
 
 CHILDREN = 4
 ROUNDS = 6
-PATIENCE_S = 60.0
+RESULT_TIMEOUT_S = 60.0
 POSTED = 60
 
 
-class Office:
-    """What the processes of one program ask about: an organisation each, with a limit and an answer of its own."""
+class Organisations:
+    """An organisation for each process, with its own limit and a call with its own answer."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -39,7 +38,7 @@ class Office:
         self.results_before = {n: handle.async_result for n, handle in self.before.items()}
 
     def check(self, n: int) -> None:
-        """Ask for everything of one organisation, some rounds long; raise on what is another's."""
+        """Read everything of one organisation for some rounds; raise if anything is of another."""
         for turn in range(ROUNDS):
             (budget,) = self.client.budgets(org(n))
             assert (budget.org_id, budget.limit_nano_usd) == (org(n), limit(n)), budget
@@ -50,9 +49,11 @@ class Office:
             assert handle.state is CallState.QUEUED
             again = self.client.handle(self.answered[n].task_id)
             for old in (again, self.before[n]):
-                assert old.get(timeout=PATIENCE_S).text == text(n)
+                assert old.get(timeout=RESULT_TIMEOUT_S).text == text(n)
             for result in (again.async_result, self.results_before[n]):
-                assert result.get(timeout=PATIENCE_S, disable_sync_subtasks=False).text == text(n)
+                assert result.get(
+                    timeout=RESULT_TIMEOUT_S, disable_sync_subtasks=False
+                ).text == text(n)
 
     def _answered(self, n: int) -> CallKey:
         self.client.operations.set_budget(org(n), ORG_SCOPE, Window.DAY, limit(n))
@@ -67,22 +68,22 @@ class Office:
 
 
 def org(n: int) -> str:
-    """Whose calls the process of this number asks about."""
+    """Return the organisation of a process."""
     return f"org-{n}"
 
 
 def limit(n: int) -> int:
-    """What it may spend."""
+    """Return the limit of an organisation."""
     return (100 + n) * NANO_PER_USD
 
 
 def text(n: int) -> str:
-    """What its call was answered."""
+    """Return the answer to the call of an organisation."""
     return f"the answer of {org(n)} " * 2_000
 
 
 def a_request(n: int, content: str) -> LLMRequest:
-    """A request of its own."""
+    """Return a request of an organisation."""
     return LLMRequest(
         org_id=org(n),
         call_type="extraction",
@@ -94,21 +95,21 @@ def a_request(n: int, content: str) -> LLMRequest:
 
 
 def by_os_fork(work: Callable[[int], None]) -> list[int]:
-    """Fork as a program of somebody's own does; return the children's exit codes."""
+    """Fork with `os.fork`; return the exit codes of the children."""
     pids = [os.fork() or _end(work, n) for n in range(1, CHILDREN + 1)]
     work(0)
     return [_exit_code(pid) for pid in pids]
 
 
 def by_multiprocessing(work: Callable[[int], None]) -> list[int]:
-    """Fork as `multiprocessing` does."""
+    """Fork with `multiprocessing`; return the exit codes of the children."""
     fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=work, args=(n,)) for n in range(1, CHILDREN + 1)]
     for child in children:
         child.start()
     work(0)
     for child in children:
-        child.join(PATIENCE_S)
+        child.join(RESULT_TIMEOUT_S)
         if child.is_alive():
             child.kill()
             child.join()
@@ -116,7 +117,7 @@ def by_multiprocessing(work: Callable[[int], None]) -> list[int]:
 
 
 def by_preloading_server(work: Callable[[int], None]) -> list[int]:
-    """Fork as gunicorn does with `preload_app`: the children serve a socket that the parent listens on."""
+    """Fork like gunicorn with `preload_app`: the children serve a socket of the parent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve(n: int) -> None:
@@ -137,13 +138,13 @@ def by_preloading_server(work: Callable[[int], None]) -> list[int]:
 
 
 def _asked(address: tuple[str, int], n: int) -> socket.socket:
-    connection = socket.create_connection(address, timeout=PATIENCE_S)
+    connection = socket.create_connection(address, timeout=RESULT_TIMEOUT_S)
     connection.sendall(str(n).encode())
     return connection
 
 
 def _end(work: Callable[[int], None], n: int) -> int:
-    """Run a child to its end."""
+    """Run a child, and exit."""
     code = 1
     try:
         work(n)
@@ -157,7 +158,7 @@ def _end(work: Callable[[int], None], n: int) -> int:
 
 
 def _exit_code(pid: int) -> int:
-    give_up_at = time.monotonic() + PATIENCE_S
+    give_up_at = time.monotonic() + RESULT_TIMEOUT_S
     while time.monotonic() < give_up_at:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -176,26 +177,28 @@ WAYS = {
 
 
 def main(way: str) -> int:
-    """Use a client, fork it while threads go on using it, and use it in every process."""
+    """Use a client, fork while threads use it, and use it in every process."""
     with Client.from_env() as client:
-        office = Office(client)
+        organisations = Organisations(client)
         is_over = threading.Event()
 
         def go_on() -> None:
             while not is_over.is_set():
-                office.client.budgets(org(0))
-                office.client.submit(a_request(0, f"{threading.get_ident()} {time.monotonic()}"))
+                organisations.client.budgets(org(0))
+                organisations.client.submit(
+                    a_request(0, f"{threading.get_ident()} {time.monotonic()}")
+                )
 
         threads = [threading.Thread(target=go_on) for _ in range(3)]
         for thread in threads:
             thread.start()
         try:
-            codes = WAYS[way](office.check)
+            codes = WAYS[way](organisations.check)
         finally:
             is_over.set()
             for thread in threads:
                 thread.join()
-        print(codes)  # noqa: T201 - for who reads the test's failure
+        print(codes)  # noqa: T201 - for the message of a failed test
         return int(any(codes))
 
 

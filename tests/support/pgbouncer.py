@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,8 @@ import psycopg2
 from sqlalchemy import make_url
 
 from devkit.servers.ports import free_port
-from tests.support.deployment import until
+from tests.support.processes import Process
+from tests.support.waiting import until
 
 SERVER_CONNECTIONS = 2
 """Fewer than clients, so that every one of them meets sessions that others have used."""
@@ -50,24 +50,17 @@ def a_pooler(database_url: str, folder: Path) -> Iterator[str]:
         )
     )  # fmt: skip
     pooled = url.set(port=port).render_as_string(hide_password=False)
-    # Root's folders are closed to others, and PgBouncer refuses to be root.
+    # PgBouncer refuses to run as root, and other accounts cannot read the files of root.
     for path in (users, config):
         path.chmod(0o644)
-    log = (folder / "pgbouncer.log").open("wb")
-    with log:
-        process = subprocess.Popen(  # noqa: S603 - Debian's program
-            [program, str(config)],
-            user="nobody" if os.getuid() == 0 else None,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            until(lambda: _answers(pooled) or process.poll() is not None)
-            assert process.poll() is None, (folder / "pgbouncer.log").read_text()
-            yield pooled
-        finally:
-            process.kill()
-            process.wait(10)
+    user = "nobody" if os.getuid() == 0 else None
+    process = Process("pgbouncer", [program, str(config)], {}, folder, user=user)
+    try:
+        until(lambda: _answers(pooled) or not process.is_alive())
+        assert process.is_alive(), process.output()
+        yield pooled
+    finally:
+        process.kill()
 
 
 def _answers(url: str) -> bool:

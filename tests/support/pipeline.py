@@ -1,4 +1,4 @@
-"""A pipeline as a user writes one: a Celery app of its own, on callgate's broker, with tasks that links name."""
+"""A pipeline like that of a user: a Celery app on callgate's broker, with tasks for links."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = "PIPELINE_FILE"
 
 
 def build_app(broker_url: str) -> Celery:
-    """Build the pipeline's app; its tasks append what they were told to the file that `PIPELINE_FILE` names."""
+    """Return the app of the pipeline. Its tasks append their arguments to the file that `PIPELINE_FILE` names."""
     app = Celery("pipeline", broker=broker_url, set_as_current=False)
     app.conf.update(
         task_default_queue=QUEUE,

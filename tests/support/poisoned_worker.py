@@ -1,8 +1,8 @@
 """
-A worker as `callgate worker` composes it, but for a provider and a tokenizer that kill their process over a text.
+A worker like `callgate worker`, with a provider and a tokenizer that kill their process at certain texts.
 
     python -m tests.support.poisoned_worker            the worker
-    python -m tests.support.poisoned_worker alone      the child it runs suspects in
+    python -m tests.support.poisoned_worker alone      its child process for quarantined calls
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from worker.bootstrap import Runtime, bootstrap, providers_of
 from worker.isolated import serve
 from worker.main import QUEUES, configure_logging, run_worker
 
-POISON = "this text kills whoever sends it"
-UNCOUNTABLE = "this text kills whoever counts its tokens"
+POISON = "this text kills the process that sends it"
+UNCOUNTABLE = "this text kills the process that counts its tokens"
 ARGV = (sys.executable, "-m", "tests.support.poisoned_worker")
 ALONE = "alone"
 
 
 class Deadly:
-    """A provider's adapter with a fatal bug."""
+    """A provider adapter with a fatal bug."""
 
     def __init__(self, provider: LLMProviderPort) -> None:
         self._provider = provider
@@ -42,12 +42,12 @@ class Deadly:
     async def complete(
         self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
     ) -> ProviderReply | Failure:
-        """Die as by the kernel's out-of-memory killer, or pass the request on."""
-        _die_over(POISON, request)
+        """Kill the process like the out-of-memory killer, or forward the request."""
+        _die_if(POISON, request)
         return await self._provider.complete(request, attempt_id=attempt_id, timeout_s=timeout_s)
 
     def credential(self, org_id: str) -> str:
-        """Always the provider's own key."""
+        """Return no key."""
         return ""
 
     async def aclose(self) -> None:
@@ -56,21 +56,21 @@ class Deadly:
 
 
 class DeadlyEstimator(TokenEstimator):
-    """A tokenizer with another: before the call is claimed."""
+    """A tokenizer with a fatal bug, before the call is claimed."""
 
     def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
-        """Die, or count."""
-        _die_over(UNCOUNTABLE, request)
+        """Kill the process, or count."""
+        _die_if(UNCOUNTABLE, request)
         return super().counting(request, stop_above)
 
 
-def _die_over(text: str, request: LLMRequest) -> None:
+def _die_if(text: str, request: LLMRequest) -> None:
     if any(text in message.content for message in request.messages):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def compose(settings: WorkerSettings, app: Celery, *, is_alone: bool) -> Runtime:
-    """The real services around the deadly provider."""
+    """Compose a worker with the deadly providers."""
     real = providers_of(settings, load_catalogue(settings.catalogue))
     deadly = {name: Deadly(provider) for name, provider in real.items()}
     children = None if is_alone else (*ARGV, ALONE)
@@ -78,7 +78,7 @@ def compose(settings: WorkerSettings, app: Celery, *, is_alone: bool) -> Runtime
 
 
 def main() -> int:
-    """Run as the worker, or as its child."""
+    """Run a worker, or its child process."""
     settings = load_worker_settings()
     configure_logging(as_json=False)
     worker.bootstrap.TokenEstimator = DeadlyEstimator  # type: ignore[misc]

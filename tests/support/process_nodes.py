@@ -1,9 +1,8 @@
-"""Nodes of pytest-celery that are processes of this machine: nobody who runs the tests needs a Docker engine."""
+"""Nodes of pytest-celery as processes of this machine, so that the tests need no Docker engine."""
 
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,69 +13,57 @@ from pytest_celery import CeleryWorkerContainer, RedisContainer
 
 from devkit.servers.ports import free_port
 from devkit.servers.valkey import valkey_binary
-from tests.support.deployment import CHECKOUT, clean_environ
-
-STOP_TIMEOUT_S = 40
+from tests.support.processes import CHECKOUT, STOP_TIMEOUT_S, Process
 
 
 class LocalProcess:
-    """Has what pytest-celery uses of a `docker` container object."""
+    """Has the attributes of a `docker` container object that pytest-celery uses."""
 
     def __init__(
         self, name: str, argv: Sequence[str], folder: Path, environ: Mapping[str, str]
     ) -> None:
         self.id = uuid4().hex
         self.name = name
-        # No network and no port: then `pytest_docker_tools` takes a running container for a ready one.
+        # Without a network and a port, `pytest_docker_tools` considers a running container ready.
         self.attrs: dict[str, Any] = {
             "Config": {"Hostname": "127.0.0.1", "Env": []},
             "NetworkSettings": {"Networks": {}, "Ports": {}},
             "HostConfig": {"PortBindings": {}},
         }
         self._argv = argv
-        self._environ = clean_environ(environ)
+        self._environ = environ
         self._folder = folder
-        self._log = folder / f"{name}.log"
         self._child = self._start()
 
     @property
     def status(self) -> str:
-        """As Docker words it."""
-        return "running" if self._child.poll() is None else "exited"
+        """The status, in the words of Docker."""
+        return "running" if self._child.is_alive() else "exited"
 
     def reload(self) -> None:
-        """Do nothing: the status is always of now."""
+        """Do nothing: `status` is always current."""
 
     def logs(self) -> bytes:
-        """What the current run has printed."""
-        return self._log.read_bytes()
+        """Return the output of the current run."""
+        return self._child.log.read_bytes()
 
     def kill(self, signal: str = "SIGKILL") -> None:
-        """Send a signal; return when the process has ended of it."""
-        self._child.send_signal(_number(signal))
-        self._child.wait(STOP_TIMEOUT_S)
+        """Send a signal; return when the process has ended."""
+        self._child.send(_number(signal))
+        self._child.wait()
 
     def restart(self, timeout: float = STOP_TIMEOUT_S) -> None:
-        """Stop the process if it runs, and start it again."""
+        """Stop the process if it runs; start it again."""
         if self.status == "running":
-            self._child.terminate()
-            self._child.wait(timeout)
+            self.kill("SIGTERM")
         self._child = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self._log.open("wb") as log:
-            return subprocess.Popen(  # noqa: S603 - the argument list is ours
-                self._argv,
-                cwd=self._folder,
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+    def _start(self) -> Process:
+        return Process(self.name, self._argv, self._environ, self._folder, cwd=self._folder)
 
 
 class ValkeyNode(RedisContainer):  # type: ignore[misc]
-    """A Valkey with an append-only file: a restart keeps what it holds."""
+    """A Valkey with an append-only file, so that a restart keeps its data."""
 
     def __init__(self, folder: Path) -> None:
         self._port = free_port()
@@ -96,7 +83,7 @@ class ValkeyNode(RedisContainer):  # type: ignore[misc]
 
     @property
     def host_url(self) -> str:
-        """The same: there is no other machine."""
+        """The same URL: there is only one machine."""
         return self.url
 
     def teardown(self) -> None:
@@ -105,7 +92,7 @@ class ValkeyNode(RedisContainer):  # type: ignore[misc]
 
 
 class WorkerNode(CeleryWorkerContainer):  # type: ignore[misc]
-    """A callgate worker, started as its users start it."""
+    """A callgate worker, started with its command."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         argv = [sys.executable, "-m", "callgate", "worker", "--name", self.worker_name()]
@@ -114,12 +101,12 @@ class WorkerNode(CeleryWorkerContainer):  # type: ignore[misc]
 
     @classmethod
     def worker_name(cls) -> str:
-        """Before the @ of its name."""
+        """The part before the @ of its name."""
         return "node"
 
     @classmethod
     def worker_queue(cls) -> str:
-        """Where its calls come from."""
+        """The queue of its calls."""
         return "callgate.call"
 
     def teardown(self) -> None:

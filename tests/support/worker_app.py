@@ -1,4 +1,4 @@
-"""The Celery app of the worker tests: tasks that write down in Valkey what happens to them."""
+"""The Celery app of the worker tests. Its tasks record in Valkey what happens to them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from worker.celery_ext.consumer import connect_stray_handlers
 from worker.celery_ext.pool import AsyncTask, run_on_loop
 
 app = Celery("test")
-# The test that starts the worker writes this module.
+# `a_worker` writes this module.
 app.config_from_object("worker_conf")
 
 
 def valkey() -> Redis:
-    """Return a client; one per thread, for none of them may wait for another."""
+    """Return the client of this thread, so that no thread waits for another."""
     if not hasattr(_local, "client"):
         _local.client = Redis.from_url(app.conf.broker_url, decode_responses=True)
     client: Redis = _local.client
@@ -36,13 +36,13 @@ _local = threading.local()
 
 
 class Note(AsyncTask):
-    """Notes its start, sleeps, notes its end; also how many run at once."""
+    """Records its start, sleeps, and records its end; also how many run at once."""
 
     name = "note"
     running = 0
 
     def check(self, word: str, sleep_s: float = 0) -> None:
-        """Take words only."""
+        """Accept texts only."""
         if not isinstance(word, str):
             raise TypeError("no word")
 
@@ -63,12 +63,12 @@ class Note(AsyncTask):
 
 
 class Fail(AsyncTask):
-    """Ends with an error, or with something worse."""
+    """Ends with an error, an exit or a cancellation."""
 
     name = "fail"
 
     async def arun(self, request: Mapping[str, Any], how: str) -> None:
-        """Raise what was asked for."""
+        """Raise as `how` says."""
         if how == "exit":
             sys.exit(3)
         if how == "cancelled":
@@ -77,12 +77,12 @@ class Fail(AsyncTask):
 
 
 class Stubborn(AsyncTask):
-    """Does not let itself be cancelled."""
+    """Ignores its cancellation."""
 
     name = "stubborn"
 
     async def arun(self, request: Mapping[str, Any], sleep_s: float) -> None:
-        """Sleep to the end."""
+        """Sleep for the whole time."""
         deadline = time.monotonic() + sleep_s
         while time.monotonic() < deadline:
             try:
@@ -92,25 +92,25 @@ class Stubborn(AsyncTask):
 
 
 class KillLoop(AsyncTask):
-    """Ends the event loop from under the pool."""
+    """Stops the event loop of the pool."""
 
     name = "kill_loop"
 
     async def arun(self, request: Mapping[str, Any]) -> None:
-        """Raise where nobody can catch it."""
+        """Exit from a callback of the loop."""
         asyncio.get_running_loop().call_soon(sys.exit)
         await asyncio.sleep(60)
 
 
 class Gather(BatchTask):
-    """Notes the sizes of its batches; fails while there is an outage."""
+    """Records the sizes of its batches; fails during an outage."""
 
     name = "gather"
     batch_size_max = 50
     batch_wait_s = 5.0
 
     def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[BodyResult]:
-        """Take as long as the key `slow_s` says; the word `bad` fails for good."""
+        """Sleep for the value of `slow_s`; the word `bad` fails permanently."""
         client = valkey()
         client.rpush("tries", " ".join(message.args[0] for message in messages))
         client.rpush("batches_at_once", client.incr("batches"))
@@ -125,7 +125,7 @@ class Gather(BatchTask):
         return [_gathered(message) for message in messages]
 
     def run_undecodable(self, message: Any, error: Exception) -> None:
-        """Note it, but only when there is no outage."""
+        """Record it, unless there is an outage."""
         if valkey().get("outage"):
             raise ConnectionError("the database is away")
         valkey().rpush("undecodable", repr(error))
@@ -151,13 +151,13 @@ def block(word: str, sleep_s: float) -> None:
 
 @app.task(name="tell", ignore_result=True)  # type: ignore[misc]
 def tell(result: object, key: str = "told") -> None:
-    """Note the result of another task."""
+    """Record the result of another task."""
     valkey().rpush(key, str(result))
 
 
 @asynccontextmanager
 async def service() -> AsyncIterator[None]:
-    """Note when it is entered and when it is left."""
+    """Record its start and its end."""
     valkey().rpush("service", "entered")
     try:
         yield
@@ -167,7 +167,7 @@ async def service() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def broken_service() -> AsyncIterator[None]:
-    """Fail to start, if the configuration wants it so."""
+    """Fail to start if the configuration says so."""
     if app.conf.get("break_service"):
         raise ConnectionRefusedError("the database is away")
     yield
@@ -178,7 +178,7 @@ run_on_loop(app, broken_service)
 
 
 def note_signal(name: str) -> Any:
-    """Make a receiver that notes a signal, its task and the moment."""
+    """Return a receiver that records a signal, its task and the time."""
 
     def receive(sender: Any, task_id: str = "", **_: Any) -> None:
         valkey().rpush(
@@ -193,16 +193,16 @@ if app.conf.get("note_signals"):
         getattr(signals, name).connect(note_signal(name), weak=False)
 
 
-def keep_unprocessable(stray: UnprocessableMessage) -> None:
-    """Note a stray message, but only when there is no outage."""
-    valkey().rpush("stray_tries", stray.reason)
+def keep_unprocessable(message: UnprocessableMessage) -> None:
+    """Record an unprocessable message, unless there is an outage."""
+    valkey().rpush("keep_tries", message.reason)
     if valkey().get("outage"):
         raise ConnectionError("the database is away")
     valkey().rpush(
         "unprocessable_messages",
-        f"{stray.queue}|{stray.reason}|{stray.raw.decode(errors='replace')}",
+        f"{message.queue}|{message.reason}|{message.raw.decode(errors='replace')}",
     )
 
 
-if app.conf.get("keep_strays"):
+if app.conf.get("keep_unprocessable"):
     connect_stray_handlers(app, keep_unprocessable)

@@ -1,4 +1,4 @@
-"""The deployment of the attacks in `tests/security`, for those that take too long to be there."""
+"""The fixtures of `tests/security`, for tests that take too long to be there."""
 
 from tests.security.conftest import deployment, provider, standing, worker
 

@@ -1,4 +1,4 @@
-"""`callgate demo`: real servers, a real model, and books that are right."""
+"""`callgate demo`: real servers, a real model, and an audit without drift."""
 
 import json
 import os
@@ -17,7 +17,7 @@ STOP_TIMEOUT_S = 60
 
 @pytest.mark.timeout(DEMO_TIMEOUT_S + 60)
 def test_the_demo_keeps_every_promise() -> None:
-    """Each duplicate collapses, each request sent is logged, each refusal is counted, and nothing drifts."""
+    """Duplicates collapse, every request is logged, every refusal is counted, and the audit is clean."""
     done = subprocess.run(  # noqa: S603 - our own module
         DEMO, cwd=CHECKOUT, capture_output=True, text=True, timeout=DEMO_TIMEOUT_S, check=False
     )
@@ -26,9 +26,9 @@ def test_the_demo_keeps_every_promise() -> None:
     sys.stderr.write(done.stderr)
     assert done.returncode == 0
     [line] = done.stdout.splitlines()
-    sums = json.loads(line)
-    assert sums.pop("spent_nano_usd") > 0
-    assert sums == {
+    totals = json.loads(line)
+    assert totals.pop("spent_nano_usd") > 0
+    assert totals == {
         "submitted": 16 + 16 + 50 + 24 + 4,
         "collapsed": 16 + 49,
         "provider_requests": 16 + 1 + 12 + 4 * 3 + 2,
@@ -48,12 +48,12 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
         DEMO, cwd=CHECKOUT, env=environment, stderr=subprocess.PIPE, text=True
     ) as demo:
         assert demo.stderr is not None
-        said = next(line for line in demo.stderr if "worker process runs" in line)
+        line_of_worker = next(line for line in demo.stderr if "worker process runs" in line)
 
         demo.send_signal(signal.SIGINT)
         status = demo.wait(STOP_TIMEOUT_S)
 
-    assert said
+    assert line_of_worker
     assert status == 130
     assert list(tmp_path.iterdir()) == []
     assert _processes_that_mention(str(tmp_path)) == []
@@ -65,10 +65,12 @@ def _processes_that_mention(text: str) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                told = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                text_of_process = (entry / "cmdline").read_bytes() + (
+                    entry / "environ"
+                ).read_bytes()
             except OSError:
                 # It ended meanwhile, or belongs to somebody else.
                 continue
-            if text.encode() in told:
+            if text.encode() in text_of_process:
                 found.append(entry.name)
     return found

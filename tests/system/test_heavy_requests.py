@@ -1,4 +1,4 @@
-"""A tenant whose requests are as large as the ledger takes, or dear to read, past the gates of the client."""
+"""A tenant stores requests that are as large as the ledger allows, or costly to parse, without a client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STATES = "SELECT state, count(*) FROM llm_call WHERE org_id = :org GROUP BY stat
 def test_many_large_requests_do_not_fill_a_workers_memory(
     deployment: Deployment, worker: Callable[..., Process]
 ) -> None:
-    """A worker has as many in its memory as fit, and others' calls go on beside them."""
+    """A worker loads only as many as fit into its memory, and runs the calls of others meanwhile."""
     hostile = deployment.org()
     request = deployment.request(hostile, "FILLED").model_dump_json()
     for n in range(LARGE):
@@ -36,7 +36,7 @@ def test_many_large_requests_do_not_fill_a_workers_memory(
         )
     process = worker()
 
-    # Swept up, all at once.
+    # The sweep publishes all of them at once.
     assert_others_succeed(deployment)
 
     until_equal({"rejected": LARGE}, lambda: _states(deployment, hostile), 60)
@@ -44,10 +44,10 @@ def test_many_large_requests_do_not_fill_a_workers_memory(
 
 
 @pytest.mark.parametrize("field", ["unknown", "stop", "response_schema"])
-def test_a_request_that_is_dear_to_read_ends_its_own_call_only(
+def test_a_request_that_is_costly_to_parse_ends_its_own_call_only(
     deployment: Deployment, worker: Callable[..., Process], field: str
 ) -> None:
-    """Ten million empty lists: as objects they take gigabytes, and many seconds of the event loop."""
+    """Ten million empty lists need gigabytes as objects, and many seconds of the event loop."""
     hostile = deployment.org()
     lists = "[FILLED[]]"
     value = json.dumps(f'{{"a":{lists}}}') if field == "response_schema" else lists

@@ -1,4 +1,4 @@
-"""Defects that would let a hostile tenant stop the others are caught; this takes two minutes, so it is here."""
+"""The simulation catches defects that would let a hostile tenant stop others. It takes two minutes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MUTANT_LIVES_MAX = 25
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.name}--{m.rules[0]}")
 def test_a_planted_defect_is_caught(mutation: HostileMutation) -> None:
-    """By what is promised to the others."""
+    """A promise to the other tenants is broken."""
     with mutation.plant():
         lived = (live(seed) for seed in range(MUTANT_LIVES_MAX))
         caught = next((life for life in lived if life.rule), None)

@@ -1,4 +1,4 @@
-"""A login that fills the server's table of locks, again and again: its sessions are ended, and others' calls go on."""
+"""A login fills the lock table of the server repeatedly: its sessions are ended, and calls of others continue."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ADVISORY = "SELECT count(pg_advisory_lock(n)) FROM generate_series(1, 1000000) n
 SAVEPOINTS = "CREATE TEMP TABLE written (n int); BEGIN; " + 50_000 * (
     "SAVEPOINT s; INSERT INTO written VALUES (1); "
 )
-"""None is released, so that each keeps a lock on its own transaction id."""
+"""No savepoint is released, so each keeps a lock on its transaction id."""
 TABLES = """DO $$ BEGIN
     FOR n IN 1 .. 1000000 LOOP
         BEGIN
@@ -40,25 +40,25 @@ END $$"""
 
 
 class Attack(threading.Thread):
-    """Fills the table, keeps it full until the session is ended, and begins anew."""
+    """Fills the lock table, keeps it full until the session is ended, and starts again."""
 
     def __init__(self, url: str, fill_sql: str) -> None:
         super().__init__(name="attack", daemon=True)
         self._dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._fill_sql = fill_sql
         self.ended_after: list[float] = []
-        """Of each session: how long it lived after it had begun to fill the table."""
+        """How long each session lived after it had started to fill the table."""
         self.longest_full_s = 0.0
         self.is_over = threading.Event()
 
     def run(self) -> None:
-        """Go on until it is over."""
+        """Attack until the test ends it."""
         while not self.is_over.is_set():
             try:
                 with closing(psycopg2.connect(self._dsn)) as session:
                     self._fill(session)
             except psycopg2.OperationalError:
-                # Its own session is no exception: nobody can connect while the table is full.
+                # Nobody can connect while the table is full, not even the attacker.
                 time.sleep(0.01)
 
     def _fill(self, session: psycopg2.extensions.connection) -> None:
@@ -75,14 +75,14 @@ class Attack(threading.Thread):
         self.ended_after.append(time.monotonic() - began_at)
 
     def _hold(self, session: psycopg2.extensions.connection) -> None:
-        """Keep what was taken before the error."""
+        """Keep the locks that were taken before the error."""
         full_at = time.monotonic()
         while not self.is_over.is_set() and not session.closed:
             try:
                 with session.cursor() as cursor:
                     cursor.execute("SELECT 1")
             except psycopg2.errors.InFailedSqlTransaction:
-                # What its savepoints hold, it holds until it rolls back.
+                # The savepoints keep their locks until the rollback.
                 pass
             except psycopg2.Error:
                 break
@@ -92,7 +92,7 @@ class Attack(threading.Thread):
 
 @contextmanager
 def attacked(deployment: Deployment, fill_sql: str) -> Iterator[tuple[Attack, str]]:
-    """A hostile login at work; its name."""
+    """Run the attack of a hostile login; yield the attack and the name of the login."""
     with (
         closing(PostgresSession(deployment.services.database_url)) as owner,
         a_client(owner, deployment.org()) as url,
@@ -108,7 +108,7 @@ def attacked(deployment: Deployment, fill_sql: str) -> Iterator[tuple[Attack, st
 
 
 def is_served(deployment: Deployment) -> bool:
-    """Whether the owner can connect and write."""
+    """Tell whether the owner can connect and write."""
     try:
         deployment.rows("SELECT pg_current_xact_id()")
     except OperationalError:
@@ -117,7 +117,7 @@ def is_served(deployment: Deployment) -> bool:
 
 
 def states_of(deployment: Deployment, org: str) -> set[str]:
-    """In which states the calls are; none where there is no room for a lock."""
+    """Return the states of the calls, or nothing if the lock table is full."""
     try:
         rows = deployment.rows("SELECT DISTINCT state FROM llm_call WHERE org_id = :org", org=org)
     except OperationalError:
@@ -125,8 +125,8 @@ def states_of(deployment: Deployment, org: str) -> set[str]:
     return {row.state for row in rows}
 
 
-def submit_patiently(deployment: Deployment, org: str) -> int:
-    """Submit a call, again where there was no room for a lock: that makes no second one. How often it had to."""
+def submit_with_retries(deployment: Deployment, org: str) -> int:
+    """Submit one call, again while the lock table is full; return the number of refusals."""
     request = deployment.request(org)
     give_up_at = time.monotonic() + 20
     for refused in itertools.count():
@@ -134,7 +134,7 @@ def submit_patiently(deployment: Deployment, org: str) -> int:
             deployment.client.submit(request)
             return refused
         except LedgerUnavailable:
-            assert time.monotonic() < give_up_at, "nobody else is served"
+            assert time.monotonic() < give_up_at, "other tenants cannot submit"
             time.sleep(0.05)
     raise AssertionError("unreachable")
 
@@ -142,10 +142,10 @@ def submit_patiently(deployment: Deployment, org: str) -> int:
 @pytest.mark.parametrize(
     "fill_sql", [ADVISORY, SAVEPOINTS, TABLES], ids=["advisory locks", "savepoints", "tables"]
 )
-def test_who_fills_the_table_of_locks_is_ended(
+def test_sessions_that_fill_the_lock_table_are_ended(
     deployment: Deployment, worker: Callable[..., Process], fill_sql: str
 ) -> None:
-    """Within seconds, each time; others' calls go on, and none of them is paid twice."""
+    """Each is ended within seconds. Calls of others continue, and none is paid twice."""
     process = worker()
     org = deployment.org()
     deployment.provider.script([Rule(reply=[Step(latency_s=0.5)])])
@@ -154,7 +154,7 @@ def test_who_fills_the_table_of_locks_is_ended(
         began_at = time.monotonic()
         refused: list[int] = []
         while time.monotonic() < began_at + ATTACK_S or len(refused) < CALLS:
-            refused.append(submit_patiently(deployment, org))
+            refused.append(submit_with_retries(deployment, org))
             time.sleep(ATTACK_S / CALLS / 2)
         submitted_s = time.monotonic() - began_at
         until(lambda: states_of(deployment, org) == {"succeeded"}, 30)
@@ -168,7 +168,7 @@ def test_who_fills_the_table_of_locks_is_ended(
     )
     assert len(attack.ended_after) > 1
     assert attack.longest_full_s < 5
-    # Thousands of tables take seconds to make, and as long to roll back.
+    # Creating thousands of tables takes seconds, and so does the rollback.
     assert max(attack.ended_after) < 15
     assert process.is_alive()
     assert "client_session.ended" in process.output()

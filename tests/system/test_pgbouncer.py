@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode: each statement may meet another session of Postgres, and nothing is kept in one."""
+"""PgBouncer in transaction mode: transactions may use different sessions of Postgres, and callgate needs none."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ DATABASE = "pooled"
 
 @pytest.fixture(scope="module")
 def empty_url(services: DevServers) -> Iterator[str]:
-    """A database of its own, with nothing in it, by way of PgBouncer."""
+    """The URL of a new empty database, through PgBouncer."""
     url = make_url(services.database_url)
     with closing(psycopg2.connect(services.database_url.replace("+psycopg2", ""))) as owner:
         owner.autocommit = True
         with owner.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {DATABASE}")
             own = url.set(database=DATABASE).render_as_string(hide_password=False)
-            # Below pytest's own folder, which is closed to others, PgBouncer's account could read nothing.
+            # The account of PgBouncer cannot read pytest's temporary folders.
             with tempfile.TemporaryDirectory() as folder:
                 Path(folder).chmod(0o755)
                 with a_pooler(own, Path(folder)) as pooled:
@@ -44,7 +44,7 @@ def empty_url(services: DevServers) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def url(empty_url: str) -> str:
-    """The same, migrated through the pooler."""
+    """The URL of the same database, migrated through PgBouncer."""
     migrate(empty_url)
     return empty_url
 
@@ -53,14 +53,14 @@ def url(empty_url: str) -> str:
 def deployment(
     services: DevServers, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Deployment]:
-    """A worker's and a client's world behind the pooler."""
+    """A deployment that uses PgBouncer."""
     monkeypatch.setattr(services, "database_url", url)
     with Simulator() as provider, Deployment(services, provider, tmp_path) as deployment:
         yield deployment
 
 
 def test_calls_run_through_it(deployment: Deployment) -> None:
-    """Submitted, claimed, paid, settled, read, by more connections than Postgres has sessions for."""
+    """Clients and workers use more connections than PgBouncer has sessions."""
     org = deployment.org()
     deployment.worker()
     handles = deployment.client.submit_many([deployment.request(org) for _ in range(40)])
@@ -70,19 +70,19 @@ def test_calls_run_through_it(deployment: Deployment) -> None:
 
     assert len({result.call_id for result in results}) == 40
     assert all(handle.state is CallState.SUCCEEDED for handle in handles)
-    deployment.assert_books_are_right()
+    deployment.assert_audit_is_clean()
 
 
-def test_doctor_finds_nothing_amiss(deployment: Deployment) -> None:
-    """Nor does it wait for anything."""
+def test_the_doctor_reports_no_failure(deployment: Deployment) -> None:
+    """It finds the database and the schema."""
     doctor = deployment.start("doctor", [sys.executable, "-m", "callgate", "doctor"])
 
     doctor.until_it_says("OK   database")
     doctor.until_it_says("OK   schema")
 
 
-def test_a_bound_holds_for_its_statement_and_is_left_behind_nowhere(url: str) -> None:
-    """Another's session must not inherit it, nor must this one lose it."""
+def test_a_timeout_applies_to_its_statement_only(url: str) -> None:
+    """No other session inherits it, and this one does not lose it."""
     with (
         closing(PostgresSession(url, timeout_s=1.0)) as hasty,
         closing(PostgresSession(url, timeout_s=30.0)) as patient,
@@ -90,12 +90,12 @@ def test_a_bound_holds_for_its_statement_and_is_left_behind_nowhere(url: str) ->
     ):
         shown = "SELECT current_setting('statement_timeout') AS timeout, pg_sleep(0.01)"
         asked = [
-            (session, said)
+            (session, timeout)
             for _ in range(40)
-            for session, said in ((hasty, "1s"), (patient, "30s"))
+            for session, timeout in ((hasty, "1s"), (patient, "30s"))
         ]
         found = threads.map(lambda pair: (pair[0].answers(shown, {})[0].timeout, pair[1]), asked)
-        assert all(timeout == said for timeout, said in found)
+        assert all(actual == expected for actual, expected in found)
         with pytest.raises(LedgerUnavailable):
             hasty.rows("SELECT pg_sleep(20)", {})
     with closing(psycopg2.connect(url.replace("+psycopg2", ""))) as other, other.cursor() as cursor:
@@ -103,8 +103,8 @@ def test_a_bound_holds_for_its_statement_and_is_left_behind_nowhere(url: str) ->
         assert cursor.fetchone() == ("0",)
 
 
-def test_what_it_cannot_pass_on_is_refused_in_one_line(url: str) -> None:
-    """By everything alike, with the reason and the way out."""
+def test_unsupported_options_are_refused_in_one_line(url: str) -> None:
+    """Sessions and migrations print the reason and the solution."""
     asking = f"{url}?options=-csearch_path%3Dours"
     says = r"^PgBouncer refused .*take options= out of CALLGATE_DATABASE_URL.*ALTER ROLE"
     with (

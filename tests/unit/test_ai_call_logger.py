@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import structlog
@@ -317,7 +318,7 @@ def test_a_call_that_takes_its_workers_along_dies() -> None:
     assert json.loads(view.error or "")["code"] == "worker_lost"
 
 
-def answered(world: ServiceWorld, text: str = "hello", **fields: object) -> AttemptRef:
+def answered(world: ServiceWorld, text: str = "hello", **fields: Any) -> AttemptRef:
     """A call whose reply is recorded, and not settled yet."""
     key = world.submit(text, **fields).key
     asyncio.run(world.llm.execute(key))
@@ -325,7 +326,7 @@ def answered(world: ServiceWorld, text: str = "hello", **fields: object) -> Atte
     return ref
 
 
-UNJUDGEABLE = {
+UNJUDGEABLE: dict[str, dict[str, Any]] = {
     "reply no JSON": {"reply": b"{"},
     "reply no mapping": {"reply": b"[]"},
     "reply without fields": {"reply": b"{}"},

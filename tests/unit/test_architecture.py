@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
+PRODUCT = ("callgate", "worker", "tasks", "config", "migrations")
 PACKAGES = ("callgate", "worker", "tasks", "config", "devkit")
 PURE = sorted(
     file
@@ -126,3 +127,47 @@ def test_rules_have_no_clock(file: Path) -> None:
             assert (node.module or "").split(".")[0] not in CLOCK_MODULES
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) not in CLOCKS, f"line {node.lineno}"
+
+
+def imported_by(folder: str) -> dict[str, set[Path]]:
+    """Return the files of a folder by the top-level packages that they import, also inside functions."""
+    files: dict[str, set[Path]] = {}
+    for file in (CHECKOUT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            for name in names:
+                files.setdefault(name.partition(".")[0], set()).add(file)
+    return files
+
+
+@pytest.mark.parametrize("folder", PRODUCT)
+def test_the_product_imports_neither_devkit_nor_tests(folder: str) -> None:
+    """The command line loads `devkit/cli.py` by its path, and works without it."""
+    imports = imported_by(folder)
+
+    assert imports.get("devkit", set()) | imports.get("tests", set()) == set()
+
+
+def test_devkit_does_not_import_tests() -> None:
+    """Tests use devkit, not the other way round."""
+    assert imported_by("devkit").get("tests", set()) == set()
+
+
+def test_the_production_image_holds_the_product_only() -> None:
+    """Neither `COPY` nor `.dockerignore` lets devkit, tests or examples in."""
+    dockerfile = (CHECKOUT / "Dockerfile").read_text().splitlines()
+    copied = {
+        name for line in dockerfile if line.startswith("COPY ") for name in line.split()[1:-1]
+    }
+    ignored = (CHECKOUT / ".dockerignore").read_text().splitlines()
+    admitted = {line[1:].partition("/")[0] for line in ignored if line.startswith("!")}
+    product = {*PRODUCT, "requirements", "pyproject.toml", "README.md"}
+
+    assert copied == product
+    assert "*" in ignored
+    assert admitted == product

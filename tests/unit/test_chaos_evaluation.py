@@ -1,24 +1,25 @@
-"""The judgement of a chaos trial sees what it is there to see: each kind of wrong, planted in right evidence."""
+"""The evaluation of a chaos trial finds each violation, planted in correct observations."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.chaos.evaluation import (
     CLOCKS_S,
-    TELLINGS_MAX,
+    DELIVERIES_MAX,
     Arrival,
     Attempt,
     Batch,
-    Evidence,
-    judge,
+    Observations,
+    evaluate,
     links_owed,
 )
 
 TASK = "c1.1"
-RIGHT = Evidence(
+RIGHT = Observations(
     batches=[
         Batch("d1", [(TASK, "succeeded"), (TASK, "succeeded")]),
         Batch("d2", [("c2.1", "rejected"), ("c4.1", "dead"), (TASK, "succeeded")]),
@@ -32,24 +33,26 @@ RIGHT = Evidence(
     is_clean=True,
     unknown_below_hold=0,
     posted_again=0,
-    unheeded=0,
-    told={("d1", "link"): 2, ("d2", "link"): 1, ("d2", "link_error"): 2},
-    tellings_max=TELLINGS_MAX,
-    unmarked=0,
+    unused_replies=0,
+    delivered={("d1", "link"): 2, ("d2", "link"): 1, ("d2", "link_error"): 2},
+    deliveries_max=DELIVERIES_MAX,
+    unmarked_links=0,
     recover_s=1.0,
 )
 
 
-def test_what_is_right_is_called_right() -> None:
-    """A repeat after an UNKNOWN, a row that was never sent and an exact fit are no violations; all are counted."""
-    verdict = judge(RIGHT)
+def test_correct_observations_have_no_violation() -> None:
+    """A repeat after an UNKNOWN, an attempt that was never sent and an exact fit are counted, but allowed."""
+    evaluation = evaluate(RIGHT)
 
-    assert verdict.violations == ()
-    assert (verdict.accepted, verdict.terminal, verdict.lost, verdict.calls) == (6, 6, 0, 3)
-    assert (verdict.requests, verdict.never_sent, verdict.unlogged, verdict.shared) == (2, 1, 0, 0)
-    assert (verdict.duplicates, verdict.duplicates_unknown) == (1, 1)
-    assert (verdict.links_told, verdict.links_owed) == (3, 3)
-    assert (verdict.link_errors_told, verdict.link_errors_owed) == (2, 2)
+    assert evaluation.violations == ()
+    assert (evaluation.accepted, evaluation.terminal) == (6, 6)
+    assert (evaluation.lost, evaluation.calls) == (0, 3)
+    assert (evaluation.requests, evaluation.never_sent) == (2, 1)
+    assert (evaluation.unlogged, evaluation.shared) == (0, 0)
+    assert (evaluation.duplicates, evaluation.duplicates_unknown) == (1, 1)
+    assert (evaluation.links_delivered, evaluation.links_owed) == (3, 3)
+    assert (evaluation.link_errors_delivered, evaluation.link_errors_owed) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -66,36 +69,47 @@ def test_what_is_right_is_called_right() -> None:
             {"attempts": [Attempt("a1", "c1"), *RIGHT.attempts[1:]]},
             "1 duplicate requests without an UNKNOWN",
         ),
-        ({"overrun_nano_usd": 1}, "a limit was passed by 1 nano-USD"),
+        ({"overrun_nano_usd": 1}, "a limit was exceeded by 1 nano-USD"),
         ({"drift_nano_usd": 1}, "audit drift 1 nano-USD"),
         ({"is_clean": False}, "the audit is not clean"),
         ({"unknown_below_hold": 1}, "1 UNKNOWN attempts are not posted at their hold"),
         ({"posted_again": 1}, "1 times an outcome was posted again"),
-        ({"unheeded": 1}, "1 replies are not called a success"),
-        ({"told": {**RIGHT.told, ("d1", "link"): 1}}, "1 links never told"),
-        ({"tellings_max": TELLINGS_MAX + 1}, f"a link was told {TELLINGS_MAX + 1} times"),
-        ({"unmarked": 1}, "1 links would be told for ever"),
-        ({"told": {**RIGHT.told, ("d2", "link_error"): 1}}, "1 error links never told"),
-        ({"recover_s": None}, "no recovery within the bound"),
+        ({"unused_replies": 1}, "1 attempts with a reply have not succeeded"),
+        ({"delivered": {**RIGHT.delivered, ("d1", "link"): 1}}, "1 links never delivered"),
+        (
+            {"deliveries_max": DELIVERIES_MAX + 1},
+            f"a link was delivered {DELIVERIES_MAX + 1} times",
+        ),
+        ({"unmarked_links": 1}, "1 links were never marked as delivered"),
+        (
+            {"delivered": {**RIGHT.delivered, ("d2", "link_error"): 1}},
+            "1 error links never delivered",
+        ),
+        ({"recover_s": None}, "no recovery in time"),
     ],
 )
-def test_what_is_wrong_is_named(change: dict[str, object], words: str) -> None:
-    """One wrong, one complaint."""
-    assert judge(replace(RIGHT, **change)).violations == (words,)
+def test_each_violation_is_reported(change: dict[str, Any], words: str) -> None:
+    """One planted violation is reported as exactly one."""
+    assert evaluate(replace(RIGHT, **change)).violations == (words,)
 
 
-def test_a_failure_told_by_the_link_of_successes_is_not_told() -> None:
-    """Each link has a task of its own, and one document's message makes up for no other's."""
-    told = {("d1", "link"): 3, ("d2", "link"): 2, ("d2", "link_error"): 1, ("d3", "link_error"): 1}
+def test_an_error_link_is_not_replaced_by_other_links() -> None:
+    """Neither by a link of a success nor by that of another document."""
+    delivered = {
+        ("d1", "link"): 3,
+        ("d2", "link"): 2,
+        ("d2", "link_error"): 1,
+        ("d3", "link_error"): 1,
+    }
 
-    verdict = judge(replace(RIGHT, told=told))
+    evaluation = evaluate(replace(RIGHT, delivered=delivered))
 
-    assert (verdict.links_told, verdict.link_errors_told) == (3, 1)
-    assert verdict.violations == ("1 error links never told",)
+    assert (evaluation.links_delivered, evaluation.link_errors_delivered) == (3, 1)
+    assert evaluation.violations == ("1 error links never delivered",)
 
 
-def test_only_what_has_ended_is_owed_a_link() -> None:
-    """Of a submission that is lost nobody knows which."""
+def test_a_lost_submission_is_owed_no_link() -> None:
+    """Its outcome is not known, so neither is the link."""
     batches = [Batch("d1", [(TASK, "lost"), (TASK, "succeeded")]), Batch("", [(TASK, "dead")])]
 
     assert links_owed(batches) == {("d1", "link"): 1}
@@ -111,19 +125,19 @@ def test_only_what_has_ended_is_owed_a_link() -> None:
         ([Attempt("a1", "c1"), Attempt("a2", "c1", 29.0), Attempt("a3", "c1", 31.0)], 0),
     ],
 )
-def test_a_repeat_needs_an_unknown_before_it_not_after(
+def test_a_repeat_is_allowed_after_unknown_attempts_only(
     attempts: list[Attempt], excused: int
 ) -> None:
-    """Only what all attempts before had become when a request arrived can excuse it."""
+    """All earlier attempts must be UNKNOWN when the request arrives, not later."""
     requests = [Arrival("a3", 30.0), Arrival("a1", 10.0), Arrival("a2", 20.0)]
 
-    verdict = judge(replace(RIGHT, attempts=attempts, requests=requests))
+    evaluation = evaluate(replace(RIGHT, attempts=attempts, requests=requests))
 
-    assert (verdict.duplicates, verdict.duplicates_unknown) == (2, excused)
+    assert (evaluation.duplicates, evaluation.duplicates_unknown) == (2, excused)
 
 
-def test_complaints_of_a_trial_are_violations() -> None:
-    """What a trial found wrong in its own way counts like everything else."""
-    assert judge(RIGHT, ["the zombie did not come back"]).violations == (
-        "the zombie did not come back",
+def test_violations_of_a_fault_are_included() -> None:
+    """A fault reports what only it can observe."""
+    assert evaluate(RIGHT, ["the frozen worker did not continue"]).violations == (
+        "the frozen worker did not continue",
     )

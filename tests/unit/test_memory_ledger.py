@@ -12,7 +12,7 @@ from callgate.domain.budgets import Window
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import CallState, NewSubmission
 from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
-from callgate.domain.reports import Snapshot
+from callgate.domain.reports import EndReason, Snapshot
 from callgate.domain.retention import BodyAges, Purged
 from tests.support.ledger_under_test import (
     LINK,
@@ -56,7 +56,7 @@ def test_it_plays_all_roles() -> None:
 
     key = roles[0].submit([a_submission()])[0].key
 
-    assert roles[1].end([key], code="cancelled", message="by a test") == [key]
+    assert roles[1].end([key], code=EndReason.CANCELLED, message="by a test") == [key]
     assert roles[2].purge(BodyAges(0.0), limit=1) == Purged(calls=1)
 
 
@@ -84,7 +84,7 @@ def test_a_purged_text_is_nowhere_in_its_tables() -> None:
     ledger = MemoryLedger(ManualClock(), counted_ids())
     new = a_submission(request=b"Jane Doe", link='{"args":["Jane Doe"]}')
     (submitted,) = ledger.submit([new])
-    ledger.end([submitted.key], code="cancelled", message="by a test")
+    ledger.end([submitted.key], code=EndReason.CANCELLED, message="by a test")
     ledger.deliver([Told(new.submission_id)])
     assert "Jane Doe" in repr(ledger.tables)
 
@@ -100,7 +100,7 @@ def test_views_do_not_change_afterwards() -> None:
     (before,) = ledger.read([key])
     assert before is not None
 
-    ledger.end([key], code="cancelled", message="by a test")
+    ledger.end([key], code=EndReason.CANCELLED, message="by a test")
 
     assert before.state is CallState.QUEUED
     assert before.error is None

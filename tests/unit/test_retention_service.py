@@ -41,6 +41,12 @@ class Store:
         self.asked.append(ages)
         return self.batches.pop(0) if self.batches else Purged()
 
+    def calls_with_bodies(self, org_id: str) -> int:
+        raise NotImplementedError
+
+    def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
+        raise NotImplementedError
+
     def make_partitions(self, *, months: int) -> Partitions:
         if self.is_away:
             raise LedgerUnavailable("away")

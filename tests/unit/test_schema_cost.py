@@ -212,7 +212,7 @@ def test_a_long_chain_of_references_is_refused() -> None:
     chain: dict[str, Any] = {
         f"a{n}": {"items": {}, "$ref": f"#/$defs/a{n + 1}"} for n in range(DEPTH_MAX)
     }
-    last = {f"a{DEPTH_MAX}": {}}
+    last: dict[str, Any] = {f"a{DEPTH_MAX}": {}}
 
     assert why({"$defs": {**chain, **last}}) == TOO_DEEP
     del chain["a0"]
@@ -349,8 +349,8 @@ def models(count: int, seed: int) -> list[type[BaseModel]]:
             fields["named"] = (dict[str, some[-1]], {})  # type: ignore[valid-type]
             fields["any"] = (list[reduce(or_, some)], [])  # type: ignore[misc]
             if len(some) > 1:
-                one = Annotated[reduce(or_, some), Field(discriminator="kind")]
-                fields["one"] = (list[one], [])  # type: ignore[valid-type]
+                one: Any = Annotated[reduce(or_, some), Field(discriminator="kind")]
+                fields["one"] = (list[one], [])  # type: ignore[valid-type, misc]
         model = create_model(f"Model{n}", **fields)
         namespace[model.__name__] = model
         model.model_rebuild(_types_namespace=namespace)

@@ -1,20 +1,15 @@
-"""The simulator's pure parts: the script's order, schema instances, and the book's arithmetic."""
+"""The simulator's pure parts: the order of the script, the default answers, the counts of the request journal."""
 
 from __future__ import annotations
 
-import datetime
-import enum
 import json
-import uuid
-from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from devkit.simulator.chat import BadRequest, ChatRequest, reply_to
 from devkit.simulator.journal import RequestJournal
-from devkit.simulator.schema import SchemaUnsatisfied, instance
 from devkit.simulator.script import (
     RULES,
     Kind,
@@ -28,37 +23,6 @@ from devkit.simulator.script import (
 )
 
 
-class Colour(enum.StrEnum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Line(BaseModel):
-    label: Annotated[str, Field(min_length=5)]
-    quantity: Annotated[int, Field(gt=0, le=9)]
-    price: Decimal
-
-
-class Invoice(BaseModel):
-    kind: Literal["invoice"]
-    number: uuid.UUID
-    issued_on: datetime.date
-    issued_at: datetime.datetime
-    colour: Colour
-    lines: Annotated[list[Line], Field(min_length=2)]
-    discount: Annotated[float, Field(gt=0, lt=1)]
-    below_zero: Annotated[int, Field(le=-5, multiple_of=2)]
-    note: Annotated[str, Field(max_length=1)] | None
-    labels: dict[str, int]
-    is_paid: bool
-
-
-class Tree(BaseModel):
-    value: int
-    children: list[Tree]
-    parent: Tree | None
-
-
 def a_request(**fields: Any) -> ChatRequest:
     """Build a parsed request for model "m" whose user says "hello"."""
     body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], **fields}
@@ -69,6 +33,12 @@ def completion_of(request: ChatRequest, step: Step) -> dict[str, Any]:
     """Return the decoded body of a step's answer."""
     completion: dict[str, Any] = json.loads(reply_to(request, step).body)
     return completion
+
+
+def default_text(response_format: dict[str, Any]) -> str:
+    """Return the text that answers a request without a script."""
+    completion = completion_of(a_request(response_format=response_format), Step())
+    return str(completion["choices"][0]["message"]["content"])
 
 
 def texts_of(script: Script, requests: int, model: str = "m", text: str = "") -> list[str | None]:
@@ -155,61 +125,33 @@ def test_a_malformed_rule_is_refused(rule: dict[str, Any]) -> None:
         RULES.validate_python([rule])
 
 
-@pytest.mark.parametrize("model", [Invoice, Line, Tree])
-def test_an_instance_satisfies_its_schema(model: type[BaseModel]) -> None:
-    """What is generated from a schema passes the validation the schema was made from."""
-    generated = instance(model.model_json_schema())
-
-    model.model_validate_json(json.dumps(generated))
-    assert generated == instance(model.model_json_schema())
-
-
 @pytest.mark.parametrize(
     ("schema", "expected"),
     [
-        ({"type": "integer", "exclusiveMinimum": 3}, 4),
-        ({"type": "integer", "minimum": 4, "multipleOf": 3}, 6),
-        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, 0.5),
-        ({"type": "number", "maximum": -2.5}, -2.5),
-        ({"type": ["string", "null"], "format": "email"}, "ok@example.com"),
-        ({"type": "array", "items": {"type": "null"}, "minItems": 3}, [None] * 3),
-        ({"type": "array", "items": {"type": "null"}, "maxItems": 0}, []),
-        ({"$defs": {"a/b": {"const": 7}}, "$ref": "#/$defs/a~1b"}, 7),
-        ({"anyOf": [{"enum": ["x", "y"]}, {"type": "null"}]}, "x"),
-        ({"properties": {"flag": {"type": "boolean"}}}, {"flag": False}),
+        (
+            {
+                "properties": {
+                    "a": {"type": "string"},
+                    "b": {"type": "integer"},
+                    "c": {"type": "number"},
+                    "d": {"type": "boolean"},
+                    "e": {"type": "array"},
+                    "f": {"type": "object"},
+                    "g": {"$ref": "#/$defs/g"},
+                    "h": True,
+                }
+            },
+            {"a": "ok", "b": 0, "c": 0, "d": False, "e": [], "f": {}, "g": None, "h": None},
+        ),
+        ({"properties": []}, {}),
+        (True, {}),
     ],
 )
-def test_an_instance_is_the_smallest_that_is_allowed(
-    schema: dict[str, Any], expected: object
-) -> None:
-    """Each keyword of structured outputs has one obvious, small value."""
-    assert instance(schema) == expected
+def test_a_schema_is_answered_property_by_property(schema: object, expected: object) -> None:
+    """A malformed schema is answered too: whether it is refused is decided before it is sent."""
+    response_format = {"type": "json_schema", "json_schema": {"schema": schema}}
 
-
-def test_an_optional_recursion_comes_to_an_end() -> None:
-    """A property that need not be there is left out once the instance is deep enough."""
-    chain = instance({"type": "object", "properties": {"next": {"$ref": "#"}}})
-
-    assert "next" in chain
-    assert json.dumps(chain).endswith("{}" + "}" * json.dumps(chain).count('"next"'))
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"$ref": "#/$defs/missing"},
-        {"$ref": "#"},
-        {"type": "object", "required": ["me"], "properties": {"me": {"$ref": "#"}}},
-        {"type": "array", "minItems": 1_000_000},
-        {"type": "string", "minLength": 10**12},
-        {"enum": []},
-        {"type": "integer", "multipleOf": 0},
-    ],
-)
-def test_a_schema_without_an_instance_is_refused(schema: dict[str, Any]) -> None:
-    """A schema that cannot be satisfied ends in a typed error, in bounded time and memory."""
-    with pytest.raises(SchemaUnsatisfied):
-        instance(schema)
+    assert json.loads(default_text(response_format)) == expected
 
 
 def test_prompt_tokens_are_a_quarter_of_the_text_bytes_rounded_up() -> None:
@@ -238,7 +180,7 @@ def test_a_text_beyond_the_token_limit_is_cut_in_every_choice(field: str) -> Non
 
 
 def test_scripted_usage_is_reported_as_it_is() -> None:
-    """A provider that bills more than the request allowed can be played."""
+    """A provider can bill more than the request allowed."""
     usage = ReportedUsage(
         prompt_tokens=7, completion_tokens=900, cached_tokens=5, reasoning_tokens=300
     )
@@ -286,27 +228,27 @@ def test_a_malformed_request_is_refused(fields: dict[str, Any]) -> None:
         a_request(**fields)
 
 
-def test_the_book_counts_repeated_attempt_ids() -> None:
-    """A second request under one attempt id shows, whatever became of either."""
-    book = RequestJournal()
+def test_the_journal_counts_repeated_attempt_ids() -> None:
+    """A second request with the same attempt id is counted as repeated, also while both are in flight."""
+    journal = RequestJournal()
     for attempt_id in ("a", "b", "a", None, None):
-        book.decided(book.arrived(attempt_id), "m", Kind.OK)
-    book.finished(0, 200)
-    counts = book.counts()
+        journal.decided(journal.arrived(attempt_id), "m", Kind.OK)
+    journal.finished(0, 200)
+    counts = journal.counts()
 
     assert (counts.total, counts.attempt_ids, counts.repeated) == (5, 2, {"a": 2})
     assert (counts.in_flight, counts.in_flight_max) == (4, 5)
-    assert [record.status for record in book.records(0, 2)] == [200, None]
+    assert [record.status for record in journal.records(0, 2)] == [200, None]
 
 
-def test_the_book_counts_on_past_its_bound() -> None:
-    """Memory is bounded, and what was forgotten is said instead of silently missing."""
-    book = RequestJournal(requests_max=2)
+def test_the_journal_counts_on_past_its_bound() -> None:
+    """Memory is bounded; requests past the bound are counted as forgotten."""
+    journal = RequestJournal(requests_max=2)
     for _ in range(5):
-        number = book.arrived("a")
-        book.decided(number, "m", Kind.OK)
-        book.finished(number, 200)
-    counts = book.counts()
+        number = journal.arrived("a")
+        journal.decided(number, "m", Kind.OK)
+        journal.finished(number, 200)
+    counts = journal.counts()
 
     assert (counts.total, counts.forgotten, counts.repeated) == (5, 3, {"a": 2})
-    assert len(book.records(0, 100)) == 2
+    assert len(journal.records(0, 100)) == 2

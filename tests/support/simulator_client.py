@@ -1,0 +1,82 @@
+"""A simulator and a real OpenAI client, for the tests of the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from devkit.simulator.simulator import (
+    ATTEMPT_HEADER,
+    Rule,
+    Simulator,
+    Step,
+)
+
+ANSWER_TIMEOUT_S = 20.0
+
+
+READ_TIMEOUT_S = 0.6
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    """One simulator for all tests of a file."""
+    with Simulator() as running:
+        yield running
+
+
+@pytest.fixture
+def provider(simulator: Simulator) -> Simulator:
+    """The simulator without rules and requests."""
+    simulator.reset()
+    return simulator
+
+
+@pytest.fixture(params=["httpx", "aiohttp"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Both transports of the OpenAI client."""
+    return str(request.param)
+
+
+@pytest.fixture
+def ask(provider: Simulator, transport: str) -> Ask:
+    """Makes one request with a real client."""
+
+    def ask_once(method: str = "create", **fields: Any) -> Any:
+        return asyncio.run(_ask(provider.base_url, transport, method, fields))
+
+    return ask_once
+
+
+async def _ask(base_url: str, transport: str, method: str, fields: dict[str, Any]) -> Any:
+    transport_class = {
+        "httpx": openai.DefaultAsyncHttpxClient,
+        "aiohttp": openai.DefaultAioHttpClient,
+    }[transport]
+    fields = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hello"}],
+        "extra_headers": {ATTEMPT_HEADER: "attempt-1"},
+        "timeout": ANSWER_TIMEOUT_S,
+        **fields,
+    }
+    # An empty context: nothing here speaks TLS, and loading certificates takes a tenth of a second.
+    no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    http = transport_class(follow_redirects=fields.pop("follow", False), verify=no_certificates)
+    async with openai.AsyncOpenAI(
+        base_url=base_url, api_key="any", max_retries=0, http_client=http
+    ) as client:
+        return await getattr(client.chat.completions, method)(**fields)
+
+
+def only(step: Step) -> list[Rule | dict[str, Any]]:
+    """Return a script that answers everything with one step."""
+    return [Rule(reply=[step])]

@@ -1,0 +1,35 @@
+"""Wait for a condition, and fail if it does not hold in time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+POLL_S = 0.02
+TIMEOUT_S = 20.0
+
+
+def until(
+    condition: Callable[[], object],
+    timeout_s: float = TIMEOUT_S,
+    message: Callable[[], str] = lambda: "the condition did not hold in time",
+) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, message()
+        time.sleep(POLL_S)
+
+
+def until_equal(expected: object, read: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
+    """Wait until `read` returns the expected value."""
+    until(lambda: read() == expected, timeout_s, lambda: f"expected {expected!r}, got {read()!r}")
+
+
+async def until_async(condition: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
+    """Wait until a condition holds, while the event loop runs."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not hold in time"
+        await asyncio.sleep(POLL_S)
