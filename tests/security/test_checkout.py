@@ -93,8 +93,8 @@ def test_files_of_embedded_servers_are_private(tmp_path: Path) -> None:
     """Logs, ports, data and later files, with any umask, and also files that were readable before."""
     data = tmp_path / "data"
     run = (
-        "import sys; from devkit.servers.embedded import Embedded\n"
-        "with Embedded(sys.argv[1], fsync=False) as e:\n"
+        "import sys; from devkit.servers.embedded import DevServers\n"
+        "with DevServers(sys.argv[1], fsync=False) as e:\n"
         "    import redis; r = redis.Redis.from_url(e.broker_url); r.set('a', 'b'); r.save()\n"
     )
     for _ in range(2):
