@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.main import get_command
 
+from callgate import __version__
 from callgate.cli import (
     actions,
     breakers,
@@ -122,9 +123,7 @@ def _register_from(path: Path, app: typer.Typer) -> None:
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        from importlib.metadata import version
-
-        typer.echo(f"callgate {version('callgate')}")
+        typer.echo(f"callgate {__version__}")
         raise typer.Exit
 
 

@@ -126,3 +126,15 @@ def test_rules_have_no_clock(file: Path) -> None:
             assert (node.module or "").split(".")[0] not in CLOCK_MODULES
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) not in CLOCKS, f"line {node.lineno}"
+
+
+def test_the_version_needs_no_installed_package() -> None:
+    """A checkout on the import path is enough; an installed package says the same."""
+    told = python(
+        "import sys, callgate; from importlib import metadata;"
+        "assert metadata.version('callgate') == callgate.__version__;"
+        "metadata.version = None; sys.argv = ['callgate', '--version'];"
+        "from callgate.cli import main; main()"
+    )
+
+    assert told.startswith("callgate ")
