@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from callgate.cli.output import AsJson
+from callgate.cli.options import AsJson
 
 
 def register(app: typer.Typer) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.cli.output import print_json, say
+from callgate.cli.output import print_json, print_note
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
@@ -114,7 +114,7 @@ class _Child:
         if self._restart_at is None:
             if now - self._started_at > HEALTHY_S:
                 self._back_off_s = BACK_OFF_S
-            say(f"{self.command} ended with status {code}; again in {self._back_off_s:g} s")
+            print_note(f"{self.command} ended with status {code}; again in {self._back_off_s:g} s")
             self._restart_at = now + self._back_off_s
             self._back_off_s = min(self._back_off_s * 2, BACK_OFF_MAX_S)
         elif now >= self._restart_at:
@@ -159,7 +159,7 @@ def _run_children(
             if refused := [code for child in children if (code := child.watch()) is not None]:
                 return refused[0]
             time.sleep(POLL_S)
-        say("stopping: calls in flight finish first; Ctrl-C again stops at once")
+        print_note("stopping: calls in flight finish first; Ctrl-C again stops at once")
         return 0
     finally:
         for child in children:

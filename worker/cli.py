@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from callgate.cli.output import AsJson, Yes, confirm, print_json, say
+from callgate.cli.options import AsJson, Yes
+from callgate.cli.output import confirm, print_json, print_note
 
 
 class QueueChoice(StrEnum):
@@ -66,13 +67,15 @@ def migrate(
     url = load_worker_settings().database_url.get_secret_value()
     if to is Revision.BASE:
         confirm(f"Remove every call, cost and budget from {shown(url)}?", yes)
-    to_run = move(url, to.value, on_wait=lambda what: say(f"waiting: {what}"))
+    to_run = move(url, to.value, on_wait=lambda what: print_note(f"waiting: {what}"))
     if as_json:
         print_json({"revision": to})
     else:
-        say(f"the database is at {to}")
+        print_note(f"the database is at {to}")
     for statements in to_run:
-        say(f"a client's login has no limits of time yet; run as who may alter it: {statements}")
+        print_note(
+            f"a client's login has no limits of time yet; run as who may alter it: {statements}"
+        )
 
 
 def flower() -> None:

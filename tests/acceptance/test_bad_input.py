@@ -154,7 +154,7 @@ def test_an_organisation_without_a_budget_is_refused(deployment: Deployment) -> 
     deployment.ensure_worker()
     org = deployment.org(limit_nano_usd=None)
 
-    with pytest.raises(BudgetNotConfigured, match="callgate budget set"):
+    with pytest.raises(BudgetNotConfigured, match="callgate budgets set"):
         deployment.client.submit(deployment.request(org)).get(timeout=PATIENCE_S)
 
     assert deployment.provider.counts().total == 0

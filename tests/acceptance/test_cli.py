@@ -91,7 +91,7 @@ def test_help_and_version_need_no_settings(tmp_path: Path) -> None:
     "command",
     [
         ("calls", "list"),
-        ("dead", "redrive", "--yes"),
+        ("dead-letters", "redrive", "--yes"),
         ("costs",),
         ("doctor",),
         ("migrate",),
@@ -107,7 +107,7 @@ def test_json_is_all_there_is_on_stdout(callgate: Callgate, command: tuple[str, 
 
 def test_a_call_lives_on_the_command_line(callgate: Callgate) -> None:
     """Submit, look, cancel: each step sees what the last one did."""
-    callgate("budget", "set", "acme", "--daily-usd", "5")
+    callgate("budgets", "set", "acme", "--daily-usd", "5")
 
     submitted = callgate("submit", "--file", "-", "--no-wait", stdin=json.dumps(REQUEST))
     task_id = submitted.stdout.strip()
@@ -141,7 +141,7 @@ def test_what_the_terminal_cannot_show_is_escaped(
 
     shown = callgate("calls", "show", task_id, "--bodies", **variables)
     as_json = callgate("calls", "show", task_id, "--bodies", "--json", **variables)
-    wrong = callgate("budget", "set", "✓", "--daily-usd", "5", **variables)
+    wrong = callgate("budgets", "set", "✓", "--daily-usd", "5", **variables)
     checked = callgate("doctor", "--model", "openai/✓", **variables)
     helped = callgate("--help", **variables)
 
@@ -407,7 +407,7 @@ def test_up_runs_calls_until_ctrl_c(up: Up, provider: Simulator) -> None:
     banner = up.banner()
     until(lambda: connects(banner["flower_url"]), "Flower")
 
-    budget = up.callgate("budget", "set", "acme", "--daily-usd", "5")
+    budget = up.callgate("budgets", "set", "acme", "--daily-usd", "5")
     submitted = up.callgate("submit", "--file", "-", "--json", stdin=json.dumps(REQUEST))
     second = up.callgate("up")
     children = up.children()

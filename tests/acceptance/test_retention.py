@@ -93,7 +93,7 @@ def test_an_organisation_is_erased_by_one_command(lasting: Deployment) -> None:
     for handle in [*mine, theirs]:
         handle.get(timeout=PATIENCE_S)
     before = spent(lasting, org)
-    erase = ("purge", "--org", org, "--older-than-days", "0")
+    erase = ("retention", "purge", "--org", org, "--older-than-days", "0")
 
     counted = callgate(lasting, *erase, "--dry-run")
     assert (counted["dry_run"], counted["calls"]) == (True, 3)

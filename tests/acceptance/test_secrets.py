@@ -31,9 +31,10 @@ from callgate import Client, Handle, LLMRequest, Message, cli
 from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
-from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
+from callgate.adapters.postgres.tenants import PostgresTenants
 from callgate.domain.errors import CallgateError
 from callgate.domain.ledger import Bodies
+from callgate.domain.tenants import Tenant
 from callgate.settings import ClientSettings
 from config.settings import WorkerOptions, WorkerSettings
 from devkit.servers.embedded import DevServers
@@ -295,14 +296,14 @@ def look_at_command_line(deployment: Deployment, url: str, seen: Seen) -> None:
         url: [
             ("calls", "list", "--json"),
             ("costs", "--json"),
-            ("budget", "show", "--json"),
+            ("budgets", "show", "--json"),
             ("doctor", "--model", "sim/sim-1", "--json"),
             *(("calls", "show", handle.task_id, "--json") for handle in handles),
         ],
         deployment.services.database_url: [
-            ("dead", "list", "--json"),
-            ("dead", "stats", "--json"),
-            ("dead", "show", handles[-1].task_id),
+            ("dead-letters", "list", "--json"),
+            ("dead-letters", "summary", "--json"),
+            ("dead-letters", "show", handles[-1].task_id),
             ("audit", "--json"),
             ("tenants", "list", "--json"),
         ],

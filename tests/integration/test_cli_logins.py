@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from callgate.adapters.broker import probes
 from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.cli import doctor as cli_doctor
 from callgate.cli import run
 from callgate.client import Client
 from callgate.settings import ClientSettings
@@ -23,7 +23,11 @@ from tests.support.ledger_under_test import ORG, LedgerUnderTest
 from tests.support.logins import a_client, a_login, name_of
 
 Shell = Callable[..., tuple[int, str, str]]
-AUDIT, PURGE, STRAYS = ("audit",), ("purge", "--older-than-days", "0", "--yes"), ("dead", "list")
+AUDIT, PURGE, STRAYS = (
+    ("audit",),
+    ("retention", "purge", "--older-than-days", "0", "--yes"),
+    ("dead-letters", "list"),
+)
 SETTLE = ("unknown", "settle", str(UUID(int=7)), "--unbilled", "--reason", "invoice 7")
 OPEN = (
     "breakers",
@@ -35,7 +39,7 @@ OPEN = (
     "--reason",
     "they are down",
 )
-SET_BUDGET = ("budget", "set", ORG, "--daily-usd", "1")
+SET_BUDGET = ("budgets", "set", ORG, "--daily-usd", "1")
 
 
 @pytest.fixture
@@ -102,14 +106,14 @@ def test_a_login_does_what_it_may(
             ("breakers", "list"),
             ("actions", "list"),
         )
-        for command in (AUDIT, ("costs",), ("budget", "show")):
+        for command in (AUDIT, ("costs",), ("budgets", "show")):
             assert shell(url, *command)[0::2] == (0, "")
         assert [shell(url, *command)[0] for command in looks] == [0, 0, 0, 0]
     with closing(owner), a_client(owner, ORG) as url:
         code, out, err = shell(url, *STRAYS)
 
     assert (code, ORG in out) == (0, True)
-    assert err.startswith("without stray messages: ")
+    assert err.startswith("without unprocessable messages: ")
 
 
 def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
@@ -122,11 +126,11 @@ def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
         with owner.begin() as connection:
             connection.execute(text(f"ALTER ROLE {name_of(url)} SET log_statement = 'all'"))
         loud = shell(url, "doctor")
-        monkeypatch.setattr(cli_doctor, "_redis_version", lambda _: [6, 2, 14])
+        monkeypatch.setattr(probes, "redis_version", lambda _: [6, 2, 14])
         old = shell(url, "doctor")
 
     assert healthy[0] == loud[0] == 0
-    assert "OK   unknown bills: not for this login to see\n" in healthy[1]
+    assert "OK   unknown bills: this login may not see them\n" in healthy[1]
     assert "OK   server log: " in healthy[1]
     assert "OK   broker: " in healthy[1]
     assert "WARN server log: " in loud[1]

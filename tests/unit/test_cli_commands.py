@@ -245,14 +245,14 @@ def test_a_bad_request_is_one_line_without_its_text(shell: Shell, tmp_path: Path
     [
         ("submit",),
         ("submit", "--file", "-", "--org", "acme"),
-        ("budget", "set", "acme"),
-        ("budget", "set", "acme", "--daily-usd", "-1"),
-        ("budget", "set", "acme", "--daily-usd", "nan"),
-        ("budget", "set", "acme", "--daily-usd", "0.0000000001"),
-        ("budget", "set", "two words", "--daily-usd", "1"),
-        ("dead", "discard"),
-        ("dead", "redrive", "--rate", "fast"),
-        ("dead", "redrive", "--id", "x"),
+        ("budgets", "set", "acme"),
+        ("budgets", "set", "acme", "--daily-usd", "-1"),
+        ("budgets", "set", "acme", "--daily-usd", "nan"),
+        ("budgets", "set", "acme", "--daily-usd", "0.0000000001"),
+        ("budgets", "set", "two words", "--daily-usd", "1"),
+        ("dead-letters", "discard"),
+        ("dead-letters", "redrive", "--rate", "fast"),
+        ("dead-letters", "redrive", "--id", "x"),
         ("calls", "list", "--limit", "0"),
         ("nonsense",),
     ],
@@ -341,7 +341,13 @@ def test_nothing_that_is_printed_steers_a_terminal(
     call.model = call.call_type = HOSTILE
     call.error = error
     ledger.tables.attempts_of[dead][0].error = error
-    listed = [("calls", "list"), ("dead", "list"), ("dead", "stats"), ("costs",), ("audit",)]
+    listed = [
+        ("calls", "list"),
+        ("dead-letters", "list"),
+        ("dead-letters", "summary"),
+        ("costs",),
+        ("audit",),
+    ]
 
     for command in [*listed, ("calls", "show", dead.task_id, "--bodies")]:
         _, out, err = shell(*command, *form)
@@ -403,9 +409,9 @@ def test_an_unknown_call_is_an_error(shell: Shell) -> None:
 
 def test_a_budget_is_set_in_usd_and_shown(shell: Shell) -> None:
     """Amounts are exact decimals; JSON carries nano-USD."""
-    code, _, _ = shell("budget", "set", "acme", "--daily-usd", "5", "--monthly-usd", "0.000000001")
+    code, _, _ = shell("budgets", "set", "acme", "--daily-usd", "5", "--monthly-usd", "0.000000001")
 
-    shown = json.loads(shell("budget", "show", "acme", "--json")[1])
+    shown = json.loads(shell("budgets", "show", "acme", "--json")[1])
 
     assert code == 0
     assert [(b["scope"], b["window"], b["limit_nano_usd"]) for b in shown] == [
@@ -418,10 +424,10 @@ def test_a_budget_is_set_in_usd_and_shown(shell: Shell) -> None:
 def test_a_new_limit_keeps_the_time_zone(shell: Shell) -> None:
     """Raising a limit must not move the days of a budget."""
     berlin = ("--timezone", "Europe/Berlin", "--call-type", "extraction")
-    shell("budget", "set", "acme", "--daily-usd", "5", *berlin)
+    shell("budgets", "set", "acme", "--daily-usd", "5", *berlin)
 
     _, out, _ = shell(
-        "budget", "set", "acme", "--daily-usd", "6", "--call-type", "extraction", "--json"
+        "budgets", "set", "acme", "--daily-usd", "6", "--call-type", "extraction", "--json"
     )
 
     (figures,) = json.loads(out)
@@ -434,21 +440,21 @@ def test_dead_letters_are_calls_and_strays(
     """A message that named no call is a dead letter too, but of no organisation."""
     ledger.keep_unprocessable(UnprocessableMessage("callgate.call", "undecodable", b"\xff{"))
 
-    everything = json.loads(shell("dead", "list", "--json")[1])
-    of_acme = json.loads(shell("dead", "list", "--org", "acme", "--json")[1])
+    everything = json.loads(shell("dead-letters", "list", "--json")[1])
+    of_acme = json.loads(shell("dead-letters", "list", "--org", "acme", "--json")[1])
 
     assert [c["task_id"] for c in everything["calls"]] == [dead.task_id]
     assert everything["unprocessable_messages"][0]["reason"] == "undecodable"
     assert of_acme["unprocessable_messages"] == []
-    assert "undecodable" in shell("dead", "list")[1]
+    assert "undecodable" in shell("dead-letters", "list")[1]
 
 
 def test_dead_calls_are_grouped_by_what_went_wrong(shell: Shell, dead: CallKey) -> None:
     """The fingerprint of a group is a filter of every other command."""
-    (group,) = json.loads(shell("dead", "stats", "--json")[1])
+    (group,) = json.loads(shell("dead-letters", "summary", "--json")[1])
 
     listed = json.loads(
-        shell("dead", "list", "--fingerprint", group["error_fingerprint"], "--json")[1]
+        shell("dead-letters", "list", "--fingerprint", group["error_fingerprint"], "--json")[1]
     )
 
     assert (group["count"], group["sample_error"]["code"]) == (1, "bad_request")
@@ -457,7 +463,7 @@ def test_dead_calls_are_grouped_by_what_went_wrong(shell: Shell, dead: CallKey) 
 
 def test_a_dead_call_is_shown_with_its_request(shell: Shell, dead: CallKey) -> None:
     """Whoever decides about a dead letter must see what was asked."""
-    shown = json.loads(shell("dead", "show", dead.task_id, "--json")[1])
+    shown = json.loads(shell("dead-letters", "show", dead.task_id, "--json")[1])
 
     assert shown["request"]["messages"][0]["content"] == "secret text"
     assert shown["last"]["error"]["code"] == "bad_request"
@@ -467,7 +473,7 @@ def test_a_dry_run_prices_and_changes_nothing(
     shell: Shell, ledger: MemoryLedger, dead: CallKey
 ) -> None:
     """The worst case is what the budget must have room for."""
-    told = json.loads(shell("dead", "redrive", "--dry-run", "--json")[1])
+    told = json.loads(shell("dead-letters", "redrive", "--dry-run", "--json")[1])
 
     assert (told["count"], told["redriven"]) == (1, [])
     assert told["worst_case_nano_usd"] > 0
@@ -478,12 +484,12 @@ def test_a_redriven_call_is_not_redriven_again(
     shell: Shell, ledger: MemoryLedger, dead: CallKey
 ) -> None:
     """A later generation may have succeeded: running the dead one anew would pay for the answer twice."""
-    redriven = json.loads(shell("dead", "redrive", "--yes", "--json")[1])["redriven"]
-    again = json.loads(shell("dead", "redrive", "--yes", "--json")[1])
+    redriven = json.loads(shell("dead-letters", "redrive", "--yes", "--json")[1])["redriven"]
+    again = json.loads(shell("dead-letters", "redrive", "--yes", "--json")[1])
 
     assert redriven == [f"{dead.call_id}.2"]
     assert (again["count"], again["redriven"]) == (0, [])
-    assert json.loads(shell("dead", "list", "--json")[1])["calls"] == []
+    assert json.loads(shell("dead-letters", "list", "--json")[1])["calls"] == []
     assert len(ledger.calls(CallFilter(), limit=10)) == 2
 
 
@@ -495,7 +501,7 @@ def test_redrive_stops_at_max_and_keeps_its_rate(
         a_dead_call(ledger, open_client, content)
 
     told = json.loads(
-        shell("dead", "redrive", "--max", "2", "--rate", "50/s", "--yes", "--json")[1]
+        shell("dead-letters", "redrive", "--max", "2", "--rate", "50/s", "--yes", "--json")[1]
     )
 
     assert len(told["redriven"]) == 2
@@ -508,8 +514,8 @@ def test_nobody_is_asked_where_nobody_is(
     with Path("/dev/null").open() as nobody:
         monkeypatch.setattr("sys.stdin", nobody)
 
-        assert shell("dead", "redrive")[0] == 2
-        assert shell("dead", "discard", "--reason", "old")[0] == 2
+        assert shell("dead-letters", "redrive")[0] == 2
+        assert shell("dead-letters", "discard", "--reason", "old")[0] == 2
     assert state_of(ledger, dead) is CallState.DEAD
 
 
@@ -517,7 +523,7 @@ def test_a_discarded_call_says_who_and_why(
     shell: Shell, ledger: MemoryLedger, dead: CallKey
 ) -> None:
     """It becomes rejected, so that submitting it again is asked anew."""
-    code, out, _ = shell("dead", "discard", "--reason", "old model", "--yes", "--json")
+    code, out, _ = shell("dead-letters", "discard", "--reason", "old model", "--yes", "--json")
 
     (view,) = ledger.read([dead])
     assert (code, json.loads(out)) == (0, {"discarded": [dead.task_id]})
@@ -563,7 +569,7 @@ def test_a_purge_asks_first_and_says_what_it_did(
     shell: Shell, dead: CallKey, ledger: MemoryLedger
 ) -> None:
     """A dry run counts; nobody to ask is no yes; then bodies are gone and figures stay."""
-    erase = ("purge", "--org", "acme", "--older-than-days", "0")
+    erase = ("retention", "purge", "--org", "acme", "--older-than-days", "0")
 
     code, out, _ = shell(*erase, "--dry-run", "--json")
     assert (code, json.loads(out)) == (
@@ -592,7 +598,7 @@ def test_a_purge_names_the_open_calls_it_spared(shell: Shell, open_client: Any) 
     with open_client() as client:
         client.submit(a_request())
 
-    code, _, err = shell("purge", "--org", "acme", "--older-than-days", "0", "--yes")
+    code, _, err = shell("retention", "purge", "--org", "acme", "--older-than-days", "0", "--yes")
 
     assert code == 0
     assert "purged: 0 calls" in err
@@ -604,7 +610,7 @@ def test_a_purge_tells_of_ended_calls_that_it_left(
 ) -> None:
     """One that has somebody to tell keeps its bodies: whoever had to erase them must not read that all is well."""
     ledger.tables.calls[dead].due_at = datetime.now(UTC)
-    erase = ("purge", "--org", "acme", "--yes", "--older-than-days")
+    erase = ("retention", "purge", "--org", "acme", "--yes", "--older-than-days")
 
     code, _, err = shell(*erase, "0")
     json_code, as_json, _ = shell(*erase, "0", "--json")
@@ -627,7 +633,9 @@ def test_a_purge_tells_of_ended_calls_that_it_left(
 def test_a_purge_of_an_unknown_organisation_is_an_error(shell: Shell, dead: CallKey) -> None:
     """Who misspells what must be erased would otherwise believe that it was."""
     for mode in (("--dry-run",), ("--yes",), ("--yes", "--json")):
-        code, out, err = shell("purge", "--org", "acmee", "--older-than-days", "0", *mode)
+        code, out, err = shell(
+            "retention", "purge", "--org", "acmee", "--older-than-days", "0", *mode
+        )
 
         assert (code, out) == (1, "")
         assert err.startswith("error: org_not_found: ")
@@ -636,7 +644,7 @@ def test_a_purge_of_an_unknown_organisation_is_an_error(shell: Shell, dead: Call
 
 def test_a_purge_without_any_age_is_refused(shell: Shell, dead: CallKey) -> None:
     """Neither the command nor the catalogue says how old is too old."""
-    code, _, err = shell("purge", "--yes")
+    code, _, err = shell("retention", "purge", "--yes")
 
     assert code == 2
     assert "--older-than-days" in err

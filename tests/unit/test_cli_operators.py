@@ -379,7 +379,7 @@ def test_a_file_with_a_wrong_line_is_refused_whole(
         (b"\n\n", "empty"),
         (b"attempt;billed\n", "first line must be attempt_id,billed_usd"),
         (b"billed_usd,attempt_id\n", "first line must be attempt_id,billed_usd"),
-        (b"attempt_id,billed_usd\n\xff,0\n", "no UTF-8"),
+        (b"attempt_id,billed_usd\n\xff,0\n", "not UTF-8"),
         (b"attempt_id,billed_usd\n" + b"x" * BILLS_BYTES_MAX, "split it"),
         (
             b"attempt_id,billed_usd\n"
@@ -448,7 +448,7 @@ def test_a_key_of_an_organisation_has_a_breaker_of_its_own(
 
     assert code == 0
     assert "openai/gpt-4o-mini with the key of acme" in out
-    assert "no call has asked for" in err
+    assert "no call has used" in err
     (line,) = [b for b in ledger.operations.breakers() if b.is_open]
     assert line.credential == "acme"
 
@@ -477,7 +477,7 @@ def test_the_doctor_tells_what_waits_for_an_operator(
     shell: Shell, ledger: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As warnings: calls go on, or wait for just that."""
-    monkeypatch.setattr("callgate.cli.doctor._schema", lambda client: "migrated")
+    monkeypatch.setattr("callgate.services.doctor._schema", lambda *_: "migrated")
     assert shell("doctor")[1].count("OK   breakers: none is open\nOK   unknown bills: none\n") == 1
     given_up(ledger)
     ref = ledger.answered("refused")

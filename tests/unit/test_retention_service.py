@@ -12,12 +12,8 @@ from callgate.adapters.catalogue_file import load_catalogue
 from callgate.domain.catalogue import OrgRetention, Retention
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable
 from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
-from callgate.services.retention import (
-    ARCHIVED_MONTHS_MAX,
-    PURGE_BATCH_MAX,
-    PURGE_BATCHES_MAX,
-    RetentionService,
-)
+from callgate.services.purge import PURGE_BATCH_MAX, PURGE_BATCHES_MAX, purge_batches
+from callgate.services.retention import ARCHIVED_MONTHS_MAX, RetentionService
 
 FULL = Purged(calls=PURGE_BATCH_MAX)
 DAY_S = 86_400
@@ -79,7 +75,7 @@ def test_batches_follow_each_other_until_one_is_not_full() -> None:
     """No transaction is large, and nothing is asked twice for nothing."""
     store = Store([FULL, FULL, Purged(calls=3, unprocessable_messages=1)])
 
-    purged = RetentionService(store, Retention()).purge(BodyAges(0.0))
+    purged = purge_batches(store, BodyAges(0.0))
 
     assert purged == Purged(calls=2 * PURGE_BATCH_MAX + 3, unprocessable_messages=1)
     assert len(store.asked) == 3
@@ -89,7 +85,7 @@ def test_stray_messages_are_purged_to_the_end_too() -> None:
     """A batch full of them is a full batch."""
     store = Store([Purged(unprocessable_messages=PURGE_BATCH_MAX)])
 
-    RetentionService(store, Retention()).purge(BodyAges(0.0))
+    purge_batches(store, BodyAges(0.0))
 
     assert len(store.asked) == 2
 
@@ -98,7 +94,7 @@ def test_a_run_is_bounded() -> None:
     """What is left is found by the next run."""
     store = Store([FULL] * (PURGE_BATCHES_MAX + 9))
 
-    RetentionService(store, Retention()).purge(BodyAges(0.0))
+    purge_batches(store, BodyAges(0.0))
 
     assert len(store.asked) == PURGE_BATCHES_MAX
 
@@ -135,7 +131,7 @@ def test_a_month_that_must_wait_ends_the_run_with_a_warning() -> None:
         RetentionService(store, Retention(bodies_days=1, log_months=1)).run()
 
     assert store.asked.count("archive 1") == 1
-    assert [(e["event"], e["partition"]) for e in logs] == [("log_partition_waits", "old")]
+    assert [(e["event"], e["partition"]) for e in logs] == [("log_partition.deferred", "old")]
 
 
 def test_a_month_that_waits_for_unknown_bills_is_told_once() -> None:
@@ -151,7 +147,7 @@ def test_a_month_that_waits_for_unknown_bills_is_told_once() -> None:
             service.run()
 
     assert [(e["event"], e.get("unknown_bills")) for e in logs] == [
-        ("log_partition_waits", 3), ("log_partition_waits", 2), ("log_partition.archived", None),
+        ("log_partition.deferred", 3), ("log_partition.deferred", 2), ("log_partition.archived", None),
     ]  # fmt: skip
     assert store.unknown_days == 50
     assert Retention().unknown_days == 45
@@ -172,7 +168,7 @@ def test_rows_without_a_partition_are_complained_about() -> None:
         RetentionService(Store(rows_in_default=7), Retention()).run()
 
     assert [(e["event"], e["log_level"], e["rows"]) for e in logs] == [
-        ("log_rows_without_a_partition", "warning", 7)
+        ("log_rows.misplaced", "warning", 7)
     ]
 
 
@@ -182,7 +178,7 @@ def test_months_that_were_not_made_are_complained_about() -> None:
         RetentionService(Store(not_made=2), Retention()).run()
 
     ((entry),) = logs
-    assert (entry["event"], entry["months"]) == ("log_partitions_not_made", 2)
+    assert (entry["event"], entry["months"]) == ("log_partitions.skipped", 2)
     assert (Path(__file__).parents[2] / entry["hint"].split()[-1]).exists()
 
 
