@@ -131,10 +131,7 @@ def _schema(ledger: LedgerPort, operations: OperationsPort) -> str:
             operations.budgets("doctor")
         except NotPermitted:
             raise exc from None
-        return (
-            "migrated; this is a dashboard's login: it reads costs and states, and cannot submit"
-            " or run a call"
-        )
+        return "migrated; this login reads costs and states, as a dashboard does, and cannot submit or run a call"
     return "migrated"
 
 
