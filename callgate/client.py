@@ -56,7 +56,7 @@ class Client:
     """
     Submits calls to a callgate ledger. One per process; safe to share between threads, and with forked children.
 
-    Errors: InvalidRequest (a gate said no), LedgerUnavailable (not known to be accepted; submit again).
+    Errors: InvalidRequest (a gate refused the request), LedgerUnavailable (not known to be accepted; submit again).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Client:
         queue: QueuePort | None = None,
         catalogue: Catalogue | None = None,
     ) -> None:
-        """Compose a client; every port can be replaced. Connects to nothing yet."""
+        """Compose a client; every port can be replaced. Nothing is connected yet."""
         self.settings = settings
         self.catalogue = catalogue or load_catalogue(settings.catalogue)
         self._celery_app = build_app(
@@ -110,7 +110,7 @@ class Client:
 
     @property
     def celery_app(self) -> Celery:
-        """The app that publishes calls and reads their results; nobody's current app."""
+        """The app that publishes calls and reads their results. It is never Celery's current app."""
         return in_this_process(self._celery_app)
 
     @classmethod
@@ -136,14 +136,14 @@ class Client:
         Submit one call; identical calls of an organisation collapse into one.
 
         Args:
-            link: Published when the call succeeds, at least once, with `{task_id, state}` as its first argument and the
-                submission's id as its task id; for duplicates too.
+            link: Published at least once when the call succeeds, also for duplicates. Its first argument is
+                `{task_id, state}`, its task id is the submission's id.
             link_error: The same for a call that ends dead or rejected.
-            idempotency_key: The caller's name for this intent; using it for another request is an error.
-            force: Run anew although the call succeeded or is dead.
+            idempotency_key: The caller's name for this submission; using it for another request is an error.
+            force: Run the call again although it succeeded or is dead.
 
         Raises:
-            InvalidRequest: A gate said no, or a link cannot be kept; nothing was stored.
+            InvalidRequest: A gate refused the request, or a link cannot be stored; nothing was stored.
             LedgerUnavailable: Not known to be accepted; submitting again is safe.
         """
         (answer,) = self._submit.submit(
@@ -163,10 +163,9 @@ class Client:
         force: bool = False,
     ) -> list[Handle]:
         """
-        Submit calls, one statement per thousand, duplicates collapsed.
+        Submit calls, a thousand per statement; duplicates collapse.
 
-        All gates are asked before anything is stored: one request that a gate refuses, and nothing is submitted. Links
-        are those of every submission; see `submit`.
+        If a gate refuses one request, nothing is stored. The links apply to every submission; see `submit`.
         """
         batch = list(requests)
         text = self._links.text(link, link_error)
@@ -186,7 +185,7 @@ class Client:
         Find a call again by its task id, in any process.
 
         Raises:
-            InvalidRequest: It is no task id of callgate.
+            InvalidRequest: The text is not a task id of callgate.
         """
         try:
             return Handle(CallKey.from_task_id(task_id), True, self._results, schema)
@@ -197,10 +196,10 @@ class Client:
         self, handles: Iterable[Handle], timeout: float | None = None
     ) -> Iterator[Handle]:
         """
-        Yield handles as their calls end, succeeded or not; `get` of each then answers at once.
+        Yield handles as their calls end, succeeded or not; then `get` answers at once.
 
         Raises:
-            WaitTimeout: Some were still open after `timeout` seconds.
+            WaitTimeout: Calls were still open after `timeout` seconds.
         """
         waiting = list(handles)
         done = 0
@@ -227,11 +226,11 @@ class Client:
         return self.dead_letters.redrive(keys)
 
     def budgets(self, org_id: str) -> list[BudgetFigures]:
-        """An organisation's budgets, at most `budget_cache_ttl_s` behind; `operations.budgets` is never behind."""
+        """An organisation's budgets, at most `budget_cache_ttl_s` old; `operations.budgets` is always current."""
         return self._budget_cache.get(org_id, self.operations.budgets)
 
     def cancel(self, task_id: str, reason: str) -> bool:
-        """Cancel a call that is queued or waiting; True if it was. One that runs is paid already."""
+        """Cancel a queued or waiting call; True if it was cancelled. A running call is already paid."""
         key = self.handle(task_id).key
         return bool(self.operations.end([key], code=EndReason.CANCELLED, message=reason))
 

@@ -1,7 +1,7 @@
 """
 The commands of the worker: `worker`, `migrate`, `flower`.
 
-`callgate.cli` loads this file by its path, also for `--help`: so nothing of weight is imported before a command runs.
+`callgate.cli` loads this file by its path, even for `--help`, so heavy modules are imported only when a command runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class QueueChoice(StrEnum):
 
 
 class Revision(StrEnum):
-    """Where a migration goes."""
+    """The target of a migration."""
 
     HEAD = "head"
     BASE = "base"
@@ -37,17 +37,21 @@ def register(app: typer.Typer) -> None:
 
 
 def worker(
-    queues: Annotated[QueueChoice, typer.Option("--queues", help="What to run.")] = QueueChoice.ALL,
-    name: Annotated[str | None, typer.Option("--name", help="Before the @ of its name.")] = None,
+    queues: Annotated[
+        QueueChoice, typer.Option("--queues", help="Which queues to consume.")
+    ] = QueueChoice.ALL,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The worker's name before the @.")
+    ] = None,
 ) -> None:
-    """Run calls, log them, or both, until a signal ends the process."""
+    """Run calls, settle them, or both, until a signal ends the process."""
     from callgate.adapters.catalogue_file import load_catalogue
     from callgate.adapters.providers.openai.environment import check_environment
     from config.settings import load_worker_settings
 
     settings = load_worker_settings()
     check_environment(load_catalogue(settings.catalogue).providers)
-    # Only now: some of what was checked breaks imports.
+    # Imported only now: an environment that fails the check would break these imports.
     from worker.main import QUEUES, configure_logging, run_worker
 
     configure_logging(as_json=settings.worker.log_json)
@@ -59,7 +63,11 @@ def migrate(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the database to the newest schema, or back to none."""
+    """
+    Bring the database to the newest schema, or remove it.
+
+    JSON: revision, head or base.
+    """
     from callgate.adapters.postgres.url import shown
     from config.settings import load_worker_settings
     from worker.migrate import migrate as move
@@ -74,7 +82,7 @@ def migrate(
         print_note(f"the database is at {to}")
     for statements in to_run:
         print_note(
-            f"a client's login has no limits of time yet; run as who may alter it: {statements}"
+            f"the statements of a client's login have no time limits yet; as its owner, run: {statements}"
         )
 
 

@@ -28,7 +28,7 @@ from callgate.domain.unknown import (
     UnknownDay,
     UnknownFilter,
 )
-from callgate.services.bills import BILLS_BYTES_MAX, Bill, HandService, attempt_uuid, read_bills
+from callgate.services.bills import BILLS_BYTES_MAX, Bill, BillService, attempt_uuid, read_bills
 
 LISTED_MAX = 10_000
 REMEDIES = {
@@ -195,7 +195,7 @@ def settle(
     bills = _bills(attempt, unbilled, billed, seen, file)
     with client_of(context) as client:
         by = by_of(client, operator, reason)
-        service = HandService(client.operations)
+        service = BillService(client.operations)
         answers = list(
             service.settle(bills, by=by, may_exceed_hold=more_than_hold, dry_run=dry_run)
         )

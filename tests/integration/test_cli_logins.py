@@ -23,7 +23,7 @@ from tests.support.ledger_under_test import ORG, LedgerUnderTest
 from tests.support.logins import a_client, a_login, name_of
 
 Shell = Callable[..., tuple[int, str, str]]
-AUDIT, PURGE, STRAYS = (
+AUDIT, PURGE, DEAD_LETTERS = (
     ("audit",),
     ("retention", "purge", "--older-than-days", "0", "--yes"),
     ("dead-letters", "list"),
@@ -75,7 +75,7 @@ def shell(services: DevServers, capsys: pytest.CaptureFixture[str]) -> Shell:
         (DASHBOARD, SETTLE, "the login that owns the tables"),
         (DASHBOARD, OPEN, "the login that owns the tables"),
         (DASHBOARD, ("calls", "list"), f"the login that owns the tables, or a member of {CLIENT}"),
-        (DASHBOARD, STRAYS, f"the login that owns the tables, or a member of {CLIENT}"),
+        (DASHBOARD, DEAD_LETTERS, f"the login that owns the tables, or a member of {CLIENT}"),
         (WORKER, (*PURGE, "--org", ORG), "the login that owns the tables"),
     ],
 )
@@ -96,7 +96,7 @@ def test_a_refusal_is_one_line_that_names_who_may(
 def test_a_login_does_what_it_may(
     ledger: LedgerUnderTest, services: DevServers, shell: Shell
 ) -> None:
-    """A dashboard audits; a client sees its dead calls, and that others' stray messages are not its to see."""
+    """A dashboard audits; a client sees its dead calls, and that it may not see unprocessable messages."""
     ledger.dead()
     owner = PostgresSession(services.database_url)
     with a_login(services.database_url, DASHBOARD) as url:
@@ -110,7 +110,7 @@ def test_a_login_does_what_it_may(
             assert shell(url, *command)[0::2] == (0, "")
         assert [shell(url, *command)[0] for command in looks] == [0, 0, 0, 0]
     with closing(owner), a_client(owner, ORG) as url:
-        code, out, err = shell(url, *STRAYS)
+        code, out, err = shell(url, *DEAD_LETTERS)
 
     assert (code, ORG in out) == (0, True)
     assert err.startswith("without unprocessable messages: ")

@@ -28,7 +28,7 @@ from callgate.settings import ClientSettings
 from tests.support.ledger_under_test import LedgerUnderTest, a_loss
 
 HOSTILE = "\x1b[2J \x1b]52;c;cm0gLXJm\x07 \x7f \x9b31m \u202e fdp \u2066 \ud800"
-"""Clears a screen, fills a clipboard, rubs out, colours, turns text around, and half a character."""
+"""Clears the screen, fills the clipboard, deletes, colours, reverses text; ends with a lone surrogate."""
 ANSWER = "Gr\u00fc\u00dfe\t\u200d\nund \x1b[2J \x9b31m\r\ud800"
 FAILURE = Failure("bad_request", "no such model\nreally", False, Billing.UNBILLED, status=400)
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -36,7 +36,7 @@ Shell = Callable[..., tuple[int, str, str]]
 
 
 class SilentQueue:
-    """`QueuePort` that wakes nobody."""
+    """`QueuePort` that publishes nothing."""
 
     def publish_calls(self, keys: Sequence[CallKey]) -> None: ...
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None: ...
@@ -46,6 +46,7 @@ class SilentQueue:
 
 
 def a_request(content: str = "secret text") -> LLMRequest:
+    """A request of acme."""
     return LLMRequest(
         org_id="acme",
         call_type="extraction",
@@ -59,6 +60,7 @@ def a_request(content: str = "secret text") -> LLMRequest:
 def a_dead_call(
     ledger: MemoryLedger, open_client: Callable[[], Client], content: str = "secret text"
 ) -> CallKey:
+    """Submit a call, and have it fail for good."""
     with open_client() as client:
         key = client.submit(a_request(content), force=True).key
     ref = reserve(ledger, key)
@@ -80,6 +82,7 @@ def a_dead_call(
 
 
 def reserve(ledger: MemoryLedger, key: CallKey) -> AttemptRef:
+    """Claim a call for a worker."""
     claim = Reserve(key, 100, 60.0, "worker:1", "list", default_limit_nano_usd=NANO_PER_USD)
     (reserved,) = ledger.reserve([claim])
     assert isinstance(reserved, Reserved)
@@ -89,6 +92,7 @@ def reserve(ledger: MemoryLedger, key: CallKey) -> AttemptRef:
 def an_answered_call(
     ledger: MemoryLedger, open_client: Callable[[], Client], answer: str
 ) -> CallKey:
+    """Submit a call, and have it succeed with an answer."""
     with open_client() as client:
         key = client.submit(a_request()).key
     ref = reserve(ledger, key)
@@ -100,13 +104,14 @@ def an_answered_call(
     return key
 
 
-def steers(text: str) -> set[str]:
-    """What of a text steers a terminal, but for the ends of its lines."""
+def control_chars_in(text: str) -> set[str]:
+    """The characters of a text that would control a terminal, without line ends."""
     found = {c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")}
     return (found | {c for c in text if unicodedata.bidirectional(c) in BIDI}) - {"\n"}
 
 
 def state_of(ledger: MemoryLedger, key: CallKey) -> CallState:
+    """The state of a call."""
     (view,) = ledger.read([key])
     assert view is not None
     return view.state
@@ -128,6 +133,7 @@ def client_maker(ledger: MemoryLedger) -> Callable[[], Client]:
 
 
 def given_up(ledger: LedgerUnderTest, content: str = "invoice", **changes: Any) -> AttemptRef:
+    """An attempt whose worker was lost, and whose bill is unknown."""
     ref = ledger.running(content, **changes)
     ledger.settle(a_loss(ref, next_state=CallState.DEAD))
     return ref

@@ -42,7 +42,7 @@ class Yes(BaseModel):
 
 
 class Number(BaseModel):
-    """What another caller hopes to find in the same answer."""
+    """The model of another caller for the same answer."""
 
     answer: int
 
@@ -224,7 +224,7 @@ def test_a_dead_letter_is_not_cancelled(world: ServiceWorld, client: Client) -> 
     assert client.cancel(handle.task_id, "too late") is False
     assert handle.state is CallState.DEAD
     with pytest.raises(InvalidRequest):
-        client.cancel("garbage", "which")
+        client.cancel("nonsense", "which")
 
 
 def test_an_answer_that_does_not_fit_the_callers_model_is_that_callers_error(

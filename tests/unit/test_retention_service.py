@@ -63,7 +63,7 @@ def test_an_organisations_own_age_comes_first() -> None:
 
 
 def test_one_organisation_alone_has_no_default() -> None:
-    """Its age is its own or the declared default; nobody else is in it, stray messages neither."""
+    """Its age is its own or the declared default; other organisations and unprocessable messages have none."""
     ages = BodyAges(30.0, {"acme": 7.0})
 
     assert ages.only("acme") == BodyAges(None, {"acme": 7.0})
@@ -81,7 +81,7 @@ def test_batches_follow_each_other_until_one_is_not_full() -> None:
     assert len(store.asked) == 3
 
 
-def test_stray_messages_are_purged_to_the_end_too() -> None:
+def test_unprocessable_messages_are_purged_to_the_end_too() -> None:
     """A batch full of them is a full batch."""
     store = Store([Purged(unprocessable_messages=PURGE_BATCH_MAX)])
 
@@ -154,7 +154,7 @@ def test_a_month_that_waits_for_unknown_bills_is_told_once() -> None:
 
 
 def test_months_per_run_are_bounded() -> None:
-    """The first run on an old ledger does not go on for ever."""
+    """The first run on an old ledger ends too."""
     store = Store(months=[ArchivedMonth("m", 1)] * (ARCHIVED_MONTHS_MAX + 5))
 
     RetentionService(store, Retention(bodies_days=1, log_months=1)).run()

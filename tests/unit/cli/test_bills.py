@@ -90,13 +90,13 @@ def test_a_spreadsheets_file_is_read_from_stdin(
 @pytest.mark.parametrize(
     ("lines", "complaints"),
     [
-        (["ID,0", "what,0"], ["line 3: 'what' is no attempt id"]),
-        (["ID,0", "ID,0"], ["line 3: attempt ID is in line 2 already"]),
+        (["ID,0", "what,0"], ["line 3: 'what' is not an attempt id"]),
+        (["ID,0", "ID,0"], ["line 3: attempt ID is already in line 2"]),
         (["", "ID", "ID,0,0"], ["line 3: 1 fields", "line 4: 3 fields"]),
         (["ID,-1", "OTHER,nan"], ["line 2: '-1' is no amount", "line 3: 'nan' is no amount"]),
         (["ID,0.0000000001", "OTHER,"], ["line 2: ", "line 3: '' is no amount"]),
         (["ID,1e999999", "OTHER,1000001"], ["line 2: ", "line 3: "]),
-        (['ID,"0', "x"], ["no CSV"]),
+        (['ID,"0', "x"], ["not CSV"]),
         (["ID,0\x00", HOSTILE[:-1] + ",0"], ["line 2: ", "line 3: "]),
         (["x,0"] * 30, ["line 21: ", "and 10 more lines"]),
     ],

@@ -64,7 +64,7 @@ def test_a_key_of_an_organisation_has_a_breaker_of_its_own(
     ("command", "provider", "error"),
     [("open", "opemai", "unknown_provider"), ("close", "openai", "invalid_request")],
 )
-def test_a_breaker_that_cannot_be_meant_is_refused(
+def test_a_misspelt_breaker_is_refused(
     shell: Shell, ledger: LedgerUnderTest, command: str, provider: str, error: str
 ) -> None:
     """A slip must not open nothing, or close nothing, and say that all is well."""

@@ -32,7 +32,7 @@ from tests.support.command_line import (
 )
 
 
-def test_a_usage_nobody_knows_is_shown_as_unknown_with_what_is_odd(
+def test_an_unreported_usage_is_shown_as_unknown_with_its_anomalies(
     shell: Shell, ledger: MemoryLedger, open_client: Callable[[], Client]
 ) -> None:
     """0 + 0 tokens would be a lie, and an operator must see why a success cost its whole hold."""
@@ -58,7 +58,7 @@ def test_a_usage_nobody_knows_is_shown_as_unknown_with_what_is_odd(
     assert (last["usage"], last["anomalies"]) == (None, ["usage_zero", "tier_unasked"])
 
 
-def test_whoever_stops_waiting_is_told_the_name_of_the_call(
+def test_ctrl_c_while_waiting_names_the_call(
     shell: Shell, ledger: MemoryLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call goes on, and is paid: its result must not be lost with the terminal."""
@@ -88,8 +88,8 @@ def test_a_submitted_call_is_named_at_once(shell: Shell, tmp_path: Path) -> None
     assert json.loads(again) == {"task_id": task_id.strip(), "collapsed": True}
 
 
-def test_patience_that_ends_is_an_error_that_names_the_call(shell: Shell) -> None:
-    """Who stops waiting must be able to find the call again."""
+def test_a_timeout_is_an_error_that_names_the_call(shell: Shell) -> None:
+    """The call can be found again."""
     options = ("--org", "acme", "--call-type", "x", "--model", "gpt-4o-mini", "--prompt", "hi")
 
     code, out, err = shell("submit", *options, "--max-output-tokens", "5", "--timeout", "0")
@@ -143,7 +143,7 @@ def test_cancelling_a_dead_call_is_refused(
 
 
 def test_an_unknown_call_is_an_error(shell: Shell) -> None:
-    """Both spellings say what was not found."""
+    """By call id and by task id; other text is not an id."""
     call_id = "00000000-0000-8000-8000-000000000000"
 
     assert shell("calls", "show", call_id)[2].startswith("error: call_not_found: ")

@@ -24,7 +24,7 @@ from tests.support.command_line import (
 )
 
 
-def test_dead_letters_are_calls_and_strays(
+def test_dead_letters_are_calls_and_unprocessable_messages(
     shell: Shell, ledger: MemoryLedger, dead: CallKey
 ) -> None:
     """A message that named no call is a dead letter too, but of no organisation."""
@@ -52,7 +52,7 @@ def test_dead_calls_are_grouped_by_what_went_wrong(shell: Shell, dead: CallKey) 
 
 
 def test_a_dead_call_is_shown_with_its_request(shell: Shell, dead: CallKey) -> None:
-    """Whoever decides about a dead letter must see what was asked."""
+    """The operator who decides about it must see what was asked."""
     shown = json.loads(shell("dead-letters", "show", dead.task_id, "--json")[1])
 
     assert shown["request"]["messages"][0]["content"] == "secret text"
@@ -73,7 +73,7 @@ def test_a_dry_run_prices_and_changes_nothing(
 def test_a_redriven_call_is_not_redriven_again(
     shell: Shell, ledger: MemoryLedger, dead: CallKey
 ) -> None:
-    """A later generation may have succeeded: running the dead one anew would pay for the answer twice."""
+    """A later generation may have succeeded: another redrive would pay for the answer twice."""
     redriven = json.loads(shell("dead-letters", "redrive", "--yes", "--json")[1])["redriven"]
     again = json.loads(shell("dead-letters", "redrive", "--yes", "--json")[1])
 
@@ -83,7 +83,7 @@ def test_a_redriven_call_is_not_redriven_again(
     assert len(ledger.calls(CallFilter(), limit=10)) == 2
 
 
-def test_redrive_stops_at_max_and_keeps_its_rate(
+def test_redrive_stops_at_max_and_takes_a_rate(
     shell: Shell, ledger: MemoryLedger, open_client: Any
 ) -> None:
     """An operator can try a few, slowly, before the rest."""
@@ -97,7 +97,7 @@ def test_redrive_stops_at_max_and_keeps_its_rate(
     assert len(told["redriven"]) == 2
 
 
-def test_nobody_is_asked_where_nobody_is(
+def test_nothing_is_changed_where_nobody_can_be_asked(
     shell: Shell, ledger: MemoryLedger, dead: CallKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a terminal and without --yes nothing is changed."""
@@ -112,7 +112,7 @@ def test_nobody_is_asked_where_nobody_is(
 def test_a_discarded_call_says_who_and_why(
     shell: Shell, ledger: MemoryLedger, dead: CallKey
 ) -> None:
-    """It becomes rejected, so that submitting it again is asked anew."""
+    """It becomes rejected, so that submitting it again starts a new generation."""
     code, out, _ = shell("dead-letters", "discard", "--reason", "old model", "--yes", "--json")
 
     (view,) = ledger.read([dead])

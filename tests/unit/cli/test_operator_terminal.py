@@ -27,7 +27,7 @@ def ledger() -> LedgerUnderTest:
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["for people", "json"])
-def test_nothing_of_it_steers_a_terminal(
+def test_nothing_that_operators_see_controls_a_terminal(
     shell: Shell, ledger: LedgerUnderTest, form: tuple[str, ...]
 ) -> None:
     """Models, providers' words and operators' reasons come from elsewhere."""

@@ -63,6 +63,7 @@ def test_calls_are_chosen_by_why_they_wait_or_ended(shell: Shell, ledger: Ledger
     waiting, cancelled = ledger.waiting(due_in_s=60).key, ledger.queued("cancelled")
     ledger.operations.end([cancelled], code=EndReason.CANCELLED, message="by a test")
     ledger.queued("open")
+    ledger.dead("dead")
 
     def listed(*options: str) -> list[tuple[str, str | None, str | None]]:
         calls = json.loads(shell("calls", "list", *options, "--json")[1])
@@ -73,5 +74,5 @@ def test_calls_are_chosen_by_why_they_wait_or_ended(shell: Shell, ledger: Ledger
     assert listed("--end-reason", "cancelled") == [(cancelled.task_id, None, "cancelled")]
     assert listed("--end-reason", "cancelled", "--state", "dead") == []
     assert listed("--end-reason", "cancelled", "--wait-reason", "retry") == []
-    assert len(listed()) == 3
+    assert len(listed()) == 4
     assert "cancelled" in shell("calls", "list", "--state", "rejected")[1]

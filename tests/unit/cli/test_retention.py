@@ -56,10 +56,10 @@ def test_a_purge_names_the_open_calls_it_spared(shell: Shell, open_client: Any) 
     assert "spared: 1 open calls" in err
 
 
-def test_a_purge_tells_of_ended_calls_that_it_left(
+def test_a_purge_counts_the_ended_calls_that_it_left(
     shell: Shell, dead: CallKey, ledger: MemoryLedger
 ) -> None:
-    """One that has somebody to tell keeps its bodies: whoever had to erase them must not read that all is well."""
+    """A call with a link to deliver keeps its bodies; the operator who must erase them has to know."""
     ledger.tables.calls[dead].due_at = datetime.now(UTC)
     erase = ("retention", "purge", "--org", "acme", "--yes", "--older-than-days")
 
@@ -82,7 +82,7 @@ def test_a_purge_tells_of_ended_calls_that_it_left(
 
 
 def test_a_purge_of_an_unknown_organisation_is_an_error(shell: Shell, dead: CallKey) -> None:
-    """Who misspells what must be erased would otherwise believe that it was."""
+    """After a misspelling the operator would believe that the bodies were removed."""
     for mode in (("--dry-run",), ("--yes",), ("--yes", "--json")):
         code, out, err = shell(
             "retention", "purge", "--org", "acmee", "--older-than-days", "0", *mode

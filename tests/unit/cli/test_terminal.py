@@ -26,7 +26,7 @@ from tests.support.command_line import (
     Shell,
     a_request,
     an_answered_call,
-    steers,
+    control_chars_in,
 )
 
 
@@ -37,10 +37,10 @@ def test_nothing_is_coloured_in_a_pipe(shell: Shell, dead: CallKey) -> None:
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["for people", "json"])
-def test_nothing_that_is_printed_steers_a_terminal(
+def test_nothing_that_is_printed_controls_a_terminal(
     shell: Shell, ledger: MemoryLedger, dead: CallKey, form: tuple[str, ...]
 ) -> None:
-    """Models, errors and reasons are chosen by clients, providers and whoever reaches the broker."""
+    """Clients, providers and anybody who reaches the broker choose models, errors and reasons."""
     ledger.keep_unprocessable(
         UnprocessableMessage("callgate.call", HOSTILE, HOSTILE.encode(errors="replace"))
     )
@@ -60,29 +60,29 @@ def test_nothing_that_is_printed_steers_a_terminal(
         _, out, err = shell(*command, *form)
 
         assert out
-        assert steers(out + err) == set(), command
+        assert control_chars_in(out + err) == set(), command
     assert "52;c;cm0gLXJm" in shell("calls", "show", dead.task_id, *form)[1]
 
 
 def test_json_holds_what_was_escaped(shell: Shell, ledger: MemoryLedger, dead: CallKey) -> None:
-    """Only its spelling is another: who parses it gets each character back."""
+    """A JSON parser gets every character back."""
     ledger.tables.calls[dead].model = HOSTILE
 
     assert json.loads(shell("calls", "show", dead.task_id, "--json")[1])["model"] == HOSTILE
 
 
-def test_no_error_steers_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """A provider's last words are in it."""
+def test_no_error_controls_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """It quotes the provider."""
     print_error(CallFailed(HOSTILE + "\nerror: forged", "bad_request", 1))
 
     err = capsys.readouterr().err
-    assert (steers(err), err.count("\n")) == (set(), 1)
+    assert (control_chars_in(err), err.count("\n")) == (set(), 1)
 
 
-def test_an_answer_is_exact_in_a_pipe_and_harmless_on_a_terminal(
+def test_an_answer_is_exact_in_a_pipe_and_escaped_on_a_terminal(
     shell: Shell, ledger: MemoryLedger, open_client: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """A program gets what the model wrote; a terminal gets its lines and tabs, and the rest spelt out."""
+    """A program gets what the model wrote; a terminal gets lines and tabs, and escapes for the rest."""
     an_answered_call(ledger, open_client, ANSWER)
     file = tmp_path / "request.json"
     file.write_text(a_request().model_dump_json())

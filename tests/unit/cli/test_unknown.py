@@ -71,7 +71,7 @@ def test_days_are_whole_and_utc(shell: Shell, ledger: LedgerUnderTest) -> None:
     assert str(day) in shell("unknown", "summary")[1]
 
 
-def test_an_attempt_is_settled_in_ones_own_name(shell: Shell, ledger: LedgerUnderTest) -> None:
+def test_a_settlement_names_its_operator(shell: Shell, ledger: LedgerUnderTest) -> None:
     """By whom the environment names; why is kept."""
     ref = given_up(ledger)
     one = ("unknown", "settle", str(ref.attempt_id))
@@ -121,7 +121,7 @@ def test_without_a_name_the_systems_user_is_kept(
     assert by_of(client, None, "why") == By(name, "why")
 
 
-def test_what_somebody_else_settled_is_changed_knowingly(
+def test_changing_a_settlement_needs_the_amount_that_was_seen(
     shell: Shell, ledger: LedgerUnderTest
 ) -> None:
     """Of two operators with the same list the second is told."""
@@ -138,7 +138,7 @@ def test_what_somebody_else_settled_is_changed_knowingly(
     assert settled(ledger, ref) == 0
 
 
-def test_more_than_the_hold_needs_a_word(shell: Shell, ledger: LedgerUnderTest) -> None:
+def test_more_than_the_hold_needs_an_option(shell: Shell, ledger: LedgerUnderTest) -> None:
     """A slip of a digit should not cost a budget its day."""
     ref = given_up(ledger)
     one = ("unknown", "settle", str(ref.attempt_id), *REASON, "--billed-usd", "0.0000002")
@@ -173,7 +173,7 @@ def test_more_than_the_hold_needs_a_word(shell: Shell, ledger: LedgerUnderTest) 
     ],
     ids=str,
 )
-def test_what_cannot_be_meant_is_wrong_usage(
+def test_contradictory_options_are_wrong_usage(
     shell: Shell, ledger: LedgerUnderTest, arguments: tuple[str, ...]
 ) -> None:
     """Before the ledger hears of it."""
@@ -187,7 +187,7 @@ def test_what_cannot_be_meant_is_wrong_usage(
 
 
 def test_a_reason_is_required(shell: Shell, ledger: LedgerUnderTest) -> None:
-    """For everything that an operator changes here."""
+    """Every change of an operator needs one."""
     attempt = str(given_up(ledger).attempt_id)
 
     assert shell("unknown", "settle", attempt, "--unbilled")[0] == 2
