@@ -69,11 +69,11 @@ def _flaw_of_ending(ending: Ending, finish_reason: str | None) -> Failure:
     if ending is Ending.BROKEN:
         return _paid("broken_off", "the provider broke off its answer", retryable=True)
     name = told_names.ending(finish_reason)
-    ending = (
+    shown = (
         f"`{name}`" if name else "another finish reason (`callgate calls show --bodies` shows it)"
     )
     message = (
-        f"the answer ended with {ending}, which is not a good ending: if the provider uses it for complete "
+        f"the answer ended with {shown}, which is not a good ending: if the provider uses it for complete "
         "answers, add it to the provider's good_endings in the catalogue"
     )
     return _paid("unknown_ending", message, retryable=False)
