@@ -19,13 +19,7 @@ from sqlalchemy import Engine
 
 from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
-from tests.support.callgate_process import (
-    REQUEST,
-    ROOT,
-    RUN_TIMEOUT_S,
-    connects,
-    until,
-)
+from tests.support.callgate_process import REQUEST, ROOT, RUN_TIMEOUT_S, connects, until
 
 QUICKLY_S = 20.0
 """What a command may take that finds no service: its start on a busy machine, and the services' own deadlines."""

@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 
 from callgate.client import Handle
-from callgate.domain.errors import (
-    CallFailed,
-)
+from callgate.domain.errors import CallFailed
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.support.deployment import Deployment, lines_of, until, until_equal
 from tests.support.pipeline import FILE, build_app

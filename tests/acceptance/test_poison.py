@@ -16,13 +16,7 @@ from uuid import uuid4
 
 from redis import Redis
 
-from callgate.adapters.broker.app import (
-    CALL_QUEUE,
-    CALL_TASK,
-    LOG_QUEUE,
-    LOG_TASK,
-    SWEEP_TASK,
-)
+from callgate.adapters.broker.app import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK, SWEEP_TASK
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle

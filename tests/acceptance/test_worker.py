@@ -11,9 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from callgate.domain.budgets import NANO_PER_USD
-from callgate.domain.errors import (
-    CallFailed,
-)
+from callgate.domain.errors import CallFailed
 from devkit.simulator.simulator import Kind, ReportedUsage, Rule, Step
 from tests.support.deployment import Deployment, until
 

@@ -142,7 +142,7 @@ def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
 def test_the_owner_settles_by_hand(
     ledger: LedgerUnderTest, services: DevServers, shell: Shell, tmp_path: Path
 ) -> None:
-    """From the list to the books, as operators do it."""
+    """As operators do it: list, file, settle, audit."""
     refs = [ledger.lost(page) for page in ("one", "two")]
     (file := tmp_path / "bills.csv").write_text(
         "attempt_id,billed_usd\n" + "".join(f"{ref.attempt_id},0.00000002\n" for ref in refs)

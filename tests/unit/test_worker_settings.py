@@ -33,7 +33,7 @@ def test_the_defaults_work_together() -> None:
     check()
 
 
-def test_a_lease_that_helps_nobody_is_refused() -> None:
+def test_a_lease_longer_than_an_attempt_is_refused() -> None:
     """As long as deadline and grace together, it would notice a death no sooner than they do."""
     grace_s = 5 * POLICY.deadline_s
     check(process_lease_s=6 * POLICY.deadline_s - 1, attempt_grace_s=grace_s)
@@ -55,7 +55,7 @@ def test_the_longest_back_off_is_the_third_that_the_grace_is_checked_for() -> No
     assert OutagePolicy(grace_s=30).backoff_s(failures=100, jitter=1.0) == 10
 
 
-def test_a_suspect_whose_process_cannot_have_the_ledger_is_left_and_not_lost() -> None:
+def test_a_quarantined_process_gives_up_on_the_ledger_within_the_grace() -> None:
     """It waits twice, to read and for its lease; killed as stuck, it would count a loss against a call nobody sent."""
     options = WorkerOptions()
 
@@ -101,7 +101,7 @@ def test_a_variable_names_a_provider_in_any_case(monkeypatch: pytest.MonkeyPatch
 
 
 def test_openais_own_variable_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who gives callgate a key of its own means that one."""
+    """A key given to callgate is more specific."""
     monkeypatch.setenv(VARIABLE + "OPENAI", "ours")
     monkeypatch.setenv("OPENAI_API_KEY", "theirs")
 

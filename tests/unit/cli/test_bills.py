@@ -13,16 +13,8 @@ import pytest
 
 from callgate.domain.unknown import UnknownFilter
 from callgate.services.bills import BILLS_BYTES_MAX, BILLS_MAX
-from tests.support.command_line import (
-    HOSTILE,
-    Shell,
-    given_up,
-    settled,
-)
-from tests.support.ledger_under_test import (
-    LedgerUnderTest,
-    open_memory,
-)
+from tests.support.command_line import HOSTILE, Shell, given_up, settled
+from tests.support.ledger_under_test import LedgerUnderTest, open_memory
 
 REASON = ("--reason", "invoice 7")
 

@@ -6,13 +6,8 @@ import json
 
 import pytest
 
-from tests.support.command_line import (
-    Shell,
-)
-from tests.support.ledger_under_test import (
-    LedgerUnderTest,
-    open_memory,
-)
+from tests.support.command_line import Shell
+from tests.support.ledger_under_test import LedgerUnderTest, open_memory
 
 
 @pytest.fixture

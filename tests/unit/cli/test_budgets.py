@@ -9,15 +9,9 @@ import pytest
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.budgets import NANO_PER_USD
-from callgate.domain.ledger import (
-    CallKey,
-)
-from callgate.domain.reports import (
-    CostLine,
-)
-from tests.support.command_line import (
-    Shell,
-)
+from callgate.domain.ledger import CallKey
+from callgate.domain.reports import CostLine
+from tests.support.command_line import Shell
 
 
 def test_a_budget_is_set_in_usd_and_shown(shell: Shell) -> None:
@@ -61,7 +55,7 @@ def test_costs_show_how_long_answers_took(
 
 
 def test_a_clean_audit_ends_with_zero(shell: Shell, dead: CallKey) -> None:
-    """The books of a ledger that was only used by its methods are right."""
+    """The figures of a ledger that was used through its methods equal their rows."""
     code, out, _ = shell("audit", "--json")
 
     assert (code, json.loads(out)["drift_nano_usd"]) == (0, 0)

@@ -12,24 +12,11 @@ import pytest
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.client import Client
 from callgate.domain.delivery import Told
-from callgate.domain.ledger import (
-    AttemptStatus,
-    CallKey,
-    CallState,
-    RecordAnswer,
-    Settle,
-)
+from callgate.domain.ledger import AttemptStatus, CallKey, CallState, RecordAnswer, Settle
 from callgate.domain.ports import ProviderReply
-from callgate.domain.reports import (
-    CallFilter,
-)
+from callgate.domain.reports import CallFilter
 from callgate.domain.requests import Anomaly
-from tests.support.command_line import (
-    Shell,
-    a_request,
-    reserve,
-    state_of,
-)
+from tests.support.command_line import Shell, a_request, reserve, state_of
 
 
 def test_an_unreported_usage_is_shown_as_unknown_with_its_anomalies(

@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 
 from callgate.domain.breaker import Health
-from tests.support.command_line import (
-    Shell,
-    given_up,
-)
-from tests.support.ledger_under_test import (
-    LedgerUnderTest,
-    a_failure,
-    open_memory,
-)
+from tests.support.command_line import Shell, given_up
+from tests.support.ledger_under_test import LedgerUnderTest, a_failure, open_memory
 
 
 @pytest.fixture

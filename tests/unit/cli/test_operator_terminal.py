@@ -6,18 +6,9 @@ from typing import Any
 
 import pytest
 
-from callgate.domain.reports import (
-    By,
-)
-from tests.support.command_line import (
-    HOSTILE,
-    Shell,
-    given_up,
-)
-from tests.support.ledger_under_test import (
-    LedgerUnderTest,
-    open_memory,
-)
+from callgate.domain.reports import By
+from tests.support.command_line import HOSTILE, Shell, given_up
+from tests.support.ledger_under_test import LedgerUnderTest, open_memory
 
 
 @pytest.fixture

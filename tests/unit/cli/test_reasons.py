@@ -7,13 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from callgate.domain.ledger import (
-    AttemptRef,
-)
+from callgate.domain.ledger import AttemptRef
 from callgate.domain.reports import EndReason
-from tests.support.command_line import (
-    Shell,
-)
+from tests.support.command_line import Shell
 from tests.support.ledger_under_test import (
     LedgerUnderTest,
     a_reserve,

@@ -7,13 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from callgate.adapters.memory.ledger import MemoryLedger
-from callgate.domain.ledger import (
-    CallKey,
-)
-from tests.support.command_line import (
-    Shell,
-    a_request,
-)
+from callgate.domain.ledger import CallKey
+from tests.support.command_line import Shell, a_request
 
 
 def test_a_purge_asks_first_and_says_what_it_did(

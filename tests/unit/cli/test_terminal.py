@@ -13,12 +13,8 @@ import pytest
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli.output import print_error
 from callgate.domain.errors import CallFailed
-from callgate.domain.ledger import (
-    CallKey,
-)
-from callgate.domain.reports import (
-    UnprocessableMessage,
-)
+from callgate.domain.ledger import CallKey
+from callgate.domain.reports import UnprocessableMessage
 from tests.support.command_line import (
     ANSWER,
     FAILURE,

@@ -11,23 +11,10 @@ from typing import Any
 import pytest
 
 from callgate.cli.actions import by_of
-from callgate.domain.ledger import (
-    AttemptStatus,
-    CallState,
-)
-from callgate.domain.reports import (
-    By,
-)
-from tests.support.command_line import (
-    HOSTILE,
-    Shell,
-    given_up,
-    settled,
-)
-from tests.support.ledger_under_test import (
-    LedgerUnderTest,
-    open_memory,
-)
+from callgate.domain.ledger import AttemptStatus, CallState
+from callgate.domain.reports import By
+from tests.support.command_line import HOSTILE, Shell, given_up, settled
+from tests.support.ledger_under_test import LedgerUnderTest, open_memory
 
 REASON = ("--reason", "invoice 7")
 

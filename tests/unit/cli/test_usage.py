@@ -7,9 +7,7 @@ import pytest
 from callgate.cli import run
 from callgate.client import Client
 from callgate.domain.errors import ConfigurationError
-from tests.support.command_line import (
-    Shell,
-)
+from tests.support.command_line import Shell
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,7 @@ def test_an_old_name_runs_the_new_command_and_says_so(
 
 
 def test_help_shows_new_names_only(shell: Shell) -> None:
-    """Nobody should learn an old one."""
+    """The old ones run, and are hidden."""
     code, out, _ = shell("--help")
 
     commands = {line.strip("│ ").split(" ")[0] for line in out.splitlines()}
