@@ -148,6 +148,7 @@ def test_up_starts_a_worker_again_that_was_killed(up: Up) -> None:
     """Development goes on after a crash."""
     up.banner()
     killed = worker_pid(up)
+    assert killed is not None
 
     os.kill(killed, signal.SIGKILL)
     until(lambda: worker_pid(up) not in (None, killed), "another worker")

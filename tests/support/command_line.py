@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from pydantic import SecretStr
+
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.client import Client
 from callgate.domain.budgets import NANO_PER_USD
@@ -99,8 +101,8 @@ def an_answered_call(
     usage = Usage(input_tokens=5, output_tokens=5)
     reply = ProviderReply((answer,), "stop", None, usage, None, "gpt-4o-mini", None)
     ledger.record([RecordAnswer(ref, reply.to_json(), None, 5)])
-    success = (AttemptStatus.SUCCEEDED, 0, CallState.SUCCEEDED)
-    ledger.settle([Settle(ref, AttemptStatus.ANSWERED, *success, usage=usage)])
+    answered, succeeded = AttemptStatus.ANSWERED, AttemptStatus.SUCCEEDED
+    ledger.settle([Settle(ref, answered, succeeded, 0, CallState.SUCCEEDED, usage=usage)])
     return key
 
 
@@ -122,8 +124,8 @@ def client_maker(ledger: MemoryLedger) -> Callable[[], Client]:
 
     def open_client() -> Client:
         settings = ClientSettings(
-            database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none",
-            broker_url="redis://127.0.0.1:1/0",
+            database_url=SecretStr("postgresql+psycopg2://nobody@127.0.0.1:1/none"),
+            broker_url=SecretStr("redis://127.0.0.1:1/0"),
         )
         return Client(
             settings, ledger=ledger, operations=ledger, queue=SilentQueue(), retention=ledger

@@ -33,7 +33,7 @@ def broker_probes(app: Celery, *, timeout_s: float) -> list[Probe]:
 
 def _broker(app: Celery, timeout_s: float) -> str:
     with app.connection_for_write() as connection:
-        url = connection.as_uri()
+        url = _shown(connection)
         try:
             connection.ensure_connection(max_retries=1, timeout=timeout_s)
         except Exception as exc:
@@ -48,6 +48,12 @@ def _broker(app: Celery, timeout_s: float) -> str:
                 f" Redis {REDIS_MIN} or Valkey"
             )
         return f"{url} answers"
+
+
+def _shown(connection: Any) -> str:
+    """The broker's URL without its password; kombu's own text names the transport's class as its scheme."""
+    scheme = "rediss" if connection.ssl else "redis"
+    return f"{scheme}://{connection.as_uri().partition('://')[2]}"
 
 
 def redis_version(connection: Any) -> list[int] | None:
