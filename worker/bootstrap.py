@@ -28,6 +28,7 @@ from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.file_credentials import FileCredentials
 from callgate.adapters.postgres.leases import PostgresLeases
 from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.lock_watch import PostgresLockWatch
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import PostgresSession
@@ -42,6 +43,7 @@ from callgate.domain.ports import (
     LeasePort,
     LedgerPort,
     LLMProviderPort,
+    LockWatchPort,
     OperationsPort,
     QueuePort,
     RetentionPort,
@@ -60,6 +62,7 @@ from worker.async_token_estimator import AsyncTokenEstimator
 from worker.isolation.executor import FORKSERVER_ARGV, QuarantineExecutor
 from worker.isolation.schema_checker import SchemaChecker
 from worker.lease_renewer import LeaseRenewer
+from worker.lock_watch import LockWatch
 from worker.request_room import RequestRoom
 from worker.wakeable_sleep import WakeableSleep
 
@@ -90,6 +93,7 @@ class Runtime:
     isolation: QuarantineExecutor | None
     _app: Celery
     _keeper: LeaseRenewer
+    _lock_watch: LockWatch
     _due_now: WakeableSleep
     _tokens: AsyncTokenEstimator
     _checker: SchemaChecker
@@ -105,6 +109,8 @@ class Runtime:
             run_shared_loops: Whether to run the loops that every worker runs for all.
         """
         self._keeper.start()
+        if run_shared_loops:
+            self._lock_watch.start()
         loops_of_all = (
             *(self._due_loop, self._delivery_loop),
             *(self._maintenance_loop, self._consumers_loop),
@@ -123,7 +129,8 @@ class Runtime:
             for provider in self.providers.values():
                 await provider.aclose()
             # Last: the calls in flight have ended or were cut off, nothing sends any more.
-            await asyncio.to_thread(self._keeper.stop)
+            stops = (self._keeper.stop, self._lock_watch.stop)
+            await asyncio.gather(*(asyncio.to_thread(stop) for stop in stops))
 
     def check(self) -> None:
         """
@@ -235,6 +242,7 @@ def bootstrap(
     leases: LeasePort | None = None,
     queue: QueuePort | None = None,
     retention: RetentionPort | None = None,
+    lock_watch: LockWatchPort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
     quarantine_argv: Sequence[str] | None = FORKSERVER_ARGV,
@@ -278,6 +286,10 @@ def bootstrap(
         clock=clock,
         worker_id=worker_id,
         lease_s=options.process_lease_s,
+    )
+    # Two connections, the next before the last one ends; the timeout is theirs alone as well.
+    watch_session = PostgresSession(
+        settings.database_url.get_secret_value(), timeout_s=settings.ledger_timeout_s, pool_size=2
     )
     checker = SchemaChecker()
     delivery = DeliveryService(ledger=ledger, queue=queue, clock=clock)
@@ -357,6 +369,7 @@ def bootstrap(
         isolation=isolation,
         _app=app,
         _keeper=keeper,
+        _lock_watch=LockWatch(lock_watch or PostgresLockWatch(watch_session)),
         _due_now=due_now,
         _tokens=tokens,
         _checker=checker,

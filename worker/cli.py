@@ -75,15 +75,13 @@ def migrate(
     url = load_worker_settings().database_url.get_secret_value()
     if to is Revision.BASE:
         confirm(f"Remove every call, cost and budget from {shown(url)}?", yes)
-    to_run = move(url, to.value, on_wait=lambda what: print_note(f"waiting: {what}"))
+    left_to_do = move(url, to.value, on_wait=lambda what: print_note(f"waiting: {what}"))
     if as_json:
         print_json({"revision": to})
     else:
         print_note(f"the database is at {to}")
-    for statements in to_run:
-        print_note(
-            f"the statements of a client's login have no time limits yet; as its owner, run: {statements}"
-        )
+    for line in left_to_do:
+        print_note(line)
 
 
 def flower() -> None:

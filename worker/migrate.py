@@ -26,6 +26,7 @@ HOLDERS = """SELECT k.relation::regclass::text AS held, a.usename AS login, a.pi
     extract(epoch FROM clock_timestamp() - a.xact_start)::int AS age_s
   FROM unnest(pg_blocking_pids(%(pid)s)) AS b(pid) JOIN pg_stat_activity a USING (pid)
   JOIN pg_locks k ON k.pid = %(pid)s AND NOT k.granted ORDER BY age_s DESC NULLS LAST, a.pid LIMIT 1"""
+MAY_END_SESSIONS = "SELECT callgate_may_end_sessions_v1()"
 BOUND_LOGINS = """SELECT callgate_bound_login_v1(login)
   FROM (SELECT DISTINCT login FROM tenant_login ORDER BY login) logins"""
 
@@ -40,7 +41,7 @@ def migrate(
         on_wait: Told, in one line, which table is waited for and who holds it.
 
     Returns:
-        Statements that give logins of clients their limits of time, and that this login may not run.
+        What is left to do for somebody with more rights: a line each, with the statements.
 
     Raises:
         LedgerUnavailable: The database did not answer, or somebody held a table for longer than `LOCK_TIMEOUT_S`.
@@ -60,7 +61,7 @@ def migrate(
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
             with watch.over(pid):
                 _move(connection, revision)
-                return _bound_logins(connection) if revision == "head" else []
+                return _left_to_do(connection) if revision == "head" else []
     except TryAgain as exc:
         why = f"{watch.seen}; nothing was changed: run it again" if watch.seen else exc
         raise LedgerUnavailable(f"cannot migrate now: {why}") from exc
@@ -83,8 +84,18 @@ def _move(connection: Connection, revision: str) -> None:
     move(config, revision)
 
 
-def _bound_logins(connection: Connection) -> list[str]:
-    return [text for text in connection.exec_driver_sql(BOUND_LOGINS).scalars() if text]
+def _left_to_do(connection: Connection) -> list[str]:
+    """Do it, where this login may."""
+    whys = {
+        BOUND_LOGINS: "a client's login has no limits of time yet; run as who may alter it",
+        MAY_END_SESSIONS: "clients that fill the table of locks cannot be stopped yet; run as a superuser",
+    }
+    return [
+        f"{why}: {statements}"
+        for sql, why in whys.items()
+        for statements in connection.exec_driver_sql(sql).scalars()
+        if statements
+    ]
 
 
 class _Watch:

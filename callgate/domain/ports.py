@@ -42,6 +42,7 @@ from callgate.domain.reports import (
     CostLine,
     DeadGroup,
     EndReason,
+    LockHoarder,
     OperatorAction,
     Snapshot,
     UnprocessableMessage,
@@ -176,6 +177,24 @@ class LeasePort(Protocol):
         Returns:
             The worker ids whose leases are gone.
         """
+
+
+class LockWatchPort(Protocol):
+    """Ends sessions of clients that hold so many locks that soon nobody else could have one."""
+
+    def look(self) -> list[LockHoarder]:
+        """
+        End the sessions that hold too many locks; for one thread. The first look gets ready for those that follow.
+
+        Returns:
+            Which those are. One that has not gone yet is named again by the next look.
+
+        Raises:
+            LedgerUnavailable: Nobody looked; the next look may succeed.
+        """
+
+    def close(self) -> None:
+        """Look no more."""
 
 
 class OperationsPort(Protocol):

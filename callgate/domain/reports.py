@@ -167,6 +167,17 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class LockHoarder:
+    """A session of a client that holds too many of the server's locks."""
+
+    login: str
+    locks: int
+    pid: int
+    was_ended: bool
+    """False: the owner of the ledger has no right to end it."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnprocessableMessage:
     """A message that named no call."""
 

@@ -66,8 +66,8 @@ class Probe:
     """Looks at one thing."""
 
     name: str
-    look: Callable[[], str | Seen]
-    """Says what it found; raises a `CallgateError` if no call can run."""
+    look: Callable[[], str | Seen | None]
+    """Says what it found; None if there is nothing to say yet. Raises a `CallgateError` if no call can run."""
     needs: str | None = None
     """The probe without which this one has nothing to look at."""
 
@@ -84,6 +84,8 @@ def run_probes(probes: Sequence[Probe]) -> Iterator[Check]:
             failed.add(probe.name)
             remedy = f": {DATABASE_REMEDY}" if isinstance(exc, LedgerUnavailable) else ""
             yield Check(probe.name, CheckStatus.FAIL, f"{exc}{remedy}")
+            continue
+        if seen is None:
             continue
         if isinstance(seen, str):
             seen = Seen(seen)

@@ -24,7 +24,7 @@ from devkit.servers.server import (
 
 ROLE = DATABASE = "callgate"
 CONNECTIONS_MAX = 200
-RESERVED_CONNECTIONS = 110
+RESERVED_CONNECTIONS = 130
 """For logins with `pg_use_reserved_connections`: what clients cannot take from workers."""
 CONNECT_TIMEOUT_S = 10
 UNQUOTABLE = re.compile('["$`\\n\\r]')

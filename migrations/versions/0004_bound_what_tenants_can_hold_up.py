@@ -46,6 +46,8 @@ ADDED: tuple[str, ...] = (
     "link_failures_v1",
     "take_due_v1",
     "defer_call_v1",
+    "end_lock_hoarders_v1",
+    "may_end_sessions_v1",
 )
 """In the order they are made."""
 BREAKER_KEY = "uq_breaker_provider_model_credential"

@@ -132,11 +132,32 @@ def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
     assert healthy[0] == loud[0] == 0
     assert "OK   unknown bills: this login may not see them\n" in healthy[1]
     assert "OK   server log: " in healthy[1]
+    assert "OK   locks: " in healthy[1]
     assert "OK   broker: " in healthy[1]
     assert "WARN server log: " in loud[1]
     assert "set log_statement = none (it is all)\n" in loud[1]
     assert old[0] == 1
     assert "is Redis 6: workers take messages with BLMPOP" in old[1]
+
+
+def test_the_doctor_tells_who_should_be_let_end_sessions(
+    services: DevServers, shell: Shell
+) -> None:
+    """Where the owner of the ledger may end none, a client can take all locks."""
+    owner = create_engine(services.database_url, poolclass=NullPool)
+    function = "FUNCTION callgate_end_lock_hoarders_v1()"
+    with a_login(services.database_url) as plain, a_login(services.database_url, CLIENT) as url:
+        try:
+            with owner.begin() as connection:
+                connection.execute(text(f"ALTER {function} OWNER TO {name_of(plain)}"))
+            code, out, _ = shell(url, "doctor")
+        finally:
+            with owner.begin() as connection:
+                connection.execute(text(f"ALTER {function} OWNER TO callgate"))
+
+    assert code == 0
+    assert "WARN locks: " in out
+    assert f"run as a superuser: GRANT pg_signal_backend TO {name_of(plain)}\n" in out
 
 
 def test_the_owner_settles_by_hand(

@@ -13,9 +13,10 @@ from psycopg2 import errorcodes
 
 from callgate.adapters.postgres.leases import PostgresLeases
 from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.lock_watch import PostgresLockWatch
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.retention import PostgresRetention
-from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.session import KeptTransaction, PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants
 from callgate.domain.budgets import Window
 from callgate.domain.delivery import Told
@@ -86,12 +87,15 @@ METHODS: dict[str, Ask] = {
     "make_partitions": lambda s: PostgresRetention(s).make_partitions(months=1),
     "forget_breakers": lambda s: PostgresRetention(s).forget_breakers(limit=1),
     "archive_month": lambda s: PostgresRetention(s).archive_month(12),
+    "look": lambda s: PostgresLockWatch(s).look(),
+    "close": lambda s: PostgresLockWatch(PostgresSession(s.url)).close(),
     "grant": lambda s: PostgresTenants(s).grant(Tenant("a", "b")),
     "revoke": lambda s: PostgresTenants(s).revoke(Tenant("a", "b")),
     "all": lambda s: PostgresTenants(s).all(),
 }
 ADAPTERS = (
-    *(PostgresLedger, PostgresLeases, PostgresOperations, PostgresRetention, PostgresTenants),
+    *(PostgresLedger, PostgresLeases, PostgresLockWatch),
+    *(PostgresOperations, PostgresRetention, PostgresTenants),
 )
 COMMANDS = (
     ("submit", "--org", "a", "--call-type", "b", "--model", "openai/gpt-4o-mini", "hello"),
@@ -137,10 +141,12 @@ def failing(sqlstate: str) -> str:
 @pytest.fixture
 def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Have Postgres answer every statement of every session with a code."""
-    rows = PostgresSession.rows
+    rows, kept_rows = PostgresSession.rows, KeptTransaction.rows
 
     def start(sqlstate: str) -> None:
-        monkeypatch.setattr(PostgresSession, "rows", lambda s, *_: rows(s, failing(sqlstate), {}))
+        statement = failing(sqlstate)
+        monkeypatch.setattr(PostgresSession, "rows", lambda s, *_: rows(s, statement, {}))
+        monkeypatch.setattr(KeptTransaction, "rows", lambda s, *_: kept_rows(s, statement))
         # Nobody waits for what will not come.
         monkeypatch.setattr("callgate.adapters.postgres.session.TRIES_MAX", 1)
 

@@ -17,6 +17,7 @@ def test_a_check_is_a_name_a_status_and_a_sentence() -> None:
             [
                 Probe("settings", lambda: "valid"),
                 Probe("item size", lambda: Seen("too large", is_warning=True)),
+                Probe("locks", lambda: None),
                 Probe("breakers", lambda: Seen("none is open")),
             ]
         )

@@ -23,8 +23,11 @@ READ_ONLY_SQLSTATES = frozenset({"25006", "55000"})
 """The server is a standby, or is to be one; a new connection may lead to the one that took over."""
 IDLE_SQLSTATES = frozenset({"25P03", "57P05"})
 """The server ended the session because nobody spoke: before this statement."""
-RETRIED_SQLSTATES = {"40001", "40P01", "55P03"} | READ_ONLY_SQLSTATES | IDLE_SQLSTATES
-"""And serialisation failure, deadlock, lock timeout: the statement had no effect, and may pass the next time."""
+RETRIED_SQLSTATES = {"40001", "40P01", "55P03", "53200"} | READ_ONLY_SQLSTATES | IDLE_SQLSTATES
+"""
+And serialisation failure, deadlock, lock timeout, no room for a lock: the statement had no effect, and may pass the
+next time. Who fills the table of locks is ended meanwhile (`end_lock_hoarders_v1`).
+"""
 BAD_CONNECTION = ("08", "25P", "57P", *READ_ONLY_SQLSTATES)
 """
 How a SQLSTATE begins whose connection is of no more use, as are those that were opened before it.

@@ -41,6 +41,7 @@ MAY_EXECUTE: Mapping[str, Sequence[str]] = {
     "callgate_renew_lease_v1": (WORKER,),
     "callgate_release_leases_v1": (WORKER,),
     "callgate_expire_leases_v1": (WORKER,),
+    "callgate_end_lock_hoarders_v1": (WORKER,),
     "callgate_purge_v1": (WORKER,),
     "callgate_forget_breakers_v1": (WORKER,),
     "callgate_make_partitions_v1": (WORKER,),

@@ -20,7 +20,7 @@ import threading
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn, TypeVar
@@ -28,7 +28,7 @@ from typing import Any, NoReturn, TypeVar
 import psycopg2
 from sqlalchemy import Pool, create_engine, event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext, Row
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from callgate.adapters.postgres.refusals import TryAgain, ends_connection, translated
@@ -40,6 +40,9 @@ T = TypeVar("T")
 
 TRIES_MAX = 5
 TOKEN_BYTES = 8
+UNENDING = """SELECT set_config(name, '0', true) FROM pg_settings
+  WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')"""
+"""For a transaction that is kept. transaction_timeout: Postgres 17 and later."""
 FOREIGN = "an answer to another question came back; every connection of this process was discarded"
 
 
@@ -107,6 +110,22 @@ class PostgresSession:
         self.engine.dispose()
         raise LedgerUnavailable(FOREIGN)
 
+    def keep(self, sql: str) -> KeptTransaction:
+        """
+        Begin a transaction that stays open on a connection of its own, and with it the locks of what `sql` reads.
+
+        It holds back no vacuum: between two statements it sees nothing. No limit of time of the server's ends it.
+        """
+        own = self._own()
+        with translated():
+            kept = KeptTransaction(own.engine.connect(), own.watchdog, self._timeout_s)
+        try:
+            kept.rows(f"BEGIN; {self._preamble}{UNENDING}; {sql}")
+        except BaseException:
+            kept.close()
+            raise
+        return kept
+
     def close(self) -> None:
         """Close the pooled connections."""
         own = self._own()
@@ -129,6 +148,35 @@ class PostgresSession:
                     raise LedgerUnavailable(f"the ledger let nothing pass: {exc}") from exc
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
+
+
+class KeptTransaction:
+    """A transaction that stays open until it is closed; after an error it must be. One thread at a time."""
+
+    def __init__(self, connection: Connection, watchdog: _Watchdog, timeout_s: float) -> None:
+        self._connection = connection
+        self._watchdog = watchdog
+        self._timeout_s = timeout_s
+
+    def rows(self, sql: str) -> list[Row[Any]]:
+        """
+        Run a statement in it and fetch its rows.
+
+        Raises:
+            LedgerUnavailable, NotMigrated, NotPermitted, ConfigurationError, RowRefused
+        """
+        try:
+            with translated(), self._watchdog.deadline(self._connection, self._timeout_s):
+                result = self._connection.exec_driver_sql(sql)
+                return list(result.fetchall()) if result.returns_rows else []
+        except TryAgain as exc:
+            raise LedgerUnavailable(f"the ledger let nothing pass: {exc}") from exc
+
+    def close(self) -> None:
+        """End it, and its connection."""
+        with suppress(SQLAlchemyError):
+            self._connection.invalidate()
+        self._connection.close()
 
 
 def open_engine(
