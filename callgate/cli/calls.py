@@ -144,14 +144,9 @@ def list_calls(
 
     JSON: an array; each call has task_id, the fields of a CallView without bodies, and end_reason.
     """
+    call_filter = replace(call_filter, state=state, wait_reason=wait_reason, end_reason=end_reason)
     with client_of(context) as client:
-        views = find_calls(
-            client.operations,
-            replace(call_filter, state=state),
-            limit=limit,
-            wait_reason=wait_reason,
-            end_reason=end_reason,
-        )
+        views = find_calls(client.operations, call_filter, limit=limit)
     if as_json:
         print_json([call_fields(view) for view in views])
         return

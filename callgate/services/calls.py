@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from callgate.domain.ledger import CallState, CallView, WaitReason
+from callgate.domain.ledger import CallState, CallView
 from callgate.domain.ports import OperationsPort
 from callgate.domain.reports import CallFilter
 
@@ -25,14 +25,15 @@ def end_reason_of(view: CallView) -> str | None:
 
 
 def find_calls(
-    operations: OperationsPort,
-    call_filter: CallFilter,
-    *,
-    limit: int,
-    wait_reason: WaitReason | None = None,
-    end_reason: str | None = None,
+    operations: OperationsPort, call_filter: CallFilter, *, limit: int
 ) -> list[CallView]:
-    """List calls, newest first. A search by reason looks at the newest `SCANNED_MAX` calls of each state."""
+    """
+    List calls, newest first, also by reason.
+
+    It works with a ledger that ignores the reasons of a filter: then a search looks at the newest `SCANNED_MAX` calls of
+    each state that can have the reason.
+    """
+    wait_reason, end_reason = call_filter.wait_reason, call_filter.end_reason
     if wait_reason is None and end_reason is None:
         return operations.calls(call_filter, limit=limit)
     possible = {CallState.WAITING} if wait_reason else set(CallState)
