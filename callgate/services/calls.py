@@ -30,8 +30,8 @@ def find_calls(
     """
     List calls, newest first, also by reason.
 
-    It works with a ledger that ignores the reasons of a filter: then a search looks at the newest `SCANNED_MAX` calls of
-    each state that can have the reason.
+    It works with a ledger that ignores the reasons of a filter: a search by reason looks at the newest `SCANNED_MAX`
+    calls of each state that can have it.
     """
     wait_reason, end_reason = call_filter.wait_reason, call_filter.end_reason
     if wait_reason is None and end_reason is None:
