@@ -54,13 +54,13 @@ class RetentionService:
         partitions = self._store.make_partitions(months=PARTITION_MONTHS)
         if partitions.rows_in_default:
             log.warning(
-                "log_rows.misplaced",
+                "log_rows.not_partitioned",
                 rows=partitions.rows_in_default,
                 hint="their month had no partition in time; they are still read and archived",
             )
         if partitions.not_made:
             log.warning(
-                "log_partitions.skipped",
+                "log_partitions.not_created",
                 months=partitions.not_made,
                 hint="ai_call_log_default is too large to be read meanwhile: see docs/adr/0010-retention.md",
             )

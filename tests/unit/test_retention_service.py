@@ -168,7 +168,7 @@ def test_rows_without_a_partition_are_complained_about() -> None:
         RetentionService(Store(rows_in_default=7), Retention()).run()
 
     assert [(e["event"], e["log_level"], e["rows"]) for e in logs] == [
-        ("log_rows.misplaced", "warning", 7)
+        ("log_rows.not_partitioned", "warning", 7)
     ]
 
 
@@ -178,7 +178,7 @@ def test_months_that_were_not_made_are_complained_about() -> None:
         RetentionService(Store(not_made=2), Retention()).run()
 
     ((entry),) = logs
-    assert (entry["event"], entry["months"]) == ("log_partitions.skipped", 2)
+    assert (entry["event"], entry["months"]) == ("log_partitions.not_created", 2)
     assert (Path(__file__).parents[2] / entry["hint"].split()[-1]).exists()
 
 
