@@ -2,16 +2,83 @@
 
 from typing import TYPE_CHECKING, Any
 
+from callgate.domain.errors import (
+    BrokerUnavailable,
+    BudgetExhausted,
+    BudgetNoPeriod,
+    BudgetNotConfigured,
+    BudgetRefused,
+    BudgetTooSmall,
+    CallFailed,
+    CallgateError,
+    CallNotFound,
+    CallRejected,
+    ConfigurationError,
+    IdempotencyMismatch,
+    InputTooLarge,
+    InvalidLink,
+    InvalidRequest,
+    InvalidSchema,
+    LedgerUnavailable,
+    MissingOutputBound,
+    NotMigrated,
+    NotPermitted,
+    ResultInvalid,
+    ResultPurged,
+    TooManyPages,
+    Unavailable,
+    UnknownModel,
+    UnknownProvider,
+    UnpricedModel,
+    WaitTimeout,
+)
 from callgate.domain.requests import LLMRequest, LLMResult, Message, Usage
 
 if TYPE_CHECKING:
     from callgate.client import Client, Handle
 
-__all__ = ["Client", "Handle", "LLMRequest", "LLMResult", "Message", "Usage"]
+__version__ = "0.1.0"
+
+__all__ = [
+    "BrokerUnavailable",
+    "BudgetExhausted",
+    "BudgetNoPeriod",
+    "BudgetNotConfigured",
+    "BudgetRefused",
+    "BudgetTooSmall",
+    "CallFailed",
+    "CallNotFound",
+    "CallRejected",
+    "CallgateError",
+    "Client",
+    "ConfigurationError",
+    "Handle",
+    "IdempotencyMismatch",
+    "InputTooLarge",
+    "InvalidLink",
+    "InvalidRequest",
+    "InvalidSchema",
+    "LLMRequest",
+    "LLMResult",
+    "LedgerUnavailable",
+    "Message",
+    "MissingOutputBound",
+    "NotMigrated",
+    "NotPermitted",
+    "ResultInvalid",
+    "ResultPurged",
+    "TooManyPages",
+    "Unavailable",
+    "UnknownModel",
+    "UnknownProvider",
+    "UnpricedModel",
+    "Usage",
+    "WaitTimeout",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the client only when it is asked for: models alone need no Celery and no database driver."""
+    """Import the client on first use: requests, results and errors need no Celery and no database driver."""
     if name in ("Client", "Handle"):
         from callgate import client
 

@@ -1,4 +1,4 @@
-"""What a process must not share with the one it was forked from: connections, pools, locks, threads."""
+"""Values that a forked process must not share with its parent: connections, pools, locks, threads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ T = TypeVar("T")
 
 class PerProcess(Generic[T]):
     """
-    A value that is made once in each process, at its first use there.
+    A value that each process makes for itself, at its first use there.
 
-    A forked child never touches what it inherited: a connection's next answer may be the parent's, and a lock that
-    another thread of the parent held at the fork is never released. What was inherited is kept as it is, because
-    closing it would speak on the parent's connections.
+    A forked child never uses the inherited value: the next answer on a connection may be the parent's, and a lock that
+    another thread of the parent held at the fork is never released. The inherited value is kept, because closing it
+    would write to the parent's connections.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
-        """Make the value of this process now."""
+        """Make the value of this process at once."""
         self._make = make
         self._inherited: list[T] = []
         self._owned = (os.getpid(), make())
@@ -27,7 +27,7 @@ class PerProcess(Generic[T]):
     def __call__(self) -> T:
         """The value of this process."""
         pid, value = self._owned
-        # No lock: it could be one that is never released. Two threads may both make one; either is as good.
+        # Without a lock: a lock may have been held at the fork. If two threads make a value each, either will do.
         if pid != os.getpid():
             self._inherited.append(value)
             self._owned = (os.getpid(), value := self._make())

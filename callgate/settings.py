@@ -1,9 +1,9 @@
 """
 The client's settings: where the ledger and the broker are.
 
-Read once from `CALLGATE_*` variables, where the program is composed. An unknown variable is an error, because a
-misspelt one would silently be a default. Everything under `CALLGATE_WORKER__` belongs to the worker
-(`config/settings.py`); a client that shares its environment leaves it alone.
+They are read once, from `CALLGATE_*` variables. An unknown variable is an error: if a misspelt one were ignored, the
+setting would silently keep its default. Variables under `CALLGATE_WORKER__` belong to the worker
+(`config/settings.py`); a client ignores them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from callgate.domain.urls import escape_advice, login_fault, url_fault
 PREFIX = "CALLGATE_"
 WORKER_PREFIX = "CALLGATE_WORKER__"
 EMBEDDED = "CALLGATE_EMBEDDED"
-"""Set to 1: the URLs and the catalogue are those of the `callgate up` that runs in the data folder."""
+"""1: take the URLs and the catalogue from the `callgate up` that runs in the data folder."""
 DATA_DIR = "CALLGATE_WORKER__DATA_DIR"
 REDIS_SCHEMES = ("redis", "rediss")
 REDIS_OPTIONS = {
@@ -35,26 +35,36 @@ REDIS_OPTIONS = {
 CERT_REQS = ("required", "optional", "none")
 URLS = ("CALLGATE_DATABASE_URL", "CALLGATE_BROKER_URL")
 SHARED = (*URLS, "CALLGATE_CATALOGUE")
-"""What a client must have in common with its workers."""
+"""Settings that a client must share with its workers."""
 KUBERNETES_SERVICE = re.compile(
     r"CALLGATE_(?!\w*__)(\w+_)?(SERVICE_HOST=|SERVICE_PORT(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)"
 )
 """
-What Kubernetes puts into every pod beside a Service called callgate or callgate-something.
+Variables that Kubernetes sets in every pod for a Service called callgate or callgate-something.
 
-Its CALLGATE_FLOWER_PORT is tcp://10.0.0.1:5555; with any other value it is a misspelt setting. No setting has a name of
-Kubernetes' making: CALLGATE_WORKER__FLOWER_PORT has a double underscore.
+Kubernetes sets CALLGATE_FLOWER_PORT to tcp://10.0.0.1:5555; with any other value it is a misspelt setting. No setting
+can have such a name: CALLGATE_WORKER__FLOWER_PORT has a double underscore.
 """
+RENAMED = {
+    "CALLGATE_POLL_S_MAX": "CALLGATE_POLL_MAX_S",
+    "CALLGATE_WORKER__DRAIN_S": "CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S",
+    "CALLGATE_WORKER__GRACE_S": "CALLGATE_WORKER__ATTEMPT_GRACE_S",
+    "CALLGATE_WORKER__IN_FLIGHT_MAX": "CALLGATE_WORKER__CONCURRENCY",
+    "CALLGATE_WORKER__LEASE_S": "CALLGATE_WORKER__PROCESS_LEASE_S",
+    "CALLGATE_WORKER__SUSPECTS_MAX": "CALLGATE_WORKER__QUARANTINE_PROCESSES_MAX",
+    "CALLGATE_WORKER__SWEEP_SLACK_S": "CALLGATE_WORKER__SWEEP_MIN_AGE_S",
+}
+"""The new name by the old one. An old name is an error that says the new one: an ignored setting would be a default."""
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 
 
 class ClientSettings(BaseSettings):
-    """What a pipeline needs to submit calls and read results."""
+    """Settings that a pipeline needs to submit calls and read results."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
-        # Compose files pass on what is not set as an empty text.
+        # Docker Compose passes an unset variable on as an empty string.
         env_ignore_empty=True,
         frozen=True,
         extra="ignore",
@@ -62,51 +72,51 @@ class ClientSettings(BaseSettings):
 
     database_url: SecretStr
     """
-    Postgres 16 or later, as `postgresql://user:password@host:5432/name`: a URL of libpq's, with all that it takes.
+    Postgres 16 or later, as `postgresql://user:password@host:5432/name`: any URL that libpq accepts.
 
     Several hosts are tried in turn: `postgresql://user@one:5432,two:5432/name`.
     """
     broker_url: SecretStr
-    """Redis 7 or later, or Valkey, as `redis://host:6379/0`. Never a cluster."""
+    """Redis 7 or later, or Valkey, as `redis://host:6379/0`. A cluster is not supported."""
     catalogue: Path | None = None
     """The TOML file of providers, call types and prices. None: OpenAI with default limits."""
     ledger_timeout_s: Annotated[float, Field(ge=0.1, le=3_600, allow_inf_nan=False)] = 5.0
-    """How long Postgres may take to answer. Too low: false alarms under load; too high: callers hang in an outage."""
+    """Timeout of Postgres. Too low: false alarms under load. Too high: callers hang in an outage."""
     broker_timeout_s: Seconds = 3.0
-    """How long the broker may take to accept a message."""
+    """Timeout of the broker."""
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9:._-]*$")] = ""
-    """Put before every key in the broker; the same in every process that uses it."""
+    """Prefix of every key in the broker; the same in every process that uses it."""
     cache_url: SecretStr | None = None
-    """Redis or Valkey for copies of budget figures; the broker's own if None."""
+    """Redis or Valkey for copies of budget figures; None: the broker."""
     budget_cache_ttl_s: Seconds = 1.0
-    """How far behind `client.budgets()` may be."""
+    """How old the figures of `client.budgets()` may be."""
     operator: Annotated[str, Field(pattern=r"\S", max_length=200)] | None = None
-    """Who an operator's command names in the action log; the system's user if None."""
+    """The operator's name in the action log; None: the user of the system."""
     poll_max_s: Seconds = 0.25
-    """The longest pause between two looks at a pending result."""
+    """The longest pause between two polls for a result."""
 
     @field_validator("database_url", "broker_url", "cache_url")
     @classmethod
     def _is_url(cls, url: SecretStr | None) -> SecretStr | None:
-        """A URL without a scheme would fail much later, in a library's own words."""
+        """Without this check, a URL without a scheme would fail much later, inside a library."""
         if url is not None:
             if "://" not in url.get_secret_value():
-                raise ValueError("not a URL: it has no scheme, such as redis:// or postgresql://")
+                raise ValueError("not a URL: it has no scheme like redis:// or postgresql://")
             if re.search(r"\s", url.get_secret_value()):
-                raise ValueError("has white space in it; in a password a space is written %20")
+                raise ValueError("contains white space; in a password a space is written %20")
         return url
 
     @field_validator("database_url")
     @classmethod
     def _can_be_connected_to(cls, url: SecretStr) -> SecretStr:
-        """What libpq makes of it, without connecting."""
+        """Have libpq parse it, without connecting."""
         from callgate.adapters.postgres.url import unusable
 
         text = url.get_secret_value()
         if reason := login_fault(text, "@/"):
             raise ValueError(reason)
         if reason := unusable(text):
-            # A query with an @ in it is rather the rest of a password: no name of an option in it is quoted.
+            # A query with an @ is probably the rest of a password, so no option name in it is quoted.
             is_quotable = "port" not in reason and "@" not in text.partition("?")[2]
             raise ValueError(reason if is_quotable else f"its port is no number; {escape_advice()}")
         return url
@@ -115,9 +125,9 @@ class ClientSettings(BaseSettings):
     @classmethod
     def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
         """
-        Kombu and redis-py take more, and not the same; what only one of them takes ends in a traceback.
+        Accept only what both kombu and redis-py accept; anything else would end in a traceback.
 
-        A password that is not escaped ends at its first slash: what is before it would be quoted as the port.
+        An unescaped password ends at its first slash, and the part before it would be quoted as the port.
         """
         if url is None:
             return None
@@ -127,13 +137,11 @@ class ClientSettings(BaseSettings):
         if not url.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in REDIS_SCHEMES)):
             raise ValueError("must begin with redis:// or rediss://")
         if not re.fullmatch(r"(/\d*)?", parts.path) or parts.fragment:
-            raise ValueError(
-                "after its port comes /0 or another number of a database, nothing else"
-            )
+            raise ValueError("after the port only /0 or another number of a database may follow")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         if parts.query and (parts.scheme != "rediss" or not options.keys() <= REDIS_OPTIONS):
             raise ValueError(
-                f"after a ? it takes {', '.join(sorted(REDIS_OPTIONS))}, and with rediss:// only"
+                f"after a ? it takes {', '.join(sorted(REDIS_OPTIONS))}, with rediss:// only"
             )
         if options.get("ssl_cert_reqs", "required") not in CERT_REQS:
             raise ValueError(f"ssl_cert_reqs is one of {', '.join(CERT_REQS)}")
@@ -148,7 +156,7 @@ def load_settings(cls: type[SettingsT], **urls: str) -> SettingsT:
     Build settings from this process's `CALLGATE_*` variables.
 
     Args:
-        urls: `database_url` and `broker_url` where the caller knows them better than the environment.
+        urls: `database_url` and `broker_url`, if the caller sets them instead of the environment.
 
     Raises:
         ConfigurationError: One is missing, unknown or out of bounds; all such are named at once.
@@ -160,19 +168,19 @@ def load_settings(cls: type[SettingsT], **urls: str) -> SettingsT:
     except ValidationError as exc:
         wrong += [_complaint(error["loc"], error["msg"]) for error in exc.errors()]
     except SettingsError:
-        # A table as a whole, such as CALLGATE_WORKER, that is no JSON: named above, for it is no variable of ours.
-        wrong = wrong or ["a variable holds no JSON where it must"]
+        # A whole table like CALLGATE_WORKER that is not JSON. `_unknown` has named it: it is not a setting.
+        wrong = wrong or ["a variable does not hold JSON where it must"]
     if wrong:
         raise ConfigurationError("; ".join(wrong))
     return settings
 
 
 def _embedded(environ: Mapping[str, str]) -> dict[str, str]:
-    """What is shared and not set, from the file of a running `callgate up`, if the environment asks for it."""
+    """Shared settings that are not set, from the file of a running `callgate up`, if the environment asks for it."""
     if environ.get(EMBEDDED, "0") in ("", "0"):
         return {}
     if environ[EMBEDDED] != "1":
-        raise ConfigurationError(f"{EMBEDDED}: is 1 or 0")
+        raise ConfigurationError(f"{EMBEDDED}: must be 1 or 0")
     file = Path(environ.get(DATA_DIR, ".callgate")) / "env"
     try:
         lines = file.read_text().splitlines()
@@ -207,13 +215,16 @@ def _unknown(cls: type[BaseSettings], environ: Mapping[str, str]) -> Iterable[st
             continue
         if name in known or any(k.endswith("__") and name.startswith(k) for k in known):
             continue
+        if new := RENAMED.get(name):
+            yield f"{name}: renamed, use {new}"
+            continue
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         yield f"{name}: no such setting{hint}"
 
 
 def _variables(cls: type[BaseModel], prefix: str) -> Iterable[str]:
-    """Every variable a settings class reads; one that ends in `__` opens a free mapping."""
+    """Every variable that a settings class reads; a name that ends in `__` is the prefix of a free mapping."""
     for name, field in cls.model_fields.items():
         variable = prefix + name.upper()
         annotation = field.annotation

@@ -1,7 +1,7 @@
 """
-The worker's settings: the client's, and what only processes that run calls need (`CALLGATE_WORKER__*`).
+The worker's settings: the client's, and those that only processes that run calls need (`CALLGATE_WORKER__*`).
 
-This is the only place that reads the worker's environment. Everything else is given values.
+Only this module reads the worker's environment. Everything else is given values.
 """
 
 from __future__ import annotations
@@ -21,71 +21,72 @@ from callgate.settings import WORKER_PREFIX, ClientSettings, Seconds, load_setti
 
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
 OPENAI_KEY_VARIABLE = "OPENAI_API_KEY"
-"""OpenAI's own variable, honoured so that one key need not be given twice."""
+"""OpenAI's own variable, read so that one key need not be given twice."""
 CREDENTIALS_PREFIX = WORKER_PREFIX + "CREDENTIALS__"
 INTO_A_FILE = f"put the key into a file of {WORKER_PREFIX}CREDENTIALS_DIR"
 
 
 class WorkerOptions(BaseModel):
-    """How one worker process runs calls."""
+    """Settings of one worker process."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1_000
-    """Calls one process has in flight; each keeps its broker message until it is recorded."""
+    """Calls in flight in one process. Each keeps its broker message until its answer is recorded."""
     task_threads_max: Annotated[int, Field(ge=2, le=64)] = 4
-    """Threads for what blocks: settling, sweeping."""
+    """Threads for blocking work: settling and sweeping."""
     quarantine_processes_max: Annotated[int, Field(ge=1, le=64)] = 8
-    """Calls lost before that one process runs at once, each in a child process of 25 MB (95 for OpenAI)."""
+    """Quarantined calls that one process runs at once, each in a child process of 25 MB (95 MB for OpenAI)."""
     ledger_connections_max: Annotated[int, Field(ge=4, le=64)] = 8
     attempt_grace_s: Seconds = 15.0
-    """From an attempt's deadline to its expiry. Too low: slow records become unknown; too high: slow recovery."""
+    """From an attempt's deadline to its expiry. Too low: late records become unknown. Too high: slow recovery."""
     process_lease_s: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 10.0
     """
-    How long the ledger takes this process for alive after a renewal; then the calls of a killed one are moved on.
-    Too low: a pause of half of it (a busy machine, a slow commit) stops sending, a longer one costs the calls in
-    flight; too high: slow recovery.
+    Seconds after a renewal for which the ledger considers this process alive. Then its calls are recovered.
+
+    Too low: a pause of half of it (a busy machine, a slow commit) stops sending, and a longer one costs the calls in
+    flight. Too high: slow recovery.
     """
     shutdown_timeout_s: Seconds = 120.0
-    """How long a stopping worker lets calls in flight finish; more than the longest deadline."""
+    """How long a stopping worker waits for calls in flight; longer than the longest deadline."""
     due_interval_s: Seconds = 0.5
     """Between two due queries of one worker."""
     sweep_interval_s: Seconds = 5.0
     """Between two sweeps of one worker."""
     sweep_min_age_s: Seconds = 2.0
-    """How much older than a sweep a queued call must be to count as lost."""
+    """How long before a sweep a call must have been queued for its message to count as lost."""
     maintenance_interval_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 3_600.0
-    """Between two runs of retention in one worker; partitions are made two months ahead, so a day does no harm."""
+    """Between two runs of retention in one worker. Partitions are made two months ahead, so a day is short enough."""
     default_daily_usd: Annotated[Decimal, Field(ge=0, le=1_000_000_000)] | None = None
-    """Daily limit of an organisation nobody set a budget for; None refuses its calls."""
+    """Daily limit of an organisation without a budget; None: its calls are refused."""
     credentials: dict[str, SecretStr] = {}
     """API keys by provider, or by `provider.org`, in lower case: CALLGATE_WORKER__CREDENTIALS__OPENAI."""
     credentials_dir: Path | None = None
-    """A folder with one key per file, named likewise; read again when a file changes."""
+    """A folder with one key per file, named by provider or `provider.org`; a changed file is read again."""
     connections_max: Annotated[int, Field(ge=1, le=20_000)] = 2_000
     """Connections to one provider."""
     request_memory_bytes_max: Annotated[int, Field(ge=2**20)] = 128 * 2**20
     """
-    Requests above 64 KiB that a process has in its memory at once; the others wait in the ledger.
+    Memory for requests above 64 KiB in one process; further ones wait in the ledger.
 
-    One takes three times its size, or six times if a text of it has a character beyond U+FFFF. An organisation gets
-    half of it at most.
+    A request takes three times its size, or six times if one of its texts has a character above U+FFFF. One
+    organisation gets at most half.
     """
     data_dir: Path = Path(".callgate")
-    """Where embedded services and `callgate up` keep their files."""
+    """Where the embedded servers and `callgate up` keep their files."""
     flower_address: str = "127.0.0.1"
     flower_port: Annotated[int, Field(ge=1, le=65_535)] = 5555
     flower_url_prefix: Annotated[str, Field(pattern=r"^/?([\w.~-]+(/[\w.~-]+)*)?/?$")] = ""
-    """The path that a proxy shows Flower under, such as `ops/flower`; the proxy hands the path on as it is."""
+    """The path under which a proxy shows Flower, for example `ops/flower`; the proxy must not strip it."""
     flower_basic_auth: SecretStr | None = None
     """`user:password` for Flower; without it Flower starts on a loopback address only."""
     flower_read_only: bool = True
     """
-    False lets Flower's users command workers, and send any task to any pipeline on this broker. Commands to callgate's
-    own workers have no effect either way: they obey none.
+    False lets Flower's users control workers, and send any task to any pipeline on this broker. Callgate's own workers
+    ignore such commands in any case.
     """
     log_json: bool = False
-    """One JSON object per log line instead of text for people."""
+    """Log one JSON object per line instead of text for people."""
 
     @field_validator("flower_url_prefix")
     @classmethod
@@ -99,7 +100,7 @@ class WorkerOptions(BaseModel):
 
 
 class WorkerSettings(ClientSettings):
-    """Everything a worker process is told."""
+    """All settings of a worker process."""
 
     catalogue: Path | None = CATALOGUE
     worker: WorkerOptions = WorkerOptions()
@@ -108,10 +109,10 @@ class WorkerSettings(ClientSettings):
         """
         API keys by `provider` or `provider.org`, OpenAI's own variable included.
 
-        Variables are upper case by custom, so they name a provider in any case, but an organisation exactly.
+        Variables are usually upper case, so the case of a provider does not matter. An organisation must be exact.
 
         Raises:
-            ConfigurationError: A variable names none of the providers, or more than one, or is there twice.
+            ConfigurationError: A variable names no provider, or more than one, or is set twice.
         """
         written = _written(os.environ)
         keys = {
@@ -124,7 +125,7 @@ class WorkerSettings(ClientSettings):
 
 
 def _written(environ: Iterable[str]) -> dict[str, str]:
-    """Names of keys as the environment writes them, by the lower case in which they were read."""
+    """Names of keys as written in the environment, by their lower case, in which pydantic reads them."""
     written: dict[str, str] = {}
     for variable in environ:
         if variable.upper().startswith(CREDENTIALS_PREFIX):
@@ -137,15 +138,15 @@ def _written(environ: Iterable[str]) -> dict[str, str]:
 
 
 def _full_name(name: str, providers: Collection[str]) -> str:
-    """`OPENAI.Acme` as `openai.Acme`, if that is how the catalogue writes its provider."""
+    """Write the provider of `OPENAI.Acme` as the catalogue does: `openai.Acme`."""
     folded = name.lower() + "."
     matching = [p for p in providers if folded.startswith(p.lower() + ".")]
     if len(matching) == 1:
         return matching[0] + name[len(matching[0]) :]
-    what = f"is any of the providers {', '.join(matching)}" if matching else "is no provider"
+    what = f"may be any of the providers {', '.join(matching)}" if matching else "is no provider"
     raise ConfigurationError(
         f"{CREDENTIALS_PREFIX}{name} {what} in the catalogue, which has"
-        f" {', '.join(sorted(providers)) or 'none'}; if no variable can say it: {INTO_A_FILE}"
+        f" {', '.join(sorted(providers)) or 'none'}; if no variable can name it, {INTO_A_FILE}"
     )
 
 
@@ -161,7 +162,7 @@ def load_worker_settings() -> WorkerSettings:
 
 def check_relations(settings: WorkerSettings, catalogue: Catalogue) -> None:
     """
-    Assert what must hold between settings; each sentence says what would break.
+    Check what must hold between settings. Each message says what would break.
 
     Raises:
         ConfigurationError: They cannot work together.
@@ -201,7 +202,7 @@ def _lease_too_long(worker: WorkerOptions, deadline_s: float) -> str | None:
 
 
 def _no_time_to_record(settings: WorkerSettings) -> str | None:
-    # A record's back-off is at most a third of the grace. No lease notices an outage shorter than half of it.
+    # Retries of a record back off by at most a third of the grace. An outage shorter than half a lease is not noticed.
     worker = settings.worker
     waits_s = max(worker.attempt_grace_s / 3, worker.process_lease_s / 2)
     if settings.ledger_timeout_s + waits_s < worker.attempt_grace_s:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from callgate.adapters.catalogue_file import load_catalogue
-from callgate.cli.output import print_json, say
+from callgate.cli.output import print_json, print_note
 from callgate.domain.errors import ConfigurationError
 from callgate.settings import load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
@@ -107,7 +107,9 @@ class _Child:
             return code
         now = time.monotonic()
         if self._restart_at is None:
-            say(f"{self.command} ended with status {code}; restarting in {RESTART_PAUSE_S:g} s")
+            print_note(
+                f"{self.command} ended with status {code}; restarting in {RESTART_PAUSE_S:g} s"
+            )
             self._restart_at = now + RESTART_PAUSE_S
         elif now >= self._restart_at:
             self._restart_at = None
@@ -148,7 +150,9 @@ def _run_children(
             if refused := [code for child in children if (code := child.watch()) is not None]:
                 return refused[0]
             time.sleep(POLL_S)
-        say("stopping when the calls in flight have finished; press Ctrl-C again to stop at once")
+        print_note(
+            "stopping when the calls in flight have finished; press Ctrl-C again to stop at once"
+        )
         return 0
     finally:
         for child in children:

@@ -1,5 +1,5 @@
 """
-From business documents to data: what a pipeline brings along, and callgate does not care about.
+Extract data from business documents: the part of a pipeline that is not callgate's.
 
     documents = load_documents(Path("examples/documents"))
     requests = [
@@ -7,8 +7,8 @@ From business documents to data: what a pipeline brings along, and callgate does
         for d in documents
     ]
 
-The model copies values as they stand in the document, and `score` makes them comparable: small models copy far better
-than they convert.
+The model copies values as they are written in the document, and `score` makes them comparable. Small models copy much
+better than they convert.
 """
 
 import re
@@ -36,9 +36,9 @@ class Document:
 
 
 class ExtractedDocument(BaseModel):
-    """What is wanted of every document."""
+    """The data of one document."""
 
-    # The limits keep an answer short whatever the model does; the descriptions reach models that read the schema.
+    # The limits keep every answer short. The descriptions are for models that read the schema.
     model_config = ConfigDict(extra="forbid")
 
     supplier: str = Field(
@@ -61,7 +61,7 @@ class ExtractedDocument(BaseModel):
 
 
 def load_documents(folder: Path) -> tuple[Document, ...]:
-    """Read every `.txt`, `.md`, `.eml` and `.pdf` file of a folder, by name; other files are left out."""
+    """Read every `.txt`, `.md`, `.eml` and `.pdf` file of a folder, in the order of their names."""
     return tuple(
         Document(path.name, *READERS[path.suffix.lower()](path))
         for path in sorted(folder.iterdir())
@@ -73,8 +73,8 @@ def prompt(document: Document) -> list[dict[str, str]]:
     """
     Ask for the fields in the order of the schema.
 
-    The question follows the document, where a small model still has it in view, and no worked example precedes it: a
-    base model copies the example's values.
+    The question follows the document, because small models answer the last part of a prompt best. There is no worked
+    example: a base model would copy the example's values.
     """
     *most, last = ExtractedDocument.model_fields
     question = f"Extract {', '.join(most)} and {last} as JSON."
@@ -82,7 +82,7 @@ def prompt(document: Document) -> list[dict[str, str]]:
 
 
 def score(extracted: ExtractedDocument, expected: Mapping[str, object]) -> dict[str, bool]:
-    """Tell for each field whether it is right, however its letters, separators and dates are written."""
+    """Say for each field whether it is right. Case, separators and date formats do not matter."""
     return {
         name: _comparable(name, getattr(extracted, name)) == _comparable(name, str(expected[name]))
         for name in ExtractedDocument.model_fields
@@ -91,9 +91,9 @@ def score(extracted: ExtractedDocument, expected: Mapping[str, object]) -> dict[
 
 def iso_date(text: str) -> str:
     """
-    Turn `2026-03-14`, `14.03.2026`, `March 14, 2026` or `2026年3月14日` into ISO; other text is returned as it is.
+    Convert `2026-03-14`, `14.03.2026`, `March 14, 2026` or `2026年3月14日` to ISO; return other text unchanged.
 
-    Of two numbers that could both be the month, the second is: `05/03/2026` is in March.
+    If two numbers could be the month, it is the second: `05/03/2026` is in March.
     """
     numbers = [int(digits) for digits in re.findall(r"[0-9]+", text)]
     month = MONTHS.get((re.findall(r"[^\W\d]{3}", text) or [""])[0].lower())
@@ -113,7 +113,7 @@ def iso_date(text: str) -> str:
 
 
 def amount(text: str) -> Decimal | None:
-    """Read `1,234.56`, `1.234,56`, `1 234,56` or `1'234.56`; None if there is no number."""
+    """Read `1,234.56`, `1.234,56`, `1 234,56` or `1'234.56`; None if the text has no number."""
     digits = re.sub(r"[^0-9]", "", text)
     decimals = re.search(r"[.,]([0-9]{1,2})$", text.strip())
     return Decimal(int(digits)).scaleb(-len(decimals[1]) if decimals else 0) if digits else None
@@ -134,7 +134,7 @@ def _text(path: Path) -> tuple[str, int]:
 
 
 def _email(path: Path) -> tuple[str, int]:
-    """Keep the headers that a reader sees, and the plain text."""
+    """Keep the headers that readers see, and the plain text."""
     message = message_from_bytes(path.read_bytes(), policy=default)
     headers = [f"{name}: {message[name]}" for name in EMAIL_HEADERS if message[name]]
     body = message.get_body(preferencelist=("plain",))
@@ -142,7 +142,7 @@ def _email(path: Path) -> tuple[str, int]:
 
 
 def _pdf(path: Path) -> tuple[str, int]:
-    """Keep the cells of a table row on one line: a label belongs to the number beside it."""
+    """Keep the cells of a table row on one line, so that a label stays beside its number."""
     pages = [page.extract_text(extraction_mode="layout") for page in PdfReader(path).pages]
     text = re.sub(r" {3,}", "  ", "\n".join(pages))
     return re.sub(r"\n\s*\n", "\n", text), len(pages)
@@ -160,4 +160,4 @@ _MONTHS = (
     "1   2   2   3   3   4   4   5   5   6   7   8   8   9   10  10  11  12  12  12",
 )
 MONTHS = dict(zip(_MONTHS[0].split(), map(int, _MONTHS[1].split()), strict=True))
-"""Months by three letters, in English, French and German; French `juin` and `juillet` begin alike and are left out."""
+"""Months by their first three letters in English, French and German, without `juin` and `juillet`."""

@@ -1,7 +1,7 @@
 """
 The commands of the worker: `worker`, `migrate`, `flower`.
 
-`callgate.cli` loads this file by its path, also for `--help`: so nothing of weight is imported before a command runs.
+`callgate.cli` loads this file by its path, even for `--help`, so heavy modules are imported only when a command runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from callgate.cli.output import AsJson, Yes, confirm, print_json, say
+from callgate.cli.options import AsJson, Yes
+from callgate.cli.output import confirm, print_json, print_note
 
 
 class QueueChoice(StrEnum):
@@ -23,7 +24,7 @@ class QueueChoice(StrEnum):
 
 
 class Revision(StrEnum):
-    """Where a migration goes."""
+    """The target of a migration."""
 
     HEAD = "head"
     BASE = "base"
@@ -36,17 +37,21 @@ def register(app: typer.Typer) -> None:
 
 
 def worker(
-    queues: Annotated[QueueChoice, typer.Option("--queues", help="What to run.")] = QueueChoice.ALL,
-    name: Annotated[str | None, typer.Option("--name", help="Before the @ of its name.")] = None,
+    queues: Annotated[
+        QueueChoice, typer.Option("--queues", help="Which queues to consume.")
+    ] = QueueChoice.ALL,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The worker's name before the @.")
+    ] = None,
 ) -> None:
-    """Run calls, log them, or both, until a signal ends the process."""
+    """Run calls, settle them, or both, until a signal ends the process."""
     from callgate.adapters.catalogue_file import load_catalogue
     from callgate.adapters.providers.http.environment import check_environment
     from config.settings import load_worker_settings
 
     settings = load_worker_settings()
     check_environment(load_catalogue(settings.catalogue).providers)
-    # Only now: some of what was checked breaks imports.
+    # Imported only now: an environment that fails the check would break these imports.
     from worker.main import QUEUES, configure_logging, run_worker
 
     configure_logging(as_json=settings.worker.log_json)
@@ -58,7 +63,11 @@ def migrate(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the database to the newest schema, or back to none."""
+    """
+    Bring the database to the newest schema, or remove it.
+
+    JSON: revision, head or base.
+    """
     from callgate.adapters.postgres.url import shown
     from config.settings import load_worker_settings
     from worker.migrate import migrate as move
@@ -66,13 +75,13 @@ def migrate(
     url = load_worker_settings().database_url.get_secret_value()
     if to is Revision.BASE:
         confirm(f"Remove every call, cost and budget from {shown(url)}?", yes)
-    left_to_do = move(url, to.value, on_wait=lambda what: say(f"waiting: {what}"))
+    left_to_do = move(url, to.value, on_wait=lambda what: print_note(f"waiting: {what}"))
     if as_json:
         print_json({"revision": to})
     else:
-        say(f"the database is at {to}")
+        print_note(f"the database is at {to}")
     for line in left_to_do:
-        say(line)
+        print_note(line)
 
 
 def flower() -> None:

@@ -14,7 +14,7 @@ from structlog.types import EventDict
 
 from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
 from callgate.adapters.broker.consumers import WORKER_COMMANDS, refused_command
-from callgate.cli.output import escape_what_cannot_be_written, harmless
+from callgate.cli.output import escape_control_chars, escape_what_cannot_be_written
 from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerSettings
 from worker.bootstrap import Runtime, bootstrap, worker_app
@@ -105,7 +105,7 @@ def check_broker_rights(app: Celery) -> None:
 def _spell_out(_logger: Any, _method: str, event: EventDict) -> EventDict:
     """What clients, providers and strangers on the broker chose must not steer the terminal that shows the log."""
     return {
-        name: harmless(value, kept="\n\t") if isinstance(value, str) else value
+        name: escape_control_chars(value, kept="\n\t") if isinstance(value, str) else value
         for name, value in event.items()
     }
 

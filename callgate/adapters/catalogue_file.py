@@ -31,6 +31,8 @@ _KNOWN_KEYS = sorted(
         for k in entry.model_fields
     }
 )
+RENAMED_KEYS = {"lost_max": "worker_losses_max"}
+"""The new key by the old one, for keys of earlier versions."""
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
@@ -73,7 +75,10 @@ def _described(error: ErrorDetails) -> str:
     key = "".join(parts).removeprefix(".")
     if error["type"] != "extra_forbidden":
         return f"{key}: {error['msg']}"
-    close = get_close_matches(str(error["loc"][-1]), _KNOWN_KEYS, n=1)
+    last = str(error["loc"][-1])
+    if new := RENAMED_KEYS.get(last):
+        return f"{key}: renamed, use {new}"
+    close = get_close_matches(last, _KNOWN_KEYS, n=1)
     return f"{key}: unknown key" + (f", did you mean {close[0]!r}?" if close else "")
 
 

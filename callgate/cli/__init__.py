@@ -1,11 +1,12 @@
 """
-The command line: parse, call the client, print.
+The command line: parse, call a service, print.
 
-Answers go to stdout (with `--json` exactly one object or array), everything else to stderr. Exit codes: 0 done; 1 an
-error of callgate, or a check that found something; 2 wrong usage or settings; 130 interrupted.
+Answers go to stdout, everything else to stderr. With `--json` stdout holds exactly one object or array; each command's
+help describes its shape. Exit codes: 0 done; 1 an error of callgate, or a failed check; 2 wrong usage or settings; 130
+interrupted.
 
-`worker/cli.py` adds the commands of the worker, and `devkit/cli.py` those for developers, where those files
-are. Settings are read, and Celery and SQLAlchemy imported, only when a command runs.
+In a checkout `worker/cli.py` adds the commands of the worker, and `devkit/cli.py` those for developers. Settings are
+read, and Celery and SQLAlchemy imported, only when a command runs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.main import get_command
 
+from callgate import __version__
 from callgate.cli import (
     actions,
     breakers,
@@ -32,13 +34,14 @@ from callgate.cli import (
     unknown,
 )
 from callgate.cli.output import OpenClient, escape_what_cannot_be_written, print_error
+from callgate.cli.renamed import new_arguments
 from callgate.domain.errors import CallgateError, ConfigurationError
 
 if TYPE_CHECKING:
     from callgate.client import Client
 
 CHECKOUT_COMMANDS = ("worker/cli.py", "devkit/cli.py")
-"""Files beside the library that add commands, where they are."""
+"""Files beside the library that add commands, if they exist."""
 
 
 def main() -> NoReturn:
@@ -52,19 +55,21 @@ def run(arguments: Sequence[str], open_client: OpenClient | None = None) -> int:
     Run one command.
 
     Args:
-        open_client: Makes the client the command works with; by default from the environment.
+        open_client: Makes the client of the command; by default from the environment.
 
     Returns:
         The exit code.
     """
     command = get_command(build_app())
     try:
-        command.main(list(arguments), prog_name="callgate", obj=open_client or client_from_env)
+        command.main(
+            new_arguments(arguments), prog_name="callgate", obj=open_client or client_from_env
+        )
     except CallgateError as exc:
         print_error(exc)
         return 2 if isinstance(exc, ConfigurationError) else 1
     except BrokenPipeError:
-        # The reader has seen enough; what is still buffered must not fail again at exit.
+        # The reader has closed the pipe. The rest of the buffer must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -75,7 +80,7 @@ def run(arguments: Sequence[str], open_client: OpenClient | None = None) -> int:
 
 
 def build_app() -> typer.Typer:
-    """The commands of the library, and those that a checkout adds."""
+    """Build the commands of the library, and those that a checkout adds."""
     app = typer.Typer(
         name="callgate",
         no_args_is_help=True,
@@ -83,11 +88,11 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_options)
-    for piece in (
+    for group in (
         *(calls, budgets, unknown, breakers, dead_letters, retention, actions),
         *(tenants, doctor),
     ):
-        piece.register(app)
+        group.register(app)
     for file in CHECKOUT_COMMANDS:
         path = Path(__file__).parents[2] / file
         if path.exists():
@@ -97,7 +102,7 @@ def build_app() -> typer.Typer:
 
 def client_from_env() -> Client:
     """
-    Build the client of this process, its log on stderr.
+    Build the client of this process; it logs to stderr.
 
     Raises:
         ConfigurationError: The settings cannot work.
@@ -111,7 +116,7 @@ def client_from_env() -> Client:
 
 
 def _register_from(path: Path, app: typer.Typer) -> None:
-    """By path and not by name: the library must not import the worker, and `worker` may be anybody's package."""
+    """Load by path, not by name: the library must not import the worker, and another package may be called `worker`."""
     spec = importlib.util.spec_from_file_location(f"callgate_{path.parent.name}_commands", path)
     assert spec is not None
     assert spec.loader is not None
@@ -122,9 +127,7 @@ def _register_from(path: Path, app: typer.Typer) -> None:
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        from importlib.metadata import version
-
-        typer.echo(f"callgate {version('callgate')}")
+        typer.echo(f"callgate {__version__}")
         raise typer.Exit
 
 

@@ -1,4 +1,4 @@
-"""`callgate actions`, and what every command shares that changes something in an operator's name."""
+"""`callgate actions`, and the options of every command that writes to the action log."""
 
 from __future__ import annotations
 
@@ -8,38 +8,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from callgate.cli.output import AsJson, client_of, print_json, print_table
+from callgate.cli.options import AsJson
+from callgate.cli.output import client_of, print_json, print_table
 from callgate.domain.reports import By, OperatorAction
 
 if TYPE_CHECKING:
     from callgate.client import Client
 
 LISTED_MAX = 10_000
-WORDS_CHARS_MAX = 1_000
+TEXT_CHARS_MAX = 1_000
 
 
-def words(text: str) -> str:
-    """Parse what a person says: not nothing, and no more than is read."""
-    said = text.strip()
-    if not said or len(said) > WORDS_CHARS_MAX:
-        raise typer.BadParameter(f"say it in 1 to {WORDS_CHARS_MAX} characters")
-    if not said.isprintable() and not said.replace("\n", " ").replace("\t", " ").isprintable():
+def parse_text(text: str) -> str:
+    """Parse a reason or a name: not empty, not too long, and printable."""
+    stripped = text.strip()
+    if not stripped or len(stripped) > TEXT_CHARS_MAX:
+        raise typer.BadParameter(f"give 1 to {TEXT_CHARS_MAX} characters")
+    if not stripped.replace("\n", " ").replace("\t", " ").isprintable():
         raise typer.BadParameter("it has characters that cannot be printed")
-    return said
+    return stripped
 
 
-Reason = Annotated[str, typer.Option("--reason", parser=words, help="Why; kept with the change.")]
+Reason = Annotated[
+    str, typer.Option("--reason", parser=parse_text, help="Why; stored in the action log.")
+]
 Operator = Annotated[
     str | None,
     typer.Option(
-        "--operator", parser=words, help="Who; else CALLGATE_OPERATOR, else this system's user."
+        "--operator",
+        parser=parse_text,
+        help="Your name; else CALLGATE_OPERATOR, else the user of this system.",
     ),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    actions = typer.Typer(no_args_is_help=True, help="What operators changed, and why.")
+    actions = typer.Typer(no_args_is_help=True, help="Show what operators changed, and why.")
     actions.command("list")(list_actions)
     app.add_typer(actions, name="actions")
 
@@ -49,7 +54,11 @@ def list_actions(
     limit: Annotated[int, typer.Option("--limit", min=1, max=LISTED_MAX)] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List what operators changed, newest first."""
+    """
+    List what operators changed, newest first.
+
+    JSON: an array of at, operator, reason, action, org_id, subject and detail.
+    """
     with client_of(context) as client:
         actions = client.operations.actions(limit=limit)
     if as_json:
@@ -60,12 +69,12 @@ def list_actions(
 
 
 def by_of(client: Client, operator: str | None, reason: str) -> By:
-    """Who changes something with this command, and why."""
+    """Who makes this change, and why."""
     return By(operator or client.settings.operator or system_user(), reason)
 
 
 def system_user() -> str:
-    """The user this process runs as; never empty."""
+    """The user that this process runs as; never empty."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -1,4 +1,4 @@
-"""`callgate breakers`: which providers are left alone for a while, and opening and closing that by hand."""
+"""`callgate breakers`: list the breakers of providers, open and close them by hand."""
 
 from __future__ import annotations
 
@@ -7,40 +7,38 @@ from typing import Annotated
 import typer
 
 from callgate.cli.actions import Operator, Reason, by_of
-from callgate.cli.output import (
-    AsJson,
-    Model,
-    Provider,
-    client_of,
-    name,
-    print_fields,
-    print_json,
-    print_table,
-    say,
-)
-from callgate.domain.errors import InvalidRequest, UnknownProvider
+from callgate.cli.options import AsJson, Model, Provider, parse_name
+from callgate.cli.output import client_of, print_fields, print_json, print_note, print_table
 from callgate.domain.reports import BreakerLine
+from callgate.services import breakers as services
+from callgate.services.breakers import BreakerKey
 
-OfProvider = Annotated[str, typer.Option("--provider", parser=name)]
-OfModel = Annotated[str, typer.Option("--model", parser=name)]
+OfProvider = Annotated[str, typer.Option("--provider", parser=parse_name)]
+OfModel = Annotated[str, typer.Option("--model", parser=parse_name)]
 Credential = Annotated[
     str | None,
     typer.Option(
         "--credential",
-        parser=name,
+        parser=parse_name,
         metavar="ORG",
-        help="Of the key that is this organisation's own; else of the provider's key.",
+        help="For calls with this organisation's own key; else for calls with the provider's key.",
     ),
 ]
 Org = Annotated[
     str | None,
-    typer.Option("--org", parser=name, help="Of this organisation's calls; else of everybody's."),
+    typer.Option(
+        "--org",
+        parser=parse_name,
+        help="Only for this organisation's calls; else for every organisation.",
+    ),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    breakers = typer.Typer(no_args_is_help=True, help="Providers that are left alone for a while.")
+    breakers = typer.Typer(
+        no_args_is_help=True, help="List, open and close the breakers of providers."
+    )
     breakers.command("list")(list_breakers)
     breakers.command("open")(open_breaker)
     breakers.command("close")(close_breaker)
@@ -50,7 +48,12 @@ def register(app: typer.Typer) -> None:
 def list_breakers(
     context: typer.Context, provider: Provider = None, model: Model = None, as_json: AsJson = False
 ) -> None:
-    """List breakers, and how many calls wait for each."""
+    """
+    List breakers, and how many calls wait for each.
+
+    JSON: an array of provider, model, credential, org_id, is_open, reason, failures, changed_at, proven_at, probe_at
+    and waiting.
+    """
     with client_of(context) as client:
         lines = client.operations.breakers()
     lines = [b for b in lines if provider in (None, b.provider) and model in (None, b.model)]
@@ -61,7 +64,7 @@ def list_breakers(
         *("model", "key", "calls of", "!breaker", ">failures", ">waiting", "!since", "!next probe"),
         "reason",
     )
-    print_table(columns, map(_row, lines), "no breakers: nothing was called yet")
+    print_table(columns, map(_row, lines), "no breakers: no call was made yet")
 
 
 def open_breaker(
@@ -74,16 +77,21 @@ def open_breaker(
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
-    """Leave a provider's model alone, until somebody closes the breaker again; calls wait unpaid."""
-    key = provider, model, credential or "", org or ""
+    """
+    Stop calls to a provider's model until an operator closes the breaker. The calls wait and cost nothing.
+
+    JSON: one breaker as in `breakers list`.
+    """
+    key = BreakerKey(provider, model, credential or "", org or "")
     with client_of(context) as client:
-        is_new = key not in map(_key, client.operations.breakers())
-        if is_new and provider not in client.catalogue.providers:
-            raise UnknownProvider(f"neither the catalogue nor a call has a provider {provider!r}")
-        by = by_of(client, operator, reason)
-        line = client.operations.set_breaker(*key, is_open=True, by=by)
+        line, is_new = services.open_breaker(
+            client.operations,
+            key,
+            client.catalogue.providers,
+            by=by_of(client, operator, reason),
+        )
     if is_new:
-        say(f"no call has asked for {_about(line)} yet: see that its name is right")
+        print_note(f"no call has used {_about(line)} yet: check that the name is right")
     _print(line, as_json)
 
 
@@ -97,13 +105,17 @@ def close_breaker(
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
-    """Call a provider's model again; all calls that wait for it are released. Without --org, of every organisation."""
-    key = provider, model, credential or "", org or ""
+    """
+    Allow calls to a provider's model again, and release the calls that wait for it.
+
+    Without --org the breakers of every organisation are closed.
+
+    JSON: one breaker as in `breakers list`.
+    """
+    key = BreakerKey(provider, model, credential or "", org or "")
     with client_of(context) as client:
-        if key not in map(_key, client.operations.breakers()):
-            raise InvalidRequest(f"there is no breaker of {'/'.join(filter(None, key))}")
         by = by_of(client, operator, reason)
-        line = client.operations.set_breaker(*key, is_open=False, by=by)
+        line = services.close_breaker(client.operations, key, by=by)
     _print(line, as_json)
 
 
@@ -149,7 +161,3 @@ def _about(b: BreakerLine) -> str:
     with_key = f" with the key of {b.credential}" if b.credential else ""
     whose = f" for {b.org_id}" if b.org_id else ""
     return f"{b.provider}/{b.model}{with_key}{whose}"
-
-
-def _key(b: BreakerLine) -> tuple[str, str, str, str]:
-    return b.provider, b.model, b.credential, b.org_id

@@ -1,4 +1,4 @@
-"""`callgate budget`, `callgate costs` and `callgate audit`."""
+"""`callgate budgets`, `callgate costs` and `callgate audit`."""
 
 from __future__ import annotations
 
@@ -7,35 +7,29 @@ from typing import Annotated, Any
 
 import typer
 
-from callgate.cli.output import (
-    AsJson,
-    Org,
-    client_of,
-    name,
-    print_fields,
-    print_json,
-    print_table,
-)
-from callgate.domain.budgets import ORG_SCOPE, BudgetFigures, Window, nano_usd_of, scopes_of, usd
+from callgate.cli.options import AsJson, Org, parse_name
+from callgate.cli.output import client_of, print_fields, print_json, print_table
+from callgate.domain.budgets import BudgetFigures, Window, nano_usd_of, usd
 from callgate.domain.reports import CostLine
 from callgate.services.audit import AuditReport
-from callgate.services.audit import audit as judge
+from callgate.services.audit import audit as audit_snapshot
+from callgate.services.budgets import set_limits
 
 LIMIT_USD_MAX = 1_000_000_000
-"""Far above any budget, and far below what the ledger can count."""
+"""Far above any budget, and far below the largest amount of the ledger."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    budget = typer.Typer(no_args_is_help=True, help="Set and show what organisations may spend.")
-    budget.command("set")(set_budget)
-    budget.command("show")(show)
-    app.add_typer(budget, name="budget")
+    budgets = typer.Typer(no_args_is_help=True, help="Set and show what organisations may spend.")
+    budgets.command("set")(set_budget)
+    budgets.command("show")(show)
+    app.add_typer(budgets, name="budgets")
     app.command()(costs)
     app.command()(audit)
 
 
-def amount_nano_usd(text: str) -> int:
+def parse_amount(text: str) -> int:
     """Parse an amount of USD: a decimal with at most nine places."""
     try:
         return nano_usd_of(text, usd_max=LIMIT_USD_MAX)
@@ -45,73 +39,81 @@ def amount_nano_usd(text: str) -> int:
 
 def set_budget(
     context: typer.Context,
-    org: Annotated[str, typer.Argument(parser=name, metavar="ORG")],
+    org: Annotated[str, typer.Argument(parser=parse_name, metavar="ORG")],
     daily: Annotated[
         int | None,
-        typer.Option("--daily-usd", parser=amount_nano_usd, metavar="USD", help="Limit per day."),
+        typer.Option("--daily-usd", parser=parse_amount, metavar="USD", help="Limit per day."),
     ] = None,
     monthly: Annotated[
         int | None,
-        typer.Option("--monthly-usd", parser=amount_nano_usd, metavar="USD", help="Per month."),
+        typer.Option("--monthly-usd", parser=parse_amount, metavar="USD", help="Per month."),
     ] = None,
     call_type: Annotated[
-        str | None, typer.Option("--call-type", parser=name, help="Limit this call type alone.")
+        str | None,
+        typer.Option("--call-type", parser=parse_name, help="Limit only this call type."),
     ] = None,
     timezone: Annotated[
         str | None,
         typer.Option(
             "--timezone",
-            help="Where days begin, as Postgres names it. New budgets: UTC. Without a limit: of those that are set.",
+            help="The time zone in which days begin, as Postgres names it; UTC for new budgets. Given alone, it"
+            " changes the existing budgets.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set the limit of an organisation, or of one of its call types, now."""
-    scope = scopes_of(call_type)[1] if call_type else ORG_SCOPE
+    """
+    Set the limit of an organisation, or of one of its call types, now.
+
+    JSON: an array of the budgets that were set, as in `budgets show`.
+    """
     given = {Window.DAY: daily, Window.MONTH: monthly}
+    limits = {window: limit for window, limit in given.items() if limit is not None}
     with client_of(context) as client:
-        known = {b.window: b for b in client.operations.budgets(org) if b.scope == scope}
-        limits = {window: limit for window, limit in given.items() if limit is not None}
-        if timezone and not limits:
-            limits = {window: budget.limit_nano_usd for window, budget in known.items()}
-        if not limits:
-            raise typer.BadParameter("give --daily-usd, --monthly-usd or both")
-        figures = [
-            client.operations.set_budget(
-                # Changing a limit must not move the days of a budget.
-                *(org, scope, window, limit),
-                timezone or (known[window].timezone if window in known else "UTC"),
-            )
-            for window, limit in limits.items()
-        ]
+        figures = set_limits(client.operations, org, limits, call_type=call_type, timezone=timezone)
+    if not figures:
+        raise typer.BadParameter("give --daily-usd, --monthly-usd or both")
     _print_budgets(figures, as_json)
 
 
 def show(
     context: typer.Context,
-    org: Annotated[str | None, typer.Argument(parser=name, metavar="ORG")] = None,
+    org: Annotated[str | None, typer.Argument(parser=parse_name, metavar="ORG")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show budgets in their newest period."""
+    """
+    Show budgets in their newest period.
+
+    JSON: an array of budget_id, org_id, scope, window, timezone, starts_at, ends_at, limit_nano_usd, reserved_nano_usd,
+    spent_nano_usd and left_nano_usd.
+    """
     with client_of(context) as client:
         figures = client.operations.budgets(org)
     _print_budgets(figures, as_json)
 
 
 def costs(context: typer.Context, org: Org = None, as_json: AsJson = False) -> None:
-    """Show what was used, and what collapsing duplicates saved."""
+    """
+    Show what calls cost, and what collapsing duplicates saved.
+
+    JSON: an array of org_id, call_type, provider, model, and the counts, tokens, amounts and latencies of a CostLine.
+    """
     with client_of(context) as client:
         lines = client.operations.costs(org)
     if as_json:
         print_json(lines)
     else:
-        print_table(COST_COLUMNS, map(_cost_row, lines), "nothing was used")
+        print_table(COST_COLUMNS, map(_cost_row, lines), "no calls yet")
 
 
 def audit(context: typer.Context, as_json: AsJson = False) -> None:
-    """Prove that the books are right; exit 1 if they are not."""
+    """
+    Check that every budget figure equals the sum of its rows; exit 1 if one does not.
+
+    JSON: is_clean, drift_nano_usd, drifting, and the fields of the snapshot.
+    """
     with client_of(context) as client:
-        report = judge(client.operations.snapshot())
+        report = audit_snapshot(client.operations.snapshot())
     if as_json:
         print_json(_audit_fields(report))
     else:
@@ -125,7 +127,7 @@ def _print_budgets(figures: list[BudgetFigures], as_json: bool) -> None:
         print_json([{**asdict(f), "left_nano_usd": f.left_nano_usd} for f in figures])
         return
     columns = ("org", "scope", "!per", ">limit", ">spent", ">held", ">left", "zone")
-    print_table(columns, map(_budget_row, figures), "no budgets; set one: callgate budget set")
+    print_table(columns, map(_budget_row, figures), "no budgets; set one: callgate budgets set")
 
 
 def _budget_row(f: BudgetFigures) -> tuple[object, ...]:
@@ -161,7 +163,7 @@ def _print_audit(report: AuditReport) -> None:
     seen = report.snapshot
     print_fields(
         {
-            "books": "right" if report.is_clean else "WRONG",
+            "ledger": "right" if report.is_clean else "WRONG",
             "drift": usd(report.drift_nano_usd),
             "budgets": len(seen.budgets),
             "spent": usd(seen.spent_nano_usd),

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from callgate.cli.output import AsJson, client_of, name, print_json, print_table, say
-
-if TYPE_CHECKING:
-    from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
+from callgate.cli.options import AsJson, parse_name
+from callgate.cli.output import client_of, print_json, print_note, print_table
+from callgate.domain.tenants import Tenant
 
 Login = Annotated[str, typer.Argument(metavar="LOGIN", help="A member of callgate_client.")]
-OfOrg = Annotated[str, typer.Argument(parser=name, metavar="ORG")]
+OfOrg = Annotated[str, typer.Argument(parser=parse_name, metavar="ORG")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    tenants = typer.Typer(no_args_is_help=True, help="Say which database login acts for whom.")
+    tenants = typer.Typer(
+        no_args_is_help=True, help="Say which organisations a database login acts for."
+    )
     tenants.command("grant")(grant)
     tenants.command("revoke")(revoke)
     tenants.command("list")(list_all)
@@ -27,53 +27,46 @@ def register(app: typer.Typer) -> None:
 
 
 def grant(context: typer.Context, login: Login, org: OfOrg, as_json: AsJson = False) -> None:
-    """Let a login act for an organisation, and for no other but those it was granted before."""
-    with _tenants(context) as tenants:
-        to_run = tenants.grant(_tenant(login, org))
-        _print([t for t in tenants.all() if t.login == login], as_json)
-    if to_run is not None:
-        say(f"{login} has no limits of time yet; run as who may alter it: {to_run}")
+    """
+    Let a login act for one more organisation.
+
+    JSON: an array of login and org_id: every organisation this login acts for now.
+    """
+    with client_of(context) as client:
+        granted = client.tenants.grant(login, org)
+    _print(granted.tenants, as_json)
+    if granted.to_run is not None:
+        print_note(
+            f"the statements of {login} have no time limits yet; as its owner, run: {granted.to_run}"
+        )
 
 
 def revoke(context: typer.Context, login: Login, org: OfOrg, as_json: AsJson = False) -> None:
-    """Take it back; exit 1 if it was not granted."""
-    with _tenants(context) as tenants:
-        was_granted = tenants.revoke(_tenant(login, org))
-        _print([t for t in tenants.all() if t.login == login], as_json)
-    if not was_granted:
-        say(f"{login} did not act for {org}")
+    """
+    Take an organisation away from a login; exit 1 if it was not granted.
+
+    JSON: as `tenants grant`.
+    """
+    with client_of(context) as client:
+        revoked = client.tenants.revoke(login, org)
+    _print(revoked.tenants, as_json)
+    if not revoked.was_granted:
+        print_note(f"{login} did not act for {org}")
         raise typer.Exit(1)
 
 
 def list_all(context: typer.Context, as_json: AsJson = False) -> None:
-    """List all logins with their organisations."""
-    with _tenants(context) as tenants:
-        _print(tenants.all(), as_json)
+    """
+    List all logins with their organisations.
 
-
-@contextmanager
-def _tenants(context: typer.Context) -> Iterator[PostgresTenants]:
-    """Logins are the database's, not a port's: whatever else keeps a ledger knows none."""
-    from callgate.adapters.postgres.session import PostgresSession
-    from callgate.adapters.postgres.tenants import PostgresTenants
-
+    JSON: an array of login and org_id.
+    """
     with client_of(context) as client:
-        settings = client.settings
-        url = settings.database_url.get_secret_value()
-        session = PostgresSession(url, timeout_s=settings.ledger_timeout_s, pool_size=1)
-        try:
-            yield PostgresTenants(session)
-        finally:
-            session.close()
+        tenants = client.tenants.all()
+    _print(tenants, as_json)
 
 
-def _tenant(login: str, org: str) -> Tenant:
-    from callgate.adapters.postgres.tenants import Tenant
-
-    return Tenant(login, org)
-
-
-def _print(tenants: list[Tenant], as_json: bool) -> None:
+def _print(tenants: Sequence[Tenant], as_json: bool) -> None:
     if as_json:
         print_json([tenant._asdict() for tenant in tenants])
     else:

@@ -1,4 +1,4 @@
-"""`callgate unknown`: bills that nobody knows, and settling them by hand."""
+"""`callgate unknown`: list attempts whose bill is unknown, and settle them by hand."""
 
 from __future__ import annotations
 
@@ -15,17 +15,9 @@ from uuid import UUID
 import typer
 
 from callgate.cli.actions import Operator, Reason, by_of
-from callgate.cli.output import (
-    AsJson,
-    Model,
-    Org,
-    Provider,
-    client_of,
-    loaded,
-    print_json,
-    print_table,
-    say,
-)
+from callgate.cli.call_output import parse_error
+from callgate.cli.options import AsJson, Model, Org, Provider, with_options
+from callgate.cli.output import client_of, print_json, print_note, print_table
 from callgate.domain.budgets import nano_usd_of, usd
 from callgate.domain.errors import InvalidBills
 from callgate.domain.unknown import (
@@ -36,29 +28,29 @@ from callgate.domain.unknown import (
     UnknownDay,
     UnknownFilter,
 )
-from callgate.services.bills import BILLS_BYTES_MAX, Bill, HandService, attempt_uuid, read_bills
+from callgate.services.bills import BILLS_BYTES_MAX, Bill, BillService, attempt_uuid, read_bills
 
 LISTED_MAX = 10_000
 REMEDIES = {
     HandOutcome.SETTLED: "",
     HandOutcome.UNCHANGED: "it was settled by hand at this amount before",
-    HandOutcome.CHANGED: "it was settled by hand, or an answer came late; to change what it posts now give --seen-usd",
-    HandOutcome.ABOVE_HOLD: "more than was held; if that is right give --more-than-hold",
-    HandOutcome.NOT_UNKNOWN: "what it cost is known, or it is under way",
-    HandOutcome.ARCHIVED: "its month was dropped, and only sums are left of it",
-    HandOutcome.NOT_FOUND: "the ledger knows no such attempt",
+    HandOutcome.CHANGED: "it was settled by hand, or an answer came late; to change what it posts, give --seen-usd",
+    HandOutcome.ABOVE_HOLD: "more than was held; if that is right, give --more-than-hold",
+    HandOutcome.NOT_UNKNOWN: "its cost is known, or it is still running",
+    HandOutcome.ARCHIVED: "its month of the log was dropped; only the sums remain",
+    HandOutcome.NOT_FOUND: "the ledger has no such attempt",
 }
 
 
-def bill_nano_usd(text: str) -> int:
-    """Parse what a provider billed for one request."""
+def parse_billed(text: str) -> int:
+    """Parse the amount that a provider billed for one request."""
     try:
         return nano_usd_of(text, usd_max=BILLED_USD_MAX)
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from None
 
 
-def attempt_id(text: str) -> UUID:
+def parse_attempt_id(text: str) -> UUID:
     """Parse an attempt's id."""
     try:
         return attempt_uuid(text)
@@ -66,52 +58,66 @@ def attempt_id(text: str) -> UUID:
         raise typer.BadParameter(str(exc)) from None
 
 
-def utc_day(text: str) -> datetime:
-    """Parse the beginning of a day, UTC."""
+def parse_day(text: str) -> datetime:
+    """Parse a day as its first moment, UTC."""
     try:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no day such as 2026-11-28") from None
+        raise typer.BadParameter(f"{text!r} is not a day like 2026-11-28") from None
 
 
 Since = Annotated[
     datetime | None,
-    typer.Option("--since", parser=utc_day, metavar="DAY", help="The first day, UTC."),
+    typer.Option("--since", parser=parse_day, metavar="DAY", help="The first day, UTC."),
 ]
 Until = Annotated[
     datetime | None,
-    typer.Option("--until", parser=utc_day, metavar="DAY", help="The last day, UTC, all of it."),
+    typer.Option("--until", parser=parse_day, metavar="DAY", help="The last day, UTC, included."),
 ]
 Past = Annotated[
     bool,
-    typer.Option("--past", help="Also whole holds that earlier versions posted without saying so."),
+    typer.Option("--past", help="Include whole holds that earlier versions posted unmarked."),
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    unknown = typer.Typer(no_args_is_help=True, help="Bills that nobody knows; settle them.")
-    unknown.command("list")(list_bills)
-    unknown.command()(summary)
-    unknown.command()(settle)
-    app.add_typer(unknown, name="unknown")
-
-
-def list_bills(
-    context: typer.Context,
+def unknown_filter(
     org: Org = None,
     provider: Provider = None,
     model: Model = None,
     since: Since = None,
     until: Until = None,
     past: Past = False,
+) -> UnknownFilter:
+    """The options that choose attempts whose bill is unknown."""
+    before = None if until is None else until + timedelta(days=1)
+    return UnknownFilter(org, provider, model, since, before, past)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    unknown = typer.Typer(
+        no_args_is_help=True, help="List and settle attempts whose bill is unknown."
+    )
+    unknown.command("list")(list_bills)
+    unknown.command()(summary)
+    unknown.command()(settle)
+    app.add_typer(unknown, name="unknown")
+
+
+@with_options(unknown_filter=unknown_filter)
+def list_bills(
+    context: typer.Context,
+    unknown_filter: UnknownFilter,
     limit: Annotated[int, typer.Option("--limit", min=1, max=LISTED_MAX)] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List attempts whose bill nobody knows, newest first, and the money they hold."""
-    which = _filter(org, provider, model, since, until, past)
+    """
+    List attempts whose bill is unknown, newest first, and the money they hold.
+
+    JSON: an array of task_id, attempt_id, and the other fields of an UnknownBill.
+    """
     with client_of(context) as client:
-        bills = client.operations.unknown_bills(which, limit=limit)
+        bills = client.operations.unknown_bills(unknown_filter, limit=limit)
     if as_json:
         print_json([_fields(bill) for bill in bills])
         return
@@ -119,27 +125,24 @@ def list_bills(
     print_table(columns, map(_row, bills), "no unknown bills")
     if bills:
         more = "; there may be more: --limit" if len(bills) == limit else ""
-        say(f"{len(bills)} attempts hold {usd(sum(b.posted_nano_usd for b in bills))}{more}")
+        print_note(f"{len(bills)} attempts hold {usd(sum(b.posted_nano_usd for b in bills))}{more}")
 
 
+@with_options(unknown_filter=unknown_filter)
 def summary(
     context: typer.Context,
-    org: Org = None,
-    provider: Provider = None,
-    model: Model = None,
-    since: Since = None,
-    until: Until = None,
-    past: Past = False,
+    unknown_filter: UnknownFilter,
     as_json: AsJson = False,
 ) -> None:
     """
-    Sum them by day (UTC) and model, beside what is known of those.
+    Sum unknown bills by day (UTC) and model, beside the known bills.
 
-    The provider's own sum of a day and model, less what is known, is what the unknown ones cost.
+    The provider's total for a day and model, minus the known bills, is what the unknown attempts cost.
+
+    JSON: an array of day, provider, model, attempts, posted_nano_usd, known_attempts and known_nano_usd.
     """
-    which = _filter(org, provider, model, since, until, past)
     with client_of(context) as client:
-        days = client.operations.unknown_days(which)
+        days = client.operations.unknown_days(unknown_filter)
     if as_json:
         print_json(days)
         return
@@ -151,42 +154,48 @@ def settle(
     context: typer.Context,
     reason: Reason,
     attempt: Annotated[
-        UUID | None, typer.Argument(parser=attempt_id, metavar="[ATTEMPT]", help="Its id.")
+        UUID | None, typer.Argument(parser=parse_attempt_id, metavar="[ATTEMPT]", help="Its id.")
     ] = None,
     unbilled: Annotated[bool, typer.Option("--unbilled", help="It cost nothing.")] = False,
     billed: Annotated[
         int | None,
-        typer.Option("--billed-usd", parser=bill_nano_usd, metavar="USD", help="What it cost."),
+        typer.Option("--billed-usd", parser=parse_billed, metavar="USD", help="What it cost."),
     ] = None,
     seen: Annotated[
         int | None,
         typer.Option(
             "--seen-usd",
-            parser=bill_nano_usd,
+            parser=parse_billed,
             metavar="USD",
-            help="Only while it posts this; to change what was settled by hand before.",
+            help="Only if this amount is posted now; needed to change a settlement by hand.",
         ),
     ] = None,
     file: Annotated[
         str | None,
-        typer.Option("--csv", help="A file with attempt_id,billed_usd in its lines; `-`: stdin."),
+        typer.Option(
+            "--csv", help="A CSV file with the columns attempt_id,billed_usd; `-` reads stdin."
+        ),
     ] = None,
     more_than_hold: Annotated[
-        bool, typer.Option("--more-than-hold", help="Also where it is more than was held.")
+        bool, typer.Option("--more-than-hold", help="Accept amounts above the hold.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    Post what the provider billed, in place of what was posted for want of that.
+    Post what the provider billed, in place of the whole hold.
 
-    Exit 1 if one of them could not be settled. Settling the same again changes nothing.
+    Exit 1 if an attempt could not be settled. Settling the same amount again changes nothing.
+
+    JSON: dry_run; attempts, an array of attempt_id, outcome, posted_before_nano_usd and posted_nano_usd.
     """
     bills = _bills(attempt, unbilled, billed, seen, file)
     with client_of(context) as client:
         by = by_of(client, operator, reason)
-        service = HandService(client.operations)
+        service = BillService(client.operations)
         answers = list(
             service.settle(bills, by=by, may_exceed_hold=more_than_hold, dry_run=dry_run)
         )
@@ -200,7 +209,9 @@ def _bills(
 ) -> list[Bill]:
     if file is not None:
         if attempt is not None or unbilled or billed is not None or seen is not None:
-            raise typer.BadParameter("--csv names the attempts and what they cost; give neither")
+            raise typer.BadParameter(
+                "--csv names the attempts and their amounts; give neither as an option"
+            )
         return read_bills(_text(file))
     if attempt is None or unbilled == (billed is not None):
         raise typer.BadParameter("give ATTEMPT with --unbilled or --billed-usd, or --csv")
@@ -209,10 +220,10 @@ def _bills(
 
 def _text(file: str) -> str:
     """
-    Read a file, and no more of it than could be bills.
+    Read a file, up to the longest that is accepted.
 
     Raises:
-        InvalidBills: It is too long, or no text.
+        InvalidBills: It is too long, or not text.
     """
     try:
         with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as opened:
@@ -223,7 +234,7 @@ def _text(file: str) -> str:
     except OSError as exc:
         raise typer.BadParameter(f"{file} cannot be read: {exc.strerror}") from None
     except UnicodeDecodeError:
-        raise InvalidBills("the file is no UTF-8") from None
+        raise InvalidBills("the file is not UTF-8") from None
 
 
 def _print_answers(answers: Sequence[SettledByHand], *, dry_run: bool, as_json: bool) -> None:
@@ -236,24 +247,12 @@ def _print_answers(answers: Sequence[SettledByHand], *, dry_run: bool, as_json: 
     ]  # fmt: skip
     print_table(("!attempt", "!outcome", ">before", ">now", "why"), rows, "no bills")
     counts = Counter(answer.outcome for answer in answers)
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    say(f"{'would be: ' if dry_run else ''}{told}" if told else "nothing to settle")
-
-
-def _filter(
-    org: str | None,
-    provider: str | None,
-    model: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    past: bool,
-) -> UnknownFilter:
-    before = None if until is None else until + timedelta(days=1)
-    return UnknownFilter(org, provider, model, since, before, past)
+    totals = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    print_note(f"{'would be: ' if dry_run else ''}{totals}" if totals else "nothing to settle")
 
 
 def _row(b: UnknownBill) -> tuple[object, ...]:
-    code = (loaded(b.error) or {}).get("code")
+    code = (parse_error(b.error) or {}).get("code")
     why = ", ".join(b.anomalies) or code or b.status
     model = f"{b.provider}/{b.model}"
     amount = usd(b.posted_nano_usd)
@@ -266,7 +265,7 @@ def _day_row(d: UnknownDay) -> tuple[object, ...]:
 
 
 def _fields(b: UnknownBill) -> dict[str, Any]:
-    fields = {"task_id": b.key.task_id, **asdict(b), "error": loaded(b.error)}
+    fields = {"task_id": b.key.task_id, **asdict(b), "error": parse_error(b.error)}
     del fields["key"]
     return fields
 

@@ -83,7 +83,7 @@ class BudgetRefusal:
 
     def __str__(self) -> str:
         if self.reason is RefusalReason.NO_BUDGET:
-            return f"no budget of org {self.org_id!r} covers this call; set one with `callgate budget set`"
+            return f"no budget of org {self.org_id!r} covers this call; set one with `callgate budgets set`"
         if self.reason is RefusalReason.NO_PERIOD:
             return (
                 f"org {self.org_id!r}, scope {self.scope!r} per {self.window}: the period has ended, and none can"
@@ -100,7 +100,7 @@ class BudgetRefusal:
     def _set_command(self) -> str:
         """How an operator names this budget on the command line."""
         of_type = self.scope.partition(CALL_TYPE_SCOPE)[2]
-        words = ["callgate", "budget", "set", self.org_id]
+        words = ["callgate", "budgets", "set", self.org_id]
         return shlex.join([*words, "--call-type", of_type] if of_type else words)
 
     def to_json(self) -> str:

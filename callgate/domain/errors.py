@@ -1,24 +1,24 @@
 """
 Every error callgate raises, and nothing else.
 
-* CallgateError                 code: stable, safe to store and to alert on
-  + InvalidRequest              the caller's fault; nothing was recorded, nothing was paid
+* CallgateError                 code: stable; programs may store it and alert on it
+  + InvalidRequest              the caller's mistake; nothing was stored, nothing was paid
     - UnknownProvider, UnknownModel, UnpricedModel, MissingOutputBound
     - InputTooLarge, TooManyPages, InvalidSchema, InvalidLink, IdempotencyMismatch
     - UnknownTimeZone, RowRefused, InvalidAmount, InvalidBills
-  + BudgetRefused               the ledger said no; carries a `BudgetRefusal`
-    - BudgetHeld, BudgetExhausted, BudgetTooSmall, BudgetNoPeriod, BudgetNotConfigured
-  + OutputUnchecked             an answer that could not be checked against its schema
+  + BudgetRefused               a budget refused the call; carries a `BudgetRefusal`
+    - BudgetExhausted, BudgetTooSmall, BudgetNoPeriod, BudgetNotConfigured
+  + OutputUnchecked             an answer could not be checked against its schema
     - SchemaTooCostly
   + CallFailed                  the call ended dead; carries its last failure
-  + CallRejected                ended without an answer: cancelled, discarded, or refused by the worker
+  + CallRejected                the call ended without an answer: cancelled, discarded, or refused by a worker
   + CallNotFound, OrgNotFound, ResultPurged, ResultInvalid, WaitTimeout
   + Unavailable                 nothing is known to have been accepted; calling again is safe
     - LedgerUnavailable, BrokerUnavailable, CheckerUnavailable
   + ConfigurationError          at start only: the process must not start
     - NotMigrated, NotPermitted
 
-Constructors are positional and pass everything on, so that each error survives pickling and Celery's
+Constructors take positional arguments and pass all of them on, so that each error survives pickling and Celery's
 encoding with its fields. Messages never hold prompt text or secrets.
 """
 
@@ -42,25 +42,25 @@ class InvalidRequest(CallgateError):
 
 
 class UnknownProvider(InvalidRequest):
-    """No provider of this name is in the catalogue."""
+    """The catalogue has no provider of this name."""
 
     code = "unknown_provider"
 
 
 class UnknownModel(InvalidRequest):
-    """The call type does not allow this model, or no catalogue knows it."""
+    """The call type does not allow this model."""
 
     code = "unknown_model"
 
 
 class UnpricedModel(InvalidRequest):
-    """No price is known, so no hold could be an upper bound."""
+    """No price is known, so no hold could be an upper bound of the cost."""
 
     code = "unpriced_model"
 
 
 class MissingOutputBound(InvalidRequest):
-    """Neither the request nor its call type says how many tokens may be written."""
+    """Neither the request nor its call type limits the output tokens."""
 
     code = "missing_output_bound"
 
@@ -78,13 +78,13 @@ class TooManyPages(InvalidRequest):
 
 
 class InvalidSchema(InvalidRequest):
-    """The response schema is no JSON Schema that could be sent."""
+    """The response schema is not a JSON Schema that could be sent."""
 
     code = "invalid_schema"
 
 
 class InvalidLink(InvalidRequest):
-    """The link is no signature that another process could publish."""
+    """Another process could not publish the link."""
 
     code = "invalid_link"
 
@@ -96,31 +96,31 @@ class IdempotencyMismatch(InvalidRequest):
 
 
 class InvalidAmount(InvalidRequest):
-    """No amount of money that could have been billed."""
+    """The amount cannot be what a provider billed."""
 
     code = "invalid_amount"
 
 
 class InvalidBills(InvalidRequest):
-    """A file of bills has lines that cannot be meant; nothing of it was applied."""
+    """A file of bills has invalid lines; none of its bills was settled."""
 
     code = "invalid_bills"
 
 
 class UnknownTimeZone(InvalidRequest):
-    """The ledger knows no time zone of this name."""
+    """Postgres knows no time zone of this name."""
 
     code = "unknown_time_zone"
 
 
 class RowRefused(InvalidRequest):
-    """Postgres refused a statement because of what is in it; of a batch, a smaller one finds the row."""
+    """Postgres refused a value of this row. If a batch is refused, halving the batch finds the row."""
 
     code = "row_refused"
 
 
 class BudgetRefused(CallgateError):
-    """A budget had no room for the worst-case cost of the call."""
+    """A budget had no headroom for the worst-case cost of the call."""
 
     code = "budget_refused"
 
@@ -132,44 +132,38 @@ class BudgetRefused(CallgateError):
         return str(self.refusal)
 
 
-class BudgetHeld(BudgetRefused):
-    """Calls in flight hold the room; it may come back."""
-
-    code = "budget_held"
-
-
 class BudgetExhausted(BudgetRefused):
-    """The period's money is spent."""
+    """The budget of the period is spent."""
 
     code = "budget_exhausted"
 
 
 class BudgetTooSmall(BudgetRefused):
-    """The call could not fit even into an unused period."""
+    """The call costs more than the whole budget of a period."""
 
     code = "budget_too_small"
 
 
 class BudgetNoPeriod(BudgetRefused):
-    """The budget's period has ended, and its time zone is unknown to the ledger: an operator must set another."""
+    """The period has ended and the next cannot begin: Postgres does not know the budget's time zone any more."""
 
     code = "budget_no_period"
 
 
 class BudgetNotConfigured(BudgetRefused):
-    """The organisation has no budget, and the default policy is to refuse."""
+    """The organisation has no budget, and no default budget is set."""
 
     code = "budget_not_configured"
 
 
 class OutputUnchecked(CallgateError):
-    """For too long no process could be had that checks answers: this one was paid, and nobody knows whether it fits."""
+    """No process was available to check the answer: it is paid, and nobody knows whether it fits its schema."""
 
     code = "output_unchecked"
 
 
 class SchemaTooCostly(OutputUnchecked):
-    """Checking an answer against its schema took more time or memory than one call may have."""
+    """Checking the answer took more time or memory than one call may use."""
 
     code = "schema_too_costly"
 
@@ -190,7 +184,7 @@ class CallFailed(CallgateError):
 
 
 class CallRejected(CallgateError):
-    """The call ended without an answer; `reason_code` is cancelled, discarded or a refusal's code."""
+    """The call ended without an answer; `reason_code` is `cancelled`, `discarded` or the code of a refusal."""
 
     code = "call_rejected"
 
@@ -204,7 +198,7 @@ class CallRejected(CallgateError):
 
 
 class CallNotFound(CallgateError):
-    """The ledger knows no such call."""
+    """The ledger has no such call."""
 
     code = "call_not_found"
 
@@ -216,43 +210,43 @@ class OrgNotFound(CallgateError):
 
 
 class ResultPurged(CallgateError):
-    """The call succeeded, but its text was removed by the retention policy."""
+    """The call succeeded, but retention has removed its answer."""
 
     code = "result_purged"
 
 
 class ResultInvalid(CallgateError):
-    """The stored answer does not fit the caller's Pydantic model, or is not whole; `force=True` gets another."""
+    """The stored answer does not fit the caller's Pydantic model, or is incomplete; `force=True` gets another."""
 
     code = "result_invalid"
 
 
 class WaitTimeout(CallgateError, TimeoutError):
-    """The call was still open when the caller's patience ended; it goes on all the same."""
+    """The call was still open when the timeout ended; the call goes on."""
 
     code = "wait_timeout"
 
 
 class Unavailable(CallgateError):
-    """A service did not answer within its deadline."""
+    """A server or a child process did not answer in time."""
 
     code = "unavailable"
 
 
 class LedgerUnavailable(Unavailable):
-    """Postgres did not answer. At submit: not known to be accepted; submitting again is safe."""
+    """Postgres did not answer. A submission is not known to be accepted; submitting again is safe."""
 
     code = "ledger_unavailable"
 
 
 class BrokerUnavailable(Unavailable):
-    """The broker did not answer; what the ledger accepted will still be run."""
+    """The broker did not answer; calls that the ledger has accepted will still be run."""
 
     code = "broker_unavailable"
 
 
 class CheckerUnavailable(Unavailable):
-    """No process could be had that checks answers: what waits for it is settled later."""
+    """No process is available now to check answers; the attempts are settled later."""
 
     code = "checker_unavailable"
 
@@ -264,7 +258,7 @@ class ConfigurationError(CallgateError):
 
 
 class NotMigrated(ConfigurationError):
-    """The database lacks callgate's tables: run `callgate migrate`."""
+    """The database has no tables of callgate: run `callgate migrate`."""
 
     code = "not_migrated"
 
@@ -276,9 +270,9 @@ class NotPermitted(ConfigurationError):
 
 
 BUDGET_ERRORS: dict[RefusalReason, type[BudgetRefused]] = {
-    RefusalReason.HELD: BudgetHeld,
     RefusalReason.EXHAUSTED: BudgetExhausted,
     RefusalReason.TOO_SMALL: BudgetTooSmall,
     RefusalReason.NO_PERIOD: BudgetNoPeriod,
     RefusalReason.NO_BUDGET: BudgetNotConfigured,
 }
+"""The error for each reason that ends a call. A call refused as HELD waits, so HELD has none."""

@@ -49,10 +49,13 @@ LOCKED_PAUSES_S = (0.02, 0.1)
 """Before another try at what somebody held: mostly a submission was just joining. The neighbours are settled."""
 
 UNSETTLEABLE = Failure(
-    "unsettleable", "the ledger refused the settlement of this attempt", False, Billing.UNKNOWN
+    "settlement_refused",
+    "the ledger refused the settlement of this attempt",
+    False,
+    Billing.UNKNOWN,
 )
 UNJUDGEABLE = Failure(
-    "unjudgeable", "what is stored of this attempt cannot be judged", False, Billing.UNKNOWN
+    "attempt_unreadable", "what is stored of this attempt cannot be judged", False, Billing.UNKNOWN
 )
 
 

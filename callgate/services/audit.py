@@ -1,4 +1,4 @@
-"""Prove that the books are right: a pure judgement of one consistent snapshot."""
+"""Compare the ledger's budget figures with its rows, in one consistent snapshot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from callgate.domain.reports import BudgetDrift, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What the books say, and whether they add up."""
+    """Whether the ledger's figures agree with its rows."""
 
     snapshot: Snapshot
     drift_nano_usd: int
@@ -18,7 +18,7 @@ class AuditReport:
 
     @property
     def is_clean(self) -> bool:
-        """True if no figure drifts, no attempt lacks its row and no row its call."""
+        """True if no figure drifts, every attempt has its row, and every row its call."""
         return (
             self.drift_nano_usd == 0
             and self.snapshot.calls_with_missing_rows == 0
@@ -27,6 +27,6 @@ class AuditReport:
 
 
 def audit(snapshot: Snapshot) -> AuditReport:
-    """Reaper a snapshot."""
+    """Audit a snapshot."""
     drifting = tuple(b for b in snapshot.budgets if b.drift_nano_usd)
     return AuditReport(snapshot, sum(b.drift_nano_usd for b in drifting), drifting)

@@ -1,4 +1,4 @@
-"""Settle by hand what a provider billed: read the bills, look at what is posted now, post the difference."""
+"""Settle attempts by hand: read the provider's bills, look at what is posted now, post the difference."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from callgate.domain.unknown import (
 
 COLUMNS = ["attempt_id", "billed_usd"]
 BILLS_MAX = 10_000
-"""Lines of one file."""
+"""Bills in one file."""
 BILLS_BYTES_MAX = 1_000_000
-"""Of one file."""
+"""Size of one file."""
 BATCH_MAX = 200
 """Attempts per transaction."""
-COMPLAINTS_MAX = 20
-"""Wrong lines that are named."""
+ERRORS_SHOWN_MAX = 20
+"""Invalid lines that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Bill:
     attempt_id: UUID
     billed_nano_usd: int
     seen_posted_nano_usd: int | None = None
-    """What it was seen to post. None: whatever it posts now, unless somebody settled it by hand before."""
+    """Settle only if this amount is posted now. None: any amount, unless the attempt was settled by hand before."""
 
 
-class HandService:
-    """Settles bills by hand."""
+class BillService:
+    """Settles attempts by their bills."""
 
     def __init__(self, operations: OperationsPort) -> None:
         self._operations = operations
@@ -51,10 +51,10 @@ class HandService:
         self, bills: Sequence[Bill], *, by: By, may_exceed_hold: bool = False, dry_run: bool = False
     ) -> Iterator[SettledByHand]:
         """
-        Settle bills in their order, a batch at a time; each is answered for itself.
+        Settle bills in their order, a batch at a time; each bill has its own answer.
 
         Raises:
-            LedgerUnavailable: What was answered before stays settled; settling all of it again is safe.
+            LedgerUnavailable: Earlier batches stay settled; settling all bills again is safe.
         """
         for start in range(0, len(bills), BATCH_MAX):
             batch = bills[start : start + BATCH_MAX]
@@ -67,39 +67,39 @@ class HandService:
             ]
             answers = iter(self._operations.settle_by_hand(settles, by=by, dry_run=dry_run))
             for b in batch:
-                is_asked = seen[b.attempt_id] is not None
-                yield next(answers) if is_asked else _settled_before(posted[b.attempt_id])
+                is_sent = seen[b.attempt_id] is not None
+                yield next(answers) if is_sent else _settled_before(posted[b.attempt_id])
 
 
 def read_bills(text: str) -> list[Bill]:
     """
-    Read a file of bills: CSV with the columns `attempt_id` and `billed_usd`, and a line of these names.
+    Read a file of bills: CSV whose first line is `attempt_id,billed_usd`.
 
     Raises:
-        InvalidBills: Some lines cannot be meant; they are named by their numbers, and nothing is to be applied.
+        InvalidBills: Lines are invalid; the message names them by number. None of the bills may be settled.
     """
     bills: dict[UUID, Bill] = {}
     line_of: dict[UUID, int] = {}
-    wrong = []
+    errors = []
     for line, fields in _lines(text):
         try:
             bill = _bill(fields)
         except ValueError as exc:
-            wrong.append(f"line {line}: {exc}")
+            errors.append(f"line {line}: {exc}")
             continue
         if first := line_of.get(bill.attempt_id):
-            wrong.append(f"line {line}: attempt {bill.attempt_id} is in line {first} already")
+            errors.append(f"line {line}: attempt {bill.attempt_id} is already in line {first}")
         line_of.setdefault(bill.attempt_id, line)
         bills[bill.attempt_id] = bill
-    if wrong:
-        more = len(wrong) - COMPLAINTS_MAX
-        told = wrong[:COMPLAINTS_MAX] + ([f"and {more} more lines"] if more > 0 else [])
-        raise InvalidBills("nothing was settled: " + "; ".join(told))
+    if errors:
+        more = len(errors) - ERRORS_SHOWN_MAX
+        shown = errors[:ERRORS_SHOWN_MAX] + ([f"and {more} more lines"] if more > 0 else [])
+        raise InvalidBills("nothing was settled: " + "; ".join(shown))
     return list(bills.values())
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a CSV file behind its names, with their numbers; empty ones are left out."""
+    """The lines after the column names, with their numbers; empty lines are left out."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     names: list[str] | None = None
     count = 0
@@ -115,7 +115,9 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
                 raise InvalidBills(f"the file has more than {BILLS_MAX} bills: split it")
             yield reader.line_num, fields
     except csv.Error as exc:
-        raise InvalidBills(f"nothing was settled: line {reader.line_num}: no CSV ({exc})") from None
+        raise InvalidBills(
+            f"nothing was settled: line {reader.line_num}: not CSV ({exc})"
+        ) from None
     if names is None:
         raise InvalidBills("the file is empty")
 
@@ -130,10 +132,10 @@ def _bill(fields: list[str]) -> Bill:
     Read one line.
 
     Raises:
-        ValueError: It cannot be meant.
+        ValueError: The line is invalid.
     """
     if len(fields) != len(COLUMNS):
-        raise ValueError(f"{len(fields)} fields where {len(COLUMNS)} must be")
+        raise ValueError(f"{len(fields)} fields instead of {len(COLUMNS)}")
     attempt_id, billed_usd = fields
     return Bill(attempt_uuid(attempt_id.strip()), nano_usd_of(billed_usd, usd_max=BILLED_USD_MAX))
 
@@ -143,20 +145,20 @@ def attempt_uuid(text: str) -> UUID:
     Read an attempt's id.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not an id.
     """
     try:
         return UUID(text)
     except ValueError:
-        raise ValueError(f"{text[:64]!r} is no attempt id") from None
+        raise ValueError(f"{text[:64]!r} is not an attempt id") from None
 
 
 def _seen(bill: Bill, posted: UnknownBill | None) -> int | None:
-    """What to compare with; None if that must be said: somebody settled it by hand, at another amount."""
+    """The amount that must be posted now; None if the attempt was settled by hand at another amount."""
     if bill.seen_posted_nano_usd is not None:
         return bill.seen_posted_nano_usd
     if posted is None:
-        # The ledger says why it takes none.
+        # The ledger will say why it refuses the bill.
         return 0
     is_other = posted.posted_nano_usd != bill.billed_nano_usd
     return None if posted.settled_by_hand_at and is_other else posted.posted_nano_usd

@@ -60,7 +60,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 UNSTORABLE_REPLY = Failure(
-    "unstorable_reply", "the ledger could not store the reply", False, Billing.BY_USAGE
+    "reply_not_stored", "the ledger could not store the reply", False, Billing.BY_USAGE
 )
 
 
@@ -516,7 +516,7 @@ QUARANTINED = _refusal(
     QUARANTINED_CODE, "it may have killed a worker; it waits for a process of its own"
 )
 LARGE = _refusal("large", "its request is large; it waits for room in a worker's memory")
-UNCLAIMABLE = _refusal("unstorable_claim", "the ledger cannot store a claim of this call")
+UNCLAIMABLE = _refusal("claim_refused", "the ledger cannot store a claim of this call")
 
 
 def _record(ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int) -> RecordAnswer:

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from pydantic import BaseModel, ValidationError
 
-from callgate.domain.budgets import NANO_PER_USD, BudgetRefusal, RefusalReason
+from callgate.domain.budgets import NANO_PER_USD, BudgetRefusal
 from callgate.domain.errors import (
     BUDGET_ERRORS,
     CallFailed,
@@ -23,7 +23,7 @@ from callgate.domain.requests import LLMRequest, LLMResult
 from callgate.services.review import flaw_of
 
 NAMED_BY_ROW = ("org_id", "call_type", "provider", "model")
-BUDGET_CODES = {f"budget_{reason}": BUDGET_ERRORS[reason] for reason in RefusalReason}
+BUDGET_CODES = {f"budget_{reason}": error for reason, error in BUDGET_ERRORS.items()}
 
 
 def request_of(view: CallView) -> LLMRequest:

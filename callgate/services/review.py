@@ -1,4 +1,4 @@
-"""What a reply that came is worth: whether it is a result, and what it costs."""
+"""Review a provider's reply: is it a result, and what does it cost?"""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from callgate.domain.requests import AMOUNT_UNKNOWN, Anomaly, LLMRequest, Servic
 from callgate.domain.retry import Billing, Failure
 
 STANDARD_TIERS = frozenset({"auto", "default", "standard"})
-"""What providers call the tier they use when none was asked for."""
+"""Names that providers give to their standard tier."""
 INPUT_FACTOR = 2
 """
-A usage of more input than so many times what was bounded is a mistake of the provider's, or of who counts for it.
+A usage with more input tokens than this times the bound is a mistake of the provider's.
 
-Output has no such factor: the provider was told its bound, in its own tokens.
+Output needs no factor: the request limits it, in the provider's own tokens.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What to post for an attempt, and what is odd about it."""
+    """What to post for an attempt, and its anomalies."""
 
     priced: Priced
     usage: Usage | None = None
-    """The tokens that were posted; None if nobody knows them."""
+    """The tokens that were used; None if they are unknown."""
     anomalies: tuple[Anomaly, ...] = ()
 
 
@@ -39,7 +39,7 @@ def flaw_of(
     schema: str | None = None,
 ) -> Failure | None:
     """
-    Say why a reply that came and was paid is still no result, whatever its text says.
+    Say why a paid reply is not a result, from its form alone; None if it may be one.
 
     Args:
         good_endings: See `ProviderEntry.good_endings`.
@@ -69,12 +69,12 @@ def _flaw_of_ending(ending: Ending, finish_reason: str | None) -> Failure:
     if ending is Ending.ABORTED:
         return _paid("broken_off", "the provider broke off its answer", retryable=True)
     name = safe_codes.finish_reason(finish_reason)
-    told = (
-        f"`{name}`" if name else "another finish reason (`callgate calls show --bodies` names it)"
+    shown = (
+        f"`{name}`" if name else "another finish reason (`callgate calls show --bodies` shows it)"
     )
     message = (
-        f"the answer ended with {told}, which is no good ending: if the provider means that the "
-        "answer is whole, add it to its good_endings in the catalogue"
+        f"the answer ended with {shown}, which is not a good ending: if the provider uses it for complete "
+        "answers, add it to the provider's good_endings in the catalogue"
     )
     return _paid("unknown_ending", message, retryable=False)
 
@@ -88,10 +88,10 @@ def bill_of(
     request: LLMRequest | None,
 ) -> Bill:
     """
-    Say what to post: 0 if surely unbilled, the cost if the usage is known and can be true, else the whole hold.
+    Say what to post: 0 if the attempt is surely unbilled, its cost if the usage is plausible, else the whole hold.
 
-    A cost that can be true exceeds the hold only by what the hold could not foresee: up to twice the input that was
-    bounded, with the price step that it reaches; a dearer tier that the provider names; a price in a new catalogue.
+    A plausible cost may exceed the hold only by what the hold could not foresee: up to twice the input bound, with the
+    price step that this reaches; a dearer tier that the provider names; a price in a new catalogue.
 
     Args:
         request: None if it was purged.
@@ -135,23 +135,23 @@ def _whole_hold(attempt: AttemptView, anomalies: Sequence[Anomaly]) -> Priced:
 
 
 def _output_max(request: LLMRequest | None) -> int | None:
-    """The tokens all answers together may have; None if the request was purged, and nobody knows."""
+    """The most tokens that all answers together may have; None if the request was purged."""
     if request is None or request.max_output_tokens is None:
         return None
     return request.n * request.max_output_tokens
 
 
 def _tier(name: str | None, request: LLMRequest | None) -> str | None:
-    """The tier a reply was processed in; None if its name is unknown, and no tier was asked for."""
-    told = name or ServiceTier.DEFAULT
-    if told in STANDARD_TIERS:
+    """The tier of a reply; None if its name is unknown and the request asked for no tier."""
+    reported = name or ServiceTier.DEFAULT
+    if reported in STANDARD_TIERS:
         return ServiceTier.DEFAULT
     is_asked = request is not None and request.service_tier is not ServiceTier.DEFAULT
-    return told if is_asked or told in list(ServiceTier) else None
+    return reported if is_asked or reported in list(ServiceTier) else None
 
 
 def _is_implausible(usage: Usage, view: CallView, request: LLMRequest | None) -> bool:
-    """True above what can be; where no bound of the output is known, `bill_of` believes no more than the hold."""
+    """True if a count is above its bound. Without a bound of the output, `bill_of` posts at most the hold."""
     output_max = _output_max(request)
     return usage.input_tokens > INPUT_FACTOR * view.input_token_bound or (
         output_max is not None and usage.output_tokens > output_max

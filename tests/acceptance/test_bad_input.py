@@ -154,7 +154,7 @@ def test_an_organisation_without_a_budget_is_refused(deployment: Deployment) -> 
     deployment.ensure_worker()
     org = deployment.org(limit_nano_usd=None)
 
-    with pytest.raises(BudgetNotConfigured, match="callgate budget set"):
+    with pytest.raises(BudgetNotConfigured, match="callgate budgets set"):
         deployment.client.submit(deployment.request(org)).get(timeout=PATIENCE_S)
 
     assert deployment.provider.counts().total == 0
@@ -185,7 +185,7 @@ def envelope(body: Any, headers: dict[str, Any]) -> str:
             "headers": headers,
             "properties": {
                 "delivery_mode": 2,
-                "delivery_tag": f"stray-{time.monotonic_ns()}",
+                "delivery_tag": f"forged-{time.monotonic_ns()}",
                 "delivery_info": {"exchange": "", "routing_key": CALL_QUEUE},
                 "body_encoding": None,
             },
@@ -193,7 +193,7 @@ def envelope(body: Any, headers: dict[str, Any]) -> str:
     )
 
 
-STRAYS = {
+UNPROCESSABLE = {
     "no envelope": lambda: "this is not JSON",
     "an envelope of nothing": lambda: "{}",
     "no task": lambda: envelope({"hello": "world"}, {}),
@@ -206,15 +206,15 @@ STRAYS = {
 }
 
 
-@pytest.mark.parametrize("stray", STRAYS.values(), ids=STRAYS)
-def test_a_stray_message_is_kept_and_harms_nobody(
-    deployment: Deployment, stray: Callable[[], str]
+@pytest.mark.parametrize("message_of", UNPROCESSABLE.values(), ids=UNPROCESSABLE)
+def test_an_unprocessable_message_is_kept_and_affects_no_call(
+    deployment: Deployment, message_of: Callable[[], str]
 ) -> None:
     """What names no call ends in `unprocessable_message`; the worker survives it and goes on."""
     worker = deployment.ensure_worker()
     kept = len(deployment.client.operations.unprocessable_messages(limit=100))
     with Redis.from_url(deployment.services.broker_url) as valkey:
-        valkey.lpush(CALL_QUEUE, stray())
+        valkey.lpush(CALL_QUEUE, message_of())
 
     until(lambda: len(deployment.client.operations.unprocessable_messages(limit=100)) == kept + 1)
 
@@ -231,7 +231,7 @@ def test_a_stray_message_is_kept_and_harms_nobody(
     "arguments", [[], ["no uuid", 1], ["00000000-0000-8000-8000-000000000000", 1], [1, 2, 3, 4]]
 )
 def test_a_task_for_no_call_harms_nobody(deployment: Deployment, arguments: list[Any]) -> None:
-    """A call task whose arguments name no call fails alone, and is not delivered for ever."""
+    """A call task whose arguments name no call fails alone, and is not delivered again."""
     worker = deployment.ensure_worker()
     headers = {"task": "callgate.call", "id": f"odd-{time.monotonic_ns()}", "lang": "py"}
     with Redis.from_url(deployment.services.broker_url) as valkey:

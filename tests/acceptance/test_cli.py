@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -22,23 +19,11 @@ from sqlalchemy import Engine
 
 from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
-from devkit.simulator.simulator import Simulator
+from tests.support.callgate_process import REQUEST, ROOT, RUN_TIMEOUT_S, connects, until
 
-ROOT = Path(__file__).parents[2]
-RUN_TIMEOUT_S = 60.0
-UP_TIMEOUT_S = 90.0
 QUICKLY_S = 20.0
 """What a command may take that finds no service: its start on a busy machine, and the services' own deadlines."""
 NOBODY_LISTENS = 1
-REQUEST = {
-    "org_id": "acme",
-    "call_type": "letters",
-    "provider": "openai",
-    "model": "gpt-4o-mini",
-    "max_output_tokens": 50,
-    "messages": [{"role": "user", "content": "Hello"}],
-}
-
 Callgate = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -91,7 +76,7 @@ def test_help_and_version_need_no_settings(tmp_path: Path) -> None:
     "command",
     [
         ("calls", "list"),
-        ("dead", "redrive", "--yes"),
+        ("dead-letters", "redrive", "--yes"),
         ("costs",),
         ("doctor",),
         ("migrate",),
@@ -107,7 +92,7 @@ def test_json_is_all_there_is_on_stdout(callgate: Callgate, command: tuple[str, 
 
 def test_a_call_lives_on_the_command_line(callgate: Callgate) -> None:
     """Submit, look, cancel: each step sees what the last one did."""
-    callgate("budget", "set", "acme", "--daily-usd", "5")
+    callgate("budgets", "set", "acme", "--daily-usd", "5")
 
     submitted = callgate("submit", "--file", "-", "--no-wait", stdin=json.dumps(REQUEST))
     task_id = submitted.stdout.strip()
@@ -141,7 +126,7 @@ def test_what_the_terminal_cannot_show_is_escaped(
 
     shown = callgate("calls", "show", task_id, "--bodies", **variables)
     as_json = callgate("calls", "show", task_id, "--bodies", "--json", **variables)
-    wrong = callgate("budget", "set", "✓", "--daily-usd", "5", **variables)
+    wrong = callgate("budgets", "set", "✓", "--daily-usd", "5", **variables)
     checked = callgate("doctor", "--model", "openai/✓", **variables)
     helped = callgate("--help", **variables)
 
@@ -289,171 +274,3 @@ def test_a_reader_that_has_seen_enough_ends_a_command_quietly(
         command.stdout.close()
 
         assert command.stderr.read() == ""
-
-
-# `callgate up`.
-
-
-class Up:
-    """A running `callgate up`."""
-
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
-        self.folder = folder
-        self.data_dir = folder / ".callgate"
-        self.environ = environ
-        self.errors = folder / "up.err"
-        with self.errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "callgate", "up", "--json"],
-                env=environ,
-                cwd=folder,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-
-    def banner(self) -> dict[str, str]:
-        """What it prints once, when its children have been started."""
-        assert self.process.stdout is not None
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if line == "}\n":
-                break
-        assert lines, self.errors.read_text()
-        return dict(json.loads("".join(lines)))
-
-    def callgate(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command beside it that finds the services by CALLGATE_EMBEDDED=1."""
-        return subprocess.run(  # noqa: S603 - the command under test
-            [sys.executable, "-m", "callgate", *arguments],
-            env={**self.environ, "CALLGATE_EMBEDDED": "1"},
-            cwd=self.folder,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=RUN_TIMEOUT_S,
-            check=False,
-        )
-
-    def children(self) -> dict[int, str]:
-        """The processes it started, and those that they started, by their command lines."""
-        found: dict[int, str] = {}
-        parents = {pid: ppid for pid, ppid, _ in processes()}
-        for pid, _, command in processes():
-            above = pid
-            while above in parents and above != self.process.pid:
-                above = parents[above]
-            if above == self.process.pid != pid:
-                found[pid] = command
-        return found
-
-    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(UP_TIMEOUT_S)
-
-
-def processes() -> Iterator[tuple[int, int, str]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                ppid = (entry / "stat").read_text().rpartition(")")[2].split()[1]
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                yield int(entry.name), int(ppid), command
-
-
-def a_free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
-def until(is_true: Callable[[], object], what: str) -> None:
-    give_up_at = time.monotonic() + UP_TIMEOUT_S
-    while not is_true():
-        assert time.monotonic() < give_up_at, f"waited too long for {what}"
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def provider() -> Iterator[Simulator]:
-    """A provider that answers everything."""
-    with Simulator() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def up(provider: Simulator, tmp_path: Path) -> Iterator[Up]:
-    """`callgate up` in a folder of its own, with a worker that calls the simulator."""
-    catalogue = tmp_path / "catalogue.toml"
-    catalogue.write_text(f'[providers.openai]\nbase_url = "{provider.base_url}"\n')
-    environ = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "CALLGATE_CATALOGUE": str(catalogue),
-        "CALLGATE_WORKER__CREDENTIALS__OPENAI": "any",
-        "CALLGATE_WORKER__FLOWER_PORT": a_free_port(),
-    }
-    running = Up(tmp_path, environ)
-    yield running
-    if running.process.poll() is None:
-        running.stop()
-    assert running.process.stdout is not None
-    running.process.stdout.close()
-
-
-def test_up_runs_calls_until_ctrl_c(up: Up, provider: Simulator) -> None:
-    """One command gives services, worker and dashboard; Ctrl-C leaves nothing behind."""
-    banner = up.banner()
-    until(lambda: connects(banner["flower_url"]), "Flower")
-
-    budget = up.callgate("budget", "set", "acme", "--daily-usd", "5")
-    submitted = up.callgate("submit", "--file", "-", "--json", stdin=json.dumps(REQUEST))
-    second = up.callgate("up")
-    children = up.children()
-    code = up.stop()
-
-    assert budget.returncode == 0
-    assert submitted.returncode == 0, submitted.stderr + up.errors.read_text()
-    assert json.loads(submitted.stdout)["attempts"] == 1
-    assert provider.counts().total == 1
-    assert second.returncode == 2
-    assert "is in use by process" in second.stderr
-    assert any("callgate worker" in command for command in children.values())
-    assert any("callgate flower" in command for command in children.values())
-    assert code == 0
-    assert children.keys().isdisjoint(pid for pid, _, _ in processes())
-    assert not (up.data_dir / "env").exists()
-
-
-def test_up_starts_a_worker_again_that_was_killed(up: Up) -> None:
-    """Development goes on after a crash."""
-    up.banner()
-    killed = worker_pid(up)
-
-    os.kill(killed, signal.SIGKILL)
-    until(lambda: worker_pid(up) not in (None, killed), "another worker")
-
-    assert up.stop(signal.SIGTERM) == 0
-
-
-def test_no_child_outlives_an_up_that_was_killed(up: Up) -> None:
-    """The kernel ends them, so that a next `up` finds the folder free."""
-    up.banner()
-    children = up.children()
-
-    up.stop(signal.SIGKILL)
-    until(lambda: children.keys().isdisjoint(pid for pid, _, _ in processes()), "all to end")
-
-    assert len(children) >= 4
-
-
-def worker_pid(up: Up) -> int | None:
-    return next((pid for pid, c in up.children().items() if c.endswith("callgate worker ")), None)
-
-
-def connects(url: str) -> bool:
-    host, _, port = url.removeprefix("http://").partition(":")
-    with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
-        return True
-    return False

@@ -16,13 +16,7 @@ from uuid import uuid4
 
 from redis import Redis
 
-from callgate.adapters.broker.app import (
-    CALL_QUEUE,
-    CALL_TASK,
-    LOG_QUEUE,
-    LOG_TASK,
-    SWEEP_TASK,
-)
+from callgate.adapters.broker.app import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK, SWEEP_TASK
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
@@ -181,7 +175,9 @@ def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_pa
     assert statuses(deployment, bystanders) == [["succeeded"]] * 3
     assert second.is_alive()
     fingerprint = LOST.fingerprint("sim")
-    dead = callgate(deployment, "dead", "list", "--fingerprint", fingerprint, "--json")["calls"]
+    dead = callgate(deployment, "dead-letters", "list", "--fingerprint", fingerprint, "--json")[
+        "calls"
+    ]
     assert {call["task_id"] for call in dead} == {poison.task_id, early.task_id}
     for call in dead:
         facts = (call["error"]["code"], call["attempt"], call["worker_losses"])
@@ -222,7 +218,7 @@ def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
     nul = replace(REPLY, service_tier="\x00")
     good.append(answered(deployment, org, "tier with NUL", nul))
     poisonous = {
-        "unjudgeable": [
+        "attempt_unreadable": [
             answered(deployment, org, "no reply", b"{"),
             answered(deployment, org, "a deep reply", b"[" * 100_000),
             answered(deployment, org, "no error", None, error="{"),
@@ -242,11 +238,11 @@ def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
     assert {view.state for view in deployment.client.ledger.read(good) if view} == {
         CallState.SUCCEEDED
     }
-    shown = callgate(deployment, "dead", "list", "--org", org, "--json")["calls"]
+    shown = callgate(deployment, "dead-letters", "list", "--org", org, "--json")["calls"]
     codes = {call["task_id"]: call["error"]["code"] for call in shown}
     assert codes == {key.task_id: code for code, keys in poisonous.items() for key in keys}
-    no_request = poisonous["unjudgeable"][-1].task_id
-    assert callgate(deployment, "dead", "show", no_request, "--json")["request"] == "{"
+    no_request = poisonous["attempt_unreadable"][-1].task_id
+    assert callgate(deployment, "dead-letters", "show", no_request, "--json")["request"] == "{"
     rows = deployment.attempts(org)
     assert all(row.posted_nano_usd is not None for row in rows)
     with Redis.from_url(deployment.services.broker_url) as valkey:
@@ -258,7 +254,7 @@ def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
 
 
 def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> None:
-    """On either queue: the worker lives, and `callgate dead list` shows each of them once."""
+    """On either queue: the worker lives, and `callgate dead-letters list` shows each of them once."""
     worker = deployment.ensure_worker()
     known = len(deployment.client.operations.unprocessable_messages(limit=1000))
     unprocessable_messages = [
@@ -285,7 +281,7 @@ def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> 
     )
     request = deployment.request(deployment.org())
     assert deployment.client.submit(request).get(timeout=PATIENCE_S).text == "ok"
-    shown = callgate(deployment, "dead", "list", "--limit", "1000", "--json")[
+    shown = callgate(deployment, "dead-letters", "list", "--limit", "1000", "--json")[
         "unprocessable_messages"
     ]
     assert len(shown) == known + len(unprocessable_messages)

@@ -86,14 +86,14 @@ def test_the_periodic_job_purges_who_asked_for_it(deployment: Deployment) -> Non
 
 
 def test_an_organisation_is_erased_by_one_command(lasting: Deployment) -> None:
-    """Counted first, then done; what was spent stays in the books."""
+    """A dry run counts; the purge removes; what was spent stays in the ledger."""
     org, other = lasting.org(), lasting.org()
     mine = lasting.client.submit_many([lasting.request(org) for _ in range(3)])
     theirs = lasting.client.submit(lasting.request(other))
     for handle in [*mine, theirs]:
         handle.get(timeout=PATIENCE_S)
     before = spent(lasting, org)
-    erase = ("purge", "--org", org, "--older-than-days", "0")
+    erase = ("retention", "purge", "--org", org, "--older-than-days", "0")
 
     counted = callgate(lasting, *erase, "--dry-run")
     assert (counted["dry_run"], counted["calls"]) == (True, 3)

@@ -273,7 +273,7 @@ def test_a_claim_that_cannot_be_stored_stands_alone(
         outcomes = ledger.reserve(a_reserve(keys[0]), broken, a_reserve(keys[2]))
 
         assert [type(o) for o in outcomes] == [Reserved, Unstorable, Reserved]
-        again = a_reserve(keys[1], 0, reject_with='{"code": "unclaimable"}')
+        again = a_reserve(keys[1], 0, reject_with='{"code": "claim_refused"}')
         assert ledger.reserve(again) == [Refused(keys[1], CallState.REJECTED, None)]
 
 

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from callgate.adapters.broker import probes
 from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.cli import doctor as cli_doctor
 from callgate.cli import run
 from callgate.client import Client
 from callgate.settings import ClientSettings
@@ -23,7 +23,11 @@ from tests.support.ledger_under_test import ORG, LedgerUnderTest
 from tests.support.logins import a_client, a_login, name_of
 
 Shell = Callable[..., tuple[int, str, str]]
-AUDIT, PURGE, STRAYS = ("audit",), ("purge", "--older-than-days", "0", "--yes"), ("dead", "list")
+AUDIT, PURGE, DEAD_LETTERS = (
+    ("audit",),
+    ("retention", "purge", "--older-than-days", "0", "--yes"),
+    ("dead-letters", "list"),
+)
 SETTLE = ("unknown", "settle", str(UUID(int=7)), "--unbilled", "--reason", "invoice 7")
 OPEN = (
     "breakers",
@@ -35,7 +39,7 @@ OPEN = (
     "--reason",
     "they are down",
 )
-SET_BUDGET = ("budget", "set", ORG, "--daily-usd", "1")
+SET_BUDGET = ("budgets", "set", ORG, "--daily-usd", "1")
 
 
 @pytest.fixture
@@ -71,7 +75,7 @@ def shell(services: DevServers, capsys: pytest.CaptureFixture[str]) -> Shell:
         (DASHBOARD, SETTLE, "the login that owns the tables"),
         (DASHBOARD, OPEN, "the login that owns the tables"),
         (DASHBOARD, ("calls", "list"), f"the login that owns the tables, or a member of {CLIENT}"),
-        (DASHBOARD, STRAYS, f"the login that owns the tables, or a member of {CLIENT}"),
+        (DASHBOARD, DEAD_LETTERS, f"the login that owns the tables, or a member of {CLIENT}"),
         (WORKER, (*PURGE, "--org", ORG), "the login that owns the tables"),
     ],
 )
@@ -92,7 +96,7 @@ def test_a_refusal_is_one_line_that_names_who_may(
 def test_a_login_does_what_it_may(
     ledger: LedgerUnderTest, services: DevServers, shell: Shell
 ) -> None:
-    """A dashboard audits; a client sees its dead calls, and that others' stray messages are not its to see."""
+    """A dashboard audits; a client sees its dead calls, and that it may not see unprocessable messages."""
     ledger.dead()
     owner = PostgresSession(services.database_url)
     with a_login(services.database_url, DASHBOARD) as url:
@@ -102,14 +106,14 @@ def test_a_login_does_what_it_may(
             ("breakers", "list"),
             ("actions", "list"),
         )
-        for command in (AUDIT, ("costs",), ("budget", "show")):
+        for command in (AUDIT, ("costs",), ("budgets", "show")):
             assert shell(url, *command)[0::2] == (0, "")
         assert [shell(url, *command)[0] for command in looks] == [0, 0, 0, 0]
     with closing(owner), a_client(owner, ORG) as url:
-        code, out, err = shell(url, *STRAYS)
+        code, out, err = shell(url, *DEAD_LETTERS)
 
     assert (code, ORG in out) == (0, True)
-    assert err.startswith("without stray messages: ")
+    assert err.startswith("without unprocessable messages: ")
 
 
 def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
@@ -122,11 +126,11 @@ def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
         with owner.begin() as connection:
             connection.execute(text(f"ALTER ROLE {name_of(url)} SET log_statement = 'all'"))
         loud = shell(url, "doctor")
-        monkeypatch.setattr(cli_doctor, "_redis_version", lambda _: [6, 2, 14])
+        monkeypatch.setattr(probes, "redis_version", lambda _: [6, 2, 14])
         old = shell(url, "doctor")
 
     assert healthy[0] == loud[0] == 0
-    assert "OK   unknown bills: not for this login to see\n" in healthy[1]
+    assert "OK   unknown bills: this login may not see them\n" in healthy[1]
     assert "OK   server log: " in healthy[1]
     assert "OK   locks: " in healthy[1]
     assert "OK   broker: " in healthy[1]
@@ -159,7 +163,7 @@ def test_the_doctor_tells_who_should_be_let_end_sessions(
 def test_the_owner_settles_by_hand(
     ledger: LedgerUnderTest, services: DevServers, shell: Shell, tmp_path: Path
 ) -> None:
-    """From the list to the books, as operators do it."""
+    """As operators do it: list, file, settle, audit."""
     refs = [ledger.lost(page) for page in ("one", "two")]
     (file := tmp_path / "bills.csv").write_text(
         "attempt_id,billed_usd\n" + "".join(f"{ref.attempt_id},0.00000002\n" for ref in refs)

@@ -158,7 +158,7 @@ def test_several_hosts_mean_the_one_that_serves(
     with Client.from_env() as client:
         assert list(client.ledger.read([CallKey(uuid4(), 1)])) == [None]
     assert command("doctor", "--json") == 0
-    assert command("budget", "show", "nobody") == 0
+    assert command("budgets", "show", "nobody") == 0
     assert command("migrate") == 0
 
 

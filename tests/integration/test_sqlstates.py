@@ -17,13 +17,14 @@ from callgate.adapters.postgres.lock_watch import PostgresLockWatch
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import KeptTransaction, PostgresSession
-from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
+from callgate.adapters.postgres.tenants import PostgresTenants
 from callgate.domain.budgets import Window
 from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
 from callgate.domain.ledger import AttemptRef, CallKey, Reaper
 from callgate.domain.reports import By, CallFilter, UnprocessableMessage
 from callgate.domain.retention import BodyAges
+from callgate.domain.tenants import Tenant
 from callgate.domain.unknown import SettleByHand, UnknownFilter
 from devkit.servers.embedded import DevServers
 from tests.integration.conftest import Command
@@ -101,16 +102,16 @@ COMMANDS = (
     ("calls", "list"),
     ("calls", "show", KEY.task_id),
     ("calls", "cancel", KEY.task_id, "--reason", "a"),
-    ("budget", "set", "a", "--daily-usd", "1", "--timezone", "UTC"),
-    ("budget", "show"),
-    ("dead", "list"),
-    ("dead", "show", KEY.task_id),
-    ("dead", "stats"),
-    ("dead", "redrive", "--all", "--yes"),
-    ("dead", "discard", "--all", "--reason", "a", "--yes"),
+    ("budgets", "set", "a", "--daily-usd", "1", "--timezone", "UTC"),
+    ("budgets", "show"),
+    ("dead-letters", "list"),
+    ("dead-letters", "show", KEY.task_id),
+    ("dead-letters", "summary"),
+    ("dead-letters", "redrive", "--all", "--yes"),
+    ("dead-letters", "discard", "--all", "--reason", "a", "--yes"),
     ("costs",),
     ("audit",),
-    ("purge", "--org", "a", "--yes"),
+    ("retention", "purge", "--org", "a", "--yes"),
     ("actions", "list"),
     ("breakers", "list"),
     ("breakers", "open", "--provider", "a", "--model", "b", "--reason", "c"),

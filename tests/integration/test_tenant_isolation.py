@@ -23,12 +23,13 @@ from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
-from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
+from callgate.adapters.postgres.tenants import PostgresTenants
 from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
 from callgate.domain.reports import CallFilter
+from callgate.domain.tenants import Tenant
 from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import (
     LINK,

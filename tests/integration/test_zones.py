@@ -49,7 +49,7 @@ def test_a_zone_that_python_alone_knows_is_refused(
     with pytest.raises(UnknownTimeZone):
         ledger.operations.set_budget("ours", ORG_SCOPE, Window.DAY, 1, "localtime")
 
-    assert command("budget", "set", "ours", "--daily-usd", "1", "--timezone", "localtime") == 1
+    assert command("budgets", "set", "ours", "--daily-usd", "1", "--timezone", "localtime") == 1
 
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: unknown_time_zone: 'localtime' is no time zone")
@@ -68,11 +68,11 @@ def test_the_command_mends_what_lost_its_zone(
                 " ends_at = ends_at - interval '90 days'"
             )
         )
-    assert command("budget", "set", "acme", "--daily-usd", "1") == 1
+    assert command("budgets", "set", "acme", "--daily-usd", "1") == 1
     assert "Gone/Zone" in capsys.readouterr().err
     before = {b.window: b.limit_nano_usd for b in ledger.operations.budgets("acme")}
 
-    assert command("budget", "set", "acme", "--timezone", "UTC") == 0
+    assert command("budgets", "set", "acme", "--timezone", "UTC") == 0
 
     budgets = PostgresOperations.budgets(ledger.operations, "acme")  # type: ignore[arg-type]
     assert {b.window: b.limit_nano_usd for b in budgets} == before

@@ -12,8 +12,9 @@ from sqlalchemy.pool import NullPool
 import worker.migrate
 from callgate.adapters.postgres.roles import CLIENT
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
+from callgate.adapters.postgres.tenants import PostgresTenants
 from callgate.domain.errors import LedgerUnavailable
+from callgate.domain.tenants import Tenant
 from devkit.servers.embedded import DevServers
 from tests.migration.test_migrations import empty_url, open_connection
 from tests.support.logins import a_client, a_login, name_of

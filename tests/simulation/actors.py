@@ -13,8 +13,8 @@ from callgate.domain.ledger import CallState, CallView, NewSubmission, SubmitOut
 from callgate.domain.reports import By, CallFilter
 from callgate.domain.requests import LLMRequest, Message, OnBudget
 from callgate.domain.unknown import HandOutcome, SettleByHand, UnknownFilter
-from callgate.services.dead_letters import RedriveService
-from callgate.services.submit import SubmitService
+from callgate.services.dead_letters import DeadLetterService
+from callgate.services.submit import SubmitService, require_stored
 from tests.simulation.broker import BrokerLine
 from tests.simulation.faults import PROVIDER_OUTAGE
 from tests.simulation.faulty_ledger import LedgerLine
@@ -43,13 +43,19 @@ class Outsider(Owner):
         self.queue = BrokerLine(world, self)
         self.submits = SubmitService(
             ledger=self.line,
+            queue=self.queue,
             estimator=world.estimator,
             costs=world.costs,
             validator=world.validator,
             catalogue=world.catalogue,
             now=world.scheduler.time,
         )
-        self.redrives = RedriveService(self.line, self.submits)
+        self.dead_letters = DeadLetterService(
+            ledger=self.line,
+            operations=self.line,
+            submits=self.submits,
+            sleep=lambda pause_s: world.scheduler.wait(pause_s, self),
+        )
 
     def publish(self, answers: list[Submitted]) -> None:
         """Wake a worker for what was created; without a broker a sweep will."""
@@ -76,8 +82,8 @@ def submit(world: World, name: str) -> None:
     def act() -> None:
         for _ in range(rng.randint(1, TRIES_MAX)):
             try:
-                answers = pipeline.submits.store(copies)
-                pipeline.submits.check(copies, answers)
+                answers = pipeline.line.submit(copies)
+                require_stored(copies, answers)
             except IdempotencyMismatch:
                 world.invariants.on_mismatch(prepared)
                 return
@@ -98,7 +104,7 @@ def submit_one(world: World, name: str, org_id: str, prompt: str) -> None:
     new = pipeline.submits.prepare(a_request_of(org_id, "answer", prompt, 100))
 
     def act() -> None:
-        answers = pipeline.submits.store([new])
+        answers = pipeline.line.submit([new])
         world.invariants.on_accepted([new], answers)
         pipeline.publish(answers)
 
@@ -189,9 +195,8 @@ def _discard(operator: Outsider) -> None:
 def _redrive(operator: Outsider) -> None:
     keys = [view.key for view in _some(operator, CallState.DEAD)]
     if keys:
-        submitted, _ = operator.redrives.redrive(keys)
+        submitted, _ = operator.dead_letters.redrive(keys)
         operator.world.scheduler.counts["dead letter redriven"] += len(submitted)
-        operator.publish(submitted)
 
 
 def _set_limit(operator: Outsider) -> None:

@@ -386,7 +386,7 @@ class _Pipeline(Outsider):
             n += 1
             request = a_request_of(self._org_id, "answer", f"question {self.name} {n}", 100)
             new = self.submits.prepare(request, link=LINK if n * self._links % 1 < 0.5 else None)
-            (answer,) = self.submits.store([new])
+            (answer,) = self.line.submit([new])
             self._hostile_world.invariants.begins(new, answer.key)
             self._hostile_world.invariants.on_accepted([new], [answer])
             if n % 7:  # Else the message was lost, and a sweep finds out.
@@ -400,7 +400,7 @@ class _Pipeline(Outsider):
         """Give a link for a call that has ended, which nobody tells but the loop that delivers."""
         new = replace(actors._again(asked), link=LINK)
         self._hostile_world.invariants.asks_again(new)
-        (answer,) = self.submits.store([new])
+        (answer,) = self.line.submit([new])
         self._hostile_world.invariants.on_accepted([new], [answer])
 
 
@@ -429,7 +429,7 @@ class Tenant(Outsider):
 
     def submit(self, *batch: NewSubmission, quietly: bool = False) -> list[CallKey]:
         """Submit, and publish or leave it to a sweep."""
-        answers = self.submits.store(list(batch))
+        answers = self.line.submit(list(batch))
         if not quietly:
             self.publish(answers)
         return [a.key for a in answers if a.outcome is not SubmitOutcome.UNSTORABLE]

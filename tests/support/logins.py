@@ -12,7 +12,8 @@ from sqlalchemy.pool import NullPool
 
 from callgate.adapters.postgres.roles import CLIENT
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
+from callgate.adapters.postgres.tenants import PostgresTenants
+from callgate.domain.tenants import Tenant
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from callgate.domain.ports import LLMProviderPort, OutputValidatorPort, Provider
 from callgate.domain.requests import LLMRequest, Message, Usage
 from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
-from callgate.services.dead_letters import RedriveService
+from callgate.services.dead_letters import DeadLetterService
 from callgate.services.delivery import DeliveryService
 from callgate.services.lease import LeaseService
 from callgate.services.llm_service import (
@@ -246,6 +246,7 @@ class ServiceWorld:
         self.estimator = TokenEstimator(self.catalogue)
         self.submits = SubmitService(
             ledger=self.ledger,
+            queue=self.queue,
             estimator=self.estimator,
             costs=costs,
             validator=validator,
@@ -295,13 +296,18 @@ class ServiceWorld:
             unclaimed=self.unclaimed,
             unsettled=self.unsettled,
         )
-        self.redrives = RedriveService(self.ledger, self.submits)
+        self.dead_letters = DeadLetterService(
+            ledger=self.ledger,
+            operations=self.ledger,
+            submits=self.submits,
+            sleep=self.clock.pass_time,
+        )
         self.ledger.set_budget("acme", "org", Window.DAY, limit_nano_usd)
 
     def submit(self, text: str = "hello", *, link: str | None = None, **fields: Any) -> Submitted:
         """Submit one request of acme."""
         request = a_request(text, **fields)
-        (answer,) = self.submits.store([self.submits.prepare(request, link=link)])
+        (answer,) = self.ledger.submit([self.submits.prepare(request, link=link)])
         return answer
 
     async def run(self, key: CallKey) -> CallView:

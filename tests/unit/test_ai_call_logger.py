@@ -355,7 +355,7 @@ def test_a_row_that_cannot_be_judged_does_not_hold_up_its_batch(kind: str) -> No
     view = world.view(broken.key)
     assert view.last is not None
     assert view.last.posted_nano_usd == view.last.hold_nano_usd
-    assert json.loads(view.error or "")["code"] == "unjudgeable"
+    assert json.loads(view.error or "")["code"] == "attempt_unreadable"
     assert world.ledger.budgets("acme")[0].reserved_nano_usd == 0
 
 

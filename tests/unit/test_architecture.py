@@ -171,3 +171,15 @@ def test_the_production_image_holds_the_product_only() -> None:
     assert copied == product
     assert "*" in ignored
     assert admitted == product
+
+
+def test_the_version_needs_no_installed_package() -> None:
+    """A checkout on the import path is enough; an installed package says the same."""
+    told = python(
+        "import sys, callgate; from importlib import metadata;"
+        "assert metadata.version('callgate') == callgate.__version__;"
+        "metadata.version = None; sys.argv = ['callgate', '--version'];"
+        "from callgate.cli import main; main()"
+    )
+
+    assert told.startswith("callgate ")

@@ -96,8 +96,8 @@ def test_a_period_that_has_ended_refuses_everything() -> None:
 @pytest.mark.parametrize(
     ("scope", "command"),
     [
-        ("org", "callgate budget set 'a b' --timezone UTC"),
-        ("call_type:x", "callgate budget set 'a b' --call-type x --timezone UTC"),
+        ("org", "callgate budgets set 'a b' --timezone UTC"),
+        ("call_type:x", "callgate budgets set 'a b' --call-type x --timezone UTC"),
     ],
 )
 def test_a_missing_period_names_the_command_that_fixes_it(scope: str, command: str) -> None:
@@ -170,7 +170,7 @@ def test_a_missing_budget_says_what_to_do() -> None:
 
     assert (
         str(refusal)
-        == "no budget of org 'acme' covers this call; set one with `callgate budget set`"
+        == "no budget of org 'acme' covers this call; set one with `callgate budgets set`"
     )
 
 

@@ -99,6 +99,7 @@ def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
         ("= 1", "is not TOML"),
         ("[providers.openai]\n[providers.openai]", "is not TOML"),
         ("[default]\ndeadlin_s = 3", "default.deadlin_s: unknown key, did you mean 'deadline_s'?"),
+        ("[default]\nlost_max = 3", "default.lost_max: renamed, use worker_losses_max"),
         ("colour = 'red'", "colour: unknown key"),
         (
             "[call_types.extraction]\ndeadline_s = 0",

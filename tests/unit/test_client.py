@@ -42,7 +42,7 @@ class Yes(BaseModel):
 
 
 class Number(BaseModel):
-    """What another caller hopes to find in the same answer."""
+    """The model of another caller for the same answer."""
 
     answer: int
 
@@ -62,7 +62,7 @@ def world() -> ServiceWorld:
 
 @pytest.fixture
 def client(world: ServiceWorld) -> Client:
-    """A client of that stage; its own Postgres and Redis do not exist."""
+    """A client over these services; its own Postgres and Redis do not exist."""
     settings = ClientSettings(
         database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none",  # type: ignore[arg-type]
         broker_url="redis://127.0.0.1:1/0",  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ def test_many_are_submitted_in_order_and_collapse_among_themselves(
     assert len(ended) == 3
 
 
-def test_waiting_ends_with_the_callers_patience(client: Client) -> None:
+def test_waiting_ends_with_the_timeout(client: Client) -> None:
     """The call goes on."""
     handle = client.submit(a_request())
 
@@ -138,7 +138,7 @@ def test_waiting_ends_with_the_callers_patience(client: Client) -> None:
     assert handle.state is CallState.QUEUED
 
 
-def test_patience_ends_while_results_trickle_in(world: ServiceWorld, client: Client) -> None:
+def test_the_timeout_holds_while_results_trickle_in(world: ServiceWorld, client: Client) -> None:
     """A call that ends at every look does not keep `as_completed` beyond its timeout."""
     handles = client.submit_many([a_request(str(n)) for n in range(200)])
     keys = [handle.key for handle in handles]
@@ -224,7 +224,7 @@ def test_a_dead_letter_is_not_cancelled(world: ServiceWorld, client: Client) -> 
     assert client.cancel(handle.task_id, "too late") is False
     assert handle.state is CallState.DEAD
     with pytest.raises(InvalidRequest):
-        client.cancel("garbage", "which")
+        client.cancel("nonsense", "which")
 
 
 def test_an_answer_that_does_not_fit_the_callers_model_is_that_callers_error(
@@ -255,7 +255,7 @@ def test_an_answer_that_does_not_fit_the_callers_model_is_that_callers_error(
 def test_half_an_answer_of_an_earlier_version_is_not_replayed(
     world: ServiceWorld, client: Client, stored: dict[str, Any]
 ) -> None:
-    """Earlier versions called it a success. Nobody gets it any more: `force=True` makes the call again."""
+    """Earlier versions called it a success. Now it is an error, and `force=True` makes the call again."""
     handle = client.submit(a_request())
     work(world)
     (row,) = world.ledger.tables.attempts.values()

@@ -98,7 +98,7 @@ def test_an_unreadable_body_is_not_quoted() -> None:
     asyncio.run(world.llm.execute(key))
     world.ledger.tables.calls[key].state = CallState.DEAD
 
-    _, refused = world.redrives.redrive([key])
+    _, refused = world.dead_letters.redrive([key])
 
     assert TEXT not in (world.view(key).error or "unreadable")
     assert "cannot be read" in refused[key]
@@ -112,7 +112,7 @@ def test_a_redrive_submits_for_the_organisation_of_the_row() -> None:
     key = submitted(world, body)
     world.ledger.tables.calls[key].state = CallState.DEAD
 
-    answers, refused = world.redrives.redrive([key])
+    answers, refused = world.dead_letters.redrive([key])
 
     assert answers == []
     assert list(refused) == [key]

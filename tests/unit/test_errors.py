@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from celery.utils.serialization import get_pickleable_exception
 
+import callgate
 from callgate.domain import errors
 from callgate.domain.budgets import BudgetRefusal, RefusalReason, Window
 from callgate.domain.errors import (
@@ -29,7 +32,28 @@ def family(root: type[CallgateError]) -> Iterator[type[CallgateError]]:
         yield from family(child)
 
 
+def made_in(folder: Path) -> Iterator[str]:
+    """The names of classes and functions that the code of a folder calls."""
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                yield node.func.id
+
+
+CHECKOUT = Path(__file__).parents[2]
 ALL = sorted(family(CallgateError), key=lambda cls: cls.__name__)
+MADE = {name for folder in ("callgate", "worker", "config") for name in made_in(CHECKOUT / folder)}
+INTERNAL = {
+    "CheckerUnavailable",
+    "InvalidAmount",
+    "InvalidBills",
+    "OrgNotFound",
+    "OutputUnchecked",
+    "RowRefused",
+    "SchemaTooCostly",
+    "UnknownTimeZone",
+}
+"""What `submit`, `get` and the other methods of a client never raise."""
 
 
 def an_error(cls: type[CallgateError]) -> CallgateError:
@@ -74,18 +98,33 @@ def test_codes_are_unique() -> None:
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    """Whoever reads the module's first lines knows every error."""
     assert errors.__doc__ is not None
 
     assert [cls.__name__ for cls in ALL if cls.__name__ not in errors.__doc__] == []
 
 
-def test_every_refusal_has_its_error() -> None:
-    """The reason a ledger gives is the class a caller catches."""
-    assert set(BUDGET_ERRORS) == set(RefusalReason)
+def test_every_refusal_that_ends_a_call_has_its_error() -> None:
+    """The reason a ledger gives is the class a caller catches. A call that is refused as HELD waits."""
+    assert set(BUDGET_ERRORS) == set(RefusalReason) - {RefusalReason.HELD}
     for reason, cls in BUDGET_ERRORS.items():
         assert issubclass(cls, BudgetRefused)
         assert cls.code in (f"budget_{reason.value}", reason.value)
+
+
+@pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
+def test_every_error_is_raised_somewhere(cls: type[CallgateError]) -> None:
+    """A class that nobody makes misleads the caller who catches it. Roots are caught for their subclasses."""
+    is_root = bool(cls.__subclasses__())
+
+    assert is_root or cls.__name__ in MADE or cls in BUDGET_ERRORS.values()
+
+
+def test_the_package_exports_what_a_caller_catches() -> None:
+    """Only the command line and the workers meet the others."""
+    exported = {cls for cls in ALL if cls.__name__ in callgate.__all__}
+
+    assert all(getattr(callgate, cls.__name__) is cls for cls in exported)
+    assert {cls.__name__ for cls in set(ALL) - exported} == INTERNAL
 
 
 def test_a_refused_budget_tells_the_refusal() -> None:
@@ -105,5 +144,5 @@ def test_a_failed_call_says_why_and_after_how_many_attempts() -> None:
 
 
 def test_waiting_too_long_is_a_timeout() -> None:
-    """Whoever catches Python's own TimeoutError catches ours."""
+    """Code that catches Python's own TimeoutError catches it."""
     assert issubclass(WaitTimeout, TimeoutError)

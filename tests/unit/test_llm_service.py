@@ -372,7 +372,7 @@ def test_a_reply_that_cannot_be_stored_still_settles_its_money() -> None:
     view = asyncio.run(world.run(key))
 
     assert view.state is CallState.DEAD
-    assert "unstorable_reply" in (view.error or "")
+    assert "reply_not_stored" in (view.error or "")
     assert view.posted_nano_usd == REPLY_COST
 
 
@@ -435,7 +435,7 @@ def test_a_claim_that_cannot_be_stored_is_rejected() -> None:
     assert asyncio.run(world.llm.execute(key)) is DeliveryResult.REFUSED
 
     assert world.view(key).state is CallState.REJECTED
-    assert "unstorable_claim" in (world.view(key).error or "")
+    assert "claim_refused" in (world.view(key).error or "")
 
 
 def a_suspect(world: ServiceWorld) -> CallKey:

@@ -12,12 +12,8 @@ from callgate.adapters.catalogue_file import load_catalogue
 from callgate.domain.catalogue import OrgRetention, Retention
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable
 from callgate.domain.retention import ArchivedMonth, BodyAges, Partitions, Purged
-from callgate.services.retention import (
-    ARCHIVED_MONTHS_MAX,
-    PURGE_BATCH_MAX,
-    PURGE_BATCHES_MAX,
-    RetentionService,
-)
+from callgate.services.purge import PURGE_BATCH_MAX, PURGE_BATCHES_MAX, purge_batches
+from callgate.services.retention import ARCHIVED_MONTHS_MAX, RetentionService
 
 FULL = Purged(calls=PURGE_BATCH_MAX)
 DAY_S = 86_400
@@ -73,7 +69,7 @@ def test_an_organisations_own_age_comes_first() -> None:
 
 
 def test_one_organisation_alone_has_no_default() -> None:
-    """Its age is its own or the declared default; nobody else is in it, stray messages neither."""
+    """Its age is its own or the declared default; other organisations and unprocessable messages have none."""
     ages = BodyAges(30.0, {"acme": 7.0})
 
     assert ages.only("acme") == BodyAges(None, {"acme": 7.0})
@@ -85,17 +81,17 @@ def test_batches_follow_each_other_until_one_is_not_full() -> None:
     """No transaction is large, and nothing is asked twice for nothing."""
     store = Store([FULL, FULL, Purged(calls=3, unprocessable_messages=1)])
 
-    purged = RetentionService(store, Retention()).purge(BodyAges(0.0))
+    purged = purge_batches(store, BodyAges(0.0))
 
     assert purged == Purged(calls=2 * PURGE_BATCH_MAX + 3, unprocessable_messages=1)
     assert len(store.asked) == 3
 
 
-def test_stray_messages_are_purged_to_the_end_too() -> None:
+def test_unprocessable_messages_are_purged_to_the_end_too() -> None:
     """A batch full of them is a full batch."""
     store = Store([Purged(unprocessable_messages=PURGE_BATCH_MAX)])
 
-    RetentionService(store, Retention()).purge(BodyAges(0.0))
+    purge_batches(store, BodyAges(0.0))
 
     assert len(store.asked) == 2
 
@@ -104,7 +100,7 @@ def test_a_run_is_bounded() -> None:
     """What is left is found by the next run."""
     store = Store([FULL] * (PURGE_BATCHES_MAX + 9))
 
-    RetentionService(store, Retention()).purge(BodyAges(0.0))
+    purge_batches(store, BodyAges(0.0))
 
     assert len(store.asked) == PURGE_BATCHES_MAX
 
@@ -141,7 +137,7 @@ def test_a_month_that_must_wait_ends_the_run_with_a_warning() -> None:
         RetentionService(store, Retention(bodies_days=1, log_months=1)).run()
 
     assert store.asked.count("archive 1") == 1
-    assert [(e["event"], e["partition"]) for e in logs] == [("log_partition_waits", "old")]
+    assert [(e["event"], e["partition"]) for e in logs] == [("log_partition.deferred", "old")]
 
 
 def test_a_month_that_waits_for_unknown_bills_is_told_once() -> None:
@@ -157,14 +153,14 @@ def test_a_month_that_waits_for_unknown_bills_is_told_once() -> None:
             service.run()
 
     assert [(e["event"], e.get("unknown_bills")) for e in logs] == [
-        ("log_partition_waits", 3), ("log_partition_waits", 2), ("log_partition.archived", None),
+        ("log_partition.deferred", 3), ("log_partition.deferred", 2), ("log_partition.archived", None),
     ]  # fmt: skip
     assert store.unknown_days == 50
     assert Retention().unknown_days == 45
 
 
 def test_months_per_run_are_bounded() -> None:
-    """The first run on an old ledger does not go on for ever."""
+    """The first run on an old ledger ends too."""
     store = Store(months=[ArchivedMonth("m", 1)] * (ARCHIVED_MONTHS_MAX + 5))
 
     RetentionService(store, Retention(bodies_days=1, log_months=1)).run()
@@ -178,7 +174,7 @@ def test_rows_without_a_partition_are_complained_about() -> None:
         RetentionService(Store(rows_in_default=7), Retention()).run()
 
     assert [(e["event"], e["log_level"], e["rows"]) for e in logs] == [
-        ("log_rows_without_a_partition", "warning", 7)
+        ("log_rows.not_partitioned", "warning", 7)
     ]
 
 
@@ -188,7 +184,7 @@ def test_months_that_were_not_made_are_complained_about() -> None:
         RetentionService(Store(not_made=2), Retention()).run()
 
     ((entry),) = logs
-    assert (entry["event"], entry["months"]) == ("log_partitions_not_made", 2)
+    assert (entry["event"], entry["months"]) == ("log_partitions.not_created", 2)
     assert (Path(__file__).parents[2] / entry["hint"].split()[-1]).exists()
 
 

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import ConfigurationError
 from callgate.services.llm_service import OutagePolicy
-from callgate.settings import KUBERNETES_SERVICE, PREFIX, ClientSettings, load_settings
+from callgate.settings import KUBERNETES_SERVICE, PREFIX, RENAMED, ClientSettings, load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from tests.support.service_world import OVERLAY, POLICY
 from worker.bootstrap import outage_policy_of
@@ -33,7 +33,7 @@ def test_the_defaults_work_together() -> None:
     check()
 
 
-def test_a_lease_that_helps_nobody_is_refused() -> None:
+def test_a_lease_longer_than_an_attempt_is_refused() -> None:
     """As long as deadline and grace together, it would notice a death no sooner than they do."""
     grace_s = 5 * POLICY.deadline_s
     check(process_lease_s=6 * POLICY.deadline_s - 1, attempt_grace_s=grace_s)
@@ -55,7 +55,7 @@ def test_the_longest_back_off_is_the_third_that_the_grace_is_checked_for() -> No
     assert OutagePolicy(grace_s=30).backoff_s(failures=100, jitter=1.0) == 10
 
 
-def test_a_suspect_whose_process_cannot_have_the_ledger_is_left_and_not_lost() -> None:
+def test_a_quarantined_process_gives_up_on_the_ledger_within_the_grace() -> None:
     """It waits twice, to read and for its lease; killed as stuck, it would count a loss against a call nobody sent."""
     options = WorkerOptions()
 
@@ -101,7 +101,7 @@ def test_a_variable_names_a_provider_in_any_case(monkeypatch: pytest.MonkeyPatch
 
 
 def test_openais_own_variable_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who gives callgate a key of its own means that one."""
+    """A key given to callgate is more specific."""
     monkeypatch.setenv(VARIABLE + "OPENAI", "ours")
     monkeypatch.setenv("OPENAI_API_KEY", "theirs")
 
@@ -112,8 +112,8 @@ def test_openais_own_variable_comes_last(monkeypatch: pytest.MonkeyPatch) -> Non
     ("variables", "providers", "complaint"),
     [
         (["OPENAPI"], ["openai"], r"__OPENAPI is no provider in the catalogue, which has openai"),
-        (["OPENAI"], ["OpenAI", "openai"], r"__OPENAI is any of the providers OpenAI, openai"),
-        (["EU.ACME"], ["eu", "EU.acme"], r"__EU.ACME is any of the providers eu, EU.acme"),
+        (["OPENAI"], ["OpenAI", "openai"], r"__OPENAI may be any of the providers OpenAI, openai"),
+        (["EU.ACME"], ["eu", "EU.acme"], r"__EU.ACME may be any of the providers eu, EU.acme"),
         (["eu.Acme", "EU.acme"], ["eu"], r"differ by case only: put the key into a file"),
     ],
 )
@@ -164,6 +164,28 @@ def test_a_misspelt_port_is_not_taken_for_a_service(
 
     with pytest.raises(ConfigurationError, match=r"did you mean CALLGATE_WORKER__FLOWER_PORT\?"):
         settings_here()
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_renamed_setting_is_refused_with_its_new_name(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    """An ignored setting would silently be a default."""
+    monkeypatch.setenv(old, "9")
+
+    with pytest.raises(ConfigurationError, match=rf"^{old}: renamed, use {new}$"):
+        settings_here()
+
+    monkeypatch.delenv(old)
+    monkeypatch.setenv(new, "9")
+    assert settings_here()
+
+
+def test_a_client_ignores_renamed_settings_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ignores every setting of a worker."""
+    monkeypatch.setenv("CALLGATE_WORKER__LEASE_S", "9")
+
+    assert load_settings(ClientSettings, database_url="postgresql://h/n", broker_url="redis://h")
 
 
 def test_no_setting_has_a_name_that_kubernetes_sets() -> None:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.tenants import Tenant
 
 GRANT = """SELECT %(login)s::text AS login, callgate_bound_login_v1(%(login)s) AS to_run
   FROM (SELECT callgate_grant_tenant_v1(%(login)s, %(org_id)s)) granted"""
 REVOKE = "DELETE FROM tenant_login WHERE login = %(login)s AND org_id = %(org_id)s RETURNING login"
 TENANTS = "SELECT login, org_id FROM tenant_login ORDER BY login, org_id"
-
-
-class Tenant(NamedTuple):
-    """One login, and one organisation it acts for."""
-
-    login: str
-    org_id: str
 
 
 class PostgresTenants:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli import run
@@ -31,8 +32,8 @@ def doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Doctor:
     def examine(*arguments: str, catalogue: str) -> dict[str, str]:
         (file := tmp_path / "catalogue.toml").write_text(catalogue)
         settings = ClientSettings(
-            database_url="postgresql+psycopg2://nobody:secret@127.0.0.1:1/none",
-            broker_url="redis://:secret@127.0.0.1:1/0",
+            database_url=SecretStr("postgresql+psycopg2://nobody:secret@127.0.0.1:1/none"),
+            broker_url=SecretStr("redis://:secret@127.0.0.1:1/0"),
             catalogue=file,
         )
         run(("doctor", *arguments), lambda: Client(settings, ledger=MemoryLedger()))
@@ -68,6 +69,7 @@ def test_a_service_that_is_away_has_a_cause_and_a_remedy(doctor: Doctor) -> None
         assert "Connection refused" in lines[check]
         assert f"check CALLGATE_{variable}, and that" in lines[check]
         assert "secret" not in lines[check]
+    assert lines["broker"].startswith("FAIL broker: redis://:**@127.0.0.1:1/0 cannot be used")
 
 
 def test_what_no_request_could_get_past_is_amiss(

@@ -58,7 +58,7 @@ def test_a_missing_url_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ConfigurationError, match=r"CALLGATE_DATABASE_URL: not set .*`callgate up`"):
         load_settings(ClientSettings)
     monkeypatch.setenv("CALLGATE_EMBEDDED", "maybe")
-    with pytest.raises(ConfigurationError, match="CALLGATE_EMBEDDED: is 1 or 0"):
+    with pytest.raises(ConfigurationError, match="CALLGATE_EMBEDDED: must be 1 or 0"):
         load_settings(ClientSettings)
 
 
@@ -165,7 +165,7 @@ def test_a_url_that_is_written_well_is_taken(monkeypatch: pytest.MonkeyPatch, ur
         ("WORKER", "canary", "no such setting"),
         ("WORKER__CREDENTIALS", "canary", "no such setting"),
         (
-            "WORKER__LEASE_S__X",
+            "WORKER__PROCESS_LEASE_S__X",
             "canary",
             "no such setting; did you mean CALLGATE_WORKER__PROCESS_LEASE_S?",
         ),

@@ -17,8 +17,8 @@ from callgate.cli.output import (
     print_error,
     print_fields,
     print_json,
+    print_note,
     print_table,
-    say,
 )
 from callgate.domain.errors import InvalidRequest
 
@@ -105,7 +105,7 @@ def test_what_an_encoding_lacks_is_escaped(encoding: str, monkeypatch: pytest.Mo
     print_table(("org", ">n"), [(ANSWER, 1), ("x", 22)], "nothing")
     print_fields({"reply": ANSWER})
     print_answer(ANSWER)
-    say(ANSWER)
+    print_note(ANSWER)
     print_error(InvalidRequest(ANSWER))
 
     out, err = written("stdout").splitlines(), written("stderr").splitlines()

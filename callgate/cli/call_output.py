@@ -1,0 +1,141 @@
+"""How calls are printed: as rows, as fields, as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from callgate.cli.output import cell_text, print_fields, print_json
+from callgate.domain.budgets import usd
+from callgate.domain.delivery import LinkFailure
+from callgate.domain.ledger import AttemptView, CallView
+from callgate.domain.requests import Usage
+from callgate.services.calls import end_reason_of
+
+CALL_COLUMNS = ("!call", "!state", "org", "model", ">cost")
+
+
+def call_row(view: CallView) -> tuple[object, ...]:
+    """A call as a row under `CALL_COLUMNS`."""
+    return view.key.task_id, view.state, view.org_id, view.model, usd(view.posted_nano_usd)
+
+
+def dead_call_rows(views: Sequence[CallView]) -> Iterable[Sequence[object]]:
+    """Dead calls as rows under `CALL_COLUMNS` and `error`."""
+    for view in views:
+        yield *call_row(view), (parse_error(view.error) or {}).get("code", "")
+
+
+def call_fields(view: CallView) -> dict[str, Any]:
+    """One call as JSON; amounts are nano-USD. Bodies are included if they were read."""
+    fields = {"task_id": view.key.task_id, **_without_bodies(view)}
+    fields["end_reason"] = end_reason_of(view)
+    fields["input_hash"] = view.input_hash.hex()
+    fields["error"] = parse_error(view.error)
+    if view.request is not None:
+        fields["request"] = parse_body(view.request)
+    if view.last is not None:
+        fields["last"] = {**_without_bodies(view.last), "error": parse_error(view.last.error)}
+        if view.last.reply is not None:
+            fields["last"]["reply"] = parse_body(view.last.reply)
+    return fields
+
+
+def print_call(view: CallView, failures: Sequence[LinkFailure] = (), *, as_json: bool) -> None:
+    """Print everything about one call, and which of its links could not be delivered."""
+    if as_json:
+        payload = call_fields(view)
+        if failures:
+            payload["link_failures"] = [dataclasses.asdict(f) for f in failures]
+        print_json(payload)
+        return
+    print_fields(
+        {
+            "call": view.key.task_id,
+            "state": view.state,
+            "org": view.org_id,
+            "call type": view.call_type,
+            "model": f"{view.provider}/{view.model}",
+            "created": view.created_at,
+            "waits for": wait_text(view) or None,
+            "end reason": end_reason_of(view),
+            "due": view.due_at,
+            "attempts": f"{view.attempt} ({view.worker_losses} lost)",
+            "cost": usd(view.posted_nano_usd),
+            "error": error_text(view.error) or None,
+            "links": _links_text(failures) or None,
+            **(_attempt_fields(view.last) if view.last else {}),
+            "bodies": "purged" if view.is_purged else None,
+            "request": view.request and view.request.decode(errors="replace"),
+            "reply": view.last and view.last.reply and view.last.reply.decode(errors="replace"),
+        }
+    )
+
+
+def parse_body(body: bytes) -> object:
+    """A stored request or reply; as text if it is not JSON, because an operator may look for just that."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return body.decode(errors="replace")
+
+
+def parse_error(error: str | None) -> dict[str, Any] | None:
+    """Read a stored error; one that is not JSON is a message without a code."""
+    if error is None:
+        return None
+    try:
+        return dict(json.loads(error))
+    except (ValueError, TypeError, RecursionError):
+        return {"code": "unknown", "message": error}
+
+
+def error_text(error: str | None) -> str:
+    """A stored error for people."""
+    fields = parse_error(error)
+    return f"{fields.get('code', 'unknown')}: {fields.get('message', '')}" if fields else ""
+
+
+def tokens_text(usage: Usage | None) -> str:
+    """Tokens in and out for people. A usage that the provider did not report is unknown, not 0."""
+    return f"{usage.input_tokens} + {usage.output_tokens}" if usage else "unknown"
+
+
+def wait_text(view: CallView) -> str:
+    """Why a call waits, and until when at the latest; empty if it does not wait."""
+    return f"{view.wait_reason} until {cell_text(view.due_at)}" if view.wait_reason else ""
+
+
+def _attempt_fields(last: AttemptView) -> dict[str, object]:
+    key_owner = f"{last.credential}'s own" if last.credential else "the provider's"
+    return {
+        "tokens": tokens_text(last.usage) if last.status.is_posted else None,
+        "flags": ", ".join(last.anomalies) or None,
+        "last attempt": f"{last.attempt} {last.status}, id {last.attempt_id}",
+        "made": f"as a {last.kind}, with {key_owner} key",
+        "worker": last.worker_id,
+        "latency": f"{last.latency_ms} ms" if last.latency_ms is not None else None,
+        "priced by": last.price_source,
+        "provider's id": last.provider_request_id,
+    }
+
+
+def _links_text(failures: Sequence[LinkFailure]) -> str:
+    """How many links could not be delivered, whether they are tried again, and why."""
+    counts = Counter(
+        ("given up" if f.given_up_at else "to be tried again", f.why) for f in failures
+    )
+    return "; ".join(f"{n} {fate}: {why}" for (fate, why), n in counts.items())
+
+
+def _without_bodies(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass without bytes and nested values."""
+    return {
+        field.name: item
+        for field in dataclasses.fields(value)
+        if not isinstance(item := getattr(value, field.name), bytes)
+        and field.name not in ("key", "last", "request", "reply")
+    }

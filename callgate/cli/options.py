@@ -1,0 +1,98 @@
+"""Options that several commands share, and the parsers of their values."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from callgate.domain.reports import CallFilter
+from callgate.domain.requests import Name
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def parse_name(text: str) -> str:
+    """Parse the name of an organisation, call type, provider or model."""
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError:
+        raise typer.BadParameter(f"{text!r} is not a valid name") from None
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+Org = Annotated[
+    str | None, typer.Option("--org", parser=parse_name, help="Only this organisation.")
+]
+CallType = Annotated[
+    str | None, typer.Option("--call-type", parser=parse_name, help="Only this call type.")
+]
+Provider = Annotated[
+    str | None, typer.Option("--provider", parser=parse_name, help="Only this provider.")
+]
+Model = Annotated[str | None, typer.Option("--model", parser=parse_name, help="Only this model.")]
+Fingerprint = Annotated[
+    str | None,
+    typer.Option(
+        "--fingerprint", help="Only calls with this error fingerprint: they failed alike."
+    ),
+]
+
+
+def call_filter(
+    org: Org = None,
+    call_type: CallType = None,
+    provider: Provider = None,
+    model: Model = None,
+    fingerprint: Fingerprint = None,
+) -> CallFilter:
+    """The options that choose calls."""
+    return CallFilter(
+        org_id=org,
+        call_type=call_type,
+        provider=provider,
+        model=model,
+        error_fingerprint=fingerprint,
+    )
+
+
+Command = Callable[..., None]
+
+
+def with_options(**groups: Callable[..., object]) -> Callable[[Command], Command]:
+    """
+    Give a command the options of a group in place of one parameter.
+
+    `@with_options(call_filter=call_filter)` replaces the parameter `call_filter` by the parameters of the function
+    `call_filter`, and passes on what that function returns.
+    """
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        options_of: dict[str, list[str]] = {}
+        for parameter in signature.parameters.values():
+            expanded = [parameter]
+            if parameter.name in groups:
+                group = inspect.signature(groups[parameter.name], eval_str=True)
+                expanded = list(group.parameters.values())
+                options_of[parameter.name] = [option.name for option in expanded]
+            parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in expanded]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            for name, options in options_of.items():
+                given[name] = groups[name](**{option: given.pop(option) for option in options})
+            command(**given)
+
+        del run.__wrapped__  # type: ignore[attr-defined]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate

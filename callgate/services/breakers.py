@@ -1,0 +1,71 @@
+"""Open and close the breakers of providers by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from callgate.domain.errors import InvalidRequest, UnknownProvider
+from callgate.domain.ports import OperationsPort
+from callgate.domain.reports import BreakerLine, By
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerKey:
+    """Which calls a breaker stops."""
+
+    provider: str
+    model: str
+    credential: str = ""
+    """The organisation whose own key is used; empty: the provider's key."""
+    org_id: str = ""
+    """Only this organisation's calls; empty: every organisation's."""
+
+    @classmethod
+    def of(cls, line: BreakerLine) -> BreakerKey:
+        """The key of a breaker."""
+        return cls(line.provider, line.model, line.credential, line.org_id)
+
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.provider, self.model, self.credential, self.org_id)))
+
+
+def open_breaker(
+    operations: OperationsPort, key: BreakerKey, providers: Collection[str], *, by: By
+) -> tuple[BreakerLine, bool]:
+    """
+    Open a breaker.
+
+    Args:
+        providers: Those of the catalogue.
+
+    Returns:
+        The breaker, and whether it is new: then its name may be misspelt.
+
+    Raises:
+        UnknownProvider: Neither the catalogue nor the ledger has the provider.
+        LedgerUnavailable
+    """
+    is_new = key not in map(BreakerKey.of, operations.breakers())
+    if is_new and key.provider not in providers:
+        raise UnknownProvider(f"neither the catalogue nor the ledger has provider {key.provider!r}")
+    return _set(operations, key, is_open=True, by=by), is_new
+
+
+def close_breaker(operations: OperationsPort, key: BreakerKey, *, by: By) -> BreakerLine:
+    """
+    Close a breaker.
+
+    Raises:
+        InvalidRequest: There is no such breaker.
+        LedgerUnavailable
+    """
+    if key not in map(BreakerKey.of, operations.breakers()):
+        raise InvalidRequest(f"there is no breaker for {key}")
+    return _set(operations, key, is_open=False, by=by)
+
+
+def _set(operations: OperationsPort, key: BreakerKey, *, is_open: bool, by: By) -> BreakerLine:
+    return operations.set_breaker(
+        key.provider, key.model, key.credential, key.org_id, is_open=is_open, by=by
+    )

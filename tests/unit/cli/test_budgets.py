@@ -1,0 +1,75 @@
+"""`callgate budgets`, `callgate costs` and `callgate audit`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.domain.budgets import NANO_PER_USD
+from callgate.domain.ledger import CallKey
+from callgate.domain.reports import CostLine
+from tests.support.command_line import Shell
+
+
+def test_a_budget_is_set_in_usd_and_shown(shell: Shell) -> None:
+    """Amounts are exact decimals; JSON carries nano-USD."""
+    code, _, _ = shell("budgets", "set", "acme", "--daily-usd", "5", "--monthly-usd", "0.000000001")
+
+    shown = json.loads(shell("budgets", "show", "acme", "--json")[1])
+
+    assert code == 0
+    assert [(b["scope"], b["window"], b["limit_nano_usd"]) for b in shown] == [
+        ("org", "day", 5 * NANO_PER_USD),
+        ("org", "month", 1),
+    ]
+    assert shown[0]["left_nano_usd"] == 5 * NANO_PER_USD
+
+
+def test_a_new_limit_keeps_the_time_zone(shell: Shell) -> None:
+    """Raising a limit must not move the days of a budget."""
+    berlin = ("--timezone", "Europe/Berlin", "--call-type", "extraction")
+    shell("budgets", "set", "acme", "--daily-usd", "5", *berlin)
+
+    _, out, _ = shell(
+        "budgets", "set", "acme", "--daily-usd", "6", "--call-type", "extraction", "--json"
+    )
+
+    (figures,) = json.loads(out)
+    assert (figures["scope"], figures["timezone"]) == ("call_type:extraction", "Europe/Berlin")
+
+
+def test_costs_show_how_long_answers_took(
+    shell: Shell, ledger: MemoryLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside what they cost."""
+    line = CostLine("acme", "x", "openai", "gpt-4o", 3, 3, 3, 0, 9, 0, 9, 7, 0, 812, 1_900)
+    monkeypatch.setattr(ledger, "costs", lambda org_id: [line])
+
+    heading, row = shell("costs")[1].splitlines()
+
+    assert heading.split()[-4:] == ["p50", "ms", "p95", "ms"]
+    assert row.split()[-2:] == ["812", "1900"]
+
+
+def test_a_clean_audit_ends_with_zero(shell: Shell, dead: CallKey) -> None:
+    """The figures of a ledger that was used through its methods equal their rows."""
+    code, out, _ = shell("audit", "--json")
+
+    assert (code, json.loads(out)["drift_nano_usd"]) == (0, 0)
+
+
+def test_an_audit_that_finds_drift_ends_with_one(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """A monitor needs no more than the exit code."""
+    (budget_id, figures), *_ = ledger.tables.budgets.items()
+    ledger.tables.budgets[budget_id] = replace(figures, spent_nano_usd=7)
+
+    code, out, _ = shell("audit", "--json")
+
+    assert code == 1
+    assert (json.loads(out)["is_clean"], json.loads(out)["drift_nano_usd"]) == (False, 7)
+    assert "WRONG" in shell("audit")[1]

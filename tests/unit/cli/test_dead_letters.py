@@ -1,0 +1,114 @@
+"""`callgate dead-letters`: list, group, redrive, discard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.domain.ledger import CallKey, CallState
+from callgate.domain.reports import CallFilter, UnprocessableMessage
+from tests.support.command_line import Shell, a_dead_call, state_of
+
+
+def test_dead_letters_are_calls_and_unprocessable_messages(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """A message that named no call is a dead letter too, but of no organisation."""
+    ledger.keep_unprocessable(UnprocessableMessage("callgate.call", "undecodable", b"\xff{"))
+
+    everything = json.loads(shell("dead-letters", "list", "--json")[1])
+    of_acme = json.loads(shell("dead-letters", "list", "--org", "acme", "--json")[1])
+
+    assert [c["task_id"] for c in everything["calls"]] == [dead.task_id]
+    assert everything["unprocessable_messages"][0]["reason"] == "undecodable"
+    assert of_acme["unprocessable_messages"] == []
+    assert "undecodable" in shell("dead-letters", "list")[1]
+
+
+def test_dead_calls_are_grouped_by_what_went_wrong(shell: Shell, dead: CallKey) -> None:
+    """The fingerprint of a group is a filter of every other command."""
+    (group,) = json.loads(shell("dead-letters", "summary", "--json")[1])
+
+    listed = json.loads(
+        shell("dead-letters", "list", "--fingerprint", group["error_fingerprint"], "--json")[1]
+    )
+
+    assert (group["count"], group["sample_error"]["code"]) == (1, "bad_request")
+    assert [c["task_id"] for c in listed["calls"]] == [dead.task_id]
+
+
+def test_a_dead_call_is_shown_with_its_request(shell: Shell, dead: CallKey) -> None:
+    """The operator who decides about it must see what was asked."""
+    shown = json.loads(shell("dead-letters", "show", dead.task_id, "--json")[1])
+
+    assert shown["request"]["messages"][0]["content"] == "secret text"
+    assert shown["last"]["error"]["code"] == "bad_request"
+
+
+def test_a_dry_run_prices_and_changes_nothing(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """The worst case is what the budget must have room for."""
+    told = json.loads(shell("dead-letters", "redrive", "--dry-run", "--json")[1])
+
+    assert (told["count"], told["redriven"]) == (1, [])
+    assert told["worst_case_nano_usd"] > 0
+    assert len(ledger.calls(CallFilter(), limit=10)) == 1
+
+
+def test_a_redriven_call_is_not_redriven_again(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """A later generation may have succeeded: another redrive would pay for the answer twice."""
+    redriven = json.loads(shell("dead-letters", "redrive", "--yes", "--json")[1])["redriven"]
+    again = json.loads(shell("dead-letters", "redrive", "--yes", "--json")[1])
+
+    assert redriven == [f"{dead.call_id}.2"]
+    assert (again["count"], again["redriven"]) == (0, [])
+    assert json.loads(shell("dead-letters", "list", "--json")[1])["calls"] == []
+    assert len(ledger.calls(CallFilter(), limit=10)) == 2
+
+
+def test_redrive_stops_at_max_and_takes_a_rate(
+    shell: Shell, ledger: MemoryLedger, open_client: Any
+) -> None:
+    """An operator can try a few, slowly, before the rest."""
+    for content in ("a", "b", "c"):
+        a_dead_call(ledger, open_client, content)
+
+    told = json.loads(
+        shell("dead-letters", "redrive", "--max", "2", "--rate", "50/s", "--yes", "--json")[1]
+    )
+
+    assert len(told["redriven"]) == 2
+
+
+def test_nothing_is_changed_where_nobody_can_be_asked(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal and without --yes nothing is changed."""
+    with Path("/dev/null").open() as nobody:
+        monkeypatch.setattr("sys.stdin", nobody)
+
+        assert shell("dead-letters", "redrive")[0] == 2
+        assert shell("dead-letters", "discard", "--reason", "old")[0] == 2
+    assert state_of(ledger, dead) is CallState.DEAD
+
+
+def test_a_discarded_call_says_who_and_why(
+    shell: Shell, ledger: MemoryLedger, dead: CallKey
+) -> None:
+    """It becomes rejected, so that submitting it again starts a new generation."""
+    code, out, _ = shell("dead-letters", "discard", "--reason", "old model", "--yes", "--json")
+
+    (view,) = ledger.read([dead])
+    assert (code, json.loads(out)) == (0, {"discarded": [dead.task_id]})
+    assert view is not None
+    assert view.state is CallState.REJECTED
+    assert view.error is not None
+    assert json.loads(view.error)["code"] == "discarded"
+    assert json.loads(view.error)["message"].startswith("old model (by ")

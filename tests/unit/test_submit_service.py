@@ -1,0 +1,45 @@
+"""Submitting is one method: all gates first, then one statement, then what was created is published."""
+
+from __future__ import annotations
+
+import pytest
+
+from callgate.domain.errors import IdempotencyMismatch, UnknownProvider
+from callgate.domain.reports import CallFilter
+from tests.support.service_world import ServiceWorld, a_request
+
+
+@pytest.fixture
+def world() -> ServiceWorld:
+    """All services over memory."""
+    return ServiceWorld()
+
+
+def test_only_what_was_created_is_published(world: ServiceWorld) -> None:
+    """A duplicate joins a call whose message is out already."""
+    first, again, other = world.submits.submit([a_request("a"), a_request("a"), a_request("b")])
+
+    assert first.key == again.key
+    assert world.queue.calls == [first.key, other.key]
+
+
+def test_one_refused_request_stores_none(world: ServiceWorld) -> None:
+    """Gates are asked before the ledger is."""
+    with pytest.raises(UnknownProvider):
+        world.submits.submit([a_request("a"), a_request("b", provider="nobody")])
+
+    assert world.ledger.calls(CallFilter(), limit=10) == []
+    assert world.queue.calls == []
+
+
+def test_neighbours_of_a_refused_key_are_published(world: ServiceWorld) -> None:
+    """They are stored: without a message they would wait for a sweep."""
+    world.submits.submit([a_request("a")], idempotency_key="order-7")
+    world.queue.calls.clear()
+    good = world.submits.prepare(a_request("b"))
+    bad = world.submits.prepare(a_request("c"), idempotency_key="order-7")
+
+    with pytest.raises(IdempotencyMismatch, match="order-7"):
+        world.submits.accept([good, bad])
+
+    assert [key.call_id for key in world.queue.calls] == [good.call_id]
