@@ -10,7 +10,6 @@ from config.settings import WorkerOptions
 def celery_config(worker: WorkerOptions) -> dict[str, Any]:
     """Celery's settings for a process that runs calls."""
     return {
-        "include": ("tasks.call", "tasks.log_call", "tasks.sweep"),
         "worker_pool": "worker.celery_ext.pool:AsyncioPool",
         "worker_concurrency": worker.concurrency,
         "callgate_drain_s": worker.shutdown_timeout_s,

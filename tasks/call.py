@@ -3,14 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from celery import Celery
-from celery._state import connect_on_app_finalize
-
 from callgate.adapters.broker.app import CALL_TASK
 from callgate.domain.ledger import CallKey
 from worker.celery_ext.pool import AsyncTask
 from worker.celery_ext.request import Named, UntrustedRequest
-from worker.process import services_of
+from worker.runtime import runtime_of
 
 
 class Call(AsyncTask):
@@ -38,10 +35,4 @@ class Call(AsyncTask):
     async def arun(self, request: Mapping[str, Any], call_id: str, generation: int) -> str:
         """Say what this delivery came to, as Flower shows it."""
         key = CallKey.parse(call_id, generation)
-        return (await services_of(self.app).llm.execute(key)).value
-
-
-@connect_on_app_finalize
-def register(app: Celery) -> None:
-    """Add the task to an app."""
-    app.register_task(Call())
+        return (await runtime_of(self.app).llm.execute(key)).value

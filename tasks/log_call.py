@@ -4,16 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from celery import Celery
-from celery._state import connect_on_app_finalize
-
 from callgate.adapters.broker.app import LOG_TASK
 from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import BodyResult
 from worker.celery_ext.request import Named, UntrustedRequest
-from worker.process import services_of
+from worker.runtime import runtime_of
 
 
 class CallIsDead(Exception):
@@ -38,15 +35,15 @@ class LogCall(BatchTask):
 
     def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[BodyResult]:
         """Say what each attempt came to, as Flower shows it; a message that names none is a stray."""
-        services = services_of(self.app)
+        runtime = runtime_of(self.app)
         refs = [_ref(message.args) for message in messages]
-        settled = services.logger.settle([ref for ref in refs if ref is not None])
+        settled = runtime.call_logger.settle([ref for ref in refs if ref is not None])
         states = {s.ref: s.state for s in settled}
         for message, ref in zip(messages, refs, strict=True):
             if ref is None:
                 reason = "a log task that names no attempt"
                 raw = repr(message.args).encode()[:1_000]
-                services.operations.keep_unprocessable(UnprocessableMessage(LOG_TASK, reason, raw))
+                runtime.operations.keep_unprocessable(UnprocessableMessage(LOG_TASK, reason, raw))
         return [_outcome(ref, states) for ref in refs]
 
     def run_undecodable(self, message: Any, error: Exception) -> None:
@@ -55,7 +52,7 @@ class LogCall(BatchTask):
         stray = UnprocessableMessage(
             LOG_TASK, f"unreadable arguments: {type(error).__name__}", body[:65_536]
         )
-        services_of(self.app).operations.keep_unprocessable(stray)
+        runtime_of(self.app).operations.keep_unprocessable(stray)
 
 
 def _outcome(ref: AttemptRef | None, states: Mapping[AttemptRef, CallState]) -> BodyResult:
@@ -74,9 +71,3 @@ def _ref(args: Any) -> AttemptRef | None:
         return AttemptRef(CallKey.parse(call_id, generation), UUID(attempt_id))
     except (TypeError, ValueError, AttributeError):
         return None
-
-
-@connect_on_app_finalize
-def register(app: Celery) -> None:
-    """Add the task to an app."""
-    app.register_task(LogCall())

@@ -5,13 +5,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from celery import Celery
-from celery._state import connect_on_app_finalize
-
 from callgate.adapters.broker.app import SWEEP_TASK
 from worker.celery_ext.pool import AsyncTask
 from worker.celery_ext.request import Named, UntrustedRequest
-from worker.process import services_of
+from worker.runtime import runtime_of
 
 CLAIMS_MAX_S = 30.0
 """How long a sweep waits for the calls that came out of the queue before it; after that a later sweep will do."""
@@ -47,13 +44,7 @@ class Sweep(AsyncTask):
 
     async def arun(self, request: Mapping[str, Any], sent_at: str) -> int:
         """Count the lost messages."""
-        services = services_of(self.app)
-        if not await services.llm.wait_for_inflight_claims(CLAIMS_MAX_S):
+        runtime = runtime_of(self.app)
+        if not await runtime.llm.wait_for_inflight_claims(CLAIMS_MAX_S):
             return 0
-        return await asyncio.to_thread(services.due.sweep, datetime.fromisoformat(sent_at))
-
-
-@connect_on_app_finalize
-def register(app: Celery) -> None:
-    """Add the task to an app."""
-    app.register_task(Sweep())
+        return await asyncio.to_thread(runtime.recovery.sweep, datetime.fromisoformat(sent_at))

@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 
 from callgate.domain.errors import CallgateError
 from config.settings import load_worker_settings
-from worker.bootstrap import worker_app
+from worker.app import worker_app
 
 TIMEOUT_S = 10.0
 

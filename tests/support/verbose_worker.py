@@ -9,7 +9,8 @@ from typing import Any
 from celery.signals import worker_ready
 
 from config.settings import load_worker_settings
-from worker.main import QUEUES, configure_logging, run_worker
+from worker.log_config import configure_logging
+from worker.main import QUEUES, run_worker
 
 LIBRARIES = ("", "sqlalchemy", "celery", "kombu", "redis", "asyncio", "aiohttp", "genai_prices")
 """All but those that callgate itself keeps quiet."""

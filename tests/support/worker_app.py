@@ -16,7 +16,7 @@ from redis import Redis
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import BodyResult
-from worker.celery_ext.consumer import connect_stray_handlers
+from worker.celery_ext.consumer import connect_unprocessable_sink
 from worker.celery_ext.pool import AsyncTask, run_on_loop
 
 app = Celery("test")
@@ -205,4 +205,4 @@ def keep_unprocessable(stray: UnprocessableMessage) -> None:
 
 
 if app.conf.get("keep_strays"):
-    connect_stray_handlers(app, keep_unprocessable)
+    connect_unprocessable_sink(app, keep_unprocessable)

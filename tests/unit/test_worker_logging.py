@@ -10,7 +10,7 @@ import pytest
 HOSTILE = "\\x1b[2J\\x9b31m"
 WRITES = f"""
 import structlog
-from worker.main import configure_logging
+from worker.log_config import configure_logging
 configure_logging(as_json=AS_JSON)
 log = structlog.get_logger("callgate")
 log.warning("ev{HOSTILE}ent", queue="q{HOSTILE}", n=1)

@@ -57,7 +57,7 @@ class _Unprocessable(TypeError):
     """What we have against a message, in words of our own; those of other errors may quote it."""
 
 
-def connect_stray_handlers(app: Celery, sink: Sink) -> None:
+def connect_unprocessable_sink(app: Celery, sink: Sink) -> None:
     """
     Have the workers of `app` hand every stray message to `sink` before they reject it.
 

@@ -34,7 +34,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerOptions, WorkerSettings
-from worker.bootstrap import worker_app
+from worker.app import register_tasks, worker_app
 from worker.flower.access import Gate, sender_of
 from worker.flower.state import TASKS_MAX, WORKERS_MAX, BoundedEvents, BoundedInspector
 
@@ -223,8 +223,7 @@ def run_dashboard(settings: WorkerSettings) -> None:
     """
     check_guarded(settings.worker)
     app = worker_app(settings)
-    app.loader.import_default_modules()
-    app.finalize()
+    register_tasks(app)
     dashboard = Dashboard(app, settings.worker)
     dashboard.start_http_server()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

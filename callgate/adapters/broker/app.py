@@ -22,7 +22,7 @@ CONNECTIONS_MAX = 200
 
 GUARD = "callgate.adapters.broker.guard:Transport"
 """What every process reads the broker through."""
-SERVICES = "callgate_services"
+RUNTIME = "callgate_runtime"
 """Attribute of an app whose worker was composed by `callgate worker`."""
 
 
@@ -31,7 +31,7 @@ class StockWorkerRefused(bootsteps.Step):  # type: ignore[misc]
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        if getattr(worker.app, SERVICES, None) is None:
+        if getattr(worker.app, RUNTIME, None) is None:
             raise SystemExit(
                 "error: this is callgate's own Celery app, and its calls need what `callgate worker` composes:"
                 " start that instead of `celery worker`; tasks of yours need an app of their own"
