@@ -6,7 +6,7 @@ from typing import Any
 from callgate.adapters.broker.app import CALL_TASK
 from callgate.domain.ledger import CallKey
 from worker.celery_ext.pool import AsyncTask
-from worker.celery_ext.request import Named, UntrustedRequest
+from worker.celery_ext.request import TaskIdentity, UntrustedRequest
 from worker.runtime import runtime_of
 
 
@@ -22,15 +22,15 @@ class Call(AsyncTask):
         """See that they name a call."""
         CallKey.parse(call_id, generation)
 
-    def named(self, args: Any, kwargs: Any) -> Named:
+    def identify(self, args: Any, kwargs: Any) -> TaskIdentity:
         """The call, by its own task id."""
         try:
             key = CallKey.parse(
                 **dict(zip(("call_id", "generation"), args, strict=False), **kwargs)
             )
         except (TypeError, ValueError):
-            return Named.nothing()
-        return Named(key.task_id, (str(key.call_id), key.generation))
+            return TaskIdentity.unknown()
+        return TaskIdentity(key.task_id, (str(key.call_id), key.generation))
 
     async def arun(self, request: Mapping[str, Any], call_id: str, generation: int) -> str:
         """Say what this delivery came to, as Flower shows it."""

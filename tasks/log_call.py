@@ -9,7 +9,7 @@ from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import BodyResult
-from worker.celery_ext.request import Named, UntrustedRequest
+from worker.celery_ext.request import TaskIdentity, UntrustedRequest
 from worker.runtime import runtime_of
 
 
@@ -26,12 +26,12 @@ class LogCall(BatchTask):
     Request = UntrustedRequest
     publishes_callbacks = False
 
-    def named(self, args: Any, kwargs: Any) -> Named:
+    def identify(self, args: Any, kwargs: Any) -> TaskIdentity:
         """The attempt, as the child of its call."""
         if (ref := _ref(args)) is None:
-            return Named.nothing()
+            return TaskIdentity.unknown()
         key, attempt_id = ref.key, str(ref.attempt_id)
-        return Named(attempt_id, (str(key.call_id), key.generation, attempt_id), key.task_id)
+        return TaskIdentity(attempt_id, (str(key.call_id), key.generation, attempt_id), key.task_id)
 
     def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[BodyResult]:
         """Say what each attempt came to, as Flower shows it; a message that names none is a stray."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from callgate.adapters.broker.app import SWEEP_TASK
 from worker.celery_ext.pool import AsyncTask
-from worker.celery_ext.request import Named, UntrustedRequest
+from worker.celery_ext.request import TaskIdentity, UntrustedRequest
 from worker.runtime import runtime_of
 
 CLAIMS_MAX_S = 30.0
@@ -33,14 +33,14 @@ class Sweep(AsyncTask):
         if datetime.fromisoformat(sent_at).tzinfo is None:
             raise ValueError("a time without a time zone")
 
-    def named(self, args: Any, kwargs: Any) -> Named:
+    def identify(self, args: Any, kwargs: Any) -> TaskIdentity:
         """The moment it was sent, in our spelling."""
         try:
             said: list[Any] = [*args, *kwargs.values()]
             sent_at = datetime.fromisoformat(said[0]).isoformat()
         except (TypeError, ValueError, IndexError):
-            return Named.nothing()
-        return Named(f"sweep.{sent_at}", (sent_at,))
+            return TaskIdentity.unknown()
+        return TaskIdentity(f"sweep.{sent_at}", (sent_at,))
 
     async def arun(self, request: Mapping[str, Any], sent_at: str) -> int:
         """Count the lost messages."""

@@ -50,7 +50,7 @@ def test_a_drain_acknowledges_as_tasks_end_and_keeps_no_new_message(
         note("short", 3)
         until(lambda: len(valkey.words("started")) == 2)
         worker.signal(signal.SIGTERM)
-        until(lambda: "draining 2 coroutines" in worker.log())
+        until(lambda: worker.has_logged("drain.started", "coroutines=2"))
         note("new")
 
         # One second is how long the pop that was under way may still take a message.
@@ -85,7 +85,7 @@ def test_the_drain_ends_though_a_task_will_not(valkey: Valkey, tmp_path: Path, a
         worker.signal(signal.SIGTERM)
         worker.exit_code()
 
-        assert "abandoned 1 coroutines and 1 threads" in worker.log()
+        assert worker.has_logged("drain.abandoned", "coroutines=1", "threads=1")
     assert valkey.ready() == 2
 
 
@@ -98,11 +98,11 @@ def test_the_drain_ends_though_the_broker_is_gone(tmp_path: Path) -> None:
             client_of(valkey).send_task("note", ("a", 60))
             until(lambda: valkey.words("started") == ["a"])
             worker.signal(signal.SIGTERM)
-            until(lambda: "draining 1 coroutines" in worker.log())
+            until(lambda: worker.has_logged("drain.started", "coroutines=1"))
             valkey.kill()
 
             worker.exit_code()
-            assert worker.log().count("the broker was lost during the drain") <= 2
+            assert worker.log().count("drain.broker_lost") <= 2
     finally:
         valkey.kill()
 
@@ -177,7 +177,7 @@ def test_a_service_that_does_not_start_ends_the_worker(valkey: Valkey, tmp_path:
     with a_worker(valkey, tmp_path, is_ready=False, break_service=True) as worker:
         exit_code = worker.exit_code(40)
 
-        assert "service broken_service did not start: ConnectionRefusedError" in worker.log()
+        assert "resource broken_service did not start: ConnectionRefusedError" in worker.log()
     assert exit_code != 0
     assert valkey.words("service") == ["entered", "left after 0 ended"]
 

@@ -121,7 +121,7 @@ def test_revoked_and_expired_messages_do_not_run(valkey: Valkey, app: Celery) ->
         pytest.param({"body": b"\xff not json"}, id="no json"),
         pytest.param({"body": b"[]"}, id="no parts"),
         pytest.param({"body": b"[1, {}, {}]"}, id="args no list"),
-        pytest.param({"body": b'[["w"], {}, [1]]'}, id="follow-ups no mapping"),
+        pytest.param({"body": b'[["w"], {}, [1]]'}, id="callbacks no mapping"),
         pytest.param({"body": b'[["w"], {}, {}]', "eta": "2099-01-01T00:00:00Z"}, id="eta"),
         pytest.param({"body": b'[["w"], {}, {}]', "expires": "soon"}, id="expires"),
     ],

@@ -70,7 +70,7 @@ def without_id() -> bytes:
 
 STRAYS: Mapping[str, tuple[bytes, str]] = {
     "undecodable body": (envelope(b"\xff not json"), "DecodeError"),
-    "unknown task": (with_headers(task="nobody"), "a task that nobody registered"),
+    "unknown task": (with_headers(task="nobody"), "a task that is not registered"),
     "unknown task without an id": (envelope(b"[[], {}, {}]", {"task": "nobody"}), "a task that"),
     "no task": (envelope(b"[1]", {"lang": "py"}), "no task message of a known protocol"),
     "no task, undecodable": (envelope(b"?", {"lang": "py"}), "no task message of a known"),
@@ -95,7 +95,7 @@ STRAYS: Mapping[str, tuple[bytes, str]] = {
     "body null": (with_body(None), "TypeError"),
     "args no list": (with_body([1, {}, {}]), "args is not a list"),
     "kwargs no mapping": (with_body([[], [], {}]), "kwargs is not a mapping"),
-    "follow-ups no mapping": (with_body([[], {}, [1]]), "follow-ups are not a mapping"),
+    "callbacks no mapping": (with_body([[], {}, [1]]), "callbacks are not a mapping"),
     "foreign content type": (envelope(b"x", content_type="application/x-pickle"), "content type"),
     "no content type": (envelope(b"x", content_type=None), "content type"),
     "unknown compression": (with_headers(compression="nope"), "compressed"),
@@ -115,7 +115,7 @@ STRAYS: Mapping[str, tuple[bytes, str]] = {
     "transfer encoding a number": (envelope(b"x").replace(b'"base64"', b"7"), "base64"),
     "queue of half a character": (
         with_headers(task="nobody").replace(b'"routing_key": "test"', b'"routing_key": "\\ud800"'),
-        "a task that nobody registered",
+        "a task that is not registered",
     ),
     "nested too deeply": (b"[" * 16_000, "no message"),
     "too long": (b"[" * 200_000, "too long"),

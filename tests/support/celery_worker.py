@@ -42,6 +42,13 @@ class Worker:
         """Return what the worker has printed so far."""
         return self._log.read_text(errors="replace")
 
+    def has_logged(self, event: str, *fields: str) -> bool:
+        """Whether one line of the log has this event and these fields (`name=value`)."""
+        return any(
+            event in line and all(field in line.split() for field in fields)
+            for line in self.log().splitlines()
+        )
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker."""
         self.process.send_signal(number)

@@ -21,10 +21,10 @@ from callgate.adapters.broker.bounds import (
     BoundedBuffer,
 )
 from callgate.adapters.broker.control import CLOCK_MAX, BoundedClock, Mailbox, _Answers
-from callgate.adapters.broker.guard import misfit
+from callgate.adapters.broker.guard import refusal_reason
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
-from worker.celery_ext.request import Respondent, _is_question
+from worker.celery_ext.request import InspectionNode, _is_inspection
 
 REPLIES = "reply.celery.pidbox"
 
@@ -144,7 +144,7 @@ CODECS = [
 @pytest.mark.parametrize("codec", CODECS)
 def test_no_codec_is_looked_up(codec: object) -> None:
     """Two spellings are ours; each other one is refused, whatever it would do."""
-    assert "encoding" in str(misfit(envelope(**{"content-encoding": codec})))
+    assert "encoding" in str(refusal_reason(envelope(**{"content-encoding": codec})))
 
 
 @pytest.mark.parametrize(
@@ -170,19 +170,19 @@ def test_no_codec_is_looked_up(codec: object) -> None:
 )
 def test_a_message_that_may_not_be_decoded_is_named(changes: dict[str, Any], words: str) -> None:
     """Each by what is wrong with it."""
-    assert words in str(misfit(envelope(**changes)))
+    assert words in str(refusal_reason(envelope(**changes)))
 
 
 @pytest.mark.parametrize("changes", [{}, {"content-encoding": "binary"}, {"headers": None}])
 def test_a_message_of_ours_may_be_decoded(changes: dict[str, Any]) -> None:
     """As Celery writes them."""
-    assert misfit(envelope(**changes)) is None
+    assert refusal_reason(envelope(**changes)) is None
 
 
 @pytest.mark.parametrize("what", [None, 7, "text", [], [{}], {}])
 def test_what_is_no_envelope_is_no_message(what: object) -> None:
     """Whatever JSON it is."""
-    assert misfit(what) == "no message"
+    assert refusal_reason(what) == "no message"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def question(**changes: Any) -> dict[str, Any]:
 )
 def test_a_question_is_one(changes: dict[str, Any]) -> None:
     """As Celery and Flower ask."""
-    assert _is_question(question(**changes), REPLIES)
+    assert _is_inspection(question(**changes), REPLIES)
 
 
 @pytest.mark.parametrize(
@@ -269,13 +269,13 @@ def test_a_question_is_one(changes: dict[str, Any]) -> None:
 )
 def test_what_asks_for_more_than_an_answer_is_no_question(changes: dict[str, Any]) -> None:
     """An answer to any key, a ticket of any size, a pattern that never ends or is kept."""
-    assert not _is_question(question(**changes), REPLIES)
+    assert not _is_inspection(question(**changes), REPLIES)
 
 
 @pytest.mark.parametrize("body", [None, 7, "ping", ["ping"], [], {}])
 def test_what_is_no_mapping_is_no_question(body: object) -> None:
     """Stock closes and opens its ears over it."""
-    assert not _is_question(body, REPLIES)
+    assert not _is_inspection(body, REPLIES)
 
 
 def test_a_flood_of_questions_leaves_pings_an_answer() -> None:
@@ -283,7 +283,7 @@ def test_a_flood_of_questions_leaves_pings_an_answer() -> None:
     mailbox = SimpleNamespace(clock=BoundedClock(), reply_exchange=SimpleNamespace(name=REPLIES))
     answered: list[str] = []
 
-    class Listed(Respondent):
+    class Listed(InspectionNode):
         def dispatch(self, method: str, **_: Any) -> None:
             answered.append(method)
 

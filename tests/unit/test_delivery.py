@@ -168,8 +168,8 @@ def test_a_cause_is_logged_once_a_minute_with_a_count() -> None:
         world.delivery.run()
 
     assert early == [
-        ("links_not_delivered", "acme", WHY, 50),
-        ("links_not_delivered", "other", WHY, 50),
+        ("links.not_delivered", "acme", WHY, 50),
+        ("links.not_delivered", "other", WHY, 50),
     ]
     assert {(log["org_id"], log["count"]) for log in logs} == {("acme", 120), ("other", 120)}
 

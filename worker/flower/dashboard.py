@@ -11,7 +11,6 @@ import base64
 import functools
 import hashlib
 import ipaddress
-import logging
 import math
 import secrets
 import signal
@@ -19,6 +18,7 @@ import sys
 import time
 from typing import Any
 
+import structlog
 from celery import Celery
 from flower.app import Flower
 from flower.urls import settings as flower_settings
@@ -38,7 +38,7 @@ from worker.app import register_tasks, worker_app
 from worker.flower.access import Gate, sender_of
 from worker.flower.state import TASKS_MAX, WORKERS_MAX, BoundedEvents, BoundedInspector
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 INLINE_SCRIPT = "\nvar autorefresh = 1;\n"
 """The one script that Flower writes into a page, of its workers."""
@@ -122,7 +122,7 @@ class Guarded(RequestHandler):
         if not gate.is_right(header):
             gate.note_wrong(**who)
             if gate.wait_s(**who):
-                logger.warning("many wrong passwords, the last from %s", self.request.remote_ip)
+                log.warning("flower_logins.refused", address=self.request.remote_ip)
             raise HTTPError(401)
         if not cookie:
             self.set_secure_cookie(KNOWN, secrets.token_urlsafe(9), httponly=True, samesite="Lax")

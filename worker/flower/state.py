@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from typing import Any
 
+import structlog
 from celery.events import EventReceiver
 from celery.utils.time import utcoffset
 from flower.events import Events, EventsState
@@ -14,7 +14,7 @@ from flower.inspector import Inspector
 
 from worker.flower.events import checked, fits
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 TASKS_MAX = 10_000
 WORKERS_MAX = 1_000
@@ -39,7 +39,7 @@ class Receiver(EventReceiver):  # type: ignore[misc]
             if kept is None:
                 self.refused += 1
                 if self.refused & (self.refused - 1) == 0:
-                    logger.warning("dropped %d events that no worker sends", self.refused)
+                    log.warning("flower_events.discarded", count=self.refused)
             else:
                 self.process(kept["type"], kept)
 
@@ -61,10 +61,10 @@ class BoundedState(EventsState):  # type: ignore[misc]
             super().event(event)
         except Exception as error:
             # Flower reads some texts as Python, and expects few of the ways in which that fails.
-            logger.warning("kept an event in part: %s", type(error).__name__)
+            log.warning("flower_event.truncated", reason=type(error).__name__)
 
     def _forget(self) -> None:
-        logger.warning("more than %d pairs of worker and task: beginning again", PAIRS_MAX)
+        log.warning("flower_state.cleared", pairs_max=PAIRS_MAX)
         self.clear(ready=False)
         kept = (self.counter, self.tasks_by_type, self.tasks_by_worker, self._seen_types)
         for table in (*kept, self._tasks_to_resolve, self._pairs, *vars(self.metrics).values()):
@@ -89,7 +89,7 @@ class BoundedEvents(Events):  # type: ignore[misc]
                     receiver = Receiver(connection, handlers=heard, app=self.capp)
                     receiver.capture(limit=None, timeout=None, wakeup=True)
             except Exception as error:
-                logger.warning("no events, again in %g s: %s", RETRY_S, error)
+                log.warning("flower_events.interrupted", reason=str(error), retry_after_s=RETRY_S)
                 time.sleep(RETRY_S)
 
     def on_event(self, event: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ class BoundedInspector(Inspector):  # type: ignore[misc]
 
     def _on_update(self, workername: str, method: str, response: Any) -> None:
         if not fits(workername, method, response):
-            logger.warning("dropped a reply to %s that no worker sends", method)
+            log.warning("flower_reply.discarded", method=method)
             return
         if workername not in self.workers and len(self.workers) >= WORKERS_MAX:
             self.workers.clear()

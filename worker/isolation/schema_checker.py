@@ -97,7 +97,7 @@ class SchemaChecker:
                     finding = exc
                 except Exception as exc:
                     # Whatever it is, it is so each time; its words may quote the answer.
-                    log.error("answer_check.failed", why=type(exc).__name__)
+                    log.error("answer_check.failed", reason=type(exc).__name__)
                     finding = OutputUnchecked(f"checking the answer failed: {type(exc).__name__}")
                 yield
                 if finding is not None:

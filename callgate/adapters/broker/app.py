@@ -21,13 +21,13 @@ CONNECTIONS_MAX = 200
 
 
 GUARD = "callgate.adapters.broker.guard:Transport"
-"""What every process reads the broker through."""
+"""The transport of every process."""
 RUNTIME = "callgate_runtime"
-"""Attribute of an app whose worker was composed by `callgate worker`."""
+"""The attribute of an app that holds the runtime of `callgate worker`."""
 
 
 class StockWorkerRefused(bootsteps.Step):  # type: ignore[misc]
-    """Ends a Celery worker on this app that could do no more with a message than lose it."""
+    """Ends a stock Celery worker on this app: it has no runtime, and would lose every message."""
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
@@ -67,7 +67,7 @@ def broker_options(*, timeout_s: float, prefix: str = "") -> dict[str, Any]:
 
 
 def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
-    """Build an app that can publish; it is nobody's current app and connects to nothing yet."""
+    """Build an app that can publish; it does not become the current app, and does not connect yet."""
     app = Celery("callgate", broker=broker_url, set_as_current=False, autofinalize=True)
     app.clock, app.control_cls = BoundedClock(), Control
     app.conf.update(
@@ -101,13 +101,13 @@ def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
 
 def in_this_process(app: Celery) -> Celery:
     """
-    An app of `build_app`, without what a forked child inherited: pools of connections, and their locks.
+    Return the app, in a forked child without the inherited connection pools and their locks.
 
-    Kombu and Celery do the same after a fork by Celery's own prefork pool, and after no other.
+    Kombu and Celery do the same, but only after a fork by Celery's own prefork pool.
     """
     if app.callgate_pid != os.getpid():
         app.callgate_pid = os.getpid()
-        # Kept, because what is collected is closed, under locks that nobody in this process will release.
+        # Kept, because garbage collection would close them, under locks that no thread of this process will release.
         app.callgate_inherited = [*pools.producers.values(), *pools.connections.values()]
         pools.producers.clear()
         pools.connections.clear()
