@@ -163,7 +163,9 @@ class AICallLogger:
             for posted_nano_usd in (settle.posted_nano_usd, hold_nano_usd):
                 if isinstance(outcome, Unstorable):
                     why = outcome.why
-                    log.error("settlement.refused", attempt_id=str(settle.ref.attempt_id), why=why)
+                    log.error(
+                        "settlement.refused", attempt_id=str(settle.ref.attempt_id), reason=why
+                    )
                     (outcome,) = self._ledger.settle(
                         [_last_resort(settle, UNSETTLEABLE, posted_nano_usd)]
                     )
@@ -321,7 +323,7 @@ def _unjudgeable(view: CallView, attempt: AttemptView, error: Exception) -> Sett
     # Whatever is wrong with this row, it is so each time: raised from here it would hold up its batch for ever.
     # Never the error's own words: they may quote the prompt or the reply.
     log.error(
-        "attempt.not_classified", attempt_id=str(attempt.attempt_id), why=type(error).__name__
+        "attempt.not_classified", attempt_id=str(attempt.attempt_id), reason=type(error).__name__
     )
     settle = _whole_hold(view, attempt)
     return _last_resort(settle, UNJUDGEABLE, settle.posted_nano_usd)

@@ -94,7 +94,7 @@ class _Causes:
                 continue
             org_id, why, is_given_up = cause
             event = "links.abandoned" if is_given_up else "links.not_delivered"
-            log.error(event, org_id=org_id, why=why, count=count)
+            log.error(event, org_id=org_id, reason=why, count=count)
             if len(self._said_at) >= CAUSES_MAX:
                 self._said_at.clear()
             self._said_at[cause] = now

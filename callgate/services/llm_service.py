@@ -468,9 +468,7 @@ class LLMService:
             try:
                 outcome = await self._ledger.record(record)
             except LedgerUnavailable as exc:
-                log.warning(
-                    "record_waits_for_the_ledger", attempt_id=str(ref.attempt_id), reason=str(exc)
-                )
+                log.warning("answer.deferred", attempt_id=str(ref.attempt_id), reason=str(exc))
                 await self._clock.sleep(self._patience.backoff_s(failures, self._clock.jitter()))
                 continue
             if outcome is RecordOutcome.UNSTORABLE and isinstance(answer, ProviderReply):

@@ -74,13 +74,13 @@ class RetentionService:
         partitions = self._store.make_partitions(months=PARTITION_MONTHS)
         if partitions.rows_in_default:
             log.warning(
-                "log_rows_without_a_partition",
+                "log_rows.not_partitioned",
                 rows=partitions.rows_in_default,
                 hint="they are served and archived all the same; the month's partition was not there in time",
             )
         if partitions.not_made:
             log.warning(
-                "log_partitions_not_made",
+                "log_partitions.not_created",
                 months=partitions.not_made,
                 hint="ai_call_log_default is too large to be read meanwhile: see docs/adr/0010-retention.md",
             )
@@ -101,5 +101,5 @@ class RetentionService:
             return
         self._told_of = month
         log.warning(
-            "log_partition_waits", partition=month.partition, unknown_bills=month.unknown_bills
+            "log_partition.deferred", partition=month.partition, unknown_bills=month.unknown_bills
         )

@@ -37,7 +37,8 @@ class Internal(NamedTuple):
             return None
         if isinstance(value, classmethod | staticmethod):
             value = value.__func__
-        return ", ".join(inspect.signature(value).parameters)
+        function: Any = value
+        return ", ".join(inspect.signature(function).parameters)
 
 
 def _owner_of(path: str) -> tuple[Any, str]:

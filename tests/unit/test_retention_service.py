@@ -135,7 +135,7 @@ def test_a_month_that_must_wait_ends_the_run_with_a_warning() -> None:
         RetentionService(store, Retention(bodies_days=1, log_months=1)).run()
 
     assert store.asked.count("archive 1") == 1
-    assert [(e["event"], e["partition"]) for e in logs] == [("log_partition_waits", "old")]
+    assert [(e["event"], e["partition"]) for e in logs] == [("log_partition.deferred", "old")]
 
 
 def test_a_month_that_waits_for_unknown_bills_is_told_once() -> None:
@@ -151,7 +151,7 @@ def test_a_month_that_waits_for_unknown_bills_is_told_once() -> None:
             service.run()
 
     assert [(e["event"], e.get("unknown_bills")) for e in logs] == [
-        ("log_partition_waits", 3), ("log_partition_waits", 2), ("log_partition.archived", None),
+        ("log_partition.deferred", 3), ("log_partition.deferred", 2), ("log_partition.archived", None),
     ]  # fmt: skip
     assert store.unknown_days == 50
     assert Retention().unknown_days == 45
@@ -172,7 +172,7 @@ def test_rows_without_a_partition_are_complained_about() -> None:
         RetentionService(Store(rows_in_default=7), Retention()).run()
 
     assert [(e["event"], e["log_level"], e["rows"]) for e in logs] == [
-        ("log_rows_without_a_partition", "warning", 7)
+        ("log_rows.not_partitioned", "warning", 7)
     ]
 
 
@@ -182,7 +182,7 @@ def test_months_that_were_not_made_are_complained_about() -> None:
         RetentionService(Store(not_made=2), Retention()).run()
 
     ((entry),) = logs
-    assert (entry["event"], entry["months"]) == ("log_partitions_not_made", 2)
+    assert (entry["event"], entry["months"]) == ("log_partitions.not_created", 2)
     assert (Path(__file__).parents[2] / entry["hint"].split()[-1]).exists()
 
 

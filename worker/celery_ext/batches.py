@@ -110,7 +110,7 @@ class BatchTask(BodyResultTask):
         Args:
             message: The `kombu.Message`, with `body` (bytes or text), `headers`, `delivery_info`.
         """
-        log.error("message.discarded", task=self.name, error=type(error).__name__)
+        log.error("message.discarded", task=self.name, reason=type(error).__name__)
 
 
 class BatchStrategy:

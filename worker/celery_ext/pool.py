@@ -329,7 +329,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
                 self._hub.run_once()
             except Exception as error:
                 if not is_broken:
-                    log.warning("drain.broker_lost", error=repr(error))
+                    log.warning("drain.broker_lost", reason=repr(error))
                 is_broken = True
                 time.sleep(_TICK_S)
             self._inbox.read()

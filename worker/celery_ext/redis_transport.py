@@ -123,7 +123,7 @@ class Channel(guard.Channel):
                     pipe.rpush(queue, item)
                 pipe.execute()
         except self.connection_errors as error:
-            log.warning("messages.lost", count=len(taken), error=repr(error))
+            log.warning("messages.lost", count=len(taken), reason=repr(error))
 
 
 class Transport(guard.Transport):

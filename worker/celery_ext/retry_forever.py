@@ -66,7 +66,7 @@ class RetryForever:
             work=self._name,
             tries=tries,
             retry_after_s=round(delay_s, 1),
-            error=repr(error),
+            reason=repr(error),
             exc_info=error,
         )
         self._consumer.timer.call_after(delay_s, self.start, (work, on_finished, tries + 1))
