@@ -21,7 +21,7 @@ from callgate.services.llm_service import Deferred, DeliveryResult
 from tests.support.deployment import CHECKOUT, until
 from tests.support.isolated_child import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG
 from worker.isolation import executor as isolation
-from worker.isolation.executor import TURN_MAX_S, WAITING_PER_CHILD, QuarantineExecutor
+from worker.isolation.executor import DEFER_MAX_S, WAITING_PER_CHILD, QuarantineExecutor
 from worker.isolation.forkserver import Child
 
 LONG_S = 3_600.0
@@ -154,7 +154,7 @@ def test_a_child_has_one_call_at_a_time(notes: Path, monkeypatch: pytest.MonkeyP
         assert len(waits) == 80 - WAITING_PER_CHILD
         assert waits == sorted(waits)
         assert waits[0] < 3 < waits[10]
-        assert waits[-1] == pytest.approx(TURN_MAX_S, abs=0.1)
+        assert waits[-1] == pytest.approx(DEFER_MAX_S, abs=0.1)
         assert all(isinstance(busy, Deferred) for busy in await asyncio.gather(*came))
         hanging.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -246,7 +246,7 @@ def test_who_gave_up_keeps_its_turn(notes: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.undo()
         monkeypatch.setattr(isolate, "_watched", held)
         again = [asyncio.ensure_future(one(n, org)) for n, org in ((12, "mallory"), (11, "acme"))]
-        await eventually(lambda: len(isolate._here) == 3)
+        await eventually(lambda: len(isolate._calls) == 3)
         for _ in range(3):
             free.release()
         await asyncio.gather(first, *again)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def test_only_structlog_logs() -> None:
     """The standard library's loggers are handed to libraries; nothing of ours is logged through them."""
     calls = [
         f"{file.relative_to(CHECKOUT)}:{node.lineno}"
-        for file, node in _log_calls()
+        for file, _, node in _log_calls()
         if not (isinstance(node.func, ast.Attribute) and _is_log(node.func.value))
     ]
 
@@ -69,9 +69,8 @@ def _listed() -> Scanned:
 
 def _scanned() -> Scanned:
     found: defaultdict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
-    for file, call in _log_calls():
+    for _, tree, call in _log_calls():
         assert isinstance(call.func, ast.Attribute)
-        tree = ast.parse(file.read_text())
         for event in _texts(call.args[0], tree):
             levels, fields = found[event]
             levels.add(LEVELS[call.func.attr])
@@ -80,18 +79,20 @@ def _scanned() -> Scanned:
     return dict(found)
 
 
-def _log_calls() -> Iterator[tuple[Path, ast.Call]]:
-    """Calls of a level's method on anything that is named like a logger."""
-    for package in PACKAGES:
-        for file in sorted((CHECKOUT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(file.read_text())):
-                if (
-                    isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Attribute)
-                    and node.func.attr in LEVELS
-                    and "log" in ast.unparse(node.func.value).lower()
-                ):
-                    yield file, node
+@cache
+def _log_calls() -> list[tuple[Path, ast.Module, ast.Call]]:
+    """Calls of a level's method on anything that is named like a logger, with their modules."""
+    return [
+        (file, tree, node)
+        for package in PACKAGES
+        for file in sorted((CHECKOUT / package).rglob("*.py"))
+        for tree in [ast.parse(file.read_text())]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in LEVELS
+        and "log" in ast.unparse(node.func.value).lower()
+    ]
 
 
 def _is_log(node: ast.expr) -> bool:
