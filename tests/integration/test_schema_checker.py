@@ -18,7 +18,7 @@ from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTo
 from callgate.domain.ports import Answer
 from tests.support.deployment import until
 from worker.isolation import schema_checker
-from worker.isolation.schema_checker import DOUBTS_MAX, SchemaChecker
+from worker.isolation.schema_checker import KILLS_MAX, SchemaChecker
 from worker.isolation.schema_child import DATA_MAX_BYTES, KEPT_MAX_KIB
 
 NODE = {"$ref": "#/$defs/node"}
@@ -176,7 +176,7 @@ def test_a_child_that_is_killed_over_one_schema_again_and_again_blames_it(
     silent = "import time; print('ready', flush=True); time.sleep(600)"
     checker = SchemaChecker([sys.executable, "-c", silent])
 
-    for _ in range(DOUBTS_MAX - 1):
+    for _ in range(KILLS_MAX - 1):
         with pytest.raises(CheckerUnavailable):
             check(checker, INTEGER, "2", "acme")
     with pytest.raises(SchemaTooCostly):
@@ -217,7 +217,7 @@ def test_without_a_child_answers_wait_and_not_for_ever(monkeypatch: pytest.Monke
         checker = SchemaChecker(argv)
         with pytest.raises(CheckerUnavailable):
             check(checker, INTEGER, "1", "acme")
-        now[0] += schema_checker.AWAY_MAX_S
+        now[0] += schema_checker.UNAVAILABLE_MAX_S
         with pytest.raises(CheckerUnavailable):
             check(checker, INTEGER, "1", "acme")
         now[0] += 1.0
