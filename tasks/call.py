@@ -11,7 +11,7 @@ from worker.runtime import runtime_of
 
 
 class Call(AsyncTask):
-    """Executes the call that a message names; a message that comes twice claims nothing."""
+    """Executes the call that a message identifies. A second message of the same call claims nothing."""
 
     name = CALL_TASK
     ignore_result = True
@@ -19,11 +19,11 @@ class Call(AsyncTask):
     publishes_callbacks = False
 
     def check(self, call_id: object, generation: object) -> None:
-        """See that they name a call."""
+        """Check that the arguments identify a call."""
         CallKey.parse(call_id, generation)
 
     def identify(self, args: Any, kwargs: Any) -> TaskIdentity:
-        """The call, by its own task id."""
+        """Return the call, under its own task id."""
         try:
             key = CallKey.parse(
                 **dict(zip(("call_id", "generation"), args, strict=False), **kwargs)
@@ -33,6 +33,6 @@ class Call(AsyncTask):
         return TaskIdentity(key.task_id, (str(key.call_id), key.generation))
 
     async def arun(self, request: Mapping[str, Any], call_id: str, generation: int) -> str:
-        """Say what this delivery came to, as Flower shows it."""
+        """Return the delivery result (shown in Flower)."""
         key = CallKey.parse(call_id, generation)
         return (await runtime_of(self.app).llm.execute(key)).value

@@ -20,7 +20,7 @@ from callgate.adapters.broker.bounds import (
     STRING_BYTES,
     BoundedBuffer,
 )
-from callgate.adapters.broker.control import CLOCK_MAX, BoundedClock, Mailbox, _Answers
+from callgate.adapters.broker.control import CLOCK_MAX, BoundedClock, ReplyCollector, _Replies
 from callgate.adapters.broker.guard import refusal_reason
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
@@ -199,7 +199,7 @@ def test_a_clock_follows_no_number_that_no_clock_has(told: Any) -> None:
 
 def test_only_who_was_asked_answers() -> None:
     """An answer in another worker's name would be the one that was waited for, and a health check fail."""
-    answers = _Answers(Mailbox("celery"), "ticket", frozenset({"call@host"}), None)
+    answers = _Replies(ReplyCollector("celery"), "ticket", frozenset({"call@host"}), None)
     message = SimpleNamespace(body=b"", headers={"ticket": "ticket"})
     for body in ({"other@host": {"ok": "pong"}}, {"call@host": {}, "other@host": {}}, [1], "x"):
         answers.take(body, message)
@@ -280,14 +280,14 @@ def test_what_is_no_mapping_is_no_question(body: object) -> None:
 
 def test_a_flood_of_questions_leaves_pings_an_answer() -> None:
     """Others are answered a hundred times a second."""
-    mailbox = SimpleNamespace(clock=BoundedClock(), reply_exchange=SimpleNamespace(name=REPLIES))
+    collector = SimpleNamespace(clock=BoundedClock(), reply_exchange=SimpleNamespace(name=REPLIES))
     answered: list[str] = []
 
     class Listed(InspectionNode):
         def dispatch(self, method: str, **_: Any) -> None:
             answered.append(method)
 
-    node = Listed("a@b", mailbox=mailbox)
+    node = Listed("a@b", mailbox=collector)
     for _ in range(1_000):
         node.handle_message(question(method="report"))
     node.handle_message(question())

@@ -17,7 +17,7 @@ from worker.flower.access import (
     SENDERS_MAX,
     WRONG_AT_ONCE,
     WRONG_EVERY_S,
-    Gate,
+    PasswordGuard,
     sender_of,
 )
 from worker.flower.dashboard import check_guarded
@@ -156,36 +156,36 @@ def header(auth: str) -> str:
     return "Basic " + base64.b64encode(auth.encode()).decode()
 
 
-def guess(gate: Gate, sender: str, now: float, *, is_known: bool = False) -> bool:
+def guess(guard: PasswordGuard, sender: str, now: float, *, is_known: bool = False) -> bool:
     """Try a wrong password; False if it was not even compared."""
-    if gate.wait_s(sender, now, is_known=is_known):
+    if guard.wait_s(sender, now, is_known=is_known):
         return False
-    assert not gate.is_right(header("user:wrong"))
-    gate.note_wrong(sender, now, is_known=is_known)
+    assert not guard.is_right(header("user:wrong"))
+    guard.note_wrong(sender, now, is_known=is_known)
     return True
 
 
 def test_wrong_passwords_of_one_sender_are_few() -> None:
     """At once, and by the hour; another sender is not held up."""
-    gate = Gate("user:right", 0.0)
+    guard = PasswordGuard("user:right", 0.0)
 
-    assert sum(guess(gate, "a", 0.0) for _ in range(1_000)) == WRONG_AT_ONCE
-    assert gate.wait_s("b", 0.0, is_known=False) == 0
-    assert gate.wait_s("a", 0.0, is_known=False) == WRONG_EVERY_S
-    tried = sum(guess(gate, "a", float(second)) for second in range(1, 3_601))
+    assert sum(guess(guard, "a", 0.0) for _ in range(1_000)) == WRONG_AT_ONCE
+    assert guard.wait_s("b", 0.0, is_known=False) == 0
+    assert guard.wait_s("a", 0.0, is_known=False) == WRONG_EVERY_S
+    tried = sum(guess(guard, "a", float(second)) for second in range(1, 3_601))
     assert tried == 3_600 / WRONG_EVERY_S
 
 
 def test_wrong_passwords_of_all_senders_are_few() -> None:
     """A browser that was let in before does not notice; and the table stays small."""
-    gate = Gate("user:right", 0.0)
+    guard = PasswordGuard("user:right", 0.0)
 
-    assert sum(guess(gate, f"{n}", 0.0) for n in range(10_000)) == ALL_AT_ONCE
-    assert gate.wait_s("new", 0.0, is_known=False) > 0
-    assert gate.wait_s("cookie", 0.0, is_known=True) == 0
+    assert sum(guess(guard, f"{n}", 0.0) for n in range(10_000)) == ALL_AT_ONCE
+    assert guard.wait_s("new", 0.0, is_known=False) > 0
+    assert guard.wait_s("cookie", 0.0, is_known=True) == 0
     for n in range(5_000):
-        gate.note_wrong(f"later {n}", 1.0, is_known=True)
-    assert len(gate._senders) == SENDERS_MAX
+        guard.note_wrong(f"later {n}", 1.0, is_known=True)
+    assert len(guard._senders) == SENDERS_MAX
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_wrong_passwords_of_all_senders_are_few() -> None:
 )
 def test_a_header_is_right_or_wrong_and_never_an_error(told: str, *, is_right: bool) -> None:
     """Whatever it holds."""
-    assert Gate("user:grün", 0.0).is_right(told) is is_right
+    assert PasswordGuard("user:grün", 0.0).is_right(told) is is_right
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What Flower keeps of events and of workers' replies: checked, and no more than fits."""
+"""Flower's memory of events and replies, checked and bounded."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ log = structlog.get_logger(__name__)
 TASKS_MAX = 10_000
 WORKERS_MAX = 1_000
 PAIRS_MAX = 2_000
-"""Workers times the names of tasks they ran: each pair has a row of counters."""
+"""Pairs of a worker and the name of a task that it ran; each has counters."""
 WAITING_MAX = 10_000
-"""Events between the thread that hears them and the one that keeps them; the oldest give way."""
-KEPT_AT_ONCE = 200
-"""Events kept between two looks at the network: pages are answered meanwhile."""
+"""Events between the receiving thread and the storing one; the oldest are dropped."""
+STORED_AT_ONCE = 200
+"""Events stored in one turn of the event loop, which also answers requests."""
 RETRY_S = 2.0
 
 
 class Receiver(EventReceiver):  # type: ignore[misc]
-    """Hears events, and hands on what `checked` leaves of them. Its logical clock obeys none of them."""
+    """Receives events and passes on what `checked` returns. Events do not change its logical clock."""
 
     refused = 0
 
@@ -45,14 +45,14 @@ class Receiver(EventReceiver):  # type: ignore[misc]
 
 
 class BoundedState(EventsState):  # type: ignore[misc]
-    """Flower's state. When it knows more pairs of worker and task than fit, it forgets all, and begins again."""
+    """Flower's state, cleared when it has too many pairs of worker and task."""
 
     def __init__(self, **limits: int) -> None:
         super().__init__(**limits)
         self._pairs: set[tuple[str, str | None]] = set()
 
     def event(self, event: dict[str, Any]) -> None:
-        """Keep one event that was checked."""
+        """Store one checked event."""
         task = self.tasks.data.get(event.get("uuid"))
         self._pairs.add((event["hostname"], event.get("name") or (task and task.name)))
         if len(self._pairs) > PAIRS_MAX:
@@ -60,7 +60,7 @@ class BoundedState(EventsState):  # type: ignore[misc]
         try:
             super().event(event)
         except Exception as error:
-            # Flower reads some texts as Python, and expects few of the ways in which that fails.
+            # Flower parses some texts as Python, and does not catch all errors of that.
             log.warning("flower_event.truncated", reason=type(error).__name__)
 
     def _forget(self) -> None:
@@ -72,45 +72,45 @@ class BoundedState(EventsState):  # type: ignore[misc]
 
 
 class BoundedEvents(Events):  # type: ignore[misc]
-    """Flower's thread that hears events."""
+    """Flower's thread that receives events."""
 
     def __init__(self, capp: Any, io_loop: Any) -> None:
         super().__init__(capp, io_loop, max_tasks_in_memory=TASKS_MAX)
         self.state = BoundedState(max_tasks_in_memory=TASKS_MAX, max_workers_in_memory=WORKERS_MAX)
         self._waiting: deque[dict[str, Any]] = deque(maxlen=WAITING_MAX)
-        self._is_keeping = False
+        self._is_scheduled = False
 
     def run(self) -> None:
-        """Hear events, again after each failure. Flower's own waits twice as long each time, without end."""
+        """Receive events, and reconnect after each error. Flower's own pause doubles without a limit."""
         while True:
             try:
                 with self.capp.connection() as connection:
-                    heard = {"*": self.on_event}
-                    receiver = Receiver(connection, handlers=heard, app=self.capp)
+                    handlers = {"*": self.on_event}
+                    receiver = Receiver(connection, handlers=handlers, app=self.capp)
                     receiver.capture(limit=None, timeout=None, wakeup=True)
             except Exception as error:
                 log.warning("flower_events.interrupted", reason=str(error), retry_after_s=RETRY_S)
                 time.sleep(RETRY_S)
 
     def on_event(self, event: dict[str, Any]) -> None:
-        """Have an event kept by the thread that answers requests."""
+        """Pass an event to the thread that answers requests, which stores it."""
         self._waiting.append(event)
-        if not self._is_keeping:
-            self._is_keeping = True
-            self.io_loop.add_callback(self._keep)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self.io_loop.add_callback(self._store)
 
-    def _keep(self) -> None:
-        # The flag falls first: an event that comes meanwhile may miss it, but not the next one.
-        self._is_keeping = False
-        for _ in range(min(len(self._waiting), KEPT_AT_ONCE)):
+    def _store(self) -> None:
+        # The flag is cleared first: an event that arrives meanwhile is stored now, or schedules the next turn.
+        self._is_scheduled = False
+        for _ in range(min(len(self._waiting), STORED_AT_ONCE)):
             self.state.event(self._waiting.popleft())
-        if self._waiting and not self._is_keeping:
-            self._is_keeping = True
-            self.io_loop.add_callback(self._keep)
+        if self._waiting and not self._is_scheduled:
+            self._is_scheduled = True
+            self.io_loop.add_callback(self._store)
 
 
 class BoundedInspector(Inspector):  # type: ignore[misc]
-    """Flower's questions to workers; what answers was checked, too."""
+    """Flower's inspections of workers, with checked replies."""
 
     def _on_update(self, workername: str, method: str, response: Any) -> None:
         if not fits(workername, method, response):

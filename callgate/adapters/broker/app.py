@@ -1,4 +1,4 @@
-"""The Celery app every callgate process talks to the broker with: client, worker, Flower and command line."""
+"""The Celery app of every callgate process: client, worker, Flower and command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CALL_TASK = "callgate.call"
 LOG_TASK = "callgate.log_call"
 SWEEP_TASK = "callgate.sweep"
 CONNECTIONS_MAX = 200
-"""Of one process to the broker; kombu's own default of 10 raises when it is used up."""
+"""Connections of one process to the broker. Kombu's default is 10, and it raises when they are in use."""
 
 
 GUARD = "callgate.adapters.broker.guard:Transport"
@@ -39,7 +39,7 @@ class StockWorkerRefused(bootsteps.Step):  # type: ignore[misc]
 
 
 def queues() -> tuple[Queue, Queue]:
-    """The two queues. Direct exchanges: on Redis they need no stored binding, so none can be evicted."""
+    """Return the two queues. Direct exchanges need no stored binding on Redis, so no binding can be evicted."""
     exchange = Exchange("callgate", type="direct", durable=True)
     return (
         Queue(CALL_QUEUE, exchange, routing_key=CALL_QUEUE),
@@ -49,10 +49,10 @@ def queues() -> tuple[Queue, Queue]:
 
 def broker_options(*, timeout_s: float, prefix: str = "") -> dict[str, Any]:
     """
-    Kombu's transport options for Redis and Valkey.
+    Return kombu's transport options for Redis and Valkey.
 
     Source: kombu 5.7, `kombu/transport/redis.py`. `retry_on_timeout` stays off: a repeated LPUSH is a second message,
-    and it would disable batched publishing.
+    and the option would disable batched publishing.
     """
     return {
         "priority_steps": [0],
@@ -73,7 +73,7 @@ def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
     app.conf.update(
         broker_transport=GUARD,
         broker_transport_options=broker_options(timeout_s=timeout_s, prefix=prefix),
-        # Kombu's default for rediss:// is to check no certificate, and with a transport of ours to speak no TLS at all.
+        # By default kombu checks no certificate for rediss://, and with a custom transport it does not even use TLS.
         broker_use_ssl=broker_url.startswith("rediss://")
         and {"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True},
         broker_connection_timeout=timeout_s,
