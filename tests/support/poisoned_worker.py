@@ -2,7 +2,7 @@
 A worker as `callgate worker` composes it, but for a provider and a tokenizer that kill their process over a text.
 
     python -m tests.support.poisoned_worker            the worker
-    python -m tests.support.poisoned_worker alone      the child it runs suspects in
+    python -m tests.support.poisoned_worker alone      a child for its quarantined calls
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from worker.log_config import configure_logging
 from worker.main import QUEUES, run_worker
 from worker.runtime import Runtime
 
-POISON = "this text kills whoever sends it"
-UNCOUNTABLE = "this text kills whoever counts its tokens"
+POISON = "this text kills the process that sends it"
+UNCOUNTABLE = "this text kills the process that counts its tokens"
 ARGV = (sys.executable, "-m", "tests.support.poisoned_worker")
 ALONE = "alone"
 

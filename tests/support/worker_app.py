@@ -193,16 +193,16 @@ if app.conf.get("note_signals"):
         getattr(signals, name).connect(note_signal(name), weak=False)
 
 
-def keep_unprocessable(stray: UnprocessableMessage) -> None:
-    """Note a stray message, but only when there is no outage."""
-    valkey().rpush("stray_tries", stray.reason)
+def keep_unprocessable(message: UnprocessableMessage) -> None:
+    """Note an unprocessable message, unless there is an outage."""
+    valkey().rpush("sink_tries", message.reason)
     if valkey().get("outage"):
         raise ConnectionError("the database is away")
     valkey().rpush(
         "unprocessable_messages",
-        f"{stray.queue}|{stray.reason}|{stray.raw.decode(errors='replace')}",
+        f"{message.queue}|{message.reason}|{message.raw.decode(errors='replace')}",
     )
 
 
-if app.conf.get("keep_strays"):
+if app.conf.get("store_unprocessable"):
     connect_unprocessable_sink(app, keep_unprocessable)
