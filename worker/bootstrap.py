@@ -105,7 +105,6 @@ def bootstrap(
     isolation = base.isolation(recovery, quarantine_argv)
     providers = providers_of(settings, catalogue) if providers is None else providers
     execution = base.execution(providers, settlement, lease, isolation)
-    retention = retention or PostgresRetention(sessions.maintenance)
 
     def close() -> None:
         execution.close()
@@ -119,14 +118,8 @@ def bootstrap(
         operations=operations or PostgresOperations(sessions.calls),
         providers=providers,
         isolation=isolation,
-        _loops=SharedLoops(
-            options=options,
-            app=app,
-            queue=base.queue,
-            recovery=recovery,
-            delivery=settlement.delivery,
-            retention=RetentionService(retention, catalogue.retention),
-            recovery_pause=base.recovery_pause,
+        _loops=base.loops(
+            app, recovery, settlement, retention or PostgresRetention(sessions.maintenance)
         ),
         _lease_renewer=LeaseRenewer(
             lease, lease_s=options.process_lease_s, close=sessions.lease.close
@@ -288,6 +281,23 @@ class _Base:
             unclaimed=self.unclaimed,
             unsettled=self.unsettled,
             sweeps_between=lambda: random.randint(0, FOREIGN_CONSUMERS_MAX),  # noqa: S311
+        )
+
+    def loops(
+        self,
+        app: Celery,
+        recovery: RecoveryService,
+        settlement: _Settlement,
+        retention: RetentionPort,
+    ) -> SharedLoops:
+        return SharedLoops(
+            options=self.options,
+            app=app,
+            queue=self.queue,
+            recovery=recovery,
+            delivery=settlement.delivery,
+            retention=RetentionService(retention, self.catalogue.retention),
+            recovery_pause=self.recovery_pause,
         )
 
     def isolation(
