@@ -34,7 +34,7 @@ def test_a_warm_shutdown_lets_tasks_finish(valkey: Valkey, tmp_path: Path, note:
 
     assert exit_code == 0
     assert valkey.words("ended") == ["a"]
-    assert valkey.words("service") == ["entered", "left after 1 ended"]
+    assert valkey.words("resource") == ["entered", "left after 1 ended"]
     assert valkey.is_empty()
 
 
@@ -129,7 +129,7 @@ def test_a_second_signal_cancels_at_once(
 
         assert "Unrecoverable" not in worker.log()
     assert valkey.words("cancelled") == ["a"]
-    assert valkey.words("service")[-1].startswith("left")
+    assert valkey.words("resource")[-1].startswith("left")
     assert valkey.ready() == 1
 
 
@@ -176,9 +176,9 @@ def test_a_resource_that_does_not_start_ends_the_worker(valkey: Valkey, tmp_path
     with a_worker(valkey, tmp_path, is_ready=False, break_service=True) as worker:
         exit_code = worker.exit_code(40)
 
-        assert "resource broken_service did not start: ConnectionRefusedError" in worker.log()
+        assert "resource broken_resource did not start: ConnectionRefusedError" in worker.log()
     assert exit_code != 0
-    assert valkey.words("service") == ["entered", "left after 0 ended"]
+    assert valkey.words("resource") == ["entered", "left after 0 ended"]
 
 
 def test_a_dead_loop_ends_the_worker(valkey: Valkey, tmp_path: Path, app: Celery) -> None:

@@ -1,4 +1,4 @@
-"""A Flower of its own, and what an attacker does to it: forged events on the broker, requests over HTTP."""
+"""Run Flower, and attack it: forged events on the broker, requests over HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HTML = "<img src=x onerror=document.title='ran'><script>document.title='ran'</sc
 
 @dataclass(frozen=True)
 class Answer:
-    """What Flower said."""
+    """Flower's response."""
 
     status: int
     headers: Message
@@ -73,8 +73,8 @@ class FlowerUnderTest:
         found: dict[str, dict[str, Any]] = json.loads(self.ask("/api/tasks").body)
         return found
 
-    def until_it_heard(self) -> None:
-        """Wait until every event that was published so far is kept or dropped: one more, and it is there."""
+    def until_it_has_received_all(self) -> None:
+        """Wait until all published events are stored or dropped: publish one more, and wait for it."""
         last = f"last@{time.monotonic_ns()}"
         publish(self.deployment, [heartbeat(hostname=last)])
         until(lambda: last in self.workers(), 30.0, self.process.output)
@@ -106,7 +106,7 @@ def a_flower(deployment: Deployment, **changes: str) -> Iterator[FlowerUnderTest
 
 
 def heartbeat(**fields: Any) -> dict[str, Any]:
-    """An event as a worker sends it, but for what is said."""
+    """An event of a worker, with changes."""
     return {
         "type": "worker-heartbeat",
         "hostname": "forged@host",
@@ -126,7 +126,7 @@ def heartbeat(**fields: Any) -> dict[str, Any]:
 
 
 def task_event(kind: str = "received", **fields: Any) -> dict[str, Any]:
-    """An event of a task, but for what is said."""
+    """An event of a task, with changes."""
     common = ("type", "hostname", "timestamp", "utcoffset", "clock", "pid")
     sent = {name: value for name, value in heartbeat().items() if name in common}
     named = {"name": "pipeline.store", "args": "()", "kwargs": "{}", "retries": 0}
@@ -140,7 +140,7 @@ def task_event(kind: str = "received", **fields: Any) -> dict[str, Any]:
 
 
 def publish(deployment: Deployment, events: list[Any]) -> None:
-    """Send events as anybody can who may publish on the broker."""
+    """Publish events as any user of the broker can."""
     app = deployment.client.celery_app
     with app.connection_for_write() as connection, closing(connection.channel()) as channel:
         producer = Producer(channel, get_exchange(connection), serializer="json")

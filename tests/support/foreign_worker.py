@@ -1,4 +1,4 @@
-"""Somebody's Celery app that was given callgate's queue, and knows none of its tasks."""
+"""Another Celery app that consumes callgate's queue, and knows none of its tasks."""
 
 from __future__ import annotations
 

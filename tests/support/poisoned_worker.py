@@ -36,7 +36,7 @@ ALONE = "alone"
 
 
 class Deadly:
-    """A provider's adapter with a fatal bug."""
+    """A provider adapter with a fatal bug."""
 
     def __init__(self, provider: LLMProviderPort) -> None:
         self._provider = provider
@@ -44,7 +44,7 @@ class Deadly:
     async def complete(
         self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
     ) -> ProviderReply | Failure:
-        """Die as by the kernel's out-of-memory killer, or pass the request on."""
+        """Die as if killed by the kernel, or pass the request on."""
         _die_over(POISON, request)
         return await self._provider.complete(request, attempt_id=attempt_id, timeout_s=timeout_s)
 
@@ -58,7 +58,7 @@ class Deadly:
 
 
 class DeadlyEstimator(TokenEstimator):
-    """A tokenizer with another: before the call is claimed."""
+    """A tokenizer with a fatal bug: it strikes before the claim."""
 
     def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
         """Die, or count."""

@@ -1,4 +1,4 @@
-"""`callgate worker`, but every library says all it has to say."""
+"""`callgate worker` with all libraries at the level DEBUG."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LIBRARIES = ("", "sqlalchemy", "celery", "kombu", "redis", "asyncio", "aiohttp",
 
 
 def main() -> int:
-    """Run calls and log them, at the level DEBUG."""
+    """Run calls and log them."""
     settings = load_worker_settings()
     configure_logging(as_json=settings.worker.log_json)
-    worker_ready.connect(be_loud)
+    worker_ready.connect(set_debug_level)
     return run_worker(settings, QUEUES["all"])
 
 
-def be_loud(**_: Any) -> None:
-    """Celery sets the level of the root logger when it starts; so after that."""
+def set_debug_level(**_: Any) -> None:
+    """Set the level after Celery has set its own."""
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.DEBUG)
 

@@ -1,4 +1,4 @@
-"""The Celery app of the worker tests: tasks that write down in Valkey what happens to them."""
+"""The Celery app of the worker tests: its tasks note in Valkey what happens to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ app.config_from_object("worker_conf")
 
 
 def valkey() -> Redis:
-    """Return a client; one per thread, for none of them may wait for another."""
+    """Return a client; each thread has its own, so that none waits for another."""
     if not hasattr(_local, "client"):
         _local.client = Redis.from_url(app.conf.broker_url, decode_responses=True)
     client: Redis = _local.client
@@ -77,7 +77,7 @@ class Fail(AsyncTask):
 
 
 class Stubborn(AsyncTask):
-    """Does not let itself be cancelled."""
+    """Suppresses its cancellation."""
 
     name = "stubborn"
 
@@ -92,7 +92,7 @@ class Stubborn(AsyncTask):
 
 
 class KillLoop(AsyncTask):
-    """Ends the event loop from under the pool."""
+    """Ends the event loop of the pool."""
 
     name = "kill_loop"
 
@@ -156,25 +156,25 @@ def tell(result: object, key: str = "told") -> None:
 
 
 @asynccontextmanager
-async def service() -> AsyncIterator[None]:
-    """Note when it is entered and when it is left."""
-    valkey().rpush("service", "entered")
+async def resource() -> AsyncIterator[None]:
+    """Note when it is entered and exited."""
+    valkey().rpush("resource", "entered")
     try:
         yield
     finally:
-        valkey().rpush("service", f"left after {valkey().llen('ended')} ended")
+        valkey().rpush("resource", f"left after {valkey().llen('ended')} ended")
 
 
 @asynccontextmanager
-async def broken_service() -> AsyncIterator[None]:
-    """Fail to start, if the configuration wants it so."""
+async def broken_resource() -> AsyncIterator[None]:
+    """Fail to start, if the configuration says so."""
     if app.conf.get("break_service"):
         raise ConnectionRefusedError("the database is away")
     yield
 
 
-run_on_loop(app, service)
-run_on_loop(app, broken_service)
+run_on_loop(app, resource)
+run_on_loop(app, broken_resource)
 
 
 def note_signal(name: str) -> Any:
