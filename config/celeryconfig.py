@@ -1,4 +1,4 @@
-"""What a worker's Celery app needs beyond the client's (`callgate.adapters.broker.app`)."""
+"""The settings of a worker's Celery app, in addition to the client's (`callgate.adapters.broker.app`)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from config.settings import WorkerOptions
 
 
 def celery_config(worker: WorkerOptions) -> dict[str, Any]:
-    """Celery's settings for a process that runs calls."""
+    """Return Celery's settings for a process that runs calls."""
     return {
-        "include": ("tasks.call", "tasks.log_call", "tasks.sweep"),
         "worker_pool": "worker.celery_ext.pool:AsyncioPool",
         "worker_concurrency": worker.concurrency,
         "callgate_drain_s": worker.shutdown_timeout_s,
         "callgate_task_threads_max": worker.task_threads_max,
-        # Until its call is safe in the ledger a message counts as taken, and so bounds what a worker takes.
+        # A message counts as taken until its call is safe in the ledger, and so limits the intake of a worker.
         "task_acks_late": True,
         "task_acks_on_failure": True,
         "task_acks_on_timeout": True,
         "worker_prefetch_multiplier": 1,
         "worker_eta_task_limit": 100,
-        # Duplicates are the ledger's business; cancelling would make outcomes unknown.
+        # The ledger handles duplicates. Cancelling would leave attempts whose result is unknown.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_disable_rate_limits": True,
         "worker_soft_shutdown_timeout": 0,

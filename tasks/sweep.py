@@ -1,28 +1,25 @@
-"""`callgate.sweep`: cross the call queue, and publish again what should have come out of it before."""
+"""`callgate.sweep`: pass through the call queue, and publish again the calls whose message was lost."""
 
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from celery import Celery
-from celery._state import connect_on_app_finalize
-
 from callgate.adapters.broker.app import SWEEP_TASK
 from worker.celery_ext.pool import AsyncTask
-from worker.celery_ext.request import Named, UntrustedRequest
-from worker.process import services_of
+from worker.celery_ext.request import TaskIdentity, UntrustedRequest
+from worker.runtime import runtime_of
 
 CLAIMS_MAX_S = 30.0
-"""How long a sweep waits for the calls that came out of the queue before it; after that a later sweep will do."""
+"""How long a sweep waits for the calls that were delivered before it; then it gives up in favour of a later one."""
 
 
 class Sweep(AsyncTask):
     """
     Publishes calls whose message was lost.
 
-    A sweep was sent behind every message that was published before `sent_at`: whatever is still queued from before
-    then has lost its message, however long the queue is.
+    A sweep passes through the queue behind all messages that were published before `sent_at`. When it arrives, every
+    call that was queued before `sent_at` and is still queued has lost its message.
     """
 
     name = SWEEP_TASK
@@ -32,28 +29,22 @@ class Sweep(AsyncTask):
     send_events = False
 
     def check(self, sent_at: str) -> None:
-        """See that it is a moment that can be compared with the ledger's."""
+        """Check that it is a time with a time zone."""
         if datetime.fromisoformat(sent_at).tzinfo is None:
             raise ValueError("a time without a time zone")
 
-    def named(self, args: Any, kwargs: Any) -> Named:
-        """The moment it was sent, in our spelling."""
+    def identify(self, args: Any, kwargs: Any) -> TaskIdentity:
+        """Return the time it was sent, in our own spelling."""
         try:
-            said: list[Any] = [*args, *kwargs.values()]
-            sent_at = datetime.fromisoformat(said[0]).isoformat()
+            given: list[Any] = [*args, *kwargs.values()]
+            sent_at = datetime.fromisoformat(given[0]).isoformat()
         except (TypeError, ValueError, IndexError):
-            return Named.nothing()
-        return Named(f"sweep.{sent_at}", (sent_at,))
+            return TaskIdentity.unknown()
+        return TaskIdentity(f"sweep.{sent_at}", (sent_at,))
 
     async def arun(self, request: Mapping[str, Any], sent_at: str) -> int:
-        """Count the lost messages."""
-        services = services_of(self.app)
-        if not await services.llm.wait_for_inflight_claims(CLAIMS_MAX_S):
+        """Publish the lost calls; return their number."""
+        runtime = runtime_of(self.app)
+        if not await runtime.llm.wait_for_inflight_claims(CLAIMS_MAX_S):
             return 0
-        return await asyncio.to_thread(services.due.sweep, datetime.fromisoformat(sent_at))
-
-
-@connect_on_app_finalize
-def register(app: Celery) -> None:
-    """Add the task to an app."""
-    app.register_task(Sweep())
+        return await asyncio.to_thread(runtime.recovery.sweep, datetime.fromisoformat(sent_at))

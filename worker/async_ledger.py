@@ -1,4 +1,4 @@
-"""The ledger as coroutines see it: single items, grouped into batches, written in a few threads."""
+"""The ledger for coroutines: they pass single items, which are written in batches by a few threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Out = TypeVar("Out")
 
 
 class AsyncLedger:
-    """`CallLedger` for one process: a group commit per step, and one for publishing log tasks."""
+    """`CallLedger` for one process: one group commit per step, and one that publishes log tasks."""
 
     def __init__(self, ledger: LedgerPort, queue: QueuePort, threads: ThreadPoolExecutor) -> None:
         def read(keys: Sequence[CallKey]) -> Sequence[CallView | None]:
@@ -39,18 +39,18 @@ class AsyncLedger:
             return [None] * len(refs)
 
         self._read = GroupCommit(_in_threads(threads, read))
-        # One at a time: a large request has a deadline of its own.
+        # One at a time: each large request has its own deadline.
         self._read_whole = GroupCommit(_in_threads(threads, read_whole), batch_max=1)
         self._reserve = GroupCommit(_in_threads(threads, ledger.reserve))
         self._record = GroupCommit(_in_threads(threads, ledger.record), weigh=_bytes_of)
         self._publish = GroupCommit(_in_threads(threads, publish))
 
     async def read(self, key: CallKey) -> CallView | None:
-        """Look at one call, with its request unless that is large."""
+        """Read one call, with its request unless that is large."""
         return await self._read(key)
 
     async def read_whole(self, key: CallKey) -> CallView | None:
-        """Look at one call, with its request, however large."""
+        """Read one call, with its request of any size."""
         return await self._read_whole(key)
 
     async def reserve(self, reserve: Reserve) -> ReserveOutcome:
@@ -58,7 +58,7 @@ class AsyncLedger:
         return await self._reserve(reserve)
 
     async def record(self, record: RecordAnswer) -> RecordOutcome:
-        """Keep its answer."""
+        """Store its answer."""
         return await self._record(record)
 
     async def publish_settle_task(self, ref: AttemptRef) -> None:

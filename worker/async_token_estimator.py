@@ -1,4 +1,4 @@
-"""Asking gates as coroutines see it: short inputs at once, long ones where they hold up no other call."""
+"""The gates for coroutines: short inputs are checked at once, long ones in a thread."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from callgate.domain.requests import LLMRequest
 from worker.turns import Turns
 
 CHARS_MAX = 16_384
-"""Counted in the event loop up to here: within a millisecond, and a thread's turn costs a part of that too."""
+"""Up to this length tokens are counted in the event loop: it takes less than a millisecond."""
 
 
 class AsyncTokenEstimator:
     """
-    Asks the gates for one process's event loop; what takes time is reading schemas and counting tokens.
+    Asks the gates for one event loop. Reading schemas and counting tokens take time.
 
-    One thread: counting is work of the processor, and more threads would only take more of it from the loop.
-    Organisations take turns in it, in steps of some milliseconds, however long their texts are. As many wait as calls
-    are in flight.
+    There is one thread: counting needs the CPU, and more threads would only take more of it from the loop.
+    Organisations take turns, in steps of some milliseconds, whatever the length of their texts. The calls in flight
+    bound how many wait.
     """
 
     def __init__(self, catalogue: Catalogue, estimator: TokenEstimatorPort) -> None:
@@ -36,7 +36,7 @@ class AsyncTokenEstimator:
         return await asyncio.wrap_future(self._turns.submit(request.org_id, steps))
 
     def close(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         self._turns.close()
 
 

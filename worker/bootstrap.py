@@ -1,5 +1,7 @@
 """
-The composition root: settings in, a worker's services out. Real adapters by default, every port replaceable.
+The composition root: from settings to the services of one worker process.
+
+Adapters are the real ones by default. A test replaces any port by its own.
 """
 
 from __future__ import annotations
@@ -10,18 +12,14 @@ import random
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import uuid4
 
-import structlog
 from celery import Celery
 
-from callgate.adapters.broker.app import build_app
-from callgate.adapters.broker.consumers import consumers
 from callgate.adapters.broker.queue import CeleryQueue
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.adapters.cost_calculator import CostCalculator
@@ -37,7 +35,6 @@ from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, Unavailable
 from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.domain.ports import (
     LeasePort,
@@ -55,7 +52,6 @@ from callgate.services.llm_service import LLMService, OutagePolicy
 from callgate.services.recovery import RecoveryService
 from callgate.services.retention import RetentionService
 from callgate.services.skipped_rows import SkippedRows
-from config.celeryconfig import celery_config
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from worker.async_ledger import AsyncLedger
 from worker.async_token_estimator import AsyncTokenEstimator
@@ -63,174 +59,15 @@ from worker.isolation.executor import FORKSERVER_ARGV, QuarantineExecutor
 from worker.isolation.schema_checker import SchemaChecker
 from worker.lease_renewer import LeaseRenewer
 from worker.lock_watch import LockWatch
+from worker.loops import SharedLoops
 from worker.request_room import RequestRoom
+from worker.runtime import Runtime
 from worker.wakeable_sleep import WakeableSleep
 
-log = structlog.get_logger(__name__)
-
-CONSUMERS_INTERVAL_S = 60.0
-"""Between two questions of one worker for who consumes callgate's queues."""
 FOREIGN_CONSUMERS_MAX = 7
-"""Beside so many consumers that are not ours a lone call still comes to us after some sweeps."""
+"""With up to this many foreign consumers on the queue, a lone call still reaches us after some sweeps."""
 MAINTENANCE_TIMEOUT_S = 120.0
 """What summing one month of the log may take; a worker that stops meanwhile waits for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """What the tasks of one worker process call."""
-
-    settings: WorkerSettings
-    ledger: LedgerPort
-    operations: OperationsPort
-    queue: QueuePort
-    llm: LLMService
-    logger: AICallLogger
-    due: RecoveryService
-    delivery: DeliveryService
-    retention: RetentionService
-    providers: Mapping[str, LLMProviderPort]
-    isolation: QuarantineExecutor | None
-    _app: Celery
-    _keeper: LeaseRenewer
-    _lock_watch: LockWatch
-    _due_now: WakeableSleep
-    _tokens: AsyncTokenEstimator
-    _checker: SchemaChecker
-    _threads: tuple[ThreadPoolExecutor, ...]
-    _sessions: tuple[PostgresSession, ...]
-
-    @asynccontextmanager
-    async def running(self, *, run_shared_loops: bool = True) -> AsyncIterator[None]:
-        """
-        Live as long as the process's event loop: the lease, the loops, children, the providers' connections.
-
-        Args:
-            run_shared_loops: Whether to run the loops that every worker runs for all.
-        """
-        self._keeper.start()
-        if run_shared_loops:
-            self._lock_watch.start()
-        loops_of_all = (
-            *(self._due_loop, self._delivery_loop),
-            *(self._maintenance_loop, self._consumers_loop),
-        )
-        wanted = loops_of_all if run_shared_loops else ()
-        loops = [asyncio.create_task(loop()) for loop in wanted]
-        try:
-            yield
-        finally:
-            for loop in loops:
-                loop.cancel()
-                with suppress(asyncio.CancelledError):
-                    await loop
-            if self.isolation is not None:
-                await self.isolation.aclose()
-            for provider in self.providers.values():
-                await provider.aclose()
-            # Last: the calls in flight have ended or were cut off, nothing sends any more.
-            stops = (self._keeper.stop, self._lock_watch.stop)
-            await asyncio.gather(*(asyncio.to_thread(stop) for stop in stops))
-
-    def check(self) -> None:
-        """
-        Ask the ledger something, so that a worker without one does not start.
-
-        Raises:
-            NotMigrated, LedgerUnavailable, ConfigurationError
-        """
-        session, _ = self._sessions
-        ((number,),) = session.rows(VERSION, {})
-        major_version(number)
-        self.ledger.due(limit=0)
-
-    def close(self) -> None:
-        """Close threads and connections."""
-        self._tokens.close()
-        self._checker.close()
-        for threads in self._threads:
-            threads.shutdown(wait=False, cancel_futures=True)
-        for session in self._sessions:
-            session.close()
-
-    async def _due_loop(self) -> None:
-        """Run due queries, and send a sweep now and then; jittered, so that workers do not march in step."""
-        options = self.settings.worker
-        sweep_at = time.monotonic()
-        while True:
-            try:
-                at, taken = await asyncio.to_thread(self.due.run)
-                if at is not None and time.monotonic() >= sweep_at:
-                    sweep_at = time.monotonic() + options.sweep_interval_s
-                    await asyncio.to_thread(self.queue.publish_sweep, at)
-            except BrokerUnavailable as exc:
-                log.warning("sweep.publish_failed", reason=str(exc))
-                taken = 0
-            except Exception:
-                # The loop is what keeps calls from being lost: an unforeseen error must not end it.
-                log.exception("recovery.loop_failed")
-                taken = 0
-            if not taken:
-                pause_s = options.due_interval_s * random.uniform(0.5, 1.5)  # noqa: S311
-                await self._due_now.pause(pause_s)
-
-    async def _delivery_loop(self) -> None:
-        """Deliver links that nobody has told at once; jittered, so that workers do not march in step."""
-        while True:
-            taken = 0
-            try:
-                taken = await asyncio.to_thread(self.delivery.run)
-            except Unavailable as exc:
-                log.warning("links.ledger_unavailable", reason=str(exc))
-            except Exception:
-                # Submitters wait to be told: an unforeseen error must not end the loop.
-                log.exception("delivery.loop_failed")
-            if not taken:
-                pause_s = self.settings.worker.due_interval_s * random.uniform(0.5, 1.5)  # noqa: S311
-                await asyncio.sleep(pause_s)
-
-    async def _maintenance_loop(self) -> None:
-        """Run retention now and then; jittered, so that workers do not march in step."""
-        interval_s = self.settings.worker.maintenance_interval_s
-        while True:
-            try:
-                await asyncio.to_thread(self.retention.run)
-            except LedgerUnavailable as exc:
-                log.warning("retention.ledger_unavailable", reason=str(exc))
-            except Exception:
-                # Calls do not depend on it; what was not done is found the next time.
-                log.exception("retention.failed")
-            await asyncio.sleep(interval_s * random.uniform(0.5, 1.5))  # noqa: S311
-
-    async def _consumers_loop(self) -> None:
-        """Name who takes messages that only callgate can use."""
-        while True:
-            try:
-                found = await asyncio.to_thread(consumers, self._app)
-                for consumer in found:
-                    if not consumer.is_ours:
-                        log.warning(
-                            "foreign_consumer.found",
-                            worker=consumer.name,
-                            queues=list(consumer.queues),
-                        )
-            except Exception as exc:
-                log.warning("consumers.query_failed", reason=type(exc).__name__)
-            await asyncio.sleep(CONSUMERS_INTERVAL_S * random.uniform(0.5, 1.5))  # noqa: S311
-
-
-def outage_policy_of(options: WorkerOptions, *, is_alone: bool) -> OutagePolicy:
-    """
-    How long calls wait for the ledger.
-
-    A child that cannot have it, though its worker can, says so before it is taken for stuck and killed, for that counts
-    against the call as a loss.
-    """
-    if is_alone:
-        return OutagePolicy(
-            grace_s=options.attempt_grace_s, give_up_after_s=options.attempt_grace_s / 3
-        )
-    return OutagePolicy(grace_s=options.attempt_grace_s)
 
 
 def bootstrap(
@@ -251,7 +88,7 @@ def bootstrap(
     Compose one worker process.
 
     Args:
-        quarantine_argv: The command of the nursery whose children run suspects; None for such a child itself.
+        quarantine_argv: The command of the fork server for quarantined calls; None in one of its children.
 
     Raises:
         ConfigurationError: The settings cannot work.
@@ -259,138 +96,46 @@ def bootstrap(
     options = settings.worker
     catalogue = catalogue or load_catalogue(settings.catalogue)
     check_relations(settings, catalogue)
-    session = PostgresSession(
-        settings.database_url.get_secret_value(),
-        timeout_s=settings.ledger_timeout_s,
-        pool_size=options.ledger_connections_max,
+    sessions = _Sessions.of(settings)
+    base = _Base(
+        options=options,
+        catalogue=catalogue,
+        ledger=ledger or PostgresLedger(sessions.calls),
+        queue=queue or CeleryQueue(app, timeout_s=settings.broker_timeout_s),
     )
-    maintenance = PostgresSession(
-        settings.database_url.get_secret_value(), timeout_s=MAINTENANCE_TIMEOUT_S, pool_size=1
-    )
-    ledger = ledger or PostgresLedger(session)
-    operations = operations or PostgresOperations(session)
-    queue = queue or CeleryQueue(app, timeout_s=settings.broker_timeout_s)
+    lease = base.lease(leases or PostgresLeases(sessions.lease))
+    settlement = base.settlement()
+    recovery = base.recovery(leases or PostgresLeases(sessions.calls), settlement.call_logger)
+    isolation = base.isolation(recovery, quarantine_argv)
     providers = providers_of(settings, catalogue) if providers is None else providers
-    costs, clock, due_now = CostCalculator(catalogue), SystemClock(), WakeableSleep()
-    unclaimed = SkippedRows[CallKey](clock, threading.Lock())
-    unsettled = SkippedRows[AttemptRef](clock, threading.Lock())
-    worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-    # A connection of its own, with a timeout that leaves room for another try.
-    lease_session = PostgresSession(
-        settings.database_url.get_secret_value(),
-        timeout_s=options.process_lease_s * RENEW_AT_SHARE,
-        pool_size=1,
-    )
-    lease = LeaseService(
-        leases=leases or PostgresLeases(lease_session),
-        clock=clock,
-        worker_id=worker_id,
-        lease_s=options.process_lease_s,
-    )
-    # Two connections, the next before the last one ends; the timeout is theirs alone as well.
-    watch_session = PostgresSession(
-        settings.database_url.get_secret_value(), timeout_s=settings.ledger_timeout_s, pool_size=2
-    )
-    checker = SchemaChecker()
-    delivery = DeliveryService(ledger=ledger, queue=queue, clock=clock)
-    logger = AICallLogger(
-        ledger=ledger,
-        delivery=delivery,
-        costs=costs,
-        validator=checker,
-        catalogue=catalogue,
-        jitter=clock.jitter,
-        monotonic=clock.monotonic,
-        on_headroom_freed=due_now.give,
-        sleep=time.sleep,
-        on_locked=unsettled.add,
-    )
-    threads = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="ledger")
-    settling = ThreadPoolExecutor(options.ledger_connections_max, thread_name_prefix="settle")
-    lane = AsyncLedger(ledger, queue, threads)
-    tokens = AsyncTokenEstimator(catalogue, TokenEstimator(catalogue))
+    execution = base.execution(providers, settlement, lease, isolation)
 
-    async def settle_here(ref: AttemptRef) -> None:
-        # Not in the ledger's threads: it may wait for a check, and claims and records must not.
-        await asyncio.get_running_loop().run_in_executor(settling, logger.settle, [ref])
+    def close() -> None:
+        execution.close()
+        settlement.close()
+        sessions.close()
 
-    due = RecoveryService(
-        ledger=ledger,
-        leases=leases or PostgresLeases(session),
-        worker_id=worker_id,
-        queue=queue,
-        logger=logger,
-        clock=clock,
-        grace_s=options.attempt_grace_s,
-        sweep_min_age_s=options.sweep_min_age_s,
-        unclaimed=unclaimed,
-        unsettled=unsettled,
-        sweeps_between=lambda: random.randint(0, FOREIGN_CONSUMERS_MAX),  # noqa: S311
-    )
-    isolation = None
-    if quarantine_argv is not None:
-        isolation = QuarantineExecutor(
-            quarantine_argv,
-            children_max=options.quarantine_processes_max,
-            healthy_since=lambda: due.healthy_since,
-        )
-    llm = LLMService(
-        ledger=lane,
-        providers=providers,
-        costs=costs,
-        catalogue=catalogue,
-        ask_gates=tokens.ask_gates,
-        publish_settle_task=lane.publish_settle_task,
-        settle_here=settle_here,
-        clock=clock,
-        now=lambda: datetime.now(UTC),
-        patience=outage_policy_of(options, is_alone=quarantine_argv is None),
-        worker_id=worker_id,
-        lease_epoch=lease.held,
-        default_limit_nano_usd=options.default_limit_nano_usd,
-        isolate=isolation,
-        room=RequestRoom(options.request_memory_bytes_max).taken,
-        on_locked=unclaimed.add,
-    )
-    keeper = LeaseRenewer(lease, lease_s=options.process_lease_s, close=lease_session.close)
     return Runtime(
-        settings=settings,
-        ledger=ledger,
-        operations=operations,
-        queue=queue,
-        llm=llm,
-        logger=logger,
-        due=due,
-        delivery=delivery,
-        retention=RetentionService(
-            retention or PostgresRetention(maintenance), catalogue.retention
-        ),
+        llm=execution.llm,
+        call_logger=settlement.call_logger,
+        recovery=recovery,
+        operations=operations or PostgresOperations(sessions.calls),
         providers=providers,
         isolation=isolation,
-        _app=app,
-        _keeper=keeper,
-        _lock_watch=LockWatch(lock_watch or PostgresLockWatch(watch_session)),
-        _due_now=due_now,
-        _tokens=tokens,
-        _checker=checker,
-        _threads=(threads, settling),
-        _sessions=(session, maintenance),
+        _loops=base.loops(
+            app, recovery, settlement, retention or PostgresRetention(sessions.maintenance)
+        ),
+        _lease_renewer=LeaseRenewer(
+            lease, lease_s=options.process_lease_s, close=sessions.lease.close
+        ),
+        _lock_watch=LockWatch(lock_watch or PostgresLockWatch(sessions.lock_watch)),
+        _check=lambda: sessions.check(base.ledger),
+        _close=close,
     )
-
-
-def worker_app(settings: WorkerSettings) -> Celery:
-    """Build the Celery app of a worker process, or of Flower."""
-    app = build_app(
-        settings.broker_url.get_secret_value(),
-        timeout_s=settings.broker_timeout_s,
-        prefix=settings.broker_prefix,
-    )
-    app.conf.update(celery_config(settings.worker))
-    return app
 
 
 def providers_of(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LLMProviderPort]:
-    """The real adapters of the catalogue's providers."""
+    """Return the real adapters of the catalogue's providers."""
     credentials = FileCredentials(
         settings.api_keys(catalogue.providers), settings.worker.credentials_dir
     )
@@ -400,3 +145,209 @@ def providers_of(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LL
         )
         for name, entry in catalogue.providers.items()
     }
+
+
+def outage_policy_of(options: WorkerOptions, *, is_alone: bool) -> OutagePolicy:
+    """
+    How long calls wait for the ledger.
+
+    A child process whose ledger connection fails while its worker's works must give up before it is killed as stuck:
+    a kill counts as a lost worker against the call.
+    """
+    if is_alone:
+        return OutagePolicy(
+            grace_s=options.attempt_grace_s, give_up_after_s=options.attempt_grace_s / 3
+        )
+    return OutagePolicy(grace_s=options.attempt_grace_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """The process's connections to Postgres, by their limits of time."""
+
+    calls: PostgresSession
+    maintenance: PostgresSession
+    lease: PostgresSession
+    """One connection, with a timeout that leaves room for another try. Its `LeaseRenewer` closes it."""
+    lock_watch: PostgresSession
+    """Two connections: the next transaction begins before the last one ends. Its `LockWatch` closes it."""
+
+    @classmethod
+    def of(cls, settings: WorkerSettings) -> _Sessions:
+        options, url = settings.worker, settings.database_url.get_secret_value()
+        lease_timeout_s = options.process_lease_s * RENEW_AT_SHARE
+        return cls(
+            calls=PostgresSession(
+                url,
+                timeout_s=settings.ledger_timeout_s,
+                pool_size=options.ledger_connections_max,
+            ),
+            maintenance=PostgresSession(url, timeout_s=MAINTENANCE_TIMEOUT_S, pool_size=1),
+            lease=PostgresSession(url, timeout_s=lease_timeout_s, pool_size=1),
+            lock_watch=PostgresSession(url, timeout_s=settings.ledger_timeout_s, pool_size=2),
+        )
+
+    def check(self, ledger: LedgerPort) -> None:
+        """See `Runtime.check`."""
+        ((number,),) = self.calls.rows(VERSION, {})
+        major_version(number)
+        ledger.due(limit=0)
+
+    def close(self) -> None:
+        self.calls.close()
+        self.maintenance.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Settlement:
+    """What settles attempts and tells submitters."""
+
+    call_logger: AICallLogger
+    delivery: DeliveryService
+    checker: SchemaChecker
+    threads: ThreadPoolExecutor
+    """Not the ledger's threads: a settlement may wait for an answer check, and claims and records must not."""
+
+    async def settle_here(self, ref: AttemptRef) -> None:
+        """Settle one attempt, off the event loop."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self.threads, self.call_logger.settle, [ref])
+
+    def close(self) -> None:
+        self.checker.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Execution:
+    """What executes calls."""
+
+    llm: LLMService
+    tokens: AsyncTokenEstimator
+    threads: ThreadPoolExecutor
+
+    def close(self) -> None:
+        self.tokens.close()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What the services of one process share; each method composes one group of them."""
+
+    options: WorkerOptions
+    catalogue: Catalogue
+    ledger: LedgerPort
+    queue: QueuePort
+    clock: SystemClock = field(default_factory=SystemClock)
+    recovery_pause: WakeableSleep = field(default_factory=WakeableSleep)
+    worker_id: str = field(
+        default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    )
+    unclaimed: SkippedRows[CallKey] = field(
+        default_factory=lambda: SkippedRows(SystemClock(), threading.Lock())
+    )
+    unsettled: SkippedRows[AttemptRef] = field(
+        default_factory=lambda: SkippedRows(SystemClock(), threading.Lock())
+    )
+
+    def lease(self, leases: LeasePort) -> LeaseService:
+        return LeaseService(
+            leases=leases,
+            clock=self.clock,
+            worker_id=self.worker_id,
+            lease_s=self.options.process_lease_s,
+        )
+
+    def settlement(self) -> _Settlement:
+        checker = SchemaChecker()
+        delivery = DeliveryService(ledger=self.ledger, queue=self.queue, clock=self.clock)
+        call_logger = AICallLogger(
+            ledger=self.ledger,
+            delivery=delivery,
+            costs=CostCalculator(self.catalogue),
+            validator=checker,
+            catalogue=self.catalogue,
+            jitter=self.clock.jitter,
+            monotonic=self.clock.monotonic,
+            on_headroom_freed=self.recovery_pause.wake,
+            sleep=time.sleep,
+            on_locked=self.unsettled.add,
+        )
+        return _Settlement(call_logger, delivery, checker, self._threads("settle"))
+
+    def recovery(self, leases: LeasePort, call_logger: AICallLogger) -> RecoveryService:
+        return RecoveryService(
+            ledger=self.ledger,
+            leases=leases,
+            worker_id=self.worker_id,
+            queue=self.queue,
+            logger=call_logger,
+            clock=self.clock,
+            grace_s=self.options.attempt_grace_s,
+            sweep_min_age_s=self.options.sweep_min_age_s,
+            unclaimed=self.unclaimed,
+            unsettled=self.unsettled,
+            sweeps_between=lambda: random.randint(0, FOREIGN_CONSUMERS_MAX),  # noqa: S311
+        )
+
+    def loops(
+        self,
+        app: Celery,
+        recovery: RecoveryService,
+        settlement: _Settlement,
+        retention: RetentionPort,
+    ) -> SharedLoops:
+        return SharedLoops(
+            options=self.options,
+            app=app,
+            queue=self.queue,
+            recovery=recovery,
+            delivery=settlement.delivery,
+            retention=RetentionService(retention, self.catalogue.retention),
+            recovery_pause=self.recovery_pause,
+        )
+
+    def isolation(
+        self, recovery: RecoveryService, argv: Sequence[str] | None
+    ) -> QuarantineExecutor | None:
+        if argv is None:
+            return None
+        return QuarantineExecutor(
+            argv,
+            children_max=self.options.quarantine_processes_max,
+            healthy_since=lambda: recovery.healthy_since,
+        )
+
+    def execution(
+        self,
+        providers: Mapping[str, LLMProviderPort],
+        settlement: _Settlement,
+        lease: LeaseService,
+        isolation: QuarantineExecutor | None,
+    ) -> _Execution:
+        threads = self._threads("ledger")
+        async_ledger = AsyncLedger(self.ledger, self.queue, threads)
+        tokens = AsyncTokenEstimator(self.catalogue, TokenEstimator(self.catalogue))
+        llm = LLMService(
+            ledger=async_ledger,
+            providers=providers,
+            costs=CostCalculator(self.catalogue),
+            catalogue=self.catalogue,
+            ask_gates=tokens.ask_gates,
+            publish_settle_task=async_ledger.publish_settle_task,
+            settle_here=settlement.settle_here,
+            clock=self.clock,
+            now=lambda: datetime.now(UTC),
+            patience=outage_policy_of(self.options, is_alone=isolation is None),
+            worker_id=self.worker_id,
+            lease_epoch=lease.held,
+            default_limit_nano_usd=self.options.default_limit_nano_usd,
+            isolate=isolation,
+            room=RequestRoom(self.options.request_memory_bytes_max).taken,
+            on_locked=self.unclaimed.add,
+        )
+        return _Execution(llm, tokens, threads)
+
+    def _threads(self, name: str) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.options.ledger_connections_max, thread_name_prefix=name)

@@ -51,8 +51,9 @@ def worker(
 
     settings = load_worker_settings()
     check_environment(load_catalogue(settings.catalogue).providers)
-    # Imported only now: an environment that fails the check would break these imports.
-    from worker.main import QUEUES, configure_logging, run_worker
+    # Only now: some of what was checked breaks imports.
+    from worker.log_config import configure_logging
+    from worker.main import QUEUES, run_worker
 
     configure_logging(as_json=settings.worker.log_json)
     raise typer.Exit(run_worker(settings, QUEUES[queues.value], name=name))
@@ -88,7 +89,7 @@ def flower() -> None:
     """Run Flower on callgate's app, until a signal ends the process."""
     from config.settings import load_worker_settings
     from worker.flower.dashboard import run_dashboard
-    from worker.main import configure_logging
+    from worker.log_config import configure_logging
 
     settings = load_worker_settings()
     configure_logging(as_json=settings.worker.log_json)

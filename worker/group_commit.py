@@ -1,8 +1,8 @@
 """
-Group commit: whoever waits while a batch is being written goes into the next one.
+Group commit: all callers that arrive while a batch is written form the next batch.
 
-There is no timer. A lone caller is written at once; under load the batches grow by themselves, because more callers
-arrive while the previous batch is under way.
+There is no timer. A lone item is written at once. Under load batches grow, because more callers arrive while the
+previous batch is written.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class GroupCommit(Generic[In, Out]):
     Turns a batch function into one that takes a single item.
 
     Args:
-        run: Takes a batch and answers in its order. What it raises, every caller of that batch gets.
+        run: Takes a batch and returns results in the same order. Its error is raised in every caller of the batch.
         batch_max: Items in one batch.
         weigh: The bytes of an item.
-        weight_max: Bytes in one batch; an item that is heavier goes alone. A batch that is too heavy to be written in
-            time would fail its callers, who would then come again together.
+        weight_max: Bytes in one batch; a heavier item is written alone. A batch that is too large to be written in time
+            would fail all its callers, and they would form the same batch again.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class GroupCommit(Generic[In, Out]):
         self._writer: asyncio.Task[None] | None = None
 
     async def __call__(self, item: In) -> Out:
-        """Write one item with whatever else is waiting."""
+        """Write one item, together with all that wait."""
         answer: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if self._writer is None:
@@ -66,7 +66,7 @@ class GroupCommit(Generic[In, Out]):
             if batch and weight > self._weight_max:
                 break
             item, answer = self._waiting.popleft()
-            # A caller that was cancelled while it waited wants nothing written.
+            # Its caller was cancelled while it waited.
             if not answer.done():
                 batch.append((item, answer))
         return batch

@@ -1,8 +1,8 @@
 """
-Ask one worker whether it listens: `python -m worker.healthcheck call@host`; exit code 0 if it answers in time.
+Ping one worker: `python -m worker.healthcheck call@host`; the exit code is 0 if it answers in time.
 
-Celery's own `celery inspect ping` would do, but it decodes whatever comes back, and takes the first answer for the
-worker's: so anybody with the broker's password could have the worker taken for dead.
+Not `celery inspect ping`: it decodes every reply, and takes the first one for the worker's. Any user of the broker
+could make a worker look dead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 
 from callgate.domain.errors import CallgateError
 from config.settings import load_worker_settings
-from worker.bootstrap import worker_app
+from worker.app import worker_app
 
 TIMEOUT_S = 10.0
 
@@ -24,7 +24,7 @@ def main(name: str) -> int:
         app = worker_app(load_worker_settings())
         answers = app.control.inspect([name], timeout=TIMEOUT_S).ping()
     except (CallgateError, OperationalError, OSError) as exc:
-        print(f"{name} cannot be asked: {exc}", file=sys.stderr)  # noqa: T201 - for who looks into it
+        print(f"{name} cannot be asked: {exc}", file=sys.stderr)  # noqa: T201 - for the operator
         return 1
     return 0 if answers and name in answers else 1
 

@@ -1,9 +1,9 @@
 """
-Run calls one at a time, in a process of their own: the children of `worker.isolation.executor`.
+The child processes of `worker.isolation.executor`: each runs quarantined calls, one at a time.
 
-    python -m worker.isolated        a nursery; each of its children reads ids of calls, and writes what each came to
+    python -m worker.isolated        a fork server; each child reads ids of calls, and writes the result of each
 
-Composed like a worker, from the same settings, but without a broker to take calls from and without a due loop.
+A child is composed like a worker, from the same settings, but consumes no queue and runs no shared loops.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from functools import partial
 
 from callgate.domain.ledger import CallKey
 from config.settings import WorkerSettings, load_worker_settings
-from worker.bootstrap import Runtime, bootstrap, worker_app
+from worker.app import Compose, worker_app
+from worker.bootstrap import bootstrap
 from worker.isolation.forkserver import READY, serve_forks
-from worker.main import Compose, configure_logging
+from worker.log_config import configure_logging
+from worker.runtime import Runtime
 
 bootstrap_alone: Compose = partial(bootstrap, quarantine_argv=None)
 
 
 def serve(settings: WorkerSettings, compose: Compose = bootstrap_alone) -> None:
-    """Fork children that run the calls they are told of; return when no more are wanted."""
-    serve_forks(partial(_live, settings, compose))
+    """Serve forks of children that run calls; return when the worker wants no more and all children have ended."""
+    serve_forks(partial(_run_child, settings, compose))
 
 
-def _live(settings: WorkerSettings, compose: Compose, passage: socket.socket) -> None:
-    services = compose(settings, worker_app(settings))
+def _run_child(settings: WorkerSettings, compose: Compose, channel: socket.socket) -> None:
+    runtime = compose(settings, worker_app(settings))
     try:
-        asyncio.run(_serve(services, passage))
+        asyncio.run(_serve(runtime, channel))
     finally:
-        services.close()
+        runtime.close()
 
 
-async def _serve(services: Runtime, passage: socket.socket) -> None:
-    reader, writer = await asyncio.open_unix_connection(sock=passage)
-    async with services.running(run_shared_loops=False):
+async def _serve(runtime: Runtime, channel: socket.socket) -> None:
+    reader, writer = await asyncio.open_unix_connection(sock=channel)
+    async with runtime.running(run_shared_loops=False):
         writer.write(READY)
         while order := await reader.readline():
-            executed = await services.llm.execute(CallKey.from_task_id(order.decode().strip()))
-            writer.write(f"{executed.value}\n".encode())
+            result = await runtime.llm.execute(CallKey.from_task_id(order.decode().strip()))
+            writer.write(f"{result.value}\n".encode())
             await writer.drain()
     writer.close()
 

@@ -1,7 +1,7 @@
 """
-Keeps the lease of this process alive, in a thread of its own.
+Renews the lease of this process, in its own thread and over its own connection.
 
-Neither a busy event loop nor a pool without a free connection must cost the lease: with it go all calls in flight.
+A busy event loop or an exhausted connection pool must not cost the lease: all calls in flight are lost with it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LeaseRenewer:
         Prepare; no thread runs before `start`.
 
         Args:
-            close: Called at the very end, to close the connection that only the keeper uses.
+            close: Called last; closes the connection, which only this thread uses.
         """
         self._lease = lease
         self._interval_s = lease_s * RENEW_AT_SHARE
@@ -34,29 +34,31 @@ class LeaseRenewer:
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
-        """Begin. Until the first renewal has come through, this process claims nothing."""
+        """Start the thread. This process claims no call before the first renewal has succeeded."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Release the lease; nothing in this process may send or record any more. Bounded by the ledger's timeout."""
+        """Release the lease, after the last request and record of this process; bounded by the ledger's timeout."""
         self._is_ending.set()
         self._thread.join()
 
     def _run(self) -> None:
         pause_s = 0.0
         while not self._is_ending.wait(pause_s):
-            pause_s = self._interval_s if self._did(self._lease.renew) else self._interval_s / 5
-        self._did(self._lease.release)
+            pause_s = (
+                self._interval_s if self._has_succeeded(self._lease.renew) else self._interval_s / 5
+            )
+        self._has_succeeded(self._lease.release)
         self._close()
 
-    def _did(self, step: Callable[[], None]) -> bool:
+    def _has_succeeded(self, step: Callable[[], None]) -> bool:
         try:
             step()
         except LedgerUnavailable as exc:
             log.warning("worker_lease.ledger_unavailable", reason=str(exc))
             return False
         except Exception:
-            # Without this thread the process would never claim again: an unforeseen error must not end it.
+            # Without this thread the process would never claim a call again: an unforeseen error must not end it.
             log.exception("worker_lease.renewal_failed")
             return False
         return True

@@ -1,8 +1,8 @@
 """
-Room in a worker's memory for large requests.
+A limit on the memory that large requests take in a worker.
 
-A thousand calls run at once, and a request may have megabytes: together they would fill the memory, and the worker
-would be killed with everything in it. One organisation gets half of the room at most, so that others find some.
+A thousand calls run at once, and each request may have megabytes. Without a limit they would fill the memory, and the
+kernel would kill the worker. One organisation gets at most half of the room.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 
 class RequestRoom:
-    """Used in one event loop only."""
+    """The room of one process. Not thread-safe: use it in the event loop only."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -22,20 +22,19 @@ class RequestRoom:
     @contextmanager
     def taken(self, org_id: str, size: int) -> Iterator[bool]:
         """
-        Take room for a request of `size` bytes for the length of the block; False if there is none.
+        Reserve room for a request of `size` bytes during the block; yields False if there is none.
 
-        An organisation that has nothing here yet may take half of the room by one request of any size.
+        A request larger than half of the room counts as half, so that it can run when its organisation has no other.
         """
         own, others = self._taken[org_id], self._taken.total() - self._taken[org_id]
         half = self._bytes_max // 2
-        # Counted as half at most: the limit of a request is far below, but nothing here depends on that.
-        wanted = min(size, half)
-        if own + wanted > half or own + others + wanted > self._bytes_max:
+        counted = min(size, half)
+        if own + counted > half or own + others + counted > self._bytes_max:
             yield False
             return
-        self._taken[org_id] += wanted
+        self._taken[org_id] += counted
         try:
             yield True
         finally:
-            self._taken[org_id] -= wanted
+            self._taken[org_id] -= counted
             self._taken += Counter()

@@ -1,12 +1,12 @@
 """
-Becomes a server: ties itself to its owner's life, puts root aside, and executes the program it is given.
+Run a program that is killed when its owner ends, optionally under another account.
 
-    python -I -S embedded_child.py OWNER_PID UID GID PASSAGE PROGRAM ARGUMENT...
+    python -I -S tied_process.py OWNER_PID UID GID PASSAGE PROGRAM ARGUMENT...
 
-It is a program of its own, not a `preexec_fn`, because Python code between fork and exec can deadlock in a
-process that has threads. UID `-1` keeps the account of the owner. PASSAGE `1` lets the account enter folders that
-only root may enter; an ordinary account could otherwise not reach a checkout or a data folder under root's home. That
-needs the capability DAC_OVERRIDE, and SETPCAP for PostgreSQL's programs; containers have both by default.
+It is a separate program and not a `preexec_fn`, because Python code between fork and exec can deadlock in a process
+with threads. UID `-1` keeps the account of the owner. PASSAGE `1` keeps the capability to enter folders that only root
+may enter; without it an ordinary account could not reach a checkout or a data folder under root's home. That needs the
+capability DAC_OVERRIDE, and SETPCAP for PostgreSQL's programs; containers have both by default.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def tied(
     program: Sequence[str], *, uid: int = -1, gid: int = -1, passage: bool = False
 ) -> list[str]:
-    """The command that runs a program tied to the life of the process that asks."""
+    """Return the command that runs a program tied to the life of this process."""
     words = map(str, (os.getpid(), uid, gid, int(passage)))
     return [sys.executable, "-I", "-S", __file__, *words, *program]
 
@@ -44,7 +44,7 @@ def tied(
 def main() -> None:
     owner_pid, uid, gid, passage = (int(word) for word in sys.argv[1:5])
     program = sys.argv[5:]
-    # What it writes beside its log is its owner's too: Valkey's files, a proxy's counts.
+    # The files that it writes, for example Valkey's, are its account's only.
     os.umask(0o077)
     try:
         if uid != -1:
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _become(uid: int, gid: int, *, passage: bool) -> None:
-    """Change to an ordinary account for good; with `passage`, folders closed to it stay passable."""
+    """Change to an ordinary account, irrevocably; with `passage` it may still enter folders closed to it."""
     if passage:
         _ask(_libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
         # By access(2) initdb looks for `postgres`; that honours no capability unless this bit is set (man 2 access).
@@ -70,7 +70,7 @@ def _become(uid: int, gid: int, *, passage: bool) -> None:
 
 
 def _keep_only(capability: int) -> None:
-    """Give up every capability but one, and keep that one across exec (an ambient capability)."""
+    """Give up all capabilities but one, and keep that one across exec (an ambient capability)."""
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     # Two 32-bit words of effective, permitted and inheritable each.
     words = (ctypes.c_uint32 * 6)(*[1 << capability] * 3, 0, 0, 0)
@@ -79,10 +79,10 @@ def _keep_only(capability: int) -> None:
 
 
 def die_with(owner_pid: int) -> None:
-    """Be killed when the owner, the parent process, ends; changing the account clears this, so it comes after."""
+    """Have this process killed when its parent, the owner, ends. Call it after a change of account, which clears it."""
     _ask(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     if os.getppid() != owner_pid:
-        # The owner was gone before the kernel knew of the tie.
+        # The owner ended before the kernel had registered the request.
         sys.exit(f"the owner, process {owner_pid}, has ended")
 
 

@@ -1,4 +1,4 @@
-"""One thread that does the work of many organisations, a little of each in turn."""
+"""One thread that works for many organisations, in turns."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
-"""Work that pauses between two short steps, and returns what it came to."""
+"""Work in short steps: it yields between them, and returns its result."""
 
 TURN_S = 0.01
-"""How long one organisation's work goes on, steps of it permitting, while others wait."""
+"""How long one organisation's turn lasts while others wait; a step is not interrupted."""
 REMEMBERED_MAX = 1_024
 
 
 class Turns:
     """
-    Does work step by step: within an organisation first come, first served; between them by the time they took so far.
+    Runs work step by step: first come, first served within an organisation; between organisations the one with the
+    least time so far is next.
 
-    So one whose steps are long has fewer of them, and another never waits for more than the step that runs when it
-    comes. Thread-safe. It starts its thread at the first piece of work. Whoever submits bounds how much may wait.
+    An organisation with long steps thus gets fewer of them, and a new one waits at most for the step that runs.
+    Thread-safe. The thread starts with the first work. The callers bound how much work may wait.
 
     Source: Goyal, Vin and Cheng, "Start-time Fair Queuing" (1996).
     """
@@ -33,14 +34,14 @@ class Turns:
         self._name = name
         self._waiting: dict[str, deque[tuple[Steps[Any], Future[Any]]]] = {}
         self._taken_s: dict[str, float] = {}
-        """By organisation; who comes after a pause is taken to have had as much as the one that was last served."""
+        """By organisation. One that returns after a pause starts with the time of the one served last."""
         self._last_s = 0.0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
     def submit(self, org_id: str, steps: Steps[T]) -> Future[T]:
-        """Have work done for an organisation; what is cancelled goes no further."""
+        """Run work for an organisation; cancelled work stops after its step."""
         future: Future[T] = Future()
         with self._changed:
             if self._is_closed:
@@ -56,7 +57,7 @@ class Turns:
         return future
 
     def close(self) -> None:
-        """Do no more: what waits is cancelled, and the thread ends after its step."""
+        """Cancel the waiting work, and end the thread after its step."""
         with self._changed:
             self._is_closed = True
             for queue in self._waiting.values():
@@ -66,7 +67,7 @@ class Turns:
             self._changed.notify()
 
     def join(self, timeout_s: float) -> None:
-        """Wait until the step that ran when this was closed has ended."""
+        """Wait until the thread has ended; call after `close`."""
         if self._thread is not None:
             self._thread.join(timeout_s)
 
@@ -85,7 +86,7 @@ class Turns:
                     self._waiting[org_id].popleft()
 
     def _next(self) -> str | None:
-        """The organisation that took the least; None if there is no more to do."""
+        """Return the organisation with the least time; None after `close`."""
         with self._changed:
             while True:
                 for org_id in [org for org, queue in self._waiting.items() if not queue]:
@@ -105,7 +106,7 @@ class Turns:
 
 
 def _cancel(future: Future[Any]) -> None:
-    """Cancel it so that who waits for it by `concurrent.futures.wait` is told."""
+    """Cancel it so that `concurrent.futures.wait` returns."""
     if future.cancel():
         future.set_running_or_notify_cancel()
 
@@ -113,7 +114,7 @@ def _cancel(future: Future[Any]) -> None:
 def _take_turn(steps: Steps[Any], future: Future[Any]) -> bool:
     """Work for one turn; True if nothing is left to do."""
     ends_at = time.monotonic() + TURN_S
-    # It may be cancelled at any moment: nobody waits for its result then.
+    # InvalidStateError: it was cancelled meanwhile.
     with suppress(InvalidStateError):
         try:
             while not future.cancelled():

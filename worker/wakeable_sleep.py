@@ -1,4 +1,4 @@
-"""A way for any thread to end a coroutine's pause early."""
+"""A sleep that other threads can end early."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from contextlib import suppress
 
 
 class WakeableSleep:
-    """One coroutine pauses, any thread may nudge it; nudges during its work end its next pause at once."""
+    """One coroutine sleeps; any thread wakes it. A wake between two sleeps ends the next one at once."""
 
     def __init__(self) -> None:
-        self._nudged = asyncio.Event()
+        self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def give(self) -> None:
-        """End the pause, or the next one. Before the first and after the last there is nobody to nudge."""
+    def wake(self) -> None:
+        """End the sleep, or the next one; without effect before the first sleep and after the loop has closed."""
         if self._loop is not None:
-            # A loop that is closed pauses no more.
+            # RuntimeError: the loop is closed.
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._nudged.set)
+                self._loop.call_soon_threadsafe(self._woken.set)
 
-    async def pause(self, seconds: float) -> None:
-        """Wait until nudged, at most `seconds`."""
+    async def sleep(self, seconds: float) -> None:
+        """Wait until woken, at most `seconds`."""
         self._loop = asyncio.get_running_loop()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._nudged.wait(), seconds)
-        self._nudged.clear()
+            await asyncio.wait_for(self._woken.wait(), seconds)
+        self._woken.clear()

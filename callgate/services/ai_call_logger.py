@@ -166,7 +166,9 @@ class AICallLogger:
             for posted_nano_usd in (settle.posted_nano_usd, hold_nano_usd):
                 if isinstance(outcome, Unstorable):
                     why = outcome.why
-                    log.error("unsettleable", attempt_id=str(settle.ref.attempt_id), why=why)
+                    log.error(
+                        "settlement.refused", attempt_id=str(settle.ref.attempt_id), reason=why
+                    )
                     (outcome,) = self._ledger.settle(
                         [_last_resort(settle, UNSETTLEABLE, posted_nano_usd)]
                     )
@@ -311,7 +313,7 @@ def _report(bill: Bill, attempt: AttemptView) -> None:
     fields = {"attempt_id": str(attempt.attempt_id), "price_source": bill.priced.price_source}
     if bill.anomalies:
         log.warning(
-            "odd_bill",
+            "bill.questioned",
             anomalies=[anomaly.value for anomaly in bill.anomalies],
             cost=usd(cost),
             **fields,
@@ -323,7 +325,9 @@ def _report(bill: Bill, attempt: AttemptView) -> None:
 def _unjudgeable(view: CallView, attempt: AttemptView, error: Exception) -> Settle:
     # Whatever is wrong with this row, it is so each time: raised from here it would hold up its batch for ever.
     # Never the error's own words: they may quote the prompt or the reply.
-    log.error("unjudgeable", attempt_id=str(attempt.attempt_id), why=type(error).__name__)
+    log.error(
+        "attempt.not_classified", attempt_id=str(attempt.attempt_id), reason=type(error).__name__
+    )
     settle = _whole_hold(view, attempt)
     return _last_resort(settle, UNJUDGEABLE, settle.posted_nano_usd)
 

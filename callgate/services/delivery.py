@@ -93,8 +93,8 @@ class _Causes:
             if now - self._said_at.get(cause, -SAID_AGAIN_S) < SAID_AGAIN_S:
                 continue
             org_id, why, is_given_up = cause
-            event = "links_given_up" if is_given_up else "links_not_delivered"
-            log.error(event, org_id=org_id, why=why, count=count)
+            event = "links.abandoned" if is_given_up else "links.not_delivered"
+            log.error(event, org_id=org_id, reason=why, count=count)
             if len(self._said_at) >= CAUSES_MAX:
                 self._said_at.clear()
             self._said_at[cause] = now

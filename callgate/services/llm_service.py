@@ -252,7 +252,7 @@ class LLMService:
             del view
             claimed, permit = await self._claim(reserve, policy)
             if isinstance(claimed, Unstorable):
-                log.error("unclaimable", call_id=str(key.call_id), reason=claimed.why)
+                log.error("claim.refused", call_id=str(key.call_id), reason=claimed.why)
                 claimed = await self._reserve_without_request(key, UNCLAIMABLE)
         finally:
             self._unclaimed.discard(delivery)
@@ -381,7 +381,7 @@ class LLMService:
             # What is stored cannot be run by anybody: left in the queue it would be found by every sweep for ever.
             # Never the error's own words: they may quote the prompt.
             reason = f"the stored request cannot be used: {type(exc).__name__}"
-            log.error("request.unreadable", call_id=str(view.key.call_id), reason=reason)
+            log.error("request.not_read", call_id=str(view.key.call_id), reason=reason)
             refusal = _refusal("request.unreadable", reason)
         return request, Reserve(
             key=view.key,
@@ -468,13 +468,11 @@ class LLMService:
             try:
                 outcome = await self._ledger.record(record)
             except LedgerUnavailable as exc:
-                log.warning(
-                    "record_waits_for_the_ledger", attempt_id=str(ref.attempt_id), reason=str(exc)
-                )
+                log.warning("answer.deferred", attempt_id=str(ref.attempt_id), reason=str(exc))
                 await self._clock.sleep(self._patience.backoff_s(failures, self._clock.jitter()))
                 continue
             if outcome is RecordOutcome.UNSTORABLE and isinstance(answer, ProviderReply):
-                log.error("unstorable_reply", attempt_id=str(ref.attempt_id))
+                log.error("reply.refused", attempt_id=str(ref.attempt_id))
                 record = RecordAnswer(
                     ref, answer.without_text().to_json(), UNSTORABLE_REPLY.to_json(), latency_ms
                 )

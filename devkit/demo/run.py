@@ -22,7 +22,7 @@ from devkit.demo.environment import DemoFailed, check_packages, open_environment
 from devkit.demo.scenario import ORG, ORG_LIMIT_NANO_USD, Counters, DemoRun
 from devkit.servers.embedded import DevServersError
 from devkit.simulator.simulator import SimulatorFailed
-from worker.main import configure_logging
+from worker.log_config import configure_logging
 
 INTERRUPTED = 130
 

@@ -1,4 +1,4 @@
-"""Who else may be at callgate's queues: stock workers, foreign ones, and broker users with few rights."""
+"""Other users of callgate's queues: stock workers, foreign ones, and broker users with few rights."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def doctor(deployment: Deployment, **changes: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("app", ["tests.support.client_app"])
 def test_a_stock_worker_does_not_start_on_our_app(deployment: Deployment, app: str) -> None:
-    """It would take messages and lose each; one line says what to start instead."""
+    """It would lose every message. One line says what to start instead."""
     deployment.stop_workers()
     handle = deployment.client.submit(deployment.request(deployment.org()))
 
@@ -64,7 +64,7 @@ def test_a_stock_worker_does_not_start_on_our_app(deployment: Deployment, app: s
 
 @pytest.fixture
 def stranger(deployment: Deployment) -> Iterator[Process]:
-    """A worker of somebody's own app on the call queue, which drops what it takes; gone after the test."""
+    """A worker of another app on the call queue, which drops its messages; stopped after the test."""
     deployment.stop_workers()
     app = [
         "-m",
@@ -84,10 +84,10 @@ def stranger(deployment: Deployment) -> Iterator[Process]:
         process.kill()
 
 
-def test_a_foreign_consumer_is_named_and_what_it_takes_is_swept(
+def test_a_foreign_consumer_is_reported_and_its_losses_are_swept(
     deployment: Deployment, stranger: Process
 ) -> None:
-    """By the doctor and by the log of a worker; the calls it takes end while it stays, a lone one too."""
+    """By the doctor and in the log. The calls whose messages it takes end while it runs, a lone one too."""
     org = deployment.org()
     handles = deployment.client.submit_many([deployment.request(org) for _ in range(5)])
     stranger.until_it_says("unregistered task")
@@ -111,7 +111,7 @@ def test_a_foreign_consumer_is_named_and_what_it_takes_is_swept(
 def test_the_listed_rights_are_enough(
     deployment: Deployment, broker: Redis, user_url: str, tmp_path: Path
 ) -> None:
-    """A client, a worker, a doctor and links: the broker refuses none of their commands."""
+    """The broker refuses no command of a client, a worker, a doctor, or for links."""
     from tests.support.pipeline import build_app
 
     deployment.stop_workers()
@@ -136,10 +136,10 @@ def test_the_listed_rights_are_enough(
 
 
 @pytest.mark.parametrize("command", ["blmpop", "lpush", "sadd"])
-def test_a_command_that_is_refused_is_named(
+def test_a_refused_command_is_named(
     deployment: Deployment, broker: Redis, user_url: str, command: str
 ) -> None:
-    """The worker does not start, in one line; the doctor names it if a client needs it."""
+    """The worker does not start, with one line; the doctor names it if a client needs it."""
     broker.execute_command("ACL", "SETUSER", "callgate", f"-{command}")
 
     worker = deployment.start("refused", worker_argv(), CALLGATE_BROKER_URL=user_url)

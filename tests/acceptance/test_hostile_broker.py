@@ -48,7 +48,7 @@ class Silence:
 
 @pytest.fixture(scope="module")
 def worker(standing: Deployment) -> Process:
-    """One worker that outlives all of this file; it sweeps once, and leaves what is lost later to the attacker."""
+    """One worker that survives this file; it sweeps once, and leaves later losses to the attacker."""
     return standing.worker(CALLGATE_WORKER__SWEEP_INTERVAL_S="3600")
 
 
@@ -63,7 +63,7 @@ def silent(deployment: Deployment) -> Iterator[Client]:
 
 @pytest.fixture
 def broker(deployment: Deployment, worker: Process) -> Iterator[Redis]:
-    """The attacker's connection; at the end every message was taken and the worker lives."""
+    """The attacker's connection; at the end all messages are taken and the worker lives."""
     with Redis.from_url(deployment.services.broker_url) as valkey:
         yield valkey
         until(deployment.is_idle)
@@ -110,7 +110,7 @@ def forge_call(broker: Redis, handle: Handle, **headers: object) -> None:
 
 
 def assert_paid_once(deployment: Deployment, handle: Handle, org: str) -> None:
-    """It ends well, by one request under one attempt."""
+    """It succeeds, by one request of one attempt."""
     assert handle.get(timeout=PATIENCE_S).text == "ok"
     assert deployment.provider.counts().total == 1
     (attempt,) = deployment.attempts(org)
@@ -125,7 +125,7 @@ def assert_paid_once(deployment: Deployment, handle: Handle, org: str) -> None:
 def test_headers_neither_end_nor_delay_a_call(
     deployment: Deployment, broker: Redis, silent: Client, headers: dict[str, Any]
 ) -> None:
-    """A time limit would cut off a paid request; an expiry would blacklist the id; an ETA would hold the message."""
+    """A time limit would stop a paid request, an expiry would block the id, an ETA would hold the message."""
     deployment.provider.script([Rule(reply=[Step(latency_s=0.5)])])
     org = deployment.org()
     handle = silent.submit(deployment.request(org))
@@ -144,10 +144,10 @@ def test_headers_neither_end_nor_delay_a_call(
     ],
     ids=["good", "broken", "nonsense"],
 )
-def test_nothing_follows_a_task(
+def test_callbacks_in_a_message_are_ignored(
     deployment: Deployment, broker: Redis, silent: Client, publishes_callbacks: dict[str, Any]
 ) -> None:
-    """A worker publishes nothing for a message, and one that it cannot finish would keep its slot for ever."""
+    """The worker publishes none, and a malformed one does not keep the slot."""
     org = deployment.org()
     handle = silent.submit(deployment.request(org))
     call: list[object] = [str(handle.key.call_id), handle.key.generation]
@@ -169,7 +169,7 @@ def test_nothing_follows_a_task(
 def test_a_revoked_call_runs(
     deployment: Deployment, broker: Redis, silent: Client, terminate: bool
 ) -> None:
-    """By broadcast, before its message and while it runs: whoever wants it not to run cancels it in the ledger."""
+    """Revoked by broadcast, before its message and while it runs: a call is cancelled in the ledger only."""
     deployment.provider.script([Rule(reply=[Step(latency_s=0.5)])])
     org = deployment.org()
     handle = silent.submit(deployment.request(org))
@@ -203,7 +203,7 @@ def test_a_replayed_message_claims_nothing(
 def test_a_forged_log_message_settles_nothing(
     deployment: Deployment, broker: Redis, silent: Client
 ) -> None:
-    """Neither an attempt that is still on its way, nor one that does not exist, nor one of another call."""
+    """Not a running attempt, nor one that does not exist, nor one of another call."""
     deployment.provider.script([Rule(reply=[Step(latency_s=1.0)])])
     org = deployment.org()
     handle = silent.submit(deployment.request(org))
@@ -226,10 +226,10 @@ def test_a_forged_log_message_settles_nothing(
     assert_paid_once(deployment, handle, org)
 
 
-def test_arguments_nobody_can_read_take_no_neighbour_along(
+def test_unreadable_arguments_fail_alone(
     deployment: Deployment, broker: Redis, silent: Client
 ) -> None:
-    """Numbers and texts that Postgres would refuse, among calls that share their batches."""
+    """Numbers and texts that Postgres refuses, in one batch with good calls."""
     org = deployment.org()
     handles = silent.submit_many([deployment.request(org) for _ in range(20)])
     bad = [2**31, 2**70, -1, 0, "1", "x'; --", None, True, 1.5, [1], {"a": 1}]
@@ -245,10 +245,10 @@ def test_arguments_nobody_can_read_take_no_neighbour_along(
     assert deployment.provider.counts().total == 20
 
 
-def test_sweeps_from_the_future_find_what_is_queued_and_run_it_once(
+def test_sweeps_from_the_future_run_queued_calls_once(
     deployment: Deployment, broker: Redis, silent: Client
 ) -> None:
-    """They may come as often as they like: what they publish again claims nothing."""
+    """However often they arrive: a call that they publish again claims nothing."""
     org = deployment.org()
     handles = silent.submit_many([deployment.request(org) for _ in range(20)])
 
@@ -280,10 +280,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_a_broadcast_is_a_question_or_nothing(
-    deployment: Deployment, broker: Redis, silent: Client
-) -> None:
-    """No command is obeyed or answered; the worker answers questions, takes calls and takes nobody else's."""
+def test_only_inspections_are_obeyed(deployment: Deployment, broker: Redis, silent: Client) -> None:
+    """No command is obeyed or answered; the worker answers inspections and runs calls."""
     org, control = deployment.org(), deployment.client.celery_app.control
     broker.lpush("pipeline", "a message of somebody else")
     for command, arguments in COMMANDS.items():
@@ -306,7 +304,7 @@ def test_a_broadcast_is_a_question_or_nothing(
 
 
 class Trap:
-    """Whoever unpickles it makes a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -319,10 +317,10 @@ class Trap:
     "content_type",
     ["application/x-python-serialize", "application/x-yaml", "application/x-msgpack", "text/plain"],
 )
-def test_what_is_not_json_is_never_read(
+def test_only_json_is_decoded(
     deployment: Deployment, broker: Redis, tmp_path: Path, content_type: str
 ) -> None:
-    """It is refused by its content type, and kept as a stray; on the queues and as a broadcast."""
+    """Another content type is refused and stored as unprocessable, on the queues and as a broadcast."""
     file = tmp_path / "unpickled"
     body = pickle.dumps([Trap(file), {}, {}])
     kept = len(deployment.client.operations.unprocessable_messages(limit=1_000))
@@ -348,10 +346,10 @@ QUOTABLE: dict[str, tuple[bytes, dict[str, object]]] = {
 
 @pytest.mark.parametrize("what", QUOTABLE)
 @pytest.mark.parametrize(("queue", "task"), [(CALL_QUEUE, "call"), (LOG_QUEUE, "log_call")])
-def test_a_stray_is_quoted_nowhere(
+def test_an_unprocessable_message_is_not_quoted(
     deployment: Deployment, worker: Process, broker: Redis, what: str, queue: str, task: str
 ) -> None:
-    """It is kept as it came, for who may read it; neither the reason nor the log says what is in it."""
+    """It is stored as it came. Neither the reason nor the log quotes it."""
     body, headers = QUOTABLE[what]
     named = {"task": f"callgate.{task}", "id": str(uuid4()), "lang": "py", **headers}
     kept = len(deployment.client.operations.unprocessable_messages(limit=1_000))
@@ -359,7 +357,7 @@ def test_a_stray_is_quoted_nowhere(
     push(broker, queue, body, {name: value for name, value in named.items() if value})
 
     until(lambda: len(deployment.client.operations.unprocessable_messages(limit=1_000)) == kept + 1)
-    ((_, stray),) = deployment.client.operations.unprocessable_messages(limit=1)
-    assert WORD.encode() in stray.raw
-    assert WORD not in stray.reason
+    ((_, message),) = deployment.client.operations.unprocessable_messages(limit=1)
+    assert WORD.encode() in message.raw
+    assert WORD not in message.reason
     assert WORD not in worker.output()

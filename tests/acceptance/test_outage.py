@@ -1,4 +1,4 @@
-"""A provider that is away while 500 calls are queued: no call dies of it, and little is asked and posted meanwhile."""
+"""A provider outage with 500 queued calls: no call dies, and few requests are made and posted."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ UNKNOWN = (
 )
 
 
-def test_calls_outlive_an_outage_of_their_provider(deployment: Deployment) -> None:
-    """503 and reset connections in turn: three attempts and a probe meet them, other calls wait and hold nothing."""
+def test_calls_survive_an_outage_of_their_provider(deployment: Deployment) -> None:
+    """503 and reset connections in turn: only three attempts and a probe meet them, other calls wait without a hold."""
     # Nobody vouches for this provider: it has been away since before the first call.
     deployment.rows("DELETE FROM breaker")
     deployment.provider.script([Rule(reply=AWAY)])

@@ -1,4 +1,4 @@
-"""What is poisonous ends as a dead letter, and takes nothing else along: no worker, no neighbour, no batch."""
+"""Poison messages, calls and rows end as dead letters, and affect no worker, no other call and no batch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from redis import Redis
 from callgate.adapters.broker.app import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK, SWEEP_TASK
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.client import Handle
-from callgate.domain.errors import CallFailed
 from callgate.domain.ledger import CallKey, CallState, RecordAnswer, Reserved
 from callgate.domain.ports import ProviderReply
-from callgate.domain.requests import LLMResult, Usage
+from callgate.domain.requests import Usage
 from callgate.domain.retry import LOST
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.support.deployment import (
@@ -35,7 +33,6 @@ from tests.support.deployment import (
     until_equal,
 )
 from tests.support.ledger_under_test import a_loss, a_reserve
-from tests.support.malformed_provider import CASES, MIB, malformed_provider
 from tests.support.poisoned_worker import ARGV, POISON, UNCOUNTABLE
 
 PATIENCE_S = 100.0
@@ -50,28 +47,6 @@ REPLY = ProviderReply(
 )
 HUGE_USAGE = replace(REPLY, usage=Usage(input_tokens=2**40, output_tokens=1))
 LINKS = "poison.links"
-ODD = """
-[providers.odd]
-base_url = "{base_url}"
-needs_key = false
-
-[call_types.odd]
-max_output_tokens_default = 50
-deadline_s = 15
-attempts_max = 2
-unknown_wait_s = 0.1
-retry_wait_s = 0.1
-retry_wait_max_s = 0.2
-retry_after_max_s = 0.2
-
-[[prices]]
-provider = "odd"
-model = "odd-1"
-input_usd_per_million = 1
-output_usd_per_million = 2
-source = "acceptance tests"
-as_of = 2026-11-01
-"""
 FRAGILE = """
 # Its attempts are over, or lost, within seconds, and it may be tried often.
 [call_types.fragile]
@@ -86,7 +61,7 @@ retry_after_max_s = 0.2
 
 
 def a_worker(deployment: Deployment, tmp_path: Path, **changes: str) -> Process:
-    """The only worker, which dies over `POISON`."""
+    """The only worker, which kills itself over `POISON`."""
     deployment.stop_workers()
     catalogue = tmp_path / "catalogue.toml"
     catalogue.write_text(Path(deployment.environ["CALLGATE_CATALOGUE"]).read_text() + FRAGILE)
@@ -95,7 +70,7 @@ def a_worker(deployment: Deployment, tmp_path: Path, **changes: str) -> Process:
 
 
 def lose(deployment: Deployment, key: CallKey) -> None:
-    """Claim a queued call, and vanish: it is due to be tried again, as a suspect."""
+    """Claim a queued call and lose the attempt: the call is quarantined next."""
     with closing(PostgresSession(deployment.services.database_url)) as session:
         ledger = PostgresLedger(session)
         (reserved,) = ledger.reserve([a_reserve(key)])
@@ -104,7 +79,7 @@ def lose(deployment: Deployment, key: CallKey) -> None:
 
 
 def swept(deployment: Deployment) -> list[CallKey]:
-    """What a sweep brings back."""
+    """The calls that a sweep finds."""
     with closing(PostgresSession(deployment.services.database_url)) as session:
         ledger = PostgresLedger(session)
         lost = ledger.due(limit=100, queued_before=ledger.due(limit=0).at)
@@ -112,14 +87,14 @@ def swept(deployment: Deployment) -> list[CallKey]:
 
 
 def children_of(worker: Process) -> list[int]:
-    """The processes in which a worker runs suspects."""
+    """The processes in which a worker runs quarantined calls."""
     return [
         int(pid) for pid in re.findall(r"quarantine.call_started .* pid=(\d+)", worker.output())
     ]
 
 
 def callgate(deployment: Deployment, *words: str) -> Any:
-    """Run a command of the real CLI; what it prints as JSON."""
+    """Run a command of the real CLI; return its JSON."""
     done = subprocess.run(  # noqa: S603 - the argument list is ours
         [sys.executable, "-m", "callgate", *words],
         cwd=CHECKOUT, env=clean_environ(deployment.environ), capture_output=True, check=True,
@@ -138,9 +113,9 @@ def statuses(deployment: Deployment, org: str) -> list[list[str]]:
 
 def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_path: Path) -> None:
     """
-    Its first victim takes neighbours along once; after that it dies in processes of its own, and then for good.
+    It kills a worker with other calls once. Then it runs alone in child processes, until it is a dead letter.
 
-    So does one that dies before its claim, when two sweeps have brought it back.
+    The same holds for a call that kills before its claim, once two sweeps have found it.
     """
     first = a_worker(deployment, tmp_path)
     neighbours, bystanders = deployment.org(), deployment.org()
@@ -184,13 +159,13 @@ def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_pa
         assert facts == ("worker_lost", 3, 3)
 
 
-def test_a_drain_waits_for_a_suspect(deployment: Deployment, tmp_path: Path) -> None:
-    """SIGTERM to worker and child in the middle of an isolated call: it is answered and recorded all the same."""
+def test_a_drain_waits_for_a_quarantined_call(deployment: Deployment, tmp_path: Path) -> None:
+    """SIGTERM to worker and child during the call: it is still answered and recorded."""
     deployment.stop_workers()
     org = deployment.org()
     deployment.provider.script([Rule(reply=[Step(latency_s=3, text="in time")])])
-    suspect = deployment.client.submit(deployment.request(org))
-    lose(deployment, suspect.key)
+    quarantined = deployment.client.submit(deployment.request(org))
+    lose(deployment, quarantined.key)
     worker = deployment.worker()
     until(lambda: deployment.provider.counts().in_flight == 1, PATIENCE_S)
     (child,) = children_of(worker)
@@ -204,17 +179,17 @@ def test_a_drain_waits_for_a_suspect(deployment: Deployment, tmp_path: Path) -> 
     assert lost.status == "unknown"
     assert answered.status in ("answered", "succeeded")
     deployment.worker()
-    assert suspect.get(timeout=PATIENCE_S).text == "in time"
+    assert quarantined.get(timeout=PATIENCE_S).text == "in time"
 
 
 def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
-    """A batch to settle with every kind of broken row: those are dead letters, their neighbours and links are fine."""
+    """A batch to settle with every kind of broken row: those are dead letters, all other calls and links are fine."""
     deployment.stop_workers()
     org = deployment.org()
     good = [answered(deployment, org, f"good {n}", REPLY) for n in range(4)]
-    # Nobody believes it: its hold is posted, and no row is broken by it.
+    # Not plausible: the hold is posted, and no row breaks.
     good.append(answered(deployment, org, "tokens over int4", HUGE_USAGE))
-    # Its name reaches no column.
+    # The tier is not stored in a column.
     nul = replace(REPLY, service_tier="\x00")
     good.append(answered(deployment, org, "tier with NUL", nul))
     poisonous = {
@@ -225,11 +200,7 @@ def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
             answered(deployment, org, "no request", REPLY, request=b"{"),
         ],
     }
-    link = "UPDATE submission SET link = :link WHERE call_id = :id"
-    broken = '{"link": {"task": "x", "options": {"serializer": "nope"}}}'
-    deployment.rows(link, link="{", id=good[0].call_id)
-    deployment.rows(link, link=broken, id=good[1].call_id)
-    deployment.rows(link, link=a_link(LINKS), id=good[2].call_id)
+    break_links(deployment, good)
     deployment.rows("UPDATE llm_call SET due_at = now() WHERE org_id = :org", org=org)
     worker = deployment.worker()
 
@@ -253,15 +224,15 @@ def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
     assert worker.is_alive()
 
 
-def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> None:
-    """On either queue: the worker lives, and `callgate dead-letters list` shows each of them once."""
+def test_messages_that_identify_no_call_are_dead_letters(deployment: Deployment) -> None:
+    """On either queue: the worker survives, and `callgate dead list` shows each of them once."""
     worker = deployment.ensure_worker()
     known = len(deployment.client.operations.unprocessable_messages(limit=1000))
     unprocessable_messages = [
-        (queue, stray)
+        (queue, message)
         for queue in (CALL_QUEUE, LOG_QUEUE)
-        for stray in (
-            f"garbage of {queue}",
+        for message in (
+            f"no JSON, for {queue}",
             envelope(f"undecodable {queue}", {"task": CALL_TASK, "id": "1"}),
             envelope(json.dumps([["unknown", queue], {}, {}]), {"task": "nobody", "id": "2"}),
             envelope(json.dumps({"protocol": 9, "queue": queue}), {"lang": "py"}),
@@ -271,8 +242,8 @@ def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> 
         )
     ]
     with Redis.from_url(deployment.services.broker_url) as valkey:
-        for queue, stray in unprocessable_messages:
-            valkey.lpush(queue, stray)
+        for queue, message in unprocessable_messages:
+            valkey.lpush(queue, message)
 
     until_equal(
         known + len(unprocessable_messages),
@@ -285,72 +256,16 @@ def test_messages_that_name_no_call_are_dead_letters(deployment: Deployment) -> 
         "unprocessable_messages"
     ]
     assert len(shown) == known + len(unprocessable_messages)
-    assert all(stray["reason"] for stray in shown)
+    assert all(message["reason"] for message in shown)
     assert worker.is_alive()
 
 
-def test_no_reply_is_too_odd(deployment: Deployment, tmp_path: Path) -> None:
-    """Whatever a provider answers ends in a typed outcome with its money settled; nothing loops, no worker dies."""
-    with malformed_provider() as base_url:
-        catalogue = tmp_path / "odd.toml"
-        usual = Path(deployment.environ["CALLGATE_CATALOGUE"]).read_text()
-        catalogue.write_text(usual + ODD.format(base_url=base_url))
-        deployment.stop_workers()
-        worker = deployment.worker(CALLGATE_CATALOGUE=str(catalogue))
-        org = deployment.org()
-        fields: dict[str, Any] = {"call_type": "odd", "provider": "odd", "model": "odd-1"}
-        with deployment.open_client(catalogue=str(catalogue)) as client:
-            handles = {
-                case: client.submit(
-                    deployment.request(
-                        org, case, **fields, **({"response_schema": {}} if "text" in case else {})
-                    )
-                )
-                for case in CASES
-            }
-            outcomes = {case: outcome_of(handle) for case, handle in handles.items()}
-
-    assert worker.is_alive()
-    lasting = {case for case, outcome in outcomes.items() if isinstance(outcome, str)}
-    assert {case: outcomes[case] for case in lasting} == {
-        "nested too deeply": "reply_too_large",
-        "a text nested too deeply": "invalid_output",
-        "a number of a million digits": "invalid_response",
-        "huge": "reply_too_large",
-        "a bomb": "reply_too_large",
-    }
-    results = {c: o for c, o in outcomes.items() if isinstance(o, LLMResult)}
-    assert results.pop("large").text == "é" * MIB
-    assert results.pop("half a character").text == "a?b"
-    assert results.pop("NUL").text == "a\x00b"
-    assert {result.text for result in results.values()} == {"fine"}
-    rows = {row.call_id: row for row in deployment.attempts(org)}
-    for case, handle in handles.items():
-        row = rows[handle.key.call_id]
-        cost = PRICED.get(case, row.hold_nano_usd)
-        assert (case, row.posted_nano_usd) == (case, cost)
-        assert results.get(case) is None or results[case].attempts == 1 + case.startswith("retry")
-
-
-GOOD_COST = 11 * 1_000 + 7 * 2_000
-PRICED = {
-    "large": GOOD_COST,
-    "half a character": GOOD_COST,
-    "NUL": GOOD_COST,
-    "a text nested too deeply": GOOD_COST,
-    "more cached than read": 11 * 1_000 + 12 * 1_000 + 7 * 2_000,
-    "more reasoned than written": 11 * 1_000 + (7 + 8) * 2_000,
-    **{case: GOOD_COST for case in CASES if case.startswith(("retry", "encoded"))},
-}
-"""Replies that say what they cost, or at least what they may have cost; of all others the whole hold is posted."""
-
-
-def outcome_of(handle: Handle) -> LLMResult | str:
-    """The result, or the code of the failure."""
-    try:
-        return handle.get(timeout=PATIENCE_S)
-    except CallFailed as failure:
-        return failure.failure_code
+def break_links(deployment: Deployment, keys: list[CallKey]) -> None:
+    """Give three calls a link: no JSON, one that cannot be published, and a good one."""
+    broken = '{"link": {"task": "x", "options": {"serializer": "nope"}}}'
+    for key, link in zip(keys, ("{", broken, a_link(LINKS)), strict=False):
+        sql = "UPDATE submission SET link = :link WHERE call_id = :id"
+        deployment.rows(sql, link=link, id=key.call_id)
 
 
 def answered(
@@ -362,7 +277,7 @@ def answered(
     error: str | None = None,
     request: bytes | None = None,
 ) -> CallKey:
-    """A call that was answered by a worker which vanished before it was settled."""
+    """A call whose worker was lost after the answer and before the settlement."""
     key = deployment.client.submit(deployment.request(org, text)).key
     body = reply.to_json() if isinstance(reply, ProviderReply) else reply
     with closing(PostgresSession(deployment.services.database_url)) as session:
@@ -377,7 +292,7 @@ def answered(
 
 
 def a_link(queue: str) -> str:
-    """A good link, as the ledger keeps it."""
+    """A good link, as the ledger stores it."""
     link = {"task": "note", "args": [], "kwargs": {}, "options": {"queue": queue}}
     return json.dumps({"link": {**link, "subtask_type": None, "immutable": False}})
 

@@ -49,28 +49,28 @@ def in_flight(deployment: Deployment, count: int) -> None:
 
 
 def all_done(deployment: Deployment, handles: list[Handle]) -> Counter[int]:
-    """Wait for every result; count the attempts they took."""
+    """Wait for every result; return the number of attempts."""
     done = list(deployment.client.as_completed(handles, timeout=PATIENCE_S))
     assert len(done) == len(handles)
     return Counter(handle.get(timeout=PATIENCE_S).attempts for handle in done)
 
 
 def figure(name: str, seconds: float) -> None:
-    """Print what a run took, for `pytest -s`."""
+    """Print a run's figures, for `pytest -s`."""
     print(f"\n{name}: {seconds:.2f} s", end=" ")  # noqa: T201
 
 
-def test_the_calls_of_a_killed_worker_are_moved_on_within_seconds(deployment: Deployment) -> None:
-    """Killed with twenty in flight: each costs its attempt, and another worker makes all of the calls."""
+def test_the_calls_of_a_killed_worker_are_recovered_within_seconds(deployment: Deployment) -> None:
+    """Killed with twenty in flight: each costs one attempt, and another worker makes all calls."""
     org = deployment.org()
     deployment.provider.script([Rule(reply=[Step(kind=Kind.HANG)])])
     have_workers(deployment, 1)
     handles = submit(deployment, org, IN_FLIGHT_MAX)
     in_flight(deployment, IN_FLIGHT_MAX)
-    doomed, _ = have_workers(deployment, 2)
+    killed, _ = have_workers(deployment, 2)
     deployment.provider.script([Rule(reply=[Step()])])
 
-    doomed.kill()
+    killed.kill()
     killed_at = time.monotonic()
     attempts = all_done(deployment, handles)
 
@@ -87,10 +87,10 @@ def test_the_calls_of_a_killed_worker_are_moved_on_within_seconds(deployment: De
     assert deployment.provider.counts().repeated == {}
 
 
-def test_a_worker_that_stood_still_sends_nothing_more_and_posts_once(
+def test_a_worker_stopped_past_its_lease_sends_nothing_and_posts_once(
     deployment: Deployment,
 ) -> None:
-    """Stopped past its lease with four requests sent and one only reserved, another takes over; then it goes on."""
+    """Four requests were sent and one call was only reserved. Another worker takes over; then the first continues."""
     org = deployment.org()
     deployment.provider.script([Rule(reply=[Step(latency_s=1.5 * LEASE_S)])])
     (zombie,) = have_workers(deployment, 1)
@@ -118,7 +118,7 @@ def test_a_worker_that_stood_still_sends_nothing_more_and_posts_once(
 
 
 def test_an_outage_of_postgres_makes_nothing_unknown(deployment: Deployment) -> None:
-    """Stopped for longer than a lease with calls in flight on two workers: no answer is lost or asked for twice."""
+    """Longer than a lease, with calls in flight on two workers: no answer is lost or requested twice."""
     org = deployment.org()
     long = Rule(match=Match(text="long"), reply=[Step(latency_s=2 * LEASE_S)])
     deployment.provider.script([long, Rule(reply=[Step(latency_s=LEASE_S / 2)])])
@@ -137,8 +137,8 @@ def test_an_outage_of_postgres_makes_nothing_unknown(deployment: Deployment) -> 
     assert deployment.provider.counts().total == 2 * IN_FLIGHT_MAX
 
 
-def test_a_stopping_worker_gives_its_lease_back(deployment: Deployment) -> None:
-    """After its drain; nobody has to wait for a lease that runs out."""
+def test_a_stopping_worker_releases_its_lease(deployment: Deployment) -> None:
+    """After its drain, so that no one waits for it to expire."""
     (worker,) = have_workers(deployment, 1)
     lease = "SELECT count(*) FROM worker_lease WHERE worker_id LIKE :process"
     process = f"%:{worker.pid}:%"
@@ -149,8 +149,8 @@ def test_a_stopping_worker_gives_its_lease_back(deployment: Deployment) -> None:
     assert deployment.rows(lease, process=process)[0][0] == 0
 
 
-def test_freed_headroom_wakes_the_call_that_waits_for_it(deployment: Deployment) -> None:
-    """Its timer has long to run, as that of a call that has waited long; it need not wait for it."""
+def test_freed_headroom_releases_the_waiting_call(deployment: Deployment) -> None:
+    """Long before its timer, which has grown while it waited."""
     have_workers(deployment, 1)
     org = deployment.org(0)
     requests = [deployment.request(org, call_type="patient") for _ in range(2)]
@@ -185,7 +185,7 @@ DISPATCHED = """SELECT count(*) FROM ai_call_log
 
 
 def _stop_between_claim_and_request(deployment: Deployment, worker: Process, org: str) -> Handle:
-    """Stop a worker while its claim waits in Postgres: it is committed, and the answer finds nobody."""
+    """Stop a worker while its claim waits in Postgres: the claim is committed, and the worker does not see it."""
     handle: Handle | None = None
     for _ in range(10):
         with deployment.locked("SELECT 1 FROM budget WHERE org_id = :org FOR UPDATE", org=org):
@@ -202,7 +202,7 @@ def _stop_between_claim_and_request(deployment: Deployment, worker: Process, org
 
 
 def _until_no_attempt_is_unknown(deployment: Deployment, org: str) -> None:
-    """Wait until the truth has come about every attempt."""
+    """Wait until every attempt has its final status."""
     until(
         lambda: all(row.status != "unknown" for row in deployment.attempts(org)),
         PATIENCE_S,

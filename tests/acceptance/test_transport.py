@@ -21,7 +21,7 @@ STUBBORN = CATALOGUE.replace("[default]\n", "[default]\nattempts_max = {attempts
 
 @pytest.fixture
 def hanging_up() -> Iterator[socket.socket]:
-    """A proxy that hangs up when it has read the line with CONNECT."""
+    """A proxy that closes the connection after the CONNECT line."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -42,7 +42,7 @@ def hanging_up() -> Iterator[socket.socket]:
 
 
 def catalogue(deployment: Deployment, base_url: str, attempts_max: int) -> str:
-    """A catalogue for a worker of its own."""
+    """The worker's own catalogue."""
     file = deployment.folder / "transport.toml"
     file.write_text(STUBBORN.format(base_url=base_url, attempts_max=attempts_max))
     return str(file)
@@ -58,7 +58,7 @@ def wait_reason(deployment: Deployment, handle: Handle) -> WaitReason | None:
 def test_a_proxy_that_hangs_up_at_connect_costs_nothing(
     deployment: Deployment, hanging_up: socket.socket
 ) -> None:
-    """Three attempts fail and post 0; then the provider is left alone, and the call waits, holding nothing."""
+    """Three attempts fail and post 0. Then the breaker opens, and the call waits without a hold."""
     deployment.stop_workers()
     org = deployment.org()
     worker = deployment.worker(
@@ -83,7 +83,7 @@ def test_a_proxy_that_hangs_up_at_connect_costs_nothing(
 def test_a_certificate_file_that_vanishes_costs_nothing(
     deployment: Deployment, tmp_path: Path
 ) -> None:
-    """It was there when the worker started; when it is there again, the call goes on by itself."""
+    """It existed when the worker started. When it is back, the call continues."""
     deployment.stop_workers()
     org, file = deployment.org(), self_signed(tmp_path, "localhost")
     worker = deployment.worker(
@@ -114,7 +114,7 @@ def test_a_certificate_file_that_vanishes_costs_nothing(
 def test_a_worker_that_could_never_send_does_not_start(
     deployment: Deployment, variable: str, value: str
 ) -> None:
-    """One line names the variable; no password is in it."""
+    """One line names the variable, and shows no password."""
     environ = {"no_proxy": "", "NO_PROXY": "", variable: value}
 
     worker = deployment.start("refused", worker_argv(), **environ)

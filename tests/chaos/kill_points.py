@@ -25,8 +25,9 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.ledger import AttemptRef, RecordAnswer, Reserve, Reserved, Settle, Settled
 from config.settings import WorkerSettings
-from worker.bootstrap import Runtime, bootstrap, providers_of
+from worker.bootstrap import bootstrap, providers_of
 from worker.celery_ext.redis_transport import Transport
+from worker.runtime import Runtime
 
 LOCK_WAIT_MAX_S = 0.4
 """How long to wait until a settlement waits for its lock; less than the lock timeout of the ledger."""

@@ -21,7 +21,8 @@ def main(point: str | None = None, passes: int = 1) -> int:
     from config.settings import load_worker_settings
     from tests.chaos.kill_points import KillPoint, Point, compose
     from worker.bootstrap import bootstrap
-    from worker.main import QUEUES, configure_logging, run_worker
+    from worker.log_config import configure_logging
+    from worker.main import QUEUES, run_worker
 
     settings = load_worker_settings()
     configure_logging(as_json=False)

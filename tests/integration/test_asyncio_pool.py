@@ -15,7 +15,7 @@ from tests.support.valkey import Valkey, until
 
 @pytest.fixture(scope="module")
 def worker(server: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """One worker, four slots and a prefetch of eight, for the tests that leave it alive."""
+    """One worker with four slots and a prefetch of eight, for tests that do not end it."""
     server.client.flushall()
     with a_worker(
         server,
@@ -38,7 +38,7 @@ def test_a_coroutine_runs_and_its_message_is_acknowledged(
 
 
 def test_full_slots_never_wait_for_the_hub(worker: Worker, valkey: Valkey, note: Note) -> None:
-    """A slot is free again when its task ends, not when the hub's next poll times out."""
+    """A slot is free when its task ends, not when the hub's next poll times out."""
     begun = time.monotonic()
     for number in range(200):
         note(str(number))
@@ -51,7 +51,7 @@ def test_full_slots_never_wait_for_the_hub(worker: Worker, valkey: Valkey, note:
 def test_no_more_coroutines_run_than_the_concurrency(
     worker: Worker, valkey: Valkey, note: Note
 ) -> None:
-    """The prefetch may be larger; the rest waits in the process."""
+    """The prefetch may be larger; the other tasks wait in the process."""
     for number in range(8):
         note(str(number), 1)
     until(valkey.is_empty)
@@ -60,10 +60,10 @@ def test_no_more_coroutines_run_than_the_concurrency(
     assert max(map(int, valkey.words("running"))) == 4
 
 
-def test_two_deliveries_of_one_task_id_keep_their_own_outcomes(
+def test_two_deliveries_of_one_task_id_keep_their_own_results(
     worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
-    """An outcome belongs to a delivery, not to a task id."""
+    """A result belongs to a delivery, not to a task id."""
     for word in ("long", "short"):
         note(word, 0.6 if word == "long" else 0.3, task_id="same", link=app.signature("tell"))
 
@@ -76,7 +76,7 @@ def test_two_deliveries_of_one_task_id_keep_their_own_outcomes(
 def test_a_failing_coroutine_calls_its_errback_and_is_acknowledged(
     worker: Worker, valkey: Valkey, app: Celery, how: str
 ) -> None:
-    """Whatever a coroutine raises fails its task and nothing else."""
+    """Any error of a coroutine fails its task and nothing else."""
     app.send_task("fail", (how,), link_error=app.signature("tell", ("failed",), immutable=True))
 
     until(lambda: valkey.words("told") == ["failed"])
@@ -94,7 +94,7 @@ def test_a_chain_goes_on_after_a_coroutine(worker: Worker, valkey: Valkey, app: 
 def test_functions_run_beside_coroutines(
     worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
-    """A function that blocks its thread does not hold up the loop."""
+    """A function that blocks its thread does not block the loop."""
     app.send_task("block", ("function", 1.5))
     until(lambda: valkey.words("started") == ["function"])
     note("coroutine")
@@ -116,8 +116,10 @@ def test_a_soft_time_limit_fails_the_task(
     until(lambda: "SoftTimeLimitExceeded(0.3" in worker.output())
 
 
-def test_a_hard_time_limit_needs_no_consent(worker: Worker, valkey: Valkey, app: Celery) -> None:
-    """Celery fails and acknowledges the task though its coroutine goes on."""
+def test_a_hard_time_limit_works_without_the_coroutine(
+    worker: Worker, valkey: Valkey, app: Celery
+) -> None:
+    """Celery fails and acknowledges the task although its coroutine continues."""
     errback = app.signature("tell", ("failed",), immutable=True)
     app.send_task("stubborn", (2,), time_limit=0.3, link_error=errback)
 
@@ -130,7 +132,7 @@ def test_a_hard_time_limit_needs_no_consent(worker: Worker, valkey: Valkey, app:
 def test_revoking_with_terminate_cancels_the_coroutine(
     worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
-    """The revoked task ends at once and is acknowledged; its neighbour goes on."""
+    """The revoked task ends at once and is acknowledged; the other task continues."""
     revoked, _ = note("revoked", 60), note("neighbour", 1.5)
     until(lambda: sorted(valkey.words("started")) == ["neighbour", "revoked"])
     app.control.revoke(revoked.id, terminate=True)
@@ -143,7 +145,7 @@ def test_revoking_with_terminate_cancels_the_coroutine(
 def test_a_task_revoked_while_it_waits_for_a_slot_never_runs(
     worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
-    """Its turn comes, and it is acknowledged instead of run."""
+    """When a slot is free, it is acknowledged instead of run."""
     for number in range(4):
         note(str(number), 2)
     until(lambda: len(valkey.words("started")) == 4)
@@ -156,10 +158,10 @@ def test_a_task_revoked_while_it_waits_for_a_slot_never_runs(
     assert "revoked" not in valkey.words("started")
 
 
-def test_events_tell_how_long_the_coroutine_took(
+def test_events_have_the_runtime_of_the_coroutine(
     worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
-    """Flower sees received, started and succeeded, with the body's own run time."""
+    """Flower sees received, started and succeeded."""
     seen: list[dict[str, Any]] = []
     with app.connection() as connection:
         receiver = app.events.Receiver(connection, handlers={"*": seen.append})
@@ -177,7 +179,7 @@ def test_events_tell_how_long_the_coroutine_took(
 def test_signals_fire_around_the_body(
     worker: Worker, valkey: Valkey, app: Celery, note: Note, link: str | None
 ) -> None:
-    """So a tracer's span lasts as long as the call, and calls at once have spans at once; batched tasks too."""
+    """A span lasts as long as the call, and concurrent calls have concurrent spans; batch tasks too."""
     options = {} if link is None else {"link": app.signature(link)}
     valkey.client.set("slow_s", 0.5)
     tasks = [note(word, 0.5, **options).id for word in ("a", "b")]

@@ -13,10 +13,7 @@ from tests.support.celery_worker import Note, a_worker, client_of
 from tests.support.valkey import Valkey, until
 
 
-def test_hundreds_are_in_flight_on_a_handful_of_threads(
-    valkey: Valkey, tmp_path: Path, note: Note
-) -> None:
-    """What waits costs no thread."""
+def test_hundreds_of_tasks_run_on_few_threads(valkey: Valkey, tmp_path: Path, note: Note) -> None:
     with a_worker(valkey, tmp_path, worker_concurrency=400) as worker:
         for number in range(400):
             note(str(number), 5)
@@ -28,7 +25,7 @@ def test_hundreds_are_in_flight_on_a_handful_of_threads(
 
 
 def test_a_warm_shutdown_lets_tasks_finish(valkey: Valkey, tmp_path: Path, note: Note) -> None:
-    """Intake stops, what runs ends and is acknowledged, services are left last."""
+    """The intake stops, running tasks end and are acknowledged, resources are exited last."""
     with a_worker(valkey, tmp_path) as worker:
         note("a", 2)
         until(lambda: valkey.words("started") == ["a"])
@@ -37,20 +34,20 @@ def test_a_warm_shutdown_lets_tasks_finish(valkey: Valkey, tmp_path: Path, note:
 
     assert exit_code == 0
     assert valkey.words("ended") == ["a"]
-    assert valkey.words("service") == ["entered", "left after 1 ended"]
+    assert valkey.words("resource") == ["entered", "left after 1 ended"]
     assert valkey.is_empty()
 
 
 def test_a_drain_acknowledges_as_tasks_end_and_keeps_no_new_message(
     valkey: Valkey, tmp_path: Path, note: Note
 ) -> None:
-    """What the worker's last pop takes goes back at once, not after the drain."""
+    """A message that the worker's last pop takes returns at once, not after the drain."""
     with a_worker(valkey, tmp_path, "-l", "INFO") as worker:
         note("long", 15)
         note("short", 3)
         until(lambda: len(valkey.words("started")) == 2)
-        worker.send(signal.SIGTERM)
-        until(lambda: "draining 2 coroutines" in worker.output())
+        worker.signal(signal.SIGTERM)
+        until(lambda: worker.has_logged("drain.started", "coroutines=2"))
         note("new")
 
         # One second is how long the pop that was under way may still take a message.
@@ -60,10 +57,10 @@ def test_a_drain_acknowledges_as_tasks_end_and_keeps_no_new_message(
         assert valkey.words("ended") == ["short"]
 
 
-def test_the_drain_ends_and_what_is_cut_off_goes_back(
+def test_the_drain_ends_and_unfinished_messages_return(
     valkey: Valkey, tmp_path: Path, note: Note
 ) -> None:
-    """Past `callgate_drain_s` a task is cancelled and its message returns to the queue."""
+    """After `callgate_drain_s` a task is cancelled and its message returns to the queue."""
     with a_worker(valkey, tmp_path, callgate_drain_s=1) as worker:
         note("a", 60)
         until(lambda: valkey.words("started") == ["a"])
@@ -76,8 +73,10 @@ def test_the_drain_ends_and_what_is_cut_off_goes_back(
     assert valkey.ready() == 1
 
 
-def test_the_drain_ends_though_a_task_will_not(valkey: Valkey, tmp_path: Path, app: Celery) -> None:
-    """Neither a coroutine that ignores its cancellation nor a blocked thread keeps the process."""
+def test_the_drain_ends_although_a_task_does_not(
+    valkey: Valkey, tmp_path: Path, app: Celery
+) -> None:
+    """Neither a coroutine that ignores its cancellation nor a blocked thread keeps the process alive."""
     with a_worker(valkey, tmp_path, callgate_drain_s=0.5) as worker:
         app.send_task("stubborn", (60,))
         app.send_task("block", ("thread", 60))
@@ -85,24 +84,24 @@ def test_the_drain_ends_though_a_task_will_not(valkey: Valkey, tmp_path: Path, a
         worker.send(signal.SIGTERM)
         worker.wait()
 
-        assert "abandoned 1 coroutines and 1 threads" in worker.output()
+        assert worker.has_logged("drain.abandoned", "coroutines=1", "threads=1")
     assert valkey.ready() == 2
 
 
-def test_the_drain_ends_though_the_broker_is_gone(tmp_path: Path) -> None:
-    """Nothing can be acknowledged any more, and the worker still stops in its time."""
+def test_the_drain_ends_without_the_broker(tmp_path: Path) -> None:
+    """Nothing can be acknowledged, and the worker still stops in time."""
     valkey = Valkey(tmp_path)
     valkey.start()
     try:
         with a_worker(valkey, tmp_path / "worker", "-l", "INFO", callgate_drain_s=2) as worker:
             client_of(valkey).send_task("note", ("a", 60))
             until(lambda: valkey.words("started") == ["a"])
-            worker.send(signal.SIGTERM)
-            until(lambda: "draining 1 coroutines" in worker.output())
+            worker.signal(signal.SIGTERM)
+            until(lambda: worker.has_logged("drain.started", "coroutines=1"))
             valkey.kill()
 
-            worker.wait()
-            assert worker.output().count("the broker was lost during the drain") <= 2
+            worker.exit_code()
+            assert worker.log().count("drain.broker_lost") <= 2
     finally:
         valkey.kill()
 
@@ -115,10 +114,10 @@ def test_the_drain_ends_though_the_broker_is_gone(tmp_path: Path) -> None:
         pytest.param((signal.SIGTERM, signal.SIGQUIT), id="warm then cold"),
     ],
 )
-def test_an_impatient_signal_cancels_at_once(
+def test_a_second_signal_cancels_at_once(
     valkey: Valkey, tmp_path: Path, note: Note, signals: tuple[signal.Signals, ...]
 ) -> None:
-    """Nothing is acknowledged that did not end."""
+    """Only finished tasks are acknowledged."""
     with a_worker(valkey, tmp_path) as worker:
         note("a", 60)
         until(lambda: valkey.words("started") == ["a"])
@@ -130,12 +129,12 @@ def test_an_impatient_signal_cancels_at_once(
 
         assert "Unrecoverable" not in worker.output()
     assert valkey.words("cancelled") == ["a"]
-    assert valkey.words("service")[-1].startswith("left")
+    assert valkey.words("resource")[-1].startswith("left")
     assert valkey.ready() == 1
 
 
-def test_a_worker_outlives_a_lost_connection(valkey: Valkey, tmp_path: Path, note: Note) -> None:
-    """What runs goes on, what only waited is delivered again, and nothing is left over."""
+def test_a_worker_survives_a_lost_connection(valkey: Valkey, tmp_path: Path, note: Note) -> None:
+    """Running tasks continue, waiting ones are delivered again, and no message is left over."""
     with a_worker(valkey, tmp_path, worker_concurrency=1, worker_prefetch_multiplier=3) as worker:
         note("runs", 3)
         until(lambda: valkey.words("started") == ["runs"])
@@ -151,8 +150,8 @@ def test_a_worker_outlives_a_lost_connection(valkey: Valkey, tmp_path: Path, not
         assert worker.is_alive()
 
 
-def test_a_worker_outlives_the_broker(tmp_path: Path) -> None:
-    """A task that began before the broker was killed is acknowledged to the next one."""
+def test_a_worker_survives_the_broker(tmp_path: Path) -> None:
+    """A task that started before the broker was killed is acknowledged to the next one."""
     valkey = Valkey(tmp_path)
     valkey.start()
     try:
@@ -172,14 +171,14 @@ def test_a_worker_outlives_the_broker(tmp_path: Path) -> None:
         valkey.kill()
 
 
-def test_a_service_that_does_not_start_ends_the_worker(valkey: Valkey, tmp_path: Path) -> None:
-    """The worker says which one and why, and takes no task."""
+def test_a_resource_that_does_not_start_ends_the_worker(valkey: Valkey, tmp_path: Path) -> None:
+    """The worker logs which one and why, and accepts no task."""
     with a_worker(valkey, tmp_path, is_ready=False, break_service=True) as worker:
         exit_code = worker.wait(40)
 
-        assert "service broken_service did not start: ConnectionRefusedError" in worker.output()
+        assert "resource broken_resource did not start: ConnectionRefusedError" in worker.log()
     assert exit_code != 0
-    assert valkey.words("service") == ["entered", "left after 0 ended"]
+    assert valkey.words("resource") == ["entered", "left after 0 ended"]
 
 
 def test_a_dead_loop_ends_the_worker(valkey: Valkey, tmp_path: Path, app: Celery) -> None:

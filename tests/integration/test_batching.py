@@ -1,4 +1,4 @@
-"""Batched tasks in real worker processes, in both pools that have threads."""
+"""Batch tasks in real worker processes, in both pools that have threads."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ pytestmark = pytest.mark.usefixtures("worker")
 
 @pytest.fixture(scope="module")
 def worker(server: Valkey, pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """One worker with prefetch for two batches of fifty and a full buffer."""
+    """One worker whose prefetch holds two batches of fifty and a full buffer."""
     folder = tmp_path_factory.mktemp("worker")
     with a_worker(server, folder, "-E", worker_pool=pool, worker_prefetch_multiplier=38) as worker:
         yield worker
 
 
 def gather(app: Celery, *words: str, **options: Any) -> list[Any]:
-    """Publish the batched task once per word."""
+    """Publish the batch task once per word."""
     return [app.send_task("gather", (word,), **options) for word in words]
 
 
@@ -37,7 +37,7 @@ def words_of(count: int) -> list[str]:
     return [f"w{number}" for number in range(count)]
 
 
-def test_a_lone_message_waits_for_nothing(valkey: Valkey, app: Celery) -> None:
+def test_a_lone_message_runs_at_once(valkey: Valkey, app: Celery) -> None:
     """`batch_wait_s`, five seconds here, is an upper bound and not a delay."""
     begun = time.monotonic()
     gather(app, "lone")
@@ -48,7 +48,7 @@ def test_a_lone_message_waits_for_nothing(valkey: Valkey, app: Celery) -> None:
 
 
 def test_while_a_batch_runs_the_next_one_fills(valkey: Valkey, app: Celery) -> None:
-    """What comes in meanwhile goes into one batch."""
+    """All messages that arrive meanwhile form one batch."""
     valkey.client.set("slow_s", 1)
     gather(app, "first")
     until(lambda: valkey.words("tries") == ["first"])
@@ -72,7 +72,7 @@ def test_a_full_buffer_starts_a_second_batch_but_no_third(valkey: Valkey, app: C
 
 
 def test_in_an_outage_messages_are_kept_and_not_acknowledged(valkey: Valkey, app: Celery) -> None:
-    """The same batch is tried again until it succeeds, and each message counts once."""
+    """The same batch is retried until it succeeds, and each message counts once."""
     valkey.client.set("outage", 1)
     gather(app, *words_of(300))
     until(lambda: len(valkey.words("tries")) >= 5)
@@ -86,8 +86,8 @@ def test_in_an_outage_messages_are_kept_and_not_acknowledged(valkey: Valkey, app
     until(valkey.is_empty)
 
 
-def test_a_message_that_failed_for_good_fails_alone(valkey: Valkey, app: Celery) -> None:
-    """Its errback is called, it is acknowledged, and its neighbours succeed."""
+def test_a_message_that_failed_finally_fails_alone(valkey: Valkey, app: Celery) -> None:
+    """Its errback is called, it is acknowledged, and the others succeed."""
     valkey.client.set("slow_s", 0.5)
     told = app.signature("tell", ("failed",), immutable=True)
     gather(app, "first", "good")
@@ -99,7 +99,7 @@ def test_a_message_that_failed_for_good_fails_alone(valkey: Valkey, app: Celery)
 
 
 def test_revoked_and_expired_messages_do_not_run(valkey: Valkey, app: Celery) -> None:
-    """A message is asked again when its batch starts."""
+    """A message is checked again when its batch starts."""
     app.control.revoke("revoked early")
     valkey.client.set("slow_s", 1.5)
     gather(app, "first")
@@ -121,15 +121,15 @@ def test_revoked_and_expired_messages_do_not_run(valkey: Valkey, app: Celery) ->
         pytest.param({"body": b"\xff not json"}, id="no json"),
         pytest.param({"body": b"[]"}, id="no parts"),
         pytest.param({"body": b"[1, {}, {}]"}, id="args no list"),
-        pytest.param({"body": b'[["w"], {}, [1]]'}, id="follow-ups no mapping"),
+        pytest.param({"body": b'[["w"], {}, [1]]'}, id="callbacks no mapping"),
         pytest.param({"body": b'[["w"], {}, {}]', "eta": "2099-01-01T00:00:00Z"}, id="eta"),
         pytest.param({"body": b'[["w"], {}, {}]', "expires": "soon"}, id="expires"),
     ],
 )
-def test_what_cannot_be_read_is_put_aside_then_acknowledged(
+def test_an_unreadable_message_is_diverted_then_acknowledged(
     valkey: Valkey, app: Celery, worker: Worker, arguments: dict[str, Any]
 ) -> None:
-    """The hook runs until it succeeds, and good messages go on."""
+    """The hook runs until it succeeds, and good messages run meanwhile."""
     valkey.client.set("outage", 1)
     publish_raw(app, **arguments)
     until(valkey.is_empty)
@@ -159,8 +159,8 @@ def test_events_show_every_message(valkey: Valkey, app: Celery) -> None:
     assert _types(seen, bad.id) == ["task-received", "task-started", "task-failed"]
 
 
-def test_a_warm_shutdown_runs_what_is_buffered(pool: str, tmp_path: Path) -> None:
-    """Done is acknowledged, and nothing has to be delivered again."""
+def test_a_warm_shutdown_runs_the_buffer(pool: str, tmp_path: Path) -> None:
+    """The messages are acknowledged, and none is delivered again."""
     with own_worker(pool, tmp_path) as (worker, valkey, app):
         valkey.client.set("slow_s", 1)
         gather(app, "first")
@@ -175,7 +175,7 @@ def test_a_warm_shutdown_runs_what_is_buffered(pool: str, tmp_path: Path) -> Non
 
 
 def test_a_shutdown_in_an_outage_leaves_everything_to_the_broker(pool: str, tmp_path: Path) -> None:
-    """What is not done goes back to the queue, and the worker does not wait for the end of it."""
+    """The messages return to the queue, and the worker does not wait for the end of the outage."""
     with own_worker(pool, tmp_path) as (worker, valkey, app):
         valkey.client.set("outage", 1)
         gather(app, "first", *words_of(10))
@@ -188,7 +188,7 @@ def test_a_shutdown_in_an_outage_leaves_everything_to_the_broker(pool: str, tmp_
 
 
 def test_a_lost_connection_drops_the_buffer_for_redelivery(pool: str, tmp_path: Path) -> None:
-    """What only waited is delivered again and runs once."""
+    """A waiting message is delivered again and runs once."""
     with own_worker(pool, tmp_path) as (worker, valkey, app):
         valkey.client.set("slow_s", 2)
         gather(app, "first")
@@ -208,7 +208,7 @@ def test_a_lost_connection_drops_the_buffer_for_redelivery(pool: str, tmp_path: 
 def publish_raw(
     app: Celery, body: bytes, content_type: str = "application/json", **headers: Any
 ) -> None:
-    """Publish bytes as a message of the batched task."""
+    """Publish bytes as a message of the batch task."""
     with app.connection() as connection, connection.Producer() as producer:
         producer.publish(
             body,
@@ -221,7 +221,7 @@ def publish_raw(
 
 @contextmanager
 def own_worker(pool: str, folder: Path) -> Iterator[tuple[Worker, Valkey, Celery]]:
-    """A worker, for a test that ends it, on a Valkey of its own."""
+    """A worker on its own Valkey, for a test that ends it."""
     valkey = Valkey(folder)
     valkey.start()
     try:

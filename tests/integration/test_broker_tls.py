@@ -1,4 +1,4 @@
-"""`rediss://`: every process speaks TLS to the broker, and to nobody whose certificate it cannot check."""
+"""`rediss://`: every process speaks TLS to the broker, and only to one whose certificate it can verify."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Ear:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.close()
 
     def _listen(self) -> None:
@@ -70,7 +70,7 @@ def ear(tmp_path: Path) -> Iterator[Ear]:
 
 
 def publish(ear: Ear, transport: str, options: str = "") -> list[str]:
-    """Have a process of its own try, because kombu shares connections within one; say what was heard."""
+    """Publish in a separate process, because kombu shares connections; return what the listener received."""
     url = f"rediss://localhost:{ear.port}/0{options}"
     subprocess.run([sys.executable, "-c", PUBLISH, url, transport], check=True, timeout=60)  # noqa: S603
     assert ear.heard
@@ -78,16 +78,16 @@ def publish(ear: Ear, transport: str, options: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("process", TRANSPORTS)
-def test_an_unknown_certificate_is_refused(ear: Ear, process: str) -> None:
-    """Not one command reaches a broker that cannot prove who it is, with TLS or without."""
+def test_an_unverified_certificate_is_refused(ear: Ear, process: str) -> None:
+    """The broker receives not one command, with TLS or without."""
     heard = publish(ear, TRANSPORTS[process])
 
     assert set(heard) == {"TLSV1_ALERT_UNKNOWN_CA"}
 
 
 @pytest.mark.parametrize("process", TRANSPORTS)
-def test_a_trusted_certificate_is_spoken_to(ear: Ear, process: str) -> None:
-    """`ssl_ca_certs` in the URL names whom to trust."""
+def test_a_trusted_certificate_is_accepted(ear: Ear, process: str) -> None:
+    """`ssl_ca_certs` in the URL names the authority."""
     heard = publish(ear, TRANSPORTS[process], f"?ssl_ca_certs={ear.certificate}")
 
     assert "commands" in heard

@@ -15,10 +15,10 @@ from tests.support.valkey import Valkey, until
 TASKS = 200
 
 
-def test_every_event_comes_in_few_messages(
+def test_all_events_arrive_in_few_messages(
     valkey: Valkey, app: Celery, tmp_path: Path, note: Note
 ) -> None:
-    """What Flower counts is right to the last event, those of a shutdown included."""
+    """Including the last events before a shutdown."""
     seen: Counter[str] = Counter()
 
     def count(event: dict[str, Any]) -> None:
@@ -26,7 +26,7 @@ def test_every_event_comes_in_few_messages(
 
     with (
         a_worker(
-            valkey, tmp_path, "-E", keep_unprocessable=True, worker_concurrency=TASKS
+            valkey, tmp_path, "-E", store_unprocessable=True, worker_concurrency=TASKS
         ) as worker,
         app.connection() as connection,
     ):

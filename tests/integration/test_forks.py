@@ -1,4 +1,4 @@
-"""A client that was used and is then forked: every process gets its own answers, and none hangs."""
+"""A client that was used before a fork: every process gets its own answers, and none hangs."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
-def test_a_lock_that_was_held_at_the_fork_holds_up_no_child(environ: dict[str, str]) -> None:
-    """Of the deadlines, the queue, the broker's pools, the cache and the tokenizer; the child can close the client."""
+def test_a_lock_held_at_the_fork_blocks_no_child(environ: dict[str, str]) -> None:
+    """Locks of deadlines, queue, broker pools, cache and tokenizer; the child can close the client."""
     done = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-c", FORK_UNDER_LOCKS],
         cwd=CHECKOUT,
@@ -164,10 +164,10 @@ INSPECTION_COMMANDS: dict[str, Callable[[LedgerUnderTest, CallKey], Any]] = {
 
 
 @pytest.mark.parametrize("name", INSPECTION_COMMANDS)
-def test_an_answer_to_another_question_is_an_error(
+def test_an_answer_to_another_query_is_an_error(
     ledger: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Nothing of it is returned; the connections are discarded, and then the question is answered."""
+    """It is not returned. The connections are discarded, and then the query is answered."""
     key = ledger.queued()
     foreign = a_foreign_answer(ledger)
     with monkeypatch.context() as patch:
@@ -178,7 +178,7 @@ def test_an_answer_to_another_question_is_an_error(
 
 
 def a_foreign_answer(ledger: LedgerUnderTest) -> list[Any]:
-    """What somebody else was answered."""
+    """The answer to the query of another process."""
     session = ledger.ledger._session  # type: ignore[attr-defined]
     rows: list[Any] = []
     ask = session.rows
@@ -195,10 +195,10 @@ def a_foreign_answer(ledger: LedgerUnderTest) -> list[Any]:
     return rows
 
 
-def test_an_answer_that_was_cut_off_is_an_error(
+def test_a_truncated_answer_is_an_error(
     ledger: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No rows at all are no answer: every answer has one at least."""
+    """Every answer has at least one row."""
     key = ledger.queued()
     monkeypatch.setattr(PostgresSession, "rows", lambda self, sql, parameters: [])
 

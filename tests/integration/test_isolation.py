@@ -1,4 +1,4 @@
-"""Suspects in processes of their own, with children that need no services."""
+"""Quarantined calls in child processes that need no services."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.isolated_child import ANSWER, BABBLE, DIE, DOES_NOT_START, HA
 from tests.support.processes import CHECKOUT
 from tests.support.waiting import until, until_async
 from worker.isolation import executor as isolation
-from worker.isolation.executor import TURN_MAX_S, WAITING_PER_CHILD, QuarantineExecutor
+from worker.isolation.executor import DEFER_MAX_S, WAITING_PER_CHILD, QuarantineExecutor
 from worker.isolation.forkserver import Child
 
 LONG_S = 3_600.0
@@ -54,8 +54,8 @@ def argv(notes: Path, *how: str) -> list[str]:
     return [sys.executable, "-m", "tests.support.isolated_child", str(notes), *how]
 
 
-def an_isolation(notes: Path, *how: str, **changes: Any) -> QuarantineExecutor:
-    """An isolation with one child that is never called stuck."""
+def an_executor(notes: Path, *how: str, **changes: Any) -> QuarantineExecutor:
+    """An executor with one child that is never considered stuck."""
     return QuarantineExecutor(
         argv(notes, *how), **{"children_max": 1, "healthy_since": NOT_STUCK, **changes}
     )
@@ -69,17 +69,17 @@ def pids(notes: Path) -> list[int]:
 
 
 def is_gone(pid: int) -> bool:
-    """True once there is no such process, or only its entry in the table."""
+    """Whether the process has ended, or is only a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
 
 
-async def patiently(
+async def until_it_runs(
     isolate: QuarantineExecutor, key: CallKey, expires_in_s: float = LONG_S
 ) -> DeliveryResult:
-    """Come again until a child is free."""
+    """Repeat the call until a child is free."""
     give_up_at = time.monotonic() + 30
     while isinstance(executed := await isolate(key, "acme", expires_in_s), Deferred):
         assert time.monotonic() < give_up_at, "no child became free"
@@ -90,49 +90,49 @@ async def patiently(
 def run(
     story: Callable[[QuarantineExecutor], Coroutine[Any, Any, None]], isolate: QuarantineExecutor
 ) -> None:
-    """Play a story, then let the children end."""
+    """Run a story, then let the children end."""
 
-    async def play() -> None:
+    async def tell() -> None:
         try:
             await story(isolate)
         finally:
             await isolate.aclose()
 
-    asyncio.run(play())
+    asyncio.run(tell())
 
 
-def test_a_child_is_kept_for_the_next_suspect(notes: Path) -> None:
-    """The first suspect waits until a child has started; the next ones find the same."""
+def test_a_child_is_kept_for_the_next_call(notes: Path) -> None:
+    """The first call waits until a child has started; the next ones find the same child."""
 
     async def story(isolate: QuarantineExecutor) -> None:
         assert [await isolate(ANSWER, "acme", LONG_S) for _ in range(5)] == [
             DeliveryResult.ANSWERED
         ] * 5
 
-    run(story, an_isolation(notes))
+    run(story, an_executor(notes))
 
     assert len(pids(notes)) == 1
     until(lambda: is_gone(pids(notes)[0]))
 
 
-def test_what_kills_its_child_kills_nothing_else(notes: Path) -> None:
-    """It is said to be lost, the next suspect gets another child."""
+def test_a_call_that_kills_its_child_affects_no_other(notes: Path) -> None:
+    """It counts as lost, and the next call gets another child."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        assert await patiently(isolate, DIE) is DeliveryResult.LOST
-        assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
+        assert await until_it_runs(isolate, DIE) is DeliveryResult.LOST
+        assert await until_it_runs(isolate, ANSWER) is DeliveryResult.ANSWERED
 
-    run(story, an_isolation(notes))
+    run(story, an_executor(notes))
 
     assert len(set(pids(notes))) == 2
 
 
-def test_a_child_has_one_call_at_a_time(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it has one a few others wait, for a while; what comes then is put off, one behind the other."""
+def test_a_child_runs_one_call_at_a_time(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile a few calls wait for some time; later ones are deferred, each a little longer."""
     monkeypatch.setattr(isolation, "WAIT_MAX_S", 2.0)
 
     async def story(isolate: QuarantineExecutor) -> None:
-        hanging = asyncio.create_task(patiently(isolate, HANG))
+        hanging = asyncio.create_task(until_it_runs(isolate, HANG))
         await until_async(lambda: isolate._busy)
         assert await isolate(HANG, "acme", LONG_S) is DeliveryResult.NOT_CLAIMED
         keys = [CallKey(UUID(int=n), 1) for n in range(10, 90)]
@@ -147,20 +147,20 @@ def test_a_child_has_one_call_at_a_time(notes: Path, monkeypatch: pytest.MonkeyP
         assert len(waits) == 80 - WAITING_PER_CHILD
         assert waits == sorted(waits)
         assert waits[0] < 3 < waits[10]
-        assert waits[-1] == pytest.approx(TURN_MAX_S, abs=0.1)
+        assert waits[-1] == pytest.approx(DEFER_MAX_S, abs=0.1)
         assert all(isinstance(busy, Deferred) for busy in await asyncio.gather(*came))
         hanging.cancel()
         with pytest.raises(asyncio.CancelledError):
             await hanging
 
-    run(story, an_isolation(notes))
+    run(story, an_executor(notes))
 
     assert len(pids(notes)) == 1
     until(lambda: is_gone(pids(notes)[0]))
 
 
-def test_who_waits_gets_the_child_that_becomes_free(notes: Path) -> None:
-    """First come, first served; a call that takes its child along leaves the next one to another child."""
+def test_waiting_calls_get_freed_children_in_order(notes: Path) -> None:
+    """A call that kills its child leaves the next one to another child."""
 
     async def story(isolate: QuarantineExecutor) -> None:
         keys = [ANSWER, DIE, *(CallKey(UUID(int=n), 1) for n in range(10, 14))]
@@ -171,13 +171,13 @@ def test_who_waits_gets_the_child_that_becomes_free(notes: Path) -> None:
             *[DeliveryResult.ANSWERED] * 4,
         ]
 
-    run(story, an_isolation(notes))
+    run(story, an_executor(notes))
 
     assert len(pids(notes)) == 2
 
 
-def test_one_organisation_keeps_no_other_waiting(notes: Path) -> None:
-    """However many of its suspects hang, or wait: half of the children are for others, who are next in turn."""
+def test_one_organisation_does_not_delay_another(notes: Path) -> None:
+    """However many of its calls hang or wait: half of the children are for others."""
 
     async def story(isolate: QuarantineExecutor) -> None:
         hostile = [CallKey(HANG.call_id, generation) for generation in range(1, 90)]
@@ -191,13 +191,13 @@ def test_one_organisation_keeps_no_other_waiting(notes: Path) -> None:
             call.cancel()
         await asyncio.wait(came)
 
-    run(story, an_isolation(notes, children_max=2))
+    run(story, an_executor(notes, children_max=2))
 
     assert len(pids(notes)) == 2
 
 
 def test_organisations_take_turns(notes: Path) -> None:
-    """Who comes last waits for one suspect of those who came before, not for all."""
+    """A late call waits for one earlier call, not for all of them."""
     ended: list[str] = []
 
     async def story(isolate: QuarantineExecutor) -> None:
@@ -208,13 +208,15 @@ def test_organisations_take_turns(notes: Path) -> None:
         keys = [CallKey(UUID(int=n), 1) for n in range(10, 18)]
         await asyncio.gather(*(one(key, "mallory") for key in keys), one(ANSWER, "acme"))
 
-    run(story, an_isolation(notes))
+    run(story, an_executor(notes))
 
     assert ended.index("acme") <= 2
 
 
-def test_who_gave_up_keeps_its_turn(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those who have had a child since come behind it: else two who hold children for long would be served alone."""
+def test_an_organisation_whose_call_gave_up_keeps_its_turn(
+    notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Organisations that had a child since come after it; otherwise two that hold children for long would get all."""
     ended: list[str] = []
 
     async def story(isolate: QuarantineExecutor) -> None:
@@ -239,22 +241,22 @@ def test_who_gave_up_keeps_its_turn(notes: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.undo()
         monkeypatch.setattr(isolate, "_watched", held)
         again = [asyncio.ensure_future(one(n, org)) for n, org in ((12, "mallory"), (11, "acme"))]
-        await until_async(lambda: len(isolate._here) == 3)
+        await until_async(lambda: len(isolate._calls) == 3)
         for _ in range(3):
             free.release()
         await asyncio.gather(first, *again)
 
-    run(story, an_isolation(notes))
+    run(story, an_executor(notes))
 
     assert ended == ["mallory", "acme", "mallory"]
 
 
 def test_children_are_bounded(notes: Path) -> None:
-    """As many as are wanted, but no more than there may be."""
+    """As many as there are calls, up to the limit."""
 
     async def story(isolate: QuarantineExecutor) -> None:
         keys = [CallKey(HANG.call_id, generation) for generation in range(1, 5)]
-        tasks = [asyncio.create_task(patiently(isolate, key)) for key in keys]
+        tasks = [asyncio.create_task(until_it_runs(isolate, key)) for key in keys]
         await until_async(lambda: len(isolate._busy) == 2)
         await asyncio.sleep(0.3)
         assert len(isolate._busy) == 2
@@ -262,40 +264,40 @@ def test_children_are_bounded(notes: Path) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    run(story, an_isolation(notes, children_max=4))
+    run(story, an_executor(notes, children_max=4))
 
     assert len(pids(notes)) == 2
 
 
-def test_a_call_cut_off_dies_with_its_child(notes: Path) -> None:
-    """When a drain is over, or a second signal ends it, nothing is left behind."""
+def test_a_call_that_is_cut_off_dies_with_its_child(notes: Path) -> None:
+    """At the end of a drain, or at a second signal."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        task = asyncio.create_task(patiently(isolate, HANG))
+        task = asyncio.create_task(until_it_runs(isolate, HANG))
         await until_async(lambda: isolate._busy)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert is_gone(pids(notes)[0])
 
-    run(story, an_isolation(notes))
+    run(story, an_executor(notes))
 
 
-def test_a_child_that_is_stuck_is_killed(notes: Path) -> None:
-    """Past its call's lease nobody waits for it any more."""
+def test_a_stuck_child_is_killed(notes: Path) -> None:
+    """It is stuck once its attempt has expired."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        assert await patiently(isolate, HANG, 0.2) is DeliveryResult.LOST
+        assert await until_it_runs(isolate, HANG, 0.2) is DeliveryResult.LOST
 
-    run(story, an_isolation(notes, healthy_since=lambda: 0.0))
+    run(story, an_executor(notes, healthy_since=lambda: 0.0))
 
 
-def test_nobody_is_called_stuck_by_who_was_away_himself(notes: Path) -> None:
-    """During an outage a child may hold an answer that it cannot record: it is not killed, nor right after it."""
+def test_no_child_is_considered_stuck_during_an_outage(notes: Path) -> None:
+    """It may hold an answer that it cannot record yet: it is not killed, nor right after the outage."""
     healthy: list[float | None] = [None]
 
     async def story(isolate: QuarantineExecutor) -> None:
-        task = asyncio.create_task(patiently(isolate, HANG, 1.0))
+        task = asyncio.create_task(until_it_runs(isolate, HANG, 1.0))
         await until_async(lambda: isolate._busy)
         await asyncio.sleep(1.6)
         assert not task.done()
@@ -303,23 +305,23 @@ def test_nobody_is_called_stuck_by_who_was_away_himself(notes: Path) -> None:
         assert await task is DeliveryResult.LOST
         assert monotonic() - back_at >= 1.0
 
-    run(story, an_isolation(notes, healthy_since=lambda: healthy[0]))
+    run(story, an_executor(notes, healthy_since=lambda: healthy[0]))
 
 
-def test_an_answer_nobody_knows_is_a_lost_child(notes: Path) -> None:
-    """It is killed, for nobody can say what it does."""
+def test_an_unknown_answer_counts_as_a_lost_child(notes: Path) -> None:
+    """The child is killed, because its state is unknown."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        assert await patiently(isolate, BABBLE) is DeliveryResult.LOST
+        assert await until_it_runs(isolate, BABBLE) is DeliveryResult.LOST
         assert is_gone(pids(notes)[0])
 
-    run(story, an_isolation(notes))
+    run(story, an_executor(notes))
 
 
 def test_children_that_do_not_start_are_not_started_in_a_loop(
     notes: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Suspects are put off meanwhile; nothing was claimed."""
+    """Calls are deferred meanwhile; none is claimed."""
     monkeypatch.setattr(isolation, "START_AGAIN_S", 0.5)
     monkeypatch.setattr(isolation, "WAIT_MAX_S", 0.05)
 
@@ -330,46 +332,46 @@ def test_children_that_do_not_start_are_not_started_in_a_loop(
             await asyncio.sleep(0.02)
         assert time.monotonic() - began >= 1.0
 
-    run(story, an_isolation(notes, DOES_NOT_START))
+    run(story, an_executor(notes, DOES_NOT_START))
 
 
-def nursery_of(isolate: QuarantineExecutor) -> int:
-    """Its nursery's process."""
+def fork_server_of(isolate: QuarantineExecutor) -> int:
+    """The pid of its fork server."""
     assert isolate._fork_server is not None
     return isolate._fork_server._process.pid
 
 
-def test_a_nursery_that_dies_is_replaced(notes: Path) -> None:
+def test_a_fork_server_that_dies_is_replaced(notes: Path) -> None:
     """Its children die with it: their calls are lost, the next ones run."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        task = asyncio.create_task(patiently(isolate, HANG))
+        task = asyncio.create_task(until_it_runs(isolate, HANG))
         await until_async(lambda: isolate._busy)
-        os.kill(nursery_of(isolate), signal.SIGKILL)
+        os.kill(fork_server_of(isolate), signal.SIGKILL)
         assert await task is DeliveryResult.LOST
-        assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
+        assert await until_it_runs(isolate, ANSWER) is DeliveryResult.ANSWERED
 
-    run(story, an_isolation(notes))
+    run(story, an_executor(notes))
 
     assert len(set(pids(notes))) == 2
 
 
-def test_nothing_is_kept_for_ever(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When no suspect has come for a while children and nursery end; a later suspect gets new ones."""
+def test_idle_processes_end(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some time without calls. A later call gets new ones."""
     monkeypatch.setattr(isolation, "IDLE_S", 0.2)
 
     async def story(isolate: QuarantineExecutor) -> None:
-        assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
-        first = nursery_of(isolate)
+        assert await until_it_runs(isolate, ANSWER) is DeliveryResult.ANSWERED
+        first = fork_server_of(isolate)
         await until_async(lambda: is_gone(first) and is_gone(pids(notes)[0]))
-        assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
-        assert nursery_of(isolate) != first
+        assert await until_it_runs(isolate, ANSWER) is DeliveryResult.ANSWERED
+        assert fork_server_of(isolate) != first
 
-    run(story, an_isolation(notes))
+    run(story, an_executor(notes))
 
 
 def test_a_child_ends_with_its_owner(notes: Path) -> None:
-    """Even if that is killed in the middle of a call."""
+    """Even if the owner is killed during a call."""
     owner = subprocess.Popen([sys.executable, "-c", OWNER, *argv(notes)], cwd=CHECKOUT)  # noqa: S603
     try:
         until(lambda: pids(notes))

@@ -25,7 +25,7 @@ PATIENCE_S = 40.0
 
 @pytest.fixture
 def deployment(services: DevServers, tmp_path: Path) -> Iterator[Deployment]:
-    """A database and a provider; its books must be right in the end."""
+    """A database and a provider; its ledger must pass the audit in the end."""
     with Simulator() as provider, Deployment(services, provider, tmp_path) as deployment:
         yield deployment
         deployment.assert_audit_is_clean()
@@ -33,7 +33,7 @@ def deployment(services: DevServers, tmp_path: Path) -> Iterator[Deployment]:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[RedisTestBroker]:
-    """A broker of this test's own."""
+    """This test's own broker."""
     node = RedisTestBroker(ValkeyNode(tmp_path))
     yield node
     node.teardown()
@@ -69,7 +69,7 @@ def ask(deployment: Deployment, client: Client) -> str:
 
 
 def test_a_worker_answers_a_ping(setup: CeleryTestSetup, client: Client) -> None:
-    """Celery's remote control reaches the worker under the name it was given."""
+    """Celery's remote control reaches the worker by its name."""
     (answer,) = client.celery_app.control.ping(timeout=5)
 
     ((name, pong),) = answer.items()
@@ -80,7 +80,7 @@ def test_a_worker_answers_a_ping(setup: CeleryTestSetup, client: Client) -> None
 def test_a_killed_worker_is_restarted(
     setup: CeleryTestSetup, deployment: Deployment, client: Client
 ) -> None:
-    """Killed in mid call and started again, it finishes what it left: the call is answered in a second attempt."""
+    """Killed during a call and started again, it answers the call in a second attempt."""
     deployment.provider.script([Rule(reply=[Step(kind=Kind.HANG), Step(text="after all")])])
     request = deployment.request(deployment.org(), call_type="brief")
     handle = client.submit(request)
@@ -94,10 +94,10 @@ def test_a_killed_worker_is_restarted(
     assert (result.text, result.attempts) == ("after all", 2)
 
 
-def test_a_worker_outlives_its_broker(
+def test_a_worker_survives_its_broker(
     setup: CeleryTestSetup, deployment: Deployment, client: Client
 ) -> None:
-    """The broker is killed and comes back: the same worker goes on, and what was submitted meanwhile is run."""
+    """The same worker continues, and runs what was submitted meanwhile."""
     assert ask(deployment, client) == "ok"
     setup.broker.kill()
     handle = client.submit(deployment.request(deployment.org()))
@@ -109,8 +109,7 @@ def test_a_worker_outlives_its_broker(
     assert setup.worker.container.status == "running"
 
 
-def test_a_stopped_worker_ends_in_order(setup: CeleryTestSetup) -> None:
-    """SIGTERM ends it by a warm shutdown."""
+def test_sigterm_is_a_warm_shutdown(setup: CeleryTestSetup) -> None:
     setup.worker.kill(signal="SIGTERM")
 
     setup.worker.assert_log_exists("Warm shutdown")

@@ -1,4 +1,4 @@
-"""What the worker's transport takes from the broker, and what it gives back."""
+"""What the worker's transport takes from the broker, and what it returns."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.integration.test_unprocessable_messages import with_body
 from tests.support.valkey import Valkey, until
 
 
-def test_messages_that_share_a_tag_are_taken_one_by_one_and_all_go_back(valkey: Valkey) -> None:
-    """A tag is the sender's word: if it named a message, a thousand of one tag would count as one."""
+def test_messages_with_one_tag_count_one_by_one_and_all_return(valkey: Valkey) -> None:
+    """The sender chooses the tag. If it identified a message, a thousand with one tag would count as one."""
     valkey.client.lpush("test", *[with_body([[], {}, {}]) for _ in range(40)])
     taken: list[object] = []
     with Connection(
@@ -32,8 +32,8 @@ def test_messages_that_share_a_tag_are_taken_one_by_one_and_all_go_back(valkey: 
     assert valkey.ready() == 40
 
 
-def test_what_goes_back_comes_again_in_its_order(valkey: Valkey) -> None:
-    """A delivery that raises takes none of those along that came with it; and the oldest is first again."""
+def test_returned_messages_keep_their_order(valkey: Valkey) -> None:
+    """A delivery that raises loses none of the messages of its round trip."""
     words = [f"w{n}" for n in range(10)]
     for word in words:
         valkey.client.lpush("test", with_body([[word], {}, {}]))

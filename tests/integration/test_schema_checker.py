@@ -1,4 +1,4 @@
-"""The process that checks answers: what it may take, how it ends, and what that is to others."""
+"""The process that checks answers: its limits, its end, and the effect on others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTo
 from callgate.domain.ports import Answer
 from tests.support.deployment import until
 from worker.isolation import schema_checker
-from worker.isolation.schema_checker import DOUBTS_MAX, SchemaChecker
+from worker.isolation.schema_checker import KILLS_MAX, SchemaChecker
 from worker.isolation.schema_child import DATA_MAX_BYTES, KEPT_MAX_KIB
 
 NODE = {"$ref": "#/$defs/node"}
@@ -42,7 +42,7 @@ def checker() -> Iterator[SchemaChecker]:
 
 
 def check(checker: SchemaChecker, schema: str, text: str, org_id: str) -> str | None:
-    """Have one text checked; raise why it could not be."""
+    """Have one text checked; raise the reason if it could not be checked."""
     (found,) = checker.check_all([Answer(org_id, schema, (text,))], PATIENCE_S)
     if isinstance(found, Exception):
         raise found
@@ -50,20 +50,20 @@ def check(checker: SchemaChecker, schema: str, text: str, org_id: str) -> str | 
 
 
 def pid_of(checker: SchemaChecker) -> int:
-    """Its child's number; one is started if there is none."""
+    """The pid of its child, which is started if there is none."""
     assert check(checker, INTEGER, "1", "acme") is None
     assert checker.child_pid is not None
     return checker.child_pid
 
 
 def costly_answers() -> list[Answer]:
-    """Forty of one organisation, each of which takes a second of a processor, and ends its child."""
+    """Forty answers of one organisation; each takes a second of CPU time and ends its child."""
     schema = json.loads(DOUBLING)
     return [Answer("acme", json.dumps({**schema, "title": str(n)}), (DEEP,)) for n in range(40)]
 
 
-def test_it_says_what_the_validator_says(checker: SchemaChecker) -> None:
-    """One child for all of it, whatever the texts hold."""
+def test_it_returns_the_findings_of_the_validator(checker: SchemaChecker) -> None:
+    """One child checks all of them."""
     pid = pid_of(checker)
     named = '{"properties": {"größe": {"type": "string"}}}'
 
@@ -76,9 +76,7 @@ def test_it_says_what_the_validator_says(checker: SchemaChecker) -> None:
 
 
 @pytest.mark.parametrize(("schema", "text"), [(DOUBLING, DEEP), (ENUM, FEW)])
-def test_what_takes_too_much_ends_its_check_and_nothing_else(
-    checker: SchemaChecker, schema: str, text: str
-) -> None:
+def test_a_costly_check_ends_only_itself(checker: SchemaChecker, schema: str, text: str) -> None:
     """Two to the sixtieth visits, or gigabytes: the next check has another child."""
     pid = pid_of(checker)
 
@@ -90,8 +88,8 @@ def test_what_takes_too_much_ends_its_check_and_nothing_else(
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_what_was_too_costly_is_not_tried_again(checker: SchemaChecker) -> None:
-    """Neither its schema with another answer; but another organisation's is."""
+def test_a_costly_schema_is_not_tried_again(checker: SchemaChecker) -> None:
+    """Not with another answer either; the same schema of another organisation is."""
     with pytest.raises(SchemaTooCostly):
         check(checker, DOUBLING, DEEP, "acme")
     pid, begun = pid_of(checker), time.monotonic()
@@ -105,8 +103,8 @@ def test_what_was_too_costly_is_not_tried_again(checker: SchemaChecker) -> None:
     assert checker.child_pid == pid
 
 
-def test_eight_megabytes_of_brackets_leave_nothing_behind(checker: SchemaChecker) -> None:
-    """The largest answer there is: it is checked or too costly, and the process that grew by it ends."""
+def test_eight_megabytes_of_brackets_do_not_grow_the_child(checker: SchemaChecker) -> None:
+    """The largest answer: it is checked or too costly, and a process that has grown ends."""
     pid = pid_of(checker)
 
     with suppress(SchemaTooCostly):
@@ -116,8 +114,8 @@ def test_eight_megabytes_of_brackets_leave_nothing_behind(checker: SchemaChecker
     assert checker.child_pid != pid
 
 
-def test_a_child_of_a_process_that_is_large_is_kept(checker: SchemaChecker) -> None:
-    """Linux counts the peak of who starts a program as the program's own."""
+def test_the_child_of_a_large_process_is_kept(checker: SchemaChecker) -> None:
+    """`ru_maxrss` of a program starts with the peak of its parent."""
     large = bytearray(KEPT_MAX_KIB * 1_024)
     large[::4_096] = b"x" * len(large[::4_096])
     pid = pid_of(checker)
@@ -126,10 +124,10 @@ def test_a_child_of_a_process_that_is_large_is_kept(checker: SchemaChecker) -> N
     assert checker.child_pid == pid
 
 
-def test_the_child_has_nothing_of_its_parents(
+def test_the_child_inherits_nothing(
     checker: SchemaChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No socket, no file but its pipes, no variable: a schema that broke out would find nothing there."""
+    """No socket, no file but its pipes, no variable: a schema that broke out would find nothing."""
     monkeypatch.setenv("CALLGATE_DATABASE_URL", "postgresql://worker:secret@ledger/callgate")
     process = Path(f"/proc/{pid_of(checker)}")
 
@@ -144,7 +142,7 @@ def test_the_child_has_nothing_of_its_parents(
     assert str(DATA_MAX_BYTES) in limits
 
 
-def test_a_child_that_somebody_else_kills_blames_nobody(checker: SchemaChecker) -> None:
+def test_a_child_killed_from_outside_blames_no_schema(checker: SchemaChecker) -> None:
     """The answer waits; the next try has another child."""
     pid = pid_of(checker)
     os.kill(pid, signal.SIGSTOP)
@@ -168,15 +166,15 @@ def test_a_child_that_somebody_else_kills_blames_nobody(checker: SchemaChecker) 
     assert len(failures) <= 1
 
 
-def test_a_child_that_is_killed_over_one_schema_again_and_again_blames_it(
+def test_repeated_kills_over_one_schema_make_it_costly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Perhaps the machine has less memory than a check may take; the answer must not wait for ever."""
+    """The machine may have less memory than a check may take, and the answer must not wait without end."""
     monkeypatch.setattr(schema_checker, "ANSWER_MAX_S", 0.0)
     silent = "import time; print('ready', flush=True); time.sleep(600)"
     checker = SchemaChecker([sys.executable, "-c", silent])
 
-    for _ in range(DOUBTS_MAX - 1):
+    for _ in range(KILLS_MAX - 1):
         with pytest.raises(CheckerUnavailable):
             check(checker, INTEGER, "2", "acme")
     with pytest.raises(SchemaTooCostly):
@@ -184,8 +182,8 @@ def test_a_child_that_is_killed_over_one_schema_again_and_again_blames_it(
     checker.close()
 
 
-def test_what_goes_wrong_otherwise_ends_its_call_only(tmp_path: Path) -> None:
-    """Left to the due query it would come back for ever."""
+def test_an_unexpected_error_fails_only_its_answer(tmp_path: Path) -> None:
+    """If it were left to recovery, it would return again and again."""
     program = tmp_path / "child.py"
     program.write_text("print('ready', flush=True); input(); print('no json', flush=True)")
     checker = SchemaChecker([sys.executable, str(program)])
@@ -209,15 +207,15 @@ def test_a_signal_that_the_worker_ignores_still_ends_a_check() -> None:
         checker.close()
 
 
-def test_without_a_child_answers_wait_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the program is missing or ends at once."""
+def test_without_a_child_answers_wait_for_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program is missing, or ends at once."""
     for argv in (["/nowhere/python"], [sys.executable, "-c", ""]):
         now = [100.0]
         monkeypatch.setattr(schema_checker, "monotonic", lambda now=now: now[0])
         checker = SchemaChecker(argv)
         with pytest.raises(CheckerUnavailable):
             check(checker, INTEGER, "1", "acme")
-        now[0] += schema_checker.AWAY_MAX_S
+        now[0] += schema_checker.UNAVAILABLE_MAX_S
         with pytest.raises(CheckerUnavailable):
             check(checker, INTEGER, "1", "acme")
         now[0] += 1.0
@@ -227,7 +225,7 @@ def test_without_a_child_answers_wait_and_not_for_ever(monkeypatch: pytest.Monke
 
 
 def test_organisations_take_turns(checker: SchemaChecker) -> None:
-    """Forty costly answers of one, each with a schema of its own: another's hundred wait for few of them."""
+    """One has forty costly answers, each with its own schema: another's hundred wait for few of them."""
     pid = pid_of(checker)
     flood = threading.Thread(target=lambda: checker.check_all(costly_answers(), 10 * PATIENCE_S))
     flood.start()
@@ -245,8 +243,8 @@ def test_organisations_take_turns(checker: SchemaChecker) -> None:
     assert time.monotonic() - closed_at < PATIENCE_S / 4
 
 
-def test_what_is_over_time_is_left(checker: SchemaChecker) -> None:
-    """What was found by then is told."""
+def test_answers_over_time_are_left_unchecked(checker: SchemaChecker) -> None:
+    """What was found until then is returned."""
     pid_of(checker)
     within_s = 8.0
     begun = time.monotonic()
@@ -259,7 +257,7 @@ def test_what_is_over_time_is_left(checker: SchemaChecker) -> None:
 
 
 def test_the_child_ends_with_its_worker() -> None:
-    """However that ends: nothing is left behind."""
+    """In whatever way the worker ends."""
     program = (
         "import time; from callgate.domain.ports import Answer;"
         "from worker.isolation.schema_checker import SchemaChecker; c = SchemaChecker();"

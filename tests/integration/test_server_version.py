@@ -17,7 +17,8 @@ from config.settings import WorkerSettings
 from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import LedgerUnderTest
 from tests.support.logins import a_login
-from worker.bootstrap import bootstrap, worker_app
+from worker.app import worker_app
+from worker.bootstrap import bootstrap
 from worker.migrate import migrate
 
 

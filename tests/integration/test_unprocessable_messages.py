@@ -1,4 +1,4 @@
-"""Messages that name no task we can run, against a real worker on a real Valkey."""
+"""Messages that no task of ours can run, against a real worker on a real Valkey."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tests.support.valkey import Valkey, until
 from worker.celery_ext.consumer import RAW_BYTES_MAX
 
 pytestmark = pytest.mark.usefixtures("worker")
-HEADERS = {"lang": "py", "task": "note", "id": "stray-id", "timelimit": [None, None]}
+HEADERS = {"lang": "py", "task": "note", "id": "unprocessable-id", "timelimit": [None, None]}
 FOLLOW_UPS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 @pytest.fixture(scope="module")
 def worker(server: Valkey, pool: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """One worker that has to survive every message of this module."""
+    """One worker that must survive every message of this module."""
     folder = tmp_path_factory.mktemp("worker")
-    with a_worker(server, folder, worker_pool=pool, keep_unprocessable=True) as worker:
+    with a_worker(server, folder, worker_pool=pool, store_unprocessable=True) as worker:
         yield worker
 
 
@@ -38,7 +38,7 @@ def envelope(
         "body_encoding": "base64",
         "delivery_info": {"exchange": "", "routing_key": "test"},
         "delivery_mode": 2,
-        "delivery_tag": "stray-tag",
+        "delivery_tag": "unprocessable-tag",
         "priority": 0,
     }
     return json.dumps(
@@ -54,7 +54,7 @@ def envelope(
 
 
 def with_headers(**changes: object) -> bytes:
-    """Return a message that is good but for some headers."""
+    """Return a good message with changed headers."""
     return envelope(json.dumps([["a"], {}, FOLLOW_UPS]).encode(), {**HEADERS, **changes})
 
 
@@ -68,9 +68,9 @@ def without_id() -> bytes:
     return envelope(b"[[], {}, {}]", {"task": "note", "lang": "py"})
 
 
-STRAYS: Mapping[str, tuple[bytes, str]] = {
+UNPROCESSABLE: Mapping[str, tuple[bytes, str]] = {
     "undecodable body": (envelope(b"\xff not json"), "DecodeError"),
-    "unknown task": (with_headers(task="nobody"), "a task that nobody registered"),
+    "unknown task": (with_headers(task="nobody"), "a task that is not registered"),
     "unknown task without an id": (envelope(b"[[], {}, {}]", {"task": "nobody"}), "a task that"),
     "no task": (envelope(b"[1]", {"lang": "py"}), "no task message of a known protocol"),
     "no task, undecodable": (envelope(b"?", {"lang": "py"}), "no task message of a known"),
@@ -95,7 +95,7 @@ STRAYS: Mapping[str, tuple[bytes, str]] = {
     "body null": (with_body(None), "TypeError"),
     "args no list": (with_body([1, {}, {}]), "args is not a list"),
     "kwargs no mapping": (with_body([[], [], {}]), "kwargs is not a mapping"),
-    "follow-ups no mapping": (with_body([[], {}, [1]]), "follow-ups are not a mapping"),
+    "callbacks no mapping": (with_body([[], {}, [1]]), "callbacks are not a mapping"),
     "foreign content type": (envelope(b"x", content_type="application/x-pickle"), "content type"),
     "no content type": (envelope(b"x", content_type=None), "content type"),
     "unknown compression": (with_headers(compression="nope"), "compressed"),
@@ -115,7 +115,7 @@ STRAYS: Mapping[str, tuple[bytes, str]] = {
     "transfer encoding a number": (envelope(b"x").replace(b'"base64"', b"7"), "base64"),
     "queue of half a character": (
         with_headers(task="nobody").replace(b'"routing_key": "test"', b'"routing_key": "\\ud800"'),
-        "a task that nobody registered",
+        "a task that is not registered",
     ),
     "nested too deeply": (b"[" * 16_000, "no message"),
     "too long": (b"[" * 200_000, "too long"),
@@ -135,12 +135,12 @@ STRAYS: Mapping[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", STRAYS)
-def test_a_stray_message_is_kept_and_the_worker_goes_on(
+@pytest.mark.parametrize("kind", UNPROCESSABLE)
+def test_an_unprocessable_message_is_stored_and_the_worker_survives(
     worker: Worker, valkey: Valkey, kind: str
 ) -> None:
     """It reaches the sink once, leaves the broker, and the next message runs."""
-    item, reason = STRAYS[kind]
+    item, reason = UNPROCESSABLE[kind]
     valkey.client.lpush("test", item)
     client_of(valkey).send_task("tell", ("good",))
 
@@ -164,10 +164,8 @@ BROADCASTS: Mapping[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", BROADCASTS)
-def test_a_broadcast_that_is_no_message_ends_nobody(
-    worker: Worker, valkey: Valkey, kind: str
-) -> None:
-    """It reaches every worker at once."""
+def test_a_malformed_broadcast_ends_no_worker(worker: Worker, valkey: Valkey, kind: str) -> None:
+    """It reaches all workers at once."""
     assert valkey.client.publish("/0.celery.pidbox", BROADCASTS[kind]) == 1
     client_of(valkey).send_task("tell", ("good",))
 
@@ -176,8 +174,7 @@ def test_a_broadcast_that_is_no_message_ends_nobody(
     assert worker.is_alive()
 
 
-def test_a_stray_message_keeps_its_headers_and_its_body(worker: Worker, valkey: Valkey) -> None:
-    """An operator sees what it was, and for which queue."""
+def test_headers_body_and_queue_are_stored(worker: Worker, valkey: Valkey) -> None:
     valkey.client.lpush("test", with_headers(task="nobody"))
     # What the worker of the test before was asked may still arrive.
     until(lambda: any(word.startswith("test|") for word in valkey.words("unprocessable_messages")))
@@ -190,21 +187,18 @@ def test_a_stray_message_keeps_its_headers_and_its_body(worker: Worker, valkey: 
     assert json.loads(body) == [["a"], {}, FOLLOW_UPS]
 
 
-def test_a_stray_message_is_cut_off_at_64_kib(worker: Worker, valkey: Valkey) -> None:
-    """A broker may be asked to carry anything; the ledger is not."""
+def test_a_stored_message_is_cut_off_at_64_kib(worker: Worker, valkey: Valkey) -> None:
     valkey.client.lpush("test", envelope(b"x" * 1_000_000, {"task": "nobody", "id": "x"}))
     until(lambda: len(valkey.words("unprocessable_messages")) == 1)
 
     assert len(valkey.words("unprocessable_messages")[0].split("|")[2]) == RAW_BYTES_MAX
 
 
-def test_no_stray_message_leaves_the_broker_before_it_is_kept(
-    worker: Worker, valkey: Valkey
-) -> None:
-    """While the sink fails it is asked again, and the message counts as taken."""
+def test_a_message_is_not_rejected_before_it_is_stored(worker: Worker, valkey: Valkey) -> None:
+    """While the sink fails it is called again, and the message counts as taken."""
     valkey.client.set("outage", 1)
     valkey.client.lpush("test", with_headers(task="nobody"))
-    until(lambda: len(valkey.words("keep_tries")) >= 3)
+    until(lambda: len(valkey.words("sink_tries")) >= 3)
 
     assert valkey.words("unprocessable_messages") == []
     valkey.client.delete("outage")

@@ -47,7 +47,7 @@ DENSE = b"[" + b"[]," * 349_000 + b"[]]"
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    """A server that was not told to refuse anything."""
+    """A server without limits on sizes."""
     server = Valkey(tmp_path_factory.mktemp("broker"))
     server.start()
     yield server
@@ -63,7 +63,7 @@ def client(standing: Deployment, broker: Valkey) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def victim(standing: Deployment, broker: Valkey) -> Process:
-    """A worker there, which outlives all of this file."""
+    """A worker on it, which survives this file."""
     process = standing.worker(CALLGATE_BROKER_URL=broker.url)
     limit = (WORKER_DATA_MAX_BYTES, WORKER_DATA_MAX_BYTES)
     resource.prlimit(process.pid, resource.RLIMIT_DATA, limit)
@@ -71,7 +71,7 @@ def victim(standing: Deployment, broker: Valkey) -> Process:
 
 
 def message(body: bytes, **more: Any) -> bytes:
-    """An envelope of kombu's; `more` are other parts of it."""
+    """A message in kombu's envelope, with `more` parts."""
     return json.dumps(
         {
             "body": base64.b64encode(body).decode(),
@@ -95,12 +95,12 @@ INFLATED = {
 
 
 def nested(depth: int) -> bytes:
-    """As deep as the interpreter reads it, where it is; a few frames further on it is too deep to be written."""
+    """As deep as the interpreter can read; a few frames deeper in the stack it is too deep to be written."""
     return b"[" * depth + b"]" * depth
 
 
 def deep_message(depth: int, task: bytes) -> list[bytes]:
-    """One that is nested in its header, its arguments or its follow-ups."""
+    """A message nested in its header, its arguments or its callbacks."""
     named = {"task": task.decode(), "id": "x", "lang": "py", "deep": "@"}
     return [
         message(b"[[], {}, {}]", headers=named).replace(b'"@"', nested(depth)),
@@ -110,28 +110,28 @@ def deep_message(depth: int, task: bytes) -> list[bytes]:
 
 
 def most_memory(process: Process) -> int:
-    """The most bytes it has had at once since `forget_peak`."""
+    """Its peak memory in bytes since `forget_peak`."""
     (found,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
     return int(found) * 1024
 
 
 def forget_peak(process: Process) -> int:
-    """Begin to measure; the bytes it has now."""
+    """Reset the peak; return the bytes in use now."""
     Path(f"/proc/{process.pid}/clear_refs").write_text("5")
     return most_memory(process)
 
 
 def push_long(broker: Valkey, command: str, key: str) -> None:
-    """Have the server itself make a long string, and push or publish it."""
+    """Have the server itself build a long string, and push or publish it."""
     script = f"return redis.call('{command}', KEYS[1], string.rep(ARGV[1], ARGV[2]))"
     broker.client.eval(script, 1, key, "x" * 2**20, LONG_MIB)
 
 
 @pytest.mark.parametrize("attack", ["codec", "compression", "long items", "dense items", "a flood"])
-def test_what_waits_in_a_queue_does_not_fill_a_worker(
+def test_a_queue_item_does_not_fill_a_worker(
     deployment: Deployment, client: Client, broker: Valkey, victim: Process, attack: str
 ) -> None:
-    """It is taken once and put aside, whatever it is; the calls behind it run."""
+    """It is taken once and diverted; the calls behind it run."""
     before = forget_peak(victim)
     for queue in (CALL_QUEUE, LOG_QUEUE):
         if attack == "long items":
@@ -151,10 +151,10 @@ def test_what_waits_in_a_queue_does_not_fill_a_worker(
     assert victim.is_alive()
 
 
-def test_what_is_nested_deeply_ends_no_worker(
+def test_a_deeply_nested_message_ends_no_worker(
     deployment: Deployment, client: Client, broker: Valkey, victim: Process
 ) -> None:
-    """Two kB: it was read, put aside, and then could not be written, in one worker after the other."""
+    """Two kB: it could be read, and not written for the sink, in one worker after the other."""
     for queue in (CALL_QUEUE, LOG_QUEUE):
         for depth in range(900, 996, 2):
             for task in (b"nobody", b"callgate.call", b"callgate.log_call"):
@@ -168,10 +168,10 @@ def test_what_is_nested_deeply_ends_no_worker(
 
 
 @pytest.mark.parametrize("attack", ["codec", "compression", "long", "dense", "a burst"])
-def test_what_is_broadcast_does_not_fill_a_worker(
+def test_a_broadcast_does_not_fill_a_worker(
     deployment: Deployment, client: Client, broker: Valkey, victim: Process, attack: str
 ) -> None:
-    """It is heard and forgotten; the worker answers questions and takes calls."""
+    """The worker drops it, answers inspections and runs calls."""
     before = forget_peak(victim)
     if attack == "long":
         push_long(broker, "PUBLISH", PIDBOX)
@@ -196,10 +196,10 @@ def test_what_is_broadcast_does_not_fill_a_worker(
     assert victim.is_alive()
 
 
-def test_broadcasts_that_cannot_be_decoded_are_not_kept(
+def test_undecodable_broadcasts_are_not_stored(
     client: Client, broker: Valkey, victim: Process
 ) -> None:
-    """As unprocessable_messages they waited for the ledger, each with its megabyte, bounded by nothing."""
+    """They would wait for the ledger, each with its megabyte, without a limit."""
     before = forget_peak(victim)
     unreadable = message(b"?" * 700_000)
     for _ in range(300):
@@ -207,14 +207,14 @@ def test_broadcasts_that_cannot_be_decoded_are_not_kept(
 
     until(lambda: client.celery_app.control.ping(timeout=2, limit=1), PATIENCE_S)
     assert most_memory(victim) - before < MEMORY_MAX_BYTES
-    assert "dropped a broadcast" in victim.output()
+    assert "broadcast.discarded" in victim.output()
     assert "pidbox': DecodeError" not in victim.output()
 
 
-def test_patterns_in_questions_do_not_hold_a_worker_up(
+def test_patterns_in_inspections_do_not_delay_a_worker(
     deployment: Deployment, client: Client, broker: Valkey, victim: Process
 ) -> None:
-    """Each takes a tenth of a second to compile, and is then kept."""
+    """Each takes a tenth of a second to compile, and is cached."""
     for number in range(300):
         pattern = f"{number}" + "*a[b-d]" * 1_500
         asked = {"method": "ping", "arguments": {}, "pattern": pattern, "matcher": "glob"}
@@ -229,7 +229,7 @@ def test_patterns_in_questions_do_not_hold_a_worker_up(
 
 @pytest.fixture(scope="module")
 def flower(standing: Deployment, broker: Valkey) -> Iterator[tuple[Process, int]]:
-    """Flower, hearing events, and its port."""
+    """Flower, which receives events, and its port."""
     port = free_port()
     process = standing.python(
         "flower",
@@ -247,7 +247,7 @@ def flower(standing: Deployment, broker: Valkey) -> Iterator[tuple[Process, int]
 
 
 def event(worker: str) -> bytes:
-    """What a worker says when it starts."""
+    """The event of a worker that starts."""
     said = {
         "type": "worker-online",
         "hostname": worker,
@@ -262,7 +262,7 @@ def event(worker: str) -> bytes:
 def test_events_do_not_fill_flower(
     broker: Valkey, flower: tuple[Process, int], attack: str
 ) -> None:
-    """It hears the next worker all the same."""
+    """It still sees the next worker."""
     process, port = flower
     before = forget_peak(process)
 
@@ -288,10 +288,10 @@ def test_events_do_not_fill_flower(
 
 
 @pytest.mark.parametrize("attack", ["codec", "compression", "dense"])
-def test_forged_answers_do_not_fill_who_asked(
+def test_forged_replies_do_not_fill_the_doctor(
     deployment: Deployment, broker: Valkey, victim: Process, attack: str
 ) -> None:
-    """The doctor asks workers; anybody may see where it waits for them, and answer too."""
+    """Any user of the broker sees where the doctor waits for replies."""
     forged = DENSE if attack == "dense" else INFLATED[attack]
     table = "_kombu.binding.reply.celery.pidbox"
     known = broker.client.smembers(table)

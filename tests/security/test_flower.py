@@ -1,8 +1,4 @@
-"""
-One who may publish on the broker, one who guesses Flower's password, and one who has it.
-
-A real Flower, a real broker. What a browser makes of the pages is in tests/system.
-"""
+"""Attacks on Flower: a user of the broker, a guesser of the password, and a user with the password."""
 
 from __future__ import annotations
 
@@ -46,13 +42,13 @@ PRESSING_MAX_KB = 50_000
 
 @pytest.fixture(scope="module")
 def flower(standing: Deployment) -> Iterator[FlowerUnderTest]:
-    """Flower as it starts without being told more."""
+    """Flower with its default settings."""
     with a_flower(standing) as flower:
         yield flower
 
 
 def resident_kb(process: Process) -> int:
-    """The memory of a process."""
+    """The memory of a process in kB."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+)", status)
     assert found
@@ -60,8 +56,10 @@ def resident_kb(process: Process) -> int:
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_nothing_commands(deployment: Deployment, flower: FlowerUnderTest, path: str) -> None:
-    """With the right password: a 403 that says why, and nothing on the broker. Without it, not even that is said."""
+def test_commands_are_refused_by_default(
+    deployment: Deployment, flower: FlowerUnderTest, path: str
+) -> None:
+    """With the password: 403 with the reason, and nothing on the broker. Without it: 401, before the 403."""
     with Redis.from_url(deployment.services.broker_url) as broker:
         before = set(broker.keys("*pipeline*"))
         answers = [flower.ask(path, method) for method in ("POST", "PUT", "PATCH", "DELETE")]
@@ -72,8 +70,8 @@ def test_nothing_commands(deployment: Deployment, flower: FlowerUnderTest, path:
     assert flower.ask(path, "POST", auth=None).status == 401
 
 
-def test_commands_are_there_for_those_who_ask_for_them(deployment: Deployment) -> None:
-    """And not for another site's page in an operator's browser."""
+def test_commands_work_when_they_are_enabled(deployment: Deployment) -> None:
+    """But not for another site's page in an operator's browser."""
     path = "/api/task/send-task/pipeline.asked_for"
     with a_flower(deployment, CALLGATE_WORKER__FLOWER_READ_ONLY="false") as flower:
         assert flower.ask(path, "POST", Origin="http://elsewhere").status == 403
@@ -81,18 +79,18 @@ def test_commands_are_there_for_those_who_ask_for_them(deployment: Deployment) -
         assert flower.ask(path, "POST").status == 200
 
 
-def test_reading_still_works(flower: FlowerUnderTest) -> None:
-    """The table of tasks asks by POST, and is no command."""
+def test_reading_works_in_read_only_mode(flower: FlowerUnderTest) -> None:
+    """The table of tasks uses POST, and is not a command."""
     query = "draw=1&start=0&length=5&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
 
     assert flower.ask(f"/tasks/datatable?{query}", "POST").status == 200
     assert {path: flower.ask(path).status for path in PAGES[:4]} == dict.fromkeys(PAGES[:4], 200)
 
 
-def test_flowers_own_variables_and_files_change_nothing(
+def test_flowers_own_variables_and_files_are_ignored(
     deployment: Deployment, tmp_path: Path
 ) -> None:
-    """Neither opens the API, nor turns the reading mode or the password off."""
+    """Neither opens the API, nor turns off the read-only mode or the password."""
     (tmp_path / "flowerconfig.py").write_text("read_only = False\nbasic_auth = []\n")
     with a_flower(
         deployment,
@@ -108,7 +106,7 @@ def test_flowers_own_variables_and_files_change_nothing(
 
 
 def test_without_a_password_only_a_loopback_name_is_answered(deployment: Deployment) -> None:
-    """Or a web page could make a name of its own lead here, and read everything in a developer's browser."""
+    """Otherwise a web page could rebind its own name to this address, and read everything in a developer's browser."""
     with a_flower(
         deployment, CALLGATE_WORKER__FLOWER_BASIC_AUTH="", FLOWER_UNAUTHENTICATED_API="true"
     ) as flower:
@@ -120,8 +118,8 @@ def test_without_a_password_only_a_loopback_name_is_answered(deployment: Deploym
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/api/tasks", "/metrics", "/static/js/flower.js"])
-def test_every_answer_tells_the_browser_what_it_may_do(flower: FlowerUnderTest, path: str) -> None:
-    """Errors too; and the policy lets through what Flower itself writes into its pages."""
+def test_every_response_has_the_security_headers(flower: FlowerUnderTest, path: str) -> None:
+    """Errors too; and the policy allows what Flower itself writes into its pages."""
     answer = flower.ask(path)
     policy = answer.headers["Content-Security-Policy"]
 
@@ -164,10 +162,10 @@ FORGED_TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_forged_workers_are_not_kept(deployment: Deployment, flower: FlowerUnderTest) -> None:
-    """Nowhere: not on a page, not in the API, not among the metrics."""
+def test_forged_workers_are_dropped(deployment: Deployment, flower: FlowerUnderTest) -> None:
+    """They appear on no page, not in the API, and not in the metrics."""
     publish(deployment, [*FORGED.values()])
-    flower.until_it_heard()
+    flower.until_it_has_received_all()
 
     shown = flower.workers()
     assert [how for how, event in FORGED.items() if event["hostname"] in shown] == []
@@ -175,10 +173,10 @@ def test_forged_workers_are_not_kept(deployment: Deployment, flower: FlowerUnder
     assert [path for path, body in seen.items() if "forged@" in body or "onerror" in body] == []
 
 
-def test_forged_tasks_are_not_kept(deployment: Deployment, flower: FlowerUnderTest) -> None:
-    """Nor do they break the pages of others."""
+def test_forged_tasks_are_dropped(deployment: Deployment, flower: FlowerUnderTest) -> None:
+    """And do not break the pages of others."""
     publish(deployment, [*FORGED_TASKS.values()])
-    flower.until_it_heard()
+    flower.until_it_has_received_all()
 
     shown = flower.tasks()
     assert [how for how, event in FORGED_TASKS.items() if event["uuid"] in shown] == []
@@ -186,25 +184,25 @@ def test_forged_tasks_are_not_kept(deployment: Deployment, flower: FlowerUnderTe
     assert flower.ask("/tasks").status == 200
 
 
-def test_what_is_no_event_does_not_deafen_flower(
+def test_malformed_events_do_not_stop_flower(
     deployment: Deployment, flower: FlowerUnderTest
 ) -> None:
-    """A batch with rubbish in it: the events beside it are kept."""
+    """Good events of the same batch are stored."""
     odd: list[Any] = [None, 7, "x", [], {}, {"type": 7}, {"type": "task-received"}, [[[]]]]
     publish(deployment, [*odd, [*odd, heartbeat(hostname="beside@rubbish")]])
-    flower.until_it_heard()
+    flower.until_it_has_received_all()
 
     assert "beside@rubbish" in flower.workers()
 
 
 @pytest.mark.parametrize("text", ["(" * 512, "-" * 511 + "1", "{[]: 1}", "{1: " * 128])
-def test_arguments_that_python_cannot_read_are_texts(
+def test_unparsable_arguments_are_shown_as_text(
     deployment: Deployment, flower: FlowerUnderTest, text: str
 ) -> None:
-    """Flower parses them to search them, and expects two of the errors that this may raise."""
+    """Flower parses them for its search, and expects only two of the errors that this may raise."""
     publish(deployment, [task_event(uuid="unread-1", kwargs=text)])
     publish(deployment, [task_event(uuid="read-1")])
-    flower.until_it_heard()
+    flower.until_it_has_received_all()
 
     assert "read-1" in flower.tasks()
     assert flower.ask(task_page("unread-1")).status == 200
@@ -218,7 +216,7 @@ def test_unknown_fields_are_dropped_and_long_texts_cut(
     event = task_event(uuid="cut-1", args="a" * 100_000, kwargs=f"{HTML}\u202e\ud800\x1b")
     odd = heartbeat(hostname="odd@fields", event="x", heartbeats="x", alive="x", hostile=HTML)
     publish(deployment, [odd, event])
-    flower.until_it_heard()
+    flower.until_it_has_received_all()
 
     assert flower.workers()["odd@fields"]["status"] is True
     assert "hostile" not in flower.workers()["odd@fields"]
@@ -229,25 +227,25 @@ def test_unknown_fields_are_dropped_and_long_texts_cut(
     assert "<img src=x" not in page.body
 
 
-def test_a_storm_of_names_is_bounded(deployment: Deployment, flower: FlowerUnderTest) -> None:
-    """Each new name is a row of workers and of metrics; there are so many, and real ones come back."""
+def test_the_number_of_names_is_bounded(deployment: Deployment, flower: FlowerUnderTest) -> None:
+    """Each new name is a row of workers and of metrics. Real ones return after the state was cleared."""
     before = resident_kb(flower.process)
     for batch in range(20):
         names = [f"w{batch}-{n}@storm" for n in range(PAIRS_MAX // 8)]
         publish(deployment, [[heartbeat(hostname=name) for name in names]])
         tasks = [task_event(uuid=f"{n}", name=n.replace("@", "."), hostname=n) for n in names]
         publish(deployment, [tasks])
-    flower.until_it_heard()
+    flower.until_it_has_received_all()
 
     assert len(flower.workers()) <= 1_000
     assert flower.ask("/metrics").body.count("flower_worker_online{") <= PAIRS_MAX
     assert resident_kb(flower.process) - before < PRESSING_MAX_KB
 
 
-def test_calls_go_on_and_their_tasks_are_shown(
+def test_tasks_of_real_calls_are_shown(
     deployment: Deployment, flower: FlowerUnderTest, worker: Callable[..., Process]
 ) -> None:
-    """What a real worker sends passes every check, while others forge; what a tenant chose is in none of it."""
+    """A real worker passes every check, while others forge; no text of a tenant is shown."""
     worker()
     org, names = "hostile-org", {"call_type": "hostile-type", "trace_id": f"hostile {HTML}"}
     deployment.limit(org, RICH_NANO_USD)
@@ -276,15 +274,14 @@ ODD_PASSWORDS: list[str | bytes] = [
 ]
 
 
-def test_an_odd_password_is_a_wrong_one(flower: FlowerUnderTest) -> None:
-    """A 401, never an error of the server."""
+def test_a_malformed_password_is_a_wrong_one(flower: FlowerUnderTest) -> None:
+    """401, and no error of the server."""
     answers = [flower.ask("/", auth=auth, source="127.0.0.2") for auth in ODD_PASSWORDS]
 
     assert {answer.status for answer in answers} == {401}
 
 
-def test_an_odd_header_is_a_wrong_password(flower: FlowerUnderTest) -> None:
-    """Likewise, and it asks for a better one."""
+def test_a_malformed_header_is_a_wrong_password(flower: FlowerUnderTest) -> None:
     headers = ["Basic", "Basic !!!", "Bearer abc", "x", "Basic a b c", "Basic \u00e9"]
     answers = [
         flower.ask("/", auth=None, source="127.0.0.3", Authorization=header) for header in headers
@@ -294,8 +291,8 @@ def test_an_odd_header_is_a_wrong_password(flower: FlowerUnderTest) -> None:
     assert all(a.headers["WWW-Authenticate"].startswith("Basic") for a in answers)
 
 
-def test_one_who_guesses_is_slowed_down_and_locks_nobody_out(flower: FlowerUnderTest) -> None:
-    """Not another address, and not a browser at its own address that was let in before."""
+def test_a_guesser_is_slowed_down_and_locks_out_no_other(flower: FlowerUnderTest) -> None:
+    """Not another address, and not a logged-in browser at its own address."""
     guesser = "127.0.0.4"
     cookies = flower.ask("/", source=guesser).headers.get_all("Set-Cookie", [])
     (cookie,) = [c.split(";")[0] for c in cookies if c.startswith("callgate_known=")]
@@ -316,8 +313,8 @@ def test_one_who_guesses_is_slowed_down_and_locks_nobody_out(flower: FlowerUnder
     assert flower.ask("/", source=guesser, Cookie=cookie.replace("=", "=1")).status == 429
 
 
-def test_a_huge_request_is_cut_off(flower: FlowerUnderTest) -> None:
-    """Nobody without a password makes Flower hold a hundred megabytes."""
+def test_a_huge_request_is_refused(flower: FlowerUnderTest) -> None:
+    """Without a password nothing makes Flower hold a hundred megabytes."""
     before = resident_kb(flower.process)
     with socket.create_connection(("127.0.0.1", flower.port), timeout=20) as line:
         line.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000000\r\n\r\n")
@@ -327,10 +324,11 @@ def test_a_huge_request_is_cut_off(flower: FlowerUnderTest) -> None:
     assert resident_kb(flower.process) - before < PRESSING_MAX_KB
 
 
-def test_it_says_in_its_log_that_somebody_guesses(flower: FlowerUnderTest) -> None:
-    """Once a sender has no more tries; and not what was tried."""
+def test_guesses_are_logged(flower: FlowerUnderTest) -> None:
+    """When a sender has no tries left; the guess itself is not logged."""
     for n in range(WRONG_AT_ONCE + 2):
         flower.ask("/", auth=f"callgate:secret-{n}", source="127.0.0.6")
 
-    assert "many wrong passwords, the last from 127.0.0.6" in flower.process.output()
+    assert "flower_logins.refused" in flower.process.output()
+    assert "127.0.0.6" in flower.process.output()
     assert "secret-" not in flower.process.output()

@@ -1,4 +1,4 @@
-"""Somebody with the broker's password, and what a message or a question says of itself."""
+"""Forged headers of messages and inspections, by a user of the broker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PIDBOX, REPLIES = "/0.celery.pidbox", "reply.celery.pidbox"
 
 @pytest.fixture(scope="module")
 def victim(standing: Deployment) -> Process:
-    """A worker that outlives all of this file."""
+    """A worker that survives this file."""
     return standing.worker(CALLGATE_WORKER__SWEEP_INTERVAL_S="3600")
 
 
@@ -36,7 +36,7 @@ def broker(deployment: Deployment, victim: Process) -> Iterator[Redis]:
 
 
 def message(body: object, headers: dict[str, Any], **properties: Any) -> str:
-    """What kombu would write."""
+    """A message in the form of kombu."""
     told = {"delivery_tag": str(uuid4()), "body_encoding": "base64", **properties}
     return json.dumps(
         {
@@ -72,10 +72,10 @@ PROPERTIES: dict[str, Any] = {
 }
 
 
-def test_nothing_that_a_message_says_of_itself_is_shown(
+def test_no_header_of_a_message_is_shown(
     deployment: Deployment, broker: Redis, victim: Process
 ) -> None:
-    """Neither in an event, which Flower keeps and counts, nor in a log line; only the ids that its body names."""
+    """Neither in an event nor in a log line; only the ids of its arguments."""
     app, heard = deployment.client.celery_app, list[str]()
     call_id, attempt_id, sent_at = str(uuid4()), str(uuid4()), datetime.now(UTC).isoformat()
     with app.connection_for_read() as connection:
@@ -114,11 +114,11 @@ def _events(batch: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("clock", [10**4_300 - 1, 10**300, 2**63, -1, 1e308, "9", [1], {}, True])
-def test_a_clock_of_the_attackers_leaves_a_worker_its_ears(
+def test_a_forged_clock_does_not_silence_a_worker(
     deployment: Deployment, broker: Redis, clock: Any
 ) -> None:
-    """It could not write its own time any more: neither answer nor event would leave it until it starts again."""
-    asked: dict[str, Any] = {"method": "enable_events", "arguments": {}, "destination": None}
+    """The worker could not write such a time: it would send no reply and no event until it restarts."""
+    asked = {"method": "enable_events", "arguments": {}, "destination": None}
     text = message(asked, {"clock": "@"}).replace('"@"', json.dumps(clock))
 
     assert broker.publish(PIDBOX, text) == 1
@@ -128,8 +128,8 @@ def test_a_clock_of_the_attackers_leaves_a_worker_its_ears(
     assert deployment.client.celery_app.control.inspect(timeout=5, limit=1).clock()
 
 
-def test_an_answer_goes_to_no_key_of_the_attackers(deployment: Deployment, broker: Redis) -> None:
-    """Neither named in the question, nor bound to where answers go; and it stays nowhere for long."""
+def test_a_reply_goes_only_to_a_reply_queue(deployment: Deployment, broker: Redis) -> None:
+    """Not to a key that the inspection names or that is bound to the reply exchange; and it expires."""
     oid, ticket = str(uuid4()), str(uuid4())
     broker.sadd(f"_kombu.binding.{REPLIES}", "\x06\x16".join([oid, "", "planted"]))
     for exchange, key in (("", "planted"), (REPLIES, "planted"), ("callgate", CALL_QUEUE)):
@@ -159,10 +159,10 @@ BROADCASTS: list[Any] = [
 
 
 @pytest.mark.parametrize("asked", BROADCASTS, ids=range(len(BROADCASTS)))
-def test_a_broadcast_of_another_shape_is_not_heard(
+def test_a_malformed_broadcast_is_ignored(
     deployment: Deployment, broker: Redis, asked: Any
 ) -> None:
-    """Not even a regular expression that would run until the end of days: calls and questions go on."""
+    """Also a regular expression that would run for ages: calls and inspections go on."""
     broker.publish(PIDBOX, message(asked, {}))
     handle = deployment.client.submit(deployment.request(deployment.org()))
 

@@ -28,6 +28,13 @@ class Worker(Process):
         path = os.pathsep.join([str(folder), str(CHECKOUT)])
         super().__init__("worker", [*command, *quiet, *options], {"PYTHONPATH": path}, folder)
 
+    def has_logged(self, event: str, *fields: str) -> bool:
+        """Whether one line of the log has this event and these fields (`name=value`)."""
+        return any(
+            event in line and all(field in line.split() for field in fields)
+            for line in self.output().splitlines()
+        )
+
     def threads(self) -> int:
         """Return the number of its threads."""
         return len(list(Path(f"/proc/{self.pid}/task").iterdir()))

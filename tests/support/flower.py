@@ -73,7 +73,7 @@ class FlowerUnderTest:
         found: dict[str, dict[str, Any]] = json.loads(self.ask("/api/tasks").body)
         return found
 
-    def until_it_heard(self) -> None:
+    def until_it_has_received_all(self) -> None:
         """Wait until all published events are processed: publish one more, and wait for it."""
         last = f"last@{time.monotonic_ns()}"
         publish(self.deployment, [heartbeat(hostname=last)])

@@ -1,17 +1,16 @@
 """
-Start many Python processes cheaply: one process imports everything once, then forks whatever is asked for.
+Start many Python processes cheaply: one process imports everything once, then forks children on demand.
 
-    with ForkServer(folder) as nursery:
-        child = nursery.fork("tests.chaos.killable_worker", environ, point="after_reserve")
+    with ForkServer(folder) as fork_server:
+        child = fork_server.fork("tests.chaos.killable_worker", environ, point="after_reserve")
 
-A forked worker runs the same `run_worker` as `callgate worker` does, but is there in a third of a second instead of
-three. The nursery has no threads and no connections when it forks. All its children die with it, and it dies with its
+A forked worker runs the same `run_worker` as `callgate worker` does, but starts in a third of a second instead of
+three. The fork server has no threads and no connections when it forks. Its children die with it, and it dies with its
 owner.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import itertools
 import json
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.deployment import CHECKOUT, clean_environ, until
+from worker.tied_process import die_with
 
 ROLES = (
     *("tests.chaos.killable_worker", "tests.chaos.client", "tests.chaos.budget_hammer"),
@@ -36,11 +36,10 @@ ROLES = (
 """The modules whose `main(**spec) -> int` a child can run."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
-PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """One forked process, as its owner's grandparent sees it."""
+    """One forked process, as the test sees it."""
 
     def __init__(self, fork_server: ForkServer, pid: int, log: Path) -> None:
         self._fork_server = fork_server
@@ -53,7 +52,7 @@ class Child:
         return self._fork_server.codes.get(self.pid)
 
     def is_alive(self) -> bool:
-        """True until it has ended."""
+        """Whether it still runs."""
         return self.code is None
 
     def output(self) -> str:
@@ -91,7 +90,7 @@ class Child:
 
 
 class ForkServer:
-    """The owner's side: asks for children, hears of their ends."""
+    """The owner's side: asks for children, and learns when they end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -109,8 +108,8 @@ class ForkServer:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._ear = threading.Thread(target=self._listen, name="nursery", daemon=True)
-        self._ear.start()
+        self._listener = threading.Thread(target=self._listen, name="fork-server", daemon=True)
+        self._listener.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -120,7 +119,7 @@ class ForkServer:
         assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(STOP_TIMEOUT_S)
-        self._ear.join(STOP_TIMEOUT_S)
+        self._listener.join(STOP_TIMEOUT_S)
         self._process.stdout.close()
 
     def fork(self, role: str, environ: Mapping[str, str], **spec: Any) -> Child:
@@ -133,7 +132,9 @@ class ForkServer:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({**order, "environ": dict(environ)}) + "\n")
         self._process.stdin.flush()
-        until(lambda: number in self._pids, START_TIMEOUT_S, lambda: "the nursery forks nothing")
+        until(
+            lambda: number in self._pids, START_TIMEOUT_S, lambda: "the fork server forks nothing"
+        )
         child = Child(self, self._pids[number], log)
         self._children.append(child)
         return child
@@ -141,22 +142,22 @@ class ForkServer:
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            news = json.loads(line)
-            if "code" in news:
-                self.codes[news["pid"]] = news["code"]
+            event = json.loads(line)
+            if "code" in event:
+                self.codes[event["pid"]] = event["code"]
             else:
-                self.codes.pop(news["pid"], None)
-                self._pids[news["number"]] = news["pid"]
+                self.codes.pop(event["pid"], None)
+                self._pids[event["number"]] = event["pid"]
 
 
 def main(roles: list[str]) -> None:
-    """Fork what is asked for on stdin, until it is closed; then kill the children and end."""
+    """Fork a child per order on stdin until that is closed; then kill the children and end."""
     mains = {role: importlib.import_module(role).main for role in roles}
     assert threading.active_count() == 1, "a process with threads must not fork"
     alive: set[int] = set()
     orders = b""
     while True:
-        _report_ends(alive)
+        _report_ended(alive)
         if not select.select([0], [], [], 0.01)[0]:
             continue
         if not (piece := os.read(0, 65_536)):
@@ -166,26 +167,26 @@ def main(roles: list[str]) -> None:
             order = json.loads(line)
             pid = _fork(mains[order["role"]], order)
             alive.add(pid)
-            _say({"number": order["number"], "pid": pid})
+            _report({"number": order["number"], "pid": pid})
     for pid in alive:
         os.kill(pid, signal.SIGKILL)
     give_up_at = time.monotonic() + STOP_TIMEOUT_S / 2
     while alive and time.monotonic() < give_up_at:
-        _report_ends(alive)
+        _report_ended(alive)
         time.sleep(0.01)
 
 
-def _report_ends(alive: set[int]) -> None:
+def _report_ended(alive: set[int]) -> None:
     while alive:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
         alive.discard(pid)
-        _say({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
+        _report({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
 
 
-def _say(news: dict[str, int]) -> None:
-    sys.stdout.write(json.dumps(news) + "\n")
+def _report(event: dict[str, int]) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()
 
 
@@ -195,10 +196,9 @@ def _fork(run: Callable[..., int], order: dict[str, Any]) -> int:
         return pid
     code = 70
     try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() == fork_server:
-            _become(order)
-            code = run(**order["spec"])
+        die_with(fork_server)
+        _become(order)
+        code = run(**order["spec"])
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 1
     except BaseException:
@@ -210,7 +210,7 @@ def _fork(run: Callable[..., int], order: dict[str, Any]) -> int:
 
 
 def _become(order: dict[str, Any]) -> None:
-    """Take the child's own input, output and environment; in a group of its own, out of reach of Ctrl-C."""
+    """Give the child its own input, output, environment and process group, which Ctrl-C does not reach."""
     os.setpgrp()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

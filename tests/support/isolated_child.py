@@ -1,7 +1,7 @@
 """
-A nursery for `worker.isolation.executor` whose children need no services: what they do is decided by the call's id.
+A fork server for `worker.isolation.executor` whose children need no services: the call's id decides what they do.
 
-It starts in milliseconds; each child says that it has started in the file it is given.
+It starts in milliseconds. Each child writes its start to the given file.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ ANSWER, DIE, HANG, BABBLE = (CallKey(UUID(int=n), 1) for n in range(1, 5))
 DOES_NOT_START = "does-not-start"
 
 
-def live(file: Path, how: str, passage: socket.socket) -> None:
+def run(file: Path, how: str, channel: socket.socket) -> None:
     """Speak the protocol."""
     with file.open("a") as notes:
         notes.write(f"started {os.getpid()}\n")
     if how == DOES_NOT_START:
         sys.exit("no")
-    with passage.makefile("rw", encoding="utf-8") as lines:
+    with channel.makefile("rw", encoding="utf-8") as lines:
         print("ready", file=lines, flush=True)
         for order in lines:
             key = CallKey.from_task_id(order.strip())
@@ -40,8 +40,8 @@ def live(file: Path, how: str, passage: socket.socket) -> None:
 
 
 def main(file: Path, how: str = "") -> None:
-    """Be the nursery."""
-    serve_forks(partial(live, file, how))
+    """Run the fork server."""
+    serve_forks(partial(run, file, how))
 
 
 if __name__ == "__main__":

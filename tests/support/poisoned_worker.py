@@ -23,9 +23,11 @@ from callgate.domain.ports import LLMProviderPort, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import Failure
 from config.settings import WorkerSettings, load_worker_settings
-from worker.bootstrap import Runtime, bootstrap, providers_of
+from worker.bootstrap import bootstrap, providers_of
 from worker.isolated import serve
-from worker.main import QUEUES, configure_logging, run_worker
+from worker.log_config import configure_logging
+from worker.main import QUEUES, run_worker
+from worker.runtime import Runtime
 
 POISON = "this text kills the process that sends it"
 UNCOUNTABLE = "this text kills the process that counts its tokens"

@@ -1,4 +1,4 @@
-"""The Celery app of the worker tests. Its tasks record in Valkey what happens to them."""
+"""The Celery app of the worker tests: its tasks note in Valkey what happens to them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from redis import Redis
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import BodyResult
-from worker.celery_ext.consumer import connect_stray_handlers
+from worker.celery_ext.consumer import connect_unprocessable_sink
 from worker.celery_ext.pool import AsyncTask, run_on_loop
 
 app = Celery("test")
-# `a_worker` writes this module.
+# The test that starts the worker writes this module.
 app.config_from_object("worker_conf")
 
 
 def valkey() -> Redis:
-    """Return the client of this thread, so that no thread waits for another."""
+    """Return a client; each thread has its own, so that none waits for another."""
     if not hasattr(_local, "client"):
         _local.client = Redis.from_url(app.conf.broker_url, decode_responses=True)
     client: Redis = _local.client
@@ -36,13 +36,13 @@ _local = threading.local()
 
 
 class Note(AsyncTask):
-    """Records its start, sleeps, and records its end; also how many run at once."""
+    """Notes its start, sleeps, notes its end; also how many run at once."""
 
     name = "note"
     running = 0
 
     def check(self, word: str, sleep_s: float = 0) -> None:
-        """Accept texts only."""
+        """Take words only."""
         if not isinstance(word, str):
             raise TypeError("no word")
 
@@ -63,12 +63,12 @@ class Note(AsyncTask):
 
 
 class Fail(AsyncTask):
-    """Ends with an error, an exit or a cancellation."""
+    """Ends with an error, or with something worse."""
 
     name = "fail"
 
     async def arun(self, request: Mapping[str, Any], how: str) -> None:
-        """Raise as `how` says."""
+        """Raise what was asked for."""
         if how == "exit":
             sys.exit(3)
         if how == "cancelled":
@@ -77,12 +77,12 @@ class Fail(AsyncTask):
 
 
 class Stubborn(AsyncTask):
-    """Ignores its cancellation."""
+    """Suppresses its cancellation."""
 
     name = "stubborn"
 
     async def arun(self, request: Mapping[str, Any], sleep_s: float) -> None:
-        """Sleep for the whole time."""
+        """Sleep to the end."""
         deadline = time.monotonic() + sleep_s
         while time.monotonic() < deadline:
             try:
@@ -92,25 +92,25 @@ class Stubborn(AsyncTask):
 
 
 class KillLoop(AsyncTask):
-    """Stops the event loop of the pool."""
+    """Ends the event loop of the pool."""
 
     name = "kill_loop"
 
     async def arun(self, request: Mapping[str, Any]) -> None:
-        """Exit from a callback of the loop."""
+        """Raise where nobody can catch it."""
         asyncio.get_running_loop().call_soon(sys.exit)
         await asyncio.sleep(60)
 
 
 class Gather(BatchTask):
-    """Records the sizes of its batches; fails during an outage."""
+    """Notes the sizes of its batches; fails while there is an outage."""
 
     name = "gather"
     batch_size_max = 50
     batch_wait_s = 5.0
 
     def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[BodyResult]:
-        """Sleep for the value of `slow_s`; the word `bad` fails permanently."""
+        """Take as long as the key `slow_s` says; the word `bad` fails for good."""
         client = valkey()
         client.rpush("tries", " ".join(message.args[0] for message in messages))
         client.rpush("batches_at_once", client.incr("batches"))
@@ -125,7 +125,7 @@ class Gather(BatchTask):
         return [_gathered(message) for message in messages]
 
     def run_undecodable(self, message: Any, error: Exception) -> None:
-        """Record it, unless there is an outage."""
+        """Note it, but only when there is no outage."""
         if valkey().get("outage"):
             raise ConnectionError("the database is away")
         valkey().rpush("undecodable", repr(error))
@@ -151,34 +151,34 @@ def block(word: str, sleep_s: float) -> None:
 
 @app.task(name="tell", ignore_result=True)  # type: ignore[misc]
 def tell(result: object, key: str = "told") -> None:
-    """Record the result of another task."""
+    """Note the result of another task."""
     valkey().rpush(key, str(result))
 
 
 @asynccontextmanager
-async def service() -> AsyncIterator[None]:
-    """Record its start and its end."""
-    valkey().rpush("service", "entered")
+async def resource() -> AsyncIterator[None]:
+    """Note when it is entered and exited."""
+    valkey().rpush("resource", "entered")
     try:
         yield
     finally:
-        valkey().rpush("service", f"left after {valkey().llen('ended')} ended")
+        valkey().rpush("resource", f"left after {valkey().llen('ended')} ended")
 
 
 @asynccontextmanager
-async def broken_service() -> AsyncIterator[None]:
-    """Fail to start if the configuration says so."""
+async def broken_resource() -> AsyncIterator[None]:
+    """Fail to start, if the configuration says so."""
     if app.conf.get("break_service"):
         raise ConnectionRefusedError("the database is away")
     yield
 
 
-run_on_loop(app, service)
-run_on_loop(app, broken_service)
+run_on_loop(app, resource)
+run_on_loop(app, broken_resource)
 
 
 def note_signal(name: str) -> Any:
-    """Return a receiver that records a signal, its task and the time."""
+    """Make a receiver that notes a signal, its task and the moment."""
 
     def receive(sender: Any, task_id: str = "", **_: Any) -> None:
         valkey().rpush(
@@ -194,8 +194,8 @@ if app.conf.get("note_signals"):
 
 
 def keep_unprocessable(message: UnprocessableMessage) -> None:
-    """Record an unprocessable message, unless there is an outage."""
-    valkey().rpush("keep_tries", message.reason)
+    """Note an unprocessable message, unless there is an outage."""
+    valkey().rpush("sink_tries", message.reason)
     if valkey().get("outage"):
         raise ConnectionError("the database is away")
     valkey().rpush(
@@ -204,5 +204,5 @@ def keep_unprocessable(message: UnprocessableMessage) -> None:
     )
 
 
-if app.conf.get("keep_unprocessable"):
-    connect_stray_handlers(app, keep_unprocessable)
+if app.conf.get("store_unprocessable"):
+    connect_unprocessable_sink(app, keep_unprocessable)

@@ -1,4 +1,4 @@
-"""What a browser makes of Flower's pages, while others forge events: its own scripts run, and no other."""
+"""Flower's pages in a browser, with forged events: only its own scripts run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = task_event("succeeded", uuid="shown-1", result=HTML, runtime=1.5)
 
 @pytest.fixture(scope="module")
 def flower(standing: Deployment) -> Iterator[FlowerUnderTest]:
-    """Flower, a worker, one call that ended, and everything that was forged."""
+    """Flower, a worker, one call that ended, and all forged events."""
     with a_flower(standing) as flower:
         standing.worker()
         org = standing.org()
@@ -28,7 +28,7 @@ def flower(standing: Deployment) -> Iterator[FlowerUnderTest]:
         publish(standing, [*FORGED.values(), *FORGED_TASKS.values()])
         texts = dict.fromkeys(("args", "kwargs"), HTML)
         publish(standing, [task_event(uuid="shown-1", **texts), SHOWN])
-        flower.until_it_heard()
+        flower.until_it_has_received_all()
         until(lambda: flower.tasks().get(handle.task_id, {}).get("state") == "SUCCESS", 30.0)
         yield flower
         standing.stop_workers()
@@ -43,15 +43,17 @@ def browser(flower: FlowerUnderTest) -> Iterator[Browser]:
 
 
 def nothing_foreign_ran(browser: Browser) -> None:
-    """No policy was broken, no script failed, and the one that was forged did not run."""
+    """Check that no policy was violated, no script failed, and the forged one did not run."""
     told = browser.told()
     assert (told["violations"], told["wrong"]) == ([], [])
     assert told["title"].endswith("Flower")
     assert browser.see("document.querySelectorAll('main img, main script').length") == 0
 
 
-def test_pages_work_and_run_no_script_of_others(flower: FlowerUnderTest, browser: Browser) -> None:
-    """Each page does with the policy what it does without it."""
+def test_pages_work_and_run_only_their_own_scripts(
+    flower: FlowerUnderTest, browser: Browser
+) -> None:
+    """Each page works as it does without the policy."""
     url = f"http://127.0.0.1:{flower.port}"
     browser.open(f"{url}/workers")
     browser.until("/^Updated/.test(document.getElementById('workers-refresh-status').textContent)")
@@ -97,10 +99,10 @@ def test_pages_work_and_run_no_script_of_others(flower: FlowerUnderTest, browser
         "<form id=go action='http://127.0.0.1:1/'><input name=a></form>",
     ],
 )
-def test_markup_that_came_in_all_the_same_runs_nothing(
+def test_the_policy_stops_markup_that_passed_the_checks(
     flower: FlowerUnderTest, browser: Browser, html: str
 ) -> None:
-    """As if a check were missing: the policy stands behind it."""
+    """As if a check were missing."""
     browser.open(f"http://127.0.0.1:{flower.port}/tasks")
     browser.see(f"document.querySelector('main').innerHTML = {html!r}")
     browser.see("(e => e && (e.submit ? e.submit() : e.click()))(document.getElementById('go'))")
@@ -111,7 +113,7 @@ def test_markup_that_came_in_all_the_same_runs_nothing(
 
 
 def test_another_page_cannot_frame_flower(flower: FlowerUnderTest, browser: Browser) -> None:
-    """Or it could have an operator's clicks land on it."""
+    """It could otherwise capture an operator's clicks."""
     url = f"http://127.0.0.1:{flower.port}/tasks"
     browser.open("about:blank")
     browser.see(f"document.body.innerHTML = '<iframe id=f src={url}></iframe>'")

@@ -177,7 +177,7 @@ def test_what_is_odd_about_a_bill_is_logged() -> None:
     with structlog.testing.capture_logs() as logged:
         asyncio.run(world.run(key))
 
-    (line,) = (line for line in logged if line["event"] == "odd_bill")
+    (line,) = (line for line in logged if line["event"] == "bill.questioned")
     assert line["anomalies"] == ["usage_contradictory"]
 
 

@@ -18,6 +18,10 @@ PURE = sorted(
     for folder in ("domain", "services")
     for file in (CHECKOUT / "callgate" / folder).glob("*.py")
 )
+CELERY_INTERNALS = (
+    *("celery.worker", "celery.concurrency", "celery.app.trace", "celery._state"),
+    "kombu.transport",
+)
 CLOCKS = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today")}
 CLOCK_MODULES = {"time", "random", "secrets", "socket", "os", "threading"}
 
@@ -183,3 +187,52 @@ def test_the_version_needs_no_installed_package() -> None:
     )
 
     assert told.startswith("callgate ")
+
+
+def test_celery_internals_are_imported_only_where_they_are_checked() -> None:
+    """`worker/celery_ext/README.md` names what is leaned on; the guard is outside because clients run it (ADR 18)."""
+    found = {
+        f"{file.relative_to(CHECKOUT)}: {module}"
+        for package in PACKAGES
+        for file in (CHECKOUT / package).rglob("*.py")
+        if not _may_import_internals(file)
+        for module in _imported_by(ast.parse(file.read_text()))
+        if any(f"{module}.".startswith(f"{internal}.") for internal in CELERY_INTERNALS)
+    }
+
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import celery.worker.state",
+        "from celery import worker",
+        "from celery._state import current_app",
+        "from celery.app import trace",
+        "from kombu.transport.virtual import QoS",
+    ],
+)
+def test_every_form_of_import_is_seen(line: str) -> None:
+    assert any(
+        f"{module}.".startswith(f"{internal}.")
+        for module in _imported_by(ast.parse(line))
+        for internal in CELERY_INTERNALS
+    )
+
+
+def _may_import_internals(file: Path) -> bool:
+    return file.parent == CHECKOUT / "worker/celery_ext" or file == (
+        CHECKOUT / "callgate/adapters/broker/guard.py"
+    )
+
+
+def _imported_by(tree: ast.Module) -> set[str]:
+    """The modules that a module imports; of `from a import b` also `a.b`, which may be one."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found

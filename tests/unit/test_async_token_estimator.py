@@ -1,4 +1,4 @@
-"""Where a worker asks the gates, and whose turn it is."""
+"""Where a worker counts tokens, and in whose turn."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from worker.async_token_estimator import CHARS_MAX, AsyncTokenEstimator
 CATALOGUE = Catalogue(providers={"sim": ProviderEntry()}, default=CallTypePolicy())
 
 
-class Whereabouts:
-    """A `TokenEstimatorPort` that says where it was asked."""
+class ThreadRecorder:
+    """A `TokenEstimatorPort` that returns the thread that asked it."""
 
     def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
         """One token, by the name of the thread."""
@@ -26,7 +26,7 @@ class Whereabouts:
 
 
 class Endless:
-    """A `TokenEstimatorPort` that counts the texts of one organisation until the test is over."""
+    """A `TokenEstimatorPort` that counts the texts of one organisation until the test ends."""
 
     def __init__(self) -> None:
         self.is_over = threading.Event()
@@ -39,19 +39,19 @@ class Endless:
 
 
 def counted_in(text: str) -> str:
-    """The thread that counts a text; the event loop's is the main one."""
-    with closing(AsyncTokenEstimator(CATALOGUE, Whereabouts())) as lane:
+    """The thread that counted a text; the event loop runs in the main thread."""
+    with closing(AsyncTokenEstimator(CATALOGUE, ThreadRecorder())) as lane:
         return asyncio.run(lane.ask_gates(a_request(text, max_output_tokens=5), 0)).method
 
 
 def test_only_long_texts_leave_the_event_loop() -> None:
-    """A short one costs less than a thread's turn; a long one would hold up a thousand other calls."""
+    """A short text costs less than a switch of threads; a long one would block the loop."""
     assert counted_in("x" * CHARS_MAX) == threading.main_thread().name
     assert counted_in("x" * (CHARS_MAX + 1)).startswith("tokens")
 
 
-def test_one_organisation_never_waits_for_another_ones_texts() -> None:
-    """However many there are, and however long counting one takes."""
+def test_one_organisation_does_not_wait_for_the_texts_of_another() -> None:
+    """However many and however long they are."""
     text = "x" * (CHARS_MAX + 1)
     estimator = Endless()
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.exceptions import ImproperlyConfigured
+from structlog.testing import capture_logs
 
 from worker.celery_ext.body_result import BodyResult, BodyResultTask, TracerCall
 from worker.celery_ext.pool import AsyncioPool, AsyncTask
@@ -21,15 +22,15 @@ WAIT_S = 10.0
 
 
 def never() -> None:
-    """Stand in for the pool, which must not hear of a death that was asked for."""
+    """Stand in for the pool: `stop` must not count as a death of the loop."""
     raise AssertionError("the loop died")
 
 
-def a_service(name: str, log: list[str], error: Exception | None = None) -> LoopResource:
-    """Return a service that logs when it is entered and left, or does not start."""
+def a_resource(name: str, log: list[str], error: Exception | None = None) -> LoopResource:
+    """Return a resource that logs when it is entered and left, or does not start."""
 
     @asynccontextmanager
-    async def service() -> AsyncIterator[None]:
+    async def resource() -> AsyncIterator[None]:
         if error is not None:
             raise error
         log.append(f"{name} entered")
@@ -38,13 +39,13 @@ def a_service(name: str, log: list[str], error: Exception | None = None) -> Loop
         finally:
             log.append(f"{name} left")
 
-    return service
+    return resource
 
 
-def test_services_are_entered_in_order_and_left_in_reverse() -> None:
-    """A service may rely on those before it, at both ends."""
+def test_resources_are_entered_in_order_and_left_in_reverse() -> None:
+    """A resource may rely on those before it, when it starts and when it stops."""
     log: list[str] = []
-    thread = LoopThread([a_service("a", log), a_service("b", log)], never)
+    thread = LoopThread([a_resource("a", log), a_resource("b", log)], never)
     loop = thread.start(WAIT_S)
     ran = asyncio.run_coroutine_threadsafe(asyncio.sleep(0, "ran"), loop).result(WAIT_S)
 
@@ -53,20 +54,20 @@ def test_services_are_entered_in_order_and_left_in_reverse() -> None:
     assert log == ["a entered", "b entered", "b left", "a left"]
 
 
-def test_a_service_that_fails_to_start_leaves_those_before_it() -> None:
-    """The error names the service and the cause, and nothing stays half started."""
+def test_a_resource_that_fails_to_start_leaves_those_before_it() -> None:
+    """The error names the resource and the cause, and no other resource stays open."""
     log: list[str] = []
-    thread = LoopThread([a_service("a", log), a_service("b", log, OSError("no port"))], never)
+    thread = LoopThread([a_resource("a", log), a_resource("b", log, OSError("no port"))], never)
 
     with pytest.raises(
-        LoopResourceStartError, match=r"a_service.*did not start: OSError\('no port'\)"
+        LoopResourceStartError, match=r"a_resource.*did not start: OSError\('no port'\)"
     ):
         thread.start(WAIT_S)
     assert log == ["a entered", "a left"]
 
 
-def test_the_wait_for_services_is_bounded() -> None:
-    """A service that hangs at its start ends the worker too."""
+def test_the_wait_for_resources_is_bounded() -> None:
+    """A resource that hangs at its start ends the worker too."""
 
     @asynccontextmanager
     async def hangs() -> AsyncIterator[None]:
@@ -77,8 +78,8 @@ def test_the_wait_for_services_is_bounded() -> None:
         LoopThread([hangs], never).start(0.05)
 
 
-def test_a_loop_that_ends_unasked_is_reported() -> None:
-    """A pool without its loop must not go on taking tasks."""
+def test_a_loop_that_ends_by_itself_is_reported() -> None:
+    """A pool without its loop must not accept tasks."""
     is_dead = threading.Event()
     thread = LoopThread([], is_dead.set)
     loop = thread.start(WAIT_S)
@@ -88,20 +89,24 @@ def test_a_loop_that_ends_unasked_is_reported() -> None:
     assert thread.stop(WAIT_S)
 
 
-def test_task_threads_outlive_what_their_work_raises(caplog: pytest.LogCaptureFixture) -> None:
-    """An error is logged, and the thread takes the next piece of work."""
+def test_task_threads_survive_errors_of_their_work() -> None:
+    """An error is logged, and the thread runs the next call."""
     threads = TaskThreads(1)
     threads.start()
     done = threading.Event()
-    threads.submit(_exit)
-    threads.submit(done.set)
+    with capture_logs() as logged:
+        threads.submit(_exit)
+        threads.submit(done.set)
+        assert done.wait(WAIT_S)
 
-    assert done.wait(WAIT_S)
-    assert "SystemExit" in caplog.text
+    assert [(line["event"], line["log_level"]) for line in logged] == [
+        ("task_thread.failed", "error")
+    ]
+    assert logged[0]["exc_info"] is True
 
 
-def test_task_threads_drop_only_what_has_not_begun() -> None:
-    """A drain waits for what runs; the rest goes back to the broker."""
+def test_task_threads_drop_only_work_that_has_not_started() -> None:
+    """A drain waits for the work that runs; the rest returns to the broker."""
     threads = TaskThreads(1)
     threads.start()
     has_begun, may_end = threading.Event(), threading.Event()
@@ -115,15 +120,14 @@ def test_task_threads_drop_only_what_has_not_begun() -> None:
     may_end.set()
 
 
-def test_an_outcome_is_a_value_or_an_error() -> None:
-    """Celery's tracer gets back exactly what the body did."""
+def test_a_body_result_is_a_value_or_an_error() -> None:
+    """Celery's tracer gets exactly the body's value or error."""
     assert BodyResult("value").unwrap() == "value"
     with pytest.raises(ValueError, match="no"):
         BodyResult(error=ValueError("no")).unwrap()
 
 
-def test_two_deliveries_of_one_task_id_do_not_share_an_outcome() -> None:
-    """The outcome travels in the request of its delivery."""
+def test_two_deliveries_of_one_task_id_do_not_share_a_result() -> None:
     app = Celery(set_as_current=False)
     task = app.register_task(_Echo())
     ended: list[tuple[int, object, float]] = []
@@ -139,22 +143,21 @@ def test_two_deliveries_of_one_task_id_do_not_share_an_outcome() -> None:
     assert ended == [(0, "first", 1.5), (0, "second", 1.5)]
 
 
-def test_a_task_without_an_outcome_says_so() -> None:
-    """A coroutine task in another pool fails with a reason and is not taken for done."""
+def test_a_coroutine_task_in_another_pool_fails_with_a_reason() -> None:
     task = Celery(set_as_current=False).register_task(_Echo())
 
-    with pytest.raises(RuntimeError, match="echo was started by something that cannot run it"):
+    with pytest.raises(RuntimeError, match="echo cannot run in this pool"):
         task()
 
 
 def test_the_pool_refuses_a_broker_without_an_event_loop() -> None:
-    """Its bookkeeping lives in the hub thread, so there has to be a hub."""
+    """All bookkeeping happens in the hub thread."""
     with pytest.raises(ImproperlyConfigured, match="event loop"):
         AsyncioPool(4, app=Celery(set_as_current=False), threads=True)
 
 
 def test_shrinking_leaves_one_slot() -> None:
-    """A pool that runs nothing would hold its messages for ever."""
+    """A pool without slots would never finish its messages."""
     pool = AsyncioPool(4, app=Celery(set_as_current=False))
     pool.shrink(10)
     assert pool.num_processes == 1
@@ -164,7 +167,7 @@ def test_shrinking_leaves_one_slot() -> None:
 
 
 def test_back_off_doubles_up_to_its_bound() -> None:
-    """Five seconds at most, however long an outage lasts, and never less than half of that."""
+    """Five seconds at most, however long an outage lasts."""
     for attempt in range(1, 100):
         longest = min(RETRY_MAX_S, 0.1 * 2 ** min(attempt - 1, 16))
         assert longest / 2 <= back_off_s(attempt) <= longest

@@ -41,7 +41,7 @@ class Noted(AsyncTask):
         self.app.seen.append((f"after_return {status}", self.request.id, SPAN.get()))
 
     async def arun(self, request: Mapping[str, Any], *args: Any) -> str:
-        """Take a while."""
+        """Take some time."""
         self.app.seen.append(("body", request["id"], SPAN.get()))
         await asyncio.sleep(LENGTH_S)
         return "done"
@@ -68,7 +68,9 @@ def app() -> Iterator[Celery]:
     signals.task_postrun.disconnect(postrun)
 
 
-def a_trace(app: Celery, task_id: str, *args: str, ended: list[Any] | None = None) -> TracerCall:
+def a_tracer_call(
+    app: Celery, task_id: str, *args: str, ended: list[Any] | None = None
+) -> TracerCall:
     """One delivery, traced by Celery's own tracer."""
     request = {"id": task_id, "task": "noted", "delivery_info": {}, "args": args}
     return TracerCall.of(
@@ -82,26 +84,26 @@ def a_trace(app: Celery, task_id: str, *args: str, ended: list[Any] | None = Non
     )
 
 
-async def run(app: Celery, trace: TracerCall) -> None:
+async def run(app: Celery, tracer_call: TracerCall) -> None:
     """Run one delivery as the pool does."""
 
     async def within() -> None:
-        if trace.begin():
+        if tracer_call.begin():
             task = app.tasks["noted"]
-            trace.end(BodyResult(await task.arun(trace.request, *trace.body[0])))
+            tracer_call.end(BodyResult(await task.arun(tracer_call.request, *tracer_call.body[0])))
 
-    await asyncio.get_running_loop().create_task(within(), context=trace.context)
+    await asyncio.get_running_loop().create_task(within(), context=tracer_call.context)
 
 
 def test_a_span_lasts_as_long_as_the_body(app: Celery) -> None:
     """What a signal sets before the body is there in the body and at the end, and nowhere else."""
-    trace, began, runtimes = a_trace(app, "1"), time.monotonic(), []
+    tracer_call, began, runtimes = a_tracer_call(app, "1"), time.monotonic(), []
     signals.task_success.connect(
         told := lambda runtime, **_: runtimes.append(runtime),  # type: ignore[misc]
         weak=False,
     )
     try:
-        asyncio.run(run(app, trace))
+        asyncio.run(run(app, tracer_call))
     finally:
         signals.task_success.disconnect(told)
 
@@ -118,7 +120,7 @@ def test_deliveries_at_once_do_not_mix(app: Celery) -> None:
     """Each has its own request and its own span, though one thread runs them all."""
 
     async def many() -> None:
-        await asyncio.gather(*(run(app, a_trace(app, str(number))) for number in range(20)))
+        await asyncio.gather(*(run(app, a_tracer_call(app, str(number))) for number in range(20)))
 
     asyncio.run(many())
 
@@ -130,32 +132,32 @@ def test_deliveries_at_once_do_not_mix(app: Celery) -> None:
 
 
 def test_a_body_that_fails_ends_its_span(app: Celery) -> None:
-    """With the state that it came to."""
-    trace = a_trace(app, "1", ended=(ended := []))
-    assert trace.begin()
-    trace.end(BodyResult(error=ValueError("no")))
-    trace.report(1.5)
+    """The span sees the final state."""
+    tracer_call = a_tracer_call(app, "1", ended=(ended := []))
+    assert tracer_call.begin()
+    tracer_call.end(BodyResult(error=ValueError("no")))
+    tracer_call.report(1.5)
 
     assert [name for name, _, _ in app.seen][-2:] == ["after_return FAILURE", "postrun FAILURE"]
     assert (ended[0][0], ended[0][2]) == (1, 1.5)
 
 
-def test_a_body_that_is_cut_off_ends_its_span(app: Celery) -> None:
-    """Nobody is told of success or failure, for there was neither."""
-    trace = a_trace(app, "1")
-    assert trace.begin()
-    trace.cut_off()
+def test_an_aborted_body_ends_its_span(app: Celery) -> None:
+    """Neither success nor failure is reported."""
+    tracer_call = a_tracer_call(app, "1")
+    assert tracer_call.begin()
+    tracer_call.abort()
 
     assert [name for name, _, _ in app.seen] == ["prerun", "before_start", "postrun None"]
-    assert not trace.is_over
+    assert not tracer_call.is_over
 
 
 def test_a_hook_that_fails_before_the_body_fails_the_task(app: Celery) -> None:
-    """The body does not run, as in every pool of Celery's."""
-    trace = a_trace(app, "1", "early", ended=(ended := []))
+    """The body does not run, as in every pool of Celery."""
+    tracer_call = a_tracer_call(app, "1", "early", ended=(ended := []))
 
-    asyncio.run(run(app, trace))
-    trace.report(0.0)
+    asyncio.run(run(app, tracer_call))
+    tracer_call.report(0.0)
 
     assert "body" not in [name for name, _, _ in app.seen]
     assert app.seen[-1][0] == "postrun FAILURE"

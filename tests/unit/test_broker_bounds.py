@@ -1,4 +1,4 @@
-"""What is read of a broker's reply, what is decoded, and what is believed of it."""
+"""The limits on the broker's replies, on decoding, and on what is believed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from callgate.adapters.broker.bounds import (
     STRING_BYTES,
     BoundedBuffer,
 )
-from callgate.adapters.broker.control import CLOCK_MAX, BoundedClock, Mailbox, _Answers
-from callgate.adapters.broker.guard import misfit
+from callgate.adapters.broker.control import CLOCK_MAX, BoundedClock, ReplyCollector, _Replies
+from callgate.adapters.broker.guard import refusal_reason
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
-from worker.celery_ext.request import Respondent, _is_question
+from worker.celery_ext.request import InspectionNode, _is_inspection
 
 REPLIES = "reply.celery.pidbox"
 
@@ -42,7 +42,7 @@ class Wire:
         threading.Thread(target=lambda: [self.broker.sendall(part) for part in parts]).start()
 
     def held_bytes(self) -> int:
-        """What the buffer keeps."""
+        """The size of the buffer."""
         return len(self.buffer._buffer.getvalue())
 
 
@@ -56,10 +56,8 @@ def wire() -> Iterator[Wire]:
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1, 2, 3, READ_AT_ONCE_BYTES, 7 * 2**20 + 1])
-def test_of_a_long_string_only_the_head_is_kept_and_the_next_is_whole(
-    wire: Wire, over: int
-) -> None:
-    """At and around the bound; what comes behind is read as if nothing had been."""
+def test_a_long_string_is_cut_and_the_next_one_is_whole(wire: Wire, over: int) -> None:
+    """At and around the limit."""
     length = ITEM_BYTES_MAX + over
     wire.send(b"a" * length + b"\r\n", b"next\r\n")
 
@@ -71,8 +69,8 @@ def test_of_a_long_string_only_the_head_is_kept_and_the_next_is_whole(
     assert wire.buffer.read(4) == b"next"
 
 
-def test_a_burst_leaves_nothing_behind(wire: Wire) -> None:
-    """Stock forgets what was read only when nothing is left to read."""
+def test_a_burst_is_freed(wire: Wire) -> None:
+    """The original frees nothing until the buffer is empty."""
     wire.send(*[b"m" * 1_000 + b"\r\n"] * 20_000)
     for _ in range(20_000):
         assert len(wire.buffer.read(1_000)) == 1_000
@@ -81,7 +79,7 @@ def test_a_burst_leaves_nothing_behind(wire: Wire) -> None:
 
 
 def test_a_reply_of_many_strings_is_bounded(wire: Wire) -> None:
-    """A set of somebody's making, read whole."""
+    """For example a set that a stranger filled."""
     count = REPLY_BYTES_MAX // (ITEM_BYTES_MAX + STRING_BYTES)
     wire.send(*[b"m" * ITEM_BYTES_MAX + b"\r\n"] * count)
     for _ in range(count):
@@ -114,7 +112,7 @@ def test_a_long_string_that_stops_ends_the_connection(wire: Wire) -> None:
 
 
 def envelope(**changes: Any) -> dict[str, Any]:
-    """A message that may be decoded, but for changes."""
+    """A message that may be decoded, with changes."""
     return {
         "body": "W10=",
         "content-type": "application/json",
@@ -142,9 +140,9 @@ CODECS = [
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_no_codec_is_looked_up(codec: object) -> None:
-    """Two spellings are ours; each other one is refused, whatever it would do."""
-    assert "encoding" in str(misfit(envelope(**{"content-encoding": codec})))
+def test_only_two_encodings_are_accepted(codec: object) -> None:
+    """Any other codec of Python's is refused."""
+    assert "encoding" in str(refusal_reason(envelope(**{"content-encoding": codec})))
 
 
 @pytest.mark.parametrize(
@@ -168,38 +166,36 @@ def test_no_codec_is_looked_up(codec: object) -> None:
         ({"properties": {"delivery_tag": "1", "body_encoding": ["base64"]}}, "base64"),
     ],
 )
-def test_a_message_that_may_not_be_decoded_is_named(changes: dict[str, Any], words: str) -> None:
-    """Each by what is wrong with it."""
-    assert words in str(misfit(envelope(**changes)))
+def test_the_reason_of_a_refusal_is_named(changes: dict[str, Any], words: str) -> None:
+    assert words in str(refusal_reason(envelope(**changes)))
 
 
 @pytest.mark.parametrize("changes", [{}, {"content-encoding": "binary"}, {"headers": None}])
 def test_a_message_of_ours_may_be_decoded(changes: dict[str, Any]) -> None:
-    """As Celery writes them."""
-    assert misfit(envelope(**changes)) is None
+    """In the form that Celery writes."""
+    assert refusal_reason(envelope(**changes)) is None
 
 
 @pytest.mark.parametrize("what", [None, 7, "text", [], [{}], {}])
-def test_what_is_no_envelope_is_no_message(what: object) -> None:
-    """Whatever JSON it is."""
-    assert misfit(what) == "no message"
+def test_json_without_an_envelope_is_refused(what: object) -> None:
+    assert refusal_reason(what) == "no message"
 
 
 @pytest.mark.parametrize(
     "told",
     [10**4_300 - 1, CLOCK_MAX + 1, -1, True, 1e308, float("inf"), float("nan"), "9", None, [9], {}],
 )
-def test_a_clock_follows_no_number_that_no_clock_has(told: Any) -> None:
-    """It goes on by one, and can still be written into a message."""
+def test_a_clock_ignores_implausible_times(told: Any) -> None:
+    """It advances by one, and can still be written into a message."""
     clock = BoundedClock(5)
 
     assert clock.adjust(told) == 6
     assert json.dumps(clock.forward()) == "7"
 
 
-def test_only_who_was_asked_answers() -> None:
-    """An answer in another worker's name would be the one that was waited for, and a health check fail."""
-    answers = _Answers(Mailbox("celery"), "ticket", frozenset({"call@host"}), None)
+def test_only_replies_of_asked_workers_count() -> None:
+    """A reply under another name would end the wait, and a health check would fail."""
+    answers = _Replies(ReplyCollector("celery"), "ticket", frozenset({"call@host"}), None)
     message = SimpleNamespace(body=b"", headers={"ticket": "ticket"})
     for body in ({"other@host": {"ok": "pong"}}, {"call@host": {}, "other@host": {}}, [1], "x"):
         answers.take(body, message)
@@ -211,15 +207,15 @@ def test_only_who_was_asked_answers() -> None:
     assert answers.found == [{"call@host": {"ok": "pong"}}]
 
 
-def test_a_clock_follows_a_later_one() -> None:
-    """And not an earlier one."""
+def test_a_clock_follows_a_later_time() -> None:
+    """And no earlier one."""
     clock = BoundedClock(5)
     assert (clock.adjust(100), clock.adjust(50)) == (101, 102)
     assert clock.adjust(CLOCK_MAX) == CLOCK_MAX + 1
 
 
-def question(**changes: Any) -> dict[str, Any]:
-    """What `inspect ping` broadcasts, but for changes."""
+def inspection(**changes: Any) -> dict[str, Any]:
+    """The broadcast of `inspect ping`, with changes."""
     return {
         "method": "ping",
         "arguments": {},
@@ -240,9 +236,9 @@ def question(**changes: Any) -> dict[str, Any]:
         {"destination": ["a@b"]},
     ],
 )
-def test_a_question_is_one(changes: dict[str, Any]) -> None:
-    """As Celery and Flower ask."""
-    assert _is_question(question(**changes), REPLIES)
+def test_an_inspection_is_accepted(changes: dict[str, Any]) -> None:
+    """In the forms of Celery and Flower."""
+    assert _is_inspection(inspection(**changes), REPLIES)
 
 
 @pytest.mark.parametrize(
@@ -267,31 +263,31 @@ def test_a_question_is_one(changes: dict[str, Any]) -> None:
         {"pattern": ["*"], "matcher": "glob"},
     ],
 )
-def test_what_asks_for_more_than_an_answer_is_no_question(changes: dict[str, Any]) -> None:
-    """An answer to any key, a ticket of any size, a pattern that never ends or is kept."""
-    assert not _is_question(question(**changes), REPLIES)
+def test_a_broadcast_that_asks_for_more_is_refused(changes: dict[str, Any]) -> None:
+    """A reply to any key, a ticket of any size, a pattern."""
+    assert not _is_inspection(inspection(**changes), REPLIES)
 
 
 @pytest.mark.parametrize("body", [None, 7, "ping", ["ping"], [], {}])
-def test_what_is_no_mapping_is_no_question(body: object) -> None:
-    """Stock closes and opens its ears over it."""
-    assert not _is_question(body, REPLIES)
+def test_a_broadcast_that_is_no_mapping_is_refused(body: object) -> None:
+    """The original resubscribes over it."""
+    assert not _is_inspection(body, REPLIES)
 
 
-def test_a_flood_of_questions_leaves_pings_an_answer() -> None:
-    """Others are answered a hundred times a second."""
-    mailbox = SimpleNamespace(clock=BoundedClock(), reply_exchange=SimpleNamespace(name=REPLIES))
+def test_a_flood_of_inspections_does_not_stop_pings() -> None:
+    """Others are answered a hundred times per second."""
+    collector = SimpleNamespace(clock=BoundedClock(), reply_exchange=SimpleNamespace(name=REPLIES))
     answered: list[str] = []
 
-    class Listed(Respondent):
+    class Listed(InspectionNode):
         def dispatch(self, method: str, **_: Any) -> None:
             answered.append(method)
 
-    node = Listed("a@b", mailbox=mailbox)
+    node = Listed("a@b", mailbox=collector)
     for _ in range(1_000):
-        node.handle_message(question(method="report"))
-    node.handle_message(question())
-    node.handle_message(question(), SimpleNamespace(body=b"x" * 100_000, headers={}))
+        node.handle_message(inspection(method="report"))
+    node.handle_message(inspection())
+    node.handle_message(inspection(), SimpleNamespace(body=b"x" * 100_000, headers={}))
 
     assert 100 <= answered.count("report") <= 300
     assert answered.count("ping") == 1
@@ -331,8 +327,7 @@ NAMES: list[object] = [
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
 @pytest.mark.parametrize("form", ["queue", "exchange", "routing key", "unnamed"])
-def test_a_link_goes_nowhere_else(name: object, form: str) -> None:
-    """However it is named."""
+def test_a_link_to_any_other_key_is_refused(name: object, form: str) -> None:
     forms: dict[str, dict[str, object]] = {
         "queue": {"queue": name},
         "exchange": {"exchange": name, "routing_key": "k"},
@@ -354,7 +349,6 @@ def test_a_link_goes_nowhere_else(name: object, form: str) -> None:
         {"queue": "q", "exchange": "e", "routing_key": "k"},
     ],
 )
-def test_a_link_names_one_place(options: dict[str, object]) -> None:
-    """Not half of one, nor two."""
+def test_a_link_has_exactly_one_destination(options: dict[str, object]) -> None:
     with pytest.raises(InvalidLink):
         destination(options)

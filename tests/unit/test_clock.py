@@ -1,4 +1,4 @@
-"""What time a worker process goes by."""
+"""The clock of a worker process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from callgate.adapters.system_clock import SystemClock
 
 
 def test_deadlines_pass_while_the_host_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CLOCK_MONOTONIC would stand still: what was claimed before would be sent late afterwards."""
+    """CLOCK_MONOTONIC would stop meanwhile, and a claim would be sent too late afterwards."""
     clocks = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC"}
     goes_on = getattr(time, clocks[sys.platform])
     monkeypatch.setattr(time, "clock_gettime", lambda clock: 86_400.0 if clock == goes_on else 5.0)
@@ -19,8 +19,8 @@ def test_deadlines_pass_while_the_host_is_suspended(monkeypatch: pytest.MonkeyPa
     assert SystemClock().monotonic() == 86_400.0
 
 
-def test_it_counts_seconds_and_draws_chances() -> None:
-    """Against the clock of the system itself."""
+def test_it_counts_seconds_and_draws_random_numbers() -> None:
+    """Compared with the system's own clock."""
     clock = SystemClock()
     before, began = clock.monotonic(), time.monotonic()
     time.sleep(0.01)

@@ -162,14 +162,14 @@ def test_a_cause_is_logged_once_a_minute_with_a_count() -> None:
     with capture_logs() as logs:
         while world.delivery.run():
             pass
-        early = [(log["event"], log["org_id"], log["why"], log["count"]) for log in logs]
+        early = [(log["event"], log["org_id"], log["reason"], log["count"]) for log in logs]
         logs.clear()
         world.clock.elapsed_s += SAID_AGAIN_S + 1
         world.delivery.run()
 
     assert early == [
-        ("links_not_delivered", "acme", WHY, 50),
-        ("links_not_delivered", "other", WHY, 50),
+        ("links.not_delivered", "acme", WHY, 50),
+        ("links.not_delivered", "other", WHY, 50),
     ]
     assert {(log["org_id"], log["count"]) for log in logs} == {("acme", 120), ("other", 120)}
 

@@ -1,4 +1,4 @@
-"""What Flower keeps, and who may see it: the rules alone."""
+"""Flower's checks of events, replies and passwords."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.flower.access import (
     SENDERS_MAX,
     WRONG_AT_ONCE,
     WRONG_EVERY_S,
-    Gate,
+    PasswordGuard,
     sender_of,
 )
 from worker.flower.dashboard import check_guarded
@@ -34,19 +34,18 @@ ANYTHING = st.recursive(
 
 
 def kept(event: object) -> dict[str, Any] | None:
-    """What is kept of an event, in a place without summer time."""
+    """What is stored of an event, in a time zone without summer time."""
     return checked(event, now=NOW, here_h=0)
 
 
 @pytest.mark.parametrize("name", ["call@host", "w1@a.b:7", "pool %h/1", "gen12~x@host+1"])
-def test_names_that_celery_makes_are_kept(name: str) -> None:
-    """Of workers and of clients."""
+def test_names_of_celery_are_stored(name: str) -> None:
     assert kept({**HEARTBEAT, "hostname": name})
 
 
 @pytest.mark.parametrize("letter", ["<", ">", '"', "'", "&", "\n", "\x1b", "é", "\u202e", "`", ""])
-def test_names_hold_no_letter_that_means_anything(letter: str) -> None:
-    """In HTML, in an attribute, to a terminal."""
+def test_names_with_special_characters_are_refused(letter: str) -> None:
+    """In HTML, in an attribute, in a terminal."""
     name = f"a{letter}b" if letter else ""
 
     assert kept({**HEARTBEAT, "hostname": name}) is None
@@ -54,8 +53,7 @@ def test_names_hold_no_letter_that_means_anything(letter: str) -> None:
     assert kept({**RECEIVED, "name": name}) is None
 
 
-def test_a_time_is_made_local_as_celery_makes_it() -> None:
-    """By the difference of the hours behind UTC."""
+def test_a_time_is_converted_as_celery_does() -> None:
     event = {**HEARTBEAT, "utcoffset": 2, "timestamp": NOW + 2 * 3_600}
 
     told = kept(event)
@@ -68,8 +66,7 @@ def test_a_time_is_made_local_as_celery_makes_it() -> None:
     kind=st.sampled_from(sorted(TYPES)),
     fields=st.dictionaries(st.text(), st.integers() | st.text(), max_size=5),
 )
-def test_unknown_fields_never_come_through(kind: str, fields: dict[str, Any]) -> None:
-    """Whatever else an event holds."""
+def test_unknown_fields_are_dropped(kind: str, fields: dict[str, Any]) -> None:
     told = kept({**fields, **RECEIVED, "type": kind})
 
     known = {*FIELDS[kind.partition("-")[0]], "type", "local_received"}
@@ -81,10 +78,8 @@ def test_unknown_fields_never_come_through(kind: str, fields: dict[str, Any]) ->
     name=st.sampled_from(sorted({*FIELDS["worker"], *FIELDS["task"]})),
     value=ANYTHING,
 )
-def test_a_field_is_a_short_text_or_a_number_or_not_there(
-    kind: str, name: str, value: object
-) -> None:
-    """One list of three numbers is the exception; and nothing raises."""
+def test_a_stored_field_is_a_short_text_or_a_number(kind: str, name: str, value: object) -> None:
+    """Or a list of three numbers; and nothing raises."""
     told = kept({**RECEIVED, "type": kind, name: value}) or {}
 
     for field, found in told.items():
@@ -106,8 +101,7 @@ def test_a_field_is_a_short_text_or_a_number_or_not_there(
 
 
 @given(event=ANYTHING)
-def test_what_is_no_event_is_none(event: object) -> None:
-    """Of any form."""
+def test_what_is_not_an_event_is_dropped(event: object) -> None:
     assert kept(event) is None
 
 
@@ -139,12 +133,11 @@ def test_texts_are_cut_and_cleaned() -> None:
 def test_a_reply_that_no_worker_sends_is_refused(
     worker: object, method: str, reply: object
 ) -> None:
-    """Types that the pages rely on, and sizes."""
+    """By the types that the pages rely on, and by size."""
     assert not fits(worker, method, reply)
 
 
-def test_a_reply_as_workers_send_it_fits() -> None:
-    """Of each kind."""
+def test_a_reply_of_a_worker_is_accepted() -> None:
     assert fits("w@h", "stats", {"total": {"a": 1}, "broker": {}})
     assert fits("w@h", "registered", ["a", "b"])
     assert fits("w@h", "active_queues", [{"name": "callgate.call"}])
@@ -152,40 +145,40 @@ def test_a_reply_as_workers_send_it_fits() -> None:
 
 
 def header(auth: str) -> str:
-    """As a browser sends it."""
+    """The header that a browser sends."""
     return "Basic " + base64.b64encode(auth.encode()).decode()
 
 
-def guess(gate: Gate, sender: str, now: float, *, is_known: bool = False) -> bool:
-    """Try a wrong password; False if it was not even compared."""
-    if gate.wait_s(sender, now, is_known=is_known):
+def guess(guard: PasswordGuard, sender: str, now: float, *, is_known: bool = False) -> bool:
+    """Try a wrong password; False if it was not compared."""
+    if guard.wait_s(sender, now, is_known=is_known):
         return False
-    assert not gate.is_right(header("user:wrong"))
-    gate.note_wrong(sender, now, is_known=is_known)
+    assert not guard.is_right(header("user:wrong"))
+    guard.note_wrong(sender, now, is_known=is_known)
     return True
 
 
-def test_wrong_passwords_of_one_sender_are_few() -> None:
-    """At once, and by the hour; another sender is not held up."""
-    gate = Gate("user:right", 0.0)
+def test_wrong_passwords_of_one_sender_are_limited() -> None:
+    """At once, and per hour; another sender is not delayed."""
+    guard = PasswordGuard("user:right", 0.0)
 
-    assert sum(guess(gate, "a", 0.0) for _ in range(1_000)) == WRONG_AT_ONCE
-    assert gate.wait_s("b", 0.0, is_known=False) == 0
-    assert gate.wait_s("a", 0.0, is_known=False) == WRONG_EVERY_S
-    tried = sum(guess(gate, "a", float(second)) for second in range(1, 3_601))
+    assert sum(guess(guard, "a", 0.0) for _ in range(1_000)) == WRONG_AT_ONCE
+    assert guard.wait_s("b", 0.0, is_known=False) == 0
+    assert guard.wait_s("a", 0.0, is_known=False) == WRONG_EVERY_S
+    tried = sum(guess(guard, "a", float(second)) for second in range(1, 3_601))
     assert tried == 3_600 / WRONG_EVERY_S
 
 
-def test_wrong_passwords_of_all_senders_are_few() -> None:
-    """A browser that was let in before does not notice; and the table stays small."""
-    gate = Gate("user:right", 0.0)
+def test_wrong_passwords_of_all_senders_are_limited() -> None:
+    """A browser that has logged in is not affected, and the table stays small."""
+    guard = PasswordGuard("user:right", 0.0)
 
-    assert sum(guess(gate, f"{n}", 0.0) for n in range(10_000)) == ALL_AT_ONCE
-    assert gate.wait_s("new", 0.0, is_known=False) > 0
-    assert gate.wait_s("cookie", 0.0, is_known=True) == 0
+    assert sum(guess(guard, f"{n}", 0.0) for n in range(10_000)) == ALL_AT_ONCE
+    assert guard.wait_s("new", 0.0, is_known=False) > 0
+    assert guard.wait_s("cookie", 0.0, is_known=True) == 0
     for n in range(5_000):
-        gate.note_wrong(f"later {n}", 1.0, is_known=True)
-    assert len(gate._senders) == SENDERS_MAX
+        guard.note_wrong(f"later {n}", 1.0, is_known=True)
+    assert len(guard._senders) == SENDERS_MAX
 
 
 @pytest.mark.parametrize(
@@ -202,9 +195,8 @@ def test_wrong_passwords_of_all_senders_are_few() -> None:
         ("Basic ====", False),
     ],
 )
-def test_a_header_is_right_or_wrong_and_never_an_error(told: str, *, is_right: bool) -> None:
-    """Whatever it holds."""
-    assert Gate("user:grün", 0.0).is_right(told) is is_right
+def test_no_header_raises(told: str, *, is_right: bool) -> None:
+    assert PasswordGuard("user:grün", 0.0).is_right(told) is is_right
 
 
 @pytest.mark.parametrize(
@@ -218,7 +210,7 @@ def test_a_header_is_right_or_wrong_and_never_an_error(told: str, *, is_right: b
     ],
 )
 def test_a_sender_is_an_address_or_a_network(one: str, other: str, *, is_same: bool) -> None:
-    """Who has one IPv6 address has 2**64."""
+    """The owner of one IPv6 address has 2**64 of them."""
     assert (sender_of(one) == sender_of(other)) is is_same
 
 
@@ -231,7 +223,7 @@ def test_a_sender_is_an_address_or_a_network(one: str, other: str, *, is_same: b
         ({"flower_basic_auth": SecretStr("no-colon")}, "FLOWER_BASIC_AUTH must be user:password"),
     ],
 )
-def test_an_open_door_is_refused_at_the_start(options: dict[str, Any], says: str) -> None:
+def test_an_unprotected_address_is_refused_at_start(options: dict[str, Any], says: str) -> None:
     """The line names the setting, and quotes no password."""
     with pytest.raises(ConfigurationError, match=says) as refused:
         check_guarded(WorkerOptions(**options))
@@ -247,6 +239,6 @@ def test_an_open_door_is_refused_at_the_start(options: dict[str, Any], says: str
         {"flower_address": "::", "flower_basic_auth": SecretStr("größte:пароль")},
     ],
 )
-def test_a_guarded_door_is_fine(options: dict[str, Any]) -> None:
-    """By a loopback address, or a password."""
+def test_a_protected_address_is_accepted(options: dict[str, Any]) -> None:
+    """By a loopback address, or by a password."""
     check_guarded(WorkerOptions(**options))

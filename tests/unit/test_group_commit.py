@@ -1,4 +1,4 @@
-"""Group commit: a lone caller is written at once, waiting ones go together, none hangs."""
+"""Group commit: a lone item is written at once, waiting ones together, and no caller hangs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Writer:
         self.gate = asyncio.Event()
 
     async def write(self, batch: Sequence[int]) -> list[int]:
-        """Wait for the gate, then answer in order."""
+        """Wait for the test, then answer in order."""
         self.batches.append(list(batch))
         await self.gate.wait()
         if 13 in batch:
@@ -26,8 +26,8 @@ class Writer:
         return [2 * number for number in batch]
 
 
-def test_whoever_waits_goes_into_the_next_batch() -> None:
-    """The first is written alone; the rest arrive meanwhile and share one write, bounded by `batch_max`."""
+def test_waiting_items_form_the_next_batch() -> None:
+    """The first is written alone; the others arrive meanwhile and share a batch, bounded by `batch_max`."""
 
     async def story() -> tuple[list[int], list[list[int]]]:
         writer = Writer()
@@ -45,7 +45,7 @@ def test_whoever_waits_goes_into_the_next_batch() -> None:
 
 
 def test_an_error_reaches_every_caller_of_its_batch_and_no_other() -> None:
-    """Nobody hangs, and the next batch is written."""
+    """No caller hangs, and the next batch is written."""
 
     async def story() -> list[object]:
         writer = Writer()
@@ -61,8 +61,7 @@ def test_an_error_reaches_every_caller_of_its_batch_and_no_other() -> None:
     assert later == 8
 
 
-def test_a_caller_that_gave_up_is_not_written() -> None:
-    """Cancelled while it waited: nothing of it reaches the ledger."""
+def test_a_cancelled_item_is_not_written() -> None:
 
     async def story() -> list[list[int]]:
         writer = Writer()
@@ -83,7 +82,7 @@ def test_a_caller_that_gave_up_is_not_written() -> None:
 
 
 def test_a_batch_has_a_bounded_weight() -> None:
-    """What is heavier than a batch may be goes alone, and holds up nobody."""
+    """An item over the limit is written alone, and delays no other."""
 
     async def story() -> list[list[int]]:
         writer = Writer()

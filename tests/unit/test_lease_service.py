@@ -132,7 +132,7 @@ def _away(*_: object) -> None:
 
 
 class CountingLease:
-    """Counts what the keeper asks for; `fault` is raised by every renewal while it is set."""
+    """Counts what the renewer asks for; `fault` is raised by every renewal while it is set."""
 
     def __init__(self) -> None:
         self.fault: Exception | None = None
@@ -152,35 +152,35 @@ class CountingLease:
         self.releases += 1
 
 
-def test_a_keeper_renews_until_it_is_stopped_and_then_releases(
+def test_a_renewer_renews_until_it_is_stopped_and_then_releases(
     eventually: Callable[[Callable[[], bool]], None],
 ) -> None:
     """In its own thread; the connection is closed last."""
     lease, closed = CountingLease(), threading.Event()
-    keeper = LeaseRenewer(lease, lease_s=0.04, close=closed.set)  # type: ignore[arg-type]
+    renewer = LeaseRenewer(lease, lease_s=0.04, close=closed.set)  # type: ignore[arg-type]
 
-    keeper.start()
+    renewer.start()
     eventually(lambda: lease.renewals >= 3)
     assert lease.releases == 0
-    keeper.stop()
+    renewer.stop()
 
     assert (lease.releases, closed.is_set()) == (1, True)
     assert lease.thread == "lease"
 
 
 @pytest.mark.parametrize("fault", [LedgerUnavailable("away"), RuntimeError("unforeseen")])
-def test_a_keeper_outlives_what_goes_wrong(
+def test_a_renewer_survives_errors(
     fault: Exception, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:
     """Without it the process would never claim again."""
     lease = CountingLease()
     lease.fault = fault
-    keeper = LeaseRenewer(lease, lease_s=0.04, close=lambda: None)  # type: ignore[arg-type]
+    renewer = LeaseRenewer(lease, lease_s=0.04, close=lambda: None)  # type: ignore[arg-type]
 
-    keeper.start()
+    renewer.start()
     eventually(lambda: lease.faults >= 2)
     lease.fault = None
     eventually(lambda: lease.renewals >= 1)
-    keeper.stop()
+    renewer.stop()
 
     assert lease.releases == 1

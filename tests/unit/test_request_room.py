@@ -1,4 +1,4 @@
-"""Room in a worker's memory: how much, and for whom."""
+"""The limit on the memory of large requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REQUESTS = st.lists(st.tuples(st.sampled_from(["acme", "bolt", "cog"]), st.integ
 
 
 def test_one_organisation_gets_half() -> None:
-    """What it cannot have, another can."""
+    """Another can have the rest."""
     room = RequestRoom(ROOM)
     with ExitStack() as held:
         assert held.enter_context(room.taken("acme", 300))
@@ -26,15 +26,15 @@ def test_one_organisation_gets_half() -> None:
         assert has_room
 
 
-def test_a_request_of_any_size_finds_room_in_the_end() -> None:
-    """Alone, it counts as half of the room."""
+def test_a_request_of_any_size_finds_room_alone() -> None:
+    """It counts as half of the room."""
     with RequestRoom(ROOM).taken("acme", 10 * ROOM) as has_room:
         assert has_room
 
 
 @given(REQUESTS)
-def test_what_is_taken_fits_and_is_given_back(requests: list[tuple[str, int]]) -> None:
-    """Never more than there is; nobody with half of it free is refused what fits there; nothing is left taken."""
+def test_room_is_never_exceeded_and_always_returned(requests: list[tuple[str, int]]) -> None:
+    """An organisation with nothing in it is refused only if the rest is taken."""
     room = RequestRoom(ROOM)
     with ExitStack() as held:
         taken: list[tuple[str, int]] = []

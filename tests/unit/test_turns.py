@@ -1,4 +1,4 @@
-"""Whose turn it is."""
+"""Turns of organisations in one thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.turns import Turns
 
 @pytest.fixture
 def turns() -> Iterator[Turns]:
-    """Turns of nobody yet."""
+    """Turns without work."""
     turns = Turns("test")
     yield turns
     turns.close()
@@ -30,7 +30,6 @@ def steps(count: int, log: list[str], name: str, step_s: float = 0.0) -> Generat
 
 
 def test_work_ends_with_what_it_returns_or_raises(turns: Turns) -> None:
-    """To whoever waits for it."""
 
     def wrong() -> Generator[None, None, None]:
         yield
@@ -42,8 +41,8 @@ def test_work_ends_with_what_it_returns_or_raises(turns: Turns) -> None:
     assert turns.submit("acme", steps(0, [], "y")).result(10) == "y"
 
 
-def test_who_takes_long_has_fewer_turns(turns: Turns) -> None:
-    """A hundred short steps of one, between two long ones of another; its own order stays."""
+def test_an_organisation_with_long_steps_has_fewer_turns(turns: Turns) -> None:
+    """A hundred short steps run between two long ones; the order within an organisation stays."""
     log: list[str] = []
     futures = [turns.submit("slow", steps(3, log, "slow", 0.2))]
     futures += [turns.submit("quick", steps(50, log, name)) for name in ("a", "b")]
@@ -56,8 +55,8 @@ def test_who_takes_long_has_fewer_turns(turns: Turns) -> None:
     assert log[1:101] == ["a"] * 50 + ["b"] * 50
 
 
-def test_a_pause_saves_up_nothing(turns: Turns) -> None:
-    """Who comes after a long time is served next, and then has turns like the others."""
+def test_a_pause_earns_no_extra_turns(turns: Turns) -> None:
+    """An organisation that returns is served next, and then has turns like the others."""
     log: list[str] = []
     turns.submit("busy", steps(30, log, "busy", 0.01)).result(30)
     both = [turns.submit(org, steps(20, log, org, 0.02)) for org in ("busy", "late")]
@@ -68,8 +67,8 @@ def test_a_pause_saves_up_nothing(turns: Turns) -> None:
     assert 5 <= log[30:50].count("late") <= 15
 
 
-def test_what_is_cancelled_goes_no_further(turns: Turns) -> None:
-    """Its neighbours do."""
+def test_cancelled_work_stops(turns: Turns) -> None:
+    """Other work continues."""
     begun, go_on = threading.Event(), threading.Event()
 
     def waiting() -> Generator[None, None, None]:
@@ -87,8 +86,8 @@ def test_what_is_cancelled_goes_no_further(turns: Turns) -> None:
     assert behind.result(10) == "behind"
 
 
-def test_when_closed_what_waits_is_cancelled() -> None:
-    """And nothing more is taken."""
+def test_close_cancels_waiting_work() -> None:
+    """And no more is accepted."""
     turns = Turns("test")
     held, begun = threading.Event(), threading.Event()
 
@@ -111,10 +110,10 @@ def test_when_closed_what_waits_is_cancelled() -> None:
         later.result(10)
 
 
-def test_ever_more_organisations_take_no_more_memory(
+def test_memory_is_bounded_with_many_organisations(
     turns: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also while there is always one whose work goes on."""
+    """Also while one of them always has work."""
     monkeypatch.setattr(worker.turns, "REMEMBERED_MAX", 20)
     is_over = threading.Event()
 

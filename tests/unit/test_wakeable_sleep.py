@@ -1,4 +1,4 @@
-"""Ending a pause early, from any thread."""
+"""A sleep that other threads end early."""
 
 from __future__ import annotations
 
@@ -6,48 +6,46 @@ import asyncio
 
 from worker.wakeable_sleep import WakeableSleep
 
-LONG_S, PATIENCE_S = 3_600.0, 20.0
+LONG_S, TIMEOUT_S = 3_600.0, 20.0
 
 
-def test_a_pause_ends_by_itself() -> None:
-    """Nobody nudged."""
-    asyncio.run(WakeableSleep().pause(0.01))
+def test_a_sleep_ends_by_itself() -> None:
+    asyncio.run(WakeableSleep().sleep(0.01))
 
 
-def test_a_nudge_from_another_thread_ends_a_pause() -> None:
-    """Whoever settles does so in a thread."""
-    nudge = WakeableSleep()
+def test_a_wake_from_another_thread_ends_a_sleep() -> None:
+    """Settlements, which free headroom, run in threads."""
+    sleeper = WakeableSleep()
 
     async def story() -> None:
-        pause = asyncio.create_task(nudge.pause(LONG_S))
+        sleep = asyncio.create_task(sleeper.sleep(LONG_S))
         await asyncio.sleep(0)
-        await asyncio.to_thread(nudge.give)
-        await asyncio.wait_for(pause, PATIENCE_S)
+        await asyncio.to_thread(sleeper.wake)
+        await asyncio.wait_for(sleep, TIMEOUT_S)
 
     asyncio.run(story())
 
 
-def test_a_nudge_between_two_pauses_ends_the_next_one_and_no_other() -> None:
-    """It came while the coroutine worked; it must not be lost, and counts once."""
-    nudge = WakeableSleep()
+def test_wakes_between_two_sleeps_end_the_next_sleep_and_no_other() -> None:
+    """Headroom is freed while the loop works: the wake must not be lost, and two of them count once."""
+    sleeper = WakeableSleep()
 
     async def story() -> bool:
-        await nudge.pause(0)
-        nudge.give()
-        nudge.give()
-        await asyncio.wait_for(nudge.pause(LONG_S), PATIENCE_S)
-        another = asyncio.create_task(nudge.pause(0.05))
+        await sleeper.sleep(0)
+        sleeper.wake()
+        sleeper.wake()
+        await asyncio.wait_for(sleeper.sleep(LONG_S), TIMEOUT_S)
+        another = asyncio.create_task(sleeper.sleep(0.05))
         await asyncio.sleep(0.01)
-        is_pausing = not another.done()
+        is_asleep = not another.done()
         await another
-        return is_pausing
+        return is_asleep
 
     assert asyncio.run(story())
 
 
-def test_a_nudge_for_nobody_is_harmless() -> None:
-    """Before the loop runs, and after it is closed."""
-    nudge = WakeableSleep()
-    nudge.give()
-    asyncio.run(nudge.pause(0))
-    nudge.give()
+def test_a_wake_before_the_first_sleep_and_after_the_loop_is_ignored() -> None:
+    sleeper = WakeableSleep()
+    sleeper.wake()
+    asyncio.run(sleeper.sleep(0))
+    sleeper.wake()

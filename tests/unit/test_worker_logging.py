@@ -1,4 +1,4 @@
-"""What a worker writes to its log."""
+"""The lines of a worker's log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 HOSTILE = "\\x1b[2J\\x9b31m"
 WRITES = f"""
 import structlog
-from worker.main import configure_logging
+from worker.log_config import configure_logging
 configure_logging(as_json=AS_JSON)
 log = structlog.get_logger("callgate")
 log.warning("ev{HOSTILE}ent", queue="q{HOSTILE}", n=1)
@@ -22,7 +22,7 @@ except ValueError:
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_a_log_line_does_not_steer_a_terminal(as_json: bool) -> None:
+def test_control_characters_in_a_log_line_are_escaped(as_json: bool) -> None:
     """Events, values and tracebacks quote what strangers chose; a traceback keeps its lines."""
     program = WRITES.replace("AS_JSON", str(as_json))
 

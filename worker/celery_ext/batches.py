@@ -1,18 +1,17 @@
 """
-Run many messages of one task as one batch, say one SQL statement.
+Run many messages of one task as one batch, for example as one SQL statement.
 
     hub thread                                 a thread of the pool
     message ► buffer ─ a batch is due ───────► run_batch(messages)
-                ▲                              Celery's tracer over each outcome, acks
+                ▲                              Celery's tracer over each result, acks
                 └────────── one batch ended ◄──┘
 
-A batch is due at once while none runs, so a lone message waits for nothing; while one runs, the
-next one fills (group commit). `batch_wait_s` is only an upper bound: past it, or with a full
-buffer, a further batch starts beside a slow one, up to `batches_max`.
+While no batch runs, a message starts one at once. While one runs, the buffer fills for the next (group commit).
+`batch_wait_s` is only an upper bound: after it, or with a full buffer, another batch starts beside a slow one, up to
+`batches_max`.
 
-**Prefetch.** Messages in the buffer and in running batches are unacknowledged, so they use up the
-worker's prefetch: `in_flight_max`, for calls and batches together. Where calls have used it up,
-batches stay small.
+**Prefetch.** Messages in the buffer and in running batches are unacknowledged, so they count against the worker's
+prefetch limit, which calls and batches share. When calls have used it up, batches stay small.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import structlog
 from celery import Celery, bootsteps, signals
 from celery.app.trace import fast_trace_task, trace_task_ret
 from celery.exceptions import ImproperlyConfigured, InvalidTaskError
@@ -36,7 +36,9 @@ from celery.worker.request import create_request_cls
 from worker.celery_ext.body_result import BodyResult, BodyResultTask, TracerCall
 from worker.celery_ext.retry_forever import RetryForever
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
+_ack_log = logging.getLogger(__name__)
+"""For kombu, which logs an ack that fails by itself, in the standard library's form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,12 @@ class BatchMessage:
 
 
 class CloseBatches(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Close the buffers before the connection that their messages came from goes away."""
+    """Close the buffers before the connection that their messages came from is closed."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def stop(self, consumer: Any) -> None:
-        """Flush on a warm shutdown; drop after a lost connection, for the broker redelivers."""
+        """Flush on a warm shutdown; after a lost connection drop the messages, which the broker redelivers."""
         is_lost = consumer.blueprint.state == bootsteps.RUN
         for strategy in consumer.strategies.values():
             if isinstance(strategy, BatchStrategy):
@@ -65,9 +67,9 @@ class CloseBatches(bootsteps.StartStopStep):  # type: ignore[misc]
 
 class BatchTask(BodyResultTask):
     """
-    A task that is run many messages at a time.
+    A task that runs many messages at a time.
 
-    Takes no ETA and no rate limit. Works in pools of threads only (`AsyncioPool`, `threads`).
+    Without ETA and rate limit, and only in pools of threads (`AsyncioPool`, `threads`).
     """
 
     abstract = True
@@ -78,7 +80,7 @@ class BatchTask(BodyResultTask):
     batch_size_max: int = 200
     batch_wait_s: float = 0.02
     batches_max: int = 2
-    """How many batches may run at once, those that wait to be retried included."""
+    """How many batches may run at once, including those that wait for a retry."""
 
     @classmethod
     def on_bound(cls, app: Celery) -> None:
@@ -90,36 +92,36 @@ class BatchTask(BodyResultTask):
         Do the work of up to `batch_size_max` messages, in a thread of the pool.
 
         Returns:
-            One outcome per message, in order. A message whose outcome is an error has failed for
-            good and is acknowledged like the others.
+            One result per message, in order. A message whose result is an error has failed finally, and is
+            acknowledged like the others.
 
         Raises:
-            Exception: Nothing was done. The same batch is run again after a back-off, and its
-                messages are neither acknowledged nor requeued, for as long as it takes.
+            Exception: Nothing was done. The same batch runs again after a back-off, until it succeeds; meanwhile its
+                messages are neither acknowledged nor requeued.
         """
         raise NotImplementedError(f"{self.name} has no run_batch")
 
     def run_undecodable(self, message: Any, error: Exception) -> None:
         """
-        Put aside a message whose arguments cannot be read; it is then acknowledged.
+        Divert a message whose arguments cannot be read; it is then acknowledged.
 
-        Runs in a thread of the pool, and like a batch again until it raises nothing.
+        Runs in a thread of the pool, again and again until it raises nothing.
 
         Args:
             message: The `kombu.Message`, with `body` (bytes or text), `headers`, `delivery_info`.
         """
-        logger.error("%s: dropped a message that cannot be read: %r", self.name, error)
+        log.error("message.discarded", task=self.name, reason=type(error).__name__)
 
 
 class BatchStrategy:
-    """Collect the messages of one task on one connection; all but the batches in the hub thread."""
+    """Collects the messages of one task on one connection. Only the batches run outside the hub thread."""
 
     def __init__(self, task: BatchTask, app: Celery, consumer: Any) -> None:
         """
         Prepare; Celery makes one per task and broker connection.
 
         Raises:
-            ImproperlyConfigured: the pool forks, there is no event loop, or there is a rate limit.
+            ImproperlyConfigured: The pool forks, there is no event loop, or there is a rate limit.
         """
         if getattr(consumer.pool, "uses_semaphore", False) or consumer.hub is None:
             raise ImproperlyConfigured(f"{task.name} needs a thread pool and an event loop")
@@ -140,9 +142,9 @@ class BatchStrategy:
             app=app,
         )
         self._target = fast_trace_task if app.use_fast_trace_task else trace_task_ret
-        self._until_done = RetryForever(consumer, task.name)
+        self._retry = RetryForever(consumer, task.name)
         self._buffer: deque[tuple[float, Any]] = deque()
-        """Requests with the time they came in, oldest first; the prefetch is its bound."""
+        """Requests with their time of arrival, oldest first; bounded by the prefetch limit."""
         self._running = 0
         self._is_timer_set = False
 
@@ -155,12 +157,12 @@ class BatchStrategy:
         callbacks: Iterable[Callable[[Any], None]],
         **_: Any,
     ) -> None:
-        """Take one message from the consumer."""
+        """Accept one message from the consumer."""
         try:
             request = self._request(message, body, ack, reject)
         except Exception as error:
-            work = partial(self._put_aside, message, error, ack)
-            self._until_done.start(work, _ignore_ended)
+            work = partial(self._divert, message, error, ack)
+            self._retry.start(work, _ignore_finished)
             return
         if request.revoked():
             return
@@ -169,18 +171,18 @@ class BatchStrategy:
         self._start_due_batches()
 
     def close(self, flush: bool) -> None:
-        """Take no more; run what is buffered once, here, or drop it for redelivery."""
-        self._until_done.close()
+        """Accept no more; run the buffered messages once, in this thread, or drop them for redelivery."""
+        self._retry.close()
         while self._buffer:
             batch = self._next_batch()
             if not flush:
-                _forget(batch)
+                _release(batch)
                 continue
             try:
                 self._run_batch(batch)
             except Exception:
-                # Whatever it was: the worker ends now, and must not wait for another try.
-                logger.exception("%s: the last batch failed and is redelivered", self._task.name)
+                # The worker ends now, so there is no time for another try.
+                log.exception("batch.redelivered", task=self._task.name)
                 flush = False
 
     def _request(
@@ -188,11 +190,11 @@ class BatchStrategy:
     ) -> Any:
         if body is not None:
             raise InvalidTaskError("a batched task takes messages of protocol 2 only")
-        args, kwargs, publishes_callbacks = message.payload
+        args, kwargs, callbacks = message.payload
         if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
             raise InvalidTaskError("args is not a list, or kwargs is not a mapping")
-        if not isinstance(publishes_callbacks, dict):
-            raise InvalidTaskError("the follow-ups are not a mapping")
+        if not isinstance(callbacks, dict):
+            raise InvalidTaskError("the callbacks are not a mapping")
         request = self._request_class(
             message, on_ack=ack, on_reject=reject, **self._request_options
         )
@@ -222,7 +224,7 @@ class BatchStrategy:
             batch = self._next_batch()
             if batch:
                 self._running += 1
-                self._until_done.start(partial(self._run_batch, batch), partial(self._end, batch))
+                self._retry.start(partial(self._run_batch, batch), partial(self._end, batch))
         if self._buffer and not self._is_timer_set:
             self._is_timer_set = True
             self._consumer.timer.call_after(self._task.batch_wait_s, self._on_timer)
@@ -241,54 +243,56 @@ class BatchStrategy:
     def _next_batch(self) -> list[Any]:
         size = min(len(self._buffer), self._task.batch_size_max)
         batch = [self._buffer.popleft()[1] for _ in range(size)]
-        wanted = [request for request in batch if not request.revoked()]
-        for request in wanted:
+        accepted = [request for request in batch if not request.revoked()]
+        for request in accepted:
             request.on_accepted(os.getpid(), time.monotonic())
-        return wanted
+        return accepted
 
     def _end(self, batch: list[Any], is_done: bool) -> None:
         self._running -= 1
         if is_done:
             self._start_due_batches()
         else:
-            _forget(batch)
+            _release(batch)
 
     def _run_batch(self, batch: list[Any]) -> None:
         started = time.monotonic()
-        traces = [self._trace(request) for request in batch]
+        tracer_calls = [self._tracer_call(request) for request in batch]
         begun = [
-            (trace, _batch_message(request))
-            for trace, request in zip(traces, batch, strict=True)
-            if self._guarded(trace, trace.begin)
+            (tracer_call, _batch_message(request))
+            for tracer_call, request in zip(tracer_calls, batch, strict=True)
+            if self._guarded(tracer_call, tracer_call.begin)
         ]
         try:
-            outcomes = self._task.run_batch([message for _, message in begun])
-            if len(outcomes) != len(begun):
-                raise RuntimeError(f"run_batch made {len(outcomes)} outcomes of {len(begun)}")
+            results = self._task.run_batch([message for _, message in begun])
+            if len(results) != len(begun):
+                raise RuntimeError(f"run_batch returned {len(results)} results for {len(begun)}")
         except BaseException:
             # The next try, perhaps in another thread, is another span.
-            for trace, _ in begun:
-                self._guarded(trace, trace.cut_off)
+            for tracer_call, _ in begun:
+                self._guarded(tracer_call, tracer_call.abort)
             raise
         runtime_s = time.monotonic() - started
-        for (trace, _), outcome in zip(begun, outcomes, strict=True):
-            self._guarded(trace, partial(trace.end, outcome))
-        for trace in traces:
-            if trace.is_over:
-                self._guarded(trace, partial(trace.report, runtime_s))
+        for (tracer_call, _), result in zip(begun, results, strict=True):
+            self._guarded(tracer_call, partial(tracer_call.end, result))
+        for tracer_call in tracer_calls:
+            if tracer_call.is_over:
+                self._guarded(tracer_call, partial(tracer_call.report, runtime_s))
 
-    def _guarded(self, trace: TracerCall, step: Callable[[], Any]) -> Any:
+    def _guarded(self, tracer_call: TracerCall, step: Callable[[], Any]) -> Any:
         try:
             return step()
         except Exception:
-            # The broker's or a signal handler's: the neighbours still want their end.
-            logger.exception("%s: %s stays unacknowledged", self._task.name, trace.task_id)
+            # From the broker or a signal handler. The other messages of the batch must still be finished.
+            log.exception(
+                "message.not_acknowledged", task=self._task.name, task_id=tracer_call.task_id
+            )
 
-    def _put_aside(self, message: Any, error: Exception, ack: Callable[..., None]) -> None:
+    def _divert(self, message: Any, error: Exception, ack: Callable[..., None]) -> None:
         self._task.run_undecodable(message, error)
-        ack(logger, self._consumer.connection_errors)
+        ack(_ack_log, self._consumer.connection_errors)
 
-    def _trace(self, request: Any) -> TracerCall:
+    def _tracer_call(self, request: Any) -> TracerCall:
         return TracerCall.of(
             self._task,
             request.message.payload,
@@ -304,10 +308,10 @@ def _batch_message(request: Any) -> BatchMessage:
     return BatchMessage(request.id, request.args, request.kwargs, request.request_dict)
 
 
-def _ignore_ended(_: bool) -> None:
-    """An unreadable message has nobody to tell."""
+def _ignore_finished(_: bool) -> None:
+    """An unreadable message has no request to report to."""
 
 
-def _forget(batch: Iterable[Any]) -> None:
+def _release(batch: Iterable[Any]) -> None:
     for request in batch:
         worker_state.task_ready(request)

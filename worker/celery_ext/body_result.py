@@ -1,13 +1,13 @@
 """
-Let Celery's own tracer run around tasks whose body runs somewhere else: on the event loop or in a batch.
+Run Celery's own tracer around a task body that runs elsewhere: on the event loop, or in a batch.
 
-    begin()       tracer: task_prerun, before_start ─► run() ┐ switch
-                                                              │   ... the body runs, for as long as it takes ...
-    end(outcome)  tracer: task_postrun, on_success, ... ◄─────┘ switch
+    begin()      tracer: task_prerun, before_start ─► run() ┐ switch
+                                                             │   ... the body runs, for as long as it takes ...
+    end(result)  tracer: task_postrun, on_success, ... ◄─────┘ switch
 
-The tracer is one synchronous function, so it waits for the body in a greenlet: results, callbacks, errbacks, signals,
-hooks and events remain Celery's code, a span that a signal or a wrapped tracer opens lasts as long as the body, and two
-deliveries of one task id in one process never mix.
+The tracer is one synchronous function, so it waits for the body in a greenlet. Results, callbacks, errbacks, signals,
+hooks and events thus remain Celery's code. A span that a signal or a wrapped tracer opens lasts as long as the body.
+Two deliveries of one task id in one process never mix.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from typing import Any, Self
 
 from celery import Task
 from greenlet import GreenletExit, getcurrent, greenlet
+
+Traced = tuple[int, object, float]
+"""What a tracer returns, and a request takes: is it a failure, the value or error, the runtime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,77 +39,75 @@ class BodyResult:
 
 
 class BodyResultTask(Task):  # type: ignore[misc]
-    """A task whose body runs elsewhere while Celery's tracer waits for its outcome."""
+    """A task whose body runs elsewhere while Celery's tracer waits for the result."""
 
     abstract = True
 
     publishes_callbacks = True
-    """Whether Celery does what a message asks for after its task: callbacks, errbacks, the rest of a chain or chord."""
+    """Whether Celery publishes what a message asks for: callbacks, errbacks, the rest of a chain or chord."""
 
     def run(self, *args: Any, **kwargs: Any) -> object:
-        """Leave the tracer; come back with the outcome of this very delivery."""
+        """Leave the tracer; return with the result of this delivery's body."""
         tracer = getcurrent()
         if not isinstance(tracer, _Tracer):
-            raise RuntimeError(f"{self.name} was started by something that cannot run it")
-        outcome: BodyResult = tracer.parent.switch()
-        return outcome.unwrap()
+            raise RuntimeError(f"{self.name} cannot run in this pool, only in AsyncioPool")
+        result: BodyResult = tracer.parent.switch()
+        return result.unwrap()
 
 
 class _Tracer(greenlet):
-    """A tracer that may wait for a body."""
+    """The greenlet of a tracer, which may wait for a body."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TracerCall:
     """
-    What Celery gives a pool to run: its tracer, the tracer's arguments and who hears the end.
+    One delivery: Celery's tracer, its arguments, and the callback for the result.
 
-    `begin`, `end` and `cut_off` belong to one thread.
+    Call `begin`, `end` and `abort` in one thread.
     """
 
-    target: Callable[..., tuple[int, object, float]]
+    target: Callable[..., Traced]
     name: str
     task_id: str
     request: dict[str, Any]
     body: tuple[Any, Any, Any]
-    """Arguments, keyword arguments and follow-ups (callbacks, errbacks, chain, chord), decoded."""
-    callback: Callable[[tuple[int, object, float]], None]
+    """Arguments, keyword arguments and what to publish afterwards (callbacks, errbacks, chain, chord), decoded."""
+    callback: Callable[[Traced], None]
     context: Context = field(default_factory=copy_context)
-    """Of the tracer: what its signals set there, the body sees, if it runs in it, and so do the signals at its end."""
+    """The tracer's context. A body that runs in it sees what the tracer's signals set there."""
     _tracers: list[_Tracer] = field(default_factory=list)
-    _results: list[tuple[int, object, float]] = field(default_factory=list)
+    _results: list[Traced] = field(default_factory=list)
 
     @classmethod
     def of(cls, task: BodyResultTask, body: tuple[Any, Any, Any], **rest: Any) -> Self:
-        """The trace of one delivery of a task."""
-        args, kwargs, publishes_callbacks = body
-        return cls(
-            body=(args, kwargs, publishes_callbacks if task.publishes_callbacks else {}), **rest
-        )
+        """Make the tracer call of one delivery, without callbacks if the task publishes none."""
+        args, kwargs, callbacks = body
+        return cls(body=(args, kwargs, callbacks if task.publishes_callbacks else {}), **rest)
 
     def begin(self) -> bool:
-        """Run the tracer up to the body; False if it wants none, because something before it failed."""
+        """Run the tracer up to the body; False if it ended before, because a hook failed."""
         tracer = _Tracer(self._trace)
         tracer.gr_context = self.context
         self._tracers.append(tracer)
         tracer.switch()
         return not tracer.dead
 
-    def end(self, outcome: BodyResult) -> None:
-        """Run the rest of the tracer over the body's outcome."""
-        self._tracers.pop().switch(outcome)
+    def end(self, result: BodyResult) -> None:
+        """Run the rest of the tracer, with the body's result."""
+        self._tracers.pop().switch(result)
 
-    def cut_off(self) -> None:
-        """End the tracer of a body that has no outcome: what began ends, and nothing is told of success or failure."""
+    def abort(self) -> None:
+        """End the tracer of a body without a result: spans end, and neither success nor failure is reported."""
         self._tracers.pop().throw(GreenletExit)
 
     @property
     def is_over(self) -> bool:
-        """Whether the tracer has ended, and nobody was told yet."""
+        """Whether the tracer has ended and its result is not reported yet."""
         return bool(self._results)
 
     def report(self, runtime_s: float) -> None:
-        """Report the delivery, with the time the body took."""
+        """Report the result to the request, with the runtime of the body."""
         failed, result, _ = self._results.pop()
         self.callback((failed, result, runtime_s))
 

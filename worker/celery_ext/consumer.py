@@ -1,10 +1,9 @@
 """
-Keep a copy of every message that names no task we can run.
+Keep a copy of every message that cannot be run.
 
-Stock Celery 5.7 logs and drops such messages, or worse: a body that is not three parts, a header
-of the wrong type or a missing id raises in the consumer, which ends the worker; the message goes
-back to its queue and ends the next one. Here each of them reaches a sink and is then rejected, and
-the log never quotes it: what is in it may be somebody's secret.
+Stock Celery 5.7 logs and drops such messages, or worse: a body that is not three parts, a header of the wrong type or
+a missing id raises in the consumer and ends the worker; the message returns to its queue and ends the next one. Here
+each of them is given to a sink and then rejected. The log never quotes a message, because it may hold secrets.
 
     undecodable body                         stock: logged, acked
     compressed, or in an odd encoding        stock: inflated, however large that is
@@ -14,12 +13,12 @@ the log never quotes it: what is in it may be somebody's secret.
     no id, wrong parts, wrong types          stock: ends one worker after the other
     arguments no task of ours can use        stock: acked, as the task's failure
 
-    a broadcast that cannot be decoded       stock: logged; here too, for nobody waits for it
-    a body that is no base64                 stock: lost, ends the worker
-    not even JSON, or no kombu envelope       stock: lost, ends the worker
+    a broadcast that cannot be decoded       stock: logged; logged here too, because nothing waits for it
+    a body that is not base64                stock: lost, ends the worker
+    not JSON, or not kombu's envelope        stock: lost, ends the worker
 
-Bodies and items need `worker.celery_ext.redis_transport`. The broker has forgotten a message when it is looked at, so
-a stray is lost if the process is killed before the sink has it.
+The cases about items and encodings need `worker.celery_ext.redis_transport`. The broker has already forgotten a message
+when it is examined, so an unprocessable message is lost if the process is killed before the sink has stored it.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import structlog
 from celery import Celery, Task
 from kombu.exceptions import KombuError
 
@@ -40,76 +40,77 @@ from worker.celery_ext.event_pacing import PacedConsumer
 from worker.celery_ext.pool import AsyncTask
 from worker.celery_ext.retry_forever import RetryForever
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
+_reject_log = logging.getLogger(__name__)
+"""For kombu, which logs a reject that fails by itself, in the standard library's form."""
 
-GARBAGE_WAITING_MAX = 200
-"""Items that were no messages, while the sink has not taken them: 12 MB."""
+MALFORMED_WAITING_MAX = 200
+"""Malformed items that wait for the sink, at most: 12 MB."""
 BROADCASTS = ".celery.pidbox"
-"""How the name ends under which a worker hears them."""
+"""The end of the name under which a worker receives them."""
 
 _CONTENT_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, KombuError)
-"""What Celery raises over content that it did not expect; anything else is not the message's."""
+"""What Celery raises over content that it did not expect. Any other error is not caused by the message."""
 
 Sink = Callable[[UnprocessableMessage], None]
 
 
 class _Unprocessable(TypeError):
-    """What we have against a message, in words of our own; those of other errors may quote it."""
+    """The reason to divert a message, in our own words; the words of other errors may quote the message."""
 
 
-def connect_stray_handlers(app: Celery, sink: Sink) -> None:
+def connect_unprocessable_sink(app: Celery, sink: Sink) -> None:
     """
-    Have the workers of `app` hand every stray message to `sink` before they reject it.
+    Have the workers of `app` give every unprocessable message to `sink` before they reject it.
 
-    `raw` is the headers as one line of JSON, an empty line and the body, cut off after 64 KiB.
-    The sink runs in a thread of the pool. While it raises, it is called again after a back-off, and
-    the message counts as taken. Messages of a `BatchTask` whose arguments cannot be read go to
-    its `run_undecodable` instead.
+    `raw` is the headers as one line of JSON, an empty line and the body, cut off after 64 KiB. The sink runs in a
+    thread of the pool. While it raises, it is called again after a back-off, and the message counts as taken. A message
+    of a `BatchTask` whose arguments cannot be read goes to the task's `run_undecodable` instead.
     """
     app.conf.worker_consumer = type(
-        "StrayConsumer", (_StrayConsumer,), {"sink": staticmethod(sink)}
+        "DivertingConsumer", (_DivertingConsumer,), {"sink": staticmethod(sink)}
     )
 
 
-class _StrayConsumer(PacedConsumer):
-    """Celery's consumer with a way out for what it cannot handle."""
+class _DivertingConsumer(PacedConsumer):
+    """Celery's consumer, with a way out for messages that it cannot handle."""
 
     sink: Sink
-    _until_done: RetryForever
-    _garbage_waiting = 0
+    _retry: RetryForever
+    _malformed_waiting = 0
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-        """Return Celery's handler of messages, guarded; called once per broker connection."""
+        """Return Celery's message handler, guarded; Celery calls this once per broker connection."""
         receive = super().create_task_handler(*args, **kwargs)
-        self._until_done = RetryForever(self, "stray message sink")
-        self.connection.transport.on_malformed = self._put_garbage_aside
+        self._retry = RetryForever(self, "unprocessable message sink")
+        self.connection.transport.on_malformed = self._divert_malformed
 
-        def receive_or_put_aside(message: Any) -> None:
+        def receive_or_divert(message: Any) -> None:
             try:
                 self._check(message)
                 receive(message)
             except _CONTENT_ERRORS as error:
-                self._put_aside(message, error)
+                self._divert(message, error)
 
-        return receive_or_put_aside
+        return receive_or_divert
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Put aside a body that cannot be decoded; a broadcast's is dropped, for no prefetch bounds how many come."""
+        """Divert an undecodable body. A broadcast is dropped instead: no prefetch limit bounds their number."""
         if _queue_of(message).endswith(BROADCASTS):
-            logger.error("dropped a broadcast: %s", type(exc).__name__)
+            log.error("broadcast.discarded", reason=type(exc).__name__)
         else:
-            self._put_aside(message, exc)
+            self._divert(message, exc)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Put aside a task nobody registered."""
-        self._put_aside(message, _Unprocessable("a task that nobody registered"))
+        """Divert a message of a task that is not registered."""
+        self._divert(message, _Unprocessable("a task that is not registered"))
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """Put aside a task with invalid headers or content."""
-        self._put_aside(message, exc)
+        """Divert a message with invalid headers or content."""
+        self._divert(message, exc)
 
     def _check(self, message: Any) -> None:
-        """Raise on what Celery would only find unusable after it has taken the task, and on its old protocol."""
+        """Raise on the old protocol, and on content that Celery finds unusable only after it has accepted the task."""
         if "task" not in message.headers:
             raise _Unprocessable("no task message of a known protocol")
         strategy = self.strategies.get(message.headers.get("task"))
@@ -118,38 +119,34 @@ class _StrayConsumer(PacedConsumer):
         if not isinstance(message.headers.get("id"), str):
             raise _Unprocessable("the task id is not text")
         if isinstance(message.payload, list):
-            args, kwargs, publishes_callbacks = message.payload
+            args, kwargs, callbacks = message.payload
             if not isinstance(args, list) or not isinstance(kwargs, dict):
                 raise _Unprocessable("args is not a list, or kwargs is not a mapping")
-            if not isinstance(publishes_callbacks, dict):
-                raise _Unprocessable("the follow-ups are not a mapping")
+            if not isinstance(callbacks, dict):
+                raise _Unprocessable("the callbacks are not a mapping")
             _check_arguments(self.app.tasks[message.headers["task"]], args, kwargs)
 
-    def _put_garbage_aside(self, queue: str, item: bytes, why: str) -> None:
-        """Keep an item that is no message, so counts for no prefetch, unless too many wait to be kept."""
-        if self._garbage_waiting >= GARBAGE_WAITING_MAX:
-            logger.error(
-                "dropped %d bytes from queue %r: too many unprocessable_messages wait",
-                len(item),
-                queue,
-            )
+    def _divert_malformed(self, queue: str, item: bytes, why: str) -> None:
+        """Give an item that is no message to the sink; drop it while too many wait, as no prefetch limit counts it."""
+        if self._malformed_waiting >= MALFORMED_WAITING_MAX:
+            log.error("unprocessable_message.discarded", queue=queue, size_bytes=len(item))
             return
-        self._garbage_waiting += 1
-        stray = UnprocessableMessage(queue, why, item[:RAW_BYTES_MAX])
-        self._until_done.start(partial(self.sink, stray), self._end_garbage)
+        self._malformed_waiting += 1
+        unprocessable = UnprocessableMessage(queue, why, item[:RAW_BYTES_MAX])
+        self._retry.start(partial(self.sink, unprocessable), self._on_malformed_stored)
 
-    def _end_garbage(self, _: bool) -> None:
-        self._garbage_waiting -= 1
+    def _on_malformed_stored(self, _: bool) -> None:
+        self._malformed_waiting -= 1
 
-    def _put_aside(self, message: Any, error: Exception) -> None:
+    def _divert(self, message: Any, error: Exception) -> None:
         reason = str(error) if isinstance(error, _Unprocessable) else type(error).__name__
-        stray = UnprocessableMessage(_queue_of(message), reason, _raw(message))
-        logger.error("stray message in queue %r: %s", stray.queue, stray.reason)
-        self._until_done.start(partial(self.sink, stray), partial(self._end, message))
+        unprocessable = UnprocessableMessage(_queue_of(message), reason, _raw(message))
+        log.error("unprocessable_message.diverted", queue=unprocessable.queue, reason=reason)
+        self._retry.start(partial(self.sink, unprocessable), partial(self._on_stored, message))
 
-    def _end(self, message: Any, is_kept: bool) -> None:
-        if is_kept and not message.acknowledged:
-            message.reject_log_error(logger, self.connection_errors)
+    def _on_stored(self, message: Any, is_stored: bool) -> None:
+        if is_stored and not message.acknowledged:
+            message.reject_log_error(_reject_log, self.connection_errors)
 
 
 def _check_arguments(task: Task, args: list[Any], kwargs: dict[str, Any]) -> None:

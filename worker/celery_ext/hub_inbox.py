@@ -1,66 +1,65 @@
-"""How other threads give the hub thread something to do."""
+"""Run callbacks of other threads in the hub thread (the thread of Celery's event loop)."""
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-logger = logging.getLogger(__name__)
+import structlog
+
+log = structlog.get_logger(__name__)
 
 Callback = Callable[[], object]
 
 
 class HubInbox:
     """
-    Letters from any thread, read in the hub thread in the order they were posted.
+    Callbacks from any thread, run in the hub thread in the order of their submission.
 
-    Not `hub.call_soon`: what such a callback calls soon itself, like an ack, waits until the hub's
-    next poll returns, and with every slot full nothing but a timer ends that poll.
+    Not `hub.call_soon`: what such a callback schedules in turn, for example an ack, waits until the hub's next poll
+    returns. When every slot is taken, only a timer ends that poll.
     """
 
     def __init__(self) -> None:
-        self._letters: deque[Callback] = deque()
-        self._bell, self._ear = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ear.setblocking(False)
-        self._is_rung = False
+        self._callbacks: deque[Callback] = deque()
+        self._wake_tx, self._wake_rx = socket.socketpair()
+        self._wake_tx.setblocking(False)
+        self._wake_rx.setblocking(False)
+        self._is_woken = False
 
     def attach(self, hub: Any) -> None:
-        """Have the hub read; again after each lost connection, for that empties the hub."""
-        hub.add_reader(self._ear, self.read)
+        """Have the hub read the inbox; call again after each lost connection, which clears the hub's readers."""
+        hub.add_reader(self._wake_rx, self.read)
 
-    def post(self, letter: Callback) -> None:
-        """Leave a letter and wake the hub, with one system call for any number of letters."""
-        self._letters.append(letter)
-        if not self._is_rung:
-            self._is_rung = True
-            self.ring()
+    def submit(self, callback: Callback) -> None:
+        """Add a callback and wake the hub; one system call serves all callbacks until the hub reads."""
+        self._callbacks.append(callback)
+        if not self._is_woken:
+            self._is_woken = True
+            self.wake()
 
-    def ring(self) -> None:
-        """Wake the hub; takes no lock, so a signal handler may do it."""
+    def wake(self) -> None:
+        """Wake the hub. Takes no lock, so a signal handler may call it."""
         with suppress(OSError):
-            self._bell.send(b"\0")
+            self._wake_tx.send(b"\0")
 
     def read(self) -> None:
-        """Act on every letter; one that fails is logged and does not hold up the others."""
+        """Run all callbacks; one that fails is logged and does not stop the others."""
         with suppress(OSError):
-            self._ear.recv(4096)
-        # The flag falls before the box is emptied: a letter posted meanwhile is read now or later.
-        self._is_rung = False
-        while self._letters:
-            letter = self._letters.popleft()
+            self._wake_rx.recv(4096)
+        # The flag is cleared before the queue is emptied: a callback submitted meanwhile runs now, or wakes the hub.
+        self._is_woken = False
+        while self._callbacks:
+            callback = self._callbacks.popleft()
             try:
-                letter()
+                callback()
             except Exception:
-                logger.exception(
-                    "a finished task could not be settled; its message still counts as taken"
-                )
+                log.exception("hub_callback.failed")
 
     def close(self) -> None:
-        """Stop listening; letters posted from now on are never read."""
-        self._bell.close()
-        self._ear.close()
+        """Close the sockets; callbacks submitted from now on never run."""
+        self._wake_tx.close()
+        self._wake_rx.close()

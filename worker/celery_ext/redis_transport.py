@@ -1,17 +1,17 @@
 """
-Kombu's Redis transport, made for a worker whose ledger knows what is lost.
+Kombu's Redis transport, for a worker whose ledger can find lost messages.
 
-- A message is forgotten by the broker when it is handed over. Stock writes each into a list of what is
-  unacknowledged, and out of it again, to deliver it once more after a visibility timeout: four more round trips per
-  call, for what a sweep finds within seconds (ADR 12). What a worker has taken and not ended counts in its memory,
-  bounds what it takes, and goes back to the queue when it stops or loses its connection.
-- Several messages come with one round trip (BLMPOP: Redis 7 or later, or Valkey).
-- Stock builds a new redis-py client, with a copy of its table of about 170 reply parsers, for each
-  command it sends: a fifth of a worker's CPU per task.
-- An item of a queue that is no message ends the stock worker. Here it is put aside. So is one that is longer than a
-  message of ours can be, and one that kombu would inflate (`callgate.adapters.broker.guard`).
-- A broker that refuses a command (its disk or its memory is full, it lacks replicas, it has become one itself) ends the
-  stock worker. Here that is a lost connection, made again until the broker takes writes.
+- The broker forgets a message when it delivers it. Stock kombu writes each message into a hash of unacknowledged
+  messages and removes it later, to redeliver it after a visibility timeout: four more round trips per call, for a loss
+  that a sweep finds within seconds (ADR 12). A worker keeps its unacknowledged messages in memory. They count against
+  its prefetch limit, and return to the queue when it stops or loses its connection.
+- One round trip takes several messages (BLMPOP: Redis 7 or later, or Valkey).
+- Stock kombu builds a new redis-py client for each command, with a copy of a table of about 170 reply parsers: a fifth
+  of a worker's CPU per task.
+- The stock worker exits when an item of a queue is not a message. Here the item is diverted, and so is an item that is
+  too long for a message of ours or that kombu would inflate (`callgate.adapters.broker.guard`).
+- The stock worker exits when the broker rejects a write (disk full, out of memory, too few replicas, demoted to
+  replica). Here that counts as a lost connection: the worker reconnects until the broker accepts writes.
 
 Select it with the setting `broker_transport = "worker.celery_ext.redis_transport:Transport"` for a `redis://`
 or `rediss://` broker.
@@ -21,47 +21,47 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty
 from typing import Any
 
+import structlog
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
-from callgate.adapters.broker import guard as celery_guard
+from callgate.adapters.broker import guard
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 _TAGS = itertools.count(1)
-Garbage = Callable[[str, bytes, str], None]
-"""Takes the queue, an item of it that is no message for us, and why it is none."""
+OnMalformed = Callable[[str, bytes, str], None]
+"""Takes a queue, an item of it that is not a message for us, and the reason."""
 TAKEN_AT_ONCE_MAX = 16
-"""Messages of one round trip. More would save little, and take from the other workers what they have room for."""
+"""Messages of one round trip. More would save little, and leave fewer for workers that have free slots."""
 TOO_LONG = "too long for a message"
 MESSAGE_BYTES_MAX = 16 * 1024
-"""Ten times what ours have. Of as many as a worker may take at once, each can grow twentyfold when it is decoded."""
+"""Ten times the size of our messages. Decoding can make each of those that a worker holds twenty times larger."""
 
 
-class Unfinished(virtual.QoS):  # type: ignore[misc]
-    """What was delivered and has not ended, in memory; its number is bounded by the prefetch."""
+class InMemoryUnacked(virtual.QoS):  # type: ignore[misc]
+    """The unacknowledged messages, in memory; bounded by the prefetch limit."""
 
     def restore_unacked(self) -> list[Any]:
-        """Put it back; without a broker it is left to the ledger's sweep."""
+        """Return them to their queues; without a broker a sweep finds the lost ones later."""
         self._flush()
         taken = [
             (m.delivery_info["routing_key"], _bytes_of(m._raw)) for m in self._delivered.values()
         ]
         self._delivered.clear()
-        self.channel.put_back(taken)
+        self.channel.restore(taken)
         return []
 
 
-class Channel(celery_guard.Channel):
-    """A channel with one client, which threads may share and which outlives the connection."""
+class Channel(guard.Channel):
+    """A channel with one client, which threads may share and which survives reconnects."""
 
     ack_emulation = False
     QoS: Any
@@ -71,7 +71,7 @@ class Channel(celery_guard.Channel):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.QoS = Unfinished
+        self.QoS = InMemoryUnacked
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:
@@ -86,7 +86,7 @@ class Channel(celery_guard.Channel):
             return
         wait_s = timeout or self.brpop_timeout or 0
         keys = [self.global_keyprefix + queue for queue in queues]
-        # None is a prefetch without bound.
+        # None: the prefetch count is unlimited.
         room = self.qos.can_consume_max_estimate()
         count = TAKEN_AT_ONCE_MAX if room is None else min(room, TAKEN_AT_ONCE_MAX)
         self._in_poll = self.client.connection
@@ -107,49 +107,50 @@ class Channel(celery_guard.Channel):
                 while items:
                     self.connection.deliver_item(queue, items.popleft())
             except BaseException:
-                # Nobody knows of the others.
-                self.put_back([(queue, item) for item in items])
+                # Celery does not know of the remaining items.
+                self.restore([(queue, item) for item in items])
                 raise
             return True
         finally:
             self._in_poll = None
             self._flush_brpop_reauth()
 
-    def put_back(self, taken: Sequence[tuple[str, bytes]]) -> None:
-        """Put items in front of their queues again, the first one first."""
+    def restore(self, taken: Sequence[tuple[str, bytes]]) -> None:
+        """Return items to the heads of their queues, in their order."""
         try:
             with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
                 for queue, item in reversed(taken):
                     pipe.rpush(queue, item)
                 pipe.execute()
         except self.connection_errors as error:
-            logger.warning("%d messages are left to the sweep: %r", len(taken), error)
+            log.warning("messages.lost", count=len(taken), reason=repr(error))
 
 
-class Transport(celery_guard.Transport):
-    """A transport that puts aside what is no message for us; the broker has already forgotten it."""
+class Transport(guard.Transport):
+    """A transport that diverts items that are not messages for us; the broker has already forgotten them."""
 
     Channel = Channel
-    connection_errors = (*celery_guard.Transport.connection_errors, ResponseError)
-    on_malformed: Garbage | None = None
-    """Gets the garbage, in the thread that consumes; without it, garbage is only logged."""
+    connection_errors = (*guard.Transport.connection_errors, ResponseError)
+    on_malformed: OnMalformed | None = None
+    """Takes malformed items, in the consuming thread; without it they are only logged."""
 
     def deliver_item(self, queue: str, item: bytes) -> None:
-        """Deliver one item of a queue, or put it aside."""
+        """Deliver one item of a queue, or divert it."""
         if len(item) > MESSAGE_BYTES_MAX:
             self.refuse(queue, item, TOO_LONG)
         else:
             super().deliver_item(queue, item)
 
     def refuse(self, queue: str, item: bytes, why: str) -> None:
-        """Hand over an item that is no message for us."""
+        """Divert an item that is not a message for us."""
         super().refuse(queue, item, why)
         if self.on_malformed is not None:
             self.on_malformed(queue, item, why)
 
     def _deliver(self, message: Any, queue: str) -> None:
-        # Of what it says of itself only how to read it. Where it came from, for it may have to go back; and a tag of
-        # our own: those that share one would count as one, and so be taken without bound.
+        # Of the sender's properties only the encoding of the body is used. The queue is ours, because the message may
+        # have to return there. The tag is ours, because messages with one tag would count as one, and pass the
+        # prefetch limit.
         message["properties"] = {
             "body_encoding": message["properties"].get("body_encoding"),
             "delivery_info": {"exchange": "", "routing_key": queue},

@@ -1,12 +1,12 @@
 """
-A message wakes a worker, and that is all it may do.
+What a message from the broker may make a worker do: look at the task that it identifies, and answer inspections.
 
-Of a message nothing is believed but the ids it names. Celery also obeys headers: a time limit in a forged message would
-cut a call off in the middle of its paid request, an expiry in the past would have its id refused for hours in every
-message after it, an ETA would fill the worker's memory. It shows others: a name (`shadow`), arguments and parents that
-are not those of the task. So all headers are made here, of what the body names. Callbacks in the body
-(`publishes_callbacks` of the tasks) would make the worker publish, or, if they are broken, never acknowledge the
-message. What limits a call is in the ledger and the catalogue.
+Of a message only the ids in its arguments are trusted. Celery also obeys headers. In a forged message a time limit
+would stop a call during its paid request, an expiry in the past would reject all later messages with the same id for
+hours, and an ETA would fill the worker's memory. Celery also shows headers: a name (`shadow`), arguments and parents
+that are not the task's. So all headers are made here, from the identity in the arguments. Callbacks in the body would
+make the worker publish, or, if malformed, never acknowledge the message; the tasks switch them off
+(`publishes_callbacks`). The limits of a call are in the ledger and the catalogue.
 """
 
 from __future__ import annotations
@@ -27,96 +27,101 @@ INSPECTION_COMMANDS = frozenset(
     {
         *("ping", "stats", "conf", "report", "clock", "query_task"),
         *("active", "active_queues", "registered", "reserved", "scheduled", "revoked"),
-        # Flower asks for events when it starts.
+        # Flower sends this when it starts.
         "enable_events",
     }
 )
-"""Broadcasts a worker answers. The others stop it, stop its tasks, or have it consume what is not its own."""
-QUESTION_BYTES_MAX = 16 * 1024
-ANSWER_KEPT_S = 10
-"""How long an answer waits for who asked; Celery's own queues for answers are gone after as long."""
-ANSWERS_PER_S = 100
-"""Beside pings, which are short and keep a worker alive."""
+"""Broadcasts a worker obeys. All others stop it, stop its tasks, or change the queues that it consumes."""
+INSPECTION_BYTES_MAX = 16 * 1024
+REPLY_EXPIRES_S = 10
+"""How long a reply waits in the broker; as long as Celery's own reply queues live."""
+REPLIES_PER_S = 100
+"""Pings not counted: they are short, and health checks depend on them."""
 _OID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """What a message names, in our words."""
+class TaskIdentity:
+    """The task that a message identifies, in our own values."""
 
     task_id: str
     arguments: tuple[object, ...]
     parent_id: str | None = None
 
     @classmethod
-    def nothing(cls) -> Named:
-        """For a message that names nothing we know."""
+    def unknown(cls) -> TaskIdentity:
+        """Return the identity for a message that identifies no task of ours."""
         return cls(str(uuid4()), ())
 
 
-class Woken(Protocol):
-    """A task that a `UntrustedRequest` is for."""
+class IdentifyingTask(Protocol):
+    """A task whose request class is `UntrustedRequest`."""
 
     name: str
 
-    def named(self, args: Any, kwargs: Any) -> Named:
-        """What these arguments of a message name; whatever they are, it raises nothing."""
+    def identify(self, args: Any, kwargs: Any) -> TaskIdentity:
+        """Return what these arguments of a message identify; must not raise for any arguments."""
 
 
 class UntrustedRequest(Request):  # type: ignore[misc]
-    """A delivery that only names what to look at; whoever wants a call not to run cancels it in the ledger."""
+    """A delivery whose headers are ours. Celery cannot revoke it: a call is cancelled in the ledger."""
 
     def __init__(
-        self, message: Any, *, task: Woken, headers: Mapping[str, Any] | None = None, **options: Any
+        self,
+        message: Any,
+        *,
+        task: IdentifyingTask,
+        headers: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         args, kwargs, _ = message.payload
-        ours = _headers(task.name, task.named(args, kwargs))
+        ours = _headers(task.name, task.identify(args, kwargs))
         super().__init__(message, task=task, headers=ours, **options)
 
     def revoked(self) -> bool:
-        """No: the ledger says what runs."""
+        """Return False: the ledger decides what runs."""
         return False
 
 
-def _headers(task: str, named: Named) -> dict[str, Any]:
+def _headers(task: str, identity: TaskIdentity) -> dict[str, Any]:
     return {
         "lang": "py",
         "task": task,
-        "id": named.task_id,
-        "root_id": named.parent_id or named.task_id,
-        "parent_id": named.parent_id,
-        "argsrepr": repr(named.arguments),
+        "id": identity.task_id,
+        "root_id": identity.parent_id or identity.task_id,
+        "parent_id": identity.parent_id,
+        "argsrepr": repr(identity.arguments),
         "kwargsrepr": "{}",
         "retries": 0,
         "ignore_result": True,
     }
 
 
-class Respondent(pidbox.Node):  # type: ignore[misc]
+class InspectionNode(pidbox.Node):  # type: ignore[misc]
     """
-    Answers questions, to who asked.
+    Answers inspections, to the sender's own reply queue only.
 
-    Stock sends its answer to any key that a broadcast names, or that somebody bound to the exchange it names, where it
-    stays; it runs a broadcast's regular expression over its own name, and keeps what it compiled of each pattern; and a
-    broadcast of another shape has it close its ears and open them again, deaf meanwhile.
+    Celery's node sends its reply to any key that a broadcast names, or that is bound to the exchange it names, and the
+    reply stays there. It matches a broadcast's regular expression against its own name and caches every compiled
+    pattern. A malformed broadcast makes it resubscribe, and it misses the broadcasts meanwhile.
     """
 
     mailbox: Any
     _window_ends_at = 0.0
-    _answered = 0
+    _replies = 0
 
     def handle_message(self, body: Any, message: Any = None) -> Any:
-        """Answer, if it is a question."""
-        if len(getattr(message, "body", None) or "") > QUESTION_BYTES_MAX:
+        """Answer a broadcast if it is a well-formed inspection."""
+        if len(getattr(message, "body", None) or "") > INSPECTION_BYTES_MAX:
             return None
-        if not _is_question(body, self.mailbox.reply_exchange.name):
+        if not _is_inspection(body, self.mailbox.reply_exchange.name):
             return None
-        if body["method"] != "ping" and not self._may_answer():
+        if body["method"] != "ping" and not self._may_reply():
             return None
         return super().handle_message(body, message)
 
     def reply(self, data: Any, exchange: str, routing_key: str, ticket: str, **_: Any) -> None:
-        """Put an answer where it was asked for; it goes if nobody takes it."""
+        """Publish a reply to the sender's queue, where it expires if it is not consumed."""
         queue = f"{routing_key}.{exchange}"
         headers = {"ticket": ticket, "clock": self.mailbox.clock.forward()}
         with self.mailbox.producer_pool.acquire(block=True) as producer:
@@ -125,16 +130,16 @@ class Respondent(pidbox.Node):  # type: ignore[misc]
             )
             channel = producer.channel
             with channel.conn_or_acquire() as client:
-                client.expire(channel.global_keyprefix + queue, ANSWER_KEPT_S)
+                client.expire(channel.global_keyprefix + queue, REPLY_EXPIRES_S)
 
-    def _may_answer(self) -> bool:
+    def _may_reply(self) -> bool:
         if (now := time.monotonic()) >= self._window_ends_at:
-            self._window_ends_at, self._answered = now + 1, 0
-        self._answered += 1
-        return self._answered <= ANSWERS_PER_S
+            self._window_ends_at, self._replies = now + 1, 0
+        self._replies += 1
+        return self._replies <= REPLIES_PER_S
 
 
-def _is_question(body: Any, reply_exchange: str) -> bool:
+def _is_inspection(body: Any, reply_exchange: str) -> bool:
     if not isinstance(body, dict) or not isinstance(body.get("method"), str):
         return False
     reply_to, ticket = body.get("reply_to"), body.get("ticket")
@@ -159,7 +164,7 @@ def _is_oid(value: object) -> bool:
 
 
 def allow_only_inspection_commands(app: Celery) -> None:
-    """Have the workers of this process obey no command that comes through the broker."""
+    """Make the workers of this process ignore all broadcasts but inspections."""
     for name in set(Panel.data) - INSPECTION_COMMANDS:
         del Panel.data[name]
-    app.control.mailbox.node_cls = Respondent
+    app.control.mailbox.node_cls = InspectionNode

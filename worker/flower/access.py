@@ -1,9 +1,9 @@
 """
-Who may see Flower: one user and password, and few wrong ones.
+Flower's password: one user, and a limit on wrong guesses.
 
-A wrong password costs its sender a token of two buckets: its address's, and one that all share. Without a token nothing
-is compared. One who guesses locks out nobody who knows: a browser that was let in once carries a signed cookie, has a
-bucket of its own, and does not ask the shared one. Source: OWASP, "Device Cookies".
+A wrong password costs its sender one token from two buckets: that of its address, and a shared one. Without a token no
+password is compared. Guessing does not lock out users who know the password: a browser that has logged in once has a
+signed cookie, its own bucket, and does not use the shared one. Source: OWASP, "Device Cookies".
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from dataclasses import dataclass
 
 WRONG_AT_ONCE = 10
 WRONG_EVERY_S = 5.0
-"""Then one in so many seconds, from one address: 17,000 a day."""
+"""After that one per so many seconds, from one address: 17,000 per day."""
 ALL_AT_ONCE = 100
 ALL_EVERY_S = 0.5
-"""From all addresses together: 170,000 a day."""
+"""From all addresses together: 170,000 per day."""
 SENDERS_MAX = 1_024
-"""Remembered at once; one that is forgotten begins with a full bucket, and the shared one bounds what that is worth."""
+"""Remembered at once. A forgotten one starts with a full bucket; the shared bucket limits what that gains."""
 
 
 @dataclass
 class Bucket:
-    """Fills by one token in `every_s` seconds, up to `size`."""
+    """A token bucket: one token per `every_s` seconds, up to `size`."""
 
     size: int
     every_s: float
@@ -36,19 +36,19 @@ class Bucket:
     at: float
 
     def wait_s(self, now: float) -> float:
-        """How long until there is a token; 0 if there is one."""
+        """Return the time until the next token; 0 if there is one."""
         self.level = min(self.size, self.level + (now - self.at) / self.every_s)
         self.at = now
         return max(0.0, (1 - self.level) * self.every_s)
 
 
-class Gate:
+class PasswordGuard:
     """
-    Compares passwords, and bounds how often.
+    Compares passwords, and limits how often.
 
     Args:
         secret: `user:password`.
-        now: Seconds of a steady clock.
+        now: Seconds of a monotonic clock.
     """
 
     def __init__(self, secret: str, now: float) -> None:
@@ -57,13 +57,13 @@ class Gate:
         self._all = Bucket(ALL_AT_ONCE, ALL_EVERY_S, ALL_AT_ONCE, now)
 
     def wait_s(self, sender: str, now: float, *, is_known: bool) -> float:
-        """How long a sender must wait before it may try; 0 if it may now."""
+        """Return how long a sender must wait before its next try; 0 if it may try now."""
         own = self._senders.get(sender)
         own_s = own.wait_s(now) if own else 0.0
         return own_s if is_known else max(own_s, self._all.wait_s(now))
 
     def is_right(self, header: str) -> bool:
-        """Compare an `Authorization` header, in a time that says nothing of the password."""
+        """Compare an `Authorization` header in constant time."""
         scheme, _, word = header.partition(" ")
         try:
             given = base64.b64decode(word.strip(), validate=True)
@@ -73,7 +73,7 @@ class Gate:
         return is_same and scheme.lower() == "basic"
 
     def note_wrong(self, sender: str, now: float, *, is_known: bool) -> None:
-        """Take the token that a wrong password costs."""
+        """Take the tokens for a wrong password."""
         own = self._senders.setdefault(
             sender, Bucket(WRONG_AT_ONCE, WRONG_EVERY_S, WRONG_AT_ONCE, now)
         )
@@ -86,7 +86,7 @@ class Gate:
 
 
 def sender_of(address: str) -> str:
-    """Whom a bucket belongs to: an IPv4 address, or the 64 bits of an IPv6 address that name a network."""
+    """Return the key of a bucket: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
@@ -97,5 +97,5 @@ def sender_of(address: str) -> str:
 
 
 def _digest(secret: bytes) -> bytes:
-    """Of one length, whatever was given."""
+    """Hash to a fixed length, for the comparison."""
     return hashlib.sha256(secret).digest()

@@ -1,8 +1,8 @@
 """
-Flower as `callgate flower` runs it: on callgate's app, behind a gate, and unable to command unless it is told to.
+Flower as `callgate flower` runs it: on callgate's app, behind a password, and read-only by default.
 
-It reads no FLOWER_* variable and no flowerconfig.py: what may be set has a setting of ours. Every request goes through
-`Guarded`, which is laid over each of Flower's handlers, whatever the next version of Flower adds.
+It reads no FLOWER_* variable and no flowerconfig.py; callgate's settings replace them. `Guarded` wraps every handler of
+Flower, also those that a later version adds, so every request passes its checks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import base64
 import functools
 import hashlib
 import ipaddress
-import logging
 import math
 import secrets
 import signal
@@ -19,6 +18,7 @@ import sys
 import time
 from typing import Any
 
+import structlog
 from celery import Celery
 from flower.app import Flower
 from flower.urls import settings as flower_settings
@@ -34,14 +34,14 @@ from tornado.web import HTTPError, RequestHandler
 
 from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerOptions, WorkerSettings
-from worker.bootstrap import worker_app
-from worker.flower.access import Gate, sender_of
+from worker.app import register_tasks, worker_app
+from worker.flower.access import PasswordGuard, sender_of
 from worker.flower.state import TASKS_MAX, WORKERS_MAX, BoundedEvents, BoundedInspector
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 INLINE_SCRIPT = "\nvar autorefresh = 1;\n"
-"""The one script that Flower writes into a page, of its workers."""
+"""The only inline script of Flower: in the page of workers."""
 _HASH = base64.b64encode(hashlib.sha256(INLINE_SCRIPT.encode()).digest()).decode()
 HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -49,9 +49,9 @@ HEADERS = {
             "default-src 'none'",
             f"script-src 'self' 'sha256-{_HASH}'",
             "style-src 'self'",
-            # Its tables set widths in markup that they make.
+            # Flower's tables set widths in the markup that they generate.
             "style-src-attr 'unsafe-inline'",
-            # Bootstrap's icons are data: URLs of its style sheet.
+            # Bootstrap's style sheet has icons as data: URLs.
             "img-src 'self' data:",
             "connect-src 'self'",
             "form-action 'none'",
@@ -69,14 +69,14 @@ FOREIGN_HOST = (
     "without CALLGATE_WORKER__FLOWER_BASIC_AUTH Flower answers under a loopback name only"
 )
 KNOWN = "callgate_known"
-"""The cookie of a browser that gave the right password once."""
+"""The cookie of a browser that has logged in once."""
 BODY_MAX_BYTES = 2**20
 BODY_MAX_S = 20.0
 IDLE_MAX_S = 120.0
 
 
 class TooManyWrong(HTTPError):
-    """A sender of wrong passwords must wait."""
+    """The sender of wrong passwords must wait."""
 
     def __init__(self, wait_s: float) -> None:
         self.retry_after_s = math.ceil(wait_s)
@@ -84,21 +84,21 @@ class TooManyWrong(HTTPError):
 
 
 class Guarded(RequestHandler):
-    """What is done with each request, before and beside what Flower does."""
+    """The checks and headers that are added to every handler of Flower."""
 
     application: Dashboard
     unauthenticated_api = False
-    """Flower's variable of that name opens its API to every web page that a developer visits."""
+    """Always off: Flower's variable with this name opens its API to every web page that a developer visits."""
 
     def set_default_headers(self) -> None:
-        """Say on each answer what a browser may do with it."""
+        """Set the security headers."""
         super().set_default_headers()
         for name, value in HEADERS.items():
             self.set_header(name, value)
 
     def prepare(self) -> Any:
-        """Refuse what commands, and what another site's page asks by a name that it made lead here."""
-        if not (self.application.gate or _is_loopback(self.request.host_name)):
+        """Refuse commands in read-only mode, and requests under a foreign host name (DNS rebinding)."""
+        if not (self.application.password_guard or _is_loopback(self.request.host_name)):
             raise HTTPError(403, FOREIGN_HOST)
         is_reading = self.request.method in READING or isinstance(self, TasksDataTable)
         if options.read_only and not is_reading:
@@ -107,9 +107,9 @@ class Guarded(RequestHandler):
         return super().prepare()
 
     def get_current_user(self) -> Any:
-        """Ask for the password, if there is one."""
-        gate = self.application.gate
-        if gate is None:
+        """Check the password, if one is set."""
+        guard = self.application.password_guard
+        if guard is None:
             return True
         header = self.request.headers.get("Authorization")
         if not header:
@@ -117,19 +117,19 @@ class Guarded(RequestHandler):
         cookie = self.get_secure_cookie(KNOWN)
         sender = cookie.decode() if cookie else sender_of(self.request.remote_ip or "")
         who: dict[str, Any] = {"sender": sender, "now": time.monotonic(), "is_known": bool(cookie)}
-        if wait_s := gate.wait_s(**who):
+        if wait_s := guard.wait_s(**who):
             raise TooManyWrong(wait_s)
-        if not gate.is_right(header):
-            gate.note_wrong(**who)
-            if gate.wait_s(**who):
-                logger.warning("many wrong passwords, the last from %s", self.request.remote_ip)
+        if not guard.is_right(header):
+            guard.note_wrong(**who)
+            if guard.wait_s(**who):
+                log.warning("flower_logins.refused", address=self.request.remote_ip)
             raise HTTPError(401)
         if not cookie:
             self.set_secure_cookie(KNOWN, secrets.token_urlsafe(9), httponly=True, samesite="Lax")
         return True
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Say how to try again."""
+        """Set the header that tells when to try again."""
         error = (kwargs.get("exc_info") or (None, None))[1]
         if isinstance(error, TooManyWrong):
             self.set_header("Retry-After", error.retry_after_s)
@@ -142,10 +142,12 @@ class Dashboard(Flower):  # type: ignore[misc]
     def __init__(self, app: Celery, worker: WorkerOptions) -> None:
         set_options(worker)
         secret = worker.flower_basic_auth
-        self.gate = Gate(secret.get_secret_value(), time.monotonic()) if secret else None
+        self.password_guard = (
+            PasswordGuard(secret.get_secret_value(), time.monotonic()) if secret else None
+        )
         under: dict[str, Any] = {}
         if prefix := worker.flower_url_prefix:
-            # As Flower's own command does, which we do not run.
+            # Flower's own command does this, and we do not run it.
             paths = ("login_url", "static_url_prefix")
             under = {name: f"/{prefix}{flower_settings[name]}" for name in paths}
         loop = IOLoop.current()
@@ -160,20 +162,20 @@ class Dashboard(Flower):  # type: ignore[misc]
 
     @property
     def broker_uri_with_password(self) -> str:
-        """The broker as its setting names it; kombu's URL would name a transport that Flower does not know."""
+        """The broker's URL from the settings; kombu's own URL names a transport that Flower does not know."""
         return str(self.capp.conf.broker_url)
 
     @property
     def broker_uri(self) -> str:
-        """The same, to be shown."""
+        """The same URL without its password."""
         return str(maybe_sanitize_url(self.broker_uri_with_password))
 
     def get_handler_delegate(
         self, request: Any, target_class: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """Put the guard in front of the handler that Tornado chose."""
+        """Wrap the handler that Tornado chose."""
         if target_class is LoginHandler:
-            # It becomes another class when it is made, past the guard; that class, as nothing else is set.
+            # This handler replaces its own class when it is created, and would lose the wrapper; use the final class.
             target_class = NotFoundErrorHandler
         return super().get_handler_delegate(request, _guarded(target_class), *args, **kwargs)
 
@@ -203,14 +205,14 @@ class Dashboard(Flower):  # type: ignore[misc]
 
 
 def set_options(worker: WorkerOptions) -> None:
-    """Set Flower's options, which are the process's."""
+    """Set Flower's options, which are global to the process."""
     options.address = worker.flower_address
     options.port = worker.flower_port
     options.read_only = worker.flower_read_only
     options.max_tasks = TASKS_MAX
     options.max_workers = WORKERS_MAX
     options.url_prefix = worker.flower_url_prefix or None
-    # Flower asks whether there is one; ours is compared by the guard.
+    # Flower only checks whether one is set; `Guarded` compares the password.
     options.basic_auth = ["compared by the guard"] if worker.flower_basic_auth else []
 
 
@@ -223,8 +225,7 @@ def run_dashboard(settings: WorkerSettings) -> None:
     """
     check_guarded(settings.worker)
     app = worker_app(settings)
-    app.loader.import_default_modules()
-    app.finalize()
+    register_tasks(app)
     dashboard = Dashboard(app, settings.worker)
     dashboard.start_http_server()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -1,9 +1,9 @@
 """
-What an event must look like before Flower keeps it: anybody on the broker may send one.
+The checks of an event before Flower stores it; any user of the broker may send one.
 
-Flower's pages put some fields of an event into HTML as they are, sort and add others, and keep an event until as many
-others came. So a field has its own type and length, or its event is dropped; fields and types that Celery's workers do
-not send are dropped too. Source of the fields: docs.celeryq.dev, "Event Reference".
+Flower's pages insert some fields of an event into HTML unescaped, sort and add others, and keep an event until its
+buffer is full. So an event is dropped if a field has another type or length than expected. Fields and types that
+Celery's workers do not send are dropped too. Source of the fields: docs.celeryq.dev, "Event Reference".
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 NAME = re.compile(r"[\w.:@/+%$~ -]{1,200}", re.ASCII)
-"""Of a worker, a task, a queue: no character of it means anything in HTML or to a terminal."""
+"""Of a worker, a task or a queue: no character has a meaning in HTML or in a terminal."""
 ID = re.compile(r"[\w.:@+-]{1,155}", re.ASCII)
 """Of a task."""
 VERSION = re.compile(r"[\w.:+~ -]{0,64}", re.ASCII)
 TIME = re.compile(r"[\d:.TZ+-]{0,40}", re.ASCII)
 UNSHOWN = re.compile("[^\t\n -~\xa1-\u200a\u2010-\u2027\u2030-\u205f\u2070-\ud7ff\uf900-\ufffd]")
-"""What steers a terminal, turns the direction of text, is half a character, or makes Python keep 4 bytes for each."""
+"""Control characters, bidirectional overrides, lone surrogates, and characters that make Python use 4 bytes each."""
 TEXT_MAX = 512
 TRACEBACK_MAX = 2_048
 COUNT_MAX = 2**53 - 1
-"""The largest integer that a browser counts exactly."""
+"""The largest integer that JavaScript represents exactly."""
 DRIFT_MAX_S = 86_400.0
 REPLY_PARTS_MAX = 20_000
 REPLY_TEXT_MAX = 500_000
-HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 HOURS_MAX = 24.0
 
 Check = Callable[[Any], Any]
 
 
-class Misfit(Exception):
-    """A field is not what it must be."""
+class InvalidField(Exception):
+    """A field has another type or length than expected."""
 
 
 def _like(pattern: re.Pattern[str]) -> Check:
     def check(value: Any) -> str:
         if not (isinstance(value, str) and pattern.fullmatch(value)):
-            raise Misfit
+            raise InvalidField
         return value
 
     return check
@@ -50,7 +50,7 @@ def _like(pattern: re.Pattern[str]) -> Check:
 def _text(length: int) -> Check:
     def check(value: Any) -> str:
         if not isinstance(value, str):
-            raise Misfit
+            raise InvalidField
         return UNSHOWN.sub("?", value[:length])
 
     return check
@@ -59,9 +59,9 @@ def _text(length: int) -> Check:
 def _number(low: float, high: float) -> Check:
     def check(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise Misfit
+            raise InvalidField
         if not (low <= value <= high and math.isfinite(value)):
-            raise Misfit
+            raise InvalidField
         return value
 
     return check
@@ -69,13 +69,13 @@ def _number(low: float, high: float) -> Check:
 
 def _count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= COUNT_MAX:
-        raise Misfit
+        raise InvalidField
     return value
 
 
 def _loads(value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) > 3:
-        raise Misfit
+        raise InvalidField
     return [_number(0, 1e6)(load) for load in value]
 
 
@@ -131,14 +131,14 @@ TYPES = frozenset(
 
 def checked(event: object, *, now: float, here_h: float) -> dict[str, Any] | None:
     """
-    What Flower may keep of an event.
+    Return what Flower may store of an event.
 
     Args:
         now: Seconds since 1970.
-        here_h: Hours that this machine's local time is behind UTC, as Celery counts `utcoffset`.
+        here_h: Hours that this machine's local time is behind UTC; Celery's `utcoffset`.
 
     Returns:
-        Its known fields and the time of its arrival; None if it is no event of a Celery worker or client.
+        Its known fields and its time of arrival; None if it is not an event of a Celery worker or client.
     """
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
         return None
@@ -152,7 +152,7 @@ def checked(event: object, *, now: float, here_h: float) -> dict[str, Any] | Non
             for name, check in FIELDS[group].items()
             if event.get(name) is not None
         }
-    except Misfit:
+    except InvalidField:
         return None
     kept["timestamp"] -= (kept.pop("utcoffset", here_h) - here_h) * 3_600
     if abs(kept["timestamp"] - now) > DRIFT_MAX_S:
@@ -161,7 +161,7 @@ def checked(event: object, *, now: float, here_h: float) -> dict[str, Any] | Non
 
 
 def fits(worker: object, method: str, reply: object) -> bool:
-    """Tell whether Flower may show this as a worker's reply to an inspection: anybody on the broker may send one."""
+    """Whether Flower may show this reply to an inspection; any user of the broker may have sent it."""
     if not (isinstance(worker, str) and NAME.fullmatch(worker)) or not _is_small(reply):
         return False
     if method in ("stats", "conf"):
@@ -180,7 +180,7 @@ def _is_name(value: object) -> bool:
 
 
 def _is_small(reply: object) -> bool:
-    """A bound on what is kept of one reply; half characters would fail the whole page."""
+    """Limit the size of one reply, and refuse lone surrogates, which would break the whole page."""
     waiting, parts, length = [reply], 0, 0
     while waiting:
         part = waiting.pop()
@@ -193,6 +193,6 @@ def _is_small(reply: object) -> bool:
             length += len(part)
         if parts + len(waiting) > REPLY_PARTS_MAX or length > REPLY_TEXT_MAX:
             return False
-        if isinstance(part, str) and HALF_CHARACTER.search(part):
+        if isinstance(part, str) and LONE_SURROGATE.search(part):
             return False
     return True

@@ -1,13 +1,13 @@
 """
-Suspects, each in a process of its own: what kills that process takes nothing else along.
+Run quarantined calls in child processes: a call that kills its process affects no other call.
 
     worker ── id of a call ──► child: read, reserve, provider, record, publish; one call at a time
-           ◄── what it came to ──┘
+           ◄──── result ──────┘
 
-A child goes on with the next suspect until none has come for a while. A few suspects wait here for a free child, not
-for long; the others are put off, in the ledger. Organisations take turns, and one has half of the children at most: its
-calls may kill their workers, and must not keep those of others from being recovered. A child dies with the worker,
-however that ends. Signals that stop the worker do not reach it, for a drain lets it finish.
+A child takes the next quarantined call until none has come for some time. A few calls wait here for a free child, for
+some seconds; the others are deferred in the ledger. Organisations take turns, and one organisation has at most half of
+the children: its calls may kill their processes, but must not delay the recovery of others' calls. A child dies with
+the worker, however that ends. It ignores the signals that stop the worker, because a drain lets it finish.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ FORKSERVER_ARGV = (sys.executable, "-m", "worker.isolated")
 START_AGAIN_S = 10.0
 """The pause after a child that did not start."""
 WAITING_PER_CHILD = 8
-"""Suspects that wait here for each child there may be. More would fill the worker's slots after a crash."""
+"""Calls that wait here per possible child. More would fill the worker's slots after a crash."""
 WAIT_MAX_S = 10.0
-"""How long they do: a first child takes some seconds."""
-TURN_MIN_S, TURN_MAX_S = 0.5, 30.0
-"""How long a suspect is put off at once."""
-IDLE_S = 2 * TURN_MAX_S
-"""How long a child without a call is kept: until those that were put off have come again."""
+"""How long a call waits here: the first child takes some seconds to start."""
+DEFER_MIN_S, DEFER_MAX_S = 0.5, 30.0
+"""For how long a call is deferred."""
+IDLE_S = 2 * DEFER_MAX_S
+"""How long an idle child is kept: until the deferred calls have returned."""
 SERVED_S = 3600.0
-"""How long it is remembered when an organisation last had a child: longer than a suspect may keep one."""
+"""How long an organisation's last turn is remembered: longer than a call may keep a child."""
 WATCH_S = 0.5
 
 
 class QuarantineExecutor:
     """
-    Runs suspects in child processes; one instance per worker, used in its event loop only.
+    Runs quarantined calls in child processes. One instance per worker; use it in the event loop only.
 
     Args:
-        argv: The command of a nursery of children which run `worker.isolated.serve`.
-        children_max: Children, and so suspects, at once.
-        healthy_since: Since when this process's own database access is healthy, by `clock.monotonic`; None if it is
-            not. Who was away from the ledger may not call a child stuck that perhaps only waits for it.
+        argv: The command of a fork server whose children run `worker.isolated.serve`.
+        children_max: Children, and so quarantined calls, at once.
+        healthy_since: Since when this worker reaches the ledger, by `clock.monotonic`; None while it does not. A child
+            is not considered stuck meanwhile: it may be waiting for the ledger too.
     """
 
     def __init__(
@@ -64,43 +64,43 @@ class QuarantineExecutor:
         self._children_max = children_max
         self._healthy_since = healthy_since
         self._share = max(1, children_max // 2)
-        """How many of them one organisation has at most."""
-        self._here: dict[CallKey, str] = {}
-        """Suspects that wait or run, and whose they are."""
+        """Children of one organisation, at most."""
+        self._calls: dict[CallKey, str] = {}
+        """The calls that wait or run here, and their organisations."""
         self._busy: dict[Child, str] = {}
         self._idle: list[Child] = []
         self._waiting: dict[str, deque[asyncio.Future[Child]]] = {}
         """By organisation."""
         self._served_at: dict[str, float] = {}
-        """When organisations were last given a child."""
+        """When each organisation was last given a child."""
         self._fork_server: ForkServer | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._turn_s = 1.0
-        """How long a suspect takes, as the last ones did."""
+        self._run_s = 1.0
+        """How long a call runs: a moving average."""
         self._queues_drain_at: dict[str, float] = {}
 
     async def __call__(
         self, key: CallKey, org_id: str, expires_in_s: float
     ) -> DeliveryResult | Deferred:
-        """Run one suspect if a child is, or soon becomes, free for it; see `llm_service.RunQuarantined`."""
-        if key in self._here:
+        """Run one call if a child is free, or becomes free soon; see `llm_service.RunQuarantined`."""
+        if key in self._calls:
             return DeliveryResult.NOT_CLAIMED
-        if Counter(self._here.values())[org_id] >= self._share * (1 + WAITING_PER_CHILD):
+        if Counter(self._calls.values())[org_id] >= self._share * (1 + WAITING_PER_CHILD):
             return Deferred(self._retry_after_s(org_id))
-        self._here[key] = org_id
+        self._calls[key] = org_id
         try:
-            async with asyncio.timeout(WAIT_MAX_S) as patience:
+            async with asyncio.timeout(WAIT_MAX_S) as wait:
                 child = await self._free_child(org_id)
-                patience.reschedule(None)
+                wait.reschedule(None)
                 return await self._run(child, key, org_id, expires_in_s)
         except TimeoutError:
             return Deferred(self._retry_after_s(org_id))
         finally:
-            del self._here[key]
+            del self._calls[key]
             self._start_children()
 
     async def aclose(self) -> None:
-        """End the children; none may have a call."""
+        """End the children; none of them may be running a call."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait({self._starting})
@@ -110,38 +110,42 @@ class QuarantineExecutor:
             await self._fork_server.end()
 
     def _retry_after_s(self, org_id: str) -> float:
-        """The end of the line of its calls that were put off: if all came back at once, most would come in vain."""
+        """
+        When the organisation's deferred calls before this one will have run.
+
+        The returns are spread over time, because of calls that returned together most would be deferred again.
+        """
         now = monotonic()
-        lines = {org: at for org, at in self._queues_drain_at.items() if at > now}
-        ends_at = lines.get(org_id, now) + self._turn_s / self._share
-        lines[org_id] = min(ends_at, now + TURN_MAX_S)
-        self._queues_drain_at = lines
-        return max(TURN_MIN_S, lines[org_id] - now)
+        drain_at = {org: at for org, at in self._queues_drain_at.items() if at > now}
+        ends_at = drain_at.get(org_id, now) + self._run_s / self._share
+        drain_at[org_id] = min(ends_at, now + DEFER_MAX_S)
+        self._queues_drain_at = drain_at
+        return max(DEFER_MIN_S, drain_at[org_id] - now)
 
     async def _free_child(self, org_id: str) -> Child:
         turn: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(org_id, deque()).append(turn)
         try:
             self._start_children()
-            self._serve()
+            self._assign_children()
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._keep(turn.result())
             raise
 
-    def _serve(self) -> None:
-        """Give idle children to those who wait, the organisations in turn."""
+    def _assign_children(self) -> None:
+        """Give idle children to waiting calls, the organisations in turn."""
         self._idle = [child for child in self._idle if not child.has_ended]
         running = Counter(self._busy.values())
         while self._idle:
             self._waiting = {
-                org: line for org, line in self._waiting.items() if _is_waited_in(line)
+                org: queue for org, queue in self._waiting.items() if _has_waiter(queue)
             }
             orgs = [org for org in self._waiting if running[org] < self._share]
             if not orgs:
                 return
-            # Not by who waits longest here: who gave up and comes again would be last each time.
+            # Not by the longest wait: an organisation whose calls time out here and return would always be last.
             org = min(orgs, key=lambda org: self._served_at.get(org, 0.0))
             self._note_served(org)
             child = self._idle.pop()
@@ -160,30 +164,30 @@ class QuarantineExecutor:
 
     def _wants_child(self) -> bool:
         children = len(self._busy) + len(self._idle)
-        usable = sum(min(n, self._share) for n in Counter(self._here.values()).values())
+        usable = sum(min(n, self._share) for n in Counter(self._calls.values()).values())
         return children < min(usable, self._children_max)
 
     async def _start(self) -> None:
-        """One after the other, while suspects wait: children that start at once make each other slow."""
+        """Start children one after the other, while calls wait: parallel starts slow each other down."""
         try:
             while self._wants_child():
                 self._keep(await self._child())
         except Exception as exc:
-            # Whatever it was: without the pause every suspect that comes would try again at once.
+            # Any error: without the pause every arriving call would start another try at once.
             log.error("quarantine.start_failed", reason=repr(exc))
-            self._close_nursery()
+            self._close_fork_server()
             await asyncio.sleep(START_AGAIN_S)
         finally:
             self._starting = None
 
     async def _child(self) -> Child:
         if self._fork_server is None or not self._fork_server.is_open:
-            self._close_nursery()
+            self._close_fork_server()
             self._fork_server = await ForkServer.started(self._argv)
         return await self._fork_server.child()
 
-    def _close_nursery(self) -> None:
-        """The children that it has go on; the next child comes from another."""
+    def _close_fork_server(self) -> None:
+        """Keep its children; the next child comes from a new fork server."""
         if self._fork_server is not None:
             self._fork_server.close()
 
@@ -194,7 +198,7 @@ class QuarantineExecutor:
         began = monotonic()
         self._busy[child] = org_id
         try:
-            executed = await self._watched(child, key, expires_in_s)
+            result = await self._watched(child, key, expires_in_s)
         except (OSError, ChildFailed) as exc:
             await child.end()
             log.error(
@@ -205,17 +209,17 @@ class QuarantineExecutor:
             )
             return DeliveryResult.LOST
         except BaseException:
-            # The drain is over, or there is none: the call may not go on without its worker.
+            # The worker stops, and the drain is over: the call must not continue without the worker.
             await child.end()
             raise
         finally:
             self._busy.pop(child, None)
-            self._turn_s += (monotonic() - began - self._turn_s) / 4
+            self._run_s += (monotonic() - began - self._run_s) / 4
         self._keep(child)
-        return executed
+        return result
 
     async def _watched(self, child: Child, key: CallKey, expires_in_s: float) -> DeliveryResult:
-        """Wait for the child's answer; kill it if the call's lease must be over, for then nobody waits for it."""
+        """Wait for the child's answer; kill the child once the attempt must have expired."""
         began = monotonic()
         answer = asyncio.ensure_future(child.ask(key.task_id))
         try:
@@ -225,7 +229,7 @@ class QuarantineExecutor:
                 if since is not None and monotonic() > max(began, since) + expires_in_s:
                     child.kill()
             if answer.result() not in set(DeliveryResult):
-                raise ChildFailed(f"it said {answer.result()!r}")
+                raise ChildFailed(f"it answered {answer.result()!r}")
             return DeliveryResult(answer.result())
         finally:
             answer.cancel()
@@ -234,19 +238,19 @@ class QuarantineExecutor:
     def _keep(self, child: Child) -> None:
         self._busy.pop(child, None)
         self._idle.append(child)
-        self._serve()
+        self._assign_children()
         asyncio.get_running_loop().call_later(IDLE_S, self._dismiss_if_idle, child, child.orders)
 
     def _dismiss_if_idle(self, child: Child, orders: int) -> None:
         if child in self._idle and child.orders == orders:
             self._idle.remove(child)
             child.dismiss()
-        if not (self._idle or self._here or self._starting):
-            self._close_nursery()
+        if not (self._idle or self._calls or self._starting):
+            self._close_fork_server()
 
 
-def _is_waited_in(line: deque[asyncio.Future[Child]]) -> bool:
-    """Forget those who gave up; say if anybody is left."""
-    while line and line[0].done():
-        line.popleft()
-    return bool(line)
+def _has_waiter(queue: deque[asyncio.Future[Child]]) -> bool:
+    """Drop the futures of calls that gave up; tell if any is left."""
+    while queue and queue[0].done():
+        queue.popleft()
+    return bool(queue)

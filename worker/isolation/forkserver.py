@@ -1,10 +1,13 @@
 """
-Processes at short notice: one that has imported everything forks the others.
+A fork server: one process imports everything once and forks children on demand.
 
-    worker ── a socket for each child ──► nursery ── fork ──► child: speaks with the worker through that socket
+    worker ── one socket per child ──► fork server ── fork ──► child: talks to the worker through that socket
 
-Nothing is shared but code: the nursery has one thread and no connection. Each process is killed when the one that made
-it ends, however it ends, and all are deaf to the signals that stop a worker.
+They share nothing but code: the fork server has one thread and no connection. Each process is killed when the process
+that started it ends, in any way. All ignore the signals that stop a worker.
+
+Not `multiprocessing`'s forkserver: it lives as long as any of its children, so a child that hangs in C code outlives
+a worker that was killed; and a SIGTERM to the worker's group ends it and its children during a drain (ADR 18).
 """
 
 from __future__ import annotations
@@ -29,19 +32,19 @@ log = structlog.get_logger(__name__)
 
 READY = b"ready\n"
 START_MAX_S = 60.0
-"""How long a child may take until it can run calls; the first one waits for the nursery's imports as well."""
+"""How long a child may take to become ready; the first one also waits for the fork server's imports."""
 END_MAX_S = 5.0
 STDERR = 2
-"""Not `sys.stderr`, which Celery replaces by one without a descriptor."""
+"""Not `sys.stderr`: Celery replaces it by an object without a descriptor."""
 CHECKOUT = Path(__file__).parents[2]
 
 
 class ChildFailed(Exception):
-    """A child did not start, or ended before it said what its order came to."""
+    """A child did not start, or ended before it answered its order."""
 
 
 class ForkServer:
-    """The worker's end of one nursery process."""
+    """The worker's side of one fork server process."""
 
     def __init__(self, process: Process, control: socket.socket) -> None:
         self._process = process
@@ -50,7 +53,7 @@ class ForkServer:
     @classmethod
     async def started(cls, argv: Sequence[str]) -> Self:
         """
-        Start the process, tied to this one's life; its log lines go where this one's go.
+        Start the process, tied to the life of this one, with the same stderr.
 
         Args:
             argv: The command of a program that calls `serve_forks`.
@@ -72,12 +75,12 @@ class ForkServer:
 
     @property
     def is_open(self) -> bool:
-        """Whether children can be had."""
+        """Whether it can fork children."""
         return self._process.returncode is None and self._control.fileno() != -1
 
     async def child(self) -> Child:
         """
-        Get a child that is ready for orders.
+        Fork a child, and wait until it is ready for orders.
 
         Raises:
             OSError, TimeoutError, ChildFailed
@@ -85,15 +88,15 @@ class ForkServer:
         with ExitStack() as sockets:
             ours, theirs = map(sockets.enter_context, socket.socketpair())
             socket.send_fds(self._control, [b"1"], [theirs.fileno()])
-            passage = ours.dup()
-        return await Child.met(passage)
+            channel = ours.dup()
+        return await Child.connect(channel)
 
     def close(self) -> None:
-        """Have no more children: it ends when the last one has."""
+        """Fork no more children; the process ends after the last of them."""
         self._control.close()
 
     async def end(self) -> None:
-        """Return when it is gone; its children must have been ended."""
+        """Return when the process has ended; its children must have been ended before."""
         self.close()
         try:
             async with asyncio.timeout(END_MAX_S):
@@ -104,7 +107,7 @@ class ForkServer:
 
 
 class Child:
-    """The worker's end of one child, which follows one order at a time."""
+    """The worker's side of one child, which executes one order at a time."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pid: int, pidfd: int
@@ -112,25 +115,25 @@ class Child:
         self._reader = reader
         self._writer = writer
         self._pidfd = pidfd
-        """Names the process for certain: the nursery buries it, and then its number may be another's."""
+        """Identifies the process: after the fork server has reaped it, its pid may be reused."""
         self.pid = pid
         self.orders = 0
-        """Orders it was given so far."""
+        """How many orders it has received."""
 
     @classmethod
-    async def met(cls, passage: socket.socket) -> Self:
+    async def connect(cls, channel: socket.socket) -> Self:
         """
-        Wait until a child is ready at the other end of a socket, which is closed if none is.
+        Wait until the child at the other end of the channel is ready; close the channel if it does not start.
 
         Raises:
             OSError, TimeoutError, ChildFailed
         """
-        reader, writer = await asyncio.open_unix_connection(sock=passage)
+        reader, writer = await asyncio.open_unix_connection(sock=channel)
         child = None
         try:
             async with asyncio.timeout(START_MAX_S):
                 if not (pid := await reader.readline()).strip().isdigit():
-                    raise ChildFailed("it was not born")
+                    raise ChildFailed("it was not forked")
                 child = cls(reader, writer, int(pid), os.pidfd_open(int(pid)))
                 if await reader.readline() != READY:
                     raise ChildFailed("it did not start")
@@ -144,15 +147,15 @@ class Child:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is known to have ended."""
+        """Whether it has closed its channel."""
         return self._reader.at_eof()
 
     async def ask(self, order: str) -> str:
         """
-        Give it an order, one line; return its answer, one line.
+        Send an order, one line; return the answer, one line.
 
         Raises:
-            OSError, ChildFailed: It ended meanwhile, or before.
+            OSError, ChildFailed: It ended before it answered.
         """
         self.orders += 1
         self._writer.write(f"{order}\n".encode())
@@ -162,18 +165,18 @@ class Child:
         return answer
 
     def dismiss(self) -> None:
-        """Tell it that no more orders come; it then ends by itself."""
+        """Send no more orders; it then ends by itself."""
         self._writer.close()
-        self._forget()
+        self._close_pidfd()
 
     def kill(self) -> None:
-        """Kill it, if it is still there."""
+        """Kill it, if it still runs."""
         if self._pidfd != -1:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def end(self) -> None:
-        """Kill it; return when it is gone."""
+        """Kill it; return when it has ended."""
         self._writer.close()
         if self._pidfd == -1:
             return
@@ -184,37 +187,37 @@ class Child:
             await gone.wait()
         finally:
             loop.remove_reader(self._pidfd)
-            self._forget()
+            self._close_pidfd()
 
-    def _forget(self) -> None:
+    def _close_pidfd(self) -> None:
         if self._pidfd != -1:
             os.close(self._pidfd)
             self._pidfd = -1
 
 
-def serve_forks(live: Callable[[socket.socket], None]) -> None:
+def serve_forks(run: Callable[[socket.socket], None]) -> None:
     """
-    Be a nursery: fork a child for each socket that comes through standard input; return when that and they have ended.
+    Fork a child for each socket that arrives through standard input; return when that and all children have ended.
 
     Args:
-        live: The life of a child. It says READY through its socket, then answers each line with a line until no more
-            come; it may start threads and open connections, which the nursery must not have.
+        run: What a child runs. It writes READY to its channel, then answers each line with a line, until the channel
+            is closed. Unlike the fork server it may start threads and open connections.
     """
-    # Whoever stops a whole group of processes must not stop a call that its worker's drain waits for.
+    # A signal to the whole process group must not stop a call that the worker's drain waits for.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, _reap)
     control = socket.socket(fileno=os.dup(0))
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    # What the collector does not touch stays shared with the children.
+    # Pages that the garbage collector does not write stay shared with the children.
     gc.collect()
     gc.freeze()
     while fds := socket.recv_fds(control, 1, 1)[1]:
-        with socket.socket(fileno=fds[0]) as passage:
+        with socket.socket(fileno=fds[0]) as channel:
             fork_server = os.getpid()
             if os.fork() == 0:
-                _run_child(fork_server, control, passage, live)
+                _run_child(fork_server, control, channel, run)
     with suppress(ChildProcessError):
         while True:
             os.wait()
@@ -223,17 +226,17 @@ def serve_forks(live: Callable[[socket.socket], None]) -> None:
 def _run_child(
     fork_server: int,
     control: socket.socket,
-    passage: socket.socket,
-    live: Callable[[socket.socket], None],
+    channel: socket.socket,
+    run: Callable[[socket.socket], None],
 ) -> None:
-    """Live and exit; nothing of the nursery's stack may go on in a child."""
+    """Run and exit, so that nothing of the fork server's stack runs in a child."""
     exit_code = 1
     try:
         die_with(fork_server)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control.close()
-        passage.sendall(f"{os.getpid()}\n".encode())
-        live(passage)
+        channel.sendall(f"{os.getpid()}\n".encode())
+        run(channel)
         exit_code = 0
     except BaseException:
         log.exception("forked_child.failed", pid=os.getpid())
@@ -243,7 +246,7 @@ def _run_child(
 
 
 def _reap(*_: object) -> None:
-    """Reap the dead, and say what they died of: only their parent can know."""
+    """Reap ended children and log their exit codes, which only their parent can read."""
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if exit_code := os.waitstatus_to_exitcode(ended[1]):

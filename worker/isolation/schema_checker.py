@@ -1,12 +1,11 @@
 """
-Checks answers in a child process, which a limit of time or memory may end: see `worker.isolation.schema_child`.
+Check answers against schemas in a child process with limits of time and memory: `worker.isolation.schema_child`.
 
     settle batches ── check ──► one thread, organisations in turn ── schema and text ──► child
-                   ◄─────────── where it breaks, or that it was too costly ◄────────────┘
+                   ◄─────────── what is wrong, or that it was too costly ◄──────────────┘
 
-What ends the child while it checks is the fault of what it checked, and its schema is not tried again for a while.
-Only if somebody else may have killed it, or if there is no child to be had, the answer waits: it is in the ledger, and
-the due query brings it back.
+When a check ends the child, its schema counts as too costly and is not tried again for some time. When something else
+may have killed the child, or no child can be started, the answer waits: it is in the ledger, and recovery returns it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import structlog
 from callgate.adapters.system_clock import monotonic
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
 from callgate.domain.ports import Answer, Finding
-from worker.isolation.schema_child import CPU_S_MAX, READY, order_of
+from worker.isolation.schema_child import CPU_MAX_S, READY, order_of
 from worker.tied_process import tied
 from worker.turns import Steps, Turns
 
@@ -41,14 +40,14 @@ CHECKOUT = Path(__file__).parents[2]
 START_MAX_S = 20.0
 START_AGAIN_S = 5.0
 """The pause after a child that did not start."""
-ANSWER_MAX_S = 20 * CPU_S_MAX
-"""A child that takes so long is starved or stopped: it would have been ended for its own processor time before."""
-AWAY_MAX_S = 600.0
-"""For so long answers wait for a child; those that come after that are posted unchecked, as failures."""
+ANSWER_MAX_S = 20 * CPU_MAX_S
+"""A child that needs longer gets no CPU or is stopped: the limit of its own CPU time is much shorter."""
+UNAVAILABLE_MAX_S = 600.0
+"""How long answers wait for a child that does not start; later ones fail as unchecked."""
 COSTLY_S = 600.0
 """How long a schema that was too costly is not tried again."""
-DOUBTS_MAX = 3
-"""So many children may be killed from outside over one schema before it counts as too costly."""
+KILLS_MAX = 3
+"""After so many kills by SIGKILL during one schema it counts as too costly."""
 END_MAX_S = 5.0
 REMEMBERED_MAX = 1_024
 STDERR = 2
@@ -63,10 +62,10 @@ class SchemaChecker:
         self._argv = argv
         self._turns = Turns("schemas")
         self._child: _Child | None = None
-        self._away_since: float | None = None
+        self._unavailable_since: float | None = None
         self._start_again_at = 0.0
-        self._doubts: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
-        """By organisation and schema: how often it was what a child died of, and when last."""
+        self._kills: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        """By organisation and schema: how many children ended during its check, and when last."""
 
     def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
         """See `OutputValidatorPort`."""
@@ -86,7 +85,7 @@ class SchemaChecker:
     def _steps(
         self, answers: Sequence[Answer], places: Sequence[int], findings: list[Finding]
     ) -> Steps[None]:
-        """Check an organisation's answers, a text at a time, and fill in what was found."""
+        """Check the answers of one organisation, one text per step, and fill in the findings."""
         for place in places:
             answer = answers[place]
             finding: Finding = None
@@ -96,8 +95,8 @@ class SchemaChecker:
                 except (OutputUnchecked, CheckerUnavailable) as exc:
                     finding = exc
                 except Exception as exc:
-                    # Whatever it is, it is so each time; its words may quote the answer.
-                    log.error("answer_check.failed", why=type(exc).__name__)
+                    # It would be the same each time. Its text may quote the answer, so only the type is logged.
+                    log.error("answer_check.failed", reason=type(exc).__name__)
                     finding = OutputUnchecked(f"checking the answer failed: {type(exc).__name__}")
                 yield
                 if finding is not None:
@@ -105,7 +104,7 @@ class SchemaChecker:
             findings[place] = finding
 
     def close(self) -> None:
-        """Check no more; who still waits for a check hears that there is nobody for it."""
+        """Stop checking; answers that still wait are found unavailable."""
         self._turns.close()
         if (child := self._child) is not None:
             child.kill()
@@ -114,28 +113,28 @@ class SchemaChecker:
 
     @property
     def child_pid(self) -> int | None:
-        """The process that checks, if there is one."""
+        """The pid of the child, if there is one."""
         return self._child.pid if self._child else None
 
     def _ask(self, answer: Answer, text: str) -> str | None:
-        """In the one thread: have it checked, by a child that is started if there is none."""
+        """Have one text checked, in the thread of the turns; start a child if there is none."""
         key = _key(answer)
         self._refuse_costly(key)
         child = self._child = self._ready()
         try:
-            said = json.loads(child.ask(order_of(answer.schema, text), ANSWER_MAX_S))
+            checked = json.loads(child.ask(order_of(answer.schema, text), ANSWER_MAX_S))
         except _Ended as exc:
             self._child = None
-            self._doubt(key, exc)
+            self._count_kill(key, exc)
             raise CheckerUnavailable(str(exc)) from exc
-        if said["is_last"]:
+        if checked["is_last"]:
             child.end()
             self._child = None
-        if said["is_costly"]:
-            self._remember(key, DOUBTS_MAX)
+        if checked["is_costly"]:
+            self._remember(key, KILLS_MAX)
             raise SchemaTooCostly(TOO_COSTLY)
-        self._doubts.pop(key, None)
-        why: str | None = said["why"]
+        self._kills.pop(key, None)
+        why: str | None = checked["why"]
         return why
 
     def _ready(self) -> _Child:
@@ -150,48 +149,50 @@ class SchemaChecker:
                 log.error("answer_checker.start_failed", reason=str(exc))
                 self._start_again_at = now + START_AGAIN_S
             else:
-                self._away_since = None
+                self._unavailable_since = None
                 return child
-        self._away_since = now if self._away_since is None else self._away_since
-        if now - self._away_since > AWAY_MAX_S:
+        self._unavailable_since = (
+            now if self._unavailable_since is None else self._unavailable_since
+        )
+        if now - self._unavailable_since > UNAVAILABLE_MAX_S:
             raise OutputUnchecked("no process could be started that checks the answer")
         raise CheckerUnavailable("no process could be started that checks answers")
 
-    def _doubt(self, key: bytes, end: _Ended) -> None:
-        count, _ = self._doubts.get(key, (0, 0.0))
-        count = count + 1 if end.may_be_others_doing else DOUBTS_MAX
+    def _count_kill(self, key: bytes, end: _Ended) -> None:
+        count, _ = self._kills.get(key, (0, 0.0))
+        count = count + 1 if end.may_be_killed_from_outside else KILLS_MAX
         self._remember(key, count)
-        log.warning("answer_checker.ended", reason=str(end), is_costly=count >= DOUBTS_MAX)
+        log.warning("answer_checker.ended", reason=str(end), is_costly=count >= KILLS_MAX)
         self._refuse_costly(key)
 
     def _remember(self, key: bytes, count: int) -> None:
-        self._doubts[key] = (count, monotonic())
-        self._doubts.move_to_end(key)
-        while len(self._doubts) > REMEMBERED_MAX:
-            self._doubts.popitem(last=False)
+        self._kills[key] = (count, monotonic())
+        self._kills.move_to_end(key)
+        while len(self._kills) > REMEMBERED_MAX:
+            self._kills.popitem(last=False)
 
     def _refuse_costly(self, key: bytes) -> None:
-        count, at = self._doubts.get(key, (0, 0.0))
-        if count >= DOUBTS_MAX and monotonic() - at < COSTLY_S:
+        count, at = self._kills.get(key, (0, 0.0))
+        if count >= KILLS_MAX and monotonic() - at < COSTLY_S:
             raise SchemaTooCostly(TOO_COSTLY)
 
 
 def _key(answer: Answer) -> bytes:
-    """One organisation's answers say nothing about another's, though they have the same schema."""
+    """Of the organisation too: its answers must not block another's with the same schema."""
     both = f"{len(answer.org_id)}:{answer.org_id}{answer.schema}".encode("utf-8", "surrogatepass")
     return hashlib.sha256(both).digest()
 
 
 class _Ended(Exception):
-    """The child is gone."""
+    """The child has ended, or was killed for not answering."""
 
-    def __init__(self, why: str, *, may_be_others_doing: bool) -> None:
+    def __init__(self, why: str, *, may_be_killed_from_outside: bool) -> None:
         super().__init__(why)
-        self.may_be_others_doing = may_be_others_doing
+        self.may_be_killed_from_outside = may_be_killed_from_outside
 
 
 class _Child:
-    """One child and its two pipes; it dies with the thread that starts it, at the latest."""
+    """One child and its two pipes. It is killed when the thread that started it ends."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
@@ -217,20 +218,20 @@ class _Child:
 
     def until_ready(self) -> None:
         """
-        Wait until it takes orders.
+        Wait until it accepts orders.
 
         Raises:
             _Ended
         """
-        if (said := self._line(time.monotonic() + START_MAX_S)) != READY:
-            raise self._end(f"it said {said[:20]!r}")
+        if (line := self._line(time.monotonic() + START_MAX_S)) != READY:
+            raise self._end(f"it wrote {line[:20]!r}")
 
     def ask(self, order: bytes, within_s: float) -> bytes:
         """
-        Give it an order and return its answer.
+        Send an order and return the answer.
 
         Raises:
-            _Ended: By its own limits, by the time given here, or by somebody else.
+            _Ended: By its own limits, by `within_s`, or by a signal from outside.
         """
         ends_at = time.monotonic() + within_s
         left = memoryview(order)
@@ -239,16 +240,16 @@ class _Child:
                 self._wait(self._in, select.POLLOUT, ends_at)
                 left = left[os.write(self._in, left) :]
         except OSError as exc:
-            raise self._end("it took no order") from exc
+            raise self._end("it accepted no order") from exc
         return self._line(ends_at)
 
     def kill(self) -> None:
-        """Kill it, whatever it does; return when it is gone."""
+        """Kill it; return when it has ended."""
         self._process.kill()
         self._process.wait()
 
     def end(self) -> None:
-        """Have it gone, and its pipes closed."""
+        """Kill it and close its pipes."""
         self.kill()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
@@ -270,13 +271,13 @@ class _Child:
             raise self._end("it did not answer in time")
 
     def _end(self, why: str) -> _Ended:
-        """See that it is gone, and say of what."""
+        """Make sure that it has ended, and return the error with its exit code."""
         try:
             code = self._process.wait(0.2)
         except subprocess.TimeoutExpired:
             code = -signal.SIGKILL
         self.end()
-        return _Ended(f"{why} ({code})", may_be_others_doing=code == -signal.SIGKILL)
+        return _Ended(f"{why} ({code})", may_be_killed_from_outside=code == -signal.SIGKILL)
 
 
 def _pipe(stream: Any) -> int:

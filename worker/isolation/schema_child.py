@@ -1,11 +1,11 @@
 """
-Checks answers against schemas, one at a time, where a limit of time or memory ends nothing else.
+Check answers against schemas, one at a time, in a process with limits of time and memory.
 
-    python -m worker.isolation.schema_child        reads orders from standard input, writes a line of JSON about each
+    python -m worker.isolation.schema_child        reads orders from standard input, writes one line of JSON for each
 
-It has its code, its two pipes and nothing else of the process that started it. Both the schema and the answer come from
-strangers: a check that takes too much processor time is ended by a signal, with the process; one that takes too much
-memory ends it too, or says so. The process ends by itself when it has grown: each check has much the same memory.
+Of the process that started it, it has only the code and two pipes. Schema and answer come from strangers. A check that
+takes too much CPU time is ended by a signal, together with the process; one that takes too much memory ends the process
+or is reported. The process ends by itself when it has grown, so that every check has about the same memory.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from callgate.adapters.json_schema_validator import JsonSchemaValidator
 
 READY = b"ready\n"
 HEADER = struct.Struct("!II")
-"""Bytes of the schema and of the text, which follow."""
-CPU_S_MAX = 1.0
-"""What one check may take of a processor, compiling its schema included."""
+"""The lengths in bytes of schema and text, which follow."""
+CPU_MAX_S = 1.0
+"""CPU time of one check, including the compilation of its schema."""
 DATA_MAX_BYTES = 512 * 2**20
 KEPT_MAX_KIB = 192 * 2**10
-"""A process that ever was larger ends after its check."""
+"""A process whose peak memory is larger ends after the check."""
 WHY_CHARS_MAX = 1_000
 
 
 def order_of(schema: str, text: str) -> bytes:
-    """What to write to the process to have a text checked."""
-    # A provider may have sent half a character; to say what that is worth is the validator's part.
+    """Return the bytes of an order to check a text."""
+    # A provider may have sent a lone surrogate; the validator decides about it.
     both = [part.encode("utf-8", "surrogatepass") for part in (schema, text)]
     return HEADER.pack(*map(len, both)) + b"".join(both)
 
 
 def main() -> None:
-    """Follow orders until there are no more."""
+    """Execute orders until there are no more."""
     _limit()
-    # Whoever stops a whole group of processes must not stop a check that its worker's drain waits for.
+    # A signal to the whole process group must not stop a check that the worker's drain waits for.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    # The signal that ends a long check, whatever the owner does with it: both are inherited.
+    # SIGPROF ends a long check. The owner's handler and mask are inherited, so both are reset.
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # Whatever a check makes a library print is a stranger's.
+    # What a library prints during a check is a stranger's text.
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(nothing, standard)
@@ -64,9 +64,9 @@ def _limit() -> None:
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NOFILE: 16,
     }
-    for which, wanted in limits.items():
+    for which, limit in limits.items():
         _, hard = resource.getrlimit(which)
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(which, (allowed, allowed))
 
 
@@ -74,8 +74,8 @@ def _serve(validator: JsonSchemaValidator, orders: BinaryIO, answers: BinaryIO) 
     is_last = False
     while not is_last and len(header := orders.read(HEADER.size)) == HEADER.size:
         parts = [orders.read(size) for size in HEADER.unpack(header)]
-        # Unlike an alarm this counts the process's own time, and no handler can be put off by a long check.
-        signal.setitimer(signal.ITIMER_PROF, CPU_S_MAX)
+        # ITIMER_PROF counts CPU time, not wall time. There is no handler, which a long check could delay.
+        signal.setitimer(signal.ITIMER_PROF, CPU_MAX_S)
         is_costly, why = False, None
         try:
             schema, text = (part.decode("utf-8", "surrogatepass") for part in parts)
@@ -91,7 +91,7 @@ def _serve(validator: JsonSchemaValidator, orders: BinaryIO, answers: BinaryIO) 
 
 
 def _peak_kib() -> int:
-    """The most memory this program ever had. Not `ru_maxrss`: that begins with the peak of who started it."""
+    """The peak memory of this program. Not `ru_maxrss`: that starts with the peak of the parent."""
     lines = Path("/proc/self/status").read_bytes().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(b"VmHWM:"))
 

@@ -1,4 +1,4 @@
-"""The Celery app every callgate process talks to the broker with: client, worker, Flower and command line."""
+"""The Celery app of every callgate process: client, worker, Flower and command line."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ CALL_TASK = "callgate.call"
 LOG_TASK = "callgate.log_call"
 SWEEP_TASK = "callgate.sweep"
 CONNECTIONS_MAX = 200
-"""Of one process to the broker; kombu's own default of 10 raises when it is used up."""
+"""Connections of one process to the broker. Kombu's default is 10, and it raises when they are in use."""
 
 
 GUARD = "callgate.adapters.broker.guard:Transport"
-"""What every process reads the broker through."""
-SERVICES = "callgate_services"
-"""Attribute of an app whose worker was composed by `callgate worker`."""
+"""The transport of every process."""
+RUNTIME = "callgate_runtime"
+"""The attribute of an app that holds the runtime of `callgate worker`."""
 
 
 class StockWorkerRefused(bootsteps.Step):  # type: ignore[misc]
-    """Ends a Celery worker on this app that could do no more with a message than lose it."""
+    """Ends a stock Celery worker on this app: it has no runtime, and would lose every message."""
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        if getattr(worker.app, SERVICES, None) is None:
+        if getattr(worker.app, RUNTIME, None) is None:
             raise SystemExit(
                 "error: this is callgate's own Celery app, and its calls need what `callgate worker` composes:"
                 " start that instead of `celery worker`; tasks of yours need an app of their own"
@@ -39,7 +39,7 @@ class StockWorkerRefused(bootsteps.Step):  # type: ignore[misc]
 
 
 def queues() -> tuple[Queue, Queue]:
-    """The two queues. Direct exchanges: on Redis they need no stored binding, so none can be evicted."""
+    """Return the two queues. Direct exchanges need no stored binding on Redis, so no binding can be evicted."""
     exchange = Exchange("callgate", type="direct", durable=True)
     return (
         Queue(CALL_QUEUE, exchange, routing_key=CALL_QUEUE),
@@ -49,10 +49,10 @@ def queues() -> tuple[Queue, Queue]:
 
 def broker_options(*, timeout_s: float, prefix: str = "") -> dict[str, Any]:
     """
-    Kombu's transport options for Redis and Valkey.
+    Return kombu's transport options for Redis and Valkey.
 
     Source: kombu 5.7, `kombu/transport/redis.py`. `retry_on_timeout` stays off: a repeated LPUSH is a second message,
-    and it would disable batched publishing.
+    and the option would disable batched publishing.
     """
     return {
         "priority_steps": [0],
@@ -67,13 +67,13 @@ def broker_options(*, timeout_s: float, prefix: str = "") -> dict[str, Any]:
 
 
 def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
-    """Build an app that can publish; it is nobody's current app and connects to nothing yet."""
+    """Build an app that can publish; it does not become the current app, and does not connect yet."""
     app = Celery("callgate", broker=broker_url, set_as_current=False, autofinalize=True)
     app.clock, app.control_cls = BoundedClock(), Control
     app.conf.update(
         broker_transport=GUARD,
         broker_transport_options=broker_options(timeout_s=timeout_s, prefix=prefix),
-        # Kombu's default for rediss:// is to check no certificate, and with a transport of ours to speak no TLS at all.
+        # By default kombu checks no certificate for rediss://, and with a custom transport it does not even use TLS.
         broker_use_ssl=broker_url.startswith("rediss://")
         and {"ssl_cert_reqs": CERT_REQUIRED, "ssl_check_hostname": True},
         broker_connection_timeout=timeout_s,
@@ -101,13 +101,13 @@ def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
 
 def in_this_process(app: Celery) -> Celery:
     """
-    An app of `build_app`, without what a forked child inherited: pools of connections, and their locks.
+    Return the app, in a forked child without the inherited connection pools and their locks.
 
-    Kombu and Celery do the same after a fork by Celery's own prefork pool, and after no other.
+    Kombu and Celery do the same, but only after a fork by Celery's own prefork pool.
     """
     if app.callgate_pid != os.getpid():
         app.callgate_pid = os.getpid()
-        # Kept, because what is collected is closed, under locks that nobody in this process will release.
+        # Kept, because garbage collection would close them, under locks that no thread of this process will release.
         app.callgate_inherited = [*pools.producers.values(), *pools.connections.values()]
         pools.producers.clear()
         pools.connections.clear()

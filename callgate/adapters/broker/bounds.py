@@ -1,9 +1,9 @@
 """
-What one reply of the broker may put into memory.
+A limit on the memory that one reply of the broker takes.
 
-A list item, a broadcast or a member of a set is as long as its sender made it, up to 512 MB. What is longer than an
-item may be is read past, without being kept: its head is handed on, and is no JSON any more. The connection goes on,
-so a long item takes neither its neighbours along nor the connection, and it does not come again.
+A list item, a broadcast or a member of a set is as long as its sender made it, up to 512 MB. Of a string over the limit
+only the head is kept, which is no longer valid JSON; the rest is read and dropped. The connection stays usable, so a
+long item costs neither other items nor the connection, and it is not delivered again.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from redis._parsers.socket import SENTINEL, SocketBuffer
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 ITEM_BYTES_MAX = 2**20
-"""Of one string; the least that `proto-max-bulk-len` can be."""
+"""Of one string; the smallest value that `proto-max-bulk-len` accepts."""
 REPLY_BYTES_MAX = 24 * 2**20
-"""Of all strings of one reply: sixteen items at once, and some room."""
+"""Of all strings of one reply: sixteen items, and some room."""
 STRING_BYTES = 64
-"""What a string needs beside its bytes: a set of millions of short ones is large, too."""
+"""The overhead of one string: a set of millions of short strings is large, too."""
 READ_AT_ONCE_BYTES = 2**16
 
 
 class BoundedBuffer(SocketBuffer):
-    """redis-py's buffer, which would keep what was announced, and what was read in a burst."""
+    """redis-py's buffer, with limits; the original keeps strings of any length, and all replies of a burst."""
 
     _buffer: io.BytesIO
     _taken_bytes = 0
     _is_cut = False
-    """Whether the start of the reply is gone, so that it cannot be read again from there."""
+    """Whether the start of the reply was dropped, so that the reply cannot be read again."""
 
     def read(self, length: int, timeout: Any = SENTINEL) -> bytes:
         """
-        Read a string of `length` bytes and its end of line; of a long one only the head.
+        Read a string of `length` bytes and its line end; of a long string return only the head.
 
         Raises:
             redis.exceptions.ConnectionError: The reply as a whole is too long.
@@ -54,31 +54,31 @@ class BoundedBuffer(SocketBuffer):
             passed = self._buffer.read(min(left, READ_AT_ONCE_BYTES))
             left -= len(passed)
             if not passed:
-                self._forget_what_was_read()
+                self._free_what_was_read()
                 self._read_from_socket(timeout=timeout)
 
     def purge(self) -> None:
-        """Forget what was read; stock does so only when nothing is left, which in a burst is never."""
+        """Free what was read. The original does so only when nothing is left, which never happens in a burst."""
         self._taken_bytes, self._is_cut = 0, False
         if self._buffer.tell() >= READ_AT_ONCE_BYTES or not self.unread_bytes():
-            self._forget_what_was_read()
+            self._free_what_was_read()
 
     def rewind(self, pos: int) -> None:
-        """Go back to the start of a reply that could not be read to its end."""
+        """Return to the start of a reply that is not complete yet."""
         if self._is_cut:
             raise RedisConnectionError("the broker stopped in the middle of a long item")
         self._taken_bytes = 0
         super().rewind(pos)
 
-    def _forget_what_was_read(self) -> None:
+    def _free_what_was_read(self) -> None:
         self._buffer = io.BytesIO(self._buffer.read())
 
 
 class BoundedParser(_RESP3Parser):
-    """redis-py's parser in Python, over a bounded buffer; also where hiredis is installed."""
+    """redis-py's Python parser with a bounded buffer; used even if hiredis is installed."""
 
     def on_connect(self, connection: Any) -> None:
-        """Take the buffer of ours."""
+        """Use our buffer."""
         super().on_connect(connection)
         self._buffer = BoundedBuffer(
             connection._sock, self.socket_read_size, connection.socket_timeout

@@ -1,4 +1,4 @@
-"""Who takes messages from callgate's queues, and what callgate's own broker user may not do."""
+"""Which workers consume callgate's queues, and which commands the broker refuses to callgate's user."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from redis.exceptions import RedisError, ResponseError
 from callgate.adapters.broker.app import CALL_QUEUE, CALL_TASK, LOG_QUEUE
 
 ANSWER_S = 1.0
-"""How long workers have to answer a question that all of them are asked."""
+"""How long workers have to answer an inspection of all workers."""
 REFUSED = "NOPERM"
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """A Celery worker that takes messages from callgate's queues."""
+    """A Celery worker that consumes callgate's queues."""
 
     name: str
     queues: tuple[str, ...]
     is_ours: bool
-    """False if it knows no task of callgate's: what it takes waits for the next sweep."""
+    """False if it does not know callgate's tasks: the calls whose messages it takes wait for the next sweep."""
 
 
 def consumers(app: Celery) -> list[Consumer]:
     """
-    The Celery workers that say they consume callgate's queues; others cannot be known.
+    Return the Celery workers that report that they consume callgate's queues; others cannot be found.
 
     Raises:
-        Exception: Whatever the broker's client raises.
+        Exception: Any error of the broker's client.
     """
-    asked = app.control.inspect(timeout=ANSWER_S).active_queues() or {}
-    queues = {name: tuple(_ours(found)) for name, found in asked.items()}
+    answered = app.control.inspect(timeout=ANSWER_S).active_queues() or {}
+    queues = {name: tuple(_our_queues(found)) for name, found in answered.items()}
     names = [name for name, found in queues.items() if found]
     if not names:
         return []
@@ -44,19 +44,19 @@ def consumers(app: Celery) -> list[Consumer]:
 
 
 def _is_ours(tasks: Any) -> bool:
-    """Whether a worker with these tasks runs calls; one that did not answer is not accused, one without any task is."""
+    """Whether a worker with these tasks runs calls; True for a worker that did not answer."""
     return not isinstance(tasks, list) or CALL_TASK in map(str, tasks)
 
 
-def _ours(found: Any) -> Iterator[str]:
-    """Names of our queues in an answer, which may be of anybody's making."""
+def _our_queues(found: Any) -> Iterator[str]:
+    """Yield the names of our queues in a reply; any user of the broker may have made it."""
     for queue in found if isinstance(found, list) else ():
         if isinstance(queue, dict) and (name := queue.get("name")) in (CALL_QUEUE, LOG_QUEUE):
             yield str(name)
 
 
 PIDBOX = "callgate.celery.pidbox"
-"""Of the shape of the key under which a worker hears questions."""
+"""A key of the form under which a worker receives inspections."""
 WORKER_COMMANDS = (
     ("LPUSH", CALL_QUEUE, "x"),
     ("LPUSH", LOG_QUEUE, "x"),
@@ -69,16 +69,15 @@ WORKER_COMMANDS = (
     ("PUBLISH", "/0.celeryev", "x"),
     ("PSUBSCRIBE", "/0.celery.pidbox"),
 )
-"""What a worker cannot do without; docs/security.md has the whole list. Keys come under the prefix."""
+"""The commands a worker needs; docs/security.md has the whole list. Keys are used with the prefix."""
 CLIENT_COMMANDS = (("LPUSH", CALL_QUEUE, "x"), ("SADD", "_kombu.binding.callgate", "x"))
 
 
 def refused_command(app: Celery, commands: tuple[tuple[str, ...], ...]) -> str | None:
     """
-    The first command that the broker's ACL refuses callgate's user, in the broker's words; None if all are allowed.
+    Return the first command that the broker's ACL refuses, with the broker's reason; None if all are allowed.
 
-    Each is queued in a transaction that is then discarded: the broker checks it as if it were to run, and does not run
-    it.
+    The commands are queued in a transaction that is then discarded: the broker checks them and does not run them.
 
     Raises:
         RedisError: The broker does not answer.
@@ -90,8 +89,8 @@ def refused_command(app: Celery, commands: tuple[tuple[str, ...], ...]) -> str |
         try:
             for command in (("MULTI",), *commands):
                 named = [prefix + part if part in _KEYS else part for part in command]
-                if said := _refusal(connection, *named):
-                    return f"{' '.join(named[:1])}: {said}"
+                if refusal := _refusal(connection, *named):
+                    return f"{' '.join(named[:1])}: {refusal}"
             return None
         finally:
             _refusal(connection, "DISCARD")
@@ -100,9 +99,9 @@ def refused_command(app: Celery, commands: tuple[tuple[str, ...], ...]) -> str |
 
 def takes_items_of(app: Celery, size_bytes: int) -> bool:
     """
-    Whether the broker takes a string of so many bytes.
+    Whether the broker accepts a string of this length.
 
-    It is asked to echo one, because a user with few rights may do that, and may not ask for `proto-max-bulk-len`.
+    It is asked to echo one: a user with few rights may do that, but may not read `proto-max-bulk-len`.
 
     Raises:
         RedisError: The broker does not answer.
@@ -113,7 +112,7 @@ def takes_items_of(app: Celery, size_bytes: int) -> bool:
         try:
             client.execute_command("PING", "x" * size_bytes)
         except (ResponseError, RedisConnectionError):
-            # It says why, and closes the connection: which of the two is heard is chance.
+            # It sends an error and closes the connection; either may arrive first.
             return False
         return True
 

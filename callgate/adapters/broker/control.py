@@ -1,8 +1,8 @@
 """
-Asking workers, where others may answer too.
+Inspections of workers, where any user of the broker may reply.
 
-Stock Celery waits as long as answers come, keeps those to questions that nobody asked and of workers that nobody
-asked, and fails over one that it cannot read. Who may write to the broker could so hold up, fill or stop who asks.
+Stock Celery waits as long as replies come. It keeps replies to other inspections and from workers that were not asked,
+and it fails over an unreadable reply. A user of the broker could so delay, fill or stop the process that asks.
 """
 
 from __future__ import annotations
@@ -18,31 +18,30 @@ from kombu.clocks import LamportClock
 CLOCK_MAX = 2**48
 """A thousand ticks a second for nine thousand years."""
 ANSWERS_BYTES_MAX = 16 * 2**20
-"""Of one question; a worker with a thousand calls says 1 MB about them at most."""
-PATIENCE = 3
-"""For how many timeouts answers are taken at most, however many come; stock has no such bound."""
+"""Of one inspection; a worker with a thousand calls replies at most 1 MB."""
+TIMEOUTS_MAX = 3
+"""Replies are collected for at most so many timeouts; stock Celery has no such limit."""
 
 
 class BoundedClock(LamportClock):
     """
-    Celery's logical clock, which takes from others only what a clock can have come to.
+    Celery's logical clock, which accepts only plausible times from others.
 
-    It would follow any number, and a number of 4,300 digits cannot be written into an answer any more, nor into an
-    event.
+    The original follows any number. A number of 4,300 digits could then not be written into a reply or an event.
     """
 
     def adjust(self, other: Any) -> int:
-        """Go on from the later of two times, if the other is one."""
+        """Continue from the later of both times; ignore the other if it is not plausible."""
         is_time = type(other) is int and 0 <= other <= CLOCK_MAX
         return super().adjust(other if is_time else 0)
 
 
-class Mailbox(pidbox.Mailbox):
-    """Collects the answers to a question for a bounded time, and no others."""
+class ReplyCollector(pidbox.Mailbox):
+    """Collects the replies to one inspection, and no others, for a bounded time."""
 
     reply_queue: Any
     _asked: frozenset[str] | None = None
-    """Whose answers count; None for everybody's."""
+    """The workers whose replies count; None for all."""
 
     def __init__(self, namespace: str, **options: Any) -> None:
         super().__init__(namespace, **{**options, "clock": BoundedClock()})
@@ -55,7 +54,7 @@ class Mailbox(pidbox.Mailbox):
         *more: Any,
         **options: Any,
     ) -> Any:
-        # Of one question only: Celery makes a copy of a mailbox for each.
+        # Valid for one inspection: Celery copies this object for each.
         self._asked = frozenset(destination) if destination else None
         return super()._broadcast(command, arguments, destination, *more, **options)
 
@@ -71,52 +70,52 @@ class Mailbox(pidbox.Mailbox):
         connection: Any = self.connection
         channel = channel or connection.default_channel
         pause_s = 1.0 if timeout is None else timeout
-        answers = _Answers(self, ticket, self._asked, callback)
+        replies = _Replies(self, ticket, self._asked, callback)
         consumer = Consumer(
             *(channel, [self.reply_queue]),
             accept=accept or self.accept,
             no_ack=True,
-            callbacks=[answers.take],
+            callbacks=[replies.take],
             on_decode_error=_ignore,
         )
-        deadline = time.monotonic() + PATIENCE * pause_s
+        deadline = time.monotonic() + TIMEOUTS_MAX * pause_s
         try:
             with consumer:
-                while not answers.are_enough(limit) and time.monotonic() < deadline:
+                while not replies.are_enough(limit) and time.monotonic() < deadline:
                     try:
                         connection.drain_events(timeout=pause_s)
                     except TimeoutError:
                         break
-            return answers.found
+            return replies.found
         finally:
             channel.after_reply_message_received(self.reply_queue.name)
 
 
-class _Answers:
+class _Replies:
     def __init__(
         self,
-        mailbox: Mailbox,
+        collector: ReplyCollector,
         ticket: str,
         asked: frozenset[str] | None,
-        heard: Callable[[Any], None] | None,
+        on_reply: Callable[[Any], None] | None,
     ) -> None:
         self.found: list[Any] = []
-        self._mailbox = mailbox
+        self._collector = collector
         self._ticket = ticket
         self._asked = asked
-        self._heard = heard
+        self._on_reply = on_reply
         self._size_bytes = 0
 
     def take(self, body: Any, message: Any) -> None:
         self._size_bytes += len(message.body or "")
-        self._mailbox.clock.adjust(message.headers.get("clock"))
+        self._collector.clock.adjust(message.headers.get("clock"))
         if message.headers.get("ticket") != self._ticket or not isinstance(body, dict):
             return
         if self._asked is not None and not body.keys() <= self._asked:
             return
         self.found.append(body)
-        if self._heard is not None:
-            self._heard(body)
+        if self._on_reply is not None:
+            self._on_reply(body)
 
     def are_enough(self, limit: int | None) -> bool:
         return (limit is not None and len(self.found) >= limit) or (
@@ -125,10 +124,10 @@ class _Answers:
 
 
 def _ignore(message: Any, error: Exception) -> None:
-    """An answer that cannot be read is none."""
+    """Ignore an unreadable reply."""
 
 
 class Control(CeleryControl):  # type: ignore[misc]
-    """Celery's control, with that mailbox."""
+    """Celery's control, with our reply collector."""
 
-    Mailbox = Mailbox
+    Mailbox = ReplyCollector

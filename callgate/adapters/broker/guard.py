@@ -1,23 +1,26 @@
 """
-Kombu's Redis transport, for processes that read what strangers may have written.
+Kombu's Redis transport, hardened against what strangers may have written.
 
-Every process of callgate reads the broker through it: a worker its queues and broadcasts, Flower events, a client and
-the doctor the answers of workers. Nothing is decoded by kombu before it is known to be JSON, as it came:
+Every process of callgate reads the broker through it: a worker its queues and broadcasts, Flower its events, a client
+and the doctor the replies of workers. Kombu decodes nothing before it is known to be bounded JSON, because:
 
-- Kombu takes `content-encoding` for a codec of Python's. One of them is bz2: 2 kB become 3 GB.
-- So it does with the header `compression`.
-- An item of a queue is as long as its sender made it (`celery_bounds`).
-- A megabyte of `[],[],...` is thirty of objects; one that is nested 980 deep can be read, and then not written again.
-- One that is no message of kombu's raises in the middle of whatever reads it.
+- Kombu takes `content-encoding` for a codec of Python. One of them is bz2: 2 kB become 3 GB.
+- The header `compression` does the same.
+- An item of a queue is as long as its sender made it (`callgate.adapters.broker.bounds`).
+- A megabyte of `[],[],...` becomes thirty of objects. JSON nested 980 deep can be read, and then not written.
+- An item that is not in kombu's envelope raises somewhere inside the consumer.
+
+It leans on kombu's internals outside `worker/celery_ext` because clients run it too, and the worker is not installed
+there (ADR 18).
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from queue import Empty
 from typing import Any
 
+import structlog
 from kombu.asynchronous import get_event_loop
 from kombu.exceptions import DecodeError
 from kombu.transport import redis, virtual
@@ -26,17 +29,17 @@ from kombu.utils.encoding import bytes_to_str
 from callgate.adapters.broker.bounds import BoundedParser
 from callgate.domain import bounded_json
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What decoding raises over bytes of somebody else's making."""
+"""What decoding raises for malformed input."""
 HEARD_AT_ONCE_MAX = 200
-"""Broadcasts that are read before whatever else waits."""
+"""Broadcasts that are read before other work of the hub gets its turn."""
 NO_MESSAGE = "no message"
 
 
-def misfit(message: Any) -> str | None:
-    """What speaks against decoding a message, in words that quote nothing of it; None if it may be."""
+def refusal_reason(message: Any) -> str | None:
+    """Return why a message must not be decoded, without quoting it; None if it may be decoded."""
     properties = message.get("properties") if isinstance(message, dict) else None
     if not isinstance(properties, dict) or not isinstance(properties.get("delivery_tag"), str):
         return NO_MESSAGE
@@ -55,7 +58,7 @@ def misfit(message: Any) -> str | None:
 
 
 class Message(virtual.Message):  # type: ignore[misc]
-    """A message; one whose body cannot be read says so when it is decoded."""
+    """A message that reports an unreadable body when it is decoded, not when it is made."""
 
     def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
         self.errors: list[Any] = []
@@ -68,7 +71,7 @@ class Message(virtual.Message):  # type: ignore[misc]
             self._raw = payload
 
     def _decode(self) -> Any:
-        """Read the body; as plain JSON, while kombu makes decimals, dates and others of what names them."""
+        """Read the body as plain JSON; kombu would also build decimals, dates and other types that the body names."""
         try:
             return bounded_json.loads(bytes_to_str(self.body))
         except UNREADABLE as error:
@@ -76,7 +79,7 @@ class Message(virtual.Message):  # type: ignore[misc]
 
 
 class Channel(redis.Channel):  # type: ignore[misc]
-    """A channel whose connections keep no more than a message may have."""
+    """A channel whose connections buffer no more than a message may have."""
 
     Message = Message
     _in_poll: Any
@@ -102,30 +105,30 @@ class Channel(redis.Channel):  # type: ignore[misc]
         try:
             return self.client.parse_response(connection, command, **options)
         except self.connection_errors:
-            # The next turn of the hub then connects again.
+            # The next turn of the hub reconnects.
             connection.disconnect()
             raise
 
     def _receive(self) -> bool:
-        heard = self._hear()
+        has_received = self._receive_broadcast()
         for _ in range(HEARD_AT_ONCE_MAX):
             if not self._has_more():
-                return heard
-            heard = self._hear() or heard
+                return has_received
+            has_received = self._receive_broadcast() or has_received
         if (loop := get_event_loop()) is None:
-            return self._receive_rest() or heard
+            return self._receive_rest() or has_received
         loop.call_soon(self._receive_rest)
-        return heard
+        return has_received
 
     def _receive_rest(self) -> bool:
-        """Hear the rest of a burst, after what else waited; nothing tells of what is in a buffer already."""
+        """Read the rest of a burst after other work: no event announces what the buffer already holds."""
         return self._has_more() and self._receive()
 
     def _has_more(self) -> bool:
         connection = None if self.closed else self.subclient.connection
         return connection is not None and bool(connection.can_read(timeout=0))
 
-    def _hear(self) -> bool:
+    def _receive_broadcast(self) -> bool:
         try:
             return bool(self._receive_one(self.subclient))
         except Empty:
@@ -135,24 +138,24 @@ class Channel(redis.Channel):  # type: ignore[misc]
         try:
             return super()._receive_one(subscription)
         except UNREADABLE as error:
-            logger.error("heard a broadcast that is no message: %s", type(error).__name__)
+            log.error("broadcast.refused", reason=type(error).__name__)
             raise Empty from error
 
     def _handle_message(self, subscription: Any, reply: Any) -> Any:
-        told = super()._handle_message(subscription, reply)
-        if isinstance(told["data"], bytes):
-            bounded_json.check(bytes_to_str(told["data"]))
-        return told
+        received = super()._handle_message(subscription, reply)
+        if isinstance(received["data"], bytes):
+            bounded_json.check(bytes_to_str(received["data"]))
+        return received
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
-        if why := misfit(message):
-            logger.error("refused a broadcast: %s", why)
+        if why := refusal_reason(message):
+            log.error("broadcast.refused", reason=why)
             raise Empty
         return super()._deliver_fanout_message(message, exchange)
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
-    """A transport that delivers nothing else than JSON; the broker has already forgotten what is refused."""
+    """A transport that delivers only JSON; the broker has already forgotten what is refused."""
 
     Channel = Channel
 
@@ -160,7 +163,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
         """Deliver one item of a queue, or refuse it."""
         try:
             message = bounded_json.loads(item)
-            why = misfit(message)
+            why = refusal_reason(message)
         except UNREADABLE:
             why = NO_MESSAGE
         if why is None:
@@ -169,5 +172,5 @@ class Transport(redis.Transport):  # type: ignore[misc]
             self.refuse(queue, item, why)
 
     def refuse(self, queue: str, item: bytes, why: str) -> None:
-        """Say that an item is not delivered."""
-        logger.error("refused %d bytes from queue %r: %s", len(item), queue, why)
+        """Log that an item is not delivered."""
+        log.error("message.refused", queue=queue, size_bytes=len(item), reason=why)

@@ -1,10 +1,10 @@
 """
-Links: what the ledger keeps of whom to tell.
+Links: the Celery signatures that are published when a call ends, as the ledger stores them.
 
-A link is stored at submit as JSON, `{"link": signature | null, "link_error": signature | null}`, with the route of
-every task in it resolved by the signature's own app, so that its tasks may live in any queue of the same broker. A
-worker publishes it later, over callgate's own connection: what that could not do as the signature's app would have
-done it is refused at submit, for afterwards nobody would notice.
+A link is stored at submit as JSON, `{"link": signature | null, "link_error": signature | null}`. The signature's own
+app resolves the route of every task in it, so its tasks may be in any queue of the same broker. A worker publishes the
+link later, over callgate's own connection. A link that it could not publish as the signature's app would is refused at
+submit, because later no one would notice the difference.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ WRONG_TYPE = "WRONGTYPE"
 ROUTE = frozenset({"queue", "exchange", "routing_key", "exchange_type"})
 KEPT = frozenset({"expires", "ignore_result", "priority", "shadow"})
 """
-Options a link is published with; `serializer` too, if it is JSON. Every other one that is set would be lost.
+Options that a link is published with; `serializer` too, if it is JSON. Any other option would be lost.
 
-`task_id` is the submission's id, by which a receiver knows a repetition. A countdown would keep the message in a
-worker's memory. A chain's own options would go to its first task only.
+`task_id` is the submission's id, by which a receiver recognises a repeated delivery. A countdown would keep the message
+in a worker's memory. A chain's own options would apply to its first task only.
 """
 REMEDY = "its task would never hear of the call; both must use one broker, database and prefix"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0", ""})  # noqa: S104 - compared, not listened on
@@ -43,12 +43,12 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0", ""}) 
 
 def sendable(text: str, *, succeeded: bool) -> dict[str, Any] | None:
     """
-    The link of a stored text that a call's end chooses, or None; nothing in it but what `Links` would have kept.
+    Return the link to publish for this end of the call, or None; only with parts that `Links` would have kept.
 
-    A submission's row may have been written by another hand than ours.
+    Other software may have written the row of the submission, so everything is checked again.
 
     Raises:
-        InvalidLink: It cannot be sent, now or later.
+        InvalidLink: It can never be published.
     """
     if len(text.encode()) > LINK_BYTES_MAX:
         raise InvalidLink(f"links have at most {LINK_BYTES_MAX} bytes")
@@ -56,7 +56,7 @@ def sendable(text: str, *, succeeded: bool) -> dict[str, Any] | None:
         chosen = json.loads(text)["link" if succeeded else "link_error"]
         return None if chosen is None else _sendable(chosen)
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as exc:
-        raise InvalidLink(f"this is no link: {type(exc).__name__}") from exc
+        raise InvalidLink(f"not a link: {type(exc).__name__}") from exc
 
 
 def _sendable(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -89,10 +89,10 @@ def _sendable_task(task: dict[str, Any]) -> dict[str, Any]:
 
 
 class Links:
-    """Makes links ready for the ledger, for calls that `app` publishes."""
+    """Checks links and makes their stored text, for calls that `app` publishes."""
 
     def __init__(self, app: Celery, *, timeout_s: float) -> None:
-        """`timeout_s` bounds each question to a broker, which is asked only if its address is another than ours."""
+        """`timeout_s` bounds each query to a broker; a broker with another address than ours is queried."""
         self._app = app
         self._timeout_s = timeout_s
         self._found_same: set[str] = set()
@@ -100,10 +100,10 @@ class Links:
 
     def text(self, link: Signature | None, link_error: Signature | None) -> str | None:
         """
-        What the ledger keeps of a submission's links.
+        Return the text that the ledger stores of a submission's links.
 
         Raises:
-            InvalidLink: It cannot be published from another process as its own app would.
+            InvalidLink: A worker could not publish it as its own app would.
         """
         if link is None and link_error is None:
             return None
@@ -127,14 +127,14 @@ class Links:
             _refuse_lost(frozen["options"], kept=frozenset())
             leaves = frozen["kwargs"]["tasks"]
         if not leaves:
-            raise InvalidLink("a chain without tasks tells nobody")
+            raise InvalidLink("a chain in a link has at least one task")
         for leaf in leaves:
             _freeze_route(app, leaf)
             self._check_queue(leaf["options"].get("queue"))
         return frozen
 
     def _check_queue(self, name: str | None) -> None:
-        """Refuse a key that holds something else than messages; the broker is asked once per name, if it is there."""
+        """Refuse a key that is not a list; the broker is queried once per name, if it answers."""
         if name is None or name in self._asked:
             return
         with self._app.connection_for_write() as ours:
@@ -149,7 +149,7 @@ class Links:
             self._asked.add(name)
 
     def _check_app(self, app: Celery) -> None:
-        """Refuse an app whose tasks wait where our messages do not arrive, or do not read them."""
+        """Refuse an app whose tasks do not receive our messages, or do not accept JSON."""
         if not {"json", "application/json"} & set(app.conf.accept_content):
             raise InvalidLink("a link is sent as JSON, and its app does not accept that")
         with self._app.connection_for_write() as ours, _connection_of(app) as theirs:
@@ -162,7 +162,7 @@ class Links:
                 )
 
     def _is_same_server(self, ours: Connection, theirs: Connection) -> bool:
-        """False only if that is known; one server has many names, so where they differ the servers say who they are."""
+        """False only if it is certain: one server has many names, so where they differ the run ids are compared."""
         address = _Place.of(theirs).address
         if address in (self._found_same | {_Place.of(ours).address}):
             return True
@@ -179,7 +179,7 @@ def _connection_of(app: Celery) -> Connection:
         connection: Connection = app.connection_for_write()
         connection.get_transport_cls()
     except Exception as exc:
-        # An unreadable URL, a transport that is not installed. Its words may hold a password.
+        # A malformed URL, or a transport that is not installed. The error's text may hold a password.
         raise InvalidLink(
             f"the broker of the link's app cannot be used: {type(exc).__name__}"
         ) from None
@@ -188,7 +188,7 @@ def _connection_of(app: Celery) -> Connection:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an app's messages go, as far as its settings tell; equal for spellings that mean the same."""
+    """Where an app's messages go, according to its settings; equal for spellings with the same meaning."""
 
     transport: str
     database: str
@@ -219,24 +219,24 @@ class _Place:
 
 def _refuse_other_place(theirs: _Place, ours: _Place) -> None:
     for what in ("transport", "database", "prefix"):
-        if (found := getattr(theirs, what)) != (wanted := getattr(ours, what)):
+        if (found := getattr(theirs, what)) != (expected := getattr(ours, what)):
             raise InvalidLink(
-                f"the app of the link uses {what} {found!r} of a broker, callgate {wanted!r}: {REMEDY}"
+                f"the app of the link uses {what} {found!r} of a broker, callgate {expected!r}: {REMEDY}"
             )
 
 
 def _run_id(connection: Connection, timeout_s: float) -> str | None:
-    """What a server calls itself; None if it does not answer at once, or does not say."""
+    """Return the run id of a server; None if it does not answer in time, or hides it."""
     try:
         with _server(connection, timeout_s) as server:
             return str(server.info("server")["run_id"])
     except (RedisError, OSError, ValueError, TypeError, KeyError):
-        # A socket, a sentinel, an ACL without INFO, nobody there: nothing is known.
+        # A Unix socket, a sentinel, an ACL without INFO, no server: unknown.
         return None
 
 
 def _server(connection: Connection, timeout_s: float) -> Redis:
-    """A client for one question, which is not asked twice."""
+    """Return a client for one query, without retries."""
     tls = connection.ssl if isinstance(connection.ssl, dict) else {}
     place = _Place.of(connection)
     return Redis(
@@ -268,7 +268,7 @@ def _refuse_lost(options: dict[str, Any], kept: frozenset[str]) -> None:
 
 
 def _freeze_route(app: Celery, leaf: dict[str, Any]) -> None:
-    """Say in the signature itself where it goes, in words that need no declared queue on our side."""
+    """Write the route into the signature, so that no declared queue is needed on our side."""
     if leaf.get("subtask_type"):
         raise InvalidLink(f"a chain in a link holds tasks only, not a {leaf['subtask_type']}")
     _refuse_lost(leaf["options"], KEPT | ROUTE | {"serializer"})

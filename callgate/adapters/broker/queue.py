@@ -1,5 +1,5 @@
 """
-The queue: ids only, never prompts. Messages go out in pipelined batches; losing one loses nothing.
+The queue: messages hold ids only, never prompts. They are published in pipelined batches; a lost one is recovered.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.per_process import PerProcess
 
 OUTAGES = (OSError, RedisConnectionError, RedisTimeoutError, InconsistencyError, LimitExceeded)
-"""Causes that say the broker could not be asked. Kombu's own error says less: it wraps a link's KeyErrors too."""
+"""Causes that mean that the broker did not answer. Kombu's own error is too wide: it also wraps a link's KeyErrors."""
 PUBLISH_BATCH_MAX = 500
 
 
@@ -44,7 +44,7 @@ class CeleryQueue:
     def __init__(self, app: Celery, *, timeout_s: float) -> None:
         self._app = app
         self._timeout_s = timeout_s
-        # kombu's batch state belongs to a producer; one publisher at a time is also what one socket can do.
+        # The batch state of kombu belongs to a producer, so one thread publishes at a time.
         self._lock = PerProcess(threading.Lock)
 
     def publish_calls(self, keys: Sequence[CallKey]) -> None:
@@ -73,8 +73,8 @@ class CeleryQueue:
         """
         Publish links; see `QueuePort.publish_links`.
 
-        A broken one can never be published. One that the broker itself refuses, such as to a key that is no queue, may
-        be later; it holds up no other.
+        A broken link can never be published. A link that the broker refuses, for example because its key is no queue,
+        may be published later. Neither delays other links.
         """
         outcomes: list[Published] = []
         for delivery in deliveries:
@@ -87,7 +87,7 @@ class CeleryQueue:
                         raise BrokerUnavailable(f"cannot publish links: {_name(exc)}") from exc
                     break
                 is_refused = isinstance(cause, RedisError)
-                # Never the error's own words: they may quote the link.
+                # Not the text of the error: it may quote the link.
                 why = f"{'refused by the broker' if is_refused else 'broken'}: {_name(exc)}"
                 outcomes.append(Published(delivery.submission_id, why, not is_refused))
             else:
@@ -110,7 +110,7 @@ class CeleryQueue:
 
     @contextmanager
     def _batch(self) -> Iterator[Producer]:
-        """Collect messages and send them in one round trip; a failure leaves unknown which of them arrived."""
+        """Collect messages and send them in one round trip; after an error it is unknown which of them arrived."""
         try:
             with (
                 self._lock(),
@@ -148,10 +148,10 @@ class CeleryQueue:
 
 def _destination(chosen: dict[str, Any]) -> dict[str, Any]:
     """
-    Where the first task of a link goes, if that is a queue.
+    Return the queue of a link's first task, if it has one.
 
-    As an object, because our app refuses the name of a queue it has not declared, and sends a message for the anonymous
-    exchange to its own default queue. Later tasks of a chain are sent by the pipeline's app, which knows their queues.
+    An object and not a name: our app refuses the name of a queue that it has not declared, and sends a message for the
+    anonymous exchange to its own default queue. The pipeline's app sends the later tasks of a chain.
     """
     is_chain = chosen.get("subtask_type") == "chain"
     first = chosen["kwargs"]["tasks"][0] if is_chain else chosen

@@ -1,7 +1,7 @@
 """
-Let Celery's AsyncResult read the ledger: what it shows is what is logged.
+A result backend through which Celery's AsyncResult reads the ledger.
 
-Nothing is ever stored here; the worker's tasks ignore their results, and the ledger has them already.
+It stores nothing: the worker's tasks ignore their results, and the ledger has them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LedgerResultBackend(BaseBackend):  # type: ignore[misc]
 
     def get_task_meta(self, task_id: str, cache: bool = False) -> dict[str, Any]:
         """
-        The call as Celery words it: status, result (an LLMResult, or the exception), nothing else.
+        Return the call in Celery's form: status and result (an LLMResult, or the exception).
 
         Raises:
             LedgerUnavailable: Postgres did not answer.
@@ -50,7 +50,7 @@ class LedgerResultBackend(BaseBackend):  # type: ignore[misc]
         if view is None:
             return {"status": states.PENDING, "result": None, "task_id": task_id}
         outcome = self._outcome(view)
-        # A success whose answer is gone, or is none, has no result that Celery could return.
+        # A succeeded call whose answer was purged or is invalid has no result to return.
         is_error = isinstance(outcome, CallgateError)
         return {
             "status": states.FAILURE if is_error else CELERY_STATES[view.state],

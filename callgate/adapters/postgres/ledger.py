@@ -157,7 +157,7 @@ class PostgresLedger:
             return self._read_rows(keys, bodies)
         except RowRefused as exc:
             if len(keys) == 1:
-                log.error("unreadable", key=str(keys[0]), why=str(exc))
+                log.error("row.not_read", key=str(keys[0]), reason=str(exc))
                 return deque([None])
             return self._read(keys[: len(keys) // 2], bodies)
 
@@ -320,7 +320,7 @@ def _understood(build: Callable[[Any], Out], row: Any) -> Out | None:
     except (ValueError, TypeError) as exc:
         # Never the error's own words: they may quote the row.
         key = CallKey(row.call_id, row.generation)
-        log.error("not_understood", task_id=key.task_id, why=type(exc).__name__)
+        log.error("row.not_understood", task_id=key.task_id, reason=type(exc).__name__)
         return None
 
 
@@ -346,7 +346,7 @@ def _unstorable_submission(s: NewSubmission, why: str) -> Submitted:
 
 
 def _untold(outcome: Told, why: str) -> None:
-    log.error("link_outcome.not_stored", submission_id=str(outcome.submission_id), why=why)
+    log.error("link_outcome.not_stored", submission_id=str(outcome.submission_id), reason=why)
 
 
 def _in_order(rows: list[Any]) -> list[Any]:
