@@ -9,7 +9,7 @@ from callgate.client import Handle
 from callgate.domain.errors import CallFailed
 from callgate.domain.requests import LLMResult
 from tests.support.deployment import Deployment
-from tests.support.malformed_provider import CASES, MIB, odd_provider
+from tests.support.malformed_provider import CASES, MIB, malformed_provider
 
 TIMEOUT_S = 100.0
 ODD = """
@@ -51,7 +51,7 @@ def test_every_malformed_reply_ends_in_a_typed_outcome(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     """Nothing loops, and no worker dies."""
-    with odd_provider() as base_url:
+    with malformed_provider() as base_url:
         catalogue = tmp_path / "odd.toml"
         usual = Path(deployment.environ["CALLGATE_CATALOGUE"]).read_text()
         catalogue.write_text(usual + ODD.format(base_url=base_url))

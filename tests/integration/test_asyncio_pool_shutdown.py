@@ -46,7 +46,7 @@ def test_a_drain_acknowledges_as_tasks_end_and_keeps_no_new_message(
         note("long", 15)
         note("short", 3)
         until(lambda: len(valkey.words("started")) == 2)
-        worker.signal(signal.SIGTERM)
+        worker.send(signal.SIGTERM)
         until(lambda: worker.has_logged("drain.started", "coroutines=2"))
         note("new")
 
@@ -96,12 +96,12 @@ def test_the_drain_ends_without_the_broker(tmp_path: Path) -> None:
         with a_worker(valkey, tmp_path / "worker", "-l", "INFO", callgate_drain_s=2) as worker:
             client_of(valkey).send_task("note", ("a", 60))
             until(lambda: valkey.words("started") == ["a"])
-            worker.signal(signal.SIGTERM)
+            worker.send(signal.SIGTERM)
             until(lambda: worker.has_logged("drain.started", "coroutines=1"))
             valkey.kill()
 
-            worker.exit_code()
-            assert worker.log().count("drain.broker_lost") <= 2
+            worker.wait()
+            assert worker.output().count("drain.broker_lost") <= 2
     finally:
         valkey.kill()
 
@@ -176,7 +176,7 @@ def test_a_resource_that_does_not_start_ends_the_worker(valkey: Valkey, tmp_path
     with a_worker(valkey, tmp_path, is_ready=False, break_service=True) as worker:
         exit_code = worker.wait(40)
 
-        assert "resource broken_resource did not start: ConnectionRefusedError" in worker.log()
+        assert "resource broken_resource did not start: ConnectionRefusedError" in worker.output()
     assert exit_code != 0
     assert valkey.words("resource") == ["entered", "left after 0 ended"]
 
