@@ -282,6 +282,8 @@ class CallView:
     request_bytes: int
     """The size of the request, whether or not it was brought along; 0 if it was purged."""
     last: AttemptView | None
+    end_reason: str | None = None
+    """The code of its error, if it is dead or rejected: why it ended without an answer."""
 
     @property
     def is_request_left_behind(self) -> bool:

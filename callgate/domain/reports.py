@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from callgate.domain.ledger import CallState
+from callgate.domain.ledger import CallState, WaitReason
 
 
 class EndReason(StrEnum):
@@ -39,6 +39,9 @@ class CallFilter:
     model: str | None = None
     error_fingerprint: str | None = None
     call_ids: tuple[UUID, ...] = ()
+    wait_reason: WaitReason | None = None
+    end_reason: str | None = None
+    """The code of the error of a dead or rejected call."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,6 +256,8 @@ def _matches(call: CallRow, wanted: CallFilter) -> bool:
     pairs = (
         (wanted.org_id, call.org_id),
         (wanted.state, call.state),
+        (wanted.wait_reason, call.wait_reason),
+        (wanted.end_reason, call.end_reason),
         (wanted.call_type, call.call_type),
         (wanted.provider, call.provider),
         (wanted.model, call.model),

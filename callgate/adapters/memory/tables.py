@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from callgate.domain.bounds import error_code
 from callgate.domain.breaker import Breaker
 from callgate.domain.budgets import BudgetFigures, Window, period_of
 from callgate.domain.delivery import Delivery
@@ -66,6 +67,7 @@ class CallRow:
     sweeps: int = 0
     """How often one has found it queued since somebody last claimed or refused it."""
     wait_reason: WaitReason | None = None
+    end_reason: str | None = None
     waits_for: GuardKey | None = None
     """Whose breakers it waits for, from refusal to claim."""
     wait_until: datetime | None = None
@@ -300,6 +302,7 @@ class MemoryTables:
         call.due_at = None
         call.requested_hold_nano_usd = None
         call.wait_reason = None
+        call.end_reason = None if error is None else error_code(error)
         call.waits_for = None
         return self.tell_later(call, tell_at)
 
@@ -336,6 +339,7 @@ class MemoryTables:
             paid_failures=sum(a.is_paid_failure for a in attempts),
             free_probes=sum(a.is_free_probe for a in attempts),
             wait_reason=call.wait_reason,
+            end_reason=call.end_reason,
             sweeps=call.sweeps,
             is_purged=call.request is None,
             request_bytes=request_bytes,

@@ -87,8 +87,10 @@ SETTLE = """SELECT * FROM callgate_settle_v1(
     %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(price_sources)s::text[],
     %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[],
     %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[])"""
-DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_due_v1(
-    %(limit)s, %(reaper)s, %(lease_stable_for_s)s, %(queued_before)s) d ON true"""
+DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_due_v1(
+    %(limit)s, %(reaper)s, %(lease_stable_for_s)s) d ON true"""
+LOST_MESSAGES = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_lost_messages_v1(
+    %(limit)s, %(queued_before)s) d ON true"""
 LINKS = """SELECT * FROM callgate_links_v1(
     %(after)s, %(call_ids)s::uuid[], %(generations)s::int[], %(per_call)s, %(per_org)s, %(limit)s, %(bytes_max)s)"""
 DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[], %(failures)s::text[], %(again_s)s::float8[])"
@@ -244,7 +246,7 @@ class PostgresLedger:
     ) -> DueBatch:
         """Take what is due; see `LedgerPort.due`."""
         rows = self._session.answers(
-            DUE,
+            DUE if queued_before is None else LOST_MESSAGES,
             {
                 "limit": limit,
                 "reaper": reaper and reaper.worker_id,
@@ -432,6 +434,7 @@ def _call_view(row: Any) -> CallView:
         paid_failures=row.paid_failures,
         free_probes=row.free_probes,
         wait_reason=WaitReason(row.wait_reason) if row.wait_reason else None,
+        end_reason=row.end_reason,
         sweeps=row.sweeps,
         is_purged=row.is_purged,
         request_bytes=row.request_bytes,

@@ -50,8 +50,8 @@ SET_BUDGET = """SELECT * FROM callgate_set_budget_v1(
     %(org_id)s, %(scope)s, %(window)s, %(limit)s::bigint, %(timezone)s)"""
 END = "SELECT * FROM callgate_end_v1(%(call_ids)s::uuid[], %(generations)s::int[], %(error)s, %(states)s::text[])"
 CALLS = """SELECT * FROM callgate_calls_v1(
-    %(org_id)s, %(state)s, %(call_type)s, %(provider)s, %(model)s, %(error_fingerprint)s,
-    %(call_ids)s::uuid[], %(limit)s)"""
+    %(org_id)s, %(state)s, %(wait_reason)s, %(end_reason)s, %(call_type)s, %(provider)s, %(model)s,
+    %(error_fingerprint)s, %(call_ids)s::uuid[], %(limit)s)"""
 DEAD_GROUPS = """SELECT * FROM callgate_dead_groups_v1(
     %(org_id)s, %(call_type)s, %(provider)s, %(model)s, %(error_fingerprint)s, %(call_ids)s::uuid[])"""
 LINK_FAILURES = (
@@ -67,7 +67,7 @@ UNKNOWN_BILLS = """SELECT * FROM callgate_unknown_v1(
 UNKNOWN_DAYS = """SELECT * FROM callgate_unknown_days_v1(
     %(org_id)s, %(provider)s, %(model)s, %(since)s, %(before)s, %(with_past)s)"""
 SETTLE_BY_HAND = """SELECT * FROM callgate_settle_unknown_v1(
-    %(attempt_ids)s::uuid[], %(seen)s::bigint[], %(billed)s::bigint[], %(may_exceed_hold)s::boolean[],
+    %(attempt_ids)s::uuid[], %(expected_posted)s::bigint[], %(billed)s::bigint[], %(may_exceed_hold)s::boolean[],
     %(operator)s, %(reason)s, %(dry_run)s)"""
 ACTIONS = "SELECT * FROM operator_action ORDER BY id DESC LIMIT %(limit)s"
 STRAYS = "SELECT * FROM unprocessable_message ORDER BY id DESC LIMIT %(limit)s"
@@ -216,7 +216,7 @@ class PostgresOperations:
             SETTLE_BY_HAND,
             {
                 "attempt_ids": [s.attempt_id for s in batch],
-                "seen": [s.seen_posted_nano_usd for s in batch],
+                "expected_posted": [s.seen_posted_nano_usd for s in batch],
                 "billed": [s.billed_nano_usd for s in batch],
                 "may_exceed_hold": [s.may_exceed_hold for s in batch],
                 "operator": by.operator,
@@ -273,6 +273,8 @@ def _filter(wanted: CallFilter) -> dict[str, Any]:
     return {
         "org_id": wanted.org_id,
         "state": state.value if isinstance(state, CallState) else None,
+        "wait_reason": wanted.wait_reason and wanted.wait_reason.value,
+        "end_reason": wanted.end_reason,
         "call_type": wanted.call_type,
         "provider": wanted.provider,
         "model": wanted.model,

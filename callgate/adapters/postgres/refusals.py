@@ -86,7 +86,9 @@ def _meaning(exc: DBAPIError) -> CallgateError | TryAgain:
     if sqlstate in RETRIED_SQLSTATES:
         return TryAgain(text)
     if sqlstate in NOT_MIGRATED_SQLSTATES:
-        return NotMigrated(f"the database is not migrated ({text}): run `callgate migrate`")
+        return NotMigrated(
+            f"the database has no ledger of this version ({text}): run `callgate migrate`"
+        )
     if sqlstate[:2] in ROW_SQLSTATE_CLASSES:
         return RowRefused(text)
     if sqlstate == NOT_PERMITTED_SQLSTATE:
