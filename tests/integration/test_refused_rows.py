@@ -155,7 +155,7 @@ def test_a_call_that_cannot_be_lent_stops_no_links(
     """Of its own organisation neither."""
     poison, fine = (ledger.rejected(c, link=LINK) for c in ("poison", "fine"))
 
-    with a_check(postgres_engine, "untold_call", f"call_id <> '{poison.call_id}'"):
+    with a_check(postgres_engine, "undelivered_call", f"call_id <> '{poison.call_id}'"):
         taken = [link.key for link in ledger.links()]
 
     assert taken == [fine]
@@ -218,7 +218,7 @@ def test_nobody_waits_for_a_call_that_a_client_holds(
     waiting = ledger.waiting("waiting")
     ledger.age(1)
     lock = "SELECT 1 FROM llm_call WHERE call_id = :id FOR UPDATE"
-    lock_links = "SELECT 1 FROM untold_call WHERE call_id = :id FOR UPDATE"
+    lock_links = "SELECT 1 FROM undelivered_call WHERE call_id = :id FOR UPDATE"
     with postgres_engine.begin() as attacker:
         for key in (held, waiting.key):
             attacker.execute(text(lock), {"id": key.call_id})
