@@ -38,17 +38,18 @@ IN_TIME_S = 20.0
 """For what takes a second where nobody is hostile, on a machine that others use."""
 MANY_CALLS = """WITH made AS (
     INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, call_type, provider, model, input_token_bound,
-                          request, error)
-    SELECT gen_random_uuid(), 1, :org, sha256(n::text::bytea), 'rejected', 't', 'sim', 'sim-1', 1, 'x', '{}'
+                          request, error, end_reason)
+    SELECT gen_random_uuid(), 1, :org, sha256(n::text::bytea), 'rejected', 't', 'sim', 'sim-1', 1, 'x', '{}',
+           'cancelled'
       FROM generate_series(1, :count) n RETURNING call_id, org_id
 ), linked AS (
     INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
     SELECT gen_random_uuid(), org_id, call_id, 1, 'created', :link FROM made
 )
-INSERT INTO untold_call SELECT call_id, 1, org_id, now() - interval '1 hour' FROM made"""
+INSERT INTO undelivered_call SELECT call_id, 1, org_id, now() - interval '1 hour' FROM made"""
 MANY_LINKS = """INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
 SELECT gen_random_uuid(), :org, :call_id, :generation, 'joined', :link FROM generate_series(1, :count)"""
-TELL = "SELECT callgate_tell_later_v1(:call_id, :generation, :org, '0')"
+TELL = "SELECT callgate_schedule_delivery_v1(:call_id, :generation, :org, '0')"
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def mine(deployment: Deployment) -> Iterator[PostgresSession]:
     ):
         yield session
         deployment.end_open_calls()
-        deployment.rows("TRUNCATE untold_call")
+        deployment.rows("TRUNCATE undelivered_call")
 
 
 @pytest.fixture
@@ -183,7 +184,7 @@ def test_no_statement_takes_a_million_rows(mine: PostgresSession) -> None:
         f"SELECT * FROM callgate_submit_v1({ids}, {texts}, {ids}, {others}, '{{}}', '{{}}')",
         f"SELECT * FROM callgate_read_v1({ids}, {numbers}, {ids}, 1000, true, 1)",
         f"SELECT * FROM callgate_end_v1({ids}, {numbers}, '{{}}', '{{}}')",
-        f"SELECT * FROM callgate_calls_v1(NULL, NULL, NULL, NULL, NULL, NULL, {ids}, 1)",
+        f"SELECT * FROM callgate_calls_v1(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, {ids}, 1)",
         f"SELECT * FROM callgate_dead_groups_v1(NULL, NULL, NULL, NULL, NULL, {ids})",
     )
     for statement in statements:

@@ -396,7 +396,7 @@ _AGED_COLUMNS = {
     "llm_call": ("due_at", "created_at", "wait_until"),
     "breaker": ("changed_at", "proven_at", "probe_at"),
     "submission": ("created_at", "delivered_at", "try_at", "given_up_at"),
-    "untold_call": ("tell_at",),
+    "undelivered_call": ("deliver_at",),
     "ai_call_log": ("started_at", "finished_at", "posted_at", "settled_by_hand_at"),
     "unprocessable_message": ("at",),
     "worker_lease": ("began_at", "stable_since", "renewed_at", "expires_at"),
