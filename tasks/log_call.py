@@ -8,7 +8,7 @@ from celery import Celery
 from celery._state import connect_on_app_finalize
 
 from callgate.adapters.broker.app import LOG_TASK
-from callgate.domain.ledger import AttemptRef, CallKey, CallState
+from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import BodyResult

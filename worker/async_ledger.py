@@ -7,16 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
-    RecordAnswer,
-    RecordOutcome,
-    Reserve,
-    ReserveOutcome,
-)
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
+from callgate.domain.ledger import RecordAnswer, RecordOutcome, Reserve, ReserveOutcome
 from callgate.domain.ports import LedgerPort, QueuePort
 from worker.group_commit import GroupCommit
 

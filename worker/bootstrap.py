@@ -35,9 +35,9 @@ from callgate.adapters.postgres.version import VERSION, major_version
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, Unavailable
-from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.domain.ports import (
     LeasePort,
     LedgerPort,

@@ -8,22 +8,16 @@ within its deadline; then nothing is known, and calling again with the same valu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from callgate.domain import bounded_json
+from callgate.domain.answers import Answer, Finding
 from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.delivery import Delivery, LinkFailure, Published, Told
-from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
 from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
     DueBatch,
     NewSubmission,
     Reaper,
@@ -35,6 +29,7 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Submitted,
 )
+from callgate.domain.provider import Failure, Priced, ProviderReply, TokenBound
 from callgate.domain.reports import (
     BreakerLine,
     By,
@@ -46,9 +41,8 @@ from callgate.domain.reports import (
     Snapshot,
     UnprocessableMessage,
 )
-from callgate.domain.requests import Anomaly, LLMRequest, ServiceTier, Usage
+from callgate.domain.requests import LLMRequest, ServiceTier, Usage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
-from callgate.domain.retry import Failure
 from callgate.domain.unknown import (
     SettleByHand,
     SettledByHand,
@@ -311,49 +305,6 @@ class RetentionPort(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderReply:
-    """A provider's answer, whatever its wire format was."""
-
-    texts: tuple[str, ...] = field(repr=False)
-    """One per choice; a choice without text is an empty string."""
-    finish_reason: str | None
-    """In OpenAI's words: stop, length, content_filter, ... Of several choices the worst; see `domain.endings`."""
-    refusal: str | None
-    usage: Usage | None
-    """None if the provider did not say: then nobody knows the cost."""
-    service_tier: str | None
-    model: str
-    provider_request_id: str | None
-    anomalies: tuple[Anomaly, ...] = ()
-    """What is odd about the usage."""
-    failure: Failure | None = None
-    """What the provider itself says went wrong, although it sent a reply and its usage. Recorded as the error."""
-
-    def without_text(self) -> ProviderReply:
-        """What remains of a reply that could not be stored: its usage, so that its money is settled."""
-        return replace(self, texts=(), refusal=None)
-
-    def to_json(self) -> bytes:
-        """The reply as stored in `ai_call_log.reply`: ASCII, so that any text survives."""
-        fields = asdict(replace(self, failure=None))
-        fields["usage"] = self.usage.model_dump() if self.usage else None
-        del fields["failure"]
-        if not self.anomalies:
-            # So that a worker of an earlier version, which does not know the field, can settle the reply.
-            del fields["anomalies"]
-        return json.dumps(fields).encode()
-
-    @classmethod
-    def from_json(cls, stored: bytes) -> ProviderReply:
-        """Read back what `to_json` wrote."""
-        fields = bounded_json.loads(stored)
-        usage = Usage(**fields["usage"]) if fields["usage"] else None
-        anomalies = tuple(map(Anomaly, fields.get("anomalies", ())))
-        texts = tuple(fields["texts"])
-        return cls(**{**fields, "texts": texts, "usage": usage, "anomalies": anomalies})
-
-
 class LLMProviderPort(Protocol):
     """Makes one provider request. Business code never sees more of a provider than this."""
 
@@ -380,15 +331,6 @@ class LLMProviderPort(Protocol):
         """Close the connections."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenBound:
-    """An upper bound of what a provider will count as input tokens, and how it was found."""
-
-    tokens: int
-    method: str
-    """`tiktoken`, `bpe-openai` (exact counts plus a bound for the framing) or `utf8-bytes` (a proven bound)."""
-
-
 class TokenEstimatorPort(Protocol):
     """Bounds the input tokens of a request without any network."""
 
@@ -399,15 +341,6 @@ class TokenEstimatorPort(Protocol):
         Never less than what the provider will count, response schema and message framing included; what has passed
         `stop_above` is counted no further.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Priced:
-    """An amount and where its prices came from."""
-
-    nano_usd: int
-    price_source: str
-    """Such as `genai-prices 0.2.3 openai/gpt-4o-mini in=0.15 out=0.6 USD/M` or `overlay 2026-11-01: ...`."""
 
 
 class CostCalculatorPort(Protocol):
@@ -432,23 +365,6 @@ class SchemaValidatorPort(Protocol):
 
     def check_schema(self, schema: str) -> str | None:
         """Say what is wrong with the schema itself, or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back for one call, and the JSON Schema that it is to fit."""
-
-    org_id: str
-    schema: str = field(repr=False)
-    texts: tuple[str, ...] = field(repr=False)
-
-
-Finding = str | None | OutputUnchecked | CheckerUnavailable
-"""
-Where an answer first breaks its schema (a path, never the text itself), or None.
-
-An `OutputUnchecked`: it could not be said, and never will. A `CheckerUnavailable`: it cannot be said now.
-"""
 
 
 class OutputValidatorPort(Protocol):

@@ -2,59 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import dataclass
 
 from callgate.domain.catalogue import CallTypePolicy
+from callgate.domain.provider import Billing, Failure
 
-_DIGITS_OR_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-f]{8,}|\d+")
-MESSAGE_CHARS_MAX = 500
 WAIT_MAX_S = 3_600.0
 """The longest wait between two attempts whose outcomes are unknown, before its jitter."""
-
-
-class Billing(StrEnum):
-    """What is known about the bill of a failed attempt."""
-
-    UNBILLED = "unbilled"
-    """Surely no charge: posted at 0."""
-    BY_USAGE = "by_usage"
-    """The reply came and names its usage: posted at that."""
-    UNKNOWN = "unknown"
-    """The request may have been billed: the whole hold is posted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One attempt's failure, as stored in `error_json`. Never holds prompt text or keys."""
-
-    code: str
-    message: str
-    retryable: bool
-    billing: Billing
-    status: int | None = None
-    """HTTP status, where there was a response."""
-    provider_code: str | None = None
-    retry_after_s: float | None = None
-
-    def to_json(self) -> str:
-        """The failure as JSON text, `message` cut to a bounded length."""
-        return json.dumps({**asdict(self), "message": self.message[:MESSAGE_CHARS_MAX]})
-
-    @classmethod
-    def from_json(cls, text: str) -> Failure:
-        """Read back what `to_json` wrote."""
-        fields = json.loads(text)
-        return cls(**{**fields, "billing": Billing(fields["billing"])})
-
-    def fingerprint(self, provider: str) -> str:
-        """A short hash that groups failures alike: numbers, ids and quoted text do not matter."""
-        message = _DIGITS_OR_QUOTED.sub("#", self.message[:MESSAGE_CHARS_MAX])
-        parts = json.dumps([provider, self.code, self.status, self.provider_code, message])
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
 LOST = Failure(

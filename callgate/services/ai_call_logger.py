@@ -15,9 +15,7 @@ import structlog
 from callgate.domain import told_names
 from callgate.domain.breaker import BreakerChange, Health, health_of
 from callgate.domain.budgets import usd
-from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
-from callgate.domain.ledger import (
+from callgate.domain.calls import (
     AttemptKind,
     AttemptRef,
     AttemptStatus,
@@ -25,20 +23,14 @@ from callgate.domain.ledger import (
     Bodies,
     CallState,
     CallView,
-    Locked,
-    Settle,
-    Settled,
-    SettleOutcome,
-    Unstorable,
 )
-from callgate.domain.ports import (
-    CostCalculatorPort,
-    LedgerPort,
-    OutputValidatorPort,
-    ProviderReply,
-)
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
+from callgate.domain.ledger import Locked, Settle, Settled, SettleOutcome, Unstorable
+from callgate.domain.ports import CostCalculatorPort, LedgerPort, OutputValidatorPort
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
-from callgate.domain.retry import LOST, Billing, Dead, Failure, Tally, decide
+from callgate.domain.retry import LOST, Dead, Tally, decide
 from callgate.services.delivery import DeliveryService
 from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, failure_of
 from callgate.services.review import Bill, bill_of, flaw_of

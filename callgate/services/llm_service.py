@@ -21,13 +21,10 @@ from typing import Protocol, TypeVar
 import structlog
 
 from callgate.domain import told_names
+from callgate.domain.calls import AttemptRef, CallKey, CallState, CallView, WaitReason
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
 from callgate.domain.errors import BrokerUnavailable, InvalidRequest, LedgerUnavailable
 from callgate.domain.ledger import (
-    AttemptRef,
-    CallKey,
-    CallState,
-    CallView,
     Locked,
     NotClaimed,
     RecordAnswer,
@@ -37,23 +34,11 @@ from callgate.domain.ledger import (
     Reserved,
     ReserveOutcome,
     Unstorable,
-    WaitReason,
 )
-from callgate.domain.ports import (
-    ClockPort,
-    CostCalculatorPort,
-    LLMProviderPort,
-    ProviderReply,
-    TokenBound,
-)
+from callgate.domain.ports import ClockPort, CostCalculatorPort, LLMProviderPort
+from callgate.domain.provider import Billing, Failure, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest, OnBudget
-from callgate.domain.retry import (
-    DEADLINE_BEFORE_SEND,
-    LEASE_BEFORE_SEND,
-    SUPERSEDED_BEFORE_SEND,
-    Billing,
-    Failure,
-)
+from callgate.domain.retry import DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND, SUPERSEDED_BEFORE_SEND
 from callgate.services.results import request_of
 
 T = TypeVar("T")

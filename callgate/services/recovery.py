@@ -17,17 +17,9 @@ from typing import TypeVar
 
 import structlog
 
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, RowRefused
-from callgate.domain.ledger import (
-    AttemptRef,
-    CallKey,
-    Due,
-    DueBatch,
-    DueKind,
-    Locked,
-    Reaper,
-    Reserve,
-)
+from callgate.domain.ledger import Due, DueBatch, DueKind, Locked, Reaper, Reserve
 from callgate.domain.ports import ClockPort, LeasePort, LedgerPort, QueuePort
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.skipped_rows import SkippedRows

@@ -26,9 +26,10 @@ from callgate.adapters.broker.app import (
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.errors import CallFailed
-from callgate.domain.ledger import CallKey, CallState, RecordAnswer, Reserved
-from callgate.domain.ports import ProviderReply
+from callgate.domain.ledger import RecordAnswer, Reserved
+from callgate.domain.provider import ProviderReply
 from callgate.domain.requests import LLMResult, Usage
 from callgate.domain.retry import LOST
 from devkit.simulator.simulator import Kind, Match, Rule, Step

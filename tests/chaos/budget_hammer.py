@@ -20,13 +20,10 @@ from redis import Redis
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.breaker import Health
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
     Locked,
     NewSubmission,
     RecordAnswer,

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from callgate.domain import bounds
+from callgate.domain.calls import CallState
 from callgate.domain.errors import InvalidRequest
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
-    CallState,
     NewSubmission,
     RecordOutcome,
     Refused,

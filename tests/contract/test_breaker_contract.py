@@ -14,17 +14,8 @@ from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.breaker import UNAVAILABLE_CODE, BreakerChange, Health
-from callgate.domain.ledger import (
-    AttemptKind,
-    AttemptRef,
-    CallKey,
-    CallState,
-    NotClaimed,
-    Refused,
-    Reserved,
-    Settled,
-    WaitReason,
-)
+from callgate.domain.calls import AttemptKind, AttemptRef, CallKey, CallState, WaitReason
+from callgate.domain.ledger import NotClaimed, Refused, Reserved, Settled
 from callgate.domain.reports import BreakerLine, By
 from tests.support.ledger_under_test import (
     ORG,

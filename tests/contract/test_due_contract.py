@@ -7,14 +7,8 @@ from datetime import datetime
 
 import pytest
 
-from callgate.domain.ledger import (
-    AttemptStatus,
-    CallState,
-    Due,
-    DueKind,
-    RecordOutcome,
-    Reserved,
-)
+from callgate.domain.calls import AttemptStatus, CallState
+from callgate.domain.ledger import Due, DueKind, RecordOutcome, Reserved
 from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,

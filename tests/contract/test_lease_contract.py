@@ -7,16 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from callgate.adapters.postgres.leases import EXPIRED_MAX
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallState,
-    Due,
-    DueKind,
-    Reaper,
-    RecordOutcome,
-    Reserved,
-)
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.ledger import Due, DueKind, Reaper, RecordOutcome, Reserved
 from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,

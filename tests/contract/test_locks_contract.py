@@ -8,16 +8,8 @@ import pytest
 
 from callgate.adapters.postgres.leases import EXPIRED_MAX
 from callgate.domain.breaker import Health
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallState,
-    Due,
-    DueKind,
-    Locked,
-    Refused,
-    Reserved,
-)
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.ledger import Due, DueKind, Locked, Refused, Reserved
 from callgate.domain.reports import EndReason
 from tests.contract.test_breaker_contract import (
     breaker,

@@ -8,14 +8,8 @@ from datetime import timedelta
 import pytest
 
 from callgate.domain.budgets import BudgetRefusal, RefusalReason, Window
-from callgate.domain.ledger import (
-    AttemptStatus,
-    CallKey,
-    CallState,
-    DueKind,
-    Refused,
-    Reserved,
-)
+from callgate.domain.calls import AttemptStatus, CallKey, CallState
+from callgate.domain.ledger import DueKind, Refused, Reserved
 from callgate.domain.requests import OnBudget
 from tests.support.ledger_under_test import (
     DAY_S,

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from callgate.domain.budgets import Window
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import Delivery
-from callgate.domain.ledger import CallKey, CallState, NotClaimed
+from callgate.domain.ledger import NotClaimed
 from callgate.domain.reports import CallFilter, CostLine, EndReason, UnprocessableMessage
 from tests.support.ledger_under_test import (
     DAY_S,

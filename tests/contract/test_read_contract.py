@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from callgate.domain.ledger import (
+from callgate.domain.calls import (
     LIGHT_BYTES_MAX,
     AttemptRef,
     AttemptStatus,

@@ -13,17 +13,8 @@ from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import RefusalReason, Window
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
-    DueKind,
-    NotClaimed,
-    Refused,
-    Reserved,
-    Unstorable,
-)
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
+from callgate.domain.ledger import DueKind, NotClaimed, Refused, Reserved, Unstorable
 from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,

@@ -8,22 +8,11 @@ from uuid import uuid4
 
 import pytest
 
+from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState
 from callgate.domain.delivery import Delivery
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallKey,
-    CallState,
-    DueKind,
-    NotClaimed,
-    RecordOutcome,
-    Reserved,
-    Settle,
-    Settled,
-)
+from callgate.domain.ledger import DueKind, NotClaimed, RecordOutcome, Reserved, Settle, Settled
+from callgate.domain.provider import Billing, Failure
 from callgate.domain.reports import CallFilter
-from callgate.domain.retry import Billing, Failure
 from tests.support.ledger_under_test import (
     LINK,
     ORG,

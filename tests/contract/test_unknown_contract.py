@@ -11,16 +11,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from callgate.domain.budgets import NANO_PER_USD, Window
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
 from callgate.domain.errors import InvalidAmount
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
-    DueKind,
-    RecordOutcome,
-    Reserve,
-)
+from callgate.domain.ledger import DueKind, RecordOutcome, Reserve
 from callgate.domain.reports import By, EndReason
 from callgate.domain.requests import AMOUNT_UNKNOWN
 from callgate.domain.unknown import (

@@ -8,15 +8,8 @@ from datetime import timedelta
 import pytest
 
 from callgate.domain.budgets import RefusalReason, Window
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
-    DueKind,
-    Refused,
-    Reserved,
-)
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
+from callgate.domain.ledger import DueKind, Refused, Reserved
 from callgate.domain.requests import OnBudget
 from tests.support.ledger_under_test import (
     LIMIT,

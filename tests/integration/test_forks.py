@@ -14,8 +14,8 @@ from sqlalchemy import Engine, text
 
 from callgate.adapters.broker.app import CALL_QUEUE
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.calls import CallKey
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.ledger import CallKey
 from tests.support.celery_worker import client_of
 from tests.support.forking_pipeline import CHILDREN, ROUNDS, WAYS, org
 from tests.support.ledger_under_test import LedgerUnderTest, a_submission

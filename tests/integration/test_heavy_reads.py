@@ -10,7 +10,7 @@ import pytest
 
 from callgate.adapters.postgres import ledger as postgres_ledger
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.ledger import Bodies, CallKey
+from callgate.domain.calls import Bodies, CallKey
 from tests.support.ledger_under_test import LedgerUnderTest, an_answer
 from tests.support.service_world import ServiceWorld
 

@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from callgate.adapters.system_clock import monotonic
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 from callgate.services.llm_service import Deferred, DeliveryResult
 from tests.support.deployment import CHECKOUT, until
 from tests.support.isolated_child import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG

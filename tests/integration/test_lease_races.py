@@ -14,8 +14,9 @@ from sqlalchemy import Engine, text
 
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.calls import CallState
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.ledger import CallState, Reaper, Reserved
+from callgate.domain.ledger import Reaper, Reserved
 from tests.support.ledger_under_test import LEASE_S, LedgerUnderTest, a_loss, a_reserve
 
 DEAD = "host:1:dead"

@@ -14,7 +14,8 @@ from sqlalchemy.pool import NullPool
 
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.ledger import AttemptRef, Locked, Reserved
+from callgate.domain.calls import AttemptRef
+from callgate.domain.ledger import Locked, Reserved
 from callgate.domain.reports import EndReason
 from callgate.services.audit import audit
 from tests.integration.test_join_races import OpenTransaction

@@ -14,15 +14,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from callgate.adapters.memory.ledger import uuid7
+from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState
 from callgate.domain.errors import CallFailed, ResultPurged, RowRefused
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallKey,
-    CallState,
-    SubmitOutcome,
-)
+from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import By, CostLine, Snapshot, UnprocessableMessage
 from callgate.domain.retention import ArchivedMonth, Partitions
 from callgate.domain.unknown import HandOutcome, SettleByHand

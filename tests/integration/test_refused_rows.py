@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Engine, text
 
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import Told
-from callgate.domain.ledger import CallKey, CallState, DueKind
+from callgate.domain.ledger import DueKind
 from callgate.domain.reports import By, CallFilter
 from tests.contract.test_lease_contract import DEAD, LENGTH_S, REAPER, claimed_by, pass_time
 from tests.support.ledger_under_test import (

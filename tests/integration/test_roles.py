@@ -25,8 +25,9 @@ from callgate.adapters.postgres.roles import (
 )
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
+from callgate.domain.calls import Bodies, CallState
 from callgate.domain.errors import ConfigurationError, NotPermitted
-from callgate.domain.ledger import Bodies, CallState, Reserved
+from callgate.domain.ledger import Reserved
 from callgate.domain.reports import By, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter

@@ -18,9 +18,10 @@ from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.budgets import Window
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey, Reaper
+from callgate.domain.ledger import Reaper
 from callgate.domain.reports import By, CallFilter, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter

@@ -25,9 +25,10 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
 from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.budgets import ORG_SCOPE, Window
+from callgate.domain.calls import Bodies, CallKey, CallState
 from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError
-from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome
+from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import CallFilter
 from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import (

@@ -14,7 +14,8 @@ from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import ORG_SCOPE, Window
-from callgate.domain.ledger import AttemptStatus, CallState, DueKind
+from callgate.domain.calls import AttemptStatus, CallState
+from callgate.domain.ledger import DueKind
 from callgate.domain.requests import OnBudget
 from tests.integration.test_join_races import OpenTransaction
 from tests.support.ledger_under_test import (

@@ -24,9 +24,10 @@ from callgate.adapters.postgres.ledger import SUBMIT, PostgresLedger
 from callgate.adapters.postgres.operations import CALLS, END
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain import bounds
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.errors import RowRefused
 from callgate.domain.identity import call_id
-from callgate.domain.ledger import CallKey, CallState, NewSubmission, SubmitOutcome
+from callgate.domain.ledger import NewSubmission, SubmitOutcome
 from tests.support.deployment import Deployment, Process, until
 from tests.support.ledger_under_test import a_reserve, a_submission
 from tests.support.logins import a_client

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from callgate.domain.budgets import Window
+from callgate.domain.calls import CallState, CallView
 from callgate.domain.errors import IdempotencyMismatch, Unavailable
-from callgate.domain.ledger import CallState, CallView, NewSubmission, SubmitOutcome, Submitted
+from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
 from callgate.domain.reports import By, CallFilter
 from callgate.domain.requests import LLMRequest, Message, OnBudget
 from callgate.domain.unknown import HandOutcome, SettleByHand, UnknownFilter

@@ -15,7 +15,8 @@ from callgate.adapters.memory import money as memory_money
 from callgate.adapters.memory.tables import AttemptRow, MemoryTables
 from callgate.domain import breaker
 from callgate.domain.breaker import FAILURES_MAX, RELEASED_MAX, Breaker, Guard, Health, Trial
-from callgate.domain.ledger import AttemptStatus, CallState, Settle, WaitReason
+from callgate.domain.calls import AttemptStatus, CallState, WaitReason
+from callgate.domain.ledger import Settle
 from callgate.services import ai_call_logger
 from tests.simulation.mutations import MUTATIONS, Patched, caught_by, deciding
 

@@ -14,17 +14,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from callgate.adapters.memory.tables import AttemptRow, CallRow, GuardKey
-from callgate.domain.ledger import (
-    AttemptKind,
-    AttemptStatus,
-    CallKey,
-    CallState,
-    Reserve,
-    Settle,
-    Settled,
-    SettleOutcome,
-    WaitReason,
-)
+from callgate.domain.calls import AttemptKind, AttemptStatus, CallKey, CallState, WaitReason
+from callgate.domain.ledger import Reserve, Settle, Settled, SettleOutcome
 from tests.simulation.histories import History, Side
 from tests.simulation.provider import Heard
 

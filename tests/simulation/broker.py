@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey
 from tests.simulation.faults import MESSAGE, PUBLISH
 from tests.simulation.scheduler import Owner
 

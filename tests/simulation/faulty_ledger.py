@@ -12,13 +12,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
     DueBatch,
     NewSubmission,
     Reaper,

@@ -26,18 +26,10 @@ from greenlet import getcurrent
 from callgate.adapters.memory import delivery as memory_delivery
 from callgate.adapters.memory.tables import AttemptRow, CallRow
 from callgate.domain import errors
+from callgate.domain.answers import Answer, Finding
 from callgate.domain.budgets import Window
-from callgate.domain.ledger import (
-    AttemptStatus,
-    CallKey,
-    CallState,
-    NewSubmission,
-    Reserve,
-    Settle,
-    SettleOutcome,
-    SubmitOutcome,
-)
-from callgate.domain.ports import Answer, Finding
+from callgate.domain.calls import AttemptStatus, CallKey, CallState
+from callgate.domain.ledger import NewSubmission, Reserve, Settle, SettleOutcome, SubmitOutcome
 from callgate.domain.requests import LLMRequest, OnBudget
 from callgate.services import delivery
 from tests.simulation import actors

@@ -13,9 +13,9 @@ from typing import Any
 from unittest.mock import patch
 
 from callgate.domain import errors
+from callgate.domain.answers import Finding
 from callgate.domain.delivery import Delivery, Published, Told
-from callgate.domain.ports import Finding
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 from callgate.services import ai_call_logger, delivery, output_checks
 from callgate.services.recovery import RecoveryService
 from tests.simulation import hostile, row_locks

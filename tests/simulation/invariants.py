@@ -17,13 +17,9 @@ from zoneinfo import ZoneInfo
 
 from callgate.adapters.memory.tables import AttemptRow, CallRow
 from callgate.domain.budgets import BudgetFigures, RefusalReason, Window
+from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState
 from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallKey,
-    CallState,
     NewSubmission,
     RecordAnswer,
     RecordOutcome,
@@ -63,7 +59,7 @@ STEPS = {
     S.SUCCEEDED: set(),
     S.REJECTED: set(),
 }
-"""Where a call may go from each state (`callgate.domain.ledger`)."""
+"""Where a call may go from each state (`callgate.domain.calls`)."""
 
 A = AttemptStatus
 ATTEMPT_STEPS = {

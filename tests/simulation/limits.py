@@ -14,15 +14,9 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from callgate.adapters.memory.tables import AttemptRow, CallRow
+from callgate.domain.calls import AttemptKind, AttemptStatus, CallState
 from callgate.domain.catalogue import CallTypePolicy
-from callgate.domain.ledger import (
-    AttemptKind,
-    AttemptStatus,
-    CallState,
-    Settle,
-    Settled,
-    SettleOutcome,
-)
+from callgate.domain.ledger import Settle, Settled, SettleOutcome
 from tests.simulation.provider import Heard
 
 if TYPE_CHECKING:

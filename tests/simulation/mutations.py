@@ -22,20 +22,13 @@ from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.memory.tables import MemoryTables, SubmissionRow
 from callgate.domain import identity
 from callgate.domain.budgets import BudgetFigures
+from callgate.domain.calls import AttemptStatus, Bodies, CallState
 from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.delivery import Delivery, Told
-from callgate.domain.ledger import (
-    AttemptStatus,
-    Bodies,
-    CallState,
-    Reaper,
-    RecordOutcome,
-    SubmitOutcome,
-    Submitted,
-)
-from callgate.domain.ports import Priced
+from callgate.domain.ledger import Reaper, RecordOutcome, SubmitOutcome, Submitted
+from callgate.domain.provider import Billing, Failure, Priced
 from callgate.domain.reports import EndReason
-from callgate.domain.retry import DEADLINE_BEFORE_SEND, Billing, Failure, Tally
+from callgate.domain.retry import DEADLINE_BEFORE_SEND, Tally
 from callgate.services import ai_call_logger
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService

@@ -12,18 +12,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from callgate.domain import gates
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.errors import Unavailable
-from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
-    RecordAnswer,
-    RecordOutcome,
-    Reserve,
-    ReserveOutcome,
-)
-from callgate.domain.ports import TokenBound
+from callgate.domain.ledger import RecordAnswer, RecordOutcome, Reserve, ReserveOutcome
+from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService

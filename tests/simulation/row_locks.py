@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from callgate.domain.ledger import CallKey, CallState
+from callgate.domain.calls import CallKey, CallState
 from tests.simulation.scheduler import Owner
 
 if TYPE_CHECKING:

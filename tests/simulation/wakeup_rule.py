@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from callgate.adapters.memory.tables import CallRow
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -23,14 +23,9 @@ from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budgets import Window
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
-from callgate.domain.ledger import (
-    CallKey,
-    CallState,
-    RecordAnswer,
-    RecordOutcome,
-    Reserve,
-)
+from callgate.domain.ledger import RecordAnswer, RecordOutcome, Reserve
 from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker

@@ -29,15 +29,10 @@ from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import ORG_SCOPE, BudgetFigures, Window
+from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallKey,
-    CallState,
-    CallView,
     Due,
     DueKind,
     Locked,
@@ -53,10 +48,11 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort, RetentionPort
+from callgate.domain.provider import Billing, Failure
 from callgate.domain.reports import By, CallFilter
 from callgate.domain.requests import Usage
 from callgate.domain.retention import BodyAges, Purged
-from callgate.domain.retry import LOST, Billing, Failure
+from callgate.domain.retry import LOST
 
 ORG = "acme"
 LIMIT = 1_000

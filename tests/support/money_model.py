@@ -16,12 +16,9 @@ from uuid import UUID
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.memory.tables import AttemptRow
 from callgate.domain.budgets import Window, scopes_of
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
     Due,
     DueKind,
     NewSubmission,

@@ -17,23 +17,14 @@ from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain import gates
 from callgate.domain.budgets import Window
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
-from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
-    RecordAnswer,
-    RecordOutcome,
-    Reserve,
-    ReserveOutcome,
-    Submitted,
-)
-from callgate.domain.ports import LLMProviderPort, OutputValidatorPort, ProviderReply, TokenBound
+from callgate.domain.ledger import RecordAnswer, RecordOutcome, Reserve, ReserveOutcome, Submitted
+from callgate.domain.ports import LLMProviderPort, OutputValidatorPort
+from callgate.domain.provider import Failure, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest, Message, Usage
-from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.dead_letters import RedriveService
 from callgate.services.delivery import DeliveryService

@@ -11,22 +11,13 @@ import pytest
 import structlog
 
 from callgate.adapters.cost_calculator import CostCalculator
+from callgate.domain.answers import Answer, Finding
 from callgate.domain.budgets import Window
+from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallState
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallState,
-    RecordAnswer,
-    Reserved,
-    Settle,
-    SettleOutcome,
-    Unstorable,
-)
-from callgate.domain.ports import Answer, Finding, ProviderReply
+from callgate.domain.ledger import RecordAnswer, Reserved, Settle, SettleOutcome, Unstorable
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import Anomaly, LLMRequest, Usage
-from callgate.domain.retry import Billing, Failure
 from callgate.services import output_checks
 from callgate.services.output_checks import BATCH_S_MAX
 from callgate.services.review import Bill, bill_of

@@ -21,7 +21,7 @@ from callgate.domain.breaker import (
     Health,
     health_of,
 )
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 
 T0 = datetime(2026, 11, 28, 12, tzinfo=UTC)
 EVERYBODY = Breaker("openai", "m1", "", "", changed_at=T0)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from callgate.domain.bounds import INPUT_TOKENS_MAX
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.identity import call_id
-from callgate.domain.ledger import CallKey, CallState, NewSubmission
+from callgate.domain.ledger import NewSubmission
 from callgate.services.llm_service import DeliveryResult
 from tests.support.service_world import POLICY, ServiceWorld, a_request
 

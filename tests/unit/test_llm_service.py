@@ -10,13 +10,9 @@ from dataclasses import replace
 
 import pytest
 
+from callgate.domain.calls import LIGHT_BYTES_MAX, AttemptRef, AttemptStatus, CallKey, CallState
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
-    LIGHT_BYTES_MAX,
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
     NotClaimed,
     RecordOutcome,
     Reserve,
@@ -24,7 +20,7 @@ from callgate.domain.ledger import (
     ReserveOutcome,
     Unstorable,
 )
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 from callgate.services.llm_service import LARGE_WAIT_MAX_S, Deferred, DeliveryResult, OutagePolicy
 from tests.support.ledger_under_test import a_loss, a_reserve
 from tests.support.service_world import (

@@ -9,8 +9,9 @@ from uuid import RFC_4122, UUID
 
 from callgate.adapters.memory.ledger import MemoryLedger, uuid7
 from callgate.domain.budgets import Window
+from callgate.domain.calls import CallState
 from callgate.domain.delivery import Told
-from callgate.domain.ledger import CallState, NewSubmission
+from callgate.domain.ledger import NewSubmission
 from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
 from callgate.domain.reports import Snapshot
 from callgate.domain.retention import BodyAges, Purged

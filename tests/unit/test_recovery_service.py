@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from callgate.domain.budgets import Window
+from callgate.domain.calls import AttemptStatus, CallState
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.ledger import AttemptStatus, CallState
 from callgate.domain.requests import OnBudget
 from callgate.services.recovery import DUE_BATCH_MAX
 from tests.support.service_world import GRACE_S, ServiceWorld

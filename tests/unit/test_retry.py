@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callgate.domain.catalogue import CallTypePolicy
-from callgate.domain.retry import LOST, Billing, Dead, Failure, Retry, Tally, decide
+from callgate.domain.provider import Billing, Failure
+from callgate.domain.retry import LOST, Dead, Retry, Tally, decide
 
 POLICY = CallTypePolicy(
     attempts_max=5,

@@ -9,18 +9,9 @@ from typing import Any
 
 import pytest
 
+from callgate.domain.calls import AttemptStatus, CallKey, CallState
 from callgate.domain.errors import LedgerUnavailable, RowRefused
-from callgate.domain.ledger import (
-    AttemptStatus,
-    CallKey,
-    CallState,
-    Locked,
-    Reserve,
-    Reserved,
-    ReserveOutcome,
-    Settle,
-    SettleOutcome,
-)
+from callgate.domain.ledger import Locked, Reserve, Reserved, ReserveOutcome, Settle, SettleOutcome
 from callgate.services.ai_call_logger import LOCKED_PAUSES_S as SETTLE_PAUSES_S
 from callgate.services.llm_service import LOCKED_PAUSES_S, Deferred, DeliveryResult
 from callgate.services.recovery import DUE_BATCH_MAX

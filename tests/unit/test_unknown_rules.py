@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from callgate.adapters.postgres.tables import ai_call_log
-from callgate.domain.ledger import AttemptStatus
+from callgate.domain.calls import AttemptStatus
 from callgate.domain.requests import AMOUNT_UNKNOWN
 from callgate.domain.unknown import WHOLE_HOLD, is_bill_unknown
 

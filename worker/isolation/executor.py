@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from callgate.adapters.system_clock import monotonic
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 from callgate.services.llm_service import Deferred, DeliveryResult
 from worker.isolation.forkserver import Child, ChildFailed, ForkServer
 

@@ -15,7 +15,8 @@ from callgate.domain.breaker import (
     Guard,
     Health,
 )
-from callgate.domain.ledger import AttemptKind, CallState, Locked, Settle, Settled, SettleOutcome
+from callgate.domain.calls import AttemptKind, CallState
+from callgate.domain.ledger import Locked, Settle, Settled, SettleOutcome
 from callgate.domain.reports import BreakerLine
 
 

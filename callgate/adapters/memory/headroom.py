@@ -8,7 +8,7 @@ from datetime import datetime
 
 from callgate.adapters.memory.tables import CallRow, MemoryTables
 from callgate.domain.budgets import BudgetFigures, Window, scopes_of
-from callgate.domain.ledger import CallState
+from callgate.domain.calls import CallState
 
 
 def freed(before: dict[int, BudgetFigures], after: dict[int, BudgetFigures]) -> list[str]:

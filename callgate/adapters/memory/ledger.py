@@ -26,15 +26,10 @@ from callgate.adapters.memory.retention import MemoryRetention
 from callgate.adapters.memory.tables import CallRow, MemoryTables, SubmissionRow
 from callgate.domain.bounds import LINKS_PER_CALL_MAX
 from callgate.domain.breaker import BreakerChange
+from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallKey,
-    CallState,
-    CallView,
     Due,
     DueBatch,
     DueKind,

@@ -32,11 +32,8 @@ from callgate.domain.budgets import (
     refusal_of,
     scopes_of,
 )
+from callgate.domain.calls import AttemptKind, AttemptRef, AttemptStatus, CallState, WaitReason
 from callgate.domain.ledger import (
-    AttemptKind,
-    AttemptRef,
-    AttemptStatus,
-    CallState,
     Locked,
     NotClaimed,
     RecordAnswer,
@@ -49,7 +46,6 @@ from callgate.domain.ledger import (
     Settled,
     SettleOutcome,
     Unstorable,
-    WaitReason,
 )
 from callgate.domain.requests import OnBudget
 from callgate.domain.retention import LATE_ANSWER_MAX

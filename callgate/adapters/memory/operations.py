@@ -16,8 +16,8 @@ from callgate.adapters.memory.headroom import freed, wake
 from callgate.adapters.memory.tables import AttemptRow, CallRow, MemoryTables
 from callgate.domain.bounds import reason_json
 from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.calls import AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.delivery import LinkFailure
-from callgate.domain.ledger import AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.reports import (
     BreakerLine,
     BudgetDrift,

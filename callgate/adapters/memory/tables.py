@@ -2,7 +2,7 @@
 The rows of the memory ledger: the tables of `callgate.adapters.postgres.tables` as dataclasses, and their look-ups.
 
 Rows are changed in place by `MemoryLedger` and `MemoryOperations` under one lock and never handed out: callers get
-the frozen views of `callgate.domain.ledger`.
+the frozen views of `callgate.domain.calls`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from uuid import UUID
 
 from callgate.domain.breaker import Breaker
 from callgate.domain.budgets import BudgetFigures, Window, period_of
-from callgate.domain.delivery import Delivery
-from callgate.domain.errors import UnknownTimeZone
-from callgate.domain.ledger import (
+from callgate.domain.calls import (
     AttemptKind,
     AttemptRef,
     AttemptStatus,
@@ -26,9 +24,11 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
     CallView,
-    SubmitOutcome,
     WaitReason,
 )
+from callgate.domain.delivery import Delivery
+from callgate.domain.errors import UnknownTimeZone
+from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import By, OperatorAction, UnprocessableMessage
 from callgate.domain.requests import Usage
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from callgate.adapters.memory.tables import AttemptRow, MemoryTables
 from callgate.domain.budgets import BudgetFigures
-from callgate.domain.ledger import AttemptStatus
+from callgate.domain.calls import AttemptStatus
 from callgate.domain.reports import By
 from callgate.domain.unknown import (
     WHOLE_HOLD,

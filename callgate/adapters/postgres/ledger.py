@@ -19,9 +19,7 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.bounds import ROWS_MAX, WHY_CHARS_MAX, one_line
 from callgate.domain.breaker import BreakerChange
 from callgate.domain.budgets import BudgetRefusal
-from callgate.domain.delivery import Delivery, Told
-from callgate.domain.errors import RowRefused
-from callgate.domain.ledger import (
+from callgate.domain.calls import (
     AttemptKind,
     AttemptRef,
     AttemptStatus,
@@ -30,6 +28,11 @@ from callgate.domain.ledger import (
     CallKey,
     CallState,
     CallView,
+    WaitReason,
+)
+from callgate.domain.delivery import Delivery, Told
+from callgate.domain.errors import RowRefused
+from callgate.domain.ledger import (
     Due,
     DueBatch,
     DueKind,
@@ -49,7 +52,6 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Submitted,
     Unstorable,
-    WaitReason,
 )
 from callgate.domain.requests import OnBudget, Usage
 

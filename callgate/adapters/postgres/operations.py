@@ -21,9 +21,9 @@ from callgate.domain.bounds import (
     reason_json,
 )
 from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.calls import AttemptStatus, CallKey, CallState, CallView
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import UnknownTimeZone
-from callgate.domain.ledger import AttemptStatus, CallKey, CallState, CallView
 from callgate.domain.reports import (
     BreakerLine,
     BudgetDrift,
