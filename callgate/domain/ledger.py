@@ -90,20 +90,48 @@ class Reserve:
     trace_id: str | None = None
     on_budget: OnBudget = OnBudget.REJECT
     default_limit_nano_usd: int | None = None
-    """Daily limit given to an organisation without any budget; None refuses it."""
-    reject_with: str | None = None
-    """Reject the call with this error (JSON) instead: it can never be dispatched."""
-    defer_s: float | None = None
-    """
-    With `reject_with`: only not now. The call waits this long instead of being rejected.
-
-    0: it was looked into, and was `Locked`; so the sweeps that found it meanwhile do not count against it.
-    """
-    defer_reason: WaitReason = WaitReason.QUARANTINE
+    """The daily limit for an organisation without any budget. None: its calls are rejected."""
     credential: str = ""
-    """Whose key will be used: an organisation, or empty for the provider's own."""
+    """The owner of the key that will be used: an organisation, or empty for the provider's own key."""
     wait_max_s: float = 86_400.0
-    """How long the call may wait for its provider's breaker, all in all."""
+    """How long the call may wait for its provider's breaker in total."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Reject a queued call that can never be sent."""
+
+    key: CallKey
+    error: str
+    """Why, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """Let a queued call wait, because this process cannot run it now."""
+
+    key: CallKey
+    error: str
+    """Why, as JSON."""
+    wait_s: float
+    reason: Literal[WaitReason.QUARANTINE, WaitReason.MEMORY]
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """
+    Make a queued call due now, because it was only `Locked` when a worker wanted to claim it.
+
+    A worker has received its message, so the sweeps that counted the message as lost are taken back.
+    """
+
+    key: CallKey
+    error: str
+    """Why, as JSON."""
+
+
+ReserveCommand = Reserve | Reject | Defer | Requeue
+"""The commands of the one statement that decides a queued call."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from callgate.domain.ledger import (
     Reaper,
     RecordAnswer,
     RecordOutcome,
-    Reserve,
+    ReserveCommand,
     ReserveOutcome,
     Settle,
     SettleOutcome,
@@ -79,17 +79,21 @@ class LedgerPort(Protocol):
         more than is needed never has many of them in memory.
         """
 
-    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
+    def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
         """
-        Claim queued calls and hold their worst-case cost, decided one by one in the order given.
+        Decide queued calls one by one, in the order given: claim, reject, defer or requeue each.
 
-        All scopes of a call or none; never clamped; a refused call never refuses its neighbours. Held by others -> the
-        call waits `budget.held_wait_s(age)`; exhausted -> rejected, or with `OnBudget.WAIT` waits until the period
-        ends; never fits, no budget, `reject_with` -> rejected, or with `defer_s` waits that long. A budget whose
-        period ended rolls over first; one whose time zone the ledger does not know cannot, and its calls are rejected.
-        A call that all budgets have room for waits if the breaker of its provider, model and credential says so, at
-        most `wait_max_s`, and is rejected after that. The row in `ai_call_log` is written with status dispatched in the
-        same transaction.
+        A claim holds the worst-case cost in all scopes of the call, or in none; a hold is never reduced. The attempt's
+        row in `ai_call_log` is written in the same transaction, with status dispatched. A refused call does not affect
+        its neighbours in the batch. Without headroom:
+
+        - held by calls in flight: the call waits `budgets.held_wait_s(age)`;
+        - exhausted: it is rejected, or waits until the period ends (`OnBudget.WAIT`);
+        - larger than the limit, or no budget: it is rejected.
+
+        A budget whose period has ended rolls over first. If the ledger does not know its time zone, its calls are
+        rejected. A call with headroom may still wait for the breaker of its provider, model and credential, at most
+        `wait_max_s`; then it is rejected.
         """
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
@@ -107,18 +111,22 @@ class LedgerPort(Protocol):
         (`Settle.health`); one that is closed or proven again makes calls due that wait for it.
         """
 
-    def due(
-        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
-    ) -> DueBatch:
+    def take_due(self, *, limit: int, reaper: Reaper | None = None) -> DueBatch:
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
-        waiting -> queued. Calls that wait for a breaker are made due when it has room. Attempts that have expired are
-        left alone unless there is a `reaper` whose lease, when the ledger executes this, is fresh and has been stable
-        for `lease_stable_for_s` seconds: so an outage makes nothing lost, not even by a statement sent before. With
-        `queued_before` instead: queued calls due before that time (their message was lost; `sweeps` counts how often)
-        and nothing else; calls that wait for headroom which is there are made due. A call that the ledger cannot change
-        is passed over, and stops none of those behind it.
+        waiting -> queued. Calls that wait for a breaker are due as soon as it has room. Expired attempts are taken only
+        for a `reaper` whose lease is fresh and has been stable for `lease_stable_for_s` seconds when the ledger
+        executes this. So no outage makes an attempt lost, not even through a statement that was sent before it. A call
+        that the ledger cannot change is skipped.
+        """
+
+    def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
+        """
+        Take up to `limit` calls that were queued before a time and are unclaimed: their messages were lost.
+
+        `sweeps` counts how often that happened to a call. Calls that wait for headroom are made due if it is there. A
+        call that the ledger cannot change is skipped.
         """
 
     def links(

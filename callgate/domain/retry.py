@@ -11,7 +11,7 @@ WAIT_MAX_S = 3_600.0
 """The longest wait between two attempts whose outcomes are unknown, before its jitter."""
 
 
-LOST = Failure(
+WORKER_LOST = Failure(
     "worker_lost", "the worker vanished before it recorded an outcome", True, Billing.UNKNOWN
 )
 """An attempt that was dispatched and whose lease ran out."""
@@ -34,7 +34,7 @@ SUPERSEDED_BEFORE_SEND = Failure(
     Billing.UNBILLED,
 )
 NEVER_SENT_CODES = frozenset(
-    f.code for f in (LOST, DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND, SUPERSEDED_BEFORE_SEND)
+    f.code for f in (WORKER_LOST, DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND, SUPERSEDED_BEFORE_SEND)
 )
 """What went wrong here: it says nothing about the provider."""
 
@@ -59,7 +59,7 @@ class Tally:
 
     attempts: int
     """Attempts begun, without probes that cost nothing."""
-    lost: int
+    worker_losses: int
     """Attempts whose worker vanished."""
     unknown: int
     """Attempts that the provider, or the way to it, left open. Those whose worker vanished do not count."""
@@ -100,7 +100,7 @@ def _why_dead(failure: Failure, tally: Tally, policy: CallTypePolicy) -> str | N
     limits = (
         (not failure.retryable, "not_retryable"),
         (is_unknown and policy.on_unknown == "dead", "outcome_unknown"),
-        (tally.lost >= policy.worker_losses_max, "lost_too_often"),
+        (tally.worker_losses >= policy.worker_losses_max, "lost_too_often"),
         (tally.unknown >= policy.unknown_attempts_max, "unknown_too_often"),
         (tally.paid_failures >= policy.paid_failures_max, "paid_too_often"),
         (tally.attempts >= policy.attempts_max, "attempts_exhausted"),
@@ -110,7 +110,7 @@ def _why_dead(failure: Failure, tally: Tally, policy: CallTypePolicy) -> str | N
 
 def _wait_s(failure: Failure, tally: Tally, policy: CallTypePolicy, jitter: float) -> float:
     asked_s = min(failure.retry_after_s or 0.0, policy.retry_after_max_s)
-    if failure.billing is Billing.UNKNOWN and failure.code != LOST.code:
+    if failure.billing is Billing.UNKNOWN and failure.code != WORKER_LOST.code:
         unknown_s = policy.unknown_wait_s * 2.0 ** (tally.unknown - 1)
         return max(min(unknown_s, WAIT_MAX_S) * (1 + jitter / 2), asked_s)
     longest_s = min(policy.retry_wait_max_s, policy.retry_wait_s * 2.0 ** (tally.attempts - 1))

@@ -9,7 +9,7 @@ import pytest
 from callgate.adapters.postgres.leases import EXPIRED_MAX
 from callgate.domain.breaker import Health
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
-from callgate.domain.ledger import Due, DueKind, Locked, Refused, Reserved
+from callgate.domain.ledger import Due, DueKind, Locked, Refused, Requeue, Reserved
 from callgate.domain.reports import EndReason
 from tests.contract.test_breaker_contract import (
     breaker,
@@ -116,7 +116,7 @@ def test_a_sweep_does_not_count_what_somebody_holds(ledger: LedgerUnderTest) -> 
     ledger.age(5)
 
     with ledger.holding(held):
-        found = ledger.ledger.due(limit=100, queued_before=ledger.now()).items
+        found = ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now()).items
         assert [due.key for due in found] == [lost]
 
     assert (ledger.view(held).sweeps, ledger.view(lost).sweeps) == (0, 1)
@@ -127,14 +127,14 @@ def test_who_found_it_locked_takes_the_suspicion_from_it(ledger: LedgerUnderTest
     key = ledger.queued()
     for _ in range(2):
         ledger.age(5)
-        ledger.ledger.due(limit=100, queued_before=ledger.now())
+        ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now())
     assert ledger.view(key).is_quarantined
-    put_off = a_reserve(key, 0, reject_with='{"code": "locked"}', defer_s=0.0)
+    requeue = Requeue(key, '{"code": "locked"}')
 
     with ledger.holding(key):
-        assert ledger.reserve(put_off) == [Locked(key)]
+        assert ledger.reserve(requeue) == [Locked(key)]
         assert ledger.view(key).is_quarantined
-    (refused,) = ledger.reserve(put_off)
+    (refused,) = ledger.reserve(requeue)
 
     assert isinstance(refused, Refused)
     assert not ledger.view(ledger.requeued(key)).is_quarantined

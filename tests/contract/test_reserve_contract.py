@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import RefusalReason, Window
-from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
-from callgate.domain.ledger import DueKind, NotClaimed, Refused, Reserved, Unstorable
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState, WaitReason
+from callgate.domain.ledger import Defer, DueKind, NotClaimed, Refused, Reject, Reserved, Unstorable
 from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
@@ -214,7 +214,7 @@ def test_a_worker_may_reject_what_can_never_be_dispatched(ledger: LedgerUnderTes
     new = a_submission(link=LINK)
     key = ledger.submit(new)[0].key
 
-    outcomes = ledger.reserve(a_reserve(key, reject_with=error))
+    outcomes = ledger.reserve(Reject(key, error))
 
     assert outcomes == [Refused(key, CallState.REJECTED, None)]
     view = ledger.view(key)
@@ -226,10 +226,10 @@ def test_a_worker_may_reject_what_can_never_be_dispatched(ledger: LedgerUnderTes
 
 def test_a_worker_may_put_a_call_off(ledger: LedgerUnderTest) -> None:
     """Its turn has not come: it waits with the worker's reason and without a hold, and is due again after that."""
-    error = json.dumps({"code": "suspect", "message": "waits for its turn"})
+    error = json.dumps({"code": "quarantined", "message": "waits for its turn"})
     key = ledger.queued()
 
-    outcomes = ledger.reserve(a_reserve(key, reject_with=error, defer_s=20))
+    outcomes = ledger.reserve(Defer(key, error, 20, WaitReason.QUARANTINE))
 
     assert outcomes == [Refused(key, CallState.WAITING, None)]
     view = ledger.view(key)
@@ -245,7 +245,7 @@ def test_a_rejected_call_without_links_needs_nothing_more(ledger: LedgerUnderTes
     """Nobody to tell: no `due_at`."""
     key = ledger.queued()
 
-    ledger.reserve(a_reserve(key, reject_with='{"code": "unpriced_model"}'))
+    ledger.reserve(Reject(key, '{"code": "unpriced_model"}'))
 
     assert ledger.view(key).due_at is None
 
@@ -264,7 +264,7 @@ def test_a_claim_that_cannot_be_stored_stands_alone(
         outcomes = ledger.reserve(a_reserve(keys[0]), broken, a_reserve(keys[2]))
 
         assert [type(o) for o in outcomes] == [Reserved, Unstorable, Reserved]
-        again = a_reserve(keys[1], 0, reject_with='{"code": "unclaimable"}')
+        again = Reject(keys[1], '{"code": "unstorable_claim"}')
         assert ledger.reserve(again) == [Refused(keys[1], CallState.REJECTED, None)]
 
 

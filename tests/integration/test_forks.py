@@ -157,7 +157,7 @@ INSPECTION_COMMANDS: dict[str, Callable[[LedgerUnderTest, CallKey], Any]] = {
     "read": lambda ledger, key: list(ledger.ledger.read([key])),
     "budgets": lambda ledger, key: ledger.operations.budgets("acme"),
     "costs": lambda ledger, key: ledger.operations.costs("acme"),
-    "due": lambda ledger, key: ledger.ledger.due(limit=1),
+    "due": lambda ledger, key: ledger.ledger.take_due(limit=1),
     "deliver": lambda ledger, key: ledger.deliver(key.call_id),
 }
 """Of each kind one, and one whose answer may be empty."""

@@ -129,7 +129,7 @@ def test_a_lost_message_of_a_call_that_takes_no_change_stops_none_behind_it(
     ledger.age(5)
 
     with a_check(postgres_engine, "llm_call", POISON):
-        batch = ledger.ledger.due(limit=1, queued_before=ledger.now())
+        batch = ledger.ledger.take_lost_messages(limit=1, queued_before=ledger.now())
 
     assert [due.key for due in batch.items] == [fine]
 

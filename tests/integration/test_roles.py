@@ -139,7 +139,7 @@ def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: 
         assert isinstance(claimed, Reserved)
         worker.record([an_answer(claimed.ref)])
         worker.settle([a_success(claimed.ref)])
-        worker.due(limit=10, reaper=REAPER)
+        worker.take_due(limit=10, reaper=REAPER)
         worker.deliver([])
         leases = PostgresLeases(session)
         leases.renew("w", 10)

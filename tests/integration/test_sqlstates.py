@@ -53,7 +53,7 @@ METHODS: dict[str, Ask] = {
     "reserve": lambda s: PostgresLedger(s).reserve([a_reserve(KEY)]),
     "record": lambda s: PostgresLedger(s).record([an_answer(REF)]),
     "settle": lambda s: PostgresLedger(s).settle([a_loss(REF)]),
-    "due": lambda s: PostgresLedger(s).due(limit=1, reaper=Reaper("a:1:b", 1.0)),
+    "due": lambda s: PostgresLedger(s).take_due(limit=1, reaper=Reaper("a:1:b", 1.0)),
     "links": lambda s: PostgresLedger(s).links(limit=1),
     "deliver": lambda s: PostgresLedger(s).deliver([Told(uuid4())]),
     "renew": lambda s: PostgresLeases(s).renew("a:1:b", 1.0),

@@ -30,7 +30,11 @@ __all__ = ["MUTATIONS"]
 def count_a_lost_worker_as_unknown() -> Patched:
     """A call whose workers die is given up as if its provider had left it open."""
     return deciding(
-        lambda failure, t, policy: (failure, replace(t, unknown=t.unknown + t.lost), policy)
+        lambda failure, t, policy: (
+            failure,
+            replace(t, unknown=t.unknown + t.worker_losses),
+            policy,
+        )
     )
 
 

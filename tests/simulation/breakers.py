@@ -125,7 +125,7 @@ class Breakers:
     ) -> None:
         """Hear what ended or was changed by hand, then compare."""
         now = self._world.scheduler.time()
-        if name not in ("settle", "set_breaker", "due", "end"):
+        if name not in ("settle", "set_breaker", "take_due", "take_lost_messages", "end"):
             return
         if name == "settle":
             self._settled(arguments[0], result, now)
@@ -133,7 +133,7 @@ class Breakers:
             *names, org_id = arguments
             self._set_by_hand((names[0], names[1], names[2]), org_id, options["is_open"], now)
         self._released(now)
-        if name != "end" and options.get("queued_before") is None:
+        if name not in ("end", "take_lost_messages"):
             self._nobody_is_left(now)
 
     def _settled(

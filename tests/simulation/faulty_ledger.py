@@ -21,7 +21,7 @@ from callgate.domain.ledger import (
     Reaper,
     RecordAnswer,
     RecordOutcome,
-    Reserve,
+    ReserveCommand,
     ReserveOutcome,
     Settle,
     SettleOutcome,
@@ -57,7 +57,7 @@ class LedgerLine:
         """See `LedgerPort`."""
         return cast("list[CallView | None]", self.ask("read", list(keys), bodies))
 
-    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
+    def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
         """See `LedgerPort`."""
         return cast("list[ReserveOutcome]", self.ask("reserve", list(batch)))
 
@@ -69,12 +69,14 @@ class LedgerLine:
         """See `LedgerPort`."""
         return cast("list[SettleOutcome]", self.ask("settle", list(batch)))
 
-    def due(
-        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
-    ) -> DueBatch:
+    def take_due(self, *, limit: int, reaper: Reaper | None = None) -> DueBatch:
         """See `LedgerPort`."""
-        options = {"limit": limit, "reaper": reaper, "queued_before": queued_before}
-        return cast(DueBatch, self.ask("due", **options))
+        return cast(DueBatch, self.ask("take_due", limit=limit, reaper=reaper))
+
+    def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
+        """See `LedgerPort`."""
+        options = {"limit": limit, "queued_before": queued_before}
+        return cast(DueBatch, self.ask("take_lost_messages", **options))
 
     def links(
         self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None

@@ -72,7 +72,7 @@ def settle_waits_for_a_locked_row() -> Patched:
 @caught_by("others_are_told_in_time", *HARM)
 def the_due_query_waits_for_a_locked_row() -> Patched:
     """Recovery, retries and links stand behind one call."""
-    return waiting("due")
+    return waiting("take_due", "take_lost_messages")
 
 
 @caught_by(*HARM)
@@ -106,7 +106,7 @@ def links_are_delivered_in_the_recovery_loop() -> Patched:
 
     def after_links(self: Any) -> tuple[Any, int]:
         try:
-            while self._logger._delivery.run():
+            while self._ai_call_logger._delivery.run():
                 pass
         except errors.Unavailable:
             return None, 0

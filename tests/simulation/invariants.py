@@ -25,13 +25,15 @@ from callgate.domain.ledger import (
     RecordOutcome,
     Refused,
     Reserve,
+    ReserveCommand,
     Reserved,
+    ReserveOutcome,
     Settle,
     SubmitOutcome,
     Submitted,
 )
 from callgate.domain.requests import LLMRequest, OnBudget
-from callgate.domain.retry import LOST
+from callgate.domain.retry import WORKER_LOST
 from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of
 from tests.simulation.breakers import Breakers
@@ -126,9 +128,9 @@ class Invariants:
                 self._submitted(batch, result)
                 self._touched(answer.key for answer in result)
             case "reserve":
-                for wanted, outcome in zip(batch, result, strict=True):
-                    self._reserved(wanted, outcome)
-                self._touched(wanted.key for wanted in batch)
+                for command, outcome in zip(batch, result, strict=True):
+                    self._decided(command, outcome)
+                self._touched(command.key for command in batch)
             case "record":
                 self._recorded(batch, result)
                 self._touched(record.ref.key for record in batch)
@@ -140,7 +142,7 @@ class Invariants:
                 self._touched(self._tables.submissions[told.submission_id].key for told in batch)
             case "links":
                 self._touched(link.key for link in result)
-            case "due":
+            case "take_due" | "take_lost_messages":
                 self._touched(due.key for due in result.items)
             case "end":
                 self._touched(batch)
@@ -200,12 +202,18 @@ class Invariants:
             said = f"{name} inherits {len(heirs)} of {len(wanted)} links"
             self.check("a_redrive_tells_all", heirs == wanted, said)
 
-    def _reserved(self, wanted: Reserve, outcome: object) -> None:
-        call = self._tables.calls.get(wanted.key)
-        if isinstance(outcome, Refused) and call is not None:
-            self._refused(call, wanted, outcome)
-        if not isinstance(outcome, Reserved) or call is None:
+    def _decided(self, command: ReserveCommand, outcome: ReserveOutcome) -> None:
+        call = self._tables.calls.get(command.key)
+        if call is None:
             return
+        if isinstance(command, Reserve) and isinstance(outcome, Reserved):
+            self._reserved(call, command, outcome)
+        elif isinstance(command, Reserve) and isinstance(outcome, Refused):
+            self._refused(call, command, outcome)
+        elif isinstance(outcome, Refused):
+            self._breakers.refused_by_others(call)
+
+    def _reserved(self, call: CallRow, wanted: Reserve, outcome: Reserved) -> None:
         row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
         self._lease_ends_at[row.attempt_id] = self._world.scheduler.now + wanted.expires_in_s
         if (known := self._admitted.get(row.attempt_id)) is not None:
@@ -240,10 +248,7 @@ class Invariants:
 
     def _refused(self, call: CallRow, wanted: Reserve, outcome: Refused) -> None:
         if outcome.refusal is None:
-            if wanted.reject_with is None:
-                self._breakers.refused(call, wanted, self._world.scheduler.time())
-            else:
-                self._breakers.refused_by_others(call)
+            self._breakers.refused(call, wanted, self._world.scheduler.time())
             return
         self._breakers.refused_by_others(call)
         reason = outcome.refusal.reason
@@ -490,7 +495,7 @@ class Invariants:
         self.check("posted_is_billed", row.posted_nano_usd == expected, posted)
         if row.finished_at is not None:
             code = json.loads(row.error or "{}").get("code")
-            self.check("an_answer_is_kept", code != LOST.code, name)
+            self.check("an_answer_is_kept", code != WORKER_LOST.code, name)
 
     def _answered(self, new: NewSubmission, answer: Submitted) -> None:
         """A handle that was given out answers: with its own org's result, or with why there is none."""

@@ -25,16 +25,18 @@ from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import AttemptStatus, Bodies, CallState
 from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.delivery import Delivery, Told
-from callgate.domain.ledger import Reaper, RecordOutcome, SubmitOutcome, Submitted
+from callgate.domain.ledger import Reaper, RecordAnswer, RecordOutcome, SubmitOutcome, Submitted
 from callgate.domain.provider import Billing, Failure, Priced
 from callgate.domain.reports import EndReason
 from callgate.domain.retry import DEADLINE_BEFORE_SEND, Tally
 from callgate.services import ai_call_logger
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
-from callgate.services.llm_service import LLMService, _record
+from callgate.services.llm_service import LLMService
 from callgate.services.recovery import RecoveryService
+from callgate.services.retrying_ledger import RetryingLedger
 from callgate.services.review import Bill
+from callgate.services.sending import Sender
 from tests.simulation.faulty_ledger import LedgerLine
 
 Patched = AbstractContextManager[object]
@@ -105,18 +107,18 @@ def a_statement_that_lands_late_claims_again() -> Patched:
 def send_past_the_deadline() -> Patched:
     """The deadline is not checked before sending."""
 
-    async def ask(self: Any, request: Any, ref: Any, deadline: float) -> Any:
+    async def send(self: Any, request: Any, ref: Any, permit: Any) -> Any:
         provider = self._providers[request.provider]
         return await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=20.0)
 
-    return patch.object(LLMService, "_ask", ask)
+    return patch.object(Sender, "send", send)
 
 
 @caught_by("only_what_is_held_is_sent", pauses=0.02, answer_lost=0)
 def send_under_a_lease_that_ran_out() -> Patched:
     """The deadline alone is thought to be enough, however long it takes until then."""
 
-    async def ask(self: Any, request: Any, ref: Any, permit: Any) -> Any:
+    async def send(self: Any, request: Any, ref: Any, permit: Any) -> Any:
         await self._clock.sleep(15 * self._clock.jitter())
         left_s = permit.deadline - self._clock.monotonic()
         if left_s <= 0:
@@ -124,7 +126,7 @@ def send_under_a_lease_that_ran_out() -> Patched:
         provider = self._providers[request.provider]
         return await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=left_s)
 
-    return patch.object(LLMService, "_ask", ask)
+    return patch.object(Sender, "send", send)
 
 
 @caught_by("no_lease_ends_early", pauses_while_asking=0.5)
@@ -339,44 +341,45 @@ def wake_everybody() -> Patched:
 @caught_by("recorded_before_logged")
 def publish_the_log_before_the_record() -> Patched:
     """The log task may come before there is anything to log."""
-    record = LLMService._record
 
-    async def hasty(self: Any, ref: Any, *rest: Any) -> None:
-        await self._log(ref)
-        await record(self, ref, *rest)
+    async def hasty(self: Any, ref: Any, answer: Any, latency_ms: int) -> None:
+        await self._settle_tasks.publish(ref)
+        await self._recorder.record(ref, answer, latency_ms)
 
-    return patch.object(LLMService, "_record", hasty)
+    return patch.object(LLMService, "_finish", hasty)
 
 
 @caught_by("an_outage_makes_nothing_unknown", "recorded_before_logged", outage_begins=0.1)
 def give_up_an_answer_in_an_outage() -> Patched:
     """One try to record, and the paid answer is gone."""
 
-    async def once(self: Any, ref: Any, answer: Any, latency_ms: int) -> None:
-        await self._ledger.record(_record(ref, answer, latency_ms))
+    async def once(self: Any, record: RecordAnswer) -> RecordOutcome:
+        return await self._ledger.record(record)
 
-    return patch.object(LLMService, "_record", once)
+    return patch.object(RetryingLedger, "record", once)
 
 
 @caught_by("an_outage_makes_nothing_unknown", outage_begins=0.1)
 def give_up_a_claim_in_an_outage() -> Patched:
     """A claim whose answer was lost is left to its lease."""
-    patiently = LLMService._retry_while_unavailable
+    retry = RetryingLedger.retry_while_unavailable
     return patch.object(
-        LLMService, "_retry_while_unavailable", lambda self, step, _: patiently(self, step, 5.0)
+        RetryingLedger,
+        "retry_while_unavailable",
+        lambda self, step, give_up_after_s=None: retry(self, step, 5.0),
     )
 
 
 @caught_by("an_outage_makes_nothing_unknown", outage_begins=0.3, pauses=0, dies_after_statement=0)
 def expire_during_an_outage() -> Patched:
     """Attempts are called lost as soon as the ledger is back, before anybody could record."""
-    due = LedgerLine.due
+    due = LedgerLine.take_due
 
     def hasty(self: LedgerLine, **options: Any) -> Any:
         return due(self, **{**options, "reaper": Reaper(self.owner.name, 0.0)})
 
     return both(
-        patch.object(LedgerLine, "due", hasty),
+        patch.object(LedgerLine, "take_due", hasty),
         patch.object(memory_ledger, "may_reap", lambda *_: True),
     )
 
@@ -391,7 +394,7 @@ def expire_during_an_outage() -> Patched:
 )
 def expiry_asks_nobodys_lease() -> Patched:
     """A due query that is given up in an outage, and that the ledger executes when it is back, may expire."""
-    due = LedgerLine.due
+    due = LedgerLine.take_due
 
     def trusted(self: LedgerLine, **options: Any) -> Any:
         if self.world.is_ledger_away():
@@ -399,7 +402,7 @@ def expiry_asks_nobodys_lease() -> Patched:
         return due(self, **options)
 
     return both(
-        patch.object(LedgerLine, "due", trusted),
+        patch.object(LedgerLine, "take_due", trusted),
         patch.object(memory_ledger, "may_reap", lambda *_: True),
     )
 
@@ -522,7 +525,7 @@ def forget_an_overtaken_attempt() -> Patched:
 @caught_by("poison_is_put_aside", dies_while_asking=0.5)
 def try_a_poisonous_call_for_ever() -> Patched:
     """Nobody counts how many workers a call has killed."""
-    return deciding(lambda failure, t, policy: (failure, replace(t, lost=0), policy))
+    return deciding(lambda failure, t, policy: (failure, replace(t, worker_losses=0), policy))
 
 
 # Submitters.

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 from callgate.domain import gates
 from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.errors import Unavailable
-from callgate.domain.ledger import RecordAnswer, RecordOutcome, Reserve, ReserveOutcome
+from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand, ReserveOutcome
 from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
 from callgate.services.lease import RENEW_AT_SHARE, LeaseService
-from callgate.services.llm_service import LLMService, OutagePolicy
+from callgate.services.llm_composition import compose_llm_service
 from callgate.services.recovery import RecoveryService
+from callgate.services.retrying_ledger import OutagePolicy
 from callgate.services.skipped_rows import SkippedRows
 from tests.simulation.broker import BrokerLine, Message
 from tests.simulation.faults import TASK
@@ -85,9 +86,9 @@ class CallLane:
         """Look at one call, however large."""
         return self._line.read([key], Bodies.REQUEST)[0]
 
-    async def reserve(self, reserve: Reserve) -> ReserveOutcome:
+    async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
         """Claim it."""
-        return self._line.reserve([reserve])[0]
+        return self._line.reserve([command])[0]
 
     async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
@@ -110,7 +111,7 @@ class Process(Owner):
         unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
         self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
         self.delivery = DeliveryService(ledger=line, queue=self._queue, clock=self.clock)
-        self.logger = AICallLogger(
+        self.ai_call_logger = AICallLogger(
             ledger=line,
             delivery=self.delivery,
             costs=world.costs,
@@ -122,7 +123,7 @@ class Process(Owner):
             sleep=self.clock.block,
             on_locked=unsettled.add,
         )
-        self.llm = LLMService(
+        self.llm = compose_llm_service(
             ledger=CallLane(line),
             providers={"sim": ProviderLine(world, self)},
             costs=world.costs,
@@ -132,9 +133,9 @@ class Process(Owner):
             settle_here=self._settle_here,
             clock=self.clock,
             now=self.clock.wall,
-            patience=OutagePolicy(grace_s=GRACE_S, give_up_after_s=CLAIM_PATIENCE_S),
+            outages=OutagePolicy(grace_s=GRACE_S, give_up_after_s=CLAIM_PATIENCE_S),
             worker_id=name,
-            lease_epoch=self.lease.held,
+            lease_epoch=self.lease.epoch,
             default_limit_nano_usd=world.default_limit,
             on_locked=unclaimed.add,
         )
@@ -143,7 +144,7 @@ class Process(Owner):
             leases=leases,
             worker_id=name,
             queue=self._queue,
-            logger=self.logger,
+            ai_call_logger=self.ai_call_logger,
             clock=self.clock,
             grace_s=GRACE_S,
             sweep_min_age_s=SWEEP_SLACK_S,
@@ -204,7 +205,7 @@ class Process(Owner):
 
     def _settled(self, refs: list[AttemptRef]) -> bool:
         try:
-            self.logger.settle(refs)
+            self.ai_call_logger.settle(refs)
         except Unavailable:
             return False
         return True
@@ -254,4 +255,4 @@ class Process(Owner):
         self._queue.publish_settle_tasks([ref])
 
     async def _settle_here(self, ref: AttemptRef) -> None:
-        self.logger.settle([ref])
+        self.ai_call_logger.settle([ref])

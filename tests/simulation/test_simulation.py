@@ -99,7 +99,8 @@ def assert_tells_what_happened(report: str) -> None:
         for line in told
         if line.startswith(("leases.renew w", "publishes sweep")) and not FATE.search(line)
     ]
-    assert not [line for line in told if line.rstrip(" ->") in ("due", "settle", "deliver")]
+    idle = ("take_due", "take_lost_messages", "settle", "deliver")
+    assert not [line for line in told if line.rstrip(" ->") in idle]
     assert not [line for line in told if re.search(r"\bstr\b|NewSubmission|callview", line)]
     for call in re.findall(r"\bc\d+\.\d+\b", why):
         submitted = rf"submit .*(created|joined|replayed|failed) {re.escape(call)},"

@@ -41,6 +41,7 @@ from callgate.domain.ledger import (
     RecordAnswer,
     RecordOutcome,
     Reserve,
+    ReserveCommand,
     Reserved,
     ReserveOutcome,
     Settle,
@@ -52,7 +53,7 @@ from callgate.domain.provider import Billing, Failure
 from callgate.domain.reports import By, CallFilter
 from callgate.domain.requests import Usage
 from callgate.domain.retention import BodyAges, Purged
-from callgate.domain.retry import LOST
+from callgate.domain.retry import WORKER_LOST
 
 ORG = "acme"
 LIMIT = 1_000
@@ -129,7 +130,7 @@ def a_loss(ref: AttemptRef, posted_nano_usd: int = 100, **changes: Any) -> Settl
     settle = Settle(
         ref, AttemptStatus.DISPATCHED, AttemptStatus.UNKNOWN, posted_nano_usd, CallState.WAITING,
         due_in_s=0.0,
-        error=LOST.to_json(), error_fingerprint=LOST.fingerprint("openai"),
+        error=WORKER_LOST.to_json(), error_fingerprint=WORKER_LOST.fingerprint("openai"),
     )  # fmt: skip
     return replace(settle, **changes)
 
@@ -158,8 +159,8 @@ class LedgerUnderTest:
         """Submit one batch."""
         return self.ledger.submit(batch)
 
-    def reserve(self, *batch: Reserve) -> list[ReserveOutcome]:
-        """Reserve one batch."""
+    def reserve(self, *batch: ReserveCommand) -> list[ReserveOutcome]:
+        """Decide one batch of queued calls."""
         return self.ledger.reserve(batch)
 
     def record(self, *batch: RecordAnswer) -> list[RecordOutcome]:
@@ -193,9 +194,9 @@ class LedgerUnderTest:
     def due(self, *, limit: int = 100, expire: bool = True) -> tuple[Due, ...]:
         """Take what is due; with `expire` as a process whose lease is in order."""
         if not expire:
-            return self.ledger.due(limit=limit).items
+            return self.ledger.take_due(limit=limit).items
         self.leases.renew(REAPER.worker_id, DAY_S)
-        return self.ledger.due(limit=limit, reaper=REAPER).items
+        return self.ledger.take_due(limit=limit, reaper=REAPER).items
 
     def due_kinds(self, *, expire: bool = True) -> list[tuple[DueKind, CallKey]]:
         """Take what is due, by kind and call."""

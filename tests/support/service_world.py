@@ -21,22 +21,25 @@ from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
-from callgate.domain.ledger import RecordAnswer, RecordOutcome, Reserve, ReserveOutcome, Submitted
+from callgate.domain.ledger import (
+    RecordAnswer,
+    RecordOutcome,
+    ReserveCommand,
+    ReserveOutcome,
+    Submitted,
+)
 from callgate.domain.ports import LLMProviderPort, OutputValidatorPort
 from callgate.domain.provider import Failure, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest, Message, Usage
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.dead_letters import RedriveService
 from callgate.services.delivery import DeliveryService
+from callgate.services.large_requests import RequestRoom, endless_room
 from callgate.services.lease import LeaseService
-from callgate.services.llm_service import (
-    LLMService,
-    OutagePolicy,
-    RequestRoom,
-    RunQuarantined,
-    endless_room,
-)
+from callgate.services.llm_composition import compose_llm_service
+from callgate.services.quarantine import RunQuarantined
 from callgate.services.recovery import RecoveryService
+from callgate.services.retrying_ledger import OutagePolicy
 from callgate.services.skipped_rows import SkippedRows
 from callgate.services.submit import SubmitService
 
@@ -189,10 +192,10 @@ class StageLane:
         self._ask("read_whole")
         return self._ledger.read([key], Bodies.REQUEST)[0]
 
-    async def reserve(self, reserve: Reserve) -> ReserveOutcome:
-        """Claim it."""
+    async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
+        """Claim, reject or defer it."""
         self._ask("reserve")
-        return self._ledger.reserve([reserve])[0]
+        return self._ledger.reserve([command])[0]
 
     async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
@@ -215,7 +218,7 @@ class ServiceWorld:
         policy: CallTypePolicy = POLICY,
         entry: ProviderEntry = ENTRY,
         lease_s: float = LEASE_S,
-        isolate: RunQuarantined | None = None,
+        run_quarantined: RunQuarantined | None = None,
         room: RequestRoom = endless_room,
         checker: OutputValidatorPort | None = None,
     ) -> None:
@@ -244,7 +247,7 @@ class ServiceWorld:
             now=self.clock.now,
         )
         self.delivery = DeliveryService(ledger=self.ledger, queue=self.queue, clock=self.clock)
-        self.logger = AICallLogger(
+        self.ai_call_logger = AICallLogger(
             ledger=self.ledger,
             delivery=self.delivery,
             costs=costs,
@@ -257,7 +260,7 @@ class ServiceWorld:
             on_locked=self.unsettled.add,
         )
         self.providers: dict[str, LLMProviderPort] = {"sim": self.provider}
-        self.llm = LLMService(
+        self.llm = compose_llm_service(
             ledger=self.lane,
             providers=self.providers,
             costs=costs,
@@ -267,10 +270,10 @@ class ServiceWorld:
             settle_here=self._settle_here,
             clock=self.clock,
             now=self.clock.now,
-            patience=OutagePolicy(grace_s=GRACE_S),
+            outages=OutagePolicy(grace_s=GRACE_S),
             worker_id=WORKER_ID,
-            lease_epoch=self.lease.held,
-            isolate=isolate,
+            lease_epoch=self.lease.epoch,
+            run_quarantined=run_quarantined,
             room=room,
             on_locked=self.unclaimed.add,
         )
@@ -279,7 +282,7 @@ class ServiceWorld:
             leases=self.ledger.leases,
             worker_id=WORKER_ID,
             queue=self.queue,
-            logger=self.logger,
+            ai_call_logger=self.ai_call_logger,
             clock=self.clock,
             grace_s=GRACE_S,
             sweep_min_age_s=2.0,
@@ -299,7 +302,7 @@ class ServiceWorld:
         """Execute a call's task, then its log task if there is one."""
         await self.llm.execute(key)
         refs, self.queue.logs = self.queue.logs, []
-        self.logger.settle(refs)
+        self.ai_call_logger.settle(refs)
         return self.view(key)
 
     def view(self, key: CallKey) -> CallView:
@@ -315,7 +318,7 @@ class ServiceWorld:
         self.queue.publish_settle_tasks([ref])
 
     async def _settle_here(self, ref: AttemptRef) -> None:
-        self.logger.settle([ref])
+        self.ai_call_logger.settle([ref])
 
 
 def a_request(text: str = "hello", **fields: Any) -> LLMRequest:

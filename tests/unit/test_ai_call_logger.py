@@ -258,7 +258,7 @@ def test_an_attempt_still_on_its_way_is_left_alone() -> None:
             await world.llm.execute(key)
         view = world.view(key)
         assert view.last is not None
-        return list(world.logger.settle([AttemptRef(key, view.last.attempt_id)]))
+        return list(world.ai_call_logger.settle([AttemptRef(key, view.last.attempt_id)]))
 
     assert asyncio.run(early()) == []
     assert world.view(key).state is CallState.RUNNING
@@ -339,7 +339,7 @@ def test_a_row_that_cannot_be_judged_does_not_hold_up_its_batch(kind: str) -> No
     for column, value in UNJUDGEABLE[kind].items():
         setattr(row, column, value)
 
-    settled = world.logger.settle([before, broken, after])
+    settled = world.ai_call_logger.settle([before, broken, after])
 
     assert [s.state for s in settled] == [CallState.SUCCEEDED, CallState.DEAD, CallState.SUCCEEDED]
     view = world.view(broken.key)
@@ -356,7 +356,7 @@ def test_a_broken_request_does_not_hold_up_its_batch(request_text: bytes) -> Non
     good, broken = answered(world, "good"), answered(world, "broken")
     world.ledger.tables.calls[broken.key].request = request_text
 
-    settled = world.logger.settle([broken, good])
+    settled = world.ai_call_logger.settle([broken, good])
 
     assert [s.state for s in settled] == [CallState.DEAD, CallState.SUCCEEDED]
 
@@ -376,7 +376,7 @@ def test_an_amount_the_ledger_refuses_is_posted_as_the_hold() -> None:
 
     world.ledger.settle = picky  # type: ignore[method-assign]
 
-    (settled,) = world.logger.settle([ref])
+    (settled,) = world.ai_call_logger.settle([ref])
 
     view = world.view(ref.key)
     assert view.last is not None
@@ -422,7 +422,7 @@ def test_an_answer_that_cannot_be_checked_is_paid_and_the_end(error: OutputUnche
     ref = answered(world, response_schema=SCHEMA)
     checker.finds = error
 
-    (settled,) = world.logger.settle([ref])
+    (settled,) = world.ai_call_logger.settle([ref])
 
     view = world.view(ref.key)
     assert settled.state is CallState.DEAD
@@ -440,7 +440,7 @@ def test_without_a_checker_an_answer_waits_and_nothing_else_does() -> None:
     waits, plain = answered(world, "a", response_schema=SCHEMA), answered(world, "b")
     checker.finds = CheckerUnavailable("cannot fork")
 
-    assert [s.ref for s in world.logger.settle([waits, plain])] == [plain]
+    assert [s.ref for s in world.ai_call_logger.settle([waits, plain])] == [plain]
     assert world.view(waits.key).state is CallState.RUNNING
 
     checker.finds = None
@@ -465,7 +465,7 @@ def test_what_has_no_schema_is_settled_before_anything_is_checked() -> None:
 
     world.ledger.settle = noted  # type: ignore[method-assign]
 
-    assert len(world.logger.settle(refs)) == 2
+    assert len(world.ai_call_logger.settle(refs)) == 2
     assert order == [(0, [refs[1]]), (1, [refs[0]])]
 
 
@@ -476,8 +476,8 @@ def test_a_batch_checks_for_a_while() -> None:
     slow = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(3)]
     checker.takes_s = BATCH_S_MAX / 2
 
-    assert [s.ref for s in world.logger.settle(slow)] == slow[:2]
-    assert [s.ref for s in world.logger.settle(slow)] == slow[2:]
+    assert [s.ref for s in world.ai_call_logger.settle(slow)] == slow[:2]
+    assert [s.ref for s in world.ai_call_logger.settle(slow)] == slow[2:]
 
 
 def test_answers_too_large_to_keep_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,8 +488,8 @@ def test_answers_too_large_to_keep_are_read_again(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(output_checks, "KEPT_BYTES_MAX", 0)
     checker.takes_s = BATCH_S_MAX / 2
 
-    assert [s.ref for s in world.logger.settle(refs)] == refs[:2]
-    assert len(world.logger.settle(refs)) == 1
+    assert [s.ref for s in world.ai_call_logger.settle(refs)] == refs[:2]
+    assert len(world.ai_call_logger.settle(refs)) == 1
     assert len(checker.checked) == 3
 
 
@@ -512,7 +512,7 @@ def test_one_organisation_fills_a_quarter_of_what_a_batch_keeps(
         return settle(batch)
 
     world.ledger.settle = noted  # type: ignore[method-assign]
-    world.logger.settle(refs)
+    world.ai_call_logger.settle(refs)
 
     assert batches == [[refs[0], refs[2]], [refs[1]]]
 
@@ -535,7 +535,7 @@ def test_attempts_of_one_call_are_settled_one_after_the_other() -> None:
         ]
     )
 
-    settled = world.logger.settle([second.ref, first.ref, second.ref])
+    settled = world.ai_call_logger.settle([second.ref, first.ref, second.ref])
 
     assert [s.ref for s in settled if s.is_applied] == [first.ref, second.ref]
     assert world.view(key).state is CallState.WAITING

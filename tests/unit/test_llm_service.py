@@ -21,7 +21,9 @@ from callgate.domain.ledger import (
     Unstorable,
 )
 from callgate.domain.provider import Billing, Failure
-from callgate.services.llm_service import LARGE_WAIT_MAX_S, Deferred, DeliveryResult, OutagePolicy
+from callgate.services.delivery_result import Deferred, DeliveryResult
+from callgate.services.large_requests import LARGE_WAIT_MAX_S
+from callgate.services.retrying_ledger import OutagePolicy
 from tests.support.ledger_under_test import a_loss, a_reserve
 from tests.support.service_world import (
     GRACE_S,
@@ -269,7 +271,7 @@ def test_nothing_is_sent_under_a_lease_that_was_given_away() -> None:
 
     view = asyncio.run(world.run(key))
 
-    assert world.lease.held() is not None
+    assert world.lease.epoch() is not None
     assert world.provider.requests == []
     assert (view.state, view.posted_nano_usd) == (CallState.WAITING, 0)
 
@@ -284,7 +286,7 @@ def test_a_zombie_that_had_not_sent_posts_nothing_in_the_end() -> None:
         assert last is not None
         ref = AttemptRef(key, last.attempt_id)
         world.ledger.leases.release(WORKER_ID)
-        world.logger.settle([ref], are_expired=True)
+        world.ai_call_logger.settle([ref], are_expired=True)
         assert world.view(key).posted_nano_usd > 0
         _renew_later(world)
 
@@ -401,7 +403,7 @@ def test_a_request_that_cannot_be_read_is_rejected(stored: bytes) -> None:
     assert asyncio.run(world.llm.execute(key)) is DeliveryResult.REFUSED
 
     assert world.view(key).state is CallState.REJECTED
-    assert "request.unreadable" in (world.view(key).error or "")
+    assert "unreadable_request" in (world.view(key).error or "")
 
 
 def test_a_request_without_an_output_bound_is_rejected() -> None:
@@ -421,10 +423,10 @@ def test_a_claim_that_cannot_be_stored_is_rejected() -> None:
     key = world.submit().key
     reserve = world.lane.reserve
 
-    async def picky_reserve(wanted):  # type: ignore[no-untyped-def]
-        if wanted.reject_with is None:
+    async def picky_reserve(command):  # type: ignore[no-untyped-def]
+        if isinstance(command, Reserve):
             return Unstorable("out of range")
-        return await reserve(wanted)
+        return await reserve(command)
 
     world.lane.reserve = picky_reserve  # type: ignore[method-assign]
 
@@ -462,7 +464,7 @@ class Alone:
 def test_a_suspect_is_not_run_among_its_neighbours() -> None:
     """A call that was lost once goes where it can take nobody along; what came of it there is what came of it."""
     alone = Alone(DeliveryResult.ANSWERED)
-    world = ServiceWorld(isolate=alone)
+    world = ServiceWorld(run_quarantined=alone)
     innocent, suspect = world.submit("innocent").key, a_suspect(world)
 
     asyncio.run(world.llm.execute(innocent))
@@ -487,7 +489,7 @@ def test_in_a_process_of_its_own_a_suspect_simply_runs() -> None:
 
 def test_a_suspect_without_a_process_waits_in_the_ledger() -> None:
     """Without a hold, without a slot, out of reach of sweeps; when its turn may have come it is published again."""
-    world = ServiceWorld(isolate=Alone(Deferred(20.0)))
+    world = ServiceWorld(run_quarantined=Alone(Deferred(20.0)))
     key = a_suspect(world)
     published = len(world.queue.calls)
 
@@ -495,7 +497,7 @@ def test_a_suspect_without_a_process_waits_in_the_ledger() -> None:
 
     view = world.view(key)
     assert (executed, view.state, view.attempt) == (DeliveryResult.DEFERRED, CallState.WAITING, 1)
-    assert json.loads(view.error or "")["code"] == "suspect"
+    assert json.loads(view.error or "")["code"] == "quarantined"
     assert world.ledger.budgets("acme")[0].reserved_nano_usd == 0
     world.clock.elapsed_s += 19
     assert world.due.sweep(world.clock.now()) == 0
@@ -547,13 +549,13 @@ def moved_on(world: ServiceWorld) -> None:
 
 def test_a_call_that_dies_before_its_claim_dies_alone_and_then_for_good() -> None:
     """Nobody claimed it, so nobody missed it; whoever waits for its process counts it as lost."""
-    alone = Alone(DeliveryResult.LOST)
-    world = ServiceWorld(isolate=alone)
+    alone = Alone(DeliveryResult.WORKER_LOST)
+    world = ServiceWorld(run_quarantined=alone)
     key = swept(world)
     moved_on(world)
 
     for n in range(1, POLICY.worker_losses_max + 1):
-        assert asyncio.run(world.llm.execute(key)) is DeliveryResult.LOST
+        assert asyncio.run(world.llm.execute(key)) is DeliveryResult.WORKER_LOST
         moved_on(world)
         assert world.view(key).worker_losses == n
 
@@ -566,32 +568,30 @@ def test_a_call_that_dies_before_its_claim_dies_alone_and_then_for_good() -> Non
 
 def test_a_suspect_that_dies_after_its_claim_is_lost_once() -> None:
     """What its process had claimed falls due by itself."""
-    world = ServiceWorld()
-    key = swept(world)
 
     async def claims_and_dies(
         key: CallKey, org_id: str, expires_in_s: float
     ) -> DeliveryResult | Deferred:
         assert isinstance(world.ledger.reserve([a_reserve(key)])[0], Reserved)
-        return DeliveryResult.LOST
+        return DeliveryResult.WORKER_LOST
 
-    world.llm._isolate = claims_and_dies
+    world = ServiceWorld(run_quarantined=claims_and_dies)
+    key = swept(world)
 
-    assert asyncio.run(world.llm.execute(key)) is DeliveryResult.LOST
+    assert asyncio.run(world.llm.execute(key)) is DeliveryResult.WORKER_LOST
 
     assert (world.view(key).state, world.view(key).attempt) == (CallState.RUNNING, 1)
 
 
 def test_sweeps_alone_end_no_call() -> None:
     """What was only found often, since the broker kept losing it, runs alone and ends well."""
-    world = ServiceWorld()
-    world.llm._isolate = lambda key, *_: child.llm.execute(key)
     child = ServiceWorld()
+    world = ServiceWorld(run_quarantined=lambda key, *_: child.llm.execute(key))
     child.lane._ledger = world.ledger
     key = swept(world)
 
     executed = asyncio.run(world.llm.execute(key))
-    world.logger.settle(child.queue.logs)
+    world.ai_call_logger.settle(child.queue.logs)
 
     assert executed is DeliveryResult.ANSWERED
     assert world.view(key).state is CallState.SUCCEEDED
@@ -613,7 +613,7 @@ def test_a_sweep_does_not_wait_for_a_suspect() -> None:
         await task
         return wait_for_inflight_claims
 
-    world = ServiceWorld(isolate=forever)
+    world = ServiceWorld(run_quarantined=forever)
 
     assert asyncio.run(story(world, a_suspect(world)))
 
@@ -627,7 +627,7 @@ def test_a_sweep_waits_for_the_claims_before_it() -> None:
         world.lane.outages = {"reserve": 1}
         task = asyncio.create_task(world.llm.execute(key))
         await asyncio.sleep(0)
-        arrived = bool(world.llm._unclaimed)
+        arrived = bool(world.llm._in_flight._deliveries)
         done = await world.llm.wait_for_inflight_claims(5)
         await task
         return arrived, done

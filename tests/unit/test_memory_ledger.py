@@ -37,7 +37,7 @@ def a_life(batch: list[NewSubmission], seed: int) -> tuple[list[Any], Snapshot]:
         key = rng.choice(answers[0]).key
         answers.append(ledger.reserve([a_reserve(key, 100, worker_id="worker-1:1")]))
         ledger.leases.renew(REAPER.worker_id, 60)
-        answers.append(ledger.due(limit=2, reaper=REAPER))
+        answers.append(ledger.take_due(limit=2, reaper=REAPER))
         answers.append(ledger.read([key]))
     return answers, ledger.snapshot()
 

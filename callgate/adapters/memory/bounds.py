@@ -26,8 +26,12 @@ def takes_claim(wanted: Reserve) -> bool:
         and _has_chars(wanted.price_source, bounds.SOURCE_CHARS_MAX)
         and _has_chars(wanted.trace_id, bounds.TRACE_ID_CHARS_MAX)
         and _has_chars(wanted.credential, bounds.NAME_CHARS_MAX)
-        and _has_bytes(wanted.reject_with, bounds.ERROR_BYTES_MAX)
     )
+
+
+def takes_error(error: str) -> bool:
+    """Whether the error of a call can be stored."""
+    return _has_bytes(error, bounds.ERROR_BYTES_MAX)
 
 
 def takes_record(answer: RecordAnswer) -> bool:

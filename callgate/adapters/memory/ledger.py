@@ -37,7 +37,7 @@ from callgate.domain.ledger import (
     Reaper,
     RecordAnswer,
     RecordOutcome,
-    Reserve,
+    ReserveCommand,
     ReserveOutcome,
     Settle,
     Settled,
@@ -93,11 +93,11 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         with self._lock:
             return [self._read(key, bodies) for key in keys]
 
-    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
-        """Claim queued calls and hold their worst-case cost, decided one by one in the order given."""
+    def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
+        """Decide queued calls one by one, in the order given: claim, reject, defer or requeue each."""
         with self._lock:
             now = self._clock()
-            return [money.reserve(self.tables, w, self._new_id(now), now) for w in batch]
+            return [money.reserve(self.tables, c, self._new_id(now), now) for c in batch]
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep what the provider answered."""
@@ -124,18 +124,20 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
                 for o in outcomes
             ]
 
-    def due(
-        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
-    ) -> DueBatch:
+    def take_due(self, *, limit: int, reaper: Reaper | None = None) -> DueBatch:
         """Take up to `limit` calls whose `due_at` has come, oldest first."""
         with self._lock:
             now = self._clock()
-            if queued_before is not None:
-                wake(self.tables, wanting(self.tables), now)
-                return DueBatch(now, self._due_queued(queued_before, limit, now))
             release(self.tables, now)
             items = self._due_calls(self._may_expire(reaper, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
+
+    def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
+        """Take up to `limit` calls that were queued before a time and are unclaimed."""
+        with self._lock:
+            now = self._clock()
+            wake(self.tables, wanting(self.tables), now)
+            return DueBatch(now, self._due_queued(queued_before, limit, now))
 
     def links(
         self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None

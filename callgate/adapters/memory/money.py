@@ -11,7 +11,7 @@ import json
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from callgate.adapters.memory.bounds import takes_claim, takes_record, takes_settlement
+from callgate.adapters.memory.bounds import takes_claim, takes_error, takes_record, takes_settlement
 from callgate.adapters.memory.breakers import (
     admission_of,
     guard_of,
@@ -34,12 +34,16 @@ from callgate.domain.budgets import (
 )
 from callgate.domain.calls import AttemptKind, AttemptRef, AttemptStatus, CallState, WaitReason
 from callgate.domain.ledger import (
+    Defer,
     Locked,
     NotClaimed,
     RecordAnswer,
     RecordOutcome,
     Refused,
+    Reject,
+    Requeue,
     Reserve,
+    ReserveCommand,
     Reserved,
     ReserveOutcome,
     Settle,
@@ -49,26 +53,41 @@ from callgate.domain.ledger import (
 )
 from callgate.domain.requests import OnBudget
 from callgate.domain.retention import LATE_ANSWER_MAX
-from callgate.domain.retry import LOST
+from callgate.domain.retry import WORKER_LOST
 from callgate.domain.unknown import is_bill_unknown
 
 DUE_AGAIN = timedelta(seconds=10)
 """How long something due is left to whoever took it, and the links of an ended call to whoever settled it."""
 TOO_LARGE = "a column is larger than its bound"
 
-EXPIRING = json.dumps({"code": LOST.code, "message": LOST.message})
+EXPIRING = json.dumps({"code": WORKER_LOST.code, "message": WORKER_LOST.message})
 """The error of a running call whose attempt was taken as expired: its claim can no longer be renewed."""
 
 
 def reserve(
-    tables: MemoryTables, wanted: Reserve, attempt_id: UUID, now: datetime
+    tables: MemoryTables, command: ReserveCommand, attempt_id: UUID, now: datetime
 ) -> ReserveOutcome:
-    """Claim a queued call and hold its worst-case cost in all of its budgets, or in none."""
-    call = tables.calls.get(wanted.key)
+    """Decide a queued call: claim it, or reject, defer or requeue it."""
+    call = tables.calls.get(command.key)
     if call is None:
-        return NotClaimed(wanted.key, None)
+        return NotClaimed(command.key, None)
     if call.key in tables.locked and call.state in (CallState.QUEUED, CallState.RUNNING):
         return Locked(call.key)
+    if isinstance(command, Reserve):
+        return _claim(tables, call, command, attempt_id, now)
+    if call.state is not CallState.QUEUED:
+        return NotClaimed(call.key, call.state)
+    if not takes_error(command.error):
+        return Unstorable(TOO_LARGE)
+    pass_the_turn(tables, call, now)
+    _turn_away(tables, call, command, now)
+    return Refused(call.key, call.state, None)
+
+
+def _claim(
+    tables: MemoryTables, call: CallRow, wanted: Reserve, attempt_id: UUID, now: datetime
+) -> ReserveOutcome:
+    """Hold the call's worst-case cost in all of its budgets, or in none."""
     if claimed := _claimed_before(tables, call, wanted):
         call.due_at = now + timedelta(seconds=wanted.expires_in_s)
         return _reserved(claimed)
@@ -76,10 +95,6 @@ def reserve(
         return NotClaimed(call.key, call.state, _unsent(tables, call, wanted))
     if not takes_claim(wanted):
         return Unstorable(TOO_LARGE)
-    if wanted.reject_with is not None:
-        pass_the_turn(tables, call, now)
-        _refuse_with(tables, call, wanted, now)
-        return Refused(call.key, call.state, None)
     call.sweeps = 0
     budgets = _budgets(tables, call, wanted, now)
     refusal = _refusal(call, budgets, wanted.hold_nano_usd, now)
@@ -199,15 +214,16 @@ def _refusal(
     )
 
 
-def _refuse_with(tables: MemoryTables, call: CallRow, wanted: Reserve, now: datetime) -> None:
-    """Reject the call with the caller's own error, or let it wait with that."""
-    if wanted.defer_s is None:
-        tables.end(call, CallState.REJECTED, wanted.reject_with, now)
-    else:
-        due_at = now + timedelta(seconds=wanted.defer_s)
-        _wait(call, wanted.defer_reason, wanted.reject_with, due_at)
-        if wanted.defer_s == 0:
-            # The caller has looked into it, and found it locked.
+def _turn_away(
+    tables: MemoryTables, call: CallRow, command: Reject | Defer | Requeue, now: datetime
+) -> None:
+    match command:
+        case Reject():
+            tables.end(call, CallState.REJECTED, command.error, now)
+        case Defer():
+            _wait(call, command.reason, command.error, now + timedelta(seconds=command.wait_s))
+        case Requeue():
+            _wait(call, WaitReason.QUARANTINE, command.error, now)
             call.sweeps = 0
 
 

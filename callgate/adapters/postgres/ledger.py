@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 import structlog
 
@@ -33,6 +34,7 @@ from callgate.domain.calls import (
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.errors import RowRefused
 from callgate.domain.ledger import (
+    Defer,
     Due,
     DueBatch,
     DueKind,
@@ -43,7 +45,9 @@ from callgate.domain.ledger import (
     RecordAnswer,
     RecordOutcome,
     Refused,
+    Requeue,
     Reserve,
+    ReserveCommand,
     Reserved,
     ReserveOutcome,
     Settle,
@@ -183,31 +187,13 @@ class PostgresLedger:
         found = {row.ord: _understood(_call_view, row) for row in rows}
         return deque(found.get(n) for n in range(1, max(found, default=len(keys)) + 1))
 
-    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
-        """Claim calls and hold their cost; see `LedgerPort.reserve`."""
+    def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
+        """Decide queued calls; see `LedgerPort.reserve`."""
         return _written(batch, self._reserve, lambda r, why: Unstorable(why))
 
-    def _reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
-        rows = self._session.answers(
-            RESERVE,
-            {
-                "call_ids": [r.key.call_id for r in batch],
-                "generations": [r.key.generation for r in batch],
-                "holds": [r.hold_nano_usd for r in batch],
-                "leases_s": [r.expires_in_s for r in batch],
-                "worker_ids": [r.worker_id for r in batch],
-                "price_sources": [r.price_source for r in batch],
-                "trace_ids": [r.trace_id for r in batch],
-                "waits": [r.on_budget is OnBudget.WAIT for r in batch],
-                "default_limits": [r.default_limit_nano_usd for r in batch],
-                "refusals": [r.reject_with for r in batch],
-                "defer_s": [r.defer_s for r in batch],
-                "put_off_reasons": [r.defer_reason for r in batch],
-                "credentials": [r.credential for r in batch],
-                "waits_max_s": [r.wait_max_s for r in batch],
-            },
-        )
-        return [_reserve_outcome(r, row) for r, row in zip(batch, _in_order(rows), strict=True)]
+    def _reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
+        rows = self._session.answers(RESERVE, _reserve_parameters(batch))
+        return [_reserve_outcome(c, row) for c, row in zip(batch, _in_order(rows), strict=True)]
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep answers; see `LedgerPort.record`."""
@@ -241,10 +227,15 @@ class PostgresLedger:
             for s, row in zip(batch, settled, strict=True)
         ]
 
-    def due(
-        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
-    ) -> DueBatch:
-        """Take what is due; see `LedgerPort.due`."""
+    def take_due(self, *, limit: int, reaper: Reaper | None = None) -> DueBatch:
+        """Take what is due; see `LedgerPort.take_due`."""
+        return self._take(limit, reaper, None)
+
+    def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
+        """Take calls whose messages were lost; see `LedgerPort.take_lost_messages`."""
+        return self._take(limit, None, queued_before)
+
+    def _take(self, limit: int, reaper: Reaper | None, queued_before: datetime | None) -> DueBatch:
         rows = self._session.answers(
             DUE,
             {
@@ -355,7 +346,43 @@ def _in_order(rows: list[Any]) -> list[Any]:
     return sorted(rows, key=lambda row: row.ord)
 
 
-def _reserve_outcome(r: Reserve, row: Any) -> ReserveOutcome:
+def _reserve_parameters(batch: Sequence[ReserveCommand]) -> dict[str, Any]:
+    claims = [c if isinstance(c, Reserve) else _NO_CLAIM for c in batch]
+    return {
+        "call_ids": [c.key.call_id for c in batch],
+        "generations": [c.key.generation for c in batch],
+        "holds": [c.hold_nano_usd for c in claims],
+        "leases_s": [c.expires_in_s for c in claims],
+        "worker_ids": [c.worker_id for c in claims],
+        "price_sources": [c.price_source for c in claims],
+        "trace_ids": [c.trace_id for c in claims],
+        "waits": [c.on_budget is OnBudget.WAIT for c in claims],
+        "default_limits": [c.default_limit_nano_usd for c in claims],
+        "refusals": [None if isinstance(c, Reserve) else c.error for c in batch],
+        "defer_s": [_wait_s(c) for c in batch],
+        "put_off_reasons": [_wait_reason(c) for c in batch],
+        "credentials": [c.credential for c in claims],
+        "waits_max_s": [c.wait_max_s for c in claims],
+    }
+
+
+_NO_CLAIM = Reserve(CallKey(UUID(int=0), 1), 0, 0.0, worker_id="", price_source="")
+"""What the statement is given for a command that claims nothing; no attempt has an empty worker id."""
+
+
+def _wait_s(command: ReserveCommand) -> float | None:
+    """The statement rejects without a wait; a wait of 0 requeues the call."""
+    if isinstance(command, Defer):
+        return command.wait_s
+    return 0.0 if isinstance(command, Requeue) else None
+
+
+def _wait_reason(command: ReserveCommand) -> WaitReason:
+    """Why the call waits. A requeued one waits for the next due query only."""
+    return command.reason if isinstance(command, Defer) else WaitReason.QUARANTINE
+
+
+def _reserve_outcome(r: ReserveCommand, row: Any) -> ReserveOutcome:
     if row.outcome == "reserved":
         return Reserved(AttemptRef(r.key, row.attempt_id), row.attempt, row.queue_ms)
     if row.outcome == "locked":
