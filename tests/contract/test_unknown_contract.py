@@ -391,12 +391,12 @@ def test_a_late_answer_is_posted_with_the_truth_all_the_same(ledger: LedgerUnder
     assert ledger.record(an_answer(ref)) == [RecordOutcome.LATE]
     ledger.age(11)
     assert (DueKind.SETTLE, ref.key) in ledger.due_kinds()
-    assert ledger.settle(a_success(ref, 60, seen=LEFT_OPEN))[0].is_applied
+    assert ledger.settle(a_success(ref, 60, expected_status=LEFT_OPEN))[0].is_applied
 
     assert ledger.figures() == (0, 60)
     assert bill(ledger, ref).settled_by_hand_at is None
     assert by_hand(ledger, ref, 0, seen=60) is HandOutcome.NOT_UNKNOWN
-    assert not ledger.settle(a_success(ref, 60, seen=LEFT_OPEN))[0].is_applied
+    assert not ledger.settle(a_success(ref, 60, expected_status=LEFT_OPEN))[0].is_applied
 
 
 def test_an_answer_that_came_before_stays_to_be_settled(ledger: LedgerUnderTest) -> None:
@@ -408,7 +408,7 @@ def test_an_answer_that_came_before_stays_to_be_settled(ledger: LedgerUnderTest)
 
     ledger.age(11)
     assert ledger.due_kinds() == [(DueKind.SETTLE, ref.key)]
-    assert ledger.settle(a_success(ref, 60, seen=LEFT_OPEN))[0].is_applied
+    assert ledger.settle(a_success(ref, 60, expected_status=LEFT_OPEN))[0].is_applied
     assert ledger.figures() == (0, 60)
     last = ledger.view(ref).last
     assert last is not None
@@ -422,16 +422,18 @@ def test_a_late_answer_ends_a_call_that_is_still_open(ledger: LedgerUnderTest) -
     by_hand(ledger, ref, 0)
     ledger.record(an_answer(ref))
 
-    assert ledger.settle(a_success(ref, 60, seen=LEFT_OPEN))[0].state is CallState.SUCCEEDED
+    assert (
+        ledger.settle(a_success(ref, 60, expected_status=LEFT_OPEN))[0].state is CallState.SUCCEEDED
+    )
     assert ledger.figures() == (0, 60)
 
 
 def still_unknown(ref: AttemptRef) -> Any:
-    return a_failure(ref, status=LEFT_OPEN, posted_nano_usd=100, seen=LEFT_OPEN)
+    return a_failure(ref, status=LEFT_OPEN, posted_nano_usd=100, expected_status=LEFT_OPEN)
 
 
 def not_believed(ref: AttemptRef) -> Any:
-    return a_success(ref, 100, seen=LEFT_OPEN, anomalies=("usage_missing",))
+    return a_success(ref, 100, expected_status=LEFT_OPEN, anomalies=("usage_missing",))
 
 
 @pytest.mark.parametrize("late", [still_unknown, not_believed])

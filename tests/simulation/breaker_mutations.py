@@ -12,7 +12,8 @@ from uuid import UUID
 from callgate.adapters.memory import breakers as memory_breakers
 from callgate.adapters.memory import ledger as memory_ledger
 from callgate.adapters.memory import money as memory_money
-from callgate.adapters.memory.tables import AttemptRow, MemoryTables
+from callgate.adapters.memory.rows import AttemptRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain import breaker
 from callgate.domain.breaker import FAILURES_MAX, RELEASED_MAX, Breaker, Guard, Health, Trial
 from callgate.domain.calls import AttemptStatus, CallState, WaitReason

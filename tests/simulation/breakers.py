@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from callgate.adapters.memory.tables import AttemptRow, CallRow, GuardKey
+from callgate.adapters.memory.rows import AttemptRow, CallRow, GuardKey
 from callgate.domain.calls import AttemptKind, AttemptStatus, CallKey, CallState, WaitReason
 from callgate.domain.ledger import Reserve, Settle, Settled, SettleOutcome
 from tests.simulation.histories import History, Side

@@ -24,7 +24,7 @@ from uuid import UUID
 from greenlet import getcurrent
 
 from callgate.adapters.memory import delivery as memory_delivery
-from callgate.adapters.memory.tables import AttemptRow, CallRow
+from callgate.adapters.memory.rows import AttemptRow, CallRow
 from callgate.domain import errors
 from callgate.domain.answers import Answer, Finding
 from callgate.domain.budgets import Window

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from callgate.adapters.memory.tables import AttemptRow, CallRow
+from callgate.adapters.memory.rows import AttemptRow, CallRow
 from callgate.domain.budgets import BudgetFigures, RefusalReason, Window
 from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState
 from callgate.domain.delivery import Delivery

@@ -19,7 +19,8 @@ from callgate.adapters.memory import ledger as memory_ledger
 from callgate.adapters.memory import money as memory_money
 from callgate.adapters.memory import tables as memory_tables
 from callgate.adapters.memory.ledger import MemoryLedger
-from callgate.adapters.memory.tables import MemoryTables, SubmissionRow
+from callgate.adapters.memory.rows import SubmissionRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain import identity
 from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import AttemptStatus, Bodies, CallState

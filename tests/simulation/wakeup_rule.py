@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from callgate.adapters.memory.tables import CallRow
+from callgate.adapters.memory.rows import CallRow
 from callgate.domain.calls import CallKey
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from callgate.adapters.memory.ledger import MemoryLedger
-from callgate.adapters.memory.tables import AttemptRow
+from callgate.adapters.memory.rows import AttemptRow
 from callgate.domain.budgets import Window, scopes_of
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
 from callgate.domain.delivery import Told

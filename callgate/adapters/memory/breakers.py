@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import datetime
 
-from callgate.adapters.memory.tables import BreakerKey, CallRow, GuardKey, MemoryTables
+from callgate.adapters.memory.rows import BreakerKey, CallRow, GuardKey
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.breaker import (
     REMEMBERED_FOR,
     Admission,

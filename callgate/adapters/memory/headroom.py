@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from datetime import datetime
 
-from callgate.adapters.memory.tables import CallRow, MemoryTables
+from callgate.adapters.memory.rows import CallRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.budgets import BudgetFigures, Window, scopes_of
 from callgate.domain.calls import CallState
 

@@ -23,7 +23,8 @@ from callgate.adapters.memory.leases import MemoryLeases, may_reap
 from callgate.adapters.memory.money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory.operations import MemoryOperations
 from callgate.adapters.memory.retention import MemoryRetention
-from callgate.adapters.memory.tables import CallRow, MemoryTables, SubmissionRow
+from callgate.adapters.memory.rows import CallRow, SubmissionRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.bounds import LINKS_PER_CALL_MAX
 from callgate.domain.breaker import BreakerChange
 from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState, CallView

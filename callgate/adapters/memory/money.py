@@ -19,7 +19,8 @@ from callgate.adapters.memory.breakers import (
     keep,
     pass_the_turn,
 )
-from callgate.adapters.memory.tables import AttemptRow, CallRow, MemoryTables
+from callgate.adapters.memory.rows import AttemptRow, CallRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.breaker import Admission, Guard, unavailable_json
 from callgate.domain.budgets import (
     ORG_SCOPE,

@@ -13,7 +13,8 @@ from callgate.adapters.memory import unknown
 from callgate.adapters.memory.breakers import breaker_line, set_breaker
 from callgate.adapters.memory.delivery import failures
 from callgate.adapters.memory.headroom import freed, wake
-from callgate.adapters.memory.tables import AttemptRow, CallRow, MemoryTables
+from callgate.adapters.memory.rows import AttemptRow, CallRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.bounds import reason_json
 from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.calls import AttemptStatus, Bodies, CallKey, CallState, CallView

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 
+from callgate.adapters.postgres.batches import BATCH_BYTES_MAX, bisected, written
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.views import call_view
 from callgate.domain.bounds import ROWS_MAX, WHY_CHARS_MAX, one_line
 from callgate.domain.breaker import BreakerChange
 from callgate.domain.budgets import BudgetRefusal
 from callgate.domain.calls import (
-    AttemptKind,
     AttemptRef,
-    AttemptStatus,
-    AttemptView,
     Bodies,
     CallKey,
     CallState,
@@ -61,10 +59,7 @@ from callgate.domain.requests import OnBudget, Usage
 
 log = structlog.get_logger(__name__)
 
-In = TypeVar("In")
 Out = TypeVar("Out")
-BATCH_BYTES_MAX = 4 * 2**20
-"""Read or written by one statement; heavier rows alone, for a statement has a deadline, and memory an end."""
 ORG_LINKS_MAX = 50
 """Links of one organisation in one turn."""
 CALL_LINKS_MAX = 10
@@ -111,9 +106,7 @@ class PostgresLedger:
         # Sorted, so that concurrent batches lock the same calls in the same order.
         order = sorted(range(len(batch)), key=lambda i: batch[i].call_id.bytes)
         rows = [batch[i] for i in order]
-        answers = dict(
-            zip(order, _written(rows, self._submit, _unstorable_submission), strict=True)
-        )
+        answers = dict(zip(order, written(rows, self._submit, _unstorable_submission), strict=True))
         return [answers[i] for i in range(len(batch))]
 
     def _submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
@@ -184,12 +177,12 @@ class PostgresLedger:
         )
         if any(CallKey(row.call_id, row.generation) != refs[row.ord - 1][0] for row in rows):
             self._session.distrust()
-        found = {row.ord: _understood(_call_view, row) for row in rows}
+        found = {row.ord: _understood(call_view, row) for row in rows}
         return deque(found.get(n) for n in range(1, max(found, default=len(keys)) + 1))
 
     def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
         """Decide queued calls; see `LedgerPort.reserve`."""
-        return _written(batch, self._reserve, lambda r, why: Unstorable(why))
+        return written(batch, self._reserve, lambda r, why: Unstorable(why))
 
     def _reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
         rows = self._session.answers(RESERVE, _reserve_parameters(batch))
@@ -197,7 +190,7 @@ class PostgresLedger:
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep answers; see `LedgerPort.record`."""
-        return _written(batch, self._record, lambda r, why: RecordOutcome.UNSTORABLE)
+        return written(batch, self._record, lambda r, why: RecordOutcome.UNSTORABLE)
 
     def _record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         rows = self._session.answers(
@@ -214,7 +207,7 @@ class PostgresLedger:
 
     def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         """Post attempts; see `LedgerPort.settle`."""
-        return _written(batch, self._settle, lambda s, why: Unstorable(why))
+        return written(batch, self._settle, lambda s, why: Unstorable(why))
 
     def _settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         rows = self._session.answers(SETTLE, _settle_parameters(batch))
@@ -268,7 +261,7 @@ class PostgresLedger:
 
     def deliver(self, outcomes: Sequence[Told]) -> None:
         """Keep what became of links; see `LedgerPort.deliver`."""
-        _bisected(outcomes, self._deliver, _untold)
+        bisected(outcomes, self._deliver, _untold)
 
     def _deliver(self, outcomes: Sequence[Told]) -> list[None]:
         self._session.answers(
@@ -280,26 +273,6 @@ class PostgresLedger:
             },
         )
         return [None] * len(outcomes)
-
-
-def _written(
-    batch: Sequence[In], run: Callable[[Sequence[In]], list[Out]], alone: Callable[[In, str], Out]
-) -> list[Out]:
-    """Write rows by statements that are not too heavy; see `_bisected`."""
-    answers: list[Out] = []
-    start, weight = 0, 0
-    for n, row in enumerate(batch):
-        weight += _weight(row)
-        if n > start and (weight > BATCH_BYTES_MAX or n - start == ROWS_MAX):
-            answers += _bisected(batch[start:n], run, alone)
-            start, weight = n, _weight(row)
-    return answers + _bisected(batch[start:], run, alone)
-
-
-def _weight(row: object) -> int:
-    """The bytes of a row: of each column that is text or bytes."""
-    columns = (getattr(row, field.name) for field in fields(row))  # type: ignore[arg-type]
-    return sum(len(column) for column in columns if isinstance(column, str | bytes))
 
 
 def _understood(build: Callable[[Any], Out], row: Any) -> Out | None:
@@ -315,21 +288,6 @@ def _understood(build: Callable[[Any], Out], row: Any) -> Out | None:
         key = CallKey(row.call_id, row.generation)
         log.error("not_understood", task_id=key.task_id, why=type(exc).__name__)
         return None
-
-
-def _bisected(
-    batch: Sequence[In], run: Callable[[Sequence[In]], list[Out]], alone: Callable[[In, str], Out]
-) -> list[Out]:
-    """Run a batch; where a row is refused, halve until it stands alone and answer `alone` for it."""
-    if not batch:
-        return []
-    try:
-        return run(batch)
-    except RowRefused as exc:
-        if len(batch) == 1:
-            return [alone(batch[0], str(exc))]
-        half = len(batch) // 2
-        return _bisected(batch[:half], run, alone) + _bisected(batch[half:], run, alone)
 
 
 def _unstorable_submission(s: NewSubmission, why: str) -> Submitted:
@@ -438,71 +396,3 @@ def _due(row: Any) -> Due:
 def _delivery(row: Any) -> Delivery:
     key, state = CallKey(row.call_id, row.generation), CallState(row.state)
     return Delivery(row.submission_id, key, state, row.link, row.org_id, row.tries)
-
-
-def _call_view(row: Any) -> CallView:
-    return CallView(
-        key=CallKey(row.call_id, row.generation),
-        org_id=row.org_id,
-        input_hash=bytes(row.input_hash),
-        state=CallState(row.state),
-        due_at=row.due_at,
-        attempt=row.attempt,
-        call_type=row.call_type,
-        provider=row.provider,
-        model=row.model,
-        input_token_bound=row.input_token_bound,
-        request=_bytes(row.request),
-        error=row.error,
-        created_at=row.created_at,
-        posted_nano_usd=row.posted_nano_usd,
-        worker_losses=row.worker_losses,
-        unknown_attempts=row.unknown_attempts,
-        paid_failures=row.paid_failures,
-        free_probes=row.free_probes,
-        wait_reason=WaitReason(row.wait_reason) if row.wait_reason else None,
-        sweeps=row.sweeps,
-        is_purged=row.is_purged,
-        request_bytes=row.request_bytes,
-        last=_attempt_view(row) if row.attempt_id is not None else None,
-    )
-
-
-def _attempt_view(row: Any) -> AttemptView:
-    return AttemptView(
-        attempt_id=row.attempt_id,
-        attempt=row.a_attempt,
-        status=AttemptStatus(row.status),
-        hold_nano_usd=row.hold_nano_usd,
-        posted_nano_usd=row.a_posted,
-        usage=_usage(row),
-        price_source=row.price_source,
-        service_tier=row.service_tier,
-        latency_ms=row.latency_ms,
-        queue_ms=row.queue_ms,
-        provider_request_id=row.provider_request_id,
-        error=row.error_json,
-        reply=_bytes(row.reply),
-        worker_id=row.worker_id,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        kind=AttemptKind(row.kind),
-        credential=row.credential,
-        anomalies=tuple(row.anomalies),
-    )
-
-
-def _usage(row: Any) -> Usage | None:
-    if row.input_tokens is None:
-        return None
-    return Usage(
-        input_tokens=row.input_tokens,
-        cached_input_tokens=row.cached_input_tokens,
-        cache_write_tokens=row.cache_write_tokens,
-        output_tokens=row.output_tokens,
-        reasoning_tokens=row.reasoning_tokens,
-    )
-
-
-def _bytes(column: memoryview | None) -> bytes | None:
-    return None if column is None else bytes(column)
