@@ -80,7 +80,7 @@ class Broker:
         self.pump()
 
 
-class BrokerLine:
+class FaultyBroker:
     """`QueuePort` as one process sees it: publishing is a step, and a failure leaves unknown what arrived."""
 
     def __init__(self, world: World, owner: Owner) -> None:

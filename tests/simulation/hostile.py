@@ -33,7 +33,7 @@ from callgate.domain.ledger import NewSubmission, Reserve, Settle, SettleOutcome
 from callgate.domain.requests import LLMRequest, OnBudget
 from callgate.services import delivery
 from tests.simulation import actors
-from tests.simulation.actors import LINK, Outsider, a_request_of
+from tests.simulation.actors import LINK, ExternalActor, a_request_of
 from tests.simulation.breakers import Breakers
 from tests.simulation.faulty_ledger import TIMEOUT_S
 from tests.simulation.invariants import Invariants, Violation
@@ -362,7 +362,7 @@ class HostileWorld(World):
         self.locks.release_all()
 
 
-class _Pipeline(Outsider):
+class _Pipeline(ExternalActor):
     """One of the others: it submits a call, waits for its end, and submits the next."""
 
     def __init__(self, world: HostileWorld, name: str, org_id: str, links: float) -> None:
@@ -396,7 +396,7 @@ class _Pipeline(Outsider):
         self._hostile_world.invariants.on_accepted([new], [answer])
 
 
-class Tenant(Outsider):
+class Tenant(ExternalActor):
     """The hostile one. It has lines of its own to ledger and broker, and no shame."""
 
     def __init__(self, world: HostileWorld, name: str) -> None:

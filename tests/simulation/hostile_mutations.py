@@ -21,7 +21,7 @@ from callgate.services.recovery import RecoveryService
 from tests.simulation import hostile, row_locks
 from tests.simulation.hostile import HostileWorld
 from tests.simulation.mutations import Patched
-from tests.simulation.provider import ProviderLine
+from tests.simulation.provider import FaultyProvider
 from tests.simulation.scheduler import Owner
 
 
@@ -170,4 +170,4 @@ def a_killed_check_is_posted_as_unknown() -> Patched:
 @caught_by("who_may_be_tried_is_not_refused", "others_succeed", *HARM)
 def a_refused_key_opens_everybodys_breaker() -> Patched:
     """Breakers do not ask whose key was refused."""
-    return patch.object(ProviderLine, "credential", lambda self, org_id: "")
+    return patch.object(FaultyProvider, "credential", lambda self, org_id: "")

@@ -38,7 +38,7 @@ from callgate.services.recovery import RecoveryService
 from callgate.services.retrying_ledger import RetryingLedger
 from callgate.services.review import Bill
 from callgate.services.sending import Sender
-from tests.simulation.faulty_ledger import LedgerLine
+from tests.simulation.faulty_ledger import FaultyLedger
 
 Patched = AbstractContextManager[object]
 
@@ -374,13 +374,13 @@ def give_up_a_claim_in_an_outage() -> Patched:
 @caught_by("an_outage_makes_nothing_unknown", outage_begins=0.3, pauses=0, dies_after_statement=0)
 def expire_during_an_outage() -> Patched:
     """Attempts are called lost as soon as the ledger is back, before anybody could record."""
-    due = LedgerLine.take_due
+    due = FaultyLedger.take_due
 
-    def hasty(self: LedgerLine, **options: Any) -> Any:
+    def hasty(self: FaultyLedger, **options: Any) -> Any:
         return due(self, **{**options, "reaper": Reaper(self.owner.name, 0.0)})
 
     return both(
-        patch.object(LedgerLine, "take_due", hasty),
+        patch.object(FaultyLedger, "take_due", hasty),
         patch.object(memory_ledger, "may_reap", lambda *_: True),
     )
 
@@ -395,15 +395,15 @@ def expire_during_an_outage() -> Patched:
 )
 def expiry_asks_nobodys_lease() -> Patched:
     """A due query that is given up in an outage, and that the ledger executes when it is back, may expire."""
-    due = LedgerLine.take_due
+    due = FaultyLedger.take_due
 
-    def trusted(self: LedgerLine, **options: Any) -> Any:
+    def trusted(self: FaultyLedger, **options: Any) -> Any:
         if self.world.is_ledger_away():
             options["reaper"] = Reaper(self.owner.name, 0.0)
         return due(self, **options)
 
     return both(
-        patch.object(LedgerLine, "take_due", trusted),
+        patch.object(FaultyLedger, "take_due", trusted),
         patch.object(memory_ledger, "may_reap", lambda *_: True),
     )
 
@@ -535,9 +535,9 @@ def try_a_poisonous_call_for_ever() -> Patched:
 @caught_by("whatever_is_left_is_due")
 def join_without_the_lock() -> Patched:
     """A submission is added to a call that was open when it looked, and may have ended since."""
-    submit = LedgerLine.submit
+    submit = FaultyLedger.submit
 
-    def unlocked(self: LedgerLine, batch: Sequence[Any]) -> list[Submitted]:
+    def unlocked(self: FaultyLedger, batch: Sequence[Any]) -> list[Submitted]:
         tables = self.world.ledger.tables
         new, call = batch[0], tables.newest(batch[0].call_id)
         is_known = new.submission_id in tables.submissions or new.idempotency_key
@@ -548,7 +548,7 @@ def join_without_the_lock() -> Patched:
         tables.add_submission(joined)
         return [Submitted(new.submission_id, SubmitOutcome.JOINED, call.key, call.state)]
 
-    return patch.object(LedgerLine, "submit", unlocked)
+    return patch.object(FaultyLedger, "submit", unlocked)
 
 
 @caught_by("a_duplicate_starts_nothing")

@@ -24,10 +24,10 @@ from callgate.services.llm_composition import compose_llm_service
 from callgate.services.recovery import RecoveryService
 from callgate.services.retrying_ledger import OutagePolicy
 from callgate.services.skipped_rows import SkippedRows
-from tests.simulation.broker import BrokerLine, Message
+from tests.simulation.broker import FaultyBroker, Message
 from tests.simulation.faults import TASK
-from tests.simulation.faulty_ledger import LeaseLine, LedgerLine
-from tests.simulation.provider import ProviderLine
+from tests.simulation.faulty_ledger import FaultyLeases, FaultyLedger
+from tests.simulation.provider import FaultyProvider
 from tests.simulation.scheduler import Owner, drive
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ class Clock:
         return self._world.scheduler.time() + self._wall_skew
 
 
-class CallLane:
+class SingleCallLedger:
     """`CallLedger` over a process's line: single items."""
 
-    def __init__(self, line: LedgerLine) -> None:
+    def __init__(self, line: FaultyLedger) -> None:
         self._line = line
 
     async def read(self, key: CallKey) -> CallView | None:
@@ -105,8 +105,8 @@ class Process(Owner):
         self._running = 0
         self._to_log: list[Message] = []
         self._is_logging = False
-        line, self._queue = LedgerLine(world, self), BrokerLine(world, self)
-        leases = LeaseLine(line)
+        line, self._queue = FaultyLedger(world, self), FaultyBroker(world, self)
+        leases = FaultyLeases(line)
         unclaimed = SkippedRows[CallKey](self.clock, nullcontext())
         unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
         self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
@@ -124,8 +124,8 @@ class Process(Owner):
             on_locked=unsettled.add,
         )
         self.llm = compose_llm_service(
-            ledger=CallLane(line),
-            providers={"sim": ProviderLine(world, self)},
+            ledger=SingleCallLedger(line),
+            providers={"sim": FaultyProvider(world, self)},
             costs=world.costs,
             catalogue=world.catalogue,
             ask_gates=self._ask_gates,

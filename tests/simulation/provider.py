@@ -74,7 +74,7 @@ class Bill:
     """What it answered."""
 
 
-class ProviderLine:
+class FaultyProvider:
     """`LLMProviderPort` as one process sees it."""
 
     def __init__(self, world: World, owner: Owner) -> None:

@@ -78,7 +78,7 @@ REPLY_COST = 10 * 1_000 + 5 * 2_000
 """What `REPLY` costs at the overlay's price, in nano-USD."""
 
 
-class StageClock:
+class ManualClock:
     """`ClockPort` and the ledger's clock in one: sleeping moves both."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class StageClock:
 
 
 @dataclass
-class StageQueue:
+class RecordingQueue:
     """`QueuePort` that keeps what was published; `is_away` makes it refuse."""
 
     calls: list[CallKey] = field(default_factory=list)
@@ -150,10 +150,10 @@ class StageQueue:
             raise BrokerUnavailable("away")
 
 
-class StageProvider:
+class ScriptedProvider:
     """Answers with what is scripted, one after the other; then with `REPLY`."""
 
-    def __init__(self, clock: StageClock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self.script: list[ProviderReply | Failure] = []
         self.requests: list[tuple[LLMRequest, UUID, float]] = []
         self.latency_s = 0.0
@@ -175,7 +175,7 @@ class StageProvider:
         """Nothing to close."""
 
 
-class StageLane:
+class InterruptedCallLedger:
     """`CallLedger` over the memory ledger; `outages` counts down failures of a step."""
 
     def __init__(self, ledger: MemoryLedger) -> None:
@@ -222,11 +222,11 @@ class ServiceWorld:
         room: RequestRoom = endless_room,
         checker: OutputValidatorPort | None = None,
     ) -> None:
-        self.clock = StageClock()
+        self.clock = ManualClock()
         self.ledger = MemoryLedger(clock=self.clock.now)
-        self.queue = StageQueue()
-        self.provider = StageProvider(self.clock)
-        self.lane = StageLane(self.ledger)
+        self.queue = RecordingQueue()
+        self.provider = ScriptedProvider(self.clock)
+        self.call_ledger = InterruptedCallLedger(self.ledger)
         self.unclaimed = SkippedRows[CallKey](self.clock, nullcontext())
         self.unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
         self.woken: list[float] = []
@@ -261,7 +261,7 @@ class ServiceWorld:
         )
         self.providers: dict[str, LLMProviderPort] = {"sim": self.provider}
         self.llm = compose_llm_service(
-            ledger=self.lane,
+            ledger=self.call_ledger,
             providers=self.providers,
             costs=costs,
             catalogue=self.catalogue,

@@ -10,7 +10,7 @@ import pytest
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.errors import LedgerUnavailable
 from callgate.services.lease import LeaseService
-from tests.support.service_world import StageClock
+from tests.support.service_world import ManualClock
 from worker.lease_renewer import LeaseRenewer
 
 LEASE_S = 8.0
@@ -20,7 +20,7 @@ class Scene:
     """One process, and a judge whose own lease is always in order."""
 
     def __init__(self) -> None:
-        self.clock = StageClock()
+        self.clock = ManualClock()
         self.leases = MemoryLedger(clock=self.clock.now).leases
         self.lease = LeaseService(
             leases=self.leases, clock=self.clock, worker_id="host:1", lease_s=LEASE_S

@@ -106,7 +106,7 @@ def test_an_outage_before_the_claim_is_waited_out() -> None:
     """A task keeps its slot while Postgres is away, then goes on."""
     world = ServiceWorld()
     key = world.submit().key
-    world.lane.outages = {"read": 3, "reserve": 3}
+    world.call_ledger.outages = {"read": 3, "reserve": 3}
 
     view = asyncio.run(world.run(key))
 
@@ -118,7 +118,7 @@ def test_a_long_outage_before_the_claim_leaves_the_call_to_the_sweep() -> None:
     """Nothing was claimed, so giving up loses nothing."""
     world = ServiceWorld()
     key = world.submit().key
-    world.lane.outages = {"read": 10**9}
+    world.call_ledger.outages = {"read": 10**9}
 
     executed = asyncio.run(world.llm.execute(key))
 
@@ -130,7 +130,7 @@ def test_a_claim_that_was_tried_is_never_given_up() -> None:
     """It may have been made although its answer was lost; an outage alone must not make an attempt unknown."""
     world = ServiceWorld()
     key = world.submit().key
-    reserve, tries = world.lane.reserve, itertools.count(1)
+    reserve, tries = world.call_ledger.reserve, itertools.count(1)
 
     async def unheard(wanted: Reserve) -> ReserveOutcome:
         outcome = await reserve(wanted)
@@ -138,7 +138,7 @@ def test_a_claim_that_was_tried_is_never_given_up() -> None:
             raise LedgerUnavailable("the answer was lost")
         return outcome
 
-    world.lane.reserve = unheard  # type: ignore[method-assign]
+    world.call_ledger.reserve = unheard  # type: ignore[method-assign]
 
     view = asyncio.run(world.run(key))
 
@@ -150,14 +150,14 @@ def test_a_claim_that_a_late_answer_overtook_is_ended_unsent() -> None:
     """It was made, and nobody heard; then the call had ended. Its hold is given back, not posted as unknown."""
     world = ServiceWorld()
     key = world.submit().key
-    reserve = world.lane.reserve
+    reserve = world.call_ledger.reserve
 
     async def overtaken(wanted: Reserve) -> ReserveOutcome:
         made = await reserve(wanted)
         assert isinstance(made, Reserved)
         return NotClaimed(key, CallState.SUCCEEDED, made.ref)
 
-    world.lane.reserve = overtaken  # type: ignore[method-assign]
+    world.call_ledger.reserve = overtaken  # type: ignore[method-assign]
 
     last = asyncio.run(world.run(key)).last
 
@@ -170,7 +170,7 @@ def test_a_paid_answer_outlives_an_outage() -> None:
     """It is kept and recorded when the ledger is back; it is not asked for again."""
     world = ServiceWorld()
     key = world.submit().key
-    world.lane.outages = {"record": 5}
+    world.call_ledger.outages = {"record": 5}
 
     view = asyncio.run(world.run(key))
 
@@ -184,13 +184,13 @@ def test_a_deadline_counts_from_before_the_hold() -> None:
     """Time that the hold took is time the request no longer has."""
     world = ServiceWorld()
     key = world.submit().key
-    reserve = world.lane.reserve
+    reserve = world.call_ledger.reserve
 
     async def slow_reserve(wanted):  # type: ignore[no-untyped-def]
         await world.clock.sleep(12)
         return await reserve(wanted)
 
-    world.lane.reserve = slow_reserve  # type: ignore[method-assign]
+    world.call_ledger.reserve = slow_reserve  # type: ignore[method-assign]
 
     asyncio.run(world.llm.execute(key))
 
@@ -202,13 +202,13 @@ def test_a_hold_that_took_too_long_is_given_back_unsent() -> None:
     """Past its deadline an attempt may not send; it costs nothing and is tried again."""
     world = ServiceWorld()
     key = world.submit().key
-    reserve = world.lane.reserve
+    reserve = world.call_ledger.reserve
 
     async def slow_reserve(wanted):  # type: ignore[no-untyped-def]
         await world.clock.sleep(31)
         return await reserve(wanted)
 
-    world.lane.reserve = slow_reserve  # type: ignore[method-assign]
+    world.call_ledger.reserve = slow_reserve  # type: ignore[method-assign]
 
     view = asyncio.run(world.run(key))
 
@@ -302,7 +302,7 @@ def test_a_claim_whose_answer_was_lost_belongs_to_the_lease_of_its_first_try() -
     """The second try brings the same attempt back, though it may have been given away in between."""
     world = ServiceWorld()
     key = world.submit().key
-    reserve, tries = world.lane.reserve, 0
+    reserve, tries = world.call_ledger.reserve, 0
 
     async def reserve_without_an_answer(wanted):  # type: ignore[no-untyped-def]
         nonlocal tries
@@ -314,7 +314,7 @@ def test_a_claim_whose_answer_was_lost_belongs_to_the_lease_of_its_first_try() -
             raise LedgerUnavailable("the answer was lost")
         return outcome
 
-    world.lane.reserve = reserve_without_an_answer  # type: ignore[method-assign]
+    world.call_ledger.reserve = reserve_without_an_answer  # type: ignore[method-assign]
 
     asyncio.run(world.llm.execute(key))
 
@@ -323,14 +323,14 @@ def test_a_claim_whose_answer_was_lost_belongs_to_the_lease_of_its_first_try() -
 
 
 def _after_the_claim(world: ServiceWorld, happens: Callable[[], object]) -> None:
-    reserve = world.lane.reserve
+    reserve = world.call_ledger.reserve
 
     async def reserve_then(wanted):  # type: ignore[no-untyped-def]
         outcome = await reserve(wanted)
         happens()
         return outcome
 
-    world.lane.reserve = reserve_then  # type: ignore[method-assign]
+    world.call_ledger.reserve = reserve_then  # type: ignore[method-assign]
 
 
 def _pass_time(world: ServiceWorld, seconds: float) -> None:
@@ -358,14 +358,14 @@ def test_a_reply_that_cannot_be_stored_still_settles_its_money() -> None:
     world = ServiceWorld()
     key = world.submit().key
     world.provider.script = [replace(REPLY, texts=("poison",))]
-    record = world.lane.record
+    record = world.call_ledger.record
 
     async def picky_record(wanted):  # type: ignore[no-untyped-def]
         if wanted.reply is not None and b"poison" in wanted.reply:
             return RecordOutcome.UNSTORABLE
         return await record(wanted)
 
-    world.lane.record = picky_record  # type: ignore[method-assign]
+    world.call_ledger.record = picky_record  # type: ignore[method-assign]
 
     view = asyncio.run(world.run(key))
 
@@ -421,14 +421,14 @@ def test_a_claim_that_cannot_be_stored_is_rejected() -> None:
     """The ledger refuses the attempt's row each time; a rejection holds nothing of the call's own."""
     world = ServiceWorld()
     key = world.submit().key
-    reserve = world.lane.reserve
+    reserve = world.call_ledger.reserve
 
     async def picky_reserve(command):  # type: ignore[no-untyped-def]
         if isinstance(command, Reserve):
             return Unstorable("out of range")
         return await reserve(command)
 
-    world.lane.reserve = picky_reserve  # type: ignore[method-assign]
+    world.call_ledger.reserve = picky_reserve  # type: ignore[method-assign]
 
     assert asyncio.run(world.llm.execute(key)) is DeliveryResult.REFUSED
 
@@ -587,7 +587,7 @@ def test_sweeps_alone_end_no_call() -> None:
     """What was only found often, since the broker kept losing it, runs alone and ends well."""
     child = ServiceWorld()
     world = ServiceWorld(run_quarantined=lambda key, *_: child.llm.execute(key))
-    child.lane._ledger = world.ledger
+    child.call_ledger._ledger = world.ledger
     key = swept(world)
 
     executed = asyncio.run(world.llm.execute(key))
@@ -624,7 +624,7 @@ def test_a_sweep_waits_for_the_claims_before_it() -> None:
     key = world.submit().key
 
     async def story() -> tuple[bool, bool]:
-        world.lane.outages = {"reserve": 1}
+        world.call_ledger.outages = {"reserve": 1}
         task = asyncio.create_task(world.llm.execute(key))
         await asyncio.sleep(0)
         arrived = bool(world.llm._in_flight._deliveries)

@@ -22,8 +22,8 @@ from tests.support.service_world import (
     LEASE_S,
     POLICY,
     REPLY_COST,
+    ManualClock,
     ServiceWorld,
-    StageClock,
 )
 
 
@@ -138,7 +138,7 @@ def test_a_claim_that_may_have_been_made_is_tried_until_it_could_no_longer_be_se
     """Its answer was lost, and now somebody holds the call: given up, it would be posted at its whole hold."""
     world = ServiceWorld()
     key = world.submit().key
-    reserve, is_lost = world.lane.reserve, [True]
+    reserve, is_lost = world.call_ledger.reserve, [True]
 
     async def unheard(wanted: Reserve) -> ReserveOutcome:
         outcome = await reserve(wanted)
@@ -147,7 +147,7 @@ def test_a_claim_that_may_have_been_made_is_tried_until_it_could_no_longer_be_se
             raise LedgerUnavailable("the answer was lost")
         return outcome
 
-    world.lane.reserve = unheard  # type: ignore[method-assign]
+    world.call_ledger.reserve = unheard  # type: ignore[method-assign]
 
     view = asyncio.run(world.run(key))
 
@@ -158,7 +158,7 @@ def test_a_claim_that_may_have_been_made_is_not_waited_for_without_end() -> None
     """Past deadline and grace nothing of it could be sent: the slot is given back."""
     world = ServiceWorld()
     key = world.submit().key
-    world.lane.outages = {"reserve": 1}
+    world.call_ledger.outages = {"reserve": 1}
     hold(world, key)
 
     executed = asyncio.run(world.llm.execute(key))
@@ -306,7 +306,7 @@ def failing(error: Exception) -> Callable[..., Any]:
 
 def test_pauses_grow_while_it_stays_held() -> None:
     """From half a second to half a minute, and from the beginning for what is new."""
-    clock = StageClock()
+    clock = ManualClock()
     held = SkippedRows[str](clock, nullcontext())
     held.add("call")
     pauses = []
@@ -327,7 +327,7 @@ def test_pauses_grow_while_it_stays_held() -> None:
 
 def test_no_more_is_kept_than_there_is_room_for() -> None:
     """Who holds more waits for the sweep or the due query; nothing grows without end."""
-    clock = StageClock()
+    clock = ManualClock()
     held = SkippedRows[int](clock, nullcontext())
     for n in range(2 * ITEMS_MAX):
         held.add(n)
