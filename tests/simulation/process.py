@@ -1,8 +1,7 @@
 """
-A worker process: the real services over the models, a clock of its own, and a memory that dies with it.
+A simulated worker process: the real services over faulty ports, with a clock and a memory of its own.
 
-It does with messages what `tasks/` does, and what `worker/` does around them: it settles in batches until that is
-done, runs due queries and sends sweeps.
+It handles messages as `tasks/` does. Like `worker/`, it settles in batches, runs due queries and sends sweeps.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
 from callgate.services.lease import RENEW_AT_SHARE, LeaseService
 from callgate.services.llm_composition import compose_llm_service
+from callgate.services.llm_service import LLMService
 from callgate.services.recovery import RecoveryService
 from callgate.services.retrying_ledger import OutagePolicy
 from callgate.services.skipped_rows import SkippedRows
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 GRACE_S = 8.0
 LEASE_S = 10.0
-CLAIM_PATIENCE_S = 30.0
+GIVE_UP_AFTER_S = 30.0
 DUE_INTERVAL_S = 2.0
 SWEEP_INTERVAL_S = 5.0
-SWEEP_SLACK_S = 2.0
+SWEEP_MIN_AGE_S = 2.0
 
 
 class Clock:
-    """`ClockPort` of one process: it started anywhere and runs a little fast or slow, so it fits no other clock."""
+    """`ClockPort` of one process, with an offset and a rate of its own, so that it agrees with no other clock."""
 
     def __init__(self, world: World, owner: Owner) -> None:
         self._world = world
@@ -73,7 +73,7 @@ class Clock:
 
 
 class SingleCallLedger:
-    """`CallLedger` over a process's line: single items."""
+    """`CallLedger` over the faulty ledger of a process."""
 
     def __init__(self, line: FaultyLedger) -> None:
         self._line = line
@@ -103,61 +103,71 @@ class Process(Owner):
         self.world = world
         self.clock = Clock(world, self)
         self._running = 0
-        self._to_log: list[Message] = []
-        self._is_logging = False
-        line, self._queue = FaultyLedger(world, self), FaultyBroker(world, self)
-        leases = FaultyLeases(line)
+        self._to_settle: list[Message] = []
+        self._is_settling = False
+        ledger, self._queue = FaultyLedger(world, self), FaultyBroker(world, self)
+        leases = FaultyLeases(ledger)
         unclaimed = SkippedRows[CallKey](self.clock, nullcontext())
         unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
         self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
-        self.delivery = DeliveryService(ledger=line, queue=self._queue, clock=self.clock)
-        self.ai_call_logger = AICallLogger(
-            ledger=line,
-            delivery=self.delivery,
-            costs=world.costs,
-            validator=world.validator,
-            catalogue=world.catalogue,
-            jitter=self.clock.jitter,
-            monotonic=self.clock.monotonic,
-            on_headroom_freed=lambda: None,
-            sleep=self.clock.block,
-            on_locked=unsettled.add,
-        )
-        self.llm = compose_llm_service(
-            ledger=SingleCallLedger(line),
-            providers={"sim": FaultyProvider(world, self)},
-            costs=world.costs,
-            catalogue=world.catalogue,
-            ask_gates=self._ask_gates,
-            publish_settle_task=self._publish_log,
-            settle_here=self._settle_here,
-            clock=self.clock,
-            now=self.clock.wall,
-            outages=OutagePolicy(grace_s=GRACE_S, give_up_after_s=CLAIM_PATIENCE_S),
-            worker_id=name,
-            lease_epoch=self.lease.epoch,
-            default_limit_nano_usd=world.default_limit,
-            on_locked=unclaimed.add,
-        )
+        self.delivery = DeliveryService(ledger=ledger, queue=self._queue, clock=self.clock)
+        self.ai_call_logger = self._compose_ai_call_logger(ledger, unsettled)
+        self.llm = self._compose_llm_service(ledger, unclaimed)
         self.due = RecoveryService(
-            ledger=line,
+            ledger=ledger,
             leases=leases,
             worker_id=name,
             queue=self._queue,
             ai_call_logger=self.ai_call_logger,
             clock=self.clock,
             grace_s=GRACE_S,
-            sweep_min_age_s=SWEEP_SLACK_S,
+            sweep_min_age_s=SWEEP_MIN_AGE_S,
             unclaimed=unclaimed,
             unsettled=unsettled,
         )
         world.scheduler.spawn(self, self._due_loop)
         world.scheduler.spawn(self, self._delivery_loop)
-        world.scheduler.spawn(self, self._keep_lease)
+        world.scheduler.spawn(self, self._renew_lease)
+
+    def _compose_ai_call_logger(
+        self, ledger: FaultyLedger, unsettled: SkippedRows[AttemptRef]
+    ) -> AICallLogger:
+        return AICallLogger(
+            ledger=ledger,
+            delivery=self.delivery,
+            costs=self.world.costs,
+            validator=self.world.validator,
+            catalogue=self.world.catalogue,
+            jitter=self.clock.jitter,
+            monotonic=self.clock.monotonic,
+            on_headroom_freed=lambda: None,
+            sleep=self.clock.block,
+            on_locked=unsettled.add,
+        )
+
+    def _compose_llm_service(
+        self, ledger: FaultyLedger, unclaimed: SkippedRows[CallKey]
+    ) -> LLMService:
+        return compose_llm_service(
+            ledger=SingleCallLedger(ledger),
+            providers={"sim": FaultyProvider(self.world, self)},
+            costs=self.world.costs,
+            catalogue=self.world.catalogue,
+            ask_gates=self._ask_gates,
+            publish_settle_task=self._publish_settle_task,
+            settle_here=self._settle_here,
+            clock=self.clock,
+            now=self.clock.wall,
+            outages=OutagePolicy(grace_s=GRACE_S, give_up_after_s=GIVE_UP_AFTER_S),
+            worker_id=self.name,
+            lease_epoch=self.lease.epoch,
+            default_limit_nano_usd=self.world.default_limit,
+            on_locked=unclaimed.add,
+        )
 
     @property
     def has_room(self) -> bool:
-        """True if it takes messages: also while it is paused, for its sockets are open."""
+        """True if it takes messages; it also does while it is paused, because its sockets are open."""
         return self.is_alive and self._running < self.world.slots
 
     def take(self, message: Message) -> None:
@@ -167,10 +177,10 @@ class Process(Owner):
             self._running += 1
             spawn(self, lambda: self._run(message))
             return
-        self._to_log.append(message)
-        if not self._is_logging:
-            self._is_logging = True
-            spawn(self, self._log)
+        self._to_settle.append(message)
+        if not self._is_settling:
+            self._is_settling = True
+            spawn(self, self._settle)
 
     def after_death(self) -> None:
         """Another process starts in its place."""
@@ -179,8 +189,8 @@ class Process(Owner):
     def _run(self, message: Message) -> None:
         try:
             if isinstance(message.body, CallKey):
-                came_to = drive(self.llm.execute(message.body))
-                self.world.scheduler.counts[f"call task: {came_to}"] += 1
+                result = drive(self.llm.execute(message.body))
+                self.world.scheduler.counts[f"call task: {result}"] += 1
             elif isinstance(message.body, datetime) and drive(
                 self.llm.wait_for_inflight_claims(30.0)
             ):
@@ -192,16 +202,16 @@ class Process(Owner):
         self._running -= 1
         self.world.broker.pump()
 
-    def _log(self) -> None:
-        """Settle whatever has come in since the last batch, again and again until it is settled."""
-        while batch := self._to_log:
-            self._to_log = []
+    def _settle(self) -> None:
+        """Settle what has come in since the last batch; repeat each batch until it is settled."""
+        while batch := self._to_settle:
+            self._to_settle = []
             refs = [m.body for m in batch if isinstance(m.body, AttemptRef)]
             while not self._settled(refs):
                 self.clock.block(self.clock.jitter())
             for message in batch:
                 self._end(message)
-        self._is_logging = False
+        self._is_settling = False
 
     def _settled(self, refs: list[AttemptRef]) -> bool:
         try:
@@ -233,14 +243,14 @@ class Process(Owner):
         while True:
             taken = 0
             try:
-                # A look that finds nothing is no step: it would only draw faults that others want.
+                # A query that finds nothing is no step, so that it draws no faults.
                 taken = self.world.ledger.tables.untold and self.delivery.run()
             except Unavailable:
                 self.world.scheduler.counts["delivery loop in vain"] += 1
             if not taken:
                 self.clock.block(DUE_INTERVAL_S * (0.5 + self.clock.jitter()), idle=True)
 
-    def _keep_lease(self) -> None:
+    def _renew_lease(self) -> None:
         while True:
             try:
                 self.lease.renew()
@@ -251,7 +261,7 @@ class Process(Owner):
     async def _ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
         return gates.check(request, self.world.catalogue, self.world.estimator, counted)
 
-    async def _publish_log(self, ref: AttemptRef) -> None:
+    async def _publish_settle_task(self, ref: AttemptRef) -> None:
         self._queue.publish_settle_tasks([ref])
 
     async def _settle_here(self, ref: AttemptRef) -> None:

@@ -1,4 +1,4 @@
-"""A stage for the services: every port in memory, a clock that only moves when told to."""
+"""All services over ports in memory, with a clock that moves only when told to."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ from callgate.services.delivery import DeliveryService
 from callgate.services.large_requests import RequestRoom, endless_room
 from callgate.services.lease import LeaseService
 from callgate.services.llm_composition import compose_llm_service
+from callgate.services.llm_service import LLMService
 from callgate.services.quarantine import RunQuarantined
 from callgate.services.recovery import RecoveryService
 from callgate.services.retrying_ledger import OutagePolicy
@@ -45,9 +46,9 @@ from callgate.services.submit import SubmitService
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 GRACE_S = 10.0
-WORKER_ID = "stage"
+WORKER_ID = "worker"
 LEASE_S = 10.0**6
-"""No test outlives it by chance; those about leases move the clock, or judge."""
+"""Longer than any test moves the clock, except tests of leases."""
 OVERLAY = PriceEntry(
     provider="sim",
     model="sim-1",
@@ -109,10 +110,10 @@ class ManualClock:
 
 @dataclass
 class RecordingQueue:
-    """`QueuePort` that keeps what was published; `is_away` makes it refuse."""
+    """`QueuePort` that keeps what was published. While `is_away` it is unavailable."""
 
     calls: list[CallKey] = field(default_factory=list)
-    logs: list[AttemptRef] = field(default_factory=list)
+    settle_tasks: list[AttemptRef] = field(default_factory=list)
     links: list[Delivery] = field(default_factory=list)
     sweeps: list[datetime] = field(default_factory=list)
     is_away: bool = False
@@ -125,9 +126,9 @@ class RecordingQueue:
         self.calls += keys
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
-        """Keep log tasks."""
+        """Keep settle tasks."""
         self._ask()
-        self.logs += refs
+        self.settle_tasks += refs
 
     def publish_sweep(self, sent_at: datetime) -> None:
         """Keep a sweep."""
@@ -168,7 +169,7 @@ class ScriptedProvider:
         return self.script.pop(0) if self.script else REPLY
 
     def credential(self, org_id: str) -> str:
-        """Always the provider's own key."""
+        """Always the provider's key."""
         return ""
 
     async def aclose(self) -> None:
@@ -176,7 +177,7 @@ class ScriptedProvider:
 
 
 class InterruptedCallLedger:
-    """`CallLedger` over the memory ledger; `outages` counts down failures of a step."""
+    """`CallLedger` over the memory ledger; `outages` says how often each step fails before it works."""
 
     def __init__(self, ledger: MemoryLedger) -> None:
         self._ledger = ledger
@@ -226,6 +227,7 @@ class ServiceWorld:
         self.ledger = MemoryLedger(clock=self.clock.now)
         self.queue = RecordingQueue()
         self.provider = ScriptedProvider(self.clock)
+        self.providers: dict[str, LLMProviderPort] = {"sim": self.provider}
         self.call_ledger = InterruptedCallLedger(self.ledger)
         self.unclaimed = SkippedRows[CallKey](self.clock, nullcontext())
         self.unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
@@ -236,22 +238,32 @@ class ServiceWorld:
         )
         self.lease.renew()
         self.catalogue = Catalogue(providers={"sim": entry}, default=policy, prices=(OVERLAY,))
-        costs, validator = CostCalculator(self.catalogue), JsonSchemaValidator()
+        self.costs, self.validator = CostCalculator(self.catalogue), JsonSchemaValidator()
         self.estimator = TokenEstimator(self.catalogue)
-        self.submits = SubmitService(
+        self.submits = self._compose_submit_service()
+        self.delivery = DeliveryService(ledger=self.ledger, queue=self.queue, clock=self.clock)
+        self.ai_call_logger = self._compose_ai_call_logger(checker or self.validator)
+        self.llm = self._compose_llm_service(run_quarantined, room)
+        self.due = self._compose_recovery_service()
+        self.redrives = RedriveService(self.ledger, self.submits)
+        self.ledger.set_budget("acme", "org", Window.DAY, limit_nano_usd)
+
+    def _compose_submit_service(self) -> SubmitService:
+        return SubmitService(
             ledger=self.ledger,
             estimator=self.estimator,
-            costs=costs,
-            validator=validator,
+            costs=self.costs,
+            validator=self.validator,
             catalogue=self.catalogue,
             now=self.clock.now,
         )
-        self.delivery = DeliveryService(ledger=self.ledger, queue=self.queue, clock=self.clock)
-        self.ai_call_logger = AICallLogger(
+
+    def _compose_ai_call_logger(self, checker: OutputValidatorPort) -> AICallLogger:
+        return AICallLogger(
             ledger=self.ledger,
             delivery=self.delivery,
-            costs=costs,
-            validator=checker or validator,
+            costs=self.costs,
+            validator=checker,
             catalogue=self.catalogue,
             jitter=self.clock.jitter,
             monotonic=self.clock.monotonic,
@@ -259,14 +271,17 @@ class ServiceWorld:
             sleep=self.clock.pass_time,
             on_locked=self.unsettled.add,
         )
-        self.providers: dict[str, LLMProviderPort] = {"sim": self.provider}
-        self.llm = compose_llm_service(
+
+    def _compose_llm_service(
+        self, run_quarantined: RunQuarantined | None, room: RequestRoom
+    ) -> LLMService:
+        return compose_llm_service(
             ledger=self.call_ledger,
             providers=self.providers,
-            costs=costs,
+            costs=self.costs,
             catalogue=self.catalogue,
             ask_gates=self._ask_gates,
-            publish_settle_task=self._publish_log,
+            publish_settle_task=self._publish_settle_task,
             settle_here=self._settle_here,
             clock=self.clock,
             now=self.clock.now,
@@ -277,7 +292,9 @@ class ServiceWorld:
             room=room,
             on_locked=self.unclaimed.add,
         )
-        self.due = RecoveryService(
+
+    def _compose_recovery_service(self) -> RecoveryService:
+        return RecoveryService(
             ledger=self.ledger,
             leases=self.ledger.leases,
             worker_id=WORKER_ID,
@@ -289,8 +306,6 @@ class ServiceWorld:
             unclaimed=self.unclaimed,
             unsettled=self.unsettled,
         )
-        self.redrives = RedriveService(self.ledger, self.submits)
-        self.ledger.set_budget("acme", "org", Window.DAY, limit_nano_usd)
 
     def submit(self, text: str = "hello", *, link: str | None = None, **fields: Any) -> Submitted:
         """Submit one request of acme."""
@@ -299,9 +314,9 @@ class ServiceWorld:
         return answer
 
     async def run(self, key: CallKey) -> CallView:
-        """Execute a call's task, then its log task if there is one."""
+        """Execute a call's task, then its settle task if there is one."""
         await self.llm.execute(key)
-        refs, self.queue.logs = self.queue.logs, []
+        refs, self.queue.settle_tasks = self.queue.settle_tasks, []
         self.ai_call_logger.settle(refs)
         return self.view(key)
 
@@ -314,7 +329,7 @@ class ServiceWorld:
     async def _ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
         return gates.check(request, self.catalogue, self.estimator, counted)
 
-    async def _publish_log(self, ref: AttemptRef) -> None:
+    async def _publish_settle_task(self, ref: AttemptRef) -> None:
         self.queue.publish_settle_tasks([ref])
 
     async def _settle_here(self, ref: AttemptRef) -> None:

@@ -312,7 +312,7 @@ def answered(world: ServiceWorld, text: str = "hello", **fields: object) -> Atte
     """A call whose reply is recorded, and not settled yet."""
     key = world.submit(text, **fields).key
     asyncio.run(world.llm.execute(key))
-    (ref,) = [ref for ref in world.queue.logs if ref.key == key]
+    (ref,) = [ref for ref in world.queue.settle_tasks if ref.key == key]
     return ref
 
 

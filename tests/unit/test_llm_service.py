@@ -591,7 +591,7 @@ def test_sweeps_alone_end_no_call() -> None:
     key = swept(world)
 
     executed = asyncio.run(world.llm.execute(key))
-    world.ai_call_logger.settle(child.queue.logs)
+    world.ai_call_logger.settle(child.queue.settle_tasks)
 
     assert executed is DeliveryResult.ANSWERED
     assert world.view(key).state is CallState.SUCCEEDED

@@ -133,7 +133,7 @@ def test_an_answer_nobody_settled_is_settled() -> None:
     world = ServiceWorld()
     key = world.submit().key
     asyncio.run(world.llm.execute(key))
-    world.queue.logs.clear()
+    world.queue.settle_tasks.clear()
     world.clock.elapsed_s += 30 + GRACE_S + 1
 
     world.due.run()
@@ -223,7 +223,7 @@ def test_whoever_frees_headroom_asks_for_the_due_query() -> None:
     asyncio.run(world.llm.execute(held_up))
     before = list(world.woken)
 
-    world.ai_call_logger.settle(world.queue.logs)
+    world.ai_call_logger.settle(world.queue.settle_tasks)
     world.due.run()
 
     assert (before, len(world.woken)) == ([], 1)

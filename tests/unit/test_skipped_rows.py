@@ -174,7 +174,7 @@ def answered(world: ServiceWorld, text: str = "hello") -> Any:
     """An attempt with an answer, and no message to settle it."""
     key = world.submit(text).key
     asyncio.run(world.llm.execute(key))
-    return world.queue.logs.pop()
+    return world.queue.settle_tasks.pop()
 
 
 def test_the_neighbours_of_what_is_held_are_settled_and_told_before_it_is_tried_again() -> None:
