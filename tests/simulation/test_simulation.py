@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.fixtures import quiet_services
-from tests.simulation.hand_mutations import MUTATIONS
-from tests.simulation.mutations import Mutation
+from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.run import EVENTS, REPORT_LINES, Played, parser, play
 
 __all__ = ["quiet_services"]

@@ -1,8 +1,7 @@
 """
 Planted defects by which one tenant could stop the others, each caught by a life under attack (`hostile.live`).
 
-They are registered apart from those of `mutations`: what must catch them is promised to the others, and is seen only in
-lives with a hostile tenant.
+They are registered apart: the rules that catch them hold only in lives with a hostile tenant.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from callgate.services import ai_call_logger, delivery, output_checks
 from callgate.services.recovery import RecoveryService
 from tests.simulation import hostile, row_locks
 from tests.simulation.hostile import HostileWorld
-from tests.simulation.mutations import Patched
+from tests.simulation.mutations.registry import Patched
 from tests.simulation.provider import FaultyProvider
 from tests.simulation.scheduler import Owner
 

@@ -19,10 +19,7 @@ from callgate.domain.breaker import FAILURES_MAX, RELEASED_MAX, Breaker, Guard, 
 from callgate.domain.calls import AttemptStatus, CallState, WaitReason
 from callgate.domain.ledger import Settle
 from callgate.services import ai_call_logger
-from tests.simulation.mutations import MUTATIONS, Patched, caught_by, deciding
-
-__all__ = ["MUTATIONS"]
-
+from tests.simulation.mutations.registry import Patched, caught_by, deciding
 
 # How often a call is made.
 
