@@ -11,16 +11,13 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID, uuid4
-
-from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.pool import NullPool
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.postgres.leases import PostgresLeases
@@ -54,6 +51,7 @@ from callgate.domain.reports import By, CallFilter
 from callgate.domain.requests import Usage
 from callgate.domain.retention import BodyAges, Purged
 from callgate.domain.retry import WORKER_LOST
+from tests.support.ledger_rows import age_rows, holding, holding_in_memory
 
 ORG = "acme"
 LIMIT = 1_000
@@ -332,7 +330,7 @@ def open_memory() -> LedgerUnderTest:
             clock.advance,
             ledger,
             lambda s: _noon_zone(clock.at + timedelta(seconds=s)),
-            partial(_holding_in_memory, ledger),
+            partial(holding_in_memory, ledger),
         )
     )
 
@@ -345,34 +343,13 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
             ledger=PostgresLedger(session),
             operations=PostgresOperations(session),
             leases=PostgresLeases(session),
-            age=lambda seconds: _age_rows(engine, seconds),
+            age=lambda seconds: age_rows(engine, seconds),
             retention=PostgresRetention(session),
             # Its rows are aged, not its clock.
             noon_zone_in=lambda _: _noon_zone(datetime.now(UTC)),
             holding=partial(holding, session.url),
         )
     )
-
-
-@contextmanager
-def _holding_in_memory(ledger: MemoryLedger, key: CallKey) -> Iterator[None]:
-    ledger.tables.locked.add(key)
-    try:
-        yield
-    finally:
-        ledger.tables.locked.remove(key)
-
-
-@contextmanager
-def holding(url: str, key: CallKey) -> Iterator[None]:
-    """Keep a call of a database locked until the end of the block."""
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.execute(
-            text("SELECT 1 FROM llm_call WHERE call_id = :id AND generation = :n FOR SHARE"),
-            {"id": key.call_id, "n": key.generation},
-        )
-        yield
 
 
 def _with_budget(under_test: LedgerUnderTest) -> LedgerUnderTest:
@@ -387,36 +364,3 @@ def _with_budget(under_test: LedgerUnderTest) -> LedgerUnderTest:
 def _noon_zone(at: datetime) -> str:
     """POSIX counts zones westward: where it is noon at 5 o'clock UTC is `Etc/GMT-7`."""
     return f"Etc/GMT{at.hour - 12:+d}"
-
-
-_AGED_COLUMNS = {
-    "llm_call": ("due_at", "created_at", "wait_until"),
-    "breaker": ("changed_at", "proven_at", "probe_at"),
-    "submission": ("created_at", "delivered_at", "try_at", "given_up_at"),
-    "untold_call": ("tell_at",),
-    "ai_call_log": ("started_at", "finished_at", "posted_at", "settled_by_hand_at"),
-    "unprocessable_message": ("at",),
-    "worker_lease": ("began_at", "stable_since", "renewed_at", "expires_at"),
-}
-
-
-def _age_rows(engine: Engine, seconds: float) -> None:
-    shift = "- make_interval(secs => :seconds)"
-    with engine.begin() as connection:
-        for table, columns in _AGED_COLUMNS.items():
-            changes = ", ".join(f"{column} = {column} {shift}" for column in columns)
-            # What somebody holds stays as it is.
-            free = f"SELECT ctid FROM {table} FOR UPDATE SKIP LOCKED"  # noqa: S608
-            connection.execute(
-                text(f"UPDATE {table} SET {changes} WHERE ctid = ANY (ARRAY({free}))"),  # noqa: S608
-                {"seconds": seconds},
-            )
-        # One by one, oldest first: neighbouring periods of a budget must not meet on their way.
-        for budget_id in connection.scalars(text("SELECT id FROM budget ORDER BY starts_at")).all():
-            connection.execute(
-                text(
-                    f"UPDATE budget SET starts_at = starts_at {shift}, ends_at = ends_at {shift} "  # noqa: S608
-                    "WHERE id = :budget_id"
-                ),
-                {"seconds": seconds, "budget_id": budget_id},
-            )
