@@ -11,7 +11,7 @@ from callgate.domain.breaker import Health
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
 from callgate.domain.ledger import Due, DueKind, Locked, Refused, Requeue, Reserved
 from callgate.domain.reports import EndReason
-from tests.contract.test_breaker_contract import (
+from tests.contract.breaker_steps import (
     breaker,
     claim,
     ends,
@@ -49,13 +49,13 @@ def test_the_claim_of_a_running_call_that_is_held_cannot_be_renewed(
     ledger: LedgerUnderTest,
 ) -> None:
     """Whoever did not hear that it had claimed must ask again: only then is the attempt its own."""
-    wanted = a_reserve(ledger.queued())
-    (first,) = ledger.reserve(wanted)
+    reserve = a_reserve(ledger.queued())
+    (first,) = ledger.reserve(reserve)
 
-    with ledger.holding(wanted.key):
-        assert ledger.reserve(wanted) == [Locked(wanted.key)]
+    with ledger.holding(reserve.key):
+        assert ledger.reserve(reserve) == [Locked(reserve.key)]
 
-    assert ledger.reserve(wanted) == [first]
+    assert ledger.reserve(reserve) == [first]
 
 
 @pytest.mark.parametrize("state", [CallState.SUCCEEDED, CallState.WAITING])

@@ -109,7 +109,7 @@ def test_calls_are_listed_newest_first(ledger: LedgerUnderTest) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "call_filter",
     [
         CallFilter(org_id="zeta"),
         CallFilter(state=CallState.DEAD),
@@ -119,24 +119,24 @@ def test_calls_are_listed_newest_first(ledger: LedgerUnderTest) -> None:
         CallFilter(error_fingerprint=RATE_LIMITED.fingerprint("openai")),
         CallFilter(org_id="zeta", state=CallState.DEAD, call_type="triage", model="o9"),
     ],
-    ids=lambda wanted: ",".join(k for k in wanted.__slots__ if getattr(wanted, k)),
+    ids=lambda call_filter: ",".join(k for k in call_filter.__slots__ if getattr(call_filter, k)),
 )
-def test_every_filter_narrows(ledger: LedgerUnderTest, wanted: CallFilter) -> None:
+def test_every_filter_narrows(ledger: LedgerUnderTest, call_filter: CallFilter) -> None:
     """What is set must fit; all of it together."""
     ledger.set_budget(LIMIT, org_id="zeta")
     ledger.queued("other")
     ref = ledger.dead("odd", org_id="zeta", call_type="triage", provider="azure", model="o9")
 
-    assert [v.key for v in ledger.operations.calls(wanted, limit=10)] == [ref.key]
+    assert [v.key for v in ledger.operations.calls(call_filter, limit=10)] == [ref.key]
 
 
 def test_filters_are_joined_by_and(ledger: LedgerUnderTest) -> None:
     """One field that does not fit is enough to leave a call out."""
     ledger.dead()
 
-    wanted = CallFilter(org_id=ORG, state=CallState.QUEUED)
+    call_filter = CallFilter(org_id=ORG, state=CallState.QUEUED)
 
-    assert ledger.operations.calls(wanted, limit=10) == []
+    assert ledger.operations.calls(call_filter, limit=10) == []
 
 
 def test_calls_can_be_named(ledger: LedgerUnderTest) -> None:

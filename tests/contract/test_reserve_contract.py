@@ -102,27 +102,27 @@ def test_outcomes_come_in_the_order_of_the_batch(ledger: LedgerUnderTest) -> Non
 
 def test_the_same_claim_again_is_the_same_attempt(ledger: LedgerUnderTest) -> None:
     """A worker that did not hear the answer asks again and pays once."""
-    wanted = a_reserve(ledger.queued(), 100)
-    first = ledger.reserve(wanted)
+    reserve = a_reserve(ledger.queued(), 100)
+    first = ledger.reserve(reserve)
 
-    assert ledger.reserve(wanted) == first
-    assert ledger.reserve(wanted, wanted) == first * 2
-    assert ledger.view(wanted.key).attempt == 1
+    assert ledger.reserve(reserve) == first
+    assert ledger.reserve(reserve, reserve) == first * 2
+    assert ledger.view(reserve.key).attempt == 1
     assert ledger.figures() == (100, 0)
 
 
 def test_the_same_claim_again_renews_the_lease(ledger: LedgerUnderTest) -> None:
     """Its patience starts anew, so the lease must too."""
-    wanted = a_reserve(ledger.queued(), expires_in_s=45)
-    ledger.reserve(wanted)
+    reserve = a_reserve(ledger.queued(), expires_in_s=45)
+    ledger.reserve(reserve)
     ledger.age(40)
 
-    ledger.reserve(wanted)
+    ledger.reserve(reserve)
 
     ledger.age(40)
     assert ledger.due_kinds() == []
     ledger.age(10)
-    assert ledger.due_kinds() == [(DueKind.EXPIRED, wanted.key)]
+    assert ledger.due_kinds() == [(DueKind.EXPIRED, reserve.key)]
 
 
 def test_a_claim_that_was_taken_as_expired_cannot_be_renewed(ledger: LedgerUnderTest) -> None:
@@ -156,12 +156,12 @@ def test_a_claim_that_lands_again_after_its_attempt_claims_nothing(ledger: Ledge
 
 def test_an_answered_attempt_is_nobodys_claim(ledger: LedgerUnderTest) -> None:
     """Its one request was made: claiming again would make a second one under it."""
-    wanted = a_reserve(ledger.queued())
-    (reserved,) = ledger.reserve(wanted)
+    reserve = a_reserve(ledger.queued())
+    (reserved,) = ledger.reserve(reserve)
     assert isinstance(reserved, Reserved)
     ledger.record(an_answer(reserved.ref))
 
-    assert ledger.reserve(wanted) == [NotClaimed(wanted.key, CallState.RUNNING)]
+    assert ledger.reserve(reserve) == [NotClaimed(reserve.key, CallState.RUNNING)]
 
 
 def test_a_later_claim_of_the_same_worker_is_a_new_attempt(ledger: LedgerUnderTest) -> None:

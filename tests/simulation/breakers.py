@@ -79,9 +79,9 @@ class Breakers:
             self._until.pop(call.key, None)
         self._waits.pop(call.key, None)
 
-    def refused(self, call: CallRow, wanted: Reserve, now: datetime) -> None:
+    def refused(self, call: CallRow, claim: Reserve, now: datetime) -> None:
         """A call was refused because of its provider: it waits for that, within bounds, or has waited long enough."""
-        key = call.provider, call.model, wanted.credential
+        key = call.provider, call.model, claim.credential
         history, name = self._history(key, now), self._world.named(call.key)
         check, counts = self._world.invariants.check, self._world.scheduler.counts
         may_try = history.room(call.org_id, now) > 0 and not (

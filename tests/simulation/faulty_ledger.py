@@ -194,9 +194,9 @@ class FaultyLedger:
         """See `LedgerPort`."""
         self.ask("deliver", list(outcomes))
 
-    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
+    def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
         """See `OperationsPort`."""
-        return cast("list[CallView]", self.ask("calls", wanted, limit=limit))
+        return cast("list[CallView]", self.ask("calls", call_filter, limit=limit))
 
     def end(self, keys: Sequence[CallKey], *, code: str, message: str) -> list[CallKey]:
         """See `OperationsPort`."""

@@ -48,10 +48,10 @@ class OthersBreakers(Breakers):
         if call.org_id != HOSTILE:
             super().admitted(call, row, now)
 
-    def refused(self, call: CallRow, wanted: Reserve, now: datetime) -> None:
+    def refused(self, call: CallRow, claim: Reserve, now: datetime) -> None:
         """See `Breakers`."""
         if call.org_id != HOSTILE:
-            super().refused(call, wanted, now)
+            super().refused(call, claim, now)
 
     def _settled(
         self, batch: Sequence[Settle], outcomes: Sequence[SettleOutcome], now: datetime

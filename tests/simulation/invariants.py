@@ -165,10 +165,10 @@ class Invariants:
         name = self._world.named(key)
         self.check("a_duplicate_starts_nothing", may_start, f"{name} follows a {before.state} one")
         if new.inherit_links:
-            wanted = [row.link for row in self._tables.submissions_of[key_before] if row.link]
+            links = [row.link for row in self._tables.submissions_of[key_before] if row.link]
             heirs = [row.link for row in self._tables.submissions_of[key] if row.outcome is None]
-            said = f"{name} inherits {len(heirs)} of {len(wanted)} links"
-            self.check("a_redrive_tells_all", heirs == wanted, said)
+            said = f"{name} inherits {len(heirs)} of {len(links)} links"
+            self.check("a_redrive_tells_all", heirs == links, said)
 
     def _decided(self, command: ReserveCommand, outcome: ReserveOutcome) -> None:
         call = self._tables.calls.get(command.key)
@@ -181,14 +181,14 @@ class Invariants:
         elif isinstance(outcome, Refused):
             self._breakers.refused_by_others(call)
 
-    def _reserved(self, call: CallRow, wanted: Reserve, outcome: Reserved) -> None:
+    def _reserved(self, call: CallRow, claim: Reserve, outcome: Reserved) -> None:
         row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
-        self._rows.expires_at[row.attempt_id] = self._world.scheduler.now + wanted.expires_in_s
+        self._rows.expires_at[row.attempt_id] = self._world.scheduler.now + claim.expires_in_s
         if (known := self._admitted.get(row.attempt_id)) is not None:
-            claim = f"{name} is claimed by {known.worker_id} and by {wanted.worker_id}"
-            self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, claim)
+            claim = f"{name} is claimed by {known.worker_id} and by {claim.worker_id}"
+            self.check("a_claim_is_of_one_process", known.worker_id == claim.worker_id, claim)
             return
-        self._admitted[row.attempt_id] = wanted
+        self._admitted[row.attempt_id] = claim
         claims = [a.worker_id for a in self._tables.attempts_of[call.key]]
         self.check(
             "a_claim_makes_one_attempt", len(set(claims)) == len(claims), f"{name}: {claims}"
@@ -200,8 +200,8 @@ class Invariants:
         held_in = {budget.budget_id for budget in budgets}
         where = f"{name} is held in budgets {row.budget_ids}, not in {sorted(held_in)}"
         self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, where)
-        held = f"{name} holds {row.hold_nano_usd} of {wanted.hold_nano_usd} nano-USD"
-        self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd, held)
+        held = f"{name} holds {row.hold_nano_usd} of {claim.hold_nano_usd} nano-USD"
+        self.check("the_worst_case_is_held", row.hold_nano_usd == claim.hold_nano_usd, held)
         worst = worst_nano_usd(LLMRequest.model_validate_json(call.request or b""))
         bound = f"{held}, and may cost {worst}"
         self.check("the_worst_case_is_held", row.hold_nano_usd >= worst, bound)
@@ -214,21 +214,21 @@ class Invariants:
         self._limits.repeated(call, row, before)
         self._breakers.admitted(call, row, self._world.scheduler.time())
 
-    def _refused(self, call: CallRow, wanted: Reserve, outcome: Refused) -> None:
+    def _refused(self, call: CallRow, claim: Reserve, outcome: Refused) -> None:
         if outcome.refusal is None:
-            self._breakers.refused(call, wanted, self._world.scheduler.time())
+            self._breakers.refused(call, claim, self._world.scheduler.time())
             return
         self._breakers.refused_by_others(call)
         reason = outcome.refusal.reason
         self._world.scheduler.counts[f"refused: {reason}"] += 1
         budgets = self._budgets_of(call)
-        is_full = any(_left(budget) < wanted.hold_nano_usd for budget in budgets)
+        is_full = any(_left(budget) < claim.hold_nano_usd for budget in budgets)
         is_true = not budgets if reason is RefusalReason.NO_BUDGET else is_full
         name = self._world.named(call.key)
         room = "; ".join(map(self._world.named, budgets)) or "no budget"
-        said = f"{name} wants {wanted.hold_nano_usd} nano-USD: {reason}; {room}"
+        said = f"{name} wants {claim.hold_nano_usd} nano-USD: {reason}; {room}"
         self.check("refused_only_what_does_not_fit", is_true, said)
-        can_wait = reason is RefusalReason.EXHAUSTED and wanted.on_budget is OnBudget.WAIT
+        can_wait = reason is RefusalReason.EXHAUSTED and claim.on_budget is OnBudget.WAIT
         state = S.WAITING if can_wait or reason is RefusalReason.HELD else S.REJECTED
         self.check("who_can_wait_waits", call.state is state, f"{name} is {call.state}: {reason}")
 

@@ -86,14 +86,14 @@ def a_submission(content: str = "invoice", *, org_id: str = ORG, **changes: Any)
 
 def a_reserve(key: CallKey, hold_nano_usd: int = 100, **changes: Any) -> Reserve:
     """A claim of its own, by a worker that never claimed before."""
-    wanted = Reserve(
+    reserve = Reserve(
         key=key,
         hold_nano_usd=hold_nano_usd,
         expires_in_s=LEASE_S,
         worker_id=f"worker-1:{next(_claims)}",
         price_source="overlay 2026-11-01: reserved",
     )
-    return replace(wanted, **changes)
+    return replace(reserve, **changes)
 
 
 def an_answer(ref: AttemptRef, **changes: Any) -> RecordAnswer:

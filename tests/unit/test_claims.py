@@ -54,8 +54,8 @@ def test_a_claim_that_was_tried_is_never_given_up() -> None:
     key = world.submit().key
     reserve, tries = world.call_ledger.reserve, itertools.count(1)
 
-    async def unheard(wanted: Reserve) -> ReserveOutcome:
-        outcome = await reserve(wanted)
+    async def unheard(claim: Reserve) -> ReserveOutcome:
+        outcome = await reserve(claim)
         if next(tries) < 2_000:
             raise LedgerUnavailable("the answer was lost")
         return outcome
@@ -74,8 +74,8 @@ def test_a_claim_that_a_late_answer_overtook_is_ended_unsent() -> None:
     key = world.submit().key
     reserve = world.call_ledger.reserve
 
-    async def overtaken(wanted: Reserve) -> ReserveOutcome:
-        made = await reserve(wanted)
+    async def overtaken(claim: Reserve) -> ReserveOutcome:
+        made = await reserve(claim)
         assert isinstance(made, Reserved)
         return NotClaimed(key, CallState.SUCCEEDED, made.ref)
 
@@ -94,9 +94,9 @@ def test_a_deadline_counts_from_before_the_hold() -> None:
     key = world.submit().key
     reserve = world.call_ledger.reserve
 
-    async def slow_reserve(wanted):  # type: ignore[no-untyped-def]
+    async def slow_reserve(command):  # type: ignore[no-untyped-def]
         await world.clock.sleep(12)
-        return await reserve(wanted)
+        return await reserve(command)
 
     world.call_ledger.reserve = slow_reserve  # type: ignore[method-assign]
 
@@ -112,9 +112,9 @@ def test_a_hold_that_took_too_long_is_given_back_unsent() -> None:
     key = world.submit().key
     reserve = world.call_ledger.reserve
 
-    async def slow_reserve(wanted):  # type: ignore[no-untyped-def]
+    async def slow_reserve(command):  # type: ignore[no-untyped-def]
         await world.clock.sleep(31)
-        return await reserve(wanted)
+        return await reserve(command)
 
     world.call_ledger.reserve = slow_reserve  # type: ignore[method-assign]
 
@@ -212,10 +212,10 @@ def test_a_claim_whose_answer_was_lost_belongs_to_the_lease_of_its_first_try() -
     key = world.submit().key
     reserve, tries = world.call_ledger.reserve, 0
 
-    async def reserve_without_an_answer(wanted):  # type: ignore[no-untyped-def]
+    async def reserve_without_an_answer(command):  # type: ignore[no-untyped-def]
         nonlocal tries
         tries += 1
-        outcome = await reserve(wanted)
+        outcome = await reserve(command)
         if tries == 1:
             world.ledger.leases.release(WORKER_ID)
             _renew_later(world)
@@ -233,8 +233,8 @@ def test_a_claim_whose_answer_was_lost_belongs_to_the_lease_of_its_first_try() -
 def _after_the_claim(world: ServiceWorld, happens: Callable[[], object]) -> None:
     reserve = world.call_ledger.reserve
 
-    async def reserve_then(wanted):  # type: ignore[no-untyped-def]
-        outcome = await reserve(wanted)
+    async def reserve_then(command):  # type: ignore[no-untyped-def]
+        outcome = await reserve(command)
         happens()
         return outcome
 

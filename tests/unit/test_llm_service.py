@@ -123,10 +123,10 @@ def test_a_reply_that_cannot_be_stored_still_settles_its_money() -> None:
     world.provider.script = [replace(REPLY, texts=("poison",))]
     record = world.call_ledger.record
 
-    async def picky_record(wanted):  # type: ignore[no-untyped-def]
-        if wanted.reply is not None and b"poison" in wanted.reply:
+    async def picky_record(answer):  # type: ignore[no-untyped-def]
+        if answer.reply is not None and b"poison" in answer.reply:
             return RecordOutcome.UNSTORABLE
-        return await record(wanted)
+        return await record(answer)
 
     world.call_ledger.record = picky_record  # type: ignore[method-assign]
 

@@ -140,8 +140,8 @@ def test_a_claim_that_may_have_been_made_is_tried_until_it_could_no_longer_be_se
     key = world.submit().key
     reserve, is_lost = world.call_ledger.reserve, [True]
 
-    async def unheard(wanted: Reserve) -> ReserveOutcome:
-        outcome = await reserve(wanted)
+    async def unheard(claim: Reserve) -> ReserveOutcome:
+        outcome = await reserve(claim)
         if is_lost.pop() if is_lost else False:
             free_after(world, key, POLICY.deadline_s)
             raise LedgerUnavailable("the answer was lost")

@@ -112,10 +112,10 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             now, before = self._clock(), dict(self.tables.budgets)
             outcomes: list[SettleOutcome] = []
             changes: tuple[BreakerChange, ...] = ()
-            for wanted in batch:
-                outcomes.append(money.settle(self.tables, wanted, now))
-                if is_applied(outcomes[-1]) or is_probe_held(self.tables, wanted, outcomes[-1]):
-                    changes += note_health(self.tables, wanted, now)
+            for settlement in batch:
+                outcomes.append(money.settle(self.tables, settlement, now))
+                if is_applied(outcomes[-1]) or is_probe_held(self.tables, settlement, outcomes[-1]):
+                    changes += note_health(self.tables, settlement, now)
             has_freed_waiters = wake(self.tables, freed(before, self.tables.budgets), now)
             has_freed_waiters |= release(self.tables, now)
             return [

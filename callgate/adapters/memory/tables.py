@@ -130,11 +130,11 @@ class MemoryTables:
     def view(self, call: CallRow, attempt_id: UUID | None, bodies: Bodies) -> CallView:
         """A call with one of its attempts (None: the current or winning one), as callers see it."""
         attempts = self.attempts_of[call.key]
-        wanted = attempt_id or call.attempt_id
+        shown_id = attempt_id or call.attempt_id
         has_reply = attempt_id is not None or not call.state.is_open
         with_reply = has_reply and bodies in (Bodies.REPLY, Bodies.BOTH)
         request_bytes = len(call.request or b"")
-        last = next((a for a in attempts if a.attempt_id == wanted), None)
+        last = next((a for a in attempts if a.attempt_id == shown_id), None)
         return CallView(
             key=call.key,
             org_id=call.org_id,

@@ -298,10 +298,10 @@ def a_breaker_is_asked_once_the_hold_is_made() -> Patched:
     """Calls that wait hold the budget of those that could run."""
     wait = memory_money._wait_for_provider
 
-    def holding(tables: Any, call: Any, wanted: Any, guard: Any, now: Any) -> None:
-        budgets = memory_money._budgets(tables, call, wanted, now)
-        memory_money._hold(tables, call, wanted, budgets, _unused_id(tables), now)
-        wait(tables, call, wanted, guard, now)
+    def holding(tables: Any, call: Any, claim: Any, guard: Any, now: Any) -> None:
+        budgets = memory_money._budgets(tables, call, claim, now)
+        memory_money._hold(tables, call, claim, budgets, _unused_id(tables), now)
+        wait(tables, call, claim, guard, now)
 
     return patch.object(memory_money, "_wait_for_provider", holding)
 
@@ -335,7 +335,7 @@ def each_refusal_begins_the_wait_again() -> Patched:
 def a_call_that_meets_an_open_breaker_is_rejected() -> Patched:
     """None of a long queue outlives an outage."""
 
-    def refuse(tables: MemoryTables, call: Any, wanted: Any, guard: Any, now: Any) -> None:
+    def refuse(tables: MemoryTables, call: Any, claim: Any, guard: Any, now: Any) -> None:
         tables.end(call, CallState.REJECTED, None, now)
 
     return patch.object(memory_money, "_wait_for_provider", refuse)

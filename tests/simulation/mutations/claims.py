@@ -29,7 +29,7 @@ def settle_what_has_changed_since() -> Patched:
 def a_redelivery_shares_the_attempt() -> Patched:
     """Any claim of a running call is answered with its attempt."""
 
-    def claimed(tables: MemoryTables, call: Any, wanted: Any) -> Any:
+    def claimed(tables: MemoryTables, call: Any, claim: Any) -> Any:
         row = tables.attempts.get(call.attempt_id)
         return row if row is not None and row.status is AttemptStatus.DISPATCHED else None
 
@@ -39,7 +39,7 @@ def a_redelivery_shares_the_attempt() -> Patched:
 @caught_by("a_claim_makes_one_attempt", lands_late=0.3, rate_limited=0.5)
 def a_statement_that_lands_late_claims_again() -> Patched:
     """Nobody asks whether the claim has made an attempt before."""
-    return patch.object(memory_money, "_is_spent", lambda tables, call, wanted: False)
+    return patch.object(memory_money, "_is_spent", lambda tables, call, claim: False)
 
 
 @caught_by("only_what_is_held_is_sent", pauses=0.3)

@@ -26,9 +26,9 @@ def clamp_a_hold_to_what_is_left() -> Patched:
     """A call that does not fit is let in with less."""
     hold = memory_money._hold
 
-    def clamped(tables: Any, call: Any, wanted: Any, budgets: Any, *rest: Any) -> Any:
+    def clamped(tables: Any, call: Any, claim: Any, budgets: Any, *rest: Any) -> Any:
         left = min((b.left_nano_usd for b in budgets), default=0)
-        clamped = replace(wanted, hold_nano_usd=max(0, min(left, wanted.hold_nano_usd)))
+        clamped = replace(claim, hold_nano_usd=max(0, min(left, claim.hold_nano_usd)))
         return hold(tables, call, clamped, budgets, *rest)
 
     return both(
@@ -54,9 +54,9 @@ def retry_without_a_new_hold() -> Patched:
     """The first attempt's hold is thought to cover them all."""
     hold = memory_money._hold
 
-    def once(tables: Any, call: Any, wanted: Any, *rest: Any) -> Any:
-        again = replace(wanted, hold_nano_usd=0)
-        return hold(tables, call, again if call.attempt else wanted, *rest)
+    def once(tables: Any, call: Any, claim: Any, *rest: Any) -> Any:
+        again = replace(claim, hold_nano_usd=0)
+        return hold(tables, call, again if call.attempt else claim, *rest)
 
     return patch.object(memory_money, "_hold", once)
 
@@ -84,7 +84,7 @@ def reject_what_could_wait() -> Patched:
     """A call that is held up by others only is rejected."""
 
     def refuse(
-        tables: MemoryTables, call: Any, wanted: Any, budgets: Any, why: Any, now: Any
+        tables: MemoryTables, call: Any, claim: Any, budgets: Any, why: Any, now: Any
     ) -> Any:
         tables.end(call, CallState.REJECTED, why.to_json(), now)
 
@@ -134,13 +134,13 @@ def settle_into_the_period_of_today() -> Patched:
     """A hold of yesterday is released in today's budget."""
     post = memory_money._post
 
-    def posted(tables: MemoryTables, attempt: Any, wanted: Any, now: Any) -> None:
+    def posted(tables: MemoryTables, attempt: Any, settlement: Any, now: Any) -> None:
         held_in = attempt.budget_ids
         budgets = [tables.budgets[i] for i in held_in]
         attempt.budget_ids = tuple(
             tables.newest_budget[b.org_id, b.scope, b.window] for b in budgets
         )
-        post(tables, attempt, wanted, now)
+        post(tables, attempt, settlement, now)
         attempt.budget_ids = held_in
 
     return patch.object(memory_money, "_post", posted)
