@@ -33,9 +33,10 @@ from callgate.adapters.postgres.url import login_secret
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budgets import BudgetFigures
+from callgate.domain.calls import Bodies, CallKey, CallState, CallView
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
-from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome, Submitted
+from callgate.domain.ledger import SubmitOutcome, Submitted
 from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort, RetentionPort
 from callgate.domain.reports import EndReason
 from callgate.domain.requests import LLMRequest, LLMResult

@@ -7,7 +7,7 @@ from celery import Celery
 from celery._state import connect_on_app_finalize
 
 from callgate.adapters.broker.app import CALL_TASK
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 from worker.celery_ext.pool import AsyncTask
 from worker.celery_ext.request import Named, UntrustedRequest
 from worker.process import services_of

@@ -8,7 +8,7 @@ from celery import Celery
 from celery._state import connect_on_app_finalize
 
 from callgate.adapters.broker.app import LOG_TASK
-from callgate.domain.ledger import AttemptRef, CallKey, CallState
+from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import BodyResult
@@ -40,7 +40,7 @@ class LogCall(BatchTask):
         """Say what each attempt came to, as Flower shows it; a message that names none is a stray."""
         services = services_of(self.app)
         refs = [_ref(message.args) for message in messages]
-        settled = services.logger.settle([ref for ref in refs if ref is not None])
+        settled = services.ai_call_logger.settle([ref for ref in refs if ref is not None])
         states = {s.ref: s.state for s in settled}
         for message, ref in zip(messages, refs, strict=True):
             if ref is None:

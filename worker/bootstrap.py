@@ -35,9 +35,9 @@ from callgate.adapters.postgres.version import VERSION, major_version
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, Unavailable
-from callgate.domain.ledger import AttemptRef, CallKey
 from callgate.domain.ports import (
     LeasePort,
     LedgerPort,
@@ -49,9 +49,11 @@ from callgate.domain.ports import (
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
 from callgate.services.lease import RENEW_AT_SHARE, LeaseService
-from callgate.services.llm_service import LLMService, OutagePolicy
+from callgate.services.llm_composition import compose_llm_service
+from callgate.services.llm_service import LLMService
 from callgate.services.recovery import RecoveryService
 from callgate.services.retention import RetentionService
+from callgate.services.retrying_ledger import OutagePolicy
 from callgate.services.skipped_rows import SkippedRows
 from config.celeryconfig import celery_config
 from config.settings import WorkerOptions, WorkerSettings, check_relations
@@ -82,7 +84,7 @@ class Runtime:
     operations: OperationsPort
     queue: QueuePort
     llm: LLMService
-    logger: AICallLogger
+    ai_call_logger: AICallLogger
     due: RecoveryService
     delivery: DeliveryService
     retention: RetentionService
@@ -135,7 +137,7 @@ class Runtime:
         session, _ = self._sessions
         ((number,),) = session.rows(VERSION, {})
         major_version(number)
-        self.ledger.due(limit=0)
+        self.ledger.take_due(limit=0)
 
     def close(self) -> None:
         """Close threads and connections."""
@@ -281,7 +283,7 @@ def bootstrap(
     )
     checker = SchemaChecker()
     delivery = DeliveryService(ledger=ledger, queue=queue, clock=clock)
-    logger = AICallLogger(
+    ai_call_logger = AICallLogger(
         ledger=ledger,
         delivery=delivery,
         costs=costs,
@@ -300,14 +302,14 @@ def bootstrap(
 
     async def settle_here(ref: AttemptRef) -> None:
         # Not in the ledger's threads: it may wait for a check, and claims and records must not.
-        await asyncio.get_running_loop().run_in_executor(settling, logger.settle, [ref])
+        await asyncio.get_running_loop().run_in_executor(settling, ai_call_logger.settle, [ref])
 
     due = RecoveryService(
         ledger=ledger,
         leases=leases or PostgresLeases(session),
         worker_id=worker_id,
         queue=queue,
-        logger=logger,
+        ai_call_logger=ai_call_logger,
         clock=clock,
         grace_s=options.attempt_grace_s,
         sweep_min_age_s=options.sweep_min_age_s,
@@ -322,7 +324,7 @@ def bootstrap(
             children_max=options.quarantine_processes_max,
             healthy_since=lambda: due.healthy_since,
         )
-    llm = LLMService(
+    llm = compose_llm_service(
         ledger=lane,
         providers=providers,
         costs=costs,
@@ -332,11 +334,11 @@ def bootstrap(
         settle_here=settle_here,
         clock=clock,
         now=lambda: datetime.now(UTC),
-        patience=outage_policy_of(options, is_alone=quarantine_argv is None),
+        outages=outage_policy_of(options, is_alone=quarantine_argv is None),
         worker_id=worker_id,
-        lease_epoch=lease.held,
+        lease_epoch=lease.epoch,
         default_limit_nano_usd=options.default_limit_nano_usd,
-        isolate=isolation,
+        run_quarantined=isolation,
         room=RequestRoom(options.request_memory_bytes_max).taken,
         on_locked=unclaimed.add,
     )
@@ -347,7 +349,7 @@ def bootstrap(
         operations=operations,
         queue=queue,
         llm=llm,
-        logger=logger,
+        ai_call_logger=ai_call_logger,
         due=due,
         delivery=delivery,
         retention=RetentionService(

@@ -34,9 +34,9 @@ from callgate.cli.output import (
     waits_for,
 )
 from callgate.domain.budgets import usd
+from callgate.domain.calls import Bodies, CallKey, CallState, CallView
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import CallNotFound, InvalidRequest
-from callgate.domain.ledger import Bodies, CallKey, CallState, CallView
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import LLMRequest, LLMResult, OnBudget
 

@@ -34,8 +34,9 @@ from callgate.cli.output import (
     say,
 )
 from callgate.domain.budgets import usd
+from callgate.domain.calls import Bodies, CallKey, CallState, CallView
 from callgate.domain.errors import CallNotFound, InvalidRequest, NotPermitted
-from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, SubmitOutcome
+from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import CallFilter, EndReason, UnprocessableMessage
 from callgate.services.results import request_of
 

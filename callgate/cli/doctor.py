@@ -12,6 +12,7 @@ import typer
 
 from callgate.cli.output import AsJson, client_of, one_line, print_json
 from callgate.domain.budgets import usd
+from callgate.domain.calls import CallKey
 from callgate.domain.errors import (
     CallgateError,
     ConfigurationError,
@@ -20,7 +21,6 @@ from callgate.domain.errors import (
     NotPermitted,
     UnknownProvider,
 )
-from callgate.domain.ledger import CallKey
 from callgate.domain.requests import LLMRequest, Message
 from callgate.domain.unknown import UnknownFilter
 

@@ -19,8 +19,8 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from callgate.domain.budgets import usd
+from callgate.domain.calls import CallView
 from callgate.domain.errors import CallgateError
-from callgate.domain.ledger import CallView
 from callgate.domain.requests import Name, Usage
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from callgate.cli.output import AsJson, Org, Yes, client_of, confirm, print_json, say
+from callgate.domain.calls import CallState
 from callgate.domain.catalogue import DAY_S
 from callgate.domain.errors import OrgNotFound
-from callgate.domain.ledger import CallState
 from callgate.domain.reports import CallFilter
 from callgate.domain.retention import BodyAges, Purged
 from callgate.services.retention import RetentionService

@@ -20,7 +20,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from callgate.domain.retry import NEVER_SENT_CODES, Billing, Failure
+from callgate.domain.provider import Billing, Failure
+from callgate.domain.retry import NEVER_SENT_CODES
 
 FAILURES_MAX = 3
 """So many failures in a row open a breaker; so many attempts may be on trial at once."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from callgate.domain.ledger import CallKey, CallState
+from callgate.domain.calls import CallKey, CallState
 
 TRIES_MAX = 20
 """With the waits below: half a day, in which an operator may mend a broker or a queue."""

@@ -1,13 +1,8 @@
 """
-The words of the ledger: states, and the values that go in and out of its methods.
+The ledger's commands and their outcomes: what goes in and out of the methods of `LedgerPort`.
 
-call:     queued -> running -> succeeded | waiting | dead;  queued -> waiting | rejected;  waiting -> queued
-          queued | waiting -> rejected (cancelled);  dead -> rejected (discarded)
-attempt:  dispatched -> answered -> succeeded | failed;  dispatched -> unknown -> succeeded | failed (a late answer)
-
-An open call always has a `due_at`; an ended one only while an attempt of it is unposted. Links that wait to be
-delivered have times of their own; see `callgate.domain.delivery`. Amounts are nano-USD; times come from the ledger's
-own clock and durations go in, so no two clocks are ever compared. Bodies are left out of every repr.
+Amounts are nano-USD. Durations go in, times of the ledger's own clock come out, so two clocks are never compared.
+Bodies are left out of every repr.
 """
 
 from __future__ import annotations
@@ -20,112 +15,8 @@ from uuid import UUID
 
 from callgate.domain.breaker import BreakerChange, Health
 from callgate.domain.budgets import BudgetRefusal
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState, WaitReason
 from callgate.domain.requests import OnBudget, Usage
-
-GENERATION_MAX = 2**31 - 1
-
-
-class CallState(StrEnum):
-    """Where one call (one generation of it) stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    WAITING = "waiting"
-    SUCCEEDED = "succeeded"
-    DEAD = "dead"
-    REJECTED = "rejected"
-
-    @property
-    def is_open(self) -> bool:
-        """True until the call has ended."""
-        return self in (CallState.QUEUED, CallState.RUNNING, CallState.WAITING)
-
-
-class AttemptStatus(StrEnum):
-    """Where one attempt (one provider request, one row of `ai_call_log`) stands."""
-
-    DISPATCHED = "dispatched"
-    ANSWERED = "answered"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-    @property
-    def is_posted(self) -> bool:
-        """True once the attempt's hold has become money spent (0 included)."""
-        return self not in (AttemptStatus.DISPATCHED, AttemptStatus.ANSWERED)
-
-
-class WaitReason(StrEnum):
-    """Why a call waits."""
-
-    RETRY = "retry"
-    """Its last attempt failed; it is tried again."""
-    BUDGET_HELD = "budget_held"
-    """Calls in flight hold the money it needs."""
-    BUDGET_EXHAUSTED = "budget_exhausted"
-    """The period's money is spent; it waits for the next one."""
-    PROVIDER = "provider"
-    """Its provider is left alone for a while; see `callgate.domain.breaker`."""
-    QUARANTINE = "quarantine"
-    """It may have killed a worker, and waits for a process of its own."""
-    MEMORY = "memory"
-    """Its request is large, and waits for room in a worker's memory."""
-
-
-class AttemptKind(StrEnum):
-    """Why an attempt was made."""
-
-    CALL = "call"
-    PROBE = "probe"
-    """To learn whether a provider that was left alone answers again."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class CallKey:
-    """One generation of one call; its Celery task id is `"{call_id}.{generation}"`."""
-
-    call_id: UUID
-    generation: int
-
-    @property
-    def task_id(self) -> str:
-        """The Celery task id: each generation has its own, because a revoked id stays revoked."""
-        return f"{self.call_id}.{self.generation}"
-
-    @classmethod
-    def from_task_id(cls, task_id: str) -> CallKey:
-        """
-        Read a task id back.
-
-        Raises:
-            ValueError: It is not one of ours.
-        """
-        call_id, _, generation = task_id.partition(".")
-        return cls.parse(call_id, int(generation))
-
-    @classmethod
-    def parse(cls, call_id: object, generation: object) -> CallKey:
-        """
-        Read a key out of a message, of which nothing is believed.
-
-        Raises:
-            ValueError: It can be no key of a ledger.
-        """
-        if not isinstance(call_id, str) or type(generation) is not int:
-            raise ValueError("a call id is text, a generation a whole number")
-        if not 1 <= generation <= GENERATION_MAX:
-            raise ValueError(f"{generation} is no generation")
-        return cls(UUID(call_id), generation)
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptRef:
-    """One attempt of a call; `attempt_id` is the fencing token."""
-
-    key: CallKey
-    attempt_id: UUID
-
 
 # ---------------------------------------------------------------------------------------------------- submit
 
@@ -182,120 +73,6 @@ class Submitted:
     state: CallState
 
 
-# ---------------------------------------------------------------------------------------------------- read
-
-
-LIGHT_BYTES_MAX = 64 * 1024
-"""A worker may have a request of this size in memory for each call that it runs."""
-
-
-class Bodies(StrEnum):
-    """Which of the heavy columns a read brings along."""
-
-    NONE = "none"
-    LIGHT = "light"
-    """The request, if it has at most `LIGHT_BYTES_MAX`."""
-    REQUEST = "request"
-    REPLY = "reply"
-    """Only of calls that have ended; waiting readers poll cheaply."""
-    BOTH = "both"
-
-    @property
-    def request_bytes_max(self) -> int:
-        """A request that is larger stays behind."""
-        if self is Bodies.LIGHT:
-            return LIGHT_BYTES_MAX
-        return 2**31 - 1 if self in (Bodies.REQUEST, Bodies.BOTH) else -1
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptView:
-    """One row of `ai_call_log`."""
-
-    attempt_id: UUID
-    attempt: int
-    status: AttemptStatus
-    hold_nano_usd: int
-    posted_nano_usd: int | None
-    usage: Usage | None
-    price_source: str | None
-    service_tier: str | None
-    latency_ms: int | None
-    queue_ms: int
-    provider_request_id: str | None
-    error: str | None
-    """A `Failure` as JSON."""
-    reply: bytes | None = field(repr=False)
-    """A `ProviderReply` as JSON, kept byte for byte."""
-    worker_id: str
-    started_at: datetime
-    finished_at: datetime | None
-    kind: AttemptKind = AttemptKind.CALL
-    credential: str = ""
-    """Whose key was used: an organisation, or empty for the provider's own."""
-    anomalies: tuple[str, ...] = ()
-    """What is odd about its bill, in fixed words; see `callgate.domain.requests.Anomaly`."""
-
-
-QUARANTINE_SWEEPS = 2
-"""
-A call that so many sweeps have found may kill whoever looks into it, before that can claim it.
-
-One sweep says little: it finds whatever the broker, or a worker that was killed, has lost.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class CallView:
-    """One generation of a call, with the attempt that was asked for (else the current or winning one)."""
-
-    key: CallKey
-    org_id: str
-    input_hash: bytes
-    state: CallState
-    due_at: datetime | None
-    attempt: int
-    """Attempts begun so far; 0 before the first."""
-    call_type: str
-    provider: str
-    model: str
-    input_token_bound: int
-    request: bytes | None = field(repr=False)
-    """None if not asked for, left behind as too large, or purged."""
-    error: str | None
-    """Why it waits, was rejected or died, or that its worker is lost: a `Failure` or a refusal as JSON."""
-    created_at: datetime
-    posted_nano_usd: int
-    """Σ posted over all attempts of this generation."""
-    worker_losses: int
-    """Attempts of this generation that became unknown because their worker vanished."""
-    unknown_attempts: int
-    """Attempts of this generation that were recorded with an unknown bill."""
-    paid_failures: int
-    """Attempts of this generation that were answered and brought no result."""
-    free_probes: int
-    """Attempts of this generation that were probes, failed and cost nothing."""
-    wait_reason: WaitReason | None
-    sweeps: int
-    """Sweeps that found it queued since somebody last claimed or refused it."""
-    is_purged: bool
-    request_bytes: int
-    """The size of the request, whether or not it was brought along; 0 if it was purged."""
-    last: AttemptView | None
-    end_reason: str | None = None
-    """The code of its error, if it is dead or rejected: why it ended without an answer."""
-
-    @property
-    def is_request_left_behind(self) -> bool:
-        """True of a request that was not brought along though there is one."""
-        return self.request is None and not self.is_purged
-
-    @property
-    def is_quarantined(self) -> bool:
-        """True if it may be what killed a worker."""
-        return self.worker_losses > 0 or self.sweeps >= QUARANTINE_SWEEPS
-
-
 # ---------------------------------------------------------------------------------------------------- reserve
 
 
@@ -313,20 +90,48 @@ class Reserve:
     trace_id: str | None = None
     on_budget: OnBudget = OnBudget.REJECT
     default_limit_nano_usd: int | None = None
-    """Daily limit given to an organisation without any budget; None refuses it."""
-    reject_with: str | None = None
-    """Reject the call with this error (JSON) instead: it can never be dispatched."""
-    defer_s: float | None = None
-    """
-    With `reject_with`: only not now. The call waits this long instead of being rejected.
-
-    0: it was looked into, and was `Locked`; so the sweeps that found it meanwhile do not count against it.
-    """
-    defer_reason: WaitReason = WaitReason.QUARANTINE
+    """The daily limit for an organisation without any budget. None: its calls are rejected."""
     credential: str = ""
-    """Whose key will be used: an organisation, or empty for the provider's own."""
+    """The owner of the key that will be used: an organisation, or empty for the provider's own key."""
     wait_max_s: float = 86_400.0
-    """How long the call may wait for its provider's breaker, all in all."""
+    """How long the call may wait for its provider's breaker in total."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Reject a queued call that can never be sent."""
+
+    key: CallKey
+    error: str
+    """Why, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """Let a queued call wait, because this process cannot run it now."""
+
+    key: CallKey
+    error: str
+    """Why, as JSON."""
+    wait_s: float
+    reason: Literal[WaitReason.QUARANTINE, WaitReason.MEMORY]
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """
+    Make a queued call due now, because it was only `Locked` when a worker wanted to claim it.
+
+    A worker has received its message, so the sweeps that counted the message as lost are taken back.
+    """
+
+    key: CallKey
+    error: str
+    """Why, as JSON."""
+
+
+ReserveCommand = Reserve | Reject | Defer | Requeue
+"""The commands of the one statement that decides a queued call."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,40 +1,35 @@
 """
-What callgate needs from the world, as roles. Every port has an adapter in memory and one that is real.
+The ports: what callgate needs from the outside. Each has a real adapter and one in memory.
 
-Ledger methods take a batch and answer in the batch's order. A row that cannot be written is answered
-for itself and never takes its neighbours along. Every method raises `LedgerUnavailable` when the ledger did not answer
-within its deadline; then nothing is known, and calling again with the same values is safe.
+Methods of the ledger take a batch and answer in its order. If a row cannot be written, only that row fails. Every method
+raises `LedgerUnavailable` if the ledger did not answer in time. Then it may or may not have taken effect, and calling
+again with the same values is safe.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from callgate.domain import bounded_json
+from callgate.domain.answers import Answer, Finding
 from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.delivery import Delivery, LinkFailure, Published, Told
-from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
 from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
     DueBatch,
     NewSubmission,
     Reaper,
     RecordAnswer,
     RecordOutcome,
-    Reserve,
+    ReserveCommand,
     ReserveOutcome,
     Settle,
     SettleOutcome,
     Submitted,
 )
+from callgate.domain.provider import Failure, Priced, ProviderReply, TokenBound
 from callgate.domain.reports import (
     BreakerLine,
     By,
@@ -46,9 +41,8 @@ from callgate.domain.reports import (
     Snapshot,
     UnprocessableMessage,
 )
-from callgate.domain.requests import Anomaly, LLMRequest, ServiceTier, Usage
+from callgate.domain.requests import LLMRequest, ServiceTier, Usage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
-from callgate.domain.retry import Failure
 from callgate.domain.unknown import (
     SettleByHand,
     SettledByHand,
@@ -78,76 +72,84 @@ class LedgerPort(Protocol):
         self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies = Bodies.NONE
     ) -> Iterable[CallView | None]:
         """
-        Look at calls, in the order asked for; None where there is none.
+        Read calls, in the order of the keys; None for one that does not exist.
 
-        An `AttemptRef` brings that attempt as `last`; a `CallKey` the winner of an ended call, else the newest attempt.
-        They may be read only while the caller goes through them, and bodies a few at a time: whoever keeps of each no
-        more than is needed never has many of them in memory.
+        An `AttemptRef` brings that attempt as `last`. A `CallKey` brings the winner of an ended call, else the newest
+        attempt. Calls may be read while the caller iterates, and bodies a few at a time, so that few are in memory.
         """
 
-    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
+    def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
         """
-        Claim queued calls and hold their worst-case cost, decided one by one in the order given.
+        Decide queued calls one by one, in the order given: claim, reject, defer or requeue each.
 
-        All scopes of a call or none; never clamped; a refused call never refuses its neighbours. Held by others -> the
-        call waits `budget.held_wait_s(age)`; exhausted -> rejected, or with `OnBudget.WAIT` waits until the period
-        ends; never fits, no budget, `reject_with` -> rejected, or with `defer_s` waits that long. A budget whose
-        period ended rolls over first; one whose time zone the ledger does not know cannot, and its calls are rejected.
-        A call that all budgets have room for waits if the breaker of its provider, model and credential says so, at
-        most `wait_max_s`, and is rejected after that. The row in `ai_call_log` is written with status dispatched in the
-        same transaction.
+        A claim holds the worst-case cost in all scopes of the call, or in none; a hold is never reduced. The attempt's
+        row in `ai_call_log` is written in the same transaction, with status dispatched. A refused call does not affect
+        its neighbours in the batch. Without headroom:
+
+        - held by calls in flight: the call waits `budgets.held_wait_s(age)`;
+        - exhausted: it is rejected, or waits until the period ends (`OnBudget.WAIT`);
+        - larger than the limit, or no budget: it is rejected.
+
+        A budget whose period has ended rolls over first. If the ledger does not know its time zone, its calls are
+        rejected. A call with headroom may still wait for the breaker of its provider, model and credential, at most
+        `wait_max_s`; then it is rejected.
         """
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
-        """Keep what the provider answered: dispatched -> answered, safe before anything else happens to it."""
+        """Keep a provider's answer: dispatched -> answered. This comes before anything else is done with it."""
 
     def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         """
         Post attempts and move their calls; settling twice changes nothing.
 
-        answered -> posted; dispatched -> only as UNKNOWN; unknown with a late answer -> posted again with the truth
-        (or left UNKNOWN). An attempt that is no longer in `expected_status` is left alone.
-        Money moves in exactly the budgets the hold was made in. Of a call that ends it says whether it has links: for
-        ten seconds they are the caller's to deliver, then anybody's. Headroom that is freed makes waiting calls due:
-        those that fit, oldest first; one that does not fit holds up nobody. Breakers hear what the attempts came to
-        (`Settle.health`); one that is closed or proven again makes calls due that wait for it.
+        An answered attempt is posted. A dispatched one is posted only as UNKNOWN. An unknown one with a late answer is
+        posted again, with the cost that is known now. An attempt that is not in `expected_status` any more is left
+        alone. Money moves in exactly the budgets in which the hold was made.
+
+        The links of a call that ends are the caller's to deliver for ten seconds, then anybody's. Freed headroom makes
+        waiting calls due: those that fit, oldest first. Breakers count the results (`Settle.health`); one that closes
+        makes the calls due that wait for it.
         """
 
-    def due(
-        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
-    ) -> DueBatch:
+    def take_due(self, *, limit: int, reaper: Reaper | None = None) -> DueBatch:
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
-        waiting -> queued. Calls that wait for a breaker are made due when it has room. Attempts that have expired are
-        left alone unless there is a `reaper` whose lease, when the ledger executes this, is fresh and has been stable
-        for `lease_stable_for_s` seconds: so an outage makes nothing lost, not even by a statement sent before. With
-        `queued_before` instead: queued calls due before that time (their message was lost; `sweeps` counts how often)
-        and nothing else; calls that wait for headroom which is there are made due. A call that the ledger cannot change
-        is passed over, and stops none of those behind it.
+        waiting -> queued. Calls that wait for a breaker are due as soon as it has room. Expired attempts are taken only
+        for a `reaper` whose lease is fresh and has been stable for `lease_stable_for_s` seconds when the ledger
+        executes this. So no outage makes an attempt lost, not even through a statement that was sent before it. A call
+        that the ledger cannot change is skipped.
+        """
+
+    def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
+        """
+        Take up to `limit` calls that were queued before a time and are unclaimed: their messages were lost.
+
+        `sweeps` counts how often that happened to a call. Calls that wait for headroom are made due if it is there. A
+        call that the ledger cannot change is skipped.
         """
 
     def links(
         self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
     ) -> list[Delivery]:
         """
-        Take up to `limit` links of ended calls, bounded in bytes too; their calls are lent for ten seconds.
+        Take up to `limit` links of ended calls, of bounded size together; nobody else gets them for ten seconds.
 
-        Organisations take turns: those named behind `after`, in order, each with a part of its links. With `keys`
-        instead: of these calls, a few of each, whenever they were to be told.
+        Organisations take turns in the order of their names, beginning after `after`. With `keys`: a few links of each
+        of these calls, due or not.
         """
 
     def deliver(self, outcomes: Sequence[Told]) -> None:
-        """Keep what became of links; a call with none left is told of."""
+        """Keep what became of links. A call without links left has nothing to deliver any more."""
 
 
 class LeasePort(Protocol):
     """
     Which worker processes are alive, by the ledger's own clock.
 
-    A process has one lease and renews it every quarter of its length. It relies on the first half only
-    (`services.lease`), so by the time the ledger may call it dead it has long stopped sending. A process without a
-    lease is judged by its attempts' deadlines alone.
+    A process has one lease and renews it after each quarter of its length. It trusts the first half only
+    (`services.lease`), so it has stopped sending long before the ledger may declare it dead. Attempts of a process
+    without a lease expire by their deadlines only.
     """
 
     def renew(self, worker_id: str, lease_s: float) -> datetime:
@@ -155,23 +157,21 @@ class LeasePort(Protocol):
         Grant or prolong a lease, `lease_s` seconds from now.
 
         Returns:
-            When the lease began. Another time than before: it had run out and was released meanwhile, so attempts that
-            were claimed under it are no longer this process's.
+            When the lease began. If that changes, the old lease ran out and was released, and attempts that were claimed
+            under it no longer belong to this process.
         """
 
     def release(self, worker_id: str) -> None:
         """
-        End a lease; the calls of its unposted attempts are due now.
-
-        For a process that ends, when nothing in it will send or record any more.
+        End a lease, once its process sends and records nothing any more. Its unposted attempts are due now.
         """
 
     def expire(self, reaper: str) -> list[str]:
         """
         Release leases that have run out, a few at a time, on behalf of the process `reaper`.
 
-        Nothing happens unless the judge's own lease is fresh and has been steady for as long as the judged one lasts:
-        after an outage of the ledger everyone alive has renewed before anyone is judged.
+        The reaper's own lease must be fresh, and stable for at least the length of the lease that is released. So after
+        an outage of the ledger every live process has renewed its lease before any lease is released.
 
         Returns:
             The worker ids whose leases are gone.
@@ -179,28 +179,27 @@ class LeasePort(Protocol):
 
 
 class OperationsPort(Protocol):
-    """What operators ask of the ledger, and the few things they may change."""
+    """What operators read, and what they may change."""
 
     def set_budget(
         self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"
     ) -> BudgetFigures:
         """
-        Set the limit of a scope, now: the current period keeps what is spent and held in it.
+        Set the limit of a scope, from now on. The current period keeps its figures.
 
-        A time zone holds from the next period on. Calls that wait for headroom and fit now are due at once, oldest
-        first.
+        A new time zone applies from the next period on. Calls that wait for headroom and fit now are due, oldest first.
 
         Raises:
-            UnknownTimeZone: The ledger knows none of this name; nothing was changed.
+            UnknownTimeZone: Nothing was changed.
         """
 
     def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
         """List the newest period of every budget, ordered by org, scope, window."""
 
-    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
+    def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
         """List calls, newest first, without bodies."""
 
-    def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
+    def dead_groups(self, call_filter: CallFilter) -> list[DeadGroup]:
         """Group dead letters by fingerprint, largest first."""
 
     def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
@@ -211,13 +210,13 @@ class OperationsPort(Protocol):
         Cancel queued or waiting calls, or discard dead ones: they become rejected, with `code` and `message`.
 
         Returns:
-            The keys that were ended; others were not in such a state. Their links, if any, fall due.
+            The keys that were ended. The others were in another state. Links of ended calls are due.
         """
 
     def link_failures(self, key: CallKey, *, limit: int) -> list[LinkFailure]:
-        """List links of a call that could not be delivered so far, those that were given up first."""
+        """List a call's links that could not be delivered, given-up ones first."""
 
-    def keep_unprocessable(self, stray: UnprocessableMessage) -> None:
+    def keep_unprocessable(self, message: UnprocessableMessage) -> None:
         """Keep a message that named no call, as a dead letter."""
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
@@ -230,68 +229,68 @@ class OperationsPort(Protocol):
         self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
     ) -> BreakerLine:
         """
-        Open or close a breaker by hand, and keep who did it and why: everybody's, or an organisation's own.
+        Open or close a breaker by hand, and log who did it and why. Without an organisation: the breaker of all.
 
-        An opened one lets nothing through, no probe either, until it is closed by hand. Everybody's, closed, lets
-        everything through, and all organisations' own are closed with it: the operator vouches for the provider.
+        A breaker that was opened by hand lets nothing through, not even probes, until it is closed by hand. Closing the
+        breaker of all also closes those of each organisation.
         """
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
-        """List attempts whose bill nobody knows and nobody settled by hand, newest first."""
+        """List attempts whose bill is unknown and was not settled by hand, newest first."""
 
     def unknown_days(self, which: UnknownFilter) -> list[UnknownDay]:
-        """Sum them by day (UTC) and model, newest first, beside the bills of that day and model that are known."""
+        """Sum unknown bills by day (UTC) and model, newest first, beside the known bills of that day and model."""
 
     def bills(self, attempt_ids: Sequence[UUID]) -> dict[UUID, UnknownBill]:
-        """Look at attempts that are posted, whatever is known of their bills; others are left out."""
+        """Read the bills of posted attempts, known or unknown; other attempts are left out."""
 
     def settle_by_hand(
         self, batch: Sequence[SettleByHand], *, by: By, dry_run: bool = False
     ) -> list[SettledByHand]:
         """
-        Post what the provider billed, and keep who did it and why.
+        Post what the provider billed, and log who did it and why.
 
-        Of attempts whose bill nobody knows, were settled by hand before, or post their whole hold for want of an
-        amount. Money moves in exactly the budgets the hold was made in; where that frees headroom of a running period,
-        waiting calls are due. The status stays: a late answer is still taken, and posted with the truth if it brings
-        one. The same amount again changes nothing. With `dry_run` the answers are the same, and nothing is done.
+        This takes attempts whose bill is unknown, was settled by hand before, or is the whole hold for want of an
+        amount. Money moves in exactly the budgets in which the hold was made. Headroom that this frees in a running
+        period makes waiting calls due. The status stays, so a late answer is still accepted, and its cost replaces the
+        amount. The same amount again changes nothing. With `dry_run` nothing is changed.
         """
 
     def actions(self, *, limit: int) -> list[OperatorAction]:
         """List what operators changed, newest first."""
 
     def snapshot(self) -> Snapshot:
-        """Take one consistent look at the books."""
+        """Read all figures that the audit compares, in one transaction."""
 
 
 class RetentionPort(Protocol):
-    """What makes room in the ledger. Every method may be run by any number of processes at once."""
+    """Removes what is old. Any number of processes may run each method at once."""
 
     def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
         """
         Remove the bodies of up to `limit` calls that ended too long ago for their organisation; the accounting stays.
 
-        A call ages from its last posting, one that never ran from its submission. Never of a call that is open, has a
-        link to deliver, money to post or a late answer to settle. All generations, the newest too: it stays as a row, a
-        success answers ResultPurged and submitting it again starts the next generation. Up to `limit` stray messages
-        older than the default age are deleted.
+        A call ages from its last posting, or from its submission if it never ran. A call is not purged while it is open
+        or has a link to deliver, money to post or a late answer to settle. Its row stays: a purged success answers
+        ResultPurged, and submitting it again starts the next generation. Up to `limit` unprocessable messages older than
+        the default age are deleted.
 
         Returns:
-            How many went, or with `dry_run` how many would go: `limit` means there may be more.
+            How many were purged, or would be with `dry_run`. If that is `limit`, there may be more.
         """
 
     def calls_with_bodies(self, org_id: str) -> int:
-        """Count what a purge of an organisation has left, for whatever reason; whoever must erase has to know."""
+        """Number of the organisation's calls that still have bodies: the proof of erasure."""
 
     def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
-        """Count those that ended so long ago: a purge of that age had to leave them, for they are not at rest."""
+        """Number of those that ended so long ago; a purge of that age left them because they have work to do."""
 
     def make_partitions(self, *, months: int) -> Partitions:
-        """See that this month and the next ones, `months` in all (7 at most), have their partitions of the log."""
+        """Create the log's partitions for this month and the next ones, `months` in all (7 at most)."""
 
     def forget_breakers(self, *, limit: int) -> int:
         """
-        Delete up to `limit` breakers that nobody has used for a week, no call waits for, and no operator opened.
+        Delete up to `limit` breakers that were unused for a week, that no call waits for and no operator opened.
 
         Returns:
             How many were deleted.
@@ -309,49 +308,6 @@ class RetentionPort(Protocol):
         Returns:
             None if there is none, or another process is at it.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderReply:
-    """A provider's answer, whatever its wire format was."""
-
-    texts: tuple[str, ...] = field(repr=False)
-    """One per choice; a choice without text is an empty string."""
-    finish_reason: str | None
-    """In OpenAI's words: stop, length, content_filter, ... Of several choices the worst; see `domain.endings`."""
-    refusal: str | None
-    usage: Usage | None
-    """None if the provider did not say: then nobody knows the cost."""
-    service_tier: str | None
-    model: str
-    provider_request_id: str | None
-    anomalies: tuple[Anomaly, ...] = ()
-    """What is odd about the usage."""
-    failure: Failure | None = None
-    """What the provider itself says went wrong, although it sent a reply and its usage. Recorded as the error."""
-
-    def without_text(self) -> ProviderReply:
-        """What remains of a reply that could not be stored: its usage, so that its money is settled."""
-        return replace(self, texts=(), refusal=None)
-
-    def to_json(self) -> bytes:
-        """The reply as stored in `ai_call_log.reply`: ASCII, so that any text survives."""
-        fields = asdict(replace(self, failure=None))
-        fields["usage"] = self.usage.model_dump() if self.usage else None
-        del fields["failure"]
-        if not self.anomalies:
-            # So that a worker of an earlier version, which does not know the field, can settle the reply.
-            del fields["anomalies"]
-        return json.dumps(fields).encode()
-
-    @classmethod
-    def from_json(cls, stored: bytes) -> ProviderReply:
-        """Read back what `to_json` wrote."""
-        fields = bounded_json.loads(stored)
-        usage = Usage(**fields["usage"]) if fields["usage"] else None
-        anomalies = tuple(map(Anomaly, fields.get("anomalies", ())))
-        texts = tuple(fields["texts"])
-        return cls(**{**fields, "texts": texts, "usage": usage, "anomalies": anomalies})
 
 
 class LLMProviderPort(Protocol):
@@ -380,15 +336,6 @@ class LLMProviderPort(Protocol):
         """Close the connections."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenBound:
-    """An upper bound of what a provider will count as input tokens, and how it was found."""
-
-    tokens: int
-    method: str
-    """`tiktoken`, `bpe-openai` (exact counts plus a bound for the framing) or `utf8-bytes` (a proven bound)."""
-
-
 class TokenEstimatorPort(Protocol):
     """Bounds the input tokens of a request without any network."""
 
@@ -399,15 +346,6 @@ class TokenEstimatorPort(Protocol):
         Never less than what the provider will count, response schema and message framing included; what has passed
         `stop_above` is counted no further.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Priced:
-    """An amount and where its prices came from."""
-
-    nano_usd: int
-    price_source: str
-    """Such as `genai-prices 0.2.3 openai/gpt-4o-mini in=0.15 out=0.6 USD/M` or `overlay 2026-11-01: ...`."""
 
 
 class CostCalculatorPort(Protocol):
@@ -432,23 +370,6 @@ class SchemaValidatorPort(Protocol):
 
     def check_schema(self, schema: str) -> str | None:
         """Say what is wrong with the schema itself, or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back for one call, and the JSON Schema that it is to fit."""
-
-    org_id: str
-    schema: str = field(repr=False)
-    texts: tuple[str, ...] = field(repr=False)
-
-
-Finding = str | None | OutputUnchecked | CheckerUnavailable
-"""
-Where an answer first breaks its schema (a path, never the text itself), or None.
-
-An `OutputUnchecked`: it could not be said, and never will. A `CheckerUnavailable`: it cannot be said now.
-"""
 
 
 class OutputValidatorPort(Protocol):

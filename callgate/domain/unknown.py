@@ -15,8 +15,8 @@ from enum import StrEnum
 from uuid import UUID
 
 from callgate.domain.budgets import NANO_PER_USD
+from callgate.domain.calls import AttemptStatus, CallKey
 from callgate.domain.errors import InvalidAmount
-from callgate.domain.ledger import AttemptStatus, CallKey
 from callgate.domain.requests import AMOUNT_UNKNOWN
 
 WHOLE_HOLD = "whole hold"

@@ -15,9 +15,7 @@ import structlog
 from callgate.domain import told_names
 from callgate.domain.breaker import BreakerChange, Health, health_of
 from callgate.domain.budgets import usd
-from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
-from callgate.domain.ledger import (
+from callgate.domain.calls import (
     AttemptKind,
     AttemptRef,
     AttemptStatus,
@@ -25,20 +23,14 @@ from callgate.domain.ledger import (
     Bodies,
     CallState,
     CallView,
-    Locked,
-    Settle,
-    Settled,
-    SettleOutcome,
-    Unstorable,
 )
-from callgate.domain.ports import (
-    CostCalculatorPort,
-    LedgerPort,
-    OutputValidatorPort,
-    ProviderReply,
-)
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
+from callgate.domain.ledger import Locked, Settle, Settled, SettleOutcome, Unstorable
+from callgate.domain.ports import CostCalculatorPort, LedgerPort, OutputValidatorPort
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
-from callgate.domain.retry import LOST, Billing, Dead, Failure, Tally, decide
+from callgate.domain.retry import WORKER_LOST, Dead, Tally, decide
 from callgate.services.delivery import DeliveryService
 from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, failure_of
 from callgate.services.review import Bill, bill_of, flaw_of
@@ -291,12 +283,12 @@ class AICallLogger:
 
     def _verdict(self, view: CallView, attempt: AttemptView, request: LLMRequest | None) -> Verdict:
         if attempt.status is AttemptStatus.DISPATCHED:
-            return Verdict(None, LOST)
+            return Verdict(None, WORKER_LOST)
         reply = ProviderReply.from_json(attempt.reply) if attempt.reply else None
         if attempt.error is not None:
             return Verdict(reply, Failure.from_json(attempt.error))
         if reply is None:
-            return Verdict(None, LOST)
+            return Verdict(None, WORKER_LOST)
         good_endings = self._catalogue.good_endings(view.provider)
         schema = request.response_schema if request else None
         return Verdict(reply, flaw_of(reply, good_endings, schema))
@@ -360,8 +352,8 @@ def _tally(view: CallView, attempt: AttemptView, failure: Failure) -> Tally:
     is_free_probe = is_probe and failure.billing is Billing.UNBILLED
     return Tally(
         attempts=attempt.attempt - view.free_probes - is_free_probe,
-        lost=view.worker_losses + (failure is LOST),
-        unknown=view.unknown_attempts + (is_unknown and failure is not LOST),
+        worker_losses=view.worker_losses + (failure is WORKER_LOST),
+        unknown=view.unknown_attempts + (is_unknown and failure is not WORKER_LOST),
         paid_failures=view.paid_failures + (failure.billing is Billing.BY_USAGE),
         is_probe=is_probe,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from callgate.domain.calls import Bodies, CallKey, CallState
 from callgate.domain.errors import InvalidRequest
-from callgate.domain.ledger import Bodies, CallKey, CallState, Submitted
+from callgate.domain.ledger import Submitted
 from callgate.domain.ports import LedgerPort
 from callgate.services.results import request_of
 from callgate.services.submit import SubmitService

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import structlog
 
+from callgate.domain.calls import CallKey
 from callgate.domain.delivery import Delivery, told
 from callgate.domain.errors import Unavailable
-from callgate.domain.ledger import CallKey
 from callgate.domain.ports import ClockPort, LedgerPort, QueuePort
 
 log = structlog.get_logger(__name__)

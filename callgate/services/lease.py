@@ -26,7 +26,7 @@ class LeaseService:
     """
     The lease of this process.
 
-    `renew` and `release` are called by one thread, `held` by any.
+    `renew` and `release` are called by one thread, `epoch` by any.
     """
 
     def __init__(
@@ -36,18 +36,18 @@ class LeaseService:
         self._clock = clock
         self._worker_id = worker_id
         self._lease_s = lease_s
-        self._kept: tuple[datetime, float] | None = None
+        self._current: tuple[datetime, float] | None = None
         """When the lease began, and until when it is relied on, by this process's clock."""
 
-    def held(self) -> datetime | None:
+    def epoch(self) -> datetime | None:
         """
         When the lease that certainly holds now began; None if it may have run out.
 
         The same answer twice means that the lease held all the time in between: what was claimed after the first may be
         sent after the second.
         """
-        kept = self._kept
-        return kept[0] if kept and self._clock.monotonic() < kept[1] else None
+        current = self._current
+        return current[0] if current and self._clock.monotonic() < current[1] else None
 
     def renew(self) -> None:
         """
@@ -58,9 +58,9 @@ class LeaseService:
         """
         asked_at = self._clock.monotonic()
         began_at = self._leases.renew(self._worker_id, self._lease_s)
-        if self._kept and self._kept[0] != began_at:
+        if self._current and self._current[0] != began_at:
             log.warning("worker_lease.expired", worker_id=self._worker_id)
-        self._kept = (began_at, asked_at + self._lease_s * TRUSTED_SHARE)
+        self._current = (began_at, asked_at + self._lease_s * TRUSTED_SHARE)
 
     def release(self) -> None:
         """
@@ -69,5 +69,5 @@ class LeaseService:
         Raises:
             LedgerUnavailable: It will run out by itself.
         """
-        self._kept = None
+        self._current = None
         self._leases.release(self._worker_id)

@@ -17,17 +17,9 @@ from typing import TypeVar
 
 import structlog
 
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, RowRefused
-from callgate.domain.ledger import (
-    AttemptRef,
-    CallKey,
-    Due,
-    DueBatch,
-    DueKind,
-    Locked,
-    Reaper,
-    Reserve,
-)
+from callgate.domain.ledger import Due, DueBatch, DueKind, Locked, Reaper, Requeue
 from callgate.domain.ports import ClockPort, LeasePort, LedgerPort, QueuePort
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.skipped_rows import SkippedRows
@@ -52,7 +44,7 @@ class RecoveryService:
         leases: LeasePort,
         worker_id: str,
         queue: QueuePort,
-        logger: AICallLogger,
+        ai_call_logger: AICallLogger,
         clock: ClockPort,
         grace_s: float,
         sweep_min_age_s: float,
@@ -78,7 +70,7 @@ class RecoveryService:
         self._leases = leases
         self._reaper = Reaper(worker_id, grace_s)
         self._queue = queue
-        self._logger = logger
+        self._ai_call_logger = ai_call_logger
         self._clock = clock
         self._sweep_slack = timedelta(seconds=sweep_min_age_s)
         self._sweeps_between = sweeps_between
@@ -134,30 +126,19 @@ class RecoveryService:
             log.warning("workers.lost", worker_ids=gone)
 
     def _due(self, reaper: Reaper | None) -> DueBatch:
-        batch = self._ledger.due(limit=DUE_BATCH_MAX, reaper=reaper)
+        batch = self._ledger.take_due(limit=DUE_BATCH_MAX, reaper=reaper)
         self._move(batch.items)
         return batch
 
     def _come_back(self) -> None:
         """Try again what was locked. A call that is free is due at once, and free of suspicion: it was looked into."""
         if refs := self._unsettled.take(DUE_BATCH_MAX):
-            self._logger.settle(refs)
+            self._ai_call_logger.settle(refs)
         if keys := self._unclaimed.take(DUE_BATCH_MAX):
-            outcomes = self._ledger.reserve([self._put_off(key) for key in keys])
+            outcomes = self._ledger.reserve([Requeue(key, LOCKED) for key in keys])
             for key, outcome in zip(keys, outcomes, strict=True):
                 if isinstance(outcome, Locked):
                     self._unclaimed.add(key)
-
-    def _put_off(self, key: CallKey) -> Reserve:
-        return Reserve(
-            key=key,
-            hold_nano_usd=0,
-            expires_in_s=0.0,
-            worker_id=f"{self._reaper.worker_id}/locked",
-            price_source="nothing is sent",
-            reject_with=LOCKED,
-            defer_s=0.0,
-        )
 
     def sweep(self, sent_at: datetime) -> int:
         """
@@ -167,11 +148,13 @@ class RecoveryService:
             How many messages had been lost.
         """
         # `sent_at` comes out of a message. One from the future would have every sweep publish the whole queue again.
-        now = self._ledger.due(limit=0).at
+        now = self._ledger.take_due(limit=0).at
         queued_before = min(sent_at, now) - self._sweep_slack
         found = 0
         for _ in range(SWEEP_BATCHES_MAX):
-            batch = self._ledger.due(limit=DUE_BATCH_MAX, queued_before=queued_before)
+            batch = self._ledger.take_lost_messages(
+                limit=DUE_BATCH_MAX, queued_before=queued_before
+            )
             if lost := _keys(batch.items, DueKind.PUBLISH):
                 for _ in range(0 if found else self._sweeps_between()):
                     self._queue.publish_sweep(now)
@@ -186,10 +169,10 @@ class RecoveryService:
     def _move(self, items: Sequence[Due]) -> None:
         self._publish(_keys(items, DueKind.PUBLISH))
         if answered := _refs(items, DueKind.SETTLE):
-            self._logger.settle(answered)
+            self._ai_call_logger.settle(answered)
         if expired := _refs(items, DueKind.EXPIRED):
             log.warning("attempts.expired", count=len(expired))
-            self._logger.settle(expired, are_expired=True)
+            self._ai_call_logger.settle(expired, are_expired=True)
 
     def _publish(self, keys: list[CallKey]) -> None:
         try:

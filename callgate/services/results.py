@@ -9,6 +9,7 @@ from decimal import Decimal
 from pydantic import BaseModel, ValidationError
 
 from callgate.domain.budgets import NANO_PER_USD, BudgetRefusal, RefusalReason
+from callgate.domain.calls import CallState, CallView
 from callgate.domain.errors import (
     BUDGET_ERRORS,
     CallFailed,
@@ -17,8 +18,7 @@ from callgate.domain.errors import (
     ResultInvalid,
     ResultPurged,
 )
-from callgate.domain.ledger import CallState, CallView
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import ProviderReply
 from callgate.domain.requests import LLMRequest, LLMResult
 from callgate.services.review import flaw_of
 

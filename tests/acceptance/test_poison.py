@@ -26,11 +26,12 @@ from callgate.adapters.broker.app import (
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.errors import CallFailed
-from callgate.domain.ledger import CallKey, CallState, RecordAnswer, Reserved
-from callgate.domain.ports import ProviderReply
+from callgate.domain.ledger import RecordAnswer, Reserved
+from callgate.domain.provider import ProviderReply
 from callgate.domain.requests import LLMResult, Usage
-from callgate.domain.retry import LOST
+from callgate.domain.retry import WORKER_LOST
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.support.deployment import (
     CHECKOUT,
@@ -113,7 +114,7 @@ def swept(deployment: Deployment) -> list[CallKey]:
     """What a sweep brings back."""
     with closing(PostgresSession(deployment.services.database_url)) as session:
         ledger = PostgresLedger(session)
-        lost = ledger.due(limit=100, queued_before=ledger.due(limit=0).at)
+        lost = ledger.take_lost_messages(limit=100, queued_before=ledger.take_due(limit=0).at)
     return [due.key for due in lost.items]
 
 
@@ -180,7 +181,7 @@ def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_pa
     assert statuses(deployment, neighbours) == [["unknown", "succeeded"]] * 6
     assert statuses(deployment, bystanders) == [["succeeded"]] * 3
     assert second.is_alive()
-    fingerprint = LOST.fingerprint("sim")
+    fingerprint = WORKER_LOST.fingerprint("sim")
     dead = callgate(deployment, "dead", "list", "--fingerprint", fingerprint, "--json")["calls"]
     assert {call["task_id"] for call in dead} == {poison.task_id, early.task_id}
     for call in dead:

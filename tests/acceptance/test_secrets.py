@@ -32,8 +32,8 @@ from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
 from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
+from callgate.domain.calls import Bodies
 from callgate.domain.errors import CallgateError
-from callgate.domain.ledger import Bodies
 from callgate.settings import ClientSettings
 from config.settings import WorkerOptions, WorkerSettings
 from devkit.servers.embedded import DevServers

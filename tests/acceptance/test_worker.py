@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from callgate.client import Handle
 from callgate.domain.budgets import NANO_PER_USD
+from callgate.domain.calls import CallState
 from callgate.domain.errors import (
     BudgetExhausted,
     BudgetTooSmall,
@@ -26,7 +27,6 @@ from callgate.domain.errors import (
     CallRejected,
     WaitTimeout,
 )
-from callgate.domain.ledger import CallState
 from devkit.simulator.simulator import Kind, Match, ReportedUsage, Rule, Step
 from tests.support.deployment import Deployment, lines_of, until, until_equal
 from tests.support.pipeline import FILE, build_app

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from callgate.domain.ledger import CallKey, CallState, Refused, WaitReason
+from callgate.domain.calls import CallKey, CallState, WaitReason
+from callgate.domain.ledger import Defer, Refused, Reject
 from callgate.domain.reports import CallFilter
-from callgate.domain.retry import LOST
+from callgate.domain.retry import WORKER_LOST
 from tests.support.ledger_under_test import (
     LIMIT,
     ORG,
@@ -49,7 +50,9 @@ def test_a_discarded_dead_letter_says_so_instead_of_its_failure(ledger: LedgerUn
     assert (ledger.state(key), reason_of(ledger, key)) == (CallState.REJECTED, "discarded")
 
 
-@pytest.mark.parametrize(("settle", "code"), [(a_failure, "rate_limited"), (a_loss, LOST.code)])
+@pytest.mark.parametrize(
+    ("settle", "code"), [(a_failure, "rate_limited"), (a_loss, WORKER_LOST.code)]
+)
 def test_a_dead_call_names_the_code_of_its_failure(
     ledger: LedgerUnderTest, settle: object, code: str
 ) -> None:
@@ -104,7 +107,7 @@ def test_a_worker_rejects_a_call_for_the_code_of_its_error(
     """An error without a code must not stop the batch that it is in."""
     key = ledger.queued()
 
-    ledger.reserve(a_reserve(key, reject_with=error))
+    ledger.reserve(Reject(key, error))
 
     assert (ledger.state(key), reason_of(ledger, key)) == (CallState.REJECTED, code)
 
@@ -112,7 +115,7 @@ def test_a_worker_rejects_a_call_for_the_code_of_its_error(
 def test_a_deferred_call_has_a_wait_reason_and_no_end_reason(ledger: LedgerUnderTest) -> None:
     key = ledger.queued()
 
-    ledger.reserve(a_reserve(key, reject_with='{"code": "too_large"}', defer_s=60.0))
+    ledger.reserve(Defer(key, '{"code": "too_large"}', 60.0, WaitReason.QUARANTINE))
 
     view = ledger.view(key)
     assert (view.wait_reason, view.end_reason) == (WaitReason.QUARANTINE, None)

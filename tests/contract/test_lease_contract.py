@@ -7,16 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from callgate.adapters.postgres.leases import EXPIRED_MAX
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallState,
-    Due,
-    DueKind,
-    Reaper,
-    RecordOutcome,
-    Reserved,
-)
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.ledger import Due, DueKind, Reaper, RecordOutcome, Reserved
 from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
@@ -221,7 +213,7 @@ def test_concurrent_judges_share_the_dead(ledger: LedgerUnderTest) -> None:
 
 def expired_by(ledger: LedgerUnderTest, worker_id: str = REAPER) -> list[AttemptRef]:
     """What a process may call lost now."""
-    batch = ledger.ledger.due(limit=100, reaper=Reaper(worker_id, GRACE_S))
+    batch = ledger.ledger.take_due(limit=100, reaper=Reaper(worker_id, GRACE_S))
     return [
         AttemptRef(due.key, due.attempt_id)
         for due in batch.items
@@ -280,7 +272,7 @@ def test_whoever_may_not_judge_still_moves_on_the_rest(ledger: LedgerUnderTest) 
     answered, waiting = ledger.answered("answered"), ledger.waiting("waiting")
     ledger.age(LEASE_S + 1)
 
-    batch = ledger.ledger.due(limit=100, reaper=Reaper("host:4:no lease", GRACE_S))
+    batch = ledger.ledger.take_due(limit=100, reaper=Reaper("host:4:no lease", GRACE_S))
 
     assert {due.key for due in batch.items} == {answered.key, waiting.key}
 

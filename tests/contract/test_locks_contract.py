@@ -8,18 +8,10 @@ import pytest
 
 from callgate.adapters.postgres.leases import EXPIRED_MAX
 from callgate.domain.breaker import Health
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallState,
-    Due,
-    DueKind,
-    Locked,
-    Refused,
-    Reserved,
-)
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.ledger import Due, DueKind, Locked, Refused, Requeue, Reserved
 from callgate.domain.reports import EndReason
-from tests.contract.test_breaker_contract import (
+from tests.contract.breaker_steps import (
     breaker,
     claim,
     ends,
@@ -57,13 +49,13 @@ def test_the_claim_of_a_running_call_that_is_held_cannot_be_renewed(
     ledger: LedgerUnderTest,
 ) -> None:
     """Whoever did not hear that it had claimed must ask again: only then is the attempt its own."""
-    wanted = a_reserve(ledger.queued())
-    (first,) = ledger.reserve(wanted)
+    reserve = a_reserve(ledger.queued())
+    (first,) = ledger.reserve(reserve)
 
-    with ledger.holding(wanted.key):
-        assert ledger.reserve(wanted) == [Locked(wanted.key)]
+    with ledger.holding(reserve.key):
+        assert ledger.reserve(reserve) == [Locked(reserve.key)]
 
-    assert ledger.reserve(wanted) == [first]
+    assert ledger.reserve(reserve) == [first]
 
 
 @pytest.mark.parametrize("state", [CallState.SUCCEEDED, CallState.WAITING])
@@ -124,7 +116,7 @@ def test_a_sweep_does_not_count_what_somebody_holds(ledger: LedgerUnderTest) -> 
     ledger.age(5)
 
     with ledger.holding(held):
-        found = ledger.ledger.due(limit=100, queued_before=ledger.now()).items
+        found = ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now()).items
         assert [due.key for due in found] == [lost]
 
     assert (ledger.view(held).sweeps, ledger.view(lost).sweeps) == (0, 1)
@@ -135,14 +127,14 @@ def test_who_found_it_locked_takes_the_suspicion_from_it(ledger: LedgerUnderTest
     key = ledger.queued()
     for _ in range(2):
         ledger.age(5)
-        ledger.ledger.due(limit=100, queued_before=ledger.now())
+        ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now())
     assert ledger.view(key).is_quarantined
-    put_off = a_reserve(key, 0, reject_with='{"code": "locked"}', defer_s=0.0)
+    requeue = Requeue(key, '{"code": "locked"}')
 
     with ledger.holding(key):
-        assert ledger.reserve(put_off) == [Locked(key)]
+        assert ledger.reserve(requeue) == [Locked(key)]
         assert ledger.view(key).is_quarantined
-    (refused,) = ledger.reserve(put_off)
+    (refused,) = ledger.reserve(requeue)
 
     assert isinstance(refused, Refused)
     assert not ledger.view(ledger.requeued(key)).is_quarantined

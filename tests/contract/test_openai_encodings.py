@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from callgate.adapters.providers.openai import transport as openai_transport
 from callgate.adapters.providers.openai.transport import _Inflation
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing
+from callgate.domain.provider import Billing, ProviderReply
 from tests.contract.openai_attempts import Outcome, attempt, forget_proxies
 from tests.contract.provider_worlds import Exchange, Received, chat, http, sends
 

@@ -15,8 +15,7 @@ import pytest
 
 from callgate.adapters.providers.openai.loop import ProviderLoop
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.contract.openai_attempts import ATTEMPT, a_request, forget_proxies
 from tests.contract.provider_worlds import SocketServer, adapter_for, chat, hangs, says, until
 

@@ -14,8 +14,7 @@ import time
 import pytest
 
 from callgate.adapters.providers.openai import transport as openai_transport
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.contract.openai_attempts import (
     ATTEMPT,
     PATIENCE_S,

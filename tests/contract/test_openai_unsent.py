@@ -16,8 +16,7 @@ import pytest
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.adapters.providers.openai.transport import RequestBody
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.contract.openai_attempts import (
     ATTEMPT,
     PATIENCE_S,

@@ -21,9 +21,9 @@ from redis.exceptions import RedisError
 from callgate.adapters.broker.app import build_app
 from callgate.adapters.broker.links import Links
 from callgate.adapters.broker.queue import CeleryQueue
+from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, InvalidLink
-from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from tests.support.valkey import Valkey

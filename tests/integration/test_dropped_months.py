@@ -6,14 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from callgate.domain.calls import AttemptStatus, Bodies, CallKey, CallState
 from callgate.domain.errors import CallFailed, ResultPurged
-from callgate.domain.ledger import (
-    AttemptStatus,
-    Bodies,
-    CallKey,
-    CallState,
-    SubmitOutcome,
-)
+from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import UnprocessableMessage
 from callgate.domain.retention import ArchivedMonth
 from callgate.services.audit import audit

@@ -16,8 +16,8 @@ from uuid import UUID
 import pytest
 
 from callgate.adapters.system_clock import monotonic
-from callgate.domain.ledger import CallKey
-from callgate.services.llm_service import Deferred, DeliveryResult
+from callgate.domain.calls import CallKey
+from callgate.services.delivery_result import Deferred, DeliveryResult
 from tests.support.deployment import CHECKOUT, until
 from tests.support.isolated_child import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG
 from worker.isolation import executor as isolation
@@ -126,7 +126,7 @@ def test_what_kills_its_child_kills_nothing_else(notes: Path) -> None:
     """It is said to be lost, the next suspect gets another child."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        assert await patiently(isolate, DIE) is DeliveryResult.LOST
+        assert await patiently(isolate, DIE) is DeliveryResult.WORKER_LOST
         assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
 
     run(story, an_isolation(notes))
@@ -174,7 +174,7 @@ def test_who_waits_gets_the_child_that_becomes_free(notes: Path) -> None:
         done = await asyncio.gather(*(isolate(key, "acme", LONG_S) for key in keys))
         assert done == [
             DeliveryResult.ANSWERED,
-            DeliveryResult.LOST,
+            DeliveryResult.WORKER_LOST,
             *[DeliveryResult.ANSWERED] * 4,
         ]
 
@@ -292,7 +292,7 @@ def test_a_child_that_is_stuck_is_killed(notes: Path) -> None:
     """Past its call's lease nobody waits for it any more."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        assert await patiently(isolate, HANG, 0.2) is DeliveryResult.LOST
+        assert await patiently(isolate, HANG, 0.2) is DeliveryResult.WORKER_LOST
 
     run(story, an_isolation(notes, healthy_since=lambda: 0.0))
 
@@ -307,7 +307,7 @@ def test_nobody_is_called_stuck_by_who_was_away_himself(notes: Path) -> None:
         await asyncio.sleep(1.6)
         assert not task.done()
         back_at = healthy[0] = monotonic()
-        assert await task is DeliveryResult.LOST
+        assert await task is DeliveryResult.WORKER_LOST
         assert monotonic() - back_at >= 1.0
 
     run(story, an_isolation(notes, healthy_since=lambda: healthy[0]))
@@ -317,7 +317,7 @@ def test_an_answer_nobody_knows_is_a_lost_child(notes: Path) -> None:
     """It is killed, for nobody can say what it does."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        assert await patiently(isolate, BABBLE) is DeliveryResult.LOST
+        assert await patiently(isolate, BABBLE) is DeliveryResult.WORKER_LOST
         assert is_gone(pids(notes)[0])
 
     run(story, an_isolation(notes))
@@ -353,7 +353,7 @@ def test_a_nursery_that_dies_is_replaced(notes: Path) -> None:
         task = asyncio.create_task(patiently(isolate, HANG))
         await eventually(lambda: isolate._busy)
         os.kill(nursery_of(isolate), signal.SIGKILL)
-        assert await task is DeliveryResult.LOST
+        assert await task is DeliveryResult.WORKER_LOST
         assert await patiently(isolate, ANSWER) is DeliveryResult.ANSWERED
 
     run(story, an_isolation(notes))

@@ -10,10 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, text
 
-from callgate.domain.ledger import (
-    AttemptRef,
-    CallState,
-)
+from callgate.domain.calls import AttemptRef, CallState
 from callgate.domain.reports import By
 from callgate.domain.retention import ArchivedMonth
 from callgate.domain.unknown import HandOutcome, SettleByHand

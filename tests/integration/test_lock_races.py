@@ -14,7 +14,8 @@ from sqlalchemy.pool import NullPool
 
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.ledger import AttemptRef, Locked, Reserved
+from callgate.domain.calls import AttemptRef
+from callgate.domain.ledger import Locked, Reserved
 from callgate.domain.reports import EndReason
 from callgate.services.audit import audit
 from tests.integration.test_join_races import OpenTransaction
@@ -50,7 +51,7 @@ STATEMENTS: dict[str, Callable[[LedgerUnderTest, AttemptRef, AttemptRef], object
     "settle": lambda w, r, a: w.ledger.settle([a_success(a)]),
     "settle as lost": lambda w, r, a: w.ledger.settle([a_loss(r)]),
     "due": lambda w, r, a: w.due(),
-    "sweep": lambda w, r, a: w.ledger.due(limit=10, queued_before=w.now()),
+    "sweep": lambda w, r, a: w.ledger.take_lost_messages(limit=10, queued_before=w.now()),
     "expire": lambda w, r, a: w.leases.expire(REAPER.worker_id),
     "release": lambda w, r, a: w.leases.release(DEAD),
     "renew": lambda w, r, a: w.leases.renew(DEAD, LENGTH_S),

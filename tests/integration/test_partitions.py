@@ -11,11 +11,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from callgate.adapters.memory.ledger import uuid7
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.errors import RowRefused
-from callgate.domain.ledger import (
-    CallKey,
-    CallState,
-)
 from callgate.domain.retention import Partitions
 from tests.support.ledger_under_test import a_submission
 from tests.support.old_months import clean_snapshot

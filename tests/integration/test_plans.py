@@ -108,7 +108,7 @@ def test_nobody_wades_through_calls_that_wait_for_delivery(
         ledger, now = open_postgres(session), datetime.now(UTC)
         asks = {
             "due": lambda: ledger.due(),
-            "sweep": lambda: ledger.ledger.due(limit=100, queued_before=now),
+            "sweep": lambda: ledger.ledger.take_lost_messages(limit=100, queued_before=now),
             "links": lambda: ledger.links(limit=10),
             "links of one call": lambda: ledger.links(keys=[key]),
         }

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Engine, text
 
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import Told
-from callgate.domain.ledger import CallKey, CallState, DueKind
+from callgate.domain.ledger import DueKind
 from callgate.domain.reports import By, CallFilter
 from tests.contract.test_lease_contract import DEAD, LENGTH_S, REAPER, claimed_by, pass_time
 from tests.support.ledger_under_test import (
@@ -128,7 +129,7 @@ def test_a_lost_message_of_a_call_that_takes_no_change_stops_none_behind_it(
     ledger.age(5)
 
     with a_check(postgres_engine, "llm_call", POISON):
-        batch = ledger.ledger.due(limit=1, queued_before=ledger.now())
+        batch = ledger.ledger.take_lost_messages(limit=1, queued_before=ledger.now())
 
     assert [due.key for due in batch.items] == [fine]
 

@@ -18,9 +18,10 @@ from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.budgets import Window
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey, Reaper
+from callgate.domain.ledger import Reaper
 from callgate.domain.reports import By, CallFilter, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
@@ -52,7 +53,7 @@ METHODS: dict[str, Ask] = {
     "reserve": lambda s: PostgresLedger(s).reserve([a_reserve(KEY)]),
     "record": lambda s: PostgresLedger(s).record([an_answer(REF)]),
     "settle": lambda s: PostgresLedger(s).settle([a_loss(REF)]),
-    "due": lambda s: PostgresLedger(s).due(limit=1, reaper=Reaper("a:1:b", 1.0)),
+    "due": lambda s: PostgresLedger(s).take_due(limit=1, reaper=Reaper("a:1:b", 1.0)),
     "links": lambda s: PostgresLedger(s).links(limit=1),
     "deliver": lambda s: PostgresLedger(s).deliver([Told(uuid4())]),
     "renew": lambda s: PostgresLeases(s).renew("a:1:b", 1.0),

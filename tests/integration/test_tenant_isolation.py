@@ -14,9 +14,10 @@ from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.budgets import ORG_SCOPE, Window
+from callgate.domain.calls import Bodies, CallState
 from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError
-from callgate.domain.ledger import Bodies, CallState, SubmitOutcome
+from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import CallFilter
 from tests.support.hostile_client import (
     DENIED,

@@ -15,8 +15,9 @@ from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.roles import CLIENT, DASHBOARD
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import ORG_SCOPE, Window
+from callgate.domain.calls import Bodies, CallState
 from callgate.domain.errors import ConfigurationError
-from callgate.domain.ledger import Bodies, CallState, SubmitOutcome
+from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.reports import CallFilter
 from tests.support.hostile_client import (
     DENIED,

@@ -252,7 +252,7 @@ def test_a_worker_refuses_a_ledger_from_before_the_first_release(empty_url: str)
         closing(PostgresSession(empty_url)) as session,
         pytest.raises(NotMigrated, match="run `callgate migrate`"),
     ):
-        PostgresLedger(session).due(limit=0)
+        PostgresLedger(session).take_due(limit=0)
 
 
 def test_the_fallback_makes_ids_in_order_of_time(empty_url: str) -> None:

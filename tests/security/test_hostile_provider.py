@@ -23,8 +23,7 @@ import pytest
 
 from callgate.adapters.providers.openai import transport as openai_transport
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.contract.openai_attempts import ATTEMPT, Outcome, a_request, attempt, forget_proxies
 from tests.contract.provider_worlds import (
     Exchange,

@@ -24,11 +24,12 @@ from callgate.adapters.postgres.ledger import SUBMIT, PostgresLedger
 from callgate.adapters.postgres.operations import CALLS, END
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain import bounds
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.errors import RowRefused
 from callgate.domain.identity import call_id
-from callgate.domain.ledger import CallKey, CallState, NewSubmission, SubmitOutcome
+from callgate.domain.ledger import NewSubmission, Requeue, SubmitOutcome
 from tests.support.deployment import Deployment, Process, until
-from tests.support.ledger_under_test import a_reserve, a_submission
+from tests.support.ledger_under_test import a_submission
 from tests.support.logins import a_client
 
 MINE = "mine"
@@ -123,7 +124,7 @@ def others_live(deployment: Deployment, broker: Redis) -> None:
     due = replace(due, request=deployment.request(org).model_dump_json().encode())
     ledger = deployment.client.ledger
     (queued,) = ledger.submit([due])
-    ledger.reserve([a_reserve(queued.key, reject_with='{"code": "later"}', defer_s=0.0)])
+    ledger.reserve([Requeue(queued.key, '{"code": "later"}')])
     told = a_submission("told", org_id=org, link=a_link(THEIRS))
     began_at = time.monotonic()
     (answer,) = ledger.submit([told])
@@ -261,7 +262,7 @@ def test_a_due_query_brings_no_link(deployment: Deployment, mine: PostgresSessio
     deployment.rows(TELL, **row)
     ledger = deployment.client.ledger
 
-    due = ledger.due(limit=100)
+    due = ledger.take_due(limit=100)
     links = ledger.links(limit=200)
 
     assert due.items == ()

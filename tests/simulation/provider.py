@@ -12,9 +12,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Usage
-from callgate.domain.retry import Billing, Failure
 from tests.simulation.faults import REPLY
 from tests.simulation.scheduler import Owner
 
@@ -75,7 +74,7 @@ class Bill:
     """What it answered."""
 
 
-class ProviderLine:
+class FaultyProvider:
     """`LLMProviderPort` as one process sees it."""
 
     def __init__(self, world: World, owner: Owner) -> None:

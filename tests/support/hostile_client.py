@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
 from callgate.domain.budgets import ORG_SCOPE, Window
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 from devkit.servers.embedded import DevServers
 from tests.support.ledger_under_test import (
     LINK,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from callgate.domain.ledger import (
-    AttemptRef,
-)
+from callgate.domain.calls import AttemptRef
 from callgate.domain.reports import CostLine, Snapshot
 from callgate.domain.retention import ArchivedMonth
 from callgate.services.audit import audit

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from callgate.adapters.memory.ledger import uuid7
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import PARTITION_NAME
-from callgate.domain.ledger import AttemptRef, CallKey
+from callgate.domain.calls import AttemptRef, CallKey
 from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
 
 MOVE_CALL = """

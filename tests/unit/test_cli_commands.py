@@ -18,26 +18,17 @@ from callgate.cli import run
 from callgate.cli.output import print_error
 from callgate.client import Client
 from callgate.domain.budgets import NANO_PER_USD
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
 from callgate.domain.delivery import Delivery, Published, Told
 from callgate.domain.errors import CallFailed, ConfigurationError
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
-    RecordAnswer,
-    Reserve,
-    Reserved,
-    Settle,
-)
-from callgate.domain.ports import ProviderReply
+from callgate.domain.ledger import RecordAnswer, Reserve, Reserved, Settle
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.reports import (
     CallFilter,
     CostLine,
     UnprocessableMessage,
 )
 from callgate.domain.requests import Anomaly, LLMRequest, Message, Usage
-from callgate.domain.retry import Billing, Failure
 from callgate.settings import ClientSettings
 
 HOSTILE = "\x1b[2J \x1b]52;c;cm0gLXJm\x07 \x7f \x9b31m \u202e fdp \u2066 \ud800"

@@ -20,7 +20,7 @@ from callgate.cli import run
 from callgate.cli.actions import by_of
 from callgate.client import Client
 from callgate.domain.breaker import Health
-from callgate.domain.ledger import AttemptRef, AttemptStatus, CallState
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
 from callgate.domain.reports import By
 from callgate.domain.unknown import UnknownFilter
 from callgate.services.bills import BILLS_BYTES_MAX, BILLS_MAX

@@ -8,9 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from callgate.adapters.memory import ledger as memory_ledger
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import TRIES_MAX, Delivery, Published, told
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
-from callgate.domain.ledger import CallKey, CallState, SubmitOutcome
+from callgate.domain.ledger import SubmitOutcome
 from callgate.services.delivery import SAID_AGAIN_S
 from tests.support.ledger_under_test import a_submission, open_memory
 from tests.support.service_world import ServiceWorld

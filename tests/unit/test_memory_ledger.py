@@ -9,8 +9,9 @@ from uuid import RFC_4122, UUID
 
 from callgate.adapters.memory.ledger import MemoryLedger, uuid7
 from callgate.domain.budgets import Window
+from callgate.domain.calls import CallState
 from callgate.domain.delivery import Told
-from callgate.domain.ledger import CallState, NewSubmission
+from callgate.domain.ledger import NewSubmission
 from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
 from callgate.domain.reports import Snapshot
 from callgate.domain.retention import BodyAges, Purged
@@ -36,7 +37,7 @@ def a_life(batch: list[NewSubmission], seed: int) -> tuple[list[Any], Snapshot]:
         key = rng.choice(answers[0]).key
         answers.append(ledger.reserve([a_reserve(key, 100, worker_id="worker-1:1")]))
         ledger.leases.renew(REAPER.worker_id, 60)
-        answers.append(ledger.due(limit=2, reaper=REAPER))
+        answers.append(ledger.take_due(limit=2, reaper=REAPER))
         answers.append(ledger.read([key]))
     return answers, ledger.snapshot()
 

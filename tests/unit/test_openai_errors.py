@@ -34,7 +34,7 @@ from callgate.adapters.providers.openai.refusals import (
 )
 from callgate.adapters.providers.openai.words import HINTS, PARAMETERS, SENTENCES
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 
 REQUEST = httpx2.Request("POST", "http://provider.invalid/v1/chat/completions")
 ROWS = [kind for kind, _ in SENT]

@@ -13,9 +13,8 @@ from callgate.adapters.providers.openai.reply import reply_of
 from callgate.adapters.providers.openai.unwrapping import unwrapped
 from callgate.adapters.providers.openai.usage import ROWS, TOKENS_MAX, Told, usage_in, usage_of
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import Anomaly, Usage
-from callgate.domain.retry import Billing, Failure
 from tests.contract.openai_attempts import PROMPT, a_request
 
 JSON = st.recursive(

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from callgate.domain.budgets import Window
+from callgate.domain.calls import AttemptStatus, CallState
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.ledger import AttemptStatus, CallState
 from callgate.domain.requests import OnBudget
 from callgate.services.recovery import DUE_BATCH_MAX
 from tests.support.service_world import GRACE_S, ServiceWorld
@@ -48,9 +48,9 @@ def test_an_outage_starts_the_proof_anew() -> None:
     abandoned(world)
     world.due.run()
     world.clock.elapsed_s += 30 + GRACE_S + 1
-    due, world.ledger.due = world.ledger.due, _away  # type: ignore[method-assign]
+    due, world.ledger.take_due = world.ledger.take_due, _away  # type: ignore[method-assign]
     assert world.due.run() == (None, 0)
-    world.ledger.due = due  # type: ignore[method-assign]
+    world.ledger.take_due = due  # type: ignore[method-assign]
 
     world.due.run()
 
@@ -100,9 +100,9 @@ def test_after_an_outage_leases_are_judged_by_nobody_for_a_grace() -> None:
     world = ServiceWorld(lease_s=8)
     world.due.run()
     world.clock.elapsed_s += GRACE_S
-    due, world.ledger.due = world.ledger.due, _away  # type: ignore[method-assign]
+    due, world.ledger.take_due = world.ledger.take_due, _away  # type: ignore[method-assign]
     world.due.run()
-    world.ledger.due = due  # type: ignore[method-assign]
+    world.ledger.take_due = due  # type: ignore[method-assign]
     judged: list[float] = []
 
     def expire(reaper: str) -> list[str]:
@@ -133,7 +133,7 @@ def test_an_answer_nobody_settled_is_settled() -> None:
     world = ServiceWorld()
     key = world.submit().key
     asyncio.run(world.llm.execute(key))
-    world.queue.logs.clear()
+    world.queue.settle_tasks.clear()
     world.clock.elapsed_s += 30 + GRACE_S + 1
 
     world.due.run()
@@ -223,7 +223,7 @@ def test_whoever_frees_headroom_asks_for_the_due_query() -> None:
     asyncio.run(world.llm.execute(held_up))
     before = list(world.woken)
 
-    world.logger.settle(world.queue.logs)
+    world.ai_call_logger.settle(world.queue.settle_tasks)
     world.due.run()
 
     assert (before, len(world.woken)) == ([], 1)

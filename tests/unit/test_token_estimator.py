@@ -38,7 +38,7 @@ from callgate.adapters.token_estimator import (
 )
 from callgate.domain.catalogue import Catalogue, ProviderEntry
 from callgate.domain.gates import TOKEN_BYTES_MAX
-from callgate.domain.ports import TokenBound
+from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 
 ENCODINGS = (O200K, CL100K)

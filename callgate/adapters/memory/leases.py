@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from callgate.adapters.memory.tables import LeaseRow, MemoryTables
+from callgate.adapters.memory.rows import LeaseRow
+from callgate.adapters.memory.tables import MemoryTables
 
 
 class MemoryLeases:

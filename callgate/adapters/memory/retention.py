@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from callgate.adapters.memory.breakers import forget
-from callgate.adapters.memory.tables import CallRow, MemoryTables
+from callgate.adapters.memory.rows import CallRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.reports import UnprocessableMessage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
 

@@ -21,9 +21,9 @@ from callgate.domain.bounds import (
     reason_json,
 )
 from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.calls import AttemptStatus, CallKey, CallState, CallView
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import UnknownTimeZone
-from callgate.domain.ledger import AttemptStatus, CallKey, CallState, CallView
 from callgate.domain.reports import (
     BreakerLine,
     BudgetDrift,
@@ -108,15 +108,15 @@ class PostgresOperations:
         """List budgets; see `OperationsPort.budgets`."""
         return [_figures(row) for row in self._session.answers(BUDGETS, {"org_id": org_id})]
 
-    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
+    def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
         """List calls; see `OperationsPort.calls`."""
-        rows = self._session.answers(CALLS, {**_filter(wanted), "limit": limit})
+        rows = self._session.answers(CALLS, {**_filter(call_filter), "limit": limit})
         keys = [CallKey(row.call_id, row.generation) for row in rows]
         return [view for view in self._ledger.read(keys) if view is not None]
 
-    def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
+    def dead_groups(self, call_filter: CallFilter) -> list[DeadGroup]:
         """Group dead letters; see `OperationsPort.dead_groups`."""
-        rows = self._session.answers(DEAD_GROUPS, _filter(wanted))
+        rows = self._session.answers(DEAD_GROUPS, _filter(call_filter))
         return [DeadGroup(**row._asdict()) for row in rows]
 
     def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
@@ -268,16 +268,16 @@ def _figures(row: Any) -> BudgetFigures:
     )
 
 
-def _filter(wanted: CallFilter) -> dict[str, Any]:
-    state = wanted.state
+def _filter(call_filter: CallFilter) -> dict[str, Any]:
+    state = call_filter.state
     return {
-        "org_id": wanted.org_id,
+        "org_id": call_filter.org_id,
         "state": state.value if isinstance(state, CallState) else None,
-        "wait_reason": wanted.wait_reason and wanted.wait_reason.value,
-        "end_reason": wanted.end_reason,
-        "call_type": wanted.call_type,
-        "provider": wanted.provider,
-        "model": wanted.model,
-        "error_fingerprint": wanted.error_fingerprint,
-        "call_ids": list(wanted.call_ids) or None,
+        "wait_reason": call_filter.wait_reason and call_filter.wait_reason.value,
+        "end_reason": call_filter.end_reason,
+        "call_type": call_filter.call_type,
+        "provider": call_filter.provider,
+        "model": call_filter.model,
+        "error_fingerprint": call_filter.error_fingerprint,
+        "call_ids": list(call_filter.call_ids) or None,
     }

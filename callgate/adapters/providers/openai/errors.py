@@ -23,7 +23,7 @@ import openai
 
 from callgate.adapters.providers.openai.refusals import error_in, refusal_of
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 
 
 class ReplyTooLarge(httpx2.ReadError):

@@ -16,7 +16,7 @@ from http import HTTPStatus
 
 from callgate.adapters.providers.openai.words import CODES, SENTENCES, hint, parameter, words_of
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 
 RETRY_AFTER_MAX_S = 86_400.0
 """What a longer, or infinite, Retry-After is cut to."""

@@ -11,10 +11,8 @@ from callgate.adapters.memory import money as memory_money
 from callgate.adapters.memory import unknown as memory_unknown
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.unknown import HandOutcome, SettledByHand
-from tests.simulation.breaker_mutations import MUTATIONS
-from tests.simulation.mutations import Patched, caught_by
+from tests.simulation.mutations.registry import Patched, caught_by
 
-__all__ = ["MUTATIONS"]
 _settle = memory_unknown.settle
 
 

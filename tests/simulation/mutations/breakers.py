@@ -12,15 +12,14 @@ from uuid import UUID
 from callgate.adapters.memory import breakers as memory_breakers
 from callgate.adapters.memory import ledger as memory_ledger
 from callgate.adapters.memory import money as memory_money
-from callgate.adapters.memory.tables import AttemptRow, MemoryTables
+from callgate.adapters.memory.rows import AttemptRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain import breaker
 from callgate.domain.breaker import FAILURES_MAX, RELEASED_MAX, Breaker, Guard, Health, Trial
-from callgate.domain.ledger import AttemptStatus, CallState, Settle, WaitReason
+from callgate.domain.calls import AttemptStatus, CallState, WaitReason
+from callgate.domain.ledger import Settle
 from callgate.services import ai_call_logger
-from tests.simulation.mutations import MUTATIONS, Patched, caught_by, deciding
-
-__all__ = ["MUTATIONS"]
-
+from tests.simulation.mutations.registry import Patched, caught_by, deciding
 
 # How often a call is made.
 
@@ -29,7 +28,11 @@ __all__ = ["MUTATIONS"]
 def count_a_lost_worker_as_unknown() -> Patched:
     """A call whose workers die is given up as if its provider had left it open."""
     return deciding(
-        lambda failure, t, policy: (failure, replace(t, unknown=t.unknown + t.lost), policy)
+        lambda failure, t, policy: (
+            failure,
+            replace(t, unknown=t.unknown + t.worker_losses),
+            policy,
+        )
     )
 
 
@@ -295,10 +298,10 @@ def a_breaker_is_asked_once_the_hold_is_made() -> Patched:
     """Calls that wait hold the budget of those that could run."""
     wait = memory_money._wait_for_provider
 
-    def holding(tables: Any, call: Any, wanted: Any, guard: Any, now: Any) -> None:
-        budgets = memory_money._budgets(tables, call, wanted, now)
-        memory_money._hold(tables, call, wanted, budgets, _unused_id(tables), now)
-        wait(tables, call, wanted, guard, now)
+    def holding(tables: Any, call: Any, claim: Any, guard: Any, now: Any) -> None:
+        budgets = memory_money._budgets(tables, call, claim, now)
+        memory_money._hold(tables, call, claim, budgets, _unused_id(tables), now)
+        wait(tables, call, claim, guard, now)
 
     return patch.object(memory_money, "_wait_for_provider", holding)
 
@@ -332,7 +335,7 @@ def each_refusal_begins_the_wait_again() -> Patched:
 def a_call_that_meets_an_open_breaker_is_rejected() -> Patched:
     """None of a long queue outlives an outage."""
 
-    def refuse(tables: MemoryTables, call: Any, wanted: Any, guard: Any, now: Any) -> None:
+    def refuse(tables: MemoryTables, call: Any, claim: Any, guard: Any, now: Any) -> None:
         tables.end(call, CallState.REJECTED, None, now)
 
     return patch.object(memory_money, "_wait_for_provider", refuse)

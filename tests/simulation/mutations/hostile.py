@@ -1,8 +1,7 @@
 """
 Planted defects by which one tenant could stop the others, each caught by a life under attack (`hostile.live`).
 
-They are registered apart from those of `mutations`: what must catch them is promised to the others, and is seen only in
-lives with a hostile tenant.
+They are registered apart: the rules that catch them hold only in lives with a hostile tenant.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from typing import Any
 from unittest.mock import patch
 
 from callgate.domain import errors
+from callgate.domain.answers import Finding
 from callgate.domain.delivery import Delivery, Published, Told
-from callgate.domain.ports import Finding
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 from callgate.services import ai_call_logger, delivery, output_checks
 from callgate.services.recovery import RecoveryService
 from tests.simulation import hostile, row_locks
 from tests.simulation.hostile import HostileWorld
-from tests.simulation.mutations import Patched
-from tests.simulation.provider import ProviderLine
+from tests.simulation.mutations.registry import Patched
+from tests.simulation.provider import FaultyProvider
 from tests.simulation.scheduler import Owner
 
 
@@ -72,7 +71,7 @@ def settle_waits_for_a_locked_row() -> Patched:
 @caught_by("others_are_told_in_time", *HARM)
 def the_due_query_waits_for_a_locked_row() -> Patched:
     """Recovery, retries and links stand behind one call."""
-    return waiting("due")
+    return waiting("take_due", "take_lost_messages")
 
 
 @caught_by(*HARM)
@@ -106,7 +105,7 @@ def links_are_delivered_in_the_recovery_loop() -> Patched:
 
     def after_links(self: Any) -> tuple[Any, int]:
         try:
-            while self._logger._delivery.run():
+            while self._ai_call_logger._delivery.run():
                 pass
         except errors.Unavailable:
             return None, 0
@@ -170,4 +169,4 @@ def a_killed_check_is_posted_as_unknown() -> Patched:
 @caught_by("who_may_be_tried_is_not_refused", "others_succeed", *HARM)
 def a_refused_key_opens_everybodys_breaker() -> Patched:
     """Breakers do not ask whose key was refused."""
-    return patch.object(ProviderLine, "credential", lambda self, org_id: "")
+    return patch.object(FaultyProvider, "credential", lambda self, org_id: "")
