@@ -184,7 +184,7 @@ def test_the_newest_schema_is_what_the_code_declares(empty_url: str) -> None:
 
 
 def test_who_may_run_with_the_owners_rights(empty_url: str) -> None:
-    """Nobody who was not told so; and such a function looks for tables in our schema alone."""
+    """Only the listed roles. And such a function finds tables in our schema only."""
     migrate(empty_url)
 
     with open_connection(empty_url) as connection:

@@ -194,7 +194,10 @@ def test_no_statement_takes_a_million_rows(mine: PostgresSession) -> None:
     long = json.dumps("x" * bounds.ERROR_BYTES_MAX)
     with pytest.raises(RowRefused, match="at most 16384 bytes"):
         mine.answers(END, {"call_ids": [], "generations": [], "error": long, "states": []})
-    filters = ("org_id", "state", "call_type", "provider", "model", "error_fingerprint", "call_ids")
+    filters = (
+        *("org_id", "state", "wait_reason", "end_reason", "call_type", "provider", "model"),
+        *("error_fingerprint", "call_ids"),
+    )
     assert mine.answers(CALLS, {**dict.fromkeys(filters), "limit": None}) is not None
 
 

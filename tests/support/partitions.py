@@ -1,4 +1,4 @@
-"""A ledger whose log reaches back: attempts that were really made, moved into the past by their ids."""
+"""A ledger with an old log: real attempts, moved into the past by their ids."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def partition_of(at: datetime) -> str:
 
 
 class PartitionedLedger:
-    """A Postgres ledger, and what tests do past it."""
+    """A Postgres ledger, and statements that tests run beside it."""
 
     def __init__(self, under_test: LedgerUnderTest, engine: Engine) -> None:
         self.under_test = under_test
