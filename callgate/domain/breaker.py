@@ -47,7 +47,7 @@ KEY_REFUSED_CODES = frozenset(
     {"authentication_failed", "permission_denied", "insufficient_quota", "missing_credentials"}
 )
 REQUEST_REFUSED_CODES = frozenset({"content_filtered"})
-"""The provider judged the request, so it is alive, though the bill may be unknown."""
+"""The provider answered the request itself, so it is alive, though the bill may be unknown."""
 
 BROKEN_CODES = frozenset({"broken_off"})
 """The provider broke off its own answer, and named what that cost."""

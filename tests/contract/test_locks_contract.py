@@ -97,7 +97,7 @@ def test_an_answer_is_kept_though_somebody_holds_its_call(ledger: LedgerUnderTes
     assert ledger.settle(a_success(ref))[0].is_applied
 
 
-def test_an_expired_attempt_that_is_held_waits_for_whoever_judges_then(
+def test_an_expired_attempt_that_is_locked_waits_for_the_next_reaper(
     ledger: LedgerUnderTest,
 ) -> None:
     """The due query passes over it, and takes it when it is free."""
@@ -193,7 +193,7 @@ def test_a_worker_that_comes_back_learns_that_its_lease_was_given_away(
     assert ledger.settle(a_success(held))[0].is_applied
 
 
-def test_a_lease_that_was_given_away_judges_nobody(ledger: LedgerUnderTest) -> None:
+def test_a_lease_that_was_given_away_expires_nobody(ledger: LedgerUnderTest) -> None:
     """It stays for what is held, and its process may be dead."""
     zombie = "host:3:zombie"
     ledger.leases.renew(zombie, LENGTH_S)

@@ -12,7 +12,8 @@ from callgate.domain.budgets import Window
 from callgate.domain.calls import CallState
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import NewSubmission
-from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
+from callgate.domain.operator_ports import OperationsPort, RetentionPort
+from callgate.domain.ports import LedgerPort
 from callgate.domain.reports import Snapshot
 from callgate.domain.retention import BodyAges, Purged
 from tests.support.ledger_under_test import (
