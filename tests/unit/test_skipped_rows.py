@@ -97,7 +97,7 @@ def test_a_call_that_was_held_is_published_when_it_is_free() -> None:
     assert asyncio.run(world.run(key)).state is CallState.SUCCEEDED
 
 
-def test_a_call_that_was_only_held_is_no_suspect() -> None:
+def test_a_call_that_was_only_locked_is_not_quarantined() -> None:
     """However often sweeps found it while it was free for a moment: it was looked into each time."""
 
     async def isolate(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Deferred:
@@ -117,7 +117,7 @@ def test_a_call_that_was_only_held_is_no_suspect() -> None:
     assert asyncio.run(world.run(key)).state is CallState.SUCCEEDED
 
 
-def test_a_suspect_whose_child_found_it_held_is_retry_locked_to() -> None:
+def test_a_quarantined_call_that_its_child_found_locked_is_tried_again() -> None:
     """The child has no due query of its own."""
 
     async def isolate(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Deferred:
