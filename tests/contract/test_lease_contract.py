@@ -45,7 +45,7 @@ def claimed_by(ledger: LedgerUnderTest, worker_id: str, content: str = "invoice"
 
 
 def test_calls_of_a_dead_worker_are_due_long_before_their_deadline(ledger: LedgerUnderTest) -> None:
-    """Dispatched and answered ones; whoever takes them goes on as if they had expired."""
+    """Dispatched and answered ones; the caller that takes them treats them as expired."""
     ledger.leases.renew(DEAD, LENGTH_S)
     sent, kept = claimed_by(ledger, DEAD, "sent"), claimed_by(ledger, DEAD, "kept")
     ledger.record(an_answer(kept))

@@ -48,7 +48,7 @@ def test_a_claim_passes_over_what_somebody_holds(ledger: LedgerUnderTest) -> Non
 def test_the_claim_of_a_running_call_that_is_held_cannot_be_renewed(
     ledger: LedgerUnderTest,
 ) -> None:
-    """Whoever did not hear that it had claimed must ask again: only then is the attempt its own."""
+    """A claimant that got no reply must ask again before it may send."""
     reserve = a_reserve(ledger.queued())
     (first,) = ledger.reserve(reserve)
 
@@ -212,7 +212,7 @@ def test_a_lease_that_was_given_away_expires_nobody(ledger: LedgerUnderTest) -> 
 def test_leases_whose_calls_are_held_keep_none_from_being_released(
     ledger: LedgerUnderTest,
 ) -> None:
-    """More than one statement takes: whoever was tried is last in turn."""
+    """More than one statement takes: a lease that was tried goes to the end of the order."""
     stuck = [f"host:{n}:stuck" for n in range(EXPIRED_MAX + 2)]
     ledger.set_budget(10_000)
     refs = []

@@ -154,7 +154,7 @@ class Invariants:
         )
 
     def _created(self, new: NewSubmission, key: CallKey) -> None:
-        """The generation before has ended; after a redrive whoever had a link on it has one on this one."""
+        """The generation before has ended; a redrive copies its links to this one."""
         key_before = CallKey(key.call_id, key.generation - 1)
         before = self._tables.calls.get(key_before)
         if before is None:

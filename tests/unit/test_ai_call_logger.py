@@ -344,7 +344,7 @@ def test_a_broken_request_does_not_hold_up_its_batch(request_text: bytes) -> Non
 
 
 def test_an_amount_the_ledger_refuses_is_posted_as_the_hold() -> None:
-    """Else the attempt would stay unsettled, and its hold held, for ever."""
+    """Otherwise the attempt would never be settled, and its hold never released."""
     world = ServiceWorld()
     ref = answered(world)
     settle = world.ledger.settle

@@ -147,7 +147,7 @@ def test_nothing_is_claimed_without_a_lease() -> None:
 
 
 def test_a_process_that_never_renews_leaves_its_calls_to_the_sweep() -> None:
-    """Its patience has a bound."""
+    """Its deadline is bounded."""
     world = ServiceWorld()
     key = world.submit().key
     world.clock.elapsed_s += LEASE_S / 2

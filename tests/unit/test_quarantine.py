@@ -47,13 +47,13 @@ def test_a_quarantined_call_is_not_run_beside_others() -> None:
     """A call that was lost once goes where it can take nobody along; what came of it there is what came of it."""
     alone = Alone(DeliveryResult.ANSWERED)
     world = ServiceWorld(run_quarantined=alone)
-    innocent, suspect = world.submit("innocent").key, a_quarantined_call(world)
+    innocent, quarantined = world.submit("innocent").key, a_quarantined_call(world)
 
     asyncio.run(world.llm.execute(innocent))
-    executed = asyncio.run(world.llm.execute(suspect))
+    executed = asyncio.run(world.llm.execute(quarantined))
 
     assert executed is DeliveryResult.ANSWERED
-    assert alone.given == [(suspect, POLICY.deadline_s + GRACE_S)]
+    assert alone.given == [(quarantined, POLICY.deadline_s + GRACE_S)]
     assert [request.messages[0].content for request, _, _ in world.provider.requests] == [
         "innocent"
     ]
@@ -107,7 +107,7 @@ def moved_on(world: ServiceWorld) -> None:
 
 
 def test_a_call_that_dies_before_its_claim_dies_alone_and_then_for_good() -> None:
-    """Nobody claimed it, so nobody missed it; whoever waits for its process counts it as lost."""
+    """No claim was made, so nothing expires. The worker that waits for its process counts the loss."""
     alone = Alone(DeliveryResult.WORKER_LOST)
     world = ServiceWorld(run_quarantined=alone)
     key = swept(world)

@@ -221,7 +221,7 @@ def test_an_answer_whose_call_stays_held_is_settled_when_it_is_free() -> None:
 
 
 def test_an_expired_attempt_that_is_locked_is_read_again() -> None:
-    """Whoever takes it next from the due query may have to know better."""
+    """The next due query takes it and reads it again."""
     world = ServiceWorld()
     key = world.submit().key
     (outcome,) = world.ledger.reserve([a_claim(key)])
