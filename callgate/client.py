@@ -37,7 +37,8 @@ from callgate.domain.calls import Bodies, CallKey, CallState, CallView
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, CallNotFound, InvalidRequest, WaitTimeout
 from callgate.domain.ledger import SubmitOutcome, Submitted
-from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort, RetentionPort
+from callgate.domain.operator_ports import OperationsPort, RetentionPort
+from callgate.domain.ports import LedgerPort, QueuePort
 from callgate.domain.reports import EndReason
 from callgate.domain.requests import LLMRequest, LLMResult
 from callgate.services.dead_letters import RedriveService

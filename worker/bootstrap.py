@@ -38,14 +38,8 @@ from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, Unavailable
-from callgate.domain.ports import (
-    LeasePort,
-    LedgerPort,
-    LLMProviderPort,
-    OperationsPort,
-    QueuePort,
-    RetentionPort,
-)
+from callgate.domain.operator_ports import OperationsPort, RetentionPort
+from callgate.domain.ports import LeasePort, LedgerPort, LLMProviderPort, QueuePort
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
 from callgate.services.lease import RENEW_AT_SHARE, LeaseService

@@ -62,11 +62,11 @@ class WaitReason(StrEnum):
     BUDGET_EXHAUSTED = "budget_exhausted"
     """The period's money is spent; it waits for the next one."""
     PROVIDER = "provider"
-    """Its provider is left alone for a while; see `callgate.domain.breaker`."""
+    """The breaker of its provider is open; see `callgate.domain.breaker`."""
     QUARANTINE = "quarantine"
-    """It may have killed a worker, and waits for a process of its own."""
+    """It may have killed a worker; it waits for a process of its own."""
     MEMORY = "memory"
-    """Its request is large, and waits for room in a worker's memory."""
+    """Its request is large; it waits for room in a worker's memory."""
 
 
 class AttemptKind(StrEnum):
@@ -74,7 +74,7 @@ class AttemptKind(StrEnum):
 
     CALL = "call"
     PROBE = "probe"
-    """To learn whether a provider that was left alone answers again."""
+    """To learn whether a provider with an open breaker answers again."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,7 +95,7 @@ class CallKey:
         Read a task id back.
 
         Raises:
-            ValueError: It is not one of ours.
+            ValueError: It is not a task id of a call.
         """
         call_id, _, generation = task_id.partition(".")
         return cls.parse(call_id, int(generation))
@@ -103,10 +103,10 @@ class CallKey:
     @classmethod
     def parse(cls, call_id: object, generation: object) -> CallKey:
         """
-        Read a key out of a message, of which nothing is believed.
+        Read a key from an untrusted message.
 
         Raises:
-            ValueError: It can be no key of a ledger.
+            ValueError: No ledger can contain this key.
         """
         if not isinstance(call_id, str) or type(generation) is not int:
             raise ValueError("a call id is text, a generation a whole number")
@@ -124,23 +124,23 @@ class AttemptRef:
 
 
 LIGHT_BYTES_MAX = 64 * 1024
-"""A worker may have a request of this size in memory for each call that it runs."""
+"""A worker may keep a request of this size in memory for each call that it runs."""
 
 
 class Bodies(StrEnum):
-    """Which of the heavy columns a read brings along."""
+    """Which bodies a read returns."""
 
     NONE = "none"
     LIGHT = "light"
     """The request, if it has at most `LIGHT_BYTES_MAX`."""
     REQUEST = "request"
     REPLY = "reply"
-    """Only of calls that have ended; waiting readers poll cheaply."""
+    """Only of ended calls, so that polling stays cheap."""
     BOTH = "both"
 
     @property
     def request_bytes_max(self) -> int:
-        """A request that is larger stays behind."""
+        """Larger requests are left out."""
         if self is Bodies.LIGHT:
             return LIGHT_BYTES_MAX
         return 2**31 - 1 if self in (Bodies.REQUEST, Bodies.BOTH) else -1
@@ -170,22 +170,22 @@ class AttemptView:
     finished_at: datetime | None
     kind: AttemptKind = AttemptKind.CALL
     credential: str = ""
-    """Whose key was used: an organisation, or empty for the provider's own."""
+    """The owner of the key that was used: an organisation, or empty for the provider's own key."""
     anomalies: tuple[str, ...] = ()
-    """What is odd about its bill, in fixed words; see `callgate.domain.requests.Anomaly`."""
+    """What is unusual about its bill; see `callgate.domain.requests.Anomaly`."""
 
 
 QUARANTINE_SWEEPS = 2
 """
-A call that so many sweeps have found may kill whoever looks into it, before that can claim it.
+A call that so many sweeps have found is quarantined: it may kill each worker before the worker can claim it.
 
-One sweep says little: it finds whatever the broker, or a worker that was killed, has lost.
+One sweep proves nothing, because it also finds messages that the broker, or a killed worker, has lost.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class CallView:
-    """One generation of a call, with the attempt that was asked for (else the current or winning one)."""
+    """One generation of a call, with the requested attempt, else the current or winning one."""
 
     key: CallKey
     org_id: str
@@ -199,36 +199,36 @@ class CallView:
     model: str
     input_token_bound: int
     request: bytes | None = field(repr=False)
-    """None if not asked for, left behind as too large, or purged."""
+    """None if it was not requested, was too large, or was purged."""
     error: str | None
-    """Why it waits, was rejected or died, or that its worker is lost: a `Failure` or a refusal as JSON."""
+    """Why it waits, was rejected or is dead, or that its worker was lost: a `Failure` or a refusal as JSON."""
     created_at: datetime
     posted_nano_usd: int
     """Σ posted over all attempts of this generation."""
     worker_losses: int
-    """Attempts of this generation that became unknown because their worker vanished."""
+    """Attempts of this generation that became unknown because their worker was lost."""
     unknown_attempts: int
     """Attempts of this generation that were recorded with an unknown bill."""
     paid_failures: int
-    """Attempts of this generation that were answered and brought no result."""
+    """Attempts of this generation that were answered and paid, without a result."""
     free_probes: int
     """Attempts of this generation that were probes, failed and cost nothing."""
     wait_reason: WaitReason | None
     sweeps: int
-    """Sweeps that found it queued since somebody last claimed or refused it."""
+    """Sweeps that found it queued since it was last claimed or refused."""
     is_purged: bool
     request_bytes: int
-    """The size of the request, whether or not it was brought along; 0 if it was purged."""
+    """The size of the request, also if it is not returned; 0 if it was purged."""
     last: AttemptView | None
     end_reason: str | None = None
     """The code of its error, if it is dead or rejected: why it ended without an answer."""
 
     @property
     def is_request_left_behind(self) -> bool:
-        """True of a request that was not brought along though there is one."""
+        """True if there is a request that was not returned."""
         return self.request is None and not self.is_purged
 
     @property
     def is_quarantined(self) -> bool:
-        """True if it may be what killed a worker."""
+        """True if it may have killed a worker."""
         return self.worker_losses > 0 or self.sweeps >= QUARANTINE_SWEEPS

@@ -22,7 +22,7 @@ from callgate.domain.requests import OnBudget, Usage
 
 
 class SubmitOutcome(StrEnum):
-    """What became of a submission."""
+    """The result of a submission."""
 
     CREATED = "created"
     """A new generation was queued: publish it."""
@@ -32,7 +32,7 @@ class SubmitOutcome(StrEnum):
     """The call is dead; its stored failure answers."""
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     UNSTORABLE = "unstorable"
-    """The ledger cannot hold this row; its neighbours were stored."""
+    """The ledger cannot store this row; the other rows were stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class NewSubmission:
     """One submission of one request."""
 
     submission_id: UUID
-    """Made by the client: submitting the same id again is the same submission."""
+    """Made by the client. Submitting it again is the same submission."""
     org_id: str
     call_id: UUID
     input_hash: bytes
@@ -52,14 +52,14 @@ class NewSubmission:
     """The `LLMRequest` as JSON, kept byte for byte."""
     idempotency_key: str | None = None
     link: str | None = field(default=None, repr=False)
-    """What to publish when the call ends, as JSON; see `callgate.adapters.broker.queue`."""
+    """What is published when the call ends, as JSON; see `callgate.adapters.broker.queue`."""
     force: bool = False
-    """Start a next generation even if the call succeeded or is dead."""
+    """Start the next generation even if the call succeeded or is dead."""
     inherit_links: bool = False
     """
-    A redrive: those who had a link on the dead generation get one on the next.
+    A redrive: the links of the dead generation are copied to the next one.
 
-    With `force`, of dead calls only: a call that was redriven before and has succeeded since answers REPLAYED.
+    With `force`, this applies to dead calls only. A call that has succeeded since answers REPLAYED.
     """
 
 
@@ -85,7 +85,7 @@ class Reserve:
     expires_in_s: float
     """Deadline plus grace: how long the attempt may go unrecorded before it falls due."""
     worker_id: str
-    """The process and its claim number: the same one is the same claim, its lease renewed, and makes one attempt."""
+    """The process and its claim number. The same id is the same claim: it makes one attempt, however often it comes."""
     price_source: str
     trace_id: str | None = None
     on_budget: OnBudget = OnBudget.REJECT
@@ -136,7 +136,7 @@ ReserveCommand = Reserve | Reject | Defer | Requeue
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """The call is ours: one provider request may be sent under this attempt."""
+    """The claim succeeded: one provider request may be sent for this attempt."""
 
     ref: AttemptRef
     attempt: int
@@ -145,30 +145,30 @@ class Reserved:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No hold. The call now waits, or is rejected for good."""
+    """Nothing is held. The call waits now, or is rejected."""
 
     key: CallKey
     state: CallState
     refusal: BudgetRefusal | None
-    """None if no budget refused it: the caller did, or the provider's breaker."""
+    """None if not a budget refused it, but the caller or the provider's breaker."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotClaimed:
-    """Somebody else has the call, or it has ended, or there is none: nothing was changed."""
+    """Another claim has the call, or it has ended or does not exist. Nothing was changed."""
 
     key: CallKey
     state: CallState | None
     superseded_attempt: AttemptRef | None = None
     """
-    The attempt of this very claim, if the call ended by a late answer before the claimant heard of it. It was never
-    sent, and only the claimant knows.
+    The attempt of this claim, if a late answer ended the call before the claimant got its reply. The claimant knows
+    that it was never sent, and must record that.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Unstorable:
-    """This row of the batch could not be written; its neighbours were."""
+    """This row of the batch could not be written; the others were."""
 
     why: str
 
@@ -176,9 +176,9 @@ class Unstorable:
 @dataclass(frozen=True, slots=True)
 class Locked:
     """
-    Somebody else's transaction holds the call at this moment: nothing was done, and nobody waited. Come again.
+    Another transaction has locked the call. Nothing was done, without waiting; try again.
 
-    It may be a submission that is just joining, or a client's login that keeps its transaction open.
+    The transaction may be a submission that is just joining, or one that a client's login keeps open.
     """
 
     key: CallKey
@@ -192,7 +192,7 @@ ReserveOutcome = Reserved | Refused | NotClaimed | Unstorable | Locked
 
 @dataclass(frozen=True, slots=True)
 class RecordAnswer:
-    """What the one provider request of an attempt brought back: a reply, an error, or both."""
+    """Keep the answer to the one provider request of an attempt: a reply, an error, or both."""
 
     ref: AttemptRef
     reply: bytes | None = field(repr=False)
@@ -202,12 +202,12 @@ class RecordAnswer:
 
 
 class RecordOutcome(StrEnum):
-    """What became of a record."""
+    """The result of recording an answer."""
 
     RECORDED = "recorded"
-    """The attempt is answered (also if it was before)."""
+    """The attempt is answered, now or already before."""
     LATE = "late"
-    """The attempt had become unknown; the answer is kept and will be posted with the truth."""
+    """The attempt was unknown already. The answer is kept, and its real cost will be posted."""
     CLOSED = "closed"
     """The attempt was already settled by an answer, or does not exist."""
     UNSTORABLE = "unstorable"
@@ -222,12 +222,12 @@ class Settle:
 
     ref: AttemptRef
     expected_status: AttemptStatus
-    """The attempt's status when this was decided; where it has changed since, nothing is done."""
+    """The status on which this decision is based. If it has changed since, nothing is done."""
     status: Literal[AttemptStatus.SUCCEEDED, AttemptStatus.FAILED, AttemptStatus.UNKNOWN]
-    """What it becomes; a dispatched attempt (its lease ran out) can only become UNKNOWN."""
+    """The new status. A dispatched attempt, which has expired, can only become UNKNOWN."""
     posted_nano_usd: int
     next_state: Literal[CallState.SUCCEEDED, CallState.WAITING, CallState.DEAD]
-    """Applied while this attempt is the call's current one; a success ends any call that is still open."""
+    """Applied if this attempt is the call's current one. A success ends any call that is open."""
     due_in_s: float | None = None
     """With WAITING: when to try again."""
     usage: Usage | None = None
@@ -236,25 +236,25 @@ class Settle:
     error: str | None = None
     error_fingerprint: str | None = None
     health: Health = Health.NEUTRAL
-    """What the attempt says about its provider."""
+    """What the attempt tells the breakers."""
     failure_code: str | None = None
-    """Kept as the reason of a breaker that this opens."""
+    """The reason of a breaker that this opens."""
     anomalies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What settling one attempt did."""
+    """The result of settling one attempt."""
 
     ref: AttemptRef
     is_applied: bool
-    """False if it was settled before: nothing was changed."""
+    """False if nothing was changed, because it was settled before."""
     state: CallState
     """The call's state afterwards."""
     has_links: bool = False
-    """The call ended by this, and has links to deliver; for ten seconds only this caller does."""
+    """The call ended now and has links to deliver. For ten seconds they are this caller's."""
     has_freed_waiters: bool = False
-    """The batch freed headroom or closed a breaker, and made calls due that had waited for it."""
+    """The batch freed headroom or closed a breaker, and made waiting calls due."""
     breaker_changes: tuple[BreakerChange, ...] = ()
     """The breakers that the batch opened or closed."""
 
@@ -271,24 +271,24 @@ class DueKind(StrEnum):
     PUBLISH = "publish"
     """It is queued (again): publish its task."""
     SETTLE = "settle"
-    """Its attempt was answered, but never settled."""
+    """Its attempt was answered, but not settled."""
     EXPIRED = "expired"
-    """Its attempt was dispatched, and its lease ran out."""
+    """Its attempt was dispatched and has expired."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reaper:
-    """A process that may call attempts lost, if the ledger finds it was there while others had time to record."""
+    """A process that may expire attempts of others, if its own lease was stable long enough."""
 
     worker_id: str
-    """Under whose lease: it must be fresh."""
+    """The process; its lease must be fresh."""
     lease_stable_for_s: float
-    """For how long no renewal of it may have been late."""
+    """For how long no renewal of the lease may have been late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """One due call. Its `due_at` was pulled forward a little, so that nobody else takes it meanwhile."""
+    """One due call. Its `due_at` was moved ten seconds ahead, so that no other caller takes it."""
 
     kind: DueKind
     key: CallKey
@@ -297,7 +297,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class DueBatch:
-    """What one due query found, and when, by the ledger's clock."""
+    """What one query took, and when, by the ledger's clock."""
 
     at: datetime
     items: tuple[Due, ...]

@@ -1,9 +1,9 @@
 """
 The ports: what callgate needs from the outside. Each has a real adapter and one in memory.
 
-Methods of the ledger take a batch and answer in its order. If a row cannot be written, only that row fails. Every method
-raises `LedgerUnavailable` if the ledger did not answer in time. Then it may or may not have taken effect, and calling
-again with the same values is safe.
+Methods of the ledger take a batch and answer in its order. If a row cannot be written, only that row fails. Every
+method raises `LedgerUnavailable` if the ledger did not answer in time. Then it may or may not have taken effect.
+Calling again with the same values is safe.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Protocol
 from uuid import UUID
 
 from callgate.domain.answers import Answer, Finding
-from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
-from callgate.domain.delivery import Delivery, LinkFailure, Published, Told
+from callgate.domain.delivery import Delivery, Published, Told
 from callgate.domain.ledger import (
     DueBatch,
     NewSubmission,
@@ -30,26 +30,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.provider import Failure, Priced, ProviderReply, TokenBound
-from callgate.domain.reports import (
-    BreakerLine,
-    By,
-    CallFilter,
-    CostLine,
-    DeadGroup,
-    EndReason,
-    OperatorAction,
-    Snapshot,
-    UnprocessableMessage,
-)
 from callgate.domain.requests import LLMRequest, ServiceTier, Usage
-from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
-from callgate.domain.unknown import (
-    SettleByHand,
-    SettledByHand,
-    UnknownBill,
-    UnknownDay,
-    UnknownFilter,
-)
 
 
 class LedgerPort(Protocol):
@@ -157,8 +138,8 @@ class LeasePort(Protocol):
         Grant or prolong a lease, `lease_s` seconds from now.
 
         Returns:
-            When the lease began. If that changes, the old lease ran out and was released, and attempts that were claimed
-            under it no longer belong to this process.
+            When the lease began. If that changes, the old lease ran out and was released, and attempts that were
+            claimed under it no longer belong to this process.
         """
 
     def release(self, worker_id: str) -> None:
@@ -178,138 +159,6 @@ class LeasePort(Protocol):
         """
 
 
-class OperationsPort(Protocol):
-    """What operators read, and what they may change."""
-
-    def set_budget(
-        self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"
-    ) -> BudgetFigures:
-        """
-        Set the limit of a scope, from now on. The current period keeps its figures.
-
-        A new time zone applies from the next period on. Calls that wait for headroom and fit now are due, oldest first.
-
-        Raises:
-            UnknownTimeZone: Nothing was changed.
-        """
-
-    def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
-        """List the newest period of every budget, ordered by org, scope, window."""
-
-    def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
-        """List calls, newest first, without bodies."""
-
-    def dead_groups(self, call_filter: CallFilter) -> list[DeadGroup]:
-        """Group dead letters by fingerprint, largest first."""
-
-    def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
-        """List messages that named no call, newest first."""
-
-    def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
-        """
-        Cancel queued or waiting calls, or discard dead ones: they become rejected, with `code` and `message`.
-
-        Returns:
-            The keys that were ended. The others were in another state. Links of ended calls are due.
-        """
-
-    def link_failures(self, key: CallKey, *, limit: int) -> list[LinkFailure]:
-        """List a call's links that could not be delivered, given-up ones first."""
-
-    def keep_unprocessable(self, message: UnprocessableMessage) -> None:
-        """Keep a message that named no call, as a dead letter."""
-
-    def costs(self, org_id: str | None = None) -> list[CostLine]:
-        """Sum what was used, by organisation, call type, provider and model."""
-
-    def breakers(self) -> list[BreakerLine]:
-        """List the breakers by name, and how many calls wait for each."""
-
-    def set_breaker(
-        self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
-    ) -> BreakerLine:
-        """
-        Open or close a breaker by hand, and log who did it and why. Without an organisation: the breaker of all.
-
-        A breaker that was opened by hand lets nothing through, not even probes, until it is closed by hand. Closing the
-        breaker of all also closes those of each organisation.
-        """
-
-    def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
-        """List attempts whose bill is unknown and was not settled by hand, newest first."""
-
-    def unknown_days(self, which: UnknownFilter) -> list[UnknownDay]:
-        """Sum unknown bills by day (UTC) and model, newest first, beside the known bills of that day and model."""
-
-    def bills(self, attempt_ids: Sequence[UUID]) -> dict[UUID, UnknownBill]:
-        """Read the bills of posted attempts, known or unknown; other attempts are left out."""
-
-    def settle_by_hand(
-        self, batch: Sequence[SettleByHand], *, by: By, dry_run: bool = False
-    ) -> list[SettledByHand]:
-        """
-        Post what the provider billed, and log who did it and why.
-
-        This takes attempts whose bill is unknown, was settled by hand before, or is the whole hold for want of an
-        amount. Money moves in exactly the budgets in which the hold was made. Headroom that this frees in a running
-        period makes waiting calls due. The status stays, so a late answer is still accepted, and its cost replaces the
-        amount. The same amount again changes nothing. With `dry_run` nothing is changed.
-        """
-
-    def actions(self, *, limit: int) -> list[OperatorAction]:
-        """List what operators changed, newest first."""
-
-    def snapshot(self) -> Snapshot:
-        """Read all figures that the audit compares, in one transaction."""
-
-
-class RetentionPort(Protocol):
-    """Removes what is old. Any number of processes may run each method at once."""
-
-    def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
-        """
-        Remove the bodies of up to `limit` calls that ended too long ago for their organisation; the accounting stays.
-
-        A call ages from its last posting, or from its submission if it never ran. A call is not purged while it is open
-        or has a link to deliver, money to post or a late answer to settle. Its row stays: a purged success answers
-        ResultPurged, and submitting it again starts the next generation. Up to `limit` unprocessable messages older than
-        the default age are deleted.
-
-        Returns:
-            How many were purged, or would be with `dry_run`. If that is `limit`, there may be more.
-        """
-
-    def calls_with_bodies(self, org_id: str) -> int:
-        """Number of the organisation's calls that still have bodies: the proof of erasure."""
-
-    def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
-        """Number of those that ended so long ago; a purge of that age left them because they have work to do."""
-
-    def make_partitions(self, *, months: int) -> Partitions:
-        """Create the log's partitions for this month and the next ones, `months` in all (7 at most)."""
-
-    def forget_breakers(self, *, limit: int) -> int:
-        """
-        Delete up to `limit` breakers that were unused for a week, that no call waits for and no operator opened.
-
-        Returns:
-            How many were deleted.
-        """
-
-    def archive_month(
-        self, keep_months: int, unknown_days: int = UNKNOWN_DAYS
-    ) -> ArchivedMonth | None:
-        """
-        Drop the oldest month of the log that is older than `keep_months` whole months, and keep its sums.
-
-        A bill that nobody knows, and that was posted less than `unknown_days` days ago, keeps its month: an operator
-        may still settle it.
-
-        Returns:
-            None if there is none, or another process is at it.
-        """
-
-
 class LLMProviderPort(Protocol):
     """Makes one provider request. Business code never sees more of a provider than this."""
 
@@ -323,14 +172,14 @@ class LLMProviderPort(Protocol):
 
         Args:
             request: `max_output_tokens` is set; it is sent as it was held.
-            timeout_s: The whole request's patience, to the last byte.
+            timeout_s: For the whole request, to the last byte of the reply.
 
         Returns:
             The reply, or why there is none and whether it may have been billed. Raises only on cancellation.
         """
 
     def credential(self, org_id: str) -> str:
-        """Whose key a request of this organisation is made with: its own id, or empty for the provider's key."""
+        """The owner of the key for requests of this organisation: its id, or empty for the provider's own key."""
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -343,8 +192,8 @@ class TokenEstimatorPort(Protocol):
         """
         Count in steps of some milliseconds, and return the bound.
 
-        Never less than what the provider will count, response schema and message framing included; what has passed
-        `stop_above` is counted no further.
+        It is never less than what the provider will count, with response schema and message framing. Counting stops
+        above `stop_above`.
         """
 
 
@@ -357,7 +206,7 @@ class CostCalculatorPort(Protocol):
     """
 
     def worst_case(self, request: LLMRequest, input_token_bound: int, at: datetime) -> Priced:
-        """A true upper bound, rounded up: dearest input rate, `n x max_output_tokens` at the output rate, fees."""
+        """An upper bound, rounded up: the highest input rate, `n x max_output_tokens` at the output rate, fees."""
 
     def cost(
         self, provider: str, model: str, usage: Usage, tier: ServiceTier, at: datetime
@@ -366,17 +215,17 @@ class CostCalculatorPort(Protocol):
 
 
 class SchemaValidatorPort(Protocol):
-    """Knows what a JSON Schema is."""
+    """Checks JSON Schemas themselves."""
 
     def check_schema(self, schema: str) -> str | None:
-        """Say what is wrong with the schema itself, or None."""
+        """What is wrong with the schema, or None."""
 
 
 class OutputValidatorPort(Protocol):
-    """Checks answers against their schemas; both come from strangers."""
+    """Checks answers against their schemas. Both are untrusted."""
 
     def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
-        """Check answers, organisations in turn, for so many seconds; what is over then cannot be said now."""
+        """Check answers, organisations in turn, for so many seconds; the rest are CheckerUnavailable."""
 
 
 class CredentialsPort(Protocol):
@@ -391,7 +240,7 @@ class CredentialsPort(Protocol):
 
 class QueuePort(Protocol):
     """
-    Wakes workers and tells submitters. Losing a message loses nothing: the ledger knows.
+    Wakes workers and tells submitters. A lost message loses no call: the ledger has it.
 
     Raises:
         BrokerUnavailable: The broker did not answer within its deadline; publishing again is harmless.
@@ -401,7 +250,7 @@ class QueuePort(Protocol):
         """Publish a call task for each key."""
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
-        """Publish a log task for each answered attempt, as the child of its call task."""
+        """Publish a settle task for each answered attempt, as the child of its call task."""
 
     def publish_sweep(self, sent_at: datetime) -> None:
         """Send a sweep through the call queue, behind everything that was published before `sent_at`."""
@@ -411,22 +260,22 @@ class QueuePort(Protocol):
         Publish links, each with `{task_id, state}` as its first argument.
 
         Returns:
-            What became of the first of them: of all, unless the broker stopped answering.
+            The results of the first links: of all, unless the broker stopped answering.
         """
 
 
 class BudgetCachePort(Protocol):
-    """A copy of budget figures for readers that may be a moment behind. Never asked for admission."""
+    """A copy of budget figures that may be a moment behind. Admission never reads it."""
 
     def get(self, org_id: str, load: Callable[[str], list[BudgetFigures]]) -> list[BudgetFigures]:
         """The figures of an organisation: cached, else loaded and kept for a short while; works without the cache."""
 
 
 class ClockPort(Protocol):
-    """A process's own time, for patience and back-off only."""
+    """A process's own time, for timeouts and back-off only."""
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start; never goes back, and does not stand still while the host is suspended."""
+        """Seconds from an arbitrary start; never goes back, and goes on while the host is suspended."""
 
     def jitter(self) -> float:
         """A random number in [0, 1)."""

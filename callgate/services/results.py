@@ -70,7 +70,7 @@ def result_of(
     Args:
         schema: The caller's Pydantic model; `parsed` is an instance of it.
         good_endings: Of the call's provider. Earlier versions called half an answer a success, so what is stored is
-            judged again.
+            checked again.
 
     Raises:
         ResultInvalid: The stored answer fits the JSON Schema, but not the caller's model; or it is not whole.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import structlog
 
 from callgate.domain.catalogue import Retention
-from callgate.domain.ports import RetentionPort
+from callgate.domain.operator_ports import RetentionPort
 from callgate.domain.retention import ArchivedMonth, BodyAges, Purged
 
 log = structlog.get_logger(__name__)

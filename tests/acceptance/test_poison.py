@@ -223,7 +223,7 @@ def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
     nul = replace(REPLY, service_tier="\x00")
     good.append(answered(deployment, org, "tier with NUL", nul))
     poisonous = {
-        "unjudgeable": [
+        "unreadable_attempt": [
             answered(deployment, org, "no reply", b"{"),
             answered(deployment, org, "a deep reply", b"[" * 100_000),
             answered(deployment, org, "no error", None, error="{"),
@@ -246,7 +246,7 @@ def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
     shown = callgate(deployment, "dead", "list", "--org", org, "--json")["calls"]
     codes = {call["task_id"]: call["error"]["code"] for call in shown}
     assert codes == {key.task_id: code for code, keys in poisonous.items() for key in keys}
-    no_request = poisonous["unjudgeable"][-1].task_id
+    no_request = poisonous["unreadable_attempt"][-1].task_id
     assert callgate(deployment, "dead", "show", no_request, "--json")["request"] == "{"
     rows = deployment.attempts(org)
     assert all(row.posted_nano_usd is not None for row in rows)

@@ -64,7 +64,7 @@ def test_a_queued_call_is_not_due_by_itself(ledger: LedgerUnderTest) -> None:
 
 
 def test_an_expired_attempt_is_due(ledger: LedgerUnderTest) -> None:
-    """Its lease ran out: whoever takes it decides what the call does next."""
+    """It has expired; the caller that takes it decides what the call does next."""
     ref = ledger.running()
     ledger.age(LEASE_S + 1)
 
@@ -167,7 +167,7 @@ def test_a_queued_call_whose_message_was_lost_is_published_again(
 def test_sweeps_of_a_call_are_counted_until_somebody_looks_into_it(
     ledger: LedgerUnderTest,
 ) -> None:
-    """A claim or a refusal shows that it can be looked into; to be put off unread shows nothing."""
+    """A claim or a refusal proves that a worker can read it. A deferral proves nothing."""
     key, mate = ledger.queued("found twice"), ledger.queued("found as often")
     for _ in range(2):
         assert not ledger.view(key).is_quarantined
@@ -259,7 +259,7 @@ def test_a_late_answer_that_was_never_settled_is_due(ledger: LedgerUnderTest) ->
 
 
 def test_late_answers_count_towards_the_limit(ledger: LedgerUnderTest) -> None:
-    """A batch is never larger than its taker asked for; nothing is skipped for ever."""
+    """A batch is never larger than its taker asked for; no call is skipped each time."""
     late, waiting = ledger.lost("late"), ledger.waiting("waiting", due_in_s=3_600)
     ledger.requeued(late.key)
     ledger.record(an_answer(late))

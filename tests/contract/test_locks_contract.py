@@ -48,7 +48,7 @@ def test_a_claim_passes_over_what_somebody_holds(ledger: LedgerUnderTest) -> Non
 def test_the_claim_of_a_running_call_that_is_held_cannot_be_renewed(
     ledger: LedgerUnderTest,
 ) -> None:
-    """Whoever did not hear that it had claimed must ask again: only then is the attempt its own."""
+    """A claimant that got no reply must ask again before it may send."""
     reserve = a_reserve(ledger.queued())
     (first,) = ledger.reserve(reserve)
 
@@ -97,7 +97,7 @@ def test_an_answer_is_kept_though_somebody_holds_its_call(ledger: LedgerUnderTes
     assert ledger.settle(a_success(ref))[0].is_applied
 
 
-def test_an_expired_attempt_that_is_held_waits_for_whoever_judges_then(
+def test_an_expired_attempt_that_is_locked_waits_for_the_next_reaper(
     ledger: LedgerUnderTest,
 ) -> None:
     """The due query passes over it, and takes it when it is free."""
@@ -193,7 +193,7 @@ def test_a_worker_that_comes_back_learns_that_its_lease_was_given_away(
     assert ledger.settle(a_success(held))[0].is_applied
 
 
-def test_a_lease_that_was_given_away_judges_nobody(ledger: LedgerUnderTest) -> None:
+def test_a_lease_that_was_given_away_expires_nobody(ledger: LedgerUnderTest) -> None:
     """It stays for what is held, and its process may be dead."""
     zombie = "host:3:zombie"
     ledger.leases.renew(zombie, LENGTH_S)
@@ -212,7 +212,7 @@ def test_a_lease_that_was_given_away_judges_nobody(ledger: LedgerUnderTest) -> N
 def test_leases_whose_calls_are_held_keep_none_from_being_released(
     ledger: LedgerUnderTest,
 ) -> None:
-    """More than one statement takes: whoever was tried is last in turn."""
+    """More than one statement takes: a lease that was tried goes to the end of the order."""
     stuck = [f"host:{n}:stuck" for n in range(EXPIRED_MAX + 2)]
     ledger.set_budget(10_000)
     refs = []

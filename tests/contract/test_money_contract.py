@@ -219,7 +219,7 @@ def test_the_last_exhausted_period_is_waited_for(ledger: LedgerUnderTest) -> Non
 
 
 def test_only_exhausted_periods_are_waited_for(ledger: LedgerUnderTest) -> None:
-    """A month with room does not put off what tomorrow allows."""
+    """A month with headroom does not delay what the next day allows."""
     ledger.set_budget(10 * LIMIT, window=Window.MONTH)
     ledger.succeeded("spent", posted_nano_usd=950)
     key = ledger.queued()

@@ -183,7 +183,7 @@ def test_dead_groups_can_be_filtered(ledger: LedgerUnderTest) -> None:
     assert ledger.operations.dead_groups(CallFilter(error_fingerprint="feed")) == []
 
 
-def test_strays_are_kept(ledger: LedgerUnderTest) -> None:
+def test_unprocessable_messages_are_kept(ledger: LedgerUnderTest) -> None:
     """A message that names no call is a dead letter too; its bytes stay as they came."""
     first = UnprocessableMessage("callgate.call", "not JSON", b"\x00\xff raw")
     second = UnprocessableMessage("callgate.log", "no such task", b"{}")
@@ -193,9 +193,9 @@ def test_strays_are_kept(ledger: LedgerUnderTest) -> None:
 
     kept = ledger.operations.unprocessable_messages(limit=10)
 
-    assert [stray for _, stray in kept] == [second, first]
+    assert [message for _, message in kept] == [second, first]
     assert kept[0][0] > kept[1][0]
-    assert [stray for _, stray in ledger.operations.unprocessable_messages(limit=1)] == [second]
+    assert [message for _, message in ledger.operations.unprocessable_messages(limit=1)] == [second]
 
 
 # Cancelling and discarding.

@@ -49,7 +49,7 @@ def test_calls_are_read_in_the_order_asked_for(ledger: LedgerUnderTest) -> None:
 def test_bodies_travel_only_when_wanted(
     ledger: LedgerUnderTest, bodies: Bodies, has_request: bool, has_reply: bool
 ) -> None:
-    """Whoever only looks at states moves no text."""
+    """A read of states transfers no bodies."""
     view = ledger.view(ledger.succeeded().key, bodies)
 
     assert view.last is not None
@@ -80,7 +80,7 @@ def test_a_reply_is_kept_byte_for_byte(ledger: LedgerUnderTest) -> None:
 
 
 def test_waiting_readers_poll_without_the_reply(ledger: LedgerUnderTest) -> None:
-    """A reply belongs to a call that has ended; whoever settles the attempt asks for it by its id."""
+    """A reply belongs to a call that has ended; a settlement asks for the attempt by its id."""
     ref = ledger.answered()
 
     polled = ledger.view(ref.key, Bodies.REPLY).last

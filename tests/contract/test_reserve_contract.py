@@ -112,7 +112,7 @@ def test_the_same_claim_again_is_the_same_attempt(ledger: LedgerUnderTest) -> No
 
 
 def test_the_same_claim_again_renews_the_lease(ledger: LedgerUnderTest) -> None:
-    """Its patience starts anew, so the lease must too."""
+    """Its deadline begins again, so the expiry must too."""
     reserve = a_reserve(ledger.queued(), expires_in_s=45)
     ledger.reserve(reserve)
     ledger.age(40)

@@ -250,8 +250,8 @@ def test_links_hold_up_nobody_else(
 
     tried = "SELECT count(*) FROM submission WHERE org_id = :org AND tries > 0"
     until(lambda: deployment.rows(tried, org=MINE)[0][0] > 0, IN_TIME_S)
-    until(lambda: "links_not_delivered" in process.output(), IN_TIME_S)
-    said = [line for line in process.output().splitlines() if "links_not_delivered" in line]
+    until(lambda: "links.not_delivered" in process.output(), IN_TIME_S)
+    said = [line for line in process.output().splitlines() if "links.not_delivered" in line]
     assert len(said) < 5, "a cause is logged once a minute, with a count"
     assert "note" not in "".join(said)
     assert deployment.client.ledger.read([held])

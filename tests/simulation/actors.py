@@ -62,7 +62,7 @@ class ExternalActor(Owner):
 
 
 def submit(world: World, name: str) -> None:
-    """A pipeline submits one request, again and again until it is accepted or it loses patience."""
+    """A pipeline submits one request, repeatedly, until it is accepted or the pipeline gives up."""
     rng = world.rng
     pipeline = ExternalActor(world, name)
     prepared = pipeline.submits.prepare(

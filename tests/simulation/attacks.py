@@ -88,8 +88,8 @@ def lock_at_birth(tenant: Tenant) -> None:
 def flood_with_junk(tenant: Tenant) -> None:
     """Calls that never fit its budget, each with links that nobody can deliver."""
     has_begun = tenant.world.scheduler.counts["attack: flood_with_junk"] > 0
-    crowd = FLOOD if has_begun else 10 * FLOOD
-    requests = [tenant.request(max_output_tokens=16_000) for _ in range(crowd)]
+    count = FLOOD if has_begun else 10 * FLOOD
+    requests = [tenant.request(max_output_tokens=16_000) for _ in range(count)]
     batch = [tenant.submits.prepare(request, link=JUNK) for request in requests]
     tenant.submit(*batch, *map(actors._again, batch))
 

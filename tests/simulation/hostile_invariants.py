@@ -27,7 +27,7 @@ DIED_S_MAX = 25.0
 UNSETTLED_S_MAX = 40.0
 """The same of one whose answer a dying worker was to settle: it is found when its deadline and the grace are over."""
 TOLD_S_MAX = 15.0
-"""From the end of a call of the others to its link at the broker, though whoever was to publish it may have died."""
+"""From the end of a call of the others to its link at the broker, also if the worker that publishes it has died."""
 BOMB_BYTES = b"never checked to the end"
 LINK_TRIES_MAX, LINK_WAIT_S = 25, 5.0
 """Tries in all, and what a failing link waits at least before its second; each wait is twice as long as the last."""

@@ -154,7 +154,7 @@ class Invariants:
         )
 
     def _created(self, new: NewSubmission, key: CallKey) -> None:
-        """The generation before has ended; after a redrive whoever had a link on it has one on this one."""
+        """The generation before has ended; a redrive copies its links to this one."""
         key_before = CallKey(key.call_id, key.generation - 1)
         before = self._tables.calls.get(key_before)
         if before is None:
@@ -185,8 +185,8 @@ class Invariants:
         row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
         self._rows.expires_at[row.attempt_id] = self._world.scheduler.now + claim.expires_in_s
         if (known := self._admitted.get(row.attempt_id)) is not None:
-            claim = f"{name} is claimed by {known.worker_id} and by {claim.worker_id}"
-            self.check("a_claim_is_of_one_process", known.worker_id == claim.worker_id, claim)
+            said = f"{name} is claimed by {known.worker_id} and by {claim.worker_id}"
+            self.check("a_claim_is_of_one_process", known.worker_id == claim.worker_id, said)
             return
         self._admitted[row.attempt_id] = claim
         claims = [a.worker_id for a in self._tables.attempts_of[call.key]]

@@ -45,7 +45,8 @@ from callgate.domain.ledger import (
     Settled,
     Submitted,
 )
-from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort, RetentionPort
+from callgate.domain.operator_ports import OperationsPort, RetentionPort
+from callgate.domain.ports import LeasePort, LedgerPort
 from callgate.domain.provider import Billing, Failure
 from callgate.domain.reports import By, CallFilter
 from callgate.domain.requests import Usage
@@ -58,8 +59,8 @@ LIMIT = 1_000
 """What the ledger under test lets `ORG` spend per day."""
 DAY_S = 86_400
 LEASE_S = 45.0
-REAPER = Reaper("host:9:judge", 0.0)
-"""May call attempts lost as soon as it has renewed its lease; tests about judges have others."""
+REAPER = Reaper("host:9:reaper", 0.0)
+"""May expire attempts as soon as it has renewed its lease. Tests of reapers have others."""
 LINK = '{"task":"pipeline.store","args":[7]}'
 REPLY = b'{"texts": ["\\u0000 yes"],  "model":"gpt-4o-mini"}'
 USAGE = Usage(input_tokens=50, cached_input_tokens=10, output_tokens=20, reasoning_tokens=5)

@@ -52,7 +52,7 @@ def test_a_full_table_of_locks_has_no_call_paid_twice(
         with engine.connect() as hostile:
             with pytest.raises(OperationalError, match="out of shared memory"):
                 take_locks(hostile)
-            until(lambda: "record_waits_for_the_ledger" in process.output())
+            until(lambda: "record.deferred" in process.output())
         # The server takes a moment to give so many locks back.
         until(lambda: is_served(deployment))
 

@@ -53,7 +53,7 @@ REJECTED = Failure("bad_request", "no such parameter", False, Billing.UNBILLED)
         (replace(REPLY, finish_reason="length"), SCHEMA, CallState.DEAD, "output_truncated"),
     ],
 )
-def test_a_paid_reply_is_judged_and_posted_at_its_usage(
+def test_a_paid_reply_is_posted_at_its_usage(
     reply: ProviderReply, schema: dict[str, object] | None, state: CallState, code: str | None
 ) -> None:
     """Whatever a reply is worth, its tokens were used."""
@@ -157,7 +157,7 @@ def test_what_is_odd_about_a_bill_is_logged() -> None:
     with structlog.testing.capture_logs() as logged:
         asyncio.run(world.run(key))
 
-    (line,) = (line for line in logged if line["event"] == "odd_bill")
+    (line,) = (line for line in logged if line["event"] == "bill.flagged")
     assert line["anomalies"] == ["usage_contradictory"]
 
 
@@ -298,7 +298,7 @@ def test_a_call_that_takes_its_workers_along_dies() -> None:
     assert json.loads(view.error or "")["code"] == "worker_lost"
 
 
-UNJUDGEABLE = {
+UNREADABLE = {
     "reply no JSON": {"reply": b"{"},
     "reply no mapping": {"reply": b"[]"},
     "reply without fields": {"reply": b"{}"},
@@ -312,13 +312,13 @@ UNJUDGEABLE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", UNJUDGEABLE)
-def test_a_row_that_cannot_be_judged_does_not_hold_up_its_batch(kind: str) -> None:
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_an_unreadable_attempt_does_not_hold_up_its_batch(kind: str) -> None:
     """It is settled at its whole hold, and its call is dead; its neighbours are settled as ever."""
     world = ServiceWorld()
     before, broken, after = (answered(world, f"text {n}") for n in range(3))
     row = world.ledger.tables.attempts[broken.attempt_id]
-    for column, value in UNJUDGEABLE[kind].items():
+    for column, value in UNREADABLE[kind].items():
         setattr(row, column, value)
 
     settled = world.ai_call_logger.settle([before, broken, after])
@@ -327,7 +327,7 @@ def test_a_row_that_cannot_be_judged_does_not_hold_up_its_batch(kind: str) -> No
     view = world.view(broken.key)
     assert view.last is not None
     assert view.last.posted_nano_usd == view.last.hold_nano_usd
-    assert json.loads(view.error or "")["code"] == "unjudgeable"
+    assert json.loads(view.error or "")["code"] == "unreadable_attempt"
     assert world.ledger.budgets("acme")[0].reserved_nano_usd == 0
 
 
@@ -344,7 +344,7 @@ def test_a_broken_request_does_not_hold_up_its_batch(request_text: bytes) -> Non
 
 
 def test_an_amount_the_ledger_refuses_is_posted_as_the_hold() -> None:
-    """Else the attempt would stay unsettled, and its hold held, for ever."""
+    """Otherwise the attempt would never be settled, and its hold never released."""
     world = ServiceWorld()
     ref = answered(world)
     settle = world.ledger.settle

@@ -147,7 +147,7 @@ def test_nothing_is_claimed_without_a_lease() -> None:
 
 
 def test_a_process_that_never_renews_leaves_its_calls_to_the_sweep() -> None:
-    """Its patience has a bound."""
+    """Its deadline is bounded."""
     world = ServiceWorld()
     key = world.submit().key
     world.clock.elapsed_s += LEASE_S / 2
@@ -172,7 +172,7 @@ def test_nothing_is_sent_once_the_lease_may_have_run_out() -> None:
 
 
 def test_nothing_is_sent_under_a_lease_that_was_given_away() -> None:
-    """It was judged and has been renewed since: it holds again, but what was claimed before is another's now."""
+    """The lease was expired and renewed since. Claims made before no longer belong to this process."""
     world = ServiceWorld()
     key = world.submit().key
     _after_the_claim(world, lambda: (world.ledger.leases.release(WORKER_ID), _renew_later(world)))
@@ -189,7 +189,7 @@ def test_a_zombie_that_had_not_sent_posts_nothing_in_the_end() -> None:
     world = ServiceWorld()
     key = world.submit().key
 
-    def be_judged() -> None:
+    def expire_lease() -> None:
         last = world.view(key).last
         assert last is not None
         ref = AttemptRef(key, last.attempt_id)
@@ -198,7 +198,7 @@ def test_a_zombie_that_had_not_sent_posts_nothing_in_the_end() -> None:
         assert world.view(key).posted_nano_usd > 0
         _renew_later(world)
 
-    _after_the_claim(world, be_judged)
+    _after_the_claim(world, expire_lease)
 
     view = asyncio.run(world.run(key))
 

@@ -12,7 +12,7 @@ from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import TRIES_MAX, Delivery, Published, told
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import SubmitOutcome
-from callgate.services.delivery import SAID_AGAIN_S
+from callgate.services.delivery import LOG_AGAIN_AFTER_S
 from tests.support.ledger_under_test import a_submission, open_memory
 from tests.support.service_world import ServiceWorld
 
@@ -165,12 +165,12 @@ def test_a_cause_is_logged_once_a_minute_with_a_count() -> None:
             pass
         early = [(log["event"], log["org_id"], log["why"], log["count"]) for log in logs]
         logs.clear()
-        world.clock.elapsed_s += SAID_AGAIN_S + 1
+        world.clock.elapsed_s += LOG_AGAIN_AFTER_S + 1
         world.delivery.run()
 
     assert early == [
-        ("links_not_delivered", "acme", WHY, 50),
-        ("links_not_delivered", "other", WHY, 50),
+        ("links.not_delivered", "acme", WHY, 50),
+        ("links.not_delivered", "other", WHY, 50),
     ]
     assert {(log["org_id"], log["count"]) for log in logs} == {("acme", 120), ("other", 120)}
 

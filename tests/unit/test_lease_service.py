@@ -17,7 +17,7 @@ LEASE_S = 8.0
 
 
 class Scene:
-    """One process, and a judge whose own lease is always in order."""
+    """One process, and a reaper whose own lease is always fresh."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -27,7 +27,7 @@ class Scene:
         )
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass; only the judge renews."""
+        """Let time pass; only the reaper renews."""
         for _ in range(round(seconds)):
             self.leases.renew("reaper", LEASE_S)
             self.clock.elapsed_s += 1
@@ -48,7 +48,7 @@ def test_nothing_is_held_before_the_first_renewal() -> None:
 
 
 def test_a_process_relies_on_half_of_its_lease() -> None:
-    """The other half lies between its last request and the first judgement."""
+    """The other half lies between its last request and the earliest expiry."""
     scene = Scene()
     scene.lease.renew()
     began_at = scene.lease.epoch()
@@ -77,7 +77,7 @@ def test_a_lease_counts_from_before_it_was_asked_for() -> None:
 
 
 def test_a_renewal_that_failed_leaves_what_was_held() -> None:
-    """Until its half is over; then one that succeeds brings the same lease back, because nobody judged it."""
+    """Until its half is over; then one that succeeds brings the same lease back, because nobody expired it."""
     scene = Scene()
     scene.lease.renew()
     began_at = scene.lease.epoch()
@@ -96,7 +96,7 @@ def test_a_renewal_that_failed_leaves_what_was_held() -> None:
     assert scene.lease.epoch() == began_at
 
 
-def test_a_lease_that_was_judged_is_another_one_afterwards() -> None:
+def test_a_lease_that_was_expired_has_a_new_epoch_afterwards() -> None:
     """What was claimed under the old one may not be sent under the new one."""
     scene = Scene()
     scene.lease.renew()
@@ -109,7 +109,7 @@ def test_a_lease_that_was_judged_is_another_one_afterwards() -> None:
     assert scene.lease.epoch() not in (None, began_at)
 
 
-def test_a_judgement_is_noticed_though_the_first_renewal_after_it_got_no_answer() -> None:
+def test_an_expiry_is_noticed_though_the_first_renewal_after_it_got_no_answer() -> None:
     """The ledger had granted a new lease, and the answer was lost: the next answer still names another beginning."""
     scene = Scene()
     scene.lease.renew()

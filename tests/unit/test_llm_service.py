@@ -79,7 +79,7 @@ def test_a_refused_call_is_never_sent() -> None:
 
 
 def test_a_call_whose_provider_is_gone_is_rejected() -> None:
-    """The queue must not carry it for ever."""
+    """It must not stay in the queue."""
     world = ServiceWorld()
     key = world.submit().key
     world.providers.clear()
@@ -158,7 +158,7 @@ def test_a_failed_attempt_is_tried_again_under_a_new_hold() -> None:
 
 @pytest.mark.parametrize("stored", [b"", b"{", b"[" * 100_000, b"null"])
 def test_a_request_that_cannot_be_read_is_rejected(stored: bytes) -> None:
-    """In the queue every sweep would find it again, for ever."""
+    """If it stayed queued, every sweep would find it."""
     world = ServiceWorld()
     key = world.submit().key
     world.ledger.tables.calls[key].request = stored
@@ -170,7 +170,7 @@ def test_a_request_that_cannot_be_read_is_rejected(stored: bytes) -> None:
 
 
 def test_a_request_without_an_output_bound_is_rejected() -> None:
-    """Submit never stores one; whoever did, it can have no hold."""
+    """`submit` never stores one. Without a bound there can be no hold."""
     world = ServiceWorld()
     key = world.submit().key
     world.ledger.tables.calls[key].request = a_request().model_dump_json().encode()

@@ -18,7 +18,7 @@ from tests.support.service_world import (
 )
 
 
-def a_suspect(world: ServiceWorld) -> CallKey:
+def a_quarantined_call(world: ServiceWorld) -> CallKey:
     """A call that was lost once and is queued again."""
     key = world.submit().key
     (reserved,) = world.ledger.reserve([a_reserve(key)])
@@ -43,36 +43,36 @@ class Alone:
         return self.answer
 
 
-def test_a_suspect_is_not_run_among_its_neighbours() -> None:
+def test_a_quarantined_call_is_not_run_beside_others() -> None:
     """A call that was lost once goes where it can take nobody along; what came of it there is what came of it."""
     alone = Alone(DeliveryResult.ANSWERED)
     world = ServiceWorld(run_quarantined=alone)
-    innocent, suspect = world.submit("innocent").key, a_suspect(world)
+    innocent, quarantined = world.submit("innocent").key, a_quarantined_call(world)
 
     asyncio.run(world.llm.execute(innocent))
-    executed = asyncio.run(world.llm.execute(suspect))
+    executed = asyncio.run(world.llm.execute(quarantined))
 
     assert executed is DeliveryResult.ANSWERED
-    assert alone.given == [(suspect, POLICY.deadline_s + GRACE_S)]
+    assert alone.given == [(quarantined, POLICY.deadline_s + GRACE_S)]
     assert [request.messages[0].content for request, _, _ in world.provider.requests] == [
         "innocent"
     ]
 
 
-def test_in_a_process_of_its_own_a_suspect_simply_runs() -> None:
+def test_in_a_process_of_its_own_a_quarantined_call_runs() -> None:
     """There it is an ordinary call, and its success an ordinary success."""
     world = ServiceWorld()
-    key = a_suspect(world)
+    key = a_quarantined_call(world)
 
     view = asyncio.run(world.run(key))
 
     assert (view.state, view.attempt, view.worker_losses) == (CallState.SUCCEEDED, 2, 1)
 
 
-def test_a_suspect_without_a_process_waits_in_the_ledger() -> None:
+def test_a_quarantined_call_without_a_process_waits_in_the_ledger() -> None:
     """Without a hold, without a slot, out of reach of sweeps; when its turn may have come it is published again."""
     world = ServiceWorld(run_quarantined=Alone(Deferred(20.0)))
-    key = a_suspect(world)
+    key = a_quarantined_call(world)
     published = len(world.queue.calls)
 
     executed = asyncio.run(world.llm.execute(key))
@@ -107,7 +107,7 @@ def moved_on(world: ServiceWorld) -> None:
 
 
 def test_a_call_that_dies_before_its_claim_dies_alone_and_then_for_good() -> None:
-    """Nobody claimed it, so nobody missed it; whoever waits for its process counts it as lost."""
+    """No claim was made, so nothing expires. The worker that waits for its process counts the loss."""
     alone = Alone(DeliveryResult.WORKER_LOST)
     world = ServiceWorld(run_quarantined=alone)
     key = swept(world)
@@ -125,7 +125,7 @@ def test_a_call_that_dies_before_its_claim_dies_alone_and_then_for_good() -> Non
     assert world.provider.requests == []
 
 
-def test_a_suspect_that_dies_after_its_claim_is_lost_once() -> None:
+def test_a_quarantined_call_whose_worker_dies_after_the_claim_is_lost_once() -> None:
     """What its process had claimed falls due by itself."""
 
     async def claims_and_dies(
@@ -156,7 +156,7 @@ def test_sweeps_alone_end_no_call() -> None:
     assert world.view(key).state is CallState.SUCCEEDED
 
 
-def test_a_sweep_does_not_wait_for_a_suspect() -> None:
+def test_a_sweep_does_not_wait_for_a_quarantined_call() -> None:
     """It may take as long as any call, and it is taken care of."""
     done = asyncio.Event()
 
@@ -174,4 +174,4 @@ def test_a_sweep_does_not_wait_for_a_suspect() -> None:
 
     world = ServiceWorld(run_quarantined=forever)
 
-    assert asyncio.run(story(world, a_suspect(world)))
+    assert asyncio.run(story(world, a_quarantined_call(world)))

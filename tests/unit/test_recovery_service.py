@@ -42,8 +42,8 @@ def test_nobody_is_called_lost_before_ones_own_health_is_proved() -> None:
     assert after_a_grace.status is AttemptStatus.UNKNOWN
 
 
-def test_an_outage_starts_the_proof_anew() -> None:
-    """During it nobody could record; whoever comes back first must not judge the others."""
+def test_after_an_outage_the_grace_begins_again() -> None:
+    """Nobody could record during it, so the first process to come back must not expire the others' attempts."""
     world = ServiceWorld()
     abandoned(world)
     world.due.run()
@@ -81,7 +81,7 @@ def test_calls_of_a_dead_worker_are_tried_again_before_their_deadline() -> None:
     assert last.status is AttemptStatus.UNKNOWN
 
 
-def test_a_process_that_does_not_keep_its_own_lease_judges_nobody() -> None:
+def test_a_process_without_a_stable_lease_expires_nobody() -> None:
     """It may be the one that was cut off."""
     world = ServiceWorld(lease_s=8)
     abandoned(world)
@@ -95,7 +95,7 @@ def test_a_process_that_does_not_keep_its_own_lease_judges_nobody() -> None:
     assert world.view(world.queue.calls[0]).state is CallState.RUNNING
 
 
-def test_after_an_outage_leases_are_judged_by_nobody_for_a_grace() -> None:
+def test_after_an_outage_no_lease_is_expired_for_a_grace() -> None:
     """The same proof of health as for deadlines."""
     world = ServiceWorld(lease_s=8)
     world.due.run()
@@ -103,10 +103,10 @@ def test_after_an_outage_leases_are_judged_by_nobody_for_a_grace() -> None:
     due, world.ledger.take_due = world.ledger.take_due, _away  # type: ignore[method-assign]
     world.due.run()
     world.ledger.take_due = due  # type: ignore[method-assign]
-    judged: list[float] = []
+    expired_at: list[float] = []
 
     def expire(reaper: str) -> list[str]:
-        judged.append(world.clock.elapsed_s)
+        expired_at.append(world.clock.elapsed_s)
         return []
 
     world.ledger.leases.expire = expire  # type: ignore[method-assign]
@@ -115,7 +115,7 @@ def test_after_an_outage_leases_are_judged_by_nobody_for_a_grace() -> None:
         world.clock.elapsed_s += 1
         world.due.run()
 
-    assert judged[0] - back_at > GRACE_S
+    assert expired_at[0] - back_at > GRACE_S
 
 
 def _give_to(world: ServiceWorld, process: str) -> None:

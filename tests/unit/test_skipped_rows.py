@@ -47,7 +47,7 @@ def free_after(world: ServiceWorld, key: CallKey, seconds: float) -> None:
     world.ai_call_logger._sleep = pass_time
 
 
-def come_back(world: ServiceWorld, seconds: float) -> None:
+def pass_time_and_recover(world: ServiceWorld, seconds: float) -> None:
     """Run the due query for a while."""
     for _ in range(round(seconds)):
         world.clock.elapsed_s += 1
@@ -87,17 +87,17 @@ def test_a_call_that_was_held_is_published_when_it_is_free() -> None:
     key = world.submit().key
     free = hold(world, key)
     asyncio.run(world.llm.execute(key))
-    come_back(world, 3)
+    pass_time_and_recover(world, 3)
     assert world.queue.calls.count(key) == 0
 
     free()
-    come_back(world, 5)
+    pass_time_and_recover(world, 5)
 
     assert world.queue.calls.count(key) == 1
     assert asyncio.run(world.run(key)).state is CallState.SUCCEEDED
 
 
-def test_a_call_that_was_only_held_is_no_suspect() -> None:
+def test_a_call_that_was_only_locked_is_not_quarantined() -> None:
     """However often sweeps found it while it was free for a moment: it was looked into each time."""
 
     async def isolate(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Deferred:
@@ -111,13 +111,13 @@ def test_a_call_that_was_only_held_is_no_suspect() -> None:
         free = hold(world, key)
         assert asyncio.run(world.llm.execute(key)) is DeliveryResult.LOCKED
         free()
-        come_back(world, 2)
+        pass_time_and_recover(world, 2)
         assert world.view(key).sweeps == 0
 
     assert asyncio.run(world.run(key)).state is CallState.SUCCEEDED
 
 
-def test_a_suspect_whose_child_found_it_held_is_come_back_to() -> None:
+def test_a_quarantined_call_that_its_child_found_locked_is_tried_again() -> None:
     """The child has no due query of its own."""
 
     async def isolate(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Deferred:
@@ -128,7 +128,7 @@ def test_a_suspect_whose_child_found_it_held_is_come_back_to() -> None:
     world.ledger.tables.calls[key].sweeps = 2
 
     assert asyncio.run(world.llm.execute(key)) is DeliveryResult.LOCKED
-    come_back(world, 2)
+    pass_time_and_recover(world, 2)
 
     assert key in world.queue.calls
     assert not world.view(key).is_quarantined
@@ -208,20 +208,20 @@ def test_an_answer_whose_call_stays_held_is_settled_when_it_is_free() -> None:
     ref = answered(world)
     free = hold(world, ref.key)
     assert world.ai_call_logger.settle([ref]) == []
-    come_back(world, 3 * (POLICY.deadline_s + GRACE_S))
+    pass_time_and_recover(world, 3 * (POLICY.deadline_s + GRACE_S))
     last = world.view(ref.key).last
     assert last is not None
     assert last.status is AttemptStatus.ANSWERED
 
     free()
-    come_back(world, PAUSE_S_MAX + 1)
+    pass_time_and_recover(world, PAUSE_S_MAX + 1)
 
     view = world.view(ref.key)
     assert (view.state, view.attempt, view.posted_nano_usd) == (CallState.SUCCEEDED, 1, REPLY_COST)
 
 
-def test_an_expired_attempt_that_is_held_is_judged_again() -> None:
-    """Whoever takes it next from the due query may have to know better."""
+def test_an_expired_attempt_that_is_locked_is_read_again() -> None:
+    """The next due query takes it and reads it again."""
     world = ServiceWorld()
     key = world.submit().key
     (outcome,) = world.ledger.reserve([a_claim(key)])
@@ -253,7 +253,7 @@ def test_the_due_query_runs_though_no_lease_can_be_expired(
     world.ledger.reserve([a_claim(key)])
     world.ledger.leases.expire = failing(LedgerUnavailable("locked"))  # type: ignore[method-assign]
 
-    come_back(world, 60)
+    pass_time_and_recover(world, 60)
 
     last = world.view(key).last
     assert last is not None

@@ -28,8 +28,8 @@ def wake(tables: MemoryTables, org_ids: Iterable[str], now: datetime) -> bool:
     """
     Make waiting calls due where there is room for them now; say whether there were any.
 
-    Whoever was woken before and is not claimed yet counts as if it held already. A call that does not fit is passed
-    over, and is asked first again the next time.
+    A call that was released before and is not claimed yet counts as if it held already. A call that does not fit
+    is skipped, and is tried first the next time.
     """
     woken = [call for org_id in org_ids for call in _fitting(tables, org_id)]
     woken = [call for call in woken if call.state is CallState.WAITING and _is_later(call, now)]

@@ -58,11 +58,11 @@ from callgate.domain.retry import WORKER_LOST
 from callgate.domain.unknown import is_bill_unknown
 
 DUE_AGAIN = timedelta(seconds=10)
-"""How long something due is left to whoever took it, and the links of an ended call to whoever settled it."""
+"""How long due calls belong to the caller that took them, and links to the caller that ended their call."""
 TOO_LARGE = "a column is larger than its bound"
 
 EXPIRING = json.dumps({"code": WORKER_LOST.code, "message": WORKER_LOST.message})
-"""The error of a running call whose attempt was taken as expired: its claim can no longer be renewed."""
+"""The error of a running call whose attempt was taken as expired; its claim cannot be renewed any more."""
 
 
 def reserve(
@@ -105,7 +105,7 @@ def _claim(
         return Refused(call.key, call.state, refusal)
     guard = guard_of(tables, call, claim.credential, now)
     admission = admission_of(tables, call, guard, now)
-    # The patience of a call is over, also where it was a probe each time.
+    # It has waited long enough, even if it was a probe each time.
     is_over = call.wait_until is not None and call.wait_until <= now
     if admission is Admission.WAIT or (admission is Admission.PROBE and is_over):
         _wait_for_provider(tables, call, claim, guard, now)
@@ -173,7 +173,7 @@ def _awaits_late_answer(attempt: AttemptRow, now: datetime) -> bool:
 
 
 def _claimed_before(tables: MemoryTables, call: CallRow, claim: Reserve) -> AttemptRow | None:
-    """The attempt that this very claim made, if it is still under way and nobody is about to call it lost."""
+    """The attempt that this claim made, if it is dispatched and was not taken as expired."""
     current = tables.attempts[call.attempt_id] if call.attempt_id else None
     if current is None or call.state is not CallState.RUNNING or call.error is not None:
         return None
@@ -182,7 +182,7 @@ def _claimed_before(tables: MemoryTables, call: CallRow, claim: Reserve) -> Atte
 
 
 def _is_spent(tables: MemoryTables, call: CallRow, claim: Reserve) -> bool:
-    """True if this claim made an attempt before: it lands late, and nobody waits for another one."""
+    """True if this claim made an attempt before: the statement arrives late, and must not make another."""
     return any(a.worker_id == claim.worker_id for a in tables.attempts_of[call.key])
 
 
@@ -246,7 +246,7 @@ def _refuse(
     tables: MemoryTables, call: CallRow, claim: Reserve, budgets: list[BudgetFigures],
     refusal: BudgetRefusal, now: datetime,
 ) -> None:  # fmt: skip
-    """Let the call wait where waiting can help and is claim, else reject it."""
+    """Let the call wait where waiting can help and is allowed, else reject it."""
     is_patient = claim.on_budget is OnBudget.WAIT
     if refusal.reason is RefusalReason.HELD:
         age_s = (now - call.created_at).total_seconds()
@@ -308,10 +308,10 @@ def _is_settleable(attempt: AttemptRow, settlement: Settle) -> bool:
 
 
 def _post(tables: MemoryTables, attempt: AttemptRow, settlement: Settle, now: datetime) -> None:
-    """Replace the hold, or what was posted before the truth came late, by what is posted now."""
+    """Replace the hold, or the amount that was posted before a late answer, by the new amount."""
     if not is_bill_unknown(settlement.status, settlement.anomalies):
         attempt.settled_by_hand_at = None
-    # What an operator settled gives way to the truth, but not to another guess.
+    # A real cost replaces what an operator entered; another guess does not.
     is_by_hand = attempt.settled_by_hand_at is not None
     posted = (attempt.posted_nano_usd or 0) if is_by_hand else settlement.posted_nano_usd
     release = 0 if attempt.status.is_posted else attempt.hold_nano_usd
@@ -332,7 +332,7 @@ def _post(tables: MemoryTables, attempt: AttemptRow, settlement: Settle, now: da
 def _move(
     tables: MemoryTables, call: CallRow, attempt: AttemptRow, settlement: Settle, now: datetime
 ) -> None:
-    """Move the call if the attempt has a say: a success always, anything else only as the current one."""
+    """Move the call: a success always does, any other result only if its attempt is the current one."""
     is_current = call.attempt_id == attempt.attempt_id and call.state is CallState.RUNNING
     if not call.state.is_open:
         tables.rest(call)
@@ -355,13 +355,13 @@ def _fail(
 
 
 def _succeed(tables: MemoryTables, call: CallRow, winner: AttemptRow, now: datetime) -> None:
-    """End a call; a newer attempt that is overtaken by this may still send until its lease ends."""
-    lease_ends_at = call.due_at
+    """End a call. A newer attempt that this supersedes may still send until it expires."""
+    expires_at = call.due_at
     call.attempt_id = winner.attempt_id
     call.error_fingerprint = None
     tables.end(call, CallState.SUCCEEDED, None, now + DUE_AGAIN)
-    if tables.unposted(call.key) is not None and lease_ends_at is not None:
-        call.due_at = max(now + DUE_AGAIN, lease_ends_at)
+    if tables.unposted(call.key) is not None and expires_at is not None:
+        call.due_at = max(now + DUE_AGAIN, expires_at)
 
 
 def _wait(call: CallRow, reason: WaitReason, error: str | None, due_at: datetime) -> None:

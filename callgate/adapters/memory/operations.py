@@ -108,10 +108,10 @@ class MemoryOperations:
         with self._lock:
             return failures(self.tables, key, limit)
 
-    def keep_unprocessable(self, stray: UnprocessableMessage) -> None:
+    def keep_unprocessable(self, message: UnprocessableMessage) -> None:
         """Keep a message that named no call, as a dead letter."""
         with self._lock:
-            self.tables.unprocessable_messages.append((self._clock(), stray))
+            self.tables.unprocessable_messages.append((self._clock(), message))
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
         """Sum what was used, by organisation, call type, provider and model."""

@@ -35,7 +35,7 @@ class Rule:
     match: str = ""
     """Fits requests whose last message contains this text."""
     delay_s: float = 0.0
-    """Silence before the answer; `math.inf` for ever."""
+    """Silence before the answer; `math.inf`: no answer ever comes."""
     times: int | None = None
     """Requests it serves before it is used up; None: all."""
 

@@ -32,8 +32,8 @@ class MemoryRetention:
             if not dry_run:
                 for call in calls:
                     self._empty(call)
-                for stray in unprocessable_messages:
-                    self.tables.unprocessable_messages.remove(stray)
+                for message in unprocessable_messages:
+                    self.tables.unprocessable_messages.remove(message)
             return Purged(len(calls), len(unprocessable_messages))
 
     def forget_breakers(self, *, limit: int) -> int:

@@ -18,7 +18,7 @@ BATCH_BYTES_MAX = 4 * 2**20
 def written(
     batch: Sequence[In], run: Callable[[Sequence[In]], list[Out]], alone: Callable[[In, str], Out]
 ) -> list[Out]:
-    """Write rows by statements that are not too heavy; see `_bisected`."""
+    """Write rows by statements that are not too heavy; see `bisected`."""
     answers: list[Out] = []
     start, weight = 0, 0
     for n, row in enumerate(batch):
@@ -38,7 +38,7 @@ def _weight(row: object) -> int:
 def bisected(
     batch: Sequence[In], run: Callable[[Sequence[In]], list[Out]], alone: Callable[[In, str], Out]
 ) -> list[Out]:
-    """Run a batch; where a row is refused, halve until it stands alone and answer `alone` for it."""
+    """Run a batch. If a row is refused, halve the batch until the row stands alone, and answer `alone` for it."""
     if not batch:
         return []
     try:

@@ -1,8 +1,8 @@
 """
-The ledger in Postgres: each method is one statement, in a file of its own under `sql/`.
+The ledger in Postgres: each method calls one SQL function, whose text is under `sql/functions/`.
 
-Batches that Postgres refuses because of one row are halved until that row stands alone: it is answered as unstorable,
-its neighbours are written.
+If Postgres refuses a batch because of one row, the batch is halved until that row stands alone. That row is answered as
+unstorable, the others are written.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Out = TypeVar("Out")
 ORG_LINKS_MAX = 50
 """Links of one organisation in one turn."""
 CALL_LINKS_MAX = 10
-"""Links of one call that are told at once by the process that ended it."""
+"""Links of one call that the process that ended it delivers at once."""
 
 SUBMIT = """SELECT * FROM callgate_submit_v1(
     %(submission_ids)s::uuid[], %(org_ids)s::text[], %(call_ids)s::uuid[], %(input_hashes)s::bytea[],
@@ -147,18 +147,18 @@ class PostgresLedger:
         while keys:
             views = self._read(keys, bodies)
             keys = keys[len(views) :]
-            # And keep none of them while the next are read.
+            # No views are kept while the next are read.
             while views:
                 yield views.popleft()
 
     def _read(self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies) -> deque[CallView | None]:
-        """The first of these calls, or None for all where there is none of them. One that cannot be read is as none."""
+        """The first of these calls; None for one that does not exist or cannot be read."""
         keys = keys[:ROWS_MAX]
         try:
             return self._read_rows(keys, bodies)
         except RowRefused as exc:
             if len(keys) == 1:
-                log.error("unreadable", key=str(keys[0]), why=str(exc))
+                log.error("call.unreadable", key=str(keys[0]), why=str(exc))
                 return deque([None])
             return self._read(keys[: len(keys) // 2], bodies)
 
@@ -279,16 +279,16 @@ class PostgresLedger:
 
 def _understood(build: Callable[[Any], Out], row: Any) -> Out | None:
     """
-    What a row says; None if it says it in words that this version does not know.
+    Build a value from a row; None if the row contains words that this version does not know.
 
-    Another version may have written it; its neighbours have nothing to do with that.
+    Another version may have written it. The other rows are not affected.
     """
     try:
         return build(row)
     except (ValueError, TypeError) as exc:
-        # Never the error's own words: they may quote the row.
+        # The error's own words may quote the row, so only its type is logged.
         key = CallKey(row.call_id, row.generation)
-        log.error("not_understood", task_id=key.task_id, why=type(exc).__name__)
+        log.error("row.not_understood", task_id=key.task_id, why=type(exc).__name__)
         return None
 
 

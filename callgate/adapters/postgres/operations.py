@@ -70,7 +70,7 @@ SETTLE_BY_HAND = """SELECT * FROM callgate_settle_unknown_v1(
     %(attempt_ids)s::uuid[], %(expected_posted)s::bigint[], %(billed)s::bigint[], %(may_exceed_hold)s::boolean[],
     %(operator)s, %(reason)s, %(dry_run)s)"""
 ACTIONS = "SELECT * FROM operator_action ORDER BY id DESC LIMIT %(limit)s"
-STRAYS = "SELECT * FROM unprocessable_message ORDER BY id DESC LIMIT %(limit)s"
+UNPROCESSABLE_MESSAGES = "SELECT * FROM unprocessable_message ORDER BY id DESC LIMIT %(limit)s"
 KEEP_STRAY = (
     "INSERT INTO unprocessable_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
 )
@@ -121,7 +121,7 @@ class PostgresOperations:
 
     def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
         """List unprocessable_messages; see `OperationsPort.unprocessable_messages`."""
-        rows = self._session.answers(STRAYS, {"limit": limit})
+        rows = self._session.answers(UNPROCESSABLE_MESSAGES, {"limit": limit})
         return [(r.at, UnprocessableMessage(r.queue, r.reason, bytes(r.raw))) for r in rows]
 
     def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
@@ -153,14 +153,14 @@ class PostgresOperations:
             LinkFailure(r.submission_id, r.tries, r.failure, r.try_at, r.given_up_at) for r in rows
         ]
 
-    def keep_unprocessable(self, stray: UnprocessableMessage) -> None:
-        """Keep a stray message; see `OperationsPort.keep_unprocessable`."""
+    def keep_unprocessable(self, message: UnprocessableMessage) -> None:
+        """Keep an unprocessable message; see `OperationsPort.keep_unprocessable`."""
         self._session.rows(
             KEEP_STRAY,
             {
-                "queue": one_line(stray.queue, QUEUE_CHARS_MAX),
-                "reason": one_line(stray.reason, WORDS_CHARS_MAX),
-                "raw": stray.raw[:STRAY_BYTES_MAX],
+                "queue": one_line(message.queue, QUEUE_CHARS_MAX),
+                "reason": one_line(message.reason, WORDS_CHARS_MAX),
+                "raw": message.raw[:STRAY_BYTES_MAX],
             },
         )
 

@@ -188,7 +188,7 @@ def leave_a_late_answer_at_its_hold() -> Patched:
 
 @caught_by("freed_headroom_wakes_the_oldest")
 def wake_nobody() -> Patched:
-    """Whoever waits for headroom has a timer."""
+    """A call that waits for headroom has a timer anyway."""
     return patch.object(memory_ledger, "wake", lambda *_: False)
 
 

@@ -49,7 +49,7 @@ def every_submission_starts_a_call() -> Patched:
 
 @caught_by("no_submission_is_lost")
 def drop_the_link_of_a_duplicate() -> Patched:
-    """Whoever joins is thought to need no telling."""
+    """A submission that joins is not told."""
     add = MemoryTables.add_submission
 
     def silent(self: MemoryTables, row: Any) -> None:
@@ -61,7 +61,7 @@ def drop_the_link_of_a_duplicate() -> Patched:
 
 @caught_by("no_result_is_of_another_request")
 def hash_without_the_prompt() -> Patched:
-    """Whoever asks the same model gets the same answer."""
+    """All requests to one model get the same answer."""
     return patch.object(identity, "NOT_IN_IDENTITY", identity.NOT_IN_IDENTITY | {"messages"})
 
 
@@ -136,7 +136,7 @@ def a_replayed_link_is_not_due() -> Patched:
 
 @caught_by("a_redrive_tells_all")
 def a_redrive_inherits_no_links() -> Patched:
-    """Whoever waited for the dead call never hears of the next."""
+    """The submitters of the dead call never hear of the next one."""
     return patch.object(MemoryLedger, "_inherit_links", lambda *_: None)
 
 
