@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -53,7 +54,10 @@ METHODS: dict[str, Ask] = {
     "reserve": lambda s: PostgresLedger(s).reserve([a_reserve(KEY)]),
     "record": lambda s: PostgresLedger(s).record([an_answer(REF)]),
     "settle": lambda s: PostgresLedger(s).settle([a_loss(REF)]),
-    "due": lambda s: PostgresLedger(s).take_due(limit=1, reaper=Reaper("a:1:b", 1.0)),
+    "take_due": lambda s: PostgresLedger(s).take_due(limit=1, reaper=Reaper("a:1:b", 1.0)),
+    "take_lost_messages": lambda s: PostgresLedger(s).take_lost_messages(
+        limit=1, queued_before=datetime(2026, 11, 1, tzinfo=UTC)
+    ),
     "links": lambda s: PostgresLedger(s).links(limit=1),
     "deliver": lambda s: PostgresLedger(s).deliver([Told(uuid4())]),
     "renew": lambda s: PostgresLeases(s).renew("a:1:b", 1.0),
