@@ -32,10 +32,12 @@ from callgate.adapters.postgres.url import login_secret
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budgets import BudgetFigures
+from callgate.domain.calls import CallKey
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import InvalidRequest, WaitTimeout
-from callgate.domain.ledger import CallKey, SubmitOutcome, Submitted
-from callgate.domain.ports import LedgerPort, OperationsPort, QueuePort, RetentionPort
+from callgate.domain.ledger import SubmitOutcome, Submitted
+from callgate.domain.operator_ports import OperationsPort, RetentionPort
+from callgate.domain.ports import LedgerPort, QueuePort
 from callgate.domain.reports import EndReason
 from callgate.domain.requests import LLMRequest
 from callgate.handle import Handle, ResultReader

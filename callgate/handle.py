@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from callgate.domain.calls import Bodies, CallKey, CallState, CallView
 from callgate.domain.errors import CallNotFound, WaitTimeout
-from callgate.domain.ledger import Bodies, CallKey, CallState, CallView
 from callgate.domain.requests import LLMResult
 from callgate.services.results import error_of, result_of
 

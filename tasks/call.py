@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from callgate.adapters.broker.app import CALL_TASK
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 from worker.celery_ext.pool import AsyncTask
 from worker.celery_ext.request import TaskIdentity, UntrustedRequest
 from worker.runtime import runtime_of

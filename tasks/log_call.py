@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from callgate.adapters.broker.app import LOG_TASK
-from callgate.domain.ledger import AttemptRef, CallKey, CallState
+from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import BodyResult

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from devkit.servers.embedded import DevServers
+from tests.support import executed_functions
 from tests.support.tables import EMPTY
 from tests.support.waiting import until
 from worker.migrate import migrate
@@ -41,13 +43,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """A process of xdist has ended."""
+    executed_functions.add_executed_of(node)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run of all tests has executed every SQL function, or it fails."""
+    is_worker = hasattr(session.config, "workeroutput")
+    is_whole = [Path(name).name for name in session.config.args] == ["tests"]
+    is_filtered = bool(session.config.option.keyword or session.config.option.markexpr)
+    if is_worker or is_filtered or not is_whole or session.exitstatus != pytest.ExitCode.OK:
+        return
+    if missed := executed_functions.missed_by():
+        print(f"\nno test has executed these SQL functions: {', '.join(missed)}")  # noqa: T201
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(scope="session")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServers]:
-    """Run a migrated Postgres and a Valkey for this test process."""
+def services(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[DevServers]:
+    """A real Postgres, migrated, and a real Valkey, for this test process."""
     folder = tmp_path_factory.mktemp("services")
     with DevServers(folder, fsync=False, valkey_persistence=False) as embedded:
         migrate(embedded.database_url)
+        executed_functions.count_executions(embedded.database_url)
         yield embedded
+        executed_functions.keep_executed(embedded.database_url, pytestconfig)
 
 
 @pytest.fixture

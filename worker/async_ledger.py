@@ -7,16 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
-    RecordAnswer,
-    RecordOutcome,
-    Reserve,
-    ReserveOutcome,
-)
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
+from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand, ReserveOutcome
 from callgate.domain.ports import LedgerPort, QueuePort
 from worker.group_commit import GroupCommit
 
@@ -53,9 +45,9 @@ class AsyncLedger:
         """Read one call, with its request of any size."""
         return await self._read_whole(key)
 
-    async def reserve(self, reserve: Reserve) -> ReserveOutcome:
-        """Claim it and hold its cost."""
-        return await self._reserve(reserve)
+    async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
+        """Claim it and hold its cost, or reject or defer it."""
+        return await self._reserve(command)
 
     async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Store its answer."""

@@ -6,7 +6,8 @@ import asyncio
 
 from callgate.domain import gates
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.ports import TokenBound, TokenEstimatorPort
+from callgate.domain.ports import TokenEstimatorPort
+from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 from worker.turns import Turns
 

@@ -34,23 +34,18 @@ from callgate.adapters.postgres.version import VERSION, major_version
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.ledger import AttemptRef, CallKey
-from callgate.domain.ports import (
-    LeasePort,
-    LedgerPort,
-    LLMProviderPort,
-    LockWatchPort,
-    OperationsPort,
-    QueuePort,
-    RetentionPort,
-)
+from callgate.domain.operator_ports import OperationsPort, RetentionPort
+from callgate.domain.ports import LeasePort, LedgerPort, LLMProviderPort, LockWatchPort, QueuePort
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
 from callgate.services.lease import RENEW_AT_SHARE, LeaseService
-from callgate.services.llm_service import LLMService, OutagePolicy
+from callgate.services.llm_composition import compose_llm_service
+from callgate.services.llm_service import LLMService
 from callgate.services.recovery import RecoveryService
 from callgate.services.retention import RetentionService
+from callgate.services.retrying_ledger import OutagePolicy
 from callgate.services.skipped_rows import SkippedRows
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from worker.async_ledger import AsyncLedger
@@ -191,7 +186,7 @@ class _Sessions:
         """See `Runtime.check`."""
         ((number,),) = self.calls.rows(VERSION, {})
         major_version(number)
-        ledger.due(limit=0)
+        ledger.take_due(limit=0)
 
     def close(self) -> None:
         self.calls.close()
@@ -282,7 +277,7 @@ class _Base:
             leases=leases,
             worker_id=self.worker_id,
             queue=self.queue,
-            logger=call_logger,
+            ai_call_logger=call_logger,
             clock=self.clock,
             grace_s=self.options.attempt_grace_s,
             sweep_min_age_s=self.options.sweep_min_age_s,
@@ -329,7 +324,7 @@ class _Base:
         threads = self._threads("ledger")
         async_ledger = AsyncLedger(self.ledger, self.queue, threads)
         tokens = AsyncTokenEstimator(self.catalogue, TokenEstimator(self.catalogue))
-        llm = LLMService(
+        llm = compose_llm_service(
             ledger=async_ledger,
             providers=providers,
             costs=CostCalculator(self.catalogue),
@@ -339,11 +334,11 @@ class _Base:
             settle_here=settlement.settle_here,
             clock=self.clock,
             now=lambda: datetime.now(UTC),
-            patience=outage_policy_of(self.options, is_alone=isolation is None),
+            outages=outage_policy_of(self.options, is_alone=isolation is None),
             worker_id=self.worker_id,
-            lease_epoch=lease.held,
+            lease_epoch=lease.epoch,
             default_limit_nano_usd=self.options.default_limit_nano_usd,
-            isolate=isolation,
+            run_quarantined=isolation,
             room=RequestRoom(self.options.request_memory_bytes_max).taken,
             on_locked=self.unclaimed.add,
         )

@@ -12,7 +12,7 @@ import asyncio
 import socket
 from functools import partial
 
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 from config.settings import WorkerSettings, load_worker_settings
 from worker.app import Compose, worker_app
 from worker.bootstrap import bootstrap

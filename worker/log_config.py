@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from structlog.types import EventDict
 
-from callgate.cli.output import escape_what_cannot_be_written, escape_control_chars
+from callgate.cli.output import escape_control_chars, escape_what_cannot_be_written
 
 
 def _spell_out(_logger: Any, _method: str, event: EventDict) -> EventDict:

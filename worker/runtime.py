@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from celery import Celery
 
 from callgate.adapters.broker.app import RUNTIME
-from callgate.domain.ports import LLMProviderPort, OperationsPort
+from callgate.domain.operator_ports import OperationsPort
+from callgate.domain.ports import LLMProviderPort
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.llm_service import LLMService
 from callgate.services.recovery import RecoveryService

@@ -25,7 +25,7 @@ from genai_prices.types import ModelInfo, Provider, TieredPrices
 from callgate.domain.budgets import cost_nano_usd, hold_nano_usd
 from callgate.domain.catalogue import Catalogue, PriceEntry
 from callgate.domain.errors import UnpricedModel
-from callgate.domain.ports import Priced
+from callgate.domain.provider import Priced
 from callgate.domain.requests import LLMRequest, ServiceTier, Usage
 
 PRICE_CHANGE_SLACK = timedelta(hours=1)

@@ -23,7 +23,7 @@ import pydantic_core
 from jsonschema_rs import FancyRegexOptions, ValidationError, Validator, validator_for
 from pydantic_core import core_schema
 
-from callgate.domain.ports import Answer, Finding
+from callgate.domain.answers import Answer, Finding
 
 TEXT_CHARS_MAX = 8_000_000
 """Eight characters for each of a million tokens, the highest `max_output_tokens`."""

@@ -27,7 +27,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.ports import TokenBound
+from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.per_process import PerProcess
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from callgate.cli.output import cell_text, print_fields, print_json
 from callgate.domain.budgets import usd
+from callgate.domain.calls import AttemptView, CallView
 from callgate.domain.delivery import LinkFailure
-from callgate.domain.ledger import AttemptView, CallView
 from callgate.domain.requests import Usage
 from callgate.services.calls import end_reason_of
 

@@ -21,8 +21,8 @@ from callgate.cli.call_output import (
 )
 from callgate.cli.options import AsJson, call_filter, with_options
 from callgate.cli.output import client_of, print_answer, print_json, print_note, print_table
+from callgate.domain.calls import Bodies, CallKey, CallState, CallView, WaitReason
 from callgate.domain.errors import CallNotFound, InvalidRequest
-from callgate.domain.ledger import Bodies, CallKey, CallState, CallView, WaitReason
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import LLMRequest, LLMResult, OnBudget
 from callgate.services.calls import end_reason_of, find_calls

@@ -24,8 +24,8 @@ from callgate.cli.calls import TaskId, find_call
 from callgate.cli.options import AsJson, Yes, call_filter, with_options
 from callgate.cli.output import client_of, confirm, print_json, print_note, print_table
 from callgate.domain.budgets import usd
+from callgate.domain.calls import Bodies, CallKey, CallState
 from callgate.domain.errors import CallNotFound, NotPermitted
-from callgate.domain.ledger import Bodies, CallKey, CallState
 from callgate.domain.reports import CallFilter, UnprocessableMessage
 from callgate.services.dead_letters import REDRIVEN_MAX, SCANNED_MAX
 

@@ -11,7 +11,9 @@ import typer
 
 from callgate.cli.options import AsJson
 from callgate.cli.output import client_of, one_line, print_json
-from callgate.domain.errors import ConfigurationError
+from callgate.domain.errors import (
+    ConfigurationError,
+)
 from callgate.services.doctor import (
     Check,
     CheckStatus,

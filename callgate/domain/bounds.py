@@ -46,6 +46,7 @@ LINK_FAILURE_CHARS_MAX = 500
 """The reason why a link was not delivered."""
 ROWS_MAX = 1_000
 """Rows that a client may read or submit in one statement."""
+UNSPECIFIED = "unspecified"
 LISTED_MAX = 10_000
 """Rows in one listing."""
 
@@ -61,6 +62,20 @@ def reason_json(code: str, message: str) -> str:
     if len(text) > ERROR_BYTES_MAX:
         raise InvalidRequest(f"a reason has at most {ERROR_BYTES_MAX} bytes, as JSON in ASCII")
     return text
+
+
+def error_code(error: str) -> str:
+    """
+    Read the code of an error (JSON), to keep it as the reason why a call has ended; `unspecified` if it has none.
+
+    The same as `callgate_error_code_v1`.
+    """
+    try:
+        fields = json.loads(error)
+    except ValueError:
+        return UNSPECIFIED
+    code = fields.get("code") if isinstance(fields, dict) else None
+    return str(code)[:NAME_CHARS_MAX] if code else UNSPECIFIED
 
 
 def one_line(text: str, chars_max: int) -> str:

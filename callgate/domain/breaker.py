@@ -1,14 +1,14 @@
 """
-When a provider is left alone for a while: two breakers guard each attempt, and all workers share them.
+Circuit breakers: when calls of a provider stop for a while. All workers share them.
 
     closed --3 failures in a row, or a refused key--> open --a probe succeeds--> closed
                                                         \\--a probe fails--> open, the next probe comes later
 
-One is the organisation's own, the other everybody's: both per provider, model and credential. In everybody's an
-organisation counts for two failures at most, so one alone never keeps the others from a provider. A closed breaker of
-everybody's that has seen no success for a minute lets a few attempts through; other calls wait for what those bring.
-`reserve` asks both, `settle` tells both. The Postgres functions follow these rules; one contract suite holds them
-together. Times are the ledger's own, durations are seconds.
+Each attempt passes two breakers of its provider, model and credential: the organisation's own, and the shared one. In
+the shared breaker one organisation counts for two failures at most, so that it never stops the others alone. A shared
+breaker that is closed and has seen no success for a minute lets a few attempts through; other calls wait for their
+results. `reserve` asks both, `settle` reports to both. The Postgres functions follow these rules; the contract tests
+run against both. Times are the ledger's, durations are seconds.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from callgate.domain.retry import NEVER_SENT_CODES, Billing, Failure
+from callgate.domain.provider import Billing, Failure
+from callgate.domain.retry import NEVER_SENT_CODES
 
 FAILURES_MAX = 3
-"""So many failures in a row open a breaker; so many attempts may be on trial at once."""
+"""The failures in a row that open a breaker, and the attempts that may be on trial at once."""
 COUNTED_MAX = 2
-"""So many of them may be one organisation's, where it counts beside others."""
+"""How many of them may be one organisation's in the shared breaker."""
 PROVEN_FOR = timedelta(seconds=60)
 """How long one success lets any number of attempts through."""
 TRIAL_LASTS = timedelta(seconds=10)
-"""How long an attempt counts as on trial: a slow model must not hold up other calls for minutes."""
+"""How long an attempt counts as on trial, so that a slow model does not delay other calls for minutes."""
 PROBE_WAIT_S = 10.0
 PROBE_WAIT_MAX_S = 600.0
 RELEASED_MAX = 200
-"""So many calls that wait for one provider, model and credential are in the queue at once."""
+"""How many calls that wait for one breaker are released into the queue at once."""
 REMEMBERED_FOR = timedelta(hours=1)
 """How long an organisation's breaker is kept after it closed: attempts that were made before may still fail."""
 FORGOTTEN_AFTER = timedelta(days=7)
-"""A breaker that nobody has used for so long is deleted, unless an operator opened it."""
+"""A breaker that was not used for this long is deleted, unless an operator opened it."""
 UNAVAILABLE_CODE = "provider_unavailable"
 """Why a call waits for a breaker, and why it is rejected when it has waited too long."""
 
@@ -46,7 +47,7 @@ KEY_REFUSED_CODES = frozenset(
     {"authentication_failed", "permission_denied", "insufficient_quota", "missing_credentials"}
 )
 REQUEST_REFUSED_CODES = frozenset({"content_filtered"})
-"""The provider judged the request, so it is alive, though the bill may be unknown."""
+"""The provider answered the request itself, so it is alive, though the bill may be unknown."""
 
 BROKEN_CODES = frozenset({"broken_off"})
 """The provider broke off its own answer, and named what that cost."""

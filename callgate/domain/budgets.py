@@ -44,7 +44,7 @@ class RefusalReason(StrEnum):
     EXHAUSTED = "exhausted"
     TOO_SMALL = "too_small"
     NO_PERIOD = "no_period"
-    NO_BUDGET = "budget_not_configured"
+    NO_BUDGET = "not_configured"
 
 
 @dataclass(frozen=True, slots=True)

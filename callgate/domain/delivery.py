@@ -1,8 +1,8 @@
 """
-Links on their way to those who gave them, and the rule for those that cannot be published.
+Links that are delivered when a call ends, and the rule for links that cannot be published.
 
-A link that is refused waits by itself, twice as long each time, and is given up in the end; others do not wait for it.
-An outage of the broker is no link's failure: nothing is said of it then, and it is tried again.
+A link that the broker refuses is tried again, after twice the wait each time, and is given up in the end. Other links
+do not wait for it. An outage of the broker does not count as a failure of the link.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from callgate.domain.ledger import CallKey, CallState
+from callgate.domain.calls import CallKey, CallState
 
 TRIES_MAX = 20
-"""With the waits below: half a day, in which an operator may mend a broker or a queue."""
+"""With the waits below: half a day, in which an operator can repair a broker or a queue."""
 WAIT_S_MIN = 10.0
 WAIT_MAX_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A link that is to be published: at least once, with the submission's id as its task id."""
+    """A link to publish, at least once, with the submission's id as its task id."""
 
     submission_id: UUID
     key: CallKey
@@ -29,23 +29,23 @@ class Delivery:
     link: str = field(repr=False)
     org_id: str = ""
     tries: int = 0
-    """How often it was tried before."""
+    """The number of earlier tries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What became of one try to publish a link."""
+    """The result of one try to publish a link."""
 
     submission_id: UUID
     why: str | None = None
-    """Why it was not published: words without anything of the link's; None: it was."""
+    """Why it was not published, without content of the link; None if it was published."""
     is_final: bool = False
-    """It can never be published, whatever the broker is like."""
+    """True if no broker would ever accept it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the ledger is to keep of that."""
+    """What the ledger keeps of that try."""
 
     submission_id: UUID
     why: str | None = None
@@ -55,7 +55,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class LinkFailure:
-    """A link that could not be delivered so far, as operators see it."""
+    """A link that was not delivered so far."""
 
     submission_id: UUID
     tries: int

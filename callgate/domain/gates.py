@@ -21,7 +21,8 @@ from callgate.domain.errors import (
     UnknownModel,
     UnknownProvider,
 )
-from callgate.domain.ports import TokenBound, TokenEstimatorPort
+from callgate.domain.ports import TokenEstimatorPort
+from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.domain.schema_cost import why_too_costly
 

@@ -1,62 +1,39 @@
 """
-What callgate needs from the world, as roles. Every port has an adapter in memory and one that is real.
+The ports: what callgate needs from the outside. Each has a real adapter and one in memory.
 
-Ledger methods take a batch and answer in the batch's order. A row that cannot be written is answered
-for itself and never takes its neighbours along. Every method raises `LedgerUnavailable` when the ledger did not answer
-within its deadline; then nothing is known, and calling again with the same values is safe.
+Methods of the ledger take a batch and answer in its order. If a row cannot be written, only that row fails. Every
+method raises `LedgerUnavailable` if the ledger did not answer in time. Then it may or may not have taken effect.
+Calling again with the same values is safe.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from callgate.domain import bounded_json
-from callgate.domain.budgets import BudgetFigures, Window
-from callgate.domain.delivery import Delivery, LinkFailure, Published, Told
-from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
+from callgate.domain.answers import Answer, Finding
+from callgate.domain.budgets import BudgetFigures
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
+from callgate.domain.delivery import Delivery, Published, Told
 from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
     DueBatch,
     NewSubmission,
     Reaper,
     RecordAnswer,
     RecordOutcome,
-    Reserve,
+    ReserveCommand,
     ReserveOutcome,
     Settle,
     SettleOutcome,
     Submitted,
 )
+from callgate.domain.provider import Failure, Priced, ProviderReply, TokenBound
 from callgate.domain.reports import (
-    BreakerLine,
-    By,
-    CallFilter,
-    CostLine,
-    DeadGroup,
-    EndReason,
     LockHoarder,
-    OperatorAction,
-    Snapshot,
-    UnprocessableMessage,
 )
-from callgate.domain.requests import Anomaly, LLMRequest, ServiceTier, Usage
-from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
-from callgate.domain.retry import Failure
-from callgate.domain.unknown import (
-    SettleByHand,
-    SettledByHand,
-    UnknownBill,
-    UnknownDay,
-    UnknownFilter,
-)
+from callgate.domain.requests import LLMRequest, ServiceTier, Usage
 
 
 class LedgerPort(Protocol):
@@ -79,76 +56,84 @@ class LedgerPort(Protocol):
         self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies = Bodies.NONE
     ) -> Iterable[CallView | None]:
         """
-        Look at calls, in the order asked for; None where there is none.
+        Read calls, in the order of the keys; None for one that does not exist.
 
-        An `AttemptRef` brings that attempt as `last`; a `CallKey` the winner of an ended call, else the newest attempt.
-        They may be read only while the caller goes through them, and bodies a few at a time: whoever keeps of each no
-        more than is needed never has many of them in memory.
+        An `AttemptRef` brings that attempt as `last`. A `CallKey` brings the winner of an ended call, else the newest
+        attempt. Calls may be read while the caller iterates, and bodies a few at a time, so that few are in memory.
         """
 
-    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
+    def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
         """
-        Claim queued calls and hold their worst-case cost, decided one by one in the order given.
+        Decide queued calls one by one, in the order given: claim, reject, defer or requeue each.
 
-        All scopes of a call or none; never clamped; a refused call never refuses its neighbours. Held by others -> the
-        call waits `budget.held_wait_s(age)`; exhausted -> rejected, or with `OnBudget.WAIT` waits until the period
-        ends; never fits, no budget, `reject_with` -> rejected, or with `defer_s` waits that long. A budget whose
-        period ended rolls over first; one whose time zone the ledger does not know cannot, and its calls are rejected.
-        A call that all budgets have room for waits if the breaker of its provider, model and credential says so, at
-        most `wait_max_s`, and is rejected after that. The row in `ai_call_log` is written with status dispatched in the
-        same transaction.
+        A claim holds the worst-case cost in all scopes of the call, or in none; a hold is never reduced. The attempt's
+        row in `ai_call_log` is written in the same transaction, with status dispatched. A refused call does not affect
+        its neighbours in the batch. Without headroom:
+
+        - held by calls in flight: the call waits `budgets.held_wait_s(age)`;
+        - exhausted: it is rejected, or waits until the period ends (`OnBudget.WAIT`);
+        - larger than the limit, or no budget: it is rejected.
+
+        A budget whose period has ended rolls over first. If the ledger does not know its time zone, its calls are
+        rejected. A call with headroom may still wait for the breaker of its provider, model and credential, at most
+        `wait_max_s`; then it is rejected.
         """
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
-        """Keep what the provider answered: dispatched -> answered, safe before anything else happens to it."""
+        """Keep a provider's answer: dispatched -> answered. This comes before anything else is done with it."""
 
     def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         """
         Post attempts and move their calls; settling twice changes nothing.
 
-        answered -> posted; dispatched -> only as UNKNOWN; unknown with a late answer -> posted again with the truth
-        (or left UNKNOWN). An attempt that is no longer in `expected_status` is left alone.
-        Money moves in exactly the budgets the hold was made in. Of a call that ends it says whether it has links: for
-        ten seconds they are the caller's to deliver, then anybody's. Headroom that is freed makes waiting calls due:
-        those that fit, oldest first; one that does not fit holds up nobody. Breakers hear what the attempts came to
-        (`Settle.health`); one that is closed or proven again makes calls due that wait for it.
+        An answered attempt is posted. A dispatched one is posted only as UNKNOWN. An unknown one with a late answer is
+        posted again, with the cost that is known now. An attempt that is not in `expected_status` any more is left
+        alone. Money moves in exactly the budgets in which the hold was made.
+
+        The links of a call that ends are the caller's to deliver for ten seconds, then anybody's. Freed headroom makes
+        waiting calls due: those that fit, oldest first. Breakers count the results (`Settle.health`); one that closes
+        makes the calls due that wait for it.
         """
 
-    def due(
-        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
-    ) -> DueBatch:
+    def take_due(self, *, limit: int, reaper: Reaper | None = None) -> DueBatch:
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
-        waiting -> queued. Calls that wait for a breaker are made due when it has room. Attempts that have expired are
-        left alone unless there is a `reaper` whose lease, when the ledger executes this, is fresh and has been stable
-        for `lease_stable_for_s` seconds: so an outage makes nothing lost, not even by a statement sent before. With
-        `queued_before` instead: queued calls due before that time (their message was lost; `sweeps` counts how often)
-        and nothing else; calls that wait for headroom which is there are made due. A call that the ledger cannot change
-        is passed over, and stops none of those behind it.
+        waiting -> queued. Calls that wait for a breaker are due as soon as it has room. Expired attempts are taken only
+        for a `reaper` whose lease is fresh and has been stable for `lease_stable_for_s` seconds when the ledger
+        executes this. So no outage makes an attempt lost, not even through a statement that was sent before it. A call
+        that the ledger cannot change is skipped.
+        """
+
+    def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
+        """
+        Take up to `limit` calls that were queued before a time and are unclaimed: their messages were lost.
+
+        `sweeps` counts how often that happened to a call. Calls that wait for headroom are made due if it is there. A
+        call that the ledger cannot change is skipped.
         """
 
     def links(
         self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
     ) -> list[Delivery]:
         """
-        Take up to `limit` links of ended calls, bounded in bytes too; their calls are lent for ten seconds.
+        Take up to `limit` links of ended calls, of bounded size together; nobody else gets them for ten seconds.
 
-        Organisations take turns: those named behind `after`, in order, each with a part of its links. With `keys`
-        instead: of these calls, a few of each, whenever they were to be told.
+        Organisations take turns in the order of their names, beginning after `after`. With `keys`: a few links of each
+        of these calls, due or not.
         """
 
     def deliver(self, outcomes: Sequence[Told]) -> None:
-        """Keep what became of links; a call with none left is told of."""
+        """Keep what became of links. A call without links left has nothing to deliver any more."""
 
 
 class LeasePort(Protocol):
     """
     Which worker processes are alive, by the ledger's own clock.
 
-    A process has one lease and renews it every quarter of its length. It relies on the first half only
-    (`services.lease`), so by the time the ledger may call it dead it has long stopped sending. A process without a
-    lease is judged by its attempts' deadlines alone.
+    A process has one lease and renews it after each quarter of its length. It trusts the first half only
+    (`services.lease`), so it has stopped sending long before the ledger may declare it dead. Attempts of a process
+    without a lease expire by their deadlines only.
     """
 
     def renew(self, worker_id: str, lease_s: float) -> datetime:
@@ -156,23 +141,21 @@ class LeasePort(Protocol):
         Grant or prolong a lease, `lease_s` seconds from now.
 
         Returns:
-            When the lease began. Another time than before: it had run out and was released meanwhile, so attempts that
-            were claimed under it are no longer this process's.
+            When the lease began. If that changes, the old lease ran out and was released, and attempts that were
+            claimed under it no longer belong to this process.
         """
 
     def release(self, worker_id: str) -> None:
         """
-        End a lease; the calls of its unposted attempts are due now.
-
-        For a process that ends, when nothing in it will send or record any more.
+        End a lease, once its process sends and records nothing any more. Its unposted attempts are due now.
         """
 
     def expire(self, reaper: str) -> list[str]:
         """
         Release leases that have run out, a few at a time, on behalf of the process `reaper`.
 
-        Nothing happens unless the judge's own lease is fresh and has been steady for as long as the judged one lasts:
-        after an outage of the ledger everyone alive has renewed before anyone is judged.
+        The reaper's own lease must be fresh, and stable for at least the length of the lease that is released. So after
+        an outage of the ledger every live process has renewed its lease before any lease is released.
 
         Returns:
             The worker ids whose leases are gone.
@@ -197,182 +180,6 @@ class LockWatchPort(Protocol):
         """Look no more."""
 
 
-class OperationsPort(Protocol):
-    """What operators ask of the ledger, and the few things they may change."""
-
-    def set_budget(
-        self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"
-    ) -> BudgetFigures:
-        """
-        Set the limit of a scope, now: the current period keeps what is spent and held in it.
-
-        A time zone holds from the next period on. Calls that wait for headroom and fit now are due at once, oldest
-        first.
-
-        Raises:
-            UnknownTimeZone: The ledger knows none of this name; nothing was changed.
-        """
-
-    def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
-        """List the newest period of every budget, ordered by org, scope, window."""
-
-    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
-        """List calls, newest first, without bodies."""
-
-    def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
-        """Group dead letters by fingerprint, largest first."""
-
-    def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
-        """List messages that named no call, newest first."""
-
-    def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
-        """
-        Cancel queued or waiting calls, or discard dead ones: they become rejected, with `code` and `message`.
-
-        Returns:
-            The keys that were ended; others were not in such a state. Their links, if any, fall due.
-        """
-
-    def link_failures(self, key: CallKey, *, limit: int) -> list[LinkFailure]:
-        """List links of a call that could not be delivered so far, those that were given up first."""
-
-    def keep_unprocessable(self, stray: UnprocessableMessage) -> None:
-        """Keep a message that named no call, as a dead letter."""
-
-    def costs(self, org_id: str | None = None) -> list[CostLine]:
-        """Sum what was used, by organisation, call type, provider and model."""
-
-    def breakers(self) -> list[BreakerLine]:
-        """List the breakers by name, and how many calls wait for each."""
-
-    def set_breaker(
-        self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
-    ) -> BreakerLine:
-        """
-        Open or close a breaker by hand, and keep who did it and why: everybody's, or an organisation's own.
-
-        An opened one lets nothing through, no probe either, until it is closed by hand. Everybody's, closed, lets
-        everything through, and all organisations' own are closed with it: the operator vouches for the provider.
-        """
-
-    def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
-        """List attempts whose bill nobody knows and nobody settled by hand, newest first."""
-
-    def unknown_days(self, which: UnknownFilter) -> list[UnknownDay]:
-        """Sum them by day (UTC) and model, newest first, beside the bills of that day and model that are known."""
-
-    def bills(self, attempt_ids: Sequence[UUID]) -> dict[UUID, UnknownBill]:
-        """Look at attempts that are posted, whatever is known of their bills; others are left out."""
-
-    def settle_by_hand(
-        self, batch: Sequence[SettleByHand], *, by: By, dry_run: bool = False
-    ) -> list[SettledByHand]:
-        """
-        Post what the provider billed, and keep who did it and why.
-
-        Of attempts whose bill nobody knows, were settled by hand before, or post their whole hold for want of an
-        amount. Money moves in exactly the budgets the hold was made in; where that frees headroom of a running period,
-        waiting calls are due. The status stays: a late answer is still taken, and posted with the truth if it brings
-        one. The same amount again changes nothing. With `dry_run` the answers are the same, and nothing is done.
-        """
-
-    def actions(self, *, limit: int) -> list[OperatorAction]:
-        """List what operators changed, newest first."""
-
-    def snapshot(self) -> Snapshot:
-        """Take one consistent look at the books."""
-
-
-class RetentionPort(Protocol):
-    """What makes room in the ledger. Every method may be run by any number of processes at once."""
-
-    def purge(self, ages: BodyAges, *, limit: int, dry_run: bool = False) -> Purged:
-        """
-        Remove the bodies of up to `limit` calls that ended too long ago for their organisation; the accounting stays.
-
-        A call ages from its last posting, one that never ran from its submission. Never of a call that is open, has a
-        link to deliver, money to post or a late answer to settle. All generations, the newest too: it stays as a row, a
-        success answers ResultPurged and submitting it again starts the next generation. Up to `limit` stray messages
-        older than the default age are deleted.
-
-        Returns:
-            How many went, or with `dry_run` how many would go: `limit` means there may be more.
-        """
-
-    def calls_with_bodies(self, org_id: str) -> int:
-        """Count what a purge of an organisation has left, for whatever reason; whoever must erase has to know."""
-
-    def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
-        """Count those that ended so long ago: a purge of that age had to leave them, for they are not at rest."""
-
-    def make_partitions(self, *, months: int) -> Partitions:
-        """See that this month and the next ones, `months` in all (7 at most), have their partitions of the log."""
-
-    def forget_breakers(self, *, limit: int) -> int:
-        """
-        Delete up to `limit` breakers that nobody has used for a week, no call waits for, and no operator opened.
-
-        Returns:
-            How many were deleted.
-        """
-
-    def archive_month(
-        self, keep_months: int, unknown_days: int = UNKNOWN_DAYS
-    ) -> ArchivedMonth | None:
-        """
-        Drop the oldest month of the log that is older than `keep_months` whole months, and keep its sums.
-
-        A bill that nobody knows, and that was posted less than `unknown_days` days ago, keeps its month: an operator
-        may still settle it.
-
-        Returns:
-            None if there is none, or another process is at it.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderReply:
-    """A provider's answer, whatever its wire format was."""
-
-    texts: tuple[str, ...] = field(repr=False)
-    """One per choice; a choice without text is an empty string."""
-    finish_reason: str | None
-    """In OpenAI's words: stop, length, content_filter, ... Of several choices the worst; see `domain.endings`."""
-    refusal: str | None
-    usage: Usage | None
-    """None if the provider did not say: then nobody knows the cost."""
-    service_tier: str | None
-    model: str
-    provider_request_id: str | None
-    anomalies: tuple[Anomaly, ...] = ()
-    """What is odd about the usage."""
-    failure: Failure | None = None
-    """What the provider itself says went wrong, although it sent a reply and its usage. Recorded as the error."""
-
-    def without_text(self) -> ProviderReply:
-        """What remains of a reply that could not be stored: its usage, so that its money is settled."""
-        return replace(self, texts=(), refusal=None)
-
-    def to_json(self) -> bytes:
-        """The reply as stored in `ai_call_log.reply`: ASCII, so that any text survives."""
-        fields = asdict(replace(self, failure=None))
-        fields["usage"] = self.usage.model_dump() if self.usage else None
-        del fields["failure"]
-        if not self.anomalies:
-            # So that a worker of an earlier version, which does not know the field, can settle the reply.
-            del fields["anomalies"]
-        return json.dumps(fields).encode()
-
-    @classmethod
-    def from_json(cls, stored: bytes) -> ProviderReply:
-        """Read back what `to_json` wrote."""
-        fields = bounded_json.loads(stored)
-        usage = Usage(**fields["usage"]) if fields["usage"] else None
-        anomalies = tuple(map(Anomaly, fields.get("anomalies", ())))
-        texts = tuple(fields["texts"])
-        return cls(**{**fields, "texts": texts, "usage": usage, "anomalies": anomalies})
-
-
 class LLMProviderPort(Protocol):
     """Makes one provider request. Business code never sees more of a provider than this."""
 
@@ -386,26 +193,17 @@ class LLMProviderPort(Protocol):
 
         Args:
             request: `max_output_tokens` is set; it is sent as it was held.
-            timeout_s: The whole request's patience, to the last byte.
+            timeout_s: For the whole request, to the last byte of the reply.
 
         Returns:
             The reply, or why there is none and whether it may have been billed. Raises only on cancellation.
         """
 
     def credential(self, org_id: str) -> str:
-        """Whose key a request of this organisation is made with: its own id, or empty for the provider's key."""
+        """The owner of the key for requests of this organisation: its id, or empty for the provider's own key."""
 
     async def aclose(self) -> None:
         """Close the connections."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenBound:
-    """An upper bound of what a provider will count as input tokens, and how it was found."""
-
-    tokens: int
-    method: str
-    """`tiktoken`, `bpe-openai` (exact counts plus a bound for the framing) or `utf8-bytes` (a proven bound)."""
 
 
 class TokenEstimatorPort(Protocol):
@@ -415,18 +213,9 @@ class TokenEstimatorPort(Protocol):
         """
         Count in steps of some milliseconds, and return the bound.
 
-        Never less than what the provider will count, response schema and message framing included; what has passed
-        `stop_above` is counted no further.
+        It is never less than what the provider will count, with response schema and message framing. Counting stops
+        above `stop_above`.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Priced:
-    """An amount and where its prices came from."""
-
-    nano_usd: int
-    price_source: str
-    """Such as `genai-prices 0.2.3 openai/gpt-4o-mini in=0.15 out=0.6 USD/M` or `overlay 2026-11-01: ...`."""
 
 
 class CostCalculatorPort(Protocol):
@@ -438,7 +227,7 @@ class CostCalculatorPort(Protocol):
     """
 
     def worst_case(self, request: LLMRequest, input_token_bound: int, at: datetime) -> Priced:
-        """A true upper bound, rounded up: dearest input rate, `n x max_output_tokens` at the output rate, fees."""
+        """An upper bound, rounded up: the highest input rate, `n x max_output_tokens` at the output rate, fees."""
 
     def cost(
         self, provider: str, model: str, usage: Usage, tier: ServiceTier, at: datetime
@@ -447,34 +236,17 @@ class CostCalculatorPort(Protocol):
 
 
 class SchemaValidatorPort(Protocol):
-    """Knows what a JSON Schema is."""
+    """Checks JSON Schemas themselves."""
 
     def check_schema(self, schema: str) -> str | None:
-        """Say what is wrong with the schema itself, or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back for one call, and the JSON Schema that it is to fit."""
-
-    org_id: str
-    schema: str = field(repr=False)
-    texts: tuple[str, ...] = field(repr=False)
-
-
-Finding = str | None | OutputUnchecked | CheckerUnavailable
-"""
-Where an answer first breaks its schema (a path, never the text itself), or None.
-
-An `OutputUnchecked`: it could not be said, and never will. A `CheckerUnavailable`: it cannot be said now.
-"""
+        """What is wrong with the schema, or None."""
 
 
 class OutputValidatorPort(Protocol):
-    """Checks answers against their schemas; both come from strangers."""
+    """Checks answers against their schemas. Both are untrusted."""
 
     def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
-        """Check answers, organisations in turn, for so many seconds; what is over then cannot be said now."""
+        """Check answers, organisations in turn, for so many seconds; the rest are CheckerUnavailable."""
 
 
 class CredentialsPort(Protocol):
@@ -489,7 +261,7 @@ class CredentialsPort(Protocol):
 
 class QueuePort(Protocol):
     """
-    Wakes workers and tells submitters. Losing a message loses nothing: the ledger knows.
+    Wakes workers and tells submitters. A lost message loses no call: the ledger has it.
 
     Raises:
         BrokerUnavailable: The broker did not answer within its deadline; publishing again is harmless.
@@ -499,7 +271,7 @@ class QueuePort(Protocol):
         """Publish a call task for each key."""
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
-        """Publish a log task for each answered attempt, as the child of its call task."""
+        """Publish a settle task for each answered attempt, as the child of its call task."""
 
     def publish_sweep(self, sent_at: datetime) -> None:
         """Send a sweep through the call queue, behind everything that was published before `sent_at`."""
@@ -509,22 +281,22 @@ class QueuePort(Protocol):
         Publish links, each with `{task_id, state}` as its first argument.
 
         Returns:
-            What became of the first of them: of all, unless the broker stopped answering.
+            The results of the first links: of all, unless the broker stopped answering.
         """
 
 
 class BudgetCachePort(Protocol):
-    """A copy of budget figures for readers that may be a moment behind. Never asked for admission."""
+    """A copy of budget figures that may be a moment behind. Admission never reads it."""
 
     def get(self, org_id: str, load: Callable[[str], list[BudgetFigures]]) -> list[BudgetFigures]:
         """The figures of an organisation: cached, else loaded and kept for a short while; works without the cache."""
 
 
 class ClockPort(Protocol):
-    """A process's own time, for patience and back-off only."""
+    """A process's own time, for timeouts and back-off only."""
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start; never goes back, and does not stand still while the host is suspended."""
+        """Seconds from an arbitrary start; never goes back, and goes on while the host is suspended."""
 
     def jitter(self) -> float:
         """A random number in [0, 1)."""

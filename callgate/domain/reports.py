@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from callgate.domain.ledger import CallState, WaitReason
+from callgate.domain.calls import CallState, WaitReason
 
 
 class EndReason(StrEnum):

@@ -1,8 +1,8 @@
 """
-How long what is kept is kept: the bodies of calls, and the log of attempts.
+How long bodies of calls and the log of attempts are kept.
 
-Bodies (requests, replies, the arguments of links, stray messages) are personal data and go first; the accounting
-stays. The log itself goes by the month, and leaves its sums. Ages are durations: only the ledger's clock is asked.
+Bodies (requests, replies, the arguments of links, unprocessable messages) are personal data. They are removed first,
+and the accounting stays. The log is removed by the month, and its sums stay. Ages are durations by the ledger's clock.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 LATE_ANSWER_MAX = timedelta(days=7)
-"""How long after its start an attempt's late answer is still taken; then its row can never change again."""
+"""How long after its start an attempt's late answer is accepted. After that its row never changes."""
 
 UNKNOWN_DAYS = 45
-"""So long a bill that nobody knows keeps its month of the log: providers bill by the month, and some days later."""
+"""For how many days an unknown bill keeps its month of the log: providers send their bills monthly, some days late."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyAges:
-    """How old the bodies of ended calls may become, in seconds; None keeps them for ever."""
+    """How old the bodies of ended calls may become, in seconds; None: without limit."""
 
     default_s: float | None = None
-    """Of every organisation without an age of its own, and of stray messages, which belong to none."""
+    """For organisations without an age of their own, and for unprocessable messages."""
     by_org_s: Mapping[str, float] = field(default_factory=dict)
 
     def max_s(self, org_id: str) -> float | None:
-        """What holds for one organisation."""
+        """The age for one organisation."""
         return self.by_org_s.get(org_id, self.default_s)
 
     def only(self, org_id: str) -> BodyAges:
-        """The same for one organisation alone: nobody else's bodies are touched."""
+        """The same ages, but for one organisation only."""
         age_s = self.max_s(org_id)
         return BodyAges() if age_s is None else BodyAges(by_org_s={org_id: age_s})
 
     @property
     def is_unlimited(self) -> bool:
-        """True if nothing ever becomes too old."""
+        """True if no body is ever too old."""
         return self.default_s is None and not self.by_org_s
 
 

@@ -2,62 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import dataclass
 
 from callgate.domain.catalogue import CallTypePolicy
+from callgate.domain.provider import Billing, Failure
 
-_DIGITS_OR_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-f]{8,}|\d+")
-MESSAGE_CHARS_MAX = 500
 WAIT_MAX_S = 3_600.0
 """The longest wait between two attempts whose outcomes are unknown, before its jitter."""
 
 
-class Billing(StrEnum):
-    """What is known about the bill of a failed attempt."""
-
-    UNBILLED = "unbilled"
-    """Surely no charge: posted at 0."""
-    BY_USAGE = "by_usage"
-    """The reply came and names its usage: posted at that."""
-    UNKNOWN = "unknown"
-    """The request may have been billed: the whole hold is posted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One attempt's failure, as stored in `error_json`. Never holds prompt text or keys."""
-
-    code: str
-    message: str
-    retryable: bool
-    billing: Billing
-    status: int | None = None
-    """HTTP status, where there was a response."""
-    provider_code: str | None = None
-    retry_after_s: float | None = None
-
-    def to_json(self) -> str:
-        """The failure as JSON text, `message` cut to a bounded length."""
-        return json.dumps({**asdict(self), "message": self.message[:MESSAGE_CHARS_MAX]})
-
-    @classmethod
-    def from_json(cls, text: str) -> Failure:
-        """Read back what `to_json` wrote."""
-        fields = json.loads(text)
-        return cls(**{**fields, "billing": Billing(fields["billing"])})
-
-    def fingerprint(self, provider: str) -> str:
-        """A short hash that groups failures alike: numbers, ids and quoted text do not matter."""
-        message = _DIGITS_OR_QUOTED.sub("#", self.message[:MESSAGE_CHARS_MAX])
-        parts = json.dumps([provider, self.code, self.status, self.provider_code, message])
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
-
-
-LOST = Failure(
+WORKER_LOST = Failure(
     "worker_lost", "the worker vanished before it recorded an outcome", True, Billing.UNKNOWN
 )
 """An attempt that was dispatched and whose lease ran out."""
@@ -80,7 +34,7 @@ SUPERSEDED_BEFORE_SEND = Failure(
     Billing.UNBILLED,
 )
 NEVER_SENT_CODES = frozenset(
-    f.code for f in (LOST, DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND, SUPERSEDED_BEFORE_SEND)
+    f.code for f in (WORKER_LOST, DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND, SUPERSEDED_BEFORE_SEND)
 )
 """What went wrong here: it says nothing about the provider."""
 
@@ -105,7 +59,7 @@ class Tally:
 
     attempts: int
     """Attempts begun, without probes that cost nothing."""
-    lost: int
+    worker_losses: int
     """Attempts whose worker vanished."""
     unknown: int
     """Attempts that the provider, or the way to it, left open. Those whose worker vanished do not count."""
@@ -146,7 +100,7 @@ def _why_dead(failure: Failure, tally: Tally, policy: CallTypePolicy) -> str | N
     limits = (
         (not failure.retryable, "not_retryable"),
         (is_unknown and policy.on_unknown == "dead", "outcome_unknown"),
-        (tally.lost >= policy.worker_losses_max, "lost_too_often"),
+        (tally.worker_losses >= policy.worker_losses_max, "lost_too_often"),
         (tally.unknown >= policy.unknown_attempts_max, "unknown_too_often"),
         (tally.paid_failures >= policy.paid_failures_max, "paid_too_often"),
         (tally.attempts >= policy.attempts_max, "attempts_exhausted"),
@@ -156,7 +110,7 @@ def _why_dead(failure: Failure, tally: Tally, policy: CallTypePolicy) -> str | N
 
 def _wait_s(failure: Failure, tally: Tally, policy: CallTypePolicy, jitter: float) -> float:
     asked_s = min(failure.retry_after_s or 0.0, policy.retry_after_max_s)
-    if failure.billing is Billing.UNKNOWN and failure.code != LOST.code:
+    if failure.billing is Billing.UNKNOWN and failure.code != WORKER_LOST.code:
         unknown_s = policy.unknown_wait_s * 2.0 ** (tally.unknown - 1)
         return max(min(unknown_s, WAIT_MAX_S) * (1 + jitter / 2), asked_s)
     longest_s = min(policy.retry_wait_max_s, policy.retry_wait_s * 2.0 ** (tally.attempts - 1))

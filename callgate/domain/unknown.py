@@ -1,9 +1,9 @@
 """
-Attempts whose bill nobody knows, and how an operator settles them by hand.
+Attempts with an unknown bill, and how an operator settles them by hand.
 
-Such an attempt posts its whole hold, which is never less than the truth, until somebody learns what the provider
-billed. Amounts are nano-USD; times come from the ledger's own clock. `unknown_v1.sql` and `settle_unknown_v1.sql`
-follow these rules; one contract suite holds them together.
+Such an attempt posts its whole hold, which is never less than the real cost, until an operator enters what the provider
+billed. Amounts are nano-USD. Times come from the ledger's clock. `unknown_v1.sql` and `settle_unknown_v1.sql` follow
+these rules; the contract tests run against both.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from enum import StrEnum
 from uuid import UUID
 
 from callgate.domain.budgets import NANO_PER_USD
+from callgate.domain.calls import AttemptStatus, CallKey
 from callgate.domain.errors import InvalidAmount
-from callgate.domain.ledger import AttemptStatus, CallKey
 from callgate.domain.requests import AMOUNT_UNKNOWN
 
 WHOLE_HOLD = "whole hold"
-"""How the `price_source` begins of an attempt that posted its whole hold, for want of an amount."""
+"""The first words of the `price_source` of an attempt that posted its whole hold because it had no amount."""
 BILLED_USD_MAX = 1_000_000
 """Far above the bill of any one request."""
 
 
 def is_bill_unknown(status: AttemptStatus, anomalies: Iterable[str]) -> bool:
-    """True if an attempt posts its whole hold because nobody knows what was billed."""
+    """True if an attempt posts its whole hold because its bill is unknown."""
     return status is AttemptStatus.UNKNOWN or not AMOUNT_UNKNOWN.isdisjoint(anomalies)
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownFilter:
-    """Which attempts are meant; every field that is set narrows."""
+    """Selects attempts; all fields that are set must match."""
 
     org_id: str | None = None
     provider: str | None = None
@@ -47,7 +47,7 @@ class UnknownFilter:
 
 @dataclass(frozen=True, slots=True)
 class UnknownBill:
-    """A posted attempt, as far as its bill is concerned."""
+    """The bill of a posted attempt."""
 
     attempt_id: UUID
     key: CallKey
@@ -57,7 +57,7 @@ class UnknownBill:
     provider: str
     model: str
     credential: str
-    """Whose key was used: an organisation, or empty for the provider's own."""
+    """The owner of the key that was used: an organisation, or empty for the provider's own key."""
     status: AttemptStatus
     anomalies: tuple[str, ...]
     hold_nano_usd: int

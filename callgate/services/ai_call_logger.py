@@ -1,8 +1,8 @@
 """
-Settle attempts: what did the provider answer, what did it cost, what becomes of the call, who is to be told.
+Settle attempts: decide what the answer is worth, what it cost, what becomes of its call, and tell the submitters.
 
-The log task, the due query and a worker without a broker all come through here; it may run twice and from anywhere,
-because the ledger applies a settlement only to an attempt that is still as it was seen.
+The settle task, the due query and a worker without a broker use this service. It may run twice for an attempt, because
+the ledger applies a settlement only to an attempt in the expected status.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import structlog
 from callgate.domain import safe_codes
 from callgate.domain.breaker import BreakerChange, Health, health_of
 from callgate.domain.budgets import usd
-from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
-from callgate.domain.ledger import (
+from callgate.domain.calls import (
     AttemptKind,
     AttemptRef,
     AttemptStatus,
@@ -25,20 +23,14 @@ from callgate.domain.ledger import (
     Bodies,
     CallState,
     CallView,
-    Locked,
-    Settle,
-    Settled,
-    SettleOutcome,
-    Unstorable,
 )
-from callgate.domain.ports import (
-    CostCalculatorPort,
-    LedgerPort,
-    OutputValidatorPort,
-    ProviderReply,
-)
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
+from callgate.domain.ledger import Locked, Settle, Settled, SettleOutcome, Unstorable
+from callgate.domain.ports import CostCalculatorPort, LedgerPort, OutputValidatorPort
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
-from callgate.domain.retry import LOST, Billing, Dead, Failure, Tally, decide
+from callgate.domain.retry import WORKER_LOST, Dead, Tally, decide
 from callgate.services.delivery import DeliveryService
 from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, failure_of
 from callgate.services.review import Bill, bill_of, flaw_of
@@ -46,22 +38,22 @@ from callgate.services.review import Bill, bill_of, flaw_of
 log = structlog.get_logger(__name__)
 
 LOCKED_PAUSES_S = (0.02, 0.1)
-"""Before another try at what somebody held: mostly a submission was just joining. The neighbours are settled."""
+"""Between two tries to settle a locked call. The lock is mostly a submission's that is just joining."""
 
-UNSETTLEABLE = Failure(
+UNSTORABLE_SETTLEMENT = Failure(
     "settlement_refused",
-    "the ledger refused the settlement of this attempt",
+    "the ledger could not store the settlement of this attempt",
     False,
     Billing.UNKNOWN,
 )
-UNJUDGEABLE = Failure(
-    "attempt_unreadable", "what is stored of this attempt cannot be judged", False, Billing.UNKNOWN
+UNREADABLE_ATTEMPT = Failure(
+    "attempt_unreadable", "what is stored of this attempt cannot be read", False, Billing.UNKNOWN
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one attempt came to."""
+class AttemptResult:
+    """What one attempt brought back."""
 
     reply: ProviderReply | None
     failure: Failure | None
@@ -69,7 +61,7 @@ class Verdict:
 
 
 class AICallLogger:
-    """Settles attempts, and has the submitters of calls that end told."""
+    """Settles attempts, and tells the submitters of calls that end."""
 
     def __init__(
         self,
@@ -90,8 +82,8 @@ class AICallLogger:
 
         Args:
             monotonic: Seconds from an arbitrary start, for how long a batch checks answers.
-            on_headroom_freed: Called when a settlement has made waiting calls due, so that nobody need find out later.
-            on_locked: Told of an attempt that is not settled because somebody holds its call; it is to be tried again.
+            on_headroom_freed: Called when a settlement has made waiting calls due.
+            on_locked: Called with an attempt that is not settled because its call is locked. It must be tried again.
         """
         self._ledger = ledger
         self._delivery = delivery
@@ -100,7 +92,7 @@ class AICallLogger:
         self._catalogue = catalogue
         self._jitter = jitter
         self._monotonic = monotonic
-        self._on_woken = on_headroom_freed
+        self._on_headroom_freed = on_headroom_freed
         self._sleep = sleep
         self._on_locked = on_locked
 
@@ -108,17 +100,17 @@ class AICallLogger:
         """
         Settle a batch and tell the submitters.
 
-        What has no schema is settled first. Answers are checked for a bounded time, organisations in turn; what is over
-        stays answered, and the due query brings it back.
+        Attempts without a schema are settled first. Answers are checked for a bounded time, organisations in turn. The
+        rest stay answered, and the due query takes them later.
 
         Args:
-            are_expired: The due query found these attempts dispatched past their lease: they become unknown. Without
-                it an attempt that is still dispatched is left alone.
+            are_expired: The due query took these attempts as expired: they become unknown. Otherwise an attempt that is
+                still dispatched is left alone.
 
         Raises:
             LedgerUnavailable: Settling the same batch again is safe.
         """
-        # Of a call the oldest first, and the next when that is settled: what it comes to depends on those before.
+        # Attempts of one call are settled oldest first, because the next decision depends on the earlier ones.
         newest_first = sorted(refs, key=lambda ref: ref.attempt_id, reverse=True)
         oldest = {ref.key: ref for ref in newest_first}
         first = [ref for ref in dict.fromkeys(refs) if ref == oldest[ref.key]]
@@ -130,7 +122,7 @@ class AICallLogger:
         """Settle attempts of different calls."""
         settled: list[Settled] = []
         locked: list[tuple[Settle, int]] = []
-        for settles in self._judged(refs, are_expired):
+        for settles in self._settlements(refs, are_expired):
             written, held = self._write(settles)
             self._tell_all(written)
             settled += written
@@ -141,15 +133,15 @@ class AICallLogger:
                 late, locked = self._write(locked)
                 self._tell_all(late)
                 settled += late
-        # An expired one is left to the due query: the one that takes it there may have to judge again.
+        # An expired attempt is left to the due query, which reads it again.
         for settle, _ in () if are_expired else locked:
             self._on_locked(settle.ref)
         return settled
 
     def _tell_all(self, settled: Sequence[Settled]) -> None:
-        """Tell everybody who waits for what was settled."""
+        """Tell operators, waiting calls and submitters."""
         if any(s.has_freed_waiters for s in settled):
-            self._on_woken()
+            self._on_headroom_freed()
         for change in {change for s in settled for change in s.breaker_changes}:
             _tell(change)
         self._delivery.tell([s.ref.key for s in settled if s.has_links])
@@ -157,7 +149,7 @@ class AICallLogger:
     def _write(
         self, settles: list[tuple[Settle, int]]
     ) -> tuple[list[Settled], list[tuple[Settle, int]]]:
-        """Settle; each comes with its hold, for when nothing else of it can be written. Locked ones come back."""
+        """Write settlements, each with its hold for when nothing else can be written; return the locked ones."""
         done: list[Settled] = []
         locked: list[tuple[Settle, int]] = []
         outcome: SettleOutcome
@@ -170,7 +162,7 @@ class AICallLogger:
                         "settlement.refused", attempt_id=str(settle.ref.attempt_id), reason=why
                     )
                     (outcome,) = self._ledger.settle(
-                        [_last_resort(settle, UNSETTLEABLE, posted_nano_usd)]
+                        [_last_resort(settle, UNSTORABLE_SETTLEMENT, posted_nano_usd)]
                     )
             if isinstance(outcome, Settled):
                 done.append(outcome)
@@ -178,20 +170,20 @@ class AICallLogger:
                 locked.append((settle, hold_nano_usd))
         return done, locked
 
-    def _judged(
+    def _settlements(
         self, refs: Sequence[AttemptRef], are_expired: bool
     ) -> Iterator[list[tuple[Settle, int]]]:
-        """What to settle at once, then what to settle once it is checked; each with its hold."""
+        """What to settle at once, then what to settle after a check; each with its hold."""
         plain: list[tuple[Settle, int]] = []
         kept = Kept()
         for view in self._ledger.read(refs, Bodies.BOTH):
             if view is None or view.last is None:
                 continue
-            judged = self._settlement(view, view.last, are_expired)
-            if isinstance(judged, Unchecked):
-                kept.add(judged)
-            elif judged is not None:
-                plain.append((judged, view.last.hold_nano_usd))
+            settlement = self._settlement(view, view.last, are_expired)
+            if isinstance(settlement, Unchecked):
+                kept.add(settlement)
+            elif settlement is not None:
+                plain.append((settlement, view.last.hold_nano_usd))
         if plain:
             yield plain
         ends_at = self._monotonic() + BATCH_S_MAX
@@ -202,7 +194,7 @@ class AICallLogger:
                 yield self._checked(self._again(ref), left_s)
 
     def _checked(self, unchecked: Sequence[Unchecked], within_s: float) -> list[tuple[Settle, int]]:
-        """What to settle of those that could be checked in time."""
+        """What to settle of the answers that could be checked in time."""
         findings = self._validator.check_all([each.answer for each in unchecked], within_s)
         settles = [
             (self._check(each, found), each.attempt.hold_nano_usd)
@@ -214,23 +206,23 @@ class AICallLogger:
         return settles
 
     def _again(self, ref: AttemptRef) -> list[Unchecked]:
-        """Read one whose bodies were too large to keep; if it has changed meanwhile, it is another batch's."""
+        """Read an attempt whose bodies were too large to keep. If it was settled meanwhile, there is nothing to do."""
         (view,) = self._ledger.read([ref], Bodies.BOTH)
-        judged = self._settlement(view, view.last, False) if view and view.last else None
-        return [judged] if isinstance(judged, Unchecked) else []
+        settlement = self._settlement(view, view.last, False) if view and view.last else None
+        return [settlement] if isinstance(settlement, Unchecked) else []
 
     def _check(self, unchecked: Unchecked, found: str | OutputUnchecked | None) -> Settle:
         view, attempt = unchecked.view, unchecked.attempt
         try:
-            verdict = Verdict(unchecked.reply, failure_of(found))
-            return self._settle_as(view, attempt, verdict, unchecked.request)
+            result = AttemptResult(unchecked.reply, failure_of(found))
+            return self._settle_as(view, attempt, result, unchecked.request)
         except Exception as exc:
-            return _unjudgeable(view, attempt, exc)
+            return _unreadable(view, attempt, exc)
 
     def _settlement(
         self, view: CallView, attempt: AttemptView, are_expired: bool
     ) -> Settle | Unchecked | None:
-        """What to settle, if anything; of an attempt that cannot be judged its whole hold, and its call is dead."""
+        """The settlement of an attempt, if any. An unreadable attempt posts its hold, and its call is dead."""
         if attempt.status is AttemptStatus.DISPATCHED and not are_expired:
             return None
         if attempt.status.is_posted and attempt.status is not AttemptStatus.UNKNOWN:
@@ -238,21 +230,25 @@ class AICallLogger:
         try:
             return self._settle_of(view, attempt)
         except Exception as exc:
-            return _unjudgeable(view, attempt, exc)
+            return _unreadable(view, attempt, exc)
 
     def _settle_of(self, view: CallView, attempt: AttemptView) -> Settle | Unchecked:
-        # Read only where there is a reply to compare it with: what brought none is settled whatever was asked.
+        # The request is read only if there is a reply to check against it.
         is_needed = view.request is not None and attempt.reply is not None
         request = LLMRequest.from_stored(view.request or b"") if is_needed else None
-        verdict = self._verdict(view, attempt, request)
-        if verdict.failure is None and verdict.reply and request and request.response_schema:
-            return Unchecked(view, attempt, request, verdict.reply)
-        return self._settle_as(view, attempt, verdict, request)
+        result = self._result(view, attempt, request)
+        if result.failure is None and result.reply and request and request.response_schema:
+            return Unchecked(view, attempt, request, result.reply)
+        return self._settle_as(view, attempt, result, request)
 
     def _settle_as(
-        self, view: CallView, attempt: AttemptView, verdict: Verdict, request: LLMRequest | None
+        self,
+        view: CallView,
+        attempt: AttemptView,
+        result: AttemptResult,
+        request: LLMRequest | None,
     ) -> Settle:
-        bill = bill_of(self._costs, view, attempt, verdict.reply, verdict.failure, request)
+        bill = bill_of(self._costs, view, attempt, result.reply, result.failure, request)
         _report(bill, attempt)
         settle = Settle(
             ref=AttemptRef(view.key, attempt.attempt_id),
@@ -262,13 +258,13 @@ class AICallLogger:
             next_state=CallState.SUCCEEDED,
             usage=bill.usage,
             price_source=bill.priced.price_source,
-            service_tier=safe_codes.tier(verdict.reply.service_tier) if verdict.reply else None,
+            service_tier=safe_codes.tier(result.reply.service_tier) if result.reply else None,
             health=Health.ALIVE,
             anomalies=bill.anomalies,
         )
-        if verdict.failure is None:
+        if result.failure is None:
             return settle
-        return self._failed(settle, verdict.failure, view, attempt)
+        return self._failed(settle, result.failure, view, attempt)
 
     def _failed(
         self, settle: Settle, failure: Failure, view: CallView, attempt: AttemptView
@@ -294,17 +290,19 @@ class AICallLogger:
             failure_code=failure.code,
         )
 
-    def _verdict(self, view: CallView, attempt: AttemptView, request: LLMRequest | None) -> Verdict:
+    def _result(
+        self, view: CallView, attempt: AttemptView, request: LLMRequest | None
+    ) -> AttemptResult:
         if attempt.status is AttemptStatus.DISPATCHED:
-            return Verdict(None, LOST)
+            return AttemptResult(None, WORKER_LOST)
         reply = ProviderReply.from_json(attempt.reply) if attempt.reply else None
         if attempt.error is not None:
-            return Verdict(reply, Failure.from_json(attempt.error))
+            return AttemptResult(reply, Failure.from_json(attempt.error))
         if reply is None:
-            return Verdict(None, LOST)
+            return AttemptResult(None, WORKER_LOST)
         good_endings = self._catalogue.good_endings(view.provider)
         schema = request.response_schema if request else None
-        return Verdict(reply, flaw_of(reply, good_endings, schema))
+        return AttemptResult(reply, flaw_of(reply, good_endings, schema))
 
 
 def _report(bill: Bill, attempt: AttemptView) -> None:
@@ -322,14 +320,14 @@ def _report(bill: Bill, attempt: AttemptView) -> None:
         log.error("cost.exceeded_hold", hold=usd(hold), cost=usd(cost), **fields)
 
 
-def _unjudgeable(view: CallView, attempt: AttemptView, error: Exception) -> Settle:
-    # Whatever is wrong with this row, it is so each time: raised from here it would hold up its batch for ever.
-    # Never the error's own words: they may quote the prompt or the reply.
+def _unreadable(view: CallView, attempt: AttemptView, error: Exception) -> Settle:
+    # Raised from here, the error would stop its batch each time.
+    # The error's own words may quote the prompt or the reply, so only its type is logged.
     log.error(
         "attempt.not_classified", attempt_id=str(attempt.attempt_id), reason=type(error).__name__
     )
     settle = _whole_hold(view, attempt)
-    return _last_resort(settle, UNJUDGEABLE, settle.posted_nano_usd)
+    return _last_resort(settle, UNREADABLE_ATTEMPT, settle.posted_nano_usd)
 
 
 def _whole_hold(view: CallView, attempt: AttemptView) -> Settle:
@@ -343,7 +341,7 @@ def _whole_hold(view: CallView, attempt: AttemptView) -> Settle:
 
 
 def _last_resort(settle: Settle, failure: Failure, posted_nano_usd: int) -> Settle:
-    """The settlement of a row that has no other: its money, its call dead, nothing of what it brought."""
+    """Post the money, end the call as dead, and keep nothing of the answer."""
     is_lost = settle.expected_status is AttemptStatus.DISPATCHED
     return replace(
         settle,
@@ -361,21 +359,21 @@ def _last_resort(settle: Settle, failure: Failure, posted_nano_usd: int) -> Sett
 
 
 def _tally(view: CallView, attempt: AttemptView, failure: Failure) -> Tally:
-    """What the attempts of the call came to, with the one that is being settled; it is not posted yet."""
+    """Count the attempts of the call by result, with the one that is being settled."""
     is_probe = attempt.kind is AttemptKind.PROBE
     is_unknown = failure.billing is Billing.UNKNOWN
     is_free_probe = is_probe and failure.billing is Billing.UNBILLED
     return Tally(
         attempts=attempt.attempt - view.free_probes - is_free_probe,
-        lost=view.worker_losses + (failure is LOST),
-        unknown=view.unknown_attempts + (is_unknown and failure is not LOST),
+        worker_losses=view.worker_losses + (failure is WORKER_LOST),
+        unknown=view.unknown_attempts + (is_unknown and failure is not WORKER_LOST),
         paid_failures=view.paid_failures + (failure.billing is Billing.BY_USAGE),
         is_probe=is_probe,
     )
 
 
 def _tell(change: BreakerChange) -> None:
-    """Tell operators that a provider is left alone, by everybody or one organisation, or is called again."""
+    """Log that a breaker opened or closed."""
     where = {
         "provider": change.provider,
         "model": change.model,

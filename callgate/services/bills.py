@@ -10,7 +10,7 @@ from uuid import UUID
 
 from callgate.domain.budgets import nano_usd_of
 from callgate.domain.errors import InvalidBills
-from callgate.domain.ports import OperationsPort
+from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.reports import By
 from callgate.domain.unknown import (
     BILLED_USD_MAX,

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from callgate.domain.errors import InvalidRequest, UnknownProvider
-from callgate.domain.ports import OperationsPort
+from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.reports import BreakerLine, By
 
 

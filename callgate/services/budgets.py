@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from callgate.domain.budgets import ORG_SCOPE, BudgetFigures, Window, scopes_of
-from callgate.domain.ports import OperationsPort
+from callgate.domain.operator_ports import OperationsPort
 
 DEFAULT_TIMEZONE = "UTC"
 

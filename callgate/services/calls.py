@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from callgate.domain.ledger import CallState, CallView
-from callgate.domain.ports import OperationsPort
+from callgate.domain.calls import CallState, CallView
+from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.reports import CallFilter
 
 SCANNED_MAX = 10_000

@@ -10,17 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from callgate.domain.calls import Bodies, CallKey, CallState, CallView
 from callgate.domain.errors import InvalidRequest
-from callgate.domain.ledger import (
-    Bodies,
-    CallKey,
-    CallState,
-    CallView,
-    NewSubmission,
-    SubmitOutcome,
-    Submitted,
-)
-from callgate.domain.ports import LedgerPort, OperationsPort
+from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
+from callgate.domain.operator_ports import OperationsPort
+from callgate.domain.ports import LedgerPort
 from callgate.domain.reports import CallFilter, EndReason
 from callgate.services.results import request_of
 from callgate.services.submit import SubmitService

@@ -1,8 +1,8 @@
 """
-Deliver links: publish them, and keep what became of each.
+Deliver links: publish them, and keep the result of each.
 
-Apart from recovery, which never waits for this. A process that ends calls tells their submitters at once, a few links
-each; what is left, or failed, is delivered in turns of organisations, by a loop of its own in every worker.
+A process that ends calls delivers a few of their links at once. A loop in each worker delivers the rest, and repeats
+what failed; organisations take turns. Recovery never waits for this.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Sequence
 
 import structlog
 
+from callgate.domain.calls import CallKey
 from callgate.domain.delivery import Delivery, told
 from callgate.domain.errors import Unavailable
-from callgate.domain.ledger import CallKey
 from callgate.domain.ports import ClockPort, LedgerPort, QueuePort
 
 log = structlog.get_logger(__name__)
 
 BATCH_MAX = 200
-SAID_AGAIN_S = 60.0
-"""How long a cause that was logged is only counted."""
+LOG_AGAIN_AFTER_S = 60.0
+"""After a cause was logged, it is only counted for this long."""
 CAUSES_MAX = 1_000
 
 
@@ -35,7 +35,7 @@ class DeliveryService:
         self._after = ""
 
     def tell(self, keys: Sequence[CallKey]) -> None:
-        """Tell submitters of calls that have just ended; whatever cannot be told now is left to `run`."""
+        """Deliver links of calls that have just ended; `run` delivers the rest later."""
         if not keys:
             return
         try:
@@ -51,11 +51,11 @@ class DeliveryService:
             How many were tried; 0: none is due.
 
         Raises:
-            LedgerUnavailable, BrokerUnavailable: What was taken is due again in ten seconds, and counts for nobody.
+            LedgerUnavailable, BrokerUnavailable: The links are due again in ten seconds, and no try is counted.
         """
         links = self._ledger.links(limit=BATCH_MAX, after=self._after)
         if not links and self._after:
-            # The last in turn was served; the first is next.
+            # The last organisation was served; the first one is next.
             links = self._ledger.links(limit=BATCH_MAX)
         self._after = links[-1].org_id if links else ""
         self._publish(links)
@@ -65,7 +65,7 @@ class DeliveryService:
         if not links:
             return
         published = self._queue.publish_links(links)
-        # Those behind an outage are not among them.
+        # Links that an outage stopped are not in the results.
         outcomes = [told(link, one) for link, one in zip(links, published, strict=False)]
         self._ledger.deliver(outcomes)
         for link, outcome in zip(links, outcomes, strict=False):
@@ -75,27 +75,27 @@ class DeliveryService:
 
 
 class _Causes:
-    """Why links fail, said once a minute per organisation and cause: there may be very many of them."""
+    """Why links fail, logged once a minute per organisation and cause, because there may be many."""
 
     def __init__(self, clock: ClockPort) -> None:
         self._clock = clock
         self._counts: Counter[tuple[str, str, bool]] = Counter()
-        self._said_at: dict[tuple[str, str, bool], float] = {}
+        self._logged_at: dict[tuple[str, str, bool], float] = {}
 
     def count(self, org_id: str, why: str, *, is_given_up: bool) -> None:
-        """Note one more."""
+        """Count one failure."""
         self._counts[org_id, why, is_given_up] += 1
 
     def say(self) -> None:
-        """Log those that were not logged lately."""
+        """Log the causes that were not logged lately."""
         now = self._clock.monotonic()
         for cause, count in list(self._counts.items()):
-            if now - self._said_at.get(cause, -SAID_AGAIN_S) < SAID_AGAIN_S:
+            if now - self._logged_at.get(cause, -LOG_AGAIN_AFTER_S) < LOG_AGAIN_AFTER_S:
                 continue
             org_id, why, is_given_up = cause
             event = "links.abandoned" if is_given_up else "links.not_delivered"
             log.error(event, org_id=org_id, reason=why, count=count)
-            if len(self._said_at) >= CAUSES_MAX:
-                self._said_at.clear()
-            self._said_at[cause] = now
+            if len(self._logged_at) >= CAUSES_MAX:
+                self._logged_at.clear()
+            self._logged_at[cause] = now
             del self._counts[cause]

@@ -14,6 +14,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from callgate.domain.budgets import usd
+from callgate.domain.calls import CallKey
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import (
     CallgateError,
@@ -22,8 +23,9 @@ from callgate.domain.errors import (
     NotPermitted,
     UnknownProvider,
 )
-from callgate.domain.ledger import CallKey
-from callgate.domain.ports import CostCalculatorPort, LedgerPort, OperationsPort, TokenBound
+from callgate.domain.operator_ports import OperationsPort
+from callgate.domain.ports import CostCalculatorPort, LedgerPort
+from callgate.domain.provider import TokenBound
 from callgate.domain.reports import BreakerLine
 from callgate.domain.requests import LLMRequest, Message
 from callgate.domain.unknown import UnknownFilter

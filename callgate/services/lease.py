@@ -1,9 +1,9 @@
 """
-A process's own side of its lease: renew it, and know for sure whether it still holds.
+A process's side of its lease: renew it, and know whether it surely holds.
 
-The ledger grants a lease for some seconds by its own clock; the process counts from before it asked, by a clock of its
-own that never goes back, and relies on the first half. So no two clocks are compared, and a whole half lies between the
-moment this process stops sending and the first moment at which the ledger may give its attempts away.
+The ledger grants a lease for some seconds of its own clock. The process counts from before it asked, by its own
+monotonic clock, and trusts only the first half of the lease. So no two clocks are compared, and the process has stopped
+sending half a lease before the ledger may give its attempts away.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from callgate.domain.ports import ClockPort, LeasePort
 log = structlog.get_logger(__name__)
 
 TRUSTED_SHARE = 0.5
-"""The share of a lease that its process relies on; the ledger's functions know it too."""
+"""The share of a lease that its process trusts. The ledger's SQL functions contain the same number."""
 RENEW_AT_SHARE = 0.25
 """The share of a lease after which it is renewed."""
 
@@ -26,7 +26,7 @@ class LeaseService:
     """
     The lease of this process.
 
-    `renew` and `release` are called by one thread, `held` by any.
+    `renew` and `release` are called by one thread, `epoch` by any.
     """
 
     def __init__(
@@ -36,38 +36,38 @@ class LeaseService:
         self._clock = clock
         self._worker_id = worker_id
         self._lease_s = lease_s
-        self._kept: tuple[datetime, float] | None = None
-        """When the lease began, and until when it is relied on, by this process's clock."""
+        self._current: tuple[datetime, float] | None = None
+        """When the lease began, and until when it is trusted, by this process's clock."""
 
-    def held(self) -> datetime | None:
+    def epoch(self) -> datetime | None:
         """
-        When the lease that certainly holds now began; None if it may have run out.
+        When the current lease began; None if it may have run out.
 
-        The same answer twice means that the lease held all the time in between: what was claimed after the first may be
-        sent after the second.
+        If two calls return the same value, the lease held all the time between them. Then a claim that was made after
+        the first call may be sent after the second.
         """
-        kept = self._kept
-        return kept[0] if kept and self._clock.monotonic() < kept[1] else None
+        current = self._current
+        return current[0] if current and self._clock.monotonic() < current[1] else None
 
     def renew(self) -> None:
         """
         Prolong the lease.
 
         Raises:
-            LedgerUnavailable: It holds on until its half is over; renewing again is safe.
+            LedgerUnavailable: The lease is trusted until its half is over. Renewing again is safe.
         """
         asked_at = self._clock.monotonic()
         began_at = self._leases.renew(self._worker_id, self._lease_s)
-        if self._kept and self._kept[0] != began_at:
+        if self._current and self._current[0] != began_at:
             log.warning("worker_lease.expired", worker_id=self._worker_id)
-        self._kept = (began_at, asked_at + self._lease_s * TRUSTED_SHARE)
+        self._current = (began_at, asked_at + self._lease_s * TRUSTED_SHARE)
 
     def release(self) -> None:
         """
-        Give the lease back: nothing in this process sends any more, and what it left is due for others.
+        Give the lease back when nothing in this process sends any more. Its open attempts become due for others.
 
         Raises:
             LedgerUnavailable: It will run out by itself.
         """
-        self._kept = None
+        self._current = None
         self._leases.release(self._worker_id)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from callgate.domain.answers import Answer
+from callgate.domain.calls import AttemptRef, AttemptView, CallView
 from callgate.domain.errors import OutputUnchecked
-from callgate.domain.ledger import AttemptRef, AttemptView, CallView
-from callgate.domain.ports import Answer, ProviderReply
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
-from callgate.domain.retry import Billing, Failure
 
 BATCH_S_MAX = 3.0
 """For how long one batch has answers checked; what is over is left to the due query."""

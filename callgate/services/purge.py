@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from callgate.domain.calls import CallState
 from callgate.domain.errors import OrgNotFound
-from callgate.domain.ledger import CallState
-from callgate.domain.ports import OperationsPort, RetentionPort
+from callgate.domain.operator_ports import OperationsPort, RetentionPort
 from callgate.domain.reports import CallFilter
 from callgate.domain.retention import BodyAges, Purged
 

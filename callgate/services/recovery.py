@@ -1,10 +1,10 @@
 """
-Move on whatever is due: the one liveness rule.
+Move every due call on, so that each call ends.
 
-Every worker runs this, none is special: retries and budget waits whose time has come, attempts whose worker vanished
-(its lease or their deadline ran out), answers nobody settled, what was locked when this process wanted it, and (behind
-a sweep) calls whose message was lost. Each of these may fail without stopping the others. Links are delivered by
-themselves; see `callgate.services.delivery`.
+Every worker runs this; none is special. It takes retries and budget waits whose time has come, attempts whose worker
+was lost, answers that were not settled, calls that were locked when this process wanted to claim them, and, after
+a sweep, calls whose message was lost. If one of these fails, the others go on. Links are delivered by
+`callgate.services.delivery`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,9 @@ from typing import TypeVar
 
 import structlog
 
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, RowRefused
-from callgate.domain.ledger import (
-    AttemptRef,
-    CallKey,
-    Due,
-    DueBatch,
-    DueKind,
-    Locked,
-    Reaper,
-    Reserve,
-)
+from callgate.domain.ledger import Due, DueBatch, DueKind, Locked, Reaper, Requeue
 from callgate.domain.ports import ClockPort, LeasePort, LedgerPort, QueuePort
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.skipped_rows import SkippedRows
@@ -37,13 +29,13 @@ log = structlog.get_logger(__name__)
 
 DUE_BATCH_MAX = 200
 SWEEP_BATCHES_MAX = 50
-"""Ten thousand calls: after a wipe each sweep brings so many back, and the next one, seconds later, the next."""
+"""A sweep republishes ten thousand calls at most; the next sweep comes seconds later."""
 
-LOCKED = json.dumps({"code": "locked", "message": "somebody held it when it was to be claimed"})
+LOCKED = json.dumps({"code": "locked", "message": "it was locked when a worker wanted to claim it"})
 
 
 class RecoveryService:
-    """Runs due queries; one instance per process."""
+    """Takes due calls and lost messages; one instance per process."""
 
     def __init__(
         self,
@@ -52,7 +44,7 @@ class RecoveryService:
         leases: LeasePort,
         worker_id: str,
         queue: QueuePort,
-        logger: AICallLogger,
+        ai_call_logger: AICallLogger,
         clock: ClockPort,
         grace_s: float,
         sweep_min_age_s: float,
@@ -64,23 +56,23 @@ class RecoveryService:
         Compose the service.
 
         Args:
-            worker_id: Under whose lease this process judges the leases and attempts of others.
-            grace_s: How long this process's own database access must have been healthy, and its lease steady, before it
-                calls anybody else's attempt lost: during an outage nobody could record, so nothing may become unknown.
+            worker_id: The process under whose lease others' leases and attempts are expired.
+            grace_s: For how long the ledger must have answered this process, and its lease must have been stable,
+                before it expires attempts of others. During an outage no worker could record, so nothing is lost then.
             sweep_min_age_s: How much older than a sweep a queued call must be to count as lost.
-            unclaimed: Calls that this process found locked when it was to run them.
-            unsettled: Answered attempts whose calls it found locked.
-            sweeps_between: How many sweeps, which find nothing, to send ahead of what was lost. Brokers serve consumers
-                in turn: beside one that is not ours, and without a number that varies, each sweep would come to us and
-                the one message that follows it to the other.
+            unclaimed: Calls that were locked when this process wanted to run them.
+            unsettled: Answered attempts whose calls were locked.
+            sweeps_between: How many empty sweeps to publish before the lost calls. A broker serves its consumers in
+                turn. Beside a foreign consumer, and without a number that varies, each sweep would reach us and the one
+                message behind it the foreign consumer.
         """
         self._ledger = ledger
         self._leases = leases
         self._reaper = Reaper(worker_id, grace_s)
         self._queue = queue
-        self._logger = logger
+        self._ai_call_logger = ai_call_logger
         self._clock = clock
-        self._sweep_slack = timedelta(seconds=sweep_min_age_s)
+        self._sweep_min_age = timedelta(seconds=sweep_min_age_s)
         self._sweeps_between = sweeps_between
         self._unclaimed = unclaimed
         self._unsettled = unsettled
@@ -89,7 +81,7 @@ class RecoveryService:
 
     @property
     def healthy_since(self) -> float | None:
-        """Since when the ledger has answered this process, by its clock; None while it does not."""
+        """Since when the ledger has answered this process, by the process's clock; None while it does not."""
         return self._healthy_since
 
     def run(self) -> tuple[datetime | None, int]:
@@ -97,26 +89,26 @@ class RecoveryService:
         Move on up to `DUE_BATCH_MAX` calls.
 
         Returns:
-            The ledger's time, or None if it is away, and how many calls were taken.
+            The ledger's time, or None if it is unavailable, and how many calls were taken.
         """
         now = self._clock.monotonic()
         if self._healthy_since is None:
             self._healthy_since = now
-        # The ledger asks for the lease as well: it may execute this long after it was sent.
+        # The ledger checks the lease too: it may execute this statement long after it was sent.
         reaper = (
             self._reaper if now - self._healthy_since >= self._reaper.lease_stable_for_s else None
         )
         if reaper:
-            self._did("expire", partial(self._expire, reaper))
-        batch = self._did("due", partial(self._due, reaper))
+            self._attempt("expire", partial(self._expire, reaper))
+        batch = self._attempt("due", partial(self._due, reaper))
         if batch is None:
             self._healthy_since = None
             return None, 0
-        self._did("come_back", self._come_back)
+        self._attempt("retry_locked", self._retry_locked)
         return batch.at, len(batch.items)
 
-    def _did(self, name: str, step: Callable[[], T]) -> T | None:
-        """Run one step; say once that it fails, and once that it goes on."""
+    def _attempt(self, name: str, step: Callable[[], T]) -> T | None:
+        """Run one step; log once that it fails, and once that it works again."""
         try:
             done = step()
         except (LedgerUnavailable, RowRefused) as exc:
@@ -134,44 +126,35 @@ class RecoveryService:
             log.warning("workers.lost", worker_ids=gone)
 
     def _due(self, reaper: Reaper | None) -> DueBatch:
-        batch = self._ledger.due(limit=DUE_BATCH_MAX, reaper=reaper)
+        batch = self._ledger.take_due(limit=DUE_BATCH_MAX, reaper=reaper)
         self._move(batch.items)
         return batch
 
-    def _come_back(self) -> None:
-        """Try again what was locked. A call that is free is due at once, and free of suspicion: it was looked into."""
+    def _retry_locked(self) -> None:
+        """Try again what was locked. A call that is free now is due at once."""
         if refs := self._unsettled.take(DUE_BATCH_MAX):
-            self._logger.settle(refs)
+            self._ai_call_logger.settle(refs)
         if keys := self._unclaimed.take(DUE_BATCH_MAX):
-            outcomes = self._ledger.reserve([self._put_off(key) for key in keys])
+            outcomes = self._ledger.reserve([Requeue(key, LOCKED) for key in keys])
             for key, outcome in zip(keys, outcomes, strict=True):
                 if isinstance(outcome, Locked):
                     self._unclaimed.add(key)
 
-    def _put_off(self, key: CallKey) -> Reserve:
-        return Reserve(
-            key=key,
-            hold_nano_usd=0,
-            expires_in_s=0.0,
-            worker_id=f"{self._reaper.worker_id}/locked",
-            price_source="nothing is sent",
-            reject_with=LOCKED,
-            defer_s=0.0,
-        )
-
     def sweep(self, sent_at: datetime) -> int:
         """
-        Publish again what was queued before a sweep that has just come through the queue behind it.
+        Publish again what was queued before a sweep, which has now come through the queue behind it.
 
         Returns:
             How many messages had been lost.
         """
-        # `sent_at` comes out of a message. One from the future would have every sweep publish the whole queue again.
-        now = self._ledger.due(limit=0).at
-        queued_before = min(sent_at, now) - self._sweep_slack
+        # `sent_at` comes out of a message. A time in the future would make every sweep publish the whole queue.
+        now = self._ledger.take_due(limit=0).at
+        queued_before = min(sent_at, now) - self._sweep_min_age
         found = 0
         for _ in range(SWEEP_BATCHES_MAX):
-            batch = self._ledger.due(limit=DUE_BATCH_MAX, queued_before=queued_before)
+            batch = self._ledger.take_lost_messages(
+                limit=DUE_BATCH_MAX, queued_before=queued_before
+            )
             if lost := _keys(batch.items, DueKind.PUBLISH):
                 for _ in range(0 if found else self._sweeps_between()):
                     self._queue.publish_sweep(now)
@@ -186,10 +169,10 @@ class RecoveryService:
     def _move(self, items: Sequence[Due]) -> None:
         self._publish(_keys(items, DueKind.PUBLISH))
         if answered := _refs(items, DueKind.SETTLE):
-            self._logger.settle(answered)
+            self._ai_call_logger.settle(answered)
         if expired := _refs(items, DueKind.EXPIRED):
             log.warning("attempts.expired", count=len(expired))
-            self._logger.settle(expired, are_expired=True)
+            self._ai_call_logger.settle(expired, are_expired=True)
 
     def _publish(self, keys: list[CallKey]) -> None:
         try:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pydantic import BaseModel, ValidationError
 
 from callgate.domain.budgets import NANO_PER_USD, BudgetRefusal
+from callgate.domain.calls import CallState, CallView
 from callgate.domain.errors import (
     BUDGET_ERRORS,
     CallFailed,
@@ -17,8 +18,7 @@ from callgate.domain.errors import (
     ResultInvalid,
     ResultPurged,
 )
-from callgate.domain.ledger import CallState, CallView
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import ProviderReply
 from callgate.domain.requests import LLMRequest, LLMResult
 from callgate.services.review import flaw_of
 
@@ -70,7 +70,7 @@ def result_of(
     Args:
         schema: The caller's Pydantic model; `parsed` is an instance of it.
         good_endings: Of the call's provider. Earlier versions called half an answer a success, so what is stored is
-            judged again.
+            checked again.
 
     Raises:
         ResultInvalid: The stored answer fits the JSON Schema, but not the caller's model; or it is not whole.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import structlog
 
 from callgate.domain.catalogue import Retention
-from callgate.domain.ports import RetentionPort
+from callgate.domain.operator_ports import RetentionPort
 from callgate.domain.retention import ArchivedMonth, Purged
 from callgate.services.purge import PURGE_BATCH_MAX, purge_batches
 

@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from callgate.domain import safe_codes
+from callgate.domain.calls import AttemptView, CallView
 from callgate.domain.endings import Ending, ending_of
 from callgate.domain.errors import UnpricedModel
-from callgate.domain.ledger import AttemptView, CallView
-from callgate.domain.ports import CostCalculatorPort, Priced, ProviderReply
+from callgate.domain.ports import CostCalculatorPort
+from callgate.domain.provider import Billing, Failure, Priced, ProviderReply
 from callgate.domain.requests import AMOUNT_UNKNOWN, Anomaly, LLMRequest, ServiceTier, Usage
-from callgate.domain.retry import Billing, Failure
 
 STANDARD_TIERS = frozenset({"auto", "default", "standard"})
 """Names that providers give to their standard tier."""

@@ -1,9 +1,9 @@
 """
-What this process could not do because somebody held the call: to be tried again, apart from everything else.
+Items whose calls were locked when this process wanted to change them; they are tried again later.
 
-A client's login can hold the rows of its own calls for as long as it keeps a transaction open. Nobody waits for them:
-what was locked is kept here and tried again, soon at first, then ever less often. What finds no room here is found by
-the due query, or by a sweep.
+A client's login can lock the rows of its own calls for as long as it keeps a transaction open. No worker waits for such
+a lock. The item is kept here and tried again after growing pauses. If there is no room here, the due query or a sweep
+finds the call.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ T = TypeVar("T")
 
 PAUSE_S_MIN, PAUSE_S_MAX = 0.5, 30.0
 ITEMS_MAX = 1_000
-"""Tried again every thirty seconds by one process, that is little work; those who hold more wait for the due query."""
+"""So many are little work, even if all are tried every thirty seconds."""
 
 
 class SkippedRows(Generic[T]):
     """
-    Items by the time they are to be tried again; any thread may use it.
+    Items and when to try them again; any thread may use it.
 
     Args:
-        lock: A lock of this process for it alone; where one thread does everything, a context that does nothing.
+        lock: A lock for this object only. A process with one thread gives a context that does nothing.
     """
 
     def __init__(self, clock: ClockPort, lock: AbstractContextManager[object]) -> None:
@@ -37,14 +37,14 @@ class SkippedRows(Generic[T]):
         """The last pauses of the items that are being tried."""
 
     def add(self, item: T) -> None:
-        """Keep an item that was locked, or still is; its pause doubles each time."""
+        """Keep an item that is locked; its pause doubles each time."""
         with self._lock:
             if item not in self._waiting and len(self._waiting) < ITEMS_MAX:
                 pause_s = min(2 * self._tried.pop(item, PAUSE_S_MIN / 2), PAUSE_S_MAX)
                 self._waiting[item] = self._clock.monotonic() + pause_s, pause_s
 
     def take(self, limit: int) -> list[T]:
-        """Take what is to be tried now; what is locked again is to be added again."""
+        """Take the items to try now. The caller adds again what is still locked."""
         with self._lock:
             now = self._clock.monotonic()
             taken = [item for item, (at, _) in self._waiting.items() if at <= now][:limit]

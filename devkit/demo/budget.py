@@ -13,9 +13,9 @@ from callgate.adapters.token_estimator import TokenEstimator
 from callgate.client import Handle
 from callgate.domain import requests
 from callgate.domain.budgets import ORG_SCOPE, Window, usd
+from callgate.domain.calls import CallState
 from callgate.domain.errors import BudgetExhausted
 from callgate.domain.gates import with_output_bound
-from callgate.domain.ledger import CallState
 from callgate.domain.requests import ServiceTier
 from devkit.demo.scenario import SHORT_TIMEOUT_S, DemoRun, expect
 from devkit.simulator.simulator import Match, ReportedUsage, Rule, Step, Uniform

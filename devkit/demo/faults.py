@@ -6,8 +6,8 @@ from callgate import LLMRequest, Message
 from callgate.client import Handle
 from callgate.domain.errors import CallFailed
 from callgate.domain.ledger import SubmitOutcome
+from callgate.domain.provider import Failure
 from callgate.domain.reports import CallFilter
-from callgate.domain.retry import Failure
 from devkit.demo.scenario import ORG, SHORT_TIMEOUT_S, DemoRun, expect
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 

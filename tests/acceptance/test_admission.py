@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from callgate.domain.budgets import NANO_PER_USD
+from callgate.domain.calls import CallState
 from callgate.domain.errors import BudgetExhausted, BudgetTooSmall, CallRejected, WaitTimeout
-from callgate.domain.ledger import CallState
 from devkit.simulator.simulator import Rule, Step
 from tests.support.deployment import Deployment, until
 

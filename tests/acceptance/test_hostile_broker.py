@@ -19,8 +19,8 @@ from redis import Redis
 
 from callgate import Client, Handle
 from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
+from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.delivery import Published
-from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.settings import ClientSettings
 from devkit.simulator.simulator import Rule, Step
 from tests.support.deployment import Deployment, Process, until

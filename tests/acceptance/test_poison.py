@@ -19,10 +19,11 @@ from redis import Redis
 from callgate.adapters.broker.app import CALL_QUEUE, CALL_TASK, LOG_QUEUE, LOG_TASK, SWEEP_TASK
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.ledger import CallKey, CallState, RecordAnswer, Reserved
-from callgate.domain.ports import ProviderReply
+from callgate.domain.calls import CallKey, CallState
+from callgate.domain.ledger import RecordAnswer, Reserved
+from callgate.domain.provider import ProviderReply
 from callgate.domain.requests import Usage
-from callgate.domain.retry import LOST
+from callgate.domain.retry import WORKER_LOST
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.support.deployment import (
     CHECKOUT,
@@ -82,7 +83,7 @@ def swept(deployment: Deployment) -> list[CallKey]:
     """The calls that a sweep finds."""
     with closing(PostgresSession(deployment.services.database_url)) as session:
         ledger = PostgresLedger(session)
-        lost = ledger.due(limit=100, queued_before=ledger.due(limit=0).at)
+        lost = ledger.take_lost_messages(limit=100, queued_before=ledger.take_due(limit=0).at)
     return [due.key for due in lost.items]
 
 
@@ -149,7 +150,7 @@ def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_pa
     assert statuses(deployment, neighbours) == [["unknown", "succeeded"]] * 6
     assert statuses(deployment, bystanders) == [["succeeded"]] * 3
     assert second.is_alive()
-    fingerprint = LOST.fingerprint("sim")
+    fingerprint = WORKER_LOST.fingerprint("sim")
     dead = callgate(deployment, "dead-letters", "list", "--fingerprint", fingerprint, "--json")[
         "calls"
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from callgate.client import Handle
-from callgate.domain.ledger import WaitReason
+from callgate.domain.calls import WaitReason
 from callgate.domain.reports import EndReason
 from tests.support.certificates import self_signed
 from tests.support.deployment import CATALOGUE, Deployment, until, worker_argv

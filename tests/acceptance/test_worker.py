@@ -11,7 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from callgate.domain.budgets import NANO_PER_USD
-from callgate.domain.errors import CallFailed
+from callgate.domain.errors import (
+    CallFailed,
+)
 from devkit.simulator.simulator import Kind, ReportedUsage, Rule, Step
 from tests.support.deployment import Deployment, until
 

@@ -33,7 +33,8 @@ from celery import chain
 
 from callgate import Client, LLMRequest, Message
 from callgate.domain.budgets import Window
-from callgate.domain.ledger import CallKey, Reserve, Reserved
+from callgate.domain.calls import CallKey
+from callgate.domain.ledger import Reserve, Reserved
 from callgate.domain.reports import By
 from callgate.services.audit import audit
 from devkit.servers.embedded import DevServers

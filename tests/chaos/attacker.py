@@ -34,8 +34,9 @@ from callgate import LLMRequest, Message
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.calls import CallKey
 from callgate.domain.identity import call_id
-from callgate.domain.ledger import CallKey, NewSubmission
+from callgate.domain.ledger import NewSubmission
 from callgate.domain.reports import EndReason
 
 LOCKS = 60

@@ -20,13 +20,10 @@ from redis import Redis
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.breaker import Health
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
     Locked,
     NewSubmission,
     RecordAnswer,
@@ -115,7 +112,7 @@ class BudgetHammer:
         finished = [ref for ref in self._running if self._rng.random() < 0.5]
         settled = self._settle(finished)
         self._running = [ref for ref in self._running if ref not in settled]
-        due = self._ledger.due(limit=50)
+        due = self._ledger.take_due(limit=50)
         self._pending += [item.key for item in due.items]
         if not self._pending and not self._running:
             time.sleep(IDLE_S)

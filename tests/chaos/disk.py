@@ -27,8 +27,9 @@ MESSAGES = ("No space left on device", "File too large")
 # Four rows fill a page.
 FILL_TABLE = """
 INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, call_type, provider, model,
-                      input_token_bound, error)
-SELECT gen_random_uuid(), 1, 'filler', sha256('x'), 'rejected', 'filler', 'sim', 'sim-1', 0, repeat('x', 1860)
+                      input_token_bound, error, end_reason)
+SELECT gen_random_uuid(), 1, 'filler', sha256('x'), 'rejected', 'filler', 'sim', 'sim-1', 0, repeat('x', 1850),
+       'cancelled'
   FROM generate_series(1, :rows)
 """
 

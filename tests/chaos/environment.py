@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from callgate.domain.ledger import AttemptRef, CallKey
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.services.audit import audit
 from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import ReportedUsage, Rule, Simulator, Step, Uniform

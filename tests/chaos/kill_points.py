@@ -22,8 +22,9 @@ from callgate.adapters.broker.queue import CeleryQueue
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.calls import AttemptRef
 from callgate.domain.delivery import Delivery, Published
-from callgate.domain.ledger import AttemptRef, RecordAnswer, Reserve, Reserved, Settle, Settled
+from callgate.domain.ledger import RecordAnswer, Reserve, Reserved, Settle, Settled
 from config.settings import WorkerSettings
 from worker.bootstrap import bootstrap, providers_of
 from worker.celery_ext.redis_transport import Transport

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from callgate.domain import bounds
+from callgate.domain.calls import CallState
 from callgate.domain.errors import InvalidRequest
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
-    CallState,
     NewSubmission,
     RecordOutcome,
     Refused,
+    Reject,
     Reserved,
     SubmitOutcome,
     Unstorable,
@@ -117,12 +118,12 @@ def test_a_request_has_an_end(ledger: LedgerUnderTest, monkeypatch: pytest.Monke
 def test_a_claim_is_taken_up_to_the_bound(ledger: LedgerUnderTest, column: str) -> None:
     """A worker's own columns."""
     largest, larger = CLAIMED[column]
-    claims = [
+    commands = [
         a_reserve(ledger.queued(content), **{column: value})
         for content, value in (("a", largest), ("b", larger))
     ]
 
-    taken, refused = ledger.reserve(*claims)
+    taken, refused = ledger.reserve(*commands)
 
     assert isinstance(taken, Reserved)
     assert isinstance(refused, Unstorable)
@@ -157,11 +158,9 @@ def test_a_settlement_is_taken_up_to_the_bound(ledger: LedgerUnderTest, column: 
 def test_a_refusal_is_taken_up_to_the_bound(ledger: LedgerUnderTest) -> None:
     """A worker's reason to refuse a call."""
     texts = ('"' + "x" * (bounds.ERROR_BYTES_MAX - 2 + more) + '"' for more in (0, 1))
-    claims = [
-        a_reserve(ledger.queued(text[-9:] + str(len(text))), reject_with=text) for text in texts
-    ]
+    commands = [Reject(ledger.queued(text[-9:] + str(len(text))), text) for text in texts]
 
-    taken, refused = ledger.reserve(*claims)
+    taken, refused = ledger.reserve(*commands)
 
     assert isinstance(taken, Refused)
     assert isinstance(refused, Unstorable)

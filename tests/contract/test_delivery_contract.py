@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import Delivery, LinkFailure, Told
-from callgate.domain.ledger import CallKey, CallState, SubmitOutcome
+from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.retention import Purged
 from tests.support.ledger_under_test import LINK, ORG, LedgerUnderTest, a_submission
 

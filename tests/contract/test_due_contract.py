@@ -7,14 +7,8 @@ from datetime import datetime
 
 import pytest
 
-from callgate.domain.ledger import (
-    AttemptStatus,
-    CallState,
-    Due,
-    DueKind,
-    RecordOutcome,
-    Reserved,
-)
+from callgate.domain.calls import AttemptStatus, CallState, WaitReason
+from callgate.domain.ledger import Defer, Due, DueKind, RecordOutcome, Reserved
 from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
@@ -30,7 +24,7 @@ from tests.support.ledger_under_test import (
 
 def lost_messages(ledger: LedgerUnderTest, before: datetime) -> set[tuple[DueKind, object]]:
     """Take the queued calls that were due before a moment."""
-    batch = ledger.ledger.due(limit=100, queued_before=before)
+    batch = ledger.ledger.take_lost_messages(limit=100, queued_before=before)
     return {(due.kind, due.key) for due in batch.items}
 
 
@@ -38,7 +32,7 @@ def test_nothing_is_due_in_an_empty_ledger(ledger: LedgerUnderTest) -> None:
     """The answer still says when it was given, by the ledger's clock."""
     before = ledger.now()
 
-    batch = ledger.ledger.due(limit=10)
+    batch = ledger.ledger.take_due(limit=10)
 
     assert batch.items == ()
     assert before <= batch.at <= ledger.now()
@@ -70,7 +64,7 @@ def test_a_queued_call_is_not_due_by_itself(ledger: LedgerUnderTest) -> None:
 
 
 def test_an_expired_attempt_is_due(ledger: LedgerUnderTest) -> None:
-    """Its lease ran out: whoever takes it decides what the call does next."""
+    """It has expired; the caller that takes it decides what the call does next."""
     ref = ledger.running()
     ledger.age(LEASE_S + 1)
 
@@ -163,7 +157,7 @@ def test_a_queued_call_whose_message_was_lost_is_published_again(
     """It was queued before the sweep was sent and is queued still: its message never arrived."""
     lost = ledger.queued("lost")
     ledger.age(5)
-    sent_at = ledger.ledger.due(limit=1).at
+    sent_at = ledger.ledger.take_due(limit=1).at
     ledger.queued("behind the sweep")
 
     assert lost_messages(ledger, sent_at) == {(DueKind.PUBLISH, lost)}
@@ -173,22 +167,22 @@ def test_a_queued_call_whose_message_was_lost_is_published_again(
 def test_sweeps_of_a_call_are_counted_until_somebody_looks_into_it(
     ledger: LedgerUnderTest,
 ) -> None:
-    """A claim or a refusal shows that it can be looked into; to be put off unread shows nothing."""
+    """A claim or a refusal proves that a worker can read it. A deferral proves nothing."""
     key, mate = ledger.queued("found twice"), ledger.queued("found as often")
     for _ in range(2):
         assert not ledger.view(key).is_quarantined
         ledger.age(5)
-        ledger.ledger.due(limit=100, queued_before=ledger.now())
+        ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now())
     assert ledger.view(key).is_quarantined
     assert ledger.view(key).sweeps == 2
 
-    ledger.reserve(a_reserve(key, reject_with='{"code": "suspect"}', defer_s=1.0))
+    ledger.reserve(Defer(key, '{"code": "quarantined"}', 1.0, WaitReason.QUARANTINE))
     ledger.age(1)
-    put_off = ledger.view(ledger.requeued(key))
+    deferred = ledger.view(ledger.requeued(key))
     ledger.claim(key)
     ledger.reserve(a_reserve(mate, 10**12))
 
-    assert (put_off.sweeps, put_off.is_quarantined) == (2, True)
+    assert (deferred.sweeps, deferred.is_quarantined) == (2, True)
     assert [ledger.view(k).sweeps for k in (key, mate)] == [0, 0]
     assert ledger.state(mate) is CallState.REJECTED
 
@@ -237,7 +231,7 @@ def test_a_sweep_takes_the_oldest_up_to_its_limit(ledger: LedgerUnderTest) -> No
     ledger.queued("newer")
     ledger.age(1)
 
-    batch = ledger.ledger.due(limit=1, queued_before=ledger.now())
+    batch = ledger.ledger.take_lost_messages(limit=1, queued_before=ledger.now())
 
     assert [due.key for due in batch.items] == [oldest]
 
@@ -265,7 +259,7 @@ def test_a_late_answer_that_was_never_settled_is_due(ledger: LedgerUnderTest) ->
 
 
 def test_late_answers_count_towards_the_limit(ledger: LedgerUnderTest) -> None:
-    """A batch is never larger than its taker asked for; nothing is skipped for ever."""
+    """A batch is never larger than its taker asked for; no call is skipped each time."""
     late, waiting = ledger.lost("late"), ledger.waiting("waiting", due_in_s=3_600)
     ledger.requeued(late.key)
     ledger.record(an_answer(late))

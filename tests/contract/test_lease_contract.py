@@ -7,16 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from callgate.adapters.postgres.leases import EXPIRED_MAX
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallState,
-    Due,
-    DueKind,
-    Reaper,
-    RecordOutcome,
-    Reserved,
-)
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.ledger import Due, DueKind, Reaper, RecordOutcome, Reserved
 from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
@@ -29,9 +21,9 @@ from tests.support.ledger_under_test import (
 
 LENGTH_S = 8.0
 """Of every lease here, in seconds; an attempt of this suite may take `LEASE_S`, which is much longer."""
-DEAD, REAPER = "host:1:dead", "host:2:judge"
+DEAD, REAPER = "host:1:dead", "host:2:reaper"
 GRACE_S = 12.0
-"""For how long a judge must have been steady before it calls an attempt lost."""
+"""For how long a reaper's lease must have been stable before it expires an attempt."""
 
 
 def pass_time(ledger: LedgerUnderTest, seconds: float, *alive: str) -> None:
@@ -53,7 +45,7 @@ def claimed_by(ledger: LedgerUnderTest, worker_id: str, content: str = "invoice"
 
 
 def test_calls_of_a_dead_worker_are_due_long_before_their_deadline(ledger: LedgerUnderTest) -> None:
-    """Dispatched and answered ones; whoever takes them goes on as if they had expired."""
+    """Dispatched and answered ones; the caller that takes them treats them as expired."""
     ledger.leases.renew(DEAD, LENGTH_S)
     sent, kept = claimed_by(ledger, DEAD, "sent"), claimed_by(ledger, DEAD, "kept")
     ledger.record(an_answer(kept))
@@ -68,7 +60,7 @@ def test_calls_of_a_dead_worker_are_due_long_before_their_deadline(ledger: Ledge
 
 
 def test_a_lease_is_expired_once(ledger: LedgerUnderTest) -> None:
-    """It is gone with its judgement."""
+    """It is gone once it was expired."""
     ledger.leases.renew(DEAD, LENGTH_S)
     pass_time(ledger, LENGTH_S, REAPER)
 
@@ -124,10 +116,10 @@ def test_a_worker_without_a_lease_has_its_deadline(ledger: LedgerUnderTest) -> N
     assert ledger.due_kinds() == [(DueKind.EXPIRED, ref.key)]
 
 
-# Who may judge.
+# Who may expire leases.
 
 
-def test_a_process_without_a_lease_judges_nobody(ledger: LedgerUnderTest) -> None:
+def test_a_process_without_a_lease_expires_nobody(ledger: LedgerUnderTest) -> None:
     """It cannot know whether the ledger was there."""
     ledger.leases.renew(DEAD, LENGTH_S)
     pass_time(ledger, 3 * LENGTH_S)
@@ -135,7 +127,7 @@ def test_a_process_without_a_lease_judges_nobody(ledger: LedgerUnderTest) -> Non
     assert ledger.leases.expire(REAPER) == []
 
 
-def test_a_new_process_judges_nobody_for_the_length_of_a_lease(ledger: LedgerUnderTest) -> None:
+def test_a_new_process_expires_nobody_for_the_length_of_a_lease(ledger: LedgerUnderTest) -> None:
     """By then everyone who is alive has renewed."""
     ledger.leases.renew(DEAD, LENGTH_S)
     ledger.age(3 * LENGTH_S)
@@ -150,7 +142,7 @@ def test_a_new_process_judges_nobody_for_the_length_of_a_lease(ledger: LedgerUnd
 
 @pytest.mark.parametrize("outage_s", [LENGTH_S * 0.4, LENGTH_S * 0.8, LENGTH_S * 1.5, 3_600.0])
 def test_an_outage_makes_nobody_lost(ledger: LedgerUnderTest, outage_s: float) -> None:
-    """Whoever comes back first must not judge those who come back a moment later."""
+    """The first process that comes back must not expire those that come back a moment later."""
     alive = "host:3:alive"
     pass_time(ledger, 2 * LENGTH_S, REAPER, alive)
     claimed_by(ledger, alive)
@@ -167,7 +159,7 @@ def test_an_outage_makes_nobody_lost(ledger: LedgerUnderTest, outage_s: float) -
     assert ledger.leases.expire(REAPER) == []
 
 
-def test_a_statement_that_runs_after_an_outage_judges_nobody(ledger: LedgerUnderTest) -> None:
+def test_a_statement_that_runs_after_an_outage_expires_nobody(ledger: LedgerUnderTest) -> None:
     """It was sent before; a stopped Postgres runs it when it goes on, and nobody has renewed since."""
     ledger.leases.renew(DEAD, LENGTH_S)
     pass_time(ledger, LENGTH_S / 2, REAPER)
@@ -177,8 +169,8 @@ def test_a_statement_that_runs_after_an_outage_judges_nobody(ledger: LedgerUnder
     assert ledger.leases.expire(REAPER) == []
 
 
-def test_nobody_judges_itself(ledger: LedgerUnderTest) -> None:
-    """A lease that has run out is not fresh enough to judge any."""
+def test_no_process_expires_its_own_lease(ledger: LedgerUnderTest) -> None:
+    """A lease that has run out is not fresh enough to expire any."""
     pass_time(ledger, 2 * LENGTH_S, REAPER)
     ledger.age(LENGTH_S + 1)
 
@@ -198,9 +190,9 @@ def test_of_many_dead_workers_a_few_are_released_at_a_time(ledger: LedgerUnderTe
     assert set(gone) == dead
 
 
-def test_concurrent_judges_share_the_dead(ledger: LedgerUnderTest) -> None:
+def test_concurrent_reapers_share_the_dead(ledger: LedgerUnderTest) -> None:
     """Each lease is released by one of them, and every call is due once."""
-    reapers = [f"host:{n}:judge" for n in range(4)]
+    reapers = [f"host:{n}:reaper" for n in range(4)]
     refs = []
     for n in range(8):
         ledger.leases.renew(f"host:{n}:dead", LENGTH_S)
@@ -216,12 +208,12 @@ def test_concurrent_judges_share_the_dead(ledger: LedgerUnderTest) -> None:
     assert {due.key for due in ledger.due()} == {ref.key for ref in refs}
 
 
-# Who may judge an attempt whose deadline and grace are over.
+# Who may expire an attempt whose deadline and grace are over.
 
 
 def expired_by(ledger: LedgerUnderTest, worker_id: str = REAPER) -> list[AttemptRef]:
     """What a process may call lost now."""
-    batch = ledger.ledger.due(limit=100, reaper=Reaper(worker_id, GRACE_S))
+    batch = ledger.ledger.take_due(limit=100, reaper=Reaper(worker_id, GRACE_S))
     return [
         AttemptRef(due.key, due.attempt_id)
         for due in batch.items
@@ -274,13 +266,13 @@ def test_an_outage_makes_no_attempt_lost(ledger: LedgerUnderTest, outage_s: floa
     assert expired_by(ledger) == [ref]
 
 
-def test_whoever_may_not_judge_still_moves_on_the_rest(ledger: LedgerUnderTest) -> None:
+def test_a_process_that_may_not_expire_still_takes_the_rest(ledger: LedgerUnderTest) -> None:
     """Retries, answers and links are nobody's loss."""
     ledger.running("expired")
     answered, waiting = ledger.answered("answered"), ledger.waiting("waiting")
     ledger.age(LEASE_S + 1)
 
-    batch = ledger.ledger.due(limit=100, reaper=Reaper("host:4:no lease", GRACE_S))
+    batch = ledger.ledger.take_due(limit=100, reaper=Reaper("host:4:no lease", GRACE_S))
 
     assert {due.key for due in batch.items} == {answered.key, waiting.key}
 
@@ -289,7 +281,7 @@ def test_whoever_may_not_judge_still_moves_on_the_rest(ledger: LedgerUnderTest) 
 
 
 def test_a_lease_keeps_its_beginning(ledger: LedgerUnderTest) -> None:
-    """Renewed too late as well: nobody judged it meanwhile, so nothing was taken away."""
+    """Also if it is renewed too late: nobody expired it meanwhile, so nothing was taken away."""
     ledger.leases.renew(DEAD, LENGTH_S)
     ledger.age(3_600)
 
@@ -299,7 +291,7 @@ def test_a_lease_keeps_its_beginning(ledger: LedgerUnderTest) -> None:
     assert (ledger.now() - late).total_seconds() >= 3_600
 
 
-def test_a_lease_that_was_judged_begins_anew(ledger: LedgerUnderTest) -> None:
+def test_a_lease_that_was_expired_begins_again(ledger: LedgerUnderTest) -> None:
     """So its process learns that what it had claimed was given away."""
     began_at = ledger.leases.renew(DEAD, LENGTH_S)
     pass_time(ledger, LENGTH_S, REAPER)
@@ -309,7 +301,7 @@ def test_a_lease_that_was_judged_begins_anew(ledger: LedgerUnderTest) -> None:
 
 
 def test_a_released_lease_leaves_nothing_behind(ledger: LedgerUnderTest) -> None:
-    """A clean end with calls cut off: they are due at once, and there is nobody left to judge."""
+    """A clean shutdown with calls cut off: they are due at once, and there is no lease left to expire."""
     ledger.leases.renew(DEAD, LENGTH_S)
     ref = claimed_by(ledger, DEAD)
 
@@ -321,7 +313,7 @@ def test_a_released_lease_leaves_nothing_behind(ledger: LedgerUnderTest) -> None
 
 
 def test_releasing_what_is_not_there_changes_nothing(ledger: LedgerUnderTest) -> None:
-    """A release may come twice, or after the judgement."""
+    """A release may come twice, or after the lease was expired."""
     ref = ledger.running()
 
     ledger.leases.release(DEAD)

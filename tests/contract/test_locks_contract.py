@@ -8,18 +8,10 @@ import pytest
 
 from callgate.adapters.postgres.leases import EXPIRED_MAX
 from callgate.domain.breaker import Health
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallState,
-    Due,
-    DueKind,
-    Locked,
-    Refused,
-    Reserved,
-)
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.ledger import Due, DueKind, Locked, Refused, Requeue, Reserved
 from callgate.domain.reports import EndReason
-from tests.contract.test_breaker_contract import (
+from tests.contract.breaker_steps import (
     breaker,
     claim,
     ends,
@@ -56,14 +48,14 @@ def test_a_claim_passes_over_what_somebody_holds(ledger: LedgerUnderTest) -> Non
 def test_the_claim_of_a_running_call_that_is_held_cannot_be_renewed(
     ledger: LedgerUnderTest,
 ) -> None:
-    """Whoever did not hear that it had claimed must ask again: only then is the attempt its own."""
-    wanted = a_reserve(ledger.queued())
-    (first,) = ledger.reserve(wanted)
+    """A claimant that got no reply must ask again before it may send."""
+    reserve = a_reserve(ledger.queued())
+    (first,) = ledger.reserve(reserve)
 
-    with ledger.holding(wanted.key):
-        assert ledger.reserve(wanted) == [Locked(wanted.key)]
+    with ledger.holding(reserve.key):
+        assert ledger.reserve(reserve) == [Locked(reserve.key)]
 
-    assert ledger.reserve(wanted) == [first]
+    assert ledger.reserve(reserve) == [first]
 
 
 @pytest.mark.parametrize("state", [CallState.SUCCEEDED, CallState.WAITING])
@@ -105,7 +97,7 @@ def test_an_answer_is_kept_though_somebody_holds_its_call(ledger: LedgerUnderTes
     assert ledger.settle(a_success(ref))[0].is_applied
 
 
-def test_an_expired_attempt_that_is_held_waits_for_whoever_judges_then(
+def test_an_expired_attempt_that_is_locked_waits_for_the_next_reaper(
     ledger: LedgerUnderTest,
 ) -> None:
     """The due query passes over it, and takes it when it is free."""
@@ -124,7 +116,7 @@ def test_a_sweep_does_not_count_what_somebody_holds(ledger: LedgerUnderTest) -> 
     ledger.age(5)
 
     with ledger.holding(held):
-        found = ledger.ledger.due(limit=100, queued_before=ledger.now()).items
+        found = ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now()).items
         assert [due.key for due in found] == [lost]
 
     assert (ledger.view(held).sweeps, ledger.view(lost).sweeps) == (0, 1)
@@ -135,14 +127,14 @@ def test_who_found_it_locked_takes_the_suspicion_from_it(ledger: LedgerUnderTest
     key = ledger.queued()
     for _ in range(2):
         ledger.age(5)
-        ledger.ledger.due(limit=100, queued_before=ledger.now())
+        ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now())
     assert ledger.view(key).is_quarantined
-    put_off = a_reserve(key, 0, reject_with='{"code": "locked"}', defer_s=0.0)
+    requeue = Requeue(key, '{"code": "locked"}')
 
     with ledger.holding(key):
-        assert ledger.reserve(put_off) == [Locked(key)]
+        assert ledger.reserve(requeue) == [Locked(key)]
         assert ledger.view(key).is_quarantined
-    (refused,) = ledger.reserve(put_off)
+    (refused,) = ledger.reserve(requeue)
 
     assert isinstance(refused, Refused)
     assert not ledger.view(ledger.requeued(key)).is_quarantined
@@ -201,7 +193,7 @@ def test_a_worker_that_comes_back_learns_that_its_lease_was_given_away(
     assert ledger.settle(a_success(held))[0].is_applied
 
 
-def test_a_lease_that_was_given_away_judges_nobody(ledger: LedgerUnderTest) -> None:
+def test_a_lease_that_was_given_away_expires_nobody(ledger: LedgerUnderTest) -> None:
     """It stays for what is held, and its process may be dead."""
     zombie = "host:3:zombie"
     ledger.leases.renew(zombie, LENGTH_S)
@@ -220,7 +212,7 @@ def test_a_lease_that_was_given_away_judges_nobody(ledger: LedgerUnderTest) -> N
 def test_leases_whose_calls_are_held_keep_none_from_being_released(
     ledger: LedgerUnderTest,
 ) -> None:
-    """More than one statement takes: whoever was tried is last in turn."""
+    """More than one statement takes: a lease that was tried goes to the end of the order."""
     stuck = [f"host:{n}:stuck" for n in range(EXPIRED_MAX + 2)]
     ledger.set_budget(10_000)
     refs = []

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from callgate.adapters.providers.http import reply_bounds
 from callgate.adapters.providers.http.decompression import Inflater
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing
+from callgate.domain.provider import Billing, ProviderReply
 from tests.support.openai_attempts import AttemptResult, attempt, unset_proxies
 from tests.support.provider_worlds import Exchange, Received, chat, http, sends
 

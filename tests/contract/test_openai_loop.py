@@ -15,8 +15,7 @@ import pytest
 
 from callgate.adapters.providers.http.provider_loop import ProviderLoop
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.support.openai_attempts import ATTEMPT, a_request, unset_proxies
 from tests.support.provider_worlds import SocketServer, adapter_for, chat, hangs, sends_json, until
 

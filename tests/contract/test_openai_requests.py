@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.support.openai_attempts import (
     ATTEMPT,
     PROMPT,

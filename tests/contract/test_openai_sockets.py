@@ -14,8 +14,7 @@ import time
 import pytest
 
 from callgate.adapters.providers.http import reply_bounds
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.support.openai_attempts import (
     ATTEMPT,
     TIMEOUT_S,

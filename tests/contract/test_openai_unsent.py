@@ -17,8 +17,7 @@ import pytest
 from callgate.adapters.providers.http.request_body import RequestBody
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.support.certificates import self_signed
 from tests.support.openai_attempts import (
     ATTEMPT,

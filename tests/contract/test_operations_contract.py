@@ -1,4 +1,4 @@
-"""What operators see and may change."""
+"""Budgets, lists of calls, dead letters and cancelled calls, on both ledgers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from callgate.domain.budgets import Window
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import Delivery
-from callgate.domain.ledger import CallKey, CallState, NotClaimed
-from callgate.domain.reports import CallFilter, CostLine, EndReason, UnprocessableMessage
+from callgate.domain.ledger import NotClaimed
+from callgate.domain.reports import CallFilter, EndReason, UnprocessableMessage
 from tests.support.ledger_under_test import (
     DAY_S,
     LIMIT,
@@ -26,7 +27,6 @@ from tests.support.ledger_under_test import (
 )
 
 EVERYTHING = CallFilter()
-
 
 # Budgets.
 
@@ -109,7 +109,7 @@ def test_calls_are_listed_newest_first(ledger: LedgerUnderTest) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "call_filter",
     [
         CallFilter(org_id="zeta"),
         CallFilter(state=CallState.DEAD),
@@ -119,24 +119,24 @@ def test_calls_are_listed_newest_first(ledger: LedgerUnderTest) -> None:
         CallFilter(error_fingerprint=RATE_LIMITED.fingerprint("openai")),
         CallFilter(org_id="zeta", state=CallState.DEAD, call_type="triage", model="o9"),
     ],
-    ids=lambda wanted: ",".join(k for k in wanted.__slots__ if getattr(wanted, k)),
+    ids=lambda call_filter: ",".join(k for k in call_filter.__slots__ if getattr(call_filter, k)),
 )
-def test_every_filter_narrows(ledger: LedgerUnderTest, wanted: CallFilter) -> None:
+def test_every_filter_narrows(ledger: LedgerUnderTest, call_filter: CallFilter) -> None:
     """What is set must fit; all of it together."""
     ledger.set_budget(LIMIT, org_id="zeta")
     ledger.queued("other")
     ref = ledger.dead("odd", org_id="zeta", call_type="triage", provider="azure", model="o9")
 
-    assert [v.key for v in ledger.operations.calls(wanted, limit=10)] == [ref.key]
+    assert [v.key for v in ledger.operations.calls(call_filter, limit=10)] == [ref.key]
 
 
 def test_filters_are_joined_by_and(ledger: LedgerUnderTest) -> None:
     """One field that does not fit is enough to leave a call out."""
     ledger.dead()
 
-    wanted = CallFilter(org_id=ORG, state=CallState.QUEUED)
+    call_filter = CallFilter(org_id=ORG, state=CallState.QUEUED)
 
-    assert ledger.operations.calls(wanted, limit=10) == []
+    assert ledger.operations.calls(call_filter, limit=10) == []
 
 
 def test_calls_can_be_named(ledger: LedgerUnderTest) -> None:
@@ -183,7 +183,7 @@ def test_dead_groups_can_be_filtered(ledger: LedgerUnderTest) -> None:
     assert ledger.operations.dead_groups(CallFilter(error_fingerprint="feed")) == []
 
 
-def test_strays_are_kept(ledger: LedgerUnderTest) -> None:
+def test_unprocessable_messages_are_kept(ledger: LedgerUnderTest) -> None:
     """A message that names no call is a dead letter too; its bytes stay as they came."""
     first = UnprocessableMessage("callgate.call", "not JSON", b"\x00\xff raw")
     second = UnprocessableMessage("callgate.log", "no such task", b"{}")
@@ -193,9 +193,9 @@ def test_strays_are_kept(ledger: LedgerUnderTest) -> None:
 
     kept = ledger.operations.unprocessable_messages(limit=10)
 
-    assert [stray for _, stray in kept] == [second, first]
+    assert [message for _, message in kept] == [second, first]
     assert kept[0][0] > kept[1][0]
-    assert [stray for _, stray in ledger.operations.unprocessable_messages(limit=1)] == [second]
+    assert [message for _, message in ledger.operations.unprocessable_messages(limit=1)] == [second]
 
 
 # Cancelling and discarding.
@@ -303,167 +303,3 @@ def test_a_submission_after_a_cancellation_starts_anew(ledger: LedgerUnderTest) 
     assert ledger.links(keys=[key]) == [
         Delivery(new.submission_id, key, CallState.SUCCEEDED, LINK, ORG)
     ]
-
-
-# Costs.
-
-
-def test_costs_sum_what_was_used(ledger: LedgerUnderTest) -> None:
-    """Every attempt's money and tokens, and what duplicates did not cost."""
-    first = ledger.succeeded("one", posted_nano_usd=60)
-    ledger.submit(a_submission("one"), a_submission("one"))
-    lost = ledger.lost("two")
-    second = ledger.claim(ledger.requeued(lost.key))
-    ledger.submit(a_submission("two"))
-    ledger.record(an_answer(second, latency_ms=90))
-    ledger.settle(a_success(second, 50))
-    ledger.queued("three")
-
-    assert first.key != second.key
-    assert ledger.operations.costs() == [
-        CostLine(
-            org_id=ORG, call_type="extraction", provider="openai", model="gpt-4o-mini",
-            calls=3, attempts=3, succeeded=2, collapsed=3,
-            input_tokens=100, cached_input_tokens=20, output_tokens=40,
-            spent_nano_usd=210, saved_nano_usd=2 * 60 + 150,
-            latency_ms_p50=40, latency_ms_p95=90,
-        )
-    ]  # fmt: skip
-
-
-def test_costs_have_a_line_per_org_call_type_provider_and_model(ledger: LedgerUnderTest) -> None:
-    """In that order, and for one organisation alone if asked."""
-    ledger.set_budget(LIMIT, org_id="zeta")
-    ledger.succeeded("a", org_id="zeta")
-    ledger.succeeded("b", model="o9")
-    ledger.succeeded("c", provider="azure")
-    ledger.succeeded("d", call_type="triage")
-
-    lines = ledger.operations.costs()
-
-    assert [(c.org_id, c.call_type, c.provider, c.model, c.spent_nano_usd) for c in lines] == [
-        (ORG, "extraction", "azure", "gpt-4o-mini", 60),
-        (ORG, "extraction", "openai", "o9", 60),
-        (ORG, "triage", "openai", "gpt-4o-mini", 60),
-        ("zeta", "extraction", "openai", "gpt-4o-mini", 60),
-    ]
-    assert [c.org_id for c in ledger.operations.costs("zeta")] == ["zeta"]
-    assert ledger.operations.costs("nobody") == []
-
-
-def test_percentiles_are_latencies_that_occurred(ledger: LedgerUnderTest) -> None:
-    """Nearest rank over the attempts that succeeded; the others say nothing of a model's speed."""
-    for latency_ms in (10, 20, 30, 40):
-        ref = ledger.running(f"took {latency_ms}", 10)
-        ledger.record(an_answer(ref, latency_ms=latency_ms))
-        ledger.settle(a_success(ref, 1))
-    failed = ledger.running("failed", 10)
-    ledger.record(an_answer(failed, latency_ms=9_000))
-    ledger.settle(a_failure(failed))
-
-    (line,) = ledger.operations.costs()
-
-    assert (line.latency_ms_p50, line.latency_ms_p95) == (20, 40)
-
-
-def test_a_call_that_never_ran_has_no_latency(ledger: LedgerUnderTest) -> None:
-    """None, not 0."""
-    ledger.queued()
-
-    (line,) = ledger.operations.costs()
-
-    assert (line.calls, line.attempts, line.spent_nano_usd) == (1, 0, 0)
-    assert (line.latency_ms_p50, line.latency_ms_p95) == (None, None)
-
-
-def test_only_a_success_saves_money(ledger: LedgerUnderTest) -> None:
-    """Duplicates of a dead call were collapsed as well, but would have got nothing for their money."""
-    ref = ledger.answered()
-    ledger.submit(a_submission())
-    ledger.settle(a_failure(ref, posted_nano_usd=30))
-    ledger.submit(a_submission())
-
-    (line,) = ledger.operations.costs()
-
-    assert (line.collapsed, line.spent_nano_usd, line.saved_nano_usd) == (2, 30, 0)
-
-
-def test_generations_save_apart(ledger: LedgerUnderTest) -> None:
-    """A duplicate saved what its own generation cost; forced runs and inherited links saved nothing."""
-    ledger.succeeded(posted_nano_usd=60)
-    ledger.submit(a_submission())
-    ref = ledger.running(force=True, link=LINK)
-    ledger.record(an_answer(ref))
-    ledger.settle(a_failure(ref))
-    again = ledger.running(force=True, inherit_links=True)
-    ledger.record(an_answer(again))
-    ledger.settle(a_success(again, 20))
-    ledger.submit(a_submission(), a_submission())
-
-    (line,) = ledger.operations.costs()
-
-    assert (line.calls, line.collapsed) == (3, 3)
-    assert line.saved_nano_usd == 60 + 2 * 20
-
-
-def test_a_retried_submission_saves_nothing(ledger: LedgerUnderTest) -> None:
-    """It is the same submission, however often it was sent."""
-    new = a_submission()
-    ledger.submit(new)
-    ledger.succeeded()
-    ledger.submit(new, new)
-
-    (line,) = ledger.operations.costs()
-
-    # `succeeded` joined once; the retries add nothing to it.
-    assert line.collapsed == 1
-
-
-# The audit's snapshot.
-
-
-def test_a_snapshot_counts_everything(ledger: LedgerUnderTest) -> None:
-    """Calls by state, attempts by status, dead letters of both kinds, and all money."""
-    ledger.succeeded("good", posted_nano_usd=60)
-    ledger.dead("bad")
-    ledger.lost("gone")
-    ledger.running("open", 50)
-    ledger.answered("answered", hold_nano_usd=40)
-    ledger.queued("queued")
-    ledger.rejected("cancelled")
-    ledger.operations.keep_unprocessable(UnprocessableMessage("callgate.call", "not JSON", b""))
-
-    snapshot = ledger.operations.snapshot()
-
-    assert snapshot.calls_by_state == {
-        "succeeded": 1, "dead": 1, "waiting": 1, "running": 2, "queued": 1, "rejected": 1,
-    }  # fmt: skip
-    assert snapshot.attempts_by_status == {
-        "succeeded": 1, "failed": 1, "unknown": 1, "dispatched": 1, "answered": 1,
-    }  # fmt: skip
-    assert (snapshot.calls_with_missing_rows, snapshot.rows_without_call) == (0, 0)
-    assert (snapshot.dead_letters, snapshot.unknown_attempts) == (2, 1)
-    assert snapshot.spent_nano_usd == 160
-    (budget,) = snapshot.budgets
-    assert (budget.org_id, budget.scope, budget.window) == (ORG, "org", "day")
-    assert (budget.reserved_nano_usd, budget.reserved_by_rows_nano_usd) == (90, 90)
-    assert (budget.spent_nano_usd, budget.spent_by_rows_nano_usd) == (160, 160)
-
-
-def test_a_snapshot_of_nothing_is_empty(ledger: LedgerUnderTest) -> None:
-    """The budget is there, unused."""
-    snapshot = ledger.operations.snapshot()
-
-    assert (snapshot.calls_by_state, snapshot.attempts_by_status) == ({}, {})
-    assert [b.drift_nano_usd for b in snapshot.budgets] == [0]
-    assert (snapshot.spent_nano_usd, snapshot.dead_letters) == (0, 0)
-
-
-def test_a_discarded_letter_is_no_dead_letter_any_more(ledger: LedgerUnderTest) -> None:
-    """Somebody has looked at it."""
-    key = ledger.dead().key
-
-    ledger.operations.end([key], code=EndReason.DISCARDED, message="ann: known")
-
-    assert ledger.operations.snapshot().dead_letters == 0
-    assert ledger.operations.dead_groups(EVERYTHING) == []

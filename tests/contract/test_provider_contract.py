@@ -13,9 +13,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from callgate.adapters.memory.provider import Rule, echo
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Message, ServiceTier, Usage
-from callgate.domain.retry import Billing, Failure
 from tests.support.provider_worlds import World, memory_world, openai_world, until
 
 ATTEMPT = UUID("01890000-0000-7000-8000-000000000001")

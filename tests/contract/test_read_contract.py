@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from callgate.domain.ledger import (
+from callgate.domain.calls import (
     LIGHT_BYTES_MAX,
     AttemptRef,
     AttemptStatus,
@@ -49,7 +49,7 @@ def test_calls_are_read_in_the_order_asked_for(ledger: LedgerUnderTest) -> None:
 def test_bodies_travel_only_when_wanted(
     ledger: LedgerUnderTest, bodies: Bodies, has_request: bool, has_reply: bool
 ) -> None:
-    """Whoever only looks at states moves no text."""
+    """A read of states transfers no bodies."""
     view = ledger.view(ledger.succeeded().key, bodies)
 
     assert view.last is not None
@@ -80,7 +80,7 @@ def test_a_reply_is_kept_byte_for_byte(ledger: LedgerUnderTest) -> None:
 
 
 def test_waiting_readers_poll_without_the_reply(ledger: LedgerUnderTest) -> None:
-    """A reply belongs to a call that has ended; whoever settles the attempt asks for it by its id."""
+    """A reply belongs to a call that has ended; a settlement asks for the attempt by its id."""
     ref = ledger.answered()
 
     polled = ledger.view(ref.key, Bodies.REPLY).last
@@ -154,15 +154,15 @@ def test_an_attempt_belongs_to_its_own_call(ledger: LedgerUnderTest) -> None:
 
 def test_an_attempt_is_read_as_it_was_written(ledger: LedgerUnderTest) -> None:
     """Every figure of `ai_call_log` that callers need, at each step of its life."""
-    wanted = a_reserve(ledger.queued(), 100, worker_id="worker-9:1")
-    ledger.reserve(wanted)
-    dispatched = ledger.view(wanted.key).last
+    reserve = a_reserve(ledger.queued(), 100, worker_id="worker-9:1")
+    ledger.reserve(reserve)
+    dispatched = ledger.view(reserve.key).last
     assert dispatched is not None
-    ref = AttemptRef(wanted.key, dispatched.attempt_id)
+    ref = AttemptRef(reserve.key, dispatched.attempt_id)
 
     assert dispatched.status is AttemptStatus.DISPATCHED
     assert (dispatched.hold_nano_usd, dispatched.posted_nano_usd) == (100, None)
-    assert (dispatched.worker_id, dispatched.price_source) == ("worker-9:1", wanted.price_source)
+    assert (dispatched.worker_id, dispatched.price_source) == ("worker-9:1", reserve.price_source)
     assert (dispatched.usage, dispatched.latency_ms, dispatched.finished_at) == (None, None, None)
 
     ledger.record(an_answer(ref, latency_ms=41, provider_request_id="req-9"))

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from callgate.domain.budgets import Window
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.ledger import AttemptRef, Bodies, CallKey, CallView
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import ProviderReply
 from callgate.services.results import result_of
 from tests.contract.answer_cases import ENDINGS, ENVELOPES, WRAPPINGS
 from tests.contract.bill_cases import TIERS, USAGES

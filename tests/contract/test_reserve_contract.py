@@ -13,17 +13,8 @@ from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import RefusalReason, Window
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
-    DueKind,
-    NotClaimed,
-    Refused,
-    Reserved,
-    Unstorable,
-)
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState, WaitReason
+from callgate.domain.ledger import Defer, DueKind, NotClaimed, Refused, Reject, Reserved, Unstorable
 from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
@@ -111,27 +102,27 @@ def test_outcomes_come_in_the_order_of_the_batch(ledger: LedgerUnderTest) -> Non
 
 def test_the_same_claim_again_is_the_same_attempt(ledger: LedgerUnderTest) -> None:
     """A worker that did not hear the answer asks again and pays once."""
-    wanted = a_reserve(ledger.queued(), 100)
-    first = ledger.reserve(wanted)
+    reserve = a_reserve(ledger.queued(), 100)
+    first = ledger.reserve(reserve)
 
-    assert ledger.reserve(wanted) == first
-    assert ledger.reserve(wanted, wanted) == first * 2
-    assert ledger.view(wanted.key).attempt == 1
+    assert ledger.reserve(reserve) == first
+    assert ledger.reserve(reserve, reserve) == first * 2
+    assert ledger.view(reserve.key).attempt == 1
     assert ledger.figures() == (100, 0)
 
 
 def test_the_same_claim_again_renews_the_lease(ledger: LedgerUnderTest) -> None:
-    """Its patience starts anew, so the lease must too."""
-    wanted = a_reserve(ledger.queued(), expires_in_s=45)
-    ledger.reserve(wanted)
+    """Its deadline begins again, so the expiry must too."""
+    reserve = a_reserve(ledger.queued(), expires_in_s=45)
+    ledger.reserve(reserve)
     ledger.age(40)
 
-    ledger.reserve(wanted)
+    ledger.reserve(reserve)
 
     ledger.age(40)
     assert ledger.due_kinds() == []
     ledger.age(10)
-    assert ledger.due_kinds() == [(DueKind.EXPIRED, wanted.key)]
+    assert ledger.due_kinds() == [(DueKind.EXPIRED, reserve.key)]
 
 
 def test_a_claim_that_was_taken_as_expired_cannot_be_renewed(ledger: LedgerUnderTest) -> None:
@@ -165,12 +156,12 @@ def test_a_claim_that_lands_again_after_its_attempt_claims_nothing(ledger: Ledge
 
 def test_an_answered_attempt_is_nobodys_claim(ledger: LedgerUnderTest) -> None:
     """Its one request was made: claiming again would make a second one under it."""
-    wanted = a_reserve(ledger.queued())
-    (reserved,) = ledger.reserve(wanted)
+    reserve = a_reserve(ledger.queued())
+    (reserved,) = ledger.reserve(reserve)
     assert isinstance(reserved, Reserved)
     ledger.record(an_answer(reserved.ref))
 
-    assert ledger.reserve(wanted) == [NotClaimed(wanted.key, CallState.RUNNING)]
+    assert ledger.reserve(reserve) == [NotClaimed(reserve.key, CallState.RUNNING)]
 
 
 def test_a_later_claim_of_the_same_worker_is_a_new_attempt(ledger: LedgerUnderTest) -> None:
@@ -223,7 +214,7 @@ def test_a_worker_may_reject_what_can_never_be_dispatched(ledger: LedgerUnderTes
     new = a_submission(link=LINK)
     key = ledger.submit(new)[0].key
 
-    outcomes = ledger.reserve(a_reserve(key, reject_with=error))
+    outcomes = ledger.reserve(Reject(key, error))
 
     assert outcomes == [Refused(key, CallState.REJECTED, None)]
     view = ledger.view(key)
@@ -235,10 +226,10 @@ def test_a_worker_may_reject_what_can_never_be_dispatched(ledger: LedgerUnderTes
 
 def test_a_worker_may_put_a_call_off(ledger: LedgerUnderTest) -> None:
     """Its turn has not come: it waits with the worker's reason and without a hold, and is due again after that."""
-    error = json.dumps({"code": "suspect", "message": "waits for its turn"})
+    error = json.dumps({"code": "quarantined", "message": "waits for its turn"})
     key = ledger.queued()
 
-    outcomes = ledger.reserve(a_reserve(key, reject_with=error, defer_s=20))
+    outcomes = ledger.reserve(Defer(key, error, 20, WaitReason.QUARANTINE))
 
     assert outcomes == [Refused(key, CallState.WAITING, None)]
     view = ledger.view(key)
@@ -254,7 +245,7 @@ def test_a_rejected_call_without_links_needs_nothing_more(ledger: LedgerUnderTes
     """Nobody to tell: no `due_at`."""
     key = ledger.queued()
 
-    ledger.reserve(a_reserve(key, reject_with='{"code": "unpriced_model"}'))
+    ledger.reserve(Reject(key, '{"code": "unpriced_model"}'))
 
     assert ledger.view(key).due_at is None
 
@@ -273,7 +264,7 @@ def test_a_claim_that_cannot_be_stored_stands_alone(
         outcomes = ledger.reserve(a_reserve(keys[0]), broken, a_reserve(keys[2]))
 
         assert [type(o) for o in outcomes] == [Reserved, Unstorable, Reserved]
-        again = a_reserve(keys[1], 0, reject_with='{"code": "claim_refused"}')
+        again = Reject(keys[1], '{"code": "claim_refused"}')
         assert ledger.reserve(again) == [Refused(keys[1], CallState.REJECTED, None)]
 
 

@@ -6,16 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState
 from callgate.domain.errors import ResultPurged
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallKey,
-    CallState,
-    RecordOutcome,
-    SubmitOutcome,
-)
+from callgate.domain.ledger import RecordOutcome, SubmitOutcome
 from callgate.domain.reports import UnprocessableMessage
 from callgate.domain.retention import BodyAges, Purged
 from callgate.services.audit import audit

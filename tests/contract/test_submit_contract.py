@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from callgate.domain.ledger import Bodies, CallKey, CallState, SubmitOutcome, Submitted
+from callgate.domain.calls import Bodies, CallKey, CallState
+from callgate.domain.ledger import SubmitOutcome, Submitted
 from callgate.domain.reports import CallFilter
 from tests.support.ledger_under_test import (
     LINK,

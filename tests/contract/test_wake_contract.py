@@ -8,15 +8,8 @@ from datetime import timedelta
 import pytest
 
 from callgate.domain.budgets import RefusalReason, Window
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
-    DueKind,
-    Refused,
-    Reserved,
-)
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState, WaitReason
+from callgate.domain.ledger import Defer, DueKind, Refused, Reject, Reserved
 from callgate.domain.requests import OnBudget
 from tests.support.ledger_under_test import (
     LIMIT,
@@ -334,11 +327,11 @@ def test_an_admitted_call_wants_nothing_more(ledger: LedgerUnderTest) -> None:
     assert woken(ledger) == []
 
 
-def test_who_was_put_off_is_not_woken(ledger: LedgerUnderTest) -> None:
-    """It waits for its turn: freed money would bring every suspect back at once, again and again."""
+def test_a_deferred_call_is_not_released_by_freed_headroom(ledger: LedgerUnderTest) -> None:
+    """It waits for a process. Otherwise freed money would bring back every quarantined call at once."""
     busy = answered(ledger, LIMIT)
-    suspect = a_reserve(ledger.queued("suspect"), 0, reject_with='{"code": "suspect"}', defer_s=20)
-    ledger.reserve(suspect)
+    key = ledger.queued("quarantined")
+    ledger.reserve(Defer(key, '{"code": "quarantined"}', 20, WaitReason.QUARANTINE))
 
     assert not frees(ledger, busy)
     assert woken(ledger) == []
@@ -351,7 +344,7 @@ def cancelled(ledger: LedgerUnderTest, key: CallKey) -> None:
 
 def turned_away(ledger: LedgerUnderTest, key: CallKey) -> None:
     """A worker cannot run it."""
-    ledger.reserve(a_reserve(key, reject_with='{"code": "unpriced_model"}'))
+    ledger.reserve(Reject(key, '{"code": "unpriced_model"}'))
 
 
 def grown(ledger: LedgerUnderTest, key: CallKey) -> None:
@@ -378,7 +371,7 @@ def test_room_that_was_not_taken_goes_to_the_next(
 
     assert len(first) == 1
     assert woken(ledger) == []
-    ledger.ledger.due(limit=100, queued_before=ledger.now() - timedelta(hours=1))
+    ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now() - timedelta(hours=1))
     (second,) = woken(ledger)
     assert {*first, second} == {older, younger}
 

@@ -11,8 +11,9 @@ from sqlalchemy import text
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.domain.budgets import ORG_SCOPE, RefusalReason, Window
+from callgate.domain.calls import CallState
 from callgate.domain.errors import BudgetNoPeriod, UnknownTimeZone
-from callgate.domain.ledger import CallState, Refused, Reserved
+from callgate.domain.ledger import Refused, Reserved
 from callgate.domain.requests import OnBudget
 from callgate.services.results import error_of
 from tests.support.ledger_under_test import (

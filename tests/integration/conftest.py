@@ -17,6 +17,7 @@ from devkit.servers.embedded import DevServers
 from tests.support.celery_worker import Note, client_of
 from tests.support.dev_servers import embedded, folder
 from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
+from tests.support.partitions import PartitionedLedger, partitioned_ledger
 from tests.support.simulator_client import ask, provider, simulator, transport
 from tests.support.valkey import Valkey
 
@@ -81,3 +82,10 @@ def ledger(postgres_engine: Engine) -> Iterator[LedgerUnderTest]:
     url = postgres_engine.url.render_as_string(hide_password=False)
     with closing(PostgresSession(url)) as session:
         yield open_postgres(session)
+
+
+@pytest.fixture
+def log(postgres_engine: Engine, services: DevServers) -> Iterator[PartitionedLedger]:
+    """An empty ledger with the partitions that a migration makes."""
+    with partitioned_ledger(postgres_engine, services.database_url) as ledger:
+        yield ledger

@@ -10,15 +10,34 @@ from sqlalchemy import CheckConstraint, Engine, LargeBinary, Text, text
 
 from callgate.adapters.postgres.tables import metadata
 from callgate.domain import bounds
+from callgate.domain.budgets import scopes_of
 
 DEFINED = """SELECT c.relname AS table, k.conname AS name, pg_get_constraintdef(k.oid) AS condition
   FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
  WHERE c.relnamespace = 'public'::regnamespace AND k.conname LIKE 'ck\\_%\\_is\\_bounded'"""
 ENUMERATED = {
-    *("llm_call.state", "llm_call.wait_reason", "submission.outcome", "untold_call.org_id"),
+    *("llm_call.state", "llm_call.wait_reason", "submission.outcome", "undelivered_call.org_id"),
     *("ai_call_log.status", "ai_call_log.kind", "budget.window"),
 }
 """One of a few words, or copied from a column that has a bound."""
+
+
+ERRORS = ['{"code": "a"}', '{"code": 7}', '{"code": ""}', "{}", "[]", "no JSON", ""]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_the_code_of_an_error_is_the_same_in_sql(postgres_engine: Engine, error: str) -> None:
+    with postgres_engine.connect() as connection:
+        code = connection.scalar(text("SELECT callgate_error_code_v1(:error)"), {"error": error})
+
+    assert code == bounds.error_code(error)
+
+
+def test_the_scopes_of_a_call_are_the_same_in_sql(postgres_engine: Engine) -> None:
+    with postgres_engine.connect() as connection:
+        scopes = connection.scalar(text("SELECT callgate_scopes_v1('extraction')"))
+
+    assert tuple(scopes) == scopes_of("extraction")
 
 
 def plain(condition: str) -> str:

@@ -14,8 +14,8 @@ from sqlalchemy.pool import NullPool
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Client
+from callgate.domain.calls import CallKey
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
-from callgate.domain.ledger import CallKey
 from callgate.settings import ClientSettings
 from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port

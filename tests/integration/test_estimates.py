@@ -48,8 +48,10 @@ SELECT 'p' || mod(n, 7), now(), 'theirs', 't', 'p', 'm', 'failed', ARRAY[n], n, 
 """
 DEAD = """
 INSERT INTO llm_call (
-    call_id, generation, org_id, input_hash, state, call_type, provider, model, input_token_bound, error)
-SELECT gen_random_uuid(), 1, %(org)s, sha256('x'), 'dead', 't', 'p', 'm', 1, '{{}}' FROM generate_series(1, %(count)s);
+    call_id, generation, org_id, input_hash, state, call_type, provider, model, input_token_bound, error,
+    end_reason)
+SELECT gen_random_uuid(), 1, %(org)s, sha256('x'), 'dead', 't', 'p', 'm', 1, '{{}}', 'e'
+  FROM generate_series(1, %(count)s);
 UPDATE llm_call SET {column} = %(value)s WHERE org_id = %(org)s AND {column} IS NOT DISTINCT FROM
     CASE '{column}' WHEN 'call_type' THEN 't' WHEN 'provider' THEN 'p' WHEN 'model' THEN 'm' END AND state = 'dead'
 """
@@ -209,7 +211,7 @@ def test_a_refused_write_tells_nothing_either(attacker: Any, verb: str) -> None:
 
 
 READS = (
-    "callgate_calls_v1('mine', NULL, 't', NULL, NULL, NULL, NULL, 10)",
+    "callgate_calls_v1('mine', NULL, NULL, NULL, 't', NULL, NULL, NULL, NULL, 10)",
     "callgate_dead_groups_v1(NULL, 't', NULL, NULL, NULL, NULL)",
     "callgate_costs_v1(NULL)",
     "callgate_budgets_v1(NULL)",

@@ -14,8 +14,8 @@ from sqlalchemy import Engine, text
 
 from callgate.adapters.broker.app import CALL_QUEUE
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.calls import CallKey
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.ledger import CallKey
 from tests.support.celery_worker import client_of
 from tests.support.forking_pipeline import CHILDREN, ROUNDS, WAYS, org
 from tests.support.ledger_under_test import LedgerUnderTest, a_submission
@@ -157,7 +157,7 @@ INSPECTION_COMMANDS: dict[str, Callable[[LedgerUnderTest, CallKey], Any]] = {
     "read": lambda ledger, key: list(ledger.ledger.read([key])),
     "budgets": lambda ledger, key: ledger.operations.budgets("acme"),
     "costs": lambda ledger, key: ledger.operations.costs("acme"),
-    "due": lambda ledger, key: ledger.ledger.due(limit=1),
+    "due": lambda ledger, key: ledger.ledger.take_due(limit=1),
     "deliver": lambda ledger, key: ledger.deliver(key.call_id),
 }
 """Of each kind one, and one whose answer may be empty."""

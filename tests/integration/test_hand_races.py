@@ -10,7 +10,8 @@ from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import Window
-from callgate.domain.ledger import AttemptRef, AttemptStatus, CallState, RecordOutcome
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.ledger import RecordOutcome
 from callgate.domain.reports import By
 from callgate.domain.unknown import HandOutcome, SettleByHand, SettledByHand
 from callgate.services.audit import audit

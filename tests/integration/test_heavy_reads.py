@@ -10,7 +10,7 @@ import pytest
 
 from callgate.adapters.postgres import ledger as postgres_ledger
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.ledger import Bodies, CallKey
+from callgate.domain.calls import Bodies, CallKey
 from tests.support.ledger_under_test import LedgerUnderTest, an_answer
 from tests.support.service_world import ServiceWorld
 
@@ -68,7 +68,7 @@ def test_a_batch_is_settled_with_few_bodies_in_memory(
     refs = [ledger.running(f"{n}", 1, request=b"x" * MIB) for n in range(12)]
     for ref in refs:
         ledger.record(an_answer(ref, reply=b"x" * MIB))
-    logger = ServiceWorld().logger
+    logger = ServiceWorld().ai_call_logger
     monkeypatch.setattr(logger, "_ledger", ledger.ledger)
 
     tracemalloc.start()

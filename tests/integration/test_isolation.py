@@ -16,8 +16,8 @@ from uuid import UUID
 import pytest
 
 from callgate.adapters.system_clock import monotonic
-from callgate.domain.ledger import CallKey
-from callgate.services.llm_service import Deferred, DeliveryResult
+from callgate.domain.calls import CallKey
+from callgate.services.delivery_result import Deferred, DeliveryResult
 from tests.support.isolated_child import ANSWER, BABBLE, DIE, DOES_NOT_START, HANG
 from tests.support.processes import CHECKOUT
 from tests.support.waiting import until, until_async
@@ -119,7 +119,7 @@ def test_a_call_that_kills_its_child_affects_no_other(notes: Path) -> None:
     """It counts as lost, and the next call gets another child."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        assert await until_it_runs(isolate, DIE) is DeliveryResult.LOST
+        assert await until_it_runs(isolate, DIE) is DeliveryResult.WORKER_LOST
         assert await until_it_runs(isolate, ANSWER) is DeliveryResult.ANSWERED
 
     run(story, an_executor(notes))
@@ -167,7 +167,7 @@ def test_waiting_calls_get_freed_children_in_order(notes: Path) -> None:
         done = await asyncio.gather(*(isolate(key, "acme", LONG_S) for key in keys))
         assert done == [
             DeliveryResult.ANSWERED,
-            DeliveryResult.LOST,
+            DeliveryResult.WORKER_LOST,
             *[DeliveryResult.ANSWERED] * 4,
         ]
 
@@ -287,7 +287,7 @@ def test_a_stuck_child_is_killed(notes: Path) -> None:
     """It is stuck once its attempt has expired."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        assert await until_it_runs(isolate, HANG, 0.2) is DeliveryResult.LOST
+        assert await until_it_runs(isolate, HANG, 0.2) is DeliveryResult.WORKER_LOST
 
     run(story, an_executor(notes, healthy_since=lambda: 0.0))
 
@@ -302,7 +302,7 @@ def test_no_child_is_considered_stuck_during_an_outage(notes: Path) -> None:
         await asyncio.sleep(1.6)
         assert not task.done()
         back_at = healthy[0] = monotonic()
-        assert await task is DeliveryResult.LOST
+        assert await task is DeliveryResult.WORKER_LOST
         assert monotonic() - back_at >= 1.0
 
     run(story, an_executor(notes, healthy_since=lambda: healthy[0]))
@@ -312,7 +312,7 @@ def test_an_unknown_answer_counts_as_a_lost_child(notes: Path) -> None:
     """The child is killed, because its state is unknown."""
 
     async def story(isolate: QuarantineExecutor) -> None:
-        assert await until_it_runs(isolate, BABBLE) is DeliveryResult.LOST
+        assert await until_it_runs(isolate, BABBLE) is DeliveryResult.WORKER_LOST
         assert is_gone(pids(notes)[0])
 
     run(story, an_executor(notes))
@@ -348,7 +348,7 @@ def test_a_fork_server_that_dies_is_replaced(notes: Path) -> None:
         task = asyncio.create_task(until_it_runs(isolate, HANG))
         await until_async(lambda: isolate._busy)
         os.kill(fork_server_of(isolate), signal.SIGKILL)
-        assert await task is DeliveryResult.LOST
+        assert await task is DeliveryResult.WORKER_LOST
         assert await until_it_runs(isolate, ANSWER) is DeliveryResult.ANSWERED
 
     run(story, an_executor(notes))

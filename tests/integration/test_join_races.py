@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Engine
 
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.ledger import CallState, Locked, SubmitOutcome
+from callgate.domain.calls import CallState
+from callgate.domain.ledger import Locked, SubmitOutcome
 from tests.support.ledger_under_test import LINK, LedgerUnderTest, a_submission, a_success
 
 

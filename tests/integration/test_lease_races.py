@@ -15,8 +15,9 @@ from sqlalchemy import Engine, text
 
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.calls import CallState
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.ledger import CallState, Reaper, Reserved
+from callgate.domain.ledger import Reaper, Reserved
 from tests.support.ledger_under_test import LEASE_S, LedgerUnderTest, a_loss, a_reserve
 
 DEAD = "host:1:dead"
@@ -102,7 +103,7 @@ def test_a_due_query_that_outlived_its_sender_calls_nothing_lost(
         (row,) = session.rows("SELECT pg_backend_pid() AS pid", {})
         with stopped(row.pid):
             with pytest.raises(LedgerUnavailable):
-                PostgresLedger(session).due(limit=100, reaper=reaper)
+                PostgresLedger(session).take_due(limit=100, reaper=reaper)
             time.sleep(lease_s / 2)
             if renewed == "before it runs":
                 ledger.leases.renew(reaper.worker_id, lease_s)
@@ -113,5 +114,5 @@ def test_a_due_query_that_outlived_its_sender_calls_nothing_lost(
     ledger.leases.renew(reaper.worker_id, lease_s)
     with postgres_engine.begin() as connection:
         connection.execute(text("UPDATE worker_lease SET stable_since = now() - interval '1 hour'"))
-    (due,) = ledger.ledger.due(limit=100, reaper=reaper).items
+    (due,) = ledger.ledger.take_due(limit=100, reaper=reaper).items
     assert due.attempt_id == ref.attempt_id

@@ -14,7 +14,8 @@ from sqlalchemy.pool import NullPool
 
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.ledger import AttemptRef, Locked, Reserved
+from callgate.domain.calls import AttemptRef, CallKey
+from callgate.domain.ledger import Locked, Reserved
 from callgate.domain.reports import EndReason
 from callgate.services.audit import audit
 from tests.integration.test_join_races import OpenTransaction
@@ -50,7 +51,7 @@ STATEMENTS: dict[str, Callable[[LedgerUnderTest, AttemptRef, AttemptRef], object
     "settle": lambda w, r, a: w.ledger.settle([a_success(a)]),
     "settle as lost": lambda w, r, a: w.ledger.settle([a_loss(r)]),
     "due": lambda w, r, a: w.due(),
-    "sweep": lambda w, r, a: w.ledger.due(limit=10, queued_before=w.now()),
+    "sweep": lambda w, r, a: w.ledger.take_lost_messages(limit=10, queued_before=w.now()),
     "expire": lambda w, r, a: w.leases.expire(REAPER.worker_id),
     "release": lambda w, r, a: w.leases.release(DEAD),
     "renew": lambda w, r, a: w.leases.renew(DEAD, LENGTH_S),
@@ -80,10 +81,45 @@ def test_no_statement_waits_for_what_a_client_holds(
         STATEMENTS[statement](impatient, outcome.ref, answered)
 
 
-def test_what_clients_hold_at_random_deadlocks_nobody_and_costs_nothing(
+def lock_at_random(url: str, keys: list[CallKey], seed: int, is_over: threading.Event) -> None:
+    """Hold three of the calls at a time, as hostile clients do."""
+    rng = random.Random(seed)  # noqa: S311
+    while not is_over.is_set():
+        with ExitStack() as held:
+            for key in rng.sample(keys, 3):
+                held.enter_context(holding(url, key))
+            is_over.wait(0.01)
+
+
+def work_at_random(ledger: LedgerUnderTest, keys: list[CallKey], seed: int) -> None:
+    """Claim, record, settle, take what is due, renew and release leases."""
+    rng = random.Random(seed)  # noqa: S311
+    for n in range(25):
+        batch = rng.sample(keys, 8)
+        claims = [a_reserve(k, 10, worker_id=f"host:{seed}:w/{n}") for k in batch]
+        made = [o.ref for o in ledger.reserve(*claims) if isinstance(o, Reserved)]
+        if made:
+            ledger.record(*map(an_answer, made))
+            ledger.ledger.settle([a_success(ref, 7) for ref in made])
+        ledger.due()
+        ledger.leases.renew(f"host:{seed}:w", LENGTH_S)
+        ledger.leases.release(f"host:{rng.randrange(3)}:w")
+
+
+def settle_the_rest(ledger: LedgerUnderTest, keys: list[CallKey]) -> None:
+    """Post every attempt that is not posted yet."""
+    for _ in range(10):
+        for key in keys:
+            view = ledger.view(key)
+            if view.last is not None and not view.last.status.is_posted:
+                with suppress(AssertionError):
+                    ledger.settle(a_success(AttemptRef(key, view.last.attempt_id), 7))
+
+
+def test_locks_that_clients_take_at_random_cause_no_deadlock_and_cost_nothing(
     ledger: LedgerUnderTest, postgres_engine: Engine
 ) -> None:
-    """Claims, answers, settlements, releases and due queries meet locks that come and go; then all is posted once."""
+    """Three workers meet locks that come and go. In the end every attempt is posted once."""
     url = postgres_engine.url.render_as_string(hide_password=False)
     ledger.set_budget(100_000)
     keys = [ledger.queued(f"page {n}") for n in range(40)]
@@ -91,44 +127,18 @@ def test_what_clients_hold_at_random_deadlocks_nobody_and_costs_nothing(
         before = connection.scalar(text(DEADLOCKS))
     is_over = threading.Event()
 
-    def harass(seed: int) -> None:
-        rng = random.Random(seed)  # noqa: S311
-        while not is_over.is_set():
-            with ExitStack() as held:
-                for key in rng.sample(keys, 3):
-                    held.enter_context(holding(url, key))
-                is_over.wait(0.01)
-
-    def work(seed: int) -> None:
-        rng = random.Random(seed)  # noqa: S311
-        for n in range(25):
-            batch = rng.sample(keys, 8)
-            claims = [a_reserve(k, 10, worker_id=f"host:{seed}:w/{n}") for k in batch]
-            made = [o.ref for o in ledger.reserve(*claims) if isinstance(o, Reserved)]
-            if made:
-                ledger.record(*map(an_answer, made))
-                ledger.ledger.settle([a_success(ref, 7) for ref in made])
-            ledger.due()
-            ledger.leases.renew(f"host:{seed}:w", LENGTH_S)
-            ledger.leases.release(f"host:{rng.randrange(3)}:w")
-
     with ThreadPoolExecutor(5) as pool:
-        harassing = [pool.submit(harass, seed) for seed in range(2)]
+        locking = [pool.submit(lock_at_random, url, keys, seed, is_over) for seed in range(2)]
         try:
-            for future in [pool.submit(work, seed) for seed in range(3)]:
+            for future in [pool.submit(work_at_random, ledger, keys, seed) for seed in range(3)]:
                 future.result()
         finally:
             is_over.set()
-        for future in harassing:
+        for future in locking:
             future.result()
 
     ledger.age(LEASE_S + 1)
-    for _ in range(10):
-        for key in keys:
-            view = ledger.view(key)
-            if view.last is not None and not view.last.status.is_posted:
-                with suppress(AssertionError):
-                    ledger.settle(a_success(AttemptRef(key, view.last.attempt_id), 7))
+    settle_the_rest(ledger, keys)
     assert audit(ledger.operations.snapshot()).is_clean
     begun = [view for view in map(ledger.view, keys) if view.attempt]
     assert ledger.figures() == (0, 7 * len(begun))

@@ -31,7 +31,7 @@ def test_freed_headroom_is_not_offered_to_all_that_wait(
     postgres_engine: Engine, wanted: int
 ) -> None:
     """Whether all of them fit or none does."""
-    read = read_while_many_wait(postgres_engine, "%wanted", org=ORG, wanted=wanted)
+    read = read_while_many_wait(postgres_engine, "%requested_hold", org=ORG, wanted=wanted)
 
     assert 0 < read < WAITING / 2
 
@@ -84,14 +84,14 @@ def test_looking_for_unknown_bills_does_not_read_the_known_ones(postgres_engine:
 
 MANY_UNTOLD = """WITH made AS (
     INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, call_type, provider, model, input_token_bound,
-                          request, error)
-    SELECT gen_random_uuid(), 1, :org, sha256('x'), 'rejected', 't', 'p', 'm', 1, 'x', '{}'
+                          request, error, end_reason)
+    SELECT gen_random_uuid(), 1, :org, sha256('x'), 'rejected', 't', 'p', 'm', 1, 'x', '{}', 'cancelled'
       FROM generate_series(1, :count) RETURNING call_id, org_id
 ), linked AS (
     INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
     SELECT gen_random_uuid(), org_id, call_id, 1, 'created', '{}' FROM made
 )
-INSERT INTO untold_call SELECT call_id, 1, org_id, now() FROM made"""
+INSERT INTO undelivered_call SELECT call_id, 1, org_id, now() FROM made"""
 TOUCHED = """SELECT sum(idx_tup_read + seq_tup_read) AS count FROM pg_stat_user_tables
   JOIN (SELECT relname AS name, sum(idx_tup_read) AS idx_tup_read FROM pg_stat_user_indexes GROUP BY 1) i
     ON name = relname
@@ -108,7 +108,7 @@ def test_nobody_wades_through_calls_that_wait_for_delivery(
         ledger, now = open_postgres(session), datetime.now(UTC)
         asks = {
             "due": lambda: ledger.due(),
-            "sweep": lambda: ledger.ledger.due(limit=100, queued_before=now),
+            "sweep": lambda: ledger.ledger.take_lost_messages(limit=100, queued_before=now),
             "links": lambda: ledger.links(limit=10),
             "links of one call": lambda: ledger.links(keys=[key]),
         }
@@ -126,5 +126,5 @@ def test_nobody_wades_through_calls_that_wait_for_delivery(
 def _touched(session: PostgresSession) -> int:
     """Rows and entries that were read so far of calls, and of what they have to tell."""
     session.rows("SELECT pg_stat_force_next_flush()", {})
-    tables = {"tables": ["llm_call", "submission", "untold_call"]}
+    tables = {"tables": ["llm_call", "submission", "undelivered_call"]}
     return int(session.rows(TOUCHED, tables)[0].count)

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Engine, text
 
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import Told
-from callgate.domain.ledger import CallKey, CallState, DueKind
+from callgate.domain.ledger import DueKind
 from callgate.domain.reports import By, CallFilter
 from tests.contract.test_lease_contract import DEAD, LENGTH_S, REAPER, claimed_by, pass_time
 from tests.support.ledger_under_test import (
@@ -128,7 +129,7 @@ def test_a_lost_message_of_a_call_that_takes_no_change_stops_none_behind_it(
     ledger.age(5)
 
     with a_check(postgres_engine, "llm_call", POISON):
-        batch = ledger.ledger.due(limit=1, queued_before=ledger.now())
+        batch = ledger.ledger.take_lost_messages(limit=1, queued_before=ledger.now())
 
     assert [due.key for due in batch.items] == [fine]
 
@@ -155,7 +156,7 @@ def test_a_call_that_cannot_be_lent_stops_no_links(
     """Of its own organisation neither."""
     poison, fine = (ledger.rejected(c, link=LINK) for c in ("poison", "fine"))
 
-    with a_check(postgres_engine, "untold_call", f"call_id <> '{poison.call_id}'"):
+    with a_check(postgres_engine, "undelivered_call", f"call_id <> '{poison.call_id}'"):
         taken = [link.key for link in ledger.links()]
 
     assert taken == [fine]
@@ -218,7 +219,7 @@ def test_nobody_waits_for_a_call_that_a_client_holds(
     waiting = ledger.waiting("waiting")
     ledger.age(1)
     lock = "SELECT 1 FROM llm_call WHERE call_id = :id FOR UPDATE"
-    lock_links = "SELECT 1 FROM untold_call WHERE call_id = :id FOR UPDATE"
+    lock_links = "SELECT 1 FROM undelivered_call WHERE call_id = :id FOR UPDATE"
     with postgres_engine.begin() as attacker:
         for key in (held, waiting.key):
             attacker.execute(text(lock), {"id": key.call_id})

@@ -25,8 +25,9 @@ from callgate.adapters.postgres.roles import (
 )
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
+from callgate.domain.calls import Bodies, CallState
 from callgate.domain.errors import ConfigurationError, NotPermitted
-from callgate.domain.ledger import Bodies, CallState, Reserved
+from callgate.domain.ledger import Reserved
 from callgate.domain.reports import By, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
@@ -138,7 +139,7 @@ def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: 
         assert isinstance(claimed, Reserved)
         worker.record([an_answer(claimed.ref)])
         worker.settle([a_success(claimed.ref)])
-        worker.due(limit=10, reaper=REAPER)
+        worker.take_due(limit=10, reaper=REAPER)
         worker.deliver([])
         leases = PostgresLeases(session)
         leases.renew("w", 10)

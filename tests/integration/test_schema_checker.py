@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from callgate.domain.answers import Answer
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
-from callgate.domain.ports import Answer
 from tests.support.deployment import until
 from worker.isolation import schema_checker
 from worker.isolation.schema_checker import KILLS_MAX, SchemaChecker

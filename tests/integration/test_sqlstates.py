@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -19,9 +20,10 @@ from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import KeptTransaction, PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants
 from callgate.domain.budgets import Window
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey, Reaper
+from callgate.domain.ledger import Reaper
 from callgate.domain.reports import By, CallFilter, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.tenants import Tenant
@@ -54,7 +56,10 @@ METHODS: dict[str, Ask] = {
     "reserve": lambda s: PostgresLedger(s).reserve([a_reserve(KEY)]),
     "record": lambda s: PostgresLedger(s).record([an_answer(REF)]),
     "settle": lambda s: PostgresLedger(s).settle([a_loss(REF)]),
-    "due": lambda s: PostgresLedger(s).due(limit=1, reaper=Reaper("a:1:b", 1.0)),
+    "take_due": lambda s: PostgresLedger(s).take_due(limit=1, reaper=Reaper("a:1:b", 1.0)),
+    "take_lost_messages": lambda s: PostgresLedger(s).take_lost_messages(
+        limit=1, queued_before=datetime(2026, 11, 1, tzinfo=UTC)
+    ),
     "links": lambda s: PostgresLedger(s).links(limit=1),
     "deliver": lambda s: PostgresLedger(s).deliver([Told(uuid4())]),
     "renew": lambda s: PostgresLeases(s).renew("a:1:b", 1.0),

@@ -14,7 +14,8 @@ from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import ORG_SCOPE, Window
-from callgate.domain.ledger import AttemptStatus, CallState, DueKind
+from callgate.domain.calls import AttemptStatus, CallState
+from callgate.domain.ledger import DueKind
 from callgate.domain.requests import OnBudget
 from tests.integration.test_join_races import OpenTransaction
 from tests.support.ledger_under_test import (
@@ -65,7 +66,7 @@ def test_who_is_joined_while_room_is_freed_hears_of_it(
         (settled,) = ledger.settle(a_success(lost, 50, expected_status=AttemptStatus.UNKNOWN))
 
     assert not settled.has_freed_waiters
-    ledger.ledger.due(limit=100, queued_before=ledger.now() - timedelta(hours=1))
+    ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now() - timedelta(hours=1))
     assert ledger.due_kinds() == [(DueKind.PUBLISH, patient)]
 
 
@@ -101,7 +102,7 @@ def test_a_sweep_wakes_for_a_hundred_organisations_and_in_the_end_for_all(
         connection.execute(text(MANY_WHO_WAIT))
 
     def sweep() -> int:
-        ledger.ledger.due(limit=100, queued_before=ledger.now() - timedelta(hours=1))
+        ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now() - timedelta(hours=1))
         with postgres_engine.connect() as connection:
             return int(
                 connection.scalar(text("SELECT count(*) FROM llm_call WHERE due_at <= now()"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from importlib import resources
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,9 +16,16 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
+from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.roles import CLIENT, MAY_EXECUTE, ROLES
+from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import PARTITION_NAME, metadata
-from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotPermitted
+from callgate.domain.errors import (
+    ConfigurationError,
+    LedgerUnavailable,
+    NotMigrated,
+    NotPermitted,
+)
 from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from tests.support.logins import a_login
@@ -32,6 +42,11 @@ DEFINERS = """
 SELECT p.proname, p.proconfig,
        p.proacl IS NULL OR EXISTS (SELECT 1 FROM aclexplode(p.proacl) a WHERE a.grantee = 0) AS for_everybody
   FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef
+"""
+DUE_BEFORE_0_1_0 = """
+CREATE FUNCTION callgate_due_v1(p_limit int, p_reaper text, p_steady_s float8, p_queued_before timestamptz)
+RETURNS TABLE (kind text, call_id uuid, generation int, state text, attempt_id uuid)
+LANGUAGE sql AS $$ SELECT NULL::text, NULL::uuid, NULL::int, NULL::text, NULL::uuid WHERE false $$
 """
 MONTHS_AROUND = """
 SELECT 'ai_call_log_' || to_char((now() AT TIME ZONE 'UTC') + m * interval '1 month', 'YYYY_MM')
@@ -55,6 +70,18 @@ def empty_url(services: DevServers) -> Iterator[str]:
 def open_connection(url: str) -> Connection:
     """A connection of its own."""
     return create_engine(url, poolclass=NullPool).connect()
+
+
+def scripts_with_role(folder: Path, role: str) -> Path:
+    """A copy of the migrations in which the first one needs one more role."""
+    copy = folder / "migrations"
+    shutil.copytree(SCRIPTS, copy)
+    first = copy / "versions" / "0001_create_the_ledger.py"
+    source = first.read_text("utf-8")
+    changed = source.replace("ROLES = (", f'ROLES = ("{role}", ')
+    assert changed != source
+    first.write_text(changed, "utf-8")
+    return copy
 
 
 def test_up_down_and_up_again(empty_url: str) -> None:
@@ -89,9 +116,9 @@ def test_a_role_another_database_needs_stays(empty_url: str, services: DevServer
 
 
 def test_a_login_that_may_not_create_roles_is_told_what_to_run(
-    empty_url: str, services: DevServers, monkeypatch: pytest.MonkeyPatch
+    empty_url: str, services: DevServers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nothing is half done; with the roles there, an ordinary owner migrates, and its clients are held to theirs."""
+    """Nothing is half done. Once the roles exist, an ordinary owner migrates, and its clients see only their own."""
     missing = f"callgate_missing_{uuid4().hex[:8]}"
     with a_login(services.database_url) as ordinary:
         name = make_url(ordinary).username
@@ -101,7 +128,7 @@ def test_a_login_that_may_not_create_roles_is_told_what_to_run(
         url = make_url(ordinary).set(database=make_url(empty_url).database)
         own_url = url.render_as_string(hide_password=False)
 
-        monkeypatch.setattr("callgate.adapters.postgres.roles.ROLES", (*ROLES, missing))
+        monkeypatch.setattr("worker.migrate.SCRIPTS", scripts_with_role(tmp_path, missing))
         with pytest.raises(ConfigurationError, match=f"CREATE ROLE {missing} NOLOGIN;"):
             migrate(own_url)
         monkeypatch.undo()
@@ -139,8 +166,6 @@ def test_migrating_twice_changes_nothing(empty_url: str) -> None:
     migrate(empty_url)
 
 
-# SQLAlchemy 2.1 reads of a CHECK that is NOT VALID what it then does not know.
-@pytest.mark.filterwarnings("ignore:Can't validate argument 'dialect_options'")
 def test_the_newest_schema_is_what_the_code_declares(empty_url: str) -> None:
     """Tables, columns, types, indexes and constraints are those of `callgate.adapters.postgres.tables`."""
     migrate(empty_url)
@@ -159,7 +184,7 @@ def test_the_newest_schema_is_what_the_code_declares(empty_url: str) -> None:
 
 
 def test_who_may_run_with_the_owners_rights(empty_url: str) -> None:
-    """Nobody who was not told so; and such a function looks for tables in our schema alone."""
+    """Only the listed roles. And such a function finds tables in our schema only."""
     migrate(empty_url)
 
     with open_connection(empty_url) as connection:
@@ -182,7 +207,7 @@ def test_the_partitions_of_this_month_and_its_neighbours_are_there(empty_url: st
 
 
 def test_there_is_one_newest_revision() -> None:
-    """Two heads would leave it to chance which schema a deployment gets."""
+    """With two heads, chance would decide which schema a deployment gets."""
     assert len(ScriptDirectory(str(SCRIPTS)).get_heads()) == 1
 
 
@@ -194,6 +219,40 @@ def test_a_database_that_is_away_is_said_to_be(empty_url: str) -> None:
         migrate(url)
 
     assert (make_url(url).password or "no password") not in str(away.value)
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0004", "9999_of_the_future"])
+def test_a_ledger_of_an_unknown_revision_is_refused_in_one_line(
+    empty_url: str, revision: str
+) -> None:
+    """Before 0.1.0 revisions were called 0001 to 0004. The line says what to do, and nothing is changed."""
+    with open_connection(empty_url) as connection:
+        connection.execute(text("CREATE TABLE callgate_version (version_num varchar(32))"))
+        connection.execute(text("INSERT INTO callgate_version VALUES (:it)"), {"it": revision})
+        connection.commit()
+
+    for target in ("head", "base"):
+        with pytest.raises(NotMigrated) as refused:
+            migrate(empty_url, target)
+
+        assert f"does not know revision {revision}" in str(refused.value)
+        assert "create a new one in an empty database" in str(refused.value)
+        assert "\n" not in str(refused.value)
+    with open_connection(empty_url) as connection:
+        assert inspect(connection).get_table_names() == ["callgate_version"]
+
+
+def test_a_worker_refuses_a_ledger_from_before_the_first_release(empty_url: str) -> None:
+    """Its first question is a function that such a ledger does not have in this form."""
+    with open_connection(empty_url) as connection:
+        connection.execute(text(DUE_BEFORE_0_1_0))
+        connection.commit()
+
+    with (
+        closing(PostgresSession(empty_url)) as session,
+        pytest.raises(NotMigrated, match="run `callgate migrate`"),
+    ):
+        PostgresLedger(session).take_due(limit=0)
 
 
 def test_the_fallback_makes_ids_in_order_of_time(empty_url: str) -> None:
@@ -220,70 +279,3 @@ def test_the_fallback_makes_ids_in_order_of_time(empty_url: str) -> None:
     assert all(
         abs((i.int >> 80) / 1000 - float(row.at)) < 1 for i, row in zip(ids, rows, strict=True)
     )
-
-
-OLD_CALL = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
-                      input_token_bound, request, error, attempt_id)
-VALUES (:id, 1, 'acme', CAST(:hash AS bytea), :state, now(), :name, 'sim', 'sim-1', :bound, CAST(:request AS bytea),
-        :error, gen_random_uuid())"""
-OLD_LINK = """INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link, idempotency_key)
-VALUES (gen_random_uuid(), 'acme', :id, 1, 'created', :link, :key)"""
-OLD_ATTEMPT = """INSERT INTO ai_call_log (
-    call_id, generation, attempt, org_id, input_hash, call_type, provider, model, status, hold_nano_usd,
-    posted_nano_usd, posted_at, budget_ids, price_source, queue_ms, worker_id, reply)
-SELECT :id, 1, 1, 'acme', CAST(:hash AS bytea), :name, 'sim', :name, 'succeeded', 1,
-       1, now(), '{1}', 'a list', 0, 'w', 'x'"""
-
-
-def test_rows_of_before_that_no_bound_would_take_are_mended(empty_url: str) -> None:
-    """A client's login could store them: each can be changed afterwards, and who was to be told still is."""
-    migrate(empty_url, "0003")
-    ids = {name: uuid4() for name in ("fine", "huge", "odd", "told of", "rests")}
-    common = {"hash": b"x" * 32, "name": "t", "bound": 1, "request": b"x", "error": None}
-    with open_connection(empty_url) as connection:
-        for name, changes in {
-            "fine": {"state": "queued"},
-            "huge": {"state": "queued", "request": b"x" * (32 * 2**20 + 1)},
-            "odd": {"state": "queued", "hash": b"x" * 99, "name": "n" * 999, "bound": -1},
-            "told of": {"state": "succeeded"},
-            "rests": {"state": "rejected", "error": "e" * 20_000},
-        }.items():
-            connection.execute(text(OLD_CALL), {**common, "id": ids[name], **changes})
-        for name, link, key in (
-            ("told of", "a link", "k" * 300),
-            ("rests", "l" * 70_000, None),
-            ("huge", "another link", None),
-        ):
-            connection.execute(text(OLD_LINK), {"id": ids[name], "link": link, "key": key})
-        posted = {"id": ids["told of"], "hash": b"x" * 99, "name": "n" * 999}
-        connection.execute(text(OLD_ATTEMPT), posted)
-        connection.commit()
-
-    migrate(empty_url)
-
-    with open_connection(empty_url) as connection:
-        connection.execute(text("UPDATE llm_call SET sweeps = sweeps + 1"))
-        connection.execute(text("UPDATE submission SET tries = tries + 1"))
-        # As purging does: of all calls together, so one row that takes no change would stop it for everybody.
-        connection.execute(text("UPDATE ai_call_log SET reply = NULL"))
-        calls = {
-            row.call_id: row for row in connection.execute(text("SELECT * FROM llm_call")).all()
-        }
-        untold = set(connection.scalars(text("SELECT call_id FROM untold_call")))
-        links = dict(
-            connection.execute(
-                text("SELECT call_id, given_up_at IS NOT NULL FROM submission")
-            ).all()
-        )
-    assert {name: calls[call_id].state for name, call_id in ids.items()} == {
-        "fine": "queued",
-        "huge": "rejected",
-        "odd": "queued",
-        "told of": "succeeded",
-        "rests": "rejected",
-    }
-    odd = calls[ids["odd"]]
-    assert (len(odd.input_hash), len(odd.call_type), odd.input_token_bound) == (32, 128, 0)
-    assert (calls[ids["huge"]].request, bytes(calls[ids["fine"]].request)) == (None, b"x")
-    assert untold == {ids["told of"], ids["huge"]}
-    assert links == {ids["told of"]: False, ids["rests"]: True, ids["huge"]: False}

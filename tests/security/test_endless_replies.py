@@ -14,8 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from callgate.adapters.providers.http import reply_bounds
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Failure
+from callgate.domain.provider import Failure, ProviderReply
 from tests.support.hostile_provider import LAG_MAX_S, MIB, Answer, Lag, ask, bystander
 from tests.support.openai_attempts import unset_proxies
 from tests.support.provider_worlds import (

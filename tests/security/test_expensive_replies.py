@@ -9,8 +9,7 @@ import tracemalloc
 
 import pytest
 
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.support.hostile_provider import LAG_MAX_S, MIB, TIMEOUT_S, Answer, Lag, ask, bystander
 from tests.support.openai_attempts import ATTEMPT, a_request, attempt, unset_proxies
 from tests.support.provider_worlds import (

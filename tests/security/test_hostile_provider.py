@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from callgate.domain.retry import Failure
+from callgate.domain.provider import Failure
 from tests.support.hostile_provider import ask
 from tests.support.openai_attempts import AttemptResult, attempt, unset_proxies
 from tests.support.provider_worlds import (

@@ -24,11 +24,12 @@ from callgate.adapters.postgres.ledger import SUBMIT, PostgresLedger
 from callgate.adapters.postgres.operations import CALLS, END
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain import bounds
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.errors import RowRefused
 from callgate.domain.identity import call_id
-from callgate.domain.ledger import CallKey, CallState, NewSubmission, SubmitOutcome
+from callgate.domain.ledger import NewSubmission, Requeue, SubmitOutcome
 from tests.support.deployment import Deployment, Process, until
-from tests.support.ledger_under_test import a_reserve, a_submission
+from tests.support.ledger_under_test import a_submission
 from tests.support.logins import a_client
 
 MINE = "mine"
@@ -38,17 +39,18 @@ IN_TIME_S = 20.0
 """Limit for what takes one second without an attack, on a busy machine."""
 MANY_CALLS = """WITH made AS (
     INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, call_type, provider, model, input_token_bound,
-                          request, error)
-    SELECT gen_random_uuid(), 1, :org, sha256(n::text::bytea), 'rejected', 't', 'sim', 'sim-1', 1, 'x', '{}'
+                          request, error, end_reason)
+    SELECT gen_random_uuid(), 1, :org, sha256(n::text::bytea), 'rejected', 't', 'sim', 'sim-1', 1, 'x', '{}',
+           'cancelled'
       FROM generate_series(1, :count) n RETURNING call_id, org_id
 ), linked AS (
     INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
     SELECT gen_random_uuid(), org_id, call_id, 1, 'created', :link FROM made
 )
-INSERT INTO untold_call SELECT call_id, 1, org_id, now() - interval '1 hour' FROM made"""
+INSERT INTO undelivered_call SELECT call_id, 1, org_id, now() - interval '1 hour' FROM made"""
 MANY_LINKS = """INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
 SELECT gen_random_uuid(), :org, :call_id, :generation, 'joined', :link FROM generate_series(1, :count)"""
-TELL = "SELECT callgate_tell_later_v1(:call_id, :generation, :org, '0')"
+TELL = "SELECT callgate_schedule_delivery_v1(:call_id, :generation, :org, '0')"
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def mine(deployment: Deployment) -> Iterator[PostgresSession]:
     ):
         yield session
         deployment.end_open_calls()
-        deployment.rows("TRUNCATE untold_call")
+        deployment.rows("TRUNCATE undelivered_call")
 
 
 @pytest.fixture
@@ -122,7 +124,7 @@ def others_live(deployment: Deployment, broker: Redis) -> None:
     due = replace(due, request=deployment.request(org).model_dump_json().encode())
     ledger = deployment.client.ledger
     (queued,) = ledger.submit([due])
-    ledger.reserve([a_reserve(queued.key, reject_with='{"code": "later"}', defer_s=0.0)])
+    ledger.reserve([Requeue(queued.key, '{"code": "later"}')])
     delivered = a_submission("delivered", org_id=org, link=a_link(THEIRS))
     began_at = time.monotonic()
     (answer,) = ledger.submit([delivered])
@@ -183,7 +185,7 @@ def test_client_functions_refuse_more_than_a_thousand_rows(mine: PostgresSession
         f"SELECT * FROM callgate_submit_v1({ids}, {texts}, {ids}, {others}, '{{}}', '{{}}')",
         f"SELECT * FROM callgate_read_v1({ids}, {numbers}, {ids}, 1000, true, 1)",
         f"SELECT * FROM callgate_end_v1({ids}, {numbers}, '{{}}', '{{}}')",
-        f"SELECT * FROM callgate_calls_v1(NULL, NULL, NULL, NULL, NULL, NULL, {ids}, 1)",
+        f"SELECT * FROM callgate_calls_v1(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, {ids}, 1)",
         f"SELECT * FROM callgate_dead_groups_v1(NULL, NULL, NULL, NULL, NULL, {ids})",
     )
     for statement in statements:
@@ -192,7 +194,10 @@ def test_client_functions_refuse_more_than_a_thousand_rows(mine: PostgresSession
     long = json.dumps("x" * bounds.ERROR_BYTES_MAX)
     with pytest.raises(RowRefused, match="at most 16384 bytes"):
         mine.answers(END, {"call_ids": [], "generations": [], "error": long, "states": []})
-    filters = ("org_id", "state", "call_type", "provider", "model", "error_fingerprint", "call_ids")
+    filters = (
+        *("org_id", "state", "wait_reason", "end_reason", "call_type", "provider", "model"),
+        *("error_fingerprint", "call_ids"),
+    )
     assert mine.answers(CALLS, {**dict.fromkeys(filters), "limit": None}) is not None
 
 
@@ -256,7 +261,7 @@ def test_recovery_and_settlement_load_no_links(
     deployment.rows(TELL, **row)
     ledger = deployment.client.ledger
 
-    due = ledger.due(limit=100)
+    due = ledger.take_due(limit=100)
     links = ledger.links(limit=200)
 
     assert due.items == ()

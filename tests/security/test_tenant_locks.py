@@ -19,7 +19,8 @@ from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.client import Handle
-from callgate.domain.ledger import Bodies, CallState, NewSubmission, SubmitOutcome
+from callgate.domain.calls import Bodies, CallState
+from callgate.domain.ledger import NewSubmission, SubmitOutcome
 from callgate.domain.reports import EndReason
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.acceptance.test_recovery import LEASE_S, PATIENCE_S, have_workers, in_flight

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from callgate.domain.ledger import CallState
+from callgate.domain.calls import CallState
 from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Simulator
 from tests.support.deployment import CATALOGUE, Deployment, Process, until

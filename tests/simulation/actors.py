@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from callgate.domain.budgets import Window
+from callgate.domain.calls import CallState, CallView
 from callgate.domain.errors import IdempotencyMismatch, Unavailable
-from callgate.domain.ledger import CallState, CallView, NewSubmission, SubmitOutcome, Submitted
+from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
 from callgate.domain.reports import By, CallFilter
 from callgate.domain.requests import LLMRequest, Message, OnBudget
 from callgate.domain.unknown import HandOutcome, SettleByHand, UnknownFilter
 from callgate.services.dead_letters import DeadLetterService
 from callgate.services.submit import SubmitService, require_stored
-from tests.simulation.broker import BrokerLine
+from tests.simulation.broker import FaultyBroker
 from tests.simulation.faults import PROVIDER_OUTAGE
-from tests.simulation.faulty_ledger import LedgerLine
+from tests.simulation.faulty_ledger import FaultyLedger
 from tests.simulation.provider import KILLER
 from tests.simulation.scheduler import Owner
 
@@ -33,14 +34,14 @@ LINK = '{"link":{"task":"store"},"link_error":{"task":"store"}}'
 TRIES_MAX = 6
 
 
-class Outsider(Owner):
+class ExternalActor(Owner):
     """A process that submits or operates: its own lines to ledger and broker, its own death."""
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(name)
         self.world = world
-        self.line = LedgerLine(world, self)
-        self.queue = BrokerLine(world, self)
+        self.line = FaultyLedger(world, self)
+        self.queue = FaultyBroker(world, self)
         self.submits = SubmitService(
             ledger=self.line,
             queue=self.queue,
@@ -68,9 +69,9 @@ class Outsider(Owner):
 
 
 def submit(world: World, name: str) -> None:
-    """A pipeline submits one request, again and again until it is accepted or it loses patience."""
+    """A pipeline submits one request, repeatedly, until it is accepted or the pipeline gives up."""
     rng = world.rng
-    pipeline = Outsider(world, name)
+    pipeline = ExternalActor(world, name)
     prepared = pipeline.submits.prepare(
         a_request(world),
         link=LINK if rng.random() < 0.6 else None,
@@ -100,7 +101,7 @@ def submit(world: World, name: str) -> None:
 
 def submit_one(world: World, name: str, org_id: str, prompt: str) -> None:
     """A pipeline submits one call that nobody else submits, and nothing goes wrong with it."""
-    pipeline = Outsider(world, name)
+    pipeline = ExternalActor(world, name)
     new = pipeline.submits.prepare(a_request_of(org_id, "answer", prompt, 100))
 
     def act() -> None:
@@ -149,7 +150,7 @@ def a_request_of(
 
 def operate(world: World, name: str) -> None:
     """An operator does one thing: cancel, redrive, discard, change a limit, open or close a breaker, settle by hand."""
-    things: list[Callable[[Outsider], None]] = [
+    things: list[Callable[[ExternalActor], None]] = [
         *(_cancel, _redrive, _redrive, _discard, _set_limit, _set_breaker, _settle_by_hand)
     ]
     _have_done(world, name, world.rng.choice(things))
@@ -160,8 +161,8 @@ def keep_books(world: World, name: str) -> None:
     _have_done(world, name, _settle_by_hand)
 
 
-def _have_done(world: World, name: str, thing: Callable[[Outsider], None]) -> None:
-    operator = Outsider(world, name)
+def _have_done(world: World, name: str, thing: Callable[[ExternalActor], None]) -> None:
+    operator = ExternalActor(world, name)
 
     def act() -> None:
         try:
@@ -172,34 +173,34 @@ def _have_done(world: World, name: str, thing: Callable[[Outsider], None]) -> No
     world.scheduler.spawn(operator, act)
 
 
-def _some(operator: Outsider, state: CallState) -> list[CallView]:
+def _some(operator: ExternalActor, state: CallState) -> list[CallView]:
     """Calls in a state; by the time the operator has thought about them they may have moved on."""
     views = operator.line.calls(CallFilter(state=state), limit=10)
     operator.world.scheduler.wait(operator.world.rng.uniform(0, 5), operator)
     return [view for view in views if operator.world.rng.random() < 0.7]
 
 
-def _cancel(operator: Outsider) -> None:
+def _cancel(operator: ExternalActor) -> None:
     state = operator.world.rng.choice((CallState.QUEUED, CallState.WAITING))
     keys = [view.key for view in _some(operator, state)]
     ended = operator.line.end(keys, code="cancelled", message="no need")
     operator.world.scheduler.counts["call cancelled"] += len(ended)
 
 
-def _discard(operator: Outsider) -> None:
+def _discard(operator: ExternalActor) -> None:
     keys = [view.key for view in _some(operator, CallState.DEAD)]
     ended = operator.line.end(keys, code="discarded", message="no hope")
     operator.world.scheduler.counts["dead letter discarded"] += len(ended)
 
 
-def _redrive(operator: Outsider) -> None:
+def _redrive(operator: ExternalActor) -> None:
     keys = [view.key for view in _some(operator, CallState.DEAD)]
     if keys:
         submitted, _ = operator.dead_letters.redrive(keys)
         operator.world.scheduler.counts["dead letter redriven"] += len(submitted)
 
 
-def _set_limit(operator: Outsider) -> None:
+def _set_limit(operator: ExternalActor) -> None:
     world = operator.world
     scope = world.rng.choice(("org", "call_type:extract"))
     window = world.rng.choice(list(Window))
@@ -207,7 +208,7 @@ def _set_limit(operator: Outsider) -> None:
     world.scheduler.counts["limit changed"] += 1
 
 
-def _set_breaker(operator: Outsider) -> None:
+def _set_breaker(operator: ExternalActor) -> None:
     """Open or close one for a while; who opened it closes it again."""
     world = operator.world
     names = "sim", world.rng.choice(MODELS), world.rng.choice(("", *world.own_keys))
@@ -220,7 +221,7 @@ def _set_breaker(operator: Outsider) -> None:
         world.scheduler.wait(world.rng.uniform(1, 60), operator)
 
 
-def _settle_by_hand(operator: Outsider) -> None:
+def _settle_by_hand(operator: ExternalActor) -> None:
     """Enter what the provider says of some unknown bills; it may be wrong, and late."""
     world = operator.world
     bills = operator.line.unknown_bills(UnknownFilter(), limit=10)
@@ -239,7 +240,9 @@ def _settle_by_hand(operator: Outsider) -> None:
         world.scheduler.counts["settled by hand"] += answer.outcome is HandOutcome.SETTLED
 
 
-def _has_set(operator: Outsider, key: tuple[str, str, str, str], is_open: bool, by: By) -> bool:
+def _has_set(
+    operator: ExternalActor, key: tuple[str, str, str, str], is_open: bool, by: By
+) -> bool:
     try:
         operator.line.set_breaker(*key, is_open=is_open, by=by)
     except Unavailable:

@@ -13,18 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from callgate.adapters.memory.tables import AttemptRow, CallRow, GuardKey
-from callgate.domain.ledger import (
-    AttemptKind,
-    AttemptStatus,
-    CallKey,
-    CallState,
-    Reserve,
-    Settle,
-    Settled,
-    SettleOutcome,
-    WaitReason,
-)
+from callgate.adapters.memory.rows import AttemptRow, CallRow, GuardKey
+from callgate.domain.calls import AttemptKind, AttemptStatus, CallKey, CallState, WaitReason
+from callgate.domain.ledger import Reserve, Settle, Settled, SettleOutcome
 from tests.simulation.histories import History, Side
 from tests.simulation.provider import Heard
 
@@ -88,9 +79,9 @@ class Breakers:
             self._until.pop(call.key, None)
         self._waits.pop(call.key, None)
 
-    def refused(self, call: CallRow, wanted: Reserve, now: datetime) -> None:
+    def refused(self, call: CallRow, claim: Reserve, now: datetime) -> None:
         """A call was refused because of its provider: it waits for that, within bounds, or has waited long enough."""
-        key = call.provider, call.model, wanted.credential
+        key = call.provider, call.model, claim.credential
         history, name = self._history(key, now), self._world.named(call.key)
         check, counts = self._world.invariants.check, self._world.scheduler.counts
         may_try = history.room(call.org_id, now) > 0 and not (
@@ -134,7 +125,7 @@ class Breakers:
     ) -> None:
         """Hear what ended or was changed by hand, then compare."""
         now = self._world.scheduler.time()
-        if name not in ("settle", "set_breaker", "due", "end"):
+        if name not in ("settle", "set_breaker", "take_due", "take_lost_messages", "end"):
             return
         if name == "settle":
             self._settled(arguments[0], result, now)
@@ -142,7 +133,7 @@ class Breakers:
             *names, org_id = arguments
             self._set_by_hand((names[0], names[1], names[2]), org_id, options["is_open"], now)
         self._released(now)
-        if name != "end" and options.get("queued_before") is None:
+        if name not in ("end", "take_lost_messages"):
             self._nobody_is_left(now)
 
     def _settled(

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey
 from tests.simulation.faults import MESSAGE, PUBLISH
 from tests.simulation.scheduler import Owner
 
@@ -80,7 +80,7 @@ class Broker:
         self.pump()
 
 
-class BrokerLine:
+class FaultyBroker:
     """`QueuePort` as one process sees it: publishing is a step, and a failure leaves unknown what arrived."""
 
     def __init__(self, world: World, owner: Owner) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from callgate.adapters.memory.tables import AttemptRow
-from callgate.domain.ledger import AttemptStatus, CallKey
+from callgate.adapters.memory.rows import AttemptRow
+from callgate.domain.calls import AttemptStatus, CallKey
 from callgate.domain.unknown import HandOutcome, SettleByHand, SettledByHand
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ REPLY = {
     "connection refused": 0.05,
     "hangs": 0.04,
     "slow reply": 0.10,
-    "garbage": 0.04,
+    "malformed reply": 0.04,
     "breaks the schema": 0.05,
     "bad request": 0.03,
     "empty": 0.02,

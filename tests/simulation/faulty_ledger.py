@@ -1,30 +1,27 @@
 """
-A process's line to the ledger: every statement is a step, at which it may be slow, lost, or the end of the process.
+The ledger as one process reaches it: each statement is a step at which a fault may happen.
 
-A statement under way belongs to the database. It takes effect although its answer is lost, although it was given up,
-and although its process is dead.
+A statement that was sent belongs to the database. It may take effect after its answer was lost, after its process gave
+up, and after its process died.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
     DueBatch,
     NewSubmission,
     Reaper,
     RecordAnswer,
     RecordOutcome,
-    Reserve,
+    ReserveCommand,
     ReserveOutcome,
     Settle,
     SettleOutcome,
@@ -43,7 +40,112 @@ FAILS_ALONE = frozenset({"refused", "answer lost", "lands late"})
 """Faults of one statement that are no outage of the ledger."""
 
 
-class LedgerLine:
+class Statement:
+    """One statement under way: it may be slow, meet a lock or an outage, lose its answer, or outlive its process."""
+
+    def __init__(
+        self,
+        world: World,
+        owner: Owner,
+        name: str,
+        arguments: Sequence[Any],
+        options: Mapping[str, Any],
+    ) -> None:
+        self._world = world
+        self._owner = owner
+        self._name = name
+        self._arguments = arguments
+        self._options = options
+        self._fault: str | None = None
+        self._answers: list[object] = []
+
+    def run(self) -> object:
+        """
+        Execute it.
+
+        Raises:
+            LedgerUnavailable: No answer came; the statement may have taken effect, or still will.
+        """
+        self._draw_fault()
+        self._world.scheduler.suspend(self._send)
+        if not self._answers:
+            raise LedgerUnavailable("no answer")
+        return self._answers[0]
+
+    def _draw_fault(self) -> None:
+        world, scheduler, name = self._world, self._world.scheduler, self._name
+        fault = world.faults.one_of(STATEMENT)
+        if fault in FAILS_ALONE and world.is_ledger_away():
+            fault = None
+        self._fault = fault
+        scheduler.counts[fault or "statement"] += 1
+        if fault:
+            scheduler.tell(self._owner.name, f"{world.names.asked(name, self._arguments)}: {fault}")
+        if fault == "dies before statement":
+            scheduler.die(self._owner, f"before {name}")
+        if fault == "pauses":
+            self._owner.paused_until = scheduler.now + world.rng.uniform(1, 60)
+            world.troubled(self._owner)
+        if fault in FAILS_ALONE and name in ("reserve", "record"):
+            world.troubled(self._owner, self._arguments[0])
+        if fault in FAILS_ALONE and name == "leases.renew":
+            # A process that cannot reach the ledger for long is declared dead though it lives. That is allowed.
+            world.troubled(self._owner)
+
+    def _send(self, resume: Callable[[], object]) -> None:
+        """Plan when the statement arrives, and when its process goes on."""
+        scheduler, rng = self._world.scheduler, self._world.rng
+        takes_s = rng.uniform(0.1, TIMEOUT_S) if self._fault == "slow statement" else 0.01
+        if self._fault == "refused":
+            scheduler.after(rng.uniform(0, TIMEOUT_S), resume, self._owner)
+        elif self._fault in ("answer lost", "lands late"):
+            late_s = rng.uniform(0, 40) if self._fault == "lands late" else 0
+            scheduler.after(
+                takes_s + late_s, lambda: self._world.is_ledger_away() or self._execute()
+            )
+            scheduler.after(TIMEOUT_S, resume, self._owner)
+        else:
+            scheduler.after(takes_s, lambda: self._arrive(resume))
+
+    def _arrive(self, resume: Callable[[], object]) -> None:
+        world, scheduler = self._world, self._world.scheduler
+        if locked_s := world.lock_wait_s(self._owner, self._name, self._arguments):
+            if locked_s < TIMEOUT_S:
+                scheduler.after(locked_s, lambda: self._arrive(resume))
+            else:
+                scheduler.after(TIMEOUT_S, resume, self._owner)
+        elif world.is_ledger_away():
+            self._meet_outage(resume)
+        elif self._name in ("reserve", "record") and world.faults.one_of(OUTAGE):
+            self._begin_outage(resume)
+        else:
+            self._answers.append(self._execute())
+            if self._fault == "dies after statement":
+                scheduler.kill(self._owner, f"after {self._name}")
+            else:
+                scheduler.after(world.rng.uniform(0, 0.01), resume, self._owner)
+
+    def _meet_outage(self, resume: Callable[[], object]) -> None:
+        world, scheduler = self._world, self._world.scheduler
+        scheduler.counts["statement in an outage"] += 1
+        if world.rng.random() < 0.3:
+            # A database that was stopped executes what it had read once it is resumed.
+            scheduler.after(world.ledger_away_until - scheduler.now, self._execute)
+        scheduler.after(world.rng.uniform(0, TIMEOUT_S), resume, self._owner)
+
+    def _begin_outage(self, resume: Callable[[], object]) -> None:
+        world, scheduler = self._world, self._world.scheduler
+        if world.rng.random() < 0.5:
+            self._execute()
+        scheduler.counts["outage begins"] += 1
+        world.ledger_goes_away(world.rng.choice((2, 4, 10, 30, 60)))
+        scheduler.after(TIMEOUT_S, resume, self._owner)
+
+    def _execute(self) -> object:
+        return self._world.execute(self._owner, self._name, self._arguments, self._options)
+
+
+class FaultyLedger:
     """`LedgerPort`, and what operators ask, as one process sees them."""
 
     def __init__(self, world: World, owner: Owner) -> None:
@@ -60,7 +162,7 @@ class LedgerLine:
         """See `LedgerPort`."""
         return cast("list[CallView | None]", self.ask("read", list(keys), bodies))
 
-    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
+    def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
         """See `LedgerPort`."""
         return cast("list[ReserveOutcome]", self.ask("reserve", list(batch)))
 
@@ -72,12 +174,14 @@ class LedgerLine:
         """See `LedgerPort`."""
         return cast("list[SettleOutcome]", self.ask("settle", list(batch)))
 
-    def due(
-        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
-    ) -> DueBatch:
+    def take_due(self, *, limit: int, reaper: Reaper | None = None) -> DueBatch:
         """See `LedgerPort`."""
-        options = {"limit": limit, "reaper": reaper, "queued_before": queued_before}
-        return cast(DueBatch, self.ask("due", **options))
+        return cast(DueBatch, self.ask("take_due", limit=limit, reaper=reaper))
+
+    def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
+        """See `LedgerPort`."""
+        options = {"limit": limit, "queued_before": queued_before}
+        return cast(DueBatch, self.ask("take_lost_messages", **options))
 
     def links(
         self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
@@ -90,9 +194,9 @@ class LedgerLine:
         """See `LedgerPort`."""
         self.ask("deliver", list(outcomes))
 
-    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
+    def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
         """See `OperationsPort`."""
-        return cast("list[CallView]", self.ask("calls", wanted, limit=limit))
+        return cast("list[CallView]", self.ask("calls", call_filter, limit=limit))
 
     def end(self, keys: Sequence[CallKey], *, code: str, message: str) -> list[CallKey]:
         """See `OperationsPort`."""
@@ -125,77 +229,13 @@ class LedgerLine:
         Raises:
             LedgerUnavailable: No answer came; the statement may have taken effect, or still will.
         """
-        scheduler, rng = self.world.scheduler, self.world.rng
-        fate = self.world.faults.one_of(STATEMENT)
-        if fate in FAILS_ALONE and self.world.is_ledger_away():
-            fate = None
-        scheduler.counts[fate or "statement"] += 1
-        if fate:
-            scheduler.tell(self.owner.name, f"{self.world.names.asked(name, arguments)}: {fate}")
-        if fate == "dies before statement":
-            scheduler.die(self.owner, f"before {name}")
-        if fate == "pauses":
-            self.owner.paused_until = scheduler.now + rng.uniform(1, 60)
-            self.world.troubled(self.owner)
-        if fate in FAILS_ALONE and name in ("reserve", "record"):
-            self.world.troubled(self.owner, arguments[0])
-        if fate in FAILS_ALONE and name == "leases.renew":
-            # Cut off alone for long enough, a process is called dead though it lives: promised otherwise to nobody.
-            self.world.troubled(self.owner)
-        answers: list[object] = []
-
-        def execute() -> object:
-            return self.world.execute(self.owner, name, arguments, options)
-
-        def arrange(resume: Callable[[], object]) -> None:
-            takes_s = rng.uniform(0.1, TIMEOUT_S) if fate == "slow statement" else 0.01
-            if fate == "refused":
-                scheduler.after(rng.uniform(0, TIMEOUT_S), resume, self.owner)
-            elif fate in ("answer lost", "lands late"):
-                late_s = rng.uniform(0, 40) if fate == "lands late" else 0
-                scheduler.after(takes_s + late_s, lambda: self.world.is_ledger_away() or execute())
-                scheduler.after(TIMEOUT_S, resume, self.owner)
-            else:
-                scheduler.after(takes_s, lambda: lands(resume))
-
-        def lands(resume: Callable[[], object]) -> None:
-            if locked_s := self.world.lock_wait_s(self.owner, name, arguments):
-                if locked_s < TIMEOUT_S:
-                    scheduler.after(locked_s, lambda: lands(resume))
-                else:
-                    scheduler.after(TIMEOUT_S, resume, self.owner)
-                return
-            if self.world.is_ledger_away():
-                scheduler.counts["statement in an outage"] += 1
-                if rng.random() < 0.3:
-                    # A stopped database executes what it had read when it is woken.
-                    away_s = self.world.ledger_away_until - scheduler.now
-                    scheduler.after(away_s, execute)
-                scheduler.after(rng.uniform(0, TIMEOUT_S), resume, self.owner)
-                return
-            if name in ("reserve", "record") and self.world.faults.one_of(OUTAGE):
-                if rng.random() < 0.5:
-                    execute()
-                scheduler.counts["outage begins"] += 1
-                self.world.ledger_goes_away(rng.choice((2, 4, 10, 30, 60)))
-                scheduler.after(TIMEOUT_S, resume, self.owner)
-                return
-            answers.append(execute())
-            if fate == "dies after statement":
-                scheduler.kill(self.owner, f"after {name}")
-            else:
-                scheduler.after(rng.uniform(0, 0.01), resume, self.owner)
-
-        scheduler.suspend(arrange)
-        if not answers:
-            raise LedgerUnavailable("no answer")
-        return answers[0]
+        return Statement(self.world, self.owner, name, arguments, options).run()
 
 
-class LeaseLine:
+class FaultyLeases:
     """`LeasePort` as one process sees it."""
 
-    def __init__(self, line: LedgerLine) -> None:
+    def __init__(self, line: FaultyLedger) -> None:
         self._line = line
 
     def renew(self, worker_id: str, lease_s: float) -> datetime:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from callgate.adapters.memory.tables import AttemptRow
+from callgate.adapters.memory.rows import AttemptRow
 from tests.simulation.provider import Heard
 
 FAILURES_MAX = 3

@@ -8,40 +8,37 @@ submitted, and from the rows themselves; each broken one is a `Violation` that n
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
-from callgate.adapters.memory.tables import AttemptRow, CallRow
-from callgate.domain.budgets import BudgetFigures, RefusalReason, Window
+from callgate.adapters.memory.rows import AttemptRow, CallRow
+from callgate.domain.budgets import BudgetFigures, RefusalReason
+from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey
 from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallKey,
-    CallState,
     NewSubmission,
     RecordAnswer,
     RecordOutcome,
     Refused,
     Reserve,
+    ReserveCommand,
     Reserved,
+    ReserveOutcome,
     Settle,
     SubmitOutcome,
     Submitted,
 )
 from callgate.domain.requests import LLMRequest, OnBudget
-from callgate.domain.retry import LOST
+from callgate.domain.retry import WORKER_LOST
 from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of
 from tests.simulation.breakers import Breakers
-from tests.simulation.by_hand import ByHand
 from tests.simulation.limits import Limits
+from tests.simulation.periods import Periods
 from tests.simulation.provider import worst_nano_usd
+from tests.simulation.row_rules import A, RowRules, S
 from tests.simulation.wakeup_rule import Headroom, scopes_asked
 
 if TYPE_CHECKING:
@@ -49,31 +46,6 @@ if TYPE_CHECKING:
 
 CHANGES_THE_ANSWER = ("call_type", "model", "messages", "max_output_tokens", "response_schema")
 """In what the requests of a seed differ."""
-LATE_S_MAX = 45.0
-"""More than a statement that was given up takes to land."""
-WAIT_MAX = timedelta(days=32)
-"""The longest wait is for the end of a month."""
-S = CallState
-STEPS = {
-    None: {S.QUEUED},
-    S.QUEUED: {S.RUNNING, S.WAITING, S.SUCCEEDED, S.REJECTED},
-    S.RUNNING: {S.SUCCEEDED, S.WAITING, S.DEAD},
-    S.WAITING: {S.QUEUED, S.SUCCEEDED, S.REJECTED},
-    S.DEAD: {S.REJECTED},
-    S.SUCCEEDED: set(),
-    S.REJECTED: set(),
-}
-"""Where a call may go from each state (`callgate.domain.ledger`)."""
-
-A = AttemptStatus
-ATTEMPT_STEPS = {
-    None: {A.DISPATCHED},
-    A.DISPATCHED: {A.ANSWERED, A.UNKNOWN},
-    A.ANSWERED: {A.SUCCEEDED, A.FAILED, A.UNKNOWN},
-    A.UNKNOWN: {A.SUCCEEDED, A.FAILED},
-    A.SUCCEEDED: set(),
-    A.FAILED: set(),
-}
 
 
 class Violation(AssertionError):
@@ -90,22 +62,16 @@ class Invariants:
     def __init__(self, world: World) -> None:
         self._world = world
         self._tables = world.ledger.tables
-        self._states: dict[CallKey, list[CallState]] = defaultdict(list)
-        """Every state each call was seen in, oldest first."""
-        self._lease_ends_at: dict[UUID, float] = {}
-        self._statuses: dict[UUID, AttemptStatus] = {}
-        self._periods: list[BudgetFigures] = []
-        """Each budget period as it was first seen."""
+        self._rows = RowRules(world, self.check)
+        self._periods = Periods(world, self.check)
         self._admitted: dict[UUID, Reserve] = {}
-        self._rows_in: defaultdict[int, list[AttemptRow]] = defaultdict(list)
-        """By budget: the attempts whose holds were made in it."""
         self._told: Counter[UUID] = Counter()
         self._key_owners: dict[tuple[str, str], UUID] = {}
         self._accepted: list[tuple[NewSubmission, Submitted]] = []
         self._headroom = Headroom(world)
         self._breakers = Breakers(world)
         self._limits = Limits(world)
-        self._by_hand = ByHand(world)
+        self._by_hand = self._rows.by_hand
 
     def check(self, rule: str, is_true: object, what: object = "") -> None:
         """
@@ -124,15 +90,15 @@ class Invariants:
     ) -> None:
         """Check what a statement did, then every row it touched."""
         batch = arguments[0] if arguments else ()
-        self._new_periods()
+        self._periods.check_new()
         match name:
             case "submit":
                 self._submitted(batch, result)
                 self._touched(answer.key for answer in result)
             case "reserve":
-                for wanted, outcome in zip(batch, result, strict=True):
-                    self._reserved(wanted, outcome)
-                self._touched(wanted.key for wanted in batch)
+                for command, outcome in zip(batch, result, strict=True):
+                    self._decided(command, outcome)
+                self._touched(command.key for command in batch)
             case "record":
                 self._recorded(batch, result)
                 self._touched(record.ref.key for record in batch)
@@ -144,7 +110,7 @@ class Invariants:
                 self._touched(self._tables.submissions[told.submission_id].key for told in batch)
             case "links":
                 self._touched(link.key for link in result)
-            case "due":
+            case "take_due" | "take_lost_messages":
                 self._touched(due.key for due in result.items)
             case "end":
                 self._touched(batch)
@@ -161,7 +127,7 @@ class Invariants:
         """Its attempts end now; `_lost` asks whether it was in trouble."""
         for row in self._tables.attempts.values():
             if row.process == worker_id and not row.status.is_posted:
-                self._lease_ends_at[row.attempt_id] = self._world.scheduler.now
+                self._rows.expires_at[row.attempt_id] = self._world.scheduler.now
 
     def _submitted(self, batch: Sequence[NewSubmission], answers: Sequence[Submitted]) -> None:
         for new, answer in zip(batch, answers, strict=True):
@@ -188,7 +154,7 @@ class Invariants:
         )
 
     def _created(self, new: NewSubmission, key: CallKey) -> None:
-        """The generation before has ended; after a redrive whoever had a link on it has one on this one."""
+        """The generation before has ended; a redrive copies its links to this one."""
         key_before = CallKey(key.call_id, key.generation - 1)
         before = self._tables.calls.get(key_before)
         if before is None:
@@ -199,37 +165,43 @@ class Invariants:
         name = self._world.named(key)
         self.check("a_duplicate_starts_nothing", may_start, f"{name} follows a {before.state} one")
         if new.inherit_links:
-            wanted = [row.link for row in self._tables.submissions_of[key_before] if row.link]
+            links = [row.link for row in self._tables.submissions_of[key_before] if row.link]
             heirs = [row.link for row in self._tables.submissions_of[key] if row.outcome is None]
-            said = f"{name} inherits {len(heirs)} of {len(wanted)} links"
-            self.check("a_redrive_tells_all", heirs == wanted, said)
+            said = f"{name} inherits {len(heirs)} of {len(links)} links"
+            self.check("a_redrive_tells_all", heirs == links, said)
 
-    def _reserved(self, wanted: Reserve, outcome: object) -> None:
-        call = self._tables.calls.get(wanted.key)
-        if isinstance(outcome, Refused) and call is not None:
-            self._refused(call, wanted, outcome)
-        if not isinstance(outcome, Reserved) or call is None:
+    def _decided(self, command: ReserveCommand, outcome: ReserveOutcome) -> None:
+        call = self._tables.calls.get(command.key)
+        if call is None:
             return
+        if isinstance(command, Reserve) and isinstance(outcome, Reserved):
+            self._reserved(call, command, outcome)
+        elif isinstance(command, Reserve) and isinstance(outcome, Refused):
+            self._refused(call, command, outcome)
+        elif isinstance(outcome, Refused):
+            self._breakers.refused_by_others(call)
+
+    def _reserved(self, call: CallRow, claim: Reserve, outcome: Reserved) -> None:
         row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
-        self._lease_ends_at[row.attempt_id] = self._world.scheduler.now + wanted.expires_in_s
+        self._rows.expires_at[row.attempt_id] = self._world.scheduler.now + claim.expires_in_s
         if (known := self._admitted.get(row.attempt_id)) is not None:
-            claim = f"{name} is claimed by {known.worker_id} and by {wanted.worker_id}"
-            self.check("a_claim_is_of_one_process", known.worker_id == wanted.worker_id, claim)
+            said = f"{name} is claimed by {known.worker_id} and by {claim.worker_id}"
+            self.check("a_claim_is_of_one_process", known.worker_id == claim.worker_id, said)
             return
-        self._admitted[row.attempt_id] = wanted
+        self._admitted[row.attempt_id] = claim
         claims = [a.worker_id for a in self._tables.attempts_of[call.key]]
         self.check(
             "a_claim_makes_one_attempt", len(set(claims)) == len(claims), f"{name}: {claims}"
         )
         budgets = self._budgets_of(call)
         for budget in budgets:
-            self._rows_in[budget.budget_id].append(row)
+            self._rows.rows_in[budget.budget_id].append(row)
             self.check("spent_and_held_within_limit", _left(budget) >= 0, self._world.named(budget))
         held_in = {budget.budget_id for budget in budgets}
         where = f"{name} is held in budgets {row.budget_ids}, not in {sorted(held_in)}"
         self.check("held_in_every_scope", held_in == set(row.budget_ids) and held_in, where)
-        held = f"{name} holds {row.hold_nano_usd} of {wanted.hold_nano_usd} nano-USD"
-        self.check("the_worst_case_is_held", row.hold_nano_usd == wanted.hold_nano_usd, held)
+        held = f"{name} holds {row.hold_nano_usd} of {claim.hold_nano_usd} nano-USD"
+        self.check("the_worst_case_is_held", row.hold_nano_usd == claim.hold_nano_usd, held)
         worst = worst_nano_usd(LLMRequest.model_validate_json(call.request or b""))
         bound = f"{held}, and may cost {worst}"
         self.check("the_worst_case_is_held", row.hold_nano_usd >= worst, bound)
@@ -242,24 +214,21 @@ class Invariants:
         self._limits.repeated(call, row, before)
         self._breakers.admitted(call, row, self._world.scheduler.time())
 
-    def _refused(self, call: CallRow, wanted: Reserve, outcome: Refused) -> None:
+    def _refused(self, call: CallRow, claim: Reserve, outcome: Refused) -> None:
         if outcome.refusal is None:
-            if wanted.reject_with is None:
-                self._breakers.refused(call, wanted, self._world.scheduler.time())
-            else:
-                self._breakers.refused_by_others(call)
+            self._breakers.refused(call, claim, self._world.scheduler.time())
             return
         self._breakers.refused_by_others(call)
         reason = outcome.refusal.reason
         self._world.scheduler.counts[f"refused: {reason}"] += 1
         budgets = self._budgets_of(call)
-        is_full = any(_left(budget) < wanted.hold_nano_usd for budget in budgets)
+        is_full = any(_left(budget) < claim.hold_nano_usd for budget in budgets)
         is_true = not budgets if reason is RefusalReason.NO_BUDGET else is_full
         name = self._world.named(call.key)
         room = "; ".join(map(self._world.named, budgets)) or "no budget"
-        said = f"{name} wants {wanted.hold_nano_usd} nano-USD: {reason}; {room}"
+        said = f"{name} wants {claim.hold_nano_usd} nano-USD: {reason}; {room}"
         self.check("refused_only_what_does_not_fit", is_true, said)
-        can_wait = reason is RefusalReason.EXHAUSTED and wanted.on_budget is OnBudget.WAIT
+        can_wait = reason is RefusalReason.EXHAUSTED and claim.on_budget is OnBudget.WAIT
         state = S.WAITING if can_wait or reason is RefusalReason.HELD else S.REJECTED
         self.check("who_can_wait_waits", call.state is state, f"{name} is {call.state}: {reason}")
 
@@ -273,21 +242,6 @@ class Invariants:
             and budget.scope in scopes_asked(call)
             and budget.starts_at <= now < budget.ends_at
         ]
-
-    def _new_periods(self) -> None:
-        for budget in list(self._tables.budgets.values())[len(self._periods) :]:
-            name = (budget.org_id, budget.scope, budget.window)
-            before = [b for b in self._periods if (b.org_id, b.scope, b.window) == name][-1:]
-            # A new time zone holds from the next period on: this one may still be by the zone of the one before.
-            zones = [ZoneInfo(b.timezone) for b in (budget, *before)]
-            begins_well = any(_is_first_moment(budget.starts_at, budget.window, z) for z in zones)
-            begins_well = begins_well or any(b.ends_at == budget.starts_at for b in before)
-            ends = [_first_moment_after(budget.starts_at, budget.window, zone) for zone in zones]
-            is_whole = begins_well and budget.ends_at in ends
-            is_next = all(b.ends_at <= budget.starts_at for b in before)
-            said = f"{self._world.named(budget)}: {budget.starts_at} to {budget.ends_at}"
-            self.check("a_period_is_a_day_or_a_month", is_whole and is_next, said)
-            self._periods.append(budget)
 
     def _recorded(self, batch: Sequence[RecordAnswer], result: Sequence[RecordOutcome]) -> None:
         for record, outcome in zip(batch, result, strict=True):
@@ -312,110 +266,12 @@ class Invariants:
         calls = [self._tables.calls[key] for key in dict.fromkeys(keys) if key.generation]
         budget_ids: set[int] = set()
         for call in calls:
-            self._call(call)
+            self._rows.call(call)
             for row in self._tables.attempts_of[call.key]:
-                self._attempt(row)
+                self._rows.attempt(row)
                 budget_ids.update(row.budget_ids)
         for budget_id in sorted(budget_ids):
-            self._budget(self._tables.budgets[budget_id])
-
-    def _call(self, call: CallRow) -> None:
-        name = self._world.named(call.key)
-        seen = self._states[call.key]
-        before = seen[-1] if seen else None
-        if call.state is not before:
-            self.check(
-                "an_end_is_an_end", call.state in STEPS[before], f"{name}: {before} -> {call.state}"
-            )
-            seen.append(call.state)
-            self._world.scheduler.counts[f"call {call.state}"] += 1
-        rows = self._tables.attempts_of[call.key]
-        self.check(
-            "one_row_per_attempt",
-            [a.attempt for a in rows] == list(range(1, call.attempt + 1)),
-            f"{name} counts {call.attempt}, its rows are {[a.attempt for a in rows]}",
-        )
-        unposted = [a for a in rows if not a.status.is_posted]
-        if call.state is S.RUNNING:
-            self.check(
-                "no_attempt_beside_another",
-                [a.attempt_id for a in unposted] == [call.attempt_id],
-                f"{name} runs, its open attempts are {[a.attempt for a in unposted]}",
-            )
-        succeeded = [a for a in rows if a.status is AttemptStatus.SUCCEEDED]
-        if succeeded:
-            is_over = f"{name} is {call.state}"
-            self.check("the_first_success_ends_it", not call.state.is_open, is_over)
-        left = [a.attempt_id for a in unposted]
-        self.check(
-            "whatever_is_left_is_due",
-            (call.due_at is not None) == (call.state.is_open or bool(left)),
-            f"{name} is {call.state}, due at {self._world.names.seconds(call.due_at)},"
-            f" left: {', '.join(map(self._world.named, left)) or 'nothing'}",
-        )
-        untold = [] if call.state.is_open else self._tables.deliveries(call)
-        self.check(
-            "whatever_is_left_is_due",
-            (call.key in self._tables.untold) == bool(untold),
-            f"{name} is {call.state}, to be told: {', '.join(map(self._world.named, untold))}",
-        )
-        is_soon = call.due_at is None or call.due_at <= self._world.scheduler.time() + WAIT_MAX
-        waits = f"{name} waits until {self._world.names.seconds(call.due_at)}"
-        self.check("whatever_is_left_is_due", is_soon, waits)
-        is_waiting = call.state is S.WAITING
-        why = f"{name} is {call.state}, reason to wait {call.wait_reason}"
-        self.check("who_waits_says_why", is_waiting == (call.wait_reason is not None), why)
-        self.check("who_waits_holds_nothing", not (is_waiting and unposted), name)
-        worker_losses_max = self._world.catalogue.policy(call.call_type).worker_losses_max
-        lost = sum(a.is_lost for a in rows)
-        self.check(
-            "poison_is_put_aside",
-            lost <= worker_losses_max,
-            f"{name}: {lost} lost of {worker_losses_max}",
-        )
-
-    def _attempt(self, row: AttemptRow) -> None:
-        name = f"attempt {row.attempt}, {self._world.named(row.attempt_id)}"
-        before = self._statuses.get(row.attempt_id)
-        if row.status is not before:
-            moved = f"{name}: {before} -> {row.status}"
-            self.check("what_is_settled_stays", row.status in ATTEMPT_STEPS[before], moved)
-            self._statuses[row.attempt_id] = row.status
-            self._world.scheduler.counts[f"attempt {row.status}"] += 1
-            if before is A.UNKNOWN:
-                self._world.scheduler.counts[f"unknown became {row.status}"] += 1
-            if row.is_lost:
-                ends_at = self._lease_ends_at[row.attempt_id]
-                has_ended = self._world.scheduler.now >= ends_at
-                self.check("no_lease_ends_early", has_ended, f"{name}, held until {ends_at:.3f} s")
-        is_posted = row.posted_nano_usd is not None
-        self.check("posted_with_its_status", is_posted == row.status.is_posted, name)
-        if row.status is AttemptStatus.UNKNOWN:
-            is_whole = row.posted_nano_usd == self._by_hand.amount(row)
-            posted = f"{name} posts {row.posted_nano_usd} of {row.hold_nano_usd} nano-USD"
-            self.check("unknown_posts_the_hold", is_whole, posted)
-        self._by_hand.saw(row)
-        if row.is_lost:
-            self._lost(row, name)
-
-    def _lost(self, row: AttemptRow, name: str) -> None:
-        """An attempt is called lost only if its process was in trouble, never because the ledger was away."""
-        process = row.worker_id.partition("/")[0]
-        is_alive = any(p.name == process for p in self._world.processes)
-        troubles = [self._world.troubles.get((process, key), -1.0) for key in (row.key, None)]
-        started_at = (row.started_at - self._world.scheduler.starts_at).total_seconds()
-        # A claim that was late to land was in trouble before it began.
-        was_in_trouble = max(troubles) >= started_at - LATE_S_MAX
-        self.check("an_outage_makes_nothing_unknown", not is_alive or was_in_trouble, name)
-
-    def _budget(self, budget: BudgetFigures) -> None:
-        rows = self._rows_in[budget.budget_id]
-        held = sum(a.hold_nano_usd for a in rows if not a.status.is_posted)
-        spent = sum(a.posted_nano_usd or 0 for a in rows)
-        is_even = (held, spent) == (budget.reserved_nano_usd, budget.spent_nano_usd)
-        newest = ", ".join(self._world.named(a.attempt_id) for a in rows[-3:])
-        said = f"{self._world.named(budget)}; by rows spent {spent}, held {held}; newest: {newest}"
-        self.check("the_books_balance", is_even, said)
+            self._rows.budget(self._tables.budgets[budget_id])
 
     # At a request, a log message, a link.
 
@@ -439,7 +295,7 @@ class Invariants:
 
     def on_link_published(self, delivery: Delivery) -> None:
         """A submitter is told."""
-        seen = self._states[delivery.key]
+        seen = self._rows.states[delivery.key]
         name = self._world.named(delivery.submission_id)
         is_true = delivery.state in seen and not delivery.state.is_open
         said = f"{name} is told {delivery.state}; it was {', '.join(seen)}"
@@ -494,7 +350,7 @@ class Invariants:
         self.check("posted_is_billed", row.posted_nano_usd == expected, posted)
         if row.finished_at is not None:
             code = json.loads(row.error or "{}").get("code")
-            self.check("an_answer_is_kept", code != LOST.code, name)
+            self.check("an_answer_is_kept", code != WORKER_LOST.code, name)
 
     def _answered(self, new: NewSubmission, answer: Submitted) -> None:
         """A handle that was given out answers: with its own org's result, or with why there is none."""
@@ -521,17 +377,3 @@ class Invariants:
 
 def _left(budget: BudgetFigures) -> int:
     return budget.limit_nano_usd - budget.spent_nano_usd - budget.reserved_nano_usd
-
-
-def _is_first_moment(at: datetime, window: Window, zone: ZoneInfo) -> bool:
-    local = at.astimezone(zone)
-    is_midnight = (local.hour, local.minute, local.second, local.microsecond) == (0, 0, 0, 0)
-    return is_midnight and (window is Window.DAY or local.day == 1)
-
-
-def _first_moment_after(at: datetime, window: Window, zone: ZoneInfo) -> datetime:
-    """When the day or month ends that is under way at `at`, by the calendar of a zone."""
-    day = at.astimezone(zone).date() + timedelta(days=1)
-    while window is Window.MONTH and day.day != 1:
-        day += timedelta(days=1)
-    return datetime(day.year, day.month, day.day, tzinfo=zone)

@@ -13,16 +13,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from callgate.adapters.memory.tables import AttemptRow, CallRow
+from callgate.adapters.memory.rows import AttemptRow, CallRow
+from callgate.domain.calls import AttemptKind, AttemptStatus, CallState
 from callgate.domain.catalogue import CallTypePolicy
-from callgate.domain.ledger import (
-    AttemptKind,
-    AttemptStatus,
-    CallState,
-    Settle,
-    Settled,
-    SettleOutcome,
-)
+from callgate.domain.ledger import Settle, Settled, SettleOutcome
 from tests.simulation.provider import Heard
 
 if TYPE_CHECKING:

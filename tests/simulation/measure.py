@@ -16,8 +16,8 @@ from typing import Any
 import structlog
 
 from callgate.domain.budgets import Window
+from callgate.domain.calls import CallState
 from callgate.domain.catalogue import CallTypePolicy
-from callgate.domain.ledger import CallState
 from tests.simulation import actors
 from tests.simulation.provider import Heard
 from tests.simulation.world import CATALOGUE, Outage, World, quiet

@@ -1,8 +1,7 @@
 """
-A worker process: the real services over the models, a clock of its own, and a memory that dies with it.
+A simulated worker process: the real services over faulty ports, with a clock and a memory of its own.
 
-It does with messages what `tasks/` does, and what `worker/` does around them: it settles in batches until that is
-done, runs due queries and sends sweeps.
+It handles messages as `tasks/` does. Like `worker/`, it settles in batches, runs due queries and sends sweeps.
 """
 
 from __future__ import annotations
@@ -12,29 +11,23 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from callgate.domain import gates
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.errors import Unavailable
-from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
-    RecordAnswer,
-    RecordOutcome,
-    Reserve,
-    ReserveOutcome,
-)
-from callgate.domain.ports import TokenBound
+from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand, ReserveOutcome
+from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
 from callgate.services.lease import RENEW_AT_SHARE, LeaseService
-from callgate.services.llm_service import LLMService, OutagePolicy
+from callgate.services.llm_composition import compose_llm_service
+from callgate.services.llm_service import LLMService
 from callgate.services.recovery import RecoveryService
+from callgate.services.retrying_ledger import OutagePolicy
 from callgate.services.skipped_rows import SkippedRows
-from tests.simulation.broker import BrokerLine, Message
+from tests.simulation.broker import FaultyBroker, Message
 from tests.simulation.faults import TASK
-from tests.simulation.faulty_ledger import LeaseLine, LedgerLine
-from tests.simulation.provider import ProviderLine
+from tests.simulation.faulty_ledger import FaultyLeases, FaultyLedger
+from tests.simulation.provider import FaultyProvider
 from tests.simulation.scheduler import Owner, drive
 
 if TYPE_CHECKING:
@@ -42,14 +35,14 @@ if TYPE_CHECKING:
 
 GRACE_S = 8.0
 LEASE_S = 10.0
-CLAIM_PATIENCE_S = 30.0
+GIVE_UP_AFTER_S = 30.0
 DUE_INTERVAL_S = 2.0
 SWEEP_INTERVAL_S = 5.0
-SWEEP_SLACK_S = 2.0
+SWEEP_MIN_AGE_S = 2.0
 
 
 class Clock:
-    """`ClockPort` of one process: it started anywhere and runs a little fast or slow, so it fits no other clock."""
+    """`ClockPort` of one process, with an offset and a rate of its own, so that it agrees with no other clock."""
 
     def __init__(self, world: World, owner: Owner) -> None:
         self._world = world
@@ -79,10 +72,10 @@ class Clock:
         return self._world.scheduler.time() + self._wall_skew
 
 
-class CallLane:
-    """`CallLedger` over a process's line: single items."""
+class SingleCallLedger:
+    """`CallLedger` over the faulty ledger of a process."""
 
-    def __init__(self, line: LedgerLine) -> None:
+    def __init__(self, line: FaultyLedger) -> None:
         self._line = line
 
     async def read(self, key: CallKey) -> CallView | None:
@@ -93,9 +86,9 @@ class CallLane:
         """Look at one call, however large."""
         return self._line.read([key], Bodies.REQUEST)[0]
 
-    async def reserve(self, reserve: Reserve) -> ReserveOutcome:
+    async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
         """Claim it."""
-        return self._line.reserve([reserve])[0]
+        return self._line.reserve([command])[0]
 
     async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
@@ -110,61 +103,71 @@ class Process(Owner):
         self.world = world
         self.clock = Clock(world, self)
         self._running = 0
-        self._to_log: list[Message] = []
-        self._is_logging = False
-        line, self._queue = LedgerLine(world, self), BrokerLine(world, self)
-        leases = LeaseLine(line)
+        self._to_settle: list[Message] = []
+        self._is_settling = False
+        ledger, self._queue = FaultyLedger(world, self), FaultyBroker(world, self)
+        leases = FaultyLeases(ledger)
         unclaimed = SkippedRows[CallKey](self.clock, nullcontext())
         unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
         self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
-        self.delivery = DeliveryService(ledger=line, queue=self._queue, clock=self.clock)
-        self.logger = AICallLogger(
-            ledger=line,
+        self.delivery = DeliveryService(ledger=ledger, queue=self._queue, clock=self.clock)
+        self.ai_call_logger = self._compose_ai_call_logger(ledger, unsettled)
+        self.llm = self._compose_llm_service(ledger, unclaimed)
+        self.due = RecoveryService(
+            ledger=ledger,
+            leases=leases,
+            worker_id=name,
+            queue=self._queue,
+            ai_call_logger=self.ai_call_logger,
+            clock=self.clock,
+            grace_s=GRACE_S,
+            sweep_min_age_s=SWEEP_MIN_AGE_S,
+            unclaimed=unclaimed,
+            unsettled=unsettled,
+        )
+        world.scheduler.spawn(self, self._due_loop)
+        world.scheduler.spawn(self, self._delivery_loop)
+        world.scheduler.spawn(self, self._renew_lease)
+
+    def _compose_ai_call_logger(
+        self, ledger: FaultyLedger, unsettled: SkippedRows[AttemptRef]
+    ) -> AICallLogger:
+        return AICallLogger(
+            ledger=ledger,
             delivery=self.delivery,
-            costs=world.costs,
-            validator=world.validator,
-            catalogue=world.catalogue,
+            costs=self.world.costs,
+            validator=self.world.validator,
+            catalogue=self.world.catalogue,
             jitter=self.clock.jitter,
             monotonic=self.clock.monotonic,
             on_headroom_freed=lambda: None,
             sleep=self.clock.block,
             on_locked=unsettled.add,
         )
-        self.llm = LLMService(
-            ledger=CallLane(line),
-            providers={"sim": ProviderLine(world, self)},
-            costs=world.costs,
-            catalogue=world.catalogue,
+
+    def _compose_llm_service(
+        self, ledger: FaultyLedger, unclaimed: SkippedRows[CallKey]
+    ) -> LLMService:
+        return compose_llm_service(
+            ledger=SingleCallLedger(ledger),
+            providers={"sim": FaultyProvider(self.world, self)},
+            costs=self.world.costs,
+            catalogue=self.world.catalogue,
             ask_gates=self._ask_gates,
-            publish_settle_task=self._publish_log,
+            publish_settle_task=self._publish_settle_task,
             settle_here=self._settle_here,
             clock=self.clock,
             now=self.clock.wall,
-            patience=OutagePolicy(grace_s=GRACE_S, give_up_after_s=CLAIM_PATIENCE_S),
-            worker_id=name,
-            lease_epoch=self.lease.held,
-            default_limit_nano_usd=world.default_limit,
+            outages=OutagePolicy(grace_s=GRACE_S, give_up_after_s=GIVE_UP_AFTER_S),
+            worker_id=self.name,
+            lease_epoch=self.lease.epoch,
+            default_limit_nano_usd=self.world.default_limit,
             on_locked=unclaimed.add,
         )
-        self.due = RecoveryService(
-            ledger=line,
-            leases=leases,
-            worker_id=name,
-            queue=self._queue,
-            logger=self.logger,
-            clock=self.clock,
-            grace_s=GRACE_S,
-            sweep_min_age_s=SWEEP_SLACK_S,
-            unclaimed=unclaimed,
-            unsettled=unsettled,
-        )
-        world.scheduler.spawn(self, self._due_loop)
-        world.scheduler.spawn(self, self._delivery_loop)
-        world.scheduler.spawn(self, self._keep_lease)
 
     @property
     def has_room(self) -> bool:
-        """True if it takes messages: also while it is paused, for its sockets are open."""
+        """True if it takes messages; it also does while it is paused, because its sockets are open."""
         return self.is_alive and self._running < self.world.slots
 
     def take(self, message: Message) -> None:
@@ -174,10 +177,10 @@ class Process(Owner):
             self._running += 1
             spawn(self, lambda: self._run(message))
             return
-        self._to_log.append(message)
-        if not self._is_logging:
-            self._is_logging = True
-            spawn(self, self._log)
+        self._to_settle.append(message)
+        if not self._is_settling:
+            self._is_settling = True
+            spawn(self, self._settle)
 
     def after_death(self) -> None:
         """Another process starts in its place."""
@@ -186,8 +189,8 @@ class Process(Owner):
     def _run(self, message: Message) -> None:
         try:
             if isinstance(message.body, CallKey):
-                came_to = drive(self.llm.execute(message.body))
-                self.world.scheduler.counts[f"call task: {came_to}"] += 1
+                result = drive(self.llm.execute(message.body))
+                self.world.scheduler.counts[f"call task: {result}"] += 1
             elif isinstance(message.body, datetime) and drive(
                 self.llm.wait_for_inflight_claims(30.0)
             ):
@@ -199,20 +202,20 @@ class Process(Owner):
         self._running -= 1
         self.world.broker.pump()
 
-    def _log(self) -> None:
-        """Settle whatever has come in since the last batch, again and again until it is settled."""
-        while batch := self._to_log:
-            self._to_log = []
+    def _settle(self) -> None:
+        """Settle what has come in since the last batch; repeat each batch until it is settled."""
+        while batch := self._to_settle:
+            self._to_settle = []
             refs = [m.body for m in batch if isinstance(m.body, AttemptRef)]
             while not self._settled(refs):
                 self.clock.block(self.clock.jitter())
             for message in batch:
                 self._end(message)
-        self._is_logging = False
+        self._is_settling = False
 
     def _settled(self, refs: list[AttemptRef]) -> bool:
         try:
-            self.logger.settle(refs)
+            self.ai_call_logger.settle(refs)
         except Unavailable:
             return False
         return True
@@ -240,14 +243,14 @@ class Process(Owner):
         while True:
             taken = 0
             try:
-                # A look that finds nothing is no step: it would only draw faults that others want.
+                # A query that finds nothing is no step, so that it draws no faults.
                 taken = self.world.ledger.tables.untold and self.delivery.run()
             except Unavailable:
                 self.world.scheduler.counts["delivery loop in vain"] += 1
             if not taken:
                 self.clock.block(DUE_INTERVAL_S * (0.5 + self.clock.jitter()), idle=True)
 
-    def _keep_lease(self) -> None:
+    def _renew_lease(self) -> None:
         while True:
             try:
                 self.lease.renew()
@@ -258,8 +261,8 @@ class Process(Owner):
     async def _ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
         return gates.check(request, self.world.catalogue, self.world.estimator, counted)
 
-    async def _publish_log(self, ref: AttemptRef) -> None:
+    async def _publish_settle_task(self, ref: AttemptRef) -> None:
         self._queue.publish_settle_tasks([ref])
 
     async def _settle_here(self, ref: AttemptRef) -> None:
-        self.logger.settle([ref])
+        self.ai_call_logger.settle([ref])

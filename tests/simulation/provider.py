@@ -12,9 +12,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Usage
-from callgate.domain.retry import Billing, Failure
 from tests.simulation.faults import REPLY
 from tests.simulation.scheduler import Owner
 
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
 INPUT_NANO_USD, OUTPUT_NANO_USD = 1_000, 2_000
 """Per token."""
 UNSTORABLE = f"req_{'f0' * 16}"
-KILLER = "kills whoever asks"
+KILLER = "kills its worker"
 """A prompt that its worker never survives."""
 TIMEOUT = Failure("timeout", "the reply was not complete in time", True, Billing.UNKNOWN)
 FAILURES = {
     "rate limited": Failure("rate_limited", "slow down", True, Billing.UNBILLED, 429),
     "server error": Failure("server_error", "oops", True, Billing.UNKNOWN, 503),
     "reset": Failure("connection_lost", "reset", True, Billing.UNKNOWN),
-    "garbage": Failure("unreadable_reply", "no JSON", True, Billing.UNKNOWN, 200),
+    "malformed reply": Failure("unreadable_reply", "no JSON", True, Billing.UNKNOWN, 200),
     "bad request": Failure("bad_request", "no", False, Billing.UNBILLED, 400),
     "key refused": Failure("authentication_failed", "whose key?", False, Billing.UNBILLED, 401),
 }
@@ -54,7 +53,7 @@ HEARD = {
     "connection refused": Heard.FAILED,
     "server error": Heard.FAILED,
     "reset": Heard.FAILED,
-    "garbage": Heard.FAILED,
+    "malformed reply": Heard.FAILED,
     KEY_REFUSED: Heard.KEY_REFUSED,
     "rate limited": Heard.NOTHING,
     "bad request": Heard.NOTHING,
@@ -70,12 +69,12 @@ class Bill:
     nano_usd: int = 0
     """What it charges, whether its answer arrives or not."""
     is_free: bool = False
-    """It said so, and whoever asked knows."""
+    """The provider said so, and the caller knows."""
     text: str | None = None
     """What it answered."""
 
 
-class ProviderLine:
+class FaultyProvider:
     """`LLMProviderPort` as one process sees it."""
 
     def __init__(self, world: World, owner: Owner) -> None:

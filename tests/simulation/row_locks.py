@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from callgate.domain.ledger import CallKey, CallState
+from callgate.domain.calls import CallKey, CallState
 from tests.simulation.scheduler import Owner
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class RowLocks:
             yield from (reserve.key for reserve in arguments[0])
         elif name == "settle":
             yield from (settle.ref.key for settle in arguments[0])
-        elif name == "due":
+        elif name in ("take_due", "take_lost_messages"):
             due = (call for call in tables.calls.values() if call.due_at and call.due_at <= now)
             yield from (call.key for call in due if call.state is not CallState.QUEUED)
         elif name == "leases.expire":

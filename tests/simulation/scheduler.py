@@ -1,7 +1,7 @@
 """
 Virtual time, and greenlets that stop at every step.
 
-Whoever acts (a task, a loop, a pipeline) is a greenlet. It runs until it waits for something; then the event that is
+Each actor (a task, a loop, a pipeline) is a greenlet. It runs until it waits for something; then the event that is
 next in time runs. Nothing else happens at once, so a seed repeats a history exactly. Services that block and
 coroutines are driven alike: a coroutine's ports block too, so that it never suspends by itself.
 """

@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
+from tests.simulation.attacks import ATTACKS
 from tests.simulation.fixtures import quiet_services
-from tests.simulation.hostile import ATTACKS, Lived, live
+from tests.simulation.hostile import Lived, live
 
 __all__ = ["quiet_services"]
 

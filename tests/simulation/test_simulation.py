@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.fixtures import quiet_services
-from tests.simulation.hand_mutations import MUTATIONS
-from tests.simulation.mutations import Mutation
+from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.run import EVENTS, REPORT_LINES, Played, parser, play
 
 __all__ = ["quiet_services"]
@@ -99,7 +98,8 @@ def assert_tells_what_happened(report: str) -> None:
         for line in told
         if line.startswith(("leases.renew w", "publishes sweep")) and not FATE.search(line)
     ]
-    assert not [line for line in told if line.rstrip(" ->") in ("due", "settle", "deliver")]
+    idle = ("take_due", "take_lost_messages", "settle", "deliver")
+    assert not [line for line in told if line.rstrip(" ->") in idle]
     assert not [line for line in told if re.search(r"\bstr\b|NewSubmission|callview", line)]
     for call in re.findall(r"\bc\d+\.\d+\b", why):
         submitted = rf"submit .*(created|joined|replayed|failed) {re.escape(call)},"

@@ -9,11 +9,9 @@ from uuid import UUID
 
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.budgets import BudgetFigures
+from callgate.domain.calls import AttemptRef, CallKey, CallView
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.ledger import (
-    AttemptRef,
-    CallKey,
-    CallView,
     Due,
     DueBatch,
     NewSubmission,

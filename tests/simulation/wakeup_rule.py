@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from callgate.adapters.memory.tables import CallRow
-from callgate.domain.ledger import CallKey
+from callgate.adapters.memory.rows import CallRow
+from callgate.domain.calls import CallKey
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -38,7 +38,7 @@ class Headroom:
             if name == "settle_by_hand":
                 self._sleep_on([call for call in wanting if call.org_id not in orgs])
         else:
-            is_sweep = name == "due" and options["queued_before"] is not None
+            is_sweep = name == "take_lost_messages"
             orgs = {call.org_id for call in wanting if is_sweep}
         for org_id in sorted(orgs):
             self._woke([call for call in wanting if call.org_id == org_id])

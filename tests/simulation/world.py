@@ -23,14 +23,9 @@ from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budgets import Window
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
-from callgate.domain.ledger import (
-    CallKey,
-    CallState,
-    RecordAnswer,
-    RecordOutcome,
-    Reserve,
-)
+from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand
 from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
@@ -233,10 +228,10 @@ class World:
         self.scheduler.counts["broker away"] += 1
         self.broker.away_until = self.scheduler.now + length_s
 
-    def troubled(self, owner: Owner, batch: Sequence[Reserve | RecordAnswer] = ()) -> None:
+    def troubled(self, owner: Owner, batch: Sequence[ReserveCommand | RecordAnswer] = ()) -> None:
         """A process pauses, or fails alone to reach the ledger: its attempts may become unknown."""
         at = max(self.scheduler.now, owner.paused_until)
-        keys = [row.key if isinstance(row, Reserve) else row.ref.key for row in batch]
+        keys = [row.ref.key if isinstance(row, RecordAnswer) else row.key for row in batch]
         for key in keys or [None]:
             self.troubles[owner.name, key] = at
 

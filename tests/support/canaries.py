@@ -23,8 +23,8 @@ from callgate.adapters.postgres.roles import CLIENT
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
 from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
+from callgate.domain.calls import Bodies
 from callgate.domain.errors import CallgateError
-from callgate.domain.ledger import Bodies
 from devkit.simulator.simulator import ErrorBody, Kind, Step
 from tests.acceptance.test_compose import crawl
 from tests.support.deployment import RICH_NANO_USD, Deployment, Process

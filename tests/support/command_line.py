@@ -12,20 +12,11 @@ from pydantic import SecretStr
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.client import Client
 from callgate.domain.budgets import NANO_PER_USD
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
 from callgate.domain.delivery import Delivery, Published
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
-    RecordAnswer,
-    Reserve,
-    Reserved,
-    Settle,
-)
-from callgate.domain.ports import ProviderReply
+from callgate.domain.ledger import RecordAnswer, Reserve, Reserved, Settle
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Message, Usage
-from callgate.domain.retry import Billing, Failure
 from callgate.settings import ClientSettings
 from tests.support.ledger_under_test import LedgerUnderTest, a_loss
 

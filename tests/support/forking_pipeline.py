@@ -18,8 +18,9 @@ from collections.abc import Callable
 
 from callgate import Client, LLMRequest, Message
 from callgate.domain.budgets import NANO_PER_USD, ORG_SCOPE, Window
-from callgate.domain.ledger import CallKey, CallState, Reserved
-from callgate.domain.ports import ProviderReply
+from callgate.domain.calls import CallKey, CallState
+from callgate.domain.ledger import Reserved
+from callgate.domain.provider import ProviderReply
 from tests.support.ledger_under_test import USAGE, a_reserve, a_success, an_answer
 
 CHILDREN = 4

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
-from callgate.domain.ports import ProviderReply
-from callgate.domain.retry import Failure
+from callgate.domain.provider import Failure, ProviderReply
 from tests.support.openai_attempts import ATTEMPT, a_request
 from tests.support.provider_worlds import (
     SocketServer,

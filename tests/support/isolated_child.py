@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 from worker.isolation.forkserver import serve_forks
 
 ANSWER, DIE, HANG, BABBLE = (CallKey(UUID(int=n), 1) for n in range(1, 5))

@@ -11,16 +11,13 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID, uuid4
-
-from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.pool import NullPool
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.postgres.leases import PostgresLeases
@@ -29,15 +26,10 @@ from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import ORG_SCOPE, BudgetFigures, Window
+from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallKey,
-    CallState,
-    CallView,
     Due,
     DueKind,
     Locked,
@@ -46,25 +38,29 @@ from callgate.domain.ledger import (
     RecordAnswer,
     RecordOutcome,
     Reserve,
+    ReserveCommand,
     Reserved,
     ReserveOutcome,
     Settle,
     Settled,
     Submitted,
 )
-from callgate.domain.ports import LeasePort, LedgerPort, OperationsPort, RetentionPort
+from callgate.domain.operator_ports import OperationsPort, RetentionPort
+from callgate.domain.ports import LeasePort, LedgerPort
+from callgate.domain.provider import Billing, Failure
 from callgate.domain.reports import By, CallFilter
 from callgate.domain.requests import Usage
 from callgate.domain.retention import BodyAges, Purged
-from callgate.domain.retry import LOST, Billing, Failure
+from callgate.domain.retry import WORKER_LOST
+from tests.support.ledger_rows import age_rows, holding, holding_in_memory
 
 ORG = "acme"
 LIMIT = 1_000
 """What the ledger under test lets `ORG` spend per day."""
 DAY_S = 86_400
 LEASE_S = 45.0
-REAPER = Reaper("host:9:judge", 0.0)
-"""May call attempts lost as soon as it has renewed its lease; tests about judges have others."""
+REAPER = Reaper("host:9:reaper", 0.0)
+"""May expire attempts as soon as it has renewed its lease. Tests of reapers have others."""
 LINK = '{"task":"pipeline.store","args":[7]}'
 REPLY = b'{"texts": ["\\u0000 yes"],  "model":"gpt-4o-mini"}'
 USAGE = Usage(input_tokens=50, cached_input_tokens=10, output_tokens=20, reasoning_tokens=5)
@@ -91,14 +87,14 @@ def a_submission(content: str = "invoice", *, org_id: str = ORG, **changes: Any)
 
 def a_reserve(key: CallKey, hold_nano_usd: int = 100, **changes: Any) -> Reserve:
     """A claim of its own, by a worker that never claimed before."""
-    wanted = Reserve(
+    reserve = Reserve(
         key=key,
         hold_nano_usd=hold_nano_usd,
         expires_in_s=LEASE_S,
         worker_id=f"worker-1:{next(_claims)}",
         price_source="overlay 2026-11-01: reserved",
     )
-    return replace(wanted, **changes)
+    return replace(reserve, **changes)
 
 
 def an_answer(ref: AttemptRef, **changes: Any) -> RecordAnswer:
@@ -133,7 +129,7 @@ def a_loss(ref: AttemptRef, posted_nano_usd: int = 100, **changes: Any) -> Settl
     settle = Settle(
         ref, AttemptStatus.DISPATCHED, AttemptStatus.UNKNOWN, posted_nano_usd, CallState.WAITING,
         due_in_s=0.0,
-        error=LOST.to_json(), error_fingerprint=LOST.fingerprint("openai"),
+        error=WORKER_LOST.to_json(), error_fingerprint=WORKER_LOST.fingerprint("openai"),
     )  # fmt: skip
     return replace(settle, **changes)
 
@@ -162,8 +158,8 @@ class LedgerUnderTest:
         """Submit one batch."""
         return self.ledger.submit(batch)
 
-    def reserve(self, *batch: Reserve) -> list[ReserveOutcome]:
-        """Reserve one batch."""
+    def reserve(self, *batch: ReserveCommand) -> list[ReserveOutcome]:
+        """Decide one batch of queued calls."""
         return self.ledger.reserve(batch)
 
     def record(self, *batch: RecordAnswer) -> list[RecordOutcome]:
@@ -197,9 +193,9 @@ class LedgerUnderTest:
     def due(self, *, limit: int = 100, expire: bool = True) -> tuple[Due, ...]:
         """Take what is due; with `expire` as a process whose lease is in order."""
         if not expire:
-            return self.ledger.due(limit=limit).items
+            return self.ledger.take_due(limit=limit).items
         self.leases.renew(REAPER.worker_id, DAY_S)
-        return self.ledger.due(limit=limit, reaper=REAPER).items
+        return self.ledger.take_due(limit=limit, reaper=REAPER).items
 
     def due_kinds(self, *, expire: bool = True) -> list[tuple[DueKind, CallKey]]:
         """Take what is due, by kind and call."""
@@ -335,7 +331,7 @@ def open_memory() -> LedgerUnderTest:
             clock.advance,
             ledger,
             lambda s: _noon_zone(clock.at + timedelta(seconds=s)),
-            partial(_holding_in_memory, ledger),
+            partial(holding_in_memory, ledger),
         )
     )
 
@@ -348,34 +344,13 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
             ledger=PostgresLedger(session),
             operations=PostgresOperations(session),
             leases=PostgresLeases(session),
-            age=lambda seconds: _age_rows(engine, seconds),
+            age=lambda seconds: age_rows(engine, seconds),
             retention=PostgresRetention(session),
             # Its rows are aged, not its clock.
             noon_zone_in=lambda _: _noon_zone(datetime.now(UTC)),
             holding=partial(holding, session.url),
         )
     )
-
-
-@contextmanager
-def _holding_in_memory(ledger: MemoryLedger, key: CallKey) -> Iterator[None]:
-    ledger.tables.locked.add(key)
-    try:
-        yield
-    finally:
-        ledger.tables.locked.remove(key)
-
-
-@contextmanager
-def holding(url: str, key: CallKey) -> Iterator[None]:
-    """Keep a call of a database locked until the end of the block."""
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.execute(
-            text("SELECT 1 FROM llm_call WHERE call_id = :id AND generation = :n FOR SHARE"),
-            {"id": key.call_id, "n": key.generation},
-        )
-        yield
 
 
 def _with_budget(under_test: LedgerUnderTest) -> LedgerUnderTest:
@@ -390,36 +365,3 @@ def _with_budget(under_test: LedgerUnderTest) -> LedgerUnderTest:
 def _noon_zone(at: datetime) -> str:
     """POSIX counts zones westward: where it is noon at 5 o'clock UTC is `Etc/GMT-7`."""
     return f"Etc/GMT{at.hour - 12:+d}"
-
-
-_AGED_COLUMNS = {
-    "llm_call": ("due_at", "created_at", "wait_until"),
-    "breaker": ("changed_at", "proven_at", "probe_at"),
-    "submission": ("created_at", "delivered_at", "try_at", "given_up_at"),
-    "untold_call": ("tell_at",),
-    "ai_call_log": ("started_at", "finished_at", "posted_at", "settled_by_hand_at"),
-    "unprocessable_message": ("at",),
-    "worker_lease": ("began_at", "stable_since", "renewed_at", "expires_at"),
-}
-
-
-def _age_rows(engine: Engine, seconds: float) -> None:
-    shift = "- make_interval(secs => :seconds)"
-    with engine.begin() as connection:
-        for table, columns in _AGED_COLUMNS.items():
-            changes = ", ".join(f"{column} = {column} {shift}" for column in columns)
-            # What somebody holds stays as it is.
-            free = f"SELECT ctid FROM {table} FOR UPDATE SKIP LOCKED"  # noqa: S608
-            connection.execute(
-                text(f"UPDATE {table} SET {changes} WHERE ctid = ANY (ARRAY({free}))"),  # noqa: S608
-                {"seconds": seconds},
-            )
-        # One by one, oldest first: neighbouring periods of a budget must not meet on their way.
-        for budget_id in connection.scalars(text("SELECT id FROM budget ORDER BY starts_at")).all():
-            connection.execute(
-                text(
-                    f"UPDATE budget SET starts_at = starts_at {shift}, ends_at = ends_at {shift} "  # noqa: S608
-                    "WHERE id = :budget_id"
-                ),
-                {"seconds": seconds, "budget_id": budget_id},
-            )

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 from redis import Redis
 
 from callgate.adapters.broker.queue import CeleryQueue
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import Delivery, Published
-from callgate.domain.ledger import CallKey, CallState
 
 KEY = CallKey(UUID("00000000-0000-8000-8000-000000000001"), 2)
 

@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - the names in the statements are ours
-"""Logins of the database roles, as whoever runs the database makes them."""
+"""Logins of the database roles, as an administrator creates them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from callgate.domain.tenants import Tenant
 
 @contextmanager
 def a_login(owner_url: str, *roles: str, options: str = "") -> Iterator[str]:
-    """A login in some roles, by its URL; gone afterwards."""
+    """The URL of a login in some roles. It is dropped afterwards."""
     name, password = f"login_{uuid4().hex[:12]}", uuid4().hex
     owner = create_engine(owner_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
@@ -43,7 +43,7 @@ def a_login(owner_url: str, *roles: str, options: str = "") -> Iterator[str]:
 
 @contextmanager
 def a_client(owner: PostgresSession, org: str) -> Iterator[str]:
-    """A login that acts for one organisation, by its URL."""
+    """The URL of a login that acts for one organisation."""
     with a_login(owner_url(owner), CLIENT) as url:
         PostgresTenants(owner).grant(Tenant(name_of(url), org))
         yield url

@@ -14,14 +14,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from callgate.adapters.memory.ledger import MemoryLedger
-from callgate.adapters.memory.tables import AttemptRow
+from callgate.adapters.memory.rows import AttemptRow
 from callgate.domain.budgets import Window, scopes_of
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    CallKey,
-    CallState,
     Due,
     DueKind,
     NewSubmission,
@@ -174,7 +171,7 @@ class Books:
     def take_due(self, limit: int, expire: bool, vanishes: bool) -> None:
         """Take what is due, and move it on or vanish with it."""
         self.clock.advance(15)
-        items = self._due(limit) if expire else self.ledger.due(limit=limit).items
+        items = self._due(limit) if expire else self.ledger.take_due(limit=limit).items
         assert len(items) <= limit
         assert expire or all(due.kind is not DueKind.EXPIRED for due in items)
         for due in items:
@@ -190,7 +187,7 @@ class Books:
     def _due(self, limit: int) -> tuple[Due, ...]:
         """As a process whose lease is in order."""
         self.ledger.leases.renew(REAPER.worker_id, 60)
-        return self.ledger.due(limit=limit, reaper=REAPER).items
+        return self.ledger.take_due(limit=limit, reaper=REAPER).items
 
     def _move_on(self, due: Due) -> None:
         """What the due service does with one item."""
@@ -210,7 +207,7 @@ class Books:
             self._settle([a_failure(ref, CallState.WAITING, expected_status=attempt.status)])
 
     def sweep(self) -> None:
-        batch = self.ledger.due(limit=100, queued_before=self.clock())
+        batch = self.ledger.take_lost_messages(limit=100, queued_before=self.clock())
         assert all(due.kind is DueKind.PUBLISH for due in batch.items)
         self.messages += [due.key for due in batch.items]
 

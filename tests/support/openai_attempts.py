@@ -10,9 +10,8 @@ from uuid import UUID
 
 import pytest
 
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Message
-from callgate.domain.retry import Billing, Failure
 from tests.support.provider_worlds import Exchange, Greeting, Received, SocketServer, adapter_for
 
 ATTEMPT = UUID("01890000-0000-7000-8000-000000000001")

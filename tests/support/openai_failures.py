@@ -12,7 +12,7 @@ import pytest
 
 from callgate.adapters.providers.openai.sdk_errors import failure_of
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.retry import Failure
+from callgate.domain.provider import Failure
 
 REQUEST = httpx2.Request("POST", "http://provider.invalid/v1/chat/completions")
 

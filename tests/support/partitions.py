@@ -1,4 +1,4 @@
-"""A ledger whose log reaches back: attempts that were really made, moved into the past by their ids."""
+"""A ledger with an old log: real attempts, moved into the past by their ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from callgate.adapters.memory.ledger import uuid7
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import PARTITION_NAME
-from callgate.domain.ledger import AttemptRef, CallKey
+from callgate.domain.calls import AttemptRef, CallKey
 from tests.support.ledger_under_test import LedgerUnderTest, open_postgres
 
 MOVE_CALL = """
@@ -44,7 +44,7 @@ def partition_of(at: datetime) -> str:
 
 
 class PartitionedLedger:
-    """A Postgres ledger, and what tests do past it."""
+    """A Postgres ledger, and statements that tests run beside it."""
 
     def __init__(self, under_test: LedgerUnderTest, engine: Engine) -> None:
         self.under_test = under_test

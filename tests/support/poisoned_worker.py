@@ -19,9 +19,9 @@ from celery import Celery
 import worker.bootstrap
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.adapters.token_estimator import TokenEstimator
-from callgate.domain.ports import LLMProviderPort, ProviderReply, TokenBound
+from callgate.domain.ports import LLMProviderPort
+from callgate.domain.provider import Failure, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest
-from callgate.domain.retry import Failure
 from config.settings import WorkerSettings, load_worker_settings
 from worker.bootstrap import bootstrap, providers_of
 from worker.isolated import serve

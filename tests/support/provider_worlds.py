@@ -20,9 +20,9 @@ from uuid import UUID
 from callgate.adapters.memory.provider import MemoryProvider, Rule, Sent
 from callgate.adapters.providers.openai.openai_adapter import ATTEMPT_HEADER, OpenAIAdapter
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.ports import LLMProviderPort, ProviderReply
+from callgate.domain.ports import LLMProviderPort
+from callgate.domain.provider import Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
-from callgate.domain.retry import Failure
 
 KEY = "sk-test-0123456789abcdefghij"
 TIMEOUT_S = 60.0

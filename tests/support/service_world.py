@@ -1,4 +1,4 @@
-"""A stage for the services: every port in memory, a clock that only moves when told to."""
+"""All services over ports in memory, with a clock that moves only when told to."""
 
 from __future__ import annotations
 
@@ -17,43 +17,38 @@ from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain import gates
 from callgate.domain.budgets import Window
+from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import (
-    AttemptRef,
-    Bodies,
-    CallKey,
-    CallView,
     RecordAnswer,
     RecordOutcome,
-    Reserve,
+    ReserveCommand,
     ReserveOutcome,
     Submitted,
 )
-from callgate.domain.ports import LLMProviderPort, OutputValidatorPort, ProviderReply, TokenBound
+from callgate.domain.ports import LLMProviderPort, OutputValidatorPort
+from callgate.domain.provider import Failure, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest, Message, Usage
-from callgate.domain.retry import Failure
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.dead_letters import DeadLetterService
 from callgate.services.delivery import DeliveryService
+from callgate.services.large_requests import RequestRoom, endless_room
 from callgate.services.lease import LeaseService
-from callgate.services.llm_service import (
-    LLMService,
-    OutagePolicy,
-    RequestRoom,
-    RunQuarantined,
-    endless_room,
-)
+from callgate.services.llm_composition import compose_llm_service
+from callgate.services.llm_service import LLMService
+from callgate.services.quarantine import RunQuarantined
 from callgate.services.recovery import RecoveryService
+from callgate.services.retrying_ledger import OutagePolicy
 from callgate.services.skipped_rows import SkippedRows
 from callgate.services.submit import SubmitService
 
 NOON = datetime(2026, 11, 2, 12, tzinfo=UTC)
 GRACE_S = 10.0
-WORKER_ID = "stage"
+WORKER_ID = "worker"
 LEASE_S = 10.0**6
-"""No test outlives it by chance; those about leases move the clock, or judge."""
+"""Longer than any test moves the clock, except tests of leases."""
 OVERLAY = PriceEntry(
     provider="sim",
     model="sim-1",
@@ -84,7 +79,7 @@ REPLY_COST = 10 * 1_000 + 5 * 2_000
 """What `REPLY` costs at the overlay's price, in nano-USD."""
 
 
-class StageClock:
+class ManualClock:
     """`ClockPort` and the ledger's clock in one: sleeping moves both."""
 
     def __init__(self) -> None:
@@ -114,11 +109,11 @@ class StageClock:
 
 
 @dataclass
-class StageQueue:
-    """`QueuePort` that keeps what was published; `is_away` makes it refuse."""
+class RecordingQueue:
+    """`QueuePort` that keeps what was published. While `is_away` it is unavailable."""
 
     calls: list[CallKey] = field(default_factory=list)
-    logs: list[AttemptRef] = field(default_factory=list)
+    settle_tasks: list[AttemptRef] = field(default_factory=list)
     links: list[Delivery] = field(default_factory=list)
     sweeps: list[datetime] = field(default_factory=list)
     is_away: bool = False
@@ -131,9 +126,9 @@ class StageQueue:
         self.calls += keys
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
-        """Keep log tasks."""
+        """Keep settle tasks."""
         self._ask()
-        self.logs += refs
+        self.settle_tasks += refs
 
     def publish_sweep(self, sent_at: datetime) -> None:
         """Keep a sweep."""
@@ -156,10 +151,10 @@ class StageQueue:
             raise BrokerUnavailable("away")
 
 
-class StageProvider:
+class ScriptedProvider:
     """Answers with what is scripted, one after the other; then with `REPLY`."""
 
-    def __init__(self, clock: StageClock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self.script: list[ProviderReply | Failure] = []
         self.requests: list[tuple[LLMRequest, UUID, float]] = []
         self.latency_s = 0.0
@@ -174,15 +169,15 @@ class StageProvider:
         return self.script.pop(0) if self.script else REPLY
 
     def credential(self, org_id: str) -> str:
-        """Always the provider's own key."""
+        """Always the provider's key."""
         return ""
 
     async def aclose(self) -> None:
         """Nothing to close."""
 
 
-class StageLane:
-    """`CallLedger` over the memory ledger; `outages` counts down failures of a step."""
+class InterruptedCallLedger:
+    """`CallLedger` over the memory ledger; `outages` says how often each step fails before it works."""
 
     def __init__(self, ledger: MemoryLedger) -> None:
         self._ledger = ledger
@@ -198,10 +193,10 @@ class StageLane:
         self._ask("read_whole")
         return self._ledger.read([key], Bodies.REQUEST)[0]
 
-    async def reserve(self, reserve: Reserve) -> ReserveOutcome:
-        """Claim it."""
+    async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
+        """Claim, reject or defer it."""
         self._ask("reserve")
-        return self._ledger.reserve([reserve])[0]
+        return self._ledger.reserve([command])[0]
 
     async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep its answer."""
@@ -224,15 +219,16 @@ class ServiceWorld:
         policy: CallTypePolicy = POLICY,
         entry: ProviderEntry = ENTRY,
         lease_s: float = LEASE_S,
-        isolate: RunQuarantined | None = None,
+        run_quarantined: RunQuarantined | None = None,
         room: RequestRoom = endless_room,
         checker: OutputValidatorPort | None = None,
     ) -> None:
-        self.clock = StageClock()
+        self.clock = ManualClock()
         self.ledger = MemoryLedger(clock=self.clock.now)
-        self.queue = StageQueue()
-        self.provider = StageProvider(self.clock)
-        self.lane = StageLane(self.ledger)
+        self.queue = RecordingQueue()
+        self.provider = ScriptedProvider(self.clock)
+        self.providers: dict[str, LLMProviderPort] = {"sim": self.provider}
+        self.call_ledger = InterruptedCallLedger(self.ledger)
         self.unclaimed = SkippedRows[CallKey](self.clock, nullcontext())
         self.unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
         self.woken: list[float] = []
@@ -242,60 +238,13 @@ class ServiceWorld:
         )
         self.lease.renew()
         self.catalogue = Catalogue(providers={"sim": entry}, default=policy, prices=(OVERLAY,))
-        costs, validator = CostCalculator(self.catalogue), JsonSchemaValidator()
+        self.costs, self.validator = CostCalculator(self.catalogue), JsonSchemaValidator()
         self.estimator = TokenEstimator(self.catalogue)
-        self.submits = SubmitService(
-            ledger=self.ledger,
-            queue=self.queue,
-            estimator=self.estimator,
-            costs=costs,
-            validator=validator,
-            catalogue=self.catalogue,
-            now=self.clock.now,
-        )
+        self.submits = self._compose_submit_service()
         self.delivery = DeliveryService(ledger=self.ledger, queue=self.queue, clock=self.clock)
-        self.logger = AICallLogger(
-            ledger=self.ledger,
-            delivery=self.delivery,
-            costs=costs,
-            validator=checker or validator,
-            catalogue=self.catalogue,
-            jitter=self.clock.jitter,
-            monotonic=self.clock.monotonic,
-            on_headroom_freed=lambda: self.woken.append(self.clock.elapsed_s),
-            sleep=self.clock.pass_time,
-            on_locked=self.unsettled.add,
-        )
-        self.providers: dict[str, LLMProviderPort] = {"sim": self.provider}
-        self.llm = LLMService(
-            ledger=self.lane,
-            providers=self.providers,
-            costs=costs,
-            catalogue=self.catalogue,
-            ask_gates=self._ask_gates,
-            publish_settle_task=self._publish_log,
-            settle_here=self._settle_here,
-            clock=self.clock,
-            now=self.clock.now,
-            patience=OutagePolicy(grace_s=GRACE_S),
-            worker_id=WORKER_ID,
-            lease_epoch=self.lease.held,
-            isolate=isolate,
-            room=room,
-            on_locked=self.unclaimed.add,
-        )
-        self.due = RecoveryService(
-            ledger=self.ledger,
-            leases=self.ledger.leases,
-            worker_id=WORKER_ID,
-            queue=self.queue,
-            logger=self.logger,
-            clock=self.clock,
-            grace_s=GRACE_S,
-            sweep_min_age_s=2.0,
-            unclaimed=self.unclaimed,
-            unsettled=self.unsettled,
-        )
+        self.ai_call_logger = self._compose_ai_call_logger(checker or self.validator)
+        self.llm = self._compose_llm_service(run_quarantined, room)
+        self.due = self._compose_recovery_service()
         self.dead_letters = DeadLetterService(
             ledger=self.ledger,
             operations=self.ledger,
@@ -304,6 +253,66 @@ class ServiceWorld:
         )
         self.ledger.set_budget("acme", "org", Window.DAY, limit_nano_usd)
 
+    def _compose_submit_service(self) -> SubmitService:
+        return SubmitService(
+            ledger=self.ledger,
+            queue=self.queue,
+            estimator=self.estimator,
+            costs=self.costs,
+            validator=self.validator,
+            catalogue=self.catalogue,
+            now=self.clock.now,
+        )
+
+    def _compose_ai_call_logger(self, checker: OutputValidatorPort) -> AICallLogger:
+        return AICallLogger(
+            ledger=self.ledger,
+            delivery=self.delivery,
+            costs=self.costs,
+            validator=checker,
+            catalogue=self.catalogue,
+            jitter=self.clock.jitter,
+            monotonic=self.clock.monotonic,
+            on_headroom_freed=lambda: self.woken.append(self.clock.elapsed_s),
+            sleep=self.clock.pass_time,
+            on_locked=self.unsettled.add,
+        )
+
+    def _compose_llm_service(
+        self, run_quarantined: RunQuarantined | None, room: RequestRoom
+    ) -> LLMService:
+        return compose_llm_service(
+            ledger=self.call_ledger,
+            providers=self.providers,
+            costs=self.costs,
+            catalogue=self.catalogue,
+            ask_gates=self._ask_gates,
+            publish_settle_task=self._publish_settle_task,
+            settle_here=self._settle_here,
+            clock=self.clock,
+            now=self.clock.now,
+            outages=OutagePolicy(grace_s=GRACE_S),
+            worker_id=WORKER_ID,
+            lease_epoch=self.lease.epoch,
+            run_quarantined=run_quarantined,
+            room=room,
+            on_locked=self.unclaimed.add,
+        )
+
+    def _compose_recovery_service(self) -> RecoveryService:
+        return RecoveryService(
+            ledger=self.ledger,
+            leases=self.ledger.leases,
+            worker_id=WORKER_ID,
+            queue=self.queue,
+            ai_call_logger=self.ai_call_logger,
+            clock=self.clock,
+            grace_s=GRACE_S,
+            sweep_min_age_s=2.0,
+            unclaimed=self.unclaimed,
+            unsettled=self.unsettled,
+        )
+
     def submit(self, text: str = "hello", *, link: str | None = None, **fields: Any) -> Submitted:
         """Submit one request of acme."""
         request = a_request(text, **fields)
@@ -311,10 +320,10 @@ class ServiceWorld:
         return answer
 
     async def run(self, key: CallKey) -> CallView:
-        """Execute a call's task, then its log task if there is one."""
+        """Execute a call's task, then its settle task if there is one."""
         await self.llm.execute(key)
-        refs, self.queue.logs = self.queue.logs, []
-        self.logger.settle(refs)
+        refs, self.queue.settle_tasks = self.queue.settle_tasks, []
+        self.ai_call_logger.settle(refs)
         return self.view(key)
 
     def view(self, key: CallKey) -> CallView:
@@ -326,11 +335,11 @@ class ServiceWorld:
     async def _ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
         return gates.check(request, self.catalogue, self.estimator, counted)
 
-    async def _publish_log(self, ref: AttemptRef) -> None:
+    async def _publish_settle_task(self, ref: AttemptRef) -> None:
         self.queue.publish_settle_tasks([ref])
 
     async def _settle_here(self, ref: AttemptRef) -> None:
-        self.logger.settle([ref])
+        self.ai_call_logger.settle([ref])
 
 
 def a_request(text: str = "hello", **fields: Any) -> LLMRequest:

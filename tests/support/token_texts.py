@@ -17,7 +17,7 @@ from callgate.adapters.token_estimator import (
     load_bpe_openai,
 )
 from callgate.domain.catalogue import Catalogue, ProviderEntry
-from callgate.domain.ports import TokenBound
+from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 
 ENCODINGS = (O200K, CL100K)

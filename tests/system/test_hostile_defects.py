@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.fixtures import quiet_services
 from tests.simulation.hostile import live
-from tests.simulation.hostile_mutations import MUTATIONS, HostileMutation
+from tests.simulation.mutations.hostile import MUTATIONS, HostileMutation
 
 __all__ = ["quiet_services"]
 

@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import make_url
 
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.calls import CallState
 from callgate.domain.errors import ConfigurationError, LedgerUnavailable
-from callgate.domain.ledger import CallState
 from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Simulator
 from tests.support.deployment import Deployment

@@ -1,4 +1,4 @@
-"""Settling: what an answer is worth, what it costs, what becomes of the call, who is told."""
+"""Settlement: an answer's cost, the next state of its call, and the submitters who are told."""
 
 from __future__ import annotations
 
@@ -6,40 +6,20 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import structlog
 
 from callgate.adapters.cost_calculator import CostCalculator
-from callgate.domain.budgets import Window
-from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
-from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallState,
-    RecordAnswer,
-    Reserved,
-    Settle,
-    SettleOutcome,
-    Unstorable,
-)
-from callgate.domain.ports import Answer, Finding, ProviderReply
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.ledger import RecordAnswer, Reserved, Settle, SettleOutcome, Unstorable
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import Anomaly, LLMRequest, Usage
-from callgate.domain.retry import Billing, Failure
-from callgate.services import output_checks
-from callgate.services.output_checks import BATCH_S_MAX
 from callgate.services.review import Bill, bill_of
 from tests.support.ledger_under_test import a_loss, a_reserve
 from tests.support.service_world import GRACE_S, POLICY, REPLY, REPLY_COST, ServiceWorld, a_request
+from tests.unit.settlement_steps import SCHEMA, answered
 
-SCHEMA = {
-    "type": "object",
-    "properties": {"total": {"type": "string"}},
-    "required": ["total"],
-    "additionalProperties": False,
-}
 LINK = '{"link": null, "link_error": null}'
 UNKNOWN = Failure("read_timeout", "no answer", True, Billing.UNKNOWN)
 UNBILLED = Failure("rate_limited", "slow down", True, Billing.UNBILLED)
@@ -73,7 +53,7 @@ REJECTED = Failure("bad_request", "no such parameter", False, Billing.UNBILLED)
         (replace(REPLY, finish_reason="length"), SCHEMA, CallState.DEAD, "output_truncated"),
     ],
 )
-def test_a_paid_reply_is_judged_and_posted_at_its_usage(
+def test_a_paid_reply_is_posted_at_its_usage(
     reply: ProviderReply, schema: dict[str, object] | None, state: CallState, code: str | None
 ) -> None:
     """Whatever a reply is worth, its tokens were used."""
@@ -268,7 +248,7 @@ def test_an_attempt_still_on_its_way_is_left_alone() -> None:
             await world.llm.execute(key)
         view = world.view(key)
         assert view.last is not None
-        return list(world.logger.settle([AttemptRef(key, view.last.attempt_id)]))
+        return list(world.ai_call_logger.settle([AttemptRef(key, view.last.attempt_id)]))
 
     assert asyncio.run(early()) == []
     assert world.view(key).state is CallState.RUNNING
@@ -318,15 +298,7 @@ def test_a_call_that_takes_its_workers_along_dies() -> None:
     assert json.loads(view.error or "")["code"] == "worker_lost"
 
 
-def answered(world: ServiceWorld, text: str = "hello", **fields: Any) -> AttemptRef:
-    """A call whose reply is recorded, and not settled yet."""
-    key = world.submit(text, **fields).key
-    asyncio.run(world.llm.execute(key))
-    (ref,) = [ref for ref in world.queue.logs if ref.key == key]
-    return ref
-
-
-UNJUDGEABLE: dict[str, dict[str, Any]] = {
+UNREADABLE = {
     "reply no JSON": {"reply": b"{"},
     "reply no mapping": {"reply": b"[]"},
     "reply without fields": {"reply": b"{}"},
@@ -340,16 +312,16 @@ UNJUDGEABLE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", UNJUDGEABLE)
-def test_a_row_that_cannot_be_judged_does_not_hold_up_its_batch(kind: str) -> None:
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_an_attempt_unreadable_does_not_hold_up_its_batch(kind: str) -> None:
     """It is settled at its whole hold, and its call is dead; its neighbours are settled as ever."""
     world = ServiceWorld()
     before, broken, after = (answered(world, f"text {n}") for n in range(3))
     row = world.ledger.tables.attempts[broken.attempt_id]
-    for column, value in UNJUDGEABLE[kind].items():
+    for column, value in UNREADABLE[kind].items():
         setattr(row, column, value)
 
-    settled = world.logger.settle([before, broken, after])
+    settled = world.ai_call_logger.settle([before, broken, after])
 
     assert [s.state for s in settled] == [CallState.SUCCEEDED, CallState.DEAD, CallState.SUCCEEDED]
     view = world.view(broken.key)
@@ -366,13 +338,13 @@ def test_a_broken_request_does_not_hold_up_its_batch(request_text: bytes) -> Non
     good, broken = answered(world, "good"), answered(world, "broken")
     world.ledger.tables.calls[broken.key].request = request_text
 
-    settled = world.logger.settle([broken, good])
+    settled = world.ai_call_logger.settle([broken, good])
 
     assert [s.state for s in settled] == [CallState.DEAD, CallState.SUCCEEDED]
 
 
 def test_an_amount_the_ledger_refuses_is_posted_as_the_hold() -> None:
-    """Else the attempt would stay unsettled, and its hold held, for ever."""
+    """Otherwise the attempt would never be settled, and its hold never released."""
     world = ServiceWorld()
     ref = answered(world)
     settle = world.ledger.settle
@@ -386,145 +358,13 @@ def test_an_amount_the_ledger_refuses_is_posted_as_the_hold() -> None:
 
     world.ledger.settle = picky  # type: ignore[method-assign]
 
-    (settled,) = world.logger.settle([ref])
+    (settled,) = world.ai_call_logger.settle([ref])
 
     view = world.view(ref.key)
     assert view.last is not None
     assert asked == [REPLY_COST, REPLY_COST, view.last.hold_nano_usd]
     assert settled.state is CallState.DEAD
     assert view.last.posted_nano_usd == view.last.hold_nano_usd
-
-
-class Checker:
-    """An `OutputValidatorPort` by script: what each check takes of the stage's time, and what it comes to."""
-
-    def __init__(self) -> None:
-        self.takes_s = 0.0
-        self.finds: Finding = None
-        self.checked: list[str] = []
-        self.world: ServiceWorld
-
-    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
-        """Check one after the other, while there is time."""
-        ends_at = self.world.clock.elapsed_s + within_s
-        return [self._check(answer, ends_at) for answer in answers]
-
-    def _check(self, answer: Answer, ends_at: float) -> Finding:
-        if self.world.clock.elapsed_s >= ends_at:
-            return CheckerUnavailable("no turn within its time")
-        self.checked.append(answer.org_id)
-        self.world.clock.elapsed_s += self.takes_s
-        return self.finds
-
-
-def stage_with(checker: Checker) -> ServiceWorld:
-    """A stage whose answers are checked by script."""
-    checker.world = ServiceWorld(checker=checker)
-    checker.world.ledger.set_budget("globex", "org", Window.DAY, 10**9)
-    return checker.world
-
-
-@pytest.mark.parametrize("error", [SchemaTooCostly("too dear"), OutputUnchecked("nobody there")])
-def test_an_answer_that_cannot_be_checked_is_paid_and_the_end(error: OutputUnchecked) -> None:
-    """Its reply came, so it is posted by its usage; another try would be paid again, for the same."""
-    checker = Checker()
-    world = stage_with(checker)
-    ref = answered(world, response_schema=SCHEMA)
-    checker.finds = error
-
-    (settled,) = world.logger.settle([ref])
-
-    view = world.view(ref.key)
-    assert settled.state is CallState.DEAD
-    assert view.last is not None
-    assert (view.last.status, view.last.posted_nano_usd) == (AttemptStatus.FAILED, REPLY_COST)
-    assert Failure.from_json(view.last.error or "") == Failure(
-        error.code, str(error), False, Billing.BY_USAGE
-    )
-
-
-def test_without_a_checker_an_answer_waits_and_nothing_else_does() -> None:
-    """It stays answered until the due query brings it back."""
-    checker = Checker()
-    world = stage_with(checker)
-    waits, plain = answered(world, "a", response_schema=SCHEMA), answered(world, "b")
-    checker.finds = CheckerUnavailable("cannot fork")
-
-    assert [s.ref for s in world.logger.settle([waits, plain])] == [plain]
-    assert world.view(waits.key).state is CallState.RUNNING
-
-    checker.finds = None
-    world.clock.elapsed_s += POLICY.deadline_s + GRACE_S + 1
-    world.due.run()
-    view = world.view(waits.key)
-    assert view.state is CallState.SUCCEEDED
-    assert view.last is not None
-    assert view.last.posted_nano_usd == REPLY_COST
-
-
-def test_what_has_no_schema_is_settled_before_anything_is_checked() -> None:
-    """A check may take a while."""
-    checker = Checker()
-    world = stage_with(checker)
-    refs = [answered(world, "a", response_schema=SCHEMA), answered(world, "b")]
-    settle, order = world.ledger.settle, []
-
-    def noted(batch: Sequence[Settle]) -> list[SettleOutcome]:
-        order.append((len(checker.checked), [s.ref for s in batch]))
-        return settle(batch)
-
-    world.ledger.settle = noted  # type: ignore[method-assign]
-
-    assert len(world.logger.settle(refs)) == 2
-    assert order == [(0, [refs[1]]), (1, [refs[0]])]
-
-
-def test_a_batch_checks_for_a_while() -> None:
-    """Three slow answers: the third is left, and comes again."""
-    checker = Checker()
-    world = stage_with(checker)
-    slow = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(3)]
-    checker.takes_s = BATCH_S_MAX / 2
-
-    assert [s.ref for s in world.logger.settle(slow)] == slow[:2]
-    assert [s.ref for s in world.logger.settle(slow)] == slow[2:]
-
-
-def test_answers_too_large_to_keep_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are checked all the same, one in memory at a time, while the batch has time."""
-    checker = Checker()
-    world = stage_with(checker)
-    refs = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(3)]
-    monkeypatch.setattr(output_checks, "KEPT_BYTES_MAX", 0)
-    checker.takes_s = BATCH_S_MAX / 2
-
-    assert [s.ref for s in world.logger.settle(refs)] == refs[:2]
-    assert len(world.logger.settle(refs)) == 1
-    assert len(checker.checked) == 3
-
-
-def test_one_organisation_fills_a_quarter_of_what_a_batch_keeps(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Else another's answers would have to be read again, after all of those were checked."""
-    world = stage_with(Checker())
-    refs = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(2)]
-    refs.append(answered(world, "text 3", org_id="globex", response_schema=SCHEMA))
-    (view,) = world.ledger.read(refs[:1], Bodies.BOTH)
-    assert view is not None
-    assert view.last is not None
-    weight = len(view.request or b"") + len(view.last.reply or b"")
-    monkeypatch.setattr(output_checks, "KEPT_BYTES_MAX", 4 * (weight + 10))
-    settle, batches = world.ledger.settle, []
-
-    def noted(batch: Sequence[Settle]) -> list[SettleOutcome]:
-        batches.append([s.ref for s in batch])
-        return settle(batch)
-
-    world.ledger.settle = noted  # type: ignore[method-assign]
-    world.logger.settle(refs)
-
-    assert batches == [[refs[0], refs[2]], [refs[1]]]
 
 
 def test_attempts_of_one_call_are_settled_one_after_the_other() -> None:
@@ -545,7 +385,7 @@ def test_attempts_of_one_call_are_settled_one_after_the_other() -> None:
         ]
     )
 
-    settled = world.logger.settle([second.ref, first.ref, second.ref])
+    settled = world.ai_call_logger.settle([second.ref, first.ref, second.ref])
 
     assert [s.ref for s in settled if s.is_applied] == [first.ref, second.ref]
     assert world.view(key).state is CallState.WAITING

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import closing
 
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
-from callgate.domain.ports import TokenBound
+from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 from tests.support.service_world import a_request
 from worker.async_token_estimator import CHARS_MAX, AsyncTokenEstimator

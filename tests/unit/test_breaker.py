@@ -21,7 +21,7 @@ from callgate.domain.breaker import (
     Health,
     health_of,
 )
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 
 T0 = datetime(2026, 11, 28, 12, tzinfo=UTC)
 EVERYBODY = Breaker("openai", "m1", "", "", changed_at=T0)
@@ -70,7 +70,7 @@ def failure(
         (failure("unprocessable", status=422), Health.NEUTRAL),
         (failure("rate_limited", status=429), Health.NEUTRAL),
         (failure("content_filtered", Billing.UNKNOWN, 400), Health.NEUTRAL),
-        (retry.LOST, Health.NEUTRAL),
+        (retry.WORKER_LOST, Health.NEUTRAL),
         (retry.DEADLINE_BEFORE_SEND, Health.NEUTRAL),
         (retry.LEASE_BEFORE_SEND, Health.NEUTRAL),
         (retry.SUPERSEDED_BEFORE_SEND, Health.NEUTRAL),

@@ -19,9 +19,8 @@ from callgate.adapters.providers.openai.usage import (
     usage_of,
 )
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import Anomaly, Usage
-from callgate.domain.retry import Billing, Failure
 from tests.support.openai_attempts import PROMPT, a_request
 
 JSON = st.recursive(

@@ -15,6 +15,7 @@ from celery import Celery, group
 from pydantic import AfterValidator, BaseModel
 
 from callgate.client import Client
+from callgate.domain.calls import CallState
 from callgate.domain.errors import (
     BudgetExhausted,
     BudgetTooSmall,
@@ -27,8 +28,7 @@ from callgate.domain.errors import (
     ResultInvalid,
     WaitTimeout,
 )
-from callgate.domain.ledger import CallState
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 from callgate.settings import ClientSettings
 from tests.support.service_world import REPLY, REPLY_COST, ServiceWorld, a_request
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from callgate.domain.ledger import CallKey, CallState
+from callgate.domain.calls import CallKey, CallState
+from callgate.domain.provider import Billing, Failure
 from callgate.domain.reports import CallFilter
-from callgate.domain.retry import Billing, Failure
 from callgate.services.dead_letters import PlannedCall, RedrivePlan
 from tests.support.service_world import ServiceWorld, a_request
 

@@ -8,10 +8,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from callgate.adapters.memory import ledger as memory_ledger
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import TRIES_MAX, Delivery, Published, told
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
-from callgate.domain.ledger import CallKey, CallState, SubmitOutcome
-from callgate.services.delivery import SAID_AGAIN_S
+from callgate.domain.ledger import SubmitOutcome
+from callgate.services.delivery import LOG_AGAIN_AFTER_S
 from tests.support.ledger_under_test import a_submission, open_memory
 from tests.support.service_world import ServiceWorld
 
@@ -164,7 +165,7 @@ def test_a_cause_is_logged_once_a_minute_with_a_count() -> None:
             pass
         early = [(log["event"], log["org_id"], log["reason"], log["count"]) for log in logs]
         logs.clear()
-        world.clock.elapsed_s += SAID_AGAIN_S + 1
+        world.clock.elapsed_s += LOG_AGAIN_AFTER_S + 1
         world.delivery.run()
 
     assert early == [

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from callgate.domain.bounds import INPUT_TOKENS_MAX
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.identity import call_id
-from callgate.domain.ledger import CallKey, CallState, NewSubmission
-from callgate.services.llm_service import DeliveryResult
+from callgate.domain.ledger import NewSubmission
+from callgate.services.delivery_result import DeliveryResult
 from tests.support.service_world import POLICY, ServiceWorld, a_request
 
 CALL_ID = "0190b6f2-5a3e-8c1d-9e4f-7a6b5c4d3e2f"
@@ -47,7 +48,7 @@ def test_a_body_that_names_another_row_is_never_sent(field: str) -> None:
 
     assert executed is DeliveryResult.REFUSED
     assert world.provider.requests == []
-    assert "request.unreadable" in (world.view(key).error or "")
+    assert "unreadable_request" in (world.view(key).error or "")
 
 
 def test_the_worker_checks_the_gates_again() -> None:

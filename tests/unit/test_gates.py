@@ -26,7 +26,7 @@ from callgate.domain.gates import (
     check_stored_bytes,
     with_output_bound,
 )
-from callgate.domain.ports import TokenBound
+from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 
 CATALOGUE = Catalogue(

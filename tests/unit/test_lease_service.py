@@ -10,24 +10,24 @@ import pytest
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.errors import LedgerUnavailable
 from callgate.services.lease import LeaseService
-from tests.support.service_world import StageClock
+from tests.support.service_world import ManualClock
 from worker.lease_renewer import LeaseRenewer
 
 LEASE_S = 8.0
 
 
 class Scene:
-    """One process, and a judge whose own lease is always in order."""
+    """One process, and a reaper whose own lease is always fresh."""
 
     def __init__(self) -> None:
-        self.clock = StageClock()
+        self.clock = ManualClock()
         self.leases = MemoryLedger(clock=self.clock.now).leases
         self.lease = LeaseService(
             leases=self.leases, clock=self.clock, worker_id="host:1", lease_s=LEASE_S
         )
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass; only the judge renews."""
+        """Let time pass; only the reaper renews."""
         for _ in range(round(seconds)):
             self.leases.renew("reaper", LEASE_S)
             self.clock.elapsed_s += 1
@@ -37,26 +37,26 @@ class Scene:
 def test_nothing_is_held_before_the_first_renewal() -> None:
     """Nor after a release."""
     scene = Scene()
-    before = scene.lease.held()
+    before = scene.lease.epoch()
     scene.lease.renew()
-    during = scene.lease.held()
+    during = scene.lease.epoch()
     scene.lease.release()
 
     assert before is None
     assert during is not None
-    assert scene.lease.held() is None
+    assert scene.lease.epoch() is None
 
 
 def test_a_process_relies_on_half_of_its_lease() -> None:
-    """The other half lies between its last request and the first judgement."""
+    """The other half lies between its last request and the earliest expiry."""
     scene = Scene()
     scene.lease.renew()
-    began_at = scene.lease.held()
+    began_at = scene.lease.epoch()
 
     scene.clock.elapsed_s += LEASE_S / 2 - 0.1
-    assert scene.lease.held() == began_at
+    assert scene.lease.epoch() == began_at
     scene.clock.elapsed_s += 0.1
-    assert scene.lease.held() is None
+    assert scene.lease.epoch() is None
 
 
 def test_a_lease_counts_from_before_it_was_asked_for() -> None:
@@ -73,47 +73,47 @@ def test_a_lease_counts_from_before_it_was_asked_for() -> None:
     scene.lease.renew()
 
     scene.clock.elapsed_s += 1
-    assert scene.lease.held() is None
+    assert scene.lease.epoch() is None
 
 
 def test_a_renewal_that_failed_leaves_what_was_held() -> None:
-    """Until its half is over; then one that succeeds brings the same lease back, because nobody judged it."""
+    """Until its half is over; then one that succeeds brings the same lease back, because nobody expired it."""
     scene = Scene()
     scene.lease.renew()
-    began_at = scene.lease.held()
+    began_at = scene.lease.epoch()
     renew, scene.leases.renew = scene.leases.renew, _away  # type: ignore[method-assign]
 
     scene.clock.elapsed_s += 2
     with pytest.raises(LedgerUnavailable):
         scene.lease.renew()
-    held_on = scene.lease.held()
+    held_on = scene.lease.epoch()
     scene.clock.elapsed_s += 60
-    ran_out = scene.lease.held()
+    ran_out = scene.lease.epoch()
     scene.leases.renew = renew  # type: ignore[method-assign]
     scene.lease.renew()
 
     assert (held_on, ran_out) == (began_at, None)
-    assert scene.lease.held() == began_at
+    assert scene.lease.epoch() == began_at
 
 
-def test_a_lease_that_was_judged_is_another_one_afterwards() -> None:
+def test_a_lease_that_was_expired_has_a_new_epoch_afterwards() -> None:
     """What was claimed under the old one may not be sent under the new one."""
     scene = Scene()
     scene.lease.renew()
-    began_at = scene.lease.held()
+    began_at = scene.lease.epoch()
     scene.pass_time(LEASE_S)
     assert scene.leases.expire("reaper") == ["host:1"]
 
     scene.lease.renew()
 
-    assert scene.lease.held() not in (None, began_at)
+    assert scene.lease.epoch() not in (None, began_at)
 
 
-def test_a_judgement_is_noticed_though_the_first_renewal_after_it_got_no_answer() -> None:
+def test_an_expiry_is_noticed_though_the_first_renewal_after_it_got_no_answer() -> None:
     """The ledger had granted a new lease, and the answer was lost: the next answer still names another beginning."""
     scene = Scene()
     scene.lease.renew()
-    began_at = scene.lease.held()
+    began_at = scene.lease.epoch()
     scene.pass_time(LEASE_S)
     scene.leases.expire("reaper")
     scene.leases.renew("host:1", LEASE_S)
@@ -121,7 +121,7 @@ def test_a_judgement_is_noticed_though_the_first_renewal_after_it_got_no_answer(
 
     scene.lease.renew()
 
-    assert scene.lease.held() not in (None, began_at)
+    assert scene.lease.epoch() not in (None, began_at)
 
 
 def _away(*_: object) -> None:

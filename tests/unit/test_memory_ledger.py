@@ -9,9 +9,11 @@ from uuid import RFC_4122, UUID
 
 from callgate.adapters.memory.ledger import MemoryLedger, uuid7
 from callgate.domain.budgets import Window
+from callgate.domain.calls import CallState
 from callgate.domain.delivery import Told
-from callgate.domain.ledger import CallState, NewSubmission
-from callgate.domain.ports import LedgerPort, OperationsPort, RetentionPort
+from callgate.domain.ledger import NewSubmission
+from callgate.domain.operator_ports import OperationsPort, RetentionPort
+from callgate.domain.ports import LedgerPort
 from callgate.domain.reports import EndReason, Snapshot
 from callgate.domain.retention import BodyAges, Purged
 from tests.support.ledger_under_test import (
@@ -36,7 +38,7 @@ def a_life(batch: list[NewSubmission], seed: int) -> tuple[list[Any], Snapshot]:
         key = rng.choice(answers[0]).key
         answers.append(ledger.reserve([a_reserve(key, 100, worker_id="worker-1:1")]))
         ledger.leases.renew(REAPER.worker_id, 60)
-        answers.append(ledger.due(limit=2, reaper=REAPER))
+        answers.append(ledger.take_due(limit=2, reaper=REAPER))
         answers.append(ledger.read([key]))
     return answers, ledger.snapshot()
 
@@ -71,7 +73,7 @@ def test_attempt_ids_sort_by_time() -> None:
 
 
 def test_an_id_carries_the_ledgers_time() -> None:
-    """48 bits of milliseconds, readable by whoever finds the id in a provider's log."""
+    """48 bits of milliseconds, which can be read from an id in a provider's log."""
     at = datetime(2026, 11, 18, 12, 0, 0, 123_000, tzinfo=UTC)
 
     made: UUID = uuid7(at)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from callgate.domain.budgets import Window
-from callgate.domain.ledger import AttemptStatus, CallState
+from callgate.domain.calls import AttemptStatus, CallState
 from callgate.domain.requests import OnBudget
 from tests.support.ledger_under_test import LINK
 from tests.support.money_model import Books

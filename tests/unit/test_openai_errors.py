@@ -14,7 +14,7 @@ import pytest
 
 from callgate.adapters.providers.http.failures import NoClient, ReplyTooLarge, Table
 from callgate.adapters.providers.openai.sdk_errors import SENT, UNSENT
-from callgate.domain.retry import Billing
+from callgate.domain.provider import Billing
 from tests.support.openai_failures import REQUEST, the_failure
 
 ROWS = [kind for kind, _ in SENT]

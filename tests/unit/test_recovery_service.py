@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from callgate.domain.budgets import Window
+from callgate.domain.calls import AttemptStatus, CallState
 from callgate.domain.errors import LedgerUnavailable
-from callgate.domain.ledger import AttemptStatus, CallState
 from callgate.domain.requests import OnBudget
 from callgate.services.recovery import DUE_BATCH_MAX
 from tests.support.service_world import GRACE_S, ServiceWorld
@@ -42,15 +42,15 @@ def test_nobody_is_called_lost_before_ones_own_health_is_proved() -> None:
     assert after_a_grace.status is AttemptStatus.UNKNOWN
 
 
-def test_an_outage_starts_the_proof_anew() -> None:
-    """During it nobody could record; whoever comes back first must not judge the others."""
+def test_after_an_outage_the_grace_begins_again() -> None:
+    """Nobody could record during it, so the first process to come back must not expire the others' attempts."""
     world = ServiceWorld()
     abandoned(world)
     world.due.run()
     world.clock.elapsed_s += 30 + GRACE_S + 1
-    due, world.ledger.due = world.ledger.due, _away  # type: ignore[method-assign]
+    due, world.ledger.take_due = world.ledger.take_due, _away  # type: ignore[method-assign]
     assert world.due.run() == (None, 0)
-    world.ledger.due = due  # type: ignore[method-assign]
+    world.ledger.take_due = due  # type: ignore[method-assign]
 
     world.due.run()
 
@@ -81,7 +81,7 @@ def test_calls_of_a_dead_worker_are_tried_again_before_their_deadline() -> None:
     assert last.status is AttemptStatus.UNKNOWN
 
 
-def test_a_process_that_does_not_keep_its_own_lease_judges_nobody() -> None:
+def test_a_process_without_a_stable_lease_expires_nobody() -> None:
     """It may be the one that was cut off."""
     world = ServiceWorld(lease_s=8)
     abandoned(world)
@@ -95,18 +95,18 @@ def test_a_process_that_does_not_keep_its_own_lease_judges_nobody() -> None:
     assert world.view(world.queue.calls[0]).state is CallState.RUNNING
 
 
-def test_after_an_outage_leases_are_judged_by_nobody_for_a_grace() -> None:
+def test_after_an_outage_no_lease_is_expired_for_a_grace() -> None:
     """The same proof of health as for deadlines."""
     world = ServiceWorld(lease_s=8)
     world.due.run()
     world.clock.elapsed_s += GRACE_S
-    due, world.ledger.due = world.ledger.due, _away  # type: ignore[method-assign]
+    due, world.ledger.take_due = world.ledger.take_due, _away  # type: ignore[method-assign]
     world.due.run()
-    world.ledger.due = due  # type: ignore[method-assign]
-    judged: list[float] = []
+    world.ledger.take_due = due  # type: ignore[method-assign]
+    expired_at: list[float] = []
 
     def expire(reaper: str) -> list[str]:
-        judged.append(world.clock.elapsed_s)
+        expired_at.append(world.clock.elapsed_s)
         return []
 
     world.ledger.leases.expire = expire  # type: ignore[method-assign]
@@ -115,7 +115,7 @@ def test_after_an_outage_leases_are_judged_by_nobody_for_a_grace() -> None:
         world.clock.elapsed_s += 1
         world.due.run()
 
-    assert judged[0] - back_at > GRACE_S
+    assert expired_at[0] - back_at > GRACE_S
 
 
 def _give_to(world: ServiceWorld, process: str) -> None:
@@ -133,7 +133,7 @@ def test_an_answer_nobody_settled_is_settled() -> None:
     world = ServiceWorld()
     key = world.submit().key
     asyncio.run(world.llm.execute(key))
-    world.queue.logs.clear()
+    world.queue.settle_tasks.clear()
     world.clock.elapsed_s += 30 + GRACE_S + 1
 
     world.due.run()
@@ -223,7 +223,7 @@ def test_whoever_frees_headroom_asks_for_the_due_query() -> None:
     asyncio.run(world.llm.execute(held_up))
     before = list(world.woken)
 
-    world.logger.settle(world.queue.logs)
+    world.ai_call_logger.settle(world.queue.settle_tasks)
     world.due.run()
 
     assert (before, len(world.woken)) == ([], 1)

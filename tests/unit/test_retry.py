@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callgate.domain.catalogue import CallTypePolicy
-from callgate.domain.retry import LOST, Billing, Dead, Failure, Retry, Tally, decide
+from callgate.domain.provider import Billing, Failure
+from callgate.domain.retry import WORKER_LOST, Dead, Retry, Tally, decide
 
 POLICY = CallTypePolicy(
     attempts_max=5,
@@ -35,7 +36,7 @@ KEY_REFUSED = Failure("authentication_failed", "who?", False, Billing.UNBILLED, 
 
 def tally(attempts: int = 1, **counts: Any) -> Tally:
     """What a call's attempts came to; nothing but attempts if not told otherwise."""
-    return Tally(attempts, **{"lost": 0, "unknown": 0, "paid_failures": 0, **counts})
+    return Tally(attempts, **{"worker_losses": 0, "unknown": 0, "paid_failures": 0, **counts})
 
 
 @pytest.mark.parametrize(
@@ -55,21 +56,21 @@ def tally(attempts: int = 1, **counts: Any) -> Tally:
         (RATE_LIMITED, tally(6), POLICY, Dead("attempts_exhausted")),
         # What can never work is not tried again.
         (BAD_REQUEST, tally(1), POLICY, Dead("not_retryable")),
-        (BAD_REQUEST, tally(5, lost=3), NO_UNKNOWN, Dead("not_retryable")),
+        (BAD_REQUEST, tally(5, worker_losses=3), NO_UNKNOWN, Dead("not_retryable")),
         # Two unknown bills are the most a call may bring, with a long wait between them.
         (TIMED_OUT, tally(1, unknown=1), POLICY, Retry(37.5)),
         (TIMED_OUT, tally(2, unknown=2), POLICY, Dead("unknown_too_often")),
         (TIMED_OUT, tally(3, unknown=3), FIVE_UNKNOWN, Retry(150.0)),
         (TIMED_OUT, tally(1, unknown=1), NO_UNKNOWN, Dead("outcome_unknown")),
-        (LOST, tally(1, lost=1), NO_UNKNOWN, Dead("outcome_unknown")),
+        (WORKER_LOST, tally(1, worker_losses=1), NO_UNKNOWN, Dead("outcome_unknown")),
         (RATE_LIMITED, tally(1), NO_UNKNOWN, Retry(0.5)),
         # A paid failure is repeated once.
         (EMPTY, tally(2, paid_failures=2), POLICY, Dead("paid_too_often")),
         (EMPTY, tally(3, paid_failures=1), POLICY, Retry(2.0)),
         # Lost workers have their own limit: a call that kills them is given up before its attempts are used up.
-        (LOST, tally(2, lost=2), POLICY, Retry(1.0)),
-        (LOST, tally(3, lost=3), POLICY, Dead("lost_too_often")),
-        (LOST, tally(5, lost=3), POLICY, Dead("lost_too_often")),
+        (WORKER_LOST, tally(2, worker_losses=2), POLICY, Retry(1.0)),
+        (WORKER_LOST, tally(3, worker_losses=3), POLICY, Dead("lost_too_often")),
+        (WORKER_LOST, tally(5, worker_losses=3), POLICY, Dead("lost_too_often")),
         # A probe that cost nothing never ends its call; one that was paid, or may have been, counts.
         (REFUSED, tally(9, is_probe=True), POLICY, Retry(30.0)),
         (KEY_REFUSED, tally(9, is_probe=True), POLICY, Retry(30.0)),
@@ -212,10 +213,10 @@ def test_what_is_done_about_a_failure_is_no_part_of_its_fingerprint(
 
 def test_a_fingerprint_is_short_and_stable() -> None:
     """Sixteen hexadecimal digits, the same in every process: it is stored and filtered by."""
-    assert LOST.fingerprint("openai") == "f2be8e6d95b94546"
+    assert WORKER_LOST.fingerprint("openai") == "f2be8e6d95b94546"
 
 
-@pytest.mark.parametrize("failure", [RATE_LIMITED, BAD_REQUEST, TIMED_OUT, CUT_OFF, LOST])
+@pytest.mark.parametrize("failure", [RATE_LIMITED, BAD_REQUEST, TIMED_OUT, CUT_OFF, WORKER_LOST])
 def test_a_failure_is_stored_and_read_back(failure: Failure) -> None:
     """As JSON, without losing anything."""
     full = replace(failure, provider_code="x", retry_after_s=1.5)

@@ -9,29 +9,21 @@ from typing import Any
 
 import pytest
 
+from callgate.domain.calls import AttemptStatus, CallKey, CallState
 from callgate.domain.errors import LedgerUnavailable, RowRefused
-from callgate.domain.ledger import (
-    AttemptStatus,
-    CallKey,
-    CallState,
-    Locked,
-    Reserve,
-    Reserved,
-    ReserveOutcome,
-    Settle,
-    SettleOutcome,
-)
+from callgate.domain.ledger import Locked, Reserve, Reserved, ReserveOutcome, Settle, SettleOutcome
 from callgate.services.ai_call_logger import LOCKED_PAUSES_S as SETTLE_PAUSES_S
-from callgate.services.llm_service import LOCKED_PAUSES_S, Deferred, DeliveryResult
+from callgate.services.delivery_result import Deferred, DeliveryResult
 from callgate.services.recovery import DUE_BATCH_MAX
+from callgate.services.retrying_ledger import LOCKED_PAUSES_S
 from callgate.services.skipped_rows import ITEMS_MAX, PAUSE_S_MAX, PAUSE_S_MIN, SkippedRows
 from tests.support.service_world import (
     GRACE_S,
     LEASE_S,
     POLICY,
     REPLY_COST,
+    ManualClock,
     ServiceWorld,
-    StageClock,
 )
 
 
@@ -52,10 +44,10 @@ def free_after(world: ServiceWorld, key: CallKey, seconds: float) -> None:
             free()
 
     world.clock.pass_time = pass_time  # type: ignore[method-assign]
-    world.logger._sleep = pass_time
+    world.ai_call_logger._sleep = pass_time
 
 
-def come_back(world: ServiceWorld, seconds: float) -> None:
+def pass_time_and_recover(world: ServiceWorld, seconds: float) -> None:
     """Run the due query for a while."""
     for _ in range(round(seconds)):
         world.clock.elapsed_s += 1
@@ -95,23 +87,23 @@ def test_a_call_that_was_held_is_published_when_it_is_free() -> None:
     key = world.submit().key
     free = hold(world, key)
     asyncio.run(world.llm.execute(key))
-    come_back(world, 3)
+    pass_time_and_recover(world, 3)
     assert world.queue.calls.count(key) == 0
 
     free()
-    come_back(world, 5)
+    pass_time_and_recover(world, 5)
 
     assert world.queue.calls.count(key) == 1
     assert asyncio.run(world.run(key)).state is CallState.SUCCEEDED
 
 
-def test_a_call_that_was_only_held_is_no_suspect() -> None:
+def test_a_call_that_was_only_locked_is_not_quarantined() -> None:
     """However often sweeps found it while it was free for a moment: it was looked into each time."""
 
     async def isolate(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Deferred:
         raise AssertionError("it runs alone")
 
-    world = ServiceWorld(isolate=isolate)
+    world = ServiceWorld(run_quarantined=isolate)
     key = world.submit().key
     for _ in range(5):
         world.clock.elapsed_s += 60
@@ -119,24 +111,24 @@ def test_a_call_that_was_only_held_is_no_suspect() -> None:
         free = hold(world, key)
         assert asyncio.run(world.llm.execute(key)) is DeliveryResult.LOCKED
         free()
-        come_back(world, 2)
+        pass_time_and_recover(world, 2)
         assert world.view(key).sweeps == 0
 
     assert asyncio.run(world.run(key)).state is CallState.SUCCEEDED
 
 
-def test_a_suspect_whose_child_found_it_held_is_come_back_to() -> None:
+def test_a_quarantined_call_that_its_child_found_locked_is_tried_again() -> None:
     """The child has no due query of its own."""
 
     async def isolate(key: CallKey, org_id: str, expires_in_s: float) -> DeliveryResult | Deferred:
         return DeliveryResult.LOCKED
 
-    world = ServiceWorld(isolate=isolate)
+    world = ServiceWorld(run_quarantined=isolate)
     key = world.submit().key
     world.ledger.tables.calls[key].sweeps = 2
 
     assert asyncio.run(world.llm.execute(key)) is DeliveryResult.LOCKED
-    come_back(world, 2)
+    pass_time_and_recover(world, 2)
 
     assert key in world.queue.calls
     assert not world.view(key).is_quarantined
@@ -146,16 +138,16 @@ def test_a_claim_that_may_have_been_made_is_tried_until_it_could_no_longer_be_se
     """Its answer was lost, and now somebody holds the call: given up, it would be posted at its whole hold."""
     world = ServiceWorld()
     key = world.submit().key
-    reserve, is_lost = world.lane.reserve, [True]
+    reserve, is_lost = world.call_ledger.reserve, [True]
 
-    async def unheard(wanted: Reserve) -> ReserveOutcome:
-        outcome = await reserve(wanted)
+    async def unheard(claim: Reserve) -> ReserveOutcome:
+        outcome = await reserve(claim)
         if is_lost.pop() if is_lost else False:
             free_after(world, key, POLICY.deadline_s)
             raise LedgerUnavailable("the answer was lost")
         return outcome
 
-    world.lane.reserve = unheard  # type: ignore[method-assign]
+    world.call_ledger.reserve = unheard  # type: ignore[method-assign]
 
     view = asyncio.run(world.run(key))
 
@@ -166,7 +158,7 @@ def test_a_claim_that_may_have_been_made_is_not_waited_for_without_end() -> None
     """Past deadline and grace nothing of it could be sent: the slot is given back."""
     world = ServiceWorld()
     key = world.submit().key
-    world.lane.outages = {"reserve": 1}
+    world.call_ledger.outages = {"reserve": 1}
     hold(world, key)
 
     executed = asyncio.run(world.llm.execute(key))
@@ -182,7 +174,7 @@ def answered(world: ServiceWorld, text: str = "hello") -> Any:
     """An attempt with an answer, and no message to settle it."""
     key = world.submit(text).key
     asyncio.run(world.llm.execute(key))
-    return world.queue.logs.pop()
+    return world.queue.settle_tasks.pop()
 
 
 def test_the_neighbours_of_what_is_held_are_settled_and_told_before_it_is_tried_again() -> None:
@@ -191,9 +183,9 @@ def test_the_neighbours_of_what_is_held_are_settled_and_told_before_it_is_tried_
     held, mate = answered(world, "held"), answered(world, "mate")
     hold(world, held.key)
     seen: list[CallState] = []
-    world.logger._sleep = lambda _: seen.append(world.view(mate.key).state)
+    world.ai_call_logger._sleep = lambda _: seen.append(world.view(mate.key).state)
 
-    settled = world.logger.settle([held, mate])
+    settled = world.ai_call_logger.settle([held, mate])
 
     assert [s.ref for s in settled] == [mate]
     assert seen == [CallState.SUCCEEDED] * len(SETTLE_PAUSES_S)
@@ -205,7 +197,7 @@ def test_an_answer_whose_call_is_held_for_a_moment_is_settled_at_once() -> None:
     ref = answered(world)
     free_after(world, ref.key, SETTLE_PAUSES_S[0])
 
-    (settled,) = world.logger.settle([ref])
+    (settled,) = world.ai_call_logger.settle([ref])
 
     assert settled.state is CallState.SUCCEEDED
 
@@ -215,28 +207,28 @@ def test_an_answer_whose_call_stays_held_is_settled_when_it_is_free() -> None:
     world = ServiceWorld()
     ref = answered(world)
     free = hold(world, ref.key)
-    assert world.logger.settle([ref]) == []
-    come_back(world, 3 * (POLICY.deadline_s + GRACE_S))
+    assert world.ai_call_logger.settle([ref]) == []
+    pass_time_and_recover(world, 3 * (POLICY.deadline_s + GRACE_S))
     last = world.view(ref.key).last
     assert last is not None
     assert last.status is AttemptStatus.ANSWERED
 
     free()
-    come_back(world, PAUSE_S_MAX + 1)
+    pass_time_and_recover(world, PAUSE_S_MAX + 1)
 
     view = world.view(ref.key)
     assert (view.state, view.attempt, view.posted_nano_usd) == (CallState.SUCCEEDED, 1, REPLY_COST)
 
 
-def test_an_expired_attempt_that_is_held_is_judged_again() -> None:
-    """Whoever takes it next from the due query may have to know better."""
+def test_an_expired_attempt_that_is_locked_is_read_again() -> None:
+    """The next due query takes it and reads it again."""
     world = ServiceWorld()
     key = world.submit().key
     (outcome,) = world.ledger.reserve([a_claim(key)])
     assert isinstance(outcome, Reserved)
     hold(world, key)
 
-    assert world.logger.settle([outcome.ref], are_expired=True) == []
+    assert world.ai_call_logger.settle([outcome.ref], are_expired=True) == []
 
     world.clock.elapsed_s += 60
     assert world.unsettled.take(10) == []
@@ -261,7 +253,7 @@ def test_the_due_query_runs_though_no_lease_can_be_expired(
     world.ledger.reserve([a_claim(key)])
     world.ledger.leases.expire = failing(LedgerUnavailable("locked"))  # type: ignore[method-assign]
 
-    come_back(world, 60)
+    pass_time_and_recover(world, 60)
 
     last = world.view(key).last
     assert last is not None
@@ -278,7 +270,7 @@ def test_leases_are_expired_though_the_due_query_fails() -> None:
     world.ledger.leases.renew("dead", 8)
     world.clock.elapsed_s += LEASE_S / 4
     world.lease.renew()
-    world.ledger.due = failing(RowRefused("too large"))  # type: ignore[method-assign]
+    world.ledger.take_due = failing(RowRefused("too large"))  # type: ignore[method-assign]
 
     world.due.run()
 
@@ -314,7 +306,7 @@ def failing(error: Exception) -> Callable[..., Any]:
 
 def test_pauses_grow_while_it_stays_held() -> None:
     """From half a second to half a minute, and from the beginning for what is new."""
-    clock = StageClock()
+    clock = ManualClock()
     held = SkippedRows[str](clock, nullcontext())
     held.add("call")
     pauses = []
@@ -335,7 +327,7 @@ def test_pauses_grow_while_it_stays_held() -> None:
 
 def test_no_more_is_kept_than_there_is_room_for() -> None:
     """Who holds more waits for the sweep or the due query; nothing grows without end."""
-    clock = StageClock()
+    clock = ManualClock()
     held = SkippedRows[int](clock, nullcontext())
     for n in range(2 * ITEMS_MAX):
         held.add(n)
@@ -359,5 +351,5 @@ def test_a_locked_row_is_no_unstorable_one() -> None:
 
     world.ledger.settle = locked  # type: ignore[method-assign, assignment]
 
-    assert world.logger.settle([ref]) == []
+    assert world.ai_call_logger.settle([ref]) == []
     assert asked == [1] * (1 + len(SETTLE_PAUSES_S))

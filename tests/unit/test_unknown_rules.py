@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from callgate.adapters.postgres.tables import ai_call_log
-from callgate.domain.ledger import AttemptStatus
+from callgate.adapters.postgres.tables.attempts import ai_call_log
+from callgate.domain.calls import AttemptStatus
 from callgate.domain.requests import AMOUNT_UNKNOWN
 from callgate.domain.unknown import WHOLE_HOLD, is_bill_unknown
 
-MIGRATION = Path(__file__).parents[2] / "migrations/versions/0003_give_providers_breakers.py"
+TABLES = Path(__file__).parents[2] / "migrations/versions/0001/tables.sql"
 
 
 @pytest.mark.parametrize("status", AttemptStatus)
@@ -30,7 +30,7 @@ def test_the_words_are_the_same_everywhere() -> None:
     """The function is inlined where it is asked; only the very same words meet the condition of the index."""
     (index,) = [i for i in ai_call_log.indexes if i.name == "ix_ai_call_log_unknown"]
     condition = str(index.dialect_options["postgresql"]["where"])
-    said = [_function("bill_unknown_v1"), condition, MIGRATION.read_text("utf-8")]
+    said = [_function("bill_unknown_v1"), condition, TABLES.read_text("utf-8")]
 
     for text in said:
         (words,) = re.findall(r"ARRAY\[([^]]*)\]", text)

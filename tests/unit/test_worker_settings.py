@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import ConfigurationError
-from callgate.services.llm_service import OutagePolicy
+from callgate.services.retrying_ledger import OutagePolicy
 from callgate.settings import KUBERNETES_SERVICE, PREFIX, RENAMED, ClientSettings, load_settings
 from config.settings import WorkerOptions, WorkerSettings, check_relations
 from tests.support.service_world import OVERLAY, POLICY

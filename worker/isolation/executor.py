@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from callgate.adapters.system_clock import monotonic
-from callgate.domain.ledger import CallKey
-from callgate.services.llm_service import Deferred, DeliveryResult
+from callgate.domain.calls import CallKey
+from callgate.services.delivery_result import Deferred, DeliveryResult
 from worker.isolation.forkserver import Child, ChildFailed, ForkServer
 
 log = structlog.get_logger(__name__)
@@ -82,7 +82,7 @@ class QuarantineExecutor:
     async def __call__(
         self, key: CallKey, org_id: str, expires_in_s: float
     ) -> DeliveryResult | Deferred:
-        """Run one call if a child is free, or becomes free soon; see `llm_service.RunQuarantined`."""
+        """Run one suspect if a child is, or soon becomes, free for it; see `quarantine.RunQuarantined`."""
         if key in self._calls:
             return DeliveryResult.NOT_CLAIMED
         if Counter(self._calls.values())[org_id] >= self._share * (1 + WAITING_PER_CHILD):
@@ -207,7 +207,7 @@ class QuarantineExecutor:
                 pid=child.pid,
                 reason=str(exc),
             )
-            return DeliveryResult.LOST
+            return DeliveryResult.WORKER_LOST
         except BaseException:
             # The worker stops, and the drain is over: the call must not continue without the worker.
             await child.end()

@@ -27,8 +27,8 @@ from typing import Any
 import structlog
 
 from callgate.adapters.system_clock import monotonic
+from callgate.domain.answers import Answer, Finding
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
-from callgate.domain.ports import Answer, Finding
 from worker.isolation.schema_child import CPU_MAX_S, READY, order_of
 from worker.tied_process import tied
 from worker.turns import Steps, Turns

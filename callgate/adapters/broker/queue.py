@@ -28,9 +28,9 @@ from callgate.adapters.broker.app import (
     in_this_process,
 )
 from callgate.adapters.broker.links import sendable
+from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey, CallState
 from callgate.per_process import PerProcess
 
 OUTAGES = (OSError, RedisConnectionError, RedisTimeoutError, InconsistencyError, LimitExceeded)

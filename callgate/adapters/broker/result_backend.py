@@ -11,9 +11,9 @@ from typing import Any
 from celery import Celery, states
 from celery.backends.base import BaseBackend
 
+from callgate.domain.calls import Bodies, CallKey, CallState, CallView
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import CallgateError, CallNotFound, ResultInvalid
-from callgate.domain.ledger import Bodies, CallKey, CallState, CallView
 from callgate.domain.ports import LedgerPort
 from callgate.services.results import error_of, result_of
 

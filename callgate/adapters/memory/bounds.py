@@ -19,15 +19,19 @@ def takes_submission(new: NewSubmission) -> bool:
     )
 
 
-def takes_claim(wanted: Reserve) -> bool:
+def takes_claim(claim: Reserve) -> bool:
     """Whether every column can be stored."""
     return (
-        _has_chars(wanted.worker_id, bounds.PROCESS_CHARS_MAX)
-        and _has_chars(wanted.price_source, bounds.SOURCE_CHARS_MAX)
-        and _has_chars(wanted.trace_id, bounds.TRACE_ID_CHARS_MAX)
-        and _has_chars(wanted.credential, bounds.NAME_CHARS_MAX)
-        and _has_bytes(wanted.reject_with, bounds.ERROR_BYTES_MAX)
+        _has_chars(claim.worker_id, bounds.PROCESS_CHARS_MAX)
+        and _has_chars(claim.price_source, bounds.SOURCE_CHARS_MAX)
+        and _has_chars(claim.trace_id, bounds.TRACE_ID_CHARS_MAX)
+        and _has_chars(claim.credential, bounds.NAME_CHARS_MAX)
     )
+
+
+def takes_error(error: str) -> bool:
+    """Whether the error of a call can be stored."""
+    return _has_bytes(error, bounds.ERROR_BYTES_MAX)
 
 
 def takes_record(answer: RecordAnswer) -> bool:
@@ -39,13 +43,13 @@ def takes_record(answer: RecordAnswer) -> bool:
     )
 
 
-def takes_settlement(wanted: Settle) -> bool:
+def takes_settlement(settlement: Settle) -> bool:
     """Whether every column can be stored."""
     return (
-        _has_chars(wanted.price_source, bounds.SOURCE_CHARS_MAX)
-        and _has_chars(wanted.service_tier, bounds.NAME_CHARS_MAX)
-        and _has_bytes(wanted.error, bounds.ERROR_BYTES_MAX)
-        and _has_chars(wanted.error_fingerprint, bounds.FINGERPRINT_CHARS_MAX)
+        _has_chars(settlement.price_source, bounds.SOURCE_CHARS_MAX)
+        and _has_chars(settlement.service_tier, bounds.NAME_CHARS_MAX)
+        and _has_bytes(settlement.error, bounds.ERROR_BYTES_MAX)
+        and _has_chars(settlement.error_fingerprint, bounds.FINGERPRINT_CHARS_MAX)
     )
 
 

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import datetime
 
-from callgate.adapters.memory.tables import BreakerKey, CallRow, GuardKey, MemoryTables
+from callgate.adapters.memory.rows import BreakerKey, CallRow, GuardKey
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.breaker import (
     REMEMBERED_FOR,
     Admission,
@@ -15,7 +16,8 @@ from callgate.domain.breaker import (
     Guard,
     Health,
 )
-from callgate.domain.ledger import AttemptKind, CallState, Locked, Settle, Settled, SettleOutcome
+from callgate.domain.calls import AttemptKind, CallState
+from callgate.domain.ledger import Locked, Settle, Settled, SettleOutcome
 from callgate.domain.reports import BreakerLine
 
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from callgate.adapters.memory.money import DUE_AGAIN
 from callgate.adapters.memory.tables import MemoryTables
+from callgate.domain.calls import CallKey
 from callgate.domain.delivery import Delivery, LinkFailure, Told
-from callgate.domain.ledger import CallKey
 
 ORG_LINKS_MAX = 50
 CALL_LINKS_MAX = 10

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from datetime import datetime
 
-from callgate.adapters.memory.tables import CallRow, MemoryTables
+from callgate.adapters.memory.rows import CallRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.budgets import BudgetFigures, Window, scopes_of
-from callgate.domain.ledger import CallState
+from callgate.domain.calls import CallState
 
 
 def freed(before: dict[int, BudgetFigures], after: dict[int, BudgetFigures]) -> list[str]:
@@ -27,8 +28,8 @@ def wake(tables: MemoryTables, org_ids: Iterable[str], now: datetime) -> bool:
     """
     Make waiting calls due where there is room for them now; say whether there were any.
 
-    Whoever was woken before and is not claimed yet counts as if it held already. A call that does not fit is passed
-    over, and is asked first again the next time.
+    A call that was released before and is not claimed yet counts as if it held already. A call that does not fit
+    is skipped, and is tried first the next time.
     """
     woken = [call for org_id in org_ids for call in _fitting(tables, org_id)]
     woken = [call for call in woken if call.state is CallState.WAITING and _is_later(call, now)]
@@ -40,13 +41,13 @@ def wake(tables: MemoryTables, org_ids: Iterable[str], now: datetime) -> bool:
 def _fitting(tables: MemoryTables, org_id: str) -> list[CallRow]:
     left: dict[str, float] = {}
     fitting = []
-    for call, wanted in _wanting(tables, org_id):
+    for call, requested_nano_usd in _wanting(tables, org_id):
         scopes = scopes_of(call.call_type)
         for scope in scopes:
             left.setdefault(scope, _room(tables, org_id, scope))
-        if all(wanted <= left[scope] for scope in scopes):
+        if all(requested_nano_usd <= left[scope] for scope in scopes):
             fitting.append(call)
-            left.update({scope: left[scope] - wanted for scope in scopes})
+            left.update({scope: left[scope] - requested_nano_usd for scope in scopes})
     return fitting
 
 

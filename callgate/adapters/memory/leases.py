@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from callgate.adapters.memory.tables import LeaseRow, MemoryTables
+from callgate.adapters.memory.rows import LeaseRow
+from callgate.adapters.memory.tables import MemoryTables
 
 
 class MemoryLeases:
@@ -62,7 +63,7 @@ class MemoryLeases:
                     call.due_at = min(call.due_at or now, now)
         lease = self._tables.leases.pop(worker_id, None)
         if lease is not None and is_unfinished:
-            # Somebody holds a call of it: the next judge comes back to that.
+            # One of its calls is locked: the next reaper tries again.
             given_away = LeaseRow(worker_id, now, now, now - lease.length, now)
             self._tables.leases[worker_id] = given_away
 

@@ -23,18 +23,14 @@ from callgate.adapters.memory.leases import MemoryLeases, may_reap
 from callgate.adapters.memory.money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory.operations import MemoryOperations
 from callgate.adapters.memory.retention import MemoryRetention
-from callgate.adapters.memory.tables import CallRow, MemoryTables, SubmissionRow
+from callgate.adapters.memory.rows import CallRow, SubmissionRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.bounds import LINKS_PER_CALL_MAX
 from callgate.domain.breaker import BreakerChange
+from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
-    AttemptRef,
-    AttemptStatus,
-    Bodies,
-    CallKey,
-    CallState,
-    CallView,
     Due,
     DueBatch,
     DueKind,
@@ -42,7 +38,7 @@ from callgate.domain.ledger import (
     Reaper,
     RecordAnswer,
     RecordOutcome,
-    Reserve,
+    ReserveCommand,
     ReserveOutcome,
     Settle,
     Settled,
@@ -98,11 +94,11 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         with self._lock:
             return [self._read(key, bodies) for key in keys]
 
-    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
-        """Claim queued calls and hold their worst-case cost, decided one by one in the order given."""
+    def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
+        """Decide queued calls one by one, in the order given: claim, reject, defer or requeue each."""
         with self._lock:
             now = self._clock()
-            return [money.reserve(self.tables, w, self._new_id(now), now) for w in batch]
+            return [money.reserve(self.tables, c, self._new_id(now), now) for c in batch]
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep what the provider answered."""
@@ -116,10 +112,10 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             now, before = self._clock(), dict(self.tables.budgets)
             outcomes: list[SettleOutcome] = []
             changes: tuple[BreakerChange, ...] = ()
-            for wanted in batch:
-                outcomes.append(money.settle(self.tables, wanted, now))
-                if is_applied(outcomes[-1]) or is_probe_held(self.tables, wanted, outcomes[-1]):
-                    changes += note_health(self.tables, wanted, now)
+            for settlement in batch:
+                outcomes.append(money.settle(self.tables, settlement, now))
+                if is_applied(outcomes[-1]) or is_probe_held(self.tables, settlement, outcomes[-1]):
+                    changes += note_health(self.tables, settlement, now)
             has_freed_waiters = wake(self.tables, freed(before, self.tables.budgets), now)
             has_freed_waiters |= release(self.tables, now)
             return [
@@ -129,18 +125,20 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
                 for o in outcomes
             ]
 
-    def due(
-        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
-    ) -> DueBatch:
+    def take_due(self, *, limit: int, reaper: Reaper | None = None) -> DueBatch:
         """Take up to `limit` calls whose `due_at` has come, oldest first."""
         with self._lock:
             now = self._clock()
-            if queued_before is not None:
-                wake(self.tables, wanting(self.tables), now)
-                return DueBatch(now, self._due_queued(queued_before, limit, now))
             release(self.tables, now)
             items = self._due_calls(self._may_expire(reaper, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
+
+    def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
+        """Take up to `limit` calls that were queued before a time and are unclaimed."""
+        with self._lock:
+            now = self._clock()
+            wake(self.tables, wanting(self.tables), now)
+            return DueBatch(now, self._due_queued(queued_before, limit, now))
 
     def links(
         self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None

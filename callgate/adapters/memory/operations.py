@@ -13,11 +13,12 @@ from callgate.adapters.memory import unknown
 from callgate.adapters.memory.breakers import breaker_line, set_breaker
 from callgate.adapters.memory.delivery import failures
 from callgate.adapters.memory.headroom import freed, wake
-from callgate.adapters.memory.tables import AttemptRow, CallRow, MemoryTables
+from callgate.adapters.memory.rows import AttemptRow, CallRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.bounds import reason_json
 from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.calls import AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.delivery import LinkFailure
-from callgate.domain.ledger import AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.reports import (
     BreakerLine,
     BudgetDrift,
@@ -66,19 +67,19 @@ class MemoryOperations:
             newest = sorted(self.tables.newest_budget.items())
             return [self.tables.budgets[i] for name, i in newest if org_id in (None, name[0])]
 
-    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
+    def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
         """List calls, newest first, without bodies."""
         with self._lock:
-            found = [call for call in self.tables.calls.values() if _matches(call, wanted)]
+            found = [call for call in self.tables.calls.values() if _matches(call, call_filter)]
             found.sort(key=lambda call: call.created_at, reverse=True)
             return [self.tables.view(call, None, Bodies.NONE) for call in found[:limit]]
 
-    def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
+    def dead_groups(self, call_filter: CallFilter) -> list[DeadGroup]:
         """Group dead letters by fingerprint, largest first."""
         with self._lock:
             groups: defaultdict[tuple[str, str, str], list[CallRow]] = defaultdict(list)
             for call in self.tables.calls.values():
-                if self._is_dead_letter(call) and _matches(call, wanted):
+                if self._is_dead_letter(call) and _matches(call, call_filter):
                     name = (call.error_fingerprint or "", call.provider, call.model)
                     groups[name].append(call)
             found = [_dead_group(*name, calls) for name, calls in sorted(groups.items())]
@@ -107,10 +108,10 @@ class MemoryOperations:
         with self._lock:
             return failures(self.tables, key, limit)
 
-    def keep_unprocessable(self, stray: UnprocessableMessage) -> None:
+    def keep_unprocessable(self, message: UnprocessableMessage) -> None:
         """Keep a message that named no call, as a dead letter."""
         with self._lock:
-            self.tables.unprocessable_messages.append((self._clock(), stray))
+            self.tables.unprocessable_messages.append((self._clock(), message))
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
         """Sum what was used, by organisation, call type, provider and model."""
@@ -252,16 +253,18 @@ def _name(figures: BudgetFigures) -> tuple[str, str, str, datetime]:
     return figures.org_id, figures.scope, figures.window, figures.starts_at
 
 
-def _matches(call: CallRow, wanted: CallFilter) -> bool:
+def _matches(call: CallRow, call_filter: CallFilter) -> bool:
     pairs = (
-        (wanted.org_id, call.org_id),
-        (wanted.state, call.state),
-        (wanted.call_type, call.call_type),
-        (wanted.provider, call.provider),
-        (wanted.model, call.model),
-        (wanted.error_fingerprint, call.error_fingerprint),
+        (call_filter.org_id, call.org_id),
+        (call_filter.state, call.state),
+        (call_filter.wait_reason, call.wait_reason),
+        (call_filter.end_reason, call.end_reason),
+        (call_filter.call_type, call.call_type),
+        (call_filter.provider, call.provider),
+        (call_filter.model, call.model),
+        (call_filter.error_fingerprint, call.error_fingerprint),
     )
-    is_named = not wanted.call_ids or call.key.call_id in wanted.call_ids
+    is_named = not call_filter.call_ids or call.key.call_id in call_filter.call_ids
     return is_named and all(want is None or want == have for want, have in pairs)
 
 

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Usage
-from callgate.domain.retry import Billing, Failure
 
 SENT_MAX = 100_000
 """How many of the newest requests are kept."""
@@ -36,7 +35,7 @@ class Rule:
     match: str = ""
     """Fits requests whose last message contains this text."""
     delay_s: float = 0.0
-    """Silence before the answer; `math.inf` for ever."""
+    """Silence before the answer; `math.inf`: no answer ever comes."""
     times: int | None = None
     """Requests it serves before it is used up; None: all."""
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from callgate.adapters.memory.breakers import forget
-from callgate.adapters.memory.tables import CallRow, MemoryTables
+from callgate.adapters.memory.rows import CallRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.reports import UnprocessableMessage
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
 
@@ -31,8 +32,8 @@ class MemoryRetention:
             if not dry_run:
                 for call in calls:
                     self._empty(call)
-                for stray in unprocessable_messages:
-                    self.tables.unprocessable_messages.remove(stray)
+                for message in unprocessable_messages:
+                    self.tables.unprocessable_messages.remove(message)
             return Purged(len(calls), len(unprocessable_messages))
 
     def forget_breakers(self, *, limit: int) -> int:

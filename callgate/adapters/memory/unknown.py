@@ -6,9 +6,10 @@ from collections import defaultdict
 from datetime import UTC, date, datetime
 from uuid import UUID
 
-from callgate.adapters.memory.tables import AttemptRow, MemoryTables
+from callgate.adapters.memory.rows import AttemptRow
+from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.budgets import BudgetFigures
-from callgate.domain.ledger import AttemptStatus
+from callgate.domain.calls import AttemptStatus
 from callgate.domain.reports import By
 from callgate.domain.unknown import (
     WHOLE_HOLD,

@@ -1,35 +1,38 @@
 """
-The ledger in Postgres: each method is one statement, in a file of its own under `sql/`.
+The ledger in Postgres: each method calls one SQL function, whose text is under `sql/functions/`.
 
-Batches that Postgres refuses because of one row are halved until that row stands alone: it is answered as unstorable,
-its neighbours are written.
+If Postgres refuses a batch because of one row, the batch is halved until that row stands alone. That row is answered as
+unstorable, the others are written.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 import structlog
 
+from callgate.adapters.postgres.batches import BATCH_BYTES_MAX, bisected, written
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.views import call_view
 from callgate.domain.bounds import LINK_FAILURE_CHARS_MAX, ROWS_MAX, one_line
 from callgate.domain.breaker import BreakerChange
 from callgate.domain.budgets import BudgetRefusal
-from callgate.domain.delivery import Delivery, Told
-from callgate.domain.errors import RowRefused
-from callgate.domain.ledger import (
-    AttemptKind,
+from callgate.domain.calls import (
     AttemptRef,
-    AttemptStatus,
-    AttemptView,
     Bodies,
     CallKey,
     CallState,
     CallView,
+    WaitReason,
+)
+from callgate.domain.delivery import Delivery, Told
+from callgate.domain.errors import RowRefused
+from callgate.domain.ledger import (
+    Defer,
     Due,
     DueBatch,
     DueKind,
@@ -40,7 +43,9 @@ from callgate.domain.ledger import (
     RecordAnswer,
     RecordOutcome,
     Refused,
+    Requeue,
     Reserve,
+    ReserveCommand,
     Reserved,
     ReserveOutcome,
     Settle,
@@ -49,20 +54,16 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Submitted,
     Unstorable,
-    WaitReason,
 )
 from callgate.domain.requests import OnBudget, Usage
 
 log = structlog.get_logger(__name__)
 
-In = TypeVar("In")
 Out = TypeVar("Out")
-BATCH_BYTES_MAX = 4 * 2**20
-"""Read or written by one statement; heavier rows alone, for a statement has a deadline, and memory an end."""
 ORG_LINKS_MAX = 50
 """Links of one organisation in one turn."""
 CALL_LINKS_MAX = 10
-"""Links of one call that are told at once by the process that ended it."""
+"""Links of one call that the process that ended it delivers at once."""
 
 SUBMIT = """SELECT * FROM callgate_submit_v1(
     %(submission_ids)s::uuid[], %(org_ids)s::text[], %(call_ids)s::uuid[], %(input_hashes)s::bytea[],
@@ -73,9 +74,9 @@ READ = """SELECT * FROM callgate_read_v1(
     %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(request_bytes_max)s,
     %(with_reply)s, %(bytes_max)s)"""
 RESERVE = """SELECT * FROM callgate_reserve_v1(
-    %(call_ids)s::uuid[], %(generations)s::int[], %(holds)s::bigint[], %(leases_s)s::float8[],
+    %(call_ids)s::uuid[], %(generations)s::int[], %(holds)s::bigint[], %(expires_in_s)s::float8[],
     %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[], %(waits)s::boolean[],
-    %(default_limits)s::bigint[], %(refusals)s::text[], %(defer_s)s::float8[], %(put_off_reasons)s::text[],
+    %(default_limits)s::bigint[], %(rejections)s::text[], %(defer_s)s::float8[], %(defer_reasons)s::text[],
     %(credentials)s::text[], %(waits_max_s)s::float8[])"""
 RECORD = """SELECT * FROM callgate_record_v1(
     %(attempt_ids)s::uuid[], %(replies)s::bytea[], %(errors)s::text[], %(latencies_ms)s::int[],
@@ -87,8 +88,10 @@ SETTLE = """SELECT * FROM callgate_settle_v1(
     %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(price_sources)s::text[],
     %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[],
     %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[])"""
-DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_due_v1(
-    %(limit)s, %(reaper)s, %(lease_stable_for_s)s, %(queued_before)s) d ON true"""
+DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_due_v1(
+    %(limit)s, %(reaper)s, %(lease_stable_for_s)s) d ON true"""
+LOST_MESSAGES = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_lost_messages_v1(
+    %(limit)s, %(queued_before)s) d ON true"""
 LINKS = """SELECT * FROM callgate_links_v1(
     %(after)s, %(call_ids)s::uuid[], %(generations)s::int[], %(per_call)s, %(per_org)s, %(limit)s, %(bytes_max)s)"""
 DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[], %(failures)s::text[], %(again_s)s::float8[])"
@@ -105,9 +108,7 @@ class PostgresLedger:
         # Sorted, so that concurrent batches lock the same calls in the same order.
         order = sorted(range(len(batch)), key=lambda i: batch[i].call_id.bytes)
         rows = [batch[i] for i in order]
-        answers = dict(
-            zip(order, _written(rows, self._submit, _unstorable_submission), strict=True)
-        )
+        answers = dict(zip(order, written(rows, self._submit, _unstorable_submission), strict=True))
         return [answers[i] for i in range(len(batch))]
 
     def _submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
@@ -146,12 +147,12 @@ class PostgresLedger:
         while keys:
             views = self._read(keys, bodies)
             keys = keys[len(views) :]
-            # And keep none of them while the next are read.
+            # No views are kept while the next are read.
             while views:
                 yield views.popleft()
 
     def _read(self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies) -> deque[CallView | None]:
-        """The first of these calls, or None for all where there is none of them. One that cannot be read is as none."""
+        """The first of these calls; None for one that does not exist or cannot be read."""
         keys = keys[:ROWS_MAX]
         try:
             return self._read_rows(keys, bodies)
@@ -178,38 +179,20 @@ class PostgresLedger:
         )
         if any(CallKey(row.call_id, row.generation) != refs[row.ord - 1][0] for row in rows):
             self._session.distrust()
-        found = {row.ord: _understood(_call_view, row) for row in rows}
+        found = {row.ord: _understood(call_view, row) for row in rows}
         return deque(found.get(n) for n in range(1, max(found, default=len(keys)) + 1))
 
-    def reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
-        """Claim calls and hold their cost; see `LedgerPort.reserve`."""
-        return _written(batch, self._reserve, lambda r, why: Unstorable(why))
+    def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
+        """Decide queued calls; see `LedgerPort.reserve`."""
+        return written(batch, self._reserve, lambda r, why: Unstorable(why))
 
-    def _reserve(self, batch: Sequence[Reserve]) -> list[ReserveOutcome]:
-        rows = self._session.answers(
-            RESERVE,
-            {
-                "call_ids": [r.key.call_id for r in batch],
-                "generations": [r.key.generation for r in batch],
-                "holds": [r.hold_nano_usd for r in batch],
-                "leases_s": [r.expires_in_s for r in batch],
-                "worker_ids": [r.worker_id for r in batch],
-                "price_sources": [r.price_source for r in batch],
-                "trace_ids": [r.trace_id for r in batch],
-                "waits": [r.on_budget is OnBudget.WAIT for r in batch],
-                "default_limits": [r.default_limit_nano_usd for r in batch],
-                "refusals": [r.reject_with for r in batch],
-                "defer_s": [r.defer_s for r in batch],
-                "put_off_reasons": [r.defer_reason for r in batch],
-                "credentials": [r.credential for r in batch],
-                "waits_max_s": [r.wait_max_s for r in batch],
-            },
-        )
-        return [_reserve_outcome(r, row) for r, row in zip(batch, _in_order(rows), strict=True)]
+    def _reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
+        rows = self._session.answers(RESERVE, _reserve_parameters(batch))
+        return [_reserve_outcome(c, row) for c, row in zip(batch, _in_order(rows), strict=True)]
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep answers; see `LedgerPort.record`."""
-        return _written(batch, self._record, lambda r, why: RecordOutcome.UNSTORABLE)
+        return written(batch, self._record, lambda r, why: RecordOutcome.UNSTORABLE)
 
     def _record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         rows = self._session.answers(
@@ -226,7 +209,7 @@ class PostgresLedger:
 
     def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         """Post attempts; see `LedgerPort.settle`."""
-        return _written(batch, self._settle, lambda s, why: Unstorable(why))
+        return written(batch, self._settle, lambda s, why: Unstorable(why))
 
     def _settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         rows = self._session.answers(SETTLE, _settle_parameters(batch))
@@ -239,12 +222,17 @@ class PostgresLedger:
             for s, row in zip(batch, settled, strict=True)
         ]
 
-    def due(
-        self, *, limit: int, reaper: Reaper | None = None, queued_before: datetime | None = None
-    ) -> DueBatch:
-        """Take what is due; see `LedgerPort.due`."""
+    def take_due(self, *, limit: int, reaper: Reaper | None = None) -> DueBatch:
+        """Take what is due; see `LedgerPort.take_due`."""
+        return self._take(limit, reaper, None)
+
+    def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
+        """Take calls whose messages were lost; see `LedgerPort.take_lost_messages`."""
+        return self._take(limit, None, queued_before)
+
+    def _take(self, limit: int, reaper: Reaper | None, queued_before: datetime | None) -> DueBatch:
         rows = self._session.answers(
-            DUE,
+            DUE if queued_before is None else LOST_MESSAGES,
             {
                 "limit": limit,
                 "reaper": reaper and reaper.worker_id,
@@ -275,7 +263,7 @@ class PostgresLedger:
 
     def deliver(self, outcomes: Sequence[Told]) -> None:
         """Keep what became of links; see `LedgerPort.deliver`."""
-        _bisected(outcomes, self._deliver, _untold)
+        bisected(outcomes, self._deliver, _untold)
 
     def _deliver(self, outcomes: Sequence[Told]) -> list[None]:
         self._session.answers(
@@ -289,54 +277,19 @@ class PostgresLedger:
         return [None] * len(outcomes)
 
 
-def _written(
-    batch: Sequence[In], run: Callable[[Sequence[In]], list[Out]], alone: Callable[[In, str], Out]
-) -> list[Out]:
-    """Write rows by statements that are not too heavy; see `_bisected`."""
-    answers: list[Out] = []
-    start, weight = 0, 0
-    for n, row in enumerate(batch):
-        weight += _weight(row)
-        if n > start and (weight > BATCH_BYTES_MAX or n - start == ROWS_MAX):
-            answers += _bisected(batch[start:n], run, alone)
-            start, weight = n, _weight(row)
-    return answers + _bisected(batch[start:], run, alone)
-
-
-def _weight(row: object) -> int:
-    """The bytes of a row: of each column that is text or bytes."""
-    columns = (getattr(row, field.name) for field in fields(row))  # type: ignore[arg-type]
-    return sum(len(column) for column in columns if isinstance(column, str | bytes))
-
-
 def _understood(build: Callable[[Any], Out], row: Any) -> Out | None:
     """
-    What a row says; None if it says it in words that this version does not know.
+    Build a value from a row; None if the row contains words that this version does not know.
 
-    Another version may have written it; its neighbours have nothing to do with that.
+    Another version may have written it. The other rows are not affected.
     """
     try:
         return build(row)
     except (ValueError, TypeError) as exc:
-        # Never the error's own words: they may quote the row.
+        # The error's own words may quote the row, so only its type is logged.
         key = CallKey(row.call_id, row.generation)
         log.error("row.not_understood", task_id=key.task_id, reason=type(exc).__name__)
         return None
-
-
-def _bisected(
-    batch: Sequence[In], run: Callable[[Sequence[In]], list[Out]], alone: Callable[[In, str], Out]
-) -> list[Out]:
-    """Run a batch; where a row is refused, halve until it stands alone and answer `alone` for it."""
-    if not batch:
-        return []
-    try:
-        return run(batch)
-    except RowRefused as exc:
-        if len(batch) == 1:
-            return [alone(batch[0], str(exc))]
-        half = len(batch) // 2
-        return _bisected(batch[:half], run, alone) + _bisected(batch[half:], run, alone)
 
 
 def _unstorable_submission(s: NewSubmission, why: str) -> Submitted:
@@ -353,7 +306,43 @@ def _in_order(rows: list[Any]) -> list[Any]:
     return sorted(rows, key=lambda row: row.ord)
 
 
-def _reserve_outcome(r: Reserve, row: Any) -> ReserveOutcome:
+def _reserve_parameters(batch: Sequence[ReserveCommand]) -> dict[str, Any]:
+    claims = [c if isinstance(c, Reserve) else _NO_CLAIM for c in batch]
+    return {
+        "call_ids": [c.key.call_id for c in batch],
+        "generations": [c.key.generation for c in batch],
+        "holds": [c.hold_nano_usd for c in claims],
+        "expires_in_s": [c.expires_in_s for c in claims],
+        "worker_ids": [c.worker_id for c in claims],
+        "price_sources": [c.price_source for c in claims],
+        "trace_ids": [c.trace_id for c in claims],
+        "waits": [c.on_budget is OnBudget.WAIT for c in claims],
+        "default_limits": [c.default_limit_nano_usd for c in claims],
+        "rejections": [None if isinstance(c, Reserve) else c.error for c in batch],
+        "defer_s": [_wait_s(c) for c in batch],
+        "defer_reasons": [_wait_reason(c) for c in batch],
+        "credentials": [c.credential for c in claims],
+        "waits_max_s": [c.wait_max_s for c in claims],
+    }
+
+
+_NO_CLAIM = Reserve(CallKey(UUID(int=0), 1), 0, 0.0, worker_id="", price_source="")
+"""What the statement is given for a command that claims nothing; no attempt has an empty worker id."""
+
+
+def _wait_s(command: ReserveCommand) -> float | None:
+    """The statement rejects without a wait; a wait of 0 requeues the call."""
+    if isinstance(command, Defer):
+        return command.wait_s
+    return 0.0 if isinstance(command, Requeue) else None
+
+
+def _wait_reason(command: ReserveCommand) -> WaitReason:
+    """Why the call waits. A requeued one waits for the next due query only."""
+    return command.reason if isinstance(command, Defer) else WaitReason.QUARANTINE
+
+
+def _reserve_outcome(r: ReserveCommand, row: Any) -> ReserveOutcome:
     if row.outcome == "reserved":
         return Reserved(AttemptRef(r.key, row.attempt_id), row.attempt, row.queue_ms)
     if row.outcome == "locked":
@@ -409,71 +398,3 @@ def _due(row: Any) -> Due:
 def _delivery(row: Any) -> Delivery:
     key, state = CallKey(row.call_id, row.generation), CallState(row.state)
     return Delivery(row.submission_id, key, state, row.link, row.org_id, row.tries)
-
-
-def _call_view(row: Any) -> CallView:
-    return CallView(
-        key=CallKey(row.call_id, row.generation),
-        org_id=row.org_id,
-        input_hash=bytes(row.input_hash),
-        state=CallState(row.state),
-        due_at=row.due_at,
-        attempt=row.attempt,
-        call_type=row.call_type,
-        provider=row.provider,
-        model=row.model,
-        input_token_bound=row.input_token_bound,
-        request=_bytes(row.request),
-        error=row.error,
-        created_at=row.created_at,
-        posted_nano_usd=row.posted_nano_usd,
-        worker_losses=row.worker_losses,
-        unknown_attempts=row.unknown_attempts,
-        paid_failures=row.paid_failures,
-        free_probes=row.free_probes,
-        wait_reason=WaitReason(row.wait_reason) if row.wait_reason else None,
-        sweeps=row.sweeps,
-        is_purged=row.is_purged,
-        request_bytes=row.request_bytes,
-        last=_attempt_view(row) if row.attempt_id is not None else None,
-    )
-
-
-def _attempt_view(row: Any) -> AttemptView:
-    return AttemptView(
-        attempt_id=row.attempt_id,
-        attempt=row.a_attempt,
-        status=AttemptStatus(row.status),
-        hold_nano_usd=row.hold_nano_usd,
-        posted_nano_usd=row.a_posted,
-        usage=_usage(row),
-        price_source=row.price_source,
-        service_tier=row.service_tier,
-        latency_ms=row.latency_ms,
-        queue_ms=row.queue_ms,
-        provider_request_id=row.provider_request_id,
-        error=row.error_json,
-        reply=_bytes(row.reply),
-        worker_id=row.worker_id,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        kind=AttemptKind(row.kind),
-        credential=row.credential,
-        anomalies=tuple(row.anomalies),
-    )
-
-
-def _usage(row: Any) -> Usage | None:
-    if row.input_tokens is None:
-        return None
-    return Usage(
-        input_tokens=row.input_tokens,
-        cached_input_tokens=row.cached_input_tokens,
-        cache_write_tokens=row.cache_write_tokens,
-        output_tokens=row.output_tokens,
-        reasoning_tokens=row.reasoning_tokens,
-    )
-
-
-def _bytes(column: memoryview | None) -> bytes | None:
-    return None if column is None else bytes(column)

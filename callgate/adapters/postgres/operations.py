@@ -21,9 +21,9 @@ from callgate.domain.bounds import (
     reason_json,
 )
 from callgate.domain.budgets import BudgetFigures, Window
+from callgate.domain.calls import AttemptStatus, CallKey, CallState, CallView
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import UnknownTimeZone
-from callgate.domain.ledger import AttemptStatus, CallKey, CallState, CallView
 from callgate.domain.reports import (
     BreakerLine,
     BudgetDrift,
@@ -50,8 +50,8 @@ SET_BUDGET = """SELECT * FROM callgate_set_budget_v1(
     %(org_id)s, %(scope)s, %(window)s, %(limit)s::bigint, %(timezone)s)"""
 END = "SELECT * FROM callgate_end_v1(%(call_ids)s::uuid[], %(generations)s::int[], %(error)s, %(states)s::text[])"
 CALLS = """SELECT * FROM callgate_calls_v1(
-    %(org_id)s, %(state)s, %(call_type)s, %(provider)s, %(model)s, %(error_fingerprint)s,
-    %(call_ids)s::uuid[], %(limit)s)"""
+    %(org_id)s, %(state)s, %(wait_reason)s, %(end_reason)s, %(call_type)s, %(provider)s, %(model)s,
+    %(error_fingerprint)s, %(call_ids)s::uuid[], %(limit)s)"""
 DEAD_GROUPS = """SELECT * FROM callgate_dead_groups_v1(
     %(org_id)s, %(call_type)s, %(provider)s, %(model)s, %(error_fingerprint)s, %(call_ids)s::uuid[])"""
 LINK_FAILURES = (
@@ -67,10 +67,10 @@ UNKNOWN_BILLS = """SELECT * FROM callgate_unknown_v1(
 UNKNOWN_DAYS = """SELECT * FROM callgate_unknown_days_v1(
     %(org_id)s, %(provider)s, %(model)s, %(since)s, %(before)s, %(with_past)s)"""
 SETTLE_BY_HAND = """SELECT * FROM callgate_settle_unknown_v1(
-    %(attempt_ids)s::uuid[], %(seen)s::bigint[], %(billed)s::bigint[], %(may_exceed_hold)s::boolean[],
+    %(attempt_ids)s::uuid[], %(expected_posted)s::bigint[], %(billed)s::bigint[], %(may_exceed_hold)s::boolean[],
     %(operator)s, %(reason)s, %(dry_run)s)"""
 ACTIONS = "SELECT * FROM operator_action ORDER BY id DESC LIMIT %(limit)s"
-STRAYS = "SELECT * FROM unprocessable_message ORDER BY id DESC LIMIT %(limit)s"
+UNPROCESSABLE_MESSAGES = "SELECT * FROM unprocessable_message ORDER BY id DESC LIMIT %(limit)s"
 KEEP_STRAY = (
     "INSERT INTO unprocessable_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
 )
@@ -108,20 +108,20 @@ class PostgresOperations:
         """List budgets; see `OperationsPort.budgets`."""
         return [_figures(row) for row in self._session.answers(BUDGETS, {"org_id": org_id})]
 
-    def calls(self, wanted: CallFilter, *, limit: int) -> list[CallView]:
+    def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
         """List calls; see `OperationsPort.calls`."""
-        rows = self._session.answers(CALLS, {**_filter(wanted), "limit": limit})
+        rows = self._session.answers(CALLS, {**_filter(call_filter), "limit": limit})
         keys = [CallKey(row.call_id, row.generation) for row in rows]
         return [view for view in self._ledger.read(keys) if view is not None]
 
-    def dead_groups(self, wanted: CallFilter) -> list[DeadGroup]:
+    def dead_groups(self, call_filter: CallFilter) -> list[DeadGroup]:
         """Group dead letters; see `OperationsPort.dead_groups`."""
-        rows = self._session.answers(DEAD_GROUPS, _filter(wanted))
+        rows = self._session.answers(DEAD_GROUPS, _filter(call_filter))
         return [DeadGroup(**row._asdict()) for row in rows]
 
     def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
         """List unprocessable_messages; see `OperationsPort.unprocessable_messages`."""
-        rows = self._session.answers(STRAYS, {"limit": limit})
+        rows = self._session.answers(UNPROCESSABLE_MESSAGES, {"limit": limit})
         return [(r.at, UnprocessableMessage(r.queue, r.reason, bytes(r.raw))) for r in rows]
 
     def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
@@ -153,14 +153,14 @@ class PostgresOperations:
             LinkFailure(r.submission_id, r.tries, r.failure, r.try_at, r.given_up_at) for r in rows
         ]
 
-    def keep_unprocessable(self, stray: UnprocessableMessage) -> None:
-        """Keep a stray message; see `OperationsPort.keep_unprocessable`."""
+    def keep_unprocessable(self, message: UnprocessableMessage) -> None:
+        """Keep an unprocessable message; see `OperationsPort.keep_unprocessable`."""
         self._session.rows(
             KEEP_STRAY,
             {
-                "queue": one_line(stray.queue, QUEUE_CHARS_MAX),
-                "reason": one_line(stray.reason, OPERATOR_TEXT_CHARS_MAX),
-                "raw": stray.raw[:UNPROCESSABLE_BYTES_MAX],
+                "queue": one_line(message.queue, QUEUE_CHARS_MAX),
+                "reason": one_line(message.reason, OPERATOR_TEXT_CHARS_MAX),
+                "raw": message.raw[:UNPROCESSABLE_BYTES_MAX],
             },
         )
 
@@ -216,7 +216,7 @@ class PostgresOperations:
             SETTLE_BY_HAND,
             {
                 "attempt_ids": [s.attempt_id for s in batch],
-                "seen": [s.seen_posted_nano_usd for s in batch],
+                "expected_posted": [s.seen_posted_nano_usd for s in batch],
                 "billed": [s.billed_nano_usd for s in batch],
                 "may_exceed_hold": [s.may_exceed_hold for s in batch],
                 "operator": by.operator,
@@ -268,14 +268,16 @@ def _figures(row: Any) -> BudgetFigures:
     )
 
 
-def _filter(wanted: CallFilter) -> dict[str, Any]:
-    state = wanted.state
+def _filter(call_filter: CallFilter) -> dict[str, Any]:
+    state = call_filter.state
     return {
-        "org_id": wanted.org_id,
+        "org_id": call_filter.org_id,
         "state": state.value if isinstance(state, CallState) else None,
-        "call_type": wanted.call_type,
-        "provider": wanted.provider,
-        "model": wanted.model,
-        "error_fingerprint": wanted.error_fingerprint,
-        "call_ids": list(wanted.call_ids) or None,
+        "wait_reason": call_filter.wait_reason and call_filter.wait_reason.value,
+        "end_reason": call_filter.end_reason,
+        "call_type": call_filter.call_type,
+        "provider": call_filter.provider,
+        "model": call_filter.model,
+        "error_fingerprint": call_filter.error_fingerprint,
+        "call_ids": list(call_filter.call_ids) or None,
     }

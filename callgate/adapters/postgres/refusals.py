@@ -1,4 +1,4 @@
-"""What Postgres, psycopg2 and SQLAlchemy raise, in callgate's words: no other exception leaves the database's side."""
+"""Translates the errors of Postgres, psycopg2 and SQLAlchemy. No other exception leaves the adapter."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from callgate.domain.errors import (
 )
 
 READ_ONLY_SQLSTATES = frozenset({"25006", "55000"})
-"""The server is a standby, or is to be one; a new connection may lead to the one that took over."""
+"""The server is a standby, or becomes one. A new connection may lead to the new primary."""
 IDLE_SQLSTATES = frozenset({"25P03", "57P05"})
-"""The server ended the session because nobody spoke: before this statement."""
+"""The server had ended the idle session before it got this statement."""
 RETRIED_SQLSTATES = {"40001", "40P01", "55P03", "53200"} | READ_ONLY_SQLSTATES | IDLE_SQLSTATES
 """
-And serialisation failure, deadlock, lock timeout, no room for a lock: the statement had no effect, and may pass the
-next time. Who fills the table of locks is ended meanwhile (`end_lock_hoarders_v1`).
+Also serialisation failure, deadlock, lock timeout, and no room in the table of locks. The statement had no effect, and
+may succeed the next time: `end_lock_hoarders_v1` ends sessions that fill the table.
 """
 BAD_CONNECTION = ("08", "25P", "57P", *READ_ONLY_SQLSTATES)
 """
-How a SQLSTATE begins whose connection is of no more use, as are those that were opened before it.
+The beginnings of SQLSTATEs after which a connection, and those opened before it, are of no more use.
 
-Broken, in a transaction nobody here began, shut down, starting up, idle too long.
+Connection broken, in a foreign transaction, server shut down or starting, session idle for too long.
 """
 NOT_MIGRATED_SQLSTATES = frozenset({"42P01", "42883", "3F000", "42703"})
 ROW_SQLSTATE_CLASSES = frozenset({"21", "22", "23", "54", "P0"})
-"""Cardinality, data exception, constraint violation, limit exceeded, raised by our functions: a row is to blame."""
+"""Cardinality, data exception, constraint violation, limit exceeded, raised by our functions: the row is refused."""
 REFUSED_SQLSTATE_CLASSES = frozenset({"28", "3D", "42"})
 NOT_PERMITTED_SQLSTATE = "42501"
 RAISED_BY_US = "exec_stmt_raise"
-"""Where in Postgres an error comes from that a function of ours raised, in words of its own."""
+"""The source function of errors that our SQL functions raise, with messages of their own."""
 STARTUP_REFUSED = "unsupported startup parameter"
-"""PgBouncer's words for what a URL asks of the server before the first statement."""
+"""How PgBouncer refuses parameters of a connection."""
 
 
 class TryAgain(Exception):
-    """The statement had no effect and may pass the next time."""
+    """The statement had no effect, and may succeed the next time."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
     """
-    Turn every error of a database into callgate's; messages never carry parameters.
+    Translate every database error into one of callgate's. Messages never contain parameters.
 
     Raises:
-        TryAgain: The same statement may pass the next time.
+        TryAgain: The same statement may succeed the next time.
         LedgerUnavailable, NotMigrated, NotPermitted, ConfigurationError, RowRefused
     """
     try:
@@ -72,12 +72,12 @@ def translated() -> Iterator[None]:
 
 
 def sqlstate_of(exc: BaseException | None) -> str:
-    """The code of an error of psycopg2's, or nothing."""
+    """The SQLSTATE of an error, or an empty text."""
     return getattr(exc, "sqlstate", None) or getattr(exc, "pgcode", None) or ""
 
 
 def ends_connection(exc: BaseException) -> bool:
-    """Whether the connection that brought this error must not be used again."""
+    """Whether the connection of this error must not be used again."""
     return sqlstate_of(exc).startswith(BAD_CONNECTION)
 
 
@@ -89,7 +89,9 @@ def _meaning(exc: DBAPIError) -> CallgateError | TryAgain:
     if sqlstate in RETRIED_SQLSTATES:
         return TryAgain(text)
     if sqlstate in NOT_MIGRATED_SQLSTATES:
-        return NotMigrated(f"the database is not migrated ({text}): run `callgate migrate`")
+        return NotMigrated(
+            f"the database has no ledger of this version ({text}): run `callgate migrate`"
+        )
     if sqlstate[:2] in ROW_SQLSTATE_CLASSES:
         return RowRefused(text)
     if sqlstate == NOT_PERMITTED_SQLSTATE:
@@ -107,7 +109,7 @@ def _meaning(exc: DBAPIError) -> CallgateError | TryAgain:
 
 
 def _without_answer(exc: DBAPIError) -> str:
-    """What libpq says of a connection that failed or broke: of each host where to and why, but no parameters."""
+    """The message of libpq about a failed connection: host and reason, without parameters."""
     said = str(exc.orig).strip() if isinstance(exc, OperationalError) else ""
     first, *others = said.splitlines() or [""]
     hosts = [line for line in others if line.startswith("connection to server")]

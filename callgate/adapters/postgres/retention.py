@@ -1,4 +1,4 @@
-"""How the ledger in Postgres forgets: bodies in batches, the log by the month."""
+"""Retention in Postgres: bodies are purged in batches, the attempt log is archived by month."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARCHIVE_MONTH = "SELECT * FROM callgate_archive_month_v1(%(keep_months)s, %(unkn
 
 
 class PostgresRetention:
-    """`RetentionPort` over Postgres; archiving a month takes as long as reading its rows once."""
+    """`RetentionPort` over Postgres. Archiving a month reads its rows once."""
 
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
@@ -46,12 +46,12 @@ class PostgresRetention:
         return Purged(row.calls, row.unprocessable_messages)
 
     def calls_with_bodies(self, org_id: str) -> int:
-        """Count what a purge has left; see `RetentionPort.calls_with_bodies`."""
+        """Count calls that still have bodies; see `RetentionPort.calls_with_bodies`."""
         (row,) = self._session.answers(WITH_BODIES, {"org_id": org_id})
         return int(row.calls)
 
     def old_calls_with_bodies(self, org_id: str, age_s: float) -> int:
-        """Count what a purge had to leave; see `RetentionPort.old_calls_with_bodies`."""
+        """Count old calls that still have bodies; see `RetentionPort.old_calls_with_bodies`."""
         (row,) = self._session.answers(OLD_WITH_BODIES, {"org_id": org_id, "age_s": age_s})
         return int(row.calls)
 

@@ -1,11 +1,11 @@
 """
-One way to run a statement: bounded in time, errors translated, transient ones retried.
+Runs statements: with a deadline, with errors translated, and with transient errors retried.
 
-A stopped Postgres answers no query and breaks no socket, so every statement has a deadline on this side: past it the
-connection is broken and discarded, and the caller hears `LedgerUnavailable`.
+A stopped Postgres answers no query and breaks no socket. So every statement has a deadline on the client's side. After
+it the connection is broken and discarded, and the caller gets `LedgerUnavailable`.
 
-A statement brings along what it needs: nothing is kept in a session of the server's, so a pooler that gives each
-transaction another one (PgBouncer in transaction mode) changes nothing.
+A statement brings its own settings, and nothing is kept in the server's session. So it also works through a pooler
+that gives each transaction another session (PgBouncer in transaction mode).
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ class PostgresSession:
         """
         Run one SELECT as one transaction, and fetch its rows, as named tuples, if they are the answer to it.
 
-        The statement has a token of its own, and each row brings it back. A row with another token, or none, was meant
-        for somebody who speaks on the same connection.
+        Each statement has a token, and each of its rows returns it. A row with another token, or none, answers another
+        process that uses the same connection.
 
         Raises:
-            LedgerUnavailable: Somebody does. All connections are discarded; asking again is safe.
+            LedgerUnavailable: Another process uses it. All connections are discarded; asking again is safe.
         """
         token = os.urandom(TOKEN_BYTES).hex()
         rows: list[Any] = self.rows(
@@ -106,7 +106,7 @@ class PostgresSession:
         return [names._make(row[:-2]) for row in rows if not row[-2]]
 
     def distrust(self) -> NoReturn:
-        """Discard every connection: what came back was not asked for. Raises `LedgerUnavailable`."""
+        """Discard every connection, because an answer was not to its question. Raises `LedgerUnavailable`."""
         self.engine.dispose()
         raise LedgerUnavailable(FOREIGN)
 
@@ -185,14 +185,14 @@ def open_engine(
     """
     Make connections to what a URL means, in autocommit unless `options` say otherwise.
 
-    Nothing is asked of the server at the start: poolers refuse that.
+    Connections set no startup parameters: poolers refuse them.
     """
     arguments = connect_arguments(url, timeout_s)
     engine = create_engine(
         "postgresql+psycopg2://",
         creator=lambda: psycopg2.connect(**arguments),
         poolclass=poolclass,
-        # Or errors and logs would quote prompts and replies.
+        # Otherwise errors and logs would quote prompts and replies.
         hide_parameters=True,
         use_native_hstore=False,
         **{"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True, **options},
@@ -209,7 +209,7 @@ def _named(columns: tuple[str, ...]) -> Any:
 
 
 def _preamble(timeout_s: float) -> str:
-    """What holds for one statement: sent in one message, it and the preamble are one transaction."""
+    """The settings of one statement. Both are sent in one message, so they are one transaction."""
     milliseconds = int(timeout_s * 1000)
     settings = {
         "statement_timeout": milliseconds,
@@ -221,16 +221,16 @@ def _preamble(timeout_s: float) -> str:
 
 
 def _discard_if_bad(context: ExceptionContext) -> None:
-    """Do not return to the pool what can serve nobody, nor keep what was opened before it."""
+    """Discard a connection that is of no more use, and those that were opened before it."""
     if context.original_exception is not None and ends_connection(context.original_exception):
         context.is_disconnect = True
 
 
 def _discard_if_ended(dbapi_connection: Any, record: object, proxy: object) -> None:
     """
-    Discard a connection on which the server has said something while nothing was asked: mostly that it has ended.
+    Discard a connection on which the server has sent something unasked: mostly that the session has ended.
 
-    So a restart, a failover or an idle timeout while nobody was speaking costs no statement.
+    So no statement fails because of a restart, a failover or an idle timeout while the connection was unused.
     """
     heard = select.poll()
     heard.register(dbapi_connection.fileno(), select.POLLIN)
@@ -240,7 +240,7 @@ def _discard_if_ended(dbapi_connection: Any, record: object, proxy: object) -> N
 
 @dataclass(frozen=True)
 class _Own:
-    """What a process has for itself."""
+    """The connections and the watchdog of one process."""
 
     engine: Engine
     watchdog: _Watchdog
@@ -297,7 +297,7 @@ class _Watchdog:
                 now = time.monotonic()
                 while self._deadlines and self._deadlines[0][0] <= now:
                     _, watch_id = heapq.heappop(self._deadlines)
-                    # Still watched means still running: its descriptor cannot have been reused.
+                    # It is still watched, so the statement still runs: its descriptor was not reused.
                     fd = self._sockets.pop(watch_id, None)
                     if fd is not None:
                         _break_socket(fd)
@@ -310,4 +310,4 @@ def _break_socket(fd: int) -> None:
         with socket.socket(fileno=os.dup(fd)) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # It broke by itself meanwhile.
+        pass  # It has broken meanwhile.

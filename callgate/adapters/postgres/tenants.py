@@ -1,4 +1,4 @@
-"""Which organisations a client's database login acts for; kept by the owner of the ledger."""
+"""The organisations that a client's login acts for. Only the owner of the ledger changes them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TENANTS = "SELECT login, org_id FROM tenant_login ORDER BY login, org_id"
 
 class PostgresTenants:
     """
-    Grants and revokes.
+    Grants and revokes organisations.
 
-    Errors: ConfigurationError (this login is not the owner's, or the other one is no client's), LedgerUnavailable.
+    Errors: LedgerUnavailable; ConfigurationError if this login is not the owner, or the other one is not a client.
     """
 
     def __init__(self, session: PostgresSession) -> None:
@@ -26,14 +26,14 @@ class PostgresTenants:
         Let a login of `callgate_client` submit, read and cancel calls of an organisation, from now on.
 
         Returns:
-            The statements that give the login limits of time, if this one may not run them.
+            The statements that limit the login's transactions, if this login may not run them.
         """
         (row,) = self._session.answers(GRANT, tenant._asdict())
         to_run: str | None = row.to_run
         return to_run
 
     def revoke(self, tenant: Tenant) -> bool:
-        """Take it back, also from sessions that are open; False if it was not granted."""
+        """Revoke it, also for open sessions. Returns False if it was not granted."""
         return bool(self._session.rows(REVOKE, tenant._asdict()))
 
     def all(self) -> list[Tenant]:

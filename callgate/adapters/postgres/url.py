@@ -1,8 +1,8 @@
 """
-What a database URL means: what libpq makes of it, for every part of callgate alike.
+Reads a database URL as libpq does, for every part of callgate.
 
-So several hosts, `target_session_attrs`, `options` and every other parameter of libpq's mean here what they mean to
-`psql`. Nothing of a URL that cannot be read is ever quoted: it may be a part of the password.
+So several hosts, `target_session_attrs`, `options` and all other parameters mean the same as in `psql`. No part of an
+unreadable URL is quoted: it may belong to the password.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from callgate.domain.errors import ConfigurationError
 
 SCHEME = "postgresql"
 SCHEMES = (SCHEME, "postgres", "postgresql+psycopg2")
-"""The last one is SQLAlchemy's way to name the driver."""
+"""The last one names the driver, as SQLAlchemy does."""
 ESCAPES = "in a password, / is written %2F, @ %40, ? %3F and % %25"
 _UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: ("\w+")')
 CONNECT_TIMEOUT_S_MIN = 2
-"""libpq takes 1 for 2."""
+"""libpq treats 1 as 2."""
 
 
 def parameters(url: str) -> dict[str, str]:
     """
-    Take a URL apart, as libpq does.
+    Split a URL into parameters, as libpq does.
 
     Raises:
         ConfigurationError: libpq cannot read it, or a part of its password is in the wrong place.

@@ -6,7 +6,7 @@ from callgate.domain.errors import ConfigurationError
 
 POSTGRES_MIN = 16
 VERSION = "SELECT current_setting('server_version_num')::int"
-"""Asks a server for its number: 160004 for 16.4."""
+"""Returns the server's version as a number: 160004 for 16.4."""
 
 
 def major_version(number: int) -> int:

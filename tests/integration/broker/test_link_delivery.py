@@ -13,9 +13,9 @@ from redis import Redis
 
 from callgate.adapters.broker.links import Links
 from callgate.adapters.broker.queue import CeleryQueue
+from callgate.domain.calls import CallState
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import InvalidLink
-from callgate.domain.ledger import CallState
 from tests.support.links import KEY, a_link, deliver, messages
 
 

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 
 from callgate.adapters.broker.app import build_app
 from callgate.adapters.broker.queue import CeleryQueue
+from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.errors import BrokerUnavailable
-from callgate.domain.ledger import AttemptRef, CallKey
 from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from tests.support.links import KEY, messages

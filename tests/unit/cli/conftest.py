@@ -9,7 +9,7 @@ import pytest
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli import run
 from callgate.client import Client
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 from tests.support.command_line import Shell, a_dead_call, client_maker
 from tests.support.ledger_under_test import LedgerUnderTest
 

@@ -9,7 +9,7 @@ import pytest
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.budgets import NANO_PER_USD
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 from callgate.domain.reports import CostLine
 from tests.support.command_line import Shell
 

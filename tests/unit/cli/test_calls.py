@@ -11,9 +11,10 @@ import pytest
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.client import Client
+from callgate.domain.calls import AttemptStatus, CallKey, CallState
 from callgate.domain.delivery import Told
-from callgate.domain.ledger import AttemptStatus, CallKey, CallState, RecordAnswer, Settle
-from callgate.domain.ports import ProviderReply
+from callgate.domain.ledger import RecordAnswer, Settle
+from callgate.domain.provider import ProviderReply
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import Anomaly
 from tests.support.command_line import Shell, a_request, reserve, state_of

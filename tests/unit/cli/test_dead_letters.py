@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from callgate.adapters.memory.ledger import MemoryLedger
-from callgate.domain.ledger import CallKey, CallState
+from callgate.domain.calls import CallKey, CallState
 from callgate.domain.reports import CallFilter, UnprocessableMessage
 from tests.support.command_line import Shell, a_dead_call, state_of
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from callgate.domain.ledger import AttemptRef
+from callgate.domain.calls import AttemptRef
 from callgate.domain.reports import EndReason
 from tests.support.command_line import Shell
 from tests.support.ledger_under_test import (

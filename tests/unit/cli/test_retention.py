@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from callgate.adapters.memory.ledger import MemoryLedger
-from callgate.domain.ledger import CallKey
+from callgate.domain.calls import CallKey
 from tests.support.command_line import Shell, a_request
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.cli.output import print_error
+from callgate.domain.calls import CallKey
 from callgate.domain.errors import CallFailed
-from callgate.domain.ledger import CallKey
 from callgate.domain.reports import UnprocessableMessage
 from tests.support.command_line import (
     ANSWER,

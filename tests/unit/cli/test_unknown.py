@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from callgate.cli.actions import by_of
-from callgate.domain.ledger import AttemptStatus, CallState
+from callgate.domain.calls import AttemptStatus, CallState
 from callgate.domain.reports import By
 from tests.support.command_line import HOSTILE, Shell, given_up, settled
 from tests.support.ledger_under_test import LedgerUnderTest, open_memory

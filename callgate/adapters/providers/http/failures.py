@@ -21,7 +21,7 @@ import aiohttp
 import httpx2
 
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 
 
 class ReplyTooLarge(httpx2.ReadError):

@@ -21,7 +21,7 @@ from callgate.adapters.providers.http.error_body import (
 from callgate.adapters.providers.http.retry_after import retry_after_in_body_s, retry_after_s
 from callgate.adapters.providers.http.safe_words import SENTENCES, hint, lower_message, parameter
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 
 CONTEXT_WORDS = ("context length", "context size", "context window")
 EXPLAINED_STATUSES = frozenset({400, 404, 413, 422})

@@ -24,9 +24,8 @@ from callgate.adapters.providers.openai.usage import ReportedUsage, usage_in
 from callgate.domain import bounded_json
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.endings import GOOD_ENDING, Ending, ending_of, worst_of
-from callgate.domain.ports import ProviderReply
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
-from callgate.domain.retry import Billing, Failure
 
 NAME_CHARS_MAX = 128
 STREAMS = ("text/event-stream", "application/x-ndjson", "application/jsonl")

@@ -30,9 +30,9 @@ from callgate.adapters.providers.openai.chat_reply import reply_of
 from callgate.adapters.providers.openai.chat_request import request_json
 from callgate.adapters.providers.openai.sdk_errors import failure_of
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.ports import CredentialsPort, ProviderReply
+from callgate.domain.ports import CredentialsPort
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
-from callgate.domain.retry import Billing, Failure
 
 ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
 BASE_URL = "https://api.openai.com/v1"

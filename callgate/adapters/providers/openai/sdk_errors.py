@@ -22,7 +22,7 @@ from callgate.adapters.providers.http.failures import (
 )
 from callgate.adapters.providers.http.refusals import refusal_of
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.retry import Billing, Failure
+from callgate.domain.provider import Billing, Failure
 
 
 def failure_of(exc: Exception, entry: ProviderEntry, *, is_sent: bool) -> Failure:

@@ -1,15 +1,16 @@
--- callgate_archive_month_v1: drop the oldest partition of ai_call_log that is older than p_keep_months whole months, and keep
--- its sums in ai_call_log_archive, in one transaction.
+-- callgate_archive_month_v1: drop the oldest partition of ai_call_log that is older than p_keep_months whole months, and
+-- keep its sums in ai_call_log_archive.
 --
--- Only a partition that nothing can change any more: every attempt is posted, its call has ended and everybody was told,
--- its bodies are purged, and a late answer would not be taken (see record_v1). Who settles by hand waits for the lock that
--- take_upkeep_v1 takes. So its rows can be summed without another one. And none with a bill that nobody knows, unless it was
--- posted p_unknown_days ago: until then an operator may still learn it.
--- Old rows of the default partition go the same way, but are deleted.
--- Locks     what take_upkeep_v1 does, then ai_call_log, exclusively, for the moment of the drop; who cannot have it within a
---           second comes again later.
--- Returns   the partition's name, and how many attempts were archived; null of one that must wait, which ends the search. Then,
---           for how many unknown bills, among other things. No row if nothing is old enough, or somebody else is at it.
+-- A partition is dropped only if nothing can change it any more: every attempt is posted, its call has ended, all links
+-- are delivered, the bodies are purged, and record_v1 would refuse a late answer. A partition with unknown bills also
+-- waits until p_unknown_days after they were posted: an operator may still learn them. settle_unknown_v1 waits for the
+-- lock of take_upkeep_v1.
+-- Old rows of the default partition are archived in the same way, and deleted.
+-- Locks     what take_upkeep_v1 locks, then ai_call_log, exclusively, for the moment of the drop. A caller that cannot
+--           get it within a second tries again later.
+-- Returns   the partition's name and the number of archived attempts; null if the partition must wait, which ends the
+--           search. Then the number of unknown bills for which it waits. No row if nothing is old enough, or another
+--           session is archiving.
 CREATE FUNCTION callgate_archive_month_v1(p_keep_months int, p_unknown_days int)
 RETURNS TABLE (partition_name text, archived bigint, unknown bigint)
 LANGUAGE plpgsql SET timezone = 'UTC' SET lock_timeout = '1s' AS $$

@@ -1,9 +1,10 @@
--- callgate_audit_v1: one consistent look at the books: every budget period as counted, beside what its rows say, and sums over
--- all calls. Every call has one row for each of its attempts, every row has its call.
+-- callgate_audit_v1: one consistent look at the ledger: every budget period as counted, beside the sum of its rows, and
+-- sums over all calls. Every call has one row for each of its attempts, and every row has its call.
 --
--- Rows of dropped partitions are known by their number only. So calls from before the newest of them are compared all
--- together: the attempts they began with the rows that are left and the rows that were archived.
--- Locks     ai_call_log, shared, before it looks: a partition that is being dropped is seen by its rows or by its sums.
+-- Of dropped partitions only the number of rows is known. So the calls from before the newest of them are compared as a
+-- whole: their attempts with the rows that are left and the rows that were archived.
+-- Locks     ai_call_log, shared, before it looks: the rows of a partition that is being dropped are counted once, as rows
+--           or as sums.
 CREATE FUNCTION callgate_audit_v1()
 RETURNS TABLE (
     at timestamptz, budgets json, calls_by_state json, attempts_by_status json, calls_with_missing_rows int,

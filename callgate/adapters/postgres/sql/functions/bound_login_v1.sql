@@ -1,8 +1,9 @@
--- callgate_bound_login_v1: give a client's login limits of time: for the owner of the ledger only.
+-- callgate_bound_login_v1: limit how long the sessions of a client's login may stay idle, wait and run. Only the owner of
+-- the ledger executes this.
 --
--- What the login has of its own for this database, or for all, stays. These are defaults: the login may override them, for itself
--- and for each session. They end what was forgotten; what is meant to harm is passed over (hold_v1).
--- Returns   the statements, if the owner may not run them: somebody with the right to alter the login should.
+-- Limits that the login already has, for this database or for all, stay. They are defaults: a session may override them.
+-- They end forgotten transactions. Against hostile ones workers pass over locked calls (lock_calls_v1).
+-- Returns   the statements, if the owner may not run them: a login that may alter this one has to.
 CREATE FUNCTION callgate_bound_login_v1(p_login text) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE

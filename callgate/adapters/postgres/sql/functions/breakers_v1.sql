@@ -1,4 +1,5 @@
--- callgate_breakers_v1: the breakers, and how many calls wait for the provider of each: all of them, or the organisation's.
+-- callgate_breakers_v1: the breakers, and how many calls wait for the provider of each: of all organisations, or of the
+-- breaker's own.
 CREATE FUNCTION callgate_breakers_v1() RETURNS TABLE (
     provider text, model text, credential text, org_id text, is_open boolean, reason text, failures int,
     changed_at timestamptz, proven_at timestamptz, probe_at timestamptz, waiting int)

@@ -1,4 +1,5 @@
--- callgate_budgets_v1: the newest period of each budget that the login may read; of one organisation, if p_org_id is given.
+-- callgate_budgets_v1: the newest period of each budget that the login may read; of one organisation, if p_org_id is
+-- given.
 CREATE FUNCTION callgate_budgets_v1(p_org_id text) RETURNS SETOF budget
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
 DECLARE

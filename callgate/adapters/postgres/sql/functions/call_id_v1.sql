@@ -1,4 +1,4 @@
--- callgate_call_id_v1: the call id that an organisation and an input hash have; callgate/domain/identity.py, in SQL.
+-- callgate_call_id_v1: the call id of an organisation and an input hash, as callgate/domain/identity.py computes it.
 --
 -- A UUIDv8 (RFC 9562, 5.8) from SHA-256 over the canonical JSON of [org_id, hash in hex].
 CREATE FUNCTION callgate_call_id_v1(p_org_id text, p_input_hash bytea) RETURNS uuid

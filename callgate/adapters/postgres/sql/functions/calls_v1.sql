@@ -1,9 +1,10 @@
--- callgate_calls_v1: which calls somebody means, newest first; every filter that is not null narrows.
--- What is compared is an expression (|| ''): of a column the planner knows how often each value is there, whosever it is, and a
--- client sees by which plan it chose.
+-- callgate_calls_v1: list calls, newest first; every filter that is not null narrows.
+--
+-- Filters compare an expression (|| ''). For a column the planner would use its statistics over all organisations, and a
+-- client could see them by the plan it chose.
 CREATE FUNCTION callgate_calls_v1(
-    p_org_id text, p_state text, p_call_type text, p_provider text, p_model text, p_error_fingerprint text,
-    p_call_ids uuid[], p_limit int
+    p_org_id text, p_state text, p_wait_reason text, p_end_reason text, p_call_type text, p_provider text, p_model text,
+    p_error_fingerprint text, p_call_ids uuid[], p_limit int
 ) RETURNS TABLE (call_id uuid, generation int)
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
@@ -18,6 +19,8 @@ BEGIN
       FROM llm_call c
      WHERE (orgs IS NULL OR c.org_id = ANY (orgs))
        AND (p_state IS NULL OR c.state = p_state)
+       AND (p_wait_reason IS NULL OR c.wait_reason || '' = p_wait_reason)
+       AND (p_end_reason IS NULL OR c.end_reason || '' = p_end_reason)
        AND (p_call_type IS NULL OR c.call_type || '' = p_call_type)
        AND (p_provider IS NULL OR c.provider || '' = p_provider)
        AND (p_model IS NULL OR c.model || '' = p_model)

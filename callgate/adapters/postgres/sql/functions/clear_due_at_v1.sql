@@ -1,7 +1,9 @@
--- callgate_clear_due_at_v1: take the due_at from ended calls whose attempts are posted. Their links are untold_call's.
+-- callgate_clear_due_at_v1: clear the due_at of ended calls whose attempts are all posted. Links that wait have a time of
+-- their own, in undelivered_call.
 --
--- The caller holds the calls' locks. `due_at IS NOT NULL` is no condition here though it would spare a rare idle write: with
--- it the planner, while few calls are due, takes ix_llm_call_due, and keeps to that when it holds a hundred thousand.
+-- The caller holds the calls' locks. `due_at IS NOT NULL` is no condition here, though it would spare an idle write: with
+-- it the planner, while few calls are due, takes ix_llm_call_due, and keeps that plan when the index holds a hundred
+-- thousand.
 CREATE FUNCTION callgate_clear_due_at_v1(p_call_ids uuid[], p_generations int[]) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$

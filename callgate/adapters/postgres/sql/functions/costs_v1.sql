@@ -1,8 +1,9 @@
 -- callgate_costs_v1: what was used, by organisation, call type, provider and model.
 --
--- A collapsed submission saved what its call was posted at, if that succeeded. Sums include dropped partitions;
--- percentiles are those of the attempts that are still in the log.
--- Locks     ai_call_log, shared, before it looks: a partition that is being dropped is seen by its rows or by its sums.
+-- A collapsed submission saved what its call was posted at, if that succeeded. Sums include dropped partitions.
+-- Percentiles are of the attempts that are still in the log.
+-- Locks     ai_call_log, shared, before it looks: the rows of a partition that is being dropped are counted once, as rows
+--           or as sums.
 CREATE FUNCTION callgate_costs_v1(p_org_id text)
 RETURNS TABLE (
     org_id text, call_type text, provider text, model text, calls int, attempts int, succeeded int,

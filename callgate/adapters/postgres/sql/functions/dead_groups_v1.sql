@@ -1,6 +1,7 @@
--- callgate_dead_groups_v1: dead letters that failed alike, the largest group first; what was redriven is no dead letter.
--- What is compared is an expression (|| ''): of a column the planner knows how often each value is there, whosever it is, and a
--- client sees by which plan it chose.
+-- callgate_dead_groups_v1: dead letters grouped by failure, the largest group first. A call that was redriven is no dead
+-- letter.
+--
+-- Filters compare an expression (|| ''): see calls_v1.
 CREATE FUNCTION callgate_dead_groups_v1(
     p_org_id text, p_call_type text, p_provider text, p_model text, p_error_fingerprint text, p_call_ids uuid[]
 ) RETURNS TABLE (

@@ -1,4 +1,4 @@
--- callgate_defer_call_v1: leave a call that refuses a change alone for an hour, and say so in the server's log.
+-- callgate_defer_call_v1: defer a call that takes no change for an hour, and write so into the server's log.
 CREATE FUNCTION callgate_defer_call_v1(p_call_id uuid, p_generation int, p_why text) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN

@@ -1,8 +1,8 @@
--- callgate_deliver_v1: say of links what became of them; calls that have none left are told of.
+-- callgate_deliver_v1: record the results of deliveries, and remove calls without a waiting link from undelivered_call.
 --
--- p_failures   null: it was published. Else why it was not, and p_again_s says when to try again; null: never.
--- Locks        the submissions, then the rows of untold_call, SKIP LOCKED: who is passed over is found again by links_v1. A client
---              may hold a submission of its own: its link is published again, until it lets go.
+-- p_failures  null: the link was published. Else why it was not; p_again_s says when to try again (null: never).
+-- Locks     the submissions, then the rows of undelivered_call: SKIP LOCKED. What is passed over is found again by
+--           links_v1. A client may hold a submission of its own: until it lets go, its link is published again.
 CREATE FUNCTION callgate_deliver_v1(p_submission_ids uuid[], p_failures text[], p_again_s float8[]) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
@@ -22,11 +22,11 @@ BEGIN
      WHERE s.submission_id = o.submission_id
        AND s.link IS NOT NULL AND s.delivered_at IS NULL AND s.given_up_at IS NULL;
     FOR u IN
-        SELECT x.* FROM untold_call x
+        SELECT x.* FROM undelivered_call x
           JOIN (SELECT DISTINCT s.call_id, s.generation FROM submission s
                  WHERE s.submission_id = ANY (p_submission_ids)) k USING (call_id, generation)
            FOR UPDATE OF x SKIP LOCKED
     LOOP
-        PERFORM callgate_has_untold_calls_v1(u.call_id, u.generation);
+        PERFORM callgate_reschedule_delivery_v1(u.call_id, u.generation);
     END LOOP;
 END $$;

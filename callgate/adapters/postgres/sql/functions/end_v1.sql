@@ -1,9 +1,10 @@
--- callgate_end_v1: cancel queued or waiting calls, or discard dead ones; their links, if any, fall due.
+-- callgate_end_v1: cancel queued or waiting calls, or discard dead ones; their links become due.
 --
--- p_states   which of them, so that nobody cancels what has died meanwhile.
--- A login that is a tenant's may cancel calls of its own organisations, and discard none.
--- Locks     those of the calls that nobody else holds (hold_v1). The others are tried again for a fifth of a second, for mostly a
---           submission is just joining; after that they stay as they are.
+-- A login of a tenant may cancel calls of its own organisations, and discard none.
+-- p_states  the states in which a call is ended: a call that has died meanwhile is not cancelled.
+-- Locks     the calls that no other session holds. The others are tried again for a fifth of a second, because mostly a
+--           submission is just joining them. After that they stay as they are.
+-- Returns   the calls that were ended.
 CREATE FUNCTION callgate_end_v1(p_call_ids uuid[], p_generations int[], p_error text, p_states text[])
 RETURNS TABLE (call_id uuid, generation int)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -29,16 +30,16 @@ BEGIN
         IF try > 1 THEN
             PERFORM pg_sleep(0.05);
         END IF;
-        call_ids := callgate_hold_v1(call_ids, generations);
+        call_ids := callgate_lock_calls_v1(call_ids, generations);
         FOR call_id, generation, org IN
         UPDATE llm_call l
            SET state = 'rejected', error = p_error, requested_hold_nano_usd = NULL, breaker_id = NULL, wait_reason = NULL,
-               due_at = NULL
+               end_reason = callgate_error_code_v1(p_error), due_at = NULL
          WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(call_ids, generations))
            AND l.state = ANY (p_states) AND l.state IN ('queued', 'waiting', 'dead')
         RETURNING l.call_id, l.generation, l.org_id
         LOOP
-            PERFORM callgate_tell_later_v1(call_id, generation, org, interval '0');
+            PERFORM callgate_schedule_delivery_v1(call_id, generation, org, interval '0');
             RETURN NEXT;
         END LOOP;
     END LOOP;

@@ -1,8 +1,9 @@
--- callgate_expire_leases_v1: release leases that have run out, if the process that asks may reap; SKIP LOCKED.
+-- callgate_expire_leases_v1: release leases that have expired, if the process p_reaper may reap.
 --
--- It must have been steady for as long as the judged lease lasts: who is alive has had the time to renew.
--- Returns   the worker ids whose leases are gone; not again those of which only what somebody held was left (release_leases_v1):
---           such a lease ends as it begins.
+-- Its own lease must be stable for as long as the expired lease lasted: a living process has had the time to renew.
+-- Locks     the leases: SKIP LOCKED.
+-- Returns   the workers whose lease was released, each once: a lease that release_leases_v1 keeps for locked calls ends
+--           when it begins, and is not returned again.
 CREATE FUNCTION callgate_expire_leases_v1(p_reaper text, p_limit int) RETURNS SETOF text
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

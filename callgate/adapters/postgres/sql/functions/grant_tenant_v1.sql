@@ -1,6 +1,6 @@
--- callgate_grant_tenant_v1: let a login act for an organisation. For the owner of the ledger only.
+-- callgate_grant_tenant_v1: let a login act for an organisation. Only the owner of the ledger executes this.
 --
--- A login that Postgres shows every row cannot be held to an organisation, so it is refused.
+-- A login that sees all rows cannot be restricted to an organisation, so it is refused.
 CREATE FUNCTION callgate_grant_tenant_v1(p_login text, p_org_id text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,6 +1,8 @@
--- callgate_headroom_v1: what a new hold may take from a scope now: the least over its windows, null if it has no budget.
+-- callgate_headroom_v1: how much a new hold may take from a scope now: the least over its windows; null if it has no
+-- budget.
 --
--- Of a period that has ended and is not rolled over yet it says what was left: whoever waits has a timer for its end.
+-- A period that has ended and is not rolled over yet counts with what was left in it: a waiting call has a timer for its
+-- end.
 CREATE FUNCTION callgate_headroom_v1(p_org_id text, p_scope text) RETURNS bigint
 LANGUAGE sql STABLE SET enable_seqscan = off AS $$
     SELECT min(b.limit_nano_usd - b.spent_nano_usd - b.reserved_nano_usd)

@@ -1,10 +1,14 @@
--- callgate_links_v1: take links that are to be delivered, oldest first; their calls are lent to the caller for ten seconds.
+-- callgate_links_v1: take links that are to be delivered, oldest first. Their calls are lent to the caller for ten
+-- seconds.
 --
--- Of the calls p_call_ids, p_generations: the process that ended them tells first. Where those are null: of organisations in turn,
--- by name, from the one behind p_after on; so those of one, however many, delay others by no more than p_per_org links.
--- Locks     rows of untold_call, SKIP LOCKED: who is adding a link to an ended call is passed over, and comes again. No call.
--- Refused   a row that cannot be lent stops none of those behind it.
--- Returns   at most p_limit, p_per_org of an organisation, p_per_call of a call, and p_bytes_max together, but one at least.
+-- p_call_ids  take the links of these calls: the process that ended them delivers first. Null: of all organisations in
+--             turn, by name, from the one after p_after on. So an organisation with many links delays others by p_per_org
+--             links at most.
+-- Locks     rows of undelivered_call: SKIP LOCKED. A call to which a link is just being added is passed over, and found
+--           again. No call is locked.
+-- Refused   a row that cannot be lent does not stop those behind it.
+-- Returns   at most p_limit links, p_per_org of an organisation, p_per_call of a call, and p_bytes_max in all, but one at
+--           least.
 CREATE FUNCTION callgate_links_v1(
     p_after text, p_call_ids uuid[], p_generations int[], p_per_call int, p_per_org int, p_limit int, p_bytes_max bigint
 ) RETURNS TABLE (submission_id uuid, call_id uuid, generation int, org_id text, state text, tries int, link text)
@@ -14,7 +18,7 @@ SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force
 DECLARE
     lent CONSTANT interval := interval '10 s';
     org text := p_after;
-    u untold_call%ROWTYPE;
+    u undelivered_call%ROWTYPE;
     of_org int := 0;
     of_call int;
     taken int := 0;
@@ -24,28 +28,28 @@ DECLARE
 BEGIN
     WHILE taken < p_limit AND bytes < p_bytes_max LOOP
         IF p_call_ids IS NULL AND NOT again THEN
-            SELECT x.org_id INTO org FROM untold_call x WHERE x.org_id > org ORDER BY x.org_id LIMIT 1;
+            SELECT x.org_id INTO org FROM undelivered_call x WHERE x.org_id > org ORDER BY x.org_id LIMIT 1;
             EXIT WHEN NOT FOUND;
             of_org := 0;
         END IF;
         again := false;
         FOR u IN
             SELECT * FROM (
-                SELECT x.* FROM untold_call x
-                 WHERE p_call_ids IS NULL AND x.org_id = org AND x.tell_at <= now() AND x.call_id <> ALL (refused)
-                 ORDER BY x.tell_at LIMIT p_per_org FOR UPDATE SKIP LOCKED) in_turn
+                SELECT x.* FROM undelivered_call x
+                 WHERE p_call_ids IS NULL AND x.org_id = org AND x.deliver_at <= now() AND x.call_id <> ALL (refused)
+                 ORDER BY x.deliver_at LIMIT p_per_org FOR UPDATE SKIP LOCKED) in_turn
             UNION ALL
             SELECT * FROM (
                 SELECT x.* FROM unnest(p_call_ids, p_generations) AS k(call_id, generation)
-                  JOIN untold_call x ON x.call_id = k.call_id AND x.generation = k.generation
+                  JOIN undelivered_call x ON x.call_id = k.call_id AND x.generation = k.generation
                    FOR UPDATE OF x SKIP LOCKED) named
         LOOP
             EXIT WHEN taken >= p_limit OR bytes >= p_bytes_max OR of_org >= p_per_org;
             BEGIN
-                UPDATE untold_call x SET tell_at = now() + lent
+                UPDATE undelivered_call x SET deliver_at = now() + lent
                  WHERE x.call_id = u.call_id AND x.generation = u.generation;
             EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
-                RAISE WARNING 'call %.% cannot be told of: %', u.call_id, u.generation, SQLERRM;
+                RAISE WARNING 'links of call %.% cannot be taken: %', u.call_id, u.generation, SQLERRM;
                 refused := refused || u.call_id;
                 again := p_call_ids IS NULL;
                 CONTINUE;
@@ -68,7 +72,7 @@ BEGIN
                 RETURN NEXT;
             END LOOP;
             IF of_call = 0 THEN
-                PERFORM callgate_has_untold_calls_v1(u.call_id, u.generation);
+                PERFORM callgate_reschedule_delivery_v1(u.call_id, u.generation);
             END IF;
         END LOOP;
         EXIT WHEN p_call_ids IS NOT NULL;

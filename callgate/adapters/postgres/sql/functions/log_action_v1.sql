@@ -1,4 +1,5 @@
--- callgate_log_action_v1: keep who changed what, and why; in the transaction of the change itself.
+-- callgate_log_action_v1: write into the action log what an operator changed, and why, in the transaction of the change
+-- itself.
 CREATE FUNCTION callgate_log_action_v1(
     p_operator text, p_reason text, p_action text, p_org_id text, p_subject text, p_detail jsonb
 ) RETURNS void

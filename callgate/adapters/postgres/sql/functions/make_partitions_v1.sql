@@ -1,13 +1,14 @@
--- callgate_make_partitions_v1: see that ai_call_log has a partition for each of p_months months from p_from's on.
+-- callgate_make_partitions_v1: create the missing monthly partitions of ai_call_log: p_months months, beginning with
+-- p_from's.
 --
--- Months are UTC's. A month of which the default partition has rows already is left to it: they are served from there.
--- Postgres reads the whole default partition, under a lock that stops the ledger, before it adds a month: so nothing is
--- added once that is large, unless a validated constraint of the name below spares it the reading (ADR 10).
--- Whoever comes while another does the same does nothing.
--- Locks     what take_upkeep_v1 does, then ai_call_log, exclusively, for a moment; who cannot have it within a second comes
---           again later.
--- Returns   how many were made; how many were not, because the default partition is too large; how many rows lie in it,
---           counted up to 1,000 (there should be none).
+-- Months are UTC's. A month whose rows are in the default partition already stays there. Before it adds a month, Postgres
+-- reads the whole default partition under a lock that stops the ledger. So nothing is added once that partition is large,
+-- unless a validated constraint of the name below spares the reading (ADR 10).
+-- If another session does the same, nothing is done.
+-- Locks     what take_upkeep_v1 locks, then ai_call_log, exclusively, for a moment. A caller that cannot get it within a
+--           second tries again later.
+-- Returns   how many were created; how many were not, because the default partition is too large; how many rows the
+--           default partition has, counted up to 1,000 (there should be none).
 CREATE FUNCTION callgate_make_partitions_v1(p_from timestamptz, p_months int)
 RETURNS TABLE (made int, not_made int, in_default int)
 LANGUAGE plpgsql SET timezone = 'UTC' SET lock_timeout = '1s' AS $$

@@ -1,14 +1,14 @@
--- callgate_purge_v1: remove the bodies of up to p_limit calls that ended too long ago, and keep the accounting.
+-- callgate_purge_v1: remove the bodies of up to p_limit calls that ended long ago, and keep the accounting.
 --
--- Bodies    the request, the replies of all its attempts, the links of its submissions. A call is purged whole.
--- Ages      in seconds by organisation, p_default_age_s for the others; null keeps. A call ages from its last posting, one
---           that never ran from its submission.
--- Spared    calls that are open, have somebody to tell, or money to post: an ended call without due_at, that is not in
---           untold_call, has none of these. And calls with a late answer that is kept but not settled yet: its usage is in
---           its reply.
--- Strays    belong to no organisation: those older than p_default_age_s are deleted.
--- Locks     the calls; whoever finds them locked leaves them to the other. Then the attempts by id.
--- Returns   how many calls were (p_dry_run: would be) purged, and how many stray messages deleted.
+-- Bodies    the request, the replies of all its attempts, the links of its submissions. A call is purged as a whole.
+-- Ages      in seconds, by organisation; p_default_age_s for the others; null keeps. The age of a call counts from its
+--           last posting, or from its submission if it never ran.
+-- Spared    calls that are open, or have a link to deliver or money to post: an ended call without due_at, that is not in
+--           undelivered_call, has neither. And calls with a late answer that is not settled yet: its usage is in the
+--           reply.
+-- Messages  unprocessable messages belong to no organisation. Those older than p_default_age_s are deleted.
+-- Locks     the calls: SKIP LOCKED. Then the attempts, by id.
+-- Returns   how many calls were purged (p_dry_run: would be), and how many unprocessable messages were deleted.
 CREATE FUNCTION callgate_purge_v1(
     p_org_ids text[], p_ages_s float8[], p_default_age_s float8, p_limit int, p_dry_run boolean
 ) RETURNS TABLE (calls int, unprocessable_messages int)
@@ -39,7 +39,7 @@ BEGIN
           FROM (SELECT l.call_id, l.generation, l.created_at FROM llm_call l
                  WHERE l.org_id = org AND l.request IS NOT NULL AND l.due_at IS NULL
                    AND l.created_at <= ended_before
-                   AND NOT EXISTS (SELECT 1 FROM untold_call u
+                   AND NOT EXISTS (SELECT 1 FROM undelivered_call u
                                     WHERE u.call_id = l.call_id AND u.generation = l.generation)
                    AND NOT EXISTS (
                        SELECT 1 FROM ai_call_log a

@@ -1,10 +1,10 @@
 -- callgate_read_v1: calls with one attempt each, by (call_id, generation[, attempt_id]), in the order asked for.
 --
--- Bodies travel only when wanted: a request if it has at most p_request_bytes_max, a reply only of a call that has ended, unless
--- the attempt was named. Calls of organisations that the login may not read are as good as absent. The plan is kept: planning a
--- look-up again costs more with every partition.
--- Returns   the first of them: as many as have p_bytes_max together, and one at least. How long a column is, is known without
---           reading it.
+-- A request is returned if it has at most p_request_bytes_max. A reply is returned of a call that has ended, or if the
+-- attempt was named. Calls of organisations that the login may not read are left out. The plan is kept: planning this
+-- look-up costs more with every partition.
+-- Returns   the first calls: as many as have p_bytes_max together, and one at least. The length of a column is known
+--           without reading it.
 CREATE FUNCTION callgate_read_v1(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_request_bytes_max int, p_with_reply boolean,
     p_bytes_max bigint
@@ -12,7 +12,7 @@ CREATE FUNCTION callgate_read_v1(
     ord int, call_id uuid, generation int, org_id text, input_hash bytea, state text, due_at timestamptz,
     attempt int, call_type text, provider text, model text, input_token_bound int, error text,
     created_at timestamptz, is_purged boolean, request_bytes int, request bytea, posted_nano_usd bigint, worker_losses int,
-    unknown_attempts int, paid_failures int, free_probes int, wait_reason text, sweeps int,
+    unknown_attempts int, paid_failures int, free_probes int, wait_reason text, end_reason text, sweeps int,
     attempt_id uuid, a_attempt int, status text, hold_nano_usd bigint, a_posted bigint, input_tokens int,
     cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,
     price_source text, service_tier text, latency_ms int, queue_ms int, provider_request_id text,
@@ -33,7 +33,8 @@ BEGIN
            c.provider, c.model, c.input_token_bound, c.error, c.created_at, c.request IS NULL,
            coalesce(octet_length(c.request), 0), CASE WHEN w.request THEN c.request END,
            coalesce(t.posted, 0)::bigint, coalesce(t.lost, 0)::int,
-           coalesce(t.unknown, 0)::int, coalesce(t.paid, 0)::int, coalesce(t.free, 0)::int, c.wait_reason, c.sweeps,
+           coalesce(t.unknown, 0)::int, coalesce(t.paid, 0)::int, coalesce(t.free, 0)::int, c.wait_reason, c.end_reason,
+           c.sweeps,
            a.attempt_id, a.attempt, a.status, a.hold_nano_usd, a.posted_nano_usd,
            a.input_tokens, a.cached_input_tokens, a.cache_write_tokens, a.output_tokens, a.reasoning_tokens,
            a.price_source, a.service_tier, a.latency_ms, a.queue_ms, a.provider_request_id, a.error_json,
@@ -44,7 +45,7 @@ BEGIN
            WITH ORDINALITY AS k(call_id, generation, attempt_id, ord)
       JOIN llm_call c ON c.call_id = k.call_id AND c.generation = k.generation
        AND (orgs IS NULL OR c.org_id = ANY (orgs))
-      -- A query of its own (LIMIT), so that the wanted id is known before a partition is chosen.
+      -- LIMIT makes it a query of its own, so that the attempt's id is known before a partition is chosen.
       LEFT JOIN LATERAL (
            SELECT * FROM ai_call_log x
             WHERE x.attempt_id = coalesce(k.attempt_id, c.attempt_id)
@@ -53,7 +54,7 @@ BEGIN
       ) a ON true
       LEFT JOIN LATERAL (
            SELECT sum(x.posted_nano_usd) AS posted,
-                  -- Lost: nobody recorded an answer. Errors are not looked into: a broken one would fail every batch.
+                  -- Lost: no answer was recorded. Errors are not read here: a broken one would fail every batch.
                   count(*) FILTER (WHERE x.status = 'unknown' AND x.finished_at IS NULL) AS lost,
                   count(*) FILTER (WHERE x.status = 'unknown' AND x.finished_at IS NOT NULL) AS unknown,
                   count(*) FILTER (WHERE x.status = 'failed'

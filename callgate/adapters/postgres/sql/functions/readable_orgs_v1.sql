@@ -1,8 +1,8 @@
--- callgate_readable_orgs_v1: the organisations that this login may read, or what of p_org_id it may; null means all.
+-- callgate_readable_orgs_v1: the organisations that this login may read, or which of them is p_org_id; null means all.
 --
--- Workers run calls of all organisations, and the dashboard shows all, but no bodies: a client that is in its role as well
--- may be told by functions what a client may, for those bring bodies. Every function that reads for a client asks this: no
--- login of a role but the dashboard's reads a table by itself (see docs/adr/0009).
+-- A worker reads all organisations. The dashboard reads all, but no bodies. Functions return bodies: so a login that is
+-- both client and dashboard gets from them only what a client may read. Every function that reads for a client calls
+-- this. No role but the dashboard reads a table directly (docs/adr/0009).
 CREATE FUNCTION callgate_readable_orgs_v1(p_org_id text) RETURNS text[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE

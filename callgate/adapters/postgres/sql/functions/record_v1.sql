@@ -1,8 +1,8 @@
--- callgate_record_v1: keep what the provider answered, before anything else happens to it.
+-- callgate_record_v1: store the answer of a provider, before anything else happens to it.
 --
--- dispatched -> answered. An answer that comes after the attempt became unknown is kept once, and settled again; after a
--- week it is too late: what is posted by then stays posted.
--- Locks     the attempts by id; clock_timestamp() after that, so that finished_at and posted_at are in true order.
+-- dispatched -> answered. The first answer that comes after the attempt became unknown is stored too, and settled again.
+-- After a week it is refused: what is posted by then stays posted.
+-- Locks     the attempts, by id. clock_timestamp() comes after that, so that finished_at and posted_at are in true order.
 -- Returns   per row: recorded | late | closed.
 CREATE FUNCTION callgate_record_v1(
     p_attempt_ids uuid[], p_replies bytea[], p_errors text[], p_latencies_ms int[],
@@ -14,7 +14,7 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     a ai_call_log%ROWTYPE;
 BEGIN
-    -- Joined, not compared with the array: so each finds its partition at once.
+    -- Joined, not compared with the array: each attempt finds its partition at once.
     PERFORM 1 FROM unnest(p_attempt_ids) AS k(attempt_id) JOIN ai_call_log l USING (attempt_id)
       ORDER BY l.attempt_id FOR UPDATE OF l;
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP

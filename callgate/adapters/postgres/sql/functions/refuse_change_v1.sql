@@ -1,4 +1,4 @@
--- callgate_refuse_change_v1: refuse to change or delete a row of the action log.
+-- callgate_refuse_change_v1: raise an error for a change of the action log.
 CREATE FUNCTION callgate_refuse_change_v1() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,31 +1,31 @@
--- callgate_release_leases_v1: give the leases away; whatever their processes left unposted is due now.
+-- callgate_release_leases_v1: end the leases of worker processes, and make due what they have not posted.
 --
--- A call that somebody holds at this moment is left for the next time: its lease stays, but begins now and has run out at once.
--- So who expires leases comes back to it, last in turn, while its process, if that is alive, learns from began_at that it
--- was given away. A process that renews it first has the rest of its calls back.
--- Locks     the leases by worker_id, then the calls that nobody else holds (hold_v1). Nobody takes a lease after a call. What
---           was found before the calls were locked is looked at again: a call may have another attempt by then, of a process
---           that is alive.
--- Refused   a call that takes no change stops none of the others: it falls due with its attempt's deadline.
--- Indexes   `posted_at IS NULL` says what `posted_nano_usd IS NULL` says, and is the condition of an index that is meant
---           for this look-up alone: other statements would scan the whole of it.
+-- A call that another session holds at this moment is left for the next time. Then its lease stays, begins now and has
+-- expired at once: expire_leases_v1 finds it again, as the last in turn. If its process is alive, it sees from began_at
+-- that its lease was released, and may renew it: then the rest of its calls is its own again.
+-- Locks     the leases by worker_id, then the calls that no other session holds. No session locks a lease after a call.
+--           The attempts are read again once the calls are locked: a call may have a newer attempt by then, of a living
+--           process.
+-- Refused   a call that takes no change stops no other: it becomes due when its attempt expires.
+-- Indexes   `posted_at IS NULL` means the same as `posted_nano_usd IS NULL`, and is the condition of an index for this
+--           look-up alone. Other statements would scan the whole of it.
 CREATE FUNCTION callgate_release_leases_v1(p_worker_ids text[]) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     call_ids uuid[];
     generations int[];
-    held_ids uuid[];
+    locked_ids uuid[];
     found record;
-    unfinished text[];          -- processes with calls that are not due, and that somebody holds
+    unfinished text[];          -- processes with calls that are not due, and that another session holds
 BEGIN
     PERFORM 1 FROM worker_lease w WHERE w.worker_id = ANY (p_worker_ids) ORDER BY w.worker_id FOR UPDATE;
     SELECT array_agg(a.call_id), array_agg(a.generation) INTO call_ids, generations
       FROM ai_call_log a
      WHERE split_part(a.worker_id, '/', 1) = ANY (p_worker_ids) AND a.posted_at IS NULL;
-    held_ids := callgate_hold_v1(call_ids, generations);
+    locked_ids := callgate_lock_calls_v1(call_ids, generations);
     FOR found IN
         SELECT l.call_id, l.generation FROM llm_call l JOIN ai_call_log a USING (call_id, generation)
-         WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(held_ids, generations))
+         WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(locked_ids, generations))
            AND l.due_at > now() AND a.posted_at IS NULL AND split_part(a.worker_id, '/', 1) = ANY (p_worker_ids)
     LOOP
         BEGIN
@@ -37,11 +37,11 @@ BEGIN
     END LOOP;
 
     SELECT array_agg(DISTINCT split_part(a.worker_id, '/', 1)) INTO unfinished
-      FROM unnest(call_ids, generations, held_ids) AS k(call_id, generation, held_id)
+      FROM unnest(call_ids, generations, locked_ids) AS k(call_id, generation, locked_id)
       JOIN llm_call l ON l.call_id = k.call_id AND l.generation = k.generation AND l.due_at > now()
       JOIN ai_call_log a ON a.call_id = l.call_id AND a.generation = l.generation AND a.posted_at IS NULL
        AND split_part(a.worker_id, '/', 1) = ANY (p_worker_ids)
-     WHERE k.held_id IS NULL;
+     WHERE k.locked_id IS NULL;
     DELETE FROM worker_lease w
      WHERE w.worker_id = ANY (p_worker_ids) AND w.worker_id <> ALL (coalesce(unfinished, '{}'));
     UPDATE worker_lease w

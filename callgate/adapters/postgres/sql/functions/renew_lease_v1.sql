@@ -1,8 +1,8 @@
--- callgate_renew_lease_v1: grant or prolong the lease of a worker process, p_lease_s seconds from now.
+-- callgate_renew_lease_v1: grant or renew the lease of a worker process, for p_lease_s seconds from now.
 --
--- A renewal that comes later than half a lease after the one before starts `stable_since` anew: for that long this
--- process, or the ledger, was away, and it may judge nobody.
--- Returns   began_at. Another one than before: the lease had run out and was released, its attempts were given away.
+-- A renewal that comes later than half a lease after the last one resets `stable_since`: for that long this process, or
+-- the ledger, was unavailable, and it may not reap others.
+-- Returns   began_at. A value other than before means: the lease had expired and was released, and its attempts with it.
 CREATE FUNCTION callgate_renew_lease_v1(p_worker_id text, p_lease_s float8) RETURNS timestamptz
 LANGUAGE sql AS $$
     INSERT INTO worker_lease AS w (worker_id, began_at, stable_since, renewed_at, expires_at)

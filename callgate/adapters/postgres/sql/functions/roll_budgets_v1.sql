@@ -1,10 +1,10 @@
--- callgate_roll_budgets_v1: the current budgets of (org, scope) pairs, rolled over where their period has ended.
+-- callgate_roll_budgets_v1: the current budgets of (organisation, scope) pairs, rolled over where their period has ended.
 --
--- A new period is a new row: the limit is copied, what was held stays where it was held. It begins where the last one
--- ended or later: a time zone that was changed meanwhile must not make two periods overlap. All rows are
--- locked first, by id as everywhere: a limit set at this very moment is not copied from before.
--- One whose time zone is unknown to this server stays as it is, ended, until set_budget_v1 gives it another.
--- Returns   ids of the newest row of each (org, scope, window).
+-- A new period is a new row: the limit is copied, holds stay where they were made. It begins where the last one ended or
+-- later: after a change of the time zone two periods must not overlap. A budget whose time zone is unknown to this server
+-- stays ended until set_budget_v1 gives it another.
+-- Locks     all these budgets first, by id: so a limit that is set at this moment is the one that is copied.
+-- Returns   ids of the newest row of each (organisation, scope, window).
 CREATE FUNCTION callgate_roll_budgets_v1(p_org_ids text[], p_scopes text[]) RETURNS bigint[]
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

@@ -1,7 +1,7 @@
--- callgate_set_breaker_v1: open or close a breaker by hand, everybody's or an organisation's, and keep who did it and why.
+-- callgate_set_breaker_v1: open or close a breaker by hand, the shared one or an organisation's, and log the action.
 --
--- An opened one lets nothing through until it is closed by hand. A closed one of everybody's is proven: its calls are
--- released at once, and with it all organisations' own are closed.
+-- A breaker that was opened by hand lets nothing through until it is closed by hand. Closing the shared one declares the
+-- provider healthy: its calls are made due at once, and all organisations' own breakers are closed with it.
 -- Locks     breakers by name.
 CREATE FUNCTION callgate_set_breaker_v1(
     p_provider text, p_model text, p_credential text, p_org_id text, p_is_open boolean, p_operator text, p_reason text
@@ -29,7 +29,7 @@ BEGIN
     PERFORM callgate_log_action_v1(
         p_operator, p_reason, CASE WHEN p_is_open THEN 'breaker.open' ELSE 'breaker.close' END,
         nullif(p_org_id, ''), concat_ws('/', p_provider, p_model, nullif(p_credential, '')), '{}');
-    PERFORM callgate_release_waiting_v1();
+    PERFORM callgate_free_provider_waiters_v1();
     RETURN QUERY SELECT * FROM callgate_breakers_v1() x
       WHERE x.provider = p_provider AND x.model = p_model AND x.credential = p_credential
         AND x.org_id = p_org_id;

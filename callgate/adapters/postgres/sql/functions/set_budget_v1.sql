@@ -1,10 +1,10 @@
 -- callgate_set_budget_v1: set the limit of a scope, now.
 --
--- The current period keeps what is spent and held in it, and its ends: a new time zone holds from the next period on. One
--- that has ended, and whose next could not be made because its time zone is unknown, is followed by one of the new zone.
--- Calls that wait for headroom and fit now are due at once.
--- Returns   the budget; nothing, and nothing is changed, if pg_timezone_names does not have the time zone. The list is asked
---           because without it every misspelling with a digit behind it is a zone of its own.
+-- The current period keeps its ends and what is spent and held in it: a new time zone holds from the next period on. A
+-- period that has ended, and could not be followed because its time zone is unknown, is followed by one of the new zone.
+-- Calls that wait for money and fit now are made due at once.
+-- Returns   the budget; nothing, and nothing is changed, if pg_timezone_names does not have the time zone. Postgres
+--           itself would accept any misspelling with a digit behind it as a zone of its own.
 CREATE FUNCTION callgate_set_budget_v1(
     p_org_id text, p_scope text, p_window text, p_limit bigint, p_timezone text
 ) RETURNS SETOF budget
@@ -22,8 +22,8 @@ BEGIN
                           AND b."window" = p_window)
     ON CONFLICT (org_id, scope, "window", starts_at) DO NOTHING;
     current_ids := callgate_roll_budgets_v1(ARRAY[p_org_id], ARRAY[p_scope]);
-    -- Whoever rolls a period over holds its row: once that is ours, what is the newest no longer changes. Without this a
-    -- limit that is set while another transaction, begun a moment later, rolls over would be that of the old period only.
+    -- A transaction that rolls a period over holds its row. Once that row is ours, the newest period no longer changes.
+    -- Otherwise another transaction could roll over while the limit is set, and the new period would keep the old limit.
     PERFORM 1 FROM budget b WHERE b.id = ANY (current_ids) ORDER BY b.id FOR UPDATE;
     current_ids := callgate_roll_budgets_v1(ARRAY[p_org_id], ARRAY[p_scope]);
     UPDATE budget b SET timezone = p_timezone
@@ -34,5 +34,5 @@ BEGIN
     RETURN QUERY UPDATE budget b SET limit_nano_usd = p_limit, timezone = p_timezone
       WHERE b.id = ANY (current_ids) AND b."window" = p_window
      RETURNING b.*;
-    PERFORM callgate_free_waiters_v1(ARRAY[p_org_id]);
+    PERFORM callgate_free_budget_waiters_v1(ARRAY[p_org_id]);
 END $$;

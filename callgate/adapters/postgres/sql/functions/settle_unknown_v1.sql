@@ -1,14 +1,16 @@
--- callgate_settle_unknown_v1: post by hand what the provider billed, in place of what attempts posted for want of that, and keep
--- who did it and why. Doing it again changes nothing.
+-- callgate_settle_unknown_v1: replace what attempts with an unknown bill have posted by what the provider billed, and log
+-- who did it. Doing it again changes nothing.
 --
--- The status stays, and so does posted_at: a late answer is known by finished_at > posted_at, and is posted with the truth,
--- whichever came first; and a text does not become younger by it.
--- Money moves in exactly the budgets the hold was made in. Only a period that is running has room for who waits.
--- Locks     ai_call_log_archive, against the dropping of a month that is being summed; then the attempts by id, and the budgets
---           by id, as every writer does.
--- Returns   per row: outcome, as `HandOutcome` says it; what it posted before, and posts now. With p_dry_run nothing is changed.
+-- The status stays, and so does posted_at: a late answer is known by finished_at > posted_at, and is posted with the
+-- truth whichever came first; and a body does not become younger.
+-- Money moves in exactly the budgets in which the hold was made. Only a period that is running has headroom for waiting
+-- calls.
+-- Locks     ai_call_log_archive, against the drop of a month that is being summed; then the attempts by id, and the
+--           budgets by id.
+-- Returns   per row: outcome (`HandOutcome`); what was posted before, and is posted now. With p_dry_run nothing is
+--           changed.
 CREATE FUNCTION callgate_settle_unknown_v1(
-    p_attempt_ids uuid[], p_seen bigint[], p_billed bigint[], p_may_exceed_hold boolean[], p_operator text,
+    p_attempt_ids uuid[], p_expected_posted bigint[], p_billed bigint[], p_may_exceed_hold boolean[], p_operator text,
     p_reason text, p_dry_run boolean
 ) RETURNS TABLE (ord int, outcome text, posted_before bigint, posted bigint)
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -18,7 +20,6 @@ DECLARE
     archived_to timestamptz;
     moved_ids bigint[] := '{}';
     moved_spent bigint[] := '{}';
-    freed text[];               -- organisations with a running budget of which less is used than before
 BEGIN
     LOCK TABLE ai_call_log_archive IN SHARE UPDATE EXCLUSIVE MODE;
     SELECT max(x.ends_at) INTO archived_to FROM ai_call_log_archive x;
@@ -37,7 +38,7 @@ BEGIN
             WHEN a.posted_nano_usd IS NULL
                  OR NOT (a.settled_by_hand_at IS NOT NULL OR callgate_bill_unknown_v1(a.status, a.anomalies)
                          OR callgate_whole_hold_v1(a)) THEN 'not_unknown'
-            WHEN a.posted_nano_usd <> p_seen[ord] THEN 'changed'
+            WHEN a.posted_nano_usd <> p_expected_posted[ord] THEN 'changed'
             WHEN p_billed[ord] > a.hold_nano_usd AND NOT p_may_exceed_hold[ord] THEN 'above_hold'
             ELSE 'settled' END;
         IF outcome = 'settled' THEN
@@ -57,13 +58,6 @@ BEGIN
         RETURN NEXT;
     END LOOP;
 
-    PERFORM 1 FROM budget x WHERE x.id = ANY (moved_ids) ORDER BY x.id FOR UPDATE;
-    WITH moved AS (
-        UPDATE budget x SET spent_nano_usd = x.spent_nano_usd + m.spent
-          FROM (SELECT id, sum(spent)::bigint AS spent FROM unnest(moved_ids, moved_spent) AS u(id, spent) GROUP BY id) m
-         WHERE x.id = m.id
-        RETURNING x.org_id, m.spent, x.starts_at <= now() AND now() < x.ends_at AS is_running
-    )
-    SELECT array_agg(DISTINCT org_id) FILTER (WHERE spent < 0 AND is_running) INTO freed FROM moved;
-    PERFORM callgate_free_waiters_v1(freed);
+    PERFORM callgate_free_budget_waiters_v1(callgate_move_money_v1(
+        moved_ids, array_fill(0::bigint, ARRAY[cardinality(moved_ids)]), moved_spent, true));
 END $$;

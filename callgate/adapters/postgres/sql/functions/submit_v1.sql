@@ -1,11 +1,11 @@
--- callgate_submit_v1: store submissions, and a call for each unless one answers already.
+-- callgate_submit_v1: store submissions, and a call for each unless a call answers it already.
 --
--- A login that is a tenant's may submit for its own organisations only, and every call id must be the one of its organisation
--- and hash: so nobody joins, or learns of, a call of others.
--- Rows are taken one by one, ordered by call (as the caller sorted them), so that all transactions lock calls in one order.
--- Bounded   a thousand rows at a time; ten thousand links that wait to be delivered on one call. Sizes are CHECKs of the tables.
--- Locks     the call, FOR SHARE while a submission joins it: settle either sees the submission or waits for it. A link on an
---           ended call locks its row of untold_call.
+-- A client's login can execute this without the client library. So it may submit only for its own organisations, and a call
+-- id must follow from organisation and hash: otherwise it could join, and read, a call of another organisation.
+-- Rows are taken one by one, ordered by call (the caller has sorted them), so that all transactions lock calls in one order.
+-- Bounded   a thousand rows at a time; ten thousand links of one call that wait to be delivered. CHECKs bound the sizes.
+-- Locks     the call, FOR SHARE while a submission joins it: settle_v1 either sees the submission or waits for it. A link on
+--           an ended call locks its row of undelivered_call.
 -- Returns   per row: outcome (created | joined | replayed | failed | idempotency_mismatch), generation, state.
 CREATE FUNCTION callgate_submit_v1(
     p_submission_ids uuid[], p_org_ids text[], p_call_ids uuid[], p_input_hashes bytea[],
@@ -16,9 +16,9 @@ CREATE FUNCTION callgate_submit_v1(
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     s submission%ROWTYPE;
-    c llm_call%ROWTYPE;
-    key_owner uuid;
-    key_to_store text;
+    c llm_call%ROWTYPE;         -- the newest generation of the call
+    key text;                   -- the idempotency key that the submission owns
+    own_key text;               -- see callgate_own_key_v1
     own_orgs CONSTANT text[] := callgate_tenant_orgs_v1();
     links_max CONSTANT int := 10000;
 BEGIN
@@ -35,43 +35,24 @@ BEGIN
             RAISE EXCEPTION 'call id % is not the one of its organisation and hash', p_call_ids[ord]
                 USING ERRCODE = 'data_exception';
         END IF;
-        -- A submission that was stored before answers by its call: the client did not hear the first time.
         SELECT * INTO s FROM submission WHERE submission_id = p_submission_ids[ord];
-        IF FOUND AND s.call_id <> p_call_ids[ord] THEN
-            RAISE EXCEPTION 'submission id % was used before, for another call', s.submission_id
-                USING ERRCODE = 'data_exception';
-        ELSIF FOUND THEN
-            SELECT * INTO STRICT c FROM llm_call l
-             WHERE l.call_id = s.call_id AND l.generation = s.generation;
-            outcome := CASE
-                WHEN c.state = 'queued' AND s.outcome = 'created' THEN 'created'
-                WHEN c.state = 'succeeded' THEN 'replayed'
-                WHEN c.state = 'dead' THEN 'failed'
-                ELSE 'joined' END;
-            generation := c.generation;
-            state := c.state;
+        IF FOUND THEN
+            SELECT x.* INTO outcome, generation, state FROM callgate_known_submission_v1(s, p_call_ids[ord]) x;
             RETURN NEXT;
             CONTINUE;
         END IF;
-
-        -- The first submission to name an idempotency key owns it; generation 0 until its call is known.
-        key_to_store := p_idempotency_keys[ord];
-        IF key_to_store IS NOT NULL THEN
-            INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, idempotency_key)
-            VALUES (p_submission_ids[ord], p_org_ids[ord], p_call_ids[ord], 0, 'created', key_to_store)
-            ON CONFLICT (org_id, idempotency_key) DO NOTHING;
-            IF NOT FOUND THEN
-                SELECT o.call_id INTO key_owner FROM submission o
-                 WHERE o.org_id = p_org_ids[ord] AND o.idempotency_key = key_to_store;
-                IF key_owner IS DISTINCT FROM p_call_ids[ord] THEN
-                    outcome := 'idempotency_mismatch';
-                    generation := 0;
-                    state := 'rejected';
-                    RETURN NEXT;
-                    CONTINUE;
-                END IF;
-                key_to_store := NULL;
+        key := NULL;
+        IF p_idempotency_keys[ord] IS NOT NULL THEN
+            own_key := callgate_own_key_v1(
+                p_submission_ids[ord], p_org_ids[ord], p_call_ids[ord], p_idempotency_keys[ord]);
+            IF own_key = 'mismatch' THEN
+                outcome := 'idempotency_mismatch';
+                generation := 0;
+                state := 'rejected';
+                RETURN NEXT;
+                CONTINUE;
             END IF;
+            key := CASE own_key WHEN 'own' THEN p_idempotency_keys[ord] END;
         END IF;
 
         LOOP
@@ -81,12 +62,11 @@ BEGIN
                 RAISE EXCEPTION 'two requests share the call id %', c.call_id
                     USING ERRCODE = 'data_exception';
             END IF;
-
             outcome := CASE
                 WHEN c.call_id IS NULL THEN 'created'
                 WHEN c.state IN ('queued', 'running', 'waiting') THEN 'joined'
                 WHEN c.state = 'rejected' OR c.request IS NULL THEN 'created'
-                -- A redrive is for what is dead: one whose earlier redrive has succeeded is answered by that.
+                -- A redrive is for dead calls: if an earlier redrive has succeeded, its result is the answer.
                 WHEN p_forces[ord] AND NOT (p_inherits[ord] AND c.state = 'succeeded') THEN 'created'
                 WHEN c.state = 'succeeded' THEN 'replayed'
                 ELSE 'failed' END;
@@ -102,23 +82,15 @@ BEGIN
                     p_call_types[ord], p_providers[ord], p_models[ord], p_input_token_bounds[ord],
                     p_requests[ord])
             ON CONFLICT DO NOTHING;
-            -- Whoever lost the race looks again and joins the winner's call.
+            -- If another session has inserted it meanwhile: look again, and join that call.
             EXIT WHEN FOUND;
         END LOOP;
 
         IF p_links[ord] IS NOT NULL AND outcome <> 'created' THEN
-            PERFORM 1 FROM submission o
-              WHERE o.call_id = c.call_id AND o.generation = c.generation
-                AND o.link IS NOT NULL AND o.delivered_at IS NULL AND o.given_up_at IS NULL
-             OFFSET links_max - 1 LIMIT 1;
-            IF FOUND THEN
-                RAISE EXCEPTION 'call % has % links that wait to be delivered, and takes no more', c.call_id, links_max
-                    USING ERRCODE = 'program_limit_exceeded';
-            END IF;
+            PERFORM callgate_refuse_too_many_links_v1(c.call_id, c.generation, links_max);
         END IF;
         INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, idempotency_key, link)
-        VALUES (p_submission_ids[ord], p_org_ids[ord], p_call_ids[ord], generation, outcome, key_to_store,
-                p_links[ord])
+        VALUES (p_submission_ids[ord], p_org_ids[ord], p_call_ids[ord], generation, outcome, key, p_links[ord])
         ON CONFLICT (submission_id) DO UPDATE
             SET generation = excluded.generation, outcome = excluded.outcome, link = excluded.link
           WHERE submission.call_id = excluded.call_id;
@@ -126,7 +98,6 @@ BEGIN
             RAISE EXCEPTION 'submission id % was used before, for another call', p_submission_ids[ord]
                 USING ERRCODE = 'data_exception';
         END IF;
-
         IF outcome = 'created' AND p_inherits[ord] THEN
             INSERT INTO submission (submission_id, org_id, call_id, generation, outcome, link)
             SELECT gen_random_uuid(), o.org_id, o.call_id, callgate_submit_v1.generation, 'inherited', o.link
@@ -135,7 +106,7 @@ BEGIN
              ORDER BY o.created_at LIMIT links_max;
         END IF;
         IF outcome IN ('replayed', 'failed') AND p_links[ord] IS NOT NULL THEN
-            PERFORM callgate_tell_later_v1(c.call_id, c.generation, c.org_id, interval '0');
+            PERFORM callgate_schedule_delivery_v1(c.call_id, c.generation, c.org_id, interval '0');
         END IF;
         RETURN NEXT;
     END LOOP;

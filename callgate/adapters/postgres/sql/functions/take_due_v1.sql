@@ -1,35 +1,53 @@
--- callgate_take_due_v1: take one due call, whose lock the caller holds: publish it, or lend it for p_lent.
+-- callgate_take_due_v1: take calls whose due_at has come, oldest first.
 --
--- Returns   kind null: nothing is left to do for it.
-CREATE FUNCTION callgate_take_due_v1(c llm_call, p_lent interval, OUT kind text, OUT state text, OUT attempt_id uuid)
+-- A waiting call becomes queued, for the caller to publish. Other calls keep their state and are lent to the caller for ten
+-- seconds: they have an attempt whose money is not posted. That may be an attempt of an ended call: a late answer ended the
+-- call while a newer attempt was on its way.
+-- An attempt that has expired is left alone unless p_reaper may reap: its worker, if it is alive, has had p_stable_s seconds
+-- to record.
+-- Calls that wait for a provider are made due first, as many as it has headroom for.
+-- Locks     the calls, and late answers: SKIP LOCKED, so that no two callers take the same one.
+-- Returns   kind: publish | settle | expired.
+CREATE FUNCTION callgate_take_due_v1(p_limit int, p_reaper text, p_stable_s float8)
+RETURNS TABLE (kind text, call_id uuid, generation int, state text, attempt_id uuid)
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
-    a ai_call_log%ROWTYPE;
+    c llm_call%ROWTYPE;
+    taken int := 0;
+    is_refused boolean;
+    refused uuid[] := '{}';     -- calls that took no change
+    looks_again boolean := true;
+    may_expire CONSTANT boolean := callgate_may_reap_v1(p_reaper, make_interval(secs => p_stable_s));
+    lent CONSTANT interval := interval '10 s';
 BEGIN
-    IF c.state IN ('queued', 'waiting') THEN
-        kind := 'publish';
-        state := 'queued';
-        UPDATE llm_call l SET state = 'queued', due_at = now(), wait_reason = NULL,
-               sweeps = l.sweeps + CASE c.state WHEN 'queued' THEN 1 ELSE 0 END
-         WHERE l.call_id = c.call_id AND l.generation = c.generation;
-        RETURN;
-    END IF;
-    state := c.state;
-    SELECT * INTO a FROM ai_call_log x
-     WHERE x.call_id = c.call_id AND x.generation = c.generation
-       AND x.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')
-       AND x.posted_nano_usd IS NULL;
-    IF FOUND THEN
-        kind := CASE a.status WHEN 'answered' THEN 'settle' ELSE 'expired' END;
-        attempt_id := a.attempt_id;
-    END IF;
-    UPDATE llm_call l
-       SET due_at = CASE WHEN kind IS NOT NULL OR c.state = 'running' THEN now() + p_lent END,
-           -- From here on its claim cannot be renewed: it may become unknown at any moment.
-           error = CASE WHEN kind = 'expired' AND c.state = 'running'
-                        THEN json_build_object('code', 'worker_lost',
-                                               'message', 'the worker vanished before it recorded an outcome')::text
-                        ELSE l.error END
-     WHERE l.call_id = c.call_id AND l.generation = c.generation;
+    PERFORM callgate_free_provider_waiters_v1();
+    WHILE looks_again AND taken < p_limit LOOP
+        looks_again := false;
+        FOR c IN
+            SELECT * FROM llm_call l
+             WHERE l.state <> 'queued' AND l.due_at <= now() AND l.call_id <> ALL (refused)
+               AND (may_expire OR l.state = 'waiting'
+                    OR EXISTS (SELECT 1 FROM ai_call_log x
+                                WHERE x.call_id = l.call_id AND x.generation = l.generation
+                                  AND x.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
+                                  AND x.status = 'answered'))
+             ORDER BY l.due_at LIMIT p_limit - taken FOR UPDATE SKIP LOCKED
+        LOOP
+            call_id := c.call_id; generation := c.generation;
+            SELECT t.kind, t.state, t.attempt_id, t.is_refused INTO kind, state, attempt_id, is_refused
+              FROM callgate_take_call_v1(c, lent) t;
+            IF is_refused THEN
+                refused := refused || c.call_id;
+            END IF;
+            IF kind IS NULL THEN
+                -- A call behind this batch takes its place.
+                looks_again := true;
+                CONTINUE;
+            END IF;
+            taken := taken + 1;
+            RETURN NEXT;
+        END LOOP;
+    END LOOP;
+    RETURN QUERY SELECT 'settle', t.* FROM callgate_take_late_answers_v1(p_limit - taken, lent) t;
 END $$;

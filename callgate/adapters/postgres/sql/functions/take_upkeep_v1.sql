@@ -1,6 +1,7 @@
--- callgate_take_upkeep_v1: be the only one, to the end of the transaction, that makes or drops partitions; false if somebody is.
+-- callgate_take_upkeep_v1: be the only session that creates or drops partitions, to the end of the transaction; false if
+-- another one is.
 --
--- Locks     ai_call_log_archive, as a token: clients may not lock it, and could hold an advisory lock for ever.
+-- Locks     ai_call_log_archive, as a token: clients may not lock it. They could hold an advisory lock without limit.
 CREATE FUNCTION callgate_take_upkeep_v1() RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN

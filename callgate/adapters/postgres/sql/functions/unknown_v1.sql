@@ -1,7 +1,8 @@
--- callgate_unknown_v1: attempts whose bill nobody knows and nobody settled by hand, newest first; every filter that is not null
--- narrows. With p_with_past also those that versions without anomalies posted at their whole hold.
+-- callgate_unknown_v1: attempts with an unknown bill that was not settled by hand, newest first; every filter that is not
+-- null narrows.
 --
--- With p_attempt_ids those attempts instead, if they are posted, whatever is known of them.
+-- p_with_past  also attempts that versions without anomalies have posted at their whole hold.
+-- p_attempt_ids  these attempts instead, if they are posted, whether or not their bill is known.
 CREATE FUNCTION callgate_unknown_v1(
     p_org_id text, p_provider text, p_model text, p_since timestamptz, p_before timestamptz, p_with_past boolean,
     p_attempt_ids uuid[], p_limit int

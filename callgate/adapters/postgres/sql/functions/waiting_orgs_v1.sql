@@ -1,4 +1,7 @@
--- callgate_waiting_orgs_v1: whose calls wait for a provider, released ones too; one look into the index for each.
+-- callgate_waiting_orgs_v1: the organisations with calls that wait for a provider, or were made due and are not claimed
+-- yet.
+--
+-- Source    one look into the index for each organisation ("loose index scan"; Postgres wiki).
 CREATE FUNCTION callgate_waiting_orgs_v1(p_breaker_id bigint) RETURNS SETOF text
 LANGUAGE sql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
     WITH RECURSIVE waiting (org_id) AS (

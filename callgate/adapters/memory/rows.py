@@ -1,0 +1,199 @@
+"""
+The rows of the memory ledger: the tables of `callgate.adapters.postgres.tables` as dataclasses.
+
+Rows are changed in place under one lock. Callers get the frozen views of `callgate.domain.calls` instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from callgate.domain.calls import (
+    AttemptKind,
+    AttemptStatus,
+    AttemptView,
+    CallKey,
+    CallState,
+    WaitReason,
+)
+from callgate.domain.ledger import SubmitOutcome
+from callgate.domain.requests import Usage
+
+GuardKey = tuple[str, str, str]
+"""Provider, model and credential."""
+BreakerKey = tuple[str, str, str, str]
+"""The same, and the organisation whose breaker it is; empty for all organisations."""
+
+
+@dataclass(slots=True)
+class CallRow:
+    """One generation of a call."""
+
+    key: CallKey
+    org_id: str
+    input_hash: bytes
+    state: CallState
+    due_at: datetime | None
+    """When somebody must look; of a queued call when it was queued."""
+    call_type: str
+    provider: str
+    model: str
+    input_token_bound: int
+    request: bytes | None
+    """None once it was purged."""
+    created_at: datetime
+    attempt: int = 0
+    attempt_id: UUID | None = None
+    """The newest attempt; of a succeeded call the winner."""
+    error: str | None = None
+    error_fingerprint: str | None = None
+    requested_hold_nano_usd: int | None = None
+    """The hold it waits for headroom for, from refusal to claim."""
+    sweeps: int = 0
+    """How often one has found it queued since somebody last claimed or refused it."""
+    wait_reason: WaitReason | None = None
+    end_reason: str | None = None
+    waits_for: GuardKey | None = None
+    """Whose breakers it waits for, from refusal to claim."""
+    wait_until: datetime | None = None
+    """Until when it may wait for its provider's breaker."""
+
+
+@dataclass(slots=True)
+class SubmissionRow:
+    """Who asked for a call, and how to tell them."""
+
+    submission_id: UUID
+    key: CallKey
+    outcome: SubmitOutcome | None
+    """What became of it; None of a link that was inherited from the generation before."""
+    link: str | None
+    delivered_at: datetime | None = None
+    tries: int = 0
+    failure: str | None = None
+    """Why the last try to deliver the link failed."""
+    try_at: datetime | None = None
+    """Not before; None: at once."""
+    given_up_at: datetime | None = None
+
+    @property
+    def has_link_to_tell(self) -> bool:
+        """True until its link is delivered, or given up."""
+        return self.link is not None and self.delivered_at is None and self.given_up_at is None
+
+    @property
+    def is_collapsed(self) -> bool:
+        """True if it was answered without a call of its own."""
+        return self.outcome not in (None, SubmitOutcome.CREATED)
+
+
+@dataclass(slots=True)
+class AttemptRow:
+    """One provider request: a row of `ai_call_log`."""
+
+    attempt_id: UUID
+    key: CallKey
+    attempt: int
+    hold_nano_usd: int
+    budget_ids: tuple[int, ...]
+    """Where the hold was made, and where it is posted."""
+    price_source: str
+    queue_ms: int
+    worker_id: str
+    trace_id: str | None
+    started_at: datetime
+    status: AttemptStatus = AttemptStatus.DISPATCHED
+    posted_nano_usd: int | None = None
+    usage: Usage | None = None
+    service_tier: str | None = None
+    latency_ms: int | None = None
+    provider_request_id: str | None = None
+    error: str | None = None
+    reply: bytes | None = None
+    finished_at: datetime | None = None
+    """When the answer was recorded."""
+    posted_at: datetime | None = None
+    """When the money was posted, or posted again."""
+    kind: AttemptKind = AttemptKind.CALL
+    credential: str = ""
+    anomalies: tuple[str, ...] = ()
+    settled_by_hand_at: datetime | None = None
+    """Since then `posted_nano_usd` is what an operator said was billed."""
+    late_due_at: datetime | None = None
+    """Of a late answer until it is settled: when to do so, if its log message was lost."""
+
+    @property
+    def process(self) -> str:
+        """The `worker_id` without its claim number: whose lease the attempt lives by."""
+        return self.worker_id.partition("/")[0]
+
+    @property
+    def is_left_open(self) -> bool:
+        """True if an answer was recorded, and its bill is unknown."""
+        return self.status is AttemptStatus.UNKNOWN and self.finished_at is not None
+
+    @property
+    def is_paid_failure(self) -> bool:
+        """True if it was answered and brought no result."""
+        was_paid = self.reply is not None or bool(self.posted_nano_usd)
+        return self.status is AttemptStatus.FAILED and was_paid
+
+    @property
+    def is_free_probe(self) -> bool:
+        """True if it was a probe that failed and cost nothing."""
+        has_failed = self.status is AttemptStatus.FAILED and not self.posted_nano_usd
+        return has_failed and self.kind is AttemptKind.PROBE
+
+    @property
+    def is_lost(self) -> bool:
+        """True if its worker vanished, and no late answer came."""
+        return self.status is AttemptStatus.UNKNOWN and self.finished_at is None
+
+    def view(self, *, with_reply: bool) -> AttemptView:
+        """The row as callers see it."""
+        return AttemptView(
+            attempt_id=self.attempt_id,
+            attempt=self.attempt,
+            status=self.status,
+            hold_nano_usd=self.hold_nano_usd,
+            posted_nano_usd=self.posted_nano_usd,
+            usage=self.usage,
+            price_source=self.price_source,
+            service_tier=self.service_tier,
+            latency_ms=self.latency_ms,
+            queue_ms=self.queue_ms,
+            provider_request_id=self.provider_request_id,
+            error=self.error,
+            reply=self.reply if with_reply else None,
+            worker_id=self.worker_id,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            kind=self.kind,
+            credential=self.credential,
+            anomalies=self.anomalies,
+        )
+
+
+@dataclass(slots=True)
+class LeaseRow:
+    """A worker process that was alive at `renewed_at`."""
+
+    worker_id: str
+    began_at: datetime
+    """Another time than before: the lease was released meanwhile."""
+    stable_since: datetime
+    """Since then no renewal was late."""
+    renewed_at: datetime
+    expires_at: datetime
+
+    @property
+    def length(self) -> timedelta:
+        """How long it lasts without a renewal."""
+        return self.expires_at - self.renewed_at
+
+    @property
+    def is_given_away(self) -> bool:
+        """True of a lease that was released, and stays for what somebody held at that moment."""
+        return self.began_at == self.expires_at

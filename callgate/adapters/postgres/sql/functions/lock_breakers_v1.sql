@@ -1,0 +1,30 @@
+-- callgate_lock_breakers_v1: lock the breakers of queued calls, to the end of the transaction.
+--
+-- A provider, model and credential without a breaker gets one. A healthy breaker is not locked: many claims pass it at once.
+-- Locks     breakers, by name; new ones first. All transactions create and lock them in this order, so none deadlocks.
+CREATE FUNCTION callgate_lock_breakers_v1(
+    p_call_ids uuid[], p_generations int[], p_credentials text[], p_rejections text[]
+) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+    INSERT INTO breaker (provider, model, credential, org_id)
+    SELECT DISTINCT l.provider, l.model, u.credential, ''
+      FROM unnest(p_call_ids, p_generations, p_credentials, p_rejections)
+           AS u(call_id, generation, credential, rejection)
+      JOIN llm_call l ON l.call_id = u.call_id AND l.generation = u.generation AND l.state = 'queued'
+     WHERE u.rejection IS NULL
+       AND NOT EXISTS (SELECT 1 FROM breaker x
+                        WHERE x.provider = l.provider AND x.model = l.model AND x.credential = u.credential
+                          AND x.org_id = '')
+     ORDER BY l.provider, l.model, u.credential
+    ON CONFLICT (provider, model, credential, org_id) DO NOTHING;
+    PERFORM 1 FROM breaker x
+      WHERE x.id IN (SELECT y.id FROM unnest(p_call_ids, p_generations, p_credentials)
+                                      AS u(call_id, generation, credential)
+                       JOIN llm_call l USING (call_id, generation)
+                       JOIN breaker y ON y.provider = l.provider AND y.model = l.model
+                                     AND y.credential = u.credential AND y.org_id IN ('', l.org_id)
+                      WHERE y.is_open OR y.org_id = '' AND (
+                            y.proven_at IS NULL OR y.proven_at <= now() - interval '60 s'))
+      ORDER BY x.provider, x.model, x.credential, x.org_id FOR UPDATE;
+END $$;

@@ -1,0 +1,212 @@
+"""Calls, who submitted them, and whose links are to be delivered."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+from callgate.adapters.postgres.tables.columns import (
+    ERROR,
+    HASH,
+    NAME,
+    NOW,
+    TIME,
+    bounded,
+    metadata,
+)
+from callgate.domain import bounds
+
+llm_call = Table(
+    "llm_call",
+    metadata,
+    Column("call_id", Uuid, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("org_id", Text, nullable=False),
+    Column("input_hash", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Column(
+        "due_at", TIME, comment="when it must be looked at; of a queued call when it was queued"
+    ),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("attempt_id", Uuid, comment="the newest attempt; of a succeeded call the winner"),
+    Column("call_type", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("input_token_bound", Integer, nullable=False),
+    Column("request", LargeBinary, comment="the LLMRequest, byte for byte; null when purged"),
+    Column("error", Text),
+    Column("error_fingerprint", Text),
+    Column(
+        "requested_hold_nano_usd",
+        BigInteger,
+        comment="the hold for which it waits, from refusal to claim",
+    ),
+    Column(
+        "sweeps",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="how many sweeps have found it queued since the last claim or refusal",
+    ),
+    Column("created_at", TIME, nullable=False, server_default=NOW),
+    Column("wait_reason", Text, comment="why it waits"),
+    Column("end_reason", Text, comment="the code of its error, if it is dead or rejected"),
+    Column(
+        "breaker_id", BigInteger, comment="the shared breaker of the provider that it waits for"
+    ),
+    Column("wait_until", TIME, comment="until when it may wait for its provider"),
+    PrimaryKeyConstraint("call_id", "generation"),
+    CheckConstraint("generation >= 1", name="generation_starts_at_1"),
+    CheckConstraint("attempt >= 0", name="attempt_not_negative"),
+    CheckConstraint(
+        "state IN ('queued', 'running', 'waiting', 'succeeded', 'dead', 'rejected')", name="state"
+    ),
+    CheckConstraint(
+        "state NOT IN ('queued', 'running', 'waiting') OR due_at IS NOT NULL", name="open_is_due"
+    ),
+    CheckConstraint(
+        "state NOT IN ('running', 'succeeded') OR attempt_id IS NOT NULL", name="has_attempt"
+    ),
+    CheckConstraint("state NOT IN ('dead', 'rejected') OR error IS NOT NULL", name="end_has_error"),
+    CheckConstraint(
+        "requested_hold_nano_usd IS NULL OR state IN ('waiting', 'queued')",
+        name="hold_requested_while_waiting",
+    ),
+    CheckConstraint(
+        "breaker_id IS NULL OR state IN ('waiting', 'queued')", name="breaker_while_waiting"
+    ),
+    CheckConstraint("(wait_reason IS NOT NULL) = (state = 'waiting')", name="has_wait_reason"),
+    CheckConstraint(
+        "(end_reason IS NOT NULL) = (state IN ('dead', 'rejected'))", name="has_end_reason"
+    ),
+    CheckConstraint(
+        "wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine', 'memory')",
+        name="wait_reason",
+    ),
+    *bounded(
+        org_id=NAME,
+        call_type=NAME,
+        provider=NAME,
+        model=NAME,
+        input_hash=HASH,
+        input_token_bound=f"{{}} BETWEEN 0 AND {bounds.INPUT_TOKENS_MAX}",
+        request=f"octet_length({{}}) <= {bounds.REQUEST_BYTES_MAX}",
+        error=ERROR,
+        end_reason=NAME,
+        error_fingerprint=f"char_length({{}}) <= {bounds.FINGERPRINT_CHARS_MAX}",
+    ),
+)
+Index(
+    "ix_llm_call_due",
+    llm_call.c.due_at,
+    postgresql_where=text("state <> 'queued' AND due_at IS NOT NULL"),
+)
+Index(
+    "ix_llm_call_kept",
+    llm_call.c.org_id,
+    llm_call.c.created_at,
+    postgresql_where=text("request IS NOT NULL AND due_at IS NULL"),
+)
+Index("ix_llm_call_queued", llm_call.c.due_at, postgresql_where=text("state = 'queued'"))
+Index(
+    "ix_llm_call_requested_hold",
+    llm_call.c.org_id,
+    llm_call.c.created_at,
+    postgresql_where=text("requested_hold_nano_usd IS NOT NULL"),
+)
+Index(
+    "ix_llm_call_least_requested_hold",
+    llm_call.c.org_id,
+    llm_call.c.call_type,
+    llm_call.c.requested_hold_nano_usd,
+    postgresql_where=text("requested_hold_nano_usd IS NOT NULL"),
+)
+Index(
+    "ix_llm_call_released",
+    llm_call.c.breaker_id,
+    llm_call.c.due_at,
+    postgresql_where=text("breaker_id IS NOT NULL"),
+)
+Index(
+    "ix_llm_call_breaker",
+    llm_call.c.breaker_id,
+    llm_call.c.org_id,
+    llm_call.c.attempt,
+    llm_call.c.created_at,
+    postgresql_where=text("breaker_id IS NOT NULL"),
+)
+Index("ix_llm_call_org", llm_call.c.org_id, llm_call.c.created_at.desc())
+Index(
+    "ix_llm_call_dead",
+    llm_call.c.org_id,
+    llm_call.c.error_fingerprint,
+    postgresql_where=text("state = 'dead'"),
+)
+
+submission = Table(
+    "submission",
+    metadata,
+    Column("submission_id", Uuid, nullable=False),
+    Column("org_id", Text, nullable=False),
+    Column("call_id", Uuid, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("outcome", Text, nullable=False, comment="created, joined, replayed, failed, inherited"),
+    Column("idempotency_key", Text),
+    Column(
+        "link",
+        Text,
+        comment="the message to publish when the call ends, with its route; null when purged",
+    ),
+    Column("delivered_at", TIME),
+    Column("created_at", TIME, nullable=False, server_default=NOW),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("failure", Text, comment="why the last delivery of the link failed"),
+    Column(
+        "try_at",
+        TIME,
+        nullable=False,
+        server_default=text("'1970-01-01 00:00:00+00'::timestamptz"),
+        comment="when to try again, once the call has ended",
+    ),
+    Column("given_up_at", TIME, comment="when delivery was given up"),
+    PrimaryKeyConstraint("submission_id"),
+    UniqueConstraint("org_id", "idempotency_key"),
+    *bounded(
+        org_id=NAME,
+        idempotency_key=f"char_length({{}}) <= {bounds.IDEMPOTENCY_KEY_CHARS_MAX}",
+        link=f"octet_length({{}}) <= {bounds.LINK_BYTES_MAX}",
+        failure=f"char_length({{}}) <= {bounds.LINK_FAILURE_CHARS_MAX}",
+    ),
+)
+Index(
+    "ix_submission_undelivered",
+    submission.c.call_id,
+    submission.c.generation,
+    submission.c.try_at,
+    postgresql_where=text("link IS NOT NULL AND delivered_at IS NULL AND given_up_at IS NULL"),
+)
+Index("ix_submission_call", submission.c.call_id, submission.c.generation)
+
+undelivered_call = Table(
+    "undelivered_call",
+    metadata,
+    Column("call_id", Uuid, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("org_id", Text, nullable=False),
+    Column(
+        "deliver_at", TIME, nullable=False, comment="when the next of its links is to be delivered"
+    ),
+    PrimaryKeyConstraint("call_id", "generation"),
+    comment="ended calls with links to deliver",
+)
+Index("ix_undelivered_call_turn", undelivered_call.c.org_id, undelivered_call.c.deliver_at)

@@ -1,0 +1,117 @@
+"""What comes back from a provider, and the values a request to it is measured by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+
+from callgate.domain import bounded_json
+from callgate.domain.requests import Anomaly, Usage
+
+_DIGITS_OR_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-f]{8,}|\d+")
+MESSAGE_CHARS_MAX = 500
+
+
+class Billing(StrEnum):
+    """What is known about the bill of a failed attempt."""
+
+    UNBILLED = "unbilled"
+    """Surely no charge: posted at 0."""
+    BY_USAGE = "by_usage"
+    """The reply came and names its usage: posted at that."""
+    UNKNOWN = "unknown"
+    """The request may have been billed: the whole hold is posted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One attempt's failure, as stored in `error_json`. Never holds prompt text or keys."""
+
+    code: str
+    message: str
+    retryable: bool
+    billing: Billing
+    status: int | None = None
+    """HTTP status, where there was a response."""
+    provider_code: str | None = None
+    retry_after_s: float | None = None
+
+    def to_json(self) -> str:
+        """The failure as JSON text, `message` cut to a bounded length."""
+        return json.dumps({**asdict(self), "message": self.message[:MESSAGE_CHARS_MAX]})
+
+    @classmethod
+    def from_json(cls, text: str) -> Failure:
+        """Read back what `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(**{**fields, "billing": Billing(fields["billing"])})
+
+    def fingerprint(self, provider: str) -> str:
+        """A short hash that groups failures alike: numbers, ids and quoted text do not matter."""
+        message = _DIGITS_OR_QUOTED.sub("#", self.message[:MESSAGE_CHARS_MAX])
+        parts = json.dumps([provider, self.code, self.status, self.provider_code, message])
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReply:
+    """A provider's answer, whatever its wire format was."""
+
+    texts: tuple[str, ...] = field(repr=False)
+    """One per choice; a choice without text is an empty string."""
+    finish_reason: str | None
+    """In OpenAI's words: stop, length, content_filter, ... Of several choices the worst; see `domain.endings`."""
+    refusal: str | None
+    usage: Usage | None
+    """None if the provider did not say: then nobody knows the cost."""
+    service_tier: str | None
+    model: str
+    provider_request_id: str | None
+    anomalies: tuple[Anomaly, ...] = ()
+    """What is odd about the usage."""
+    failure: Failure | None = None
+    """What the provider itself says went wrong, although it sent a reply and its usage. Recorded as the error."""
+
+    def without_text(self) -> ProviderReply:
+        """What remains of a reply that could not be stored: its usage, so that its money is settled."""
+        return replace(self, texts=(), refusal=None)
+
+    def to_json(self) -> bytes:
+        """The reply as stored in `ai_call_log.reply`: ASCII, so that any text survives."""
+        fields = asdict(replace(self, failure=None))
+        fields["usage"] = self.usage.model_dump() if self.usage else None
+        del fields["failure"]
+        if not self.anomalies:
+            # So that a worker of an earlier version, which does not know the field, can settle the reply.
+            del fields["anomalies"]
+        return json.dumps(fields).encode()
+
+    @classmethod
+    def from_json(cls, stored: bytes) -> ProviderReply:
+        """Read back what `to_json` wrote."""
+        fields = bounded_json.loads(stored)
+        usage = Usage(**fields["usage"]) if fields["usage"] else None
+        anomalies = tuple(map(Anomaly, fields.get("anomalies", ())))
+        texts = tuple(fields["texts"])
+        return cls(**{**fields, "texts": texts, "usage": usage, "anomalies": anomalies})
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBound:
+    """An upper bound of what a provider will count as input tokens, and how it was found."""
+
+    tokens: int
+    method: str
+    """`tiktoken`, `bpe-openai` (exact counts plus a bound for the framing) or `utf8-bytes` (a proven bound)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """An amount and where its prices came from."""
+
+    nano_usd: int
+    price_source: str
+    """Such as `genai-prices 0.2.3 openai/gpt-4o-mini in=0.15 out=0.6 USD/M` or `overlay 2026-11-01: ...`."""

@@ -1,0 +1,109 @@
+"""What a call is claimed with: its price now, its expiry, and the reasons to reject it instead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+
+import structlog
+
+from callgate.domain.calls import CallKey, CallView
+from callgate.domain.catalogue import Catalogue
+from callgate.domain.errors import InvalidRequest
+from callgate.domain.ledger import Reject, Reserve
+from callgate.domain.ports import CostCalculatorPort, LLMProviderPort
+from callgate.domain.provider import TokenBound
+from callgate.domain.requests import LLMRequest
+from callgate.services.results import request_of
+
+log = structlog.get_logger(__name__)
+
+AskGates = Callable[[LLMRequest, int], Awaitable[TokenBound]]
+"""
+Checks a stored request against every gate, and bounds its input tokens; see `gates.checking`.
+
+A client may have stored any request, and any bound of its tokens (the number).
+"""
+
+
+class Reservations:
+    """Makes the command that claims a call."""
+
+    def __init__(
+        self,
+        *,
+        providers: Mapping[str, LLMProviderPort],
+        costs: CostCalculatorPort,
+        catalogue: Catalogue,
+        ask_gates: AskGates,
+        now: Callable[[], datetime],
+        grace_s: float,
+        default_limit_nano_usd: int | None,
+    ) -> None:
+        self._providers = providers
+        self._costs = costs
+        self._catalogue = catalogue
+        self._ask_gates = ask_gates
+        self._now = now
+        self._grace_s = grace_s
+        self._default_limit_nano_usd = default_limit_nano_usd
+
+    def deadline_s(self, call_type: str) -> float:
+        """How long an attempt of such a call may take."""
+        return self._catalogue.policy(call_type).deadline_s
+
+    def expires_in_s(self, call_type: str) -> float:
+        """After how long the ledger takes an attempt of such a call as expired."""
+        return self.deadline_s(call_type) + self._grace_s
+
+    async def prepare(self, view: CallView, claim_id: str) -> tuple[LLMRequest, Reserve] | Reject:
+        """Price a call at the prices of now; reject one that can never be sent."""
+        try:
+            request = request_of(view)
+            bound = await self._ask_gates(request, view.input_token_bound)
+            if view.provider not in self._providers:
+                why = f"no provider {view.provider!r} here"
+                return Reject(view.key, error_json("unknown_provider", why))
+            return request, self._reserve(view, request, bound, claim_id)
+        except InvalidRequest as exc:
+            return Reject(view.key, error_json(exc.code, str(exc)))
+        except Exception as exc:
+            # No worker can run such a call: if it stayed queued, every sweep would find it.
+            # The error's own words may quote the prompt, so only its type is kept.
+            reason = f"the stored request cannot be used: {type(exc).__name__}"
+            log.error("request.unreadable", call_id=str(view.key.call_id), reason=reason)
+            return Reject(view.key, error_json("unreadable_request", reason))
+
+    def without_request(self, key: CallKey, claim_id: str) -> Reserve:
+        """Claim a call although nothing will be sent: the attempt holds nothing and has expired at once."""
+        return Reserve(
+            key=key,
+            hold_nano_usd=0,
+            expires_in_s=0.0,
+            worker_id=claim_id,
+            price_source="nothing is sent",
+            default_limit_nano_usd=self._default_limit_nano_usd,
+        )
+
+    def _reserve(
+        self, view: CallView, request: LLMRequest, bound: TokenBound, claim_id: str
+    ) -> Reserve:
+        priced = self._costs.worst_case(request, bound.tokens, self._now())
+        return Reserve(
+            key=view.key,
+            hold_nano_usd=priced.nano_usd,
+            expires_in_s=self.expires_in_s(view.call_type),
+            worker_id=claim_id,
+            price_source=priced.price_source,
+            trace_id=request.trace_id,
+            on_budget=request.on_budget,
+            default_limit_nano_usd=self._default_limit_nano_usd,
+            credential=self._providers[view.provider].credential(view.org_id),
+            wait_max_s=self._catalogue.policy(view.call_type).wait_max_s,
+        )
+
+
+def error_json(code: str, message: str) -> str:
+    """The error of a call that is rejected or waits."""
+    return json.dumps({"code": code, "message": message})

@@ -1,0 +1,13 @@
+-- callgate_has_free_call_v1: whether one of the first ten calls of an organisation that wait for a provider is locked by
+-- no session.
+CREATE FUNCTION callgate_has_free_call_v1(p_breaker_id bigint, p_org_id text) RETURNS boolean
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    PERFORM 1 FROM llm_call l
+      WHERE (l.call_id, l.generation) IN (
+            SELECT x.call_id, x.generation FROM llm_call x
+             WHERE x.breaker_id = p_breaker_id AND x.org_id = p_org_id
+             ORDER BY x.attempt, x.created_at LIMIT 10)
+      LIMIT 1 FOR UPDATE SKIP LOCKED;
+    RETURN FOUND;
+END $$;

@@ -1,0 +1,36 @@
+-- callgate_refuse_claim_v1: a queued call is not claimed: it waits until p_due_at (p_wait_reason), or is rejected (null).
+--
+-- A call that a breaker had released, and that was then refused for another reason, passes the turn to the next organisation.
+-- p_keep_sweeps  the caller has not looked into the request: the sweeps that found the call still count.
+-- Locks          a breaker that is not healthy, which callgate_lock_breakers_v1 has locked already. The caller holds the call.
+-- Returns        the call's new state.
+CREATE FUNCTION callgate_refuse_claim_v1(
+    c llm_call, p_error text, p_wait_reason text, p_due_at timestamptz, p_requested_hold bigint, p_breaker_id bigint,
+    p_has_asked_breaker boolean, p_keep_sweeps boolean
+) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    new_state CONSTANT text := CASE WHEN p_wait_reason IS NULL THEN 'rejected' ELSE 'waiting' END;
+BEGIN
+    IF new_state = 'rejected' THEN
+        PERFORM callgate_schedule_delivery_v1(c.call_id, c.generation, c.org_id, interval '0');
+    END IF;
+    IF c.breaker_id IS NOT NULL AND NOT p_has_asked_breaker THEN
+        UPDATE breaker x SET turn_org = c.org_id
+         WHERE x.id = c.breaker_id
+           AND (x.is_open OR x.proven_at IS NULL OR x.proven_at <= now() - interval '60 s');
+    END IF;
+    UPDATE llm_call l
+       SET state = new_state, error = p_error,
+           due_at = CASE WHEN p_wait_reason IS NOT NULL THEN p_due_at END,
+           wait_reason = p_wait_reason,
+           end_reason = CASE WHEN p_wait_reason IS NULL THEN callgate_error_code_v1(p_error) END,
+           -- Only a call that waits for money is due when money is freed.
+           requested_hold_nano_usd =
+               CASE WHEN p_wait_reason IN ('budget_held', 'budget_exhausted') THEN p_requested_hold END,
+           breaker_id = CASE p_wait_reason WHEN 'provider' THEN p_breaker_id END,
+           wait_until = CASE p_wait_reason WHEN 'provider' THEN p_due_at END,
+           sweeps = CASE WHEN p_keep_sweeps THEN l.sweeps ELSE 0 END
+     WHERE l.call_id = c.call_id AND l.generation = c.generation;
+    RETURN new_state;
+END $$;

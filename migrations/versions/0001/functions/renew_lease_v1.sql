@@ -1,0 +1,15 @@
+-- callgate_renew_lease_v1: grant or renew the lease of a worker process, for p_lease_s seconds from now.
+--
+-- A renewal that comes later than half a lease after the last one resets `stable_since`: for that long this process, or
+-- the ledger, was unavailable, and it may not reap others.
+-- Returns   began_at. A value other than before means: the lease had expired and was released, and its attempts with it.
+CREATE FUNCTION callgate_renew_lease_v1(p_worker_id text, p_lease_s float8) RETURNS timestamptz
+LANGUAGE sql AS $$
+    INSERT INTO worker_lease AS w (worker_id, began_at, stable_since, renewed_at, expires_at)
+    VALUES (p_worker_id, now(), now(), now(), now() + make_interval(secs => p_lease_s))
+    ON CONFLICT (worker_id) DO UPDATE
+       SET stable_since = CASE WHEN now() - w.renewed_at > make_interval(secs => p_lease_s / 2) THEN now()
+                               ELSE w.stable_since END,
+           renewed_at = now(), expires_at = excluded.expires_at
+    RETURNING w.began_at
+$$;

@@ -1,0 +1,138 @@
+-- callgate_reserve_v1: claim queued calls and hold their worst-case cost, decided one by one in arrival order.
+--
+-- A row with an error in p_rejections is not claimed: its call is rejected with that, or deferred by p_defer_s seconds.
+-- Rules     callgate/domain/budgets.py for money, callgate/domain/breaker.py for providers.
+-- Units     money: nano-USD. Durations: seconds from now() of this transaction.
+-- Locks     the calls that no other session holds, the budgets by id, then breakers by name. All writers keep this order.
+-- Returns   per row: outcome (reserved | refused | not_claimed | locked), the call's state, the attempt, the refusal as JSON,
+--           whether a budget refused. Locked: another session holds the call, and nothing was done. An attempt that is not
+--           claimed: see callgate_earlier_claim_v1.
+CREATE FUNCTION callgate_reserve_v1(
+    p_call_ids uuid[], p_generations int[], p_holds bigint[], p_expires_in_s float8[], p_worker_ids text[],
+    p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
+    p_rejections text[], p_defer_s float8[], p_defer_reasons text[], p_credentials text[], p_waits_max_s float8[]
+) RETURNS TABLE (ord int, outcome text, state text, attempt_id uuid, attempt int, queue_ms int, refusal text,
+               is_budget boolean)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    c llm_call%ROWTYPE;
+    locked_ids uuid[];          -- null where another session holds the call
+    budgets budget[];           -- locked; ordered by organisation, then id
+    reserved bigint[];          -- their reserved_nano_usd, as this batch changes it
+    first_of jsonb;             -- organisation -> index of its first budget
+    check_of record;            -- see callgate_check_budgets_v1
+    admission text;             -- see callgate_breaker_admission_v1; null: no breaker was asked
+    asked_breaker bigint;
+    trial_of bigint[];          -- breakers
+    breaker_reason text;
+    wait_reason text;           -- null: the call is rejected
+    due timestamptz;
+    i int;
+BEGIN
+    locked_ids := callgate_lock_calls_v1(p_call_ids, p_generations);
+    budgets := callgate_lock_budgets_v1(locked_ids, p_generations, p_default_limits);
+    SELECT array_agg(x.reserved_nano_usd ORDER BY x.n),
+           jsonb_object_agg(x.org_id, x.n) FILTER (WHERE x.is_first)
+      INTO reserved, first_of
+      FROM (SELECT y.reserved_nano_usd, y.org_id, y.ordinality AS n,
+                   row_number() OVER (PARTITION BY y.org_id ORDER BY y.ordinality) = 1 AS is_first
+              FROM unnest(budgets) WITH ORDINALITY y) x;
+    PERFORM callgate_lock_breakers_v1(locked_ids, p_generations, p_credentials, p_rejections);
+
+    FOR row_no IN 1 .. cardinality(p_call_ids) LOOP
+        ord := row_no;
+        state := NULL; attempt_id := NULL; attempt := NULL; queue_ms := NULL; refusal := NULL;
+        is_budget := false;
+        SELECT * INTO c FROM llm_call l
+         WHERE l.call_id = p_call_ids[ord] AND l.generation = p_generations[ord];
+        state := c.state;
+        IF locked_ids[ord] IS NULL AND c.state IN ('queued', 'running') THEN
+            outcome := 'locked';
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        outcome := NULL;
+        IF c.state IS DISTINCT FROM 'queued' OR c.attempt > 0 THEN
+            SELECT x.* INTO outcome, attempt_id, attempt, queue_ms
+              FROM callgate_earlier_claim_v1(c, p_worker_ids[ord], p_expires_in_s[ord]) x;
+        END IF;
+        IF outcome IS NOT NULL THEN
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+
+        admission := NULL;
+        asked_breaker := NULL;
+        IF p_rejections[ord] IS NULL THEN
+            SELECT * INTO check_of FROM callgate_check_budgets_v1(
+                budgets, reserved, (first_of ->> c.org_id)::int, c.org_id, callgate_scopes_v1(c.call_type), p_holds[ord]);
+            IF check_of.refusal IS NULL THEN
+                SELECT x.* INTO admission, asked_breaker, trial_of, breaker_reason
+                  FROM callgate_breaker_admission_v1(c.provider, c.model, p_credentials[ord], c.org_id) x;
+                -- It has waited long enough for its provider, also where each time it was a probe.
+                IF admission = 'probe' AND c.wait_until <= now() THEN
+                    admission := 'wait';
+                END IF;
+            END IF;
+        END IF;
+
+        IF admission IN ('passed', 'on_trial', 'probe') THEN
+            outcome := 'reserved';
+            state := 'running';
+            attempt := c.attempt + 1;
+            queue_ms := greatest(0, extract(epoch FROM now() - c.due_at) * 1000);
+            FOREACH i IN ARRAY check_of.chosen LOOP
+                reserved[i] := reserved[i] + p_holds[ord];
+            END LOOP;
+            attempt_id := callgate_start_attempt_v1(
+                c, check_of.budget_ids, p_holds[ord], p_expires_in_s[ord], p_worker_ids[ord], p_price_sources[ord],
+                p_trace_ids[ord], p_credentials[ord], queue_ms, admission = 'probe', p_waits_max_s[ord]);
+            IF admission <> 'passed' THEN
+                UPDATE breaker x
+                   SET trial_ids = x.trial_ids || callgate_reserve_v1.attempt_id, turn_org = c.org_id
+                 WHERE x.id = ANY (trial_of);
+            END IF;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+
+        outcome := 'refused';
+        wait_reason := NULL;
+        due := NULL;
+        IF p_rejections[ord] IS NOT NULL THEN
+            refusal := p_rejections[ord];
+            IF p_defer_s[ord] IS NOT NULL THEN
+                wait_reason := p_defer_reasons[ord];
+                due := now() + make_interval(secs => p_defer_s[ord]);
+            END IF;
+        ELSIF admission = 'wait' THEN
+            refusal := json_build_object(
+                'code', 'provider_unavailable',
+                'message', c.provider || '/' || c.model || ' ' || breaker_reason);
+            due := coalesce(c.wait_until, now() + make_interval(secs => p_waits_max_s[ord]));
+            IF due > now() THEN
+                wait_reason := 'provider';
+            END IF;
+        ELSE
+            is_budget := true;
+            refusal := callgate_budget_refusal_v1(
+                check_of.refusal, c.org_id, budgets[check_of.refused_by], reserved[check_of.refused_by], p_holds[ord]);
+            IF check_of.refusal = 'held' THEN
+                wait_reason := 'budget_held';
+                due := now() + least(greatest((now() - c.created_at) / 4, interval '0.25 s'), interval '30 s');
+            ELSIF check_of.refusal = 'exhausted' AND p_waits[ord] THEN
+                wait_reason := 'budget_exhausted';
+                due := check_of.ends_at;
+            END IF;
+        END IF;
+        state := callgate_refuse_claim_v1(
+            c, refusal, wait_reason, due, p_holds[ord], asked_breaker,
+            admission IS NOT NULL, p_rejections[ord] IS NOT NULL AND p_defer_s[ord] IS DISTINCT FROM 0);
+        RETURN NEXT;
+    END LOOP;
+
+    UPDATE budget x SET reserved_nano_usd = h.reserved
+      FROM (SELECT (budgets[n]).id AS id, reserved[n] AS reserved FROM generate_subscripts(budgets, 1) n) h
+     WHERE x.id = h.id AND x.reserved_nano_usd <> h.reserved;
+END $$;
