@@ -66,6 +66,9 @@ def migrate(
             with watch.over(pid):
                 _move(connection, revision)
                 return _left_to_do(connection) if revision == "head" else []
+    except LookupError as exc:
+        # Migrations are frozen text: they know none of callgate's own errors.
+        raise ConfigurationError(str(exc)) from exc
     except TryAgain as exc:
         why = (
             f"{watch.last_holder}; nothing was changed: run it again" if watch.last_holder else exc
