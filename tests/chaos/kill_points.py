@@ -24,7 +24,14 @@ from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.calls import AttemptRef
 from callgate.domain.delivery import Delivery, Published
-from callgate.domain.ledger import RecordAnswer, Reserve, Reserved, Settle, Settled
+from callgate.domain.ledger import (
+    RecordAnswer,
+    ReserveCommand,
+    Reserved,
+    ReserveOutcome,
+    Settle,
+    Settled,
+)
 from config.settings import WorkerSettings
 from worker.bootstrap import bootstrap, providers_of
 from worker.celery_ext.redis_transport import Transport
@@ -83,7 +90,7 @@ class KillableLedger:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
 
-    def reserve(self, batch: Sequence[Reserve]) -> list[Any]:
+    def reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
         outcomes = self._ledger.reserve(batch)
         if any(isinstance(outcome, Reserved) for outcome in outcomes):
             self._kill_point.at(Point.AFTER_RESERVE)

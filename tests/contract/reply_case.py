@@ -99,7 +99,7 @@ def openai_usage(
 
 def with_usage(name: str, usage: object, posted: int | None, *anomalies: str, **right: Any) -> Case:
     """A good answer with this usage."""
-    known = {} if posted is not None else {"usage_is_known": False}
+    known: dict[str, Any] = {} if posted is not None else {"usage_is_known": False}
     return Case(name, (chat(usage=usage),), posted=posted, anomalies=anomalies, **known, **right)
 
 

@@ -20,6 +20,7 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Unstorable,
 )
+from callgate.domain.reports import EndReason
 from tests.support.ledger_under_test import (
     LedgerUnderTest,
     a_failure,
@@ -119,7 +120,7 @@ def test_a_claim_is_taken_up_to_the_bound(ledger: LedgerUnderTest, column: str) 
     """A worker's own columns."""
     largest, larger = CLAIMED[column]
     commands = [
-        a_reserve(ledger.queued(content), **{column: value})
+        a_reserve(ledger.queued(content), **{column: value})  # type: ignore[arg-type]
         for content, value in (("a", largest), ("b", larger))
     ]
 
@@ -145,7 +146,7 @@ def test_a_settlement_is_taken_up_to_the_bound(ledger: LedgerUnderTest, column: 
     """The neighbour is settled."""
     build = a_success if column == "service_tier" else a_failure
     settles = [
-        build(ledger.answered(content), **{column: value})
+        build(ledger.answered(content), **{column: value})  # type: ignore[arg-type]
         for content, value in zip("ab", SETTLED[column], strict=True)
     ]
 
@@ -171,7 +172,7 @@ def test_a_reason_to_end_a_call_has_an_end(ledger: LedgerUnderTest) -> None:
     key = ledger.queued()
 
     with pytest.raises(InvalidRequest, match="at most 16384 bytes"):
-        ledger.operations.end([key], code="cancelled", message="x" * bounds.ERROR_BYTES_MAX)
+        ledger.operations.end([key], code=EndReason.CANCELLED, message="x" * bounds.ERROR_BYTES_MAX)
 
     assert ledger.state(key) is CallState.QUEUED
 
@@ -181,7 +182,7 @@ def test_many_calls_are_read_and_ended_by_more_than_one_statement(ledger: Ledger
     keys = [a.key for a in ledger.ledger.submit([a_submission(str(n)) for n in range(1_050)])]
 
     views = list(ledger.ledger.read(keys))
-    ended = ledger.operations.end(keys, code="cancelled", message="by a test")
+    ended = ledger.operations.end(keys, code=EndReason.CANCELLED, message="by a test")
 
     assert [view.key for view in views if view] == keys
     assert sorted(ended) == sorted(keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from callgate.domain.breaker import UNAVAILABLE_CODE, Health
 from callgate.domain.calls import AttemptRef, CallState
 from callgate.domain.ledger import Refused
+from callgate.domain.reports import EndReason
 from tests.contract.breaker_steps import (
     BY,
     MODEL,
@@ -97,7 +98,7 @@ def test_a_cancelled_call_waits_no_longer(ledger: LedgerUnderTest) -> None:
     opened(ledger)
     key = waits(ledger, "patient")
 
-    ledger.operations.end([key], code="cancelled", message="")
+    ledger.operations.end([key], code=EndReason.CANCELLED, message="")
 
     assert breaker(ledger).waiting == 0
     ledger.age(10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import Delivery, LinkFailure, Told
 from callgate.domain.ledger import SubmitOutcome
+from callgate.domain.reports import EndReason
 from callgate.domain.retention import Purged
 from tests.support.ledger_under_test import LINK, ORG, LedgerUnderTest, a_submission
 
@@ -17,7 +18,7 @@ def rejected_with_links(
     """Cancel a call that has some links: all of them are to be delivered at once."""
     new = [a_submission(content, org_id=org_id, link=LINK) for _ in range(links)]
     key = ledger.submit(*new)[0].key
-    assert ledger.operations.end([key], code="cancelled", message="by a test") == [key]
+    assert ledger.operations.end([key], code=EndReason.CANCELLED, message="by a test") == [key]
     return key
 
 

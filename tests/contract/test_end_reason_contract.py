@@ -8,7 +8,7 @@ import pytest
 
 from callgate.domain.calls import CallKey, CallState, WaitReason
 from callgate.domain.ledger import Defer, Refused, Reject
-from callgate.domain.reports import CallFilter
+from callgate.domain.reports import CallFilter, EndReason
 from callgate.domain.retry import WORKER_LOST
 from tests.support.ledger_under_test import (
     LIMIT,
@@ -45,7 +45,7 @@ def test_a_discarded_dead_letter_says_so_instead_of_its_failure(ledger: LedgerUn
     key = ledger.dead().key
     assert reason_of(ledger, key) == "rate_limited"
 
-    ledger.operations.end([key], code="discarded", message="by a test")
+    ledger.operations.end([key], code=EndReason.DISCARDED, message="by a test")
 
     assert (ledger.state(key), reason_of(ledger, key)) == (CallState.REJECTED, "discarded")
 

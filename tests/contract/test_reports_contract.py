@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callgate.domain.reports import CallFilter, CostLine, UnprocessableMessage
+from callgate.domain.reports import CallFilter, CostLine, EndReason, UnprocessableMessage
 from tests.support.ledger_under_test import (
     LIMIT,
     LINK,
@@ -174,7 +174,7 @@ def test_a_discarded_letter_is_no_dead_letter_any_more(ledger: LedgerUnderTest) 
     """Somebody has looked at it."""
     key = ledger.dead().key
 
-    ledger.operations.end([key], code="discarded", message="ann: known")
+    ledger.operations.end([key], code=EndReason.DISCARDED, message="ann: known")
 
     assert ledger.operations.snapshot().dead_letters == 0
     assert ledger.operations.dead_groups(EVERYTHING) == []

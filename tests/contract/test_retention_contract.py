@@ -9,7 +9,7 @@ import pytest
 from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState
 from callgate.domain.errors import ResultPurged
 from callgate.domain.ledger import RecordOutcome, SubmitOutcome
-from callgate.domain.reports import UnprocessableMessage
+from callgate.domain.reports import EndReason, UnprocessableMessage
 from callgate.domain.retention import BodyAges, Purged
 from callgate.services.audit import audit
 from callgate.services.results import error_of
@@ -157,7 +157,7 @@ def test_a_call_that_never_ran_ages_from_its_submission(ledger: LedgerUnderTest)
     """A cancelled call has no posting to count from, and no answer anybody could want."""
     key = ledger.queued()
     ledger.age(8 * DAY_S)
-    ledger.operations.end([key], code="cancelled", message="by a test")
+    ledger.operations.end([key], code=EndReason.CANCELLED, message="by a test")
 
     assert ledger.purge(9 * DAY_S) == Purged()
     assert ledger.purge(7 * DAY_S) == Purged(calls=1)
@@ -273,7 +273,8 @@ def test_what_a_purge_left_is_counted(ledger: LedgerUnderTest) -> None:
         store = ledger.retention
         return store.calls_with_bodies(ORG), store.old_calls_with_bodies(ORG, DAY_S)
 
-    before, _ = left(), ledger.age(2 * DAY_S)
+    before = left()
+    ledger.age(2 * DAY_S)
     ledger.succeeded("young", link=LINK)
     aged = left()
     ledger.purge(DAY_S)

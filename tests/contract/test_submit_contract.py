@@ -10,7 +10,7 @@ import pytest
 
 from callgate.domain.calls import Bodies, CallKey, CallState
 from callgate.domain.ledger import SubmitOutcome, Submitted
-from callgate.domain.reports import CallFilter
+from callgate.domain.reports import CallFilter, EndReason
 from tests.support.ledger_under_test import (
     LINK,
     LedgerUnderTest,
@@ -258,7 +258,7 @@ def test_a_retried_submission_never_starts_another_generation(ledger: LedgerUnde
     ledger.succeeded()
     forced = a_submission(force=True)
     (first,) = ledger.submit(forced)
-    ledger.operations.end([first.key], code="cancelled", message="by a test")
+    ledger.operations.end([first.key], code=EndReason.CANCELLED, message="by a test")
 
     (again,) = ledger.submit(forced)
 

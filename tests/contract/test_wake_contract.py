@@ -10,6 +10,7 @@ import pytest
 from callgate.domain.budgets import RefusalReason, Window
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState, WaitReason
 from callgate.domain.ledger import Defer, DueKind, Refused, Reject, Reserved
+from callgate.domain.reports import EndReason
 from callgate.domain.requests import OnBudget
 from tests.support.ledger_under_test import (
     LIMIT,
@@ -123,7 +124,7 @@ def test_a_call_that_does_not_fit_holds_up_nobody(ledger: LedgerUnderTest) -> No
 
 def held_up_with_many(ledger: LedgerUnderTest, *calls: tuple[int, int, str]) -> list[CallKey]:
     """As `held_up`: so many calls that want so much, by call type; returns the first of each, the oldest first."""
-    keys = []
+    keys: list[list[CallKey]] = []
     for count, _, call_type in calls:
         batch = [a_submission(f"{n} of {len(keys)}", call_type=call_type) for n in range(count)]
         keys.append([answer.key for answer in ledger.submit(*batch)])
@@ -306,7 +307,7 @@ def test_who_was_cancelled_takes_no_room(ledger: LedgerUnderTest) -> None:
     """The next in line gets it."""
     busy = answered(ledger, LIMIT)
     older, younger = held_up(ledger, 600, 600)
-    ledger.operations.end([older], code="cancelled", message="by a test")
+    ledger.operations.end([older], code=EndReason.CANCELLED, message="by a test")
 
     assert frees(ledger, busy)
     assert woken(ledger) == [younger]
@@ -339,7 +340,7 @@ def test_a_deferred_call_is_not_released_by_freed_headroom(ledger: LedgerUnderTe
 
 def cancelled(ledger: LedgerUnderTest, key: CallKey) -> None:
     """An operator ends the call."""
-    ledger.operations.end([key], code="cancelled", message="by a test")
+    ledger.operations.end([key], code=EndReason.CANCELLED, message="by a test")
 
 
 def turned_away(ledger: LedgerUnderTest, key: CallKey) -> None:

@@ -53,7 +53,7 @@ def read_while_many_wait(engine: Engine, indexes: str, **what: object) -> int:
 def _read(session: PostgresSession, indexes: str) -> int:
     """Entries that were read so far, by this session to its last statement."""
     session.rows("SELECT pg_stat_force_next_flush()", {})
-    return int(session.rows(READ, {"indexes": indexes})[0].count)
+    return int(session.rows(READ, {"indexes": indexes})[0][0])
 
 
 MANY_ATTEMPTS = """INSERT INTO ai_call_log (attempt_id, call_id, generation, attempt, org_id, input_hash, call_type,
@@ -79,7 +79,7 @@ def test_looking_for_unknown_bills_does_not_read_the_known_ones(postgres_engine:
 
         session.rows("SELECT pg_stat_force_next_flush()", {})
         assert bill.attempt_id == ref.attempt_id
-        assert session.rows(READ_ALONG, {})[0].count - before < WAITING / 2
+        assert session.rows(READ_ALONG, {})[0][0] - before < WAITING / 2
 
 
 MANY_UNTOLD = """WITH made AS (
@@ -106,6 +106,7 @@ def test_nobody_wades_through_calls_that_wait_for_delivery(
     url = postgres_engine.url.render_as_string(hide_password=False)
     with closing(PostgresSession(url, pool_size=1)) as session:
         ledger, now = open_postgres(session), datetime.now(UTC)
+        key = ledger.rejected("early", link="{}")
         asks = {
             "due": lambda: ledger.due(),
             "sweep": lambda: ledger.ledger.take_lost_messages(limit=100, queued_before=now),
@@ -127,4 +128,4 @@ def _touched(session: PostgresSession) -> int:
     """Rows and entries that were read so far of calls, and of what they have to tell."""
     session.rows("SELECT pg_stat_force_next_flush()", {})
     tables = {"tables": ["llm_call", "submission", "undelivered_call"]}
-    return int(session.rows(TOUCHED, tables)[0].count)
+    return int(session.rows(TOUCHED, tables)[0][0])

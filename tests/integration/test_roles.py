@@ -28,7 +28,7 @@ from callgate.adapters.postgres.tables import metadata
 from callgate.domain.calls import Bodies, CallState
 from callgate.domain.errors import ConfigurationError, NotPermitted
 from callgate.domain.ledger import Reserved
-from callgate.domain.reports import By, UnprocessableMessage
+from callgate.domain.reports import By, EndReason, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
 from tests.support.ledger_under_test import (
@@ -156,7 +156,7 @@ def test_a_worker_does_its_work_and_no_more(ledger: LedgerUnderTest, owner_url: 
         assert view.state is CallState.SUCCEEDED
         for forbidden in (
             lambda: worker.submit([a_submission("its own")]),
-            lambda: operations.end([queued.key], code="cancelled", message=""),
+            lambda: operations.end([queued.key], code=EndReason.CANCELLED, message=""),
             lambda: operations.unprocessable_messages(limit=1),
             lambda: operations.budgets(ORG),
             lambda: session.rows("SELECT 1 FROM llm_call", {}),

@@ -24,7 +24,7 @@ from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
 from callgate.domain.ledger import Reaper
-from callgate.domain.reports import By, CallFilter, UnprocessableMessage
+from callgate.domain.reports import By, CallFilter, EndReason, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.tenants import Tenant
 from callgate.domain.unknown import SettleByHand, UnknownFilter
@@ -70,7 +70,7 @@ METHODS: dict[str, Ask] = {
     "calls": lambda s: PostgresOperations(s).calls(CallFilter(), limit=1),
     "dead_groups": lambda s: PostgresOperations(s).dead_groups(CallFilter()),
     "unprocessable_messages": lambda s: PostgresOperations(s).unprocessable_messages(limit=1),
-    "end": lambda s: PostgresOperations(s).end([KEY], code="cancelled", message="a"),
+    "end": lambda s: PostgresOperations(s).end([KEY], code=EndReason.CANCELLED, message="a"),
     "link_failures": lambda s: PostgresOperations(s).link_failures(KEY, limit=1),
     "keep_unprocessable": lambda s: PostgresOperations(s).keep_unprocessable(
         UnprocessableMessage("a", "b", b"c")

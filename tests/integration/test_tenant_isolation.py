@@ -18,7 +18,7 @@ from callgate.domain.calls import Bodies, CallState
 from callgate.domain.delivery import Told
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import SubmitOutcome
-from callgate.domain.reports import CallFilter
+from callgate.domain.reports import CallFilter, EndReason
 from callgate.domain.tenants import Tenant
 from tests.support.hostile_client import (
     DENIED,
@@ -56,7 +56,7 @@ def test_an_ordinary_client_works(owner: PostgresSession, ledger: LedgerUnderTes
         assert [b.org_id for b in operations.budgets()] == ["ours"]
         assert [(c.org_id, c.calls) for c in operations.costs()] == [("ours", 1)]
         assert operations.dead_groups(CallFilter()) == []
-        assert operations.end([view.key], code="cancelled", message="") == [view.key]
+        assert operations.end([view.key], code=EndReason.CANCELLED, message="") == [view.key]
         assert ledger.view(view.key).state is CallState.REJECTED
 
 

@@ -18,7 +18,7 @@ from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.calls import Bodies, CallState
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.ledger import SubmitOutcome
-from callgate.domain.reports import CallFilter
+from callgate.domain.reports import CallFilter, EndReason
 from tests.support.hostile_client import (
     DENIED,
     THEIR_PROMPT,
@@ -164,7 +164,7 @@ def test_it_cancels_nothing_of_others_and_waits_for_nothing(
     with owner.engine.connect() as connection:
         connection.exec_driver_sql("BEGIN")
         connection.exec_driver_sql("SELECT 1 FROM llm_call FOR UPDATE")
-        ended = PostgresOperations(session).end(keys, code="cancelled", message="")
+        ended = PostgresOperations(session).end(keys, code=EndReason.CANCELLED, message="")
         connection.exec_driver_sql("ROLLBACK")
 
     assert len(keys) == 204
@@ -182,7 +182,7 @@ def test_it_discards_no_dead_letter_of_its_own(
     keys = [dead.key, queued.key]
 
     with a_client(owner, "fourth") as url, closing(PostgresSession(url)) as session:
-        ended = PostgresOperations(session).end(keys, code="cancelled", message="")
+        ended = PostgresOperations(session).end(keys, code=EndReason.CANCELLED, message="")
 
     assert ended == [queued.key]
     assert ledger.view(dead.key).state is CallState.DEAD

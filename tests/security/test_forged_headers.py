@@ -118,7 +118,7 @@ def test_a_forged_clock_does_not_silence_a_worker(
     deployment: Deployment, broker: Redis, clock: Any
 ) -> None:
     """The worker could not write such a time: it would send no reply and no event until it restarts."""
-    asked = {"method": "enable_events", "arguments": {}, "destination": None}
+    asked: dict[str, Any] = {"method": "enable_events", "arguments": {}, "destination": None}
     text = message(asked, {"clock": "@"}).replace('"@"', json.dumps(clock))
 
     assert broker.publish(PIDBOX, text) == 1

@@ -28,6 +28,7 @@ from callgate.domain.calls import CallKey, CallState
 from callgate.domain.errors import RowRefused
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import NewSubmission, Requeue, SubmitOutcome
+from callgate.domain.reports import EndReason
 from tests.support.deployment import Deployment, Process, until
 from tests.support.ledger_under_test import a_submission
 from tests.support.logins import a_client
@@ -78,7 +79,12 @@ def broker(deployment: Deployment) -> Iterator[Redis]:
 
 def a_link(queue: str, padding: int = 0) -> str:
     """A link to a queue as the ledger stores it, for success and failure, with padding."""
-    link = {"task": "note", "args": ["x" * padding], "kwargs": {}, "options": {"queue": queue}}
+    link: dict[str, Any] = {
+        "task": "note",
+        "args": ["x" * padding],
+        "kwargs": {},
+        "options": {"queue": queue},
+    }
     link |= {"subtask_type": None, "immutable": False}
     return json.dumps({"link": {**link, "args": []}, "link_error": link})
 
@@ -128,7 +134,7 @@ def others_live(deployment: Deployment, broker: Redis) -> None:
     delivered = a_submission("delivered", org_id=org, link=a_link(THEIRS))
     began_at = time.monotonic()
     (answer,) = ledger.submit([delivered])
-    deployment.client.operations.end([answer.key], code="cancelled", message="by a test")
+    deployment.client.operations.end([answer.key], code=EndReason.CANCELLED, message="by a test")
     handle = deployment.client.submit(deployment.request(org))
 
     handle.get(timeout=IN_TIME_S)
@@ -144,7 +150,7 @@ def _attempts(deployment: Deployment, key: CallKey) -> int:
     return view.attempt
 
 
-OVERSIZED = {
+OVERSIZED: dict[str, dict[str, Any]] = {
     "two links": {"link": "x" * (bounds.LINK_BYTES_MAX + 1)},
     "a call type": {"call_type": "x" * 10_000},
     "a provider": {"provider": "x" * 10_000},
@@ -215,7 +221,7 @@ def test_a_call_has_at_most_ten_thousand_links(
 
     joined = SubmitOutcome.JOINED
     assert sorted(outcomes) == [joined, joined, *[SubmitOutcome.UNSTORABLE] * 2]
-    deployment.client.operations.end([answer.key], code="cancelled", message="by a test")
+    deployment.client.operations.end([answer.key], code=EndReason.CANCELLED, message="by a test")
 
 
 def test_links_delay_no_other_organisation(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from callgate.domain.budgets import Window
 from callgate.domain.calls import CallState, CallView
 from callgate.domain.errors import IdempotencyMismatch, Unavailable
 from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
-from callgate.domain.reports import By, CallFilter
+from callgate.domain.operator_ports import OperationsPort
+from callgate.domain.reports import By, CallFilter, EndReason
 from callgate.domain.requests import LLMRequest, Message, OnBudget
 from callgate.domain.unknown import HandOutcome, SettleByHand, UnknownFilter
 from callgate.services.dead_letters import DeadLetterService
@@ -53,7 +54,8 @@ class ExternalActor(Owner):
         )
         self.dead_letters = DeadLetterService(
             ledger=self.line,
-            operations=self.line,
+            # It has those of the port's methods that an actor uses.
+            operations=cast(OperationsPort, self.line),
             submits=self.submits,
             sleep=lambda pause_s: world.scheduler.wait(pause_s, self),
         )
@@ -183,13 +185,13 @@ def _some(operator: ExternalActor, state: CallState) -> list[CallView]:
 def _cancel(operator: ExternalActor) -> None:
     state = operator.world.rng.choice((CallState.QUEUED, CallState.WAITING))
     keys = [view.key for view in _some(operator, state)]
-    ended = operator.line.end(keys, code="cancelled", message="no need")
+    ended = operator.line.end(keys, code=EndReason.CANCELLED, message="no need")
     operator.world.scheduler.counts["call cancelled"] += len(ended)
 
 
 def _discard(operator: ExternalActor) -> None:
     keys = [view.key for view in _some(operator, CallState.DEAD)]
-    ended = operator.line.end(keys, code="discarded", message="no hope")
+    ended = operator.line.end(keys, code=EndReason.DISCARDED, message="no hope")
     operator.world.scheduler.counts["dead letter discarded"] += len(ended)
 
 

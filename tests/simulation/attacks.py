@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from callgate.domain import errors
 from callgate.domain.calls import CallKey, CallState
 from callgate.domain.ledger import NewSubmission, SubmitOutcome
+from callgate.domain.reports import EndReason
 from callgate.domain.requests import LLMRequest, OnBudget
 from tests.simulation import actors
 from tests.simulation.actors import LINK, ExternalActor, a_request_of
@@ -105,7 +106,7 @@ def churn(tenant: Tenant) -> None:
     batch = [tenant.submits.prepare(tenant.request(), force=True) for _ in range(3)]
     keys = tenant.submit(*batch)
     tenant.world.scheduler.wait(tenant.world.rng.uniform(0, 0.1), tenant)
-    tenant.line.end(keys, code="cancelled", message="no need")
+    tenant.line.end(keys, code=EndReason.CANCELLED, message="no need")
     tenant.submit(*(actors._again(new) for new in batch))
 
 

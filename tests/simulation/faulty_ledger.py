@@ -27,7 +27,7 @@ from callgate.domain.ledger import (
     SettleOutcome,
     Submitted,
 )
-from callgate.domain.reports import BreakerLine, By, CallFilter
+from callgate.domain.reports import BreakerLine, By, CallFilter, EndReason
 from callgate.domain.unknown import SettleByHand, SettledByHand, UnknownBill, UnknownFilter
 from tests.simulation.faults import OUTAGE, STATEMENT
 from tests.simulation.scheduler import Owner
@@ -198,7 +198,7 @@ class FaultyLedger:
         """See `OperationsPort`."""
         return cast("list[CallView]", self.ask("calls", call_filter, limit=limit))
 
-    def end(self, keys: Sequence[CallKey], *, code: str, message: str) -> list[CallKey]:
+    def end(self, keys: Sequence[CallKey], *, code: EndReason, message: str) -> list[CallKey]:
         """See `OperationsPort`."""
         return cast("list[CallKey]", self.ask("end", list(keys), code=code, message=message))
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -153,12 +154,12 @@ class World:
         rng, after = self.rng, self.scheduler.after
         more = 10 if self.faults.chances.get("provider outage") else 0
         for n in range(rng.randint(5, 16) + more):
-            after(rng.uniform(0, TROUBLE_S), lambda n=n: actors.submit(self, f"p{n}"))
+            after(rng.uniform(0, TROUBLE_S), partial(actors.submit, self, f"p{n}"))
         for n in range(rng.randint(0, 5)):
-            after(rng.uniform(10, TROUBLE_S), lambda n=n: actors.operate(self, f"o{n}"))
+            after(rng.uniform(10, TROUBLE_S), partial(actors.operate, self, f"o{n}"))
         bookkeepers = 15 if self.faults.chances.get(MUCH_BY_HAND) else 0
         for n in range(bookkeepers):
-            after(rng.uniform(10, TROUBLE_S), lambda n=n: actors.keep_books(self, f"b{n}"))
+            after(rng.uniform(10, TROUBLE_S), partial(actors.keep_books, self, f"b{n}"))
         actors.bad_weather(self, until_s=TROUBLE_S)
         after(TROUBLE_S, self._end_trouble)
         self.scheduler.run(is_over=self._is_at_rest, skip_to=self._next_due_s)
@@ -232,7 +233,7 @@ class World:
         """A process pauses, or fails alone to reach the ledger: its attempts may become unknown."""
         at = max(self.scheduler.now, owner.paused_until)
         keys = [row.ref.key if isinstance(row, RecordAnswer) else row.key for row in batch]
-        for key in keys or [None]:
+        for key in keys or (None,):
             self.troubles[owner.name, key] = at
 
     def consumers(self) -> list[Process]:

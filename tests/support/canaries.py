@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -247,9 +248,7 @@ def collect_command_output(deployment: Deployment, url: str, seen: Collected) ->
         for command in commands:
             output = io.StringIO()
             with redirect_stdout(output), redirect_stderr(output):
-                code = cli.run(
-                    command, lambda chosen=database_url: deployment.open_client(database_url=chosen)
-                )
+                code = cli.run(command, partial(deployment.open_client, database_url=database_url))
             assert code == 0, (command, output.getvalue())
             seen.answers[" ".join(command)] = output.getvalue()
 

@@ -92,8 +92,10 @@ def an_answered_call(
     usage = Usage(input_tokens=5, output_tokens=5)
     reply = ProviderReply((answer,), "stop", None, usage, None, "gpt-4o-mini", None)
     ledger.record([RecordAnswer(ref, reply.to_json(), None, 5)])
-    answered, succeeded = AttemptStatus.ANSWERED, AttemptStatus.SUCCEEDED
-    ledger.settle([Settle(ref, answered, succeeded, 0, CallState.SUCCEEDED, usage=usage)])
+    settle = Settle(
+        ref, AttemptStatus.ANSWERED, AttemptStatus.SUCCEEDED, 0, CallState.SUCCEEDED, usage=usage
+    )
+    ledger.settle([settle])
     return key
 
 

@@ -48,7 +48,7 @@ from callgate.domain.ledger import (
 from callgate.domain.operator_ports import OperationsPort, RetentionPort
 from callgate.domain.ports import LeasePort, LedgerPort
 from callgate.domain.provider import Billing, Failure
-from callgate.domain.reports import By, CallFilter
+from callgate.domain.reports import By, CallFilter, EndReason
 from callgate.domain.requests import Usage
 from callgate.domain.retention import BodyAges, Purged
 from callgate.domain.retry import WORKER_LOST
@@ -290,7 +290,7 @@ class LedgerUnderTest:
     def rejected(self, content: str = "invoice", **changes: Any) -> CallKey:
         """Cancel a queued call."""
         key = self.queued(content, **changes)
-        assert self.operations.end([key], code="cancelled", message="by a test") == [key]
+        assert self.operations.end([key], code=EndReason.CANCELLED, message="by a test") == [key]
         return key
 
     def count_calls(self) -> int:

@@ -45,6 +45,13 @@ def refuse(queue: CeleryQueue, link: str) -> None:
 
 def a_link(**changes: Any) -> str:
     """The stored text of a link, changed."""
-    link = {"task": "pipeline.note", "args": [], "kwargs": {}, "options": {"queue": "pipeline"}}
-    link |= {"subtask_type": None, "immutable": False, **changes}
+    link = {
+        "task": "pipeline.note",
+        "args": [],
+        "kwargs": {},
+        "options": {"queue": "pipeline"},
+        "subtask_type": None,
+        "immutable": False,
+        **changes,
+    }
     return json.dumps({"link": link, "link_error": None})

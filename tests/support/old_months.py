@@ -43,7 +43,7 @@ def two_old_months(log: PartitionedLedger) -> dict[str, AttemptRef]:
     return old
 
 
-def archive_all(log: PartitionedLedger) -> list[ArchivedMonth | None]:
+def archive_all(log: PartitionedLedger) -> list[ArchivedMonth]:
     """Purge, then archive until there is nothing left to do."""
     log.under_test.purge()
     months = []

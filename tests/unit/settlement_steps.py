@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from callgate.domain.calls import AttemptRef
 from tests.support.service_world import ServiceWorld
@@ -15,7 +16,7 @@ SCHEMA = {
 }
 
 
-def answered(world: ServiceWorld, text: str = "hello", **fields: object) -> AttemptRef:
+def answered(world: ServiceWorld, text: str = "hello", **fields: Any) -> AttemptRef:
     """A call whose reply is recorded, and not settled yet."""
     key = world.submit(text, **fields).key
     asyncio.run(world.llm.execute(key))

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import structlog
@@ -298,7 +299,7 @@ def test_a_call_that_takes_its_workers_along_dies() -> None:
     assert json.loads(view.error or "")["code"] == "worker_lost"
 
 
-UNREADABLE = {
+UNREADABLE: dict[str, dict[str, Any]] = {
     "reply no JSON": {"reply": b"{"},
     "reply no mapping": {"reply": b"[]"},
     "reply without fields": {"reply": b"{}"},

@@ -133,7 +133,8 @@ def test_deliveries_at_once_do_not_mix(app: Celery) -> None:
 
 def test_a_body_that_fails_ends_its_span(app: Celery) -> None:
     """The span sees the final state."""
-    tracer_call = a_tracer_call(app, "1", ended=(ended := []))
+    ended: list[Any] = []
+    tracer_call = a_tracer_call(app, "1", ended=ended)
     assert tracer_call.begin()
     tracer_call.end(BodyResult(error=ValueError("no")))
     tracer_call.report(1.5)
@@ -154,7 +155,8 @@ def test_an_aborted_body_ends_its_span(app: Celery) -> None:
 
 def test_a_hook_that_fails_before_the_body_fails_the_task(app: Celery) -> None:
     """The body does not run, as in every pool of Celery."""
-    tracer_call = a_tracer_call(app, "1", "early", ended=(ended := []))
+    ended: list[Any] = []
+    tracer_call = a_tracer_call(app, "1", "early", ended=ended)
 
     asyncio.run(run(app, tracer_call))
     tracer_call.report(0.0)

@@ -39,7 +39,12 @@ class Wire:
 
     def send(self, *parts: bytes) -> None:
         """Send from another thread: more than a socket holds."""
-        threading.Thread(target=lambda: [self.broker.sendall(part) for part in parts]).start()
+
+        def send_all() -> None:
+            for part in parts:
+                self.broker.sendall(part)
+
+        threading.Thread(target=send_all).start()
 
     def held_bytes(self) -> int:
         """The size of the buffer."""
@@ -123,7 +128,7 @@ def envelope(**changes: Any) -> dict[str, Any]:
     }
 
 
-CODECS = [
+CODECS: list[Any] = [
     *("bz2", "BZ2", "bz2_codec", "zip", "zlib_codec", "hex", "uu", "quopri", "rot13", "base64"),
     *(
         "utf-7",
@@ -197,7 +202,13 @@ def test_only_replies_of_asked_workers_count() -> None:
     """A reply under another name would end the wait, and a health check would fail."""
     answers = _Replies(ReplyCollector("celery"), "ticket", frozenset({"call@host"}), None)
     message = SimpleNamespace(body=b"", headers={"ticket": "ticket"})
-    for body in ({"other@host": {"ok": "pong"}}, {"call@host": {}, "other@host": {}}, [1], "x"):
+    bodies: list[Any] = [
+        {"other@host": {"ok": "pong"}},
+        {"call@host": {}, "other@host": {}},
+        [1],
+        "x",
+    ]
+    for body in bodies:
         answers.take(body, message)
         assert not answers.are_enough(1)
 
@@ -280,7 +291,7 @@ def test_a_flood_of_inspections_does_not_stop_pings() -> None:
     answered: list[str] = []
 
     class Listed(InspectionNode):
-        def dispatch(self, method: str, **_: Any) -> None:
+        def dispatch(self, method: str, *_: Any, **__: Any) -> None:
             answered.append(method)
 
     node = Listed("a@b", mailbox=collector)

@@ -60,7 +60,7 @@ def test_a_claim_that_was_tried_is_never_given_up() -> None:
             raise LedgerUnavailable("the answer was lost")
         return outcome
 
-    world.call_ledger.reserve = unheard  # type: ignore[method-assign]
+    world.call_ledger.reserve = unheard  # type: ignore[assignment, method-assign]
 
     view = asyncio.run(world.run(key))
 
@@ -79,7 +79,7 @@ def test_a_claim_that_a_late_answer_overtook_is_ended_unsent() -> None:
         assert isinstance(made, Reserved)
         return NotClaimed(key, CallState.SUCCEEDED, made.ref)
 
-    world.call_ledger.reserve = overtaken  # type: ignore[method-assign]
+    world.call_ledger.reserve = overtaken  # type: ignore[assignment, method-assign]
 
     last = asyncio.run(world.run(key)).last
 
@@ -175,7 +175,12 @@ def test_nothing_is_sent_under_a_lease_that_was_given_away() -> None:
     """The lease was expired and renewed since. Claims made before no longer belong to this process."""
     world = ServiceWorld()
     key = world.submit().key
-    _after_the_claim(world, lambda: (world.ledger.leases.release(WORKER_ID), _renew_later(world)))
+
+    def replace_lease() -> None:
+        world.ledger.leases.release(WORKER_ID)
+        _renew_later(world)
+
+    _after_the_claim(world, replace_lease)
 
     view = asyncio.run(world.run(key))
 

@@ -12,6 +12,7 @@ from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import TRIES_MAX, Delivery, Published, told
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.ledger import SubmitOutcome
+from callgate.domain.reports import EndReason
 from callgate.services.delivery import LOG_AGAIN_AFTER_S
 from tests.support.ledger_under_test import a_submission, open_memory
 from tests.support.service_world import ServiceWorld
@@ -68,7 +69,7 @@ def ended(world: ServiceWorld, count: int = 1, org_id: str = "acme") -> list[Cal
     """Calls that were cancelled, each with a link."""
     new = [a_submission(f"{org_id} {n}", org_id=org_id, link=LINK) for n in range(count)]
     keys = [answer.key for answer in world.ledger.submit(new)]
-    return world.ledger.end(keys, code="cancelled", message="by a test")
+    return world.ledger.end(keys, code=EndReason.CANCELLED, message="by a test")
 
 
 def test_a_refused_link_is_tried_until_it_is_given_up() -> None:

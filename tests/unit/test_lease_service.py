@@ -81,7 +81,7 @@ def test_a_renewal_that_failed_leaves_what_was_held() -> None:
     scene = Scene()
     scene.lease.renew()
     began_at = scene.lease.epoch()
-    renew, scene.leases.renew = scene.leases.renew, _away  # type: ignore[method-assign]
+    renew, scene.leases.renew = scene.leases.renew, _away  # type: ignore[assignment, method-assign]
 
     scene.clock.elapsed_s += 2
     with pytest.raises(LedgerUnavailable):

@@ -48,7 +48,7 @@ def test_after_an_outage_the_grace_begins_again() -> None:
     abandoned(world)
     world.due.run()
     world.clock.elapsed_s += 30 + GRACE_S + 1
-    due, world.ledger.take_due = world.ledger.take_due, _away  # type: ignore[method-assign]
+    due, world.ledger.take_due = world.ledger.take_due, _away  # type: ignore[assignment, method-assign]
     assert world.due.run() == (None, 0)
     world.ledger.take_due = due  # type: ignore[method-assign]
 
@@ -100,7 +100,7 @@ def test_after_an_outage_no_lease_is_expired_for_a_grace() -> None:
     world = ServiceWorld(lease_s=8)
     world.due.run()
     world.clock.elapsed_s += GRACE_S
-    due, world.ledger.take_due = world.ledger.take_due, _away  # type: ignore[method-assign]
+    due, world.ledger.take_due = world.ledger.take_due, _away  # type: ignore[assignment, method-assign]
     world.due.run()
     world.ledger.take_due = due  # type: ignore[method-assign]
     expired_at: list[float] = []

@@ -43,7 +43,7 @@ def free_after(world: ServiceWorld, key: CallKey, seconds: float) -> None:
         if was_held and world.clock.elapsed_s >= ends_at:
             free()
 
-    world.clock.pass_time = pass_time  # type: ignore[method-assign]
+    world.clock.pass_time = pass_time  # type: ignore[assignment, method-assign]
     world.ai_call_logger._sleep = pass_time
 
 
@@ -147,7 +147,7 @@ def test_a_claim_that_may_have_been_made_is_tried_until_it_could_no_longer_be_se
             raise LedgerUnavailable("the answer was lost")
         return outcome
 
-    world.call_ledger.reserve = unheard  # type: ignore[method-assign]
+    world.call_ledger.reserve = unheard  # type: ignore[assignment, method-assign]
 
     view = asyncio.run(world.run(key))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -38,14 +39,14 @@ def test_a_link_to_a_queue_of_ours_is_not_published(
     assert valkey.keys("*") == []
 
 
-NO_LINKS = {
+NO_LINKS: dict[str, dict[str, Any]] = {
     "a chord": {"subtask_type": "chord", "kwargs": {"header": [], "body": {}}},
     "a group": {"subtask_type": "group", "kwargs": {"tasks": []}},
     "a long name": {"task": "x" * 60_000},
     "a name of two lines": {"task": "a\nb"},
     "a very long link": {"args": ["x" * 2**20]},
 }
-HOSTILE = {
+HOSTILE: dict[str, dict[str, Any]] = {
     "links in links": {"options": {"queue": "pipeline", "link": [{"task": "a"}] * 500}},
     "a pickle": {"options": {"queue": "pipeline", "serializer": "pickle"}},
     "a compression": {"options": {"queue": "pipeline", "compression": "bzip2"}},

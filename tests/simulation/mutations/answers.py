@@ -31,7 +31,7 @@ def publish_the_log_before_the_record() -> Patched:
 def give_up_an_answer_in_an_outage() -> Patched:
     """One try to record, and the paid answer is gone."""
 
-    async def once(self: Any, record: RecordAnswer) -> RecordOutcome:
+    async def once(self: RetryingLedger, record: RecordAnswer) -> RecordOutcome:
         return await self._ledger.record(record)
 
     return patch.object(RetryingLedger, "record", once)

@@ -107,7 +107,7 @@ def know_no_scope_but_the_organisation() -> Patched:
 @caught_by("a_period_is_a_day_or_a_month")
 def begin_a_period_every_six_hours() -> Patched:
     """Each has the limit of a whole day."""
-    period_of = memory_tables.period_of
+    period_of: Any = memory_tables.period_of
 
     def short(at: Any, *rest: Any) -> Any:
         starts_at, _ = period_of(at, *rest)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 from callgate.adapters.memory import ledger as memory_ledger
 from callgate.adapters.memory.ledger import MemoryLedger
@@ -88,8 +89,13 @@ def ignore_idempotency_keys() -> Patched:
 def hash_without_the_org() -> Patched:
     """Tenants that ask the same share the answer, and the ledger finds that right."""
     call_id = identity.call_id
-    alike = {"call_id": lambda org_id, h: call_id("", h)}
-    return both(patch.multiple(identity, **alike), patch.multiple(memory_ledger, **alike))
+
+    def shared(org_id: str, input_hash: bytes) -> UUID:
+        return call_id("", input_hash)
+
+    return both(
+        patch.object(identity, "call_id", shared), patch.object(memory_ledger, "call_id", shared)
+    )
 
 
 @caught_by("told_what_is_true")

@@ -29,9 +29,15 @@ def test_an_unreported_usage_is_shown_as_unknown_with_its_anomalies(
     ref = reserve(ledger, key)
     reply = ProviderReply(("fine",), "stop", None, None, None, "gpt-4o-mini", None)
     ledger.record([RecordAnswer(ref, reply.to_json(), None, 5)])
-    answered, succeeded = AttemptStatus.ANSWERED, AttemptStatus.SUCCEEDED
-    flags = (Anomaly.USAGE_ZERO, Anomaly.TIER_UNASKED)
-    ledger.settle([Settle(ref, answered, succeeded, 100, CallState.SUCCEEDED, anomalies=flags)])
+    settle = Settle(
+        ref,
+        AttemptStatus.ANSWERED,
+        AttemptStatus.SUCCEEDED,
+        100,
+        CallState.SUCCEEDED,
+        anomalies=(Anomaly.USAGE_ZERO, Anomaly.TIER_UNASKED),
+    )
+    ledger.settle([settle])
 
     _, shown, _ = shell("calls", "show", key.task_id)
     _, as_json, _ = shell("calls", "show", key.task_id, "--json")
