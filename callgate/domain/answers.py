@@ -16,7 +16,7 @@ class Answer:
     texts: tuple[str, ...] = field(repr=False)
 
 
-Finding = str | None | OutputUnchecked | CheckerUnavailable
+SchemaResult = str | None | OutputUnchecked | CheckerUnavailable
 """
 Where an answer first breaks its schema (a path, never the text itself), or None.
 

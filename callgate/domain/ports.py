@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from callgate.domain.answers import Answer, Finding
+from callgate.domain.answers import Answer, SchemaResult
 from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.delivery import Delivery, Published, Told
@@ -245,7 +245,7 @@ class SchemaValidatorPort(Protocol):
 class OutputValidatorPort(Protocol):
     """Checks answers against their schemas. Both are untrusted."""
 
-    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
+    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[SchemaResult]:
         """Check answers, organisations in turn, for so many seconds; the rest are CheckerUnavailable."""
 
 
