@@ -141,7 +141,7 @@ class Breaker:
         is_by_hand = self.is_open and self.probe_at is None
         return not is_by_hand and not self.trials and now - used_at >= FORGOTTEN_AFTER
 
-    def room(self, org_id: str, now: datetime) -> int:
+    def headroom(self, org_id: str, now: datetime) -> int:
         """How many attempts of an organisation it lets through now; empty: of one that has none under way."""
         if self.is_open:
             return int(self.probe_at is not None and self.probe_at <= now and not self.trials)
@@ -219,10 +219,10 @@ class Guard:
         """The one that a call waits for, as far as people are told."""
         return self.own if self.own.is_open and not self.everybody.is_open else self.everybody
 
-    def room(self, now: datetime) -> int:
+    def headroom(self, now: datetime) -> int:
         """How many attempts both let through now."""
         org_id = self.own.org_id
-        return min(self.own.room(org_id, now), self.everybody.room(org_id, now))
+        return min(self.own.headroom(org_id, now), self.everybody.headroom(org_id, now))
 
     def admit(self, now: datetime, *, others_wait: bool) -> Admission:
         """
@@ -231,7 +231,7 @@ class Guard:
         Args:
             others_wait: Whether calls of other organisations wait that could be tried now.
         """
-        if self.room(now) <= 0:
+        if self.headroom(now) <= 0:
             return Admission.WAIT
         if self.everybody.is_open and others_wait and self.everybody.turn_org == self.own.org_id:
             return Admission.WAIT

@@ -32,7 +32,7 @@ def admission_of(tables: MemoryTables, call: CallRow, guard: Guard, now: datetim
     """What the breakers say to an attempt of the call."""
     key = _key(guard.everybody)[:3]
     orgs = {c.org_id for c in _waiting_for(tables, key)} - {call.org_id}
-    others_wait = any(_guard(tables, key, org).room(now) > 0 for org in orgs)
+    others_wait = any(_guard(tables, key, org).headroom(now) > 0 for org in orgs)
     return guard.admit(now, others_wait=others_wait)
 
 
@@ -95,7 +95,7 @@ def pass_the_turn(tables: MemoryTables, call: CallRow, now: datetime) -> None:
         tables.breakers[_key(breaker)] = replace(breaker, turn_org=call.org_id)
 
 
-def release(tables: MemoryTables, now: datetime) -> bool:
+def release_provider_waiters(tables: MemoryTables, now: datetime) -> bool:
     """Make calls due that wait for a provider which has room for them again; say whether there were any."""
     waited_for = {call.waits_for for call in tables.calls.values() if call.waits_for is not None}
     released = [call for key in waited_for for call in _next_of(tables, key, now)]
@@ -127,7 +127,7 @@ def set_breaker(
         for other, own in tables.breakers.items():
             if other[:3] == key[:3]:
                 tables.breakers[other] = replace(own.closed(now), proven_at=now)
-    release(tables, now)
+    release_provider_waiters(tables, now)
 
 
 def forget(tables: MemoryTables, now: datetime, limit: int) -> int:
@@ -150,7 +150,7 @@ def _guard(tables: MemoryTables, key: GuardKey, org_id: str) -> Guard:
 def _next_of(tables: MemoryTables, key: GuardKey, now: datetime) -> list[CallRow]:
     """Whom to release: as many as may be tried, organisations in turn, of each the calls with the fewest attempts."""
     everybody = tables.breakers[*key, ""]
-    if (room := everybody.room("", now)) <= 0:
+    if (headroom := everybody.headroom("", now)) <= 0:
         return []
     asleep: defaultdict[str, list[CallRow]] = defaultdict(list)
     on_their_way: Counter[str] = Counter()
@@ -162,10 +162,10 @@ def _next_of(tables: MemoryTables, key: GuardKey, now: datetime) -> list[CallRow
     rounds: list[tuple[int, CallRow]] = []
     for org_id, calls in asleep.items():
         calls.sort(key=lambda call: (call.attempt, call.created_at, call.key))
-        places = _guard(tables, key, org_id).room(now) - on_their_way[org_id]
+        places = _guard(tables, key, org_id).headroom(now) - on_their_way[org_id]
         rounds += enumerate(calls[: max(places, 0)])
     rounds.sort(key=lambda r: (r[0], r[1].org_id <= everybody.turn_org, r[1].org_id))
-    return [call for _, call in rounds[: max(room - on_their_way.total(), 0)]]
+    return [call for _, call in rounds[: max(headroom - on_their_way.total(), 0)]]
 
 
 def _waiting_for(tables: MemoryTables, key: GuardKey) -> list[CallRow]:

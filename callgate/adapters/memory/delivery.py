@@ -19,14 +19,15 @@ def take(
 ) -> list[Delivery]:
     """Take links to deliver; their calls are lent."""
     if keys is not None:
-        named = [key for key in keys if key in tables.untold]
+        named = [key for key in keys if key in tables.undelivered]
         return _of_calls(tables, named, CALL_LINKS_MAX, limit, now)
     taken: list[Delivery] = []
-    for org_id in sorted({tables.calls[key].org_id for key in tables.untold}):
+    for org_id in sorted({tables.calls[key].org_id for key in tables.undelivered}):
         if org_id > after:
-            due = [k for k, at in tables.untold.items() if at <= now]
+            due = [k for k, at in tables.undelivered.items() if at <= now]
             own = sorted(
-                (k for k in due if tables.calls[k].org_id == org_id), key=tables.untold.__getitem__
+                (k for k in due if tables.calls[k].org_id == org_id),
+                key=tables.undelivered.__getitem__,
             )
             room = min(ORG_LINKS_MAX, limit - len(taken))
             taken += _of_calls(tables, own, room, room, now)
@@ -40,7 +41,7 @@ def _of_calls(
     for key in keys:
         if len(taken) >= limit:
             break
-        tables.untold[key] = now + DUE_AGAIN
+        tables.undelivered[key] = now + DUE_AGAIN
         due = [
             d
             for d in tables.deliveries(tables.calls[key])
@@ -48,7 +49,7 @@ def _of_calls(
         ]
         taken += due[: min(per_call, limit - len(taken))]
         if not due:
-            tables.rest_untold(key, now)
+            tables.reschedule_delivery(key, now)
     return taken
 
 
@@ -70,8 +71,8 @@ def keep(tables: MemoryTables, outcomes: Sequence[Told], now: datetime) -> None:
             submission.given_up_at = now
         else:
             submission.try_at = now + timedelta(seconds=outcome.again_s)
-    for key in keys & tables.untold.keys():
-        tables.rest_untold(key, now)
+    for key in keys & tables.undelivered.keys():
+        tables.reschedule_delivery(key, now)
 
 
 def failures(tables: MemoryTables, key: CallKey, limit: int) -> list[LinkFailure]:

@@ -68,10 +68,10 @@ class MemoryLeases:
             self._tables.leases[worker_id] = given_away
 
 
-def may_reap(tables: MemoryTables, worker_id: str, steady_for: timedelta, now: datetime) -> bool:
+def may_reap(tables: MemoryTables, worker_id: str, stable_for: timedelta, now: datetime) -> bool:
     """Tell whether a process has a lease that is fresh, and was there all the time others had to renew or record."""
     lease = tables.leases.get(worker_id)
     if lease is None:
         return False
     is_fresh = now - lease.renewed_at <= lease.length / 2
-    return is_fresh and now - lease.stable_since >= steady_for
+    return is_fresh and now - lease.stable_since >= stable_for

@@ -17,8 +17,13 @@ from uuid import UUID
 
 from callgate.adapters.memory import delivery, money
 from callgate.adapters.memory.bounds import takes_submission
-from callgate.adapters.memory.breakers import is_applied, is_probe_held, note_health, release
-from callgate.adapters.memory.headroom import freed, wake, wanting
+from callgate.adapters.memory.breakers import (
+    is_applied,
+    is_probe_held,
+    note_health,
+    release_provider_waiters,
+)
+from callgate.adapters.memory.headroom import freed, orgs_with_waiters, release_budget_waiters
 from callgate.adapters.memory.leases import MemoryLeases, may_reap
 from callgate.adapters.memory.money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory.operations import MemoryOperations
@@ -116,8 +121,10 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
                 outcomes.append(money.settle(self.tables, settlement, now))
                 if is_applied(outcomes[-1]) or is_probe_held(self.tables, settlement, outcomes[-1]):
                     changes += note_health(self.tables, settlement, now)
-            has_freed_waiters = wake(self.tables, freed(before, self.tables.budgets), now)
-            has_freed_waiters |= release(self.tables, now)
+            has_freed_waiters = release_budget_waiters(
+                self.tables, freed(before, self.tables.budgets), now
+            )
+            has_freed_waiters |= release_provider_waiters(self.tables, now)
             return [
                 replace(o, has_freed_waiters=has_freed_waiters, breaker_changes=changes)
                 if isinstance(o, Settled)
@@ -129,7 +136,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         """Take up to `limit` calls whose `due_at` has come, oldest first."""
         with self._lock:
             now = self._clock()
-            release(self.tables, now)
+            release_provider_waiters(self.tables, now)
             items = self._due_calls(self._may_expire(reaper, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
 
@@ -137,8 +144,8 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         """Take up to `limit` calls that were queued before a time and are unclaimed."""
         with self._lock:
             now = self._clock()
-            wake(self.tables, wanting(self.tables), now)
-            return DueBatch(now, self._due_queued(queued_before, limit, now))
+            release_budget_waiters(self.tables, orgs_with_waiters(self.tables), now)
+            return DueBatch(now, self._take_lost(queued_before, limit, now))
 
     def links(
         self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
@@ -219,7 +226,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         if new.idempotency_key is not None:
             self.tables.idempotency_keys[new.org_id, new.idempotency_key] = new.call_id
         if new.link is not None and not call.state.is_open:
-            self.tables.tell_later(call, now)
+            self.tables.schedule_delivery(call, now)
 
     # Read.
 
@@ -230,7 +237,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
 
     # Due.
 
-    def _due_queued(self, queued_before: datetime, limit: int, now: datetime) -> tuple[Due, ...]:
+    def _take_lost(self, queued_before: datetime, limit: int, now: datetime) -> tuple[Due, ...]:
         found = [
             (call.due_at, call)
             for call in self.tables.calls.values()

@@ -44,7 +44,7 @@ class MemoryTables:
     )
     leases: dict[str, LeaseRow] = field(default_factory=dict)
     breakers: dict[BreakerKey, Breaker] = field(default_factory=dict)
-    untold: dict[CallKey, datetime] = field(default_factory=dict)
+    undelivered: dict[CallKey, datetime] = field(default_factory=dict)
     """Calls that have ended and have links to deliver: when the next of them is to be tried."""
     actions: list[OperatorAction] = field(default_factory=list)
     newest_generation: dict[UUID, int] = field(default_factory=dict)
@@ -94,20 +94,20 @@ class MemoryTables:
             if s.has_link_to_tell and s.link is not None
         )
 
-    def tell_later(self, call: CallRow, at: datetime) -> bool:
+    def schedule_delivery(self, call: CallRow, at: datetime) -> bool:
         """Note that a call which has ended has links to deliver; False if it has none."""
         if not self.deliveries(call):
             return False
-        self.untold[call.key] = min(at, self.untold.get(call.key, at))
+        self.undelivered[call.key] = min(at, self.undelivered.get(call.key, at))
         return True
 
-    def rest_untold(self, key: CallKey, now: datetime) -> None:
+    def reschedule_delivery(self, key: CallKey, now: datetime) -> None:
         """Say when the next link of an ended call is to be tried; forget the call if there is none."""
         left = [s for s in self.submissions_of[key] if s.has_link_to_tell]
         if left:
-            self.untold[key] = max(now, min(s.try_at or now for s in left))
+            self.undelivered[key] = max(now, min(s.try_at or now for s in left))
         else:
-            self.untold.pop(key, None)
+            self.undelivered.pop(key, None)
 
     def unposted(self, key: CallKey) -> AttemptRow | None:
         """The attempt of a call that still holds money, if any: never more than one."""
@@ -122,7 +122,7 @@ class MemoryTables:
         call.wait_reason = None
         call.end_reason = None if error is None else error_code(error)
         call.waits_for = None
-        return self.tell_later(call, tell_at)
+        return self.schedule_delivery(call, tell_at)
 
     def rest(self, call: CallRow) -> None:
         """Take the `due_at` from an ended call whose money is posted."""
