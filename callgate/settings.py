@@ -206,6 +206,12 @@ def _complaint(location: tuple[str | int, ...], message: str) -> str:
 
 
 def _setting_faults(cls: type[BaseSettings], environ: Mapping[str, str]) -> Iterable[str]:
+    """
+    One complaint per `CALLGATE_*` variable that `cls` does not read.
+
+    A client skips `CALLGATE_WORKER__*`: clients and workers often share one environment, and a client cannot import the
+    worker's settings to know their names.
+    """
     known = {*_variables(cls, PREFIX), EMBEDDED}
     reads_worker = "worker" in cls.model_fields
     for name in sorted(environ):

@@ -99,10 +99,10 @@ class LedgerPort(Protocol):
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
-        waiting -> queued. Calls that wait for a breaker are due as soon as it has room. Expired attempts are taken only
-        for a `reaper` whose lease is fresh and has been stable for `lease_stable_for_s` seconds when the ledger
-        executes this. So no outage makes an attempt lost, not even through a statement that was sent before it. A call
-        that the ledger cannot change is skipped.
+        waiting -> queued. Calls that wait for a breaker are due as soon as it has headroom. Expired attempts are taken
+        only for a `reaper` whose lease is fresh and has been stable for `lease_stable_for_s` seconds when the ledger
+        executes this. So an outage makes no worker loss, not even by a statement that was sent before the outage. A
+        call that the ledger cannot change is skipped.
         """
 
     def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
@@ -141,7 +141,7 @@ class LeasePort(Protocol):
         Grant or prolong a lease, `lease_s` seconds from now.
 
         Returns:
-            When the lease began. If that changes, the old lease ran out and was released, and attempts that were
+            When the lease began. If that changes, the old lease expired and was released, and attempts that were
             claimed under it no longer belong to this process.
         """
 
@@ -152,7 +152,7 @@ class LeasePort(Protocol):
 
     def expire(self, reaper: str) -> list[str]:
         """
-        Release leases that have run out, a few at a time, on behalf of the process `reaper`.
+        Release expired leases, a few at a time, on behalf of the process `reaper`.
 
         The reaper's own lease must be fresh, and stable for at least the length of the lease that is released. So after
         an outage of the ledger every live process has renewed its lease before any lease is released.

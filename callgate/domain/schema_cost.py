@@ -260,7 +260,7 @@ def _joined(base: str, address: str) -> str:
 
 
 def _values_at(root: object, pointer: str) -> Iterator[object]:
-    """The value at a JSON Pointer, or nothing."""
+    """Yield the value at a JSON Pointer; nothing if there is none (None is a value)."""
     value = root
     for part in pointer.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")

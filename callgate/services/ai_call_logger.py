@@ -53,7 +53,7 @@ UNREADABLE_ATTEMPT = Failure(
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """What one attempt brought back."""
+    """The result of one attempt."""
 
     reply: ProviderReply | None
     failure: Failure | None
@@ -149,7 +149,7 @@ class AICallLogger:
     def _write(
         self, settles: list[tuple[Settle, int]]
     ) -> tuple[list[Settled], list[tuple[Settle, int]]]:
-        """Write settlements, each with its hold for when nothing else can be written; return the locked ones."""
+        """Write settlements. If one is refused, post its hold only. Return those that were locked."""
         done: list[Settled] = []
         locked: list[tuple[Settle, int]] = []
         outcome: SettleOutcome

@@ -155,7 +155,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             return delivery.take(self.tables, limit, after, keys, self._clock())
 
     def deliver(self, outcomes: Sequence[Told]) -> None:
-        """Keep what became of links; a call with none left is told of."""
+        """Store delivery results. A call without open links leaves the list."""
         with self._lock:
             delivery.keep(self.tables, outcomes, self._clock())
 
@@ -238,6 +238,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
     # Due.
 
     def _take_lost(self, queued_before: datetime, limit: int, now: datetime) -> tuple[Due, ...]:
+        """Take queued calls whose message was lost; each take counts as a sweep."""
         found = [
             (call.due_at, call)
             for call in self.tables.calls.values()
@@ -306,7 +307,7 @@ def _not_stored(new: NewSubmission, outcome: SubmitOutcome) -> Submitted:
 
 
 def _outcome(new: NewSubmission, newest: CallRow | None) -> SubmitOutcome:
-    """What becomes of a new submission, by the newest generation of its call."""
+    """The outcome of a new submission, by the newest generation of its call."""
     if newest is None:
         return SubmitOutcome.CREATED
     if newest.state.is_open:
@@ -320,7 +321,7 @@ def _outcome(new: NewSubmission, newest: CallRow | None) -> SubmitOutcome:
 
 
 def _outcome_again(known: SubmissionRow, call: CallRow) -> SubmitOutcome:
-    """What a submission that is known already is told, by the state of its call."""
+    """The outcome of a submission that was stored before, by the state of its call."""
     if call.state is CallState.QUEUED:
         is_creator = known.outcome is SubmitOutcome.CREATED
         return SubmitOutcome.CREATED if is_creator else SubmitOutcome.JOINED
@@ -330,5 +331,5 @@ def _outcome_again(known: SubmissionRow, call: CallRow) -> SubmitOutcome:
 
 
 def _oldest(found: Iterable[tuple[datetime, RowT]], limit: int) -> list[RowT]:
-    """The rows that fell due first; of those alike the one that was inserted first."""
+    """The rows that were due first. Rows with the same time are in the order of their insertion."""
     return [row for _, row in sorted(found, key=lambda pair: pair[0])[: max(limit, 0)]]

@@ -175,7 +175,7 @@ class MemoryOperations:
             return self.tables.actions[::-1][:limit]
 
     def snapshot(self) -> Snapshot:
-        """Take one consistent look at the books."""
+        """Read the figures and sums at one moment."""
         with self._lock:
             t = self.tables
             states = Counter(call.state.value for call in t.calls.values())
@@ -199,9 +199,9 @@ class MemoryOperations:
             )
 
     def _is_dead_letter(self, call: CallRow) -> bool:
-        """Tell whether a call is dead and nobody has redriven it since."""
-        redriven = CallKey(call.key.call_id, call.key.generation + 1)
-        return call.state is CallState.DEAD and redriven not in self.tables.calls
+        """True if the call is dead, and no later generation exists."""
+        next_key = CallKey(call.key.call_id, call.key.generation + 1)
+        return call.state is CallState.DEAD and next_key not in self.tables.calls
 
     def _drift(self, figures: BudgetFigures) -> BudgetDrift:
         rows = [a for a in self.tables.attempts.values() if figures.budget_id in a.budget_ids]
