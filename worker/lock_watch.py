@@ -20,9 +20,9 @@ log = structlog.get_logger(__name__)
 INTERVAL_S = 1.0
 """Between two looks; jittered, so that workers do not all look at the same moment."""
 ALERT_INTERVAL_S = 0.05
-"""Between two looks while somebody fills the table again and again: filling it takes less than that."""
+"""Between two looks after a find: a client may fill the table again at once."""
 ALERT_S = 10.0
-"""How long after the last find."""
+"""How long after the last find the shorter interval applies."""
 
 
 class LockWatch:
@@ -33,7 +33,7 @@ class LockWatch:
         self._watch = watch
         self._alert_until = 0.0
         self._named: set[int] = set()
-        """The sessions of the last look: one that takes a moment to go is logged once."""
+        """The sessions of the last look: one that takes a moment to end is logged once."""
         self._is_away = False
         self._is_ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lock-watch", daemon=True)

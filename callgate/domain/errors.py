@@ -157,7 +157,7 @@ class BudgetNotConfigured(BudgetRefused):
 
 
 class OutputUnchecked(CallgateError):
-    """No process was available to check the answer: it is paid, and nobody knows whether it fits its schema."""
+    """No process was available to check the answer. It is paid, but may not fit its schema."""
 
     code = "output_unchecked"
 

@@ -103,10 +103,10 @@ class OperationsPort(Protocol):
         """
         Post what the provider billed, and log who did it and why.
 
-        This takes attempts whose bill is unknown, was settled by hand before, or is the whole hold for want of an
-        amount. Money moves in exactly the budgets in which the hold was made. Headroom that this frees in a running
-        period makes waiting calls due. The status stays, so a late answer is still accepted, and its cost replaces the
-        amount. The same amount again changes nothing. With `dry_run` nothing is changed.
+        It accepts attempts whose bill is unknown or was settled by hand before, and those that post their whole hold
+        because no amount was known. Money moves in exactly the budgets in which the hold was made. Headroom that this
+        frees in a running period makes waiting calls due. The status stays, so a late answer is still accepted, and its
+        cost replaces the amount. The same amount again changes nothing. With `dry_run` nothing is changed.
         """
 
     def actions(self, *, limit: int) -> list[OperatorAction]:
@@ -155,9 +155,9 @@ class RetentionPort(Protocol):
         """
         Drop the oldest month of the log that is older than `keep_months` whole months, and keep its sums.
 
-        A bill that nobody knows, and that was posted less than `unknown_days` days ago, keeps its month: an operator
-        may still settle it.
+        An unknown bill that was posted less than `unknown_days` days ago keeps its month: an operator may still settle
+        it.
 
         Returns:
-            None if there is none, or another process is at it.
+            None if there is none, or another process archives now.
         """

@@ -117,14 +117,14 @@ class LedgerPort(Protocol):
         self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
     ) -> list[Delivery]:
         """
-        Take up to `limit` links of ended calls, of bounded size together; nobody else gets them for ten seconds.
+        Take up to `limit` links of ended calls, of bounded size together. Other callers do not get them for ten seconds.
 
         Organisations take turns in the order of their names, beginning after `after`. With `keys`: a few links of each
         of these calls, due or not.
         """
 
     def deliver(self, outcomes: Sequence[Told]) -> None:
-        """Keep what became of links. A call without links left has nothing to deliver any more."""
+        """Store delivery results. A call without open links is not offered by `links` any more."""
 
 
 class LeasePort(Protocol):
@@ -163,7 +163,7 @@ class LeasePort(Protocol):
 
 
 class LockWatchPort(Protocol):
-    """Ends sessions of clients that hold so many locks that soon nobody else could have one."""
+    """Ends sessions of clients that hold almost all locks of the server."""
 
     def look(self) -> list[LockHoarder]:
         """
@@ -173,7 +173,7 @@ class LockWatchPort(Protocol):
             Which those are. One that has not gone yet is named again by the next look.
 
         Raises:
-            LedgerUnavailable: Nobody looked; the next look may succeed.
+            LedgerUnavailable: The look failed; the next one may succeed.
         """
 
     def close(self) -> None:

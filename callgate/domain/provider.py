@@ -66,7 +66,7 @@ class ProviderReply:
     """In OpenAI's words: stop, length, content_filter, ... Of several choices the worst; see `domain.endings`."""
     refusal: str | None
     usage: Usage | None
-    """None if the provider did not say: then nobody knows the cost."""
+    """None if the provider did not say. The cost is then unknown."""
     service_tier: str | None
     model: str
     provider_request_id: str | None
@@ -114,4 +114,4 @@ class Priced:
 
     nano_usd: int
     price_source: str
-    """Such as `genai-prices 0.2.3 openai/gpt-4o-mini in=0.15 out=0.6 USD/M` or `overlay 2026-11-01: ...`."""
+    """For example `genai-prices 0.2.3 openai/gpt-4o-mini in=0.15 out=0.6 USD/M` or `overlay 2026-11-01: ...`."""

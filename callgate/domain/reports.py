@@ -63,7 +63,7 @@ class OperatorAction:
     at: datetime
     by: By
     action: str
-    """Such as `breaker.open`."""
+    """For example `breaker.open`."""
     org_id: str | None
     """Whose money or calls; None: of no one organisation."""
     subject: str

@@ -42,7 +42,7 @@ class FindingStatus(StrEnum):
 
     OK = "ok"
     WARN = "warn"
-    """Calls run, but somebody should look at this."""
+    """Calls run, but an operator should look at this."""
     FAIL = "fail"
 
 

@@ -31,14 +31,14 @@ REPLY_TEXT_MAX = 500_000
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 HOURS_MAX = 24.0
 
-Check = Callable[[Any], Any]
+FieldCheck = Callable[[Any], Any]
 
 
 class InvalidField(Exception):
     """A field has another type or length than expected."""
 
 
-def _like(pattern: re.Pattern[str]) -> Check:
+def _like(pattern: re.Pattern[str]) -> FieldCheck:
     def check(value: Any) -> str:
         if not (isinstance(value, str) and pattern.fullmatch(value)):
             raise InvalidField
@@ -47,7 +47,7 @@ def _like(pattern: re.Pattern[str]) -> Check:
     return check
 
 
-def _text(length: int) -> Check:
+def _text(length: int) -> FieldCheck:
     def check(value: Any) -> str:
         if not isinstance(value, str):
             raise InvalidField
@@ -56,7 +56,7 @@ def _text(length: int) -> Check:
     return check
 
 
-def _number(low: float, high: float) -> Check:
+def _number(low: float, high: float) -> FieldCheck:
     def check(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidField
@@ -79,15 +79,15 @@ def _loads(value: Any) -> list[float]:
     return [_number(0, 1e6)(load) for load in value]
 
 
-COMMON: Mapping[str, Check] = {
+SHARED_FIELDS: Mapping[str, FieldCheck] = {
     "hostname": _like(NAME),
     "timestamp": _number(0, 2**33),
     "utcoffset": _number(-HOURS_MAX, HOURS_MAX),
     "clock": _count,
 }
-FIELDS: Mapping[str, Mapping[str, Check]] = {
+FIELDS: Mapping[str, Mapping[str, FieldCheck]] = {
     "worker": {
-        **COMMON,
+        **SHARED_FIELDS,
         "pid": _count,
         "freq": _number(0.1, 300),
         "active": _count,
@@ -98,7 +98,7 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
         "sw_sys": _like(VERSION),
     },
     "task": {
-        **COMMON,
+        **SHARED_FIELDS,
         "uuid": _like(ID),
         "root_id": _like(ID),
         "parent_id": _like(ID),

@@ -140,7 +140,7 @@ class MemoryOperations:
             return breaker_line(self.tables, key)
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
-        """List attempts whose bill nobody knows and nobody settled by hand, newest first."""
+        """List attempts with an unknown bill that was not settled by hand, newest first."""
         with self._lock:
             found = unknown.unknown_bills(self.tables, which)
             return [unknown.bill_of(self.tables, attempt) for attempt in found[:limit]]

@@ -27,7 +27,7 @@ class MemoryRetention:
             found = [c for c in self.tables.calls.values() if self._is_too_old(c, ages, now)]
             calls = found[:limit]
             unprocessable_messages = (
-                [] if ages.default_s is None else self._strays(ages.default_s, now)[:limit]
+                [] if ages.default_s is None else self._old_messages(ages.default_s, now)[:limit]
             )
             if not dry_run:
                 for call in calls:
@@ -37,7 +37,7 @@ class MemoryRetention:
             return Purged(len(calls), len(unprocessable_messages))
 
     def forget_breakers(self, *, limit: int) -> int:
-        """Delete breakers that nobody has used for a week, and no call waits for."""
+        """Delete breakers that were not used for a week and that no call waits for."""
         with self._lock:
             return forget(self.tables, self._clock(), limit)
 
@@ -77,9 +77,13 @@ class MemoryRetention:
         attempts = self.tables.attempts_of[call.key]
         return max([call.created_at, *(a.posted_at for a in attempts if a.posted_at)])
 
-    def _strays(self, age_s: float, now: datetime) -> list[tuple[datetime, UnprocessableMessage]]:
+    def _old_messages(
+        self, age_s: float, now: datetime
+    ) -> list[tuple[datetime, UnprocessableMessage]]:
         return [
-            s for s in self.tables.unprocessable_messages if s[0] <= now - timedelta(seconds=age_s)
+            message
+            for message in self.tables.unprocessable_messages
+            if message[0] <= now - timedelta(seconds=age_s)
         ]
 
     def _empty(self, call: CallRow) -> None:

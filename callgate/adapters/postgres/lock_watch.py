@@ -1,9 +1,9 @@
 """
 Ends sessions that fill Postgres' table of locks.
 
-Once the table is full nobody can connect, and a statement fails as soon as it needs a lock. So the watch takes
+Once the table is full no session can connect, and a statement fails as soon as it needs a lock. So the watch takes
 its locks before: a transaction that stays open keeps them. They are locks on the catalogs that Postgres may have to
-read for a look. It reads them again whenever somebody changes a role or makes many tables.
+read for a look. It reads them again whenever a role changes or many tables are made.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CATALOGS = (
     *("pg_class", "pg_collation", "pg_database", "pg_index", "pg_language", "pg_namespace"),
     *("pg_opclass", "pg_operator", "pg_opfamily", "pg_proc", "pg_range", "pg_roles", "pg_type"),
 )
-"""pg_roles: with it comes pg_authid, which nobody but a superuser reads by its name."""
+"""pg_roles: with it comes pg_authid, which only a superuser reads by its name."""
 KEEP = f"SELECT FROM {', '.join(f'pg_catalog.{name}' for name in CATALOGS)} WHERE false"
 """Reads nothing; but Postgres locks tables and indexes to plan it, to the end of the transaction."""
 LOOK = "SELECT * FROM callgate_end_lock_hoarders_v1()"
