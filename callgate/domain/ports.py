@@ -117,7 +117,7 @@ class LedgerPort(Protocol):
         self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
     ) -> list[Delivery]:
         """
-        Take up to `limit` links of ended calls, of bounded size together. Other callers do not get them for ten seconds.
+        Take up to `limit` links of ended calls, of bounded total size. Other callers do not get them for ten seconds.
 
         Organisations take turns in the order of their names, beginning after `after`. With `keys`: a few links of each
         of these calls, due or not.
