@@ -186,7 +186,7 @@ class _Sessions:
     """
     maintenance: PostgresSession
     lease: PostgresSession
-    """One connection, with a timeout that leaves room for another try. Its `LeaseRenewer` closes it."""
+    """One connection, with a timeout that leaves time for another try. Its `LeaseRenewer` closes it."""
     lock_watch: PostgresSession
     """Two connections: the next transaction begins before the last one ends. Its `LockWatch` closes it."""
 

@@ -33,7 +33,7 @@ ERRORS_SHOWN_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class EnteredBill:
-    """What the provider billed for one attempt."""
+    """The provider's bill for one attempt, as an operator entered it."""
 
     attempt_id: UUID
     billed_nano_usd: int

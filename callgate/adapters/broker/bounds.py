@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 ITEM_BYTES_MAX = 2**20
 """Of one string; the smallest value that `proto-max-bulk-len` accepts."""
 REPLY_BYTES_MAX = 24 * 2**20
-"""Of all strings of one reply: sixteen items, and some room."""
+"""Of all strings of one reply: sixteen items, and some reserve."""
 STRING_BYTES = 64
 """The overhead of one string: a set of millions of short strings is large, too."""
 READ_AT_ONCE_BYTES = 2**16
