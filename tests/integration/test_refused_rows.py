@@ -1,7 +1,7 @@
 """
 A row that takes no change, for a reason nobody foresaw, stands alone: those behind it are served.
 
-A CHECK that is added here plays the reason. NOT VALID ones do not mind the row, but every change of it.
+A CHECK that is added here is the reason. NOT VALID ones do not mind the row, but every change of it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_a_call_that_takes_no_change_stops_none_behind_it(
     assert taken == fine
 
 
-def test_a_call_that_cannot_be_taken_is_put_off_for_an_hour(
+def test_a_call_that_cannot_be_taken_is_deferred_for_an_hour(
     ledger: LedgerUnderTest, postgres_engine: Engine
 ) -> None:
     """Where the row takes that; so it is not looked at all the time."""

@@ -192,7 +192,7 @@ def test_a_dashboard_reads_everything_but_bodies(
 def test_a_dashboard_reports_what_the_owner_reports(
     ledger: LedgerUnderTest, owner_url: str
 ) -> None:
-    """Costs and budgets of all organisations, and the audit: whoever watches need not own."""
+    """Costs and budgets of all organisations, and the audit: a login that watches need not own."""
     with a_login(owner_url, DASHBOARD) as url, closing(PostgresSession(url)) as session:
         operations = PostgresOperations(session)
 

@@ -212,7 +212,7 @@ def test_without_a_broker_what_is_due_stays_queued_for_a_sweep() -> None:
     assert world.queue.calls == [key]
 
 
-def test_whoever_frees_headroom_asks_for_the_due_query() -> None:
+def test_a_settlement_that_frees_headroom_asks_for_the_due_query() -> None:
     """The woken call need not wait for the next interval."""
     world = ServiceWorld()
     first = asyncio.run(world.run(world.submit("first").key))

@@ -173,7 +173,7 @@ class MemoryOperations:
             return self.tables.actions[::-1][:limit]
 
     def snapshot(self) -> Snapshot:
-        """Take one consistent look at the books."""
+        """Take one consistent look at the ledger."""
         with self._lock:
             t = self.tables
             states = Counter(call.state.value for call in t.calls.values())

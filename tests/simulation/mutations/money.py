@@ -118,7 +118,7 @@ def begin_a_period_every_six_hours() -> Patched:
     return patch.object(memory_tables, "period_of", short)
 
 
-@caught_by("the_books_balance")
+@caught_by("figures_equal_rows")
 def claim_without_holding() -> Patched:
     """The claim is made, the figures stay."""
     change = MemoryTables.change_budget
@@ -129,7 +129,7 @@ def claim_without_holding() -> Patched:
     return patch.object(MemoryTables, "change_budget", keep)
 
 
-@caught_by("the_books_balance")
+@caught_by("figures_equal_rows")
 def settle_into_the_period_of_today() -> Patched:
     """A hold of yesterday is released in today's budget."""
     post = memory_money._post
