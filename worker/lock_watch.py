@@ -64,7 +64,7 @@ class LockWatch:
             return
         except Exception:
             # Without this thread one client could stop everybody: an unforeseen error must not end it.
-            log.exception("lock_watch_failed")
+            log.exception("lock_watch.failed")
             return
         self._is_away = False
         if found:

@@ -9,19 +9,22 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from callgate.adapters.postgres.refusals import TryAgain, translated
 from callgate.adapters.postgres.session import open_engine
 from callgate.adapters.postgres.version import VERSION, major_version
-from callgate.domain.errors import ConfigurationError, LedgerUnavailable
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
 
 SCRIPTS = Path(__file__).parents[1] / "migrations"
+VERSION_TABLE = "callgate_version"
 CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 5
-"""How long a table is waited for. Everybody else waits behind, so it is better to give up and come again."""
-LOOK_S = 0.5
+"""How long a migration waits for a table. All other sessions queue behind it, so it gives up and is run again."""
+WATCH_INTERVAL_S = 0.5
 HOLDERS = """SELECT k.relation::regclass::text AS held, a.usename AS login, a.pid,
     extract(epoch FROM clock_timestamp() - a.xact_start)::int AS age_s
   FROM unnest(pg_blocking_pids(%(pid)s)) AS b(pid) JOIN pg_stat_activity a USING (pid)
@@ -35,16 +38,17 @@ def migrate(
     database_url: str, revision: str = "head", *, on_wait: Callable[[str], None] = lambda _: None
 ) -> list[str]:
     """
-    Run the migrations up to `revision`; `base` takes everything down. All of it is one transaction, safe to run again.
+    Run the migrations up to `revision`; `base` drops the ledger. It is one transaction, and safe to repeat.
 
     Args:
-        on_wait: Told, in one line, which table is waited for and who holds it.
+        on_wait: Called with one line that names the table that is waited for and the session that holds it.
 
     Returns:
-        What is left to do for somebody with more rights: a line each, with the statements.
+        What this login has no right to do: one line each, with the statements for a login that has it.
 
     Raises:
-        LedgerUnavailable: The database did not answer, or somebody held a table for longer than `LOCK_TIMEOUT_S`.
+        LedgerUnavailable: The database did not answer, or another session held a table for `LOCK_TIMEOUT_S`.
+        NotMigrated: The ledger is older than release 0.1.0, or newer than this version of callgate.
         NotPermitted: The login does not own the ledger, or may not create it.
         ConfigurationError: The URL cannot be used, no schema of its search_path exists, the server is too old, or roles
             are missing and the login may not make them.
@@ -62,8 +66,13 @@ def migrate(
             with watch.over(pid):
                 _move(connection, revision)
                 return _left_to_do(connection) if revision == "head" else []
+    except LookupError as exc:
+        # Migrations are frozen text: they know none of callgate's own errors.
+        raise ConfigurationError(str(exc)) from exc
     except TryAgain as exc:
-        why = f"{watch.seen}; nothing was changed: run it again" if watch.seen else exc
+        why = (
+            f"{watch.last_holder}; nothing was changed: run it again" if watch.last_holder else exc
+        )
         raise LedgerUnavailable(f"cannot migrate now: {why}") from exc
 
 
@@ -73,6 +82,14 @@ def _check(connection: Connection) -> None:
         raise ConfigurationError(
             "no schema of the search_path exists: CREATE SCHEMA first, or change options= of"
             " CALLGATE_DATABASE_URL, or the login's own search_path"
+        )
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    known = {script.revision for script in ScriptDirectory(str(SCRIPTS)).walk_revisions()}
+    if unknown := set(context.get_current_heads()) - known:
+        raise NotMigrated(
+            f"this version of callgate does not know revision {', '.join(sorted(unknown))} of the ledger: a ledger"
+            " from before release 0.1.0 cannot be migrated, so create a new one in an empty database or schema;"
+            " for a newer ledger install the version of callgate that migrated it"
         )
 
 
@@ -85,32 +102,32 @@ def _move(connection: Connection, revision: str) -> None:
 
 
 def _left_to_do(connection: Connection) -> list[str]:
-    """Do it, where this login may."""
-    whys = {
-        BOUND_LOGINS: "a client's login has no limits of time yet; run as who may alter it",
-        MAY_END_SESSIONS: "clients that fill the table of locks cannot be stopped yet; run as a superuser",
+    """Limit client logins, and let the owner end their sessions, as far as this login has the right."""
+    reasons = {
+        BOUND_LOGINS: "a client's login has no time limits yet; run this as a role that may alter the login",
+        MAY_END_SESSIONS: "clients that fill the table of locks cannot be stopped yet; run this as a superuser",
     }
     return [
-        f"{why}: {statements}"
-        for sql, why in whys.items()
+        f"{reason}: {statements}"
+        for sql, reason in reasons.items()
         for statements in connection.exec_driver_sql(sql).scalars()
         if statements
     ]
 
 
 class _Watch:
-    """Looks, on a connection of its own, whom a session waits for."""
+    """Finds out which session another one waits for, on a connection of its own."""
 
     def __init__(self, engine: Engine, on_wait: Callable[[str], None]) -> None:
         self._engine = engine
         self._on_wait = on_wait
         self._is_over = threading.Event()
-        self.seen: str | None = None
-        """Whom it waited for last."""
+        self.last_holder: str | None = None
+        """The session that it waited for last."""
 
     @contextmanager
     def over(self, pid: int) -> Iterator[None]:
-        """Look while the body runs."""
+        """Watch while the body runs."""
         thread = threading.Thread(target=self._run, args=(pid,), name="migrate-watch", daemon=True)
         thread.start()
         try:
@@ -120,19 +137,19 @@ class _Watch:
             thread.join()
 
     def _run(self, pid: int) -> None:
-        while not self._is_over.wait(LOOK_S):
-            # What cannot be seen is not said: the migration itself says whether it failed.
+        while not self._is_over.wait(WATCH_INTERVAL_S):
+            # A failed look is skipped: the migration itself reports its result.
             try:
                 with self._engine.connect() as connection:
                     holder = connection.exec_driver_sql(HOLDERS, {"pid": pid}).one_or_none()
             except SQLAlchemyError:
                 continue
             if holder is not None:
-                self._tell(*holder)
+                self._report(*holder)
 
-    def _tell(self, held: str | None, login: str, pid: int, age_s: int | None) -> None:
+    def _report(self, held: str | None, login: str, pid: int, age_s: int | None) -> None:
         since = "" if age_s is None else f", in a transaction for {age_s} s"
-        is_new = self.seen is None or f"pid {pid}" not in self.seen
-        self.seen = f"{held or 'a row'} is held by {login} (pid {pid}{since})"
+        is_new = self.last_holder is None or f"pid {pid}" not in self.last_holder
+        self.last_holder = f"{held or 'a row'} is held by {login} (pid {pid}{since})"
         if is_new:
-            self._on_wait(self.seen)
+            self._on_wait(self.last_holder)

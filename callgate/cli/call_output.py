@@ -13,7 +13,6 @@ from callgate.domain.budgets import usd
 from callgate.domain.calls import AttemptView, CallView
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.requests import Usage
-from callgate.services.calls import end_reason_of
 
 CALL_COLUMNS = ("!call", "!state", "org", "model", ">cost")
 
@@ -32,7 +31,7 @@ def dead_call_rows(views: Sequence[CallView]) -> Iterable[Sequence[object]]:
 def call_fields(view: CallView) -> dict[str, Any]:
     """One call as JSON; amounts are nano-USD. Bodies are included if they were read."""
     fields = {"task_id": view.key.task_id, **_without_bodies(view)}
-    fields["end_reason"] = end_reason_of(view)
+    fields["end_reason"] = view.end_reason
     fields["input_hash"] = view.input_hash.hex()
     fields["error"] = parse_error(view.error)
     if view.request is not None:
@@ -61,7 +60,7 @@ def print_call(view: CallView, failures: Sequence[LinkFailure] = (), *, as_json:
             "model": f"{view.provider}/{view.model}",
             "created": view.created_at,
             "waits for": wait_text(view) or None,
-            "end reason": end_reason_of(view),
+            "end reason": view.end_reason,
             "due": view.due_at,
             "attempts": f"{view.attempt} ({view.worker_losses} lost)",
             "cost": usd(view.posted_nano_usd),

@@ -25,7 +25,6 @@ from callgate.domain.calls import Bodies, CallKey, CallState, CallView, WaitReas
 from callgate.domain.errors import CallNotFound, InvalidRequest
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import LLMRequest, LLMResult, OnBudget
-from callgate.services.calls import end_reason_of, find_calls
 
 if TYPE_CHECKING:
     from callgate.client import Client, Handle
@@ -146,12 +145,12 @@ def list_calls(
     """
     call_filter = replace(call_filter, state=state, wait_reason=wait_reason, end_reason=end_reason)
     with client_of(context) as client:
-        views = find_calls(client.operations, call_filter, limit=limit)
+        views = client.operations.calls(call_filter, limit=limit)
     if as_json:
         print_json([call_fields(view) for view in views])
         return
     columns = (*CALL_COLUMNS, "waits for", "end reason")
-    rows = [(*call_row(view), wait_text(view), end_reason_of(view) or "") for view in views]
+    rows = [(*call_row(view), wait_text(view), view.end_reason or "") for view in views]
     print_table(columns, rows, "no calls")
 
 

@@ -44,7 +44,7 @@ class RefusalReason(StrEnum):
     EXHAUSTED = "exhausted"
     TOO_SMALL = "too_small"
     NO_PERIOD = "no_period"
-    NO_BUDGET = "not_configured"
+    NOT_CONFIGURED = "not_configured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class BudgetRefusal:
     requested_nano_usd: int
 
     def __str__(self) -> str:
-        if self.reason is RefusalReason.NO_BUDGET:
+        if self.reason is RefusalReason.NOT_CONFIGURED:
             return f"no budget of org {self.org_id!r} covers this call; set one with `callgate budgets set`"
         if self.reason is RefusalReason.NO_PERIOD:
             return (

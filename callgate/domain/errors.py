@@ -273,6 +273,6 @@ BUDGET_ERRORS: dict[RefusalReason, type[BudgetRefused]] = {
     RefusalReason.EXHAUSTED: BudgetExhausted,
     RefusalReason.TOO_SMALL: BudgetTooSmall,
     RefusalReason.NO_PERIOD: BudgetNoPeriod,
-    RefusalReason.NO_BUDGET: BudgetNotConfigured,
+    RefusalReason.NOT_CONFIGURED: BudgetNotConfigured,
 }
 """The error for each reason that ends a call. A call refused as HELD waits, so HELD has none."""

@@ -33,7 +33,7 @@ from callgate.services.settle_tasks import SettleTasks
 
 log = structlog.get_logger(__name__)
 
-UNSTORABLE_CLAIM = error_json("unstorable_claim", "the ledger cannot store a claim of this call")
+CLAIM_REFUSED = error_json("claim_refused", "the ledger cannot store a claim of this call")
 
 
 class LLMService:
@@ -113,8 +113,8 @@ class LLMService:
         request, reserve = prepared
         outcome, permit = await self._claims.claim(reserve, deadline_s)
         if isinstance(outcome, Unstorable):
-            log.error("claim.not_stored", call_id=str(key.call_id), reason=outcome.why)
-            outcome = await self._ledger.reserve(Reject(key, UNSTORABLE_CLAIM))
+            log.error("claim.refused", call_id=str(key.call_id), reason=outcome.why)
+            outcome = await self._ledger.reserve(Reject(key, CLAIM_REFUSED))
         claimed()
         if isinstance(outcome, Reserved):
             await self._send(request, outcome.ref, permit)
@@ -125,8 +125,8 @@ class LLMService:
     async def _reject(self, reject: Reject) -> ReserveOutcome:
         outcome = await self._ledger.reserve(reject)
         if isinstance(outcome, Unstorable):
-            log.error("claim.not_stored", call_id=str(reject.key.call_id), reason=outcome.why)
-            outcome = await self._ledger.reserve(Reject(reject.key, UNSTORABLE_CLAIM))
+            log.error("claim.refused", call_id=str(reject.key.call_id), reason=outcome.why)
+            outcome = await self._ledger.reserve(Reject(reject.key, CLAIM_REFUSED))
         return outcome
 
     async def _send(self, request: LLMRequest, ref: AttemptRef, permit: SendPermit) -> None:

@@ -72,7 +72,7 @@ class Reservations:
             # No worker can run such a call: if it stayed queued, every sweep would find it.
             # The error's own words may quote the prompt, so only its type is kept.
             reason = f"the stored request cannot be used: {type(exc).__name__}"
-            log.error("request.unreadable", call_id=str(view.key.call_id), reason=reason)
+            log.error("request.not_read", call_id=str(view.key.call_id), reason=reason)
             return Reject(view.key, error_json("unreadable_request", reason))
 
     def without_request(self, key: CallKey, claim_id: str) -> Reserve:

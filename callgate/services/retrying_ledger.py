@@ -106,7 +106,7 @@ class RetryingLedger:
                 return await self._ledger.record(record)
             except LedgerUnavailable as exc:
                 attempt_id = str(record.ref.attempt_id)
-                log.warning("record.deferred", attempt_id=attempt_id, reason=str(exc))
+                log.warning("answer.deferred", attempt_id=attempt_id, reason=str(exc))
                 await self._back_off(failures)
         raise AssertionError("unreachable")
 

@@ -19,7 +19,7 @@ from callgate.services.retrying_ledger import RetryingLedger
 log = structlog.get_logger(__name__)
 
 UNSTORABLE_REPLY = Failure(
-    "unstorable_reply", "the ledger could not store the reply", False, Billing.BY_USAGE
+    "reply_not_stored", "the ledger could not store the reply", False, Billing.BY_USAGE
 )
 
 
@@ -62,7 +62,7 @@ class AnswerRecorder:
         """Keep an answer; of a reply that the ledger cannot store, keep its usage."""
         outcome = await self._ledger.record(record_of(ref, answer, latency_ms))
         if outcome is RecordOutcome.UNSTORABLE and isinstance(answer, ProviderReply):
-            log.error("reply.not_stored", attempt_id=str(ref.attempt_id))
+            log.error("reply.refused", attempt_id=str(ref.attempt_id))
             usage = answer.without_text().to_json()
             await self._ledger.record(
                 RecordAnswer(ref, usage, UNSTORABLE_REPLY.to_json(), latency_ms)

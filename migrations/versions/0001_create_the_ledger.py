@@ -9,8 +9,6 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import op
 
-from callgate.domain.errors import ConfigurationError
-
 revision = "0001_create_the_ledger"
 down_revision = None
 
@@ -62,7 +60,7 @@ def _create_roles() -> None:
     may = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
     if missing and not bind.scalar(sa.text(may)):
         commands = " ".join(f"CREATE ROLE {role} NOLOGIN;" for role in missing)
-        raise ConfigurationError(
+        raise LookupError(
             f"this login may not create roles: ask an administrator of Postgres to run: {commands}"
         )
     for role in missing:

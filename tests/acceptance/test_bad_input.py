@@ -362,13 +362,13 @@ def test_a_ledger_that_stops_answering_loses_nothing(deployment: Deployment) -> 
 
 def test_a_misspelt_variable_stops_the_process(deployment: Deployment) -> None:
     """An unknown variable would silently be a default: it is an error, with the one that was meant."""
-    misspelt = {"CALLGATE_WORKER__DRAINS": "20", "CALLGATE_BROKR_URL": "redis://x"}
+    misspelt = {"CALLGATE_WORKER__SHUTDOWN_TIMOUT_S": "20", "CALLGATE_BROKR_URL": "redis://x"}
 
     worker = deployment.start("misspelt", worker_argv(), **misspelt)
 
     assert worker.wait() == 2
     assert (
-        "CALLGATE_WORKER__DRAINS: no such setting; did you mean CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S?"
+        "CALLGATE_WORKER__SHUTDOWN_TIMOUT_S: no such setting; did you mean CALLGATE_WORKER__SHUTDOWN_TIMEOUT_S?"
         in (worker.output())
     )
     assert "did you mean CALLGATE_BROKER_URL?" in worker.output()

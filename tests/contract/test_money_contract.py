@@ -251,7 +251,7 @@ def test_an_organisation_without_a_budget_is_refused(
 
     assert refusal.state is CallState.REJECTED
     assert refusal.refusal == BudgetRefusal(
-        RefusalReason.NO_BUDGET, "zeta", "org", None, 0, 0, 0, 1
+        RefusalReason.NOT_CONFIGURED, "zeta", "org", None, 0, 0, 0, 1
     )
     error = ledger.view(key).error
     assert error is not None
@@ -263,7 +263,7 @@ def test_a_call_that_no_budget_covers_is_refused(ledger: LedgerUnderTest) -> Non
     ledger.set_budget(LIMIT, scope="call_type:triage", org_id="zeta")
     key = ledger.queued(org_id="zeta")
 
-    assert reason_of(refused(ledger, key, 1, OnBudget.REJECT)) is RefusalReason.NO_BUDGET
+    assert reason_of(refused(ledger, key, 1, OnBudget.REJECT)) is RefusalReason.NOT_CONFIGURED
 
 
 def test_a_default_limit_becomes_a_budget(ledger: LedgerUnderTest) -> None:

@@ -311,4 +311,4 @@ def test_a_budget_for_another_call_type_admits_nothing(ledger: LedgerUnderTest) 
 
     assert isinstance(outcome, Refused)
     assert outcome.refusal is not None
-    assert outcome.refusal.reason is RefusalReason.NO_BUDGET
+    assert outcome.refusal.reason is RefusalReason.NOT_CONFIGURED

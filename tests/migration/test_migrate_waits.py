@@ -115,9 +115,9 @@ def test_an_owner_that_may_not_alter_a_login_says_what_to_run(
             assert to_run is not None
             assert f"ALTER ROLE {login} IN DATABASE {database} SET statement_timeout" in to_run
             of_client, of_owner = migrate(own_url)
-            assert of_client.endswith(f"run as who may alter it: {to_run}")
+            assert of_client.endswith(f"run this as a role that may alter the login: {to_run}")
             to_grant = f"GRANT pg_signal_backend TO {name_of(ordinary)}"
-            assert of_owner.endswith(f"cannot be stopped yet; run as a superuser: {to_grant}")
+            assert of_owner.endswith(f"cannot be stopped yet; run this as a superuser: {to_grant}")
             admin.exec_driver_sql(f"{to_run}; {to_grant}")
             admin.commit()
             assert migrate(own_url) == []

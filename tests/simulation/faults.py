@@ -73,7 +73,7 @@ OTHER_EVENTS = (
     "refused: exhausted",
     "refused: held",
     "refused: too_small",
-    "refused: budget_not_configured",
+    "refused: not_configured",
     "refused: provider",
     "rejected: provider",
     "released",

@@ -223,7 +223,7 @@ class Invariants:
         self._world.scheduler.counts[f"refused: {reason}"] += 1
         budgets = self._budgets_of(call)
         is_full = any(_left(budget) < claim.hold_nano_usd for budget in budgets)
-        is_true = not budgets if reason is RefusalReason.NO_BUDGET else is_full
+        is_true = not budgets if reason is RefusalReason.NOT_CONFIGURED else is_full
         name = self._world.named(call.key)
         room = "; ".join(map(self._world.named, budgets)) or "no budget"
         said = f"{name} wants {claim.hold_nano_usd} nano-USD: {reason}; {room}"

@@ -236,3 +236,13 @@ def _imported_by(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+@pytest.mark.parametrize(
+    "file", sorted((CHECKOUT / "migrations").rglob("*.py")), ids=lambda file: file.stem
+)
+def test_migrations_import_no_live_module(file: Path) -> None:
+    """A released migration must not change when the code does."""
+    modules = {module.partition(".")[0] for module in _imported_by(ast.parse(file.read_text()))}
+
+    assert modules.isdisjoint(PACKAGES)

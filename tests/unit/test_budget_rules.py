@@ -166,7 +166,7 @@ def test_a_refusals_message_has_scope_window_and_amounts() -> None:
 
 
 def test_a_missing_budget_says_what_to_do() -> None:
-    refusal = BudgetRefusal(RefusalReason.NO_BUDGET, "acme", "org", None, 0, 0, 0, 31)
+    refusal = BudgetRefusal(RefusalReason.NOT_CONFIGURED, "acme", "org", None, 0, 0, 0, 31)
 
     assert (
         str(refusal)

@@ -86,7 +86,7 @@ def test_a_ledger_that_is_away_is_said_once() -> None:
     assert said(FakeWatch([AWAY, AWAY, [], AWAY, ValueError("odd")])) == [
         ("lock_watch.ledger_unavailable", None),
         ("lock_watch.ledger_unavailable", None),
-        ("lock_watch_failed", None),
+        ("lock_watch.failed", None),
     ]
 
 

@@ -211,7 +211,7 @@ def _refusal(
     if budgets:
         return admit(budgets, call.org_id, hold_nano_usd, now)
     return BudgetRefusal(
-        RefusalReason.NO_BUDGET, call.org_id, ORG_SCOPE, None, 0, 0, 0, hold_nano_usd
+        RefusalReason.NOT_CONFIGURED, call.org_id, ORG_SCOPE, None, 0, 0, 0, hold_nano_usd
     )
 
 
