@@ -338,7 +338,7 @@ def test_a_text_does_not_become_younger(ledger: LedgerUnderTest) -> None:
     assert ledger.purge(7 * DAY_S).calls == 1
 
 
-# Whom it wakes.
+# Whom it releases.
 
 
 def waits(ledger: LedgerUnderTest, content: str, hold: int, **changes: Any) -> CallKey:
@@ -371,7 +371,7 @@ def test_money_of_a_period_that_has_ended_wakes_nobody(ledger: LedgerUnderTest) 
     first, second = waits(ledger, "first", 100), waits(ledger, "second", 100)
     ledger.record(an_answer(small))
     ledger.settle(a_failure(small))
-    # The first was woken for the room there is; now it is there, and the second sleeps.
+    # The first was released for the headroom there is; now it is there, and the second waits.
     ledger.operations.end([first], code=EndReason.CANCELLED, message="by a test")
     due_at = ledger.view(second).due_at
 

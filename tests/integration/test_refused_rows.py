@@ -265,7 +265,7 @@ def test_a_link_is_told_of_a_call_that_a_client_holds(
     assert ledger.links(keys=[key]) == []
 
 
-def test_a_waiting_call_that_cannot_be_woken_stops_no_settlement(
+def test_a_waiter_that_cannot_be_released_stops_no_settlement(
     ledger: LedgerUnderTest, postgres_engine: Engine
 ) -> None:
     """Nor others that wait for the same headroom: it is passed over."""

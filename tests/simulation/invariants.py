@@ -38,8 +38,8 @@ from tests.simulation.breakers import Breakers
 from tests.simulation.limits import Limits
 from tests.simulation.periods import Periods
 from tests.simulation.provider import worst_nano_usd
+from tests.simulation.release_rule import Headroom, scopes_asked
 from tests.simulation.row_rules import A, RowRules, S
-from tests.simulation.wakeup_rule import Headroom, scopes_asked
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
