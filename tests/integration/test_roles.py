@@ -57,7 +57,7 @@ PRIVILEGES = (
 
 @pytest.fixture
 def ledger(postgres_engine: Engine) -> Iterator[LedgerUnderTest]:
-    """The owner's ledger, with a call that has succeeded and a stray."""
+    """The owner's ledger, with a call that has succeeded and an unprocessable message."""
     url = postgres_engine.url.render_as_string(hide_password=False)
     with closing(PostgresSession(url)) as session:
         ledger = open_postgres(session)
