@@ -149,7 +149,7 @@ class BudgetDrift:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One consistent look at the books, for `callgate audit`."""
+    """One consistent look at the ledger, for `callgate audit`."""
 
     at: datetime
     budgets: tuple[BudgetDrift, ...]

@@ -1,4 +1,4 @@
-"""Wake calls that wait for headroom in the memory ledger: oldest first, only as many as fit."""
+"""Release calls that wait for headroom in the memory ledger: oldest first, only as many as fit."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def wanting(tables: MemoryTables) -> list[str]:
     )
 
 
-def wake(tables: MemoryTables, org_ids: Iterable[str], now: datetime) -> bool:
+def release_waiters(tables: MemoryTables, org_ids: Iterable[str], now: datetime) -> bool:
     """
     Make waiting calls due where there is room for them now; say whether there were any.
 
     A call that was released before and is not claimed yet counts as if it held already. A call that does not fit
     is skipped, and is tried first the next time.
     """
-    woken = [call for org_id in org_ids for call in _fitting(tables, org_id)]
-    woken = [call for call in woken if call.state is CallState.WAITING and _is_later(call, now)]
-    for call in woken:
+    waiters = [call for org_id in org_ids for call in _fitting(tables, org_id)]
+    waiters = [call for call in waiters if call.state is CallState.WAITING and _is_later(call, now)]
+    for call in waiters:
         call.due_at = now
-    return bool(woken)
+    return bool(waiters)
 
 
 def _fitting(tables: MemoryTables, org_id: str) -> list[CallRow]:

@@ -18,7 +18,7 @@ from uuid import UUID
 from callgate.adapters.memory import delivery, money
 from callgate.adapters.memory.bounds import takes_submission
 from callgate.adapters.memory.breakers import is_applied, is_probe_held, note_health, release
-from callgate.adapters.memory.headroom import freed, wake, wanting
+from callgate.adapters.memory.headroom import freed, release_waiters, wanting
 from callgate.adapters.memory.leases import MemoryLeases, may_reap
 from callgate.adapters.memory.money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory.operations import MemoryOperations
@@ -116,7 +116,9 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
                 outcomes.append(money.settle(self.tables, settlement, now))
                 if is_applied(outcomes[-1]) or is_probe_held(self.tables, settlement, outcomes[-1]):
                     changes += note_health(self.tables, settlement, now)
-            has_freed_waiters = wake(self.tables, freed(before, self.tables.budgets), now)
+            has_freed_waiters = release_waiters(
+                self.tables, freed(before, self.tables.budgets), now
+            )
             has_freed_waiters |= release(self.tables, now)
             return [
                 replace(o, has_freed_waiters=has_freed_waiters, breaker_changes=changes)
@@ -137,7 +139,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         """Take up to `limit` calls that were queued before a time and are unclaimed."""
         with self._lock:
             now = self._clock()
-            wake(self.tables, wanting(self.tables), now)
+            release_waiters(self.tables, wanting(self.tables), now)
             return DueBatch(now, self._due_queued(queued_before, limit, now))
 
     def links(
