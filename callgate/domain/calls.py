@@ -3,7 +3,9 @@ A call, its attempts, and the states both pass through.
 
 call:     queued -> running -> succeeded | waiting | dead;  queued -> waiting | rejected;  waiting -> queued
           queued | waiting -> rejected (cancelled);  dead -> rejected (discarded)
-attempt:  dispatched -> answered -> succeeded | failed;  dispatched -> unknown -> succeeded | failed (a late answer)
+          queued | waiting -> succeeded (a late answer to an earlier attempt)
+attempt:  dispatched -> answered -> succeeded | failed | unknown (its bill);  dispatched -> unknown (its worker is lost)
+          unknown -> succeeded | failed (a late answer)
 
 An open call always has a `due_at`. An ended call has one only while one of its attempts is unposted. Links that wait
 to be delivered have times of their own; see `callgate.domain.delivery`. Times come from the ledger's clock.
