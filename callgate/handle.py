@@ -24,7 +24,7 @@ READ_BATCH_MAX = 1_000
 
 @dataclass(frozen=True)
 class Handle:
-    """One submission's claim on a result."""
+    """A submission, and access to its result."""
 
     key: CallKey
     collapsed: bool

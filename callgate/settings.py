@@ -161,14 +161,14 @@ def load_settings(cls: type[SettingsT], **urls: str) -> SettingsT:
     Raises:
         ConfigurationError: One is missing, unknown or out of bounds; all such are named at once.
     """
-    wrong = list(_unknown(cls, os.environ))
+    wrong = list(_setting_faults(cls, os.environ))
     try:
         given: dict[str, Any] = {**_embedded(os.environ), **urls}
         settings = cls(**given)
     except ValidationError as exc:
         wrong += [_complaint(error["loc"], error["msg"]) for error in exc.errors()]
     except SettingsError:
-        # A whole table like CALLGATE_WORKER that is not JSON. `_unknown` has named it: it is not a setting.
+        # A whole table like CALLGATE_WORKER that is not JSON. `_setting_faults` has named it: it is not a setting.
         wrong = wrong or ["a variable does not hold JSON where it must"]
     if wrong:
         raise ConfigurationError("; ".join(wrong))
@@ -205,7 +205,13 @@ def _complaint(location: tuple[str | int, ...], message: str) -> str:
     return f"{variable}: not set"
 
 
-def _unknown(cls: type[BaseSettings], environ: Mapping[str, str]) -> Iterable[str]:
+def _setting_faults(cls: type[BaseSettings], environ: Mapping[str, str]) -> Iterable[str]:
+    """
+    One complaint per `CALLGATE_*` variable that `cls` does not read.
+
+    A client skips `CALLGATE_WORKER__*`: clients and workers often share one environment, and a client cannot import the
+    worker's settings to know their names.
+    """
     known = {*_variables(cls, PREFIX), EMBEDDED}
     reads_worker = "worker" in cls.model_fields
     for name in sorted(environ):

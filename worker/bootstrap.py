@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import assert_never
 from uuid import uuid4
 
 from celery import Celery
@@ -35,9 +36,16 @@ from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.calls import AttemptRef, CallKey
-from callgate.domain.catalogue import Catalogue
+from callgate.domain.catalogue import Catalogue, ProviderEntry
 from callgate.domain.operator_ports import OperationsPort, RetentionPort
-from callgate.domain.ports import LeasePort, LedgerPort, LLMProviderPort, LockWatchPort, QueuePort
+from callgate.domain.ports import (
+    CredentialsPort,
+    LeasePort,
+    LedgerPort,
+    LLMProviderPort,
+    LockWatchPort,
+    QueuePort,
+)
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
 from callgate.services.lease import RENEW_AT_SHARE, LeaseService
@@ -134,12 +142,22 @@ def providers_of(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LL
     credentials = FileCredentials(
         settings.api_keys(catalogue.providers), settings.worker.credentials_dir
     )
+    connections_max = settings.worker.connections_max
     return {
-        name: OpenAIAdapter(
-            name, entry, credentials, connections_max=settings.worker.connections_max
-        )
+        name: _adapter(name, entry, credentials, connections_max)
         for name, entry in catalogue.providers.items()
     }
+
+
+def _adapter(
+    name: str, entry: ProviderEntry, credentials: CredentialsPort, connections_max: int
+) -> LLMProviderPort:
+    """Choose the adapter by the provider's protocol. The catalogue has refused unknown protocols."""
+    match entry.protocol:
+        case "openai":
+            return OpenAIAdapter(name, entry, credentials, connections_max=connections_max)
+        case unknown:
+            assert_never(unknown)
 
 
 def outage_policy_of(options: WorkerOptions, *, is_alone: bool) -> OutagePolicy:
@@ -161,6 +179,11 @@ class _Sessions:
     """The process's connections to Postgres, by their limits of time."""
 
     calls: PostgresSession
+    """
+    As many connections as the executor `ledger` has threads.
+
+    The executor `settle` has as many again: a thread may wait for a connection, at most `ledger_timeout_s`.
+    """
     maintenance: PostgresSession
     lease: PostgresSession
     """One connection, with a timeout that leaves room for another try. Its `LeaseRenewer` closes it."""

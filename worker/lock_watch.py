@@ -18,7 +18,7 @@ from callgate.domain.ports import LockWatchPort
 log = structlog.get_logger(__name__)
 
 INTERVAL_S = 1.0
-"""Between two looks; jittered, so that workers do not march in step."""
+"""Between two looks; jittered, so that workers do not all look at the same moment."""
 ALERT_INTERVAL_S = 0.05
 """Between two looks while somebody fills the table again and again: filling it takes less than that."""
 ALERT_S = 10.0
@@ -76,7 +76,7 @@ class LockWatch:
         self._named = {hoarder.pid for hoarder in found}
 
     def _say_away(self, reason: str) -> None:
-        """Once for each time."""
+        """Log once per outage."""
         if not self._is_away:
             log.warning("lock_watch.ledger_unavailable", reason=reason)
         self._is_away = True

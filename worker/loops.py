@@ -1,8 +1,8 @@
 """
 The background loops of a worker: recovery, delivery of links, retention, and the search for foreign consumers.
 
-Every worker runs them on behalf of all workers. Their pauses are jittered, so that workers do not run in step. No
-error ends a loop: each step is logged when it fails, and runs again after the pause.
+Every worker runs them on behalf of all workers. Their pauses are jittered, so that workers do not all run at the same
+moment. No error ends a loop: a step that fails is logged, and runs again after the pause.
 """
 
 from __future__ import annotations

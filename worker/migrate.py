@@ -25,7 +25,7 @@ CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_S = 5
 """How long a migration waits for a table. All other sessions queue behind it, so it gives up and is run again."""
 WATCH_INTERVAL_S = 0.5
-HOLDERS = """SELECT k.relation::regclass::text AS held, a.usename AS login, a.pid,
+HOLDERS = """SELECT k.relation::regclass::text AS relation, a.usename AS login, a.pid,
     extract(epoch FROM clock_timestamp() - a.xact_start)::int AS age_s
   FROM unnest(pg_blocking_pids(%(pid)s)) AS b(pid) JOIN pg_stat_activity a USING (pid)
   JOIN pg_locks k ON k.pid = %(pid)s AND NOT k.granted ORDER BY age_s DESC NULLS LAST, a.pid LIMIT 1"""
@@ -122,6 +122,8 @@ class _Watch:
         self._engine = engine
         self._on_wait = on_wait
         self._is_over = threading.Event()
+        self._reported: set[int] = set()
+        """The process ids of the holders that were reported."""
         self.last_holder: str | None = None
         """The session that it waited for last."""
 
@@ -147,9 +149,10 @@ class _Watch:
             if holder is not None:
                 self._report(*holder)
 
-    def _report(self, held: str | None, login: str, pid: int, age_s: int | None) -> None:
+    def _report(self, relation: str | None, login: str, pid: int, age_s: int | None) -> None:
+        """Report a holder once per process id."""
         since = "" if age_s is None else f", in a transaction for {age_s} s"
-        is_new = self.last_holder is None or f"pid {pid}" not in self.last_holder
-        self.last_holder = f"{held or 'a row'} is held by {login} (pid {pid}{since})"
-        if is_new:
+        self.last_holder = f"{relation or 'a row'} is held by {login} (pid {pid}{since})"
+        if pid not in self._reported:
+            self._reported.add(pid)
             self._on_wait(self.last_holder)

@@ -23,7 +23,7 @@ import pydantic_core
 from jsonschema_rs import FancyRegexOptions, ValidationError, Validator, validator_for
 from pydantic_core import core_schema
 
-from callgate.domain.answers import Answer, Finding
+from callgate.domain.answers import Answer, SchemaResult
 
 TEXT_CHARS_MAX = 8_000_000
 """Eight characters for each of a million tokens, the highest `max_output_tokens`."""
@@ -49,7 +49,7 @@ class JsonSchemaValidator:
         compiled = self._compiled(schema)
         return compiled if isinstance(compiled, str) else None
 
-    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
+    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[SchemaResult]:
         """The first fault of each answer, or None; see `OutputValidatorPort`. It ignores `within_s`."""
         return [
             next(filter(None, (self.check(answer.schema, text) for text in answer.texts)), None)

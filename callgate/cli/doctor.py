@@ -16,11 +16,11 @@ from callgate.domain.errors import (
 )
 from callgate.services.doctor import (
     Check,
-    CheckStatus,
-    Probe,
-    ledger_probes,
-    model_probes,
-    run_probes,
+    Finding,
+    FindingStatus,
+    ledger_checks,
+    model_checks,
+    run_checks,
 )
 
 if TYPE_CHECKING:
@@ -48,21 +48,21 @@ def doctor(
 
     JSON: an array of name, status (ok, warn or fail) and sentence.
     """
-    checks = list(_checks(context, model))
+    findings = list(_findings(context, model))
     if as_json:
-        print_json([asdict(check) for check in checks])
+        print_json([asdict(finding) for finding in findings])
     else:
-        for check in checks:
-            print(f"{check.status.upper():4} {check.name}: {one_line(check.sentence)}")  # noqa: T201 - the answer
-    if any(check.status is CheckStatus.FAIL for check in checks):
-        raise typer.Exit(2 if checks[0].status is CheckStatus.FAIL else 1)
+        for finding in findings:
+            print(f"{finding.status.upper():4} {finding.name}: {one_line(finding.sentence)}")  # noqa: T201 - the answer
+    if any(finding.status is FindingStatus.FAIL for finding in findings):
+        raise typer.Exit(2 if findings[0].status is FindingStatus.FAIL else 1)
 
 
-def _checks(context: typer.Context, model: str | None) -> Iterator[Check]:
+def _findings(context: typer.Context, model: str | None) -> Iterator[Finding]:
     try:
         client = client_of(context)
     except ConfigurationError as exc:
-        yield Check("settings", CheckStatus.FAIL, str(exc))
+        yield Finding("settings", FindingStatus.FAIL, str(exc))
         return
     from callgate.adapters.postgres.session import PostgresSession
 
@@ -74,15 +74,15 @@ def _checks(context: typer.Context, model: str | None) -> Iterator[Check]:
             pool_size=1,
         )
         try:
-            yield from run_probes(_probes(client, session, model))
+            yield from run_checks(_checks(client, session, model))
         finally:
             session.close()
 
 
-def _probes(client: Client, session: PostgresSession, model: str | None) -> list[Probe]:
-    from callgate.adapters.broker.probes import broker_probes
+def _checks(client: Client, session: PostgresSession, model: str | None) -> list[Check]:
+    from callgate.adapters.broker.checks import broker_checks
     from callgate.adapters.cost_calculator import CostCalculator
-    from callgate.adapters.postgres.probes import database_probes
+    from callgate.adapters.postgres.checks import database_checks
     from callgate.adapters.providers.http.environment import check_environment
     from callgate.adapters.token_estimator import TokenEstimator
 
@@ -93,19 +93,19 @@ def _probes(client: Client, session: PostgresSession, model: str | None) -> list
         return "requests can leave a worker with this environment"
 
     return [
-        Probe("settings", lambda: "valid"),
-        Probe("catalogue", lambda: _catalogue(client)),
-        *database_probes(session),
-        *ledger_probes(client.ledger, client.operations),
-        *broker_probes(client.celery_app, timeout_s=client.settings.broker_timeout_s),
-        *model_probes(
+        Check("settings", lambda: "valid"),
+        Check("catalogue", lambda: _catalogue(client)),
+        *database_checks(session),
+        *ledger_checks(client.ledger, client.operations),
+        *broker_checks(client.celery_app, timeout_s=client.settings.broker_timeout_s),
+        *model_checks(
             catalogue,
             model,
             input_bound=TokenEstimator(catalogue).input_bound,
             costs=CostCalculator(catalogue),
             now=datetime.now(UTC),
         ),
-        Probe("transport", transport),
+        Check("transport", transport),
     ]
 
 

@@ -28,7 +28,13 @@ from callgate.domain.unknown import (
     UnknownDay,
     UnknownFilter,
 )
-from callgate.services.bills import BILLS_BYTES_MAX, Bill, BillService, attempt_uuid, read_bills
+from callgate.services.bills import (
+    BILLS_BYTES_MAX,
+    BillService,
+    EnteredBill,
+    attempt_uuid,
+    read_bills,
+)
 
 LISTED_MAX = 10_000
 REMEDIES = {
@@ -206,7 +212,7 @@ def settle(
 
 def _bills(
     attempt: UUID | None, unbilled: bool, billed: int | None, seen: int | None, file: str | None
-) -> list[Bill]:
+) -> list[EnteredBill]:
     if file is not None:
         if attempt is not None or unbilled or billed is not None or seen is not None:
             raise typer.BadParameter(
@@ -215,7 +221,7 @@ def _bills(
         return read_bills(_text(file))
     if attempt is None or unbilled == (billed is not None):
         raise typer.BadParameter("give ATTEMPT with --unbilled or --billed-usd, or --csv")
-    return [Bill(attempt, billed or 0, seen)]
+    return [EnteredBill(attempt, billed or 0, seen)]
 
 
 def _text(file: str) -> str:

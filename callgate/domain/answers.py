@@ -1,4 +1,4 @@
-"""Answers that are checked against a JSON Schema, and what the check finds."""
+"""Answers that are checked against a JSON Schema, and the result of the check."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for one call, and the JSON Schema that it is to fit."""
+    """The texts of one call's reply, and the JSON Schema that they must fit."""
 
     org_id: str
     schema: str = field(repr=False)
     texts: tuple[str, ...] = field(repr=False)
 
 
-Finding = str | None | OutputUnchecked | CheckerUnavailable
+SchemaResult = str | None | OutputUnchecked | CheckerUnavailable
 """
-Where an answer first breaks its schema (a path, never the text itself), or None.
+Where an answer first breaks its schema (a path, never the text itself); None if it fits.
 
-An `OutputUnchecked`: it could not be said, and never will. A `CheckerUnavailable`: it cannot be said now.
+`OutputUnchecked`: this answer can never be checked. `CheckerUnavailable`: it cannot be checked now.
 """

@@ -60,7 +60,7 @@ class Health(StrEnum):
     FAILED = "failed"
     KEY_REFUSED = "key_refused"
     NEUTRAL = "neutral"
-    """Nothing: the request itself was refused, or none was tried, or the worker was lost."""
+    """Nothing: the request itself was refused, or was not sent, or the worker was lost."""
 
 
 def health_of(failure: Failure | None) -> Health:
@@ -109,19 +109,23 @@ class Breaker:
     org_id: str
     """Whose calls it guards: an organisation's, or empty for everybody's."""
     changed_at: datetime
-    """When it was opened or closed. Attempts made before do not change it, and an open one hears its probe only."""
+    """
+    When it was opened or closed. Attempts made before do not change it.
+
+    While open, only the probe's result changes it.
+    """
     is_open: bool = False
     reason: str | None = None
     """The code of the failure that opened it, or an operator's words."""
     failed_orgs: tuple[str, ...] = ()
-    """Whose the failures since the last success were; each as often as it counts."""
+    """The organisations of the failures since the last success, once for each failure that counts."""
     proven_at: datetime | None = None
     """About when the last success was settled."""
     probe_wait_s: float = PROBE_WAIT_S
     probe_at: datetime | None = None
     """While open: when the next probe may be made. None: not before an operator closes it."""
     turn_org: str = ""
-    """Who was let through last while it was open or unproven: other organisations come first."""
+    """The organisation of the last attempt while it was open or unproven: others come first."""
     trials: tuple[Trial, ...] = ()
     """Attempts under way that it waits for."""
 
@@ -135,14 +139,14 @@ class Breaker:
         return self.proven_at is not None and now - self.proven_at < PROVEN_FOR
 
     def is_forgettable(self, now: datetime) -> bool:
-        """True if nobody has used it for long."""
+        """True if it was not used for long, and no operator opened it."""
         times = (self.changed_at, self.proven_at, self.probe_at)
         used_at = max(at for at in times if at is not None)
         is_by_hand = self.is_open and self.probe_at is None
         return not is_by_hand and not self.trials and now - used_at >= FORGOTTEN_AFTER
 
-    def room(self, org_id: str, now: datetime) -> int:
-        """How many attempts of an organisation it lets through now; empty: of one that has none under way."""
+    def headroom(self, org_id: str, now: datetime) -> int:
+        """How many attempts of an organisation it lets through now. Empty: of one that has none under way."""
         if self.is_open:
             return int(self.probe_at is not None and self.probe_at <= now and not self.trials)
         if self.org_id or self.is_proven(now):
@@ -153,7 +157,7 @@ class Breaker:
         return max(0, FAILURES_MAX - mine - sum(min(n, COUNTED_MAX) for n in counts.values()))
 
     def with_trial(self, trial: Trial) -> Breaker:
-        """The breaker once it has let an attempt through."""
+        """The breaker after it has let an attempt through."""
         if not self.is_open and (self.org_id or self.is_proven(trial.made_at)):
             return self
         return replace(self, trials=(*self.trials, trial), turn_org=trial.org_id)
@@ -164,7 +168,7 @@ class Breaker:
         return replace(self, trials=left)
 
     def heard(self, attempt_id: UUID, made_at: datetime, health: Health, now: datetime) -> Breaker:
-        """The breaker once an attempt has ended that is no failure to be counted."""
+        """The breaker after an attempt that does not count as a failure."""
         freed = self.freed(attempt_id)
         is_late = self.is_open and freed == self
         if is_late or made_at < self.changed_at:
@@ -179,7 +183,7 @@ class Breaker:
         return replace(freed, probe_wait_s=wait_s, probe_at=now + timedelta(seconds=wait_s))
 
     def failed(self, org_id: str, health: Health, code: str | None, now: datetime) -> Breaker:
-        """The breaker once a failure of an organisation is counted, as far as it still counts."""
+        """The breaker after a failure of an organisation, up to the number of failures that count."""
         counted_max = FAILURES_MAX if self.org_id else COUNTED_MAX
         counted = counted_max if health is Health.KEY_REFUSED else 1
         counted = min(counted, counted_max - self.failed_orgs.count(org_id))
@@ -187,20 +191,20 @@ class Breaker:
         failed = replace(self, failed_orgs=failed_orgs)
         if len(failed_orgs) < FAILURES_MAX:
             return failed
-        # Who failed most often is asked last whether the provider is back.
+        # The organisation with most failures probes last.
         turn_org = min(failed_orgs, key=lambda org: (-failed_orgs.count(org), org))
         opened = failed.opened(code, now + timedelta(seconds=PROBE_WAIT_S), now)
         return replace(opened, turn_org=turn_org)
 
     def opened(self, reason: str | None, probe_at: datetime | None, now: datetime) -> Breaker:
-        """The breaker, opened; what is under way no longer counts."""
+        """The breaker, opened. Attempts under way no longer count."""
         return replace(
             self, is_open=True, reason=reason, changed_at=now, trials=(),
             probe_wait_s=PROBE_WAIT_S, probe_at=probe_at,
         )  # fmt: skip
 
     def closed(self, now: datetime) -> Breaker:
-        """The breaker, closed, with nothing against it."""
+        """The breaker, closed, without failures."""
         return replace(
             self, is_open=False, reason=None, changed_at=now, failed_orgs=(), trials=(),
             probe_wait_s=PROBE_WAIT_S, probe_at=None,
@@ -216,13 +220,13 @@ class Guard:
 
     @property
     def refusing(self) -> Breaker:
-        """The one that a call waits for, as far as people are told."""
+        """The breaker that is shown as the reason of a wait."""
         return self.own if self.own.is_open and not self.everybody.is_open else self.everybody
 
-    def room(self, now: datetime) -> int:
+    def headroom(self, now: datetime) -> int:
         """How many attempts both let through now."""
         org_id = self.own.org_id
-        return min(self.own.room(org_id, now), self.everybody.room(org_id, now))
+        return min(self.own.headroom(org_id, now), self.everybody.headroom(org_id, now))
 
     def admit(self, now: datetime, *, others_wait: bool) -> Admission:
         """
@@ -231,7 +235,7 @@ class Guard:
         Args:
             others_wait: Whether calls of other organisations wait that could be tried now.
         """
-        if self.room(now) <= 0:
+        if self.headroom(now) <= 0:
             return Admission.WAIT
         if self.everybody.is_open and others_wait and self.everybody.turn_org == self.own.org_id:
             return Admission.WAIT
@@ -240,7 +244,7 @@ class Guard:
         return Admission.PASSED if self.everybody.is_proven(now) else Admission.ON_TRIAL
 
     def with_trial(self, attempt_id: UUID, at: datetime) -> Guard:
-        """Both once they have let an attempt through."""
+        """Both after they have let an attempt through."""
         trial = Trial(attempt_id, at, self.own.org_id)
         return Guard(self.everybody.with_trial(trial), self.own.with_trial(trial))
 
@@ -248,9 +252,12 @@ class Guard:
         self, attempt_id: UUID, made_at: datetime, health: Health, code: str | None, now: datetime
     ) -> Guard:
         """
-        Both once an attempt has ended; `code` is its failure's.
+        Both after an attempt has ended.
 
-        A failure counts in both, or in neither: one that is left alone already is known to fail.
+        A failure counts in both, or in neither: if one is open, the failure is known already.
+
+        Args:
+            code: The code of its failure.
         """
         both = self.everybody, self.own
         is_open = any(b.is_open for b in both)

@@ -125,7 +125,7 @@ class BudgetRefusal:
 
 
 def scopes_of(call_type: str) -> tuple[str, str]:
-    """Every scope whose budgets, where they exist, must have room for a call."""
+    """The scopes of a call. Every budget in them must have headroom for it."""
     return (ORG_SCOPE, f"{CALL_TYPE_SCOPE}{call_type}")
 
 

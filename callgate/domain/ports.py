@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from callgate.domain.answers import Answer, Finding
+from callgate.domain.answers import Answer, SchemaResult
 from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.delivery import Delivery, Published, Told
@@ -99,10 +99,10 @@ class LedgerPort(Protocol):
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
-        waiting -> queued. Calls that wait for a breaker are due as soon as it has room. Expired attempts are taken only
-        for a `reaper` whose lease is fresh and has been stable for `lease_stable_for_s` seconds when the ledger
-        executes this. So no outage makes an attempt lost, not even through a statement that was sent before it. A call
-        that the ledger cannot change is skipped.
+        waiting -> queued. Calls that wait for a breaker are due as soon as it has headroom. Expired attempts are taken
+        only for a `reaper` whose lease is fresh and has been stable for `lease_stable_for_s` seconds when the ledger
+        executes this. So an outage makes no worker loss, not even by a statement that was sent before the outage. A
+        call that the ledger cannot change is skipped.
         """
 
     def take_lost_messages(self, *, limit: int, queued_before: datetime) -> DueBatch:
@@ -141,7 +141,7 @@ class LeasePort(Protocol):
         Grant or prolong a lease, `lease_s` seconds from now.
 
         Returns:
-            When the lease began. If that changes, the old lease ran out and was released, and attempts that were
+            When the lease began. If that changes, the old lease expired and was released, and attempts that were
             claimed under it no longer belong to this process.
         """
 
@@ -152,7 +152,7 @@ class LeasePort(Protocol):
 
     def expire(self, reaper: str) -> list[str]:
         """
-        Release leases that have run out, a few at a time, on behalf of the process `reaper`.
+        Release expired leases, a few at a time, on behalf of the process `reaper`.
 
         The reaper's own lease must be fresh, and stable for at least the length of the lease that is released. So after
         an outage of the ledger every live process has renewed its lease before any lease is released.
@@ -245,7 +245,7 @@ class SchemaValidatorPort(Protocol):
 class OutputValidatorPort(Protocol):
     """Checks answers against their schemas. Both are untrusted."""
 
-    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
+    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[SchemaResult]:
         """Check answers, organisations in turn, for so many seconds; the rest are CheckerUnavailable."""
 
 

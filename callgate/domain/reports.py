@@ -149,7 +149,7 @@ class BudgetDrift:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One consistent look at the ledger, for `callgate audit`."""
+    """The figures and sums of the ledger, read at one moment for `callgate audit`."""
 
     at: datetime
     budgets: tuple[BudgetDrift, ...]
@@ -166,7 +166,7 @@ class Snapshot:
     spent_nano_usd: int
     """Σ posted over all rows, those of dropped partitions included."""
     unknown_attempts: int
-    """Attempts whose outcome was never learned: the one way to pay twice."""
+    """Attempts whose bill is unknown: only these can make a call be paid twice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,9 @@ class Partitions:
     """Months that are missing still, because adding them would stop the ledger for long (ADR 10)."""
     rows_in_default: int
     """
-    Rows that found no partition of their month, counted up to 1,000: served all the same, but a sign that nobody
-    made it in time.
+    Rows without a partition of their month, counted up to 1,000.
+
+    They are read like all others, but show that the partition was not made in time.
     """
 
 
@@ -74,6 +75,6 @@ class ArchivedMonth:
 
     partition: str
     attempts: int | None
-    """How many rows were summed and dropped; None if something in it is not at rest: it waits."""
+    """How many rows were summed and dropped. None if a row can still change: the partition is kept for now."""
     unknown_bills: int = 0
-    """How many bills that nobody knows are too young to be dropped."""
+    """How many unknown bills are too young to be dropped."""

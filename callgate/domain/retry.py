@@ -14,7 +14,7 @@ WAIT_MAX_S = 3_600.0
 WORKER_LOST = Failure(
     "worker_lost", "the worker vanished before it recorded an outcome", True, Billing.UNKNOWN
 )
-"""An attempt that was dispatched and whose lease ran out."""
+"""An attempt that expired while it was dispatched."""
 DEADLINE_BEFORE_SEND = Failure(
     "deadline_before_send",
     "the deadline passed before the request was sent",
@@ -36,7 +36,7 @@ SUPERSEDED_BEFORE_SEND = Failure(
 NEVER_SENT_CODES = frozenset(
     f.code for f in (WORKER_LOST, DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND, SUPERSEDED_BEFORE_SEND)
 )
-"""What went wrong here: it says nothing about the provider."""
+"""Failures in callgate itself: they say nothing about the provider."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What the attempts of one generation came to, the one that has just failed included."""
+    """The attempts of one generation by result, with the one that has just failed."""
 
     attempts: int
     """Attempts begun, without probes that cost nothing."""
     worker_losses: int
     """Attempts whose worker vanished."""
     unknown: int
-    """Attempts that the provider, or the way to it, left open. Those whose worker vanished do not count."""
+    """Attempts with an unknown bill, without worker losses."""
     paid_failures: int
     """Attempts that were answered and paid, and brought no result."""
     is_probe: bool = False

@@ -139,7 +139,7 @@ class _ReferenceIndex:
         fragment = unquote(fragment)
         if fragment and not fragment.startswith("/"):
             return list(self._anchors.get(fragment, ()))
-        at = [target for root in roots for target in _at(root, fragment)]
+        at = [target for root in roots for target in _values_at(root, fragment)]
         return [*at, *self._recursive] if keyword == "$recursiveRef" else at
 
 
@@ -259,8 +259,8 @@ def _joined(base: str, address: str) -> str:
         return address
 
 
-def _at(root: object, pointer: str) -> Iterator[object]:
-    """The value at a JSON Pointer, or nothing."""
+def _values_at(root: object, pointer: str) -> Iterator[object]:
+    """Yield the value at a JSON Pointer; nothing if there is none (None is a value)."""
     value = root
     for part in pointer.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")

@@ -71,7 +71,7 @@ class UnknownBill:
 
 @dataclass(frozen=True, slots=True)
 class UnknownDay:
-    """The unknown bills of one day (UTC) and model, beside what is known of it: for the provider's own sums."""
+    """The unknown bills of one day (UTC) and model, beside the known ones, to compare with the provider's sums."""
 
     day: date
     provider: str
@@ -93,10 +93,10 @@ class SettleByHand:
 
     attempt_id: UUID
     seen_posted_nano_usd: int
-    """What it posted when this was decided; where it has changed since, nothing is done."""
+    """The amount it posted when the operator looked. If that has changed, nothing is done."""
     billed_nano_usd: int
     may_exceed_hold: bool = False
-    """Post it though it is more than was held, and so perhaps more than the budget has left."""
+    """Post it even if it is more than the hold, and so perhaps more than the budget has left."""
 
     def __post_init__(self) -> None:
         billed = self.billed_nano_usd
@@ -105,19 +105,19 @@ class SettleByHand:
 
 
 class HandOutcome(StrEnum):
-    """What became of settling one attempt by hand."""
+    """The result of settling one attempt by hand."""
 
     SETTLED = "settled"
     UNCHANGED = "unchanged"
-    """It was settled by hand at this very amount before."""
+    """It was settled by hand at this amount before."""
     CHANGED = "changed"
-    """It does not post what was seen: an answer came late, or somebody else settled it."""
+    """The posted amount has changed since it was read (late answer or another operator)."""
     ABOVE_HOLD = "above_hold"
-    """It is more than was held; nobody said that it may be."""
+    """The amount is more than the hold, and `may_exceed_hold` is not set."""
     NOT_UNKNOWN = "not_unknown"
-    """What it cost is known, or it is not posted yet."""
+    """Its bill is known, or it is not posted yet."""
     ARCHIVED = "archived"
-    """Its month was dropped; of that only sums are left."""
+    """Its month was dropped: only sums are left."""
     NOT_FOUND = "not_found"
 
     @property

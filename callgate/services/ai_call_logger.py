@@ -33,7 +33,7 @@ from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import WORKER_LOST, Dead, Tally, decide
 from callgate.services.delivery import DeliveryService
 from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, failure_of
-from callgate.services.review import Bill, bill_of, flaw_of
+from callgate.services.review import Assessment, assess, flaw_of
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ UNREADABLE_ATTEMPT = Failure(
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """What one attempt brought back."""
+    """The result of one attempt."""
 
     reply: ProviderReply | None
     failure: Failure | None
@@ -149,7 +149,7 @@ class AICallLogger:
     def _write(
         self, settles: list[tuple[Settle, int]]
     ) -> tuple[list[Settled], list[tuple[Settle, int]]]:
-        """Write settlements, each with its hold for when nothing else can be written; return the locked ones."""
+        """Write settlements. If one is refused, post its hold only. Return those that were locked."""
         done: list[Settled] = []
         locked: list[tuple[Settle, int]] = []
         outcome: SettleOutcome
@@ -248,19 +248,19 @@ class AICallLogger:
         result: AttemptResult,
         request: LLMRequest | None,
     ) -> Settle:
-        bill = bill_of(self._costs, view, attempt, result.reply, result.failure, request)
-        _report(bill, attempt)
+        assessment = assess(self._costs, view, attempt, result.reply, result.failure, request)
+        _report(assessment, attempt)
         settle = Settle(
             ref=AttemptRef(view.key, attempt.attempt_id),
             expected_status=attempt.status,
             status=AttemptStatus.SUCCEEDED,
-            posted_nano_usd=bill.priced.nano_usd,
+            posted_nano_usd=assessment.priced.nano_usd,
             next_state=CallState.SUCCEEDED,
-            usage=bill.usage,
-            price_source=bill.priced.price_source,
+            usage=assessment.usage,
+            price_source=assessment.priced.price_source,
             service_tier=safe_codes.tier(result.reply.service_tier) if result.reply else None,
             health=Health.ALIVE,
-            anomalies=bill.anomalies,
+            anomalies=assessment.anomalies,
         )
         if result.failure is None:
             return settle
@@ -305,14 +305,14 @@ class AICallLogger:
         return AttemptResult(reply, flaw_of(reply, good_endings, schema))
 
 
-def _report(bill: Bill, attempt: AttemptView) -> None:
+def _report(assessment: Assessment, attempt: AttemptView) -> None:
     """Log what operators should look into."""
-    cost, hold = bill.priced.nano_usd, attempt.hold_nano_usd
-    fields = {"attempt_id": str(attempt.attempt_id), "price_source": bill.priced.price_source}
-    if bill.anomalies:
+    cost, hold = assessment.priced.nano_usd, attempt.hold_nano_usd
+    fields = {"attempt_id": str(attempt.attempt_id), "price_source": assessment.priced.price_source}
+    if assessment.anomalies:
         log.warning(
             "bill.questioned",
-            anomalies=[anomaly.value for anomaly in bill.anomalies],
+            anomalies=[anomaly.value for anomaly in assessment.anomalies],
             cost=usd(cost),
             **fields,
         )

@@ -32,7 +32,7 @@ ERRORS_SHOWN_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
+class EnteredBill:
     """What the provider billed for one attempt."""
 
     attempt_id: UUID
@@ -48,7 +48,12 @@ class BillService:
         self._operations = operations
 
     def settle(
-        self, bills: Sequence[Bill], *, by: By, may_exceed_hold: bool = False, dry_run: bool = False
+        self,
+        bills: Sequence[EnteredBill],
+        *,
+        by: By,
+        may_exceed_hold: bool = False,
+        dry_run: bool = False,
     ) -> Iterator[SettledByHand]:
         """
         Settle bills in their order, a batch at a time; each bill has its own answer.
@@ -71,14 +76,14 @@ class BillService:
                 yield next(answers) if is_sent else _settled_before(posted[b.attempt_id])
 
 
-def read_bills(text: str) -> list[Bill]:
+def read_bills(text: str) -> list[EnteredBill]:
     """
     Read a file of bills: CSV whose first line is `attempt_id,billed_usd`.
 
     Raises:
         InvalidBills: Lines are invalid; the message names them by number. None of the bills may be settled.
     """
-    bills: dict[UUID, Bill] = {}
+    bills: dict[UUID, EnteredBill] = {}
     line_of: dict[UUID, int] = {}
     errors = []
     for line, fields in _lines(text):
@@ -127,7 +132,7 @@ def _require_names(names: list[str]) -> None:
         raise InvalidBills(f"the first line must be {','.join(COLUMNS)}")
 
 
-def _bill(fields: list[str]) -> Bill:
+def _bill(fields: list[str]) -> EnteredBill:
     """
     Read one line.
 
@@ -137,7 +142,9 @@ def _bill(fields: list[str]) -> Bill:
     if len(fields) != len(COLUMNS):
         raise ValueError(f"{len(fields)} fields instead of {len(COLUMNS)}")
     attempt_id, billed_usd = fields
-    return Bill(attempt_uuid(attempt_id.strip()), nano_usd_of(billed_usd, usd_max=BILLED_USD_MAX))
+    return EnteredBill(
+        attempt_uuid(attempt_id.strip()), nano_usd_of(billed_usd, usd_max=BILLED_USD_MAX)
+    )
 
 
 def attempt_uuid(text: str) -> UUID:
@@ -153,7 +160,7 @@ def attempt_uuid(text: str) -> UUID:
         raise ValueError(f"{text[:64]!r} is not an attempt id") from None
 
 
-def _seen(bill: Bill, posted: UnknownBill | None) -> int | None:
+def _seen(bill: EnteredBill, posted: UnknownBill | None) -> int | None:
     """The amount that must be posted now; None if the attempt was settled by hand at another amount."""
     if bill.seen_posted_nano_usd is not None:
         return bill.seen_posted_nano_usd

@@ -1,4 +1,4 @@
-"""What one delivery of a call task came to."""
+"""The result of one delivery of a call task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class DeliveryResult(StrEnum):
-    """What one delivery of a call task came to."""
+    """The result of one delivery of a call task."""
 
     ANSWERED = "answered"
     REFUSED = "refused"
@@ -20,11 +20,11 @@ class DeliveryResult(StrEnum):
     DEFERRED = "deferred"
     """The call waits in the ledger: a quarantined one for a free process, a large one for memory."""
     WORKER_LOST = "worker_lost"
-    """The process that ran a quarantined call has died. That counts as a lost attempt."""
+    """The process that ran a quarantined call has died. That counts as a worker loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """No process is free for a quarantined call; it is to be tried again in so many seconds."""
+    """No process is free for a quarantined call. It is tried again after `retry_after_s`."""
 
     retry_after_s: float

@@ -1,8 +1,8 @@
 """
 Check whether everything is there that a call needs.
 
-A check is a value: its name, whether it is fine, and one sentence. What looks at a database or a broker is a probe of
-an adapter; this module runs the probes, and holds those that need no more than the ports.
+A finding is the value of a check: its name, whether it is fine, and one sentence. The checks of a database and of a
+broker are in their adapters. This module runs all checks, and has those that need the ports only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DATABASE_REMEDY = "check CALLGATE_DATABASE_URL, and that Postgres runs"
 NOT_FOR_THIS_LOGIN = "this login may not see them"
 
 
-class CheckStatus(StrEnum):
+class FindingStatus(StrEnum):
     """Whether calls can run."""
 
     OK = "ok"
@@ -47,72 +47,72 @@ class CheckStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Finding:
     """One line of the doctor."""
 
     name: str
-    status: CheckStatus
+    status: FindingStatus
     sentence: str
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a probe found."""
+    """What a check found."""
 
     sentence: str
     is_warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Check:
     """Looks at one thing."""
 
     name: str
     look: Callable[[], str | Seen | None]
     """Says what it found; None if there is nothing to say yet. Raises a `CallgateError` if no call can run."""
     needs: str | None = None
-    """The probe without which this one has nothing to look at."""
+    """The name of the check that must not have failed before this one runs."""
 
 
-def run_probes(probes: Sequence[Probe]) -> Iterator[Check]:
-    """Run probes in their order; a failure does not hide the checks that do not depend on it."""
+def run_checks(checks: Sequence[Check]) -> Iterator[Finding]:
+    """Run checks in their order. A failure skips only the checks that need it."""
     failed: set[str] = set()
-    for probe in probes:
-        if probe.needs in failed:
+    for check in checks:
+        if check.needs in failed:
             continue
         try:
-            seen = probe.look()
+            seen = check.look()
         except CallgateError as exc:
-            failed.add(probe.name)
+            failed.add(check.name)
             remedy = f": {DATABASE_REMEDY}" if isinstance(exc, LedgerUnavailable) else ""
-            yield Check(probe.name, CheckStatus.FAIL, f"{exc}{remedy}")
+            yield Finding(check.name, FindingStatus.FAIL, f"{exc}{remedy}")
             continue
         if seen is None:
             continue
         if isinstance(seen, str):
             seen = Seen(seen)
-        status = CheckStatus.WARN if seen.is_warning else CheckStatus.OK
-        yield Check(probe.name, status, seen.sentence)
+        status = FindingStatus.WARN if seen.is_warning else FindingStatus.OK
+        yield Finding(check.name, status, seen.sentence)
 
 
-def ledger_probes(ledger: LedgerPort, operations: OperationsPort) -> list[Probe]:
-    """Probes of the ledger: its schema, and what waits for an operator."""
+def ledger_checks(ledger: LedgerPort, operations: OperationsPort) -> list[Check]:
+    """Checks of the ledger: its schema, and what waits for an operator."""
     return [
-        Probe("schema", lambda: _schema(ledger, operations)),
-        Probe("breakers", lambda: _breakers(operations), needs="schema"),
-        Probe("unknown bills", lambda: _unknown_bills(operations), needs="schema"),
+        Check("schema", lambda: _schema(ledger, operations)),
+        Check("breakers", lambda: _breakers(operations), needs="schema"),
+        Check("unknown bills", lambda: _unknown_bills(operations), needs="schema"),
     ]
 
 
-def model_probes(
+def model_checks(
     catalogue: Catalogue,
     model: str | None,
     *,
     input_bound: Callable[[LLMRequest], TokenBound],
     costs: CostCalculatorPort,
     now: datetime,
-) -> list[Probe]:
-    """Probes of one model: how its tokens are counted, and its price."""
+) -> list[Check]:
+    """Checks of one model: how its tokens are counted, and its price."""
     name = model or _known_model(catalogue)
 
     def tokenizer() -> str:
@@ -122,7 +122,7 @@ def model_probes(
         priced = costs.worst_case(_sample(catalogue, name), SAMPLE_TOKENS, now)
         return f"{name}: {priced.price_source}"
 
-    return [Probe("tokenizer", tokenizer), Probe("price", price)]
+    return [Check("tokenizer", tokenizer), Check("price", price)]
 
 
 def _schema(ledger: LedgerPort, operations: OperationsPort) -> str:

@@ -1,4 +1,4 @@
-"""Answers that are results if they fit their schema, and for how long a batch has them checked."""
+"""Answers that must fit a schema, and how many of them a batch keeps and checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
 
 BATCH_S_MAX = 3.0
-"""For how long one batch has answers checked; what is over is left to the due query."""
+"""How long one batch checks answers. The due query takes the rest later."""
 KEPT_BYTES_MAX = 16 * 2**20
 """Answers and their requests that a batch keeps in memory until they are checked; others are read again."""
 KEPT_SHARE_MAX = 4
@@ -34,17 +34,17 @@ class Unchecked:
 
     @property
     def answer(self) -> Answer:
-        """What is to be checked."""
+        """What the checker gets."""
         return Answer(self.view.org_id, self.request.response_schema or "{}", self.reply.texts)
 
     @property
     def weight(self) -> int:
-        """What it takes of memory, in bytes, more or less."""
+        """Its approximate size in memory, in bytes."""
         return len(self.view.request or b"") + len(self.attempt.reply or b"")
 
 
 class Kept:
-    """What a batch keeps to have it checked, and what it must read again for that."""
+    """Answers that a batch keeps until they are checked, and attempts that it must read again."""
 
     def __init__(self) -> None:
         self.unchecked: list[Unchecked] = []
@@ -53,7 +53,7 @@ class Kept:
         self._bytes_of: dict[str, int] = {}
 
     def add(self, unchecked: Unchecked) -> None:
-        """Keep it, if there is room for it."""
+        """Keep it if its size is within the bounds; else note that it must be read again."""
         org_id, weight = unchecked.view.org_id, unchecked.weight
         own = self._bytes_of.get(org_id, 0) + weight
         if self._bytes + weight > KEPT_BYTES_MAX or own > KEPT_BYTES_MAX // KEPT_SHARE_MAX:
@@ -65,7 +65,7 @@ class Kept:
 
 
 def failure_of(found: str | OutputUnchecked | None) -> Failure | None:
-    """What a finding makes of its attempt: it was paid; another answer may fit, but cannot be cheaper to check."""
+    """The failure for a check result. A wrong answer may be retried; a costly schema may not."""
     if isinstance(found, OutputUnchecked):
         return Failure(found.code, str(found), False, Billing.BY_USAGE)
     if found is not None:

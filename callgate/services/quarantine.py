@@ -29,14 +29,14 @@ class Quarantine:
 
     def __init__(
         self,
-        run_alone: RunQuarantined,
+        run_quarantined: RunQuarantined,
         *,
         ledger: RetryingLedger,
         claims: Claims,
         reservations: Reservations,
         on_locked: Callable[[CallKey], None],
     ) -> None:
-        self._run_alone = run_alone
+        self._run_quarantined = run_quarantined
         self._ledger = ledger
         self._claims = claims
         self._reservations = reservations
@@ -49,7 +49,7 @@ class Quarantine:
         If none is free, the call waits in the ledger. There it takes no slot, and no sweep counts it as lost.
         """
         expires_in_s = self._reservations.expires_in_s(view.call_type)
-        result = await self._run_alone(view.key, view.org_id, expires_in_s)
+        result = await self._run_quarantined(view.key, view.org_id, expires_in_s)
         if isinstance(result, Deferred):
             await self._ledger.reserve(
                 Defer(view.key, QUARANTINED, result.retry_after_s, WaitReason.QUARANTINE)

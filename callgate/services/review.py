@@ -24,8 +24,8 @@ Output needs no factor: the request limits it, in the provider's own tokens.
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
-    """What to post for an attempt, and its anomalies."""
+class Assessment:
+    """What to post for an attempt, and the anomalies of its bill."""
 
     priced: Priced
     usage: Usage | None = None
@@ -79,14 +79,14 @@ def _flaw_of_ending(ending: Ending, finish_reason: str | None) -> Failure:
     return _paid("unknown_ending", message, retryable=False)
 
 
-def bill_of(
+def assess(
     costs: CostCalculatorPort,
     view: CallView,
     attempt: AttemptView,
     reply: ProviderReply | None,
     failure: Failure | None,
     request: LLMRequest | None,
-) -> Bill:
+) -> Assessment:
     """
     Say what to post: 0 if the attempt is surely unbilled, its cost if the usage is plausible, else the whole hold.
 
@@ -97,11 +97,11 @@ def bill_of(
         request: None if it was purged.
     """
     if failure is not None and failure.billing is Billing.UNBILLED:
-        return Bill(Priced(0, attempt.price_source or "unbilled"))
+        return Assessment(Priced(0, attempt.price_source or "unbilled"))
     if failure is not None and failure.billing is Billing.UNKNOWN:
-        return Bill(Priced(attempt.hold_nano_usd, "whole hold: outcome unknown"))
+        return Assessment(Priced(attempt.hold_nano_usd, "whole hold: outcome unknown"))
     if reply is None:
-        return Bill(Priced(attempt.hold_nano_usd, "whole hold: no reply"))
+        return Assessment(Priced(attempt.hold_nano_usd, "whole hold: no reply"))
     tier, anomalies = _tier(safe_codes.tier(reply.service_tier), request), list(reply.anomalies)
     if tier is None:
         anomalies.append(Anomaly.TIER_UNASKED)
@@ -112,7 +112,7 @@ def bill_of(
     if reply.usage is not None and _is_implausible(reply.usage, view, request):
         anomalies.append(Anomaly.USAGE_IMPLAUSIBLE)
     if reply.usage is None or AMOUNT_UNKNOWN & set(anomalies):
-        return Bill(_whole_hold(attempt, anomalies), None, tuple(anomalies))
+        return Assessment(_whole_hold(attempt, anomalies), None, tuple(anomalies))
     try:
         priced = costs.cost(
             view.provider,
@@ -126,8 +126,8 @@ def bill_of(
         priced = Priced(attempt.hold_nano_usd, f"whole hold: {exc}")
     if priced.nano_usd > attempt.hold_nano_usd and _output_max(request) is None:
         anomalies.append(Anomaly.USAGE_IMPLAUSIBLE)
-        return Bill(_whole_hold(attempt, anomalies), None, tuple(anomalies))
-    return Bill(priced, reply.usage, tuple(anomalies))
+        return Assessment(_whole_hold(attempt, anomalies), None, tuple(anomalies))
+    return Assessment(priced, reply.usage, tuple(anomalies))
 
 
 def _whole_hold(attempt: AttemptView, anomalies: Sequence[Anomaly]) -> Priced:
@@ -151,7 +151,7 @@ def _tier(name: str | None, request: LLMRequest | None) -> str | None:
 
 
 def _is_implausible(usage: Usage, view: CallView, request: LLMRequest | None) -> bool:
-    """True if a count is above its bound. Without a bound of the output, `bill_of` posts at most the hold."""
+    """True if a count is above its bound. Without a bound of the output, `assess` posts at most the hold."""
     output_max = _output_max(request)
     return usage.input_tokens > INPUT_FACTOR * view.input_token_bound or (
         output_max is not None and usage.output_tokens > output_max

@@ -1,9 +1,9 @@
 """
-Items whose calls were locked when this process wanted to change them; they are tried again later.
+Items whose calls were locked when this process tried to change them; they are tried again later.
 
 A client's login can lock the rows of its own calls for as long as it keeps a transaction open. No worker waits for such
-a lock. The item is kept here and tried again after growing pauses. If there is no room here, the due query or a sweep
-finds the call.
+a lock. The item is kept here and tried again after growing pauses. If `ITEMS_MAX` items are kept already, the due query
+or a sweep finds the call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 PAUSE_S_MIN, PAUSE_S_MAX = 0.5, 30.0
 ITEMS_MAX = 1_000
-"""So many are little work, even if all are tried every thirty seconds."""
+"""Bounds the memory and the work: even if all are tried every thirty seconds, that is little."""
 
 
 class SkippedRows(Generic[T]):

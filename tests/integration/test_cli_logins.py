@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.broker import probes
+from callgate.adapters.broker import checks
 from callgate.adapters.postgres.roles import CLIENT, DASHBOARD, WORKER
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.cli import run
@@ -126,7 +126,7 @@ def test_the_doctor_tells_of_servers_that_log_or_are_too_old(
         with owner.begin() as connection:
             connection.execute(text(f"ALTER ROLE {name_of(url)} SET log_statement = 'all'"))
         loud = shell(url, "doctor")
-        monkeypatch.setattr(probes, "redis_version", lambda _: [6, 2, 14])
+        monkeypatch.setattr(checks, "redis_version", lambda _: [6, 2, 14])
         old = shell(url, "doctor")
 
     assert healthy[0] == loud[0] == 0

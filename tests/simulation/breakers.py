@@ -67,8 +67,8 @@ class Breakers:
             check("organisations_probe_in_turn", is_in_turn, f"{name} of {call.org_id}")
         elif not is_proven:
             said = f"{name} beside {history.on_trial(now)}, after failures of {history.everybody.failed}"
-            room = history.room(call.org_id, now)
-            check("an_unproven_breaker_lets_three_through", room > 0, said)
+            headroom = history.headroom(call.org_id, now)
+            check("an_unproven_breaker_lets_three_through", headroom > 0, said)
         self._world.scheduler.counts["probe"] += is_probe
         check("a_probe_is_called_one", is_probe == (row.kind is AttemptKind.PROBE), name)
         history.tried(row, call.org_id, now)
@@ -84,7 +84,7 @@ class Breakers:
         key = call.provider, call.model, claim.credential
         history, name = self._history(key, now), self._world.named(call.key)
         check, counts = self._world.invariants.check, self._world.scheduler.counts
-        may_try = history.room(call.org_id, now) > 0 and not (
+        may_try = history.headroom(call.org_id, now) > 0 and not (
             history.everybody.is_open and self._is_out_of_turn(history, key, call, now)
         )
         counts["refused: provider"] += 1
@@ -222,10 +222,10 @@ class Breakers:
         for org_id in ("", *{call.org_id for call in calls}):
             mine = [c for c in calls if org_id in ("", c.org_id)]
             before = sum(org_id in ("", c.org_id) for c in queued)
-            room = max(history.room(org_id, now) - before, 0)
+            headroom = max(history.headroom(org_id, now) - before, 0)
             named = ", ".join(self._world.named(call.key) for call in mine)
-            said = f"{named}; there is room for {room} of {org_id or 'all'}"
-            self._world.invariants.check(rule, len(mine) <= room, said)
+            said = f"{named}; the headroom is {headroom} for {org_id or 'all'}"
+            self._world.invariants.check(rule, len(mine) <= headroom, said)
 
     def _are_in_turn(self, key: GuardKey, calls: list[CallRow], now: datetime) -> None:
         """Nobody has a second call released, or is first twice, while another organisation has none."""
@@ -233,7 +233,7 @@ class Breakers:
         waits = [wait for wait in self._waits.values() if wait.key == key]
         on_their_way = {wait.call.org_id for wait in waits if not wait.is_asleep(now)}
         left = {
-            wait.call.org_id for wait in waits if history.room(wait.call.org_id, now) > 0
+            wait.call.org_id for wait in waits if history.headroom(wait.call.org_id, now) > 0
         } - on_their_way
         greedy = [org for org, n in number.items() if n > 1 or org == history.turn]
         said = f"{greedy} of {dict(number)}, and {sorted(left)} have none"
@@ -241,19 +241,19 @@ class Breakers:
         self._world.invariants.check(rule, not (left and greedy), said)
 
     def _nobody_is_left(self, now: datetime) -> None:
-        """Where a provider has room, calls that wait for it are on their way."""
+        """Where a provider has headroom, calls that wait for it are on their way."""
         for key, history in self._histories.items():
-            if (room := history.room("", now)) <= 0:
+            if (headroom := history.headroom("", now)) <= 0:
                 continue
             waits = [wait for wait in self._waits.values() if wait.key == key]
             on_their_way = Counter(w.call.org_id for w in waits if not w.is_asleep(now))
             asleep = [
                 w.call for w in waits if w.is_asleep(now)
-                and history.room(w.call.org_id, now) > on_their_way[w.call.org_id]
+                and history.headroom(w.call.org_id, now) > on_their_way[w.call.org_id]
             ]  # fmt: skip
-            if asleep and on_their_way.total() < room:
+            if asleep and on_their_way.total() < headroom:
                 named = ", ".join(self._world.named(call.key) for call in asleep)
-                said = f"{named}; there is room for {room}"
+                said = f"{named}; the headroom is {headroom}"
                 self._world.invariants.check("who_may_be_tried_is_released", False, said)
 
     # Inside.
@@ -276,7 +276,7 @@ class Breakers:
         self, history: History, key: GuardKey, call: CallRow, now: datetime
     ) -> bool:
         others = {w.call.org_id for w in self._waits.values() if w.key == key} - {call.org_id}
-        may_try = any(history.room(org_id, now) > 0 for org_id in others)
+        may_try = any(history.headroom(org_id, now) > 0 for org_id in others)
         return may_try and history.turn == call.org_id
 
     def _holds_nothing(self, call: CallRow) -> None:

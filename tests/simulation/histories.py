@@ -97,7 +97,7 @@ class History:
         """True if only probes of the organisation are let through."""
         return self.everybody.is_open or self.own_of(org_id).is_open
 
-    def room(self, org_id: str, now: datetime) -> int:
+    def headroom(self, org_id: str, now: datetime) -> int:
         """How many calls of an organisation may be tried now; empty: of all together."""
         if org_id and self.own_of(org_id).is_open:
             return int(self.own_of(org_id).may_probe(now) and self._fits(org_id, now) > 0)

@@ -21,7 +21,7 @@ from greenlet import getcurrent
 
 from callgate.adapters.memory import delivery as memory_delivery
 from callgate.domain import errors
-from callgate.domain.answers import Answer, Finding
+from callgate.domain.answers import Answer, SchemaResult
 from callgate.domain.budgets import Window
 from callgate.domain.calls import CallState
 from callgate.domain.ledger import NewSubmission
@@ -67,18 +67,18 @@ class Validator:
         """See `OutputValidatorPort`."""
         return VALIDATOR.check_schema(schema)
 
-    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
+    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[SchemaResult]:
         """See `OutputValidatorPort`."""
         return [self._check(answer) for answer in answers]
 
-    def _check(self, answer: Answer) -> Finding:
+    def _check(self, answer: Answer) -> SchemaResult:
         if answer.schema == BOMB:
             return give_up_check(self._world, self._world.running_process())
         (found,) = VALIDATOR.check_all([answer], CHECK_S)
         return found
 
 
-def give_up_check(world: HostileWorld, process: Owner) -> Finding:
+def give_up_check(world: HostileWorld, process: Owner) -> SchemaResult:
     """A child is given the check, and killed; its parent waits, and goes on."""
     world.scheduler.counts["check given up"] += 1
     world.scheduler.wait(CHECK_S, process)
@@ -163,14 +163,14 @@ class HostileWorld(World):
 
     def _unrest(self) -> str | None:
         """The tenant's links are given up after half a day: a minute of that is enough to see."""
-        untold = self.ledger.tables.untold
+        untold = self.ledger.tables.undelivered
         is_over = self.scheduler.now > ATTACK_S + LINKS_WATCHED_S
         if is_over and all(self.ledger.tables.calls[key].org_id == HOSTILE for key in untold):
-            self.ledger.tables.untold = {}
+            self.ledger.tables.undelivered = {}
         try:
             return super()._unrest()
         finally:
-            self.ledger.tables.untold = untold
+            self.ledger.tables.undelivered = untold
 
     def _kill_one(self) -> None:
         if len(self.processes) < 2:

@@ -244,7 +244,7 @@ class Process(Owner):
             taken = 0
             try:
                 # A query that finds nothing is no step, so that it draws no faults.
-                taken = self.delivery.run() if self.world.ledger.tables.untold else 0
+                taken = self.delivery.run() if self.world.ledger.tables.undelivered else 0
             except Unavailable:
                 self.world.scheduler.counts["delivery loop in vain"] += 1
             if not taken:

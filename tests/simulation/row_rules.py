@@ -116,7 +116,7 @@ class RowRules:
         untold = [] if call.state.is_open else self._tables.deliveries(call)
         self._check(
             "whatever_is_left_is_due",
-            (call.key in self._tables.untold) == bool(untold),
+            (call.key in self._tables.undelivered) == bool(untold),
             f"{name} is {call.state}, to be told: {', '.join(map(named, untold))}",
         )
         is_soon = call.due_at is None or call.due_at <= self._world.scheduler.time() + WAIT_MAX

@@ -302,7 +302,7 @@ class World:
             if call.due_at is not None or call.state.is_open:
                 due_at = self.names.seconds(call.due_at)
                 return f"{self.named(call.key)} is {call.state}, due at {due_at}"
-        for key in tables.untold:
+        for key in tables.undelivered:
             return f"somebody is still to be told of {self.named(key)}"
         for attempt in tables.attempts.values():
             if attempt.late_due_at is not None:
@@ -315,7 +315,7 @@ class World:
         calls = tables.calls.values()
         if any(call.state is CallState.QUEUED for call in calls):
             return None
-        due = [call.due_at for call in calls if call.due_at] + list(tables.untold.values())
+        due = [call.due_at for call in calls if call.due_at] + list(tables.undelivered.values())
         due += [
             lease.expires_at for lease in tables.leases.values() if self._is_gone(lease.worker_id)
         ]

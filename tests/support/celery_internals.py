@@ -11,7 +11,7 @@ import importlib
 import inspect
 from typing import Any, NamedTuple
 
-OUTSIDE = ("callgate.adapters.broker.guard", "callgate.adapters.broker.bounds")
+OUTSIDE = ("callgate.adapters.broker.guarded_transport", "callgate.adapters.broker.bounds")
 """Modules outside `worker/celery_ext` that lean on internals: they run in clients as well."""
 
 

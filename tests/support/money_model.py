@@ -332,7 +332,7 @@ class MoneyModel:
             left = self.tables.unposted(call.key)
             assert (call.due_at is not None) == (call.state.is_open or bool(left))
             is_to_tell = not call.state.is_open and bool(self.tables.deliveries(call))
-            assert (call.key in self.tables.untold) == is_to_tell
+            assert (call.key in self.tables.undelivered) == is_to_tell
 
     def an_end_is_an_end(self) -> None:
         """No ended call moves again, except that an operator discards a dead one."""

@@ -16,7 +16,7 @@ from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
 from callgate.domain.ledger import RecordAnswer, Reserved, Settle, SettleOutcome, Unstorable
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import Anomaly, LLMRequest, Usage
-from callgate.services.review import Bill, bill_of
+from callgate.services.review import Assessment, assess
 from tests.support.ledger_under_test import a_loss, a_reserve
 from tests.support.service_world import GRACE_S, POLICY, REPLY, REPLY_COST, ServiceWorld, a_request
 from tests.unit.settlement_steps import SCHEMA, answered
@@ -139,14 +139,14 @@ def test_a_tier_that_was_asked_for_must_be_known() -> None:
     assert view.last is not None
     reply, asked = replace(REPLY, service_tier="turbo"), a_request(service_tier="flex")
 
-    def bill(request: LLMRequest) -> Bill:
+    def assessed(request: LLMRequest) -> Assessment:
         assert view.last is not None
-        return bill_of(CostCalculator(world.catalogue), view, view.last, reply, None, request)
+        return assess(CostCalculator(world.catalogue), view, view.last, reply, None, request)
 
-    assert bill(asked).priced.nano_usd == view.last.hold_nano_usd
-    assert bill(asked).anomalies == ("price_unknown",)
-    assert bill(a_request()).priced.nano_usd == REPLY_COST
-    assert bill(a_request()).anomalies == ("tier_unasked",)
+    assert assessed(asked).priced.nano_usd == view.last.hold_nano_usd
+    assert assessed(asked).anomalies == ("price_unknown",)
+    assert assessed(a_request()).priced.nano_usd == REPLY_COST
+    assert assessed(a_request()).anomalies == ("tier_unasked",)
 
 
 def test_what_is_odd_about_a_bill_is_logged() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from callgate.domain.answers import Answer, Finding
+from callgate.domain.answers import Answer, SchemaResult
 from callgate.domain.budgets import Window
 from callgate.domain.calls import AttemptStatus, Bodies, CallState
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
@@ -23,16 +23,16 @@ class Checker:
 
     def __init__(self) -> None:
         self.takes_s = 0.0
-        self.finds: Finding = None
+        self.finds: SchemaResult = None
         self.checked: list[str] = []
         self.world: ServiceWorld
 
-    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
+    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[SchemaResult]:
         """Check one after the other, while there is time."""
         ends_at = self.world.clock.elapsed_s + within_s
         return [self._check(answer, ends_at) for answer in answers]
 
-    def _check(self, answer: Answer, ends_at: float) -> Finding:
+    def _check(self, answer: Answer, ends_at: float) -> SchemaResult:
         if self.world.clock.elapsed_s >= ends_at:
             return CheckerUnavailable("no turn within its time")
         self.checked.append(answer.org_id)

@@ -190,7 +190,7 @@ def test_the_version_needs_no_installed_package() -> None:
 
 
 def test_celery_internals_are_imported_only_where_they_are_checked() -> None:
-    """`worker/celery_ext/README.md` names what is leaned on; the guard is outside because clients run it (ADR 18)."""
+    """`worker/celery_ext/README.md` names them. The guarded transport is outside: clients run it too (ADR 18)."""
     found = {
         f"{file.relative_to(CHECKOUT)}: {module}"
         for package in PACKAGES
@@ -223,7 +223,7 @@ def test_every_form_of_import_is_seen(line: str) -> None:
 
 def _may_import_internals(file: Path) -> bool:
     return file.parent == CHECKOUT / "worker/celery_ext" or file == (
-        CHECKOUT / "callgate/adapters/broker/guard.py"
+        CHECKOUT / "callgate/adapters/broker/guarded_transport.py"
     )
 
 

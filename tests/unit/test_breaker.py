@@ -190,9 +190,9 @@ def test_an_unproven_one_lets_three_through() -> None:
     assert admit(guard, 9) is Admission.WAIT
     assert admit(guard, 10) is Admission.ON_TRIAL
     other = of("bolt", guard.everybody)
-    assert other.room(at(9)) == 1
+    assert other.headroom(at(9)) == 1
     taken = other.with_trial(attempt(9), at(5)).everybody
-    assert [of(org, taken).room(at(9)) for org in ("acme", "bolt", "cog")] == [0, 0, 0]
+    assert [of(org, taken).headroom(at(9)) for org in ("acme", "bolt", "cog")] == [0, 0, 0]
     proven = guard.after(attempt(0), at(0), Health.ALIVE, None, at(2))
     assert admit(proven, 3) is Admission.PASSED
     assert admit(proven, 63) is Admission.ON_TRIAL
@@ -242,7 +242,7 @@ def test_what_an_operator_opened_is_not_probed() -> None:
     opened = of("acme", EVERYBODY.opened("maintenance until noon", None, at(1)))
 
     assert admit(opened, 9_999_999) is Admission.WAIT
-    assert opened.room(at(9_999_999)) == 0
+    assert opened.headroom(at(9_999_999)) == 0
 
 
 ORGS = ("acme", "bolt", "cog")

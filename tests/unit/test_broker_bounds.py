@@ -21,7 +21,7 @@ from callgate.adapters.broker.bounds import (
     BoundedBuffer,
 )
 from callgate.adapters.broker.control import CLOCK_MAX, BoundedClock, ReplyCollector, _Replies
-from callgate.adapters.broker.guard import refusal_reason
+from callgate.adapters.broker.guarded_transport import refusal_reason
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
 from worker.celery_ext.request import InspectionNode, _is_inspection

@@ -14,7 +14,7 @@ from callgate.adapters.providers.openai.chat_reply import reply_of
 from callgate.adapters.providers.openai.usage import (
     COUNT_FIELDS,
     TOKENS_MAX,
-    ReportedUsage,
+    WireUsage,
     usage_in,
     usage_of,
 )
@@ -256,7 +256,7 @@ def test_an_empty_usage_is_skipped() -> None:
     """Some gateways send an empty one in the usual place."""
     reply = {"usage": {}, "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}
 
-    assert usage_in(reply, has_text=True) == ReportedUsage(Usage(input_tokens=3, output_tokens=4))
+    assert usage_in(reply, has_text=True) == WireUsage(Usage(input_tokens=3, output_tokens=4))
 
 
 @pytest.mark.parametrize(
@@ -266,4 +266,4 @@ def test_an_invalid_count_is_implausible(count: object) -> None:
     """Then the whole hold is posted; a guess could be too low."""
     assert usage_of(
         {"prompt_tokens": count, "completion_tokens": 1, "total_tokens": 9}
-    ) == ReportedUsage(None, (Anomaly.USAGE_IMPLAUSIBLE,))
+    ) == WireUsage(None, (Anomaly.USAGE_IMPLAUSIBLE,))

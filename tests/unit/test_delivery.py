@@ -86,7 +86,7 @@ def test_a_refused_link_is_tried_until_it_is_given_up() -> None:
     (failure,) = world.ledger.link_failures(key, limit=10)
     assert (tries, failure.tries, failure.why) == (TRIES_MAX, TRIES_MAX, WHY)
     assert failure.given_up_at is not None
-    assert world.ledger.tables.untold == {}
+    assert world.ledger.tables.undelivered == {}
 
 
 def test_an_outage_counts_for_nobody() -> None:
@@ -115,7 +115,7 @@ def test_what_is_behind_an_outage_is_not_said_to_be_told(monkeypatch: pytest.Mon
     monkeypatch.setattr(world.queue, "publish_links", two)
     world.delivery.run()
 
-    assert len(world.ledger.tables.untold) == 3
+    assert len(world.ledger.tables.undelivered) == 3
 
 
 def test_telling_at_once_is_never_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_telling_at_once_is_never_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     world.delivery.tell([])
 
     assert world.queue.links == []
-    assert list(world.ledger.tables.untold) == keys
+    assert list(world.ledger.tables.undelivered) == keys
 
 
 def test_organisations_take_turns_from_batch_to_batch() -> None:

@@ -9,7 +9,7 @@ Kombu's Redis transport, for a worker whose ledger can find lost messages.
 - Stock kombu builds a new redis-py client for each command, with a copy of a table of about 170 reply parsers: a fifth
   of a worker's CPU per task.
 - The stock worker exits when an item of a queue is not a message. Here the item is diverted, and so is an item that is
-  too long for a message of ours or that kombu would inflate (`callgate.adapters.broker.guard`).
+  too long for a message of ours or that kombu would inflate (`callgate.adapters.broker.guarded_transport`).
 - The stock worker exits when the broker rejects a write (disk full, out of memory, too few replicas, demoted to
   replica). Here that counts as a lost connection: the worker reconnects until the broker accepts writes.
 
@@ -32,7 +32,7 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
-from callgate.adapters.broker import guard
+from callgate.adapters.broker import guarded_transport
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class InMemoryUnacked(virtual.QoS):  # type: ignore[misc]
         return []
 
 
-class Channel(guard.Channel):
+class Channel(guarded_transport.Channel):
     """A channel with one client, which threads may share and which survives reconnects."""
 
     ack_emulation = False
@@ -126,11 +126,11 @@ class Channel(guard.Channel):
             log.warning("messages.lost", count=len(taken), reason=repr(error))
 
 
-class Transport(guard.Transport):
+class Transport(guarded_transport.Transport):
     """A transport that diverts items that are not messages for us; the broker has already forgotten them."""
 
     Channel = Channel
-    connection_errors = (*guard.Transport.connection_errors, ResponseError)
+    connection_errors = (*guarded_transport.Transport.connection_errors, ResponseError)
     on_malformed: OnMalformed | None = None
     """Takes malformed items, in the consuming thread; without it they are only logged."""
 

@@ -82,7 +82,7 @@ class QuarantineExecutor:
     async def __call__(
         self, key: CallKey, org_id: str, expires_in_s: float
     ) -> DeliveryResult | Deferred:
-        """Run one suspect if a child is, or soon becomes, free for it; see `quarantine.RunQuarantined`."""
+        """Run one quarantined call if a child is, or soon becomes, free for it; see `quarantine.RunQuarantined`."""
         if key in self._calls:
             return DeliveryResult.NOT_CLAIMED
         if Counter(self._calls.values())[org_id] >= self._share * (1 + WAITING_PER_CHILD):

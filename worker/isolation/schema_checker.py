@@ -27,7 +27,7 @@ from typing import Any
 import structlog
 
 from callgate.adapters.system_clock import monotonic
-from callgate.domain.answers import Answer, Finding
+from callgate.domain.answers import Answer, SchemaResult
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
 from worker.isolation.schema_child import CPU_MAX_S, READY, order_of
 from worker.tied_process import tied
@@ -67,41 +67,41 @@ class SchemaChecker:
         self._kills: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
         """By organisation and schema: how many children ended during its check, and when last."""
 
-    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[Finding]:
+    def check_all(self, answers: Sequence[Answer], within_s: float) -> list[SchemaResult]:
         """See `OutputValidatorPort`."""
-        findings: list[Finding] = [CheckerUnavailable("no turn within its time")] * len(answers)
+        results: list[SchemaResult] = [CheckerUnavailable("no turn within its time")] * len(answers)
         by_org: dict[str, list[int]] = {}
         for place, answer in enumerate(answers):
             by_org.setdefault(answer.org_id, []).append(place)
         turns = [
-            self._turns.submit(org_id, self._steps(answers, places, findings))
+            self._turns.submit(org_id, self._steps(answers, places, results))
             for org_id, places in by_org.items()
         ]
         wait(turns, within_s)
         for turn in turns:
             turn.cancel()
-        return list(findings)
+        return list(results)
 
     def _steps(
-        self, answers: Sequence[Answer], places: Sequence[int], findings: list[Finding]
+        self, answers: Sequence[Answer], places: Sequence[int], results: list[SchemaResult]
     ) -> Steps[None]:
-        """Check the answers of one organisation, one text per step, and fill in the findings."""
+        """Check the answers of one organisation, one text per step, and fill in the results."""
         for place in places:
             answer = answers[place]
-            finding: Finding = None
+            result: SchemaResult = None
             for text in answer.texts:
                 try:
-                    finding = self._ask(answer, text)
+                    result = self._ask(answer, text)
                 except (OutputUnchecked, CheckerUnavailable) as exc:
-                    finding = exc
+                    result = exc
                 except Exception as exc:
                     # It would be the same each time. Its text may quote the answer, so only the type is logged.
                     log.error("answer_check.failed", reason=type(exc).__name__)
-                    finding = OutputUnchecked(f"checking the answer failed: {type(exc).__name__}")
+                    result = OutputUnchecked(f"checking the answer failed: {type(exc).__name__}")
                 yield
-                if finding is not None:
+                if result is not None:
                     break
-            findings[place] = finding
+            results[place] = result
 
     def close(self) -> None:
         """Stop checking; answers that still wait are found unavailable."""

@@ -20,7 +20,7 @@ CONNECTIONS_MAX = 200
 """Connections of one process to the broker. Kombu's default is 10, and it raises when they are in use."""
 
 
-GUARD = "callgate.adapters.broker.guard:Transport"
+GUARDED_TRANSPORT = "callgate.adapters.broker.guarded_transport:Transport"
 """The transport of every process."""
 RUNTIME = "callgate_runtime"
 """The attribute of an app that holds the runtime of `callgate worker`."""
@@ -71,7 +71,7 @@ def build_app(broker_url: str, *, timeout_s: float, prefix: str = "") -> Celery:
     app = Celery("callgate", broker=broker_url, set_as_current=False, autofinalize=True)
     app.clock, app.control_cls = BoundedClock(), Control
     app.conf.update(
-        broker_transport=GUARD,
+        broker_transport=GUARDED_TRANSPORT,
         broker_transport_options=broker_options(timeout_s=timeout_s, prefix=prefix),
         # By default kombu checks no certificate for rediss://, and with a custom transport it does not even use TLS.
         broker_use_ssl=broker_url.startswith("rediss://")

@@ -1,4 +1,4 @@
-"""The breakers of the memory ledger: who is let through, what attempts came to, which waiting calls are released."""
+"""The breakers of the memory ledger: they admit attempts, count their results, and release waiting calls."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from callgate.domain.reports import BreakerLine
 
 
 def guard_of(tables: MemoryTables, call: CallRow, credential: str, now: datetime) -> Guard:
-    """What guards the attempts of a call: everybody's breaker is made if it is not there, closed and unproven."""
+    """The two breakers of a call. The shared one is made if it does not exist yet: closed and unproven."""
     key = (call.provider, call.model, credential, "")
     tables.breakers.setdefault(key, Breaker(*key, changed_at=now))
     return _guard(tables, key[:3], call.org_id)
 
 
 def admission_of(tables: MemoryTables, call: CallRow, guard: Guard, now: datetime) -> Admission:
-    """What the breakers say to an attempt of the call."""
+    """Decide whether the breakers admit an attempt of the call."""
     key = _key(guard.everybody)[:3]
     orgs = {c.org_id for c in _waiting_for(tables, key)} - {call.org_id}
-    others_wait = any(_guard(tables, key, org).room(now) > 0 for org in orgs)
+    others_wait = any(_guard(tables, key, org).headroom(now) > 0 for org in orgs)
     return guard.admit(now, others_wait=others_wait)
 
 
 def keep(tables: MemoryTables, guard: Guard, now: datetime) -> None:
-    """Store both; an organisation's own one only as long as there is something to remember."""
+    """Store both breakers. An organisation's own one is deleted if it is closed, old and without failures."""
     own, key = guard.own, _key(guard.own)
     tables.breakers[_key(guard.everybody)] = guard.everybody
     is_old = now - own.changed_at >= REMEMBERED_FOR
@@ -53,7 +53,7 @@ def is_applied(outcome: SettleOutcome) -> bool:
 
 
 def is_probe_held(tables: MemoryTables, settle: Settle, outcome: SettleOutcome) -> bool:
-    """True if all wait for what the attempt came to, though it is not posted yet because somebody holds its call."""
+    """True if the attempt's result matters to other calls but is not posted yet: its call is locked."""
     attempt = tables.attempt(settle.ref)
     if attempt is None or not isinstance(outcome, Locked):
         return False
@@ -61,7 +61,7 @@ def is_probe_held(tables: MemoryTables, settle: Settle, outcome: SettleOutcome) 
 
 
 def note_health(tables: MemoryTables, settle: Settle, now: datetime) -> tuple[BreakerChange, ...]:
-    """Tell the breakers what an attempt came to; say which were opened or closed."""
+    """Report an attempt's result to its breakers. Return those that were opened or closed."""
     attempt, call = tables.attempts[settle.ref.attempt_id], tables.calls[settle.ref.key]
     key = call.provider, call.model, attempt.credential
     if (*key, "") not in tables.breakers:
@@ -78,7 +78,7 @@ def note_health(tables: MemoryTables, settle: Settle, now: datetime) -> tuple[Br
 
 
 def is_refused_again(tables: MemoryTables, settle: Settle, call: CallRow, credential: str) -> bool:
-    """True if the attempt met a refused key that is known already: its call waits, as the others do."""
+    """True if the key was refused, and a breaker is open already. The call then waits, as the others do."""
     key = call.provider, call.model, credential
     if settle.health is not Health.KEY_REFUSED or settle.posted_nano_usd:
         return False
@@ -87,7 +87,7 @@ def is_refused_again(tables: MemoryTables, settle: Settle, call: CallRow, creden
 
 
 def pass_the_turn(tables: MemoryTables, call: CallRow, now: datetime) -> None:
-    """A call that was released to be tried is not: the next organisation has its turn."""
+    """Pass the turn to the next organisation: the released call was not sent."""
     if call.waits_for is None:
         return
     breaker = tables.breakers[*call.waits_for, ""]
@@ -95,8 +95,8 @@ def pass_the_turn(tables: MemoryTables, call: CallRow, now: datetime) -> None:
         tables.breakers[_key(breaker)] = replace(breaker, turn_org=call.org_id)
 
 
-def release(tables: MemoryTables, now: datetime) -> bool:
-    """Make calls due that wait for a provider which has room for them again; say whether there were any."""
+def release_provider_waiters(tables: MemoryTables, now: datetime) -> bool:
+    """Make calls due that wait for a provider, as many as its breakers admit. True if there were any."""
     waited_for = {call.waits_for for call in tables.calls.values() if call.waits_for is not None}
     released = [call for key in waited_for for call in _next_of(tables, key, now)]
     for call in released:
@@ -117,7 +117,7 @@ def breaker_line(tables: MemoryTables, key: BreakerKey) -> BreakerLine:
 def set_breaker(
     tables: MemoryTables, key: BreakerKey, is_open: bool, reason: str, now: datetime
 ) -> None:
-    """Open or close a breaker by hand; with everybody's all are closed. A closed one is proven."""
+    """Open or close a breaker by hand. Closing the shared one closes all. A closed one is proven."""
     if is_open:
         tables.breakers.setdefault((*key[:3], ""), Breaker(*key[:3], "", changed_at=now))
     before = tables.breakers.get(key) or Breaker(*key, changed_at=now)
@@ -127,11 +127,11 @@ def set_breaker(
         for other, own in tables.breakers.items():
             if other[:3] == key[:3]:
                 tables.breakers[other] = replace(own.closed(now), proven_at=now)
-    release(tables, now)
+    release_provider_waiters(tables, now)
 
 
 def forget(tables: MemoryTables, now: datetime, limit: int) -> int:
-    """Delete breakers that nobody has used for long, and no call waits for; say how many."""
+    """Delete breakers that were not used for long and that no call waits for. Return their number."""
     used = {call.waits_for for call in tables.calls.values()}
     old = [
         key for key, b in tables.breakers.items() if b.is_forgettable(now) and key[:3] not in used
@@ -148,9 +148,9 @@ def _guard(tables: MemoryTables, key: GuardKey, org_id: str) -> Guard:
 
 
 def _next_of(tables: MemoryTables, key: GuardKey, now: datetime) -> list[CallRow]:
-    """Whom to release: as many as may be tried, organisations in turn, of each the calls with the fewest attempts."""
+    """Choose calls to release. Organisations take turns; calls with the fewest attempts come first."""
     everybody = tables.breakers[*key, ""]
-    if (room := everybody.room("", now)) <= 0:
+    if (headroom := everybody.headroom("", now)) <= 0:
         return []
     asleep: defaultdict[str, list[CallRow]] = defaultdict(list)
     on_their_way: Counter[str] = Counter()
@@ -162,14 +162,14 @@ def _next_of(tables: MemoryTables, key: GuardKey, now: datetime) -> list[CallRow
     rounds: list[tuple[int, CallRow]] = []
     for org_id, calls in asleep.items():
         calls.sort(key=lambda call: (call.attempt, call.created_at, call.key))
-        places = _guard(tables, key, org_id).room(now) - on_their_way[org_id]
+        places = _guard(tables, key, org_id).headroom(now) - on_their_way[org_id]
         rounds += enumerate(calls[: max(places, 0)])
     rounds.sort(key=lambda r: (r[0], r[1].org_id <= everybody.turn_org, r[1].org_id))
-    return [call for _, call in rounds[: max(room - on_their_way.total(), 0)]]
+    return [call for _, call in rounds[: max(headroom - on_their_way.total(), 0)]]
 
 
 def _waiting_for(tables: MemoryTables, key: GuardKey) -> list[CallRow]:
-    """Calls that wait for a provider, released ones too, until they are claimed or refused again; none that is held."""
+    """Calls that wait for a provider and are not locked. Released ones count until they are claimed or refused."""
     calls = (call for call in tables.calls.values() if call.waits_for == key)
     return [call for call in calls if call.key not in tables.locked]
 

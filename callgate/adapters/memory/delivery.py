@@ -1,4 +1,4 @@
-"""Links in the memory ledger: whose turn it is, and what became of them."""
+"""Delivery of links in the memory ledger: which are due, and what each try brought."""
 
 from __future__ import annotations
 
@@ -15,21 +15,30 @@ CALL_LINKS_MAX = 10
 
 
 def take(
-    tables: MemoryTables, limit: int, after: str, keys: Sequence[CallKey] | None, now: datetime
+    tables: MemoryTables,
+    limit: int,
+    after_org_id: str,
+    keys: Sequence[CallKey] | None,
+    now: datetime,
 ) -> list[Delivery]:
-    """Take links to deliver; their calls are lent."""
+    """
+    Take due links, of `keys` or of the organisations after `after_org_id`.
+
+    Other callers get these calls again after ten seconds (`DUE_AGAIN`).
+    """
     if keys is not None:
-        named = [key for key in keys if key in tables.untold]
+        named = [key for key in keys if key in tables.undelivered]
         return _of_calls(tables, named, CALL_LINKS_MAX, limit, now)
     taken: list[Delivery] = []
-    for org_id in sorted({tables.calls[key].org_id for key in tables.untold}):
-        if org_id > after:
-            due = [k for k, at in tables.untold.items() if at <= now]
+    for org_id in sorted({tables.calls[key].org_id for key in tables.undelivered}):
+        if org_id > after_org_id:
+            due = [k for k, at in tables.undelivered.items() if at <= now]
             own = sorted(
-                (k for k in due if tables.calls[k].org_id == org_id), key=tables.untold.__getitem__
+                (k for k in due if tables.calls[k].org_id == org_id),
+                key=tables.undelivered.__getitem__,
             )
-            room = min(ORG_LINKS_MAX, limit - len(taken))
-            taken += _of_calls(tables, own, room, room, now)
+            links_max = min(ORG_LINKS_MAX, limit - len(taken))
+            taken += _of_calls(tables, own, links_max, links_max, now)
     return taken
 
 
@@ -40,7 +49,7 @@ def _of_calls(
     for key in keys:
         if len(taken) >= limit:
             break
-        tables.untold[key] = now + DUE_AGAIN
+        tables.undelivered[key] = now + DUE_AGAIN
         due = [
             d
             for d in tables.deliveries(tables.calls[key])
@@ -48,12 +57,12 @@ def _of_calls(
         ]
         taken += due[: min(per_call, limit - len(taken))]
         if not due:
-            tables.rest_untold(key, now)
+            tables.reschedule_delivery(key, now)
     return taken
 
 
 def keep(tables: MemoryTables, outcomes: Sequence[Told], now: datetime) -> None:
-    """Keep what became of links."""
+    """Store delivery results."""
     keys = set()
     for outcome in outcomes:
         submission = tables.submissions.get(outcome.submission_id)
@@ -70,8 +79,8 @@ def keep(tables: MemoryTables, outcomes: Sequence[Told], now: datetime) -> None:
             submission.given_up_at = now
         else:
             submission.try_at = now + timedelta(seconds=outcome.again_s)
-    for key in keys & tables.untold.keys():
-        tables.rest_untold(key, now)
+    for key in keys & tables.undelivered.keys():
+        tables.reschedule_delivery(key, now)
 
 
 def failures(tables: MemoryTables, key: CallKey, limit: int) -> list[LinkFailure]:

@@ -39,7 +39,7 @@ class MemoryLeases:
             self._release(worker_id, self._clock())
 
     def expire(self, reaper: str) -> list[str]:
-        """Release leases that have run out, on behalf of a process whose own has been steady."""
+        """Release expired leases, on behalf of a process whose own lease is stable."""
         with self._lock:
             now = self._clock()
             gone = [
@@ -68,10 +68,10 @@ class MemoryLeases:
             self._tables.leases[worker_id] = given_away
 
 
-def may_reap(tables: MemoryTables, worker_id: str, steady_for: timedelta, now: datetime) -> bool:
-    """Tell whether a process has a lease that is fresh, and was there all the time others had to renew or record."""
+def may_reap(tables: MemoryTables, worker_id: str, stable_for: timedelta, now: datetime) -> bool:
+    """True if the process has a fresh lease that was stable long enough to reap."""
     lease = tables.leases.get(worker_id)
     if lease is None:
         return False
     is_fresh = now - lease.renewed_at <= lease.length / 2
-    return is_fresh and now - lease.stable_since >= steady_for
+    return is_fresh and now - lease.stable_since >= stable_for

@@ -17,8 +17,13 @@ from uuid import UUID
 
 from callgate.adapters.memory import delivery, money
 from callgate.adapters.memory.bounds import takes_submission
-from callgate.adapters.memory.breakers import is_applied, is_probe_held, note_health, release
-from callgate.adapters.memory.headroom import freed, release_waiters, wanting
+from callgate.adapters.memory.breakers import (
+    is_applied,
+    is_probe_held,
+    note_health,
+    release_provider_waiters,
+)
+from callgate.adapters.memory.headroom import freed, orgs_with_waiters, release_budget_waiters
 from callgate.adapters.memory.leases import MemoryLeases, may_reap
 from callgate.adapters.memory.money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory.operations import MemoryOperations
@@ -116,10 +121,10 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
                 outcomes.append(money.settle(self.tables, settlement, now))
                 if is_applied(outcomes[-1]) or is_probe_held(self.tables, settlement, outcomes[-1]):
                     changes += note_health(self.tables, settlement, now)
-            has_freed_waiters = release_waiters(
+            has_freed_waiters = release_budget_waiters(
                 self.tables, freed(before, self.tables.budgets), now
             )
-            has_freed_waiters |= release(self.tables, now)
+            has_freed_waiters |= release_provider_waiters(self.tables, now)
             return [
                 replace(o, has_freed_waiters=has_freed_waiters, breaker_changes=changes)
                 if isinstance(o, Settled)
@@ -131,7 +136,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         """Take up to `limit` calls whose `due_at` has come, oldest first."""
         with self._lock:
             now = self._clock()
-            release(self.tables, now)
+            release_provider_waiters(self.tables, now)
             items = self._due_calls(self._may_expire(reaper, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
 
@@ -139,8 +144,8 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         """Take up to `limit` calls that were queued before a time and are unclaimed."""
         with self._lock:
             now = self._clock()
-            release_waiters(self.tables, wanting(self.tables), now)
-            return DueBatch(now, self._due_queued(queued_before, limit, now))
+            release_budget_waiters(self.tables, orgs_with_waiters(self.tables), now)
+            return DueBatch(now, self._take_lost(queued_before, limit, now))
 
     def links(
         self, *, limit: int, after: str = "", keys: Sequence[CallKey] | None = None
@@ -150,7 +155,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             return delivery.take(self.tables, limit, after, keys, self._clock())
 
     def deliver(self, outcomes: Sequence[Told]) -> None:
-        """Keep what became of links; a call with none left is told of."""
+        """Store delivery results. A call without open links leaves the list."""
         with self._lock:
             delivery.keep(self.tables, outcomes, self._clock())
 
@@ -221,7 +226,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         if new.idempotency_key is not None:
             self.tables.idempotency_keys[new.org_id, new.idempotency_key] = new.call_id
         if new.link is not None and not call.state.is_open:
-            self.tables.tell_later(call, now)
+            self.tables.schedule_delivery(call, now)
 
     # Read.
 
@@ -232,7 +237,8 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
 
     # Due.
 
-    def _due_queued(self, queued_before: datetime, limit: int, now: datetime) -> tuple[Due, ...]:
+    def _take_lost(self, queued_before: datetime, limit: int, now: datetime) -> tuple[Due, ...]:
+        """Take queued calls whose message was lost; each take counts as a sweep."""
         found = [
             (call.due_at, call)
             for call in self.tables.calls.values()
@@ -301,7 +307,7 @@ def _not_stored(new: NewSubmission, outcome: SubmitOutcome) -> Submitted:
 
 
 def _outcome(new: NewSubmission, newest: CallRow | None) -> SubmitOutcome:
-    """What becomes of a new submission, by the newest generation of its call."""
+    """The outcome of a new submission, by the newest generation of its call."""
     if newest is None:
         return SubmitOutcome.CREATED
     if newest.state.is_open:
@@ -315,7 +321,7 @@ def _outcome(new: NewSubmission, newest: CallRow | None) -> SubmitOutcome:
 
 
 def _outcome_again(known: SubmissionRow, call: CallRow) -> SubmitOutcome:
-    """What a submission that is known already is told, by the state of its call."""
+    """The outcome of a submission that was stored before, by the state of its call."""
     if call.state is CallState.QUEUED:
         is_creator = known.outcome is SubmitOutcome.CREATED
         return SubmitOutcome.CREATED if is_creator else SubmitOutcome.JOINED
@@ -325,5 +331,5 @@ def _outcome_again(known: SubmissionRow, call: CallRow) -> SubmitOutcome:
 
 
 def _oldest(found: Iterable[tuple[datetime, RowT]], limit: int) -> list[RowT]:
-    """The rows that fell due first; of those alike the one that was inserted first."""
+    """The rows that were due first. Rows with the same time are in the order of their insertion."""
     return [row for _, row in sorted(found, key=lambda pair: pair[0])[: max(limit, 0)]]

@@ -12,7 +12,7 @@ from uuid import UUID
 from callgate.adapters.memory import unknown
 from callgate.adapters.memory.breakers import breaker_line, set_breaker
 from callgate.adapters.memory.delivery import failures
-from callgate.adapters.memory.headroom import freed, release_waiters
+from callgate.adapters.memory.headroom import freed, release_budget_waiters
 from callgate.adapters.memory.rows import AttemptRow, CallRow
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.bounds import reason_json
@@ -58,7 +58,7 @@ class MemoryOperations:
         with self._lock:
             now = self._clock()
             figures = self.tables.set_budget(org_id, scope, window, limit_nano_usd, timezone, now)
-            release_waiters(self.tables, [org_id], now)
+            release_budget_waiters(self.tables, [org_id], now)
             return figures
 
     def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
@@ -164,7 +164,7 @@ class MemoryOperations:
         with self._lock:
             now, before = self._clock(), dict(self.tables.budgets)
             answers = [unknown.settle(self.tables, s, by, now, dry_run=dry_run) for s in batch]
-            release_waiters(
+            release_budget_waiters(
                 self.tables, freed(unknown.running(before, now), self.tables.budgets), now
             )
             return answers
@@ -175,7 +175,7 @@ class MemoryOperations:
             return self.tables.actions[::-1][:limit]
 
     def snapshot(self) -> Snapshot:
-        """Take one consistent look at the ledger."""
+        """Read the figures and sums at one moment."""
         with self._lock:
             t = self.tables
             states = Counter(call.state.value for call in t.calls.values())
@@ -199,9 +199,9 @@ class MemoryOperations:
             )
 
     def _is_dead_letter(self, call: CallRow) -> bool:
-        """Tell whether a call is dead and nobody has redriven it since."""
-        redriven = CallKey(call.key.call_id, call.key.generation + 1)
-        return call.state is CallState.DEAD and redriven not in self.tables.calls
+        """True if the call is dead, and no later generation exists."""
+        next_key = CallKey(call.key.call_id, call.key.generation + 1)
+        return call.state is CallState.DEAD and next_key not in self.tables.calls
 
     def _drift(self, figures: BudgetFigures) -> BudgetDrift:
         rows = [a for a in self.tables.attempts.values() if figures.budget_id in a.budget_ids]

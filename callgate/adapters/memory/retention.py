@@ -70,7 +70,7 @@ class MemoryRetention:
         age_s = ages.max_s(call.org_id)
         if age_s is None or call.request is None or call.due_at is not None:
             return False
-        if call.state.is_open or call.key in self.tables.untold:
+        if call.state.is_open or call.key in self.tables.undelivered:
             return False
         has_late_answer = any(a.late_due_at for a in self.tables.attempts_of[call.key])
         return not has_late_answer and self._ended_at(call) <= now - timedelta(seconds=age_s)

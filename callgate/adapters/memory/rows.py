@@ -36,7 +36,7 @@ class CallRow:
     input_hash: bytes
     state: CallState
     due_at: datetime | None
-    """When somebody must look; of a queued call when it was queued."""
+    """When recovery must look at the call; of a queued call, when it was queued."""
     call_type: str
     provider: str
     model: str
@@ -52,7 +52,7 @@ class CallRow:
     requested_hold_nano_usd: int | None = None
     """The hold it waits for headroom for, from refusal to claim."""
     sweeps: int = 0
-    """How often one has found it queued since somebody last claimed or refused it."""
+    """Number of sweeps that found the call queued since its last claim or refusal."""
     wait_reason: WaitReason | None = None
     end_reason: str | None = None
     waits_for: GuardKey | None = None
@@ -68,7 +68,7 @@ class SubmissionRow:
     submission_id: UUID
     key: CallKey
     outcome: SubmitOutcome | None
-    """What became of it; None of a link that was inherited from the generation before."""
+    """The outcome of submitting it; None if it only inherits the link of the previous generation."""
     link: str | None
     delivered_at: datetime | None = None
     tries: int = 0
@@ -80,7 +80,7 @@ class SubmissionRow:
 
     @property
     def has_link_to_tell(self) -> bool:
-        """True until its link is delivered, or given up."""
+        """True if it has a link that is neither delivered nor given up."""
         return self.link is not None and self.delivered_at is None and self.given_up_at is None
 
     @property
@@ -120,9 +120,9 @@ class AttemptRow:
     credential: str = ""
     anomalies: tuple[str, ...] = ()
     settled_by_hand_at: datetime | None = None
-    """Since then `posted_nano_usd` is what an operator said was billed."""
+    """When an operator entered the bill that `posted_nano_usd` now shows."""
     late_due_at: datetime | None = None
-    """Of a late answer until it is settled: when to do so, if its log message was lost."""
+    """When recovery settles this late answer if its settle task was lost."""
 
     @property
     def process(self) -> str:
@@ -182,7 +182,7 @@ class LeaseRow:
 
     worker_id: str
     began_at: datetime
-    """Another time than before: the lease was released meanwhile."""
+    """If it changes, the lease was released and granted again."""
     stable_since: datetime
     """Since then no renewal was late."""
     renewed_at: datetime
@@ -195,5 +195,5 @@ class LeaseRow:
 
     @property
     def is_given_away(self) -> bool:
-        """True of a lease that was released, and stays for what somebody held at that moment."""
+        """True if the lease is released but kept, because some of its calls were locked."""
         return self.began_at == self.expires_at

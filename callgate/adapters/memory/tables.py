@@ -44,12 +44,12 @@ class MemoryTables:
     )
     leases: dict[str, LeaseRow] = field(default_factory=dict)
     breakers: dict[BreakerKey, Breaker] = field(default_factory=dict)
-    untold: dict[CallKey, datetime] = field(default_factory=dict)
-    """Calls that have ended and have links to deliver: when the next of them is to be tried."""
+    undelivered: dict[CallKey, datetime] = field(default_factory=dict)
+    """Ended calls with links to deliver, and when to try the next link."""
     actions: list[OperatorAction] = field(default_factory=list)
     newest_generation: dict[UUID, int] = field(default_factory=dict)
     locked: set[CallKey] = field(default_factory=set)
-    """Calls that another transaction holds. Every method here is a whole one, so it is tests that put some in."""
+    """Locked calls. Only tests add some: each method here is a whole transaction."""
     idempotency_keys: dict[tuple[str, str | None], UUID] = field(default_factory=dict)
     """By organisation and key: the `call_id` the key was used for."""
     newest_budget: dict[tuple[str, str, Window], int] = field(default_factory=dict)
@@ -94,27 +94,27 @@ class MemoryTables:
             if s.has_link_to_tell and s.link is not None
         )
 
-    def tell_later(self, call: CallRow, at: datetime) -> bool:
-        """Note that a call which has ended has links to deliver; False if it has none."""
+    def schedule_delivery(self, call: CallRow, at: datetime) -> bool:
+        """Add an ended call to `undelivered`. False if it has no links to deliver."""
         if not self.deliveries(call):
             return False
-        self.untold[call.key] = min(at, self.untold.get(call.key, at))
+        self.undelivered[call.key] = min(at, self.undelivered.get(call.key, at))
         return True
 
-    def rest_untold(self, key: CallKey, now: datetime) -> None:
-        """Say when the next link of an ended call is to be tried; forget the call if there is none."""
+    def reschedule_delivery(self, key: CallKey, now: datetime) -> None:
+        """Set the time of a call's next link. A call without open links leaves `undelivered`."""
         left = [s for s in self.submissions_of[key] if s.has_link_to_tell]
         if left:
-            self.untold[key] = max(now, min(s.try_at or now for s in left))
+            self.undelivered[key] = max(now, min(s.try_at or now for s in left))
         else:
-            self.untold.pop(key, None)
+            self.undelivered.pop(key, None)
 
     def unposted(self, key: CallKey) -> AttemptRow | None:
         """The attempt of a call that still holds money, if any: never more than one."""
         return next((a for a in self.attempts_of[key] if not a.status.is_posted), None)
 
     def end(self, call: CallRow, state: CallState, error: str | None, tell_at: datetime) -> bool:
-        """End a call; True if it has links, which are to be delivered from `tell_at` on."""
+        """End a call. True if it has links; they are delivered from `tell_at` on."""
         call.state = state
         call.error = error
         call.due_at = None
@@ -122,7 +122,7 @@ class MemoryTables:
         call.wait_reason = None
         call.end_reason = None if error is None else error_code(error)
         call.waits_for = None
-        return self.tell_later(call, tell_at)
+        return self.schedule_delivery(call, tell_at)
 
     def rest(self, call: CallRow) -> None:
         """Take the `due_at` from an ended call whose money is posted."""

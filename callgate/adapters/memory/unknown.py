@@ -24,7 +24,7 @@ from callgate.domain.unknown import (
 
 
 def unknown_bills(tables: MemoryTables, which: UnknownFilter) -> list[AttemptRow]:
-    """The attempts whose bill nobody knows and nobody settled by hand, newest first."""
+    """The attempts with an unknown bill that was not settled by hand, newest first."""
     found = [
         row
         for row in tables.attempts.values()
@@ -59,7 +59,7 @@ def bill_of(tables: MemoryTables, row: AttemptRow) -> UnknownBill:
 
 
 def unknown_days(tables: MemoryTables, which: UnknownFilter) -> list[UnknownDay]:
-    """The same by day and model, newest first, beside what is known of that day and model."""
+    """Unknown bills by day and model, newest first, beside the known bills of the same day and model."""
     unknown = unknown_bills(tables, which)
     ids = {row.attempt_id for row in unknown}
     groups: defaultdict[tuple[date, str, str], list[AttemptRow]] = defaultdict(list)
@@ -97,7 +97,7 @@ def settle(
 
 
 def running(budgets: dict[int, BudgetFigures], now: datetime) -> dict[int, BudgetFigures]:
-    """Those of the budgets whose period holds `now`: only they have room for calls that wait."""
+    """The budgets whose period contains `now`. Only these can release waiting calls."""
     return {i: b for i, b in budgets.items() if b.starts_at <= now < b.ends_at}
 
 
@@ -122,7 +122,7 @@ def _is_unknown(row: AttemptRow) -> bool:
 
 
 def _posts_whole_hold(row: AttemptRow) -> bool:
-    """For want of an amount, as versions without anomalies said it."""
+    """True if the whole hold was posted because no amount was known (format of older versions)."""
     is_failed = row.status is AttemptStatus.FAILED and row.usage is None
     is_whole = 0 < row.hold_nano_usd == row.posted_nano_usd
     return is_whole and (is_failed or row.price_source.startswith(WHOLE_HOLD))
@@ -142,6 +142,6 @@ def _matches(tables: MemoryTables, row: AttemptRow, which: UnknownFilter) -> boo
 
 
 def _sum(rows: list[AttemptRow], ids: set[UUID], *, is_in: bool) -> tuple[int, int]:
-    """How many of the rows are among the ids (or not), and what they post."""
+    """Number and posted sum of the rows whose id is in `ids`, or of those whose id is not."""
     posted = [row.posted_nano_usd or 0 for row in rows if (row.attempt_id in ids) == is_in]
     return len(posted), sum(posted)

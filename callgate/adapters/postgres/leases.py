@@ -31,6 +31,6 @@ class PostgresLeases:
         self._session.answers(RELEASE, {"worker_id": worker_id})
 
     def expire(self, reaper: str) -> list[str]:
-        """Release leases that have run out; see `LeasePort.expire`."""
+        """Release expired leases; see `LeasePort.expire`."""
         rows = self._session.answers(EXPIRE, {"reaper": reaper, "limit": EXPIRED_MAX})
         return [row.worker_id for row in rows]

@@ -240,7 +240,7 @@ class PostgresOperations:
         ]
 
     def snapshot(self) -> Snapshot:
-        """Look at the ledger; see `OperationsPort.snapshot`."""
+        """Read the figures and sums at one moment; see `OperationsPort.snapshot`."""
         (row,) = self._session.answers(AUDIT, {})
         seen = row._asdict()
         return Snapshot(**{**seen, "budgets": _DRIFTS.validate_python(seen["budgets"])})

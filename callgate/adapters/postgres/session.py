@@ -287,6 +287,7 @@ class _Watchdog:
             self._changed.notify()
 
     def _ensure_thread(self) -> None:
+        """Start the thread with the first statement; call under `_changed`. Each process has its own watchdog."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="ledger-deadline", daemon=True)
             self._thread.start()

@@ -138,12 +138,12 @@ def a_probe_that_is_answered_changes_nothing() -> Patched:
 )
 def probes_come_side_by_side() -> Patched:
     """Nobody asks whether the last one is still on its way."""
-    room = Breaker.room
+    headroom = Breaker.headroom
 
     def hasty(self: Breaker, org_id: str, now: datetime) -> int:
-        return room(replace(self, trials=()) if self.is_open else self, org_id, now)
+        return headroom(replace(self, trials=()) if self.is_open else self, org_id, now)
 
-    return patch.object(Breaker, "room", hasty)
+    return patch.object(Breaker, "headroom", hasty)
 
 
 @caught_by(
@@ -191,12 +191,12 @@ def the_same_organisation_probes_each_time() -> Patched:
 @caught_by("an_unproven_breaker_lets_three_through", provider_outage=1)
 def a_closed_breaker_lets_everybody_through() -> Patched:
     """The whole queue is sent into an outage before its first failure is known."""
-    room = Breaker.room
+    headroom = Breaker.headroom
 
     def trusting(self: Breaker, org_id: str, now: datetime) -> int:
-        return room(self, org_id, now) if self.is_open else RELEASED_MAX
+        return headroom(self, org_id, now) if self.is_open else RELEASED_MAX
 
-    return patch.object(Breaker, "room", trusting)
+    return patch.object(Breaker, "headroom", trusting)
 
 
 # One organisation, and the others.
@@ -211,14 +211,14 @@ def all_failures_count_for_everybody() -> Patched:
 @caught_by("one_organisation_alone_keeps_no_other_waiting", slow_reply=0.4, provider_outage=1)
 def one_organisation_takes_all_trials() -> Patched:
     """Three slow calls of one tenant, again and again, and nobody else is tried."""
-    room = Breaker.room
+    headroom = Breaker.headroom
 
     def greedy(self: Breaker, org_id: str, now: datetime) -> int:
         young = [t for t in self.trials if now - t.made_at < breaker.TRIAL_LASTS]
         is_full = not self.is_open and not self.is_proven(now) and len(young) >= FAILURES_MAX
-        return 0 if is_full and not self.org_id else room(self, org_id, now)
+        return 0 if is_full and not self.org_id else headroom(self, org_id, now)
 
-    return patch.object(Breaker, "room", greedy)
+    return patch.object(Breaker, "headroom", greedy)
 
 
 @caught_by("one_organisation_alone_keeps_no_other_waiting", provider_outage=1)
@@ -239,12 +239,12 @@ def a_refused_key_opens_everybodys_breaker() -> Patched:
 )
 def an_organisations_own_breaker_is_not_asked() -> Patched:
     """A tenant goes on paying for calls of which all fail."""
-    room = Breaker.room
+    headroom = Breaker.headroom
 
     def deaf(self: Breaker, org_id: str, now: datetime) -> int:
-        return RELEASED_MAX if self.org_id else room(self, org_id, now)
+        return RELEASED_MAX if self.org_id else headroom(self, org_id, now)
 
-    return patch.object(Breaker, "room", deaf)
+    return patch.object(Breaker, "headroom", deaf)
 
 
 @caught_by(
@@ -279,13 +279,13 @@ def the_oldest_calls_are_released_first() -> Patched:
             (c for c in calls if c.due_at and c.due_at > now), key=lambda c: c.created_at
         )
         taken = Counter(c.org_id for c in calls if c not in asleep)
-        room = tables.breakers[*key, ""].room("", now) - taken.total()
+        headroom = tables.breakers[*key, ""].headroom("", now) - taken.total()
         oldest = []
         for call in asleep:
-            if taken[call.org_id] < memory_breakers._guard(tables, key, call.org_id).room(now):
+            if taken[call.org_id] < memory_breakers._guard(tables, key, call.org_id).headroom(now):
                 taken[call.org_id] += 1
                 oldest.append(call)
-        return oldest[: max(room, 0)]
+        return oldest[: max(headroom, 0)]
 
     return patch.object(memory_breakers, "_next_of", by_age)
 
@@ -344,16 +344,18 @@ def a_call_that_meets_an_open_breaker_is_rejected() -> Patched:
 @caught_by("only_as_many_are_released_as_may_be_tried", provider_outage=1)
 def every_waiting_call_is_released_as_the_probe() -> Patched:
     """One of fifty thousand is let through, and all the others are refused once more."""
-    room = Breaker.room
+    headroom = Breaker.headroom
     return patch.object(
-        Breaker, "room", lambda self, org_id, now: RELEASED_MAX if room(self, org_id, now) else 0
+        Breaker,
+        "headroom",
+        lambda self, org_id, now: RELEASED_MAX if headroom(self, org_id, now) else 0,
     )
 
 
 @caught_by("who_may_be_tried_is_released", provider_outage=1)
 def what_was_released_is_forgotten() -> Patched:
     """A released call no longer waits for its breaker, and is not due either."""
-    release = memory_ledger.release
+    release = memory_ledger.release_provider_waiters
 
     def forgetful(tables: MemoryTables, now: datetime) -> bool:
         slept = [(c, c.due_at) for c in tables.calls.values() if c.waits_for and c.due_at]
@@ -362,13 +364,13 @@ def what_was_released_is_forgotten() -> Patched:
             call.due_at = due_at
         return has_released
 
-    return patch.object(memory_ledger, "release", forgetful)
+    return patch.object(memory_ledger, "release_provider_waiters", forgetful)
 
 
 @caught_by("who_may_be_tried_is_released", provider_outage=1)
 def nobody_is_released() -> Patched:
     """Who waits for a provider waits for as long as it may."""
-    return patch.object(memory_ledger, "release", lambda tables, now: False)
+    return patch.object(memory_ledger, "release_provider_waiters", lambda tables, now: False)
 
 
 def _unused_id(tables: MemoryTables) -> UUID:

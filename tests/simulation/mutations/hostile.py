@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from callgate.domain import errors
-from callgate.domain.answers import Finding
+from callgate.domain.answers import SchemaResult
 from callgate.domain.delivery import Delivery, Published, Told
 from callgate.domain.provider import Billing, Failure
 from callgate.services import ai_call_logger, delivery, output_checks
@@ -142,7 +142,7 @@ def a_failing_link_is_tried_as_often_as_ever() -> Patched:
 def answers_are_checked_in_the_workers_own_process() -> Patched:
     """The interpreter is busy with one schema, and its process does nothing else: no lease is renewed."""
 
-    def freeze(world: HostileWorld, process: Owner) -> Finding:
+    def freeze(world: HostileWorld, process: Owner) -> SchemaResult:
         process.paused_until = world.scheduler.now + 45
         world.scheduler.wait(0, process)
         return errors.SchemaTooCostly("at last")

@@ -17,7 +17,7 @@ from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import AttemptStatus, CallState
 from callgate.domain.provider import Billing, Priced
 from callgate.services import ai_call_logger
-from callgate.services.review import Bill
+from callgate.services.review import Assessment
 from tests.simulation.mutations.registry import Patched, both, caught_by
 
 
@@ -149,60 +149,64 @@ def settle_into_the_period_of_today() -> Patched:
 @caught_by("unknown_posts_the_hold")
 def void_an_unknown() -> Patched:
     """What nobody knows is thought to be free."""
-    bill_of = ai_call_logger.bill_of
+    assess = ai_call_logger.assess
 
-    def voided(costs: Any, view: Any, attempt: Any, reply: Any, failure: Any, *rest: Any) -> Bill:
+    def voided(
+        costs: Any, view: Any, attempt: Any, reply: Any, failure: Any, *rest: Any
+    ) -> Assessment:
         is_unknown = failure and failure.billing is Billing.UNKNOWN
-        free = Bill(Priced(0, ""))
-        return free if is_unknown else bill_of(costs, view, attempt, reply, failure, *rest)
+        free = Assessment(Priced(0, ""))
+        return free if is_unknown else assess(costs, view, attempt, reply, failure, *rest)
 
-    return patch.object(ai_call_logger, "bill_of", voided)
+    return patch.object(ai_call_logger, "assess", voided)
 
 
 @caught_by("posted_is_billed", "no_call_is_given_up_too_soon")
 def charge_what_is_free() -> Patched:
     """What the provider did not bill is posted at its whole hold."""
-    bill_of = ai_call_logger.bill_of
+    assess = ai_call_logger.assess
 
-    def dear(costs: Any, view: Any, attempt: Any, reply: Any, failure: Any, *rest: Any) -> Bill:
+    def dear(
+        costs: Any, view: Any, attempt: Any, reply: Any, failure: Any, *rest: Any
+    ) -> Assessment:
         is_free = failure and failure.billing is Billing.UNBILLED
-        held = Bill(Priced(attempt.hold_nano_usd, ""))
-        return held if is_free else bill_of(costs, view, attempt, reply, failure, *rest)
+        held = Assessment(Priced(attempt.hold_nano_usd, ""))
+        return held if is_free else assess(costs, view, attempt, reply, failure, *rest)
 
-    return patch.object(ai_call_logger, "bill_of", dear)
+    return patch.object(ai_call_logger, "assess", dear)
 
 
 @caught_by("posted_is_billed", pauses_while_asking=0.4)
 def leave_a_late_answer_at_its_hold() -> Patched:
     """The truth comes late, and the whole hold stays posted."""
-    bill_of = ai_call_logger.bill_of
+    assess = ai_call_logger.assess
 
-    def stubborn(costs: Any, view: Any, attempt: Any, reply: Any, *rest: Any) -> Bill:
+    def stubborn(costs: Any, view: Any, attempt: Any, reply: Any, *rest: Any) -> Assessment:
         is_late = attempt.status is AttemptStatus.UNKNOWN
         usage = reply.usage if reply else None
-        held = Bill(Priced(attempt.hold_nano_usd, ""), usage)
-        return held if is_late else bill_of(costs, view, attempt, reply, *rest)
+        held = Assessment(Priced(attempt.hold_nano_usd, ""), usage)
+        return held if is_late else assess(costs, view, attempt, reply, *rest)
 
-    return patch.object(ai_call_logger, "bill_of", stubborn)
+    return patch.object(ai_call_logger, "assess", stubborn)
 
 
 @caught_by("freed_headroom_releases_the_oldest")
 def release_nobody() -> Patched:
     """A call that waits for headroom has a timer anyway."""
-    return patch.object(memory_ledger, "release_waiters", lambda *_: False)
+    return patch.object(memory_ledger, "release_budget_waiters", lambda *_: False)
 
 
 @caught_by("freed_headroom_releases_the_oldest", "only_as_many_are_released_as_fit")
 def release_the_youngest_first() -> Patched:
     """Last come, first served."""
-    wanting = memory_headroom._wanting
-    return patch.object(memory_headroom, "_wanting", lambda *asked: wanting(*asked)[::-1])
+    waiters = memory_headroom._waiters
+    return patch.object(memory_headroom, "_waiters", lambda *asked: waiters(*asked)[::-1])
 
 
 @caught_by("only_as_many_are_released_as_fit")
 def release_everybody() -> Patched:
     """One will get it; the others are refused once more."""
-    wanting = memory_headroom._wanting
+    waiters = memory_headroom._waiters
     return patch.object(
-        memory_headroom, "_fitting", lambda *asked: [call for call, _ in wanting(*asked)]
+        memory_headroom, "_fitting", lambda *asked: [call for call, _ in waiters(*asked)]
     )

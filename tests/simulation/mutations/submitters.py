@@ -132,9 +132,9 @@ def a_replayed_link_is_not_due() -> Patched:
     """A link on a call that has ended waits for somebody to look."""
 
     def silent(self: Any, new: Any, call: Any, outcome: SubmitOutcome, now: Any) -> None:
-        before = dict(self.tables.untold)
+        before = dict(self.tables.undelivered)
         add(self, new, call, outcome, now)
-        self.tables.untold = before
+        self.tables.undelivered = before
 
     add = MemoryLedger._add_submission
     return patch.object(MemoryLedger, "_add_submission", silent)

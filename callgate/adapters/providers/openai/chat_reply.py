@@ -20,7 +20,7 @@ from callgate.adapters.providers.http.refusals import refusal_of
 from callgate.adapters.providers.http.reply_bounds import UNKNOWN_CODING
 from callgate.adapters.providers.http.retry_after import retry_after_s
 from callgate.adapters.providers.openai.answer_wrapping import unwrapped
-from callgate.adapters.providers.openai.usage import ReportedUsage, usage_in
+from callgate.adapters.providers.openai.usage import WireUsage, usage_in
 from callgate.domain import bounded_json
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.endings import GOOD_ENDING, Ending, ending_of, worst_of
@@ -192,7 +192,7 @@ def _failure(
     return refusal_of(status, error, headers, entry, within=200)
 
 
-def _billing(failure: Failure, reported: ReportedUsage, *, has_text: bool) -> Billing:
+def _billing(failure: Failure, reported: WireUsage, *, has_text: bool) -> Billing:
     """The bill of a reply with an error: tokens that it names are billed, and text in it means that some were used."""
     if (
         reported.usage is not None

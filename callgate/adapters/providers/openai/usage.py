@@ -91,7 +91,7 @@ PLACES = (
 
 
 @dataclass(frozen=True, slots=True)
-class ReportedUsage:
+class WireUsage:
     """The usage that a reply names, and what is odd about it."""
 
     usage: Usage | None
@@ -115,7 +115,7 @@ class _Counts:
     """Two names of one count have different numbers, or the number of cached tokens is invalid."""
 
 
-def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> ReportedUsage:
+def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> WireUsage:
     """
     Find the usage object in a reply and read it.
 
@@ -130,15 +130,15 @@ def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> ReportedUsage:
     counted = [u for u in found if any(_at(u, field.path) is not None for field in COUNT_FIELDS)]
     # Some gateways send zeros in the usual place and the true counts in another one.
     counted.sort(key=lambda usage: not any(_at(usage, field.path) for field in COUNT_FIELDS))
-    return usage_of(counted[0], has_text=has_text) if counted else ReportedUsage(None)
+    return usage_of(counted[0], has_text=has_text) if counted else WireUsage(None)
 
 
-def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> ReportedUsage:
+def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> WireUsage:
     """Read one usage object; `has_text` as in `usage_in`."""
     try:
         counts = _counts(usage)
     except ValueError:
-        return ReportedUsage(None, (Anomaly.USAGE_IMPLAUSIBLE,))
+        return WireUsage(None, (Anomaly.USAGE_IMPLAUSIBLE,))
     has_zero = has_text and 0 in (counts.input, counts.output)
     if has_zero:
         counts = replace(counts, input=counts.input or None, output=counts.output or None)
@@ -149,13 +149,13 @@ def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> ReportedUsa
     ):
         candidate = _candidate(counts, is_cache_additional, is_reasoning_additional, int(has_text))
         if candidate is not None and _is_consistent(candidate, counts):
-            return ReportedUsage(
+            return WireUsage(
                 candidate, (Anomaly.USAGE_CONTRADICTORY,) if counts.is_contradictory else ()
             )
         candidates += [candidate] if candidate else []
     if counts.input is None or counts.output is None:
-        return ReportedUsage(None, (Anomaly.USAGE_ZERO,) if has_zero else ())
-    return ReportedUsage(_highest_cost(counts, candidates), (Anomaly.USAGE_CONTRADICTORY,))
+        return WireUsage(None, (Anomaly.USAGE_ZERO,) if has_zero else ())
+    return WireUsage(_highest_cost(counts, candidates), (Anomaly.USAGE_CONTRADICTORY,))
 
 
 def _candidate(

@@ -1,4 +1,4 @@
--- callgate_breaker_headroom_v1: how many more attempts of an organisation its two breakers let through: `Guard.room`.
+-- callgate_breaker_headroom_v1: how many more attempts of an organisation two breakers let through: `Guard.headroom`.
 --
 -- p_own     its own breaker; null if it has none. p_org_id empty: an organisation without attempts under way.
 CREATE FUNCTION callgate_breaker_headroom_v1(p_everybody breaker, p_own breaker, p_org_id text) RETURNS int

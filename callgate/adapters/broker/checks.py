@@ -15,19 +15,19 @@ from callgate.adapters.broker.consumers import (
     takes_items_of,
 )
 from callgate.domain.errors import BrokerUnavailable, ConfigurationError
-from callgate.services.doctor import Probe, Seen
+from callgate.services.doctor import Check, Seen
 
 T = TypeVar("T")
 REDIS_MIN = 7
 
 
-def broker_probes(app: Celery, *, timeout_s: float) -> list[Probe]:
-    """Probes of the broker: its version, its limits, the rights of its user, and who consumes the queues."""
+def broker_checks(app: Celery, *, timeout_s: float) -> list[Check]:
+    """Checks of the broker: its version, its limits, the rights of its user, and who consumes the queues."""
     return [
-        Probe("broker", lambda: _broker(app, timeout_s)),
-        Probe("item size", lambda: _item_size(app), needs="broker"),
-        Probe("rights", lambda: _rights(app), needs="broker"),
-        Probe("consumers", lambda: _consumers(app), needs="broker"),
+        Check("broker", lambda: _broker(app, timeout_s)),
+        Check("item size", lambda: _item_size(app), needs="broker"),
+        Check("rights", lambda: _rights(app), needs="broker"),
+        Check("consumers", lambda: _consumers(app), needs="broker"),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.version import VERSION, major_version
-from callgate.services.doctor import Probe, Seen
+from callgate.services.doctor import Check, Seen
 
 QUIET_SETTINGS: dict[str, tuple[str, ...]] = {
     "log_min_error_statement": ("panic",),
@@ -24,12 +24,12 @@ LOCK_WATCH = """SELECT pg_get_userbyid(proowner) AS owner,
   FROM pg_proc WHERE proname = 'callgate_end_lock_hoarders_v1' AND pg_function_is_visible(oid)"""
 
 
-def database_probes(session: PostgresSession) -> list[Probe]:
-    """Probes of the server: its version, whether its log may hold prompts, and whether a client can take all locks."""
+def database_checks(session: PostgresSession) -> list[Check]:
+    """Checks of the server: its version, whether its log may hold prompts, and whether a client can take all locks."""
     return [
-        Probe("database", lambda: _database(session)),
-        Probe("server log", lambda: _server_log(session), needs="database"),
-        Probe("locks", lambda: _locks(session), needs="database"),
+        Check("database", lambda: _database(session)),
+        Check("server log", lambda: _server_log(session), needs="database"),
+        Check("locks", lambda: _locks(session), needs="database"),
     ]
 
 
