@@ -8,7 +8,7 @@ import pytest
 
 from callgate.adapters.postgres.leases import EXPIRED_MAX
 from callgate.domain.breaker import Health
-from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState, WaitReason
 from callgate.domain.ledger import Due, DueKind, Locked, Refused, Requeue, Reserved
 from callgate.domain.reports import EndReason
 from tests.contract.breaker_steps import (
@@ -137,6 +137,7 @@ def test_who_found_it_locked_takes_the_suspicion_from_it(ledger: LedgerUnderTest
     (refused,) = ledger.reserve(requeue)
 
     assert isinstance(refused, Refused)
+    assert ledger.view(key).wait_reason is WaitReason.LOCKED
     assert not ledger.view(ledger.requeued(key)).is_quarantined
 
 

@@ -224,7 +224,7 @@ def _turn_away(
         case Defer():
             _wait(call, command.reason, command.error, now + timedelta(seconds=command.wait_s))
         case Requeue():
-            _wait(call, WaitReason.QUARANTINE, command.error, now)
+            _wait(call, WaitReason.LOCKED, command.error, now)
             call.sweeps = 0
 
 
