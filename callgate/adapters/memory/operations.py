@@ -197,7 +197,7 @@ class MemoryOperations:
             )
 
     def _is_dead_letter(self, call: CallRow) -> bool:
-        """Tell whether a call is dead and nobody has redriven it since."""
+        """Tell whether a call is dead and no later generation exists."""
         redriven = CallKey(call.key.call_id, call.key.generation + 1)
         return call.state is CallState.DEAD and redriven not in self.tables.calls
 

@@ -1,7 +1,10 @@
--- callgate_lock_breakers_v1: lock the breakers of queued calls, to the end of the transaction.
+-- callgate_lock_breakers_v1: lock the breakers of queued calls until the transaction ends.
 --
--- A provider, model and credential without a breaker gets one. A healthy breaker is not locked: many claims pass it at once.
--- Locks     breakers, by name; new ones first. All transactions create and lock them in this order, so none deadlocks.
+-- If a provider, model and credential of a reserve command has no shared breaker, it gets one. A healthy breaker is not
+-- locked, so many claims pass it at the same time.
+-- p_commands  as in reserve_v1.
+-- Locks       breakers, by name; new ones first. All transactions create and lock them in this order, so they cannot
+--             deadlock.
 CREATE FUNCTION callgate_lock_breakers_v1(
     p_call_ids uuid[], p_generations int[], p_commands text[], p_credentials text[]
 ) RETURNS void

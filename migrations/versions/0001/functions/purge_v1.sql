@@ -1,14 +1,14 @@
 -- callgate_purge_v1: remove the bodies of up to p_limit calls that ended long ago, and keep the accounting.
 --
--- Bodies    the request, the replies of all its attempts, the links of its submissions. A call is purged as a whole.
--- Ages      in seconds, by organisation; p_default_age_s for the others; null keeps. The age of a call counts from its
---           last posting, or from its submission if it never ran.
--- Spared    calls that are open, or have a link to deliver or money to post: an ended call without due_at, that is not in
---           undelivered_call, has neither. And calls with a late answer that is not settled yet: its usage is in the
---           reply.
+-- Bodies    the request, the replies of all attempts, and the links of the submissions. A call is purged as a whole.
+-- Ages      p_ages_s, in seconds, by organisation; p_default_age_s for the others; null: keep for good. The age of a
+--           call counts from its last posting, or from its submission if it never ran.
+-- Spared    calls that are open, or have a link to deliver or money to post. An ended call that has no due_at and is
+--           not in undelivered_call has neither. Also calls with a late answer that is not settled yet, because its
+--           usage is in the reply.
 -- Messages  unprocessable messages belong to no organisation. Those older than p_default_age_s are deleted.
 -- Locks     the calls: SKIP LOCKED. Then the attempts, by id.
--- Returns   how many calls were purged (p_dry_run: would be), and how many unprocessable messages were deleted.
+-- Returns   how many calls were purged (with p_dry_run: would be), and how many unprocessable messages were deleted.
 CREATE FUNCTION callgate_purge_v1(
     p_org_ids text[], p_ages_s float8[], p_default_age_s float8, p_limit int, p_dry_run boolean
 ) RETURNS TABLE (calls int, unprocessable_messages int)

@@ -3,27 +3,34 @@
 -- A claim holds the call's worst-case cost in all its budgets and starts an attempt.
 -- Rules     callgate/domain/budgets.py for money, callgate/domain/breaker.py for providers.
 -- Units     money: nano-USD. Durations: seconds from now() of this transaction.
--- Every parameter has one element for each row:
--- p_commands       reserve | reject | defer | requeue: the commands of callgate/domain/ledger.py.
+--
+-- Each parameter has one element for each row.
+-- p_commands         reserve | reject | defer | requeue: the commands of callgate/domain/ledger.py.
 -- For reserve:
--- p_holds          the worst-case cost.
--- p_expires_in_s   when the attempt expires, if no answer was recorded by then.
--- p_worker_ids     the process and its claim number. The same id is the same claim, and makes one attempt at most. Empty for
---                  the other commands.
--- p_price_sources  where the prices of the hold came from. p_trace_ids: the trace that the attempt belongs to. Both are only stored.
--- p_waits          whether the call waits for the next period if a budget is exhausted; otherwise it is rejected.
--- p_default_limits the daily limit of an organisation that has no budget; null: its calls are rejected.
--- p_credentials    the organisation that owns the key to be used; empty: the provider's own key.
--- p_waits_max_s    how long the call may wait in total for its provider's breaker.
+-- p_holds            the worst-case cost.
+-- p_expires_in_s     when the attempt expires, if no answer is recorded before.
+-- p_worker_ids       the process and its claim number. The same id is the same claim, and makes one attempt at most.
+--                    Empty for the other commands.
+-- p_price_sources    where the prices of the hold come from; only stored.
+-- p_trace_ids        the trace to which the attempt belongs; only stored.
+-- p_waits            if a budget is exhausted: whether the call waits for the next period. Otherwise it is rejected.
+-- p_default_limits   the daily limit of an organisation that has no budget. Null: its calls are rejected.
+-- p_credentials      the organisation that owns the key to be used. Empty: the provider's own key.
+-- p_waits_max_s      how long the call may wait in total for its provider's breaker.
 -- For the other commands:
--- p_errors         why the call is not claimed, as JSON.
--- p_defer_s        how long a deferred call waits. p_defer_reasons: its wait reason.
--- Locks     the calls that no other session holds, the budgets by id, then breakers by name. All writers keep this order.
+-- p_errors           why the call is not claimed, as JSON.
+-- p_defer_s          how long a deferred call waits.
+-- p_defer_reasons    the wait reason of a deferred call.
+--
+-- Locks     the calls that no other session holds, the budgets by id, then breakers by name. All writers keep this
+--           order.
 -- Returns   per row:
---           outcome: reserved | refused (the call waits, or is rejected) | not_claimed (it is not queued: see
---           callgate_earlier_claim_v1) | locked (another session holds the call, and nothing was done);
---           state: the call's new state; attempt_id, attempt, queue_ms: the attempt; refusal: the error of a refused call,
---           as JSON; is_budget: whether a budget refused it.
+--           outcome      reserved. refused: the call waits now, or is rejected. not_claimed: it is not queued, or this
+--                        claim was made before (earlier_claim_v1). locked: another session holds the call, and nothing
+--                        was done.
+--           state        the call's new state.
+--           attempt_id, attempt, queue_ms   the attempt.
+--           refusal      the error of a refused call, as JSON. is_budget: whether a budget refused it.
 CREATE FUNCTION callgate_reserve_v1(
     p_call_ids uuid[], p_generations int[], p_commands text[], p_holds bigint[], p_expires_in_s float8[],
     p_worker_ids text[], p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
