@@ -122,8 +122,8 @@ def test_a_sweep_does_not_count_what_somebody_holds(ledger: LedgerUnderTest) -> 
     assert (ledger.view(held).sweeps, ledger.view(lost).sweeps) == (0, 1)
 
 
-def test_who_found_it_locked_takes_the_suspicion_from_it(ledger: LedgerUnderTest) -> None:
-    """It was looked into, and nobody died of that."""
+def test_a_requeued_call_waits_as_locked_and_loses_its_sweeps(ledger: LedgerUnderTest) -> None:
+    """A worker received its message, so the sweeps counted nothing that was lost."""
     key = ledger.queued()
     for _ in range(2):
         ledger.age(5)

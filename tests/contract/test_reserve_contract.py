@@ -235,8 +235,8 @@ def test_a_worker_may_reject_what_can_never_be_dispatched(ledger: LedgerUnderTes
     assert [d.submission_id for d in ledger.links()] == [new.submission_id]
 
 
-def test_a_worker_may_put_a_call_off(ledger: LedgerUnderTest) -> None:
-    """Its turn has not come: it waits with the worker's reason and without a hold, and is due again after that."""
+def test_a_worker_may_defer_a_call(ledger: LedgerUnderTest) -> None:
+    """The call waits for the worker's reason and without a hold, and is due again after the wait."""
     error = json.dumps({"code": "quarantined", "message": "waits for its turn"})
     key = ledger.queued()
 
@@ -253,7 +253,7 @@ def test_a_worker_may_put_a_call_off(ledger: LedgerUnderTest) -> None:
 
 
 def test_each_command_of_a_batch_has_its_own_result(ledger: LedgerUnderTest) -> None:
-    """Only a requeue takes sweeps back, and only it is due at once for that reason; a defer may have no wait either."""
+    """Only a claim and a requeue clear the sweeps. A defer with a wait of 0 s is still a defer."""
     keys = [ledger.queued(f"page {n}") for n in range(4)]
     for _ in range(2):
         ledger.age(5)

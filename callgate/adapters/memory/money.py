@@ -2,7 +2,7 @@
 How money moves in the memory ledger: reserve, record and settle, one row at a time.
 
     queued --reserve--> hold --record--> answer kept --settle--> posted in the very budgets the hold was made in
-                          \\--settle as unknown--> the whole hold posted --late answer--> posted again with the truth
+                          \\--settle as unknown--> the whole hold posted --late answer--> posted again at its real cost
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ BEGIN
     PERFORM pg_stat_clear_snapshot();
     RETURN QUERY
     WITH counted AS MATERIALIZED (
-        -- fastpath: kept by the session itself, in no shared table. SIReadLock: in another one.
+        -- Fast-path locks are in the session's own memory. SIReadLocks are in another shared table.
         SELECT k.pid, count(*) AS locks FROM pg_lock_status() k
          WHERE NOT k.fastpath AND k.mode <> 'SIReadLock' GROUP BY k.pid
     ), clients AS MATERIALIZED (

@@ -12,7 +12,7 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     b breaker%ROWTYPE;
     headroom int;
-    -- Drawn by lot: callers choose the names of models, and with thousands the statement would run into its timeout.
+    -- Chosen at random: callers choose the names of models, and with thousands the statement would time out.
     groups_max CONSTANT int := 100;
     has_freed boolean := false;
 BEGIN
@@ -64,7 +64,7 @@ BEGIN
         UPDATE llm_call l SET due_at = now() FROM next
          WHERE l.call_id = next.call_id AND l.generation = next.generation;
         has_freed := has_freed OR FOUND;
-        -- A row that takes no change stops neither those of other breakers nor the settlement that asks.
+        -- If a row cannot be updated, the other breakers and the settlement that asked go on.
         EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
             RAISE WARNING 'calls that wait for %/% were not made due: %', b.provider, b.model, SQLERRM;
         END;

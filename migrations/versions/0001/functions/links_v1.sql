@@ -24,7 +24,7 @@ DECLARE
     taken int := 0;
     bytes bigint := 0;
     refused uuid[] := '{}';     -- calls whose rows could not be updated
-    again boolean := false;     -- the same organisation: some of its calls were refused, and others may be behind them
+    again boolean := false;     -- take the same organisation again: other calls may be behind its refused ones
 BEGIN
     WHILE taken < p_limit AND bytes < p_bytes_max LOOP
         IF p_call_ids IS NULL AND NOT again THEN

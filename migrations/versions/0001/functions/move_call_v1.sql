@@ -4,7 +4,7 @@
 --                      send until it expires, at the call's due_at. So due_at is kept. In all other ended calls
 --                      clear_due_at_v1 clears it.
 -- p_due_in_s           when a waiting call is due again.
--- Locks                nothing. The caller holds the call.
+-- Locks                the row of undelivered_call of a call that ends. The caller holds the call.
 -- Returns              whether the call has ended and has links to deliver. The caller delivers them at once. After ten
 --                      seconds any process may.
 CREATE FUNCTION callgate_move_call_v1(

@@ -5,8 +5,8 @@
 -- p_breaker_id         the shared breaker for which the call waits.
 -- p_has_asked_breaker  whether the breakers have decided about this claim.
 -- p_keep_sweeps        keep the count of sweeps that found the call, because the caller has not read the request.
--- Locks                a breaker that is not healthy; lock_breakers_v1 has locked it already. The caller holds the
---                      call.
+-- Locks                a breaker that is not healthy; lock_breakers_v1 has locked it already. If the call is
+--                      rejected, also its row of undelivered_call. The caller holds the call.
 -- Returns              the call's new state.
 CREATE FUNCTION callgate_refuse_claim_v1(
     c llm_call, p_error text, p_wait_reason text, p_due_at timestamptz, p_requested_hold bigint, p_breaker_id bigint,

@@ -15,7 +15,7 @@ DECLARE
     generations int[];
     locked_ids uuid[];
     found record;
-    unfinished text[];          -- processes with calls that are not due, and that another session holds
+    unfinished text[];          -- processes with calls that another session holds and that are not due
 BEGIN
     PERFORM 1 FROM worker_lease w WHERE w.worker_id = ANY (p_worker_ids) ORDER BY w.worker_id FOR UPDATE;
     SELECT array_agg(a.call_id), array_agg(a.generation) INTO call_ids, generations

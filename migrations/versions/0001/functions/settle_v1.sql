@@ -3,7 +3,8 @@
 -- Money moves in exactly the budgets in which the hold was made. The first time reserved falls by the hold; each time
 -- spent changes by the difference to what was posted before. An attempt whose status is not the expected one is left
 -- alone. A real cost replaces what an operator settled by hand; another estimate does not.
--- Locks     the calls that no other session holds, their attempts by id, the budgets by id, then breakers by name.
+-- Locks     the calls that no other session holds, their attempts by id, the budgets by id, then breakers by name,
+--           and waiting calls: SKIP LOCKED.
 -- Returns   per row: applied: whether it was settled now (null: another session holds the call, and nothing was done);
 --           state: the call's state; has_links: whether the call ended just now and has links to deliver. Then a row
 --           with ord 0, if waiting calls were made due (applied), or breakers were opened or closed (breakers, each as
@@ -48,7 +49,7 @@ BEGIN
         state := c.state;
         IF locked_ids[ord] IS NULL THEN
             applied := NULL;
-            -- All calls wait for the result of a probe. Once the probe is posted, its breaker knows it already.
+            -- All calls wait for the result of a probe, so its breaker is told before the probe is posted.
             IF a.status = p_expected_statuses[ord] AND a.kind = 'probe' THEN
                 heard := heard || row_no;
             END IF;

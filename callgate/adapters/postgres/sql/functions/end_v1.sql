@@ -3,8 +3,9 @@
 -- A tenant's login may cancel calls of its own organisations. It may not discard any.
 -- p_error   why, as JSON.
 -- p_states  only calls in these states are ended. So a call that has died meanwhile is not cancelled.
--- Locks     the calls that no other session holds. The other calls are tried again for a fifth of a second, because
---           usually a submission is just joining them. After that they stay as they are.
+-- Locks     the calls that no other session holds. Then the rows of undelivered_call of those calls. The other
+--           calls are tried again for a fifth of a second, because usually a submission is just joining them. After
+--           that they stay as they are.
 -- Returns   the calls that were ended.
 CREATE FUNCTION callgate_end_v1(p_call_ids uuid[], p_generations int[], p_error text, p_states text[])
 RETURNS TABLE (call_id uuid, generation int)

@@ -18,7 +18,7 @@ DECLARE
     types_max CONSTANT int := 50;
     boundless CONSTANT bigint := 9223372036854775807;
     org text;
-    headroom jsonb;             -- scope -> what is left of it, as this function gives it away
+    headroom jsonb;             -- scope -> its headroom, less what this function has given to calls
     c record;
     scope text;
     fits boolean;
@@ -76,7 +76,7 @@ BEGIN
                      WHERE l.call_id = c.call_id AND l.generation = c.generation;
                     has_freed := true;
                 EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
-                    -- It takes no change; that stops neither others nor the settlement that asks.
+                    -- The call cannot be updated. The others, and the settlement that asked, go on.
                     RAISE WARNING 'call %.% was not made due: %', c.call_id, c.generation, SQLERRM;
                 END;
             END IF;

@@ -13,8 +13,8 @@ DECLARE
     e record;                   -- an attempt that has ended
     b breaker%ROWTYPE;
     was_open boolean;
-    heard int[];                -- the rows that matter to a breaker
-    counts boolean;             -- whether a failure does
+    heard int[];                -- the rows that can change a breaker
+    counts boolean;             -- whether a failure counts; see callgate_breaker_after_v1
     changes text[] := '{}';
 BEGIN
     heard := callgate_heard_health_v1(p_attempt_ids, p_healths);

@@ -57,17 +57,17 @@ BEGIN
            JOIN ai_call_log a ON a.call_id = k.call_id AND a.generation = k.generation
             AND a.attempt_id >= first_id
           ORDER BY a.attempt_id FOR UPDATE OF a;
-        -- An answer that came late this very moment keeps its usage; settling it removes its text.
+        -- A late answer that arrives now keeps its reply, because its usage is in it. Settling it removes the reply.
         UPDATE ai_call_log a SET reply = NULL
           FROM unnest(call_ids, generations) AS k(call_id, generation)
          WHERE a.call_id = k.call_id AND a.generation = k.generation AND a.attempt_id >= first_id
            AND a.reply IS NOT NULL AND NOT (a.status = 'unknown' AND a.finished_at > a.posted_at);
-        -- A client may hold a submission of its own: that one keeps its link.
+        -- A client may have locked its own submission. That one keeps its link.
         UPDATE submission s SET link = NULL
          WHERE s.submission_id IN (
                SELECT x.submission_id FROM unnest(call_ids, generations) AS k(call_id, generation)
                  JOIN submission x USING (call_id, generation)
-                -- One that came this very moment is delivered all the same.
+                -- A link that was added meanwhile is still to be delivered, and stays.
                 WHERE x.link IS NOT NULL AND (x.delivered_at IS NOT NULL OR x.given_up_at IS NOT NULL)
                   FOR UPDATE OF x SKIP LOCKED);
     END LOOP;

@@ -94,7 +94,7 @@ BEGIN
             IF check_of.refusal IS NULL THEN
                 SELECT x.* INTO admission, asked_breaker, trial_of, breaker_reason
                   FROM callgate_breaker_admission_v1(c.provider, c.model, p_credentials[ord], c.org_id) x;
-                -- It has waited long enough for its provider, also where each time it was a probe.
+                -- It has waited long enough for its provider, even if it was a probe each time.
                 IF admission = 'probe' AND c.wait_until <= now() THEN
                     admission := 'wait';
                 END IF;

@@ -24,8 +24,8 @@ BEGIN
                           AND b."window" = p_window)
     ON CONFLICT (org_id, scope, "window", starts_at) DO NOTHING;
     current_ids := callgate_roll_budgets_v1(ARRAY[p_org_id], ARRAY[p_scope]);
-    -- A transaction that rolls a period over holds its row. Once that row is ours, the newest period no longer changes.
-    -- Otherwise another transaction could roll over while the limit is set, and the new period would keep the old limit.
+    -- A transaction that rolls a period over locks its row. Once this one has locked that row, the newest period stays
+    -- the newest. Otherwise another transaction could roll over meanwhile, and the new period would keep the old limit.
     PERFORM 1 FROM budget b WHERE b.id = ANY (current_ids) ORDER BY b.id FOR UPDATE;
     current_ids := callgate_roll_budgets_v1(ARRAY[p_org_id], ARRAY[p_scope]);
     UPDATE budget b SET timezone = p_timezone
