@@ -69,6 +69,8 @@ class WaitReason(StrEnum):
     """It may have killed a worker; it waits for a process of its own."""
     MEMORY = "memory"
     """Its request is large; it waits for room in a worker's memory."""
+    LOCKED = "locked"
+    """Another transaction had locked it when a worker wanted to claim it; it is free now, and is due at once."""
 
 
 class AttemptKind(StrEnum):

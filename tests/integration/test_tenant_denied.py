@@ -54,7 +54,7 @@ FORBIDDEN = {
     "become the owner": "SET ROLE callgate",
     "become somebody else": "SET SESSION AUTHORIZATION callgate",
     "call others into its role": f"GRANT {CLIENT} TO {WORKER}",
-    "reserve": "SELECT callgate_reserve_v1(" + ", ".join(["'{}'"] * 14) + ")",
+    "reserve": "SELECT callgate_reserve_v1(" + ", ".join(["'{}'"] * 15) + ")",
     "record": "SELECT callgate_record_v1('{}','{}','{}','{}','{}')",
     "settle": "SELECT callgate_settle_v1(" + ", ".join(["'{}'"] * 20) + ")",
     "due": "SELECT callgate_take_due_v1(1000, 'w', 0)",
