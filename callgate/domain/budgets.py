@@ -38,7 +38,7 @@ class Window(StrEnum):
 
 
 class RefusalReason(StrEnum):
-    """Why the ledger refused a hold, the least hopeful last."""
+    """Why the ledger refused a hold. The reason that lasts longest is last."""
 
     HELD = "held"
     EXHAUSTED = "exhausted"
@@ -149,7 +149,7 @@ def admit(
     Decide one hold over all budgets of a call: all of them or none.
 
     Returns:
-        None if it fits everywhere, else the least hopeful refusal; of two alike, the one of the lower budget id.
+        None if it fits everywhere. Else the refusal that lasts longest; of two alike, the one of the lower budget id.
     """
     order = list(RefusalReason)
     refused = [(reason, b) for b in budgets if (reason := refusal_of(b, hold_nano_usd, now))]

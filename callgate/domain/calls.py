@@ -3,7 +3,9 @@ A call, its attempts, and the states both pass through.
 
 call:     queued -> running -> succeeded | waiting | dead;  queued -> waiting | rejected;  waiting -> queued
           queued | waiting -> rejected (cancelled);  dead -> rejected (discarded)
-attempt:  dispatched -> answered -> succeeded | failed;  dispatched -> unknown -> succeeded | failed (a late answer)
+          queued | waiting -> succeeded (a late answer to an earlier attempt)
+attempt:  dispatched -> answered -> succeeded | failed | unknown (its bill);  dispatched -> unknown (its worker is lost)
+          unknown -> succeeded | failed (a late answer)
 
 An open call always has a `due_at`. An ended call has one only while one of its attempts is unposted. Links that wait
 to be delivered have times of their own; see `callgate.domain.delivery`. Times come from the ledger's clock.
@@ -67,6 +69,8 @@ class WaitReason(StrEnum):
     """It may have killed a worker; it waits for a process of its own."""
     MEMORY = "memory"
     """Its request is large; it waits for room in a worker's memory."""
+    LOCKED = "locked"
+    """Another transaction had locked it when a worker wanted to claim it; it is free now, and is due at once."""
 
 
 class AttemptKind(StrEnum):

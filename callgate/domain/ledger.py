@@ -52,7 +52,7 @@ class NewSubmission:
     """The `LLMRequest` as JSON, kept byte for byte."""
     idempotency_key: str | None = None
     link: str | None = field(default=None, repr=False)
-    """What is published when the call ends, as JSON; see `callgate.adapters.broker.queue`."""
+    """What is published when the call ends, as JSON; see `callgate.adapters.broker.links`."""
     force: bool = False
     """Start the next generation even if the call succeeded or is dead."""
     inherit_links: bool = False

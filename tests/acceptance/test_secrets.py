@@ -161,9 +161,9 @@ def test_the_command_line_prints_no_secret(seen: Collected) -> None:
     secrets = [*passwords, *TEXTS]
     for asked, answer in seen.answers.items():
         # An operator who decides about a dead letter sees its texts.
-        hidden = passwords if asked.startswith("dead show") else secrets
+        hidden = passwords if asked.startswith("dead-letters show") else secrets
         assert found(hidden, answer) == [], asked
-    assert len(json.loads(seen.answers["dead list --json"])["calls"]) == 9
+    assert len(json.loads(seen.answers["dead-letters list --json"])["calls"]) == 9
     assert found(secrets, seen.command_lines) == []
 
 

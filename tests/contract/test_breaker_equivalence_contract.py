@@ -33,8 +33,8 @@ STEPS = st.lists(
 )
 
 
-class Player:
-    """Plays steps on one ledger, and says what came of each."""
+class Stepper:
+    """Takes steps on one ledger, and says what came of each."""
 
     def __init__(self, ledger: LedgerUnderTest, model: str) -> None:
         self.ledger = ledger
@@ -42,7 +42,7 @@ class Player:
         self.under_way: list[AttemptRef] = []
         self.calls = 0
 
-    def play(self, step: str, health: Health, number: int, org: str) -> tuple[object, ...]:
+    def take(self, step: str, health: Health, number: int, org: str) -> tuple[object, ...]:
         """One step: what was let through, what was changed, how the breaker stands."""
         done: list[object] = []
         if step == "age":
@@ -84,10 +84,10 @@ def test_both_ledgers_do_the_same(postgres_engine: Engine, steps: list[Any]) -> 
     url = postgres_engine.url.render_as_string(hide_password=False)
     with closing(PostgresSession(url)) as session:
         model = f"model {uuid4()}"
-        players = [Player(open_postgres(session), model), Player(open_memory(), model)]
-        for player in players:
+        steppers = [Stepper(open_postgres(session), model), Stepper(open_memory(), model)]
+        for stepper in steppers:
             for org in ("acme", "bolt", "cog"):
-                player.ledger.set_budget(1_000_000, org_id=org)
+                stepper.ledger.set_budget(1_000_000, org_id=org)
         for step in steps:
-            of_postgres, of_memory = (player.play(*step) for player in players)
+            of_postgres, of_memory = (stepper.take(*step) for stepper in steppers)
             assert of_postgres == of_memory, step

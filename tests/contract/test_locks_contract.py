@@ -8,7 +8,7 @@ import pytest
 
 from callgate.adapters.postgres.leases import EXPIRED_MAX
 from callgate.domain.breaker import Health
-from callgate.domain.calls import AttemptRef, AttemptStatus, CallState
+from callgate.domain.calls import AttemptRef, AttemptStatus, CallState, WaitReason
 from callgate.domain.ledger import Due, DueKind, Locked, Refused, Requeue, Reserved
 from callgate.domain.reports import EndReason
 from tests.contract.breaker_steps import (
@@ -122,8 +122,8 @@ def test_a_sweep_does_not_count_what_somebody_holds(ledger: LedgerUnderTest) -> 
     assert (ledger.view(held).sweeps, ledger.view(lost).sweeps) == (0, 1)
 
 
-def test_who_found_it_locked_takes_the_suspicion_from_it(ledger: LedgerUnderTest) -> None:
-    """It was looked into, and nobody died of that."""
+def test_a_requeued_call_waits_as_locked_and_loses_its_sweeps(ledger: LedgerUnderTest) -> None:
+    """A worker received its message, so the sweeps counted nothing that was lost."""
     key = ledger.queued()
     for _ in range(2):
         ledger.age(5)
@@ -137,6 +137,7 @@ def test_who_found_it_locked_takes_the_suspicion_from_it(ledger: LedgerUnderTest
     (refused,) = ledger.reserve(requeue)
 
     assert isinstance(refused, Refused)
+    assert ledger.view(key).wait_reason is WaitReason.LOCKED
     assert not ledger.view(ledger.requeued(key)).is_quarantined
 
 

@@ -289,7 +289,9 @@ def test_a_cancelled_call_cannot_be_claimed(ledger: LedgerUnderTest) -> None:
     assert ledger.reserve(a_reserve(key)) == [NotClaimed(key, CallState.REJECTED)]
 
 
-def test_a_submission_after_a_cancellation_starts_anew(ledger: LedgerUnderTest) -> None:
+def test_a_submission_after_a_cancellation_starts_the_next_generation(
+    ledger: LedgerUnderTest,
+) -> None:
     """Its link hears of the new generation; the cancelled one is not revived."""
     rejected = ledger.rejected()
     new = a_submission(link=LINK)

@@ -178,7 +178,7 @@ def test_a_limit_counts_from_now_on(ledger: LedgerUnderTest) -> None:
     assert ledger.figures() == (101, 60)
 
 
-def test_the_books_balance_after_everything(ledger: LedgerUnderTest) -> None:
+def test_the_figures_equal_the_rows_after_everything(ledger: LedgerUnderTest) -> None:
     """reserved = Σ hold of unposted rows and spent = Σ posted, in every period of every budget."""
     ledger.set_budget(LIMIT, scope=TYPE_SCOPE)
     ledger.set_budget(LIMIT, window=Window.MONTH)

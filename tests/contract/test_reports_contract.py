@@ -170,7 +170,7 @@ def test_a_snapshot_of_nothing_is_empty(ledger: LedgerUnderTest) -> None:
     assert (snapshot.spent_nano_usd, snapshot.dead_letters) == (0, 0)
 
 
-def test_a_discarded_letter_is_no_dead_letter_any_more(ledger: LedgerUnderTest) -> None:
+def test_a_discarded_call_is_no_dead_letter_any_more(ledger: LedgerUnderTest) -> None:
     """Somebody has looked at it."""
     key = ledger.dead().key
 

@@ -14,7 +14,16 @@ from sqlalchemy import Engine
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import RefusalReason, Window
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState, WaitReason
-from callgate.domain.ledger import Defer, DueKind, NotClaimed, Refused, Reject, Reserved, Unstorable
+from callgate.domain.ledger import (
+    Defer,
+    DueKind,
+    NotClaimed,
+    Refused,
+    Reject,
+    Requeue,
+    Reserved,
+    Unstorable,
+)
 from tests.support.ledger_under_test import (
     LEASE_S,
     LINK,
@@ -26,6 +35,8 @@ from tests.support.ledger_under_test import (
     an_answer,
     open_postgres,
 )
+
+ERROR = '{"code": "test"}'
 
 
 def test_a_queued_call_is_claimed(ledger: LedgerUnderTest) -> None:
@@ -224,8 +235,8 @@ def test_a_worker_may_reject_what_can_never_be_dispatched(ledger: LedgerUnderTes
     assert [d.submission_id for d in ledger.links()] == [new.submission_id]
 
 
-def test_a_worker_may_put_a_call_off(ledger: LedgerUnderTest) -> None:
-    """Its turn has not come: it waits with the worker's reason and without a hold, and is due again after that."""
+def test_a_worker_may_defer_a_call(ledger: LedgerUnderTest) -> None:
+    """The call waits for the worker's reason and without a hold, and is due again after the wait."""
     error = json.dumps({"code": "quarantined", "message": "waits for its turn"})
     key = ledger.queued()
 
@@ -239,6 +250,31 @@ def test_a_worker_may_put_a_call_off(ledger: LedgerUnderTest) -> None:
     assert ledger.due_kinds() == []
     ledger.age(10)
     assert ledger.due_kinds() == [(DueKind.PUBLISH, key)]
+
+
+def test_each_command_of_a_batch_has_its_own_result(ledger: LedgerUnderTest) -> None:
+    """Only a claim and a requeue clear the sweeps. A defer with a wait of 0 s is still a defer."""
+    keys = [ledger.queued(f"page {n}") for n in range(4)]
+    for _ in range(2):
+        ledger.age(5)
+        ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now())
+    reserved, rejected, deferred, requeued = keys
+
+    ledger.reserve(
+        a_reserve(reserved),
+        Reject(rejected, ERROR),
+        Defer(deferred, ERROR, 0.0, WaitReason.MEMORY),
+        Requeue(requeued, ERROR),
+    )
+
+    views = [ledger.view(key) for key in keys]
+    assert [(v.state, v.wait_reason, v.is_quarantined) for v in views] == [
+        (CallState.RUNNING, None, False),
+        (CallState.REJECTED, None, True),
+        (CallState.WAITING, WaitReason.MEMORY, True),
+        (CallState.WAITING, WaitReason.LOCKED, False),
+    ]
+    assert {due.key for due in ledger.due()} == {deferred, requeued}
 
 
 def test_a_rejected_call_without_links_needs_nothing_more(ledger: LedgerUnderTest) -> None:

@@ -68,7 +68,7 @@ def test_a_purge_takes_the_bodies_and_leaves_the_accounting(ledger: LedgerUnderT
 
 
 def test_a_purged_success_answers_that_it_was_purged(ledger: LedgerUnderTest) -> None:
-    """Whoever holds a handle hears why there is no text."""
+    """The holder of a handle hears why there is no text."""
     key = ledger.succeeded().key
     ledger.purge()
 
@@ -76,7 +76,7 @@ def test_a_purged_success_answers_that_it_was_purged(ledger: LedgerUnderTest) ->
 
 
 def test_a_purged_dead_call_keeps_its_reason(ledger: LedgerUnderTest) -> None:
-    """It cannot be redriven, but says why it died; submitted again, it starts anew."""
+    """It cannot be redriven, but says why it died; submitted again, it starts again."""
     key = ledger.dead().key
     error = ledger.view(key).error
     ledger.purge()
@@ -263,7 +263,7 @@ def test_a_call_is_purged_once_everybody_was_told(ledger: LedgerUnderTest) -> No
 
 
 def test_what_a_purge_left_is_counted(ledger: LedgerUnderTest) -> None:
-    """Also of calls that have ended and wait for something: whoever must erase has to know."""
+    """Also of calls that have ended and wait for something: an operator who must erase has to know."""
     ledger.succeeded("told")
     ledger.succeeded("untold", link=LINK)
     ledger.queued("open")
@@ -283,7 +283,7 @@ def test_what_a_purge_left_is_counted(ledger: LedgerUnderTest) -> None:
 
 
 def test_the_link_of_a_replay_holds_up_the_purge(ledger: LedgerUnderTest) -> None:
-    """Whoever is told of a result can still read it."""
+    """A task that is told of a result can still read it."""
     key = ledger.succeeded().key
     ledger.age(10 * DAY_S)
     ledger.submit(a_submission(link=LINK))
@@ -349,7 +349,7 @@ def test_a_dry_run_only_counts(ledger: LedgerUnderTest) -> None:
     assert ledger.purge() == counted
 
 
-def test_old_stray_messages_are_deleted(ledger: LedgerUnderTest) -> None:
+def test_old_unprocessable_messages_are_deleted(ledger: LedgerUnderTest) -> None:
     """They may hold anything, and belong to nobody: the default age is theirs."""
     young = UnprocessableMessage("callgate.call", "not JSON", b"young")
     ledger.operations.keep_unprocessable(UnprocessableMessage("callgate.call", "not JSON", b"old"))
@@ -358,12 +358,12 @@ def test_old_stray_messages_are_deleted(ledger: LedgerUnderTest) -> None:
 
     assert ledger.purge(7 * DAY_S) == Purged(unprocessable_messages=1)
 
-    assert [stray for _, stray in ledger.operations.unprocessable_messages(limit=10)] == [young]
+    assert [message for _, message in ledger.operations.unprocessable_messages(limit=10)] == [young]
     assert ledger.operations.snapshot().dead_letters == 1
 
 
 def test_partitions_can_be_asked_for_again_and_again(ledger: LedgerUnderTest) -> None:
-    """What is there is not made anew, and a new ledger has no row without a partition."""
+    """What is there is not made again, and a new ledger has no row without a partition."""
     ledger.succeeded()
     ledger.retention.make_partitions(months=3)
 

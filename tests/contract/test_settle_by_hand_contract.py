@@ -41,7 +41,7 @@ ANN = By("ann", "invoice 7")
 def by_hand(
     ledger: LedgerUnderTest, ref: AttemptRef, billed: int, *, seen: int = 100, **changes: Any
 ) -> HandOutcome:
-    """Settle one attempt by hand; the books are right afterwards."""
+    """Settle one attempt by hand; the audit is clean afterwards."""
     settle = SettleByHand(ref.attempt_id, seen, billed, **changes)
     (answer,) = ledger.operations.settle_by_hand([settle], by=ANN)
     assert audit(ledger.operations.snapshot()).is_clean
@@ -257,7 +257,7 @@ def test_what_is_no_amount_is_refused(billed: Any) -> None:
 
 
 def test_a_late_answer_is_posted_with_the_truth_all_the_same(ledger: LedgerUnderTest) -> None:
-    """The operator's amount gives way, in the books too; and then it is known."""
+    """The operator's amount gives way, in the budget too; and then it is known."""
     ref = given_up(ledger)
     by_hand(ledger, ref, 0)
 
@@ -338,7 +338,7 @@ def test_a_text_does_not_become_younger(ledger: LedgerUnderTest) -> None:
     assert ledger.purge(7 * DAY_S).calls == 1
 
 
-# Whom it wakes.
+# Whom it releases.
 
 
 def waits(ledger: LedgerUnderTest, content: str, hold: int, **changes: Any) -> CallKey:
@@ -371,7 +371,7 @@ def test_money_of_a_period_that_has_ended_wakes_nobody(ledger: LedgerUnderTest) 
     first, second = waits(ledger, "first", 100), waits(ledger, "second", 100)
     ledger.record(an_answer(small))
     ledger.settle(a_failure(small))
-    # The first was woken for the room there is; now it is there, and the second sleeps.
+    # The first was released for the headroom there is; now it is there, and the second waits.
     ledger.operations.end([first], code=EndReason.CANCELLED, message="by a test")
     due_at = ledger.view(second).due_at
 

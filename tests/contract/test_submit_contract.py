@@ -146,7 +146,7 @@ def test_force_starts_the_next_generation_of_an_ended_call(
     assert ledger.view(key, Bodies.BOTH) == before
 
 
-def test_a_purged_call_is_run_anew(ledger: LedgerUnderTest) -> None:
+def test_a_purged_call_is_run_again(ledger: LedgerUnderTest) -> None:
     """Its text is gone, so it cannot answer; its figures stay."""
     key = ledger.succeeded(posted_nano_usd=60).key
     assert ledger.purge().calls == 1

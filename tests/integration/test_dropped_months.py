@@ -27,7 +27,7 @@ SECRET = "Jane Doe, 4 May 1971"  # noqa: S105 - what must be gone, no password
 # Dropped.
 
 
-def test_the_books_do_not_notice_that_months_are_dropped(log: PartitionedLedger) -> None:
+def test_the_audit_does_not_notice_that_months_are_dropped(log: PartitionedLedger) -> None:
     """Budgets, costs and counts are what they were, out of sums instead of rows."""
     two_old_months(log)
     log.under_test.succeeded("young")
@@ -52,7 +52,7 @@ def test_the_books_do_not_notice_that_months_are_dropped(log: PartitionedLedger)
 
 
 def test_a_call_whose_log_was_dropped_can_still_be_read(log: PartitionedLedger) -> None:
-    """A success says that it was purged, a dead call why it died; submitted again, both start anew."""
+    """A success says that it was purged, a dead call why it died; submitted again, both start again."""
     old = two_old_months(log)
     archive_all(log)
     ledger = log.under_test

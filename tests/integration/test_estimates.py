@@ -3,7 +3,8 @@
 A hostile client asks what the planner believes of rows that it may not see.
 
 ANALYZE keeps samples of all rows, whosever they are. Postgres shows what it makes of them in EXPLAIN and, before it
-looks at privileges, in the plans that it logs to whoever sets `debug_print_plan`. Bisecting estimates reads any value.
+looks at privileges, in the plans that it logs to any session that sets `debug_print_plan`. Bisecting estimates reads
+any value.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ READS = (
 @pytest.mark.parametrize("function", READS, ids=lambda text: text.partition("(")[0])
 def test_plans_inside_a_function_are_not_shown(attacker: Any, function: str) -> None:
     """Only that of the statement which calls it."""
-    for _ in range(7):  # Some plans are made anew until the sixth time.
+    for _ in range(7):  # Some plans are made again until the sixth time.
         rows, notices = said(attacker, f"SELECT * FROM {function}")
         assert (rows, len(notices)) == ([], 1)
         assert "PLANNEDSTMT" in notices[0]
@@ -258,11 +259,11 @@ def test_the_choice_of_a_plan_inside_a_function_tells_nothing(
 def chosen(connection: Any, column: str, value: str, power: int) -> tuple[int, ...]:
     """How the table was read, sequentially and by index, where a page from anywhere costs so much."""
     counts = "SELECT seq_scan, idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'llm_call'"
-    wanted = ", ".join(quoted(value) if c == column else "NULL" for c in FILTERS)
+    filters = ", ".join(quoted(value) if c == column else "NULL" for c in FILTERS)
     said(connection, f"SET random_page_cost = {2**power}")
     before = said(connection, counts)[0] or [(0, 0)]
     rows, _ = said(
-        connection, f"SELECT count FROM callgate_dead_groups_v1('third', {wanted}, NULL)"
+        connection, f"SELECT count FROM callgate_dead_groups_v1('third', {filters}, NULL)"
     )
     assert rows == [(1,)]
     return tuple(b - a for a, b in zip(before[0], said(connection, counts)[0][0], strict=True))

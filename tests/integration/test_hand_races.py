@@ -1,4 +1,4 @@
-"""Operators and late answers at once: the truth is posted in the end, and the books are right."""
+"""Operators and late answers at once: the truth is posted in the end, and the audit is clean."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class OpenTransaction(PostgresSession):
 def test_settle_leaves_a_call_that_a_submission_joins(
     ledger: LedgerUnderTest, postgres_engine: Engine, link: str | None
 ) -> None:
-    """It was promised an open call; whoever ends the call must know of it."""
+    """It was promised an open call; a settlement that ends the call must know of it."""
     ref = ledger.answered()
     joining = a_submission(link=link)
     with postgres_engine.begin() as connection:

@@ -176,7 +176,7 @@ def test_young_months_are_kept(log: PartitionedLedger) -> None:
 
 
 def test_one_process_at_a_time(log: PartitionedLedger, postgres_engine: Engine) -> None:
-    """Whoever comes meanwhile leaves the work to the other."""
+    """A process that comes meanwhile leaves the work to the other."""
     two_old_months(log)
     log.under_test.purge()
     with postgres_engine.begin() as busy:

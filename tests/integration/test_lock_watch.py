@@ -185,18 +185,18 @@ def test_a_full_table_is_freed_by_a_watch_that_has_lost_its_caches(
     with (
         a_login(owner_url, CLIENT) as url,
         open_session(url) as hostile,
-        open_session(url) as helper,
+        open_session(url) as other,
     ):
         names = [f"t{n}" for n in range(TABLES)]
-        run(helper, f"BEGIN; {' '.join(f'CREATE TEMP TABLE {n} ();' for n in names)} COMMIT")
-        run(helper, f"BEGIN; LOCK TABLE {', '.join(names)}")
+        run(other, f"BEGIN; {' '.join(f'CREATE TEMP TABLE {n} ();' for n in names)} COMMIT")
+        run(other, f"BEGIN; LOCK TABLE {', '.join(names)}")
         run(hostile, f"ALTER ROLE {name_of(url)} PASSWORD 'other'")
         fill(hostile)
         ended = look()
 
         assert [hoarder.was_ended for hoarder in ended] == [True]
         assert not is_open(hostile)
-        assert is_open(helper)
+        assert is_open(other)
 
 
 def test_a_full_table_stops_no_watch_that_is_renewed(

@@ -130,8 +130,8 @@ def test_no_look_up_visits_the_past(log: PartitionedLedger, postgres_engine: Eng
 
     life = (
         (
-            "SELECT callgate_reserve_v1(ARRAY[:call_id]::uuid[], '{1}', '{5}', '{30}', '{w}', '{p}', '{NULL}',"
-            " '{f}', '{NULL}', '{NULL}', '{NULL}', '{quarantine}', '{\"\"}', '{60}')"
+            "SELECT callgate_reserve_v1(ARRAY[:call_id]::uuid[], '{1}', '{reserve}', '{5}', '{30}', '{w}', '{p}',"
+            " '{NULL}', '{f}', '{NULL}', '{\"\"}', '{60}', '{NULL}', '{NULL}', '{NULL}')"
         ),
         "SELECT callgate_read_v1(ARRAY[:call_id]::uuid[], '{1}', '{NULL}', 1000, true, 1)",
         "SELECT callgate_record_v1(ARRAY[:attempt_id]::uuid[], '{x}', '{NULL}', '{1}', '{NULL}')",

@@ -16,7 +16,7 @@ WAITING = 2_000
 WAIT = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
                       input_token_bound, attempt, wait_reason, requested_hold_nano_usd)
 SELECT gen_random_uuid(), 1, :org, sha256('x'), 'waiting', now() + interval '1 hour', 'extraction', 'sim', 'sim-1', 1,
-       0, 'budget_held', :wanted
+       0, 'budget_held', :hold
   FROM generate_series(1, :count)"""
 READ = "SELECT sum(idx_tup_read) AS count FROM pg_stat_user_indexes WHERE indexrelname LIKE %(indexes)s"
 
@@ -26,12 +26,10 @@ def test_settling_does_not_read_what_else_is_due(postgres_engine: Engine) -> Non
     assert read_while_many_wait(postgres_engine, "ix_llm_call_due", org="other") < WAITING / 2
 
 
-@pytest.mark.parametrize("wanted", [1, LIMIT + 1])
-def test_freed_headroom_is_not_offered_to_all_that_wait(
-    postgres_engine: Engine, wanted: int
-) -> None:
+@pytest.mark.parametrize("hold", [1, LIMIT + 1])
+def test_freed_headroom_is_not_offered_to_all_that_wait(postgres_engine: Engine, hold: int) -> None:
     """Whether all of them fit or none does."""
-    read = read_while_many_wait(postgres_engine, "%requested_hold", org=ORG, wanted=wanted)
+    read = read_while_many_wait(postgres_engine, "%requested_hold", org=ORG, hold=hold)
 
     assert 0 < read < WAITING / 2
 
@@ -43,7 +41,7 @@ def read_while_many_wait(engine: Engine, indexes: str, **what: object) -> int:
         ledger = open_postgres(session)
         ledger.succeeded("first")
         with engine.begin() as connection:
-            connection.execute(text(WAIT), {"count": WAITING, "wanted": None, **what})
+            connection.execute(text(WAIT), {"count": WAITING, "hold": None, **what})
         ref = ledger.answered("second")
         before = _read(session, indexes)
         ledger.settle(a_success(ref))

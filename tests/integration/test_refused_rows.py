@@ -1,7 +1,7 @@
 """
 A row that takes no change, for a reason nobody foresaw, stands alone: those behind it are served.
 
-A CHECK that is added here plays the reason. NOT VALID ones do not mind the row, but every change of it.
+A CHECK that is added here is the reason. NOT VALID ones do not mind the row, but every change of it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_a_call_that_takes_no_change_stops_none_behind_it(
     assert taken == fine
 
 
-def test_a_call_that_cannot_be_taken_is_put_off_for_an_hour(
+def test_a_call_that_cannot_be_taken_is_deferred_for_an_hour(
     ledger: LedgerUnderTest, postgres_engine: Engine
 ) -> None:
     """Where the row takes that; so it is not looked at all the time."""
@@ -265,7 +265,7 @@ def test_a_link_is_told_of_a_call_that_a_client_holds(
     assert ledger.links(keys=[key]) == []
 
 
-def test_a_waiting_call_that_cannot_be_woken_stops_no_settlement(
+def test_a_waiter_that_cannot_be_released_stops_no_settlement(
     ledger: LedgerUnderTest, postgres_engine: Engine
 ) -> None:
     """Nor others that wait for the same headroom: it is passed over."""

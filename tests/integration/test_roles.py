@@ -57,7 +57,7 @@ PRIVILEGES = (
 
 @pytest.fixture
 def ledger(postgres_engine: Engine) -> Iterator[LedgerUnderTest]:
-    """The owner's ledger, with a call that has succeeded and a stray."""
+    """The owner's ledger, with a call that has succeeded and an unprocessable message."""
     url = postgres_engine.url.render_as_string(hide_password=False)
     with closing(PostgresSession(url)) as session:
         ledger = open_postgres(session)
@@ -192,7 +192,7 @@ def test_a_dashboard_reads_everything_but_bodies(
 def test_a_dashboard_reports_what_the_owner_reports(
     ledger: LedgerUnderTest, owner_url: str
 ) -> None:
-    """Costs and budgets of all organisations, and the audit: whoever watches need not own."""
+    """Costs and budgets of all organisations, and the audit: a login that watches need not own."""
     with a_login(owner_url, DASHBOARD) as url, closing(PostgresSession(url)) as session:
         operations = PostgresOperations(session)
 

@@ -10,8 +10,8 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tables import metadata
 from tests.support.hostile_client import (
     DENIED,
+    all_rows,
     attacker,
-    books,
     ledger,
     owner,
     session,
@@ -54,7 +54,7 @@ FORBIDDEN = {
     "become the owner": "SET ROLE callgate",
     "become somebody else": "SET SESSION AUTHORIZATION callgate",
     "call others into its role": f"GRANT {CLIENT} TO {WORKER}",
-    "reserve": "SELECT callgate_reserve_v1(" + ", ".join(["'{}'"] * 14) + ")",
+    "reserve": "SELECT callgate_reserve_v1(" + ", ".join(["'{}'"] * 15) + ")",
     "record": "SELECT callgate_record_v1('{}','{}','{}','{}','{}')",
     "settle": "SELECT callgate_settle_v1(" + ", ".join(["'{}'"] * 20) + ")",
     "due": "SELECT callgate_take_due_v1(1000, 'w', 0)",
@@ -97,12 +97,12 @@ def test_everything_but_its_own_is_refused(
     attacker: Connection, owner: PostgresSession, what: str
 ) -> None:
     """Postgres says no, and nothing has changed."""
-    before = books(owner)
+    before = all_rows(owner)
 
     state = sqlstate_of(attacker, FORBIDDEN[what])
 
     assert state == DENIED
-    assert books(owner) == before
+    assert all_rows(owner) == before
 
 
 def test_a_statement_of_others_is_not_ended(attacker: Connection, owner: PostgresSession) -> None:

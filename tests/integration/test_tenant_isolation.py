@@ -167,7 +167,7 @@ def test_calls_of_others_are_not_read_by_their_ids(
     failed = ledger.links(keys=[view.key for view in theirs])
     ledger.ledger.deliver([Told(link.submission_id, "refused", 3_600.0) for link in failed])
     assert any(ledger.operations.link_failures(view.key, limit=10) for view in theirs)
-    wanted = CallFilter(call_ids=tuple(view.key.call_id for view in theirs))
+    call_filter = CallFilter(call_ids=tuple(view.key.call_id for view in theirs))
 
     views = PostgresLedger(session).read([view.key for view in theirs], Bodies.BOTH)
 
@@ -177,4 +177,4 @@ def test_calls_of_others_are_not_read_by_their_ids(
 
     assert their_failures == [[]] * len(theirs)
     assert set(views) == {None}
-    assert PostgresOperations(session).calls(wanted, limit=10) == []
+    assert PostgresOperations(session).calls(call_filter, limit=10) == []

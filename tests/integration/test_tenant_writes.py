@@ -22,8 +22,8 @@ from callgate.domain.reports import CallFilter, EndReason
 from tests.support.hostile_client import (
     DENIED,
     THEIR_PROMPT,
+    all_rows,
     attacker,
-    books,
     kill,
     ledger,
     owner,
@@ -50,13 +50,13 @@ def test_it_submits_for_nobody_else(
     session: PostgresSession, owner: PostgresSession, ledger: LedgerUnderTest
 ) -> None:
     """One foreign row, and nothing of the batch is stored."""
-    before = books(owner)
+    before = all_rows(owner)
     batch = [a_submission("a", org_id="mine"), their("b"), a_submission("c", org_id="mine")]
 
     with pytest.raises(ConfigurationError, match="may not act for organisation theirs"):
         PostgresLedger(session).submit(batch)
 
-    assert books(owner) == before
+    assert all_rows(owner) == before
 
 
 def call_of_theirs() -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_it_neither_joins_nor_detects_a_call_of_others(
     key: str | None,
 ) -> None:
     """Its own organisation with the id of their call: the same answer whether they have that call or not."""
-    before = books(owner)
+    before = all_rows(owner)
     client = PostgresLedger(session)
 
     def ask(identity: dict[str, Any]) -> tuple[SubmitOutcome, int, CallState]:
@@ -94,7 +94,7 @@ def test_it_neither_joins_nor_detects_a_call_of_others(
     present, absent = ask(call_of_theirs()), ask(no_call_of_theirs())
 
     assert present == absent == (SubmitOutcome.UNSTORABLE, 0, CallState.REJECTED)
-    assert books(owner) == before
+    assert all_rows(owner) == before
 
 
 def test_idempotency_keys_of_others_do_not_answer(owner: PostgresSession) -> None:
@@ -117,13 +117,13 @@ def test_a_submission_of_others_is_not_replaced(
             "SELECT submission_id FROM submission WHERE org_id = 'theirs' LIMIT 1", {}
         )
     )
-    before = books(owner)
+    before = all_rows(owner)
     forged = a_submission("q", org_id="mine", submission_id=submission_id, link="{}")
 
     (answer,) = PostgresLedger(session).submit([forged])
 
     assert answer.outcome is SubmitOutcome.UNSTORABLE
-    assert books(owner) == before
+    assert all_rows(owner) == before
 
 
 ARRAYS = {
@@ -141,7 +141,7 @@ def test_odd_arrays_are_refused(
 ) -> None:
     """The organisation that is checked is the one that is stored."""
     row = their("q")
-    before = books(owner)
+    before = all_rows(owner)
 
     state = sqlstate_of(
         attacker,
@@ -151,7 +151,7 @@ def test_odd_arrays_are_refused(
     )
 
     assert state in (DENIED, "22000")
-    assert books(owner) == before
+    assert all_rows(owner) == before
 
 
 def test_it_cancels_nothing_of_others_and_waits_for_nothing(
@@ -159,7 +159,7 @@ def test_it_cancels_nothing_of_others_and_waits_for_nothing(
 ) -> None:
     """Their calls are neither ended nor locked: one that is locked, and one that is not there, answer alike."""
     keys = [view.key for view in ledger.operations.calls(CallFilter(org_id="theirs"), limit=1_000)]
-    before = books(owner)
+    before = all_rows(owner)
 
     with owner.engine.connect() as connection:
         connection.exec_driver_sql("BEGIN")
@@ -169,7 +169,7 @@ def test_it_cancels_nothing_of_others_and_waits_for_nothing(
 
     assert len(keys) == 204
     assert ended == []
-    assert books(owner) == before
+    assert all_rows(owner) == before
 
 
 def test_it_discards_no_dead_letter_of_its_own(
@@ -189,7 +189,7 @@ def test_it_discards_no_dead_letter_of_its_own(
 
 
 def test_a_reason_is_json(attacker: Connection) -> None:
-    """Whoever lists calls reads it."""
+    """A client that lists calls reads it."""
     assert sqlstate_of(attacker, "SELECT callgate_end_v1('{}', '{}', 'no json', '{}')") == "22P02"
     assert sqlstate_of(attacker, "SELECT callgate_end_v1('{}', '{}', '{}', '{}')") == ""
 

@@ -79,8 +79,8 @@ def test_a_login_that_was_granted_before_gets_its_limits(empty_url: str) -> None
         assert migrate(empty_url) == []
         migrated = limits_of(empty_url, login)
 
-    wanted = {"idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout"}
-    assert wanted <= set(granted)
+    limits = {"idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout"}
+    assert limits <= set(granted)
     assert set(granted) - set(migrated) == {"lock_timeout"}
 
 

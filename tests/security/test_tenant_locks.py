@@ -168,11 +168,11 @@ def test_a_lock_on_a_lost_call_delays_no_other_recovery(
     (held,) = submit(deployment, hostile[0], 1, call_type="patient")
     lost = submit(deployment, others, 5, call_type="patient")
     in_flight(deployment, 6)
-    doomed, _ = have_workers(deployment, 2)
+    worker, _ = have_workers(deployment, 2)
     deployment.provider.script([Rule(reply=[Step()])])
 
     with joined(deployment, hostile[0], [held]):
-        doomed.kill()
+        worker.kill()
         killed_at = time.monotonic()
         done = list(deployment.client.as_completed(lost, timeout=PATIENCE_S))
         seconds = time.monotonic() - killed_at

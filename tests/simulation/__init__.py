@@ -7,9 +7,9 @@ All of callgate in one thread, under a virtual clock and faults drawn from a see
     provider    a model of a provider that counts its own bills
     process     a worker process: the real services over faulty ports, with a clock and a memory of its own
     actors      pipelines that submit, operators that interfere
-    world       one seed: builds all of the above, plays it, lets it come to rest
+    world       one seed: builds all of the above, runs it, lets it come to rest
     invariants  what must be true after every statement and at the end; row_rules, periods, limits, breakers,
-                by_hand and wakeup_rule have those of one theme
+                by_hand and release_rule have those of one theme
     mutations   planted defects, each of which an invariant must catch
     hostile     a life beside a hostile tenant; attacks has what it does, row_locks the rows it holds,
                 hostile_invariants what is promised to the others

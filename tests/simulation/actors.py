@@ -82,7 +82,7 @@ def submit(world: World, name: str) -> None:
     )
     copies = [prepared] + [_again(prepared) for _ in range(rng.choice((0, 0, 0, 2)))]
 
-    def act() -> None:
+    def submit_until_accepted() -> None:
         for _ in range(rng.randint(1, TRIES_MAX)):
             try:
                 answers = pipeline.line.submit(copies)
@@ -98,7 +98,7 @@ def submit(world: World, name: str) -> None:
             return
         world.scheduler.counts["submission given up"] += 1
 
-    world.scheduler.spawn(pipeline, act)
+    world.scheduler.spawn(pipeline, submit_until_accepted)
 
 
 def submit_one(world: World, name: str, org_id: str, prompt: str) -> None:
@@ -106,12 +106,12 @@ def submit_one(world: World, name: str, org_id: str, prompt: str) -> None:
     pipeline = ExternalActor(world, name)
     new = pipeline.submits.prepare(a_request_of(org_id, "answer", prompt, 100))
 
-    def act() -> None:
+    def submit_once() -> None:
         answers = pipeline.line.submit([new])
         world.invariants.on_accepted([new], answers)
         pipeline.publish(answers)
 
-    world.scheduler.spawn(pipeline, act)
+    world.scheduler.spawn(pipeline, submit_once)
 
 
 def _again(prepared: NewSubmission) -> NewSubmission:
@@ -158,7 +158,7 @@ def operate(world: World, name: str) -> None:
     _have_done(world, name, world.rng.choice(things))
 
 
-def keep_books(world: World, name: str) -> None:
+def settle_bills(world: World, name: str) -> None:
     """An operator settles bills by hand, and does nothing else."""
     _have_done(world, name, _settle_by_hand)
 
@@ -166,13 +166,13 @@ def keep_books(world: World, name: str) -> None:
 def _have_done(world: World, name: str, thing: Callable[[ExternalActor], None]) -> None:
     operator = ExternalActor(world, name)
 
-    def act() -> None:
+    def operate_once() -> None:
         try:
             thing(operator)
         except Unavailable:
             world.scheduler.counts["operator in vain"] += 1
 
-    world.scheduler.spawn(operator, act)
+    world.scheduler.spawn(operator, operate_once)
 
 
 def _some(operator: ExternalActor, state: CallState) -> list[CallView]:

@@ -36,7 +36,7 @@ class Tenant(ExternalActor):
     def again_and_again(self, attack: Callable[[Tenant], None]) -> Callable[[], None]:
         """Attack until it is over."""
 
-        def act() -> None:
+        def attack_until_over() -> None:
             rng, scheduler = self.world.rng, self.world.scheduler
             while scheduler.now < ATTACK_S:
                 scheduler.wait(rng.uniform(1, 10), self)
@@ -46,7 +46,7 @@ class Tenant(ExternalActor):
                 except errors.Unavailable:
                     scheduler.counts["attack in vain"] += 1
 
-        return act
+        return attack_until_over
 
     def submit(self, *batch: NewSubmission, quietly: bool = False) -> list[CallKey]:
         """Submit, and publish or leave it to a sweep."""

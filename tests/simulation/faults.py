@@ -87,7 +87,7 @@ OTHER_EVENTS = (
     "submission joined",
     "submission replayed",
     "unknown became succeeded",
-    "woken by headroom",
+    "released by headroom",
 )
 """What a few hundred seeds must have seen, besides every fault."""
 MUCH_BY_HAND = "much by hand"

@@ -1,7 +1,7 @@
 """
 A life beside a hostile tenant: how much of their throughput do the other organisations lose?
 
-Each life is played twice, with the tenant and without it. The others do the same in both: each of their pipelines
+Each life is run twice, with the tenant and without it. The others do the same in both: each of their pipelines
 submits a call, waits for its end, and submits the next. The harm is the difference between the calls that they finish.
 Nothing else goes wrong, except that a worker may die in both lives.
 
@@ -107,7 +107,7 @@ class HostileWorld(World):
         refused_s = self.plan.choice((0, ATTACK_S / 3, ATTACK_S))
         self.fail_provider(Outage("key refused", refused_s, credentials=(HOSTILE,)))
 
-    def play(self) -> None:
+    def run(self) -> None:
         """Live through the attack, then come to rest."""
         for org_id in OTHERS:
             for n in range(PIPELINES):
@@ -251,8 +251,8 @@ def live(seed: int) -> Lived:
         with ExitStack() as smaller:
             for module, name, value in BATCHES:
                 smaller.enter_context(patch.object(module, name, value))
-            alone.play()
-            world.play()
+            alone.run()
+            world.run()
         done, before = world.invariants.done, alone.invariants.done
         said = f"{done} calls of the others ended in {ATTACK_S} s, and {before} without the tenant"
         world.invariants.check("others_keep_their_share", done >= SHARE_MIN * before, said)

@@ -14,7 +14,7 @@ from callgate.domain.ledger import NewSubmission, Reserve, Settle, SettleOutcome
 from tests.simulation.attacks import ATTACK_S, HOSTILE, JUNK
 from tests.simulation.breakers import Breakers
 from tests.simulation.invariants import Invariants
-from tests.simulation.wakeup_rule import Headroom
+from tests.simulation.release_rule import Headroom
 
 if TYPE_CHECKING:
     from callgate.domain.delivery import Delivery
@@ -34,7 +34,7 @@ LINK_TRIES_MAX, LINK_WAIT_S = 25, 5.0
 
 
 class OthersHeadroom(Headroom):
-    """Who is woken among the others; the tenant's calls may be held, and are woken when they are free."""
+    """Who is released among the others; the tenant's calls may be held, and are released when they are free."""
 
     def _wanting(self) -> list[CallRow]:
         return [call for call in super()._wanting() if call.org_id != HOSTILE]

@@ -1,7 +1,7 @@
 """
 What must be true: after every statement for the rows it touched, at every provider request and link, and at the end.
 
-Nothing here asks callgate whether callgate is right. Expectations come from the provider's own books, from what was
+Nothing here asks callgate whether callgate is right. Expectations come from the provider's own journal, from what was
 submitted, and from the rows themselves; each broken one is a `Violation` that names its rule.
 """
 
@@ -38,8 +38,8 @@ from tests.simulation.breakers import Breakers
 from tests.simulation.limits import Limits
 from tests.simulation.periods import Periods
 from tests.simulation.provider import worst_nano_usd
+from tests.simulation.release_rule import Headroom, scopes_asked
 from tests.simulation.row_rules import A, RowRules, S
-from tests.simulation.wakeup_rule import Headroom, scopes_asked
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -318,7 +318,7 @@ class Invariants:
         """Faults have stopped, time has gone on: everything must have come to its end."""
         self._touched(list(self._tables.calls))
         report = audit(self._world.ledger.snapshot())
-        self.check("the_books_balance", report.is_clean, report)
+        self.check("figures_equal_rows", report.is_clean, report)
         held = [budget for budget in self._tables.budgets.values() if budget.reserved_nano_usd]
         self.check("every_call_ends", not held, "; ".join(map(self._world.named, held)))
         for attempt_id, row in self._tables.attempts.items():

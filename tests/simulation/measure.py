@@ -73,7 +73,7 @@ class OutageWorld(World):
         self.own_keys = ()
         self.fail_provider(Outage(kind, OUTAGE_S))
 
-    def play(self) -> None:
+    def run(self) -> None:
         """Queue the calls at once, and wait until all have ended."""
         for n in range(CALLS):
             actors.submit_one(self, f"p{n}", self.orgs[n % len(self.orgs)], f"question {n}")
@@ -96,14 +96,14 @@ class OutageWorld(World):
 
 
 def measure(kind: str, orgs: Sequence[str]) -> Measured:
-    """Play one outage."""
+    """Run one outage."""
     world = OutageWorld(kind, orgs)
     before = structlog.get_config()
     structlog.configure(
         processors=[world.hear], wrapper_class=structlog.make_filtering_bound_logger(0)
     )
     try:
-        world.play()
+        world.run()
     finally:
         world.scheduler.close()
         structlog.configure(**before)

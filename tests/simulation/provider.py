@@ -1,5 +1,5 @@
 """
-A model of a provider, with books of its own: what it received, under which attempt, and what it bills for it.
+A model of a provider, with a journal of its own: what it received, under which attempt, and what it bills for it.
 
 It has tricks in store for the process that asks: to be slow, silent or wrong, and to ask again what a reply is worth.
 """

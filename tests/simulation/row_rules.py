@@ -173,4 +173,4 @@ class RowRules:
         is_even = (held, spent) == (budget.reserved_nano_usd, budget.spent_nano_usd)
         newest = ", ".join(self._world.named(a.attempt_id) for a in rows[-3:])
         said = f"{self._world.named(budget)}; by rows spent {spent}, held {held}; newest: {newest}"
-        self._check("the_books_balance", is_even, said)
+        self._check("figures_equal_rows", is_even, said)

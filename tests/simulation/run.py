@@ -32,7 +32,7 @@ CALL_NAME = re.compile(r"\bc\d+(?=\.\d)")
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class SeedResult:
     """What became of one seed."""
 
     seed: int
@@ -45,13 +45,15 @@ class Played:
     """What happened last, and how to see it again."""
 
 
-def play(seed: int, *, faults: Mapping[str, float] = {}, lines_max: int = REPORT_LINES) -> Played:
-    """Play one seed; a report has at most so many lines."""
+def run_seed(
+    seed: int, *, faults: Mapping[str, float] = {}, lines_max: int = REPORT_LINES
+) -> SeedResult:
+    """Run one seed; a report has at most so many lines."""
     world = World(seed, faults=faults)
     scheduler = world.scheduler
     rule, why = None, ""
     try:
-        world.play()
+        world.run()
     except Violation as violation:
         rule, why = violation.rule, str(violation)
     except Exception as error:
@@ -59,7 +61,7 @@ def play(seed: int, *, faults: Mapping[str, float] = {}, lines_max: int = REPORT
     finally:
         scheduler.close()
     report = _report(seed, why, scheduler, lines_max) + _again(seed, faults) if rule else ""
-    return Played(seed, scheduler.trace_hash(), scheduler.counts, scheduler.steps, rule, report)
+    return SeedResult(seed, scheduler.trace_hash(), scheduler.counts, scheduler.steps, rule, report)
 
 
 def _report(seed: int, why: str, scheduler: Scheduler, lines_max: int) -> str:
@@ -100,12 +102,12 @@ def main(arguments: Iterable[str] | None = None) -> int:
     counts: Counter[str] = Counter()
     number, steps, begun, failed = 0, 0, time.perf_counter(), None
     for seed in seeds:
-        played = play(seed, faults=options.faults, lines_max=options.lines)
+        result = run_seed(seed, faults=options.faults, lines_max=options.lines)
         number += 1
-        counts += played.counts
-        steps += played.steps
-        if played.rule:
-            failed = played
+        counts += result.counts
+        steps += result.steps
+        if result.rule:
+            failed = result
             break
     elapsed_s = time.perf_counter() - begun
     summary = {
@@ -116,7 +118,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
         "steps": steps,
         "seconds": round(elapsed_s, 1),
         "seeds_per_s": round(number / elapsed_s, 1),
-        "trace": played.trace_hash if number == 1 else None,
+        "trace": result.trace_hash if number == 1 else None,
         "never_happened": [event for event in EVENTS if not counts[event]],
         "events": dict(sorted(counts.items())),
     }
@@ -146,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     """What `main` understands."""
     known = argparse.ArgumentParser(prog="make simulate")
     known.add_argument("--seeds", type=int, default=1_000)
-    known.add_argument("--seed", type=int, help="play this one, and show its trace if it fails")
+    known.add_argument("--seed", type=int, help="run this one, and show its trace if it fails")
     known.add_argument("--from", type=int, default=0, dest="first")
     known.add_argument("--faults", type=_faults, default={}, help="these for sure: name=chance,...")
     known.add_argument("--lines", type=int, default=REPORT_LINES, help="of a report, at most")

@@ -46,7 +46,7 @@ class Event(NamedTuple):
 
     at: float
     number: int
-    act: Callable[[], object]
+    action: Callable[[], object]
     owner: Owner
     is_idle: bool
     """Of a loop that only looks whether there is work: time may skip it."""
@@ -92,22 +92,22 @@ class Scheduler:
     def after(
         self,
         delay_s: float,
-        act: Callable[[], object],
+        action: Callable[[], object],
         owner: Owner | None = None,
         *,
         idle: bool = False,
     ) -> None:
         """Plan an event."""
-        event = Event(self.now + delay_s, next(self._numbers), act, owner or self.world, idle)
+        event = Event(self.now + delay_s, next(self._numbers), action, owner or self.world, idle)
         heapq.heappush(self._events, event)
         self.busy += not idle
 
-    def spawn(self, owner: Owner, act: Callable[[], object], delay_s: float = 0.0) -> None:
+    def spawn(self, owner: Owner, action: Callable[[], object], delay_s: float = 0.0) -> None:
         """Start a greenlet of a process."""
 
         def body() -> None:
             try:
-                act()
+                action()
             except Died:
                 pass
             finally:
@@ -166,10 +166,10 @@ class Scheduler:
                 continue
             self.now = max(self.now, event.at)
             if owner.paused_until > self.now:
-                self.after(owner.paused_until - self.now, event.act, owner, idle=event.is_idle)
+                self.after(owner.paused_until - self.now, event.action, owner, idle=event.is_idle)
                 continue
             self.steps += 1
-            event.act()
+            event.action()
 
     def close(self) -> None:
         """End what is still suspended, so that nothing runs when it is collected."""

@@ -11,7 +11,7 @@ from tests.simulation.measure import CALLS, SEVERAL, measure
     ("kind", "orgs"), [("server error", SEVERAL), ("reset", ("acme",))], ids=["503", "reset"]
 )
 def test_an_outage_of_ten_minutes(kind: str, orgs: tuple[str, ...]) -> None:
-    """The other two of the four that `python -m tests.simulation.measure` plays differ in nothing that is asserted."""
+    """The other two of the four that `python -m tests.simulation.measure` runs differ in nothing that is asserted."""
     measured = measure(kind, orgs)
 
     assert measured.states == {"succeeded": CALLS}

@@ -15,7 +15,7 @@ import pytest
 
 from tests.simulation.fixtures import quiet_services
 from tests.simulation.mutations import MUTATIONS, Mutation
-from tests.simulation.run import EVENTS, REPORT_LINES, Played, parser, play
+from tests.simulation.run import EVENTS, REPORT_LINES, SeedResult, parser, run_seed
 
 __all__ = ["quiet_services"]
 
@@ -26,33 +26,35 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def lives() -> list[Played]:
-    """Seeds 0, 1, 2, ..., played once for all tests."""
-    return [play(seed) for seed in range(SEEDS)]
+def lives() -> list[SeedResult]:
+    """Seeds 0, 1, 2, ..., run once for all tests."""
+    return [run_seed(seed) for seed in range(SEEDS)]
 
 
-def test_no_life_breaks_an_invariant(lives: list[Played]) -> None:
+def test_no_life_breaks_an_invariant(lives: list[SeedResult]) -> None:
     """See `tests/simulation/invariants.py` for what is checked, at every step and at the end."""
     assert [life.report for life in lives if life.rule] == []
 
 
-def test_every_fault_and_every_event_happens(lives: list[Played]) -> None:
+def test_every_fault_and_every_event_happens(lives: list[SeedResult]) -> None:
     """A fault that never happens proves nothing."""
     counts: Counter[str] = sum((life.counts for life in lives), Counter())
 
     assert [event for event in EVENTS if not counts[event]] == []
 
 
-def test_a_seed_repeats_its_life(lives: list[Played]) -> None:
+def test_a_seed_repeats_its_life(lives: list[SeedResult]) -> None:
     """To the last line of the trace; another seed lives another life."""
     hashes = [life.trace_hash for life in lives[:5]]
 
-    assert [play(seed).trace_hash for seed in range(5)] == hashes
+    assert [run_seed(seed).trace_hash for seed in range(5)] == hashes
     assert len(set(hashes)) == 5
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_a_seed_repeats_its_life_in_another_process(lives: list[Played], hash_seed: str) -> None:
+def test_a_seed_repeats_its_life_in_another_process(
+    lives: list[SeedResult], hash_seed: str
+) -> None:
     """Whatever the order in which Python hashes."""
     ran = subprocess.run(
         [sys.executable, "-m", "tests.simulation.run", "--seed", "3", "--json"],
@@ -69,21 +71,21 @@ def test_a_seed_repeats_its_life_in_another_process(lives: list[Played], hash_se
 def test_a_planted_defect_is_caught(mutation: Mutation) -> None:
     """By the invariant it breaks; and the seed that caught it catches it again, with the same trace."""
     with mutation.plant():
-        played = (play(seed, faults=mutation.faults) for seed in range(MUTANT_SEEDS_MAX))
-        caught = next((life for life in played if life.rule), None)
+        results = (run_seed(seed, faults=mutation.faults) for seed in range(MUTANT_SEEDS_MAX))
+        caught = next((life for life in results if life.rule), None)
         assert caught is not None, f"{MUTANT_SEEDS_MAX} seeds did not notice"
-        again = play_again(caught.report)
+        again = run_again(caught.report)
 
     assert caught.rule in mutation.rules, caught.report
     assert again.report == caught.report
     assert_tells_what_happened(caught.report)
 
 
-def play_again(report: str) -> Played:
+def run_again(report: str) -> SeedResult:
     """Do what the last line of a report says."""
     seed, arguments = [*shlex.split(report.splitlines()[-1].partition("SEED=")[2]), ""][:2]
     options = parser().parse_args(["--seed", seed, *shlex.split(arguments.removeprefix("ARGS="))])
-    return play(options.seed, faults=options.faults)
+    return run_seed(options.seed, faults=options.faults)
 
 
 def assert_tells_what_happened(report: str) -> None:

@@ -111,8 +111,8 @@ class Names:
         name = self._name(row_id, "a" if attempt else "s")
         return name if row is None else f"{name} of {self.named(row.key)}"
 
-    def _name(self, thing: UUID, letter: str) -> str:
-        return self._names.setdefault(thing, f"{letter}{len(self._names) + 1}")
+    def _name(self, thing: UUID, prefix: str) -> str:
+        return self._names.setdefault(thing, f"{prefix}{len(self._names) + 1}")
 
 
 def _things(arguments: Sequence[Any]) -> Sequence[Any]:

@@ -1,7 +1,7 @@
 """
 One seed: a ledger, a broker, a provider, some worker processes, pipelines and operators, and what goes wrong.
 
-A world plays for a minute and a half of trouble. Then all faults stop, and it comes to rest: whatever was accepted
+A world runs for a minute and a half of trouble. Then all faults stop, and it comes to rest: whatever was accepted
 must end.
 """
 
@@ -144,7 +144,7 @@ class World:
         self.processes = [Process(self, f"w{n}") for n in range(self.rng.randint(1, 3))]
         self._worker_count = len(self.processes)
 
-    def play(self) -> None:
+    def run(self) -> None:
         """
         Live through the trouble, then come to rest.
 
@@ -159,7 +159,7 @@ class World:
             after(rng.uniform(10, TROUBLE_S), partial(actors.operate, self, f"o{n}"))
         bookkeepers = 15 if self.faults.chances.get(MUCH_BY_HAND) else 0
         for n in range(bookkeepers):
-            after(rng.uniform(10, TROUBLE_S), partial(actors.keep_books, self, f"b{n}"))
+            after(rng.uniform(10, TROUBLE_S), partial(actors.settle_bills, self, f"b{n}"))
         actors.bad_weather(self, until_s=TROUBLE_S)
         after(TROUBLE_S, self._end_trouble)
         self.scheduler.run(is_over=self._is_at_rest, skip_to=self._next_due_s)

@@ -232,14 +232,14 @@ def collect_command_output(deployment: Deployment, url: str, seen: Collected) ->
         url: [
             ("calls", "list", "--json"),
             ("costs", "--json"),
-            ("budget", "show", "--json"),
+            ("budgets", "show", "--json"),
             ("doctor", "--model", "sim/sim-1", "--json"),
             *(("calls", "show", handle.task_id, "--json") for handle in handles),
         ],
         deployment.services.database_url: [
-            ("dead", "list", "--json"),
-            ("dead", "stats", "--json"),
-            ("dead", "show", handles[-1].task_id),
+            ("dead-letters", "list", "--json"),
+            ("dead-letters", "summary", "--json"),
+            ("dead-letters", "show", handles[-1].task_id),
             ("audit", "--json"),
             ("tenants", "list", "--json"),
         ],

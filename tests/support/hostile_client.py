@@ -95,7 +95,7 @@ def their(content: str, **changes: Any) -> Any:
     return a_submission(content, org_id="theirs", **changes)
 
 
-def books(owner: PostgresSession) -> dict[str, list[Any]]:
+def all_rows(owner: PostgresSession) -> dict[str, list[Any]]:
     """Every row of every table."""
     return {
         table.name: [tuple(row) for row in owner.rows(f"SELECT * FROM {table.name} ORDER BY 1", {})]

@@ -1,8 +1,8 @@
 """
-A ledger that everybody touches, and an auditor: what the money properties play with.
+A ledger that everybody touches, and an auditor: what the money properties run.
 
 Clients, workers that vanish and come back, brokers that repeat messages, operators and time act one step at a time;
-`audit` looks at the books after every step, and `close` moves on whatever is due until nothing is held any more.
+`audit` compares figures and rows after every step, and `close` moves on whatever is due until nothing is held any more.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def lately(rows: Sequence[Row], back: int) -> list[Row]:
     return [rows[-1 - back % len(rows)]] if rows else []
 
 
-class Books:
+class MoneyModel:
     """Everybody who touches the ledger, and an auditor."""
 
     def __init__(self, limit: int) -> None:
@@ -265,7 +265,7 @@ class Books:
     def audit(self) -> None:
         """Look at everything."""
         self.the_limit_holds()
-        self.the_books_balance()
+        self.figures_equal_rows()
         self.attempts_are_unique_and_one_at_a_time()
         self.posted_and_status_agree()
         self.every_call_is_due_or_done()
@@ -292,7 +292,7 @@ class Books:
         """What was kept free for it, at the least."""
         return min(attempt.hold_nano_usd, self.lowest_by_hand.get(attempt.attempt_id, 1 << 62))
 
-    def the_books_balance(self) -> None:
+    def figures_equal_rows(self) -> None:
         """reserved = Σ hold of unposted rows and spent = Σ posted, over exactly the budgets of each hold."""
         for budget in self.tables.budgets.values():
             rows = [a for a in self.tables.attempts.values() if budget.budget_id in a.budget_ids]
@@ -356,4 +356,4 @@ class Books:
             assert call.state is not CallState.RUNNING
             assert call.state.is_open or not self.tables.deliveries(call)
             assert all(a.status.is_posted for a in self.tables.attempts_of[key])
-        self.the_books_balance()
+        self.figures_equal_rows()

@@ -231,7 +231,7 @@ class ServiceWorld:
         self.call_ledger = InterruptedCallLedger(self.ledger)
         self.unclaimed = SkippedRows[CallKey](self.clock, nullcontext())
         self.unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
-        self.woken: list[float] = []
+        self.headroom_freed_at_s: list[float] = []
         """When the due query was asked to run at once."""
         self.lease = LeaseService(
             leases=self.ledger.leases, clock=self.clock, worker_id=WORKER_ID, lease_s=lease_s
@@ -273,7 +273,7 @@ class ServiceWorld:
             catalogue=self.catalogue,
             jitter=self.clock.jitter,
             monotonic=self.clock.monotonic,
-            on_headroom_freed=lambda: self.woken.append(self.clock.elapsed_s),
+            on_headroom_freed=lambda: self.headroom_freed_at_s.append(self.clock.elapsed_s),
             sleep=self.clock.pass_time,
             on_locked=self.unsettled.add,
         )

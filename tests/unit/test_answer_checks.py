@@ -40,8 +40,8 @@ class Checker:
         return self.finds
 
 
-def stage_with(checker: Checker) -> ServiceWorld:
-    """A stage whose answers are checked by script."""
+def world_with(checker: Checker) -> ServiceWorld:
+    """A world whose answers are checked by script."""
     checker.world = ServiceWorld(checker=checker)
     checker.world.ledger.set_budget("globex", "org", Window.DAY, 10**9)
     return checker.world
@@ -51,7 +51,7 @@ def stage_with(checker: Checker) -> ServiceWorld:
 def test_an_answer_that_cannot_be_checked_is_paid_and_the_end(error: OutputUnchecked) -> None:
     """Its reply came, so it is posted by its usage; another try would be paid again, for the same."""
     checker = Checker()
-    world = stage_with(checker)
+    world = world_with(checker)
     ref = answered(world, response_schema=SCHEMA)
     checker.finds = error
 
@@ -69,7 +69,7 @@ def test_an_answer_that_cannot_be_checked_is_paid_and_the_end(error: OutputUnche
 def test_without_a_checker_an_answer_waits_and_nothing_else_does() -> None:
     """It stays answered until the due query brings it back."""
     checker = Checker()
-    world = stage_with(checker)
+    world = world_with(checker)
     waits, plain = answered(world, "a", response_schema=SCHEMA), answered(world, "b")
     checker.finds = CheckerUnavailable("cannot fork")
 
@@ -88,7 +88,7 @@ def test_without_a_checker_an_answer_waits_and_nothing_else_does() -> None:
 def test_what_has_no_schema_is_settled_before_anything_is_checked() -> None:
     """A check may take a while."""
     checker = Checker()
-    world = stage_with(checker)
+    world = world_with(checker)
     refs = [answered(world, "a", response_schema=SCHEMA), answered(world, "b")]
     settle, order = world.ledger.settle, []
 
@@ -105,7 +105,7 @@ def test_what_has_no_schema_is_settled_before_anything_is_checked() -> None:
 def test_a_batch_checks_for_a_while() -> None:
     """Three slow answers: the third is left, and comes again."""
     checker = Checker()
-    world = stage_with(checker)
+    world = world_with(checker)
     slow = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(3)]
     checker.takes_s = BATCH_S_MAX / 2
 
@@ -116,7 +116,7 @@ def test_a_batch_checks_for_a_while() -> None:
 def test_answers_too_large_to_keep_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are checked all the same, one in memory at a time, while the batch has time."""
     checker = Checker()
-    world = stage_with(checker)
+    world = world_with(checker)
     refs = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(3)]
     monkeypatch.setattr(output_checks, "KEPT_BYTES_MAX", 0)
     checker.takes_s = BATCH_S_MAX / 2
@@ -130,7 +130,7 @@ def test_one_organisation_fills_a_quarter_of_what_a_batch_keeps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else another's answers would have to be read again, after all of those were checked."""
-    world = stage_with(Checker())
+    world = world_with(Checker())
     refs = [answered(world, f"text {n}", response_schema=SCHEMA) for n in range(2)]
     refs.append(answered(world, "text 3", org_id="globex", response_schema=SCHEMA))
     (view,) = world.ledger.read(refs[:1], Bodies.BOTH)

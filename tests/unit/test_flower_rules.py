@@ -43,10 +43,12 @@ def test_names_of_celery_are_stored(name: str) -> None:
     assert kept({**HEARTBEAT, "hostname": name})
 
 
-@pytest.mark.parametrize("letter", ["<", ">", '"', "'", "&", "\n", "\x1b", "é", "\u202e", "`", ""])
-def test_names_with_special_characters_are_refused(letter: str) -> None:
+@pytest.mark.parametrize(
+    "character", ["<", ">", '"', "'", "&", "\n", "\x1b", "é", "\u202e", "`", ""]
+)
+def test_names_with_special_characters_are_refused(character: str) -> None:
     """In HTML, in an attribute, in a terminal."""
-    name = f"a{letter}b" if letter else ""
+    name = f"a{character}b" if character else ""
 
     assert kept({**HEARTBEAT, "hostname": name}) is None
     assert kept({**RECEIVED, "uuid": name}) is None

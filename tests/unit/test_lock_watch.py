@@ -65,7 +65,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def test_a_session_that_takes_a_moment_to_go_is_named_once() -> None:
-    """Its successor is named anew."""
+    """Its successor is named again."""
     again = LockHoarder("acme_pipeline", 24_000, 8, True)
 
     assert (

@@ -27,7 +27,7 @@ from tests.support.ledger_under_test import (
 
 
 def a_life(batch: list[NewSubmission], seed: int) -> tuple[list[Any], Snapshot]:
-    """Some calls in a fresh ledger, everything that was answered, and the books in the end."""
+    """Some calls in a fresh ledger, everything that was answered, and the snapshot in the end."""
     rng = random.Random(seed)  # noqa: S311
     clock = ManualClock()
     ledger = MemoryLedger(clock, counted_ids())
@@ -51,7 +51,7 @@ def test_the_same_steps_lead_to_the_same_ledger() -> None:
     assert a_life(batch, seed=7) != a_life(batch, seed=8)
 
 
-def test_it_plays_all_roles() -> None:
+def test_it_implements_all_ports() -> None:
     """One instance is the ledger, what operators ask, and what makes room; a type checker reads this too."""
     ledger = MemoryLedger()
     roles: tuple[LedgerPort, OperationsPort, RetentionPort] = (ledger, ledger, ledger)
@@ -96,7 +96,7 @@ def test_a_purged_text_is_nowhere_in_its_tables() -> None:
 
 
 def test_views_do_not_change_afterwards() -> None:
-    """What was read is a value: a reader keeps the books of one moment."""
+    """What was read is a value: a reader keeps the figures of one moment."""
     ledger = MemoryLedger(ManualClock(), counted_ids())
     key = ledger.submit([a_submission()])[0].key
     (before,) = ledger.read([key])

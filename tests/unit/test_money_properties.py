@@ -1,7 +1,7 @@
 """
 Money under any interleaving: submit, reserve, record, settle, expire, redeliver, cancel, force, and time passing.
 
-Hypothesis looks for the shortest life of a ledger that breaks its books; seeded lives are longer.
+Hypothesis looks for the shortest life of a ledger that breaks its figures; seeded lives are longer.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from callgate.domain.budgets import Window
 from callgate.domain.calls import AttemptStatus, CallState
 from callgate.domain.requests import OnBudget
 from tests.support.ledger_under_test import LINK
-from tests.support.money_model import Books
+from tests.support.money_model import MoneyModel
 
-Action = Callable[[Books], None]
+Action = Callable[[MoneyModel], None]
 # Few and round amounts, so that holds meet limits exactly, and by one nano-USD more.
 COSTS = [40, 100, 130, 0]
 LIMITS = [300, 200, 150, 149, 100]
@@ -36,90 +36,92 @@ BATCHES = [
     [(1, 100), (0, 149), (0, 0)],
 ]
 USUAL: dict[Callable[..., None], dict[str, list[Any]]] = {
-    Books.submit: {
+    MoneyModel.submit: {
         "content": ["one", "two", "three"],
         "org_id": ["acme", "acme", "zeta"],
         "force": [True, False],
         "inherit_links": [False, True],
         "link": [None, LINK],
     },
-    Books.reserve: {"batch": BATCHES, "on_budget": list(OnBudget)},
-    Books.record: {"back": LATELY, "has_reply": [True, False]},
-    Books.settle: {
+    MoneyModel.reserve: {"batch": BATCHES, "on_budget": list(OnBudget)},
+    MoneyModel.record: {"back": LATELY, "has_reply": [True, False]},
+    MoneyModel.settle: {
         "back": LATELY,
         "cost": COSTS,
         "is_success": [True, False],
         "next_state": [CallState.WAITING, CallState.WAITING, CallState.DEAD],
     },
-    Books.take_due: {"limit": [5, 1], "expire": [True, False], "vanishes": [False, True]},
+    MoneyModel.take_due: {"limit": [5, 1], "expire": [True, False], "vanishes": [False, True]},
 }
 UNUSUAL: dict[Callable[..., None], dict[str, list[Any]]] = {
-    Books.submit_again: {"back": LATELY},
-    Books.reserve_again: {"back": LATELY},
-    Books.settle_again: {"batch": [[0], [1, 0], [2, 2, 1]], "seen": [None, *AttemptStatus]},
-    Books.sweep: {},
-    Books.end: {"back": LATELY},
-    Books.set_budget: {
+    MoneyModel.submit_again: {"back": LATELY},
+    MoneyModel.reserve_again: {"back": LATELY},
+    MoneyModel.settle_again: {"batch": [[0], [1, 0], [2, 2, 1]], "seen": [None, *AttemptStatus]},
+    MoneyModel.sweep: {},
+    MoneyModel.end: {"back": LATELY},
+    MoneyModel.set_budget: {
         "org_id": ["acme", "zeta"],
         "scope": ["org", "call_type:extraction"],
         "window": list(Window),
         "limit": LIMITS,
     },
-    Books.settle_by_hand: {
+    MoneyModel.settle_by_hand: {
         "back": LATELY,
         "billed": [0, 40, 100, 130],
         "may_exceed_hold": [False, True],
     },
-    Books.settle_by_stale_hand: {"back": LATELY, "seen": [100, 50, 0, 7]},
-    Books.pass_time: {"seconds": SECONDS},
+    MoneyModel.settle_by_stale_hand: {"back": LATELY, "seen": [100, 50, 0, 7]},
+    MoneyModel.pass_time: {"seconds": SECONDS},
 }
 ACTIONS = [*USUAL.items()] * 4 + [*UNUSUAL.items()]
 
 
-def drawn(act: Callable[..., None], choices: dict[str, list[Any]]) -> st.SearchStrategy[Action]:
+def drawn(action: Callable[..., None], choices: dict[str, list[Any]]) -> st.SearchStrategy[Action]:
     """An action with its arguments chosen by Hypothesis."""
-    return st.builds(partial, st.just(act), **{k: st.sampled_from(v) for k, v in choices.items()})
+    return st.builds(
+        partial, st.just(action), **{k: st.sampled_from(v) for k, v in choices.items()}
+    )
 
 
 DRAWN: st.SearchStrategy[Action] = st.one_of(*[drawn(*action) for action in ACTIONS])
 
 
-class BooksMachine(RuleBasedStateMachine):
+class MoneyMachine(RuleBasedStateMachine):
     """Hypothesis as everybody who touches the ledger."""
 
-    books: Books
+    model: MoneyModel
 
     @initialize(limit=st.sampled_from(LIMITS))
-    def open_books(self, limit: int) -> None:
-        self.books = Books(limit)
+    def make_model(self, limit: int) -> None:
+        self.model = MoneyModel(limit)
 
     @rule(action=DRAWN)
-    def act(self, action: Action) -> None:
+    def step(self, action: Action) -> None:
         """One rule for all, because Hypothesis leaves out whole rules of most runs, and money needs them all."""
-        action(self.books)
+        action(self.model)
 
     @invariant()
     def audit(self) -> None:
-        self.books.audit()
+        self.model.audit()
 
     def teardown(self) -> None:
-        if hasattr(self, "books"):
-            self.books.close()
+        if hasattr(self, "model"):
+            self.model.close()
 
 
-TestBooks = BooksMachine.TestCase
-TestBooks.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestMoneyModel = MoneyMachine.TestCase
+TestMoneyModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_books_balance_through_a_long_life(seed: int) -> None:
+def test_the_figures_equal_the_rows_through_a_long_life(seed: int) -> None:
     """Longer and more even than what Hypothesis draws, so that rare meetings happen; a seed repeats a life."""
     rng = random.Random(seed)  # noqa: S311
-    books = Books(limit=300)
+    model = MoneyModel(limit=300)
 
     for _ in range(300):
-        act, choices = rng.choice(ACTIONS)
-        act(books, **{name: rng.choice(values) for name, values in choices.items()})
-        books.audit()
+        action, choices = rng.choice(ACTIONS)
+        action(model, **{name: rng.choice(values) for name, values in choices.items()})
+        model.audit()
 
-    books.close()
+    model.close()

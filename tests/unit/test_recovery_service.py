@@ -212,8 +212,8 @@ def test_without_a_broker_what_is_due_stays_queued_for_a_sweep() -> None:
     assert world.queue.calls == [key]
 
 
-def test_whoever_frees_headroom_asks_for_the_due_query() -> None:
-    """The woken call need not wait for the next interval."""
+def test_a_settlement_that_frees_headroom_asks_for_the_due_query() -> None:
+    """The released call need not wait for the next interval."""
     world = ServiceWorld()
     first = asyncio.run(world.run(world.submit("first").key))
     assert first.last is not None
@@ -221,10 +221,10 @@ def test_whoever_frees_headroom_asks_for_the_due_query() -> None:
     busy, held_up = world.submit("second").key, world.submit("third!").key
     asyncio.run(world.llm.execute(busy))
     asyncio.run(world.llm.execute(held_up))
-    before = list(world.woken)
+    before = list(world.headroom_freed_at_s)
 
     world.ai_call_logger.settle(world.queue.settle_tasks)
     world.due.run()
 
-    assert (before, len(world.woken)) == ([], 1)
+    assert (before, len(world.headroom_freed_at_s)) == ([], 1)
     assert world.queue.calls == [held_up]

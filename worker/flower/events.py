@@ -79,7 +79,7 @@ def _loads(value: Any) -> list[float]:
     return [_number(0, 1e6)(load) for load in value]
 
 
-SHARED_FIELDS: Mapping[str, FieldCheck] = {
+EVENT_FIELDS: Mapping[str, FieldCheck] = {
     "hostname": _like(NAME),
     "timestamp": _number(0, 2**33),
     "utcoffset": _number(-HOURS_MAX, HOURS_MAX),
@@ -87,7 +87,7 @@ SHARED_FIELDS: Mapping[str, FieldCheck] = {
 }
 FIELDS: Mapping[str, Mapping[str, FieldCheck]] = {
     "worker": {
-        **SHARED_FIELDS,
+        **EVENT_FIELDS,
         "pid": _count,
         "freq": _number(0.1, 300),
         "active": _count,
@@ -98,7 +98,7 @@ FIELDS: Mapping[str, Mapping[str, FieldCheck]] = {
         "sw_sys": _like(VERSION),
     },
     "task": {
-        **SHARED_FIELDS,
+        **EVENT_FIELDS,
         "uuid": _like(ID),
         "root_id": _like(ID),
         "parent_id": _like(ID),

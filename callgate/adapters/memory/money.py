@@ -2,7 +2,7 @@
 How money moves in the memory ledger: reserve, record and settle, one row at a time.
 
     queued --reserve--> hold --record--> answer kept --settle--> posted in the very budgets the hold was made in
-                          \\--settle as unknown--> the whole hold posted --late answer--> posted again with the truth
+                          \\--settle as unknown--> the whole hold posted --late answer--> posted again at its real cost
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def _turn_away(
         case Defer():
             _wait(call, command.reason, command.error, now + timedelta(seconds=command.wait_s))
         case Requeue():
-            _wait(call, WaitReason.QUARANTINE, command.error, now)
+            _wait(call, WaitReason.LOCKED, command.error, now)
             call.sweeps = 0
 
 

@@ -27,7 +27,9 @@ class MemoryRetention:
             found = [c for c in self.tables.calls.values() if self._is_too_old(c, ages, now)]
             calls = found[:limit]
             unprocessable_messages = (
-                [] if ages.default_s is None else self._old_messages(ages.default_s, now)[:limit]
+                []
+                if ages.default_s is None
+                else self._old_unprocessable_messages(ages.default_s, now)[:limit]
             )
             if not dry_run:
                 for call in calls:
@@ -77,13 +79,11 @@ class MemoryRetention:
         attempts = self.tables.attempts_of[call.key]
         return max([call.created_at, *(a.posted_at for a in attempts if a.posted_at)])
 
-    def _old_messages(
+    def _old_unprocessable_messages(
         self, age_s: float, now: datetime
     ) -> list[tuple[datetime, UnprocessableMessage]]:
         return [
-            message
-            for message in self.tables.unprocessable_messages
-            if message[0] <= now - timedelta(seconds=age_s)
+            s for s in self.tables.unprocessable_messages if s[0] <= now - timedelta(seconds=age_s)
         ]
 
     def _empty(self, call: CallRow) -> None:

@@ -27,7 +27,6 @@ from callgate.domain.calls import (
     CallKey,
     CallState,
     CallView,
-    WaitReason,
 )
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.errors import RowRefused
@@ -43,6 +42,7 @@ from callgate.domain.ledger import (
     RecordAnswer,
     RecordOutcome,
     Refused,
+    Reject,
     Requeue,
     Reserve,
     ReserveCommand,
@@ -74,10 +74,10 @@ READ = """SELECT * FROM callgate_read_v1(
     %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(request_bytes_max)s,
     %(with_reply)s, %(bytes_max)s)"""
 RESERVE = """SELECT * FROM callgate_reserve_v1(
-    %(call_ids)s::uuid[], %(generations)s::int[], %(holds)s::bigint[], %(expires_in_s)s::float8[],
-    %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[], %(waits)s::boolean[],
-    %(default_limits)s::bigint[], %(rejections)s::text[], %(defer_s)s::float8[], %(defer_reasons)s::text[],
-    %(credentials)s::text[], %(waits_max_s)s::float8[])"""
+    %(call_ids)s::uuid[], %(generations)s::int[], %(commands)s::text[], %(holds)s::bigint[],
+    %(expires_in_s)s::float8[], %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[],
+    %(waits)s::boolean[], %(default_limits)s::bigint[], %(credentials)s::text[], %(waits_max_s)s::float8[],
+    %(errors)s::text[], %(defer_s)s::float8[], %(defer_reasons)s::text[])"""
 RECORD = """SELECT * FROM callgate_record_v1(
     %(attempt_ids)s::uuid[], %(replies)s::bytea[], %(errors)s::text[], %(latencies_ms)s::int[],
     %(provider_request_ids)s::text[])"""
@@ -311,6 +311,7 @@ def _reserve_parameters(batch: Sequence[ReserveCommand]) -> dict[str, Any]:
     return {
         "call_ids": [c.key.call_id for c in batch],
         "generations": [c.key.generation for c in batch],
+        "commands": [_COMMANDS[type(c)] for c in batch],
         "holds": [c.hold_nano_usd for c in claims],
         "expires_in_s": [c.expires_in_s for c in claims],
         "worker_ids": [c.worker_id for c in claims],
@@ -318,28 +319,22 @@ def _reserve_parameters(batch: Sequence[ReserveCommand]) -> dict[str, Any]:
         "trace_ids": [c.trace_id for c in claims],
         "waits": [c.on_budget is OnBudget.WAIT for c in claims],
         "default_limits": [c.default_limit_nano_usd for c in claims],
-        "rejections": [None if isinstance(c, Reserve) else c.error for c in batch],
-        "defer_s": [_wait_s(c) for c in batch],
-        "defer_reasons": [_wait_reason(c) for c in batch],
         "credentials": [c.credential for c in claims],
         "waits_max_s": [c.wait_max_s for c in claims],
+        "errors": [None if isinstance(c, Reserve) else c.error for c in batch],
+        "defer_s": [c.wait_s if isinstance(c, Defer) else None for c in batch],
+        "defer_reasons": [c.reason.value if isinstance(c, Defer) else None for c in batch],
     }
 
 
+_COMMANDS: dict[type[ReserveCommand], str] = {
+    Reserve: "reserve",
+    Reject: "reject",
+    Defer: "defer",
+    Requeue: "requeue",
+}
 _NO_CLAIM = Reserve(CallKey(UUID(int=0), 1), 0, 0.0, worker_id="", price_source="")
 """What the statement is given for a command that claims nothing; no attempt has an empty worker id."""
-
-
-def _wait_s(command: ReserveCommand) -> float | None:
-    """The statement rejects without a wait; a wait of 0 requeues the call."""
-    if isinstance(command, Defer):
-        return command.wait_s
-    return 0.0 if isinstance(command, Requeue) else None
-
-
-def _wait_reason(command: ReserveCommand) -> WaitReason:
-    """Why the call waits. A requeued one waits for the next due query only."""
-    return command.reason if isinstance(command, Defer) else WaitReason.QUARANTINE
 
 
 def _reserve_outcome(r: ReserveCommand, row: Any) -> ReserveOutcome:

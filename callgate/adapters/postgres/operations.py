@@ -71,7 +71,7 @@ SETTLE_BY_HAND = """SELECT * FROM callgate_settle_unknown_v1(
     %(operator)s, %(reason)s, %(dry_run)s)"""
 ACTIONS = "SELECT * FROM operator_action ORDER BY id DESC LIMIT %(limit)s"
 UNPROCESSABLE_MESSAGES = "SELECT * FROM unprocessable_message ORDER BY id DESC LIMIT %(limit)s"
-KEEP_UNPROCESSABLE_MESSAGE = (
+KEEP_UNPROCESSABLE = (
     "INSERT INTO unprocessable_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
 )
 _DRIFTS = TypeAdapter(tuple[BudgetDrift, ...])
@@ -156,7 +156,7 @@ class PostgresOperations:
     def keep_unprocessable(self, message: UnprocessableMessage) -> None:
         """Keep an unprocessable message; see `OperationsPort.keep_unprocessable`."""
         self._session.rows(
-            KEEP_UNPROCESSABLE_MESSAGE,
+            KEEP_UNPROCESSABLE,
             {
                 "queue": one_line(message.queue, QUEUE_CHARS_MAX),
                 "reason": one_line(message.reason, OPERATOR_TEXT_CHARS_MAX),

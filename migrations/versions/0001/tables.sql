@@ -36,7 +36,7 @@ CREATE TABLE llm_call (
     CONSTRAINT ck_llm_call_has_wait_reason CHECK ((wait_reason IS NOT NULL) = (state = 'waiting')),
     CONSTRAINT ck_llm_call_has_end_reason CHECK ((end_reason IS NOT NULL) = (state IN ('dead', 'rejected'))),
     CONSTRAINT ck_llm_call_wait_reason
-        CHECK (wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine', 'memory')),
+        CHECK (wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine', 'memory', 'locked')),
     CONSTRAINT ck_llm_call_org_id_is_bounded CHECK (char_length(org_id) <= 128),
     CONSTRAINT ck_llm_call_call_type_is_bounded CHECK (char_length(call_type) <= 128),
     CONSTRAINT ck_llm_call_provider_is_bounded CHECK (char_length(provider) <= 128),

@@ -40,7 +40,7 @@ def settle_by_hand_what_has_changed_since() -> Patched:
     return patch.object(memory_unknown, "settle", settle)
 
 
-@caught_by("the_books_balance", dies_while_asking=0.3)
+@caught_by("figures_equal_rows", dies_while_asking=0.3)
 def settle_by_hand_in_the_budgets_of_today() -> Patched:
     """The money of yesterday's attempt is given back today."""
 
@@ -55,7 +55,7 @@ def settle_by_hand_in_the_budgets_of_today() -> Patched:
     return settling(move)
 
 
-@caught_by("freed_headroom_wakes_the_oldest", dies_while_asking=0.3)
+@caught_by("freed_headroom_releases_the_oldest", dies_while_asking=0.3)
 def settling_by_hand_wakes_nobody() -> Patched:
     """What it frees is found by the timers."""
     return patch.object(memory_unknown, "running", lambda budgets, now: {})

@@ -74,6 +74,6 @@ def forget_an_overtaken_attempt() -> Patched:
 
 
 @caught_by("poison_is_put_aside", dies_while_asking=0.5)
-def try_a_poisonous_call_for_ever() -> Patched:
+def never_give_up_a_poisonous_call() -> Patched:
     """Nobody counts how many workers a call has killed."""
     return deciding(lambda failure, t, policy: (failure, replace(t, worker_losses=0), policy))

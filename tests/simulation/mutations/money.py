@@ -118,7 +118,7 @@ def begin_a_period_every_six_hours() -> Patched:
     return patch.object(memory_tables, "period_of", short)
 
 
-@caught_by("the_books_balance")
+@caught_by("figures_equal_rows")
 def claim_without_holding() -> Patched:
     """The claim is made, the figures stay."""
     change = MemoryTables.change_budget
@@ -129,7 +129,7 @@ def claim_without_holding() -> Patched:
     return patch.object(MemoryTables, "change_budget", keep)
 
 
-@caught_by("the_books_balance")
+@caught_by("figures_equal_rows")
 def settle_into_the_period_of_today() -> Patched:
     """A hold of yesterday is released in today's budget."""
     post = memory_money._post
@@ -190,21 +190,21 @@ def leave_a_late_answer_at_its_hold() -> Patched:
     return patch.object(ai_call_logger, "assess", stubborn)
 
 
-@caught_by("freed_headroom_wakes_the_oldest")
-def wake_nobody() -> Patched:
+@caught_by("freed_headroom_releases_the_oldest")
+def release_nobody() -> Patched:
     """A call that waits for headroom has a timer anyway."""
     return patch.object(memory_ledger, "release_budget_waiters", lambda *_: False)
 
 
-@caught_by("freed_headroom_wakes_the_oldest", "only_as_many_are_woken_as_fit")
-def wake_the_youngest_first() -> Patched:
+@caught_by("freed_headroom_releases_the_oldest", "only_as_many_are_released_as_fit")
+def release_the_youngest_first() -> Patched:
     """Last come, first served."""
     waiters = memory_headroom._waiters
     return patch.object(memory_headroom, "_waiters", lambda *asked: waiters(*asked)[::-1])
 
 
-@caught_by("only_as_many_are_woken_as_fit")
-def wake_everybody() -> Patched:
+@caught_by("only_as_many_are_released_as_fit")
+def release_everybody() -> Patched:
     """One will get it; the others are refused once more."""
     waiters = memory_headroom._waiters
     return patch.object(

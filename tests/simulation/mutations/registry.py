@@ -1,7 +1,7 @@
 """
 How a planted defect is registered: a patch of the product, and the rules of which one must catch it.
 
-A defect is patched in only while a seed is played. No product code knows of it.
+A defect is patched in only while a seed is run. No product code knows of it.
 """
 
 from __future__ import annotations

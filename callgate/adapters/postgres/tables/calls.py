@@ -90,7 +90,7 @@ llm_call = Table(
         "(end_reason IS NOT NULL) = (state IN ('dead', 'rejected'))", name="has_end_reason"
     ),
     CheckConstraint(
-        "wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine', 'memory')",
+        "wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine', 'memory', 'locked')",
         name="wait_reason",
     ),
     *bounded(

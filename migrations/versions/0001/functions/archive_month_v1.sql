@@ -1,16 +1,16 @@
--- callgate_archive_month_v1: drop the oldest partition of ai_call_log that is older than p_keep_months whole months, and
--- keep its sums in ai_call_log_archive.
+-- callgate_archive_month_v1: drop the oldest partition of ai_call_log that is older than p_keep_months whole months,
+-- and keep its sums in ai_call_log_archive.
 --
--- A partition is dropped only if nothing can change it any more: every attempt is posted, its call has ended, all links
--- are delivered, the bodies are purged, and record_v1 would refuse a late answer. A partition with unknown bills also
--- waits until p_unknown_days after they were posted: an operator may still learn them. settle_unknown_v1 waits for the
--- lock of take_upkeep_v1.
+-- A partition is dropped only if nothing can change it any more: all its attempts are posted, their calls have ended,
+-- their links are delivered, their bodies are purged, and record_v1 would refuse a late answer. A partition with
+-- unknown bills waits until p_unknown_days after they were posted, so that an operator can still settle them.
+-- settle_unknown_v1 waits for the lock of take_upkeep_v1.
 -- Old rows of the default partition are archived in the same way, and deleted.
--- Locks     what take_upkeep_v1 locks, then ai_call_log, exclusively, for the moment of the drop. A caller that cannot
---           get it within a second tries again later.
--- Returns   the partition's name and the number of archived attempts; null if the partition must wait, which ends the
---           search. Then the number of unknown bills for which it waits. No row if nothing is old enough, or another
---           session is archiving.
+-- Locks     what take_upkeep_v1 locks, then ai_call_log exclusively, at the moment of the drop. If it cannot be locked
+--           within a second, the statement fails and the caller tries again later.
+-- Returns   the partition's name and the number of archived attempts. If the oldest partition must wait: its name,
+--           null, and the number of unknown bills for which it waits. No row if no partition is old enough, or if
+--           another session is archiving.
 CREATE FUNCTION callgate_archive_month_v1(p_keep_months int, p_unknown_days int)
 RETURNS TABLE (partition_name text, archived bigint, unknown bigint)
 LANGUAGE plpgsql SET timezone = 'UTC' SET lock_timeout = '1s' AS $$

@@ -1,9 +1,11 @@
--- callgate_bound_login_v1: limit how long the sessions of a client's login may stay idle, wait and run. Only the owner of
--- the ledger executes this.
+-- callgate_bound_login_v1: limit how long the sessions of a client's login may stay idle, wait and run. Only the owner
+-- of the ledger executes this.
 --
--- Limits that the login already has, for this database or for all, stay. They are defaults: a session may override them.
--- They end forgotten transactions. Against hostile ones workers pass over locked calls (lock_calls_v1).
--- Returns   the statements, if the owner may not run them: a login that may alter this one has to.
+-- Limits that the login already has, for this database or for all, stay. A session can override the limits, so they end
+-- only forgotten transactions. Workers skip locked calls (lock_calls_v1), so a client that overrides them does not stop
+-- workers.
+-- Locks     nothing in the ledger. It alters the login.
+-- Returns   null; or the statements, if the owner may not run them. Then a login that may alter p_login must run them.
 CREATE FUNCTION callgate_bound_login_v1(p_login text) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE

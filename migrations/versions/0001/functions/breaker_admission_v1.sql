@@ -1,12 +1,12 @@
--- callgate_breaker_admission_v1: what the two breakers of a provider, model and credential say to the next attempt of an
--- organisation.
+-- callgate_breaker_admission_v1: decide whether the two breakers of a provider, model and credential let an
+-- organisation's next attempt start.
 --
--- Rules     callgate/domain/breaker.py, `Guard.admit`. lock_breakers_v1 has created the breaker that is shared by all
+-- Rules     callgate/domain/breaker.py, `Guard.admit`. lock_breakers_v1 has created the shared breaker, the one of all
 --           organisations.
 -- Locks     the shared breaker, then the organisation's own, each only if it is not healthy. An organisation whose
 --           attempts do not fail has no breaker of its own.
--- Returns   passed | on_trial | probe | wait; the shared breaker, by whose id a call waits; the breakers of which the
---           attempt is a trial; why it would wait.
+-- Returns   admission: passed | on_trial | probe | wait. breaker_id: the shared breaker; a call that waits is stored
+--           with it. trial_of: the breakers of which the attempt is a trial. reason: why the call would wait.
 CREATE FUNCTION callgate_breaker_admission_v1(
     p_provider text, p_model text, p_credential text, p_org_id text,
     OUT admission text, OUT breaker_id bigint, OUT trial_of bigint[], OUT reason text

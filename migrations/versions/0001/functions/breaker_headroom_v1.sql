@@ -1,6 +1,8 @@
 -- callgate_breaker_headroom_v1: how many more attempts of an organisation two breakers let through: `Guard.headroom`.
 --
--- p_own     its own breaker; null if it has none. p_org_id empty: an organisation without attempts under way.
+-- p_everybody  the shared breaker.
+-- p_own        the organisation's own breaker; null if it has none.
+-- p_org_id     empty for an organisation that has no attempt under way.
 CREATE FUNCTION callgate_breaker_headroom_v1(p_everybody breaker, p_own breaker, p_org_id text) RETURNS int
 LANGUAGE sql STABLE SET enable_seqscan = off AS $$
     SELECT CASE

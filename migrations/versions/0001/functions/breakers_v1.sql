@@ -1,5 +1,5 @@
--- callgate_breakers_v1: the breakers, and how many calls wait for the provider of each: of all organisations, or of the
--- breaker's own.
+-- callgate_breakers_v1: list the breakers, each with the number of calls that wait for its provider. A shared breaker
+-- counts the calls of all organisations, an organisation's own breaker only that organisation's.
 CREATE FUNCTION callgate_breakers_v1() RETURNS TABLE (
     provider text, model text, credential text, org_id text, is_open boolean, reason text, failures int,
     changed_at timestamptz, proven_at timestamptz, probe_at timestamptz, waiting int)

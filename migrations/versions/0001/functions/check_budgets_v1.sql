@@ -1,19 +1,21 @@
 -- callgate_check_budgets_v1: whether all budgets of a call have headroom for its hold; if not, which one refuses it.
 --
--- Rules      callgate/domain/budgets.py, `admit`: spent + reserved + hold <= limit in each of them, or nothing is held. Of
---            several refusals the least hopeful counts; of two alike the one of the lower budget id.
--- p_budgets  as callgate_lock_budgets_v1 returns them. p_reserved: their reserved_nano_usd, as this batch has changed it.
--- p_first    the index of the organisation's first budget; null if it has none.
--- Locks      nothing: it reads no table.
--- Returns    chosen, budget_ids: the call's budgets, by index and by id. refusal: `RefusalReason`; null if the hold fits. refused_by: the index
---            of the budget that refuses it. ends_at: when the last exhausted period ends.
+-- Rules       callgate/domain/budgets.py, `admit`: spent + reserved + hold <= limit in each of them, or nothing is
+--             held. If several budgets refuse, return the reason that lasts longest, then the lowest budget id.
+-- p_budgets   as lock_budgets_v1 returns them.
+-- p_reserved  their reserved_nano_usd, as this batch has changed it.
+-- p_first     the index of the organisation's first budget; null if it has none.
+-- p_scopes    the scopes of the call (scopes_v1).
+-- Locks       nothing: it reads no table.
+-- Returns     chosen, budget_ids: the call's budgets, by index and by id. refusal: `RefusalReason`; null if the hold
+--             fits. refused_by: the index of the budget that refuses it. ends_at: when the last exhausted period ends.
 CREATE FUNCTION callgate_check_budgets_v1(
     p_budgets budget[], p_reserved bigint[], p_first int, p_org_id text, p_scopes text[], p_hold bigint,
     OUT chosen int[], OUT budget_ids bigint[], OUT refusal text, OUT refused_by int, OUT ends_at timestamptz
 )
 LANGUAGE plpgsql AS $$
 DECLARE
-    refusals CONSTANT text[] := '{held,exhausted,too_small,no_period}';  -- the least hopeful last
+    refusals CONSTANT text[] := '{held,exhausted,too_small,no_period}';  -- the one that lasts longest is last
     b budget%ROWTYPE;
     i int := p_first;
     rank int;                   -- 0: it fits; else an index of `refusals`

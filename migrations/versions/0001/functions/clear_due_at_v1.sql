@@ -1,9 +1,9 @@
--- callgate_clear_due_at_v1: clear the due_at of ended calls whose attempts are all posted. Links that wait have a time of
--- their own, in undelivered_call.
+-- callgate_clear_due_at_v1: clear the due_at of ended calls whose attempts are all posted. Links to deliver have their
+-- own time, in undelivered_call.
 --
--- The caller holds the calls' locks. `due_at IS NOT NULL` is no condition here, though it would spare an idle write: with
--- it the planner, while few calls are due, takes ix_llm_call_due, and keeps that plan when the index holds a hundred
--- thousand.
+-- `due_at IS NOT NULL` is not a condition here, although it would save writes that change nothing. With it the planner
+-- chooses ix_llm_call_due while few calls are due, and keeps that plan when a hundred thousand are.
+-- Locks     nothing. The caller holds the calls.
 CREATE FUNCTION callgate_clear_due_at_v1(p_call_ids uuid[], p_generations int[]) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$

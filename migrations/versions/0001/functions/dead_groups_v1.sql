@@ -1,7 +1,7 @@
--- callgate_dead_groups_v1: dead letters grouped by failure, the largest group first. A call that was redriven is no dead
--- letter.
+-- callgate_dead_groups_v1: group dead letters by failure, the largest group first. A call with a later generation is
+-- not a dead letter.
 --
--- Filters compare an expression (|| ''): see calls_v1.
+-- Filters compare an expression (column || ''): see calls_v1.
 CREATE FUNCTION callgate_dead_groups_v1(
     p_org_id text, p_call_type text, p_provider text, p_model text, p_error_fingerprint text, p_call_ids uuid[]
 ) RETURNS TABLE (

@@ -1,8 +1,10 @@
--- callgate_deliver_v1: record the results of deliveries, and remove calls without a waiting link from undelivered_call.
+-- callgate_deliver_v1: record the results of deliveries, and remove calls without a link to deliver from
+-- undelivered_call.
 --
--- p_failures  null: the link was published. Else why it was not; p_again_s says when to try again (null: never).
--- Locks     the submissions, then the rows of undelivered_call: SKIP LOCKED. What is passed over is found again by
---           links_v1. A client may hold a submission of its own: until it lets go, its link is published again.
+-- p_failures  null: the link was published. Otherwise why it was not.
+-- p_again_s   when to try again after a failure; null: never.
+-- Locks       the submissions, then the rows of undelivered_call: SKIP LOCKED. links_v1 finds skipped rows again. A
+--             client may hold its own submission; until it ends its transaction, its link is published again and again.
 CREATE FUNCTION callgate_deliver_v1(p_submission_ids uuid[], p_failures text[], p_again_s float8[]) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

@@ -1,9 +1,9 @@
--- callgate_free_provider_waiters_v1: make calls due that wait for a provider whose breaker has headroom for them again.
+-- callgate_free_provider_waiters_v1: make calls due that wait for a provider whose breaker has headroom again.
 --
--- A hint, not an admission: reserve_v1 decides again. Calls that were made due before and are not claimed yet count.
--- Organisations take turns: the first call of each, then the second of each. Of one organisation the calls with the
--- fewest attempts come first. An organisation that its own breaker keeps waiting is passed over. A call that another
--- session holds does not count: it cannot be claimed, and others must not wait for it.
+-- This is a hint, not an admission: reserve_v1 decides again. Calls that were made due before and are not claimed yet
+-- count. Organisations take turns: first one call of each, then a second call of each. Within an organisation the calls
+-- with the fewest attempts come first. An organisation whose own breaker lets nothing through is skipped. A call that
+-- another session holds does not count: it cannot be claimed, and other calls must not wait for it.
 -- Locks     waiting calls: SKIP LOCKED, so that the order of locks is kept.
 -- Returns   whether any call was made due.
 CREATE FUNCTION callgate_free_provider_waiters_v1() RETURNS boolean
@@ -12,7 +12,7 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     b breaker%ROWTYPE;
     headroom int;
-    -- Drawn by lot: callers choose the names of models, and with thousands the statement would run into its timeout.
+    -- Chosen at random: callers choose the names of models, and with thousands the statement would time out.
     groups_max CONSTANT int := 100;
     has_freed boolean := false;
 BEGIN
@@ -64,7 +64,7 @@ BEGIN
         UPDATE llm_call l SET due_at = now() FROM next
          WHERE l.call_id = next.call_id AND l.generation = next.generation;
         has_freed := has_freed OR FOUND;
-        -- A row that takes no change stops neither those of other breakers nor the settlement that asks.
+        -- If a row cannot be updated, the other breakers and the settlement that asked go on.
         EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
             RAISE WARNING 'calls that wait for %/% were not made due: %', b.provider, b.model, SQLERRM;
         END;

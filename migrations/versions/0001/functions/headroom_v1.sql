@@ -1,8 +1,8 @@
--- callgate_headroom_v1: how much a new hold may take from a scope now: the least over its windows; null if it has no
--- budget.
+-- callgate_headroom_v1: how much a new hold in a scope may cost now: the least over the budgets of its windows; null if
+-- it has no budget.
 --
--- A period that has ended and is not rolled over yet counts with what was left in it: a waiting call has a timer for its
--- end.
+-- A period that has ended and is not rolled over yet still counts with what was left in it. A call that waits for the
+-- next period has a timer for the end of this one.
 CREATE FUNCTION callgate_headroom_v1(p_org_id text, p_scope text) RETURNS bigint
 LANGUAGE sql STABLE SET enable_seqscan = off AS $$
     SELECT min(b.limit_nano_usd - b.spent_nano_usd - b.reserved_nano_usd)

@@ -1,7 +1,8 @@
--- callgate_heard_health_v1: which of some attempts matter to a breaker, by their indexes; null: none.
+-- callgate_heard_health_v1: find the attempts whose results can change a breaker.
 --
--- Trials, failures while the breakers are closed, and successes that prove more than was known. It locks nothing, so that
--- most batches, which only confirm that a provider is healthy, need no lock.
+-- These are trials, failures while both breakers are closed, and successes that prove more than is known. Most batches
+-- only confirm that a provider is healthy. They need no lock, because this function takes none.
+-- Returns   the indexes of those attempts; null if there are none.
 CREATE FUNCTION callgate_heard_health_v1(p_attempt_ids uuid[], p_healths text[]) RETURNS int[]
 LANGUAGE plpgsql STABLE AS $$
 BEGIN

@@ -1,7 +1,7 @@
--- callgate_is_refused_again_v1: whether a call may wait though the provider refused its key.
+-- callgate_is_refused_again_v1: whether a call may wait although the provider refused its key.
 --
--- The first call of an organisation that meets a refused key ends, and its error says so. Other calls were under way
--- meanwhile: they wait, as all calls do once two organisations have met that key.
+-- When an organisation first meets a refused key, its call ends, and the error says why. Its other calls that were
+-- under way then wait. Once two organisations have met that key, all calls with it wait.
 -- p_refused  the refused keys of this batch: 'provider/model/credential/organisation'.
 CREATE FUNCTION callgate_is_refused_again_v1(a ai_call_log, p_refused text[]) RETURNS boolean
 LANGUAGE plpgsql SET enable_seqscan = off AS $$

@@ -1,6 +1,7 @@
--- callgate_link_failures_v1: links of one call that could not be delivered so far, those that were given up first.
+-- callgate_link_failures_v1: list the links of one call that could not be delivered so far. Those that were given up
+-- come first.
 --
--- Only of an organisation that the login may read.
+-- The login must be allowed to read the call's organisation; otherwise no row is returned.
 CREATE FUNCTION callgate_link_failures_v1(p_call_id uuid, p_generation int, p_limit int)
 RETURNS TABLE (submission_id uuid, tries int, failure text, try_at timestamptz, given_up_at timestamptz)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$

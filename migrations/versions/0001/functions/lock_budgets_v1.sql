@@ -1,6 +1,6 @@
--- callgate_lock_budgets_v1: lock the current budgets of queued calls, to the end of the transaction.
+-- callgate_lock_budgets_v1: lock the current budgets of queued calls until the transaction ends.
 --
--- An organisation without a budget gets a daily one first, if its call names a default limit. Budgets whose period has
+-- An organisation without a budget gets a daily one first, if its call has a default limit. Budgets whose period has
 -- ended are rolled over.
 -- Locks     the budgets, by id.
 -- Returns   the budgets of the calls' scopes, ordered by organisation, then by id.

@@ -1,9 +1,12 @@
--- callgate_move_call_v1: move a call to the state that a settled attempt brings: succeeded, dead or waiting.
+-- callgate_move_call_v1: move a call to the state that a settled attempt gives it: succeeded, dead or waiting.
 --
--- A late answer may end a call that has a newer attempt. That attempt may still send until it expires, at the call's due_at.
--- So the due_at stays. Of other ended calls callgate_clear_due_at_v1 clears it.
--- Locks     nothing. The caller holds the call. The process that settles delivers links at once; after ten seconds others do.
--- Returns   whether the call has ended and has links to deliver.
+-- p_has_newer_attempt  a late answer ended the call while a newer attempt is under way. The newer attempt may still
+--                      send until it expires, at the call's due_at. So due_at is kept. In all other ended calls
+--                      clear_due_at_v1 clears it.
+-- p_due_in_s           when a waiting call is due again.
+-- Locks                the row of undelivered_call of a call that ends. The caller holds the call.
+-- Returns              whether the call has ended and has links to deliver. The caller delivers them at once. After ten
+--                      seconds any process may.
 CREATE FUNCTION callgate_move_call_v1(
     p_call_id uuid, p_generation int, p_org_id text, p_attempt_id uuid, p_has_newer_attempt boolean, p_state text,
     p_due_in_s float8, p_error text, p_fingerprint text

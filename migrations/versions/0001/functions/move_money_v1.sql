@@ -1,8 +1,11 @@
--- callgate_move_money_v1: change what budgets have reserved and spent. The same budget may be named several times.
+-- callgate_move_money_v1: change what budgets have reserved and spent. The arrays may name the same budget several
+-- times.
 --
--- p_running_only  an organisation counts as freed only by a budget whose period is running.
+-- p_reserved      how much to add to each; p_spent likewise.
+-- p_running_only  only a budget whose period is running frees money for its organisation.
 -- Locks           the budgets, by id.
--- Returns         the organisations with a budget of which less is used than before; null if there are none.
+-- Returns         the organisations that have freed money: less of one of their budgets is used than before. Null if
+--                 there are none.
 CREATE FUNCTION callgate_move_money_v1(
     p_budget_ids bigint[], p_reserved bigint[], p_spent bigint[], p_running_only boolean
 ) RETURNS text[]

@@ -1,10 +1,10 @@
--- callgate_read_v1: calls with one attempt each, by (call_id, generation[, attempt_id]), in the order asked for.
+-- callgate_read_v1: read calls with one attempt each, by (call_id, generation[, attempt_id]), in the order asked for.
 --
--- A request is returned if it has at most p_request_bytes_max. A reply is returned of a call that has ended, or if the
--- attempt was named. Calls of organisations that the login may not read are left out. The plan is kept: planning this
--- look-up costs more with every partition.
--- Returns   the first calls: as many as have p_bytes_max together, and one at least. The length of a column is known
---           without reading it.
+-- A request is returned if it has at most p_request_bytes_max bytes. With p_with_reply a reply is returned, if the call
+-- has ended or the attempt was named. Calls of organisations that the login may not read are left out. The plan is
+-- kept, because planning this look-up costs more with each partition.
+-- Returns   the first calls: as many as have p_bytes_max bytes together, but at least one. Postgres knows the length of
+--           a column without reading the column.
 CREATE FUNCTION callgate_read_v1(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_request_bytes_max int, p_with_reply boolean,
     p_bytes_max bigint

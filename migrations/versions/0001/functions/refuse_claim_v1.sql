@@ -1,9 +1,13 @@
--- callgate_refuse_claim_v1: a queued call is not claimed: it waits until p_due_at (p_wait_reason), or is rejected (null).
+-- callgate_refuse_claim_v1: do not claim a queued call: let it wait until p_due_at (p_wait_reason), or reject it
+-- (p_wait_reason is null).
 --
--- A call that a breaker had released, and that was then refused for another reason, passes the turn to the next organisation.
--- p_keep_sweeps  the caller has not looked into the request: the sweeps that found the call still count.
--- Locks          a breaker that is not healthy, which callgate_lock_breakers_v1 has locked already. The caller holds the call.
--- Returns        the call's new state.
+-- If a breaker had made the call due, and it is now refused for another reason, the next organisation has its turn.
+-- p_breaker_id         the shared breaker for which the call waits.
+-- p_has_asked_breaker  whether the breakers have decided about this claim.
+-- p_keep_sweeps        keep the count of sweeps that found the call, because the caller has not read the request.
+-- Locks                a breaker that is not healthy; lock_breakers_v1 has locked it already. If the call is
+--                      rejected, also its row of undelivered_call. The caller holds the call.
+-- Returns              the call's new state.
 CREATE FUNCTION callgate_refuse_claim_v1(
     c llm_call, p_error text, p_wait_reason text, p_due_at timestamptz, p_requested_hold bigint, p_breaker_id bigint,
     p_has_asked_breaker boolean, p_keep_sweeps boolean

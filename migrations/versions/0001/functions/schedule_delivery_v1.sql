@@ -1,7 +1,8 @@
--- callgate_schedule_delivery_v1: note that an ended call has links to deliver, p_in from now; do nothing if it has none.
+-- callgate_schedule_delivery_v1: schedule the delivery of an ended call's links, p_in from now; do nothing if it has
+-- none.
 --
--- A statement that ends a call, or adds a link to an ended one, holds the call's lock and calls this. Delivery itself
--- locks no call.
+-- A statement that ends a call, or adds a link to an ended call, calls this. Delivery itself locks no call.
+-- Locks     the call's row of undelivered_call. The caller holds the call.
 -- Returns   whether there is any link to deliver.
 CREATE FUNCTION callgate_schedule_delivery_v1(p_call_id uuid, p_generation int, p_org_id text, p_in interval) RETURNS boolean
 LANGUAGE plpgsql SET enable_seqscan = off AS $$

@@ -1,8 +1,11 @@
 -- callgate_set_breaker_v1: open or close a breaker by hand, the shared one or an organisation's, and log the action.
 --
--- A breaker that was opened by hand lets nothing through until it is closed by hand. Closing the shared one declares the
--- provider healthy: its calls are made due at once, and all organisations' own breakers are closed with it.
--- Locks     breakers by name.
+-- A breaker that was opened by hand lets nothing through until it is closed by hand. Closing the shared one declares
+-- the provider healthy: all organisations' own breakers are closed with it, and the calls that wait are made due at
+-- once.
+-- p_org_id  empty: the shared breaker.
+-- Locks     breakers, by name, then waiting calls: SKIP LOCKED.
+-- Returns   the breaker, as breakers_v1 does.
 CREATE FUNCTION callgate_set_breaker_v1(
     p_provider text, p_model text, p_credential text, p_org_id text, p_is_open boolean, p_operator text, p_reason text
 ) RETURNS TABLE (

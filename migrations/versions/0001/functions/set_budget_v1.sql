@@ -1,10 +1,12 @@
--- callgate_set_budget_v1: set the limit of a scope, now.
+-- callgate_set_budget_v1: set the limit of a scope now.
 --
--- The current period keeps its ends and what is spent and held in it: a new time zone holds from the next period on. A
--- period that has ended, and could not be followed because its time zone is unknown, is followed by one of the new zone.
+-- The current period keeps its ends, and what is spent and held in it. A new time zone applies from the next period on.
+-- Exception: a period has ended, and no period follows it because its time zone is unknown. Then the next period is in
+-- the new zone.
 -- Calls that wait for money and fit now are made due at once.
--- Returns   the budget; nothing, and nothing is changed, if pg_timezone_names does not have the time zone. Postgres
---           itself would accept any misspelling with a digit behind it as a zone of its own.
+-- Locks     the scope's budgets, by id, then waiting calls: SKIP LOCKED.
+-- Returns   the budget. No row, and nothing is changed, if pg_timezone_names does not have the time zone. Postgres
+--           itself would accept any misspelling that ends in a digit as a time zone.
 CREATE FUNCTION callgate_set_budget_v1(
     p_org_id text, p_scope text, p_window text, p_limit bigint, p_timezone text
 ) RETURNS SETOF budget
@@ -22,8 +24,8 @@ BEGIN
                           AND b."window" = p_window)
     ON CONFLICT (org_id, scope, "window", starts_at) DO NOTHING;
     current_ids := callgate_roll_budgets_v1(ARRAY[p_org_id], ARRAY[p_scope]);
-    -- A transaction that rolls a period over holds its row. Once that row is ours, the newest period no longer changes.
-    -- Otherwise another transaction could roll over while the limit is set, and the new period would keep the old limit.
+    -- A transaction that rolls a period over locks its row. Once this one has locked that row, the newest period stays
+    -- the newest. Otherwise another transaction could roll over meanwhile, and the new period would keep the old limit.
     PERFORM 1 FROM budget b WHERE b.id = ANY (current_ids) ORDER BY b.id FOR UPDATE;
     current_ids := callgate_roll_budgets_v1(ARRAY[p_org_id], ARRAY[p_scope]);
     UPDATE budget b SET timezone = p_timezone

@@ -1,14 +1,17 @@
--- callgate_settle_unknown_v1: replace what attempts with an unknown bill have posted by what the provider billed, and log
--- who did it. Doing it again changes nothing.
+-- callgate_settle_unknown_v1: replace what attempts with an unknown bill have posted by what the provider billed, and
+-- log who did it. Doing it again changes nothing.
 --
--- The status stays, and so does posted_at: a late answer is known by finished_at > posted_at, and is posted with the
--- truth whichever came first; and a body does not become younger.
--- Money moves in exactly the budgets in which the hold was made. Only a period that is running has headroom for waiting
+-- The status and posted_at stay as they are. A late answer is recognised by finished_at > posted_at, and its real cost
+-- is posted whether it came before or comes after this. The age of the bodies counts from posted_at, so it does not
+-- start again.
+-- Money moves in exactly the budgets in which the hold was made. Only a period that is running frees money for waiting
 -- calls.
--- Locks     ai_call_log_archive, against the drop of a month that is being summed; then the attempts by id, and the
---           budgets by id.
--- Returns   per row: outcome (`HandOutcome`); what was posted before, and is posted now. With p_dry_run nothing is
---           changed.
+-- p_expected_posted  what the operator saw as posted. If it has changed since, the attempt is left alone.
+-- p_may_exceed_hold  whether the bill may be larger than the hold.
+-- Locks              ai_call_log_archive, so that no month is dropped meanwhile; then the attempts by id, the budgets
+--                    by id, and waiting calls: SKIP LOCKED.
+-- Returns            per row: outcome (`HandOutcome`); posted_before, posted: what was posted before and is posted now.
+--                    With p_dry_run nothing is changed.
 CREATE FUNCTION callgate_settle_unknown_v1(
     p_attempt_ids uuid[], p_expected_posted bigint[], p_billed bigint[], p_may_exceed_hold boolean[], p_operator text,
     p_reason text, p_dry_run boolean

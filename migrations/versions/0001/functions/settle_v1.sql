@@ -1,12 +1,14 @@
--- callgate_settle_v1: post attempts and move their calls; settling twice changes nothing.
+-- callgate_settle_v1: post attempts and move their calls. Settling twice changes nothing.
 --
--- Money moves in exactly the budgets in which the hold was made: reserved falls by the hold the first time, spent changes by
--- the difference to what was posted before. An attempt whose status is not the expected one is left alone. What an operator
--- settled by hand gives way to the truth, but not to another estimate.
--- Locks     the calls that no other session holds, their attempts by id, the budgets by id, then breakers by name.
--- Returns   per row: was it applied (null: another session holds the call, and nothing was done), the call's state, and
---           whether a call that ended just now has links to deliver. Then a row with ord 0, if waiting calls were made due
---           (applied), or breakers were opened or closed (each as JSON).
+-- Money moves in exactly the budgets in which the hold was made. The first time reserved falls by the hold; each time
+-- spent changes by the difference to what was posted before. An attempt whose status is not the expected one is left
+-- alone. A real cost replaces what an operator settled by hand; another estimate does not.
+-- Locks     the calls that no other session holds, their attempts by id, the budgets by id, then breakers by name,
+--           and waiting calls: SKIP LOCKED.
+-- Returns   per row: applied: whether it was settled now (null: another session holds the call, and nothing was done);
+--           state: the call's state; has_links: whether the call ended just now and has links to deliver. Then a row
+--           with ord 0, if waiting calls were made due (applied), or breakers were opened or closed (breakers, each as
+--           JSON).
 CREATE FUNCTION callgate_settle_v1(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_expected_statuses text[], p_statuses text[],
     p_posted bigint[], p_next_states text[], p_due_in_s float8[], p_input_tokens int[],
@@ -47,7 +49,7 @@ BEGIN
         state := c.state;
         IF locked_ids[ord] IS NULL THEN
             applied := NULL;
-            -- All calls wait for the result of a probe. Once the probe is posted, its breaker knows it already.
+            -- All calls wait for the result of a probe, so its breaker is told before the probe is posted.
             IF a.status = p_expected_statuses[ord] AND a.kind = 'probe' THEN
                 heard := heard || row_no;
             END IF;

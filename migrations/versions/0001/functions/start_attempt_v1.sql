@@ -1,8 +1,8 @@
--- callgate_start_attempt_v1: write a new attempt, and make its call running.
+-- callgate_start_attempt_v1: add a new attempt, and make its call running.
 --
--- p_is_probe  the attempt finds out whether the provider answers again. The call then keeps its limit of waiting for the
---             provider: p_wait_max_s from its first refusal.
--- Locks       nothing. The caller holds the lock of the call, and has reserved the hold in the budgets.
+-- p_is_probe  the attempt finds out whether the provider answers again. The call then keeps the limit of its wait for
+--             the provider: p_wait_max_s from its first refusal.
+-- Locks       nothing. The caller holds the call, and has reserved the hold in the budgets.
 -- Returns     the attempt's id.
 CREATE FUNCTION callgate_start_attempt_v1(
     c llm_call, p_budget_ids bigint[], p_hold bigint, p_expires_in_s float8, p_worker_id text, p_price_source text,

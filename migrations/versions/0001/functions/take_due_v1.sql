@@ -1,13 +1,13 @@
 -- callgate_take_due_v1: take calls whose due_at has come, oldest first.
 --
--- A waiting call becomes queued, for the caller to publish. Other calls keep their state and are lent to the caller for ten
--- seconds: they have an attempt whose money is not posted. That may be an attempt of an ended call: a late answer ended the
--- call while a newer attempt was on its way.
--- An attempt that has expired is left alone unless p_reaper may reap: its worker, if it is alive, has had p_stable_s seconds
--- to record.
--- Calls that wait for a provider are made due first, as many as it has headroom for.
+-- A waiting call becomes queued, and the caller publishes it. Other calls have an attempt whose money is not posted.
+-- They keep their state, and no other caller takes them for ten seconds. Such a call may have ended already, if a late
+-- answer ended it while a newer attempt was under way.
+-- An expired attempt is taken only if p_reaper may reap (may_reap_v1). Then its worker, if it is alive, has had
+-- p_stable_s seconds to record its answer.
+-- First, calls that wait for a provider are made due, as many as its breaker has headroom for.
 -- Locks     the calls, and late answers: SKIP LOCKED, so that no two callers take the same one.
--- Returns   kind: publish | settle | expired.
+-- Returns   kind: publish | settle | expired; and the call.
 CREATE FUNCTION callgate_take_due_v1(p_limit int, p_reaper text, p_stable_s float8)
 RETURNS TABLE (kind text, call_id uuid, generation int, state text, attempt_id uuid)
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
@@ -16,10 +16,10 @@ DECLARE
     c llm_call%ROWTYPE;
     taken int := 0;
     is_refused boolean;
-    refused uuid[] := '{}';     -- calls that took no change
+    refused uuid[] := '{}';     -- calls that could not be updated
     looks_again boolean := true;
     may_expire CONSTANT boolean := callgate_may_reap_v1(p_reaper, make_interval(secs => p_stable_s));
-    lent CONSTANT interval := interval '10 s';
+    hidden_for CONSTANT interval := interval '10 s';
 BEGIN
     PERFORM callgate_free_provider_waiters_v1();
     WHILE looks_again AND taken < p_limit LOOP
@@ -36,7 +36,7 @@ BEGIN
         LOOP
             call_id := c.call_id; generation := c.generation;
             SELECT t.kind, t.state, t.attempt_id, t.is_refused INTO kind, state, attempt_id, is_refused
-              FROM callgate_take_call_v1(c, lent) t;
+              FROM callgate_take_call_v1(c, hidden_for) t;
             IF is_refused THEN
                 refused := refused || c.call_id;
             END IF;
@@ -49,5 +49,5 @@ BEGIN
             RETURN NEXT;
         END LOOP;
     END LOOP;
-    RETURN QUERY SELECT 'settle', t.* FROM callgate_take_late_answers_v1(p_limit - taken, lent) t;
+    RETURN QUERY SELECT 'settle', t.* FROM callgate_take_late_answers_v1(p_limit - taken, hidden_for) t;
 END $$;

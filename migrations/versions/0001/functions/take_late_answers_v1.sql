@@ -1,9 +1,9 @@
--- callgate_take_late_answers_v1: take late answers that were recorded but never settled, oldest first.
+-- callgate_take_late_answers_v1: take late answers that were recorded but not settled, oldest first.
 --
--- They are known by finished_at > posted_at. Taking one moves its finished_at, so that for p_lent no other caller takes it.
--- An attempt that takes no change stops no other; the server's log names it.
+-- They are recognised by finished_at > posted_at. finished_at of a taken one is set to now, so that no other caller
+-- takes it for p_hidden_for. If an attempt cannot be updated, it is skipped, and the server's log names it.
 -- Locks     the attempts: SKIP LOCKED.
-CREATE FUNCTION callgate_take_late_answers_v1(p_limit int, p_lent interval)
+CREATE FUNCTION callgate_take_late_answers_v1(p_limit int, p_hidden_for interval)
 RETURNS TABLE (call_id uuid, generation int, state text, attempt_id uuid)
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -12,7 +12,7 @@ DECLARE
 BEGIN
     FOR a IN
         SELECT * FROM ai_call_log x
-         WHERE x.status = 'unknown' AND x.finished_at > x.posted_at AND x.finished_at <= now() - p_lent
+         WHERE x.status = 'unknown' AND x.finished_at > x.posted_at AND x.finished_at <= now() - p_hidden_for
          ORDER BY x.finished_at LIMIT p_limit FOR UPDATE SKIP LOCKED
     LOOP
         call_id := a.call_id; generation := a.generation; attempt_id := a.attempt_id;

@@ -1,9 +1,11 @@
--- callgate_take_lost_messages_v1: take calls that are queued since before p_queued_before, oldest first: their message was lost.
+-- callgate_take_lost_messages_v1: take calls that are queued since before p_queued_before, oldest first: their messages
+-- were lost.
 --
 -- Each time a call is taken counts as a sweep. The caller publishes it again.
--- Calls that wait for money are made due first, where there is headroom for them: a call that was locked when money was freed
--- was passed over then, and a call that was made due may not have taken it. Of a hundred organisations, drawn by lot: with
--- thousands of them the statement would run into its timeout, and no lost message would ever be found.
+-- First, calls that wait for money are made due where there is headroom for them. free_budget_waiters_v1 skips a call
+-- that is locked when money is freed, and a call that was made due may not have used the money. Only a hundred
+-- organisations, chosen at random, are looked at: with thousands the statement would time out, and no lost message
+-- would be found.
 -- Locks     the calls: SKIP LOCKED, so that no two callers take the same one.
 -- Returns   the calls, as take_due_v1 does.
 CREATE FUNCTION callgate_take_lost_messages_v1(p_limit int, p_queued_before timestamptz)
@@ -14,7 +16,7 @@ DECLARE
     c llm_call%ROWTYPE;
     taken int := 0;
     is_refused boolean;
-    refused uuid[] := '{}';     -- calls that took no change
+    refused uuid[] := '{}';     -- calls that could not be updated
     looks_again boolean := true;
 BEGIN
     PERFORM callgate_free_budget_waiters_v1(ARRAY(

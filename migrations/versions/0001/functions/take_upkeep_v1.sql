@@ -1,7 +1,8 @@
--- callgate_take_upkeep_v1: be the only session that creates or drops partitions, to the end of the transaction; false if
--- another one is.
+-- callgate_take_upkeep_v1: make this session the only one that creates or drops partitions, until the transaction ends.
 --
--- Locks     ai_call_log_archive, as a token: clients may not lock it. They could hold an advisory lock without limit.
+-- Locks     ai_call_log_archive. Clients may not lock it, and it stands for the right to upkeep. An advisory lock would
+--           not do: a client could hold it without limit.
+-- Returns   false if another session has it.
 CREATE FUNCTION callgate_take_upkeep_v1() RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN

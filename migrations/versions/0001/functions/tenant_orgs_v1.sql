@@ -1,7 +1,7 @@
--- callgate_tenant_orgs_v1: the organisations that the login of this session may act for; null means any.
+-- callgate_tenant_orgs_v1: the organisations for which the login of this session may act; null means any.
 --
--- session_user is the login that authenticated: neither SET ROLE nor SECURITY DEFINER changes it, and no setting is read.
--- Every login that does not own the ledger is a tenant, whatever rights it has.
+-- session_user is the login that authenticated. Neither SET ROLE nor SECURITY DEFINER changes it, and no setting is
+-- read. Each login that does not own the ledger is a tenant, whatever rights it has.
 CREATE FUNCTION callgate_tenant_orgs_v1() RETURNS text[]
 LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN NOT pg_has_role(session_user, current_user, 'USAGE')

@@ -1,5 +1,7 @@
--- callgate_unknown_days_v1: unknown bills by day (UTC) and model, newest first, beside the known bills of that day and
--- model; every filter that is not null narrows.
+-- callgate_unknown_days_v1: sum up unknown bills by day (UTC) and model, newest first, beside the known bills of the
+-- same day and model. Only the filters that are not null apply.
+--
+-- p_with_past  see unknown_v1.
 CREATE FUNCTION callgate_unknown_days_v1(
     p_org_id text, p_provider text, p_model text, p_since timestamptz, p_before timestamptz, p_with_past boolean
 ) RETURNS TABLE (

@@ -1,5 +1,5 @@
--- callgate_waiting_orgs_v1: the organisations with calls that wait for a provider, or were made due and are not claimed
--- yet.
+-- callgate_waiting_orgs_v1: the organisations with calls that wait for a provider, or that were made due and are not
+-- claimed yet.
 --
 -- Source    one look into the index for each organisation ("loose index scan"; Postgres wiki).
 CREATE FUNCTION callgate_waiting_orgs_v1(p_breaker_id bigint) RETURNS SETOF text

@@ -1,10 +1,10 @@
--- callgate_audit_v1: one consistent look at the ledger: every budget period as counted, beside the sum of its rows, and
--- sums over all calls. Every call has one row for each of its attempts, and every row has its call.
+-- callgate_audit_v1: read the whole ledger at one moment: each budget period beside the sum of its attempts, and sums
+-- over all calls. Each call must have one row for each of its attempts, and each row must have its call.
 --
--- Of dropped partitions only the number of rows is known. So the calls from before the newest of them are compared as a
--- whole: their attempts with the rows that are left and the rows that were archived.
--- Locks     ai_call_log, shared, before it looks: the rows of a partition that is being dropped are counted once, as rows
---           or as sums.
+-- Of a dropped partition only the number of rows is known. So the calls that are older than the newest dropped
+-- partition are compared in sum: their attempts with the rows that are left plus the rows that were archived.
+-- Locks     ai_call_log, shared, before it reads. So a partition that is being dropped is counted once, as rows or as
+--           sums.
 CREATE FUNCTION callgate_audit_v1()
 RETURNS TABLE (
     at timestamptz, budgets json, calls_by_state json, attempts_by_status json, calls_with_missing_rows int,

@@ -1,7 +1,7 @@
--- callgate_calls_v1: list calls, newest first; every filter that is not null narrows.
+-- callgate_calls_v1: list calls, newest first. Only the filters that are not null apply.
 --
--- Filters compare an expression (|| ''). For a column the planner would use its statistics over all organisations, and a
--- client could see them by the plan it chose.
+-- Filters compare an expression (column || ''). With a plain column the planner would use statistics over all
+-- organisations, and a client could see from the plan what they say.
 CREATE FUNCTION callgate_calls_v1(
     p_org_id text, p_state text, p_wait_reason text, p_end_reason text, p_call_type text, p_provider text, p_model text,
     p_error_fingerprint text, p_call_ids uuid[], p_limit int

@@ -1,9 +1,9 @@
--- callgate_costs_v1: what was used, by organisation, call type, provider and model.
+-- callgate_costs_v1: sum up what was used, by organisation, call type, provider and model.
 --
--- A collapsed submission saved what its call was posted at, if that succeeded. Sums include dropped partitions.
+-- A collapsed submission saved the amount that its call posted, if the call succeeded. Sums include dropped partitions.
 -- Percentiles are of the attempts that are still in the log.
--- Locks     ai_call_log, shared, before it looks: the rows of a partition that is being dropped are counted once, as rows
---           or as sums.
+-- Locks     ai_call_log, shared, before it reads. So a partition that is being dropped is counted once, as rows or as
+--           sums.
 CREATE FUNCTION callgate_costs_v1(p_org_id text)
 RETURNS TABLE (
     org_id text, call_type text, provider text, model text, calls int, attempts int, succeeded int,

@@ -1,11 +1,12 @@
--- callgate_earlier_claim_v1: what a claim gets that may have been made before, or whose call is not queued.
+-- callgate_earlier_claim_v1: decide a claim that may have been made before, or whose call is not queued.
 --
--- A claim makes one attempt at most. The same claim again, of a running call: its first answer was lost on the way. It still
--- has the call, and the attempt's expiry starts again, unless the attempt was taken as expired: it may become unknown at any
--- moment.
--- Locks     nothing. The caller holds the call's lock, unless the call is neither queued nor running.
--- Returns   outcome: reserved | not_claimed; null: the call can be claimed. An attempt that is not claimed was made by this
---           claim, and a late answer then ended the call: it was never sent.
+-- A claim makes one attempt at most. If the same claim comes again for a running call, its first answer was lost. It
+-- still has the call, and the attempt's expiry starts again. Exception: the attempt was already taken as expired, so it
+-- may become unknown at any moment.
+-- p_expires_in_s  seconds from now until the attempt expires.
+-- Locks           nothing. The caller holds the call, unless the call is neither queued nor running.
+-- Returns         outcome: reserved | not_claimed; null: the call can be claimed. attempt_id with not_claimed: this
+--                 claim made that attempt, and then a late answer ended the call; the attempt was never sent.
 CREATE FUNCTION callgate_earlier_claim_v1(
     c llm_call, p_worker_id text, p_expires_in_s float8,
     OUT outcome text, OUT attempt_id uuid, OUT attempt int, OUT queue_ms int

@@ -1,9 +1,11 @@
--- callgate_end_v1: cancel queued or waiting calls, or discard dead ones; their links become due.
+-- callgate_end_v1: cancel queued or waiting calls, or discard dead ones. Their links become due.
 --
--- A login of a tenant may cancel calls of its own organisations, and discard none.
--- p_states  the states in which a call is ended: a call that has died meanwhile is not cancelled.
--- Locks     the calls that no other session holds. The others are tried again for a fifth of a second, because mostly a
---           submission is just joining them. After that they stay as they are.
+-- A tenant's login may cancel calls of its own organisations. It may not discard any.
+-- p_error   why, as JSON.
+-- p_states  only calls in these states are ended. So a call that has died meanwhile is not cancelled.
+-- Locks     the calls that no other session holds. Then the rows of undelivered_call of those calls. The other
+--           calls are tried again for a fifth of a second, because usually a submission is just joining them. After
+--           that they stay as they are.
 -- Returns   the calls that were ended.
 CREATE FUNCTION callgate_end_v1(p_call_ids uuid[], p_generations int[], p_error text, p_states text[])
 RETURNS TABLE (call_id uuid, generation int)

@@ -1,9 +1,10 @@
 -- callgate_expire_leases_v1: release leases that have expired, if the process p_reaper may reap.
 --
--- Its own lease must be stable for as long as the expired lease lasted: a living process has had the time to renew.
+-- The reaper's own lease must have been stable for as long as the expired lease lasted. In that time a living process
+-- could have renewed its lease.
 -- Locks     the leases: SKIP LOCKED.
--- Returns   the workers whose lease was released, each once: a lease that release_leases_v1 keeps for locked calls ends
---           when it begins, and is not returned again.
+-- Returns   the workers whose lease was released, each once. A lease that release_leases_v1 keeps because of locked
+--           calls ends at the moment when it begins, and is not returned again.
 CREATE FUNCTION callgate_expire_leases_v1(p_reaper text, p_limit int) RETURNS SETOF text
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

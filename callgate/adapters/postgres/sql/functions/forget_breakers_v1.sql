@@ -1,7 +1,7 @@
--- callgate_forget_breakers_v1: delete breakers that were unused for a week and for which no call waits:
+-- callgate_forget_breakers_v1: delete breakers that were not used for a week and for which no call waits:
 -- `Breaker.is_forgettable`.
 --
--- Callers choose the names of models. Without this the table would grow with each name that has a price.
+-- Callers choose the names of models. Without this function the table would grow with each name that has a price.
 -- Locks     those breakers: SKIP LOCKED, so that the order of locks is kept.
 -- Returns   how many were deleted; at most p_limit.
 CREATE FUNCTION callgate_forget_breakers_v1(p_limit int) RETURNS int

@@ -1,12 +1,13 @@
--- callgate_free_budget_waiters_v1: make calls due that wait for money, oldest first, as many as fit into the headroom.
+-- callgate_free_budget_waiters_v1: make calls due that wait for money: the oldest first, as many as fit into the
+-- headroom.
 --
--- A hint, not an admission: reserve_v1 decides again. A call that was made due before and is not claimed yet counts as if
--- it held its money. A call that does not fit is passed over: it takes no headroom from younger ones, and is the first
--- candidate again the next time.
--- Bounded   the two hundred oldest waiting calls of each organisation. Those may all be too large. So also the two
---           hundred with the smallest hold, of their call types and of fifty others. Of those that fit alone, the two
---           hundred oldest. The rest have their timers. Clients choose the names of call types, so their number is
---           bounded here.
+-- This is a hint, not an admission: reserve_v1 decides again. A call that was made due before and is not claimed yet
+-- counts as if it held its money. A call that does not fit is skipped. It takes no headroom from younger calls, and is
+-- the first candidate the next time.
+-- Bounded   for each organisation, to its two hundred oldest waiting calls. All of those may be too large. So for each
+--           of their call types, and for up to fifty others, the two hundred calls with the smallest holds are added.
+--           Of the calls that fit alone, the two hundred oldest are candidates. All other calls have timers. Clients
+--           choose the names of call types, so the number of call types is bounded too.
 -- Locks     waiting calls, after the budgets that the caller holds: SKIP LOCKED, so that the order of locks is kept.
 -- Returns   whether any call was made due.
 CREATE FUNCTION callgate_free_budget_waiters_v1(p_org_ids text[]) RETURNS boolean
@@ -17,7 +18,7 @@ DECLARE
     types_max CONSTANT int := 50;
     boundless CONSTANT bigint := 9223372036854775807;
     org text;
-    headroom jsonb;             -- scope -> what is left of it, as this function gives it away
+    headroom jsonb;             -- scope -> its headroom, less what this function has given to calls
     c record;
     scope text;
     fits boolean;
@@ -75,7 +76,7 @@ BEGIN
                      WHERE l.call_id = c.call_id AND l.generation = c.generation;
                     has_freed := true;
                 EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
-                    -- It takes no change; that stops neither others nor the settlement that asks.
+                    -- The call cannot be updated. The others, and the settlement that asked, go on.
                     RAISE WARNING 'call %.% was not made due: %', c.call_id, c.generation, SQLERRM;
                 END;
             END IF;

@@ -1,6 +1,7 @@
 -- callgate_grant_tenant_v1: let a login act for an organisation. Only the owner of the ledger executes this.
 --
--- A login that sees all rows cannot be restricted to an organisation, so it is refused.
+-- A login that sees all rows cannot be restricted to one organisation, so it is refused.
+-- Locks     no existing row. It adds a row to tenant_login, if there is none.
 CREATE FUNCTION callgate_grant_tenant_v1(p_login text, p_org_id text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN

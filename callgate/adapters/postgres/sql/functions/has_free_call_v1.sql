@@ -1,5 +1,7 @@
--- callgate_has_free_call_v1: whether one of the first ten calls of an organisation that wait for a provider is locked by
--- no session.
+-- callgate_has_free_call_v1: whether an organisation has a call that can be claimed: one of its first ten calls that
+-- wait for a provider is locked by no session.
+--
+-- Locks     that call: SKIP LOCKED.
 CREATE FUNCTION callgate_has_free_call_v1(p_breaker_id bigint, p_org_id text) RETURNS boolean
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN

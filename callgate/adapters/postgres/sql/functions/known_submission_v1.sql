@@ -1,6 +1,8 @@
--- callgate_known_submission_v1: the answer to a submission that was stored before: the client did not get the first answer.
+-- callgate_known_submission_v1: answer a submission that was stored before: the client did not get the first answer.
 --
--- p_call_id  the call that it names now; it must be the same as before.
+-- s          the stored submission.
+-- p_call_id  the call that the submission names now. It must be the same as before.
+-- Returns    outcome: created | replayed | failed | joined; and the call's generation and state.
 CREATE FUNCTION callgate_known_submission_v1(
     s submission, p_call_id uuid, OUT outcome text, OUT generation int, OUT state text
 )

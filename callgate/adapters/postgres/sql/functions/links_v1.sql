@@ -1,14 +1,14 @@
--- callgate_links_v1: take links that are to be delivered, oldest first. Their calls are lent to the caller for ten
--- seconds.
+-- callgate_links_v1: take links that are due, oldest first. For ten seconds no other caller takes links of the same
+-- calls.
 --
--- p_call_ids  take the links of these calls: the process that ended them delivers first. Null: of all organisations in
---             turn, by name, from the one after p_after on. So an organisation with many links delays others by p_per_org
---             links at most.
--- Locks     rows of undelivered_call: SKIP LOCKED. A call to which a link is just being added is passed over, and found
---           again. No call is locked.
--- Refused   a row that cannot be lent does not stop those behind it.
--- Returns   at most p_limit links, p_per_org of an organisation, p_per_call of a call, and p_bytes_max in all, but one at
---           least.
+-- p_call_ids  take the links of these calls, because the process that ended them delivers first. Null: take links of
+--             all organisations in turn, by name, beginning after p_after. So an organisation with many links delays
+--             the others by at most p_per_org links.
+-- Locks       rows of undelivered_call: SKIP LOCKED. A call to which a link is just being added is skipped, and found
+--             again later. No call is locked.
+-- Refused     if a row cannot be updated, it is skipped and the next rows are taken.
+-- Returns     at most p_limit links, p_per_org of an organisation, p_per_call of a call, and p_bytes_max bytes, but at
+--             least one link.
 CREATE FUNCTION callgate_links_v1(
     p_after text, p_call_ids uuid[], p_generations int[], p_per_call int, p_per_org int, p_limit int, p_bytes_max bigint
 ) RETURNS TABLE (submission_id uuid, call_id uuid, generation int, org_id text, state text, tries int, link text)
@@ -16,15 +16,15 @@ LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET enable
 SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
-    lent CONSTANT interval := interval '10 s';
+    hidden_for CONSTANT interval := interval '10 s';
     org text := p_after;
     u undelivered_call%ROWTYPE;
     of_org int := 0;
     of_call int;
     taken int := 0;
     bytes bigint := 0;
-    refused uuid[] := '{}';     -- calls that could not be lent
-    again boolean := false;     -- the same organisation: some of its calls were refused, and others may be behind them
+    refused uuid[] := '{}';     -- calls whose rows could not be updated
+    again boolean := false;     -- take the same organisation again: other calls may be behind its refused ones
 BEGIN
     WHILE taken < p_limit AND bytes < p_bytes_max LOOP
         IF p_call_ids IS NULL AND NOT again THEN
@@ -46,7 +46,7 @@ BEGIN
         LOOP
             EXIT WHEN taken >= p_limit OR bytes >= p_bytes_max OR of_org >= p_per_org;
             BEGIN
-                UPDATE undelivered_call x SET deliver_at = now() + lent
+                UPDATE undelivered_call x SET deliver_at = now() + hidden_for
                  WHERE x.call_id = u.call_id AND x.generation = u.generation;
             EXCEPTION WHEN integrity_constraint_violation OR data_exception THEN
                 RAISE WARNING 'links of call %.% cannot be taken: %', u.call_id, u.generation, SQLERRM;

@@ -1,18 +1,21 @@
--- callgate_lock_breakers_v1: lock the breakers of queued calls, to the end of the transaction.
+-- callgate_lock_breakers_v1: lock the breakers of queued calls until the transaction ends.
 --
--- A provider, model and credential without a breaker gets one. A healthy breaker is not locked: many claims pass it at once.
--- Locks     breakers, by name; new ones first. All transactions create and lock them in this order, so none deadlocks.
+-- If a provider, model and credential of a reserve command has no shared breaker, it gets one. A healthy breaker is not
+-- locked, so many claims pass it at the same time.
+-- p_commands  as in reserve_v1.
+-- Locks       breakers, by name; new ones first. All transactions create and lock them in this order, so they cannot
+--             deadlock.
 CREATE FUNCTION callgate_lock_breakers_v1(
-    p_call_ids uuid[], p_generations int[], p_credentials text[], p_rejections text[]
+    p_call_ids uuid[], p_generations int[], p_commands text[], p_credentials text[]
 ) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     INSERT INTO breaker (provider, model, credential, org_id)
     SELECT DISTINCT l.provider, l.model, u.credential, ''
-      FROM unnest(p_call_ids, p_generations, p_credentials, p_rejections)
-           AS u(call_id, generation, credential, rejection)
+      FROM unnest(p_call_ids, p_generations, p_commands, p_credentials)
+           AS u(call_id, generation, command, credential)
       JOIN llm_call l ON l.call_id = u.call_id AND l.generation = u.generation AND l.state = 'queued'
-     WHERE u.rejection IS NULL
+     WHERE u.command = 'reserve'
        AND NOT EXISTS (SELECT 1 FROM breaker x
                         WHERE x.provider = l.provider AND x.model = l.model AND x.credential = u.credential
                           AND x.org_id = '')

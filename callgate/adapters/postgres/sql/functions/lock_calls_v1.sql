@@ -1,10 +1,10 @@
--- callgate_lock_calls_v1: lock the calls that no other session holds, to the end of the transaction: SKIP LOCKED.
+-- callgate_lock_calls_v1: lock the calls that no other session holds until the transaction ends: SKIP LOCKED.
 --
--- A client's login may keep its own calls locked for long, by an open transaction around a submission. So a statement
--- about calls of many organisations must not wait for one of them.
--- Locks     calls, in any order: a session that waits for no call cannot be in a deadlock over them.
--- Returns   the call ids, in the order given; null where another session holds the call, or there is no such call. The
---           caller leaves those alone.
+-- A client's login can keep its own calls locked for a long time, with an open transaction around a submission. So a
+-- statement about calls of many organisations must not wait for one call.
+-- Locks     calls, in any order. A session that never waits for a call cannot deadlock over calls.
+-- Returns   the call ids, in the order given. An id is null if another session holds the call, or if there is no such
+--           call. The caller leaves those calls alone.
 CREATE FUNCTION callgate_lock_calls_v1(p_call_ids uuid[], p_generations int[]) RETURNS uuid[]
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

@@ -1,20 +1,21 @@
 -- callgate_make_partitions_v1: create the missing monthly partitions of ai_call_log: p_months months, beginning with
--- p_from's.
+-- the month of p_from.
 --
--- Months are UTC's. A month whose rows are in the default partition already stays there. Before it adds a month, Postgres
--- reads the whole default partition under a lock that stops the ledger. So nothing is added once that partition is large,
--- unless a validated constraint of the name below spares the reading (ADR 10).
+-- Months are in UTC. If the default partition already has rows of a month, they stay there and the month gets no
+-- partition. To add a partition, Postgres reads the whole default partition under a lock that stops the ledger. So none
+-- is added once the default partition is large, unless a validated constraint named ai_call_log_default_is_past makes
+-- the reading unnecessary (ADR 10).
 -- If another session does the same, nothing is done.
--- Locks     what take_upkeep_v1 locks, then ai_call_log, exclusively, for a moment. A caller that cannot get it within a
---           second tries again later.
--- Returns   how many were created; how many were not, because the default partition is too large; how many rows the
---           default partition has, counted up to 1,000 (there should be none).
+-- Locks     what take_upkeep_v1 locks, then ai_call_log exclusively, for a moment. If it cannot be locked within a
+--           second, the statement fails and the caller tries again later.
+-- Returns   made: how many were created. not_made: how many were not, because the default partition is too large.
+--           in_default: how many rows the default partition has, counted up to 1,000; there should be none.
 CREATE FUNCTION callgate_make_partitions_v1(p_from timestamptz, p_months int)
 RETURNS TABLE (made int, not_made int, in_default int)
 LANGUAGE plpgsql SET timezone = 'UTC' SET lock_timeout = '1s' AS $$
 DECLARE
     first_month timestamptz := date_trunc('month', p_from);
-    -- A few hundredths of a second.
+    -- Postgres reads this much in a few hundredths of a second.
     default_bytes_max CONSTANT bigint := 16 * 1024 * 1024;
     is_too_large boolean;
     starts_at timestamptz;
@@ -45,7 +46,7 @@ BEGIN
             END IF;
             EXECUTE format('CREATE TABLE %I PARTITION OF ai_call_log FOR VALUES FROM (%L) TO (%L)',
                            partition_name, first_id, end_id);
-            -- Neither comes from the table it is a part of.
+            -- A partition inherits neither setting from its table.
             EXECUTE format('ALTER TABLE %I ALTER COLUMN reply SET STATISTICS 0', partition_name);
             EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', partition_name);
             made := made + 1;

@@ -1,6 +1,9 @@
--- callgate_may_end_sessions_v1: let the owner of the ledger end sessions of clients (end_lock_hoarders_v1). For the owner only.
+-- callgate_may_end_sessions_v1: grant the owner of the ledger the role that it needs to end sessions of clients
+-- (end_lock_hoarders_v1). Only the owner executes this.
 --
--- Returns   the statement, if who asks may not run it: a superuser should, or somebody who may grant that role.
+-- Locks     nothing in the ledger.
+-- Returns   null if the owner has the role. Otherwise the GRANT statement: a superuser, or a login that may grant
+--           pg_signal_backend, must run it.
 CREATE FUNCTION callgate_may_end_sessions_v1() RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE

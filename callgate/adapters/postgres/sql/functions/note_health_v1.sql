@@ -1,11 +1,11 @@
--- callgate_note_health_v1: tell breakers what attempts say about a provider: the shared breaker, and the organisation's
--- own.
+-- callgate_note_health_v1: tell the breakers what attempts show about a provider: the shared breaker, and the
+-- organisation's own.
 --
--- Rules     callgate/domain/breaker.py, `Guard.after`. The caller has posted the attempts, in this transaction.
--- Locks     breakers by name, and only those for which the result matters: a healthy one notes a success once a second.
---           The first failure of an organisation creates its own breaker. A success deletes that once it was closed for
---           an hour.
--- Returns   the breakers that were opened or closed, each as JSON; null if none has changed in any way.
+-- Rules     callgate/domain/breaker.py, `Guard.after`. The caller has posted the attempts in this transaction.
+-- Locks     breakers, by name, and only those that the results can change: a healthy one notes one success a second.
+--           The first failure of an organisation creates its own breaker. A success deletes it, if it was closed for an
+--           hour.
+-- Returns   the breakers that were opened or closed, each as JSON; null if no breaker was changed at all.
 CREATE FUNCTION callgate_note_health_v1(p_attempt_ids uuid[], p_healths text[], p_codes text[]) RETURNS text[]
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
@@ -13,8 +13,8 @@ DECLARE
     e record;                   -- an attempt that has ended
     b breaker%ROWTYPE;
     was_open boolean;
-    heard int[];                -- the rows that matter to a breaker
-    counts boolean;             -- whether a failure does
+    heard int[];                -- the rows that can change a breaker
+    counts boolean;             -- whether a failure counts; see callgate_breaker_after_v1
     changes text[] := '{}';
 BEGIN
     heard := callgate_heard_health_v1(p_attempt_ids, p_healths);

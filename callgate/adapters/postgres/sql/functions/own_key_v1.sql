@@ -1,7 +1,10 @@
--- callgate_own_key_v1: let a submission own its idempotency key. The first one that names a key owns it.
+-- callgate_own_key_v1: make a submission the owner of its idempotency key. The first submission that names a key owns
+-- it.
 --
 -- The submission is stored with generation 0 until its call is known.
--- Returns   own: the key is this submission's. same_call: another one owns it, for the same call. mismatch: for another call.
+-- Locks     the key. Another submission with the same key waits until this transaction ends.
+-- Returns   own: this submission owns the key. same_call: another submission owns it, for the same call. mismatch:
+--           another submission owns it, for another call.
 CREATE FUNCTION callgate_own_key_v1(p_submission_id uuid, p_org_id text, p_call_id uuid, p_key text) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,14 +1,14 @@
 -- callgate_purge_v1: remove the bodies of up to p_limit calls that ended long ago, and keep the accounting.
 --
--- Bodies    the request, the replies of all its attempts, the links of its submissions. A call is purged as a whole.
--- Ages      in seconds, by organisation; p_default_age_s for the others; null keeps. The age of a call counts from its
---           last posting, or from its submission if it never ran.
--- Spared    calls that are open, or have a link to deliver or money to post: an ended call without due_at, that is not in
---           undelivered_call, has neither. And calls with a late answer that is not settled yet: its usage is in the
---           reply.
+-- Bodies    the request, the replies of all attempts, and the links of the submissions. A call is purged as a whole.
+-- Ages      p_ages_s, in seconds, by organisation; p_default_age_s for the others; null: keep for good. The age of a
+--           call counts from its last posting, or from its submission if it never ran.
+-- Spared    calls that are open, or have a link to deliver or money to post. An ended call that has no due_at and is
+--           not in undelivered_call has neither. Also calls with a late answer that is not settled yet, because its
+--           usage is in the reply.
 -- Messages  unprocessable messages belong to no organisation. Those older than p_default_age_s are deleted.
 -- Locks     the calls: SKIP LOCKED. Then the attempts, by id.
--- Returns   how many calls were purged (p_dry_run: would be), and how many unprocessable messages were deleted.
+-- Returns   how many calls were purged (with p_dry_run: would be), and how many unprocessable messages were deleted.
 CREATE FUNCTION callgate_purge_v1(
     p_org_ids text[], p_ages_s float8[], p_default_age_s float8, p_limit int, p_dry_run boolean
 ) RETURNS TABLE (calls int, unprocessable_messages int)
@@ -57,17 +57,17 @@ BEGIN
            JOIN ai_call_log a ON a.call_id = k.call_id AND a.generation = k.generation
             AND a.attempt_id >= first_id
           ORDER BY a.attempt_id FOR UPDATE OF a;
-        -- An answer that came late this very moment keeps its usage; settling it removes its text.
+        -- A late answer that arrives now keeps its reply, because its usage is in it. Settling it removes the reply.
         UPDATE ai_call_log a SET reply = NULL
           FROM unnest(call_ids, generations) AS k(call_id, generation)
          WHERE a.call_id = k.call_id AND a.generation = k.generation AND a.attempt_id >= first_id
            AND a.reply IS NOT NULL AND NOT (a.status = 'unknown' AND a.finished_at > a.posted_at);
-        -- A client may hold a submission of its own: that one keeps its link.
+        -- A client may have locked its own submission. That one keeps its link.
         UPDATE submission s SET link = NULL
          WHERE s.submission_id IN (
                SELECT x.submission_id FROM unnest(call_ids, generations) AS k(call_id, generation)
                  JOIN submission x USING (call_id, generation)
-                -- One that came this very moment is delivered all the same.
+                -- A link that was added meanwhile is still to be delivered, and stays.
                 WHERE x.link IS NOT NULL AND (x.delivered_at IS NOT NULL OR x.given_up_at IS NOT NULL)
                   FOR UPDATE OF x SKIP LOCKED);
     END LOOP;

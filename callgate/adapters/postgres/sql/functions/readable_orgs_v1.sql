@@ -1,8 +1,9 @@
--- callgate_readable_orgs_v1: the organisations that this login may read, or which of them is p_org_id; null means all.
+-- callgate_readable_orgs_v1: the organisations that this login may read; if p_org_id is given, only that one of them.
+-- Null means all.
 --
--- A worker reads all organisations. The dashboard reads all, but no bodies. Functions return bodies: so a login that is
--- both client and dashboard gets from them only what a client may read. Every function that reads for a client calls
--- this. No role but the dashboard reads a table directly (docs/adr/0009).
+-- A worker reads all organisations. The dashboard reads all too, but no bodies. Functions return bodies, so they give a
+-- login that is both client and dashboard only what a client may read. Each function that reads for a client calls this
+-- one. Only the dashboard's role reads tables directly (docs/adr/0009).
 CREATE FUNCTION callgate_readable_orgs_v1(p_org_id text) RETURNS text[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE

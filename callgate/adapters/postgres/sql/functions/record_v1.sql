@@ -1,8 +1,9 @@
--- callgate_record_v1: store the answer of a provider, before anything else happens to it.
+-- callgate_record_v1: store a provider's answer before anything else is done with it.
 --
--- dispatched -> answered. The first answer that comes after the attempt became unknown is stored too, and settled again.
--- After a week it is refused: what is posted by then stays posted.
--- Locks     the attempts, by id. clock_timestamp() comes after that, so that finished_at and posted_at are in true order.
+-- A dispatched attempt becomes answered. If the attempt is already unknown, its first answer is stored too, and is
+-- settled again. After a week it is refused: what is posted by then stays posted.
+-- Locks     the attempts, by id. clock_timestamp() is read after that, so finished_at and posted_at are in the order of
+--           the events.
 -- Returns   per row: recorded | late | closed.
 CREATE FUNCTION callgate_record_v1(
     p_attempt_ids uuid[], p_replies bytea[], p_errors text[], p_latencies_ms int[],

@@ -1,14 +1,13 @@
--- callgate_release_leases_v1: end the leases of worker processes, and make due what they have not posted.
+-- callgate_release_leases_v1: end the leases of worker processes, and make their calls with unposted attempts due.
 --
--- A call that another session holds at this moment is left for the next time. Then its lease stays, begins now and has
--- expired at once: expire_leases_v1 finds it again, as the last in turn. If its process is alive, it sees from began_at
--- that its lease was released, and may renew it: then the rest of its calls is its own again.
--- Locks     the leases by worker_id, then the calls that no other session holds. No session locks a lease after a call.
---           The attempts are read again once the calls are locked: a call may have a newer attempt by then, of a living
---           process.
--- Refused   a call that takes no change stops no other: it becomes due when its attempt expires.
+-- A call that another session holds is skipped. The lease is kept, already expired, so that a later run finds it. A
+-- living process sees the new began_at and may renew.
+-- Locks     the leases, by worker_id, then the calls that no other session holds. No session locks a lease after a
+--           call. The attempts are read again once the calls are locked, because a call may have a newer attempt by
+--           then, of a living process.
+-- Refused   if a call cannot be updated, it is skipped. It becomes due when its attempt expires.
 -- Indexes   `posted_at IS NULL` means the same as `posted_nano_usd IS NULL`, and is the condition of an index for this
---           look-up alone. Other statements would scan the whole of it.
+--           look-up alone. Other statements would scan that whole index.
 CREATE FUNCTION callgate_release_leases_v1(p_worker_ids text[]) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
@@ -16,7 +15,7 @@ DECLARE
     generations int[];
     locked_ids uuid[];
     found record;
-    unfinished text[];          -- processes with calls that are not due, and that another session holds
+    unfinished text[];          -- processes with calls that another session holds and that are not due
 BEGIN
     PERFORM 1 FROM worker_lease w WHERE w.worker_id = ANY (p_worker_ids) ORDER BY w.worker_id FOR UPDATE;
     SELECT array_agg(a.call_id), array_agg(a.generation) INTO call_ids, generations

@@ -1,8 +1,9 @@
 -- callgate_renew_lease_v1: grant or renew the lease of a worker process, for p_lease_s seconds from now.
 --
--- A renewal that comes later than half a lease after the last one resets `stable_since`: for that long this process, or
--- the ledger, was unavailable, and it may not reap others.
--- Returns   began_at. A value other than before means: the lease had expired and was released, and its attempts with it.
+-- A renewal that comes later than half a lease after the last one resets `stable_since`: in between this process or the
+-- ledger was unavailable, so the process may not reap others.
+-- Locks     the process's row of worker_lease.
+-- Returns   began_at. If it has changed, the old lease had expired and was released together with its attempts.
 CREATE FUNCTION callgate_renew_lease_v1(p_worker_id text, p_lease_s float8) RETURNS timestamptz
 LANGUAGE sql AS $$
     INSERT INTO worker_lease AS w (worker_id, began_at, stable_since, renewed_at, expires_at)

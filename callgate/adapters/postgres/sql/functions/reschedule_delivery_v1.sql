@@ -1,7 +1,8 @@
--- callgate_reschedule_delivery_v1: set when the next link of an ended call is to be delivered; if there is none, delete
--- its row of undelivered_call.
+-- callgate_reschedule_delivery_v1: set when the next link of an ended call is to be delivered. If there is no such
+-- link, delete the call's row of undelivered_call.
 --
--- The caller holds the lock of that row, so that a link that is added at this moment is either seen or comes later.
+-- Locks     nothing. The caller holds that row. So a link that is being added now is either seen here, or added
+--           afterwards.
 CREATE FUNCTION callgate_reschedule_delivery_v1(p_call_id uuid, p_generation int) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

@@ -1,16 +1,40 @@
--- callgate_reserve_v1: claim queued calls and hold their worst-case cost, decided one by one in arrival order.
+-- callgate_reserve_v1: decide queued calls, one by one in the order given: claim each, or reject, defer or requeue it.
 --
--- A row with an error in p_rejections is not claimed: its call is rejected with that, or deferred by p_defer_s seconds.
+-- A claim holds the call's worst-case cost in all its budgets and starts an attempt.
 -- Rules     callgate/domain/budgets.py for money, callgate/domain/breaker.py for providers.
 -- Units     money: nano-USD. Durations: seconds from now() of this transaction.
--- Locks     the calls that no other session holds, the budgets by id, then breakers by name. All writers keep this order.
--- Returns   per row: outcome (reserved | refused | not_claimed | locked), the call's state, the attempt, the refusal as JSON,
---           whether a budget refused. Locked: another session holds the call, and nothing was done. An attempt that is not
---           claimed: see callgate_earlier_claim_v1.
+--
+-- Each parameter has one element for each row.
+-- p_commands         reserve | reject | defer | requeue: the commands of callgate/domain/ledger.py.
+-- For reserve:
+-- p_holds            the worst-case cost.
+-- p_expires_in_s     when the attempt expires, if no answer is recorded before.
+-- p_worker_ids       the process and its claim number. The same id is the same claim, and makes one attempt at most.
+--                    Empty for the other commands.
+-- p_price_sources    where the prices of the hold come from; only stored.
+-- p_trace_ids        the trace to which the attempt belongs; only stored.
+-- p_waits            if a budget is exhausted: whether the call waits for the next period. Otherwise it is rejected.
+-- p_default_limits   the daily limit of an organisation that has no budget. Null: its calls are rejected.
+-- p_credentials      the organisation that owns the key to be used. Empty: the provider's own key.
+-- p_waits_max_s      how long the call may wait in total for its provider's breaker.
+-- For the other commands:
+-- p_errors           why the call is not claimed, as JSON.
+-- p_defer_s          how long a deferred call waits.
+-- p_defer_reasons    the wait reason of a deferred call.
+--
+-- Locks     the calls that no other session holds, the budgets by id, then breakers by name. All writers keep this
+--           order.
+-- Returns   per row:
+--           outcome      reserved. refused: the call waits now, or is rejected. not_claimed: it is not queued, or this
+--                        claim was made before (earlier_claim_v1). locked: another session holds the call, and nothing
+--                        was done.
+--           state        the call's new state.
+--           attempt_id, attempt, queue_ms   the attempt.
+--           refusal      the error of a refused call, as JSON. is_budget: whether a budget refused it.
 CREATE FUNCTION callgate_reserve_v1(
-    p_call_ids uuid[], p_generations int[], p_holds bigint[], p_expires_in_s float8[], p_worker_ids text[],
-    p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
-    p_rejections text[], p_defer_s float8[], p_defer_reasons text[], p_credentials text[], p_waits_max_s float8[]
+    p_call_ids uuid[], p_generations int[], p_commands text[], p_holds bigint[], p_expires_in_s float8[],
+    p_worker_ids text[], p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
+    p_credentials text[], p_waits_max_s float8[], p_errors text[], p_defer_s float8[], p_defer_reasons text[]
 ) RETURNS TABLE (ord int, outcome text, state text, attempt_id uuid, attempt int, queue_ms int, refusal text,
                is_budget boolean)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -38,7 +62,7 @@ BEGIN
       FROM (SELECT y.reserved_nano_usd, y.org_id, y.ordinality AS n,
                    row_number() OVER (PARTITION BY y.org_id ORDER BY y.ordinality) = 1 AS is_first
               FROM unnest(budgets) WITH ORDINALITY y) x;
-    PERFORM callgate_lock_breakers_v1(locked_ids, p_generations, p_credentials, p_rejections);
+    PERFORM callgate_lock_breakers_v1(locked_ids, p_generations, p_commands, p_credentials);
 
     FOR row_no IN 1 .. cardinality(p_call_ids) LOOP
         ord := row_no;
@@ -64,13 +88,13 @@ BEGIN
 
         admission := NULL;
         asked_breaker := NULL;
-        IF p_rejections[ord] IS NULL THEN
+        IF p_commands[ord] = 'reserve' THEN
             SELECT * INTO check_of FROM callgate_check_budgets_v1(
                 budgets, reserved, (first_of ->> c.org_id)::int, c.org_id, callgate_scopes_v1(c.call_type), p_holds[ord]);
             IF check_of.refusal IS NULL THEN
                 SELECT x.* INTO admission, asked_breaker, trial_of, breaker_reason
                   FROM callgate_breaker_admission_v1(c.provider, c.model, p_credentials[ord], c.org_id) x;
-                -- It has waited long enough for its provider, also where each time it was a probe.
+                -- It has waited long enough for its provider, even if it was a probe each time.
                 IF admission = 'probe' AND c.wait_until <= now() THEN
                     admission := 'wait';
                 END IF;
@@ -100,12 +124,18 @@ BEGIN
         outcome := 'refused';
         wait_reason := NULL;
         due := NULL;
-        IF p_rejections[ord] IS NOT NULL THEN
-            refusal := p_rejections[ord];
-            IF p_defer_s[ord] IS NOT NULL THEN
+        IF p_commands[ord] <> 'reserve' THEN
+            refusal := p_errors[ord];
+            CASE p_commands[ord]
+            WHEN 'reject' THEN
+                NULL;
+            WHEN 'defer' THEN
                 wait_reason := p_defer_reasons[ord];
                 due := now() + make_interval(secs => p_defer_s[ord]);
-            END IF;
+            WHEN 'requeue' THEN
+                wait_reason := 'locked';
+                due := now();
+            END CASE;
         ELSIF admission = 'wait' THEN
             refusal := json_build_object(
                 'code', 'provider_unavailable',
@@ -128,7 +158,7 @@ BEGIN
         END IF;
         state := callgate_refuse_claim_v1(
             c, refusal, wait_reason, due, p_holds[ord], asked_breaker,
-            admission IS NOT NULL, p_rejections[ord] IS NOT NULL AND p_defer_s[ord] IS DISTINCT FROM 0);
+            admission IS NOT NULL, p_commands[ord] IN ('reject', 'defer'));
         RETURN NEXT;
     END LOOP;
 

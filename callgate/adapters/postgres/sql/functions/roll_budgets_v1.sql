@@ -1,10 +1,12 @@
--- callgate_roll_budgets_v1: the current budgets of (organisation, scope) pairs, rolled over where their period has ended.
+-- callgate_roll_budgets_v1: the current budgets of (organisation, scope) pairs. A budget whose period has ended is
+-- rolled over.
 --
--- A new period is a new row: the limit is copied, holds stay where they were made. It begins where the last one ended or
--- later: after a change of the time zone two periods must not overlap. A budget whose time zone is unknown to this server
--- stays ended until set_budget_v1 gives it another.
--- Locks     all these budgets first, by id: so a limit that is set at this moment is the one that is copied.
--- Returns   ids of the newest row of each (organisation, scope, window).
+-- A new period is a new row: the limit is copied, and holds stay in the period in which they were made. It begins when
+-- the last one ended or later, because two periods must not overlap after a change of the time zone. A budget whose
+-- time zone this server does not know stays ended until set_budget_v1 changes the zone.
+-- Locks     if a period has ended: all these budgets first, by id. So a limit that is being set now is the one that is
+--           copied.
+-- Returns   the ids of the newest row of each (organisation, scope, window).
 CREATE FUNCTION callgate_roll_budgets_v1(p_org_ids text[], p_scopes text[]) RETURNS bigint[]
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

@@ -1,12 +1,14 @@
--- callgate_submit_v1: store submissions, and a call for each unless a call answers it already.
+-- callgate_submit_v1: store submissions, and a new call for each one that no existing call answers.
 --
--- A client's login can execute this without the client library. So it may submit only for its own organisations, and a call
--- id must follow from organisation and hash: otherwise it could join, and read, a call of another organisation.
--- Rows are taken one by one, ordered by call (the caller has sorted them), so that all transactions lock calls in one order.
--- Bounded   a thousand rows at a time; ten thousand links of one call that wait to be delivered. CHECKs bound the sizes.
--- Locks     the call, FOR SHARE while a submission joins it: settle_v1 either sees the submission or waits for it. A link on
---           an ended call locks its row of undelivered_call.
--- Returns   per row: outcome (created | joined | replayed | failed | idempotency_mismatch), generation, state.
+-- A client's login can execute this without the client library. So it may submit only for its own organisations, and a
+-- call id must follow from organisation and hash. Otherwise it could join, and read, a call of another organisation.
+-- Rows are taken one by one. The caller has sorted them by call, so that all transactions lock calls in the same order.
+-- p_forces    start the next generation even if the call has succeeded or is dead.
+-- p_inherits  copy the links of a dead generation to the next one: a redrive.
+-- Bounded     a thousand rows at a time, and ten thousand undelivered links of one call. CHECKs bound the sizes.
+-- Locks       the call, FOR SHARE while a submission joins it: settle_v1 either sees the submission or waits for it. A
+--             link on an ended call locks the call's row of undelivered_call.
+-- Returns     per row: outcome (created | joined | replayed | failed | idempotency_mismatch), generation, state.
 CREATE FUNCTION callgate_submit_v1(
     p_submission_ids uuid[], p_org_ids text[], p_call_ids uuid[], p_input_hashes bytea[],
     p_call_types text[], p_providers text[], p_models text[], p_input_token_bounds int[],

@@ -1,10 +1,12 @@
--- callgate_take_call_v1: take one due call: publish it, or lend it to the caller for p_lent.
+-- callgate_take_call_v1: take one due call: publish it; or, if it has an unposted attempt, hide it from other callers
+-- for p_hidden_for.
 --
--- A call that takes no change stops no other: it is deferred for an hour, and the server's log names it.
+-- If the call cannot be updated, it is deferred by an hour, and the server's log names it. So it does not stop other
+-- calls.
 -- Locks     nothing. The caller holds the call.
 -- Returns   kind: publish | settle | expired; null: nothing is left to do for it, or it was deferred (is_refused).
 CREATE FUNCTION callgate_take_call_v1(
-    c llm_call, p_lent interval, OUT kind text, OUT state text, OUT attempt_id uuid, OUT is_refused boolean
+    c llm_call, p_hidden_for interval, OUT kind text, OUT state text, OUT attempt_id uuid, OUT is_refused boolean
 )
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -30,7 +32,7 @@ BEGIN
         attempt_id := a.attempt_id;
     END IF;
     UPDATE llm_call l
-       SET due_at = CASE WHEN kind IS NOT NULL OR c.state = 'running' THEN now() + p_lent END,
+       SET due_at = CASE WHEN kind IS NOT NULL OR c.state = 'running' THEN now() + p_hidden_for END,
            -- From here on its claim cannot be renewed: the attempt may become unknown at any moment.
            error = CASE WHEN kind = 'expired' AND c.state = 'running'
                         THEN json_build_object('code', 'worker_lost',

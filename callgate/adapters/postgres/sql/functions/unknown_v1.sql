@@ -1,8 +1,8 @@
--- callgate_unknown_v1: attempts with an unknown bill that was not settled by hand, newest first; every filter that is not
--- null narrows.
+-- callgate_unknown_v1: list attempts with an unknown bill that was not settled by hand, newest first. Only the filters
+-- that are not null apply.
 --
--- p_with_past  also attempts that versions without anomalies have posted at their whole hold.
--- p_attempt_ids  these attempts instead, if they are posted, whether or not their bill is known.
+-- p_with_past    also list attempts that older versions, which stored no anomalies, have posted at their whole hold.
+-- p_attempt_ids  list these attempts instead, if they are posted, whether or not their bill is known.
 CREATE FUNCTION callgate_unknown_v1(
     p_org_id text, p_provider text, p_model text, p_since timestamptz, p_before timestamptz, p_with_past boolean,
     p_attempt_ids uuid[], p_limit int

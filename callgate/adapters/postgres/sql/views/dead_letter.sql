@@ -1,4 +1,5 @@
--- dead_letter: dead calls that were not redriven, and unprocessable messages. A reader sees what the tables would show.
+-- dead_letter: dead calls of which no later generation exists, and unprocessable messages. A reader sees only the rows
+-- that the tables would show.
 CREATE VIEW dead_letter WITH (security_invoker = true) AS
 SELECT 'call' AS kind, c.org_id, c.call_id, c.generation, NULL::bigint AS message_id, c.error AS reason,
        c.error_fingerprint, c.created_at AS at

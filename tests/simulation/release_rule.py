@@ -1,4 +1,4 @@
-"""The rule of the wake-up: freed headroom wakes the calls that wait for it, oldest first, only as many as fit."""
+"""The rule of releases: freed headroom releases the calls that wait for it, oldest first, only as many as fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Headroom:
-    """What was left and who slept before a statement, and whom the statement woke."""
+    """What was left and who waited before a statement, and whom the statement released."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -36,43 +36,43 @@ class Headroom:
                 and (name != "settle_by_hand" or b.starts_at <= now < b.ends_at)
             }
             if name == "settle_by_hand":
-                self._sleep_on([call for call in wanting if call.org_id not in orgs])
+                self._check_no_release([call for call in wanting if call.org_id not in orgs])
         else:
             is_sweep = name == "take_lost_messages"
             orgs = {call.org_id for call in wanting if is_sweep}
         for org_id in sorted(orgs):
-            self._woke([call for call in wanting if call.org_id == org_id])
+            self._check_releases([call for call in wanting if call.org_id == org_id])
         self._left = {b.budget_id: b.left_nano_usd for b in budgets}
         self._due_at = {call.key: call.due_at for call in wanting if call.due_at}
 
-    def _sleep_on(self, calls: Sequence[CallRow]) -> None:
+    def _check_no_release(self, calls: Sequence[CallRow]) -> None:
         """Nothing was freed for them in a period that is running."""
         now = self._world.scheduler.time()
         for call in calls:
-            slept = self._due_at.get(call.key, now) > now
-            is_woken = slept and call.due_at is not None and call.due_at <= now
+            had_to_wait = self._due_at.get(call.key, now) > now
+            is_released = had_to_wait and call.due_at is not None and call.due_at <= now
             self._world.invariants.check(
-                "an_ended_period_wakes_nobody", not is_woken, self._world.named(call.key)
+                "an_ended_period_releases_nobody", not is_released, self._world.named(call.key)
             )
 
-    def _woke(self, calls: Sequence[CallRow]) -> None:
+    def _check_releases(self, calls: Sequence[CallRow]) -> None:
         now, named, check = (
             self._world.scheduler.time(),
             self._world.named,
             self._world.invariants.check,
         )
-        up: list[CallRow] = []
+        due: list[CallRow] = []
         for call in calls:
             if call.due_at is None or call.due_at <= now:
-                up.append(call)
+                due.append(call)
                 continue
-            said = f"{named(call.key)} sleeps, though its {call.requested_hold_nano_usd} nano-USD are there"
-            check("freed_headroom_wakes_the_oldest", not self._fit([*up, call], call), said)
-        woken = [call for call in up if self._due_at.get(call.key, now) > now]
-        self._world.scheduler.counts["woken by headroom"] += len(woken)
-        for call in woken:
-            said = f"{named(call.key)} is one of {len(woken)} that are woken"
-            check("only_as_many_are_woken_as_fit", self._fit(woken, call), said)
+            said = f"{named(call.key)} waits, though its {call.requested_hold_nano_usd} nano-USD are there"
+            check("freed_headroom_releases_the_oldest", not self._fit([*due, call], call), said)
+        released = [call for call in due if self._due_at.get(call.key, now) > now]
+        self._world.scheduler.counts["released by headroom"] += len(released)
+        for call in released:
+            said = f"{named(call.key)} is one of {len(released)} that are released"
+            check("only_as_many_are_released_as_fit", self._fit(released, call), said)
 
     def _fit(self, calls: Sequence[CallRow], one: CallRow) -> bool:
         """True if all of them fit into every budget in which one of them would be held."""

@@ -1,4 +1,4 @@
-"""Freed headroom wakes the calls that wait for it: oldest first, only as many as fit, and nobody else's."""
+"""Freed headroom releases the calls that wait for it: oldest first, only as many as fit, and nobody else's."""
 
 from __future__ import annotations
 
@@ -52,60 +52,60 @@ def answered_chat(ledger: LedgerUnderTest, hold: int) -> AttemptRef:
     return ref
 
 
-def woken(ledger: LedgerUnderTest) -> list[CallKey]:
+def released(ledger: LedgerUnderTest) -> list[CallKey]:
     """The calls that are due for another try."""
     return [key for kind, key in ledger.due_kinds() if kind is DueKind.PUBLISH]
 
 
 def frees(ledger: LedgerUnderTest, ref: AttemptRef, posted: int = 0) -> bool:
-    """Settle an answer; say whether that woke anybody."""
+    """Settle an answer; say whether that released any call."""
     (settled,) = ledger.settle(a_success(ref, posted))
     return settled.has_freed_waiters
 
 
-def test_of_two_that_wait_the_older_is_woken(ledger: LedgerUnderTest) -> None:
+def test_of_two_that_wait_the_older_is_released(ledger: LedgerUnderTest) -> None:
     """There is room for one: it need not wait for its timer, the other goes on waiting."""
     busy = answered(ledger, LIMIT)
     older, younger = held_up(ledger, 600, 600)
 
-    assert woken(ledger) == []
+    assert released(ledger) == []
     assert frees(ledger, busy)
-    assert woken(ledger) == [older]
+    assert released(ledger) == [older]
     assert ledger.state(younger) is CallState.WAITING
 
 
-def test_as_many_as_fit_are_woken(ledger: LedgerUnderTest) -> None:
+def test_as_many_as_fit_are_released(ledger: LedgerUnderTest) -> None:
     """And each of them is then admitted."""
     busy = answered(ledger, LIMIT)
     keys = held_up(ledger, 300, 300, 300, 300)
 
     assert frees(ledger, busy, 50)
-    assert woken(ledger) == keys[:3]
+    assert released(ledger) == keys[:3]
     outcomes = ledger.reserve(*(a_reserve(key, 300) for key in keys[:3]))
     assert all(isinstance(outcome, Reserved) for outcome in outcomes)
 
 
-@pytest.mark.parametrize(("posted", "is_woken"), [(400, True), (401, False)])
-def test_an_exact_fit_is_woken_and_one_nano_more_is_not(
-    ledger: LedgerUnderTest, posted: int, is_woken: bool
+@pytest.mark.parametrize(("posted", "is_released"), [(400, True), (401, False)])
+def test_an_exact_fit_is_released_and_one_nano_more_is_not(
+    ledger: LedgerUnderTest, posted: int, is_released: bool
 ) -> None:
     """The rule of admission, no other."""
     busy = answered(ledger, LIMIT)
     (key,) = held_up(ledger, 600)
 
-    assert frees(ledger, busy, posted) is is_woken
-    assert woken(ledger) == ([key] if is_woken else [])
+    assert frees(ledger, busy, posted) is is_released
+    assert released(ledger) == ([key] if is_released else [])
 
 
-def test_who_was_woken_keeps_its_room_until_it_claims(ledger: LedgerUnderTest) -> None:
+def test_a_released_call_keeps_its_headroom_until_it_claims(ledger: LedgerUnderTest) -> None:
     """It is on its way: the next posting must not give the same room to another."""
     first, second = answered(ledger, 700, "first"), answered(ledger, 200, "second")
     older, younger = held_up(ledger, 600, 600)
 
     assert frees(ledger, first)
-    assert woken(ledger) == [older]
+    assert released(ledger) == [older]
     assert not frees(ledger, second)
-    assert woken(ledger) == []
+    assert released(ledger) == []
     ledger.claim(older, 600)
     assert ledger.view(younger).state is CallState.WAITING
 
@@ -116,10 +116,10 @@ def test_a_call_that_does_not_fit_holds_up_nobody(ledger: LedgerUnderTest) -> No
     large, small = held_up(ledger, 900, 300)
 
     assert frees(ledger, first)
-    assert woken(ledger) == [small]
+    assert released(ledger) == [small]
     ledger.settle(a_success(_answered(ledger, small, 300), 0))
     assert frees(ledger, second)
-    assert woken(ledger) == [large]
+    assert released(ledger) == [large]
 
 
 def held_up_with_many(ledger: LedgerUnderTest, *calls: tuple[int, int, str]) -> list[CallKey]:
@@ -145,7 +145,7 @@ def test_many_that_are_too_large_hide_nobody(ledger: LedgerUnderTest) -> None:
     _, small = held_up_with_many(ledger, (MANY, LIMIT, "extraction"), (1, 100, "extraction"))
 
     assert frees(ledger, busy, LIMIT - 100)
-    assert woken(ledger) == [small]
+    assert released(ledger) == [small]
 
 
 def test_many_whose_call_type_is_full_hide_nobody(ledger: LedgerUnderTest) -> None:
@@ -156,7 +156,7 @@ def test_many_whose_call_type_is_full_hide_nobody(ledger: LedgerUnderTest) -> No
     _, chat = held_up_with_many(ledger, (MANY, 100, "extraction"), (1, 200, "chat"))
 
     assert frees(ledger, busy)
-    assert woken(ledger) == [chat]
+    assert released(ledger) == [chat]
 
 
 def test_many_that_want_less_do_not_go_before_the_oldest(ledger: LedgerUnderTest) -> None:
@@ -165,7 +165,7 @@ def test_many_that_want_less_do_not_go_before_the_oldest(ledger: LedgerUnderTest
     oldest, _ = held_up_with_many(ledger, (1, 600, "extraction"), (MANY, 500, "extraction"))
 
     assert frees(ledger, busy)
-    assert woken(ledger) == [oldest]
+    assert released(ledger) == [oldest]
 
 
 def _answered(ledger: LedgerUnderTest, key: CallKey, hold: int) -> AttemptRef:
@@ -184,7 +184,7 @@ def test_another_organisation_is_not_touched(ledger: LedgerUnderTest) -> None:
     ledger.reserve(a_reserve(theirs))
 
     assert not frees(ledger, busy)
-    assert woken(ledger) == []
+    assert released(ledger) == []
     assert ledger.state(theirs) is CallState.WAITING
 
 
@@ -196,9 +196,9 @@ def test_every_scope_of_a_call_must_have_room(ledger: LedgerUnderTest) -> None:
     older, younger = held_up(ledger, 200, 200, youngest="chat")
 
     assert frees(ledger, ref)
-    assert woken(ledger) == [younger]
+    assert released(ledger) == [younger]
     assert frees(ledger, extracting)
-    assert woken(ledger) == [older]
+    assert released(ledger) == [older]
 
 
 def test_a_call_type_is_filled_only_once(ledger: LedgerUnderTest) -> None:
@@ -208,7 +208,7 @@ def test_a_call_type_is_filled_only_once(ledger: LedgerUnderTest) -> None:
     older, younger = held_up(ledger, 200, 200)
 
     assert frees(ledger, busy)
-    assert woken(ledger) == [older]
+    assert released(ledger) == [older]
     assert ledger.state(younger) is CallState.WAITING
 
 
@@ -219,10 +219,10 @@ def test_every_window_of_a_scope_must_have_room(ledger: LedgerUnderTest) -> None
     held_up(ledger, 600)
 
     assert not frees(ledger, busy, 700)
-    assert woken(ledger) == []
+    assert released(ledger) == []
 
 
-def test_a_posting_that_frees_nothing_wakes_nobody(ledger: LedgerUnderTest) -> None:
+def test_a_posting_that_frees_nothing_releases_nobody(ledger: LedgerUnderTest) -> None:
     """A lost attempt costs its whole hold."""
     ref = ledger.running("busy", LIMIT)
     held_up(ledger, 600)
@@ -244,7 +244,7 @@ def test_the_truth_about_a_lost_attempt_frees_what_it_did_not_cost(
     (settled,) = ledger.settle(a_success(lost, 50, expected_status=AttemptStatus.UNKNOWN))
 
     assert settled.has_freed_waiters
-    assert woken(ledger) == [key]
+    assert released(ledger) == [key]
     assert ledger.view(busy).state is CallState.RUNNING
 
 
@@ -256,51 +256,53 @@ def test_a_failed_attempt_frees_its_hold(ledger: LedgerUnderTest) -> None:
     (settled,) = ledger.settle(a_failure(busy, CallState.WAITING, due_in_s=30))
 
     assert settled.has_freed_waiters
-    assert woken(ledger) == [key]
+    assert released(ledger) == [key]
 
 
-def test_a_raised_limit_wakes_who_fits_now(ledger: LedgerUnderTest) -> None:
+def test_a_raised_limit_releases_calls_that_fit_now(ledger: LedgerUnderTest) -> None:
     """Nobody need wait for a timer when an operator makes room."""
     ledger.running("busy", LIMIT)
     older, younger = held_up(ledger, 600, 600)
 
     ledger.set_budget(LIMIT + 700)
 
-    assert woken(ledger) == [older]
+    assert released(ledger) == [older]
     assert ledger.state(younger) is CallState.WAITING
 
 
-def test_a_raised_limit_wakes_who_waits_for_the_next_period(ledger: LedgerUnderTest) -> None:
+def test_a_raised_limit_releases_calls_that_wait_for_the_next_period(
+    ledger: LedgerUnderTest,
+) -> None:
     """With more to spend today it need not wait for tomorrow."""
     ledger.succeeded("spent", posted_nano_usd=LIMIT - 100)
     key = ledger.queued("patient")
     ledger.reserve(a_reserve(key, 200, on_budget=OnBudget.WAIT))
 
     ledger.set_budget(LIMIT + 99)
-    too_little = woken(ledger)
+    too_little = released(ledger)
     ledger.set_budget(LIMIT + 100)
 
     assert too_little == []
-    assert woken(ledger) == [key]
+    assert released(ledger) == [key]
 
 
-def test_a_lowered_limit_wakes_nobody(ledger: LedgerUnderTest) -> None:
+def test_a_lowered_limit_releases_nobody(ledger: LedgerUnderTest) -> None:
     """There is less room than before."""
     ledger.running("busy", LIMIT)
     held_up(ledger, 600)
 
     ledger.set_budget(LIMIT - 100)
 
-    assert woken(ledger) == []
+    assert released(ledger) == []
 
 
-def test_who_waits_for_its_retry_is_not_woken(ledger: LedgerUnderTest) -> None:
+def test_a_call_that_waits_for_its_retry_is_not_released(ledger: LedgerUnderTest) -> None:
     """It wants no headroom, it wants its time."""
     ledger.waiting("rate limited", due_in_s=300)
     busy = answered(ledger, LIMIT)
 
     assert not frees(ledger, busy)
-    assert woken(ledger) == []
+    assert released(ledger) == []
 
 
 def test_who_was_cancelled_takes_no_room(ledger: LedgerUnderTest) -> None:
@@ -310,7 +312,7 @@ def test_who_was_cancelled_takes_no_room(ledger: LedgerUnderTest) -> None:
     ledger.operations.end([older], code=EndReason.CANCELLED, message="by a test")
 
     assert frees(ledger, busy)
-    assert woken(ledger) == [younger]
+    assert released(ledger) == [younger]
 
 
 def test_an_admitted_call_wants_nothing_more(ledger: LedgerUnderTest) -> None:
@@ -318,14 +320,14 @@ def test_an_admitted_call_wants_nothing_more(ledger: LedgerUnderTest) -> None:
     first = answered(ledger, LIMIT, "first")
     (key,) = held_up(ledger, 600)
     frees(ledger, first)
-    assert woken(ledger) == [key]
+    assert released(ledger) == [key]
     busy = ledger.claim(key, 600)
     ledger.record(an_answer(busy))
     ledger.settle(a_failure(busy, CallState.WAITING, due_in_s=300))
     second = answered(ledger, 100, "second")
 
     assert not frees(ledger, second)
-    assert woken(ledger) == []
+    assert released(ledger) == []
 
 
 def test_a_deferred_call_is_not_released_by_freed_headroom(ledger: LedgerUnderTest) -> None:
@@ -335,7 +337,7 @@ def test_a_deferred_call_is_not_released_by_freed_headroom(ledger: LedgerUnderTe
     ledger.reserve(Defer(key, '{"code": "quarantined"}', 20, WaitReason.QUARANTINE))
 
     assert not frees(ledger, busy)
-    assert woken(ledger) == []
+    assert released(ledger) == []
 
 
 def cancelled(ledger: LedgerUnderTest, key: CallKey) -> None:
@@ -362,18 +364,18 @@ def shrunk(ledger: LedgerUnderTest, key: CallKey) -> None:
 def test_room_that_was_not_taken_goes_to_the_next(
     ledger: LedgerUnderTest, leaves: Callable[[LedgerUnderTest, CallKey], None]
 ) -> None:
-    """It was kept for the one that was woken first; a sweep finds who may have it, long before the period ends."""
+    """It was kept for the one that was released first; a sweep finds who may have it, long before the period ends."""
     ledger.succeeded("spent", LIMIT)
     older, younger = (ledger.queued(f"patient {n}") for n in (1, 2))
     ledger.reserve(*(a_reserve(key, 600, on_budget=OnBudget.WAIT) for key in (older, younger)))
     ledger.set_budget(LIMIT + 700)
-    first = woken(ledger)
+    first = released(ledger)
     leaves(ledger, first[0])
 
     assert len(first) == 1
-    assert woken(ledger) == []
+    assert released(ledger) == []
     ledger.ledger.take_lost_messages(limit=100, queued_before=ledger.now() - timedelta(hours=1))
-    (second,) = woken(ledger)
+    (second,) = released(ledger)
     assert {*first, second} == {older, younger}
 
 

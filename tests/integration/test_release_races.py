@@ -54,7 +54,7 @@ def transaction(engine: Engine) -> Iterator[tuple[PostgresSession, Connection]]:
 def test_who_is_joined_while_room_is_freed_hears_of_it(
     ledger: LedgerUnderTest, postgres_engine: Engine
 ) -> None:
-    """The wake-up passes it over, for it is locked, and its own timer is the end of the day: a sweep finds it."""
+    """The release skips it because it is locked, and its own timer is the end of the day: a sweep finds it."""
     lost = ledger.running("lost", LIMIT)
     ledger.settle(a_loss(lost, LIMIT, next_state=CallState.DEAD))
     patient = ledger.queued("patient")
@@ -94,10 +94,10 @@ def test_a_limit_set_while_the_period_rolls_over_holds(
     assert (newest.limit_nano_usd, newest.reserved_nano_usd) == (5, 100)
 
 
-def test_a_sweep_wakes_for_a_hundred_organisations_and_in_the_end_for_all(
+def test_a_sweep_releases_for_a_hundred_organisations_and_in_the_end_for_all(
     ledger: LedgerUnderTest, postgres_engine: Engine
 ) -> None:
-    """A sweep that woke for thousands at once would run out of time, and find no lost message ever again."""
+    """A sweep that released for thousands at once would run out of time, and find no lost message ever again."""
     with postgres_engine.begin() as connection:
         connection.execute(text(MANY_WHO_WAIT))
 
