@@ -231,7 +231,7 @@ def _turn_away(
 def _wait_for_provider(
     tables: MemoryTables, call: CallRow, claim: Reserve, guard: Guard, now: datetime
 ) -> None:
-    """Let the call wait until both breakers have room, or reject it if it has waited long enough."""
+    """Let the call wait until both breakers have headroom, or reject it if it has waited long enough."""
     error = unavailable_json(guard.refusing)
     wait_until = call.wait_until or now + timedelta(seconds=claim.wait_max_s)
     if wait_until <= now:
