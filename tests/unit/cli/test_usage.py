@@ -65,6 +65,7 @@ def test_an_interrupt_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
         (("budget", "show", "acme"), ("budgets", "show", "acme")),
         (("dead", "list"), ("dead-letters", "list")),
         (("dead", "stats"), ("dead-letters", "summary")),
+        (("dead-letters", "stats"), ("dead-letters", "summary")),
         (("purge", "--older-than-days", "1"), ("retention", "purge", "--older-than-days", "1")),
     ],
     ids=lambda words: " ".join(words[:2]),
