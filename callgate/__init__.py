@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from callgate.domain import errors
 from callgate.domain.errors import (
     BrokerUnavailable,
     BudgetExhausted,
@@ -83,4 +84,6 @@ def __getattr__(name: str) -> Any:
         from callgate import client
 
         return getattr(client, name)
+    if name in errors.OLD_NAMES:
+        return getattr(errors, name)
     raise AttributeError(f"module 'callgate' has no attribute {name!r}")

@@ -34,13 +34,14 @@ from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import CallKey
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import InvalidRequest, WaitTimeout
+from callgate.domain.errors import WaitTimeout
 from callgate.domain.ledger import SubmitOutcome, Submitted
 from callgate.domain.operator_ports import OperationsPort, RetentionPort
 from callgate.domain.ports import LedgerPort, QueuePort
-from callgate.domain.reports import EndReason
 from callgate.domain.requests import LLMRequest
 from callgate.handle import Handle, ResultReader
+from callgate.services.bills import BillService
+from callgate.services.calls import CallService, key_of_task
 from callgate.services.dead_letters import DeadLetterService
 from callgate.services.purge import PurgeService
 from callgate.services.submit import SubmitService
@@ -106,7 +107,9 @@ class Client:
         self.dead_letters = DeadLetterService(
             ledger=self.ledger, operations=self.operations, submits=self._submit, sleep=time.sleep
         )
-        self.purges = PurgeService(self.retention, self.operations)
+        self.calls = CallService(self.ledger, self.operations)
+        self.bills = BillService(self.operations)
+        self.purges = PurgeService(self.retention, self.operations, self.catalogue.retention)
         self.tenants = TenantService(PostgresTenants(self._session))
         self._results = self._result_reader()
 
@@ -189,10 +192,7 @@ class Client:
         Raises:
             InvalidRequest: The text is not a task id of callgate.
         """
-        try:
-            return Handle(CallKey.from_task_id(task_id), True, self._results, schema)
-        except ValueError as exc:
-            raise InvalidRequest(f"{task_id!r} is not a task id of callgate") from exc
+        return Handle(key_of_task(task_id), True, self._results, schema)
 
     def as_completed(
         self, handles: Iterable[Handle], timeout: float | None = None
@@ -233,8 +233,7 @@ class Client:
 
     def cancel(self, task_id: str, reason: str) -> bool:
         """Cancel a queued or waiting call; True if it was cancelled. A running call is already paid."""
-        key = self.handle(task_id).key
-        return bool(self.operations.end([key], code=EndReason.CANCELLED, message=reason))
+        return self.calls.cancel(key_of_task(task_id), reason)
 
     def close(self) -> None:
         """Close all connections."""

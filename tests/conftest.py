@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,6 @@ from sqlalchemy.pool import NullPool
 from devkit.servers.embedded import DevServers
 from tests.support import executed_functions
 from tests.support.tables import EMPTY
-from tests.support.waiting import until
 from worker.migrate import migrate
 
 LONGEST_FIRST = (
@@ -82,9 +81,3 @@ def postgres_engine(services: DevServers) -> Iterator[Engine]:
         connection.execute(text(EMPTY))
     yield engine
     engine.dispose()
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], None]:
-    """`tests.support.waiting.until`, as a fixture."""
-    return until

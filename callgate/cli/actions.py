@@ -1,45 +1,19 @@
-"""`callgate actions`, and the options of every command that writes to the action log."""
+"""`callgate actions`, and who is named in the action log."""
 
 from __future__ import annotations
 
 import getpass
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from callgate.cli.options import AsJson
+from callgate.cli.options import AsJson, Limit
 from callgate.cli.output import client_of, print_json, print_table
 from callgate.domain.reports import By, OperatorAction
 
 if TYPE_CHECKING:
     from callgate.client import Client
-
-LISTED_MAX = 10_000
-TEXT_CHARS_MAX = 1_000
-
-
-def parse_text(text: str) -> str:
-    """Parse a reason or a name: not empty, not too long, and printable."""
-    stripped = text.strip()
-    if not stripped or len(stripped) > TEXT_CHARS_MAX:
-        raise typer.BadParameter(f"give 1 to {TEXT_CHARS_MAX} characters")
-    if not stripped.replace("\n", " ").replace("\t", " ").isprintable():
-        raise typer.BadParameter("it has characters that cannot be printed")
-    return stripped
-
-
-Reason = Annotated[
-    str, typer.Option("--reason", parser=parse_text, help="Why; stored in the action log.")
-]
-Operator = Annotated[
-    str | None,
-    typer.Option(
-        "--operator",
-        parser=parse_text,
-        help="Your name; else CALLGATE_OPERATOR, else the user of this system.",
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def list_actions(
     context: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=LISTED_MAX)] = 20,
+    limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
     """

@@ -6,15 +6,23 @@ from typing import Annotated
 
 import typer
 
-from callgate.cli.actions import Operator, Reason, by_of
-from callgate.cli.options import AsJson, Model, Provider, parse_name
+from callgate.cli.actions import by_of
+from callgate.cli.options import (
+    AsJson,
+    Model,
+    ModelName,
+    Operator,
+    Org,
+    Provider,
+    ProviderName,
+    Reason,
+    parse_name,
+)
 from callgate.cli.output import client_of, print_fields, print_json, print_note, print_table
 from callgate.domain.reports import BreakerLine
 from callgate.services import breakers as services
 from callgate.services.breakers import BreakerKey
 
-OfProvider = Annotated[str, typer.Option("--provider", parser=parse_name)]
-OfModel = Annotated[str, typer.Option("--model", parser=parse_name)]
 Credential = Annotated[
     str | None,
     typer.Option(
@@ -22,14 +30,6 @@ Credential = Annotated[
         parser=parse_name,
         metavar="ORG",
         help="For calls with this organisation's own key; else for calls with the provider's key.",
-    ),
-]
-Org = Annotated[
-    str | None,
-    typer.Option(
-        "--org",
-        parser=parse_name,
-        help="Only for this organisation's calls; else for every organisation.",
     ),
 ]
 
@@ -55,8 +55,7 @@ def list_breakers(
     and waiting.
     """
     with client_of(context) as client:
-        lines = client.operations.breakers()
-    lines = [b for b in lines if provider in (None, b.provider) and model in (None, b.model)]
+        lines = services.list_breakers(client.operations, provider, model)
     if as_json:
         print_json(lines)
         return
@@ -69,8 +68,8 @@ def list_breakers(
 
 def open_breaker(
     context: typer.Context,
-    provider: OfProvider,
-    model: OfModel,
+    provider: ProviderName,
+    model: ModelName,
     reason: Reason,
     credential: Credential = None,
     org: Org = None,
@@ -79,6 +78,8 @@ def open_breaker(
 ) -> None:
     """
     Stop calls to a provider's model until an operator closes the breaker. The calls wait and cost nothing.
+
+    Without --org the calls of every organisation are stopped.
 
     JSON: one breaker as in `breakers list`.
     """
@@ -97,8 +98,8 @@ def open_breaker(
 
 def close_breaker(
     context: typer.Context,
-    provider: OfProvider,
-    model: OfModel,
+    provider: ProviderName,
+    model: ModelName,
     reason: Reason,
     credential: Credential = None,
     org: Org = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from callgate.cli.options import AsJson, Org, parse_name
+from callgate.cli.options import AsJson, CallType, Org, parse_name
 from callgate.cli.output import client_of, print_fields, print_json, print_table
 from callgate.domain.budgets import BudgetFigures, Window, nano_usd_of, usd
 from callgate.domain.reports import CostLine
@@ -48,10 +48,7 @@ def set_budget(
         int | None,
         typer.Option("--monthly-usd", parser=parse_amount, metavar="USD", help="Per month."),
     ] = None,
-    call_type: Annotated[
-        str | None,
-        typer.Option("--call-type", parser=parse_name, help="Limit only this call type."),
-    ] = None,
+    call_type: CallType = None,
     timezone: Annotated[
         str | None,
         typer.Option(

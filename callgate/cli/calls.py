@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from uuid import UUID
 
 import typer
 from pydantic import ValidationError
@@ -19,17 +18,26 @@ from callgate.cli.call_output import (
     tokens_text,
     wait_text,
 )
-from callgate.cli.options import AsJson, call_filter, with_options
+from callgate.cli.options import (
+    AsJson,
+    CallType,
+    Limit,
+    Model,
+    Org,
+    ProviderName,
+    Reason,
+    call_filter,
+    with_options,
+)
 from callgate.cli.output import client_of, print_answer, print_json, print_note, print_table
-from callgate.domain.calls import Bodies, CallKey, CallState, CallView, WaitReason
-from callgate.domain.errors import CallNotFound, InvalidRequest
+from callgate.domain.calls import Bodies, CallState, WaitReason
+from callgate.domain.errors import InvalidRequest
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import LLMRequest, LLMResult, OnBudget
 
 if TYPE_CHECKING:
-    from callgate.client import Client, Handle
+    from callgate.client import Handle
 
-LISTED_MAX = 1_000
 FAILURES_SHOWN_MAX = 100
 TaskId = Annotated[
     str, typer.Argument(metavar="CALL", help="A task id, or a call id: its newest generation.")
@@ -50,10 +58,10 @@ def request_of_options(
     file: Annotated[
         str | None, typer.Option("--file", help="An LLMRequest as JSON; `-` reads stdin.")
     ] = None,
-    org: Annotated[str | None, typer.Option("--org")] = None,
-    call_type: Annotated[str | None, typer.Option("--call-type")] = None,
-    provider: Annotated[str, typer.Option("--provider")] = "openai",
-    model: Annotated[str | None, typer.Option("--model")] = None,
+    org: Org = None,
+    call_type: CallType = None,
+    provider: ProviderName = "openai",
+    model: Model = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", help="The user's message; `-` reads stdin.")
     ] = None,
@@ -135,7 +143,7 @@ def list_calls(
             help="Only dead or rejected calls with this error code, for example cancelled.",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=LISTED_MAX)] = 20,
+    limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -168,7 +176,7 @@ def show(
     JSON: one call as in `calls list`; with --bodies also request and last.reply; link_failures if there are any.
     """
     with client_of(context) as client:
-        view = find_call(client, task_id, Bodies.BOTH if bodies else Bodies.NONE)
+        view = client.calls.find(task_id, Bodies.BOTH if bodies else Bodies.NONE)
         failures = client.operations.link_failures(view.key, limit=FAILURES_SHOWN_MAX)
     print_call(view, failures, as_json=as_json)
 
@@ -176,9 +184,7 @@ def show(
 def cancel(
     context: typer.Context,
     task_id: TaskId,
-    reason: Annotated[
-        str, typer.Option("--reason", help="Stored with the call.")
-    ] = "cancelled on the command line",
+    reason: Reason = "cancelled on the command line",
     as_json: AsJson = False,
 ) -> None:
     """
@@ -187,41 +193,17 @@ def cancel(
     JSON: task_id, cancelled (true or false) and state.
     """
     with client_of(context) as client:
-        view = find_call(client, task_id, Bodies.NONE)
-        is_cancelled = client.cancel(view.key.task_id, reason)
-        state = find_call(client, view.key.task_id, Bodies.NONE).state
+        found = client.calls.find(task_id).key.task_id
+        is_cancelled = client.cancel(found, reason)
+        state = client.calls.find(found).state
     if as_json:
-        print_json({"task_id": view.key.task_id, "cancelled": is_cancelled, "state": state})
+        print_json({"task_id": found, "cancelled": is_cancelled, "state": state})
     elif is_cancelled:
-        print_note(f"cancelled {view.key.task_id}")
+        print_note(f"cancelled {found}")
     else:
-        print_note(f"not cancelled: {view.key.task_id} is {state}")
+        print_note(f"not cancelled: {found} is {state}")
     if not is_cancelled:
         raise typer.Exit(1)
-
-
-def find_call(client: Client, text: str, bodies: Bodies) -> CallView:
-    """
-    Find a call by its task id, or the newest generation of a call id.
-
-    Raises:
-        InvalidRequest, CallNotFound
-    """
-    key = client.handle(text).key if "." in text else _newest(client, text)
-    (view,) = client.ledger.read([key], bodies)
-    if view is None:
-        raise CallNotFound(f"the ledger has no call {text}")
-    return view
-
-
-def _newest(client: Client, text: str) -> CallKey:
-    try:
-        call_id = UUID(text)
-    except ValueError:
-        raise InvalidRequest(f"{text!r} is not a call id or task id") from None
-    for view in client.operations.calls(CallFilter(call_ids=(call_id,)), limit=1):
-        return view.key
-    raise CallNotFound(f"the ledger has no call {text}")
 
 
 def _await_result(handle: Handle, timeout_s: float) -> LLMResult:

@@ -20,13 +20,13 @@ from callgate.cli.call_output import (
     parse_error,
     print_call,
 )
-from callgate.cli.calls import TaskId, find_call
-from callgate.cli.options import AsJson, Yes, call_filter, with_options
+from callgate.cli.calls import TaskId
+from callgate.cli.options import AsJson, DryRun, Limit, Reason, Yes, call_filter, with_options
 from callgate.cli.output import client_of, confirm, print_json, print_note, print_table
 from callgate.domain.budgets import usd
 from callgate.domain.calls import Bodies, CallKey, CallState
 from callgate.domain.errors import CallNotFound, NotPermitted
-from callgate.domain.reports import CallFilter, UnprocessableMessage
+from callgate.domain.reports import By, CallFilter, UnprocessableMessage
 from callgate.services.dead_letters import REDRIVEN_MAX, SCANNED_MAX
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def list_dead(
     context: typer.Context,
     call_filter: CallFilter,
     ids: CallIds = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=SCANNED_MAX)] = 20,
+    limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -107,7 +107,7 @@ def show(context: typer.Context, task_id: TaskId, as_json: AsJson = False) -> No
     JSON: one call as in `calls show --bodies`.
     """
     with client_of(context) as client:
-        view = find_call(client, task_id, Bodies.BOTH)
+        view = client.calls.find(task_id, Bodies.BOTH)
     if view.state is not CallState.DEAD:
         raise CallNotFound(f"no dead letter: {view.key.task_id} is {view.state}")
     print_call(view, as_json=as_json)
@@ -141,9 +141,7 @@ def redrive(
     context: typer.Context,
     call_filter: CallFilter,
     ids: CallIds = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count the calls and price them.")
-    ] = False,
+    dry_run: DryRun = False,
     calls_max: Max = REDRIVEN_MAX,
     rate_per_s: Annotated[
         float | None,
@@ -190,7 +188,7 @@ def redrive(
 def discard(
     context: typer.Context,
     call_filter: CallFilter,
-    reason: Annotated[str, typer.Option("--reason", help="Why; stored with the calls.")],
+    reason: Reason,
     ids: CallIds = None,
     calls_max: Max = REDRIVEN_MAX,
     yes: Yes = False,
@@ -206,9 +204,8 @@ def discard(
         views = client.dead_letters.find(_with_ids(call_filter, ids), limit=calls_max)
         if views:
             confirm(f"Discard {len(views)} calls?", yes)
-            message = f"{reason} (by {system_user()}@{socket.gethostname()})"
-            keys = [view.key for view in views]
-            discarded = client.dead_letters.discard(keys, message=message)
+            by = By(f"{system_user()}@{socket.gethostname()}", reason)
+            discarded = client.dead_letters.discard([view.key for view in views], by=by)
     if as_json:
         print_json({"discarded": [key.task_id for key in discarded]})
     else:

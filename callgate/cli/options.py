@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from callgate.domain.bounds import LISTED_MAX
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import Name
 
+REASON_CHARS_MAX = 1_000
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
@@ -24,18 +26,46 @@ def parse_name(text: str) -> str:
         raise typer.BadParameter(f"{text!r} is not a valid name") from None
 
 
+def parse_text(text: str) -> str:
+    """Parse a reason or a name of an operator: not empty, not too long, and printable."""
+    stripped = text.strip()
+    if not stripped or len(stripped) > REASON_CHARS_MAX:
+        raise typer.BadParameter(f"give 1 to {REASON_CHARS_MAX} characters")
+    if not stripped.replace("\n", " ").replace("\t", " ").isprintable():
+        raise typer.BadParameter("it has characters that cannot be printed")
+    return stripped
+
+
+_PROVIDER = typer.Option("--provider", parser=parse_name, help="The provider.")
+_MODEL = typer.Option("--model", parser=parse_name, help="The model.")
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
-Org = Annotated[
-    str | None, typer.Option("--org", parser=parse_name, help="Only this organisation.")
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Change nothing; only say what would be done.")
 ]
+Limit = Annotated[
+    int, typer.Option("--limit", min=1, max=LISTED_MAX, help="List at most this many.")
+]
+Reason = Annotated[
+    str, typer.Option("--reason", parser=parse_text, help="Why; stored with the change.")
+]
+Operator = Annotated[
+    str | None,
+    typer.Option(
+        "--operator",
+        parser=parse_text,
+        help="Your name; else CALLGATE_OPERATOR, else the user of this system.",
+    ),
+]
+Org = Annotated[str | None, typer.Option("--org", parser=parse_name, help="The organisation.")]
 CallType = Annotated[
-    str | None, typer.Option("--call-type", parser=parse_name, help="Only this call type.")
+    str | None, typer.Option("--call-type", parser=parse_name, help="The call type.")
 ]
-Provider = Annotated[
-    str | None, typer.Option("--provider", parser=parse_name, help="Only this provider.")
-]
-Model = Annotated[str | None, typer.Option("--model", parser=parse_name, help="Only this model.")]
+Provider = Annotated[str | None, _PROVIDER]
+Model = Annotated[str | None, _MODEL]
+ProviderName = Annotated[str, _PROVIDER]
+ModelName = Annotated[str, _MODEL]
 Fingerprint = Annotated[
     str | None,
     typer.Option(

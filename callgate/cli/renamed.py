@@ -8,6 +8,7 @@ from callgate.cli.output import print_note
 
 RENAMED = {
     ("dead", "stats"): ("dead-letters", "summary"),
+    ("dead-letters", "stats"): ("dead-letters", "summary"),
     ("dead",): ("dead-letters",),
     ("budget",): ("budgets",),
     ("purge",): ("retention", "purge"),

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from callgate.cli.options import AsJson, Org, Yes
+from callgate.cli.options import AsJson, DryRun, Org, Yes
 from callgate.cli.output import client_of, confirm, print_json, print_note
-from callgate.domain.catalogue import DAY_S
-from callgate.domain.retention import BodyAges, Purged
+from callgate.domain.retention import Purged
 from callgate.services.purge import COUNTED_MAX, PurgePlan, PurgeReport, Remaining
-
-if TYPE_CHECKING:
-    from callgate.client import Client
 
 DAYS_MAX = 36_500
 
@@ -37,19 +33,26 @@ def purge(
             help="Days since the end of the call. Without it: what the catalogue declares.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """
     Remove the requests and replies of calls that ended long enough ago; the accounting stays.
 
+    Without --org the calls of every organisation are purged.
+
     Exit 1 if calls of the organisation are old enough and could not be purged yet.
 
     JSON: dry_run, calls, unprocessable_messages, open_calls_spared, is_complete; with --org also calls_with_bodies.
     """
     with client_of(context) as client:
-        plan = client.purges.plan(_ages(client, org, older_than_days), org)
+        ages = client.purges.ages(org, days=older_than_days)
+        if ages.is_unlimited:
+            raise typer.BadParameter(
+                "the catalogue declares no retention here: give --older-than-days, or add a [retention] table"
+            )
+        plan = client.purges.plan(ages, org)
         if dry_run:
             _print(plan.found, plan.remaining, plan, as_json)
             return
@@ -59,17 +62,6 @@ def purge(
     _print(report.purged, report.remaining, report, as_json)
     if not report.is_complete:
         raise typer.Exit(1)
-
-
-def _ages(client: Client, org: str | None, days: int | None) -> BodyAges:
-    declared = client.catalogue.retention.body_ages()
-    ages = declared if days is None else BodyAges(default_s=days * DAY_S)
-    ages = ages if org is None else ages.only(org)
-    if ages.is_unlimited:
-        raise typer.BadParameter(
-            "the catalogue declares no retention here: give --older-than-days, or add a [retention] table"
-        )
-    return ages
 
 
 def _print(

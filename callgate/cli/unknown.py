@@ -14,9 +14,19 @@ from uuid import UUID
 
 import typer
 
-from callgate.cli.actions import Operator, Reason, by_of
+from callgate.cli.actions import by_of
 from callgate.cli.call_output import parse_error
-from callgate.cli.options import AsJson, Model, Org, Provider, with_options
+from callgate.cli.options import (
+    AsJson,
+    DryRun,
+    Limit,
+    Model,
+    Operator,
+    Org,
+    Provider,
+    Reason,
+    with_options,
+)
 from callgate.cli.output import client_of, print_json, print_note, print_table
 from callgate.domain.budgets import nano_usd_of, usd
 from callgate.domain.errors import InvalidBills
@@ -28,15 +38,8 @@ from callgate.domain.unknown import (
     UnknownDay,
     UnknownFilter,
 )
-from callgate.services.bills import (
-    BILLS_BYTES_MAX,
-    BillService,
-    EnteredBill,
-    attempt_uuid,
-    read_bills,
-)
+from callgate.services.bills import BILLS_BYTES_MAX, EnteredBill, attempt_uuid, read_bills
 
-LISTED_MAX = 10_000
 REMEDIES = {
     HandOutcome.SETTLED: "",
     HandOutcome.UNCHANGED: "it was settled by hand at this amount before",
@@ -114,7 +117,7 @@ def register(app: typer.Typer) -> None:
 def list_bills(
     context: typer.Context,
     unknown_filter: UnknownFilter,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=LISTED_MAX)] = 20,
+    limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -185,9 +188,7 @@ def settle(
     more_than_hold: Annotated[
         bool, typer.Option("--more-than-hold", help="Accept amounts above the hold.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
-    ] = False,
+    dry_run: DryRun = False,
     operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
@@ -201,9 +202,8 @@ def settle(
     bills = _bills(attempt, unbilled, billed, seen, file)
     with client_of(context) as client:
         by = by_of(client, operator, reason)
-        service = BillService(client.operations)
         answers = list(
-            service.settle(bills, by=by, may_exceed_hold=more_than_hold, dry_run=dry_run)
+            client.bills.settle(bills, by=by, may_exceed_hold=more_than_hold, dry_run=dry_run)
         )
     _print_answers(answers, dry_run=dry_run, as_json=as_json)
     if not all(answer.outcome.is_done for answer in answers):

@@ -24,7 +24,7 @@ encoding with its fields. Messages never hold prompt text or secrets.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from callgate.domain.budgets import BudgetRefusal, RefusalReason
 
@@ -276,3 +276,23 @@ BUDGET_ERRORS: dict[RefusalReason, type[BudgetRefused]] = {
     RefusalReason.NOT_CONFIGURED: BudgetNotConfigured,
 }
 """The error for each reason that ends a call. A call refused as HELD waits, so HELD has none."""
+
+
+OLD_NAMES = {
+    "NoBudget": "is now BudgetNotConfigured",
+    "BudgetNeverFits": "is now BudgetTooSmall",
+    "BudgetHeld": "was removed: it was never raised",
+}
+"""What has become of classes that have no such name any more."""
+
+
+def __getattr__(name: str) -> NoReturn:
+    """
+    Answer an old name, for one release, with an error that names the new class.
+
+    Raises:
+        ImportError: Python replaces the message of an AttributeError in a `from` import, and keeps this one.
+    """
+    if what := OLD_NAMES.get(name):
+        raise ImportError(f"callgate.domain.errors.{name} {what}", name=__name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

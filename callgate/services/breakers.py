@@ -1,4 +1,4 @@
-"""Open and close the breakers of providers by hand."""
+"""List the breakers of providers, open and close them by hand."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ class BreakerKey:
 
     def __str__(self) -> str:
         return "/".join(filter(None, (self.provider, self.model, self.credential, self.org_id)))
+
+
+def list_breakers(
+    operations: OperationsPort, provider: str | None = None, model: str | None = None
+) -> list[BreakerLine]:
+    """List the breakers of a provider, of a model, or all."""
+    return [
+        b
+        for b in operations.breakers()
+        if provider in (None, b.provider) and model in (None, b.model)
+    ]
 
 
 def open_breaker(

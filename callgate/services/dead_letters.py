@@ -15,7 +15,7 @@ from callgate.domain.errors import InvalidRequest
 from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
 from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.ports import LedgerPort
-from callgate.domain.reports import CallFilter, EndReason
+from callgate.domain.reports import By, CallFilter, EndReason
 from callgate.services.results import request_of
 from callgate.services.submit import SubmitService
 
@@ -174,13 +174,14 @@ class DeadLetterService:
                 left_out[key] = str(exc)
         return self._submits.accept(prepared), left_out
 
-    def discard(self, keys: Sequence[CallKey], *, message: str) -> list[CallKey]:
+    def discard(self, keys: Sequence[CallKey], *, by: By) -> list[CallKey]:
         """
-        Discard dead calls: they become rejected, and keep the message.
+        Discard dead calls: they become rejected, and keep who did it and why.
 
         Returns:
             The calls that were still dead.
         """
+        message = f"{by.reason} (by {by.operator})"
         discarded: list[CallKey] = []
         for start in range(0, len(keys), BATCH_MAX):
             discarded += self._operations.end(

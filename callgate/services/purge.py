@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from callgate.domain.calls import CallState
+from callgate.domain.catalogue import DAY_S, Retention
 from callgate.domain.errors import OrgNotFound
 from callgate.domain.operator_ports import OperationsPort, RetentionPort
 from callgate.domain.reports import CallFilter
@@ -65,9 +66,17 @@ class PurgeReport:
 class PurgeService:
     """Purges on request; `RetentionService` purges on schedule."""
 
-    def __init__(self, retention: RetentionPort, operations: OperationsPort) -> None:
+    def __init__(
+        self, retention: RetentionPort, operations: OperationsPort, declared: Retention
+    ) -> None:
         self._retention = retention
         self._operations = operations
+        self._declared = declared
+
+    def ages(self, org_id: str | None = None, *, days: int | None = None) -> BodyAges:
+        """How old bodies may become: `days`, else what the catalogue declares; None: every organisation's."""
+        ages = self._declared.body_ages() if days is None else BodyAges(default_s=days * DAY_S)
+        return ages if org_id is None else ages.only(org_id)
 
     def plan(self, ages: BodyAges, org_id: str | None = None) -> PurgePlan:
         """

@@ -19,7 +19,8 @@ from sqlalchemy import Engine
 
 from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
-from tests.support.callgate_process import REQUEST, ROOT, RUN_TIMEOUT_S, connects, until
+from tests.support.callgate_process import REQUEST, ROOT, RUN_TIMEOUT_S, UP_TIMEOUT_S, connects
+from tests.support.waiting import until
 
 QUICKLY_S = 20.0
 """What a command may take that finds no service: its start on a busy machine, and the services' own deadlines."""
@@ -239,7 +240,11 @@ def test_flower_answers_under_a_path(environ: dict[str, str], tmp_path: Path, pr
             return exc.code, ""
 
     try:
-        until(lambda: connects(f"http://127.0.0.1:{port}"), "Flower")
+        until(
+            lambda: connects(f"http://127.0.0.1:{port}"),
+            UP_TIMEOUT_S,
+            lambda: "waited too long for Flower",
+        )
         code, page = status(f"/{path}/")
         static = re.findall(r'(?:src|href)="([^"]*/static/[^"]*)"', page)
         assert code == 200

@@ -6,14 +6,11 @@ No Docker engine is needed. Only addresses and paths are replaced; everything el
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import shlex
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,13 +25,13 @@ from config.settings import CATALOGUE, WorkerOptions, WorkerSettings, check_rela
 from devkit.servers.ports import free_port
 from devkit.simulator.simulator import Rule, Step
 from tests.support.deployment import CHECKOUT, Deployment, Process, clean_environ, until
+from tests.support.flower_pages import crawl, get, status_of
 
 NAMES = ("POSTGRES", "WORKER", "DASHBOARD", "BROKER", "FLOWER")
 SECRETS = {f"CALLGATE_{name}_PASSWORD": f"secret{at}" for at, name in enumerate(NAMES)}
 AUTH = f"callgate:{SECRETS['CALLGATE_FLOWER_PASSWORD']}"
 PROMPT = "the prompt nobody but the provider may read"
 REQUIRED = re.compile(r"\$\{(\w+):\?[^}]*\}")
-PAGES_MAX = 60
 
 
 def compose(variables: Mapping[str, str] = SECRETS, part: str = "services") -> dict[str, Any]:
@@ -301,46 +298,11 @@ def test_flower_shows_calls_and_never_a_prompt(
     assert task()["name"] == "callgate.call"
     assert task()["args"] == f"('{handle.key.call_id}', 1)"
     assert task()["kwargs"] == "{}"
-    pages = dict(crawl(url, f"/task/{handle.task_id}", "/api/tasks", "/api/workers?refresh=1"))
+    pages = dict(
+        crawl(url, f"/task/{handle.task_id}", "/api/tasks", "/api/workers?refresh=1", auth=AUTH)
+    )
     assert len(pages) > 5
     assert str(handle.key.call_id) in pages[f"/task/{handle.task_id}"]
     assert [path for path, body in pages.items() if PROMPT in body] == []
     for process in running.values():
         assert PROMPT not in process.output()
-
-
-def crawl(url: str, *paths: str, auth: str = AUTH) -> Iterator[tuple[str, str]]:
-    """Yield the pages of Flower that its links lead to, and the given ones."""
-    to_visit, seen = ["/", "/tasks", *paths], set[str]()
-    while to_visit and len(seen) < PAGES_MAX:
-        path = to_visit.pop()
-        if path in seen or path.startswith(("/static", "/logout")):
-            continue
-        seen.add(path)
-        # Flower asks a worker for its page, and answers 404 if the worker does not answer within a second.
-        until(lambda: status_of(url + path, auth) != 404, 20.0, lambda: path)  # noqa: B023
-        body = get(url + path, auth)
-        yield path, body
-        to_visit += re.findall(r'href="(/[^"#]*)"', body)
-
-
-def get(url: str, auth: str | None = None) -> str:
-    """Return the body of a page."""
-    request = urllib.request.Request(url)  # noqa: S310 - an address of ours
-    if auth:
-        request.add_header("Authorization", "Basic " + base64.b64encode(auth.encode()).decode())
-    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
-        body: bytes = answer.read()
-        return body.decode()
-
-
-def status_of(url: str, auth: str | None = None) -> int:
-    """Return the status of a page; 0 without a connection."""
-    try:
-        get(url, auth)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-    except OSError:
-        return 0
-    return 200

@@ -25,7 +25,6 @@ from config.settings import WorkerOptions, WorkerSettings
 from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from devkit.simulator.simulator import Match, Rule, Simulator
-from tests.acceptance.test_compose import status_of
 from tests.support.canaries import (
     ANSWER,
     BASE64,
@@ -51,6 +50,7 @@ from tests.support.canaries import (
     stored_in_broker,
 )
 from tests.support.deployment import Deployment, until
+from tests.support.flower_pages import status_of
 from tests.support.logins import a_login
 
 

@@ -15,14 +15,8 @@ import pytest
 
 from devkit.servers.ports import free_port
 from devkit.simulator.simulator import Simulator
-from tests.support.callgate_process import (
-    REQUEST,
-    ROOT,
-    RUN_TIMEOUT_S,
-    UP_TIMEOUT_S,
-    connects,
-    until,
-)
+from tests.support.callgate_process import REQUEST, ROOT, RUN_TIMEOUT_S, UP_TIMEOUT_S, connects
+from tests.support.waiting import until
 
 
 class Up:
@@ -123,7 +117,9 @@ def up(provider: Simulator, tmp_path: Path) -> Iterator[Up]:
 def test_up_runs_calls_until_ctrl_c(up: Up, provider: Simulator) -> None:
     """One command gives services, worker and dashboard; Ctrl-C leaves nothing behind."""
     banner = up.banner()
-    until(lambda: connects(banner["flower_url"]), "Flower")
+    until(
+        lambda: connects(banner["flower_url"]), UP_TIMEOUT_S, lambda: "waited too long for Flower"
+    )
 
     budget = up.callgate("budgets", "set", "acme", "--daily-usd", "5")
     submitted = up.callgate("submit", "--file", "-", "--json", stdin=json.dumps(REQUEST))
@@ -151,7 +147,11 @@ def test_up_starts_a_worker_again_that_was_killed(up: Up) -> None:
     assert killed is not None
 
     os.kill(killed, signal.SIGKILL)
-    until(lambda: worker_pid(up) not in (None, killed), "another worker")
+    until(
+        lambda: worker_pid(up) not in (None, killed),
+        UP_TIMEOUT_S,
+        lambda: "waited too long for another worker",
+    )
 
     assert up.stop(signal.SIGTERM) == 0
 
@@ -162,7 +162,11 @@ def test_no_child_outlives_an_up_that_was_killed(up: Up) -> None:
     children = up.children()
 
     up.stop(signal.SIGKILL)
-    until(lambda: children.keys().isdisjoint(pid for pid, _, _ in processes()), "all to end")
+    until(
+        lambda: children.keys().isdisjoint(pid for pid, _, _ in processes()),
+        UP_TIMEOUT_S,
+        lambda: "waited too long for all to end",
+    )
 
     assert len(children) >= 4
 

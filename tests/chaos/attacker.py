@@ -38,6 +38,7 @@ from callgate.domain.calls import CallKey
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import NewSubmission
 from callgate.domain.reports import EndReason
+from tests.support.waiting import holds_within, until
 
 LOCKS = 60
 LOCK_HELD_S = 2.0
@@ -263,9 +264,7 @@ class Attacker:
             )
 
     def _pause(self, seconds: float) -> None:
-        give_up_at = time.monotonic() + seconds
-        while time.monotonic() < give_up_at and not self.is_over():
-            time.sleep(0.05)
+        holds_within(seconds, self.is_over)
 
 
 def link_to(options: Mapping[str, str]) -> str:
@@ -291,6 +290,7 @@ def decompression_bomb() -> bytes:
 KINDS = ("locks", "junk_links", "bombs", "big_prompts", "churn", "messages")
 THREADS = {"locks": 2}
 """Two threads, so that some rows are always locked."""
+START_MAX_S = 60.0
 UNDER_WAY = "every kind of attack is under way"
 
 
@@ -306,10 +306,12 @@ def main(
     ]
     for thread in threads:
         thread.start()
-    while not attacker.is_over() and len({k.partition(":")[0] for k in attacker.counts}) < len(
-        kinds
-    ):
-        time.sleep(0.05)
+    until(
+        lambda: (
+            attacker.is_over() or {k.partition(":")[0] for k in list(attacker.counts)} >= set(kinds)
+        ),
+        START_MAX_S,
+    )
     sys.stdout.write(UNDER_WAY + "\n")
     sys.stdout.flush()
     for thread in threads:

@@ -34,6 +34,7 @@ from callgate.domain.ledger import (
     Unstorable,
 )
 from callgate.settings import ClientSettings
+from tests.support.waiting import until
 
 T = TypeVar("T")
 HOLD_NANO_USD = 1_000
@@ -72,10 +73,11 @@ def main(
 
 def _wait_for_others(valkey: Redis, name: str, processes: int) -> None:
     valkey.incr(name)
-    give_up_at = time.monotonic() + BARRIER_MAX_S
-    while int(valkey.get(name) or 0) < processes:
-        assert time.monotonic() < give_up_at, "the other processes did not start the round"
-        time.sleep(IDLE_S)
+    until(
+        lambda: int(valkey.get(name) or 0) >= processes,
+        BARRIER_MAX_S,
+        lambda: "the other processes did not start the round",
+    )
 
 
 class BudgetHammer:

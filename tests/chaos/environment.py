@@ -21,6 +21,7 @@ from tests.chaos.evaluation import Arrival, Attempt, Batch, Observations, links_
 from tests.chaos.observers import BudgetObserver, LinkCollector
 from tests.support.deployment import Deployment, until
 from tests.support.forked_workers import Child, ForkServer
+from tests.support.waiting import holds_within
 
 DEADLINE_S = 3.0
 GRACE_S = 4.0
@@ -204,12 +205,13 @@ class Environment:
             " WHERE state IN ('queued', 'running', 'waiting') AND created_at <= :since"
             " AND org_id <> :hostile"
         )
-        give_up_at = time.monotonic() + give_up_after_s
-        while self.deployment.rows(sql, since=since, hostile=self.hostile)[0][0]:
-            if time.monotonic() > give_up_at:
-                return None
-            time.sleep(0.1)
-        return (self.now() - since).total_seconds()
+        rows = self.deployment.rows
+        has_ended = holds_within(
+            give_up_after_s,
+            lambda: not rows(sql, since=since, hostile=self.hostile)[0][0],
+            poll_s=0.1,
+        )
+        return (self.now() - since).total_seconds() if has_ended else None
 
     # Observations.
 
@@ -304,14 +306,14 @@ class Environment:
     def _wait_for_ends(self, batches: Sequence[Batch]) -> None:
         """Wait until all calls are settled and all links are delivered and marked, for at most `END_MAX_S`."""
         owed = links_owed(batches)
-        give_up_at = time.monotonic() + END_MAX_S
-        while time.monotonic() < give_up_at:
+
+        def have_ended() -> bool:
             delivered = self.links.delivered()
             is_delivered = all(delivered.get(key, 0) >= n for key, n in owed.items())
             left = self.count(OPEN) or self.count(UNMARKED_LINKS) or self.count(UNUSED_REPLIES)
-            if is_delivered and not left:
-                return
-            time.sleep(0.05)
+            return is_delivered and not left
+
+        holds_within(END_MAX_S, have_ended)
 
 
 @contextmanager

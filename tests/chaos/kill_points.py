@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -33,6 +32,7 @@ from callgate.domain.ledger import (
     Settled,
 )
 from config.settings import WorkerSettings
+from tests.support.waiting import holds_within
 from worker.bootstrap import bootstrap, providers_of
 from worker.celery_ext.redis_transport import Transport
 from worker.runtime import Runtime
@@ -121,9 +121,7 @@ class KillableLedger:
             connection.exec_driver_sql("BEGIN")
             connection.execute(lock, {"id": key.call_id, "n": key.generation})
             threading.Thread(target=self._ledger.settle, args=(batch,), daemon=True).start()
-            give_up_at = time.monotonic() + LOCK_WAIT_MAX_S
-            while not connection.execute(waits).scalar() and time.monotonic() < give_up_at:
-                time.sleep(0.002)
+            holds_within(LOCK_WAIT_MAX_S, lambda: connection.execute(waits).scalar(), poll_s=0.002)
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -20,6 +20,7 @@ from callgate.adapters.redis_budget_cache import RedisBudgetCache
 from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.ports import BudgetCachePort
 from devkit.servers.embedded import DevServers
+from tests.support.waiting import until
 
 TTL_S = 0.2
 LOGIN = "acme:secret@ledger"
@@ -82,13 +83,11 @@ def test_organisations_do_not_mix(cache: BudgetCachePort, org: str) -> None:
     assert ledger.asked == 2
 
 
-def test_an_entry_expires_after_its_ttl(
-    cache: BudgetCachePort, org: str, eventually: Callable[[Callable[[], bool]], None]
-) -> None:
+def test_an_entry_expires_after_its_ttl(cache: BudgetCachePort, org: str) -> None:
     ledger = Ledger()
     cache.get(org, ledger.budgets)
 
-    eventually(lambda: cache.get(org, ledger.budgets)[0].spent_nano_usd == 2)
+    until(lambda: cache.get(org, ledger.budgets)[0].spent_nano_usd == 2)
 
 
 def test_without_the_cache_the_ledger_answers(org: str) -> None:

@@ -17,7 +17,8 @@ from callgate.adapters.providers.http.provider_loop import ProviderLoop
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.support.openai_attempts import ATTEMPT, a_request, unset_proxies
-from tests.support.provider_worlds import SocketServer, adapter_for, chat, hangs, sends_json, until
+from tests.support.provider_worlds import SocketServer, adapter_for, chat, hangs, sends_json
+from tests.support.waiting import until_async
 
 TIMEOUT_S = 20.0
 Asked = asyncio.Task[ProviderReply | Failure]
@@ -96,7 +97,7 @@ def test_a_call_cancelled_in_flight_releases_its_connection() -> None:
         ):
             for number in range(1, 6):
                 asked = ask(provider)
-                await until(lambda number=number: len(server.received) == number)  # type: ignore[misc]
+                await until_async(lambda number=number: len(server.received) == number)  # type: ignore[misc]
                 asked.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await asked
@@ -113,7 +114,7 @@ def test_a_stopped_loop_reports_whether_requests_were_sent() -> None:
             adapter_for(server.base_url, connections_max=1) as provider,
         ):
             sent = ask(provider)
-            await until(lambda: len(server.received) == 1)
+            await until_async(lambda: len(server.received) == 1)
             waiting = ask(provider)
             await provider._loop.run(asyncio.sleep(0.05))
             provider._loop.stop()
@@ -134,7 +135,7 @@ def test_shutdown_cancels_calls_in_flight() -> None:
     async def run() -> None:
         async with SocketServer(hangs) as server, adapter_for(server.base_url) as provider:
             calls = [ask(provider) for _ in range(20)]
-            await until(lambda: len(server.received) == 20)
+            await until_async(lambda: len(server.received) == 20)
             for call in calls:
                 call.cancel()
         for call in calls:

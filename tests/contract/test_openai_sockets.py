@@ -36,8 +36,8 @@ from tests.support.provider_worlds import (
     resets,
     sends,
     sends_json,
-    until,
 )
+from tests.support.waiting import until_async
 
 BODY = json.dumps(chat()).encode()
 
@@ -122,7 +122,7 @@ def test_waiting_for_a_free_connection_is_unbilled() -> None:
             first = asyncio.ensure_future(
                 provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
             )
-            await until(lambda: len(server.received) == 1)
+            await until_async(lambda: len(server.received) == 1)
             second = await provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=1.0)
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)

@@ -15,7 +15,8 @@ import pytest
 from callgate.adapters.memory.provider import Rule, echo
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Message, ServiceTier, Usage
-from tests.support.provider_worlds import World, memory_world, openai_world, until
+from tests.support.provider_worlds import World, memory_world, openai_world
+from tests.support.waiting import until_async
 
 ATTEMPT = UUID("01890000-0000-7000-8000-000000000001")
 TIMEOUT_S = 20.0
@@ -166,7 +167,7 @@ def test_cancellation_is_passed_on(opened: Open) -> None:
             task = asyncio.ensure_future(
                 world.provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
             )
-            await until(lambda: bool(world.sent))
+            await until_async(lambda: bool(world.sent))
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

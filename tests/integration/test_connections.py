@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
@@ -21,9 +21,9 @@ from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from tests.integration.conftest import Command
 from tests.support.ledger_under_test import a_submission
+from tests.support.waiting import until
 from worker.migrate import migrate
 
-Eventually = Callable[[Callable[[], bool]], None]
 WRITE = "UPDATE scratch SET n = n + 1 RETURNING n"
 PID = "SELECT pg_backend_pid() AS pid"
 
@@ -108,25 +108,23 @@ def test_a_server_that_stays_read_only_is_unavailable(owner: Engine, services: D
         assert session.rows(WRITE, {})[0].n == 1
 
 
-def test_an_idle_timeout_costs_no_statement(
-    owner: Engine, session: PostgresSession, eventually: Eventually
-) -> None:
+def test_an_idle_timeout_costs_no_statement(owner: Engine, session: PostgresSession) -> None:
     """`idle_session_timeout` of a server, or of the login."""
     before = pid_of(session)
     session.rows("SET idle_session_timeout = 50", {})
-    eventually(lambda: is_gone(owner, before))
+    until(lambda: is_gone(owner, before))
 
     assert session.rows(WRITE, {})[0].n == 1
 
 
 def test_a_shutdown_while_nobody_spoke_costs_no_statement(
-    owner: Engine, session: PostgresSession, eventually: Eventually
+    owner: Engine, session: PostgresSession
 ) -> None:
     """A restart, a failover, an administrator."""
     before = pid_of(session)
     with owner.connect() as connection:
         connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": before})
-    eventually(lambda: is_gone(owner, before))
+    until(lambda: is_gone(owner, before))
 
     assert session.rows(WRITE, {})[0].n == 1
 
@@ -162,9 +160,7 @@ def test_several_hosts_mean_the_one_that_serves(
     assert command("migrate") == 0
 
 
-def test_a_failover_needs_nobody(
-    tmp_path: Path, services: DevServers, eventually: Eventually
-) -> None:
+def test_a_failover_needs_nobody(tmp_path: Path, services: DevServers) -> None:
     """The primary becomes read-only under open connections, the standby takes over: the next write goes there."""
     first = make_url(services.database_url)
     with DevServers(tmp_path / "other", fsync=False, valkey_persistence=False) as other:
@@ -195,7 +191,7 @@ def test_a_failover_needs_nobody(
                 read_only(second.port, "off")
                 read_only(first.port, "on")
                 # A server reads its configuration in its own time.
-                eventually(lambda: written_to() == second.port)
+                until(lambda: written_to() == second.port)
         finally:
             on(first.port, "ALTER SYSTEM RESET default_transaction_read_only")
             on(first.port, "SELECT pg_reload_conf()")

@@ -22,6 +22,7 @@ from tests.support.partitions import (
     month,
     partition_of,
 )
+from tests.support.waiting import until
 
 # What is not dropped.
 
@@ -141,7 +142,7 @@ def test_what_is_odd_keeps_its_month_if_its_bill_is_unknown(log: PartitionedLedg
 
 
 def test_nobody_settles_by_hand_while_a_month_is_summed(
-    log: PartitionedLedger, postgres_engine: Engine, eventually: Callable[..., None]
+    log: PartitionedLedger, postgres_engine: Engine
 ) -> None:
     """The sums would miss it: so it waits for the drop, and hears that the month is gone."""
     log.make(back=4, months=1)
@@ -152,7 +153,7 @@ def test_nobody_settles_by_hand_while_a_month_is_summed(
     with postgres_engine.begin() as dropping:
         assert dropping.execute(text("SELECT callgate_take_upkeep_v1()")).scalar() is True
         operator.start()
-        eventually(
+        until(
             lambda: (
                 bool(log.sql("SELECT 1 FROM pg_locks WHERE NOT granted")) or not operator.is_alive()
             )
@@ -189,7 +190,7 @@ def test_one_process_at_a_time(log: PartitionedLedger, postgres_engine: Engine) 
 
 
 def test_an_audit_during_a_drop_sees_all_of_it_or_nothing(
-    log: PartitionedLedger, postgres_engine: Engine, eventually: Callable[..., None]
+    log: PartitionedLedger, postgres_engine: Engine
 ) -> None:
     """It waits for the drop before it takes its snapshot, and so has the sums for the rows it cannot see."""
     two_old_months(log)
@@ -203,7 +204,7 @@ def test_an_audit_during_a_drop_sees_all_of_it_or_nothing(
     with postgres_engine.begin() as dropping:
         dropping.execute(text("SELECT callgate_archive_month_v1(1, 45)"))
         auditor.start()
-        eventually(
+        until(
             lambda: bool(
                 log.sql("SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'")
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
@@ -19,6 +19,7 @@ from callgate.domain.calls import CallState
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import Reaper, Reserved
 from tests.support.ledger_under_test import LEASE_S, LedgerUnderTest, a_loss, a_reserve
+from tests.support.waiting import until
 
 DEAD = "host:1:dead"
 
@@ -86,7 +87,6 @@ def stopped(pid: int) -> Iterator[None]:
 def test_a_due_query_that_outlived_its_sender_calls_nothing_lost(
     ledger: LedgerUnderTest,
     postgres_engine: Engine,
-    eventually: Callable[[Callable[[], bool]], None],
     renewed: str,
 ) -> None:
     """Postgres stops with it in flight and runs it when it goes on, by the lease of then: no outage makes UNKNOWN."""
@@ -107,7 +107,7 @@ def test_a_due_query_that_outlived_its_sender_calls_nothing_lost(
             time.sleep(lease_s / 2)
             if renewed == "before it runs":
                 ledger.leases.renew(reaper.worker_id, lease_s)
-        eventually(lambda: ledger.view(waiting.key).state is CallState.QUEUED)
+        until(lambda: ledger.view(waiting.key).state is CallState.QUEUED)
 
     view = ledger.view(ref)
     assert (view.state, view.error) == (CallState.RUNNING, None)

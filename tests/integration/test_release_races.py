@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,6 +28,7 @@ from tests.support.ledger_under_test import (
     a_success,
     an_answer,
 )
+from tests.support.waiting import until
 
 MANY_WHO_WAIT = """
 WITH budgets AS (
@@ -73,7 +74,6 @@ def test_who_is_joined_while_room_is_freed_hears_of_it(
 def test_a_limit_set_while_the_period_rolls_over_holds(
     ledger: LedgerUnderTest,
     postgres_engine: Engine,
-    eventually: Callable[[Callable[[], bool]], None],
 ) -> None:
     """Begun before midnight, it comes after a claim of after midnight: the new period was made with the old limit."""
     claimed = a_reserve(ledger.queued())
@@ -87,7 +87,7 @@ def test_a_limit_set_while_the_period_rolls_over_holds(
             operations = PostgresOperations(setting)
             limit = pool.submit(operations.set_budget, ORG, ORG_SCOPE, Window.DAY, 5, "UTC")
             with postgres_engine.connect() as watcher:
-                eventually(lambda: bool(watcher.scalar(text(SETS_A_LIMIT))))
+                until(lambda: bool(watcher.scalar(text(SETS_A_LIMIT))))
         limit.result()
 
     (newest,) = ledger.operations.budgets(ORG)

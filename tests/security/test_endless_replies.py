@@ -23,8 +23,8 @@ from tests.support.provider_worlds import (
     adapter_for,
     chat,
     http,
-    until,
 )
+from tests.support.waiting import until_async
 
 
 @pytest.fixture(autouse=True)
@@ -198,7 +198,7 @@ def test_long_replies_wait_for_each_other() -> None:
             bystander() as lag,
         ):
             asked = [asyncio.create_task(ask(hostile, prompt="long")) for _ in range(20)]
-            await until(lambda: sent >= reply_bounds.LONG_REPLIES_MAX)
+            await until_async(lambda: sent >= reply_bounds.LONG_REPLIES_MAX)
             short = await ask(hostile)
             gathered.set()
             return await asyncio.gather(*asked), short, lag

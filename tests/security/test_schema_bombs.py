@@ -12,9 +12,9 @@ from callgate.domain.errors import CallFailed, CallRejected, InvalidSchema
 from devkit.simulator.script import Match, Rule, Step
 from tests.support.deployment import Deployment, Process, until_equal
 from tests.support.direct_submission import submit_without_gates
+from tests.support.other_tenants import assert_others_succeed
 
 PATIENCE_S = 60.0
-ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
 
 
 def doubling(levels: int, keyword: str) -> dict[str, Any]:
@@ -33,18 +33,6 @@ TREE = {"$defs": {"node": {"anyOf": [INNER, INNER, {"type": "string"}]}}, **NODE
 DEEP = '{"in":' * 60 + "1" + "}" * 60
 LONG = {"max_output_tokens": 1_000, "call_type": "brief"}
 EXPENSIVE = Rule(match=Match(text="deep"), reply=[Step(text=DEEP)])
-
-
-def assert_others_succeed(deployment: Deployment, count: int = 20) -> None:
-    """Assert that another organisation's calls end, with schemas and without."""
-    org = deployment.org()
-    requests = [deployment.request(org) for _ in range(count)]
-    requests += [deployment.request(org, response_schema=ANSWER) for _ in range(count)]
-    handles = deployment.client.submit_many(requests)
-
-    for handle in deployment.client.as_completed(handles, timeout=PATIENCE_S):
-        handle.get(timeout=1)
-    assert [row.status for row in deployment.attempts(org)] == ["succeeded"] * 2 * count
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.deployment import until
+from tests.support.waiting import until
 from worker.tied_process import tied
 
 LISTENS = """

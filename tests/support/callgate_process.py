@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,13 +17,6 @@ REQUEST = {
     "max_output_tokens": 50,
     "messages": [{"role": "user", "content": "Hello"}],
 }
-
-
-def until(is_true: Callable[[], object], what: str) -> None:
-    give_up_at = time.monotonic() + UP_TIMEOUT_S
-    while not is_true():
-        assert time.monotonic() < give_up_at, f"waited too long for {what}"
-        time.sleep(0.1)
 
 
 def connects(url: str) -> bool:

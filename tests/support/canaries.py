@@ -27,8 +27,8 @@ from callgate.adapters.postgres.tenants import PostgresTenants, Tenant
 from callgate.domain.calls import Bodies
 from callgate.domain.errors import CallgateError
 from devkit.simulator.simulator import ErrorBody, Kind, Step
-from tests.acceptance.test_compose import crawl
 from tests.support.deployment import RICH_NANO_USD, Deployment, Process
+from tests.support.flower_pages import crawl
 from tests.support.logins import name_of
 
 TIMEOUT_S = 60.0

@@ -20,13 +20,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from tests.support.deployment import CHECKOUT, clean_environ, until
+from tests.support.waiting import holds_within
 from worker.tied_process import die_with
 
 ROLES = (
@@ -170,19 +170,18 @@ def main(roles: list[str]) -> None:
             _report({"number": order["number"], "pid": pid})
     for pid in alive:
         os.kill(pid, signal.SIGKILL)
-    give_up_at = time.monotonic() + STOP_TIMEOUT_S / 2
-    while alive and time.monotonic() < give_up_at:
-        _report_ended(alive)
-        time.sleep(0.01)
+    holds_within(STOP_TIMEOUT_S / 2, lambda: _report_ended(alive))
 
 
-def _report_ended(alive: set[int]) -> None:
+def _report_ended(alive: set[int]) -> bool:
+    """Report the children that have ended; True if all have."""
     while alive:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
-            return
+            return False
         alive.discard(pid)
         _report({"pid": pid, "code": os.waitstatus_to_exitcode(status)})
+    return True
 
 
 def _report(event: dict[str, int]) -> None:

@@ -27,8 +27,6 @@ from callgate.domain.requests import LLMRequest
 KEY = "sk-test-0123456789abcdefghij"
 TIMEOUT_S = 60.0
 """Timeout of the memory provider behind the server: longer than any test."""
-CONDITION_MAX_S = 20.0
-POLL_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,12 +286,3 @@ def _refused(failure: Failure) -> bytes:
     error = {"error": {"code": failure.provider_code, "type": None, "param": None, "message": "no"}}
     headers = {} if failure.retry_after_s is None else {"retry-after": str(failure.retry_after_s)}
     return http(json.dumps(error).encode(), status=failure.status or 500, headers=headers)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, at most `CONDITION_MAX_S`."""
-    for _ in range(int(CONDITION_MAX_S / POLL_S)):
-        if condition():
-            return
-        await asyncio.sleep(POLL_S)
-    raise AssertionError("the condition never came true")

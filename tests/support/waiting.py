@@ -10,16 +10,25 @@ POLL_S = 0.02
 TIMEOUT_S = 20.0
 
 
+def holds_within(
+    timeout_s: float, condition: Callable[[], object], *, poll_s: float = POLL_S
+) -> bool:
+    """Wait until a condition holds; False if it does not hold in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(poll_s)
+    return True
+
+
 def until(
     condition: Callable[[], object],
     timeout_s: float = TIMEOUT_S,
     message: Callable[[], str] = lambda: "the condition did not hold in time",
 ) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, message()
-        time.sleep(POLL_S)
+    assert holds_within(timeout_s, condition), message()
 
 
 def until_equal(expected: object, read: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.security.test_schema_bombs import assert_others_succeed
 from tests.support.deployment import Deployment, Process, until_equal
+from tests.support.other_tenants import assert_others_succeed
 
 LARGE = 120
 WORDS = 2 * 2**20

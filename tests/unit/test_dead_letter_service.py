@@ -9,7 +9,7 @@ import pytest
 
 from callgate.domain.calls import CallKey, CallState
 from callgate.domain.provider import Billing, Failure
-from callgate.domain.reports import CallFilter
+from callgate.domain.reports import By, CallFilter
 from callgate.services.dead_letters import PlannedCall, RedrivePlan
 from tests.support.service_world import ServiceWorld, a_request
 
@@ -123,7 +123,7 @@ def test_a_call_that_changed_after_the_plan_is_left_out(world: ServiceWorld) -> 
     """Somebody else discarded one, and retention purged the other."""
     discarded, purged, good = (dead(world, text) for text in "abc")
     plan = world.dead_letters.plan(ALL)
-    world.dead_letters.discard([discarded], message="by a test")
+    world.dead_letters.discard([discarded], by=By("ann", "by a test"))
     world.ledger.tables.calls[purged].request = None
 
     done = world.dead_letters.carry_out(plan)

@@ -127,6 +127,26 @@ def test_the_package_exports_what_a_caller_catches() -> None:
     assert {cls.__name__ for cls in set(ALL) - exported} == INTERNAL
 
 
+@pytest.mark.parametrize("module", ["callgate", "callgate.domain.errors"])
+@pytest.mark.parametrize(
+    ("old", "answer"),
+    [
+        ("NoBudget", "is now BudgetNotConfigured"),
+        ("BudgetNeverFits", "is now BudgetTooSmall"),
+        ("BudgetHeld", "was removed: it was never raised"),
+    ],
+)
+def test_an_old_name_answers_with_what_became_of_it(module: str, old: str, answer: str) -> None:
+    """For one release, in the form in which programs import errors."""
+    with pytest.raises(ImportError, match=f"{old} {answer}"):
+        exec(f"from {module} import {old}")  # noqa: S102 - the statement is the test's own
+
+
+def test_a_name_that_never_was_is_an_attribute_error() -> None:
+    """`hasattr` and `from` imports depend on it."""
+    assert not hasattr(errors, "NoSuchError")
+
+
 def test_a_refused_budget_tells_the_refusal() -> None:
     """All numbers, and the value itself."""
     error = BudgetRefused(REFUSAL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +10,7 @@ from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.errors import LedgerUnavailable
 from callgate.services.lease import LeaseService
 from tests.support.service_world import ManualClock
+from tests.support.waiting import until
 from worker.lease_renewer import LeaseRenewer
 
 LEASE_S = 8.0
@@ -152,15 +152,13 @@ class CountingLease:
         self.releases += 1
 
 
-def test_a_renewer_renews_until_it_is_stopped_and_then_releases(
-    eventually: Callable[[Callable[[], bool]], None],
-) -> None:
+def test_a_renewer_renews_until_it_is_stopped_and_then_releases() -> None:
     """In its own thread; the connection is closed last."""
     lease, closed = CountingLease(), threading.Event()
     renewer = LeaseRenewer(lease, lease_s=0.04, close=closed.set)  # type: ignore[arg-type]
 
     renewer.start()
-    eventually(lambda: lease.renewals >= 3)
+    until(lambda: lease.renewals >= 3)
     assert lease.releases == 0
     renewer.stop()
 
@@ -169,18 +167,16 @@ def test_a_renewer_renews_until_it_is_stopped_and_then_releases(
 
 
 @pytest.mark.parametrize("fault", [LedgerUnavailable("away"), RuntimeError("unforeseen")])
-def test_a_renewer_survives_errors(
-    fault: Exception, eventually: Callable[[Callable[[], bool]], None]
-) -> None:
+def test_a_renewer_survives_errors(fault: Exception) -> None:
     """Without it the process would never claim again."""
     lease = CountingLease()
     lease.fault = fault
     renewer = LeaseRenewer(lease, lease_s=0.04, close=lambda: None)  # type: ignore[arg-type]
 
     renewer.start()
-    eventually(lambda: lease.faults >= 2)
+    until(lambda: lease.faults >= 2)
     lease.fault = None
-    eventually(lambda: lease.renewals >= 1)
+    until(lambda: lease.renewals >= 1)
     renewer.stop()
 
     assert lease.releases == 1

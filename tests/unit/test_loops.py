@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
+from tests.support.waiting import until_async
 from worker import loops
 from worker.loops import SharedLoops
 from worker.wakeable_sleep import WakeableSleep
@@ -57,10 +58,8 @@ class Steps:
 async def run_until(shared: SharedLoops, is_done: Callable[[], bool]) -> None:
     """Run all loops until a condition holds, then cancel them."""
     tasks = [asyncio.create_task(coroutine) for coroutine in shared.coroutines()]
-    async with asyncio.timeout(TIMEOUT_S):
-        while not is_done():
-            assert not any(task.done() for task in tasks), "a loop has ended"
-            await asyncio.sleep(0.005)
+    await until_async(lambda: is_done() or any(task.done() for task in tasks), TIMEOUT_S)
+    assert not any(task.done() for task in tasks), "a loop has ended"
     for task in tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -65,6 +65,7 @@ def test_an_interrupt_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
         (("budget", "show", "acme"), ("budgets", "show", "acme")),
         (("dead", "list"), ("dead-letters", "list")),
         (("dead", "stats"), ("dead-letters", "summary")),
+        (("dead-letters", "stats"), ("dead-letters", "summary")),
         (("purge", "--older-than-days", "1"), ("retention", "purge", "--older-than-days", "1")),
     ],
     ids=lambda words: " ".join(words[:2]),
@@ -111,3 +112,23 @@ def test_help_describes_the_json_of_a_command(shell: Shell, command: str) -> Non
 
     assert code == 0
     assert "JSON: " in out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("calls", "cancel", "00000000-0000-8000-8000-000000000000"),
+        ("dead-letters", "discard", "--yes"),
+        ("breakers", "open", "--provider", "openai", "--model", "gpt-4o-mini"),
+        ("unknown", "settle", "00000000-0000-8000-8000-000000000000", "--unbilled"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+@pytest.mark.parametrize("reason", [" ", "x" * 1_001, "a\x1b[2Jb"], ids=["empty", "long", "escape"])
+def test_every_command_refuses_a_reason_that_cannot_be_stored(
+    shell: Shell, command: tuple[str, ...], reason: str
+) -> None:
+    code, out, err = shell(*command, "--reason", reason)
+
+    assert (code, out) == (2, "")
+    assert "--reason" in err
