@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.conftest import deployment, provider, standing
-from tests.security.test_flower import FORGED, FORGED_TASKS
 from tests.support.browser import Browser, a_browser
 from tests.support.deployment import Deployment, until
 from tests.support.flower import AUTH, HTML, FlowerUnderTest, a_flower, publish, task_event
+from tests.support.forged_events import FORGED, FORGED_TASKS
 
 __all__ = ["deployment", "provider", "standing"]
 
