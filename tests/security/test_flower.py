@@ -45,6 +45,7 @@ PRESSING_MAX_KB = 50_000
 def flower(standing: Deployment) -> Iterator[FlowerUnderTest]:
     """Flower with its default settings."""
     with a_flower(standing) as flower:
+        flower.until_it_receives()
         yield flower
 
 

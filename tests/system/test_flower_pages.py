@@ -21,6 +21,7 @@ SHOWN = task_event("succeeded", uuid="shown-1", result=HTML, runtime=1.5)
 def flower(standing: Deployment) -> Iterator[FlowerUnderTest]:
     """Flower, a worker, one call that ended, and all forged events."""
     with a_flower(standing) as flower:
+        flower.until_it_receives()
         standing.worker()
         org = standing.org()
         handle = standing.client.submit(standing.request(org))
