@@ -73,6 +73,16 @@ class FlowerUnderTest:
         found: dict[str, dict[str, Any]] = json.loads(self.ask("/api/tasks").body)
         return found
 
+    def until_it_receives(self) -> None:
+        """Wait until Flower reads events. It answers requests before that, and events are not kept for it."""
+        first = f"first@{time.monotonic_ns()}"
+
+        def is_known() -> bool:
+            publish(self.deployment, [heartbeat(hostname=first)])
+            return first in self.workers()
+
+        until(is_known, 30.0, self.process.output)
+
     def until_it_has_received_all(self) -> None:
         """Wait until all published events are processed: publish one more, and wait for it."""
         last = f"last@{time.monotonic_ns()}"

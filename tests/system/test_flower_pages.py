@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.conftest import deployment, provider, standing
-from tests.security.test_flower import FORGED, FORGED_TASKS
 from tests.support.browser import Browser, a_browser
 from tests.support.deployment import Deployment, until
 from tests.support.flower import AUTH, HTML, FlowerUnderTest, a_flower, publish, task_event
+from tests.support.forged_events import FORGED, FORGED_TASKS
 
 __all__ = ["deployment", "provider", "standing"]
 
@@ -21,6 +21,7 @@ SHOWN = task_event("succeeded", uuid="shown-1", result=HTML, runtime=1.5)
 def flower(standing: Deployment) -> Iterator[FlowerUnderTest]:
     """Flower, a worker, one call that ended, and all forged events."""
     with a_flower(standing) as flower:
+        flower.until_it_receives()
         standing.worker()
         org = standing.org()
         handle = standing.client.submit(standing.request(org))
