@@ -119,7 +119,7 @@ def heartbeat(**fields: Any) -> dict[str, Any]:
     """Return an event like that of a worker, with some changes."""
     return {
         "type": "worker-heartbeat",
-        "hostname": "forged@host",
+        "hostname": "plausible@host",
         "timestamp": time.time(),
         "utcoffset": time.timezone // 3_600,
         "clock": 1,
