@@ -30,6 +30,8 @@ IGNORED = {
     "__dict__",
     "__weakref__",
     "__annotations__",
+    # copyreg keeps it on a class once an instance was copied.
+    "__slotnames__",
     "name",
     "requires",
 }

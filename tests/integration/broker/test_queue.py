@@ -97,4 +97,6 @@ def test_the_embedded_broker_refuses_strings_over_a_megabyte(valkey: Redis) -> N
     valkey.lpush("long", "x" * 2**20)
     with pytest.raises(RedisError):
         valkey.lpush("long", "x" * (2**20 + 1))
+    # The server closes the connection after its error.
+    valkey.connection_pool.disconnect()
     assert valkey.llen("long") == 1
