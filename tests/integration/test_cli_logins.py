@@ -155,7 +155,7 @@ def test_the_doctor_tells_who_should_be_let_end_sessions(
             with owner.begin() as connection:
                 connection.execute(text(f"ALTER {function} OWNER TO callgate"))
 
-    assert code == 0
+    assert code == 0, out
     assert "WARN locks: " in out
     assert f"run as a superuser: GRANT pg_signal_backend TO {name_of(plain)}\n" in out
 

@@ -138,8 +138,12 @@ class SchemaChecker:
         return why
 
     def _ready(self) -> _Child:
-        if self._child is not None and self._child.is_alive:
-            return self._child
+        if self._child is not None:
+            if self._child.is_alive:
+                return self._child
+            # It was killed between two answers: its pipes are still open here.
+            self._child.end()
+            self._child = None
         now = monotonic()
         if now >= self._start_again_at:
             try:
