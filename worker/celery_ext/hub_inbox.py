@@ -56,6 +56,7 @@ class HubInbox:
             callback = self._callbacks.popleft()
             try:
                 callback()
+            # An error that leaves here would end the hub's loop, and the worker with it.
             except Exception:
                 log.exception("hub_callback.failed")
 

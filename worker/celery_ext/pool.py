@@ -201,6 +201,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
                     asyncio.run_coroutine_threadsafe, self._body(job), self.loop
                 )
                 job.end(body.result())
+        # The tracer may raise anything; without `_finish_job` the job would hold its slot for ever.
         except Exception:
             job.log_tracer_error()
         self._inbox.submit(partial(self._finish_job, job, time.monotonic() - started))
@@ -215,6 +216,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         try:
             if job.tracer_call.begin():
                 job.end(await self._body(job))
+        # The tracer may raise anything; without `_finish_job` the job would hold its slot for ever.
         except Exception:
             job.log_tracer_error()
         self._inbox.submit(partial(self._finish_job, job, self.loop.time() - started))
