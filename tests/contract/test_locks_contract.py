@@ -19,7 +19,6 @@ from tests.contract.breaker_steps import (
     published,
     waits,
 )
-from tests.contract.test_lease_contract import DEAD, LENGTH_S, REAPER, claimed_by, pass_time
 from tests.support.ledger_under_test import (
     LEASE_S,
     LedgerUnderTest,
@@ -29,6 +28,7 @@ from tests.support.ledger_under_test import (
     a_success,
     an_answer,
 )
+from tests.support.process_leases import DEAD, LENGTH_S, REAPER, claimed_by, pass_time
 
 
 def test_a_claim_passes_over_what_somebody_holds(ledger: LedgerUnderTest) -> None:

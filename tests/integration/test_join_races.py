@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from callgate.adapters.postgres.ledger import PostgresLedger
-from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.calls import CallState
 from callgate.domain.ledger import Locked, SubmitOutcome
 from tests.support.ledger_under_test import LINK, LedgerUnderTest, a_submission, a_success
-
-
-class OpenTransaction(PostgresSession):
-    """Runs a ledger's statements on one connection, and leaves the transaction open."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-
-    def rows(self, sql: str, parameters: Mapping[str, Any]) -> list[Any]:
-        """Run one statement within it."""
-        return list(self.connection.exec_driver_sql(sql, dict(parameters)))
+from tests.support.open_transaction import OpenTransaction
 
 
 @pytest.mark.parametrize("link", [LINK, None])

@@ -18,7 +18,6 @@ from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.ledger import Locked, Reserved
 from callgate.domain.reports import EndReason
 from callgate.services.audit import audit
-from tests.integration.test_join_races import OpenTransaction
 from tests.support.ledger_under_test import (
     LEASE_S,
     REAPER,
@@ -31,6 +30,7 @@ from tests.support.ledger_under_test import (
     open_postgres,
 )
 from tests.support.logins import a_client
+from tests.support.open_transaction import OpenTransaction
 
 LENGTH_S = 4.0
 DEAD = "host:1:dead"

@@ -16,7 +16,6 @@ from callgate.domain.calls import CallKey, CallState
 from callgate.domain.delivery import Told
 from callgate.domain.ledger import DueKind
 from callgate.domain.reports import By, CallFilter
-from tests.contract.test_lease_contract import DEAD, LENGTH_S, REAPER, claimed_by, pass_time
 from tests.support.ledger_under_test import (
     LEASE_S,
     LIMIT,
@@ -27,6 +26,7 @@ from tests.support.ledger_under_test import (
     a_success,
     an_answer,
 )
+from tests.support.process_leases import DEAD, LENGTH_S, REAPER, claimed_by, pass_time
 
 POISON = "model <> 'poison'"
 

@@ -17,7 +17,6 @@ from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.calls import AttemptStatus, CallState
 from callgate.domain.ledger import DueKind
 from callgate.domain.requests import OnBudget
-from tests.integration.test_join_races import OpenTransaction
 from tests.support.ledger_under_test import (
     LIMIT,
     ORG,
@@ -28,6 +27,7 @@ from tests.support.ledger_under_test import (
     a_success,
     an_answer,
 )
+from tests.support.open_transaction import OpenTransaction
 from tests.support.waiting import until
 
 MANY_WHO_WAIT = """

@@ -24,9 +24,9 @@ from callgate.domain.ledger import NewSubmission, SubmitOutcome
 from callgate.domain.reports import EndReason
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.acceptance.test_recovery import LEASE_S, PATIENCE_S, have_workers, in_flight
-from tests.integration.test_join_races import OpenTransaction
 from tests.support.deployment import Deployment, Process, until_equal
 from tests.support.logins import a_client
+from tests.support.open_transaction import OpenTransaction
 
 CALLS = 60
 OTHERS = 150
