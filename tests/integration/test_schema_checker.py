@@ -169,13 +169,13 @@ def test_a_child_killed_from_outside_blames_no_schema(checker: SchemaChecker) ->
 def test_a_child_that_is_found_dead_leaves_no_pipe_open(checker: SchemaChecker) -> None:
     """It was killed between two answers, so no order has failed."""
     pid = pid_of(checker)
-    open_files = len(os.listdir("/proc/self/fd"))
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
     os.kill(pid, signal.SIGKILL)
     until(lambda: (Path(f"/proc/{pid}") / "stat").read_text().rpartition(")")[2].split()[0] == "Z")
 
     assert check(checker, INTEGER, "2", "acme") is None
     assert checker.child_pid != pid
-    assert len(os.listdir("/proc/self/fd")) == open_files
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
 
 
 def test_repeated_kills_over_one_schema_make_it_costly(
