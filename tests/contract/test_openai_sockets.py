@@ -77,19 +77,11 @@ async def _speaks_no_tls(_reader: asyncio.StreamReader, writer: asyncio.StreamWr
     writer.write(http(b"{}", status=400))
 
 
-async def _hangs_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.close()
-
-
-async def _waits(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    await asyncio.Event().wait()
-
-
 @pytest.mark.parametrize(
     ("greeting", "codes"),
     [
         (_speaks_no_tls, {"tls_failed"}),
-        (_hangs_up, {"connection_failed", "tls_failed"}),
+        (closes, {"connection_failed", "tls_failed"}),
         (resets, {"connection_failed", "tls_failed"}),
     ],
     ids=["no_tls", "closed", "reset"],
@@ -106,7 +98,7 @@ def test_a_failed_tls_handshake_is_unbilled(greeting: Greeting, codes: set[str])
 
 def test_a_connect_timeout_is_unbilled() -> None:
     """It ends before the deadline, so it is not mistaken for a silent provider."""
-    outcome = attempt(hangs, _waits, url="https://127.0.0.1:{}/v1".format, timeout_s=2.0)
+    outcome = attempt(hangs, hangs, url="https://127.0.0.1:{}/v1".format, timeout_s=2.0)
 
     assert outcome.classification == ("connect_timeout", True, Billing.UNBILLED)
 

@@ -160,20 +160,12 @@ async def _talks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     writer.write(b"220 mail.invalid ESMTP\r\n")
 
 
-async def _leaves(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.close()
-
-
-async def _waits(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    await asyncio.Event().wait()
-
-
 @pytest.mark.parametrize(
     ("then", "codes"),
     [
         (_talks, {"tls_failed"}),
-        (_leaves, {"connection_failed", "tls_failed"}),
-        (_waits, {"connect_timeout"}),
+        (closes, {"connection_failed", "tls_failed"}),
+        (hangs, {"connect_timeout"}),
     ],
     ids=["no_tls", "closes", "hangs"],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kombu import Connection, Consumer, Queue
 
-from tests.integration.test_unprocessable_messages import with_body
+from tests.support.queued_messages import with_body
 from tests.support.valkey import Valkey, until
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pytest
 
 from tests.support.celery_worker import Worker, a_worker, client_of
+from tests.support.queued_messages import FOLLOW_UPS, HEADERS, envelope, with_body, with_headers
 from tests.support.valkey import Valkey, until
 from worker.celery_ext.consumer import RAW_BYTES_MAX
 
 pytestmark = pytest.mark.usefixtures("worker")
-HEADERS = {"lang": "py", "task": "note", "id": "unprocessable-id", "timelimit": [None, None]}
-FOLLOW_UPS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 @pytest.fixture(scope="module")
@@ -25,42 +22,6 @@ def worker(server: Valkey, pool: str, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("worker")
     with a_worker(server, folder, worker_pool=pool, store_unprocessable=True) as worker:
         yield worker
-
-
-def envelope(
-    body: bytes = b"",
-    headers: object = None,
-    content_type: str | None = "application/json",
-    **more: Any,
-) -> bytes:
-    """Return a message in the form in which kombu keeps it in a queue of Redis."""
-    properties = {
-        "body_encoding": "base64",
-        "delivery_info": {"exchange": "", "routing_key": "test"},
-        "delivery_mode": 2,
-        "delivery_tag": "unprocessable-tag",
-        "priority": 0,
-    }
-    return json.dumps(
-        {
-            "body": base64.b64encode(body).decode(),
-            "content-encoding": "utf-8",
-            "content-type": content_type,
-            "headers": HEADERS if headers is None else headers,
-            "properties": properties,
-            **more,
-        }
-    ).encode()
-
-
-def with_headers(**changes: object) -> bytes:
-    """Return a good message with changed headers."""
-    return envelope(json.dumps([["a"], {}, FOLLOW_UPS]).encode(), {**HEADERS, **changes})
-
-
-def with_body(body: object) -> bytes:
-    """Return a message whose headers are good, and whose body is JSON."""
-    return envelope(json.dumps(body).encode())
 
 
 def without_id() -> bytes:

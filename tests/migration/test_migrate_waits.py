@@ -16,11 +16,9 @@ from callgate.adapters.postgres.tenants import PostgresTenants
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.tenants import Tenant
 from devkit.servers.embedded import DevServers
-from tests.migration.test_migrations import empty_url, open_connection
 from tests.support.logins import a_client, a_login, name_of
+from tests.support.tables import open_connection
 from worker.migrate import migrate
-
-__all__ = ["empty_url"]
 
 LIMITS = """SELECT coalesce(array_agg(split_part(line, '=', 1) ORDER BY 1), '{}') FROM pg_db_role_setting s
   JOIN pg_roles r ON r.oid = s.setrole JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) line

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
@@ -13,8 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, inspect, make_url, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import inspect, make_url, text
 
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.roles import CLIENT, MAY_EXECUTE, ROLES
@@ -29,6 +27,7 @@ from callgate.domain.errors import (
 from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from tests.support.logins import a_login
+from tests.support.tables import open_connection
 from worker.migrate import SCRIPTS, migrate
 
 OWN_OBJECTS = """
@@ -52,24 +51,6 @@ MONTHS_AROUND = """
 SELECT 'ai_call_log_' || to_char((now() AT TIME ZONE 'UTC') + m * interval '1 month', 'YYYY_MM')
   FROM generate_series(-1, 2) AS m
 """
-
-
-@pytest.fixture
-def empty_url(services: DevServers) -> Iterator[str]:
-    """A new database on the server of this run, dropped afterwards."""
-    name = f"empty_{uuid4().hex[:12]}"
-    admin = create_engine(services.database_url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = make_url(services.database_url).set(database=name)
-    yield url.render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-
-
-def open_connection(url: str) -> Connection:
-    """A connection of its own."""
-    return create_engine(url, poolclass=NullPool).connect()
 
 
 def scripts_with_role(folder: Path, role: str) -> Path:

@@ -138,12 +138,12 @@ def sends(data: bytes, *, then_close: bool = False) -> Exchange:
     return exchange
 
 
-async def hangs(_received: Received, _writer: asyncio.StreamWriter) -> None:
+async def hangs(_received: object, _writer: asyncio.StreamWriter) -> None:
     """Read the request and never answer."""
     await asyncio.Event().wait()
 
 
-async def closes(_received: Received, writer: asyncio.StreamWriter) -> None:
+async def closes(_received: object, writer: asyncio.StreamWriter) -> None:
     """Read the request and hang up."""
     writer.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -34,17 +33,6 @@ from tests.support.token_texts import (
 def estimator() -> TokenEstimator:
     """An estimator that knows OpenAI, an alias of it, and a local server."""
     return TokenEstimator(CATALOGUE)
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any connection is an error."""
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("the estimator used the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.mark.parametrize(

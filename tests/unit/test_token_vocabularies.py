@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,17 +54,6 @@ def cached_vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Path:
         key = hashlib.sha1(URLS[encoding].encode(), usedforsecurity=False).hexdigest()
         (folder / key).write_bytes(vocabulary(encoding))
     return folder
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any connection is an error."""
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("the estimator used the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.fixture

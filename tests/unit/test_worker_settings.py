@@ -15,7 +15,6 @@ from worker.bootstrap import outage_policy_of
 
 TIMEOUT_S = ClientSettings.model_fields["ledger_timeout_s"].default
 VARIABLE = "CALLGATE_WORKER__CREDENTIALS__"
-LONGEST_S = POLICY.deadline_s + WorkerOptions().attempt_grace_s
 
 
 def check(**options: float) -> None:
