@@ -201,7 +201,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
                     asyncio.run_coroutine_threadsafe, self._body(job), self.loop
                 )
                 job.end(body.result())
-        # The tracer may raise anything; without `_finish_job` the job would hold its slot for ever.
+        # The tracer may raise anything; without `_finish_job` the job would never give back its slot.
         except Exception:
             job.log_tracer_error()
         self._inbox.submit(partial(self._finish_job, job, time.monotonic() - started))
@@ -216,7 +216,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         try:
             if job.tracer_call.begin():
                 job.end(await self._body(job))
-        # The tracer may raise anything; without `_finish_job` the job would hold its slot for ever.
+        # The tracer may raise anything; without `_finish_job` the job would never give back its slot.
         except Exception:
             job.log_tracer_error()
         self._inbox.submit(partial(self._finish_job, job, self.loop.time() - started))
