@@ -79,6 +79,8 @@ def test_the_doctor_tells_the_truth_under_every_login(
     """A dashboard may not read calls, and nothing is amiss with it; a login without a role can do nothing."""
     with a_login(services.database_url, *roles) as url:
         settings = ClientSettings(database_url=url, broker_url=services.broker_url)  # type: ignore[arg-type]
-        assert run(["doctor"], lambda: Client(settings)) == code
+        ended = run(["doctor"], lambda: Client(settings))
 
-    assert says in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert ended == code, out
+    assert says in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -34,12 +35,13 @@ def consumers(app: Celery) -> list[Consumer]:
     Raises:
         Exception: Any error of the broker's client.
     """
-    answered = app.control.inspect(timeout=ANSWER_S).active_queues() or {}
-    queues = {name: tuple(_our_queues(found)) for name, found in answered.items()}
-    names = [name for name, found in queues.items() if found]
-    if not names:
-        return []
-    known = app.control.inspect(destination=names, timeout=ANSWER_S).registered() or {}
+    # One of the app's pool may have ended with a broker that was restarted since, and an inspection is not repeated.
+    with app.connection_for_write() as broker:
+        ask = partial(app.control.inspect, timeout=ANSWER_S, connection=broker)
+        answered = ask().active_queues() or {}
+        queues = {name: tuple(_our_queues(found)) for name, found in answered.items()}
+        names = [name for name, found in queues.items() if found]
+        known = (ask(names).registered() or {}) if names else {}
     return [Consumer(name, queues[name], _is_ours(known.get(name))) for name in sorted(names)]
 
 
