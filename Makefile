@@ -21,6 +21,9 @@ USE_CACHE = cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cach
 	mkdir -p "$$cache" 2>/dev/null && test -w "$$cache" || cache="$(VENV)/.uv-cache"; \
 	export UV_CACHE_DIR="$$cache";
 
+# Without bytecode each of the many processes of a test, or of the demo, compiles anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up migrate test-fast test test-system simulate chaos bench check lint spelling words types imports format lock clean
 
@@ -96,7 +99,7 @@ clean: ## Remove .venv and the files of tools, but no data (.callgate)
 $(INSTALLED): $(BOOTSTRAPPED) requirements/dev.txt pyproject.toml
 	@again=; if test -e $(UNFINISHED); then again=--reinstall; fi; touch $(UNFINISHED); \
 	$(USE_CACHE) \
-	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes $$again requirements/dev.txt && \
+	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes --compile-bytecode $$again requirements/dev.txt && \
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --editable . && \
 	mv $(UNFINISHED) $@ && touch $@
 
