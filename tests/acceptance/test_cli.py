@@ -17,6 +17,9 @@ from urllib.request import urlopen
 import pytest
 from sqlalchemy import Engine
 
+from callgate import Client, LLMRequest
+from callgate.settings import ClientSettings
+from config.settings import WorkerOptions
 from devkit.servers.embedded import DevServers
 from devkit.servers.ports import free_port
 from tests.support.callgate_process import REQUEST, ROOT, RUN_TIMEOUT_S, UP_TIMEOUT_S, connects
@@ -25,7 +28,21 @@ from tests.support.waiting import until
 QUICKLY_S = 20.0
 """What a command may take that finds no service: its start on a busy machine, and the services' own deadlines."""
 NOBODY_LISTENS = 1
+SERIES = """
+import json, sys
+from callgate.cli import main
+
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = words
+    try:
+        main()
+    except SystemExit as ended:
+        sys.stdout.write(f"{ended.code}\\0")
+        sys.stderr.write("\\0")
+"""
+"""Runs command lines one after the other, each as `python -m callgate` does, in the time of one start."""
 Callgate = Callable[..., "subprocess.CompletedProcess[str]"]
+Series = Callable[..., list[tuple[int, str, str]]]
 
 
 @pytest.fixture
@@ -40,12 +57,12 @@ def environ(services: DevServers, postgres_engine: Engine) -> dict[str, str]:
 
 
 @pytest.fixture
-def callgate(environ: dict[str, str], tmp_path: Path) -> Callgate:
-    """Runs one command line in an empty folder."""
+def python(environ: dict[str, str], tmp_path: Path) -> Callgate:
+    """Runs Python in an empty folder."""
 
     def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - the command under test
-            [sys.executable, "-m", "callgate", *arguments],
+            [sys.executable, *arguments],
             env={**environ, **variables},
             cwd=tmp_path,
             input=stdin,
@@ -54,6 +71,29 @@ def callgate(environ: dict[str, str], tmp_path: Path) -> Callgate:
             timeout=RUN_TIMEOUT_S,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def callgate(python: Callgate) -> Callgate:
+    """Runs one command line."""
+    return lambda *words, **options: python("-m", "callgate", *words, **options)
+
+
+@pytest.fixture
+def series(python: Callgate) -> Series:
+    """Runs several command lines in one process: each one's exit code, stdout and stderr."""
+
+    def run(*commands: tuple[str, ...], **options: str) -> list[tuple[int, str, str]]:
+        ran = python("-c", SERIES, json.dumps(commands, ensure_ascii=False), **options)
+        *outs, out_rest = ran.stdout.split("\0")
+        *errs, err_rest = ran.stderr.split("\0")
+        assert (ran.returncode, out_rest, err_rest) == (0, "", ""), ran.stderr
+        said = [re.fullmatch(r"(.*?)(\d+)", out, re.DOTALL) for out in outs]
+        found = [(int(o[2]), o[1], err) for o, err in zip(said, errs, strict=True) if o]
+        assert len(found) == len(commands)
+        return found
 
     return run
 
@@ -73,38 +113,38 @@ def test_help_and_version_need_no_settings(tmp_path: Path) -> None:
         assert imported.isdisjoint({"celery", "sqlalchemy", "kombu", "redis", "flower"})
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
+def test_json_is_all_there_is_on_stdout(series: Series) -> None:
+    """A script may hand stdout to a parser as it is."""
+    commands = (
         ("calls", "list"),
         ("dead-letters", "redrive", "--yes"),
         ("costs",),
         ("doctor",),
         ("migrate",),
-    ],
-)
-def test_json_is_all_there_is_on_stdout(callgate: Callgate, command: tuple[str, ...]) -> None:
-    """A script may hand stdout to a parser as it is."""
-    ran = callgate(*command, "--json")
+    )
 
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert isinstance(json.loads(ran.stdout), dict | list)
+    for code, out, err in series(*((*command, "--json") for command in commands)):
+        assert (code, err) == (0, "")
+        assert isinstance(json.loads(out), dict | list)
 
 
-def test_a_call_lives_on_the_command_line(callgate: Callgate) -> None:
+def test_a_call_lives_on_the_command_line(callgate: Callgate, series: Series) -> None:
     """Submit, look, cancel: each step sees what the last one did."""
-    callgate("budgets", "set", "acme", "--daily-usd", "5")
+    _, submitted = series(
+        ("budgets", "set", "acme", "--daily-usd", "5"),
+        ("submit", "--file", "-", "--no-wait"),
+        stdin=json.dumps(REQUEST),
+    )
+    task_id = submitted[1].strip()
+    listed = callgate("calls", "list", "--org", "acme", "--json")
+    cancelled, shown = series(
+        ("calls", "cancel", task_id, "--reason", "typo"),
+        ("calls", "show", task_id, "--json"),
+    )
 
-    submitted = callgate("submit", "--file", "-", "--no-wait", stdin=json.dumps(REQUEST))
-    task_id = submitted.stdout.strip()
-    listed = json.loads(callgate("calls", "list", "--org", "acme", "--json").stdout)
-    cancelled = callgate("calls", "cancel", task_id, "--reason", "typo")
-    shown = json.loads(callgate("calls", "show", task_id, "--json").stdout)
-
-    assert submitted.returncode == 0
-    assert [call["task_id"] for call in listed] == [task_id]
-    assert cancelled.returncode == 0
-    assert shown["error"] == {"code": "cancelled", "message": "typo"}
+    assert (submitted[0], cancelled[0]) == (0, 0)
+    assert [call["task_id"] for call in json.loads(listed.stdout)] == [task_id]
+    assert json.loads(shown[1])["error"] == {"code": "cancelled", "message": "typo"}
 
 
 @pytest.mark.parametrize(
@@ -117,27 +157,31 @@ def test_a_call_lives_on_the_command_line(callgate: Callgate) -> None:
     ids=["ascii", "cp1252", "C"],
 )
 def test_what_the_terminal_cannot_show_is_escaped(
-    callgate: Callgate, variables: dict[str, str]
+    series: Series, services: DevServers, variables: dict[str, str]
 ) -> None:
     """Commands end as they would elsewhere; JSON stays JSON, and holds every character."""
     said = "\U0001f600 Grüße ✓"
     request = {**REQUEST, "messages": [{"role": "user", "content": said}]}
-    submitted = callgate("submit", "--file", "-", "--no-wait", stdin=json.dumps(request))
-    task_id = submitted.stdout.strip()
+    urls = {"database_url": services.database_url, "broker_url": services.broker_url}
+    with Client(ClientSettings(**urls)) as client:  # type: ignore[arg-type]
+        task_id = client.submit(LLMRequest(**request), force=True).task_id
 
-    shown = callgate("calls", "show", task_id, "--bodies", **variables)
-    as_json = callgate("calls", "show", task_id, "--bodies", "--json", **variables)
-    wrong = callgate("budgets", "set", "✓", "--daily-usd", "5", **variables)
-    checked = callgate("doctor", "--model", "openai/✓", **variables)
-    helped = callgate("--help", **variables)
+    shown, as_json, wrong, checked, helped = series(
+        ("calls", "show", task_id, "--bodies"),
+        ("calls", "show", task_id, "--bodies", "--json"),
+        ("budgets", "set", "✓", "--daily-usd", "5"),
+        ("doctor", "--model", "openai/✓"),
+        ("--help",),
+        **variables,
+    )
 
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert r"\U0001f600" in shown.stdout
-    assert r"\u" in checked.stdout
-    assert json.loads(as_json.stdout)["request"]["messages"][0]["content"] == said
-    assert wrong.returncode == 2
-    assert "Traceback" not in wrong.stderr + helped.stderr
-    assert helped.returncode == 0
+    assert shown[0::2] == (0, "")
+    assert r"\U0001f600" in shown[1]
+    assert r"\u" in checked[1]
+    assert json.loads(as_json[1])["request"]["messages"][0]["content"] == said
+    assert wrong[0] == 2
+    assert "Traceback" not in wrong[2] + helped[2]
+    assert helped[0] == 0
 
 
 def test_a_typo_in_a_setting_gets_a_suggestion(callgate: Callgate) -> None:
@@ -149,84 +193,78 @@ def test_a_typo_in_a_setting_gets_a_suggestion(callgate: Callgate) -> None:
     assert ran.stderr.count("\n") == 1
 
 
-def test_a_missing_url_is_an_error_that_names_it(callgate: Callgate, environ: Any) -> None:
+def test_a_missing_url_is_an_error_that_names_it(series: Series, environ: Any) -> None:
     """And it names `callgate up`, which is what somebody who only looks around wants."""
     del environ["CALLGATE_BROKER_URL"]
 
-    for command in (("audit",), ("worker",)):
-        ran = callgate(*command)
-
-        assert ran.returncode == 2
-        assert "CALLGATE_BROKER_URL: not set" in ran.stderr
-        assert "callgate up" in ran.stderr
+    for code, _, err in series(("audit",), ("worker",)):
+        assert code == 2
+        assert "CALLGATE_BROKER_URL: not set" in err
+        assert "callgate up" in err
 
 
-def test_a_ledger_is_not_removed_unasked(callgate: Callgate) -> None:
+def test_a_ledger_is_not_removed_unasked(series: Series) -> None:
     """Where nobody can be asked, everything stays."""
-    refused = callgate("migrate", "--to", "base", stdin="")
+    refused, audit = series(("migrate", "--to", "base"), ("audit",), stdin="")
 
-    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
-    assert callgate("audit").returncode == 0
+    assert (refused[0], "--yes" in refused[2]) == (2, True)
+    assert audit[0] == 0
 
 
-def test_a_database_that_is_not_migrated_says_so(callgate: Callgate) -> None:
+def test_a_database_that_is_not_migrated_says_so(series: Series) -> None:
     """The error says which command to run, and that command is enough."""
-    callgate("migrate", "--to", "base", "--yes")
+    _, audit, doctor, migrated, again = series(
+        ("migrate", "--to", "base", "--yes"), ("audit",), ("doctor",), ("migrate",), ("audit",)
+    )
 
-    audit = callgate("audit")
-    doctor = callgate("doctor")
-    migrated = callgate("migrate")
-
-    assert (audit.returncode, audit.stdout) == (2, "")
-    assert audit.stderr.startswith("error: not_migrated: ")
-    assert "callgate migrate" in audit.stderr
-    assert "FAIL schema" in doctor.stdout
-    assert doctor.returncode == 1
-    assert migrated.returncode == 0
-    assert callgate("audit").returncode == 0
+    assert audit[:2] == (2, "")
+    assert audit[2].startswith("error: not_migrated: ")
+    assert "callgate migrate" in audit[2]
+    assert "FAIL schema" in doctor[1]
+    assert doctor[0] == 1
+    assert (migrated[0], again[0]) == (0, 0)
 
 
-def test_an_unreachable_database_is_told_quickly(callgate: Callgate) -> None:
+def test_an_unreachable_database_is_told_quickly(series: Series) -> None:
     """A command must not hang in an outage."""
     url = f"postgresql+psycopg2://callgate@127.0.0.1:{NOBODY_LISTENS}/callgate"
     started_at = time.monotonic()
 
-    for command in (("audit",), ("migrate",)):
-        ran = callgate(*command, CALLGATE_DATABASE_URL=url)
-
-        assert ran.returncode == 1
-        assert ran.stderr.splitlines()[-1].startswith("error: ledger_unavailable: ")
-        assert "Traceback" not in ran.stderr
+    for code, _, err in series(("audit",), ("migrate",), CALLGATE_DATABASE_URL=url):
+        assert code == 1
+        assert err.splitlines()[-1].startswith("error: ledger_unavailable: ")
+        assert "Traceback" not in err
     assert time.monotonic() - started_at < 2 * QUICKLY_S
 
 
-def test_an_unreachable_broker_fails_the_doctor_and_no_submission(callgate: Callgate) -> None:
+def test_an_unreachable_broker_fails_the_doctor_and_no_submission(series: Series) -> None:
     """What the ledger accepted is accepted: a sweep publishes it when the broker is back."""
     url = f"redis://127.0.0.1:{NOBODY_LISTENS}/0"
     started_at = time.monotonic()
 
-    doctor = callgate("doctor", CALLGATE_BROKER_URL=url)
-    submit = callgate(
-        "submit", "--file", "-", "--no-wait", "--json",
-        stdin=json.dumps(REQUEST), CALLGATE_BROKER_URL=url,
+    doctor, submit = series(
+        ("doctor",),
+        ("submit", "--file", "-", "--no-wait", "--json"),
+        stdin=json.dumps(REQUEST), CALLGATE_BROKER_URL=url, CALLGATE_BROKER_TIMEOUT_S="1",
     )  # fmt: skip
 
-    assert doctor.returncode == 1
-    assert "FAIL broker" in doctor.stdout
-    assert submit.returncode == 0
-    assert json.loads(submit.stdout)["collapsed"] is False
-    assert "submission.publish_failed" in submit.stderr
+    assert doctor[0] == 1
+    assert "FAIL broker" in doctor[1]
+    assert submit[0] == 0
+    assert json.loads(submit[1])["collapsed"] is False
+    assert "submission.publish_failed" in submit[2]
     assert time.monotonic() - started_at < 2 * QUICKLY_S
 
 
-@pytest.mark.parametrize("prefix", ["ops/flower", "/flower/"])
-def test_flower_answers_under_a_path(environ: dict[str, str], tmp_path: Path, prefix: str) -> None:
-    """With its pages, its links and its static files; nothing is left at the root."""
-    port, path = free_port(), prefix.strip("/")
+def test_flower_answers_under_a_path(environ: dict[str, str], tmp_path: Path) -> None:
+    """With its pages, its links and its static files; nothing is left at the root. Outer slashes make no difference."""
+    port, path = free_port(), "ops/flower"
     variables = {
         "CALLGATE_WORKER__FLOWER_PORT": str(port),
-        "CALLGATE_WORKER__FLOWER_URL_PREFIX": prefix,
+        "CALLGATE_WORKER__FLOWER_URL_PREFIX": f"/{path}/",
     }
+    without = WorkerOptions(flower_url_prefix=path)
+    assert without == WorkerOptions(flower_url_prefix=f"/{path}/")
     flower = subprocess.Popen(
         [sys.executable, "-m", "callgate", "flower"],
         env={**environ, **variables}, cwd=tmp_path, stderr=subprocess.DEVNULL,
