@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
 
 from callgate.adapters.broker.app import CALL_QUEUE
+from callgate.cli import run
+from callgate.domain.errors import ConfigurationError
+from config.settings import WorkerSettings
 from tests.support.deployment import CHECKOUT, Deployment, Process, until, worker_argv
+from worker.app import composed_app
 
 PATIENCE_S = 60.0
 SECURITY = CHECKOUT / "docs" / "security.md"
@@ -41,9 +48,9 @@ def user_url(deployment: Deployment, broker: Redis) -> Iterator[str]:
 
 def doctor(deployment: Deployment, **changes: str) -> dict[str, str]:
     """The doctor's line for each check."""
-    process = deployment.python("doctor", ["-m", "callgate", "doctor", "--json"], **changes)
-    process.wait(PATIENCE_S)
-    checks = json.loads(process.output())
+    with redirect_stdout(StringIO()) as out:
+        run(["doctor", "--json"], lambda: deployment.open_client(**changes))
+    checks = json.loads(out.getvalue())
     return {check["name"]: f"{check['status']} {check['sentence']}" for check in checks}
 
 
@@ -125,7 +132,7 @@ def test_the_listed_rights_are_enough(
         assert client.budgets(org) == client.budgets(org)
         until(lambda: broker.llen("pipeline") == 1)
         assert client.celery_app.control.ping(timeout=2)
-    found = doctor(deployment, CALLGATE_BROKER_URL=user_url)
+    found = doctor(deployment, broker_url=user_url)
 
     refused = broker.execute_command("ACL", "LOG")
     assert not refused, refused
@@ -135,24 +142,36 @@ def test_the_listed_rights_are_enough(
     broker.delete("pipeline")
 
 
-@pytest.mark.parametrize("command", ["blmpop", "lpush", "sadd"])
-def test_a_refused_command_is_named(
-    deployment: Deployment, broker: Redis, user_url: str, command: str
-) -> None:
+def test_a_refused_command_is_named(deployment: Deployment, broker: Redis, user_url: str) -> None:
     """The worker does not start, with one line; the doctor names it if a client needs it."""
-    broker.execute_command("ACL", "SETUSER", "callgate", f"-{command}")
+    broker.execute_command("ACL", "SETUSER", "callgate", "-blmpop")
 
     worker = deployment.start("refused", worker_argv(), CALLGATE_BROKER_URL=user_url)
 
     assert worker.wait(PATIENCE_S) == 2
     (line,) = worker.output().strip().splitlines()
-    assert f"may not run {command.upper()}" in line
+    assert "may not run BLMPOP" in line
     assert "docs/security.md" in line
     assert "pass" not in line
-    told = doctor(deployment, CALLGATE_BROKER_URL=user_url)["rights"]
-    assert told.startswith(
-        "ok "
-        if command == "blmpop"
-        else f"fail the user of CALLGATE_BROKER_URL may not run {command.upper()}"
-    )
+    told = doctor(deployment, broker_url=user_url)["rights"]
+    assert told.startswith("ok ")
+    assert broker.exists(CALL_QUEUE) == 0
+
+
+@pytest.mark.parametrize("command", ["lpush", "sadd"])
+def test_a_refused_command_of_clients_is_named_by_worker_and_doctor(
+    deployment: Deployment, broker: Redis, user_url: str, command: str
+) -> None:
+    """In the words of the worker process that the test above starts."""
+    broker.execute_command("ACL", "SETUSER", "callgate", f"-{command}")
+    settings = WorkerSettings(database_url="postgresql://", broker_url=user_url)
+
+    with pytest.raises(ConfigurationError) as refused:
+        composed_app(settings, lambda *_: Mock())
+    told = doctor(deployment, broker_url=user_url)["rights"]
+
+    assert told.startswith(f"fail the user of CALLGATE_BROKER_URL may not run {command.upper()}")
+    assert f"may not run {command.upper()}" in str(refused.value)
+    assert "docs/security.md" in str(refused.value)
+    assert "pass" not in str(refused.value)
     assert broker.exists(CALL_QUEUE) == 0
