@@ -16,21 +16,13 @@ from contextlib import contextmanager, suppress
 from callgate.client import Handle
 from devkit.simulator.simulator import Kind, Match, Rule, Step
 from tests.support.deployment import Deployment, Process, until, until_equal
-
-LEASE_S = 4.0
-IN_FLIGHT_MAX = 20
-PATIENCE_S = 45.0
-"""Less than the deadline of a patient call: what is over by then was not saved by its deadline."""
-
-
-def have_workers(deployment: Deployment, count: int) -> list[Process]:
-    """Have so many workers with a short lease."""
-    return deployment.have_workers(
-        count,
-        CALLGATE_WORKER__PROCESS_LEASE_S=str(LEASE_S),
-        CALLGATE_WORKER__ATTEMPT_GRACE_S=str(LEASE_S),
-        CALLGATE_WORKER__CONCURRENCY=str(IN_FLIGHT_MAX),
-    )
+from tests.support.short_leases import (
+    IN_FLIGHT_MAX,
+    LEASE_S,
+    PATIENCE_S,
+    have_workers,
+    in_flight,
+)
 
 
 def submit(deployment: Deployment, org: str, count: int, *, content: str = "") -> list[Handle]:
@@ -41,11 +33,6 @@ def submit(deployment: Deployment, org: str, count: int, *, content: str = "") -
             for n in range(count)
         ]
     )
-
-
-def in_flight(deployment: Deployment, count: int) -> None:
-    """Wait until so many requests are at the provider."""
-    until_equal(count, lambda: deployment.provider.counts().in_flight, PATIENCE_S)
 
 
 def all_done(deployment: Deployment, handles: list[Handle]) -> Counter[int]:

@@ -23,10 +23,10 @@ from callgate.domain.calls import Bodies, CallState
 from callgate.domain.ledger import NewSubmission, SubmitOutcome
 from callgate.domain.reports import EndReason
 from devkit.simulator.simulator import Kind, Match, Rule, Step
-from tests.acceptance.test_recovery import LEASE_S, PATIENCE_S, have_workers, in_flight
 from tests.support.deployment import Deployment, Process, until_equal
 from tests.support.logins import a_client
 from tests.support.open_transaction import OpenTransaction
+from tests.support.short_leases import LEASE_S, PATIENCE_S, have_workers, in_flight
 
 CALLS = 60
 OTHERS = 150
