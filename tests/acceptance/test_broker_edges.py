@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from unittest.mock import Mock
 from urllib.parse import urlsplit
@@ -15,9 +12,9 @@ import pytest
 from redis import Redis
 
 from callgate.adapters.broker.app import CALL_QUEUE
-from callgate.cli import run
 from callgate.domain.errors import ConfigurationError
 from config.settings import WorkerSettings
+from tests.support.command_line import answer_of
 from tests.support.deployment import CHECKOUT, Deployment, Process, until, worker_argv
 from worker.app import composed_app
 
@@ -48,9 +45,7 @@ def user_url(deployment: Deployment, broker: Redis) -> Iterator[str]:
 
 def doctor(deployment: Deployment, **changes: str) -> dict[str, str]:
     """The doctor's line for each check."""
-    with redirect_stdout(StringIO()) as out:
-        run(["doctor", "--json"], lambda: deployment.open_client(**changes))
-    checks = json.loads(out.getvalue())
+    checks = answer_of(lambda: deployment.open_client(**changes), "doctor", codes=(0, 1))
     return {check["name"]: f"{check['status']} {check['sentence']}" for check in checks}
 
 

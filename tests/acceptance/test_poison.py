@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +23,10 @@ from callgate.domain.provider import ProviderReply
 from callgate.domain.requests import Usage
 from callgate.domain.retry import WORKER_LOST
 from devkit.simulator.simulator import Kind, Match, Rule, Step
+from tests.support.command_line import answer_of
 from tests.support.deployment import (
-    CHECKOUT,
     Deployment,
     Process,
-    clean_environ,
     until,
     until_equal,
 )
@@ -95,12 +92,8 @@ def children_of(worker: Process) -> list[int]:
 
 
 def callgate(deployment: Deployment, *words: str) -> Any:
-    """Run a command of the real CLI; return its JSON."""
-    done = subprocess.run(  # noqa: S603 - the argument list is ours
-        [sys.executable, "-m", "callgate", *words],
-        cwd=CHECKOUT, env=clean_environ(deployment.environ), capture_output=True, check=True,
-    )  # fmt: skip
-    return json.loads(done.stdout)
+    """What a command of the CLI answers."""
+    return answer_of(deployment.open_client, *words)
 
 
 def statuses(deployment: Deployment, org: str) -> list[list[str]]:
@@ -151,9 +144,7 @@ def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_pa
     assert statuses(deployment, bystanders) == [["succeeded"]] * 3
     assert second.is_alive()
     fingerprint = WORKER_LOST.fingerprint("sim")
-    dead = callgate(deployment, "dead-letters", "list", "--fingerprint", fingerprint, "--json")[
-        "calls"
-    ]
+    dead = callgate(deployment, "dead-letters", "list", "--fingerprint", fingerprint)["calls"]
     assert {call["task_id"] for call in dead} == {poison.task_id, early.task_id}
     for call in dead:
         facts = (call["error"]["code"], call["attempt"], call["worker_losses"])
@@ -210,11 +201,11 @@ def test_a_poisonous_row_loses_only_itself(deployment: Deployment) -> None:
     assert {view.state for view in deployment.client.ledger.read(good) if view} == {
         CallState.SUCCEEDED
     }
-    shown = callgate(deployment, "dead-letters", "list", "--org", org, "--json")["calls"]
+    shown = callgate(deployment, "dead-letters", "list", "--org", org)["calls"]
     codes = {call["task_id"]: call["error"]["code"] for call in shown}
     assert codes == {key.task_id: code for code, keys in poisonous.items() for key in keys}
     no_request = poisonous["attempt_unreadable"][-1].task_id
-    assert callgate(deployment, "dead-letters", "show", no_request, "--json")["request"] == "{"
+    assert callgate(deployment, "dead-letters", "show", no_request)["request"] == "{"
     rows = deployment.attempts(org)
     assert all(row.posted_nano_usd is not None for row in rows)
     with Redis.from_url(deployment.services.broker_url) as valkey:
@@ -253,7 +244,7 @@ def test_messages_that_identify_no_call_are_dead_letters(deployment: Deployment)
     )
     request = deployment.request(deployment.org())
     assert deployment.client.submit(request).get(timeout=PATIENCE_S).text == "ok"
-    shown = callgate(deployment, "dead-letters", "list", "--limit", "1000", "--json")[
+    shown = callgate(deployment, "dead-letters", "list", "--limit", "1000")[
         "unprocessable_messages"
     ]
     assert len(shown) == known + len(unprocessable_messages)

@@ -1,20 +1,17 @@
-"""Bodies disappear when they should: by the periodic job of a real worker, and by the real command."""
+"""Bodies disappear when they should: by the periodic job of a real worker, and by the command."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from callgate.client import Handle
 from callgate.domain.errors import ResultPurged
-from tests.support.deployment import CHECKOUT, Deployment, clean_environ, until
+from tests.support.command_line import answer_of
+from tests.support.deployment import Deployment, until
 
 PATIENCE_S = 30.0
-RUN_TIMEOUT_S = 60.0
 
 
 def forgetful_worker(deployment: Deployment, org: str) -> None:
@@ -36,18 +33,9 @@ def is_purged(handle: Handle) -> bool:
     return False
 
 
-def callgate(deployment: Deployment, *arguments: str) -> Any:
-    """Run one command line with `--json`; return what it printed."""
-    ran = subprocess.run(  # noqa: S603 - the command under test
-        [sys.executable, "-m", "callgate", *arguments, "--json"],
-        env=clean_environ(deployment.environ),
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=RUN_TIMEOUT_S,
-        check=True,
-    )
-    return json.loads(ran.stdout)
+def callgate(deployment: Deployment, *words: str) -> Any:
+    """What a command answers."""
+    return answer_of(deployment.open_client, *words)
 
 
 def spent(deployment: Deployment, org: str) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from datetime import datetime
+from io import StringIO
 from typing import Any
 
 from pydantic import SecretStr
 
 from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.cli import run
 from callgate.client import Client
 from callgate.domain.budgets import NANO_PER_USD
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState
@@ -26,6 +30,14 @@ ANSWER = "Gr\u00fc\u00dfe\t\u200d\nund \x1b[2J \x9b31m\r\ud800"
 FAILURE = Failure("bad_request", "no such model\nreally", False, Billing.UNBILLED, status=400)
 BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 Shell = Callable[..., tuple[int, str, str]]
+
+
+def answer_of(open_client: Callable[[], Client], *words: str, codes: Sequence[int] = (0,)) -> Any:
+    """Run one command line in this process, against what a client is opened on; return the JSON it printed."""
+    with redirect_stdout(StringIO()) as out:
+        code = run([*words, "--json"], open_client)
+    assert code in codes, out.getvalue()
+    return json.loads(out.getvalue())
 
 
 class SilentQueue:
