@@ -58,12 +58,16 @@ retry_after_max_s = 0.2
 """
 
 
+QUICK = {"CALLGATE_WORKER__PROCESS_LEASE_S": "4", "CALLGATE_WORKER__ATTEMPT_GRACE_S": "4"}
+"""A dead worker's calls go on after four seconds."""
+
+
 def a_worker(deployment: Deployment, tmp_path: Path, **changes: str) -> Process:
     """The only worker, which kills itself over `POISON`."""
     deployment.stop_workers()
     catalogue = tmp_path / "catalogue.toml"
     catalogue.write_text(Path(deployment.environ["CALLGATE_CATALOGUE"]).read_text() + FRAGILE)
-    changes = {"CALLGATE_CATALOGUE": str(catalogue), **changes}
+    changes = {"CALLGATE_CATALOGUE": str(catalogue), **QUICK, **changes}
     return deployment.start("worker", ARGV, **changes).until_it_says("ready.")
 
 
@@ -116,7 +120,7 @@ def test_a_call_that_kills_its_workers_dies_alone(deployment: Deployment, tmp_pa
     deployment.provider.script(
         [
             Rule(match=Match(text="neighbour"), reply=[Step(kind=Kind.HANG)] * 6 + [Step(text="alive")]),
-            Rule(match=Match(text="bystander"), reply=[Step(latency_s=12, text="unharmed")]),
+            Rule(match=Match(text="bystander"), reply=[Step(latency_s=8, text="unharmed")]),
         ]
     )  # fmt: skip
 
