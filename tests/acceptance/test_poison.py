@@ -32,6 +32,7 @@ from tests.support.deployment import (
 )
 from tests.support.ledger_under_test import a_loss, a_reserve
 from tests.support.poisoned_worker import ARGV, POISON, UNCOUNTABLE
+from tests.support.short_leases import SHORT_LEASE
 
 PATIENCE_S = 100.0
 REPLY = ProviderReply(
@@ -58,16 +59,12 @@ retry_after_max_s = 0.2
 """
 
 
-QUICK = {"CALLGATE_WORKER__PROCESS_LEASE_S": "4", "CALLGATE_WORKER__ATTEMPT_GRACE_S": "4"}
-"""A dead worker's calls go on after four seconds."""
-
-
 def a_worker(deployment: Deployment, tmp_path: Path, **changes: str) -> Process:
     """The only worker, which kills itself over `POISON`."""
     deployment.stop_workers()
     catalogue = tmp_path / "catalogue.toml"
     catalogue.write_text(Path(deployment.environ["CALLGATE_CATALOGUE"]).read_text() + FRAGILE)
-    changes = {"CALLGATE_CATALOGUE": str(catalogue), **QUICK, **changes}
+    changes = {"CALLGATE_CATALOGUE": str(catalogue), **SHORT_LEASE, **changes}
     return deployment.start("worker", ARGV, **changes).until_it_says("ready.")
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from tests.support.deployment import Deployment, Process, until_equal
 
 LEASE_S = 4.0
+SHORT_LEASE = {
+    "CALLGATE_WORKER__PROCESS_LEASE_S": str(LEASE_S),
+    "CALLGATE_WORKER__ATTEMPT_GRACE_S": str(LEASE_S),
+}
 IN_FLIGHT_MAX = 20
 PATIENCE_S = 45.0
 """Less than the deadline of a patient call: what is over by then was not saved by its deadline."""
@@ -14,8 +18,7 @@ def have_workers(deployment: Deployment, count: int) -> list[Process]:
     """Have so many workers with a short lease."""
     return deployment.have_workers(
         count,
-        CALLGATE_WORKER__PROCESS_LEASE_S=str(LEASE_S),
-        CALLGATE_WORKER__ATTEMPT_GRACE_S=str(LEASE_S),
+        **SHORT_LEASE,
         CALLGATE_WORKER__CONCURRENCY=str(IN_FLIGHT_MAX),
     )
 
