@@ -142,8 +142,10 @@ def valkey_refusing(environment: Environment) -> list[str]:
     """Have Valkey refuse every write, as with a full disk. No worker may end."""
     with Redis.from_url(environment.servers.broker_url) as valkey:
         valkey.config_set("min-replicas-to-write", 1)
-        environment.pause(2, 3)
-        valkey.config_set("min-replicas-to-write", 0)
+        try:
+            environment.pause(2, 3)
+        finally:
+            valkey.config_set("min-replicas-to-write", 0)
     ended = [worker.code for worker in environment.workers if not worker.is_alive()]
     return [f"workers ended with {ended}"] * bool(ended)
 

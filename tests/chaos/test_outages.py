@@ -1,4 +1,4 @@
-"""Servers are killed, emptied, refuse or freeze: nothing is lost, overspent, unrecorded or paid twice."""
+"""The broker is killed, emptied, or refuses: nothing is lost, overspent, unrecorded or paid twice."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from tests.chaos.environment import Environment
 from tests.chaos.faults import (
     Fault,
     deliveries_repeated,
-    disk_full,
     nothing_unknown,
-    postgres_frozen,
-    postgres_restarted,
     valkey_flushed,
     valkey_killed,
     valkey_refusing,
@@ -30,19 +27,4 @@ def test_outages_of_the_broker(environment: Environment) -> None:
 
     assert (
         run_trial(environment, Fault("broker", inject, nothing_unknown), seconds=0).violations == ()
-    )
-
-
-def test_outages_of_the_ledger(environment: Environment) -> None:
-    """Frozen longer than any lease, restarted, and with a full disk: no attempt becomes UNKNOWN."""
-
-    def inject(environment: Environment) -> list[str]:
-        return [
-            *postgres_frozen(environment),
-            *postgres_restarted(environment),
-            *disk_full(environment),
-        ]
-
-    assert (
-        run_trial(environment, Fault("ledger", inject, nothing_unknown), seconds=0).violations == ()
     )

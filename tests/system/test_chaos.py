@@ -1,0 +1,46 @@
+"""Chaos that takes longer than that of `tests/chaos`: outages of the ledger, and stress through clients and workers."""
+
+from __future__ import annotations
+
+from tests.chaos.budget_stress import stress_workers
+from tests.chaos.duplicate_stress import stress_duplicates
+from tests.chaos.environment import Environment
+from tests.chaos.faults import (
+    Fault,
+    disk_full,
+    nothing_unknown,
+    postgres_frozen,
+    postgres_restarted,
+)
+from tests.chaos.trial import run_trial
+
+
+def test_outages_of_the_ledger(environment: Environment) -> None:
+    """Frozen longer than any lease, restarted, and with a full disk: no attempt becomes UNKNOWN."""
+
+    def inject(environment: Environment) -> list[str]:
+        return [
+            *postgres_frozen(environment),
+            *postgres_restarted(environment),
+            *disk_full(environment),
+        ]
+
+    assert (
+        run_trial(environment, Fault("ledger", inject, nothing_unknown), seconds=0).violations == ()
+    )
+
+
+def test_workers_never_exceed_a_limit(environment: Environment) -> None:
+    """Eight client processes submit five hundred calls, for limits that fit a few."""
+    stress = stress_workers(environment, rounds=1)
+
+    assert stress.violations == ()
+    assert stress.succeeded > 0
+
+
+def test_duplicates_collapse_while_workers_are_killed(environment: Environment) -> None:
+    """A thousand submissions of twenty requests from four processes."""
+    evaluation = stress_duplicates(environment, submissions=1_000, requests=20, kills=2)
+
+    assert evaluation.violations == ()
+    assert evaluation.duplicates_unknown > 0, "no worker died with a call in flight"
