@@ -21,7 +21,7 @@ USE_CACHE = cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cach
 	mkdir -p "$$cache" 2>/dev/null && test -w "$$cache" || cache="$(VENV)/.uv-cache"; \
 	export UV_CACHE_DIR="$$cache";
 
-# Without bytecode each of the many processes of a test, or of the demo, compiles anew what it imports.
+# Without bytecode each of the many processes of a test, or of the demo, compiles again what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help

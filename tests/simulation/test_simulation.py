@@ -71,7 +71,8 @@ def test_a_seed_repeats_its_life_in_another_process(
 def test_a_planted_defect_is_caught(mutation: Mutation) -> None:
     """By the invariant it breaks; and the seed that caught it catches it again, with the same trace."""
     with mutation.plant():
-        results = (run_seed(seed, faults=mutation.faults) for seed in range(MUTANT_SEEDS_MAX))
+        seeds = [*range(mutation.seed, MUTANT_SEEDS_MAX), *range(mutation.seed)]
+        results = (run_seed(seed, faults=mutation.faults) for seed in seeds)
         caught = next((life for life in results if life.rule), None)
         assert caught is not None, f"{MUTANT_SEEDS_MAX} seeds did not notice"
         again = run_again(caught.report)

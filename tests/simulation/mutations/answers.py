@@ -37,7 +37,7 @@ def give_up_an_answer_in_an_outage() -> Patched:
     return patch.object(RetryingLedger, "record", once)
 
 
-@caught_by("an_outage_makes_nothing_unknown", outage_begins=0.1)
+@caught_by("an_outage_makes_nothing_unknown", outage_begins=0.1, seed=83)
 def give_up_a_claim_in_an_outage() -> Patched:
     """A claim whose answer was lost is left to its lease."""
     retry = RetryingLedger.retry_while_unavailable

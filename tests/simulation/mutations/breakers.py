@@ -252,6 +252,7 @@ def an_organisations_own_breaker_is_not_asked() -> Patched:
     "one_organisation_alone_keeps_no_other_waiting",
     "three_failures_open_a_breaker",
     provider_outage=1,
+    seed=340,
 )
 def a_probe_of_its_own_counts_against_the_provider() -> Patched:
     """A tenant whose calls are known to fail is the first of two, each time it asks."""

@@ -19,6 +19,7 @@ from tests.simulation.mutations.registry import Patched, caught_by
     "posted_is_billed",
     pauses_while_asking=0.5,
     slow_statement=0.5,
+    seed=149,
 )
 def settle_what_has_changed_since() -> Patched:
     """`seen` is not compared."""
@@ -53,7 +54,7 @@ def send_past_the_deadline() -> Patched:
     return patch.object(Sender, "send", send)
 
 
-@caught_by("only_what_is_held_is_sent", pauses=0.02, answer_lost=0)
+@caught_by("only_what_is_held_is_sent", pauses=0.02, answer_lost=0, seed=58)
 def send_under_a_lease_that_ran_out() -> Patched:
     """The deadline alone is thought to be enough, however long it takes until then."""
 
@@ -68,7 +69,7 @@ def send_under_a_lease_that_ran_out() -> Patched:
     return patch.object(Sender, "send", send)
 
 
-@caught_by("no_lease_ends_early", pauses_while_asking=0.5)
+@caught_by("no_lease_ends_early", pauses_while_asking=0.5, seed=45)
 def an_overtaken_attempt_loses_its_lease() -> Patched:
     """A late success makes the call due at once, and the newer attempt with it."""
 

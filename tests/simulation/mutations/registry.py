@@ -30,19 +30,23 @@ class Mutation:
     plant: Callable[[], Patched]
     faults: Mapping[str, float] = field(default_factory=dict)
     """What must go wrong for the defect to matter: more often than by chance."""
+    seed: int = 0
+    """The first that noticed it when this was written; those before are tried last."""
 
 
 MUTATIONS: list[Mutation] = []
 
 
-def caught_by(*rules: str, **faults: float) -> Callable[[Callable[[], Patched]], object]:
+def caught_by(
+    *rules: str, seed: int = 0, **faults: float
+) -> Callable[[Callable[[], Patched]], object]:
     """Register a defect under the name of its function; underscores in faults are spaces."""
 
     def register(plant: Callable[[], Patched]) -> object:
         # Provider outages only for the defects about them: lives without are shorter.
         chances = {"provider outage": 0.0}
         chances |= {name.replace("_", " "): chance for name, chance in faults.items()}
-        MUTATIONS.append(Mutation(plant.__name__, rules, plant, chances))
+        MUTATIONS.append(Mutation(plant.__name__, rules, plant, chances, seed))
         return plant
 
     return register

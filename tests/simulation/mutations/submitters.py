@@ -23,7 +23,7 @@ from tests.simulation.faulty_ledger import FaultyLedger
 from tests.simulation.mutations.registry import Patched, both, caught_by
 
 
-@caught_by("whatever_is_left_is_due")
+@caught_by("whatever_is_left_is_due", seed=71)
 def join_without_the_lock() -> Patched:
     """A submission is added to a call that was open when it looked, and may have ended since."""
     submit = FaultyLedger.submit
@@ -140,7 +140,7 @@ def a_replayed_link_is_not_due() -> Patched:
     return patch.object(MemoryLedger, "_add_submission", silent)
 
 
-@caught_by("a_redrive_tells_all")
+@caught_by("a_redrive_tells_all", seed=46)
 def a_redrive_inherits_no_links() -> Patched:
     """The submitters of the dead call never hear of the next one."""
     return patch.object(MemoryLedger, "_inherit_links", lambda *_: None)
