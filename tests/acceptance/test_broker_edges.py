@@ -126,7 +126,7 @@ def test_the_listed_rights_are_enough(
         assert handle.get(timeout=PATIENCE_S).text == "ok"
         assert client.budgets(org) == client.budgets(org)
         until(lambda: broker.llen("pipeline") == 1)
-        assert client.celery_app.control.ping(timeout=2)
+        assert client.celery_app.control.ping(timeout=5, limit=1)
     found = doctor(deployment, broker_url=user_url)
 
     refused = broker.execute_command("ACL", "LOG")

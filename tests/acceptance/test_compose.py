@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from callgate.domain.budgets import Window
 from config.settings import CATALOGUE, WorkerOptions, WorkerSettings, check_relations
 from devkit.servers.ports import free_port
 from devkit.simulator.simulator import Rule, Step
-from tests.support.deployment import CHECKOUT, Deployment, Process, clean_environ, until
+from tests.support.deployment import CHECKOUT, Deployment, Process, until
 from tests.support.flower_pages import crawl, get, status_of
 
 NAMES = ("POSTGRES", "WORKER", "DASHBOARD", "BROKER", "FLOWER")
@@ -249,23 +248,20 @@ def test_the_services_process_a_call(deployment: Deployment, running: dict[str, 
     assert all(process.is_alive() for process in running.values())
 
 
-@pytest.mark.parametrize("name", ["call-worker", "log-worker"])
-def test_a_running_worker_is_healthy(
-    deployment: Deployment, running: dict[str, Process], name: str
-) -> None:
-    """The health check reaches the worker process, and fails for a worker that does not run."""
-    shell, line = compose()[name]["healthcheck"]["test"]
+def test_a_running_worker_is_healthy(deployment: Deployment, running: dict[str, Process]) -> None:
+    """Each health check reaches its worker process, and fails for a worker that does not run."""
+    checks = [compose()[name]["healthcheck"]["test"] for name in ("call-worker", "log-worker")]
     python = shlex.quote(sys.executable)
-    script = line.replace("$$", "$").replace("python ", f"{python} ", 1)
-    environ = clean_environ(deployment.environ)
+    scripts = [line.replace("$$", "$").replace("python ", f"{python} ", 1) for _, line in checks]
 
-    def check(script: str) -> int:
-        argv = ["/bin/sh", "-c", script]
-        return subprocess.run(argv, cwd=CHECKOUT, env=environ, capture_output=True).returncode  # noqa: S603
+    # Each waits for replies, so they wait together.
+    started = [
+        deployment.start("check", ["/bin/sh", "-c", script])
+        for script in (*scripts, *(script.replace("@", "@no-") for script in scripts))
+    ]
 
-    assert shell == "CMD-SHELL"
-    assert check(script) == 0
-    assert check(script.replace("@", "@no-")) == 1
+    assert {shell for shell, _ in checks} == {"CMD-SHELL"}
+    assert [check.wait() for check in started] == [0, 0, 1, 1]
 
 
 def test_flower_requires_its_password(deployment: Deployment, running: dict[str, Process]) -> None:

@@ -16,7 +16,7 @@ from tests.support.valkey import Valkey, until
 def test_hundreds_of_tasks_run_on_few_threads(valkey: Valkey, tmp_path: Path, note: Note) -> None:
     with a_worker(valkey, tmp_path, worker_concurrency=400) as worker:
         for number in range(400):
-            note(str(number), 5)
+            note(str(number), 3)
         until(lambda: max(map(int, valkey.words("running")), default=0) == 400)
 
         assert worker.threads() < 20

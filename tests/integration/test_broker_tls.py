@@ -22,10 +22,10 @@ from callgate.adapters.broker.queue import CeleryQueue
 from callgate.domain.errors import BrokerUnavailable
 from callgate.domain.ledger import CallKey
 
-app = build_app(sys.argv[1], timeout_s=3)
+app = build_app(sys.argv[1], timeout_s=1)
 app.conf.broker_transport = sys.argv[2] or None
 try:
-    CeleryQueue(app, timeout_s=3).publish_calls([CallKey(UUID(int=1), 1)])
+    CeleryQueue(app, timeout_s=1).publish_calls([CallKey(UUID(int=1), 1)])
 except BrokerUnavailable:
     pass
 """

@@ -94,7 +94,7 @@ def test_a_worker_answers_survives_its_broker_and_stops(
     setup: CeleryTestSetup, deployment: Deployment, client: Client
 ) -> None:
     """The same worker answers a ping, runs what was submitted while its broker was away, and ends with SIGTERM."""
-    (answer,) = client.celery_app.control.ping(timeout=2)
+    (answer,) = client.celery_app.control.ping(timeout=5, limit=1)
     ((name, pong),) = answer.items()
     assert name.startswith("node@")
     assert pong == {"ok": "pong"}

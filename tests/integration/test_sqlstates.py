@@ -154,6 +154,7 @@ def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         monkeypatch.setattr(KeptTransaction, "rows", lambda s, *_: kept_rows(s, statement))
         # Nobody waits for what will not come.
         monkeypatch.setattr("callgate.adapters.postgres.session.TRIES_MAX", 1)
+        monkeypatch.setattr("callgate.adapters.broker.consumers.ANSWER_S", 0.1)
 
     return start
 

@@ -131,6 +131,7 @@ def client_maker(ledger: MemoryLedger) -> Callable[[], Client]:
         settings = ClientSettings(
             database_url=SecretStr("postgresql+psycopg2://nobody@127.0.0.1:1/none"),
             broker_url=SecretStr("redis://127.0.0.1:1/0"),
+            broker_timeout_s=0.2,
         )
         return Client(
             settings, ledger=ledger, operations=ledger, queue=SilentQueue(), retention=ledger

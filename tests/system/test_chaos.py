@@ -1,4 +1,4 @@
-"""Chaos that takes longer than that of `tests/chaos`: outages of the ledger, and stress through clients and workers."""
+"""Chaos that takes longer than that of `tests/chaos`: outages of servers, and stress through clients and workers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,32 @@ from tests.chaos.duplicate_stress import stress_duplicates
 from tests.chaos.environment import Environment
 from tests.chaos.faults import (
     Fault,
+    deliveries_repeated,
     disk_full,
     nothing_unknown,
     postgres_frozen,
     postgres_restarted,
+    valkey_flushed,
+    valkey_killed,
+    valkey_refusing,
 )
 from tests.chaos.trial import run_trial
+
+
+def test_outages_of_the_broker(environment: Environment) -> None:
+    """Repeated messages, a restart without data, FLUSHALL, and refused writes."""
+
+    def inject(environment: Environment) -> list[str]:
+        return [
+            *deliveries_repeated(environment),
+            *valkey_killed(environment),
+            *valkey_flushed(environment),
+            *valkey_refusing(environment),
+        ]
+
+    assert (
+        run_trial(environment, Fault("broker", inject, nothing_unknown), seconds=0).violations == ()
+    )
 
 
 def test_outages_of_the_ledger(environment: Environment) -> None:

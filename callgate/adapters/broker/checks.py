@@ -35,7 +35,9 @@ def _broker(app: Celery, timeout_s: float) -> str:
     with app.connection_for_write() as connection:
         url = _shown(connection)
         try:
-            connection.ensure_connection(max_retries=1, timeout=timeout_s)
+            # A second try follows two seconds later, or sooner where no more time is given.
+            pause_s = min(timeout_s, 2)
+            connection.ensure_connection(max_retries=1, interval_start=pause_s, timeout=timeout_s)
         except Exception as exc:
             # Each transport has errors of its own. All of them mean that the broker cannot be used.
             raise BrokerUnavailable(

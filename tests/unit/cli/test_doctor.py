@@ -35,6 +35,7 @@ def doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Doctor:
             database_url=SecretStr("postgresql+psycopg2://nobody:secret@127.0.0.1:1/none"),
             broker_url=SecretStr("redis://:secret@127.0.0.1:1/0"),
             catalogue=file,
+            broker_timeout_s=0.2,
         )
         run(("doctor", *arguments), lambda: Client(settings, ledger=MemoryLedger()))
         lines = capsys.readouterr().out.splitlines()
