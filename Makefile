@@ -46,7 +46,7 @@ test-fast: $(INSTALLED) ## Run rules and memory ledger in under 90 s; leaves out
 test: $(INSTALLED) ## Run the tests of every promise, at most 8 minutes on two cores; they need only PyPI
 	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks --ignore=tests/system $(XDIST) $(ARGS)
 
-test-system: $(INSTALLED) ## Run the demo, and the tests that need Debian packages; as root it installs them; at most 45 minutes
+test-system: $(INSTALLED) ## Run the demo, the longest tests, and those that need Debian packages (as root it installs them); at most 45 minutes
 	@missing=; for package in $(DEBIAN); do dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
 	test -z "$$missing" || { \
 		test "$$(id -u)" = 0 || { echo "missing: apt-get install$$missing" >&2; exit 1; }; \

@@ -1,1 +1,1 @@
-"""Tests that need programs of Debian's: `make test-system` installs them where it may."""
+"""Tests that need much time, or programs of Debian's: `make test-system` installs them where it may."""
