@@ -41,7 +41,7 @@ migrate: $(INSTALLED) ## Bring the database of CALLGATE_DATABASE_URL to the newe
 	$(BIN)/callgate migrate $(ARGS)
 
 test-fast: $(INSTALLED) ## Run rules and memory ledger in under 90 s; leaves out Postgres, Valkey, Celery, simulation and processes
-	$(BIN)/python -m pytest tests/unit tests/contract -k 'not (contract and postgres)' $(XDIST) $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/contract -m 'not servers' -k 'not (contract and postgres)' $(XDIST) $(ARGS)
 
 test: $(INSTALLED) ## Run the tests of every promise, at most 8 minutes on two cores; they need only PyPI
 	$(BIN)/python -m pytest $(TESTS) --ignore=tests/benchmarks --ignore=tests/system $(XDIST) $(ARGS)

@@ -28,6 +28,12 @@ def pytest_configure() -> None:
             del os.environ[name]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """`-m 'not servers'` leaves out what needs Postgres and Valkey."""
+    if "services" in getattr(item, "fixturenames", ()):
+        item.add_marker("servers")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
