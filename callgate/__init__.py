@@ -24,6 +24,8 @@ from callgate.domain.errors import (
     MissingOutputBound,
     NotMigrated,
     NotPermitted,
+    OrganisationBusy,
+    OrganisationFrozen,
     ResultInvalid,
     ResultPurged,
     TooManyPages,
@@ -34,6 +36,7 @@ from callgate.domain.errors import (
     WaitTimeout,
 )
 from callgate.domain.requests import LLMRequest, LLMResult, Message, Usage
+from callgate.domain.turns import Priority
 
 if TYPE_CHECKING:
     from callgate.client import Client, Handle
@@ -66,6 +69,9 @@ __all__ = [
     "MissingOutputBound",
     "NotMigrated",
     "NotPermitted",
+    "OrganisationBusy",
+    "OrganisationFrozen",
+    "Priority",
     "ResultInvalid",
     "ResultPurged",
     "TooManyPages",

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel
 
@@ -30,21 +30,25 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.tenants import PostgresTenants
 from callgate.adapters.postgres.url import login_secret
 from callgate.adapters.redis_budget_cache import RedisBudgetCache
+from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import CallKey
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import WaitTimeout
+from callgate.domain.errors import InvalidRequest, WaitTimeout
 from callgate.domain.ledger import SubmitOutcome, Submitted
+from callgate.domain.open_calls import OnBusy
 from callgate.domain.operator_ports import OperationsPort, RetentionPort
 from callgate.domain.ports import LedgerPort, QueuePort
 from callgate.domain.requests import LLMRequest
+from callgate.domain.turns import Priority
 from callgate.handle import Handle, ResultReader
+from callgate.services.acceptance import BUSY_TIMEOUT_S, Acceptance
 from callgate.services.bills import BillService
 from callgate.services.calls import CallService, key_of_task
 from callgate.services.dead_letters import DeadLetterService
 from callgate.services.purge import PurgeService
-from callgate.services.submit import SubmitService
+from callgate.services.submit import SubmissionOptions, SubmitService
 from callgate.services.tenants import TenantService
 from callgate.settings import ClientSettings, load_settings
 
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
     from celery.canvas import Signature
 
 __all__ = ["Client", "Handle"]
+CLOCK = SystemClock()
+OnBusyWord = Literal["raise", "wait"]
 
 
 class Client:
@@ -136,6 +142,10 @@ class Client:
         link_error: Signature | None = None,
         idempotency_key: str | None = None,
         force: bool = False,
+        priority: Priority = Priority.NORMAL,
+        start_before: datetime | None = None,
+        on_busy: OnBusyWord = "raise",
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
     ) -> Handle:
         """
         Submit one call; identical calls of an organisation collapse into one.
@@ -146,18 +156,32 @@ class Client:
             link_error: The same for a call that ends dead or rejected.
             idempotency_key: The caller's name for this submission; using it for another request is an error.
             force: Run the call again although it succeeded or is dead.
+            priority: Its class. A submission that joins a call that does not run yet raises it to the higher class.
+            start_before: If it was not sent before this time, it is rejected with `deadline_passed`. Of several
+                submissions of a call the latest time counts, and None is later than any.
+            on_busy: What follows if the organisation has as many open calls as it may have: `raise`, or `wait` until
+                some have ended. A submission that joins or replays a call is stored at once.
+            busy_timeout_s: How long it waits with `wait`; never until `start_before`.
 
         Raises:
             InvalidRequest: A gate refused the request, or a link cannot be stored; nothing was stored.
+            OrganisationBusy: There was no room; nothing was stored.
+            OrganisationFrozen: An operator has frozen the organisation; nothing was stored.
             LedgerUnavailable: Not known to be accepted; submitting again is safe.
         """
-        (answer,) = self._submit.submit(
+        acceptance = self._acceptance(
             [request],
-            idempotency_key=idempotency_key,
-            link=self._links.text(link, link_error),
+            idempotency_key,
+            link=link,
+            link_error=link_error,
             force=force,
+            priority=priority,
+            start_before=start_before,
+            on_busy=on_busy,
+            busy_timeout_s=busy_timeout_s,
         )
-        return self._handle(answer, request)
+        (handle,) = self._handles(_accepted(acceptance), [request])
+        return handle
 
     def submit_many(
         self,
@@ -166,24 +190,44 @@ class Client:
         link: Signature | None = None,
         link_error: Signature | None = None,
         force: bool = False,
+        priority: Priority = Priority.NORMAL,
+        start_before: datetime | None = None,
+        on_busy: OnBusyWord = "raise",
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
     ) -> list[Handle]:
         """
         Submit calls, a thousand per statement; duplicates collapse.
 
-        If a gate refuses one request, nothing is stored. The links apply to every submission; see `submit`.
+        If a gate refuses one request, nothing is stored. The options apply to every submission; see `submit`. With
+        `wait`, calls are stored as room appears.
+
+        Raises:
+            OrganisationBusy: What there was room for is stored. Submitting all of them again is safe: those join.
         """
         batch = list(requests)
-        text = self._links.text(link, link_error)
-        answers = self._submit.submit(batch, link=text, force=force)
-        return [self._handle(answer, r) for answer, r in zip(answers, batch, strict=True)]
+        acceptance = self._acceptance(
+            batch,
+            None,
+            link=link,
+            link_error=link_error,
+            force=force,
+            priority=priority,
+            start_before=start_before,
+            on_busy=on_busy,
+            busy_timeout_s=busy_timeout_s,
+        )
+        return self._handles(_accepted(acceptance), batch)
 
-    async def asubmit(self, request: LLMRequest, **options: Any) -> Handle:
+    async def asubmit(
+        self, request: LLMRequest, *, idempotency_key: str | None = None, **options: Any
+    ) -> Handle:
         """Submit one call without blocking the event loop; see `submit`."""
-        return await asyncio.to_thread(lambda: self.submit(request, **options))
+        (handle,) = await self._asubmit([request], idempotency_key, options)
+        return handle
 
     async def asubmit_many(self, requests: Sequence[LLMRequest], **options: Any) -> list[Handle]:
         """Submit calls without blocking the event loop; see `submit_many`."""
-        return await asyncio.to_thread(lambda: self.submit_many(requests, **options))
+        return await self._asubmit(list(requests), None, options)
 
     def handle(self, task_id: str, schema: type[BaseModel] | None = None) -> Handle:
         """
@@ -247,9 +291,64 @@ class Client:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _handle(self, answer: Submitted, request: LLMRequest) -> Handle:
-        collapsed = answer.outcome is not SubmitOutcome.CREATED
-        return Handle(answer.key, collapsed, self._results, request.response_model)
+    def _acceptance(
+        self,
+        requests: Sequence[LLMRequest],
+        idempotency_key: str | None,
+        /,
+        *,
+        link: Signature | None = None,
+        link_error: Signature | None = None,
+        force: bool = False,
+        priority: Priority = Priority.NORMAL,
+        start_before: datetime | None = None,
+        on_busy: OnBusyWord = "raise",
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> Acceptance:
+        """Ask every gate; nothing is stored yet."""
+        text = self._links.text(link, link_error)
+        batch = [
+            self._submit.prepare(
+                request,
+                idempotency_key=idempotency_key,
+                link=text,
+                force=force,
+                options=SubmissionOptions(priority, start_before),
+            )
+            for request in requests
+        ]
+        return self._submit.acceptance(batch, _on_busy(on_busy), busy_timeout_s)
+
+    async def _asubmit(
+        self,
+        requests: Sequence[LLMRequest],
+        idempotency_key: str | None,
+        options: dict[str, Any],
+    ) -> list[Handle]:
+        """Submit without holding a thread while it waits for room."""
+        acceptance = await asyncio.to_thread(
+            lambda: self._acceptance(requests, idempotency_key, **options)
+        )
+        began = CLOCK.monotonic()
+        while True:
+            elapsed_s = CLOCK.monotonic() - began
+            pause_s = await asyncio.to_thread(acceptance.step, elapsed_s, CLOCK.jitter())
+            if pause_s is None:
+                return self._handles(acceptance.answers, requests)
+            await asyncio.sleep(pause_s)
+
+    def _handles(
+        self, answers: Sequence[Submitted], requests: Sequence[LLMRequest]
+    ) -> list[Handle]:
+        return [
+            Handle(
+                answer.key,
+                answer.outcome is not SubmitOutcome.CREATED,
+                self._results,
+                request.response_model,
+            )
+            for answer, request in zip(answers, requests, strict=True)
+        ]
 
     def _result_reader(self) -> ResultReader:
         def async_result(task_id: str) -> Any:
@@ -261,3 +360,20 @@ class Client:
             async_result=async_result,
             poll_max_s=self.settings.poll_max_s,
         )
+
+
+def _accepted(acceptance: Acceptance) -> list[Submitted]:
+    """Store a batch, in this thread."""
+    began = CLOCK.monotonic()
+    while True:
+        pause_s = acceptance.step(CLOCK.monotonic() - began, CLOCK.jitter())
+        if pause_s is None:
+            return acceptance.answers
+        time.sleep(pause_s)
+
+
+def _on_busy(word: str) -> OnBusy:
+    try:
+        return OnBusy(word)
+    except ValueError:
+        raise InvalidRequest(f"on_busy is one of {', '.join(OnBusy)}") from None

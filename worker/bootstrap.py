@@ -25,6 +25,7 @@ from callgate.adapters.broker.queue import CeleryQueue
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.file_credentials import FileCredentials
+from callgate.adapters.postgres.flow import PostgresFlow
 from callgate.adapters.postgres.leases import PostgresLeases
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.lock_watch import PostgresLockWatch
@@ -37,6 +38,7 @@ from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.catalogue import Catalogue, ProviderEntry
+from callgate.domain.flow_ports import FlowPort
 from callgate.domain.operator_ports import OperationsPort, RetentionPort
 from callgate.domain.ports import (
     CredentialsPort,
@@ -48,7 +50,9 @@ from callgate.domain.ports import (
 )
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
+from callgate.services.learned_limits import LearnedLimits
 from callgate.services.lease import RENEW_AT_SHARE, LeaseService
+from callgate.services.limit_keeper import LimitKeeper
 from callgate.services.llm_composition import compose_llm_service
 from callgate.services.llm_service import LLMService
 from callgate.services.recovery import RecoveryService
@@ -83,6 +87,7 @@ def bootstrap(
     queue: QueuePort | None = None,
     retention: RetentionPort | None = None,
     lock_watch: LockWatchPort | None = None,
+    flow: FlowPort | None = None,
     providers: Mapping[str, LLMProviderPort] | None = None,
     catalogue: Catalogue | None = None,
     quarantine_argv: Sequence[str] | None = FORKSERVER_ARGV,
@@ -111,7 +116,8 @@ def bootstrap(
     recovery = base.recovery(leases or PostgresLeases(sessions.calls), settlement.call_logger)
     isolation = base.isolation(recovery, quarantine_argv)
     providers = providers_of(settings, catalogue) if providers is None else providers
-    execution = base.execution(providers, settlement, lease, isolation)
+    limits = base.limits(flow or PostgresFlow(sessions.calls), lease)
+    execution = base.execution(providers, settlement, lease, isolation, limits.learned)
 
     def close() -> None:
         execution.close()
@@ -126,7 +132,7 @@ def bootstrap(
         providers=providers,
         isolation=isolation,
         _loops=base.loops(
-            app, recovery, settlement, retention or PostgresRetention(sessions.maintenance)
+            app, recovery, settlement, retention or PostgresRetention(sessions.maintenance), limits
         ),
         _lease_renewer=LeaseRenewer(
             lease, lease_s=options.process_lease_s, close=sessions.lease.close
@@ -315,6 +321,7 @@ class _Base:
         recovery: RecoveryService,
         settlement: _Settlement,
         retention: RetentionPort,
+        limits: LimitKeeper,
     ) -> SharedLoops:
         return SharedLoops(
             options=self.options,
@@ -323,7 +330,17 @@ class _Base:
             recovery=recovery,
             delivery=settlement.delivery,
             retention=RetentionService(retention, self.catalogue.retention),
+            limits=limits,
             recovery_pause=self.recovery_pause,
+        )
+
+    def limits(self, flow: FlowPort, lease: LeaseService) -> LimitKeeper:
+        return LimitKeeper(
+            flow=flow,
+            learned=LearnedLimits(flow, self.clock, threading.Lock()),
+            declaration=self.catalogue.declaration(),
+            worker_id=self.worker_id,
+            has_lease=lambda: lease.epoch() is not None,
         )
 
     def isolation(
@@ -343,6 +360,7 @@ class _Base:
         settlement: _Settlement,
         lease: LeaseService,
         isolation: QuarantineExecutor | None,
+        learned: LearnedLimits,
     ) -> _Execution:
         threads = self._threads("ledger")
         async_ledger = AsyncLedger(self.ledger, self.queue, threads)
@@ -353,6 +371,7 @@ class _Base:
             costs=CostCalculator(self.catalogue),
             catalogue=self.catalogue,
             ask_gates=tokens.ask_gates,
+            learned=learned,
             publish_settle_task=async_ledger.publish_settle_task,
             settle_here=settlement.settle_here,
             clock=self.clock,

@@ -1,5 +1,6 @@
 """
-The background loops of a worker: recovery, delivery of links, retention, and the search for foreign consumers.
+The background loops of a worker: recovery, delivery of links, retention, provider limits, and the search for foreign
+consumers.
 
 Every worker runs them on behalf of all workers. Their pauses are jittered, so that workers do not all run at the same
 moment. No error ends a loop: a step that fails is logged, and runs again after the pause.
@@ -21,6 +22,7 @@ from callgate.adapters.broker.consumers import consumers
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, Unavailable
 from callgate.domain.ports import QueuePort
 from callgate.services.delivery import DeliveryService
+from callgate.services.limit_keeper import LimitKeeper
 from callgate.services.recovery import RecoveryService
 from callgate.services.retention import RetentionService
 from config.settings import WorkerOptions
@@ -42,6 +44,7 @@ class SharedLoops:
     recovery: RecoveryService
     delivery: DeliveryService
     retention: RetentionService
+    limits: LimitKeeper
     recovery_pause: WakeableSleep
     """The pause of the recovery loop; freed headroom ends it early."""
 
@@ -51,6 +54,7 @@ class SharedLoops:
             self._recover(),
             self._deliver(),
             self._retain(),
+            self._keep_limits(),
             self._search_foreign_consumers(),
         )
 
@@ -98,6 +102,18 @@ class SharedLoops:
                 # No call depends on retention. The next run finds what this one left.
                 log.exception("retention.failed")
             await asyncio.sleep(_jittered(self.options.maintenance_interval_s))
+
+    async def _keep_limits(self) -> None:
+        """Publish the limits that are declared, and those that providers name."""
+        while True:
+            try:
+                await asyncio.to_thread(self.limits.run)
+            except LedgerUnavailable as exc:
+                log.warning("limits.ledger_unavailable", reason=str(exc))
+            except Exception:
+                # Without limits calls are refused by providers, and wait: an unforeseen error must not end the loop.
+                log.exception("limits.loop_failed")
+            await asyncio.sleep(_jittered(self.options.due_interval_s))
 
     async def _search_foreign_consumers(self) -> None:
         """Log the Celery workers that consume callgate's queues and cannot run its tasks."""

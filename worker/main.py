@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE, EXPRESS_QUEUE, LOG_QUEUE
 from config.settings import WorkerSettings
 from worker.app import Compose, composed_app
 from worker.bootstrap import bootstrap
@@ -18,7 +18,11 @@ How long one thread may keep the interpreter while another waits for it.
 
 At Python's default of 5 ms, each thing the hub does for a call may wait that long for the busy loop thread.
 """
-QUEUES = {"call": (CALL_QUEUE,), "log": (LOG_QUEUE,), "all": (CALL_QUEUE, LOG_QUEUE)}
+QUEUES = {
+    "call": (EXPRESS_QUEUE, CALL_QUEUE),
+    "log": (LOG_QUEUE,),
+    "all": (EXPRESS_QUEUE, CALL_QUEUE, LOG_QUEUE),
+}
 
 
 def run_worker(

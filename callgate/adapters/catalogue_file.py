@@ -17,6 +17,7 @@ from callgate.domain.catalogue import (
     MONTH_DAYS_MIN,
     CallTypePolicy,
     Catalogue,
+    Organisations,
     PriceEntry,
     ProviderEntry,
     Retention,
@@ -27,7 +28,14 @@ from callgate.domain.requests import Name
 _KNOWN_KEYS = sorted(
     {
         k
-        for entry in (Catalogue, CallTypePolicy, ProviderEntry, PriceEntry, Retention)
+        for entry in (
+            Catalogue,
+            CallTypePolicy,
+            ProviderEntry,
+            PriceEntry,
+            Retention,
+            Organisations,
+        )
         for k in entry.model_fields
     }
 )

@@ -29,6 +29,8 @@ from callgate.cli import (
     calls,
     dead_letters,
     doctor,
+    limits,
+    pauses,
     retention,
     tenants,
     unknown,
@@ -89,7 +91,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     for group in (
-        *(calls, budgets, unknown, breakers, dead_letters, retention, actions),
+        *(calls, budgets, unknown, breakers, limits, pauses, dead_letters, retention, actions),
         *(tenants, doctor),
     ):
         group.register(app)

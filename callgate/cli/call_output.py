@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from callgate.cli.output import cell_text, print_fields, print_json
@@ -33,6 +34,7 @@ def call_fields(view: CallView) -> dict[str, Any]:
     fields = {"task_id": view.key.task_id, **_without_bodies(view)}
     fields["end_reason"] = view.end_reason
     fields["input_hash"] = view.input_hash.hex()
+    fields["priority"] = view.priority.name.lower()
     fields["error"] = parse_error(view.error)
     if view.request is not None:
         fields["request"] = parse_body(view.request)
@@ -43,10 +45,18 @@ def call_fields(view: CallView) -> dict[str, Any]:
     return fields
 
 
-def print_call(view: CallView, failures: Sequence[LinkFailure] = (), *, as_json: bool) -> None:
-    """Print everything about one call, and which of its links could not be delivered."""
+def print_call(
+    view: CallView,
+    failures: Sequence[LinkFailure] = (),
+    *,
+    earliest: datetime | None = None,
+    as_json: bool,
+) -> None:
+    """Print everything about one call, about when it can be sent, and which of its links could not be delivered."""
     if as_json:
         payload = call_fields(view)
+        if earliest:
+            payload["earliest_at"] = earliest
         if failures:
             payload["link_failures"] = [dataclasses.asdict(f) for f in failures]
         print_json(payload)
@@ -58,8 +68,11 @@ def print_call(view: CallView, failures: Sequence[LinkFailure] = (), *, as_json:
             "org": view.org_id,
             "call type": view.call_type,
             "model": f"{view.provider}/{view.model}",
+            "class": view.priority.name.lower(),
             "created": view.created_at,
+            "deadline": view.start_before and f"to be sent before {cell_text(view.start_before)}",
             "waits for": wait_text(view) or None,
+            "earliest": earliest and f"about {cell_text(earliest)}",
             "end reason": view.end_reason,
             "due": view.due_at,
             "attempts": f"{view.attempt} ({view.worker_losses} lost)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ from callgate.cli.call_output import (
     wait_text,
 )
 from callgate.cli.options import (
+    PRIORITIES,
+    TIME_EXAMPLE,
     AsJson,
     CallType,
     Limit,
@@ -27,16 +30,21 @@ from callgate.cli.options import (
     ProviderName,
     Reason,
     call_filter,
+    parse_priority,
+    parse_time,
     with_options,
 )
 from callgate.cli.output import client_of, print_answer, print_json, print_note, print_table
-from callgate.domain.calls import Bodies, CallState, WaitReason
-from callgate.domain.errors import InvalidRequest
+from callgate.domain.calls import Bodies, CallState, CallView, WaitReason
+from callgate.domain.errors import InvalidRequest, NotPermitted
+from callgate.domain.open_calls import OnBusy
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import LLMRequest, LLMResult, OnBudget
+from callgate.domain.turns import Priority
+from callgate.services.earliest import earliest_at
 
 if TYPE_CHECKING:
-    from callgate.client import Handle
+    from callgate.client import Client, Handle
 
 FAILURES_SHOWN_MAX = 100
 TaskId = Annotated[
@@ -94,10 +102,45 @@ def request_of_options(
     return _request(LLMRequest.model_validate, fields)
 
 
-@with_options(request=request_of_options)
+def turn_of_options(
+    priority: Annotated[
+        Any,
+        typer.Option(
+            "--priority",
+            parser=parse_priority,
+            metavar="CLASS",
+            help=f"Its class: {PRIORITIES}; without it normal.",
+        ),
+    ] = None,
+    start_before: Annotated[
+        Any,
+        typer.Option(
+            "--start-before",
+            parser=parse_time,
+            metavar="TIME",
+            help=f"Reject it if it was not sent before, for example {TIME_EXAMPLE}.",
+        ),
+    ] = None,
+    on_busy: Annotated[
+        OnBusy,
+        typer.Option(
+            "--on-busy", help="If its organisation has too many open calls: an error, or wait."
+        ),
+    ] = OnBusy.RAISE,
+) -> dict[str, Any]:
+    """The options that say when it is sent."""
+    return {
+        "priority": Priority.NORMAL if priority is None else priority,
+        "start_before": start_before,
+        "on_busy": on_busy.value,
+    }
+
+
+@with_options(request=request_of_options, turn=turn_of_options)
 def submit(
     context: typer.Context,
     request: LLMRequest,
+    turn: dict[str, Any],
     idempotency_key: Annotated[
         str | None, typer.Option("--idempotency-key", help="Your name for this submission.")
     ] = None,
@@ -106,7 +149,13 @@ def submit(
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the result.")] = True,
     timeout_s: Annotated[
-        float, typer.Option("--timeout", min=0, max=86_400, help="Seconds to wait.")
+        float,
+        typer.Option(
+            "--timeout",
+            min=0,
+            max=86_400,
+            help="Seconds to wait for the result, and with --on-busy wait for room.",
+        ),
     ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
@@ -116,7 +165,13 @@ def submit(
     JSON: task_id and collapsed; with --wait also every field of an LLMResult.
     """
     with client_of(context) as client:
-        handle = client.submit(request, idempotency_key=idempotency_key, force=force)
+        handle = client.submit(
+            request,
+            idempotency_key=idempotency_key,
+            force=force,
+            busy_timeout_s=timeout_s,
+            **turn,
+        )
         if wait:
             _print_result(handle, _await_result(handle, timeout_s), as_json)
         elif as_json:
@@ -149,7 +204,8 @@ def list_calls(
     """
     List calls, newest first.
 
-    JSON: an array; each call has task_id, the fields of a CallView without bodies, and end_reason.
+    JSON: an array; each call has task_id, the fields of a CallView without bodies, its class by name as priority, and
+    end_reason.
     """
     call_filter = replace(call_filter, state=state, wait_reason=wait_reason, end_reason=end_reason)
     with client_of(context) as client:
@@ -171,14 +227,16 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """
-    Show one call.
+    Show one call. Of one that waits for a provider it also shows about when it is sent, if no other call is before it.
 
-    JSON: one call as in `calls list`; with --bodies also request and last.reply; link_failures if there are any.
+    JSON: one call as in `calls list`; with --bodies also request and last.reply; earliest_at if it waits for a limit
+    and that time is known; link_failures if there are any.
     """
     with client_of(context) as client:
         view = client.calls.find(task_id, Bodies.BOTH if bodies else Bodies.NONE)
         failures = client.operations.link_failures(view.key, limit=FAILURES_SHOWN_MAX)
-    print_call(view, failures, as_json=as_json)
+        earliest = _earliest(view, client)
+    print_call(view, failures, earliest=earliest, as_json=as_json)
 
 
 def cancel(
@@ -204,6 +262,14 @@ def cancel(
         print_note(f"not cancelled: {found} is {state}")
     if not is_cancelled:
         raise typer.Exit(1)
+
+
+def _earliest(view: CallView, client: Client) -> datetime | None:
+    """When it can be sent. Only the logins of operators may read limits; others see the rest."""
+    try:
+        return earliest_at(view, client.operations, datetime.now(UTC))
+    except NotPermitted:
+        return None
 
 
 def _await_result(handle: Handle, timeout_s: float) -> LLMResult:

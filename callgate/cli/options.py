@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -13,8 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from callgate.domain.bounds import LISTED_MAX
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import Name
+from callgate.domain.turns import Priority
 
 REASON_CHARS_MAX = 1_000
+TIME_EXAMPLE = "2026-11-30T18:00Z"
+PRIORITIES = ", ".join(priority.name.lower() for priority in Priority)
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
@@ -34,6 +38,25 @@ def parse_text(text: str) -> str:
     if not stripped.replace("\n", " ").replace("\t", " ").isprintable():
         raise typer.BadParameter("it has characters that cannot be printed")
     return stripped
+
+
+def parse_time(text: str) -> datetime:
+    """Parse a time of ISO 8601 with its time zone."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a time, for example {TIME_EXAMPLE}") from None
+    if at.tzinfo is None:
+        raise typer.BadParameter(f"{text!r} has no time zone, for example {TIME_EXAMPLE}")
+    return at
+
+
+def parse_priority(text: str) -> Priority:
+    """Parse the name of a class."""
+    try:
+        return Priority[text.upper()]
+    except KeyError:
+        raise typer.BadParameter(f"{text!r} is not one of {PRIORITIES}") from None
 
 
 _PROVIDER = typer.Option("--provider", parser=parse_name, help="The provider.")

@@ -1,7 +1,7 @@
 """
 Circuit breakers: when calls of a provider stop for a while. All workers share them.
 
-    closed --3 failures in a row, or a refused key--> open --a probe succeeds--> closed
+    closed --3 failures in a row, half of 20 within a minute, or a refused key--> open --a probe succeeds--> closed
                                                         \\--a probe fails--> open, the next probe comes later
 
 Each attempt passes two breakers of its provider, model and credential: the organisation's own, and the shared one. In
@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from callgate.domain.flow import IN_FLIGHT_FREE, IN_FLIGHT_START, LIMITED_CODE, MINUTE_S
 from callgate.domain.provider import Billing, Failure
 from callgate.domain.retry import NEVER_SENT_CODES
 
@@ -27,12 +29,17 @@ FAILURES_MAX = 3
 """The failures in a row that open a breaker, and the attempts that may be on trial at once."""
 COUNTED_MAX = 2
 """How many of them may be one organisation's in the shared breaker."""
+SHARE_OF = timedelta(seconds=60)
+SHARE_MIN = 20
+"""With fewer results within `SHARE_OF` only failures in a row count."""
 PROVEN_FOR = timedelta(seconds=60)
 """How long one success lets any number of attempts through."""
 TRIAL_LASTS = timedelta(seconds=10)
 """How long an attempt counts as on trial, so that a slow model does not delay other calls for minutes."""
 PROBE_WAIT_S = 10.0
 PROBE_WAIT_MAX_S = 600.0
+CLOSED_WAIT_S = 5.0
+"""How long a key is closed after a refusal for its rate, at least. Each probe that is refused too doubles it."""
 RELEASED_MAX = 200
 """How many calls that wait for one breaker are released into the queue at once."""
 REMEMBERED_FOR = timedelta(hours=1)
@@ -59,6 +66,8 @@ class Health(StrEnum):
     ALIVE = "alive"
     FAILED = "failed"
     KEY_REFUSED = "key_refused"
+    LIMITED = "limited"
+    """The provider refused it for its rate. It is alive, and takes no request for a while."""
     NEUTRAL = "neutral"
     """Nothing: the request itself was refused, or was not sent, or the worker was lost."""
 
@@ -75,9 +84,24 @@ def health_of(failure: Failure | None) -> Health:
         return Health.NEUTRAL
     if failure.code in KEY_REFUSED_CODES or failure.status in KEY_REFUSED_STATUSES:
         return Health.KEY_REFUSED
+    if failure.code == LIMITED_CODE and failure.billing is Billing.UNBILLED:
+        return Health.LIMITED
     if failure.billing is Billing.UNKNOWN or failure.status is None or is_server_error:
         return Health.FAILED
     return Health.NEUTRAL
+
+
+def fails_often(results: Mapping[str, Sequence[bool]], *, is_shared: bool) -> bool:
+    """
+    Whether half of the results within `SHARE_OF`, or more, are failures.
+
+    Args:
+        results: By organisation: True for each attempt that failed, False for each that the provider answered.
+        is_shared: For the shared breaker. The organisation with most failures does not count there.
+    """
+    most_first = sorted(results, key=lambda org_id: (-sum(results[org_id]), org_id))
+    counted = [r for org_id in most_first[1 if is_shared else 0 :] for r in results[org_id]]
+    return len(counted) >= SHARE_MIN and 2 * sum(counted) >= len(counted)
 
 
 class Admission(StrEnum):
@@ -128,11 +152,20 @@ class Breaker:
     """The organisation of the last attempt while it was open or unproven: others come first."""
     trials: tuple[Trial, ...] = ()
     """Attempts under way that it waits for."""
+    in_flight_max: int | None = None
+    """How many attempts of a key without known limits may be under way; None: any number."""
+    grown_at: datetime | None = None
+    """When that number last changed."""
 
     @property
     def failures(self) -> int:
         """Failures since the last success, as far as they count."""
         return len(self.failed_orgs)
+
+    @property
+    def is_rate_limited(self) -> bool:
+        """True if the provider has closed the key for its rate."""
+        return self.is_open and self.reason == LIMITED_CODE
 
     def is_proven(self, now: datetime) -> bool:
         """True if an attempt has succeeded within the last minute."""
@@ -182,19 +215,75 @@ class Breaker:
         wait_s = min(wait_s, PROBE_WAIT_MAX_S)
         return replace(freed, probe_wait_s=wait_s, probe_at=now + timedelta(seconds=wait_s))
 
-    def failed(self, org_id: str, health: Health, code: str | None, now: datetime) -> Breaker:
-        """The breaker after a failure of an organisation, up to the number of failures that count."""
+    def failed(
+        self, org_id: str, health: Health, code: str | None, now: datetime, *, often: bool = False
+    ) -> Breaker:
+        """
+        The breaker after a failure of an organisation, up to the number of failures that count.
+
+        Args:
+            often: See `fails_often`.
+        """
         counted_max = FAILURES_MAX if self.org_id else COUNTED_MAX
         counted = counted_max if health is Health.KEY_REFUSED else 1
         counted = min(counted, counted_max - self.failed_orgs.count(org_id))
         failed_orgs = (*self.failed_orgs, *[org_id] * counted)[:FAILURES_MAX]
         failed = replace(self, failed_orgs=failed_orgs)
-        if len(failed_orgs) < FAILURES_MAX:
+        if len(failed_orgs) < FAILURES_MAX and not often:
             return failed
         # The organisation with most failures probes last.
         turn_org = min(failed_orgs, key=lambda org: (-failed_orgs.count(org), org))
         opened = failed.opened(code, now + timedelta(seconds=PROBE_WAIT_S), now)
         return replace(opened, turn_org=turn_org)
+
+    def limited(
+        self, attempt_id: UUID, made_at: datetime, closed_for_s: float, now: datetime
+    ) -> Breaker:
+        """
+        The breaker after the provider refused an attempt for its rate: it is open until the provider's time.
+
+        Then one probe is made. If that is refused too, the wait doubles. An attempt that was sent before the key was
+        closed, or reopened, tells nothing new; it may prolong the time.
+        """
+        freed = self.freed(attempt_id)
+        is_by_hand = self.is_open and self.probe_at is None
+        if is_by_hand or (not self.is_open and made_at < self.changed_at):
+            return freed
+        until = now + timedelta(seconds=closed_for_s)
+        if self.is_open and freed == self:
+            return replace(freed, probe_at=max(until, self.probe_at or until))
+        wait_s = min(PROBE_WAIT_MAX_S, 2 * self.probe_wait_s) if self.is_open else CLOSED_WAIT_S
+        probe_at = max(until, now + timedelta(seconds=wait_s))
+        closed = freed if self.is_open else freed.opened(LIMITED_CODE, probe_at, now)
+        return replace(
+            closed,
+            reason=LIMITED_CODE,
+            probe_wait_s=wait_s,
+            probe_at=probe_at,
+            in_flight_max=closed.in_flight_max if self.is_rate_limited else IN_FLIGHT_START,
+            grown_at=closed.grown_at if self.is_rate_limited else now,
+        )
+
+    def slowly_started(self, in_flight: int, now: datetime) -> Breaker:
+        """
+        The breaker of a key without known limits, before an attempt.
+
+        It begins with few, also after a closing, or a minute without a success. When all of them are under way, a
+        minute has passed, and an attempt has succeeded since, it may have more.
+        """
+        is_old = self.grown_at is not None and now - self.grown_at > PROVEN_FOR
+        is_idle = not self.is_proven(now) and (self.in_flight_max is None or is_old)
+        if self.grown_at is None or is_idle:
+            return replace(self, in_flight_max=IN_FLIGHT_START, grown_at=now)
+        if self.in_flight_max is None or in_flight < self.in_flight_max:
+            return self
+        if now - self.grown_at > timedelta(seconds=2 * MINUTE_S):
+            return replace(self, grown_at=now)  # not all were under way of late
+        has_answered = self.proven_at is not None and self.proven_at > self.grown_at
+        if now - self.grown_at < timedelta(seconds=MINUTE_S) or not has_answered:
+            return self
+        more = self.in_flight_max + IN_FLIGHT_START
+        return replace(self, in_flight_max=None if more >= IN_FLIGHT_FREE else more, grown_at=now)
 
     def opened(self, reason: str | None, probe_at: datetime | None, now: datetime) -> Breaker:
         """The breaker, opened. Attempts under way no longer count."""
@@ -249,8 +338,9 @@ class Guard:
         return Guard(self.everybody.with_trial(trial), self.own.with_trial(trial))
 
     def after(
-        self, attempt_id: UUID, made_at: datetime, health: Health, code: str | None, now: datetime
-    ) -> Guard:
+        self, attempt_id: UUID, made_at: datetime, health: Health, code: str | None, now: datetime,
+        *, closed_for_s: float = 0.0, often: tuple[bool, bool] = (False, False),
+    ) -> Guard:  # fmt: skip
         """
         Both after an attempt has ended.
 
@@ -258,13 +348,24 @@ class Guard:
 
         Args:
             code: The code of its failure.
+            closed_for_s: With LIMITED: how long the provider asked to be left alone.
+            often: Whether half of the last results of each breaker are failures; see `fails_often`.
         """
+        if health is Health.LIMITED:
+            limited = self.everybody.limited(attempt_id, made_at, closed_for_s, now)
+            return Guard(limited, self.own.freed(attempt_id))
         both = self.everybody, self.own
         is_open = any(b.is_open for b in both)
         is_late = any(made_at < b.changed_at for b in both)
         if health in (Health.FAILED, Health.KEY_REFUSED) and not is_open and not is_late:
             org_id = self.own.org_id
-            return Guard(*(b.freed(attempt_id).failed(org_id, health, code, now) for b in both))
+            is_often = often if health is Health.FAILED else (False, False)
+            return Guard(
+                *(
+                    b.freed(attempt_id).failed(org_id, health, code, now, often=is_one)
+                    for b, is_one in zip(both, is_often, strict=True)
+                )
+            )
         return Guard(*(b.heard(attempt_id, made_at, health, now) for b in both))
 
 
@@ -287,7 +388,7 @@ class BreakerChange:
 
 
 def unavailable_json(refusing: Breaker) -> str:
-    """The error of a call that waits for a breaker, as stored in `llm_call.error`."""
+    """The error of a call that waits for a breaker or a closed key, as stored in `llm_call.error`."""
     whose = f" for {refusing.org_id}" if refusing.org_id else ""
     why = (
         f"is left alone{whose}: {refusing.reason}"
@@ -295,4 +396,5 @@ def unavailable_json(refusing: Breaker) -> str:
         else "has few attempts on trial"
     )
     message = f"{refusing.provider}/{refusing.model} {why}"
-    return json.dumps({"code": UNAVAILABLE_CODE, "message": message})
+    code = LIMITED_CODE if refusing.is_rate_limited else UNAVAILABLE_CODE
+    return json.dumps({"code": code, "message": message})

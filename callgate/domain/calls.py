@@ -19,6 +19,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from callgate.domain.requests import Usage
+from callgate.domain.turns import Priority
 
 GENERATION_MAX = 2**31 - 1
 
@@ -69,6 +70,12 @@ class WaitReason(StrEnum):
     """It may have killed a worker; it waits for a process of its own."""
     MEMORY = "memory"
     """Its request is large; it waits for room in a worker's memory."""
+    RATE_LIMITED = "rate_limited"
+    """A limit of its provider is used, or the provider has closed the key; see `callgate.domain.flow`."""
+    BACKLOG = "backlog"
+    """Its organisation has many calls queued; see `callgate.domain.turns`."""
+    PAUSED = "paused"
+    """An operator has paused calls like it; see `callgate.domain.pauses`."""
     LOCKED = "locked"
     """Another transaction had locked it when a worker wanted to claim it; it is free now, and is due at once."""
 
@@ -76,9 +83,12 @@ class WaitReason(StrEnum):
 class AttemptKind(StrEnum):
     """Why an attempt was made."""
 
+    FIRST = "first"
+    RETRY = "retry"
     CALL = "call"
+    """One of these two, in a ledger of 0.1.0."""
     PROBE = "probe"
-    """To learn whether a provider with an open breaker answers again."""
+    """To learn whether a provider with an open breaker, or a closed key, answers again."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -215,8 +225,8 @@ class CallView:
     """Attempts of this generation that were recorded with an unknown bill."""
     paid_failures: int
     """Attempts of this generation that were answered and paid, without a result."""
-    free_probes: int
-    """Attempts of this generation that were probes, failed and cost nothing."""
+    uncounted_attempts: int
+    """Attempts of this generation that failed, cost nothing, and were probes or refused for the provider's rate."""
     wait_reason: WaitReason | None
     sweeps: int
     """Sweeps that found it queued since it was last claimed or refused."""
@@ -224,6 +234,9 @@ class CallView:
     request_bytes: int
     """The size of the request, also if it is not returned; 0 if it was purged."""
     last: AttemptView | None
+    priority: Priority = Priority.NORMAL
+    start_before: datetime | None = None
+    """It is not sent later; None: it has no deadline."""
     end_reason: str | None = None
     """The code of its error, if it is dead or rejected: why it ended without an answer."""
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from callgate.domain.endings import MEANINGS
+from callgate.domain.flow import MINUTE_S, Declaration, LimitRule, Measure
+from callgate.domain.open_calls import OPEN_CALLS_MAX
 from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
 from callgate.domain.urls import url_fault
 
@@ -22,6 +24,8 @@ PositiveSeconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
 DAY_S = 86_400
 MONTH_DAYS_MIN = 28
+Amount = Annotated[int, Field(ge=1, le=10**12)]
+HeaderDialect = Literal["openai", "anthropic", "groq", "azure", "none"]
 UsdPerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 
 
@@ -52,7 +56,7 @@ class CallTypePolicy(_Entry):
     paid_failures_max: Annotated[int, Field(ge=1, le=100)] = 2
     """Attempts that may be paid and have no result (invalid output, an empty reply)."""
     wait_max_s: Annotated[float, Field(gt=0, le=30 * DAY_S, allow_inf_nan=False)] = float(DAY_S)
-    """How long a call waits while its provider's circuit breaker is open. Then it is rejected, unpaid."""
+    """How long a call waits in total for its provider, and while it is paused. Then it is rejected, unpaid."""
     retry_wait_s: PositiveSeconds = 1.0
     retry_wait_max_s: PositiveSeconds = 60.0
     retry_after_max_s: PositiveSeconds = 600.0
@@ -90,6 +94,20 @@ class ProviderEntry(_Entry):
 
     `think`: a block of thoughts before it, up to `</think>`. `fence`: a Markdown fence around it.
     """
+    rate_limit_headers: HeaderDialect = "openai"
+    """
+    Whose names the headers have that tell the account's limits; see `docs/flow-control.md`.
+
+    With `none` they are not read. Then a limit is known only if it is declared, or after a refusal.
+    """
+    unlimited: bool = False
+    """True for a server that refuses no request for its rate: its keys do not begin with few attempts under way."""
+    counts_tokens: Literal["requested", "used"] = "requested"
+    """
+    What a limit of output tokens counts: what a request asks for at most, or what its answer has.
+
+    OpenAI and Azure count what was requested, Anthropic what was written; see docs/flow-control.md for sources.
+    """
 
     @field_validator("good_endings")
     @classmethod
@@ -106,6 +124,36 @@ class ProviderEntry(_Entry):
         if url is not None and (reason := url_fault(url)):
             raise ValueError(reason)
         return url
+
+
+class LimitEntry(_Entry):
+    """What one key of a provider may use. Each amount that is given is a limit of its own."""
+
+    provider: str
+    model: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\[\]]+$")] = "*"
+    """A pattern with `*` and `?`."""
+    credential: Annotated[str, Field(max_length=128)] = ""
+    """Empty: the provider's own key. `*`: each organisation's own key. Else the key of that organisation."""
+    shared: bool = False
+    """True if all models that match share the limit. Otherwise each has its own."""
+    per: Literal["minute", "day"] = "minute"
+    requests: Amount | None = None
+    input_tokens: Amount | None = None
+    output_tokens: Amount | None = None
+    tokens: Amount | None = None
+    """Input and output tokens together."""
+    concurrency: Amount | None = None
+    """Attempts under way at the same time."""
+
+    def rules(self, *, counts_used: bool) -> Iterator[LimitRule]:
+        """Its limits, one by one."""
+        window_s = DAY_S if self.per == "day" else MINUTE_S
+        for measure in Measure:
+            if amount := getattr(self, measure.value):
+                window = 0 if measure is Measure.CONCURRENCY else window_s
+                yield LimitRule(
+                    self.provider, self.model, self.credential, self.shared, measure, window, amount, counts_used
+                )  # fmt: skip
 
 
 class PriceEntry(_Entry):
@@ -161,6 +209,17 @@ class Retention(_Entry):
                 yield f"orgs.{org_id}.bodies_days"
 
 
+class Organisations(_Entry):
+    """What every organisation may have."""
+
+    open_calls_max: Annotated[int, Field(ge=1, le=10**7)] = OPEN_CALLS_MAX
+    """
+    How many of its calls may be queued, running or waiting. More submissions are refused, or their clients wait.
+
+    The workers publish it, so it need not be in the catalogues of clients.
+    """
+
+
 class Catalogue(_Entry):
     """Everything that operators declare. The default has one provider, `openai`, and one policy for all call types."""
 
@@ -169,6 +228,34 @@ class Catalogue(_Entry):
     call_types: dict[str, CallTypePolicy] = {}
     prices: tuple[PriceEntry, ...] = ()
     retention: Retention = Retention()
+    limits: tuple[LimitEntry, ...] = ()
+    organisations: Organisations = Organisations()
+
+    @model_validator(mode="after")
+    def _limits_name_providers(self) -> Self:
+        """Refuse a limit of a provider that is not there: it would limit nothing."""
+        for entry in self.limits:
+            if entry.provider not in self.providers:
+                raise ValueError(f"limits name a provider that is not declared: {entry.provider}")
+        return self
+
+    def declaration(self) -> Declaration:
+        """What it says about limits: of providers, and of organisations."""
+        rules = (
+            rule
+            for entry in self.limits
+            for rule in entry.rules(
+                counts_used=self.providers[entry.provider].counts_tokens == "used"
+            )
+        )
+        cautious = (name for name, entry in self.providers.items() if not entry.unlimited)
+        counting = (n for n, entry in self.providers.items() if entry.counts_tokens == "used")
+        return Declaration(
+            rules=tuple(rules),
+            cautious=tuple(sorted(cautious)),
+            open_calls_max=self.organisations.open_calls_max,
+            counting_used=tuple(sorted(counting)),
+        )
 
     def policy(self, call_type: str) -> CallTypePolicy:
         """The call type's own policy, else the default."""

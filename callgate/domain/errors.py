@@ -8,6 +8,8 @@ Every error callgate raises, and nothing else.
     - UnknownTimeZone, RowRefused, InvalidAmount, InvalidBills
   + BudgetRefused               a budget refused the call; carries a `BudgetRefusal`
     - BudgetExhausted, BudgetTooSmall, BudgetNoPeriod, BudgetNotConfigured
+  + OrganisationBusy            the organisation has too many open calls; what there was room for is stored
+  + OrganisationFrozen          an operator has frozen the organisation; nothing was stored
   + OutputUnchecked             an answer could not be checked against its schema
     - SchemaTooCostly
   + CallFailed                  the call ended dead; carries its last failure
@@ -154,6 +156,30 @@ class BudgetNotConfigured(BudgetRefused):
     """The organisation has no budget, and no default budget is set."""
 
     code = "budget_not_configured"
+
+
+class OrganisationBusy(CallgateError):
+    """The organisation has so many open calls that it may create no more for now."""
+
+    code = "organisation_busy"
+
+    def __init__(self, org_id: str, open_calls: int, open_calls_max: int) -> None:
+        super().__init__(org_id, open_calls, open_calls_max)
+        self.org_id = org_id
+        self.open_calls = open_calls
+        self.open_calls_max = open_calls_max
+
+    def __str__(self) -> str:
+        return (
+            f"organisation {self.org_id!r} has {self.open_calls} open calls and may have {self.open_calls_max}: "
+            'submit again when some have ended, or with on_busy="wait"'
+        )
+
+
+class OrganisationFrozen(CallgateError):
+    """An operator lets the organisation submit nothing new. The message says why. Submit again after the freeze."""
+
+    code = "organisation_frozen"
 
 
 class OutputUnchecked(CallgateError):

@@ -17,13 +17,37 @@ from callgate.domain.requests import LLMRequest
 
 HASH_VERSION = 1
 """Increase it when `canonical_bytes` changes, so that an old result never answers a request with a new meaning."""
+IN_IDENTITY = frozenset(
+    {
+        "call_type",
+        "provider",
+        "model",
+        "messages",
+        "max_output_tokens",
+        "n",
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "response_schema",
+        "prompt_version",
+        "sample_index",
+        "service_tier",
+    }
+)
+"""
+Fields of a request that change its answer.
+
+A field that is added later is left out of the JSON while it has its default. Otherwise every hash would change, and
+results of earlier releases would be paid again.
+"""
 NOT_IN_IDENTITY = frozenset({"org_id", "document_pages", "on_budget", "trace_id"})
 """Fields of a request that do not change its answer."""
 
 
 def canonical_bytes(request: LLMRequest) -> bytes:
     """Canonical JSON of the hashed fields and `HASH_VERSION`."""
-    fields = request.model_dump(mode="json", exclude=set(NOT_IN_IDENTITY))
+    fields = request.model_dump(mode="json", include=set(IN_IDENTITY))
     return rfc8785.dumps({"hash_version": HASH_VERSION, **fields})
 
 

@@ -16,7 +16,9 @@ from uuid import UUID
 from callgate.domain.breaker import BreakerChange, Health
 from callgate.domain.budgets import BudgetRefusal
 from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState, WaitReason
+from callgate.domain.open_calls import OpenCalls
 from callgate.domain.requests import OnBudget, Usage
+from callgate.domain.turns import Lane, Priority
 
 # ---------------------------------------------------------------------------------------------------- submit
 
@@ -25,12 +27,14 @@ class SubmitOutcome(StrEnum):
     """The result of a submission."""
 
     CREATED = "created"
-    """A new generation was queued: publish it."""
+    """A new generation was queued, or waits in the backlog."""
     JOINED = "joined"
     REPLAYED = "replayed"
     FAILED = "failed"
     """The call is dead; its stored failure answers."""
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    BUSY = "busy"
+    """Its organisation has too many open calls; nothing was stored."""
     UNSTORABLE = "unstorable"
     """The ledger cannot store this row; the other rows were stored."""
 
@@ -55,6 +59,9 @@ class NewSubmission:
     """What is published when the call ends, as JSON; see `callgate.adapters.broker.links`."""
     force: bool = False
     """Start the next generation even if the call succeeded or is dead."""
+    priority: Priority = Priority.NORMAL
+    start_within_s: float | None = None
+    """Not sent after so many seconds; None: at any time. Of several submissions of a call the latest counts."""
     inherit_links: bool = False
     """
     A redrive: the links of the dead generation are copied to the next one.
@@ -71,6 +78,10 @@ class Submitted:
     outcome: SubmitOutcome
     key: CallKey
     state: CallState
+    lane: Lane | None = None
+    """Where it is to be published; None: nowhere."""
+    open_calls: OpenCalls | None = None
+    """With BUSY: how many there are."""
 
 
 # ---------------------------------------------------------------------------------------------------- reserve
@@ -94,7 +105,9 @@ class Reserve:
     credential: str = ""
     """The owner of the key that will be used: an organisation, or empty for the provider's own key."""
     wait_max_s: float = 86_400.0
-    """How long the call may wait for its provider's breaker in total."""
+    """How long the call may wait in total for its provider, and while it is paused."""
+    output_token_bound: int = 0
+    """The most that the attempt may write: what it takes from limits of output tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +242,7 @@ class Settle:
     next_state: Literal[CallState.SUCCEEDED, CallState.WAITING, CallState.DEAD]
     """Applied if this attempt is the call's current one. A success ends any call that is open."""
     due_in_s: float | None = None
-    """With WAITING: when to try again."""
+    """With WAITING: when to try again. With LIMITED: how long the call may wait for its provider."""
     usage: Usage | None = None
     price_source: str | None = None
     service_tier: str | None = None
@@ -239,6 +252,8 @@ class Settle:
     """What the attempt tells the breakers."""
     failure_code: str | None = None
     """The reason of a breaker that this opens."""
+    closed_for_s: float = 0.0
+    """With LIMITED: how long the provider asked to be left alone."""
     anomalies: tuple[str, ...] = ()
 
 
@@ -293,6 +308,8 @@ class Due:
     kind: DueKind
     key: CallKey
     attempt_id: UUID | None = None
+    lane: Lane = Lane.CALL
+    """With PUBLISH: where."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from uuid import UUID
 from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.calls import CallKey, CallView
 from callgate.domain.delivery import LinkFailure
+from callgate.domain.pauses import Pause, PauseKey
 from callgate.domain.reports import (
     BreakerLine,
     By,
@@ -17,6 +18,8 @@ from callgate.domain.reports import (
     CostLine,
     DeadGroup,
     EndReason,
+    LimitLine,
+    LimitPublisher,
     OperatorAction,
     Snapshot,
     UnprocessableMessage,
@@ -78,6 +81,12 @@ class OperationsPort(Protocol):
     def breakers(self) -> list[BreakerLine]:
         """List the breakers by name, and how many calls wait for each."""
 
+    def limits(self) -> list[LimitLine]:
+        """List the provider limits by name, with what is free now and how many calls wait."""
+
+    def limit_publishers(self) -> list[LimitPublisher]:
+        """List the worker processes that have published provider limits."""
+
     def set_breaker(
         self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
     ) -> BreakerLine:
@@ -86,6 +95,28 @@ class OperationsPort(Protocol):
 
         A breaker that was opened by hand lets nothing through, not even probes, until it is closed by hand. Closing the
         breaker of all also closes those of each organisation.
+        """
+
+    def pauses(self) -> list[Pause]:
+        """List the pauses and freezes that hold now, oldest first."""
+
+    def pause(self, key: PauseKey, *, by: By) -> Pause:
+        """
+        Keep the calls that a key covers from being sent, and log who did it and why.
+
+        They wait, hold nothing, and are rejected after the longest wait of their call type. What is in flight ends as
+        usual. Pausing the same again replaces who did it and why. A freeze also refuses new submissions.
+        """
+
+    def resume(self, key: PauseKey, *, by: By) -> bool:
+        """
+        End a pause or a freeze, and log who did it and why.
+
+        Calls that no other pause covers are due, by their turn: a thousand at once, then as many as each run of the due
+        query takes.
+
+        Returns:
+            False if there is no such pause. Then nothing was changed.
         """
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:

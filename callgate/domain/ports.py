@@ -34,6 +34,7 @@ from callgate.domain.reports import (
     LockHoarder,
 )
 from callgate.domain.requests import LLMRequest, ServiceTier, Usage
+from callgate.domain.turns import Lane
 
 
 class LedgerPort(Protocol):
@@ -50,6 +51,13 @@ class LedgerPort(Protocol):
         call answers IDEMPOTENCY_MISMATCH, and nothing of that row is stored. A `call_id` that is not the one of its
         organisation and hash, or a `submission_id` of another call, answers UNSTORABLE. Two submissions of one call in
         one batch: the first creates, the second joins.
+
+        A new call of an organisation that has many queued waits in the backlog. A call that is joined before it runs is
+        raised to the higher class and the latest deadline.
+
+        Raises:
+            OrganisationFrozen: A submission that is not known is of a frozen organisation. Nothing was stored, unless
+                the batch was so large that several statements store it.
         """
 
     def read(
@@ -77,6 +85,8 @@ class LedgerPort(Protocol):
         A budget whose period has ended rolls over first. If the ledger does not know its time zone, its calls are
         rejected. A call with headroom may still wait for the breaker of its provider, model and credential, at most
         `wait_max_s`; then it is rejected.
+
+        Before all that, a paused call is refused. It waits for the end of the pause, within the same `wait_max_s`.
         """
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
@@ -99,7 +109,8 @@ class LedgerPort(Protocol):
         """
         Take up to `limit` calls whose `due_at` has come, oldest first; no two callers get the same one.
 
-        waiting -> queued. Calls that wait for a breaker are due as soon as it has headroom. Expired attempts are taken
+        waiting -> queued. Calls that wait for a breaker, a provider limit or in the backlog are due as soon as there is
+        headroom, paused ones as soon as no pause covers them. Expired attempts are taken
         only for a `reaper` whose lease is fresh and has been stable for `lease_stable_for_s` seconds when the ledger
         executes this. So an outage makes no worker loss, not even by a statement that was sent before the outage. A
         call that the ledger cannot change is skipped.
@@ -267,7 +278,7 @@ class QueuePort(Protocol):
         BrokerUnavailable: The broker did not answer within its deadline; publishing again is harmless.
     """
 
-    def publish_calls(self, keys: Sequence[CallKey]) -> None:
+    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None:
         """Publish a call task for each key."""
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:

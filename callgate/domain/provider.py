@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
 from callgate.domain import bounded_json
+from callgate.domain.flow import LearnedLimit
 from callgate.domain.requests import Anomaly, Usage
 
 _DIGITS_OR_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-f]{8,}|\d+")
@@ -38,10 +39,14 @@ class Failure:
     """HTTP status, where there was a response."""
     provider_code: str | None = None
     retry_after_s: float | None = None
+    limits: tuple[LearnedLimit, ...] = ()
+    """What the refusal's headers say about limits; not stored."""
 
     def to_json(self) -> str:
-        """The failure as JSON text, `message` cut to a bounded length."""
-        return json.dumps({**asdict(self), "message": self.message[:MESSAGE_CHARS_MAX]})
+        """The failure as JSON text without `limits`, `message` cut to a bounded length."""
+        fields = {**asdict(self), "message": self.message[:MESSAGE_CHARS_MAX]}
+        del fields["limits"]
+        return json.dumps(fields)
 
     @classmethod
     def from_json(cls, text: str) -> Failure:
@@ -75,15 +80,18 @@ class ProviderReply:
     failure: Failure | None = None
     """What the provider itself says went wrong, although it sent a reply and its usage. Recorded as the error."""
 
+    limits: tuple[LearnedLimit, ...] = ()
+    """What the reply's headers say about limits; not stored."""
+
     def without_text(self) -> ProviderReply:
         """What remains of a reply that could not be stored: its usage, so that its money is settled."""
         return replace(self, texts=(), refusal=None)
 
     def to_json(self) -> bytes:
         """The reply as stored in `ai_call_log.reply`: ASCII, so that any text survives."""
-        fields = asdict(replace(self, failure=None))
+        fields = asdict(replace(self, failure=None, limits=()))
         fields["usage"] = self.usage.model_dump() if self.usage else None
-        del fields["failure"]
+        del fields["failure"], fields["limits"]
         if not self.anomalies:
             # So that a worker of an earlier version, which does not know the field, can settle the reply.
             del fields["anomalies"]

@@ -12,6 +12,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from callgate.domain.calls import CallState, WaitReason
+from callgate.domain.flow import Measure, Source
 
 
 class EndReason(StrEnum):
@@ -68,6 +69,43 @@ class OperatorAction:
     """Whose money or calls; None: of no one organisation."""
     subject: str
     detail: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitLine:
+    """A provider limit, as operators see it."""
+
+    provider: str
+    model: str
+    """A model; or a pattern, if the models that match share the limit."""
+    credential: str
+    """The organisation whose own key it limits; empty: the provider's key."""
+    source: Source
+    measure: Measure
+    window_s: int
+    amount: int
+    is_shared: bool
+    capacity: float
+    """The most that may be used at once."""
+    free: float
+    """What may be used now."""
+    refill_per_s: float
+    changed_at: datetime
+    """When the amount was last declared, confirmed or observed; in the future while the key is closed."""
+    granted_at: datetime | None
+    """When an attempt last took from it."""
+    waiting: dict[str, int]
+    """The calls that wait for its keys, by organisation; a hundred organisations at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitPublisher:
+    """A worker process that has published the provider limits of its catalogue."""
+
+    worker_id: str
+    digest: str
+    is_current: bool
+    """Whether its declaration is the one that counts."""
 
 
 @dataclass(frozen=True, slots=True)

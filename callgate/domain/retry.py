@@ -58,7 +58,7 @@ class Tally:
     """The attempts of one generation by result, with the one that has just failed."""
 
     attempts: int
-    """Attempts begun, without probes that cost nothing."""
+    """Attempts begun, without free probes and refusals for the provider's rate."""
     worker_losses: int
     """Attempts whose worker vanished."""
     unknown: int
@@ -70,7 +70,13 @@ class Tally:
 
 
 def decide(
-    failure: Failure, tally: Tally, *, policy: CallTypePolicy, jitter: float, key_refused: bool
+    failure: Failure,
+    tally: Tally,
+    *,
+    policy: CallTypePolicy,
+    jitter: float,
+    key_refused: bool,
+    is_limited: bool = False,
 ) -> Retry | Dead:
     """
     Retry or give up.
@@ -80,14 +86,18 @@ def decide(
     outage does not use up the few such attempts a call has. Never less than what the provider asked for, which
     itself is capped at `retry_after_max_s`.
 
-    A probe whose failure cost nothing never ends its call: the breaker lets it wait, at most `wait_max_s`.
+    A probe whose failure cost nothing never ends its call: the breaker lets it wait, at most `wait_max_s`. So does an
+    attempt that the provider refused for its rate: the call waits until its key reopens.
 
     Args:
         jitter: A random number in [0, 1).
         key_refused: Whether the provider refused the credential; see `breaker.health_of`.
+        is_limited: Whether it refused the attempt for its rate.
 
     Source: AWS Architecture Blog, "Exponential Backoff And Jitter" (2015), full jitter.
     """
+    if is_limited:
+        return Retry(policy.wait_max_s)
     is_free_probe = tally.is_probe and failure.billing is Billing.UNBILLED
     if is_free_probe and (failure.retryable or key_refused):
         return Retry(_wait_s(failure, tally, policy, jitter))

@@ -270,12 +270,14 @@ class AICallLogger:
         self, settle: Settle, failure: Failure, view: CallView, attempt: AttemptView
     ) -> Settle:
         health = health_of(failure)
+        policy = self._catalogue.policy(view.call_type)
         decision = decide(
             failure,
             _tally(view, attempt, failure),
-            policy=self._catalogue.policy(view.call_type),
+            policy=policy,
             jitter=self._jitter(),
             key_refused=health is Health.KEY_REFUSED,
+            is_limited=health is Health.LIMITED,
         )
         is_unknown = failure.billing is Billing.UNKNOWN
         is_dead = isinstance(decision, Dead)
@@ -288,6 +290,7 @@ class AICallLogger:
             error_fingerprint=failure.fingerprint(view.provider),
             health=health,
             failure_code=failure.code,
+            closed_for_s=min(failure.retry_after_s or 0.0, policy.retry_after_max_s),
         )
 
     def _result(
@@ -362,9 +365,10 @@ def _tally(view: CallView, attempt: AttemptView, failure: Failure) -> Tally:
     """Count the attempts of the call by result, with the one that is being settled."""
     is_probe = attempt.kind is AttemptKind.PROBE
     is_unknown = failure.billing is Billing.UNKNOWN
-    is_free_probe = is_probe and failure.billing is Billing.UNBILLED
+    is_limited = health_of(failure) is Health.LIMITED
+    is_uncounted = (is_probe and failure.billing is Billing.UNBILLED) or is_limited
     return Tally(
-        attempts=attempt.attempt - view.free_probes - is_free_probe,
+        attempts=attempt.attempt - view.uncounted_attempts - is_uncounted,
         worker_losses=view.worker_losses + (failure is WORKER_LOST),
         unknown=view.unknown_attempts + (is_unknown and failure is not WORKER_LOST),
         paid_failures=view.paid_failures + (failure.billing is Billing.BY_USAGE),

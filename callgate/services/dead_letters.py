@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from callgate.domain.calls import Bodies, CallKey, CallState, CallView
-from callgate.domain.errors import InvalidRequest
+from callgate.domain.errors import InvalidRequest, OrganisationFrozen
 from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
 from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.ports import LedgerPort
 from callgate.domain.reports import By, CallFilter, EndReason
+from callgate.services.acceptance import require_stored
 from callgate.services.results import request_of
 from callgate.services.submit import SubmitService
 
@@ -165,14 +166,42 @@ class DeadLetterService:
             What was submitted, and for each other key why it was not.
         """
         left_out: dict[CallKey, str] = {}
-        prepared: list[NewSubmission] = []
+        prepared: dict[CallKey, NewSubmission] = {}
         for key, view in self._dead(keys, left_out):
             try:
                 request = request_of(view)
-                prepared.append(self._submits.prepare(request, force=True, inherit_links=True))
+                prepared[key] = self._submits.prepare(request, force=True, inherit_links=True)
             except (InvalidRequest, ValueError) as exc:
                 left_out[key] = str(exc)
-        return self._submits.accept(prepared), left_out
+        try:
+            return self._store(prepared, left_out), left_out
+        except OrganisationFrozen:
+            return self._store_apart(prepared, left_out), left_out
+
+    def _store_apart(
+        self, prepared: Mapping[CallKey, NewSubmission], left_out: dict[CallKey, str]
+    ) -> list[Submitted]:
+        """Redrive the calls of each organisation apart; adds to `left_out` those of frozen ones."""
+        answers: list[Submitted] = []
+        for org_id in sorted({new.org_id for new in prepared.values()}):
+            own = {key: new for key, new in prepared.items() if new.org_id == org_id}
+            try:
+                answers += self._store(own, left_out)
+            except OrganisationFrozen as exc:
+                left_out |= dict.fromkeys(own, str(exc))
+        return answers
+
+    def _store(
+        self, prepared: Mapping[CallKey, NewSubmission], left_out: dict[CallKey, str]
+    ) -> list[Submitted]:
+        """Redrive calls; adds to `left_out` those of busy organisations."""
+        batch = list(prepared.values())
+        answers = self._submits.store(batch)
+        require_stored(batch, answers)
+        for key, answer in zip(prepared, answers, strict=True):
+            if full := answer.open_calls:
+                left_out[key] = f"its organisation has {full.calls} of {full.calls_max} open calls"
+        return [answer for answer in answers if answer.open_calls is None]
 
     def discard(self, keys: Sequence[CallKey], *, by: By) -> list[CallKey]:
         """

@@ -24,6 +24,7 @@ from callgate.domain.errors import (
     UnknownProvider,
 )
 from callgate.domain.operator_ports import OperationsPort
+from callgate.domain.pauses import Pause
 from callgate.domain.ports import CostCalculatorPort, LedgerPort
 from callgate.domain.provider import TokenBound
 from callgate.domain.reports import BreakerLine
@@ -99,7 +100,9 @@ def ledger_checks(ledger: LedgerPort, operations: OperationsPort) -> list[Check]
     """Checks of the ledger: its schema, and what waits for an operator."""
     return [
         Check("schema", lambda: _schema(ledger, operations)),
+        Check("pauses", lambda: _pauses(operations), needs="schema"),
         Check("breakers", lambda: _breakers(operations), needs="schema"),
+        Check("limits", lambda: _limits(operations), needs="schema"),
         Check("unknown bills", lambda: _unknown_bills(operations), needs="schema"),
     ]
 
@@ -139,6 +142,22 @@ def _schema(ledger: LedgerPort, operations: OperationsPort) -> str:
     return "migrated"
 
 
+def _pauses(operations: OperationsPort) -> Seen:
+    try:
+        pauses = [_pause(p) for p in operations.pauses()]
+    except NotPermitted:
+        return Seen(NOT_FOR_THIS_LOGIN)
+    if not pauses:
+        return Seen("nothing is paused")
+    return Seen(f"{', '.join(pauses)}; see `callgate pauses`", is_warning=True)
+
+
+def _pause(p: Pause) -> str:
+    state = "frozen" if p.key.is_freeze else "paused"
+    since = f"{p.at:%Y-%m-%d %H:%M} UTC"
+    return f"{state}: {p.key} since {since} ({p.by.reason}; {p.waiting} calls wait)"
+
+
 def _breakers(operations: OperationsPort) -> Seen:
     try:
         opened = [_breaker(b) for b in operations.breakers() if b.is_open]
@@ -147,6 +166,19 @@ def _breakers(operations: OperationsPort) -> Seen:
     if not opened:
         return Seen("none is open")
     return Seen(f"open: {', '.join(opened)}; see `callgate breakers list`", is_warning=True)
+
+
+def _limits(operations: OperationsPort) -> Seen | None:
+    """Whether all workers declare the same provider limits; None if none has declared any yet."""
+    try:
+        publishers = operations.limit_publishers()
+    except NotPermitted:
+        return Seen(NOT_FOR_THIS_LOGIN)
+    others = [p.worker_id for p in publishers if not p.is_current]
+    if others:
+        sentence = "the newest catalogue counts; other limits are declared by"
+        return Seen(f"{sentence} {', '.join(others)}", is_warning=True)
+    return Seen(f"{len(publishers)} workers declare the same") if publishers else None
 
 
 def _breaker(b: BreakerLine) -> str:

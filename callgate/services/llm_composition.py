@@ -10,6 +10,7 @@ from callgate.domain.catalogue import Catalogue
 from callgate.domain.ports import ClockPort, CostCalculatorPort, LLMProviderPort
 from callgate.services.claims import Claims
 from callgate.services.large_requests import LargeRequests, RequestRoom, endless_room
+from callgate.services.learned_limits import LearnedLimits
 from callgate.services.llm_service import LLMService
 from callgate.services.quarantine import Quarantine, RunQuarantined
 from callgate.services.reservations import AskGates, Reservations
@@ -36,6 +37,7 @@ def compose_llm_service(
     run_quarantined: RunQuarantined | None = None,
     room: RequestRoom = endless_room,
     on_locked: Callable[[CallKey], None] = lambda _: None,
+    learned: LearnedLimits | None = None,
 ) -> LLMService:
     """
     Wire the service of one process.
@@ -44,6 +46,7 @@ def compose_llm_service(
         lease_epoch: See `LeaseService.epoch`.
         run_quarantined: None runs quarantined calls in this process.
         on_locked: Called with a call that could not be claimed because it stayed locked.
+        learned: Where the limits go that providers name. None: nothing is learned.
     """
     retrying = RetryingLedger(ledger, outages=outages, clock=clock, on_locked=on_locked)
     claims = Claims(retrying, worker_id=worker_id, lease_epoch=lease_epoch, clock=clock)
@@ -67,7 +70,7 @@ def compose_llm_service(
         ledger=retrying,
         reservations=reservations,
         claims=claims,
-        sender=Sender(providers, lease_epoch=lease_epoch, clock=clock),
+        sender=Sender(providers, lease_epoch=lease_epoch, clock=clock, learned=learned),
         recorder=AnswerRecorder(retrying),
         settle_tasks=SettleTasks(publish_settle_task, settle_here),
         large_requests=LargeRequests(room, clock=clock, now=now),

@@ -21,6 +21,7 @@ from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, RowRefused
 from callgate.domain.ledger import Due, DueBatch, DueKind, Locked, Reaper, Requeue
 from callgate.domain.ports import ClockPort, LeasePort, LedgerPort, QueuePort
+from callgate.domain.turns import Lane
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.skipped_rows import SkippedRows
 
@@ -155,10 +156,12 @@ class RecoveryService:
             batch = self._ledger.take_lost_messages(
                 limit=DUE_BATCH_MAX, queued_before=queued_before
             )
-            if lost := _keys(batch.items, DueKind.PUBLISH):
+            if lost := [item for item in batch.items if item.kind is DueKind.PUBLISH]:
                 for _ in range(0 if found else self._sweeps_between()):
                     self._queue.publish_sweep(now)
-                self._queue.publish_calls(lost)
+                for lane in (Lane.EXPRESS, Lane.CALL):
+                    if keys := [item.key for item in lost if item.lane is lane]:
+                        self._queue.publish_calls(keys, lane)
             found += len(lost)
             if len(lost) < DUE_BATCH_MAX:
                 break
@@ -167,17 +170,20 @@ class RecoveryService:
         return found
 
     def _move(self, items: Sequence[Due]) -> None:
-        self._publish(_keys(items, DueKind.PUBLISH))
+        for lane in (Lane.EXPRESS, Lane.CALL):
+            self._publish(
+                [i.key for i in items if i.kind is DueKind.PUBLISH and i.lane is lane], lane
+            )
         if answered := _refs(items, DueKind.SETTLE):
             self._ai_call_logger.settle(answered)
         if expired := _refs(items, DueKind.EXPIRED):
             log.warning("attempts.expired", count=len(expired))
             self._ai_call_logger.settle(expired, are_expired=True)
 
-    def _publish(self, keys: list[CallKey]) -> None:
+    def _publish(self, keys: list[CallKey], lane: Lane) -> None:
         try:
             if keys:
-                self._queue.publish_calls(keys)
+                self._queue.publish_calls(keys, lane)
         except BrokerUnavailable as exc:
             # They are queued in the ledger; a sweep finds them when the broker is back.
             log.warning("publication.deferred", count=len(keys), reason=str(exc))

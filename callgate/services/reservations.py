@@ -101,6 +101,7 @@ class Reservations:
             default_limit_nano_usd=self._default_limit_nano_usd,
             credential=self._providers[view.provider].credential(view.org_id),
             wait_max_s=self._catalogue.policy(view.call_type).wait_max_s,
+            output_token_bound=request.n * (request.max_output_tokens or 0),
         )
 
 

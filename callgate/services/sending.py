@@ -14,6 +14,7 @@ from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND
 from callgate.services.claims import SendPermit
+from callgate.services.learned_limits import LearnedLimits
 from callgate.services.retrying_ledger import RetryingLedger
 
 log = structlog.get_logger(__name__)
@@ -24,7 +25,12 @@ UNSTORABLE_REPLY = Failure(
 
 
 class Sender:
-    """Sends requests under permits."""
+    """
+    Sends requests under permits.
+
+    Args:
+        learned: Where the limits go that responses name. None: they are forgotten.
+    """
 
     def __init__(
         self,
@@ -32,10 +38,12 @@ class Sender:
         *,
         lease_epoch: Callable[[], object | None],
         clock: ClockPort,
+        learned: LearnedLimits | None = None,
     ) -> None:
         self._providers = providers
         self._lease_epoch = lease_epoch
         self._clock = clock
+        self._learned = learned
 
     async def send(
         self, request: LLMRequest, ref: AttemptRef, permit: SendPermit
@@ -47,7 +55,12 @@ class Sender:
         if self._lease_epoch() != permit.lease_epoch:
             return LEASE_BEFORE_SEND
         provider = self._providers[request.provider]
-        return await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=left_s)
+        # Asked before the request is sent: nothing but the answer may come between it and the ledger.
+        credential = "" if self._learned is None else provider.credential(request.org_id)
+        answer = await provider.complete(request, attempt_id=ref.attempt_id, timeout_s=left_s)
+        if self._learned is not None:
+            self._learned.note(request.provider, request.model, credential, answer.limits)
+        return answer
 
 
 class AnswerRecorder:

@@ -12,13 +12,9 @@ import structlog
 from callgate.domain import gates, identity
 from callgate.domain.bounds import IDEMPOTENCY_KEY_CHARS_MAX
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import (
-    BrokerUnavailable,
-    IdempotencyMismatch,
-    InvalidRequest,
-    InvalidSchema,
-)
-from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
+from callgate.domain.errors import BrokerUnavailable, InvalidRequest, InvalidSchema
+from callgate.domain.ledger import NewSubmission, Submitted
+from callgate.domain.open_calls import OnBusy
 from callgate.domain.ports import (
     CostCalculatorPort,
     LedgerPort,
@@ -27,8 +23,37 @@ from callgate.domain.ports import (
     TokenEstimatorPort,
 )
 from callgate.domain.requests import LLMRequest
+from callgate.domain.turns import Lane, Priority
+from callgate.services.acceptance import BUSY_TIMEOUT_S, Acceptance
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionOptions:
+    """When a call is to be sent. It is no part of the call's identity."""
+
+    priority: Priority = Priority.NORMAL
+    start_before: datetime | None = None
+    """The call is rejected if it was not sent before; None: it may be sent at any time."""
+
+    def start_within_s(self, now: datetime) -> float | None:
+        """
+        The seconds that are left, so that the ledger's clock is not compared with this one.
+
+        Raises:
+            InvalidRequest: `start_before` has no time zone, or has passed.
+        """
+        if self.start_before is None:
+            return None
+        if self.start_before.tzinfo is None:
+            raise InvalidRequest("start_before needs a time zone")
+        if (left_s := (self.start_before - now).total_seconds()) <= 0:
+            raise InvalidRequest("start_before has passed already")
+        return left_s
+
+
+ANY_TIME = SubmissionOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +95,24 @@ class SubmitService:
         idempotency_key: str | None = None,
         link: str | None = None,
         force: bool = False,
+        options: SubmissionOptions = ANY_TIME,
     ) -> list[Submitted]:
         """
         Submit requests, in the order given. If a gate refuses one of them, nothing is stored.
 
         Raises:
-            InvalidRequest: A gate refused a request, or the ledger cannot store one; see `accept`.
-            IdempotencyMismatch, LedgerUnavailable: See `accept`.
+            InvalidRequest: A gate refused a request, its deadline has passed, or the ledger cannot store it.
+            IdempotencyMismatch, OrganisationBusy, OrganisationFrozen, LedgerUnavailable: See `accept`.
         """
         return self.accept(
             [
-                self.prepare(request, idempotency_key=idempotency_key, link=link, force=force)
+                self.prepare(
+                    request,
+                    idempotency_key=idempotency_key,
+                    link=link,
+                    force=force,
+                    options=options,
+                )
                 for request in requests
             ]
         )
@@ -109,6 +141,7 @@ class SubmitService:
         link: str | None = None,
         force: bool = False,
         inherit_links: bool = False,
+        options: SubmissionOptions = ANY_TIME,
     ) -> NewSubmission:
         """
         Ask every gate, then compute the call's identity. The hold is priced later, when a worker claims the call.
@@ -136,6 +169,8 @@ class SubmitService:
             link=link,
             force=force,
             inherit_links=inherit_links,
+            priority=options.priority,
+            start_within_s=options.start_within_s(self._now()),
         )
 
     def accept(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
@@ -145,39 +180,45 @@ class SubmitService:
         Raises:
             IdempotencyMismatch, InvalidRequest: One row was refused. The others are stored and published; submitting
                 all of them again is safe.
+            OrganisationBusy: There was no room for a row. The same holds for the others.
+            OrganisationFrozen: Nothing was stored, unless the batch needs several statements.
+            LedgerUnavailable: The batch is not known to be stored; submitting it again is safe.
+        """
+        acceptance = self.acceptance(batch)
+        acceptance.step(0.0, 0.0)
+        return acceptance.answers
+
+    def acceptance(
+        self,
+        batch: Sequence[NewSubmission],
+        on_busy: OnBusy = OnBusy.RAISE,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> Acceptance:
+        """Prepared submissions, to be stored step by step while their organisations have too many open calls."""
+        return Acceptance(self.store, batch, on_busy, busy_timeout_s)
+
+    def store(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
+        """
+        Store prepared submissions as far as the ledger takes them, and publish the calls that were created.
+
+        Raises:
+            OrganisationFrozen: As in `accept`.
             LedgerUnavailable: The batch is not known to be stored; submitting it again is safe.
         """
         answers = self._ledger.submit(batch)
         self._publish(answers)
-        require_stored(batch, answers)
         return answers
 
     def _publish(self, answers: Sequence[Submitted]) -> None:
-        """Publish new calls. Without a broker they are still accepted: a sweep publishes them later."""
-        created = [a.key for a in answers if a.outcome is SubmitOutcome.CREATED]
-        if not created:
-            return
-        try:
-            self._queue.publish_calls(created)
-        except BrokerUnavailable as exc:
-            log.warning("submission.publish_failed", count=len(created), reason=str(exc))
-
-
-def require_stored(batch: Sequence[NewSubmission], answers: Sequence[Submitted]) -> None:
-    """
-    Raise if the ledger refused a row of a batch.
-
-    Raises:
-        IdempotencyMismatch, InvalidRequest
-    """
-    for submission, answer in zip(batch, answers, strict=True):
-        if answer.outcome is SubmitOutcome.IDEMPOTENCY_MISMATCH:
-            raise IdempotencyMismatch(
-                f"idempotency key {submission.idempotency_key!r} of org {submission.org_id!r} "
-                "was used before, for another request"
-            )
-        if answer.outcome is SubmitOutcome.UNSTORABLE:
-            raise InvalidRequest(f"the ledger cannot store call {submission.call_id}")
+        """Publish queued calls. Without a broker they are still accepted: a sweep publishes them later."""
+        for lane in (Lane.EXPRESS, Lane.CALL):
+            keys = [a.key for a in answers if a.lane is lane]
+            if not keys:
+                continue
+            try:
+                self._queue.publish_calls(keys, lane)
+            except BrokerUnavailable as exc:
+                log.warning("submission.publish_failed", count=len(keys), reason=str(exc))
 
 
 def _check_idempotency_key(key: str | None) -> None:

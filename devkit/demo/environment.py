@@ -38,6 +38,7 @@ CONCURRENCY = 4
 
 CATALOGUE = """
 [providers.simulated]
+unlimited = true
 base_url = "{simulated_url}"
 needs_key = false
 server_errors = "unbilled"
@@ -74,6 +75,7 @@ as_of = 2026-11-01
 
 LOCAL = """
 [providers.local]
+unlimited = true
 base_url = "{model_url}"
 needs_key = false
 output_bound_field = "max_tokens"

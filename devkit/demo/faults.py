@@ -16,7 +16,7 @@ ATTEMPTS_MAX = 3
 RECOVERING = ("the note of Monday", "the note of Tuesday")
 DYING = ("the contract", "the annex")
 ERROR = Step(kind=Kind.STATUS, status=500)
-BUSY = Step(kind=Kind.STATUS, status=429)
+BUSY = Step(kind=Kind.STATUS, status=409)
 """Does not count for the breaker, so that calls with only this answer die before the breaker opens."""
 
 
@@ -46,7 +46,7 @@ def _check_outcome(run: DemoRun, handles: Sequence[Handle], sent: int) -> None:
     attempts = len(handles) * ATTEMPTS_MAX
     expect(sent == attempts, f"{attempts} provider requests", f"{sent} were sent")
     run.console.fact(
-        f"{len(RECOVERING)} calls failed twice (500, 429) and succeeded at the third attempt"
+        f"{len(RECOVERING)} calls failed twice (500, 409) and succeeded at the third attempt"
     )
     run.console.fact(f"{len(DYING)} calls are dead letters after {ATTEMPTS_MAX} attempts")
     groups = run.environment.client.operations.dead_groups(CallFilter(org_id=ORG))

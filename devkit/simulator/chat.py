@@ -53,6 +53,16 @@ class ChatRequest:
     response_format: Mapping[str, Any]
     service_tier: str
 
+    @property
+    def input_tokens(self) -> int:
+        """The tokens of all messages, as the simulator counts them."""
+        return _tokens(self.prompt_bytes)
+
+    @property
+    def output_tokens_max(self) -> int:
+        """The most tokens of all choices together; 0 if the request does not say."""
+        return (self.completion_tokens_max or 0) * self.choices
+
     @classmethod
     def parse(cls, body: bytes) -> ChatRequest:
         """
@@ -164,7 +174,7 @@ def _choice(index: int, text: str, refusal: str | None, finish_reason: str) -> d
 def _usage(chat: ChatRequest, usage: ReportedUsage, text_bytes: int) -> dict[str, Any]:
     prompt_tokens = usage.prompt_tokens
     if prompt_tokens is None:
-        prompt_tokens = _tokens(chat.prompt_bytes)
+        prompt_tokens = chat.input_tokens
     completion_tokens = usage.completion_tokens
     if completion_tokens is None:
         completion_tokens = _computed_completion_tokens(chat, usage.reasoning_tokens, text_bytes)

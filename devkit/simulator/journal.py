@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict
 
 REQUESTS_MAX = 2_000_000
 
-# The faults of requests that no rule answered: not read completely, or refused as malformed.
+# The faults of requests that no rule answered: not read completely, refused as malformed, or refused by a limit.
 UNREAD = "unread"
 BAD_REQUEST = "bad_request"
+RATE_LIMITED = "rate_limited"
 
 
 class Counts(BaseModel):
@@ -33,7 +34,7 @@ class Counts(BaseModel):
     repeated: dict[str, int]
     """Attempt ids that arrived more than once, with their number of requests."""
     by_fault: dict[str, int]
-    """Requests by the kind of step that answered them, or `unread` or `bad_request`."""
+    """Requests by the kind of step that answered them, or `unread`, `bad_request` or `rate_limited`."""
     in_flight: int
     in_flight_max: int
     """The largest number of requests in flight at one time."""

@@ -1,10 +1,11 @@
-"""The HTTP side of the simulated provider: counts each request, asks the script, and answers or fails."""
+"""The HTTP side of the simulated provider: counts each request, asks limits and script, and answers or fails."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -12,7 +13,14 @@ from multidict import CIMultiDict
 from pydantic import TypeAdapter, ValidationError
 
 from devkit.simulator.chat import CHAT_PATH, BadRequest, ChatRequest, Reply, error_body, reply_to
-from devkit.simulator.journal import BAD_REQUEST, REQUESTS_MAX, ReceivedRequest, RequestJournal
+from devkit.simulator.journal import (
+    BAD_REQUEST,
+    RATE_LIMITED,
+    REQUESTS_MAX,
+    ReceivedRequest,
+    RequestJournal,
+)
+from devkit.simulator.limits import Arrival, Decision, ProviderLimits, RateLimiter, cost_of
 from devkit.simulator.script import RULES, ErrorBody, Kind, Rule, Script, Step
 
 ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
@@ -21,16 +29,24 @@ RECORDS_PER_PAGE_MAX = 50_000
 DRIP_PIECES = 20
 
 RECORDS: TypeAdapter[list[ReceivedRequest]] = TypeAdapter(list[ReceivedRequest])
+ARRIVALS: TypeAdapter[list[Arrival]] = TypeAdapter(list[Arrival])
+LIMITS: TypeAdapter[ProviderLimits | None] = TypeAdapter(ProviderLimits | None)
 
 # SO_LINGER for 0 s: closing the socket sends a reset.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class ProviderServer:
-    """Answers `/v1` like a provider. Its owner sends scripts to `/__control`."""
+    """Answers `/v1` like a provider. Its owner sends scripts and limits to `/__control`."""
 
-    def __init__(self, rules: Sequence[Rule] = (), requests_max: int = REQUESTS_MAX) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rule] = (),
+        requests_max: int = REQUESTS_MAX,
+        limits: ProviderLimits | None = None,
+    ) -> None:
         self._first_rules = rules
+        self._first_limits = limits
         self._requests_max = requests_max
         self._start_over()
 
@@ -43,12 +59,16 @@ class ProviderServer:
         app.router.add_post("/__control/reset", self._control_reset)
         app.router.add_get("/__control/counts", self._control_counts)
         app.router.add_get("/__control/records", self._control_records)
+        app.router.add_post("/__control/limits", self._control_limits)
+        app.router.add_get("/__control/limits", self._control_limit_counts)
+        app.router.add_get("/__control/arrivals", self._control_arrivals)
         app.router.add_route("*", "/{path:.*}", _not_found)
         return app
 
     def _start_over(self) -> None:
         self._script = Script(self._first_rules)
         self._journal = RequestJournal(self._requests_max)
+        self._limiter = RateLimiter(self._first_limits)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         # Counted when only the head has been read, so that no request is missed.
@@ -68,11 +88,34 @@ class ProviderServer:
     ) -> web.StreamResponse:
         try:
             chat = ChatRequest.parse(await request.read())
-            step, latency_s = self._script.next_step(chat.model, chat.last_user_text)
-            reply = reply_to(chat, step)
         except BadRequest as refusal:
             journal.decided(number, "", BAD_REQUEST)
             return await _send(request, _error(400, str(refusal)))
+        limiter, key = self._limiter, request.headers.get("Authorization", "")
+        cost = cost_of(chat.input_tokens, chat.output_tokens_max)
+        decision = limiter.arrived(key, chat.model, cost, time.monotonic())
+        if decision.refusal is not None:
+            journal.decided(number, chat.model, RATE_LIMITED)
+            error = decision.refusal.error(chat.model)
+            step = Step(kind=Kind.STATUS, status=429, error=error, headers=decision.headers)
+            return await _send(request, reply_to(chat, step))
+        try:
+            return await self._answer_accepted(request, chat, decision, (journal, number))
+        finally:
+            limiter.finished(key, chat.model)
+
+    async def _answer_accepted(
+        self,
+        request: web.Request,
+        chat: ChatRequest,
+        decision: Decision,
+        entry: tuple[RequestJournal, int | None],
+    ) -> web.StreamResponse:
+        journal, number = entry
+        step, latency_s = self._script.next_step(chat.model, chat.last_user_text)
+        reply = reply_to(chat, step)
+        # The script may say something else about limits.
+        reply.headers.update({**decision.headers, **step.headers})
         journal.decided(number, chat.model, step.kind)
         if latency_s:
             await asyncio.sleep(latency_s)
@@ -95,6 +138,20 @@ class ProviderServer:
     async def _control_records(self, request: web.Request) -> web.Response:
         records = self._journal.records(int(request.query["first"]), RECORDS_PER_PAGE_MAX)
         return web.json_response(body=RECORDS.dump_json(records))
+
+    async def _control_limits(self, request: web.Request) -> web.Response:
+        try:
+            self._limiter.limits = LIMITS.validate_json(await request.read())
+        except ValidationError as error:
+            return web.Response(status=400, text=str(error))
+        return web.Response(status=204)
+
+    async def _control_limit_counts(self, _request: web.Request) -> web.Response:
+        return web.json_response(text=self._limiter.counts().model_dump_json())
+
+    async def _control_arrivals(self, request: web.Request) -> web.Response:
+        arrivals = self._limiter.arrivals(int(request.query["first"]), RECORDS_PER_PAGE_MAX)
+        return web.json_response(body=ARRIVALS.dump_json(arrivals))
 
 
 async def _models(_request: web.Request) -> web.Response:

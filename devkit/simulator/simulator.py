@@ -28,11 +28,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 
 from aiohttp import web
+from pydantic import TypeAdapter
 
 from devkit.simulator.journal import Counts, ReceivedRequest
+from devkit.simulator.limits import Arrival, LimitCounts, ProviderLimits
 from devkit.simulator.script import (
     RULES,
     ErrorBody,
@@ -44,15 +46,25 @@ from devkit.simulator.script import (
     Step,
     Uniform,
 )
-from devkit.simulator.server import ATTEMPT_HEADER, RECORDS, RECORDS_PER_PAGE_MAX, ProviderServer
+from devkit.simulator.server import (
+    ARRIVALS,
+    ATTEMPT_HEADER,
+    LIMITS,
+    RECORDS,
+    RECORDS_PER_PAGE_MAX,
+    ProviderServer,
+)
 
 __all__ = [
     "ATTEMPT_HEADER",
+    "Arrival",
     "Counts",
     "ErrorBody",
     "Kind",
+    "LimitCounts",
     "Lognormal",
     "Match",
+    "ProviderLimits",
     "ReceivedRequest",
     "ReportedUsage",
     "Requests",
@@ -62,6 +74,8 @@ __all__ = [
     "Step",
     "Uniform",
 ]
+
+Row = TypeVar("Row")
 
 HOST = "127.0.0.1"
 BACKLOG = 4_096
@@ -91,13 +105,15 @@ class Simulator:
     The child also ends within a second after its owner has died.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ProviderLimits | None = None) -> None:
+        self._first_limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
 
     def __enter__(self) -> Self:
         command = ["--port", "0", "--owner-pid", str(os.getpid())]
-        self._process = subprocess.Popen(  # noqa: S603  # Our own module and our own pid.
+        command += ["--limits", LIMITS.dump_json(self._first_limits).decode()]
+        self._process = subprocess.Popen(  # noqa: S603  # Our own module and arguments.
             [sys.executable, "-m", "devkit.simulator.simulator", *command],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.DEVNULL,
@@ -137,8 +153,20 @@ class Simulator:
         """
         self._ask("POST", "/__control/script", RULES.dump_json(RULES.validate_python(rules)))
 
+    def limit(self, limits: ProviderLimits | None) -> None:
+        """Enforce other limits from now on, or none. What was counted still counts."""
+        self._ask("POST", "/__control/limits", LIMITS.dump_json(limits))
+
+    def limit_counts(self) -> LimitCounts:
+        """Return how many requests the limits accepted and refused."""
+        return LimitCounts.model_validate_json(self._ask("GET", "/__control/limits"))
+
+    def arrivals(self) -> tuple[Arrival, ...]:
+        """Return when each request arrived, and whether the limits accepted it."""
+        return tuple(self._pages("/__control/arrivals", ARRIVALS))
+
     def reset(self) -> None:
-        """Forget every request and every rule."""
+        """Forget every request and every rule, and enforce the limits that were given at the start."""
         self._ask("POST", "/__control/reset")
 
     def counts(self) -> Counts:
@@ -147,13 +175,12 @@ class Simulator:
 
     def requests(self) -> Requests:
         """Return all requests so far, and their counts."""
-        return Requests(self.counts(), tuple(self._records()))
+        return Requests(self.counts(), tuple(self._pages("/__control/records", RECORDS)))
 
-    def _records(self) -> Iterator[ReceivedRequest]:
+    def _pages(self, path: str, pages: TypeAdapter[list[Row]]) -> Iterator[Row]:
         first = 0
         while True:
-            path = f"/__control/records?first={first}"
-            page = RECORDS.validate_json(self._ask("GET", path))
+            page = pages.validate_json(self._ask("GET", f"{path}?first={first}"))
             yield from page
             first += len(page)
             if len(page) < RECORDS_PER_PAGE_MAX:
@@ -213,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--script", type=Path, help="a JSON file with a list of rules")
+    parser.add_argument("--limits", type=LIMITS.validate_json, help='like {"requests": 120}')
     parser.add_argument(
         "--ready-file", type=Path, help="a file for the line that is printed when ready"
     )
@@ -220,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rules = RULES.validate_json(options.script.read_bytes()) if options.script else ()
     _allow_many_connections()
-    asyncio.run(_serve(ProviderServer(rules), options))
+    asyncio.run(_serve(ProviderServer(rules, limits=options.limits), options))
 
 
 def _allow_many_connections() -> None:

@@ -18,9 +18,10 @@ import pytest
 from redis import Redis
 
 from callgate import Client, Handle
-from callgate.adapters.broker.app import CALL_QUEUE, LOG_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE, EXPRESS_QUEUE, LOG_QUEUE
 from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.delivery import Published
+from callgate.domain.turns import Lane
 from callgate.settings import ClientSettings
 from devkit.simulator.simulator import Rule, Step
 from tests.support.deployment import Deployment, Process, until
@@ -32,7 +33,7 @@ PAST, FUTURE = "2020-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"
 class Silence:
     """`QueuePort` of a client whose messages never arrive."""
 
-    def publish_calls(self, keys: Sequence[CallKey]) -> None:
+    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None:
         """Lose them."""
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
@@ -298,7 +299,7 @@ def test_only_inspections_are_obeyed(deployment: Deployment, broker: Redis, sile
     forge_call(broker, handle)
 
     assert stats["pool"]["max-concurrency"] == 1_000
-    assert {queue["name"] for queue in queues} == {CALL_QUEUE, LOG_QUEUE}
+    assert {queue["name"] for queue in queues} == {CALL_QUEUE, EXPRESS_QUEUE, LOG_QUEUE}
     assert_paid_once(deployment, handle, org)
     assert broker.lpop("pipeline") == b"a message of somebody else"
 

@@ -14,6 +14,7 @@ from tests.support.malformed_provider import CASES, MIB, malformed_provider
 TIMEOUT_S = 100.0
 ODD = """
 [providers.odd]
+unlimited = true
 base_url = "{base_url}"
 needs_key = false
 

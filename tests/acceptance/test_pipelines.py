@@ -121,7 +121,7 @@ def test_a_dead_letter_is_redriven_and_tells_the_original_link(
     """Retries, then dead with its reason; redriven, it succeeds, and who asked first hears of both ends."""
     deployment.ensure_worker()
     request = deployment.request(deployment.org(), call_type="brief")
-    deployment.provider.script([Rule(reply=[Step(kind=Kind.STATUS, status=429)])])
+    deployment.provider.script([Rule(reply=[Step(kind=Kind.STATUS, status=409)])])
 
     handle = deployment.client.submit(
         request, link=pipeline.store.s("doc"), link_error=pipeline.complain.s("doc")
@@ -129,13 +129,13 @@ def test_a_dead_letter_is_redriven_and_tells_the_original_link(
     with pytest.raises(CallFailed) as failure:
         handle.get(timeout=PATIENCE_S)
 
-    assert (failure.value.failure_code, failure.value.attempts) == ("rate_limited", 2)
+    assert (failure.value.failure_code, failure.value.attempts) == ("conflict", 2)
     assert deployment.provider.counts().total == 2
     until_equal([("complain", "dead")], lambda: [(t["task"], t["state"]) for t in pipeline.told()])
     (reason,) = deployment.rows(
         "SELECT reason FROM dead_letter WHERE call_id = :id", id=handle.key.call_id
     )
-    assert "rate_limited" in str(reason)
+    assert "conflict" in str(reason)
 
     deployment.provider.script([Rule(reply=[Step(text="at last")])])
     (submitted,), refused = deployment.client.redrive([handle.key])

@@ -166,7 +166,7 @@ def _stopped_postgres(deployment: Deployment) -> Iterator[None]:
 
 
 RESERVE_WAITS = """SELECT count(*) FROM pg_stat_activity
- WHERE wait_event_type = 'Lock' AND query LIKE '%callgate_reserve_v1%'"""
+ WHERE wait_event_type = 'Lock' AND query LIKE '%callgate_reserve_v2%'"""
 DISPATCHED = """SELECT count(*) FROM ai_call_log
  WHERE call_id = :call_id AND generation = 1 AND status = 'dispatched'"""
 

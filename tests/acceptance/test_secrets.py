@@ -136,7 +136,7 @@ def test_no_log_holds_a_secret(seen: Collected) -> None:
         assert (
             found([*KEYS, *TEXTS, *seen.passwords, BROKER_PASSWORD, FLOWER_PASSWORD], output) == []
         )
-    assert "callgate_settle_v1" in seen.logs["worker"]
+    assert "callgate_settle_v2" in seen.logs["worker"]
 
 
 def test_no_row_except_bodies_holds_a_secret(seen: Collected) -> None:

@@ -39,6 +39,8 @@ from callgate.domain.reports import By
 from callgate.services.audit import audit
 from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import Rule, Simulator, Step
+from tests.benchmarks.limits import CALLS as LIMITED_CALLS
+from tests.benchmarks.limits import limited_provider
 from tests.benchmarks.subjects import subject
 from worker.migrate import migrate
 
@@ -47,6 +49,7 @@ TEXT = "Extract supplier and total from this invoice. " * 8
 RESULTS_TIMEOUT_S = 300.0
 CATALOGUE = """
 [providers.sim]
+unlimited = true
 base_url = "{base_url}"
 needs_key = false
 
@@ -260,6 +263,9 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=600, help="calls per round and subject")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--in-flight-calls", type=int, default=4_000)
+    parser.add_argument(
+        "--limited-calls", type=int, default=LIMITED_CALLS, help="with a provider limit; 0 for none"
+    )
     options = parser.parse_args()
     with running() as bench:
         figures = {
@@ -273,6 +279,8 @@ def main() -> None:
             "load_after": round(os.getloadavg()[0], 2),
             "audit_is_clean": audit(bench.client.operations.snapshot()).is_clean,
         }
+    if options.limited_calls:
+        figures["limited_provider"] = limited_provider(options.limited_calls)
     for name, value in figures.items():
         print_progress(f"{name:20s} {value}")
     print(json.dumps(figures))  # noqa: T201

@@ -36,6 +36,7 @@ ANSWER = Step(latency_s=Uniform(low_s=0.05, high_s=0.6), usage=USAGE)
 
 CATALOGUE = """
 [providers.sim]
+unlimited = true
 base_url = "{base_url}"
 needs_key = false
 

@@ -223,3 +223,42 @@ def test_a_model_that_nobody_uses_is_forgotten(ledger: LedgerUnderTest) -> None:
     assert ledger.retention.forget_breakers(limit=100) > 0
 
     assert {line.model for line in ledger.operations.breakers()} == {"opened", "young"}
+
+
+def a_minute_of(ledger: LedgerUnderTest, healths: list[Health], *orgs: str) -> None:
+    """Let results come, of organisations in turn, until one is not let through."""
+    for n, health in enumerate(healths):
+        ref = claim(ledger, queued(ledger, f"result {n}", org_id=orgs[n % len(orgs)]))
+        if not isinstance(ref, AttemptRef):
+            return
+        ends(ledger, ref, health)
+
+
+def test_failures_of_half_the_attempts_open_it(ledger: LedgerUnderTest) -> None:
+    """Of several organisations, though no three failures come in a row. One of them does not count."""
+    for org_id in ("bolt", "cora"):
+        ledger.set_budget(1_000, org_id=org_id)
+    ends(ledger, sent(ledger, "proves"), Health.ALIVE)
+    pair = [Health.FAILED] * 2 + [Health.ALIVE] * 2
+    a_minute_of(ledger, pair * 9, ORG, "bolt", "cora")
+    assert breaker(ledger, "").is_open
+
+
+def test_failures_of_one_organisation_open_its_own(ledger: LedgerUnderTest) -> None:
+    """And nobody else's."""
+    ledger.set_budget(1_000, org_id="bolt")
+    ends(ledger, sent(ledger, "proves"), Health.ALIVE)
+    a_minute_of(ledger, [Health.FAILED, Health.ALIVE] * 10 + [Health.FAILED], ORG)
+
+    assert breaker(ledger).is_open
+    assert not breaker(ledger, "").is_open
+
+
+def test_less_than_half_is_no_reason(ledger: LedgerUnderTest) -> None:
+    """A provider may fail now and then."""
+    for org_id in ("bolt", "cora"):
+        ledger.set_budget(1_000, org_id=org_id)
+    ends(ledger, sent(ledger, "proves"), Health.ALIVE)
+    a_minute_of(ledger, [Health.FAILED, *[Health.ALIVE] * 3] * 10, ORG, "bolt", "cora")
+
+    assert not any(b.is_open for b in breakers(ledger).values())

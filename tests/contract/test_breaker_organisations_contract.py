@@ -23,6 +23,7 @@ from tests.contract.breaker_steps import (
     sent,
     waits,
 )
+from tests.contract.flow_steps import a_rule, declare
 from tests.support.ledger_under_test import (
     ORG,
     LedgerUnderTest,
@@ -52,6 +53,23 @@ def test_organisations_take_turns(ledger: LedgerUnderTest) -> None:
 
     assert probed[:3] == probed[3:]
     assert set(probed) == {"acme", "bolt", "cog"}
+
+
+def test_organisations_take_turns_whatever_they_took(ledger: LedgerUnderTest) -> None:
+    """A probe of the one that took least from a limit was released and refused, again and again."""
+    declare(ledger, a_rule(200))
+    for n in range(8):
+        ends(ledger, sent(ledger, f"took {n}"), Health.ALIVE)
+    opened_for_all(ledger)
+    for n in range(2):
+        waits(ledger, f"acme {n}")
+        waits(ledger, f"bolt {n}", org_id="bolt")
+    for n in range(4):
+        ledger.age(10 * 2**n)
+        (key,) = published(ledger)
+        ref = claim(ledger, key)
+        assert isinstance(ref, AttemptRef)
+        ends(ledger, ref, Health.FAILED)
 
 
 def test_fresh_calls_of_one_organisation_keep_no_tried_ones_behind(ledger: LedgerUnderTest) -> None:

@@ -11,6 +11,7 @@ import pytest
 from callgate.domain.calls import Bodies, CallKey, CallState
 from callgate.domain.ledger import SubmitOutcome, Submitted
 from callgate.domain.reports import CallFilter, EndReason
+from callgate.domain.turns import Lane
 from tests.support.ledger_under_test import (
     LINK,
     LedgerUnderTest,
@@ -39,7 +40,8 @@ def test_a_first_submission_creates_a_queued_call(ledger: LedgerUnderTest) -> No
     answers = ledger.submit(new)
 
     key = CallKey(new.call_id, 1)
-    assert answers == [Submitted(new.submission_id, SubmitOutcome.CREATED, key, CallState.QUEUED)]
+    created = SubmitOutcome.CREATED
+    assert answers == [Submitted(new.submission_id, created, key, CallState.QUEUED, Lane.CALL)]
     view = ledger.view(key)
     assert (view.state, view.attempt, view.last, view.error) == (CallState.QUEUED, 0, None, None)
     assert view.due_at == view.created_at

@@ -18,6 +18,13 @@ DEFINED = """SELECT c.relname AS table, k.conname AS name, pg_get_constraintdef(
 ENUMERATED = {
     *("llm_call.state", "llm_call.wait_reason", "submission.outcome", "undelivered_call.org_id"),
     *("ai_call_log.status", "ai_call_log.kind", "budget.window"),
+    *(
+        "flow_rule.measure",
+        "flow_limit.measure",
+        "flow_limit.source",
+        "ai_call_log.health",
+        "llm_call.lane",
+    ),
 }
 """One of a few words, or copied from a column that has a bound."""
 
@@ -83,8 +90,8 @@ def test_every_text_has_a_bound() -> None:
 @pytest.mark.parametrize(
     ("function", "numbers"),
     [
-        ("submit_v1", {bounds.ROWS_MAX, bounds.LINKS_PER_CALL_MAX}),
-        ("read_v1", {bounds.ROWS_MAX}),
+        ("submit_v2", {bounds.ROWS_MAX, bounds.LINKS_PER_CALL_MAX}),
+        ("read_v2", {bounds.ROWS_MAX}),
         ("end_v1", {bounds.ROWS_MAX, bounds.ERROR_BYTES_MAX}),
         ("calls_v1", {bounds.ROWS_MAX, bounds.LISTED_MAX}),
         ("dead_groups_v1", {bounds.ROWS_MAX}),

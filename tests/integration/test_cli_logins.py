@@ -39,6 +39,8 @@ OPEN = (
     "--reason",
     "they are down",
 )
+PAUSE = ("pause", "--provider", "openai", "--reason", "they leak")
+FREEZE = ("freeze", ORG, "--reason", "unpaid")
 SET_BUDGET = ("budgets", "set", ORG, "--daily-usd", "1")
 
 
@@ -72,6 +74,12 @@ def shell(services: DevServers, capsys: pytest.CaptureFixture[str]) -> Shell:
             ("breakers", "list"),
             f"the login that owns the tables, or a member of {DASHBOARD}",
         ),
+        *(
+            (role, command, "the login that owns the tables")
+            for role in (CLIENT, DASHBOARD)
+            for command in (PAUSE, FREEZE, ("resume", *PAUSE[1:]), ("unfreeze", *FREEZE[1:]))
+        ),
+        (CLIENT, ("pauses",), f"the login that owns the tables, or a member of {DASHBOARD}"),
         (DASHBOARD, SETTLE, "the login that owns the tables"),
         (DASHBOARD, OPEN, "the login that owns the tables"),
         (DASHBOARD, ("calls", "list"), f"the login that owns the tables, or a member of {CLIENT}"),
@@ -104,11 +112,12 @@ def test_a_login_does_what_it_may(
             ("unknown", "list"),
             ("unknown", "summary"),
             ("breakers", "list"),
+            ("pauses",),
             ("actions", "list"),
         )
         for command in (AUDIT, ("costs",), ("budgets", "show")):
             assert shell(url, *command)[0::2] == (0, "")
-        assert [shell(url, *command)[0] for command in looks] == [0, 0, 0, 0]
+        assert [shell(url, *command)[0] for command in looks] == [0] * len(looks)
     with closing(owner), a_client(owner, ORG) as url:
         code, out, err = shell(url, *DEAD_LETTERS)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from callgate.adapters.broker.app import CALL_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE, EXPRESS_QUEUE
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.calls import CallKey
 from callgate.domain.errors import LedgerUnavailable
@@ -58,7 +58,11 @@ def test_every_process_gets_its_own_answers(
     assert done.returncode == 0, done.stdout + done.stderr
     for n in range(1, CHILDREN + 1):
         assert calls_of(postgres_engine, n) == ANSWERED + ROUNDS
-    published = valkey.client.lrange(CALL_QUEUE, 0, -1)
+    published = [
+        message
+        for queue in (CALL_QUEUE, EXPRESS_QUEUE)
+        for message in valkey.client.lrange(queue, 0, -1)
+    ]
     everything = sum(calls_of(postgres_engine, n) for n in range(CHILDREN + 1))
     assert len(published) == len(set(published)) == everything
 

@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.domain.pauses import PauseKey
+from callgate.domain.reports import By
 from callgate.domain.unknown import UnknownFilter
-from tests.support.ledger_under_test import LIMIT, ORG, a_success, open_postgres
+from tests.support.ledger_under_test import LIMIT, ORG, a_reserve, a_success, open_postgres
 
 WAITING = 2_000
 WAIT = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
@@ -127,3 +129,31 @@ def _touched(session: PostgresSession) -> int:
     session.rows("SELECT pg_stat_force_next_flush()", {})
     tables = {"tables": ["llm_call", "submission", "undelivered_call"]}
     return int(session.rows(TOUCHED, tables)[0][0])
+
+
+PAUSED = """INSERT INTO llm_call (call_id, generation, org_id, input_hash, state, due_at, call_type, provider, model,
+                      input_token_bound, attempt, wait_reason, wait_until)
+SELECT gen_random_uuid(), 1, 'other', sha256('x'), 'waiting', now() + interval '1 hour', 'extraction', 'sim', 'sim-1',
+       1, 0, 'paused', now() + interval '1 hour'
+  FROM generate_series(1, :count)"""
+
+
+def test_calls_that_stay_paused_are_not_read(postgres_engine: Engine) -> None:
+    """The due query looks every second for calls that no pause covers any more, and reads only those."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    with closing(PostgresSession(url, pool_size=1)) as session:
+        ledger = open_postgres(session)
+        by = By("ann", "they leak")
+        ledger.operations.pause(PauseKey(org_id="other"), by=by)
+        ledger.operations.pause(PauseKey(org_id=ORG), by=by)
+        ledger.due()
+        with postgres_engine.begin() as connection:
+            connection.execute(text(PAUSED), {"count": WAITING})
+        key = ledger.queued("mine")
+        ledger.reserve(a_reserve(key))
+        before = _read(session, "ix_llm_call%")
+
+        ledger.operations.resume(PauseKey(org_id=ORG), by=by)
+
+        assert [due.key for due in ledger.due(expire=False)] == [key]
+        assert 0 < _read(session, "ix_llm_call%") - before < WAITING / 2

@@ -28,6 +28,7 @@ from callgate.adapters.postgres.tables import metadata
 from callgate.domain.calls import Bodies, CallState
 from callgate.domain.errors import ConfigurationError, NotPermitted
 from callgate.domain.ledger import Reserved
+from callgate.domain.pauses import PauseKey
 from callgate.domain.reports import By, EndReason, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.unknown import SettleByHand, UnknownFilter
@@ -199,6 +200,8 @@ def test_a_dashboard_reports_what_the_owner_reports(
         assert operations.costs() == ledger.operations.costs() != []
         assert operations.budgets() == ledger.operations.budgets() != []
         assert replace(operations.snapshot(), at=ANY) == ledger.operations.snapshot()
+        ledger.operations.pause(PauseKey(org_id=ORG), by=By("ann", "invoice 7"))
+        assert operations.pauses() == ledger.operations.pauses() != []
         assert operations.breakers() == ledger.operations.breakers() != []
         assert operations.actions(limit=9) == ledger.operations.actions(limit=9) != []
 
@@ -223,6 +226,8 @@ def test_a_dashboard_sees_unknown_bills_and_settles_none(
             for forbidden in (
                 lambda: operations.settle_by_hand([settle], by=by),  # noqa: B023
                 lambda: operations.set_breaker("p", "m", "", is_open=True, by=by),  # noqa: B023
+                lambda: operations.pause(PauseKey(), by=by),  # noqa: B023
+                lambda: operations.resume(PauseKey(), by=by),  # noqa: B023
             ):
                 with pytest.raises(ConfigurationError, match="InsufficientPrivilege"):
                     forbidden()

@@ -24,6 +24,7 @@ from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.delivery import Told
 from callgate.domain.errors import CallgateError, LedgerUnavailable
 from callgate.domain.ledger import Reaper
+from callgate.domain.pauses import PauseKey
 from callgate.domain.reports import By, CallFilter, EndReason, UnprocessableMessage
 from callgate.domain.retention import BodyAges
 from callgate.domain.tenants import Tenant
@@ -79,6 +80,11 @@ METHODS: dict[str, Ask] = {
     "snapshot": lambda s: PostgresOperations(s).snapshot(),
     "breakers": lambda s: PostgresOperations(s).breakers(),
     "set_breaker": lambda s: PostgresOperations(s).set_breaker("a", "b", "", is_open=True, by=BY),
+    "limits": lambda s: PostgresOperations(s).limits(),
+    "limit_publishers": lambda s: PostgresOperations(s).limit_publishers(),
+    "pauses": lambda s: PostgresOperations(s).pauses(),
+    "pause": lambda s: PostgresOperations(s).pause(PauseKey(), by=BY),
+    "resume": lambda s: PostgresOperations(s).resume(PauseKey(), by=BY),
     "unknown_bills": lambda s: PostgresOperations(s).unknown_bills(UnknownFilter(), limit=1),
     "unknown_days": lambda s: PostgresOperations(s).unknown_days(UnknownFilter()),
     "bills": lambda s: PostgresOperations(s).bills([uuid4()]),
@@ -120,6 +126,11 @@ COMMANDS = (
     ("actions", "list"),
     ("breakers", "list"),
     ("breakers", "open", "--provider", "a", "--model", "b", "--reason", "c"),
+    ("pauses",),
+    ("pause", "--org", "a", "--reason", "c"),
+    ("resume", "--all", "--reason", "c"),
+    ("freeze", "a", "--reason", "c"),
+    ("unfreeze", "a", "--reason", "c"),
     ("unknown", "list"),
     ("unknown", "summary"),
     ("unknown", "settle", str(uuid4()), "--unbilled", "--reason", "a"),

@@ -16,9 +16,10 @@ from callgate.adapters.postgres.roles import CLIENT, DASHBOARD
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import ORG_SCOPE, Window
 from callgate.domain.calls import Bodies, CallState
-from callgate.domain.errors import ConfigurationError
+from callgate.domain.errors import ConfigurationError, OrganisationFrozen
 from callgate.domain.ledger import SubmitOutcome
-from callgate.domain.reports import CallFilter, EndReason
+from callgate.domain.pauses import PauseKey
+from callgate.domain.reports import By, CallFilter, EndReason
 from tests.support.hostile_client import (
     DENIED,
     THEIR_PROMPT,
@@ -145,9 +146,9 @@ def test_odd_arrays_are_refused(
 
     state = sqlstate_of(
         attacker,
-        f"SELECT callgate_submit_v1(ARRAY['{uuid4()}']::uuid[], '{ARRAYS[shape]}', ARRAY['{row.call_id}']::uuid[],"
+        f"SELECT callgate_submit_v2(ARRAY['{uuid4()}']::uuid[], '{ARRAYS[shape]}', ARRAY['{row.call_id}']::uuid[],"
         f" ARRAY['\\x{row.input_hash.hex()}'::bytea], '{{t}}', '{{p}}', '{{m}}', '{{1}}', ARRAY['x'::bytea],"
-        " '{NULL}', '{NULL}', '{f}', '{f}')",
+        " '{NULL}', '{NULL}', '{f}', '{f}', '{1}', '{NULL}')",
     )
 
     assert state in (DENIED, "22000")
@@ -224,7 +225,8 @@ def test_what_a_client_may_execute_is_little(attacker: Connection) -> None:
 
     mine = {name for name, may, *_ in functions if may}
     assert mine == {
-        "callgate_submit_v1", "callgate_end_v1", "callgate_tenant_orgs_v1", "callgate_read_v1",
+        "callgate_submit_v1", "callgate_submit_v2", "callgate_end_v1", "callgate_tenant_orgs_v1", "callgate_read_v1",
+        "callgate_read_v2",
         "callgate_calls_v1", "callgate_dead_groups_v1", "callgate_costs_v1", "callgate_budgets_v1",
         "callgate_link_failures_v1",
     }  # fmt: skip
@@ -251,3 +253,25 @@ def test_a_client_that_is_also_the_dashboard_reads_no_more_bodies(
         assert list(PostgresLedger(session).read([theirs], Bodies.BOTH)) == [None]
         assert PostgresOperations(session).calls(CallFilter(), limit=1000) == []
         assert PostgresOperations(session).snapshot().budgets
+
+
+def test_it_learns_nothing_of_the_freeze_of_others(
+    session: PostgresSession, owner: PostgresSession, ledger: LedgerUnderTest
+) -> None:
+    """Its refusal is the same as without one; its own freeze has a type, and a reason."""
+    operations, by = PostgresOperations(owner), By("ann", "unpaid since May")
+    keys = [PauseKey(org_id=org_id, is_freeze=True) for org_id in ("theirs", "mine")]
+    for key in keys:
+        operations.pause(key, by=by)
+    try:
+        with pytest.raises(
+            ConfigurationError, match="may not act for organisation theirs"
+        ) as refused:
+            PostgresLedger(session).submit([their("b")])
+        with pytest.raises(OrganisationFrozen, match="unpaid since May"):
+            PostgresLedger(session).submit([a_submission("a", org_id="mine")])
+    finally:
+        for key in keys:
+            operations.resume(key, by=by)
+
+    assert "unpaid" not in str(refused.value)

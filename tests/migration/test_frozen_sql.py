@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
 import pytest
 
 from worker.migrate import SCRIPTS
 
+# A function with other parameters gets a new version. Workers of the release before execute the old one.
+VERSION = re.compile(r"_v(\d+)\.sql$")
 LIVE = resources.files("callgate.adapters.postgres") / "sql"
 
 
@@ -18,5 +21,10 @@ def test_the_frozen_sql_is_the_live_sql(folder: str) -> None:
     frozen = {path.name: path.read_text("utf-8") for path in paths}  # a later migration wins
     live = {path.name: path.read_text("utf-8") for path in (LIVE / folder).iterdir()}
 
-    assert sorted(frozen) == sorted(live)
+    kept = {name for name in frozen if VERSION.search(name) and _next_version(name) in live}
+    assert sorted(set(frozen) - kept) == sorted(live)
     assert [name for name in live if frozen[name] != live[name]] == []
+
+
+def _next_version(name: str) -> str:
+    return VERSION.sub(lambda found: f"_v{int(found[1]) + 1}.sql", name)

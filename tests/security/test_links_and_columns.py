@@ -20,9 +20,10 @@ from redis import Redis
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from callgate.adapters.postgres.ledger import SUBMIT, PostgresLedger
+from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import CALLS, END
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.submissions import SUBMIT
 from callgate.domain import bounds
 from callgate.domain.calls import CallKey, CallState
 from callgate.domain.errors import RowRefused
@@ -105,6 +106,8 @@ def arguments(*rows: NewSubmission) -> dict[str, Any]:
         "links": "link",
         "forces": "force",
         "inherits": "inherit_links",
+        "priorities": "priority",
+        "start_within_s": "start_within_s",
     }
     return {name: [getattr(row, column) for row in rows] for name, column in columns.items()}
 
@@ -186,10 +189,12 @@ def test_client_functions_refuse_more_than_a_thousand_rows(mine: PostgresSession
     ids = "array_fill(gen_random_uuid(), ARRAY[1001])"
     numbers = "array_fill(1, ARRAY[1001])"
     texts = "array_fill(''::text, ARRAY[1001])"
-    others = f"'{{}}', {texts}, {texts}, {texts}, {numbers}, '{{}}', {texts}, {texts}"
+    others = (
+        f"'{{}}', {texts}, {texts}, {texts}, {numbers}, '{{}}', {texts}, {texts}, '{{}}', '{{}}'"
+    )
     statements = (
-        f"SELECT * FROM callgate_submit_v1({ids}, {texts}, {ids}, {others}, '{{}}', '{{}}')",
-        f"SELECT * FROM callgate_read_v1({ids}, {numbers}, {ids}, 1000, true, 1)",
+        f"SELECT * FROM callgate_submit_v2({ids}, {texts}, {ids}, {others}, '{{}}', '{{}}')",
+        f"SELECT * FROM callgate_read_v2({ids}, {numbers}, {ids}, 1000, true, 1)",
         f"SELECT * FROM callgate_end_v1({ids}, {numbers}, '{{}}', '{{}}')",
         f"SELECT * FROM callgate_calls_v1(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, {ids}, 1)",
         f"SELECT * FROM callgate_dead_groups_v1(NULL, NULL, NULL, NULL, NULL, {ids})",

@@ -20,7 +20,7 @@ INSERT INTO budget (org_id, scope, "window", starts_at, ends_at, limit_nano_usd)
 VALUES ('acme', 'org', 'day', now() - interval '1 h', now() + interval '1 h', 1000000)
 """
 WAKE = "SELECT callgate_free_budget_waiters_v1(ARRAY['acme'])"
-SWEEP = "SELECT count(*) FROM callgate_take_lost_messages_v1(200, now() - interval '1 h')"
+SWEEP = "SELECT count(*) FROM callgate_take_lost_messages_v2(200, now() - interval '1 h')"
 TIMES = 5
 SLOWER_MAX = 6.0
 """A statement that scanned everything would be a hundred times slower."""

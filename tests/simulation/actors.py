@@ -10,17 +10,21 @@ from uuid import uuid4
 from callgate.domain.budgets import Window
 from callgate.domain.calls import CallState, CallView
 from callgate.domain.errors import IdempotencyMismatch, Unavailable
-from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
+from callgate.domain.flow import Measure
+from callgate.domain.ledger import NewSubmission, Submitted
 from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.reports import By, CallFilter, EndReason
 from callgate.domain.requests import LLMRequest, Message, OnBudget
+from callgate.domain.turns import Lane
 from callgate.domain.unknown import HandOutcome, SettleByHand, UnknownFilter
+from callgate.services.acceptance import require_stored
 from callgate.services.dead_letters import DeadLetterService
-from callgate.services.submit import SubmitService, require_stored
+from callgate.services.submit import SubmitService
 from tests.simulation.broker import FaultyBroker
 from tests.simulation.faults import PROVIDER_OUTAGE
 from tests.simulation.faulty_ledger import FaultyLedger
 from tests.simulation.provider import KILLER
+from tests.simulation.provider_limits import LARGE_SHARE, Declared, Plan
 from tests.simulation.scheduler import Owner
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ PROMPTS = ("alpha", "beta", "gamma " * 30, "delta")
 SCHEMA = '{"type":"object","required":["org","attempt"]}'
 LINK = '{"link":{"task":"store"},"link_error":{"task":"store"}}'
 TRIES_MAX = 6
+LARGE = (Measure.INPUT_TOKENS, Measure.OUTPUT_TOKENS, Measure.TOKENS)
 
 
 class ExternalActor(Owner):
@@ -62,10 +67,10 @@ class ExternalActor(Owner):
 
     def publish(self, answers: list[Submitted]) -> None:
         """Wake a worker for what was created; without a broker a sweep will."""
-        created = [a.key for a in answers if a.outcome is SubmitOutcome.CREATED]
         try:
-            if created:
-                self.queue.publish_calls(created)
+            for lane in (Lane.EXPRESS, Lane.CALL):
+                if keys := [answer.key for answer in answers if answer.lane is lane]:
+                    self.queue.publish_calls(keys, lane)
         except Unavailable:
             self.world.scheduler.counts["accepted but not published"] += 1
 
@@ -112,6 +117,47 @@ def submit_one(world: World, name: str, org_id: str, prompt: str) -> None:
         pipeline.publish(answers)
 
     world.scheduler.spawn(pipeline, submit_once)
+
+
+def flood(world: World, plan: Plan) -> None:
+    """One organisation floods a key that has limits; the others come with a single call, and one call is large."""
+    rng, at_s = world.rng, world.rng.uniform(0, 20)
+    after, model = world.scheduler.after, "sim-1"
+    is_unknown = plan.declared is Declared.NOT and not plan.is_named
+    number, within_s = (40, 0.5) if is_unknown else (rng.choice((8, 12, 16)), 3)
+    for n in range(number):
+        request = a_request_of("acme", "chat", f"flood {n}", 100, OnBudget.WAIT, model)
+        after(at_s + rng.uniform(0, within_s), partial(submit_accepted, world, f"f{n}", request))
+    for n, org_id in enumerate(("nova", "zeta", "nova")):
+        request = a_request_of(org_id, "chat", f"single {n}", 100, OnBudget.WAIT, model)
+        after(at_s + rng.uniform(2, 40), partial(submit_accepted, world, f"l{n}", request))
+    most = min((x.amount for x in plan.known if x.measure in LARGE), default=4_000)
+    for n in range(rng.choice((0, 1, 2))):
+        more = int(most * LARGE_SHARE)
+        output = more if any(x.measure is Measure.OUTPUT_TOKENS for x in plan.known) else 100
+        prompt = f"large {n} {'x' * (more if output == 100 else 1)}"
+        org_id = rng.choice(("acme", "nova"))
+        request = a_request_of(org_id, "chat", prompt, output, OnBudget.WAIT, model)
+        after(at_s + rng.uniform(0, 10), partial(submit_accepted, world, f"g{n}", request))
+
+
+def submit_accepted(world: World, name: str, request: LLMRequest) -> None:
+    """A pipeline submits one call, until it is accepted."""
+    pipeline = ExternalActor(world, name)
+    new = pipeline.submits.prepare(request)
+
+    def submit_until_accepted() -> None:
+        for _ in range(TRIES_MAX):
+            try:
+                answers = pipeline.line.submit([new])
+            except Unavailable:
+                world.scheduler.wait(world.rng.uniform(0, 10), pipeline)
+                continue
+            world.invariants.on_accepted([new], answers)
+            pipeline.publish(answers)
+            return
+
+    world.scheduler.spawn(pipeline, submit_until_accepted)
 
 
 def _again(prepared: NewSubmission) -> NewSubmission:
@@ -161,6 +207,11 @@ def operate(world: World, name: str) -> None:
 def settle_bills(world: World, name: str) -> None:
     """An operator settles bills by hand, and does nothing else."""
     _have_done(world, name, _settle_by_hand)
+
+
+def redrive(world: World, name: str) -> None:
+    """An operator redrives dead letters, and does nothing else."""
+    _have_done(world, name, _redrive)
 
 
 def _have_done(world: World, name: str, thing: Callable[[ExternalActor], None]) -> None:

@@ -46,8 +46,23 @@ class Breakers:
         self._tables = world.ledger.tables
         self._histories: dict[GuardKey, History] = {}
         self._waits: dict[CallKey, Wait] = {}
+        self.was_last_try = False
+        """The call that was let through last had waited long enough: it would have been rejected otherwise."""
         self._until: dict[CallKey, datetime] = {}
         """Until when a call may wait; kept until it is tried as no probe, or waits for another reason."""
+
+    def history(self, key: GuardKey) -> History:
+        """What one provider, model and credential has done so far."""
+        return self._histories[key]
+
+    def sides(self) -> list[tuple[GuardKey, Side]]:
+        """What everybody has met there."""
+        return [(key, history.everybody) for key, history in self._histories.items()]
+
+    def waiting_for(self, key: GuardKey) -> list[CallRow]:
+        """The calls that wait there, or are on their way since."""
+        states = (CallState.WAITING, CallState.QUEUED)
+        return [w.call for w in self._waits.values() if w.key == key and w.call.state in states]
 
     # At a claim.
 
@@ -73,10 +88,8 @@ class Breakers:
         check("a_probe_is_called_one", is_probe == (row.kind is AttemptKind.PROBE), name)
         history.tried(row, call.org_id, now)
         if is_probe:
-            policy = self._world.catalogue.policy(call.call_type)
-            self._until.setdefault(call.key, now + timedelta(seconds=policy.wait_max_s))
-        else:
-            self._until.pop(call.key, None)
+            self._may_wait_until(call, now)
+        self.was_last_try = call.key in self._until and self._until[call.key] <= now
         self._waits.pop(call.key, None)
 
     def refused(self, call: CallRow, claim: Reserve, now: datetime) -> None:
@@ -88,10 +101,14 @@ class Breakers:
             history.everybody.is_open and self._is_out_of_turn(history, key, call, now)
         )
         counts["refused: provider"] += 1
-        policy = self._world.catalogue.policy(call.call_type)
-        until = self._until.setdefault(call.key, now + timedelta(seconds=policy.wait_max_s))
-        self._is_due_to_several(history, call.org_id, now, name)
-        check("who_may_be_tried_is_not_refused", not may_try or until <= now, name)
+        until = self._may_wait_until(call, now)
+        flow = self._world.invariants.flow
+        is_flow = may_try and flow.has_limits(key)
+        if is_flow and until > now:
+            flow.refused(call, key, now)
+        if not is_flow:
+            self._is_due_to_several(history, call.org_id, now, name)
+            check("who_may_be_tried_is_not_refused", not may_try or until <= now, name)
         self._holds_nothing(call)
         seconds = self._world.names.seconds
         if call.state is CallState.WAITING:
@@ -99,11 +116,15 @@ class Breakers:
             said = f"{name} waits until {seconds(call.due_at)}, and may until {seconds(until)}"
             check("nobody_waits_too_long_for_a_provider", is_bounded, said)
             reason = f"{name} waits, reason {call.wait_reason}"
-            check("who_waits_says_why", call.wait_reason is WaitReason.PROVIDER, reason)
+            is_limited = is_flow or (history.everybody.is_open and history.everybody.is_limited)
+            expected = WaitReason.RATE_LIMITED if is_limited else WaitReason.PROVIDER
+            check("who_waits_says_why", call.wait_reason is expected, reason)
             self._waits[call.key] = Wait(call, key, call.due_at)
+            flow.waits.begin(call, key, now)
         else:
             said = f"{name} is {call.state}, and may wait until {seconds(until)}"
             is_over = call.state is CallState.REJECTED and until <= now
+            is_over = is_over or (is_flow and flow.never_fits(call))
             check("nobody_is_rejected_before_its_wait_is_over", is_over, said)
             counts["rejected: provider"] += 1
             self._waits.pop(call.key, None)
@@ -154,12 +175,34 @@ class Breakers:
             history = self._histories[key]
             sides = {"": history.everybody, "own ": history.own_of(call.org_id)}
             were_open = {name: side.is_open for name, side in sides.items()}
-            rule = history.hear(row, call.org_id, heard, now)
+            closed_for_s = self._world.retry_after_s.get(row.attempt_id, 0.0)
+            rule = history.hear(row, call.org_id, heard, now, closed_for_s=closed_for_s)
+            self._goes_on(settle, row, call, heard, now)
             for name, side in sides.items():
                 if side.is_open != were_open[name]:
                     change = "opened" if side.is_open else "closed"
                     self._world.scheduler.counts[f"{name}breaker {change}"] += 1
             self._compare(key, call.org_id, rule, is_last=settle is batch[-1])
+
+    def _goes_on(
+        self, settle: Settle, row: AttemptRow, call: CallRow, heard: Heard, now: datetime
+    ) -> None:
+        """A call that was refused for the rate waits for its key; its wait has one end, however often that happens."""
+        if settle.expected_status is AttemptStatus.UNKNOWN or call.attempt_id != row.attempt_id:
+            return
+        if heard is Heard.LIMITED and call.state.is_open:
+            name, check = self._world.named(call.key), self._world.invariants.check
+            until = self._may_wait_until(call, now)
+            check("who_waits_says_why", call.wait_reason is WaitReason.RATE_LIMITED, name)
+            key = call.provider, call.model, row.credential
+            self._waits[call.key] = Wait(call, key, max(until, now))
+            self._world.invariants.flow.waits.begin(call, key, now)
+        elif row.kind is not AttemptKind.PROBE:
+            self._until.pop(call.key, None)
+
+    def _may_wait_until(self, call: CallRow, now: datetime) -> datetime:
+        policy = self._world.catalogue.policy(call.call_type)
+        return self._until.setdefault(call.key, now + timedelta(seconds=policy.wait_max_s))
 
     def _set_by_hand(self, key: GuardKey, org_id: str, is_open: bool, now: datetime) -> None:
         history = self._history(key, now)
@@ -185,7 +228,7 @@ class Breakers:
             is_open = breaker is not None and breaker.is_open
             if is_last:
                 said = f"{'/'.join(key)} of {owner or 'everybody'} is open: {is_open}, {side.failed} failed"
-                if not owner and is_open and not side.is_by_hand:
+                if not owner and is_open and not side.is_by_hand and not side.is_limited:
                     rule_of_all = "one_organisation_alone_keeps_no_other_waiting"
                     check(rule_of_all, len(history.blamed) != 1, said)
                 check(rule, is_open == side.is_open, said)
@@ -212,7 +255,8 @@ class Breakers:
         for key, calls in released.items():
             self._world.scheduler.counts["released"] += len(calls)
             self._are_few(key, calls, queued[key], now)
-            self._are_in_turn(key, calls, now)
+            if not self._world.invariants.flow.has_limits(key):
+                self._are_in_turn(key, calls, now)
 
     def _are_few(
         self, key: GuardKey, calls: list[CallRow], queued: list[CallRow], now: datetime
@@ -243,7 +287,8 @@ class Breakers:
     def _nobody_is_left(self, now: datetime) -> None:
         """Where a provider has headroom, calls that wait for it are on their way."""
         for key, history in self._histories.items():
-            if (headroom := history.headroom("", now)) <= 0:
+            headroom = history.headroom("", now)
+            if headroom <= 0 or self._world.invariants.flow.has_limits(key):
                 continue
             waits = [wait for wait in self._waits.values() if wait.key == key]
             on_their_way = Counter(w.call.org_id for w in waits if not w.is_asleep(now))
@@ -265,6 +310,7 @@ class Breakers:
         """Who waits without a failure or a trial of its own waits because of two others, or of an operator."""
         doubtful = {*history.blamed, *history.on_trial(now)}
         is_by_hand = history.everybody.is_by_hand or history.own_of(org_id).is_by_hand
+        is_by_hand = is_by_hand or history.everybody.is_limited
         is_own_fault = org_id in doubtful or history.own_of(org_id).is_open
         rule = "one_organisation_alone_keeps_no_other_waiting"
         is_true = is_by_hand or is_own_fault or len(doubtful) > 1

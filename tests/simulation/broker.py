@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable
+from callgate.domain.turns import Lane
 from tests.simulation.faults import MESSAGE, PUBLISH
 from tests.simulation.scheduler import Owner
 
 if TYPE_CHECKING:
+    from tests.simulation.process import Process
     from tests.simulation.world import World
 
 REPEATED_WITHIN_S = 45.0
@@ -34,18 +36,25 @@ class Message:
     body: Body
 
 
+CALLS_FIRST_EVERY = 8
+"""Each eighth time a consumer asks the queue of calls before the express lane."""
+
+
 class Broker:
-    """Two queues: log tasks, and calls with sweeps between them."""
+    """Three queues: log tasks, calls with sweeps between them, and the express lane of calls."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._queues: dict[bool, list[Message]] = {True: [], False: []}
+        self._logs: list[Message] = []
+        self._calls: dict[Lane, list[Message]] = {Lane.EXPRESS: [], Lane.CALL: []}
+        self._pops = 0
         self.away_until = 0.0
 
-    def put(self, body: Body) -> None:
+    def put(self, body: Body, lane: Lane = Lane.CALL) -> None:
         """Take a message."""
         scheduler, rng = self._world.scheduler, self._world.rng
-        queue = self._queues[isinstance(body, AttemptRef)]
+        scheduler.counts["express"] += lane is Lane.EXPRESS
+        queue = self._queue_of(body, lane)
         queue.append(Message(body))
         fate = self._world.faults.one_of(MESSAGE)
         if fate:
@@ -53,7 +62,7 @@ class Broker:
             scheduler.tell("broker", f"{self._world.named(body)}: {fate}")
         if fate == "repeated":
             scheduler.after(
-                rng.uniform(0, REPEATED_WITHIN_S), lambda: self._repeat(body), idle=True
+                rng.uniform(0, REPEATED_WITHIN_S), lambda: self._repeat(body, lane), idle=True
             )
         if fate == "lost at pop":
             queue.pop()
@@ -61,22 +70,37 @@ class Broker:
 
     def pump(self) -> None:
         """Hand out what consumers have room for; not always in order."""
-        rng = self._world.rng
-        for queue in self._queues.values():
-            while queue and (consumers := self._world.consumers()):
-                index = rng.randrange(len(queue)) if rng.random() < 0.1 else 0
-                rng.choice(consumers).take(queue.pop(index))
+        while self._logs and (consumers := self._world.consumers()):
+            self._hand_out(self._logs, consumers)
+        while (queue := self._next_queue()) and (consumers := self._world.consumers()):
+            self._pops += 1
+            self._hand_out(queue, consumers)
 
     def flush(self) -> None:
         """Forget everything, as a broker without persistence does when it restarts."""
         self._world.scheduler.counts["broker flushed"] += 1
         self._world.scheduler.tell("broker", "FLUSHED")
-        for queue in self._queues.values():
+        for queue in (self._logs, *self._calls.values()):
             queue.clear()
 
-    def _repeat(self, body: Body) -> None:
+    def _queue_of(self, body: Body, lane: Lane) -> list[Message]:
+        return self._logs if isinstance(body, AttemptRef) else self._calls[lane]
+
+    def _next_queue(self) -> list[Message]:
+        express, calls = self._calls[Lane.EXPRESS], self._calls[Lane.CALL]
+        first, second = (
+            (calls, express) if self._pops % CALLS_FIRST_EVERY == 7 else (express, calls)
+        )
+        return first or second
+
+    def _hand_out(self, queue: list[Message], consumers: Sequence[Process]) -> None:
+        rng = self._world.rng
+        index = rng.randrange(len(queue)) if rng.random() < 0.1 else 0
+        rng.choice(consumers).take(queue.pop(index))
+
+    def _repeat(self, body: Body, lane: Lane) -> None:
         self._world.scheduler.counts["message delivered again"] += 1
-        self._queues[isinstance(body, AttemptRef)].append(Message(body))
+        self._queue_of(body, lane).append(Message(body))
         self.pump()
 
 
@@ -87,9 +111,9 @@ class FaultyBroker:
         self._world = world
         self._owner = owner
 
-    def publish_calls(self, keys: Sequence[CallKey]) -> None:
+    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None:
         """See `QueuePort`."""
-        self._publish("call", keys)
+        self._publish("call", keys, lane)
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
         """See `QueuePort`."""
@@ -120,11 +144,11 @@ class FaultyBroker:
             done.append(Published(delivery.submission_id))
         return done
 
-    def _publish(self, kind: str, bodies: Iterable[Body]) -> None:
+    def _publish(self, kind: str, bodies: Iterable[Body], lane: Lane = Lane.CALL) -> None:
         listed = list(bodies)
         is_heard = self._step(f"{kind} {', '.join(map(self._world.named, listed))}")
         for body in listed if is_heard else listed[: self._world.rng.randint(0, len(listed))]:
-            self._world.broker.put(body)
+            self._world.broker.put(body, lane)
         if not is_heard:
             raise BrokerUnavailable("no answer")
 

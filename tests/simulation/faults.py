@@ -25,12 +25,15 @@ OUTAGE = {"outage begins": 0.01}
 """An outage may begin anywhere; it hurts most when a claim or an answer is on its way."""
 PROVIDER_OUTAGE = {"provider outage": 0.4}
 """Whether a provider has an outage; asked twice a life."""
+PROVIDER_LIMITS = {"provider limits": 0.06}
+"""Whether a provider has limits; asked once, before a life begins."""
 MESSAGE = {"lost at pop": 0.05, "repeated": 0.06, "late": 0.08}
 """What may happen to one message."""
 PUBLISH = {"broker refuses": 0.03, "broker's answer lost": 0.03, "dies before publish": 0.01}
 TASK = {"dies after its task": 0.04}
 REPLY = {
-    "rate limited": 0.08,
+    "conflict": 0.08,
+    "rate limited": 0.04,
     "server error": 0.06,
     "reset": 0.05,
     "connection refused": 0.05,
@@ -88,11 +91,40 @@ OTHER_EVENTS = (
     "submission replayed",
     "unknown became succeeded",
     "released by headroom",
+    "key closed",
+    "key reopened",
+    "limit learned",
+    "over its limit",
+    "refused: limit",
 )
 """What a few hundred seeds must have seen, besides every fault."""
 MUCH_BY_HAND = "much by hand"
-"""No fault, and never drawn: fifteen operators settle bills by hand, for defects about that."""
-ALL = {**STATEMENT, **OUTAGE, **PROVIDER_OUTAGE, **MESSAGE, **PUBLISH, **TASK, **REPLY}
+"""No fault, and never drawn: so many times fifteen operators settle bills by hand, for defects about that."""
+MUCH_REDRIVEN = "much redriven"
+"""The same: so many times fifteen operators redrive dead letters."""
+ONE_FAILS = "one organisation fails"
+"""The same: for three minutes the provider refuses the key for one organisation, and not for the others."""
+KINDS_OF_LIMITS = (
+    "only requests",
+    "only slots",
+    "only tokens",
+    "only used tokens",
+    "limits declared",
+    "limits not declared",
+    "limits named",
+)
+"""No faults, and never drawn: which limits a provider has, for defects about those."""
+NEVER_DRAWN = (MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, *KINDS_OF_LIMITS)
+ALL = {
+    **STATEMENT,
+    **OUTAGE,
+    **PROVIDER_OUTAGE,
+    **PROVIDER_LIMITS,
+    **MESSAGE,
+    **PUBLISH,
+    **TASK,
+    **REPLY,
+}
 
 
 @dataclass

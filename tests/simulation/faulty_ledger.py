@@ -15,6 +15,7 @@ from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.errors import LedgerUnavailable
+from callgate.domain.flow import Declaration, Learned
 from callgate.domain.ledger import (
     DueBatch,
     NewSubmission,
@@ -230,6 +231,21 @@ class FaultyLedger:
             LedgerUnavailable: No answer came; the statement may have taken effect, or still will.
         """
         return Statement(self.world, self.owner, name, arguments, options).run()
+
+
+class FaultyFlow:
+    """`FlowPort` as one process sees it."""
+
+    def __init__(self, line: FaultyLedger) -> None:
+        self._line = line
+
+    def publish(self, worker_id: str, declaration: Declaration) -> None:
+        """See `FlowPort`."""
+        self._line.ask("flow.publish", worker_id, declaration)
+
+    def learn(self, batch: Sequence[Learned]) -> None:
+        """See `FlowPort`."""
+        self._line.ask("flow.learn", list(batch))
 
 
 class FaultyLeases:

@@ -18,7 +18,11 @@ from tests.simulation.provider import Heard
 FAILURES_MAX = 3
 COUNTED_MAX = 2
 PROVEN_S, TRIAL_S, PROBE_S, PROBE_S_MAX = 60, 10, 10.0, 600.0
+CLOSED_S = 5.0
+"""For how long a refusal for the rate closes a key, at least."""
 RELEASED_MAX = 200
+OFTEN_S, OFTEN_MIN = 60, 20
+"""Of so many attempts that began within so many seconds, half are too many failures."""
 
 
 @dataclass
@@ -28,6 +32,8 @@ class Side:
     changed_at: datetime
     is_open: bool = False
     is_by_hand: bool = False
+    is_limited: bool = False
+    """It is open because the provider takes no request for a while."""
     failed: list[str] = field(default_factory=list)
     """Whose the failures since the last answer were."""
     probe_at: datetime | None = None
@@ -43,18 +49,35 @@ class Side:
         """Open or close it: everything counts from here."""
         self.is_open, self.changed_at, self.probe_at = is_open, now, probe_at
         self.is_by_hand = is_open and probe_at is None
+        self.is_limited = False
         self.probe_s = PROBE_S
         self.on_trial.clear()
         if not is_open:
             self.failed.clear()
 
-    def count(self, org_id: str, most: int, *, is_key: bool, now: datetime) -> None:
+    def limit(self, row: AttemptRow, for_s: float, now: datetime) -> None:
+        """The provider refuses an attempt for its rate: it is left alone until its time, and longer after a probe."""
+        was_trial = self.on_trial.pop(row.attempt_id, None) is not None
+        is_late = not self.is_open and row.started_at < self.changed_at
+        if self.is_by_hand or is_late:
+            return
+        until = now + timedelta(seconds=for_s)
+        if self.is_open and not was_trial:
+            self.probe_at = max(until, self.probe_at or until)
+            return
+        wait_s = min(2 * self.probe_s, PROBE_S_MAX) if self.is_open else CLOSED_S
+        probe_at = max(until, now + timedelta(seconds=wait_s))
+        if not self.is_open:
+            self.change(now, is_open=True, probe_at=probe_at)
+        self.probe_s, self.probe_at, self.is_limited = wait_s, probe_at, True
+
+    def count(self, org_id: str, most: int, *, is_key: bool, are_many: bool, now: datetime) -> None:
         """A failure; a refused key is as bad as an organisation's failures can be."""
         while self.failed.count(org_id) < most and len(self.failed) < FAILURES_MAX:
             self.failed.append(org_id)
             if not is_key:
                 break
-        if len(self.failed) == FAILURES_MAX:
+        if len(self.failed) == FAILURES_MAX or are_many:
             self.change(now, is_open=True, probe_at=now + timedelta(seconds=PROBE_S))
 
     def hear(self, row: AttemptRow, heard: Heard, now: datetime) -> bool:
@@ -84,6 +107,8 @@ class History:
     """Who was let through last while nobody knew."""
     blamed: set[str] = field(default_factory=set)
     """Organisations that have failed since the last answer, however often."""
+    ended: dict[UUID, tuple[datetime, str, bool]] = field(default_factory=dict)
+    """What each attempt says about the provider: when it began, whose it was, and whether it failed."""
 
     def own_of(self, org_id: str) -> Side:
         """The organisation's own side."""
@@ -125,20 +150,22 @@ class History:
             self.everybody.on_trial[row.attempt_id] = now, org_id
             self.turn = org_id
 
-    def hear(self, row: AttemptRow, org_id: str, heard: Heard, now: datetime) -> str:
+    def hear(
+        self, row: AttemptRow, org_id: str, heard: Heard, now: datetime, *, closed_for_s: float
+    ) -> str:
         """An attempt ends; return the rule that says what becomes of the breakers."""
         own, everybody = self.own_of(org_id), self.everybody
+        self.ended.pop(row.attempt_id, None)
+        if heard in (Heard.ALIVE, Heard.FAILED):
+            self.ended[row.attempt_id] = row.started_at, org_id, heard is Heard.FAILED
+        if heard is Heard.LIMITED:
+            everybody.limit(row, closed_for_s, now)
+            own.on_trial.pop(row.attempt_id, None)
+            return "a_refusal_for_the_rate_closes_the_key"
         is_known = everybody.is_open or own.is_open
         is_late = row.started_at < max(own.changed_at, everybody.changed_at)
         if heard in (Heard.FAILED, Heard.KEY_REFUSED) and not is_known and not is_late:
-            for side, most in ((everybody, COUNTED_MAX), (own, FAILURES_MAX)):
-                side.on_trial.pop(row.attempt_id, None)
-                side.count(org_id, most, is_key=heard is Heard.KEY_REFUSED, now=now)
-            self.blamed.add(org_id)
-            if everybody.is_open:
-                self.turn = min(everybody.failed, key=lambda o: (-everybody.failed.count(o), o))
-            is_key = heard is Heard.KEY_REFUSED
-            return "a_refused_key_opens_a_breaker" if is_key else "three_failures_open_a_breaker"
+            return self._count(row, org_id, now, is_key=heard is Heard.KEY_REFUSED)
         own.hear(row, heard, now)
         if everybody.hear(row, heard, now):
             self.good_at = now
@@ -147,3 +174,38 @@ class History:
             return "old_attempts_change_no_breaker"
         is_answer = heard is Heard.ALIVE
         return "an_answer_closes_a_breaker" if is_answer else "only_an_answer_closes_a_breaker"
+
+    def _count(self, row: AttemptRow, org_id: str, now: datetime, *, is_key: bool) -> str:
+        """A failure that both sides count."""
+        own, everybody = self.own_of(org_id), self.everybody
+        failing = set() if is_key else self._failing_often(now)
+        of_one = Counter(failed for at, org, failed in self._since(own, now) if org == org_id)
+        sides = (
+            (everybody, COUNTED_MAX, bool(failing)),
+            (own, FAILURES_MAX, not is_key and _are_many(of_one)),
+        )
+        for side, most, are_many in sides:
+            side.on_trial.pop(row.attempt_id, None)
+            side.count(org_id, most, is_key=is_key, are_many=are_many, now=now)
+        self.blamed |= {org_id, *failing}
+        if everybody.is_open:
+            self.turn = min(everybody.failed, key=lambda o: (-everybody.failed.count(o), o))
+        return "a_refused_key_opens_a_breaker" if is_key else "three_failures_open_a_breaker"
+
+    def _failing_often(self, now: datetime) -> set[str]:
+        """The organisations that fail, if half of what all but the worst of them sent does."""
+        counts: dict[str, Counter[bool]] = {}
+        for _, org, failed in self._since(self.everybody, now):
+            counts.setdefault(org, Counter())[failed] += 1
+        worst = max(sorted(counts), key=lambda org: counts[org][True], default="")
+        others = sum((n for org, n in counts.items() if org != worst), Counter[bool]())
+        return {org for org, n in counts.items() if n[True]} if _are_many(others) else set()
+
+    def _since(self, side: Side, now: datetime) -> list[tuple[datetime, str, bool]]:
+        """What began within a minute, and since a side was changed."""
+        since = now - timedelta(seconds=OFTEN_S)
+        return [end for end in self.ended.values() if end[0] > since and end[0] >= side.changed_at]
+
+
+def _are_many(counts: Counter[bool]) -> bool:
+    return counts.total() >= OFTEN_MIN and counts[True] >= counts[False]

@@ -94,7 +94,7 @@ class HostileWorld(World):
         self.deaths: dict[str, float] = {}
         """When the world killed which worker."""
         self.plan = random.Random(seed)  # noqa: S311 - what happens in both lives alike
-        super().__init__(seed)
+        super().__init__(seed, faults={"provider limits": 0.0})
         self.invariants: TenantInvariants = TenantInvariants(self)
         self.locks = RowLocks(self)
         self._has_tenant = has_tenant
@@ -211,9 +211,10 @@ class _Pipeline(ExternalActor):
             request = a_request_of(self._org_id, "answer", f"question {self.name} {n}", 100)
             new = self.submits.prepare(request, link=LINK if n * self._links % 1 < 0.5 else None)
             (answer,) = self.line.submit([new])
-            self._hostile_world.invariants.begins(new, answer.key)
+            is_lost = n % 7 == 0
+            self._hostile_world.invariants.begins(new, answer.key, is_lost=is_lost)
             self._hostile_world.invariants.on_accepted([new], [answer])
-            if n % 7:  # Else the message was lost, and a sweep finds out.
+            if not is_lost:  # Else a sweep finds out.
                 self.publish([answer])
             while self.world.ledger.tables.calls[answer.key].state.is_open:
                 scheduler.wait(0.1, self)

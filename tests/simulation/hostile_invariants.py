@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from callgate.adapters.memory.rows import AttemptRow, CallRow
@@ -26,6 +26,9 @@ DIED_S_MAX = 25.0
 """The same of one that did: a lease runs out, and it is made again after its wait."""
 UNSETTLED_S_MAX = 40.0
 """The same of one whose answer a dying worker was to settle: it is found when its deadline and the grace are over."""
+LOST_S_MAX = 60.0 + END_S_MAX
+"""The same of one whose message was lost while many were queued: a sweep does not pass through the express lane."""
+CONGESTED_AT = 64
 TOLD_S_MAX = 15.0
 """From the end of a call of the others to its link at the broker, also if the worker that publishes it has died."""
 BOMB_BYTES = b"never checked to the end"
@@ -67,11 +70,15 @@ class TenantInvariants(Invariants):
 
     def __init__(self, world: HostileWorld) -> None:
         super().__init__(world)
-        self._headroom, self._breakers = OthersHeadroom(world), OthersBreakers(world)
+        self._headroom, self.breakers = OthersHeadroom(world), OthersBreakers(world)
         self._hostile_world = world
         self._asked: dict[CallKey, float] = {}
         """The calls of the others, and when they were submitted."""
         self._open: set[CallKey] = set()
+        self._lost: set[CallKey] = set()
+        """Those of them whose message was lost."""
+        self._congested_at = -1.0
+        """When a sweep last found many queued."""
         self._ended_at: dict[CallKey, float] = {}
         self._links: dict[CallKey, UUID] = {}
         """Submissions of the others that gave a link for a call that had not ended."""
@@ -85,16 +92,28 @@ class TenantInvariants(Invariants):
         """How many calls of the others have ended while the attack lasted."""
         return sum(at <= ATTACK_S for at in self._ended_at.values())
 
-    def begins(self, new: NewSubmission, key: CallKey) -> None:
-        """One of the others has submitted a call."""
+    def begins(self, new: NewSubmission, key: CallKey, *, is_lost: bool) -> None:
+        """One of the others has submitted a call; its message may be lost."""
         self._asked[key] = self._hostile_world.scheduler.now
         self._open.add(key)
+        if is_lost:
+            self._lost.add(key)
         if new.link is not None:
             self._links[key] = new.submission_id
 
     def asks_again(self, new: NewSubmission) -> None:
         """One of the others gives a link for a call that has ended."""
         self._told_from[new.submission_id] = self._hostile_world.scheduler.now
+
+    def after(
+        self, name: str, arguments: Sequence[Any], options: Mapping[str, Any], result: Any
+    ) -> None:
+        """See `Invariants`; sweeps look at how many are queued."""
+        super().after(name, arguments, options, result)
+        if name == "take_lost_messages":
+            queued = sum(c.state is CallState.QUEUED for c in self._tables.calls.values())
+            if queued >= CONGESTED_AT:
+                self._congested_at = self._hostile_world.scheduler.now
 
     def on_link_published(self, link: Delivery) -> None:
         """A submitter is told."""
@@ -155,6 +174,8 @@ class TenantInvariants(Invariants):
     def _bound_s(self, key: CallKey) -> float:
         if any(self._died_with_worker(row) for row in self._tables.attempts_of[key]):
             return DIED_S_MAX
+        if key in self._lost and self._asked[key] <= self._congested_at:
+            return LOST_S_MAX
         deaths = self._hostile_world.deaths.values()
         return UNSETTLED_S_MAX if any(self._asked[key] <= at for at in deaths) else END_S_MAX
 

@@ -35,6 +35,7 @@ from callgate.domain.retry import WORKER_LOST
 from callgate.services.audit import audit
 from callgate.services.results import error_of, result_of
 from tests.simulation.breakers import Breakers
+from tests.simulation.flow import Flow
 from tests.simulation.limits import Limits
 from tests.simulation.periods import Periods
 from tests.simulation.provider import worst_nano_usd
@@ -69,7 +70,8 @@ class Invariants:
         self._key_owners: dict[tuple[str, str], UUID] = {}
         self._accepted: list[tuple[NewSubmission, Submitted]] = []
         self._headroom = Headroom(world)
-        self._breakers = Breakers(world)
+        self.flow = Flow(world)
+        self.breakers = Breakers(world)
         self._limits = Limits(world)
         self._by_hand = self._rows.by_hand
 
@@ -121,7 +123,8 @@ class Invariants:
                     self._world.scheduler.counts["worker lease expired"] += 1
                     self._process_gone(worker_id)
         self._headroom.after(name, options)
-        self._breakers.after(name, arguments, options, result)
+        self.breakers.after(name, arguments, options, result)
+        self.flow.after(name, arguments, result)
 
     def _process_gone(self, worker_id: str) -> None:
         """Its attempts end now; `_lost` asks whether it was in trouble."""
@@ -179,7 +182,7 @@ class Invariants:
         elif isinstance(command, Reserve) and isinstance(outcome, Refused):
             self._refused(call, command, outcome)
         elif isinstance(outcome, Refused):
-            self._breakers.refused_by_others(call)
+            self.breakers.refused_by_others(call)
 
     def _reserved(self, call: CallRow, claim: Reserve, outcome: Reserved) -> None:
         row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
@@ -212,13 +215,14 @@ class Invariants:
             f"{self._world.named(call.key)} has attempts {[a.status for a in before]}",
         )
         self._limits.repeated(call, row, before)
-        self._breakers.admitted(call, row, self._world.scheduler.time())
+        self.breakers.admitted(call, row, self._world.scheduler.time())
+        self.flow.admitted(call, row)
 
     def _refused(self, call: CallRow, claim: Reserve, outcome: Refused) -> None:
         if outcome.refusal is None:
-            self._breakers.refused(call, claim, self._world.scheduler.time())
+            self.breakers.refused(call, claim, self._world.scheduler.time())
             return
-        self._breakers.refused_by_others(call)
+        self.breakers.refused_by_others(call)
         reason = outcome.refusal.reason
         self._world.scheduler.counts[f"refused: {reason}"] += 1
         budgets = self._budgets_of(call)

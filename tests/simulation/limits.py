@@ -58,7 +58,7 @@ class Limits:
         """A call is made again only if that can help, may be, and has not been done too often."""
         name, policy = self._world.named(call.key), self._world.catalogue.policy(call.call_type)
         check = self._world.invariants.check
-        tried = [a for a in before if not self._is_free_probe(a)]
+        tried = [a for a in before if not self._is_uncounted(a)]
         said = f"{name}: attempt {call.attempt}"
         check("no_repeat_without_a_reason", len(tried) < policy.attempts_max, said)
         unknown = [a for a in before if self._first(a) == UNKNOWN]
@@ -75,7 +75,7 @@ class Limits:
                 # A refused key is no fault of the call's: but for the first, calls that meet it wait.
                 is_key = self._world.heard.get(a.attempt_id) is Heard.KEY_REFUSED
                 can_pass = json.loads(a.error or "{}").get("retryable") or is_key
-                check("no_repeat_without_a_reason", can_pass or self._is_free_probe(a), said)
+                check("no_repeat_without_a_reason", can_pass or self._is_uncounted(a), said)
         self._has_waited(row, unknown, policy)
 
     def _has_waited(
@@ -100,17 +100,18 @@ class Limits:
             a.status is AttemptStatus.UNKNOWN and a.finished_at is not None for a in rows
         )
         paid = sum(a.status is AttemptStatus.FAILED and self._is_paid(a) for a in rows)
-        tried = [a for a in rows if not self._is_free_probe(a)]
+        tried = [a for a in rows if not self._is_uncounted(a)]
         is_open = self._first(last) in (LOST, UNKNOWN)
         can_help = bool(json.loads(last.error or "{}").get("retryable"))
         has_reason = (
-            (not can_help and not self._is_free_probe(last))
+            (not can_help and not self._is_uncounted(last))
             or (is_open and policy.on_unknown == "dead")
             or lost >= policy.worker_losses_max
             or left_open >= policy.unknown_attempts_max
             or paid >= policy.paid_failures_max
             or len(tried) >= policy.attempts_max
         )
+        has_reason = has_reason and (is_open or not self._was_refused_for_its_rate(last))
         counted = f"{len(tried)} attempts, {lost} lost, {left_open} unknown, {paid} paid"
         said = f"{self._world.named(call.key)} is dead after {counted}: {last.error}"
         self._world.invariants.check("no_call_is_given_up_too_soon", has_reason, said)
@@ -123,6 +124,14 @@ class Limits:
         bill = self._world.bills.get(row.attempt_id)
         heard = self._world.heard.get(row.attempt_id)
         return bill is not None and not bill.is_free and heard is Heard.ALIVE
+
+    def _is_uncounted(self, row: AttemptRow) -> bool:
+        """It cost nothing, and what it met was not the call's fault."""
+        return self._is_free_probe(row) or self._was_refused_for_its_rate(row)
+
+    def _was_refused_for_its_rate(self, row: AttemptRow) -> bool:
+        is_limited = self._world.heard.get(row.attempt_id) is Heard.LIMITED
+        return is_limited and row.status is AttemptStatus.FAILED
 
     def _is_free_probe(self, row: AttemptRow) -> bool:
         """A probe that cost nothing, and failed for a reason that is none of the call's."""

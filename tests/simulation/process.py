@@ -18,7 +18,9 @@ from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.delivery import DeliveryService
+from callgate.services.learned_limits import LearnedLimits
 from callgate.services.lease import RENEW_AT_SHARE, LeaseService
+from callgate.services.limit_keeper import LimitKeeper
 from callgate.services.llm_composition import compose_llm_service
 from callgate.services.llm_service import LLMService
 from callgate.services.recovery import RecoveryService
@@ -26,8 +28,9 @@ from callgate.services.retrying_ledger import OutagePolicy
 from callgate.services.skipped_rows import SkippedRows
 from tests.simulation.broker import FaultyBroker, Message
 from tests.simulation.faults import TASK
-from tests.simulation.faulty_ledger import FaultyLeases, FaultyLedger
+from tests.simulation.faulty_ledger import FaultyFlow, FaultyLeases, FaultyLedger
 from tests.simulation.provider import FaultyProvider
+from tests.simulation.provider_limits import Plan
 from tests.simulation.scheduler import Owner, drive
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ LEASE_S = 10.0
 GIVE_UP_AFTER_S = 30.0
 DUE_INTERVAL_S = 2.0
 SWEEP_INTERVAL_S = 5.0
+LIMIT_INTERVAL_S = 1.0
 SWEEP_MIN_AGE_S = 2.0
 
 
@@ -111,6 +115,7 @@ class Process(Owner):
         unsettled = SkippedRows[AttemptRef](self.clock, nullcontext())
         self.lease = LeaseService(leases=leases, clock=self.clock, worker_id=name, lease_s=LEASE_S)
         self.delivery = DeliveryService(ledger=ledger, queue=self._queue, clock=self.clock)
+        self._learned = LearnedLimits(FaultyFlow(ledger), self.clock, nullcontext())
         self.ai_call_logger = self._compose_ai_call_logger(ledger, unsettled)
         self.llm = self._compose_llm_service(ledger, unclaimed)
         self.due = RecoveryService(
@@ -128,6 +133,9 @@ class Process(Owner):
         world.scheduler.spawn(self, self._due_loop)
         world.scheduler.spawn(self, self._delivery_loop)
         world.scheduler.spawn(self, self._renew_lease)
+        if world.limits:
+            keeper = self._compose_limit_keeper(world.limits.plan, FaultyFlow(ledger))
+            world.scheduler.spawn(self, lambda: self._limit_loop(keeper))
 
     def _compose_ai_call_logger(
         self, ledger: FaultyLedger, unsettled: SkippedRows[AttemptRef]
@@ -143,6 +151,15 @@ class Process(Owner):
             on_headroom_freed=lambda: None,
             sleep=self.clock.block,
             on_locked=unsettled.add,
+        )
+
+    def _compose_limit_keeper(self, plan: Plan, flow: FaultyFlow) -> LimitKeeper:
+        return LimitKeeper(
+            flow=flow,
+            learned=self._learned,
+            declaration=plan.declaration(),
+            worker_id=self.name,
+            has_lease=lambda: self.lease.epoch() is not None,
         )
 
     def _compose_llm_service(
@@ -163,6 +180,7 @@ class Process(Owner):
             lease_epoch=self.lease.epoch,
             default_limit_nano_usd=self.world.default_limit,
             on_locked=unclaimed.add,
+            learned=self._learned,
         )
 
     @property
@@ -249,6 +267,14 @@ class Process(Owner):
                 self.world.scheduler.counts["delivery loop in vain"] += 1
             if not taken:
                 self.clock.block(DUE_INTERVAL_S * (0.5 + self.clock.jitter()), idle=True)
+
+    def _limit_loop(self, keeper: LimitKeeper) -> None:
+        while True:
+            try:
+                keeper.run()
+            except Unavailable:
+                self.world.scheduler.counts["limit loop in vain"] += 1
+            self.clock.block(LIMIT_INTERVAL_S, idle=True)
 
     def _renew_lease(self) -> None:
         while True:

@@ -7,14 +7,16 @@ It has tricks in store for the process that asks: to be slow, silent or wrong, a
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from callgate.adapters.memory.rows import GuardKey
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Usage
 from tests.simulation.faults import REPLY
+from tests.simulation.provider_limits import Counter, ProviderLimit
 from tests.simulation.scheduler import Owner
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ KILLER = "kills its worker"
 """A prompt that its worker never survives."""
 TIMEOUT = Failure("timeout", "the reply was not complete in time", True, Billing.UNKNOWN)
 FAILURES = {
+    "conflict": Failure("conflict", "not now", True, Billing.UNBILLED, 409),
     "rate limited": Failure("rate_limited", "slow down", True, Billing.UNBILLED, 429),
     "server error": Failure("server_error", "oops", True, Billing.UNKNOWN, 503),
     "reset": Failure("connection_lost", "reset", True, Billing.UNKNOWN),
@@ -36,6 +39,7 @@ FAILURES = {
 }
 NOT_RECEIVED = Failure("connection_refused", "nobody listens", True, Billing.UNBILLED)
 KEY_REFUSED = "key refused"
+OVER_ITS_LIMIT = "over its limit"
 OUTAGES = ("server error", "reset", "connection refused", KEY_REFUSED)
 """What a provider may do to all of its requests for a while."""
 
@@ -46,6 +50,8 @@ class Heard(StrEnum):
     ALIVE = "alive"
     FAILED = "failed"
     KEY_REFUSED = "key refused"
+    LIMITED = "limited"
+    """The provider takes no request for a while."""
     NOTHING = "nothing"
 
 
@@ -55,7 +61,8 @@ HEARD = {
     "reset": Heard.FAILED,
     "malformed reply": Heard.FAILED,
     KEY_REFUSED: Heard.KEY_REFUSED,
-    "rate limited": Heard.NOTHING,
+    "rate limited": Heard.LIMITED,
+    "conflict": Heard.NOTHING,
     "bad request": Heard.NOTHING,
 }
 """By what it did; of everything else: it is alive."""
@@ -85,16 +92,64 @@ class FaultyProvider:
         self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
     ) -> ProviderReply | Failure:
         """Send the request at once, and wait for what comes of it."""
-        scheduler, rng, owner = self._world.scheduler, self._world.rng, self._owner
         fate = self._world.outage_of(request) or self._world.faults.one_of(REPLY)
-        scheduler.counts[fate or "reply"] += 1
+        limits, key = self._world.limits, self._key(request)
+        refusing = limits and fate != "connection refused" and limits.refusing(key, request)
+        if refusing:
+            fate = OVER_ITS_LIMIT
+        self._world.scheduler.counts[fate or "reply"] += 1
         told = f"asks the provider, {self._world.named(attempt_id)}: {fate or 'answers'}"
-        scheduler.tell(owner.name, told)
+        self._world.scheduler.tell(self._owner.name, told)
         if fate == "connection refused":
-            scheduler.wait(0.01, owner)
+            self._world.scheduler.wait(0.01, self._owner)
             self._world.heard[attempt_id] = Heard.FAILED
             return NOT_RECEIVED
         bill = self._receive(request, attempt_id)
+        if limits is None:
+            return self._answer(bill, attempt_id, timeout_s, fate)
+        if refusing:
+            return self._refuse(bill, attempt_id, *refusing)
+        return self._answer_within(limits, bill, attempt_id, timeout_s, fate)
+
+    def _refuse(
+        self, bill: Bill, attempt_id: UUID, limit: ProviderLimit, after_s: float
+    ) -> Failure:
+        """A request does not fit into a limit."""
+        world, key = self._world, self._key(bill.request)
+        assert world.limits is not None
+        bill.is_free = True
+        world.invariants.flow.provider_refused(limit, key, attempt_id)
+        after = after_s if world.limits.plan.has_retry_after else None
+        world.scheduler.wait(0.05, self._owner)
+        world.heard[attempt_id] = Heard.LIMITED
+        if after is not None:
+            policy = world.catalogue.policy(bill.request.call_type)
+            world.retry_after_s[attempt_id] = min(after, policy.retry_after_max_s)
+        return replace(
+            FAILURES["rate limited"], retry_after_s=after, limits=world.limits.named(key)
+        )
+
+    def _answer_within(
+        self, limits: Counter, bill: Bill, attempt_id: UUID, timeout_s: float, fate: str | None
+    ) -> ProviderReply | Failure:
+        """Count a request while it is under way, and what it used."""
+        key, used = self._key(bill.request), None
+        self._world.invariants.flow.provider_took(key, attempt_id)
+        limits.take(key, attempt_id, bill.request)
+        try:
+            answer = self._answer(bill, attempt_id, timeout_s, fate)
+            if isinstance(answer, ProviderReply) and answer.usage is not None:
+                used = answer.usage.input_tokens, answer.usage.output_tokens
+        finally:
+            limits.end(key, attempt_id, used)
+        has_headers = isinstance(answer, ProviderReply) or answer.status is not None
+        return replace(answer, limits=limits.named(key)) if has_headers else answer
+
+    def _answer(
+        self, bill: Bill, attempt_id: UUID, timeout_s: float, fate: str | None
+    ) -> ProviderReply | Failure:
+        scheduler, rng, owner = self._world.scheduler, self._world.rng, self._owner
+        request = bill.request
         input_bound = self._world.estimator.input_bound(request).tokens
         reply = _reply(bill, fate, attempt_id, input_bound)
         takes_s = rng.uniform(0.1, 3)
@@ -103,6 +158,8 @@ class FaultyProvider:
             scheduler.die(owner, "while asking the provider")
         if fate == "pauses while asking":
             owner.paused_until = scheduler.now + rng.uniform(1, 60)
+            if rng.random() < self._world.faults.chances.get("no usage", 0.0):
+                reply = replace(reply, usage=None)
             self._world.troubled(owner)
         if fate == "hangs":
             takes_s = timeout_s + 1
@@ -118,6 +175,9 @@ class FaultyProvider:
         if fate in FAILURES:
             return FAILURES[fate]
         return reply
+
+    def _key(self, request: LLMRequest) -> GuardKey:
+        return request.provider, request.model, self.credential(request.org_id)
 
     def credential(self, org_id: str) -> str:
         """The organisation's own key, if it has one."""
@@ -152,10 +212,11 @@ def _reply(bill: Bill, fate: str | None, attempt_id: UUID, input_bound: int) -> 
     if fate == "dearer than held":
         # Twice what was held for the input: nobody would believe more.
         usage = Usage(input_tokens=2 * input_bound, output_tokens=request.max_output_tokens or 0)
-    is_charged = fate not in ("rate limited", "bad request", "server error", "reset", KEY_REFUSED)
+    is_free = fate in ("conflict", "rate limited", "bad request", KEY_REFUSED)
+    is_charged = not is_free and fate not in ("server error", "reset")
     cost = usage.input_tokens * INPUT_NANO_USD + usage.output_tokens * OUTPUT_NANO_USD
     bill.nano_usd = cost if is_charged else 0
-    bill.is_free = fate in ("rate limited", "bad request", KEY_REFUSED)
+    bill.is_free = is_free
     bill.text = text
     return ProviderReply(
         texts=(text,),

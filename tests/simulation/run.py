@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.simulation.faults import ALL, MUCH_BY_HAND, OTHER_EVENTS
+from tests.simulation.faults import ALL, NEVER_DRAWN, OTHER_EVENTS
 from tests.simulation.invariants import Violation
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.world import World, quiet
@@ -139,7 +139,7 @@ def _for_people(summary: dict[str, object]) -> str:
 def _faults(text: str) -> dict[str, float]:
     pairs = [pair.partition("=") for pair in text.split(",")]
     chances = {name.replace("_", " "): float(chance) for name, _, chance in pairs}
-    if unknown := chances.keys() - ALL.keys() - {MUCH_BY_HAND}:
+    if unknown := chances.keys() - ALL.keys() - {*NEVER_DRAWN}:
         raise argparse.ArgumentTypeError(f"no such fault: {', '.join(sorted(unknown))}")
     return chances
 

@@ -11,6 +11,7 @@ from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import AttemptRef, CallKey, CallView
 from callgate.domain.delivery import Delivery, Told
+from callgate.domain.flow import Declaration, Learned
 from callgate.domain.ledger import (
     Due,
     DueBatch,
@@ -58,6 +59,10 @@ class Names:
                 )
             case SettleByHand() | SettledByHand():
                 return self._by_id(thing.attempt_id)
+            case Declaration():
+                return f"{len(thing.rules)} limits"
+            case Learned():
+                return f"{thing.limit.amount} {thing.limit.measure} of {thing.model}"
             case UnknownFilter():
                 return "unknown bills"
             case CallFilter():

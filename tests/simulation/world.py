@@ -30,17 +30,19 @@ from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand
 from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
-from tests.simulation.faults import MUCH_BY_HAND, Faults
+from tests.simulation.faults import MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PROVIDER_LIMITS, Faults
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.process import Process
 from tests.simulation.provider import (
     INPUT_NANO_USD,
+    KEY_REFUSED,
     OUTAGES,
     OUTPUT_NANO_USD,
     UNSTORABLE,
     Bill,
     Heard,
 )
+from tests.simulation.provider_limits import Counter, Declared, Plan
 from tests.simulation.scheduler import Owner, Scheduler
 from tests.simulation.trace_names import Names
 
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
     from callgate.domain.delivery import Delivery
 
 TROUBLE_S = 90.0
+RICH_NANO_USD = 10**13
+LOOK_AGAIN_S = 4.0
+"""How far time may be skipped while calls wait for a limit: it fills all the time."""
 REST_STEPS_MAX = 60_000
 """More steps than any world needed to come to rest."""
 POLICY = CallTypePolicy(
@@ -108,6 +113,8 @@ class Outage:
     until: float
     models: tuple[str, ...] = ("sim-1", "sim-2")
     credentials: tuple[str, ...] = ("",)
+    org_id: str | None = None
+    """Of one organisation only."""
 
 
 class World:
@@ -127,9 +134,16 @@ class World:
         self.bills: dict[UUID, Bill] = {}
         self.heard: dict[UUID, Heard] = {}
         """By attempt: what its process heard from the provider."""
+        self.retry_after_s: dict[UUID, float] = {}
+        """By attempt that was refused for its rate: how long the provider asked to be left alone."""
         self.own_keys = self.rng.choice(((), (), ("zeta",)))
         """Organisations with a key of their own."""
         self._provider_outages: list[Outage] = []
+        has_limits = self.faults.one_of(PROVIDER_LIMITS) is not None
+        self.limits = (
+            Counter(self, Plan.drawn(self.rng, self.faults.chances)) if has_limits else None
+        )
+        """What the provider counts, if it has limits."""
         self.invariants = Invariants(self)
         self.broker = Broker(self)
         self.ledger_away_until = 0.0
@@ -141,6 +155,8 @@ class World:
         self._ids = 0
         self._is_in_trouble = True
         self._set_budgets()
+        if self.limits is not None:
+            self._declare_limits(self.limits.plan)
         self.processes = [Process(self, f"w{n}") for n in range(self.rng.randint(1, 3))]
         self._worker_count = len(self.processes)
 
@@ -152,14 +168,18 @@ class World:
             Violation: An invariant was broken.
         """
         rng, after = self.rng, self.scheduler.after
+        if self.limits is not None:
+            actors.flood(self, self.limits.plan)
         more = 10 if self.faults.chances.get("provider outage") else 0
-        for n in range(rng.randint(5, 16) + more):
+        for n in range(4 if self.limits is not None else rng.randint(5, 16) + more):
             after(rng.uniform(0, TROUBLE_S), partial(actors.submit, self, f"p{n}"))
         for n in range(rng.randint(0, 5)):
             after(rng.uniform(10, TROUBLE_S), partial(actors.operate, self, f"o{n}"))
-        bookkeepers = 15 if self.faults.chances.get(MUCH_BY_HAND) else 0
-        for n in range(bookkeepers):
-            after(rng.uniform(10, TROUBLE_S), partial(actors.settle_bills, self, f"b{n}"))
+        for kind, thing in ((MUCH_BY_HAND, actors.settle_bills), (MUCH_REDRIVEN, actors.redrive)):
+            for n in range(round(15 * self.faults.chances.get(kind, 0))):
+                after(rng.uniform(10, TROUBLE_S), partial(thing, self, f"b{n}"))
+        if self.faults.chances.get(ONE_FAILS):
+            self.fail_provider(Outage(KEY_REFUSED, 2 * TROUBLE_S, org_id="acme"))
         actors.bad_weather(self, until_s=TROUBLE_S)
         after(TROUBLE_S, self._end_trouble)
         self.scheduler.run(is_over=self._is_at_rest, skip_to=self._next_due_s)
@@ -219,6 +239,7 @@ class World:
         credential = request.org_id if request.org_id in self.own_keys else ""
         for outage in self._provider_outages:
             is_hit = request.model in outage.models and credential in outage.credentials
+            is_hit = is_hit and outage.org_id in (None, request.org_id)
             if is_hit and self.scheduler.now < outage.until:
                 return outage.kind
         return None
@@ -249,7 +270,8 @@ class World:
     def a_limit(self) -> int:
         """A limit that fits a few calls, often exactly, or all but one nano-USD."""
         fits = self.rng.choices(HOLDS, k=self.rng.choice((1, 2, 3, 5, 8, 13)))
-        return sum(fits) + self.rng.choice((0, 0, -1, 1, 500_000))
+        limit = sum(fits) + self.rng.choice((0, 0, -1, 1, 500_000))
+        return RICH_NANO_USD if self.limits else limit
 
     def named(self, thing: object) -> str:
         """See `Names.named`."""
@@ -270,6 +292,13 @@ class World:
             for scope, window in chosen:
                 timezone = self.rng.choice(("UTC", "UTC", "Europe/Berlin"))
                 self.ledger.set_budget(org_id, scope, window, self.a_limit(), timezone)
+
+    def _declare_limits(self, plan: Plan) -> None:
+        """Workers ran before this life began. Those that start in it declare the same."""
+        self.scheduler.counts["provider limits"] += 1
+        self.faults.chances.pop("rate limited", None)
+        self.slots = 20 if plan.declared is Declared.NOT else self.rng.choice((5, 20))
+        self.ledger.flow.publish("before", plan.declaration())
 
     def _start_process(self) -> None:
         self._worker_count += 1
@@ -323,7 +352,14 @@ class World:
         due += self._next_trials()
         if not due:
             return None
-        return (min(due) - self.scheduler.starts_at).total_seconds()
+        return self._skip_to(min(due))
+
+    def _skip_to(self, due_at: datetime) -> float:
+        """That time; sooner if a limit may have room before."""
+        at = (due_at - self.scheduler.starts_at).total_seconds()
+        if any(c.waits_for for c in self.ledger.tables.calls.values()):
+            return min(at, self.scheduler.now + LOOK_AGAIN_S)
+        return at
 
     def _next_trials(self) -> list[datetime]:
         """When breakers that calls wait for may have room."""

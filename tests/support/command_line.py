@@ -21,6 +21,7 @@ from callgate.domain.delivery import Delivery, Published
 from callgate.domain.ledger import RecordAnswer, Reserve, Reserved, Settle
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Message, Usage
+from callgate.domain.turns import Lane
 from callgate.settings import ClientSettings
 from tests.support.ledger_under_test import LedgerUnderTest, a_loss
 
@@ -43,7 +44,7 @@ def answer_of(open_client: Callable[[], Client], *words: str, codes: Sequence[in
 class SilentQueue:
     """`QueuePort` that publishes nothing."""
 
-    def publish_calls(self, keys: Sequence[CallKey]) -> None: ...
+    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None: ...
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None: ...
     def publish_sweep(self, sent_at: datetime) -> None: ...
     def publish_links(self, deliveries: Sequence[Delivery]) -> list[Published]:

@@ -35,8 +35,12 @@ def holding(url: str, key: CallKey) -> Iterator[None]:
 
 
 _AGED_COLUMNS = {
-    "llm_call": ("due_at", "created_at", "wait_until"),
-    "breaker": ("changed_at", "proven_at", "probe_at"),
+    "llm_call": ("due_at", "created_at", "wait_until", "turn_at", "start_before"),
+    "breaker": ("changed_at", "proven_at", "probe_at", "grown_at"),
+    "pause": ("at",),
+    "flow_limit": ("leveled_at", "largest_at", "granted_at", "changed_at"),
+    "flow_share": ("noted_at",),
+    "flow_open": ("counted_at",),
     "submission": ("created_at", "delivered_at", "try_at", "given_up_at"),
     "undelivered_call": ("deliver_at",),
     "ai_call_log": ("started_at", "finished_at", "posted_at", "settled_by_hand_at"),

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from callgate.adapters.memory.ledger import MemoryLedger
+from callgate.adapters.postgres.flow import PostgresFlow
 from callgate.adapters.postgres.leases import PostgresLeases
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
@@ -28,6 +29,7 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.budgets import ORG_SCOPE, BudgetFigures, Window
 from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.delivery import Delivery, Told
+from callgate.domain.flow_ports import FlowPort
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
     Due,
@@ -141,6 +143,7 @@ class LedgerUnderTest:
     ledger: LedgerPort
     operations: OperationsPort
     leases: LeasePort
+    flow: FlowPort
     age: Callable[[float], None]
     """Make everything that is stored look that many seconds older."""
     retention: RetentionPort
@@ -328,6 +331,7 @@ def open_memory() -> LedgerUnderTest:
             ledger,
             ledger,
             ledger.leases,
+            ledger.flow,
             clock.advance,
             ledger,
             lambda s: _noon_zone(clock.at + timedelta(seconds=s)),
@@ -344,6 +348,7 @@ def open_postgres(session: PostgresSession) -> LedgerUnderTest:
             ledger=PostgresLedger(session),
             operations=PostgresOperations(session),
             leases=PostgresLeases(session),
+            flow=PostgresFlow(session),
             age=lambda seconds: age_rows(engine, seconds),
             retention=PostgresRetention(session),
             # Its rows are aged, not its clock.

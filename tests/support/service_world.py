@@ -21,6 +21,7 @@ from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
+from callgate.domain.flow_ports import FlowPort
 from callgate.domain.ledger import (
     RecordAnswer,
     RecordOutcome,
@@ -31,10 +32,12 @@ from callgate.domain.ledger import (
 from callgate.domain.ports import LLMProviderPort, OutputValidatorPort
 from callgate.domain.provider import Failure, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest, Message, Usage
+from callgate.domain.turns import Lane
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.dead_letters import DeadLetterService
 from callgate.services.delivery import DeliveryService
 from callgate.services.large_requests import RequestRoom, endless_room
+from callgate.services.learned_limits import LearnedLimits
 from callgate.services.lease import LeaseService
 from callgate.services.llm_composition import compose_llm_service
 from callgate.services.llm_service import LLMService
@@ -120,7 +123,7 @@ class RecordingQueue:
     refused: dict[str, Published] = field(default_factory=dict)
     """By their text: links that are not published, and what becomes of them."""
 
-    def publish_calls(self, keys: Sequence[CallKey]) -> None:
+    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None:
         """Keep call tasks."""
         self._ask()
         self.calls += keys
@@ -222,6 +225,7 @@ class ServiceWorld:
         run_quarantined: RunQuarantined | None = None,
         room: RequestRoom = endless_room,
         checker: OutputValidatorPort | None = None,
+        flow: FlowPort | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.ledger = MemoryLedger(clock=self.clock.now)
@@ -243,6 +247,7 @@ class ServiceWorld:
         self.submits = self._compose_submit_service()
         self.delivery = DeliveryService(ledger=self.ledger, queue=self.queue, clock=self.clock)
         self.ai_call_logger = self._compose_ai_call_logger(checker or self.validator)
+        self.learned = None if flow is None else LearnedLimits(flow, self.clock, nullcontext())
         self.llm = self._compose_llm_service(run_quarantined, room)
         self.due = self._compose_recovery_service()
         self.dead_letters = DeadLetterService(
@@ -297,6 +302,7 @@ class ServiceWorld:
             run_quarantined=run_quarantined,
             room=room,
             on_locked=self.unclaimed.add,
+            learned=self.learned,
         )
 
     def _compose_recovery_service(self) -> RecoveryService:

@@ -14,11 +14,11 @@ LARGE = 120
 WORDS = 2 * 2**20
 LISTS = 10 * 2**20
 SUBMIT = """
-SELECT callgate_submit_v1(
+SELECT callgate_submit_v2(
     ARRAY[gen_random_uuid()], ARRAY[:org], ARRAY[callgate_call_id_v1(:org, hash)], ARRAY[hash],
     ARRAY['answer'], ARRAY['sim'], ARRAY['sim-1'], ARRAY[1],
     ARRAY[convert_to(replace(:request, 'FILLED', repeat(:word, :words)), 'UTF8')],
-    ARRAY[NULL::text], ARRAY[NULL::text], ARRAY[false], ARRAY[false])
+    ARRAY[NULL::text], ARRAY[NULL::text], ARRAY[false], ARRAY[false], ARRAY[1::smallint], ARRAY[NULL::float8])
   FROM (SELECT sha256(convert_to(:name, 'UTF8')) AS hash) x
 """
 STATES = "SELECT state, count(*) FROM llm_call WHERE org_id = :org GROUP BY state"

@@ -23,7 +23,7 @@ from tests.unit.settlement_steps import SCHEMA, answered
 
 LINK = '{"link": null, "link_error": null}'
 UNKNOWN = Failure("read_timeout", "no answer", True, Billing.UNKNOWN)
-UNBILLED = Failure("rate_limited", "slow down", True, Billing.UNBILLED)
+UNBILLED = Failure("connection_failed", "not now", True, Billing.UNBILLED)
 REJECTED = Failure("bad_request", "no such parameter", False, Billing.UNBILLED)
 
 
@@ -203,7 +203,7 @@ def test_retries_end_as_a_dead_letter() -> None:
     view = world.view(key)
 
     assert (view.state, view.attempt) == (CallState.DEAD, 3)
-    assert json.loads(view.error or "")["code"] == "rate_limited"
+    assert json.loads(view.error or "")["code"] == "connection_failed"
     assert [d.state for d in world.queue.links] == [CallState.DEAD]
 
 

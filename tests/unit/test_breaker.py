@@ -68,7 +68,7 @@ def failure(
         (failure("not_found", status=404), Health.NEUTRAL),
         (failure("request_too_large", status=413), Health.NEUTRAL),
         (failure("unprocessable", status=422), Health.NEUTRAL),
-        (failure("rate_limited", status=429), Health.NEUTRAL),
+        (failure("rate_limited", status=429), Health.LIMITED),
         (failure("content_filtered", Billing.UNKNOWN, 400), Health.NEUTRAL),
         (retry.WORKER_LOST, Health.NEUTRAL),
         (retry.DEADLINE_BEFORE_SEND, Health.NEUTRAL),

@@ -176,6 +176,13 @@ def test_a_provider_declares_good_endings_and_wrappings(written: Path) -> None:
     assert Catalogue().providers["openai"].unwraps == ()
 
 
+def test_a_provider_declares_whose_headers_with_limits_it_sends(written: Path) -> None:
+    written.write_text('[providers.fast]\nrate_limit_headers = "groq"\n')
+
+    assert load_catalogue(written).providers["fast"].rate_limit_headers == "groq"
+    assert Catalogue().providers["openai"].rate_limit_headers == "openai"
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

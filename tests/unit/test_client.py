@@ -29,7 +29,7 @@ from callgate.domain.errors import (
     WaitTimeout,
 )
 from callgate.domain.provider import Billing, Failure
-from callgate.settings import ClientSettings
+from tests.support.memory_client import client_over, work
 from tests.support.service_world import REPLY, REPLY_COST, ServiceWorld, a_request
 
 REJECTED = Failure("bad_request", "no such parameter", False, Billing.UNBILLED, status=400)
@@ -63,23 +63,7 @@ def world() -> ServiceWorld:
 @pytest.fixture
 def client(world: ServiceWorld) -> Client:
     """A client over these services; its own Postgres and Redis do not exist."""
-    settings = ClientSettings(
-        database_url="postgresql+psycopg2://nobody@127.0.0.1:1/none",  # type: ignore[arg-type]
-        broker_url="redis://127.0.0.1:1/0",  # type: ignore[arg-type]
-    )
-    return Client(
-        settings,
-        ledger=world.ledger,
-        operations=world.ledger,
-        queue=world.queue,
-        catalogue=world.catalogue,
-    )
-
-
-def work(world: ServiceWorld) -> None:
-    """Run whatever was published."""
-    while world.queue.calls:
-        asyncio.run(world.run(world.queue.calls.pop(0)))
+    return client_over(world)
 
 
 def test_a_result_is_what_the_ledger_has(world: ServiceWorld, client: Client) -> None:

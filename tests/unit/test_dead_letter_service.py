@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from callgate.domain.budgets import Window
 from callgate.domain.calls import CallKey, CallState
+from callgate.domain.flow import Declaration
+from callgate.domain.pauses import PauseKey
 from callgate.domain.provider import Billing, Failure
 from callgate.domain.reports import By, CallFilter
 from callgate.services.dead_letters import PlannedCall, RedrivePlan
@@ -23,10 +26,10 @@ def world() -> ServiceWorld:
     return ServiceWorld()
 
 
-def dead(world: ServiceWorld, text: str) -> CallKey:
+def dead(world: ServiceWorld, text: str, **fields: str) -> CallKey:
     """A call that failed for good."""
     world.provider.script = [REJECTED]
-    key = world.submit(text).key
+    key = world.submit(text, **fields).key
     asyncio.run(world.run(key))
     world.queue.calls.clear()
     assert world.view(key).state is CallState.DEAD
@@ -80,6 +83,19 @@ def test_a_redrive_is_published_at_once(world: ServiceWorld) -> None:
 
     assert done.keys == (CallKey(key.call_id, 2),)
     assert world.queue.calls == list(done.keys)
+
+
+def test_calls_of_a_frozen_organisation_are_left_out(world: ServiceWorld) -> None:
+    """Those of the others are redriven, also in the same batch."""
+    world.ledger.set_budget("bolt", "org", Window.DAY, 10**12)
+    theirs, mine = dead(world, "a", org_id="bolt"), dead(world, "a")
+    world.ledger.pause(PauseKey(org_id="acme", is_freeze=True), by=By("ann", "unpaid"))
+
+    done = world.dead_letters.carry_out(world.dead_letters.plan(ALL))
+
+    assert done.keys == (CallKey(theirs.call_id, 2),)
+    assert list(done.left_out) == [mine]
+    assert done.left_out[mine].startswith("organisation acme is frozen (unpaid)")
 
 
 def test_without_a_broker_a_redrive_is_accepted(world: ServiceWorld) -> None:
@@ -162,3 +178,15 @@ def test_a_plan_is_a_value_without_requests(world: ServiceWorld) -> None:
 
     assert plan == RedrivePlan((PlannedCall(key, plan.worst_case_nano_usd),), {})
     assert "secret" not in repr(plan)
+
+
+def test_a_busy_organisation_is_left_out(world: ServiceWorld) -> None:
+    """What there is room for is redriven; the others stay dead."""
+    first, second = dead(world, "a"), dead(world, "b")
+    world.ledger.flow.publish("worker", Declaration(open_calls_max=1))
+
+    done = world.dead_letters.carry_out(world.dead_letters.plan(ALL))
+
+    assert len(done.keys) == 1
+    assert list(done.left_out.values()) == ["its organisation has 1 of 1 open calls"]
+    assert {*done.left_out, *(replace(key, generation=1) for key in done.keys)} == {first, second}

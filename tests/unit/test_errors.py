@@ -19,6 +19,7 @@ from callgate.domain.errors import (
     CallFailed,
     CallgateError,
     CallRejected,
+    OrganisationBusy,
     WaitTimeout,
 )
 
@@ -62,6 +63,8 @@ def an_error(cls: type[CallgateError]) -> CallgateError:
         return cls(REFUSAL)
     if issubclass(cls, CallFailed):
         return cls("slow down", "rate_limited", 5)
+    if issubclass(cls, OrganisationBusy):
+        return cls("acme", 100_000, 100_000)
     if issubclass(cls, CallRejected):
         return cls("by ann", "cancelled")
     return cls("what, with the numbers, and what to do")

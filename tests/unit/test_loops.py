@@ -20,7 +20,7 @@ from worker.wakeable_sleep import WakeableSleep
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMEOUT_S = 20.0
-NAMES = ("recovery", "delivery", "retention", "consumers")
+NAMES = ("recovery", "delivery", "retention", "limits", "consumers")
 
 
 class Steps:
@@ -51,6 +51,7 @@ class Steps:
             recovery=SimpleNamespace(run=self.step("recovery", (NOW, self.taken))),  # type: ignore[arg-type]
             delivery=SimpleNamespace(run=self.step("delivery", 0)),  # type: ignore[arg-type]
             retention=SimpleNamespace(run=self.step("retention", None)),  # type: ignore[arg-type]
+            limits=SimpleNamespace(run=self.step("limits", None)),  # type: ignore[arg-type]
             recovery_pause=WakeableSleep(),
         )
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from callgate.domain.errors import IdempotencyMismatch, UnknownProvider
 from callgate.domain.reports import CallFilter
+from callgate.domain.turns import Priority
+from callgate.services.submit import SubmissionOptions
 from tests.support.service_world import ServiceWorld, a_request
 
 
@@ -43,3 +47,17 @@ def test_neighbours_of_a_refused_key_are_published(world: ServiceWorld) -> None:
         world.submits.accept([good, bad])
 
     assert [key.call_id for key in world.queue.calls] == [good.call_id]
+
+
+@pytest.mark.parametrize("priority", Priority)
+@pytest.mark.parametrize("start_before", [None, datetime(2199, 1, 1, tzinfo=UTC)], ids=str)
+def test_class_and_deadline_are_not_part_of_the_identity(
+    world: ServiceWorld, priority: Priority, start_before: datetime | None
+) -> None:
+    """They are options of a submission, so an answer that exists is not paid again."""
+    plain = world.submits.prepare(a_request("a"))
+    options = SubmissionOptions(priority, start_before)
+    hurried = world.submits.prepare(a_request("a"), options=options)
+
+    assert (hurried.input_hash, hurried.call_id) == (plain.input_hash, plain.call_id)
+    assert hurried.request == plain.request

@@ -33,6 +33,7 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
 from callgate.adapters.broker import guarded_transport
+from callgate.adapters.broker.app import CALL_QUEUE, EXPRESS_QUEUE
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,8 @@ OnMalformed = Callable[[str, bytes, str], None]
 """Takes a queue, an item of it that is not a message for us, and the reason."""
 TAKEN_AT_ONCE_MAX = 16
 """Messages of one round trip. More would save little, and leave fewer for workers that have free slots."""
+CALLS_FIRST_EVERY = 8
+"""Each eighth pop asks the queue of calls before the express queue, so that a flood there does not stop the others."""
 TOO_LONG = "too long for a message"
 MESSAGE_BYTES_MAX = 16 * 1024
 """Ten times the size of our messages. Decoding can make each of those that a worker holds twenty times larger."""
@@ -68,6 +71,7 @@ class Channel(guarded_transport.Channel):
     _in_poll: Any
     _brpop_sent_at: Any
     _shared_client: Any = None
+    _pops = 0
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -84,6 +88,11 @@ class Channel(guarded_transport.Channel):
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
+        self._pops += 1
+        if {EXPRESS_QUEUE, CALL_QUEUE} <= set(queues):
+            queues.remove(EXPRESS_QUEUE)
+            is_first = self._pops % CALLS_FIRST_EVERY != 0
+            queues.insert(queues.index(CALL_QUEUE) + (not is_first), EXPRESS_QUEUE)
         wait_s = timeout or self.brpop_timeout or 0
         keys = [self.global_keyprefix + queue for queue in queues]
         # None: the prefetch count is unlimited.

@@ -12,6 +12,8 @@ from kombu import Exchange, Queue, pools
 from callgate.adapters.broker.control import BoundedClock, Control
 
 CALL_QUEUE = "callgate.call"
+EXPRESS_QUEUE = "callgate.call.express"
+"""Workers take calls from here first."""
 LOG_QUEUE = "callgate.log"
 CALL_TASK = "callgate.call"
 LOG_TASK = "callgate.log_call"
@@ -38,11 +40,12 @@ class StockWorkerRefused(bootsteps.Step):  # type: ignore[misc]
             )
 
 
-def queues() -> tuple[Queue, Queue]:
-    """Return the two queues. Direct exchanges need no stored binding on Redis, so no binding can be evicted."""
+def queues() -> tuple[Queue, ...]:
+    """Return all queues. Direct exchanges need no stored binding on Redis, so no binding can be evicted."""
     exchange = Exchange("callgate", type="direct", durable=True)
     return (
         Queue(CALL_QUEUE, exchange, routing_key=CALL_QUEUE),
+        Queue(EXPRESS_QUEUE, exchange, routing_key=EXPRESS_QUEUE),
         Queue(LOG_QUEUE, exchange, routing_key=LOG_QUEUE),
     )
 

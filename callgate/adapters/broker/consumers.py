@@ -11,11 +11,12 @@ from celery import Celery
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from callgate.adapters.broker.app import CALL_QUEUE, CALL_TASK, LOG_QUEUE
+from callgate.adapters.broker.app import CALL_QUEUE, CALL_TASK, EXPRESS_QUEUE, LOG_QUEUE
 
 ANSWER_S = 1.0
 """How long workers have to answer an inspection of all workers."""
 REFUSED = "NOPERM"
+OUR_QUEUES = (CALL_QUEUE, EXPRESS_QUEUE, LOG_QUEUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def _is_ours(tasks: Any) -> bool:
 def _our_queues(found: Any) -> Iterator[str]:
     """Yield the names of our queues in a reply; any user of the broker may have made it."""
     for queue in found if isinstance(found, list) else ():
-        if isinstance(queue, dict) and (name := queue.get("name")) in (CALL_QUEUE, LOG_QUEUE):
+        if isinstance(queue, dict) and (name := queue.get("name")) in OUR_QUEUES:
             yield str(name)
 
 
@@ -61,10 +62,11 @@ PIDBOX = "callgate.celery.pidbox"
 """A key of the form under which a worker receives inspections."""
 WORKER_COMMANDS = (
     ("LPUSH", CALL_QUEUE, "x"),
+    ("LPUSH", EXPRESS_QUEUE, "x"),
     ("LPUSH", LOG_QUEUE, "x"),
     ("RPUSH", CALL_QUEUE, "x"),
     ("RPUSH", LOG_QUEUE, "x"),
-    ("BLMPOP", "1", "2", CALL_QUEUE, LOG_QUEUE, "RIGHT", "COUNT", "1"),
+    ("BLMPOP", "1", "3", EXPRESS_QUEUE, CALL_QUEUE, LOG_QUEUE, "RIGHT", "COUNT", "1"),
     ("SADD", "_kombu.binding.callgate", "x"),
     ("SMEMBERS", "_kombu.binding.callgate"),
     ("LLEN", PIDBOX),
@@ -72,7 +74,11 @@ WORKER_COMMANDS = (
     ("PSUBSCRIBE", "/0.celery.pidbox"),
 )
 """The commands a worker needs; docs/security.md has the whole list. Keys are used with the prefix."""
-CLIENT_COMMANDS = (("LPUSH", CALL_QUEUE, "x"), ("SADD", "_kombu.binding.callgate", "x"))
+CLIENT_COMMANDS = (
+    ("LPUSH", CALL_QUEUE, "x"),
+    ("LPUSH", EXPRESS_QUEUE, "x"),
+    ("SADD", "_kombu.binding.callgate", "x"),
+)
 
 
 def refused_command(app: Celery, commands: tuple[tuple[str, ...], ...]) -> str | None:
@@ -119,7 +125,7 @@ def takes_items_of(app: Celery, size_bytes: int) -> bool:
         return True
 
 
-_KEYS = (CALL_QUEUE, LOG_QUEUE, "_kombu.binding.callgate", PIDBOX)
+_KEYS = (CALL_QUEUE, EXPRESS_QUEUE, LOG_QUEUE, "_kombu.binding.callgate", PIDBOX)
 
 
 def _refusal(connection: Any, *command: str) -> str | None:

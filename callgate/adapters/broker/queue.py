@@ -22,6 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from callgate.adapters.broker.app import (
     CALL_QUEUE,
     CALL_TASK,
+    EXPRESS_QUEUE,
     LOG_QUEUE,
     LOG_TASK,
     SWEEP_TASK,
@@ -31,6 +32,7 @@ from callgate.adapters.broker.links import sendable
 from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable
+from callgate.domain.turns import Lane
 from callgate.per_process import PerProcess
 
 OUTAGES = (OSError, RedisConnectionError, RedisTimeoutError, InconsistencyError, LimitExceeded)
@@ -47,12 +49,13 @@ class CeleryQueue:
         # The batch state of kombu belongs to a producer, so one thread publishes at a time.
         self._lock = PerProcess(threading.Lock)
 
-    def publish_calls(self, keys: Sequence[CallKey]) -> None:
+    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None:
         """Publish call tasks; see `QueuePort.publish_calls`."""
+        queue = EXPRESS_QUEUE if lane is Lane.EXPRESS else CALL_QUEUE
         with self._batch() as producer:
             for key in keys:
                 arguments = [str(key.call_id), key.generation]
-                self._send(producer, CALL_TASK, CALL_QUEUE, key.task_id, arguments)
+                self._send(producer, CALL_TASK, queue, key.task_id, arguments)
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
         """Publish log tasks, each as the child of its call task; see `QueuePort.publish_settle_tasks`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from callgate.domain import bounds
 from callgate.domain.ledger import NewSubmission, RecordAnswer, Reserve, Settle
 
+TOO_LARGE = "a column is larger than its bound"
+
 
 def takes_submission(new: NewSubmission) -> bool:
     """Whether every column can be stored."""

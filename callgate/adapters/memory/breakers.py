@@ -6,17 +6,23 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import datetime
 
+from callgate.adapters.memory import limits
+from callgate.adapters.memory.offer import Offer
+from callgate.adapters.memory.pauses import is_paused
 from callgate.adapters.memory.rows import BreakerKey, CallRow, GuardKey
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.breaker import (
     REMEMBERED_FOR,
+    SHARE_OF,
     Admission,
     Breaker,
     BreakerChange,
     Guard,
     Health,
+    fails_often,
 )
 from callgate.domain.calls import AttemptKind, CallState
+from callgate.domain.flow import Need
 from callgate.domain.ledger import Locked, Settle, Settled, SettleOutcome
 from callgate.domain.reports import BreakerLine
 
@@ -31,7 +37,8 @@ def guard_of(tables: MemoryTables, call: CallRow, credential: str, now: datetime
 def admission_of(tables: MemoryTables, call: CallRow, guard: Guard, now: datetime) -> Admission:
     """Decide whether the breakers admit an attempt of the call."""
     key = _key(guard.everybody)[:3]
-    orgs = {c.org_id for c in _waiting_for(tables, key)} - {call.org_id}
+    waiting = (c for c in _waiting_for(tables, key) if not is_paused(tables, c))
+    orgs = {c.org_id for c in waiting} - {call.org_id}
     others_wait = any(_guard(tables, key, org).headroom(now) > 0 for org in orgs)
     return guard.admit(now, others_wait=others_wait)
 
@@ -67,14 +74,34 @@ def note_health(tables: MemoryTables, settle: Settle, now: datetime) -> tuple[Br
     if (*key, "") not in tables.breakers:
         return ()
     before = _guard(tables, key, call.org_id)
+    has_failed = settle.health is Health.FAILED
     after = before.after(
-        attempt.attempt_id, attempt.started_at, settle.health, settle.failure_code, now
-    )
+        attempt.attempt_id, attempt.started_at, settle.health, settle.failure_code, now,
+        closed_for_s=settle.closed_for_s,
+        often=(
+            has_failed and _fails_often(tables, before.everybody, now),
+            has_failed and _fails_often(tables, before.own, now),
+        ),
+    )  # fmt: skip
     keep(tables, after, now)
+    if settle.health is Health.LIMITED:
+        limits.observe(tables, before.everybody, after.everybody, now)
     pairs = (before.everybody, after.everybody), (before.own, after.own)
     return tuple(
         BreakerChange(*_key(b), b.is_open, b.reason) for a, b in pairs if a.is_open != b.is_open
     )
+
+
+def _fails_often(tables: MemoryTables, b: Breaker, now: datetime) -> bool:
+    results: defaultdict[str, list[bool]] = defaultdict(list)
+    for a in tables.attempts.values():
+        call = tables.calls[a.key]
+        is_of = (call.provider, call.model, a.credential) == _key(b)[:3]
+        is_young = now - a.started_at < SHARE_OF and a.started_at >= b.changed_at
+        is_heard = a.health in (Health.ALIVE, Health.FAILED)
+        if is_of and is_young and is_heard and b.org_id in ("", call.org_id):
+            results[call.org_id].append(a.health is Health.FAILED)
+    return fails_often(results, is_shared=not b.org_id)
 
 
 def is_refused_again(tables: MemoryTables, settle: Settle, call: CallRow, credential: str) -> bool:
@@ -148,7 +175,11 @@ def _guard(tables: MemoryTables, key: GuardKey, org_id: str) -> Guard:
 
 
 def _next_of(tables: MemoryTables, key: GuardKey, now: datetime) -> list[CallRow]:
-    """Choose calls to release. Organisations take turns; calls with the fewest attempts come first."""
+    """
+    Choose calls to release. Calls with the fewest attempts come first.
+
+    Organisations that took little from the limits come first; without limits, and to probe, they take turns.
+    """
     everybody = tables.breakers[*key, ""]
     if (headroom := everybody.headroom("", now)) <= 0:
         return []
@@ -156,16 +187,29 @@ def _next_of(tables: MemoryTables, key: GuardKey, now: datetime) -> list[CallRow
     on_their_way: Counter[str] = Counter()
     for call in _waiting_for(tables, key):
         if call.due_at and call.due_at > now:
-            asleep[call.org_id].append(call)
+            # Paused calls keep their place.
+            asleep[call.org_id] += [] if is_paused(tables, call) else [call]
         else:
             on_their_way[call.org_id] += 1
-    rounds: list[tuple[int, CallRow]] = []
+    offer = Offer.of(tables, key, now)
+    line: list[tuple[float, bool, str, int, CallRow]] = []
     for org_id, calls in asleep.items():
-        calls.sort(key=lambda call: (call.attempt, call.created_at, call.key))
+        calls.sort(key=lambda call: (call.turn_at, call.key))
         places = _guard(tables, key, org_id).headroom(now) - on_their_way[org_id]
-        rounds += enumerate(calls[: max(places, 0)])
-    rounds.sort(key=lambda r: (r[0], r[1].org_id <= everybody.turn_org, r[1].org_id))
-    return [call for _, call in rounds[: max(headroom - on_their_way.total(), 0)]]
+        share = limits.share_of(tables, key, org_id, now)
+        for n, call in enumerate(calls[: max(places, 0)]):
+            # An open breaker admits a probe by turn alone.
+            order = 0.0 if everybody.is_open else share
+            line.append((order, org_id <= everybody.turn_org, org_id, n, call))
+            share += max(1e-9, offer.part(_need(call)))
+    line.sort(key=lambda place: place[:4])
+    released = [_need(c) for c in _waiting_for(tables, key) if not (c.due_at and c.due_at > now)]
+    count = offer.fitting([_need(place[4]) for place in line], released)
+    return [place[4] for place in line[: max(0, min(count, headroom - on_their_way.total()))]]
+
+
+def _need(call: CallRow) -> Need:
+    return Need(call.input_token_bound, call.output_token_bound)
 
 
 def _waiting_for(tables: MemoryTables, key: GuardKey) -> list[CallRow]:

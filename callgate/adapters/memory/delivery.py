@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from callgate.adapters.memory.money import DUE_AGAIN
+from callgate.adapters.memory.posting import DUE_AGAIN
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.calls import CallKey
 from callgate.domain.delivery import Delivery, LinkFailure, Told

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from callgate.adapters.memory import delivery, money
+from callgate.adapters.memory import backlog, delivery, money, posting
 from callgate.adapters.memory.bounds import takes_submission
 from callgate.adapters.memory.breakers import (
     is_applied,
@@ -23,10 +23,12 @@ from callgate.adapters.memory.breakers import (
     note_health,
     release_provider_waiters,
 )
+from callgate.adapters.memory.flow import MemoryFlow
 from callgate.adapters.memory.headroom import freed, orgs_with_waiters, release_budget_waiters
 from callgate.adapters.memory.leases import MemoryLeases, may_reap
-from callgate.adapters.memory.money import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory.operations import MemoryOperations
+from callgate.adapters.memory.pauses import free_paused, refuse_frozen
+from callgate.adapters.memory.posting import DUE_AGAIN, EXPIRING
 from callgate.adapters.memory.retention import MemoryRetention
 from callgate.adapters.memory.rows import CallRow, SubmissionRow
 from callgate.adapters.memory.tables import MemoryTables
@@ -51,6 +53,7 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Submitted,
 )
+from callgate.domain.turns import EXPRESS_SWEPT_AFTER, Lane
 
 RowT = TypeVar("RowT")
 
@@ -84,12 +87,14 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
     ) -> None:
         super().__init__(MemoryTables(), clock, threading.Lock())
         self._new_id = new_id
+        self.flow = MemoryFlow(self.tables, clock, self._lock)
         self.leases = MemoryLeases(self.tables, clock, self._lock)
 
     def submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
         """Store each submission, and a call for it unless one answers already."""
         with self._lock:
             now = self._clock()
+            refuse_frozen(self.tables, batch)
             return [self._submit(new, now) for new in batch]
 
     def read(
@@ -109,7 +114,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         """Keep what the provider answered."""
         with self._lock:
             now = self._clock()
-            return [money.record(self.tables, answer, now) for answer in batch]
+            return [posting.record(self.tables, answer, now) for answer in batch]
 
     def settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
         """Post attempts and move their calls; settling twice changes nothing."""
@@ -118,13 +123,14 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             outcomes: list[SettleOutcome] = []
             changes: tuple[BreakerChange, ...] = ()
             for settlement in batch:
-                outcomes.append(money.settle(self.tables, settlement, now))
+                outcomes.append(posting.settle(self.tables, settlement, now))
                 if is_applied(outcomes[-1]) or is_probe_held(self.tables, settlement, outcomes[-1]):
                     changes += note_health(self.tables, settlement, now)
             has_freed_waiters = release_budget_waiters(
                 self.tables, freed(before, self.tables.budgets), now
             )
             has_freed_waiters |= release_provider_waiters(self.tables, now)
+            has_freed_waiters |= backlog.release(self.tables, now)
             return [
                 replace(o, has_freed_waiters=has_freed_waiters, breaker_changes=changes)
                 if isinstance(o, Settled)
@@ -137,6 +143,8 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         with self._lock:
             now = self._clock()
             release_provider_waiters(self.tables, now)
+            backlog.release(self.tables, now)
+            free_paused(self.tables, limit, now)
             items = self._due_calls(self._may_expire(reaper, now), limit, now)
             return DueBatch(now, items + self._due_late_answers(limit - len(items), now))
 
@@ -172,7 +180,9 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             return _not_stored(new, SubmitOutcome.UNSTORABLE)
         if known:
             call = self.tables.calls[known.key]
-            return Submitted(new.submission_id, _outcome_again(known, call), call.key, call.state)
+            again = _outcome_again(known, call)
+            lane = Lane.CALL if again is SubmitOutcome.CREATED else None
+            return Submitted(new.submission_id, again, call.key, call.state, lane)
         if self._is_key_used(new):
             return _not_stored(new, SubmitOutcome.IDEMPOTENCY_MISMATCH)
         newest = self.tables.newest(new.call_id)
@@ -180,11 +190,16 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             return _not_stored(new, SubmitOutcome.UNSTORABLE)
         outcome = _outcome(new, newest)
         is_new = outcome is SubmitOutcome.CREATED
+        if is_new and (full := backlog.full(self.tables, new.org_id)):
+            return replace(_not_stored(new, SubmitOutcome.BUSY), open_calls=full)
         if newest is not None and not is_new and self._has_too_many_links(new, newest):
             return _not_stored(new, SubmitOutcome.UNSTORABLE)
-        call = self._create(new, newest, now) if newest is None or is_new else newest
+        if newest is None or is_new:
+            call, lane = self._create(new, newest, now)
+        else:
+            call, lane = newest, backlog.raised(newest, new, now)
         self._add_submission(new, call, outcome, now)
-        return Submitted(new.submission_id, outcome, call.key, call.state)
+        return Submitted(new.submission_id, outcome, call.key, call.state, lane)
 
     def _has_too_many_links(self, new: NewSubmission, call: CallRow) -> bool:
         return new.link is not None and len(self.tables.deliveries(call)) >= LINKS_PER_CALL_MAX
@@ -194,7 +209,9 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         used_for = self.tables.idempotency_keys.get((new.org_id, new.idempotency_key))
         return used_for not in (None, new.call_id)
 
-    def _create(self, new: NewSubmission, before: CallRow | None, now: datetime) -> CallRow:
+    def _create(
+        self, new: NewSubmission, before: CallRow | None, now: datetime
+    ) -> tuple[CallRow, Lane | None]:
         call = CallRow(
             key=CallKey(new.call_id, before.key.generation + 1 if before else 1),
             org_id=new.org_id,
@@ -207,11 +224,17 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             input_token_bound=new.input_token_bound,
             request=new.request,
             created_at=now,
+            priority=new.priority,
+            start_before=backlog.deadline_of(new, now),
         )
+        lane = backlog.lane_for(self.tables, call)
+        call.lane = lane or Lane.CALL
+        if lane is None:
+            backlog.add(call, now)
         self.tables.add_call(call)
         if new.inherit_links and before is not None:
             self._inherit_links(before, call, now)
-        return call
+        return call, lane
 
     def _inherit_links(self, before: CallRow, call: CallRow, now: datetime) -> None:
         for heir in self.tables.submissions_of[before.key]:
@@ -244,6 +267,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             for call in self.tables.calls.values()
             if call.state is CallState.QUEUED and call.due_at and call.due_at < queued_before
             if call.key not in self.tables.locked
+            if call.due_at < queued_before - EXPRESS_SWEPT_AFTER or call.lane is not Lane.EXPRESS
         ]
         lost = _oldest(found, limit)
         for call in lost:
@@ -288,7 +312,8 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         call.state = CallState.QUEUED
         call.wait_reason = None
         call.due_at = now
-        return Due(DueKind.PUBLISH, call.key)
+        call.lane = lane = backlog.lane_again(self.tables, call)
+        return Due(DueKind.PUBLISH, call.key, lane=lane)
 
     def _due_late_answers(self, limit: int, now: datetime) -> tuple[Due, ...]:
         found = [

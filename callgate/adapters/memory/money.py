@@ -1,9 +1,4 @@
-"""
-How money moves in the memory ledger: reserve, record and settle, one row at a time.
-
-    queued --reserve--> hold --record--> answer kept --settle--> posted in the very budgets the hold was made in
-                          \\--settle as unknown--> the whole hold posted --late answer--> posted again at its real cost
-"""
+"""Decide a queued call of the memory ledger: claim it and hold its cost, reject it, or let it wait."""
 
 from __future__ import annotations
 
@@ -11,15 +6,16 @@ import json
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from callgate.adapters.memory.bounds import takes_claim, takes_error, takes_record, takes_settlement
+from callgate.adapters.memory import limits
+from callgate.adapters.memory.bounds import TOO_LARGE, takes_claim, takes_error
 from callgate.adapters.memory.breakers import (
     admission_of,
     guard_of,
-    is_refused_again,
     keep,
     pass_the_turn,
 )
-from callgate.adapters.memory.rows import AttemptRow, CallRow
+from callgate.adapters.memory.pauses import pause_of
+from callgate.adapters.memory.rows import AttemptRow, CallRow, GuardKey
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.breaker import Admission, Guard, unavailable_json
 from callgate.domain.budgets import (
@@ -34,12 +30,11 @@ from callgate.domain.budgets import (
     scopes_of,
 )
 from callgate.domain.calls import AttemptKind, AttemptRef, AttemptStatus, CallState, WaitReason
+from callgate.domain.flow import Limit, Need
 from callgate.domain.ledger import (
     Defer,
     Locked,
     NotClaimed,
-    RecordAnswer,
-    RecordOutcome,
     Refused,
     Reject,
     Requeue,
@@ -47,22 +42,15 @@ from callgate.domain.ledger import (
     ReserveCommand,
     Reserved,
     ReserveOutcome,
-    Settle,
-    Settled,
-    SettleOutcome,
     Unstorable,
 )
+from callgate.domain.pauses import paused_json
 from callgate.domain.requests import OnBudget
-from callgate.domain.retention import LATE_ANSWER_MAX
-from callgate.domain.retry import WORKER_LOST
-from callgate.domain.unknown import is_bill_unknown
+from callgate.domain.turns import DEADLINE_CODE
 
-DUE_AGAIN = timedelta(seconds=10)
-"""How long due calls belong to the caller that took them, and links to the caller that ended their call."""
-TOO_LARGE = "a column is larger than its bound"
-
-EXPIRING = json.dumps({"code": WORKER_LOST.code, "message": WORKER_LOST.message})
-"""The error of a running call whose attempt was taken as expired; its claim cannot be renewed any more."""
+PAST_DEADLINE = json.dumps(
+    {"code": DEADLINE_CODE, "message": "it was not sent before its deadline"}
+)
 
 
 def reserve(
@@ -97,79 +85,59 @@ def _claim(
     if not takes_claim(claim):
         return Unstorable(TOO_LARGE)
     call.sweeps = 0
+    if call.start_before is not None and call.start_before <= now:
+        tables.end(call, CallState.REJECTED, PAST_DEADLINE, now)
+        return Refused(call.key, call.state, None)
     budgets = _budgets(tables, call, claim, now)
+    if pause := pause_of(tables, call):
+        pass_the_turn(tables, call, now)
+        why = WaitReason.PAUSED, paused_json(pause.by.reason)
+        _wait_to_its_end(tables, call, claim, why, now)
+        return Refused(call.key, call.state, None)
     refusal = _refusal(call, budgets, claim.hold_nano_usd, now)
     if refusal is not None:
         pass_the_turn(tables, call, now)
         _refuse(tables, call, claim, budgets, refusal, now)
         return Refused(call.key, call.state, refusal)
+    key = call.provider, call.model, claim.credential
+    need = Need(call.input_token_bound, claim.output_token_bound)
+    admitted = _ask_provider(tables, call, claim, key, need, now)
+    if isinstance(admitted, Refused):
+        return admitted
+    admission, chosen = admitted
+    attempt = _hold(tables, call, claim, budgets, attempt_id, now)
+    attempt.limit_ids = limits.take(tables, key, call.org_id, chosen, need, now)
+    if admission is Admission.PROBE:
+        attempt.kind = AttemptKind.PROBE
+        call.wait_until = call.wait_until or now + timedelta(seconds=claim.wait_max_s)
+    guard = guard_of(tables, call, claim.credential, now)
+    keep(tables, guard.with_trial(attempt_id, now), now)
+    return _reserved(attempt)
+
+
+def _ask_provider(
+    tables: MemoryTables, call: CallRow, claim: Reserve, key: GuardKey, need: Need, now: datetime
+) -> tuple[Admission, list[Limit]] | Refused:
+    """Ask the breakers, then the limits of the key. A call that they refuse waits, or has waited long enough."""
+    call.output_token_bound = claim.output_token_bound
     guard = guard_of(tables, call, claim.credential, now)
     admission = admission_of(tables, call, guard, now)
     # It has waited long enough, even if it was a probe each time.
     is_over = call.wait_until is not None and call.wait_until <= now
     if admission is Admission.WAIT or (admission is Admission.PROBE and is_over):
-        _wait_for_provider(tables, call, claim, guard, now)
+        _wait_for_provider(tables, call, claim, _provider_wait(guard), now)
         return Refused(call.key, call.state, None)
-    attempt = _hold(tables, call, claim, budgets, attempt_id, now)
-    if admission is Admission.PROBE:
-        attempt.kind = AttemptKind.PROBE
-        call.wait_until = call.wait_until or now + timedelta(seconds=claim.wait_max_s)
+    chosen, limited = limits.ask(
+        tables, key, call, need, now, is_probe=admission is Admission.PROBE
+    )
+    if limited is None:
+        return admission, chosen
+    if limited.wait_s is None:
+        tables.end(call, CallState.REJECTED, limited.to_json(), now)
     else:
-        call.wait_until = None
-    keep(tables, guard.with_trial(attempt_id, now), now)
-    return _reserved(attempt)
-
-
-def record(tables: MemoryTables, answer: RecordAnswer, now: datetime) -> RecordOutcome:
-    """Keep what the provider answered, late or not; the first answer stays."""
-    attempt = tables.attempt(answer.ref)
-    if attempt is None:
-        return RecordOutcome.CLOSED
-    if not takes_record(answer):
-        return RecordOutcome.UNSTORABLE
-    if attempt.status is AttemptStatus.ANSWERED:
-        return RecordOutcome.RECORDED
-    if attempt.status is AttemptStatus.DISPATCHED:
-        attempt.status = AttemptStatus.ANSWERED
-        outcome = RecordOutcome.RECORDED
-    elif _awaits_late_answer(attempt, now):
-        attempt.late_due_at = now + DUE_AGAIN
-        outcome = RecordOutcome.LATE
-    else:
-        return RecordOutcome.CLOSED
-    attempt.reply = answer.reply
-    attempt.error = answer.error
-    attempt.latency_ms = answer.latency_ms
-    attempt.provider_request_id = answer.provider_request_id
-    attempt.finished_at = now
-    return outcome
-
-
-def settle(tables: MemoryTables, settlement: Settle, now: datetime) -> SettleOutcome:
-    """Post an attempt and move its call, unless it is posted already."""
-    call = tables.calls.get(settlement.ref.key)
-    if call is None:
-        return Unstorable("there is no such call")
-    if call.key in tables.locked:
-        return Locked(call.key)
-    if not takes_settlement(settlement):
-        return Unstorable(TOO_LARGE)
-    attempt = tables.attempt(settlement.ref)
-    if attempt is None or not _is_settleable(attempt, settlement):
-        return Settled(settlement.ref, False, call.state)
-    _post(tables, attempt, settlement, now)
-    if call.request is None:
-        # A late answer of a call that was purged meanwhile: what it cost stays, its text does not.
-        attempt.reply = None
-    was_open = call.state.is_open
-    _move(tables, call, attempt, settlement, now)
-    has_ended = was_open and not call.state.is_open
-    return Settled(settlement.ref, True, call.state, has_ended and bool(tables.deliveries(call)))
-
-
-def _awaits_late_answer(attempt: AttemptRow, now: datetime) -> bool:
-    is_open = attempt.status is AttemptStatus.UNKNOWN and attempt.finished_at is None
-    return is_open and now - attempt.started_at < LATE_ANSWER_MAX
+        wait = WaitReason.RATE_LIMITED, limited.to_json()
+        _wait_for_provider(tables, call, claim, wait, now)
+    return Refused(call.key, call.state, None)
 
 
 def _claimed_before(tables: MemoryTables, call: CallRow, claim: Reserve) -> AttemptRow | None:
@@ -222,24 +190,38 @@ def _turn_away(
         case Reject():
             tables.end(call, CallState.REJECTED, command.error, now)
         case Defer():
-            _wait(call, command.reason, command.error, now + timedelta(seconds=command.wait_s))
+            call.wait(command.reason, command.error, now + timedelta(seconds=command.wait_s))
         case Requeue():
-            _wait(call, WaitReason.LOCKED, command.error, now)
+            call.wait(WaitReason.LOCKED, command.error, now)
             call.sweeps = 0
 
 
+def _provider_wait(guard: Guard) -> tuple[WaitReason, str]:
+    refusing = guard.refusing
+    reason = WaitReason.RATE_LIMITED if refusing.is_rate_limited else WaitReason.PROVIDER
+    return reason, unavailable_json(refusing)
+
+
 def _wait_for_provider(
-    tables: MemoryTables, call: CallRow, claim: Reserve, guard: Guard, now: datetime
+    tables: MemoryTables, call: CallRow, claim: Reserve, wait: tuple[WaitReason, str], now: datetime
 ) -> None:
-    """Let the call wait until both breakers have headroom, or reject it if it has waited long enough."""
-    error = unavailable_json(guard.refusing)
+    """Let the call wait until its provider has headroom, or reject it if it has waited long enough."""
+    if _wait_to_its_end(tables, call, claim, wait, now):
+        call.waits_for = call.provider, call.model, claim.credential
+
+
+def _wait_to_its_end(
+    tables: MemoryTables, call: CallRow, claim: Reserve, wait: tuple[WaitReason, str], now: datetime
+) -> bool:
+    """Let the call wait for as long as it may in total. False: it has waited for so long, and is rejected."""
+    reason, error = wait
     wait_until = call.wait_until or now + timedelta(seconds=claim.wait_max_s)
     if wait_until <= now:
         tables.end(call, CallState.REJECTED, error, now)
-        return
-    _wait(call, WaitReason.PROVIDER, error, wait_until)
+        return False
+    call.wait(reason, error, wait_until)
     call.wait_until = wait_until
-    call.waits_for = call.provider, call.model, claim.credential
+    return True
 
 
 def _refuse(
@@ -251,12 +233,12 @@ def _refuse(
     if refusal.reason is RefusalReason.HELD:
         age_s = (now - call.created_at).total_seconds()
         due_at = now + timedelta(seconds=held_wait_s(age_s))
-        _wait(call, WaitReason.BUDGET_HELD, refusal.to_json(), due_at)
+        call.wait(WaitReason.BUDGET_HELD, refusal.to_json(), due_at)
         call.requested_hold_nano_usd = claim.hold_nano_usd
     elif refusal.reason is RefusalReason.EXHAUSTED and is_patient:
         reasons = [(refusal_of(b, claim.hold_nano_usd, now), b.ends_at) for b in budgets]
         ends = [ends_at for reason, ends_at in reasons if reason is RefusalReason.EXHAUSTED]
-        _wait(call, WaitReason.BUDGET_EXHAUSTED, refusal.to_json(), max(ends))
+        call.wait(WaitReason.BUDGET_EXHAUSTED, refusal.to_json(), max(ends))
         call.requested_hold_nano_usd = claim.hold_nano_usd
     else:
         tables.end(call, CallState.REJECTED, refusal.to_json(), now)
@@ -281,6 +263,8 @@ def _hold(
         credential=claim.credential,
         trace_id=claim.trace_id,
         started_at=now,
+        kind=AttemptKind.RETRY if call.attempt else AttemptKind.FIRST,
+        output_token_bound=claim.output_token_bound,
     )
     tables.add_attempt(attempt)
     call.state = CallState.RUNNING
@@ -296,80 +280,3 @@ def _hold(
 def _reserved(attempt: AttemptRow) -> Reserved:
     ref = AttemptRef(attempt.key, attempt.attempt_id)
     return Reserved(ref, attempt.attempt, attempt.queue_ms)
-
-
-def _is_settleable(attempt: AttemptRow, settlement: Settle) -> bool:
-    """An attempt without an answer can only become unknown; one that has changed since is left alone."""
-    if attempt.status is not settlement.expected_status:
-        return False
-    if attempt.status is AttemptStatus.DISPATCHED:
-        return settlement.status is AttemptStatus.UNKNOWN
-    return attempt.status is AttemptStatus.ANSWERED or attempt.late_due_at is not None
-
-
-def _post(tables: MemoryTables, attempt: AttemptRow, settlement: Settle, now: datetime) -> None:
-    """Replace the hold, or the amount that was posted before a late answer, by the new amount."""
-    if not is_bill_unknown(settlement.status, settlement.anomalies):
-        attempt.settled_by_hand_at = None
-    # A real cost replaces what an operator entered; another guess does not.
-    is_by_hand = attempt.settled_by_hand_at is not None
-    posted = (attempt.posted_nano_usd or 0) if is_by_hand else settlement.posted_nano_usd
-    release = 0 if attempt.status.is_posted else attempt.hold_nano_usd
-    spent = posted - (attempt.posted_nano_usd or 0)
-    for budget_id in attempt.budget_ids:
-        tables.change_budget(budget_id, reserved=-release, spent=spent)
-    attempt.status = settlement.status
-    attempt.posted_nano_usd = posted
-    attempt.posted_at = now
-    attempt.usage = settlement.usage
-    attempt.price_source = settlement.price_source or attempt.price_source
-    attempt.service_tier = settlement.service_tier
-    attempt.anomalies = settlement.anomalies
-    attempt.error = settlement.error
-    attempt.late_due_at = None
-
-
-def _move(
-    tables: MemoryTables, call: CallRow, attempt: AttemptRow, settlement: Settle, now: datetime
-) -> None:
-    """Move the call: a success always does, any other result only if its attempt is the current one."""
-    is_current = call.attempt_id == attempt.attempt_id and call.state is CallState.RUNNING
-    if not call.state.is_open:
-        tables.rest(call)
-    elif settlement.status is AttemptStatus.SUCCEEDED:
-        _succeed(tables, call, attempt, now)
-    elif is_current:
-        _fail(tables, call, attempt, settlement, now)
-
-
-def _fail(
-    tables: MemoryTables, call: CallRow, attempt: AttemptRow, settlement: Settle, now: datetime
-) -> None:
-    call.error_fingerprint = settlement.error_fingerprint
-    is_refused_once_more = is_refused_again(tables, settlement, call, attempt.credential)
-    if settlement.next_state is CallState.WAITING or is_refused_once_more:
-        due_at = now + timedelta(seconds=settlement.due_in_s or 0.0)
-        _wait(call, WaitReason.RETRY, settlement.error, due_at)
-    else:
-        tables.end(call, settlement.next_state, settlement.error, now + DUE_AGAIN)
-
-
-def _succeed(tables: MemoryTables, call: CallRow, winner: AttemptRow, now: datetime) -> None:
-    """End a call. A newer attempt that this supersedes may still send until it expires."""
-    expires_at = call.due_at
-    call.attempt_id = winner.attempt_id
-    call.error_fingerprint = None
-    tables.end(call, CallState.SUCCEEDED, None, now + DUE_AGAIN)
-    if tables.unposted(call.key) is not None and expires_at is not None:
-        call.due_at = max(now + DUE_AGAIN, expires_at)
-
-
-def _wait(call: CallRow, reason: WaitReason, error: str | None, due_at: datetime) -> None:
-    call.state = CallState.WAITING
-    call.wait_reason = reason
-    call.error = error
-    call.due_at = due_at
-    call.requested_hold_nano_usd = None
-    call.waits_for = None
-    if reason is not WaitReason.RETRY:
-        call.wait_until = None

@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from callgate.adapters.memory import unknown
+from callgate.adapters.memory import pauses, unknown
 from callgate.adapters.memory.breakers import breaker_line, set_breaker
 from callgate.adapters.memory.delivery import failures
 from callgate.adapters.memory.headroom import freed, release_budget_waiters
+from callgate.adapters.memory.limit_lines import limit_lines
 from callgate.adapters.memory.rows import AttemptRow, CallRow
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.bounds import reason_json
 from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.calls import AttemptStatus, Bodies, CallKey, CallState, CallView
 from callgate.domain.delivery import LinkFailure
+from callgate.domain.pauses import Pause, PauseKey
 from callgate.domain.reports import (
     BreakerLine,
     BudgetDrift,
@@ -27,6 +29,8 @@ from callgate.domain.reports import (
     CostLine,
     DeadGroup,
     EndReason,
+    LimitLine,
+    LimitPublisher,
     OperatorAction,
     Snapshot,
     UnprocessableMessage,
@@ -127,6 +131,22 @@ class MemoryOperations:
         with self._lock:
             return [breaker_line(self.tables, key) for key in sorted(self.tables.breakers)]
 
+    def limits(self) -> list[LimitLine]:
+        """List the provider limits, with what is free now and how many calls wait."""
+        with self._lock:
+            return limit_lines(self.tables, self._clock())
+
+    def limit_publishers(self) -> list[LimitPublisher]:
+        """List the worker processes that have published provider limits."""
+        with self._lock:
+            current = self.tables.declaration.digest
+            leases = sorted(self.tables.leases.values(), key=lambda lease: lease.worker_id)
+            return [
+                LimitPublisher(w.worker_id, w.limits_digest, w.limits_digest == current)
+                for w in leases
+                if w.limits_digest is not None
+            ]
+
     def set_breaker(
         self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
     ) -> BreakerLine:
@@ -138,6 +158,22 @@ class MemoryOperations:
             subject = "/".join(filter(None, key[:3]))
             self.tables.log_action(now, by, action, org_id or None, subject)
             return breaker_line(self.tables, key)
+
+    def pauses(self) -> list[Pause]:
+        """List the pauses and freezes that hold now, oldest first."""
+        with self._lock:
+            oldest = sorted(self.tables.pauses.values(), key=lambda pause: pause.at)
+            return [pauses.pause_line(self.tables, pause.key) for pause in oldest]
+
+    def pause(self, key: PauseKey, *, by: By) -> Pause:
+        """Keep the calls that a key covers from being sent."""
+        with self._lock:
+            return pauses.pause(self.tables, key, by, self._clock())
+
+    def resume(self, key: PauseKey, *, by: By) -> bool:
+        """End a pause or a freeze. False if there is none."""
+        with self._lock:
+            return pauses.resume(self.tables, key, by, self._clock())
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
         """List attempts with an unknown bill that was not settled by hand, newest first."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from callgate.domain.breaker import Health
 from callgate.domain.calls import (
     AttemptKind,
     AttemptStatus,
@@ -18,11 +19,15 @@ from callgate.domain.calls import (
     CallState,
     WaitReason,
 )
+from callgate.domain.flow import Measure, Source
 from callgate.domain.ledger import SubmitOutcome
 from callgate.domain.requests import Usage
+from callgate.domain.turns import Lane, Priority, turn_of
 
 GuardKey = tuple[str, str, str]
 """Provider, model and credential."""
+LimitKey = tuple[str, str, str, Source, Measure, int]
+"""Provider, model or pattern, credential, source, measure, and window in seconds."""
 BreakerKey = tuple[str, str, str, str]
 """The same, and the organisation whose breaker it is; empty for all organisations."""
 
@@ -58,7 +63,33 @@ class CallRow:
     waits_for: GuardKey | None = None
     """Whose breakers it waits for, from refusal to claim."""
     wait_until: datetime | None = None
-    """Until when it may wait for its provider's breaker."""
+    """Until when it may wait for its provider."""
+    output_token_bound: int = 0
+    """What it takes from limits of output tokens."""
+    priority: Priority = Priority.NORMAL
+    start_before: datetime | None = None
+    lane: Lane = Lane.CALL
+    """Where it was published last."""
+
+    @property
+    def turn_at(self) -> datetime:
+        """Its place in its organisation's line; see `turn_of`."""
+        return turn_of(self.created_at, self.priority, self.attempt)
+
+    def wait(self, reason: WaitReason, error: str | None, due_at: datetime) -> None:
+        """Let it wait."""
+        self.state = CallState.WAITING
+        self.wait_reason = reason
+        self.error = error
+        self.wait_until_due(due_at)
+        self.requested_hold_nano_usd = None
+        self.waits_for = None
+        if reason is not WaitReason.RETRY:
+            self.wait_until = None
+
+    def wait_until_due(self, at: datetime) -> None:
+        """Let it be due then; at its deadline at the latest, because it then ends."""
+        self.due_at = min(at, self.start_before) if self.start_before else at
 
 
 @dataclass(slots=True)
@@ -116,11 +147,16 @@ class AttemptRow:
     """When the answer was recorded."""
     posted_at: datetime | None = None
     """When the money was posted, or posted again."""
-    kind: AttemptKind = AttemptKind.CALL
+    kind: AttemptKind = AttemptKind.FIRST
     credential: str = ""
     anomalies: tuple[str, ...] = ()
     settled_by_hand_at: datetime | None = None
     """When an operator entered the bill that `posted_nano_usd` now shows."""
+    limit_ids: tuple[int, ...] = ()
+    """The provider limits it took from."""
+    output_token_bound: int = 0
+    health: Health | None = None
+    """What it says about its provider, once it is posted."""
     late_due_at: datetime | None = None
     """When recovery settles this late answer if its settle task was lost."""
 
@@ -141,10 +177,10 @@ class AttemptRow:
         return self.status is AttemptStatus.FAILED and was_paid
 
     @property
-    def is_free_probe(self) -> bool:
-        """True if it was a probe that failed and cost nothing."""
+    def is_uncounted(self) -> bool:
+        """True if it failed, cost nothing, and was a probe or refused for the provider's rate."""
         has_failed = self.status is AttemptStatus.FAILED and not self.posted_nano_usd
-        return has_failed and self.kind is AttemptKind.PROBE
+        return has_failed and (self.kind is AttemptKind.PROBE or self.health is Health.LIMITED)
 
     @property
     def is_lost(self) -> bool:
@@ -187,6 +223,8 @@ class LeaseRow:
     """Since then no renewal was late."""
     renewed_at: datetime
     expires_at: datetime
+    limits_digest: str | None = None
+    """Of the declaration of provider limits that it published."""
 
     @property
     def length(self) -> timedelta:

@@ -12,7 +12,9 @@ from callgate.adapters.memory.rows import (
     AttemptRow,
     BreakerKey,
     CallRow,
+    GuardKey,
     LeaseRow,
+    LimitKey,
     SubmissionRow,
 )
 from callgate.domain.bounds import error_code
@@ -27,7 +29,11 @@ from callgate.domain.calls import (
 )
 from callgate.domain.delivery import Delivery
 from callgate.domain.errors import UnknownTimeZone
+from callgate.domain.flow import Declaration, Limit
+from callgate.domain.pauses import Pause, PauseKey
 from callgate.domain.reports import By, OperatorAction, UnprocessableMessage
+
+NOTHING_DECLARED = Declaration()
 
 
 @dataclass(slots=True)
@@ -44,6 +50,14 @@ class MemoryTables:
     )
     leases: dict[str, LeaseRow] = field(default_factory=dict)
     breakers: dict[BreakerKey, Breaker] = field(default_factory=dict)
+    pauses: dict[PauseKey, Pause] = field(default_factory=dict)
+    declaration: Declaration = NOTHING_DECLARED
+    """The newest declaration of limits."""
+    limits: dict[LimitKey, Limit] = field(default_factory=dict)
+    unused: dict[int, int] = field(default_factory=dict)
+    """By `limit_id`: tokens that answers did not use, for the next claim to add."""
+    shares: dict[tuple[GuardKey, str], tuple[float, datetime, float]] = field(default_factory=dict)
+    """By key and organisation: how much it took of late from the limits, when, and after how many seconds it fades."""
     undelivered: dict[CallKey, datetime] = field(default_factory=dict)
     """Ended calls with links to deliver, and when to try the next link."""
     actions: list[OperatorAction] = field(default_factory=list)
@@ -155,8 +169,10 @@ class MemoryTables:
             worker_losses=sum(a.is_lost for a in attempts),
             unknown_attempts=sum(a.is_left_open for a in attempts),
             paid_failures=sum(a.is_paid_failure for a in attempts),
-            free_probes=sum(a.is_free_probe for a in attempts),
+            uncounted_attempts=sum(a.is_uncounted for a in attempts),
             wait_reason=call.wait_reason,
+            priority=call.priority,
+            start_before=call.start_before,
             end_reason=call.end_reason,
             sweeps=call.sweeps,
             is_purged=call.request is None,

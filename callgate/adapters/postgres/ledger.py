@@ -11,12 +11,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID
 
 import structlog
 
 from callgate.adapters.postgres.batches import BATCH_BYTES_MAX, bisected, written
+from callgate.adapters.postgres.parameters import reserve_parameters, settle_parameters
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.submissions import (
+    SUBMIT,
+    submit_parameters,
+    submitted,
+    unstorable,
+)
 from callgate.adapters.postgres.views import call_view
 from callgate.domain.bounds import LINK_FAILURE_CHARS_MAX, ROWS_MAX, one_line
 from callgate.domain.breaker import BreakerChange
@@ -31,7 +37,6 @@ from callgate.domain.calls import (
 from callgate.domain.delivery import Delivery, Told
 from callgate.domain.errors import RowRefused
 from callgate.domain.ledger import (
-    Defer,
     Due,
     DueBatch,
     DueKind,
@@ -42,20 +47,16 @@ from callgate.domain.ledger import (
     RecordAnswer,
     RecordOutcome,
     Refused,
-    Reject,
-    Requeue,
-    Reserve,
     ReserveCommand,
     Reserved,
     ReserveOutcome,
     Settle,
     Settled,
     SettleOutcome,
-    SubmitOutcome,
     Submitted,
     Unstorable,
 )
-from callgate.domain.requests import OnBudget, Usage
+from callgate.domain.turns import Lane
 
 log = structlog.get_logger(__name__)
 
@@ -65,32 +66,27 @@ ORG_LINKS_MAX = 50
 CALL_LINKS_MAX = 10
 """Links of one call that the process that ended it delivers at once."""
 
-SUBMIT = """SELECT * FROM callgate_submit_v1(
-    %(submission_ids)s::uuid[], %(org_ids)s::text[], %(call_ids)s::uuid[], %(input_hashes)s::bytea[],
-    %(call_types)s::text[], %(providers)s::text[], %(models)s::text[], %(input_token_bounds)s::int[],
-    %(requests)s::bytea[], %(idempotency_keys)s::text[], %(links)s::text[], %(forces)s::boolean[],
-    %(inherits)s::boolean[])"""
-READ = """SELECT * FROM callgate_read_v1(
+READ = """SELECT * FROM callgate_read_v2(
     %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(request_bytes_max)s,
     %(with_reply)s, %(bytes_max)s)"""
-RESERVE = """SELECT * FROM callgate_reserve_v1(
+RESERVE = """SELECT * FROM callgate_reserve_v2(
     %(call_ids)s::uuid[], %(generations)s::int[], %(commands)s::text[], %(holds)s::bigint[],
     %(expires_in_s)s::float8[], %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[],
     %(waits)s::boolean[], %(default_limits)s::bigint[], %(credentials)s::text[], %(waits_max_s)s::float8[],
-    %(errors)s::text[], %(defer_s)s::float8[], %(defer_reasons)s::text[])"""
+    %(errors)s::text[], %(defer_s)s::float8[], %(defer_reasons)s::text[], %(output_tokens)s::int[])"""
 RECORD = """SELECT * FROM callgate_record_v1(
     %(attempt_ids)s::uuid[], %(replies)s::bytea[], %(errors)s::text[], %(latencies_ms)s::int[],
     %(provider_request_ids)s::text[])"""
-SETTLE = """SELECT * FROM callgate_settle_v1(
+SETTLE = """SELECT * FROM callgate_settle_v2(
     %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(expected_statuses)s::text[],
     %(statuses)s::text[], %(posted)s::bigint[], %(next_states)s::text[], %(due_in_s)s::float8[],
     %(input_tokens)s::int[], %(cached_input_tokens)s::int[], %(cache_write_tokens)s::int[],
     %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(price_sources)s::text[],
     %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[],
-    %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[])"""
-DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_due_v1(
+    %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[], %(closed_for_s)s::float8[])"""
+DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_due_v2(
     %(limit)s, %(reaper)s, %(lease_stable_for_s)s) d ON true"""
-LOST_MESSAGES = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_lost_messages_v1(
+LOST_MESSAGES = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_lost_messages_v2(
     %(limit)s, %(queued_before)s) d ON true"""
 LINKS = """SELECT * FROM callgate_links_v1(
     %(after)s, %(call_ids)s::uuid[], %(generations)s::int[], %(per_call)s, %(per_org)s, %(limit)s, %(bytes_max)s)"""
@@ -108,37 +104,12 @@ class PostgresLedger:
         # Sorted, so that concurrent batches lock the same calls in the same order.
         order = sorted(range(len(batch)), key=lambda i: batch[i].call_id.bytes)
         rows = [batch[i] for i in order]
-        answers = dict(zip(order, written(rows, self._submit, _unstorable_submission), strict=True))
+        answers = dict(zip(order, written(rows, self._submit, unstorable), strict=True))
         return [answers[i] for i in range(len(batch))]
 
     def _submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
-        rows = self._session.answers(
-            SUBMIT,
-            {
-                "submission_ids": [s.submission_id for s in batch],
-                "org_ids": [s.org_id for s in batch],
-                "call_ids": [s.call_id for s in batch],
-                "input_hashes": [s.input_hash for s in batch],
-                "call_types": [s.call_type for s in batch],
-                "providers": [s.provider for s in batch],
-                "models": [s.model for s in batch],
-                "input_token_bounds": [s.input_token_bound for s in batch],
-                "requests": [s.request for s in batch],
-                "idempotency_keys": [s.idempotency_key for s in batch],
-                "links": [s.link for s in batch],
-                "forces": [s.force for s in batch],
-                "inherits": [s.inherit_links for s in batch],
-            },
-        )
-        return [
-            Submitted(
-                s.submission_id,
-                SubmitOutcome(row.outcome),
-                CallKey(s.call_id, row.generation),
-                CallState(row.state),
-            )
-            for s, row in zip(batch, _in_order(rows), strict=True)
-        ]
+        rows = self._session.answers(SUBMIT, submit_parameters(batch))
+        return [submitted(s, row) for s, row in zip(batch, _in_order(rows), strict=True)]
 
     def read(
         self, keys: Sequence[CallKey | AttemptRef], bodies: Bodies = Bodies.NONE
@@ -187,7 +158,7 @@ class PostgresLedger:
         return written(batch, self._reserve, lambda r, why: Unstorable(why))
 
     def _reserve(self, batch: Sequence[ReserveCommand]) -> list[ReserveOutcome]:
-        rows = self._session.answers(RESERVE, _reserve_parameters(batch))
+        rows = self._session.answers(RESERVE, reserve_parameters(batch))
         return [_reserve_outcome(c, row) for c, row in zip(batch, _in_order(rows), strict=True)]
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
@@ -212,7 +183,7 @@ class PostgresLedger:
         return written(batch, self._settle, lambda s, why: Unstorable(why))
 
     def _settle(self, batch: Sequence[Settle]) -> list[SettleOutcome]:
-        rows = self._session.answers(SETTLE, _settle_parameters(batch))
+        rows = self._session.answers(SETTLE, settle_parameters(batch))
         of_batch = next((row for row in rows if row.ord == 0), None)
         has_freed_waiters = of_batch is not None and of_batch.applied
         changes = tuple(map(BreakerChange.from_json, of_batch.breakers if of_batch else ()))
@@ -292,49 +263,12 @@ def _understood(build: Callable[[Any], Out], row: Any) -> Out | None:
         return None
 
 
-def _unstorable_submission(s: NewSubmission, why: str) -> Submitted:
-    return Submitted(
-        s.submission_id, SubmitOutcome.UNSTORABLE, CallKey(s.call_id, 0), CallState.REJECTED
-    )
-
-
 def _untold(outcome: Told, why: str) -> None:
     log.error("link_outcome.not_stored", submission_id=str(outcome.submission_id), reason=why)
 
 
 def _in_order(rows: list[Any]) -> list[Any]:
     return sorted(rows, key=lambda row: row.ord)
-
-
-def _reserve_parameters(batch: Sequence[ReserveCommand]) -> dict[str, Any]:
-    claims = [c if isinstance(c, Reserve) else _NO_CLAIM for c in batch]
-    return {
-        "call_ids": [c.key.call_id for c in batch],
-        "generations": [c.key.generation for c in batch],
-        "commands": [_COMMANDS[type(c)] for c in batch],
-        "holds": [c.hold_nano_usd for c in claims],
-        "expires_in_s": [c.expires_in_s for c in claims],
-        "worker_ids": [c.worker_id for c in claims],
-        "price_sources": [c.price_source for c in claims],
-        "trace_ids": [c.trace_id for c in claims],
-        "waits": [c.on_budget is OnBudget.WAIT for c in claims],
-        "default_limits": [c.default_limit_nano_usd for c in claims],
-        "credentials": [c.credential for c in claims],
-        "waits_max_s": [c.wait_max_s for c in claims],
-        "errors": [None if isinstance(c, Reserve) else c.error for c in batch],
-        "defer_s": [c.wait_s if isinstance(c, Defer) else None for c in batch],
-        "defer_reasons": [c.reason.value if isinstance(c, Defer) else None for c in batch],
-    }
-
-
-_COMMANDS: dict[type[ReserveCommand], str] = {
-    Reserve: "reserve",
-    Reject: "reject",
-    Defer: "defer",
-    Requeue: "requeue",
-}
-_NO_CLAIM = Reserve(CallKey(UUID(int=0), 1), 0, 0.0, worker_id="", price_source="")
-"""What the statement is given for a command that claims nothing; no attempt has an empty worker id."""
 
 
 def _reserve_outcome(r: ReserveCommand, row: Any) -> ReserveOutcome:
@@ -361,33 +295,9 @@ def _settle_outcome(
     )
 
 
-def _settle_parameters(batch: Sequence[Settle]) -> dict[str, Any]:
-    usages = [s.usage for s in batch]
-    return {
-        "call_ids": [s.ref.key.call_id for s in batch],
-        "generations": [s.ref.key.generation for s in batch],
-        "attempt_ids": [s.ref.attempt_id for s in batch],
-        "expected_statuses": [s.expected_status.value for s in batch],
-        "statuses": [s.status.value for s in batch],
-        "posted": [s.posted_nano_usd for s in batch],
-        "next_states": [s.next_state.value for s in batch],
-        "due_in_s": [s.due_in_s for s in batch],
-        **{
-            field: [getattr(u, field) if u else None for u in usages]
-            for field in Usage.model_fields
-        },
-        "price_sources": [s.price_source for s in batch],
-        "service_tiers": [s.service_tier for s in batch],
-        "errors": [s.error for s in batch],
-        "fingerprints": [s.error_fingerprint for s in batch],
-        "healths": [s.health.value for s in batch],
-        "failure_codes": [s.failure_code for s in batch],
-        "anomalies": [",".join(s.anomalies) for s in batch],
-    }
-
-
 def _due(row: Any) -> Due:
-    return Due(DueKind(row.kind), CallKey(row.call_id, row.generation), row.attempt_id)
+    lane = Lane(row.lane) if row.lane else Lane.CALL
+    return Due(DueKind(row.kind), CallKey(row.call_id, row.generation), row.attempt_id, lane)
 
 
 def _delivery(row: Any) -> Delivery:

@@ -24,6 +24,8 @@ from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.calls import AttemptStatus, CallKey, CallState, CallView
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import UnknownTimeZone
+from callgate.domain.flow import Measure, Source
+from callgate.domain.pauses import Pause, PauseKey
 from callgate.domain.reports import (
     BreakerLine,
     BudgetDrift,
@@ -32,6 +34,8 @@ from callgate.domain.reports import (
     CostLine,
     DeadGroup,
     EndReason,
+    LimitLine,
+    LimitPublisher,
     OperatorAction,
     Snapshot,
     UnprocessableMessage,
@@ -60,8 +64,15 @@ LINK_FAILURES = (
 AUDIT = "SELECT * FROM callgate_audit_v1()"
 COSTS = "SELECT * FROM callgate_costs_v1(%(org_id)s)"
 BREAKERS = "SELECT * FROM callgate_breakers_v1()"
+LIMITS = "SELECT * FROM callgate_limits_v1()"
+LIMIT_PUBLISHERS = "SELECT * FROM callgate_limit_publishers_v1()"
 SET_BREAKER = """SELECT * FROM callgate_set_breaker_v1(
     %(provider)s, %(model)s, %(credential)s, %(org_id)s, %(is_open)s, %(operator)s, %(reason)s)"""
+PAUSES = "SELECT * FROM callgate_pauses_v1()"
+PAUSE = """SELECT * FROM callgate_pause_v1(
+    %(provider)s, %(model)s, %(call_type)s, %(org_id)s, %(is_freeze)s, %(operator)s, %(reason)s)"""
+RESUME = """SELECT * FROM callgate_resume_v1(
+    %(provider)s, %(model)s, %(call_type)s, %(org_id)s, %(is_freeze)s, %(operator)s, %(reason)s) AS was_paused"""
 UNKNOWN_BILLS = """SELECT * FROM callgate_unknown_v1(
     %(org_id)s, %(provider)s, %(model)s, %(since)s, %(before)s, %(with_past)s, %(attempt_ids)s::uuid[], %(limit)s)"""
 UNKNOWN_DAYS = """SELECT * FROM callgate_unknown_days_v1(
@@ -173,6 +184,15 @@ class PostgresOperations:
         """List breakers; see `OperationsPort.breakers`."""
         return [BreakerLine(**row._asdict()) for row in self._session.answers(BREAKERS, {})]
 
+    def limits(self) -> list[LimitLine]:
+        """List provider limits; see `OperationsPort.limits`."""
+        return [_limit_line(row) for row in self._session.answers(LIMITS, {})]
+
+    def limit_publishers(self) -> list[LimitPublisher]:
+        """List the workers that published limits; see `OperationsPort.limit_publishers`."""
+        rows = self._session.answers(LIMIT_PUBLISHERS, {})
+        return [LimitPublisher(**row._asdict()) for row in rows]
+
     def set_breaker(
         self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
     ) -> BreakerLine:
@@ -190,6 +210,20 @@ class PostgresOperations:
             },
         )
         return BreakerLine(**row._asdict())
+
+    def pauses(self) -> list[Pause]:
+        """List pauses; see `OperationsPort.pauses`."""
+        return [_pause(row) for row in self._session.answers(PAUSES, {})]
+
+    def pause(self, key: PauseKey, *, by: By) -> Pause:
+        """Keep calls from being sent; see `OperationsPort.pause`."""
+        (row,) = self._session.answers(PAUSE, {**asdict(key), **asdict(by)})
+        return _pause(row)
+
+    def resume(self, key: PauseKey, *, by: By) -> bool:
+        """End a pause; see `OperationsPort.resume`."""
+        (row,) = self._session.answers(RESUME, {**asdict(key), **asdict(by)})
+        return bool(row.was_paused)
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
         """List unknown bills; see `OperationsPort.unknown_bills`."""
@@ -268,6 +302,11 @@ def _figures(row: Any) -> BudgetFigures:
     )
 
 
+def _pause(row: Any) -> Pause:
+    key = PauseKey(row.provider, row.model, row.call_type, row.org_id, row.is_freeze)
+    return Pause(key, By(row.operator, row.reason), row.at, row.waiting)
+
+
 def _filter(call_filter: CallFilter) -> dict[str, Any]:
     state = call_filter.state
     return {
@@ -281,3 +320,8 @@ def _filter(call_filter: CallFilter) -> dict[str, Any]:
         "error_fingerprint": call_filter.error_fingerprint,
         "call_ids": list(call_filter.call_ids) or None,
     }
+
+
+def _limit_line(row: Any) -> LimitLine:
+    fields = {**row._asdict(), "source": Source(row.source), "measure": Measure(row.measure)}
+    return LimitLine(**fields)

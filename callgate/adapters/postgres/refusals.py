@@ -16,6 +16,7 @@ from callgate.domain.errors import (
     LedgerUnavailable,
     NotMigrated,
     NotPermitted,
+    OrganisationFrozen,
     RowRefused,
 )
 
@@ -37,6 +38,8 @@ Connection broken, in a foreign transaction, server shut down or starting, sessi
 NOT_MIGRATED_SQLSTATES = frozenset({"42P01", "42883", "3F000", "42703"})
 ROW_SQLSTATE_CLASSES = frozenset({"21", "22", "23", "54", "P0"})
 """Cardinality, data exception, constraint violation, limit exceeded, raised by our functions: the row is refused."""
+FROZEN_SQLSTATE = "P0F01"
+"""Raised by `refuse_frozen_v1`. To a client of 0.1.0 the row is refused, because of the class."""
 REFUSED_SQLSTATE_CLASSES = frozenset({"28", "3D", "42"})
 NOT_PERMITTED_SQLSTATE = "42501"
 RAISED_BY_US = "exec_stmt_raise"
@@ -56,7 +59,7 @@ def translated() -> Iterator[None]:
 
     Raises:
         TryAgain: The same statement may succeed the next time.
-        LedgerUnavailable, NotMigrated, NotPermitted, ConfigurationError, RowRefused
+        LedgerUnavailable, NotMigrated, NotPermitted, OrganisationFrozen, ConfigurationError, RowRefused
     """
     try:
         yield
@@ -92,6 +95,8 @@ def _meaning(exc: DBAPIError) -> CallgateError | TryAgain:
         return NotMigrated(
             f"the database has no ledger of this version ({text}): run `callgate migrate`"
         )
+    if sqlstate == FROZEN_SQLSTATE:
+        return OrganisationFrozen(str(diagnosis))
     if sqlstate[:2] in ROW_SQLSTATE_CLASSES:
         return RowRefused(text)
     if sqlstate == NOT_PERMITTED_SQLSTATE:

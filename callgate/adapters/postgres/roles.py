@@ -20,9 +20,9 @@ ROLES = (CLIENT, WORKER, DASHBOARD)
 
 MAY_EXECUTE: Mapping[str, Sequence[str]] = {
     "callgate_tenant_orgs_v1": (CLIENT,),
-    "callgate_submit_v1": (CLIENT,),
+    "callgate_submit_v2": (CLIENT,),
     "callgate_end_v1": (CLIENT,),
-    "callgate_read_v1": (CLIENT, WORKER),
+    "callgate_read_v2": (CLIENT, WORKER),
     "callgate_calls_v1": (CLIENT,),
     "callgate_dead_groups_v1": (CLIENT,),
     "callgate_link_failures_v1": (CLIENT,),
@@ -32,11 +32,16 @@ MAY_EXECUTE: Mapping[str, Sequence[str]] = {
     "callgate_breakers_v1": (DASHBOARD,),
     "callgate_unknown_v1": (DASHBOARD,),
     "callgate_unknown_days_v1": (DASHBOARD,),
-    "callgate_reserve_v1": (WORKER,),
+    "callgate_reserve_v2": (WORKER,),
+    "callgate_publish_limits_v1": (WORKER,),
+    "callgate_learn_limits_v1": (WORKER,),
+    "callgate_limits_v1": (DASHBOARD,),
+    "callgate_pauses_v1": (DASHBOARD,),
+    "callgate_limit_publishers_v1": (DASHBOARD,),
     "callgate_record_v1": (WORKER,),
-    "callgate_settle_v1": (WORKER,),
-    "callgate_take_due_v1": (WORKER,),
-    "callgate_take_lost_messages_v1": (WORKER,),
+    "callgate_settle_v2": (WORKER,),
+    "callgate_take_due_v2": (WORKER,),
+    "callgate_take_lost_messages_v2": (WORKER,),
     "callgate_links_v1": (WORKER,),
     "callgate_deliver_v1": (WORKER,),
     "callgate_renew_lease_v1": (WORKER,),
@@ -47,6 +52,13 @@ MAY_EXECUTE: Mapping[str, Sequence[str]] = {
     "callgate_forget_breakers_v1": (WORKER,),
     "callgate_make_partitions_v1": (WORKER,),
     "callgate_archive_month_v1": (WORKER,),
+    # Of clients and workers of 0.1.0.
+    "callgate_submit_v1": (CLIENT,),
+    "callgate_read_v1": (CLIENT, WORKER),
+    "callgate_take_due_v1": (WORKER,),
+    "callgate_take_lost_messages_v1": (WORKER,),
+    "callgate_reserve_v1": (WORKER,),
+    "callgate_settle_v1": (WORKER,),
 }
 """Each runs with the rights of its owner, and checks by itself which organisations a client's login acts for."""
 
@@ -57,6 +69,13 @@ MAY_SELECT: Mapping[str, Sequence[str]] = {
     "ai_call_log_archive": (DASHBOARD,),
     "ai_call_log_sums": (DASHBOARD,),
     "dead_letter": (DASHBOARD,),
+    "flow_catalogue": (DASHBOARD,),
+    "flow_rule": (DASHBOARD,),
+    "flow_limit": (DASHBOARD,),
+    "flow_note": (DASHBOARD,),
+    "flow_share": (DASHBOARD,),
+    "flow_open": (DASHBOARD,),
+    "pause": (DASHBOARD,),
 }
 VIEWS = frozenset({"ai_call_log_sums", "dead_letter"})
 MAY_SELECT_EXCEPT: Mapping[str, Sequence[str]] = {

@@ -14,6 +14,7 @@ from callgate.domain.calls import (
     WaitReason,
 )
 from callgate.domain.requests import Usage
+from callgate.domain.turns import Priority
 
 
 def call_view(row: Any) -> CallView:
@@ -35,9 +36,11 @@ def call_view(row: Any) -> CallView:
         worker_losses=row.worker_losses,
         unknown_attempts=row.unknown_attempts,
         paid_failures=row.paid_failures,
-        free_probes=row.free_probes,
+        uncounted_attempts=row.free_probes,
         wait_reason=WaitReason(row.wait_reason) if row.wait_reason else None,
         end_reason=row.end_reason,
+        priority=Priority(row.priority),
+        start_before=row.start_before,
         sweeps=row.sweeps,
         is_purged=row.is_purged,
         request_bytes=row.request_bytes,

@@ -6,7 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 from callgate.adapters.memory import ledger as memory_ledger
-from callgate.adapters.memory import money as memory_money
+from callgate.adapters.memory import posting as memory_posting
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.calls import AttemptStatus, CallState
 from callgate.domain.ledger import Reaper, RecordAnswer, RecordOutcome
@@ -88,7 +88,7 @@ def expiry_asks_nobodys_lease() -> Patched:
 @caught_by("an_answer_is_kept", pauses_while_asking=0.4)
 def drop_a_late_answer() -> Patched:
     """What is unknown stays unknown."""
-    record = memory_money.record
+    record = memory_posting.record
 
     def dropped(tables: MemoryTables, answer: Any, now: Any) -> RecordOutcome:
         row = tables.attempt(answer.ref)
@@ -96,30 +96,30 @@ def drop_a_late_answer() -> Patched:
             return RecordOutcome.CLOSED
         return record(tables, answer, now)
 
-    return patch.object(memory_money, "record", dropped)
+    return patch.object(memory_posting, "record", dropped)
 
 
 @caught_by("the_first_success_ends_it", pauses_while_asking=0.4)
 def let_only_the_current_attempt_end_a_call() -> Patched:
     """A late success is posted, and the call is made again all the same."""
-    move = memory_money._move
+    move = memory_posting._move
 
     def moved(tables: Any, call: Any, attempt: Any, *rest: Any) -> None:
         is_current = call.attempt_id == attempt.attempt_id and call.state is CallState.RUNNING
         if is_current or not call.state.is_open:
             move(tables, call, attempt, *rest)
 
-    return patch.object(memory_money, "_move", moved)
+    return patch.object(memory_posting, "_move", moved)
 
 
 @caught_by("an_answer_is_kept", pauses_while_asking=0.4)
 def forget_which_attempt_won() -> Patched:
     """The call succeeds, and shows the newest attempt, which has no answer."""
-    succeed = memory_money._succeed
+    succeed = memory_posting._succeed
 
     def succeeded(tables: MemoryTables, call: Any, *rest: Any) -> None:
         newest = call.attempt_id
         succeed(tables, call, *rest)
         call.attempt_id = newest
 
-    return patch.object(memory_money, "_succeed", succeeded)
+    return patch.object(memory_posting, "_succeed", succeeded)

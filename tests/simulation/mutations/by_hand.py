@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from callgate.adapters.memory import money as memory_money
+from callgate.adapters.memory import posting as memory_posting
 from callgate.adapters.memory import unknown as memory_unknown
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.unknown import HandOutcome, SettledByHand
@@ -40,7 +40,7 @@ def settle_by_hand_what_has_changed_since() -> Patched:
     return patch.object(memory_unknown, "settle", settle)
 
 
-@caught_by("figures_equal_rows", dies_while_asking=0.3, seed=245)
+@caught_by("figures_equal_rows", much_by_hand=1, dies_while_asking=0.3)
 def settle_by_hand_in_the_budgets_of_today() -> Patched:
     """The money of yesterday's attempt is given back today."""
 
@@ -55,13 +55,13 @@ def settle_by_hand_in_the_budgets_of_today() -> Patched:
     return settling(move)
 
 
-@caught_by("freed_headroom_releases_the_oldest", dies_while_asking=0.3)
+@caught_by("freed_headroom_releases_the_oldest", much_by_hand=1, dies_while_asking=0.3)
 def settling_by_hand_wakes_nobody() -> Patched:
     """What it frees is found by the timers."""
     return patch.object(memory_unknown, "running", lambda budgets, now: {})
 
 
-@caught_by("a_late_answer_is_settled", much_by_hand=1, no_usage=0.3)
+@caught_by("a_late_answer_is_settled", much_by_hand=3, pauses_while_asking=0.3, lost_at_pop=0.5)
 def settling_by_hand_drops_a_late_answer() -> Patched:
     """What an operator said is thought to be the last word."""
 
@@ -71,7 +71,9 @@ def settling_by_hand_drops_a_late_answer() -> Patched:
     return settling(drop)
 
 
-@caught_by("unknown_posts_the_hold", much_by_hand=1, no_usage=0.3)
+@caught_by(
+    "unknown_posts_the_hold", much_by_hand=3, pauses_while_asking=0.3, no_usage=0.6, seed=134
+)
 def a_guess_takes_the_operators_amount() -> Patched:
     """A late answer that does not say what it cost is posted at the whole hold again."""
-    return patch.object(memory_money, "is_bill_unknown", lambda status, anomalies: False)
+    return patch.object(memory_posting, "is_bill_unknown", lambda status, anomalies: False)

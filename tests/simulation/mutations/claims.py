@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 from callgate.adapters.memory import money as memory_money
+from callgate.adapters.memory import posting as memory_posting
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.calls import AttemptStatus, CallState
 from callgate.domain.retry import DEADLINE_BEFORE_SEND
@@ -17,13 +18,16 @@ from tests.simulation.mutations.registry import Patched, caught_by
     "an_answer_is_kept",
     "what_is_settled_stays",
     "posted_is_billed",
+    "who_waits_says_why",
     pauses_while_asking=0.5,
-    slow_statement=0.5,
-    seed=149,
+    slow_statement=0.3,
+    repeated=0.3,
+    conflict=0,
+    seed=42,
 )
 def settle_what_has_changed_since() -> Patched:
     """`seen` is not compared."""
-    return patch.object(memory_money, "_is_settleable", lambda *_: True)
+    return patch.object(memory_posting, "_is_settleable", lambda *_: True)
 
 
 @caught_by("a_claim_is_of_one_process", repeated=0.5)
@@ -37,7 +41,7 @@ def a_redelivery_shares_the_attempt() -> Patched:
     return patch.object(memory_money, "_claimed_before", claimed)
 
 
-@caught_by("a_claim_makes_one_attempt", lands_late=0.3, rate_limited=0.5)
+@caught_by("a_claim_makes_one_attempt", lands_late=0.3, conflict=0.5)
 def a_statement_that_lands_late_claims_again() -> Patched:
     """Nobody asks whether the claim has made an attempt before."""
     return patch.object(memory_money, "_is_spent", lambda tables, call, claim: False)
@@ -54,7 +58,9 @@ def send_past_the_deadline() -> Patched:
     return patch.object(Sender, "send", send)
 
 
-@caught_by("only_what_is_held_is_sent", pauses=0.02, answer_lost=0, seed=58)
+@caught_by(
+    "only_what_is_held_is_sent", pauses=0, pauses_while_asking=0.4, dies_while_asking=0, seed=28
+)
 def send_under_a_lease_that_ran_out() -> Patched:
     """The deadline alone is thought to be enough, however long it takes until then."""
 
@@ -69,7 +75,7 @@ def send_under_a_lease_that_ran_out() -> Patched:
     return patch.object(Sender, "send", send)
 
 
-@caught_by("no_lease_ends_early", pauses_while_asking=0.5, seed=45)
+@caught_by("no_lease_ends_early", pauses_while_asking=0.5, slow_reply=0.2, conflict=0, seed=44)
 def an_overtaken_attempt_loses_its_lease() -> Patched:
     """A late success makes the call due at once, and the newer attempt with it."""
 
@@ -79,4 +85,4 @@ def an_overtaken_attempt_loses_its_lease() -> Patched:
         if tables.unposted(call.key):
             call.due_at = now
 
-    return patch.object(memory_money, "_succeed", succeed)
+    return patch.object(memory_posting, "_succeed", succeed)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from callgate.adapters.memory import money as memory_money
+from callgate.adapters.memory import posting as memory_posting
 from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.domain.calls import CallState
 from callgate.services.recovery import RecoveryService
@@ -15,7 +15,7 @@ from tests.simulation.mutations.registry import Patched, caught_by, deciding
 RETRY_UNKNOWN = {"on_unknown": "retry"}
 
 
-@caught_by("no_repeat_without_a_reason", rate_limited=0.5)
+@caught_by("no_repeat_without_a_reason", conflict=0.5)
 def try_once_too_often() -> Patched:
     """The first attempt is not counted."""
     return deciding(
@@ -64,13 +64,13 @@ def late_answers_are_never_due() -> Patched:
 @caught_by("whatever_is_left_is_due", pauses_while_asking=0.4)
 def forget_an_overtaken_attempt() -> Patched:
     """A call that has ended is thought to hold nothing."""
-    succeed = memory_money._succeed
+    succeed = memory_posting._succeed
 
     def forgetful(tables: Any, call: Any, winner: Any, now: Any) -> None:
         succeed(tables, call, winner, now)
         call.due_at = None
 
-    return patch.object(memory_money, "_succeed", forgetful)
+    return patch.object(memory_posting, "_succeed", forgetful)
 
 
 @caught_by("poison_is_put_aside", dies_while_asking=0.5)

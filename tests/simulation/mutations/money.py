@@ -11,6 +11,7 @@ from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.memory import headroom as memory_headroom
 from callgate.adapters.memory import ledger as memory_ledger
 from callgate.adapters.memory import money as memory_money
+from callgate.adapters.memory import posting as memory_posting
 from callgate.adapters.memory import tables as memory_tables
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.budgets import BudgetFigures
@@ -49,7 +50,7 @@ def hold_the_likely_case() -> Patched:
     return patch.object(CostCalculator, "worst_case", likely)
 
 
-@caught_by("the_worst_case_is_held", rate_limited=0.3)
+@caught_by("the_worst_case_is_held", conflict=0.3)
 def retry_without_a_new_hold() -> Patched:
     """The first attempt's hold is thought to cover them all."""
     hold = memory_money._hold
@@ -132,7 +133,7 @@ def claim_without_holding() -> Patched:
 @caught_by("figures_equal_rows")
 def settle_into_the_period_of_today() -> Patched:
     """A hold of yesterday is released in today's budget."""
-    post = memory_money._post
+    post = memory_posting._post
 
     def posted(tables: MemoryTables, attempt: Any, settlement: Any, now: Any) -> None:
         held_in = attempt.budget_ids
@@ -143,7 +144,7 @@ def settle_into_the_period_of_today() -> Patched:
         post(tables, attempt, settlement, now)
         attempt.budget_ids = held_in
 
-    return patch.object(memory_money, "_post", posted)
+    return patch.object(memory_posting, "_post", posted)
 
 
 @caught_by("unknown_posts_the_hold")

@@ -43,8 +43,8 @@ def caught_by(
     """Register a defect under the name of its function; underscores in faults are spaces."""
 
     def register(plant: Callable[[], Patched]) -> object:
-        # Provider outages only for the defects about them: lives without are shorter.
-        chances = {"provider outage": 0.0}
+        # Outages and limits of a provider only for the defects about them: in lives without, calls wait less.
+        chances = {"provider outage": 0.0, "provider limits": 0.0, "rate limited": 0.0}
         chances |= {name.replace("_", " "): chance for name, chance in faults.items()}
         MUTATIONS.append(Mutation(plant.__name__, rules, plant, chances, seed))
         return plant

@@ -63,10 +63,10 @@ def drop_the_link_of_a_duplicate() -> Patched:
 @caught_by("no_result_is_of_another_request")
 def hash_without_the_prompt() -> Patched:
     """All requests to one model get the same answer."""
-    return patch.object(identity, "NOT_IN_IDENTITY", identity.NOT_IN_IDENTITY | {"messages"})
+    return patch.object(identity, "IN_IDENTITY", identity.IN_IDENTITY - {"messages"})
 
 
-@caught_by("a_duplicate_starts_nothing", bad_request=0.4, hangs=0)
+@caught_by("a_duplicate_starts_nothing", much_redriven=1, bad_request=0.3)
 def redrive_what_has_succeeded_since() -> Patched:
     """Two operators redrive the same dead letter, and the second pays for it again."""
     outcome = memory_ledger._outcome
@@ -140,7 +140,7 @@ def a_replayed_link_is_not_due() -> Patched:
     return patch.object(MemoryLedger, "_add_submission", silent)
 
 
-@caught_by("a_redrive_tells_all", seed=46)
+@caught_by("a_redrive_tells_all", much_redriven=1, bad_request=0.3)
 def a_redrive_inherits_no_links() -> Patched:
     """The submitters of the dead call never hear of the next one."""
     return patch.object(MemoryLedger, "_inherit_links", lambda *_: None)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from callgate.domain.pauses import PauseKey
 from callgate.domain.reports import By
 from tests.support.command_line import HOSTILE, Shell, given_up
 from tests.support.ledger_under_test import LedgerUnderTest, open_memory
@@ -27,10 +28,11 @@ def test_nothing_that_operators_see_controls_a_terminal(
     memory.tables.attempts[ref.attempt_id].provider_request_id = HOSTILE
     memory.tables.attempts[ref.attempt_id].anomalies = ("usage_zero", HOSTILE)
     ledger.operations.set_breaker("openai", HOSTILE, "", is_open=True, by=By(HOSTILE, HOSTILE))
+    ledger.operations.pause(PauseKey(model=HOSTILE), by=By(HOSTILE, HOSTILE))
 
     for command in (
         ("unknown", "list"), ("unknown", "summary"), ("breakers", "list"), ("actions", "list"),
-        ("calls", "show", ref.key.task_id),
+        ("pauses",), ("calls", "show", ref.key.task_id),
     ):  # fmt: skip
         code, out, err = shell(*command, *form)
 

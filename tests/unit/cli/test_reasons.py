@@ -50,7 +50,7 @@ def test_an_attempt_says_how_it_was_made_and_what_was_odd(
 
     shown = shell("calls", "show", key.task_id)[1]
 
-    assert "as a call, with acme's own key" in shown
+    assert "as a first, with acme's own key" in shown
     assert "usage_zero, tier_unasked" in shown
 
 

@@ -86,6 +86,15 @@ ai_call_log = Table(
         comment="what is implausible about the bill",
     ),
     Column("settled_by_hand_at", TIME, comment="when an operator replaced what was posted"),
+    Column(
+        "limit_ids",
+        ARRAY(BigInteger),
+        nullable=False,
+        server_default="{}",
+        comment="the provider limits it took from",
+    ),
+    Column("output_token_bound", Integer, comment="what it took from limits of output tokens"),
+    Column("health", Text, comment="what it says about its provider; limited: it does not count"),
     PrimaryKeyConstraint("attempt_id"),
     CheckConstraint(
         "status IN ('dispatched', 'answered', 'succeeded', 'failed', 'unknown')", name="status"
@@ -96,7 +105,10 @@ ai_call_log = Table(
     CheckConstraint("(posted_nano_usd IS NULL) = (posted_at IS NULL)", name="posted_has_time"),
     CheckConstraint("status <> 'answered' OR finished_at IS NOT NULL", name="answered_has_time"),
     CheckConstraint("hold_nano_usd >= 0 AND posted_nano_usd >= 0", name="money_not_negative"),
-    CheckConstraint("kind IN ('call', 'probe')", name="kind"),
+    CheckConstraint(
+        "health IN ('alive', 'failed', 'key_refused', 'limited', 'neutral')", name="health"
+    ),
+    CheckConstraint("kind IN ('call', 'first', 'retry', 'probe')", name="kind"),
     *bounded(
         org_id=NAME,
         input_hash=HASH,
@@ -126,6 +138,13 @@ Index(
     "ix_ai_call_log_late",
     ai_call_log.c.finished_at,
     postgresql_where=text("status = 'unknown' AND finished_at > posted_at"),
+)
+Index(
+    "ix_ai_call_log_in_flight",
+    ai_call_log.c.provider,
+    ai_call_log.c.credential,
+    ai_call_log.c.model,
+    postgresql_where=text("posted_nano_usd IS NULL"),
 )
 Index("ix_ai_call_log_org", ai_call_log.c.org_id, ai_call_log.c.started_at)
 Index(

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -64,13 +65,26 @@ llm_call = Table(
     Column(
         "breaker_id", BigInteger, comment="the shared breaker of the provider that it waits for"
     ),
-    Column("wait_until", TIME, comment="until when it may wait for its provider"),
+    Column("wait_until", TIME, comment="until when it may wait for its provider, or paused"),
+    Column("output_token_bound", Integer, comment="what it takes from limits of output tokens"),
+    Column(
+        "priority",
+        SmallInteger,
+        nullable=False,
+        server_default=text("1"),
+        comment="0 bulk, 1 normal, 2 interactive",
+    ),
+    Column("turn_at", TIME, nullable=False, server_default=NOW, comment="the earliest comes first"),
+    Column("start_before", TIME, comment="it is not sent later"),
+    Column("lane", Text, comment="where it was published last; null: call"),
     PrimaryKeyConstraint("call_id", "generation"),
     CheckConstraint("generation >= 1", name="generation_starts_at_1"),
     CheckConstraint("attempt >= 0", name="attempt_not_negative"),
     CheckConstraint(
         "state IN ('queued', 'running', 'waiting', 'succeeded', 'dead', 'rejected')", name="state"
     ),
+    CheckConstraint("priority BETWEEN 0 AND 2", name="priority"),
+    CheckConstraint("lane IN ('call', 'express')", name="lane"),
     CheckConstraint(
         "state NOT IN ('queued', 'running', 'waiting') OR due_at IS NOT NULL", name="open_is_due"
     ),
@@ -90,7 +104,8 @@ llm_call = Table(
         "(end_reason IS NOT NULL) = (state IN ('dead', 'rejected'))", name="has_end_reason"
     ),
     CheckConstraint(
-        "wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine', 'memory', 'locked')",
+        "wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine', 'memory', 'locked',"
+        " 'rate_limited', 'backlog', 'paused')",
         name="wait_reason",
     ),
     *bounded(
@@ -117,6 +132,19 @@ Index(
     llm_call.c.created_at,
     postgresql_where=text("request IS NOT NULL AND due_at IS NULL"),
 )
+Index(
+    "ix_llm_call_backlog",
+    llm_call.c.org_id,
+    llm_call.c.turn_at,
+    postgresql_where=text("wait_reason = 'backlog'"),
+)
+Index(
+    "ix_llm_call_open_org",
+    llm_call.c.org_id,
+    llm_call.c.state,
+    llm_call.c.priority,
+    postgresql_where=text("state IN ('queued', 'running', 'waiting')"),
+)
 Index("ix_llm_call_queued", llm_call.c.due_at, postgresql_where=text("state = 'queued'"))
 Index(
     "ix_llm_call_requested_hold",
@@ -141,9 +169,17 @@ Index(
     "ix_llm_call_breaker",
     llm_call.c.breaker_id,
     llm_call.c.org_id,
-    llm_call.c.attempt,
-    llm_call.c.created_at,
+    llm_call.c.turn_at,
     postgresql_where=text("breaker_id IS NOT NULL"),
+)
+Index(
+    "ix_llm_call_paused",
+    llm_call.c.org_id,
+    llm_call.c.call_type,
+    llm_call.c.provider,
+    llm_call.c.model,
+    llm_call.c.turn_at,
+    postgresql_where=text("wait_reason = 'paused'"),
 )
 Index("ix_llm_call_org", llm_call.c.org_id, llm_call.c.created_at.desc())
 Index(

@@ -1,4 +1,4 @@
-"""What limits calls: budgets, and the breakers of providers."""
+"""What limits calls: budgets, the breakers of providers, and pauses."""
 
 from sqlalchemy import (
     ARRAY,
@@ -8,6 +8,7 @@ from sqlalchemy import (
     Column,
     Double,
     Identity,
+    Integer,
     PrimaryKeyConstraint,
     Table,
     Text,
@@ -93,9 +94,33 @@ breaker = Table(
         server_default="{}",
         comment="attempts under way whose result it waits for",
     ),
+    Column("in_flight_max", Integer, comment="attempts under way at most; null: any number"),
+    Column("grown_at", TIME, comment="when that number last changed"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("provider", "model", "credential", "org_id"),
     CheckConstraint("is_open OR probe_at IS NULL", name="probed_while_open"),
     CheckConstraint("cardinality(failed_orgs) <= 3", name="failures_are_few"),
     *bounded(provider=NAME, model=NAME, credential=NAME, org_id=NAME, reason=WORDS, turn_org=NAME),
+)
+
+pause = Table(
+    "pause",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("provider", Text, nullable=False, comment="empty: any; as the other names"),
+    Column("model", Text, nullable=False),
+    Column("call_type", Text, nullable=False),
+    Column("org_id", Text, nullable=False),
+    Column("is_freeze", Boolean, nullable=False, comment="new submissions are refused too"),
+    Column("operator", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", TIME, nullable=False, server_default=NOW),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("provider", "model", "call_type", "org_id", "is_freeze"),
+    CheckConstraint(
+        "NOT is_freeze OR org_id <> '' AND provider = '' AND model = '' AND call_type = ''",
+        name="freeze_is_of_one_org",
+    ),
+    *bounded(provider=NAME, model=NAME, call_type=NAME, org_id=NAME, operator=WORDS, reason=WORDS),
+    comment="calls that are not sent, until an operator resumes them",
 )

@@ -82,8 +82,9 @@ worker_lease = Table(
     Column("stable_since", TIME, nullable=False, comment="since then no renewal was late"),
     Column("renewed_at", TIME, nullable=False),
     Column("expires_at", TIME, nullable=False),
+    Column("limits_digest", Text, comment="of the declaration of provider limits it published"),
     PrimaryKeyConstraint("worker_id"),
-    *bounded(worker_id=PROCESS),
+    *bounded(worker_id=PROCESS, limits_digest=NAME),
 )
 
 tenant_login = Table(

@@ -18,6 +18,7 @@ from callgate.adapters.providers.http.error_body import (
     known_names,
     provider_code,
 )
+from callgate.adapters.providers.http.rate_limit_headers import learned_limits, reset_s
 from callgate.adapters.providers.http.retry_after import retry_after_in_body_s, retry_after_s
 from callgate.adapters.providers.http.safe_words import SENTENCES, hint, lower_message, parameter
 from callgate.domain.catalogue import ProviderEntry
@@ -76,8 +77,19 @@ def refusal_of(
         billing=billing,
         status=status,
         provider_code=provider_code(error),
-        retry_after_s=retry_after_s(headers) or retry_after_in_body_s(error),
+        retry_after_s=_wait_s(status, error, headers, entry),
+        limits=learned_limits(headers, entry.rate_limit_headers),
     )
+
+
+def _wait_s(
+    status: int, error: Mapping[str, object], headers: Mapping[str, str], entry: ProviderEntry
+) -> float | None:
+    """The wait that the provider asks for; without one, a 429 waits until what is exhausted is available again."""
+    asked_s = retry_after_s(headers) or retry_after_in_body_s(error)
+    if asked_s is None and status == 429:
+        return reset_s(headers, entry.rate_limit_headers)
+    return asked_s
 
 
 def _classification(

@@ -23,9 +23,9 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """
     for name, per_s in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         if (number := _number(headers.get(name))) is not None:
-            return _bounded_s(number / per_s)
-    until, now = _epoch_s(headers.get("retry-after")), _epoch_s(headers.get("date"))
-    return None if until is None or now is None else _bounded_s(until - now)
+            return bounded_s(number / per_s)
+    until, now = epoch_s(headers.get("retry-after")), epoch_s(headers.get("date"))
+    return None if until is None or now is None else bounded_s(until - now)
 
 
 def retry_after_in_body_s(error: Mapping[str, object]) -> float | None:
@@ -33,10 +33,10 @@ def retry_after_in_body_s(error: Mapping[str, object]) -> float | None:
     value = error.get("retry_after")
     is_number = isinstance(value, int | float | str) and not isinstance(value, bool)
     number = _number(str(value)) if is_number else None
-    return None if number is None else _bounded_s(number)
+    return None if number is None else bounded_s(number)
 
 
-def _bounded_s(seconds: float) -> float | None:
+def bounded_s(seconds: float) -> float | None:
     """Cut to `RETRY_AFTER_MAX_S`; None if the wait is not above 0."""
     return min(seconds, RETRY_AFTER_MAX_S) if seconds > 0 else None
 
@@ -50,7 +50,7 @@ def _number(text: str | None) -> float | None:
     return None if math.isnan(number) else number
 
 
-def _epoch_s(text: str | None) -> float | None:
+def epoch_s(text: str | None) -> float | None:
     """An HTTP date as seconds since 1970; None if it is not a date."""
     try:
         fields = parsedate_tz(text or "")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from uuid import UUID
 
 import httpx2
@@ -25,6 +26,7 @@ import openai
 from callgate.adapters.providers.http.client import http_client, request_timeout
 from callgate.adapters.providers.http.failures import NoClient
 from callgate.adapters.providers.http.provider_loop import ProviderLoop
+from callgate.adapters.providers.http.rate_limit_headers import learned_limits
 from callgate.adapters.providers.http.request_body import RequestBody
 from callgate.adapters.providers.openai.chat_reply import reply_of
 from callgate.adapters.providers.openai.chat_request import request_json
@@ -112,7 +114,9 @@ class OpenAIAdapter:
     ) -> ProviderReply | Failure:
         """Send the request and read its reply, in the provider's loop. `deadline` is in that loop's time."""
         response = await self._post(body, headers, deadline)
-        return reply_of(response.content, response.headers, request, self._entry)
+        answer = reply_of(response.content, response.headers, request, self._entry)
+        limits = learned_limits(response.headers, self._entry.rate_limit_headers)
+        return replace(answer, limits=limits)
 
     async def _post(
         self, body: RequestBody, headers: dict[str, str | openai.Omit], deadline: float

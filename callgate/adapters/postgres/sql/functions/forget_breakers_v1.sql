@@ -1,9 +1,10 @@
 -- callgate_forget_breakers_v1: delete breakers that were not used for a week and for which no call waits:
 -- `Breaker.is_forgettable`.
 --
--- Callers choose the names of models. Without this function the table would grow with each name that has a price.
--- Locks     those breakers: SKIP LOCKED, so that the order of locks is kept.
--- Returns   how many were deleted; at most p_limit.
+-- Callers choose the names of models. Without this function the table would grow with each name that has a price. The
+-- same holds for learned and observed limits, and for shares of organisations.
+-- Locks     those rows: SKIP LOCKED, so that the order of locks is kept.
+-- Returns   how many breakers were deleted; at most p_limit.
 CREATE FUNCTION callgate_forget_breakers_v1(p_limit int) RETURNS int
 LANGUAGE sql SET enable_bitmapscan = off AS $$
     WITH old AS (
@@ -16,6 +17,17 @@ LANGUAGE sql SET enable_bitmapscan = off AS $$
          LIMIT p_limit FOR UPDATE SKIP LOCKED
     ), forgotten AS (
         DELETE FROM breaker b USING old WHERE b.id = old.id RETURNING 1
+    ), unused AS (
+        SELECT l.id FROM flow_limit l
+         WHERE l.source <> 'declared' AND l.changed_at <= now() - interval '7 days'
+         LIMIT p_limit FOR UPDATE SKIP LOCKED
+    ), forgotten_limits AS (
+        DELETE FROM flow_limit l USING unused u WHERE l.id = u.id
+    ), forgotten_shares AS (
+        DELETE FROM flow_share f
+         WHERE (f.breaker_id, f.org_id) IN (
+               SELECT s.breaker_id, s.org_id FROM flow_share s WHERE s.noted_at <= now() - interval '7 days'
+                LIMIT p_limit FOR UPDATE SKIP LOCKED)
     )
     SELECT count(*)::int FROM forgotten
 $$;

@@ -1,7 +1,7 @@
 -- callgate_free_budget_waiters_v1: make calls due that wait for money: the oldest first, as many as fit into the
 -- headroom.
 --
--- This is a hint, not an admission: reserve_v1 decides again. A call that was made due before and is not claimed yet
+-- This is a hint, not an admission: reserve_v2 decides again. A call that was made due before and is not claimed yet
 -- counts as if it held its money. A call that does not fit is skipped. It takes no headroom from younger calls, and is
 -- the first candidate the next time.
 -- Bounded   for each organisation, to its two hundred oldest waiting calls. All of those may be too large. So for each

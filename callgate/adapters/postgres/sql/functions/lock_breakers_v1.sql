@@ -1,8 +1,8 @@
 -- callgate_lock_breakers_v1: lock the breakers of queued calls until the transaction ends.
 --
 -- If a provider, model and credential of a reserve command has no shared breaker, it gets one. A healthy breaker is not
--- locked, so many claims pass it at the same time.
--- p_commands  as in reserve_v1.
+-- locked, so many claims pass it at the same time. One that counts the attempts under way is.
+-- p_commands  as in reserve_v2.
 -- Locks       breakers, by name; new ones first. All transactions create and lock them in this order, so they cannot
 --             deadlock.
 CREATE FUNCTION callgate_lock_breakers_v1(
@@ -28,6 +28,8 @@ BEGIN
                        JOIN breaker y ON y.provider = l.provider AND y.model = l.model
                                      AND y.credential = u.credential AND y.org_id IN ('', l.org_id)
                       WHERE y.is_open OR y.org_id = '' AND (
-                            y.proven_at IS NULL OR y.proven_at <= now() - interval '60 s'))
+                            y.proven_at IS NULL OR y.proven_at <= now() - interval '60 s' OR y.in_flight_max IS NOT NULL
+                            OR y.grown_at IS NULL AND EXISTS (
+                               SELECT 1 FROM flow_catalogue f WHERE y.provider = ANY (f.cautious))))
       ORDER BY x.provider, x.model, x.credential, x.org_id FOR UPDATE;
 END $$;

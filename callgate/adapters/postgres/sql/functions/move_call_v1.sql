@@ -23,7 +23,8 @@ BEGIN
        SET state = p_state,
            attempt_id = CASE WHEN is_success THEN p_attempt_id ELSE l.attempt_id END,
            due_at = CASE
-               WHEN p_state = 'waiting' THEN now() + make_interval(secs => coalesce(p_due_in_s, 0))
+               WHEN p_state = 'waiting'
+                   THEN least(now() + make_interval(secs => coalesce(p_due_in_s, 0)), l.start_before)
                WHEN p_has_newer_attempt THEN greatest(l.due_at, now() + interval '10 s')
                ELSE now() + interval '10 s' END,
            error = CASE WHEN is_success THEN NULL ELSE p_error END,

@@ -1,5 +1,5 @@
 -- callgate_waiting_orgs_v1: the organisations with calls that wait for a provider, or that were made due and are not
--- claimed yet.
+-- claimed yet. An organisation whose calls to that provider are all paused is left out.
 --
 -- Source    one look into the index for each organisation ("loose index scan"; Postgres wiki).
 CREATE FUNCTION callgate_waiting_orgs_v1(p_breaker_id bigint) RETURNS SETOF text
@@ -12,4 +12,7 @@ LANGUAGE sql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET ena
           FROM waiting w WHERE w.org_id IS NOT NULL
     )
     SELECT w.org_id FROM waiting w WHERE w.org_id IS NOT NULL
+       AND NOT EXISTS (SELECT 1 FROM pause p JOIN breaker b ON b.id = p_breaker_id
+                        WHERE p.call_type = '' AND p.org_id IN ('', w.org_id)
+                          AND p.provider IN ('', b.provider) AND p.model IN ('', b.model))
 $$;

@@ -1,0 +1,43 @@
+-- callgate_refuse_claim_v2: do not claim a queued call: let it wait until p_due_at (p_wait_reason), or reject it
+-- (p_wait_reason is null).
+--
+-- If a breaker had made the call due, and it is now refused for another reason, the next organisation has its turn.
+-- p_breaker_id         the shared breaker for which the call waits.
+-- p_has_asked_breaker  whether the breakers have decided about this claim.
+-- p_keep_sweeps        keep the count of sweeps that found the call, because the caller has not read the request.
+-- p_output_tokens      how much the call takes from limits of output tokens.
+-- Locks                a breaker that is not healthy; lock_breakers_v1 has locked it already. If the call is
+--                      rejected, also its row of undelivered_call. The caller holds the call.
+-- Returns              the call's new state.
+CREATE FUNCTION callgate_refuse_claim_v2(
+    c llm_call, p_error text, p_wait_reason text, p_due_at timestamptz, p_requested_hold bigint, p_breaker_id bigint,
+    p_has_asked_breaker boolean, p_keep_sweeps boolean, p_output_tokens int
+) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+    new_state CONSTANT text := CASE WHEN p_wait_reason IS NULL THEN 'rejected' ELSE 'waiting' END;
+BEGIN
+    IF new_state = 'rejected' THEN
+        PERFORM callgate_schedule_delivery_v1(c.call_id, c.generation, c.org_id, interval '0');
+    END IF;
+    IF c.breaker_id IS NOT NULL AND NOT p_has_asked_breaker THEN
+        UPDATE breaker x SET turn_org = c.org_id
+         WHERE x.id = c.breaker_id
+           AND (x.is_open OR x.proven_at IS NULL OR x.proven_at <= now() - interval '60 s');
+    END IF;
+    UPDATE llm_call l
+       SET state = new_state, error = p_error,
+           -- At its deadline it is claimed once more, and ends.
+           due_at = CASE WHEN p_wait_reason IS NOT NULL THEN least(p_due_at, l.start_before) END,
+           wait_reason = p_wait_reason,
+           end_reason = CASE WHEN p_wait_reason IS NULL THEN callgate_error_code_v1(p_error) END,
+           -- Only a call that waits for money is due when money is freed.
+           requested_hold_nano_usd =
+               CASE WHEN p_wait_reason IN ('budget_held', 'budget_exhausted') THEN p_requested_hold END,
+           breaker_id = CASE WHEN p_wait_reason IN ('provider', 'rate_limited') THEN p_breaker_id END,
+           wait_until = CASE WHEN p_wait_reason IN ('provider', 'rate_limited', 'paused') THEN p_due_at END,
+           output_token_bound = p_output_tokens,
+           sweeps = CASE WHEN p_keep_sweeps THEN l.sweeps ELSE 0 END
+     WHERE l.call_id = c.call_id AND l.generation = c.generation;
+    RETURN new_state;
+END $$;

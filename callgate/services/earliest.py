@@ -1,0 +1,73 @@
+"""When a call that waits for a limit, or for its provider, can be sent at the earliest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+
+from callgate.domain.calls import CallView, WaitReason
+from callgate.domain.flow import SLACK_S, Measure, Need
+from callgate.domain.operator_ports import OperationsPort
+from callgate.domain.reports import BreakerLine, LimitLine
+
+
+def earliest_at(view: CallView, operations: OperationsPort, now: datetime) -> datetime | None:
+    """
+    Return about when the call is let through if no other call is before it. None: nothing that is known says when.
+
+    The output tokens that it may ask for are not known here, so limits of those are left out.
+
+    Raises:
+        LedgerUnavailable, NotPermitted
+    """
+    if view.wait_reason not in (WaitReason.RATE_LIMITED, WaitReason.PROVIDER):
+        return None
+    limits = [limit for limit in operations.limits() if _is_of(limit, view)]
+    credential = _credential(view, limits)
+    closed = [
+        b
+        for b in operations.breakers()
+        if b.is_open
+        and (b.provider, b.model, b.credential) == (view.provider, view.model, credential)
+        and b.org_id in ("", view.org_id)
+    ]
+    if any(b.probe_at is None for b in closed):
+        return None
+    times = _opening_times(closed)
+    if view.wait_reason is WaitReason.RATE_LIMITED:
+        need = Need(view.input_token_bound, 0)
+        own = (limit for limit in limits if limit.credential == credential)
+        times += [
+            now + timedelta(seconds=_wait_s(limit, need, now)) for limit in own if limit.window_s
+        ]
+    return max(times, default=None)
+
+
+def _is_of(limit: LimitLine, view: CallView) -> bool:
+    is_model = limit.model == view.model or (
+        limit.is_shared and fnmatchcase(view.model, limit.model)
+    )
+    return limit.provider == view.provider and is_model
+
+
+def _credential(view: CallView, limits: Sequence[LimitLine]) -> str:
+    """The owner of the key that it waits for; a call that was never tried may wait for its organisation's own."""
+    if view.last is not None:
+        return view.last.credential
+    is_own = any(
+        limit.credential == view.org_id and view.org_id in limit.waiting for limit in limits
+    )
+    return view.org_id if is_own else ""
+
+
+def _opening_times(closed: Sequence[BreakerLine]) -> list[datetime]:
+    return [b.probe_at for b in closed if b.probe_at is not None]
+
+
+def _wait_s(limit: LimitLine, need: Need, now: datetime) -> float:
+    """The rule of `Limit.wait_s`, by what operators see of a limit."""
+    units = 0 if limit.measure is Measure.OUTPUT_TOKENS else need.of(limit.measure)
+    if units > limit.amount / 2 and limit.granted_at is not None:
+        return max(0.0, limit.window_s + SLACK_S - (now - limit.granted_at).total_seconds())
+    return max(0.0, (min(units, limit.amount / 2) - limit.free) / limit.refill_per_s)

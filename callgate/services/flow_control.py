@@ -1,0 +1,102 @@
+"""List the limits of providers, and what keeps their keys from being used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+
+from callgate.domain.operator_ports import OperationsPort
+from callgate.domain.reports import BreakerLine, LimitLine
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLine:
+    """One limit of a key, or one breaker that keeps calls from it."""
+
+    model: str
+    """Provider and model, or the pattern of a shared limit."""
+    credential: str
+    """The organisation whose own key it is; empty: the provider's key."""
+    what: str
+    """The measure and its window, or `breaker`."""
+    source: str
+    amount: int | None
+    used: float | None
+    """What may not be used at once now, of what could be used at once."""
+    free: float | None
+    closed_until: datetime | None
+    """When the key takes a probe; None: it is open, or an operator must close its breaker."""
+    why: str | None
+    """Why it is closed."""
+    waiting: dict[str, int]
+    """The calls that wait for it, by organisation."""
+
+
+def list_limits(
+    operations: OperationsPort, provider: str | None = None, model: str | None = None
+) -> list[KeyLine]:
+    """
+    List limits, and breakers that are open, of a provider, of a model, or all.
+
+    Raises:
+        LedgerUnavailable, NotPermitted
+    """
+    limits = [
+        limit
+        for limit in operations.limits()
+        if provider in (None, limit.provider) and _is_of(limit, model)
+    ]
+    breakers = [
+        b
+        for b in operations.breakers()
+        if provider in (None, b.provider) and model in (None, b.model) and (b.is_open or model)
+    ]
+    return [*(_limit(limit, breakers) for limit in limits), *map(_breaker, breakers)]
+
+
+def _is_of(limit: LimitLine, model: str | None) -> bool:
+    if model is None or limit.model == model:
+        return True
+    return limit.is_shared and fnmatchcase(model, limit.model)
+
+
+def _limit(limit: LimitLine, breakers: list[BreakerLine]) -> KeyLine:
+    key = limit.provider, limit.model, limit.credential, ""
+    closed = next(
+        (b for b in breakers if (b.provider, b.model, b.credential, b.org_id) == key), None
+    )
+    is_closed = closed is not None and closed.is_open
+    return KeyLine(
+        model=f"{limit.provider}/{limit.model}",
+        credential=limit.credential,
+        what=_what(limit),
+        source=limit.source.value,
+        amount=limit.amount,
+        used=round(limit.capacity - limit.free, 1),
+        free=round(limit.free, 1),
+        closed_until=closed.probe_at if closed and is_closed else None,
+        why=closed.reason if closed and is_closed else None,
+        waiting=limit.waiting,
+    )
+
+
+def _what(limit: LimitLine) -> str:
+    window = {0: "", 60: " per minute", 86_400: " per day"}
+    words = limit.measure.value.replace("_", " ")
+    return words + window.get(limit.window_s, f" per {limit.window_s} s")
+
+
+def _breaker(b: BreakerLine) -> KeyLine:
+    return KeyLine(
+        model=f"{b.provider}/{b.model}",
+        credential=b.credential,
+        what=f"breaker of {b.org_id}" if b.org_id else "breaker",
+        source="open" if b.is_open else "closed",
+        amount=None,
+        used=None,
+        free=None,
+        closed_until=b.probe_at,
+        why=b.reason,
+        waiting={b.org_id or "all": b.waiting} if b.waiting else {},
+    )
