@@ -1,8 +1,8 @@
 """
 Keep the limits of providers: tables of limits, columns that attempts and calls need for them, newer functions.
 
-Its SQL is frozen text beside it, in `0002/`. Functions that workers of 0.1.0 execute with other parameters stay. The
-others are replaced in place.
+Its SQL is frozen text beside it, in `0002/`. Functions that processes of 0.1.0 execute with other parameters stay, in
+`compatible/` as they have to be beside newer rows. The others are replaced in place.
 """
 
 from pathlib import Path
@@ -22,8 +22,9 @@ def upgrade() -> None:
     # Functions call each other. So none is checked before all are there.
     op.execute("SET LOCAL check_function_bodies = off")
     _run(SQL / "tables.sql")
-    for path in sorted(SQL.joinpath("functions").iterdir()):
-        _run(path)
+    for folder in ("functions", "compatible"):
+        for path in sorted(SQL.joinpath(folder).iterdir()):
+            _run(path)
     _run(SQL / "grants.sql")
     _run(SQL / "executable.sql")
 
@@ -32,7 +33,7 @@ def downgrade() -> None:
     """Take back what is new. Calls that wait for a provider's limit are due at once."""
     op.execute("SET LOCAL check_function_bodies = off")
     _run(SQL / "drop.sql")
-    for path in sorted(SQL.joinpath("functions").iterdir()):
+    for path in sorted(SQL.glob("*/*.sql")):
         before = BEFORE / "functions" / path.name
         if before.exists():
             _run(before)
