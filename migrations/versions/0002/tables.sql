@@ -82,6 +82,7 @@ COMMENT ON COLUMN flow_limit.level IS 'what could be used at leveled_at';
 COMMENT ON COLUMN flow_limit.granted_at IS 'when an attempt last took from it';
 COMMENT ON COLUMN flow_limit.changed_at IS 'when the amount was last declared, confirmed, or observed';
 COMMENT ON COLUMN flow_limit.rise_per_s IS 'how fast an observed amount rises';
+CREATE INDEX ix_flow_limit_shared ON flow_limit (provider, credential) WHERE is_shared;
 
 CREATE TABLE flow_note (
     id BIGINT GENERATED ALWAYS AS IDENTITY,

@@ -118,6 +118,13 @@ flow_limit = Table(
     postgresql_with={"fillfactor": "50"},
 )
 
+Index(
+    "ix_flow_limit_shared",
+    flow_limit.c.provider,
+    flow_limit.c.credential,
+    postgresql_where=text("is_shared"),
+)
+
 flow_note = Table(
     "flow_note",
     metadata,

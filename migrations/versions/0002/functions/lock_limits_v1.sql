@@ -40,8 +40,7 @@ BEGIN
                    AS u(call_id, generation, command, credential)
               JOIN llm_call l ON l.call_id = u.call_id AND l.generation = u.generation AND l.state = 'queued'
              WHERE u.command = 'reserve') k
-      JOIN flow_limit x ON x.provider = k.provider
-       AND callgate_limit_applies_v1(x, k.provider, k.model, k.credential, now());
+     CROSS JOIN LATERAL callgate_limits_of_v1(k.provider, k.model, k.credential) x;
     IF limit_ids IS NULL THEN
         RETURN '{}';
     END IF;

@@ -14,8 +14,7 @@ BEGIN
          WHERE x.provider = b.provider AND x.model = b.model AND x.credential = b.credential AND x.source = 'observed';
         RETURN;
     END IF;
-    IF EXISTS (SELECT 1 FROM flow_limit x
-                WHERE x.source = 'learned' AND callgate_limit_applies_v1(x, b.provider, b.model, b.credential, now())) THEN
+    IF EXISTS (SELECT 1 FROM callgate_limits_of_v1(b.provider, b.model, b.credential) x WHERE x.source = 'learned') THEN
         RETURN;
     END IF;
     SELECT count(*) INTO accepted FROM ai_call_log a

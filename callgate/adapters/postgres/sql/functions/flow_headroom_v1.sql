@@ -23,8 +23,7 @@ BEGIN
     input_capacity := 'Infinity'; output_capacity := 'Infinity'; token_capacity := 'Infinity';
     per_request := 0; per_input := 0; per_output := 0; per_token := 0;
     FOR l IN
-        SELECT * FROM flow_limit x
-         WHERE x.provider = b.provider AND callgate_limit_applies_v1(x, b.provider, b.model, b.credential, now())
+        SELECT * FROM callgate_limits_of_v1(b.provider, b.model, b.credential)
     LOOP
         CONTINUE WHEN l.source = 'observed' AND b.is_open;
         is_known := is_known OR l.source <> 'observed';
