@@ -208,13 +208,13 @@ def test_the_pool_grows_and_shrinks(
     worker: Worker, valkey: Valkey, app: Celery, note: Note
 ) -> None:
     """Remote control changes how many coroutines may run at once."""
-    app.control.pool_grow(2, reply=True, timeout=5, limit=1)
+    app.control.pool_grow(2, reply=True, timeout=5)
     for number in range(6):
         note(str(number), 1.5)
     until(lambda: len(valkey.words("ended")) == 6)
     assert max(map(int, valkey.words("running"))) == 6
 
-    app.control.pool_shrink(2, reply=True, timeout=5, limit=1)
+    app.control.pool_shrink(2, reply=True, timeout=5)
     valkey.client.delete("running", "ended")
     for number in range(6):
         note(str(number), 0.5)
