@@ -72,6 +72,12 @@ class Measure(StrEnum):
     """Attempts under way at the same time. It has no window."""
 
 
+def measured(measure: Measure, window_s: int) -> str:
+    """A measure and its window in words, for example `input tokens per minute`."""
+    window = {0: "", MINUTE_S: " per minute", DAY_S: " per day"}
+    return measure.value.replace("_", " ") + window.get(window_s, f" per {window_s} s")
+
+
 class Source(StrEnum):
     """How a limit is known."""
 
@@ -202,11 +208,8 @@ class Limit:
     @property
     def name(self) -> str:
         """Its name for operators, for example `600 requests per minute of openai/gpt-4o*`."""
-        window = {0: "", MINUTE_S: " per minute", DAY_S: " per day"}.get(
-            self.window_s, f" per {self.window_s} s"
-        )
-        words = self.measure.value.replace("_", " ")
-        return f"{self.amount} {words}{window} of {self.provider}/{self.model}"
+        what = measured(self.measure, self.window_s)
+        return f"{self.amount} {what} of {self.provider}/{self.model}"
 
     @property
     def span_s(self) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 
+from callgate.domain.flow import measured
 from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.reports import BreakerLine, LimitLine
 
@@ -70,7 +71,7 @@ def _limit(limit: LimitLine, breakers: list[BreakerLine]) -> KeyLine:
     return KeyLine(
         model=f"{limit.provider}/{limit.model}",
         credential=limit.credential,
-        what=_what(limit),
+        what=measured(limit.measure, limit.window_s),
         source=limit.source.value,
         amount=limit.amount,
         used=round(limit.capacity - limit.free, 1),
@@ -79,12 +80,6 @@ def _limit(limit: LimitLine, breakers: list[BreakerLine]) -> KeyLine:
         why=closed.reason if closed and is_closed else None,
         waiting=limit.waiting,
     )
-
-
-def _what(limit: LimitLine) -> str:
-    window = {0: "", 60: " per minute", 86_400: " per day"}
-    words = limit.measure.value.replace("_", " ")
-    return words + window.get(limit.window_s, f" per {limit.window_s} s")
 
 
 def _breaker(b: BreakerLine) -> KeyLine:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from callgate.adapters.memory.pauses import is_paused
-from callgate.adapters.memory.rows import AttemptRow, CallRow, GuardKey
+from callgate.adapters.memory.rows import AttemptRow, CallRow, GuardKey, LimitKey
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.breaker import Breaker
 from callgate.domain.calls import AttemptStatus
@@ -139,11 +139,8 @@ def take(
 
 def give_back(tables: MemoryTables, attempt: AttemptRow) -> None:
     """Note the tokens that an answer did not use; without a known usage there are none."""
-    has_usage = attempt.usage is not None and attempt.status in (
-        AttemptStatus.SUCCEEDED,
-        AttemptStatus.FAILED,
-    )
-    if not has_usage or attempt.usage is None:
+    is_known = attempt.status in (AttemptStatus.SUCCEEDED, AttemptStatus.FAILED)
+    if attempt.usage is None or not is_known:
         return
     call = tables.calls[attempt.key]
     unused = Need(
@@ -201,12 +198,7 @@ def _make_declared(tables: MemoryTables, key: GuardKey, now: datetime) -> None:
         tables.limits[name] = replace(made, level=made.capacity)
 
 
-def _new(
-    tables: MemoryTables,
-    name: tuple[str, str, str, Source, Measure, int],
-    amount: int,
-    now: datetime,
-) -> Limit:
+def _new(tables: MemoryTables, name: LimitKey, amount: int, now: datetime) -> Limit:
     number = 1 + max((limit.limit_id for limit in tables.limits.values()), default=0)
     return Limit(number, *name, amount, False, False, 0.0, now, now)
 
@@ -259,7 +251,7 @@ def _makes(rule: LimitRule, limit: Limit) -> bool:
     return is_same and names and rule.applies_to(limit.provider, limit.model, limit.credential)
 
 
-def _name(limit: Limit) -> tuple[str, str, str, Source, Measure, int]:
+def _name(limit: Limit) -> LimitKey:
     return (
         limit.provider, limit.model, limit.credential, limit.source, limit.measure, limit.window_s
     )  # fmt: skip

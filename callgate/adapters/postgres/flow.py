@@ -8,9 +8,9 @@ from callgate.adapters.postgres.session import PostgresSession
 from callgate.domain.flow import Declaration, Learned
 
 PUBLISH = "SELECT callgate_publish_limits_v1(%(worker_id)s, %(digest)s, %(declaration)s)"
-LEARN = """SELECT n FROM callgate_learn_limits_v1(
+LEARN = """SELECT callgate_learn_limits_v1(
     %(providers)s::text[], %(models)s::text[], %(credentials)s::text[], %(measures)s::text[],
-    %(windows_s)s::int[], %(amounts)s::bigint[], %(remaining)s::bigint[]) AS n"""
+    %(windows_s)s::int[], %(amounts)s::bigint[], %(remaining)s::bigint[])"""
 
 
 class PostgresFlow:

@@ -4,11 +4,10 @@
 -- p_remaining  what is left of the whole limit; null: not known.
 -- Bounded      a thousand limits at a time. A worker's login can execute this.
 -- Locks        the limits, by id; new ones first, by name.
--- Returns      the limits whose amounts are new, by index.
 CREATE FUNCTION callgate_learn_limits_v1(
     p_providers text[], p_models text[], p_credentials text[], p_measures text[], p_windows_s int[], p_amounts bigint[],
     p_remaining bigint[]
-) RETURNS SETOF int
+) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     l flow_limit%ROWTYPE;
@@ -39,9 +38,6 @@ BEGIN
                    largest_at = l.largest_at,
                    level = least(l.level, callgate_limit_capacity_v1(p_amounts[n], l.window_s, l.largest), p_remaining[n])
              WHERE x.id = l.id;
-            IF l.amount <> p_amounts[n] OR l.changed_at = now() THEN
-                RETURN NEXT n;
-            END IF;
         END LOOP;
     END LOOP;
 END $$;
