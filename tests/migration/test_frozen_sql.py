@@ -16,7 +16,7 @@ LIVE = resources.files("callgate.adapters.postgres") / "sql"
 
 @pytest.mark.parametrize("folder", ["functions", "views"])
 def test_the_frozen_sql_is_the_live_sql(folder: str) -> None:
-    """After a change: copy the changed file of `sql/functions` to `migrations/versions/NNNN/functions`."""
+    """After a change: `python -m tests.support.freeze_sql`."""
     paths = sorted(SCRIPTS.glob(f"versions/*/{folder}/*"))
     frozen = {path.name: path.read_text("utf-8") for path in paths}  # a later migration wins
     live = {path.name: path.read_text("utf-8") for path in (LIVE / folder).iterdir()}

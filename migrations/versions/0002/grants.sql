@@ -31,16 +31,16 @@ BEGIN
             'callgate_limit_at_v1', 'callgate_limit_capacity_v1', 'callgate_limit_name_v1',
             'callgate_limit_need_v1', 'callgate_limit_publishers_v1', 'callgate_limit_refill_v1',
             'callgate_limit_wait_v1', 'callgate_limits_of_v1', 'callgate_limits_v1',
-            'callgate_lock_limits_v1', 'callgate_lock_newest_v1', 'callgate_note_health_v2',
-            'callgate_note_shares_v1', 'callgate_note_used_v1', 'callgate_observe_limit_v1',
-            'callgate_open_calls_v1', 'callgate_pause_name_v1', 'callgate_pause_of_v1', 'callgate_pause_v1',
-            'callgate_paused_types_v1', 'callgate_pauses_v1', 'callgate_provider_refusal_v1',
-            'callgate_publish_limits_v1', 'callgate_queued_v1', 'callgate_raise_call_v1', 'callgate_read_v2',
-            'callgate_refuse_claim_v2', 'callgate_refuse_frozen_v1', 'callgate_refusing_limit_v1',
-            'callgate_release_backlog_v1', 'callgate_reserve_v2', 'callgate_resume_v1',
-            'callgate_rule_makes_v1', 'callgate_settle_v2', 'callgate_start_attempt_v2', 'callgate_submit_v2',
-            'callgate_take_due_v2', 'callgate_take_limit_v1', 'callgate_take_lost_messages_v2',
-            'callgate_wait_for_key_v1'
+            'callgate_lock_attempts_v1', 'callgate_lock_limits_v1', 'callgate_lock_newest_v1',
+            'callgate_note_health_v2', 'callgate_note_shares_v1', 'callgate_note_used_v1',
+            'callgate_observe_limit_v1', 'callgate_open_calls_v1', 'callgate_pause_name_v1',
+            'callgate_pause_of_v1', 'callgate_pause_v1', 'callgate_paused_types_v1', 'callgate_pauses_v1',
+            'callgate_provider_refusal_v1', 'callgate_publish_limits_v1', 'callgate_queued_v1',
+            'callgate_raise_call_v1', 'callgate_read_v2', 'callgate_refuse_claim_v2',
+            'callgate_refuse_frozen_v1', 'callgate_refusing_limit_v1', 'callgate_release_backlog_v1',
+            'callgate_reserve_v2', 'callgate_resume_v1', 'callgate_rule_makes_v1', 'callgate_settle_v2',
+            'callgate_start_attempt_v2', 'callgate_submit_v2', 'callgate_take_due_v2',
+            'callgate_take_limit_v1', 'callgate_take_lost_messages_v2', 'callgate_wait_for_key_v1'
          ])
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);

@@ -7,7 +7,7 @@ SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN EXISTS (
         SELECT 1 FROM unnest(p_rows) AS k(row_no)
-          JOIN ai_call_log a ON a.attempt_id = p_attempt_ids[k.row_no]
+         CROSS JOIN LATERAL (SELECT * FROM ai_call_log x WHERE x.attempt_id = p_attempt_ids[k.row_no] LIMIT 1) a
           JOIN breaker b ON b.provider = a.provider AND b.model = a.model AND b.credential = a.credential
                         AND b.org_id = ''
          WHERE (b.in_flight_max IS NOT NULL

@@ -10,7 +10,7 @@ BEGIN
     RETURN (
         SELECT array_agg(k.ord ORDER BY k.ord)
           FROM unnest(p_attempt_ids, p_healths) WITH ORDINALITY AS k(attempt_id, health, ord)
-          JOIN ai_call_log a USING (attempt_id)
+         CROSS JOIN LATERAL (SELECT * FROM ai_call_log l WHERE l.attempt_id = k.attempt_id LIMIT 1) a
           JOIN breaker x ON x.provider = a.provider AND x.model = a.model AND x.credential = a.credential
                         AND x.org_id = ''
           LEFT JOIN breaker y ON y.provider = a.provider AND y.model = a.model AND y.credential = a.credential

@@ -9,7 +9,7 @@ BEGIN
     INSERT INTO flow_note (limit_id, tokens)
     SELECT l.id, n.tokens
       FROM unnest(p_rows) AS k(row_no)
-      JOIN ai_call_log a ON a.attempt_id = p_attempt_ids[k.row_no]
+     CROSS JOIN LATERAL (SELECT * FROM ai_call_log x WHERE x.attempt_id = p_attempt_ids[k.row_no] LIMIT 1) a
       JOIN llm_call c ON c.call_id = a.call_id AND c.generation = a.generation
      CROSS JOIN LATERAL unnest(a.limit_ids) AS u(limit_id)
       JOIN flow_limit l ON l.id = u.limit_id AND l.counts_used

@@ -19,7 +19,8 @@ LANGUAGE sql STABLE SET enable_seqscan = off AS $$
                                  UNION ALL
                                 SELECT a.org_id
                                   FROM unnest((p_everybody).trial_ids) AS t(attempt_id)
-                                  JOIN ai_call_log a USING (attempt_id)
+                                 CROSS JOIN LATERAL (
+                                       SELECT * FROM ai_call_log l WHERE l.attempt_id = t.attempt_id LIMIT 1) a
                                  WHERE a.started_at > now() - interval '10 s') u
                          GROUP BY u.org_id) k))::int END) END
 $$;

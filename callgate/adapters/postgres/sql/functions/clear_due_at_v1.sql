@@ -14,5 +14,7 @@ BEGIN
        AND NOT EXISTS (SELECT 1 FROM ai_call_log a
                         WHERE a.call_id = l.call_id AND a.generation = l.generation
                           AND a.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
-                          AND a.posted_nano_usd IS NULL);
+                          AND a.posted_nano_usd IS NULL
+                       -- Asked for each call by itself: a join may scan all partitions.
+                       OFFSET 0);
 END $$;

@@ -28,11 +28,13 @@ BEGIN
     ELSIF c.state IS DISTINCT FROM 'queued'
           OR c.attempt > 0 AND EXISTS (
                 SELECT 1 FROM ai_call_log a
-                 WHERE a.call_id = c.call_id AND a.generation = c.generation AND a.worker_id = p_worker_id) THEN
+                 WHERE a.call_id = c.call_id AND a.generation = c.generation AND a.worker_id = p_worker_id
+                   AND a.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')) THEN
         outcome := 'not_claimed';
         SELECT a.attempt_id, a.attempt INTO attempt_id, attempt
           FROM ai_call_log a
          WHERE a.call_id = c.call_id AND a.generation = c.generation AND a.status = 'dispatched'
+           AND a.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')
            AND a.worker_id = p_worker_id;
     END IF;
 END $$;

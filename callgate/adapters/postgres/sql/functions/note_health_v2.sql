@@ -28,7 +28,7 @@ BEGIN
     INSERT INTO breaker (provider, model, credential, org_id, changed_at)
     SELECT DISTINCT x.provider, x.model, x.credential, a.org_id, x.changed_at
       FROM unnest(heard) AS n
-      JOIN ai_call_log a ON a.attempt_id = p_attempt_ids[n]
+     CROSS JOIN LATERAL (SELECT * FROM ai_call_log l WHERE l.attempt_id = p_attempt_ids[n] LIMIT 1) a
       JOIN breaker x ON x.provider = a.provider AND x.model = a.model AND x.credential = a.credential
                     AND x.org_id = ''
      WHERE p_healths[n] IN ('failed', 'key_refused') AND NOT x.is_open
@@ -36,7 +36,7 @@ BEGIN
     ON CONFLICT (provider, model, credential, org_id) DO NOTHING;
     PERFORM 1 FROM breaker x
       WHERE x.id IN (SELECT y.id FROM unnest(heard) AS n
-                       JOIN ai_call_log a ON a.attempt_id = p_attempt_ids[n]
+                      CROSS JOIN LATERAL (SELECT * FROM ai_call_log l WHERE l.attempt_id = p_attempt_ids[n] LIMIT 1) a
                        JOIN breaker y ON y.provider = a.provider AND y.model = a.model
                                      AND y.credential = a.credential AND y.org_id IN ('', a.org_id))
       ORDER BY x.provider, x.model, x.credential, x.org_id FOR UPDATE;
@@ -45,7 +45,7 @@ BEGIN
         SELECT a.attempt_id, a.org_id, a.started_at, a.provider, a.model, a.credential,
                p_healths[n] AS health, p_codes[n] AS code, p_closed_for_s[n] AS closed_for_s
           FROM unnest(heard) WITH ORDINALITY AS k(n, ord)
-          JOIN ai_call_log a ON a.attempt_id = p_attempt_ids[n]
+         CROSS JOIN LATERAL (SELECT * FROM ai_call_log l WHERE l.attempt_id = p_attempt_ids[n] LIMIT 1) a
          ORDER BY k.ord
     LOOP
         SELECT NOT bool_or(x.is_open) AND e.started_at >= max(x.changed_at) INTO counts

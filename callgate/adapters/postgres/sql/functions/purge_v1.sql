@@ -21,6 +21,7 @@ DECLARE
     call_ids uuid[];
     generations int[];
     first_id uuid;
+    attempt_ids uuid[];
 BEGIN
     calls := 0;
     WHILE calls < p_limit LOOP
@@ -46,21 +47,24 @@ BEGIN
                         WHERE a.call_id = l.call_id AND a.generation = l.generation
                           AND a.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
                           AND (a.posted_at IS NULL OR a.posted_at > ended_before
-                               OR a.status = 'unknown' AND a.finished_at > a.posted_at))
+                               OR a.status = 'unknown' AND a.finished_at > a.posted_at)
+                       -- Asked for each call by itself: a join may scan all partitions.
+                       OFFSET 0)
                  ORDER BY l.created_at LIMIT p_limit - calls FOR UPDATE SKIP LOCKED) k;
         calls := calls + coalesce(cardinality(call_ids), 0);
         CONTINUE WHEN p_dry_run OR call_ids IS NULL;
 
         UPDATE llm_call l SET request = NULL
          WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(call_ids, generations));
-        PERFORM 1 FROM unnest(call_ids, generations) AS k(call_id, generation)
-           JOIN ai_call_log a ON a.call_id = k.call_id AND a.generation = k.generation
-            AND a.attempt_id >= first_id
-          ORDER BY a.attempt_id FOR UPDATE OF a;
+        attempt_ids := ARRAY(
+            SELECT a.attempt_id FROM unnest(call_ids, generations) AS k(call_id, generation)
+              JOIN ai_call_log a ON a.call_id = k.call_id AND a.generation = k.generation
+               AND a.attempt_id >= first_id);
+        PERFORM callgate_lock_attempts_v1(attempt_ids);
         -- A late answer that arrives now keeps its reply, because its usage is in it. Settling it removes the reply.
         UPDATE ai_call_log a SET reply = NULL
-          FROM unnest(call_ids, generations) AS k(call_id, generation)
-         WHERE a.call_id = k.call_id AND a.generation = k.generation AND a.attempt_id >= first_id
+         WHERE a.attempt_id = ANY (attempt_ids)
+           AND a.attempt_id >= first_id
            AND a.reply IS NOT NULL AND NOT (a.status = 'unknown' AND a.finished_at > a.posted_at);
         -- A client may have locked its own submission. That one keeps its link.
         UPDATE submission s SET link = NULL

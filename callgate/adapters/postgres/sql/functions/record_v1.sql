@@ -15,9 +15,7 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     a ai_call_log%ROWTYPE;
 BEGIN
-    -- Joined, not compared with the array: each attempt finds its partition at once.
-    PERFORM 1 FROM unnest(p_attempt_ids) AS k(attempt_id) JOIN ai_call_log l USING (attempt_id)
-      ORDER BY l.attempt_id FOR UPDATE OF l;
+    PERFORM callgate_lock_attempts_v1(p_attempt_ids);
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP
         ord := row_no;
         SELECT * INTO a FROM ai_call_log l WHERE l.attempt_id = p_attempt_ids[ord];

@@ -26,8 +26,7 @@ DECLARE
 BEGIN
     LOCK TABLE ai_call_log_archive IN SHARE UPDATE EXCLUSIVE MODE;
     SELECT max(x.ends_at) INTO archived_to FROM ai_call_log_archive x;
-    PERFORM 1 FROM unnest(p_attempt_ids) AS k(attempt_id) JOIN ai_call_log l USING (attempt_id)
-      ORDER BY l.attempt_id FOR UPDATE OF l;
+    PERFORM callgate_lock_attempts_v1(p_attempt_ids);
 
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP
         ord := row_no;

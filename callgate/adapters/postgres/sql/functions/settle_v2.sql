@@ -37,9 +37,9 @@ DECLARE
     refused text[] := '{}';     -- refused keys of rows above; see callgate_is_refused_again_v1
 BEGIN
     locked_ids := callgate_lock_calls_v1(p_call_ids, p_generations);
-    -- Joined, not compared with the array: each attempt finds its partition at once.
-    PERFORM 1 FROM unnest(p_attempt_ids, locked_ids) AS k(attempt_id, locked_id) JOIN ai_call_log l USING (attempt_id)
-      WHERE k.locked_id IS NOT NULL ORDER BY l.attempt_id FOR UPDATE OF l;
+    PERFORM callgate_lock_attempts_v1(ARRAY(
+        SELECT k.attempt_id FROM unnest(p_attempt_ids, locked_ids) AS k(attempt_id, locked_id)
+         WHERE k.locked_id IS NOT NULL));
 
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP
         ord := row_no;
