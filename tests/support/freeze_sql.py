@@ -1,5 +1,5 @@
 """
-Write the frozen SQL of the newest migration anew: `python -m tests.support.freeze_sql`.
+Write the frozen SQL of the newest migration: `python -m tests.support.freeze_sql`.
 
 Every live function that is new, or differs from its last frozen text, is copied to `NNNN/functions`. The lists of new
 functions in `grants.sql` and `drop.sql` are those that stand between the line `-- new functions` and the bracket.
