@@ -29,6 +29,7 @@ from pathlib import Path
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
+from callgate.domain.structured import asked, sent_schema
 from callgate.per_process import PerProcess
 
 O200K, CL100K = "o200k_base", "cl100k_base"
@@ -123,8 +124,11 @@ class TokenEstimator:
     def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
         """A bound in steps, never less than the provider will count unless `stop_above` is reached; see the port."""
         counter = self._counter_of(request.provider, request.model) or _UNKNOWN
+        entry = self._catalogue.providers.get(request.provider)
+        sent = entry and sent_schema(request, entry)
+        request = asked(request, entry) if entry else request
         tokens = counter.message_tokens * len(request.messages) + counter.request_tokens
-        tokens += _schema_bound(request.response_schema)
+        tokens += _schema_bound(sent.text if sent else request.response_schema)
         tokens += TOOLS_HEADING_TOKENS if request.tools else 0
         tokens += sum(_framed_bound(text) for text in request.framed_texts())
         for message in request.messages:

@@ -6,6 +6,7 @@ import json
 
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.requests import LLMRequest
+from callgate.domain.structured import why_unanswerable
 
 
 def why_inexpressible(request: LLMRequest, entry: ProviderEntry) -> str | None:
@@ -23,6 +24,8 @@ def why_inexpressible(request: LLMRequest, entry: ProviderEntry) -> str | None:
             f"extra has {len(refused)} fields that provider {request.provider!r} does not allow in the catalogue; "
             f"it allows: {allowed}"
         )
+    if why := why_unanswerable(request, entry):
+        return why
     if (request.thinking_tokens or 0) >= (request.max_output_tokens or 0) > 0:
         return "thinking_tokens must be less than max_output_tokens, which they count towards"
     return None

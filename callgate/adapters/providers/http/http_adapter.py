@@ -30,10 +30,12 @@ from callgate.adapters.providers.http.failures import NoClient, Table, classify
 from callgate.adapters.providers.http.provider_loop import ProviderLoop
 from callgate.adapters.providers.http.rate_limit_headers import learned_limits
 from callgate.adapters.providers.http.request_body import RequestBody
+from callgate.adapters.providers.http.structured import answered
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import CredentialsPort
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
+from callgate.domain.structured import asked
 
 ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
 OVERTIME_S = 1.0
@@ -129,7 +131,8 @@ class HTTPAdapter(ABC):
                 return MISSING_CREDENTIALS
             if timeout_s <= 0:
                 return TOO_LATE
-            body = RequestBody(self._request_json(request))
+            wire = asked(request, self._entry)
+            body = RequestBody(self._request_json(wire))
             headers = {
                 **self._key_headers(key),
                 "Content-Length": str(body.length),
@@ -138,7 +141,7 @@ class HTTPAdapter(ABC):
             # Both loops use the system's monotonic clock.
             deadline = asyncio.get_running_loop().time() + timeout_s
             async with asyncio.timeout_at(deadline + OVERTIME_S):
-                return await self._loop.run(self._attempt(request, body, headers, deadline))
+                return await self._loop.run(self._attempt(request, wire, body, headers, deadline))
         except asyncio.CancelledError:
             # The provider's loop may process the cancellation too late.
             if body is not None:
@@ -166,13 +169,21 @@ class HTTPAdapter(ABC):
     async def _attempt(
         self,
         request: LLMRequest,
+        wire: LLMRequest,
         body: RequestBody,
         headers: Mapping[str, object],
         deadline: float,
     ) -> ProviderReply | Failure:
-        """Send the request and read its reply, in the provider's loop. `deadline` is in that loop's time."""
+        """
+        Send the request and read its reply, in the provider's loop.
+
+        Args:
+            wire: The request as the body says it; see `asked`.
+            deadline: In that loop's time.
+        """
         response = await self._post(body, headers, deadline)
-        answer = self._reply_of(response.content, response.headers, request)
+        reply = self._reply_of(response.content, response.headers, wire)
+        answer = answered(reply, request, self._entry)
         limits = learned_limits(response.headers, self._entry.rate_limit_headers)
         return replace(answer, limits=limits)
 
