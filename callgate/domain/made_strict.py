@@ -8,11 +8,12 @@ writes schemas that lack little: `additionalProperties`, and optional properties
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+from callgate.domain.anthropic_schema import why_not_taken
 from callgate.domain.strict_schema import MAPS, is_object, resolved, types_of, why_not_strict
 
 CACHED_MAX = 64
@@ -42,9 +43,28 @@ def made_strict(schema: str, *, fine_tuned: bool = False) -> SentSchema:
     read = json.loads(schema)
     if why_not_strict(read, fine_tuned=fine_tuned) is None:
         return SentSchema(schema, True)
+    return _changed(schema, read, partial(why_not_strict, fine_tuned=fine_tuned))
+
+
+@lru_cache(maxsize=CACHED_MAX)
+def made_closed(schema: str) -> SentSchema:
+    """The schema as Anthropic's own format takes it, if that is possible; else the caller's own text."""
+    return _changed(schema, json.loads(schema), why_not_taken, requires_all=False)
+
+
+def _changed(
+    schema: str,
+    read: Any,
+    why_not: Callable[[Any], str | None],
+    *,
+    requires_all: bool = True,
+) -> SentSchema:
+    """The schema with what it lacks, unless something else speaks against it."""
     try:
-        changed = _Strict(read).of(read, 0)
-        why = why_not_strict(changed, fine_tuned=fine_tuned)
+        if (changed := _Strict(read, requires_all).of(read, 0)) == read:
+            why = why_not(read)
+            return SentSchema(schema, why is None, why)
+        why = why_not(changed)
         text = json.dumps(changed, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (LookupError, TypeError, ValueError, RecursionError):
         # Nothing of the schema is quoted: it may be anything.
@@ -55,8 +75,9 @@ def made_strict(schema: str, *, fine_tuned: bool = False) -> SentSchema:
 class _Strict:
     """Changes one schema. The order of its keys stays, because it changes answers."""
 
-    def __init__(self, root: Mapping[str, Any]) -> None:
+    def __init__(self, root: Mapping[str, Any], requires_all: bool) -> None:
         self._root = root
+        self._requires_all = requires_all
 
     def of(self, node: Any, depth: int) -> Any:
         """
@@ -73,19 +94,27 @@ class _Strict:
         for keyword in MAPS:
             if isinstance(held := node.get(keyword), dict):
                 changed[keyword] = {name: self.of(x, depth + 1) for name, x in held.items()}
-        if isinstance(branches := node.get("anyOf"), list):
-            changed["anyOf"] = [self.of(branch, depth + 1) for branch in branches]
+        for keyword in ("anyOf", "allOf"):
+            if isinstance(branches := node.get(keyword), list):
+                changed[keyword] = [self.of(branch, depth + 1) for branch in branches]
         if "items" in node:
             changed["items"] = self.of(node["items"], depth + 1)
-        # A branch of an `anyOf` beside properties would forbid these properties.
+        # A branch beside properties would forbid these properties.
         properties = node.get("properties")
-        if is_object(node) and isinstance(properties, dict) and properties and "anyOf" not in node:
+        if (
+            is_object(node)
+            and isinstance(properties, dict)
+            and properties
+            and not node.keys() & {"anyOf", "allOf"}
+        ):
             self._close(changed, properties)
         return changed
 
     def _close(self, changed: dict[str, Any], properties: Mapping[str, Any]) -> None:
         """Forbid other properties, and require those that may be null."""
         changed.setdefault("additionalProperties", False)
+        if not self._requires_all:
+            return
         required = list(changed.get("required", []))
         nullable = [
             name

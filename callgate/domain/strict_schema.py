@@ -97,7 +97,9 @@ def _fault(node: dict[str, Any], keywords: frozenset[str]) -> str | None:
         return "strict does not know its format"
     if not _is_closed(node):
         return "its properties are not all required, or others are allowed"
-    return "its items are not described" if "array" in types_of(node) and "items" not in node else None
+    return (
+        "its items are not described" if "array" in types_of(node) and "items" not in node else None
+    )
 
 
 def _is_closed(node: dict[str, Any]) -> bool:

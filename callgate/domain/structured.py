@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.made_strict import SentSchema, made_strict
+from callgate.domain.made_strict import SentSchema, made_closed, made_strict
 from callgate.domain.messages import Message, Tool, ToolChoice
 from callgate.domain.requests import LLMRequest
 
@@ -19,8 +19,6 @@ RESPONSE_TOOL = "response"
 PROMPT = "Answer with JSON and nothing else. The JSON must fit this JSON Schema:\n"
 FINE_TUNED = "ft:"
 """Prefix of the names of OpenAI's fine-tuned models."""
-STRICT_PROTOCOLS = frozenset({"openai", "openai_responses"})
-"""Protocols with a flag for schemas that are strict."""
 
 
 def asked(request: LLMRequest, entry: ProviderEntry) -> LLMRequest:
@@ -53,6 +51,12 @@ def _with_schema(messages: tuple[Message, ...], schema: str) -> tuple[Message, .
 
 def why_unanswerable(request: LLMRequest, entry: ProviderEntry) -> str | None:
     """Say why this provider cannot be asked for an answer with this schema; None if it can."""
+    sent = sent_schema(request, entry)
+    if sent is not None and sent.why_not and entry.protocol == "anthropic":
+        return (
+            f"provider {request.provider!r} cannot be asked for this schema: {sent.why_not}; change the schema, or let "
+            'the catalogue say json_schema = "tool"'
+        )
     if request.response_schema is None or entry.json_schema != "tool":
         return None
     how = f"provider {request.provider!r} answers a response schema through a tool"
@@ -62,7 +66,7 @@ def why_unanswerable(request: LLMRequest, entry: ProviderEntry) -> str | None:
         return f"{how}, so n must be 1"
     if json.loads(request.response_schema).get("type") != "object":
         return f"{how}, so the schema must be of the type object"
-    # Source: Anthropic, "Building with extended thinking", "Tool use with thinking" (2026-11): forced tools are refused.
+    # Source: Anthropic, "Building with extended thinking", section on tools (2026-11): forced ones are refused.
     thinks = request.thinking_tokens or request.reasoning_effort not in (None, "none")
     if entry.protocol == "anthropic" and thinks:
         return f"{how}, which cannot be forced while it thinks"
@@ -70,9 +74,10 @@ def why_unanswerable(request: LLMRequest, entry: ProviderEntry) -> str | None:
 
 
 def sent_schema(request: LLMRequest, entry: ProviderEntry) -> SentSchema | None:
-    """The schema as the request is sent with it; None if the protocol has no such field or flag for it."""
-    if request.response_schema is None or entry.json_schema != "native":
+    """The schema as a request is sent with it in a field of its protocol; None if it has no schema there."""
+    schema = request.response_schema
+    if schema is None or entry.json_schema != "native":
         return None
-    if entry.protocol not in STRICT_PROTOCOLS:
-        return SentSchema(request.response_schema, True)
-    return made_strict(request.response_schema, fine_tuned=request.model.startswith(FINE_TUNED))
+    if entry.protocol == "anthropic":
+        return made_closed(schema)
+    return made_strict(schema, fine_tuned=request.model.startswith(FINE_TUNED))

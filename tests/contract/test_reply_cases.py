@@ -13,7 +13,7 @@ from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.provider import ProviderReply
 from callgate.services.results import result_of
-from tests.contract.answer_cases import ENDINGS, ENVELOPES, WRAPPINGS
+from tests.contract.answer_cases import ENDINGS, ENVELOPES, WAYS, WRAPPINGS
 from tests.contract.bill_cases import TIERS, USAGES
 from tests.contract.error_cases import ERRORS
 from tests.contract.reply_case import Case
@@ -21,7 +21,7 @@ from tests.support.openai_attempts import unset_proxies
 from tests.support.provider_worlds import Exchange, Received, SocketServer, adapter_for, http
 from tests.support.service_world import POLICY, ServiceWorld
 
-CASES = (*ERRORS, *ENVELOPES, *ENDINGS, *WRAPPINGS, *USAGES, *TIERS)
+CASES = (*ERRORS, *ENVELOPES, *ENDINGS, *WRAPPINGS, *WAYS, *USAGES, *TIERS)
 ATTEMPTS_MAX = 5
 PROMPT = "words " * 200
 """Its bound is its bytes, so a thousand tokens are plausible."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema_rs import validator_for
 from pydantic import BaseModel, ConfigDict, Field
 
-from callgate.domain.made_strict import made_strict
+from callgate.domain.made_strict import made_closed, made_strict
 from callgate.domain.strict_schema import KEYWORDS, allows_strict
 
 NAMES = ("a", "b", "c")
@@ -237,3 +237,58 @@ def test_an_open_object_is_not_closed(part: dict[str, Any]) -> None:
     schema = {"type": "object", "properties": {"x": part}, "required": ["x"]}
 
     assert not made_strict(json.dumps(schema)).is_strict
+
+
+def test_a_plain_pydantic_model_is_closed_for_anthropic() -> None:
+    """What is optional stays optional."""
+    schema = Invoice.model_json_schema()
+
+    sent = made_closed(json.dumps(schema))
+
+    assert sent.is_strict
+    changed = json.loads(sent.text)
+    assert changed["required"] == schema["required"]
+    assert (
+        changed["additionalProperties"] is changed["$defs"]["Line"]["additionalProperties"] is False
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_every_answer_that_the_closed_schema_allows_is_allowed_by_the_callers(
+    data: st.DataObject,
+) -> None:
+    schema = data.draw(schemas(LEAVES))
+    sent = made_closed(json.dumps(schema))
+    values = data.draw(st.lists(values_of(schema, schema, 4), min_size=3, max_size=10))
+    closed, callers = validator_for(sent.text), validator_for(json.dumps(schema))
+
+    assert [v for v in values if closed.is_valid(v) and not callers.is_valid(v)] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        ({"type": "integer", "minimum": 1}, "knows no 'minimum'"),
+        ({"type": "array", "items": {"type": "null"}, "minItems": 2}, "no minItems above 1"),
+        ({"type": "string", "format": "regex"}, "does not know its format"),
+        ({"enum": [{"a": 1}]}, "values of enum"),
+        ({"type": "object"}, "other properties are allowed"),
+        ({"type": "object", "additionalProperties": {"type": "null"}}, "other properties"),
+        ({"type": "array"}, "items are not described"),
+        ({"$ref": "#", "title": "x"}, "beside $ref"),
+        ({}, "it has no type"),
+        ({"anyOf": {}}, "no schema that Anthropic knows"),
+        (True, "no schema that Anthropic knows"),
+    ],
+    ids=str,
+)
+def test_what_anthropic_cannot_be_asked_for_is_named_with_its_place(part: object, why: str) -> None:
+    schema = json.dumps({"type": "object", "properties": {"x": part}, "required": ["x"]})
+
+    sent = made_closed(schema)
+
+    assert (sent.text, sent.is_strict) == (schema, False)
+    assert sent.why_not is not None
+    assert sent.why_not.startswith("$.properties.x: ")
+    assert why in sent.why_not

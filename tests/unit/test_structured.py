@@ -138,6 +138,13 @@ def test_tools_of_a_prompted_request_stay_the_callers() -> None:
             {"thinking_tokens": 10},
             "while it thinks",
         ),
+        (
+            ProviderEntry(protocol="anthropic"),
+            {
+                "response_schema": '{"type":"object","properties":{"n":{"type":"integer","minimum":1}}}'
+            },
+            r"\$.properties.n: Anthropic knows no 'minimum'",
+        ),
     ],
     ids=lambda x: str(x)[:40],
 )

@@ -1,4 +1,4 @@
-"""Reads the answer to a response schema that was asked for with a tool or a message; see `callgate.domain.structured`."""
+"""Reads the answer to a response schema that was asked for with a tool or a message: `domain/structured.py`."""
 
 from __future__ import annotations
 
