@@ -8,6 +8,7 @@ from callgate.domain.answers import Answer
 from callgate.domain.calls import AttemptRef, AttemptView, CallView
 from callgate.domain.errors import OutputUnchecked
 from callgate.domain.provider import Billing, Failure, ProviderReply
+from callgate.domain.repairs import invalid_output
 from callgate.domain.requests import LLMRequest
 
 BATCH_S_MAX = 3.0
@@ -26,6 +27,8 @@ class Unchecked:
     attempt: AttemptView
     request: LLMRequest = field(repr=False)
     reply: ProviderReply = field(repr=False)
+    complaints_max: int = 1
+    """See `Answer`."""
 
     @property
     def ref(self) -> AttemptRef:
@@ -35,7 +38,8 @@ class Unchecked:
     @property
     def answer(self) -> Answer:
         """What the checker gets."""
-        return Answer(self.view.org_id, self.request.response_schema or "{}", self.reply.texts)
+        schema = self.request.response_schema or "{}"
+        return Answer(self.view.org_id, schema, self.reply.texts, self.complaints_max)
 
     @property
     def weight(self) -> int:
@@ -69,6 +73,5 @@ def failure_of(found: str | OutputUnchecked | None) -> Failure | None:
     if isinstance(found, OutputUnchecked):
         return Failure(found.code, str(found), False, Billing.BY_USAGE)
     if found is not None:
-        why = f"the answer breaks the schema: {found}"
-        return Failure("invalid_output", why, True, Billing.BY_USAGE)
+        return invalid_output(found.splitlines())
     return None
