@@ -29,11 +29,10 @@ from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
 from callgate.domain.ledger import Locked, Settle, Settled, SettleOutcome, Unstorable
 from callgate.domain.ports import CostCalculatorPort, LedgerPort, OutputValidatorPort
 from callgate.domain.provider import Billing, Failure, ProviderReply
-from callgate.domain.repairs import COMPLAINTS_MAX
 from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import WORKER_LOST, Dead, Tally, decide
 from callgate.services.delivery import DeliveryService
-from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, failure_of
+from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, complaints_max, failure_of
 from callgate.services.review import Assessment, assess, flaw_of
 
 log = structlog.get_logger(__name__)
@@ -243,15 +242,9 @@ class AICallLogger:
             return self._settle_as(view, attempt, result, request)
         # An answer that asks for tools comes before the one that has to fit the schema.
         if request.response_schema and not reply.tool_calls:
-            return Unchecked(view, attempt, request, reply, self._complaints_max(view, request))
+            policy = self._catalogue.policy(view.call_type)
+            return Unchecked(view, attempt, request, reply, complaints_max(view, request, policy))
         return self._settle_as(view, attempt, result, request)
-
-    def _complaints_max(self, view: CallView, request: LLMRequest) -> int:
-        """One is enough, unless a repair will show all to the model."""
-        policy = self._catalogue.policy(view.call_type)
-        is_last = view.paid_failures + 1 >= policy.paid_failures_max
-        can_repair = view.repairs < policy.repairs_max and request.n == 1
-        return COMPLAINTS_MAX if can_repair and not is_last else 1
 
     def _settle_as(
         self,

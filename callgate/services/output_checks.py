@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from callgate.domain.answers import Answer
 from callgate.domain.calls import AttemptRef, AttemptView, CallView
+from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.errors import OutputUnchecked
 from callgate.domain.provider import Billing, Failure, ProviderReply
-from callgate.domain.repairs import invalid_output
+from callgate.domain.repairs import COMPLAINTS_MAX, invalid_output
 from callgate.domain.requests import LLMRequest
 
 BATCH_S_MAX = 3.0
@@ -66,6 +67,13 @@ class Kept:
         self._bytes += weight
         self._bytes_of[org_id] = own
         self.unchecked.append(unchecked)
+
+
+def complaints_max(view: CallView, request: LLMRequest, policy: CallTypePolicy) -> int:
+    """How many complaints are worth looking for. One is enough, unless a repair will show all to the model."""
+    is_last = view.paid_failures + 1 >= policy.paid_failures_max
+    can_repair = view.repairs < policy.repairs_max and request.n == 1
+    return COMPLAINTS_MAX if can_repair and not is_last else 1
 
 
 def failure_of(found: str | OutputUnchecked | None) -> Failure | None:

@@ -35,7 +35,7 @@ class SchemaNotices:
             self._told.clear()
         self._told.add(digest)
         log.warning(
-            "schema.not_strict",
+            "schema.left_unchanged",
             provider=request.provider,
             call_type=request.call_type,
             why=sent.why_not,

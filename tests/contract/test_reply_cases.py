@@ -13,10 +13,11 @@ from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.provider import ProviderReply
 from callgate.services.results import result_of
-from tests.contract.answer_cases import ENDINGS, ENVELOPES, WAYS, WRAPPINGS
+from tests.contract.answer_cases import ENDINGS, ENVELOPES, WRAPPINGS
 from tests.contract.bill_cases import TIERS, USAGES
 from tests.contract.error_cases import ERRORS
 from tests.contract.reply_case import Case
+from tests.contract.way_cases import WAYS
 from tests.support.openai_attempts import unset_proxies
 from tests.support.provider_worlds import Exchange, Received, SocketServer, adapter_for, http
 from tests.support.service_world import POLICY, ServiceWorld

@@ -54,7 +54,7 @@ FORBIDDEN = {
     "become the owner": "SET ROLE callgate",
     "become somebody else": "SET SESSION AUTHORIZATION callgate",
     "call others into its role": f"GRANT {CLIENT} TO {WORKER}",
-    "reserve": "SELECT callgate_reserve_v2(" + ", ".join(["'{}'"] * 16) + ")",
+    "reserve": "SELECT callgate_reserve_v2(" + ", ".join(["'{}'"] * 18) + ")",
     "record": "SELECT callgate_record_v1('{}','{}','{}','{}','{}')",
     "settle": "SELECT callgate_settle_v2(" + ", ".join(["'{}'"] * 21) + ")",
     "due": "SELECT callgate_take_due_v2(1000, 'w', 0)",

@@ -189,7 +189,7 @@ def test_the_caller_is_told_once_why_a_schema_is_not_strict() -> None:
             world.submit(text, response_schema=loose)
             world.submit(text, response_schema=strict)
 
-    (event,) = [event for event in logged if event["event"] == "schema.not_strict"]
+    (event,) = [event for event in logged if event["event"] == "schema.left_unchanged"]
     assert event["why"] == "$.properties.tags: strict knows no 'uniqueItems'"
     assert event["log_level"] == "warning"
 
