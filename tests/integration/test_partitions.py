@@ -32,6 +32,25 @@ READ_OF_DEFAULT = """
 SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'ai_call_log_default'
 """
 
+LIFE = (
+    (
+        "SELECT callgate_reserve_v2(ARRAY[:call_id]::uuid[], '{1}', '{reserve}', '{5}', '{30}', '{w}', '{p}',"
+        " '{NULL}', '{f}', '{NULL}', '{\"\"}', '{60}', '{NULL}', '{NULL}', '{NULL}',"
+        " '{0}')"
+    ),
+    "SELECT callgate_read_v2(ARRAY[:call_id]::uuid[], '{1}', '{NULL}', 1000, true, 1)",
+    "SELECT callgate_record_v1(ARRAY[:attempt_id]::uuid[], '{x}', '{NULL}', '{1}', '{NULL}')",
+    (
+        "SELECT callgate_settle_v2(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], '{answered}',"
+        " '{succeeded}', '{5}', '{succeeded}', '{NULL}', '{1}', '{0}', '{0}', '{1}', '{0}', '{NULL}', '{NULL}',"
+        " '{NULL}', '{NULL}', '{alive}', '{NULL}', '{NULL}', '{0}')"
+    ),
+    "SELECT callgate_read_v2(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], 1000, true, 1)",
+    "SELECT callgate_deliver_v1(ARRAY[:link]::uuid[], '{NULL}', '{NULL}')",
+    "SELECT callgate_purge_v1('{}', '{}', 0, 10, false)",
+)
+"""The statements of a call's whole life: claim, send, record, settle, deliver, purge."""
+
 MANY_ROWS = """
 INSERT INTO ai_call_log (attempt_id, call_id, generation, attempt, org_id, input_hash, call_type, provider, model,
                          status, hold_nano_usd, posted_nano_usd, posted_at, budget_ids, queue_ms, worker_id, error_json)
@@ -137,30 +156,13 @@ def test_no_look_up_visits_the_past(
             connection.execute(text(statement), values).all()
             return {name for (name,) in connection.execute(text(TOUCHED))}
 
-    life = (
-        (
-            "SELECT callgate_reserve_v2(ARRAY[:call_id]::uuid[], '{1}', '{reserve}', '{5}', '{30}', '{w}', '{p}',"
-            " '{NULL}', '{f}', '{NULL}', '{\"\"}', '{60}', '{NULL}', '{NULL}', '{NULL}',"
-            " '{0}')"
-        ),
-        "SELECT callgate_read_v2(ARRAY[:call_id]::uuid[], '{1}', '{NULL}', 1000, true, 1)",
-        "SELECT callgate_record_v1(ARRAY[:attempt_id]::uuid[], '{x}', '{NULL}', '{1}', '{NULL}')",
-        (
-            "SELECT callgate_settle_v2(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], '{answered}',"
-            " '{succeeded}', '{5}', '{succeeded}', '{NULL}', '{1}', '{0}', '{0}', '{1}', '{0}', '{NULL}', '{NULL}',"
-            " '{NULL}', '{NULL}', '{alive}', '{NULL}', '{NULL}', '{0}')"
-        ),
-        "SELECT callgate_read_v2(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], 1000, true, 1)",
-        "SELECT callgate_deliver_v1(ARRAY[:link]::uuid[], '{NULL}', '{NULL}')",
-        "SELECT callgate_purge_v1('{}', '{}', 0, 10, false)",
-    )
-    touched = [touched_by(statement) for statement in life]
+    touched = [touched_by(statement) for statement in LIFE]
 
     assert (ledger.state(key), ledger.view(key).is_purged) == (CallState.SUCCEEDED, True)
     # Delivery looks at no attempt.
     assert touched[-2] == set()
     assert all(partition_of(datetime.now(UTC)) in names for names in (*touched[1:-2], touched[-1]))
-    assert [names - recent for names in touched] == [set()] * len(life)
+    assert [names - recent for names in touched] == [set()] * len(LIFE)
 
 
 def attempt_id(log: PartitionedLedger, key: CallKey) -> object:
