@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import assert_never
 from uuid import uuid4
 
 from celery import Celery
@@ -33,7 +32,7 @@ from callgate.adapters.postgres.operations import PostgresOperations
 from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.version import VERSION, major_version
-from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
+from callgate.adapters.providers import adapter_class
 from callgate.adapters.system_clock import SystemClock
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.calls import AttemptRef, CallKey
@@ -158,12 +157,14 @@ def providers_of(settings: WorkerSettings, catalogue: Catalogue) -> dict[str, LL
 def _adapter(
     name: str, entry: ProviderEntry, credentials: CredentialsPort, connections_max: int
 ) -> LLMProviderPort:
-    """Choose the adapter by the provider's protocol. The catalogue has refused unknown protocols."""
-    match entry.protocol:
-        case "openai":
-            return OpenAIAdapter(name, entry, credentials, connections_max=connections_max)
-        case unknown:
-            assert_never(unknown)
+    """
+    The adapter of the provider's protocol.
+
+    Raises:
+        ConfigurationError: No folder of `callgate/adapters/providers` has that protocol.
+    """
+    adapter = adapter_class(entry.protocol)
+    return adapter(name, entry, credentials, connections_max=connections_max)
 
 
 def outage_policy_of(options: WorkerOptions, *, is_alone: bool) -> OutagePolicy:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from importlib import resources
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -100,6 +101,10 @@ def _mistakes(catalogue: Catalogue) -> Iterator[str]:
         for name in names:
             if not _is_name(name):
                 yield f"{table}.{name}: a request cannot have this name"
+    known = sorted(_protocols())
+    for name, entry in catalogue.providers.items():
+        if entry.protocol not in known:
+            yield f"providers.{name}.protocol: there is no {entry.protocol!r}, only {', '.join(known)}"
     yield from _policy_mistakes("default", catalogue.default, catalogue)
     for name, policy in catalogue.call_types.items():
         yield from _policy_mistakes(f"call_types.{name}", policy, catalogue)
@@ -115,6 +120,13 @@ def _mistakes(catalogue: Catalogue) -> Iterator[str]:
             yield f"prices: {provider}/{model}: no provider {provider!r} in the catalogue"
         if count > 1:
             yield f"prices: {provider}/{model}: {count} rows for one model"
+
+
+def _protocols() -> Iterator[str]:
+    """The protocols that have an adapter: the folders of `callgate/adapters/providers`, without what they share."""
+    for folder in resources.files("callgate.adapters.providers").iterdir():
+        if folder.is_dir() and folder.name not in ("http", "__pycache__"):
+            yield folder.name
 
 
 def _policy_mistakes(key: str, policy: CallTypePolicy, catalogue: Catalogue) -> Iterator[str]:

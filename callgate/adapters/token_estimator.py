@@ -54,6 +54,15 @@ UNKNOWN_REQUEST_TOKENS = 1_024
 SCHEMA_HEADING_TOKENS = 64
 """The heading above a response schema in the prompt. Source: OpenAI, "harmony" format, "Structured output"."""
 
+TOOLS_HEADING_TOKENS = 1_024
+"""
+What a provider writes above tools. Anthropic's is the longest known: 804 tokens at most.
+
+Source: Anthropic, "Tool use with Claude", pricing (2026-11).
+"""
+FRAME_TOKENS = 16
+"""What a provider writes around a tool, a tool call or its result, beside the texts themselves."""
+
 TIKTOKEN_CHARS_MAX = 100_000
 """The longest text given to tiktoken: 75 ms at most, and far from its panics. Longer ones are bounded by bytes."""
 
@@ -116,6 +125,8 @@ class TokenEstimator:
         counter = self._counter_of(request.provider, request.model) or _UNKNOWN
         tokens = counter.message_tokens * len(request.messages) + counter.request_tokens
         tokens += _schema_bound(request.response_schema)
+        tokens += TOOLS_HEADING_TOKENS if request.tools else 0
+        tokens += sum(_framed_bound(text) for text in request.framed_texts())
         for message in request.messages:
             for piece, is_whole in pieces(message.content):
                 if tokens > stop_above:
@@ -195,6 +206,11 @@ _UNKNOWN = _Counter("utf8-bytes", utf8_bound, UNKNOWN_MESSAGE_TOKENS, UNKNOWN_RE
 def _schema_bound(schema: str | None) -> int:
     """Tokens of a response schema; see the warning at `TokenEstimator`."""
     return 0 if schema is None else len(json.dumps(schema)) + SCHEMA_HEADING_TOKENS
+
+
+def _framed_bound(text: str) -> int:
+    """Tokens of a text that the provider writes into its prompt in a way of its own, like a schema."""
+    return len(json.dumps(text)) + FRAME_TOKENS
 
 
 def load_bpe_openai(encoding: str) -> _Counter | None:

@@ -26,6 +26,28 @@ DAY_S = 86_400
 MONTH_DAYS_MIN = 28
 Amount = Annotated[int, Field(ge=1, le=10**12)]
 HeaderDialect = Literal["openai", "anthropic", "groq", "azure", "none"]
+RequestField = Literal[
+    "n", "temperature", "top_p", "top_k", "seed", "stop", "response_schema", "service_tier", "tools", "tool_choice",
+    "reasoning_effort", "thinking_tokens", "verbosity", "prompt_cache_key",
+]  # fmt: skip
+"""Fields of a request that not every provider knows."""
+RESERVED_FIELDS = frozenset(
+    {
+        # Model and provider; also lists of them to fall back to.
+        "model", "models", "fallbacks", "route", "provider", "provider_options", "deployment",
+        # The input, and what is kept of it at the provider.
+        "messages", "input", "system", "instructions", "prompt", "prompt_id", "conversation", "previous_response_id",
+        "store", "background", "container", "metadata", "context_management",
+        # The output bound, its number and its form.
+        "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of", "stream", "stream_options",
+        "response_format", "output_format", "output_config", "text", "thinking", "reasoning", "reasoning_effort",
+        "modalities", "audio", "truncation",
+        # Tools, which may cost money of their own.
+        "tools", "tool_choice", "functions", "function_call", "plugins", "web_search_options", "mcp_servers",
+        "max_tool_calls", "service_tier", "speed", "inference_geo",
+    }
+)  # fmt: skip
+"""Fields of protocols that `extra` can never have."""
 UsdPerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 
 
@@ -70,9 +92,10 @@ class CallTypePolicy(_Entry):
 class ProviderEntry(_Entry):
     """One endpoint with one account, and how its dialect differs from OpenAI's."""
 
-    protocol: Literal["openai"] = "openai"
+    protocol: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = "openai"
+    """The folder of its adapter: `openai` (chat completions), `openai_responses` or `anthropic`."""
     base_url: str | None = None
-    """None: OpenAI's endpoint."""
+    """None: the endpoint of the protocol's author."""
     pricing_provider: str | None = None
     """The provider's id in the genai-prices package. None: its name here."""
     needs_key: bool = True
@@ -108,6 +131,27 @@ class ProviderEntry(_Entry):
 
     OpenAI and Azure count what was requested, Anthropic what was written; see docs/flow-control.md for sources.
     """
+
+    reasoning_fields: tuple[
+        Literal["reasoning_content", "reasoning", "reasoning_details"], ...
+    ] = ()
+    """
+    Where a server puts what the model thought into a chat completion's message.
+
+    They come back in `LLMResult.reasoning`, and are sent on with the next turn, as DeepSeek needs for tools.
+    """
+    cannot: tuple[RequestField, ...] = ("top_k", "thinking_tokens")
+    """Fields of a request that it does not know. A request that sets one of them is refused at submit."""
+    extra_fields: tuple[str, ...] = ()
+    """Which names `LLMRequest.extra` may have: fields of the provider's protocol that callgate does not know."""
+
+    @field_validator("extra_fields")
+    @classmethod
+    def _extra_fields_are_free(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse fields that callgate writes, or that could change what is paid for."""
+        if taken := sorted(RESERVED_FIELDS & {name.casefold() for name in names}):
+            raise ValueError(f"extra_fields cannot have {', '.join(taken)}: callgate decides them")
+        return names
 
     @field_validator("good_endings")
     @classmethod

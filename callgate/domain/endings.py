@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 GOOD_ENDING = "stop"
+TOOLS_ENDING = "tool_calls"
+"""The model asks for tools. It is a good ending only where the request had tools."""
 NO_FINISH_REASON = "null"
 """
 How the catalogue's `good_endings` writes a missing finish reason.

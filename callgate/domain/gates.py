@@ -12,6 +12,7 @@ from collections.abc import Generator
 
 from callgate.domain.bounds import REQUEST_BYTES_MAX
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
+from callgate.domain.dialect import why_inexpressible
 from callgate.domain.errors import (
     InputTooLarge,
     InvalidRequest,
@@ -108,6 +109,8 @@ def check_size(request: LLMRequest, catalogue: Catalogue) -> None:
             f"call type {request.call_type!r} does not allow {request.provider}/{request.model}; "
             f"it allows: {', '.join(policy.models)}"
         )
+    if why := why_inexpressible(request, catalogue.providers[request.provider]):
+        raise InvalidRequest(why)
     _check_pages(request, policy)
     _check_output(request, policy)
     _check_bytes(request, policy)
@@ -160,10 +163,10 @@ def _check_output(request: LLMRequest, policy: CallTypePolicy) -> None:
 
 def _check_bytes(request: LLMRequest, policy: CallTypePolicy) -> None:
     bytes_max = policy.input_tokens_max * TOKEN_BYTES_MAX
-    size = sum(_utf8_bytes(message.content) for message in request.messages)
+    size = sum(map(_utf8_bytes, request.texts()))
     if size > bytes_max:
         raise InputTooLarge(
-            f"the messages have {size} bytes, which is over input_tokens_max {policy.input_tokens_max} of call "
+            f"messages and tools have {size} bytes, which is over input_tokens_max {policy.input_tokens_max} of call "
             f"type {request.call_type!r} ({TOKEN_BYTES_MAX} bytes per token at most): shorten the messages"
         )
 

@@ -33,13 +33,21 @@ IN_IDENTITY = frozenset(
         "prompt_version",
         "sample_index",
         "service_tier",
+        "tools",
+        "tool_choice",
+        "top_k",
+        "reasoning_effort",
+        "thinking_tokens",
+        "verbosity",
+        "prompt_cache_key",
+        "extra",
     }
 )
 """
 Fields of a request that change its answer.
 
-A field that is added later is left out of the JSON while it has its default. Otherwise every hash would change, and
-results of earlier releases would be paid again.
+A field that was added after 0.1.0 is left out of the JSON while it has its default (`messages.Sparse`). Otherwise every
+hash would change, and results of earlier releases would be paid again.
 """
 NOT_IN_IDENTITY = frozenset({"org_id", "document_pages", "on_budget", "trace_id"})
 """Fields of a request that do not change its answer."""

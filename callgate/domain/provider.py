@@ -10,10 +10,13 @@ from enum import StrEnum
 
 from callgate.domain import bounded_json
 from callgate.domain.flow import LearnedLimit
+from callgate.domain.messages import ReasoningBlock, ToolCall
 from callgate.domain.requests import Anomaly, Usage
 
 _DIGITS_OR_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[0-9a-f]{8,}|\d+")
 MESSAGE_CHARS_MAX = 500
+LATER_FIELDS = ("anomalies", "tool_calls", "reasoning")
+"""Fields of a stored reply that are left out while they are empty."""
 
 
 class Billing(StrEnum):
@@ -75,6 +78,10 @@ class ProviderReply:
     service_tier: str | None
     model: str
     provider_request_id: str | None
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The tools that the model asks for. A request with tools has one choice."""
+    reasoning: tuple[ReasoningBlock, ...] = field(default=(), repr=False)
+    """What the model thought, for the next turn."""
     anomalies: tuple[Anomaly, ...] = ()
     """What is odd about the usage."""
     failure: Failure | None = None
@@ -85,16 +92,20 @@ class ProviderReply:
 
     def without_text(self) -> ProviderReply:
         """What remains of a reply that could not be stored: its usage, so that its money is settled."""
-        return replace(self, texts=(), refusal=None)
+        return replace(self, texts=(), refusal=None, tool_calls=(), reasoning=())
 
     def to_json(self) -> bytes:
         """The reply as stored in `ai_call_log.reply`: ASCII, so that any text survives."""
-        fields = asdict(replace(self, failure=None, limits=()))
+        bare = replace(self, failure=None, limits=(), tool_calls=(), reasoning=())
+        fields = asdict(bare)
         fields["usage"] = self.usage.model_dump() if self.usage else None
+        fields["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+        fields["reasoning"] = [block.model_dump() for block in self.reasoning]
         del fields["failure"], fields["limits"]
-        if not self.anomalies:
-            # So that a worker of an earlier version, which does not know the field, can settle the reply.
-            del fields["anomalies"]
+        for name in LATER_FIELDS:
+            if not fields[name]:
+                # So that a worker of an earlier version, which does not know the field, can settle the reply.
+                del fields[name]
         return json.dumps(fields).encode()
 
     @classmethod
@@ -103,8 +114,14 @@ class ProviderReply:
         fields = bounded_json.loads(stored)
         usage = Usage(**fields["usage"]) if fields["usage"] else None
         anomalies = tuple(map(Anomaly, fields.get("anomalies", ())))
-        texts = tuple(fields["texts"])
-        return cls(**{**fields, "texts": texts, "usage": usage, "anomalies": anomalies})
+        read = {
+            "texts": tuple(fields["texts"]),
+            "usage": usage,
+            "anomalies": anomalies,
+            "tool_calls": tuple(ToolCall(**call) for call in fields.get("tool_calls", ())),
+            "reasoning": tuple(ReasoningBlock(**block) for block in fields.get("reasoning", ())),
+        }
+        return cls(**{**fields, **read})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,34 @@ infinite numbers, so that the hashed, the stored and the sent request are the sa
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from decimal import Decimal
 from enum import StrEnum
-from math import isfinite
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from callgate.domain import bounded_json, bounds
+from callgate.domain.json_text import object_text
+from callgate.domain.messages import (
+    TOOLS_MAX,
+    Message,
+    ReasoningBlock,
+    Sparse,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    Value,
+)
 
 Name = Annotated[
     str,
@@ -28,23 +45,8 @@ Name = Annotated[
 """An identifier: organisation, call type, provider, model, prompt version."""
 
 MESSAGES_MAX = 1_000
-SCHEMA_BYTES_MAX = 256 * 1024
 STOP_CHARS_MAX = 1_000
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class _Value(BaseModel):
-    # Values are private: they appear neither in a repr nor in a validation error.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=False, hide_input_in_errors=True
-    )
-
-
-class Message(_Value):
-    """One message of the conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, Field(min_length=1, repr=False)]
 
 
 class ServiceTier(StrEnum):
@@ -62,7 +64,7 @@ class OnBudget(StrEnum):
     WAIT = "wait"
 
 
-class LLMRequest(_Value):
+class LLMRequest(Sparse):
     """
     One LLM call, as the caller asks for it.
 
@@ -90,6 +92,25 @@ class LLMRequest(_Value):
     A JSON Schema as text. A Pydantic model class or a dict is accepted and converted.
 
     It is kept as text because the order of its keys changes answers.
+    """
+    tools: Annotated[tuple[Tool, ...], Field(max_length=TOOLS_MAX)] = ()
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    """None: the model decides. `required`: it must call some tool. `ToolChoice(name=...)`: it must call this one."""
+    top_k: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    """How much the model thinks. What it thinks counts towards `max_output_tokens`."""
+    thinking_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """The most tokens that it thinks: less than `max_output_tokens`, which they count towards."""
+    verbosity: Literal["low", "medium", "high"] | None = None
+    prompt_cache_key: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")] | None = (
+        None
+    )
+    """Requests with the same key share the provider's cache of prompts where it has such a key."""
+    extra: Annotated[str | None, Field(repr=False)] = None
+    """
+    Fields of the provider's own protocol, as a JSON object in text; a dict is accepted.
+
+    The catalogue lists which names are allowed (`extra_fields`). It can change neither the model nor the output bound.
     """
     prompt_version: Name | None = None
     sample_index: Annotated[int, Field(ge=0, le=2**31)] = 0
@@ -135,83 +156,72 @@ class LLMRequest(_Value):
         """Convert a Pydantic model class, a dict or JSON text to compact JSON text."""
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             schema = schema.model_json_schema()
-        if isinstance(schema, dict):
-            return _json_text(schema)
-        if isinstance(schema, str):
-            # Before parsing: megabytes of text would take seconds, and gigabytes of memory.
-            _check_length(schema)
-            loaded = _loaded(schema)
-            if not isinstance(loaded, dict):
-                raise ValueError("a response schema must be a JSON object")
-            return _json_text(loaded)
-        if schema is None:
-            return None
-        raise ValueError("a response schema must be a Pydantic model class, a dict or JSON text")
+        elif schema is not None and not isinstance(schema, dict | str):
+            raise ValueError(
+                "a response schema must be a Pydantic model class, a dict or JSON text"
+            )
+        return object_text(schema, "the response schema")
 
-    @field_validator("response_schema")
+    @field_validator("extra", mode="before")
     @classmethod
-    def _schema_is_bounded(cls, schema: str | None) -> str | None:
-        if schema is not None:
-            _check_length(schema)
-        return schema
+    def _extra_as_text(cls, extra: object) -> object:
+        """Convert a dict or JSON text to compact JSON text."""
+        return object_text(extra, "extra")
+
+    @model_validator(mode="after")
+    def _tools_fit(self) -> Self:
+        """Refuse combinations of tools that no provider accepts."""
+        names = [tool.name for tool in self.tools]
+        if len(set(names)) < len(names):
+            raise ValueError("two tools have the same name")
+        if self.tool_choice is not None and not names:
+            raise ValueError("tool_choice needs tools")
+        if isinstance(self.tool_choice, ToolChoice) and self.tool_choice.name not in names:
+            raise ValueError("tool_choice names a tool that is not there")
+        if names and self.n > 1:
+            raise ValueError("with tools n must be 1: a tool call belongs to one answer")
+        if self.thinking_tokens is not None and self.reasoning_effort is not None:
+            raise ValueError("set thinking_tokens or reasoning_effort, not both")
+        return self
+
+    def texts(self) -> Iterator[str]:
+        """Every text of it that a provider counts as input, except the response schema."""
+        for message in self.messages:
+            yield message.content
+        yield from self.framed_texts()
+
+    def framed_texts(self) -> Iterator[str]:
+        """Those of them that a provider writes into its prompt in a way of its own: tools, tool calls, reasoning."""
+        for message in self.messages:
+            for call in message.tool_calls:
+                yield from (call.id, call.name, call.arguments)
+            if message.tool_call_id:
+                yield message.tool_call_id
+            for block in message.reasoning:
+                yield block.data
+        for tool in self.tools:
+            yield from (tool.name, tool.description, tool.parameters)
+        if self.extra is not None:
+            yield self.extra
+
+    @classmethod
+    def added_fields(cls) -> frozenset[str]:
+        """See `Sparse`."""
+        return frozenset(
+            {
+                "tools",
+                "tool_choice",
+                "top_k",
+                "reasoning_effort",
+                "thinking_tokens",
+                "verbosity",
+                "prompt_cache_key",
+                "extra",
+            }
+        )
 
 
-def _check_length(schema: str) -> None:
-    """ValueError for a schema of more than `SCHEMA_BYTES_MAX` bytes."""
-    if len(schema.encode("utf-8", "surrogatepass")) > SCHEMA_BYTES_MAX:
-        raise ValueError(f"a response schema has at most {SCHEMA_BYTES_MAX} bytes")
-
-
-def _loaded(schema: str) -> object:
-    """Parse a schema's text. ValueError also if it is nested too deeply."""
-    try:
-        return json.loads(schema)
-    except RecursionError as exc:
-        raise ValueError("the response schema is nested too deeply") from exc
-
-
-def _json_text(schema: dict[str, Any]) -> str:
-    """Compact JSON in the given key order. ValueError for NaN, Infinity, other objects and deep nesting."""
-    try:
-        return _dumped(schema)
-    except RecursionError as exc:
-        raise ValueError("the response schema is nested too deeply") from exc
-
-
-def _dumped(schema: dict[str, Any]) -> str:
-    """Write a schema as JSON. The ValueError names the value that is not JSON."""
-    try:
-        text = json.dumps(schema, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        text.encode()
-    except (TypeError, ValueError) as exc:
-        why = _not_json(schema, "$") or exc
-        raise ValueError(f"the response schema cannot be written as JSON: {why}") from exc
-    return text
-
-
-def _not_json(value: object, path: str) -> str | None:
-    """Describe the first value that JSON or UTF-8 cannot represent, with its path; None if there is none."""
-    children: Iterable[tuple[str, object]] = ()
-    if isinstance(value, dict):
-        if name := next((key for key in value if _has_lone_surrogate(key)), None):
-            return f"a name in {path} has a lone surrogate: {name!a}"
-        children = ((f"{path}.{key}", child) for key, child in value.items())
-    elif isinstance(value, list | tuple):
-        children = ((f"{path}[{n}]", child) for n, child in enumerate(value))
-    elif isinstance(value, float) and not isfinite(value):
-        return f"{path} is {value}"
-    elif _has_lone_surrogate(value):
-        return f"{path} has a lone surrogate"
-    elif value is not None and not isinstance(value, str | int | float):
-        return f"{path} is a {type(value).__name__}"
-    return next((why for where, child in children if (why := _not_json(child, where))), None)
-
-
-def _has_lone_surrogate(text: object) -> bool:
-    return isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text)
-
-
-class Usage(_Value):
+class Usage(Value):
     """
     Tokens as the provider counted them.
 
@@ -221,6 +231,7 @@ class Usage(_Value):
     input_tokens: Annotated[int, Field(ge=0)] = 0
     cached_input_tokens: Annotated[int, Field(ge=0)] = 0
     cache_write_tokens: Annotated[int, Field(ge=0)] = 0
+    """All that was written to the provider's cache, for whatever time."""
     output_tokens: Annotated[int, Field(ge=0)] = 0
     reasoning_tokens: Annotated[int, Field(ge=0)] = 0
 
@@ -254,7 +265,7 @@ AMOUNT_UNKNOWN = frozenset(
 """Anomalies with an unknown cost: such an attempt is posted at its whole hold."""
 
 
-class LLMResult(_Value):
+class LLMResult(Value):
     """
     The result of a call, as `handle.get()` returns it: a new copy for every caller.
 
@@ -268,11 +279,17 @@ class LLMResult(_Value):
     text: str
     texts: tuple[str, ...]
     """All answers. Fewer than `n` only if the provider sent fewer. `text` is the first one."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The tools that the model asks the caller to run. Send their results as messages of the role `tool`."""
+    reasoning: Annotated[tuple[ReasoningBlock, ...], Field(repr=False)] = ()
+    """What the model thought. `message` sends it on, because some models need it in the next turn."""
     parsed: Any = None
     """An instance of the Pydantic model that was passed as `response_schema`, else None."""
     finish_reason: str | None
     """
-    `stop`, or `length` if `max_output_tokens` truncated the answer. Of several answers the worst one counts.
+    `stop`, `tool_calls` if it asks for tools, or `length` if `max_output_tokens` truncated the answer.
+
+    Of several answers the worst one counts.
 
     Only a non-empty text answer may end with `length`. With a response schema the attempt fails.
     """
@@ -286,3 +303,13 @@ class LLMResult(_Value):
     model: str
     """The model that the provider names in its reply."""
     provider_request_id: str | None
+
+    @property
+    def message(self) -> Message:
+        """The answer as a message, for the next turn of the conversation."""
+        return Message(
+            role="assistant",
+            content=self.text,
+            tool_calls=self.tool_calls,
+            reasoning=self.reasoning,
+        )

@@ -237,8 +237,12 @@ class AICallLogger:
         is_needed = view.request is not None and attempt.reply is not None
         request = LLMRequest.from_stored(view.request or b"") if is_needed else None
         result = self._result(view, attempt, request)
-        if result.failure is None and result.reply and request and request.response_schema:
-            return Unchecked(view, attempt, request, result.reply)
+        reply = result.reply
+        if reply is None or request is None or result.failure is not None:
+            return self._settle_as(view, attempt, result, request)
+        # An answer that asks for tools comes before the one that has to fit the schema.
+        if request.response_schema and not reply.tool_calls:
+            return Unchecked(view, attempt, request, reply)
         return self._settle_as(view, attempt, result, request)
 
     def _settle_as(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from callgate.domain import safe_codes
 from callgate.domain.calls import AttemptView, CallView
-from callgate.domain.endings import Ending, ending_of
+from callgate.domain.endings import TOOLS_ENDING, Ending, ending_of
 from callgate.domain.errors import UnpricedModel
 from callgate.domain.ports import CostCalculatorPort
 from callgate.domain.provider import Billing, Failure, Priced, ProviderReply
@@ -48,14 +48,17 @@ def flaw_of(
         return _paid("refused_by_model", "the model refused to answer", retryable=False)
     if not reply.texts:
         return _paid("empty_reply", "the reply has no choices", retryable=False)
+    if reply.tool_calls:
+        # An adapter reads tool calls only where the request had tools.
+        good_endings = {*good_endings, TOOLS_ENDING}
     ending = ending_of(reply.finish_reason, good_endings)
     if ending > Ending.TRUNCATED:
         return _flaw_of_ending(ending, reply.finish_reason)
-    is_empty = not all(text.strip() for text in reply.texts)
+    is_empty = not reply.tool_calls and not all(text.strip() for text in reply.texts)
     if ending is Ending.TRUNCATED and is_empty:
         why = "max_output_tokens was reached before any answer: reasoning used it up"
         return _paid("output_truncated", why, retryable=False)
-    if ending is Ending.TRUNCATED and schema is not None:
+    if ending is Ending.TRUNCATED and (schema is not None or reply.tool_calls):
         why = "max_output_tokens cut the answer short"
         return _paid("output_truncated", why, retryable=False)
     if is_empty:

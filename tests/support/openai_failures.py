@@ -10,7 +10,8 @@ import httpx2
 import openai
 import pytest
 
-from callgate.adapters.providers.openai.sdk_errors import failure_of
+from callgate.adapters.file_credentials import FileCredentials
+from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.provider import Failure
 
@@ -19,7 +20,8 @@ REQUEST = httpx2.Request("POST", "http://provider.invalid/v1/chat/completions")
 
 def the_failure(exc: Exception, *, is_sent: bool = True, **entry: Any) -> Failure:
     """The failure of an exception."""
-    return failure_of(exc, ProviderEntry(**entry), is_sent=is_sent)
+    adapter = OpenAIAdapter("openai", ProviderEntry(**entry), FileCredentials({}, None))
+    return adapter.failure_of(exc, is_sent=is_sent)
 
 
 def refusal(

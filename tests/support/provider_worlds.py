@@ -18,7 +18,8 @@ from typing import Any, Self
 from uuid import UUID
 
 from callgate.adapters.memory.provider import MemoryProvider, Rule, Sent
-from callgate.adapters.providers.openai.openai_adapter import ATTEMPT_HEADER, OpenAIAdapter
+from callgate.adapters.providers.http.http_adapter import ATTEMPT_HEADER
+from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import LLMProviderPort
 from callgate.domain.provider import Failure, ProviderReply

@@ -105,7 +105,7 @@ def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
             "[call_types.extraction]\ndeadline_s = 0",
             "call_types.extraction.deadline_s: Input should",
         ),
-        ("[providers.x]\nprotocol = 'smtp'", "providers.x.protocol: Input should be 'openai'"),
+        ("[providers.x]\nprotocol = 'smtp'", "providers.x.protocol: there is no 'smtp', only"),
         ("[[prices]]\nprovider = 'openai'", "prices[0].model: Field required"),
         (ROW.replace("source", "#"), "prices[0].source: Field required"),
         (ROW.replace("as_of", "#"), "prices[0].as_of: Field required"),

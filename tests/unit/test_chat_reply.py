@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callgate.adapters.providers.openai.answer_wrapping import unwrapped
-from callgate.adapters.providers.openai.chat_reply import reply_of
-from callgate.adapters.providers.openai.usage import (
+from callgate.adapters.providers.http.answer_wrapping import unwrapped
+from callgate.adapters.providers.http.usage import (
     COUNT_FIELDS,
     TOKENS_MAX,
     WireUsage,
     usage_in,
     usage_of,
 )
+from callgate.adapters.providers.openai.chat_reply import reply_of
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import Anomaly, Usage

@@ -36,6 +36,9 @@ VECTORS = json.loads((Path(__file__).parent / "domain/identity_0_1_0.json").read
 """Requests, and their hashes as release 0.1.0 computes them. They never change."""
 
 
+TOOL = {"name": "add", "parameters": {"type": "object"}}
+
+
 def a_request(**changes: Any) -> LLMRequest:
     """The request whose hash is pinned."""
     fields: dict[str, Any] = {
@@ -136,6 +139,17 @@ def test_blanks_in_a_schema_do_not_matter() -> None:
         {"prompt_version": "v4"},
         {"sample_index": 1},
         {"service_tier": "flex"},
+        {"tools": [TOOL]},
+        {"tools": [{**TOOL, "description": "adds"}]},
+        {"tools": [{**TOOL, "cache": "5m"}]},
+        {"tools": [TOOL], "tool_choice": "required"},
+        {"tools": [TOOL], "tool_choice": {"name": "add"}},
+        {"top_k": 1},
+        {"reasoning_effort": "low"},
+        {"thinking_tokens": 100},
+        {"verbosity": "low"},
+        {"prompt_cache_key": "k"},
+        {"extra": {"a": 1, "b": 2}},
     ],
     ids=str,
 )
@@ -151,9 +165,45 @@ def test_every_field_is_in_one_list() -> None:
 
 
 def test_every_field_in_identity_is_hashed() -> None:
+    """Those of 0.1.0 always, a later one when it is set."""
+    later = {
+        "tools": [TOOL], "tool_choice": "auto", "top_k": 1, "thinking_tokens": 1, "verbosity": "low",
+        "prompt_cache_key": "k", "extra": {"a": 1},
+    }  # fmt: skip
     hashed = json.loads(canonical_bytes(a_request()))
+    all_hashed = json.loads(canonical_bytes(a_request(**later)))
 
-    assert set(hashed) == IN_IDENTITY | {"hash_version"}
+    assert set(hashed) == IN_IDENTITY - LLMRequest.added_fields() | {"hash_version"}
+    assert set(all_hashed) == IN_IDENTITY - {"reasoning_effort"} | {"hash_version"}
+
+
+ANSWERED = {"role": "assistant", "content": "hm", "tool_calls": [], "reasoning": []}
+THOUGHT = {"protocol": "anthropic", "text": "hm", "data": "{}"}
+ASKED = {"id": "call_1", "name": "add", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {**ANSWERED, "tool_calls": [ASKED]},
+        {**ANSWERED, "reasoning": [THOUGHT]},
+        {**ANSWERED, "cache": "1h"},
+        {"role": "tool", "content": "hm", "tool_call_id": "call_1"},
+        {"role": "tool", "content": "hm", "tool_call_id": "call_2"},
+    ],
+    ids=["tool calls", "reasoning", "cache", "a tool's result", "another tool's result"],
+)
+def test_what_a_message_has_beside_its_text_is_hashed(changed: dict[str, Any]) -> None:
+    plain = a_request(messages=[ANSWERED])
+
+    assert input_hash(a_request(messages=[changed])) != input_hash(plain)
+    assert b"tool_calls" not in canonical_bytes(plain)
+
+
+@pytest.mark.parametrize("later", ["tools", "extra", "reasoning", "tool_call_id", "top_k", "cache"])
+def test_a_plain_request_is_stored_without_later_fields(later: str) -> None:
+    """A worker of 0.1.0 refuses fields that it does not know."""
+    assert f'"{later}"' not in a_request().model_dump_json()
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
@@ -167,7 +217,7 @@ def test_hashes_are_those_of_0_1_0(vector: dict[str, Any]) -> None:
 def test_the_vectors_use_every_field() -> None:
     used = {name for vector in VECTORS for name in vector["request"]}
 
-    assert used == IN_IDENTITY | NOT_IN_IDENTITY
+    assert used == (IN_IDENTITY | NOT_IN_IDENTITY) - LLMRequest.added_fields()
 
 
 def test_the_order_of_messages_matters() -> None:
@@ -281,8 +331,22 @@ def test_a_value_that_is_not_json_is_named_with_its_path(schema: object, says: s
         {"trace_id": "\udfff"},
         {"response_schema": {"title": "\ud800"}},
         {"response_schema": '{"title": "\\ud800"}'},
+        {"tools": [{**TOOL, "description": "\ud800"}]},
+        {"messages": [{**ANSWERED, "tool_calls": [{**ASKED, "arguments": "\ud800"}]}]},
+        {"messages": [{**ANSWERED, "reasoning": [{**THOUGHT, "text": "\ud800"}]}]},
+        {"extra": {"a": "\ud800"}},
     ],
-    ids=["message", "stop", "trace_id", "schema", "schema text"],
+    ids=[
+        "message",
+        "stop",
+        "trace_id",
+        "schema",
+        "schema text",
+        "tool",
+        "arguments",
+        "thoughts",
+        "extra",
+    ],
 )
 def test_lone_surrogates_are_refused(changes: dict[str, Any]) -> None:
     """They can be neither stored nor sent."""

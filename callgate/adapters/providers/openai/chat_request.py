@@ -12,8 +12,10 @@ from typing import Any
 
 from callgate.adapters.providers.openai.strict_schema import allows_strict
 from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.messages import Message, Tool, ToolChoice
 from callgate.domain.requests import LLMRequest
 
+PROTOCOL = "openai"
 SCHEMA_NAME = "response"
 """The name of every response schema. It is constant because its tokens are counted as input."""
 SCHEMAS_CACHED_MAX = 64
@@ -30,22 +32,65 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
     """
     fields: dict[str, Any] = {
         "model": request.model,
-        "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+        "messages": [_message(message, entry) for message in request.messages],
         entry.output_bound_field: request.max_output_tokens,
         "n": request.n if request.n != 1 else None,
         "temperature": request.temperature,
         "top_p": request.top_p,
+        "top_k": request.top_k,
         "seed": request.seed,
         "stop": request.stop or None,
         "service_tier": request.service_tier.value if entry.sends_service_tier else None,
+        "tools": [_tool(tool) for tool in request.tools] or None,
+        "tool_choice": _tool_choice(request.tool_choice),
+        "reasoning_effort": request.reasoning_effort,
+        "verbosity": request.verbosity,
+        "prompt_cache_key": request.prompt_cache_key,
     }
-    given = {name: value for name, value in fields.items() if value is not None}
+    extra = json.loads(request.extra) if request.extra else {}
+    # Names that callgate writes itself are not allowed in `extra`; see `catalogue.RESERVED_FIELDS`.
+    given = {**extra, **{name: value for name, value in fields.items() if value is not None}}
     body = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if request.response_schema is not None:
         fine_tuned = request.model.startswith(FINE_TUNED)
         response_format = _response_format(request.response_schema, fine_tuned=fine_tuned)
         body = f'{body[:-1]},"response_format":{response_format}}}'
     return body.encode()
+
+
+def _message(message: Message, entry: ProviderEntry) -> dict[str, Any]:
+    """A message with its tool calls, or the tool call that it answers, and with the reasoning that the server knows."""
+    fields: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_call_id is not None:
+        fields["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        fields["content"] = message.content or None
+        fields["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    for block in message.reasoning:
+        if block.protocol == PROTOCOL:
+            known = json.loads(block.data)
+            fields.update({n: known[n] for n in entry.reasoning_fields if n in known})
+    return fields
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "parameters": json.loads(tool.parameters)}
+    if tool.description:
+        function["description"] = tool.description
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: str | ToolChoice | None) -> object:
+    if isinstance(choice, ToolChoice):
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice
 
 
 @lru_cache(maxsize=SCHEMAS_CACHED_MAX)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import openai
 
 from callgate.adapters.providers.http.error_body import error_fields
@@ -18,22 +16,10 @@ from callgate.adapters.providers.http.failures import (
     UNSENT_CLIENT,
     UNSENT_TRANSPORT,
     Table,
-    classify,
 )
 from callgate.adapters.providers.http.refusals import refusal_of
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.provider import Billing, Failure
-
-
-def failure_of(exc: Exception, entry: ProviderEntry, *, is_sent: bool) -> Failure:
-    """
-    Turn an exception of one request into a failure with its bill.
-
-    Args:
-        is_sent: Bytes of the request were, or may have been, handed to the transport.
-    """
-    failure = classify(exc, entry, SENT if is_sent else UNSENT)
-    return failure if is_sent else replace(failure, billing=Billing.UNBILLED)
+from callgate.domain.provider import Failure
 
 
 def _refusal(exc: BaseException, entry: ProviderEntry) -> Failure:

@@ -1,0 +1,223 @@
+"""
+`LLMProviderPort` over HTTP: what the adapters of all protocols share. A protocol's folder has the rest.
+
+One attempt is one HTTP request. The SDKs' retries are off and redirects are not followed. aiohttp repeats a request on
+a dead pooled connection only for idempotent methods, and POST is not idempotent. Requests and replies bypass the SDKs'
+Pydantic models, which would cost as much CPU as the rest of the request.
+
+Environment: only the transport's own variables count (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE,
+SSL_CERT_DIR), because many companies have no other way out. `environment.py` checks them when a worker starts.
+Variables of the SDKs are ignored: the catalogue and the credentials say where a call goes and who pays for it.
+
+Isolation: nothing that a provider sends is kept for the next request, neither a cookie nor an address. Replies have
+limits each and together, and each provider's replies are read in its own event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol
+from uuid import UUID
+
+import httpx2
+
+from callgate.adapters.providers.http.client import http_client, request_timeout
+from callgate.adapters.providers.http.failures import NoClient, Table, classify
+from callgate.adapters.providers.http.provider_loop import ProviderLoop
+from callgate.adapters.providers.http.rate_limit_headers import learned_limits
+from callgate.adapters.providers.http.request_body import RequestBody
+from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.ports import CredentialsPort
+from callgate.domain.provider import Billing, Failure, ProviderReply
+from callgate.domain.requests import LLMRequest
+
+ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
+OVERTIME_S = 1.0
+"""How long after its deadline an attempt is abandoned here, if the provider's loop is too busy to end it."""
+CLOSE_MAX_S = 5.0
+PLAIN_HEADERS: Mapping[str, str] = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/json",
+    "User-Agent": "callgate",
+}
+"""All that a client sends by itself: nothing from the environment, nothing about this machine."""
+MISSING_CREDENTIALS = Failure(
+    "missing_credentials",
+    "no API key for the provider: set CALLGATE_WORKER__CREDENTIALS__<PROVIDER>, or put a file named after it into"
+    " CALLGATE_WORKER__CREDENTIALS_DIR",
+    False,
+    Billing.UNBILLED,
+)
+TOO_LATE = Failure("timeout", "no time was left to send the request", True, Billing.UNBILLED)
+
+
+class SDKClient(Protocol):
+    """What is used of an SDK's client: a POST that raises the SDK's own errors."""
+
+    @property
+    def post(self) -> Callable[..., Awaitable[Any]]:
+        """Sends one request, and returns the `httpx2.Response`. A status of failure is raised."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+class HTTPAdapter(ABC):
+    """
+    Makes requests to one provider entry, for callers in one event loop.
+
+    Args:
+        name: The provider's name in the catalogue; its API keys are looked up by this name.
+        connections_max: Requests in flight. Further requests wait for a connection, up to `client.CONNECT_MAX_S`.
+    """
+
+    base_url: ClassVar[str]
+    """Where requests go if the entry does not say."""
+    path: ClassVar[str]
+    """The path of the endpoint, after the base URL."""
+    unsent_errors: ClassVar[Table]
+    """What an exception means if nothing of the request was sent; see `failures.classify`."""
+    sent_errors: ClassVar[Table]
+    """What an exception means if the request may have been read."""
+
+    def __init__(
+        self,
+        name: str,
+        entry: ProviderEntry,
+        credentials: CredentialsPort,
+        *,
+        connections_max: int = 2000,
+    ) -> None:
+        self._name = name
+        self._entry = entry
+        self._credentials = credentials
+        self._connections_max = connections_max
+        self._client: SDKClient | None = None
+        self._loop = ProviderLoop(f"provider {name}")
+
+    @abstractmethod
+    def _new_client(self, base_url: str, http: httpx2.AsyncClient) -> SDKClient:
+        """The SDK's client, without retries, and with no other headers than `PLAIN_HEADERS`."""
+
+    @abstractmethod
+    def _key_headers(self, key: str | None) -> Mapping[str, object]:
+        """The headers that carry the key and the protocol's version."""
+
+    @abstractmethod
+    def _request_json(self, request: LLMRequest) -> bytes:
+        """The body of a request: JSON in UTF-8."""
+
+    @abstractmethod
+    def _reply_of(
+        self, body: bytes, headers: Mapping[str, str], request: LLMRequest
+    ) -> ProviderReply | Failure:
+        """Read the body of a response with a status of success."""
+
+    async def complete(
+        self, request: LLMRequest, *, attempt_id: UUID, timeout_s: float
+    ) -> ProviderReply | Failure:
+        """Send one request; see `LLMProviderPort`."""
+        body: RequestBody | None = None
+        try:
+            key = self._credentials.api_key(self._name, request.org_id)
+            if key is None and self._entry.needs_key:
+                return MISSING_CREDENTIALS
+            if timeout_s <= 0:
+                return TOO_LATE
+            body = RequestBody(self._request_json(request))
+            headers = {
+                **self._key_headers(key),
+                "Content-Length": str(body.length),
+                ATTEMPT_HEADER: str(attempt_id),
+            }
+            # Both loops use the system's monotonic clock.
+            deadline = asyncio.get_running_loop().time() + timeout_s
+            async with asyncio.timeout_at(deadline + OVERTIME_S):
+                return await self._loop.run(self._attempt(request, body, headers, deadline))
+        except asyncio.CancelledError:
+            # The provider's loop may process the cancellation too late.
+            if body is not None:
+                body.withdraw()
+            raise
+        except Exception as exc:
+            is_sent = body is not None and not body.withdraw()
+            return self.failure_of(exc, is_sent=is_sent)
+
+    def credential(self, org_id: str) -> str:
+        """The owner of the key for this organisation's requests; see `LLMProviderPort`."""
+        return org_id if self._credentials.has_own_key(self._name, org_id) else ""
+
+    def failure_of(self, exc: Exception, *, is_sent: bool) -> Failure:
+        """
+        Turn an exception of one request into a failure with its bill.
+
+        Args:
+            is_sent: Bytes of the request were, or may have been, handed to the transport.
+        """
+        if is_sent:
+            return classify(exc, self._entry, self.sent_errors)
+        return replace(classify(exc, self._entry, self.unsent_errors), billing=Billing.UNBILLED)
+
+    async def _attempt(
+        self,
+        request: LLMRequest,
+        body: RequestBody,
+        headers: Mapping[str, object],
+        deadline: float,
+    ) -> ProviderReply | Failure:
+        """Send the request and read its reply, in the provider's loop. `deadline` is in that loop's time."""
+        response = await self._post(body, headers, deadline)
+        answer = self._reply_of(response.content, response.headers, request)
+        limits = learned_limits(response.headers, self._entry.rate_limit_headers)
+        return replace(answer, limits=limits)
+
+    async def _post(
+        self, body: RequestBody, headers: Mapping[str, object], deadline: float
+    ) -> httpx2.Response:
+        """POST the body with the time that is left. TimeoutError at the deadline."""
+        client = self._connected()
+        left_s = max(0.001, deadline - asyncio.get_running_loop().time())
+        async with asyncio.timeout_at(deadline):
+            response: httpx2.Response = await client.post(
+                self.path,
+                cast_to=httpx2.Response,
+                content=body,
+                options={
+                    "headers": headers,
+                    "timeout": request_timeout(left_s),
+                    "follow_redirects": False,
+                    "max_retries": 0,
+                },
+            )
+        return response
+
+    async def aclose(self) -> None:
+        """Close the connections; a later request opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_MAX_S):
+                    await self._loop.run(client.close())
+        self._loop.stop()
+
+    def _connected(self) -> SDKClient:
+        """
+        Return the client, made at the first request because its connections belong to the provider's loop.
+
+        Raises:
+            NoClient: It cannot be made now. The next request tries again.
+        """
+        if self._client is None:
+            try:
+                self._client = self._new_client(
+                    self._entry.base_url or self.base_url, http_client(self._connections_max)
+                )
+            except Exception as exc:
+                # A certificate file, a proxy or an address can raise anything.
+                raise NoClient from exc
+        return self._client
