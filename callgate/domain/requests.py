@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 from enum import StrEnum
+from operator import not_
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -29,7 +30,6 @@ from callgate.domain.messages import (
     TOOLS_MAX,
     Message,
     ReasoningBlock,
-    Sparse,
     Tool,
     ToolCall,
     ToolChoice,
@@ -43,6 +43,8 @@ Name = Annotated[
     ),
 ]
 """An identifier: organisation, call type, provider, model, prompt version."""
+
+CacheKey = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]
 
 MESSAGES_MAX = 1_000
 STOP_CHARS_MAX = 1_000
@@ -64,7 +66,7 @@ class OnBudget(StrEnum):
     WAIT = "wait"
 
 
-class LLMRequest(Sparse):
+class LLMRequest(Value):
     """
     One LLM call, as the caller asks for it.
 
@@ -93,20 +95,24 @@ class LLMRequest(Sparse):
 
     It is kept as text because the order of its keys changes answers.
     """
-    tools: Annotated[tuple[Tool, ...], Field(max_length=TOOLS_MAX)] = ()
-    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    tools: Annotated[tuple[Tool, ...], Field(max_length=TOOLS_MAX, exclude_if=not_)] = ()
+    tool_choice: Annotated[
+        Literal["auto", "none", "required"] | ToolChoice | None, Field(exclude_if=not_)
+    ] = None
     """None: the model decides. `required`: it must call some tool. `ToolChoice(name=...)`: it must call this one."""
-    top_k: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    top_k: Annotated[Annotated[int, Field(ge=1, le=10_000)] | None, Field(exclude_if=not_)] = None
+    reasoning_effort: Annotated[
+        Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None, Field(exclude_if=not_)
+    ] = None
     """How much the model thinks. What it thinks counts towards `max_output_tokens`."""
-    thinking_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    thinking_tokens: Annotated[
+        Annotated[int, Field(ge=1, le=1_000_000)] | None, Field(exclude_if=not_)
+    ] = None
     """The most tokens that it thinks: less than `max_output_tokens`, which they count towards."""
-    verbosity: Literal["low", "medium", "high"] | None = None
-    prompt_cache_key: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")] | None = (
-        None
-    )
+    verbosity: Annotated[Literal["low", "medium", "high"] | None, Field(exclude_if=not_)] = None
+    prompt_cache_key: Annotated[CacheKey | None, Field(exclude_if=not_)] = None
     """Requests with the same key share the provider's cache of prompts where it has such a key."""
-    extra: Annotated[str | None, Field(repr=False)] = None
+    extra: Annotated[str | None, Field(repr=False, exclude_if=not_)] = None
     """
     Fields of the provider's own protocol, as a JSON object in text; a dict is accepted.
 
@@ -203,22 +209,6 @@ class LLMRequest(Sparse):
             yield from (tool.name, tool.description, tool.parameters)
         if self.extra is not None:
             yield self.extra
-
-    @classmethod
-    def added_fields(cls) -> frozenset[str]:
-        """See `Sparse`."""
-        return frozenset(
-            {
-                "tools",
-                "tool_choice",
-                "top_k",
-                "reasoning_effort",
-                "thinking_tokens",
-                "verbosity",
-                "prompt_cache_key",
-                "extra",
-            }
-        )
 
 
 class Usage(Value):
