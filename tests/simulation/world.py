@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -26,12 +26,22 @@ from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budgets import Window
 from callgate.domain.calls import CallKey, CallState
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
+from callgate.domain.flow import Declaration
 from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand
 from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
-from tests.simulation.faults import MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PROVIDER_LIMITS, Faults
+from tests.simulation.faults import (
+    MUCH_BY_HAND,
+    MUCH_REDRIVEN,
+    ONE_FAILS,
+    PLACES,
+    PROVIDER_LIMITS,
+    Faults,
+)
 from tests.simulation.invariants import Invariants, Violation
+from tests.simulation.places import CHANCE as PLACES_CHANCE
+from tests.simulation.places import DeclaredPlaces
 from tests.simulation.process import Process
 from tests.simulation.provider import (
     INPUT_NANO_USD,
@@ -144,6 +154,7 @@ class World:
             Counter(self, Plan.drawn(self.rng, self.faults.chances)) if has_limits else None
         )
         """What the provider counts, if it has limits."""
+        self.places = self._drawn_places(seed)
         self.invariants = Invariants(self)
         self.broker = Broker(self)
         self.ledger_away_until = 0.0
@@ -157,6 +168,8 @@ class World:
         self._set_budgets()
         if self.limits is not None:
             self._declare_limits(self.limits.plan)
+        elif self.places.rules():
+            self.ledger.flow.publish("before", self.declaration())
         self.processes = [Process(self, f"w{n}") for n in range(self.rng.randint(1, 3))]
         self._worker_count = len(self.processes)
 
@@ -188,6 +201,11 @@ class World:
         self.invariants.at_rest()
 
     # What others ask of the world.
+
+    def declaration(self) -> Declaration:
+        """What each worker publishes."""
+        known = self.limits.plan.declaration() if self.limits else Declaration()
+        return replace(known, concurrency=self.places.rules())
 
     def execute(
         self, owner: Owner, name: str, arguments: Sequence[Any], options: Mapping[str, Any]
@@ -293,12 +311,20 @@ class World:
                 timezone = self.rng.choice(("UTC", "UTC", "Europe/Berlin"))
                 self.ledger.set_budget(org_id, scope, window, self.a_limit(), timezone)
 
+    def _drawn_places(self, seed: int) -> DeclaredPlaces:
+        """Drawn apart, so that lives without them stay as they were."""
+        rng = random.Random(f"places of {seed}")  # noqa: S311
+        if rng.random() >= self.faults.chances.pop(PLACES, PLACES_CHANCE):
+            return DeclaredPlaces()
+        self.scheduler.counts[PLACES] += 1
+        return DeclaredPlaces.drawn(rng)
+
     def _declare_limits(self, plan: Plan) -> None:
         """Workers ran before this life began. Those that start in it declare the same."""
         self.scheduler.counts["provider limits"] += 1
         self.faults.chances.pop("rate limited", None)
         self.slots = 20 if plan.declared is Declared.NOT else self.rng.choice((5, 20))
-        self.ledger.flow.publish("before", plan.declaration())
+        self.ledger.flow.publish("before", self.declaration())
 
     def _start_process(self) -> None:
         self._worker_count += 1
@@ -357,7 +383,7 @@ class World:
     def _skip_to(self, due_at: datetime) -> float:
         """That time; sooner if a limit may have room before."""
         at = (due_at - self.scheduler.starts_at).total_seconds()
-        if any(c.waits_for for c in self.ledger.tables.calls.values()):
+        if any(c.waits_for or c.is_in_line for c in self.ledger.tables.calls.values()):
             return min(at, self.scheduler.now + LOOK_AGAIN_S)
         return at
 

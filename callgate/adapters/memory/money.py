@@ -6,7 +6,7 @@ import json
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from callgate.adapters.memory import limits
+from callgate.adapters.memory import concurrency, limits
 from callgate.adapters.memory.bounds import TOO_LARGE, takes_claim, takes_error
 from callgate.adapters.memory.breakers import (
     admission_of,
@@ -99,6 +99,11 @@ def _claim(
         pass_the_turn(tables, call, now)
         _refuse(tables, call, claim, budgets, refusal, now)
         return Refused(call.key, call.state, refusal)
+    if error := concurrency.refusal_of(tables, call):
+        pass_the_turn(tables, call, now)
+        why = WaitReason.CONCURRENCY_LIMITED, error
+        _wait_to_its_end(tables, call, claim, why, now)
+        return Refused(call.key, call.state, None)
     key = call.provider, call.model, claim.credential
     need = Need(call.input_token_bound, claim.output_token_bound)
     admitted = _ask_provider(tables, call, claim, key, need, now)
@@ -273,6 +278,7 @@ def _hold(
     call.error = None
     call.requested_hold_nano_usd = None
     call.waits_for = None
+    call.is_in_line = False
     call.due_at = now + timedelta(seconds=claim.expires_in_s)
     return attempt
 
