@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
 
-from callgate.domain.calls import AttemptRef, CallKey, CallState, WaitReason
-from callgate.domain.concurrency import CallsOf, ConcurrencyRule
-from callgate.domain.flow import Declaration
+from callgate.domain.calls import AttemptRef, CallState
 from callgate.domain.ledger import Refused, Reserved
 from callgate.domain.pauses import PauseKey
-from callgate.domain.reports import By, CallFilter, ConcurrencyLine, EndReason
+from callgate.domain.reports import By, CallFilter, EndReason
 from callgate.domain.turns import Priority
+from tests.contract.concurrency_steps import LIMITED, allow, in_line
 from tests.contract.flow_steps import (
-    WORKER,
     is_limited,
     released,
     sent,
     succeeds,
     tried,
-    waits,
 )
 from tests.support.ledger_under_test import (
-    DAY_S,
     ORG,
     LedgerUnderTest,
     a_failure,
@@ -36,7 +31,6 @@ from tests.support.ledger_under_test import (
 
 BY = By("ann", "it is slow")
 OTHER = "bolt"
-LIMITED = WaitReason.CONCURRENCY_LIMITED
 
 
 @pytest.fixture
@@ -46,34 +40,12 @@ def two_orgs(ledger: LedgerUnderTest) -> LedgerUnderTest:
     return ledger
 
 
-def allow(
-    ledger: LedgerUnderTest,
-    orgs: Mapping[str, int] = {},
-    call_types: Mapping[str, int | None] = {},
-) -> None:
-    """Declare how many calls may run at a time; nothing else is declared."""
-    rules = [ConcurrencyRule(CallsOf.ORGANISATION, *item) for item in orgs.items()]
-    rules += [ConcurrencyRule(CallsOf.CALL_TYPE, *item) for item in call_types.items()]
-    ledger.flow.publish(WORKER, Declaration(concurrency=tuple(rules)))
-
-
 def fails(ledger: LedgerUnderTest, ref: AttemptRef, *, is_final: bool = True) -> None:
     """Record and settle a failure."""
     ledger.record(an_answer(ref, reply=None, error="{}"))
     ledger.settle(
         a_failure(ref, CallState.DEAD if is_final else CallState.WAITING, due_in_s=3_600.0)
     )
-
-
-def in_line(ledger: LedgerUnderTest, *names: str, **changes: object) -> list[CallKey]:
-    """New calls that wait for a place, each a second younger than the one before."""
-    keys = []
-    for name in names:
-        key = waits(ledger, name, **changes)
-        assert ledger.view(key).wait_reason is LIMITED
-        keys.append(key)
-        ledger.age(1)
-    return keys
 
 
 def test_what_is_above_waits_and_holds_nothing(ledger: LedgerUnderTest) -> None:
@@ -384,29 +356,3 @@ def test_a_repeated_claim_has_its_place(ledger: LedgerUnderTest) -> None:
     assert isinstance(first, Reserved)
     assert isinstance(again, Reserved)
     assert first.ref == again.ref
-
-
-def test_it_is_listed_with_what_runs_and_waits(two_orgs: LedgerUnderTest) -> None:
-    """As declared, and for each organisation with calls that run or wait."""
-    allow(two_orgs, {"": 5, "calm": 7, ORG: 2}, {"extraction": 1, "free": None})
-    sent(two_orgs, "a")
-    in_line(two_orgs, "b", "c")
-    sent(two_orgs, "d", call_type="free")
-    sent(two_orgs, "e", org_id=OTHER, call_type="free")
-
-    org, call_type = CallsOf.ORGANISATION, CallsOf.CALL_TYPE
-    assert two_orgs.operations.concurrency() == [
-        ConcurrencyLine("", "", org, 5, 0, 0),
-        ConcurrencyLine("", "extraction", call_type, 1, 0, 0),
-        ConcurrencyLine(ORG, "", org, 2, 2, 2),
-        ConcurrencyLine(ORG, "extraction", call_type, 1, 1, 2),
-        ConcurrencyLine(OTHER, "", org, 5, 1, 0),
-        ConcurrencyLine("calm", "", org, 7, 0, 0),
-    ]
-
-
-def test_nothing_is_listed_where_nothing_is_declared(ledger: LedgerUnderTest) -> None:
-    sent(ledger, "a")
-    assert ledger.operations.concurrency() == []
-    allow(ledger, {}, {"extraction": DAY_S})
-    assert [line.amount for line in ledger.operations.concurrency()] == [DAY_S, DAY_S]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from callgate.adapters.memory.rows import CallRow
 from callgate.domain.calls import CallKey, CallState, WaitReason
 from callgate.domain.concurrency import CallsOf, ConcurrencyRule
+from tests.simulation.faults import PLACES
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -36,8 +37,11 @@ class DeclaredPlaces:
     of_types: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def drawn(cls, rng: random.Random) -> DeclaredPlaces:
-        """Draw some: of organisations, of call types, or both."""
+    def of(cls, seed: int, chances: dict[str, float]) -> DeclaredPlaces:
+        """Draw some, of organisations, call types or both; apart, so that lives without them stay as they were."""
+        rng = random.Random(f"places of {seed}")  # noqa: S311
+        if rng.random() >= chances.pop(PLACES, CHANCE):
+            return cls()
         kind = rng.choice(("orgs", "types", "both"))
         orgs = {org_id: rng.choice((1, 2, 3)) for org_id in ORGS if rng.random() < 0.8}
         types = {call_type: rng.choice((1, 1, 2)) for call_type in TYPES if rng.random() < 0.5}

@@ -31,16 +31,8 @@ from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand
 from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
-from tests.simulation.faults import (
-    MUCH_BY_HAND,
-    MUCH_REDRIVEN,
-    ONE_FAILS,
-    PLACES,
-    PROVIDER_LIMITS,
-    Faults,
-)
+from tests.simulation.faults import MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PROVIDER_LIMITS, Faults
 from tests.simulation.invariants import Invariants, Violation
-from tests.simulation.places import CHANCE as PLACES_CHANCE
 from tests.simulation.places import DeclaredPlaces
 from tests.simulation.process import Process
 from tests.simulation.provider import (
@@ -154,7 +146,8 @@ class World:
             Counter(self, Plan.drawn(self.rng, self.faults.chances)) if has_limits else None
         )
         """What the provider counts, if it has limits."""
-        self.places = self._drawn_places(seed)
+        self.places = DeclaredPlaces.of(seed, self.faults.chances)
+        self.scheduler.counts["places declared"] += bool(self.places.rules())
         self.invariants = Invariants(self)
         self.broker = Broker(self)
         self.ledger_away_until = 0.0
@@ -310,14 +303,6 @@ class World:
             for scope, window in chosen:
                 timezone = self.rng.choice(("UTC", "UTC", "Europe/Berlin"))
                 self.ledger.set_budget(org_id, scope, window, self.a_limit(), timezone)
-
-    def _drawn_places(self, seed: int) -> DeclaredPlaces:
-        """Drawn apart, so that lives without them stay as they were."""
-        rng = random.Random(f"places of {seed}")  # noqa: S311
-        if rng.random() >= self.faults.chances.pop(PLACES, PLACES_CHANCE):
-            return DeclaredPlaces()
-        self.scheduler.counts[PLACES] += 1
-        return DeclaredPlaces.drawn(rng)
 
     def _declare_limits(self, plan: Plan) -> None:
         """Workers ran before this life began. Those that start in it declare the same."""

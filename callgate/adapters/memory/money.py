@@ -99,10 +99,7 @@ def _claim(
         pass_the_turn(tables, call, now)
         _refuse(tables, call, claim, budgets, refusal, now)
         return Refused(call.key, call.state, refusal)
-    if error := concurrency.refusal_of(tables, call):
-        pass_the_turn(tables, call, now)
-        why = WaitReason.CONCURRENCY_LIMITED, error
-        _wait_to_its_end(tables, call, claim, why, now)
+    if _has_no_place(tables, call, claim, now):
         return Refused(call.key, call.state, None)
     key = call.provider, call.model, claim.credential
     need = Need(call.input_token_bound, claim.output_token_bound)
@@ -118,6 +115,16 @@ def _claim(
     guard = guard_of(tables, call, claim.credential, now)
     keep(tables, guard.with_trial(attempt_id, now), now)
     return _reserved(attempt)
+
+
+def _has_no_place(tables: MemoryTables, call: CallRow, claim: Reserve, now: datetime) -> bool:
+    """True if as many calls of the organisation run as may: the call waits, or has waited long enough."""
+    error = concurrency.refusal_of(tables, call)
+    if error is None:
+        return False
+    pass_the_turn(tables, call, now)
+    _wait_to_its_end(tables, call, claim, (WaitReason.CONCURRENCY_LIMITED, error), now)
+    return True
 
 
 def _ask_provider(

@@ -43,8 +43,11 @@ BEGIN
         CONTINUE WHEN room <= 0;
         BEGIN
         WITH woken AS MATERIALIZED (
-            SELECT l.call_type, count(*)::int AS calls FROM llm_call l
-             WHERE l.is_in_line AND l.state IN ('queued', 'waiting') AND l.org_id = org AND l.due_at <= now()
+            -- In the order of an index, so that calls that are not due are not read.
+            SELECT l.call_type, count(*)::int AS calls
+              FROM (SELECT x.call_type FROM llm_call x
+                     WHERE x.is_in_line AND x.state IN ('queued', 'waiting') AND x.org_id = org AND x.due_at <= now()
+                     ORDER BY x.due_at LIMIT 2 * at_once_max) l
              GROUP BY l.call_type
         ), line AS MATERIALIZED (
             SELECT t.call_type,
