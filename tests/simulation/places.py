@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CHANCE = 0.1
 """Of a life in which places are declared."""
+ANY = 10**9
+"""Where nothing is declared."""
 ATTEMPT_AGE = timedelta(minutes=10)
 ORGS = ("acme", "nova", "zeta")
 TYPES = ("extract", "chat", "draft")
@@ -57,8 +59,8 @@ class DeclaredPlaces:
         """True if one more call finds a place beside calls of these types."""
         by_type = Counter(taken)
         return (
-            by_type.total() < self.of_orgs.get(org_id, 99)
-            and by_type[call_type] < self.of_types.get(call_type, 99)
+            by_type.total() < self.of_orgs.get(org_id, ANY)
+            and by_type[call_type] < self.of_types.get(call_type, ANY)
         )  # fmt: skip
 
 
