@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from callgate.domain.concurrency import CallsOf, ConcurrencyRule
 from callgate.domain.endings import MEANINGS
 from callgate.domain.flow import MINUTE_S, Declaration, LimitRule, Measure
 from callgate.domain.open_calls import OPEN_CALLS_MAX
@@ -25,6 +26,7 @@ Days = Annotated[int, Field(ge=0, le=36_500)]
 DAY_S = 86_400
 MONTH_DAYS_MIN = 28
 Amount = Annotated[int, Field(ge=1, le=10**12)]
+Calls = Annotated[int, Field(ge=1, le=10**6)]
 HeaderDialect = Literal["openai", "anthropic", "groq", "azure", "none"]
 RequestField = Literal[
     "n", "temperature", "top_p", "top_k", "seed", "stop", "response_schema", "service_tier", "tools", "tool_choice",
@@ -83,6 +85,8 @@ class CallTypePolicy(_Entry):
     retry_wait_max_s: PositiveSeconds = 60.0
     retry_after_max_s: PositiveSeconds = 600.0
     """A longer Retry-After of a provider is cut to this."""
+    concurrency_max: Calls | None = None
+    """How many calls of this type may run at a time, of each organisation. The others wait. None: any number."""
 
     def allows(self, provider: str, model: str) -> bool:
         """True if the call type may use this model; see `models`."""
@@ -253,6 +257,13 @@ class Retention(_Entry):
                 yield f"orgs.{org_id}.bodies_days"
 
 
+class Organisation(_Entry):
+    """What one organisation may have."""
+
+    concurrency_max: Calls
+    """How many of its calls may run at a time."""
+
+
 class Organisations(_Entry):
     """What every organisation may have."""
 
@@ -262,6 +273,10 @@ class Organisations(_Entry):
 
     The workers publish it, so it need not be in the catalogues of clients.
     """
+    concurrency_max: Calls | None = None
+    """How many calls of each organisation may run at a time. The others wait. None: any number."""
+    orgs: dict[str, Organisation] = {}
+    """Organisations with other numbers."""
 
 
 class Catalogue(_Entry):
@@ -299,7 +314,21 @@ class Catalogue(_Entry):
             cautious=tuple(sorted(cautious)),
             open_calls_max=self.organisations.open_calls_max,
             counting_used=tuple(sorted(counting)),
+            concurrency=tuple(self._concurrency()),
         )
+
+    def _concurrency(self) -> Iterator[ConcurrencyRule]:
+        """How many calls may run at a time: nothing, if any number may."""
+        organisations = {n: o.concurrency_max for n, o in sorted(self.organisations.orgs.items())}
+        call_types = {n: policy.concurrency_max for n, policy in sorted(self.call_types.items())}
+        for calls_of, of_each, by_name in (
+            (CallsOf.ORGANISATION, self.organisations.concurrency_max, organisations),
+            (CallsOf.CALL_TYPE, self.default.concurrency_max, call_types),
+        ):
+            for name, amount in {"": of_each, **by_name}.items():
+                # Without a number for each, a name without one says nothing.
+                if amount is not None or (name and of_each is not None):
+                    yield ConcurrencyRule(calls_of, name, amount)
 
     def policy(self, call_type: str) -> CallTypePolicy:
         """The call type's own policy, else the default."""

@@ -12,6 +12,7 @@ from tests.simulation.mutations import (
     flow,
     liveness,
     money,
+    places,
     submitters,
 )
 from tests.simulation.mutations.registry import MUTATIONS, Mutation
@@ -26,5 +27,6 @@ __all__ = [
     "flow",
     "liveness",
     "money",
+    "places",
     "submitters",
 ]

@@ -33,6 +33,7 @@ DECLARE
     moved_reserved bigint[] := '{}';
     moved_spent bigint[] := '{}';
     heard int[] := '{}';        -- the rows that concern breakers: those applied, and probes
+    orgs text[];                -- of the calls
     changes text[];             -- breakers that were opened or closed
     refused text[] := '{}';     -- refused keys of rows above; see callgate_is_refused_again_v1
 BEGIN
@@ -133,9 +134,10 @@ BEGIN
     IF changes IS NOT NULL OR callgate_has_freed_slot_v1(p_attempt_ids, heard) THEN
         applied := callgate_free_provider_waiters_v1() OR applied;
     END IF;
-    applied := callgate_release_backlog_v1(
-        ARRAY(SELECT DISTINCT l.org_id FROM llm_call l
-               WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(locked_ids, p_generations)))) OR applied;
+    orgs := ARRAY(SELECT DISTINCT l.org_id FROM llm_call l
+                   WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(locked_ids, p_generations)));
+    applied := callgate_free_concurrency_waiters_v1(orgs) OR applied;
+    applied := callgate_release_backlog_v1(orgs) OR applied;
     IF applied OR changes <> '{}' THEN
         ord := 0; state := NULL; has_links := false; breakers := coalesce(changes, '{}');
         RETURN NEXT;
