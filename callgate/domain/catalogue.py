@@ -117,6 +117,13 @@ class ProviderEntry(_Entry):
 
     `think`: a block of thoughts before it, up to `</think>`. `fence`: a Markdown fence around it.
     """
+    json_schema: Literal["native", "tool", "prompt"] = "native"
+    """
+    How an answer is made to fit a response schema.
+
+    `native`: by the field of the protocol. `tool`: the model must call a tool whose parameters are the schema. `prompt`:
+    a system message asks for it. Each answer is checked in the same way.
+    """
     rate_limit_headers: HeaderDialect = "openai"
     """
     Whose names the headers have that tell the account's limits; see `docs/flow-control.md`.
