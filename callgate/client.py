@@ -47,6 +47,7 @@ from callgate.services.acceptance import BUSY_TIMEOUT_S, Acceptance
 from callgate.services.bills import BillService
 from callgate.services.calls import CallService, key_of_task
 from callgate.services.dead_letters import DeadLetterService
+from callgate.services.providers import ProviderCheckService
 from callgate.services.purge import PurgeService
 from callgate.services.submit import SubmissionOptions, SubmitService
 from callgate.services.tenants import TenantService
@@ -117,6 +118,9 @@ class Client:
         self.bills = BillService(self.operations)
         self.purges = PurgeService(self.retention, self.operations, self.catalogue.retention)
         self.tenants = TenantService(PostgresTenants(self._session))
+        self.provider_checks = ProviderCheckService(
+            submits=self._submit, ledger=self.ledger, sleep=time.sleep, monotonic=CLOCK.monotonic
+        )
         self._results = self._result_reader()
 
     @property

@@ -100,8 +100,8 @@ class TokenEstimator:
     """
     `TokenEstimatorPort`: exact counts for known vocabularies, else bytes, plus the framing of messages.
 
-    A model counts as OpenAI's own if the catalogue prices its provider as `openai` or `azure`. A vocabulary is loaded at
-    its first use (0.1 s, 30 to 65 MB). Thread-safe.
+    A model counts as OpenAI's own if the catalogue prices its provider as `openai` or `azure`. A vocabulary is loaded
+    at its first use (0.1 s, 30 to 65 MB). Thread-safe.
 
     Warning: how a provider writes a response schema into its prompt is not documented. The bound is one token per byte
     of the schema as an escaped JSON string. It holds for every rendering that repeats no part of the schema.
