@@ -118,15 +118,19 @@ class Client:
         self.bills = BillService(self.operations)
         self.purges = PurgeService(self.retention, self.operations, self.catalogue.retention)
         self.tenants = TenantService(PostgresTenants(self._session))
-        self.provider_checks = ProviderCheckService(
-            submits=self._submit, ledger=self.ledger, sleep=time.sleep, monotonic=CLOCK.monotonic
-        )
         self._results = self._result_reader()
 
     @property
     def celery_app(self) -> Celery:
         """The app that publishes calls and reads their results. It is never Celery's current app."""
         return in_this_process(self._celery_app)
+
+    @property
+    def provider_checks(self) -> ProviderCheckService:
+        """Tries providers with ordinary calls."""
+        return ProviderCheckService(
+            submits=self._submit, ledger=self.ledger, sleep=time.sleep, monotonic=CLOCK.monotonic
+        )
 
     @classmethod
     def from_env(cls) -> Client:

@@ -170,8 +170,8 @@ PLANTED = (
 )
 
 
-def test_no_secret_is_in_a_cassette(tmp_path: Path) -> None:
-    """Wherever a provider, a gateway or the caller puts one."""
+def planted_answer(status: int) -> bytes:
+    """A response with secrets wherever a provider or a gateway puts them."""
     error = {"message": f"Incorrect key {PLANTED[0]}, {PLANTED[1]}, {PLANTED[10]}"}
     headers = {
         "content-type": "application/json",
@@ -188,10 +188,15 @@ def test_no_secret_is_in_a_cassette(tmp_path: Path) -> None:
         "x_groq": {"id": PLANTED[11]},
         "error": {**error, "owner": PLANTED[4], "organization": "planted-organisation"},
     }
+    return http(json.dumps(body).encode(), status=status, headers=headers)
+
+
+def test_no_secret_is_in_a_cassette(tmp_path: Path) -> None:
+    """Neither of a response, nor of the caller's: the URL, the key, the prompt."""
     answers = iter([401, 200])
 
     async def exchange(_received: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(http(json.dumps(body).encode(), status=next(answers), headers=headers))
+        writer.write(planted_answer(next(answers)))
 
     cassette = tmp_path / "planted.yaml"
     scenario = Scenario("planted", f"My key is {PLANTED[0]} {PLANTED[10]}", lambda _: True)
