@@ -175,7 +175,8 @@ def test_the_entry_wins_then_the_preset_then_the_defaults(
 def test_a_preset_chooses_its_protocol() -> None:
     """The default one if that has it, else the only one; of several the entry must name one."""
     page = {"sources": {"page": {"url": "https://example.org", "as_of": "2026-11-29"}}}
-    only, shared = {"only": {}}, {"shared": {}}
+    only: dict[str, Any] = {"only": {}}
+    shared: dict[str, Any] = {"shared": {}}
     known = {
         "openai": Presets.of("openai", {**page, "chat": {}}),
         "one": Presets.of("one", {**page, **only, **shared, "chat": {}}),
