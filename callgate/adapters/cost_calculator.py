@@ -173,10 +173,12 @@ class CostCalculator:
         self, provider: str, model: str, tier: ServiceTier, minute: int
     ) -> tuple[PriceStep, ...]:
         """The price steps of a model at a minute since 1970, in ascending order of input tokens."""
-        row = self._overlay.get((provider, model))
+        entry = self._catalogue.providers.get(provider)
+        name, model = model, entry.priced_model(model) if entry else model
+        # A row of the name that requests use comes before one of its model.
+        row = self._overlay.get((provider, name)) or self._overlay.get((provider, model))
         if row is not None:
             return _overlay_steps(row, tier)
-        entry = self._catalogue.providers.get(provider)
         listed_as = (entry.pricing_provider if entry else None) or provider
         at = datetime.fromtimestamp(minute * 60, UTC)
         try:

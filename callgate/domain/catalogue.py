@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from callgate.domain.concurrency import CallsOf, ConcurrencyRule
 from callgate.domain.endings import MEANINGS
+from callgate.domain.endpoint import Endpoint
 from callgate.domain.flow import MINUTE_S, Declaration, LimitRule, Measure
 from callgate.domain.open_calls import OPEN_CALLS_MAX
 from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
@@ -93,7 +94,7 @@ class CallTypePolicy(_Entry):
         return not self.models or any(fnmatchcase(f"{provider}/{model}", p) for p in self.models)
 
 
-class ProviderEntry(_Entry):
+class ProviderEntry(Endpoint):
     """One endpoint with one account, and how its dialect differs from OpenAI's."""
 
     protocol: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = "openai"
@@ -120,6 +121,13 @@ class ProviderEntry(_Entry):
     What is removed from an answer before it is checked against its schema.
 
     `think`: a block of thoughts before it, up to `</think>`. `fence`: a Markdown fence around it.
+    """
+    json_schema: Literal["native", "tool", "prompt"] = "native"
+    """
+    How an answer is made to fit a response schema.
+
+    `native`: by the field of the protocol. `tool`: the model must call a tool whose parameters are the schema.
+    `prompt`: a system message asks for it. Each answer is checked in the same way.
     """
     rate_limit_headers: HeaderDialect = "openai"
     """

@@ -14,6 +14,8 @@ def why_inexpressible(request: LLMRequest, entry: ProviderEntry) -> str | None:
     unknown = [n for n in entry.cannot if getattr(request, n) != fields[n].get_default()]
     if unknown:
         return f"provider {request.provider!r} knows no {', '.join(unknown)}"
+    if request.service_tier not in entry.tier_names:
+        return f"provider {request.provider!r} has no service tier '{request.service_tier}'"
     if request.extra is not None and (
         refused := sorted(json.loads(request.extra).keys() - set(entry.extra_fields))
     ):

@@ -119,3 +119,19 @@ def test_an_unknown_ending_is_no_success(why: str, code: str | None) -> None:
     assert isinstance(answer, ProviderReply)
     flaw = flaw_of(answer, ())
     assert (flaw.code if flaw else None) == code
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, None), (401, "authentication_failed")])
+def test_a_key_can_be_checked_without_a_paid_request(status: int, code: str | None) -> None:
+    async def checked() -> tuple[Failure | None, list[Received]]:
+        async with SocketServer(sends_json({"data": []}, status=status)) as server:
+            adapter = ParrotAdapter("parrot", ProviderEntry(base_url=server.base_url), Keys())
+            try:
+                return await adapter.check_key("/models", timeout_s=5.0), server.received
+            finally:
+                await adapter.aclose()
+
+    failure, (received,) = asyncio.run(checked())
+
+    assert (failure.code if failure else None) == code
+    assert received.head == "GET /v1/models HTTP/1.1"

@@ -100,11 +100,11 @@ class SocketServer:
 
 
 async def read_request(reader: asyncio.StreamReader) -> Received:
-    """Read one request with a Content-Length."""
+    """Read one request. Without a Content-Length it has no body."""
     head, _, fields = (await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n")
     pairs = (line.partition(": ") for line in fields.split("\r\n") if line)
     headers = {name.lower(): value for name, _, value in pairs}
-    return Received(head, headers, await reader.readexactly(int(headers["content-length"])))
+    return Received(head, headers, await reader.readexactly(int(headers.get("content-length", "0"))))
 
 
 def http(

@@ -39,7 +39,25 @@ class PlainClient:
         Raises:
             httpx2.HTTPStatusError: The status is not a success.
         """
-        response = await self._http.post(
+        return await self._request("POST", path, options, content)
+
+    async def get(self, path: str, *, options: Mapping[str, Any], **_: object) -> httpx2.Response:
+        """Like `post`, without a body."""
+        return await self._request("GET", path, options, None)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        options: Mapping[str, Any],
+        content: AsyncIterable[bytes] | None,
+    ) -> httpx2.Response:
+        response = await self._http.request(
+            method,
             self._base_url + path,
             content=content,
             headers={**PLAIN_HEADERS, **options["headers"]},
@@ -47,10 +65,6 @@ class PlainClient:
             follow_redirects=False,
         )
         return response.raise_for_status()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
 
 
 def _refusal(exc: BaseException, entry: ProviderEntry) -> Failure:
