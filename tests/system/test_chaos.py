@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import pytest
-
 from tests.chaos.budget_stress import stress_workers
 from tests.chaos.duplicate_stress import stress_duplicates
 from tests.chaos.environment import Environment
@@ -20,7 +16,6 @@ from tests.chaos.faults import (
     valkey_killed,
     valkey_refusing,
 )
-from tests.chaos.limits import CONCURRENCY, TIGHT
 from tests.chaos.trial import run_trial
 
 
@@ -69,25 +64,3 @@ def test_duplicates_collapse_while_workers_are_killed(environment: Environment) 
 
     assert evaluation.violations == ()
     assert evaluation.duplicates_unknown > 0, "no worker died with a call in flight"
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"requests": 1200}, "requests were refused, and 0 came late"),
-        ({"concurrency": 2 * CONCURRENCY}, f"requests at one time, of {CONCURRENCY}"),
-    ],
-    ids=["requests", "concurrency"],
-)
-def test_a_limit_that_is_declared_twice_as_high_is_noticed(
-    environment: Environment, wrong: dict[str, int], words: str
-) -> None:
-    """Without this, nobody would know whether the other trials put limits to the test."""
-    flow = replace(TIGHT, declared={**TIGHT.declared, **wrong})
-    load = {"pause_s": 0.02, "total_max": 300}
-
-    evaluation = run_trial(
-        environment, Fault("declared too high", lambda _: [], flow=flow, load=load), seconds=12
-    )
-
-    assert any(words in violation for violation in evaluation.violations), evaluation
