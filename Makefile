@@ -61,7 +61,7 @@ record: $(INSTALLED) ## Record a real provider: PROVIDER=groq MODEL=..., with it
 simulate: $(INSTALLED) ## Run SEEDS=1000 simulated lives with faults; SEED=123 runs that one, and shows its trace if it fails
 	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
-chaos: $(INSTALLED) ## Kill, stop, wipe and fill real servers under load, and count what was lost; about eight minutes
+chaos: $(INSTALLED) ## Kill, stop, wipe and fill real servers under load, and count what was lost; up to twenty minutes
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(INSTALLED) ## Measure callgate beside the bare Celery task and a naive chain; needs an idle machine
