@@ -17,6 +17,7 @@ from tests.contract.bill_cases import TIERS, USAGES
 from tests.contract.error_cases import ERRORS
 from tests.contract.fault_cases import faults
 from tests.contract.reply_case import FINE, Case, Reply
+from tests.contract.responses_cases import RESPONSES
 from tests.support.openai_attempts import unset_proxies
 from tests.support.provider_worlds import Exchange, Received, SocketServer, adapter_for, http
 from tests.support.service_world import POLICY, ServiceWorld
@@ -29,6 +30,7 @@ CASES = (
     *USAGES,
     *TIERS,
     *faults("chat", FINE),
+    *RESPONSES,
 )
 DRIP_PIECES = 20
 ATTEMPTS_MAX = 5
