@@ -113,6 +113,11 @@ _NO_ANSWERS = (
         for name, items in (("and is there", [THOUGHT]), ("and is not there", []))
     ),
     dead(
+        "reasoning used up the bound, and no tokens are said of it",
+        response(output=[], usage={**USAGE, "output_tokens": 0, "total_tokens": 11}, **CUT), posted=None,
+        code="output_truncated", anomalies=ZERO, usage_is_known=False,
+    ),
+    dead(
         "JSON that reached its bound", response(message('{"a": 1', status="incomplete"), usage=FULL, **CUT),
         posted=FULL_COST, code="output_truncated", request={"response_schema": SCHEMA},
     ),
