@@ -27,6 +27,7 @@ from callgate.domain import bounded_json, bounds
 from callgate.domain.json_text import object_text
 from callgate.domain.messages import (
     TOOLS_MAX,
+    CacheTime,
     Message,
     ReasoningBlock,
     Sparse,
@@ -46,6 +47,8 @@ Name = Annotated[
 
 MESSAGES_MAX = 1_000
 STOP_CHARS_MAX = 1_000
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+"""How much a model thinks. Not every provider has all of them; see `ProviderEntry.efforts`."""
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -97,7 +100,7 @@ class LLMRequest(Sparse):
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     """None: the model decides. `required`: it must call some tool. `ToolChoice(name=...)`: it must call this one."""
     top_k: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    reasoning_effort: Effort | None = None
     """How much the model thinks. What it thinks counts towards `max_output_tokens`."""
     thinking_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """The most tokens that it thinks: less than `max_output_tokens`, which they count towards."""
@@ -204,6 +207,11 @@ class LLMRequest(Sparse):
         if self.extra is not None:
             yield self.extra
 
+    def cache_marks(self) -> list[CacheTime]:
+        """All cache marks, in the order in which a provider reads them: those of tools, then those of messages."""
+        marks = (*(tool.cache for tool in self.tools), *(m.cache for m in self.messages))
+        return [mark for mark in marks if mark is not None]
+
     @classmethod
     def added_fields(cls) -> frozenset[str]:
         """See `Sparse`."""
@@ -221,7 +229,7 @@ class LLMRequest(Sparse):
         )
 
 
-class Usage(Value):
+class Usage(Sparse):
     """
     Tokens as the provider counted them.
 
@@ -234,6 +242,13 @@ class Usage(Value):
     """All that was written to the provider's cache, for whatever time."""
     output_tokens: Annotated[int, Field(ge=0)] = 0
     reasoning_tokens: Annotated[int, Field(ge=0)] = 0
+    cache_write_1h_tokens: Annotated[int, Field(ge=0)] = 0
+    """The part of `cache_write_tokens` that was written for an hour, which costs more."""
+
+    @classmethod
+    def added_fields(cls) -> frozenset[str]:
+        """See `Sparse`."""
+        return frozenset({"cache_write_1h_tokens"})
 
 
 class Anomaly(StrEnum):
