@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -128,10 +128,10 @@ class CostCalculator:
         output_tokens = request.n * request.max_output_tokens
         entry = self._catalogue.providers.get(provider)
         is_marked = bool(entry and entry.cache_marks_max and request.cache_marks())
-        input_rate = step.rates.cache_write_1h if is_marked else step.rates.input
-        amount = input_token_bound * input_rate + output_tokens * step.rates.output
-        amount_usd = amount / _TOKENS_PER_PRICE + step.rates.request_usd
-        return Priced(hold_nano_usd(amount_usd), step.label)
+        rates = _all_at(step.rates, step.rates.cache_write_1h) if is_marked else step.rates
+        amount = input_token_bound * rates.input + output_tokens * rates.output
+        amount_usd = amount / _TOKENS_PER_PRICE + rates.request_usd
+        return Priced(hold_nano_usd(amount_usd), rates.label if is_marked else step.label)
 
     def cost(
         self, provider: str, model: str, usage: Usage, tier: ServiceTier, at: datetime
@@ -235,6 +235,11 @@ def _highest_step(steps: Sequence[PriceStep], start: int) -> PriceStep:
         source=f"{rates_up_to[0].source} at most",
     )
     return PriceStep(start, rates, rates.label)
+
+
+def _all_at(rates: Rates, input_rate: Decimal) -> Rates:
+    """The rates with one price for all input."""
+    return replace(rates, input=input_rate, cached_input=input_rate, cache_write=input_rate)
 
 
 def _overlay_steps(
