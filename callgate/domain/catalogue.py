@@ -38,7 +38,7 @@ RESERVED_FIELDS = frozenset(
         "model", "models", "fallbacks", "route", "provider", "provider_options", "deployment",
         # The input, and what is kept of it at the provider.
         "messages", "input", "system", "instructions", "prompt", "prompt_id", "conversation", "previous_response_id",
-        "store", "background", "container", "metadata", "context_management",
+        "store", "background", "background_options", "container", "metadata", "context_management", "include",
         # The output bound, its number and its form.
         "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of", "stream", "stream_options",
         "response_format", "output_format", "output_config", "text", "thinking", "reasoning", "reasoning_effort",
@@ -140,6 +140,12 @@ class ProviderEntry(_Entry):
     Where a server puts what the model thought into a chat completion's message.
 
     They come back in `LLMResult.reasoning`, and are sent on with the next turn, as DeepSeek needs for tools.
+    """
+    encrypted_reasoning: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = ()
+    """
+    Patterns of the models that are asked for encrypted reasoning, in OpenAI's Responses protocol.
+
+    It comes back in `LLMResult.reasoning`, and is sent on with the next turn. Other models refuse to be asked.
     """
     cannot: tuple[RequestField, ...] = ("top_k", "thinking_tokens")
     """Fields of a request that it does not know. A request that sets one of them is refused at submit."""

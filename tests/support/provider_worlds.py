@@ -1,5 +1,5 @@
 """
-Providers for the provider contract: a `MemoryProvider`, alone or behind an HTTP server for the `OpenAIAdapter`.
+Providers for the provider contract: a `MemoryProvider`, alone or behind an HTTP server.
 
 `SocketServer` is that server. Tests pass functions for what it does with a request or with a new connection.
 """
@@ -18,8 +18,8 @@ from typing import Any, Self
 from uuid import UUID
 
 from callgate.adapters.memory.provider import MemoryProvider, Rule, Sent
-from callgate.adapters.providers.http.http_adapter import ATTEMPT_HEADER
-from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
+from callgate.adapters.providers import adapter_class
+from callgate.adapters.providers.http.http_adapter import ATTEMPT_HEADER, HTTPAdapter
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import LLMProviderPort
 from callgate.domain.provider import Failure, ProviderReply
@@ -187,14 +187,13 @@ class Keys:
 @asynccontextmanager
 async def adapter_for(
     base_url: str | None, *, key: str | None = KEY, connections_max: int = 100, **entry: Any
-) -> AsyncIterator[OpenAIAdapter]:
-    """An adapter that calls this address, or the default one."""
-    adapter = OpenAIAdapter(
-        "openai",
-        ProviderEntry(base_url=base_url, **entry),
-        Keys(key),
-        connections_max=connections_max,
+) -> AsyncIterator[HTTPAdapter]:
+    """An adapter of the entry's protocol that calls this address, or the default one."""
+    declared = ProviderEntry(base_url=base_url, **entry)
+    adapter = adapter_class(declared.protocol)(
+        "openai", declared, Keys(key), connections_max=connections_max
     )
+    assert isinstance(adapter, HTTPAdapter)
     try:
         yield adapter
     finally:

@@ -58,6 +58,7 @@ COUNT_FIELDS = (
     CountField("input", "input_tokens", _RESPONSES),
     CountField("output", "output_tokens", _RESPONSES),
     CountField("cached", "input_tokens_details.cached_tokens", _RESPONSES),
+    CountField("cache_write", "input_tokens_details.cache_write_tokens", "openai-python 3.54, ResponseUsage (2026-11)"),
     CountField("reasoning", "output_tokens_details.reasoning_tokens", _RESPONSES),
     CountField("cached", "cached_tokens", "Moonshot AI, chat completion, usage (2026-11)"),
     CountField("reasoning", "reasoning_tokens", "SGLang, UsageInfo (2026-11)"),
