@@ -91,7 +91,7 @@ def test_an_archived_month_keeps_the_sums_of_all_tokens(log: PartitionedLedger) 
     log.under_test.retention.archive_month(1)
 
     sums = ", ".join(Usage.model_fields)
-    (row,) = log.sql(f"SELECT {sums} FROM ai_call_log_archive")
+    (row,) = log.sql(f"SELECT {sums} FROM ai_call_log_archive")  # noqa: S608 - names of our own
     assert Usage(**row._mapping) == Usage(**{n: 2 * k for n, k in USAGE.model_dump().items()})
 
 
