@@ -21,50 +21,31 @@ def faults(name: str, fine: Reply, **entry: Any) -> Iterator[Case]:
     Each fault as a case.
 
     Args:
+        name: Of the protocol, for the names of the cases.
         fine: A good reply of the protocol.
         entry: Of the provider, in the catalogue.
     """
-    size = len(fine.data)
-    twice: dict[str, Any] = {"posted": None, "attempts": 2, "entry": entry}
-    once: dict[str, Any] = {**twice, "attempts": 1}
-    in_time: dict[str, Any] = {**twice, "deadline_s": DEADLINE_S, "code": "timeout"}
-    late, slow = replace(fine, pause_s=2 * DEADLINE_S), replace(fine, drip_s=2 * DEADLINE_S)
-    huge = Reply(raw=fine.data[:-1] + b',"x":"' + b"x" * HUGE_BYTES + b'"}')
-    yield dead(f"{name}: a page", PAGE, code="invalid_response", says="not JSON", **twice)
-    yield dead(
-        f"{name}: half of it",
-        Reply(raw=fine.data[: size // 2]),
-        code="invalid_response",
-        **twice,
-    )
-    yield dead(
-        f"{name}: dropped in the middle",
-        replace(fine, cut=size // 2),
-        code="invalid_response",
-        **twice,
-    )
-    yield dead(
-        f"{name}: dropped before the body",
-        replace(fine, cut=size),
-        code="invalid_response",
-        **twice,
-    )
-    yield dead(
-        f"{name}: a length above the body",
-        replace(fine, length=size + 9),
-        code="invalid_response",
-        **twice,
-    )
-    yield dead(
-        f"{name}: a length below the body",
-        replace(fine, length=size - 9),
-        code="invalid_response",
-        **twice,
-    )
-    yield dead(f"{name}: after the deadline", late, **in_time)
-    yield dead(f"{name}: a slow drip past the deadline", slow, **in_time)
-    yield dead(f"{name}: ten megabytes", huge, code="reply_too_large", **once)
-    yield dead(f"{name}: deeply nested", Reply(raw=b"[" * 10**5), code="reply_too_large", **once)
+    for fault, reply in _broken(fine).items():
+        yield dead(
+            f"{name}: {fault}",
+            reply,
+            posted=None,
+            attempts=2,
+            code="invalid_response",
+            entry=entry,
+        )
+    for fault, reply in _slow(fine).items():
+        yield dead(
+            f"{name}: {fault}",
+            reply,
+            posted=None,
+            attempts=2,
+            code="timeout",
+            deadline_s=DEADLINE_S,
+            entry=entry,
+        )
+    for fault, reply in _large(fine).items():
+        yield dead(f"{name}: {fault}", reply, posted=None, code="reply_too_large", entry=entry)
     yield Case(
         f"{name}: dropped, then fine",
         (replace(fine, cut=5), fine),
@@ -72,3 +53,30 @@ def faults(name: str, fine: Reply, **entry: Any) -> Iterator[Case]:
         attempts=2,
         entry=entry,
     )
+
+
+def _broken(fine: Reply) -> dict[str, Reply]:
+    size = len(fine.data)
+    return {
+        "a page": PAGE,
+        "half of it": Reply(raw=fine.data[: size // 2]),
+        "dropped in the middle": replace(fine, cut=size // 2),
+        "dropped before the body": replace(fine, cut=size),
+        "a length above the body": replace(fine, length=size + 9),
+        "a length below the body": replace(fine, length=size - 9),
+    }
+
+
+def _slow(fine: Reply) -> dict[str, Reply]:
+    return {
+        "after the deadline": replace(fine, pause_s=2 * DEADLINE_S),
+        "a slow drip past the deadline": replace(fine, drip_s=2 * DEADLINE_S),
+    }
+
+
+def _large(fine: Reply) -> dict[str, Reply]:
+    content = b"x" * HUGE_BYTES
+    return {
+        "ten megabytes": Reply(raw=fine.data[:-1] + b',"x":"' + content + b'"}'),
+        "deeply nested": Reply(raw=b"[" * 10**5),
+    }

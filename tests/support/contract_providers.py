@@ -1,0 +1,53 @@
+"""The providers that the contract of `LLMProviderPort` is tested with."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from callgate.adapters import providers
+from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.messages import ReasoningBlock
+from tests.support.openai_wires import CHAT_WIRE, REASONING_FIELD, RESPONSES_WIRE
+from tests.support.provider_worlds import ProviderUnderTest
+
+_PRESETS = Path(providers.__file__).parent
+
+
+def _entry(protocol: str) -> ProviderEntry:
+    """What the protocol's presets say of a provider that declares nothing else."""
+    presets = tomllib.loads((_PRESETS / protocol / "presets.toml").read_text("utf-8"))
+    return ProviderEntry(protocol=protocol, **presets["defaults"])
+
+
+def _thought(protocol: str, data: Any) -> ReasoningBlock:
+    return ReasoningBlock(
+        protocol=protocol, text="hm", data=json.dumps(data, separators=(",", ":"))
+    )
+
+
+MEMORY = ProviderUnderTest("memory", ProviderEntry(cannot=()), None, _thought("memory", {}))
+CHAT = ProviderUnderTest(
+    "chat",
+    ProviderEntry(sends_service_tier=True, reasoning_fields=(REASONING_FIELD,)),
+    CHAT_WIRE,
+    _thought("openai", {REASONING_FIELD: "hm"}),
+)
+RESPONSES = ProviderUnderTest(
+    "responses",
+    _entry("openai_responses"),
+    RESPONSES_WIRE,
+    _thought(
+        "openai_responses",
+        [
+            {
+                "type": "reasoning",
+                "summary": [{"type": "summary_text", "text": "hm"}],
+                "encrypted_content": "gAAA",
+            },
+        ],
+    ),
+)
+PROVIDERS = (MEMORY, CHAT, RESPONSES)
