@@ -113,6 +113,20 @@ def test_system_messages_are_blocks_of_their_own() -> None:
     assert [turn["role"] for turn in body["messages"]] == ["user"]
 
 
+def test_a_system_message_in_the_middle_stays_there() -> None:
+    """Where an operator has declared that his models accept it. It is never folded into another one."""
+    entry = ENTRY.model_copy(update={"system_first": False})
+
+    body = body_of(a_request(system("One."), user("a"), system("Two."), user("b")), entry)
+
+    assert body["system"] == [text("One.")]
+    assert body["messages"] == [
+        {"role": "user", "content": [text("a")]},
+        {"role": "system", "content": [text("Two.")]},
+        {"role": "user", "content": [text("b")]},
+    ]
+
+
 def test_messages_of_one_side_are_one_turn() -> None:
     """The results of tools are said by the user, all in one turn, as the API wants."""
     body = body_of(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import dropwhile, groupby, takewhile
 from typing import Any
 
 from callgate.adapters.providers.http.failures import Inexpressible
@@ -80,23 +80,31 @@ def _output_config(request: LLMRequest) -> Block:
 
 
 def _system(messages: Iterable[Message], entry: ProviderEntry) -> Iterator[Block]:
-    """The blocks of system and developer messages. `ProviderEntry.system_first` says that they come first."""
-    for message in messages:
-        if message.role in SYSTEM_ROLES:
-            yield from _marked([_text(message.content)], message.cache, entry)
+    """The blocks of the system and developer messages that stand first."""
+    for message in takewhile(_is_system, messages):
+        yield from _content(message, entry)
 
 
 def _turns(messages: Iterable[Message], entry: ProviderEntry) -> list[Block]:
-    """Turns of user and assistant by turns: the blocks of consecutive messages of one of them are one message."""
-    spoken = (message for message in messages if message.role not in SYSTEM_ROLES)
+    """
+    Turns of user and assistant by turns: the blocks of consecutive messages of one of them are one message.
+
+    A system message among them stays where it is. Few models accept that; see `ProviderEntry.system_first`.
+    """
     return [
         {"role": role, "content": [block for m in turn for block in _content(m, entry)]}
-        for role, turn in groupby(spoken, _role)
+        for role, turn in groupby(dropwhile(_is_system, messages), _role)
     ]
+
+
+def _is_system(message: Message) -> bool:
+    return message.role in SYSTEM_ROLES
 
 
 def _role(message: Message) -> str:
     """Results of tools are said by the user."""
+    if _is_system(message):
+        return "system"
     return "assistant" if message.role == "assistant" else "user"
 
 
