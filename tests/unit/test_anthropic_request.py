@@ -176,6 +176,25 @@ def test_a_turn_of_the_assistant_is_sent_on_as_it_came() -> None:
     }
 
 
+def test_a_blank_text_beside_a_tool_call_is_not_sent() -> None:
+    """Models write such texts, and Anthropic refuses them. Alone it is sent: its caller wrote it."""
+    turn = assistant(" \n", tool_calls=(CALL,))
+
+    body = body_of(a_request(user(" "), turn, result("1"), tools=(TOOL,)))
+
+    assert [block["type"] for block in body["messages"][1]["content"]] == ["tool_use"]
+    assert body["messages"][0]["content"] == [text(" ")]
+
+
+def test_a_message_with_foreign_thoughts_only_leaves_no_turn() -> None:
+    """The turns around it become one."""
+    foreign = ReasoningBlock(protocol="openai", data='{"reasoning":"hm"}')
+
+    body = body_of(a_request(user("a"), assistant(reasoning=(foreign,)), user("b")))
+
+    assert body["messages"] == [{"role": "user", "content": [text("a"), text("b")]}]
+
+
 def test_a_call_without_arguments_has_an_empty_object() -> None:
     call = CALL.model_copy(update={"arguments": " "})
 

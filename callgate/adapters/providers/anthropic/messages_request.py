@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from itertools import dropwhile, groupby, takewhile
+from operator import itemgetter
 from typing import Any
 
 from callgate.adapters.providers.http.failures import Inexpressible
@@ -91,9 +92,14 @@ def _turns(messages: Iterable[Message], entry: ProviderEntry) -> list[Block]:
 
     A system message among them stays where it is. Few models accept that; see `ProviderEntry.system_first`.
     """
+    said = (
+        (_role(message), _content(message, entry)) for message in dropwhile(_is_system, messages)
+    )
+    # Nothing is left of a message that had only the thoughts of another protocol. An empty turn is refused.
+    spoken = (turn for turn in said if turn[1])
     return [
-        {"role": role, "content": [block for m in turn for block in _content(m, entry)]}
-        for role, turn in groupby(dropwhile(_is_system, messages), _role)
+        {"role": role, "content": [block for _, blocks in turn for block in blocks]}
+        for role, turn in groupby(spoken, itemgetter(0))
     ]
 
 
@@ -116,8 +122,9 @@ def _content(message: Message, entry: ProviderEntry) -> list[Block]:
             result["content"] = message.content
         return _marked([result], message.cache, entry)
     thoughts = [_thought(block) for block in message.reasoning if block.protocol == PROTOCOL]
-    # An empty text is refused.
-    said = [_text(message.content)] if message.content else []
+    # An empty text is refused, and a blank one too: models write such texts before their tool calls.
+    is_said = message.content.strip() or not (thoughts or message.tool_calls)
+    said = [_text(message.content)] if message.content and is_said else []
     said += [
         {
             "type": "tool_use",
