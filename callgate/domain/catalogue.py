@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from callgate.domain.endings import MEANINGS
 from callgate.domain.endpoint import Endpoint
 from callgate.domain.flow import MINUTE_S, Declaration, LimitRule, Measure
 from callgate.domain.open_calls import OPEN_CALLS_MAX
+from callgate.domain.requests import Effort
 from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
 from callgate.domain.urls import url_fault
 
@@ -160,6 +161,16 @@ class ProviderEntry(Endpoint):
     """
     cannot: tuple[RequestField, ...] = ("top_k", "thinking_tokens")
     """Fields of a request that it does not know. A request that sets one of them is refused at submit."""
+    temperature_max: Annotated[float, Field(gt=0, le=2)] = 2.0
+    efforts: tuple[Effort, ...] = get_args(Effort)
+    """Which values of `reasoning_effort` it has."""
+    thinking_tokens_min: Annotated[int, Field(ge=1)] = 1
+    cache_marks_max: Annotated[int, Field(ge=1)] | None = None
+    """How many marks of the cache (`Message.cache`) a request may have. None: it knows no marks and gets none."""
+    system_first: bool = False
+    """System and developer messages can stand only before all others, and one of those must follow."""
+    object_arguments: bool = False
+    """The arguments of a tool call that is sent on must be a JSON object, not any text."""
     extra_fields: tuple[str, ...] = ()
     """Which names `LLMRequest.extra` may have: fields of the provider's protocol that callgate does not know."""
 
@@ -228,6 +239,9 @@ class PriceEntry(_Entry):
     cached_input_usd_per_million: UsdPerMillion | None = None
     """None: cached input costs as much as other input."""
     cache_write_usd_per_million: UsdPerMillion | None = None
+    """None: 1.25 times the input where the provider knows cache marks, else as much as other input."""
+    cache_write_1h_usd_per_million: UsdPerMillion | None = None
+    """What is written to the cache for an hour. None: twice the input."""
     reasoning_usd_per_million: UsdPerMillion | None = None
     request_usd: Annotated[Decimal, Field(ge=0)] = Decimal(0)
     """A fee per request."""

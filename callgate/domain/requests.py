@@ -28,6 +28,7 @@ from callgate.domain import bounded_json, bounds
 from callgate.domain.json_text import object_text
 from callgate.domain.messages import (
     TOOLS_MAX,
+    CacheTime,
     Message,
     ReasoningBlock,
     Tool,
@@ -48,6 +49,8 @@ CacheKey = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]
 
 MESSAGES_MAX = 1_000
 STOP_CHARS_MAX = 1_000
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+"""How much a model thinks. Not every provider has all of them; see `ProviderEntry.efforts`."""
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -101,9 +104,7 @@ class LLMRequest(Value):
     ] = None
     """None: the model decides. `required`: it must call some tool. `ToolChoice(name=...)`: it must call this one."""
     top_k: Annotated[Annotated[int, Field(ge=1, le=10_000)] | None, Field(exclude_if=not_)] = None
-    reasoning_effort: Annotated[
-        Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None, Field(exclude_if=not_)
-    ] = None
+    reasoning_effort: Annotated[Effort | None, Field(exclude_if=not_)] = None
     """How much the model thinks. What it thinks counts towards `max_output_tokens`."""
     thinking_tokens: Annotated[
         Annotated[int, Field(ge=1, le=1_000_000)] | None, Field(exclude_if=not_)
@@ -210,6 +211,11 @@ class LLMRequest(Value):
         if self.extra is not None:
             yield self.extra
 
+    def cache_marks(self) -> list[CacheTime]:
+        """All cache marks, in the order in which a provider reads them: those of tools, then those of messages."""
+        marks = (*(tool.cache for tool in self.tools), *(m.cache for m in self.messages))
+        return [mark for mark in marks if mark is not None]
+
 
 class Usage(Value):
     """
@@ -224,6 +230,8 @@ class Usage(Value):
     """All that was written to the provider's cache, for whatever time."""
     output_tokens: Annotated[int, Field(ge=0)] = 0
     reasoning_tokens: Annotated[int, Field(ge=0)] = 0
+    cache_write_1h_tokens: Annotated[int, Field(ge=0, exclude_if=not_)] = 0
+    """The part of `cache_write_tokens` that was written for an hour, which costs more."""
 
 
 class Anomaly(StrEnum):

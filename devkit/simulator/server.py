@@ -6,14 +6,15 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from aiohttp import web
 from multidict import CIMultiDict
 from pydantic import TypeAdapter, ValidationError
 
-from devkit.simulator import responses
+from devkit.simulator import messages, responses
 from devkit.simulator.chat import CHAT_PATH, BadRequest, ChatRequest, Reply, error_body, reply_to
 from devkit.simulator.journal import (
     BAD_REQUEST,
@@ -44,11 +45,17 @@ class Protocol:
 
     parse: Callable[[bytes], ChatRequest]
     reply_to: Callable[[ChatRequest, Step], Reply]
+    error_body: Callable[[int, ErrorBody], bytes] = error_body
+    limit_headers: Callable[[Decision], Mapping[str, str]] = attrgetter("headers")
+    key_header: str = "Authorization"
 
 
 PROTOCOLS = {
     CHAT_PATH: Protocol(ChatRequest.parse, reply_to),
     responses.RESPONSES_PATH: Protocol(responses.parse, responses.reply_to),
+    messages.MESSAGES_PATH: Protocol(
+        messages.parse, messages.reply_to, messages.error_body, messages.limit_headers, "x-api-key"
+    ),
 }
 
 
@@ -108,14 +115,15 @@ class ProviderServer:
             chat = protocol.parse(await request.read())
         except BadRequest as refusal:
             journal.decided(number, "", BAD_REQUEST)
-            return await _send(request, _error(400, str(refusal)))
-        limiter, key = self._limiter, request.headers.get("Authorization", "")
+            return await _send(request, _error(400, str(refusal), protocol.error_body))
+        limiter, key = self._limiter, request.headers.get(protocol.key_header, "")
         cost = cost_of(chat.input_tokens, chat.output_tokens_max)
         decision = limiter.arrived(key, chat.model, cost, time.monotonic())
         if decision.refusal is not None:
             journal.decided(number, chat.model, RATE_LIMITED)
             error = decision.refusal.error(chat.model)
-            step = Step(kind=Kind.STATUS, status=429, error=error, headers=decision.headers)
+            headers = protocol.limit_headers(decision)
+            step = Step(kind=Kind.STATUS, status=429, error=error, headers=headers)
             return await _send(request, protocol.reply_to(chat, step))
         try:
             return await self._answer_accepted(request, chat, decision, (journal, number))
@@ -131,9 +139,10 @@ class ProviderServer:
     ) -> web.StreamResponse:
         journal, number = entry
         step, latency_s = self._script.next_step(chat.model, chat.last_user_text)
-        reply = PROTOCOLS[request.path].reply_to(chat, step)
+        protocol = PROTOCOLS[request.path]
+        reply = protocol.reply_to(chat, step)
         # The script may say something else about limits.
-        reply.headers.update({**decision.headers, **step.headers})
+        reply.headers.update({**protocol.limit_headers(decision), **step.headers})
         journal.decided(number, chat.model, step.kind)
         if latency_s:
             await asyncio.sleep(latency_s)
@@ -181,10 +190,12 @@ async def _not_found(request: web.Request) -> web.StreamResponse:
     return await _send(request, _error(404, f"Invalid URL ({request.method} {request.path})"))
 
 
-def _error(status: int, message: str) -> Reply:
+def _error(
+    status: int, message: str, body_of: Callable[[int, ErrorBody], bytes] = error_body
+) -> Reply:
     headers = CIMultiDict({"Content-Type": "application/json"})
     error = ErrorBody(message=message, type="invalid_request_error")
-    return Reply(status, headers, error_body(status, error))
+    return Reply(status, headers, body_of(status, error))
 
 
 async def _deliver(request: web.Request, step: Step, reply: Reply) -> web.StreamResponse:

@@ -38,7 +38,7 @@ REPLY = ProviderReply(
 
 def test_a_reply_survives_the_wire(opened: ProviderUnderTest) -> None:
     """Texts, finish reason, refusal, all token counts, tier, model and request id."""
-    reply = replace(REPLY, texts=REPLY.texts[: texts_max(opened)])
+    reply = opened.said(replace(REPLY, texts=REPLY.texts[: texts_max(opened)]))
 
     answer, _ = ask(opened, Rule(reply))
 
@@ -86,7 +86,10 @@ def test_every_field_of_the_request_arrives(opened: ProviderUnderTest) -> None:
 
 def test_what_a_protocol_cannot_express_is_refused_at_submit(opened: ProviderUnderTest) -> None:
     """So nothing that the caller asked for is left out in silence."""
-    values: dict[str, Any] = {"n": 2, "top_k": 1, "seed": 0, "stop": ("x",), "thinking_tokens": 1}
+    values: dict[str, Any] = {
+        "n": 2, "top_k": 1, "seed": 0, "stop": ("x",), "thinking_tokens": 1, "verbosity": "low",
+        "prompt_cache_key": "k", "service_tier": "flex",
+    }  # fmt: skip
 
     assert set(opened.entry.cannot) <= values.keys()
     assert why_inexpressible(a_request(), opened.entry) is None

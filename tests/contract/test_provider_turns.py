@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from callgate.adapters.memory.provider import Rule
+from callgate.domain.dialect import why_inexpressible
 from callgate.domain.messages import Message, ReasoningBlock, Tool, ToolCall, ToolChoice
 from callgate.domain.provider import ProviderReply
 from callgate.domain.requests import LLMRequest, Usage
@@ -71,9 +72,10 @@ def without_reasoning(replies: Sequence[ProviderReply]) -> list[ProviderReply]:
 def test_a_conversation_with_tools(opened: ProviderUnderTest, text: str, has_thought: bool) -> None:
     """Tools, then tool calls, then results with the reasoning sent on, then the answer."""
     thoughts = (opened.thought,) if has_thought else ()
-    asks = a_reply(
-        text, finish_reason="tool_calls", tool_calls=(CALL, OTHER_CALL), reasoning=thoughts
-    )
+    other = OTHER_CALL
+    if opened.entry.object_arguments:
+        other = other.model_copy(update={"arguments": "{}"})
+    asks = a_reply(text, finish_reason="tool_calls", tool_calls=(CALL, other), reasoning=thoughts)
     answers = a_reply("3")
     first = a_request(tools=(ADD,), tool_choice="required")
 
@@ -151,7 +153,7 @@ def test_what_is_no_answer_is_said(
     opened: ProviderUnderTest, fields: dict[str, Any], code: str
 ) -> None:
     """It is paid: its usage is known."""
-    reply = a_reply(**fields)
+    reply = opened.said(a_reply(**fields))
 
     answer, _ = ask(opened, Rule(reply), request=a_request(tools=(ADD,)))
 
@@ -172,11 +174,15 @@ def test_any_text_survives_the_wire(opened: ProviderUnderTest, text: str) -> Non
 
 
 def test_system_and_developer_messages_stay_where_they_are(opened: ProviderUnderTest) -> None:
+    """Where they could not, the request is refused at submit."""
     roles = ("developer", "system", "user", "assistant", "developer", "user", "system")
     request = a_request(
         messages=[Message(role=role, content=f"as {role} {n}") for n, role in enumerate(roles)]
     )
 
+    if opened.entry.system_first:
+        assert "before all others" in (why_inexpressible(request, opened.entry) or "")
+        return
     _, world = ask(opened, request=request)
 
     assert world.sent[0].request == request
@@ -188,3 +194,33 @@ def test_two_messages_of_the_assistant_stay_two(opened: ProviderUnderTest) -> No
     _, world = ask(opened, request=request)
 
     assert "".join(m.content for m in world.sent[0].request.messages) == "ab"
+
+
+def test_cache_marks_arrive_where_they_are_known(opened: ProviderUnderTest) -> None:
+    """Other providers get none: a mark is a hint that changes no answer."""
+    tool = ADD.model_copy(update={"cache": "1h"})
+    marked = [
+        Message(role="system", content="Be brief.", cache="1h"),
+        Message(role="user", content="ping", cache="5m"),
+    ]
+    request = a_request(messages=marked, tools=(tool,))
+    bare = a_request(
+        messages=[message.model_copy(update={"cache": None}) for message in marked], tools=(ADD,)
+    )
+
+    _, world = ask(opened, request=request)
+
+    is_known = opened.wire is None or opened.entry.cache_marks_max is not None
+    assert world.sent[0].request == (request if is_known else bare)
+
+
+def test_what_is_written_for_an_hour_is_told_apart(opened: ProviderUnderTest) -> None:
+    """Only a provider with marks writes for a time that its caller chooses."""
+    usage = Usage(input_tokens=900, cache_write_tokens=100, output_tokens=7)
+    if opened.entry.cache_marks_max is not None:
+        usage = usage.model_copy(update={"cache_write_1h_tokens": 60})
+
+    answer, _ = ask(opened, Rule(a_reply(usage=usage)))
+
+    assert isinstance(answer, ProviderReply)
+    assert answer.usage == usage

@@ -13,6 +13,7 @@ from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.provider import ProviderReply
 from callgate.services.results import result_of
 from tests.contract.answer_cases import ENDINGS, ENVELOPES, WRAPPINGS
+from tests.contract.anthropic_cases import MESSAGES
 from tests.contract.bill_cases import TIERS, USAGES
 from tests.contract.error_cases import ERRORS
 from tests.contract.fault_cases import faults
@@ -31,6 +32,7 @@ CASES = (
     *TIERS,
     *faults("chat", FINE),
     *RESPONSES,
+    *MESSAGES,
 )
 DRIP_PIECES = 20
 ATTEMPTS_MAX = 5

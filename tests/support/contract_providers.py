@@ -9,6 +9,7 @@ from callgate.adapters.catalogue_file import known_presets
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.messages import ReasoningBlock
 from callgate.domain.presets import merged
+from tests.support.anthropic_wire import MESSAGES_WIRE, REFUSAL_ENDING
 from tests.support.openai_wires import CHAT_WIRE, REASONING_FIELD, RESPONSES_WIRE
 from tests.support.provider_worlds import ProviderUnderTest
 
@@ -46,4 +47,11 @@ RESPONSES = ProviderUnderTest(
         ],
     ),
 )
-PROVIDERS = (MEMORY, CHAT, RESPONSES)
+MESSAGES = ProviderUnderTest(
+    "messages",
+    _entry("anthropic"),
+    MESSAGES_WIRE,
+    _thought("anthropic", {"type": "thinking", "thinking": "hm", "signature": "c2ln"}),
+    refusal_ending=REFUSAL_ENDING,
+)
+PROVIDERS = (MEMORY, CHAT, RESPONSES, MESSAGES)

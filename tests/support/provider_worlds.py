@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -234,6 +234,7 @@ class Wire:
     """The body of a reply."""
     refused: Callable[[Failure], dict[str, Any]]
     """The body of a refusal."""
+    request_id_header: str = "x-request-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,12 +247,20 @@ class ProviderUnderTest:
     """None: the memory provider itself."""
     thought: ReasoningBlock
     """Reasoning as its server writes and reads it. What an adapter makes of it is its own affair."""
+    refusal_ending: str | None = None
+    """The ending of every refusal, in OpenAI's words. None: a refusal may have any ending."""
 
     def __call__(self, rules: Sequence[Rule]) -> AbstractAsyncContextManager[World]:
         """The provider, which follows rules."""
         if self.wire is None:
             return memory_world(rules)
         return http_world(rules, self.wire, self.entry)
+
+    def said(self, reply: ProviderReply) -> ProviderReply:
+        """The reply as its server can send it."""
+        if reply.refusal is None or self.refusal_ending is None:
+            return reply
+        return replace(reply, finish_reason=self.refusal_ending)
 
     def known(self, **fields: Any) -> dict[str, Any]:
         """Those fields of a request that it can express."""
@@ -287,5 +296,5 @@ def _written(answer: ProviderReply | Failure, wire: Wire) -> bytes:
         body = wire.refused(answer)
         return http(json.dumps(body).encode(), status=answer.status or 500, headers=headers)
     request_id = answer.provider_request_id
-    headers = {} if request_id is None else {"x-request-id": request_id}
+    headers = {} if request_id is None else {wire.request_id_header: request_id}
     return http(json.dumps(wire.replied(answer)).encode(), headers=headers)

@@ -194,7 +194,7 @@ def test_a_preset_chooses_its_protocol() -> None:
     ("text", "says"),
     [
         ('preset = "grok"', "providers.p.preset: there is no 'grok', did you mean 'groq'?"),
-        ('preset = "zzz"', "providers.p.preset: there is no 'zzz', only azure"),
+        ('preset = "zzz"', "providers.p.preset: there is no 'zzz', only anthropic, azure"),
         ("preset = 3", "providers.p.preset: Input should be a valid string"),
         ('preset = "azure"', "providers.p.base_url: preset 'azure' needs it"),
         (

@@ -54,8 +54,10 @@ ALTER TABLE llm_call DROP COLUMN output_token_bound, DROP COLUMN priority, DROP 
         'quarantine', 'memory', 'locked'));
 DROP INDEX ix_ai_call_log_in_flight;
 ALTER TABLE ai_call_log DROP COLUMN limit_ids, DROP COLUMN output_token_bound, DROP COLUMN health,
+    DROP COLUMN cache_write_1h_tokens,
     DROP CONSTRAINT ck_ai_call_log_kind,
     ADD CONSTRAINT ck_ai_call_log_kind CHECK (kind IN ('call', 'probe'));
+ALTER TABLE ai_call_log_archive DROP COLUMN cache_write_1h_tokens;
 ALTER TABLE breaker DROP COLUMN in_flight_max, DROP COLUMN grown_at;
 ALTER TABLE worker_lease DROP COLUMN limits_digest;
 DROP TABLE flow_catalogue, flow_rule, flow_limit, flow_note, flow_share, flow_open, flow_concurrency, flow_org, pause;

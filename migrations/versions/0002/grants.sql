@@ -67,4 +67,4 @@ BEGIN
 END $$;
 
 GRANT SELECT (output_token_bound, priority, turn_at, start_before, lane, is_in_line) ON llm_call TO callgate_dashboard;
-GRANT SELECT (limit_ids, output_token_bound, health) ON ai_call_log TO callgate_dashboard;
+GRANT SELECT (limit_ids, output_token_bound, health, cache_write_1h_tokens) ON ai_call_log TO callgate_dashboard;

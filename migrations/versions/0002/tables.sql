@@ -178,12 +178,15 @@ COMMENT ON COLUMN llm_call.output_token_bound IS 'what it takes from limits of o
 ALTER TABLE ai_call_log ADD COLUMN limit_ids BIGINT[] DEFAULT '{}' NOT NULL,
     ADD COLUMN output_token_bound INTEGER,
     ADD COLUMN health TEXT,
+    ADD COLUMN cache_write_1h_tokens INTEGER,
     ADD CONSTRAINT ck_ai_call_log_health CHECK (health IN ('alive', 'failed', 'key_refused', 'limited', 'neutral')),
     DROP CONSTRAINT ck_ai_call_log_kind,
     ADD CONSTRAINT ck_ai_call_log_kind CHECK (kind IN ('call', 'first', 'retry', 'probe'));
 COMMENT ON COLUMN ai_call_log.limit_ids IS 'the provider limits it took from';
 COMMENT ON COLUMN ai_call_log.output_token_bound IS 'what it took from limits of output tokens';
+COMMENT ON COLUMN ai_call_log.cache_write_1h_tokens IS 'the part of cache_write_tokens that is kept for an hour';
 COMMENT ON COLUMN ai_call_log.health IS 'what it says about its provider; limited: it does not count';
+ALTER TABLE ai_call_log_archive ADD COLUMN cache_write_1h_tokens BIGINT DEFAULT 0 NOT NULL;
 CREATE INDEX ix_ai_call_log_in_flight ON ai_call_log (provider, credential, model) WHERE posted_nano_usd IS NULL;
 
 CREATE TABLE pause (

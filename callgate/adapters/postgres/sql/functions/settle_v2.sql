@@ -16,7 +16,7 @@ CREATE FUNCTION callgate_settle_v2(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_expected_statuses text[], p_statuses text[],
     p_posted bigint[], p_next_states text[], p_due_in_s float8[], p_input_tokens int[],
     p_cached_input_tokens int[], p_cache_write_tokens int[], p_output_tokens int[],
-    p_reasoning_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
+    p_reasoning_tokens int[], p_cache_write_1h_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
     p_fingerprints text[], p_healths text[], p_failure_codes text[], p_anomalies text[],
     p_closed_for_s float8[]
 ) RETURNS TABLE (ord int, applied boolean, state text, has_links boolean, breakers text[])
@@ -80,6 +80,7 @@ BEGIN
                input_tokens = p_input_tokens[ord], cached_input_tokens = p_cached_input_tokens[ord],
                cache_write_tokens = p_cache_write_tokens[ord], output_tokens = p_output_tokens[ord],
                reasoning_tokens = p_reasoning_tokens[ord],
+               cache_write_1h_tokens = p_cache_write_1h_tokens[ord],
                price_source = coalesce(p_price_sources[ord], a.price_source),
                service_tier = p_service_tiers[ord],
                anomalies = bill_anomalies,
