@@ -25,7 +25,7 @@ USE_CACHE = cache="$${UV_CACHE_DIR:-$${XDG_CACHE_HOME:-$${HOME:-/dev/null}/.cach
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up migrate test-fast test test-system simulate chaos bench check lint spelling words types imports format lock clean
+.PHONY: help demo up migrate test-fast test test-system record simulate chaos bench check lint spelling words types imports format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -54,10 +54,14 @@ test-system: $(INSTALLED) ## Run the demo, the longest tests, and those that nee
 			apt-get -qq install --no-install-recommends --yes $$missing; }
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
+record: $(INSTALLED) ## Record a real provider: PROVIDER=groq MODEL=..., with its key in the environment; costs less than a cent
+	$(BIN)/python -m tests.support.record --provider "$(PROVIDER)" --model "$(MODEL)" \
+		$(if $(BASE_URL),--base-url "$(BASE_URL)") $(if $(PROTOCOL),--protocol "$(PROTOCOL)") $(ARGS)
+
 simulate: $(INSTALLED) ## Run SEEDS=1000 simulated lives with faults; SEED=123 runs that one, and shows its trace if it fails
 	$(BIN)/python -m tests.simulation.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
-chaos: $(INSTALLED) ## Kill, stop, wipe and fill real servers under load, and count what was lost; about eight minutes
+chaos: $(INSTALLED) ## Kill, stop, wipe and fill real servers under load, and count what was lost; up to twenty minutes
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(INSTALLED) ## Measure callgate beside the bare Celery task and a naive chain; needs an idle machine

@@ -35,7 +35,8 @@ from callgate.domain.errors import (
     UnpricedModel,
     WaitTimeout,
 )
-from callgate.domain.requests import LLMRequest, LLMResult, Message, Usage
+from callgate.domain.messages import Message, ReasoningBlock, Tool, ToolCall, ToolChoice
+from callgate.domain.requests import LLMRequest, LLMResult, Usage
 from callgate.domain.turns import Priority
 
 if TYPE_CHECKING:
@@ -72,9 +73,13 @@ __all__ = [
     "OrganisationBusy",
     "OrganisationFrozen",
     "Priority",
+    "ReasoningBlock",
     "ResultInvalid",
     "ResultPurged",
     "TooManyPages",
+    "Tool",
+    "ToolCall",
+    "ToolChoice",
     "Unavailable",
     "UnknownModel",
     "UnknownProvider",

@@ -47,6 +47,7 @@ from callgate.services.acceptance import BUSY_TIMEOUT_S, Acceptance
 from callgate.services.bills import BillService
 from callgate.services.calls import CallService, key_of_task
 from callgate.services.dead_letters import DeadLetterService
+from callgate.services.providers import ProviderCheckService
 from callgate.services.purge import PurgeService
 from callgate.services.submit import SubmissionOptions, SubmitService
 from callgate.services.tenants import TenantService
@@ -123,6 +124,13 @@ class Client:
     def celery_app(self) -> Celery:
         """The app that publishes calls and reads their results. It is never Celery's current app."""
         return in_this_process(self._celery_app)
+
+    @property
+    def provider_checks(self) -> ProviderCheckService:
+        """Tries providers with ordinary calls."""
+        return ProviderCheckService(
+            submits=self._submit, ledger=self.ledger, sleep=time.sleep, monotonic=CLOCK.monotonic
+        )
 
     @classmethod
     def from_env(cls) -> Client:

@@ -1,15 +1,21 @@
-"""Reads the catalogue from its TOML file. Every mistake stops the process at start, with the file and the key named."""
+"""
+Reads the catalogue from its TOML file, and the presets below its providers. No SDK is imported.
+
+Every mistake stops the process at start, with the file and the key named.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -24,6 +30,7 @@ from callgate.domain.catalogue import (
     Retention,
 )
 from callgate.domain.errors import ConfigurationError
+from callgate.domain.presets import Presets, Source, merged
 from callgate.domain.requests import Name
 
 _KNOWN_KEYS = sorted(
@@ -43,6 +50,11 @@ _KNOWN_KEYS = sorted(
 RENAMED_KEYS = {"lost_max": "worker_losses_max"}
 """The new key by the old one, for keys of earlier versions."""
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
+_RECORDINGS: TypeAdapter[dict[str, Source]] = TypeAdapter(dict[str, Source])
+PROVIDERS_PACKAGE = "callgate.adapters.providers"
+PRESETS_FILE = "presets.toml"
+RECORDINGS_FILE = "recordings.toml"
+"""Which presets have a recording of the real provider, in the same folder. `make record` writes it."""
 
 
 def load_catalogue(path: Path | None) -> Catalogue:
@@ -65,13 +77,54 @@ def load_catalogue(path: Path | None) -> Catalogue:
         ) from exc
     except tomllib.TOMLDecodeError as exc:
         raise ConfigurationError(f"the catalogue {path} is not TOML: {exc}") from exc
+    mistakes = list(_put_presets_below(fields))
     try:
         catalogue = Catalogue.model_validate(fields)
     except ValidationError as exc:
-        raise _config_error(path, [_described(error) for error in exc.errors()]) from exc
-    if mistakes := list(_mistakes(catalogue)):
+        mistakes += [_described(error) for error in exc.errors()]
+        raise _config_error(path, mistakes) from exc
+    if mistakes := [*mistakes, *_mistakes(catalogue)]:
         raise _config_error(path, mistakes)
     return catalogue
+
+
+@cache
+def known_presets() -> Mapping[str, Presets]:
+    """The presets of each protocol; empty ones for a protocol without a file."""
+    return {
+        protocol: Presets.of(protocol, _tables(protocol, PRESETS_FILE)) for protocol in _protocols()
+    }
+
+
+def recordings() -> dict[tuple[str, str], Source]:
+    """What each preset was recorded with, by protocol and preset. A preset that is not here is unverified."""
+    return {
+        (protocol, preset): recording
+        for protocol in _protocols()
+        for preset, recording in _RECORDINGS.validate_python(
+            _tables(protocol, RECORDINGS_FILE)
+        ).items()
+    }
+
+
+def _tables(protocol: str, name: str) -> dict[str, Any]:
+    """The tables of a file in a protocol's folder; empty if there is none."""
+    file = resources.files(PROVIDERS_PACKAGE) / protocol / name
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _put_presets_below(fields: dict[str, Any]) -> Iterator[str]:
+    """Complete the providers of a catalogue in place, and yield their mistakes."""
+    providers = fields.get("providers")
+    if not isinstance(providers, dict):
+        return
+    for name, entry in providers.items():
+        if not isinstance(entry, dict):
+            continue
+        try:
+            providers[name] = merged(entry, known_presets())
+        except ConfigurationError as exc:
+            yield f"providers.{name}.{exc}"
 
 
 def _config_error(path: Path, mistakes: list[str]) -> ConfigurationError:
@@ -124,7 +177,7 @@ def _mistakes(catalogue: Catalogue) -> Iterator[str]:
 
 def _protocols() -> Iterator[str]:
     """The protocols that have an adapter: the folders of `callgate/adapters/providers`, without what they share."""
-    for folder in resources.files("callgate.adapters.providers").iterdir():
+    for folder in resources.files(PROVIDERS_PACKAGE).iterdir():
         if folder.is_dir() and folder.name not in ("http", "__pycache__"):
             yield folder.name
 

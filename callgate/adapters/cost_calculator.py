@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -37,6 +37,15 @@ A hold uses the highest price within this time, so a price that rises during a c
 RESOLVED_MAX = 1_024
 """Cached prices per calculator, one per provider, model, tier and minute: about 1 kB each."""
 
+WRITE_FACTOR = Decimal("1.25")
+WRITE_1H_FACTOR = Decimal(2)
+"""
+How many times the price of input Anthropic charges for what is written to its cache, for five minutes and for an hour.
+
+They apply where a price list does not say: the first to providers with cache marks, the second to all.
+Source: https://platform.claude.com/docs/en/build-with-claude/prompt-caching, "Pricing" (2026-11-29).
+"""
+
 _LIST = f"genai-prices {genai_prices.__version__}"
 _TOKENS_PER_PRICE = 1_000_000
 _REQUESTS_PER_PRICE = 1_000
@@ -54,6 +63,7 @@ class Rates:
     input: Decimal
     cached_input: Decimal
     cache_write: Decimal
+    cache_write_1h: Decimal
     output: Decimal
     reasoning: Decimal
     request_usd: Decimal
@@ -67,6 +77,7 @@ class Rates:
             kinds["cached"] = self.cached_input
         if self.cache_write != self.input:
             kinds["write"] = self.cache_write
+            kinds["write-1h"] = self.cache_write_1h
         if self.reasoning != self.output:
             kinds["reasoning"] = self.reasoning
         return f"{self.source} {_rates_text(kinds)}{_fee_text(self.request_usd)}"
@@ -85,7 +96,7 @@ class CostCalculator:
     """
     Computes holds at the highest rates that could apply, and costs at the rates that did apply. Thread-safe.
 
-    Prices of audio, images, search tools and one-hour caches are ignored: callgate never requests these.
+    Prices of audio, images and search tools are ignored: callgate never requests these.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -100,6 +111,7 @@ class CostCalculator:
 
         It is `input_token_bound` x the highest input rate (plain, cached, cache write, every long-context step that the
         bound reaches) + `n` x `max_output_tokens` x the highest output rate (reasoning included) + the fee per request.
+        What is written to a cache for an hour counts only if the request has cache marks and the provider knows them.
 
         Args:
             at: The time of the hold, with a time zone.
@@ -114,9 +126,12 @@ class CostCalculator:
             self._highest_steps_at(provider, model, tier, _minute(at)), input_token_bound
         )
         output_tokens = request.n * request.max_output_tokens
-        amount = input_token_bound * step.rates.input + output_tokens * step.rates.output
-        amount_usd = amount / _TOKENS_PER_PRICE + step.rates.request_usd
-        return Priced(hold_nano_usd(amount_usd), step.label)
+        entry = self._catalogue.providers.get(provider)
+        is_marked = bool(entry and entry.cache_marks_max and request.cache_marks())
+        rates = _all_at(step.rates, step.rates.cache_write_1h) if is_marked else step.rates
+        amount = input_token_bound * rates.input + output_tokens * rates.output
+        amount_usd = amount / _TOKENS_PER_PRICE + rates.request_usd
+        return Priced(hold_nano_usd(amount_usd), rates.label if is_marked else step.label)
 
     def cost(
         self, provider: str, model: str, usage: Usage, tier: ServiceTier, at: datetime
@@ -133,14 +148,16 @@ class CostCalculator:
         """
         plain_input = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
         plain_output = usage.output_tokens - usage.reasoning_tokens
-        if plain_input < 0 or plain_output < 0:
+        write_5m = usage.cache_write_tokens - usage.cache_write_1h_tokens
+        if plain_input < 0 or plain_output < 0 or write_5m < 0:
             raise ValueError(f"{provider}/{model}: contradictory usage: {usage!r}")
         step = _step_for(self._steps_at(provider, model, tier, _minute(at)), usage.input_tokens)
         rates = step.rates
         amount = (
             plain_input * rates.input
             + usage.cached_input_tokens * rates.cached_input
-            + usage.cache_write_tokens * rates.cache_write
+            + write_5m * rates.cache_write
+            + usage.cache_write_1h_tokens * rates.cache_write_1h
             + plain_output * rates.output
             + usage.reasoning_tokens * rates.reasoning
         )
@@ -173,14 +190,17 @@ class CostCalculator:
         self, provider: str, model: str, tier: ServiceTier, minute: int
     ) -> tuple[PriceStep, ...]:
         """The price steps of a model at a minute since 1970, in ascending order of input tokens."""
-        row = self._overlay.get((provider, model))
-        if row is not None:
-            return _overlay_steps(row, tier)
         entry = self._catalogue.providers.get(provider)
+        name, model = model, entry.priced_model(model) if entry else model
+        write_factor = WRITE_FACTOR if entry and entry.cache_marks_max else Decimal(1)
+        # A row of the name that requests use comes before one of its model.
+        row = self._overlay.get((provider, name)) or self._overlay.get((provider, model))
+        if row is not None:
+            return _overlay_steps(row, tier, write_factor)
         listed_as = (entry.pricing_provider if entry else None) or provider
         at = datetime.fromtimestamp(minute * 60, UTC)
         try:
-            return _listed_steps(listed_as, model, tier, at)
+            return _listed_steps(listed_as, model, tier, at, write_factor)
         except UnpricedModel as exc:
             raise UnpricedModel(
                 f"no price for {provider}/{model}: {exc}; check the name, or add a [[prices]] row "
@@ -203,12 +223,14 @@ def _highest_step(steps: Sequence[PriceStep], start: int) -> PriceStep:
     """The highest rates of all steps up to `start`, as the step at `start`."""
     rates_up_to = [step.rates for step in steps if step.above_input_tokens <= start]
     input_rate = max(max(r.input, r.cached_input, r.cache_write) for r in rates_up_to)
+    write_1h_rate = max(r.cache_write_1h for r in rates_up_to)
     output_rate = max(max(r.output, r.reasoning) for r in rates_up_to)
     fee_usd = max(r.request_usd for r in rates_up_to)
     rates = Rates(
         input=input_rate,
         cached_input=input_rate,
         cache_write=input_rate,
+        cache_write_1h=max(input_rate, write_1h_rate),
         output=output_rate,
         reasoning=output_rate,
         request_usd=fee_usd,
@@ -217,7 +239,14 @@ def _highest_step(steps: Sequence[PriceStep], start: int) -> PriceStep:
     return PriceStep(start, rates, rates.label)
 
 
-def _overlay_steps(row: PriceEntry, tier: ServiceTier) -> tuple[PriceStep, ...]:
+def _all_at(rates: Rates, input_rate: Decimal) -> Rates:
+    """The rates with one price for all input."""
+    return replace(rates, input=input_rate, cached_input=input_rate, cache_write=input_rate)
+
+
+def _overlay_steps(
+    row: PriceEntry, tier: ServiceTier, write_factor: Decimal
+) -> tuple[PriceStep, ...]:
     """The single price step of a catalogue row; UnpricedModel for another tier than the default."""
     if tier is not ServiceTier.DEFAULT:
         raise UnpricedModel(
@@ -227,7 +256,12 @@ def _overlay_steps(row: PriceEntry, tier: ServiceTier) -> tuple[PriceStep, ...]:
     rates = Rates(
         input=row.input_usd_per_million,
         cached_input=_or_default(row.cached_input_usd_per_million, row.input_usd_per_million),
-        cache_write=_or_default(row.cache_write_usd_per_million, row.input_usd_per_million),
+        cache_write=_or_default(
+            row.cache_write_usd_per_million, row.input_usd_per_million * write_factor
+        ),
+        cache_write_1h=_or_default(
+            row.cache_write_1h_usd_per_million, row.input_usd_per_million * WRITE_1H_FACTOR
+        ),
         output=row.output_usd_per_million,
         reasoning=_or_default(row.reasoning_usd_per_million, row.output_usd_per_million),
         request_usd=row.request_usd,
@@ -237,7 +271,7 @@ def _overlay_steps(row: PriceEntry, tier: ServiceTier) -> tuple[PriceStep, ...]:
 
 
 def _listed_steps(
-    listed_as: str, model: str, tier: ServiceTier, at: datetime
+    listed_as: str, model: str, tier: ServiceTier, at: datetime, write_factor: Decimal
 ) -> tuple[PriceStep, ...]:
     """The price steps of one model in genai-prices. Its own lookup caches are avoided because they have no bound."""
     providers = get_snapshot().providers
@@ -255,7 +289,7 @@ def _listed_steps(
         source += f" {tier}"
     tiered = [price for price in prices.values() if isinstance(price, TieredPrices)]
     starts = sorted({-1} | {step.start for price in tiered for step in price.tiers})
-    return tuple(_listed_step(prices, start, source) for start in starts)
+    return tuple(_listed_step(prices, start, source, write_factor) for start in starts)
 
 
 def _listed_prices(
@@ -287,7 +321,7 @@ def _has_variant(info: ModelInfo, context: dict[str, str], at: datetime) -> bool
 
 
 def _listed_step(
-    prices: Mapping[str, Decimal | TieredPrices], start: int, source: str
+    prices: Mapping[str, Decimal | TieredPrices], start: int, source: str, write_factor: Decimal
 ) -> PriceStep:
     """The rates of a model for inputs above `start` tokens; genai-prices lists some of them in steps."""
 
@@ -305,7 +339,8 @@ def _listed_step(
     rates = Rates(
         input=input_rate,
         cached_input=_or_default(rate("cache_read_mtok"), input_rate),
-        cache_write=_or_default(rate("cache_write_mtok"), input_rate),
+        cache_write=_or_default(rate("cache_write_mtok"), input_rate * write_factor),
+        cache_write_1h=_or_default(rate("cache_write_1h_mtok"), input_rate * WRITE_1H_FACTOR),
         output=output_rate,
         reasoning=_or_default(rate("output_reasoning_mtok"), output_rate),
         request_usd=_or_default(rate("requests_kcount"), Decimal(0)) / _REQUESTS_PER_PRICE,

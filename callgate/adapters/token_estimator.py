@@ -33,6 +33,8 @@ from callgate.domain.structured import asked, sent_schema
 from callgate.per_process import PerProcess
 
 O200K, CL100K = "o200k_base", "cl100k_base"
+OPENAI_PRICED = frozenset({"openai", "azure"})
+"""Who serves OpenAI's own models under their names, by their ids in genai-prices."""
 
 # Source: tiktoken 0.14.0, tiktoken/model.py, read 2026-11-23. A fine-tuned model ("ft:...") has its base's vocabulary.
 # Models that are not listed there (gpt-6, gpt-oss on other hosts, audio models) count as unknown.
@@ -99,8 +101,8 @@ class TokenEstimator:
     """
     `TokenEstimatorPort`: exact counts for known vocabularies, else bytes, plus the framing of messages.
 
-    A model counts as OpenAI's own if the catalogue prices its provider as `openai`. A vocabulary is loaded at its first
-    use (0.1 s, 30 to 65 MB). Thread-safe.
+    A model counts as OpenAI's own if the catalogue prices its provider as `openai` or `azure`. A vocabulary is loaded
+    at its first use (0.1 s, 30 to 65 MB). Thread-safe.
 
     Warning: how a provider writes a response schema into its prompt is not documented. The bound is one token per byte
     of the schema as an escaped JSON string. It holds for every rendering that repeats no part of the schema.
@@ -142,9 +144,9 @@ class TokenEstimator:
     def _counter_of(self, provider: str, model: str) -> _Counter | None:
         """The exact counter of a model; None if its vocabulary is not known or cannot be loaded."""
         entry = self._catalogue.providers.get(provider)
-        if entry is None or (entry.pricing_provider or provider) != "openai":
+        if entry is None or (entry.pricing_provider or provider) not in OPENAI_PRICED:
             return None
-        encoding = encoding_of(model)
+        encoding = encoding_of(entry.priced_model(model))
         return self._counter(encoding) if encoding else None
 
     def _counter(self, encoding: str) -> _Counter | None:

@@ -11,11 +11,9 @@ read, and Celery and SQLAlchemy imported, only when a command runs.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -31,10 +29,12 @@ from callgate.cli import (
     doctor,
     limits,
     pauses,
+    providers,
     retention,
     tenants,
     unknown,
 )
+from callgate.cli.checkout import CHECKOUT, module_at
 from callgate.cli.output import OpenClient, escape_what_cannot_be_written, print_error
 from callgate.cli.renamed import new_arguments
 from callgate.domain.errors import CallgateError, ConfigurationError
@@ -92,13 +92,13 @@ def build_app() -> typer.Typer:
     app.callback()(_options)
     for group in (
         *(calls, budgets, unknown, breakers, limits, pauses, dead_letters, retention, actions),
-        *(tenants, doctor),
+        *(providers, tenants, doctor),
     ):
         group.register(app)
     for file in CHECKOUT_COMMANDS:
-        path = Path(__file__).parents[2] / file
+        path = CHECKOUT / file
         if path.exists():
-            _register_from(path, app)
+            module_at(path).register(app)
     return app
 
 
@@ -115,16 +115,6 @@ def client_from_env() -> Client:
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     return Client.from_env()
-
-
-def _register_from(path: Path, app: typer.Typer) -> None:
-    """Load by path, not by name: the library must not import the worker, and another package may be called `worker`."""
-    spec = importlib.util.spec_from_file_location(f"callgate_{path.parent.name}_commands", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.register(app)
 
 
 def _print_version(is_asked: bool) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from callgate.cli.checkout import worker_credentials
 from callgate.cli.options import AsJson
 from callgate.cli.output import client_of, one_line, print_json
-from callgate.domain.errors import (
-    ConfigurationError,
-)
+from callgate.domain.errors import ConfigurationError
+from callgate.domain.provider import Failure
 from callgate.services.doctor import (
     Check,
     Finding,
@@ -22,6 +23,7 @@ from callgate.services.doctor import (
     model_checks,
     run_checks,
 )
+from callgate.services.providers import key_checks
 
 if TYPE_CHECKING:
     from callgate.adapters.postgres.session import PostgresSession
@@ -42,7 +44,9 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """
-    Check settings, database, broker, prices, tokenizer and transport.
+    Check settings, database, broker, prices, tokenizer, transport and keys.
+
+    A provider is asked about its key only where its preset declares an endpoint that costs nothing. No call is sent.
 
     Exit 1 if a check fails, 2 if the settings do.
 
@@ -106,7 +110,31 @@ def _checks(client: Client, session: PostgresSession, model: str | None) -> list
             now=datetime.now(UTC),
         ),
         Check("transport", transport),
+        *_key_checks(client),
     ]
+
+
+def _key_checks(client: Client) -> list[Check]:
+    from callgate.adapters.providers import adapter_class
+    from callgate.adapters.providers.http.http_adapter import HTTPAdapter
+    from callgate.adapters.providers.http.key_check import check_key
+
+    try:
+        credentials = worker_credentials(client)
+    except ConfigurationError as exc:
+        return [Check("keys", partial(_failed, exc))]
+
+    def ask(name: str, path: str) -> Failure | None:
+        entry = client.catalogue.providers[name]
+        adapter = adapter_class(entry.protocol)(name, entry, credentials, connections_max=1)
+        assert isinstance(adapter, HTTPAdapter)
+        return check_key(adapter, path)
+
+    return key_checks(client.catalogue, credentials, ask)
+
+
+def _failed(exc: ConfigurationError) -> str:
+    raise exc
 
 
 def _catalogue(client: Client) -> str:

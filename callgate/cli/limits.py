@@ -1,4 +1,4 @@
-"""`callgate limits`: what providers allow, what is used of it, and who waits."""
+"""`callgate limits`: what providers and operators allow, what is used of it, and who waits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def list_all(
     context: typer.Context, provider: Provider = None, model: Model = None, as_json: AsJson = False
 ) -> None:
     """
-    List the limits of providers and the breakers that are open: how much is used, and which calls wait.
+    List the limits of providers, the breakers that are open, and how many calls of organisations may run at a time.
+
+    Each with how much is used, and which calls wait.
 
     `used` and `free` are parts of what may be used at once, which is less than the whole limit.
 
@@ -60,8 +62,8 @@ def _row(line: KeyLine) -> tuple[object, ...]:
     waiting = ", ".join(f"{org}: {calls}" for org, calls in line.waiting.items())
     numbers = ("" if n is None else f"{n:g}" for n in (line.used, line.free))
     return (
-        line.model,
-        line.credential or "the provider's",
+        line.model or "all",
+        "all" if line.credential is None else line.credential or "the provider's",
         line.what,
         line.source,
         "" if line.amount is None else line.amount,

@@ -76,6 +76,8 @@ class WaitReason(StrEnum):
     """Its organisation has many calls queued; see `callgate.domain.turns`."""
     PAUSED = "paused"
     """An operator has paused calls like it; see `callgate.domain.pauses`."""
+    CONCURRENCY_LIMITED = "concurrency_limited"
+    """As many calls of its organisation run as may; see `callgate.domain.concurrency`."""
     LOCKED = "locked"
     """Another transaction had locked it when a worker wanted to claim it; it is free now, and is due at once."""
 

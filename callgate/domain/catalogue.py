@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from callgate.domain.concurrency import CallsOf, ConcurrencyRule
 from callgate.domain.endings import MEANINGS
+from callgate.domain.endpoint import Endpoint
 from callgate.domain.flow import MINUTE_S, Declaration, LimitRule, Measure
 from callgate.domain.open_calls import OPEN_CALLS_MAX
+from callgate.domain.requests import Effort
 from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
 from callgate.domain.urls import url_fault
 
@@ -25,6 +28,7 @@ Days = Annotated[int, Field(ge=0, le=36_500)]
 DAY_S = 86_400
 MONTH_DAYS_MIN = 28
 Amount = Annotated[int, Field(ge=1, le=10**12)]
+Calls = Annotated[int, Field(ge=1, le=10**6)]
 HeaderDialect = Literal["openai", "anthropic", "groq", "azure", "none"]
 RequestField = Literal[
     "n", "temperature", "top_p", "top_k", "seed", "stop", "response_schema", "service_tier", "tools", "tool_choice",
@@ -37,7 +41,7 @@ RESERVED_FIELDS = frozenset(
         "model", "models", "fallbacks", "route", "provider", "provider_options", "deployment",
         # The input, and what is kept of it at the provider.
         "messages", "input", "system", "instructions", "prompt", "prompt_id", "conversation", "previous_response_id",
-        "store", "background", "container", "metadata", "context_management",
+        "store", "background", "background_options", "container", "metadata", "context_management", "include",
         # The output bound, its number and its form.
         "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of", "stream", "stream_options",
         "response_format", "output_format", "output_config", "text", "thinking", "reasoning", "reasoning_effort",
@@ -89,13 +93,15 @@ class CallTypePolicy(_Entry):
     retry_wait_max_s: PositiveSeconds = 60.0
     retry_after_max_s: PositiveSeconds = 600.0
     """A longer Retry-After of a provider is cut to this."""
+    concurrency_max: Calls | None = None
+    """How many calls of this type may run at a time, of each organisation. The others wait. None: any number."""
 
     def allows(self, provider: str, model: str) -> bool:
         """True if the call type may use this model; see `models`."""
         return not self.models or any(fnmatchcase(f"{provider}/{model}", p) for p in self.models)
 
 
-class ProviderEntry(_Entry):
+class ProviderEntry(Endpoint):
     """One endpoint with one account, and how its dialect differs from OpenAI's."""
 
     protocol: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = "openai"
@@ -153,8 +159,24 @@ class ProviderEntry(_Entry):
 
     They come back in `LLMResult.reasoning`, and are sent on with the next turn, as DeepSeek needs for tools.
     """
+    encrypted_reasoning: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = ()
+    """
+    Patterns of the models that are asked for encrypted reasoning, in OpenAI's Responses protocol.
+
+    It comes back in `LLMResult.reasoning`, and is sent on with the next turn. Other models refuse to be asked.
+    """
     cannot: tuple[RequestField, ...] = ("top_k", "thinking_tokens")
     """Fields of a request that it does not know. A request that sets one of them is refused at submit."""
+    temperature_max: Annotated[float, Field(gt=0, le=2)] = 2.0
+    efforts: tuple[Effort, ...] = get_args(Effort)
+    """Which values of `reasoning_effort` it has."""
+    thinking_tokens_min: Annotated[int, Field(ge=1)] = 1
+    cache_marks_max: Annotated[int, Field(ge=1)] | None = None
+    """How many marks of the cache (`Message.cache`) a request may have. None: it knows no marks and gets none."""
+    system_first: bool = False
+    """System and developer messages can stand only before all others, and one of those must follow."""
+    object_arguments: bool = False
+    """The arguments of a tool call that is sent on must be a JSON object, not any text."""
     extra_fields: tuple[str, ...] = ()
     """Which names `LLMRequest.extra` may have: fields of the provider's protocol that callgate does not know."""
 
@@ -223,6 +245,9 @@ class PriceEntry(_Entry):
     cached_input_usd_per_million: UsdPerMillion | None = None
     """None: cached input costs as much as other input."""
     cache_write_usd_per_million: UsdPerMillion | None = None
+    """None: 1.25 times the input where the provider knows cache marks, else as much as other input."""
+    cache_write_1h_usd_per_million: UsdPerMillion | None = None
+    """What is written to the cache for an hour. None: twice the input."""
     reasoning_usd_per_million: UsdPerMillion | None = None
     request_usd: Annotated[Decimal, Field(ge=0)] = Decimal(0)
     """A fee per request."""
@@ -266,6 +291,13 @@ class Retention(_Entry):
                 yield f"orgs.{org_id}.bodies_days"
 
 
+class Organisation(_Entry):
+    """What one organisation may have."""
+
+    concurrency_max: Calls
+    """How many of its calls may run at a time."""
+
+
 class Organisations(_Entry):
     """What every organisation may have."""
 
@@ -275,6 +307,10 @@ class Organisations(_Entry):
 
     The workers publish it, so it need not be in the catalogues of clients.
     """
+    concurrency_max: Calls | None = None
+    """How many calls of each organisation may run at a time. The others wait. None: any number."""
+    orgs: dict[str, Organisation] = {}
+    """Organisations with other numbers."""
 
 
 class Catalogue(_Entry):
@@ -312,7 +348,21 @@ class Catalogue(_Entry):
             cautious=tuple(sorted(cautious)),
             open_calls_max=self.organisations.open_calls_max,
             counting_used=tuple(sorted(counting)),
+            concurrency=tuple(self._concurrency()),
         )
+
+    def _concurrency(self) -> Iterator[ConcurrencyRule]:
+        """How many calls may run at a time: nothing, if any number may."""
+        organisations = {n: o.concurrency_max for n, o in sorted(self.organisations.orgs.items())}
+        call_types = {n: policy.concurrency_max for n, policy in sorted(self.call_types.items())}
+        for calls_of, of_each, by_name in (
+            (CallsOf.ORGANISATION, self.organisations.concurrency_max, organisations),
+            (CallsOf.CALL_TYPE, self.default.concurrency_max, call_types),
+        ):
+            for name, amount in {"": of_each, **by_name}.items():
+                # Without a number for each, a name without one says nothing.
+                if amount is not None or (name and of_each is not None):
+                    yield ConcurrencyRule(calls_of, name, amount)
 
     def policy(self, call_type: str) -> CallTypePolicy:
         """The call type's own policy, else the default."""

@@ -24,6 +24,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from callgate.domain.concurrency import ConcurrencyRule
 from callgate.domain.open_calls import OPEN_CALLS_MAX
 
 MINUTE_S = 60
@@ -145,6 +146,8 @@ class Declaration:
     """How many calls of one organisation may be open."""
     counting_used: tuple[str, ...] = ()
     """Providers whose limits count the tokens that were used; also the limits that they name themselves."""
+    concurrency: tuple[ConcurrencyRule, ...] = ()
+    """How many calls of an organisation may run at a time."""
 
     @property
     def digest(self) -> str:

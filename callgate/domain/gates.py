@@ -109,7 +109,13 @@ def check_size(request: LLMRequest, catalogue: Catalogue) -> None:
             f"call type {request.call_type!r} does not allow {request.provider}/{request.model}; "
             f"it allows: {', '.join(policy.models)}"
         )
-    if why := why_inexpressible(request, catalogue.providers[request.provider]):
+    entry = catalogue.providers[request.provider]
+    if entry.lists_models and request.model not in entry.models:
+        raise UnknownModel(
+            f"the catalogue does not say which model {request.model!r} of provider {request.provider!r} is: add it to "
+            f"models of [providers.{request.provider}]"
+        )
+    if why := why_inexpressible(request, entry):
         raise InvalidRequest(why)
     _check_pages(request, policy)
     _check_output(request, policy)

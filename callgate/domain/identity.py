@@ -46,8 +46,8 @@ IN_IDENTITY = frozenset(
 """
 Fields of a request that change its answer.
 
-A field that was added after 0.1.0 is left out of the JSON while it has its default (`messages.Sparse`). Otherwise every
-hash would change, and results of earlier releases would be paid again.
+A field that was added after 0.1.0 is left out of the JSON while it has its default (`messages.later_fields`).
+Otherwise every hash would change, and results of earlier releases would be paid again.
 """
 NOT_IN_IDENTITY = frozenset({"org_id", "document_pages", "on_budget", "trace_id"})
 """Fields of a request that do not change its answer."""

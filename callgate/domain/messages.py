@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from operator import not_
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     StringConstraints,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -39,26 +38,14 @@ class Value(BaseModel):
     )
 
 
-class Sparse(Value):
+def later_fields(model: type[BaseModel]) -> frozenset[str]:
     """
-    A value whose JSON leaves out fields that were added after release 0.1.0, while they have their default.
+    The fields that were added after release 0.1.0. The JSON leaves them out while they have their default.
 
-    So a request that uses none of them keeps its `input_hash`, and workers of 0.1.0 can read it.
+    So a request that uses none of them keeps its `input_hash`, and workers of 0.1.0 can read it. Their defaults are
+    falsy; `exclude_if=not_` is what leaves them out.
     """
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = handler(self)
-        model = type(self)
-        for name in model.added_fields():
-            if name in fields and getattr(self, name) == model.model_fields[name].default:
-                del fields[name]
-        return fields
-
-    @classmethod
-    def added_fields(cls) -> frozenset[str]:
-        """The fields that are left out while they have their default."""
-        raise NotImplementedError
+    return frozenset(n for n, field in model.model_fields.items() if field.exclude_if is not_)
 
 
 class ToolCall(Value):
@@ -111,29 +98,28 @@ class ToolChoice(Value):
     name: ToolName
 
 
-class Message(Sparse):
+class Message(Value):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[Text, Field(repr=False)] = ""
     """May be empty only for the result of a tool, and beside tool calls or reasoning."""
-    tool_calls: Annotated[tuple[ToolCall, ...], Field(max_length=TOOL_CALLS_MAX)] = ()
+    tool_calls: Annotated[
+        tuple[ToolCall, ...], Field(max_length=TOOL_CALLS_MAX, exclude_if=not_)
+    ] = ()
     """Of an assistant's message: the tools that it asked for."""
-    tool_call_id: ToolCallId | None = None
+    tool_call_id: Annotated[ToolCallId | None, Field(exclude_if=not_)] = None
     """Of a tool's message: the tool call that this is the result of."""
-    reasoning: Annotated[tuple[ReasoningBlock, ...], Field(max_length=BLOCKS_MAX)] = ()
+    reasoning: Annotated[
+        tuple[ReasoningBlock, ...], Field(max_length=BLOCKS_MAX, exclude_if=not_)
+    ] = ()
     """Of an assistant's message: its reasoning, as `LLMResult.message` brings it."""
-    cache: CacheTime | None = None
+    cache: Annotated[CacheTime | None, Field(exclude_if=not_)] = None
     """
     Let the provider keep the prompt up to the end of this message.
 
     Only Anthropic has such marks. Other providers cache on their own, or not at all, and ignore it.
     """
-
-    @classmethod
-    def added_fields(cls) -> frozenset[str]:
-        """See `Sparse`."""
-        return frozenset({"tool_calls", "tool_call_id", "reasoning", "cache"})
 
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:

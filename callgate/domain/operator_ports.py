@@ -15,6 +15,7 @@ from callgate.domain.reports import (
     BreakerLine,
     By,
     CallFilter,
+    ConcurrencyLine,
     CostLine,
     DeadGroup,
     EndReason,
@@ -83,6 +84,13 @@ class OperationsPort(Protocol):
 
     def limits(self) -> list[LimitLine]:
         """List the provider limits by name, with what is free now and how many calls wait."""
+
+    def concurrency(self) -> list[ConcurrencyLine]:
+        """
+        List how many calls may run at a time, as it is declared and for each organisation that it concerns.
+
+        An organisation is listed while calls of it run or wait for that, a thousand of them at most.
+        """
 
     def limit_publishers(self) -> list[LimitPublisher]:
         """List the worker processes that have published provider limits."""

@@ -12,6 +12,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from callgate.domain.calls import CallState, WaitReason
+from callgate.domain.concurrency import CallsOf
 from callgate.domain.flow import Measure, Source
 
 
@@ -96,6 +97,20 @@ class LimitLine:
     """When an attempt last took from it."""
     waiting: dict[str, int]
     """The calls that wait for its keys, by organisation; a hundred organisations at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyLine:
+    """How many calls may run at a time, how many do, and how many wait for that."""
+
+    org_id: str
+    """Empty: each organisation. Then nothing is counted."""
+    call_type: str
+    """Empty: all calls of the organisation, or each call type."""
+    calls_of: CallsOf
+    amount: int
+    running: int
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)

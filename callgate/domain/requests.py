@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 from enum import StrEnum
+from operator import not_
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -27,9 +28,9 @@ from callgate.domain import bounded_json, bounds
 from callgate.domain.json_text import object_text
 from callgate.domain.messages import (
     TOOLS_MAX,
+    CacheTime,
     Message,
     ReasoningBlock,
-    Sparse,
     Tool,
     ToolCall,
     ToolChoice,
@@ -44,8 +45,12 @@ Name = Annotated[
 ]
 """An identifier: organisation, call type, provider, model, prompt version."""
 
+CacheKey = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]
+
 MESSAGES_MAX = 1_000
 STOP_CHARS_MAX = 1_000
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+"""How much a model thinks. Not every provider has all of them; see `ProviderEntry.efforts`."""
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -64,7 +69,7 @@ class OnBudget(StrEnum):
     WAIT = "wait"
 
 
-class LLMRequest(Sparse):
+class LLMRequest(Value):
     """
     One LLM call, as the caller asks for it.
 
@@ -93,20 +98,22 @@ class LLMRequest(Sparse):
 
     It is kept as text because the order of its keys changes answers.
     """
-    tools: Annotated[tuple[Tool, ...], Field(max_length=TOOLS_MAX)] = ()
-    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    tools: Annotated[tuple[Tool, ...], Field(max_length=TOOLS_MAX, exclude_if=not_)] = ()
+    tool_choice: Annotated[
+        Literal["auto", "none", "required"] | ToolChoice | None, Field(exclude_if=not_)
+    ] = None
     """None: the model decides. `required`: it must call some tool. `ToolChoice(name=...)`: it must call this one."""
-    top_k: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    top_k: Annotated[Annotated[int, Field(ge=1, le=10_000)] | None, Field(exclude_if=not_)] = None
+    reasoning_effort: Annotated[Effort | None, Field(exclude_if=not_)] = None
     """How much the model thinks. What it thinks counts towards `max_output_tokens`."""
-    thinking_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    thinking_tokens: Annotated[
+        Annotated[int, Field(ge=1, le=1_000_000)] | None, Field(exclude_if=not_)
+    ] = None
     """The most tokens that it thinks: less than `max_output_tokens`, which they count towards."""
-    verbosity: Literal["low", "medium", "high"] | None = None
-    prompt_cache_key: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")] | None = (
-        None
-    )
+    verbosity: Annotated[Literal["low", "medium", "high"] | None, Field(exclude_if=not_)] = None
+    prompt_cache_key: Annotated[CacheKey | None, Field(exclude_if=not_)] = None
     """Requests with the same key share the provider's cache of prompts where it has such a key."""
-    extra: Annotated[str | None, Field(repr=False)] = None
+    extra: Annotated[str | None, Field(repr=False, exclude_if=not_)] = None
     """
     Fields of the provider's own protocol, as a JSON object in text; a dict is accepted.
 
@@ -204,21 +211,10 @@ class LLMRequest(Sparse):
         if self.extra is not None:
             yield self.extra
 
-    @classmethod
-    def added_fields(cls) -> frozenset[str]:
-        """See `Sparse`."""
-        return frozenset(
-            {
-                "tools",
-                "tool_choice",
-                "top_k",
-                "reasoning_effort",
-                "thinking_tokens",
-                "verbosity",
-                "prompt_cache_key",
-                "extra",
-            }
-        )
+    def cache_marks(self) -> list[CacheTime]:
+        """All cache marks, in the order in which a provider reads them: those of tools, then those of messages."""
+        marks = (*(tool.cache for tool in self.tools), *(m.cache for m in self.messages))
+        return [mark for mark in marks if mark is not None]
 
 
 class Usage(Value):
@@ -234,6 +230,8 @@ class Usage(Value):
     """All that was written to the provider's cache, for whatever time."""
     output_tokens: Annotated[int, Field(ge=0)] = 0
     reasoning_tokens: Annotated[int, Field(ge=0)] = 0
+    cache_write_1h_tokens: Annotated[int, Field(ge=0, exclude_if=not_)] = 0
+    """The part of `cache_write_tokens` that was written for an hour, which costs more."""
 
 
 class Anomaly(StrEnum):

@@ -21,12 +21,13 @@ end_turn stop_sequence max_tokens max_output_tokens model_length tool_calls tool
 model_context_window_exceeded eos eos_token eot complete completed done finish finished end incomplete cancelled
 safety recitation language other blocklist prohibited_content spii malformed_function_call sensitive unspecified
 finish_reason_unspecified guardrail_intervened content_filtered error_limit time_limit not_finished unknown
+max_messages steered in_progress
 """
 FINISH_REASONS = frozenset({GOOD_ENDING, NO_FINISH_REASON, *MEANINGS, *_FINISH_REASONS.split()})
 """
 Finish reasons of all known providers, good and bad ones.
 
-Source: Anthropic, Google, Amazon Bedrock, Mistral, Cohere, IBM watsonx.ai, Hugging Face TGI, Z.ai (2026-11).
+Source: OpenAI, Anthropic, Google, Amazon Bedrock, Mistral, Cohere, IBM watsonx.ai, Hugging Face TGI, Z.ai (2026-11).
 """
 _ID = re.compile(
     r"(?:(?:req|chatcmpl|cmpl|chat|gen|resp|msg)[-_])?"

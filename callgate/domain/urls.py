@@ -48,3 +48,9 @@ def url_fault(url: str) -> str | None:
         # The exception's own text is not used: it quotes the part that failed, which may be the password.
         return f"its port is not a number, or its host is not a name; {escape_advice()}"
     return None
+
+
+def without_login(url: str) -> str:
+    """The URL without its user and password, so that it can be shown."""
+    scheme, has_scheme, rest = url.partition("://")
+    return f"{scheme}{has_scheme}{rest.rpartition('@')[2]}"

@@ -6,21 +6,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 
+from callgate.domain.concurrency import CallsOf
 from callgate.domain.flow import measured
 from callgate.domain.operator_ports import OperationsPort
-from callgate.domain.reports import BreakerLine, LimitLine
+from callgate.domain.reports import BreakerLine, ConcurrencyLine, LimitLine
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLine:
-    """One limit of a key, or one breaker that keeps calls from it."""
+    """One limit of a key, one breaker that keeps calls from it, or how many calls of an organisation may run."""
 
     model: str
-    """Provider and model, or the pattern of a shared limit."""
-    credential: str
-    """The organisation whose own key it is; empty: the provider's key."""
+    """Provider and model, or the pattern of a shared limit. Empty: all of them."""
+    credential: str | None
+    """The organisation whose own key it is; empty: the provider's key. None: all keys."""
     what: str
-    """The measure and its window, or `breaker`."""
+    """The measure and its window, `breaker`, or which calls may run at a time."""
     source: str
     amount: int | None
     used: float | None
@@ -40,6 +41,8 @@ def list_limits(
     """
     List limits, and breakers that are open, of a provider, of a model, or all.
 
+    How many calls of an organisation may run at a time concerns all models, so it is always listed.
+
     Raises:
         LedgerUnavailable, NotPermitted
     """
@@ -53,7 +56,11 @@ def list_limits(
         for b in operations.breakers()
         if provider in (None, b.provider) and model in (None, b.model) and (b.is_open or model)
     ]
-    return [*(_limit(limit, breakers) for limit in limits), *map(_breaker, breakers)]
+    return [
+        *(_limit(limit, breakers) for limit in limits),
+        *map(_breaker, breakers),
+        *map(_places, operations.concurrency()),
+    ]
 
 
 def _is_of(limit: LimitLine, model: str | None) -> bool:
@@ -94,4 +101,22 @@ def _breaker(b: BreakerLine) -> KeyLine:
         closed_until=b.probe_at,
         why=b.reason,
         waiting={b.org_id or "all": b.waiting} if b.waiting else {},
+    )
+
+
+def _places(line: ConcurrencyLine) -> KeyLine:
+    calls = f"{line.call_type} calls" if line.call_type else "calls"
+    if line.calls_of is CallsOf.CALL_TYPE and not line.call_type:
+        calls = "calls of each call type"
+    return KeyLine(
+        model="",
+        credential=None,
+        what=f"running {calls} of {line.org_id or 'each organisation'}",
+        source="declared",
+        amount=line.amount,
+        used=line.running if line.org_id else None,
+        free=max(0, line.amount - line.running) if line.org_id else None,
+        closed_until=None,
+        why=None,
+        waiting={line.org_id: line.waiting} if line.waiting else {},
     )

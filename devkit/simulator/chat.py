@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
@@ -71,29 +71,34 @@ class ChatRequest:
         Raises:
             BadRequest: The body is not a JSON object, a field is malformed, or a stream is requested.
         """
-        try:
-            fields = json.loads(body)
-            if fields.get("stream"):
-                raise BadRequest("streams are not supported; send stream=false")
-            return cls._from(fields)
-        except BadRequest:
-            raise
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BadRequest(f"malformed request: {error!r}") from error
+        return parsed(body, cls._from)
 
     @classmethod
     def _from(cls, fields: Mapping[str, Any]) -> ChatRequest:
-        messages = [(message["role"], _text(message)) for message in fields["messages"]]
+        messages = [(message["role"], content_of(message)) for message in fields["messages"]]
         tier = fields.get("service_tier") or "auto"
         return cls(
             model=str(fields["model"]),
             last_user_text=next((text for role, text in reversed(messages) if role == "user"), ""),
-            prompt_bytes=sum(len(_utf8(text)) for _, text in messages),
+            prompt_bytes=sum(len(utf8(text)) for _, text in messages),
             choices=_choices(fields.get("n")),
             completion_tokens_max=_completion_tokens_max(fields),
             response_format=fields.get("response_format") or {},
             service_tier="default" if tier == "auto" else str(tier),
         )
+
+
+def parsed(body: bytes, read: Callable[[Mapping[str, Any]], ChatRequest]) -> ChatRequest:
+    """Read a body of any protocol of OpenAI's; see `ChatRequest.parse`."""
+    try:
+        fields = json.loads(body)
+        if fields.get("stream"):
+            raise BadRequest("streams are not supported; send stream=false")
+        return read(fields)
+    except BadRequest:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadRequest(f"malformed request: {error!r}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,17 @@ class Reply:
     body: bytes
 
 
+Complete = Callable[[ChatRequest, Step, str], dict[str, Any]]
+"""Builds the body of a complete answer with an id."""
+
+
 def reply_to(chat: ChatRequest, step: Step) -> Reply:
     """Return the answer of a step to a request."""
+    return reply_by(_completion, CHAT_PATH, chat, step)
+
+
+def reply_by(complete: Complete, path: str, chat: ChatRequest, step: Step) -> Reply:
+    """Return the answer of a step, in the protocol of `complete` and of the path."""
     answer_id = uuid.uuid4().hex
     headers = CIMultiDict({"Content-Type": "application/json", "x-request-id": f"req_{answer_id}"})
     match step.kind:
@@ -115,13 +129,13 @@ def reply_to(chat: ChatRequest, step: Step) -> Reply:
             body = error_body(status, step.error)
         case Kind.REDIRECT:
             status, body = step.status or 307, b""
-            headers["Location"] = CHAT_PATH
+            headers["Location"] = path
         case Kind.NOT_JSON:
             status, body = 200, NOT_JSON
         case Kind.WRONG_SCHEMA:
             status, body = 200, b'{"object": "list", "data": []}'
         case _:
-            status, body = 200, json.dumps(_completion(chat, step, answer_id)).encode()
+            status, body = 200, json.dumps(complete(chat, step, answer_id)).encode()
     if step.retry_after_s is not None:
         headers["Retry-After"] = _retry_after(step.retry_after_s, step.retry_after_form)
     headers.update(step.headers)
@@ -142,8 +156,7 @@ def error_body(status: int, error: ErrorBody) -> bytes:
 
 
 def _completion(chat: ChatRequest, step: Step, answer_id: str) -> dict[str, Any]:
-    text, is_cut = _within(_answer_text(chat, step), chat.completion_tokens_max, step.kind)
-    finish_reason = step.finish_reason or ("length" if is_cut else "stop")
+    text, finish_reason = text_of(chat, step)
     completion = {
         "id": f"chatcmpl-{answer_id}",
         "object": "chat.completion",
@@ -157,8 +170,14 @@ def _completion(chat: ChatRequest, step: Step, answer_id: str) -> dict[str, Any]
         "system_fingerprint": "fp_simulator",
     }
     if step.kind is not Kind.NO_USAGE:
-        completion["usage"] = _usage(chat, step.usage, len(_utf8(step.refusal or text)))
+        completion["usage"] = _usage(chat, step.usage, len(utf8(step.refusal or text)))
     return completion
+
+
+def text_of(chat: ChatRequest, step: Step) -> tuple[str, str]:
+    """The text of the answer, and why it ended."""
+    text, is_cut = _within(_answer_text(chat, step), chat.completion_tokens_max, step.kind)
+    return text, step.finish_reason or ("length" if is_cut else "stop")
 
 
 def _choice(index: int, text: str, refusal: str | None, finish_reason: str) -> dict[str, Any]:
@@ -171,13 +190,19 @@ def _choice(index: int, text: str, refusal: str | None, finish_reason: str) -> d
     }
 
 
-def _usage(chat: ChatRequest, usage: ReportedUsage, text_bytes: int) -> dict[str, Any]:
+def counts_of(chat: ChatRequest, usage: ReportedUsage, text_bytes: int) -> tuple[int, int]:
+    """The input and output tokens to report."""
     prompt_tokens = usage.prompt_tokens
     if prompt_tokens is None:
         prompt_tokens = chat.input_tokens
     completion_tokens = usage.completion_tokens
     if completion_tokens is None:
         completion_tokens = _computed_completion_tokens(chat, usage.reasoning_tokens, text_bytes)
+    return prompt_tokens, completion_tokens
+
+
+def _usage(chat: ChatRequest, usage: ReportedUsage, text_bytes: int) -> dict[str, Any]:
+    prompt_tokens, completion_tokens = counts_of(chat, usage, text_bytes)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
@@ -230,7 +255,7 @@ def _within(text: str, tokens_max: int | None, kind: Kind) -> tuple[str, bool]:
     """Return the text, cut at the token limit like by a provider, and whether it was cut."""
     if tokens_max is None or kind is Kind.HUGE_BODY:
         return text, False
-    encoded = _utf8(text)
+    encoded = utf8(text)
     if _tokens(len(encoded)) <= tokens_max:
         return text, False
     return encoded[: tokens_max * BYTES_PER_TOKEN].decode(errors="ignore"), True
@@ -240,7 +265,7 @@ def _retry_after(delay_s: int, form: str) -> str:
     return str(delay_s) if form == "seconds" else formatdate(time.time() + delay_s, usegmt=True)
 
 
-def _text(message: Mapping[str, Any]) -> str:
+def content_of(message: Mapping[str, Any]) -> str:
     """Return the text of a message, without images and files."""
     content = message.get("content") or ""
     if isinstance(content, str):
@@ -268,6 +293,7 @@ def _tokens(utf8_bytes: int) -> int:
     return -(-utf8_bytes // BYTES_PER_TOKEN)
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
+    """The bytes of a text."""
     # JSON can contain a lone surrogate, which UTF-8 cannot encode. A provider answers such a request too.
     return text.encode(errors="surrogatepass")

@@ -49,7 +49,7 @@ class ProviderLimits(BaseModel):
     refusals_count: bool = False
     """Whether a refused request takes as much as an accepted one."""
     sends_headers: bool = True
-    """Whether answers carry OpenAI's `x-ratelimit-*`."""
+    """Whether answers carry the headers about limits of their protocol."""
     sends_retry_after: bool = True
 
     def of(self, measure: str) -> int | None:
@@ -96,11 +96,25 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Level:
+    """How much of one limit is left."""
+
+    measure: str
+    limit: int
+    remaining: int
+    reset_s: float
+    """After how many seconds all would be left again if no request came."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What the limits say to one request."""
 
     refusal: Refusal | None
     headers: Mapping[str, str]
+    """OpenAI's."""
+    levels: tuple[Level, ...] = ()
+    """The same, and more, for protocols with other headers. Empty if headers are not sent."""
 
 
 def cost_of(input_tokens: int, output_tokens: int) -> Cost:
@@ -141,17 +155,18 @@ class SlidingWindow:
             found.append(Refusal("concurrency", limits.concurrency, 0.0))
         return max(found, key=_wait_or_endless, default=None)
 
-    def headers(self, limits: ProviderLimits, now_s: float) -> dict[str, str]:
-        """Return OpenAI's headers. The reset is when all would be left again if no request came."""
-        headers: dict[str, str] = {}
-        for measure in _IN_HEADERS:
-            if (limit := limits.of(measure)) is not None:
-                used = self._sums[MEASURES.index(measure)]
-                reset_s = self._taken[-1][0] + limits.window_s - now_s if used else 0.0
-                headers[f"x-ratelimit-limit-{measure}"] = str(limit)
-                headers[f"x-ratelimit-remaining-{measure}"] = str(max(0, limit - used))
-                headers[f"x-ratelimit-reset-{measure}"] = duration(reset_s)
-        return headers
+    def levels(self, limits: ProviderLimits, now_s: float) -> tuple[Level, ...]:
+        """Return how much of each limit is left."""
+        return tuple(
+            Level(
+                measure,
+                limit,
+                max(0, limit - used),
+                self._taken[-1][0] + limits.window_s - now_s if used else 0.0,
+            )
+            for measure, used in zip(MEASURES, self._sums, strict=True)
+            if (limit := limits.of(measure)) is not None
+        )
 
     def _add(self, cost: Cost, sign: int) -> None:
         for index, amount in enumerate(cost):
@@ -203,7 +218,8 @@ class RateLimiter:
             # The refused request counts too, so the wait is longer now.
             refusal = window.refusal_of(cost, limits, now_s)
         self._note(refusal is None, cost, now_s)
-        return Decision(refusal, self._headers(window, refusal, limits, now_s))
+        levels = window.levels(limits, now_s) if limits.sends_headers else ()
+        return Decision(refusal, _headers(levels, refusal, limits), levels)
 
     def finished(self, key: str, model: str) -> None:
         """Note that the answer to an accepted request is complete, or that its client has gone."""
@@ -235,14 +251,20 @@ class RateLimiter:
             self._input_tokens.append(input_tokens)
             self._output_tokens.append(output_tokens)
 
-    @staticmethod
-    def _headers(
-        window: SlidingWindow, refusal: Refusal | None, limits: ProviderLimits, now_s: float
-    ) -> dict[str, str]:
-        headers = window.headers(limits, now_s) if limits.sends_headers else {}
-        if refusal is not None and refusal.wait_s is not None and limits.sends_retry_after:
-            headers["Retry-After"] = str(max(1, math.ceil(refusal.wait_s)))
-        return headers
+
+def _headers(
+    levels: tuple[Level, ...], refusal: Refusal | None, limits: ProviderLimits
+) -> dict[str, str]:
+    """Return OpenAI's headers, and the wait of a refusal."""
+    headers: dict[str, str] = {}
+    for level in levels:
+        if level.measure in _IN_HEADERS:
+            headers[f"x-ratelimit-limit-{level.measure}"] = str(level.limit)
+            headers[f"x-ratelimit-remaining-{level.measure}"] = str(level.remaining)
+            headers[f"x-ratelimit-reset-{level.measure}"] = duration(level.reset_s)
+    if refusal is not None and refusal.wait_s is not None and limits.sends_retry_after:
+        headers["Retry-After"] = str(max(1, math.ceil(refusal.wait_s)))
+    return headers
 
 
 def duration(seconds: float) -> str:

@@ -90,6 +90,10 @@ class ReportedUsage(_Value):
     completion_tokens: Tokens | None = None
     """Sent unchanged, also if it exceeds the limit of the request."""
     cached_tokens: Tokens = 0
+    cache_write_tokens: Tokens = 0
+    """All that was written to the cache; reported in Anthropic's messages only."""
+    cache_write_1h_tokens: Tokens = 0
+    """The part of it that is kept for an hour."""
     reasoning_tokens: Tokens = 0
     """Included in the completion tokens, whether these are computed or given."""
 

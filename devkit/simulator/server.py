@@ -6,12 +6,15 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 from aiohttp import web
 from multidict import CIMultiDict
 from pydantic import TypeAdapter, ValidationError
 
+from devkit.simulator import messages, responses
 from devkit.simulator.chat import CHAT_PATH, BadRequest, ChatRequest, Reply, error_body, reply_to
 from devkit.simulator.journal import (
     BAD_REQUEST,
@@ -36,6 +39,26 @@ LIMITS: TypeAdapter[ProviderLimits | None] = TypeAdapter(ProviderLimits | None)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How the requests of a path are read, and how they are answered."""
+
+    parse: Callable[[bytes], ChatRequest]
+    reply_to: Callable[[ChatRequest, Step], Reply]
+    error_body: Callable[[int, ErrorBody], bytes] = error_body
+    limit_headers: Callable[[Decision], Mapping[str, str]] = attrgetter("headers")
+    key_header: str = "Authorization"
+
+
+PROTOCOLS = {
+    CHAT_PATH: Protocol(ChatRequest.parse, reply_to),
+    responses.RESPONSES_PATH: Protocol(responses.parse, responses.reply_to),
+    messages.MESSAGES_PATH: Protocol(
+        messages.parse, messages.reply_to, messages.error_body, messages.limit_headers, "x-api-key"
+    ),
+}
+
+
 class ProviderServer:
     """Answers `/v1` like a provider. Its owner sends scripts and limits to `/__control`."""
 
@@ -53,7 +76,8 @@ class ProviderServer:
     def app(self) -> web.Application:
         """Return the web application. It must be served with handler cancellation."""
         app = web.Application(client_max_size=REQUEST_BYTES_MAX)
-        app.router.add_post(CHAT_PATH, self._chat)
+        for path in PROTOCOLS:
+            app.router.add_post(path, self._generate)
         app.router.add_get("/v1/models", _models)
         app.router.add_post("/__control/script", self._control_script)
         app.router.add_post("/__control/reset", self._control_reset)
@@ -70,7 +94,7 @@ class ProviderServer:
         self._journal = RequestJournal(self._requests_max)
         self._limiter = RateLimiter(self._first_limits)
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
         # Counted when only the head has been read, so that no request is missed.
         journal, number = self._journal, self._journal.arrived(request.headers.get(ATTEMPT_HEADER))
         response: web.StreamResponse = web.Response()
@@ -86,19 +110,21 @@ class ProviderServer:
     async def _answer(
         self, request: web.Request, journal: RequestJournal, number: int | None
     ) -> web.StreamResponse:
+        protocol = PROTOCOLS[request.path]
         try:
-            chat = ChatRequest.parse(await request.read())
+            chat = protocol.parse(await request.read())
         except BadRequest as refusal:
             journal.decided(number, "", BAD_REQUEST)
-            return await _send(request, _error(400, str(refusal)))
-        limiter, key = self._limiter, request.headers.get("Authorization", "")
+            return await _send(request, _error(400, str(refusal), protocol.error_body))
+        limiter, key = self._limiter, request.headers.get(protocol.key_header, "")
         cost = cost_of(chat.input_tokens, chat.output_tokens_max)
         decision = limiter.arrived(key, chat.model, cost, time.monotonic())
         if decision.refusal is not None:
             journal.decided(number, chat.model, RATE_LIMITED)
             error = decision.refusal.error(chat.model)
-            step = Step(kind=Kind.STATUS, status=429, error=error, headers=decision.headers)
-            return await _send(request, reply_to(chat, step))
+            headers = protocol.limit_headers(decision)
+            step = Step(kind=Kind.STATUS, status=429, error=error, headers=headers)
+            return await _send(request, protocol.reply_to(chat, step))
         try:
             return await self._answer_accepted(request, chat, decision, (journal, number))
         finally:
@@ -113,9 +139,10 @@ class ProviderServer:
     ) -> web.StreamResponse:
         journal, number = entry
         step, latency_s = self._script.next_step(chat.model, chat.last_user_text)
-        reply = reply_to(chat, step)
+        protocol = PROTOCOLS[request.path]
+        reply = protocol.reply_to(chat, step)
         # The script may say something else about limits.
-        reply.headers.update({**decision.headers, **step.headers})
+        reply.headers.update({**protocol.limit_headers(decision), **step.headers})
         journal.decided(number, chat.model, step.kind)
         if latency_s:
             await asyncio.sleep(latency_s)
@@ -163,10 +190,12 @@ async def _not_found(request: web.Request) -> web.StreamResponse:
     return await _send(request, _error(404, f"Invalid URL ({request.method} {request.path})"))
 
 
-def _error(status: int, message: str) -> Reply:
+def _error(
+    status: int, message: str, body_of: Callable[[int, ErrorBody], bytes] = error_body
+) -> Reply:
     headers = CIMultiDict({"Content-Type": "application/json"})
     error = ErrorBody(message=message, type="invalid_request_error")
-    return Reply(status, headers, error_body(status, error))
+    return Reply(status, headers, body_of(status, error))
 
 
 async def _deliver(request: web.Request, step: Step, reply: Reply) -> web.StreamResponse:

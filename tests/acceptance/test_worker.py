@@ -15,6 +15,7 @@ from callgate.domain.errors import (
     CallFailed,
 )
 from devkit.simulator.simulator import Kind, ReportedUsage, Rule, Step
+from tests.support.command_line import answer_of
 from tests.support.deployment import Deployment, until
 
 PATIENCE_S = 30.0
@@ -186,3 +187,20 @@ def test_an_answer_that_breaks_its_schema_is_retried_then_dead(deployment: Deplo
     assert (failure.value.failure_code, failure.value.attempts) == ("invalid_output", 2)
     assert [row.status for row in rows] == ["failed", "failed"]
     assert all(0 < row.posted_nano_usd < row.hold_nano_usd for row in rows)
+
+
+def test_a_provider_is_checked_by_an_ordinary_call(deployment: Deployment) -> None:
+    """The one request that left has a row, and its organisation paid."""
+    deployment.ensure_worker()
+    org = deployment.org()
+    before = deployment.provider.counts().total
+    words = ("providers", "check", "sim", "--organisation", org, "--model", "sim-1")
+
+    found = answer_of(deployment.open_client, *words)
+
+    (row,) = deployment.attempts(org)
+    assert (found["outcome"], found["attempts"]) == ("succeeded", 1)
+    assert Decimal(found["cost_usd"]) == row.cost_usd > 0
+    assert found["latency_ms"] == row.latency_ms
+    assert deployment.provider.counts().total - before == 1
+    deployment.assert_audit_is_clean()

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from devkit.servers.embedded import DevServers
 from devkit.simulator.simulator import ProviderLimits, Rule, Simulator, Step
+from tests.benchmarks.cpu import cpu_s
 from tests.support.deployment import Deployment
 from tests.support.limit_use import CATALOGUE, declared, share_used, until_all_ended, use_of
 from worker.migrate import migrate
@@ -37,7 +36,6 @@ LATENCY_S = 0.5
 EDGE_S = 5.0
 """What is left out at both ends of a run; between them callgate is in its steady state."""
 TIMEOUT_S = 600.0
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def limited_provider(
@@ -98,20 +96,6 @@ def served_first(deployment: Deployment, orgs: Sequence[str], count: int) -> lis
     """
     served = {str(org): int(answers) for org, answers in deployment.rows(sql, count=count)}
     return [served.get(org, 0) for org in orgs]
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU time of a process and its children, with those that have ended."""
-    process = Path(f"/proc/{pid}")
-    # The name before it may contain blanks. These four are utime, stime, cutime and cstime.
-    fields = (process / "stat").read_text().rpartition(")")[2].split()
-    total_s = sum(map(int, fields[11:15])) / _TICKS_PER_S
-    for task in (process / "task").iterdir():
-        for child in (task / "children").read_text().split():
-            # A child that ends now is counted by its parent.
-            with suppress(FileNotFoundError):
-                total_s += cpu_s(int(child))
-    return total_s
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

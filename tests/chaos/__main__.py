@@ -1,13 +1,15 @@
 """
 Inject faults into real servers and real processes under load, and print the results.
 
-    make chaos                                            all trials, about twelve minutes
+    make chaos                                            all trials, up to twenty minutes
     make chaos ARGS="--faults postgres_frozen,collapse"   only these
     make chaos ARGS="--list"                              the names of the trials
     make chaos ARGS="--seconds 30 --seed 7 --json"        longer load, another seed, and one JSON object on stdout
 
-The exit code is 1 if anything was lost, overspent, unrecorded, or paid twice without an UNKNOWN outcome. Each trial has
-its own servers: Postgres with fsync, and Valkey with its data on disk unless the trial needs it in memory.
+The exit code is 1 if anything was lost, overspent, unrecorded, or paid twice without an UNKNOWN outcome, or if a limit
+of the provider was not kept. Each trial has its own servers: Postgres with fsync, and Valkey with its data on disk
+unless the trial needs it in memory. The provider has tight limits, but for the trials of overspend and of the hostile
+tenant, which measure something else.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from tests.chaos.trial import run_trial
 from tests.support.forked_workers import ForkServer
 from worker.migrate import migrate
 
-SECONDS = 12.0
+SECONDS = 10.0
 LEDGER_ROUNDS, WORKER_ROUNDS = 40, 4
 
 
@@ -130,6 +132,7 @@ def _result(trial: Trial, fork_server: ForkServer, folder: Path, seed: int) -> d
         except Exception as exc:
             # A timeout or an unexpected error; the other trials still run.
             outcome = {"violations": (f"{type(exc).__name__}: {exc}",)}
+    outcome |= outcome.pop("limits", {})
     seconds = round(time.monotonic() - began, 1)
     return {"fault": trial.name, **outcome, "notes": environment.notes, "seconds": seconds}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from devkit.simulator.simulator import Rule, Step, Uniform
 from tests.chaos.environment import Environment
 from tests.chaos.evaluation import Evaluation, Observations, evaluate
+from tests.chaos.limits import TIGHT
 
 CLIENTS = 4
 WORKERS = 2
@@ -21,6 +22,7 @@ def stress_duplicates(
         requests: The number of different requests among the submissions.
         kills: The number of workers that are killed while calls are in flight, and replaced.
     """
+    environment.limit(TIGHT)
     slow = Step(latency_s=Uniform(low_s=0.3, high_s=1.2))
     environment.deployment.provider.script([Rule(reply=[slow], seed=1)])
     org = environment.deployment.org()

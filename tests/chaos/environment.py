@@ -16,8 +16,10 @@ from uuid import uuid4
 from callgate.domain.calls import AttemptRef, CallKey
 from callgate.services.audit import audit
 from devkit.servers.embedded import DevServers
+from devkit.simulator.journal import RATE_LIMITED
 from devkit.simulator.simulator import ReportedUsage, Rule, Simulator, Step, Uniform
 from tests.chaos.evaluation import Arrival, Attempt, Batch, Observations, links_owed
+from tests.chaos.limits import NO_LIMITS, Flow, LimitsSeen, Sent
 from tests.chaos.observers import BudgetObserver, LinkCollector
 from tests.support.deployment import Deployment, until
 from tests.support.forked_workers import Child, ForkServer
@@ -35,11 +37,6 @@ USAGE = ReportedUsage(prompt_tokens=50, completion_tokens=30)
 ANSWER = Step(latency_s=Uniform(low_s=0.05, high_s=0.6), usage=USAGE)
 
 CATALOGUE = """
-[providers.sim]
-unlimited = true
-base_url = "{base_url}"
-needs_key = false
-
 [default]
 max_output_tokens_default = 50
 deadline_s = 3
@@ -76,6 +73,7 @@ UNKNOWN_BELOW_HOLD = (
 UNUSED_REPLIES = "ai_call_log WHERE reply IS NOT NULL AND status <> 'succeeded'"
 """The answers of the simulator are always correct."""
 POSTED_AGAIN = "chaos.observation JOIN ai_call_log USING (attempt_id) WHERE what = 'again'"
+WAITS = "chaos.observation WHERE what = 'limited'"
 OPEN = "llm_call WHERE state IN ('queued', 'running', 'waiting')"
 
 
@@ -99,6 +97,7 @@ class Environment:
         self.clients: list[tuple[Child, Path]] = []
         self.stop = deployment.folder / f"stop-{uuid4().hex[:8]}"
         self.fault_at: datetime | None = None
+        self.flow = NO_LIMITS
         self.notes: list[str] = []
         """Remarks of the fault, for the output."""
         self.hostile = ""
@@ -108,6 +107,14 @@ class Environment:
     def servers(self) -> DevServers:
         """Postgres and Valkey."""
         return self.deployment.services
+
+    def limit(self, flow: Flow) -> None:
+        """Have the provider enforce limits, and workers that start from now on declare some."""
+        self.flow = flow
+        self.deployment.provider.limit(flow.enforced)
+        text = CATALOGUE + flow.catalogue
+        catalogue = text.format(base_url=self.deployment.provider.base_url)
+        Path(self.deployment.environ["CALLGATE_CATALOGUE"]).write_text(catalogue)
 
     # Processes.
 
@@ -124,6 +131,9 @@ class Environment:
         """Start workers, and return when they are ready."""
         for child in [self.worker() for _ in range(count)]:
             child.until_it_says("ready.")
+        # What is sent before a limit is declared does not count.
+        declared = "SELECT digest FROM flow_catalogue"
+        until(lambda: self.deployment.rows(declared), END_MAX_S, lambda: "nothing is declared")
 
     def living_workers(self) -> list[Child]:
         """Return the workers that are alive."""
@@ -199,6 +209,11 @@ class Environment:
         counts = self.deployment.provider.counts
         until(lambda: counts().in_flight >= requests, END_MAX_S, lambda: "nothing is in flight")
 
+    def until_refused(self) -> None:
+        """Wait until the provider has refused a request."""
+        counts = self.deployment.provider.limit_counts
+        until(lambda: counts().refused, END_MAX_S, lambda: "nothing is refused")
+
     def recovery_s(self, since: datetime, give_up_after_s: float = END_MAX_S) -> float | None:
         """Wait until every call from before `since` has ended; return the seconds, or None if it took too long."""
         sql = (
@@ -263,7 +278,33 @@ class Environment:
         """Return every request that reached the provider."""
         booted_at_s = time.time() - time.monotonic()
         records = self.deployment.provider.requests().records
-        return [Arrival(r.attempt_id, booted_at_s + r.started_s) for r in records]
+        return [
+            Arrival(r.attempt_id, booted_at_s + r.started_s, r.fault == RATE_LIMITED)
+            for r in records
+        ]
+
+    def limits_seen(self, requests: Sequence[Arrival]) -> LimitsSeen:
+        """Return what was seen of the provider's limits."""
+        sql = (
+            "SELECT attempt_id::text, extract(epoch FROM started_at)::float8, kind = 'probe'"
+            " FROM ai_call_log"
+        )
+        rows = {id_: (at_s, is_probe) for id_, at_s, is_probe in self.deployment.rows(sql)}
+        sent = []
+        for request in requests:
+            at_s, is_probe = rows.get(request.attempt_id or "", (request.at_s, False))
+            sent.append(Sent(request.at_s, request.is_refused, is_probe, request.at_s - at_s))
+        reopened = (
+            "SELECT extract(epoch FROM at)::float8 FROM chaos.observation"
+            " WHERE what = 'reopened' ORDER BY at"
+        )
+        return LimitsSeen(
+            flow=self.flow,
+            sent=sent,
+            in_flight_max=self.deployment.provider.counts().in_flight_max,
+            waits=int(self.deployment.rows(f"SELECT count(*) FROM {WAITS}")[0][0]),  # noqa: S608
+            reopened_at_s=[row[0] for row in self.deployment.rows(reopened)],
+        )
 
     def calls(self) -> dict[str, str]:
         """Return the state of every call by its task id."""
@@ -284,12 +325,14 @@ class Environment:
         """Wait for the clients and for open calls; return all observations."""
         batches = self.batches()
         self._wait_for_ends(batches)
+        requests = self.requests()
         # A new client: the pooled connections of the other one may be older than the server.
         with self.deployment.open_client() as client:
             report = audit(client.operations.snapshot())
         return Observations(
             batches=batches,
-            requests=self.requests(),
+            requests=requests,
+            limits=self.limits_seen(requests),
             attempts=self.attempts(),
             calls=self.calls(),
             overrun_nano_usd=self.overrun_nano_usd(),
@@ -325,7 +368,9 @@ def open_environment(
     folder.mkdir(parents=True, exist_ok=True)
     with (
         Simulator() as provider,
-        Deployment(dev_servers, provider, folder, catalogue=CATALOGUE) as deployment,
+        Deployment(
+            dev_servers, provider, folder, catalogue=CATALOGUE + NO_LIMITS.catalogue
+        ) as deployment,
         BudgetObserver(dev_servers.database_url) as budgets,
         LinkCollector(dev_servers.broker_url) as links,
     ):

@@ -11,6 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tests.chaos.limits import LimitsSeen, LimitUse, use_of, violations_of
+
 LINK_OWED = {"succeeded": "link", "dead": "link_error", "rejected": "link_error"}
 """Which link must be delivered, by the outcome that the client received."""
 DELIVERIES_MAX = 5
@@ -49,6 +51,8 @@ class Arrival:
     attempt_id: str | None
     at_s: float
     """When, in seconds since 1970."""
+    is_refused: bool = False
+    """Whether a limit of the provider refused it. It is not paid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Observations:
     """How often one message was delivered, at most."""
     unmarked_links: int
     """The number of links that the ledger does not mark as delivered, although every call has ended."""
+    limits: LimitsSeen
     recover_s: float | None
     """From the fault to the end of every call accepted before it; None if that took too long."""
 
@@ -107,6 +112,7 @@ class Evaluation:
     link_errors_delivered: int
     link_errors_owed: int
     deliveries_max: int
+    limits: LimitUse
     recover_s: float | None
     violations: tuple[str, ...] = field(default=())
 
@@ -140,13 +146,18 @@ def evaluate(observations: Observations, violations: Sequence[str] = ()) -> Eval
         link_errors_delivered=_count(delivered, "link_error"),
         link_errors_owed=_count(owed, "link_error"),
         deliveries_max=observations.deliveries_max,
+        limits=use_of(observations.limits),
         recover_s=observations.recover_s,
     )
     return Evaluation(
         **{
             name: getattr(evaluation, name) for name in Evaluation.__slots__ if name != "violations"
         },
-        violations=(*_violations(evaluation, observations), *violations),
+        violations=(
+            *_violations(evaluation, observations),
+            *violations_of(observations.limits),
+            *violations,
+        ),
     )
 
 
@@ -202,13 +213,17 @@ def _violations(evaluation: Evaluation, observations: Observations) -> Iterable[
 
 
 def _duplicates(observations: Observations) -> tuple[int, int]:
-    """Count requests beyond the first of their call, and those that follow only UNKNOWN attempts."""
+    """
+    Count requests beyond the first of their call, and those that follow only UNKNOWN attempts.
+
+    Refused ones are not paid, so they do not count.
+    """
     count = count_unknown = 0
     rows = {attempt.attempt_id: attempt for attempt in observations.attempts}
     sent: dict[str, list[Attempt]] = defaultdict(list)
     for request in sorted(observations.requests, key=lambda request: request.at_s):
         attempt = rows.get(request.attempt_id or "")
-        if attempt is None or attempt in sent[attempt.call_id]:
+        if request.is_refused or attempt is None or attempt in sent[attempt.call_id]:
             continue
         known_at_s = request.at_s + CLOCKS_S
         unknown_at_s = [earlier.unknown_at_s for earlier in sent[attempt.call_id]]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from redis import Redis
 
@@ -14,6 +15,7 @@ from devkit.simulator.simulator import Rule, Step, Uniform
 from tests.chaos.disk import disk_errors, fill_disk
 from tests.chaos.environment import DEADLINE_S, END_MAX_S, GRACE_S, USAGE, Environment
 from tests.chaos.kill_points import Point
+from tests.chaos.limits import MINUTE, TIGHT, UNDECLARED, Flow
 from tests.support.deployment import until
 from tests.support.forked_workers import Child
 
@@ -34,6 +36,12 @@ class Fault:
     has_persistence: bool = True
     """Whether Valkey keeps its data on disk."""
     has_small_disk: bool = False
+    flow: Flow = TIGHT
+    """The limits of the provider."""
+    load: Mapping[str, Any] = field(default_factory=dict)
+    """What its clients do differently."""
+    seconds: float = 0.0
+    """The least time of load, if it is not that of the others."""
 
 
 def worker_killed(environment: Environment) -> list[str]:
@@ -105,7 +113,7 @@ def workers_stopped(environment: Environment) -> list[str]:
     violations = []
     for worker in environment.living_workers():
         environment.worker().until_it_says("ready.")
-        environment.until_in_flight(8)
+        environment.until_in_flight(6)
         worker.send(signal.SIGTERM)
         code = worker.wait()
         violations += [f"a stopped worker ended with {code}"] * (code != 0)
@@ -198,6 +206,30 @@ def clock_skewed(environment: Environment) -> list[str]:
     return []
 
 
+def limit_used_up(environment: Environment) -> list[str]:
+    """Kill, wipe and restart, again and again, while the limit of a whole minute is used up."""
+    violations = []
+    for _ in range(3):
+        violations += killed_at(Point.AFTER_RESERVE, environment)
+        environment.links.collect_and_flush()
+        environment.pause(1, 2)
+        environment.servers.postgres.stop()
+        environment.servers.postgres.start()
+        environment.pause(3, 4)
+        environment.rng.choice(environment.living_workers()).kill()
+        environment.worker().until_it_says("ready.")
+    return violations
+
+
+def limit_met(environment: Environment) -> list[str]:
+    """Meet a limit that nobody has declared; kill a worker and wipe the broker while the key is closed."""
+    environment.until_refused()
+    environment.rng.choice(environment.living_workers()).kill()
+    environment.links.collect_and_flush()
+    environment.worker().until_it_says("ready.")
+    return []
+
+
 def nothing_unknown(environment: Environment) -> list[str]:
     """Return a violation if attempts became UNKNOWN: outages of servers and orderly stops are no reason."""
     unknown = len(environment.unknown_since_s())
@@ -230,5 +262,8 @@ FAULTS = {
         Fault("postgres_restarted", postgres_restarted, nothing_unknown),
         Fault("disk_full", disk_full, nothing_unknown, has_persistence=False, has_small_disk=True),
         Fault("clock_skewed", clock_skewed, only_killed_workers_lost),
+        Fault("limit_used_up", limit_used_up, flow=MINUTE, load={"pause_s": 0.4}, seconds=65),
+        # All at once, and not many: an unknown limit is used slowly after it was met.
+        Fault("limit_met", limit_met, flow=UNDECLARED, load={"pause_s": 0.02, "total_max": 200}),
     )
 }

@@ -4,6 +4,8 @@
 -- unknown   an attempt that became UNKNOWN; a late answer may change its status later
 -- lost      the same, of an attempt without an answer
 -- again     an attempt that was posted again after its outcome was posted
+-- limited   a call that was made to wait for a limit of the provider
+-- reopened  a key that a refusal had closed
 --
 -- Everything is in a schema of its own. Dropping the schema drops the triggers too.
 DROP SCHEMA IF EXISTS chaos CASCADE;
@@ -42,3 +44,15 @@ END $$;
 CREATE TRIGGER chaos_observe_again AFTER UPDATE ON ai_call_log FOR EACH ROW
     WHEN (OLD.status IN ('succeeded', 'failed') AND NEW.posted_at <> OLD.posted_at)
     EXECUTE FUNCTION chaos.observe_again();
+
+CREATE FUNCTION chaos.observe() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos.observation (what) VALUES (TG_ARGV[0]);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_observe_limited AFTER UPDATE ON llm_call FOR EACH ROW
+    WHEN (NEW.wait_reason = 'rate_limited' AND OLD.wait_reason IS DISTINCT FROM 'rate_limited')
+    EXECUTE FUNCTION chaos.observe('limited');
+CREATE TRIGGER chaos_observe_reopened AFTER UPDATE ON breaker FOR EACH ROW
+    WHEN (OLD.is_open AND OLD.reason = 'rate_limited' AND NOT NEW.is_open)
+    EXECUTE FUNCTION chaos.observe('reopened');

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.chaos.environment import Environment
 from tests.chaos.faults import Fault, killed_at_every_point, worker_frozen
 from tests.chaos.trial import run_trial
+
+# The attempts of eight killed workers occupy the limit, until their leases have run out.
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_workers_killed_at_every_named_point(environment: Environment) -> None:

@@ -10,6 +10,8 @@ from tests.chaos.faults import Fault
 
 WORKERS = 2
 CLIENTS = 3
+LOAD_AFTER_S = 2.0
+"""How long clients submit after a fault at least."""
 
 
 def run_trial(environment: Environment, fault: Fault, seconds: float) -> Evaluation:
@@ -17,9 +19,10 @@ def run_trial(environment: Environment, fault: Fault, seconds: float) -> Evaluat
     Inject one fault into a deployment under load, and evaluate the result.
 
     Args:
-        seconds: The minimum time for which clients submit; longer if the fault takes longer.
+        seconds: The minimum time for which clients submit; longer if the fault takes longer, or has its own.
     """
     deployment = environment.deployment
+    environment.limit(fault.flow)
     rich, tight = deployment.org(), deployment.org(0)
     deployment.limit(
         tight, TIGHT_HOLDS * deployment.hold_of(deployment.request(tight, "question 1000"))
@@ -27,14 +30,22 @@ def run_trial(environment: Environment, fault: Fault, seconds: float) -> Evaluat
     began = time.monotonic()
     environment.start_workers(WORKERS)
     for _ in range(CLIENTS):
-        environment.client([rich, rich, tight])
+        environment.client([rich, rich, tight], **fault.load)
     environment.until_calls_succeed()
     violations = fault.inject(environment)
-    recover_s = environment.recovery_s(environment.fault_at or environment.now())
-    while time.monotonic() < began + seconds:
-        time.sleep(0.05)
-    environment.stop.touch()
+    until_s = max(began + (fault.seconds or seconds), time.monotonic() + LOAD_AFTER_S)
+    recover_s = _recovered_s(environment, until_s)
     observations = environment.observe(recover_s)
     return evaluate(
         observations, [*violations, *environment.unexpected_ends(rich), *fault.check(environment)]
     )
+
+
+def _recovered_s(environment: Environment, until_s: float) -> float | None:
+    """Stop the clients at a moment, and return after how long all calls from before the fault had ended."""
+    since = environment.fault_at or environment.now()
+    recover_s = environment.recovery_s(since, until_s - time.monotonic())
+    time.sleep(max(0.0, until_s - time.monotonic()))
+    environment.stop.touch()
+    # While a limit is used up, calls that were sent before wait behind new ones (ADR 21).
+    return environment.recovery_s(since) if recover_s is None else recover_s

@@ -1,4 +1,4 @@
-"""Fixtures of the contract tests, which every ledger must pass."""
+"""Fixtures of the contract tests, which every ledger and every provider must pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import Engine
 
 from callgate.adapters.postgres.session import PostgresSession
+from tests.support.contract_providers import PROVIDERS
 from tests.support.ledger_under_test import LedgerUnderTest, open_memory, open_postgres
+from tests.support.provider_worlds import ProviderUnderTest
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -22,3 +24,10 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[LedgerUnderTest]:
     url = engine.url.render_as_string(hide_password=False)
     with closing(PostgresSession(url)) as session:
         yield open_postgres(session)
+
+
+@pytest.fixture(params=PROVIDERS, ids=lambda provider: provider.name)
+def opened(request: pytest.FixtureRequest) -> ProviderUnderTest:
+    """Opens a provider that follows rules."""
+    provider: ProviderUnderTest = request.param
+    return provider

@@ -37,6 +37,14 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     raw: bytes | None = None
+    pause_s: float = 0.0
+    """Silence before it."""
+    drip_s: float = 0.0
+    """How long it takes, in small pieces."""
+    length: int | None = None
+    """The Content-Length that it claims. None: the true one."""
+    cut: int = 0
+    """How many bytes at its end are not sent, before the connection is closed."""
 
     @property
     def data(self) -> bytes:
@@ -54,6 +62,8 @@ class Case:
     ends: Literal["succeeded", "dead"] = "succeeded"
     posted: int | None = COST
     """Expected nano-USD of all attempts. None: the whole hold of each."""
+    holds: int = 0
+    """How many attempts have their whole hold posted, in addition to `posted`."""
     attempts: int = 1
     code: str | None = None
     """Code of the failure."""
@@ -65,6 +75,9 @@ class Case:
     usage_is_known: bool = True
     request: Mapping[str, Any] = field(default_factory=dict)
     entry: Mapping[str, Any] = field(default_factory=dict)
+    """How the provider's entry in the catalogue differs from the default; also its `protocol`."""
+    deadline_s: float | None = None
+    """For each attempt, in real time; None: long enough."""
 
 
 def choice(content: object = "fine", ending: object = "stop", **fields: Any) -> dict[str, Any]:

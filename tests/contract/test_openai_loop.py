@@ -13,8 +13,8 @@ from contextvars import ContextVar
 
 import pytest
 
+from callgate.adapters.providers.http.http_adapter import HTTPAdapter
 from callgate.adapters.providers.http.provider_loop import ProviderLoop
-from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.support.openai_attempts import ATTEMPT, a_request, unset_proxies
 from tests.support.provider_worlds import SocketServer, adapter_for, chat, hangs, sends_json
@@ -40,7 +40,7 @@ def _nothing_is_left_behind(
     assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]
 
 
-def ask(provider: OpenAIAdapter) -> Asked:
+def ask(provider: HTTPAdapter) -> Asked:
     """Start an attempt."""
     return asyncio.create_task(
         provider.complete(a_request(), attempt_id=ATTEMPT, timeout_s=TIMEOUT_S)
@@ -48,7 +48,7 @@ def ask(provider: OpenAIAdapter) -> Asked:
 
 
 @asynccontextmanager
-async def busy(provider: OpenAIAdapter) -> AsyncIterator[None]:
+async def busy(provider: HTTPAdapter) -> AsyncIterator[None]:
     """Block the provider's loop, as a flood of bytes does."""
     begun, over = threading.Event(), threading.Event()
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
 from callgate.adapters.memory.provider import Rule, echo
+from callgate.domain.dialect import why_inexpressible
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Message, ServiceTier, Usage
-from tests.support.provider_worlds import World, memory_world, openai_world
+from tests.contract.provider_steps import ATTEMPT, TIMEOUT_S, a_request, ask, texts_max
+from tests.support.provider_worlds import ProviderUnderTest
 from tests.support.waiting import until_async
 
-ATTEMPT = UUID("01890000-0000-7000-8000-000000000001")
-TIMEOUT_S = 20.0
 REPLY = ProviderReply(
     texts=("first", "zweite \u4e2d\U0001f600", ""),
     finish_reason="length",
@@ -36,51 +35,17 @@ REPLY = ProviderReply(
     provider_request_id="req_7",
 )
 
-Open = Callable[[Sequence[Rule]], AbstractAsyncContextManager[World]]
 
-
-@pytest.fixture(params=[memory_world, openai_world], ids=["memory", "openai"])
-def opened(request: pytest.FixtureRequest) -> Open:
-    """Opens a provider that follows rules."""
-    world: Open = request.param
-    return world
-
-
-def a_request(prompt: str = "ping", **fields: Any) -> LLMRequest:
-    """A request with everything that must be set."""
-    return LLMRequest(
-        org_id="acme",
-        call_type="extraction",
-        provider="openai",
-        model="gpt-4o-mini",
-        messages=(Message(role="user", content=prompt),),
-        **{"max_output_tokens": 50, **fields},
-    )
-
-
-def ask(
-    opened: Open, *rules: Rule, request: LLMRequest | None = None, timeout_s: float = TIMEOUT_S
-) -> tuple[ProviderReply | Failure, World]:
-    """Make one request of a fresh provider."""
-
-    async def asked() -> tuple[ProviderReply | Failure, World]:
-        async with opened(rules) as world:
-            answer = await world.provider.complete(
-                request or a_request(), attempt_id=ATTEMPT, timeout_s=timeout_s
-            )
-            return answer, world
-
-    return asyncio.run(asked())
-
-
-def test_a_reply_survives_the_wire(opened: Open) -> None:
+def test_a_reply_survives_the_wire(opened: ProviderUnderTest) -> None:
     """Texts, finish reason, refusal, all token counts, tier, model and request id."""
-    answer, _ = ask(opened, Rule(REPLY))
+    reply = opened.said(replace(REPLY, texts=REPLY.texts[: texts_max(opened)]))
 
-    assert answer == REPLY
+    answer, _ = ask(opened, Rule(reply))
+
+    assert answer == reply
 
 
-def test_a_reply_without_usage_has_none(opened: Open) -> None:
+def test_a_reply_without_usage_has_none(opened: ProviderUnderTest) -> None:
     silent = ProviderReply(("pong",), "stop", None, None, None, "m", None)
 
     answer, _ = ask(opened, Rule(silent))
@@ -88,7 +53,7 @@ def test_a_reply_without_usage_has_none(opened: Open) -> None:
     assert answer == silent
 
 
-def test_every_field_of_the_request_arrives(opened: Open) -> None:
+def test_every_field_of_the_request_arrives(opened: ProviderUnderTest) -> None:
     request = LLMRequest(
         **{
             **a_request().model_dump(),
@@ -98,13 +63,19 @@ def test_every_field_of_the_request_arrives(opened: Open) -> None:
                 Message(role="assistant", content="pong"),
                 Message(role="user", content='"quoted"\n\\ and \u0000'),
             ),
-            "n": 3,
-            "temperature": 0.2,
-            "top_p": 0.9,
-            "seed": -7,
-            "stop": ("END", "\n\n"),
-            "response_schema": '{"type":"object","z":1,"a":{"y":2,"b":3}}',
-            "service_tier": ServiceTier.FLEX,
+            **opened.known(
+                n=3,
+                temperature=0.2,
+                top_p=0.9,
+                top_k=7,
+                seed=-7,
+                stop=("END", "\n\n"),
+                response_schema='{"type":"object","z":1,"a":{"y":2,"b":3}}',
+                service_tier=ServiceTier.FLEX,
+                reasoning_effort="low",
+                verbosity="high",
+                prompt_cache_key="k",
+            ),
         }
     )
 
@@ -113,7 +84,21 @@ def test_every_field_of_the_request_arrives(opened: Open) -> None:
     assert [sent.request for sent in world.sent] == [request]
 
 
-def test_the_attempt_id_arrives(opened: Open) -> None:
+def test_what_a_protocol_cannot_express_is_refused_at_submit(opened: ProviderUnderTest) -> None:
+    """So nothing that the caller asked for is left out in silence."""
+    values: dict[str, Any] = {
+        "n": 2, "top_k": 1, "seed": 0, "stop": ("x",), "thinking_tokens": 1, "verbosity": "low",
+        "prompt_cache_key": "k", "service_tier": "flex",
+    }  # fmt: skip
+
+    assert set(opened.entry.cannot) <= values.keys()
+    assert why_inexpressible(a_request(), opened.entry) is None
+    for name in map(str, opened.entry.cannot):
+        refused = why_inexpressible(a_request(**{name: values[name]}), opened.entry)
+        assert refused == f"provider 'openai' knows no {name}"
+
+
+def test_the_attempt_id_arrives(opened: ProviderUnderTest) -> None:
     """It connects the provider's log with callgate's."""
     _, world = ask(opened)
 
@@ -130,7 +115,7 @@ def test_the_attempt_id_arrives(opened: Open) -> None:
     ],
     ids=lambda failure: failure.code,
 )
-def test_a_failure_is_a_value(opened: Open, failure: Failure) -> None:
+def test_a_failure_is_a_value(opened: ProviderUnderTest, failure: Failure) -> None:
     """It is returned, not raised, and has everything that decides retry and bill. One request was made."""
     answer, world = ask(opened, Rule(failure))
 
@@ -139,7 +124,7 @@ def test_a_failure_is_a_value(opened: Open, failure: Failure) -> None:
     assert len(world.sent) == 1
 
 
-def test_silence_ends_with_the_deadline(opened: Open) -> None:
+def test_silence_ends_with_the_deadline(opened: ProviderUnderTest) -> None:
     """The bill is unknown."""
     started_at = time.monotonic()
     answer, world = ask(opened, Rule(delay_s=math.inf), timeout_s=1.0)
@@ -150,7 +135,7 @@ def test_silence_ends_with_the_deadline(opened: Open) -> None:
     assert len(world.sent) == 1
 
 
-def test_without_time_nothing_is_sent(opened: Open) -> None:
+def test_without_time_nothing_is_sent(opened: ProviderUnderTest) -> None:
     """A passed deadline is unbilled."""
     answer, world = ask(opened, timeout_s=0.0)
 
@@ -159,7 +144,7 @@ def test_without_time_nothing_is_sent(opened: Open) -> None:
     assert world.sent == []
 
 
-def test_cancellation_is_passed_on(opened: Open) -> None:
+def test_cancellation_is_passed_on(opened: ProviderUnderTest) -> None:
     """It raises, and sends no second request."""
 
     async def cancelled() -> None:
@@ -176,7 +161,7 @@ def test_cancellation_is_passed_on(opened: Open) -> None:
     asyncio.run(cancelled())
 
 
-def test_concurrent_requests_get_their_own_answers(opened: Open) -> None:
+def test_concurrent_requests_get_their_own_answers(opened: ProviderUnderTest) -> None:
     """The answers come in another order."""
     requests = [a_request(f"prompt {number}") for number in range(50)]
     rules = [Rule(match="prompt 1", delay_s=0.05), Rule(match="prompt 2", delay_s=0.02)]
@@ -199,7 +184,7 @@ def test_concurrent_requests_get_their_own_answers(opened: Open) -> None:
     assert attempts == len(requests)
 
 
-def test_a_provider_can_fail_once_and_then_answer(opened: Open) -> None:
+def test_a_provider_can_fail_once_and_then_answer(opened: ProviderUnderTest) -> None:
     """On the same connection."""
     limited = Failure("rate_limited", "", True, Billing.UNBILLED, 429)
 
@@ -216,7 +201,7 @@ def test_a_provider_can_fail_once_and_then_answer(opened: Open) -> None:
     assert isinstance(second, ProviderReply)
 
 
-def test_closing_is_always_possible(opened: Open) -> None:
+def test_closing_is_always_possible(opened: ProviderUnderTest) -> None:
     """Before the first request, after the last one, and twice."""
 
     async def closed() -> ProviderReply | Failure:

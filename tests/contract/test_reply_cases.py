@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,15 +13,30 @@ from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.provider import ProviderReply
 from callgate.services.results import result_of
 from tests.contract.answer_cases import ENDINGS, ENVELOPES, WRAPPINGS
+from tests.contract.anthropic_cases import MESSAGES
 from tests.contract.bill_cases import TIERS, USAGES
 from tests.contract.error_cases import ERRORS
-from tests.contract.reply_case import Case
+from tests.contract.fault_cases import faults
+from tests.contract.reply_case import FINE, Case, Reply
+from tests.contract.responses_cases import RESPONSES
 from tests.contract.way_cases import WAYS
 from tests.support.openai_attempts import unset_proxies
 from tests.support.provider_worlds import Exchange, Received, SocketServer, adapter_for, http
 from tests.support.service_world import POLICY, ServiceWorld
 
-CASES = (*ERRORS, *ENVELOPES, *ENDINGS, *WRAPPINGS, *WAYS, *USAGES, *TIERS)
+CASES = (
+    *ERRORS,
+    *ENVELOPES,
+    *ENDINGS,
+    *WRAPPINGS,
+    *WAYS,
+    *USAGES,
+    *TIERS,
+    *faults("chat", FINE),
+    *RESPONSES,
+    *MESSAGES,
+)
+DRIP_PIECES = 20
 ATTEMPTS_MAX = 5
 PROMPT = "words " * 200
 """Its bound is its bytes, so a thousand tokens are plausible."""
@@ -35,24 +49,36 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sends_in_turn(case: Case) -> Exchange:
     """Send the replies in order, and the last one repeatedly."""
-    waiting: Iterator[bytes] = iter(
-        [http(r.data, status=r.status, headers=r.headers) for r in case.replies]
-    )
-    last = b""
+    waiting = iter(case.replies)
+    last = case.replies[-1]
 
     async def exchange(_received: Received, writer: asyncio.StreamWriter) -> None:
-        nonlocal last
-        last = next(waiting, last)
-        writer.write(last)
-        await writer.drain()
+        await send(next(waiting, last), writer)
 
     return exchange
+
+
+async def send(reply: Reply, writer: asyncio.StreamWriter) -> None:
+    """Send one reply, as slowly and incompletely as it says."""
+    data = http(reply.data, status=reply.status, headers=reply.headers, length=reply.length)
+    data = data[: len(data) - reply.cut]
+    await asyncio.sleep(reply.pause_s)
+    pieces = DRIP_PIECES if reply.drip_s else 1
+    size = -(-len(data) // pieces)
+    for start in range(0, len(data), size):
+        await asyncio.sleep(reply.drip_s / pieces)
+        writer.write(data[start : start + size])
+        await writer.drain()
+    if reply.cut or reply.length is not None:
+        writer.close()
 
 
 async def run_to_the_end(case: Case) -> tuple[ServiceWorld, CallView, int]:
     """Run one call until it has ended."""
     entry = ProviderEntry(needs_key=False, **case.entry)
-    policy = POLICY.model_copy(update={"attempts_max": ATTEMPTS_MAX})
+    policy = POLICY.model_copy(
+        update={"attempts_max": ATTEMPTS_MAX, "deadline_s": case.deadline_s or POLICY.deadline_s}
+    )
     world = ServiceWorld(policy=policy, entry=entry)
     async with (
         SocketServer(sends_in_turn(case)) as server,
@@ -78,7 +104,8 @@ def test_a_reply_is_classified_and_billed(case: Case) -> None:
     last = view.last
     assert last is not None
     assert (view.state, view.attempt, requests) == (case.ends, case.attempts, case.attempts)
-    expected = case.attempts * last.hold_nano_usd if case.posted is None else case.posted
+    holds = case.attempts if case.posted is None else case.holds
+    expected = (case.posted or 0) + holds * last.hold_nano_usd
     assert view.posted_nano_usd == expected
     (budget,) = world.ledger.budgets("acme")
     assert (budget.spent_nano_usd, budget.reserved_nano_usd) == (expected, 0)

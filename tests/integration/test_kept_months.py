@@ -12,10 +12,11 @@ from sqlalchemy import Engine, text
 
 from callgate.domain.calls import AttemptRef, CallState
 from callgate.domain.reports import By
+from callgate.domain.requests import Usage
 from callgate.domain.retention import ArchivedMonth
 from callgate.domain.unknown import HandOutcome, SettleByHand
 from callgate.services.audit import audit
-from tests.support.ledger_under_test import a_loss, a_success, an_answer
+from tests.support.ledger_under_test import USAGE, a_loss, a_success, an_answer
 from tests.support.old_months import clean_snapshot, two_old_months
 from tests.support.partitions import (
     PartitionedLedger,
@@ -80,6 +81,18 @@ def test_a_month_waits_until_its_bodies_are_purged(log: PartitionedLedger) -> No
     assert log.under_test.retention.archive_month(1) == ArchivedMonth(partition_of(month(4)), None)
     log.under_test.purge()
     assert log.under_test.retention.archive_month(1) == ArchivedMonth(partition_of(month(4)), 1)
+
+
+def test_an_archived_month_keeps_the_sums_of_all_tokens(log: PartitionedLedger) -> None:
+    log.make(back=4, months=1)
+    for content in ("one", "two"):
+        log.move(log.under_test.succeeded(content), back=4)
+    log.under_test.purge()
+    log.under_test.retention.archive_month(1)
+
+    sums = ", ".join(Usage.model_fields)
+    (row,) = log.sql(f"SELECT {sums} FROM ai_call_log_archive")  # noqa: S608 - names of our own
+    assert Usage(**row._mapping) == Usage(**{n: 2 * k for n, k in USAGE.model_dump().items()})
 
 
 def given_up(log: PartitionedLedger, content: str = "lost") -> AttemptRef:

@@ -129,9 +129,18 @@ class Breakers:
             counts["rejected: provider"] += 1
             self._waits.pop(call.key, None)
 
+    def refused_for_a_place(self, call: CallRow) -> datetime:
+        """A call was refused because others of its organisation run. Return until when it may wait for all together."""
+        until = self._may_wait_until(call, self._world.scheduler.time())
+        self._leaves(call)
+        return until
+
     def refused_by_others(self, call: CallRow) -> None:
         """A call was refused, and not because of its provider."""
         self._until.pop(call.key, None)
+        self._leaves(call)
+
+    def _leaves(self, call: CallRow) -> None:
         released, now = self._waits.pop(call.key, None), self._world.scheduler.time()
         if released is not None:
             # It was to be tried, and is not: others have their turn.

@@ -97,6 +97,9 @@ OTHER_EVENTS = (
     "limit learned",
     "over its limit",
     "refused: limit",
+    "places declared",
+    "refused: concurrency",
+    "woken for a place",
 )
 """What a few hundred seeds must have seen, besides every fault."""
 MUCH_BY_HAND = "much by hand"
@@ -115,7 +118,9 @@ KINDS_OF_LIMITS = (
     "limits named",
 )
 """No faults, and never drawn: which limits a provider has, for defects about those."""
-NEVER_DRAWN = (MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, *KINDS_OF_LIMITS)
+PLACES = "places declared"
+"""No fault, and drawn by itself: whether it is declared how many calls of an organisation may run at a time."""
+NEVER_DRAWN = (MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PLACES, *KINDS_OF_LIMITS)
 ALL = {
     **STATEMENT,
     **OUTAGE,

@@ -16,6 +16,7 @@ from uuid import UUID
 from callgate.adapters.memory.rows import AttemptRow, CallRow
 from callgate.domain.budgets import BudgetFigures, RefusalReason
 from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey
+from callgate.domain.concurrency import CONCURRENCY_CODE
 from callgate.domain.delivery import Delivery
 from callgate.domain.ledger import (
     NewSubmission,
@@ -38,6 +39,7 @@ from tests.simulation.breakers import Breakers
 from tests.simulation.flow import Flow
 from tests.simulation.limits import Limits
 from tests.simulation.periods import Periods
+from tests.simulation.places import Places
 from tests.simulation.provider import worst_nano_usd
 from tests.simulation.release_rule import Headroom, scopes_asked
 from tests.simulation.repairs import Repairs
@@ -73,6 +75,7 @@ class Invariants:
         self._headroom = Headroom(world)
         self.flow = Flow(world)
         self.breakers = Breakers(world)
+        self.places = Places(world)
         self._limits = Limits(world)
         self._repairs = Repairs(world)
         self._by_hand = self._rows.by_hand
@@ -127,6 +130,7 @@ class Invariants:
         self._headroom.after(name, options)
         self.breakers.after(name, arguments, options, result)
         self.flow.after(name, arguments, result)
+        self.places.after(name)
 
     def _process_gone(self, worker_id: str) -> None:
         """Its attempts end now; `_lost` asks whether it was in trouble."""
@@ -185,6 +189,7 @@ class Invariants:
             self._refused(call, command, outcome)
         elif isinstance(outcome, Refused):
             self.breakers.refused_by_others(call)
+            self.places.refused_by_others(call)
 
     def _reserved(self, call: CallRow, claim: Reserve, outcome: Reserved) -> None:
         row, name = self._tables.attempts[outcome.ref.attempt_id], self._world.named(outcome.ref)
@@ -219,8 +224,13 @@ class Invariants:
         self._limits.repeated(call, row, before)
         self.breakers.admitted(call, row, self._world.scheduler.time())
         self.flow.admitted(call, row)
+        self.places.admitted(call)
 
     def _refused(self, call: CallRow, claim: Reserve, outcome: Refused) -> None:
+        if CONCURRENCY_CODE in (call.wait_reason, call.end_reason):
+            self.places.refused(call, self.breakers.refused_for_a_place(call))
+            return
+        self.places.refused_by_others(call)
         if outcome.refusal is None:
             self.breakers.refused(call, claim, self._world.scheduler.time())
             return

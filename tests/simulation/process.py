@@ -30,7 +30,6 @@ from tests.simulation.broker import FaultyBroker, Message
 from tests.simulation.faults import TASK
 from tests.simulation.faulty_ledger import FaultyFlow, FaultyLeases, FaultyLedger
 from tests.simulation.provider import FaultyProvider
-from tests.simulation.provider_limits import Plan
 from tests.simulation.scheduler import Owner, drive
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ class Process(Owner):
         world.scheduler.spawn(self, self._delivery_loop)
         world.scheduler.spawn(self, self._renew_lease)
         if world.limits:
-            keeper = self._compose_limit_keeper(world.limits.plan, FaultyFlow(ledger))
+            keeper = self._compose_limit_keeper(FaultyFlow(ledger))
             world.scheduler.spawn(self, lambda: self._limit_loop(keeper))
 
     def _compose_ai_call_logger(
@@ -157,11 +156,11 @@ class Process(Owner):
             on_locked=unsettled.add,
         )
 
-    def _compose_limit_keeper(self, plan: Plan, flow: FaultyFlow) -> LimitKeeper:
+    def _compose_limit_keeper(self, flow: FaultyFlow) -> LimitKeeper:
         return LimitKeeper(
             flow=flow,
             learned=self._learned,
-            declaration=plan.declaration(),
+            declaration=self.world.declaration(),
             worker_id=self.name,
             has_lease=lambda: self.lease.epoch() is not None,
         )

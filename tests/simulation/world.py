@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -26,12 +26,14 @@ from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budgets import Window
 from callgate.domain.calls import CallKey, CallState
 from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
+from callgate.domain.flow import Declaration
 from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand
 from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
 from tests.simulation.faults import MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PROVIDER_LIMITS, Faults
 from tests.simulation.invariants import Invariants, Violation
+from tests.simulation.places import DeclaredPlaces
 from tests.simulation.process import Process
 from tests.simulation.provider import (
     INPUT_NANO_USD,
@@ -145,6 +147,8 @@ class World:
             Counter(self, Plan.drawn(self.rng, self.faults.chances)) if has_limits else None
         )
         """What the provider counts, if it has limits."""
+        self.places = DeclaredPlaces.of(seed, self.faults.chances)
+        self.scheduler.counts["places declared"] += bool(self.places.rules())
         self.invariants = Invariants(self)
         self.broker = Broker(self)
         self.ledger_away_until = 0.0
@@ -158,6 +162,8 @@ class World:
         self._set_budgets()
         if self.limits is not None:
             self._declare_limits(self.limits.plan)
+        elif self.places.rules():
+            self.ledger.flow.publish("before", self.declaration())
         self.processes = [Process(self, f"w{n}") for n in range(self.rng.randint(1, 3))]
         self._worker_count = len(self.processes)
 
@@ -189,6 +195,11 @@ class World:
         self.invariants.at_rest()
 
     # What others ask of the world.
+
+    def declaration(self) -> Declaration:
+        """What each worker publishes."""
+        known = self.limits.plan.declaration() if self.limits else Declaration()
+        return replace(known, concurrency=self.places.rules())
 
     def execute(
         self, owner: Owner, name: str, arguments: Sequence[Any], options: Mapping[str, Any]
@@ -299,7 +310,7 @@ class World:
         self.scheduler.counts["provider limits"] += 1
         self.faults.chances.pop("rate limited", None)
         self.slots = 20 if plan.declared is Declared.NOT else self.rng.choice((5, 20))
-        self.ledger.flow.publish("before", plan.declaration())
+        self.ledger.flow.publish("before", self.declaration())
 
     def _start_process(self) -> None:
         self._worker_count += 1
@@ -358,7 +369,7 @@ class World:
     def _skip_to(self, due_at: datetime) -> float:
         """That time; sooner if a limit may have room before."""
         at = (due_at - self.scheduler.starts_at).total_seconds()
-        if any(c.waits_for for c in self.ledger.tables.calls.values()):
+        if any(c.waits_for or c.is_in_line for c in self.ledger.tables.calls.values()):
             return min(at, self.scheduler.now + LOOK_AGAIN_S)
         return at
 

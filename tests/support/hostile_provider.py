@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
+from callgate.adapters.providers.http.http_adapter import HTTPAdapter
 from callgate.domain.provider import Failure, ProviderReply
 from tests.support.openai_attempts import ATTEMPT, a_request
 from tests.support.provider_worlds import (
@@ -27,7 +27,7 @@ Answer = ProviderReply | Failure
 
 
 async def ask(
-    provider: OpenAIAdapter, org: str = "acme", timeout_s: float = TIMEOUT_S, **fields: Any
+    provider: HTTPAdapter, org: str = "acme", timeout_s: float = TIMEOUT_S, **fields: Any
 ) -> Answer:
     """Make one attempt for an organisation."""
     request = a_request(**fields).model_copy(update={"org_id": org})
@@ -54,7 +54,7 @@ async def bystander() -> AsyncIterator[Lag]:
             await asyncio.sleep(0.005)
             lag.longest_s = max(lag.longest_s, time.monotonic() - begun - 0.005)
 
-    async def call(provider: OpenAIAdapter) -> None:
+    async def call(provider: HTTPAdapter) -> None:
         while True:
             begun = time.monotonic()
             assert isinstance(await ask(provider, "globex"), ProviderReply)

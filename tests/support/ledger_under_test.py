@@ -65,7 +65,14 @@ REAPER = Reaper("host:9:reaper", 0.0)
 """May expire attempts as soon as it has renewed its lease. Tests of reapers have others."""
 LINK = '{"task":"pipeline.store","args":[7]}'
 REPLY = b'{"texts": ["\\u0000 yes"],  "model":"gpt-4o-mini"}'
-USAGE = Usage(input_tokens=50, cached_input_tokens=10, output_tokens=20, reasoning_tokens=5)
+USAGE = Usage(
+    input_tokens=50,
+    cached_input_tokens=10,
+    cache_write_tokens=8,
+    output_tokens=20,
+    reasoning_tokens=5,
+    cache_write_1h_tokens=3,
+)
 RATE_LIMITED = Failure("rate_limited", "slow down", True, Billing.UNBILLED, status=429)
 _claims = itertools.count(1)
 

@@ -1,7 +1,8 @@
 """
-Providers for the provider contract: a `MemoryProvider`, alone or behind an HTTP server for the `OpenAIAdapter`.
+Providers for the provider contract: a `MemoryProvider`, alone or behind an HTTP server.
 
-`SocketServer` is that server. Tests pass functions for what it does with a request or with a new connection.
+`SocketServer` is that server; `contract_providers` lists the protocols that it can speak. Tests pass functions for what
+it does with a request or with a new connection.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
 from callgate.adapters.memory.provider import MemoryProvider, Rule, Sent
-from callgate.adapters.providers.http.http_adapter import ATTEMPT_HEADER
-from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
+from callgate.adapters.providers import adapter_class
+from callgate.adapters.providers.http.http_adapter import ATTEMPT_HEADER, HTTPAdapter
 from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.messages import ReasoningBlock
 from callgate.domain.ports import LLMProviderPort
 from callgate.domain.provider import Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
@@ -100,11 +102,13 @@ class SocketServer:
 
 
 async def read_request(reader: asyncio.StreamReader) -> Received:
-    """Read one request with a Content-Length."""
+    """Read one request. Without a Content-Length it has no body."""
     head, _, fields = (await reader.readuntil(b"\r\n\r\n")).decode().partition("\r\n")
     pairs = (line.partition(": ") for line in fields.split("\r\n") if line)
     headers = {name.lower(): value for name, _, value in pairs}
-    return Received(head, headers, await reader.readexactly(int(headers["content-length"])))
+    return Received(
+        head, headers, await reader.readexactly(int(headers.get("content-length", "0")))
+    )
 
 
 def http(
@@ -187,14 +191,13 @@ class Keys:
 @asynccontextmanager
 async def adapter_for(
     base_url: str | None, *, key: str | None = KEY, connections_max: int = 100, **entry: Any
-) -> AsyncIterator[OpenAIAdapter]:
-    """An adapter that calls this address, or the default one."""
-    adapter = OpenAIAdapter(
-        "openai",
-        ProviderEntry(base_url=base_url, **entry),
-        Keys(key),
-        connections_max=connections_max,
+) -> AsyncIterator[HTTPAdapter]:
+    """An adapter of the entry's protocol that calls this address, or the default one."""
+    declared = ProviderEntry(base_url=base_url, **entry)
+    adapter = adapter_class(declared.protocol)(
+        "openai", declared, Keys(key), connections_max=connections_max
     )
+    assert isinstance(adapter, HTTPAdapter)
     try:
         yield adapter
     finally:
@@ -221,69 +224,77 @@ async def memory_world(rules: Sequence[Rule]) -> AsyncIterator[World]:
     yield World(memory, memory)
 
 
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A protocol from its server's side: it reads what an adapter writes, and the other way round."""
+
+    request: Callable[[dict[str, Any]], LLMRequest]
+    """Reads the body of a request."""
+    replied: Callable[[ProviderReply], dict[str, Any]]
+    """The body of a reply."""
+    refused: Callable[[Failure], dict[str, Any]]
+    """The body of a refusal."""
+    request_id_header: str = "x-request-id"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderUnderTest:
+    """A provider of the contract, and what it can express. Called with rules, it opens a world."""
+
+    name: str
+    entry: ProviderEntry
+    wire: Wire | None
+    """None: the memory provider itself."""
+    thought: ReasoningBlock
+    """Reasoning as its server writes and reads it. What an adapter makes of it is its own affair."""
+    refusal_ending: str | None = None
+    """The ending of every refusal, in OpenAI's words. None: a refusal may have any ending."""
+
+    def __call__(self, rules: Sequence[Rule]) -> AbstractAsyncContextManager[World]:
+        """The provider, which follows rules."""
+        if self.wire is None:
+            return memory_world(rules)
+        return http_world(rules, self.wire, self.entry)
+
+    def said(self, reply: ProviderReply) -> ProviderReply:
+        """The reply as its server can send it."""
+        if reply.refusal is None or self.refusal_ending is None:
+            return reply
+        return replace(reply, finish_reason=self.refusal_ending)
+
+    def known(self, **fields: Any) -> dict[str, Any]:
+        """Those fields of a request that it can express."""
+        return {name: value for name, value in fields.items() if name not in self.entry.cannot}
+
+
 @asynccontextmanager
-async def openai_world(rules: Sequence[Rule]) -> AsyncIterator[World]:
-    """OpenAI's protocol over HTTP, with the memory provider behind the server."""
+async def http_world(
+    rules: Sequence[Rule], wire: Wire, entry: ProviderEntry
+) -> AsyncIterator[World]:
+    """A protocol over HTTP, with the memory provider behind the server."""
     memory = MemoryProvider(rules)
 
     async def exchange(received: Received, writer: asyncio.StreamWriter) -> None:
         answer = await memory.complete(
-            _request(received.fields),
+            wire.request(received.fields),
             attempt_id=UUID(received.headers[ATTEMPT_HEADER.lower()]),
             timeout_s=TIMEOUT_S,
         )
-        writer.write(_refused(answer) if isinstance(answer, Failure) else _replied(answer))
+        writer.write(_written(answer, wire))
 
     async with (
         SocketServer(exchange) as server,
-        adapter_for(server.base_url, sends_service_tier=True) as adapter,
+        adapter_for(server.base_url, **entry.model_dump(exclude={"base_url"})) as adapter,
     ):
         yield World(adapter, memory)
 
 
-def _request(fields: dict[str, Any]) -> LLMRequest:
-    schema = fields.pop("response_format", {}).get("json_schema", {}).get("schema")
-    return LLMRequest(
-        org_id="acme",
-        call_type="extraction",
-        provider="openai",
-        max_output_tokens=fields.pop("max_completion_tokens"),
-        response_schema=schema,
-        **fields,
-    )
-
-
-def _replied(reply: ProviderReply) -> bytes:
-    usage = reply.usage and {
-        "prompt_tokens": reply.usage.input_tokens,
-        "prompt_tokens_details": {
-            "cached_tokens": reply.usage.cached_input_tokens,
-            "cache_write_tokens": reply.usage.cache_write_tokens,
-        },
-        "completion_tokens": reply.usage.output_tokens,
-        "completion_tokens_details": {"reasoning_tokens": reply.usage.reasoning_tokens},
-        "total_tokens": reply.usage.input_tokens + reply.usage.output_tokens,
-    }
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": text, "refusal": reply.refusal},
-            "finish_reason": reply.finish_reason,
-        }
-        for index, text in enumerate(reply.texts)
-    ]
-    body = {
-        "model": reply.model,
-        "choices": choices,
-        "usage": usage,
-        "service_tier": reply.service_tier,
-    }
-    request_id = reply.provider_request_id
-    headers = {} if request_id is None else {"x-request-id": request_id}
-    return http(json.dumps(body).encode(), headers=headers)
-
-
-def _refused(failure: Failure) -> bytes:
-    error = {"error": {"code": failure.provider_code, "type": None, "param": None, "message": "no"}}
-    headers = {} if failure.retry_after_s is None else {"retry-after": str(failure.retry_after_s)}
-    return http(json.dumps(error).encode(), status=failure.status or 500, headers=headers)
+def _written(answer: ProviderReply | Failure, wire: Wire) -> bytes:
+    if isinstance(answer, Failure):
+        wait_s = answer.retry_after_s
+        headers = {} if wait_s is None else {"retry-after": str(wait_s)}
+        body = wire.refused(answer)
+        return http(json.dumps(body).encode(), status=answer.status or 500, headers=headers)
+    request_id = answer.provider_request_id
+    headers = {} if request_id is None else {wire.request_id_header: request_id}
+    return http(json.dumps(wire.replied(answer)).encode(), headers=headers)

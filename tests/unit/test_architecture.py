@@ -59,7 +59,7 @@ import callgate
 
 request = callgate.LLMRequest(org_id="a", call_type="b", provider="c", model="d",
     messages=[callgate.Message(role="user", content="x")])
-heavy = {"celery", "kombu", "redis", "sqlalchemy", "psycopg2", "openai", "aiohttp"} & set(sys.modules)
+heavy = {"celery", "kombu", "redis", "sqlalchemy", "psycopg2", "anthropic", "openai", "aiohttp"} & set(sys.modules)
 assert not heavy, heavy
 assert callgate.Client.__name__ == "Client"
 assert set(callgate.__all__) == {name for name in callgate.__all__ if getattr(callgate, name)}

@@ -17,6 +17,7 @@ from tests.chaos.evaluation import (
     evaluate,
     links_owed,
 )
+from tests.chaos.limits import NO_LIMITS, LimitsSeen
 
 TASK = "c1.1"
 RIGHT = Observations(
@@ -37,6 +38,7 @@ RIGHT = Observations(
     delivered={("d1", "link"): 2, ("d2", "link"): 1, ("d2", "link_error"): 2},
     deliveries_max=DELIVERIES_MAX,
     unmarked_links=0,
+    limits=LimitsSeen(NO_LIMITS, [], 0, 0, []),
     recover_s=1.0,
 )
 

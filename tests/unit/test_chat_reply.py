@@ -248,7 +248,8 @@ def test_every_count_field_is_read_and_has_its_source() -> None:
         read_as = usage_of(usage).usage
         assert read_as is not None, row
         if row.kind != "total":
-            field = {"cached": "cached_input"}.get(row.kind, row.kind) + "_tokens"
+            names = {"cached": "cached_input", "cache_write_5m": "cache_write"}
+            field = names.get(row.kind, row.kind) + "_tokens"
             assert getattr(read_as, field) == 400, row
 
 

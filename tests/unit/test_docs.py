@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from typer.core import TyperGroup as Group
 from typer.main import get_command
 
+from callgate.adapters.catalogue_file import known_presets
 from callgate.cli import build_app
 from callgate.settings import EMBEDDED
 from config.settings import WorkerSettings
@@ -148,3 +149,12 @@ def test_much_is_named() -> None:
     assert len(found(SETTING, CURRENT)) > 10
     assert len(set(commands_named())) > 15
     assert len(ADRS) > 15
+
+
+def test_each_preset_is_on_the_page_of_providers() -> None:
+    page = (CHECKOUT / "docs" / "providers.md").read_text("utf-8")
+    table = [line for line in page.splitlines() if line.startswith("| `")]
+
+    for presets in known_presets().values():
+        for name in presets.names:
+            assert any(f"`{name}`" in line for line in table), name

@@ -37,6 +37,15 @@ def test_a_failure_is_stored_without_its_limits() -> None:
     assert Failure.from_json(STORED_FAILURE) == FAILURE
 
 
+def test_an_hour_in_the_cache_is_stored_only_where_there_is_one() -> None:
+    """A worker of 0.1.0 does not know the field, and would call the reply unreadable."""
+    usage = Usage(input_tokens=10, cache_write_tokens=8, output_tokens=5, cache_write_1h_tokens=3)
+    kept = replace(REPLY, usage=usage)
+
+    assert b"cache_write_1h" not in REPLY.to_json()
+    assert ProviderReply.from_json(kept.to_json()) == kept
+
+
 def test_a_reply_is_stored_without_its_limits() -> None:
     failed = replace(REPLY, limits=LIMITS, failure=replace(FAILURE, limits=LIMITS))
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from callgate.adapters.memory import backlog, delivery, money, posting
+from callgate.adapters.memory import backlog, concurrency, delivery, money, posting
 from callgate.adapters.memory.bounds import takes_submission
 from callgate.adapters.memory.breakers import (
     is_applied,
@@ -130,6 +130,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
                 self.tables, freed(before, self.tables.budgets), now
             )
             has_freed_waiters |= release_provider_waiters(self.tables, now)
+            has_freed_waiters |= concurrency.wake(self.tables, now)
             has_freed_waiters |= backlog.release(self.tables, now)
             return [
                 replace(o, has_freed_waiters=has_freed_waiters, breaker_changes=changes)
@@ -143,6 +144,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         with self._lock:
             now = self._clock()
             release_provider_waiters(self.tables, now)
+            concurrency.wake(self.tables, now)
             backlog.release(self.tables, now)
             free_paused(self.tables, limit, now)
             items = self._due_calls(self._may_expire(reaper, now), limit, now)

@@ -6,7 +6,7 @@ import json
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from callgate.adapters.memory import limits
+from callgate.adapters.memory import concurrency, limits
 from callgate.adapters.memory.bounds import TOO_LARGE, takes_claim, takes_error
 from callgate.adapters.memory.breakers import (
     admission_of,
@@ -100,6 +100,8 @@ def _claim(
         pass_the_turn(tables, call, now)
         _refuse(tables, call, claim, budgets, refusal, now)
         return Refused(call.key, call.state, refusal)
+    if _has_no_place(tables, call, claim, now):
+        return Refused(call.key, call.state, None)
     key = call.provider, call.model, claim.credential
     need = Need(call.input_token_bound, claim.output_token_bound)
     admitted = _ask_provider(tables, call, claim, key, need, now)
@@ -114,6 +116,16 @@ def _claim(
     guard = guard_of(tables, call, claim.credential, now)
     keep(tables, guard.with_trial(attempt_id, now), now)
     return _reserved(attempt)
+
+
+def _has_no_place(tables: MemoryTables, call: CallRow, claim: Reserve, now: datetime) -> bool:
+    """True if as many calls of the organisation run as may: the call waits, or has waited long enough."""
+    error = concurrency.refusal_of(tables, call)
+    if error is None:
+        return False
+    pass_the_turn(tables, call, now)
+    _wait_to_its_end(tables, call, claim, (WaitReason.CONCURRENCY_LIMITED, error), now)
+    return True
 
 
 def _ask_provider(
@@ -274,6 +286,7 @@ def _hold(
     call.error = None
     call.requested_hold_nano_usd = None
     call.waits_for = None
+    call.is_in_line = False
     call.due_at = now + timedelta(seconds=claim.expires_in_s)
     return attempt
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from callgate.adapters.memory import pauses, unknown
 from callgate.adapters.memory.breakers import breaker_line, set_breaker
+from callgate.adapters.memory.concurrency import concurrency_lines
 from callgate.adapters.memory.delivery import failures
 from callgate.adapters.memory.headroom import freed, release_budget_waiters
 from callgate.adapters.memory.limit_lines import limit_lines
@@ -26,6 +27,7 @@ from callgate.domain.reports import (
     BudgetDrift,
     By,
     CallFilter,
+    ConcurrencyLine,
     CostLine,
     DeadGroup,
     EndReason,
@@ -135,6 +137,11 @@ class MemoryOperations:
         """List the provider limits, with what is free now and how many calls wait."""
         with self._lock:
             return limit_lines(self.tables, self._clock())
+
+    def concurrency(self) -> list[ConcurrencyLine]:
+        """List how many calls may run at a time, and how many do."""
+        with self._lock:
+            return concurrency_lines(self.tables)
 
     def limit_publishers(self) -> list[LimitPublisher]:
         """List the worker processes that have published provider limits."""

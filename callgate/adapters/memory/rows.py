@@ -70,6 +70,8 @@ class CallRow:
     start_before: datetime | None = None
     lane: Lane = Lane.CALL
     """Where it was published last."""
+    is_in_line: bool = False
+    """True while it waits for a place of its organisation, from refusal to claim."""
 
     @property
     def turn_at(self) -> datetime:
@@ -84,6 +86,7 @@ class CallRow:
         self.wait_until_due(due_at)
         self.requested_hold_nano_usd = None
         self.waits_for = None
+        self.is_in_line = reason is WaitReason.CONCURRENCY_LIMITED
         if reason is not WaitReason.RETRY:
             self.wait_until = None
 

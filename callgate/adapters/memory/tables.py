@@ -138,6 +138,7 @@ class MemoryTables:
         call.wait_reason = None
         call.end_reason = None if error is None else error_code(error)
         call.waits_for = None
+        call.is_in_line = False
         return self.schedule_delivery(call, tell_at)
 
     def rest(self, call: CallRow) -> None:

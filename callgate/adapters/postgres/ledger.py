@@ -83,8 +83,8 @@ SETTLE = """SELECT * FROM callgate_settle_v2(
     %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(expected_statuses)s::text[],
     %(statuses)s::text[], %(posted)s::bigint[], %(next_states)s::text[], %(due_in_s)s::float8[],
     %(input_tokens)s::int[], %(cached_input_tokens)s::int[], %(cache_write_tokens)s::int[],
-    %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(price_sources)s::text[],
-    %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[],
+    %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(cache_write_1h_tokens)s::int[],
+    %(price_sources)s::text[], %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[],
     %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[], %(closed_for_s)s::float8[])"""
 DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_due_v2(
     %(limit)s, %(reaper)s, %(lease_stable_for_s)s) d ON true"""

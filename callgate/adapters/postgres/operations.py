@@ -22,6 +22,7 @@ from callgate.domain.bounds import (
 )
 from callgate.domain.budgets import BudgetFigures, Window
 from callgate.domain.calls import AttemptStatus, CallKey, CallState, CallView
+from callgate.domain.concurrency import CallsOf
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.errors import UnknownTimeZone
 from callgate.domain.flow import Measure, Source
@@ -31,6 +32,7 @@ from callgate.domain.reports import (
     BudgetDrift,
     By,
     CallFilter,
+    ConcurrencyLine,
     CostLine,
     DeadGroup,
     EndReason,
@@ -65,6 +67,7 @@ AUDIT = "SELECT * FROM callgate_audit_v1()"
 COSTS = "SELECT * FROM callgate_costs_v1(%(org_id)s)"
 BREAKERS = "SELECT * FROM callgate_breakers_v1()"
 LIMITS = "SELECT * FROM callgate_limits_v1()"
+CONCURRENCY = "SELECT * FROM callgate_concurrency_v1()"
 LIMIT_PUBLISHERS = "SELECT * FROM callgate_limit_publishers_v1()"
 SET_BREAKER = """SELECT * FROM callgate_set_breaker_v1(
     %(provider)s, %(model)s, %(credential)s, %(org_id)s, %(is_open)s, %(operator)s, %(reason)s)"""
@@ -187,6 +190,11 @@ class PostgresOperations:
     def limits(self) -> list[LimitLine]:
         """List provider limits; see `OperationsPort.limits`."""
         return [_limit_line(row) for row in self._session.answers(LIMITS, {})]
+
+    def concurrency(self) -> list[ConcurrencyLine]:
+        """List how many calls may run at a time; see `OperationsPort.concurrency`."""
+        rows = (row._asdict() for row in self._session.answers(CONCURRENCY, {}))
+        return [ConcurrencyLine(**{**row, "calls_of": CallsOf(row["calls_of"])}) for row in rows]
 
     def limit_publishers(self) -> list[LimitPublisher]:
         """List the workers that published limits; see `OperationsPort.limit_publishers`."""

@@ -36,6 +36,7 @@ MAY_EXECUTE: Mapping[str, Sequence[str]] = {
     "callgate_publish_limits_v1": (WORKER,),
     "callgate_learn_limits_v1": (WORKER,),
     "callgate_limits_v1": (DASHBOARD,),
+    "callgate_concurrency_v1": (DASHBOARD,),
     "callgate_pauses_v1": (DASHBOARD,),
     "callgate_limit_publishers_v1": (DASHBOARD,),
     "callgate_record_v1": (WORKER,),
@@ -75,6 +76,8 @@ MAY_SELECT: Mapping[str, Sequence[str]] = {
     "flow_note": (DASHBOARD,),
     "flow_share": (DASHBOARD,),
     "flow_open": (DASHBOARD,),
+    "flow_concurrency": (DASHBOARD,),
+    "flow_org": (DASHBOARD,),
     "pause": (DASHBOARD,),
 }
 VIEWS = frozenset({"ai_call_log_sums", "dead_letter"})

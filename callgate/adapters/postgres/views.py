@@ -84,6 +84,7 @@ def _usage(row: Any) -> Usage | None:
         cache_write_tokens=row.cache_write_tokens,
         output_tokens=row.output_tokens,
         reasoning_tokens=row.reasoning_tokens,
+        cache_write_1h_tokens=row.cache_write_1h_tokens or 0,
     )
 
 

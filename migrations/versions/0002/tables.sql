@@ -119,6 +119,27 @@ CREATE TABLE flow_open (
 );
 COMMENT ON TABLE flow_open IS 'how many open calls organisations had that have many; the newest count is used';
 
+CREATE TABLE flow_concurrency (
+    calls_of TEXT NOT NULL,
+    name TEXT NOT NULL,
+    amount INTEGER,
+    CONSTRAINT pk_flow_concurrency PRIMARY KEY (calls_of, name),
+    CONSTRAINT ck_flow_concurrency_calls_of CHECK (calls_of IN ('organisation', 'call_type')),
+    CONSTRAINT ck_flow_concurrency_is_positive CHECK (amount >= 1),
+    CONSTRAINT ck_flow_concurrency_name_is_bounded CHECK (char_length(name) <= 128)
+);
+COMMENT ON TABLE flow_concurrency IS 'how many calls of one organisation may run at a time, as the newest catalogue declares it';
+COMMENT ON COLUMN flow_concurrency.calls_of IS 'organisation: all its calls; call_type: those of one type, of each organisation';
+COMMENT ON COLUMN flow_concurrency.name IS 'empty: each that has no row of its own';
+COMMENT ON COLUMN flow_concurrency.amount IS 'null: any number';
+
+CREATE TABLE flow_org (
+    org_id TEXT NOT NULL,
+    CONSTRAINT pk_flow_org PRIMARY KEY (org_id),
+    CONSTRAINT ck_flow_org_org_id_is_bounded CHECK (char_length(org_id) <= 128)
+);
+COMMENT ON TABLE flow_org IS 'organisations whose running calls are counted; a claim locks the row';
+
 ALTER TABLE breaker ADD COLUMN in_flight_max INTEGER, ADD COLUMN grown_at TIMESTAMP WITH TIME ZONE;
 COMMENT ON COLUMN breaker.in_flight_max IS 'attempts under way at most; null: any number';
 COMMENT ON COLUMN breaker.grown_at IS 'when that number last changed';
@@ -132,16 +153,21 @@ ALTER TABLE llm_call ADD COLUMN output_token_bound INTEGER,
     ADD COLUMN turn_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     ADD COLUMN start_before TIMESTAMP WITH TIME ZONE,
     ADD COLUMN lane TEXT,
+    ADD COLUMN is_in_line BOOLEAN DEFAULT false NOT NULL,
     ADD CONSTRAINT ck_llm_call_lane CHECK (lane IN ('call', 'express')),
     ADD CONSTRAINT ck_llm_call_priority CHECK (priority BETWEEN 0 AND 2),
     DROP CONSTRAINT ck_llm_call_wait_reason,
     ADD CONSTRAINT ck_llm_call_wait_reason CHECK (wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider',
         'quarantine', 'memory', 'locked', 'rate_limited',
-        'backlog', 'paused'));
-COMMENT ON COLUMN llm_call.wait_until IS 'until when it may wait for its provider, or paused';
+        'backlog', 'paused', 'concurrency_limited'));
+COMMENT ON COLUMN llm_call.wait_until IS 'until when it may wait for its provider, for a place, or paused';
+COMMENT ON COLUMN llm_call.is_in_line IS 'it waits for a place of its organisation, from refusal to claim';
 DROP INDEX ix_llm_call_breaker;
 CREATE INDEX ix_llm_call_breaker ON llm_call (breaker_id, org_id, turn_at) WHERE breaker_id IS NOT NULL;
 CREATE INDEX ix_llm_call_backlog ON llm_call (org_id, turn_at) WHERE wait_reason = 'backlog';
+CREATE INDEX ix_llm_call_in_line ON llm_call (org_id, call_type, turn_at)
+    WHERE is_in_line AND state IN ('queued', 'waiting');
+CREATE INDEX ix_llm_call_woken ON llm_call (org_id, due_at) WHERE is_in_line AND state IN ('queued', 'waiting');
 CREATE INDEX ix_llm_call_open_org ON llm_call (org_id, state, priority) WHERE state IN ('queued', 'running', 'waiting');
 COMMENT ON COLUMN llm_call.priority IS '0 bulk, 1 normal, 2 interactive';
 COMMENT ON COLUMN llm_call.turn_at IS 'the earliest comes first';
@@ -152,12 +178,15 @@ COMMENT ON COLUMN llm_call.output_token_bound IS 'what it takes from limits of o
 ALTER TABLE ai_call_log ADD COLUMN limit_ids BIGINT[] DEFAULT '{}' NOT NULL,
     ADD COLUMN output_token_bound INTEGER,
     ADD COLUMN health TEXT,
+    ADD COLUMN cache_write_1h_tokens INTEGER,
     ADD CONSTRAINT ck_ai_call_log_health CHECK (health IN ('alive', 'failed', 'key_refused', 'limited', 'neutral')),
     DROP CONSTRAINT ck_ai_call_log_kind,
     ADD CONSTRAINT ck_ai_call_log_kind CHECK (kind IN ('call', 'first', 'retry', 'probe', 'repair'));
 COMMENT ON COLUMN ai_call_log.limit_ids IS 'the provider limits it took from';
 COMMENT ON COLUMN ai_call_log.output_token_bound IS 'what it took from limits of output tokens';
+COMMENT ON COLUMN ai_call_log.cache_write_1h_tokens IS 'the part of cache_write_tokens that is kept for an hour';
 COMMENT ON COLUMN ai_call_log.health IS 'what it says about its provider; limited: it does not count';
+ALTER TABLE ai_call_log_archive ADD COLUMN cache_write_1h_tokens BIGINT DEFAULT 0 NOT NULL;
 CREATE INDEX ix_ai_call_log_in_flight ON ai_call_log (provider, credential, model) WHERE posted_nano_usd IS NULL;
 
 CREATE TABLE pause (

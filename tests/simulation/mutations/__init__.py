@@ -12,6 +12,7 @@ from tests.simulation.mutations import (
     flow,
     liveness,
     money,
+    places,
     repairs,
     submitters,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "flow",
     "liveness",
     "money",
+    "places",
     "repairs",
     "submitters",
 ]

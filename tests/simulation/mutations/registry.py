@@ -44,7 +44,12 @@ def caught_by(
 
     def register(plant: Callable[[], Patched]) -> object:
         # Outages and limits of a provider only for the defects about them: in lives without, calls wait less.
-        chances = {"provider outage": 0.0, "provider limits": 0.0, "rate limited": 0.0}
+        chances = {
+            "provider outage": 0.0,
+            "provider limits": 0.0,
+            "rate limited": 0.0,
+            "places declared": 0.0,
+        }
         chances |= {name.replace("_", " "): chance for name, chance in faults.items()}
         MUTATIONS.append(Mutation(plant.__name__, rules, plant, chances, seed))
         return plant

@@ -95,6 +95,11 @@ ai_call_log = Table(
     ),
     Column("output_token_bound", Integer, comment="what it took from limits of output tokens"),
     Column("health", Text, comment="what it says about its provider; limited: it does not count"),
+    Column(
+        "cache_write_1h_tokens",
+        Integer,
+        comment="the part of cache_write_tokens that is kept for an hour",
+    ),
     PrimaryKeyConstraint("attempt_id"),
     CheckConstraint(
         "status IN ('dispatched', 'answered', 'succeeded', 'failed', 'unknown')", name="status"
@@ -187,6 +192,7 @@ ai_call_log_archive = Table(
     Column("cache_write_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("cache_write_1h_tokens", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("id"),
     CheckConstraint("status IN ('succeeded', 'failed', 'unknown')", name="status"),
 )

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Index,
@@ -65,7 +66,11 @@ llm_call = Table(
     Column(
         "breaker_id", BigInteger, comment="the shared breaker of the provider that it waits for"
     ),
-    Column("wait_until", TIME, comment="until when it may wait for its provider, or paused"),
+    Column(
+        "wait_until",
+        TIME,
+        comment="until when it may wait for its provider, for a place, or paused",
+    ),
     Column("output_token_bound", Integer, comment="what it takes from limits of output tokens"),
     Column(
         "priority",
@@ -77,6 +82,13 @@ llm_call = Table(
     Column("turn_at", TIME, nullable=False, server_default=NOW, comment="the earliest comes first"),
     Column("start_before", TIME, comment="it is not sent later"),
     Column("lane", Text, comment="where it was published last; null: call"),
+    Column(
+        "is_in_line",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="it waits for a place of its organisation, from refusal to claim",
+    ),
     PrimaryKeyConstraint("call_id", "generation"),
     CheckConstraint("generation >= 1", name="generation_starts_at_1"),
     CheckConstraint("attempt >= 0", name="attempt_not_negative"),
@@ -105,7 +117,7 @@ llm_call = Table(
     ),
     CheckConstraint(
         "wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider', 'quarantine', 'memory', 'locked',"
-        " 'rate_limited', 'backlog', 'paused')",
+        " 'rate_limited', 'backlog', 'paused', 'concurrency_limited')",
         name="wait_reason",
     ),
     *bounded(
@@ -137,6 +149,19 @@ Index(
     llm_call.c.org_id,
     llm_call.c.turn_at,
     postgresql_where=text("wait_reason = 'backlog'"),
+)
+Index(
+    "ix_llm_call_in_line",
+    llm_call.c.org_id,
+    llm_call.c.call_type,
+    llm_call.c.turn_at,
+    postgresql_where=text("is_in_line AND state IN ('queued', 'waiting')"),
+)
+Index(
+    "ix_llm_call_woken",
+    llm_call.c.org_id,
+    llm_call.c.due_at,
+    postgresql_where=text("is_in_line AND state IN ('queued', 'waiting')"),
 )
 Index(
     "ix_llm_call_open_org",

@@ -162,3 +162,30 @@ flow_open = Table(
     *bounded(org_id=NAME),
     comment="how many open calls organisations had that have many; the newest count is used",
 )
+
+flow_concurrency = Table(
+    "flow_concurrency",
+    metadata,
+    Column(
+        "calls_of",
+        Text,
+        nullable=False,
+        comment="organisation: all its calls; call_type: those of one type, of each organisation",
+    ),
+    Column("name", Text, nullable=False, comment="empty: each that has no row of its own"),
+    Column("amount", Integer, comment="null: any number"),
+    PrimaryKeyConstraint("calls_of", "name"),
+    CheckConstraint("calls_of IN ('organisation', 'call_type')", name="calls_of"),
+    CheckConstraint("amount >= 1", name="is_positive"),
+    *bounded(name=NAME),
+    comment="how many calls of one organisation may run at a time, as the newest catalogue declares it",
+)
+
+flow_org = Table(
+    "flow_org",
+    metadata,
+    Column("org_id", Text, nullable=False),
+    PrimaryKeyConstraint("org_id"),
+    *bounded(org_id=NAME),
+    comment="organisations whose running calls are counted; a claim locks the row",
+)

@@ -16,9 +16,18 @@ NESTED_MAX = 4
 """Levels of errors within errors that are read."""
 NAME_CHARS_MAX = 64
 NO_CREDIT_CODES = frozenset(
-    {"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"}
+    {
+        # OpenAI, error codes (2026-11).
+        "insufficient_quota",
+        "billing_not_active",
+        "billing_hard_limit_reached",
+        # Anthropic, Errors, "Spend limit reached" (2026-11-29); `anthropic` 2.14, `types/shared`.
+        "enforced_spend_limit_reached",
+        "contract_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
+    }
 )
-"""Sent with a 429 or 400, but no retry helps: the account has to be paid."""
+"""Sent with a 429 or 400, but no retry helps: the account has to be paid, or its limit raised."""
 CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 """OpenAI's `code` and llama.cpp's `type`; other servers say it in their message only."""
 BILLED_REFUSALS = frozenset({"content_filter"})
@@ -65,6 +74,7 @@ STATUS_NAMES: dict[str, int] = {
     "internal_error": 500,
     "api_error": 500,
     "overloaded_error": 529,
+    "conflict_error": 409,
     "timeout_error": 504,
     # DeepSeek and OpenRouter, error codes (2026-11).
     "insufficient_balance": 402,
@@ -124,8 +134,14 @@ def named_status(error: Mapping[str, object]) -> int | None:
 
 
 def error_names(error: Mapping[str, object]) -> list[str]:
-    """`code`, `status` and `type` of an error in snake case: "TooManyRequests" becomes `too_many_requests`."""
-    given = (error.get(key) for key in ("code", "status", "type"))
+    """
+    `code`, `status` and `type` of an error in snake case: "TooManyRequests" becomes `too_many_requests`.
+
+    Anthropic names the cause in `details.error_code`. It comes first, because it says more than the type.
+    """
+    details = error.get("details")
+    cause = details.get("error_code") if isinstance(details, dict) else None
+    given = (cause, *(error.get(key) for key in ("code", "status", "type")))
     words = (name[:NAME_CHARS_MAX] for name in given if isinstance(name, str))
     return [re.sub(r"(?<=[a-z])(?=[A-Z])|[ -]+", "_", word).lower() for word in words]
 

@@ -32,6 +32,10 @@ class NoClient(Exception):
     """The HTTP client cannot be made; the cause says why."""
 
 
+class Inexpressible(Exception):
+    """A request cannot be written in the provider's protocol. Gates refuse what a caller can know; this is the rest."""
+
+
 Classifier = Callable[[BaseException, ProviderEntry], Failure]
 Table = tuple[tuple[type[BaseException], Classifier], ...]
 """Rows of an exception class and what it means."""
@@ -106,8 +110,18 @@ _PROXY_FAILED = unsent("proxy_failed", "the proxy did not connect to the provide
 _CONNECTION_FAILED = unsent("connection_failed", "could not connect")
 _CONNECT_TIMEOUT = unsent("connect_timeout", "no connection in time")
 
-UNSENT_CLIENT: Table = ((NoClient, _no_client),)
-"""Nothing was sent because there is no client. It stands above an SDK's rows."""
+UNSENT_CLIENT: Table = (
+    (NoClient, _no_client),
+    (
+        Inexpressible,
+        unsent(
+            "inexpressible",
+            "the request cannot be written in the provider's protocol: send reasoning blocks on as they came",
+            retryable=False,
+        ),
+    ),
+)
+"""Nothing was sent because there is no client, or no body. It stands above an SDK's rows."""
 UNSENT_TRANSPORT: Table = (
     (aiohttp.ClientConnectorDNSError, unsent("dns_failed", "the host name was not resolved")),
     (aiohttp.ClientProxyConnectionError, _PROXY_FAILED),

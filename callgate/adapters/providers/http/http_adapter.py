@@ -59,7 +59,11 @@ TOO_LATE = Failure("timeout", "no time was left to send the request", True, Bill
 
 
 class SDKClient(Protocol):
-    """What is used of an SDK's client: a POST that raises the SDK's own errors."""
+    """What is used of an SDK's client: requests that raise the SDK's own errors."""
+
+    @property
+    def get(self) -> Callable[..., Awaitable[Any]]:
+        """Like `post`. Only `check_key` uses it."""
 
     @property
     def post(self) -> Callable[..., Awaitable[Any]]:
@@ -81,7 +85,7 @@ class HTTPAdapter(ABC):
     base_url: ClassVar[str]
     """Where requests go if the entry does not say."""
     path: ClassVar[str]
-    """The path of the endpoint, after the base URL."""
+    """The path of the endpoint after the base URL, if the entry does not say."""
     unsent_errors: ClassVar[Table]
     """What an exception means if nothing of the request was sent; see `failures.classify`."""
     sent_errors: ClassVar[Table]
@@ -155,6 +159,25 @@ class HTTPAdapter(ABC):
         """The owner of the key for this organisation's requests; see `LLMProviderPort`."""
         return org_id if self._credentials.has_own_key(self._name, org_id) else ""
 
+    async def check_key(self, path: str, *, timeout_s: float) -> Failure | None:
+        """
+        GET what the provider declares free, with the provider's own key; it is no attempt.
+
+        Args:
+            path: See `ProviderEntry.free_check`.
+
+        Returns:
+            None if it was answered with a success.
+        """
+        key = self._credentials.api_key(self._name, "")
+        if key is None and self._entry.needs_key:
+            return MISSING_CREDENTIALS
+        try:
+            await self._loop.run(self._get(path, self._key_headers(key), timeout_s))
+        except Exception as exc:
+            return self.failure_of(exc, is_sent=False)
+        return None
+
     def failure_of(self, exc: Exception, *, is_sent: bool) -> Failure:
         """
         Turn an exception of one request into a failure with its bill.
@@ -181,21 +204,22 @@ class HTTPAdapter(ABC):
             wire: The request as the body says it; see `asked`.
             deadline: In that loop's time.
         """
-        response = await self._post(body, headers, deadline)
+        path = self._entry.path_of(request.model, self.path)
+        response = await self._post(path, body, headers, deadline)
         reply = self._reply_of(response.content, response.headers, wire)
         answer = answered(reply, request, self._entry)
         limits = learned_limits(response.headers, self._entry.rate_limit_headers)
         return replace(answer, limits=limits)
 
     async def _post(
-        self, body: RequestBody, headers: Mapping[str, object], deadline: float
+        self, path: str, body: RequestBody, headers: Mapping[str, object], deadline: float
     ) -> httpx2.Response:
         """POST the body with the time that is left. TimeoutError at the deadline."""
         client = self._connected()
         left_s = max(0.001, deadline - asyncio.get_running_loop().time())
         async with asyncio.timeout_at(deadline):
             response: httpx2.Response = await client.post(
-                self.path,
+                path,
                 cast_to=httpx2.Response,
                 content=body,
                 options={
@@ -206,6 +230,20 @@ class HTTPAdapter(ABC):
                 },
             )
         return response
+
+    async def _get(self, path: str, headers: Mapping[str, object], timeout_s: float) -> None:
+        """GET a path. TimeoutError after `timeout_s`."""
+        async with asyncio.timeout(timeout_s):
+            await self._connected().get(
+                self._entry.with_version(path),
+                cast_to=httpx2.Response,
+                options={
+                    "headers": headers,
+                    "timeout": request_timeout(timeout_s),
+                    "follow_redirects": False,
+                    "max_retries": 0,
+                },
+            )
 
     async def aclose(self) -> None:
         """Close the connections; a later request opens new ones."""

@@ -99,8 +99,9 @@ def _classification(
     names, message = set(error_names(error)), lower_message(error)
     if status < 400:
         return ("redirected", False, Billing.UNBILLED)
-    if status >= 500:
-        return ("server_error", True, Billing(entry.server_errors))
+    if status >= 500 or status in entry.status_bills:
+        bill = entry.status_bills.get(status, entry.server_errors)
+        return ("server_error", True, Billing(bill))
     if names & BILLED_REFUSALS:
         return ("content_filtered", False, Billing.UNKNOWN)
     if status == 403 and _is_moderation(error.get("metadata")):

@@ -183,7 +183,7 @@ def tool_call(call_id: object, name: object, arguments: object, index: int) -> T
         arguments: JSON text, or the parsed object.
     """
     if not isinstance(arguments, str):
-        arguments = json.dumps(arguments or {}, separators=(",", ":"))
+        arguments = json.dumps(arguments or {}, ensure_ascii=False, separators=(",", ":"))
     known_id = (
         _NOT_IN_ID.sub("?", call_id[:TOOL_CALL_ID_CHARS_MAX]) if isinstance(call_id, str) else ""
     )

@@ -42,7 +42,8 @@ llama.cpp (2026-11).
 """
 _PARAMETERS = """
 model messages role content name max_tokens max_completion_tokens max_output_tokens n temperature top_p seed stop
-service_tier response_format json_schema schema strict type
+service_tier response_format json_schema schema strict type input include text format verbosity reasoning effort
+tools tool_choice parameters system top_k stop_sequences thinking output_config cache_control
 """
 PARAMETERS = frozenset(_PARAMETERS.split())
 """Names of fields in requests, as callgate sends them and as some providers call them."""

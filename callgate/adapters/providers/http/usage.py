@@ -21,8 +21,11 @@ TOKENS_MAX = 2**31 - 1
 """A larger count is an error of the provider."""
 _DIGITS = re.compile(r"[0-9]{1,12}")
 
-Kind = Literal["input", "output", "total", "cached", "cache_write", "reasoning"]
+Kind = Literal[
+    "input", "output", "total", "cached", "cache_write", "cache_write_5m", "cache_write_1h", "reasoning"
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
+CACHE_KINDS: tuple[Kind, ...] = ("cached", "cache_write", "cache_write_5m", "cache_write_1h")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,16 @@ COUNT_FIELDS = (
     CountField("input", "input_tokens", _RESPONSES),
     CountField("output", "output_tokens", _RESPONSES),
     CountField("cached", "input_tokens_details.cached_tokens", _RESPONSES),
+    CountField("cache_write", "input_tokens_details.cache_write_tokens", "openai-python 3.54, ResponseUsage (2026-11)"),
     CountField("reasoning", "output_tokens_details.reasoning_tokens", _RESPONSES),
     CountField("cached", "cached_tokens", "Moonshot AI, chat completion, usage (2026-11)"),
     CountField("reasoning", "reasoning_tokens", "SGLang, UsageInfo (2026-11)"),
     CountField("cached", "prompt_cache_hit_tokens", _DEEPSEEK),
     CountField("cached", "cache_read_input_tokens", _ANTHROPIC, is_additional=True),
     CountField("cache_write", "cache_creation_input_tokens", _ANTHROPIC, is_additional=True),
+    CountField("cache_write_5m", "cache_creation.ephemeral_5m_input_tokens", _ANTHROPIC, is_additional=True),
+    CountField("cache_write_1h", "cache_creation.ephemeral_1h_input_tokens", _ANTHROPIC, is_additional=True),
+    CountField("reasoning", "output_tokens_details.thinking_tokens", _ANTHROPIC),
     CountField("input", "promptTokenCount", _GEMINI),
     CountField("output", "candidatesTokenCount", _GEMINI),
     CountField("total", "totalTokenCount", _GEMINI),
@@ -108,6 +115,8 @@ class _Counts:
     total: int | None
     cached: int
     cache_write: int
+    """All of it, for whatever time."""
+    cache_write_1h: int
     reasoning: int
     is_cache_additional: bool
     is_reasoning_additional: bool
@@ -190,6 +199,7 @@ def _candidate(
         cache_write_tokens=counts.cache_write,
         output_tokens=output_tokens,
         reasoning_tokens=counts.reasoning,
+        cache_write_1h_tokens=counts.cache_write_1h,
     )
 
 
@@ -248,17 +258,26 @@ def _counts(usage: Mapping[str, Any]) -> _Counts:
         # Some servers send the names of several dialects and fill in one. For cached tokens zero costs more and stays.
         if kind != "cached" and len(found) > 1:
             found.discard(0)
+    # Of the whole and the sum of its parts the larger counts. What is in no part is counted at the dearer one.
+    write_5m, write_1h = (
+        max(numbers[kind], default=0) for kind in ("cache_write_5m", "cache_write_1h")
+    )
+    writes = numbers["cache_write"] | ({write_5m + write_1h} - {0})
+    write = max(writes, default=0)
     return _Counts(
         input=max(numbers["input"], default=None),
         output=max(numbers["output"], default=None),
         # A total of 0 beside other counts is not a total.
         total=max(numbers["total"], default=0) or None,
         cached=min(numbers["cached"], default=0),
-        cache_write=max(numbers["cache_write"], default=0),
+        cache_write=write,
+        cache_write_1h=write - write_5m if write_5m or write_1h else 0,
         reasoning=max(numbers["reasoning"], default=0),
-        is_cache_additional=beside["cached"] | beside["cache_write"] == {True},
+        is_cache_additional=set().union(*(beside[kind] for kind in CACHE_KINDS)) == {True},
         is_reasoning_additional=beside["reasoning"] == {True},
-        is_contradictory=is_cached_invalid or any(len(found) > 1 for found in numbers.values()),
+        is_contradictory=is_cached_invalid
+        or len(writes) > 1
+        or any(len(found) > 1 for found in numbers.values()),
     )
 
 

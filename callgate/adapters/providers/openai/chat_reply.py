@@ -75,7 +75,7 @@ def reply_of(
         finish_reason=GOOD_ENDING if is_good else ending,
         refusal=next(filter(None, map(_refusal, choices)), None),
         usage=reported.usage,
-        service_tier=name_of(fields.get("service_tier")),
+        service_tier=entry.tier_of(name_of(fields.get("service_tier"))),
         tool_calls=tuple(_tool_calls(choices[0])) if request.tools and choices else (),
         reasoning=tuple(_reasoning(choices[0], entry)) if choices else (),
         model=name_of(fields.get("model")) or request.model,

@@ -37,7 +37,9 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
         "top_k": request.top_k,
         "seed": request.seed,
         "stop": request.stop or None,
-        "service_tier": request.service_tier.value if entry.sends_service_tier else None,
+        "service_tier": entry.tier_names[request.service_tier]
+        if entry.sends_service_tier
+        else None,
         "tools": [_tool(tool) for tool in request.tools] or None,
         "tool_choice": _tool_choice(request.tool_choice),
         "reasoning_effort": request.reasoning_effort,

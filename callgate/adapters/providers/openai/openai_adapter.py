@@ -30,7 +30,7 @@ class OpenAIAdapter(HTTPAdapter):
         return sdk_client(base_url, http)
 
     def _key_headers(self, key: str | None) -> Mapping[str, str | openai.Omit]:
-        return key_headers(key)
+        return key_headers(key, self._entry.key_header)
 
     def _request_json(self, request: LLMRequest) -> bytes:
         return request_json(request, self._entry)

@@ -8,6 +8,7 @@ import httpx2
 import openai
 
 from callgate.adapters.providers.http.http_adapter import PLAIN_HEADERS, SDKClient
+from callgate.domain.endpoint import KeyHeader
 
 
 def sdk_client(base_url: str, http: httpx2.AsyncClient) -> SDKClient:
@@ -17,9 +18,13 @@ def sdk_client(base_url: str, http: httpx2.AsyncClient) -> SDKClient:
     )
 
 
-def key_headers(key: str | None) -> Mapping[str, str | openai.Omit]:
-    """Without a key there is no Authorization."""
-    return {"Authorization": openai.omit if key is None else f"Bearer {key}"}
+def key_headers(
+    key: str | None, header: KeyHeader = "authorization"
+) -> Mapping[str, str | openai.Omit]:
+    """The key in the header that the catalogue names. Without a key there is no such header."""
+    if key is None or header == "authorization":
+        return {"Authorization": openai.omit if key is None else f"Bearer {key}"}
+    return {"Authorization": openai.omit, header: key}
 
 
 class _Client(openai.AsyncOpenAI):

@@ -35,7 +35,8 @@ BEGIN
            requested_hold_nano_usd =
                CASE WHEN p_wait_reason IN ('budget_held', 'budget_exhausted') THEN p_requested_hold END,
            breaker_id = CASE WHEN p_wait_reason IN ('provider', 'rate_limited') THEN p_breaker_id END,
-           wait_until = CASE WHEN p_wait_reason IN ('provider', 'rate_limited', 'paused') THEN p_due_at END,
+           wait_until = CASE WHEN p_wait_reason IN ('provider', 'rate_limited', 'paused', 'concurrency_limited') THEN p_due_at END,
+           is_in_line = coalesce(p_wait_reason = 'concurrency_limited', false),
            output_token_bound = p_output_tokens,
            sweeps = CASE WHEN p_keep_sweeps THEN l.sweeps ELSE 0 END
      WHERE l.call_id = c.call_id AND l.generation = c.generation;

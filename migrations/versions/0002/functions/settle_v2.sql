@@ -16,7 +16,7 @@ CREATE FUNCTION callgate_settle_v2(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_expected_statuses text[], p_statuses text[],
     p_posted bigint[], p_next_states text[], p_due_in_s float8[], p_input_tokens int[],
     p_cached_input_tokens int[], p_cache_write_tokens int[], p_output_tokens int[],
-    p_reasoning_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
+    p_reasoning_tokens int[], p_cache_write_1h_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
     p_fingerprints text[], p_healths text[], p_failure_codes text[], p_anomalies text[],
     p_closed_for_s float8[]
 ) RETURNS TABLE (ord int, applied boolean, state text, has_links boolean, breakers text[])
@@ -33,6 +33,7 @@ DECLARE
     moved_reserved bigint[] := '{}';
     moved_spent bigint[] := '{}';
     heard int[] := '{}';        -- the rows that concern breakers: those applied, and probes
+    orgs text[];                -- of the calls
     changes text[];             -- breakers that were opened or closed
     refused text[] := '{}';     -- refused keys of rows above; see callgate_is_refused_again_v1
 BEGIN
@@ -79,6 +80,7 @@ BEGIN
                input_tokens = p_input_tokens[ord], cached_input_tokens = p_cached_input_tokens[ord],
                cache_write_tokens = p_cache_write_tokens[ord], output_tokens = p_output_tokens[ord],
                reasoning_tokens = p_reasoning_tokens[ord],
+               cache_write_1h_tokens = p_cache_write_1h_tokens[ord],
                price_source = coalesce(p_price_sources[ord], a.price_source),
                service_tier = p_service_tiers[ord],
                anomalies = bill_anomalies,
@@ -133,9 +135,10 @@ BEGIN
     IF changes IS NOT NULL OR callgate_has_freed_slot_v1(p_attempt_ids, heard) THEN
         applied := callgate_free_provider_waiters_v1() OR applied;
     END IF;
-    applied := callgate_release_backlog_v1(
-        ARRAY(SELECT DISTINCT l.org_id FROM llm_call l
-               WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(locked_ids, p_generations)))) OR applied;
+    orgs := ARRAY(SELECT DISTINCT l.org_id FROM llm_call l
+                   WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(locked_ids, p_generations)));
+    applied := callgate_free_concurrency_waiters_v1(orgs) OR applied;
+    applied := callgate_release_backlog_v1(orgs) OR applied;
     IF applied OR changes <> '{}' THEN
         ord := 0; state := NULL; has_links := false; breakers := coalesce(changes, '{}');
         RETURN NEXT;

@@ -27,7 +27,7 @@ BEGIN
     UPDATE llm_call l
        SET state = 'running', attempt = c.attempt + 1, attempt_id = new_id,
            due_at = now() + make_interval(secs => p_expires_in_s), error = NULL,
-           requested_hold_nano_usd = NULL, sweeps = 0, breaker_id = NULL,
+           requested_hold_nano_usd = NULL, sweeps = 0, breaker_id = NULL, is_in_line = false,
            -- Calls that were not tried come first.
            turn_at = l.turn_at + interval '10 min',
            -- Kept until an answer other than a refusal: a call that is refused again and again must end too.

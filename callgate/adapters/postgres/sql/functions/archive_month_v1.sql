@@ -62,13 +62,13 @@ BEGIN
             INSERT INTO ai_call_log_archive (
                 partition_name, ends_at, org_id, call_type, provider, model, status, budget_ids, attempts,
                 posted_nano_usd, saved_nano_usd, input_tokens, cached_input_tokens, cache_write_tokens,
-                output_tokens, reasoning_tokens)
+                output_tokens, reasoning_tokens, cache_write_1h_tokens)
             SELECT $1, $2, a.org_id, a.call_type, a.provider, a.model, a.status, a.budget_ids, count(*),
                    sum(a.posted_nano_usd),
                    coalesce(sum(a.posted_nano_usd * s.collapsed) FILTER (WHERE c.state = 'succeeded'), 0),
                    coalesce(sum(a.input_tokens), 0), coalesce(sum(a.cached_input_tokens), 0),
                    coalesce(sum(a.cache_write_tokens), 0), coalesce(sum(a.output_tokens), 0),
-                   coalesce(sum(a.reasoning_tokens), 0)
+                   coalesce(sum(a.reasoning_tokens), 0), coalesce(sum(a.cache_write_1h_tokens), 0)
               FROM %I a
               JOIN llm_call c ON c.call_id = a.call_id AND c.generation = a.generation
               LEFT JOIN (SELECT call_id, generation, count(*) AS collapsed FROM submission

@@ -23,6 +23,10 @@ BEGIN
            provider text, model text, credential text, is_shared boolean, measure text, window_s int, amount bigint,
            counts_used boolean)
      ORDER BY r.provider, r.model, r.credential, r.measure, r.window_s, r.amount;
+    DELETE FROM flow_concurrency;
+    INSERT INTO flow_concurrency (calls_of, name, amount)
+    SELECT r.calls_of, r.name, r.amount
+      FROM jsonb_to_recordset(coalesce(declared -> 'concurrency', '[]')) AS r(calls_of text, name text, amount int);
     PERFORM 1 FROM flow_limit x WHERE x.source = 'declared' ORDER BY x.id FOR UPDATE;
     -- Of several rules that make a limit, the lowest counts.
     UPDATE flow_limit x

@@ -2,7 +2,8 @@
 --
 -- A claim holds the call's worst-case cost in all its budgets, takes what it needs from all limits of its key, and
 -- starts an attempt. Or it does nothing of that.
--- Rules     callgate/domain/pauses.py for pauses, budgets.py for money, breaker.py and flow.py for providers.
+-- Rules     callgate/domain/pauses.py for pauses, budgets.py for money, concurrency.py for places of organisations,
+--           breaker.py and flow.py for providers.
 -- Units     money: nano-USD. Durations: seconds from now() of this transaction.
 --
 -- Each parameter has one element for each row.
@@ -17,7 +18,7 @@
 -- p_waits            if a budget is exhausted: whether the call waits for the next period. Otherwise it is rejected.
 -- p_default_limits   the daily limit of an organisation that has no budget. Null: its calls are rejected.
 -- p_credentials      the organisation that owns the key to be used. Empty: the provider's own key.
--- p_waits_max_s      how long the call may wait in total for its provider, and while it is paused.
+-- p_waits_max_s      how long the call may wait in total for its provider, for a place, and while it is paused.
 -- p_output_tokens    the most that the attempt may write.
 -- p_input_tokens     the bound of its input, if that may be more than the call's: then it becomes the call's.
 -- p_repairs_after    the newest attempt when a repair was prepared. Null: the attempt is no repair. It is none either if
@@ -27,8 +28,8 @@
 -- p_defer_s          how long a deferred call waits.
 -- p_defer_reasons    the wait reason of a deferred call.
 --
--- Locks     the calls that no other session holds, the budgets by id, breakers by name, then limits by id. All writers
---           keep this order.
+-- Locks     the calls that no other session holds, the budgets by id, breakers by name, limits by id, then
+--           organisations by name, if it is declared how many of their calls may run. All writers keep this order.
 -- Returns   per row:
 --           outcome      reserved. refused: the call waits now, or is rejected. not_claimed: it is not queued, or this
 --                        claim was made before (earlier_claim_v1). locked: another session holds the call, and nothing
@@ -53,6 +54,8 @@ DECLARE
     first_of jsonb;             -- organisation -> index of its first budget
     has_pauses boolean;
     paused_for text;            -- why the call is paused; null: it is not
+    has_concurrency boolean;    -- it is declared how many calls of organisations may run
+    concurrency_error text;     -- as JSON; null: there is a place
     check_of record;            -- see callgate_check_budgets_v1
     admission text;             -- see callgate_breaker_admission_v1; null: no breaker was asked
     asked_breaker bigint;
@@ -85,6 +88,10 @@ BEGIN
     limits := callgate_lock_limits_v1(locked_ids, p_generations, p_commands, p_credentials);
     has_flow := limits <> '{}' OR EXISTS (SELECT 1 FROM flow_catalogue f WHERE f.cautious <> '{}');
     has_pauses := EXISTS (SELECT 1 FROM pause);
+    has_concurrency := EXISTS (SELECT 1 FROM flow_concurrency);
+    IF has_concurrency THEN
+        PERFORM callgate_lock_orgs_v1(locked_ids, p_generations);
+    END IF;
 
     FOR row_no IN 1 .. cardinality(p_call_ids) LOOP
         ord := row_no;
@@ -121,13 +128,17 @@ BEGIN
         is_oversized := false;
         is_late := p_commands[ord] = 'reserve' AND coalesce(c.start_before <= now(), false);
         paused_for := NULL;
+        concurrency_error := NULL;
         IF p_commands[ord] = 'reserve' AND NOT is_late AND has_pauses THEN
             paused_for := callgate_pause_of_v1(c.org_id, c.call_type, c.provider, c.model);
         END IF;
         IF p_commands[ord] = 'reserve' AND NOT is_late AND paused_for IS NULL THEN
             SELECT * INTO check_of FROM callgate_check_budgets_v1(
                 budgets, reserved, (first_of ->> c.org_id)::int, c.org_id, callgate_scopes_v1(c.call_type), p_holds[ord]);
-            IF check_of.refusal IS NULL THEN
+            IF check_of.refusal IS NULL AND has_concurrency THEN
+                concurrency_error := callgate_concurrency_refusal_v1(c);
+            END IF;
+            IF check_of.refusal IS NULL AND concurrency_error IS NULL THEN
                 SELECT x.* INTO admission, asked_breaker, trial_of, breaker_reason
                   FROM callgate_breaker_admission_v1(c.provider, c.model, p_credentials[ord], c.org_id) x;
                 -- It has waited long enough for its provider, even if it was a probe each time.
@@ -199,10 +210,14 @@ BEGIN
             refusal := '{"code": "deadline_passed", "message": "it was not sent before its deadline"}';
         ELSIF is_oversized THEN
             refusal := json_build_object('code', 'exceeds_provider_limit', 'message', 'it needs more than ' || limit_name);
-        ELSIF paused_for IS NOT NULL OR admission IS NOT NULL THEN
-            refusal := json_build_object('code', 'paused', 'message', 'paused by an operator: ' || paused_for);
-            wait_reason := 'paused';
-            IF paused_for IS NULL THEN
+        ELSIF paused_for IS NOT NULL OR concurrency_error IS NOT NULL OR admission IS NOT NULL THEN
+            IF paused_for IS NOT NULL THEN
+                refusal := json_build_object('code', 'paused', 'message', 'paused by an operator: ' || paused_for);
+                wait_reason := 'paused';
+            ELSIF concurrency_error IS NOT NULL THEN
+                refusal := concurrency_error;
+                wait_reason := 'concurrency_limited';
+            ELSE
                 SELECT x.error, x.wait_reason INTO refusal, wait_reason
                   FROM callgate_provider_refusal_v1(c, asked_breaker, breaker_reason, limit_name) x;
             END IF;

@@ -6,7 +6,7 @@
 -- An expired attempt is taken only if p_reaper may reap (may_reap_v1). Then its worker, if it is alive, has had
 -- p_stable_s seconds to record its answer.
 -- First, calls that wait for a provider are made due, as many as its breaker and limits have headroom for. So are
--- calls of the backlog; and calls that are not paused any more, as many as this takes.
+-- calls that find a place of their organisation; calls of the backlog; and calls that are not paused any more, as many as this takes.
 -- Locks     the calls, and late answers: SKIP LOCKED, so that no two callers take the same one.
 -- Returns   kind: publish | settle | expired; the call; and the lane in which it is to be published.
 CREATE FUNCTION callgate_take_due_v2(p_limit int, p_reaper text, p_stable_s float8)
@@ -23,6 +23,7 @@ DECLARE
     hidden_for CONSTANT interval := interval '10 s';
 BEGIN
     PERFORM callgate_free_provider_waiters_v1();
+    PERFORM callgate_free_concurrency_waiters_v1(NULL);
     PERFORM callgate_release_backlog_v1(NULL);
     PERFORM callgate_free_paused_v1(p_limit);
     WHILE looks_again AND taken < p_limit LOOP
