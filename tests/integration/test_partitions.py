@@ -42,7 +42,7 @@ LIFE = (
     "SELECT callgate_record_v1(ARRAY[:attempt_id]::uuid[], '{x}', '{NULL}', '{1}', '{NULL}')",
     (
         "SELECT callgate_settle_v2(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], '{answered}',"
-        " '{succeeded}', '{5}', '{succeeded}', '{NULL}', '{1}', '{0}', '{0}', '{1}', '{0}', '{NULL}', '{NULL}',"
+        " '{succeeded}', '{5}', '{succeeded}', '{NULL}', '{1}', '{0}', '{0}', '{1}', '{0}', '{0}', '{NULL}', '{NULL}',"
         " '{NULL}', '{NULL}', '{alive}', '{NULL}', '{NULL}', '{0}')"
     ),
     "SELECT callgate_read_v2(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], 1000, true, 1)",

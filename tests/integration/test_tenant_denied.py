@@ -56,7 +56,7 @@ FORBIDDEN = {
     "call others into its role": f"GRANT {CLIENT} TO {WORKER}",
     "reserve": "SELECT callgate_reserve_v2(" + ", ".join(["'{}'"] * 18) + ")",
     "record": "SELECT callgate_record_v1('{}','{}','{}','{}','{}')",
-    "settle": "SELECT callgate_settle_v2(" + ", ".join(["'{}'"] * 21) + ")",
+    "settle": "SELECT callgate_settle_v2(" + ", ".join(["'{}'"] * 22) + ")",
     "due": "SELECT callgate_take_due_v2(1000, 'w', 0)",
     "sweep": "SELECT callgate_take_lost_messages_v2(1000, now())",
     "ask a breaker": "SELECT callgate_breaker_admission_v1('openai', 'm', '', 'theirs')",
