@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from callgate.domain.endings import MEANINGS
 from callgate.domain.flow import MINUTE_S, Declaration, LimitRule, Measure
 from callgate.domain.open_calls import OPEN_CALLS_MAX
+from callgate.domain.requests import ServiceTier
 from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
 from callgate.domain.urls import url_fault
 
@@ -44,7 +45,12 @@ RESERVED_FIELDS = frozenset(
         "modalities", "audio", "truncation",
         # Tools, which may cost money of their own.
         "tools", "tool_choice", "functions", "function_call", "plugins", "web_search_options", "mcp_servers",
-        "max_tool_calls", "service_tier", "speed", "inference_geo",
+        "max_tool_calls", "search_parameters", "enable_search", "data_sources", "documents", "compound_custom",
+        # Prices: tiers, regions, times of caches; and predicted output, which is billed without being an answer.
+        "service_tier", "speed", "inference_geo", "prompt_cache_retention", "prompt_cache_options", "cache_control",
+        "cached_content", "prediction",
+        # Objects in which some servers accept any of these.
+        "extra_body", "google",
     }
 )  # fmt: skip
 """Fields of protocols that `extra` can never have."""
@@ -201,20 +207,42 @@ class LimitEntry(_Entry):
 
 
 class PriceEntry(_Entry):
-    """A price that overrides the genai-prices package, in USD per million tokens."""
+    """
+    A price that overrides the genai-prices package, in USD per million tokens; or a model that is declared free.
+
+    Rows of one model and tier are the steps of its price: the whole request has the price of the last step that its
+    input is above.
+    """
 
     provider: str
     model: str
-    input_usd_per_million: UsdPerMillion
-    output_usd_per_million: UsdPerMillion
+    free: bool = False
+    """The model costs nothing, whatever is asked of it: for example, it runs on an own machine."""
+    service_tier: ServiceTier = ServiceTier.DEFAULT
+    above_input_tokens: Annotated[int, Field(ge=0)] = 0
+    """The step begins above so many input tokens. A provider's "200K or more" is 199_999 here."""
+    input_usd_per_million: UsdPerMillion = Decimal(0)
+    output_usd_per_million: UsdPerMillion = Decimal(0)
     cached_input_usd_per_million: UsdPerMillion | None = None
     """None: cached input costs as much as other input."""
     cache_write_usd_per_million: UsdPerMillion | None = None
     reasoning_usd_per_million: UsdPerMillion | None = None
-    request_usd: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    request_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] = Decimal(0)
     """A fee per request."""
     source: str
     as_of: date
+
+    @model_validator(mode="after")
+    def _has_a_price_or_none(self) -> Self:
+        """Refuse a row without a price that does not say `free`, and a free row with a price."""
+        priced = {name for name in self.model_fields_set if "_usd" in name}
+        if self.free and (priced or self.model_fields_set & {"service_tier", "above_input_tokens"}):
+            raise ValueError("a free model has no prices, tiers or steps")
+        if not self.free and not {"input_usd_per_million", "output_usd_per_million"} <= priced:
+            raise ValueError(
+                "give input_usd_per_million and output_usd_per_million, or free = true for a model that costs nothing"
+            )
+        return self
 
 
 class OrgRetention(_Entry):

@@ -62,6 +62,12 @@ def with_row(**fields: Any) -> CostCalculator:
     return CostCalculator(Catalogue(providers=providers, prices=(a_row(**fields),)))
 
 
+def with_rows(*rows: dict[str, Any]) -> CostCalculator:
+    """A calculator whose catalogue has several rows of `a_row`."""
+    providers = {"openai": ProviderEntry(sends_service_tier=True)}
+    return CostCalculator(Catalogue(providers=providers, prices=tuple(a_row(**r) for r in rows)))
+
+
 @cache
 def priced_models() -> list[tuple[str, str, ServiceTier]]:
     """Every provider, model and tier of the list that callgate has a price for today."""
