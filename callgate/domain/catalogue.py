@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from callgate.domain.endings import MEANINGS
+from callgate.domain.endpoints import pattern_fault
 from callgate.domain.flow import MINUTE_S, Declaration, LimitRule, Measure
 from callgate.domain.open_calls import OPEN_CALLS_MAX
 from callgate.domain.requests import ServiceTier
@@ -102,6 +103,12 @@ class ProviderEntry(_Entry):
     """The folder of its adapter: `openai` (chat completions), `openai_responses` or `anthropic`."""
     base_url: str | None = None
     """None: the endpoint of the protocol's author."""
+    org_endpoints: tuple[str, ...] = ()
+    """
+    Which endpoints organisations may have instead of `base_url`, with an own key: `https://*.openai.azure.com/*`.
+
+    Empty: none. See docs/security.md.
+    """
     pricing_provider: str | None = None
     """The provider's id in the genai-prices package. None: its name here."""
     needs_key: bool = True
@@ -150,6 +157,14 @@ class ProviderEntry(_Entry):
     """Fields of a request that it does not know. A request that sets one of them is refused at submit."""
     extra_fields: tuple[str, ...] = ()
     """Which names `LLMRequest.extra` may have: fields of the provider's protocol that callgate does not know."""
+
+    @model_validator(mode="after")
+    def _org_endpoints_are_safe(self) -> Self:
+        """Refuse patterns that could match what the operator did not mean."""
+        for pattern in self.org_endpoints:
+            if why := pattern_fault(pattern, self.base_url):
+                raise ValueError(f"org_endpoints: {why}")
+        return self
 
     @field_validator("extra_fields")
     @classmethod

@@ -21,6 +21,7 @@ from callgate.adapters.memory.provider import MemoryProvider, Rule, Sent
 from callgate.adapters.providers.http.http_adapter import ATTEMPT_HEADER
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.endpoints import Access
 from callgate.domain.ports import LLMProviderPort
 from callgate.domain.provider import Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
@@ -175,13 +176,9 @@ class Keys:
 
     key: str | None = KEY
 
-    def api_key(self, provider: str, org_id: str) -> str | None:
-        """The key."""
-        return self.key
-
-    def has_own_key(self, provider: str, org_id: str) -> bool:
-        """False: no organisation has its own key."""
-        return False
+    def access(self, provider: str, org_id: str) -> Access:
+        """The key; no organisation has its own."""
+        return Access(self.key)
 
 
 @asynccontextmanager

@@ -31,6 +31,7 @@ from callgate.adapters.providers.http.provider_loop import ProviderLoop
 from callgate.adapters.providers.http.rate_limit_headers import learned_limits
 from callgate.adapters.providers.http.request_body import RequestBody
 from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.endpoints import Access, endpoint_fault
 from callgate.domain.ports import CredentialsPort
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
@@ -50,6 +51,13 @@ MISSING_CREDENTIALS = Failure(
     "missing_credentials",
     "no API key for the provider: set CALLGATE_WORKER__CREDENTIALS__<PROVIDER>, or put a file named after it into"
     " CALLGATE_WORKER__CREDENTIALS_DIR",
+    False,
+    Billing.UNBILLED,
+)
+ENDPOINT_REFUSED = Failure(
+    "endpoint_refused",
+    "the organisation's own endpoint may not be used: `<PROVIDER>.<ORGANISATION>.url` of"
+    " CALLGATE_WORKER__CREDENTIALS_DIR must match the provider's org_endpoints in the catalogue",
     False,
     Billing.UNBILLED,
 )
@@ -124,21 +132,22 @@ class HTTPAdapter(ABC):
         """Send one request; see `LLMProviderPort`."""
         body: RequestBody | None = None
         try:
-            key = self._credentials.api_key(self._name, request.org_id)
-            if key is None and self._entry.needs_key:
-                return MISSING_CREDENTIALS
+            access = self._credentials.access(self._name, request.org_id)
+            if refused := self._why_refused(access):
+                return refused
             if timeout_s <= 0:
                 return TOO_LATE
             body = RequestBody(self._request_json(request))
             headers = {
-                **self._key_headers(key),
+                **self._key_headers(access.key),
                 "Content-Length": str(body.length),
                 ATTEMPT_HEADER: str(attempt_id),
             }
             # Both loops use the system's monotonic clock.
             deadline = asyncio.get_running_loop().time() + timeout_s
             async with asyncio.timeout_at(deadline + OVERTIME_S):
-                return await self._loop.run(self._attempt(request, body, headers, deadline))
+                url = (access.endpoint or "").rstrip("/") + self.path
+                return await self._loop.run(self._attempt(request, body, headers, deadline, url))
         except asyncio.CancelledError:
             # The provider's loop may process the cancellation too late.
             if body is not None:
@@ -150,7 +159,17 @@ class HTTPAdapter(ABC):
 
     def credential(self, org_id: str) -> str:
         """The owner of the key for this organisation's requests; see `LLMProviderPort`."""
-        return org_id if self._credentials.has_own_key(self._name, org_id) else ""
+        return self._credentials.access(self._name, org_id).owner
+
+    def _why_refused(self, access: Access) -> Failure | None:
+        """Why nothing may be sent. An own endpoint needs an own key, also where the provider needs none."""
+        if access.endpoint is not None and endpoint_fault(
+            access.endpoint, self._entry.org_endpoints
+        ):
+            return ENDPOINT_REFUSED
+        if access.key is None and (self._entry.needs_key or access.endpoint is not None):
+            return MISSING_CREDENTIALS
+        return None
 
     def failure_of(self, exc: Exception, *, is_sent: bool) -> Failure:
         """
@@ -169,22 +188,29 @@ class HTTPAdapter(ABC):
         body: RequestBody,
         headers: Mapping[str, object],
         deadline: float,
+        url: str,
     ) -> ProviderReply | Failure:
-        """Send the request and read its reply, in the provider's loop. `deadline` is in that loop's time."""
-        response = await self._post(body, headers, deadline)
+        """
+        Send the request and read its reply, in the provider's loop.
+
+        Args:
+            deadline: In that loop's time.
+            url: The path after the provider's base URL; of an organisation's own endpoint the whole URL.
+        """
+        response = await self._post(body, headers, deadline, url)
         answer = self._reply_of(response.content, response.headers, request)
         limits = learned_limits(response.headers, self._entry.rate_limit_headers)
         return replace(answer, limits=limits)
 
     async def _post(
-        self, body: RequestBody, headers: Mapping[str, object], deadline: float
+        self, body: RequestBody, headers: Mapping[str, object], deadline: float, url: str
     ) -> httpx2.Response:
         """POST the body with the time that is left. TimeoutError at the deadline."""
         client = self._connected()
         left_s = max(0.001, deadline - asyncio.get_running_loop().time())
         async with asyncio.timeout_at(deadline):
             response: httpx2.Response = await client.post(
-                self.path,
+                url,
                 cast_to=httpx2.Response,
                 content=body,
                 options={
