@@ -29,6 +29,7 @@ from callgate.cli import (
     calls,
     dead_letters,
     doctor,
+    estimate,
     limits,
     pauses,
     retention,
@@ -91,7 +92,18 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     for group in (
-        *(calls, budgets, unknown, breakers, limits, pauses, dead_letters, retention, actions),
+        *(
+            calls,
+            estimate,
+            budgets,
+            unknown,
+            breakers,
+            limits,
+            pauses,
+            dead_letters,
+            retention,
+            actions,
+        ),
         *(tenants, doctor),
     ):
         group.register(app)
