@@ -36,6 +36,7 @@ from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import CallKey
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import InvalidRequest, WaitTimeout
+from callgate.domain.estimates import Candidate, Estimate
 from callgate.domain.ledger import SubmitOutcome, Submitted
 from callgate.domain.open_calls import OnBusy
 from callgate.domain.operator_ports import OperationsPort, RetentionPort
@@ -47,6 +48,7 @@ from callgate.services.acceptance import BUSY_TIMEOUT_S, Acceptance
 from callgate.services.bills import BillService
 from callgate.services.calls import CallService, key_of_task
 from callgate.services.dead_letters import DeadLetterService
+from callgate.services.estimates import EstimateService
 from callgate.services.providers import ProviderCheckService
 from callgate.services.purge import PurgeService
 from callgate.services.submit import SubmissionOptions, SubmitService
@@ -115,6 +117,7 @@ class Client:
             ledger=self.ledger, operations=self.operations, submits=self._submit, sleep=time.sleep
         )
         self.calls = CallService(self.ledger, self.operations)
+        self.estimates = EstimateService(self._submit, self.operations, self.catalogue)
         self.bills = BillService(self.operations)
         self.purges = PurgeService(self.retention, self.operations, self.catalogue.retention)
         self.tenants = TenantService(PostgresTenants(self._session))
@@ -274,6 +277,16 @@ class Client:
             yield handle
         if done < len(waiting):
             raise WaitTimeout(f"{len(waiting) - done} of {len(waiting)} calls still open")
+
+    def estimate(self, requests: Iterable[LLMRequest]) -> Estimate:
+        """
+        Say what requests may cost, before anything is run. Nothing is stored or sent.
+
+        See `Estimate`. Raises `LedgerUnavailable` if the ledger did not answer.
+        """
+        return self.estimates.estimate(
+            Candidate(number, request) for number, request in enumerate(requests, start=1)
+        )
 
     def redrive(self, keys: Sequence[CallKey]) -> tuple[list[Submitted], dict[CallKey, str]]:
         """Redrive one batch of dead calls now; see `DeadLetterService.redrive`."""

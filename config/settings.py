@@ -60,7 +60,11 @@ class WorkerOptions(BaseModel):
     default_daily_usd: Annotated[Decimal, Field(ge=0, le=1_000_000_000)] | None = None
     """Daily limit of an organisation without a budget; None: its calls are refused."""
     credentials: dict[str, SecretStr] = {}
-    """API keys by provider, or by `provider.org`, in lower case: CALLGATE_WORKER__CREDENTIALS__OPENAI."""
+    """
+    API keys by provider, or by `provider.org`, in lower case: CALLGATE_WORKER__CREDENTIALS__OPENAI.
+
+    `provider.org.url` is the organisation's own endpoint, if the catalogue's `org_endpoints` allow it.
+    """
     credentials_dir: Path | None = None
     """A folder with one key per file, named by provider or `provider.org`; a changed file is read again."""
     connections_max: Annotated[int, Field(ge=1, le=20_000)] = 2_000

@@ -25,12 +25,12 @@ from callgate.domain.catalogue import (
     CallTypePolicy,
     Catalogue,
     Organisations,
-    PriceEntry,
     ProviderEntry,
     Retention,
 )
 from callgate.domain.errors import ConfigurationError
 from callgate.domain.presets import Presets, Source, merged
+from callgate.domain.price_entry import PriceEntry
 from callgate.domain.requests import Name
 
 _KNOWN_KEYS = sorted(
@@ -167,12 +167,26 @@ def _mistakes(catalogue: Catalogue) -> Iterator[str]:
             f"retention.{key}: bodies must be deleted before log_months = {months} drops their log:"
             f" within {months * MONTH_DAYS_MIN} days"
         )
-    rows = Counter((row.provider, row.model) for row in catalogue.prices)
-    for (provider, model), count in rows.items():
+    yield from _price_mistakes(catalogue)
+
+
+def _price_mistakes(catalogue: Catalogue) -> Iterator[str]:
+    """Rows of prices that contradict each other, or leave out short inputs."""
+    rows: dict[tuple[str, str], list[PriceEntry]] = {}
+    for row in catalogue.prices:
+        rows.setdefault((row.provider, row.model), []).append(row)
+    for (provider, model), found in rows.items():
+        name = f"prices: {provider}/{model}"
         if provider not in catalogue.providers:
-            yield f"prices: {provider}/{model}: no provider {provider!r} in the catalogue"
-        if count > 1:
-            yield f"prices: {provider}/{model}: {count} rows for one model"
+            yield f"{name}: no provider {provider!r} in the catalogue"
+        if len(found) > 1 and any(row.free for row in found):
+            yield f"{name}: it is free, so it can have no other row"
+        steps = Counter((row.service_tier, row.above_input_tokens) for row in found)
+        for (tier, above), count in steps.items():
+            if count > 1:
+                yield f"{name}: {count} rows for the {tier} tier above {above} input tokens"
+        for tier in {tier for tier, _ in steps} - {tier for tier, above in steps if above == 0}:
+            yield f"{name}: no row for the {tier} tier has above_input_tokens = 0"
 
 
 def _protocols() -> Iterator[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -23,9 +23,11 @@ from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, Provider, TieredPrices
 
 from callgate.domain.budgets import cost_nano_usd, hold_nano_usd
-from callgate.domain.catalogue import Catalogue, PriceEntry
+from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import UnpricedModel
+from callgate.domain.price_entry import PriceEntry
 from callgate.domain.provider import Priced
+from callgate.domain.rates import PriceStep, Rates
 from callgate.domain.requests import LLMRequest, ServiceTier, Usage
 
 PRICE_CHANGE_SLACK = timedelta(hours=1)
@@ -54,54 +56,37 @@ _BOUNDED_OUTPUTS = frozenset({"output_mtok", "output_reasoning_mtok", "output_au
 """Kinds of output that are ordinary tokens or come only on request. Others (images, citations) have no bound."""
 _SEARCH_MODELS = re.compile(r"-search-|deep-research")
 """Models that search on their own. They bill every search, and a request cannot limit the number."""
+_LISTED_TOO_LOW = {
+    "openrouter": (
+        re.compile(""),
+        "OpenRouter bills what the host that it chooses charges, and the list has the price of one host",
+    ),
+    "x-ai": (
+        re.compile(r"grok-4-|grok-4$"),
+        "above 128,000 tokens it costs more than the list says",
+    ),
+}
+"""
+Models whose bill can be above their listed price, by provider. They need rows of the catalogue.
 
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Prices of one model in one price step: USD per million tokens of each kind, and USD per request."""
-
-    input: Decimal
-    cached_input: Decimal
-    cache_write: Decimal
-    cache_write_1h: Decimal
-    output: Decimal
-    reasoning: Decimal
-    request_usd: Decimal
-    source: str
-
-    @property
-    def label(self) -> str:
-        """Source and rates as text, for the column `price_source`."""
-        kinds = {"in": self.input, "out": self.output}
-        if self.cached_input != self.input:
-            kinds["cached"] = self.cached_input
-        if self.cache_write != self.input:
-            kinds["write"] = self.cache_write
-            kinds["write-1h"] = self.cache_write_1h
-        if self.reasoning != self.output:
-            kinds["reasoning"] = self.reasoning
-        return f"{self.source} {_rates_text(kinds)}{_fee_text(self.request_usd)}"
-
-
-@dataclass(frozen=True, slots=True)
-class PriceStep:
-    """The rates for a whole request whose input has more than `above_input_tokens` tokens."""
-
-    above_input_tokens: int
-    rates: Rates
-    label: str
+Source: openrouter.ai/docs/guides/routing/provider-selection ("load balance requests across providers");
+openrouter.ai/x-ai/grok-4 ("pricing increases once the total tokens in a given request is greater than 128k"); both
+read 2026-11-29.
+"""
 
 
 class CostCalculator:
     """
     Computes holds at the highest rates that could apply, and costs at the rates that did apply. Thread-safe.
 
-    Prices of audio, images and search tools are ignored: callgate never requests these.
+    Prices of audio, images and search tools are ignored: callgate never requests these. See docs/prices.md.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._overlay = {(row.provider, row.model): row for row in catalogue.prices}
+        self._overlay: dict[tuple[str, str], list[PriceEntry]] = {}
+        for row in sorted(catalogue.prices, key=lambda row: row.above_input_tokens):
+            self._overlay.setdefault((row.provider, row.model), []).append(row)
         self._steps_at = lru_cache(maxsize=RESOLVED_MAX)(self._resolve)
         self._highest_steps_at = lru_cache(maxsize=RESOLVED_MAX)(self._resolve_highest)
 
@@ -194,9 +179,9 @@ class CostCalculator:
         name, model = model, entry.priced_model(model) if entry else model
         write_factor = WRITE_FACTOR if entry and entry.cache_marks_max else Decimal(1)
         # A row of the name that requests use comes before one of its model.
-        row = self._overlay.get((provider, name)) or self._overlay.get((provider, model))
-        if row is not None:
-            return _overlay_steps(row, tier, write_factor)
+        rows = self._overlay.get((provider, name)) or self._overlay.get((provider, model))
+        if rows is not None:
+            return _overlay_steps(rows, tier, write_factor)
         listed_as = (entry.pricing_provider if entry else None) or provider
         at = datetime.fromtimestamp(minute * 60, UTC)
         try:
@@ -245,14 +230,24 @@ def _all_at(rates: Rates, input_rate: Decimal) -> Rates:
 
 
 def _overlay_steps(
-    row: PriceEntry, tier: ServiceTier, write_factor: Decimal
+    rows: Sequence[PriceEntry], tier: ServiceTier, write_factor: Decimal
 ) -> tuple[PriceStep, ...]:
-    """The single price step of a catalogue row; UnpricedModel for another tier than the default."""
-    if tier is not ServiceTier.DEFAULT:
+    """The price steps of a catalogue's rows of one model; UnpricedModel for a tier without a row, unless it is free."""
+    fitting = [row for row in rows if row.free or row.service_tier is tier]
+    if not fitting:
+        tiers = ", ".join(sorted({row.service_tier for row in rows}))
         raise UnpricedModel(
-            f"the catalogue's own price of {row.provider}/{row.model} is for the default service "
-            f"tier, not for '{tier}'"
+            f"the catalogue's own price of {rows[0].provider}/{rows[0].model} is for the service tier {tiers}, not "
+            f"for '{tier}': add a [[prices]] row with service_tier = \"{tier}\""
         )
+    return tuple(_overlay_step(row, write_factor) for row in fitting)
+
+
+def _overlay_step(row: PriceEntry, write_factor: Decimal) -> PriceStep:
+    """One row as a step. The first one applies to any length, also to an input of 0 tokens."""
+    source = f"overlay {row.as_of}: {row.source}"
+    if row.service_tier is not ServiceTier.DEFAULT:
+        source += f" {row.service_tier}"
     rates = Rates(
         input=row.input_usd_per_million,
         cached_input=_or_default(row.cached_input_usd_per_million, row.input_usd_per_million),
@@ -265,9 +260,9 @@ def _overlay_steps(
         output=row.output_usd_per_million,
         reasoning=_or_default(row.reasoning_usd_per_million, row.output_usd_per_million),
         request_usd=row.request_usd,
-        source=f"overlay {row.as_of}: {row.source}",
+        source=source,
     )
-    return (PriceStep(-1, rates, rates.label),)
+    return PriceStep(row.above_input_tokens or -1, rates, rates.label)
 
 
 def _listed_steps(
@@ -283,13 +278,24 @@ def _listed_steps(
         raise UnpricedModel(f"{_LIST} has no such model of {listed_as!r}")
     if _SEARCH_MODELS.search(model):
         raise UnpricedModel("it searches on its own, and the number of searches has no bound")
+    too_low, why = _LISTED_TOO_LOW.get(listed_as, (None, ""))
+    if too_low and too_low.match(model):
+        raise UnpricedModel(why)
     prices = _listed_prices(provider, info, tier, at)
     source = f"{_LIST} {listed_as}/{info.id}"
     if tier is not ServiceTier.DEFAULT:
         source += f" {tier}"
     tiered = [price for price in prices.values() if isinstance(price, TieredPrices)]
     starts = sorted({-1} | {step.start for price in tiered for step in price.tiers})
-    return tuple(_listed_step(prices, start, source, write_factor) for start in starts)
+    steps = tuple(_listed_step(prices, start, source, write_factor) for start in starts)
+    if tier is ServiceTier.DEFAULT:
+        return steps
+    # A tier may list no price for long inputs although they cost more in the default tier. Then the dearer one counts.
+    default = _listed_steps(listed_as, model, ServiceTier.DEFAULT, at, write_factor)
+    longer = (step for step in default if step.above_input_tokens > starts[-1])
+    return steps + tuple(
+        _highest_step([steps[-1], step], step.above_input_tokens) for step in longer
+    )
 
 
 def _listed_prices(
@@ -351,16 +357,3 @@ def _listed_step(
 
 def _or_default(rate: Decimal | None, default: Decimal) -> Decimal:
     return default if rate is None else rate
-
-
-def _rates_text(rates: Mapping[str, Decimal]) -> str:
-    return " ".join(f"{kind}={_plain(rate)}" for kind, rate in rates.items()) + " USD/M"
-
-
-def _fee_text(request_usd: Decimal) -> str:
-    return f" + {_plain(request_usd)} USD/request" if request_usd else ""
-
-
-def _plain(amount: Decimal) -> str:
-    """The amount without an exponent or trailing zeros: `0.15`, not `1.50E-1`."""
-    return f"{amount.normalize():f}"

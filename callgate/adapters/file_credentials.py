@@ -1,8 +1,9 @@
 """
-Reads API keys from files and settings.
+Reads API keys and organisations' endpoints from files and settings.
 
-A key's name is `provider`, or `provider.org` for an organisation's own key. A file of that name in the secrets folder
-(as Docker and Kubernetes mount it) takes precedence over a key from the settings. It is read again when it changes.
+A key's name is `provider`, or `provider.org` for an organisation's own key. `provider.org.url` is the base URL of that
+organisation's own endpoint. A file of that name in the secrets folder (as Docker and Kubernetes mount it) takes
+precedence over the settings. It is read again when it changes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from callgate.domain.access import Access
 from callgate.domain.errors import ConfigurationError
 
 KEY_BYTES_MAX = 8 * 1024
 """A longer file does not hold a key."""
+URL_SUFFIX = ".url"
+"""The end of the name of an endpoint."""
 _NO_KEY = SecretStr("")
 
 
@@ -35,10 +39,11 @@ class FileCredentials:
     If there was none, the organisation has no key; it never falls back to the provider's. When a file is removed, its
     key is gone.
 
-    Cost: at most two `stat` calls per request. A file is read only after a change.
+    Cost: at most three `stat` calls per request. A file is read only after a change.
 
     Warning: names are case-sensitive. An organisation whose id has a `/` can have its own key only in the settings. The
-    provider `a.b` and the organisation `b` of the provider `a` share a file: avoid dots in provider names.
+    provider `a.b` and the organisation `b` of the provider `a` share a file: avoid dots in provider names. An
+    organisation whose id ends with `.url` cannot have its own key.
 
     Args:
         keys: API keys by `provider` or `provider.org`. Empty ones are ignored.
@@ -59,20 +64,21 @@ class FileCredentials:
     def __repr__(self) -> str:
         return f"FileCredentials(keys={sorted(self._keys)}, folder={str(self._folder)!r})"
 
-    def api_key(self, provider: str, org_id: str) -> str | None:
-        """The organisation's own key, else the provider's, else None. Files come before settings."""
-        for name in (f"{provider}.{org_id}", provider):
-            key = self._key_from_file(name)
-            if key is None:
-                key = self._keys.get(name)
-            if key is not None:
-                return key.get_secret_value().strip() or None
-        return None
-
-    def has_own_key(self, provider: str, org_id: str) -> bool:
-        """True if the organisation has its own key, or a file for it (even without a usable key)."""
+    def access(self, provider: str, org_id: str) -> Access:
+        """See `CredentialsPort`. Files come before settings."""
         name = f"{provider}.{org_id}"
-        return self._key_from_file(name) is not None or name in self._keys
+        own, endpoint = self._found(name), self._found(name + URL_SUFFIX)
+        if org_id.endswith(URL_SUFFIX) and own is not None:
+            # Its key would be another organisation's endpoint.
+            own = _NO_KEY
+        if own is None and endpoint is None:
+            return Access(_text(self._found(provider)) or None)
+        return Access(_text(own) or None, org_id, None if endpoint is None else _text(endpoint))
+
+    def _found(self, name: str) -> SecretStr | None:
+        """What the file or setting of that name has; empty if the file has nothing usable, None if there is none."""
+        found = self._key_from_file(name)
+        return self._keys.get(name) if found is None else found
 
     def _key_from_file(self, name: str) -> SecretStr | None:
         """The key in the file of that name, empty if it has none; None if there is no such file."""
@@ -88,6 +94,10 @@ class FileCredentials:
             known = _ReadFile(version, _key_in(path) or (known.key if known else _NO_KEY))
             self._read[name] = known
         return known.key
+
+
+def _text(secret: SecretStr | None) -> str:
+    return "" if secret is None else secret.get_secret_value().strip()
 
 
 def _version(path: Path) -> tuple[int, ...] | None:

@@ -55,16 +55,28 @@ UNKNOWN_MESSAGE_TOKENS = 32
 UNKNOWN_REQUEST_TOKENS = 1_024
 
 SCHEMA_HEADING_TOKENS = 64
-"""The heading above a response schema in the prompt. Source: OpenAI, "harmony" format, "Structured output"."""
+"""The heading above a response schema in OpenAI's prompt. Source: OpenAI, "harmony" format, "Structured output"."""
 
 TOOLS_HEADING_TOKENS = 1_024
 """
-What a provider writes above tools. Anthropic's is the longest known: 804 tokens at most.
+What a provider writes above tools, or above a schema that it takes as a tool. Anthropic's is the longest known.
 
-Source: Anthropic, "Tool use with Claude", pricing (2026-11).
+It has 804 tokens (Claude Opus 4.7, `any` or `tool`; Opus 5 has 406). Source: platform.claude.com, "Tool use with
+Claude", pricing, read 2026-11-29 in a copy that does not name Opus 5.5 and Haiku 5.5 yet.
 """
-FRAME_TOKENS = 16
-"""What a provider writes around a tool, a tool call or its result, beside the texts themselves."""
+FRAME_TOKENS = 64
+"""
+What a provider writes around each text of a tool, a tool call or its result: names of fields, quotes, tags.
+
+A tool has three texts. Its longest known frame, `{"type": "function", "function": {"name": ...` as indented JSON, has
+fewer than 160 bytes, so the bound needs no tokenizer.
+"""
+INDENT = 4
+"""Spaces per level of JSON in a prompt. Llama 3.1's chat template has `tojson(indent=4)`, others have less."""
+OUTER_LEVELS = 3
+"""How deep a tool's parameters are in such JSON: list, tool, function."""
+_JSON_MARKS = re.compile(r'"(?:[^"\\]|\\.)*+\\?(?:"|\Z)|[{}\[\],:]', re.DOTALL)
+"""A string as a whole, also one without an end, or a mark between values."""
 
 TIKTOKEN_CHARS_MAX = 100_000
 """The longest text given to tiktoken: 75 ms at most, and far from its panics. Longer ones are bounded by bytes."""
@@ -95,6 +107,7 @@ class _Counter:
     count: Callable[[str], int]
     message_tokens: int = OPENAI_MESSAGE_TOKENS
     request_tokens: int = OPENAI_REQUEST_TOKENS
+    is_exact: bool = True
 
 
 class TokenEstimator:
@@ -104,8 +117,9 @@ class TokenEstimator:
     A model counts as OpenAI's own if the catalogue prices its provider as `openai` or `azure`. A vocabulary is loaded
     at its first use (0.1 s, 30 to 65 MB). Thread-safe.
 
-    Warning: how a provider writes a response schema into its prompt is not documented. The bound is one token per byte
-    of the schema as an escaped JSON string. It holds for every rendering that repeats no part of the schema.
+    Warning: how a provider writes a response schema or a tool into its prompt is mostly not documented. The bound of
+    such a text is its bytes as indented and escaped JSON (see `framed_bound`), also where `method` says that messages
+    are counted exactly. It holds for every rendering that repeats no part of the text.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -130,9 +144,18 @@ class TokenEstimator:
         sent = entry and sent_schema(request, entry)
         request = asked(request, entry) if entry else request
         tokens = counter.message_tokens * len(request.messages) + counter.request_tokens
-        tokens += _schema_bound(sent.text if sent else request.response_schema)
+        schema = sent.text if sent else request.response_schema
+        if schema is not None:
+            tokens += framed_bound(schema)
+            tokens += SCHEMA_HEADING_TOKENS if counter.is_exact else TOOLS_HEADING_TOKENS
         tokens += TOOLS_HEADING_TOKENS if request.tools else 0
-        tokens += sum(_framed_bound(text) for text in request.framed_texts())
+        for text in request.framed_texts():
+            if tokens > stop_above:
+                break
+            # Its length is enough to say that the limit is reached; the exact bound takes longer.
+            is_over = tokens + len(text) > stop_above
+            tokens += len(text) if is_over else framed_bound(text)
+            yield
         for message in request.messages:
             for piece, is_whole in pieces(message.content):
                 if tokens > stop_above:
@@ -206,17 +229,36 @@ def utf8_bound(text: str) -> int:
     return max(len(form.encode()) for form in forms)
 
 
-_UNKNOWN = _Counter("utf8-bytes", utf8_bound, UNKNOWN_MESSAGE_TOKENS, UNKNOWN_REQUEST_TOKENS)
+def framed_bound(text: str) -> int:
+    """
+    Bound the tokens of a text that a provider writes into its prompt in a way of its own, by bytes.
+
+    It may be written as it is, as a string of JSON (with escapes), or as JSON over many lines.
+    """
+    return max(len(json.dumps(text)), utf8_bound(text)) + _layout_bytes(text) + FRAME_TOKENS
 
 
-def _schema_bound(schema: str | None) -> int:
-    """Tokens of a response schema; see the warning at `TokenEstimator`."""
-    return 0 if schema is None else len(json.dumps(schema)) + SCHEMA_HEADING_TOKENS
+def _layout_bytes(text: str) -> int:
+    """The bytes of line ends, indents and spaces that JSON over many lines has more than compact JSON."""
+    depth, added = OUTER_LEVELS, 0
+    for match in _JSON_MARKS.finditer(text):
+        mark = match[0]
+        if mark == ":":
+            added += 1
+        elif mark in "{[":
+            depth += 1
+            added += 1 + INDENT * depth
+        elif mark in "}]":
+            depth = max(depth - 1, 0)
+            added += 1 + INDENT * depth
+        elif mark == ",":
+            added += 1 + INDENT * depth
+    return added
 
 
-def _framed_bound(text: str) -> int:
-    """Tokens of a text that the provider writes into its prompt in a way of its own, like a schema."""
-    return len(json.dumps(text)) + FRAME_TOKENS
+_UNKNOWN = _Counter(
+    "utf8-bytes", utf8_bound, UNKNOWN_MESSAGE_TOKENS, UNKNOWN_REQUEST_TOKENS, is_exact=False
+)
 
 
 def load_bpe_openai(encoding: str) -> _Counter | None:

@@ -27,6 +27,7 @@ from callgate.cli import (
     calls,
     dead_letters,
     doctor,
+    estimate,
     limits,
     pauses,
     providers,
@@ -91,8 +92,8 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     for group in (
-        *(calls, budgets, unknown, breakers, limits, pauses, dead_letters, retention, actions),
-        *(providers, tenants, doctor),
+        *(calls, estimate, budgets, unknown, breakers, limits, pauses, dead_letters, retention),
+        *(actions, providers, tenants, doctor),
     ):
         group.register(app)
     for file in CHECKOUT_COMMANDS:

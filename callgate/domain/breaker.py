@@ -50,9 +50,9 @@ UNAVAILABLE_CODE = "provider_unavailable"
 """Why a call waits for a breaker, and why it is rejected when it has waited too long."""
 
 KEY_REFUSED_STATUSES = frozenset({401, 402, 403, 407})
-KEY_REFUSED_CODES = frozenset(
-    {"authentication_failed", "permission_denied", "insufficient_quota", "missing_credentials"}
-)
+KEY_REFUSED_CODES = frozenset({
+    "authentication_failed", "permission_denied", "insufficient_quota", "missing_credentials", "endpoint_refused"
+})  # fmt: skip
 REQUEST_REFUSED_CODES = frozenset({"content_filtered"})
 """The provider answered the request itself, so it is alive, though the bill may be unknown."""
 

@@ -7,18 +7,18 @@ It is one TOML file (see `config/catalogue.toml`), read once at start by `adapte
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
-from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from callgate.domain.access import pattern_fault
 from callgate.domain.concurrency import CallsOf, ConcurrencyRule
 from callgate.domain.endings import MEANINGS
 from callgate.domain.endpoint import Endpoint
 from callgate.domain.flow import MINUTE_S, Declaration, LimitRule, Measure
 from callgate.domain.open_calls import OPEN_CALLS_MAX
+from callgate.domain.price_entry import PriceEntry
 from callgate.domain.requests import Effort
 from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
 from callgate.domain.urls import url_fault
@@ -48,11 +48,15 @@ RESERVED_FIELDS = frozenset(
         "modalities", "audio", "truncation",
         # Tools, which may cost money of their own.
         "tools", "tool_choice", "functions", "function_call", "plugins", "web_search_options", "mcp_servers",
-        "max_tool_calls", "service_tier", "speed", "inference_geo",
+        "max_tool_calls", "search_parameters", "enable_search", "data_sources", "documents", "compound_custom",
+        # Prices: tiers, regions, times of caches; and predicted output, which is billed without being an answer.
+        "service_tier", "speed", "inference_geo", "prompt_cache_retention", "prompt_cache_options", "cache_control",
+        "cached_content", "prediction",
+        # Objects in which some servers accept any of these.
+        "extra_body", "google",
     }
 )  # fmt: skip
 """Fields of protocols that `extra` can never have."""
-UsdPerMillion = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 
 
 class _Entry(BaseModel):
@@ -108,6 +112,12 @@ class ProviderEntry(Endpoint):
     """The folder of its adapter: `openai` (chat completions), `openai_responses` or `anthropic`."""
     base_url: str | None = None
     """None: the endpoint of the protocol's author."""
+    org_endpoints: tuple[str, ...] = ()
+    """
+    Which endpoints organisations may have instead of `base_url`, with an own key: `https://*.openai.azure.com/*`.
+
+    Empty: none. See docs/security.md.
+    """
     pricing_provider: str | None = None
     """The provider's id in the genai-prices package. None: its name here."""
     needs_key: bool = True
@@ -180,6 +190,14 @@ class ProviderEntry(Endpoint):
     extra_fields: tuple[str, ...] = ()
     """Which names `LLMRequest.extra` may have: fields of the provider's protocol that callgate does not know."""
 
+    @model_validator(mode="after")
+    def _org_endpoints_are_safe(self) -> Self:
+        """Refuse patterns that could match what the operator did not mean."""
+        for pattern in self.org_endpoints:
+            if why := pattern_fault(pattern, self.base_url):
+                raise ValueError(f"org_endpoints: {why}")
+        return self
+
     @field_validator("extra_fields")
     @classmethod
     def _extra_fields_are_free(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -233,26 +251,6 @@ class LimitEntry(_Entry):
                 yield LimitRule(
                     self.provider, self.model, self.credential, self.shared, measure, window, amount, counts_used
                 )  # fmt: skip
-
-
-class PriceEntry(_Entry):
-    """A price that overrides the genai-prices package, in USD per million tokens."""
-
-    provider: str
-    model: str
-    input_usd_per_million: UsdPerMillion
-    output_usd_per_million: UsdPerMillion
-    cached_input_usd_per_million: UsdPerMillion | None = None
-    """None: cached input costs as much as other input."""
-    cache_write_usd_per_million: UsdPerMillion | None = None
-    """None: 1.25 times the input where the provider knows cache marks, else as much as other input."""
-    cache_write_1h_usd_per_million: UsdPerMillion | None = None
-    """What is written to the cache for an hour. None: twice the input."""
-    reasoning_usd_per_million: UsdPerMillion | None = None
-    request_usd: Annotated[Decimal, Field(ge=0)] = Decimal(0)
-    """A fee per request."""
-    source: str
-    as_of: date
 
 
 class OrgRetention(_Entry):

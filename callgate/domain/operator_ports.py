@@ -23,6 +23,7 @@ from callgate.domain.reports import (
     LimitPublisher,
     OperatorAction,
     Snapshot,
+    SpendingLine,
     UnprocessableMessage,
 )
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
@@ -78,6 +79,16 @@ class OperationsPort(Protocol):
 
     def costs(self, org_id: str | None = None) -> list[CostLine]:
         """Sum what was used, by organisation, call type, provider and model."""
+
+    def spending(
+        self, org_ids: Sequence[str], *, days: int, attempts_max: int
+    ) -> list[SpendingLine]:
+        """
+        Sum what succeeded attempts held and cost, by organisation, call type, provider and model.
+
+        Read are the newest `attempts_max` attempts (10,000 at most) of each organisation, of whatever result, that
+        began in the last `days` days. Attempts that held nothing are left out.
+        """
 
     def breakers(self) -> list[BreakerLine]:
         """List the breakers by name, and how many calls wait for each."""

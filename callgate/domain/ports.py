@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from callgate.domain.access import Access
 from callgate.domain.answers import Answer, SchemaResult
 from callgate.domain.budgets import BudgetFigures
 from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
@@ -263,11 +264,12 @@ class OutputValidatorPort(Protocol):
 class CredentialsPort(Protocol):
     """Finds API keys; asked for every request, so that a rotated key needs no restart."""
 
-    def api_key(self, provider: str, org_id: str) -> str | None:
-        """The organisation's own key, else the provider's, else None."""
+    def access(self, provider: str, org_id: str) -> Access:
+        """
+        The organisation's own key and endpoint, else the provider's key.
 
-    def has_own_key(self, provider: str, org_id: str) -> bool:
-        """True if `api_key` is the organisation's own."""
+        An organisation with an endpoint and no own key has no key: the provider's goes to the provider only.
+        """
 
 
 class QueuePort(Protocol):

@@ -179,6 +179,20 @@ class CostLine:
 
 
 @dataclass(frozen=True, slots=True)
+class SpendingLine:
+    """What succeeded attempts of one call type of one organisation held and cost lately."""
+
+    org_id: str
+    call_type: str
+    provider: str
+    model: str
+    attempts: int
+    output_tokens: int
+    hold_nano_usd: int
+    posted_nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetDrift:
     """One budget period as counted and as its rows say; both differences must be 0."""
 

@@ -137,6 +137,18 @@ def why_no_repair(
     return next((why for applies, why in limits if applies), None)
 
 
+def paid_attempts_max(policy: CallTypePolicy) -> int:
+    """The most attempts of one generation that may be paid: the reasons of `_why_dead` end it before there are more."""
+    paid, unknown, lost = (
+        policy.paid_failures_max,
+        policy.unknown_attempts_max,
+        policy.worker_losses_max,
+    )
+    if policy.on_unknown == "dead":
+        unknown = lost = 1
+    return min(policy.attempts_max, paid + unknown + lost - 2)
+
+
 def _why_dead(failure: Failure, tally: Tally, policy: CallTypePolicy) -> str | None:
     is_unknown = failure.billing is Billing.UNKNOWN
     limits = (

@@ -13,7 +13,9 @@ import re
 from callgate.domain.endings import GOOD_ENDING, MEANINGS, NO_FINISH_REASON
 from callgate.domain.requests import ServiceTier
 
-TIERS = frozenset({*ServiceTier, "auto", "standard", "scale", "batch", "on_demand", "performance"})
+TIERS = frozenset(
+    {*ServiceTier, "auto", "standard", "fast", "scale", "batch", "on_demand", "performance"}
+)
 """Names of service tiers. Source: OpenAI, Groq, Amazon Bedrock (2026-11)."""
 UNKNOWN_TIER = "unknown"
 _FINISH_REASONS = """

@@ -188,7 +188,7 @@ def _tiers(entry: ProviderEntry) -> tuple[str, ...]:
 def _key_state(name: str, entry: ProviderEntry, credentials: CredentialsPort | None) -> KeyState:
     if credentials is None:
         return KeyState.ELSEWHERE
-    if credentials.api_key(name, "") is not None:
+    if credentials.access(name, "").key is not None:
         return KeyState.THERE
     return KeyState.MISSING if entry.needs_key else KeyState.NOT_NEEDED
 

@@ -15,6 +15,8 @@ from callgate.domain.requests import AMOUNT_UNKNOWN, Anomaly, LLMRequest, Servic
 
 STANDARD_TIERS = frozenset({"auto", "default", "standard"})
 """Names that providers give to their standard tier."""
+PRIORITY_NAMES = frozenset({"fast"})
+"""OpenAI renamed its priority tier on 2026-07-30; both names are valid (developers.openai.com, "Fast mode")."""
 INPUT_FACTOR = 2
 """
 A usage with more input tokens than this times the bound is a mistake of the provider's.
@@ -149,6 +151,8 @@ def _tier(name: str | None, request: LLMRequest | None) -> str | None:
     reported = name or ServiceTier.DEFAULT
     if reported in STANDARD_TIERS:
         return ServiceTier.DEFAULT
+    if reported in PRIORITY_NAMES:
+        return ServiceTier.PRIORITY
     is_asked = request is not None and request.service_tier is not ServiceTier.DEFAULT
     return reported if is_asked or reported in list(ServiceTier) else None
 

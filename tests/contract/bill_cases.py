@@ -243,10 +243,13 @@ TIERS = (
         )
         for tier in ("on_demand", "scale", "batch", "performance")
     ),
-    Case(
-        "a known tier without a price",
-        (chat(service_tier="priority"),),
-        posted=None,
-        anomalies=("price_unknown",),
+    *(
+        Case(
+            f"a known tier without a price: {tier}",
+            (chat(service_tier=tier),),
+            posted=None,
+            anomalies=("price_unknown",),
+        )
+        for tier in ("priority", "fast")
     ),
 )

@@ -16,6 +16,7 @@ import pytest
 
 from callgate.adapters.providers.http.request_body import RequestBody
 from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
+from callgate.domain.access import Access
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from tests.support.certificates import self_signed
@@ -296,11 +297,8 @@ def test_failing_credentials_are_unbilled() -> None:
     """An unreachable vault is retryable, and its error text is not shown."""
 
     class Away:
-        def api_key(self, provider: str, org_id: str) -> str | None:
+        def access(self, provider: str, org_id: str) -> Access:
             raise ConnectionError("the vault has secrets in its words")
-
-        def has_own_key(self, provider: str, org_id: str) -> bool:
-            raise NotImplementedError
 
     async def asked() -> Failure | ProviderReply:
         adapter = OpenAIAdapter("openai", ProviderEntry(), Away())

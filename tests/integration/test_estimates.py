@@ -216,6 +216,7 @@ READS = (
     "callgate_dead_groups_v1(NULL, 't', NULL, NULL, NULL, NULL)",
     "callgate_costs_v1(NULL)",
     "callgate_budgets_v1(NULL)",
+    "callgate_spending_v1('{mine}', 30, 100)",
     "callgate_read_v2(ARRAY[gen_random_uuid()], '{1}', '{NULL}', 1000, true, 1)",
     "callgate_end_v1(ARRAY[gen_random_uuid()], '{1}', '{}', '{queued}')",
 )

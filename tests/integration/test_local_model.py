@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletion
 
+from callgate.adapters.providers.openai.chat_request import request_json
+from callgate.adapters.token_estimator import TokenEstimator
+from callgate.domain.catalogue import Catalogue, ProviderEntry
+from callgate.domain.requests import LLMRequest
 from devkit.local_model import CONTEXT_TOKENS, LocalModel
 from devkit.servers.embedded import FolderInUse
 
@@ -92,6 +97,55 @@ def test_a_model_folder_in_use_is_refused(model: LocalModel, folder: Path) -> No
         pass
 
     assert model.server.is_alive()
+
+
+TURNS: list[dict[str, Any]] = [
+    {"role": "user", "content": "What is the rate of the euro?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {"id": "call_1", "name": "rate", "arguments": '{"currency": "EUR", "days": [1, 2]}'}
+        ],
+    },
+    {"role": "tool", "tool_call_id": "call_1", "content": '{"rate": 1.17}'},
+    {"role": "user", "content": "And of the pound?"},
+]
+
+
+@pytest.mark.parametrize("turns", [TURNS[:1], TURNS])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"response_schema": INVOICE},
+        {"tools": [{"name": "rate", "description": "The rate.\n\ufdfa", "parameters": INVOICE}]},
+        {"tools": [{"name": f"rate_{n}", "parameters": INVOICE} for n in range(8)]},
+    ],
+)
+def test_the_bound_is_above_what_the_server_counts(
+    model: LocalModel, turns: list[dict[str, Any]], fields: dict[str, Any]
+) -> None:
+    """Its chat template writes tools and tool calls in a way that callgate does not know."""
+    request = LLMRequest(
+        org_id="acme",
+        call_type="t",
+        provider="local",
+        model=model.model,
+        messages=turns,
+        max_output_tokens=1,
+        **fields,
+    )
+    entry = ProviderEntry(output_bound_field="max_tokens")
+    reply = httpx2.post(
+        f"{model.base_url}/chat/completions", content=request_json(request, entry), timeout=60
+    )
+    counted = reply.json()["usage"]["prompt_tokens"]
+
+    bound = TokenEstimator(Catalogue(providers={"local": entry})).input_bound(request)
+
+    assert 0 < counted <= bound.tokens
+    assert bound.method == "utf8-bytes"
 
 
 def ask(model: LocalModel, prompts: list[str], **options: Any) -> list[ChatCompletion]:

@@ -157,3 +157,35 @@ def test_calls_that_stay_paused_are_not_read(postgres_engine: Engine) -> None:
 
         assert [due.key for due in ledger.due(expire=False)] == [key]
         assert 0 < _read(session, "ix_llm_call%") - before < WAITING / 2
+
+
+INDEXED = """SELECT coalesce(sum(idx_tup_read), 0) AS count FROM pg_stat_user_indexes
+ WHERE relname LIKE 'ai\\_call\\_log\\_____\\___'"""
+
+
+@pytest.mark.parametrize("org_id", ["o", "nobody"])
+def test_history_is_read_by_index_and_only_the_newest_part(
+    postgres_engine: Engine, org_id: str
+) -> None:
+    """Whether the organisation has most of the log or nothing of it. The plan was made when the log was empty."""
+    url = postgres_engine.url.render_as_string(hide_password=False)
+    with closing(PostgresSession(url, pool_size=1)) as session:
+        ledger = open_postgres(session)
+
+        def ask() -> int:
+            lines = ledger.operations.spending([org_id], days=30, attempts_max=100)
+            return sum(line.attempts for line in lines)
+
+        assert [ask() for _ in range(7)] == [0] * 7
+        with postgres_engine.begin() as connection:
+            connection.execute(text(MANY_ATTEMPTS), {"count": WAITING})
+        session.rows("SELECT pg_stat_force_next_flush()", {})
+        before = [session.rows(query, {})[0][0] for query in (READ_ALONG, INDEXED)]
+
+        found = ask()
+
+        session.rows("SELECT pg_stat_force_next_flush()", {})
+        after = [session.rows(query, {})[0][0] for query in (READ_ALONG, INDEXED)]
+        assert found == (100 if org_id == "o" else 0)
+        assert after[0] == before[0]
+        assert after[1] - before[1] <= 200

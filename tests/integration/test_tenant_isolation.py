@@ -129,6 +129,7 @@ THEIRS = """
 SELECT (SELECT count(*) FROM callgate_calls_v1({org}, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 10))
      + (SELECT count(*) FROM callgate_dead_groups_v1({org}, NULL, NULL, NULL, NULL, NULL))
      + (SELECT count(*) FROM callgate_costs_v1({org})) + (SELECT count(*) FROM callgate_budgets_v1({org}))
+     + (SELECT count(*) FROM callgate_spending_v1(ARRAY[coalesce({org}, 'theirs')], 30, 100))
 """
 READS = {
     "all there is": THEIRS.format(org="NULL"),

@@ -25,9 +25,10 @@ from callgate.adapters.memory.ledger import MemoryLedger
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain.budgets import Window
 from callgate.domain.calls import CallKey, CallState
-from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
+from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.flow import Declaration
 from callgate.domain.ledger import RecordAnswer, RecordOutcome, ReserveCommand
+from callgate.domain.price_entry import PriceEntry
 from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker

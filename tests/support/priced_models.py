@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from callgate.adapters.cost_calculator import CostCalculator
-from callgate.domain.catalogue import Catalogue, PriceEntry, ProviderEntry
+from callgate.domain.catalogue import Catalogue, ProviderEntry
 from callgate.domain.errors import UnpricedModel
+from callgate.domain.price_entry import PriceEntry
 from callgate.domain.requests import LLMRequest, ServiceTier, Usage
 
 NOW = datetime(2026, 11, 23, 12, 0, 30, tzinfo=UTC)
@@ -60,6 +61,12 @@ def with_row(**fields: Any) -> CostCalculator:
     """A calculator whose catalogue has the row of `a_row`."""
     providers = {"openai": ProviderEntry(sends_service_tier=True), "local": ProviderEntry()}
     return CostCalculator(Catalogue(providers=providers, prices=(a_row(**fields),)))
+
+
+def with_rows(*rows: dict[str, Any]) -> CostCalculator:
+    """A calculator whose catalogue has several rows of `a_row`."""
+    providers = {"openai": ProviderEntry(sends_service_tier=True)}
+    return CostCalculator(Catalogue(providers=providers, prices=tuple(a_row(**r) for r in rows)))
 
 
 @cache

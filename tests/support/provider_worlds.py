@@ -21,6 +21,7 @@ from uuid import UUID
 from callgate.adapters.memory.provider import MemoryProvider, Rule, Sent
 from callgate.adapters.providers import adapter_class
 from callgate.adapters.providers.http.http_adapter import ATTEMPT_HEADER, HTTPAdapter
+from callgate.domain.access import Access
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.messages import ReasoningBlock
 from callgate.domain.ports import LLMProviderPort
@@ -179,13 +180,9 @@ class Keys:
 
     key: str | None = KEY
 
-    def api_key(self, provider: str, org_id: str) -> str | None:
-        """The key."""
-        return self.key
-
-    def has_own_key(self, provider: str, org_id: str) -> bool:
-        """False: no organisation has its own key."""
-        return False
+    def access(self, provider: str, org_id: str) -> Access:
+        """The key; no organisation has its own."""
+        return Access(self.key)
 
 
 @asynccontextmanager

@@ -67,7 +67,7 @@ def real_key(preset: str) -> str | None:
         broker_url="redis://127.0.0.1:1/0",
     )
     credentials = FileCredentials(settings.api_keys([preset]), settings.worker.credentials_dir)
-    return credentials.api_key(preset, "")
+    return credentials.access(preset, "").key
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain import gates
 from callgate.domain.budgets import Window
 from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
-from callgate.domain.catalogue import CallTypePolicy, Catalogue, PriceEntry, ProviderEntry
+from callgate.domain.catalogue import CallTypePolicy, Catalogue, ProviderEntry
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable
 from callgate.domain.flow_ports import FlowPort
@@ -30,6 +30,7 @@ from callgate.domain.ledger import (
     Submitted,
 )
 from callgate.domain.ports import LLMProviderPort, OutputValidatorPort
+from callgate.domain.price_entry import PriceEntry
 from callgate.domain.provider import Failure, ProviderReply, TokenBound
 from callgate.domain.requests import LLMRequest, Message, Usage
 from callgate.domain.turns import Lane

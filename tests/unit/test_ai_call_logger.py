@@ -115,6 +115,7 @@ def test_an_unknown_outcome_posts_the_whole_hold(policy: str, state: str) -> Non
         (replace(REPLY, usage=Usage(input_tokens=10**6, output_tokens=5)), "usage_implausible"),
         (replace(REPLY, usage=Usage(input_tokens=10, output_tokens=201)), "usage_implausible"),
         (replace(REPLY, service_tier="priority"), "price_unknown"),
+        (replace(REPLY, service_tier="fast"), "price_unknown"),
     ],
 )
 def test_a_reply_nobody_can_price_posts_the_whole_hold(reply: ProviderReply, anomaly: str) -> None:

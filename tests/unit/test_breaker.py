@@ -64,6 +64,7 @@ def failure(
         (failure("proxy_failed", status=407), Health.KEY_REFUSED),
         (failure("insufficient_quota", status=429), Health.KEY_REFUSED),
         (failure("missing_credentials"), Health.KEY_REFUSED),
+        (failure("endpoint_refused"), Health.KEY_REFUSED),
         (failure("bad_request", status=400), Health.NEUTRAL),
         (failure("not_found", status=404), Health.NEUTRAL),
         (failure("request_too_large", status=413), Health.NEUTRAL),

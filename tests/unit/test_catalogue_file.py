@@ -22,6 +22,14 @@ output_usd_per_million = 8
 source = "agreement"
 as_of = 2026-11-01
 """
+FREE_ROW = """
+[[prices]]
+provider = "openai"
+model = "gpt-4o"
+free = true
+source = "own machine"
+as_of = 2026-11-01
+"""
 
 
 @pytest.fixture
@@ -110,7 +118,17 @@ def test_the_examples_in_the_shipped_catalogue_are_valid(written: Path) -> None:
         (ROW.replace("source", "#"), "prices[0].source: Field required"),
         (ROW.replace("as_of", "#"), "prices[0].as_of: Field required"),
         (ROW.replace("2.10", "-1"), "prices[0].input_usd_per_million: Input should be greater"),
-        (ROW + ROW, "prices: openai/gpt-4o: 2 rows for one model"),
+        (ROW + ROW, "prices: openai/gpt-4o: 2 rows for the default tier above 0 input tokens"),
+        (
+            ROW + "above_input_tokens = 9",
+            "gpt-4o: no row for the default tier has above_input_tokens = 0",
+        ),
+        (ROW + FREE_ROW, "prices: openai/gpt-4o: it is free, so it can have no other row"),
+        (FREE_ROW + "request_usd = 1", "a free model has no prices, tiers or steps"),
+        (FREE_ROW + "service_tier = 'flex'", "a free model has no prices, tiers or steps"),
+        (FREE_ROW.replace("true", "false"), "or free = true for a model that costs nothing"),
+        (ROW.replace("output_usd_per_million = 8", ""), "or free = true for a model that costs"),
+        (ROW + "service_tier = 'batch'", "prices[0].service_tier: Input should be"),
         (ROW.replace("openai", "azure"), "prices: azure/gpt-4o: no provider 'azure'"),
         ("[call_types.'a b']", "call_types.a b: a request cannot have this name"),
         ("[providers.'x y']", "providers.x y: a request cannot have this name"),
@@ -141,6 +159,18 @@ def test_a_mistake_is_named_by_file_and_key(written: Path, text: str, says: str)
 
     assert str(written) in str(raised.value)
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["prompt_cache_retention", "Cache_Control", "prediction", "search_parameters", "extra_body"],
+)
+def test_no_extra_field_may_change_the_price(written: Path, field: str) -> None:
+    """The hold would not cover it."""
+    written.write_text(f"[providers.p]\nextra_fields = ['{field}']")
+
+    with pytest.raises(ConfigurationError, match=f"cannot have {field.lower()}"):
+        load_catalogue(written)
 
 
 def test_every_mistake_is_named_at_once(written: Path) -> None:

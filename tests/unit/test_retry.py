@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.provider import Billing, Failure
-from callgate.domain.retry import WORKER_LOST, Dead, Retry, Tally, decide
+from callgate.domain.retry import WORKER_LOST, Dead, Retry, Tally, decide, paid_attempts_max
 
 POLICY = CallTypePolicy(
     attempts_max=5,
@@ -235,3 +235,35 @@ def test_a_stored_message_is_bounded() -> None:
     assert failure.fingerprint("openai") == Failure.from_json(failure.to_json()).fingerprint(
         "openai"
     )
+
+
+@given(
+    st.lists(st.sampled_from([RATE_LIMITED, TIMED_OUT, WORKER_LOST, EMPTY]), max_size=40),
+    st.builds(
+        CallTypePolicy,
+        attempts_max=st.integers(1, 12),
+        worker_losses_max=st.integers(1, 4),
+        unknown_attempts_max=st.integers(1, 4),
+        paid_failures_max=st.integers(1, 4),
+        on_unknown=st.sampled_from(["retry", "dead"]),
+    ),
+)
+def test_no_call_has_more_paid_attempts_than_an_estimate_says(
+    failures: list[Failure], policy: CallTypePolicy
+) -> None:
+    """Whatever fails, and if the next attempt succeeds after all."""
+    count, paid = tally(0), 0
+    for failure in failures:
+        is_lost, is_unknown = failure is WORKER_LOST, failure is TIMED_OUT
+        count = Tally(
+            count.attempts + 1,
+            count.worker_losses + is_lost,
+            count.unknown + is_unknown,
+            count.paid_failures + (failure is EMPTY),
+        )
+        paid += failure is not RATE_LIMITED
+        decision = decide(failure, count, policy=policy, jitter=0.5, key_refused=False)
+        if isinstance(decision, Dead):
+            assert paid <= paid_attempts_max(policy)
+            return
+        assert paid + 1 <= paid_attempts_max(policy)

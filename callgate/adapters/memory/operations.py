@@ -6,7 +6,7 @@ import math
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from callgate.adapters.memory import pauses, unknown
@@ -16,6 +16,7 @@ from callgate.adapters.memory.delivery import failures
 from callgate.adapters.memory.headroom import freed, release_budget_waiters
 from callgate.adapters.memory.limit_lines import limit_lines
 from callgate.adapters.memory.rows import AttemptRow, CallRow
+from callgate.adapters.memory.spending import spending
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.bounds import reason_json
 from callgate.domain.budgets import BudgetFigures, Window
@@ -35,6 +36,7 @@ from callgate.domain.reports import (
     LimitPublisher,
     OperatorAction,
     Snapshot,
+    SpendingLine,
     UnprocessableMessage,
 )
 from callgate.domain.requests import Usage
@@ -127,6 +129,15 @@ class MemoryOperations:
                 if org_id in (None, call.org_id):
                     groups[call.org_id, call.call_type, call.provider, call.model].append(call)
             return [self._cost_line(*name, calls) for name, calls in sorted(groups.items())]
+
+    def spending(
+        self, org_ids: Sequence[str], *, days: int, attempts_max: int
+    ) -> list[SpendingLine]:
+        """Sum what succeeded attempts held and cost lately."""
+        with self._lock:
+            return spending(
+                self.tables, org_ids, self._clock() - timedelta(days=days), attempts_max
+            )
 
     def breakers(self) -> list[BreakerLine]:
         """List the breakers and how many calls wait for each."""

@@ -40,6 +40,7 @@ from callgate.domain.reports import (
     LimitPublisher,
     OperatorAction,
     Snapshot,
+    SpendingLine,
     UnprocessableMessage,
 )
 from callgate.domain.unknown import (
@@ -65,6 +66,7 @@ LINK_FAILURES = (
 )
 AUDIT = "SELECT * FROM callgate_audit_v1()"
 COSTS = "SELECT * FROM callgate_costs_v1(%(org_id)s)"
+SPENDING = "SELECT * FROM callgate_spending_v1(%(org_ids)s::text[], %(days)s, %(attempts_max)s)"
 BREAKERS = "SELECT * FROM callgate_breakers_v1()"
 LIMITS = "SELECT * FROM callgate_limits_v1()"
 CONCURRENCY = "SELECT * FROM callgate_concurrency_v1()"
@@ -88,6 +90,8 @@ UNPROCESSABLE_MESSAGES = "SELECT * FROM unprocessable_message ORDER BY id DESC L
 KEEP_UNPROCESSABLE = (
     "INSERT INTO unprocessable_message (queue, reason, raw) VALUES (%(queue)s, %(reason)s, %(raw)s)"
 )
+ORGS_MAX = 100
+"""Organisations that one statement sums up."""
 _DRIFTS = TypeAdapter(tuple[BudgetDrift, ...])
 
 
@@ -182,6 +186,19 @@ class PostgresOperations:
         """Sum what was used; see `OperationsPort.costs`."""
         rows = self._session.answers(COSTS, {"org_id": org_id})
         return [CostLine(**row._asdict()) for row in rows]
+
+    def spending(
+        self, org_ids: Sequence[str], *, days: int, attempts_max: int
+    ) -> list[SpendingLine]:
+        """Sum what attempts held and cost; see `OperationsPort.spending`."""
+        lines: list[SpendingLine] = []
+        for start in range(0, len(org_ids), ORGS_MAX):
+            some = list(org_ids[start : start + ORGS_MAX])
+            rows = self._session.answers(
+                SPENDING, {"org_ids": some, "days": days, "attempts_max": attempts_max}
+            )
+            lines += [_spending_line(row) for row in rows]
+        return lines
 
     def breakers(self) -> list[BreakerLine]:
         """List breakers; see `OperationsPort.breakers`."""
@@ -286,6 +303,12 @@ class PostgresOperations:
         (row,) = self._session.answers(AUDIT, {})
         seen = row._asdict()
         return Snapshot(**{**seen, "budgets": _DRIFTS.validate_python(seen["budgets"])})
+
+
+def _spending_line(row: Any) -> SpendingLine:
+    fields = row._asdict()
+    sums = {name: int(fields[name]) for name in ("hold_nano_usd", "posted_nano_usd")}
+    return SpendingLine(**{**fields, **sums})
 
 
 def _bill(row: Any) -> UnknownBill:

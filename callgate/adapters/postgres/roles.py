@@ -28,6 +28,7 @@ MAY_EXECUTE: Mapping[str, Sequence[str]] = {
     "callgate_link_failures_v1": (CLIENT,),
     "callgate_costs_v1": (CLIENT, DASHBOARD),
     "callgate_budgets_v1": (CLIENT, DASHBOARD),
+    "callgate_spending_v1": (CLIENT,),
     "callgate_audit_v1": (DASHBOARD,),
     "callgate_breakers_v1": (DASHBOARD,),
     "callgate_unknown_v1": (DASHBOARD,),

@@ -41,8 +41,9 @@ BEGIN
             'callgate_queued_v1', 'callgate_raise_call_v1', 'callgate_read_v2', 'callgate_refuse_claim_v2',
             'callgate_refuse_frozen_v1', 'callgate_refusing_limit_v1', 'callgate_release_backlog_v1',
             'callgate_reserve_v2', 'callgate_resume_v1', 'callgate_rule_makes_v1', 'callgate_running_v1',
-            'callgate_settle_v2', 'callgate_start_attempt_v2', 'callgate_submit_v2', 'callgate_take_due_v2',
-            'callgate_take_limit_v1', 'callgate_take_lost_messages_v2', 'callgate_wait_for_key_v1'
+            'callgate_settle_v2', 'callgate_spending_v1', 'callgate_start_attempt_v2', 'callgate_submit_v2',
+            'callgate_take_due_v2', 'callgate_take_limit_v1', 'callgate_take_lost_messages_v2',
+            'callgate_wait_for_key_v1'
          ])
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
@@ -50,6 +51,7 @@ BEGIN
     FOR executable IN SELECT * FROM (VALUES
         ('callgate_submit_v2', 'callgate_client'),
         ('callgate_read_v2', 'callgate_client, callgate_worker'),
+        ('callgate_spending_v1', 'callgate_client'),
         ('callgate_take_due_v2', 'callgate_worker'),
         ('callgate_take_lost_messages_v2', 'callgate_worker'),
         ('callgate_reserve_v2', 'callgate_worker'),

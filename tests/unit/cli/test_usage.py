@@ -99,7 +99,7 @@ def test_help_shows_new_names_only(shell: Shell) -> None:
     "command",
     [
         *("submit", "calls list", "calls show", "calls cancel", "budgets set", "budgets show"),
-        *("costs", "audit", "unknown list", "unknown summary", "unknown settle"),
+        *("costs", "estimate", "audit", "unknown list", "unknown summary", "unknown settle"),
         *("breakers list", "breakers open", "breakers close", "actions list", "doctor"),
         *("dead-letters list", "dead-letters show", "dead-letters summary"),
         *("dead-letters redrive", "dead-letters discard", "retention purge"),

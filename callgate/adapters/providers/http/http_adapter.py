@@ -31,6 +31,7 @@ from callgate.adapters.providers.http.provider_loop import ProviderLoop
 from callgate.adapters.providers.http.rate_limit_headers import learned_limits
 from callgate.adapters.providers.http.request_body import RequestBody
 from callgate.adapters.providers.http.structured import answered
+from callgate.domain.access import Access, endpoint_fault
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import CredentialsPort
 from callgate.domain.provider import Billing, Failure, ProviderReply
@@ -52,6 +53,13 @@ MISSING_CREDENTIALS = Failure(
     "missing_credentials",
     "no API key for the provider: set CALLGATE_WORKER__CREDENTIALS__<PROVIDER>, or put a file named after it into"
     " CALLGATE_WORKER__CREDENTIALS_DIR",
+    False,
+    Billing.UNBILLED,
+)
+ENDPOINT_REFUSED = Failure(
+    "endpoint_refused",
+    "the organisation's own endpoint may not be used: `<PROVIDER>.<ORGANISATION>.url` of"
+    " CALLGATE_WORKER__CREDENTIALS_DIR must match the provider's org_endpoints in the catalogue",
     False,
     Billing.UNBILLED,
 )
@@ -130,22 +138,26 @@ class HTTPAdapter(ABC):
         """Send one request; see `LLMProviderPort`."""
         body: RequestBody | None = None
         try:
-            key = self._credentials.api_key(self._name, request.org_id)
-            if key is None and self._entry.needs_key:
-                return MISSING_CREDENTIALS
+            access = self._credentials.access(self._name, request.org_id)
+            if refused := self._why_refused(access):
+                return refused
             if timeout_s <= 0:
                 return TOO_LATE
             wire = asked(request, self._entry)
             body = RequestBody(self._request_json(wire))
             headers = {
-                **self._key_headers(key),
+                **self._key_headers(access.key),
                 "Content-Length": str(body.length),
                 ATTEMPT_HEADER: str(attempt_id),
             }
             # Both loops use the system's monotonic clock.
             deadline = asyncio.get_running_loop().time() + timeout_s
             async with asyncio.timeout_at(deadline + OVERTIME_S):
-                return await self._loop.run(self._attempt(request, wire, body, headers, deadline))
+                path = self._entry.path_of(request.model, self.path)
+                url = (access.endpoint or "").rstrip("/") + path
+                return await self._loop.run(
+                    self._attempt(request, wire, body, headers, deadline, url)
+                )
         except asyncio.CancelledError:
             # The provider's loop may process the cancellation too late.
             if body is not None:
@@ -157,7 +169,17 @@ class HTTPAdapter(ABC):
 
     def credential(self, org_id: str) -> str:
         """The owner of the key for this organisation's requests; see `LLMProviderPort`."""
-        return org_id if self._credentials.has_own_key(self._name, org_id) else ""
+        return self._credentials.access(self._name, org_id).owner
+
+    def _why_refused(self, access: Access) -> Failure | None:
+        """Why nothing may be sent. An own endpoint needs an own key, also where the provider needs none."""
+        if access.endpoint is not None and endpoint_fault(
+            access.endpoint, self._entry.org_endpoints
+        ):
+            return ENDPOINT_REFUSED
+        if access.key is None and (self._entry.needs_key or access.endpoint is not None):
+            return MISSING_CREDENTIALS
+        return None
 
     async def check_key(self, path: str, *, timeout_s: float) -> Failure | None:
         """
@@ -169,7 +191,7 @@ class HTTPAdapter(ABC):
         Returns:
             None if it was answered with a success.
         """
-        key = self._credentials.api_key(self._name, "")
+        key = self._credentials.access(self._name, "").key
         if key is None and self._entry.needs_key:
             return MISSING_CREDENTIALS
         try:
@@ -196,6 +218,7 @@ class HTTPAdapter(ABC):
         body: RequestBody,
         headers: Mapping[str, object],
         deadline: float,
+        url: str,
     ) -> ProviderReply | Failure:
         """
         Send the request and read its reply, in the provider's loop.
@@ -203,23 +226,23 @@ class HTTPAdapter(ABC):
         Args:
             wire: The request as the body says it; see `asked`.
             deadline: In that loop's time.
+            url: The path after the provider's base URL; of an organisation's own endpoint the whole URL.
         """
-        path = self._entry.path_of(request.model, self.path)
-        response = await self._post(path, body, headers, deadline)
+        response = await self._post(url, body, headers, deadline)
         reply = self._reply_of(response.content, response.headers, wire)
         answer = answered(reply, request, self._entry)
         limits = learned_limits(response.headers, self._entry.rate_limit_headers)
         return replace(answer, limits=limits)
 
     async def _post(
-        self, path: str, body: RequestBody, headers: Mapping[str, object], deadline: float
+        self, url: str, body: RequestBody, headers: Mapping[str, object], deadline: float
     ) -> httpx2.Response:
         """POST the body with the time that is left. TimeoutError at the deadline."""
         client = self._connected()
         left_s = max(0.001, deadline - asyncio.get_running_loop().time())
         async with asyncio.timeout_at(deadline):
             response: httpx2.Response = await client.post(
-                path,
+                url,
                 cast_to=httpx2.Response,
                 content=body,
                 options={
