@@ -82,6 +82,7 @@ METHODS: dict[str, Ask] = {
     "set_breaker": lambda s: PostgresOperations(s).set_breaker("a", "b", "", is_open=True, by=BY),
     "limits": lambda s: PostgresOperations(s).limits(),
     "limit_publishers": lambda s: PostgresOperations(s).limit_publishers(),
+    "concurrency": lambda s: PostgresOperations(s).concurrency(),
     "pauses": lambda s: PostgresOperations(s).pauses(),
     "pause": lambda s: PostgresOperations(s).pause(PauseKey(), by=BY),
     "resume": lambda s: PostgresOperations(s).resume(PauseKey(), by=BY),
@@ -91,6 +92,7 @@ METHODS: dict[str, Ask] = {
     "settle_by_hand": lambda s: PostgresOperations(s).settle_by_hand(
         [SettleByHand(uuid4(), 1, 1)], by=BY
     ),
+    "spending": lambda s: PostgresOperations(s).spending([KEY], since=datetime(2026, 11, 1, tzinfo=UTC)),
     "actions": lambda s: PostgresOperations(s).actions(limit=1),
     "purge": lambda s: PostgresRetention(s).purge(BodyAges(1.0), limit=1),
     "calls_with_bodies": lambda s: PostgresRetention(s).calls_with_bodies("a"),

@@ -187,7 +187,7 @@ class HostileWorld(World):
     def _set_budgets(self) -> None:
         for org_id in OTHERS:
             self.ledger.set_budget(org_id, "org", Window.DAY, RICH_NANO_USD)
-        self.ledger.set_budget(HOSTILE, "org", Window.DAY, 40 * HOLDS[-1])
+        self.ledger.set_budget(HOSTILE, "org", Window.DAY, 40 * HOLDS[0])
 
     def _end_trouble(self) -> None:
         super()._end_trouble()

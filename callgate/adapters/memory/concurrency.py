@@ -23,7 +23,9 @@ def refusal_of(tables: MemoryTables, call: CallRow) -> str | None:
         for other in tables.calls.values()
         if other.org_id == call.org_id and other.is_in_line
     )
-    return places.refusal_of(call.call_type, running, {} if call.is_in_line else line)
+    # A call that was released for its provider is not new: else the two lines would refuse each other's calls.
+    is_new = not call.is_in_line and call.waits_for is None
+    return places.refusal_of(call.call_type, running, line if is_new else {})
 
 
 def wake(tables: MemoryTables, now: datetime) -> bool:

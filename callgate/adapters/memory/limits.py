@@ -114,7 +114,7 @@ def ask(
     for limit in chosen:
         if limit.window_s == 0 and in_flight(tables, limit) >= limit.amount:
             return chosen, FlowRefusal(limit.name, 1.0)
-    is_new = call.waits_for is None
+    is_new = call.waits_for is None and not call.is_in_line
     if chosen and is_new and _has_waiters(tables, key):
         return chosen, FlowRefusal(chosen[0].name, 1.0)
     if all(limit.source is Source.OBSERVED for limit in chosen):

@@ -35,7 +35,7 @@ BEGIN
            coalesce(octet_length(c.request), 0), CASE WHEN w.request THEN c.request END,
            coalesce(t.posted, 0)::bigint, coalesce(t.lost, 0)::int,
            coalesce(t.unknown, 0)::int, coalesce(t.paid, 0)::int, coalesce(t.free, 0)::int,
-           CASE WHEN c.wait_reason IN ('rate_limited', 'backlog', 'paused') THEN 'provider' ELSE c.wait_reason END,
+           CASE WHEN c.wait_reason IN ('rate_limited', 'concurrency_limited', 'backlog', 'paused') THEN 'provider' ELSE c.wait_reason END,
            c.end_reason,
            c.sweeps,
            a.attempt_id, a.attempt, a.status, a.hold_nano_usd, a.posted_nano_usd,

@@ -2,19 +2,21 @@
 -- need not.
 --
 -- Rules     `Places.refusal_of` in callgate/domain/concurrency.py. A new call counts those that came before it and wait as
---           if they ran, so that it does not overtake them.
+--           if they ran, so that it does not overtake them. One that was released for its provider is not new: else the
+--           two lines would refuse each other's calls, and none would run.
 -- Locks     nothing. The caller has locked the organisation (lock_orgs_v1), so no other transaction starts its calls.
 CREATE FUNCTION callgate_concurrency_refusal_v1(c llm_call) RETURNS text
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     org_max CONSTANT int := callgate_concurrency_max_v1('organisation', c.org_id);
     type_max CONSTANT int := callgate_concurrency_max_v1('call_type', c.call_type);
+    is_new CONSTANT boolean := NOT c.is_in_line AND c.breaker_id IS NULL;
     taken int;
     refusing text;
 BEGIN
     IF type_max IS NOT NULL THEN
         taken := callgate_running_v1(c.org_id, c.call_type, type_max);
-        IF NOT c.is_in_line THEN
+        IF is_new THEN
             taken := taken + callgate_in_line_v1(c.org_id, c.call_type, type_max);
         END IF;
         IF taken >= type_max THEN
@@ -23,7 +25,7 @@ BEGIN
     END IF;
     IF org_max IS NOT NULL AND refusing IS NULL THEN
         taken := callgate_running_v1(c.org_id, NULL, org_max);
-        IF taken < org_max AND NOT c.is_in_line THEN
+        IF taken < org_max AND is_new THEN
             -- Those that wait for a place of their type do not take one of the organisation.
             taken := taken + coalesce((
                 SELECT sum(least(

@@ -66,6 +66,8 @@ BEGIN
                 SELECT l.call_id, l.generation, l.turn_at FROM llm_call l
                  WHERE l.is_in_line AND l.state IN ('queued', 'waiting') AND l.org_id = org
                    AND l.call_type = i.call_type AND l.state = 'waiting' AND l.due_at > now()
+                   -- A worker of 0.1.0 may have let it wait for something else.
+                   AND l.wait_reason = 'concurrency_limited'
                    AND NOT (has_pauses
                             AND callgate_pause_of_v1(l.org_id, l.call_type, l.provider, l.model) IS NOT NULL)
                  ORDER BY l.turn_at LIMIT least(p.free, greatest(0, i.room)) FOR UPDATE SKIP LOCKED) x
