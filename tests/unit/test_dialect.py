@@ -58,9 +58,8 @@ def test_turns_with_tools_are_refused_where_tools_are_unknown(index: int) -> Non
         Message(role="assistant", tool_calls=(call,)),
         Message(role="tool", content="3", tool_call_id="c1"),
     )
-    messages = (Message(role="user", content="1+2?"), turns[index - 1])
-    if index == 2:
-        messages = (messages[0], Message(role="assistant", content="well"), turns[1])
+    first, plain = Message(role="user", content="1+2?"), Message(role="assistant", content="well")
+    messages = (first, turns[0]) if index == 1 else (first, plain, turns[1])
 
     refused = why(ProviderEntry(cannot=("tools",)), messages=messages)
 
