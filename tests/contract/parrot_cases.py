@@ -12,6 +12,7 @@ from tests.contract.reply_case import (
     FULL_COST,
     IMPLAUSIBLE,
     MISSING,
+    SCHEMA,
     ZERO,
     Case,
     Reply,
@@ -49,6 +50,8 @@ _ANSWERS = (
     Case("text that reached its bound", (said(why="out of words", fed=FULL),), posted=FULL_COST),
     Case("an unasked trick beside the answer", (said(does=[CALL]),)),
     Case("an ending that is declared good", (said(why="hoarse"),), entry={"good_endings": ["hoarse"]}),
+    Case("an answer to a schema in the prompt", (said('{"a": 1}'),), texts=('{"a": 1}',),
+         request={"response_schema": SCHEMA}),
     Case("no usage", (said(fed=None),), posted=None, anomalies=MISSING, usage_is_known=False),
     Case("a usage in OpenAI's form", (said(fed=None, usage={"prompt_tokens": 11, "completion_tokens": 7}),)),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from callgate.adapters.memory.provider import Rule, echo
 from callgate.domain.dialect import why_inexpressible
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Message, ServiceTier, Usage
+from callgate.domain.structured import asked
 from tests.contract.provider_steps import ATTEMPT, TIMEOUT_S, a_request, ask, texts_max
 from tests.support.field_values import FIELD_VALUES, FIELDS_BESIDE
 from tests.support.provider_worlds import ProviderUnderTest
@@ -81,7 +82,7 @@ def test_every_field_of_the_request_arrives(opened: ProviderUnderTest) -> None:
 
     _, world = ask(opened, request=request)
 
-    assert [sent.request for sent in world.sent] == [request]
+    assert [sent.request for sent in world.sent] == [asked(request, opened.entry)]
 
 
 def test_what_a_protocol_cannot_express_is_refused_at_submit(opened: ProviderUnderTest) -> None:

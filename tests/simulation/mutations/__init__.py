@@ -13,6 +13,7 @@ from tests.simulation.mutations import (
     liveness,
     money,
     places,
+    repairs,
     submitters,
 )
 from tests.simulation.mutations.registry import MUTATIONS, Mutation
@@ -28,5 +29,6 @@ __all__ = [
     "liveness",
     "money",
     "places",
+    "repairs",
     "submitters",
 ]
