@@ -15,7 +15,12 @@ FIELD_VALUES: dict[RequestField, Any] = {
     "top_k": 1,
     "seed": 0,
     "stop": ("x",),
-    "response_schema": '{"type":"object"}',
+    "response_schema": {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    },
     "service_tier": "flex",
     "tools": (TOOL,),
     "tool_choice": "required",
