@@ -29,6 +29,23 @@ def _unknown_fields(request: LLMRequest, entry: ProviderEntry) -> str | None:
     return f"provider {request.provider!r} knows no {', '.join(unknown)}"
 
 
+def _unknown_turns(request: LLMRequest, entry: ProviderEntry) -> str | None:
+    """Turns with tools, where the provider knows none."""
+    if "tools" not in entry.cannot:
+        return None
+    turns = (
+        index
+        for index, message in enumerate(request.messages)
+        if message.tool_calls or message.role == "tool"
+    )
+    first = next(turns, None)
+    return (
+        None
+        if first is None
+        else f"messages[{first}]: provider {request.provider!r} knows no tools"
+    )
+
+
 def _unknown_tier(request: LLMRequest, entry: ProviderEntry) -> str | None:
     if request.service_tier in entry.tier_names:
         return None
@@ -112,6 +129,7 @@ def _wrong_arguments(request: LLMRequest, entry: ProviderEntry) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     _unknown_fields,
+    _unknown_turns,
     _unknown_tier,
     _refused_extra,
     _out_of_range,

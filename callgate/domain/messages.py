@@ -102,6 +102,7 @@ class Message(Value):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
+    """`developer` is OpenAI's later word for `system`. A protocol with one word for both sends that."""
     content: Annotated[Text, Field(repr=False)] = ""
     """May be empty only for the result of a tool, and beside tool calls or reasoning."""
     tool_calls: Annotated[

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.catalogue import ProviderEntry, RequestField
 from callgate.domain.errors import ConfigurationError
 
 DEFAULTS = "defaults"
@@ -23,12 +23,27 @@ NEEDS = "needs"
 """Names the lines that only an operator knows, for example Azure's `base_url`."""
 USAGE_FIELDS = "usage_fields"
 """Names of counts of tokens beside OpenAI's. The table in `http/usage.py` must know each; a test compares them."""
-OWN_LINES = frozenset({NEEDS, USAGE_FIELDS})
+RESERVED = "reserved_fields"
+"""Names that the adapter writes itself, beside `catalogue.RESERVED_FIELDS`. No `extra_fields` can have them."""
+OWN_LINES = frozenset({NEEDS, USAGE_FIELDS, RESERVED})
 """Lines of a preset that are no keys of the catalogue."""
 OPERATORS_KEYS = frozenset({"preset", "protocol", "models", "extra_fields", "unwraps"})
 """Keys of the catalogue that no preset may have: they are an operator's decisions."""
 DOCUMENTED = ProviderEntry.model_fields.keys() - OPERATORS_KEYS | OWN_LINES
 """Lines that a preset may have."""
+SAFE: Mapping[str, Any] = {
+    "cannot": list(get_args(RequestField)),
+    "temperature_max": 1.0,
+    "system_first": True,
+    "object_arguments": True,
+    "rate_limit_headers": "none",
+    "json_schema": "prompt",
+}
+"""
+What a protocol can do as far as its `[defaults]` say nothing: nothing that could be dropped, or read wrongly.
+
+The defaults of `ProviderEntry` are OpenAI's dialect, so they hold for its own protocol only.
+"""
 
 
 class _Value(BaseModel):
@@ -89,8 +104,17 @@ class Presets(_Value):
 
     def below(self, preset: str | None) -> dict[str, Any]:
         """What an entry with this preset has as far as it does not say otherwise."""
+        safe = {} if self.protocol == DEFAULT_PROTOCOL else SAFE
         lines = {**self.tables.get(DEFAULTS, {}), **self.tables.get(preset or DEFAULTS, {})}
-        return {key: line.value for key, line in lines.items() if key not in OWN_LINES}
+        said = {key: line.value for key, line in lines.items() if key not in OWN_LINES}
+        return {**safe, **said}
+
+    def reserved(self, preset: str | None) -> frozenset[str]:
+        """Names that its adapter writes itself, in lower case."""
+        tables = (DEFAULTS, preset or DEFAULTS)
+        return frozenset(
+            name.casefold() for table in tables for name in self.value(table, RESERVED, ())
+        )
 
 
 def merged(entry: Mapping[str, Any], known: Mapping[str, Presets]) -> dict[str, Any]:
@@ -102,8 +126,8 @@ def merged(entry: Mapping[str, Any], known: Mapping[str, Presets]) -> dict[str, 
         known: The presets by protocol.
 
     Raises:
-        ConfigurationError: There is no such preset, or the entry lacks a line that only an operator knows. The message
-            begins with the key.
+        ConfigurationError: There is no such preset, the entry lacks a line that only an operator knows, or it allows a
+            field that the adapter writes. The message begins with the key.
     """
     preset, protocol = entry.get("preset"), entry.get("protocol")
     if not isinstance(preset, str | None) or not isinstance(protocol, str | None):
@@ -117,6 +141,10 @@ def merged(entry: Mapping[str, Any], known: Mapping[str, Presets]) -> dict[str, 
         raise ConfigurationError(_unknown(preset, presets.names, f" of protocol {protocol!r}"))
     if missing := [key for key in presets.value(preset or "", NEEDS, ()) if key not in entry]:
         raise ConfigurationError(f"{missing[0]}: preset {preset!r} needs it")
+    extra, reserved = entry.get("extra_fields"), presets.reserved(preset)
+    names = [name for name in extra if isinstance(name, str)] if isinstance(extra, list) else []
+    if taken := sorted(name for name in names if name.casefold() in reserved):
+        raise ConfigurationError(f"extra_fields: the adapter writes {', '.join(taken)} itself")
     return {**presets.below(preset), **entry, "protocol": presets.protocol}
 
 

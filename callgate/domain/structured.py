@@ -60,6 +60,8 @@ def why_unanswerable(request: LLMRequest, entry: ProviderEntry) -> str | None:
     if request.response_schema is None or entry.json_schema != "tool":
         return None
     how = f"provider {request.provider!r} answers a response schema through a tool"
+    if not {"tools", "tool_choice"}.isdisjoint(entry.cannot):
+        return f"{how}, but cannot be told to call one"
     if request.tools:
         return f"{how}, so the request can have no tools of its own"
     if request.n > 1:

@@ -55,6 +55,7 @@ class ProviderLine:
     endpoint: str | None
     """None: the endpoint of the protocol's author."""
     json_schema: str
+    """The way to a schema's answer; `none`: a request with a schema is refused."""
     tools: bool
     tiers: tuple[str, ...]
     cannot: tuple[str, ...]
@@ -80,7 +81,7 @@ def list_providers(
             preset=entry.preset,
             verified=_verified(entry, recordings),
             endpoint=None if entry.base_url is None else without_login(entry.base_url),
-            json_schema=entry.json_schema,
+            json_schema="none" if "response_schema" in entry.cannot else entry.json_schema,
             tools="tools" not in entry.cannot,
             tiers=_tiers(entry),
             cannot=tuple(entry.cannot),

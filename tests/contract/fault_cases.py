@@ -16,15 +16,16 @@ PAGE = Reply(
 )
 
 
-def faults(name: str, fine: Reply, **entry: Any) -> Iterator[Case]:
+def faults(name: str, fine: Reply, *, protocol: str, **declared: Any) -> Iterator[Case]:
     """
     Each fault as a case.
 
     Args:
         name: Of the protocol, for the names of the cases.
         fine: A good reply of the protocol.
-        entry: Of the provider, in the catalogue.
+        declared: The rest of the provider's entry in the catalogue.
     """
+    entry = {"protocol": protocol, **declared}
     for fault, reply in _broken(fine).items():
         yield dead(
             f"{name}: {fault}",

@@ -17,6 +17,7 @@ from tests.contract.anthropic_cases import MESSAGES
 from tests.contract.bill_cases import TIERS, USAGES
 from tests.contract.error_cases import ERRORS
 from tests.contract.fault_cases import faults
+from tests.contract.parrot_cases import PARROT
 from tests.contract.reply_case import FINE, Case, Reply
 from tests.contract.responses_cases import RESPONSES
 from tests.contract.way_cases import WAYS
@@ -32,9 +33,10 @@ CASES = (
     *WAYS,
     *USAGES,
     *TIERS,
-    *faults("chat", FINE),
+    *faults("chat", FINE, protocol="openai"),
     *RESPONSES,
     *MESSAGES,
+    *PARROT,
 )
 DRIP_PIECES = 20
 ATTEMPTS_MAX = 5

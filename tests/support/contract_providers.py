@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from callgate.adapters.catalogue_file import known_presets
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.messages import ReasoningBlock
 from callgate.domain.presets import merged
+from tests.support import own_protocol
 from tests.support.anthropic_wire import MESSAGES_WIRE, REFUSAL_ENDING
 from tests.support.openai_wires import CHAT_WIRE, REASONING_FIELD, RESPONSES_WIRE
+from tests.support.parrot_wire import PARROT_WIRE
 from tests.support.provider_worlds import ProviderUnderTest
 
 
@@ -54,4 +57,14 @@ MESSAGES = ProviderUnderTest(
     _thought("anthropic", {"type": "thinking", "thinking": "hm", "signature": "c2ln"}),
     refusal_ending=REFUSAL_ENDING,
 )
-PROVIDERS = (MEMORY, CHAT, RESPONSES, MESSAGES)
+PARROT = ProviderUnderTest(
+    "parrot",
+    own_protocol.ENTRY,
+    PARROT_WIRE,
+    unsaid={"service_tier": None, "refusal": None},
+    unsaid_counts=("cache_write_tokens", "reasoning_tokens"),
+    joins_system_roles=True,
+)
+UNDECLARED = replace(PARROT, name="undeclared", entry=own_protocol.UNDECLARED)
+"""A protocol that declares nothing, so it can be asked for messages and nothing else."""
+PROVIDERS = (MEMORY, CHAT, RESPONSES, MESSAGES, PARROT, UNDECLARED)

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -232,6 +232,7 @@ class Wire:
     refused: Callable[[Failure], dict[str, Any]]
     """The body of a refusal."""
     request_id_header: str = "x-request-id"
+    wait_header: str = "retry-after"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +243,20 @@ class ProviderUnderTest:
     entry: ProviderEntry
     wire: Wire | None
     """None: the memory provider itself."""
-    thought: ReasoningBlock
-    """Reasoning as its server writes and reads it. What an adapter makes of it is its own affair."""
+    thought: ReasoningBlock | None = None
+    """
+    Reasoning as its server writes and reads it. What an adapter makes of it is its own affair.
+
+    None: it sends none.
+    """
     refusal_ending: str | None = None
     """The ending of every refusal, in OpenAI's words. None: a refusal may have any ending."""
+    unsaid: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of a `ProviderReply` that its server cannot say, each with what is read then."""
+    unsaid_counts: tuple[str, ...] = ()
+    """Counts of a usage that its server cannot say."""
+    joins_system_roles: bool = False
+    """True if it has one word for the roles `system` and `developer`."""
 
     def __call__(self, rules: Sequence[Rule]) -> AbstractAsyncContextManager[World]:
         """The provider, which follows rules."""
@@ -255,9 +266,12 @@ class ProviderUnderTest:
 
     def said(self, reply: ProviderReply) -> ProviderReply:
         """The reply as its server can send it."""
-        if reply.refusal is None or self.refusal_ending is None:
-            return reply
-        return replace(reply, finish_reason=self.refusal_ending)
+        if reply.refusal is not None and self.refusal_ending is not None:
+            reply = replace(reply, finish_reason=self.refusal_ending)
+        usage = reply.usage and reply.usage.model_copy(update=dict.fromkeys(self.unsaid_counts, 0))
+        calls = () if "tools" in self.entry.cannot else reply.tool_calls
+        reasoning = () if self.thought is None else reply.reasoning
+        return replace(reply, usage=usage, tool_calls=calls, reasoning=reasoning, **self.unsaid)
 
     def known(self, **fields: Any) -> dict[str, Any]:
         """Those fields of a request that it can express."""
@@ -289,7 +303,7 @@ async def http_world(
 def _written(answer: ProviderReply | Failure, wire: Wire) -> bytes:
     if isinstance(answer, Failure):
         wait_s = answer.retry_after_s
-        headers = {} if wait_s is None else {"retry-after": str(wait_s)}
+        headers = {} if wait_s is None else {wire.wait_header: str(wait_s)}
         body = wire.refused(answer)
         return http(json.dumps(body).encode(), status=answer.status or 500, headers=headers)
     request_id = answer.provider_request_id

@@ -95,13 +95,14 @@ def test_the_innermost_cause_decides() -> None:
 
 
 def test_what_cannot_be_written_is_final_and_unbilled() -> None:
-    failure = the_failure(Inexpressible(), is_sent=False)
+    failure = the_failure(Inexpressible("say it otherwise"), is_sent=False)
 
     assert (failure.code, failure.retryable, failure.billing) == (
         "inexpressible",
         False,
         Billing.UNBILLED,
     )
+    assert failure.message.endswith("protocol: say it otherwise")
 
 
 @pytest.mark.parametrize(

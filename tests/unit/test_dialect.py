@@ -11,6 +11,7 @@ from callgate.domain.catalogue import RESERVED_FIELDS, Catalogue, ProviderEntry,
 from callgate.domain.dialect import why_inexpressible
 from callgate.domain.errors import InvalidRequest
 from callgate.domain.gates import check_size
+from callgate.domain.messages import Message, ToolCall
 from callgate.domain.requests import LLMRequest
 from tests.unit.test_messages import TOOL, a_request
 
@@ -47,6 +48,23 @@ def test_each_field_can_be_declared_as_unknown(name: RequestField) -> None:
     assert why(knows_not) is None
     assert why(knows, **{name: SET[name]}) is None
     assert why(knows_not, **{name: SET[name]}) == f"provider 'openai' knows no {name}"
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_turns_with_tools_are_refused_where_tools_are_unknown(index: int) -> None:
+    """Without them the conversation would be another one."""
+    call = ToolCall(id="c1", name="add", arguments="{}")
+    turns = (
+        Message(role="assistant", tool_calls=(call,)),
+        Message(role="tool", content="3", tool_call_id="c1"),
+    )
+    first, plain = Message(role="user", content="1+2?"), Message(role="assistant", content="well")
+    messages = (first, turns[0]) if index == 1 else (first, plain, turns[1])
+
+    refused = why(ProviderEntry(cannot=("tools",)), messages=messages)
+
+    assert refused == f"messages[{index}]: provider 'openai' knows no tools"
+    assert why(ProviderEntry(), messages=messages) is None
 
 
 def test_the_gate_asks(monkeypatch: pytest.MonkeyPatch) -> None:

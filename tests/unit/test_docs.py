@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import yaml
@@ -13,10 +14,11 @@ from pydantic import BaseModel
 from typer.core import TyperGroup as Group
 from typer.main import get_command
 
-from callgate.adapters.catalogue_file import known_presets
+from callgate.adapters.catalogue_file import known_presets, load_catalogue
 from callgate.cli import build_app
 from callgate.settings import EMBEDDED
 from config.settings import WorkerSettings
+from tests.support.own_protocol import FOLDER
 
 CHECKOUT = Path(__file__).parents[2]
 PAGES = sorted([*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md")])
@@ -149,6 +151,30 @@ def test_much_is_named() -> None:
     assert len(found(SETTING, CURRENT)) > 10
     assert len(set(commands_named())) > 15
     assert len(ADRS) > 15
+
+
+def test_the_code_of_the_protocol_in_the_how_to_is_the_one_that_the_tests_run() -> None:
+    """Each block of Python, and the presets, is in a file of the folder."""
+    page = (CHECKOUT / "docs" / "howto" / "add-a-provider.md").read_text("utf-8")
+    _, own = page.split("## Another protocol")
+    files = [file.read_text("utf-8") for file in FOLDER.iterdir() if file.is_file()]
+    blocks = re.findall(r"^   ```(?:python|toml)\n(.*?)^   ```", own, re.MULTILINE | re.DOTALL)
+
+    assert len(blocks) == 4
+    for block in blocks:
+        assert any(dedent(block) in file for file in files), block
+
+
+def test_the_same_protocol_in_the_how_to_is_a_valid_catalogue(tmp_path: Path) -> None:
+    page = (CHECKOUT / "docs" / "howto" / "add-a-provider.md").read_text("utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    file = tmp_path / "catalogue.toml"
+    file.write_text(block)
+
+    catalogue = load_catalogue(file)
+
+    assert catalogue.providers["acme_ai"].output_bound_field == "max_tokens"
+    assert [row.model for row in catalogue.prices] == ["acme-large"]
 
 
 def test_each_preset_is_on_the_page_of_providers() -> None:

@@ -8,7 +8,7 @@ import tomllib
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -24,9 +24,16 @@ from callgate.adapters.cost_calculator import CostCalculator
 from callgate.adapters.providers.http.usage import COUNT_FIELDS, PLACES
 from callgate.adapters.token_estimator import TokenEstimator
 from callgate.domain import gates
-from callgate.domain.catalogue import Catalogue, ProviderEntry
+from callgate.domain.catalogue import Catalogue, ProviderEntry, RequestField
 from callgate.domain.errors import ConfigurationError, InvalidRequest, UnknownModel, UnpricedModel
-from callgate.domain.presets import DEFAULTS, OWN_LINES, USAGE_FIELDS, Presets, merged
+from callgate.domain.presets import (
+    DEFAULTS,
+    OWN_LINES,
+    SAFE,
+    USAGE_FIELDS,
+    Presets,
+    merged,
+)
 from callgate.domain.requests import LLMRequest, Message, ServiceTier, Usage
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -169,7 +176,33 @@ def test_the_entry_wins_then_the_preset_then_the_defaults(
 
     found = merged({"preset": "x", **entry}, known)
 
-    assert found == {**defaults, **preset, **entry, "preset": "x", "protocol": "odd"}
+    assert found == {**SAFE, **defaults, **preset, **entry, "preset": "x", "protocol": "odd"}
+
+
+def test_a_protocol_that_declares_nothing_is_asked_for_nothing() -> None:
+    """The defaults of an entry are OpenAI's dialect; another protocol must not inherit them."""
+    entry = ProviderEntry.model_validate(
+        merged({"protocol": "odd"}, {"odd": Presets.of("odd", {})})
+    )
+
+    assert set(entry.cannot) == set(get_args(RequestField))
+    assert (entry.rate_limit_headers, entry.temperature_max) == ("none", 1.0)
+    assert entry.system_first
+    assert entry.object_arguments
+
+
+@pytest.mark.parametrize("name", ["hear", "HEAR"])
+def test_a_folder_reserves_names_of_its_own(name: str) -> None:
+    """`extra` can never have them, whatever the operator writes."""
+    page = {"url": "https://example.org", "as_of": "2026-11-29"}
+    line = {"value": ["hear"], "source": "page"}
+    tables = {"sources": {"page": page}, DEFAULTS: {"reserved_fields": line}, "x": {}}
+    known = {"odd": Presets.of("odd", tables)}
+
+    for entry in ({"protocol": "odd"}, {"preset": "x"}):
+        with pytest.raises(ConfigurationError, match=f"extra_fields: the adapter writes {name} "):
+            merged({**entry, "extra_fields": ["other", name]}, known)
+        assert merged({**entry, "extra_fields": ["other"]}, known)["extra_fields"] == ["other"]
 
 
 def test_a_preset_chooses_its_protocol() -> None:

@@ -64,6 +64,12 @@ def test_a_line_says_what_a_provider_can_do() -> None:
     assert line.cannot == ("tools", "seed")
 
 
+def test_a_provider_that_refuses_schemas_has_no_way_to_answer_them() -> None:
+    (line,) = list_providers(catalogue_of(cannot=("response_schema",)), {}, Keys())
+
+    assert line.json_schema == "none"
+
+
 @pytest.mark.parametrize(
     ("keys", "needs_key", "state"),
     [

@@ -131,6 +131,12 @@ def test_tools_of_a_prompted_request_stay_the_callers() -> None:
     ("entry", "fields", "why"),
     [
         (TOOL, {"tools": (Tool(name="look"),)}, "no tools of its own"),
+        (ProviderEntry(json_schema="tool", cannot=("tools",)), {}, "cannot be told to call one"),
+        (
+            ProviderEntry(json_schema="tool", cannot=("tool_choice",)),
+            {},
+            "cannot be told to call one",
+        ),
         (TOOL, {"n": 2}, "n must be 1"),
         (TOOL, {"response_schema": '{"type":"array"}'}, "type object"),
         (

@@ -10,6 +10,7 @@ from callgate.adapters.providers.http.http_adapter import HTTPAdapter, SDKClient
 from callgate.adapters.providers.http.plain_client import SENT, UNSENT, PlainClient
 from callgate.domain.provider import Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
+from tests.support.parrot.parrot_errors import ERRORS
 from tests.support.parrot.parrot_reply import reply_of
 from tests.support.parrot.parrot_request import request_json
 
@@ -23,7 +24,7 @@ class ParrotAdapter(HTTPAdapter):
     sent_errors = SENT
 
     def _new_client(self, base_url: str, http: httpx2.AsyncClient) -> SDKClient:
-        return PlainClient(base_url, http)
+        return PlainClient(base_url, http, ERRORS)
 
     def _key_headers(self, key: str | None) -> Mapping[str, str]:
         return {} if key is None else {"X-Cracker": key}

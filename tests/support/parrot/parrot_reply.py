@@ -1,51 +1,91 @@
-"""Reads a reply: `{"say": text, "why": ending, "model": ..., "usage": {"input_tokens": ..., "output_tokens": ...}}`."""
+"""Reads a reply: `{"say": text, "does": [trick, ...], "why": ending, "fed": {"in": ..., "out": ...}}`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
+from callgate.adapters.providers.http.answer_wrapping import unwrapped
 from callgate.adapters.providers.http.reply_body import (
+    billing_of,
     failure_in,
     fields_of,
     invalid,
     name_of,
     text_of,
     too_large,
+    tool_call,
 )
-from callgate.adapters.providers.http.usage import usage_in
+from callgate.adapters.providers.http.usage import CountField, OwnCounts, usage_in
 from callgate.domain.bounded_json import TooLarge
 from callgate.domain.catalogue import ProviderEntry
-from callgate.domain.provider import Failure, ProviderReply
+from callgate.domain.endings import GOOD_ENDING, TOOLS_ENDING, Ending, ending_of
+from callgate.domain.messages import ToolCall
+from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
+from tests.support.parrot.parrot_errors import ERRORS
 
-ENDINGS = {"done": "stop", "out of words": "length"}
+ENDINGS = {
+    "done": GOOD_ENDING,
+    "out of words": "length",
+    "does a trick": TOOLS_ENDING,
+    "covered": "content_filter",
+}
 """Parrot's endings in OpenAI's words."""
+_FED = "Parrot API reference, fed (2026-11)"
+COUNTS = OwnCounts(
+    places=("fed",),
+    fields=(
+        CountField("input", "in", _FED),
+        CountField("cached", "known", _FED),
+        CountField("output", "out", _FED),
+    ),
+)
 
 
 def reply_of(
     body: bytes, headers: Mapping[str, str], request: LLMRequest, entry: ProviderEntry
 ) -> ProviderReply | Failure:
-    """Read the body of a reply with a status of success."""
+    """Read the body of a reply with a status of success. Its usage is read even if it holds no answer."""
     try:
         fields = fields_of(body, headers)
     except TooLarge:
-        return too_large(body, request)
+        return too_large(body, request, COUNTS)
     if isinstance(fields, Failure):
         return fields
-    if failure := failure_in(fields, (), headers, entry):
-        return failure
-    text = text_of(fields.get("say"))
-    if text is None:
+    said, calls, why = text_of(fields.get("say")), list(_calls(fields)), name_of(fields.get("why"))
+    ending = ENDINGS.get((why or "").casefold(), why)
+    is_answer = said is not None or bool(calls) or why is not None
+    # Words, a trick or a used-up bound: tokens were used, so a count of zero is wrong and an error is not free.
+    has_text = bool(said or calls) or ending_of(ending) is Ending.TRUNCATED
+    reported = usage_in(fields, has_text=has_text, own=COUNTS)
+    failure = failure_in(fields, (), headers, entry, ERRORS)
+    if failure is not None:
+        failure = replace(failure, billing=billing_of(failure, reported, has_text=has_text))
+        if failure.billing is not Billing.BY_USAGE:
+            return failure
+    elif reported.usage is None and not is_answer:
         return invalid("the reply says nothing")
-    ending = name_of(fields.get("why"))
-    reported = usage_in(fields, has_text=bool(text))
+    is_good = is_answer and ending_of(ending, entry.good_endings) is Ending.GOOD
+    unwraps = entry.unwraps if request.response_schema else ()
     return ProviderReply(
-        texts=(text,),
-        finish_reason=ENDINGS.get(ending or "", ending),
+        texts=(unwrapped(said or "", unwraps),) if is_answer else (),
+        finish_reason=GOOD_ENDING if is_good else ending,
         refusal=None,
         usage=reported.usage,
         service_tier=None,
         model=name_of(fields.get("model")) or request.model,
-        provider_request_id=name_of(headers.get("x-request-id")),
+        provider_request_id=name_of(headers.get("x-feather")),
+        tool_calls=tuple(calls) if request.tools else (),
         anomalies=reported.anomalies,
+        failure=failure,
     )
+
+
+def _calls(fields: Mapping[str, Any]) -> Iterator[ToolCall]:
+    """The tools that the model asks for."""
+    does = fields.get("does")
+    tricks = [trick for trick in does if isinstance(trick, dict)] if isinstance(does, list) else []
+    for index, trick in enumerate(tricks):
+        yield tool_call(trick.get("id"), trick.get("trick"), trick.get("with"), index)

@@ -25,6 +25,8 @@ STANDARD_TIER = "standard_only"
 """With `auto`, the default, the provider could serve a request at another tier than its hold was priced at."""
 THINKING = ("thinking", "redacted_thinking")
 """The types of reasoning blocks. No other block is sent on: the tokens of an image, for example, have no bound here."""
+NOT_JSON = "it holds a lone surrogate, or a number that is not finite"
+UNREAD_THOUGHT = "send reasoning blocks on as they came"
 TOOL_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 Block = dict[str, Any]
@@ -35,7 +37,8 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
     Write the request as JSON in UTF-8. Only fields that the request sets are sent.
 
     Raises:
-        Inexpressible: A reasoning block of this protocol is not one that this adapter has read from a reply.
+        Inexpressible: A reasoning block of this protocol is not one that this adapter has read from a reply,
+            or the request holds what JSON cannot have.
     """
     thinking, output_config = _thinking(request), _output_config(request, entry)
     fields: dict[str, Any] = {
@@ -61,7 +64,7 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
             given, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         ).encode()
     except ValueError as exc:
-        raise Inexpressible from exc
+        raise Inexpressible(NOT_JSON) from exc
 
 
 def _thinking(request: LLMRequest) -> Block | None:
@@ -143,9 +146,9 @@ def _thought(block: ReasoningBlock) -> Block:
     try:
         thought = json.loads(block.data)
     except (ValueError, RecursionError) as exc:
-        raise Inexpressible from exc
+        raise Inexpressible(UNREAD_THOUGHT) from exc
     if not isinstance(thought, dict) or thought.get("type") not in THINKING:
-        raise Inexpressible
+        raise Inexpressible(UNREAD_THOUGHT)
     return thought
 
 

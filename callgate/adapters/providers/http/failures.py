@@ -33,7 +33,16 @@ class NoClient(Exception):
 
 
 class Inexpressible(Exception):
-    """A request cannot be written in the provider's protocol. Gates refuse what a caller can know; this is the rest."""
+    """
+    A request cannot be written in the provider's protocol. Gates refuse what a catalogue can declare; this is the rest.
+
+    Args:
+        reason: What is wrong, or what to do. It is stored with the call, so it quotes nothing of the request.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 Classifier = Callable[[BaseException, ProviderEntry], Failure]
@@ -99,6 +108,14 @@ def _no_client(exc: BaseException, _entry: ProviderEntry) -> Failure:
     return Failure("client_failed", message, True, Billing.UNBILLED)
 
 
+def _inexpressible(exc: BaseException, _entry: ProviderEntry) -> Failure:
+    """The failure of `Inexpressible`, with its reason."""
+    if not isinstance(exc, Inexpressible):
+        raise TypeError(f"{type(exc).__name__} has no reason")
+    message = f"the request cannot be written in the provider's protocol: {exc.reason}"
+    return Failure("inexpressible", message, False, Billing.UNBILLED)
+
+
 UNEXPECTED = unknown("unexpected_error", "an unexpected error", retryable=False)
 CONNECTION_LOST = unknown("connection_lost", "the connection broke after the request may have left")
 INVALID_RESPONSE = unknown("invalid_response", "the reply broke off or is not HTTP")
@@ -112,14 +129,7 @@ _CONNECT_TIMEOUT = unsent("connect_timeout", "no connection in time")
 
 UNSENT_CLIENT: Table = (
     (NoClient, _no_client),
-    (
-        Inexpressible,
-        unsent(
-            "inexpressible",
-            "the request cannot be written in the provider's protocol: send reasoning blocks on as they came",
-            retryable=False,
-        ),
-    ),
+    (Inexpressible, _inexpressible),
 )
 """Nothing was sent because there is no client, or no body. It stands above an SDK's rows."""
 UNSENT_TRANSPORT: Table = (

@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from callgate.adapters.providers.http.error_body import error_fields, named_status, provider_code
+from callgate.adapters.providers.http.own_errors import USUAL_ERRORS, OwnErrors
 from callgate.adapters.providers.http.refusals import refusal_of
 from callgate.adapters.providers.http.reply_bounds import UNKNOWN_CODING
 from callgate.adapters.providers.http.retry_after import retry_after_s
-from callgate.adapters.providers.http.usage import WireUsage, usage_in
+from callgate.adapters.providers.http.usage import USUAL_COUNTS, OwnCounts, WireUsage, usage_in
 from callgate.domain import bounded_json
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.messages import ToolCall
@@ -29,7 +30,7 @@ STREAM_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 """First bytes of an event stream, for streams with a wrong Content-Type (WHATWG HTML, 9.2.5)."""
 USAGE_BYTES_MAX = 4096
 """How much of a reply that is too large is parsed as its usage."""
-_USAGE = re.compile(rb'"usage"\s*+:\s*+(\{)')
+_OBJECT = re.compile(rb"\s*+:\s*+(\{)")
 TOOL_NAME_CHARS_MAX = 64
 TOOL_CALL_ID_CHARS_MAX = 256
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -64,7 +65,9 @@ def fields_of(body: bytes, headers: Mapping[str, str]) -> dict[str, Any] | Failu
     return fields
 
 
-def too_large(body: bytes, request: LLMRequest) -> ProviderReply | Failure:
+def too_large(
+    body: bytes, request: LLMRequest, own: OwnCounts = USUAL_COUNTS
+) -> ProviderReply | Failure:
     """The result for a reply with too many values: only its usage is read."""
     failure = Failure(
         "reply_too_large",
@@ -72,7 +75,10 @@ def too_large(body: bytes, request: LLMRequest) -> ProviderReply | Failure:
         False,
         Billing.UNKNOWN,
     )
-    reported = usage_in({"usage": _last_usage(body)}, has_text=True)
+    # Of a place in another object only the last name is looked for.
+    names = (place.rpartition(".")[2] for place in (*own.places, "usage"))
+    found = next((usage for name in names if (usage := _last_object(body, name))), None)
+    reported = usage_in({"usage": found}, has_text=True, own=own)
     if reported.usage is None:
         return failure
     return ProviderReply(
@@ -88,9 +94,11 @@ def too_large(body: bytes, request: LLMRequest) -> ProviderReply | Failure:
     )
 
 
-def _last_usage(body: bytes) -> object:
-    """Parse the last `"usage"` object in the text. Inside a JSON string its quotes would be escaped."""
-    match = _USAGE.match(body, max(0, body.rfind(b'"usage"')))
+def _last_object(body: bytes, name: str) -> object:
+    """Parse the last object of this name in the text. Inside a JSON string the name's quotes would be escaped."""
+    quoted = f'"{name}"'.encode()
+    start = body.rfind(quoted)
+    match = _OBJECT.match(body, start + len(quoted)) if start >= 0 else None
     if match is None:
         return None
     text = body[match.start(1) : match.start(1) + USAGE_BYTES_MAX].decode(errors="replace")
@@ -111,6 +119,7 @@ def failure_in(
     choices: Sequence[dict[str, Any]],
     headers: Mapping[str, str],
     entry: ProviderEntry,
+    own: OwnErrors = USUAL_ERRORS,
 ) -> Failure | None:
     """
     The failure for an error in the reply; None if there is no error.
@@ -118,6 +127,7 @@ def failure_in(
     Args:
         choices: The parts of the reply that hold an answer, and may hold an error too.
     """
+    fields, headers = own.translated(fields), own.with_wait(headers)
     errors = [
         error_fields([holder.get("error"), holder.get("errors")]) for holder in (fields, *choices)
     ]

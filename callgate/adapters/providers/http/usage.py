@@ -98,6 +98,28 @@ PLACES = (
 
 
 @dataclass(frozen=True, slots=True)
+class OwnCounts:
+    """Names of a protocol that no other one has. A folder has them beside its reply; both tables are looked up too."""
+
+    places: tuple[str, ...] = ()
+    fields: tuple[CountField, ...] = ()
+
+    @property
+    def all_places(self) -> tuple[str, ...]:
+        """Where its usage may be, its own places first."""
+        return (*self.places, *PLACES)
+
+    @property
+    def all_fields(self) -> tuple[CountField, ...]:
+        """How its counts may be named."""
+        return (*self.fields, *COUNT_FIELDS)
+
+
+USUAL_COUNTS = OwnCounts()
+"""A protocol whose names are in the tables."""
+
+
+@dataclass(frozen=True, slots=True)
 class WireUsage:
     """The usage that a reply names, and what is odd about it."""
 
@@ -124,7 +146,9 @@ class _Counts:
     """Two names of one count have different numbers, or the number of cached tokens is invalid."""
 
 
-def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> WireUsage:
+def usage_in(
+    reply: Mapping[str, Any], *, has_text: bool, own: OwnCounts = USUAL_COUNTS
+) -> WireUsage:
     """
     Find the usage object in a reply and read it.
 
@@ -135,17 +159,20 @@ def usage_in(reply: Mapping[str, Any], *, has_text: bool) -> WireUsage:
     choices = reply.get("choices")
     only = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
     places = {**reply, "choice": only}
-    found = [usage for place in PLACES if isinstance(usage := _at(places, place), dict)]
-    counted = [u for u in found if any(_at(u, field.path) is not None for field in COUNT_FIELDS)]
+    found = [usage for place in own.all_places if isinstance(usage := _at(places, place), dict)]
+    paths = [field.path for field in own.all_fields]
+    counted = [u for u in found if any(_at(u, path) is not None for path in paths)]
     # Some gateways send zeros in the usual place and the true counts in another one.
-    counted.sort(key=lambda usage: not any(_at(usage, field.path) for field in COUNT_FIELDS))
-    return usage_of(counted[0], has_text=has_text) if counted else WireUsage(None)
+    counted.sort(key=lambda usage: not any(_at(usage, path) for path in paths))
+    return usage_of(counted[0], has_text=has_text, own=own) if counted else WireUsage(None)
 
 
-def usage_of(usage: Mapping[str, Any], *, has_text: bool = False) -> WireUsage:
+def usage_of(
+    usage: Mapping[str, Any], *, has_text: bool = False, own: OwnCounts = USUAL_COUNTS
+) -> WireUsage:
     """Read one usage object; `has_text` as in `usage_in`."""
     try:
-        counts = _counts(usage)
+        counts = _counts(usage, own.all_fields)
     except ValueError:
         return WireUsage(None, (Anomaly.USAGE_IMPLAUSIBLE,))
     has_zero = has_text and 0 in (counts.input, counts.output)
@@ -232,7 +259,7 @@ def _highest_cost(counts: _Counts, candidates: Sequence[Usage]) -> Usage:
     )
 
 
-def _counts(usage: Mapping[str, Any]) -> _Counts:
+def _counts(usage: Mapping[str, Any], fields: Sequence[CountField]) -> _Counts:
     """
     Look up every count under each of its names.
 
@@ -242,7 +269,7 @@ def _counts(usage: Mapping[str, Any]) -> _Counts:
     numbers: dict[Kind, set[int]] = {kind: set() for kind in KINDS}
     beside: dict[Kind, set[bool]] = {kind: set() for kind in KINDS}
     is_cached_invalid = False
-    for field in COUNT_FIELDS:
+    for field in fields:
         try:
             count = _count(_at(usage, field.path))
         except ValueError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.made_strict import SentSchema
-from callgate.domain.messages import Message, Tool, ToolChoice
+from callgate.domain.messages import Message, ReasoningBlock, Tool, ToolChoice
 from callgate.domain.requests import LLMRequest
 from callgate.domain.structured import sent_schema
 
@@ -29,7 +29,7 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
     """
     fields: dict[str, Any] = {
         "model": request.model,
-        "messages": [_message(message, entry) for message in request.messages],
+        "messages": [_message(m, entry) for m in request.messages if _is_said(m, entry)],
         entry.output_bound_field: request.max_output_tokens,
         "n": request.n if request.n != 1 else None,
         "temperature": request.temperature,
@@ -55,6 +55,21 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
     return body.encode()
 
 
+def _is_said(message: Message, entry: ProviderEntry) -> bool:
+    """False for a message of which nothing is left: it had only reasoning that this server does not know."""
+    if message.content or message.tool_calls or message.role == "tool":
+        return True
+    return any(_known(block, entry) for block in message.reasoning)
+
+
+def _known(block: ReasoningBlock, entry: ProviderEntry) -> dict[str, Any]:
+    """The fields of a reasoning block that the server knows."""
+    if block.protocol != PROTOCOL:
+        return {}
+    fields = json.loads(block.data)
+    return {n: fields[n] for n in entry.reasoning_fields if n in fields}
+
+
 def _message(message: Message, entry: ProviderEntry) -> dict[str, Any]:
     """A message with its tool calls, or the tool call that it answers, and with the reasoning that the server knows."""
     fields: dict[str, Any] = {"role": message.role, "content": message.content}
@@ -71,9 +86,7 @@ def _message(message: Message, entry: ProviderEntry) -> dict[str, Any]:
             for call in message.tool_calls
         ]
     for block in message.reasoning:
-        if block.protocol == PROTOCOL:
-            known = json.loads(block.data)
-            fields.update({n: known[n] for n in entry.reasoning_fields if n in known})
+        fields.update(_known(block, entry))
     return fields
 
 
