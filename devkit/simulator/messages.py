@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from devkit.simulator.chat import (
     BadRequest,
@@ -25,9 +25,11 @@ from devkit.simulator.chat import (
     reply_by,
     text_of,
     utf8,
+    written_bytes,
 )
 from devkit.simulator.limits import Decision
 from devkit.simulator.script import ErrorBody, Kind, Step
+from devkit.simulator.turns import Said, asked_last, calls_of, signature_of
 
 MESSAGES_PATH = "/v1/messages"
 CACHE_MARKS_MAX = 4
@@ -111,17 +113,23 @@ def _request(fields: Mapping[str, Any]) -> ChatRequest:
     _check_numbers(fields)
     _check_turns(turns)
     _check_marks([*(fields.get("tools") or ()), *system, *(b for _, turn in turns for b in turn)])
-    said = [_text(block) for role, turn in turns if role == "user" for block in turn]
+    said = [Said(_who(role, block), _text(block)) for role, turn in turns for block in turn]
     texts = [_text(block) for blocks in (system, *(turn for _, turn in turns)) for block in blocks]
     return ChatRequest(
         model=str(fields["model"]),
-        last_user_text=said[-1] if said else "",
+        asked_last=asked_last(said),
         prompt_bytes=sum(len(utf8(text)) for text in texts),
         choices=1,
         completion_tokens_max=fields["max_tokens"],
         response_format=_format(fields.get("output_config") or {}),
         service_tier="standard",
     )
+
+
+def _who(role: str, block: Block) -> Literal["user", "tool", "other"]:
+    if role != "user":
+        return "other"
+    return "tool" if block["type"] == "tool_result" else "user"
 
 
 def _blocks(content: str | Sequence[Block]) -> list[Block]:
@@ -220,16 +228,20 @@ def _message(request: ChatRequest, step: Step, answer_id: str) -> dict[str, Any]
 
 
 def _content(step: Step, text: str, answer_id: str) -> Iterator[dict[str, Any]]:
-    """The blocks of an answer: its thoughts, if tokens were used for them, and its text."""
-    if step.usage.reasoning_tokens:
-        yield {"type": "thinking", "thinking": "Let me see.", "signature": f"signed-{answer_id}"}
-    if step.refusal is None:
+    """The blocks of an answer: thoughts, if they are scripted or tokens were used for them; the text; tool calls."""
+    if step.reasoning is not None or step.usage.reasoning_tokens:
+        thoughts = "Let me see." if step.reasoning is None else step.reasoning
+        yield {"type": "thinking", "thinking": thoughts, "signature": signature_of(answer_id)}
+    if step.refusal is None and (text or not step.tool_calls):
         yield {"type": "text", "text": text}
+    for call_id, call in calls_of(step, answer_id, "toolu"):
+        given = json.loads(call.arguments)
+        yield {"type": "tool_use", "id": call_id, "name": call.name, "input": given}
 
 
 def _usage(request: ChatRequest, step: Step, text: str) -> dict[str, Any]:
     usage = step.usage
-    read, written = counts_of(request, usage, len(utf8(step.refusal or text)))
+    read, written = counts_of(request, usage, written_bytes(step, text))
     for_an_hour = usage.cache_write_1h_tokens
     return {
         "input_tokens": max(0, read - usage.cached_tokens - usage.cache_write_tokens),
