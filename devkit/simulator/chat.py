@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Literal
 
 from multidict import CIMultiDict
 
-from devkit.simulator.script import ErrorBody, Kind, ReportedUsage, Step
+from devkit.simulator.script import ErrorBody, Kind, ReportedUsage, ScriptedCall, Step
 from devkit.simulator.turns import (
     Said,
     UnmatchedResult,
@@ -65,6 +65,8 @@ class ChatRequest:
     """The limit of each choice."""
     response_format: Mapping[str, Any]
     service_tier: str
+    forced: Mapping[str, Any] | None = None
+    """Name and `parameters` of the tool that the answer must call."""
 
     @property
     def input_tokens(self) -> int:
@@ -103,6 +105,7 @@ class ChatRequest:
             completion_tokens_max=_completion_tokens_max(fields),
             response_format=fields.get("response_format") or {},
             service_tier="default" if tier == "auto" else str(tier),
+            forced=_forced(fields),
         )
 
 
@@ -141,7 +144,7 @@ def reply_to(chat: ChatRequest, step: Step) -> Reply:
 
 def reply_by(complete: Complete, path: str, chat: ChatRequest, step: Step) -> Reply:
     """Return the answer of a step, in the protocol of `complete` and of the path."""
-    answer_id = uuid.uuid4().hex
+    answer_id, step = uuid.uuid4().hex, _as_forced(chat, step)
     headers = CIMultiDict({"Content-Type": "application/json", "x-request-id": f"req_{answer_id}"})
     match step.kind:
         case Kind.STATUS:
@@ -271,6 +274,42 @@ def _answer_text(chat: ChatRequest, step: Step) -> str:
             return "{}"
         case _:
             return "ok"
+
+
+def _as_forced(chat: ChatRequest, step: Step) -> Step:
+    """The step as the call of the tool that the request forces; its text, if it has one, is the arguments."""
+    is_answer = step.kind is Kind.OK and step.refusal is None and not step.tool_calls
+    if chat.forced is None or not is_answer:
+        return step
+    given = step.text or json.dumps(_shallow_instance(chat.forced["parameters"]))
+    call = ScriptedCall(name=chat.forced["name"], arguments=given)
+    return step.model_copy(update={"text": "", "tool_calls": (call,)})
+
+
+def _forced(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    match fields.get("tool_choice"):
+        case {"function": {"name": name}}:
+            return forced_tool(name, [tool["function"] for tool in fields["tools"]])
+        case _:
+            return None
+
+
+def forced_tool(
+    name: str, tools: Iterable[Mapping[str, Any]], parameters: str = "parameters"
+) -> Mapping[str, Any]:
+    """
+    The tool that a request forces.
+
+    Args:
+        parameters: What the protocol calls the schema of a tool.
+
+    Raises:
+        BadRequest: There is no such tool.
+    """
+    for tool in tools:
+        if tool["name"] == name:
+            return {"name": name, "parameters": tool.get(parameters) or {}}
+    raise BadRequest(f"tool_choice names a tool that is not there: {name!r}")
 
 
 def _shallow_instance(schema: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from devkit.simulator.chat import (
     ChatRequest,
     Reply,
     counts_of,
+    forced_tool,
     parsed,
     reply_by,
     text_of,
@@ -123,7 +124,16 @@ def _request(fields: Mapping[str, Any]) -> ChatRequest:
         completion_tokens_max=fields["max_tokens"],
         response_format=_format(fields.get("output_config") or {}),
         service_tier="standard",
+        forced=_forced(fields),
     )
+
+
+def _forced(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    match fields.get("tool_choice"):
+        case {"type": "tool", "name": name}:
+            return forced_tool(name, fields["tools"], "input_schema")
+        case _:
+            return None
 
 
 def _who(role: str, block: Block) -> Literal["user", "tool", "other"]:
@@ -158,16 +168,18 @@ def _check_turns(turns: Sequence[tuple[str, Sequence[Block]]]) -> None:
     """The user begins; results follow the tool calls at once, all of them, and nothing else has results."""
     if not turns or turns[0][0] != "user":
         raise BadRequest("messages: first message must use the 'user' role")
-    called: set[str] = set()
+    called: list[str] = []
     for role, blocks in turns:
         if role not in ("user", "assistant"):
             raise BadRequest(f"role '{role}' is not supported on this model")
         if not blocks or any(b["type"] == "text" and not b["text"].strip() for b in blocks):
             raise BadRequest("messages: text content blocks must be non-empty")
-        answered = {b["tool_use_id"] for b in blocks if b["type"] == "tool_result"}
+        answered = sorted(b["tool_use_id"] for b in blocks if b["type"] == "tool_result")
         if answered != called:
             raise BadRequest("tool_use ids and tool_result blocks do not match")
-        called = {b["id"] for b in blocks if b["type"] == "tool_use"}
+        called = sorted(b["id"] for b in blocks if b["type"] == "tool_use")
+    if called:
+        raise BadRequest("tool_use ids were found without tool_result blocks after them")
 
 
 def _check_marks(blocks: Sequence[Block]) -> None:

@@ -17,6 +17,7 @@ from devkit.simulator.chat import (
     Reply,
     content_of,
     counts_of,
+    forced_tool,
     parsed,
     reply_by,
     text_of,
@@ -79,7 +80,16 @@ def _request(fields: Mapping[str, Any]) -> ChatRequest:
         completion_tokens_max=_output_tokens_max(fields),
         response_format=_format(fields.get("text") or {}),
         service_tier="default" if tier == "auto" else str(tier),
+        forced=_forced(fields),
     )
+
+
+def _forced(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    match fields.get("tool_choice"):
+        case {"type": "function", "name": name}:
+            return forced_tool(name, fields["tools"])
+        case _:
+            return None
 
 
 def _text(item: Mapping[str, Any]) -> str:

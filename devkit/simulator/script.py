@@ -113,7 +113,11 @@ class ScriptedCall(_Value):
 
 
 class Step(_Value):
-    """One answer. By default it is correct and immediate, and a text, also where the request has tools."""
+    """
+    One answer. By default it is correct and immediate, and a text, also where the request has tools.
+
+    If the request forces a tool, an answer without tool calls is a call of that one, with the text as its arguments.
+    """
 
     kind: Kind = Kind.OK
     latency_s: Seconds | Uniform | Lognormal = 0.0
