@@ -377,7 +377,7 @@ class Invariants:
         has_answer = view.state is not S.SUCCEEDED or error is None
         self.check("an_answer_is_kept", has_answer, f"{name} {view.state}: {error}")
         if error is None:
-            text = json.loads(result_of(view).text)
+            text = self._world.conversations.origin(result_of(view))
             asked = LLMRequest.model_validate_json(new.request)
             answered = self._world.bills[UUID(text["attempt"])].request
             is_same = all(getattr(asked, f) == getattr(answered, f) for f in CHANGES_THE_ANSWER)
