@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,8 @@ from tests.support.deployment import Deployment
 from tests.support.three_protocols import CATALOGUE, MODEL, PROTOCOLS
 
 PATIENCE_S = 30.0
+PAGE = Path(__file__).parents[2] / "docs" / "tools.md"
+RATES = {"EUR": "1.17", "USD": "1.00"}
 QUESTION = "What is 12 EUR in USD?"
 RATE = Tool(
     name="rate",
@@ -32,6 +37,7 @@ ASKS = Step(
     usage=ReportedUsage(prompt_tokens=40, completion_tokens=30, reasoning_tokens=20),
 )
 ANSWERS = Step(text="14.04 USD", usage=ReportedUsage(prompt_tokens=80, completion_tokens=5))
+CALLS = "SELECT input_hash FROM llm_call WHERE org_id = :org"
 SCRIPT = [Rule(match=Match(text="1.17"), reply=[ANSWERS]), Rule(reply=[ASKS])]
 
 
@@ -106,7 +112,23 @@ def test_a_conversation_with_tools_is_one_call_per_turn(
     assert deployment.provider.counts().total == 2
 
 
-CALLS = "SELECT input_hash FROM llm_call WHERE org_id = :org"
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_example_of_the_page_talks_to_each(deployment: Deployment, protocol: str) -> None:
+    deployment.ensure_worker()
+    org = deployment.org()
+    deployment.provider.script(SCRIPT)
+    (example,) = re.findall(
+        r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    names: dict[str, Any] = {
+        "run_tool": lambda name, arguments: RATES[json.loads(arguments)["currency"]]
+    }
+    exec(example, names)  # noqa: S102 - our own page
+
+    answer = names["converse"](deployment.client, org, protocol, MODEL, QUESTION)
+
+    assert answer == "14.04 USD"
+    assert len(deployment.attempts(org)) == 2
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
