@@ -26,6 +26,9 @@ class AsyncLedger:
         def read_whole(keys: Sequence[CallKey]) -> Sequence[CallView | None]:
             return list(ledger.read(keys, Bodies.REQUEST))
 
+        def read_answer(refs: Sequence[AttemptRef]) -> Sequence[CallView | None]:
+            return list(ledger.read(refs, Bodies.REPLY))
+
         def publish(refs: Sequence[AttemptRef]) -> Sequence[None]:
             queue.publish_settle_tasks(refs)
             return [None] * len(refs)
@@ -33,6 +36,7 @@ class AsyncLedger:
         self._read = GroupCommit(_in_threads(threads, read))
         # One at a time: each large request has its own deadline.
         self._read_whole = GroupCommit(_in_threads(threads, read_whole), batch_max=1)
+        self._read_answer = GroupCommit(_in_threads(threads, read_answer), batch_max=1)
         self._reserve = GroupCommit(_in_threads(threads, ledger.reserve))
         self._record = GroupCommit(_in_threads(threads, ledger.record), weigh=_bytes_of)
         self._publish = GroupCommit(_in_threads(threads, publish))
@@ -44,6 +48,10 @@ class AsyncLedger:
     async def read_whole(self, key: CallKey) -> CallView | None:
         """Read one call, with its request of any size."""
         return await self._read_whole(key)
+
+    async def read_answer(self, ref: AttemptRef) -> CallView | None:
+        """Read one call, with the reply of an attempt."""
+        return await self._read_answer(ref)
 
     async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
         """Claim it and hold its cost, or reject or defer it."""

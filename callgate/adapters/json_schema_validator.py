@@ -20,7 +20,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import pydantic_core
-from jsonschema_rs import FancyRegexOptions, ValidationError, Validator, validator_for
+from jsonschema_rs import (
+    FancyRegexOptions,
+    ValidationError,
+    ValidationErrorKind,
+    Validator,
+    validator_for,
+)
 from pydantic_core import core_schema
 
 from callgate.domain.answers import Answer, SchemaResult
@@ -33,6 +39,9 @@ BACKTRACKS_MAX = 100_000
 """Backtracking steps of one pattern on one string: milliseconds. Only patterns with look-around backtrack."""
 COMPILED_MAX = 64
 """Compiled schemas that are cached. A schema has at most 256 KiB."""
+COMPLAINTS_CHARS_MAX = 256 * 1024
+"""Longer texts have one complaint."""
+COMPLAINT_CHARS_MAX = 200
 PATH_PARTS_MAX = 20
 """Parts of a path that a message shows."""
 REGEX_OPTIONS = FancyRegexOptions(backtrack_limit=BACKTRACKS_MAX)
@@ -50,11 +59,15 @@ class JsonSchemaValidator:
         return compiled if isinstance(compiled, str) else None
 
     def check_all(self, answers: Sequence[Answer], within_s: float) -> list[SchemaResult]:
-        """The first fault of each answer, or None; see `OutputValidatorPort`. It ignores `within_s`."""
+        """The faults of each answer, or None; see `OutputValidatorPort`. It ignores `within_s`."""
         return [
-            next(filter(None, (self.check(answer.schema, text) for text in answer.texts)), None)
+            next(filter(None, (self._checked(answer, text) for text in answer.texts)), None)
             for answer in answers
         ]
+
+    def _checked(self, answer: Answer, text: str) -> str | None:
+        why = self.check(answer.schema, text)
+        return why and self.complaints(answer.schema, text, why, answer.complaints_max)
 
     def check(self, schema: str, text: str) -> str | None:
         """The first violation as a path and a keyword, never the text itself. None if the text is valid."""
@@ -70,6 +83,24 @@ class JsonSchemaValidator:
         if _is_deeper_than(DEPTH_MAX, value, text):
             return f"is nested deeper than {DEPTH_MAX}"
         return _first_violation(compiled, value, schema)
+
+    def complaints(self, schema: str, text: str, first: str, most: int) -> str:
+        """
+        Up to `most` violations of a text, one per line; only the first one of a long text.
+
+        This can take much longer than `check`, which ends at the first violation.
+
+        Args:
+            first: What `check` has found.
+        """
+        compiled = self._compiled(schema)
+        if most <= 1 or isinstance(compiled, str) or len(text) > COMPLAINTS_CHARS_MAX:
+            return first
+        try:
+            found = [_complaint(exc, schema) for exc in compiled.iter_errors(json.loads(text))]
+        except (ValueError, RecursionError):
+            return first
+        return "\n".join(list(dict.fromkeys([first, *found]))[:most])
 
 
 def _compile(schema: str) -> Validator | str:
@@ -124,15 +155,25 @@ def _first_violation(validator: Validator, value: object, schema: str) -> str | 
     try:
         validator.validate(value)
     except ValidationError as exc:
-        # Property names that are not in the schema are text of the model, which must not appear in messages.
-        named = [
-            part if isinstance(part, int) or json.dumps(part, ensure_ascii=False) in schema else "*"
-            for part in exc.instance_path
-        ]
-        return f"{_path(named)}: {_keyword(exc)}"
+        return _complaint(exc, schema)
     except ValueError:
         return "is JSON that cannot be checked"
     return None
+
+
+def _complaint(exc: ValidationError, schema: str) -> str:
+    """Path and keyword of a violation. A property that is missing is named: its name is the caller's."""
+    path = [*exc.instance_path]
+    if isinstance(exc.kind, ValidationErrorKind.Required):
+        path.append(exc.kind.property)
+    # Property names that are not in the schema are text of the model, which must not appear in messages.
+    named = [
+        part if isinstance(part, int) or json.dumps(part, ensure_ascii=False) in schema else "*"
+        for part in path
+    ]
+    # A name with a line end would look like two complaints.
+    where = " ".join(_path(named)[:COMPLAINT_CHARS_MAX].splitlines())
+    return f"{where}: {_keyword(exc)}"
 
 
 def _keyword(exc: ValidationError) -> str:

@@ -29,6 +29,7 @@ from pathlib import Path
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
+from callgate.domain.structured import asked, sent_schema
 from callgate.per_process import PerProcess
 
 O200K, CL100K = "o200k_base", "cl100k_base"
@@ -139,9 +140,13 @@ class TokenEstimator:
     def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
         """A bound in steps, never less than the provider will count unless `stop_above` is reached; see the port."""
         counter = self._counter_of(request.provider, request.model) or _UNKNOWN
+        entry = self._catalogue.providers.get(request.provider)
+        sent = entry and sent_schema(request, entry)
+        request = asked(request, entry) if entry else request
         tokens = counter.message_tokens * len(request.messages) + counter.request_tokens
-        if request.response_schema is not None:
-            tokens += framed_bound(request.response_schema)
+        schema = sent.text if sent else request.response_schema
+        if schema is not None:
+            tokens += framed_bound(schema)
             tokens += SCHEMA_HEADING_TOKENS if counter.is_exact else TOOLS_HEADING_TOKENS
         tokens += TOOLS_HEADING_TOKENS if request.tools else 0
         for text in request.framed_texts():

@@ -149,5 +149,5 @@ def _without_bodies(value: Any) -> dict[str, Any]:
         field.name: item
         for field in dataclasses.fields(value)
         if not isinstance(item := getattr(value, field.name), bytes)
-        and field.name not in ("key", "last", "request", "reply")
+        and field.name not in ("key", "last", "broken", "request", "reply")
     }

@@ -14,11 +14,13 @@ class Answer:
     org_id: str
     schema: str = field(repr=False)
     texts: tuple[str, ...] = field(repr=False)
+    complaints_max: int = 1
+    """How many violations are worth looking for."""
 
 
 SchemaResult = str | None | OutputUnchecked | CheckerUnavailable
 """
-Where an answer first breaks its schema (a path, never the text itself); None if it fits.
+Where an answer breaks its schema, one violation per line (a path, never the text itself); None if it fits.
 
 `OutputUnchecked`: this answer can never be checked. `CheckerUnavailable`: it cannot be checked now.
 """

@@ -89,6 +89,8 @@ class AttemptKind(StrEnum):
     RETRY = "retry"
     CALL = "call"
     """One of these two, in a ledger of 0.1.0."""
+    REPAIR = "repair"
+    """To have an answer corrected that breaks its schema; see `callgate.domain.repairs`."""
     PROBE = "probe"
     """To learn whether a provider with an open breaker, or a closed key, answers again."""
 
@@ -200,6 +202,14 @@ One sweep proves nothing, because it also finds messages that the broker, or a k
 
 
 @dataclass(frozen=True, slots=True)
+class BrokenAnswer:
+    """The newest failed attempt of a call that has a reply."""
+
+    attempt_id: UUID
+    reply_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CallView:
     """One generation of a call, with the requested attempt, else the current or winning one."""
 
@@ -239,6 +249,10 @@ class CallView:
     priority: Priority = Priority.NORMAL
     start_before: datetime | None = None
     """It is not sent later; None: it has no deadline."""
+    repairs: int = 0
+    """Repairs of this generation that were answered, or may have been."""
+    broken: BrokenAnswer | None = None
+    """What a repair would be about, if its answer broke its schema."""
     end_reason: str | None = None
     """The code of its error, if it is dead or rejected: why it ended without an answer."""
 

@@ -85,6 +85,12 @@ class CallTypePolicy(_Entry):
     """The wait after the first of them, doubled each time, so that an outage does not use them all up."""
     paid_failures_max: Annotated[int, Field(ge=1, le=100)] = 2
     """Attempts that may be paid and have no result (invalid output, an empty reply)."""
+    repairs_max: Annotated[int, Field(ge=0, le=100)] = 1
+    """
+    How many of these attempts may ask the model to correct an answer that breaks its schema.
+
+    The others ask the same again.
+    """
     wait_max_s: Annotated[float, Field(gt=0, le=30 * DAY_S, allow_inf_nan=False)] = float(DAY_S)
     """How long a call waits in total for its provider, and while it is paused. Then it is rejected, unpaid."""
     retry_wait_s: PositiveSeconds = 1.0

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.json_text import object_text
 from callgate.domain.requests import LLMRequest
+from callgate.domain.structured import why_unanswerable
 
 SYSTEM_ROLES = ("system", "developer")
 
@@ -117,4 +118,5 @@ RULES: tuple[Rule, ...] = (
     _wrong_cache_marks,
     _wrong_order,
     _wrong_arguments,
+    why_unanswerable,
 )

@@ -60,7 +60,11 @@ class GroupEstimate:
     worst_case_nano_usd: int
     """The holds of one attempt of each new request."""
     retries_nano_usd: int
-    """What further attempts may add, if every one that may be paid is paid with its whole hold."""
+    """
+    What further attempts may add, if every one that may be paid is paid with its whole hold.
+
+    A repair holds more, because its request has the broken answer too. How long that is, nobody knows yet.
+    """
     history_attempts: int
     """Succeeded attempts of the last 30 days that the expectation comes from."""
     history_cost_nano_usd: int

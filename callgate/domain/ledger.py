@@ -15,7 +15,14 @@ from uuid import UUID
 
 from callgate.domain.breaker import BreakerChange, Health
 from callgate.domain.budgets import BudgetRefusal
-from callgate.domain.calls import AttemptRef, AttemptStatus, CallKey, CallState, WaitReason
+from callgate.domain.calls import (
+    AttemptKind,
+    AttemptRef,
+    AttemptStatus,
+    CallKey,
+    CallState,
+    WaitReason,
+)
 from callgate.domain.open_calls import OpenCalls
 from callgate.domain.requests import OnBudget, Usage
 from callgate.domain.turns import Lane, Priority
@@ -108,6 +115,14 @@ class Reserve:
     """How long the call may wait in total for its provider, and while it is paused."""
     output_token_bound: int = 0
     """The most that the attempt may write: what it takes from limits of output tokens."""
+    input_token_bound: int = 0
+    """Of a repair, whose request is longer than the call's: then this becomes the bound of the call."""
+    repair_after: int | None = None
+    """
+    The number of the newest attempt when a repair was prepared; None: the attempt is no repair.
+
+    It is none either if there has been another attempt since, which may have been the repair, or if it is a probe.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +169,7 @@ class Reserved:
     ref: AttemptRef
     attempt: int
     queue_ms: int
+    kind: AttemptKind = AttemptKind.FIRST
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,13 @@ class Failure:
         return cls(**{**fields, "billing": Billing(fields["billing"])})
 
     def fingerprint(self, provider: str) -> str:
-        """A short hash that groups failures alike: numbers, ids and quoted text do not matter."""
-        message = _DIGITS_OR_QUOTED.sub("#", self.message[:MESSAGE_CHARS_MAX])
+        """
+        A short hash that groups failures alike: numbers, ids and quoted text do not matter.
+
+        Nor do further lines of the message.
+        """
+        first, _, _ = self.message[:MESSAGE_CHARS_MAX].partition("\n")
+        message = _DIGITS_OR_QUOTED.sub("#", first)
         parts = json.dumps([provider, self.code, self.status, self.provider_code, message])
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 

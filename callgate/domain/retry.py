@@ -39,6 +39,10 @@ NEVER_SENT_CODES = frozenset(
 """Failures in callgate itself: they say nothing about the provider."""
 
 
+INVALID_OUTPUT = "invalid_output"
+"""The code of an answer that breaks its schema."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Try again `in_s` seconds from now, as a new attempt with a hold of its own."""
@@ -103,6 +107,34 @@ def decide(
         return Retry(_wait_s(failure, tally, policy, jitter))
     why = _why_dead(failure, tally, policy)
     return Dead(why) if why else Retry(_wait_s(failure, tally, policy, jitter))
+
+
+def why_no_repair(
+    failure: Failure,
+    *,
+    repairs: int,
+    answers: int,
+    policy: CallTypePolicy,
+    is_too_large: bool = False,
+) -> str | None:
+    """
+    Say why the next attempt repairs no answer but asks the same again; None if it is a repair.
+
+    Whether there is a next attempt at all is for `decide`: a repair counts like any other.
+
+    Args:
+        failure: Of the newest failed attempt with a reply.
+        repairs: Repairs that were answered, or may have been.
+        answers: How many answers the call asks for. Of several it would not be clear which one to correct.
+        is_too_large: The longer request breaks a gate.
+    """
+    limits = (
+        (failure.code != INVALID_OUTPUT, "other_failure"),
+        (repairs >= policy.repairs_max, "repairs_used_up"),
+        (answers > 1, "several_answers"),
+        (is_too_large, "too_large"),
+    )
+    return next((why for applies, why in limits if applies), None)
 
 
 def paid_attempts_max(policy: CallTypePolicy) -> int:

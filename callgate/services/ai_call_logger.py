@@ -32,7 +32,7 @@ from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import WORKER_LOST, Dead, Tally, decide
 from callgate.services.delivery import DeliveryService
-from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, failure_of
+from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, complaints_max, failure_of
 from callgate.services.review import Assessment, assess, flaw_of
 
 log = structlog.get_logger(__name__)
@@ -242,7 +242,8 @@ class AICallLogger:
             return self._settle_as(view, attempt, result, request)
         # An answer that asks for tools comes before the one that has to fit the schema.
         if request.response_schema and not reply.tool_calls:
-            return Unchecked(view, attempt, request, reply)
+            policy = self._catalogue.policy(view.call_type)
+            return Unchecked(view, attempt, request, reply, complaints_max(view, request, policy))
         return self._settle_as(view, attempt, result, request)
 
     def _settle_as(

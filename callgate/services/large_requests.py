@@ -31,9 +31,9 @@ class LargeRequests:
         self._clock = clock
         self._now = now
 
-    def room(self, view: CallView) -> AbstractContextManager[bool]:
-        """Take memory for a call's request."""
-        return self._room(view.org_id, view.request_bytes)
+    def room(self, view: CallView, answer_bytes: int = 0) -> AbstractContextManager[bool]:
+        """Take memory for a call's request, and for the answer that it repairs."""
+        return self._room(view.org_id, view.request_bytes + answer_bytes)
 
     def defer(self, view: CallView) -> Defer:
         """Let the call wait in the ledger: here it would take a slot that others need."""

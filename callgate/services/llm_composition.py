@@ -13,6 +13,7 @@ from callgate.services.large_requests import LargeRequests, RequestRoom, endless
 from callgate.services.learned_limits import LearnedLimits
 from callgate.services.llm_service import LLMService
 from callgate.services.quarantine import Quarantine, RunQuarantined
+from callgate.services.repairs import Repairs
 from callgate.services.reservations import AskGates, Reservations
 from callgate.services.retrying_ledger import CallLedger, OutagePolicy, RetryingLedger
 from callgate.services.sending import AnswerRecorder, Sender
@@ -73,6 +74,7 @@ def compose_llm_service(
         sender=Sender(providers, lease_epoch=lease_epoch, clock=clock, learned=learned),
         recorder=AnswerRecorder(retrying),
         settle_tasks=SettleTasks(publish_settle_task, settle_here),
+        repairs=Repairs(retrying, catalogue),
         large_requests=LargeRequests(room, clock=clock, now=now),
         quarantine=quarantine,
         clock=clock,

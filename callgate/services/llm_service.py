@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from callgate.domain.calls import AttemptRef, CallKey, CallState, CallView
+from callgate.domain.calls import LIGHT_BYTES_MAX, AttemptRef, CallKey, CallState, CallView
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
     Locked,
@@ -26,6 +26,7 @@ from callgate.services.delivery_result import DeliveryResult
 from callgate.services.in_flight_claims import InFlightClaims
 from callgate.services.large_requests import LargeRequests
 from callgate.services.quarantine import Quarantine
+from callgate.services.repairs import Repairs
 from callgate.services.reservations import Reservations, error_json
 from callgate.services.retrying_ledger import RetryingLedger
 from callgate.services.sending import AnswerRecorder, Sender
@@ -48,6 +49,7 @@ class LLMService:
         sender: Sender,
         recorder: AnswerRecorder,
         settle_tasks: SettleTasks,
+        repairs: Repairs,
         large_requests: LargeRequests,
         quarantine: Quarantine | None,
         clock: ClockPort,
@@ -64,6 +66,7 @@ class LLMService:
         self._sender = sender
         self._recorder = recorder
         self._settle_tasks = settle_tasks
+        self._repairs = repairs
         self._large_requests = large_requests
         self._quarantine = quarantine
         self._clock = clock
@@ -90,9 +93,11 @@ class LLMService:
             # It may wait for minutes, and sweeps need not wait for it.
             claimed()
             return await self._quarantine.run(view)
-        if not view.is_request_left_behind:
+        answer_bytes = self._repairs.answer_bytes(view)
+        is_light = view.request_bytes + answer_bytes <= LIGHT_BYTES_MAX
+        if not view.is_request_left_behind and (is_light or not answer_bytes):
             return await self._run(view, claimed)
-        with self._large_requests.room(view) as has_room:
+        with self._large_requests.room(view, answer_bytes) as has_room:
             if not has_room:
                 await self._ledger.reserve(self._large_requests.defer(view))
                 return DeliveryResult.DEFERRED
@@ -104,20 +109,20 @@ class LLMService:
         if view is None:
             return DeliveryResult.NOT_CLAIMED
         key, deadline_s = view.key, self._reservations.deadline_s(view.call_type)
-        prepared = await self._reservations.prepare(view, self._claims.new_id())
-        del view
+        broken = await self._repairs.broken(view)
+        prepared = await self._reservations.prepare(view, self._claims.new_id(), broken)
+        del view, broken
         if isinstance(prepared, Reject):
             outcome = await self._reject(prepared)
             claimed()
             return _result_of(outcome)
-        request, reserve = prepared
-        outcome, permit = await self._claims.claim(reserve, deadline_s)
+        outcome, permit = await self._claims.claim(prepared.reserve, deadline_s)
         if isinstance(outcome, Unstorable):
             log.error("claim.refused", call_id=str(key.call_id), reason=outcome.why)
             outcome = await self._ledger.reserve(Reject(key, CLAIM_REFUSED))
         claimed()
         if isinstance(outcome, Reserved):
-            await self._send(request, outcome.ref, permit)
+            await self._send(prepared.for_kind(outcome.kind), outcome.ref, permit)
         elif isinstance(outcome, NotClaimed) and outcome.superseded_attempt is not None:
             await self._finish(outcome.superseded_attempt, SUPERSEDED_BEFORE_SEND, 0)
         return _result_of(outcome)

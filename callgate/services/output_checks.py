@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from callgate.domain.answers import Answer
 from callgate.domain.calls import AttemptRef, AttemptView, CallView
+from callgate.domain.catalogue import CallTypePolicy
 from callgate.domain.errors import OutputUnchecked
 from callgate.domain.provider import Billing, Failure, ProviderReply
+from callgate.domain.repairs import COMPLAINTS_MAX, invalid_output
 from callgate.domain.requests import LLMRequest
 
 BATCH_S_MAX = 3.0
@@ -26,6 +28,8 @@ class Unchecked:
     attempt: AttemptView
     request: LLMRequest = field(repr=False)
     reply: ProviderReply = field(repr=False)
+    complaints_max: int = 1
+    """See `Answer`."""
 
     @property
     def ref(self) -> AttemptRef:
@@ -35,7 +39,8 @@ class Unchecked:
     @property
     def answer(self) -> Answer:
         """What the checker gets."""
-        return Answer(self.view.org_id, self.request.response_schema or "{}", self.reply.texts)
+        schema = self.request.response_schema or "{}"
+        return Answer(self.view.org_id, schema, self.reply.texts, self.complaints_max)
 
     @property
     def weight(self) -> int:
@@ -64,11 +69,17 @@ class Kept:
         self.unchecked.append(unchecked)
 
 
+def complaints_max(view: CallView, request: LLMRequest, policy: CallTypePolicy) -> int:
+    """How many complaints are worth looking for. One is enough, unless a repair will show all to the model."""
+    is_last = view.paid_failures + 1 >= policy.paid_failures_max
+    can_repair = view.repairs < policy.repairs_max and request.n == 1
+    return COMPLAINTS_MAX if can_repair and not is_last else 1
+
+
 def failure_of(found: str | OutputUnchecked | None) -> Failure | None:
     """The failure for a check result. A wrong answer may be retried; a costly schema may not."""
     if isinstance(found, OutputUnchecked):
         return Failure(found.code, str(found), False, Billing.BY_USAGE)
     if found is not None:
-        why = f"the answer breaks the schema: {found}"
-        return Failure("invalid_output", why, True, Billing.BY_USAGE)
+        return invalid_output(found.splitlines())
     return None

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
 import structlog
 
-from callgate.domain.calls import CallKey, CallView
+from callgate.domain.calls import AttemptKind, CallKey, CallView
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import InvalidRequest
 from callgate.domain.ledger import Reject, Reserve
 from callgate.domain.ports import CostCalculatorPort, LLMProviderPort
 from callgate.domain.provider import TokenBound
+from callgate.domain.repairs import Broken, repair_of
 from callgate.domain.requests import LLMRequest
+from callgate.domain.retry import why_no_repair
 from callgate.services.results import request_of
 
 log = structlog.get_logger(__name__)
@@ -25,6 +29,20 @@ Checks a stored request against every gate, and bounds its input tokens; see `ga
 
 A client may have stored any request, and any bound of its tokens (the number).
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call that can be claimed."""
+
+    reserve: Reserve
+    request: LLMRequest = field(repr=False)
+    repair: LLMRequest | None = field(default=None, repr=False)
+    """What is sent instead, if the attempt is a repair. The hold is for this."""
+
+    def for_kind(self, kind: AttemptKind) -> LLMRequest:
+        """The request of an attempt. The ledger decides whether it is a repair; see `Reserve.repair_after`."""
+        return self.repair if self.repair and kind is AttemptKind.REPAIR else self.request
 
 
 class Reservations:
@@ -57,15 +75,28 @@ class Reservations:
         """After how long the ledger takes an attempt of such a call as expired."""
         return self.deadline_s(call_type) + self._grace_s
 
-    async def prepare(self, view: CallView, claim_id: str) -> tuple[LLMRequest, Reserve] | Reject:
-        """Price a call at the prices of now; reject one that can never be sent."""
+    async def prepare(
+        self, view: CallView, claim_id: str, broken: Broken | None = None
+    ) -> Prepared | Reject:
+        """
+        Price a call at the prices of now; reject one that can never be sent.
+
+        Args:
+            broken: What a repair would be about.
+        """
         try:
             request = request_of(view)
-            bound = await self._ask_gates(request, view.input_token_bound)
+            repair, bound = await self._repair(view, request, broken) if broken else (None, None)
+            bound = bound or await self._ask_gates(request, view.input_token_bound)
             if view.provider not in self._providers:
                 why = f"no provider {view.provider!r} here"
                 return Reject(view.key, error_json("unknown_provider", why))
-            return request, self._reserve(view, request, bound, claim_id)
+            reserve = self._reserve(view, repair or request, bound, claim_id)
+            if repair is not None:
+                reserve = replace(
+                    reserve, repair_after=view.attempt, input_token_bound=bound.tokens
+                )
+            return Prepared(reserve, request, repair)
         except InvalidRequest as exc:
             return Reject(view.key, error_json(exc.code, str(exc)))
         except Exception as exc:
@@ -74,6 +105,23 @@ class Reservations:
             reason = f"the stored request cannot be used: {type(exc).__name__}"
             log.error("request.not_read", call_id=str(view.key.call_id), reason=reason)
             return Reject(view.key, error_json("unreadable_request", reason))
+
+    async def _repair(
+        self, view: CallView, request: LLMRequest, broken: Broken
+    ) -> tuple[LLMRequest, TokenBound] | tuple[None, None]:
+        """The request of a repair and its bound; nothing if the next attempt is none."""
+        policy = self._catalogue.policy(view.call_type)
+        decide = partial(
+            why_no_repair, broken.failure, repairs=view.repairs, answers=request.n, policy=policy
+        )
+        if (why := decide()) is None:
+            try:
+                repair = repair_of(request, broken)
+                return repair, await self._ask_gates(repair, view.input_token_bound)
+            except (InvalidRequest, ValueError):
+                why = decide(is_too_large=True)
+        log.info("repair.skipped", call_id=str(view.key.call_id), reason=why)
+        return None, None
 
     def without_request(self, key: CallKey, claim_id: str) -> Reserve:
         """Claim a call although nothing will be sent: the attempt holds nothing and has expired at once."""

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from callgate.domain.calls import CallKey, CallView
+from callgate.domain.calls import AttemptRef, CallKey, CallView
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
     Locked,
@@ -36,6 +36,9 @@ class CallLedger(Protocol):
 
     async def read_whole(self, key: CallKey) -> CallView | None:
         """Read one call with its request, however large."""
+
+    async def read_answer(self, ref: AttemptRef) -> CallView | None:
+        """Read one call with the reply of one of its attempts, and without its request."""
 
     async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
         """Claim, reject or defer one call."""
@@ -87,6 +90,10 @@ class RetryingLedger:
     async def read_whole(self, key: CallKey) -> CallView | None:
         """Read one call with its request, however large."""
         return await self.retry_while_unavailable(lambda: self._ledger.read_whole(key))
+
+    async def read_answer(self, ref: AttemptRef) -> CallView | None:
+        """Read one call with the reply of one of its attempts, and without its request."""
+        return await self.retry_while_unavailable(lambda: self._ledger.read_answer(ref))
 
     async def reserve_once(self, command: ReserveCommand) -> ReserveOutcome:
         """Try once."""

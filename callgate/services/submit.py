@@ -25,6 +25,7 @@ from callgate.domain.ports import (
 from callgate.domain.requests import LLMRequest
 from callgate.domain.turns import Lane, Priority
 from callgate.services.acceptance import BUSY_TIMEOUT_S, Acceptance
+from callgate.services.schema_notices import SchemaNotices
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +88,7 @@ class SubmitService:
         self._validator = validator
         self._catalogue = catalogue
         self._now = now
+        self._notices = SchemaNotices(catalogue)
 
     def submit(
         self,
@@ -130,6 +132,7 @@ class SubmitService:
             why := self._validator.check_schema(request.response_schema)
         ):
             raise InvalidSchema(f"the response schema cannot be used: {why}")
+        self._notices.tell(request)
         priced = self._costs.worst_case(request, bound.tokens, self._now())
         return Quote(request, bound.tokens, priced.nano_usd)
 

@@ -19,6 +19,7 @@ from tests.contract.error_cases import ERRORS
 from tests.contract.fault_cases import faults
 from tests.contract.reply_case import FINE, Case, Reply
 from tests.contract.responses_cases import RESPONSES
+from tests.contract.way_cases import WAYS
 from tests.support.openai_attempts import unset_proxies
 from tests.support.provider_worlds import Exchange, Received, SocketServer, adapter_for, http
 from tests.support.service_world import POLICY, ServiceWorld
@@ -28,6 +29,7 @@ CASES = (
     *ENVELOPES,
     *ENDINGS,
     *WRAPPINGS,
+    *WAYS,
     *USAGES,
     *TIERS,
     *faults("chat", FINE),

@@ -33,7 +33,7 @@ SELECT gen_random_uuid(), 1, :org, sha256('x'), 'waiting', now() + interval '1 h
 CLAIM = """SELECT * FROM callgate_reserve_v2(
     CAST(:ids AS uuid[]), '{1,1,1}', '{reserve,reserve,reserve}', '{1,1,1}', '{60,60,60}', CAST(:worker_ids AS text[]),
     '{"","",""}', '{NULL,NULL,NULL}', '{f,f,f}', '{NULL,NULL,NULL}', '{"","",""}', '{60,60,60}', '{NULL,NULL,NULL}',
-    '{0,0,0}', '{NULL,NULL,NULL}', '{1,1,1}')"""
+    '{0,0,0}', '{NULL,NULL,NULL}', '{1,1,1}', '{0,0,0}', '{NULL,NULL,NULL}')"""
 LOCKED = """SELECT count(*) FROM pg_stat_activity
  WHERE wait_event_type = 'Lock' AND query LIKE '%%callgate_reserve%%'"""
 READ = """SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'llm_call'"""

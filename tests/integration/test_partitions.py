@@ -36,13 +36,13 @@ LIFE = (
     (
         "SELECT callgate_reserve_v2(ARRAY[:call_id]::uuid[], '{1}', '{reserve}', '{5}', '{30}', '{w}', '{p}',"
         " '{NULL}', '{f}', '{NULL}', '{\"\"}', '{60}', '{NULL}', '{NULL}', '{NULL}',"
-        " '{0}')"
+        " '{0}', '{0}', '{NULL}')"
     ),
     "SELECT callgate_read_v2(ARRAY[:call_id]::uuid[], '{1}', '{NULL}', 1000, true, 1)",
     "SELECT callgate_record_v1(ARRAY[:attempt_id]::uuid[], '{x}', '{NULL}', '{1}', '{NULL}')",
     (
         "SELECT callgate_settle_v2(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], '{answered}',"
-        " '{succeeded}', '{5}', '{succeeded}', '{NULL}', '{1}', '{0}', '{0}', '{1}', '{0}', '{NULL}', '{NULL}',"
+        " '{succeeded}', '{5}', '{succeeded}', '{NULL}', '{1}', '{0}', '{0}', '{1}', '{0}', '{0}', '{NULL}', '{NULL}',"
         " '{NULL}', '{NULL}', '{alive}', '{NULL}', '{NULL}', '{0}')"
     ),
     "SELECT callgate_read_v2(ARRAY[:call_id]::uuid[], '{1}', ARRAY[:attempt_id]::uuid[], 1000, true, 1)",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from callgate.adapters.json_schema_validator import COMPLAINTS_CHARS_MAX
 from callgate.domain.answers import Answer
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
 from tests.support.deployment import until
@@ -73,6 +74,35 @@ def test_it_returns_the_findings_of_the_validator(checker: SchemaChecker) -> Non
     assert check(checker, '{"type": "objct"}', "1", "acme") == "$.type: breaks 'anyOf'"
     assert check(checker, "{}", json.dumps("x" * 3_000_000), "acme") is None
     assert checker.child_pid == pid
+
+
+def test_it_finds_more_than_one_complaint_if_asked(checker: SchemaChecker) -> None:
+    """Answers in the same batch that are asked for one have one, and all are of one child."""
+    pid = pid_of(checker)
+    schema = json.dumps({"type": "object", "required": ["a", "b"]})
+    asked = [Answer("acme", schema, ("{}",), most) for most in (1, 10, 1)]
+
+    found = checker.check_all(asked, PATIENCE_S)
+
+    assert found == [
+        "$.a: breaks 'required'",
+        "$.a: breaks 'required'\n$.b: breaks 'required'",
+        "$.a: breaks 'required'",
+    ]
+    assert checker.check_all([Answer("acme", schema, ('{"a":1,"b":2}',), 10)], PATIENCE_S) == [None]
+    assert checker.child_pid == pid
+
+
+def test_a_costly_search_for_complaints_leaves_the_first_one(checker: SchemaChecker) -> None:
+    """The answer surely breaks its schema, so it is no answer that is too costly to check."""
+    most = COMPLAINTS_CHARS_MAX // 20
+    schema = json.dumps({"items": {"required": [f"name {n}" for n in range(400)]}})
+    pid = pid_of(checker)
+
+    found = checker.check_all([Answer("acme", schema, (json.dumps([{}] * most),), 10)], PATIENCE_S)
+
+    assert found == ["$[0].name 0: breaks 'required'"]
+    assert pid_of(checker) != pid
 
 
 @pytest.mark.parametrize(("schema", "text"), [(DOUBLING, DEEP), (ENUM, FEW)])

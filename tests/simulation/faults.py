@@ -80,6 +80,7 @@ OTHER_EVENTS = (
     "refused: provider",
     "rejected: provider",
     "released",
+    "repair",
     "settled after the period",
     "settled in a batch",
     "settled above its hold",

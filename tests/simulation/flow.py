@@ -27,6 +27,7 @@ from tests.simulation.provider_limits import (
     CONCURRENCY,
     Declared,
     ProviderLimit,
+    input_tokens_of,
     requested_tokens,
 )
 
@@ -262,7 +263,7 @@ class Flow:
             return
         self._has_given_back.add(row.attempt_id)
         call = self._tables.calls[row.key]
-        unused_in = max(0, call.input_token_bound - len(bill.request.messages[0].content))
+        unused_in = max(0, call.input_token_bound - input_tokens_of(bill.request))
         unused_out = max(0, row.output_token_bound - len(bill.text or "") // 2)
         by_id = {limit.limit_id: limit for limit in self._tables.limits.values()}
         for limit_id in row.limit_ids:

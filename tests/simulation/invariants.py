@@ -42,6 +42,7 @@ from tests.simulation.periods import Periods
 from tests.simulation.places import Places
 from tests.simulation.provider import worst_nano_usd
 from tests.simulation.release_rule import Headroom, scopes_asked
+from tests.simulation.repairs import Repairs
 from tests.simulation.row_rules import A, RowRules, S
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Invariants:
         self.breakers = Breakers(world)
         self.places = Places(world)
         self._limits = Limits(world)
+        self._repairs = Repairs(world)
         self._by_hand = self._rows.by_hand
 
     def check(self, rule: str, is_true: object, what: object = "") -> None:
@@ -300,6 +302,7 @@ class Invariants:
         self.check("only_what_is_held_is_sent", is_held, f"{name} is {row.status}")
         org_id = self._tables.calls[row.key].org_id
         self.check("no_result_crosses_an_org", org_id == request.org_id, name)
+        self._repairs.on_request(row, request)
 
     def on_log_published(self, ref: AttemptRef) -> None:
         """A log message goes out."""
@@ -335,6 +338,7 @@ class Invariants:
         self.check("figures_equal_rows", report.is_clean, report)
         held = [budget for budget in self._tables.budgets.values() if budget.reserved_nano_usd]
         self.check("every_call_ends", not held, "; ".join(map(self._world.named, held)))
+        self._repairs.at_rest()
         for attempt_id, row in self._tables.attempts.items():
             self._posted_truly(attempt_id, row)
             self._by_hand.at_rest(row)
@@ -380,7 +384,9 @@ class Invariants:
             text = self._world.conversations.origin(result_of(view))
             asked = LLMRequest.model_validate_json(new.request)
             answered = self._world.bills[UUID(text["attempt"])].request
-            is_same = all(getattr(asked, f) == getattr(answered, f) for f in CHANGES_THE_ANSWER)
+            # A repair has two messages more; see `Repairs.on_request`.
+            own = answered.model_copy(update={"messages": answered.messages[: len(asked.messages)]})
+            is_same = all(getattr(asked, f) == getattr(own, f) for f in CHANGES_THE_ANSWER)
             self.check("no_result_is_of_another_request", is_same, f"{name}: {answered}")
             self.check("no_result_crosses_an_org", text["org"] == new.org_id, name)
             assert view.last is not None

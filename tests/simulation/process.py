@@ -89,6 +89,10 @@ class SingleCallLedger:
         """Look at one call, however large."""
         return self._line.read([key], Bodies.REQUEST)[0]
 
+    async def read_answer(self, ref: AttemptRef) -> CallView | None:
+        """Look at the reply of one attempt."""
+        return self._line.read([ref], Bodies.REPLY)[0]
+
     async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
         """Claim it."""
         return self._line.reserve([command])[0]

@@ -16,7 +16,7 @@ from callgate.adapters.memory.rows import GuardKey
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest, Usage
 from tests.simulation.faults import REPLY
-from tests.simulation.provider_limits import Counter, ProviderLimit
+from tests.simulation.provider_limits import Counter, ProviderLimit, input_tokens_of
 from tests.simulation.scheduler import Owner
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class Bill:
     """The provider said so, and the caller knows."""
     text: str | None = None
     """What it answered."""
+    is_cut: bool = False
+    """The answer reached its token limit."""
 
 
 class FaultyProvider:
@@ -197,7 +199,7 @@ class FaultyProvider:
 def worst_nano_usd(request: LLMRequest) -> int:
     """The most a request can cost, by this provider's own price list."""
     output_tokens = request.max_output_tokens or 0
-    return len(request.messages[0].content) * INPUT_NANO_USD + output_tokens * OUTPUT_NANO_USD
+    return input_tokens_of(request) * INPUT_NANO_USD + output_tokens * OUTPUT_NANO_USD
 
 
 def _reply(bill: Bill, fate: str | None, attempt_id: UUID, input_bound: int) -> ProviderReply:
@@ -205,10 +207,12 @@ def _reply(bill: Bill, fate: str | None, attempt_id: UUID, input_bound: int) -> 
     request = bill.request
     text = json.dumps({"org": request.org_id, "attempt": str(attempt_id)})
     if fate == "breaks the schema" and request.response_schema:
-        text = json.dumps({"nothing": "of the kind"})
+        # Every fourth is cut as well. No chance decides, so that a life stays the same without it.
+        bill.is_cut = (attempt_id.int >> 64) % 4 == 0
+        text = json.dumps({"nothing": "of the kind", "attempt": str(attempt_id)})
     if fate == "empty":
         text = ""
-    input_tokens = len(request.messages[0].content)
+    input_tokens = input_tokens_of(request)
     usage = Usage(input_tokens=input_tokens, output_tokens=len(text) // 2)
     if fate == "dearer than held":
         # Twice what was held for the input: nobody would believe more.
@@ -221,7 +225,7 @@ def _reply(bill: Bill, fate: str | None, attempt_id: UUID, input_bound: int) -> 
     bill.text = text
     return ProviderReply(
         texts=(text,),
-        finish_reason="stop",
+        finish_reason="length" if bill.is_cut else "stop",
         refusal=None,
         usage=None if fate == "no usage" else usage,
         service_tier=None,

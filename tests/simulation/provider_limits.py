@@ -233,13 +233,18 @@ class Counter:
 
     def _tokens_at_first(self, request: LLMRequest) -> tuple[int, int]:
         if self.plan.counts_used:
-            return len(request.messages[0].content), 0
+            return input_tokens_of(request), 0
         return requested_tokens(request)
 
     def _scopes(self, key: GuardKey) -> set[GuardKey]:
         return {limit.scope(key) for limit in self.plan.limits}
 
 
+def input_tokens_of(request: LLMRequest) -> int:
+    """How many tokens the provider counts: one for each character."""
+    return sum(len(message.content) for message in request.messages)
+
+
 def requested_tokens(request: LLMRequest) -> tuple[int, int]:
     """What a request asks for, as this provider counts."""
-    return len(request.messages[0].content) + OVERHEAD_TOKENS, request.max_output_tokens or 0
+    return input_tokens_of(request) + OVERHEAD_TOKENS, request.max_output_tokens or 0

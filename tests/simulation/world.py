@@ -76,6 +76,7 @@ CATALOGUE = Catalogue(
     providers={"sim": ProviderEntry(needs_key=False)},
     default=POLICY,
     call_types={
+        "extract": POLICY.model_copy(update={"paid_failures_max": 3}),
         "chat": POLICY.model_copy(update={"on_unknown": "dead", "wait_max_s": 3_600}),
         "draft": POLICY.model_copy(
             update={"unknown_attempts_max": 3, "paid_failures_max": 1, "wait_max_s": 20}

@@ -197,6 +197,11 @@ class InterruptedCallLedger:
         self._ask("read_whole")
         return self._ledger.read([key], Bodies.REQUEST)[0]
 
+    async def read_answer(self, ref: AttemptRef) -> CallView | None:
+        """Look at one attempt's reply."""
+        self._ask("read_answer")
+        return self._ledger.read([ref], Bodies.REPLY)[0]
+
     async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
         """Claim, reject or defer it."""
         self._ask("reserve")

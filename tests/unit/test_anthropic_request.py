@@ -289,7 +289,9 @@ def test_effort_and_schema_share_a_field() -> None:
     assert body["output_config"]["effort"] == "xhigh"
     assert "thinking" not in body
     written = body["output_config"]["format"]
-    assert json.dumps(written["schema"], separators=(",", ":")) == schema
+    assert json.dumps(written["schema"], separators=(",", ":")) == (
+        f'{schema[:-1]},"additionalProperties":false}}'
+    )
     assert written["type"] == "json_schema"
 
 

@@ -49,7 +49,15 @@ def test_what_anthropics_protocol_cannot_express() -> None:
         ("service_tier", "priority"),
     ):
         assert why(ENTRY, **{name: value}) == f"provider 'p' knows no {name}"
-    assert not why(ENTRY, n=1, temperature=1, top_p=0.5, top_k=1, stop=("x",), response_schema="{}")
+    assert not why(
+        ENTRY,
+        n=1,
+        temperature=1,
+        top_p=0.5,
+        top_k=1,
+        stop=("x",),
+        response_schema='{"type":"null"}',
+    )
 
 
 def test_a_temperature_above_the_providers_scale_is_refused() -> None:

@@ -13,6 +13,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from callgate.adapters.json_schema_validator import (
+    COMPLAINTS_CHARS_MAX,
     DEPTH_MAX,
     TEXT_CHARS_MAX,
     JsonSchemaValidator,
@@ -124,7 +125,7 @@ def test_a_valid_text_has_no_fault(validator: JsonSchemaValidator, schema: str, 
 @pytest.mark.parametrize(
     ("schema", "text", "says"),
     [
-        (INVOICE, "{}", "$: breaks 'required'"),
+        (INVOICE, "{}", "$.total: breaks 'required'"),
         (INVOICE, '{"total": "secret"}', "$.total: breaks 'type'"),
         (INVOICE, '{"total": 1, "lines": [1, "secret"]}', "$.lines[1]: breaks 'type'"),
         (INVOICE, '{"total": 1, "Jane Secret": 5}', "$.*: breaks 'type'"),
@@ -244,3 +245,64 @@ def test_a_long_path_is_cut(validator: JsonSchemaValidator) -> None:
     why = validator.check(schema, "[" * 50 + '"secret"' + "]" * 50)
 
     assert why == "$" + "[0]" * 20 + "...: breaks 'type'"
+
+
+def complaints(schema: str, text: str, most: int = 10) -> list[str]:
+    """What is wrong with a text."""
+    validator = JsonSchemaValidator()
+    first = validator.check(schema, text)
+    assert first is not None
+    return validator.complaints(schema, text, first, most).splitlines()
+
+
+LINES = json.dumps(
+    {
+        "type": "object",
+        "properties": {
+            "lines": {
+                "type": "array",
+                "items": {"properties": {"sku": {"type": "string"}}, "required": ["sku", "n"]},
+            }
+        },
+        "additionalProperties": False,
+    }
+)
+
+
+def test_complaints_are_paths_and_keywords() -> None:
+    """A missing property is named, because its name is the caller's; one too many is the model's text."""
+    text = '{"lines": [{"sku": 1}, {}], "Jane Secret": {}}'
+
+    assert sorted(complaints(LINES, text)) == [
+        "$.lines[0].n: breaks 'required'",
+        "$.lines[0].sku: breaks 'type'",
+        "$.lines[1].n: breaks 'required'",
+        "$.lines[1].sku: breaks 'required'",
+        "$: breaks 'additionalProperties'",
+    ]
+
+
+def test_the_first_violation_is_the_first_complaint() -> None:
+    text = '{"lines": [{"sku": 1}, {}]}'
+
+    found = complaints(LINES, text, 3)
+
+    assert found[0] == JsonSchemaValidator().check(LINES, text)
+    assert len(found) == len(set(found)) == 3
+    assert complaints(LINES, text, 1) == found[:1]
+
+
+def test_a_long_text_has_one_complaint() -> None:
+    text = json.dumps({"lines": [{}] * (COMPLAINTS_CHARS_MAX // 4)})
+
+    assert len(complaints(LINES, text)) == 1
+
+
+def test_what_is_no_json_has_one_complaint() -> None:
+    assert complaints(LINES, "secret") == ["is not JSON"]
+
+
+def test_a_name_with_a_line_end_is_one_complaint() -> None:
+    schema = json.dumps({"properties": {"a\nb": {"type": "string"}}})
+
+    assert complaints(schema, '{"a\\nb": 1}') == ["$.a b: breaks 'type'"]

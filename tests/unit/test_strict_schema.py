@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, create_model
 
-from callgate.adapters.providers.openai.strict_schema import KEYWORDS, allows_strict
+from callgate.domain.strict_schema import KEYWORDS, allows_strict
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

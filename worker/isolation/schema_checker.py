@@ -122,7 +122,8 @@ class SchemaChecker:
         self._refuse_costly(key)
         child = self._child = self._ready()
         try:
-            checked = json.loads(child.ask(order_of(answer.schema, text), ANSWER_MAX_S))
+            order = order_of(answer.schema, text, answer.complaints_max)
+            checked = json.loads(child.ask(order, ANSWER_MAX_S))
         except _Ended as exc:
             self._child = None
             self._count_kill(key, exc)
@@ -135,6 +136,20 @@ class SchemaChecker:
             raise SchemaTooCostly(TOO_COSTLY)
         self._kills.pop(key, None)
         why: str | None = checked["why"]
+        return self._more(child) or why if checked["has_more"] else why
+
+    def _more(self, child: _Child) -> str | None:
+        """All complaints about the answer that was just checked; None if the search ended the child."""
+        try:
+            found = json.loads(child.more(ANSWER_MAX_S))
+        except _Ended as exc:
+            self._child = None
+            log.warning("answer_checker.ended", reason=str(exc), is_costly=False)
+            return None
+        if found["is_last"]:
+            child.end()
+            self._child = None
+        why: str | None = found["why"]
         return why
 
     def _ready(self) -> _Child:
@@ -210,6 +225,8 @@ class _Child:
             start_new_session=True,
             bufsize=0,
         )
+        self._rest = b""
+        """What was read after the last line."""
         self._in, self._out = _pipe(self._process.stdin), _pipe(self._process.stdout)
 
     @property
@@ -247,6 +264,15 @@ class _Child:
             raise self._end("it accepted no order") from exc
         return self._line(ends_at)
 
+    def more(self, within_s: float) -> bytes:
+        """
+        Return the next line of the last answer.
+
+        Raises:
+            _Ended: As `ask`.
+        """
+        return self._line(time.monotonic() + within_s)
+
     def kill(self) -> None:
         """Kill it; return when it has ended."""
         self._process.kill()
@@ -260,13 +286,13 @@ class _Child:
                 stream.close()
 
     def _line(self, ends_at: float) -> bytes:
-        line = b""
-        while not line.endswith(b"\n"):
+        while b"\n" not in self._rest:
             self._wait(self._out, select.POLLIN, ends_at)
             if not (more := os.read(self._out, 65_536)):
                 raise self._end("it ended")
-            line += more
-        return line
+            self._rest += more
+        line, end, self._rest = self._rest.partition(b"\n")
+        return line + end
 
     def _wait(self, fd: int, event: int, ends_at: float) -> None:
         poll = select.poll()

@@ -28,6 +28,7 @@ def takes_claim(claim: Reserve) -> bool:
         and _has_chars(claim.price_source, bounds.SOURCE_CHARS_MAX)
         and _has_chars(claim.trace_id, bounds.TRACE_ID_CHARS_MAX)
         and _has_chars(claim.credential, bounds.NAME_CHARS_MAX)
+        and 0 <= claim.input_token_bound <= bounds.INPUT_TOKENS_MAX
     )
 
 

@@ -85,6 +85,7 @@ def _claim(
     if not takes_claim(claim):
         return Unstorable(TOO_LARGE)
     call.sweeps = 0
+    call.input_token_bound = max(call.input_token_bound, claim.input_token_bound)
     if call.start_before is not None and call.start_before <= now:
         tables.end(call, CallState.REJECTED, PAST_DEADLINE, now)
         return Refused(call.key, call.state, None)
@@ -275,7 +276,7 @@ def _hold(
         credential=claim.credential,
         trace_id=claim.trace_id,
         started_at=now,
-        kind=AttemptKind.RETRY if call.attempt else AttemptKind.FIRST,
+        kind=_kind(call, claim),
         output_token_bound=claim.output_token_bound,
     )
     tables.add_attempt(attempt)
@@ -290,6 +291,13 @@ def _hold(
     return attempt
 
 
+def _kind(call: CallRow, claim: Reserve) -> AttemptKind:
+    """The kind of an attempt that is no probe."""
+    if claim.repair_after == call.attempt:
+        return AttemptKind.REPAIR
+    return AttemptKind.RETRY if call.attempt else AttemptKind.FIRST
+
+
 def _reserved(attempt: AttemptRow) -> Reserved:
     ref = AttemptRef(attempt.key, attempt.attempt_id)
-    return Reserved(ref, attempt.attempt, attempt.queue_ms)
+    return Reserved(ref, attempt.attempt, attempt.queue_ms, attempt.kind)

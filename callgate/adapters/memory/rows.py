@@ -180,6 +180,12 @@ class AttemptRow:
         return self.status is AttemptStatus.FAILED and was_paid
 
     @property
+    def is_repair_used(self) -> bool:
+        """True if it is a repair that was answered, or may have been."""
+        was_free = self.status is AttemptStatus.FAILED and not self.is_paid_failure
+        return self.kind is AttemptKind.REPAIR and not was_free
+
+    @property
     def is_uncounted(self) -> bool:
         """True if it failed, cost nothing, and was a probe or refused for the provider's rate."""
         has_failed = self.status is AttemptStatus.FAILED and not self.posted_nano_usd

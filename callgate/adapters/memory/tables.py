@@ -22,7 +22,9 @@ from callgate.domain.breaker import Breaker
 from callgate.domain.budgets import BudgetFigures, Window, period_of
 from callgate.domain.calls import (
     AttemptRef,
+    AttemptStatus,
     Bodies,
+    BrokenAnswer,
     CallKey,
     CallState,
     CallView,
@@ -171,6 +173,8 @@ class MemoryTables:
             unknown_attempts=sum(a.is_left_open for a in attempts),
             paid_failures=sum(a.is_paid_failure for a in attempts),
             uncounted_attempts=sum(a.is_uncounted for a in attempts),
+            repairs=sum(a.is_repair_used for a in attempts),
+            broken=_broken(attempts),
             wait_reason=call.wait_reason,
             priority=call.priority,
             start_before=call.start_before,
@@ -260,3 +264,10 @@ class MemoryTables:
             figures.timezone,
             (max(starts_at, figures.ends_at), ends_at),
         )
+
+
+def _broken(attempts: Iterable[AttemptRow]) -> BrokenAnswer | None:
+    """The newest failed attempt with a reply."""
+    failed = [a for a in attempts if a.status is AttemptStatus.FAILED and a.reply is not None]
+    newest = max(failed, default=None, key=lambda a: a.attempt)
+    return BrokenAnswer(newest.attempt_id, len(newest.reply or b"")) if newest else None

@@ -28,6 +28,7 @@ from callgate.domain.bounds import LINK_FAILURE_CHARS_MAX, ROWS_MAX, one_line
 from callgate.domain.breaker import BreakerChange
 from callgate.domain.budgets import BudgetRefusal
 from callgate.domain.calls import (
+    AttemptKind,
     AttemptRef,
     Bodies,
     CallKey,
@@ -73,7 +74,8 @@ RESERVE = """SELECT * FROM callgate_reserve_v2(
     %(call_ids)s::uuid[], %(generations)s::int[], %(commands)s::text[], %(holds)s::bigint[],
     %(expires_in_s)s::float8[], %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[],
     %(waits)s::boolean[], %(default_limits)s::bigint[], %(credentials)s::text[], %(waits_max_s)s::float8[],
-    %(errors)s::text[], %(defer_s)s::float8[], %(defer_reasons)s::text[], %(output_tokens)s::int[])"""
+    %(errors)s::text[], %(defer_s)s::float8[], %(defer_reasons)s::text[], %(output_tokens)s::int[],
+    %(input_tokens)s::int[], %(repairs_after)s::int[])"""
 RECORD = """SELECT * FROM callgate_record_v1(
     %(attempt_ids)s::uuid[], %(replies)s::bytea[], %(errors)s::text[], %(latencies_ms)s::int[],
     %(provider_request_ids)s::text[])"""
@@ -273,7 +275,8 @@ def _in_order(rows: list[Any]) -> list[Any]:
 
 def _reserve_outcome(r: ReserveCommand, row: Any) -> ReserveOutcome:
     if row.outcome == "reserved":
-        return Reserved(AttemptRef(r.key, row.attempt_id), row.attempt, row.queue_ms)
+        ref = AttemptRef(r.key, row.attempt_id)
+        return Reserved(ref, row.attempt, row.queue_ms, AttemptKind(row.kind))
     if row.outcome == "locked":
         return Locked(r.key)
     if row.outcome == "not_claimed":

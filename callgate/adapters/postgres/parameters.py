@@ -29,6 +29,8 @@ def reserve_parameters(batch: Sequence[ReserveCommand]) -> dict[str, Any]:
         "errors": [None if isinstance(c, Reserve) else c.error for c in batch],
         "defer_s": [c.wait_s if isinstance(c, Defer) else None for c in batch],
         "output_tokens": [c.output_token_bound for c in claims],
+        "input_tokens": [c.input_token_bound for c in claims],
+        "repairs_after": [c.repair_after for c in claims],
         "defer_reasons": [c.reason.value if isinstance(c, Defer) else None for c in batch],
     }
 

@@ -2,7 +2,7 @@
 
 UPDATE llm_call SET wait_reason = 'retry', breaker_id = NULL, wait_until = NULL, due_at = now()
  WHERE wait_reason IN ('rate_limited', 'backlog', 'paused', 'concurrency_limited');
-UPDATE ai_call_log SET kind = 'call' WHERE kind IN ('first', 'retry');
+UPDATE ai_call_log SET kind = 'call' WHERE kind IN ('first', 'retry', 'repair');
 UPDATE breaker SET is_open = false, reason = NULL, probe_at = NULL, trial_ids = '{}' WHERE reason = 'rate_limited';
 
 DO $$

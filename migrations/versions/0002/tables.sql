@@ -181,7 +181,7 @@ ALTER TABLE ai_call_log ADD COLUMN limit_ids BIGINT[] DEFAULT '{}' NOT NULL,
     ADD COLUMN cache_write_1h_tokens INTEGER,
     ADD CONSTRAINT ck_ai_call_log_health CHECK (health IN ('alive', 'failed', 'key_refused', 'limited', 'neutral')),
     DROP CONSTRAINT ck_ai_call_log_kind,
-    ADD CONSTRAINT ck_ai_call_log_kind CHECK (kind IN ('call', 'first', 'retry', 'probe'));
+    ADD CONSTRAINT ck_ai_call_log_kind CHECK (kind IN ('call', 'first', 'retry', 'probe', 'repair'));
 COMMENT ON COLUMN ai_call_log.limit_ids IS 'the provider limits it took from';
 COMMENT ON COLUMN ai_call_log.output_token_bound IS 'what it took from limits of output tokens';
 COMMENT ON COLUMN ai_call_log.cache_write_1h_tokens IS 'the part of cache_write_tokens that is kept for an hour';

@@ -14,6 +14,7 @@ from tests.simulation.mutations import (
     liveness,
     money,
     places,
+    repairs,
     submitters,
 )
 from tests.simulation.mutations.registry import MUTATIONS, Mutation
@@ -30,5 +31,6 @@ __all__ = [
     "liveness",
     "money",
     "places",
+    "repairs",
     "submitters",
 ]

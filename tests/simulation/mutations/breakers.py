@@ -43,7 +43,7 @@ def forget_to_count_what_is_unknown() -> Patched:
     return deciding(lambda failure, t, policy: (failure, t, policy.model_copy(update=patient)))
 
 
-@caught_by("paid_failures_are_few", breaks_the_schema=0.6)
+@caught_by("paid_failures_are_few", "repairs_are_few", breaks_the_schema=0.6)
 def forget_to_count_what_was_paid_in_vain() -> Patched:
     """An answer that breaks the schema is paid for again and again."""
     return patch.object(AttemptRow, "is_paid_failure", property(lambda self: False))

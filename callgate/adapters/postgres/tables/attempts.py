@@ -113,7 +113,7 @@ ai_call_log = Table(
     CheckConstraint(
         "health IN ('alive', 'failed', 'key_refused', 'limited', 'neutral')", name="health"
     ),
-    CheckConstraint("kind IN ('call', 'first', 'retry', 'probe')", name="kind"),
+    CheckConstraint("kind IN ('call', 'first', 'retry', 'probe', 'repair')", name="kind"),
     *bounded(
         org_id=NAME,
         input_hash=HASH,

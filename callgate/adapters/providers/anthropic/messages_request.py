@@ -18,6 +18,7 @@ from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.dialect import SYSTEM_ROLES
 from callgate.domain.messages import CacheTime, Message, ReasoningBlock, Tool, ToolChoice
 from callgate.domain.requests import LLMRequest
+from callgate.domain.structured import sent_schema
 
 PROTOCOL = "anthropic"
 STANDARD_TIER = "standard_only"
@@ -36,7 +37,7 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
     Raises:
         Inexpressible: A reasoning block of this protocol is not one that this adapter has read from a reply.
     """
-    thinking, output_config = _thinking(request), _output_config(request)
+    thinking, output_config = _thinking(request), _output_config(request, entry)
     fields: dict[str, Any] = {
         "model": request.model,
         "max_tokens": request.max_output_tokens,
@@ -70,13 +71,13 @@ def _thinking(request: LLMRequest) -> Block | None:
     return {"type": "disabled"} if request.reasoning_effort == "none" else None
 
 
-def _output_config(request: LLMRequest) -> Block:
+def _output_config(request: LLMRequest, entry: ProviderEntry) -> Block:
     """Effort, and the schema of the answer in the caller's order of keys."""
     config: Block = {}
     if request.reasoning_effort not in (None, "none"):
         config["effort"] = request.reasoning_effort
-    if request.response_schema is not None:
-        config["format"] = {"type": "json_schema", "schema": json.loads(request.response_schema)}
+    if sent := sent_schema(request, entry):
+        config["format"] = {"type": "json_schema", "schema": json.loads(sent.text)}
     return config
 
 

@@ -30,11 +30,13 @@ from callgate.adapters.providers.http.failures import NoClient, Table, classify
 from callgate.adapters.providers.http.provider_loop import ProviderLoop
 from callgate.adapters.providers.http.rate_limit_headers import learned_limits
 from callgate.adapters.providers.http.request_body import RequestBody
+from callgate.adapters.providers.http.structured import answered
 from callgate.domain.access import Access, endpoint_fault
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import CredentialsPort
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
+from callgate.domain.structured import asked
 
 ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
 OVERTIME_S = 1.0
@@ -141,7 +143,8 @@ class HTTPAdapter(ABC):
                 return refused
             if timeout_s <= 0:
                 return TOO_LATE
-            body = RequestBody(self._request_json(request))
+            wire = asked(request, self._entry)
+            body = RequestBody(self._request_json(wire))
             headers = {
                 **self._key_headers(access.key),
                 "Content-Length": str(body.length),
@@ -152,7 +155,9 @@ class HTTPAdapter(ABC):
             async with asyncio.timeout_at(deadline + OVERTIME_S):
                 path = self._entry.path_of(request.model, self.path)
                 url = (access.endpoint or "").rstrip("/") + path
-                return await self._loop.run(self._attempt(request, body, headers, deadline, url))
+                return await self._loop.run(
+                    self._attempt(request, wire, body, headers, deadline, url)
+                )
         except asyncio.CancelledError:
             # The provider's loop may process the cancellation too late.
             if body is not None:
@@ -209,6 +214,7 @@ class HTTPAdapter(ABC):
     async def _attempt(
         self,
         request: LLMRequest,
+        wire: LLMRequest,
         body: RequestBody,
         headers: Mapping[str, object],
         deadline: float,
@@ -218,11 +224,13 @@ class HTTPAdapter(ABC):
         Send the request and read its reply, in the provider's loop.
 
         Args:
+            wire: The request as the body says it; see `asked`.
             deadline: In that loop's time.
             url: The path after the provider's base URL; of an organisation's own endpoint the whole URL.
         """
         response = await self._post(url, body, headers, deadline)
-        answer = self._reply_of(response.content, response.headers, request)
+        reply = self._reply_of(response.content, response.headers, wire)
+        answer = answered(reply, request, self._entry)
         limits = learned_limits(response.headers, self._entry.rate_limit_headers)
         return replace(answer, limits=limits)
 

@@ -7,28 +7,25 @@ Source: OpenAI API reference, "Create chat completion", and the guide "Structure
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from typing import Any
 
-from callgate.adapters.providers.openai.strict_schema import allows_strict
 from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.made_strict import SentSchema
 from callgate.domain.messages import Message, Tool, ToolChoice
 from callgate.domain.requests import LLMRequest
+from callgate.domain.structured import sent_schema
 
 PROTOCOL = "openai"
 SCHEMA_NAME = "response"
 """The name of every response schema. It is constant because its tokens are counted as input."""
-SCHEMAS_CACHED_MAX = 64
-FINE_TUNED = "ft:"
-"""Prefix of the names of fine-tuned models."""
 
 
 def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
     """
     Write the request as JSON in UTF-8.
 
-    Only fields that the request sets are sent. The response schema is sent as the caller's own text, because the order
-    of its keys changes answers.
+    Only fields that the request sets are sent. The response schema is sent as text, because the order of its keys
+    changes answers.
     """
     fields: dict[str, Any] = {
         "model": request.model,
@@ -53,10 +50,8 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
     # Names that callgate writes itself are not allowed in `extra`; see `catalogue.RESERVED_FIELDS`.
     given = {**extra, **{name: value for name, value in fields.items() if value is not None}}
     body = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if request.response_schema is not None:
-        fine_tuned = request.model.startswith(FINE_TUNED)
-        response_format = _response_format(request.response_schema, fine_tuned=fine_tuned)
-        body = f'{body[:-1]},"response_format":{response_format}}}'
+    if sent := sent_schema(request, entry):
+        body = f'{body[:-1]},"response_format":{_response_format(sent)}}}'
     return body.encode()
 
 
@@ -95,11 +90,10 @@ def _tool_choice(choice: str | ToolChoice | None) -> object:
     return choice
 
 
-@lru_cache(maxsize=SCHEMAS_CACHED_MAX)
-def _response_format(schema: str, *, fine_tuned: bool) -> str:
+def _response_format(sent: SentSchema) -> str:
     """The JSON text of `response_format`, with `strict` wherever OpenAI accepts it."""
-    strict = "true" if allows_strict(json.loads(schema), fine_tuned=fine_tuned) else "false"
+    strict = "true" if sent.is_strict else "false"
     return (
         f'{{"type":"json_schema","json_schema":'
-        f'{{"name":"{SCHEMA_NAME}","strict":{strict},"schema":{schema}}}}}'
+        f'{{"name":"{SCHEMA_NAME}","strict":{strict},"schema":{sent.text}}}}}'
     )

@@ -12,19 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import Any
 
-from callgate.adapters.providers.openai.chat_request import (
-    FINE_TUNED,
-    SCHEMA_NAME,
-    SCHEMAS_CACHED_MAX,
-)
-from callgate.adapters.providers.openai.strict_schema import allows_strict
+from callgate.adapters.providers.openai.chat_request import SCHEMA_NAME
 from callgate.adapters.providers.openai_responses.turn_items import items_of
 from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.made_strict import SentSchema
 from callgate.domain.messages import Message, Tool, ToolChoice
 from callgate.domain.requests import LLMRequest
+from callgate.domain.structured import sent_schema
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 """What the provider is asked to include, so that it can be sent on although nothing is stored."""
@@ -34,8 +30,8 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
     """
     Write the request as JSON in UTF-8.
 
-    Only fields that the request sets are sent. The response schema is sent as the caller's own text, because the order
-    of its keys changes answers. Fields that OpenAI does not know are refused at submit by the catalogue's `cannot`. If
+    Only fields that the request sets are sent. The response schema is sent as text, because the order of its keys
+    changes answers. Fields that OpenAI does not know are refused at submit by the catalogue's `cannot`. If
     an operator takes one from that list, it is sent: the provider then knows it, or refuses it.
     """
     fields: dict[str, Any] = {
@@ -59,7 +55,7 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
     # Names that callgate writes itself are not allowed in `extra`; see `catalogue.RESERVED_FIELDS`.
     given = {**extra, **_set(**fields), "store": False}
     body = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if text := _text(request):
+    if text := _text(request, entry):
         body = f'{body[:-1]},"text":{text}}}'
     return body.encode()
 
@@ -102,19 +98,17 @@ def _tool_choice(choice: str | ToolChoice | None) -> object:
     return choice
 
 
-def _text(request: LLMRequest) -> str | None:
+def _text(request: LLMRequest, entry: ProviderEntry) -> str | None:
     """The JSON text of `text`: how long the answer is, and its schema."""
     parts = []
     if request.verbosity is not None:
         parts.append(f'"verbosity":"{request.verbosity}"')
-    if request.response_schema is not None:
-        fine_tuned = request.model.startswith(FINE_TUNED)
-        parts.append(f'"format":{_format(request.response_schema, fine_tuned=fine_tuned)}')
+    if sent := sent_schema(request, entry):
+        parts.append(f'"format":{_format(sent)}')
     return f"{{{','.join(parts)}}}" if parts else None
 
 
-@lru_cache(maxsize=SCHEMAS_CACHED_MAX)
-def _format(schema: str, *, fine_tuned: bool) -> str:
+def _format(sent: SentSchema) -> str:
     """The JSON text of `text.format`, with `strict` wherever OpenAI accepts it."""
-    strict = "true" if allows_strict(json.loads(schema), fine_tuned=fine_tuned) else "false"
-    return f'{{"type":"json_schema","name":"{SCHEMA_NAME}","strict":{strict},"schema":{schema}}}'
+    strict = "true" if sent.is_strict else "false"
+    return f'{{"type":"json_schema","name":"{SCHEMA_NAME}","strict":{strict},"schema":{sent.text}}}'

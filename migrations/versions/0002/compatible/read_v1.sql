@@ -42,7 +42,7 @@ BEGIN
            a.input_tokens, a.cached_input_tokens, a.cache_write_tokens, a.output_tokens, a.reasoning_tokens,
            a.price_source, a.service_tier, a.latency_ms, a.queue_ms, a.provider_request_id, a.error_json,
            CASE WHEN w.reply THEN a.reply END, a.worker_id, a.started_at, a.finished_at,
-           CASE WHEN a.kind IN ('first', 'retry') THEN 'call' ELSE a.kind END, a.credential, a.anomalies,
+           CASE WHEN a.kind IN ('first', 'retry', 'repair') THEN 'call' ELSE a.kind END, a.credential, a.anomalies,
            b.bytes, sum(b.bytes) OVER (ORDER BY k.ord) AS bytes_so_far
       FROM unnest(p_call_ids, p_generations, p_attempt_ids)
            WITH ORDINALITY AS k(call_id, generation, attempt_id, ord)

@@ -20,6 +20,9 @@
 -- p_credentials      the organisation that owns the key to be used. Empty: the provider's own key.
 -- p_waits_max_s      how long the call may wait in total for its provider, for a place, and while it is paused.
 -- p_output_tokens    the most that the attempt may write.
+-- p_input_tokens     the bound of its input, if that may be more than the call's: then it becomes the call's.
+-- p_repairs_after    the newest attempt when a repair was prepared. Null: the attempt is no repair. It is none either if
+--                    there has been another attempt since, or if it is a probe.
 -- For the other commands:
 -- p_errors           why the call is not claimed, as JSON.
 -- p_defer_s          how long a deferred call waits.
@@ -32,15 +35,15 @@
 --                        claim was made before (earlier_claim_v1). locked: another session holds the call, and nothing
 --                        was done.
 --           state        the call's new state.
---           attempt_id, attempt, queue_ms   the attempt.
+--           attempt_id, attempt, queue_ms, kind   the attempt.
 --           refusal      the error of a refused call, as JSON. is_budget: whether a budget refused it.
 CREATE FUNCTION callgate_reserve_v2(
     p_call_ids uuid[], p_generations int[], p_commands text[], p_holds bigint[], p_expires_in_s float8[],
     p_worker_ids text[], p_price_sources text[], p_trace_ids text[], p_waits boolean[], p_default_limits bigint[],
     p_credentials text[], p_waits_max_s float8[], p_errors text[], p_defer_s float8[], p_defer_reasons text[],
-    p_output_tokens int[]
+    p_output_tokens int[], p_input_tokens int[], p_repairs_after int[]
 ) RETURNS TABLE (ord int, outcome text, state text, attempt_id uuid, attempt int, queue_ms int, refusal text,
-               is_budget boolean)
+               is_budget boolean, kind text)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -92,7 +95,7 @@ BEGIN
 
     FOR row_no IN 1 .. cardinality(p_call_ids) LOOP
         ord := row_no;
-        state := NULL; attempt_id := NULL; attempt := NULL; queue_ms := NULL; refusal := NULL;
+        state := NULL; attempt_id := NULL; attempt := NULL; queue_ms := NULL; refusal := NULL; kind := NULL;
         is_budget := false;
         SELECT * INTO c FROM llm_call l
          WHERE l.call_id = p_call_ids[ord] AND l.generation = p_generations[ord];
@@ -104,14 +107,20 @@ BEGIN
         END IF;
         outcome := NULL;
         IF c.state IS DISTINCT FROM 'queued' OR c.attempt > 0 THEN
-            SELECT x.* INTO outcome, attempt_id, attempt, queue_ms
-              FROM callgate_earlier_claim_v1(c, p_worker_ids[ord], p_expires_in_s[ord]) x;
+            SELECT x.*, a.kind INTO outcome, attempt_id, attempt, queue_ms, kind
+              FROM callgate_earlier_claim_v1(c, p_worker_ids[ord], p_expires_in_s[ord]) x
+              LEFT JOIN LATERAL (SELECT l.kind FROM ai_call_log l WHERE l.attempt_id = x.attempt_id LIMIT 1) a ON true;
         END IF;
         IF outcome IS NOT NULL THEN
             RETURN NEXT;
             CONTINUE;
         END IF;
 
+        IF p_commands[ord] = 'reserve' AND p_input_tokens[ord] > c.input_token_bound THEN
+            c.input_token_bound := p_input_tokens[ord];
+            UPDATE llm_call l SET input_token_bound = c.input_token_bound
+             WHERE l.call_id = c.call_id AND l.generation = c.generation;
+        END IF;
         admission := NULL;
         asked_breaker := NULL;
         limit_name := NULL;
@@ -151,6 +160,8 @@ BEGIN
             outcome := 'reserved';
             state := 'running';
             attempt := c.attempt + 1;
+            kind := CASE WHEN admission = 'probe' THEN 'probe' WHEN p_repairs_after[ord] = c.attempt THEN 'repair'
+                         WHEN c.attempt = 0 THEN 'first' ELSE 'retry' END;
             queue_ms := greatest(0, extract(epoch FROM now() - c.due_at) * 1000);
             FOREACH i IN ARRAY check_of.chosen LOOP
                 reserved[i] := reserved[i] + p_holds[ord];
@@ -169,7 +180,7 @@ BEGIN
             END IF;
             attempt_id := callgate_start_attempt_v2(
                 c, check_of.budget_ids, p_holds[ord], p_expires_in_s[ord], p_worker_ids[ord], p_price_sources[ord],
-                p_trace_ids[ord], p_credentials[ord], queue_ms, admission = 'probe', p_waits_max_s[ord],
+                p_trace_ids[ord], p_credentials[ord], queue_ms, kind, p_waits_max_s[ord],
                 limit_ids, p_output_tokens[ord]);
             IF admission <> 'passed' THEN
                 UPDATE breaker x

@@ -3,6 +3,7 @@
 -- A request is returned if it has at most p_request_bytes_max bytes. With p_with_reply a reply is returned, if the call
 -- has ended or the attempt was named. Calls of organisations that the login may not read are left out. The plan is
 -- kept, because planning this look-up costs more with each partition.
+-- repairs: those that were answered, or may have been. broken_id: the newest failed attempt with a reply.
 -- Returns   the first calls: as many as have p_bytes_max bytes together, but at least one. Postgres knows the length of
 --           a column without reading the column.
 CREATE FUNCTION callgate_read_v2(
@@ -12,7 +13,8 @@ CREATE FUNCTION callgate_read_v2(
     ord int, call_id uuid, generation int, org_id text, input_hash bytea, state text, due_at timestamptz,
     attempt int, call_type text, provider text, model text, input_token_bound int, error text,
     created_at timestamptz, is_purged boolean, request_bytes int, request bytea, posted_nano_usd bigint, worker_losses int,
-    unknown_attempts int, paid_failures int, free_probes int, wait_reason text, end_reason text, sweeps int,
+    unknown_attempts int, paid_failures int, free_probes int, repairs int,
+    broken_id uuid, broken_bytes int, wait_reason text, end_reason text, sweeps int,
     attempt_id uuid, a_attempt int, status text, hold_nano_usd bigint, a_posted bigint, input_tokens int,
     cached_input_tokens int, cache_write_tokens int, output_tokens int, reasoning_tokens int,
     cache_write_1h_tokens int,
@@ -35,7 +37,8 @@ BEGIN
            c.provider, c.model, c.input_token_bound, c.error, c.created_at, c.request IS NULL,
            coalesce(octet_length(c.request), 0), CASE WHEN w.request THEN c.request END,
            coalesce(t.posted, 0)::bigint, coalesce(t.lost, 0)::int,
-           coalesce(t.unknown, 0)::int, coalesce(t.paid, 0)::int, coalesce(t.free, 0)::int, c.wait_reason, c.end_reason,
+           coalesce(t.unknown, 0)::int, coalesce(t.paid, 0)::int, coalesce(t.free, 0)::int, coalesce(t.repairs, 0)::int,
+           t.broken_id, t.broken_bytes, c.wait_reason, c.end_reason,
            c.sweeps,
            a.attempt_id, a.attempt, a.status, a.hold_nano_usd, a.posted_nano_usd,
            a.input_tokens, a.cached_input_tokens, a.cache_write_tokens, a.output_tokens, a.reasoning_tokens,
@@ -63,7 +66,13 @@ BEGIN
                   count(*) FILTER (WHERE x.status = 'failed'
                                      AND (x.reply IS NOT NULL OR x.posted_nano_usd > 0)) AS paid,
                   count(*) FILTER (WHERE x.status = 'failed' AND (x.kind = 'probe' OR x.health = 'limited')
-                                     AND x.posted_nano_usd = 0) AS free
+                                     AND x.posted_nano_usd = 0) AS free,
+                  count(*) FILTER (WHERE x.kind = 'repair' AND NOT (x.status = 'failed' AND x.reply IS NULL
+                                                                    AND x.posted_nano_usd = 0)) AS repairs,
+                  (array_agg(x.attempt_id ORDER BY x.attempt DESC)
+                      FILTER (WHERE x.status = 'failed' AND x.reply IS NOT NULL))[1] AS broken_id,
+                  (array_agg(octet_length(x.reply) ORDER BY x.attempt DESC)
+                      FILTER (WHERE x.status = 'failed' AND x.reply IS NOT NULL))[1] AS broken_bytes
              FROM ai_call_log x
             WHERE c.attempt > 0 AND x.call_id = c.call_id AND x.generation = c.generation
               AND x.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')
