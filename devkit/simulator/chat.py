@@ -10,14 +10,23 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Literal
 
 from multidict import CIMultiDict
 
-from devkit.simulator.script import ErrorBody, Kind, ReportedUsage, Step
+from devkit.simulator.script import ErrorBody, Kind, ReportedUsage, ScriptedCall, Step
+from devkit.simulator.turns import (
+    Said,
+    UnmatchedResult,
+    asked_last,
+    chat_calls,
+    chat_calls_text,
+    chat_reasoning,
+    check_results,
+)
 
 CHAT_PATH = "/v1/chat/completions"
 BYTES_PER_TOKEN = 4
@@ -35,6 +44,9 @@ _VALUES = {"string": "ok", "integer": 0, "number": 0, "boolean": False, "array":
 """The values of properties, by type, in the answer to a request with a JSON schema; null for other types."""
 
 
+WHO: dict[str, Literal["user", "tool"]] = {"user": "user", "tool": "tool"}
+
+
 class BadRequest(ValueError):
     """A chat-completions provider would refuse the request."""
 
@@ -44,14 +56,17 @@ class ChatRequest:
     """The fields of a request that the simulator uses."""
 
     model: str
-    last_user_text: str
+    asked_last: str
+    """The last user message, and the results of tools after it."""
     prompt_bytes: int
-    """The UTF-8 bytes of the texts of all messages."""
+    """The UTF-8 bytes of the texts of all messages, and of their tool calls."""
     choices: int
     completion_tokens_max: int | None
     """The limit of each choice."""
     response_format: Mapping[str, Any]
     service_tier: str
+    forced: Mapping[str, Any] | None = None
+    """Name and `parameters` of the tool that the answer must call."""
 
     @property
     def input_tokens(self) -> int:
@@ -75,16 +90,22 @@ class ChatRequest:
 
     @classmethod
     def _from(cls, fields: Mapping[str, Any]) -> ChatRequest:
-        messages = [(message["role"], content_of(message)) for message in fields["messages"]]
+        messages = fields["messages"]
+        said = [
+            Said(WHO.get(message["role"], "other"), content_of(message)) for message in messages
+        ]
+        check_results([_ids_of(message) for message in messages])
+        texts = [one.text for one in said] + [chat_calls_text(message) for message in messages]
         tier = fields.get("service_tier") or "auto"
         return cls(
             model=str(fields["model"]),
-            last_user_text=next((text for role, text in reversed(messages) if role == "user"), ""),
-            prompt_bytes=sum(len(utf8(text)) for _, text in messages),
+            asked_last=asked_last(said),
+            prompt_bytes=sum(len(utf8(text)) for text in texts),
             choices=_choices(fields.get("n")),
             completion_tokens_max=_completion_tokens_max(fields),
             response_format=fields.get("response_format") or {},
             service_tier="default" if tier == "auto" else str(tier),
+            forced=_forced(fields),
         )
 
 
@@ -97,6 +118,8 @@ def parsed(body: bytes, read: Callable[[Mapping[str, Any]], ChatRequest]) -> Cha
         return read(fields)
     except BadRequest:
         raise
+    except UnmatchedResult as refusal:
+        raise BadRequest(str(refusal)) from refusal
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadRequest(f"malformed request: {error!r}") from error
 
@@ -121,7 +144,7 @@ def reply_to(chat: ChatRequest, step: Step) -> Reply:
 
 def reply_by(complete: Complete, path: str, chat: ChatRequest, step: Step) -> Reply:
     """Return the answer of a step, in the protocol of `complete` and of the path."""
-    answer_id = uuid.uuid4().hex
+    answer_id, step = uuid.uuid4().hex, _as_forced(chat, step)
     headers = CIMultiDict({"Content-Type": "application/json", "x-request-id": f"req_{answer_id}"})
     match step.kind:
         case Kind.STATUS:
@@ -163,28 +186,40 @@ def _completion(chat: ChatRequest, step: Step, answer_id: str) -> dict[str, Any]
         "created": int(time.time()),
         "model": chat.model,
         "choices": [
-            _choice(index, text, step.refusal, finish_reason)
+            _choice(index, _message(step, text, answer_id), finish_reason)
             for index in range(0 if step.kind is Kind.EMPTY_CHOICES else chat.choices)
         ],
         "service_tier": step.service_tier or chat.service_tier,
         "system_fingerprint": "fp_simulator",
     }
     if step.kind is not Kind.NO_USAGE:
-        completion["usage"] = _usage(chat, step.usage, len(utf8(step.refusal or text)))
+        completion["usage"] = _usage(chat, step.usage, written_bytes(step, text))
     return completion
+
+
+def written_bytes(step: Step, text: str) -> int:
+    """The bytes that the model wrote, without its reasoning."""
+    calls = "".join(f"{call.name}{call.arguments}" for call in step.tool_calls)
+    return len(utf8((step.refusal or text) + calls))
 
 
 def text_of(chat: ChatRequest, step: Step) -> tuple[str, str]:
     """The text of the answer, and why it ended."""
     text, is_cut = _within(_answer_text(chat, step), chat.completion_tokens_max, step.kind)
-    return text, step.finish_reason or ("length" if is_cut else "stop")
+    ending = "tool_calls" if step.tool_calls else "stop"
+    return text, step.finish_reason or ("length" if is_cut else ending)
 
 
-def _choice(index: int, text: str, refusal: str | None, finish_reason: str) -> dict[str, Any]:
-    content = text if refusal is None else None
+def _message(step: Step, text: str, answer_id: str) -> dict[str, Any]:
+    content = text if step.refusal is None and (text or not step.tool_calls) else None
+    said = {"role": "assistant", "content": content, "refusal": step.refusal}
+    return {**said, **chat_calls(step, answer_id), **chat_reasoning(step, answer_id)}
+
+
+def _choice(index: int, message: Mapping[str, Any], finish_reason: str) -> dict[str, Any]:
     return {
         "index": index,
-        "message": {"role": "assistant", "content": content, "refusal": refusal},
+        "message": message,
         "logprobs": None,
         "finish_reason": finish_reason,
     }
@@ -230,6 +265,8 @@ def _answer_text(chat: ChatRequest, step: Step) -> str:
         return "x" * step.huge_bytes
     if step.text is not None:
         return step.text
+    if step.tool_calls:
+        return ""
     match chat.response_format:
         case {"type": "json_schema", "json_schema": {"schema": schema}}:
             return json.dumps(_shallow_instance(schema))
@@ -237,6 +274,42 @@ def _answer_text(chat: ChatRequest, step: Step) -> str:
             return "{}"
         case _:
             return "ok"
+
+
+def _as_forced(chat: ChatRequest, step: Step) -> Step:
+    """The step as the call of the tool that the request forces; its text, if it has one, is the arguments."""
+    is_answer = step.kind is Kind.OK and step.refusal is None and not step.tool_calls
+    if chat.forced is None or not is_answer:
+        return step
+    given = step.text or json.dumps(_shallow_instance(chat.forced["parameters"]))
+    call = ScriptedCall(name=chat.forced["name"], arguments=given)
+    return step.model_copy(update={"text": "", "tool_calls": (call,)})
+
+
+def _forced(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    match fields.get("tool_choice"):
+        case {"function": {"name": name}}:
+            return forced_tool(name, [tool["function"] for tool in fields["tools"]])
+        case _:
+            return None
+
+
+def forced_tool(
+    name: str, tools: Iterable[Mapping[str, Any]], parameters: str = "parameters"
+) -> Mapping[str, Any]:
+    """
+    The tool that a request forces.
+
+    Args:
+        parameters: What the protocol calls the schema of a tool.
+
+    Raises:
+        BadRequest: There is no such tool.
+    """
+    for tool in tools:
+        if tool["name"] == name:
+            return {"name": name, "parameters": tool.get(parameters) or {}}
+    raise BadRequest(f"tool_choice names a tool that is not there: {name!r}")
 
 
 def _shallow_instance(schema: Any) -> dict[str, Any]:
@@ -271,6 +344,12 @@ def content_of(message: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content
     return "".join(part.get("text", "") for part in content)
+
+
+def _ids_of(message: Mapping[str, Any]) -> tuple[set[str], str | None]:
+    """The tool calls of a message, and the one that it is the result of."""
+    calls = {call["id"] for call in message.get("tool_calls") or ()}
+    return calls, message["tool_call_id"] if message["role"] == "tool" else None
 
 
 def _choices(n: int | None) -> int:

@@ -11,11 +11,15 @@ import math
 import sys
 import time
 from array import array
-from collections import Counter
+from collections import Counter, deque
 
 from pydantic import BaseModel, ConfigDict
 
 REQUESTS_MAX = 2_000_000
+BODIES_MAX = 128
+"""Of so many requests, the newest, the bodies are kept."""
+BODY_BYTES_MAX = 65_536
+"""A larger body is not kept."""
 
 # The faults of requests that no rule answered: not read completely, refused as malformed, or refused by a limit.
 UNREAD = "unread"
@@ -59,6 +63,16 @@ class ReceivedRequest(BaseModel):
     """When the answer or the fault was complete, or the client had disconnected; None while in flight."""
 
 
+class ReceivedBody(BaseModel):
+    """What one request said."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt_id: str | None
+    body: str
+    """As it was sent; bytes that are no UTF-8 are replaced."""
+
+
 class RequestJournal:
     """Stores requests in the order of their arrival."""
 
@@ -67,6 +81,7 @@ class RequestJournal:
         self._forgotten = 0
         self._in_flight = 0
         self._in_flight_max = 0
+        self._bodies: deque[tuple[str | None, bytes]] = deque(maxlen=BODIES_MAX)
         self._times_seen: dict[str, int] = {}
         self._attempt_ids: list[str | None] = []
         self._models: list[str] = []
@@ -91,6 +106,18 @@ class RequestJournal:
         self._started_s.append(time.monotonic())
         self._finished_s.append(math.nan)
         return len(self._faults) - 1
+
+    def keep_body(self, attempt_id: str | None, body: bytes) -> None:
+        """Store what a request said, unless it is large."""
+        if len(body) <= BODY_BYTES_MAX:
+            self._bodies.append((attempt_id, body))
+
+    def bodies(self) -> list[ReceivedBody]:
+        """Return the newest bodies, oldest first."""
+        return [
+            ReceivedBody(attempt_id=attempt_id, body=body.decode(errors="replace"))
+            for attempt_id, body in self._bodies
+        ]
 
     def decided(self, number: int | None, model: str, fault: str) -> None:
         """Store how a request will be answered."""

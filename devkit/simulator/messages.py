@@ -14,20 +14,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from devkit.simulator.chat import (
     BadRequest,
     ChatRequest,
     Reply,
     counts_of,
+    forced_tool,
     parsed,
     reply_by,
     text_of,
     utf8,
+    written_bytes,
 )
 from devkit.simulator.limits import Decision
 from devkit.simulator.script import ErrorBody, Kind, Step
+from devkit.simulator.turns import Said, asked_last, calls_of, signature_of
 
 MESSAGES_PATH = "/v1/messages"
 CACHE_MARKS_MAX = 4
@@ -111,17 +114,32 @@ def _request(fields: Mapping[str, Any]) -> ChatRequest:
     _check_numbers(fields)
     _check_turns(turns)
     _check_marks([*(fields.get("tools") or ()), *system, *(b for _, turn in turns for b in turn)])
-    said = [_text(block) for role, turn in turns if role == "user" for block in turn]
+    said = [Said(_who(role, block), _text(block)) for role, turn in turns for block in turn]
     texts = [_text(block) for blocks in (system, *(turn for _, turn in turns)) for block in blocks]
     return ChatRequest(
         model=str(fields["model"]),
-        last_user_text=said[-1] if said else "",
+        asked_last=asked_last(said),
         prompt_bytes=sum(len(utf8(text)) for text in texts),
         choices=1,
         completion_tokens_max=fields["max_tokens"],
         response_format=_format(fields.get("output_config") or {}),
         service_tier="standard",
+        forced=_forced(fields),
     )
+
+
+def _forced(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    match fields.get("tool_choice"):
+        case {"type": "tool", "name": name}:
+            return forced_tool(name, fields["tools"], "input_schema")
+        case _:
+            return None
+
+
+def _who(role: str, block: Block) -> Literal["user", "tool", "other"]:
+    if role != "user":
+        return "other"
+    return "tool" if block["type"] == "tool_result" else "user"
 
 
 def _blocks(content: str | Sequence[Block]) -> list[Block]:
@@ -150,16 +168,18 @@ def _check_turns(turns: Sequence[tuple[str, Sequence[Block]]]) -> None:
     """The user begins; results follow the tool calls at once, all of them, and nothing else has results."""
     if not turns or turns[0][0] != "user":
         raise BadRequest("messages: first message must use the 'user' role")
-    called: set[str] = set()
+    called: list[str] = []
     for role, blocks in turns:
         if role not in ("user", "assistant"):
             raise BadRequest(f"role '{role}' is not supported on this model")
         if not blocks or any(b["type"] == "text" and not b["text"].strip() for b in blocks):
             raise BadRequest("messages: text content blocks must be non-empty")
-        answered = {b["tool_use_id"] for b in blocks if b["type"] == "tool_result"}
+        answered = sorted(b["tool_use_id"] for b in blocks if b["type"] == "tool_result")
         if answered != called:
             raise BadRequest("tool_use ids and tool_result blocks do not match")
-        called = {b["id"] for b in blocks if b["type"] == "tool_use"}
+        called = sorted(b["id"] for b in blocks if b["type"] == "tool_use")
+    if called:
+        raise BadRequest("tool_use ids were found without tool_result blocks after them")
 
 
 def _check_marks(blocks: Sequence[Block]) -> None:
@@ -220,16 +240,20 @@ def _message(request: ChatRequest, step: Step, answer_id: str) -> dict[str, Any]
 
 
 def _content(step: Step, text: str, answer_id: str) -> Iterator[dict[str, Any]]:
-    """The blocks of an answer: its thoughts, if tokens were used for them, and its text."""
-    if step.usage.reasoning_tokens:
-        yield {"type": "thinking", "thinking": "Let me see.", "signature": f"signed-{answer_id}"}
-    if step.refusal is None:
+    """The blocks of an answer: thoughts, if they are scripted or tokens were used for them; the text; tool calls."""
+    if step.reasoning is not None or step.usage.reasoning_tokens:
+        thoughts = "Let me see." if step.reasoning is None else step.reasoning
+        yield {"type": "thinking", "thinking": thoughts, "signature": signature_of(answer_id)}
+    if step.refusal is None and (text or not step.tool_calls):
         yield {"type": "text", "text": text}
+    for call_id, call in calls_of(step, answer_id, "toolu"):
+        given = json.loads(call.arguments)
+        yield {"type": "tool_use", "id": call_id, "name": call.name, "input": given}
 
 
 def _usage(request: ChatRequest, step: Step, text: str) -> dict[str, Any]:
     usage = step.usage
-    read, written = counts_of(request, usage, len(utf8(step.refusal or text)))
+    read, written = counts_of(request, usage, written_bytes(step, text))
     for_an_hour = usage.cache_write_1h_tokens
     return {
         "input_tokens": max(0, read - usage.cached_tokens - usage.cache_write_tokens),

@@ -8,8 +8,8 @@ as OpenAI does, so that nothing is lost in silence. Source of the format: openai
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from devkit.simulator.chat import (
     BadRequest,
@@ -17,12 +17,15 @@ from devkit.simulator.chat import (
     Reply,
     content_of,
     counts_of,
+    forced_tool,
     parsed,
     reply_by,
     text_of,
     utf8,
+    written_bytes,
 )
 from devkit.simulator.script import Kind, Step
+from devkit.simulator.turns import Said, asked_last, calls_of, check_results
 
 RESPONSES_PATH = "/v1/responses"
 OUTPUT_TOKENS_MIN = 16
@@ -65,17 +68,28 @@ def _request(fields: Mapping[str, Any]) -> ChatRequest:
     given = fields["input"]
     items = [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
     texts = [_text(item) for item in items]
-    users = (text for item, text in zip(items, texts, strict=True) if item.get("role") == "user")
+    said = [Said(_who(item), _shown(item)) for item in items]
+    # A model may think and speak between its tool calls.
+    check_results([_ids_of(item) for item in items if _who(item) != "other" or any(_ids_of(item))])
     tier = fields.get("service_tier") or "auto"
     return ChatRequest(
         model=str(fields["model"]),
-        last_user_text=next(iter(reversed(list(users))), ""),
+        asked_last=asked_last(said),
         prompt_bytes=sum(len(utf8(text)) for text in texts),
         choices=1,
         completion_tokens_max=_output_tokens_max(fields),
         response_format=_format(fields.get("text") or {}),
         service_tier="default" if tier == "auto" else str(tier),
+        forced=_forced(fields),
     )
+
+
+def _forced(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    match fields.get("tool_choice"):
+        case {"type": "function", "name": name}:
+            return forced_tool(name, fields["tools"])
+        case _:
+            return None
 
 
 def _text(item: Mapping[str, Any]) -> str:
@@ -93,6 +107,28 @@ def _text(item: Mapping[str, Any]) -> str:
             raise BadRequest(f"Item with id '{item.get('id')}' not found. Nothing is stored.")
         case kind:
             raise BadRequest(f"items of type {kind} are not supported")
+
+
+def _who(item: Mapping[str, Any]) -> Literal["user", "tool", "other"]:
+    if item.get("type") == "function_call_output":
+        return "tool"
+    return "user" if item.get("role") == "user" else "other"
+
+
+def _shown(item: Mapping[str, Any]) -> str:
+    """The text of an item without its ids."""
+    return str(item["output"]) if _who(item) == "tool" else content_of(item)
+
+
+def _ids_of(item: Mapping[str, Any]) -> tuple[set[str], str | None]:
+    """The tool call that an item is, and the one that it is the result of."""
+    match item.get("type"):
+        case "function_call":
+            return {item["call_id"]}, None
+        case "function_call_output":
+            return set(), item["call_id"]
+        case _:
+            return set(), None
 
 
 def _output_tokens_max(fields: Mapping[str, Any]) -> int | None:
@@ -133,7 +169,7 @@ def _response(request: ChatRequest, step: Step, answer_id: str) -> dict[str, Any
 
 
 def _output(step: Step, text: str, status: str, answer_id: str) -> list[dict[str, Any]]:
-    """The items of an answer: its reasoning, if tokens were used for it, and its message."""
+    """The items of an answer: its reasoning, if it is scripted or tokens were used for it; its message; tool calls."""
     part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": []}
     if step.refusal is not None:
         part = {"type": "refusal", "refusal": step.refusal}
@@ -144,15 +180,32 @@ def _output(step: Step, text: str, status: str, answer_id: str) -> list[dict[str
         "status": status,
         "content": [part],
     }
-    if not step.usage.reasoning_tokens:
-        return [message]
-    thought = {"id": f"rs_{answer_id}", "type": "reasoning", "summary": []}
-    return [{**thought, "encrypted_content": f"encrypted-{answer_id}"}, message]
+    calls = [
+        {
+            "id": f"fc_{call_id}",
+            "type": "function_call",
+            "status": status,
+            "call_id": call_id,
+            "name": call.name,
+            "arguments": call.arguments,
+        }
+        for call_id, call in calls_of(step, answer_id, "call")
+    ]
+    said = [message] if text or step.refusal is not None or not calls else []
+    return [*_reasoning(step, answer_id), *said, *calls]
+
+
+def _reasoning(step: Step, answer_id: str) -> Iterator[dict[str, Any]]:
+    """What the model thought: the encrypted item has it, and a summary shows what is scripted."""
+    if step.reasoning is not None or step.usage.reasoning_tokens:
+        shown = [] if step.reasoning is None else [{"type": "summary_text", "text": step.reasoning}]
+        thought = {"id": f"rs_{answer_id}", "type": "reasoning", "summary": shown}
+        yield {**thought, "encrypted_content": f"encrypted-{answer_id}"}
 
 
 def _usage(request: ChatRequest, step: Step, text: str) -> dict[str, Any]:
     usage = step.usage
-    read, written = counts_of(request, usage, len(utf8(step.refusal or text)))
+    read, written = counts_of(request, usage, written_bytes(step, text))
     return {
         "input_tokens": read,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},

@@ -7,13 +7,14 @@ request that no rule matches gets `Step()`, which is an immediate, correct answe
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 WAIT_MAX_S = 3600.0
 HUGE_BYTES_MAX = 256 * 1024 * 1024
@@ -98,8 +99,25 @@ class ReportedUsage(_Value):
     """Included in the completion tokens, whether these are computed or given."""
 
 
+class ScriptedCall(_Value):
+    """One tool that an answer asks for. Its id is drawn for each answer."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    arguments: str = "{}"
+    """JSON text, sent as it is; a dict is converted. Anthropic's messages need an object."""
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _arguments_as_text(cls, arguments: object) -> object:
+        return json.dumps(arguments) if isinstance(arguments, dict) else arguments
+
+
 class Step(_Value):
-    """One answer. By default it is correct and immediate."""
+    """
+    One answer. By default it is correct and immediate, and a text, also where the request has tools.
+
+    If the request forces a tool, an answer without tool calls is a call of that one, with the text as its arguments.
+    """
 
     kind: Kind = Kind.OK
     latency_s: Seconds | Uniform | Lognormal = 0.0
@@ -112,11 +130,22 @@ class Step(_Value):
     retry_after_form: Literal["seconds", "http-date"] = "seconds"
     error: ErrorBody = ErrorBody()
     text: str | None = None
-    """The message's text; by default "ok", or an object with a value for each property of the request's schema."""
+    """
+    The message's text; by default "ok", or an object with a value for each property of the request's schema.
+
+    With tool calls it is empty by default.
+    """
+    tool_calls: Annotated[tuple[ScriptedCall, ...], Field(max_length=128)] = ()
+    reasoning: str | None = None
+    """
+    What the model thought, as a block with a signature before the answer.
+
+    Without it an answer whose usage has reasoning tokens has such a block too, but not in chat completions.
+    """
     refusal: str | None = None
     """Sent as `message.refusal`, instead of the text."""
     finish_reason: Literal["stop", "length", "content_filter", "tool_calls"] | None = None
-    """By default "stop", or "length" if the text was cut at the token limit of the request."""
+    """By default "tool_calls" with those, "length" if the text was cut at the token limit of the request, or "stop"."""
     usage: ReportedUsage = ReportedUsage()
     service_tier: str | None = None
     """By default that of the request, or "default" if that is missing or "auto"."""
@@ -140,7 +169,7 @@ class Match(_Value):
 
     model: str | None = None
     text: str | None = None
-    """A part of the last user message."""
+    """A part of the last user message, or of the results of tools after it."""
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
     """The share of the otherwise matching requests, drawn in order of arrival with the seed of the rule."""
 
@@ -169,7 +198,7 @@ class Script:
         Return the answer to one request, and advance its rule by one step.
 
         Args:
-            text: The last user message.
+            text: The last user message, and the results of tools after it.
 
         Returns:
             The step, and the latency drawn for it in seconds.

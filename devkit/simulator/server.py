@@ -20,6 +20,7 @@ from devkit.simulator.journal import (
     BAD_REQUEST,
     RATE_LIMITED,
     REQUESTS_MAX,
+    ReceivedBody,
     ReceivedRequest,
     RequestJournal,
 )
@@ -32,6 +33,7 @@ RECORDS_PER_PAGE_MAX = 50_000
 DRIP_PIECES = 20
 
 RECORDS: TypeAdapter[list[ReceivedRequest]] = TypeAdapter(list[ReceivedRequest])
+BODIES: TypeAdapter[list[ReceivedBody]] = TypeAdapter(list[ReceivedBody])
 ARRIVALS: TypeAdapter[list[Arrival]] = TypeAdapter(list[Arrival])
 LIMITS: TypeAdapter[ProviderLimits | None] = TypeAdapter(ProviderLimits | None)
 
@@ -83,6 +85,7 @@ class ProviderServer:
         app.router.add_post("/__control/reset", self._control_reset)
         app.router.add_get("/__control/counts", self._control_counts)
         app.router.add_get("/__control/records", self._control_records)
+        app.router.add_get("/__control/bodies", self._control_bodies)
         app.router.add_post("/__control/limits", self._control_limits)
         app.router.add_get("/__control/limits", self._control_limit_counts)
         app.router.add_get("/__control/arrivals", self._control_arrivals)
@@ -110,9 +113,10 @@ class ProviderServer:
     async def _answer(
         self, request: web.Request, journal: RequestJournal, number: int | None
     ) -> web.StreamResponse:
-        protocol = PROTOCOLS[request.path]
+        protocol, body = PROTOCOLS[request.path], await request.read()
+        journal.keep_body(request.headers.get(ATTEMPT_HEADER), body)
         try:
-            chat = protocol.parse(await request.read())
+            chat = protocol.parse(body)
         except BadRequest as refusal:
             journal.decided(number, "", BAD_REQUEST)
             return await _send(request, _error(400, str(refusal), protocol.error_body))
@@ -138,7 +142,7 @@ class ProviderServer:
         entry: tuple[RequestJournal, int | None],
     ) -> web.StreamResponse:
         journal, number = entry
-        step, latency_s = self._script.next_step(chat.model, chat.last_user_text)
+        step, latency_s = self._script.next_step(chat.model, chat.asked_last)
         protocol = PROTOCOLS[request.path]
         reply = protocol.reply_to(chat, step)
         # The script may say something else about limits.
@@ -165,6 +169,9 @@ class ProviderServer:
     async def _control_records(self, request: web.Request) -> web.Response:
         records = self._journal.records(int(request.query["first"]), RECORDS_PER_PAGE_MAX)
         return web.json_response(body=RECORDS.dump_json(records))
+
+    async def _control_bodies(self, _request: web.Request) -> web.Response:
+        return web.json_response(body=BODIES.dump_json(self._journal.bodies()))
 
     async def _control_limits(self, request: web.Request) -> web.Response:
         try:

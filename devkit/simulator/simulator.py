@@ -33,7 +33,7 @@ from typing import IO, Any, Self, TypeVar
 from aiohttp import web
 from pydantic import TypeAdapter
 
-from devkit.simulator.journal import Counts, ReceivedRequest
+from devkit.simulator.journal import Counts, ReceivedBody, ReceivedRequest
 from devkit.simulator.limits import Arrival, LimitCounts, ProviderLimits
 from devkit.simulator.script import (
     RULES,
@@ -43,12 +43,14 @@ from devkit.simulator.script import (
     Match,
     ReportedUsage,
     Rule,
+    ScriptedCall,
     Step,
     Uniform,
 )
 from devkit.simulator.server import (
     ARRIVALS,
     ATTEMPT_HEADER,
+    BODIES,
     LIMITS,
     RECORDS,
     RECORDS_PER_PAGE_MAX,
@@ -65,10 +67,12 @@ __all__ = [
     "Lognormal",
     "Match",
     "ProviderLimits",
+    "ReceivedBody",
     "ReceivedRequest",
     "ReportedUsage",
     "Requests",
     "Rule",
+    "ScriptedCall",
     "Simulator",
     "SimulatorFailed",
     "Step",
@@ -176,6 +180,10 @@ class Simulator:
     def requests(self) -> Requests:
         """Return all requests so far, and their counts."""
         return Requests(self.counts(), tuple(self._pages("/__control/records", RECORDS)))
+
+    def bodies(self) -> list[ReceivedBody]:
+        """Return what the newest requests said, oldest first; see `journal.BODIES_MAX`."""
+        return BODIES.validate_json(self._ask("GET", "/__control/bodies"))
 
     def _pages(self, path: str, pages: TypeAdapter[list[Row]]) -> Iterator[Row]:
         first = 0

@@ -7,6 +7,7 @@ All of callgate in one thread, under a virtual clock and faults drawn from a see
     provider    a model of a provider that counts its own bills
     process     a worker process: the real services over faulty ports, with a clock and a memory of its own
     actors      pipelines that submit, operators that interfere
+    conversations   pipelines that talk with tools, turn by turn
     world       one seed: builds all of the above, runs it, lets it come to rest
     invariants  what must be true after every statement and at the end; row_rules, periods, limits, breakers,
                 by_hand and release_rule have those of one theme

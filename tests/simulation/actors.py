@@ -85,7 +85,7 @@ def submit(world: World, name: str) -> None:
         force=rng.random() < 0.15,
         idempotency_key=rng.choice(("k1", "k2")) if rng.random() < 0.15 else None,
     )
-    copies = [prepared] + [_again(prepared) for _ in range(rng.choice((0, 0, 0, 2)))]
+    copies = [prepared] + [again(prepared) for _ in range(rng.choice((0, 0, 0, 2)))]
 
     def submit_until_accepted() -> None:
         for _ in range(rng.randint(1, TRIES_MAX)):
@@ -160,7 +160,7 @@ def submit_accepted(world: World, name: str, request: LLMRequest) -> None:
     world.scheduler.spawn(pipeline, submit_until_accepted)
 
 
-def _again(prepared: NewSubmission) -> NewSubmission:
+def again(prepared: NewSubmission) -> NewSubmission:
     """The same request once more, as somebody else's submission."""
     fields = {name: getattr(prepared, name) for name in prepared.__slots__}
     return NewSubmission(**{**fields, "submission_id": uuid4(), "idempotency_key": None})

@@ -100,6 +100,9 @@ OTHER_EVENTS = (
     "places declared",
     "refused: concurrency",
     "woken for a place",
+    "later turn submitted",
+    "turn answered",
+    "conversation ended",
 )
 """What a few hundred seeds must have seen, besides every fault."""
 MUCH_BY_HAND = "much by hand"
@@ -120,7 +123,12 @@ KINDS_OF_LIMITS = (
 """No faults, and never drawn: which limits a provider has, for defects about those."""
 PLACES = "places declared"
 """No fault, and drawn by itself: whether it is declared how many calls of an organisation may run at a time."""
-NEVER_DRAWN = (MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PLACES, *KINDS_OF_LIMITS)
+CONVERSATIONS = "conversations"
+"""The same: whether some have conversations with tools."""
+NEVER_DRAWN = (
+    *(MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PLACES, CONVERSATIONS),
+    *KINDS_OF_LIMITS,
+)
 ALL = {
     **STATEMENT,
     **OUTAGE,

@@ -32,11 +32,12 @@ from tests.simulation.attacks import ATTACK_S, ATTACKS, BOMB, HOSTILE, JUNK, LOC
 from tests.simulation.faulty_ledger import TIMEOUT_S
 from tests.simulation.hostile_invariants import TenantInvariants
 from tests.simulation.invariants import Violation
+from tests.simulation.outages import Outage
 from tests.simulation.process import Process
 from tests.simulation.row_locks import RowLocks
 from tests.simulation.run import _report
 from tests.simulation.scheduler import Owner
-from tests.simulation.world import HOLDS, VALIDATOR, Outage, World
+from tests.simulation.world import HOLDS, VALIDATOR, World
 
 if TYPE_CHECKING:
     from callgate.domain.delivery import Delivery
@@ -223,7 +224,7 @@ class _Pipeline(ExternalActor):
 
     def _ask_again(self, asked: NewSubmission) -> None:
         """Give a link for a call that has ended, which nobody tells but the loop that delivers."""
-        new = replace(actors._again(asked), link=LINK)
+        new = replace(actors.again(asked), link=LINK)
         self._hostile_world.invariants.asks_again(new)
         (answer,) = self.line.submit([new])
         self._hostile_world.invariants.on_accepted([new], [answer])

@@ -381,7 +381,7 @@ class Invariants:
         has_answer = view.state is not S.SUCCEEDED or error is None
         self.check("an_answer_is_kept", has_answer, f"{name} {view.state}: {error}")
         if error is None:
-            text = json.loads(result_of(view).text)
+            text = self._world.conversations.origin(result_of(view))
             asked = LLMRequest.model_validate_json(new.request)
             answered = self._world.bills[UUID(text["attempt"])].request
             # A repair has two messages more; see `Repairs.on_request`.

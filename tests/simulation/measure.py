@@ -19,8 +19,9 @@ from callgate.domain.budgets import Window
 from callgate.domain.calls import CallState
 from callgate.domain.catalogue import CallTypePolicy
 from tests.simulation import actors
+from tests.simulation.outages import Outage
 from tests.simulation.provider import Heard
-from tests.simulation.world import CATALOGUE, Outage, World, quiet
+from tests.simulation.world import CATALOGUE, World, quiet
 
 CALLS = 500
 OUTAGE_S = 600.0

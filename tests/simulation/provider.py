@@ -154,6 +154,7 @@ class FaultyProvider:
         request = bill.request
         input_bound = self._world.estimator.input_bound(request).tokens
         reply = _reply(bill, fate, attempt_id, input_bound)
+        reply = self._world.conversations.answered(reply, fate, request, attempt_id)
         takes_s = rng.uniform(0.1, 3)
         if request.messages[0].content == KILLER or fate == "dies while asking":
             scheduler.wait(takes_s / 2, owner)

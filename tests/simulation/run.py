@@ -29,6 +29,7 @@ ERROR_FRAMES = 8
 """Of an error that nobody expected: where it was raised."""
 CALL_NAME = re.compile(r"\bc\d+(?=\.\d)")
 """As `Names` has them, whatever the generation."""
+GENERATION = re.compile(r"\bc\d+\.\d+\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,9 @@ def run_seed(
 def _report(seed: int, why: str, scheduler: Scheduler, lines_max: int) -> str:
     trace = list(scheduler.trace)
     room = max(lines_max - why.count("\n") - 3, 2)
+    # All of a call, and the generation that is named: it may begin in the middle.
     calls = [f"{name}." for name in sorted(set(CALL_NAME.findall(why)))]
+    calls += [name for name in sorted(set(GENERATION.findall(why))) if not name.endswith(".1")]
     about = [[n for n, line in enumerate(trace) if call in line[2]] for call in calls]
     shown = _shown(len(trace), about, room)
     lines = [f"{trace[n][0]:9.3f} s  {trace[n][1]:<8} {trace[n][2]}" for n in shown]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -32,8 +32,10 @@ from callgate.domain.price_entry import PriceEntry
 from callgate.domain.requests import LLMRequest
 from tests.simulation import actors
 from tests.simulation.broker import Broker
+from tests.simulation.conversations import Conversations
 from tests.simulation.faults import MUCH_BY_HAND, MUCH_REDRIVEN, ONE_FAILS, PROVIDER_LIMITS, Faults
 from tests.simulation.invariants import Invariants, Violation
+from tests.simulation.outages import Outage
 from tests.simulation.places import DeclaredPlaces
 from tests.simulation.process import Process
 from tests.simulation.provider import (
@@ -109,18 +111,6 @@ HOLDS = sorted(
 """What the requests hold: limits are made of these, so that some of them are met exactly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """Every request of some models and keys fails alike for a while."""
-
-    kind: str
-    until: float
-    models: tuple[str, ...] = ("sim-1", "sim-2")
-    credentials: tuple[str, ...] = ("",)
-    org_id: str | None = None
-    """Of one organisation only."""
-
-
 class World:
     """Everything there is in one seed."""
 
@@ -150,6 +140,7 @@ class World:
         """What the provider counts, if it has limits."""
         self.places = DeclaredPlaces.of(seed, self.faults.chances)
         self.scheduler.counts["places declared"] += bool(self.places.rules())
+        self.conversations = Conversations(self, seed)
         self.invariants = Invariants(self)
         self.broker = Broker(self)
         self.ledger_away_until = 0.0
@@ -188,12 +179,14 @@ class World:
                 after(rng.uniform(10, TROUBLE_S), partial(thing, self, f"b{n}"))
         if self.faults.chances.get(ONE_FAILS):
             self.fail_provider(Outage(KEY_REFUSED, 2 * TROUBLE_S, org_id="acme"))
+        self.conversations.plan()
         actors.bad_weather(self, until_s=TROUBLE_S)
         after(TROUBLE_S, self._end_trouble)
         self.scheduler.run(is_over=self._is_at_rest, skip_to=self._next_due_s)
         if not self._is_at_rest():
             raise Violation("every_call_ends", f"nothing is planned, and {self._unrest()}")
         self.invariants.at_rest()
+        self.conversations.at_rest()
 
     # What others ask of the world.
 

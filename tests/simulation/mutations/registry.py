@@ -49,6 +49,7 @@ def caught_by(
             "provider limits": 0.0,
             "rate limited": 0.0,
             "places declared": 0.0,
+            "conversations": 0.0,
         }
         chances |= {name.replace("_", " "): chance for name, chance in faults.items()}
         MUTATIONS.append(Mutation(plant.__name__, rules, plant, chances, seed))
