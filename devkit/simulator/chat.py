@@ -17,6 +17,7 @@ from typing import Any
 
 from multidict import CIMultiDict
 
+from devkit.simulator.instances import ForcedCall, forced_call, shallow_instance
 from devkit.simulator.script import ErrorBody, Kind, ReportedUsage, Step
 
 CHAT_PATH = "/v1/chat/completions"
@@ -30,9 +31,6 @@ _ERRORS = {
     404: ErrorBody(type="invalid_request_error", code="model_not_found"),
     429: ErrorBody(type="requests", code="rate_limit_exceeded"),
 }
-
-_VALUES = {"string": "ok", "integer": 0, "number": 0, "boolean": False, "array": [], "object": {}}
-"""The values of properties, by type, in the answer to a request with a JSON schema; null for other types."""
 
 
 class BadRequest(ValueError):
@@ -52,6 +50,8 @@ class ChatRequest:
     """The limit of each choice."""
     response_format: Mapping[str, Any]
     service_tier: str
+    forced: ForcedCall | None = None
+    """The tool call that must be the answer."""
 
     @property
     def input_tokens(self) -> int:
@@ -85,6 +85,7 @@ class ChatRequest:
             completion_tokens_max=_completion_tokens_max(fields),
             response_format=fields.get("response_format") or {},
             service_tier="default" if tier == "auto" else str(tier),
+            forced=forced_call(fields),
         )
 
 
@@ -157,13 +158,15 @@ def error_body(status: int, error: ErrorBody) -> bytes:
 
 def _completion(chat: ChatRequest, step: Step, answer_id: str) -> dict[str, Any]:
     text, finish_reason = text_of(chat, step)
+    call = called(chat, step)
+    message = _message(text, step.refusal, call, answer_id)
     completion = {
         "id": f"chatcmpl-{answer_id}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": chat.model,
         "choices": [
-            _choice(index, text, step.refusal, finish_reason)
+            {"index": index, "message": message, "logprobs": None, "finish_reason": finish_reason}
             for index in range(0 if step.kind is Kind.EMPTY_CHOICES else chat.choices)
         ],
         "service_tier": step.service_tier or chat.service_tier,
@@ -174,20 +177,29 @@ def _completion(chat: ChatRequest, step: Step, answer_id: str) -> dict[str, Any]
     return completion
 
 
+def called(chat: ChatRequest, step: Step) -> ForcedCall | None:
+    """The tool call that the answer is, unless the step says what it is."""
+    is_free = step.text is None and step.refusal is None and step.finish_reason is None
+    return chat.forced if is_free and step.kind is not Kind.HUGE_BODY else None
+
+
 def text_of(chat: ChatRequest, step: Step) -> tuple[str, str]:
-    """The text of the answer, and why it ended."""
+    """The text of the answer, or the arguments of its tool call, and why it ended."""
+    if call := called(chat, step):
+        return call.text, "tool_calls"
     text, is_cut = _within(_answer_text(chat, step), chat.completion_tokens_max, step.kind)
     return text, step.finish_reason or ("length" if is_cut else "stop")
 
 
-def _choice(index: int, text: str, refusal: str | None, finish_reason: str) -> dict[str, Any]:
-    content = text if refusal is None else None
-    return {
-        "index": index,
-        "message": {"role": "assistant", "content": content, "refusal": refusal},
-        "logprobs": None,
-        "finish_reason": finish_reason,
-    }
+def _message(
+    text: str, refusal: str | None, call: ForcedCall | None, answer_id: str
+) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": refusal}
+    if call is not None:
+        function = {"name": call.name, "arguments": text}
+        tool_call = {"id": f"call_{answer_id}", "type": "function", "function": function}
+        return {**message, "tool_calls": [tool_call]}
+    return {**message, "content": text if refusal is None else None}
 
 
 def counts_of(chat: ChatRequest, usage: ReportedUsage, text_bytes: int) -> tuple[int, int]:
@@ -232,23 +244,11 @@ def _answer_text(chat: ChatRequest, step: Step) -> str:
         return step.text
     match chat.response_format:
         case {"type": "json_schema", "json_schema": {"schema": schema}}:
-            return json.dumps(_shallow_instance(schema))
+            return json.dumps(shallow_instance(schema))
         case {"type": "json_object"}:
             return "{}"
         case _:
             return "ok"
-
-
-def _shallow_instance(schema: Any) -> dict[str, Any]:
-    """Return an object with a fixed value for each property; a deeper schema needs a `Step` with a text."""
-    match schema:
-        case {"properties": {**properties}}:
-            return {
-                str(name): _VALUES.get(str(node.get("type"))) if isinstance(node, dict) else None
-                for name, node in properties.items()
-            }
-        case _:
-            return {}
 
 
 def _within(text: str, tokens_max: int | None, kind: Kind) -> tuple[str, bool]:

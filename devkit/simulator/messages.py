@@ -20,12 +20,14 @@ from devkit.simulator.chat import (
     BadRequest,
     ChatRequest,
     Reply,
+    called,
     counts_of,
     parsed,
     reply_by,
     text_of,
     utf8,
 )
+from devkit.simulator.instances import ForcedCall, forced_call
 from devkit.simulator.limits import Decision
 from devkit.simulator.script import ErrorBody, Kind, Step
 
@@ -121,6 +123,7 @@ def _request(fields: Mapping[str, Any]) -> ChatRequest:
         completion_tokens_max=fields["max_tokens"],
         response_format=_format(fields.get("output_config") or {}),
         service_tier="standard",
+        forced=forced_call(fields),
     )
 
 
@@ -204,12 +207,13 @@ def _format(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _message(request: ChatRequest, step: Step, answer_id: str) -> dict[str, Any]:
     text, finish_reason = text_of(request, step)
+    blocks = _content(step, called(request, step) or text, answer_id)
     message = {
         "id": f"msg_{answer_id}",
         "type": "message",
         "role": "assistant",
         "model": request.model,
-        "content": [] if step.kind is Kind.EMPTY_CHOICES else list(_content(step, text, answer_id)),
+        "content": [] if step.kind is Kind.EMPTY_CHOICES else list(blocks),
         "stop_reason": "refusal" if step.refusal is not None else ENDINGS[finish_reason],
         "stop_sequence": None,
         "stop_details": step.refusal and {"type": "refusal", "explanation": step.refusal},
@@ -219,12 +223,15 @@ def _message(request: ChatRequest, step: Step, answer_id: str) -> dict[str, Any]
     return message
 
 
-def _content(step: Step, text: str, answer_id: str) -> Iterator[dict[str, Any]]:
-    """The blocks of an answer: its thoughts, if tokens were used for them, and its text."""
+def _content(step: Step, said: str | ForcedCall, answer_id: str) -> Iterator[dict[str, Any]]:
+    """The blocks of an answer: its thoughts, if tokens were used for them, and its text or tool call."""
     if step.usage.reasoning_tokens:
         yield {"type": "thinking", "thinking": "Let me see.", "signature": f"signed-{answer_id}"}
-    if step.refusal is None:
-        yield {"type": "text", "text": text}
+    if isinstance(said, ForcedCall):
+        use = {"type": "tool_use", "id": f"toolu_{answer_id}"}
+        yield {**use, "name": said.name, "input": said.arguments}
+    elif step.refusal is None:
+        yield {"type": "text", "text": said}
 
 
 def _usage(request: ChatRequest, step: Step, text: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from devkit.simulator.chat import (
     BadRequest,
     ChatRequest,
     Reply,
+    called,
     content_of,
     counts_of,
     parsed,
@@ -22,6 +23,7 @@ from devkit.simulator.chat import (
     text_of,
     utf8,
 )
+from devkit.simulator.instances import ForcedCall, forced_call
 from devkit.simulator.script import Kind, Step
 
 RESPONSES_PATH = "/v1/responses"
@@ -75,6 +77,7 @@ def _request(fields: Mapping[str, Any]) -> ChatRequest:
         completion_tokens_max=_output_tokens_max(fields),
         response_format=_format(fields.get("text") or {}),
         service_tier="default" if tier == "auto" else str(tier),
+        forced=forced_call(fields),
     )
 
 
@@ -117,6 +120,8 @@ def _response(request: ChatRequest, step: Step, answer_id: str) -> dict[str, Any
     text, finish_reason = text_of(request, step)
     status, details = ENDINGS.get(finish_reason, ("completed", None))
     is_empty = step.kind is Kind.EMPTY_CHOICES
+    call = called(request, step)
+    said = _message(step, text, status, answer_id) if call is None else _call(call, answer_id)
     return {
         "id": f"resp_{answer_id}",
         "object": "response",
@@ -125,29 +130,43 @@ def _response(request: ChatRequest, step: Step, answer_id: str) -> dict[str, Any
         "error": None,
         "incomplete_details": details,
         "model": request.model,
-        "output": [] if is_empty else _output(step, text, status, answer_id),
+        "output": [] if is_empty else [*_thoughts(step, answer_id), said],
         "service_tier": step.service_tier or request.service_tier,
         "store": False,
         "usage": None if step.kind is Kind.NO_USAGE else _usage(request, step, text),
     }
 
 
-def _output(step: Step, text: str, status: str, answer_id: str) -> list[dict[str, Any]]:
-    """The items of an answer: its reasoning, if tokens were used for it, and its message."""
+def _message(step: Step, text: str, status: str, answer_id: str) -> dict[str, Any]:
     part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": []}
     if step.refusal is not None:
         part = {"type": "refusal", "refusal": step.refusal}
-    message = {
+    return {
         "id": f"msg_{answer_id}",
         "type": "message",
         "role": "assistant",
         "status": status,
         "content": [part],
     }
+
+
+def _call(call: ForcedCall, answer_id: str) -> dict[str, Any]:
+    return {
+        "id": f"fc_{answer_id}",
+        "type": "function_call",
+        "status": "completed",
+        "call_id": f"call_{answer_id}",
+        "name": call.name,
+        "arguments": call.text,
+    }
+
+
+def _thoughts(step: Step, answer_id: str) -> list[dict[str, Any]]:
+    """The reasoning of an answer, if tokens were used for it."""
     if not step.usage.reasoning_tokens:
-        return [message]
+        return []
     thought = {"id": f"rs_{answer_id}", "type": "reasoning", "summary": []}
-    return [{**thought, "encrypted_content": f"encrypted-{answer_id}"}, message]
+    return [{**thought, "encrypted_content": f"encrypted-{answer_id}"}]
 
 
 def _usage(request: ChatRequest, step: Step, text: str) -> dict[str, Any]:
