@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devkit.simulator.simulator import Rule, Step, Uniform
-from tests.chaos.environment import Environment
+from tests.chaos.environment import USAGE, Environment
 from tests.chaos.evaluation import Evaluation, Observations, evaluate
 from tests.chaos.limits import TIGHT
 
@@ -23,11 +23,11 @@ def stress_duplicates(
         kills: The number of workers that are killed while calls are in flight, and replaced.
     """
     environment.limit(TIGHT)
-    slow = Step(latency_s=Uniform(low_s=0.3, high_s=1.2))
+    slow = Step(latency_s=Uniform(low_s=0.3, high_s=1.2), usage=USAGE)
     environment.deployment.provider.script([Rule(reply=[slow], seed=1)])
     org = environment.deployment.org()
     # Otherwise the breaker admits three calls until one succeeds, and a killed worker may have none in flight.
-    environment.deployment.close_breaker()
+    environment.close_breakers()
     environment.start_workers(WORKERS)
     for number in range(CLIENTS):
         environment.client(
