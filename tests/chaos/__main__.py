@@ -176,11 +176,11 @@ def _table(results: Sequence[dict[str, Any]]) -> Table:
     hidden = {"notes", "protocols", "violations"}
     columns = [name for name in max(results, key=len) if name not in hidden]
     headings = [name.replace("_", " ") for name in columns]
-    are_judged = any("violations" in result for result in results)
-    table = Table(*headings, *["violations"] * are_judged)
+    have_violations = any("violations" in result for result in results)
+    table = Table(*headings, *["violations"] * have_violations)
     for result in results:
         cells = [_text(result.get(name)) for name in columns]
-        table.add_row(*cells, *["; ".join(result.get("violations", ())) or "-"] * are_judged)
+        table.add_row(*cells, *["; ".join(result.get("violations", ())) or "-"] * have_violations)
     return table
 
 

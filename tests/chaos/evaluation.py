@@ -222,13 +222,13 @@ def _violations_of_protocols(observations: Observations) -> Iterable[str]:
         if n := observations.misposted.get(name):
             yield f"{name}: {n} attempts are not posted at the usage that the provider reported"
         yield from (f"{name}: {text}" for text in violations_of(observations.limits[name]))
-    strays = [
+    misplaced = [
         request
         for request in observations.requests
         if rows.get(request.attempt_id or "", request.provider) != request.provider
     ]
-    if strays:
-        yield f"{len(strays)} provider requests are not in the protocol of their row"
+    if misplaced:
+        yield f"{len(misplaced)} provider requests are not in the protocol of their row"
 
 
 def _violations(evaluation: Evaluation, observations: Observations) -> Iterable[str]:

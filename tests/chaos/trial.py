@@ -42,7 +42,9 @@ def run_trial(environment: Environment, fault: Fault, seconds: float) -> Evaluat
 
 
 def _largest_hold(deployment: Deployment, org: str) -> int:
-    requests = [request_of(org, "answer", 1000, target, form) for target in TARGETS for form in FORMS]
+    requests = [
+        request_of(org, "answer", 1000, target, form) for target in TARGETS for form in FORMS
+    ]
     bound = {"max_output_tokens": MAX_OUTPUT_TOKENS}
     return max(deployment.hold_of(request.model_copy(update=bound)) for request in requests)
 
