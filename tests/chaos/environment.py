@@ -216,7 +216,13 @@ class Environment:
     def until_in_flight(self, requests: int) -> None:
         """Wait until this many requests are in flight at the provider."""
         counts = self.deployment.provider.counts
-        until(lambda: counts().in_flight >= requests, END_MAX_S, lambda: "nothing is in flight")
+        until(
+            lambda: counts().in_flight >= requests,
+            END_MAX_S,
+            lambda: (
+                f"{counts().in_flight} requests are in flight, {self.count(OPEN)} calls are open"
+            ),
+        )
 
     def until_refused(self) -> None:
         """Wait until the provider has refused a request of each protocol."""

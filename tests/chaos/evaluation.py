@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.chaos.limits import LimitsSeen, LimitUse, total, use_of, violations_of
 from tests.chaos.mix import CHAT
@@ -176,16 +176,8 @@ def evaluate(observations: Observations, violations: Sequence[str] = ()) -> Eval
         protocols=protocols,
         recover_s=observations.recover_s,
     )
-    return Evaluation(
-        **{
-            name: getattr(evaluation, name) for name in Evaluation.__slots__ if name != "violations"
-        },
-        violations=(
-            *_violations(evaluation, observations),
-            *_violations_of_protocols(observations),
-            *violations,
-        ),
-    )
+    found = (*_violations(evaluation, observations), *_violations_of_protocols(observations))
+    return replace(evaluation, violations=(*found, *violations))
 
 
 def links_owed(batches: Iterable[Batch]) -> Counter[tuple[str, str]]:
