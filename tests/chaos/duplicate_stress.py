@@ -6,10 +6,10 @@ from devkit.simulator.simulator import Rule, Step, Uniform
 from tests.chaos.environment import END_MAX_S, USAGE, Environment
 from tests.chaos.evaluation import Evaluation, Observations, evaluate
 from tests.chaos.limits import TIGHT
-from tests.support.waiting import holds_within
+from tests.support.deployment import until
 
 CLIENTS = 4
-WORKERS = 2
+WORKERS = 4
 BATCH = 25
 
 
@@ -21,7 +21,7 @@ def stress_duplicates(
 
     Args:
         requests: The number of different requests among the submissions.
-        kills: The number of workers that are killed while calls are in flight, and replaced; fewer if all calls end before.
+        kills: The number of workers that are killed with calls in flight, and replaced; fewer if all calls end before.
     """
     environment.limit(TIGHT)
     slow = Step(latency_s=Uniform(low_s=0.3, high_s=1.2), usage=USAGE)
@@ -50,14 +50,24 @@ def stress_duplicates(
 
 
 def _kills(environment: Environment, requests: int) -> bool:
-    """Kill a worker and replace it, or return False: on a busy machine the load may be over before the last kill."""
+    """
+    Kill one of several workers and replace it, or return False.
+
+    On a busy machine a worker starts so slowly that the load may be over before the last kill.
+    """
     counts = environment.deployment.provider.counts
-    holds_within(END_MAX_S, lambda: counts().in_flight or environment.succeeded() == requests)
+    ready = environment.ready_workers
+
+    def is_time() -> bool:
+        is_over = environment.succeeded() == requests
+        return is_over or (counts().in_flight > 0 and len(ready()) > 1)
+
+    until(is_time, END_MAX_S, lambda: f"{counts().in_flight} in flight, {len(ready())} workers")
     if environment.succeeded() == requests:
         return False
     environment.pause(0.1, 0.4)
-    environment.rng.choice(environment.living_workers()).kill()
-    environment.worker().until_it_says("ready.")
+    environment.rng.choice(ready()).kill()
+    environment.worker()
     return True
 
 

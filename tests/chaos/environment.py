@@ -31,11 +31,9 @@ GRACE_S = 4.0
 LEASE_S = 4.0
 END_MAX_S = 90.0
 """All calls must end within this time after a fault. It is long, because machines can be slow."""
-TIGHT_HOLDS = 2
-"""How many holds fit into the limit of the tight organisation, so that its calls wait for each other."""
-USAGE = ReportedUsage(prompt_tokens=50, completion_tokens=30, reasoning_tokens=10)
+USAGE = ReportedUsage(prompt_tokens=500, completion_tokens=30, reasoning_tokens=10)
 """The shortest load spends the limit of the tight organisation, so that further calls are rejected."""
-POSTED_NANO_USD = 50 * INPUT_NANO_USD + 30 * OUTPUT_NANO_USD
+POSTED_NANO_USD = 500 * INPUT_NANO_USD + 30 * OUTPUT_NANO_USD
 """The cost of `USAGE`."""
 ANSWER = Step(latency_s=Uniform(low_s=0.05, high_s=0.6), usage=USAGE)
 
@@ -144,6 +142,10 @@ class Environment:
     def living_workers(self) -> list[Child]:
         """Return the workers that are alive."""
         return [child for child in self.workers if child.is_alive()]
+
+    def ready_workers(self) -> list[Child]:
+        """Return the workers that are alive and take calls."""
+        return [child for child in self.living_workers() if "ready." in child.output()]
 
     def client(self, orgs: Sequence[str], **changes: Any) -> Child:
         """Start a client process; see `tests.chaos.client`."""
