@@ -290,25 +290,28 @@ def _forced(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
     match fields.get("tool_choice"):
         case {"function": {"name": name}}:
             return forced_tool(name, [tool["function"] for tool in fields["tools"]])
+        case "required":
+            return forced_tool(None, [tool["function"] for tool in fields["tools"]])
         case _:
             return None
 
 
 def forced_tool(
-    name: str, tools: Iterable[Mapping[str, Any]], parameters: str = "parameters"
+    name: str | None, tools: Iterable[Mapping[str, Any]], parameters: str = "parameters"
 ) -> Mapping[str, Any]:
     """
     The tool that a request forces.
 
     Args:
+        name: None: some tool must be called, and the first one is.
         parameters: What the protocol calls the schema of a tool.
 
     Raises:
         BadRequest: There is no such tool.
     """
     for tool in tools:
-        if tool["name"] == name:
-            return {"name": name, "parameters": tool.get(parameters) or {}}
+        if name in (None, tool["name"]):
+            return {"name": tool["name"], "parameters": tool.get(parameters) or {}}
     raise BadRequest(f"tool_choice names a tool that is not there: {name!r}")
 
 

@@ -52,6 +52,8 @@ class ReceivedRequest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     attempt_id: str | None
+    path: str
+    """Which protocol it is in; empty if nobody said."""
     model: str
     """Empty until the body has been read."""
     status: int | None
@@ -84,13 +86,14 @@ class RequestJournal:
         self._bodies: deque[tuple[str | None, bytes]] = deque(maxlen=BODIES_MAX)
         self._times_seen: dict[str, int] = {}
         self._attempt_ids: list[str | None] = []
+        self._paths: list[str] = []
         self._models: list[str] = []
         self._faults: list[str] = []
         self._statuses = array("H")
         self._started_s = array("d")
         self._finished_s = array("d")
 
-    def arrived(self, attempt_id: str | None) -> int | None:
+    def arrived(self, attempt_id: str | None, path: str = "") -> int | None:
         """Count a request; return its number, or None beyond the limit."""
         if len(self._faults) >= self._requests_max:
             self._forgotten += 1
@@ -100,6 +103,8 @@ class RequestJournal:
         self._in_flight += 1
         self._in_flight_max = max(self._in_flight_max, self._in_flight)
         self._attempt_ids.append(attempt_id)
+        # One string for all requests of a path.
+        self._paths.append(sys.intern(path))
         self._models.append("")
         self._faults.append(UNREAD)
         self._statuses.append(0)
@@ -122,7 +127,6 @@ class RequestJournal:
     def decided(self, number: int | None, model: str, fault: str) -> None:
         """Store how a request will be answered."""
         if number is not None:
-            # One string for all requests of a model.
             self._models[number] = sys.intern(model)
             self._faults[number] = fault
 
@@ -154,6 +158,7 @@ class RequestJournal:
         finished_s = self._finished_s[number]
         return ReceivedRequest(
             attempt_id=self._attempt_ids[number],
+            path=self._paths[number],
             model=self._models[number],
             status=self._statuses[number] or None,
             fault=self._faults[number],

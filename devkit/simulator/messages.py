@@ -132,6 +132,8 @@ def _forced(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
     match fields.get("tool_choice"):
         case {"type": "tool", "name": name}:
             return forced_tool(name, fields["tools"], "input_schema")
+        case {"type": "any"}:
+            return forced_tool(None, fields["tools"], "input_schema")
         case _:
             return None
 

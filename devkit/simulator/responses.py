@@ -88,6 +88,8 @@ def _forced(fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
     match fields.get("tool_choice"):
         case {"type": "function", "name": name}:
             return forced_tool(name, fields["tools"])
+        case "required":
+            return forced_tool(None, fields["tools"])
         case _:
             return None
 

@@ -99,7 +99,8 @@ class ProviderServer:
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         # Counted when only the head has been read, so that no request is missed.
-        journal, number = self._journal, self._journal.arrived(request.headers.get(ATTEMPT_HEADER))
+        journal, attempt_id = self._journal, request.headers.get(ATTEMPT_HEADER)
+        number = journal.arrived(attempt_id, request.path)
         response: web.StreamResponse = web.Response()
         try:
             response = await self._answer(request, journal, number)

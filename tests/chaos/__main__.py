@@ -154,25 +154,34 @@ def _environment(
 
 
 def _show(results: Sequence[dict[str, Any]]) -> None:
-    """Print a table of the faults, and one of the overspend stress."""
-    stresses = [r for r in results if "rounds" in r]
-    for some in ([r for r in results if r not in stresses], stresses):
-        if some:
-            _show_table(some)
-
-
-def _show_table(results: Sequence[dict[str, Any]]) -> None:
-    hidden = {"violations", "notes"}
-    columns = [name for name in max(results, key=len) if name not in hidden]
-    table = Table(*[name.replace("_", " ") for name in columns], "violations")
-    for result in results:
-        cells = [_text(result.get(name)) for name in columns]
-        table.add_row(*cells, "; ".join(result["violations"]) or "-")
+    """Print a table of the faults, one of their protocols, and one of the overspend stress."""
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 240)
-    console.print(table)
+    stresses = [r for r in results if "rounds" in r]
+    for some in ([r for r in results if r not in stresses], list(_protocols(results)), stresses):
+        if some:
+            console.print(_table(some))
     for result in results:
         for note in result["notes"]:
             console.print(f"{result['fault']}: {note}", markup=False)
+
+
+def _protocols(results: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for result in results:
+        for name, use in result.get("protocols", {}).items():
+            counts = {key: count for key, count in use.items() if key != "limits"}
+            yield {"fault": result["fault"], "protocol": name, **counts, **use["limits"]}
+
+
+def _table(results: Sequence[dict[str, Any]]) -> Table:
+    hidden = {"notes", "protocols", "violations"}
+    columns = [name for name in max(results, key=len) if name not in hidden]
+    headings = [name.replace("_", " ") for name in columns]
+    have_violations = any("violations" in result for result in results)
+    table = Table(*headings, *["violations"] * have_violations)
+    for result in results:
+        cells = [_text(result.get(name)) for name in columns]
+        table.add_row(*cells, *["; ".join(result.get("violations", ())) or "-"] * have_violations)
+    return table
 
 
 def _text(value: Any) -> str:

@@ -23,6 +23,7 @@ from devkit.simulator.simulator import ReportedUsage, Rule, Step
 from tests.chaos.budget_hammer import HOLD_NANO_USD
 from tests.chaos.environment import END_MAX_S, Environment
 from tests.chaos.evaluation import evaluate
+from tests.chaos.mix import CHAT
 from tests.support.deployment import until
 
 SCOPES = (
@@ -117,6 +118,8 @@ def stress_workers(
     answer = Step(latency_s=0.05, usage=ReportedUsage(completion_tokens=50))
     environment.deployment.provider.script([Rule(reply=[answer])])
     hold = environment.deployment.hold_of(environment.deployment.request("any", "question 1"))
+    # The exact fits need calls with one and the same hold.
+    environment.posted_nano_usd = None
     environment.start_workers(2)
     orgs = []
     for number in range(rounds):
@@ -126,6 +129,8 @@ def stress_workers(
             environment.client(
                 orgs[-1:],
                 call_types=["answer", "summary"],
+                targets=[CHAT],
+                forms=["plain"],
                 batch=size,
                 total_max=size,
                 offset=size * n,

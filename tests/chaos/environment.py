@@ -16,12 +16,13 @@ from uuid import uuid4
 from callgate.domain.calls import AttemptRef, CallKey
 from callgate.services.audit import audit
 from devkit.servers.embedded import DevServers
-from devkit.simulator.journal import RATE_LIMITED
 from devkit.simulator.simulator import ReportedUsage, Rule, Simulator, Step, Uniform
-from tests.chaos.evaluation import Arrival, Attempt, Batch, Observations, links_owed
-from tests.chaos.limits import NO_LIMITS, Flow, LimitsSeen, Sent
+from tests.chaos.evaluation import Batch, Observations, links_owed
+from tests.chaos.limits import NO_LIMITS, Flow
+from tests.chaos.mix import FORMS, INPUT_NANO_USD, OUTPUT_NANO_USD, TARGETS
 from tests.chaos.observers import BudgetObserver, LinkCollector
-from tests.support.deployment import Deployment, until
+from tests.chaos.records import Records
+from tests.support.deployment import Deployment, until, with_addresses
 from tests.support.forked_workers import Child, ForkServer
 from tests.support.waiting import holds_within
 
@@ -30,15 +31,17 @@ GRACE_S = 4.0
 LEASE_S = 4.0
 END_MAX_S = 90.0
 """All calls must end within this time after a fault. It is long, because machines can be slow."""
-TIGHT_HOLDS = 2
-"""How many holds fit into the limit of the tight organisation, so that its calls wait for each other."""
-USAGE = ReportedUsage(prompt_tokens=50, completion_tokens=30)
+USAGE = ReportedUsage(prompt_tokens=500, completion_tokens=30, reasoning_tokens=10)
 """The shortest load spends the limit of the tight organisation, so that further calls are rejected."""
+POSTED_NANO_USD = 500 * INPUT_NANO_USD + 30 * OUTPUT_NANO_USD
+"""The cost of `USAGE`."""
 ANSWER = Step(latency_s=Uniform(low_s=0.05, high_s=0.6), usage=USAGE)
 
-CATALOGUE = """
+MAX_OUTPUT_TOKENS = 50
+
+CATALOGUE = f"""
 [default]
-max_output_tokens_default = 50
+max_output_tokens_default = {MAX_OUTPUT_TOKENS}
 deadline_s = 3
 # Calls must not die of repeated worker losses: the trials check that none is lost.
 attempts_max = 100
@@ -47,14 +50,6 @@ unknown_attempts_max = 100
 unknown_wait_s = 0.1
 retry_wait_s = 0.1
 retry_wait_max_s = 0.3
-
-[[prices]]
-provider = "sim"
-model = "sim-1"
-input_usd_per_million = 1
-output_usd_per_million = 2
-source = "chaos"
-as_of = 2026-11-01
 """
 ENVIRON = {
     "CALLGATE_LEDGER_TIMEOUT_S": "1.9",
@@ -73,7 +68,6 @@ UNKNOWN_BELOW_HOLD = (
 UNUSED_REPLIES = "ai_call_log WHERE reply IS NOT NULL AND status <> 'succeeded'"
 """The answers of the simulator are always correct."""
 POSTED_AGAIN = "chaos.observation JOIN ai_call_log USING (attempt_id) WHERE what = 'again'"
-WAITS = "chaos.observation WHERE what = 'limited'"
 OPEN = "llm_call WHERE state IN ('queued', 'running', 'waiting')"
 
 
@@ -98,6 +92,11 @@ class Environment:
         self.stop = deployment.folder / f"stop-{uuid4().hex[:8]}"
         self.fault_at: datetime | None = None
         self.flow = NO_LIMITS
+        self.targets: set[str] = set()
+        """The entries of the catalogue that the clients name."""
+        self.posted_nano_usd: int | None = POSTED_NANO_USD
+        """What each success is posted at; None if that depends on the request."""
+        self.records = Records(deployment)
         self.notes: list[str] = []
         """Remarks of the fault, for the output."""
         self.hostile = ""
@@ -112,9 +111,14 @@ class Environment:
         """Have the provider enforce limits, and workers that start from now on declare some."""
         self.flow = flow
         self.deployment.provider.limit(flow.enforced)
-        text = CATALOGUE + flow.catalogue
-        catalogue = text.format(base_url=self.deployment.provider.base_url)
+        base_url = self.deployment.provider.base_url
+        catalogue = with_addresses(CATALOGUE + flow.catalogue, base_url)
         Path(self.deployment.environ["CALLGATE_CATALOGUE"]).write_text(catalogue)
+
+    def close_breakers(self) -> None:
+        """Have the workers admit any number of calls, before the first succeeds."""
+        for target in TARGETS.values():
+            self.deployment.close_breaker(target.name, target.model)
 
     # Processes.
 
@@ -139,6 +143,10 @@ class Environment:
         """Return the workers that are alive."""
         return [child for child in self.workers if child.is_alive()]
 
+    def ready_workers(self) -> list[Child]:
+        """Return the workers that are alive and take calls."""
+        return [child for child in self.living_workers() if "ready." in child.output()]
+
     def client(self, orgs: Sequence[str], **changes: Any) -> Child:
         """Start a client process; see `tests.chaos.client`."""
         report = self.deployment.folder / f"client-{uuid4().hex[:8]}.json"
@@ -150,6 +158,8 @@ class Environment:
             "total_max": 10**9,
             "orgs": list(orgs),
             "call_types": ["answer"],
+            "targets": list(TARGETS),
+            "forms": list(FORMS),
             "batch": 6,
             "pause_s": 0.15,
             "repeat": 2,
@@ -158,6 +168,7 @@ class Environment:
             "links": True,
             **changes,
         }
+        self.targets.update(spec["targets"])
         child = self.fork_server.fork("tests.chaos.client", self.deployment.environ, **spec)
         self.clients.append((child, report))
         return child
@@ -207,12 +218,21 @@ class Environment:
     def until_in_flight(self, requests: int) -> None:
         """Wait until this many requests are in flight at the provider."""
         counts = self.deployment.provider.counts
-        until(lambda: counts().in_flight >= requests, END_MAX_S, lambda: "nothing is in flight")
+        until(
+            lambda: counts().in_flight >= requests,
+            END_MAX_S,
+            lambda: (
+                f"{counts().in_flight} requests are in flight, {self.count(OPEN)} calls are open"
+            ),
+        )
 
     def until_refused(self) -> None:
-        """Wait until the provider has refused a request."""
-        counts = self.deployment.provider.limit_counts
-        until(lambda: counts().refused, END_MAX_S, lambda: "nothing is refused")
+        """Wait until the provider has refused a request of each protocol."""
+
+        def have_all() -> bool:
+            return self.targets == {r.provider for r in self.records.requests() if r.is_refused}
+
+        until(have_all, END_MAX_S, lambda: "not every protocol is refused")
 
     def recovery_s(self, since: datetime, give_up_after_s: float = END_MAX_S) -> float | None:
         """Wait until every call from before `since` has ended; return the seconds, or None if it took too long."""
@@ -266,54 +286,6 @@ class Environment:
             for code in sorted(code for code in codes if code is not None)
         ]
 
-    def attempts(self) -> list[Attempt]:
-        """Return every row of `ai_call_log`."""
-        unknown = self.unknown_since_s()
-        sql = "SELECT attempt_id::text, call_id::text FROM ai_call_log"
-        return [
-            Attempt(id_, call_id, unknown.get(id_)) for id_, call_id in self.deployment.rows(sql)
-        ]
-
-    def requests(self) -> list[Arrival]:
-        """Return every request that reached the provider."""
-        booted_at_s = time.time() - time.monotonic()
-        records = self.deployment.provider.requests().records
-        return [
-            Arrival(r.attempt_id, booted_at_s + r.started_s, r.fault == RATE_LIMITED)
-            for r in records
-        ]
-
-    def limits_seen(self, requests: Sequence[Arrival]) -> LimitsSeen:
-        """Return what was seen of the provider's limits."""
-        sql = (
-            "SELECT attempt_id::text, extract(epoch FROM started_at)::float8, kind = 'probe'"
-            " FROM ai_call_log"
-        )
-        rows = {id_: (at_s, is_probe) for id_, at_s, is_probe in self.deployment.rows(sql)}
-        sent = []
-        for request in requests:
-            at_s, is_probe = rows.get(request.attempt_id or "", (request.at_s, False))
-            sent.append(Sent(request.at_s, request.is_refused, is_probe, request.at_s - at_s))
-        reopened = (
-            "SELECT extract(epoch FROM at)::float8 FROM chaos.observation"
-            " WHERE what = 'reopened' ORDER BY at"
-        )
-        return LimitsSeen(
-            flow=self.flow,
-            sent=sent,
-            in_flight_max=self.deployment.provider.counts().in_flight_max,
-            waits=int(self.deployment.rows(f"SELECT count(*) FROM {WAITS}")[0][0]),  # noqa: S608
-            reopened_at_s=[row[0] for row in self.deployment.rows(reopened)],
-        )
-
-    def calls(self) -> dict[str, str]:
-        """Return the state of every call by its task id."""
-        sql = (
-            "SELECT call_id || '.' || generation, state FROM llm_call"
-            " WHERE org_id NOT IN ('filler', :hostile)"
-        )
-        return {row[0]: row[1] for row in self.deployment.rows(sql, hostile=self.hostile)}
-
     def overrun_nano_usd(self) -> int:
         """Return the largest spent + held - limit: recorded by the trigger, sampled, or of now."""
         recorded = "SELECT coalesce(max(nano_usd), 0) FROM chaos.observation WHERE what = 'overrun'"
@@ -325,16 +297,19 @@ class Environment:
         """Wait for the clients and for open calls; return all observations."""
         batches = self.batches()
         self._wait_for_ends(batches)
-        requests = self.requests()
+        requests = self.records.requests()
+        calls = self.records.calls(self.hostile)
         # A new client: the pooled connections of the other one may be older than the server.
         with self.deployment.open_client() as client:
             report = audit(client.operations.snapshot())
         return Observations(
             batches=batches,
             requests=requests,
-            limits=self.limits_seen(requests),
-            attempts=self.attempts(),
-            calls=self.calls(),
+            limits=self.records.limits_seen(self.flow, requests),
+            attempts=self.records.attempts(self.unknown_since_s()),
+            calls={task: state for task, _, state in calls},
+            calls_of={name: sum(n == name for _, n, _ in calls) for name in sorted(self.targets)},
+            misposted=self.records.misposted(self.posted_nano_usd, self.hostile),
             overrun_nano_usd=self.overrun_nano_usd(),
             drift_nano_usd=report.drift_nano_usd,
             is_clean=report.is_clean,

@@ -7,13 +7,15 @@ do not use the ledger.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tests.chaos.limits import LimitsSeen, LimitUse, use_of, violations_of
+from tests.chaos.limits import LimitsSeen, LimitUse, total, use_of, violations_of
+from tests.chaos.mix import CHAT
 
-LINK_OWED = {"succeeded": "link", "dead": "link_error", "rejected": "link_error"}
+LINK_OWED = {"succeeded": "link", "wrong": "link", "dead": "link_error", "rejected": "link_error"}
 """Which link must be delivered, by the outcome that the client received."""
 DELIVERIES_MAX = 5
 """One, and one for each worker that dies or is cut off before it marks the link. No trial has more."""
@@ -31,7 +33,7 @@ class Batch:
     document: str
     """The document that the links name; empty without links."""
     outcomes: Sequence[tuple[str, str]]
-    """The task id of each handle, and succeeded, dead, rejected or lost."""
+    """The task id of each handle, and succeeded, wrong, dead, rejected or lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Attempt:
     call_id: str
     unknown_at_s: float | None = None
     """When it became UNKNOWN, in seconds since 1970; also if a late answer came afterwards."""
+    provider: str = CHAT
+    """The entry of the catalogue that its row names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,10 @@ class Arrival:
     """When, in seconds since 1970."""
     is_refused: bool = False
     """Whether a limit of the provider refused it. It is not paid."""
+    provider: str = CHAT
+    """The entry whose protocol it was in, by its path."""
+    ended_at_s: float = math.inf
+    """When its answer was complete, or its connection gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,10 @@ class Observations:
     attempts: Sequence[Attempt]
     calls: Mapping[str, str]
     """The state of every call in the ledger, by task id."""
+    calls_of: Mapping[str, int]
+    """The number of calls in the ledger, by entry of the catalogue; of each entry that the load names."""
+    misposted: Mapping[str, int]
+    """The number of successful attempts that are not posted at the usage that the provider reported, by entry."""
     overrun_nano_usd: int
     """The largest spent + held - limit of any budget at any time."""
     drift_nano_usd: int
@@ -81,9 +93,20 @@ class Observations:
     """How often one message was delivered, at most."""
     unmarked_links: int
     """The number of links that the ledger does not mark as delivered, although every call has ended."""
-    limits: LimitsSeen
+    limits: Mapping[str, LimitsSeen]
+    """By entry."""
     recover_s: float | None
     """From the fault to the end of every call accepted before it; None if that took too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolUse:
+    """The counts of one protocol."""
+
+    calls: int
+    requests: int
+    duplicates: int
+    limits: LimitUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +136,8 @@ class Evaluation:
     link_errors_owed: int
     deliveries_max: int
     limits: LimitUse
+    protocols: Mapping[str, ProtocolUse]
+    """By entry of the catalogue."""
     recover_s: float | None
     violations: tuple[str, ...] = field(default=())
 
@@ -127,7 +152,8 @@ def evaluate(observations: Observations, violations: Sequence[str] = ()) -> Eval
     )
     rows = {attempt.attempt_id for attempt in observations.attempts}
     arrivals = Counter(request.attempt_id for request in observations.requests)
-    duplicates, duplicates_unknown = _duplicates(observations)
+    duplicates = _duplicates(observations)
+    protocols = dict(_protocols(observations, duplicates))
     evaluation = Evaluation(
         accepted=len(outcomes),
         terminal=len(outcomes) - lost,
@@ -137,8 +163,8 @@ def evaluate(observations: Observations, violations: Sequence[str] = ()) -> Eval
         unlogged=sum(n for attempt_id, n in arrivals.items() if attempt_id not in rows),
         shared=sum(n - 1 for attempt_id, n in arrivals.items() if attempt_id is not None),
         never_sent=len(rows - arrivals.keys()),
-        duplicates=duplicates,
-        duplicates_unknown=duplicates_unknown,
+        duplicates=len(duplicates),
+        duplicates_unknown=sum(follows_unknown for _, follows_unknown in duplicates),
         overrun_nano_usd=observations.overrun_nano_usd,
         drift_nano_usd=observations.drift_nano_usd,
         links_delivered=_count(delivered, "link"),
@@ -146,19 +172,12 @@ def evaluate(observations: Observations, violations: Sequence[str] = ()) -> Eval
         link_errors_delivered=_count(delivered, "link_error"),
         link_errors_owed=_count(owed, "link_error"),
         deliveries_max=observations.deliveries_max,
-        limits=use_of(observations.limits),
+        limits=total(protocol.limits for protocol in protocols.values()),
+        protocols=protocols,
         recover_s=observations.recover_s,
     )
-    return Evaluation(
-        **{
-            name: getattr(evaluation, name) for name in Evaluation.__slots__ if name != "violations"
-        },
-        violations=(
-            *_violations(evaluation, observations),
-            *violations_of(observations.limits),
-            *violations,
-        ),
-    )
+    found = (*_violations(evaluation, observations), *_violations_of_protocols(observations))
+    return replace(evaluation, violations=(*found, *violations))
 
 
 def links_owed(batches: Iterable[Batch]) -> Counter[tuple[str, str]]:
@@ -175,11 +194,43 @@ def _count(links: Mapping[tuple[str, str], int], which: str) -> int:
     return sum(n for (_, link), n in links.items() if link == which)
 
 
+def _protocols(
+    observations: Observations, duplicates: Sequence[tuple[str, bool]]
+) -> Iterable[tuple[str, ProtocolUse]]:
+    requests = Counter(request.provider for request in observations.requests)
+    repeats = Counter(provider for provider, _ in duplicates)
+    for name, calls in observations.calls_of.items():
+        use = use_of(observations.limits[name])
+        yield name, ProtocolUse(calls, requests[name], repeats[name], use)
+
+
+def _violations_of_protocols(observations: Observations) -> Iterable[str]:
+    """Return violations that name their protocol."""
+    rows = {attempt.attempt_id: attempt.provider for attempt in observations.attempts}
+    sent = {request.provider for request in observations.requests}
+    for name in observations.calls_of:
+        if name not in sent:
+            yield f"{name}: no request"
+        if n := observations.misposted.get(name):
+            yield f"{name}: {n} attempts are not posted at the usage that the provider reported"
+        yield from (f"{name}: {text}" for text in violations_of(observations.limits[name]))
+    misplaced = [
+        request
+        for request in observations.requests
+        if rows.get(request.attempt_id or "", request.provider) != request.provider
+    ]
+    if misplaced:
+        yield f"{len(misplaced)} provider requests are not in the protocol of their row"
+
+
 def _violations(evaluation: Evaluation, observations: Observations) -> Iterable[str]:
+    outcomes = [outcome for batch in observations.batches for _, outcome in batch.outcomes]
+    wrong = outcomes.count("wrong")
     still_open = sum(s in ("queued", "running", "waiting") for s in observations.calls.values())
     checks = {
         "nothing was accepted": evaluation.accepted == 0,
         f"{evaluation.lost} submissions lost": evaluation.lost > 0,
+        f"{wrong} results do not fit their requests": wrong > 0,
         f"{still_open} calls still open": still_open > 0,
         f"{evaluation.unlogged} provider requests without a row": evaluation.unlogged > 0,
         f"{evaluation.shared} provider requests share a row": evaluation.shared > 0,
@@ -212,13 +263,13 @@ def _violations(evaluation: Evaluation, observations: Observations) -> Iterable[
     yield from (text for text, is_violated in checks.items() if is_violated)
 
 
-def _duplicates(observations: Observations) -> tuple[int, int]:
+def _duplicates(observations: Observations) -> list[tuple[str, bool]]:
     """
-    Count requests beyond the first of their call, and those that follow only UNKNOWN attempts.
+    Return of each request beyond the first of its call its entry, and whether it follows only UNKNOWN attempts.
 
     Refused ones are not paid, so they do not count.
     """
-    count = count_unknown = 0
+    found = []
     rows = {attempt.attempt_id: attempt for attempt in observations.attempts}
     sent: dict[str, list[Attempt]] = defaultdict(list)
     for request in sorted(observations.requests, key=lambda request: request.at_s):
@@ -227,9 +278,8 @@ def _duplicates(observations: Observations) -> tuple[int, int]:
             continue
         known_at_s = request.at_s + CLOCKS_S
         unknown_at_s = [earlier.unknown_at_s for earlier in sent[attempt.call_id]]
-        count += bool(unknown_at_s)
-        count_unknown += bool(unknown_at_s) and all(
-            at_s is not None and at_s <= known_at_s for at_s in unknown_at_s
-        )
+        if unknown_at_s:
+            is_known = all(at_s is not None and at_s <= known_at_s for at_s in unknown_at_s)
+            found.append((attempt.provider, is_known))
         sent[attempt.call_id].append(attempt)
-    return count, count_unknown
+    return found

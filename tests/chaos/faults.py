@@ -264,6 +264,6 @@ FAULTS = {
         Fault("clock_skewed", clock_skewed, only_killed_workers_lost),
         Fault("limit_used_up", limit_used_up, flow=MINUTE, load={"pause_s": 0.4}, seconds=65),
         # All at once, and not many: an unknown limit is used slowly after it was met.
-        Fault("limit_met", limit_met, flow=UNDECLARED, load={"pause_s": 0.02, "total_max": 200}),
+        Fault("limit_met", limit_met, flow=UNDECLARED, load={"pause_s": 0.02, "total_max": 180}),
     )
 }

@@ -18,7 +18,7 @@ from pathlib import Path
 from callgate.adapters.postgres.session import PostgresSession
 from devkit.simulator.simulator import Match, Rule, Step
 from tests.chaos.attacker import BOMB, KINDS, SLOW, UNDER_WAY
-from tests.chaos.environment import ANSWER, USAGE, Environment
+from tests.chaos.environment import ANSWER, POSTED_NANO_USD, USAGE, Environment
 from tests.chaos.evaluation import Evaluation, evaluate
 from tests.support.forked_workers import Child
 from tests.support.logins import a_client
@@ -37,8 +37,6 @@ In this time a lease expires, and child processes for quarantined calls start. W
 """
 RECOVERY_WAIT_S = 30.0
 WORKER_DATA_MAX_BYTES = 2**30
-POSTED_NANO_USD = 50 * 1_000 + 30 * 2_000
-"""The cost of `USAGE` by the catalogue of chaos."""
 RULES = (
     Rule(match=Match(text=BOMB), reply=[Step(text="{}")]),
     Rule(match=Match(text=SLOW), reply=[Step(latency_s=2.0, usage=USAGE)]),
@@ -52,7 +50,7 @@ def run_hostile(environment: Environment, *, kinds: Sequence[str] = KINDS) -> Ev
     deployment.provider.script(RULES)
     others = [deployment.org(), deployment.org()]
     environment.hostile = deployment.org()
-    deployment.close_breaker()
+    environment.close_breakers()
     environment.start_workers(WORKERS)
     workers = [_limited(child) for child in environment.living_workers()]
     for org in others:

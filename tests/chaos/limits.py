@@ -1,6 +1,9 @@
 """
 Limits of the simulated provider in a trial, what the catalogue says about them, and what came of it.
 
+The provider counts each model by itself, callgate each entry of its catalogue with its model. A trial has one model for
+each protocol, so the limits are those of each protocol.
+
 The provider counts in a sliding window, callgate in token buckets: an error of one is not repeated by the other. The
 evaluation is pure, and uses only what the provider saw and when the ledger admitted it.
 """
@@ -11,9 +14,11 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from itertools import accumulate
 
 from devkit.simulator.simulator import ProviderLimits
+from tests.chaos.mix import TARGETS
 
 MINUTE_S = 60.0
 LATE_S = 1.0
@@ -26,7 +31,7 @@ LATER_REFUSED_MAX = 5
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What the provider enforces, and what the catalogue declares."""
+    """What the provider enforces, and what the catalogue declares: the same for each protocol."""
 
     enforced: ProviderLimits | None = None
     declared: Mapping[str, int] = field(default_factory=dict)
@@ -35,12 +40,11 @@ class Flow:
     @property
     def catalogue(self) -> str:
         """The tables of the catalogue. A provider that enforces nothing is declared unlimited."""
-        lines = ["", "[providers.sim]", 'base_url = "{base_url}"', "needs_key = false"]
-        lines += ["unlimited = true"] * (self.enforced is None)
-        if self.declared:
-            lines += ["", "[[limits]]", 'provider = "sim"']
-            lines += [f"{measure} = {amount}" for measure, amount in self.declared.items()]
-        return "\n".join([*lines, ""])
+        unlimited = self.enforced is None
+        return "".join(
+            target.tables(unlimited=unlimited, declared=self.declared)
+            for target in TARGETS.values()
+        )
 
 
 def within(window_s: float, per_minute: int) -> int:
@@ -56,24 +60,28 @@ def within(window_s: float, per_minute: int) -> int:
 
 
 NO_LIMITS = Flow()
-CONCURRENCY = 8
+PER_MINUTE = 180
+CONCURRENCY = 3
 TIGHT = Flow(
     # The headers would be read as a limit per minute.
     ProviderLimits(
-        requests=within(10, 600), window_s=10, concurrency=CONCURRENCY, sends_headers=False
+        requests=within(10, PER_MINUTE), window_s=10, concurrency=CONCURRENCY, sends_headers=False
     ),
-    {"requests": 600, "concurrency": CONCURRENCY},
+    {"requests": PER_MINUTE, "concurrency": CONCURRENCY},
 )
 """A little less than the load of a trial: calls wait for it from the first seconds on, and not for long."""
 MINUTE = Flow(
-    ProviderLimits(requests=240, concurrency=CONCURRENCY),
-    {"requests": 240, "concurrency": CONCURRENCY},
+    ProviderLimits(requests=80, concurrency=CONCURRENCY),
+    {"requests": 80, "concurrency": CONCURRENCY},
 )
 """A whole minute as providers count it. A trial must last longer than that."""
 UNDECLARED = Flow(
-    ProviderLimits(requests=60, window_s=10, sends_headers=False, sends_retry_after=False)
+    ProviderLimits(requests=20, window_s=10, sends_headers=False, sends_retry_after=False)
 )
-"""Nobody declares it and the provider does not name it: only refusals tell."""
+"""
+Nobody declares it and the provider does not name it: only refusals tell. What is left of the load then takes a minute:
+half of what was accepted is the rate.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class LimitsSeen:
-    """What was seen of the limits in one trial."""
+    """What was seen of the limits of one protocol in one trial."""
 
     flow: Flow
     sent: Sequence[Sent]
@@ -104,7 +112,7 @@ class LimitsSeen:
 
 @dataclass(frozen=True, slots=True)
 class LimitUse:
-    """The counts of one trial."""
+    """The counts of one protocol, or of all."""
 
     refused: int = 0
     late: int = 0
@@ -137,6 +145,18 @@ def use_of(seen: LimitsSeen) -> LimitUse:
     )
 
 
+def total(uses: Iterable[LimitUse]) -> LimitUse:
+    """Return the sums of some protocols, and of what is no sum the largest."""
+    summed = ("refused", "late", "waits")
+    some = [asdict(use) for use in uses]
+    return LimitUse(
+        **{
+            f.name: (sum if f.name in summed else max)([use[f.name] for use in some] or [0])
+            for f in fields(LimitUse)
+        }
+    )
+
+
 def violations_of(seen: LimitsSeen) -> Iterable[str]:
     """Return which promises about limits were broken, or were not put to the test."""
     use, limits = use_of(seen), seen.flow.enforced
@@ -166,6 +186,12 @@ def _undeclared(seen: LimitsSeen, use: LimitUse) -> Iterable[str]:
             yield f"{refused} requests were refused after {number} reopenings, at most {most} may"
     if use.refused == 0:
         yield "no request was refused"
+
+
+def at_one_time(spans_s: Iterable[tuple[float, float]]) -> int:
+    """Return the most of some spans of time that overlap. One that ends when another begins does not."""
+    steps = sorted(step for begin, end in spans_s for step in ((begin, 1), (end, -1)))
+    return max(accumulate(step for _, step in steps), default=0)
 
 
 def _in_fullest_window(at_s: Sequence[float], window_s: float) -> int:

@@ -12,7 +12,8 @@ DROP SCHEMA IF EXISTS chaos CASCADE;
 CREATE SCHEMA chaos;
 
 CREATE TABLE chaos.observation (
-    at timestamptz NOT NULL DEFAULT clock_timestamp(), what text NOT NULL, attempt_id uuid, nano_usd bigint);
+    at timestamptz NOT NULL DEFAULT clock_timestamp(), what text NOT NULL, attempt_id uuid, nano_usd bigint,
+    provider text);
 
 CREATE FUNCTION chaos.observe_overrun() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -47,7 +48,7 @@ CREATE TRIGGER chaos_observe_again AFTER UPDATE ON ai_call_log FOR EACH ROW
 
 CREATE FUNCTION chaos.observe() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO chaos.observation (what) VALUES (TG_ARGV[0]);
+    INSERT INTO chaos.observation (what, provider) VALUES (TG_ARGV[0], NEW.provider);
     RETURN NULL;
 END $$;
 CREATE TRIGGER chaos_observe_limited AFTER UPDATE ON llm_call FOR EACH ROW

@@ -31,5 +31,7 @@ def test_a_limit_that_is_declared_twice_as_high_is_noticed(
 
     environment.until_refused()
 
-    violations = list(violations_of(environment.limits_seen(environment.requests())))
-    assert any(words in violation for violation in violations), violations
+    seen = environment.records.limits_seen(environment.flow, environment.records.requests())
+    for name, of_protocol in seen.items():
+        violations = list(violations_of(of_protocol))
+        assert any(words in violation for violation in violations), (name, violations)

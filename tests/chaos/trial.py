@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
-from tests.chaos.environment import TIGHT_HOLDS, Environment
+from tests.chaos.environment import MAX_OUTPUT_TOKENS, Environment
 from tests.chaos.evaluation import Evaluation, evaluate
 from tests.chaos.faults import Fault
+from tests.chaos.mix import FORMS, TARGETS, request_of
+from tests.support.deployment import Deployment
 
 WORKERS = 2
 CLIENTS = 3
@@ -24,9 +26,8 @@ def run_trial(environment: Environment, fault: Fault, seconds: float) -> Evaluat
     deployment = environment.deployment
     environment.limit(fault.flow)
     rich, tight = deployment.org(), deployment.org(0)
-    deployment.limit(
-        tight, TIGHT_HOLDS * deployment.hold_of(deployment.request(tight, "question 1000"))
-    )
+    # One call of the largest form fits, or three plain ones: its calls wait for each other.
+    deployment.limit(tight, _largest_hold(deployment, tight))
     began = time.monotonic()
     environment.start_workers(WORKERS)
     for _ in range(CLIENTS):
@@ -39,6 +40,14 @@ def run_trial(environment: Environment, fault: Fault, seconds: float) -> Evaluat
     return evaluate(
         observations, [*violations, *environment.unexpected_ends(rich), *fault.check(environment)]
     )
+
+
+def _largest_hold(deployment: Deployment, org: str) -> int:
+    requests = [
+        request_of(org, "answer", 1000, target, form) for target in TARGETS for form in FORMS
+    ]
+    bound = {"max_output_tokens": MAX_OUTPUT_TOKENS}
+    return max(deployment.hold_of(request.model_copy(update=bound)) for request in requests)
 
 
 def _recovered_s(environment: Environment, until_s: float) -> float | None:

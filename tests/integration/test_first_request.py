@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from devkit.simulator.simulator import Simulator
 
 FIRST_REQUEST = """
@@ -12,16 +14,19 @@ import asyncio, sys
 from uuid import uuid4
 import worker.isolated
 from callgate.adapters.file_credentials import FileCredentials
-from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
+from callgate.adapters.providers import adapter_class
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.requests import LLMRequest, Message
 
+url, protocol = sys.argv[1:]
+create = adapter_class(protocol)
+
 async def main():
     imported = set(sys.modules)
-    entry = ProviderEntry(base_url=sys.argv[1], needs_key=False)
-    adapter = OpenAIAdapter("sim", entry, FileCredentials({}, None))
+    entry = ProviderEntry(base_url=url, needs_key=False, protocol=protocol)
+    adapter = create("sim", entry, FileCredentials({}, None))
     request = LLMRequest(
-        org_id="acme", call_type="answer", provider="sim", model="sim-1", max_output_tokens=10,
+        org_id="acme", call_type="answer", provider="sim", model="sim-1", max_output_tokens=16,
         messages=[Message(role="user", content="hi")],
     )
     reply = await adapter.complete(request, attempt_id=uuid4(), timeout_s=10)
@@ -32,10 +37,12 @@ asyncio.run(main())
 """
 
 
-def test_the_first_request_of_a_worker_imports_nothing() -> None:
+@pytest.mark.parametrize("protocol", ["openai", "openai_responses", "anthropic"])
+def test_the_first_request_of_a_worker_imports_nothing(protocol: str) -> None:
     """On two busy cores, imports took up to four seconds, and the deadline is three."""
     with Simulator() as provider:
-        argv = [sys.executable, "-c", FIRST_REQUEST, provider.base_url]
+        url = provider.base_url.removesuffix("/v1" if protocol == "anthropic" else "")
+        argv = [sys.executable, "-c", FIRST_REQUEST, url, protocol]
         done = subprocess.run(  # noqa: S603 - our own program
             argv, capture_output=True, text=True, timeout=60, check=True
         )

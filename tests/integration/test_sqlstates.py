@@ -92,7 +92,7 @@ METHODS: dict[str, Ask] = {
     "settle_by_hand": lambda s: PostgresOperations(s).settle_by_hand(
         [SettleByHand(uuid4(), 1, 1)], by=BY
     ),
-    "spending": lambda s: PostgresOperations(s).spending([KEY], since=datetime(2026, 11, 1, tzinfo=UTC)),
+    "spending": lambda s: PostgresOperations(s).spending(["a"], days=1, attempts_max=1),
     "actions": lambda s: PostgresOperations(s).actions(limit=1),
     "purge": lambda s: PostgresRetention(s).purge(BodyAges(1.0), limit=1),
     "calls_with_bodies": lambda s: PostgresRetention(s).calls_with_bodies("a"),

@@ -54,6 +54,7 @@ __all__ = [
     "lines_of",
     "until",
     "until_equal",
+    "with_addresses",
     "worker_argv",
 ]
 
@@ -123,7 +124,7 @@ class Deployment:
         self.provider = provider
         self.folder = folder
         file = folder / "catalogue.toml"
-        file.write_text(catalogue.format(base_url=provider.base_url))
+        file.write_text(with_addresses(catalogue, provider.base_url))
         self.environ = {
             "CALLGATE_DATABASE_URL": services.database_url,
             "CALLGATE_BROKER_URL": services.broker_url,
@@ -163,14 +164,14 @@ class Deployment:
         }
         return Client(ClientSettings(**{**settings, **changes}))
 
-    def close_breaker(self) -> None:
+    def close_breaker(self, provider: str = "sim", model: str = "sim-1") -> None:
         """
-        Close its breaker without a probe: for a minute it admits any number of calls, before the first succeeds.
+        Close a breaker without a probe: for a minute it admits any number of calls, before the first succeeds.
 
         What was observed about its rate, in an earlier test, is forgotten.
         """
         by = By("tests", "it answers")
-        self.client.operations.set_breaker("sim", "sim-1", "", is_open=False, by=by)
+        self.client.operations.set_breaker(provider, model, "", is_open=False, by=by)
         with self._engine.begin() as connection:
             connection.execute(text("DELETE FROM flow_limit WHERE source = 'observed'"))
 
@@ -296,6 +297,11 @@ class Deployment:
         """Assert that an audit finds no drift and no missing row."""
         report = audit(self.client.operations.snapshot())
         assert report.is_clean, report
+
+
+def with_addresses(catalogue: str, base_url: str) -> str:
+    """Return a catalogue with the provider's addresses: `{base_url}`, and `{root_url}` without its version."""
+    return catalogue.format(base_url=base_url, root_url=base_url.removesuffix("/v1"))
 
 
 def lines_of(file: Path) -> list[str]:

@@ -31,7 +31,7 @@ from worker.tied_process import die_with
 
 ROLES = (
     *("tests.chaos.killable_worker", "tests.chaos.client", "tests.chaos.budget_hammer"),
-    "tests.chaos.attacker",
+    *("tests.chaos.attacker", "tests.chaos.defective_worker"),
 )
 """The modules whose `main(**spec) -> int` a child can run."""
 START_TIMEOUT_S = 60.0

@@ -14,21 +14,33 @@ from tests.chaos.evaluation import (
     Attempt,
     Batch,
     Observations,
+    ProtocolUse,
     evaluate,
     links_owed,
 )
-from tests.chaos.limits import NO_LIMITS, LimitsSeen
+from tests.chaos.limits import NO_LIMITS, TIGHT, LimitsSeen, LimitUse, Sent
+from tests.chaos.mix import CHAT
 
 TASK = "c1.1"
+MESSAGES = "sim-messages"
+UNLIMITED = LimitsSeen(NO_LIMITS, [], 0, 0, [])
+LIMITED = LimitsSeen(TIGHT, [Sent(10.0, is_refused=True)], 2, waits=1, reopened_at_s=[])
 RIGHT = Observations(
     batches=[
         Batch("d1", [(TASK, "succeeded"), (TASK, "succeeded")]),
         Batch("d2", [("c2.1", "rejected"), ("c4.1", "dead"), (TASK, "succeeded")]),
         Batch("", [("c2.1", "rejected")]),
     ],
-    requests=[Arrival("a1", 10.0), Arrival("a2", 20.0)],
-    attempts=[Attempt("a1", "c1", 19.0), Attempt("a2", "c1"), Attempt("a3", "c2", 12.0)],
+    requests=[Arrival("a1", 10.0), Arrival("a2", 20.0), Arrival("a4", 20.0, provider=MESSAGES)],
+    attempts=[
+        Attempt("a1", "c1", 19.0),
+        Attempt("a2", "c1"),
+        Attempt("a3", "c2", 12.0),
+        Attempt("a4", "c4", provider=MESSAGES),
+    ],
     calls={TASK: "succeeded", "c2.1": "rejected", "c4.1": "dead"},
+    calls_of={CHAT: 2, MESSAGES: 1},
+    misposted={},
     overrun_nano_usd=0,
     drift_nano_usd=0,
     is_clean=True,
@@ -38,7 +50,7 @@ RIGHT = Observations(
     delivered={("d1", "link"): 2, ("d2", "link"): 1, ("d2", "link_error"): 2},
     deliveries_max=DELIVERIES_MAX,
     unmarked_links=0,
-    limits=LimitsSeen(NO_LIMITS, [], 0, 0, []),
+    limits={CHAT: UNLIMITED, MESSAGES: UNLIMITED},
     recover_s=1.0,
 )
 
@@ -50,11 +62,24 @@ def test_correct_observations_have_no_violation() -> None:
     assert evaluation.violations == ()
     assert (evaluation.accepted, evaluation.terminal) == (6, 6)
     assert (evaluation.lost, evaluation.calls) == (0, 3)
-    assert (evaluation.requests, evaluation.never_sent) == (2, 1)
+    assert (evaluation.requests, evaluation.never_sent) == (3, 1)
     assert (evaluation.unlogged, evaluation.shared) == (0, 0)
     assert (evaluation.duplicates, evaluation.duplicates_unknown) == (1, 1)
     assert (evaluation.links_delivered, evaluation.links_owed) == (3, 3)
     assert (evaluation.link_errors_delivered, evaluation.link_errors_owed) == (2, 2)
+    assert evaluation.protocols == {
+        CHAT: ProtocolUse(calls=2, requests=2, duplicates=1, limits=LimitUse()),
+        MESSAGES: ProtocolUse(calls=1, requests=1, duplicates=0, limits=LimitUse()),
+    }
+
+
+def test_the_limits_of_all_protocols_are_summed() -> None:
+    """What one had at one time is not added to that of another."""
+    limits = {CHAT: replace(LIMITED, in_flight_max=3, waits=5), MESSAGES: LIMITED}
+
+    summed = evaluate(replace(RIGHT, limits=limits)).limits
+
+    assert (summed.refused, summed.waits, summed.in_flight_max) == (2, 6, 3)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +95,20 @@ def test_correct_observations_have_no_violation() -> None:
         (
             {"attempts": [Attempt("a1", "c1"), *RIGHT.attempts[1:]]},
             "1 duplicate requests without an UNKNOWN",
+        ),
+        ({"batches": [Batch("", [(TASK, "wrong")])]}, "1 results do not fit their requests"),
+        ({"requests": RIGHT.requests[:2]}, "sim-messages: no request"),
+        (
+            {"attempts": [*RIGHT.attempts[:3], Attempt("a4", "c4")]},
+            "1 provider requests are not in the protocol of their row",
+        ),
+        (
+            {"misposted": {MESSAGES: 2}},
+            "sim-messages: 2 attempts are not posted at the usage that the provider reported",
+        ),
+        (
+            {"limits": {CHAT: UNLIMITED, MESSAGES: LIMITED}},
+            "sim-messages: 1 requests were refused, and 0 came late",
         ),
         ({"overrun_nano_usd": 1}, "a limit was exceeded by 1 nano-USD"),
         ({"drift_nano_usd": 1}, "audit drift 1 nano-USD"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,16 +17,18 @@ from tests.chaos.limits import (
     LATER_REFUSED_MAX,
     MINUTE,
     NO_LIMITS,
+    PER_MINUTE,
     TIGHT,
     UNDECLARED,
     LimitsSeen,
     Sent,
+    at_one_time,
     use_of,
     violations_of,
     within,
 )
 
-ACCEPTED = tuple(Sent(at_s / 4, is_refused=False) for at_s in range(100))
+ACCEPTED = tuple(Sent(at_s / 2, is_refused=False) for at_s in range(100))
 RIGHT = LimitsSeen(TIGHT, ACCEPTED, CONCURRENCY, waits=1, reopened_at_s=[])
 
 
@@ -40,14 +43,14 @@ def test_what_is_promised_is_no_violation() -> None:
 
     assert list(violations_of(RIGHT)) == []
     assert (use.refused, use.late, use.in_flight_max, use.waits) == (0, 0, CONCURRENCY, 1)
-    assert use.used_percent == round(100 * 100 * 60 / (600 * 24.75))
-    assert use.fullest_percent == round(100 * 40 / within(10, 600))
+    assert use.used_percent == round(100 * 100 * 60 / (PER_MINUTE * 49.5))
+    assert use.fullest_percent == round(100 * 20 / within(10, PER_MINUTE))
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"in_flight_max": CONCURRENCY + 1}, "9 requests at one time, of 8"),
+        ({"in_flight_max": CONCURRENCY + 1}, "4 requests at one time, of 3"),
         ({"sent": [*ACCEPTED, *refused(1, 25)]}, "1 requests were refused, and 0 came late"),
         ({"waits": 0}, "no call waited for the limit"),
         ({"flow": UNDECLARED}, "no request was refused"),
@@ -100,13 +103,20 @@ def test_a_provider_without_limits_breaks_no_promise() -> None:
     assert list(violations_of(replace(RIGHT, flow=NO_LIMITS, in_flight_max=99, waits=0))) == []
 
 
+def test_requests_at_one_time_overlap() -> None:
+    """One that ends when another begins makes room for it. One may still be in flight at the end."""
+    assert at_one_time([]) == 0
+    assert at_one_time([(0, 1), (1, 2), (2, math.inf)]) == 1
+    assert at_one_time([(0, 3), (1, 2), (1.5, math.inf), (5, 6)]) == 3
+
+
 def test_a_short_window_refuses_what_a_minute_would() -> None:
     """What is sent as fast as the bucket allows is just accepted; twice as much is not."""
     assert TIGHT.enforced is not None
-    assert within(60, 600) == 600
-    assert greedy(600, TIGHT.enforced) == 0
-    assert greedy(620, TIGHT.enforced) > 0
-    assert greedy(1200, TIGHT.enforced) > 0
+    assert within(60, PER_MINUTE) == PER_MINUTE
+    assert greedy(PER_MINUTE, TIGHT.enforced) == 0
+    assert greedy(PER_MINUTE + 20, TIGHT.enforced) > 0
+    assert greedy(2 * PER_MINUTE, TIGHT.enforced) > 0
 
 
 def test_a_minute_of_the_provider_is_a_minute_of_the_catalogue() -> None:
@@ -114,8 +124,8 @@ def test_a_minute_of_the_provider_is_a_minute_of_the_catalogue() -> None:
     assert MINUTE.enforced is not None
     assert MINUTE.declared["requests"] == MINUTE.enforced.requests
     assert MINUTE.enforced.window_s == 60
-    assert greedy(240, MINUTE.enforced) == 0
-    assert greedy(480, MINUTE.enforced) > 0
+    assert greedy(80, MINUTE.enforced) == 0
+    assert greedy(160, MINUTE.enforced) > 0
 
 
 def greedy(declared: int, enforced: ProviderLimits, seconds: int = 70) -> int:
