@@ -36,6 +36,11 @@ def test_no_life_breaks_an_invariant(lives: list[SeedResult]) -> None:
     assert [life.report for life in lives if life.rule] == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/guarantees.md"])
+def test_the_pages_say_how_many_defects_are_planted(page: str) -> None:
+    assert f" {len(MUTATIONS)} defects" in (CHECKOUT / page).read_text("utf-8")
+
+
 def test_every_fault_and_every_event_happens(lives: list[SeedResult]) -> None:
     """A fault that never happens proves nothing."""
     counts: Counter[str] = sum((life.counts for life in lives), Counter())
