@@ -29,6 +29,8 @@ CHECKOUT = Path(__file__).parents[2]
 SERVE = "serve"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 TIMEOUT_S = 300.0
+LASTING = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+"""A process of Postgres that does not end. Its parent is the server."""
 
 
 def serve() -> None:
@@ -48,8 +50,8 @@ def serve() -> None:
                 provider.script([Rule(reply=[Step(latency_s=0.05)])])
                 (worker,) = deployment.have_workers(1)
                 org = deployment.org()
-                ((backend,),) = deployment.rows("SELECT pg_backend_pid()")
-                postgres = parent_of(int(backend))
+                ((lasting,),) = deployment.rows(LASTING)
+                postgres = parent_of(int(lasting))
                 for line in sys.stdin:
                     figures = _round(deployment, org, int(line), worker.pid, postgres)
                     sys.stdout.write(json.dumps(figures) + "\n")
