@@ -278,7 +278,7 @@ class Breaker:
         if self.in_flight_max is None or in_flight < self.in_flight_max:
             return self
         if now - self.grown_at > timedelta(seconds=2 * MINUTE_S):
-            return replace(self, grown_at=now)  # not all were under way of late
+            return replace(self, grown_at=now)  # not all were under way recently
         has_answered = self.proven_at is not None and self.proven_at > self.grown_at
         if now - self.grown_at < timedelta(seconds=MINUTE_S) or not has_answered:
             return self

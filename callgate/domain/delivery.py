@@ -55,7 +55,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class LinkFailure:
-    """A link that was not delivered so far."""
+    """A link that is not delivered yet."""
 
     submission_id: UUID
     tries: int

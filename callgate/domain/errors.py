@@ -309,7 +309,7 @@ OLD_NAMES = {
     "BudgetNeverFits": "is now BudgetTooSmall",
     "BudgetHeld": "was removed: it was never raised",
 }
-"""What has become of classes that have no such name any more."""
+"""Old class names, and what replaced them."""
 
 
 def __getattr__(name: str) -> NoReturn:

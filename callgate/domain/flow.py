@@ -6,7 +6,7 @@ minute. It is declared in the catalogue, learned from a provider's headers, or o
 a key hold at once, so the lowest one decides.
 
 A limit is a token bucket: `capacity + refill x (window + slack) <= amount`. So a provider that counts in a sliding
-window never sees more than the amount. The capacity is a small share of the amount, or the largest request of late,
+window never sees more than the amount. The capacity is a small share of the amount, or the largest recent request,
 because a request must fit into it. A request of more than half the amount needs a whole window in which nothing was
 used.
 
@@ -46,7 +46,8 @@ While calls wait for it, it goes on rising: without it, all of them would come a
 """
 IN_FLIGHT_START = 16
 """
-With how many attempts under way a key without known limits begins; after each minute that needs it as many more.
+With how many attempts under way a key without known limits begins. It gets as many more after each minute in which all
+were under way.
 
 When such a key meets its limit, what is under way is refused: at first these sixteen, later the share of the attempts
 that exceeds the minute before, which is as many.
@@ -201,7 +202,7 @@ class Limit:
     changed_at: datetime
     """When the amount was last declared, confirmed or observed."""
     largest: int = 0
-    """The largest request of late that made the capacity larger; 0: none."""
+    """The largest recent request that made the capacity larger; 0: none."""
     largest_at: datetime | None = None
     granted_at: datetime | None = None
     """When something was last taken."""
@@ -248,7 +249,7 @@ class Limit:
         return (self.provider, self.credential) == (provider, credential) and matches
 
     def at(self, now: datetime) -> Limit:
-        """The limit as it is now: filled since, and with its usual capacity if no large request came of late."""
+        """The limit as it is now: filled since, and with its usual capacity if no large request came recently."""
         if self.source is Source.OBSERVED:
             age_s = max(0.0, (now - self.changed_at).total_seconds())
             return replace(self, amount=max(1, int(self.rise_per_s * (MINUTE_S + age_s))))._filled(

@@ -17,14 +17,14 @@ from enum import IntEnum, StrEnum
 CLASS_AGE = timedelta(hours=6)
 """How much older a call must be to come before one of the next class."""
 ATTEMPT_AGE = timedelta(minutes=10)
-"""How much older a call must be that was tried once more."""
+"""Each attempt moves a call back by this much."""
 AHEAD_MAX = 1_000
 """How many calls of one organisation are queued; twice as many with interactive ones."""
 AT_ONCE_MIN = 100
 """The backlog is released when so many places are free, so that each release is worth its statement."""
 CONGESTED_AT = 64
 """From so many queued calls on, a call at the end of the queue would wait."""
-FEW = 8
+EXPRESS_CALLS_MAX = 8
 """So many calls of an organisation take the express lane."""
 INTERACTIVE_MAX = 64
 """So many interactive calls of an organisation take the express lane."""
@@ -70,5 +70,5 @@ def lane_of(
     is_interactive = priority is Priority.INTERACTIVE
     if queued >= (2 if is_interactive else 1) * AHEAD_MAX:
         return None
-    is_express = queued < FEW or (is_interactive and interactive < INTERACTIVE_MAX)
+    is_express = queued < EXPRESS_CALLS_MAX or (is_interactive and interactive < INTERACTIVE_MAX)
     return Lane.EXPRESS if is_congested and is_express else Lane.CALL

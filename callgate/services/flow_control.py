@@ -25,7 +25,7 @@ class KeyLine:
     source: str
     amount: int | None
     used: float | None
-    """What may not be used at once now, of what could be used at once."""
+    """The part of the capacity that is in use."""
     free: float | None
     closed_until: datetime | None
     """When the key takes a probe; None: it is open, or an operator must close its breaker."""

@@ -97,7 +97,7 @@ class Waits:
         )
 
     def _has_its_share(self, wait: Wait, other: CallRow, now: datetime) -> None:
-        """What another organisation is given meanwhile is bounded by what this one wants and has had of late."""
+        """What another organisation is given meanwhile is bounded by what this one wants and has had recently."""
         org_id, key, flow = wait.call.org_id, wait.key, self._flow
         had = sum(
             flow.part(g.call, key)

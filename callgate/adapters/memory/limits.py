@@ -155,7 +155,7 @@ def give_back(tables: MemoryTables, attempt: AttemptRow) -> None:
 
 
 def share_of(tables: MemoryTables, key: GuardKey, org_id: str, now: datetime) -> float:
-    """How much an organisation took of late from the limits of a key."""
+    """How much an organisation took recently from the limits of a key."""
     share, at, fades_s = tables.shares.get((key, org_id), (0.0, now, SHARE_FADES_S))
     age_s = max(0.0, (now - at).total_seconds())
     return share * math.exp(-min(age_s / fades_s, 10))

@@ -59,7 +59,7 @@ class MemoryTables:
     unused: dict[int, int] = field(default_factory=dict)
     """By `limit_id`: tokens that answers did not use, for the next claim to add."""
     shares: dict[tuple[GuardKey, str], tuple[float, datetime, float]] = field(default_factory=dict)
-    """By key and organisation: how much it took of late from the limits, when, and after how many seconds it fades."""
+    """By key and organisation: how much it took recently from the limits, when, and after how many seconds it fades."""
     undelivered: dict[CallKey, datetime] = field(default_factory=dict)
     """Ended calls with links to deliver, and when to try the next link."""
     actions: list[OperatorAction] = field(default_factory=list)

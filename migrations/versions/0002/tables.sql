@@ -104,7 +104,7 @@ CREATE TABLE flow_share (
     CONSTRAINT pk_flow_share PRIMARY KEY (breaker_id, org_id),
     CONSTRAINT ck_flow_share_org_id_is_bounded CHECK (char_length(org_id) <= 128)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE flow_share IS 'how much organisations took of late from the limits of a key';
+COMMENT ON TABLE flow_share IS 'how much organisations took recently from the limits of a key';
 COMMENT ON COLUMN flow_share.breaker_id IS 'the shared breaker of the key';
 COMMENT ON COLUMN flow_share.share IS 'parts of a limit; fades with time';
 COMMENT ON COLUMN flow_share.fades_s IS 'after so long about a third of it counts';

@@ -147,7 +147,7 @@ flow_share = Table(
     Column("fades_s", Double, nullable=False, comment="after so long about a third of it counts"),
     PrimaryKeyConstraint("breaker_id", "org_id"),
     *bounded(org_id=NAME),
-    comment="how much organisations took of late from the limits of a key",
+    comment="how much organisations took recently from the limits of a key",
     postgresql_with={"fillfactor": "50"},
 )
 

@@ -2,7 +2,7 @@
 -- again.
 --
 -- This is a hint, not an admission: reserve_v2 decides again. Calls that were made due before and are not claimed yet
--- count. First come organisations that took little from the limits of late; without limits, and to probe, they take
+-- count. First come organisations that took little from the limits recently; without limits, and to probe, they take
 -- turns. Within an organisation the class decides, then the age; see `turn_of` in callgate/domain/turns.py. A call that
 -- does not fit into the limits stops those behind it, so that smaller ones do not overtake it. An organisation whose own
 -- breaker lets nothing through is skipped. So are paused calls, which keep their place. A call that another session

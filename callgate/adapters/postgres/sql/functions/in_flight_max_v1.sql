@@ -20,7 +20,7 @@ BEGIN
     ELSIF b.grown_at <= now() - interval '60 s'
             AND callgate_in_flight_v1(b.provider, b.model, b.credential, b.in_flight_max) >= b.in_flight_max
             AND (b.proven_at > b.grown_at OR b.grown_at < now() - interval '120 s') THEN
-        -- After two minutes they were not all under way of late: the minute begins now.
+        -- After two minutes they were not all under way recently: the minute begins now.
         IF b.grown_at >= now() - interval '120 s' THEN
             b.in_flight_max := nullif(least(1024, 16 + b.in_flight_max), 1024);
         END IF;

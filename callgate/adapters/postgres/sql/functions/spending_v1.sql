@@ -1,4 +1,4 @@
--- callgate_spending_v1: what succeeded attempts of late held and cost, by organisation, call type, provider and model.
+-- callgate_spending_v1: what attempts that succeeded recently held and cost, by organisation, call type, provider and model.
 --
 -- Only the newest attempts of each organisation are read, by index, so that a long log costs no more than a short one.
 -- Attempts that held nothing are left out: they were free.
