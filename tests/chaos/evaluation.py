@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tests.chaos.limits import LimitsSeen, LimitUse, total, use_of, violations_of
+from tests.chaos.limits import LimitsSeen, LimitUse, is_untested, total, use_of, violations_of
 from tests.chaos.mix import CHAT
 
 LINK_OWED = {"succeeded": "link", "wrong": "link", "dead": "link_error", "rejected": "link_error"}
@@ -214,6 +214,8 @@ def _violations_of_protocols(observations: Observations) -> Iterable[str]:
         if n := observations.misposted.get(name):
             yield f"{name}: {n} attempts are not posted at the usage that the provider reported"
         yield from (f"{name}: {text}" for text in violations_of(observations.limits[name]))
+    if is_untested(observations.limits.values()):
+        yield "no call waited for a limit"
     misplaced = [
         request
         for request in observations.requests

@@ -24,6 +24,7 @@ from tests.chaos.mix import CHAT
 TASK = "c1.1"
 MESSAGES = "sim-messages"
 UNLIMITED = LimitsSeen(NO_LIMITS, [], 0, 0, [])
+QUIET = LimitsSeen(TIGHT, [], 0, waits=1, reopened_at_s=[])
 LIMITED = LimitsSeen(TIGHT, [Sent(10.0, is_refused=True)], 2, waits=1, reopened_at_s=[])
 RIGHT = Observations(
     batches=[
@@ -109,6 +110,10 @@ def test_the_limits_of_all_protocols_are_summed() -> None:
         (
             {"limits": {CHAT: UNLIMITED, MESSAGES: LIMITED}},
             "sim-messages: 1 requests were refused, and 0 came late",
+        ),
+        (
+            {"limits": {CHAT: replace(QUIET, waits=0), MESSAGES: replace(QUIET, waits=0)}},
+            "no call waited for a limit",
         ),
         ({"overrun_nano_usd": 1}, "a limit was exceeded by 1 nano-USD"),
         ({"drift_nano_usd": 1}, "audit drift 1 nano-USD"),

@@ -23,6 +23,7 @@ from tests.chaos.limits import (
     LimitsSeen,
     Sent,
     at_one_time,
+    is_untested,
     use_of,
     violations_of,
     within,
@@ -52,7 +53,6 @@ def test_what_is_promised_is_no_violation() -> None:
     [
         ({"in_flight_max": CONCURRENCY + 1}, "4 requests at one time, of 3"),
         ({"sent": [*ACCEPTED, *refused(1, 25)]}, "1 requests were refused, and 0 came late"),
-        ({"waits": 0}, "no call waited for the limit"),
         ({"flow": UNDECLARED}, "no request was refused"),
     ],
 )
@@ -101,6 +101,15 @@ def test_an_unknown_limit_costs_few_refusals(first: int, later: int, words: list
 def test_a_provider_without_limits_breaks_no_promise() -> None:
     """Some trials have none."""
     assert list(violations_of(replace(RIGHT, flow=NO_LIMITS, in_flight_max=99, waits=0))) == []
+
+
+def test_a_limit_is_tested_if_a_call_of_any_protocol_waits_for_it() -> None:
+    """Nobody declares that a provider has none, so that one needs no wait."""
+    idle = replace(RIGHT, waits=0)
+
+    assert is_untested([idle, idle])
+    assert not is_untested([idle, RIGHT])
+    assert not is_untested([replace(idle, flow=UNDECLARED), replace(idle, flow=NO_LIMITS)])
 
 
 def test_requests_at_one_time_overlap() -> None:
