@@ -2,7 +2,7 @@
 # makes .venv from the locked requirements, later runs use it.
 
 PYTHON ?= python3
-JOBS ?= 3
+JOBS ?= 2
 TESTS ?= tests
 SEEDS ?= 1000
 SEED ?=

@@ -22,6 +22,7 @@ ENUMERATED = {
         "flow_rule.measure",
         "flow_limit.measure",
         "flow_limit.source",
+        "flow_concurrency.calls_of",
         "ai_call_log.health",
         "llm_call.lane",
     ),
