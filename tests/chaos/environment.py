@@ -210,6 +210,14 @@ class Environment:
         sql = "SELECT call_id, generation, attempt_id FROM llm_call WHERE state = 'running'"
         return [AttemptRef(CallKey(*key), attempt) for *key, attempt in self.deployment.rows(sql)]
 
+    def has_call(self, pid: int) -> bool:
+        """Tell whether an attempt of a process has neither an answer nor expired."""
+        sql = (
+            "SELECT count(*) FROM ai_call_log"
+            " WHERE status = 'dispatched' AND split_part(worker_id, ':', 2)::int = :pid"
+        )
+        return bool(self.deployment.rows(sql, pid=pid)[0][0])
+
     def until_calls_succeed(self) -> None:
         """Wait until five more calls have succeeded."""
         enough = self.succeeded() + 5

@@ -89,11 +89,9 @@ def deliveries_repeated(environment: Environment) -> list[str]:
 
 def worker_frozen(environment: Environment) -> list[str]:
     """Suspend a worker until its attempts expire, then continue it: its answers are late."""
-    frozen = environment.workers[0]
-    environment.until_in_flight(4)
     before = len(environment.unknown_since_s())
     environment.mark_fault()
-    frozen.send(signal.SIGSTOP)
+    frozen = _frozen_with_a_call(environment)
     try:
         until(
             lambda: len(environment.unknown_since_s()) > before,
@@ -104,6 +102,22 @@ def worker_frozen(environment: Environment) -> list[str]:
     finally:
         frozen.send(signal.SIGCONT)
     return [] if frozen.is_alive() else ["the frozen worker did not continue"]
+
+
+def _frozen_with_a_call(environment: Environment) -> Child:
+    """Suspend a worker at a moment when it has a call; it has none in most moments."""
+    frozen = environment.workers[0]
+
+    def has_call() -> bool:
+        environment.until_in_flight(1)
+        frozen.send(signal.SIGSTOP)
+        if environment.has_call(frozen.pid):
+            return True
+        frozen.send(signal.SIGCONT)
+        return False
+
+    until(has_call, END_MAX_S, lambda: "the worker has no call")
+    return frozen
 
 
 def workers_stopped(environment: Environment) -> list[str]:
