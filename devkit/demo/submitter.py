@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import structlog
 from pydantic import BaseModel
 
 from callgate import Client, LLMRequest
@@ -32,6 +33,8 @@ def main() -> None:
     parser.add_argument("--times", type=int, required=True)
     parser.add_argument("--timeout-s", type=float, required=True)
     options = parser.parse_args()
+    # Standard output is for the report.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     request = LLMRequest.model_validate_json(sys.stdin.readline())
     with Client.from_env() as client, ThreadPoolExecutor(THREADS_MAX) as threads:
         _print_line("ready")

@@ -10,7 +10,7 @@ from tests.simulation.mutations.hostile import MUTATIONS, HostileMutation
 
 __all__ = ["quiet_services"]
 
-MUTANT_LIVES_MAX = 25
+MUTANT_LIVES_MAX = 40
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: f"{m.name}--{m.rules[0]}")
