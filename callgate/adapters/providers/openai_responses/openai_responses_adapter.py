@@ -4,32 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import httpx2
-import openai
-
-from callgate.adapters.providers.http.http_adapter import HTTPAdapter, SDKClient
-from callgate.adapters.providers.openai.openai_adapter import BASE_URL
-from callgate.adapters.providers.openai.sdk_client import key_headers, sdk_client
-from callgate.adapters.providers.openai.sdk_errors import SENT, UNSENT
+from callgate.adapters.providers.openai.openai_adapter import OpenAIAdapter
 from callgate.adapters.providers.openai_responses.responses_reply import reply_of
 from callgate.adapters.providers.openai_responses.responses_request import request_json
 from callgate.domain.provider import Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
 
 
-class OpenAIResponsesAdapter(HTTPAdapter):
-    """Responses of OpenAI, or of a server that speaks the same protocol."""
+class OpenAIResponsesAdapter(OpenAIAdapter):
+    """Responses of OpenAI, or of a server that speaks the same protocol. Client, keys and errors are those of chat."""
 
-    base_url = BASE_URL
     path = "/responses"
-    unsent_errors = UNSENT
-    sent_errors = SENT
-
-    def _new_client(self, base_url: str, http: httpx2.AsyncClient) -> SDKClient:
-        return sdk_client(base_url, http)
-
-    def _key_headers(self, key: str | None) -> Mapping[str, str | openai.Omit]:
-        return key_headers(key, self._entry.key_header)
 
     def _request_json(self, request: LLMRequest) -> bytes:
         return request_json(request, self._entry)
