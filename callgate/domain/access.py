@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
-from callgate.domain.urls import url_fault
+from callgate.domain.urls import PORTS, url_fault
 
 URL_CHARS_MAX = 2_048
 CHECKED_MAX = 1_024
@@ -24,7 +24,6 @@ _PLAIN = re.compile(r"[!-~]+")
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _STEP_UP = re.compile(r"(^|/)\.{1,2}(/|$)")
-_PORTS = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,8 @@ class Access:
     """The organisation whose own key or endpoint it is; empty: the provider's key, at the provider's endpoint."""
     endpoint: str | None = field(default=None, repr=False)
     """The organisation's own base URL, unchecked; empty if its file cannot be used. None: the provider's."""
+    has_folder: bool = field(default=False, compare=False, repr=False)
+    """Whether keys are looked for in a folder of secrets too."""
 
 
 def pattern_fault(pattern: str, base_url: str | None) -> str | None:
@@ -91,7 +92,7 @@ def _fault(url: str) -> str | None:
     if why := url_fault(url):
         return why
     parts = urlsplit(url)
-    if parts.scheme not in _PORTS or "@" in url or "?" in url or "#" in url:
+    if parts.scheme not in PORTS or "@" in url or "?" in url or "#" in url:
         return "it must be https://host/path, without a user, a password, a query or a fragment"
     host = parts.hostname or ""
     if host not in LOOPBACK and not _HOST.fullmatch(host):
@@ -102,7 +103,7 @@ def _fault(url: str) -> str | None:
 
 
 def _port(url: SplitResult) -> int | None:
-    return url.port or _PORTS.get(url.scheme)
+    return url.port or PORTS.get(url.scheme)
 
 
 def _is_loopback(url: SplitResult) -> bool:

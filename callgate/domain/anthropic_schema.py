@@ -63,8 +63,17 @@ def _fault(node: Any) -> str | None:
         return "Anthropic knows no minItems above 1"
     if is_object(node) and node.get("additionalProperties") is not False:
         return "other properties are allowed"
+    if is_object(node) and not _are_described(node.get("required", []), node):
+        return "it requires a property that it does not describe"
     return (
         "its items are not described" if "array" in types_of(node) and "items" not in node else None
+    )
+
+
+def _are_described(names: object, node: dict[str, Any]) -> bool:
+    """True if each required property is among the properties. Without others no answer could satisfy the schema."""
+    return isinstance(names, list) and all(
+        isinstance(name, str) and name in node.get("properties", {}) for name in names
     )
 
 

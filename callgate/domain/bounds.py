@@ -15,16 +15,16 @@ NAME_CHARS_MAX = 128
 """Names of organisations, call types, providers and models; see `requests.Name`."""
 TRACE_ID_CHARS_MAX = 128
 IDEMPOTENCY_KEY_CHARS_MAX = 255
-LINK_BYTES_MAX = 64 * 1024
+LINK_MAX_BYTES = 64 * 1024
 LINKS_PER_CALL_MAX = 10_000
 """Undelivered links of one call."""
-REQUEST_BYTES_MAX = 32 * 2**20
+REQUEST_MAX_BYTES = 32 * 2**20
 """A request as JSON, as it is stored and sent. The gates may allow less."""
-INPUT_TOKENS_MAX = 2 * REQUEST_BYTES_MAX
+INPUT_TOKENS_MAX = 2 * REQUEST_MAX_BYTES
 """Upper limit of a token bound: a request's bound is at most its bytes plus framing."""
-REPLY_BYTES_MAX = 64 * 2**20
+REPLY_MAX_BYTES = 64 * 2**20
 """A reply as JSON: the most that is read from a provider, with every character escaped."""
-ERROR_BYTES_MAX = 16 * 1024
+ERROR_MAX_BYTES = 16 * 1024
 """A failure or a refusal as JSON."""
 HASH_BYTES = 32
 FINGERPRINT_CHARS_MAX = 64
@@ -39,9 +39,11 @@ LOGIN_CHARS_MAX = 63
 """Postgres truncates names to this length."""
 OPERATOR_TEXT_CHARS_MAX = 4_000
 """Free text of operators: reasons and notes."""
-DETAIL_BYTES_MAX = 64 * 1024
+DETAIL_MAX_BYTES = 64 * 1024
+SELECTION_MAX_BYTES = 1_024 * 1_024
+"""The filter of a redrive, with ten thousand ids at most."""
 QUEUE_CHARS_MAX = 1_024
-UNPROCESSABLE_BYTES_MAX = 64 * 1024
+UNPROCESSABLE_MAX_BYTES = 64 * 1024
 LINK_FAILURE_CHARS_MAX = 500
 """The reason why a link was not delivered."""
 ROWS_MAX = 1_000
@@ -56,11 +58,11 @@ def reason_json(code: str, message: str) -> str:
     Write the reason why a call ended as the ledger stores it: `{"code": ..., "message": ...}`.
 
     Raises:
-        InvalidRequest: The JSON is longer than `ERROR_BYTES_MAX`.
+        InvalidRequest: The JSON is longer than `ERROR_MAX_BYTES`.
     """
     text = json.dumps({"code": code, "message": message})
-    if len(text) > ERROR_BYTES_MAX:
-        raise InvalidRequest(f"a reason has at most {ERROR_BYTES_MAX} bytes, as JSON in ASCII")
+    if len(text) > ERROR_MAX_BYTES:
+        raise InvalidRequest(f"a reason has at most {ERROR_MAX_BYTES} bytes, as JSON in ASCII")
     return text
 
 

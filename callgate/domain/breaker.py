@@ -1,7 +1,7 @@
 """
 Circuit breakers: when calls of a provider stop for a while. All workers share them.
 
-    closed --3 failures in a row, half of 20 within a minute, or a refused key--> open --a probe succeeds--> closed
+    closed --3 failures in a row, half of 20 within a minute, a refused key or rate--> open --a probe succeeds--> closed
                                                         \\--a probe fails--> open, the next probe comes later
 
 Each attempt passes two breakers of its provider, model and credential: the organisation's own, and the shared one. In
@@ -13,7 +13,6 @@ run against both. Times are the ledger's, durations are seconds.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from callgate.domain.flow import IN_FLIGHT_FREE, IN_FLIGHT_START, LIMITED_CODE, MINUTE_S
+from callgate.domain.limits import IN_FLIGHT_FREE, IN_FLIGHT_START, LIMITED_CODE, MINUTE_S
 from callgate.domain.provider import Billing, Failure
 from callgate.domain.retry import NEVER_SENT_CODES
 
@@ -38,8 +37,8 @@ TRIAL_LASTS = timedelta(seconds=10)
 """How long an attempt counts as on trial, so that a slow model does not delay other calls for minutes."""
 PROBE_WAIT_S = 10.0
 PROBE_WAIT_MAX_S = 600.0
-CLOSED_WAIT_S = 5.0
-"""How long a key is closed after a refusal for its rate, at least. Each probe that is refused too doubles it."""
+BLOCKED_WAIT_S = 5.0
+"""How long a key is blocked after a refusal for its rate, at least. Each probe that is refused too doubles it."""
 RELEASED_MAX = 200
 """How many calls that wait for one breaker are released into the queue at once."""
 REMEMBERED_FOR = timedelta(hours=1)
@@ -104,6 +103,18 @@ def fails_often(results: Mapping[str, Sequence[bool]], *, is_shared: bool) -> bo
     return len(counted) >= SHARE_MIN and 2 * sum(counted) >= len(counted)
 
 
+@dataclass(frozen=True, slots=True)
+class Why:
+    """The failure of an attempt, as a breaker keeps it."""
+
+    code: str | None = None
+    cause: str | None = None
+    fingerprint: str | None = None
+
+
+NO_FAILURE = Why()
+
+
 class Admission(StrEnum):
     """What a breaker says to one attempt."""
 
@@ -131,7 +142,7 @@ class Breaker:
     credential: str
     """Whose key it is: an organisation, or empty for the provider's own."""
     org_id: str
-    """Whose calls it guards: an organisation's, or empty for everybody's."""
+    """Whose calls it guards: an organisation's; empty: the shared one."""
     changed_at: datetime
     """
     When it was opened or closed. Attempts made before do not change it.
@@ -141,6 +152,10 @@ class Breaker:
     is_open: bool = False
     reason: str | None = None
     """The code of the failure that opened it, or an operator's words."""
+    cause: str | None = None
+    """What exactly failed; see `callgate.domain.causes`."""
+    error_fingerprint: str | None = None
+    """What calls that failed like that have in common."""
     failed_orgs: tuple[str, ...] = ()
     """The organisations of the failures since the last success, once for each failure that counts."""
     proven_at: datetime | None = None
@@ -164,7 +179,7 @@ class Breaker:
 
     @property
     def is_rate_limited(self) -> bool:
-        """True if the provider has closed the key for its rate."""
+        """True if the key is blocked for its rate."""
         return self.is_open and self.reason == LIMITED_CODE
 
     def is_proven(self, now: datetime) -> bool:
@@ -216,7 +231,7 @@ class Breaker:
         return replace(freed, probe_wait_s=wait_s, probe_at=now + timedelta(seconds=wait_s))
 
     def failed(
-        self, org_id: str, health: Health, code: str | None, now: datetime, *, often: bool = False
+        self, org_id: str, health: Health, why: Why, now: datetime, *, often: bool = False
     ) -> Breaker:
         """
         The breaker after a failure of an organisation, up to the number of failures that count.
@@ -233,42 +248,44 @@ class Breaker:
             return failed
         # The organisation with most failures probes last.
         turn_org = min(failed_orgs, key=lambda org: (-failed_orgs.count(org), org))
-        opened = failed.opened(code, now + timedelta(seconds=PROBE_WAIT_S), now)
+        opened = failed.opened(why, now + timedelta(seconds=PROBE_WAIT_S), now)
         return replace(opened, turn_org=turn_org)
 
     def limited(
-        self, attempt_id: UUID, made_at: datetime, closed_for_s: float, now: datetime
+        self, attempt_id: UUID, made_at: datetime, blocked_for_s: float, now: datetime
     ) -> Breaker:
         """
         The breaker after the provider refused an attempt for its rate: it is open until the provider's time.
 
         Then one probe is made. If that is refused too, the wait doubles. An attempt that was sent before the key was
-        closed, or reopened, tells nothing new; it may prolong the time.
+        blocked, or unblocked, tells nothing new; it may prolong the time.
         """
         freed = self.freed(attempt_id)
         is_by_hand = self.is_open and self.probe_at is None
         if is_by_hand or (not self.is_open and made_at < self.changed_at):
             return freed
-        until = now + timedelta(seconds=closed_for_s)
+        until = now + timedelta(seconds=blocked_for_s)
         if self.is_open and freed == self:
             return replace(freed, probe_at=max(until, self.probe_at or until))
-        wait_s = min(PROBE_WAIT_MAX_S, 2 * self.probe_wait_s) if self.is_open else CLOSED_WAIT_S
+        wait_s = min(PROBE_WAIT_MAX_S, 2 * self.probe_wait_s) if self.is_open else BLOCKED_WAIT_S
         probe_at = max(until, now + timedelta(seconds=wait_s))
-        closed = freed if self.is_open else freed.opened(LIMITED_CODE, probe_at, now)
+        blocked = freed if self.is_open else freed.opened(Why(LIMITED_CODE), probe_at, now)
         return replace(
-            closed,
+            blocked,
             reason=LIMITED_CODE,
+            cause=None,
+            error_fingerprint=None,
             probe_wait_s=wait_s,
             probe_at=probe_at,
-            in_flight_max=closed.in_flight_max if self.is_rate_limited else IN_FLIGHT_START,
-            grown_at=closed.grown_at if self.is_rate_limited else now,
+            in_flight_max=blocked.in_flight_max if self.is_rate_limited else IN_FLIGHT_START,
+            grown_at=blocked.grown_at if self.is_rate_limited else now,
         )
 
     def slowly_started(self, in_flight: int, now: datetime) -> Breaker:
         """
         The breaker of a key without known limits, before an attempt.
 
-        It begins with few, also after a closing, or a minute without a success. When all of them are under way, a
+        It begins with few, also after a block, or a minute without a success. When all of them are under way, a
         minute has passed, and an attempt has succeeded since, it may have more.
         """
         is_old = self.grown_at is not None and now - self.grown_at > PROVEN_FOR
@@ -285,18 +302,18 @@ class Breaker:
         more = self.in_flight_max + IN_FLIGHT_START
         return replace(self, in_flight_max=None if more >= IN_FLIGHT_FREE else more, grown_at=now)
 
-    def opened(self, reason: str | None, probe_at: datetime | None, now: datetime) -> Breaker:
+    def opened(self, why: Why, probe_at: datetime | None, now: datetime) -> Breaker:
         """The breaker, opened. Attempts under way no longer count."""
         return replace(
-            self, is_open=True, reason=reason, changed_at=now, trials=(),
-            probe_wait_s=PROBE_WAIT_S, probe_at=probe_at,
+            self, is_open=True, reason=why.code, cause=why.cause, error_fingerprint=why.fingerprint,
+            changed_at=now, trials=(), probe_wait_s=PROBE_WAIT_S, probe_at=probe_at,
         )  # fmt: skip
 
     def closed(self, now: datetime) -> Breaker:
         """The breaker, closed, without failures."""
         return replace(
-            self, is_open=False, reason=None, changed_at=now, failed_orgs=(), trials=(),
-            probe_wait_s=PROBE_WAIT_S, probe_at=None,
+            self, is_open=False, reason=None, cause=None, error_fingerprint=None, changed_at=now,
+            failed_orgs=(), trials=(), probe_wait_s=PROBE_WAIT_S, probe_at=None,
         )  # fmt: skip
 
 
@@ -304,18 +321,18 @@ class Breaker:
 class Guard:
     """The two breakers that an attempt of an organisation has to pass."""
 
-    everybody: Breaker
+    shared: Breaker
     own: Breaker
 
     @property
     def refusing(self) -> Breaker:
         """The breaker that is shown as the reason of a wait."""
-        return self.own if self.own.is_open and not self.everybody.is_open else self.everybody
+        return self.own if self.own.is_open and not self.shared.is_open else self.shared
 
     def headroom(self, now: datetime) -> int:
         """How many attempts both let through now."""
         org_id = self.own.org_id
-        return min(self.own.headroom(org_id, now), self.everybody.headroom(org_id, now))
+        return min(self.own.headroom(org_id, now), self.shared.headroom(org_id, now))
 
     def admit(self, now: datetime, *, others_wait: bool) -> Admission:
         """
@@ -326,20 +343,20 @@ class Guard:
         """
         if self.headroom(now) <= 0:
             return Admission.WAIT
-        if self.everybody.is_open and others_wait and self.everybody.turn_org == self.own.org_id:
+        if self.shared.is_open and others_wait and self.shared.turn_org == self.own.org_id:
             return Admission.WAIT
-        if self.everybody.is_open or self.own.is_open:
+        if self.shared.is_open or self.own.is_open:
             return Admission.PROBE
-        return Admission.PASSED if self.everybody.is_proven(now) else Admission.ON_TRIAL
+        return Admission.PASSED if self.shared.is_proven(now) else Admission.ON_TRIAL
 
     def with_trial(self, attempt_id: UUID, at: datetime) -> Guard:
         """Both after they have let an attempt through."""
         trial = Trial(attempt_id, at, self.own.org_id)
-        return Guard(self.everybody.with_trial(trial), self.own.with_trial(trial))
+        return Guard(self.shared.with_trial(trial), self.own.with_trial(trial))
 
     def after(
-        self, attempt_id: UUID, made_at: datetime, health: Health, code: str | None, now: datetime,
-        *, closed_for_s: float = 0.0, often: tuple[bool, bool] = (False, False),
+        self, attempt_id: UUID, made_at: datetime, health: Health, why: Why, now: datetime, *,
+        blocked_for_s: float = 0.0, often: tuple[bool, bool] = (False, False),
     ) -> Guard:  # fmt: skip
         """
         Both after an attempt has ended.
@@ -347,14 +364,14 @@ class Guard:
         A failure counts in both, or in neither: if one is open, the failure is known already.
 
         Args:
-            code: The code of its failure.
-            closed_for_s: With LIMITED: how long the provider asked to be left alone.
+            why: Its failure.
+            blocked_for_s: With LIMITED: how long the provider asked to be left alone.
             often: Whether half of the last results of each breaker are failures; see `fails_often`.
         """
         if health is Health.LIMITED:
-            limited = self.everybody.limited(attempt_id, made_at, closed_for_s, now)
+            limited = self.shared.limited(attempt_id, made_at, blocked_for_s, now)
             return Guard(limited, self.own.freed(attempt_id))
-        both = self.everybody, self.own
+        both = self.shared, self.own
         is_open = any(b.is_open for b in both)
         is_late = any(made_at < b.changed_at for b in both)
         if health in (Health.FAILED, Health.KEY_REFUSED) and not is_open and not is_late:
@@ -362,39 +379,8 @@ class Guard:
             is_often = often if health is Health.FAILED else (False, False)
             return Guard(
                 *(
-                    b.freed(attempt_id).failed(org_id, health, code, now, often=is_one)
+                    b.freed(attempt_id).failed(org_id, health, why, now, often=is_one)
                     for b, is_one in zip(both, is_often, strict=True)
                 )
             )
         return Guard(*(b.heard(attempt_id, made_at, health, now) for b in both))
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerChange:
-    """A breaker that was opened or closed."""
-
-    provider: str
-    model: str
-    credential: str
-    org_id: str
-    """Whose calls it guards; empty: everybody's."""
-    is_open: bool
-    reason: str | None
-
-    @classmethod
-    def from_json(cls, text: str) -> BreakerChange:
-        """Read what the settle function wrote."""
-        return cls(**json.loads(text))
-
-
-def unavailable_json(refusing: Breaker) -> str:
-    """The error of a call that waits for a breaker or a closed key, as stored in `llm_call.error`."""
-    whose = f" for {refusing.org_id}" if refusing.org_id else ""
-    why = (
-        f"is left alone{whose}: {refusing.reason}"
-        if refusing.reason
-        else "has few attempts on trial"
-    )
-    message = f"{refusing.provider}/{refusing.model} {why}"
-    code = LIMITED_CODE if refusing.is_rate_limited else UNAVAILABLE_CODE
-    return json.dumps({"code": code, "message": message})

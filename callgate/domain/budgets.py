@@ -28,6 +28,8 @@ HELD_WAIT_MAX_S = 30.0
 """The longest wait before a call held up by others is tried again."""
 HELD_WAIT_MIN_S = 0.25
 """The shortest such wait: a fresh call must not spin."""
+PERIOD_WAIT_MAX = timedelta(days=62)
+"""An older call does not wait for the next period any more: two months, so each window has begun twice."""
 
 
 class Window(StrEnum):
@@ -90,10 +92,21 @@ class BudgetRefusal:
                 " follow, because Postgres does not know its time zone; set another with"
                 f" `{self._set_command} --timezone UTC`"
             )
+        return f"org {self.org_id!r}, scope {self.scope!r} per {self.window}: {self._amounts}"
+
+    @property
+    def _amounts(self) -> str:
+        asked, limit = usd(self.requested_nano_usd), usd(self.limit_nano_usd)
+        if self.reason is RefusalReason.TOO_SMALL:
+            return (
+                f"the call may cost {asked}, which is more than the whole limit of {limit}: raise it to at least"
+                f" {asked} with `{self._set_command}`"
+            )
+        spent, held = usd(self.spent_nano_usd), usd(self.reserved_nano_usd)
+        left = usd(self.limit_nano_usd - self.spent_nano_usd - self.reserved_nano_usd)
         return (
-            f"org {self.org_id!r}, scope {self.scope!r} per {self.window}: {self.reason}: "
-            f"requested {usd(self.requested_nano_usd)} with limit {usd(self.limit_nano_usd)}, "
-            f"spent {usd(self.spent_nano_usd)}, reserved {usd(self.reserved_nano_usd)}"
+            f"the call may cost {asked}, and {left} are left: of the limit of {limit}, {spent} are spent and {held} are"
+            " held for calls in flight"
         )
 
     @property

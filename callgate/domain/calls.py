@@ -2,6 +2,7 @@
 A call, its attempts, and the states both pass through.
 
 call:     queued -> running -> succeeded | waiting | dead;  queued -> waiting | rejected;  waiting -> queued
+          queued -> dead (a repair that fits no budget or limit)
           queued | waiting -> rejected (cancelled);  dead -> rejected (discarded)
           queued | waiting -> succeeded (a late answer to an earlier attempt)
 attempt:  dispatched -> answered -> succeeded | failed | unknown (its bill);  dispatched -> unknown (its worker is lost)
@@ -18,8 +19,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from callgate.domain.call_order import Priority
 from callgate.domain.requests import Usage
-from callgate.domain.turns import Priority
 
 GENERATION_MAX = 2**31 - 1
 
@@ -71,9 +72,9 @@ class WaitReason(StrEnum):
     MEMORY = "memory"
     """Its request is large; it waits for room in a worker's memory."""
     RATE_LIMITED = "rate_limited"
-    """A limit of its provider is used, or the provider has closed the key; see `callgate.domain.flow`."""
+    """A limit of its provider is used, or its key is blocked; see `callgate.domain.limits`."""
     BACKLOG = "backlog"
-    """Its organisation has many calls queued; see `callgate.domain.turns`."""
+    """Its organisation has many calls queued; see `callgate.domain.call_order`."""
     PAUSED = "paused"
     """An operator has paused calls like it; see `callgate.domain.pauses`."""
     CONCURRENCY_LIMITED = "concurrency_limited"
@@ -92,7 +93,7 @@ class AttemptKind(StrEnum):
     REPAIR = "repair"
     """To have an answer corrected that breaks its schema; see `callgate.domain.repairs`."""
     PROBE = "probe"
-    """To learn whether a provider with an open breaker, or a closed key, answers again."""
+    """To learn whether a provider with an open breaker answers again."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -139,9 +140,11 @@ class AttemptRef:
 
     key: CallKey
     attempt_id: UUID
+    traceparent: str | None = field(default=None, compare=False)
+    """The span in which it was made, so that its settlement appears below it. It identifies nothing."""
 
 
-LIGHT_BYTES_MAX = 64 * 1024
+LIGHT_MAX_BYTES = 64 * 1024
 """A worker may keep a request of this size in memory for each call that it runs."""
 
 
@@ -150,17 +153,17 @@ class Bodies(StrEnum):
 
     NONE = "none"
     LIGHT = "light"
-    """The request, if it has at most `LIGHT_BYTES_MAX`."""
+    """The request, if it has at most `LIGHT_MAX_BYTES`."""
     REQUEST = "request"
     REPLY = "reply"
     """Only of ended calls, so that polling stays cheap."""
     BOTH = "both"
 
     @property
-    def request_bytes_max(self) -> int:
+    def request_max_bytes(self) -> int:
         """Larger requests are left out."""
         if self is Bodies.LIGHT:
-            return LIGHT_BYTES_MAX
+            return LIGHT_MAX_BYTES
         return 2**31 - 1 if self in (Bodies.REQUEST, Bodies.BOTH) else -1
 
 
@@ -191,6 +194,8 @@ class AttemptView:
     """The owner of the key that was used: an organisation, or empty for the provider's own key."""
     anomalies: tuple[str, ...] = ()
     """What is unusual about its bill; see `callgate.domain.requests.Anomaly`."""
+    trace_id: str | None = None
+    """The caller's."""
 
 
 QUARANTINE_SWEEPS = 2
@@ -253,6 +258,8 @@ class CallView:
     """Repairs of this generation that were answered, or may have been."""
     broken: BrokenAnswer | None = None
     """What a repair would be about, if its answer broke its schema."""
+    traceparent: str | None = None
+    """The span of the submission that made it; see `callgate.domain.trace_context`."""
     end_reason: str | None = None
     """The code of its error, if it is dead or rejected: why it ended without an answer."""
 

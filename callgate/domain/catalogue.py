@@ -13,20 +13,22 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from callgate.domain.access import pattern_fault
+from callgate.domain.alert_rules import AlertRules
 from callgate.domain.concurrency import CallsOf, ConcurrencyRule
 from callgate.domain.endings import MEANINGS
 from callgate.domain.endpoint import Endpoint
-from callgate.domain.flow import MINUTE_S, Declaration, LimitRule, Measure
+from callgate.domain.limits import MINUTE_S, Declaration, LimitRule, Measure
 from callgate.domain.open_calls import OPEN_CALLS_MAX
 from callgate.domain.price_entry import PriceEntry
 from callgate.domain.requests import Effort
+from callgate.domain.reserved_fields import RESERVED_FIELDS, plain_name
 from callgate.domain.retention import UNKNOWN_DAYS, BodyAges
 from callgate.domain.urls import url_fault
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
 DAY_S = 86_400
-MONTH_DAYS_MIN = 28
+MONTH_MIN_DAYS = 28
 Amount = Annotated[int, Field(ge=1, le=10**12)]
 Calls = Annotated[int, Field(ge=1, le=10**6)]
 HeaderDialect = Literal["openai", "anthropic", "groq", "azure", "none"]
@@ -35,28 +37,6 @@ RequestField = Literal[
     "reasoning_effort", "thinking_tokens", "verbosity", "prompt_cache_key",
 ]  # fmt: skip
 """Fields of a request that not every provider knows."""
-RESERVED_FIELDS = frozenset(
-    {
-        # Model and provider; also lists of them to fall back to.
-        "model", "models", "fallbacks", "route", "provider", "provider_options", "deployment",
-        # The input, and what is kept of it at the provider.
-        "messages", "input", "system", "instructions", "prompt", "prompt_id", "conversation", "previous_response_id",
-        "store", "background", "background_options", "container", "metadata", "context_management", "include",
-        # The output bound, its number and its form.
-        "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of", "stream", "stream_options",
-        "response_format", "output_format", "output_config", "text", "thinking", "reasoning", "reasoning_effort",
-        "modalities", "audio", "truncation",
-        # Tools, which may cost money of their own.
-        "tools", "tool_choice", "functions", "function_call", "plugins", "web_search_options", "mcp_servers",
-        "max_tool_calls", "search_parameters", "enable_search", "data_sources", "documents", "compound_custom",
-        # Prices: tiers, regions, times of caches; and predicted output, which is billed without being an answer.
-        "service_tier", "speed", "inference_geo", "prompt_cache_retention", "prompt_cache_options", "cache_control",
-        "cached_content", "prediction",
-        # Objects in which some servers accept any of these.
-        "extra_body", "google",
-    }
-)  # fmt: skip
-"""Fields of protocols that `extra` can never have."""
 
 
 class _Entry(BaseModel):
@@ -92,7 +72,7 @@ class CallTypePolicy(_Entry):
     The others ask the same again.
     """
     wait_max_s: Annotated[float, Field(gt=0, le=30 * DAY_S, allow_inf_nan=False)] = float(DAY_S)
-    """How long a call waits in total for its provider, and while it is paused. Then it is rejected, unpaid."""
+    """How long a call waits in total for its provider, a place, held money, or paused. Then it is rejected, unpaid."""
     retry_wait_s: PositiveSeconds = 1.0
     retry_wait_max_s: PositiveSeconds = 60.0
     retry_after_max_s: PositiveSeconds = 600.0
@@ -187,6 +167,8 @@ class ProviderEntry(Endpoint):
     """System and developer messages can stand only before all others, and one of those must follow."""
     object_arguments: bool = False
     """The arguments of a tool call that is sent on must be a JSON object, not any text."""
+    object_schemas: bool = False
+    """A response schema in a field of the protocol must be one of an object, also without `strict`."""
     extra_fields: tuple[str, ...] = ()
     """Which names `LLMRequest.extra` may have: fields of the provider's protocol that callgate does not know."""
 
@@ -202,7 +184,7 @@ class ProviderEntry(Endpoint):
     @classmethod
     def _extra_fields_are_free(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         """Refuse fields that callgate writes, or that could change what is paid for."""
-        if taken := sorted(RESERVED_FIELDS & {name.casefold() for name in names}):
+        if taken := sorted(name for name in names if plain_name(name) in RESERVED_FIELDS):
             raise ValueError(f"extra_fields cannot have {', '.join(taken)}: callgate decides them")
         return names
 
@@ -281,11 +263,11 @@ class Retention(_Entry):
         """Keys in this table that keep bodies longer than the log: they would block the dropping of its months."""
         if self.log_months is None:
             return
-        days_max = self.log_months * MONTH_DAYS_MIN
-        if self.bodies_days is None or self.bodies_days > days_max:
+        max_days = self.log_months * MONTH_MIN_DAYS
+        if self.bodies_days is None or self.bodies_days > max_days:
             yield "bodies_days"
         for org_id, org in self.orgs.items():
-            if org.bodies_days > days_max:
+            if org.bodies_days > max_days:
                 yield f"orgs.{org_id}.bodies_days"
 
 
@@ -314,13 +296,16 @@ class Organisations(_Entry):
 class Catalogue(_Entry):
     """Everything that operators declare. The default has one provider, `openai`, and one policy for all call types."""
 
-    providers: dict[str, ProviderEntry] = {"openai": ProviderEntry(sends_service_tier=True)}
+    providers: dict[str, ProviderEntry] = {
+        "openai": ProviderEntry(sends_service_tier=True, object_schemas=True)
+    }
     default: CallTypePolicy = CallTypePolicy()
     call_types: dict[str, CallTypePolicy] = {}
     prices: tuple[PriceEntry, ...] = ()
     retention: Retention = Retention()
     limits: tuple[LimitEntry, ...] = ()
     organisations: Organisations = Organisations()
+    alerts: AlertRules = AlertRules()
 
     @model_validator(mode="after")
     def _limits_name_providers(self) -> Self:

@@ -2,7 +2,7 @@
 How many calls of one organisation may run at a time, in total and of one call type.
 
 Places are counted from the calls that run, so none is lost with a worker. A call that finds no place waits in the
-ledger, in the line of its organisation. It is woken in turn: the line is walked in the order of `turn_of`, and a call
+ledger, in the line of its organisation. It is woken in turn: the line is walked in the order of `rank_of`, and a call
 whose type has no place left is passed over. A new call counts the line as if it ran already, so it does not overtake.
 The Postgres functions follow these rules; the contract tests run against both.
 """

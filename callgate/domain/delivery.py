@@ -15,7 +15,7 @@ from callgate.domain.calls import CallKey, CallState
 
 TRIES_MAX = 20
 """With the waits below: half a day, in which an operator can repair a broker or a queue."""
-WAIT_S_MIN = 10.0
+WAIT_MIN_S = 10.0
 WAIT_MAX_S = 3_600.0
 
 
@@ -44,7 +44,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class LinkOutcome:
     """What the ledger keeps of that try."""
 
     submission_id: UUID
@@ -65,10 +65,10 @@ class LinkFailure:
     given_up_at: datetime | None
 
 
-def told(delivery: Delivery, published: Published) -> Told:
+def link_outcome_of(delivery: Delivery, published: Published) -> LinkOutcome:
     """Decide when to try again: after 10 s, 20 s, 40 s, ... and then every hour, up to `TRIES_MAX` tries."""
     if published.why is None:
-        return Told(delivery.submission_id)
+        return LinkOutcome(delivery.submission_id)
     is_last = published.is_final or delivery.tries + 1 >= TRIES_MAX
-    again_s = min(WAIT_MAX_S, WAIT_S_MIN * 2.0**delivery.tries)
-    return Told(delivery.submission_id, published.why, None if is_last else again_s)
+    again_s = min(WAIT_MAX_S, WAIT_MIN_S * 2.0**delivery.tries)
+    return LinkOutcome(delivery.submission_id, published.why, None if is_last else again_s)

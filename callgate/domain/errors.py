@@ -5,18 +5,21 @@ Every error callgate raises, and nothing else.
   + InvalidRequest              the caller's mistake; nothing was stored, nothing was paid
     - UnknownProvider, UnknownModel, UnpricedModel, MissingOutputBound
     - InputTooLarge, TooManyPages, InvalidSchema, InvalidLink, IdempotencyMismatch
-    - UnknownTimeZone, RowRefused, InvalidAmount, InvalidBills
+    - UnknownTimeZone, RowRefused, InvalidAmount, InvalidBills, ChangedMeanwhile, CountDiffers, InvalidWords
   + BudgetRefused               a budget refused the call; carries a `BudgetRefusal`
-    - BudgetExhausted, BudgetTooSmall, BudgetNoPeriod, BudgetNotConfigured
+    - BudgetExhausted, BudgetHeld, BudgetTooSmall, BudgetNoPeriod, BudgetNotConfigured
   + OrganisationBusy            the organisation has too many open calls; what there was room for is stored
   + OrganisationFrozen          an operator has frozen the organisation; nothing was stored
   + OutputUnchecked             an answer could not be checked against its schema
     - SchemaTooCostly
   + CallFailed                  the call ended dead; carries its last failure
   + CallRejected                the call ended without an answer: cancelled, discarded, or refused by a worker
+  + RedriveRefused              a redrive was not planned or changed as asked; nothing was changed
+    - TooManyRedrives, RedriveNotFound, RedriveStateDiffers, SecondPaymentNotAllowed
   + CallNotFound, OrgNotFound, ResultPurged, ResultInvalid, WaitTimeout
   + Unavailable                 nothing is known to have been accepted; calling again is safe
     - LedgerUnavailable, BrokerUnavailable, CheckerUnavailable
+  + WebhookFailed               the operator's URL did not accept a message about an alert; it is sent again
   + ConfigurationError          at start only: the process must not start
     - NotMigrated, NotPermitted
 
@@ -109,6 +112,18 @@ class InvalidBills(InvalidRequest):
     code = "invalid_bills"
 
 
+class InvalidWords(InvalidRequest):
+    """The words of a search cannot be read: the message says which, and what is expected."""
+
+    code = "invalid_words"
+
+
+class ChangedMeanwhile(InvalidRequest):
+    """It is not any more as the operator saw it; nothing was changed. The message says how it is now."""
+
+    code = "changed_meanwhile"
+
+
 class UnknownTimeZone(InvalidRequest):
     """Postgres knows no time zone of this name."""
 
@@ -138,6 +153,12 @@ class BudgetExhausted(BudgetRefused):
     """The budget of the period is spent."""
 
     code = "budget_exhausted"
+
+
+class BudgetHeld(BudgetRefused):
+    """Calls in flight held the budget for as long as the call may wait (`wait_max_s`)."""
+
+    code = "budget_held"
 
 
 class BudgetTooSmall(BudgetRefused):
@@ -229,6 +250,52 @@ class CallNotFound(CallgateError):
     code = "call_not_found"
 
 
+class RedriveRefused(CallgateError):
+    """A redrive was not planned or changed as asked; nothing was changed."""
+
+    code = "redrive_refused"
+
+
+class TooManyRedrives(RedriveRefused):
+    """So many redrives have not ended that no other can be planned: abort some."""
+
+    code = "too_many_redrives"
+
+
+class RedriveNotFound(RedriveRefused):
+    """The ledger has no such redrive."""
+
+    code = "redrive_not_found"
+
+
+class RedriveStateDiffers(RedriveRefused):
+    """The redrive is in a state in which it cannot be changed like that; somebody else may have changed it."""
+
+    code = "redrive_state_differs"
+
+
+class SecondPaymentNotAllowed(RedriveRefused):
+    """Calls of the redrive may be billed a second time, and the operator has neither agreed nor left them out."""
+
+    code = "second_payment_not_allowed"
+
+
+class CountDiffers(InvalidRequest):
+    """Something else matches than the operator expects; nothing was changed."""
+
+    code = "count_differs"
+
+    def __init__(self, expected: int, found: int) -> None:
+        super().__init__(expected, found)
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        if not self.found:
+            return "nothing matches any more"
+        return f"you expect {self.expected}, and {self.found} match: look at the list again"
+
+
 class OrgNotFound(CallgateError):
     """The ledger has no call of this organisation."""
 
@@ -283,6 +350,17 @@ class ConfigurationError(CallgateError):
     code = "configuration_error"
 
 
+class WebhookFailed(CallgateError):
+    """A message about an alert was not accepted, or that is not known."""
+
+    code = "webhook_failed"
+
+    def __init__(self, why: str, retry_after_s: float | None = None) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+        """How long the receiver asks to wait."""
+
+
 class NotMigrated(ConfigurationError):
     """The database has no tables of callgate: run `callgate migrate`."""
 
@@ -296,19 +374,15 @@ class NotPermitted(ConfigurationError):
 
 
 BUDGET_ERRORS: dict[RefusalReason, type[BudgetRefused]] = {
+    RefusalReason.HELD: BudgetHeld,
     RefusalReason.EXHAUSTED: BudgetExhausted,
     RefusalReason.TOO_SMALL: BudgetTooSmall,
     RefusalReason.NO_PERIOD: BudgetNoPeriod,
     RefusalReason.NOT_CONFIGURED: BudgetNotConfigured,
 }
-"""The error for each reason that ends a call. A call refused as HELD waits, so HELD has none."""
+"""The error for each reason that ends a call. A call refused as HELD waits first, at most `wait_max_s`."""
 
-
-OLD_NAMES = {
-    "NoBudget": "is now BudgetNotConfigured",
-    "BudgetNeverFits": "is now BudgetTooSmall",
-    "BudgetHeld": "was removed: it was never raised",
-}
+OLD_NAMES = {"NoBudget": "is now BudgetNotConfigured", "BudgetNeverFits": "is now BudgetTooSmall"}
 """Old class names, and what replaced them."""
 
 

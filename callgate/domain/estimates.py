@@ -57,28 +57,31 @@ class GroupEstimate:
     """Their call is dead: the stored failure comes at once."""
     duplicates: int
     """The same as an earlier request of these."""
-    worst_case_nano_usd: int
-    """The holds of one attempt of each new request."""
+    hold_nano_usd: int
+    """The holds of the first attempt of each new request."""
+    repairs_nano_usd: int
+    """What repairs may add: `repairs_max` of each, with a broken answer as long as the output bound allows."""
     retries_nano_usd: int
-    """
-    What further attempts may add, if every one that may be paid is paid with its whole hold.
-
-    A repair holds more, because its request has the broken answer too. How long that is, nobody knows yet.
-    """
+    """What further attempts may add, if every one that may be paid is paid with its whole hold."""
     history_attempts: int
     """Succeeded attempts of the last 30 days that the expectation comes from."""
     history_cost_nano_usd: int
     history_hold_nano_usd: int
 
     @property
+    def worst_case_nano_usd(self) -> int:
+        """One attempt of each new request at its whole hold, and its repairs. Retries are not in it."""
+        return self.hold_nano_usd + self.repairs_nano_usd
+
+    @property
     def expected_nano_usd(self) -> int | None:
-        """The worst case times the share of their hold that earlier answers cost; None without a history."""
-        if self.worst_case_nano_usd == 0:
+        """The holds times the share of their hold that earlier answers cost; None without a history."""
+        if self.hold_nano_usd == 0:
             return 0
         if not self.history_hold_nano_usd:
             return None
         share = Fraction(self.history_cost_nano_usd, self.history_hold_nano_usd)
-        return round(self.worst_case_nano_usd * share)
+        return round(self.hold_nano_usd * share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,13 @@ class Estimate:
 
     @property
     def worst_case_nano_usd(self) -> int:
-        """One attempt of each new request, each at its whole hold."""
+        """One attempt of each new request at its whole hold, and its repairs. Retries are not in it."""
         return sum(group.worst_case_nano_usd for group in self.groups)
+
+    @property
+    def repairs_nano_usd(self) -> int:
+        """The part of the worst case that repairs are."""
+        return sum(group.repairs_nano_usd for group in self.groups)
 
     @property
     def retries_nano_usd(self) -> int:

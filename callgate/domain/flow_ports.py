@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from callgate.domain.flow import Declaration, Learned
+from callgate.domain.limits import Declaration, Learned
 
 
 class FlowPort(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from callgate.domain.bounds import REQUEST_BYTES_MAX
+from callgate.domain.bounds import REQUEST_MAX_BYTES
 from callgate.domain.catalogue import CallTypePolicy, Catalogue
 from callgate.domain.dialect import why_inexpressible
 from callgate.domain.errors import (
@@ -27,7 +27,7 @@ from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
 from callgate.domain.schema_cost import why_too_costly
 
-TOKEN_BYTES_MAX = 128
+TOKEN_MAX_BYTES = 128
 """
 The longest token of the exactly counted vocabularies (o200k_base, cl100k_base): a run of 128 spaces.
 
@@ -137,11 +137,11 @@ def check_stored_bytes(stored: bytes) -> None:
     The other gates do not imply it, because `input_tokens_max` may be set high and JSON escapes some characters.
 
     Raises:
-        InputTooLarge: The request is over `REQUEST_BYTES_MAX`.
+        InputTooLarge: The request is over `REQUEST_MAX_BYTES`.
     """
-    if len(stored) > REQUEST_BYTES_MAX:
+    if len(stored) > REQUEST_MAX_BYTES:
         raise InputTooLarge(
-            f"the request has {len(stored)} bytes as JSON, over {REQUEST_BYTES_MAX}: shorten the messages"
+            f"the request has {len(stored)} bytes as JSON, over {REQUEST_MAX_BYTES}: shorten the messages"
         )
 
 
@@ -168,12 +168,12 @@ def _check_output(request: LLMRequest, policy: CallTypePolicy) -> None:
 
 
 def _check_bytes(request: LLMRequest, policy: CallTypePolicy) -> None:
-    bytes_max = policy.input_tokens_max * TOKEN_BYTES_MAX
+    max_bytes = policy.input_tokens_max * TOKEN_MAX_BYTES
     size = sum(map(_utf8_bytes, request.texts()))
-    if size > bytes_max:
+    if size > max_bytes:
         raise InputTooLarge(
             f"messages and tools have {size} bytes, which is over input_tokens_max {policy.input_tokens_max} of call "
-            f"type {request.call_type!r} ({TOKEN_BYTES_MAX} bytes per token at most): shorten the messages"
+            f"type {request.call_type!r} ({TOKEN_MAX_BYTES} bytes per token at most): shorten the messages"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from math import isfinite
 from typing import Any
 
-TEXT_BYTES_MAX = 256 * 1024
+TEXT_MAX_BYTES = 256 * 1024
 
 
 def object_text(value: object, name: str) -> object:
@@ -18,7 +18,7 @@ def object_text(value: object, name: str) -> object:
         name: What it is, with an article, for messages: `a response schema`.
 
     Raises:
-        ValueError: It is neither, or cannot be written as JSON in UTF-8, or has more than `TEXT_BYTES_MAX` bytes.
+        ValueError: It is neither, or cannot be written as JSON in UTF-8, or has more than `TEXT_MAX_BYTES` bytes.
     """
     if value is None:
         return None
@@ -36,9 +36,9 @@ def object_text(value: object, name: str) -> object:
 
 
 def check_length(text: str, name: str) -> None:
-    """ValueError for a text of more than `TEXT_BYTES_MAX` bytes."""
-    if len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
-        raise ValueError(f"{name} has at most {TEXT_BYTES_MAX} bytes")
+    """ValueError for a text of more than `TEXT_MAX_BYTES` bytes."""
+    if len(text.encode("utf-8", "surrogatepass")) > TEXT_MAX_BYTES:
+        raise ValueError(f"{name} has at most {TEXT_MAX_BYTES} bytes")
 
 
 def _loaded(text: str, name: str) -> object:

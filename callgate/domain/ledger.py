@@ -13,8 +13,11 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
-from callgate.domain.breaker import BreakerChange, Health
+from callgate.domain.bounds import UNSPECIFIED
+from callgate.domain.breaker import Health
+from callgate.domain.breaker_words import BreakerChange
 from callgate.domain.budgets import BudgetRefusal
+from callgate.domain.call_order import Lane, Priority
 from callgate.domain.calls import (
     AttemptKind,
     AttemptRef,
@@ -25,7 +28,6 @@ from callgate.domain.calls import (
 )
 from callgate.domain.open_calls import OpenCalls
 from callgate.domain.requests import OnBudget, Usage
-from callgate.domain.turns import Lane, Priority
 
 # ---------------------------------------------------------------------------------------------------- submit
 
@@ -71,10 +73,12 @@ class NewSubmission:
     """Not sent after so many seconds; None: at any time. Of several submissions of a call the latest counts."""
     inherit_links: bool = False
     """
-    A redrive: the links of the dead generation are copied to the next one.
+    A redrive: the links of the dead generation are copied to the next one, and its trace goes on.
 
     With `force`, this applies to dead calls only. A call that has succeeded since answers REPLAYED.
     """
+    traceparent: str | None = None
+    """The span of this submission. A call that it creates keeps it; it is no part of the call's identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class Submitted:
     """Where it is to be published; None: nowhere."""
     open_calls: OpenCalls | None = None
     """With BUSY: how many there are."""
+    traceparent: str | None = None
+    """The span of the submission that made the call."""
 
 
 # ---------------------------------------------------------------------------------------------------- reserve
@@ -112,11 +118,15 @@ class Reserve:
     credential: str = ""
     """The owner of the key that will be used: an organisation, or empty for the provider's own key."""
     wait_max_s: float = 86_400.0
-    """How long the call may wait in total for its provider, and while it is paused."""
+    """How long the call may wait in total for its provider, a place and held money, and while it is paused."""
     output_token_bound: int = 0
     """The most that the attempt may write: what it takes from limits of output tokens."""
     input_token_bound: int = 0
-    """Of a repair, whose request is longer than the call's: then this becomes the bound of the call."""
+    """
+    The worker's own count. If it is above the call's bound, it becomes that.
+
+    A client without a tokenizer stores the bound 0, and the request of a repair is longer than the call's.
+    """
     repair_after: int | None = None
     """
     The number of the newest attempt when a repair was prepared; None: the attempt is no repair.
@@ -174,12 +184,14 @@ class Reserved:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing is held. The call waits now, or is rejected."""
+    """Nothing is held. The call waits now, or is rejected; dead, if the attempt would have been a repair."""
 
     key: CallKey
     state: CallState
     refusal: BudgetRefusal | None
     """None if not a budget refused it, but the caller or the provider's breaker."""
+    code: str = UNSPECIFIED
+    """The code of its error: why it waits, or was rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +280,7 @@ class Settle:
     """What the attempt tells the breakers."""
     failure_code: str | None = None
     """The reason of a breaker that this opens."""
-    closed_for_s: float = 0.0
+    blocked_for_s: float = 0.0
     """With LIMITED: how long the provider asked to be left alone."""
     anomalies: tuple[str, ...] = ()
 
@@ -282,8 +294,10 @@ class Settled:
     """False if nothing was changed, because it was settled before."""
     state: CallState
     """The call's state afterwards."""
+    has_ended: bool = False
+    """The call ended now, by this attempt."""
     has_links: bool = False
-    """The call ended now and has links to deliver. For ten seconds they are this caller's."""
+    """It ended now and has links to deliver. For ten seconds they are this caller's."""
     has_freed_waiters: bool = False
     """The batch freed headroom or closed a breaker, and made waiting calls due."""
     breaker_changes: tuple[BreakerChange, ...] = ()

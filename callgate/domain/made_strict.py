@@ -61,7 +61,8 @@ def _changed(
 ) -> SentSchema:
     """The schema with what it lacks, unless something else speaks against it."""
     try:
-        if (changed := _Strict(read, requires_all).of(read, 0)) == read:
+        root = _with_own_root(read) if requires_all else read
+        if (changed := _Strict(root, requires_all).of(root, 0)) == read:
             why = why_not(read)
             return SentSchema(schema, why is None, why)
         why = why_not(changed)
@@ -70,6 +71,15 @@ def _changed(
         # Nothing of the schema is quoted: it may be anything.
         why, text = "$: it is no schema that strict knows", schema
     return SentSchema(schema, False, why) if why else SentSchema(text, True)
+
+
+def _with_own_root(schema: Any) -> Any:
+    """The schema, with its definition where the root only refers to it, as Pydantic writes a recursive model."""
+    if not isinstance(schema, dict) or "$ref" not in schema or schema.keys() - {"$ref", *MAPS}:
+        return schema
+    definition = resolved(schema, str(schema["$ref"]))
+    held = {name: value for name, value in schema.items() if name != "$ref"}
+    return {**definition, **held} if isinstance(definition, dict) else schema
 
 
 class _Strict:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from callgate.domain.errors import InvalidRequest
+
 OPEN_CALLS_MAX = 100_000
 """The bound while no worker has published another. The Postgres function contains the same number."""
 PAUSE_MIN_S = 0.25
@@ -23,6 +25,19 @@ class OnBusy(StrEnum):
 
     RAISE = "raise"
     WAIT = "wait"
+
+
+def on_busy_of(word: str) -> OnBusy:
+    """
+    Read the word of a caller.
+
+    Raises:
+        InvalidRequest: There is no such word.
+    """
+    try:
+        return OnBusy(word)
+    except ValueError:
+        raise InvalidRequest(f"on_busy is one of {', '.join(OnBusy)}") from None
 
 
 @dataclass(frozen=True, slots=True)

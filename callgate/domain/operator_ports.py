@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 from uuid import UUID
 
+from callgate.domain.alerts import AlertLine
+from callgate.domain.budget_ports import BudgetReportsPort
+from callgate.domain.budget_states import BudgetName
 from callgate.domain.budgets import BudgetFigures, Window
-from callgate.domain.calls import CallKey, CallView
+from callgate.domain.call_ports import CallSearchPort
+from callgate.domain.calls import CallKey
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.pauses import Pause, PauseKey
 from callgate.domain.reports import (
+    Ahead,
     BreakerLine,
     By,
     CallFilter,
     ConcurrencyLine,
-    CostLine,
     DeadGroup,
     EndReason,
     LimitLine,
     LimitPublisher,
     OperatorAction,
+    RecentEnd,
     Snapshot,
     SpendingLine,
     UnprocessableMessage,
 )
 from callgate.domain.retention import UNKNOWN_DAYS, ArchivedMonth, BodyAges, Partitions, Purged
+from callgate.domain.sums import DEFAULT_BY, CostFilter, CostLine, SumProof
 from callgate.domain.unknown import (
     SettleByHand,
     SettledByHand,
@@ -35,8 +41,10 @@ from callgate.domain.unknown import (
     UnknownFilter,
 )
 
+EVERYTHING = CostFilter()
 
-class OperationsPort(Protocol):
+
+class OperationsPort(BudgetReportsPort, CallSearchPort, Protocol):
     """What operators read, and what they may change."""
 
     def set_budget(
@@ -51,11 +59,28 @@ class OperationsPort(Protocol):
             UnknownTimeZone: Nothing was changed.
         """
 
+    def change_limit(
+        self,
+        name: BudgetName,
+        limit_nano_usd: int,
+        *,
+        seen_nano_usd: int | None,
+        timezone: str | None = None,
+        by: By,
+    ) -> BudgetFigures:
+        """
+        Set a limit as `set_budget` does, if it is still what the operator saw, and log who did it and why.
+
+        Args:
+            seen_nano_usd: None: the operator saw no such budget.
+            timezone: None: that of the budget; UTC for a new one.
+
+        Raises:
+            ChangedMeanwhile, UnknownTimeZone: Nothing was changed.
+        """
+
     def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
         """List the newest period of every budget, ordered by org, scope, window."""
-
-    def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
-        """List calls, newest first, without bodies."""
 
     def dead_groups(self, call_filter: CallFilter) -> list[DeadGroup]:
         """Group dead letters by fingerprint, largest first."""
@@ -77,8 +102,10 @@ class OperationsPort(Protocol):
     def keep_unprocessable(self, message: UnprocessableMessage) -> None:
         """Keep a message that named no call, as a dead letter."""
 
-    def costs(self, org_id: str | None = None) -> list[CostLine]:
-        """Sum what was used, by organisation, call type, provider and model."""
+    def costs(
+        self, which: CostFilter = EVERYTHING, by: Sequence[str] = DEFAULT_BY
+    ) -> list[CostLine]:
+        """Sum what was used, grouped and ordered by some of `BY_DAY` and `DIMENSIONS`, in that order."""
 
     def spending(
         self, org_ids: Sequence[str], *, days: int, attempts_max: int
@@ -103,39 +130,80 @@ class OperationsPort(Protocol):
         An organisation is listed while calls of it run or wait for that, a thousand of them at most.
         """
 
+    def ahead(self, key: CallKey) -> Ahead | None:
+        """
+        Count the calls that come before one that waits for a place, or for money that calls in flight hold.
+
+        Returns:
+            None if it waits for something else.
+        """
+
+    def recent_ends(self, *, orgs_max: int, calls_max: int, age_s: float) -> list[RecentEnd]:
+        """
+        Count how the newest calls ended without an answer, by state and reason, most first.
+
+        Args:
+            orgs_max: So many organisations are looked at, by name.
+            calls_max: So many of the newest calls of each.
+            age_s: Calls that were submitted earlier are left out.
+        """
+
     def limit_publishers(self) -> list[LimitPublisher]:
         """List the worker processes that have published provider limits."""
 
     def set_breaker(
-        self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
+        self,
+        provider: str,
+        model: str,
+        credential: str,
+        org_id: str = "",
+        *,
+        is_open: bool,
+        seen_at: datetime | None = None,
+        by: By,
     ) -> BreakerLine:
         """
         Open or close a breaker by hand, and log who did it and why. Without an organisation: the breaker of all.
 
         A breaker that was opened by hand lets nothing through, not even probes, until it is closed by hand. Closing the
         breaker of all also closes those of each organisation.
+
+        Args:
+            seen_at: When the operator saw that it changed last.
+
+        Raises:
+            ChangedMeanwhile: It has changed since `seen_at`.
         """
 
     def pauses(self) -> list[Pause]:
         """List the pauses and freezes that hold now, oldest first."""
 
-    def pause(self, key: PauseKey, *, by: By) -> Pause:
+    def pause(self, key: PauseKey, *, is_new: bool = False, by: By) -> Pause:
         """
         Keep the calls that a key covers from being sent, and log who did it and why.
 
         They wait, hold nothing, and are rejected after the longest wait of their call type. What is in flight ends as
         usual. Pausing the same again replaces who did it and why. A freeze also refuses new submissions.
+
+        Raises:
+            ChangedMeanwhile: With `is_new`, and there is such a pause.
         """
 
-    def resume(self, key: PauseKey, *, by: By) -> bool:
+    def resume(self, key: PauseKey, *, seen_at: datetime | None = None, by: By) -> bool:
         """
         End a pause or a freeze, and log who did it and why.
 
-        Calls that no other pause covers are due, by their turn: a thousand at once, then as many as each run of the due
+        Calls that no other pause covers are due, by rank: a thousand at once, then as many as each run of the due
         query takes.
+
+        Args:
+            seen_at: When the operator saw that it began.
 
         Returns:
             False if there is no such pause. Then nothing was changed.
+
+        Raises:
+            ChangedMeanwhile: It began at another time than `seen_at`.
         """
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
@@ -162,8 +230,79 @@ class OperationsPort(Protocol):
     def actions(self, *, limit: int) -> list[OperatorAction]:
         """List what operators changed, newest first."""
 
+    def alerts(
+        self,
+        org_id: str | None = None,
+        *,
+        ids: Sequence[int] | None = None,
+        only_holding: bool = False,
+        limit: int,
+    ) -> list[AlertLine]:
+        """
+        List alerts, newest first.
+
+        Args:
+            only_holding: Only states that still hold.
+        """
+
+    def alert_watchers(self) -> int:
+        """How many worker processes are alive, and so look for alerts. If none is, nothing new is raised."""
+
+    def replay_alerts(self, ids: Sequence[int] | None, *, limit: int, by: By) -> list[int]:
+        """
+        Have the webhook messages of alerts sent again, the oldest `limit`, and log who did it and why.
+
+        Args:
+            ids: None: the alerts with a dead message. An alert that never had a message gets one.
+
+        Returns:
+            The alerts whose messages are sent.
+        """
+
+    def test_alert(self, operator: str) -> int:
+        """Raise an alert that only shows that alerts arrive; return its id."""
+
     def snapshot(self) -> Snapshot:
-        """Read all figures that the audit compares, in one transaction."""
+        """
+        Read the figures of budgets and calls that the audit compares.
+
+        Each budget, and each day, is read at one moment. Counts of calls are exact while nothing changes.
+        """
+
+    def sum_days(self, *, everything: bool = False) -> list[date]:
+        """
+        List the days in UTC whose sums are to be proven, oldest first: those with an unsealed quarter hour or a delta.
+
+        With `everything` also those that are wholly sealed. Days of dropped months are left out.
+        """
+
+    def prove_sums(self, since: datetime, until: datetime) -> SumProof:
+        """
+        Compare the sums of whole quarter hours, at most a day, with the rows. Those that are over and right are sealed.
+
+        Sums by day and by budget are compared if the time is a day in UTC.
+        """
+
+
+class SumsPort(Protocol):
+    """Keeps the sums. Any number of processes may run each method at once."""
+
+    def fold_sums(self, *, limit: int) -> int:
+        """
+        Move the oldest deltas into the sums, and take the seals from the quarter hours that this changes.
+
+        Returns:
+            How many were moved; 0 also if another process changes sums.
+        """
+
+    def fill_sums(self) -> date | None:
+        """Sum up a day of before the sums were kept; None if there is none, or if another process changes sums."""
+
+    def sum_days(self, *, everything: bool = False) -> list[date]:
+        """See `OperationsPort.sum_days`."""
+
+    def prove_sums(self, since: datetime, until: datetime) -> SumProof:
+        """See `OperationsPort.prove_sums`."""
 
 
 class RetentionPort(Protocol):

@@ -66,6 +66,17 @@ class Pause:
     """Calls that wait because they are paused, and that it covers. Another pause may cover them too."""
 
 
+def already_paused(key: PauseKey) -> str:
+    """Why a pause was not begun."""
+    return f"{key} is {'frozen' if key.is_freeze else 'paused'} already"
+
+
+def paused_again(key: PauseKey) -> str:
+    """Why a pause was not ended: it is not the one that the operator saw."""
+    state = "frozen" if key.is_freeze else "paused"
+    return f"{key} was {state} again meanwhile"
+
+
 def paused_json(reason: str) -> str:
     """Why a call waits, as JSON. It names no organisation: a pause may be about another one too."""
     message = f"paused by an operator: {reason}"

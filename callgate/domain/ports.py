@@ -8,7 +8,7 @@ Calling again with the same values is safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -16,8 +16,10 @@ from uuid import UUID
 from callgate.domain.access import Access
 from callgate.domain.answers import Answer, SchemaResult
 from callgate.domain.budgets import BudgetFigures
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import AttemptRef, Bodies, CallKey, CallView
-from callgate.domain.delivery import Delivery, Published, Told
+from callgate.domain.delivery import Delivery, LinkOutcome, Published
+from callgate.domain.fingerprints import NO_SECTIONS, ExpiredLease, Fingerprint, LiveWorker
 from callgate.domain.ledger import (
     DueBatch,
     NewSubmission,
@@ -35,7 +37,6 @@ from callgate.domain.reports import (
     LockHoarder,
 )
 from callgate.domain.requests import LLMRequest, ServiceTier, Usage
-from callgate.domain.turns import Lane
 
 
 class LedgerPort(Protocol):
@@ -79,8 +80,9 @@ class LedgerPort(Protocol):
         row in `ai_call_log` is written in the same transaction, with status dispatched. A refused call does not affect
         its neighbours in the batch. Without headroom:
 
-        - held by calls in flight: the call waits `budgets.held_wait_s(age)`;
-        - exhausted: it is rejected, or waits until the period ends (`OnBudget.WAIT`);
+        - held by calls in flight: the call waits `budgets.held_wait_s(age)`, in total at most `wait_max_s`;
+        - exhausted: it is rejected, or waits until the period ends (`OnBudget.WAIT`), unless it is older than
+          `budgets.PERIOD_WAIT_MAX`;
         - larger than the limit, or no budget: it is rejected.
 
         A budget whose period has ended rolls over first. If the ledger does not know its time zone, its calls are
@@ -135,7 +137,7 @@ class LedgerPort(Protocol):
         of these calls, due or not.
         """
 
-    def deliver(self, outcomes: Sequence[Told]) -> None:
+    def keep_link_outcomes(self, outcomes: Sequence[LinkOutcome]) -> None:
         """Store delivery results. A call without open links is not offered by `links` any more."""
 
 
@@ -148,9 +150,12 @@ class LeasePort(Protocol):
     without a lease expire by their deadlines only.
     """
 
-    def renew(self, worker_id: str, lease_s: float) -> datetime:
+    def renew(self, worker_id: str, lease_s: float, slots: int | None = None) -> datetime:
         """
         Grant or prolong a lease, `lease_s` seconds from now.
+
+        Args:
+            slots: How many calls the process runs at a time. While a live process does not say it, nobody shares slots.
 
         Returns:
             When the lease began. If that changes, the old lease expired and was released, and attempts that were
@@ -171,6 +176,30 @@ class LeasePort(Protocol):
 
         Returns:
             The worker ids whose leases are gone.
+        """
+
+
+class FingerprintPort(Protocol):
+    """What worker processes are made of."""
+
+    def publish(
+        self, worker_id: str, fingerprint: Fingerprint, sections: Mapping[str, str] = NO_SECTIONS
+    ) -> None:
+        """
+        Keep it with the lease of this process, until the lease ends. Without a lease it is forgotten.
+
+        Args:
+            sections: Digests of the catalogue's sections, by name.
+        """
+
+    def workers(self) -> list[LiveWorker]:
+        """List the processes whose lease has not expired, by name."""
+
+    def expired(self) -> list[ExpiredLease]:
+        """
+        List processes that stopped renewing their lease, at most 100, the newest first.
+
+        Those whose calls were taken over within the last hour too, unless they have come back.
         """
 
 
@@ -280,8 +309,10 @@ class QueuePort(Protocol):
         BrokerUnavailable: The broker did not answer within its deadline; publishing again is harmless.
     """
 
-    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None:
-        """Publish a call task for each key."""
+    def publish_calls(
+        self, keys: Sequence[CallKey], lane: Lane = Lane.CALL, *, traceparent: str | None = None
+    ) -> None:
+        """Publish a call task for each key, with the span of their submission if it is known."""
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
         """Publish a settle task for each answered attempt, as the child of its call task."""
@@ -303,6 +334,9 @@ class BudgetCachePort(Protocol):
 
     def get(self, org_id: str, load: Callable[[str], list[BudgetFigures]]) -> list[BudgetFigures]:
         """The figures of an organisation: cached, else loaded and kept for a short while; works without the cache."""
+
+    def close(self) -> None:
+        """Close the connections."""
 
 
 class ClockPort(Protocol):

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from callgate.domain.catalogue import ProviderEntry, RequestField
 from callgate.domain.errors import ConfigurationError
+from callgate.domain.reserved_fields import plain_name
 
 DEFAULTS = "defaults"
 DEFAULT_PROTOCOL: str = ProviderEntry.model_fields["protocol"].default
@@ -24,7 +25,7 @@ NEEDS = "needs"
 USAGE_FIELDS = "usage_fields"
 """Names of counts of tokens beside OpenAI's. The table in `http/usage.py` must know each; a test compares them."""
 RESERVED = "reserved_fields"
-"""Names that the adapter writes itself, beside `catalogue.RESERVED_FIELDS`. No `extra_fields` can have them."""
+"""Names that the adapter writes itself, beside `RESERVED_FIELDS`. No `extra_fields` can have them."""
 OWN_LINES = frozenset({NEEDS, USAGE_FIELDS, RESERVED})
 """Lines of a preset that are no keys of the catalogue."""
 OPERATORS_KEYS = frozenset({"preset", "protocol", "models", "extra_fields", "unwraps"})
@@ -110,10 +111,10 @@ class Presets(_Value):
         return {**safe, **said}
 
     def reserved(self, preset: str | None) -> frozenset[str]:
-        """Names that its adapter writes itself, in lower case."""
+        """Names that its adapter writes itself, as `plain_name` writes them."""
         tables = (DEFAULTS, preset or DEFAULTS)
         return frozenset(
-            name.casefold() for table in tables for name in self.value(table, RESERVED, ())
+            plain_name(name) for table in tables for name in self.value(table, RESERVED, ())
         )
 
 
@@ -143,7 +144,7 @@ def merged(entry: Mapping[str, Any], known: Mapping[str, Presets]) -> dict[str, 
         raise ConfigurationError(f"{missing[0]}: preset {preset!r} needs it")
     extra, reserved = entry.get("extra_fields"), presets.reserved(preset)
     names = [name for name in extra if isinstance(name, str)] if isinstance(extra, list) else []
-    if taken := sorted(name for name in names if name.casefold() in reserved):
+    if taken := sorted(name for name in names if plain_name(name) in reserved):
         raise ConfigurationError(f"extra_fields: the adapter writes {', '.join(taken)} itself")
     return {**presets.below(preset), **entry, "protocol": presets.protocol}
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
 from callgate.domain import bounded_json
-from callgate.domain.flow import LearnedLimit
+from callgate.domain.limits import LearnedLimit
 from callgate.domain.messages import ReasoningBlock, ToolCall
 from callgate.domain.requests import Anomaly, Usage
 
@@ -135,7 +135,11 @@ class TokenBound:
 
     tokens: int
     method: str
-    """`tiktoken`, `bpe-openai` (exact counts plus a bound for the framing) or `utf8-bytes` (a proven bound)."""
+    """
+    `tiktoken`, `bpe-openai` (exact counts plus a bound for the framing) or `utf8-bytes` (a proven bound).
+
+    A client without a tokenizer counts nothing: the bound is 0, `left to the worker`.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from callgate.domain.calls import CallState, WaitReason
 from callgate.domain.concurrency import CallsOf
-from callgate.domain.flow import Measure, Source
+from callgate.domain.limits import Measure, Source
 
 
 class EndReason(StrEnum):
@@ -40,10 +40,25 @@ class CallFilter:
     provider: str | None = None
     model: str | None = None
     error_fingerprint: str | None = None
+    """Of what a call waits for, or is dead or rejected for."""
     call_ids: tuple[UUID, ...] = ()
     wait_reason: WaitReason | None = None
     end_reason: str | None = None
     """The code of the error of a dead or rejected call."""
+    since: datetime | None = None
+    """Created then or later."""
+    until: datetime | None = None
+    """Created before."""
+    tier: str | None = None
+    """With an attempt of this service tier; as the next two."""
+    kind: str | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    """Why it waits, or the code of the error of a dead or rejected call."""
+    trace_id: str | None = None
+    """With an attempt of this trace."""
+    generation: int | None = None
+    """Of those that `call_ids` names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +107,7 @@ class LimitLine:
     """What may be used now."""
     refill_per_s: float
     changed_at: datetime
-    """When the amount was last declared, confirmed or observed; in the future while the key is closed."""
+    """When the amount was last declared, confirmed or observed; in the future while the key is blocked."""
     granted_at: datetime | None
     """When an attempt last took from it."""
     waiting: dict[str, int]
@@ -114,6 +129,37 @@ class ConcurrencyLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """How many calls come before one and wait for the same. A ledger may stop counting at ten thousand."""
+
+    of_call_type: int
+    """Of its organisation and its call type."""
+    of_organisation: int
+    """Of all its organisation."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecentEnd:
+    """Calls that ended alike, without an answer, a short while ago."""
+
+    state: str
+    """`dead` or `rejected`."""
+    reason: str
+    calls: int
+    orgs: int
+    """How many organisations they belong to."""
+    org_id: str
+    """The one with the most of them. The next three are of calls of this organisation."""
+    provider: str = ""
+    model: str = ""
+    error_fingerprint: str | None = None
+    fingerprints: int = 0
+    """How many there are in all."""
+    needed_nano_usd: int | None = None
+    """What a budget's limit needs at least, so that the dearest of these calls fits."""
+
+
+@dataclass(frozen=True, slots=True)
 class LimitPublisher:
     """A worker process that has published the provider limits of its catalogue."""
 
@@ -131,7 +177,7 @@ class BreakerLine:
     model: str
     credential: str
     org_id: str
-    """Whose calls it guards; empty: everybody's."""
+    """Whose calls it guards; empty: the shared one."""
     is_open: bool
     reason: str | None
     failures: int
@@ -139,7 +185,11 @@ class BreakerLine:
     proven_at: datetime | None
     probe_at: datetime | None
     waiting: int
-    """Calls that wait for their provider: all of them, or the organisation's."""
+    """Calls that wait because of this breaker. One that waits because of both is counted at the shared one."""
+    cause: str | None = None
+    """What exactly failed, where callgate knows it; see `callgate.domain.causes`."""
+    error_fingerprint: str | None = None
+    """What the calls that died because of it have in common, if a failure opened it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,29 +203,6 @@ class DeadGroup:
     count: int
     first_at: datetime
     last_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CostLine:
-    """What one call type of one organisation used."""
-
-    org_id: str
-    call_type: str
-    provider: str
-    model: str
-    calls: int
-    attempts: int
-    succeeded: int
-    collapsed: int
-    """Submissions that were answered without a call of their own."""
-    input_tokens: int
-    cached_input_tokens: int
-    output_tokens: int
-    spent_nano_usd: int
-    saved_nano_usd: int
-    """What the collapsed submissions would have cost at their call's price."""
-    latency_ms_p50: int | None
-    latency_ms_p95: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,24 +243,21 @@ class BudgetDrift:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The figures and sums of the ledger, read at one moment for `callgate audit`."""
+    """The figures of the ledger for `callgate audit`. Its sums are proven beside, day by day."""
 
     at: datetime
     budgets: tuple[BudgetDrift, ...]
     calls_by_state: dict[str, int]
     attempts_by_status: dict[str, int]
-    calls_with_missing_rows: int
-    """
-    Calls that have not exactly one row in `ai_call_log` for each of their attempts.
-
-    Of attempts whose partition was dropped only the number is known: then these are the rows too few or too many.
-    """
-    rows_without_call: int
     dead_letters: int
     spent_nano_usd: int
-    """Σ posted over all rows, those of dropped partitions included."""
+    """Σ posted over all attempts, those of dropped partitions included."""
     unknown_attempts: int
     """Attempts whose bill is unknown: only these can make a call be paid twice."""
+    broken_seals: int
+    """Days whose sums are not any more what was proven of them."""
+    gaps: int
+    """Days of before the sums were kept that are not summed up yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def decide(
     itself is capped at `retry_after_max_s`.
 
     A probe whose failure cost nothing never ends its call: the breaker lets it wait, at most `wait_max_s`. So does an
-    attempt that the provider refused for its rate: the call waits until its key reopens.
+    attempt that the provider refused for its rate: the call waits until its key is unblocked.
 
     Args:
         jitter: A random number in [0, 1).

@@ -57,6 +57,11 @@ def why_unanswerable(request: LLMRequest, entry: ProviderEntry) -> str | None:
             f"provider {request.provider!r} cannot be asked for this schema: {sent.why_not}; change the schema, or let "
             'the catalogue say json_schema = "tool"'
         )
+    if sent is not None and entry.object_schemas and not _is_object_schema(sent.text):
+        return (
+            f"provider {request.provider!r} takes only a schema of the type object: put yours into a property of one, "
+            'or let the catalogue say json_schema = "prompt"'
+        )
     if request.response_schema is None or entry.json_schema != "tool":
         return None
     how = f"provider {request.provider!r} answers a response schema through a tool"
@@ -66,13 +71,18 @@ def why_unanswerable(request: LLMRequest, entry: ProviderEntry) -> str | None:
         return f"{how}, so the request can have no tools of its own"
     if request.n > 1:
         return f"{how}, so n must be 1"
-    if json.loads(request.response_schema).get("type") != "object":
+    if not _is_object_schema(request.response_schema):
         return f"{how}, so the schema must be of the type object"
     # Source: Anthropic, "Building with extended thinking", section on tools (2026-11): forced ones are refused.
     thinks = request.thinking_tokens or request.reasoning_effort not in (None, "none")
     if entry.protocol == "anthropic" and thinks:
         return f"{how}, which cannot be forced while it thinks"
     return None
+
+
+def _is_object_schema(schema: str) -> bool:
+    """True if the schema names the type object at its root: a reference to one is not enough."""
+    return bool(json.loads(schema).get("type") == "object")
 
 
 def sent_schema(request: LLMRequest, entry: ProviderEntry) -> SentSchema | None:

@@ -21,7 +21,7 @@ from callgate.domain.requests import AMOUNT_UNKNOWN
 
 WHOLE_HOLD = "whole hold"
 """The first words of the `price_source` of an attempt that posted its whole hold because it had no amount."""
-BILLED_USD_MAX = 1_000_000
+BILLED_MAX_USD = 1_000_000
 """Far above the bill of any one request."""
 
 
@@ -100,8 +100,8 @@ class SettleByHand:
 
     def __post_init__(self) -> None:
         billed = self.billed_nano_usd
-        if type(billed) is not int or not 0 <= billed <= BILLED_USD_MAX * NANO_PER_USD:
-            raise InvalidAmount(f"a bill is 0 to {BILLED_USD_MAX} USD, in whole nano-USD")
+        if type(billed) is not int or not 0 <= billed <= BILLED_MAX_USD * NANO_PER_USD:
+            raise InvalidAmount(f"a bill is 0 to {BILLED_MAX_USD} USD, in whole nano-USD")
 
 
 class HandOutcome(StrEnum):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, urlsplit
 
+PORTS = {"https": 443, "http": 80}
+"""The port of a URL that names none."""
 SPECIAL = "@/?#:%[]"
 """Characters that must be escaped in a user or a password (RFC 3986, section 3.2.1)."""
 
@@ -48,6 +50,17 @@ def url_fault(url: str) -> str | None:
         # The exception's own text is not used: it quotes the part that failed, which may be the password.
         return f"its port is not a number, or its host is not a name; {escape_advice()}"
     return None
+
+
+def host_of(url: str) -> str:
+    """Host and port of a URL, and nothing else of it, so that they can be shown; empty if it has none."""
+    if url_fault(url):
+        return ""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or PORTS.get(parts.scheme)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{shown}:{port}" if host and port else shown
 
 
 def without_login(url: str) -> str:

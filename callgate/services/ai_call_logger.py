@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import structlog
-
 from callgate.domain import safe_codes
-from callgate.domain.breaker import BreakerChange, Health, health_of
-from callgate.domain.budgets import usd
+from callgate.domain.breaker import Health, health_of
 from callgate.domain.calls import (
     AttemptKind,
     AttemptRef,
@@ -27,28 +24,39 @@ from callgate.domain.calls import (
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked
 from callgate.domain.ledger import Locked, Settle, Settled, SettleOutcome, Unstorable
+from callgate.domain.metric_ports import NO_METER, Meter
 from callgate.domain.ports import CostCalculatorPort, LedgerPort, OutputValidatorPort
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import WORKER_LOST, Dead, Tally, decide
+from callgate.event_log import event_log
+from callgate.services import call_lines
+from callgate.services.call_lines import AttemptFacts
 from callgate.services.delivery import DeliveryService
-from callgate.services.output_checks import BATCH_S_MAX, Kept, Unchecked, complaints_max, failure_of
-from callgate.services.review import Assessment, assess, flaw_of
+from callgate.services.last_resort import UNSTORABLE_SETTLEMENT, last_resort, unreadable
+from callgate.services.output_checks import BATCH_MAX_S, Kept, Unchecked, complaints_max, failure_of
+from callgate.services.review import assess, flaw_of
+from callgate.services.settlement_counts import count_settled
+from callgate.services.tracing import NO_TRACING, SettlementSpans, Tracing
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 LOCKED_PAUSES_S = (0.02, 0.1)
 """Between two tries to settle a locked call. The lock is mostly a submission's that is just joining."""
 
-UNSTORABLE_SETTLEMENT = Failure(
-    "settlement_refused",
-    "the ledger could not store the settlement of this attempt",
-    False,
-    Billing.UNKNOWN,
-)
-UNREADABLE_ATTEMPT = Failure(
-    "attempt_unreadable", "what is stored of this attempt cannot be read", False, Billing.UNKNOWN
-)
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A settlement that is to be written, and what is needed of its attempt then. It keeps no body in memory."""
+
+    settle: Settle
+    hold_nano_usd: int
+    facts: AttemptFacts
+
+    @classmethod
+    def of(cls, settle: Settle, view: CallView, attempt: AttemptView) -> Pending:
+        """The settlement of this attempt."""
+        return cls(settle, attempt.hold_nano_usd, AttemptFacts.of(view, attempt))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,8 @@ class AICallLogger:
         on_headroom_freed: Callable[[], None],
         sleep: Callable[[float], None],
         on_locked: Callable[[AttemptRef], None],
+        meter: Meter = NO_METER,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """
         Compose the service.
@@ -85,6 +95,8 @@ class AICallLogger:
             on_headroom_freed: Called when a settlement has made waiting calls due.
             on_locked: Called with an attempt that is not settled because its call is locked. It must be tried again.
         """
+        self._meter = meter
+        self._tracing = tracing
         self._ledger = ledger
         self._delivery = delivery
         self._costs = costs
@@ -120,22 +132,23 @@ class AICallLogger:
 
     def _settle_each(self, refs: Sequence[AttemptRef], are_expired: bool) -> list[Settled]:
         """Settle attempts of different calls."""
+        spans = self._tracing.settlement(refs)
         settled: list[Settled] = []
-        locked: list[tuple[Settle, int]] = []
+        locked: list[Pending] = []
         for settles in self._settlements(refs, are_expired):
-            written, held = self._write(settles)
+            written, held = self._write(settles, spans)
             self._tell_all(written)
             settled += written
             locked += held
         for pause_s in LOCKED_PAUSES_S:
             if locked:
                 self._sleep(pause_s)
-                late, locked = self._write(locked)
+                late, locked = self._write(locked, spans)
                 self._tell_all(late)
                 settled += late
         # An expired attempt is left to the due query, which reads it again.
-        for settle, _ in () if are_expired else locked:
-            self._on_locked(settle.ref)
+        for pending in () if are_expired else locked:
+            self._on_locked(pending.settle.ref)
         return settled
 
     def _tell_all(self, settled: Sequence[Settled]) -> None:
@@ -143,38 +156,38 @@ class AICallLogger:
         if any(s.has_freed_waiters for s in settled):
             self._on_headroom_freed()
         for change in {change for s in settled for change in s.breaker_changes}:
-            _tell(change)
-        self._delivery.tell([s.ref.key for s in settled if s.has_links])
+            call_lines.say_breaker(change)
+        self._delivery.deliver([s.ref.key for s in settled if s.has_links])
 
     def _write(
-        self, settles: list[tuple[Settle, int]]
-    ) -> tuple[list[Settled], list[tuple[Settle, int]]]:
+        self, settles: list[Pending], spans: SettlementSpans
+    ) -> tuple[list[Settled], list[Pending]]:
         """Write settlements. If one is refused, post its hold only. Return those that were locked."""
         done: list[Settled] = []
-        locked: list[tuple[Settle, int]] = []
+        locked: list[Pending] = []
         outcome: SettleOutcome
-        outcomes = self._ledger.settle([settle for settle, _ in settles])
-        for (settle, hold_nano_usd), outcome in zip(settles, outcomes, strict=True):
-            for posted_nano_usd in (settle.posted_nano_usd, hold_nano_usd):
+        outcomes = self._ledger.settle([pending.settle for pending in settles])
+        for pending, outcome in zip(settles, outcomes, strict=True):
+            settle = pending.settle
+            for posted_nano_usd in (settle.posted_nano_usd, pending.hold_nano_usd):
                 if isinstance(outcome, Unstorable):
-                    why = outcome.why
-                    log.error(
-                        "settlement.refused", attempt_id=str(settle.ref.attempt_id), reason=why
-                    )
-                    (outcome,) = self._ledger.settle(
-                        [_last_resort(settle, UNSTORABLE_SETTLEMENT, posted_nano_usd)]
-                    )
+                    call_lines.say_settlement_refused(pending.facts, outcome.why)
+                    settle = last_resort(settle, UNSTORABLE_SETTLEMENT, posted_nano_usd)
+                    (outcome,) = self._ledger.settle([settle])
             if isinstance(outcome, Settled):
+                call_lines.say_settled(pending.facts, settle, outcome)
+                count_settled(self._meter, pending.facts, settle, outcome)
+                spans.settled(pending.facts, settle, outcome)
                 done.append(outcome)
             elif isinstance(outcome, Locked):
-                locked.append((settle, hold_nano_usd))
+                locked.append(pending)
         return done, locked
 
     def _settlements(
         self, refs: Sequence[AttemptRef], are_expired: bool
-    ) -> Iterator[list[tuple[Settle, int]]]:
+    ) -> Iterator[list[Pending]]:
         """What to settle at once, then what to settle after a check; each with its hold."""
-        plain: list[tuple[Settle, int]] = []
+        plain: list[Pending] = []
         kept = Kept()
         for view in self._ledger.read(refs, Bodies.BOTH):
             if view is None or view.last is None:
@@ -183,21 +196,21 @@ class AICallLogger:
             if isinstance(settlement, Unchecked):
                 kept.add(settlement)
             elif settlement is not None:
-                plain.append((settlement, view.last.hold_nano_usd))
+                plain.append(Pending.of(settlement, view, view.last))
         if plain:
             yield plain
-        ends_at = self._monotonic() + BATCH_S_MAX
+        ends_at = self._monotonic() + BATCH_MAX_S
         if kept.unchecked:
-            yield self._checked(kept.unchecked, BATCH_S_MAX)
+            yield self._checked(kept.unchecked, BATCH_MAX_S)
         for ref in kept.over:
             if (left_s := ends_at - self._monotonic()) > 0:
                 yield self._checked(self._again(ref), left_s)
 
-    def _checked(self, unchecked: Sequence[Unchecked], within_s: float) -> list[tuple[Settle, int]]:
+    def _checked(self, unchecked: Sequence[Unchecked], within_s: float) -> list[Pending]:
         """What to settle of the answers that could be checked in time."""
         findings = self._validator.check_all([each.answer for each in unchecked], within_s)
         settles = [
-            (self._check(each, found), each.attempt.hold_nano_usd)
+            Pending.of(self._check(each, found), each.view, each.attempt)
             for each, found in zip(unchecked, findings, strict=True)
             if not isinstance(found, CheckerUnavailable)
         ]
@@ -217,7 +230,7 @@ class AICallLogger:
             result = AttemptResult(unchecked.reply, failure_of(found))
             return self._settle_as(view, attempt, result, unchecked.request)
         except Exception as exc:
-            return _unreadable(view, attempt, exc)
+            return unreadable(view, attempt, exc)
 
     def _settlement(
         self, view: CallView, attempt: AttemptView, are_expired: bool
@@ -230,7 +243,7 @@ class AICallLogger:
         try:
             return self._settle_of(view, attempt)
         except Exception as exc:
-            return _unreadable(view, attempt, exc)
+            return unreadable(view, attempt, exc)
 
     def _settle_of(self, view: CallView, attempt: AttemptView) -> Settle | Unchecked:
         # The request is read only if there is a reply to check against it.
@@ -254,7 +267,7 @@ class AICallLogger:
         request: LLMRequest | None,
     ) -> Settle:
         assessment = assess(self._costs, view, attempt, result.reply, result.failure, request)
-        _report(assessment, attempt)
+        call_lines.say_bill(assessment, view, attempt)
         settle = Settle(
             ref=AttemptRef(view.key, attempt.attempt_id),
             expected_status=attempt.status,
@@ -295,7 +308,7 @@ class AICallLogger:
             error_fingerprint=failure.fingerprint(view.provider),
             health=health,
             failure_code=failure.code,
-            closed_for_s=min(failure.retry_after_s or 0.0, policy.retry_after_max_s),
+            blocked_for_s=min(failure.retry_after_s or 0.0, policy.retry_after_max_s),
         )
 
     def _result(
@@ -313,59 +326,6 @@ class AICallLogger:
         return AttemptResult(reply, flaw_of(reply, good_endings, schema))
 
 
-def _report(assessment: Assessment, attempt: AttemptView) -> None:
-    """Log what operators should look into."""
-    cost, hold = assessment.priced.nano_usd, attempt.hold_nano_usd
-    fields = {"attempt_id": str(attempt.attempt_id), "price_source": assessment.priced.price_source}
-    if assessment.anomalies:
-        log.warning(
-            "bill.questioned",
-            anomalies=[anomaly.value for anomaly in assessment.anomalies],
-            cost=usd(cost),
-            **fields,
-        )
-    if cost > hold:
-        log.error("cost.exceeded_hold", hold=usd(hold), cost=usd(cost), **fields)
-
-
-def _unreadable(view: CallView, attempt: AttemptView, error: Exception) -> Settle:
-    # Raised from here, the error would stop its batch each time.
-    # The error's own words may quote the prompt or the reply, so only its type is logged.
-    log.error(
-        "attempt.not_classified", attempt_id=str(attempt.attempt_id), reason=type(error).__name__
-    )
-    settle = _whole_hold(view, attempt)
-    return _last_resort(settle, UNREADABLE_ATTEMPT, settle.posted_nano_usd)
-
-
-def _whole_hold(view: CallView, attempt: AttemptView) -> Settle:
-    return Settle(
-        ref=AttemptRef(view.key, attempt.attempt_id),
-        expected_status=attempt.status,
-        status=AttemptStatus.UNKNOWN,
-        posted_nano_usd=attempt.hold_nano_usd,
-        next_state=CallState.DEAD,
-    )
-
-
-def _last_resort(settle: Settle, failure: Failure, posted_nano_usd: int) -> Settle:
-    """Post the money, end the call as dead, and keep nothing of the answer."""
-    is_lost = settle.expected_status is AttemptStatus.DISPATCHED
-    return replace(
-        settle,
-        posted_nano_usd=posted_nano_usd,
-        status=AttemptStatus.UNKNOWN if is_lost else AttemptStatus.FAILED,
-        next_state=CallState.DEAD,
-        due_in_s=None,
-        usage=None,
-        price_source=None,
-        service_tier=None,
-        error=failure.to_json(),
-        error_fingerprint=failure.code,
-        health=Health.NEUTRAL,
-    )
-
-
 def _tally(view: CallView, attempt: AttemptView, failure: Failure) -> Tally:
     """Count the attempts of the call by result, with the one that is being settled."""
     is_probe = attempt.kind is AttemptKind.PROBE
@@ -379,17 +339,3 @@ def _tally(view: CallView, attempt: AttemptView, failure: Failure) -> Tally:
         paid_failures=view.paid_failures + (failure.billing is Billing.BY_USAGE),
         is_probe=is_probe,
     )
-
-
-def _tell(change: BreakerChange) -> None:
-    """Log that a breaker opened or closed."""
-    where = {
-        "provider": change.provider,
-        "model": change.model,
-        "credential": change.credential,
-        "org_id": change.org_id,
-    }
-    if change.is_open:
-        log.error("breaker.opened", **where, reason=change.reason)
-    else:
-        log.warning("breaker.closed", **where)

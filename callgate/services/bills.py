@@ -13,7 +13,7 @@ from callgate.domain.errors import InvalidBills
 from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.reports import By
 from callgate.domain.unknown import (
-    BILLED_USD_MAX,
+    BILLED_MAX_USD,
     HandOutcome,
     SettleByHand,
     SettledByHand,
@@ -23,7 +23,7 @@ from callgate.domain.unknown import (
 COLUMNS = ["attempt_id", "billed_usd"]
 BILLS_MAX = 10_000
 """Bills in one file."""
-BILLS_BYTES_MAX = 1_000_000
+BILLS_MAX_BYTES = 1_000_000
 """Size of one file."""
 BATCH_MAX = 200
 """Attempts per transaction."""
@@ -143,7 +143,7 @@ def _bill(fields: list[str]) -> EnteredBill:
         raise ValueError(f"{len(fields)} fields instead of {len(COLUMNS)}")
     attempt_id, billed_usd = fields
     return EnteredBill(
-        attempt_uuid(attempt_id.strip()), nano_usd_of(billed_usd, usd_max=BILLED_USD_MAX)
+        attempt_uuid(attempt_id.strip()), nano_usd_of(billed_usd, usd_max=BILLED_MAX_USD)
     )
 
 

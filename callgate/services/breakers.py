@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 
 from callgate.domain.errors import InvalidRequest, UnknownProvider
 from callgate.domain.operator_ports import OperationsPort
@@ -42,41 +43,52 @@ def list_breakers(
 
 
 def open_breaker(
-    operations: OperationsPort, key: BreakerKey, providers: Collection[str], *, by: By
+    operations: OperationsPort,
+    key: BreakerKey,
+    providers: Collection[str],
+    *,
+    seen_at: datetime | None = None,
+    by: By,
 ) -> tuple[BreakerLine, bool]:
     """
     Open a breaker.
 
     Args:
         providers: Those of the catalogue.
+        seen_at: When the operator saw that it changed last.
 
     Returns:
         The breaker, and whether it is new: then its name may be misspelt.
 
     Raises:
         UnknownProvider: Neither the catalogue nor the ledger has the provider.
+        ChangedMeanwhile: It has changed since `seen_at`.
         LedgerUnavailable
     """
     is_new = key not in map(BreakerKey.of, operations.breakers())
     if is_new and key.provider not in providers:
         raise UnknownProvider(f"neither the catalogue nor the ledger has provider {key.provider!r}")
-    return _set(operations, key, is_open=True, by=by), is_new
+    return _set(operations, key, is_open=True, seen_at=seen_at, by=by), is_new
 
 
-def close_breaker(operations: OperationsPort, key: BreakerKey, *, by: By) -> BreakerLine:
+def close_breaker(
+    operations: OperationsPort, key: BreakerKey, *, seen_at: datetime | None = None, by: By
+) -> BreakerLine:
     """
     Close a breaker.
 
     Raises:
         InvalidRequest: There is no such breaker.
+        ChangedMeanwhile: It has changed since `seen_at`.
         LedgerUnavailable
     """
     if key not in map(BreakerKey.of, operations.breakers()):
         raise InvalidRequest(f"there is no breaker for {key}")
-    return _set(operations, key, is_open=False, by=by)
+    return _set(operations, key, is_open=False, seen_at=seen_at, by=by)
 
 
-def _set(operations: OperationsPort, key: BreakerKey, *, is_open: bool, by: By) -> BreakerLine:
-    return operations.set_breaker(
-        key.provider, key.model, key.credential, key.org_id, is_open=is_open, by=by
-    )
+def _set(
+    operations: OperationsPort, key: BreakerKey, *, is_open: bool, seen_at: datetime | None, by: By
+) -> BreakerLine:
+    names = key.provider, key.model, key.credential, key.org_id
+    return operations.set_breaker(*names, is_open=is_open, seen_at=seen_at, by=by)

@@ -1,13 +1,21 @@
-"""Set the limits of an organisation, or of one of its call types."""
+"""Set the limits of an organisation, or of one of its call types, and say beforehand what that lets run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
+from callgate.domain.budget_states import BudgetName, LimitPreview, preview
 from callgate.domain.budgets import ORG_SCOPE, BudgetFigures, Window, scopes_of
 from callgate.domain.operator_ports import OperationsPort
+from callgate.domain.reports import By
 
-DEFAULT_TIMEZONE = "UTC"
+LIMIT_MAX_USD = 1_000_000_000
+"""Far above any budget, and far below the largest amount of the ledger."""
+WAITERS_MAX = 2_000
+"""Waiting calls that a preview looks at, the oldest."""
+BUDGETS_MAX = 1_000
+"""Budgets of one organisation that a preview looks at."""
 
 
 def set_limits(
@@ -17,6 +25,7 @@ def set_limits(
     *,
     call_type: str | None = None,
     timezone: str | None = None,
+    by: By,
 ) -> list[BudgetFigures]:
     """
     Set limits, now. A time zone without limits changes the budgets that exist.
@@ -25,17 +34,49 @@ def set_limits(
         The budgets that were set; none if there was nothing to set.
 
     Raises:
+        ChangedMeanwhile: Somebody else has set one of them just now.
         UnknownTimeZone, LedgerUnavailable
     """
-    scope = scopes_of(call_type)[1] if call_type else ORG_SCOPE
+    scope = scope_of(call_type)
     known = {b.window: b for b in operations.budgets(org_id) if b.scope == scope}
     if timezone and not limits:
         limits = {window: budget.limit_nano_usd for window, budget in known.items()}
-    figures = []
-    for window, limit_nano_usd in limits.items():
-        # A new limit must not change when the days of a budget begin.
-        current = known[window].timezone if window in known else DEFAULT_TIMEZONE
-        figures.append(
-            operations.set_budget(org_id, scope, window, limit_nano_usd, timezone or current)
+    return [
+        operations.change_limit(
+            BudgetName(org_id, scope, window),
+            limit_nano_usd,
+            seen_nano_usd=known[window].limit_nano_usd if window in known else None,
+            timezone=timezone,
+            by=by,
         )
-    return figures
+        for window, limit_nano_usd in limits.items()
+    ]
+
+
+def preview_limit(
+    operations: OperationsPort, name: BudgetName, limit_nano_usd: int, *, at: datetime
+) -> LimitPreview:
+    """
+    What a new limit would let run, of the calls that wait now. Nothing is changed.
+
+    Args:
+        at: Now, by the ledger's clock.
+
+    Raises:
+        LedgerUnavailable
+    """
+    waiters = operations.money_waiters(name.org_id, limit=WAITERS_MAX + 1)
+    states = operations.budgets_by_name(org_id=name.org_id, limit=BUDGETS_MAX)
+    return preview(
+        [state.figures for state in states],
+        waiters[:WAITERS_MAX],
+        name,
+        limit_nano_usd,
+        at=at,
+        is_more=len(waiters) > WAITERS_MAX,
+    )
+
+
+def scope_of(call_type: str | None) -> str:
+    """The scope of an organisation's budget, or of that of one of its call types."""
+    return scopes_of(call_type)[1] if call_type else ORG_SCOPE

@@ -1,14 +1,41 @@
-"""Find a call by the text that names it, and cancel it."""
+"""Find a call by the text that names it, say all about it, and cancel it."""
 
 from __future__ import annotations
 
-from uuid import UUID
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
-from callgate.domain.calls import Bodies, CallKey, CallView
-from callgate.domain.errors import CallNotFound, InvalidRequest
+from callgate.domain.calls import Bodies, CallKey, CallState, CallView
+from callgate.domain.delivery import LinkFailure
+from callgate.domain.errors import CallNotFound, NotPermitted
 from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.ports import LedgerPort
-from callgate.domain.reports import CallFilter, EndReason
+from callgate.domain.reports import EndReason
+from callgate.services import call_lines
+from callgate.services.call_details import LINK_FAILURES_MAX, key_of
+from callgate.services.earliest import earliest_times
+from callgate.services.waiting import Outlook, outlook_of
+
+
+@dataclass(frozen=True, slots=True)
+class CallDetails:
+    """What there is to say about one call."""
+
+    view: CallView
+    link_failures: Sequence[LinkFailure]
+    outlook: Outlook
+    """Of a call that waits. Empty if this login may not read limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What became of a wish to cancel."""
+
+    task_id: str
+    is_cancelled: bool
+    state: CallState
+    """Where the call is now."""
 
 
 class CallService:
@@ -27,34 +54,50 @@ class CallService:
             CallNotFound
             LedgerUnavailable
         """
-        key = key_of_task(text) if "." in text else self._newest(text)
+        key = key_of(text, self._operations)
         (view,) = self._ledger.read([key], bodies)
         if view is None:
             raise CallNotFound(f"the ledger has no call {text}")
         return view
 
+    def details(self, text: str, bodies: Bodies, now: datetime) -> CallDetails:
+        """
+        Find a call, and all that is known about it.
+
+        Raises:
+            InvalidRequest, CallNotFound, LedgerUnavailable
+        """
+        view = self.find(text, bodies)
+        failures = self._operations.link_failures(view.key, limit=LINK_FAILURES_MAX)
+        try:
+            outlook = outlook_of(view, self._operations, now)
+        except NotPermitted:
+            outlook = Outlook()
+        return CallDetails(view, failures, outlook)
+
+    def next_tries(self, views: Sequence[CallView], now: datetime) -> dict[CallKey, datetime]:
+        """About when waiting calls are tried next, as far as that is known and this login may read it."""
+        try:
+            return earliest_times(views, self._operations, now)
+        except NotPermitted:
+            return {}
+
+    def cancel_named(self, text: str, reason: str) -> Cancelled:
+        """
+        Find a call, and cancel it if it is queued or waiting.
+
+        Raises:
+            InvalidRequest, CallNotFound, LedgerUnavailable
+        """
+        key = self.find(text).key
+        is_cancelled = self.cancel(key, reason)
+        return Cancelled(key.task_id, is_cancelled, self.find(key.task_id).state)
+
     def cancel(self, key: CallKey, reason: str) -> bool:
         """Cancel a queued or waiting call; True if it was cancelled."""
-        return bool(self._operations.end([key], code=EndReason.CANCELLED, message=reason))
-
-    def _newest(self, text: str) -> CallKey:
-        try:
-            call_id = UUID(text)
-        except ValueError:
-            raise InvalidRequest(f"{text!r} is not a call id or task id") from None
-        for view in self._operations.calls(CallFilter(call_ids=(call_id,)), limit=1):
-            return view.key
-        raise CallNotFound(f"the ledger has no call {text}")
-
-
-def key_of_task(task_id: str) -> CallKey:
-    """
-    Read a task id.
-
-    Raises:
-        InvalidRequest: The text is not a task id of callgate.
-    """
-    try:
-        return CallKey.from_task_id(task_id)
-    except ValueError as exc:
-        raise InvalidRequest(f"{task_id!r} is not a task id of callgate") from exc
+        is_cancelled = bool(self._operations.end([key], code=EndReason.CANCELLED, message=reason))
+        if is_cancelled:
+            for view in self._ledger.read([key]):
+                if view is not None:
+                    call_lines.say_cancelled(view)
+        return is_cancelled

@@ -27,33 +27,28 @@ class SendPermit:
     lease_epoch: object
 
 
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """The process that claims calls."""
+
+    worker_id: str
+    """Names it in the ledger."""
+    lease_epoch: Callable[[], object | None]
+    """See `LeaseService.epoch`."""
+
+
 class Claims:
     """Claims calls for one process. Each claim has an id of its own, and makes one attempt at most."""
 
-    def __init__(
-        self,
-        ledger: RetryingLedger,
-        *,
-        worker_id: str,
-        lease_epoch: Callable[[], object | None],
-        clock: ClockPort,
-    ) -> None:
-        """
-        Compose the claims of a process.
-
-        Args:
-            worker_id: Names this process in the ledger.
-            lease_epoch: See `LeaseService.epoch`.
-        """
+    def __init__(self, ledger: RetryingLedger, *, claimant: Claimant, clock: ClockPort) -> None:
         self._ledger = ledger
-        self._worker_id = worker_id
-        self._lease_epoch = lease_epoch
+        self._claimant = claimant
         self._clock = clock
         self._numbers = itertools.count(1)
 
     def new_id(self) -> str:
         """The id of the next claim: the process and a number."""
-        return f"{self._worker_id}/{next(self._numbers)}"
+        return f"{self._claimant.worker_id}/{next(self._numbers)}"
 
     async def claim(self, reserve: Reserve, deadline_s: float) -> tuple[ReserveOutcome, SendPermit]:
         """
@@ -88,6 +83,6 @@ class Claims:
 
     async def _require_lease(self) -> object:
         """A process without a lease claims nothing."""
-        if (epoch := self._lease_epoch()) is None:
+        if (epoch := self._claimant.lease_epoch()) is None:
             raise LedgerUnavailable("this process's lease may have run out")
         return epoch

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import structlog
-
+from callgate.domain import metrics
 from callgate.domain.calls import CallKey
-from callgate.domain.delivery import Delivery, told
+from callgate.domain.delivery import Delivery, LinkOutcome, link_outcome_of
 from callgate.domain.errors import Unavailable
+from callgate.domain.metric_ports import NO_METER, Meter
 from callgate.domain.ports import ClockPort, LedgerPort, QueuePort
+from callgate.event_log import event_log
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 BATCH_MAX = 200
 LOG_AGAIN_AFTER_S = 60.0
@@ -28,13 +29,21 @@ CAUSES_MAX = 1_000
 class DeliveryService:
     """Delivers links; one instance per process."""
 
-    def __init__(self, *, ledger: LedgerPort, queue: QueuePort, clock: ClockPort) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: LedgerPort,
+        queue: QueuePort,
+        clock: ClockPort,
+        meter: Meter = NO_METER,
+    ) -> None:
+        self._meter = meter
         self._ledger = ledger
         self._queue = queue
         self._causes = _Causes(clock)
         self._after = ""
 
-    def tell(self, keys: Sequence[CallKey]) -> None:
+    def deliver(self, keys: Sequence[CallKey]) -> None:
         """Deliver links of calls that have just ended; `run` delivers the rest later."""
         if not keys:
             return
@@ -66,12 +75,19 @@ class DeliveryService:
             return
         published = self._queue.publish_links(links)
         # Links that an outage stopped are not in the results.
-        outcomes = [told(link, one) for link, one in zip(links, published, strict=False)]
-        self._ledger.deliver(outcomes)
+        outcomes = [link_outcome_of(link, one) for link, one in zip(links, published, strict=False)]
+        self._ledger.keep_link_outcomes(outcomes)
         for link, outcome in zip(links, outcomes, strict=False):
+            self._meter.count(metrics.LINKS, _outcome_of(outcome))
             if outcome.why is not None:
                 self._causes.count(link.org_id, outcome.why, is_given_up=outcome.again_s is None)
-        self._causes.say()
+        self._causes.log()
+
+
+def _outcome_of(kept: LinkOutcome) -> str:
+    if kept.why is None:
+        return "delivered"
+    return "abandoned" if kept.again_s is None else "deferred"
 
 
 class _Causes:
@@ -86,7 +102,7 @@ class _Causes:
         """Count one failure."""
         self._counts[org_id, why, is_given_up] += 1
 
-    def say(self) -> None:
+    def log(self) -> None:
         """Log the causes that were not logged lately."""
         now = self._clock.monotonic()
         for cause, count in list(self._counts.items()):

@@ -1,8 +1,10 @@
 """
-Check whether everything is there that a call needs.
+Check whether everything is there that a call needs, and whether something waits for an operator.
 
-A finding is the value of a check: its name, whether it is fine, and one sentence. The checks of a database and of a
-broker are in their adapters. This module runs all checks, and has those that need the ports only.
+A check returns what it saw. A finding is its name, how bad it is, one sentence, and one sentence that says what to do.
+This module runs checks. Those of the ledger are in `ledger_checks` and `figure_checks`, those of workers and keys in
+`fingerprints` and `providers`, those of servers, files and variables in the adapters. `callgate.domain.doctor_checks`
+describes all of them.
 """
 
 from __future__ import annotations
@@ -11,40 +13,41 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from uuid import UUID
+from pathlib import Path
 
-from callgate.domain.budgets import usd
-from callgate.domain.calls import CallKey
 from callgate.domain.catalogue import Catalogue
+from callgate.domain.doctor_checks import todo_of
 from callgate.domain.errors import (
     CallgateError,
     InvalidRequest,
-    LedgerUnavailable,
     NotPermitted,
     UnknownProvider,
 )
-from callgate.domain.operator_ports import OperationsPort
-from callgate.domain.pauses import Pause
-from callgate.domain.ports import CostCalculatorPort, LedgerPort
+from callgate.domain.ports import CostCalculatorPort
 from callgate.domain.provider import TokenBound
-from callgate.domain.reports import BreakerLine
 from callgate.domain.requests import LLMRequest, Message
-from callgate.domain.unknown import UnknownFilter
 
 SAMPLE_MODEL = "openai/gpt-4o-mini"
 SAMPLE_TOKENS = 1_000
-UNKNOWN_COUNTED_MAX = 1_000
-DATABASE_REMEDY = "check CALLGATE_DATABASE_URL, and that Postgres runs"
+NO_MODEL = "the catalogue names no model: give --model PROVIDER/MODEL"
 NOT_FOR_THIS_LOGIN = "this login may not see them"
+NAMED_MAX = 5
+"""Things that one finding names; of further ones only the number is said."""
+CHECKS_MAX_S = 60.0
+"""A check that would begin later is not made. Each one has a bound of its own, mostly the timeout of its service."""
 
 
 class FindingStatus(StrEnum):
-    """Whether calls can run."""
+    """How bad it is."""
 
     OK = "ok"
     WARN = "warn"
     """Calls run, but an operator should look at this."""
     FAIL = "fail"
+    """Calls do not run, or money may be counted wrongly."""
+
+
+SEVERITY = (FindingStatus.OK, FindingStatus.WARN, FindingStatus.FAIL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Finding:
     name: str
     status: FindingStatus
     sentence: str
+    todo: str = ""
+    """What to do; empty if nothing is amiss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,25 @@ class Seen:
     """What a check found."""
 
     sentence: str
-    is_warning: bool = False
+    status: FindingStatus = FindingStatus.OK
+    todo: str | None = None
+    """None: what the table of checks says."""
+
+
+def warning(sentence: str, todo: str | None = None) -> Seen:
+    """Something that an operator should look at."""
+    return Seen(sentence, FindingStatus.WARN, todo)
+
+
+def failure(sentence: str, todo: str | None = None) -> Seen:
+    """Something without which no call runs."""
+    return Seen(sentence, FindingStatus.FAIL, todo)
+
+
+def named(things: Sequence[str]) -> str:
+    """The first `NAMED_MAX` things, and how many more there are."""
+    more = len(things) - NAMED_MAX
+    return ", ".join(things[:NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,38 +96,77 @@ class Check:
     """Says what it found; None if there is nothing to say yet. Raises a `CallgateError` if no call can run."""
     needs: str | None = None
     """The name of the check that must not have failed before this one runs."""
+    may_be_hidden: bool = False
+    """Nothing is amiss if this login may not see it."""
 
 
-def run_checks(checks: Sequence[Check]) -> Iterator[Finding]:
-    """Run checks in their order. A failure skips only the checks that need it."""
+def run_checks(
+    checks: Sequence[Check], *, elapsed_s: Callable[[], float] = lambda: 0.0
+) -> Iterator[Finding]:
+    """
+    Run checks in their order. A failure skips only the checks that need it.
+
+    Args:
+        elapsed_s: Seconds since the first check began. After `CHECKS_MAX_S` no other one begins.
+    """
     failed: set[str] = set()
     for check in checks:
         if check.needs in failed:
             continue
-        try:
-            seen = check.look()
-        except CallgateError as exc:
-            failed.add(check.name)
-            remedy = f": {DATABASE_REMEDY}" if isinstance(exc, LedgerUnavailable) else ""
-            yield Finding(check.name, FindingStatus.FAIL, f"{exc}{remedy}")
-            continue
+        late_s = elapsed_s()
+        seen = _too_late(late_s) if late_s > CHECKS_MAX_S else _seen(check)
         if seen is None:
             continue
-        if isinstance(seen, str):
-            seen = Seen(seen)
-        status = FindingStatus.WARN if seen.is_warning else FindingStatus.OK
-        yield Finding(check.name, status, seen.sentence)
+        if seen.status is FindingStatus.FAIL:
+            failed.add(check.name)
+        yield _finding(check.name, seen)
 
 
-def ledger_checks(ledger: LedgerPort, operations: OperationsPort) -> list[Check]:
-    """Checks of the ledger: its schema, and what waits for an operator."""
-    return [
-        Check("schema", lambda: _schema(ledger, operations)),
-        Check("pauses", lambda: _pauses(operations), needs="schema"),
-        Check("breakers", lambda: _breakers(operations), needs="schema"),
-        Check("limits", lambda: _limits(operations), needs="schema"),
-        Check("unknown bills", lambda: _unknown_bills(operations), needs="schema"),
-    ]
+def _seen(check: Check) -> Seen | None:
+    try:
+        seen = check.look()
+    except NotPermitted as exc:
+        return Seen(NOT_FOR_THIS_LOGIN) if check.may_be_hidden else failure(str(exc))
+    except CallgateError as exc:
+        return failure(str(exc))
+    except Exception as exc:
+        # A doctor that ends with a traceback hides what its other checks found.
+        return failure(
+            f"the check itself failed: {type(exc).__name__}",
+            "Report it, with the command's version.",
+        )
+    return Seen(seen) if isinstance(seen, str) else seen
+
+
+def _too_late(late_s: float) -> Seen:
+    return warning(
+        f"not looked at: the checks before it took {late_s:.0f} s",
+        "Repair what is slow or away, and run the doctor again.",
+    )
+
+
+def _finding(name: str, seen: Seen) -> Finding:
+    if seen.status is FindingStatus.OK:
+        return Finding(name, seen.status, seen.sentence)
+    todo = todo_of(name) if seen.todo is None else seen.todo
+    return Finding(name, seen.status, seen.sentence, todo)
+
+
+def failed_check(name: str, why: CallgateError) -> Check:
+    """A check that cannot be made, for that reason."""
+
+    def look() -> str:
+        raise why
+
+    return Check(name, look)
+
+
+def catalogue_check(file: Path | None, catalogue: Catalogue) -> Check:
+    """Names the catalogue's file and its providers."""
+    source = file or "the defaults (CALLGATE_CATALOGUE is not set)"
+    return Check(
+        "catalogue", lambda: f"{source}; providers: {', '.join(sorted(catalogue.providers))}"
+    )
 
 
 def model_checks(
@@ -117,6 +179,8 @@ def model_checks(
 ) -> list[Check]:
     """Checks of one model: how its tokens are counted, and its price."""
     name = model or _known_model(catalogue)
+    if name is None:
+        return [Check("price", lambda: NO_MODEL)]
 
     def tokenizer() -> str:
         return f"{name}: {input_bound(_sample(catalogue, name)).method}"
@@ -128,84 +192,12 @@ def model_checks(
     return [Check("tokenizer", tokenizer), Check("price", price)]
 
 
-def _schema(ledger: LedgerPort, operations: OperationsPort) -> str:
-    # Clients and workers may read calls; only a worker may ask which calls are due.
-    try:
-        list(ledger.read([CallKey(UUID(int=0), 1)]))
-    except NotPermitted as exc:
-        # A dashboard's login may read budgets; a login without any role may not.
-        try:
-            operations.budgets("doctor")
-        except NotPermitted:
-            raise exc from None
-        return "migrated; this login reads costs and states, as a dashboard does, and cannot submit or run a call"
-    return "migrated"
-
-
-def _pauses(operations: OperationsPort) -> Seen:
-    try:
-        pauses = [_pause(p) for p in operations.pauses()]
-    except NotPermitted:
-        return Seen(NOT_FOR_THIS_LOGIN)
-    if not pauses:
-        return Seen("nothing is paused")
-    return Seen(f"{', '.join(pauses)}; see `callgate pauses`", is_warning=True)
-
-
-def _pause(p: Pause) -> str:
-    state = "frozen" if p.key.is_freeze else "paused"
-    since = f"{p.at:%Y-%m-%d %H:%M} UTC"
-    return f"{state}: {p.key} since {since} ({p.by.reason}; {p.waiting} calls wait)"
-
-
-def _breakers(operations: OperationsPort) -> Seen:
-    try:
-        opened = [_breaker(b) for b in operations.breakers() if b.is_open]
-    except NotPermitted:
-        return Seen(NOT_FOR_THIS_LOGIN)
-    if not opened:
-        return Seen("none is open")
-    return Seen(f"open: {', '.join(opened)}; see `callgate breakers list`", is_warning=True)
-
-
-def _limits(operations: OperationsPort) -> Seen | None:
-    """Whether all workers declare the same provider limits; None if none has declared any yet."""
-    try:
-        publishers = operations.limit_publishers()
-    except NotPermitted:
-        return Seen(NOT_FOR_THIS_LOGIN)
-    others = [p.worker_id for p in publishers if not p.is_current]
-    if others:
-        sentence = "the newest catalogue counts; other limits are declared by"
-        return Seen(f"{sentence} {', '.join(others)}", is_warning=True)
-    return Seen(f"{len(publishers)} workers declare the same") if publishers else None
-
-
-def _breaker(b: BreakerLine) -> str:
-    name = "/".join(filter(None, (b.provider, b.model, b.credential)))
-    whose = f" for {b.org_id}" if b.org_id else ""
-    since = f"{b.changed_at:%Y-%m-%d %H:%M} UTC"
-    return f"{name}{whose} since {since} ({b.reason}; {b.waiting} calls wait)"
-
-
-def _unknown_bills(operations: OperationsPort) -> Seen:
-    try:
-        bills = operations.unknown_bills(UnknownFilter(), limit=UNKNOWN_COUNTED_MAX)
-    except NotPermitted:
-        return Seen(NOT_FOR_THIS_LOGIN)
-    if not bills:
-        return Seen("none")
-    least = "at least " if len(bills) == UNKNOWN_COUNTED_MAX else ""
-    held = usd(sum(bill.posted_nano_usd for bill in bills))
-    sentence = f"{least}{len(bills)} attempts hold {held}; see `callgate unknown summary`"
-    return Seen(sentence, is_warning=True)
-
-
-def _known_model(catalogue: Catalogue) -> str:
-    """A model of the catalogue; the sample if the catalogue has no provider."""
+def _known_model(catalogue: Catalogue) -> str | None:
+    """A model that the catalogue names, or the sample of OpenAI; None if it has neither."""
     rows = [f"{row.provider}/{row.model}" for row in catalogue.prices]
-    known = [m for m in (SAMPLE_MODEL, *rows) if m.partition("/")[0] in catalogue.providers]
-    return known[0] if known else SAMPLE_MODEL
+    named = [f"{name}/{m}" for name, entry in catalogue.providers.items() for m in entry.models]
+    known = (m for m in (SAMPLE_MODEL, *rows, *named) if m.partition("/")[0] in catalogue.providers)
+    return next(known, None)
 
 
 def _sample(catalogue: Catalogue, model: str) -> LLMRequest:

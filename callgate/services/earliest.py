@@ -6,35 +6,51 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
-from callgate.domain.calls import CallView, WaitReason
-from callgate.domain.flow import SLACK_S, Measure, Need
+from callgate.domain.calls import CallKey, CallView, WaitReason
+from callgate.domain.limits import SLACK_S, Measure, Need
 from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.reports import BreakerLine, LimitLine
 
 
 def earliest_at(view: CallView, operations: OperationsPort, now: datetime) -> datetime | None:
     """
-    Return about when the call is let through if no other call is before it. None: nothing that is known says when.
+    Return about when the call can be sent, if no other call is before it; None if that is not known.
 
     The output tokens that it may ask for are not known here, so limits of those are left out.
 
     Raises:
         LedgerUnavailable, NotPermitted
     """
-    if view.wait_reason not in (WaitReason.RATE_LIMITED, WaitReason.PROVIDER):
-        return None
-    limits = [limit for limit in operations.limits() if _is_of(limit, view)]
+    return earliest_times([view], operations, now).get(view.key)
+
+
+def earliest_times(
+    views: Sequence[CallView], operations: OperationsPort, now: datetime
+) -> dict[CallKey, datetime]:
+    """`earliest_at` of several calls, as far as it is known; limits and breakers are read once, and only if needed."""
+    waiting = [v for v in views if v.wait_reason in (WaitReason.RATE_LIMITED, WaitReason.PROVIDER)]
+    if not waiting:
+        return {}
+    limits, breakers = operations.limits(), operations.breakers()
+    times = ((view.key, _earliest_at(view, limits, breakers, now)) for view in waiting)
+    return {key: at for key, at in times if at is not None}
+
+
+def _earliest_at(
+    view: CallView, limits: Sequence[LimitLine], breakers: Sequence[BreakerLine], now: datetime
+) -> datetime | None:
+    limits = [limit for limit in limits if _is_of(limit, view)]
     credential = _credential(view, limits)
-    closed = [
+    blocking = [
         b
-        for b in operations.breakers()
+        for b in breakers
         if b.is_open
         and (b.provider, b.model, b.credential) == (view.provider, view.model, credential)
         and b.org_id in ("", view.org_id)
     ]
-    if any(b.probe_at is None for b in closed):
+    if any(b.probe_at is None for b in blocking):
         return None
-    times = _opening_times(closed)
+    times = _opening_times(blocking)
     if view.wait_reason is WaitReason.RATE_LIMITED:
         need = Need(view.input_token_bound, 0)
         own = (limit for limit in limits if limit.credential == credential)
@@ -61,8 +77,8 @@ def _credential(view: CallView, limits: Sequence[LimitLine]) -> str:
     return view.org_id if is_own else ""
 
 
-def _opening_times(closed: Sequence[BreakerLine]) -> list[datetime]:
-    return [b.probe_at for b in closed if b.probe_at is not None]
+def _opening_times(blocking: Sequence[BreakerLine]) -> list[datetime]:
+    return [b.probe_at for b in blocking if b.probe_at is not None]
 
 
 def _wait_s(limit: LimitLine, need: Need, now: datetime) -> float:

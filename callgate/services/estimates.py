@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from callgate.domain import gates, identity
-from callgate.domain.bounds import LISTED_MAX, REQUEST_BYTES_MAX, ROWS_MAX
+from callgate.domain.bounds import LISTED_MAX, REQUEST_MAX_BYTES, ROWS_MAX
 from callgate.domain.calls import CallState, CallView
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import InvalidRequest
@@ -36,7 +36,7 @@ GROUPS_MAX = 10_000
 NUMBERS_MAX = 20
 """Refused requests of one reason whose numbers are told."""
 TOO_LONG = Refused(
-    "input_too_large", f"a line has at most {REQUEST_BYTES_MAX} bytes, as a request in the ledger"
+    "input_too_large", f"a line has at most {REQUEST_MAX_BYTES} bytes, as a request in the ledger"
 )
 _FREE_STATES = {
     CallState.QUEUED: "joined",
@@ -57,7 +57,11 @@ class _Group:
             ("requests", "new", "replayed", "joined", "failed", "duplicates"), 0
         )
     )
-    worst_case_nano_usd: int = 0
+    hold_nano_usd: int = 0
+    repair_nano_usd: int = 0
+    """One repair of each request that may have one."""
+    unrepaired_nano_usd: int = 0
+    """The holds of requests that have none."""
 
 
 @dataclass(slots=True)
@@ -76,6 +80,7 @@ class _Quoted:
     call_id: UUID
     name: GroupName
     hold_nano_usd: int
+    repair_nano_usd: int
 
 
 class EstimateService:
@@ -143,7 +148,7 @@ class EstimateService:
             return Refused(exc.code, str(exc))
         call_id = identity.call_id(request.org_id, identity.input_hash(quote.request))
         name = GroupName(request.org_id, request.call_type, request.provider, request.model)
-        return _Quoted(call_id, name, quote.worst_case_nano_usd)
+        return _Quoted(call_id, name, quote.worst_case_nano_usd, quote.repair_nano_usd)
 
     def _add(
         self, quoted: Sequence[_Quoted], groups: dict[GroupName, _Group], seen: set[bytes]
@@ -160,7 +165,9 @@ class EstimateService:
             group.counts["requests"] += 1
             group.counts[outcome] += 1
             if outcome == "new":
-                group.worst_case_nano_usd += q.hold_nano_usd
+                group.hold_nano_usd += q.hold_nano_usd
+                group.repair_nano_usd += q.repair_nano_usd
+                group.unrepaired_nano_usd += 0 if q.repair_nano_usd else q.hold_nano_usd
 
     def _newest(self, call_ids: Sequence[UUID]) -> dict[UUID, CallView]:
         """The newest generation of each call that exists and that the login may read."""
@@ -188,11 +195,16 @@ class EstimateService:
         self, name: GroupName, group: _Group, history: SpendingLine | None
     ) -> GroupEstimate:
         policy = self._catalogue.policy(name.call_type)
+        later = paid_attempts_max(policy) - 1
+        repairs = min(policy.repairs_max, later)
+        # After a repair the call's bound of input tokens stays, so further attempts hold as much.
+        retries = later * group.unrepaired_nano_usd + (later - repairs) * group.repair_nano_usd
         return GroupEstimate(
             name=name,
             **group.counts,
-            worst_case_nano_usd=group.worst_case_nano_usd,
-            retries_nano_usd=group.worst_case_nano_usd * (paid_attempts_max(policy) - 1),
+            hold_nano_usd=group.hold_nano_usd,
+            repairs_nano_usd=repairs * group.repair_nano_usd,
+            retries_nano_usd=retries,
             history_attempts=history.attempts if history else 0,
             history_cost_nano_usd=history.posted_nano_usd if history else 0,
             history_hold_nano_usd=history.hold_nano_usd if history else 0,
@@ -204,7 +216,7 @@ def candidates_in(lines: Iterable[bytes]) -> Iterator[Candidate]:
     Read requests from lines of JSON; empty lines are left out.
 
     Args:
-        lines: Those longer than `REQUEST_BYTES_MAX` may be cut.
+        lines: Those longer than `REQUEST_MAX_BYTES` may be cut.
     """
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -213,7 +225,7 @@ def candidates_in(lines: Iterable[bytes]) -> Iterator[Candidate]:
 
 def _request_in(line: bytes) -> LLMRequest | Refused:
     """One line's request. What is wrong is said without the line's own words: they may be a prompt."""
-    if len(line.rstrip(b"\r\n")) > REQUEST_BYTES_MAX:
+    if len(line.rstrip(b"\r\n")) > REQUEST_MAX_BYTES:
         return TOO_LONG
     try:
         return LLMRequest.from_stored(line.strip())

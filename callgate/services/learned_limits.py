@@ -1,8 +1,8 @@
 """
 Remember the limits that providers name in their responses, and write what has changed.
 
-A busy worker hears the same limits in every response, hundreds of times per second. The ledger needs the amount once,
-the moment when little remains, and otherwise a fresh figure every few seconds.
+A busy worker reads the same limits in every response, hundreds of times per second. The ledger is told of an amount
+once, of what remains at once when that is little, and else every few seconds.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-import structlog
-
-from callgate.domain.flow import Learned, LearnedLimit, Measure
 from callgate.domain.flow_ports import FlowPort
+from callgate.domain.limits import Learned, LearnedLimit, Measure
 from callgate.domain.ports import ClockPort
+from callgate.event_log import event_log
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 LIMITS_MAX = 1_000
 """Bounds the memory; beyond it, what was not heard for the longest time is dropped."""

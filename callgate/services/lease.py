@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import structlog
-
 from callgate.domain.ports import ClockPort, LeasePort
+from callgate.event_log import event_log
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 TRUSTED_SHARE = 0.5
 """The share of a lease that its process trusts. The ledger's SQL functions contain the same number."""
@@ -30,12 +29,19 @@ class LeaseService:
     """
 
     def __init__(
-        self, *, leases: LeasePort, clock: ClockPort, worker_id: str, lease_s: float
+        self,
+        *,
+        leases: LeasePort,
+        clock: ClockPort,
+        worker_id: str,
+        lease_s: float,
+        slots: int | None,
     ) -> None:
         self._leases = leases
         self._clock = clock
         self._worker_id = worker_id
         self._lease_s = lease_s
+        self._slots = slots
         self._current: tuple[datetime, float] | None = None
         """When the lease began, and until when it is trusted, by this process's clock."""
 
@@ -57,7 +63,7 @@ class LeaseService:
             LedgerUnavailable: The lease is trusted until its half is over. Renewing again is safe.
         """
         asked_at = self._clock.monotonic()
-        began_at = self._leases.renew(self._worker_id, self._lease_s)
+        began_at = self._leases.renew(self._worker_id, self._lease_s, self._slots)
         if self._current and self._current[0] != began_at:
             log.warning("worker_lease.expired", worker_id=self._worker_id)
         self._current = (began_at, asked_at + self._lease_s * TRUSTED_SHARE)

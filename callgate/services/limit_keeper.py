@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from callgate.domain.flow import Declaration
 from callgate.domain.flow_ports import FlowPort
+from callgate.domain.limits import Declaration
 from callgate.services.learned_limits import LearnedLimits
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-import structlog
-
-from callgate.domain.calls import LIGHT_BYTES_MAX, AttemptRef, CallKey, CallState, CallView
+from callgate.domain import metrics
+from callgate.domain.calls import LIGHT_MAX_BYTES, AttemptRef, CallKey, CallState, CallView
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
     Locked,
@@ -17,10 +17,13 @@ from callgate.domain.ledger import (
     ReserveOutcome,
     Unstorable,
 )
+from callgate.domain.metric_ports import NO_METER, Meter
 from callgate.domain.ports import ClockPort
 from callgate.domain.provider import Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import SUPERSEDED_BEFORE_SEND
+from callgate.event_log import event_log
+from callgate.services import call_lines
 from callgate.services.claims import Claims, SendPermit
 from callgate.services.delivery_result import DeliveryResult
 from callgate.services.in_flight_claims import InFlightClaims
@@ -30,9 +33,10 @@ from callgate.services.repairs import Repairs
 from callgate.services.reservations import Reservations, error_json
 from callgate.services.retrying_ledger import RetryingLedger
 from callgate.services.sending import AnswerRecorder, Sender
-from callgate.services.settle_tasks import SettleTasks
+from callgate.services.settle_task_publisher import SettleTaskPublisher
+from callgate.services.tracing import NO_TRACING, CallSpan, Tracing
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 CLAIM_REFUSED = error_json("claim_refused", "the ledger cannot store a claim of this call")
 
@@ -48,11 +52,13 @@ class LLMService:
         claims: Claims,
         sender: Sender,
         recorder: AnswerRecorder,
-        settle_tasks: SettleTasks,
+        settle_tasks: SettleTaskPublisher,
         repairs: Repairs,
         large_requests: LargeRequests,
         quarantine: Quarantine | None,
         clock: ClockPort,
+        meter: Meter = NO_METER,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """
         Compose the service; `llm_composition` does that from the ports.
@@ -70,6 +76,8 @@ class LLMService:
         self._large_requests = large_requests
         self._quarantine = quarantine
         self._clock = clock
+        self._meter = meter
+        self._tracing = tracing
         self._in_flight = InFlightClaims(clock)
 
     async def wait_for_inflight_claims(self, give_up_after_s: float) -> bool:
@@ -78,23 +86,28 @@ class LLMService:
 
     async def execute(self, key: CallKey) -> DeliveryResult:
         """Run one call as far as this delivery of its task can."""
-        with self._in_flight.arrive() as claimed:
+        with self._in_flight.arrive() as claimed, self._tracing.call() as span:
             try:
-                return await self._execute(key, claimed)
+                result = await self._execute(key, claimed, span)
             except LedgerUnavailable as exc:
                 log.warning("call.ledger_unavailable", call_id=str(key.call_id), reason=str(exc))
-                return DeliveryResult.LEDGER_UNAVAILABLE
+                result = DeliveryResult.LEDGER_UNAVAILABLE
+            span.ended(result)
+            return result
 
-    async def _execute(self, key: CallKey, claimed: Callable[[], None]) -> DeliveryResult:
+    async def _execute(
+        self, key: CallKey, claimed: Callable[[], None], span: CallSpan
+    ) -> DeliveryResult:
         view = await self._ledger.read(key)
         if view is None or view.state is not CallState.QUEUED:
             return DeliveryResult.NOT_CLAIMED
+        span.found(view)
         if view.is_quarantined and self._quarantine is not None:
             # It may wait for minutes, and sweeps need not wait for it.
             claimed()
             return await self._quarantine.run(view)
         answer_bytes = self._repairs.answer_bytes(view)
-        is_light = view.request_bytes + answer_bytes <= LIGHT_BYTES_MAX
+        is_light = view.request_bytes + answer_bytes <= LIGHT_MAX_BYTES
         if not view.is_request_left_behind and (is_light or not answer_bytes):
             return await self._run(view, claimed)
         with self._large_requests.room(view, answer_bytes) as has_room:
@@ -111,40 +124,52 @@ class LLMService:
         key, deadline_s = view.key, self._reservations.deadline_s(view.call_type)
         broken = await self._repairs.broken(view)
         prepared = await self._reservations.prepare(view, self._claims.new_id(), broken)
-        del view, broken
+        # The view that is kept for the log has no request: it would stay in memory until the answer comes.
+        view = replace(view, request=None)
+        del broken
         if isinstance(prepared, Reject):
-            outcome = await self._reject(prepared)
+            outcome = await self._reject(view, prepared)
             claimed()
+            call_lines.say_refused(view, outcome)
             return _result_of(outcome)
         outcome, permit = await self._claims.claim(prepared.reserve, deadline_s)
         if isinstance(outcome, Unstorable):
-            log.error("claim.refused", call_id=str(key.call_id), reason=outcome.why)
+            call_lines.say_claim_refused(view, outcome.why)
             outcome = await self._ledger.reserve(Reject(key, CLAIM_REFUSED))
         claimed()
+        call_lines.say_refused(view, outcome, prepared.request.trace_id)
+        del view
         if isinstance(outcome, Reserved):
-            await self._send(prepared.for_kind(outcome.kind), outcome.ref, permit)
+            await self._send(prepared.for_kind(outcome.kind), outcome, permit)
         elif isinstance(outcome, NotClaimed) and outcome.superseded_attempt is not None:
             await self._finish(outcome.superseded_attempt, SUPERSEDED_BEFORE_SEND, 0)
         return _result_of(outcome)
 
-    async def _reject(self, reject: Reject) -> ReserveOutcome:
+    async def _reject(self, view: CallView, reject: Reject) -> ReserveOutcome:
         outcome = await self._ledger.reserve(reject)
         if isinstance(outcome, Unstorable):
-            log.error("claim.refused", call_id=str(reject.key.call_id), reason=outcome.why)
+            call_lines.say_claim_refused(view, outcome.why)
             outcome = await self._ledger.reserve(Reject(reject.key, CLAIM_REFUSED))
         return outcome
 
-    async def _send(self, request: LLMRequest, ref: AttemptRef, permit: SendPermit) -> None:
+    async def _send(self, request: LLMRequest, claim: Reserved, permit: SendPermit) -> None:
         started = self._clock.monotonic()
-        answer = await self._sender.send(request, ref, permit)
-        latency_ms = round((self._clock.monotonic() - started) * 1000)
-        await self._finish(ref, answer, latency_ms)
+        with self._tracing.request(request, claim) as span:
+            answer = await self._sender.send(request, claim.ref, permit)
+            span.answered(answer)
+        latency_s = self._clock.monotonic() - started
+        outcome = "reply" if isinstance(answer, ProviderReply) else "failure"
+        names = request.provider, request.model, outcome
+        self._meter.observe(metrics.PROVIDER_LATENCY, latency_s, *names)
+        await self._finish(claim.ref, answer, round(latency_s * 1000))
 
     async def _finish(
         self, ref: AttemptRef, answer: ProviderReply | Failure, latency_ms: int
     ) -> None:
         """Record first: a settle task without a recorded answer would find nothing to settle."""
         await self._recorder.record(ref, answer, latency_ms)
+        if self._tracing.is_on:
+            ref = replace(ref, traceparent=self._tracing.current())
         await self._settle_tasks.publish(ref)
 
 

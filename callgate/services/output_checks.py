@@ -12,9 +12,9 @@ from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.repairs import COMPLAINTS_MAX, invalid_output
 from callgate.domain.requests import LLMRequest
 
-BATCH_S_MAX = 3.0
+BATCH_MAX_S = 3.0
 """How long one batch checks answers. The due query takes the rest later."""
-KEPT_BYTES_MAX = 16 * 2**20
+KEPT_MAX_BYTES = 16 * 2**20
 """Answers and their requests that a batch keeps in memory until they are checked; others are read again."""
 KEPT_SHARE_MAX = 4
 """One organisation has at most a quarter of it."""
@@ -61,7 +61,7 @@ class Kept:
         """Keep it if its size is within the bounds; else note that it must be read again."""
         org_id, weight = unchecked.view.org_id, unchecked.weight
         own = self._bytes_of.get(org_id, 0) + weight
-        if self._bytes + weight > KEPT_BYTES_MAX or own > KEPT_BYTES_MAX // KEPT_SHARE_MAX:
+        if self._bytes + weight > KEPT_MAX_BYTES or own > KEPT_MAX_BYTES // KEPT_SHARE_MAX:
             self.over.append(unchecked.ref)
             return
         self._bytes += weight

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
+from typing import Protocol
 
 from callgate.domain.budgets import NANO_PER_USD
+from callgate.domain.call_order import Priority
 from callgate.domain.calls import Bodies, CallState, CallView
 from callgate.domain.catalogue import Catalogue, ProviderEntry
+from callgate.domain.doctor_checks import KEY_OF
 from callgate.domain.errors import CallNotFound, ConfigurationError, WaitTimeout
 from callgate.domain.ports import CredentialsPort, LedgerPort
 from callgate.domain.presets import Source
 from callgate.domain.provider import Failure
+from callgate.domain.remedies import key_todo
 from callgate.domain.requests import LLMRequest, Message, ServiceTier
-from callgate.domain.turns import Priority
 from callgate.domain.urls import without_login
-from callgate.services.doctor import Check, Seen
+from callgate.services.doctor import Check, Seen, failed_check, failure, named, warning
 from callgate.services.submit import SubmissionOptions, SubmitService
 
 CHECK_CALL_TYPE = "provider-check"
@@ -29,8 +32,22 @@ CHECK_OUTPUT_TOKENS = 256
 POLL_S = 0.2
 KEY_REFUSED = frozenset({"authentication_failed", "permission_denied"})
 """Codes of failures that are about the key."""
-Ask = Callable[[str, str], Failure | None]
+NO_ANSWER = (
+    "Check base_url, network, DNS and proxy (see `transport`), and the provider's status page."
+)
+Ask = Callable[[CredentialsPort, str, str], Failure | None]
 """GETs a path of a provider with its key; None if it was answered with a success."""
+
+
+class WorkerKeys(CredentialsPort, Protocol):
+    """The keys of a worker."""
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether keys are looked for in a folder of secrets too."""
+
+    def has_any(self, provider: str) -> bool:
+        """Whether the provider, or any organisation of it, has a usable key."""
 
 
 class KeyState(StrEnum):
@@ -91,14 +108,61 @@ def list_providers(
     ]
 
 
-def key_checks(catalogue: Catalogue, credentials: CredentialsPort | None, ask: Ask) -> list[Check]:
-    """Checks of each provider's key, by the endpoints that are declared free. No call is sent."""
+def key_checks(
+    catalogue: Catalogue,
+    read_credentials: Callable[[], WorkerKeys | None],
+    ask: Ask,
+    *,
+    may_run_calls: Callable[[], bool] = lambda: True,
+) -> list[Check]:
+    """
+    Checks of each provider's key, by the endpoints that are declared free. No call is sent.
+
+    Args:
+        read_credentials: Returns the keys of a worker in this environment; None where no worker can run. Raises
+            ConfigurationError if a worker could not read them.
+        ask: Asks a provider.
+        may_run_calls: Whether a worker could use the login of this environment.
+    """
+    try:
+        credentials = read_credentials()
+    except ConfigurationError as exc:
+        return [failed_check("keys", exc)]
     if credentials is None:
         return [Check("keys", lambda: "not known here: they are where the workers run")]
     return [
-        Check(f"key of {name}", _key_check(name, entry, credentials, ask))
-        for name, entry in sorted(catalogue.providers.items())
+        Check("keys", lambda: _keys(catalogue, credentials, may_run_calls)),
+        *(
+            Check(
+                f"{KEY_OF}{name}",
+                _key_check(name, entry, credentials, ask, may_run_calls),
+                needs="keys",
+            )
+            for name, entry in sorted(catalogue.providers.items())
+        ),
     ]
+
+
+def _keys(catalogue: Catalogue, credentials: WorkerKeys, may_run_calls: Callable[[], bool]) -> Seen:
+    """Whether a worker with these keys can send anything."""
+    usable = [
+        name
+        for name, entry in sorted(catalogue.providers.items())
+        if not entry.needs_key or credentials.has_any(name)
+    ]
+    total = len(catalogue.providers)
+    if usable:
+        return Seen(f"{len(usable)} of {total} providers have one, or need none")
+    if not may_run_calls():
+        return Seen(
+            "none here, where no worker runs with this login: they are where the workers run"
+        )
+    providers = sorted(catalogue.providers)
+    return failure(
+        f"none of {total} providers has one in this environment, so a worker here can send nothing:"
+        f" {named(providers)}",
+        _put_key(providers[0], credentials) if total == 1 else _put_keys(credentials),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,26 +259,46 @@ def _key_state(name: str, entry: ProviderEntry, credentials: CredentialsPort | N
 
 
 def _key_check(
-    name: str, entry: ProviderEntry, credentials: CredentialsPort, ask: Ask
-) -> Callable[[], str | Seen]:
-    def look() -> str | Seen:
+    name: str,
+    entry: ProviderEntry,
+    credentials: WorkerKeys,
+    ask: Ask,
+    may_run_calls: Callable[[], bool],
+) -> Callable[[], Seen | None]:
+    def look() -> Seen | None:
         state = _key_state(name, entry, credentials)
         if state is KeyState.MISSING:
-            return Seen(
-                "there is none, so only organisations with their own can use it", is_warning=True
+            if not may_run_calls():
+                return None
+            if credentials.has_any(name):
+                return Seen("organisations have their own; the provider has none for the others")
+            return warning(
+                "there is none, so its calls cannot be sent", _put_key(name, credentials)
             )
         if entry.free_check is None:
-            return f"{state}; the provider was not asked: its preset declares no free endpoint (free_check)"
-        failure = ask(name, entry.free_check)
-        if failure is None:
-            return f"{state}; GET {entry.free_check} was answered"
-        if failure.code in KEY_REFUSED:
-            raise ConfigurationError(
-                f"the provider refused it ({failure.message}): put the right key into the worker's environment"
+            return Seen(
+                f"{state}; the provider was not asked: its preset declares no free endpoint (free_check)"
             )
-        return Seen(f"GET {entry.free_check} failed: {failure.message}", is_warning=True)
+        failed = ask(credentials, name, entry.free_check)
+        if failed is None:
+            return Seen(f"{state}; GET {entry.free_check} was answered")
+        if failed.code in KEY_REFUSED:
+            return failure(
+                f"the provider refused it ({failed.message})", _put_key(name, credentials)
+            )
+        return warning(f"GET {entry.free_check} failed: {failed.message}", NO_ANSWER)
 
     return look
+
+
+def _put_keys(credentials: WorkerKeys) -> str:
+    example = key_todo("", has_folder=credentials.has_folder)
+    return f"Give the worker a key of each provider that is used: {example}; PROVIDER is its name."
+
+
+def _put_key(name: str, credentials: WorkerKeys) -> str:
+    todo = key_todo(name, has_folder=credentials.has_folder)
+    return f"Give the worker a valid key: {todo}. Or remove the provider from the catalogue."
 
 
 def _outcome(view: CallView) -> ProviderCheck:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from callgate.domain.calls import CallKey, CallView, WaitReason
 from callgate.domain.ledger import Defer
+from callgate.services import call_lines
 from callgate.services.claims import Claims
 from callgate.services.delivery_result import Deferred, DeliveryResult
 from callgate.services.reservations import Reservations, error_json
@@ -57,9 +58,10 @@ class Quarantine:
             return DeliveryResult.DEFERRED
         if result is DeliveryResult.WORKER_LOST:
             # If the process died before its claim, this claim records the loss. If it died later, this claims nothing.
-            await self._ledger.reserve(
+            outcome = await self._ledger.reserve(
                 self._reservations.without_request(view.key, self._claims.new_id())
             )
+            call_lines.say_refused(view, outcome)
         if result is DeliveryResult.LOCKED:
             self._on_locked(view.key)
         return result

@@ -15,18 +15,19 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-import structlog
-
+from callgate.domain import metrics
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import AttemptRef, CallKey
 from callgate.domain.errors import BrokerUnavailable, LedgerUnavailable, RowRefused
 from callgate.domain.ledger import Due, DueBatch, DueKind, Locked, Reaper, Requeue
+from callgate.domain.metric_ports import NO_METER, Meter
 from callgate.domain.ports import ClockPort, LeasePort, LedgerPort, QueuePort
-from callgate.domain.turns import Lane
+from callgate.event_log import event_log
 from callgate.services.ai_call_logger import AICallLogger
 from callgate.services.skipped_rows import SkippedRows
 
 T = TypeVar("T")
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 DUE_BATCH_MAX = 200
 SWEEP_BATCHES_MAX = 50
@@ -52,6 +53,7 @@ class RecoveryService:
         unclaimed: SkippedRows[CallKey],
         unsettled: SkippedRows[AttemptRef],
         sweeps_between: Callable[[], int] = lambda: 0,
+        meter: Meter = NO_METER,
     ) -> None:
         """
         Compose the service.
@@ -67,6 +69,7 @@ class RecoveryService:
                 turn. Beside a foreign consumer, and without a number that varies, each sweep would reach us and the one
                 message behind it the foreign consumer.
         """
+        self._meter = meter
         self._ledger = ledger
         self._leases = leases
         self._reaper = Reaper(worker_id, grace_s)
@@ -124,6 +127,7 @@ class RecoveryService:
 
     def _expire(self, reaper: Reaper) -> None:
         if gone := self._leases.expire(reaper.worker_id):
+            self._meter.count(metrics.RECOVERIES, "lost_worker", amount=len(gone))
             log.warning("workers.lost", worker_ids=gone)
 
     def _due(self, reaper: Reaper | None) -> DueBatch:
@@ -166,6 +170,7 @@ class RecoveryService:
             if len(lost) < DUE_BATCH_MAX:
                 break
         if found:
+            self._meter.count(metrics.RECOVERIES, "lost_message", amount=found)
             log.info("lost_messages.republished", count=found)
         return found
 
@@ -175,8 +180,10 @@ class RecoveryService:
                 [i.key for i in items if i.kind is DueKind.PUBLISH and i.lane is lane], lane
             )
         if answered := _refs(items, DueKind.SETTLE):
+            self._meter.count(metrics.RECOVERIES, "unsettled_answer", amount=len(answered))
             self._ai_call_logger.settle(answered)
         if expired := _refs(items, DueKind.EXPIRED):
+            self._meter.count(metrics.RECOVERIES, "expired_attempt", amount=len(expired))
             log.warning("attempts.expired", count=len(expired))
             self._ai_call_logger.settle(expired, are_expired=True)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import structlog
-
 from callgate.domain.calls import AttemptRef, CallView
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.provider import Failure, ProviderReply
 from callgate.domain.repairs import Broken
+from callgate.event_log import event_log
 from callgate.services.retrying_ledger import RetryingLedger
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 
 class Repairs:
@@ -45,5 +44,10 @@ class Repairs:
         except Exception as exc:
             # Its words may quote the answer. Without it the call is tried again as it is.
             reason = type(exc).__name__
-            log.error("broken_answer.not_read", call_id=str(view.key.call_id), reason=reason)
+            log.error(
+                "broken_answer.not_read",
+                org_id=view.org_id,
+                call_id=str(view.key.call_id),
+                reason=reason,
+            )
             return None

@@ -7,14 +7,13 @@ is found by the next.
 
 from __future__ import annotations
 
-import structlog
-
 from callgate.domain.catalogue import Retention
 from callgate.domain.operator_ports import RetentionPort
 from callgate.domain.retention import ArchivedMonth, Purged
+from callgate.event_log import event_log
 from callgate.services.purge import PURGE_BATCH_MAX, purge_batches
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 PARTITION_MONTHS = 3
 """This month and the next two."""

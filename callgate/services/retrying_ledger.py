@@ -8,21 +8,24 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-import structlog
-
-from callgate.domain.calls import AttemptRef, CallKey, CallView
+from callgate.domain import metrics
+from callgate.domain.calls import AttemptRef, CallKey, CallState, CallView
 from callgate.domain.errors import LedgerUnavailable
 from callgate.domain.ledger import (
     Locked,
     RecordAnswer,
     RecordOutcome,
+    Refused,
     ReserveCommand,
     ReserveOutcome,
 )
+from callgate.domain.metric_ports import NO_METER, Meter
+from callgate.domain.metrics import Metric
 from callgate.domain.ports import ClockPort
+from callgate.event_log import event_log
 
 T = TypeVar("T")
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 LOCKED_PAUSES_S = (0.01, 0.03, 0.1, 0.2)
 """Between two tries to claim a locked call. The lock is mostly a submission's that is just joining."""
@@ -61,27 +64,25 @@ class OutagePolicy:
         return jitter * min(self.grace_s / 3, 0.05 * 2.0 ** min(failures, 16))
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerAccess:
+    """The ledger of a process, and what the process does while it does not answer, or a call stays locked."""
+
+    ledger: CallLedger
+    outages: OutagePolicy
+    on_locked: Callable[[CallKey], None] = lambda _: None
+    """Called with a call that stayed locked through all tries."""
+
+
 class RetryingLedger:
     """Repeats statements until the ledger answers, or for as long as the policy allows."""
 
-    def __init__(
-        self,
-        ledger: CallLedger,
-        *,
-        outages: OutagePolicy,
-        clock: ClockPort,
-        on_locked: Callable[[CallKey], None],
-    ) -> None:
-        """
-        Wrap a ledger.
-
-        Args:
-            on_locked: Called with a call that stayed locked through all tries.
-        """
-        self._ledger = ledger
-        self._outages = outages
+    def __init__(self, access: LedgerAccess, *, clock: ClockPort, meter: Meter = NO_METER) -> None:
+        self._meter = meter
+        self._ledger = access.ledger
+        self._outages = access.outages
+        self._on_locked = access.on_locked
         self._clock = clock
-        self._on_locked = on_locked
 
     async def read(self, key: CallKey) -> CallView | None:
         """Read one call; its request only if that is small."""
@@ -97,23 +98,30 @@ class RetryingLedger:
 
     async def reserve_once(self, command: ReserveCommand) -> ReserveOutcome:
         """Try once."""
-        return await self._ledger.reserve(command)
+        outcome = await self._timed(metrics.RESERVE_LATENCY, self._ledger.reserve(command))
+        if isinstance(outcome, Refused) and outcome.state is CallState.REJECTED:
+            self._meter.count(metrics.CALLS_ENDED, outcome.state.value, outcome.code)
+        return outcome
 
     async def reserve(self, command: ReserveCommand) -> ReserveOutcome:
         """Repeat a command for which nothing is ever sent."""
         return await self.past_locks(
             command.key,
-            lambda: self.retry_while_unavailable(lambda: self._ledger.reserve(command)),
+            lambda: self.retry_while_unavailable(lambda: self.reserve_once(command)),
         )
 
     async def record(self, record: RecordAnswer) -> RecordOutcome:
         """Keep an answer, however long the outage: it is paid for."""
         for failures in itertools.count():
             try:
-                return await self._ledger.record(record)
+                return await self._timed(metrics.RECORD_LATENCY, self._ledger.record(record))
             except LedgerUnavailable as exc:
-                attempt_id = str(record.ref.attempt_id)
-                log.warning("answer.deferred", attempt_id=attempt_id, reason=str(exc))
+                log.warning(
+                    "answer.deferred",
+                    call_id=str(record.ref.key.call_id),
+                    attempt_id=str(record.ref.attempt_id),
+                    reason=str(exc),
+                )
                 await self._back_off(failures)
         raise AssertionError("unreachable")
 
@@ -153,6 +161,13 @@ class RetryingLedger:
                 break
             await self._clock.sleep(pause_s or LOCKED_PAUSES_S[-1])
         return outcome
+
+    async def _timed(self, metric: Metric, step: Awaitable[T]) -> T:
+        began = self._clock.monotonic()
+        try:
+            return await step
+        finally:
+            self._meter.observe(metric, self._clock.monotonic() - began)
 
     async def _back_off(self, failures: int) -> None:
         await self._clock.sleep(self._outages.backoff_s(failures, self._clock.jitter()))

@@ -1,16 +1,15 @@
-"""Tells callers once that a response schema is not sent as strictly as it could be."""
+"""Logs once that a response schema is not sent as strictly as it could be."""
 
 from __future__ import annotations
 
 import hashlib
 
-import structlog
-
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.requests import LLMRequest
 from callgate.domain.structured import sent_schema
+from callgate.event_log import event_log
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 REMEMBERED_MAX = 1_024
 """Schemas of one process that it has told about. Then it starts again."""
@@ -23,7 +22,7 @@ class SchemaNotices:
         self._catalogue = catalogue
         self._told: set[bytes] = set()
 
-    def tell(self, request: LLMRequest) -> None:
+    def log_once(self, request: LLMRequest) -> None:
         """Log why its schema is not strict: the first time that this schema is submitted."""
         sent = sent_schema(request, self._catalogue.providers[request.provider])
         if sent is None or sent.why_not is None:

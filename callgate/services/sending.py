@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import structlog
-
 from callgate.domain import safe_codes
 from callgate.domain.calls import AttemptRef
 from callgate.domain.ledger import RecordAnswer, RecordOutcome
@@ -13,11 +11,12 @@ from callgate.domain.ports import ClockPort, LLMProviderPort
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
 from callgate.domain.retry import DEADLINE_BEFORE_SEND, LEASE_BEFORE_SEND
+from callgate.event_log import event_log
 from callgate.services.claims import SendPermit
 from callgate.services.learned_limits import LearnedLimits
 from callgate.services.retrying_ledger import RetryingLedger
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 UNSTORABLE_REPLY = Failure(
     "reply_not_stored", "the ledger could not store the reply", False, Billing.BY_USAGE
@@ -75,7 +74,8 @@ class AnswerRecorder:
         """Keep an answer; of a reply that the ledger cannot store, keep its usage."""
         outcome = await self._ledger.record(record_of(ref, answer, latency_ms))
         if outcome is RecordOutcome.UNSTORABLE and isinstance(answer, ProviderReply):
-            log.error("reply.refused", attempt_id=str(ref.attempt_id))
+            call_id = str(ref.key.call_id)
+            log.error("reply.refused", call_id=call_id, attempt_id=str(ref.attempt_id))
             usage = answer.without_text().to_json()
             await self._ledger.record(
                 RecordAnswer(ref, usage, UNSTORABLE_REPLY.to_json(), latency_ms)

@@ -15,7 +15,7 @@ from callgate.domain.ports import ClockPort
 
 T = TypeVar("T")
 
-PAUSE_S_MIN, PAUSE_S_MAX = 0.5, 30.0
+PAUSE_MIN_S, PAUSE_MAX_S = 0.5, 30.0
 ITEMS_MAX = 1_000
 """Bounds the memory and the work: even if all are tried every thirty seconds, that is little."""
 
@@ -40,7 +40,7 @@ class SkippedRows(Generic[T]):
         """Keep an item that is locked; its pause doubles each time."""
         with self._lock:
             if item not in self._waiting and len(self._waiting) < ITEMS_MAX:
-                pause_s = min(2 * self._tried.pop(item, PAUSE_S_MIN / 2), PAUSE_S_MAX)
+                pause_s = min(2 * self._tried.pop(item, PAUSE_MIN_S / 2), PAUSE_MAX_S)
                 self._waiting[item] = self._clock.monotonic() + pause_s, pause_s
 
     def take(self, limit: int) -> list[T]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import uuid4
-
-import structlog
+from uuid import UUID, uuid4
 
 from callgate.domain import gates, identity
 from callgate.domain.bounds import IDEMPOTENCY_KEY_CHARS_MAX
+from callgate.domain.call_order import Lane, Priority
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import BrokerUnavailable, InvalidRequest, InvalidSchema
 from callgate.domain.ledger import NewSubmission, Submitted
@@ -22,12 +21,14 @@ from callgate.domain.ports import (
     SchemaValidatorPort,
     TokenEstimatorPort,
 )
+from callgate.domain.provider import TokenBound
+from callgate.domain.repairs import repair_tokens, repairs_possible
 from callgate.domain.requests import LLMRequest
-from callgate.domain.turns import Lane, Priority
+from callgate.event_log import event_log
 from callgate.services.acceptance import BUSY_TIMEOUT_S, Acceptance
 from callgate.services.schema_notices import SchemaNotices
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Quote:
     """With the output bound of its call type, if it had none."""
     input_token_bound: int
     worst_case_nano_usd: int
+    repair_nano_usd: int
+    """The most that a repair of its answer can cost; 0 if there is none."""
 
 
 class SubmitService:
@@ -132,9 +135,16 @@ class SubmitService:
             why := self._validator.check_schema(request.response_schema)
         ):
             raise InvalidSchema(f"the response schema cannot be used: {why}")
-        self._notices.tell(request)
+        self._notices.log_once(request)
         priced = self._costs.worst_case(request, bound.tokens, self._now())
-        return Quote(request, bound.tokens, priced.nano_usd)
+        return Quote(request, bound.tokens, priced.nano_usd, self._repair_nano_usd(request, bound))
+
+    def _repair_nano_usd(self, request: LLMRequest, bound: TokenBound) -> int:
+        policy = self._catalogue.policy(request.call_type)
+        if not repairs_possible(request, policy):
+            return 0
+        tokens = repair_tokens(request, bound.tokens, policy)
+        return self._costs.worst_case(request, tokens, self._now()).nano_usd
 
     def prepare(
         self,
@@ -145,21 +155,55 @@ class SubmitService:
         force: bool = False,
         inherit_links: bool = False,
         options: SubmissionOptions = ANY_TIME,
+        traceparent: str | None = None,
     ) -> NewSubmission:
         """
         Ask every gate, then compute the call's identity. The hold is priced later, when a worker claims the call.
+
+        Args:
+            traceparent: The span of the submission.
 
         Raises:
             InvalidRequest: A gate refused the request; nothing was stored.
         """
         _check_idempotency_key(idempotency_key)
-        quote = self.quote(request)
+        return self.prepare_quoted(
+            self.quote(request),
+            idempotency_key=idempotency_key,
+            link=link,
+            force=force,
+            inherit_links=inherit_links,
+            options=options,
+            traceparent=traceparent,
+        )
+
+    def prepare_quoted(
+        self,
+        quote: Quote,
+        *,
+        submission_id: UUID | None = None,
+        idempotency_key: str | None = None,
+        link: str | None = None,
+        force: bool = False,
+        inherit_links: bool = False,
+        options: SubmissionOptions = ANY_TIME,
+        traceparent: str | None = None,
+    ) -> NewSubmission:
+        """
+        Compute the identity of a request that has passed the gates.
+
+        Args:
+            submission_id: None: a new one.
+
+        Raises:
+            InvalidRequest: It is too large to be stored.
+        """
         request = quote.request
         stored = request.model_dump_json().encode()
         gates.check_stored_bytes(stored)
         input_hash = identity.input_hash(request)
         return NewSubmission(
-            submission_id=uuid4(),
+            submission_id=submission_id or uuid4(),
             org_id=request.org_id,
             call_id=identity.call_id(request.org_id, input_hash),
             input_hash=input_hash,
@@ -174,6 +218,7 @@ class SubmitService:
             inherit_links=inherit_links,
             priority=options.priority,
             start_within_s=options.start_within_s(self._now()),
+            traceparent=traceparent,
         )
 
     def accept(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
@@ -209,17 +254,18 @@ class SubmitService:
             LedgerUnavailable: The batch is not known to be stored; submitting it again is safe.
         """
         answers = self._ledger.submit(batch)
-        self._publish(answers)
+        # All of one batch have one span.
+        self.publish(answers, next((new.traceparent for new in batch), None))
         return answers
 
-    def _publish(self, answers: Sequence[Submitted]) -> None:
+    def publish(self, answers: Sequence[Submitted], traceparent: str | None = None) -> None:
         """Publish queued calls. Without a broker they are still accepted: a sweep publishes them later."""
         for lane in (Lane.EXPRESS, Lane.CALL):
             keys = [a.key for a in answers if a.lane is lane]
             if not keys:
                 continue
             try:
-                self._queue.publish_calls(keys, lane)
+                self._queue.publish_calls(keys, lane, traceparent=traceparent)
             except BrokerUnavailable as exc:
                 log.warning("submission.publish_failed", count=len(keys), reason=str(exc))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from callgate.domain import bounds
 from callgate.domain.ledger import NewSubmission, RecordAnswer, Reserve, Settle
+from callgate.domain.trace_context import TRACEPARENT_CHARS
 
 TOO_LARGE = "a column is larger than its bound"
 
@@ -15,9 +16,10 @@ def takes_submission(new: NewSubmission) -> bool:
         all(_has_chars(name, bounds.NAME_CHARS_MAX) for name in names)
         and len(new.input_hash) == bounds.HASH_BYTES
         and 0 <= new.input_token_bound <= bounds.INPUT_TOKENS_MAX
-        and len(new.request) <= bounds.REQUEST_BYTES_MAX
+        and len(new.request) <= bounds.REQUEST_MAX_BYTES
         and _has_chars(new.idempotency_key, bounds.IDEMPOTENCY_KEY_CHARS_MAX)
-        and _has_bytes(new.link, bounds.LINK_BYTES_MAX)
+        and _has_bytes(new.link, bounds.LINK_MAX_BYTES)
+        and _has_bytes(new.traceparent, TRACEPARENT_CHARS)
     )
 
 
@@ -34,14 +36,14 @@ def takes_claim(claim: Reserve) -> bool:
 
 def takes_error(error: str) -> bool:
     """Whether the error of a call can be stored."""
-    return _has_bytes(error, bounds.ERROR_BYTES_MAX)
+    return _has_bytes(error, bounds.ERROR_MAX_BYTES)
 
 
 def takes_record(answer: RecordAnswer) -> bool:
     """Whether every column can be stored."""
     return (
-        len(answer.reply or b"") <= bounds.REPLY_BYTES_MAX
-        and _has_bytes(answer.error, bounds.ERROR_BYTES_MAX)
+        len(answer.reply or b"") <= bounds.REPLY_MAX_BYTES
+        and _has_bytes(answer.error, bounds.ERROR_MAX_BYTES)
         and _has_chars(answer.provider_request_id, bounds.NAME_CHARS_MAX)
     )
 
@@ -51,7 +53,7 @@ def takes_settlement(settlement: Settle) -> bool:
     return (
         _has_chars(settlement.price_source, bounds.SOURCE_CHARS_MAX)
         and _has_chars(settlement.service_tier, bounds.NAME_CHARS_MAX)
-        and _has_bytes(settlement.error, bounds.ERROR_BYTES_MAX)
+        and _has_bytes(settlement.error, bounds.ERROR_MAX_BYTES)
         and _has_chars(settlement.error_fingerprint, bounds.FINGERPRINT_CHARS_MAX)
     )
 
@@ -60,5 +62,5 @@ def _has_chars(text: str | None, chars_max: int) -> bool:
     return text is None or (len(text) <= chars_max and "\x00" not in text)
 
 
-def _has_bytes(text: str | None, bytes_max: int) -> bool:
-    return text is None or (len(text.encode()) <= bytes_max and "\x00" not in text)
+def _has_bytes(text: str | None, max_bytes: int) -> bool:
+    return text is None or (len(text.encode()) <= max_bytes and "\x00" not in text)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from callgate.adapters.memory import limits
-from callgate.adapters.memory.offer import Offer
+from callgate.adapters.memory.limit_headroom import LimitHeadroom
 from callgate.adapters.memory.pauses import is_paused
 from callgate.adapters.memory.rows import BreakerKey, CallRow, GuardKey
 from callgate.adapters.memory.tables import MemoryTables
@@ -16,14 +16,16 @@ from callgate.domain.breaker import (
     SHARE_OF,
     Admission,
     Breaker,
-    BreakerChange,
     Guard,
     Health,
+    Why,
     fails_often,
 )
+from callgate.domain.breaker_words import BreakerChange
 from callgate.domain.calls import AttemptKind, CallState
-from callgate.domain.flow import Need
+from callgate.domain.causes import cause_of_json
 from callgate.domain.ledger import Locked, Settle, Settled, SettleOutcome
+from callgate.domain.limits import Need
 from callgate.domain.reports import BreakerLine
 
 
@@ -36,7 +38,7 @@ def guard_of(tables: MemoryTables, call: CallRow, credential: str, now: datetime
 
 def admission_of(tables: MemoryTables, call: CallRow, guard: Guard, now: datetime) -> Admission:
     """Decide whether the breakers admit an attempt of the call."""
-    key = _key(guard.everybody)[:3]
+    key = _key(guard.shared)[:3]
     waiting = (c for c in _waiting_for(tables, key) if not is_paused(tables, c))
     orgs = {c.org_id for c in waiting} - {call.org_id}
     others_wait = any(_guard(tables, key, org).headroom(now) > 0 for org in orgs)
@@ -46,7 +48,7 @@ def admission_of(tables: MemoryTables, call: CallRow, guard: Guard, now: datetim
 def keep(tables: MemoryTables, guard: Guard, now: datetime) -> None:
     """Store both breakers. An organisation's own one is deleted if it is closed, old and without failures."""
     own, key = guard.own, _key(guard.own)
-    tables.breakers[_key(guard.everybody)] = guard.everybody
+    tables.breakers[_key(guard.shared)] = guard.shared
     is_old = now - own.changed_at >= REMEMBERED_FOR
     if own.is_open or own.failed_orgs or (key in tables.breakers and not is_old):
         tables.breakers[key] = own
@@ -76,20 +78,25 @@ def note_health(tables: MemoryTables, settle: Settle, now: datetime) -> tuple[Br
     before = _guard(tables, key, call.org_id)
     has_failed = settle.health is Health.FAILED
     after = before.after(
-        attempt.attempt_id, attempt.started_at, settle.health, settle.failure_code, now,
-        closed_for_s=settle.closed_for_s,
+        attempt.attempt_id, attempt.started_at, settle.health, _why(settle), now,
+        blocked_for_s=settle.blocked_for_s,
         often=(
-            has_failed and _fails_often(tables, before.everybody, now),
+            has_failed and _fails_often(tables, before.shared, now),
             has_failed and _fails_often(tables, before.own, now),
         ),
     )  # fmt: skip
     keep(tables, after, now)
     if settle.health is Health.LIMITED:
-        limits.observe(tables, before.everybody, after.everybody, now)
-    pairs = (before.everybody, after.everybody), (before.own, after.own)
+        limits.observe(tables, before.shared, after.shared, now)
+    pairs = (before.shared, after.shared), (before.own, after.own)
     return tuple(
         BreakerChange(*_key(b), b.is_open, b.reason) for a, b in pairs if a.is_open != b.is_open
     )
+
+
+def _why(settle: Settle) -> Why:
+    cause = cause_of_json(settle.error)
+    return Why(settle.failure_code, cause, settle.error_fingerprint)
 
 
 def _fails_often(tables: MemoryTables, b: Breaker, now: datetime) -> bool:
@@ -105,7 +112,7 @@ def _fails_often(tables: MemoryTables, b: Breaker, now: datetime) -> bool:
 
 
 def is_refused_again(tables: MemoryTables, settle: Settle, call: CallRow, credential: str) -> bool:
-    """True if the key was refused, and a breaker is open already. The call then waits, as the others do."""
+    """True if the provider refused the credential, and a breaker is open already. The call then waits, as others do."""
     key = call.provider, call.model, credential
     if settle.health is not Health.KEY_REFUSED or settle.posted_nano_usd:
         return False
@@ -132,13 +139,15 @@ def release_provider_waiters(tables: MemoryTables, now: datetime) -> bool:
 
 
 def breaker_line(tables: MemoryTables, key: BreakerKey) -> BreakerLine:
-    """One breaker, as operators see it."""
+    """One breaker, as operators see it. A call is counted at the one that is the reason of its wait."""
     b = tables.breakers[key]
-    calls = _waiting_for(tables, key[:3])
-    waiting = sum(c.state is CallState.WAITING and b.org_id in ("", c.org_id) for c in calls)
+    calls = (c for c in _waiting_for(tables, key[:3]) if c.state is CallState.WAITING)
+    guards = (_guard(tables, key[:3], call.org_id) for call in calls)
+    waiting = sum(guard.refusing.org_id == b.org_id for guard in guards)
     return BreakerLine(
-        *key, b.is_open, b.reason, b.failures, b.changed_at, b.proven_at, b.probe_at, waiting
-    )
+        *key, b.is_open, b.reason, b.failures, b.changed_at, b.proven_at, b.probe_at, waiting,
+        b.cause, b.error_fingerprint,
+    )  # fmt: skip
 
 
 def set_breaker(
@@ -149,7 +158,7 @@ def set_breaker(
         tables.breakers.setdefault((*key[:3], ""), Breaker(*key[:3], "", changed_at=now))
     before = tables.breakers.get(key) or Breaker(*key, changed_at=now)
     closed = replace(before.closed(now), proven_at=now)
-    tables.breakers[key] = before.opened(reason, None, now) if is_open else closed
+    tables.breakers[key] = before.opened(Why(reason), None, now) if is_open else closed
     if not is_open and not key[3]:
         for other, own in tables.breakers.items():
             if other[:3] == key[:3]:
@@ -169,9 +178,9 @@ def forget(tables: MemoryTables, now: datetime, limit: int) -> int:
 
 
 def _guard(tables: MemoryTables, key: GuardKey, org_id: str) -> Guard:
-    everybody = tables.breakers[*key, ""]
-    blank = Breaker(*key, org_id, changed_at=everybody.changed_at)
-    return Guard(everybody, tables.breakers.get((*key, org_id), blank))
+    shared = tables.breakers[*key, ""]
+    blank = Breaker(*key, org_id, changed_at=shared.changed_at)
+    return Guard(shared, tables.breakers.get((*key, org_id), blank))
 
 
 def _next_of(tables: MemoryTables, key: GuardKey, now: datetime) -> list[CallRow]:
@@ -180,8 +189,8 @@ def _next_of(tables: MemoryTables, key: GuardKey, now: datetime) -> list[CallRow
 
     Organisations that took little from the limits come first; without limits, and to probe, they take turns.
     """
-    everybody = tables.breakers[*key, ""]
-    if (headroom := everybody.headroom("", now)) <= 0:
+    shared = tables.breakers[*key, ""]
+    if (headroom := shared.headroom("", now)) <= 0:
         return []
     asleep: defaultdict[str, list[CallRow]] = defaultdict(list)
     on_their_way: Counter[str] = Counter()
@@ -191,20 +200,20 @@ def _next_of(tables: MemoryTables, key: GuardKey, now: datetime) -> list[CallRow
             asleep[call.org_id] += [] if is_paused(tables, call) else [call]
         else:
             on_their_way[call.org_id] += 1
-    offer = Offer.of(tables, key, now)
+    left = LimitHeadroom.of(tables, key, now)
     line: list[tuple[float, bool, str, int, CallRow]] = []
     for org_id, calls in asleep.items():
-        calls.sort(key=lambda call: (call.turn_at, call.key))
+        calls.sort(key=lambda call: (call.rank_at, call.key))
         places = _guard(tables, key, org_id).headroom(now) - on_their_way[org_id]
         share = limits.share_of(tables, key, org_id, now)
         for n, call in enumerate(calls[: max(places, 0)]):
             # An open breaker admits a probe by turn alone.
-            order = 0.0 if everybody.is_open else share
-            line.append((order, org_id <= everybody.turn_org, org_id, n, call))
-            share += max(1e-9, offer.part(_need(call)))
+            order = 0.0 if shared.is_open else share
+            line.append((order, org_id <= shared.turn_org, org_id, n, call))
+            share += max(1e-9, left.part(_need(call)))
     line.sort(key=lambda place: place[:4])
     released = [_need(c) for c in _waiting_for(tables, key) if not (c.due_at and c.due_at > now)]
-    count = offer.fitting([_need(place[4]) for place in line], released)
+    count = left.fitting([_need(place[4]) for place in line], released)
     return [place[4] for place in line[: max(0, min(count, headroom - on_their_way.total()))]]
 
 

@@ -1,4 +1,4 @@
-"""`BudgetCachePort` in memory, for tests and for processes without Redis."""
+"""`BudgetCachePort` in memory, for one process."""
 
 from __future__ import annotations
 
@@ -29,3 +29,7 @@ class MemoryBudgetCache:
             self._kept.clear()
         self._kept[org_id] = (now + self._ttl_s, figures)
         return list(figures)
+
+    def close(self) -> None:
+        """Forget the figures."""
+        self._kept.clear()

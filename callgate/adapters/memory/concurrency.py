@@ -9,9 +9,9 @@ from datetime import datetime
 from callgate.adapters.memory.pauses import is_paused
 from callgate.adapters.memory.rows import CallRow
 from callgate.adapters.memory.tables import MemoryTables
-from callgate.domain.calls import CallState, WaitReason
+from callgate.domain.calls import CallKey, CallState, WaitReason
 from callgate.domain.concurrency import CallsOf, Places
-from callgate.domain.reports import ConcurrencyLine
+from callgate.domain.reports import Ahead, ConcurrencyLine
 
 
 def refusal_of(tables: MemoryTables, call: CallRow) -> str | None:
@@ -38,7 +38,7 @@ def wake(tables: MemoryTables, now: datetime) -> bool:
         taken = [c.call_type for c in mine if not is_asleep(c, now)]
         taken += [c.call_type for c in _running(tables, org_id)]
         can_wake = [c for c in asleep if c.key not in tables.locked and not is_paused(tables, c)]
-        can_wake.sort(key=lambda c: (c.turn_at, c.key))
+        can_wake.sort(key=lambda c: (c.rank_at, c.key))
         chosen = _places(tables, org_id).next_of([c.call_type for c in can_wake], taken)
         for n in chosen:
             can_wake[n].due_at = now
@@ -50,6 +50,22 @@ def is_asleep(call: CallRow, now: datetime) -> bool:
     """True if a call waits for a place and was not woken."""
     is_limited = call.wait_reason is WaitReason.CONCURRENCY_LIMITED
     return is_limited and call.due_at is not None and call.due_at > now
+
+
+def ahead_of(tables: MemoryTables, key: CallKey) -> Ahead | None:
+    """How many calls come before one that waits for a place, or for held money."""
+    call = tables.calls.get(key)
+    if call is None or call.wait_reason not in (
+        WaitReason.CONCURRENCY_LIMITED,
+        WaitReason.BUDGET_HELD,
+    ):
+        return None
+    mine = [other for other in tables.calls.values() if other.org_id == call.org_id]
+    if call.wait_reason is WaitReason.CONCURRENCY_LIMITED:
+        before = [c for c in mine if c.is_in_line and c.rank_at < call.rank_at]
+    else:
+        before = [c for c in mine if c.requested_hold_nano_usd and c.created_at < call.created_at]
+    return Ahead(sum(c.call_type == call.call_type for c in before), len(before))
 
 
 def concurrency_lines(tables: MemoryTables) -> list[ConcurrencyLine]:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from callgate.adapters.memory.posting import DUE_AGAIN
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.calls import CallKey
-from callgate.domain.delivery import Delivery, LinkFailure, Told
+from callgate.domain.delivery import Delivery, LinkFailure, LinkOutcome
 
 ORG_LINKS_MAX = 50
 CALL_LINKS_MAX = 10
@@ -61,7 +61,7 @@ def _of_calls(
     return taken
 
 
-def keep(tables: MemoryTables, outcomes: Sequence[Told], now: datetime) -> None:
+def keep(tables: MemoryTables, outcomes: Sequence[LinkOutcome], now: datetime) -> None:
     """Store delivery results."""
     keys = set()
     for outcome in outcomes:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from callgate.adapters.memory import limits
 from callgate.adapters.memory.tables import MemoryTables
-from callgate.domain.flow import Declaration, Learned
+from callgate.domain.limits import Declaration, Learned
 
 
 class MemoryFlow:

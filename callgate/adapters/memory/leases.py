@@ -6,8 +6,11 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from callgate.adapters.memory.alert_conditions import Condition
+from callgate.adapters.memory.alerts import add_alert
 from callgate.adapters.memory.rows import LeaseRow
 from callgate.adapters.memory.tables import MemoryTables
+from callgate.domain.alerts import AlertKind
 
 
 class MemoryLeases:
@@ -20,7 +23,7 @@ class MemoryLeases:
         self._clock = clock
         self._lock = lock
 
-    def renew(self, worker_id: str, lease_s: float) -> datetime:
+    def renew(self, worker_id: str, lease_s: float, slots: int | None = None) -> datetime:
         """Grant or prolong a lease, `lease_s` seconds from now."""
         with self._lock:
             now, length = self._clock(), timedelta(seconds=lease_s)
@@ -30,7 +33,7 @@ class MemoryLeases:
                 self._tables.leases[worker_id] = lease
             if now - lease.renewed_at > length / 2:
                 lease.stable_since = now
-            lease.renewed_at, lease.expires_at = now, now + length
+            lease.renewed_at, lease.expires_at, lease.slots = now, now + length, slots
             return lease.began_at
 
     def release(self, worker_id: str) -> None:
@@ -47,10 +50,14 @@ class MemoryLeases:
                 for lease in self._tables.leases.values()
                 if lease.expires_at <= now and may_reap(self._tables, reaper, lease.length, now)
             ]
-            newly_gone = [lease.worker_id for lease in gone if not lease.is_given_away]
+            newly_gone = {
+                lease.worker_id: lease.renewed_at for lease in gone if not lease.is_given_away
+            }
             for lease in gone:
                 self._release(lease.worker_id, now)
-            return newly_gone
+            for worker_id, since in newly_gone.items():
+                add_alert(self._tables, _lost(worker_id, since, now), now)
+            return list(newly_gone)
 
     def _release(self, worker_id: str, now: datetime) -> None:
         is_unfinished = False
@@ -66,6 +73,13 @@ class MemoryLeases:
             # One of its calls is locked: the next reaper tries again.
             given_away = LeaseRow(worker_id, now, now, now - lease.length, now)
             self._tables.leases[worker_id] = given_away
+
+
+def _lost(worker_id: str, since: datetime, now: datetime) -> Condition:
+    # A process may lose its lease, wake up, and lose it again.
+    key = f"lease_lost:{worker_id}:{now.timestamp()}"
+    detail = {"worker_id": worker_id, "since": since.isoformat()}
+    return Condition(AlertKind.LEASE_LOST, key, "", worker_id, detail)
 
 
 def may_reap(tables: MemoryTables, worker_id: str, stable_for: timedelta, now: datetime) -> bool:

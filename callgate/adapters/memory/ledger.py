@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from callgate.adapters.memory import backlog, concurrency, delivery, money, posting
+from callgate.adapters.memory import backlog, claims, concurrency, delivery, posting, sums
+from callgate.adapters.memory.alerts import MemoryAlerts
 from callgate.adapters.memory.bounds import takes_submission
 from callgate.adapters.memory.breakers import (
     is_applied,
@@ -23,19 +24,28 @@ from callgate.adapters.memory.breakers import (
     note_health,
     release_provider_waiters,
 )
+from callgate.adapters.memory.cost_series import MemoryCostSeries
+from callgate.adapters.memory.dead_letters import MemoryEndedCalls
+from callgate.adapters.memory.figures import MemoryFigures
+from callgate.adapters.memory.fingerprints import MemoryFingerprints
 from callgate.adapters.memory.flow import MemoryFlow
 from callgate.adapters.memory.headroom import freed, orgs_with_waiters, release_budget_waiters
 from callgate.adapters.memory.leases import MemoryLeases, may_reap
 from callgate.adapters.memory.operations import MemoryOperations
+from callgate.adapters.memory.overview import MemoryOverview
 from callgate.adapters.memory.pauses import free_paused, refuse_frozen
 from callgate.adapters.memory.posting import DUE_AGAIN, EXPIRING
+from callgate.adapters.memory.redrives import MemoryRedrives
 from callgate.adapters.memory.retention import MemoryRetention
 from callgate.adapters.memory.rows import CallRow, SubmissionRow
 from callgate.adapters.memory.tables import MemoryTables
-from callgate.domain.bounds import LINKS_PER_CALL_MAX
-from callgate.domain.breaker import BreakerChange
+from callgate.adapters.memory.worker_lines import MemoryWorkers
+from callgate.domain import trace_context
+from callgate.domain.bounds import LINKS_PER_CALL_MAX, UNSPECIFIED, error_code
+from callgate.domain.breaker_words import BreakerChange
+from callgate.domain.call_order import EXPRESS_SWEPT_AFTER, Lane
 from callgate.domain.calls import AttemptRef, AttemptStatus, Bodies, CallKey, CallState, CallView
-from callgate.domain.delivery import Delivery, Told
+from callgate.domain.delivery import Delivery, LinkOutcome
 from callgate.domain.identity import call_id
 from callgate.domain.ledger import (
     Due,
@@ -45,6 +55,7 @@ from callgate.domain.ledger import (
     Reaper,
     RecordAnswer,
     RecordOutcome,
+    Refused,
     ReserveCommand,
     ReserveOutcome,
     Settle,
@@ -53,7 +64,6 @@ from callgate.domain.ledger import (
     SubmitOutcome,
     Submitted,
 )
-from callgate.domain.turns import EXPRESS_SWEPT_AFTER, Lane
 
 RowT = TypeVar("RowT")
 
@@ -89,6 +99,16 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         self._new_id = new_id
         self.flow = MemoryFlow(self.tables, clock, self._lock)
         self.leases = MemoryLeases(self.tables, clock, self._lock)
+        self.figures = MemoryFigures(self.tables, clock, self._lock)
+        self.kept_alerts = MemoryAlerts(self.tables, self.figures, clock, self._lock)
+        self.fingerprints = MemoryFingerprints(self.tables, clock, self._lock)
+        self.redrives = MemoryRedrives(
+            self.tables, lambda new, now: self._submit(new, now), clock, self._lock, new_id
+        )
+        self.overview = MemoryOverview(self.tables, clock, self._lock)
+        self.ended_calls = MemoryEndedCalls(self.tables, clock, self._lock)
+        self.cost_series = MemoryCostSeries(self.tables, self._lock)
+        self.workers = MemoryWorkers(self.tables, clock, self._lock)
 
     def submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
         """Store each submission, and a call for it unless one answers already."""
@@ -108,7 +128,13 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         """Decide queued calls one by one, in the order given: claim, reject, defer or requeue each."""
         with self._lock:
             now = self._clock()
-            return [money.reserve(self.tables, c, self._new_id(now), now) for c in batch]
+            outcomes = [claims.reserve(self.tables, c, self._new_id(now), now) for c in batch]
+            return [self._with_code(outcome) for outcome in outcomes]
+
+    def _with_code(self, outcome: ReserveOutcome) -> ReserveOutcome:
+        if not isinstance(outcome, Refused) or outcome.code != UNSPECIFIED:
+            return outcome
+        return replace(outcome, code=error_code(self.tables.calls[outcome.key].error or ""))
 
     def record(self, batch: Sequence[RecordAnswer]) -> list[RecordOutcome]:
         """Keep what the provider answered."""
@@ -164,7 +190,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         with self._lock:
             return delivery.take(self.tables, limit, after, keys, self._clock())
 
-    def deliver(self, outcomes: Sequence[Told]) -> None:
+    def keep_link_outcomes(self, outcomes: Sequence[LinkOutcome]) -> None:
         """Store delivery results. A call without open links leaves the list."""
         with self._lock:
             delivery.keep(self.tables, outcomes, self._clock())
@@ -201,7 +227,8 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         else:
             call, lane = newest, backlog.raised(newest, new, now)
         self._add_submission(new, call, outcome, now)
-        return Submitted(new.submission_id, outcome, call.key, call.state, lane)
+        span = trace_context.checked(call.traceparent)
+        return Submitted(new.submission_id, outcome, call.key, call.state, lane, traceparent=span)
 
     def _has_too_many_links(self, new: NewSubmission, call: CallRow) -> bool:
         return new.link is not None and len(self.tables.deliveries(call)) >= LINKS_PER_CALL_MAX
@@ -228,8 +255,11 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
             created_at=now,
             priority=new.priority,
             start_before=backlog.deadline_of(new, now),
+            traceparent=new.traceparent,
         )
-        lane = backlog.lane_for(self.tables, call)
+        if new.inherit_links and before is not None and call.traceparent is None:
+            call.traceparent = before.traceparent
+        lane = backlog.lane_for(self.tables, call, now)
         call.lane = lane or Lane.CALL
         if lane is None:
             backlog.add(call, now)
@@ -241,13 +271,17 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
     def _inherit_links(self, before: CallRow, call: CallRow, now: datetime) -> None:
         for heir in self.tables.submissions_of[before.key]:
             if heir.link is not None:
-                inherited = SubmissionRow(self._new_id(now), call.key, None, heir.link)
+                inherited = SubmissionRow(self._new_id(now), call.key, None, heir.link, now)
                 self.tables.add_submission(inherited)
 
     def _add_submission(
         self, new: NewSubmission, call: CallRow, outcome: SubmitOutcome, now: datetime
     ) -> None:
-        self.tables.add_submission(SubmissionRow(new.submission_id, call.key, outcome, new.link))
+        row = SubmissionRow(
+            new.submission_id, call.key, outcome, new.link, now, idempotency_key=new.idempotency_key
+        )
+        self.tables.add_submission(row)
+        sums.note_collapsed(self.tables, row)
         if new.idempotency_key is not None:
             self.tables.idempotency_keys[new.org_id, new.idempotency_key] = new.call_id
         if new.link is not None and not call.state.is_open:
@@ -293,7 +327,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         return tuple(self._take(call, now) for call in _oldest(found, limit))
 
     def _needs(self, call: CallRow, expire: bool) -> bool:
-        """False for a queued call and for one that only waits for an attempt that may not be expired."""
+        """True if recovery can move the call: it waits, or its attempt is answered, or may be expired."""
         if call.state is CallState.WAITING:
             return True
         attempt = self.tables.unposted(call.key)
@@ -314,7 +348,7 @@ class MemoryLedger(MemoryOperations, MemoryRetention):
         call.state = CallState.QUEUED
         call.wait_reason = None
         call.due_at = now
-        call.lane = lane = backlog.lane_again(self.tables, call)
+        call.lane = lane = backlog.lane_again(self.tables, call, now)
         return Due(DueKind.PUBLISH, call.key, lane=lane)
 
     def _due_late_answers(self, limit: int, now: datetime) -> tuple[Due, ...]:

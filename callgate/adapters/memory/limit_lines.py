@@ -8,7 +8,7 @@ from datetime import datetime
 from callgate.adapters.memory import limits
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.calls import CallState
-from callgate.domain.flow import Limit, Measure
+from callgate.domain.limits import Limit, Measure
 from callgate.domain.reports import LimitLine
 
 

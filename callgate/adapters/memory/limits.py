@@ -12,13 +12,13 @@ from callgate.adapters.memory.rows import AttemptRow, CallRow, GuardKey, LimitKe
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.breaker import Breaker
 from callgate.domain.calls import AttemptStatus
-from callgate.domain.flow import (
+from callgate.domain.limits import (
     MINUTE_S,
     OBSERVED_MIN,
     Declaration,
-    FlowRefusal,
     Learned,
     Limit,
+    LimitRefusal,
     LimitRule,
     Measure,
     Need,
@@ -66,7 +66,7 @@ def learn(tables: MemoryTables, each: Learned, now: datetime) -> None:
 
 
 def observe(tables: MemoryTables, before: Breaker, after: Breaker, now: datetime) -> None:
-    """After a refusal, let the key reopen at half the rate that was accepted; see `Source.OBSERVED`."""
+    """After a refusal, let the key start again at half the rate that was accepted; see `Source.OBSERVED`."""
     if not after.is_rate_limited or after.probe_at is None:
         return
     key = after.provider, after.model, after.credential
@@ -92,11 +92,11 @@ def observe(tables: MemoryTables, before: Breaker, after: Breaker, now: datetime
 
 def ask(
     tables: MemoryTables, key: GuardKey, call: CallRow, need: Need, now: datetime, *, is_probe: bool
-) -> tuple[list[Limit], FlowRefusal | None]:
+) -> tuple[list[Limit], LimitRefusal | None]:
     """
     The limits of a key, ready for this attempt, and which one refuses it.
 
-    A probe is the only attempt of a closed key, so the observed rate does not count for it.
+    A probe is the only attempt of a blocked key, so the observed rate does not count for it.
     """
     _make_declared(tables, key, now)
     known = _current(tables, key, now)
@@ -113,10 +113,11 @@ def ask(
         return chosen, refusal
     for limit in chosen:
         if limit.window_s == 0 and in_flight(tables, limit) >= limit.amount:
-            return chosen, FlowRefusal(limit.name, 1.0)
-    is_new = call.waits_for is None and not call.is_in_line
+            return chosen, LimitRefusal(limit.name, 1.0)
+    # A call that was woken for a place is new here: else an organisation with such a line passes all others.
+    is_new = call.waits_for is None
     if chosen and is_new and _has_waiters(tables, key):
-        return chosen, FlowRefusal(chosen[0].name, 1.0)
+        return chosen, LimitRefusal(chosen[0].name, 1.0)
     if all(limit.source is Source.OBSERVED for limit in chosen):
         return chosen, _slow_start(tables, key, now)
     return chosen, None
@@ -216,7 +217,7 @@ def _has_waiters(tables: MemoryTables, key: GuardKey) -> bool:
     return any(not is_paused(tables, call) for call in waiting)
 
 
-def _slow_start(tables: MemoryTables, key: GuardKey, now: datetime) -> FlowRefusal | None:
+def _slow_start(tables: MemoryTables, key: GuardKey, now: datetime) -> LimitRefusal | None:
     """Whether too many attempts of a key without known limits are under way."""
     if key[0] not in tables.declaration.cautious:
         return None
@@ -226,7 +227,7 @@ def _slow_start(tables: MemoryTables, key: GuardKey, now: datetime) -> FlowRefus
     most = breaker.in_flight_max
     if most is None or under_way < most:
         return None
-    return FlowRefusal(f"{most} attempts under way of {key[0]}/{key[1]}", 1.0)
+    return LimitRefusal(f"{most} attempts under way of {key[0]}/{key[1]}", 1.0)
 
 
 def _attempts(tables: MemoryTables, key: GuardKey) -> list[AttemptRow]:

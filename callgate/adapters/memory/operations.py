@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from callgate.adapters.memory import pauses, unknown
+from callgate.adapters.memory.alerts import MemoryAlertOperations
 from callgate.adapters.memory.breakers import breaker_line, set_breaker
-from callgate.adapters.memory.concurrency import concurrency_lines
+from callgate.adapters.memory.budget_reports import MemoryBudgetReports
+from callgate.adapters.memory.call_search import MemoryCallSearch, matches
+from callgate.adapters.memory.concurrency import ahead_of, concurrency_lines
 from callgate.adapters.memory.delivery import failures
 from callgate.adapters.memory.headroom import freed, release_budget_waiters
 from callgate.adapters.memory.limit_lines import limit_lines
-from callgate.adapters.memory.rows import AttemptRow, CallRow
+from callgate.adapters.memory.recent_ends import recent_ends
+from callgate.adapters.memory.rows import CallRow
 from callgate.adapters.memory.spending import spending
+from callgate.adapters.memory.sums import (
+    MemorySums,
+    attempts_by_outcome,
+    broken_seals,
+    posted_in_total,
+    posted_to,
+)
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.bounds import reason_json
 from callgate.domain.budgets import BudgetFigures, Window
-from callgate.domain.calls import AttemptStatus, Bodies, CallKey, CallState, CallView
+from callgate.domain.calls import AttemptStatus, CallKey, CallState
 from callgate.domain.delivery import LinkFailure
-from callgate.domain.pauses import Pause, PauseKey
+from callgate.domain.errors import ChangedMeanwhile
+from callgate.domain.pauses import Pause, PauseKey, already_paused, paused_again
 from callgate.domain.reports import (
+    Ahead,
     BreakerLine,
     BudgetDrift,
     By,
     CallFilter,
     ConcurrencyLine,
-    CostLine,
     DeadGroup,
     EndReason,
     LimitLine,
     LimitPublisher,
     OperatorAction,
+    RecentEnd,
     Snapshot,
     SpendingLine,
     UnprocessableMessage,
 )
-from callgate.domain.requests import Usage
 from callgate.domain.unknown import (
     SettleByHand,
     SettledByHand,
@@ -49,7 +60,7 @@ from callgate.domain.unknown import (
 )
 
 
-class MemoryOperations:
+class MemoryOperations(MemorySums, MemoryAlertOperations, MemoryBudgetReports, MemoryCallSearch):
     """The operators' half of the memory ledger; `tables` is open to tests that look behind the port."""
 
     def __init__(
@@ -75,19 +86,12 @@ class MemoryOperations:
             newest = sorted(self.tables.newest_budget.items())
             return [self.tables.budgets[i] for name, i in newest if org_id in (None, name[0])]
 
-    def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
-        """List calls, newest first, without bodies."""
-        with self._lock:
-            found = [call for call in self.tables.calls.values() if _matches(call, call_filter)]
-            found.sort(key=lambda call: call.created_at, reverse=True)
-            return [self.tables.view(call, None, Bodies.NONE) for call in found[:limit]]
-
     def dead_groups(self, call_filter: CallFilter) -> list[DeadGroup]:
         """Group dead letters by fingerprint, largest first."""
         with self._lock:
             groups: defaultdict[tuple[str, str, str], list[CallRow]] = defaultdict(list)
             for call in self.tables.calls.values():
-                if self._is_dead_letter(call) and _matches(call, call_filter):
+                if self._is_dead_letter(call) and matches(call, call_filter):
                     name = (call.error_fingerprint or "", call.provider, call.model)
                     groups[name].append(call)
             found = [_dead_group(*name, calls) for name, calls in sorted(groups.items())]
@@ -121,15 +125,6 @@ class MemoryOperations:
         with self._lock:
             self.tables.unprocessable_messages.append((self._clock(), message))
 
-    def costs(self, org_id: str | None = None) -> list[CostLine]:
-        """Sum what was used, by organisation, call type, provider and model."""
-        with self._lock:
-            groups: defaultdict[tuple[str, str, str, str], list[CallRow]] = defaultdict(list)
-            for call in self.tables.calls.values():
-                if org_id in (None, call.org_id):
-                    groups[call.org_id, call.call_type, call.provider, call.model].append(call)
-            return [self._cost_line(*name, calls) for name, calls in sorted(groups.items())]
-
     def spending(
         self, org_ids: Sequence[str], *, days: int, attempts_max: int
     ) -> list[SpendingLine]:
@@ -154,6 +149,16 @@ class MemoryOperations:
         with self._lock:
             return concurrency_lines(self.tables)
 
+    def ahead(self, key: CallKey) -> Ahead | None:
+        """Count the calls before one that waits for a place, or for held money."""
+        with self._lock:
+            return ahead_of(self.tables, key)
+
+    def recent_ends(self, *, orgs_max: int, calls_max: int, age_s: float) -> list[RecentEnd]:
+        """Count recent ends."""
+        with self._lock:
+            return recent_ends(self.tables, self._clock(), orgs_max, calls_max, age_s)
+
     def limit_publishers(self) -> list[LimitPublisher]:
         """List the worker processes that have published provider limits."""
         with self._lock:
@@ -166,11 +171,22 @@ class MemoryOperations:
             ]
 
     def set_breaker(
-        self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
+        self,
+        provider: str,
+        model: str,
+        credential: str,
+        org_id: str = "",
+        *,
+        is_open: bool,
+        seen_at: datetime | None = None,
+        by: By,
     ) -> BreakerLine:
         """Open or close a breaker by hand."""
         with self._lock:
             key, now = (provider, model, credential, org_id), self._clock()
+            known = self.tables.breakers.get(key)
+            if seen_at is not None and (known is None or known.changed_at != seen_at):
+                raise ChangedMeanwhile("the breaker has changed")
             set_breaker(self.tables, key, is_open, by.reason, now)
             action = "breaker.open" if is_open else "breaker.close"
             subject = "/".join(filter(None, key[:3]))
@@ -183,14 +199,19 @@ class MemoryOperations:
             oldest = sorted(self.tables.pauses.values(), key=lambda pause: pause.at)
             return [pauses.pause_line(self.tables, pause.key) for pause in oldest]
 
-    def pause(self, key: PauseKey, *, by: By) -> Pause:
+    def pause(self, key: PauseKey, *, is_new: bool = False, by: By) -> Pause:
         """Keep the calls that a key covers from being sent."""
         with self._lock:
+            if is_new and key in self.tables.pauses:
+                raise ChangedMeanwhile(already_paused(key))
             return pauses.pause(self.tables, key, by, self._clock())
 
-    def resume(self, key: PauseKey, *, by: By) -> bool:
+    def resume(self, key: PauseKey, *, seen_at: datetime | None = None, by: By) -> bool:
         """End a pause or a freeze. False if there is none."""
         with self._lock:
+            known = self.tables.pauses.get(key)
+            if seen_at is not None and known is not None and known.at != seen_at:
+                raise ChangedMeanwhile(paused_again(key))
             return pauses.resume(self.tables, key, by, self._clock())
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
@@ -233,7 +254,8 @@ class MemoryOperations:
         with self._lock:
             t = self.tables
             states = Counter(call.state.value for call in t.calls.values())
-            statuses = Counter(attempt.status.value for attempt in t.attempts.values())
+            statuses = Counter(attempts_by_outcome(t))
+            statuses.update(a.status.value for a in t.attempts.values() if not a.status.is_posted)
             return Snapshot(
                 at=self._clock(),
                 budgets=tuple(
@@ -241,15 +263,12 @@ class MemoryOperations:
                 ),
                 calls_by_state=dict(states),
                 attempts_by_status=dict(statuses),
-                calls_with_missing_rows=sum(
-                    sorted(a.attempt for a in t.attempts_of[key]) != [*range(1, call.attempt + 1)]
-                    for key, call in t.calls.items()
-                ),
-                rows_without_call=sum(a.key not in t.calls for a in t.attempts.values()),
                 dead_letters=sum(map(self._is_dead_letter, t.calls.values()))
                 + len(t.unprocessable_messages),
-                spent_nano_usd=_posted(t.attempts.values()),
+                spent_nano_usd=posted_in_total(t),
                 unknown_attempts=statuses[AttemptStatus.UNKNOWN.value],
+                broken_seals=broken_seals(t),
+                gaps=0,
             )
 
     def _is_dead_letter(self, call: CallRow) -> bool:
@@ -268,60 +287,12 @@ class MemoryOperations:
             reserved_nano_usd=figures.reserved_nano_usd,
             reserved_by_rows_nano_usd=sum(a.hold_nano_usd for a in rows if not a.status.is_posted),
             spent_nano_usd=figures.spent_nano_usd,
-            spent_by_rows_nano_usd=_posted(rows),
+            spent_by_rows_nano_usd=posted_to(self.tables, figures.budget_id),
         )
-
-    def _cost_line(
-        self, org_id: str, call_type: str, provider: str, model: str, calls: list[CallRow]
-    ) -> CostLine:
-        attempts = [a for call in calls for a in self.tables.attempts_of[call.key]]
-        used = [a.usage or Usage() for a in attempts]
-        won = [a for a in attempts if a.status is AttemptStatus.SUCCEEDED]
-        latencies = sorted(a.latency_ms for a in won if a.latency_ms is not None)
-        return CostLine(
-            org_id=org_id,
-            call_type=call_type,
-            provider=provider,
-            model=model,
-            calls=len(calls),
-            attempts=len(attempts),
-            succeeded=sum(call.state is CallState.SUCCEEDED for call in calls),
-            collapsed=sum(self._collapsed(call.key) for call in calls),
-            input_tokens=sum(u.input_tokens for u in used),
-            cached_input_tokens=sum(u.cached_input_tokens for u in used),
-            output_tokens=sum(u.output_tokens for u in used),
-            spent_nano_usd=_posted(attempts),
-            saved_nano_usd=sum(self._saved_nano_usd(call) for call in calls),
-            latency_ms_p50=_percentile(latencies, 0.50),
-            latency_ms_p95=_percentile(latencies, 0.95),
-        )
-
-    def _collapsed(self, key: CallKey) -> int:
-        return sum(s.is_collapsed for s in self.tables.submissions_of[key])
-
-    def _saved_nano_usd(self, call: CallRow) -> int:
-        if call.state is not CallState.SUCCEEDED:
-            return 0
-        return _posted(self.tables.attempts_of[call.key]) * self._collapsed(call.key)
 
 
 def _name(figures: BudgetFigures) -> tuple[str, str, str, datetime]:
     return figures.org_id, figures.scope, figures.window, figures.starts_at
-
-
-def _matches(call: CallRow, call_filter: CallFilter) -> bool:
-    pairs = (
-        (call_filter.org_id, call.org_id),
-        (call_filter.state, call.state),
-        (call_filter.wait_reason, call.wait_reason),
-        (call_filter.end_reason, call.end_reason),
-        (call_filter.call_type, call.call_type),
-        (call_filter.provider, call.provider),
-        (call_filter.model, call.model),
-        (call_filter.error_fingerprint, call.error_fingerprint),
-    )
-    is_named = not call_filter.call_ids or call.key.call_id in call_filter.call_ids
-    return is_named and all(want is None or want == have for want, have in pairs)
 
 
 def _dead_group(fingerprint: str, provider: str, model: str, calls: list[CallRow]) -> DeadGroup:
@@ -335,12 +306,3 @@ def _dead_group(fingerprint: str, provider: str, model: str, calls: list[CallRow
         first_at=min(call.created_at for call in calls),
         last_at=newest.created_at,
     )
-
-
-def _posted(attempts: Iterable[AttemptRow]) -> int:
-    return sum(a.posted_nano_usd or 0 for a in attempts)
-
-
-def _percentile(ordered: list[int], share: float) -> int | None:
-    """Nearest rank, as `percentile_disc`: the first value that at least `share` of all do not exceed."""
-    return ordered[math.ceil(share * len(ordered)) - 1] if ordered else None

@@ -60,14 +60,14 @@ def resume(tables: MemoryTables, key: PauseKey, by: By, now: datetime) -> bool:
 
 
 def free_paused(tables: MemoryTables, limit: int, now: datetime) -> None:
-    """Make calls due that no pause covers any more, by their turn."""
+    """Make calls due that no pause covers any more, by rank."""
     found = [
         call
         for call in tables.calls.values()
         if _waits(call) and call.due_at and call.due_at > now
         if call.key not in tables.locked and not is_paused(tables, call)
     ]
-    for call in sorted(found, key=lambda call: (call.turn_at, call.key))[:limit]:
+    for call in sorted(found, key=lambda call: (call.rank_at, call.key))[:limit]:
         call.due_at = now
 
 

@@ -14,6 +14,7 @@ from callgate.adapters.memory import limits
 from callgate.adapters.memory.bounds import TOO_LARGE, takes_record, takes_settlement
 from callgate.adapters.memory.breakers import is_refused_again
 from callgate.adapters.memory.rows import AttemptRow, CallRow
+from callgate.adapters.memory.sums import end_savings, noted
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.breaker import Health
 from callgate.domain.calls import AttemptKind, AttemptStatus, CallState, WaitReason
@@ -53,9 +54,10 @@ def record(tables: MemoryTables, answer: RecordAnswer, now: datetime) -> RecordO
         outcome = RecordOutcome.LATE
     else:
         return RecordOutcome.CLOSED
+    with noted(tables, attempt):
+        attempt.latency_ms = answer.latency_ms
     attempt.reply = answer.reply
     attempt.error = answer.error
-    attempt.latency_ms = answer.latency_ms
     attempt.provider_request_id = answer.provider_request_id
     attempt.finished_at = now
     return outcome
@@ -73,14 +75,16 @@ def settle(tables: MemoryTables, settlement: Settle, now: datetime) -> SettleOut
     attempt = tables.attempt(settlement.ref)
     if attempt is None or not _is_settleable(attempt, settlement):
         return Settled(settlement.ref, False, call.state)
-    _post(tables, attempt, settlement, now)
+    with noted(tables, attempt):
+        _post(tables, attempt, settlement, now)
     if call.request is None:
         # A late answer of a call that was purged meanwhile: what it cost stays, its text does not.
         attempt.reply = None
     was_open = call.state.is_open
     _move(tables, call, attempt, settlement, now)
     has_ended = was_open and not call.state.is_open
-    return Settled(settlement.ref, True, call.state, has_ended and bool(tables.deliveries(call)))
+    has_links = has_ended and bool(tables.deliveries(call))
+    return Settled(settlement.ref, True, call.state, has_ended, has_links)
 
 
 def _awaits_late_answer(attempt: AttemptRow, now: datetime) -> bool:
@@ -160,5 +164,6 @@ def _succeed(tables: MemoryTables, call: CallRow, winner: AttemptRow, now: datet
     call.attempt_id = winner.attempt_id
     call.error_fingerprint = None
     tables.end(call, CallState.SUCCEEDED, None, now + DUE_AGAIN)
+    end_savings(tables, call)
     if tables.unposted(call.key) is not None and expires_at is not None:
         call.due_at = max(now + DUE_AGAIN, expires_at)

@@ -6,11 +6,15 @@ Rows are changed in place under one lock. Callers get the frozen views of `callg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+from callgate.domain.alerts import Alert, AlertEvent, AlertKind, Channel
 from callgate.domain.breaker import Health
+from callgate.domain.call_order import Lane, Priority, rank_of
 from callgate.domain.calls import (
     AttemptKind,
     AttemptStatus,
@@ -19,10 +23,10 @@ from callgate.domain.calls import (
     CallState,
     WaitReason,
 )
-from callgate.domain.flow import Measure, Source
+from callgate.domain.fingerprints import Fingerprint
 from callgate.domain.ledger import SubmitOutcome
+from callgate.domain.limits import Measure, Source
 from callgate.domain.requests import Usage
-from callgate.domain.turns import Lane, Priority, turn_of
 
 GuardKey = tuple[str, str, str]
 """Provider, model and credential."""
@@ -63,7 +67,7 @@ class CallRow:
     waits_for: GuardKey | None = None
     """Whose breakers it waits for, from refusal to claim."""
     wait_until: datetime | None = None
-    """Until when it may wait for its provider."""
+    """Until when it may wait: for its provider, a place, held money, and while it is paused, in total."""
     output_token_bound: int = 0
     """What it takes from limits of output tokens."""
     priority: Priority = Priority.NORMAL
@@ -72,11 +76,13 @@ class CallRow:
     """Where it was published last."""
     is_in_line: bool = False
     """True while it waits for a place of its organisation, from refusal to claim."""
+    traceparent: str | None = None
+    """The span of the submission that created it."""
 
     @property
-    def turn_at(self) -> datetime:
-        """Its place in its organisation's line; see `turn_of`."""
-        return turn_of(self.created_at, self.priority, self.attempt)
+    def rank_at(self) -> datetime:
+        """The earliest of its organisation comes first; see `rank_of`."""
+        return rank_of(self.created_at, self.priority, self.attempt)
 
     def wait(self, reason: WaitReason, error: str | None, due_at: datetime) -> None:
         """Let it wait."""
@@ -87,8 +93,6 @@ class CallRow:
         self.requested_hold_nano_usd = None
         self.waits_for = None
         self.is_in_line = reason is WaitReason.CONCURRENCY_LIMITED
-        if reason is not WaitReason.RETRY:
-            self.wait_until = None
 
     def wait_until_due(self, at: datetime) -> None:
         """Let it be due then; at its deadline at the latest, because it then ends."""
@@ -104,6 +108,7 @@ class SubmissionRow:
     outcome: SubmitOutcome | None
     """The outcome of submitting it; None if it only inherits the link of the previous generation."""
     link: str | None
+    created_at: datetime
     delivered_at: datetime | None = None
     tries: int = 0
     failure: str | None = None
@@ -111,6 +116,7 @@ class SubmissionRow:
     try_at: datetime | None = None
     """Not before; None: at once."""
     given_up_at: datetime | None = None
+    idempotency_key: str | None = None
 
     @property
     def has_link_to_tell(self) -> bool:
@@ -218,6 +224,7 @@ class AttemptRow:
             kind=self.kind,
             credential=self.credential,
             anomalies=self.anomalies,
+            trace_id=self.trace_id,
         )
 
 
@@ -234,6 +241,11 @@ class LeaseRow:
     expires_at: datetime
     limits_digest: str | None = None
     """Of the declaration of provider limits that it published."""
+    fingerprint: Fingerprint | None = None
+    sections: Mapping[str, str] = field(default_factory=dict)
+    """Digests of its catalogue's sections."""
+    slots: int | None = None
+    """How many calls it runs at a time; None: it does not say."""
 
     @property
     def length(self) -> timedelta:
@@ -244,3 +256,46 @@ class LeaseRow:
     def is_given_away(self) -> bool:
         """True if the lease is released but kept, because some of its calls were locked."""
         return self.began_at == self.expires_at
+
+
+@dataclass(slots=True)
+class AlertRow:
+    """One alert."""
+
+    alert_id: int
+    kind: AlertKind
+    key: str
+    org_id: str
+    subject: str
+    detail: dict[str, Any]
+    at: datetime
+    resolved_at: datetime | None = None
+    is_queued: bool = False
+
+    def fact(self) -> Alert:
+        """What is told about it."""
+        return Alert(
+            self.alert_id, self.kind, self.org_id, self.subject, self.detail, self.at,
+            self.resolved_at,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class AlertDeliveryRow:
+    """One message about an alert."""
+
+    delivery_id: UUID
+    alert_id: int
+    event: AlertEvent
+    channel: Channel
+    queued_at: datetime
+    next_at: datetime
+    tries: int = 0
+    delivered_at: datetime | None = None
+    failure: str | None = None
+    dead_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """True if it is neither delivered nor dead."""
+        return self.delivered_at is None and self.dead_at is None

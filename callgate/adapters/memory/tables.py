@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
+from callgate.adapters.memory.redrive_rows import RedriveRow
 from callgate.adapters.memory.rows import (
+    AlertDeliveryRow,
+    AlertRow,
     AttemptRow,
     BreakerKey,
     CallRow,
@@ -17,6 +20,8 @@ from callgate.adapters.memory.rows import (
     LimitKey,
     SubmissionRow,
 )
+from callgate.domain import trace_context
+from callgate.domain.alerts import AlertEvent, Channel
 from callgate.domain.bounds import error_code
 from callgate.domain.breaker import Breaker
 from callgate.domain.budgets import BudgetFigures, Window, period_of
@@ -31,9 +36,10 @@ from callgate.domain.calls import (
 )
 from callgate.domain.delivery import Delivery
 from callgate.domain.errors import UnknownTimeZone
-from callgate.domain.flow import Declaration, Limit
+from callgate.domain.limits import Declaration, Limit
 from callgate.domain.pauses import Pause, PauseKey
 from callgate.domain.reports import By, OperatorAction, UnprocessableMessage
+from callgate.domain.sums import NOTHING, Delta, Measures, SumKey
 
 NOTHING_DECLARED = Declaration()
 
@@ -63,6 +69,27 @@ class MemoryTables:
     undelivered: dict[CallKey, datetime] = field(default_factory=dict)
     """Ended calls with links to deliver, and when to try the next link."""
     actions: list[OperatorAction] = field(default_factory=list)
+    redrives: dict[UUID, RedriveRow] = field(default_factory=dict)
+    alerts: dict[int, AlertRow] = field(default_factory=dict)
+    alert_deliveries: dict[tuple[int, AlertEvent, Channel], AlertDeliveryRow] = field(
+        default_factory=dict
+    )
+    alerts_made: int = 0
+    alert_messages_made: int = 0
+    deltas: list[Delta] = field(default_factory=list)
+    """What the sums lack yet, oldest first."""
+    quarter_sums: defaultdict[tuple[datetime, SumKey], Measures] = field(
+        default_factory=lambda: defaultdict(lambda: NOTHING)
+    )
+    day_sums: defaultdict[tuple[date, SumKey], Measures] = field(
+        default_factory=lambda: defaultdict(lambda: NOTHING)
+    )
+    budget_sums: defaultdict[tuple[int, date], int] = field(
+        default_factory=lambda: defaultdict(int)
+    )
+    """By `budget_id` and day: what attempts have posted."""
+    seals: dict[datetime, tuple[int, int]] = field(default_factory=dict)
+    """Quarter hours that were proven: their attempts, and what those have posted."""
     newest_generation: dict[UUID, int] = field(default_factory=dict)
     locked: set[CallKey] = field(default_factory=set)
     """Locked calls. Only tests add some: each method here is a whole transaction."""
@@ -165,7 +192,7 @@ class MemoryTables:
             provider=call.provider,
             model=call.model,
             input_token_bound=call.input_token_bound,
-            request=call.request if request_bytes <= bodies.request_bytes_max else None,
+            request=call.request if request_bytes <= bodies.request_max_bytes else None,
             error=call.error,
             created_at=call.created_at,
             posted_nano_usd=sum(a.posted_nano_usd or 0 for a in attempts),
@@ -179,6 +206,7 @@ class MemoryTables:
             priority=call.priority,
             start_before=call.start_before,
             end_reason=call.end_reason,
+            traceparent=trace_context.checked(call.traceparent),
             sweeps=call.sweeps,
             is_purged=call.request is None,
             request_bytes=request_bytes,

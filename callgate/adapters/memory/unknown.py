@@ -7,9 +7,10 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from callgate.adapters.memory.rows import AttemptRow
+from callgate.adapters.memory.sums import noted
 from callgate.adapters.memory.tables import MemoryTables
 from callgate.domain.budgets import BudgetFigures
-from callgate.domain.calls import AttemptStatus
+from callgate.domain.calls import AttemptStatus, CallKey
 from callgate.domain.reports import By
 from callgate.domain.unknown import (
     WHOLE_HOLD,
@@ -33,6 +34,15 @@ def unknown_bills(tables: MemoryTables, which: UnknownFilter) -> list[AttemptRow
         if _matches(tables, row, which)
     ]
     return sorted(found, key=lambda row: (row.started_at, row.attempt_id), reverse=True)
+
+
+def has_unknown_bill(tables: MemoryTables, key: CallKey) -> bool:
+    """True if the bill of an attempt of this call is unknown, and was not settled by hand."""
+    attempts = tables.attempts_of[key]
+    return any(
+        a.posted_at is not None and a.settled_by_hand_at is None and _is_unknown(a)
+        for a in attempts
+    )
 
 
 def bill_of(tables: MemoryTables, row: AttemptRow) -> UnknownBill:
@@ -86,8 +96,9 @@ def settle(
     if not dry_run:
         for budget_id in row.budget_ids:
             tables.change_budget(budget_id, spent=s.billed_nano_usd - before)
-        row.posted_nano_usd = s.billed_nano_usd
-        row.settled_by_hand_at = now
+        with noted(tables, row):
+            row.posted_nano_usd = s.billed_nano_usd
+            row.settled_by_hand_at = now
         call = tables.calls[row.key]
         tables.log_action(
             now, by, "unknown.settle", call.org_id, str(row.attempt_id), from_nano_usd=before,

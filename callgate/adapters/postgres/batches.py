@@ -11,7 +11,7 @@ from callgate.domain.errors import RowRefused
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-BATCH_BYTES_MAX = 4 * 2**20
+BATCH_MAX_BYTES = 4 * 2**20
 """Read or written by one statement, because a statement has a deadline. A heavier row is written alone."""
 
 
@@ -23,7 +23,7 @@ def written(
     start, weight = 0, 0
     for n, row in enumerate(batch):
         weight += _weight(row)
-        if n > start and (weight > BATCH_BYTES_MAX or n - start == ROWS_MAX):
+        if n > start and (weight > BATCH_MAX_BYTES or n - start == ROWS_MAX):
             answers += bisected(batch[start:n], run, alone)
             start, weight = n, _weight(row)
     return answers + bisected(batch[start:], run, alone)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.domain.flow import Declaration, Learned
+from callgate.domain.limits import Declaration, Learned
 
 PUBLISH = "SELECT callgate_publish_limits_v1(%(worker_id)s, %(digest)s, %(declaration)s)"
 LEARN = """SELECT callgate_learn_limits_v1(

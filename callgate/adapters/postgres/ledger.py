@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-import structlog
-
-from callgate.adapters.postgres.batches import BATCH_BYTES_MAX, bisected, written
+from callgate.adapters.postgres.batches import BATCH_MAX_BYTES, bisected, written
 from callgate.adapters.postgres.parameters import reserve_parameters, settle_parameters
 from callgate.adapters.postgres.session import PostgresSession
 from callgate.adapters.postgres.submissions import (
@@ -24,9 +22,10 @@ from callgate.adapters.postgres.submissions import (
     unstorable,
 )
 from callgate.adapters.postgres.views import call_view
-from callgate.domain.bounds import LINK_FAILURE_CHARS_MAX, ROWS_MAX, one_line
-from callgate.domain.breaker import BreakerChange
+from callgate.domain.bounds import LINK_FAILURE_CHARS_MAX, ROWS_MAX, error_code, one_line
+from callgate.domain.breaker_words import BreakerChange
 from callgate.domain.budgets import BudgetRefusal
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import (
     AttemptKind,
     AttemptRef,
@@ -35,7 +34,7 @@ from callgate.domain.calls import (
     CallState,
     CallView,
 )
-from callgate.domain.delivery import Delivery, Told
+from callgate.domain.delivery import Delivery, LinkOutcome
 from callgate.domain.errors import RowRefused
 from callgate.domain.ledger import (
     Due,
@@ -57,9 +56,9 @@ from callgate.domain.ledger import (
     Submitted,
     Unstorable,
 )
-from callgate.domain.turns import Lane
+from callgate.event_log import event_log
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 Out = TypeVar("Out")
 ORG_LINKS_MAX = 50
@@ -68,8 +67,10 @@ CALL_LINKS_MAX = 10
 """Links of one call that the process that ended it delivers at once."""
 
 READ = """SELECT * FROM callgate_read_v2(
-    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(request_bytes_max)s,
-    %(with_reply)s, %(bytes_max)s)"""
+    %(call_ids)s::uuid[], %(generations)s::int[], %(attempt_ids)s::uuid[], %(request_max_bytes)s,
+    %(with_reply)s, %(max_bytes)s)"""
+VIEWS = "SELECT * FROM callgate_views_v1(%(call_ids)s::uuid[], %(generations)s::int[])"
+"""What logins may execute that read no bodies."""
 RESERVE = """SELECT * FROM callgate_reserve_v2(
     %(call_ids)s::uuid[], %(generations)s::int[], %(commands)s::text[], %(holds)s::bigint[],
     %(expires_in_s)s::float8[], %(worker_ids)s::text[], %(price_sources)s::text[], %(trace_ids)s::text[],
@@ -85,21 +86,22 @@ SETTLE = """SELECT * FROM callgate_settle_v2(
     %(input_tokens)s::int[], %(cached_input_tokens)s::int[], %(cache_write_tokens)s::int[],
     %(output_tokens)s::int[], %(reasoning_tokens)s::int[], %(cache_write_1h_tokens)s::int[],
     %(price_sources)s::text[], %(service_tiers)s::text[], %(errors)s::text[], %(fingerprints)s::text[],
-    %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[], %(closed_for_s)s::float8[])"""
+    %(healths)s::text[], %(failure_codes)s::text[], %(anomalies)s::text[], %(blocked_for_s)s::float8[])"""
 DUE = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_due_v2(
     %(limit)s, %(reaper)s, %(lease_stable_for_s)s) d ON true"""
 LOST_MESSAGES = """SELECT now() AS at, d.* FROM (SELECT 1) one LEFT JOIN LATERAL callgate_take_lost_messages_v2(
     %(limit)s, %(queued_before)s) d ON true"""
 LINKS = """SELECT * FROM callgate_links_v1(
-    %(after)s, %(call_ids)s::uuid[], %(generations)s::int[], %(per_call)s, %(per_org)s, %(limit)s, %(bytes_max)s)"""
+    %(after)s, %(call_ids)s::uuid[], %(generations)s::int[], %(per_call)s, %(per_org)s, %(limit)s, %(max_bytes)s)"""
 DELIVER = "SELECT callgate_deliver_v1(%(submission_ids)s::uuid[], %(failures)s::text[], %(again_s)s::float8[])"
 
 
 class PostgresLedger:
     """`LedgerPort` over Postgres 16 or later."""
 
-    def __init__(self, session: PostgresSession) -> None:
+    def __init__(self, session: PostgresSession, *, read: str = READ) -> None:
         self._session = session
+        self._read_sql = read
 
     def submit(self, batch: Sequence[NewSubmission]) -> list[Submitted]:
         """Store submissions; see `LedgerPort.submit`. Up to a thousand are one transaction."""
@@ -140,14 +142,14 @@ class PostgresLedger:
     ) -> deque[CallView | None]:
         refs = [(k.key, k.attempt_id) if isinstance(k, AttemptRef) else (k, None) for k in keys]
         rows = self._session.answers(
-            READ,
+            self._read_sql,
             {
                 "call_ids": [key.call_id for key, _ in refs],
                 "generations": [key.generation for key, _ in refs],
                 "attempt_ids": [attempt_id for _, attempt_id in refs],
-                "request_bytes_max": bodies.request_bytes_max,
+                "request_max_bytes": bodies.request_max_bytes,
                 "with_reply": bodies in (Bodies.REPLY, Bodies.BOTH),
-                "bytes_max": BATCH_BYTES_MAX,
+                "max_bytes": BATCH_MAX_BYTES,
             },
         )
         if any(CallKey(row.call_id, row.generation) != refs[row.ord - 1][0] for row in rows):
@@ -229,16 +231,16 @@ class PostgresLedger:
                 "per_call": limit if keys is None else CALL_LINKS_MAX,
                 "per_org": ORG_LINKS_MAX if keys is None else limit,
                 "limit": limit,
-                "bytes_max": BATCH_BYTES_MAX,
+                "max_bytes": BATCH_MAX_BYTES,
             },
         )
         return [d for d in (_understood(_delivery, row) for row in rows) if d is not None]
 
-    def deliver(self, outcomes: Sequence[Told]) -> None:
-        """Keep what became of links; see `LedgerPort.deliver`."""
-        bisected(outcomes, self._deliver, _untold)
+    def keep_link_outcomes(self, outcomes: Sequence[LinkOutcome]) -> None:
+        """Keep what became of links; see `LedgerPort.keep_link_outcomes`."""
+        bisected(outcomes, self._keep_link_outcomes, _log_lost_outcome)
 
-    def _deliver(self, outcomes: Sequence[Told]) -> list[None]:
+    def _keep_link_outcomes(self, outcomes: Sequence[LinkOutcome]) -> list[None]:
         self._session.answers(
             DELIVER,
             {
@@ -265,7 +267,7 @@ def _understood(build: Callable[[Any], Out], row: Any) -> Out | None:
         return None
 
 
-def _untold(outcome: Told, why: str) -> None:
+def _log_lost_outcome(outcome: LinkOutcome, why: str) -> None:
     log.error("link_outcome.not_stored", submission_id=str(outcome.submission_id), reason=why)
 
 
@@ -283,7 +285,7 @@ def _reserve_outcome(r: ReserveCommand, row: Any) -> ReserveOutcome:
         unsent = AttemptRef(r.key, row.attempt_id) if row.attempt_id else None
         return NotClaimed(r.key, CallState(row.state) if row.state else None, unsent)
     refusal = BudgetRefusal.from_json(row.refusal) if row.is_budget else None
-    return Refused(r.key, CallState(row.state), refusal)
+    return Refused(r.key, CallState(row.state), refusal, error_code(row.refusal))
 
 
 def _settle_outcome(
@@ -294,7 +296,13 @@ def _settle_outcome(
     if row.applied is None:
         return Locked(s.ref.key)
     return Settled(
-        s.ref, row.applied, CallState(row.state), row.has_links, has_freed_waiters, changes
+        s.ref,
+        row.applied,
+        CallState(row.state),
+        row.has_ended,
+        row.has_links,
+        has_freed_waiters,
+        changes,
     )
 
 

@@ -8,37 +8,44 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import TypeAdapter
-
-from callgate.adapters.postgres.ledger import PostgresLedger
+from callgate.adapters.postgres.alerts import PostgresAlertOperations
+from callgate.adapters.postgres.audit import read_snapshot
+from callgate.adapters.postgres.budget_reports import (
+    PostgresBudgetReports,
+    bill_of,
+    figures_of,
+    unknown_zone,
+)
+from callgate.adapters.postgres.call_search import PostgresCallSearch, filter_parameters
 from callgate.adapters.postgres.session import PostgresSession
+from callgate.adapters.postgres.sums import PostgresSums
 from callgate.domain.bounds import (
     OPERATOR_TEXT_CHARS_MAX,
     QUEUE_CHARS_MAX,
     ROWS_MAX,
-    UNPROCESSABLE_BYTES_MAX,
+    UNPROCESSABLE_MAX_BYTES,
     one_line,
     reason_json,
 )
 from callgate.domain.budgets import BudgetFigures, Window
-from callgate.domain.calls import AttemptStatus, CallKey, CallState, CallView
+from callgate.domain.calls import CallKey
 from callgate.domain.concurrency import CallsOf
 from callgate.domain.delivery import LinkFailure
-from callgate.domain.errors import UnknownTimeZone
-from callgate.domain.flow import Measure, Source
-from callgate.domain.pauses import Pause, PauseKey
+from callgate.domain.errors import ChangedMeanwhile, UnknownTimeZone
+from callgate.domain.limits import Measure, Source
+from callgate.domain.pauses import Pause, PauseKey, already_paused, paused_again
 from callgate.domain.reports import (
+    Ahead,
     BreakerLine,
-    BudgetDrift,
     By,
     CallFilter,
     ConcurrencyLine,
-    CostLine,
     DeadGroup,
     EndReason,
     LimitLine,
     LimitPublisher,
     OperatorAction,
+    RecentEnd,
     Snapshot,
     SpendingLine,
     UnprocessableMessage,
@@ -56,28 +63,26 @@ BUDGETS = "SELECT * FROM callgate_budgets_v1(%(org_id)s)"
 SET_BUDGET = """SELECT * FROM callgate_set_budget_v1(
     %(org_id)s, %(scope)s, %(window)s, %(limit)s::bigint, %(timezone)s)"""
 END = "SELECT * FROM callgate_end_v1(%(call_ids)s::uuid[], %(generations)s::int[], %(error)s, %(states)s::text[])"
-CALLS = """SELECT * FROM callgate_calls_v1(
-    %(org_id)s, %(state)s, %(wait_reason)s, %(end_reason)s, %(call_type)s, %(provider)s, %(model)s,
-    %(error_fingerprint)s, %(call_ids)s::uuid[], %(limit)s)"""
 DEAD_GROUPS = """SELECT * FROM callgate_dead_groups_v1(
     %(org_id)s, %(call_type)s, %(provider)s, %(model)s, %(error_fingerprint)s, %(call_ids)s::uuid[])"""
 LINK_FAILURES = (
     "SELECT * FROM callgate_link_failures_v1(%(call_id)s::uuid, %(generation)s, %(limit)s)"
 )
-AUDIT = "SELECT * FROM callgate_audit_v1()"
-COSTS = "SELECT * FROM callgate_costs_v1(%(org_id)s)"
 SPENDING = "SELECT * FROM callgate_spending_v1(%(org_ids)s::text[], %(days)s, %(attempts_max)s)"
-BREAKERS = "SELECT * FROM callgate_breakers_v1()"
+BREAKERS = "SELECT * FROM callgate_breakers_v2()"
 LIMITS = "SELECT * FROM callgate_limits_v1()"
 CONCURRENCY = "SELECT * FROM callgate_concurrency_v1()"
+AHEAD = "SELECT * FROM callgate_ahead_v1(%(call_id)s, %(generation)s)"
+RECENT_ENDS = "SELECT * FROM callgate_recent_ends_v1(%(orgs_max)s, %(calls_max)s, %(age_s)s)"
 LIMIT_PUBLISHERS = "SELECT * FROM callgate_limit_publishers_v1()"
-SET_BREAKER = """SELECT * FROM callgate_set_breaker_v1(
-    %(provider)s, %(model)s, %(credential)s, %(org_id)s, %(is_open)s, %(operator)s, %(reason)s)"""
+SET_BREAKER = """SELECT * FROM callgate_set_breaker_v2(
+    %(provider)s, %(model)s, %(credential)s, %(org_id)s, %(is_open)s, %(seen_at)s, %(operator)s, %(reason)s)"""
 PAUSES = "SELECT * FROM callgate_pauses_v1()"
 PAUSE = """SELECT * FROM callgate_pause_v1(
-    %(provider)s, %(model)s, %(call_type)s, %(org_id)s, %(is_freeze)s, %(operator)s, %(reason)s)"""
+    %(provider)s, %(model)s, %(call_type)s, %(org_id)s, %(is_freeze)s, %(is_new)s, %(operator)s, %(reason)s)"""
 RESUME = """SELECT * FROM callgate_resume_v1(
-    %(provider)s, %(model)s, %(call_type)s, %(org_id)s, %(is_freeze)s, %(operator)s, %(reason)s) AS was_paused"""
+    %(provider)s, %(model)s, %(call_type)s, %(org_id)s, %(is_freeze)s, %(seen_at)s, %(operator)s,
+    %(reason)s) AS was_paused"""
 UNKNOWN_BILLS = """SELECT * FROM callgate_unknown_v1(
     %(org_id)s, %(provider)s, %(model)s, %(since)s, %(before)s, %(with_past)s, %(attempt_ids)s::uuid[], %(limit)s)"""
 UNKNOWN_DAYS = """SELECT * FROM callgate_unknown_days_v1(
@@ -92,15 +97,15 @@ KEEP_UNPROCESSABLE = (
 )
 ORGS_MAX = 100
 """Organisations that one statement sums up."""
-_DRIFTS = TypeAdapter(tuple[BudgetDrift, ...])
 
 
-class PostgresOperations:
+class PostgresOperations(
+    PostgresSums, PostgresAlertOperations, PostgresBudgetReports, PostgresCallSearch
+):
     """`OperationsPort` over Postgres."""
 
     def __init__(self, session: PostgresSession) -> None:
-        self._session = session
-        self._ledger = PostgresLedger(session)
+        PostgresCallSearch.__init__(self, session)
 
     def set_budget(
         self, org_id: str, scope: str, window: Window, limit_nano_usd: int, timezone: str = "UTC"
@@ -117,24 +122,16 @@ class PostgresOperations:
             },
         )
         if not rows:
-            raise UnknownTimeZone(
-                f"{timezone!r} is no time zone that Postgres knows, such as Europe/Berlin"
-            )
-        return _figures(rows[0])
+            raise UnknownTimeZone(unknown_zone(timezone))
+        return figures_of(rows[0])
 
     def budgets(self, org_id: str | None = None) -> list[BudgetFigures]:
         """List budgets; see `OperationsPort.budgets`."""
-        return [_figures(row) for row in self._session.answers(BUDGETS, {"org_id": org_id})]
-
-    def calls(self, call_filter: CallFilter, *, limit: int) -> list[CallView]:
-        """List calls; see `OperationsPort.calls`."""
-        rows = self._session.answers(CALLS, {**_filter(call_filter), "limit": limit})
-        keys = [CallKey(row.call_id, row.generation) for row in rows]
-        return [view for view in self._ledger.read(keys) if view is not None]
+        return [figures_of(row) for row in self._session.answers(BUDGETS, {"org_id": org_id})]
 
     def dead_groups(self, call_filter: CallFilter) -> list[DeadGroup]:
         """Group dead letters; see `OperationsPort.dead_groups`."""
-        rows = self._session.answers(DEAD_GROUPS, _filter(call_filter))
+        rows = self._session.answers(DEAD_GROUPS, filter_parameters(call_filter))
         return [DeadGroup(**row._asdict()) for row in rows]
 
     def unprocessable_messages(self, *, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:
@@ -178,14 +175,9 @@ class PostgresOperations:
             {
                 "queue": one_line(message.queue, QUEUE_CHARS_MAX),
                 "reason": one_line(message.reason, OPERATOR_TEXT_CHARS_MAX),
-                "raw": message.raw[:UNPROCESSABLE_BYTES_MAX],
+                "raw": message.raw[:UNPROCESSABLE_MAX_BYTES],
             },
         )
-
-    def costs(self, org_id: str | None = None) -> list[CostLine]:
-        """Sum what was used; see `OperationsPort.costs`."""
-        rows = self._session.answers(COSTS, {"org_id": org_id})
-        return [CostLine(**row._asdict()) for row in rows]
 
     def spending(
         self, org_ids: Sequence[str], *, days: int, attempts_max: int
@@ -213,16 +205,35 @@ class PostgresOperations:
         rows = (row._asdict() for row in self._session.answers(CONCURRENCY, {}))
         return [ConcurrencyLine(**{**row, "calls_of": CallsOf(row["calls_of"])}) for row in rows]
 
+    def ahead(self, key: CallKey) -> Ahead | None:
+        """Count the calls before one; see `OperationsPort.ahead`."""
+        parameters = {"call_id": key.call_id, "generation": key.generation}
+        rows = self._session.answers(AHEAD, parameters)
+        return Ahead(**rows[0]._asdict()) if rows else None
+
+    def recent_ends(self, *, orgs_max: int, calls_max: int, age_s: float) -> list[RecentEnd]:
+        """Count recent ends; see `OperationsPort.recent_ends`."""
+        bounds = {"orgs_max": orgs_max, "calls_max": calls_max, "age_s": age_s}
+        return [RecentEnd(*row) for row in self._session.answers(RECENT_ENDS, bounds)]
+
     def limit_publishers(self) -> list[LimitPublisher]:
         """List the workers that published limits; see `OperationsPort.limit_publishers`."""
         rows = self._session.answers(LIMIT_PUBLISHERS, {})
         return [LimitPublisher(**row._asdict()) for row in rows]
 
     def set_breaker(
-        self, provider: str, model: str, credential: str, org_id: str = "", *, is_open: bool, by: By
+        self,
+        provider: str,
+        model: str,
+        credential: str,
+        org_id: str = "",
+        *,
+        is_open: bool,
+        seen_at: datetime | None = None,
+        by: By,
     ) -> BreakerLine:
         """Open or close a breaker; see `OperationsPort.set_breaker`."""
-        (row,) = self._session.answers(
+        rows = self._session.answers(
             SET_BREAKER,
             {
                 "provider": provider,
@@ -230,32 +241,39 @@ class PostgresOperations:
                 "credential": credential,
                 "org_id": org_id,
                 "is_open": is_open,
-                "operator": by.operator,
-                "reason": by.reason,
+                "seen_at": seen_at,
+                **asdict(by),
             },
         )
-        return BreakerLine(**row._asdict())
+        if not rows:
+            raise ChangedMeanwhile("the breaker has changed")
+        return BreakerLine(**rows[0]._asdict())
 
     def pauses(self) -> list[Pause]:
         """List pauses; see `OperationsPort.pauses`."""
         return [_pause(row) for row in self._session.answers(PAUSES, {})]
 
-    def pause(self, key: PauseKey, *, by: By) -> Pause:
+    def pause(self, key: PauseKey, *, is_new: bool = False, by: By) -> Pause:
         """Keep calls from being sent; see `OperationsPort.pause`."""
-        (row,) = self._session.answers(PAUSE, {**asdict(key), **asdict(by)})
-        return _pause(row)
+        rows = self._session.answers(PAUSE, {**asdict(key), "is_new": is_new, **asdict(by)})
+        if not rows:
+            raise ChangedMeanwhile(already_paused(key))
+        return _pause(rows[0])
 
-    def resume(self, key: PauseKey, *, by: By) -> bool:
+    def resume(self, key: PauseKey, *, seen_at: datetime | None = None, by: By) -> bool:
         """End a pause; see `OperationsPort.resume`."""
-        (row,) = self._session.answers(RESUME, {**asdict(key), **asdict(by)})
-        return bool(row.was_paused)
+        rows = self._session.answers(RESUME, {**asdict(key), "seen_at": seen_at, **asdict(by)})
+        if not rows:
+            # Null stands for no row.
+            raise ChangedMeanwhile(paused_again(key))
+        return bool(rows[0].was_paused)
 
     def unknown_bills(self, which: UnknownFilter, *, limit: int) -> list[UnknownBill]:
         """List unknown bills; see `OperationsPort.unknown_bills`."""
         rows = self._session.answers(
             UNKNOWN_BILLS, {**asdict(which), "attempt_ids": None, "limit": limit}
         )
-        return [_bill(row) for row in rows]
+        return [bill_of(row) for row in rows]
 
     def unknown_days(self, which: UnknownFilter) -> list[UnknownDay]:
         """Sum unknown bills; see `OperationsPort.unknown_days`."""
@@ -265,7 +283,7 @@ class PostgresOperations:
     def bills(self, attempt_ids: Sequence[UUID]) -> dict[UUID, UnknownBill]:
         """Look at attempts; see `OperationsPort.bills`."""
         which = {**asdict(UnknownFilter()), "attempt_ids": list(attempt_ids), "limit": None}
-        return {row.attempt_id: _bill(row) for row in self._session.answers(UNKNOWN_BILLS, which)}
+        return {row.attempt_id: bill_of(row) for row in self._session.answers(UNKNOWN_BILLS, which)}
 
     def settle_by_hand(
         self, batch: Sequence[SettleByHand], *, by: By, dry_run: bool = False
@@ -299,10 +317,8 @@ class PostgresOperations:
         ]
 
     def snapshot(self) -> Snapshot:
-        """Read the figures and sums at one moment; see `OperationsPort.snapshot`."""
-        (row,) = self._session.answers(AUDIT, {})
-        seen = row._asdict()
-        return Snapshot(**{**seen, "budgets": _DRIFTS.validate_python(seen["budgets"])})
+        """Read the figures and sums; see `OperationsPort.snapshot`."""
+        return read_snapshot(self._session)
 
 
 def _spending_line(row: Any) -> SpendingLine:
@@ -311,46 +327,9 @@ def _spending_line(row: Any) -> SpendingLine:
     return SpendingLine(**{**fields, **sums})
 
 
-def _bill(row: Any) -> UnknownBill:
-    fields = row._asdict()
-    key = CallKey(fields.pop("call_id"), fields.pop("generation"))
-    fields |= {"status": AttemptStatus(row.status), "anomalies": tuple(row.anomalies)}
-    return UnknownBill(key=key, **fields)
-
-
-def _figures(row: Any) -> BudgetFigures:
-    return BudgetFigures(
-        budget_id=row.id,
-        org_id=row.org_id,
-        scope=row.scope,
-        window=Window(row.window),
-        timezone=row.timezone,
-        starts_at=row.starts_at,
-        ends_at=row.ends_at,
-        limit_nano_usd=row.limit_nano_usd,
-        reserved_nano_usd=row.reserved_nano_usd,
-        spent_nano_usd=row.spent_nano_usd,
-    )
-
-
 def _pause(row: Any) -> Pause:
     key = PauseKey(row.provider, row.model, row.call_type, row.org_id, row.is_freeze)
     return Pause(key, By(row.operator, row.reason), row.at, row.waiting)
-
-
-def _filter(call_filter: CallFilter) -> dict[str, Any]:
-    state = call_filter.state
-    return {
-        "org_id": call_filter.org_id,
-        "state": state.value if isinstance(state, CallState) else None,
-        "wait_reason": call_filter.wait_reason and call_filter.wait_reason.value,
-        "end_reason": call_filter.end_reason,
-        "call_type": call_filter.call_type,
-        "provider": call_filter.provider,
-        "model": call_filter.model,
-        "error_fingerprint": call_filter.error_fingerprint,
-        "call_ids": list(call_filter.call_ids) or None,
-    }
 
 
 def _limit_line(row: Any) -> LimitLine:

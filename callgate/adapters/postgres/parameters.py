@@ -67,5 +67,5 @@ def settle_parameters(batch: Sequence[Settle]) -> dict[str, Any]:
         "healths": [s.health.value for s in batch],
         "failure_codes": [s.failure_code for s in batch],
         "anomalies": [",".join(s.anomalies) for s in batch],
-        "closed_for_s": [s.closed_for_s for s in batch],
+        "blocked_for_s": [s.blocked_for_s for s in batch],
     }

@@ -33,7 +33,8 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from callgate.adapters.postgres.refusals import TryAgain, ends_connection, translated
 from callgate.adapters.postgres.url import connect_arguments, unusable
-from callgate.domain.errors import ConfigurationError, LedgerUnavailable
+from callgate.adapters.postgres.version import OLDER, SCHEMA, require_schema
+from callgate.domain.errors import ConfigurationError, LedgerUnavailable, NotMigrated
 from callgate.per_process import PerProcess
 
 T = TypeVar("T")
@@ -53,13 +54,29 @@ class PostgresSession:
     Errors: LedgerUnavailable, NotMigrated, NotPermitted, ConfigurationError; RowRefused where a row is to blame.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0, pool_size: int = 8) -> None:
-        """Open nothing yet. `timeout_s` bounds the wait for a connection and, apart from it, for each statement."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 5.0,
+        pool_size: int = 8,
+        checks_schema: bool = False,
+        role: str | None = None,
+    ) -> None:
+        """
+        Open nothing yet.
+
+        Args:
+            timeout_s: Bounds the wait for a connection and, apart from it, for each statement.
+            checks_schema: Check with the first connection that the ledger is one that this version can use.
+            role: A database role that the login is a member of. Statements have its rights and no others.
+        """
         if reason := unusable(url):
             raise ConfigurationError(f"the database URL cannot be used: {reason}")
         self.url = url
         self._timeout_s = timeout_s
-        self._preamble = _preamble(timeout_s)
+        self._preamble = _preamble(timeout_s) + (f"SET LOCAL ROLE {role}; " if role else "")
+        self._checks_schema = checks_schema
         self._own = PerProcess(
             lambda: _Own(
                 open_engine(
@@ -142,12 +159,31 @@ class PostgresSession:
                     own.engine.connect() as connection,
                     own.watchdog.deadline(connection, self._timeout_s),
                 ):
+                    if self._checks_schema and not own.is_schema_known:
+                        self._require_schema(connection)
+                        own.is_schema_known = True
                     return work(connection)
             except TryAgain as exc:
                 if attempt == TRIES_MAX or time.monotonic() > give_up_at:
                     raise LedgerUnavailable(f"the ledger let nothing pass: {exc}") from exc
                 time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
+
+    def _require_schema(self, connection: Connection) -> None:
+        """
+        Check which schema the ledger has.
+
+        Raises:
+            NotMigrated: This version cannot use it.
+        """
+        try:
+            with translated():
+                rows = connection.exec_driver_sql(self._preamble + SCHEMA).fetchall()
+        except NotMigrated as exc:
+            raise NotMigrated(OLDER) from exc
+        if len(rows) != 1:
+            self.distrust()
+        require_schema(*rows[0])
 
 
 class KeptTransaction:
@@ -238,12 +274,13 @@ def _discard_if_ended(dbapi_connection: Any, record: object, proxy: object) -> N
         raise InvalidatePoolError
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Own:
     """The connections and the watchdog of one process."""
 
     engine: Engine
     watchdog: _Watchdog
+    is_schema_known: bool = False
 
 
 class _Watchdog:

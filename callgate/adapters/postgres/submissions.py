@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from callgate.domain import trace_context
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import CallKey, CallState
 from callgate.domain.ledger import NewSubmission, SubmitOutcome, Submitted
 from callgate.domain.open_calls import OpenCalls
-from callgate.domain.turns import Lane
 
 SUBMIT = """SELECT * FROM callgate_submit_v2(
     %(submission_ids)s::uuid[], %(org_ids)s::text[], %(call_ids)s::uuid[], %(input_hashes)s::bytea[],
     %(call_types)s::text[], %(providers)s::text[], %(models)s::text[], %(input_token_bounds)s::int[],
     %(requests)s::bytea[], %(idempotency_keys)s::text[], %(links)s::text[], %(forces)s::boolean[],
-    %(inherits)s::boolean[], %(priorities)s::smallint[], %(start_within_s)s::float8[])"""
+    %(inherits)s::boolean[], %(priorities)s::smallint[], %(start_within_s)s::float8[],
+    %(traceparents)s::text[])"""
 
 
 def submit_parameters(batch: Sequence[NewSubmission]) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def submit_parameters(batch: Sequence[NewSubmission]) -> dict[str, Any]:
         "inherits": [s.inherit_links for s in batch],
         "priorities": [s.priority.value for s in batch],
         "start_within_s": [s.start_within_s for s in batch],
+        "traceparents": [s.traceparent for s in batch],
     }
 
 
@@ -46,6 +49,7 @@ def submitted(s: NewSubmission, row: Any) -> Submitted:
         CallState(row.state),
         Lane(row.lane) if row.lane else None,
         OpenCalls(row.open_calls, row.open_calls_max) if is_busy else None,
+        trace_context.checked(row.traceparent),
     )
 
 

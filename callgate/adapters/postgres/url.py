@@ -22,7 +22,7 @@ SCHEMES = (SCHEME, "postgres", "postgresql+psycopg2")
 """The last one names the driver, as SQLAlchemy does."""
 ESCAPES = "in a password, / is written %2F, @ %40, ? %3F and % %25"
 _UNKNOWN_OPTION = re.compile(r'invalid URI query parameter: ("\w+")')
-CONNECT_TIMEOUT_S_MIN = 2
+CONNECT_TIMEOUT_MIN_S = 2
 """libpq treats 1 as 2."""
 
 
@@ -71,7 +71,7 @@ def connect_arguments(url: str, timeout_s: float) -> dict[str, Any]:
         "application_name": "callgate",
         **choice,
         **found,
-        "connect_timeout": max(CONNECT_TIMEOUT_S_MIN, round(timeout_s / hosts)),
+        "connect_timeout": max(CONNECT_TIMEOUT_MIN_S, round(timeout_s / hosts)),
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from callgate.domain import trace_context
+from callgate.domain.call_order import Priority
 from callgate.domain.calls import (
     AttemptKind,
     AttemptStatus,
@@ -15,7 +17,6 @@ from callgate.domain.calls import (
     WaitReason,
 )
 from callgate.domain.requests import Usage
-from callgate.domain.turns import Priority
 
 
 def call_view(row: Any) -> CallView:
@@ -42,6 +43,7 @@ def call_view(row: Any) -> CallView:
         broken=BrokenAnswer(row.broken_id, row.broken_bytes) if row.broken_id else None,
         wait_reason=WaitReason(row.wait_reason) if row.wait_reason else None,
         end_reason=row.end_reason,
+        traceparent=trace_context.checked(row.traceparent),
         priority=Priority(row.priority),
         start_before=row.start_before,
         sweeps=row.sweeps,
@@ -72,6 +74,7 @@ def attempt_view(row: Any) -> AttemptView:
         kind=AttemptKind(row.kind),
         credential=row.credential,
         anomalies=tuple(row.anomalies),
+        trace_id=row.trace_id,
     )
 
 

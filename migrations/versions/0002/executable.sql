@@ -7,7 +7,8 @@ BEGIN
     FOR f IN
         SELECT p.oid::regprocedure FROM pg_proc p
          WHERE p.pronamespace = '{schema}'::regnamespace AND p.proname LIKE 'callgate\_%' AND NOT p.prosecdef
-           AND EXISTS (SELECT 1 FROM unnest(ARRAY['callgate_client', 'callgate_worker', 'callgate_dashboard']) AS r(role)
+           AND EXISTS (SELECT 1 FROM unnest(ARRAY['callgate_client', 'callgate_worker', 'callgate_dashboard',
+                                                'callgate_operator', 'callgate_body_reader']) AS r(role)
                         WHERE has_function_privilege(r.role, p.oid, 'EXECUTE'))
     LOOP
         EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER SET search_path = {schema}, pg_temp'

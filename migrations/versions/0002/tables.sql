@@ -140,37 +140,47 @@ CREATE TABLE flow_org (
 );
 COMMENT ON TABLE flow_org IS 'organisations whose running calls are counted; a claim locks the row';
 
-ALTER TABLE breaker ADD COLUMN in_flight_max INTEGER, ADD COLUMN grown_at TIMESTAMP WITH TIME ZONE;
+ALTER TABLE breaker ADD COLUMN in_flight_max INTEGER, ADD COLUMN grown_at TIMESTAMP WITH TIME ZONE,
+    ADD COLUMN cause TEXT, ADD COLUMN error_fingerprint TEXT,
+    ADD CONSTRAINT ck_breaker_cause_is_bounded CHECK (char_length(cause) <= 4000),
+    ADD CONSTRAINT ck_breaker_error_fingerprint_is_bounded CHECK (char_length(error_fingerprint) <= 128);
+COMMENT ON COLUMN breaker.cause IS 'what exactly failed, in callgate''s own words';
+COMMENT ON COLUMN breaker.error_fingerprint IS 'of the failure that opened it';
 COMMENT ON COLUMN breaker.in_flight_max IS 'attempts under way at most; null: any number';
 COMMENT ON COLUMN breaker.grown_at IS 'when that number last changed';
 
-ALTER TABLE worker_lease ADD COLUMN limits_digest TEXT,
+ALTER TABLE worker_lease ADD COLUMN limits_digest TEXT, ADD COLUMN slots INTEGER,
+    ADD CONSTRAINT ck_worker_lease_slots_not_negative CHECK (slots >= 0),
     ADD CONSTRAINT ck_worker_lease_limits_digest_is_bounded CHECK (char_length(limits_digest) <= 128);
 COMMENT ON COLUMN worker_lease.limits_digest IS 'of the declaration of provider limits it published';
+COMMENT ON COLUMN worker_lease.slots IS 'how many calls it runs at a time; null: it does not say';
 
 ALTER TABLE llm_call ADD COLUMN output_token_bound INTEGER,
     ADD COLUMN priority SMALLINT DEFAULT 1 NOT NULL,
-    ADD COLUMN turn_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+    ADD COLUMN rank_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     ADD COLUMN start_before TIMESTAMP WITH TIME ZONE,
     ADD COLUMN lane TEXT,
     ADD COLUMN is_in_line BOOLEAN DEFAULT false NOT NULL,
+    ADD COLUMN traceparent TEXT, ADD CONSTRAINT ck_llm_call_traceparent_is_bounded CHECK (octet_length(traceparent) <= 55),
     ADD CONSTRAINT ck_llm_call_lane CHECK (lane IN ('call', 'express')),
     ADD CONSTRAINT ck_llm_call_priority CHECK (priority BETWEEN 0 AND 2),
     DROP CONSTRAINT ck_llm_call_wait_reason,
     ADD CONSTRAINT ck_llm_call_wait_reason CHECK (wait_reason IN ('retry', 'budget_held', 'budget_exhausted', 'provider',
         'quarantine', 'memory', 'locked', 'rate_limited',
         'backlog', 'paused', 'concurrency_limited'));
-COMMENT ON COLUMN llm_call.wait_until IS 'until when it may wait for its provider, for a place, or paused';
+COMMENT ON COLUMN llm_call.wait_until IS 'until when it may wait for its provider, a place, held money, or paused';
+COMMENT ON COLUMN llm_call.traceparent IS 'the span of the submission that created it';
 COMMENT ON COLUMN llm_call.is_in_line IS 'it waits for a place of its organisation, from refusal to claim';
 DROP INDEX ix_llm_call_breaker;
-CREATE INDEX ix_llm_call_breaker ON llm_call (breaker_id, org_id, turn_at) WHERE breaker_id IS NOT NULL;
-CREATE INDEX ix_llm_call_backlog ON llm_call (org_id, turn_at) WHERE wait_reason = 'backlog';
-CREATE INDEX ix_llm_call_in_line ON llm_call (org_id, call_type, turn_at)
-    WHERE is_in_line AND state IN ('queued', 'waiting');
-CREATE INDEX ix_llm_call_woken ON llm_call (org_id, due_at) WHERE is_in_line AND state IN ('queued', 'waiting');
-CREATE INDEX ix_llm_call_open_org ON llm_call (org_id, state, priority) WHERE state IN ('queued', 'running', 'waiting');
+CREATE INDEX ix_llm_call_breaker ON llm_call (breaker_id, org_id, rank_at) WHERE breaker_id IS NOT NULL;
+CREATE INDEX ix_llm_call_backlog ON llm_call (org_id, rank_at) WHERE wait_reason = 'backlog';
+CREATE INDEX ix_llm_call_in_line ON llm_call (org_id, hashtext(call_type), call_type, provider, model, rank_at)
+    WHERE is_in_line AND (state = 'queued' OR wait_reason = 'concurrency_limited');
+CREATE INDEX ix_llm_call_woken ON llm_call (org_id, due_at)
+    WHERE is_in_line AND (state = 'queued' OR wait_reason = 'concurrency_limited');
+CREATE INDEX ix_llm_call_open_org ON llm_call (state, org_id, priority) WHERE state IN ('queued', 'running', 'waiting');
 COMMENT ON COLUMN llm_call.priority IS '0 bulk, 1 normal, 2 interactive';
-COMMENT ON COLUMN llm_call.turn_at IS 'the earliest comes first';
+COMMENT ON COLUMN llm_call.rank_at IS 'the earliest comes first';
 COMMENT ON COLUMN llm_call.start_before IS 'it is not sent later';
 COMMENT ON COLUMN llm_call.lane IS 'where it was published last; null: call';
 COMMENT ON COLUMN llm_call.output_token_bound IS 'what it takes from limits of output tokens';
@@ -186,7 +196,6 @@ COMMENT ON COLUMN ai_call_log.limit_ids IS 'the provider limits it took from';
 COMMENT ON COLUMN ai_call_log.output_token_bound IS 'what it took from limits of output tokens';
 COMMENT ON COLUMN ai_call_log.cache_write_1h_tokens IS 'the part of cache_write_tokens that is kept for an hour';
 COMMENT ON COLUMN ai_call_log.health IS 'what it says about its provider; limited: it does not count';
-ALTER TABLE ai_call_log_archive ADD COLUMN cache_write_1h_tokens BIGINT DEFAULT 0 NOT NULL;
 CREATE INDEX ix_ai_call_log_in_flight ON ai_call_log (provider, credential, model) WHERE posted_nano_usd IS NULL;
 
 CREATE TABLE pause (
@@ -214,4 +223,16 @@ CREATE TABLE pause (
 COMMENT ON TABLE pause IS 'calls that are not sent, until an operator resumes them';
 COMMENT ON COLUMN pause.provider IS 'empty: any; as the other names';
 COMMENT ON COLUMN pause.is_freeze IS 'new submissions are refused too';
-CREATE INDEX ix_llm_call_paused ON llm_call (org_id, call_type, provider, model, turn_at) WHERE wait_reason = 'paused';
+CREATE INDEX ix_llm_call_paused ON llm_call (org_id, call_type, provider, model, rank_at) WHERE wait_reason = 'paused';
+
+CREATE TABLE ledger_figures (
+    is_only BOOLEAN DEFAULT true NOT NULL,
+    read_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    figures JSON NOT NULL,
+    CONSTRAINT pk_ledger_figures PRIMARY KEY (is_only),
+    CONSTRAINT ck_ledger_figures_is_one_row CHECK (is_only)
+);
+COMMENT ON TABLE ledger_figures IS 'the newest figures for metrics; one row';
+COMMENT ON COLUMN ledger_figures.figures IS 'each as name, labels, value';
+CREATE INDEX ix_budget_ends_at ON budget (ends_at);
+CREATE INDEX ix_operator_action_operator ON operator_action (operator, id);

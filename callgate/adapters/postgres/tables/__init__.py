@@ -5,7 +5,27 @@ Money is BIGINT nano-USD. Times come from the database's clock. Every table of t
 never be false is a CHECK.
 """
 
-from callgate.adapters.postgres.tables import attempts, calls, flow, limits, operations
+from callgate.adapters.postgres.tables import (
+    admission,
+    alerts,
+    attempts,
+    calls,
+    flow,
+    operations,
+    redrives,
+    sums,
+)
 from callgate.adapters.postgres.tables.columns import PARTITION_NAME, metadata
 
-__all__ = ["PARTITION_NAME", "attempts", "calls", "flow", "limits", "metadata", "operations"]
+__all__ = [
+    "PARTITION_NAME",
+    "admission",
+    "alerts",
+    "attempts",
+    "calls",
+    "flow",
+    "metadata",
+    "operations",
+    "redrives",
+    "sums",
+]

@@ -1,4 +1,4 @@
-"""`ai_call_log`: one row for each request to a provider, partitioned by month, and the sums of dropped months."""
+"""`ai_call_log`: one row for each request to a provider, partitioned by month."""
 
 from sqlalchemy import (
     ARRAY,
@@ -6,7 +6,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Computed,
-    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -126,7 +125,7 @@ ai_call_log = Table(
         provider_request_id=NAME,
         trace_id=f"char_length({{}}) <= {bounds.TRACE_ID_CHARS_MAX}",
         error_json=ERROR,
-        reply=f"octet_length({{}}) <= {bounds.REPLY_BYTES_MAX}",
+        reply=f"octet_length({{}}) <= {bounds.REPLY_MAX_BYTES}",
         worker_id=PROCESS,
         anomalies="cardinality({}) <= 32",
     ),
@@ -151,6 +150,11 @@ Index(
     ai_call_log.c.model,
     postgresql_where=text("posted_nano_usd IS NULL"),
 )
+Index(
+    "ix_ai_call_log_trace",
+    ai_call_log.c.trace_id,
+    postgresql_where=text("trace_id IS NOT NULL"),
+)
 Index("ix_ai_call_log_org", ai_call_log.c.org_id, ai_call_log.c.started_at)
 Index(
     "ix_ai_call_log_unknown",
@@ -165,34 +169,4 @@ Index(
     "ix_ai_call_log_worker",
     func.split_part(ai_call_log.c.worker_id, literal_column("'/'"), literal_column("1")),
     postgresql_where=text("posted_at IS NULL"),
-)
-
-ai_call_log_archive = Table(
-    "ai_call_log_archive",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), nullable=False),
-    Column("partition_name", Text, nullable=False, comment="the partition that was dropped"),
-    Column("ends_at", TIME, nullable=False, comment="its attempts are older than this"),
-    Column("org_id", Text, nullable=False),
-    Column("call_type", Text, nullable=False),
-    Column("provider", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("budget_ids", ARRAY(BigInteger), nullable=False),
-    Column("attempts", BigInteger, nullable=False),
-    Column("posted_nano_usd", BigInteger, nullable=False),
-    Column(
-        "saved_nano_usd",
-        BigInteger,
-        nullable=False,
-        comment="posted times the collapsed submissions of its succeeded call",
-    ),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("cached_input_tokens", BigInteger, nullable=False),
-    Column("cache_write_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
-    Column("cache_write_1h_tokens", BigInteger, nullable=False, server_default="0"),
-    PrimaryKeyConstraint("id"),
-    CheckConstraint("status IN ('succeeded', 'failed', 'unknown')", name="status"),
 )

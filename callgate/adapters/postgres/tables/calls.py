@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    func,
     text,
 )
 
@@ -27,6 +28,12 @@ from callgate.adapters.postgres.tables.columns import (
     metadata,
 )
 from callgate.domain import bounds
+from callgate.domain.trace_context import TRACEPARENT_CHARS
+
+STUCK = "state IN ('waiting', 'dead', 'rejected')"
+"""A call that waits, or has ended without an answer: the minority that operators look for."""
+IN_LINE = "is_in_line AND (state = 'queued' OR wait_reason = 'concurrency_limited')"
+"""A call that waits for a place, or was woken and does not run yet. Workers of 0.1.0 leave is_in_line set."""
 
 llm_call = Table(
     "llm_call",
@@ -69,7 +76,7 @@ llm_call = Table(
     Column(
         "wait_until",
         TIME,
-        comment="until when it may wait for its provider, for a place, or paused",
+        comment="until when it may wait for its provider, a place, held money, or paused",
     ),
     Column("output_token_bound", Integer, comment="what it takes from limits of output tokens"),
     Column(
@@ -79,7 +86,7 @@ llm_call = Table(
         server_default=text("1"),
         comment="0 bulk, 1 normal, 2 interactive",
     ),
-    Column("turn_at", TIME, nullable=False, server_default=NOW, comment="the earliest comes first"),
+    Column("rank_at", TIME, nullable=False, server_default=NOW, comment="the earliest comes first"),
     Column("start_before", TIME, comment="it is not sent later"),
     Column("lane", Text, comment="where it was published last; null: call"),
     Column(
@@ -89,6 +96,7 @@ llm_call = Table(
         server_default=text("false"),
         comment="it waits for a place of its organisation, from refusal to claim",
     ),
+    Column("traceparent", Text, comment="the span of the submission that created it"),
     PrimaryKeyConstraint("call_id", "generation"),
     CheckConstraint("generation >= 1", name="generation_starts_at_1"),
     CheckConstraint("attempt >= 0", name="attempt_not_negative"),
@@ -127,10 +135,11 @@ llm_call = Table(
         model=NAME,
         input_hash=HASH,
         input_token_bound=f"{{}} BETWEEN 0 AND {bounds.INPUT_TOKENS_MAX}",
-        request=f"octet_length({{}}) <= {bounds.REQUEST_BYTES_MAX}",
+        request=f"octet_length({{}}) <= {bounds.REQUEST_MAX_BYTES}",
         error=ERROR,
         end_reason=NAME,
         error_fingerprint=f"char_length({{}}) <= {bounds.FINGERPRINT_CHARS_MAX}",
+        traceparent=f"octet_length({{}}) <= {TRACEPARENT_CHARS}",
     ),
 )
 Index(
@@ -147,26 +156,30 @@ Index(
 Index(
     "ix_llm_call_backlog",
     llm_call.c.org_id,
-    llm_call.c.turn_at,
+    llm_call.c.rank_at,
     postgresql_where=text("wait_reason = 'backlog'"),
 )
 Index(
     "ix_llm_call_in_line",
     llm_call.c.org_id,
+    func.hashtext(llm_call.c.call_type),
     llm_call.c.call_type,
-    llm_call.c.turn_at,
-    postgresql_where=text("is_in_line AND state IN ('queued', 'waiting')"),
+    llm_call.c.provider,
+    llm_call.c.model,
+    llm_call.c.rank_at,
+    postgresql_where=text(IN_LINE),
 )
 Index(
     "ix_llm_call_woken",
     llm_call.c.org_id,
     llm_call.c.due_at,
-    postgresql_where=text("is_in_line AND state IN ('queued', 'waiting')"),
+    postgresql_where=text(IN_LINE),
 )
 Index(
+    # The state first: the organisations with queued calls, or with running ones, are found without reading the others.
     "ix_llm_call_open_org",
-    llm_call.c.org_id,
     llm_call.c.state,
+    llm_call.c.org_id,
     llm_call.c.priority,
     postgresql_where=text("state IN ('queued', 'running', 'waiting')"),
 )
@@ -194,7 +207,7 @@ Index(
     "ix_llm_call_breaker",
     llm_call.c.breaker_id,
     llm_call.c.org_id,
-    llm_call.c.turn_at,
+    llm_call.c.rank_at,
     postgresql_where=text("breaker_id IS NOT NULL"),
 )
 Index(
@@ -203,15 +216,60 @@ Index(
     llm_call.c.call_type,
     llm_call.c.provider,
     llm_call.c.model,
-    llm_call.c.turn_at,
+    llm_call.c.rank_at,
     postgresql_where=text("wait_reason = 'paused'"),
 )
 Index("ix_llm_call_org", llm_call.c.org_id, llm_call.c.created_at.desc())
+Index("ix_llm_call_created", llm_call.c.created_at)
+Index(
+    "ix_llm_call_stuck",
+    llm_call.c.state,
+    llm_call.c.created_at,
+    postgresql_where=text(STUCK),
+)
+Index(
+    "ix_llm_call_stuck_org",
+    llm_call.c.org_id,
+    llm_call.c.state,
+    llm_call.c.created_at,
+    postgresql_where=text(STUCK),
+)
+Index(
+    "ix_llm_call_reason",
+    func.coalesce(llm_call.c.wait_reason, llm_call.c.end_reason),
+    llm_call.c.created_at,
+    postgresql_where=text(STUCK),
+)
+Index(
+    "ix_llm_call_fingerprint",
+    llm_call.c.error_fingerprint,
+    llm_call.c.created_at,
+    postgresql_where=text(f"{STUCK} AND error_fingerprint IS NOT NULL"),
+)
 Index(
     "ix_llm_call_dead",
     llm_call.c.org_id,
     llm_call.c.error_fingerprint,
     postgresql_where=text("state = 'dead'"),
+)
+Index(
+    # The ids of attempts sort by time: which calls died lately is found without reading the others.
+    "ix_llm_call_dead_attempt",
+    llm_call.c.attempt_id,
+    postgresql_where=text("state = 'dead'"),
+)
+for _name, _where in (("dead", "state = 'dead'"), ("discarded", "end_reason = 'discarded'")):
+    Index(
+        f"ix_llm_call_{_name}_group",
+        func.coalesce(llm_call.c.error_fingerprint, text("''")),
+        llm_call.c.created_at,
+        postgresql_where=text(_where),
+    )
+Index(
+    "ix_llm_call_rejected_group",
+    llm_call.c.end_reason,
+    llm_call.c.created_at,
+    postgresql_where=text("state = 'rejected'"),
 )
 
 submission = Table(
@@ -245,7 +303,7 @@ submission = Table(
     *bounded(
         org_id=NAME,
         idempotency_key=f"char_length({{}}) <= {bounds.IDEMPOTENCY_KEY_CHARS_MAX}",
-        link=f"octet_length({{}}) <= {bounds.LINK_BYTES_MAX}",
+        link=f"octet_length({{}}) <= {bounds.LINK_MAX_BYTES}",
         failure=f"char_length({{}}) <= {bounds.LINK_FAILURE_CHARS_MAX}",
     ),
 )
@@ -256,7 +314,18 @@ Index(
     submission.c.try_at,
     postgresql_where=text("link IS NOT NULL AND delivered_at IS NULL AND given_up_at IS NULL"),
 )
+Index(
+    "ix_submission_given_up",
+    submission.c.given_up_at,
+    postgresql_where=text("given_up_at IS NOT NULL"),
+)
 Index("ix_submission_call", submission.c.call_id, submission.c.generation)
+Index(
+    "ix_submission_collapsed",
+    submission.c.org_id,
+    submission.c.created_at,
+    postgresql_where=text("outcome IN ('joined', 'replayed', 'failed')"),
+)
 
 undelivered_call = Table(
     "undelivered_call",

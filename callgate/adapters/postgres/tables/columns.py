@@ -23,7 +23,7 @@ NOW = text("now()")
 
 NAME = f"char_length({{}}) <= {bounds.NAME_CHARS_MAX}"
 PROCESS = f"char_length({{}}) <= {bounds.PROCESS_CHARS_MAX}"
-ERROR = f"octet_length({{}}) <= {bounds.ERROR_BYTES_MAX}"
+ERROR = f"octet_length({{}}) <= {bounds.ERROR_MAX_BYTES}"
 WORDS = f"char_length({{}}) <= {bounds.OPERATOR_TEXT_CHARS_MAX}"
 HASH = f"octet_length({{}}) = {bounds.HASH_BYTES}"
 

@@ -1,8 +1,9 @@
--- callgate_archive_month_v1: drop the oldest partition of ai_call_log that is older than p_keep_months whole months,
--- and keep its sums in ai_call_log_archive.
+-- callgate_archive_month_v1: drop the oldest partition of ai_call_log that is older than p_keep_months whole months. Its
+-- sums stay, and its name goes to dropped_month.
 --
 -- A partition is dropped only if nothing can change it any more: all its attempts are posted, their calls have ended,
--- their links are delivered, their bodies are purged, and record_v1 would refuse a late answer. A partition with
+-- their links are delivered, their bodies are purged, record_v1 would refuse a late answer, and its sums are proven: each
+-- of their quarter hours is sealed. A partition with
 -- unknown bills waits until p_unknown_days after they were posted, so that an operator can still settle them.
 -- settle_unknown_v1 waits for the lock of take_upkeep_v1.
 -- Old rows of the default partition are archived in the same way, and deleted.
@@ -45,6 +46,7 @@ BEGIN
              WHERE a.attempt_id < $1
                AND (a.posted_nano_usd IS NULL OR a.status = 'unknown' AND a.finished_at > a.posted_at
                     OR a.reply IS NOT NULL
+                    OR NOT EXISTS (SELECT 1 FROM sum_seal s WHERE s.starts_at = callgate_quarter_v1(a.started_at))
                     OR c.call_id IS NULL OR c.due_at IS NOT NULL OR c.request IS NOT NULL))$sql$,
         partition_name) INTO must_wait USING callgate_uuid_floor_v1(ends_at);
     EXECUTE format(
@@ -57,28 +59,9 @@ BEGIN
         RETURN;
     END IF;
 
-    EXECUTE format(
-        $sql$WITH archived AS (
-            INSERT INTO ai_call_log_archive (
-                partition_name, ends_at, org_id, call_type, provider, model, status, budget_ids, attempts,
-                posted_nano_usd, saved_nano_usd, input_tokens, cached_input_tokens, cache_write_tokens,
-                output_tokens, reasoning_tokens, cache_write_1h_tokens)
-            SELECT $1, $2, a.org_id, a.call_type, a.provider, a.model, a.status, a.budget_ids, count(*),
-                   sum(a.posted_nano_usd),
-                   coalesce(sum(a.posted_nano_usd * s.collapsed) FILTER (WHERE c.state = 'succeeded'), 0),
-                   coalesce(sum(a.input_tokens), 0), coalesce(sum(a.cached_input_tokens), 0),
-                   coalesce(sum(a.cache_write_tokens), 0), coalesce(sum(a.output_tokens), 0),
-                   coalesce(sum(a.reasoning_tokens), 0), coalesce(sum(a.cache_write_1h_tokens), 0)
-              FROM %I a
-              JOIN llm_call c ON c.call_id = a.call_id AND c.generation = a.generation
-              LEFT JOIN (SELECT call_id, generation, count(*) AS collapsed FROM submission
-                          WHERE outcome IN ('joined', 'replayed', 'failed') GROUP BY call_id, generation) s
-                ON s.call_id = a.call_id AND s.generation = a.generation
-             WHERE a.attempt_id < $3
-             GROUP BY a.org_id, a.call_type, a.provider, a.model, a.status, a.budget_ids
-            RETURNING attempts)
-        SELECT coalesce(sum(attempts), 0) FROM archived$sql$,
-        partition_name) INTO archived USING partition_name, ends_at, callgate_uuid_floor_v1(ends_at);
+    EXECUTE format('SELECT count(*) FROM %I a WHERE a.attempt_id < $1', partition_name)
+      INTO archived USING callgate_uuid_floor_v1(ends_at);
+    INSERT INTO dropped_month (partition_name, ends_at, attempts) VALUES (partition_name, ends_at, archived);
     IF partition_name = 'ai_call_log_default' THEN
         DELETE FROM ai_call_log_default d WHERE d.attempt_id < callgate_uuid_floor_v1(ends_at);
     ELSE

@@ -6,7 +6,7 @@
 --           two lines would refuse each other's calls, and none would run.
 -- Locks     nothing. The caller has locked the organisation (lock_orgs_v1), so no other transaction starts its calls.
 CREATE FUNCTION callgate_concurrency_refusal_v1(c llm_call) RETURNS text
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     org_max CONSTANT int := callgate_concurrency_max_v1('organisation', c.org_id);
     type_max CONSTANT int := callgate_concurrency_max_v1('call_type', c.call_type);
@@ -32,7 +32,7 @@ BEGIN
                            callgate_in_line_v1(c.org_id, t.call_type, org_max),
                            CASE WHEN m.amount IS NULL THEN org_max
                                 ELSE greatest(0, m.amount - callgate_running_v1(c.org_id, t.call_type, m.amount)) END))
-                  FROM callgate_lines_v1(c.org_id) AS t(call_type)
+                  FROM (SELECT DISTINCT k.call_type FROM callgate_lines_v1(c.org_id) k) t
                  CROSS JOIN LATERAL (SELECT callgate_concurrency_max_v1('call_type', t.call_type) AS amount OFFSET 0) m
             ), 0);
         END IF;

@@ -10,7 +10,7 @@ LANGUAGE sql STABLE AS $$
         SELECT l.org_id, l.call_type, count(*) FILTER (WHERE l.state = 'running')::int AS running,
                count(*) FILTER (WHERE l.state = 'waiting')::int AS waiting
           FROM llm_call l
-         WHERE l.state = 'running' OR l.is_in_line AND l.state IN ('queued', 'waiting')
+         WHERE l.state = 'running' OR l.is_in_line AND (l.state = 'queued' OR l.wait_reason = 'concurrency_limited')
          GROUP BY l.org_id, l.call_type
     ), org AS MATERIALIZED (
         SELECT c.org_id, sum(c.running)::int AS running, sum(c.waiting)::int AS waiting

@@ -2,7 +2,8 @@
 -- find a place now.
 --
 -- Rules     `Places.next_of` in callgate/domain/concurrency.py. Calls that were woken before and do not run yet count.
---           Paused calls are passed over.
+--           Paused calls are passed over, whole groups at a time, so that their number does not matter. Of an
+--           organisation a hundred groups are looked at, from a random one on (lines_v1).
 -- This is a hint, not an admission: reserve_v2 decides again.
 -- p_org_ids  only these organisations; null: a hundred in which calls wait, chosen at random.
 -- Locks     waiting calls: SKIP LOCKED, so that the order of locks is kept.
@@ -17,17 +18,17 @@ DECLARE
     room int;                   -- of the organisation
     has_freed boolean := false;
 BEGIN
-    IF NOT EXISTS (SELECT 1 FROM llm_call l WHERE l.is_in_line AND l.state IN ('queued', 'waiting')) THEN
+    IF NOT EXISTS (SELECT 1 FROM llm_call l WHERE l.is_in_line AND (l.state = 'queued' OR l.wait_reason = 'concurrency_limited')) THEN
         RETURN false;
     END IF;
     has_pauses := EXISTS (SELECT 1 FROM pause);
     FOR org IN
         WITH RECURSIVE waiting (org_id) AS (
             (SELECT l.org_id FROM llm_call l
-              WHERE l.is_in_line AND l.state IN ('queued', 'waiting') AND p_org_ids IS NULL ORDER BY l.org_id LIMIT 1)
+              WHERE l.is_in_line AND (l.state = 'queued' OR l.wait_reason = 'concurrency_limited') AND p_org_ids IS NULL ORDER BY l.org_id LIMIT 1)
             UNION ALL
             SELECT (SELECT l.org_id FROM llm_call l
-                     WHERE l.is_in_line AND l.state IN ('queued', 'waiting') AND l.org_id > w.org_id
+                     WHERE l.is_in_line AND (l.state = 'queued' OR l.wait_reason = 'concurrency_limited') AND l.org_id > w.org_id
                      ORDER BY l.org_id LIMIT 1)
               FROM waiting w WHERE w.org_id IS NOT NULL
         )
@@ -46,33 +47,35 @@ BEGIN
             -- In the order of an index, so that calls that are not due are not read.
             SELECT l.call_type, count(*)::int AS calls
               FROM (SELECT x.call_type FROM llm_call x
-                     WHERE x.is_in_line AND x.state IN ('queued', 'waiting') AND x.org_id = org AND x.due_at <= now()
+                     WHERE x.is_in_line AND (x.state = 'queued' OR x.wait_reason = 'concurrency_limited')
+                       AND x.org_id = org AND x.due_at <= now()
                      ORDER BY x.due_at LIMIT 2 * at_once_max) l
              GROUP BY l.call_type
+        ), kind AS MATERIALIZED (
+            SELECT k.* FROM callgate_lines_v1(org) k
+             WHERE NOT (has_pauses AND callgate_pause_of_v1(org, k.call_type, k.provider, k.model) IS NOT NULL)
         ), line AS MATERIALIZED (
             SELECT t.call_type,
                    CASE WHEN m.amount IS NULL THEN at_once_max
                         ELSE m.amount - callgate_running_v1(org, t.call_type, m.amount) END
                    - coalesce(w.calls, 0) AS room
-              FROM callgate_lines_v1(org) AS t(call_type)
+              FROM (SELECT DISTINCT k.call_type FROM kind k) t
              CROSS JOIN LATERAL (SELECT callgate_concurrency_max_v1('call_type', t.call_type) AS amount OFFSET 0) m
               LEFT JOIN woken w ON w.call_type = t.call_type
         ), places AS MATERIALIZED (
             SELECT greatest(0, room - coalesce(sum(w.calls), 0)) AS free FROM woken w
         ), candidate AS MATERIALIZED (
-            SELECT x.*
-              FROM places p CROSS JOIN line i
+            SELECT x.*, row_number() OVER (PARTITION BY i.call_type ORDER BY x.rank_at) <= i.room AS has_room
+              FROM places p CROSS JOIN line i JOIN kind k ON k.call_type = i.call_type
              CROSS JOIN LATERAL (
-                SELECT l.call_id, l.generation, l.turn_at FROM llm_call l
-                 WHERE l.is_in_line AND l.state IN ('queued', 'waiting') AND l.org_id = org
-                   AND l.call_type = i.call_type AND l.state = 'waiting' AND l.due_at > now()
-                   -- A worker of 0.1.0 may have let it wait for something else.
-                   AND l.wait_reason = 'concurrency_limited'
-                   AND NOT (has_pauses
-                            AND callgate_pause_of_v1(l.org_id, l.call_type, l.provider, l.model) IS NOT NULL)
-                 ORDER BY l.turn_at LIMIT least(p.free, greatest(0, i.room)) FOR UPDATE SKIP LOCKED) x
+                SELECT l.call_id, l.generation, l.rank_at FROM llm_call l
+                 WHERE l.is_in_line AND (l.state = 'queued' OR l.wait_reason = 'concurrency_limited') AND l.org_id = org
+                   AND hashtext(l.call_type) = hashtext(k.call_type) AND l.call_type = k.call_type
+                   AND l.provider = k.provider AND l.model = k.model AND l.state = 'waiting' AND l.due_at > now()
+                 ORDER BY l.rank_at LIMIT least(p.free, greatest(0, i.room)) FOR UPDATE SKIP LOCKED) x
         ), next AS (
-            SELECT c.call_id, c.generation FROM candidate c ORDER BY c.turn_at LIMIT (SELECT p.free FROM places p)
+            SELECT c.call_id, c.generation FROM candidate c WHERE c.has_room
+             ORDER BY c.rank_at LIMIT (SELECT p.free FROM places p)
         )
         UPDATE llm_call l SET due_at = now() FROM next
          WHERE l.call_id = next.call_id AND l.generation = next.generation;

@@ -3,7 +3,7 @@
 --
 -- This is a hint, not an admission: reserve_v2 decides again. Calls that were made due before and are not claimed yet
 -- count. First come organisations that took little from the limits recently; without limits, and to probe, they take
--- turns. Within an organisation the class decides, then the age; see `turn_of` in callgate/domain/turns.py. A call that
+-- turns. Within an organisation the class decides, then the age; see `rank_of` in callgate/domain/call_order.py. A call that
 -- does not fit into the limits stops those behind it, so that smaller ones do not overtake it. An organisation whose own
 -- breaker lets nothing through is skipped. So are paused calls, which keep their place. A call that another session
 -- holds does not count: it cannot be claimed, and other calls must not wait for it.
@@ -56,12 +56,12 @@ BEGIN
             SELECT o.org_id, l.*
               FROM org o
              CROSS JOIN LATERAL (
-                SELECT x.call_id, x.generation, x.turn_at, x.input_token_bound AS input,
+                SELECT x.call_id, x.generation, x.rank_at, x.input_token_bound AS input,
                        coalesce(x.output_token_bound, 0) AS output
                   FROM llm_call x
                  WHERE x.breaker_id = b.id AND x.org_id = o.org_id AND x.state = 'waiting' AND x.due_at > now()
                    AND x.call_type <> ALL (o.paused_types)
-                 ORDER BY x.turn_at
+                 ORDER BY x.rank_at
                  -- Twice its share: an organisation with fewer calls leaves the rest to the others.
                  LIMIT least(o.places, 1 + 2 * headroom / (SELECT count(*) FROM org y WHERE y.places > 0))
                    FOR UPDATE SKIP LOCKED) l
@@ -71,7 +71,7 @@ BEGIN
             SELECT c.*, coalesce(callgate_faded_share_v1(f.share, f.noted_at, f.fades_s), 0)
                         + sum(greatest(1e-9, flow.per_request, c.input * flow.per_input, c.output * flow.per_output,
                                        (c.input + c.output) * flow.per_token))
-                          OVER (PARTITION BY c.org_id ORDER BY c.turn_at ROWS UNBOUNDED PRECEDING)
+                          OVER (PARTITION BY c.org_id ORDER BY c.rank_at ROWS UNBOUNDED PRECEDING)
                         - greatest(1e-9, flow.per_request, c.input * flow.per_input, c.output * flow.per_output,
                                    (c.input + c.output) * flow.per_token) AS share
               FROM candidate c LEFT JOIN flow_share f ON f.breaker_id = b.id AND f.org_id = c.org_id
@@ -79,7 +79,7 @@ BEGIN
             SELECT t.*, row_number() OVER w AS place, sum(t.input) OVER w AS inputs, sum(t.output) OVER w AS outputs
               FROM turn t
             -- An open breaker admits a probe by turn alone.
-            WINDOW w AS (ORDER BY CASE WHEN b.is_open THEN 0 ELSE t.share END, t.org_id <= b.turn_org, t.org_id, t.turn_at
+            WINDOW w AS (ORDER BY CASE WHEN b.is_open THEN 0 ELSE t.share END, t.org_id <= b.turn_org, t.org_id, t.rank_at
                          ROWS UNBOUNDED PRECEDING)
         ), used AS (
             SELECT coalesce(sum(o.calls), 0) AS calls, coalesce(sum(o.input), 0) AS input,

@@ -11,7 +11,7 @@ BEGIN
       WHERE (l.call_id, l.generation) IN (
             SELECT x.call_id, x.generation FROM llm_call x
              WHERE x.breaker_id = p_breaker_id AND x.org_id = p_org_id AND x.call_type <> ALL (paused_types)
-             ORDER BY x.turn_at LIMIT 10)
+             ORDER BY x.rank_at LIMIT 10)
       LIMIT 1 FOR UPDATE SKIP LOCKED;
     RETURN FOUND;
 END $$;

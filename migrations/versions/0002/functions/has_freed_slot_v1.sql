@@ -5,6 +5,10 @@ CREATE FUNCTION callgate_has_freed_slot_v1(p_attempt_ids uuid[], p_rows int[]) R
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
+    -- Mostly no call waits for any provider.
+    IF NOT EXISTS (SELECT 1 FROM llm_call w WHERE w.breaker_id IS NOT NULL) THEN
+        RETURN false;
+    END IF;
     RETURN EXISTS (
         SELECT 1 FROM unnest(p_rows) AS k(row_no)
          CROSS JOIN LATERAL (SELECT * FROM ai_call_log x WHERE x.attempt_id = p_attempt_ids[k.row_no] LIMIT 1) a

@@ -7,7 +7,8 @@ LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_pl
 DECLARE
     new_lane CONSTANT text := callgate_lane_v1(
         greatest(0, callgate_queued_v1(c.org_id, 9, NULL) - 1), c.priority,
-        CASE c.priority WHEN 2 THEN callgate_queued_v1(c.org_id, 65, 2::smallint) - 1 END, callgate_is_congested_v1());
+        CASE c.priority WHEN 2 THEN callgate_queued_v1(c.org_id, 65, 2::smallint) - 1 END,
+        callgate_is_congested_v1(callgate_slots_v1()), 1000);
 BEGIN
     IF nullif(new_lane, 'call') IS DISTINCT FROM c.lane THEN
         UPDATE llm_call l SET lane = nullif(new_lane, 'call')

@@ -6,6 +6,9 @@ CREATE FUNCTION callgate_note_used_v1(p_attempt_ids uuid[], p_rows int[]) RETURN
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
+    IF NOT EXISTS (SELECT 1 FROM flow_limit l WHERE l.counts_used) THEN
+        RETURN;
+    END IF;
     INSERT INTO flow_note (limit_id, tokens)
     SELECT l.id, n.tokens
       FROM unnest(p_rows) AS k(row_no)

@@ -1,8 +1,8 @@
--- callgate_observe_limit_v1: after a refusal, let a key reopen at half the rate that the provider has accepted.
+-- callgate_observe_limit_v1: after a refusal, let a key start again at half the rate that the provider has accepted.
 --
 -- The limit rises by that half each minute: see limit_at_v1. A key with a learned limit needs no other.
--- b           the shared breaker of the key: closed to all until its probe_at.
--- p_was_open  it was closed for its rate before already; then only the time of reopening moves.
+-- b           the shared breaker of the key: blocked for all until its probe_at.
+-- p_was_open  it was blocked for its rate before already; then only the end of the block moves.
 -- Locks       the observed limit of the key.
 CREATE FUNCTION callgate_observe_limit_v1(b breaker, p_was_open boolean) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$

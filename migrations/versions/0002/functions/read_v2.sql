@@ -1,14 +1,14 @@
 -- callgate_read_v2: read calls with one attempt each, by (call_id, generation[, attempt_id]), in the order asked for.
 --
--- A request is returned if it has at most p_request_bytes_max bytes. With p_with_reply a reply is returned, if the call
+-- A request is returned if it has at most p_request_max_bytes bytes. With p_with_reply a reply is returned, if the call
 -- has ended or the attempt was named. Calls of organisations that the login may not read are left out. The plan is
 -- kept, because planning this look-up costs more with each partition.
 -- repairs: those that were answered, or may have been. broken_id: the newest failed attempt with a reply.
--- Returns   the first calls: as many as have p_bytes_max bytes together, but at least one. Postgres knows the length of
+-- Returns   the first calls: as many as have p_max_bytes bytes together, but at least one. Postgres knows the length of
 --           a column without reading the column.
 CREATE FUNCTION callgate_read_v2(
-    p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_request_bytes_max int, p_with_reply boolean,
-    p_bytes_max bigint
+    p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_request_max_bytes int, p_with_reply boolean,
+    p_max_bytes bigint
 ) RETURNS TABLE (
     ord int, call_id uuid, generation int, org_id text, input_hash bytea, state text, due_at timestamptz,
     attempt int, call_type text, provider text, model text, input_token_bound int, error text,
@@ -20,8 +20,8 @@ CREATE FUNCTION callgate_read_v2(
     cache_write_1h_tokens int,
     price_source text, service_tier text, latency_ms int, queue_ms int, provider_request_id text,
     error_json text, reply bytea, worker_id text, started_at timestamptz, finished_at timestamptz,
-    kind text, credential text, anomalies text[], priority smallint, start_before timestamptz, bytes int,
-    bytes_so_far bigint)
+    kind text, credential text, anomalies text[], trace_id text, priority smallint, start_before timestamptz,
+    traceparent text, bytes int, bytes_so_far bigint)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -45,7 +45,7 @@ BEGIN
            a.cache_write_1h_tokens,
            a.price_source, a.service_tier, a.latency_ms, a.queue_ms, a.provider_request_id, a.error_json,
            CASE WHEN w.reply THEN a.reply END, a.worker_id, a.started_at, a.finished_at,
-           a.kind, a.credential, a.anomalies, c.priority, c.start_before,
+           a.kind, a.credential, a.anomalies, a.trace_id, c.priority, c.start_before, c.traceparent,
            b.bytes, sum(b.bytes) OVER (ORDER BY k.ord) AS bytes_so_far
       FROM unnest(p_call_ids, p_generations, p_attempt_ids)
            WITH ORDINALITY AS k(call_id, generation, attempt_id, ord)
@@ -73,12 +73,18 @@ BEGIN
                       FILTER (WHERE x.status = 'failed' AND x.reply IS NOT NULL))[1] AS broken_id,
                   (array_agg(octet_length(x.reply) ORDER BY x.attempt DESC)
                       FILTER (WHERE x.status = 'failed' AND x.reply IS NOT NULL))[1] AS broken_bytes
-             FROM ai_call_log x
-            WHERE c.attempt > 0 AND x.call_id = c.call_id AND x.generation = c.generation
-              AND x.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')
+             -- The only attempt of a call was read above. The attempts of others are looked for in each month since.
+             FROM (SELECT a.attempt_id, a.attempt, a.kind, a.status, a.health, a.finished_at, a.posted_nano_usd, a.reply
+                    WHERE c.attempt = 1 AND a.attempt_id IS NOT NULL
+                    UNION ALL
+                   SELECT l.attempt_id, l.attempt, l.kind, l.status, l.health, l.finished_at, l.posted_nano_usd, l.reply
+                     FROM ai_call_log l
+                    WHERE (c.attempt > 1 OR c.attempt = 1 AND a.attempt_id IS NULL)
+                      AND l.call_id = c.call_id AND l.generation = c.generation
+                      AND l.attempt_id >= callgate_uuid_floor_v1(c.created_at - interval '1 day')) x
       ) t ON true
      CROSS JOIN LATERAL (
-           SELECT octet_length(c.request) <= p_request_bytes_max AS request,
+           SELECT octet_length(c.request) <= p_request_max_bytes AS request,
                   p_with_reply AND (k.attempt_id IS NOT NULL OR c.state IN ('succeeded', 'dead', 'rejected')) AS reply
       ) w
      CROSS JOIN LATERAL (
@@ -87,5 +93,5 @@ BEGIN
                 + CASE WHEN w.request THEN octet_length(c.request) ELSE 0 END
                 + CASE WHEN w.reply THEN coalesce(octet_length(a.reply), 0) ELSE 0 END AS bytes
       ) b
-    ) v WHERE v.bytes_so_far <= greatest(p_bytes_max, v.bytes);
+    ) v WHERE v.bytes_so_far <= greatest(p_max_bytes, v.bytes);
 END $$;

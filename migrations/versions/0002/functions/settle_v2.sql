@@ -5,12 +5,12 @@
 -- alone. A real cost replaces what an operator settled by hand; another estimate does not.
 -- Provider limits are not locked: what an answer did not use is noted, and the next claim counts it.
 -- p_due_in_s      when a waiting call is due again; after a refusal for the rate: how long it may wait for its provider.
--- p_closed_for_s  how long the provider asked to be left alone, if it refused the attempt for its rate.
+-- p_blocked_for_s  how long the provider asked to be left alone, if it refused the attempt for its rate.
 -- Locks     the calls that no other session holds, their attempts by id, the budgets by id, then breakers by name,
 --           and waiting calls: SKIP LOCKED.
 -- Returns   per row: applied: whether it was settled now (null: another session holds the call, and nothing was done);
---           state: the call's state; has_links: whether the call ended just now and has links to deliver. Then a row
---           with ord 0, if waiting calls were made due (applied), or breakers were opened or closed (breakers, each as
+--           state: the call's state; has_ended: whether this attempt ended the call just now; has_links: whether it
+--           then has links to deliver. Then a row with ord 0, if waiting calls were made due (applied), or breakers were opened or closed (breakers, each as
 --           JSON).
 CREATE FUNCTION callgate_settle_v2(
     p_call_ids uuid[], p_generations int[], p_attempt_ids uuid[], p_expected_statuses text[], p_statuses text[],
@@ -18,8 +18,8 @@ CREATE FUNCTION callgate_settle_v2(
     p_cached_input_tokens int[], p_cache_write_tokens int[], p_output_tokens int[],
     p_reasoning_tokens int[], p_cache_write_1h_tokens int[], p_price_sources text[], p_service_tiers text[], p_errors text[],
     p_fingerprints text[], p_healths text[], p_failure_codes text[], p_anomalies text[],
-    p_closed_for_s float8[]
-) RETURNS TABLE (ord int, applied boolean, state text, has_links boolean, breakers text[])
+    p_blocked_for_s float8[]
+) RETURNS TABLE (ord int, applied boolean, state text, has_ended boolean, has_links boolean, breakers text[])
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -44,6 +44,7 @@ BEGIN
 
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP
         ord := row_no;
+        has_ended := false;
         has_links := false;
         breakers := '{}';
         SELECT * INTO c FROM llm_call l
@@ -113,6 +114,7 @@ BEGIN
             RETURN NEXT;
             CONTINUE;
         END IF;
+        has_ended := state IN ('succeeded', 'dead');
         has_links := callgate_move_call_v1(
             c.call_id, c.generation, c.org_id, a.attempt_id, c.state = 'running' AND c.attempt_id <> a.attempt_id,
             state, p_due_in_s[ord], p_errors[ord], p_fingerprints[ord]);
@@ -129,7 +131,8 @@ BEGIN
     PERFORM callgate_clear_due_at_v1(locked_ids, p_generations);
     changes := callgate_note_health_v2(
         ARRAY(SELECT p_attempt_ids[n] FROM unnest(heard) n), ARRAY(SELECT p_healths[n] FROM unnest(heard) n),
-        ARRAY(SELECT p_failure_codes[n] FROM unnest(heard) n), ARRAY(SELECT p_closed_for_s[n] FROM unnest(heard) n));
+        ARRAY(SELECT p_failure_codes[n] FROM unnest(heard) n),
+        ARRAY(SELECT p_fingerprints[n] FROM unnest(heard) n), ARRAY(SELECT p_blocked_for_s[n] FROM unnest(heard) n));
     PERFORM callgate_note_used_v1(p_attempt_ids, heard);
     -- Null: no breaker has changed.
     IF changes IS NOT NULL OR callgate_has_freed_slot_v1(p_attempt_ids, heard) THEN
@@ -140,7 +143,7 @@ BEGIN
     applied := callgate_free_concurrency_waiters_v1(orgs) OR applied;
     applied := callgate_release_backlog_v1(orgs) OR applied;
     IF applied OR changes <> '{}' THEN
-        ord := 0; state := NULL; has_links := false; breakers := coalesce(changes, '{}');
+        ord := 0; state := NULL; has_ended := false; has_links := false; breakers := coalesce(changes, '{}');
         RETURN NEXT;
     END IF;
 END $$;

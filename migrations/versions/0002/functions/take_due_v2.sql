@@ -50,6 +50,11 @@ BEGIN
                 CONTINUE;
             END IF;
             lane := CASE WHEN kind = 'publish' THEN callgate_lane_again_v1(c) END;
+            IF kind = 'publish' AND c.is_in_line AND c.wait_reason <> 'concurrency_limited' THEN
+                -- A worker of 0.1.0 claimed it, or let it wait for something else. So it has left its line.
+                UPDATE llm_call l SET is_in_line = false
+                 WHERE l.call_id = c.call_id AND l.generation = c.generation;
+            END IF;
             taken := taken + 1;
             RETURN NEXT;
         END LOOP;

@@ -1,9 +1,9 @@
 -- callgate_check_limits_v1: whether an attempt fits into all limits of its key; if not, which one refuses it, and when
 -- it would fit.
 --
--- Rules     `refusal_of` in callgate/domain/flow.py. A limit on concurrency counts the attempts that are not posted.
+-- Rules     `refusal_of` in callgate/domain/limits.py. A limit on concurrency counts the attempts that are not posted.
 -- p_limits  as lock_limits_v1 returns them, and as this batch has changed them.
--- p_is_probe  the attempt is the only one of a key that is closed, so its observed rate does not count.
+-- p_is_probe  the attempt is the only one of a key that is blocked, so its observed rate does not count.
 -- Locks     nothing. The caller holds the limits, so no other transaction starts an attempt of their keys.
 -- Returns   chosen: the limits of the key, by index. wanting: the limits, with room for a large request. refused_by: the
 --           limit that refuses it; null if it fits. wait_s: after how long it fits; null: never. share: the largest part

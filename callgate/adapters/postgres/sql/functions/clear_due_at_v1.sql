@@ -11,10 +11,16 @@ BEGIN
     UPDATE llm_call l SET due_at = NULL
      WHERE (l.call_id, l.generation) IN (SELECT * FROM unnest(p_call_ids, p_generations))
        AND l.state IN ('succeeded', 'dead', 'rejected')
-       AND NOT EXISTS (SELECT 1 FROM ai_call_log a
-                        WHERE a.call_id = l.call_id AND a.generation = l.generation
-                          AND a.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
-                          AND a.posted_nano_usd IS NULL
-                       -- Asked for each call by itself: a join may scan all partitions.
-                       OFFSET 0);
+       -- OFFSET 0: attempts are found by call, and then asked whether they are posted. Otherwise a plan that was made while
+       -- a month was empty reads all attempts under way (ix_ai_call_log_in_flight) for each call.
+       AND NOT EXISTS (
+           SELECT 1 FROM (
+               -- The only attempt of a call is found by its id; those of others are looked for in each month since.
+               SELECT x.posted_nano_usd FROM ai_call_log x WHERE l.attempt = 1 AND x.attempt_id = l.attempt_id
+                UNION ALL
+               SELECT x.posted_nano_usd FROM ai_call_log x
+                WHERE l.attempt > 1 AND x.call_id = l.call_id AND x.generation = l.generation
+                  AND x.attempt_id >= callgate_uuid_floor_v1(l.created_at - interval '1 day')
+               OFFSET 0) a
+            WHERE a.posted_nano_usd IS NULL OFFSET 0);
 END $$;

@@ -6,7 +6,7 @@
 -- Locks       the submissions, then the rows of undelivered_call: SKIP LOCKED. links_v1 finds skipped rows again. A
 --             client may hold its own submission; until it ends its transaction, its link is published again and again.
 CREATE FUNCTION callgate_deliver_v1(p_submission_ids uuid[], p_failures text[], p_again_s float8[]) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     u record;
 BEGIN

@@ -9,7 +9,7 @@
 -- Returns   the calls that were ended.
 CREATE FUNCTION callgate_end_v1(p_call_ids uuid[], p_generations int[], p_error text, p_states text[])
 RETURNS TABLE (call_id uuid, generation int)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
     own_orgs CONSTANT text[] := callgate_tenant_orgs_v1();

@@ -8,6 +8,8 @@
 --           of their call types, and for up to fifty others, the two hundred calls with the smallest holds are added.
 --           Of the calls that fit alone, the two hundred oldest are candidates. All other calls have timers. Clients
 --           choose the names of call types, so the number of call types is bounded too.
+-- Plans     orders name the organisation, or what the candidates say: by the index of creation, all calls of all
+--           organisations would be read.
 -- Locks     waiting calls, after the budgets that the caller holds: SKIP LOCKED, so that the order of locks is kept.
 -- Returns   whether any call was made due.
 CREATE FUNCTION callgate_free_budget_waiters_v1(p_org_ids text[]) RETURNS boolean
@@ -36,28 +38,28 @@ BEGIN
                          ORDER BY l.call_type LIMIT 1), k.n + 1
                   FROM kind k WHERE k.call_type IS NOT NULL AND k.n < types_max
             ), oldest AS MATERIALIZED (
-                SELECT l.call_id, l.generation, l.call_type FROM llm_call l
+                SELECT l.call_id, l.generation, l.created_at, l.call_type FROM llm_call l
                  WHERE l.org_id = org AND l.requested_hold_nano_usd IS NOT NULL
-                 ORDER BY l.created_at LIMIT looks
+                 ORDER BY l.org_id, l.created_at LIMIT looks
             ), fitting AS MATERIALIZED (
                 SELECT k.call_type, (SELECT min(callgate_headroom_v1(org, s.scope))
                                        FROM unnest(callgate_scopes_v1(k.call_type)) AS s(scope)) AS headroom
                   FROM (SELECT call_type FROM kind WHERE call_type IS NOT NULL
                         UNION SELECT call_type FROM oldest) k
             ), candidate AS (
-                SELECT o.call_id, o.generation FROM oldest o
+                SELECT o.call_id, o.generation, o.created_at FROM oldest o
                 UNION
-                SELECT l.call_id, l.generation
+                SELECT l.call_id, l.generation, l.created_at
                   FROM fitting f CROSS JOIN LATERAL (
-                    SELECT x.call_id, x.generation FROM llm_call x
+                    SELECT x.call_id, x.generation, x.created_at FROM llm_call x
                      WHERE x.org_id = org AND x.call_type = f.call_type AND x.requested_hold_nano_usd <= f.headroom
                      ORDER BY x.requested_hold_nano_usd LIMIT looks) l
             )
             SELECT l.call_id, l.generation, l.state, l.due_at, l.requested_hold_nano_usd AS hold,
                    callgate_scopes_v1(l.call_type) AS scopes
-              FROM candidate JOIN llm_call l USING (call_id, generation) JOIN fitting f USING (call_type)
+              FROM candidate k JOIN llm_call l USING (call_id, generation) JOIN fitting f USING (call_type)
              WHERE l.requested_hold_nano_usd <= f.headroom
-             ORDER BY l.created_at, l.call_id, l.generation LIMIT looks FOR UPDATE OF l SKIP LOCKED
+             ORDER BY k.created_at, k.call_id, k.generation LIMIT looks FOR UPDATE OF l SKIP LOCKED
         LOOP
             fits := true;
             FOREACH scope IN ARRAY c.scopes LOOP

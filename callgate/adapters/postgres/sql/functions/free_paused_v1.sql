@@ -1,4 +1,4 @@
--- callgate_free_paused_v1: make calls due that no pause covers any more, by their turn, up to p_limit.
+-- callgate_free_paused_v1: make calls due that no pause covers any more, by rank, up to p_limit.
 --
 -- Paused calls are grouped by what pauses name, so that those that stay paused are not read one by one. Of these groups a
 -- thousand are looked at. Calls of the others, if there are so many, have timers.
@@ -9,6 +9,9 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     groups_max CONSTANT int := 1000;
 BEGIN
+    IF NOT EXISTS (SELECT 1 FROM llm_call l WHERE l.wait_reason = 'paused') THEN
+        RETURN;
+    END IF;
     WITH RECURSIVE kind (org_id, call_type, provider, model, n) AS (
         (SELECT l.org_id, l.call_type, l.provider, l.model, 1 FROM llm_call l WHERE l.wait_reason = 'paused'
           ORDER BY l.org_id, l.call_type, l.provider, l.model LIMIT 1)
@@ -25,11 +28,11 @@ BEGIN
     ), next AS MATERIALIZED (
         SELECT x.call_id, x.generation
           FROM freed f CROSS JOIN LATERAL (
-            SELECT l.call_id, l.generation, l.turn_at FROM llm_call l
+            SELECT l.call_id, l.generation, l.rank_at FROM llm_call l
              WHERE l.wait_reason = 'paused' AND l.org_id = f.org_id AND l.call_type = f.call_type
                AND l.provider = f.provider AND l.model = f.model AND l.due_at > now()
-             ORDER BY l.turn_at LIMIT p_limit FOR UPDATE SKIP LOCKED) x
-         ORDER BY x.turn_at LIMIT p_limit
+             ORDER BY l.rank_at LIMIT p_limit FOR UPDATE SKIP LOCKED) x
+         ORDER BY x.rank_at LIMIT p_limit
     )
     UPDATE llm_call l SET due_at = now() FROM next
      WHERE l.call_id = next.call_id AND l.generation = next.generation;

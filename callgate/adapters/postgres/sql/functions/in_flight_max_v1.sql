@@ -1,6 +1,6 @@
 -- callgate_in_flight_max_v1: how many attempts of a key without known limits may be under way; null: any number.
 --
--- A new key begins with 16, and so does one that was closed, or had no success within the last minute. When all of them
+-- A new key begins with 16, and so does one that was blocked, or had no success within the last minute. When all of them
 -- are under way, a minute has passed, and an attempt has succeeded since, it may have 16 more. A provider that is
 -- declared unlimited has no such number.
 -- Rules     `Breaker.slowly_started` in callgate/domain/breaker.py.

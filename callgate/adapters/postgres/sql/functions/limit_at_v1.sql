@@ -1,7 +1,7 @@
 -- callgate_limit_at_v1: a limit as it is at p_at: filled since, and with its usual capacity if no large request came of
 -- late. What was observed after a refusal rises by its first amount each minute.
 --
--- Rules     `Limit.at` in callgate/domain/flow.py.
+-- Rules     `Limit.at` in callgate/domain/limits.py.
 -- Locks     nothing: it reads and writes no table.
 CREATE FUNCTION callgate_limit_at_v1(l flow_limit, p_at timestamptz) RETURNS flow_limit
 LANGUAGE plpgsql IMMUTABLE AS $$

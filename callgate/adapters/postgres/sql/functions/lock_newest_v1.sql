@@ -2,9 +2,10 @@
 --
 -- Locks     the call: FOR SHARE. Or FOR NO KEY UPDATE, if the submission raises the call. So two submissions that raise
 --           it do not wait for each other's shared lock.
+-- Settings  those of store_submissions_v1, which calls it for each row.
 -- Returns   the call; null if there is none.
 CREATE FUNCTION callgate_lock_newest_v1(p_call_id uuid, p_priority smallint, p_start_before timestamptz) RETURNS llm_call
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     c llm_call%ROWTYPE;
 BEGIN

@@ -33,5 +33,8 @@ BEGIN
            wait_reason = CASE p_state WHEN 'waiting' THEN 'retry' END,
            end_reason = CASE p_state WHEN 'dead' THEN callgate_error_code_v1(p_error) END
      WHERE l.call_id = p_call_id AND l.generation = p_generation;
+    IF is_success THEN
+        PERFORM callgate_end_savings_v1(p_call_id, p_generation);
+    END IF;
     RETURN has_links;
 END $$;

@@ -1,8 +1,9 @@
 -- callgate_refusing_limit_v1: the name of the limit for which a call must wait; null: it need not.
 --
 -- A new call does not overtake calls that wait for the same key, or that were released and are not claimed yet; paused
--- ones do not count. A call that was woken for a place of its organisation is not new. A key of a cautious provider,
--- without a declared or learned limit, begins with 16 attempts under way.
+-- ones do not count. A call that was woken for a place of its organisation is new here: else an organisation with such a
+-- line would pass all others at the limit. A key of a cautious provider, without a declared or learned limit, begins
+-- with 16 attempts under way.
 -- p_chosen      the limits of the key, by index. p_refused_by: the one that refuses the call.
 -- p_breaker_id  the shared breaker of the key.
 -- Locks         nothing. The caller holds the limits; and the breaker, if it counts attempts under way.
@@ -19,7 +20,7 @@ BEGIN
     END IF;
     FOR n IN 1 .. cardinality(p_chosen) LOOP
         is_known := is_known OR p_limits[p_chosen[n]].source <> 'observed';
-        IF c.breaker_id IS NULL AND NOT c.is_in_line AND callgate_has_waiters_v1(p_breaker_id) THEN
+        IF c.breaker_id IS NULL AND callgate_has_waiters_v1(p_breaker_id) THEN
             RETURN callgate_limit_name_v1(p_limits[p_chosen[n]]);
         END IF;
     END LOOP;

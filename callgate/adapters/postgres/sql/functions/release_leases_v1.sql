@@ -9,7 +9,7 @@
 -- Indexes   `posted_at IS NULL` means the same as `posted_nano_usd IS NULL`, and is the condition of an index for this
 --           look-up alone. Other statements would scan that whole index.
 CREATE FUNCTION callgate_release_leases_v1(p_worker_ids text[]) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     call_ids uuid[];
     generations int[];

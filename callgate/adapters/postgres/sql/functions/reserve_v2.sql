@@ -2,8 +2,10 @@
 --
 -- A claim holds the call's worst-case cost in all its budgets, takes what it needs from all limits of its key, and
 -- starts an attempt. Or it does nothing of that.
--- Rules     callgate/domain/pauses.py for pauses, budgets.py for money, concurrency.py for places of organisations,
---           breaker.py and flow.py for providers.
+-- Rules     callgate/domain/pauses.py for pauses, budgets.py for money, slots.py for slots of workers, concurrency.py for
+--           places of organisations, breaker.py and limits.py for providers.
+-- Slots     calls that run are counted without a lock. So statements that run at the same time can each give the same
+--           slot away; the next claims make up for that.
 -- Units     money: nano-USD. Durations: seconds from now() of this transaction.
 --
 -- Each parameter has one element for each row.
@@ -15,10 +17,12 @@
 --                    Empty for the other commands.
 -- p_price_sources    where the prices of the hold come from; only stored.
 -- p_trace_ids        the trace to which the attempt belongs; only stored.
--- p_waits            if a budget is exhausted: whether the call waits for the next period. Otherwise it is rejected.
+-- p_waits            if a budget is exhausted: whether the call waits for the next period, unless it is two months old.
+--                    Otherwise it is rejected.
 -- p_default_limits   the daily limit of an organisation that has no budget. Null: its calls are rejected.
 -- p_credentials      the organisation that owns the key to be used. Empty: the provider's own key.
--- p_waits_max_s      how long the call may wait in total for its provider, for a place, and while it is paused.
+-- p_waits_max_s      how long the call may wait in total for its provider, for a place, for held money, and while it is
+--                    paused. A wait for the next period is not counted, and lets the others begin again.
 -- p_output_tokens    the most that the attempt may write.
 -- p_input_tokens     the bound of its input, if that may be more than the call's: then it becomes the call's.
 -- p_repairs_after    the newest attempt when a repair was prepared. Null: the attempt is no repair. It is none either if
@@ -31,7 +35,7 @@
 -- Locks     the calls that no other session holds, the budgets by id, breakers by name, limits by id, then
 --           organisations by name, if it is declared how many of their calls may run. All writers keep this order.
 -- Returns   per row:
---           outcome      reserved. refused: the call waits now, or is rejected. not_claimed: it is not queued, or this
+--           outcome      reserved. refused: the call waits now, or has ended (refuse_claim_v2). not_claimed: it is not queued, or this
 --                        claim was made before (earlier_claim_v1). locked: another session holds the call, and nothing
 --                        was done.
 --           state        the call's new state.
@@ -44,9 +48,11 @@ CREATE FUNCTION callgate_reserve_v2(
     p_output_tokens int[], p_input_tokens int[], p_repairs_after int[]
 ) RETURNS TABLE (ord int, outcome text, state text, attempt_id uuid, attempt int, queue_ms int, refusal text,
                is_budget boolean, kind text)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
+    period_wait_max CONSTANT interval := '62 days';
     c llm_call%ROWTYPE;
     locked_ids uuid[];          -- null where another session holds the call
     budgets budget[];           -- locked; ordered by organisation, then id
@@ -72,8 +78,16 @@ DECLARE
     share_at bigint[] := '{}';  -- at which key (its shared breaker),
     shares float8[] := '{}';    -- how large a part of a limit,
     share_fades float8[] := '{}';  -- and the longest window of the limits
+    slots int;                  -- of the workers; null: no call has to give way
+    work_of text[];             -- organisations with work, and per organisation
+    running int[];              -- its calls that run,
+    queued int[];               -- those that are queued,
+    asking int[];               -- and those of them that ask for a slot
+    mine int;                   -- the index of the call's organisation there
+    gives_way boolean;
     wait_reason text;           -- null: the call is rejected
     due timestamptz;
+    ends_at timestamptz;        -- until when the call may wait in total
     i int;
 BEGIN
     locked_ids := callgate_lock_calls_v1(p_call_ids, p_generations);
@@ -91,6 +105,14 @@ BEGIN
     has_concurrency := EXISTS (SELECT 1 FROM flow_concurrency);
     IF has_concurrency THEN
         PERFORM callgate_lock_orgs_v1(locked_ids, p_generations);
+    END IF;
+    IF 'reserve' = ANY (p_commands) AND callgate_has_rivals_v1() THEN
+        slots := callgate_slots_v1();
+        IF slots IS NOT NULL THEN
+            SELECT array_agg(w.org_id), array_agg(w.running), array_agg(w.queued), array_agg(w.asking)
+              INTO work_of, running, queued, asking
+              FROM callgate_org_work_v1(callgate_first_queued_v1(locked_ids, p_generations) - interval '5 s') w;
+        END IF;
     END IF;
 
     FOR row_no IN 1 .. cardinality(p_call_ids) LOOP
@@ -129,16 +151,22 @@ BEGIN
         is_late := p_commands[ord] = 'reserve' AND coalesce(c.start_before <= now(), false);
         paused_for := NULL;
         concurrency_error := NULL;
+        gives_way := false;
+        mine := array_position(work_of, c.org_id);
         IF p_commands[ord] = 'reserve' AND NOT is_late AND has_pauses THEN
             paused_for := callgate_pause_of_v1(c.org_id, c.call_type, c.provider, c.model);
         END IF;
         IF p_commands[ord] = 'reserve' AND NOT is_late AND paused_for IS NULL THEN
             SELECT * INTO check_of FROM callgate_check_budgets_v1(
                 budgets, reserved, (first_of ->> c.org_id)::int, c.org_id, callgate_scopes_v1(c.call_type), p_holds[ord]);
-            IF check_of.refusal IS NULL AND has_concurrency THEN
+            -- Calls that were released for a place or a provider are as many as find room there.
+            IF mine IS NOT NULL AND check_of.refusal IS NULL AND NOT c.is_in_line AND c.breaker_id IS NULL THEN
+                gives_way := callgate_gives_way_v1(slots, mine, running, queued, asking);
+            END IF;
+            IF check_of.refusal IS NULL AND NOT gives_way AND has_concurrency THEN
                 concurrency_error := callgate_concurrency_refusal_v1(c);
             END IF;
-            IF check_of.refusal IS NULL AND concurrency_error IS NULL THEN
+            IF check_of.refusal IS NULL AND NOT gives_way AND concurrency_error IS NULL THEN
                 SELECT x.* INTO admission, asked_breaker, trial_of, breaker_reason
                   FROM callgate_breaker_admission_v1(c.provider, c.model, p_credentials[ord], c.org_id) x;
                 -- It has waited long enough for its provider, even if it was a probe each time.
@@ -156,7 +184,15 @@ BEGIN
             END IF;
         END IF;
 
+        IF mine IS NOT NULL THEN
+            queued[mine] := greatest(0, queued[mine] - 1);
+            asking[mine] := greatest(0, asking[mine] - 1);
+        END IF;
+
         IF admission IN ('passed', 'on_trial', 'probe') AND limit_name IS NULL THEN
+            IF mine IS NOT NULL THEN
+                running[mine] := running[mine] + 1;
+            END IF;
             outcome := 'reserved';
             state := 'running';
             attempt := c.attempt + 1;
@@ -194,6 +230,10 @@ BEGIN
         outcome := 'refused';
         wait_reason := NULL;
         due := NULL;
+        ends_at := c.wait_until;
+        IF p_commands[ord] = 'reserve' AND ends_at IS NULL THEN
+            ends_at := now() + make_interval(secs => p_waits_max_s[ord]);
+        END IF;
         IF p_commands[ord] <> 'reserve' THEN
             refusal := p_errors[ord];
             CASE p_commands[ord]
@@ -210,6 +250,11 @@ BEGIN
             refusal := '{"code": "deadline_passed", "message": "it was not sent before its deadline"}';
         ELSIF is_oversized THEN
             refusal := json_build_object('code', 'exceeds_provider_limit', 'message', 'it needs more than ' || limit_name);
+        ELSIF gives_way THEN
+            refusal := '{"code": "backlog", "message": "calls of other organisations come first"}';
+            wait_reason := 'backlog';
+            due := now() + interval '1 day';
+            ends_at := c.wait_until;
         ELSIF paused_for IS NOT NULL OR concurrency_error IS NOT NULL OR admission IS NOT NULL THEN
             IF paused_for IS NOT NULL THEN
                 refusal := json_build_object('code', 'paused', 'message', 'paused by an operator: ' || paused_for);
@@ -221,7 +266,7 @@ BEGIN
                 SELECT x.error, x.wait_reason INTO refusal, wait_reason
                   FROM callgate_provider_refusal_v1(c, asked_breaker, breaker_reason, limit_name) x;
             END IF;
-            due := coalesce(c.wait_until, now() + make_interval(secs => p_waits_max_s[ord]));
+            due := ends_at;
             IF due <= now() THEN
                 wait_reason := NULL;
             END IF;
@@ -229,18 +274,20 @@ BEGIN
             is_budget := true;
             refusal := callgate_budget_refusal_v1(
                 check_of.refusal, c.org_id, budgets[check_of.refused_by], reserved[check_of.refused_by], p_holds[ord]);
-            IF check_of.refusal = 'held' THEN
+            IF check_of.refusal = 'held' AND ends_at > now() THEN
                 wait_reason := 'budget_held';
                 due := now() + least(greatest((now() - c.created_at) / 4, interval '0.25 s'), interval '30 s');
-            ELSIF check_of.refusal = 'exhausted' AND p_waits[ord] THEN
+                due := least(due, ends_at);
+            ELSIF check_of.refusal = 'exhausted' AND p_waits[ord] AND c.created_at > now() - period_wait_max THEN
                 wait_reason := 'budget_exhausted';
                 due := check_of.ends_at;
+                ends_at := NULL;
             END IF;
         END IF;
         state := callgate_refuse_claim_v2(
-            c, refusal, wait_reason, due, p_holds[ord], asked_breaker,
+            c, refusal, wait_reason, due, ends_at, p_holds[ord], asked_breaker,
             admission IS NOT NULL, p_commands[ord] IN ('reject', 'defer'),
-            p_output_tokens[ord]);
+            p_output_tokens[ord], p_commands[ord] = 'reserve' AND coalesce(p_repairs_after[ord] = c.attempt, false));
         RETURN NEXT;
     END LOOP;
 

@@ -8,7 +8,7 @@
 -- calls.
 -- p_expected_posted  what the operator saw as posted. If it has changed since, the attempt is left alone.
 -- p_may_exceed_hold  whether the bill may be larger than the hold.
--- Locks              ai_call_log_archive, so that no month is dropped meanwhile; then the attempts by id, the budgets
+-- Locks              dropped_month, so that no month is dropped meanwhile; then the attempts by id, the budgets
 --                    by id, and waiting calls: SKIP LOCKED.
 -- Returns            per row: outcome (`HandOutcome`); posted_before, posted: what was posted before and is posted now.
 --                    With p_dry_run nothing is changed.
@@ -24,8 +24,8 @@ DECLARE
     moved_ids bigint[] := '{}';
     moved_spent bigint[] := '{}';
 BEGIN
-    LOCK TABLE ai_call_log_archive IN SHARE UPDATE EXCLUSIVE MODE;
-    SELECT max(x.ends_at) INTO archived_to FROM ai_call_log_archive x;
+    LOCK TABLE dropped_month IN SHARE UPDATE EXCLUSIVE MODE;
+    SELECT max(x.ends_at) INTO archived_to FROM dropped_month x;
     PERFORM callgate_lock_attempts_v1(p_attempt_ids);
 
     FOR row_no IN 1 .. cardinality(p_attempt_ids) LOOP

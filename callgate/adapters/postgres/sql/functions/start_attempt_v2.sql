@@ -29,7 +29,7 @@ BEGIN
            due_at = now() + make_interval(secs => p_expires_in_s), error = NULL,
            requested_hold_nano_usd = NULL, sweeps = 0, breaker_id = NULL, is_in_line = false,
            -- Calls that were not tried come first.
-           turn_at = l.turn_at + interval '10 min',
+           rank_at = l.rank_at + interval '10 min',
            -- Kept until an answer other than a refusal: a call that is refused again and again must end too.
            wait_until = CASE WHEN p_kind = 'probe'
                              THEN coalesce(l.wait_until, now() + make_interval(secs => p_wait_max_s))

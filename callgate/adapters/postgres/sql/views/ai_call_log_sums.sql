@@ -1,14 +1,14 @@
--- ai_call_log_sums: all attempts: a row for each one in the log, and the sums of dropped partitions. A reader sees what
--- the tables would show.
+-- ai_call_log_sums: what attempts used, by quarter hour (UTC) and each dimension: the sums, and the deltas that are not in
+-- them yet. Several rows may be of one key: sum them up. A reader sees what the tables would show.
 CREATE VIEW ai_call_log_sums WITH (security_invoker = true) AS
-SELECT l.org_id, l.call_type, l.provider, l.model, l.status, l.budget_ids, 1::bigint AS attempts,
-       CASE WHEN l.posted_nano_usd IS NULL THEN l.hold_nano_usd ELSE 0 END AS held_nano_usd,
-       coalesce(l.posted_nano_usd, 0) AS posted_nano_usd, coalesce(l.input_tokens, 0)::bigint AS input_tokens,
-       coalesce(l.cached_input_tokens, 0)::bigint AS cached_input_tokens,
-       coalesce(l.output_tokens, 0)::bigint AS output_tokens,
-       CASE WHEN l.status = 'succeeded' THEN l.latency_ms END AS latency_ms
-  FROM ai_call_log l
+SELECT q.starts_at, q.org_id, q.project, q.call_type, q.provider, q.model, q.tier, q.kind, q.outcome,
+       q.attempts, q.calls, q.posted_nano_usd, q.unknown_bills, q.unknown_nano_usd, q.without_tokens,
+       q.input_tokens, q.cached_input_tokens, q.cache_write_tokens, q.cache_write_1h_tokens, q.output_tokens,
+       q.reasoning_tokens, q.latency_ms, q.timed, q.collapsed, q.saved_nano_usd
+  FROM quarter_sum q
 UNION ALL
-SELECT x.org_id, x.call_type, x.provider, x.model, x.status, x.budget_ids, x.attempts, 0, x.posted_nano_usd,
-       x.input_tokens, x.cached_input_tokens, x.output_tokens, NULL
-  FROM ai_call_log_archive x;
+SELECT d.starts_at, d.org_id, d.project, d.call_type, d.provider, d.model, d.tier, d.kind, d.outcome,
+       d.attempts, d.calls, d.posted_nano_usd, d.unknown_bills, d.unknown_nano_usd, d.without_tokens,
+       d.input_tokens, d.cached_input_tokens, d.cache_write_tokens, d.cache_write_1h_tokens, d.output_tokens,
+       d.reasoning_tokens, d.latency_ms, d.timed, d.collapsed, d.saved_nano_usd
+  FROM attempt_delta d;
