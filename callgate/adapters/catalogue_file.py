@@ -20,8 +20,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from callgate.domain.alert_rules import AlertRules, OrganisationAlerts
 from callgate.domain.catalogue import (
-    MONTH_DAYS_MIN,
+    MONTH_MIN_DAYS,
     CallTypePolicy,
     Catalogue,
     Organisations,
@@ -38,6 +39,8 @@ _KNOWN_KEYS = sorted(
         k
         for entry in (
             Catalogue,
+            AlertRules,
+            OrganisationAlerts,
             CallTypePolicy,
             ProviderEntry,
             PriceEntry,
@@ -165,7 +168,7 @@ def _mistakes(catalogue: Catalogue) -> Iterator[str]:
     for key in catalogue.retention.keys_outliving_log():
         yield (
             f"retention.{key}: bodies must be deleted before log_months = {months} drops their log:"
-            f" within {months * MONTH_DAYS_MIN} days"
+            f" within {months * MONTH_MIN_DAYS} days"
         )
     yield from _price_mistakes(catalogue)
 

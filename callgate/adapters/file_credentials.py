@@ -8,9 +8,11 @@ precedence over the settings. It is read again when it changes.
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -18,8 +20,10 @@ from pydantic import SecretStr
 from callgate.domain.access import Access
 from callgate.domain.errors import ConfigurationError
 
-KEY_BYTES_MAX = 8 * 1024
+KEY_MAX_BYTES = 8 * 1024
 """A longer file does not hold a key."""
+FILES_MAX = 10_000
+"""Files of the folder that are looked at for any key."""
 URL_SUFFIX = ".url"
 """The end of the name of an endpoint."""
 _NO_KEY = SecretStr("")
@@ -72,8 +76,43 @@ class FileCredentials:
             # Its key would be another organisation's endpoint.
             own = _NO_KEY
         if own is None and endpoint is None:
-            return Access(_text(self._found(provider)) or None)
-        return Access(_text(own) or None, org_id, None if endpoint is None else _text(endpoint))
+            return Access(_text(self._found(provider)) or None, has_folder=self.has_folder)
+        url = None if endpoint is None else _text(endpoint)
+        return Access(_text(own) or None, org_id, url, self.has_folder)
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether there is a folder of secrets: only what is in its files is found without a restart."""
+        return self._folder is not None
+
+    def has_any(self, provider: str) -> bool:
+        """Whether the provider, or any organisation of it, has a usable key."""
+        return bool(self.keys(provider))
+
+    def keys(self, provider: str) -> set[str]:
+        """The names of the provider's usable keys: its own name, and `provider.org` for each key of an organisation."""
+        names = {name for name in self._keys if _is_key_of(provider, name)}
+        if self._folder is not None:
+            try:
+                found = [path.name for path in islice(self._folder.iterdir(), FILES_MAX)]
+            except OSError:
+                found = []
+            names.update(name for name in found if _is_key_of(provider, name))
+        return {name for name in names if _text(self._found(name))}
+
+    def folder_faults(self, providers: Collection[str]) -> list[str]:
+        """
+        What is wrong with the folder of secrets: it cannot be read, or a file has no usable key or no provider.
+
+        Only names are named. Files that begin with a dot are left out: Kubernetes has some.
+        """
+        if self._folder is None:
+            return []
+        try:
+            files = sorted(islice(self._folder.iterdir(), FILES_MAX))
+        except OSError as exc:
+            return [f"it cannot be read ({exc.strerror})"]
+        return [fault for file in files if (fault := _fault_of(file, providers))]
 
     def _found(self, name: str) -> SecretStr | None:
         """What the file or setting of that name has; empty if the file has nothing usable, None if there is none."""
@@ -96,6 +135,23 @@ class FileCredentials:
         return known.key
 
 
+def _is_key_of(provider: str, name: str) -> bool:
+    is_its_own = name == provider or name.startswith(f"{provider}.")
+    return is_its_own and not name.endswith(URL_SUFFIX)
+
+
+def _fault_of(file: Path, providers: Collection[str]) -> str | None:
+    """What is wrong with a file of the folder; None if it is a provider's key or endpoint."""
+    name = file.name
+    if name.startswith(".") or not file.is_file():
+        return None
+    if not any(name == p or name.startswith(f"{p}.") for p in providers):
+        return f"{name} is of no provider in the catalogue"
+    if not os.access(file, os.R_OK):
+        return f"{name} cannot be read"
+    return None if _key_in(file) else f"{name} has no usable key (one word of printable ASCII)"
+
+
 def _text(secret: SecretStr | None) -> str:
     return "" if secret is None else secret.get_secret_value().strip()
 
@@ -115,10 +171,10 @@ def _key_in(path: Path) -> SecretStr | None:
     """Read a file's key; None if it cannot be read or is not usable."""
     try:
         with path.open("rb") as file:
-            text = file.read(KEY_BYTES_MAX + 1).decode("ascii", errors="replace")
+            text = file.read(KEY_MAX_BYTES + 1).decode("ascii", errors="replace")
     except OSError:
         return None
-    return SecretStr(text.strip()) if len(text) <= KEY_BYTES_MAX and _is_usable(text) else None
+    return SecretStr(text.strip()) if len(text) <= KEY_MAX_BYTES and _is_usable(text) else None
 
 
 def _is_usable(key: str) -> bool:

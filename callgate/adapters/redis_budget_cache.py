@@ -18,18 +18,18 @@ from collections.abc import Callable
 from typing import cast
 
 import redis
-import structlog
 from nacl.exceptions import CryptoError
 from nacl.secret import Aead
 from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import RedisError, ResponseError
 
 from callgate.domain.budgets import BudgetFigures
+from callgate.event_log import event_log
 from callgate.per_process import PerProcess
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
-ENTRY_BYTES_MAX = 64 * 1024
+ENTRY_MAX_BYTES = 64 * 1024
 """The most that is read as one entry. An organisation has a few budgets of about 300 bytes each."""
 BIGINT_MAX = 2**63 - 1
 SCRYPT = {"n": 2**15, "r": 8, "p": 1, "maxmem": 2**26}
@@ -120,9 +120,9 @@ class RedisBudgetCache:
         return bytes(Aead(self._key).encrypt(plain, org_id.encode()))
 
     def _read(self, key: str) -> bytes:
-        """The stored bytes, at most one more than `ENTRY_BYTES_MAX`; empty if the value is not a string."""
+        """The stored bytes, at most one more than `ENTRY_MAX_BYTES`; empty if the value is not a string."""
         try:
-            return cast(bytes, self._redis().getrange(key, 0, ENTRY_BYTES_MAX))
+            return cast(bytes, self._redis().getrange(key, 0, ENTRY_MAX_BYTES))
         except ResponseError as exc:
             if "WRONGTYPE" in str(exc):
                 return b""
@@ -130,7 +130,7 @@ class RedisBudgetCache:
 
     def _opened(self, sealed: bytes, org_id: str) -> list[BudgetFigures] | None:
         """The figures, if the entry is authentic, of this organisation and not expired; else None."""
-        if len(sealed) > ENTRY_BYTES_MAX:
+        if len(sealed) > ENTRY_MAX_BYTES:
             return None
         try:
             plain = Aead(self._key).decrypt(sealed, org_id.encode())

@@ -2,8 +2,8 @@
 An upper bound of a request's input tokens, computed without network access.
 
 Texts for OpenAI's own models are counted exactly with OpenAI's published vocabularies. `bpe-openai` contains them.
-Without that package `tiktoken` is used, if its cache already has the vocabulary. The tokenizers of other models are not
-known here, so their texts are bounded by their bytes (see `utf8_bound`).
+Without that package `tiktoken` is used, if its cache already has the vocabulary; without both, see `WithoutTokenizer`.
+The tokenizers of other models are not known here, so their texts are bounded by their bytes (see `utf8_bound`).
 
 bpe-openai comes first because its time is linear. tiktoken 0.14 takes seconds for a few megabytes of one letter and
 panics on a megabyte of spaces. But bpe-openai still takes two seconds for a megabyte of dashes, and no other thread
@@ -23,6 +23,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -35,6 +36,9 @@ from callgate.per_process import PerProcess
 O200K, CL100K = "o200k_base", "cl100k_base"
 OPENAI_PRICED = frozenset({"openai", "azure"})
 """Who serves OpenAI's own models under their names, by their ids in genai-prices."""
+
+LEFT_TO_WORKER = "left to the worker"
+"""The method of a bound that was not counted."""
 
 # Source: tiktoken 0.14.0, tiktoken/model.py, read 2026-11-23. A fine-tuned model ("ft:...") has its base's vocabulary.
 # Models that are not listed there (gpt-6, gpt-oss on other hosts, audio models) count as unknown.
@@ -99,6 +103,17 @@ _PUNCTUATION = re.compile(r"(?:[^\w\s]|_)+")
 _CUT = re.compile(r"(?<=[A-Za-z])(?= [A-Za-z])|(?<=\n)(?=[^\s/])")
 
 
+class WithoutTokenizer(Enum):
+    """What is done about a text whose vocabulary is known, but not installed: it has about four bytes per token."""
+
+    BOUND = "bound"
+    """Bound by its bytes: for a worker, whose bound becomes the hold."""
+    BOUND_WITHIN_LIMIT = "bound within limit"
+    """The same, but not above the call type's limit, which the worker's count will not exceed: for an estimate."""
+    LEAVE = "leave"
+    """Not counted: the bound is 0, and the worker's count decides. For a client."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Counter:
     """Counts or bounds the tokens of one text. Special tokens in it are counted as ordinary text."""
@@ -122,8 +137,11 @@ class TokenEstimator:
     are counted exactly. It holds for every rendering that repeats no part of the text.
     """
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(
+        self, catalogue: Catalogue, without: WithoutTokenizer = WithoutTokenizer.BOUND
+    ) -> None:
         self._catalogue = catalogue
+        self._without = without
         self._counters: dict[str, _Counter | None] = {}
         self._loading = PerProcess(threading.Lock)
 
@@ -139,7 +157,11 @@ class TokenEstimator:
 
     def counting(self, request: LLMRequest, stop_above: int) -> Generator[None, None, TokenBound]:
         """A bound in steps, never less than the provider will count unless `stop_above` is reached; see the port."""
-        counter = self._counter_of(request.provider, request.model) or _UNKNOWN
+        vocabulary = self._vocabulary_of(request.provider, request.model)
+        counter = (vocabulary and self._counter(vocabulary)) or _UNKNOWN
+        is_missing = vocabulary is not None and counter is _UNKNOWN
+        if is_missing and self._without is WithoutTokenizer.LEAVE:
+            return TokenBound(0, LEFT_TO_WORKER)
         entry = self._catalogue.providers.get(request.provider)
         sent = entry and sent_schema(request, entry)
         request = asked(request, entry) if entry else request
@@ -162,15 +184,16 @@ class TokenEstimator:
                     break
                 tokens += counter.count(piece) if is_whole else utf8_bound(piece)
                 yield
+        if is_missing and self._without is WithoutTokenizer.BOUND_WITHIN_LIMIT:
+            tokens = min(tokens, stop_above)
         return TokenBound(tokens, counter.method)
 
-    def _counter_of(self, provider: str, model: str) -> _Counter | None:
-        """The exact counter of a model; None if its vocabulary is not known or cannot be loaded."""
+    def _vocabulary_of(self, provider: str, model: str) -> str | None:
+        """The vocabulary of a model; None if it is not known."""
         entry = self._catalogue.providers.get(provider)
         if entry is None or (entry.pricing_provider or provider) not in OPENAI_PRICED:
             return None
-        encoding = encoding_of(entry.priced_model(model))
-        return self._counter(encoding) if encoding else None
+        return encoding_of(entry.priced_model(model))
 
     def _counter(self, encoding: str) -> _Counter | None:
         """The counter of a vocabulary, loaded once; None if it cannot be loaded."""

@@ -15,9 +15,9 @@ from redis._parsers import _RESP3Parser
 from redis._parsers.socket import SENTINEL, SocketBuffer
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-ITEM_BYTES_MAX = 2**20
+ITEM_MAX_BYTES = 2**20
 """Of one string; the smallest value that `proto-max-bulk-len` accepts."""
-REPLY_BYTES_MAX = 24 * 2**20
+REPLY_MAX_BYTES = 24 * 2**20
 """Of all strings of one reply: sixteen items, and some reserve."""
 STRING_BYTES = 64
 """The overhead of one string: a set of millions of short strings is large, too."""
@@ -39,13 +39,13 @@ class BoundedBuffer(SocketBuffer):
         Raises:
             redis.exceptions.ConnectionError: The reply as a whole is too long.
         """
-        self._taken_bytes += min(length, ITEM_BYTES_MAX) + STRING_BYTES
-        if self._taken_bytes > REPLY_BYTES_MAX:
-            raise RedisConnectionError(f"the broker's reply has more than {REPLY_BYTES_MAX} bytes")
-        if length <= ITEM_BYTES_MAX:
+        self._taken_bytes += min(length, ITEM_MAX_BYTES) + STRING_BYTES
+        if self._taken_bytes > REPLY_MAX_BYTES:
+            raise RedisConnectionError(f"the broker's reply has more than {REPLY_MAX_BYTES} bytes")
+        if length <= ITEM_MAX_BYTES:
             return bytes(super().read(length, timeout=timeout))
-        head = bytes(super().read(ITEM_BYTES_MAX - 2, timeout=timeout))
-        self._read_past(length + 2 - ITEM_BYTES_MAX, timeout)
+        head = bytes(super().read(ITEM_MAX_BYTES - 2, timeout=timeout))
+        self._read_past(length + 2 - ITEM_MAX_BYTES, timeout)
         return head
 
     def _read_past(self, left: int, timeout: Any) -> None:

@@ -17,7 +17,7 @@ from kombu.clocks import LamportClock
 
 CLOCK_MAX = 2**48
 """A thousand ticks a second for nine thousand years."""
-ANSWERS_BYTES_MAX = 16 * 2**20
+ANSWERS_MAX_BYTES = 16 * 2**20
 """Of one inspection; a worker with a thousand calls replies at most 1 MB."""
 TIMEOUTS_MAX = 3
 """Replies are collected for at most so many timeouts; stock Celery has no such limit."""
@@ -119,7 +119,7 @@ class _Replies:
 
     def are_enough(self, limit: int | None) -> bool:
         return (limit is not None and len(self.found) >= limit) or (
-            self._size_bytes > ANSWERS_BYTES_MAX
+            self._size_bytes > ANSWERS_MAX_BYTES
         )
 
 

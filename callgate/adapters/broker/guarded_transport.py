@@ -20,7 +20,6 @@ import sys
 from queue import Empty
 from typing import Any
 
-import structlog
 from kombu.asynchronous import get_event_loop
 from kombu.exceptions import DecodeError
 from kombu.transport import redis, virtual
@@ -28,8 +27,9 @@ from kombu.utils.encoding import bytes_to_str
 
 from callgate.adapters.broker.bounds import BoundedParser
 from callgate.domain import bounded_json
+from callgate.event_log import event_log
 
-log = structlog.get_logger(__name__)
+log = event_log(__name__)
 
 UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What decoding raises for malformed input."""
@@ -98,7 +98,9 @@ class Channel(redis.Channel):  # type: ignore[misc]
             return True
         finally:
             self._in_poll = None
-            self._flush_brpop_reauth()
+            # Kombu before 5.7 knows no logins that expire.
+            if hasattr(self, "_flush_brpop_reauth"):
+                self._flush_brpop_reauth()
 
     def _taken(self, command: str, **options: Any) -> Any:
         connection = self.client.connection

@@ -1,7 +1,8 @@
 """
 Links: the Celery signatures that are published when a call ends, as the ledger stores them.
 
-A link is stored at submit as JSON, `{"link": signature | null, "link_error": signature | null}`. The signature's own
+A link is stored at submit as JSON, `{"link": signature | null, "link_error": signature | null}`; the span of the
+submission is in it too if there is one (`traceparent`). The signature's own
 app resolves the route of every task in it, so its tasks may be in any queue of the same broker. A worker publishes the
 link later, over callgate's own connection. A link that it could not publish as the signature's app would is refused at
 submit, because later no one would notice the difference.
@@ -22,7 +23,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from callgate.domain.bounds import LINK_BYTES_MAX
+from callgate.domain import trace_context
+from callgate.domain.bounds import LINK_MAX_BYTES
 from callgate.domain.destinations import destination
 from callgate.domain.errors import InvalidLink
 
@@ -50,8 +52,8 @@ def sendable(text: str, *, succeeded: bool) -> dict[str, Any] | None:
     Raises:
         InvalidLink: It can never be published.
     """
-    if len(text.encode()) > LINK_BYTES_MAX:
-        raise InvalidLink(f"links have at most {LINK_BYTES_MAX} bytes")
+    if len(text.encode()) > LINK_MAX_BYTES:
+        raise InvalidLink(f"links have at most {LINK_MAX_BYTES} bytes")
     try:
         chosen = json.loads(text)["link" if succeeded else "link_error"]
         return None if chosen is None else _sendable(chosen)
@@ -88,28 +90,52 @@ def _sendable_task(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def span_of(text: str) -> str | None:
+    """The span of the submission whose links these are; None if it had none."""
+    try:
+        return trace_context.checked(json.loads(text).get(trace_context.HEADER))
+    except (ValueError, AttributeError, RecursionError):
+        return None
+
+
 class Links:
     """Checks links and makes their stored text, for calls that `app` publishes."""
 
-    def __init__(self, app: Celery, *, timeout_s: float) -> None:
-        """`timeout_s` bounds each query to a broker; a broker with another address than ours is queried."""
+    def __init__(self, app: Celery, *, timeout_s: float, asks_broker: bool = True) -> None:
+        """
+        Compose.
+
+        Args:
+            timeout_s: Bounds each query to a broker; a broker with another address than ours is queried.
+            asks_broker: False: there is no broker, and that both apps share one is taken for granted.
+        """
         self._app = app
+        self._asks_broker = asks_broker
         self._timeout_s = timeout_s
         self._found_same: set[str] = set()
         self._asked: set[str] = set()
 
-    def text(self, link: Signature | None, link_error: Signature | None) -> str | None:
+    def text(
+        self,
+        link: Signature | None,
+        link_error: Signature | None,
+        *,
+        traceparent: str | None = None,
+    ) -> str | None:
         """
-        Return the text that the ledger stores of a submission's links.
+        Return the text that the ledger stores of a submission's links, and of its span.
 
         Raises:
             InvalidLink: A worker could not publish it as its own app would.
         """
         if link is None and link_error is None:
             return None
-        text = _json({"link": self._frozen(link), "link_error": self._frozen(link_error)})
-        if len(text.encode()) > LINK_BYTES_MAX:
-            raise InvalidLink(f"links have at most {LINK_BYTES_MAX} bytes")
+        parts: dict[str, Any] = {"link": self._frozen(link), "link_error": self._frozen(link_error)}
+        if traceparent is not None:
+            parts[trace_context.HEADER] = traceparent
+        text = _json(parts)
+        if len(text.encode()) > LINK_MAX_BYTES:
+            raise InvalidLink(f"links have at most {LINK_MAX_BYTES} bytes")
         return text
 
     def _frozen(self, signature: Signature | None) -> dict[str, Any] | None:
@@ -135,7 +161,7 @@ class Links:
 
     def _check_queue(self, name: str | None) -> None:
         """Refuse a key that is not a list; the broker is queried once per name, if it answers."""
-        if name is None or name in self._asked:
+        if name is None or name in self._asked or not self._asks_broker:
             return
         with self._app.connection_for_write() as ours:
             prefix = _Place.of(ours).prefix
@@ -152,6 +178,8 @@ class Links:
         """Refuse an app whose tasks do not receive our messages, or do not accept JSON."""
         if not {"json", "application/json"} & set(app.conf.accept_content):
             raise InvalidLink("a link is sent as JSON, and its app does not accept that")
+        if not self._asks_broker:
+            return
         with self._app.connection_for_write() as ours, _connection_of(app) as theirs:
             place, other = _Place.of(ours), _Place.of(theirs)
             _refuse_other_place(other, place)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -28,12 +28,14 @@ from callgate.adapters.broker.app import (
     SWEEP_TASK,
     in_this_process,
 )
-from callgate.adapters.broker.links import sendable
+from callgate.adapters.broker.links import sendable, span_of
+from callgate.domain import trace_context
+from callgate.domain.call_order import Lane
 from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.delivery import Delivery, Published
 from callgate.domain.errors import BrokerUnavailable
-from callgate.domain.turns import Lane
 from callgate.per_process import PerProcess
+from callgate.services.tracing import NO_TRACING, Tracing
 
 OUTAGES = (OSError, RedisConnectionError, RedisTimeoutError, InconsistencyError, LimitExceeded)
 """Causes that mean that the broker did not answer. Kombu's own error is too wide: it also wraps a link's KeyErrors."""
@@ -43,28 +45,30 @@ PUBLISH_BATCH_MAX = 500
 class CeleryQueue:
     """`QueuePort` over Celery."""
 
-    def __init__(self, app: Celery, *, timeout_s: float) -> None:
+    def __init__(self, app: Celery, *, timeout_s: float, tracing: Tracing = NO_TRACING) -> None:
         self._app = app
+        self._tracing = tracing
         self._timeout_s = timeout_s
         # The batch state of kombu belongs to a producer, so one thread publishes at a time.
         self._lock = PerProcess(threading.Lock)
 
-    def publish_calls(self, keys: Sequence[CallKey], lane: Lane = Lane.CALL) -> None:
+    def publish_calls(
+        self, keys: Sequence[CallKey], lane: Lane = Lane.CALL, *, traceparent: str | None = None
+    ) -> None:
         """Publish call tasks; see `QueuePort.publish_calls`."""
         queue = EXPRESS_QUEUE if lane is Lane.EXPRESS else CALL_QUEUE
         with self._batch() as producer:
             for key in keys:
                 arguments = [str(key.call_id), key.generation]
-                self._send(producer, CALL_TASK, queue, key.task_id, arguments)
+                self._send(producer, CALL_TASK, queue, key.task_id, arguments, span=traceparent)
 
     def publish_settle_tasks(self, refs: Sequence[AttemptRef]) -> None:
         """Publish log tasks, each as the child of its call task; see `QueuePort.publish_settle_tasks`."""
         with self._batch() as producer:
             for ref in refs:
                 arguments = [str(ref.key.call_id), ref.key.generation, str(ref.attempt_id)]
-                self._send(
-                    producer, LOG_TASK, LOG_QUEUE, str(ref.attempt_id), arguments, ref.key.task_id
-                )
+                ids = str(ref.attempt_id), arguments, ref.key.task_id
+                self._send(producer, LOG_TASK, LOG_QUEUE, *ids, span=ref.traceparent)
 
     def publish_sweep(self, sent_at: datetime) -> None:
         """Send a sweep through the call queue; see `QueuePort.publish_sweep`."""
@@ -103,13 +107,16 @@ class CeleryQueue:
             return
         outcome = {"task_id": delivery.key.task_id, "state": delivery.state.value}
         signature = maybe_signature(chosen, app=in_this_process(self._app))
-        signature.clone().apply_async(
-            args=(outcome,),
-            task_id=str(delivery.submission_id),
-            serializer="json",
-            retry=False,
-            **_destination(chosen),
-        )
+        span = span_of(delivery.link) if self._tracing.is_on else None
+        with self._tracing.link(delivery, span) as headers:
+            signature.clone().apply_async(
+                args=(outcome,),
+                task_id=str(delivery.submission_id),
+                serializer="json",
+                retry=False,
+                headers=dict(headers),
+                **_destination(chosen),
+            )
 
     @contextmanager
     def _batch(self) -> Iterator[Producer]:
@@ -120,7 +127,7 @@ class CeleryQueue:
                 in_this_process(self._app).producer_pool.acquire(
                     block=True, timeout=self._timeout_s
                 ) as producer,
-                producer.batch(PUBLISH_BATCH_MAX),
+                _batch_of(producer),
             ):
                 yield producer
         except (KombuError, KombuOperationalError, RedisError, OSError) as exc:
@@ -134,6 +141,8 @@ class CeleryQueue:
         task_id: str,
         arguments: list[Any],
         parent_id: str | None = None,
+        *,
+        span: str | None = None,
     ) -> None:
         message = self._app.amqp.create_task_message(
             task_id,
@@ -146,7 +155,17 @@ class CeleryQueue:
             kwargsrepr="{}",
             ignore_result=True,
         )
-        self._app.amqp.send_task_message(producer, task, message, queue=queue, retry=False)
+        headers = {trace_context.HEADER: span} if span else None
+        with self._tracing.within(span):
+            self._app.amqp.send_task_message(
+                producer, task, message, queue=queue, retry=False, headers=headers
+            )
+
+
+def _batch_of(producer: Producer) -> AbstractContextManager[object]:
+    """Kombu's batch of a producer. Kombu before 5.7 has none: there messages go one by one."""
+    batch = getattr(producer, "batch", None)
+    return batch(PUBLISH_BATCH_MAX) if batch else nullcontext()
 
 
 def _destination(chosen: dict[str, Any]) -> dict[str, Any]:

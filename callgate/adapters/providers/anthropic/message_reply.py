@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from callgate.adapters.providers.anthropic.messages_request import PROTOCOL, THINKING
 from callgate.adapters.providers.http.answer_wrapping import unwrapped
 from callgate.adapters.providers.http.reply_body import (
-    billing_of,
+    billed,
     failure_in,
     fields_of,
     invalid,
     joined,
     name_of,
     text_of,
-    too_large,
     tool_call,
 )
 from callgate.adapters.providers.http.usage import usage_in
-from callgate.domain import bounded_json
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.endings import GOOD_ENDING, TOOLS_ENDING, Ending, ending_of
 from callgate.domain.messages import ReasoningBlock, ToolCall
@@ -64,23 +61,18 @@ def reply_of(
         The reply, if it holds an answer or names its usage. Otherwise a failure: an error in the body is classified by
         the status it names; an unreadable reply has an unknown bill, because the provider did the work.
     """
-    try:
-        fields = fields_of(body, headers)
-    except bounded_json.TooLarge:
-        return too_large(body, request)
-    if isinstance(fields, Failure):
+    fields = fields_of(body, headers, request)
+    if not isinstance(fields, dict):
         return fields
     listed, reason = fields.get("content"), name_of(fields.get("stop_reason"))
     blocks = [b for b in listed if isinstance(b, dict)] if isinstance(listed, list) else []
     ending = ENDINGS.get((reason or "").casefold(), reason)
     has_text = any(map(_has_text, blocks)) or ending_of(ending) is Ending.TRUNCATED
     reported = usage_in(fields, has_text=has_text)
-    failure = failure_in(fields, blocks, headers, entry)
-    if failure is not None:
-        failure = replace(failure, billing=billing_of(failure, reported, has_text=has_text))
-        if failure.billing is not Billing.BY_USAGE:
-            return failure
-    elif reported.usage is None and not isinstance(listed, list):
+    failure = billed(failure_in(fields, blocks, headers, entry), reported, has_text=has_text)
+    if failure and failure.billing is not Billing.BY_USAGE:
+        return failure
+    if failure is None and reported.usage is None and not isinstance(listed, list):
         return invalid("the reply has no content")
     # The ledger stores OpenAI's word for it, so that it can be read without the catalogue.
     is_good = isinstance(listed, list) and ending_of(ending, entry.good_endings) is Ending.GOOD

@@ -57,7 +57,7 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
         "tool_choice": _tool_choice(request.tool_choice),
     }
     extra = json.loads(request.extra) if request.extra else {}
-    # Names that callgate writes itself are not allowed in `extra`; see `catalogue.RESERVED_FIELDS`.
+    # Names that callgate writes itself are not allowed in `extra`; see `reserved_fields.RESERVED_FIELDS`.
     given = {**extra, **{name: value for name, value in fields.items() if value is not None}}
     try:
         return json.dumps(

@@ -32,7 +32,7 @@ How long an idle connection is kept: less than 5 s, the default of uvicorn and N
 If the server closes a connection first, a request on it can fail, and it is unknown whether the request was read.
 """
 HEADERS_MAX = 128
-HEADER_BYTES_MAX = 4096
+HEADER_MAX_BYTES = 4096
 """Half of aiohttp's own limit: hundreds of requests may be in flight, and each reply can bring `HEADERS_MAX`."""
 RECEIVE_BUFFER_BYTES = 32 * 1024
 """
@@ -102,8 +102,8 @@ def _session(transport: Any) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        max_line_size=HEADER_BYTES_MAX,
-        max_field_size=HEADER_BYTES_MAX,
+        max_line_size=HEADER_MAX_BYTES,
+        max_field_size=HEADER_MAX_BYTES,
         max_headers=HEADERS_MAX,
     )
 

@@ -28,9 +28,9 @@ class Inflater:
         self._stream: zlib._Decompress | None = None
         self._members_left = MEMBERS_MAX
 
-    def inflate(self, data: bytes, bytes_max: int) -> bytes:
+    def inflate(self, data: bytes, max_bytes: int) -> bytes:
         """
-        Inflate the next piece to at most `bytes_max` bytes. What lies beyond them is lost.
+        Inflate the next piece to at most `max_bytes` bytes. What lies beyond them is lost.
 
         Raises:
             ReplyTooLarge: The reply has more than `MEMBERS_MAX` gzip members.
@@ -38,7 +38,7 @@ class Inflater:
         """
         plain = bytearray()
         try:
-            while data and len(plain) < bytes_max:
+            while data and len(plain) < max_bytes:
                 if self._stream is None:
                     self._stream = zlib.decompressobj(_window_bits(data[0]))
                 elif self._stream.eof:
@@ -49,7 +49,7 @@ class Inflater:
                     if self._members_left < 0:
                         raise ReplyTooLarge(f"more than {MEMBERS_MAX} members of gzip")
                     self._stream = zlib.decompressobj(GZIP_WINDOW)
-                plain += self._stream.decompress(data, bytes_max - len(plain))
+                plain += self._stream.decompress(data, max_bytes - len(plain))
                 data = self._stream.unused_data or self._stream.unconsumed_tail
         except zlib.error as exc:
             raise httpx2.DecodingError(str(exc)) from exc

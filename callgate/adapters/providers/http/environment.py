@@ -24,6 +24,8 @@ from callgate.domain.errors import ConfigurationError
 
 HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
 """File names that OpenSSL reads in a folder of certificates. Source: openssl-rehash(1)."""
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""The first that is set is used."""
 SCHEMES = ("http", "https")
 """Supported schemes of providers and proxies. aiohttp would treat `socks5` as HTTP."""
 ESCAPES = "special characters in a user or password must be escaped, # as %23"
@@ -43,6 +45,19 @@ def check_environment(providers: Mapping[str, ProviderEntry]) -> None:
         faults += _address_faults(providers)
     if faults:
         raise ConfigurationError("; ".join(faults))
+
+
+def variables_in_use() -> list[str]:
+    """Names of the variables that change how requests leave this process: certificates and proxies."""
+    certificates = [name for name in CERTIFICATES if os.environ.get(name)][:1]
+    proxies = [_variable(f"{name}_proxy") for name in _proxies()]
+    exceptions = [_variable("no_proxy")] if proxies and getproxies().get("no") else []
+    return [*certificates, *proxies, *exceptions]
+
+
+def has_proxy() -> bool:
+    """Whether requests leave this process through a proxy."""
+    return bool(_proxies())
 
 
 def _key_log_faults() -> Iterator[str]:
@@ -140,7 +155,7 @@ def _variable(name: str) -> str:
 
 
 def _client_faults() -> Iterator[str]:
-    """Anything else: a NO_PROXY pattern that cannot be parsed, or a variable that only a newer transport reads."""
+    """Faults that only making a client shows, for example a NO_PROXY pattern that cannot be parsed."""
     from callgate.adapters.providers.http.client import http_client
 
     try:

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import aiohttp
 import httpx2
 
 from callgate.domain.catalogue import ProviderEntry
+from callgate.domain.causes import NETWORK_CODES
 from callgate.domain.provider import Billing, Failure
 
 
@@ -65,6 +68,13 @@ def classify(exc: Exception, entry: ProviderEntry, table: Table) -> Failure:
     raise AssertionError("the last row of a table matches every exception")
 
 
+def at(where: str, failure: Failure) -> Failure:
+    """The failure, with the host and port in front of its message if the way there failed."""
+    if not where or failure.code not in NETWORK_CODES:
+        return failure
+    return replace(failure, message=f"{where}: {failure.message}")
+
+
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:
     """The exception and its causes; it ends also where causes form a circle."""
     seen: list[BaseException] = []
@@ -96,8 +106,9 @@ def _fixed(code: str, message: str, retryable: bool, billing: Billing) -> Classi
 def _named(exc: BaseException) -> str:
     """The exception's class and errno, never its text, which may hold addresses, headers or bodies."""
     name = type(exc).__name__
-    number = errno.errorcode.get(exc.errno or 0) if isinstance(exc, OSError) else None
-    return f"{name}, {number}" if number else name
+    number = exc.errno or 0 if isinstance(exc, OSError) else 0
+    known = errno.errorcode.get(number)
+    return f"{name}, {known}: {os.strerror(number).lower()}" if known else name
 
 
 def _no_client(exc: BaseException, _entry: ProviderEntry) -> Failure:

@@ -26,17 +26,18 @@ from uuid import UUID
 import httpx2
 
 from callgate.adapters.providers.http.client import http_client, request_timeout
-from callgate.adapters.providers.http.failures import NoClient, Table, classify
+from callgate.adapters.providers.http.failures import NoClient, Table, at, classify
+from callgate.adapters.providers.http.no_access import why_refused
 from callgate.adapters.providers.http.provider_loop import ProviderLoop
 from callgate.adapters.providers.http.rate_limit_headers import learned_limits
 from callgate.adapters.providers.http.request_body import RequestBody
 from callgate.adapters.providers.http.structured import answered
-from callgate.domain.access import Access, endpoint_fault
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.ports import CredentialsPort
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
 from callgate.domain.structured import asked
+from callgate.domain.urls import host_of
 
 ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
 OVERTIME_S = 1.0
@@ -49,20 +50,6 @@ PLAIN_HEADERS: Mapping[str, str] = {
     "User-Agent": "callgate",
 }
 """All that a client sends by itself: nothing from the environment, nothing about this machine."""
-MISSING_CREDENTIALS = Failure(
-    "missing_credentials",
-    "no API key for the provider: set CALLGATE_WORKER__CREDENTIALS__<PROVIDER>, or put a file named after it into"
-    " CALLGATE_WORKER__CREDENTIALS_DIR",
-    False,
-    Billing.UNBILLED,
-)
-ENDPOINT_REFUSED = Failure(
-    "endpoint_refused",
-    "the organisation's own endpoint may not be used: `<PROVIDER>.<ORGANISATION>.url` of"
-    " CALLGATE_WORKER__CREDENTIALS_DIR must match the provider's org_endpoints in the catalogue",
-    False,
-    Billing.UNBILLED,
-)
 TOO_LATE = Failure("timeout", "no time was left to send the request", True, Billing.UNBILLED)
 
 
@@ -137,9 +124,11 @@ class HTTPAdapter(ABC):
     ) -> ProviderReply | Failure:
         """Send one request; see `LLMProviderPort`."""
         body: RequestBody | None = None
+        where = ""
         try:
             access = self._credentials.access(self._name, request.org_id)
-            if refused := self._why_refused(access):
+            where = host_of(access.endpoint or self._entry.base_url or self.base_url)
+            if refused := why_refused(self._name, self._entry, access):
                 return refused
             if timeout_s <= 0:
                 return TOO_LATE
@@ -165,21 +154,11 @@ class HTTPAdapter(ABC):
             raise
         except Exception as exc:
             is_sent = body is not None and not body.withdraw()
-            return self.failure_of(exc, is_sent=is_sent)
+            return at(where, self.failure_of(exc, is_sent=is_sent))
 
     def credential(self, org_id: str) -> str:
         """The owner of the key for this organisation's requests; see `LLMProviderPort`."""
         return self._credentials.access(self._name, org_id).owner
-
-    def _why_refused(self, access: Access) -> Failure | None:
-        """Why nothing may be sent. An own endpoint needs an own key, also where the provider needs none."""
-        if access.endpoint is not None and endpoint_fault(
-            access.endpoint, self._entry.org_endpoints
-        ):
-            return ENDPOINT_REFUSED
-        if access.key is None and (self._entry.needs_key or access.endpoint is not None):
-            return MISSING_CREDENTIALS
-        return None
 
     async def check_key(self, path: str, *, timeout_s: float) -> Failure | None:
         """
@@ -191,13 +170,14 @@ class HTTPAdapter(ABC):
         Returns:
             None if it was answered with a success.
         """
-        key = self._credentials.access(self._name, "").key
-        if key is None and self._entry.needs_key:
-            return MISSING_CREDENTIALS
+        access = self._credentials.access(self._name, "")
+        if refused := why_refused(self._name, self._entry, access):
+            return refused
         try:
-            await self._loop.run(self._get(path, self._key_headers(key), timeout_s))
+            await self._loop.run(self._get(path, self._key_headers(access.key), timeout_s))
         except Exception as exc:
-            return self.failure_of(exc, is_sent=False)
+            where = host_of(self._entry.base_url or self.base_url)
+            return at(where, self.failure_of(exc, is_sent=False))
         return None
 
     def failure_of(self, exc: Exception, *, is_sent: bool) -> Failure:

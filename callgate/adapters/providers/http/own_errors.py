@@ -1,7 +1,8 @@
 """
-How a protocol of its own says its errors and its waits. They are translated before anything else reads them.
+Translates the errors and waits of a protocol that does not write them as OpenAI does.
 
-So `error_body`, `refusals` and `retry_after` know one form, for a refusal's status and for an error in a 200 alike.
+They are translated first. So `error_body`, `refusals` and `retry_after` know one form, in a refusal and in the body of
+a 200.
 """
 
 from __future__ import annotations

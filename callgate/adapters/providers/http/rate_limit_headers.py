@@ -15,9 +15,9 @@ from datetime import datetime
 from math import floor
 from types import MappingProxyType
 
-from callgate.adapters.providers.http.retry_after import bounded_s, epoch_s
 from callgate.domain.catalogue import HeaderDialect
-from callgate.domain.flow import DAY_S, MINUTE_S, LearnedLimit, Measure
+from callgate.domain.limits import DAY_S, MINUTE_S, LearnedLimit, Measure
+from callgate.domain.retry_after import bounded_s, epoch_s
 
 VALUE_CHARS_MAX = 128
 """A longer value is ignored."""

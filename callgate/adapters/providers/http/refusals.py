@@ -19,10 +19,10 @@ from callgate.adapters.providers.http.error_body import (
     provider_code,
 )
 from callgate.adapters.providers.http.rate_limit_headers import learned_limits, reset_s
-from callgate.adapters.providers.http.retry_after import retry_after_in_body_s, retry_after_s
 from callgate.adapters.providers.http.safe_words import SENTENCES, hint, lower_message, parameter
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.provider import Billing, Failure
+from callgate.domain.retry_after import retry_after_in_body_s, retry_after_s
 
 CONTEXT_WORDS = ("context length", "context size", "context window")
 EXPLAINED_STATUSES = frozenset({400, 404, 413, 422})

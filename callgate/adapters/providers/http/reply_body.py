@@ -16,19 +16,19 @@ from callgate.adapters.providers.http.error_body import error_fields, named_stat
 from callgate.adapters.providers.http.own_errors import USUAL_ERRORS, OwnErrors
 from callgate.adapters.providers.http.refusals import refusal_of
 from callgate.adapters.providers.http.reply_bounds import UNKNOWN_CODING
-from callgate.adapters.providers.http.retry_after import retry_after_s
 from callgate.adapters.providers.http.usage import USUAL_COUNTS, OwnCounts, WireUsage, usage_in
 from callgate.domain import bounded_json
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.messages import ToolCall
 from callgate.domain.provider import Billing, Failure, ProviderReply
 from callgate.domain.requests import LLMRequest
+from callgate.domain.retry_after import retry_after_s
 
 NAME_CHARS_MAX = 128
 STREAMS = ("text/event-stream", "application/x-ndjson", "application/jsonl")
 STREAM_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 """First bytes of an event stream, for streams with a wrong Content-Type (WHATWG HTML, 9.2.5)."""
-USAGE_BYTES_MAX = 4096
+USAGE_MAX_BYTES = 4096
 """How much of a reply that is too large is parsed as its usage."""
 _OBJECT = re.compile(rb"\s*+:\s*+(\{)")
 TOOL_NAME_CHARS_MAX = 64
@@ -38,17 +38,19 @@ _NOT_IN_ID = re.compile(r"[^\x21-\x7e]")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
-def fields_of(body: bytes, headers: Mapping[str, str]) -> dict[str, Any] | Failure:
+def fields_of(
+    body: bytes, headers: Mapping[str, str], request: LLMRequest, own: OwnCounts = USUAL_COUNTS
+) -> dict[str, Any] | ProviderReply | Failure:
     """
-    Parse the reply as a JSON object, or say why it is none.
+    Parse the reply as a JSON object.
 
-    Raises:
-        TooLarge: It has too many values.
+    Returns:
+        Its fields. If it has too many values: what is left of the reply, with its usage. Else why it is no object.
     """
     try:
         fields = bounded_json.loads(body)
     except bounded_json.TooLarge:
-        raise
+        return _too_large(body, request, own)
     except ValueError:
         if _is_stream(body, headers):
             return invalid("the reply is a stream, which was not requested", retryable=False)
@@ -65,9 +67,7 @@ def fields_of(body: bytes, headers: Mapping[str, str]) -> dict[str, Any] | Failu
     return fields
 
 
-def too_large(
-    body: bytes, request: LLMRequest, own: OwnCounts = USUAL_COUNTS
-) -> ProviderReply | Failure:
+def _too_large(body: bytes, request: LLMRequest, own: OwnCounts) -> ProviderReply | Failure:
     """The result for a reply with too many values: only its usage is read."""
     failure = Failure(
         "reply_too_large",
@@ -101,7 +101,7 @@ def _last_object(body: bytes, name: str) -> object:
     match = _OBJECT.match(body, start + len(quoted)) if start >= 0 else None
     if match is None:
         return None
-    text = body[match.start(1) : match.start(1) + USAGE_BYTES_MAX].decode(errors="replace")
+    text = body[match.start(1) : match.start(1) + USAGE_MAX_BYTES].decode(errors="replace")
     try:
         return json.JSONDecoder().raw_decode(text)[0]
     except (ValueError, RecursionError):
@@ -147,14 +147,16 @@ def failure_in(
     return refusal_of(status, error, headers, entry, within=200)
 
 
-def billing_of(failure: Failure, reported: WireUsage, *, has_text: bool) -> Billing:
-    """The bill of a reply with an error: tokens that it names are billed, and text in it means that some were used."""
-    if (
-        reported.usage is not None
-        and reported.usage.input_tokens + reported.usage.output_tokens > 0
-    ):
-        return Billing.BY_USAGE
-    return Billing.UNKNOWN if has_text else failure.billing
+def billed(failure: Failure | None, reported: WireUsage, *, has_text: bool) -> Failure | None:
+    """
+    The failure of a reply, with its bill: tokens that the reply names are billed, and text in it means that some were
+    used. Only a failure that is billed by usage has a reply.
+    """
+    if failure is None:
+        return None
+    if reported.usage and reported.usage.input_tokens + reported.usage.output_tokens > 0:
+        return replace(failure, billing=Billing.BY_USAGE)
+    return replace(failure, billing=Billing.UNKNOWN) if has_text else failure
 
 
 def invalid(message: str, *, retryable: bool = True) -> Failure:

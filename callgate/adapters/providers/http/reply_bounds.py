@@ -16,7 +16,7 @@ import httpx2
 from callgate.adapters.providers.http.decompression import Inflater
 from callgate.adapters.providers.http.failures import ReplyTooLarge
 
-REPLY_BYTES_MAX = 8 * 2**20
+REPLY_MAX_BYTES = 8 * 2**20
 """
 Twice the size of a million tokens, the most that one answer may have.
 
@@ -28,7 +28,7 @@ LONG_REPLIES_MAX = 8
 """Longer replies of one provider that are read at the same time: 64 MiB together."""
 REFUSAL_MAX_S = 2.0
 """How long the body of a refusal is waited for. Its status is known already and must not be lost to the deadline."""
-REFUSAL_BYTES_MAX = 64 * 1024
+REFUSAL_MAX_BYTES = 64 * 1024
 """A longer body of a refusal is cut: the status decides the bill, and the SDK parses the body without limits."""
 CODINGS_MAX = 4
 """Content codings that are undone in one reply."""
@@ -76,19 +76,19 @@ def _codings(content_encoding: str) -> list[str]:
 
 
 class _LimitedStream(httpx2.AsyncByteStream):
-    """A reply's bytes after one decoder, or none. It raises `ReplyTooLarge` above `REPLY_BYTES_MAX`."""
+    """A reply's bytes after one decoder, or none. It raises `ReplyTooLarge` above `REPLY_MAX_BYTES`."""
 
     def __init__(self, stream: httpx2.AsyncByteStream, decode: Decode | None = None) -> None:
         self._stream = stream
         self._decode = decode
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = REPLY_BYTES_MAX
+        left = REPLY_MAX_BYTES
         async for chunk in self._stream:
             plain = chunk if self._decode is None else self._decode(chunk, left + 1)
             left -= len(plain)
             if left < 0:
-                raise ReplyTooLarge(f"more than {REPLY_BYTES_MAX} bytes")
+                raise ReplyTooLarge(f"more than {REPLY_MAX_BYTES} bytes")
             yield plain
 
     async def aclose(self) -> None:
@@ -135,9 +135,9 @@ class _RefusalBody(httpx2.AsyncByteStream):
             async with asyncio.timeout(REFUSAL_MAX_S):
                 async for chunk in self._stream:
                     read += chunk
-                    if len(read) > REFUSAL_BYTES_MAX:
+                    if len(read) > REFUSAL_MAX_BYTES:
                         break
-        yield bytes(read[:REFUSAL_BYTES_MAX])
+        yield bytes(read[:REFUSAL_MAX_BYTES])
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from callgate.adapters.providers.http.answer_wrapping import unwrapped
 from callgate.adapters.providers.http.reply_body import (
-    billing_of,
+    billed,
     failure_in,
     fields_of,
     invalid,
     joined,
     name_of,
     text_of,
-    too_large,
     tool_call,
 )
 from callgate.adapters.providers.http.usage import usage_in
 from callgate.adapters.providers.openai.chat_request import PROTOCOL
-from callgate.domain import bounded_json
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.endings import GOOD_ENDING, Ending, ending_of, worst_of
 from callgate.domain.messages import ReasoningBlock, ToolCall
@@ -49,21 +46,16 @@ def reply_of(
         The reply, if it holds an answer or names its usage. Otherwise a failure: an error in the body is classified by
         the status it names; an unreadable reply has an unknown bill, because the provider did the work.
     """
-    try:
-        fields = fields_of(body, headers)
-    except bounded_json.TooLarge:
-        return too_large(body, request)
-    if isinstance(fields, Failure):
+    fields = fields_of(body, headers, request)
+    if not isinstance(fields, dict):
         return fields
     choices = _choices(fields)
     has_text = any(_has_text(choice) or _is_cut(choice) for choice in choices)
     reported = usage_in(fields, has_text=has_text)
-    failure = failure_in(fields, choices, headers, entry)
-    if failure is not None:
-        failure = replace(failure, billing=billing_of(failure, reported, has_text=has_text))
-        if failure.billing is not Billing.BY_USAGE:
-            return failure
-    elif reported.usage is None and not any(map(_is_answer, choices)):
+    failure = billed(failure_in(fields, choices, headers, entry), reported, has_text=has_text)
+    if failure and failure.billing is not Billing.BY_USAGE:
+        return failure
+    if failure is None and reported.usage is None and not any(map(_is_answer, choices)):
         return invalid("the reply has no choices")
     unwraps = entry.unwraps if request.response_schema else ()
     good_endings = entry.good_endings

@@ -47,7 +47,7 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
         "prompt_cache_key": request.prompt_cache_key,
     }
     extra = json.loads(request.extra) if request.extra else {}
-    # Names that callgate writes itself are not allowed in `extra`; see `catalogue.RESERVED_FIELDS`.
+    # Names that callgate writes itself are not allowed in `extra`; see `reserved_fields.RESERVED_FIELDS`.
     given = {**extra, **{name: value for name, value in fields.items() if value is not None}}
     body = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if sent := sent_schema(request, entry):

@@ -10,24 +10,21 @@ Source: OpenAI API reference, "The response object" (2026-11); openai-python 3.5
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from callgate.adapters.providers.http.answer_wrapping import unwrapped
 from callgate.adapters.providers.http.error_body import error_fields, error_names
 from callgate.adapters.providers.http.reply_body import (
-    billing_of,
+    billed,
     failure_in,
     fields_of,
     invalid,
     joined,
     name_of,
-    too_large,
     tool_call,
 )
 from callgate.adapters.providers.http.usage import usage_in
 from callgate.adapters.providers.openai_responses.turn_items import block_of
-from callgate.domain import bounded_json
 from callgate.domain.catalogue import ProviderEntry
 from callgate.domain.endings import GOOD_ENDING, TOOLS_ENDING, Ending, ending_of
 from callgate.domain.messages import ToolCall
@@ -65,11 +62,8 @@ def reply_of(
         The reply, if it holds an answer or names its usage. Otherwise a failure: an error in the body is classified by
         the status it names; an unreadable reply has an unknown bill, because the provider did the work.
     """
-    try:
-        fields = fields_of(body, headers)
-    except bounded_json.TooLarge:
-        return too_large(body, request)
-    if isinstance(fields, Failure):
+    fields = fields_of(body, headers, request)
+    if not isinstance(fields, dict):
         return fields
     status, items = _status(fields), _items(fields)
     if status in UNFINISHED:
@@ -80,12 +74,10 @@ def reply_of(
     ending = _ending(status, fields, items)
     has_text = ending_of(ending) is Ending.TRUNCATED or any(map(_has_text, items))
     reported = usage_in(fields, has_text=has_text)
-    failure = _failure(status, fields, items, headers, entry)
-    if failure is not None:
-        failure = replace(failure, billing=billing_of(failure, reported, has_text=has_text))
-        if failure.billing is not Billing.BY_USAGE:
-            return failure
-    elif reported.usage is None and status is None and not items:
+    failure = billed(_failure(status, fields, items, headers, entry), reported, has_text=has_text)
+    if failure and failure.billing is not Billing.BY_USAGE:
+        return failure
+    if failure is None and reported.usage is None and status is None and not items:
         return invalid("the reply is not a response")
     answer = _answer(items, request, entry) if items or status else NO_ANSWER
     # The ledger stores OpenAI's word for it, so that it can be read without the catalogue.

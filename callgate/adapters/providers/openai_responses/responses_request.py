@@ -2,7 +2,7 @@
 Writes the JSON body of a request for a response. `responses_reply` reads the reply.
 
 Nothing is left at the provider, and nothing is taken from there: `store` is false, and a request names no earlier
-response, no conversation and no tool of the provider's own. `catalogue.RESERVED_FIELDS` keeps `extra` from it.
+response, no conversation and no tool of the provider's own. `reserved_fields.RESERVED_FIELDS` keeps `extra` from it.
 
 Source: OpenAI API reference, "Create a model response" (2026-11); openai-python 3.54, `types/responses`.
 """
@@ -52,7 +52,7 @@ def request_json(request: LLMRequest, entry: ProviderEntry) -> bytes:
         "prompt_cache_key": request.prompt_cache_key,
     }
     extra = json.loads(request.extra) if request.extra else {}
-    # Names that callgate writes itself are not allowed in `extra`; see `catalogue.RESERVED_FIELDS`.
+    # Names that callgate writes itself are not allowed in `extra`; see `reserved_fields.RESERVED_FIELDS`.
     given = {**extra, **_set(**fields), "store": False}
     body = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if text := _text(request, entry):

@@ -5,8 +5,8 @@ A message has a text, tool calls and reasoning, each by itself. A response has i
 reasoning without the item that followed it. So the order is kept beside the reasoning, in one `ReasoningBlock` per
 answer: a JSON list with each reasoning item as it came, and a reference for each other item.
 
-Ids of items are not sent on. They name what the provider stored, it stores nothing of callgate's, and Azure refuses
-them then. Source: ResponseItem in OpenAI's own client (openai/codex, protocol/src/models.rs, 2026-11), and the pull
+Ids of items are not sent on. They name what a provider has stored; callgate has nothing stored, and Azure refuses ids
+then. Source: ResponseItem in OpenAI's own client (openai/codex, protocol/src/models.rs, 2026-11), and the pull
 request vercel/ai#12689 (2026-02).
 
 What is sent on was in the hands of the caller. Some items of the protocol add tools to a request, which cost money. So
