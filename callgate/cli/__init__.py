@@ -5,8 +5,8 @@ Answers go to stdout, everything else to stderr. With `--json` stdout holds exac
 help describes its shape. Exit codes: 0 done; 1 an error of callgate, or a failed check; 2 wrong usage or settings; 130
 interrupted.
 
-In a checkout `worker/cli.py` adds the commands of the worker, and `devkit/cli.py` those for developers. Settings are
-read, and Celery and SQLAlchemy imported, only when a command runs.
+In a checkout, and with `callgate-worker`, `worker/cli.py` adds the commands of the worker, and `devkit/cli.py` those
+for developers. Settings are read, and Celery and SQLAlchemy imported, only when a command runs.
 """
 
 from __future__ import annotations
@@ -22,20 +22,24 @@ from typer.main import get_command
 from callgate import __version__
 from callgate.cli import (
     actions,
+    alerts,
     breakers,
     budgets,
     calls,
+    costs,
     dead_letters,
     doctor,
+    elsewhere,
     estimate,
     limits,
     pauses,
     providers,
+    redrives,
     retention,
     tenants,
     unknown,
 )
-from callgate.cli.checkout import CHECKOUT, module_at
+from callgate.cli.checkout import CHECKOUT, has_worker, module_at
 from callgate.cli.output import OpenClient, escape_what_cannot_be_written, print_error
 from callgate.cli.renamed import new_arguments
 from callgate.domain.errors import CallgateError, ConfigurationError
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
     from callgate.client import Client
 
 CHECKOUT_COMMANDS = ("worker/cli.py", "devkit/cli.py")
-"""Files beside the library that add commands, if they exist."""
+"""Files beside the library that add commands. The image has no devkit."""
 
 
 def main() -> NoReturn:
@@ -83,7 +87,7 @@ def run(arguments: Sequence[str], open_client: OpenClient | None = None) -> int:
 
 
 def build_app() -> typer.Typer:
-    """Build the commands of the library, and those that a checkout adds."""
+    """Build the commands of the library, and those that a checkout or `callgate-worker` adds."""
     app = typer.Typer(
         name="callgate",
         no_args_is_help=True,
@@ -92,10 +96,25 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     for group in (
-        *(calls, estimate, budgets, unknown, breakers, limits, pauses, dead_letters, retention),
-        *(actions, providers, tenants, doctor),
+        *(
+            calls,
+            estimate,
+            budgets,
+            costs,
+            unknown,
+            breakers,
+            limits,
+            pauses,
+            dead_letters,
+            redrives,
+            retention,
+        ),
+        *(actions, alerts, providers, tenants, doctor),
     ):
         group.register(app)
+    if not has_worker():
+        elsewhere.register(app)
+        return app
     for file in CHECKOUT_COMMANDS:
         path = CHECKOUT / file
         if path.exists():

@@ -51,8 +51,8 @@ def list_breakers(
     """
     List breakers, and how many calls wait for each.
 
-    JSON: an array of provider, model, credential, org_id, is_open, reason, failures, changed_at, proven_at, probe_at
-    and waiting.
+    JSON: an array of provider, model, credential, org_id, is_open, reason, failures, changed_at, proven_at, probe_at,
+    waiting, cause (what exactly failed, where callgate knows it) and error_fingerprint.
     """
     with client_of(context) as client:
         lines = services.list_breakers(client.operations, provider, model)
@@ -128,7 +128,7 @@ def _print(line: BreakerLine, as_json: bool) -> None:
         {
             "breaker": _about(line),
             "state": _state(line),
-            "reason": line.reason,
+            "reason": _reason(line) or None,
             "calls waiting": line.waiting,
         }
     )
@@ -141,13 +141,17 @@ def _row(b: BreakerLine) -> tuple[object, ...]:
     return (
         model,
         _whose(b),
-        b.org_id or "everybody",
+        b.org_id or "shared",
         _state(b),
         *counts,
         b.changed_at,
         probe,
-        b.reason or "",
+        _reason(b),
     )
+
+
+def _reason(b: BreakerLine) -> str:
+    return f"{b.reason}: {b.cause}" if b.cause else b.reason or ""
 
 
 def _state(b: BreakerLine) -> str:

@@ -1,4 +1,4 @@
-"""`callgate budgets`, `callgate costs` and `callgate audit`."""
+"""`callgate budgets` and `callgate audit`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from callgate.cli.options import AsJson, CallType, Org, parse_name
+from callgate.cli.actions import by_of
+from callgate.cli.options import AsJson, CallType, Operator, parse_name, parse_text
 from callgate.cli.output import client_of, print_fields, print_json, print_table
 from callgate.domain.budgets import BudgetFigures, Window, nano_usd_of, usd
-from callgate.domain.reports import CostLine
 from callgate.services.audit import AuditReport
-from callgate.services.audit import audit as audit_snapshot
-from callgate.services.budgets import set_limits
+from callgate.services.audit import audit as audit_ledger
+from callgate.services.budgets import LIMIT_MAX_USD, set_limits
 
-LIMIT_USD_MAX = 1_000_000_000
-"""Far above any budget, and far below the largest amount of the ledger."""
+NO_REASON = "no reason was given"
 
 
 def register(app: typer.Typer) -> None:
@@ -25,14 +24,13 @@ def register(app: typer.Typer) -> None:
     budgets.command("set")(set_budget)
     budgets.command("show")(show)
     app.add_typer(budgets, name="budgets")
-    app.command()(costs)
     app.command()(audit)
 
 
 def parse_amount(text: str) -> int:
     """Parse an amount of USD: a decimal with at most nine places."""
     try:
-        return nano_usd_of(text, usd_max=LIMIT_USD_MAX)
+        return nano_usd_of(text, usd_max=LIMIT_MAX_USD)
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from None
 
@@ -57,6 +55,10 @@ def set_budget(
             " changes the existing budgets.",
         ),
     ] = None,
+    reason: Annotated[
+        str, typer.Option("--reason", parser=parse_text, help="Why; stored with the change.")
+    ] = NO_REASON,
+    operator: Operator = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -67,7 +69,14 @@ def set_budget(
     given = {Window.DAY: daily, Window.MONTH: monthly}
     limits = {window: limit for window, limit in given.items() if limit is not None}
     with client_of(context) as client:
-        figures = set_limits(client.operations, org, limits, call_type=call_type, timezone=timezone)
+        figures = set_limits(
+            client.operations,
+            org,
+            limits,
+            call_type=call_type,
+            timezone=timezone,
+            by=by_of(client, operator, reason),
+        )
     if not figures:
         raise typer.BadParameter("give --daily-usd, --monthly-usd or both")
     _print_budgets(figures, as_json)
@@ -89,28 +98,23 @@ def show(
     _print_budgets(figures, as_json)
 
 
-def costs(context: typer.Context, org: Org = None, as_json: AsJson = False) -> None:
+def audit(
+    context: typer.Context,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Prove also the days that were proven before, and are sealed."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """
-    Show what calls cost, and what collapsing duplicates saved.
+    Check that every budget figure and every sum of costs equals the sum of its rows; exit 1 if one does not.
 
-    JSON: an array of org_id, call_type, provider, model, and the counts, tokens, amounts and latencies of a CostLine.
-    """
-    with client_of(context) as client:
-        lines = client.operations.costs(org)
-    if as_json:
-        print_json(lines)
-    else:
-        print_table(COST_COLUMNS, map(_cost_row, lines), "no calls yet")
+    Quarter hours that are over and right are sealed, and are proven again only after a change, or with --all.
 
-
-def audit(context: typer.Context, as_json: AsJson = False) -> None:
-    """
-    Check that every budget figure equals the sum of its rows; exit 1 if one does not.
-
-    JSON: is_clean, drift_nano_usd, drifting, and the fields of the snapshot.
+    JSON: is_clean, drift_nano_usd, drifting, days (proven now), proof, and the fields of the snapshot.
     """
     with client_of(context) as client:
-        report = audit_snapshot(client.operations.snapshot())
+        report = audit_ledger(client.operations, everything=everything)
     if as_json:
         print_json(_audit_fields(report))
     else:
@@ -132,32 +136,20 @@ def _budget_row(f: BudgetFigures) -> tuple[object, ...]:
     return f.org_id, f.scope, f.window, *map(usd, amounts), f.timezone
 
 
-def _cost_row(line: CostLine) -> tuple[object, ...]:
-    tokens = line.input_tokens + line.output_tokens
-    counts = (line.calls, line.collapsed, tokens)
-    amounts = (usd(line.spent_nano_usd), usd(line.saved_nano_usd))
-    latencies = ("" if ms is None else ms for ms in (line.latency_ms_p50, line.latency_ms_p95))
-    model = f"{line.provider}/{line.model}"
-    return line.org_id, line.call_type, model, *counts, *amounts, *latencies
-
-
-COST_COLUMNS = (
-    *("org", "call type", "model"),
-    *(">calls", ">dup", ">tokens", ">spent", ">saved", ">p50 ms", ">p95 ms"),
-)
-
-
 def _audit_fields(report: AuditReport) -> dict[str, Any]:
     return {
         "is_clean": report.is_clean,
         "drift_nano_usd": report.drift_nano_usd,
         "drifting": report.drifting,
+        "days": report.days,
+        "days_in_parts": report.days_in_parts,
+        "proof": report.proof,
         **asdict(report.snapshot),
     }
 
 
 def _print_audit(report: AuditReport) -> None:
-    seen = report.snapshot
+    seen, proof = report.snapshot, report.proof
     print_fields(
         {
             "ledger": "right" if report.is_clean else "WRONG",
@@ -166,8 +158,14 @@ def _print_audit(report: AuditReport) -> None:
             "spent": usd(seen.spent_nano_usd),
             "calls": _counts(seen.calls_by_state),
             "attempts": _counts(seen.attempts_by_status),
-            "calls with missing rows": seen.calls_with_missing_rows,
-            "rows without a call": seen.rows_without_call,
+            "days proven now": report.days,
+            "days proven in parts": _in_parts(report.days_in_parts),
+            "wrong sums": f"{proof.wrong_sums}, by {usd(proof.drift_nano_usd)}",
+            "wrong sums of budgets": proof.wrong_budgets,
+            "calls with missing rows": proof.calls_with_missing_rows,
+            "rows without a call": proof.rows_without_call,
+            "broken seals": seen.broken_seals,
+            "days not summed up yet": seen.gaps,
             "unknown attempts": seen.unknown_attempts,
             "dead letters": seen.dead_letters,
             "at": seen.at,
@@ -181,6 +179,11 @@ def _print_audit(report: AuditReport) -> None:
                 "spent": f"{usd(b.spent_nano_usd)}, by rows {usd(b.spent_by_rows_nano_usd)}",
             }
         )
+
+
+def _in_parts(days: int) -> str:
+    hint = "; their budgets need a longer CALLGATE_LEDGER_TIMEOUT_S" if days else ""
+    return f"{days}{hint}"
 
 
 def _counts(by_name: dict[str, int]) -> str:

@@ -11,16 +11,27 @@ from typing import Any
 
 from callgate.cli.output import cell_text, print_fields, print_json
 from callgate.domain.budgets import usd
-from callgate.domain.calls import AttemptView, CallView
+from callgate.domain.calls import AttemptView, CallView, WaitReason
 from callgate.domain.delivery import LinkFailure
 from callgate.domain.requests import Usage
+from callgate.domain.stored_errors import error_text, parse_error
+from callgate.services.waiting import Outlook
 
-CALL_COLUMNS = ("!call", "!state", "org", "model", ">cost")
+NOTHING_KNOWN = Outlook()
+_GIVEN_UP = (
+    WaitReason.PROVIDER,
+    WaitReason.RATE_LIMITED,
+    WaitReason.CONCURRENCY_LIMITED,
+    WaitReason.PAUSED,
+)
+"""Who waits for these is rejected when due, if what it waits for has not come before."""
+CALL_COLUMNS = ("!call", "!state", "created", "org", "type", "model", ">cost")
 
 
 def call_row(view: CallView) -> tuple[object, ...]:
     """A call as a row under `CALL_COLUMNS`."""
-    return view.key.task_id, view.state, view.org_id, view.model, usd(view.posted_nano_usd)
+    what = view.created_at, view.org_id, view.call_type, view.model
+    return view.key.task_id, view.state, *what, usd(view.posted_nano_usd)
 
 
 def dead_call_rows(views: Sequence[CallView]) -> Iterable[Sequence[object]]:
@@ -49,14 +60,17 @@ def print_call(
     view: CallView,
     failures: Sequence[LinkFailure] = (),
     *,
-    earliest: datetime | None = None,
+    outlook: Outlook = NOTHING_KNOWN,
     as_json: bool,
 ) -> None:
     """Print everything about one call, about when it can be sent, and which of its links could not be delivered."""
     if as_json:
         payload = call_fields(view)
-        if earliest:
-            payload["earliest_at"] = earliest
+        if outlook.earliest_at:
+            payload["earliest_at"] = outlook.earliest_at
+        if outlook.ahead:
+            payload["ahead"] = dataclasses.asdict(outlook.ahead)
+            payload["places"] = [dataclasses.asdict(line) for line in outlook.places]
         if failures:
             payload["link_failures"] = [dataclasses.asdict(f) for f in failures]
         print_json(payload)
@@ -71,8 +85,8 @@ def print_call(
             "class": view.priority.name.lower(),
             "created": view.created_at,
             "deadline": view.start_before and f"to be sent before {cell_text(view.start_before)}",
-            "waits for": wait_text(view) or None,
-            "earliest": earliest and f"about {cell_text(earliest)}",
+            "waits for": wait_text(view, outlook.earliest_at) or None,
+            **_outlook_fields(view, outlook),
             "end reason": view.end_reason,
             "due": view.due_at,
             "attempts": f"{view.attempt} ({view.worker_losses} lost)",
@@ -95,30 +109,39 @@ def parse_body(body: bytes) -> object:
         return body.decode(errors="replace")
 
 
-def parse_error(error: str | None) -> dict[str, Any] | None:
-    """Read a stored error; one that is not JSON is a message without a code."""
-    if error is None:
-        return None
-    try:
-        return dict(json.loads(error))
-    except (ValueError, TypeError, RecursionError):
-        return {"code": "unknown", "message": error}
-
-
-def error_text(error: str | None) -> str:
-    """A stored error for people."""
-    fields = parse_error(error)
-    return f"{fields.get('code', 'unknown')}: {fields.get('message', '')}" if fields else ""
-
-
 def tokens_text(usage: Usage | None) -> str:
     """Tokens in and out for people. A usage that the provider did not report is unknown, not 0."""
     return f"{usage.input_tokens} + {usage.output_tokens}" if usage else "unknown"
 
 
-def wait_text(view: CallView) -> str:
-    """Why a call waits, and until when at the latest; empty if it does not wait."""
-    return f"{view.wait_reason} until {cell_text(view.due_at)}" if view.wait_reason else ""
+def wait_text(view: CallView, next_at: datetime | None = None) -> str:
+    """
+    Why a call waits, when it is tried next, and what happens in the end; empty if it does not wait.
+
+    Args:
+        next_at: About when it is tried next, if that is before it is due.
+    """
+    if not view.wait_reason:
+        return ""
+    parts = [str(view.wait_reason)]
+    parts += [f"tried next about {cell_text(next_at)}"] if next_at else []
+    word = "given up at" if view.wait_reason in _GIVEN_UP else "tried again at"
+    return ", ".join([*parts, f"{word} {cell_text(view.due_at)}"])
+
+
+def _outlook_fields(view: CallView, outlook: Outlook) -> dict[str, object]:
+    """When it can be sent, or what is before it."""
+    at, ahead = outlook.earliest_at, outlook.ahead
+    before = ahead and (
+        f"{ahead.of_organisation} calls of {view.org_id} that wait for the same,"
+        f" {ahead.of_call_type} of them {view.call_type}"
+    )
+    places = (f"{x.running} of {x.amount} {x.call_type or x.org_id} calls" for x in outlook.places)
+    return {
+        "earliest": at and f"about {cell_text(at)}",
+        "before it": before or None,
+        "running": ", ".join(places) or None,
+    }
 
 
 def _attempt_fields(last: AttemptView) -> dict[str, object]:

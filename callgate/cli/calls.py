@@ -23,30 +23,45 @@ from callgate.cli.options import (
     PRIORITIES,
     TIME_EXAMPLE,
     AsJson,
+    AttemptKindOption,
+    AttemptOutcome,
     CallType,
     Limit,
     Model,
     Org,
     ProviderName,
     Reason,
+    Tier,
     call_filter,
     parse_priority,
     parse_time,
     with_options,
 )
-from callgate.cli.output import client_of, print_answer, print_json, print_note, print_table
-from callgate.domain.calls import Bodies, CallState, CallView, WaitReason
-from callgate.domain.errors import InvalidRequest, NotPermitted
+from callgate.cli.output import (
+    at_most,
+    client_of,
+    more_than,
+    print_answer,
+    print_json,
+    print_note,
+    print_table,
+)
+from callgate.cli.periods import Period, period
+from callgate.domain.call_order import Priority
+from callgate.domain.call_words import WORDS, both, parse_words
+from callgate.domain.calls import Bodies, CallState, WaitReason
+from callgate.domain.errors import InvalidRequest
 from callgate.domain.open_calls import OnBusy
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import LLMRequest, LLMResult, OnBudget
-from callgate.domain.turns import Priority
-from callgate.services.earliest import earliest_at
 
 if TYPE_CHECKING:
-    from callgate.client import Client, Handle
+    from callgate.client import Handle
 
-FAILURES_SHOWN_MAX = 100
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="WORDS", help=f"Any of {', '.join(f'{name}:' for name in WORDS)}"),
+]
 TaskId = Annotated[
     str, typer.Argument(metavar="CALL", help="A task id, or a call id: its newest generation.")
 ]
@@ -102,7 +117,7 @@ def request_of_options(
     return _request(LLMRequest.model_validate, fields)
 
 
-def turn_of_options(
+def order_of_options(
     priority: Annotated[
         Any,
         typer.Option(
@@ -136,11 +151,11 @@ def turn_of_options(
     }
 
 
-@with_options(request=request_of_options, turn=turn_of_options)
+@with_options(request=request_of_options, order=order_of_options)
 def submit(
     context: typer.Context,
     request: LLMRequest,
-    turn: dict[str, Any],
+    order: dict[str, Any],
     idempotency_key: Annotated[
         str | None, typer.Option("--idempotency-key", help="Your name for this submission.")
     ] = None,
@@ -170,7 +185,7 @@ def submit(
             idempotency_key=idempotency_key,
             force=force,
             busy_timeout_s=timeout_s,
-            **turn,
+            **order,
         )
         if wait:
             _print_result(handle, _await_result(handle, timeout_s), as_json)
@@ -180,10 +195,15 @@ def submit(
             typer.echo(handle.task_id)
 
 
-@with_options(call_filter=call_filter)
+@with_options(call_filter=call_filter, when=period)
 def list_calls(
     context: typer.Context,
     call_filter: CallFilter,
+    when: Period,
+    words: Words = None,
+    tier: Tier = None,
+    kind: AttemptKindOption = None,
+    outcome: AttemptOutcome = None,
     state: Annotated[
         CallState | None, typer.Option("--state", help="Only calls in this state.")
     ] = None,
@@ -202,20 +222,33 @@ def list_calls(
     as_json: AsJson = False,
 ) -> None:
     """
-    List calls, newest first.
+    List calls, newest first. WORDS narrow, as in Flower: 'org:acme state:dead since:2h'. So do the options.
+
+    The newest 30,000 calls that can match are looked at (1,500 with --tier, --kind or --outcome): give --since and
+    --until to find older ones.
 
     JSON: an array; each call has task_id, the fields of a CallView without bodies, its class by name as priority, and
     end_reason.
     """
     call_filter = replace(call_filter, state=state, wait_reason=wait_reason, end_reason=end_reason)
+    call_filter = replace(call_filter, tier=tier, kind=kind, outcome=outcome)
+    call_filter = both(parse_words(" ".join(words or ()), now=datetime.now(UTC)), call_filter)
     with client_of(context) as client:
-        views = client.operations.calls(call_filter, limit=limit)
+        since, until = when.of(call_filter.org_id, client)
+        call_filter = both(call_filter, CallFilter(since=since, until=until))
+        views, is_cut = at_most(client.operations.calls(call_filter, limit=limit + 1), limit)
+        next_at = {} if as_json else client.calls.next_tries(views, datetime.now(UTC))
     if as_json:
         print_json([call_fields(view) for view in views])
         return
     columns = (*CALL_COLUMNS, "waits for", "end reason")
-    rows = [(*call_row(view), wait_text(view), view.end_reason or "") for view in views]
+    rows = [
+        (*call_row(view), wait_text(view, next_at.get(view.key)), view.end_reason or "")
+        for view in views
+    ]
     print_table(columns, rows, "no calls")
+    if is_cut:
+        print_note(more_than(limit))
 
 
 def show(
@@ -228,15 +261,16 @@ def show(
 ) -> None:
     """
     Show one call. Of one that waits for a provider it also shows about when it is sent, if no other call is before it.
+    Of one that waits for a place or held money it shows how many calls are before it.
 
     JSON: one call as in `calls list`; with --bodies also request and last.reply; earliest_at if it waits for a limit
-    and that time is known; link_failures if there are any.
+    and that time is known; ahead (of_call_type, of_organisation) and places if it waits for a place or held money;
+    link_failures if there are any.
     """
     with client_of(context) as client:
-        view = client.calls.find(task_id, Bodies.BOTH if bodies else Bodies.NONE)
-        failures = client.operations.link_failures(view.key, limit=FAILURES_SHOWN_MAX)
-        earliest = _earliest(view, client)
-    print_call(view, failures, earliest=earliest, as_json=as_json)
+        shown = Bodies.BOTH if bodies else Bodies.NONE
+        found = client.calls.details(task_id, shown, datetime.now(UTC))
+    print_call(found.view, found.link_failures, outlook=found.outlook, as_json=as_json)
 
 
 def cancel(
@@ -251,25 +285,15 @@ def cancel(
     JSON: task_id, cancelled (true or false) and state.
     """
     with client_of(context) as client:
-        found = client.calls.find(task_id).key.task_id
-        is_cancelled = client.cancel(found, reason)
-        state = client.calls.find(found).state
+        done = client.calls.cancel_named(task_id, reason)
     if as_json:
-        print_json({"task_id": found, "cancelled": is_cancelled, "state": state})
-    elif is_cancelled:
-        print_note(f"cancelled {found}")
+        print_json({"task_id": done.task_id, "cancelled": done.is_cancelled, "state": done.state})
+    elif done.is_cancelled:
+        print_note(f"cancelled {done.task_id}")
     else:
-        print_note(f"not cancelled: {found} is {state}")
-    if not is_cancelled:
+        print_note(f"not cancelled: {done.task_id} is {done.state}")
+    if not done.is_cancelled:
         raise typer.Exit(1)
-
-
-def _earliest(view: CallView, client: Client) -> datetime | None:
-    """When it can be sent. Only the logins of operators may read limits; others see the rest."""
-    try:
-        return earliest_at(view, client.operations, datetime.now(UTC))
-    except NotPermitted:
-        return None
 
 
 def _await_result(handle: Handle, timeout_s: float) -> LLMResult:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from uuid import UUID
 import typer
 
 from callgate.cli.actions import system_user
+from callgate.cli.call_ids import CallIds
 from callgate.cli.call_output import (
     CALL_COLUMNS,
     call_fields,
@@ -21,41 +21,26 @@ from callgate.cli.call_output import (
     print_call,
 )
 from callgate.cli.calls import TaskId
-from callgate.cli.options import AsJson, DryRun, Limit, Reason, Yes, call_filter, with_options
-from callgate.cli.output import client_of, confirm, print_json, print_note, print_table
-from callgate.domain.budgets import usd
+from callgate.cli.options import AsJson, Limit, Reason, Yes, call_filter, with_options
+from callgate.cli.output import (
+    at_most,
+    client_of,
+    confirm,
+    more_than,
+    print_json,
+    print_note,
+    print_table,
+)
+from callgate.cli.redrive_start import redrive
 from callgate.domain.calls import Bodies, CallKey, CallState
 from callgate.domain.errors import CallNotFound, NotPermitted
 from callgate.domain.reports import By, CallFilter, UnprocessableMessage
-from callgate.services.dead_letters import REDRIVEN_MAX, SCANNED_MAX
+from callgate.services.dead_letters import DISCARDED_MAX, SCANNED_MAX
 
 if TYPE_CHECKING:
     from callgate.client import Client
 
 
-def parse_call_id(text: str) -> UUID:
-    """Parse a call id, or the call id of a task id."""
-    try:
-        return UUID(text.partition(".")[0])
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a call id or task id") from None
-
-
-def parse_rate(text: str) -> float:
-    """Parse `5`, `5/s` or `0.5/s`."""
-    try:
-        rate_per_s = float(text.removesuffix("/s"))
-    except ValueError:
-        rate_per_s = 0.0
-    if not 0.01 <= rate_per_s <= 10_000:
-        raise typer.BadParameter(f"{text!r} is not a rate from 0.01/s to 10000/s")
-    return rate_per_s
-
-
-CallIds = Annotated[
-    list[UUID] | None,
-    typer.Option("--id", parser=parse_call_id, metavar="CALL", help="This call; repeatable."),
-]
 Max = Annotated[int, typer.Option("--max", min=1, max=SCANNED_MAX, help="At most this many calls.")]
 
 
@@ -85,7 +70,7 @@ def list_dead(
     """
     call_filter = _with_ids(call_filter, ids)
     with client_of(context) as client:
-        views = client.dead_letters.find(call_filter, limit=limit)
+        views, is_cut = at_most(client.dead_letters.find(call_filter, limit=limit + 1), limit)
         messages = _unprocessable(client, limit) if call_filter == CallFilter() else []
     if as_json:
         unprocessable = [
@@ -95,6 +80,8 @@ def list_dead(
         print_json({"calls": calls, "unprocessable_messages": unprocessable})
         return
     print_table((*CALL_COLUMNS, "error"), dead_call_rows(views), "no dead calls")
+    if is_cut:
+        print_note(more_than(limit))
     if messages:
         rows = [(at, m.queue, m.reason) for at, m in messages]
         print_table(("!unprocessable message at", "!queue", "reason"), rows, "")
@@ -130,58 +117,11 @@ def summary(
         print_json([{**asdict(g), "sample_error": parse_error(g.sample_error)} for g in groups])
         return
     rows = [
-        (g.error_fingerprint, g.count, g.model, f"{g.last_at:%m-%d %H:%M}", error_text(g.sample_error))
+        (g.error_fingerprint, g.count, g.model, g.first_at, g.last_at, error_text(g.sample_error))
         for g in groups
-    ]  # fmt: skip
-    print_table(("!fingerprint", ">calls", "model", "!last", "error"), rows, "no dead calls")
-
-
-@with_options(call_filter=call_filter)
-def redrive(
-    context: typer.Context,
-    call_filter: CallFilter,
-    ids: CallIds = None,
-    dry_run: DryRun = False,
-    calls_max: Max = REDRIVEN_MAX,
-    rate_per_s: Annotated[
-        float | None,
-        typer.Option(
-            "--rate", parser=parse_rate, metavar="N/s", help="At most this many a second."
-        ),
-    ] = None,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """
-    Give dead calls another generation, under today's gates, prices and budgets.
-
-    JSON: dry_run, count, redriven (task ids), worst_case_nano_usd, and refused (the reason by task id).
-    """
-    redriven: tuple[CallKey, ...] = ()
-    with client_of(context) as client:
-        plan = client.dead_letters.plan(
-            _with_ids(call_filter, ids), calls_max=calls_max, rate_per_s=rate_per_s
-        )
-        refused = plan.left_out
-        what = f"{len(plan.calls)} calls, at worst {usd(plan.worst_case_nano_usd)}"
-        if not dry_run and plan.calls:
-            confirm(f"Redrive {what}?", yes)
-            done = client.dead_letters.carry_out(plan)
-            redriven, refused = done.keys, done.left_out
-    if as_json:
-        print_json(
-            {
-                "dry_run": dry_run,
-                "count": len(plan.calls),
-                "redriven": [key.task_id for key in redriven],
-                "worst_case_nano_usd": plan.worst_case_nano_usd,
-                "refused": _by_task_id(refused),
-            }
-        )
-        return
-    print_note(f"would redrive {what}" if dry_run else f"redriven: {len(redriven)} of {what}")
-    for task_id, why in _by_task_id(refused).items():
-        print_note(f"not {task_id}: {why}")
+    ]
+    columns = ("!fingerprint", ">calls", "model", "!first", "!last", "error")
+    print_table(columns, rows, "no dead calls")
 
 
 @with_options(call_filter=call_filter)
@@ -190,7 +130,7 @@ def discard(
     call_filter: CallFilter,
     reason: Reason,
     ids: CallIds = None,
-    calls_max: Max = REDRIVEN_MAX,
+    calls_max: Max = DISCARDED_MAX,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -205,19 +145,19 @@ def discard(
         if views:
             confirm(f"Discard {len(views)} calls?", yes)
             by = By(f"{system_user()}@{socket.gethostname()}", reason)
-            discarded = client.dead_letters.discard([view.key for view in views], by=by)
+            discarded = client.discards.discard([view.key for view in views], by=by)
     if as_json:
         print_json({"discarded": [key.task_id for key in discarded]})
     else:
-        print_note(f"discarded: {len(discarded)} of {len(views)} calls")
+        print_note(
+            f"discarded: {len(discarded)} of {len(views)} calls"
+            if views
+            else "no dead letter matches, nothing was discarded"
+        )
 
 
 def _with_ids(call_filter: CallFilter, ids: list[UUID] | None) -> CallFilter:
     return replace(call_filter, call_ids=tuple(ids or ()))
-
-
-def _by_task_id(reasons: Mapping[CallKey, str]) -> dict[str, str]:
-    return {key.task_id: why for key, why in reasons.items()}
 
 
 def _unprocessable(client: Client, limit: int) -> list[tuple[datetime, UnprocessableMessage]]:

@@ -1,33 +1,45 @@
-"""`callgate doctor`: is everything there that a call needs?"""
+"""`callgate doctor`: is everything there that a call needs, and what waits for an operator?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from callgate.cli.checkout import worker_credentials
+from callgate.cli.checkout import has_worker, worker_checks
 from callgate.cli.options import AsJson
 from callgate.cli.output import client_of, one_line, print_json
+from callgate.cli.provider_checks import provider_checks
 from callgate.domain.errors import ConfigurationError
-from callgate.domain.provider import Failure
+from callgate.domain.fingerprints import digest_of, digests_of
 from callgate.services.doctor import (
+    SEVERITY,
     Check,
     Finding,
     FindingStatus,
-    ledger_checks,
+    catalogue_check,
+    failed_check,
     model_checks,
     run_checks,
 )
-from callgate.services.providers import key_checks
+from callgate.services.ended_checks import ended_check
+from callgate.services.figure_checks import Figures, figure_checks
+from callgate.services.ledger_checks import ledger_checks
+from callgate.services.worker_checks import Own, alive_or_none, workers_check
 
 if TYPE_CHECKING:
     from callgate.adapters.postgres.session import PostgresSession
     from callgate.client import Client
+    from callgate.domain.catalogue import Catalogue
+
+ASKED_AT_ONCE = 8
+"""Providers that are asked about their keys at the same time, while the other checks run."""
 
 
 def register(app: typer.Typer) -> None:
@@ -41,67 +53,108 @@ def doctor(
         str | None,
         typer.Option("--model", metavar="PROVIDER/MODEL", help="The model to look up."),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 3 if nothing fails and something warns.")
+    ] = False,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Connect to no provider: ask about no key."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """
-    Check settings, database, broker, prices, tokenizer, transport and keys.
+    Check settings, servers, ledger, workers, prices and keys; docs/doctor.md explains each check.
 
-    A provider is asked about its key only where its preset declares an endpoint that costs nothing. No call is sent.
+    What is worst is printed last, and what to do below it. A provider is asked about its key only where its preset
+    declares an endpoint that costs nothing; to the others only a connection is opened. No call is sent, and nothing is
+    changed.
 
-    Exit 1 if a check fails, 2 if the settings do.
+    Exit 0 if nothing fails, 1 if a check fails, 2 if the settings do; with --strict 3 if there are only warnings.
 
-    JSON: an array of name, status (ok, warn or fail) and sentence.
+    JSON: an array of name, status (ok, warn or fail), sentence and todo (empty if ok), in the order of the checks.
     """
-    findings = list(_findings(context, model))
+    findings = list(_findings(context, model, is_offline=offline))
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        for finding in findings:
-            print(f"{finding.status.upper():4} {finding.name}: {one_line(finding.sentence)}")  # noqa: T201 - the answer
-    if any(finding.status is FindingStatus.FAIL for finding in findings):
-        raise typer.Exit(2 if findings[0].status is FindingStatus.FAIL else 1)
+        _print(findings)
+    if code := exit_code(findings, is_strict=strict):
+        raise typer.Exit(code)
 
 
-def _findings(context: typer.Context, model: str | None) -> Iterator[Finding]:
+def exit_code(findings: Sequence[Finding], *, is_strict: bool) -> int:
+    """The exit code of the worst finding."""
+    found = {finding.status for finding in findings}
+    if FindingStatus.FAIL in found:
+        return 2 if findings[0].status is FindingStatus.FAIL else 1
+    return 3 if is_strict and FindingStatus.WARN in found else 0
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    for finding in sorted(findings, key=lambda f: SEVERITY.index(f.status)):
+        print(f"{finding.status.upper():4} {finding.name}: {one_line(finding.sentence)}")  # noqa: T201 - the answer
+        if finding.todo:
+            print(f"     -> {one_line(finding.todo)}")  # noqa: T201 - the answer
+
+
+def _findings(context: typer.Context, model: str | None, *, is_offline: bool) -> Iterator[Finding]:
     try:
         client = client_of(context)
     except ConfigurationError as exc:
-        yield Finding("settings", FindingStatus.FAIL, str(exc))
+        yield from run_checks([failed_check("settings", exc)])
         return
     from callgate.adapters.postgres.session import PostgresSession
 
     settings = client.settings
-    with client:
+    with client, ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
         session = PostgresSession(
             settings.database_url.get_secret_value(),
             timeout_s=settings.ledger_timeout_s,
             pool_size=1,
         )
+        began_s = time.monotonic()
+        keys = [] if is_offline else provider_checks(client, session)
+        checks = [*_checks(client, session, model), *_begun(keys, threads)]
         try:
-            yield from run_checks(_checks(client, session, model))
+            yield from run_checks(checks, elapsed_s=lambda: time.monotonic() - began_s)
         finally:
             session.close()
+
+
+def _begun(checks: Sequence[Check], threads: ThreadPoolExecutor) -> list[Check]:
+    """Checks that look already, so that slow providers are waited for once and not one after the other."""
+    return [replace(check, look=threads.submit(check.look).result) for check in checks]
 
 
 def _checks(client: Client, session: PostgresSession, model: str | None) -> list[Check]:
     from callgate.adapters.broker.checks import broker_checks
     from callgate.adapters.cost_calculator import CostCalculator
     from callgate.adapters.postgres.checks import database_checks
-    from callgate.adapters.providers.http.environment import check_environment
+    from callgate.adapters.postgres.figures import PostgresFigures
+    from callgate.adapters.postgres.fingerprints import PostgresFingerprints
+    from callgate.adapters.postgres.version import SCHEMA_REVISION
     from callgate.adapters.token_estimator import TokenEstimator
 
-    catalogue = client.catalogue
-
-    def transport() -> str:
-        check_environment(catalogue.providers)
-        return "requests can leave a worker with this environment"
-
+    settings, catalogue = client.settings, client.catalogue
+    figures = Figures(PostgresFigures(session))
+    fingerprints, own = PostgresFingerprints(session), Own(SCHEMA_REVISION, None)
+    if settings.catalogue:
+        parts = catalogue.model_dump()
+        own = Own(SCHEMA_REVISION, digest_of(parts), digests_of(parts))
     return [
         Check("settings", lambda: "valid"),
-        Check("catalogue", lambda: _catalogue(client)),
+        *worker_checks(client),
+        catalogue_check(settings.catalogue, catalogue),
         *database_checks(session),
         *ledger_checks(client.ledger, client.operations),
-        *broker_checks(client.celery_app, timeout_s=client.settings.broker_timeout_s),
+        *figure_checks(figures),
+        ended_check(client.operations),
+        *broker_checks(
+            client.celery_app,
+            timeout_s=settings.broker_timeout_s,
+            count_alive=partial(alive_or_none, fingerprints),
+        ),
+        workers_check(fingerprints, own, lambda: figures.queued),
         *model_checks(
             catalogue,
             model,
@@ -109,34 +162,14 @@ def _checks(client: Client, session: PostgresSession, model: str | None) -> list
             costs=CostCalculator(catalogue),
             now=datetime.now(UTC),
         ),
-        Check("transport", transport),
-        *_key_checks(client),
+        *([Check("transport", partial(_transport, catalogue))] if has_worker() else []),
     ]
 
 
-def _key_checks(client: Client) -> list[Check]:
-    from callgate.adapters.providers import adapter_class
-    from callgate.adapters.providers.http.http_adapter import HTTPAdapter
-    from callgate.adapters.providers.http.key_check import check_key
+def _transport(catalogue: Catalogue) -> str:
+    from callgate.adapters.providers.http.environment import check_environment, variables_in_use
 
-    try:
-        credentials = worker_credentials(client)
-    except ConfigurationError as exc:
-        return [Check("keys", partial(_failed, exc))]
-
-    def ask(name: str, path: str) -> Failure | None:
-        entry = client.catalogue.providers[name]
-        adapter = adapter_class(entry.protocol)(name, entry, credentials, connections_max=1)
-        assert isinstance(adapter, HTTPAdapter)
-        return check_key(adapter, path)
-
-    return key_checks(client.catalogue, credentials, ask)
-
-
-def _failed(exc: ConfigurationError) -> str:
-    raise exc
-
-
-def _catalogue(client: Client) -> str:
-    file = client.settings.catalogue or "the defaults (CALLGATE_CATALOGUE is not set)"
-    return f"{file}; providers: {', '.join(sorted(client.catalogue.providers))}"
+    check_environment(catalogue.providers)
+    used = variables_in_use()
+    suffix = f"; set and used: {', '.join(used)}" if used else ""
+    return f"requests can leave a worker with this environment{suffix}"

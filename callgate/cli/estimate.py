@@ -13,7 +13,7 @@ import typer
 
 from callgate.cli.options import AsJson
 from callgate.cli.output import client_of, print_json, print_note, print_table
-from callgate.domain.bounds import REQUEST_BYTES_MAX
+from callgate.domain.bounds import REQUEST_MAX_BYTES
 from callgate.domain.budgets import usd
 from callgate.domain.estimates import Estimate, GroupEstimate, exact_usd
 from callgate.services.estimates import candidates_in
@@ -41,11 +41,13 @@ def estimate(
     """
     Say what requests may cost, before anything is run. Nothing is stored or sent.
 
-    The worst case is one attempt of each new request at its whole hold. Expected is the part of it that answers of the
-    last 30 days cost, by organisation, call type and model; nothing where there was none.
+    The worst case is one attempt of each new request at its whole hold, and its repairs (`repairs_max`); retries are
+    told apart. Expected is the part of the holds that answers of the last 30 days cost, by organisation, call type and
+    model; nothing where there was none.
 
-    JSON: requests, worst_case_usd, retries_usd (what further attempts may add), expected_usd (of groups with a
-    history), without_history, are_duplicates_complete, groups and refused. Amounts are exact decimals in text.
+    JSON: requests, worst_case_usd, repairs_usd (the part of it that repairs are), retries_usd (what further attempts
+    may add), expected_usd (of groups with a history), without_history, are_duplicates_complete, groups and refused.
+    Amounts are exact decimals in text.
     """
     with client_of(context) as client:
         try:
@@ -62,7 +64,7 @@ def estimate(
 
 def bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
     """The lines of a file. Of a line that is too long, a piece that is longer than a request may be."""
-    while line := file.readline(REQUEST_BYTES_MAX + 2):
+    while line := file.readline(REQUEST_MAX_BYTES + 2):
         rest = line
         while not rest.endswith(b"\n") and (rest := file.readline(PIECE_BYTES)):
             # The rest of a line that is too long.
@@ -72,8 +74,9 @@ def bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def _print_sums(found: Estimate) -> None:
     print_note(
-        f"worst case {usd(found.worst_case_nano_usd)} for one attempt each; retries may add "
-        f"{usd(found.retries_nano_usd)}; expected {usd(found.expected_nano_usd)}"
+        f"worst case {usd(found.worst_case_nano_usd)} for one attempt each, of which repairs are "
+        f"{usd(found.repairs_nano_usd)}; retries may add {usd(found.retries_nano_usd)}; expected "
+        f"{usd(found.expected_nano_usd)}"
     )
     if found.without_history:
         print_note(
@@ -107,6 +110,7 @@ def _fields(found: Estimate) -> dict[str, Any]:
     return {
         "requests": found.requests,
         "worst_case_usd": exact_usd(found.worst_case_nano_usd),
+        "repairs_usd": exact_usd(found.repairs_nano_usd),
         "retries_usd": exact_usd(found.retries_nano_usd),
         "expected_usd": exact_usd(found.expected_nano_usd),
         "without_history": found.without_history,

@@ -6,10 +6,10 @@ import typer
 
 from callgate.cli.options import AsJson, Model, ModelName, Provider, ProviderName
 from callgate.cli.output import client_of, print_json, print_table
-from callgate.services.flow_control import KeyLine, list_limits
+from callgate.services.limits import KeyLine, list_limits
 
 COLUMNS = (
-    *("model", "key", "limit", "source", ">amount", ">used", ">free", "!closed until"),
+    *("model", "key", "limit", "source", ">amount", ">used", ">free", "!blocked until"),
     *("why", "waiting"),
 )
 NONE = "no limits: none is declared, and no provider has named one yet"
@@ -33,7 +33,7 @@ def list_all(
 
     `used` and `free` are parts of what may be used at once, which is less than the whole limit.
 
-    JSON: an array of model, credential, what, source, amount, used, free, closed_until, why and waiting.
+    JSON: an array of model, credential, what, source, amount, used, free, blocked_until, why and waiting.
     """
     _print(context, provider, model, as_json)
 
@@ -68,7 +68,7 @@ def _row(line: KeyLine) -> tuple[object, ...]:
         line.source,
         "" if line.amount is None else line.amount,
         *numbers,
-        line.closed_until or "",
+        line.blocked_until or "",
         line.why or "",
         waiting,
     )

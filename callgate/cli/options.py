@@ -12,9 +12,9 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from callgate.domain.bounds import LISTED_MAX
+from callgate.domain.call_order import Priority
 from callgate.domain.reports import CallFilter
 from callgate.domain.requests import Name
-from callgate.domain.turns import Priority
 
 REASON_CHARS_MAX = 1_000
 TIME_EXAMPLE = "2026-11-30T18:00Z"
@@ -89,6 +89,18 @@ Provider = Annotated[str | None, _PROVIDER]
 Model = Annotated[str | None, _MODEL]
 ProviderName = Annotated[str, _PROVIDER]
 ModelName = Annotated[str, _MODEL]
+Tier = Annotated[
+    str | None,
+    typer.Option("--tier", help="The service tier that was billed; empty: not known."),
+]
+AttemptKindOption = Annotated[
+    str | None,
+    typer.Option("--kind", parser=parse_name, help="Why: first, retry, repair, probe, ..."),
+]
+AttemptOutcome = Annotated[
+    str | None,
+    typer.Option("--outcome", parser=parse_name, help="succeeded, failed, unknown, ..."),
+]
 Fingerprint = Annotated[
     str | None,
     typer.Option(

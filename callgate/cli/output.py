@@ -12,7 +12,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 from uuid import UUID
 
 import typer
@@ -34,6 +34,7 @@ _CONTROL_CHARS = re.compile(
 )
 """Control characters, bidirectional overrides and lone surrogates."""
 
+Row = TypeVar("Row")
 OpenClient = Callable[[], "Client"]
 """Makes the client of one command; `callgate.cli.run` puts it into the context."""
 
@@ -147,6 +148,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
     for line in lines:
         print_fields(dict(zip(headings, line, strict=True)))
         console.print()
+
+
+def at_most(found: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
+    """The first `limit` things, and whether there are more. One more than the limit was asked for."""
+    return found[:limit], len(found) > limit
+
+
+def more_than(limit: int) -> str:
+    """What is said if a list was cut."""
+    return f"there are more than {limit}: give --limit, or narrow with the other options"
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

@@ -138,9 +138,9 @@ def _begin(
 ) -> None:
     with client_of(context) as client:
         by = by_of(client, operator, reason)
-        made = services.pause(client.operations, key, client.catalogue.providers, by=by)
-        unused = services.unused_names(client.operations, key)
-    for name in unused:
+        paused = services.pause(client.operations, key, client.catalogue.providers, by=by)
+    made = paused.pause
+    for name in paused.unused:
         print_note(f"no call has used {name} yet: check that the name is right")
     if as_json:
         print_json(_fields(made))

@@ -15,7 +15,6 @@ from uuid import UUID
 import typer
 
 from callgate.cli.actions import by_of
-from callgate.cli.call_output import parse_error
 from callgate.cli.options import (
     AsJson,
     DryRun,
@@ -30,15 +29,16 @@ from callgate.cli.options import (
 from callgate.cli.output import client_of, print_json, print_note, print_table
 from callgate.domain.budgets import nano_usd_of, usd
 from callgate.domain.errors import InvalidBills
+from callgate.domain.stored_errors import parse_error
 from callgate.domain.unknown import (
-    BILLED_USD_MAX,
+    BILLED_MAX_USD,
     HandOutcome,
     SettledByHand,
     UnknownBill,
     UnknownDay,
     UnknownFilter,
 )
-from callgate.services.bills import BILLS_BYTES_MAX, EnteredBill, attempt_uuid, read_bills
+from callgate.services.bills import BILLS_MAX_BYTES, EnteredBill, attempt_uuid, read_bills
 
 REMEDIES = {
     HandOutcome.SETTLED: "",
@@ -54,7 +54,7 @@ REMEDIES = {
 def parse_billed(text: str) -> int:
     """Parse the amount that a provider billed for one request."""
     try:
-        return nano_usd_of(text, usd_max=BILLED_USD_MAX)
+        return nano_usd_of(text, usd_max=BILLED_MAX_USD)
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from None
 
@@ -233,9 +233,9 @@ def _text(file: str) -> str:
     """
     try:
         with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as opened:
-            raw = opened.read(BILLS_BYTES_MAX + 1)
-        if len(raw) > BILLS_BYTES_MAX:
-            raise InvalidBills(f"the file has more than {BILLS_BYTES_MAX} bytes: split it")
+            raw = opened.read(BILLS_MAX_BYTES + 1)
+        if len(raw) > BILLS_MAX_BYTES:
+            raise InvalidBills(f"the file has more than {BILLS_MAX_BYTES} bytes: split it")
         return raw.decode("utf-8-sig")
     except OSError as exc:
         raise typer.BadParameter(f"{file} cannot be read: {exc.strerror}") from None
