@@ -1,52 +1,53 @@
 """LLM calls as Celery tasks: none paid twice, no budget overrun, none unrecorded, none lost."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from callgate.domain import errors
-from callgate.domain.errors import (
-    BrokerUnavailable,
-    BudgetExhausted,
-    BudgetNoPeriod,
-    BudgetNotConfigured,
-    BudgetRefused,
-    BudgetTooSmall,
-    CallFailed,
-    CallgateError,
-    CallNotFound,
-    CallRejected,
-    ConfigurationError,
-    IdempotencyMismatch,
-    InputTooLarge,
-    InvalidLink,
-    InvalidRequest,
-    InvalidSchema,
-    LedgerUnavailable,
-    MissingOutputBound,
-    NotMigrated,
-    NotPermitted,
-    OrganisationBusy,
-    OrganisationFrozen,
-    ResultInvalid,
-    ResultPurged,
-    TooManyPages,
-    Unavailable,
-    UnknownModel,
-    UnknownProvider,
-    UnpricedModel,
-    WaitTimeout,
-)
-from callgate.domain.messages import Message, ReasoningBlock, Tool, ToolCall, ToolChoice
-from callgate.domain.requests import LLMRequest, LLMResult, Usage
-from callgate.domain.turns import Priority
+from callgate.version import __version__
 
 if TYPE_CHECKING:
     from callgate.client import Client, Handle
-
-__version__ = "0.1.0"
+    from callgate.domain.call_order import Priority
+    from callgate.domain.errors import (
+        BrokerUnavailable,
+        BudgetExhausted,
+        BudgetHeld,
+        BudgetNoPeriod,
+        BudgetNotConfigured,
+        BudgetRefused,
+        BudgetTooSmall,
+        CallFailed,
+        CallgateError,
+        CallNotFound,
+        CallRejected,
+        ConfigurationError,
+        IdempotencyMismatch,
+        InputTooLarge,
+        InvalidLink,
+        InvalidRequest,
+        InvalidSchema,
+        LedgerUnavailable,
+        MissingOutputBound,
+        NotMigrated,
+        NotPermitted,
+        OrganisationBusy,
+        OrganisationFrozen,
+        ResultInvalid,
+        ResultPurged,
+        TooManyPages,
+        Unavailable,
+        UnknownModel,
+        UnknownProvider,
+        UnpricedModel,
+        WaitTimeout,
+    )
+    from callgate.domain.messages import Message, ReasoningBlock, Tool, ToolCall, ToolChoice
+    from callgate.domain.requests import LLMRequest, LLMResult, Usage
 
 __all__ = [
     "BrokerUnavailable",
     "BudgetExhausted",
+    "BudgetHeld",
     "BudgetNoPeriod",
     "BudgetNotConfigured",
     "BudgetRefused",
@@ -86,15 +87,34 @@ __all__ = [
     "UnpricedModel",
     "Usage",
     "WaitTimeout",
+    "__version__",
 ]
+
+_OTHERS = {
+    "Client": "callgate.client",
+    "Handle": "callgate.client",
+    "LLMRequest": "callgate.domain.requests",
+    "LLMResult": "callgate.domain.requests",
+    "Message": "callgate.domain.messages",
+    "Priority": "callgate.domain.call_order",
+    "ReasoningBlock": "callgate.domain.messages",
+    "Tool": "callgate.domain.messages",
+    "ToolCall": "callgate.domain.messages",
+    "ToolChoice": "callgate.domain.messages",
+    "Usage": "callgate.domain.requests",
+}
+"""Where the names are that are no errors."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import the client on first use: requests, results and errors need no Celery and no database driver."""
-    if name in ("Client", "Handle"):
-        from callgate import client
+    """
+    Import what a name stands for when it is first used.
 
-        return getattr(client, name)
-    if name in errors.OLD_NAMES:
-        return getattr(errors, name)
+    So requests, results and errors need no Celery and no database driver, and the plugin of pytest needs nothing.
+    """
+    if name.startswith("__"):
+        raise AttributeError(f"module 'callgate' has no attribute {name!r}")
+    errors = import_module("callgate.domain.errors")
+    if name in __all__ or name in errors.OLD_NAMES:
+        return getattr(import_module(_OTHERS[name]) if name in _OTHERS else errors, name)
     raise AttributeError(f"module 'callgate' has no attribute {name!r}")

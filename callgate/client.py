@@ -8,11 +8,9 @@ The client: submit calls, wait for results. Synchronous, with an `a...` twin of 
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Self
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel
 
@@ -22,46 +20,52 @@ from callgate.adapters.broker.queue import CeleryQueue
 from callgate.adapters.broker.result_backend import LedgerResultBackend
 from callgate.adapters.catalogue_file import load_catalogue
 from callgate.adapters.cost_calculator import CostCalculator
-from callgate.adapters.json_schema_validator import JsonSchemaValidator
 from callgate.adapters.postgres.ledger import PostgresLedger
 from callgate.adapters.postgres.operations import PostgresOperations
-from callgate.adapters.postgres.retention import PostgresRetention
 from callgate.adapters.postgres.session import PostgresSession
-from callgate.adapters.postgres.tenants import PostgresTenants
-from callgate.adapters.postgres.url import login_secret
-from callgate.adapters.redis_budget_cache import RedisBudgetCache
-from callgate.adapters.system_clock import SystemClock
-from callgate.adapters.token_estimator import TokenEstimator
+from callgate.adapters.token_estimator import TokenEstimator, WithoutTokenizer
+from callgate.budget_copies import budget_copies
+from callgate.client_clock import SYSTEM_TIME, ClientClock
 from callgate.domain.budgets import BudgetFigures
+from callgate.domain.call_order import Priority
 from callgate.domain.calls import CallKey
 from callgate.domain.catalogue import Catalogue
-from callgate.domain.errors import InvalidRequest, WaitTimeout
+from callgate.domain.errors import WaitTimeout
 from callgate.domain.estimates import Candidate, Estimate
 from callgate.domain.ledger import SubmitOutcome, Submitted
-from callgate.domain.open_calls import OnBusy
-from callgate.domain.operator_ports import OperationsPort, RetentionPort
+from callgate.domain.operator_ports import OperationsPort
 from callgate.domain.ports import LedgerPort, QueuePort
 from callgate.domain.requests import LLMRequest
-from callgate.domain.turns import Priority
 from callgate.handle import Handle, ResultReader
-from callgate.services.acceptance import BUSY_TIMEOUT_S, Acceptance
-from callgate.services.bills import BillService
-from callgate.services.calls import CallService, key_of_task
-from callgate.services.dead_letters import DeadLetterService
-from callgate.services.estimates import EstimateService
-from callgate.services.providers import ProviderCheckService
-from callgate.services.purge import PurgeService
-from callgate.services.submit import SubmissionOptions, SubmitService
-from callgate.services.tenants import TenantService
+from callgate.replaced_ports import OperatorPorts
+from callgate.schema_checks import SchemaChecks
+from callgate.services.acceptance import BUSY_TIMEOUT_S
+from callgate.services.call_details import key_of_task
+from callgate.services.submit import SubmitService
+from callgate.services.tracing import Tracing
 from callgate.settings import ClientSettings, load_settings
+from callgate.submitter import OnBusyWord, Submitter
+from callgate.tracing import tracing_of
 
 if TYPE_CHECKING:
     from celery import Celery
     from celery.canvas import Signature
 
+    from callgate.domain.dead_letters import EndedCallsPort
+    from callgate.domain.operator_ports import RetentionPort
+    from callgate.domain.redrive_ports import RedrivesPort
+    from callgate.operator_services import OperatorServices
+    from callgate.services.bills import BillService
+    from callgate.services.calls import CallService
+    from callgate.services.dead_letters import DeadLetterService
+    from callgate.services.discards import DiscardService
+    from callgate.services.estimates import EstimateService
+    from callgate.services.providers import ProviderCheckService
+    from callgate.services.purge import PurgeService
+    from callgate.services.redrives import RedriveService
+    from callgate.services.tenants import TenantService
+
 __all__ = ["Client", "Handle"]
-CLOCK = SystemClock()
-OnBusyWord = Literal["raise", "wait"]
 
 
 class Client:
@@ -78,62 +82,116 @@ class Client:
         ledger: LedgerPort | None = None,
         operations: OperationsPort | None = None,
         retention: RetentionPort | None = None,
+        ended: EndedCallsPort | None = None,
+        redrives: RedrivesPort | None = None,
         queue: QueuePort | None = None,
         catalogue: Catalogue | None = None,
+        tracing: Tracing | None = None,
+        clock: ClientClock = SYSTEM_TIME,
     ) -> None:
         """Compose a client; every port can be replaced. Nothing is connected yet."""
         self.settings = settings
+        self._clock = clock
         self.catalogue = catalogue or load_catalogue(settings.catalogue)
         self._celery_app = build_app(
             settings.broker_url.get_secret_value(),
             timeout_s=settings.broker_timeout_s,
             prefix=settings.broker_prefix,
         )
-        self._session = PostgresSession(
-            settings.database_url.get_secret_value(), timeout_s=settings.ledger_timeout_s
-        )
+        timeout_s, url = settings.ledger_timeout_s, settings.database_url.get_secret_value()
+        self._session = PostgresSession(url, timeout_s=timeout_s, checks_schema=True)
         self.ledger = ledger or PostgresLedger(self._session)
         self.operations = operations or PostgresOperations(self._session)
-        self.retention = retention or PostgresRetention(self._session)
         self.queue = queue or CeleryQueue(self._celery_app, timeout_s=settings.broker_timeout_s)
-        self._links = Links(self._celery_app, timeout_s=settings.broker_timeout_s)
-        self._budget_cache = RedisBudgetCache(
-            (settings.cache_url or settings.broker_url).get_secret_value(),
-            login=login_secret(settings.database_url.get_secret_value()),
-            ttl_s=settings.budget_cache_ttl_s,
-            prefix=settings.broker_prefix,
-        )
+        self._budget_cache = budget_copies(settings)
         self._result_backend = LedgerResultBackend(self._celery_app, self.ledger, self.catalogue)
-        self._submit = SubmitService(
+        self._submit = self._compose_submit(WithoutTokenizer.LEAVE)
+        self._submitter = self._compose_submitter(tracing or tracing_of(settings))
+        self._operator_ports = OperatorPorts(retention, ended, redrives)
+        self._operators: OperatorServices | None = None
+        self._results = self._result_reader()
+
+    def _compose_submit(self, without: WithoutTokenizer) -> SubmitService:
+        return SubmitService(
             ledger=self.ledger,
             queue=self.queue,
-            estimator=TokenEstimator(self.catalogue),
+            estimator=TokenEstimator(self.catalogue, without),
             costs=CostCalculator(self.catalogue),
-            validator=JsonSchemaValidator(),
+            validator=SchemaChecks(),
             catalogue=self.catalogue,
-            now=lambda: datetime.now(UTC),
+            now=self._clock.now,
         )
-        self.dead_letters = DeadLetterService(
-            ledger=self.ledger, operations=self.operations, submits=self._submit, sleep=time.sleep
-        )
-        self.calls = CallService(self.ledger, self.operations)
-        self.estimates = EstimateService(self._submit, self.operations, self.catalogue)
-        self.bills = BillService(self.operations)
-        self.purges = PurgeService(self.retention, self.operations, self.catalogue.retention)
-        self.tenants = TenantService(PostgresTenants(self._session))
-        self._results = self._result_reader()
+
+    def _compose_submitter(self, tracing: Tracing) -> Submitter:
+        links = Links(self._celery_app, timeout_s=self.settings.broker_timeout_s)
+        return Submitter(self._submit, links, tracing, self._clock)
 
     @property
     def celery_app(self) -> Celery:
         """The app that publishes calls and reads their results. It is never Celery's current app."""
         return in_this_process(self._celery_app)
 
+    def _for_operators(self) -> OperatorServices:
+        if self._operators is None:
+            from callgate.operator_services import OperatorServices
+
+            self._operators = OperatorServices(
+                self.ledger,
+                self.operations,
+                self._submit,
+                # A worst case, so no request counts as nothing.
+                quotes=self._compose_submit(WithoutTokenizer.BOUND_WITHIN_LIMIT),
+                session=self._session,
+                ports=self._operator_ports,
+                catalogue=self.catalogue,
+                clock=self._clock,
+            )
+        return self._operators
+
+    @property
+    def dead_letters(self) -> DeadLetterService:
+        """Redrives dead calls one batch at a time."""
+        return self._for_operators().dead_letters
+
+    @property
+    def redrives(self) -> RedriveService:
+        """Redrives as stored operations."""
+        return self._for_operators().redrives
+
+    @property
+    def discards(self) -> DiscardService:
+        """Discards dead calls."""
+        return self._for_operators().discards
+
+    @property
+    def calls(self) -> CallService:
+        """Shows and cancels calls."""
+        return self._for_operators().calls
+
+    @property
+    def estimates(self) -> EstimateService:
+        """Says what requests may cost."""
+        return self._for_operators().estimates
+
+    @property
+    def bills(self) -> BillService:
+        """Settles unknown bills."""
+        return self._for_operators().bills
+
+    @property
+    def purges(self) -> PurgeService:
+        """Removes texts."""
+        return self._for_operators().purges
+
+    @property
+    def tenants(self) -> TenantService:
+        """Says which organisations a login acts for."""
+        return self._for_operators().tenants
+
     @property
     def provider_checks(self) -> ProviderCheckService:
         """Tries providers with ordinary calls."""
-        return ProviderCheckService(
-            submits=self._submit, ledger=self.ledger, sleep=time.sleep, monotonic=CLOCK.monotonic
-        )
+        return self._for_operators().provider_checks
 
     @classmethod
     def from_env(cls) -> Client:
@@ -167,7 +225,7 @@ class Client:
             link_error: The same for a call that ends dead or rejected.
             idempotency_key: The caller's name for this submission; using it for another request is an error.
             force: Run the call again although it succeeded or is dead.
-            priority: Its class. A submission that joins a call that does not run yet raises it to the higher class.
+            priority: Its class. A submission that joins an open call raises it to the higher class.
             start_before: If it was not sent before this time, it is rejected with `deadline_passed`. Of several
                 submissions of a call the latest time counts, and None is later than any.
             on_busy: What follows if the organisation has as many open calls as it may have: `raise`, or `wait` until
@@ -180,7 +238,7 @@ class Client:
             OrganisationFrozen: An operator has frozen the organisation; nothing was stored.
             LedgerUnavailable: Not known to be accepted; submitting again is safe.
         """
-        acceptance = self._acceptance(
+        answers = self._submitter.submit(
             [request],
             idempotency_key,
             link=link,
@@ -191,7 +249,7 @@ class Client:
             on_busy=on_busy,
             busy_timeout_s=busy_timeout_s,
         )
-        (handle,) = self._handles(_accepted(acceptance), [request])
+        (handle,) = self._handles(answers, [request])
         return handle
 
     def submit_many(
@@ -216,9 +274,8 @@ class Client:
             OrganisationBusy: What there was room for is stored. Submitting all of them again is safe: those join.
         """
         batch = list(requests)
-        acceptance = self._acceptance(
+        answers = self._submitter.submit(
             batch,
-            None,
             link=link,
             link_error=link_error,
             force=force,
@@ -227,18 +284,20 @@ class Client:
             on_busy=on_busy,
             busy_timeout_s=busy_timeout_s,
         )
-        return self._handles(_accepted(acceptance), batch)
+        return self._handles(answers, batch)
 
     async def asubmit(
         self, request: LLMRequest, *, idempotency_key: str | None = None, **options: Any
     ) -> Handle:
         """Submit one call without blocking the event loop; see `submit`."""
-        (handle,) = await self._asubmit([request], idempotency_key, options)
+        answers = await self._submitter.asubmit([request], idempotency_key, options)
+        (handle,) = self._handles(answers, [request])
         return handle
 
     async def asubmit_many(self, requests: Sequence[LLMRequest], **options: Any) -> list[Handle]:
         """Submit calls without blocking the event loop; see `submit_many`."""
-        return await self._asubmit(list(requests), None, options)
+        batch = list(requests)
+        return self._handles(await self._submitter.asubmit(batch, None, options), batch)
 
     def handle(self, task_id: str, schema: type[BaseModel] | None = None) -> Handle:
         """
@@ -312,52 +371,6 @@ class Client:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _acceptance(
-        self,
-        requests: Sequence[LLMRequest],
-        idempotency_key: str | None,
-        /,
-        *,
-        link: Signature | None = None,
-        link_error: Signature | None = None,
-        force: bool = False,
-        priority: Priority = Priority.NORMAL,
-        start_before: datetime | None = None,
-        on_busy: OnBusyWord = "raise",
-        busy_timeout_s: float = BUSY_TIMEOUT_S,
-    ) -> Acceptance:
-        """Ask every gate; nothing is stored yet."""
-        text = self._links.text(link, link_error)
-        batch = [
-            self._submit.prepare(
-                request,
-                idempotency_key=idempotency_key,
-                link=text,
-                force=force,
-                options=SubmissionOptions(priority, start_before),
-            )
-            for request in requests
-        ]
-        return self._submit.acceptance(batch, _on_busy(on_busy), busy_timeout_s)
-
-    async def _asubmit(
-        self,
-        requests: Sequence[LLMRequest],
-        idempotency_key: str | None,
-        options: dict[str, Any],
-    ) -> list[Handle]:
-        """Submit without holding a thread while it waits for room."""
-        acceptance = await asyncio.to_thread(
-            lambda: self._acceptance(requests, idempotency_key, **options)
-        )
-        began = CLOCK.monotonic()
-        while True:
-            elapsed_s = CLOCK.monotonic() - began
-            pause_s = await asyncio.to_thread(acceptance.step, elapsed_s, CLOCK.jitter())
-            if pause_s is None:
-                return self._handles(acceptance.answers, requests)
-            await asyncio.sleep(pause_s)
-
     def _handles(
         self, answers: Sequence[Submitted], requests: Sequence[LLMRequest]
     ) -> list[Handle]:
@@ -380,21 +393,5 @@ class Client:
             good_endings=lambda provider: self.catalogue.good_endings(provider),
             async_result=async_result,
             poll_max_s=self.settings.poll_max_s,
+            clock=self._clock,
         )
-
-
-def _accepted(acceptance: Acceptance) -> list[Submitted]:
-    """Store a batch, in this thread."""
-    began = CLOCK.monotonic()
-    while True:
-        pause_s = acceptance.step(CLOCK.monotonic() - began, CLOCK.jitter())
-        if pause_s is None:
-            return acceptance.answers
-        time.sleep(pause_s)
-
-
-def _on_busy(word: str) -> OnBusy:
-    try:
-        return OnBusy(word)
-    except ValueError:
-        raise InvalidRequest(f"on_busy is one of {', '.join(OnBusy)}") from None

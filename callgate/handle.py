@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from callgate.client_clock import ClientClock
 from callgate.domain.calls import Bodies, CallKey, CallState, CallView
 from callgate.domain.errors import CallNotFound, WaitTimeout
 from callgate.domain.requests import LLMResult
@@ -70,7 +78,7 @@ class Handle:
             return handle._result(view)
         raise self._timeout(timeout)
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, None, LLMResult]:
         return self.aget().__await__()
 
     @property
@@ -98,11 +106,13 @@ class ResultReader:
         good_endings: Callable[[str], Collection[str]],
         async_result: Callable[[str], AsyncResult],
         poll_max_s: float,
+        clock: ClientClock,
     ) -> None:
         self._read = read
         self.good_endings = good_endings
         self.async_result = async_result
         self._poll_max_s = poll_max_s
+        self._clock = clock
 
     def read(self, handles: Sequence[Handle], bodies: Bodies) -> list[CallView]:
         """
@@ -124,20 +134,20 @@ class ResultReader:
         self, handles: Sequence[Handle], timeout: float | None
     ) -> Iterator[tuple[Handle, CallView]]:
         """Yield handles as their calls end, until all have ended or the timeout has passed."""
-        waiting, pauses = list(handles), _Pauses(self._poll_max_s, timeout)
+        waiting, pauses = list(handles), _Pauses(self._poll_max_s, timeout, self._clock)
         while waiting:
             ended, waiting = self._split(waiting)
             yield from ended
             if waiting:
                 if (pause_s := pauses.next(has_news=bool(ended))) is None:
                     return
-                time.sleep(pause_s)
+                self._clock.pause(pause_s)
 
     async def aended(
         self, handles: Sequence[Handle], timeout: float | None
     ) -> AsyncIterator[tuple[Handle, CallView]]:
         """Like `ended`, without blocking the event loop."""
-        waiting, pauses = list(handles), _Pauses(self._poll_max_s, timeout)
+        waiting, pauses = list(handles), _Pauses(self._poll_max_s, timeout, self._clock)
         while waiting:
             ended, waiting = await asyncio.to_thread(self._split, waiting)
             for pair in ended:
@@ -145,7 +155,7 @@ class ResultReader:
             if waiting:
                 if (pause_s := pauses.next(has_news=bool(ended))) is None:
                     return
-                await asyncio.sleep(pause_s)
+                await self._clock.apause(pause_s)
 
     def _split(
         self, handles: Sequence[Handle]
@@ -158,10 +168,11 @@ class ResultReader:
 class _Pauses:
     """Growing pauses between two polls, short again after a call has ended."""
 
-    def __init__(self, longest_s: float, timeout: float | None) -> None:
+    def __init__(self, longest_s: float, timeout: float | None, clock: ClientClock) -> None:
+        self._clock = clock
         self._longest_s = longest_s
         self._pause_s = POLL_MIN_S
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._deadline = None if timeout is None else self._clock.monotonic() + timeout
 
     def next(self, *, has_news: bool) -> float | None:
         """Seconds to wait now; None if the timeout has passed."""
@@ -169,5 +180,5 @@ class _Pauses:
         self._pause_s = min(pause_s * 1.5, self._longest_s)
         if self._deadline is None:
             return pause_s
-        left_s = self._deadline - time.monotonic()
+        left_s = self._deadline - self._clock.monotonic()
         return min(pause_s, left_s) if left_s > 0 else None

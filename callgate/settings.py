@@ -51,6 +51,7 @@ RENAMED = {
     "CALLGATE_WORKER__GRACE_S": "CALLGATE_WORKER__ATTEMPT_GRACE_S",
     "CALLGATE_WORKER__IN_FLIGHT_MAX": "CALLGATE_WORKER__CONCURRENCY",
     "CALLGATE_WORKER__LEASE_S": "CALLGATE_WORKER__PROCESS_LEASE_S",
+    "CALLGATE_WORKER__REQUEST_MEMORY_BYTES_MAX": "CALLGATE_WORKER__REQUEST_MEMORY_MAX_BYTES",
     "CALLGATE_WORKER__SUSPECTS_MAX": "CALLGATE_WORKER__QUARANTINE_PROCESSES_MAX",
     "CALLGATE_WORKER__SWEEP_SLACK_S": "CALLGATE_WORKER__SWEEP_MIN_AGE_S",
 }
@@ -87,13 +88,19 @@ class ClientSettings(BaseSettings):
     broker_prefix: Annotated[str, Field(pattern=r"^[a-z0-9:._-]*$")] = ""
     """Prefix of every key in the broker; the same in every process that uses it."""
     cache_url: SecretStr | None = None
-    """Redis or Valkey for copies of budget figures; None: the broker."""
+    """
+    Redis or Valkey for copies of budget figures that the processes of one login share; None: each has its own.
+
+    It needs the extra `callgate[cache]`.
+    """
     budget_cache_ttl_s: Seconds = 1.0
     """How old the figures of `client.budgets()` may be."""
     operator: Annotated[str, Field(pattern=r"\S", max_length=200)] | None = None
     """The operator's name in the action log; None: the user of the system."""
     poll_max_s: Seconds = 0.25
     """The longest pause between two polls for a result."""
+    tracing: bool = False
+    """Make OpenTelemetry spans of calls; it needs the extra `callgate[tracing]`, see docs/tracing.md."""
 
     @field_validator("database_url", "broker_url", "cache_url")
     @classmethod
