@@ -1,5 +1,5 @@
 """
-Flower's password: one user, and a limit on wrong guesses.
+Flower's passwords, and a limit on wrong guesses.
 
 A wrong password costs its sender one token from two buckets: that of its address, and a shared one. Without a token no
 password is compared. Guessing does not lock out users who know the password: a browser that has logged in once has a
@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 WRONG_AT_ONCE = 10
@@ -47,12 +48,12 @@ class PasswordGuard:
     Compares passwords, and limits how often.
 
     Args:
-        secret: `user:password`.
+        secrets: Each is `user:password`.
         now: Seconds of a monotonic clock.
     """
 
-    def __init__(self, secret: str, now: float) -> None:
-        self._secret = _digest(secret.encode())
+    def __init__(self, secrets: Sequence[str], now: float) -> None:
+        self._users = [(_digest(one.encode()), one.partition(":")[0]) for one in secrets]
         self._senders: OrderedDict[str, Bucket] = OrderedDict()
         self._all = Bucket(ALL_AT_ONCE, ALL_EVERY_S, ALL_AT_ONCE, now)
 
@@ -62,15 +63,16 @@ class PasswordGuard:
         own_s = own.wait_s(now) if own else 0.0
         return own_s if is_known else max(own_s, self._all.wait_s(now))
 
-    def is_right(self, header: str) -> bool:
-        """Compare an `Authorization` header in constant time."""
+    def user_of(self, header: str) -> str | None:
+        """Compare an `Authorization` header with every password, in constant time; return whose it is."""
         scheme, _, word = header.partition(" ")
         try:
             given = base64.b64decode(word.strip(), validate=True)
         except (binascii.Error, ValueError):
             given = b""
-        is_same = hmac.compare_digest(_digest(given), self._secret)
-        return is_same and scheme.lower() == "basic"
+        digest = _digest(given)
+        users = [user for known, user in self._users if hmac.compare_digest(digest, known)]
+        return users[0] if users and scheme.lower() == "basic" else None
 
     def note_wrong(self, sender: str, now: float, *, is_known: bool) -> None:
         """Take the tokens for a wrong password."""
