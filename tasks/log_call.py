@@ -7,6 +7,7 @@ from uuid import UUID
 from callgate.adapters.broker.app import LOG_TASK
 from callgate.domain.calls import AttemptRef, CallKey, CallState
 from callgate.domain.reports import UnprocessableMessage
+from callgate.domain.trace_context import HEADER
 from worker.celery_ext.batches import BatchMessage, BatchTask
 from worker.celery_ext.body_result import BodyResult
 from worker.celery_ext.request import TaskIdentity, UntrustedRequest
@@ -36,7 +37,7 @@ class LogCall(BatchTask):
     def run_batch(self, messages: Sequence[BatchMessage]) -> Sequence[BodyResult]:
         """Return the result of each attempt (shown in Flower); a message that identifies none is unprocessable."""
         runtime = runtime_of(self.app)
-        refs = [_ref(message.args) for message in messages]
+        refs = [_ref(message.args, message.request.get(HEADER)) for message in messages]
         settled = runtime.call_logger.settle([ref for ref in refs if ref is not None])
         states = {s.ref: s.state for s in settled}
         for message, ref in zip(messages, refs, strict=True):
@@ -65,9 +66,9 @@ def _body_result(ref: AttemptRef | None, states: Mapping[AttemptRef, CallState])
     return BodyResult("open" if states[ref].is_open else states[ref].value)
 
 
-def _ref(args: Any) -> AttemptRef | None:
+def _ref(args: Any, traceparent: str | None = None) -> AttemptRef | None:
     try:
         call_id, generation, attempt_id = args
-        return AttemptRef(CallKey.parse(call_id, generation), UUID(attempt_id))
+        return AttemptRef(CallKey.parse(call_id, generation), UUID(attempt_id), traceparent)
     except (TypeError, ValueError, AttributeError):
         return None

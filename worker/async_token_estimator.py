@@ -9,7 +9,7 @@ from callgate.domain.catalogue import Catalogue
 from callgate.domain.ports import TokenEstimatorPort
 from callgate.domain.provider import TokenBound
 from callgate.domain.requests import LLMRequest
-from worker.turns import Turns
+from worker.fair_thread import FairThread
 
 CHARS_MAX = 16_384
 """Up to this length tokens are counted in the event loop: it takes less than a millisecond."""
@@ -27,7 +27,7 @@ class AsyncTokenEstimator:
     def __init__(self, catalogue: Catalogue, estimator: TokenEstimatorPort) -> None:
         self._catalogue = catalogue
         self._estimator = estimator
-        self._turns = Turns("tokens")
+        self._turns = FairThread("tokens")
 
     async def ask_gates(self, request: LLMRequest, counted: int) -> TokenBound:
         """Ask every gate; see `gates.check_in_steps`."""

@@ -41,7 +41,8 @@ def worker(
         QueueChoice, typer.Option("--queues", help="Which queues to consume.")
     ] = QueueChoice.ALL,
     name: Annotated[
-        str | None, typer.Option("--name", help="The worker's name before the @.")
+        str | None,
+        typer.Option("--name", help="Its name before the @ [default: callgate, callgate-2, ...]."),
     ] = None,
 ) -> None:
     """Run calls, settle them, or both, until a signal ends the process."""
@@ -55,8 +56,10 @@ def worker(
     from worker.log_config import configure_logging
     from worker.main import QUEUES, run_worker
 
-    configure_logging(as_json=settings.worker.log_json)
-    raise typer.Exit(run_worker(settings, QUEUES[queues.value], name=name))
+    options = settings.worker
+    counter = configure_logging(as_json=options.log_json, with_successes=options.log_successes)
+    with counter.flushing():
+        raise typer.Exit(run_worker(settings, QUEUES[queues.value], name=name))
 
 
 def migrate(
@@ -85,12 +88,22 @@ def migrate(
         print_note(line)
 
 
-def flower() -> None:
-    """Run Flower on callgate's app, until a signal ends the process."""
+def flower(
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Change nothing, whatever the settings say.")
+    ] = False,
+    url_prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--url-prefix", "--url_prefix", help="The path under which a proxy shows Flower."
+        ),
+    ] = None,
+) -> None:
+    """Run Flower with callgate's pages, until a signal ends the process."""
     from config.settings import load_worker_settings
     from worker.flower.dashboard import run_dashboard
     from worker.log_config import configure_logging
 
-    settings = load_worker_settings()
-    configure_logging(as_json=settings.worker.log_json)
-    run_dashboard(settings)
+    settings = load_worker_settings().with_flower(is_read_only=read_only, url_prefix=url_prefix)
+    with configure_logging(as_json=settings.worker.log_json).flushing():
+        run_dashboard(settings)

@@ -1,33 +1,49 @@
 """
-Ping one worker: `python -m worker.healthcheck call@host`; the exit code is 0 if it answers in time.
+Ask the process of this container how it is: `python -m worker.healthcheck ready` (or `live`).
 
-Not `celery inspect ping`: it decodes every reply, and takes the first one for the worker's. Any user of the broker
-could make a worker look dead.
+The exit code is 0 if it is. Otherwise the answer, which says why not, is printed for `docker inspect`.
 """
 
 from __future__ import annotations
 
 import sys
-
-from kombu.exceptions import OperationalError
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 
 from callgate.domain.errors import CallgateError
-from config.settings import load_worker_settings
-from worker.app import worker_app
+from config.settings import WorkerOptions, load_worker_settings
 
 TIMEOUT_S = 10.0
+ANSWER_MAX_BYTES = 8_192
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
 
 
-def main(name: str) -> int:
-    """Return 0 if the worker of this name answers."""
+def main(question: str = "ready", process: str = "worker") -> int:
+    """Return 0 if the process answers that it is live, or ready."""
     try:
-        app = worker_app(load_worker_settings())
-        answers = app.control.inspect([name], timeout=TIMEOUT_S).ping()
-    except (CallgateError, OperationalError, OSError) as exc:
-        print(f"{name} cannot be asked: {exc}", file=sys.stderr)  # noqa: T201 - for the operator
+        host, port, prefix = _place(load_worker_settings().worker, process)
+        with closing(HTTPConnection(host, port, timeout=TIMEOUT_S)) as connection:
+            connection.request("GET", f"{prefix}/{question}")
+            answer = connection.getresponse()
+            text = answer.read(ANSWER_MAX_BYTES).decode(errors="replace")
+    except (CallgateError, HTTPException, OSError) as exc:
+        print(f"the {process} cannot be asked: {exc}", file=sys.stderr)  # noqa: T201 - for the operator
         return 1
-    return 0 if answers and name in answers else 1
+    if answer.status != 200:
+        print(text, file=sys.stderr)  # noqa: T201 - for the operator
+        return 1
+    return 0
+
+
+def _place(options: WorkerOptions, process: str) -> tuple[str, int, str]:
+    """Host, port and path prefix of a process on this machine."""
+    if process == "flower":
+        prefix = f"/{options.flower_url_prefix}" if options.flower_url_prefix else ""
+        host, port = options.flower_address, options.flower_port
+    else:
+        host, port, prefix = options.status_address, options.status_port, ""
+    return EVERYWHERE.get(host, host), port, prefix
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2]))
+    sys.exit(main(*sys.argv[1:3]))

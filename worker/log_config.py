@@ -10,6 +10,9 @@ import structlog
 from structlog.types import EventDict
 
 from callgate.cli.output import escape_control_chars, escape_what_cannot_be_written
+from worker.line_counter import LineCounter
+
+SUCCESS = "call.succeeded"
 
 
 def _spell_out(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -20,9 +23,15 @@ def _spell_out(_logger: Any, _method: str, event: EventDict) -> EventDict:
     }
 
 
-def configure_logging(*, as_json: bool) -> None:
-    """Send structlog and Celery's own log lines to stderr in one form."""
+def configure_logging(*, as_json: bool, with_successes: bool = True) -> LineCounter:
+    """
+    Send structlog and Celery's own log lines to stderr in one form.
+
+    Returns:
+        What counts repeated lines; the caller has it flush them.
+    """
     escape_what_cannot_be_written()
+    counter = LineCounter(left_out=frozenset() if with_successes else {SUCCESS})
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -35,7 +44,7 @@ def configure_logging(*, as_json: bool) -> None:
         else [_spell_out, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[counter, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -57,3 +66,4 @@ def configure_logging(*, as_json: bool) -> None:
     # One line per HTTP request or task is a second log of what ai_call_log has.
     for name in ("httpx", "httpx2", "openai", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    return counter

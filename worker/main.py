@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from config.settings import WorkerSettings
 from worker.app import Compose, composed_app
 from worker.bootstrap import bootstrap
 from worker.celery_ext.request import allow_only_inspection_commands
+from worker.node_name import node_name
 
 GIL_SWITCH_S = 0.0005
 """
@@ -50,7 +50,7 @@ def run_worker(
     allow_only_inspection_commands(app)
     worker = app.Worker(
         queues=list(queues),
-        hostname=f"{name or 'callgate'}@{socket.gethostname()}",
+        hostname=node_name(name),
         without_gossip=True,
         without_mingle=True,
         loglevel="INFO",

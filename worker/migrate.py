@@ -29,6 +29,7 @@ HOLDERS = """SELECT k.relation::regclass::text AS relation, a.usename AS login, 
     extract(epoch FROM clock_timestamp() - a.xact_start)::int AS age_s
   FROM unnest(pg_blocking_pids(%(pid)s)) AS b(pid) JOIN pg_stat_activity a USING (pid)
   JOIN pg_locks k ON k.pid = %(pid)s AND NOT k.granted ORDER BY age_s DESC NULLS LAST, a.pid LIMIT 1"""
+FILL_SUMS = "SELECT callgate_fill_sums_v1()"
 MAY_END_SESSIONS = "SELECT callgate_may_end_sessions_v1()"
 BOUND_LOGINS = """SELECT callgate_bound_login_v1(login)
   FROM (SELECT DISTINCT login FROM tenant_login ORDER BY login) logins"""
@@ -39,6 +40,8 @@ def migrate(
 ) -> list[str]:
     """
     Run the migrations up to `revision`; `base` drops the ledger. It is one transaction, and safe to repeat.
+
+    After that the sums of a ledger of 0.1.0 are filled, day by day. The ledger goes on meanwhile.
 
     Args:
         on_wait: Called with one line that names the table that is waited for and the session that holds it.
@@ -65,7 +68,10 @@ def migrate(
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
             with watch.over(pid):
                 _move(connection, revision)
-                return _left_to_do(connection) if revision == "head" else []
+                left = _left_to_do(connection) if revision == "head" else []
+        if revision == "head":
+            _fill_sums(engine)
+        return left
     except LookupError as exc:
         # Migrations are frozen text: they know none of callgate's own errors.
         raise ConfigurationError(str(exc)) from exc
@@ -99,6 +105,13 @@ def _move(connection: Connection, revision: str) -> None:
     config.attributes["connection"] = connection
     move = command.downgrade if revision == "base" else command.upgrade
     move(config, revision)
+
+
+def _fill_sums(engine: Engine) -> None:
+    """Sum up the days of before the sums were kept, each in a transaction. Workers go on with what is left."""
+    with translated(), engine.connect() as connection:
+        while connection.exec_driver_sql(FILL_SUMS).scalar() is not None:
+            connection.commit()
 
 
 def _left_to_do(connection: Connection) -> list[str]:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 class RequestRoom:
     """The room of one process. Not thread-safe: use it in the event loop only."""
 
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._taken: Counter[str] = Counter()
 
     @contextmanager
@@ -27,9 +27,9 @@ class RequestRoom:
         A request larger than half of the room counts as half, so that it can run when its organisation has no other.
         """
         own, others = self._taken[org_id], self._taken.total() - self._taken[org_id]
-        half = self._bytes_max // 2
+        half = self._max_bytes // 2
         counted = min(size, half)
-        if own + counted > half or own + others + counted > self._bytes_max:
+        if own + counted > half or own + others + counted > self._max_bytes:
             yield False
             return
         self._taken[org_id] += counted

@@ -19,6 +19,7 @@ from worker.isolation.executor import QuarantineExecutor
 from worker.lease_renewer import LeaseRenewer
 from worker.lock_watch import LockWatch
 from worker.loops import SharedLoops
+from worker.status import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Runtime:
     _loops: SharedLoops
     _lease_renewer: LeaseRenewer
     _lock_watch: LockWatch
+    _status: Status
     _check: Callable[[], None]
     _close: Callable[[], None]
 
@@ -48,11 +50,13 @@ class Runtime:
         self._lease_renewer.start()
         if run_shared_loops:
             self._lock_watch.start()
+            self._status.start()
         coroutines = self._loops.coroutines() if run_shared_loops else ()
         loops = [asyncio.create_task(coroutine) for coroutine in coroutines]
         try:
             yield
         finally:
+            self._status.drain()
             for loop in loops:
                 loop.cancel()
                 with suppress(asyncio.CancelledError):
@@ -64,6 +68,7 @@ class Runtime:
             # Last: the calls in flight have ended or were cut off, so nothing is sent any more.
             stops = (self._lease_renewer.stop, self._lock_watch.stop)
             await asyncio.gather(*(asyncio.to_thread(stop) for stop in stops))
+            await self._status.stop()
 
     def check(self) -> None:
         """

@@ -33,7 +33,7 @@ import structlog
 from celery import Celery, Task
 from kombu.exceptions import KombuError
 
-from callgate.domain.bounds import UNPROCESSABLE_BYTES_MAX as RAW_BYTES_MAX
+from callgate.domain.bounds import UNPROCESSABLE_MAX_BYTES as RAW_MAX_BYTES
 from callgate.domain.reports import UnprocessableMessage
 from worker.celery_ext.batches import BatchStrategy
 from worker.celery_ext.event_pacing import PacedConsumer
@@ -132,7 +132,7 @@ class _DivertingConsumer(PacedConsumer):
             log.error("unprocessable_message.discarded", queue=queue, size_bytes=len(item))
             return
         self._malformed_waiting += 1
-        unprocessable = UnprocessableMessage(queue, why, item[:RAW_BYTES_MAX])
+        unprocessable = UnprocessableMessage(queue, why, item[:RAW_MAX_BYTES])
         self._retry.start(partial(self.sink, unprocessable), self._on_malformed_stored)
 
     def _on_malformed_stored(self, _: bool) -> None:
@@ -166,4 +166,4 @@ def _raw(message: Any) -> bytes:
     if isinstance(body, str):
         body = body.encode(errors="backslashreplace")
     headers = json.dumps(message.headers, default=repr).encode()
-    return (headers + b"\n\n" + bytes(body or b""))[:RAW_BYTES_MAX]
+    return (headers + b"\n\n" + bytes(body or b""))[:RAW_MAX_BYTES]

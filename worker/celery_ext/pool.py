@@ -54,13 +54,21 @@ CANCEL_S = 5.0
 RESOURCES_START_S = 30.0
 RESOURCES_STOP_S = 10.0
 
+BEAT_S = 1.0
+
 _TICK_S = 0.2
 _RESOURCES = "callgate_loop_resources"
+_BEATS = "callgate_hub_beats"
 
 
 def run_on_loop(app: Celery, resource: LoopResource) -> None:
     """Have every `AsyncioPool` of `app` enter `resource` on its loop before the intake, and exit it last."""
     app.__dict__.setdefault(_RESOURCES, []).append(resource)
+
+
+def beat_in_hub(app: Celery, beat: Callable[[], None]) -> None:
+    """Have the hub of `app` call `beat` every second while it takes messages."""
+    app.__dict__.setdefault(_BEATS, []).append(beat)
 
 
 class AsyncTask(BodyResultTask):
@@ -119,6 +127,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._signals = 0
         """From two on the shutdown is immediate: a second warm signal, a cold one, or a dead loop."""
         self._is_draining = False
+        self._timers: list[Any] = []
 
     # Start and intake.
 
@@ -133,6 +142,11 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         """Have the hub read the inbox: all bookkeeping happens in the hub thread."""
         self._hub = hub
         self._inbox.attach(hub)
+        # After a lost connection the hub is another one, or has forgotten its timers.
+        for timer in self._timers:
+            timer.cancel()
+        beats = self.app.__dict__.get(_BEATS, ())
+        self._timers = [hub.call_repeatedly(BEAT_S, beat) for beat in beats]
 
     def on_apply(
         self,

@@ -45,7 +45,7 @@ TAKEN_AT_ONCE_MAX = 16
 CALLS_FIRST_EVERY = 8
 """Each eighth pop asks the queue of calls before the express queue, so that a flood there does not stop the others."""
 TOO_LONG = "too long for a message"
-MESSAGE_BYTES_MAX = 16 * 1024
+MESSAGE_MAX_BYTES = 16 * 1024
 """Ten times the size of our messages. Decoding can make each of those that a worker holds twenty times larger."""
 
 
@@ -145,7 +145,7 @@ class Transport(guarded_transport.Transport):
 
     def deliver_item(self, queue: str, item: bytes) -> None:
         """Deliver one item of a queue, or divert it."""
-        if len(item) > MESSAGE_BYTES_MAX:
+        if len(item) > MESSAGE_MAX_BYTES:
             self.refuse(queue, item, TOO_LONG)
         else:
             super().deliver_item(queue, item)

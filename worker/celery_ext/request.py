@@ -6,7 +6,8 @@ would stop a call during its paid request, an expiry in the past would reject al
 hours, and an ETA would fill the worker's memory. Celery also shows headers: a name (`shadow`), arguments and parents
 that are not the task's. So all headers are made here, from the identity in the arguments. Callbacks in the body would
 make the worker publish, or, if malformed, never acknowledge the message; the tasks switch them off
-(`publishes_callbacks`). The limits of a call are in the ledger and the catalogue.
+(`publishes_callbacks`). The limits of a call are in the ledger and the catalogue. One header is passed on, if it is
+well formed: `traceparent`, which only says where spans appear (ADR 29).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from celery.worker.control import Panel
 from celery.worker.request import Request
 from kombu import pidbox
 
+from callgate.domain import trace_context
+
 INSPECTION_COMMANDS = frozenset(
     {
         *("ping", "stats", "conf", "report", "clock", "query_task"),
@@ -32,7 +35,7 @@ INSPECTION_COMMANDS = frozenset(
     }
 )
 """Broadcasts a worker obeys. All others stop it, stop its tasks, or change the queues that it consumes."""
-INSPECTION_BYTES_MAX = 16 * 1024
+INSPECTION_MAX_BYTES = 16 * 1024
 REPLY_EXPIRES_S = 10
 """How long a reply waits in the broker; as long as Celery's own reply queues live."""
 REPLIES_PER_S = 100
@@ -76,6 +79,8 @@ class UntrustedRequest(Request):  # type: ignore[misc]
     ) -> None:
         args, kwargs, _ = message.payload
         ours = _headers(task.name, task.identify(args, kwargs))
+        if span := trace_context.checked((message.headers or {}).get(trace_context.HEADER)):
+            ours[trace_context.HEADER] = span
         super().__init__(message, task=task, headers=ours, **options)
 
     def revoked(self) -> bool:
@@ -112,7 +117,7 @@ class InspectionNode(pidbox.Node):  # type: ignore[misc]
 
     def handle_message(self, body: Any, message: Any = None) -> Any:
         """Answer a broadcast if it is a well-formed inspection."""
-        if len(getattr(message, "body", None) or "") > INSPECTION_BYTES_MAX:
+        if len(getattr(message, "body", None) or "") > INSPECTION_MAX_BYTES:
             return None
         if not _is_inspection(body, self.mailbox.reply_exchange.name):
             return None

@@ -29,9 +29,9 @@ import structlog
 from callgate.adapters.system_clock import monotonic
 from callgate.domain.answers import Answer, SchemaResult
 from callgate.domain.errors import CheckerUnavailable, OutputUnchecked, SchemaTooCostly
+from worker.fair_thread import FairThread, Steps
 from worker.isolation.schema_child import CPU_MAX_S, READY, order_of
 from worker.tied_process import tied
-from worker.turns import Steps, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class SchemaChecker:
 
     def __init__(self, argv: Sequence[str] = CHILD_ARGV) -> None:
         self._argv = argv
-        self._turns = Turns("schemas")
+        self._turns = FairThread("schemas")
         self._child: _Child | None = None
         self._unavailable_since: float | None = None
         self._start_again_at = 0.0

@@ -89,7 +89,7 @@ def _serve(validator: JsonSchemaValidator, orders: BinaryIO, answers: BinaryIO) 
         signal.setitimer(signal.ITIMER_PROF, 0)
         has_more = why is not None and most > 1
         is_last = not has_more and (is_costly or _peak_kib() > KEPT_MAX_KIB)
-        _tell(answers, why=why, is_costly=is_costly, is_last=is_last, has_more=has_more)
+        _write_result(answers, why=why, is_costly=is_costly, is_last=is_last, has_more=has_more)
         if why is not None and has_more:
             # The verdict is told already: what ends the process now costs only the further complaints.
             signal.setitimer(signal.ITIMER_PROF, CPU_MAX_S)
@@ -97,11 +97,11 @@ def _serve(validator: JsonSchemaValidator, orders: BinaryIO, answers: BinaryIO) 
                 why = validator.complaints(schema, text, why, most)
             signal.setitimer(signal.ITIMER_PROF, 0)
             is_last = _peak_kib() > KEPT_MAX_KIB
-            _tell(answers, why=why, is_last=is_last)
+            _write_result(answers, why=why, is_last=is_last)
         del parts
 
 
-def _tell(answers: BinaryIO, *, why: str | None, **fields: bool) -> None:
+def _write_result(answers: BinaryIO, *, why: str | None, **fields: bool) -> None:
     answers.write(json.dumps({"why": why and why[:WHY_CHARS_MAX], **fields}).encode() + b"\n")
     answers.flush()
 

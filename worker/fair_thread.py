@@ -19,7 +19,7 @@ TURN_S = 0.01
 REMEMBERED_MAX = 1_024
 
 
-class Turns:
+class FairThread:
     """
     Runs work step by step: first come, first served within an organisation; between organisations the one with the
     least time so far is next.
