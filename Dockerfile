@@ -16,7 +16,7 @@ WORKDIR /app
 COPY requirements requirements
 RUN pip install --require-hashes --no-deps -r requirements/production.txt
 
-# The checkout is installed in editable mode, because a wheel contains only `callgate`. The build backend comes from the
+# The checkout is installed in editable mode, so that it needs no wheels of itself. The build backend comes from the
 # same lock, and is uninstalled after the build.
 COPY pyproject.toml README.md ./
 COPY callgate callgate

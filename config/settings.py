@@ -10,13 +10,15 @@ import os
 from collections.abc import Collection, Iterable
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from callgate.domain.budgets import hold_nano_usd
 from callgate.domain.catalogue import Catalogue
 from callgate.domain.errors import ConfigurationError
+from callgate.domain.urls import url_fault
+from callgate.domain.webhook_signature import secret_bytes
 from callgate.settings import WORKER_PREFIX, ClientSettings, Seconds, load_settings
 
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
@@ -69,7 +71,7 @@ class WorkerOptions(BaseModel):
     """A folder with one key per file, named by provider or `provider.org`; a changed file is read again."""
     connections_max: Annotated[int, Field(ge=1, le=20_000)] = 2_000
     """Connections to one provider."""
-    request_memory_bytes_max: Annotated[int, Field(ge=2**20)] = 128 * 2**20
+    request_memory_max_bytes: Annotated[int, Field(ge=2**20)] = 128 * 2**20
     """
     Memory for requests above 64 KiB in one process; further ones wait in the ledger.
 
@@ -83,19 +85,99 @@ class WorkerOptions(BaseModel):
     flower_url_prefix: Annotated[str, Field(pattern=r"^/?([\w.~-]+(/[\w.~-]+)*)?/?$")] = ""
     """The path under which a proxy shows Flower, for example `ops/flower`; the proxy must not strip it."""
     flower_basic_auth: SecretStr | None = None
-    """`user:password` for Flower; without it Flower starts on a loopback address only."""
+    """
+    `user:password` for Flower, or a JSON list of several: `["ann:...", "bob:..."]`.
+
+    Without this or `flower_auth` Flower starts on a loopback address only, and changes nothing.
+    """
+    flower_auth: str = ""
+    """Who may log in with OAuth, as Flower's `--auth`: emails with `|` between them, or one like `.*@acme.example`."""
+    flower_auth_provider: str = ""
+    """`google`, `github`, `gitlab`, `okta`, or the dotted path of a login handler."""
+    flower_oauth2_key: str = ""
+    flower_oauth2_secret: SecretStr | None = None
+    flower_oauth2_redirect_uri: str = ""
+    """Where the provider sends the browser back: Flower's `/login`, with its host and path."""
+    flower_cookie_secret: SecretStr | None = None
+    """Signs what browsers keep. None: a new one with each start, and OAuth users log in again."""
+    flower_roles: str = ""
+    """
+    Roles by Flower's user: `ann=operator+body_reader, bob=viewer`.
+
+    A viewer reads; an operator changes calls, budgets and limits; a body reader may see requests and replies.
+    """
+    flower_default_role: Annotated[str, Field(pattern="^(viewer|operator|body_reader|)$")] = (
+        "viewer"
+    )
+    """The role of users without one. Empty: they see none of callgate's pages."""
     flower_read_only: bool = True
+    """False lets operators change what their pages offer."""
+    flower_commands: bool = False
     """
-    False lets Flower's users control workers, and send any task to any pipeline on this broker. Callgate's own workers
-    ignore such commands in any case.
+    Let operators also command workers in Flower's own pages, and send any task to any pipeline on this broker.
+
+    Callgate's own workers ignore such commands in any case.
     """
+    flower_database_url: SecretStr | None = None
+    """The login that pages read with, a member of `callgate_dashboard`. None: CALLGATE_DATABASE_URL."""
+    flower_operator_url: SecretStr | None = None
+    """The login that operators change with, a member of `callgate_operator` too. None: the one that pages read with."""
+    status_address: str = "127.0.0.1"
+    """
+    Where workers and Flower answer `/live`, `/ready` and `/metrics` without a password. Who can reach it can read them.
+
+    An address beyond loopback belongs into a network that only probes and Prometheus reach.
+    """
+    status_port: Annotated[int, Field(ge=0, le=65_535)] = 9540
+    """0: nowhere. Two workers on one machine need two ports: the second logs that it has none, and works."""
+    flower_status_port: Annotated[int, Field(ge=0, le=65_535)] = 9541
+    """Where Flower answers `/live`, `/ready` and `/metrics` without a password, at `status_address`. 0: nowhere."""
+    metrics_interval_s: Annotated[float, Field(ge=1, le=300, allow_inf_nan=False)] = 15.0
+    """How old the figures of the ledger may be that `/metrics` shows, until one process reads them again for all."""
+    metrics_orgs_max: Annotated[int, Field(ge=0, le=150)] = 20
+    """Organisations that `/metrics` names: those that used most. The others are summed."""
+    alert_interval_s: Annotated[float, Field(ge=1, le=3_600, allow_inf_nan=False)] = 15.0
+    """Between two looks for what is to be alerted, of all workers together."""
+    alert_webhook_url: SecretStr | None = None
+    """Where alerts are posted. It may hold a secret, so it is never shown. Without it alerts are in ledger and log."""
+    alert_webhook_secret: SecretStr | None = None
+    """What signs them: `whsec_` and 24 to 64 random bytes in base64; see docs/alerts.md."""
+    alert_webhook_old_secret: SecretStr | None = None
+    """While the secret changes: the one before. Messages have a signature of each."""
+    alert_timeout_s: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 10.0
+    """For one message to the webhook, from connecting to the status of the answer."""
+    tracing_content: bool = False
+    """Spans of provider requests hold the messages and the answer. Who sees the traces can read them."""
     log_json: bool = False
     """Log one JSON object per line instead of text for people."""
+    log_successes: bool = True
+    """One line for each call that succeeds; the ledger has them in any case."""
 
     @field_validator("flower_url_prefix")
     @classmethod
     def _without_slashes(cls, path: str) -> str:
         return path.strip("/")
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _is_http(cls, url: SecretStr | None) -> SecretStr | None:
+        text = url.get_secret_value() if url else "https://example.com"
+        if not text.startswith(("http://", "https://")) or url_fault(text):
+            raise ValueError("must be a URL of http or https")
+        return url
+
+    @field_validator("alert_webhook_secret", "alert_webhook_old_secret")
+    @classmethod
+    def _is_key(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            secret_bytes(secret.get_secret_value())
+        return secret
+
+    @property
+    def alert_webhook_keys(self) -> tuple[bytes, ...]:
+        """The keys of the new and the old secret, as far as they are set."""
+        secrets = (self.alert_webhook_secret, self.alert_webhook_old_secret)
+        return tuple(secret_bytes(s.get_secret_value()) for s in secrets if s is not None)
 
     @property
     def default_limit_nano_usd(self) -> int | None:
@@ -108,6 +190,22 @@ class WorkerSettings(ClientSettings):
 
     catalogue: Path | None = CATALOGUE
     worker: WorkerOptions = WorkerOptions()
+
+    def with_flower(self, *, is_read_only: bool, url_prefix: str | None) -> WorkerSettings:
+        """
+        Apply what the command line says of Flower. It can make Flower read-only, never the other way round.
+
+        Raises:
+            ConfigurationError: The path cannot be used.
+        """
+        said: dict[str, Any] = {"flower_read_only": True} if is_read_only else {}
+        if url_prefix is not None:
+            said["flower_url_prefix"] = url_prefix
+        try:
+            worker = WorkerOptions.model_validate({**self.worker.model_dump(), **said})
+        except ValidationError:
+            raise ConfigurationError(f"--url-prefix {url_prefix!r} is not a path") from None
+        return self.model_copy(update={"worker": worker})
 
     def api_keys(self, providers: Collection[str]) -> dict[str, SecretStr]:
         """
@@ -180,6 +278,7 @@ def check_relations(settings: WorkerSettings, catalogue: Catalogue) -> None:
                 _drain_too_short(worker, deadline_s),
                 _lease_too_long(worker, deadline_s),
                 _no_time_to_record(settings),
+                _nothing_to_sign_with(worker),
             ),
         )
     )
@@ -202,6 +301,15 @@ def _lease_too_long(worker: WorkerOptions, deadline_s: float) -> str | None:
     return (
         f"CALLGATE_WORKER__PROCESS_LEASE_S ({worker.process_lease_s}) must be below the longest deadline plus grace"
         f" ({deadline_s + worker.attempt_grace_s}), or a killed worker is noticed no sooner than without leases"
+    )
+
+
+def _nothing_to_sign_with(worker: WorkerOptions) -> str | None:
+    if worker.alert_webhook_url is None or worker.alert_webhook_secret is not None:
+        return None
+    return (
+        "CALLGATE_WORKER__ALERT_WEBHOOK_URL needs CALLGATE_WORKER__ALERT_WEBHOOK_SECRET, or its receiver cannot know"
+        " who has sent a message"
     )
 
 

@@ -1,36 +1,35 @@
 """The last scenario: costs, an audit, and the ledger compared with what was counted on the wire."""
 
 from callgate.domain.budgets import NANO_PER_USD, usd
-from callgate.domain.reports import CostLine
+from callgate.domain.sums import CostLine
 from callgate.services.audit import AuditReport, audit
 from devkit.demo.scenario import DemoRun, expect
 
 
 def audit_ledger(run: DemoRun) -> AuditReport:
     """Show costs by call type, audit the ledger, and compare it with the counts of proxy and simulator."""
-    with run.console.scenario("6  Costs and audit"):
+    with run.console.scenario("7  Costs and audit"):
         operations = run.environment.client.operations
         run.console.table(
-            ("Call type", "Model", "Calls", "Sent", "Tokens in", "out", "Spent", "p50", "p95"),
+            ("Call type", "Model", "Calls", "Sent", "Tokens in", "out", "Spent", "mean"),
             [_row(line) for line in operations.costs()],
-            right=range(2, 9),
+            right=range(2, 8),
         )
-        report = audit(operations.snapshot())
+        report = audit(operations)
         _check_outcome(run, report)
     return report
 
 
 def _row(line: CostLine) -> list[str]:
     return [
-        line.call_type,
-        line.model,
-        str(line.calls),
-        str(line.attempts),
-        f"{line.input_tokens:,}",
-        f"{line.output_tokens:,}",
-        f"${line.spent_nano_usd / NANO_PER_USD:.6f}",
-        _seconds(line.latency_ms_p50),
-        _seconds(line.latency_ms_p95),
+        line.call_type or "",
+        f"{line.provider}/{line.model}",
+        str(line.used.calls),
+        str(line.used.attempts),
+        f"{line.used.input_tokens:,}",
+        f"{line.used.output_tokens:,}",
+        f"${line.used.posted_nano_usd / NANO_PER_USD:.6f}",
+        _seconds(line.latency_ms_mean),
     ]
 
 
@@ -70,7 +69,7 @@ def _check_outcome(run: DemoRun, report: AuditReport) -> None:
     expect(
         report.is_clean,
         "a clean audit",
-        f"{report.drift_nano_usd} nano-USD drift, {snapshot.calls_with_missing_rows} calls lack rows,"
-        f" {snapshot.rows_without_call} rows lack calls",
+        f"{report.drift_nano_usd} nano-USD drift, {report.proof.calls_with_missing_rows} calls lack rows,"
+        f" {report.proof.rows_without_call} rows lack calls",
     )
     run.console.fact(f"audit: {usd(snapshot.spent_nano_usd)} spent, drift {report.drift_nano_usd}")

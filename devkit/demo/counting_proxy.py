@@ -29,7 +29,7 @@ COUNTS_PATH = "/__control/counts"
 CONTROL_TIMEOUT_S = 10.0
 START_TIMEOUT_S = 20.0
 UPSTREAM_TIMEOUT_S = 600.0
-REQUEST_BYTES_MAX = 64 * 1024 * 1024
+REQUEST_MAX_BYTES = 64 * 1024 * 1024
 
 # Headers of one connection, which a proxy must not forward. Source: RFC 9110, section 7.6.1.
 HOP_BY_HOP = frozenset(
@@ -91,7 +91,7 @@ class ProxyServer:
 
     def app(self) -> web.Application:
         """Return the web application."""
-        app = web.Application(client_max_size=REQUEST_BYTES_MAX)
+        app = web.Application(client_max_size=REQUEST_MAX_BYTES)
         app.cleanup_ctx.append(self._upstream_session)
         app.router.add_get(COUNTS_PATH, self._counts)
         app.router.add_route("*", "/v1/{rest:.*}", self._forward)

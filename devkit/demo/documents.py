@@ -60,13 +60,15 @@ def extract_again(run: DemoRun, requests: Sequence[LLMRequest]) -> None:
         run.console.fact(f"{len(results)} results from the ledger, 0 provider requests")
 
 
-def request_for(run: DemoRun, document: Document) -> LLMRequest:
-    """Return the extraction call of a document."""
+def request_for(
+    run: DemoRun, document: Document, provider: str | None = None, model: str | None = None
+) -> LLMRequest:
+    """Return the extraction call of a document, for the demo's model or for another one."""
     return LLMRequest(
         org_id=ORG,
         call_type="extraction",
-        provider=run.environment.provider,
-        model=run.environment.model,
+        provider=provider or run.environment.provider,
+        model=model or run.environment.model,
         messages=tuple(Message.model_validate(turn) for turn in prompt(document)),
         response_schema=ExtractedDocument,
         document_pages=document.pages,

@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from callgate import LLMRequest
-from devkit.demo.environment import DemoEnvironment, DemoFailed, spawn_tied, stop
+from devkit.demo.environment import (
+    WORKER_STOP_TIMEOUT_S,
+    DemoEnvironment,
+    DemoFailed,
+    spawn_tied,
+)
 from devkit.demo.scenario import DemoRun, expect
 from devkit.demo.submitter import SubmitterReport
+from devkit.processes import stop
 
 PROCESSES = 5
 SUBMISSIONS_PER_PROCESS = 10
@@ -59,7 +65,7 @@ def _reports_of_processes(
             process = spawn_tied(
                 arguments, environment.variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
-            stack.callback(stop, process)
+            stack.callback(stop, process, WORKER_STOP_TIMEOUT_S)
             processes.append(process)
         for process in processes:
             _write_line(process, request.model_dump_json())

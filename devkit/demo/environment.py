@@ -18,6 +18,7 @@ from callgate.settings import PREFIX, ClientSettings
 from config.settings import OPENAI_KEY_VARIABLE
 from devkit.demo.counting_proxy import CountingProxy
 from devkit.local_model import LocalModel
+from devkit.processes import stop
 from devkit.servers.data_folder import package_folder
 from devkit.servers.embedded import DevServers
 from devkit.servers.server import log_tail, private
@@ -42,6 +43,32 @@ unlimited = true
 base_url = "{simulated_url}"
 needs_key = false
 server_errors = "unbilled"
+
+# The simulated provider in each protocol that it speaks. `assistant` is another model of each, with that model's price.
+[providers.simulated_chat]
+preset = "openai"
+base_url = "{simulated_url}"
+models = {{ assistant = "gpt-5.5" }}
+needs_key = false
+unlimited = true
+
+[providers.simulated_responses]
+protocol = "openai_responses"
+preset = "openai"
+base_url = "{simulated_url}"
+models = {{ assistant = "gpt-5.5" }}
+needs_key = false
+unlimited = true
+
+[providers.simulated_messages]
+protocol = "anthropic"
+preset = "anthropic"
+base_url = "{simulated_url}"
+path = "/messages"
+models = {{ assistant = "claude-opus-5" }}
+json_schema = "tool"
+needs_key = false
+unlimited = true
 
 [call_types.extraction]
 max_output_tokens_default = 600
@@ -253,7 +280,7 @@ def _worker_process(
     try:
         yield process
     finally:
-        stop(process)
+        stop(process, WORKER_STOP_TIMEOUT_S)
 
 
 def spawn_tied(
@@ -267,13 +294,3 @@ def spawn_tied(
         start_new_session=True,
         **pipes,
     )
-
-
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Terminate a process; kill it if it does not end in time."""
-    process.terminate()
-    try:
-        process.wait(WORKER_STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(WORKER_STOP_TIMEOUT_S)

@@ -62,6 +62,7 @@ def _run_scenarios(folder: Path, console: DemoConsole) -> dict[str, int]:
     from devkit.demo.documents import extract, extract_again, held_out_request
     from devkit.demo.duplicates import submit_concurrently
     from devkit.demo.faults import fail_and_redrive
+    from devkit.demo.protocols import extract_in_each_protocol
 
     started = time.monotonic()
     console.title("callgate demo", "LLM calls: none paid twice, no budget overrun, none unrecorded")
@@ -73,6 +74,7 @@ def _run_scenarios(folder: Path, console: DemoConsole) -> dict[str, int]:
         submit_concurrently(run, held_out_request(run))
         exceed_budget(run)
         fail_and_redrive(run)
+        extract_in_each_protocol(run)
         totals = _totals(run.counters, audit_ledger(run), environment.requests_sent())
     console.title("Done", f"all promises were kept, in {time.monotonic() - started:.0f} s")
     return totals

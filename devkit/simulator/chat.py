@@ -17,8 +17,7 @@ from typing import Any, Literal
 
 from multidict import CIMultiDict
 
-from devkit.simulator.script import ErrorBody, Kind, ReportedUsage, ScriptedCall, Step
-from devkit.simulator.turns import (
+from devkit.simulator.conversation import (
     Said,
     UnmatchedResult,
     asked_last,
@@ -27,6 +26,7 @@ from devkit.simulator.turns import (
     chat_reasoning,
     check_results,
 )
+from devkit.simulator.script import ErrorBody, Kind, ReportedUsage, ScriptedCall, Step
 
 CHAT_PATH = "/v1/chat/completions"
 BYTES_PER_TOKEN = 4

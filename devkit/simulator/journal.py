@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 REQUESTS_MAX = 2_000_000
 BODIES_MAX = 128
 """Of so many requests, the newest, the bodies are kept."""
-BODY_BYTES_MAX = 65_536
+BODY_MAX_BYTES = 65_536
 """A larger body is not kept."""
 
 # The faults of requests that no rule answered: not read completely, refused as malformed, or refused by a limit.
@@ -114,7 +114,7 @@ class RequestJournal:
 
     def keep_body(self, attempt_id: str | None, body: bytes) -> None:
         """Store what a request said, unless it is large."""
-        if len(body) <= BODY_BYTES_MAX:
+        if len(body) <= BODY_MAX_BYTES:
             self._bodies.append((attempt_id, body))
 
     def bodies(self) -> list[ReceivedBody]:

@@ -28,9 +28,9 @@ from devkit.simulator.chat import (
     utf8,
     written_bytes,
 )
+from devkit.simulator.conversation import Said, asked_last, calls_of, signature_of
 from devkit.simulator.limits import Decision
 from devkit.simulator.script import ErrorBody, Kind, Step
-from devkit.simulator.turns import Said, asked_last, calls_of, signature_of
 
 MESSAGES_PATH = "/v1/messages"
 CACHE_MARKS_MAX = 4

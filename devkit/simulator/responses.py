@@ -24,8 +24,8 @@ from devkit.simulator.chat import (
     utf8,
     written_bytes,
 )
+from devkit.simulator.conversation import Said, asked_last, calls_of, check_results
 from devkit.simulator.script import Kind, Step
-from devkit.simulator.turns import Said, asked_last, calls_of, check_results
 
 RESPONSES_PATH = "/v1/responses"
 OUTPUT_TOKENS_MIN = 16

@@ -17,7 +17,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 WAIT_MAX_S = 3600.0
-HUGE_BYTES_MAX = 256 * 1024 * 1024
+HUGE_MAX_BYTES = 256 * 1024 * 1024
 
 Seconds = Annotated[float, Field(ge=0, le=WAIT_MAX_S)]
 Tokens = Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -151,7 +151,7 @@ class Step(_Value):
     """By default that of the request, or "default" if that is missing or "auto"."""
     hang_s: Seconds = WAIT_MAX_S
     drip_s: Seconds = 1.0
-    huge_bytes: Annotated[int, Field(ge=0, le=HUGE_BYTES_MAX)] = 32 * 1024 * 1024
+    huge_bytes: Annotated[int, Field(ge=0, le=HUGE_MAX_BYTES)] = 32 * 1024 * 1024
 
     @model_validator(mode="after")
     def _status_fits_kind(self) -> Self:

@@ -28,7 +28,7 @@ from devkit.simulator.limits import Arrival, Decision, ProviderLimits, RateLimit
 from devkit.simulator.script import RULES, ErrorBody, Kind, Rule, Script, Step
 
 ATTEMPT_HEADER = "X-Callgate-Attempt-Id"
-REQUEST_BYTES_MAX = 256 * 1024 * 1024
+REQUEST_MAX_BYTES = 256 * 1024 * 1024
 RECORDS_PER_PAGE_MAX = 50_000
 DRIP_PIECES = 20
 
@@ -77,7 +77,7 @@ class ProviderServer:
 
     def app(self) -> web.Application:
         """Return the web application. It must be served with handler cancellation."""
-        app = web.Application(client_max_size=REQUEST_BYTES_MAX)
+        app = web.Application(client_max_size=REQUEST_MAX_BYTES)
         for path in PROTOCOLS:
             app.router.add_post(path, self._generate)
         app.router.add_get("/v1/models", _models)
@@ -151,7 +151,7 @@ class ProviderServer:
         journal.decided(number, chat.model, step.kind)
         if latency_s:
             await asyncio.sleep(latency_s)
-        return await _deliver(request, step, reply)
+        return await _send_as_scripted(request, step, reply)
 
     async def _control_script(self, request: web.Request) -> web.Response:
         try:
@@ -206,7 +206,7 @@ def _error(
     return Reply(status, headers, body_of(status, error))
 
 
-async def _deliver(request: web.Request, step: Step, reply: Reply) -> web.StreamResponse:
+async def _send_as_scripted(request: web.Request, step: Step, reply: Reply) -> web.StreamResponse:
     """Send the reply as the step requires. If no head was sent, the response is not prepared."""
     match step.kind:
         case Kind.HANG:

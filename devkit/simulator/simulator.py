@@ -8,7 +8,7 @@ A simulated provider for tests: a real HTTP server in the format of OpenAI, with
         assert provider.counts().total == 2
 
 It runs in a process of its own: its owner needs no event loop, and it outlives the workers under test. By
-hand: `python -m devkit.simulator.simulator --port 8080 --script rules.json`.
+hand: `callgate simulator rules.json`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 from aiohttp import web
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from callgate.cli.output import print_json
+from callgate.domain.errors import ConfigurationError
+from devkit.processes import stop
 from devkit.simulator.journal import Counts, ReceivedBody, ReceivedRequest
 from devkit.simulator.limits import Arrival, LimitCounts, ProviderLimits
 from devkit.simulator.script import (
@@ -215,12 +219,7 @@ class Simulator:
     def _stop(self) -> None:
         process = self._running()
         self._process = None
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(STOP_TIMEOUT_S)
+        stop(process, STOP_TIMEOUT_S)
         _output(process).close()
 
 
@@ -256,7 +255,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rules = RULES.validate_json(options.script.read_bytes()) if options.script else ()
     _allow_many_connections()
-    asyncio.run(_serve(ProviderServer(rules, limits=options.limits), options))
+    server = ProviderServer(rules, limits=options.limits)
+    say = partial(_say_ready, ready_file=options.ready_file)
+    asyncio.run(_serve(server, options.port, say, options.owner_pid))
+
+
+def serve(port: int, script: Path | None, *, as_json: bool) -> int:
+    """
+    Serve until SIGTERM or SIGINT, as `callgate simulator` does.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigurationError: The script cannot be read, or the port is taken.
+    """
+    try:
+        rules = RULES.validate_json(script.read_bytes()) if script else ()
+    except (OSError, ValidationError) as exc:
+        raise ConfigurationError(f"the script {script} cannot be used: {exc}") from exc
+    _allow_many_connections()
+
+    def say(port: int) -> None:
+        url = f"http://{HOST}:{port}/v1"
+        if as_json:
+            print_json({"base_url": url, "port": port})
+        else:
+            print(  # noqa: T201 - the banner
+                f"The simulated provider listens at {url}; Ctrl-C ends it."
+            )
+        sys.stdout.flush()
+
+    try:
+        asyncio.run(_serve(ProviderServer(rules), port, say, None))
+    except OSError as exc:
+        raise ConfigurationError(f"cannot listen at {HOST}:{port}: {exc.strerror}") from exc
+    return 0
 
 
 def _allow_many_connections() -> None:
@@ -267,13 +301,15 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-async def _serve(server: ProviderServer, options: argparse.Namespace) -> None:
+async def _serve(
+    server: ProviderServer, port: int, say: Callable[[int], None], owner_pid: int | None
+) -> None:
     # Cancellation ends a hanging answer when its client disconnects, so that its socket is closed.
     runner = web.AppRunner(server.app(), access_log=None, handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, HOST, options.port, backlog=BACKLOG).start()
-    _say_ready(runner.addresses[0][1], options.ready_file)
-    await _until_stopped(options.owner_pid)
+    await web.TCPSite(runner, HOST, port, backlog=BACKLOG).start()
+    say(runner.addresses[0][1])
+    await _until_stopped(owner_pid)
 
 
 def _say_ready(port: int, ready_file: Path | None) -> None:
